@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exceptions of seekrec.
+
+Every message names the file, row or argument, shows the value and says what to do.
+
+```
+SeekrecError
+├── DataError(ValueError)                a file, table or row that cannot be used
+│   └── LeakageError                     a split that tells the answer
+├── RequestError(ValueError)             a request to a model that cannot be answered
+│   └── UnknownItemError                 an item id that the catalogue does not hold
+├── CatalogError(ValueError)             a catalogue that contradicts itself or its checkpoint
+│   └── IdentifierCollisionError         items that cannot all get an identifier of their own
+├── ConfigurationError(ValueError)       a recipe or model setting
+└── MissingDependencyError(ImportError)  an optional package; the message names the extra
+```
+"""
+
+
+class SeekrecError(Exception):
+    """Base of every exception that seekrec raises on purpose."""
+
+
+class DataError(SeekrecError, ValueError):
+    """A file, table or row that cannot be used."""
+
+
+class LeakageError(DataError):
+    """A split in which an answer can be read from the question or from training."""
+
+
+class RequestError(SeekrecError, ValueError):
+    """A request that cannot be answered as asked."""
+
+
+class UnknownItemError(RequestError):
+    """An item id that the catalogue does not hold."""
+
+
+class CatalogError(SeekrecError, ValueError):
+    """A catalogue that contradicts itself or the checkpoint it is used with."""
+
+
+class IdentifierCollisionError(CatalogError):
+    """Items that cannot all be given an identifier of their own."""
+
+
+class ConfigurationError(SeekrecError, ValueError):
+    """A setting of a recipe or a model that is unknown, of the wrong type or inconsistent."""
+
+
+class MissingDependencyError(SeekrecError, ImportError):
+    """An optional package is not installed; the message names what to install."""
