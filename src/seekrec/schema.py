@@ -202,11 +202,12 @@ class IdMap:
         Raises:
             UnknownItemError: If `strict` and an id is unknown.
         """
-        rows = np.fromiter((self._rows.get(outside, -1) for outside in (ids := list(ids))), np.int64, count=len(ids))
+        outside_ids = list(ids)
+        rows = np.fromiter((self._rows.get(outside, -1) for outside in outside_ids), np.int64, count=len(outside_ids))
         if strict and (rows < 0).any():
-            unknown = [outside for outside, row in zip(ids, rows.tolist(), strict=True) if row < 0]
+            unknown = [outside for outside, row in zip(outside_ids, rows.tolist(), strict=True) if row < 0]
             raise UnknownItemError(
-                f"{len(unknown)} of {len(ids)} ids are unknown, the first is {unknown[0]!r}; add the items to the "
+                f"{len(unknown)} of {len(outside_ids)} ids are unknown, the first is {unknown[0]!r}; add the items to the "
                 "catalogue or leave them out."
             )
         return rows
