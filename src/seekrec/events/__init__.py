@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""events."""
+"""From a raw log to events: readers, queries, splits and negatives."""
+
+from seekrec.events.log import EventLog
+
+__all__ = ["EventLog"]

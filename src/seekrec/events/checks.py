@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks shared by the log and the readers: which rows break which rule, and what happens then.
+
+A finding is a rule and the rows that break it. [`EventLog`] allows none; a reader drops the rows it finds, with a
+warning, as long as they are at most `max_refused` of the table. Everything works on whole columns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Features
+
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.schema import BEHAVIORS, MAX_QUERY_CHARACTERS, RECOMMENDATION, SEARCH
+
+logger = logging.getLogger(__name__)
+
+# Columns whose absence has a meaning; every other absent column is filled with nulls.
+DEFAULTS = {"behavior": RECOMMENDATION, "action": "click"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Rows that break one rule.
+
+    Args:
+        problem (`str`): What is wrong, as the end of a sentence that starts with a number of rows.
+        rows (`np.ndarray`): int64 rows, ascending.
+        column (`str`): The column whose value is shown.
+    """
+
+    problem: str
+    rows: np.ndarray
+    column: str
+
+
+def conform(table: pa.Table, features: Features, what: str, *, required: Sequence[str]) -> pa.Table:
+    """Bring a table to a schema: its columns in its order, then the others; text and numbers of any width are cast.
+
+    Args:
+        table (`pyarrow.Table`): The table.
+        features (`datasets.Features`): The schema.
+        what (`str`): Name of the table for messages.
+        required (`Sequence[str]`): Columns that must be there; the others are filled in.
+
+    Raises:
+        DataError: If it is no table, has no rows, names a column twice, lacks a required column or a type is wrong.
+    """
+    if not isinstance(table, pa.Table):
+        raise DataError(
+            f"`{what}` is a {type(table).__name__}; pass a pyarrow.Table (pyarrow.Table.from_pandas makes one)."
+        )
+    names = table.column_names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"`{what}` has more than one column {twice[0]!r}; drop or rename one.")
+    missing = [name for name in required if name not in names]
+    if missing:
+        raise DataError(
+            f"`{what}` has no column {missing[0]!r}; it has {', '.join(names) or 'none'}. Rename the column that holds "
+            "it."
+        )
+    if table.num_rows == 0:
+        raise DataError(f"`{what}` is empty; a log needs at least one row of it.")
+    columns = {}
+    for field in features.arrow_schema:
+        if field.name in names:
+            columns[field.name] = _cast(table.column(field.name), field, what)
+        elif field.name in DEFAULTS:
+            columns[field.name] = pa.chunked_array([pa.repeat(DEFAULTS[field.name], table.num_rows)])
+        else:
+            columns[field.name] = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
+    columns |= {name: table.column(name) for name in names if name not in columns}
+    return pa.table(columns)
+
+
+def _cast(column: pa.ChunkedArray, field: pa.Field, what: str) -> pa.ChunkedArray:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    # Only lossless and meant: a number is never turned into an id here, nor text into a number.
+    families: tuple[Callable[[pa.DataType], bool], ...] = (_is_text, pa.types.is_integer, _is_list)
+    same_family = any(belongs(kind) and belongs(field.type) for belongs in families)
+    if same_family or pa.types.is_null(kind):
+        try:
+            return column.cast(field.type)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"Column {field.name!r} of `{what}` does not fit {field.type}: {error}") from error
+    raise DataError(
+        f"Column {field.name!r} of `{what}` has type {column.type}, not {field.type}; convert it, or read the file "
+        "with seekrec.events.read_tables, which does."
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and (
+        pa.types.is_list(kind.value_type)
+        or pa.types.is_large_list(kind.value_type)
+        or pa.types.is_null(kind.value_type)
+    )
+
+
+def find_event_problems(events: pa.Table, item_ids: pa.Array | pa.ChunkedArray) -> list[Finding]:
+    """Find the events that break the schema.
+
+    Args:
+        events (`pyarrow.Table`): Rows of `EVENT_FEATURES`.
+        item_ids (`pyarrow.Array`): The known items.
+
+    Returns:
+        `list[Finding]`: One for each rule that is broken; a row may be in several.
+    """
+    is_search = pc.equal(events["behavior"], SEARCH)
+    is_recommendation = pc.equal(events["behavior"], RECOMMENDATION)
+    no_query = is_blank(events["query"])
+    no_item = is_blank(events["item_id"])
+    known_item = pc.is_in(events["item_id"], value_set=_one_array(item_ids))
+    rules: list[tuple[str, pa.ChunkedArray, str]] = [
+        ("have no user_id", is_blank(events["user_id"]), "user_id"),
+        ("have no timestamp", pc.is_null(events["timestamp"]), "timestamp"),
+        ("have a negative timestamp", pc.less(events["timestamp"], 0), "timestamp"),
+        (
+            f"have a behavior other than {', '.join(BEHAVIORS)}",
+            pc.invert(pc.is_in(events["behavior"], value_set=pa.array(BEHAVIORS))),
+            "behavior",
+        ),
+        ("are searches without a query", pc.and_(is_search, no_query), "query"),
+        ("are recommendations with a query", pc.and_(is_recommendation, pc.is_valid(events["query"])), "query"),
+        (
+            f"have a query of more than {MAX_QUERY_CHARACTERS} characters",
+            pc.greater(pc.utf8_length(events["query"]), MAX_QUERY_CHARACTERS),
+            "query",
+        ),
+        ("are recommendations without an item_id", pc.and_(is_recommendation, no_item), "item_id"),
+        (
+            "name an item that the items table does not hold",
+            pc.and_(pc.invert(pc.is_null(events["item_id"])), pc.invert(known_item)),
+            "item_id",
+        ),
+        ("have no action", is_blank(events["action"]), "action"),
+    ]
+    return _findings(rules)
+
+
+def find_item_problems(items: pa.Table) -> list[Finding]:
+    """Find the items that break the schema: no id, an id used before, an availability that ends before it starts.
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
+
+    Returns:
+        `list[Finding]`: One for each rule that is broken; a row may be in several.
+    """
+    ends_early = pc.less_equal(items["available_until"], items["available_from"])
+    return _findings(
+        [
+            ("have no item_id", is_blank(items["item_id"]), "item_id"),
+            ("repeat the item_id of an earlier row", pa.array(repeats(items.select(["item_id"]))), "item_id"),
+            ("have an available_until that is not after available_from", ends_early, "available_until"),
+        ]
+    )
+
+
+def find_items_without_text(items: pa.Table) -> list[Finding]:
+    """Find the items that have neither a title nor a description: nothing can be embedded or shown of them."""
+    no_text = pc.and_(is_blank(items["title"]), is_blank(items["description"]))
+    return _findings([("have neither a title nor a description", no_text, "item_id")])
+
+
+def find_repeated_events(events: pa.Table) -> list[Finding]:
+    """Find the events that say what an earlier row says: same user, item, timestamp, behavior, query and action."""
+    said = events.select(["user_id", "item_id", "timestamp", "behavior", "query", "action"])
+    return _findings([("repeat an earlier row", pa.array(repeats(said)), "item_id")])
+
+
+def repeats(table: pa.Table) -> np.ndarray:
+    """Mark the rows that equal an earlier row in every column.
+
+    Args:
+        table (`pyarrow.Table`): Columns of text or integers.
+
+    Returns:
+        `np.ndarray`: bool of shape `(num_rows,)`; False at the first of equal rows. Nulls equal each other.
+    """
+    group = np.zeros(table.num_rows, dtype=np.int64)
+    for column in table.columns:
+        codes = _one_array(column).dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)
+        combined = group * (int(codes.max(initial=0)) + 1) + codes
+        _, group = np.unique(combined, return_inverse=True)
+    first = np.zeros(table.num_rows, dtype=bool)
+    first[np.unique(group, return_index=True)[1]] = True
+    return ~first
+
+
+def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Mark the texts that are null or hold no visible character."""
+    return pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0), True)
+
+
+def check_log(events: pa.Table, items: pa.Table) -> None:
+    """Raise on the first rule that any row breaks.
+
+    Args:
+        events (`pyarrow.Table`): Rows of `EVENT_FEATURES`.
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
+
+    Raises:
+        DataError: Naming table, row (from 0), value and rule.
+    """
+    refuse(items, find_item_problems(items), where="`items`")
+    refuse(events, find_event_problems(events, items["item_id"]), where="`events`")
+
+
+def refuse(
+    table: pa.Table,
+    findings: Sequence[Finding],
+    *,
+    where: str,
+    max_refused: float | None = None,
+    name_row: Callable[[int], str] = "row {} (from 0)".format,
+) -> tuple[pa.Table, np.ndarray, str | None]:
+    """Drop the rows that were found, or raise if they are too many.
+
+    Args:
+        table (`pyarrow.Table`): The table that was looked at.
+        findings (`Sequence[Finding]`): What was found.
+        where (`str`): The file or argument, for the message.
+        max_refused (`float`, *optional*): The largest share of rows that may be dropped, from 0 to 1; none if not
+            given.
+        name_row (`Callable[[int], str]`): Says where a row stands in the file.
+
+    Returns:
+        `tuple`: The rows that are left; bool of shape `(num_rows,)` that marks them; the warning, `None` without
+            findings.
+
+    Raises:
+        DataError: If more than `max_refused` of the rows, or all of them, were found.
+    """
+    keep = np.ones(table.num_rows, dtype=bool)
+    if not findings:
+        return table, keep, None
+    for finding in findings:
+        keep[finding.rows] = False
+    num_refused = int((~keep).sum())
+    reasons = "; ".join(_describe(table, finding, name_row) for finding in findings)
+    summary = f"{where}: {num_refused} of {table.num_rows} rows cannot be used: {reasons}."
+    if max_refused is None:
+        raise DataError(f"{summary} Correct them or leave them out.")
+    if num_refused > max_refused * table.num_rows or num_refused == table.num_rows:
+        share = num_refused / table.num_rows
+        raise DataError(
+            f"{summary} That is {share:.2%}, and `max_refused` allows {max_refused:.2%}. Correct them or raise "
+            "`max_refused`."
+        )
+    message = f"{summary} They were left out."
+    logger.warning(message)
+    return table.filter(pa.array(keep)), keep, message
+
+
+def check_max_refused(max_refused: float) -> None:
+    """Refuse a cap that is no share.
+
+    Raises:
+        ConfigurationError: If it is outside 0..1.
+    """
+    if not 0.0 <= max_refused <= 1.0:
+        raise ConfigurationError(f"`max_refused` is {max_refused!r}; give a share of the rows from 0 to 1.")
+
+
+def check_choice(argument: str, value: object, choices: Collection[object]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        ConfigurationError: Naming the argument, the value and the choices.
+    """
+    if value not in choices:
+        raise ConfigurationError(f"`{argument}` is {value!r}; use one of {', '.join(map(repr, choices))}.")
+
+
+def _findings(rules: Sequence[tuple[str, pa.ChunkedArray | pa.Array, str]]) -> list[Finding]:
+    findings = []
+    for problem, is_bad, column in rules:
+        rows = np.flatnonzero(pc.fill_null(is_bad, False).to_numpy(zero_copy_only=False))
+        if len(rows):
+            findings.append(Finding(problem, rows, column))
+    return findings
+
+
+def _describe(table: pa.Table, finding: Finding, name_row: Callable[[int], str]) -> str:
+    row = int(finding.rows[0])
+    value = repr(table[finding.column][row].as_py())
+    shown = value if len(value) <= 60 else f"{value[:57]}..."
+    return f"{len(finding.rows)} {finding.problem} (first: {name_row(row)}, {finding.column} {shown})"
+
+
+def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
