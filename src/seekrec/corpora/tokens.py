@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens: the vocabulary of identifiers, and text that cannot pretend to be one.
+
+Three behavior tokens and then one block of `codebook_size` tokens for each level are added behind the tokenizer's own
+vocabulary, so going from code to token id is an addition:
+
+```
+<R_I> <S_Q> <S_I> | <M1_0> ... <M1_255> | <M2_0> ... | <S1_0> ... | <S2_0> ... | <R1_0> ... | <R2_0> ...
+                    shared levels                      semantic levels           collaborative levels
+```
+
+Text from outside never becomes one of these tokens: see [`seekrec.corpora.text`].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from tokenizers import AddedToken
+from transformers import PreTrainedTokenizerBase
+
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.schema import RECOMMENDATION, SEARCH, VIEW_OF_BEHAVIOR, Behavior, View
+
+BehaviorToken = Literal["recommendation_item", "search_query", "search_item"]
+
+# In the order of their ids. The names are GenSAR's (equation 11).
+BEHAVIOR_TOKENS: dict[BehaviorToken, str] = {
+    "recommendation_item": "<R_I>",
+    "search_query": "<S_Q>",
+    "search_item": "<S_I>",
+}
+ITEM_TOKEN_OF_BEHAVIOR: dict[Behavior, BehaviorToken] = {RECOMMENDATION: "recommendation_item", SEARCH: "search_item"}
+LETTER_OF_VIEW: dict[View, str] = {"semantic": "S", "collaborative": "R"}
+SHARED_LETTER = "M"
+
+
+@dataclass(frozen=True)
+class IdentifierVocabulary:
+    """Which token stands for which code.
+
+    Args:
+        first_token_id (`int`): Id of `<R_I>`; the other tokens follow without a gap.
+        num_shared_levels (`int`): Levels that both views share; 0 or more.
+        num_specific_levels (`int`): Levels of each view's own; 0 or more.
+        codebook_size (`int`): Codes per level.
+        views (`tuple[str, ...]`): The views that items have an identifier in, one or two.
+
+    Raises:
+        ConfigurationError: If a number is negative, there is no level or no view, or a view is unknown or named twice.
+
+    Example:
+        >>> vocabulary = IdentifierVocabulary(100, num_shared_levels=1, num_specific_levels=1, codebook_size=4)
+        >>> vocabulary.level_offsets("collaborative").tolist()  # 3 behavior tokens, M1 (4), S1 (4), R1
+        [103, 111]
+        >>> vocabulary.format([2, 3], "collaborative")
+        '<M1_2> <R1_3>'
+    """
+
+    first_token_id: int
+    num_shared_levels: int = 2
+    num_specific_levels: int = 2
+    codebook_size: int = 256
+    views: tuple[View, ...] = ("semantic", "collaborative")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", tuple(self.views))
+        for name in ("first_token_id", "num_shared_levels", "num_specific_levels"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"`{name}` is {getattr(self, name)}; give 0 or more.")
+        if self.codebook_size < 1:
+            raise ConfigurationError(f"`codebook_size` is {self.codebook_size}; give 1 or more.")
+        if self.num_levels == 0:
+            raise ConfigurationError(
+                "`num_shared_levels` and `num_specific_levels` are both 0; an identifier needs at least one level."
+            )
+        unknown = [view for view in self.views if view not in LETTER_OF_VIEW]
+        if unknown or not self.views or len(set(self.views)) != len(self.views):
+            raise ConfigurationError(
+                f"`views` is {self.views!r}; name each of {', '.join(LETTER_OF_VIEW)} at most once, and at least one."
+            )
+
+    @property
+    def num_levels(self) -> int:
+        """Codes in an identifier."""
+        return self.num_shared_levels + self.num_specific_levels
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of the levels in the order of their ids: `M1`, `M2`, `S1`, ..."""
+        names = [f"{SHARED_LETTER}{level + 1}" for level in range(self.num_shared_levels)]
+        # The order of ids must not depend on the order in which a caller names the views.
+        for view, letter in LETTER_OF_VIEW.items():
+            if view in self.views:
+                names += [f"{letter}{level + 1}" for level in range(self.num_specific_levels)]
+        return names
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens are added to a tokenizer."""
+        return len(BEHAVIOR_TOKENS) + len(self.blocks) * self.codebook_size
+
+    @property
+    def end_token_id(self) -> int:
+        """One more than the last id of this vocabulary."""
+        return self.first_token_id + self.num_tokens
+
+    @property
+    def tokens(self) -> list[str]:
+        """All tokens as text, in the order of their ids, behavior tokens first."""
+        codes = [f"<{block}_{code}>" for block in self.blocks for code in range(self.codebook_size)]
+        return [*BEHAVIOR_TOKENS.values(), *codes]
+
+    def behavior_token_id(self, token: BehaviorToken) -> int:
+        """Id of a behavior token, by its name in `BEHAVIOR_TOKENS`.
+
+        Raises:
+            ConfigurationError: If there is no such token.
+        """
+        if token not in BEHAVIOR_TOKENS:
+            raise ConfigurationError(f"{token!r} is no behavior token; use one of {', '.join(BEHAVIOR_TOKENS)}.")
+        return self.first_token_id + list(BEHAVIOR_TOKENS).index(token)
+
+    def item_token_id(self, behavior: Behavior) -> int:
+        """Id of the token before an item: `<R_I>` of a recommendation, `<S_I>` of a search."""
+        return self.behavior_token_id(ITEM_TOKEN_OF_BEHAVIOR[behavior])
+
+    def view_of_behavior(self, behavior: Behavior) -> View:
+        """The view an item is written in; the only one where there is only one (TIGER writes both behaviors so)."""
+        view = VIEW_OF_BEHAVIOR[behavior]
+        return view if view in self.views else self.views[0]
+
+    def level_offsets(self, view: View) -> np.ndarray:
+        """Where the levels of a view start.
+
+        Returns:
+            `np.ndarray`: int64 of shape `(num_levels,)`; the token id of code `c` at level `l` is `offsets[l] + c`.
+
+        Raises:
+            ConfigurationError: If items have no identifier in this view.
+        """
+        if view not in self.views:
+            raise ConfigurationError(f"There is no {view!r} identifier; this vocabulary has {', '.join(self.views)}.")
+        blocks = self.blocks
+        letters = [SHARED_LETTER] * self.num_shared_levels + [LETTER_OF_VIEW[view]] * self.num_specific_levels
+        numbers = [*range(self.num_shared_levels), *range(self.num_specific_levels)]
+        positions = [blocks.index(f"{letter}{number + 1}") for letter, number in zip(letters, numbers, strict=True)]
+        first_code = self.first_token_id + len(BEHAVIOR_TOKENS)
+        return first_code + np.array(positions, dtype=np.int64) * self.codebook_size
+
+    def encode(self, codes: np.ndarray, view: View) -> np.ndarray:
+        """Turn codes into token ids.
+
+        Args:
+            codes (`np.ndarray`): Integers of shape `(n, num_levels)`, each in `0..codebook_size - 1`.
+            view (`str`): The view they belong to.
+
+        Returns:
+            `np.ndarray`: int64 token ids of shape `(n, num_levels)`.
+
+        Raises:
+            DataError: If the shape or a code is out of range.
+        """
+        array = np.asarray(codes)
+        self._check_shape(array, "codes")
+        wrong = (array < 0) | (array >= self.codebook_size)
+        if wrong.any():
+            row, level = np.argwhere(wrong)[0].tolist()
+            raise DataError(
+                f"`codes` has {array[row, level]} in row {row} at level {level}; codes are "
+                f"0..{self.codebook_size - 1}."
+            )
+        return array.astype(np.int64) + self.level_offsets(view)
+
+    def decode(self, token_ids: np.ndarray, view: View) -> np.ndarray:
+        """Turn token ids into codes.
+
+        Args:
+            token_ids (`np.ndarray`): Integers of shape `(n, num_levels)`.
+            view (`str`): The view they belong to.
+
+        Returns:
+            `np.ndarray`: int64 codes of shape `(n, num_levels)`.
+
+        Raises:
+            DataError: If a token is not one of its level.
+        """
+        array = np.asarray(token_ids)
+        self._check_shape(array, "token_ids")
+        codes = array.astype(np.int64) - self.level_offsets(view)
+        wrong = (codes < 0) | (codes >= self.codebook_size)
+        if wrong.any():
+            row, level = np.argwhere(wrong)[0].tolist()
+            raise DataError(
+                f"`token_ids` has {array[row, level]} in row {row} at level {level}, which is no token of that level "
+                f"of the {view} identifier; decode with the trie, or check the view."
+            )
+        return codes
+
+    def format(self, codes: Sequence[int] | np.ndarray, view: View) -> str:
+        """Write one identifier for a person: `<M1_0> <M2_3> <S1_7> <S2_1>`."""
+        token_ids = self.encode(np.asarray(codes)[None, :], view)[0] - self.first_token_id
+        tokens = self.tokens
+        return " ".join(tokens[number] for number in token_ids.tolist())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {**asdict(self), "views": list(self.views)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> IdentifierVocabulary:
+        """The inverse of `to_dict`."""
+        return cls(**{**fields, "views": tuple(fields["views"])})
+
+    def _check_shape(self, array: np.ndarray, name: str) -> None:
+        if array.ndim != 2 or array.shape[1] != self.num_levels or array.dtype.kind not in "iu":
+            raise DataError(
+                f"`{name}` has shape {array.shape} and dtype {array.dtype}; give integers of shape "
+                f"(n, {self.num_levels}), one column for each level."
+            )
+
+
+def add_identifier_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    num_shared_levels: int = 2,
+    num_specific_levels: int = 2,
+    codebook_size: int = 256,
+    views: Sequence[View] = ("semantic", "collaborative"),
+) -> IdentifierVocabulary:
+    """Add the behavior and identifier tokens to a tokenizer, in place.
+
+    A tokenizer that has exactly these tokens already (one loaded from a checkpoint) is left as it is. The tokens are
+    not "special" in the sense of transformers: `skip_special_tokens=True` keeps them.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): A tokenizer of the fast kind, such as `T5Tokenizer`.
+        num_shared_levels (`int`): As in [`IdentifierVocabulary`].
+        num_specific_levels (`int`): As in [`IdentifierVocabulary`].
+        codebook_size (`int`): As in [`IdentifierVocabulary`].
+        views (`Sequence[str]`): As in [`IdentifierVocabulary`].
+
+    Returns:
+        `IdentifierVocabulary`: Where the tokens are.
+
+    Raises:
+        ConfigurationError: If the tokenizer has some of these tokens, but not all of them in a row.
+    """
+    known = tokenizer.get_vocab()
+    first_token = next(iter(BEHAVIOR_TOKENS.values()))
+    vocabulary = IdentifierVocabulary(
+        first_token_id=known.get(first_token, len(tokenizer)),
+        num_shared_levels=num_shared_levels,
+        num_specific_levels=num_specific_levels,
+        codebook_size=codebook_size,
+        views=tuple(views),
+    )
+    tokens = vocabulary.tokens
+    present = [token for token in tokens if token in known]
+    if not present:
+        tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in tokens])
+        known = tokenizer.get_vocab()
+    expected = range(vocabulary.first_token_id, vocabulary.end_token_id)
+    misplaced = [token for token, number in zip(tokens, expected, strict=True) if known.get(token) != number]
+    # An identifier of another shape leaves tokens of ours behind the last one we know.
+    if misplaced or len(tokenizer) != vocabulary.end_token_id:
+        where = f"{misplaced[0]!r} has id {known.get(misplaced[0])}" if misplaced else "more tokens follow"
+        raise ConfigurationError(
+            f"The tokenizer has identifier tokens of another shape ({where}); {vocabulary.num_tokens} tokens were "
+            f"expected from id {vocabulary.first_token_id} up to its end. Start from a tokenizer without them, or use "
+            "the level sizes it was made with."
+        )
+    return vocabulary
