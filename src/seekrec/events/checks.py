@@ -33,11 +33,30 @@ class Finding:
         problem (`str`): What is wrong, as the end of a sentence that starts with a number of rows.
         rows (`np.ndarray`): int64 rows, ascending.
         column (`str`): The column whose value is shown.
+        values (`pyarrow.ChunkedArray`, *optional*): The values to show, one a row, where the table no longer has them.
     """
 
     problem: str
     rows: np.ndarray
     column: str
+    values: pa.ChunkedArray | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a table came from, for messages.
+
+    Args:
+        name (`str`): The file or argument.
+        name_row (`Callable[[int], str]`): Says where a row of the table stands in the file.
+        num_unreadable (`int`): Rows of the file that could not even be cut into columns and are not in the table.
+        unreadable (`str`, *optional*): What is wrong with the first of them, and where it stands.
+    """
+
+    name: str
+    name_row: Callable[[int], str] = "row {} (from 0)".format
+    num_unreadable: int = 0
+    unreadable: str | None = None
 
 
 def conform(table: pa.Table, features: Features, what: str, *, required: Sequence[str]) -> pa.Table:
@@ -63,8 +82,7 @@ def conform(table: pa.Table, features: Features, what: str, *, required: Sequenc
     missing = [name for name in required if name not in names]
     if missing:
         raise DataError(
-            f"`{what}` has no column {missing[0]!r}; it has {', '.join(names) or 'none'}. Rename the column that holds "
-            "it."
+            f"`{what}` has no column {missing[0]!r}; it has {', '.join(names) or 'none'}. Rename the one that holds it."
         )
     if table.num_rows == 0:
         raise DataError(f"`{what}` is empty; a log needs at least one row of it.")
@@ -83,7 +101,7 @@ def conform(table: pa.Table, features: Features, what: str, *, required: Sequenc
 def _cast(column: pa.ChunkedArray, field: pa.Field, what: str) -> pa.ChunkedArray:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     # Only lossless and meant: a number is never turned into an id here, nor text into a number.
-    families: tuple[Callable[[pa.DataType], bool], ...] = (_is_text, pa.types.is_integer, _is_list)
+    families: tuple[Callable[[pa.DataType], bool], ...] = (is_text, pa.types.is_integer, _is_list)
     same_family = any(belongs(kind) and belongs(field.type) for belongs in families)
     if same_family or pa.types.is_null(kind):
         try:
@@ -96,7 +114,8 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, what: str) -> pa.ChunkedArra
     )
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Say whether a type is text of any width."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
@@ -122,7 +141,7 @@ def find_event_problems(events: pa.Table, item_ids: pa.Array | pa.ChunkedArray) 
     is_recommendation = pc.equal(events["behavior"], RECOMMENDATION)
     no_query = is_blank(events["query"])
     no_item = is_blank(events["item_id"])
-    known_item = pc.is_in(events["item_id"], value_set=_one_array(item_ids))
+    known_item = pc.is_in(events["item_id"], value_set=one_array(item_ids))
     rules: list[tuple[str, pa.ChunkedArray, str]] = [
         ("have no user_id", is_blank(events["user_id"]), "user_id"),
         ("have no timestamp", pc.is_null(events["timestamp"]), "timestamp"),
@@ -192,7 +211,7 @@ def repeats(table: pa.Table) -> np.ndarray:
     """
     group = np.zeros(table.num_rows, dtype=np.int64)
     for column in table.columns:
-        codes = _one_array(column).dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)
+        codes = one_array(column).dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)
         combined = group * (int(codes.max(initial=0)) + 1) + codes
         _, group = np.unique(combined, return_inverse=True)
     first = np.zeros(table.num_rows, dtype=bool)
@@ -215,50 +234,49 @@ def check_log(events: pa.Table, items: pa.Table) -> None:
     Raises:
         DataError: Naming table, row (from 0), value and rule.
     """
-    refuse(items, find_item_problems(items), where="`items`")
-    refuse(events, find_event_problems(events, items["item_id"]), where="`events`")
+    refuse(items, find_item_problems(items), Source("`items`"))
+    refuse(events, find_event_problems(events, items["item_id"]), Source("`events`"))
 
 
 def refuse(
-    table: pa.Table,
-    findings: Sequence[Finding],
-    *,
-    where: str,
-    max_refused: float | None = None,
-    name_row: Callable[[int], str] = "row {} (from 0)".format,
+    table: pa.Table, findings: Sequence[Finding], source: Source, *, max_refused: float | None = None
 ) -> tuple[pa.Table, np.ndarray, str | None]:
-    """Drop the rows that were found, or raise if they are too many.
+    """Drop the rows that were found, or raise if they are too many. A row counts for the first rule it breaks.
 
     Args:
         table (`pyarrow.Table`): The table that was looked at.
         findings (`Sequence[Finding]`): What was found.
-        where (`str`): The file or argument, for the message.
+        source (`Source`): Where the table came from.
         max_refused (`float`, *optional*): The largest share of rows that may be dropped, from 0 to 1; none if not
             given.
-        name_row (`Callable[[int], str]`): Says where a row stands in the file.
 
     Returns:
-        `tuple`: The rows that are left; bool of shape `(num_rows,)` that marks them; the warning, `None` without
-            findings.
+        `tuple`: The rows that are left; bool of shape `(num_rows,)` that marks them; the warning that was logged,
+            `None` if nothing was found.
 
     Raises:
         DataError: If more than `max_refused` of the rows, or all of them, were found.
     """
     keep = np.ones(table.num_rows, dtype=bool)
-    if not findings:
-        return table, keep, None
+    reasons = []
+    if source.num_unreadable:
+        reasons.append(f"{source.num_unreadable} cannot be read (first: {source.unreadable})")
     for finding in findings:
-        keep[finding.rows] = False
-    num_refused = int((~keep).sum())
-    reasons = "; ".join(_describe(table, finding, name_row) for finding in findings)
-    summary = f"{where}: {num_refused} of {table.num_rows} rows cannot be used: {reasons}."
+        rows = finding.rows[keep[finding.rows]]
+        if len(rows):
+            keep[rows] = False
+            reasons.append(_describe(table, finding, rows, source))
+    if not reasons:
+        return table, keep, None
+    num_rows = table.num_rows + source.num_unreadable
+    num_refused = int((~keep).sum()) + source.num_unreadable
+    summary = f"{source.name}: {num_refused} of {num_rows} rows cannot be used: {'; '.join(reasons)}."
     if max_refused is None:
         raise DataError(f"{summary} Correct them or leave them out.")
-    if num_refused > max_refused * table.num_rows or num_refused == table.num_rows:
-        share = num_refused / table.num_rows
+    if num_refused > max_refused * num_rows or not keep.any():
         raise DataError(
-            f"{summary} That is {share:.2%}, and `max_refused` allows {max_refused:.2%}. Correct them or raise "
-            "`max_refused`."
+            f"{summary} That is {num_refused / num_rows:.2%}, and `max_refused` allows {max_refused:.2%}. Correct them "
+            "or raise `max_refused`."
         )
     message = f"{summary} They were left out."
     logger.warning(message)
@@ -294,13 +312,14 @@ def _findings(rules: Sequence[tuple[str, pa.ChunkedArray | pa.Array, str]]) -> l
     return findings
 
 
-def _describe(table: pa.Table, finding: Finding, name_row: Callable[[int], str]) -> str:
-    row = int(finding.rows[0])
-    value = repr(table[finding.column][row].as_py())
+def _describe(table: pa.Table, finding: Finding, rows: np.ndarray, source: Source) -> str:
+    first = int(rows[0])
+    value = repr((table[finding.column] if finding.values is None else finding.values)[first].as_py())
     shown = value if len(value) <= 60 else f"{value[:57]}..."
-    return f"{len(finding.rows)} {finding.problem} (first: {name_row(row)}, {finding.column} {shown})"
+    return f"{len(rows)} {finding.problem} (first: {source.name_row(first)}, {finding.column} {shown})"
 
 
-def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Give a column as one array, whatever its chunks."""
     combined = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Searches for logs that have none: queries made from category paths, and two ways to put them into a log.
+
+The queries are those of Ai et al., "Learning a Hierarchical Embedding Model for Personalized Product Search" (SIGIR
+2017), with two differences: there is no Krovetz stemmer, so words keep their endings, and no cut to the words that
+reviews use. They are synthetic: `EventLog.query_source` becomes `"category"`, and every report must say so.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.events.checks import check_choice, is_text, one_array
+from seekrec.events.log import EventLog
+from seekrec.schema import MAX_QUERY_CHARACTERS, RECOMMENDATION, SEARCH
+
+Construction = Literal["split", "copy"]
+
+# Function words of English and single letters, which are what is left of "3D" or "men's" without its other characters.
+STOP_WORDS = frozenset(
+    "about above after again against all also although always am among an and another any are around as at be because "
+    "been before being below between both but by can cannot could did do does doing down during each either else etc "
+    "even ever every few for from further had has have having he her here hers him his how however if in into is it its "
+    "itself just least less many may me might mine more most much must my neither never no nor not now of off often on "
+    "once only onto or other others our ours out over own per quite rather same shall she should since so some such "
+    "than that the their theirs them then there these they this those though through thus to too toward towards under "
+    "until up upon us very via was we were what when where whether which while who whom whose why will with within "
+    "without would yet you your yours".split()
+) | frozenset("abcdefghijklmnopqrstuvwxyz")
+
+_LETTERS_AND_SPACES = re.compile(r"[^\W\d_]+|( )")
+
+
+def category_queries(items: pa.Table) -> list[list[str]]:
+    """Make queries from the category paths of items.
+
+    For each path: join the names with spaces, delete every character that is no letter ("Sci-Fi" becomes "scifi"), use
+    lower case, leave out stop words, and of equal words keep the last. Paths of one level make no query, equal queries
+    of one item are given once, and a query longer than `MAX_QUERY_CHARACTERS` is left out.
+
+    Items may bring their own queries in a column `queries` (lists of text; the MovieLens reader does): then these are
+    given and the paths are not looked at.
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
+
+    Returns:
+        `list[list[str]]`: The queries of each row; an empty list where there are none.
+
+    Raises:
+        DataError: If a column `queries` holds anything else than lists of text, or a text that can be no query.
+
+    Example:
+    ```python
+    >>> import pyarrow as pa
+    >>> category_queries(pa.table({"categories": [[["Tools & Home", "Power Tools", "Cordless Drills"]], None]}))
+    [['home power tools cordless drills'], []]
+
+    ```
+    """
+    if "queries" in items.column_names:
+        return _own_queries(items)
+    paths = one_array(items["categories"]).cast(pa.list_(pa.list_(pa.string())))
+    num_paths = pc.fill_null(pc.list_value_length(paths), 0).to_numpy(zero_copy_only=False)
+    flat = paths.flatten()
+    num_levels = pc.fill_null(pc.list_value_length(flat), 0)
+    # A null name would make the whole path null: it counts as no text.
+    names = pa.ListArray.from_arrays(_offsets(num_levels), pc.fill_null(flat.flatten(), ""))
+    joined = pc.binary_join(names, " ").dictionary_encode()
+    query_of_path = [_path_to_query(path) for path in joined.dictionary.to_pylist()]
+    has_levels = (num_levels.to_numpy(zero_copy_only=False) > 1).tolist()
+    of_path = [
+        query_of_path[code] if deep else None
+        for code, deep in zip(joined.indices.to_pylist(), has_levels, strict=True)
+    ]
+    ends = np.cumsum(num_paths).tolist()
+    return [
+        list(dict.fromkeys(query for query in of_path[end - count : end] if query))
+        for end, count in zip(ends, num_paths.tolist(), strict=True)
+    ]
+
+
+def synthesize_searches(
+    log: EventLog, *, construction: Construction = "split", search_fraction: float = 0.5, seed: int = 0
+) -> EventLog:
+    """Give a log without searches searches, each with a query of its item.
+
+    Which query of [`category_queries`] an event gets is drawn with equal chances from the seed. Events with items that
+    have no query, and impressions (nobody asked for what was merely shown), stay as they are.
+
+    Args:
+        log (`EventLog`): A log whose `query_source` is `"none"`.
+        construction (`str`):
+            `"split"`: a coin makes each event either a search or leaves it a recommendation, so nothing is told twice.
+            `"copy"`: each event is told as both, the recommendation first, at the same timestamp, as in published
+            work. The same act is then seen in both tasks: compare such results only with each other.
+        search_fraction (`float`): Chance of a search, from 0 to 1; of `"split"` only.
+        seed (`int`): Of the coin and the choice of queries.
+
+    Returns:
+        `EventLog`: The log with searches, `query_source` `"category"` and a note that says what was done. Without any
+            search (`search_fraction=0`) it is still `"none"`.
+
+    Raises:
+        DataError: If the log has searches already, or no item has a query.
+        ConfigurationError: If `construction` or `search_fraction` is out of range.
+    """
+    check_choice("construction", construction, ("split", "copy"))
+    if not 0.0 <= search_fraction <= 1.0:
+        raise ConfigurationError(f"`search_fraction` is {search_fraction!r}; give a chance from 0 to 1.")
+    if log.query_source != "none":
+        raise DataError(
+            f"Log {log.name!r} has searches already (`query_source` is {log.query_source!r}); use it as it is, or leave "
+            "its searches out first."
+        )
+    queries = category_queries(log.items)
+    num_queries = np.array([len(of_item) for of_item in queries], dtype=np.int64)
+    if not num_queries.any():
+        raise DataError(
+            f"No item of log {log.name!r} has a category path of two or more levels or a column `queries`, so there is "
+            "nothing to make queries from; train on recommendations only."
+        )
+    generator = np.random.default_rng(seed)
+    item_row = pc.index_in(log.events["item_id"], value_set=one_array(log.items["item_id"])).to_numpy()
+    may_search = (num_queries[item_row] > 0) & pc.not_equal(log.events["action"], "impression").to_numpy()
+    coin, choice = generator.random(log.num_events), generator.random(log.num_events)
+    is_search = may_search & (coin < search_fraction) if construction == "split" else may_search
+    rows = np.flatnonzero(is_search)
+    first_query = np.cumsum(num_queries) - num_queries
+    chosen = first_query[item_row[rows]] + (choice[rows] * num_queries[item_row[rows]]).astype(np.int64)
+    all_queries = pa.array([query for of_item in queries for query in of_item], pa.string())
+    told = {"behavior": pa.repeat(SEARCH, len(rows)), "query": all_queries.take(pa.array(chosen))}
+    searches = _set_columns(log.events.take(pa.array(rows)), told)
+    others = log.events.filter(pa.array(~is_search)) if construction == "split" else log.events
+    # Both parts keep their order; the log's stable sort puts them back together, recommendations first at equal times.
+    events = pa.concat_tables([others, searches])
+    if construction == "split":
+        order = np.argsort(np.concatenate([np.flatnonzero(~is_search), rows]), kind="stable")
+        events = events.take(pa.array(order))
+    how = (
+        f"each interaction became a search with chance {search_fraction:g}"
+        if construction == "split"
+        else "each interaction is told both as a recommendation and as a search"
+    )
+    note = (
+        f"Synthetic queries from category paths, construction {construction!r}, seed {seed}: {how}; {len(rows)} searches, "
+        f"{others.num_rows} {RECOMMENDATION}s; {int((~may_search).sum())} interactions had no query to take."
+    )
+    source: Literal["category", "none"] = "category" if len(rows) else "none"
+    return replace(log, events=events, query_source=source, notes=(*log.notes, note))
+
+
+def _path_to_query(path: str) -> str | None:
+    """Turn the joined names of one path into a query; `None` if nothing is left or too much."""
+    letters = "".join(
+        match.group() for match in _LETTERS_AND_SPACES.finditer(path.replace("\t", " ").replace("\n", " "))
+    )
+    words = [word for word in letters.lower().split() if word not in STOP_WORDS]
+    # dict keeps the first of equal keys, so the words go in from the back.
+    query = " ".join(reversed(dict.fromkeys(reversed(words))))
+    return query if 0 < len(query) <= MAX_QUERY_CHARACTERS else None
+
+
+def _own_queries(items: pa.Table) -> list[list[str]]:
+    column = items["queries"]
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)) or not is_text(
+        column.type.value_type
+    ):
+        raise DataError(f"Column 'queries' of `items` has type {column.type}; it must hold lists of text.")
+    queries = column.to_pylist()
+    for row, of_item in enumerate(queries):
+        for query in of_item or []:
+            if not query or not query.strip() or len(query) > MAX_QUERY_CHARACTERS:
+                raise DataError(
+                    f"`items` row {row} (from 0): column 'queries' holds {query!r:.60}; a query has 1 to "
+                    f"{MAX_QUERY_CHARACTERS} characters, some of them visible. Leave it out."
+                )
+    return [of_item or [] for of_item in queries]
+
+
+def _offsets(lengths: pa.Array) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths.to_numpy(zero_copy_only=False))]).astype(np.int32))
+
+
+def _set_columns(table: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, values)
+    return table
