@@ -1,15 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instruction corpora: events and items as token ids, task by task."""
 
+from seekrec.corpora.build import CORPUS_FEATURES, build_corpus, corpus_fingerprint
+from seekrec.corpora.decode import decode_row, decode_tokens
+from seekrec.corpora.prompts import encode_requests
+from seekrec.corpora.settings import CorpusSettings
+from seekrec.corpora.tasks import TASKS
+from seekrec.corpora.templates import TEMPLATES, Template, all_wordings
 from seekrec.corpora.text import TextEncoder, encode_text, train_tokenizer
 from seekrec.corpora.tokens import BEHAVIOR_TOKENS, BehaviorToken, IdentifierVocabulary, add_identifier_tokens
 
 __all__ = [
     "BEHAVIOR_TOKENS",
+    "CORPUS_FEATURES",
+    "TASKS",
+    "TEMPLATES",
     "BehaviorToken",
+    "CorpusSettings",
     "IdentifierVocabulary",
+    "Template",
     "TextEncoder",
     "add_identifier_tokens",
+    "all_wordings",
+    "build_corpus",
+    "corpus_fingerprint",
+    "decode_row",
+    "decode_tokens",
+    "encode_requests",
     "encode_text",
     "train_tokenizer",
 ]

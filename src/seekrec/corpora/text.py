@@ -8,6 +8,7 @@ under its own name. Everything that people wrote (queries, titles, descriptions)
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import string
@@ -43,12 +44,7 @@ class TextEncoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if not isinstance(backend, Tokenizer):
-            raise ConfigurationError(
-                f"The tokenizer is a {type(tokenizer).__name__} without a `backend_tokenizer`; use one of the fast "
-                "kind."
-            )
+        backend = _backend_of(tokenizer)
         added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items()}
         added.update((number, str(tokenizer.convert_ids_to_tokens(number))) for number in tokenizer.all_special_ids)
         unknown_id = tokenizer.unk_token_id
@@ -107,6 +103,7 @@ class TextEncoder:
         )
 
 
+# A copy of a tokenizer costs half a second.
 _ENCODERS: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, TextEncoder]] = weakref.WeakKeyDictionary()
 
 
@@ -123,12 +120,28 @@ def encode_text(
     Returns:
         `list[list[int]]`: Token ids of each text, without end of sequence.
     """
-    # The copy costs a tenth of a second; tokens added meanwhile change the length and with it the copy.
+    return shared_encoder(tokenizer).encode(texts, max_length)
+
+
+def shared_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
+    """Give the [`TextEncoder`] of a tokenizer, made on first use and again after tokens were added."""
     length, encoder = _ENCODERS.get(tokenizer, (-1, None))
     if encoder is None or length != len(tokenizer):
         encoder = TextEncoder(tokenizer)
         _ENCODERS[tokenizer] = (len(tokenizer), encoder)
-    return encoder.encode(texts, max_length)
+    return encoder
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Give a SHA-256 over what decides the ids of any text: 64 hexadecimal digits.
+
+    Raises:
+        ConfigurationError: If the tokenizer is of the slow kind.
+    """
+    state = json.loads(_backend_of(tokenizer).to_str())
+    # Truncation and padding are left over from the latest call, and change nothing here.
+    state.update(truncation=None, padding=None)
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> T5Tokenizer:
@@ -186,6 +199,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> T5Tokenizer:
     # Half a count for all: a piece that only served to build longer ones stays possible, and unlikely.
     scores = sorted(((piece, math.log((count + 0.5) / total)) for piece, count in counts.items()), key=_by_score)
     return T5Tokenizer(vocab=[(token, 0.0) for token in special] + scores, extra_ids=0)
+
+
+def _backend_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise ConfigurationError(
+            f"The tokenizer is a {type(tokenizer).__name__} without a `backend_tokenizer`; use one of the fast kind."
+        )
+    return backend
 
 
 def _by_score(pair: tuple[str, float]) -> tuple[float, str]:

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of different lengths as two flat arrays, and how to join millions of them without a loop over rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Rows of different lengths.
+
+    Args:
+        values (`np.ndarray`): The rows one after the other, any integer dtype.
+        offsets (`np.ndarray`): int64 of length `num_rows + 1`, from 0 to `len(values)`; row `k` is
+            `values[offsets[k]:offsets[k + 1]]`.
+
+    Example:
+        >>> words = Ragged.from_lists([[7], [], [8, 9]])
+        >>> words.take([2, 0, 2]).to_lists()
+        [[8, 9], [7], [8, 9]]
+        >>> join_rows([words, words]).to_lists()
+        [[7, 7], [], [8, 9, 8, 9]]
+        >>> words.expand(Ragged.from_lists([[0, 2], []])).to_lists()
+        [[7, 8, 9], []]
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def from_lists(cls, rows: Iterable[Sequence[int]], dtype: type[np.integer] = np.int32) -> Ragged:
+        """Make it from a list for each row."""
+        kept = list(rows)
+        lengths = np.fromiter((len(row) for row in kept), np.int64, count=len(kept))
+        values = np.fromiter(chain.from_iterable(kept), dtype, count=int(lengths.sum()))
+        return cls(values, _offsets(lengths))
+
+    @classmethod
+    def from_matrix(cls, matrix: np.ndarray) -> Ragged:
+        """Make it from the rows of a matrix, all of one length."""
+        return cls(matrix.ravel(), np.arange(len(matrix) + 1, dtype=np.int64) * matrix.shape[1])
+
+    @classmethod
+    def stack(cls, parts: Sequence[Ragged]) -> Ragged:
+        """Put the rows of several behind one another."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(np.concatenate([part.values for part in parts]), _offsets(lengths))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 length of each row."""
+        return np.diff(self.offsets)
+
+    def owners(self) -> np.ndarray:
+        """int64 row number of each entry of `values`."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def take(self, rows: np.ndarray | Sequence[int]) -> Ragged:
+        """Give some of the rows, in the order asked, repeated if asked twice."""
+        numbers = np.asarray(rows, dtype=np.int64)
+        return self._gather(numbers, _offsets(self.lengths[numbers]))
+
+    def slice(self, start: int, stop: int) -> Ragged:
+        """Give the rows `start..stop - 1`; `values` are a view."""
+        first, last = self.offsets[start], self.offsets[stop]
+        return Ragged(self.values[first:last], self.offsets[start : stop + 1] - first)
+
+    def expand(self, numbers: Ragged) -> Ragged:
+        """Write out rows of row numbers.
+
+        Args:
+            numbers (`Ragged`): Each row names rows of this one.
+
+        Returns:
+            `Ragged`: As many rows as `numbers`, each the concatenation of the rows it names.
+        """
+        ends = np.concatenate([[0], np.cumsum(self.lengths[numbers.values])])
+        gathered = self._gather(numbers.values, ends)
+        return Ragged(gathered.values, ends[numbers.offsets])
+
+    def _gather(self, rows: np.ndarray, offsets: np.ndarray) -> Ragged:
+        # Entry j of the result lies at j plus a shift that is constant along a row.
+        shifts = np.repeat(self.offsets[rows] - offsets[:-1], np.diff(offsets))
+        shifts += np.arange(len(shifts))
+        return Ragged(self.values[shifts], offsets)
+
+    def keep(self, mask: np.ndarray) -> Ragged:
+        """Drop entries: `mask` is bool with one entry for each of `values`."""
+        kept = np.concatenate([[0], np.cumsum(mask)])
+        return Ragged(self.values[mask], kept[self.offsets])
+
+    def to_lists(self) -> list[list[int]]:
+        """Give a list for each row."""
+        values, offsets = self.values.tolist(), self.offsets.tolist()
+        return [values[start:stop] for start, stop in zip(offsets, offsets[1:], strict=False)]
+
+    def to_arrow(self) -> pa.ListArray:
+        """Give an Arrow list array of int32. Without a copy if `values` are int32."""
+        return pa.ListArray.from_arrays(
+            pa.array(self.offsets.astype(np.int32)), pa.array(self.values.astype(np.int32, copy=False))
+        )
+
+
+def join_rows(parts: Sequence[Ragged]) -> Ragged:
+    """Join several of equal length row by row: row `k` is row `k` of the first, then of the second, and so on."""
+    lengths = [part.lengths for part in parts]
+    offsets = _offsets(np.sum(lengths, axis=0))
+    values = np.empty(offsets[-1], dtype=np.result_type(*[part.values for part in parts]))
+    starts = offsets[:-1].copy()
+    for part, length in zip(parts, lengths, strict=True):
+        places = np.repeat(starts - part.offsets[:-1], length)
+        places += np.arange(len(places))
+        values[places] = part.values
+        starts += length
+    return Ragged(values, offsets)
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
