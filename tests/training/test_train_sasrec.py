@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from seekrec.embeddings import SASRecConfig, SASRecForNextItem
+from seekrec.errors import ConfigurationError, DataError, RequestError
+from seekrec.training.sasrec import rank_validation, train_sasrec
+
+NUM_ITEMS = 8
+
+
+def checkerboard(num_users=40, seed=0):
+    """Users of even number like even items, the others odd ones; each has all but one, in a random order.
+
+    Gives the sequences without the withheld item, and the pairs (sequence, withheld item).
+    """
+    generator = np.random.default_rng(seed)
+    sequences, withheld = [], []
+    for user in range(num_users):
+        liked = generator.permutation(np.arange(user % 2, NUM_ITEMS, 2))
+        sequences.append(liked[:-1])
+        withheld.append((liked[:-1], int(liked[-1])))
+    return sequences, withheld
+
+
+def tiny(**changes):
+    settings = {"num_items": NUM_ITEMS, "hidden_size": 16, "num_hidden_layers": 1, "max_history": 6}
+    return SASRecConfig(**(settings | changes))
+
+
+def train(folder, *, sequences=None, validation=None, config=None, **changes):
+    settings = {"num_epochs": 6, "batch_size": 8, "seed": 3, "num_evaluations": 3, "warmup_steps": 5}
+    sequences = checkerboard()[0] if sequences is None else sequences
+    return train_sasrec(sequences, validation, config or tiny(), output_dir=folder, **(settings | changes))
+
+
+def test_withheld_item_ranks_first(tmp_path):
+    sequences, withheld = checkerboard()
+    model = train(tmp_path, sequences=sequences, validation=withheld, num_epochs=30, learning_rate=1e-2)
+    scores = model.score([history for history, _ in withheld])
+    for (history, target), row in zip(withheld, scores, strict=True):
+        row[history] = -torch.inf
+        assert row.argmax().item() == target
+    assert rank_validation(model, withheld) == {"recall@10": 1.0, "ndcg@10": 1.0}
+    curve = json.loads((tmp_path / "training.json").read_text())["curve"]
+    losses = [entry["loss"] for entry in curve if "loss" in entry]
+    assert losses[-1] < losses[0] - 0.1
+    # Only the model and two small records stay; checkpoints are gone.
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"config.json", "model.safetensors", "settings.json", "training.json"}
+
+
+def test_every_parameter_moves(tmp_path):
+    moved = train(tmp_path / "a", num_epochs=1)
+    start = train(tmp_path / "b", num_epochs=1, learning_rate=1e-12)
+    still = [
+        name
+        for name, value in moved.state_dict().items()
+        if torch.allclose(value, start.state_dict()[name], rtol=0, atol=1e-7)
+    ]
+    assert still == []
+
+
+def test_saved_model_is_the_returned_one(tmp_path):
+    model = train(tmp_path, num_epochs=1)
+    loaded = SASRecForNextItem.from_pretrained(tmp_path)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    assert not model.training
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(monkeypatch, step):
+    """Make the optimizer raise at a step, as a killed process would stop there."""
+    from seekrec.training import sasrec
+
+    original = sasrec._SASRecTrainer.training_step
+
+    def training_step(self, *args, **kwargs):
+        if self.state.global_step == step:
+            raise Killed
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(sasrec._SASRecTrainer, "training_step", training_step)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """An uninterrupted run: 5 steps an epoch, a checkpoint every 10 steps, 30 steps in all."""
+    folder = tmp_path_factory.mktemp("whole")
+    sequences, withheld = checkerboard()
+    model = train(folder, sequences=sequences, validation=withheld)
+    return model.state_dict(), json.loads((folder / "training.json").read_text())["curve"]
+
+
+@pytest.mark.parametrize(("step", "is_half_written"), [(3, False), (17, False), (29, True)])
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, whole_run, step, is_half_written):
+    sequences, withheld = checkerboard()
+    with monkeypatch.context() as patch:
+        kill_at(patch, step)
+        with pytest.raises(Killed):
+            train(tmp_path, sequences=sequences, validation=withheld)
+    if is_half_written:  # killed while it wrote: the checkpoint before must serve
+        shutil.copytree(tmp_path / "checkpoint-20", tmp_path / "checkpoint-25")
+        (tmp_path / "checkpoint-25/trainer_state.json").write_text('{"epoch": 4')
+    weights, curve = whole_run
+    resumed = train(tmp_path, sequences=sequences, validation=withheld).state_dict()
+    assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
+    assert json.loads((tmp_path / "training.json").read_text())["curve"] == curve
+
+
+def test_complete_run_is_loaded_and_changed_settings_train_again(tmp_path, monkeypatch):
+    first = train(tmp_path, num_epochs=2)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 0)
+        again = train(tmp_path, num_epochs=2)  # would raise if it trained
+        assert np.array_equal(again.item_embeddings(), first.item_embeddings())
+        with pytest.raises(Killed):
+            train(tmp_path, num_epochs=2, learning_rate=2e-3)
+        with pytest.raises(Killed):
+            train(tmp_path, num_epochs=2, sequences=checkerboard(seed=1)[0])
+        with pytest.raises(Killed):
+            train(tmp_path, num_epochs=2, resume=False)
+
+
+def test_checkpoints_of_other_settings_are_discarded(tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 7)
+        with pytest.raises(Killed):
+            train(tmp_path / "cut", num_epochs=2)
+    assert (tmp_path / "cut/checkpoint-5").is_dir()
+    fresh = train(tmp_path / "fresh", num_epochs=2, learning_rate=5e-3)
+    with caplog.at_level("WARNING", logger="seekrec.training.sasrec"):
+        other = train(tmp_path / "cut", num_epochs=2, learning_rate=5e-3)
+    assert "of other settings or data; training starts again" in caplog.text
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in fresh.state_dict().items())
+
+
+def test_time_limit_stops_and_still_saves(tmp_path):
+    sequences, withheld = checkerboard()
+    train(tmp_path, sequences=sequences, validation=withheld, num_epochs=1000, max_seconds=0.0)
+    curve = json.loads((tmp_path / "training.json").read_text())["curve"]
+    assert [entry["step"] for entry in curve] == [1, 1]  # one loss, one evaluation
+    SASRecForNextItem.from_pretrained(tmp_path)
+
+
+def test_best_weights_are_kept_not_the_last(tmp_path, monkeypatch):
+    from seekrec.training import sasrec
+
+    values = iter([0.1, 0.9, 0.2])
+    monkeypatch.setattr(sasrec, "rank_validation", lambda *_: {"recall@10": 0.0, "ndcg@10": next(values)})
+    best = train(tmp_path / "best", validation=checkerboard()[1])
+    monkeypatch.undo()
+    with monkeypatch.context() as patch:  # stop where the best checkpoint lies and read it
+        kill_at(patch, 20)
+        with pytest.raises(Killed):
+            train(tmp_path / "cut")
+    expected = SASRecForNextItem.from_pretrained(tmp_path / "cut/checkpoint-20")
+    assert all(torch.equal(value, best.state_dict()[name]) for name, value in expected.state_dict().items())
+    assert json.loads((tmp_path / "best/training.json").read_text())["best_ndcg@10"] == 0.9
+
+
+def test_long_sequences_are_cut_from_the_end_and_no_label_is_lost():
+    from seekrec.training.sasrec import _Windows
+
+    # Start token 9, then items 1..8; the last window has `max_history` inputs, the first what is left.
+    windows = _Windows([np.arange(8), np.array([], np.int64), np.array([4])], tiny(max_history=3))
+    tokens = [windows[number]["tokens"].tolist() for number in range(len(windows))]
+    assert tokens == [[5, 6, 7, 8], [2, 3, 4, 5], [9, 1, 2], [9, 5]]
+
+
+def test_ranking_by_hand():
+    class Scores:
+        def score(self, histories, batch_size):
+            return torch.tensor([[9.0, 5.0, 7.0, 5.0], [1.0, 2.0, 3.0, 4.0]])[: len(histories)]
+
+    # Item 0 is seen; items 1 and 3 tie below item 2: ranks 2 and 3, mean 2.5.
+    first = (np.array([0]), 1)
+    assert rank_validation(Scores(), [first]) == {
+        "recall@10": 1.0,
+        "ndcg@10": pytest.approx(1 / np.log2(3.5), abs=1e-6),
+    }
+    # The second target is in its own history: a miss.
+    assert rank_validation(Scores(), [first, (np.array([3, 2]), 3)])["recall@10"] == 0.5
+
+
+def test_no_item_is_refused(tmp_path):
+    with pytest.raises(DataError, match="None of the 1 `sequences` holds an item"):
+        train(tmp_path, sequences=[np.array([], np.int64)])
+
+
+def test_empty_validation_is_refused(tmp_path):
+    with pytest.raises(DataError, match="`validation` is empty; pass None"):
+        train(tmp_path, validation=[])
+
+
+def test_unknown_row_is_refused(tmp_path):
+    with pytest.raises(RequestError, match=r"item row 8, but the model knows rows 0\.\.7"):
+        train(tmp_path, sequences=[np.array([1, 8])])
+
+
+@pytest.mark.parametrize("name", ["num_epochs", "batch_size", "num_evaluations", "learning_rate"])
+def test_impossible_settings_are_refused(tmp_path, name):
+    with pytest.raises(ConfigurationError, match=f"`{name}` is 0"):
+        train(tmp_path, **{name: 0})
