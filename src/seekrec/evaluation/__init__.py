@@ -1,2 +1,92 @@
 # SPDX-License-Identifier: Apache-2.0
-"""evaluation."""
+"""Evaluation: metrics, protocols, baselines and reports.
+
+```
+metrics.py     recall, ndcg and mrr of ranks; bootstrap intervals, paired comparisons
+protocols.py   the two faces of a system, and the cases it is asked
+evaluator.py   systems over cases, to result rows
+report.py      result rows as JSON, as a table, compared
+baselines.py   popularity, BM25, dense text, SASRec
+reweighted.py  text search times a recommender
+retrievers.py  our models, and scorers, as retrievers
+```
+"""
+
+from pathlib import Path
+
+from seekrec.evaluation.baselines import BM25, DenseText, Popularity, SASRecScorer, split_words
+from seekrec.evaluation.evaluator import evaluate_system, evaluate_systems, rank_cases
+from seekrec.evaluation.metrics import (
+    Interval,
+    PairedDifference,
+    all_metric_values,
+    bootstrap_interval,
+    bootstrap_intervals,
+    metric_values,
+    mrr_at_k,
+    ndcg_at_k,
+    paired_bootstrap,
+    rank_in_list,
+    ranks_from_scores,
+    recall_at_k,
+)
+from seekrec.evaluation.protocols import (
+    EvaluationCases,
+    RankingProtocol,
+    Retriever,
+    Scorer,
+    build_cases,
+)
+from seekrec.evaluation.report import (
+    Comparison,
+    ResultRow,
+    compare,
+    format_table,
+    read_results,
+    write_results,
+)
+from seekrec.evaluation.retrievers import ModelRetriever, ScorerRetriever
+from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText, combine_scores
+
+# The folder for `evaluate.load(str(METRICS_FOLDER))`.
+METRICS_FOLDER = Path(__file__).parent / "seekrec_metrics"
+
+__all__ = [
+    "BM25",
+    "METRICS_FOLDER",
+    "Comparison",
+    "DenseText",
+    "EvaluationCases",
+    "Interval",
+    "ModelRetriever",
+    "PairedDifference",
+    "Popularity",
+    "RankingProtocol",
+    "ResultRow",
+    "Retriever",
+    "ReweightedBM25",
+    "ReweightedText",
+    "SASRecScorer",
+    "Scorer",
+    "ScorerRetriever",
+    "all_metric_values",
+    "bootstrap_interval",
+    "bootstrap_intervals",
+    "build_cases",
+    "combine_scores",
+    "compare",
+    "evaluate_system",
+    "evaluate_systems",
+    "format_table",
+    "metric_values",
+    "mrr_at_k",
+    "ndcg_at_k",
+    "paired_bootstrap",
+    "rank_cases",
+    "rank_in_list",
+    "ranks_from_scores",
+    "read_results",
+    "recall_at_k",
+    "split_words",
+    "write_results",
+]

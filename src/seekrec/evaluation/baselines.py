@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The systems a generative model has to beat, as scorers over the rows of the catalogue.
+
+They are meant as rivals, not as decoration: BM25 folds plurals and reads the category names, SASRec is whatever
+strength it was trained to, and `reweighted.py` combines a text scorer with SASRec, tuned on validation.
+All of them know training events only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seekrec.errors import ConfigurationError, DataError, RequestError
+from seekrec.evaluation.protocols import RowArray, history_rows
+from seekrec.events.splits import Split
+from seekrec.events.timeline import IMPRESSION
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap, Request, item_texts
+
+Float32Array = npt.NDArray[np.float32]
+
+# Scripts written without spaces: Chinese, Japanese, Korean.
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_WORD = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
+_NO_LETTER = re.compile(r"[\W\d_]")
+_IS_CJK = re.compile(rf"[{_CJK}]")
+
+
+class Popularity:
+    """Every item by how often it was acted on in training, the same for every request.
+
+    Args:
+        counts (`np.ndarray`): Number of training events of each catalogue row, `(num_items,)`.
+    """
+
+    behaviors: tuple[Behavior, ...] = BEHAVIORS
+
+    def __init__(self, counts: npt.NDArray[Any]) -> None:
+        self.counts = np.asarray(counts, dtype=np.float64)
+
+    @classmethod
+    def fit(cls, split: Split, id_map: IdMap) -> Popularity:
+        """Count the training events of both behaviors; items that were only shown do not count.
+
+        Args:
+            split (`Split`): Its training events are used.
+            id_map ([`IdMap`]): Items of the catalogue; events with other items are left out.
+        """
+        events = split.train_events()
+        events = events.filter(pc.fill_null(pc.not_equal(events["action"], IMPRESSION), True))
+        rows = pc.index_in(events["item_id"], value_set=pa.array(id_map.ids, pa.string()))
+        known = np.asarray(pc.drop_null(rows), dtype=np.int64)
+        return cls(np.bincount(known, minlength=len(id_map)))
+
+    def score_all(self, requests: Sequence[Request]) -> npt.NDArray[np.float64]:
+        """Give each request the counts; see [`Scorer`]."""
+        return np.broadcast_to(self.counts, (len(requests), len(self.counts)))
+
+
+class BM25:
+    """Words of the query in title, description and category names, by BM25 (Lucene's variant). Searches only.
+
+    Words are folded alike in items and queries (see [`split_words`]).
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES` in the order of the catalogue.
+        k1 (`float`): How much a word's repetition counts; 0 = not at all.
+        b (`float`): How much longer texts are discounted, 0 to 1.
+
+    Raises:
+        DataError: If no item has a word.
+        ConfigurationError: If `k1` is negative or `b` outside 0..1.
+    """
+
+    behaviors: tuple[Behavior, ...] = (SEARCH,)
+
+    def __init__(self, items: pa.Table, *, k1: float = 1.5, b: float = 0.75) -> None:
+        import bm25s
+
+        if k1 < 0 or not 0 <= b <= 1:
+            raise ConfigurationError(f"`k1` is {k1} and `b` is {b}; BM25 needs `k1` at least 0 and `b` from 0 to 1.")
+        words = [split_words(text) for text in _searchable_texts(items)]
+        if not any(words):
+            raise DataError(
+                f"None of the {len(words)} items has a word in title, description or categories; BM25 needs "
+                "item texts."
+            )
+        self.details = {"k1": k1, "b": b}
+        self._num_items = len(words)
+        self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
+        self._index.index(words, show_progress=False)
+
+    def score_all(self, requests: Sequence[Request]) -> Float32Array:
+        """Score by the query alone; items without a word of it get 0. See [`Scorer`]."""
+        queries, inverse = _distinct_queries(requests, "BM25")
+        scores = np.zeros((len(queries), self._num_items), dtype=np.float32)
+        for row, query in enumerate(queries):
+            known = self._index.get_tokens_ids(split_words(query))
+            if known:
+                scores[row] = self._index.get_scores_from_ids(known)
+        return scores[inverse]
+
+
+class DenseText:
+    """Cosine of text embeddings: items against the query, or against the mean of the last items of the history.
+
+    Args:
+        item_embeddings (`np.ndarray`): float32 `(num_items, dim)` of unit length, in the order of the catalogue.
+        id_map ([`IdMap`]): Items of the catalogue.
+        embed (`Callable`): Texts to float32 `(num_texts, dim)` of unit length, by the same encoder.
+        num_history_items (`int`): How many of the last items stand for the user in a recommendation.
+
+    Raises:
+        DataError: If there is not one embedding of unit length for each item.
+    """
+
+    behaviors: tuple[Behavior, ...] = BEHAVIORS
+
+    def __init__(
+        self,
+        item_embeddings: npt.NDArray[Any],
+        id_map: IdMap,
+        embed: Callable[[list[str]], npt.NDArray[Any]],
+        *,
+        num_history_items: int = 5,
+    ) -> None:
+        if item_embeddings.ndim != 2 or len(item_embeddings) != len(id_map):
+            raise DataError(
+                f"`item_embeddings` has shape {item_embeddings.shape}, the catalogue {len(id_map)} items; give one "
+                "row an item."
+            )
+        lengths = np.linalg.norm(item_embeddings, axis=1)
+        wrong = ~(np.abs(lengths - 1) < 1e-2)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DataError(f"The embedding in row {row} has length {lengths[row]:.4g}; scale embeddings to length 1.")
+        self.item_embeddings = np.asarray(item_embeddings, dtype=np.float32)
+        self.id_map = id_map
+        self.embed = embed
+        self.num_history_items = num_history_items
+        self.details = {"num_history_items": num_history_items}
+        self._query_vectors: dict[str, Float32Array] = {}
+
+    def score_all(self, requests: Sequence[Request]) -> Float32Array:
+        """Score searches by the query, recommendations by the history (all 0 if it is empty); see [`Scorer`]."""
+        vectors = np.zeros((len(requests), self.item_embeddings.shape[1]), dtype=np.float32)
+        searches = [row for row, request in enumerate(requests) if request.query is not None]
+        if searches:
+            vectors[searches] = self._embed_queries([requests[row].query or "" for row in searches])
+        offsets, rows = history_rows(requests, self.id_map)
+        for row, request in enumerate(requests):
+            last = rows[max(offsets[row], offsets[row + 1] - self.num_history_items) : offsets[row + 1]]
+            if request.query is None and len(last):
+                mean = self.item_embeddings[last].mean(axis=0)
+                vectors[row] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        return vectors @ self.item_embeddings.T
+
+    def _embed_queries(self, queries: list[str]) -> Float32Array:
+        new = [query for query in dict.fromkeys(queries) if query not in self._query_vectors]
+        if new:
+            self._query_vectors.update(zip(new, np.asarray(self.embed(new), dtype=np.float32), strict=True))
+        return np.stack([self._query_vectors[query] for query in queries])
+
+
+class NextItemModel(Protocol):
+    """What [`SASRecScorer`] needs of a model; [`~seekrec.embeddings.SASRecForNextItem`] has it."""
+
+    def score(self, histories: Sequence[npt.NDArray[Any]]) -> Any:
+        """Score all items as the next of each history: a tensor `(num_histories, num_items)`."""
+        ...
+
+
+class SASRecScorer:
+    """A sequential recommender over item rows. In a search it ignores the query.
+
+    Args:
+        model (`NextItemModel`): Trained on the rows of `id_map`, on histories where an item that follows itself counts
+            once.
+        id_map ([`IdMap`]): Items of the catalogue.
+    """
+
+    behaviors: tuple[Behavior, ...] = BEHAVIORS
+
+    def __init__(self, model: NextItemModel, id_map: IdMap) -> None:
+        self.model = model
+        self.id_map = id_map
+
+    def score_all(self, requests: Sequence[Request]) -> Float32Array:
+        """Score by the history alone; see [`Scorer`]."""
+        histories = list(_collapsed_histories(requests, self.id_map))
+        return np.asarray(self.model.score(histories), dtype=np.float32)
+
+
+def split_words(text: str) -> list[str]:
+    """Split text into words for matching: case and plural endings folded, CJK runs cut into pairs of characters.
+
+    Plurals lose their ending by three rules: -ies to -y, -es to -e, -s to nothing, but not after the letters that
+    make the ending part of the word (-ss, -us, -aes, ...). Category names are plural, titles often are not.
+
+    Args:
+        text (`str`): Any text.
+
+    Returns:
+        `list[str]`: Words in order, repeated as often as they occur.
+
+    Example:
+        >>> split_words("Staples, batteries & glass USB-hubs")
+        ['staple', 'battery', 'glass', 'usb', 'hub']
+    """
+    return list(chain.from_iterable(map(_fold, _WORD.findall(text.casefold()))))
+
+
+def _fold(word: str) -> list[str]:
+    if _IS_CJK.match(word):
+        return [word[place : place + 2] for place in range(max(1, len(word) - 1))]
+    if len(word) > 3 and word.endswith("s"):
+        if word.endswith("ies") and word[-4] not in "ae":
+            return [word[:-3] + "y"]
+        if word.endswith("es") and word[-3] not in "aeo":
+            return [word[:-1]]
+        if word[-2] not in "su" and not word.endswith("es"):
+            return [word[:-1]]
+    return [word]
+
+
+def _searchable_texts(items: pa.Table) -> list[str]:
+    """Title, description and the distinct category names of each item.
+
+    A word such as "Sci-Fi" stands there in one piece too: queries made from categories (see
+    `seekrec.events.category_queries`) write it "scifi".
+    """
+    texts = item_texts(items)
+    searchable = []
+    for text, paths in zip(texts, items.column("categories").to_pylist(), strict=True):
+        names = dict.fromkeys(name for path in paths or [] if path for name in path if name)
+        compounds = [word for name in names for word in name.split() if len(_WORD.findall(word)) > 1]
+        searchable.append(" ".join([text, *names, *(_NO_LETTER.sub("", word) for word in compounds)]))
+    return searchable
+
+
+def _distinct_queries(requests: Sequence[Request], system: str) -> tuple[list[str], RowArray]:
+    """Give the distinct queries and, for each request, which of them it asks."""
+    numbers: dict[str, int] = {}
+    inverse = np.empty(len(requests), dtype=np.int64)
+    for row, request in enumerate(requests):
+        if request.query is None:
+            raise RequestError(
+                f"Request {row} has no query, but {system} answers searches only; ask another system for "
+                f"{RECOMMENDATION}s."
+            )
+        inverse[row] = numbers.setdefault(request.query, len(numbers))
+    return list(numbers), inverse
+
+
+def _collapsed_histories(requests: Sequence[Request], id_map: IdMap) -> Iterator[RowArray]:
+    offsets, rows = history_rows(requests, id_map)
+    for begin, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        history = rows[begin:end]
+        keep = np.ones(len(history), dtype=np.bool_)
+        keep[1:] = history[1:] != history[:-1]
+        yield history[keep]

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run systems over cases and turn the ranks of the targets into result rows.
+
+Full score matrices never exist at once: requests go through in blocks. An answer that breaks the rules (an item twice,
+an item outside the mask, a candidate left out, NaN) stops the evaluation: repaired, it would flatter the system.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from seekrec.errors import ConfigurationError, DataError, RequestError
+from seekrec.evaluation.metrics import (
+    DEFAULT_K,
+    FloatArray,
+    all_metric_values,
+    bootstrap_intervals,
+    rank_in_list,
+    ranks_from_scores,
+)
+from seekrec.evaluation.protocols import (
+    EvaluationCases,
+    RankingProtocol,
+    Retriever,
+    RowArray,
+    Scorer,
+    build_cases,
+)
+from seekrec.evaluation.report import ResultRow
+from seekrec.events.splits import Part, Split
+from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
+
+# Requests in a block: enough to keep numpy and BLAS busy, few enough that a block of scores (or masks) of a large
+# catalogue stays near 256 MiB.
+_MAX_BLOCK = 256
+_MAX_BLOCK_CELLS = 64_000_000
+
+
+def evaluate_system(
+    system: Scorer | Retriever,
+    split: Split,
+    id_map: IdMap,
+    *,
+    name: str | None = None,
+    part: Part = "test",
+    behavior: Behavior = "recommendation",
+    protocol: RankingProtocol = "full",
+    num_negatives: int = 99,
+    remove_seen: bool = True,
+    k: Sequence[int] = DEFAULT_K,
+    top_k: int = 50,
+    max_cases: int | None = None,
+    seed: int = 0,
+    cases: EvaluationCases | None = None,
+    show_progress: bool = True,
+) -> ResultRow:
+    """Evaluate one system on one behavior.
+
+    Args:
+        system (`Scorer` or `Retriever`): Ranks of a scorer are exact; a retriever that does not list the target among
+            its `top_k` misses it.
+        split (`Split`): Where the cases come from.
+        id_map ([`IdMap`]): Items of the catalogue.
+        name (`str`, *optional*): Of the system in reports; its class by default.
+        part (`str`): `"validation"` or `"test"`.
+        behavior (`str`): `"recommendation"` or `"search"`.
+        protocol (`str`): `"full"`, `"uniform"`, `"popularity"` or `"bm25"`; see [`build_cases`].
+        num_negatives (`int`): Negatives a case, for sampled protocols.
+        remove_seen (`bool`): Rule out the items of the request's history in full ranking.
+        k (`Sequence[int]`): The cuts of the metrics.
+        top_k (`int`): Length of the lists asked of a retriever in full ranking; at least the largest `k`.
+        max_cases (`int`, *optional*): Take a seeded sample of so many cases, the same for every system.
+        seed (`int`): Of the sample, the negatives and the bootstrap.
+        cases ([`EvaluationCases`], *optional*):
+            Cases built before from this very split: the arguments of `build_cases` are then not looked at.
+        show_progress (`bool`): Show a progress bar with the time left.
+
+    Returns:
+        [`ResultRow`]: Metrics, intervals and what they were measured on, with the rank of each case.
+
+    Raises:
+        ConfigurationError: If an argument is none of its choices, `top_k` is below the largest `k`, or `system` has
+            neither face.
+        RequestError: If the system does not answer the behavior.
+        DataError: If there are no cases, or an answer breaks the rules; the message names the system.
+    """
+    system_name = name if name is not None else type(system).__name__
+    if cases is None:
+        _check_answers(system, system_name, behavior)
+        cases = build_cases(
+            split,
+            id_map,
+            part=part,
+            behavior=behavior,
+            protocol=protocol,
+            num_negatives=num_negatives,
+            remove_seen=remove_seen,
+            max_cases=max_cases,
+            seed=seed,
+        )
+    _check_answers(system, system_name, cases.behavior)
+    if not k or top_k < max(k):
+        raise ConfigurationError(
+            f"`top_k` is {top_k} and `k` is {tuple(k)}; `top_k` must be at least the largest `k`."
+        )
+    begin = time.perf_counter()
+    ranks = rank_cases(system, cases, id_map, name=system_name, top_k=top_k, show_progress=show_progress)
+    seconds = time.perf_counter() - begin
+    values = all_metric_values(ranks, k)
+    return ResultRow(
+        system=system_name,
+        dataset=split.log.name,
+        behavior=cases.behavior,
+        part=cases.part,
+        protocol=cases.protocol,
+        split_method=split.method,
+        split_protocol=split.protocol,
+        split_fingerprint=split.fingerprint(),
+        cases_fingerprint=cases.fingerprint,
+        query_source=split.log.query_source,
+        seen_removed=cases.seen_removed,
+        num_cases=len(cases),
+        num_items=cases.num_items,
+        seed=seed,
+        seconds=seconds,
+        metrics={metric: float(column.mean()) for metric, column in values.items()},
+        intervals=bootstrap_intervals(values, seed=seed),
+        details=dict(getattr(system, "details", {})),
+        ranks=ranks,
+    )
+
+
+def evaluate_systems(
+    systems: Mapping[str, Scorer | Retriever],
+    split: Split,
+    id_map: IdMap,
+    *,
+    part: Part = "test",
+    behaviors: Sequence[Behavior] = BEHAVIORS,
+    protocols: Sequence[RankingProtocol] = ("full",),
+    num_negatives: int = 99,
+    remove_seen: bool = True,
+    k: Sequence[int] = DEFAULT_K,
+    top_k: int = 50,
+    max_cases: int | None = None,
+    seed: int = 0,
+    show_progress: bool = True,
+) -> list[ResultRow]:
+    """Evaluate several systems on the same cases.
+
+    A system is skipped on a behavior that it does not answer; so is a behavior that the part holds no case of.
+
+    Args:
+        systems (`Mapping[str, Scorer | Retriever]`): By their names in reports.
+        split (`Split`): Where the cases come from.
+        id_map ([`IdMap`]): Items of the catalogue.
+        part (`str`): `"validation"` or `"test"`.
+        behaviors (`Sequence[str]`): What to ask.
+        protocols (`Sequence[str]`): As for [`evaluate_system`].
+        num_negatives (`int`): Negatives a case, for sampled protocols.
+        remove_seen (`bool`): Rule out the items of the request's history in full ranking.
+        k (`Sequence[int]`): The cuts of the metrics.
+        top_k (`int`): Length of the lists asked of a retriever in full ranking; at least the largest `k`.
+        max_cases (`int`, *optional*): Take a seeded sample of so many cases, the same for every system.
+        seed (`int`): Of the sample, the negatives and the bootstrap.
+        show_progress (`bool`): Show a progress bar for each system.
+
+    Returns:
+        `list[ResultRow]`: By behavior, then protocol, then system in the order given.
+
+    Raises:
+        DataError: If the part holds no case of any of the behaviors.
+    """
+    asked = [behavior for behavior in behaviors if split.targets(part, behavior)]
+    if not asked:
+        raise DataError(
+            f"The {part} part of {split.log.name!r} holds no case of {' or '.join(behaviors)}; check the split, or "
+            "ask for other behaviors."
+        )
+    rows = []
+    for behavior in asked:
+        for protocol in protocols:
+            cases = build_cases(
+                split,
+                id_map,
+                part=part,
+                behavior=behavior,
+                protocol=protocol,
+                num_negatives=num_negatives,
+                remove_seen=remove_seen,
+                max_cases=max_cases,
+                seed=seed,
+            )
+            for name, system in systems.items():
+                if behavior in system.behaviors:
+                    rows.append(
+                        evaluate_system(
+                            system,
+                            split,
+                            id_map,
+                            name=name,
+                            k=k,
+                            top_k=top_k,
+                            seed=seed,
+                            cases=cases,
+                            show_progress=show_progress,
+                        )
+                    )
+    return rows
+
+
+def rank_cases(
+    system: Scorer | Retriever,
+    cases: EvaluationCases,
+    id_map: IdMap,
+    *,
+    name: str = "system",
+    top_k: int = 50,
+    show_progress: bool = True,
+) -> FloatArray:
+    """Give the rank of every case's target.
+
+    Cases are asked longest history first, so that a batch holds histories of one length and memory runs out at the
+    start or not at all.
+
+    Args:
+        system (`Scorer` or `Retriever`): Who is asked.
+        cases ([`EvaluationCases`]): What is asked.
+        id_map ([`IdMap`]): Items of the catalogue.
+        name (`str`): Of the system, for messages.
+        top_k (`int`): Length of the lists asked of a retriever in full ranking.
+        show_progress (`bool`): Show a progress bar with the time left.
+
+    Returns:
+        `np.ndarray`: float64 ranks `(num_cases,)` in the order of the cases; infinite where the target was not found.
+    """
+    lengths = np.array([len(request.history) for request in cases.requests])
+    order = np.argsort(-lengths, kind="stable")
+    size = max(1, min(getattr(system, "batch_size", _MAX_BLOCK), _MAX_BLOCK_CELLS // max(1, cases.num_items)))
+    ranks = np.empty(len(cases))
+    with tqdm(total=len(cases), desc=f"{name}: {cases.behavior}, {cases.protocol}", disable=not show_progress) as bar:
+        for begin in range(0, len(cases), size):
+            block = order[begin : begin + size]
+            try:
+                if isinstance(system, Scorer):
+                    ranks[block] = _rank_by_scores(system, cases, block)
+                else:
+                    ranks[block] = _rank_by_lists(system, cases, block, id_map, top_k)
+            except DataError as error:
+                raise DataError(f"System {name!r}, {cases.behavior}, {cases.protocol}: {error}") from error
+            bar.update(len(block))
+    return ranks
+
+
+def _rank_by_scores(system: Scorer, cases: EvaluationCases, block: RowArray) -> FloatArray:
+    answer = system.score_all([cases.requests[case] for case in block.tolist()])
+    expected = (len(block), cases.num_items)
+    if answer.shape != expected:
+        raise DataError(f"`score_all` gave scores of shape {answer.shape}; expected {expected}, requests by items.")
+    if cases.candidate_rows is not None:
+        candidates = cases.candidate_rows[block]
+        scores = np.take_along_axis(answer, np.maximum(candidates, 0), axis=1)
+        scores = np.where(candidates >= 0, scores, -np.inf)
+        return ranks_from_scores(scores, np.argmax(candidates == cases.target_rows[block, None], axis=1))
+    # A copy: it is written to, and the system may have kept its own. Of floats: counts cannot be set to -inf.
+    scores = np.array(answer, dtype=np.result_type(answer, np.float32))
+    cases.hide_seen(scores, block)
+    return ranks_from_scores(scores, cases.target_rows[block])
+
+
+def _rank_by_lists(
+    system: Retriever, cases: EvaluationCases, block: RowArray, id_map: IdMap, top_k: int
+) -> FloatArray:
+    requests = [cases.requests[case] for case in block.tolist()]
+    if cases.candidate_rows is not None:
+        candidates = [id_map.convert_to_ids(row[row >= 0]) for row in cases.candidate_rows[block]]
+        answers = [_ids_and_scores(answer) for answer in system.rank(requests, candidates)]
+        _check_number(answers, requests)
+        for (ids, _), asked in zip(answers, candidates, strict=True):
+            if sorted(ids) != sorted(asked):
+                wrong = sorted(set(ids) ^ set(asked))
+                raise DataError(
+                    f"`rank` was given {len(asked)} candidates and answered {len(ids)}; the answers differ in "
+                    f"{wrong[:3] or 'how often an item occurs'}. It must give each candidate once: one left out would "
+                    "lift the others."
+                )
+    else:
+        masks = cases.masks(block)
+        answers = [_ids_and_scores(answer) for answer in system.retrieve(requests, top_k=top_k, where=masks)]
+        _check_number(answers, requests)
+        for number, (ids, _) in enumerate(answers):
+            rows = id_map.convert_to_rows(ids, strict=False)
+            wrong_items = rows < 0 if masks is None else (rows < 0) | ~masks[number][rows]
+            if wrong_items.any():
+                raise DataError(
+                    f"`retrieve` answered {ids[int(np.argmax(wrong_items))]!r}, which the catalogue does not hold or "
+                    "`where` rules out; a system must answer allowed items only."
+                )
+            if len(ids) > top_k:
+                raise DataError(f"`retrieve` was asked for {top_k} items and answered {len(ids)}.")
+    targets = [cases.target_ids[case] for case in block.tolist()]
+    return np.array(
+        [rank_in_list(ids, scores, target) for (ids, scores), target in zip(answers, targets, strict=True)]
+    )
+
+
+def _ids_and_scores(answer: Sequence[ScoredItem]) -> tuple[list[str], list[float]]:
+    return [item.item_id for item in answer], [item.score for item in answer]
+
+
+def _check_number(answers: Sequence[object], requests: Sequence[Request]) -> None:
+    if len(answers) != len(requests):
+        raise DataError(f"{len(requests)} requests got {len(answers)} answers; a system must answer each.")
+
+
+def _check_answers(system: Scorer | Retriever, name: str, behavior: Behavior) -> None:
+    if not isinstance(system, (Scorer, Retriever)):
+        raise ConfigurationError(
+            f"System {name!r} of type {type(system).__name__} has neither `behaviors` and `score_all` nor "
+            "`behaviors`, `retrieve` and `rank`; wrap a model in `ModelRetriever`."
+        )
+    if behavior not in system.behaviors:
+        raise RequestError(
+            f"System {name!r} answers {', '.join(system.behaviors)}, not {behavior}; evaluate it on what it answers."
+        )

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is asked of a system, and of whom: the two faces of a system, and the cases it is tried on.
+
+A system is a [`Scorer`] (it can score every item, so its ranks are exact) or a [`Retriever`] (it gives a list; a
+target that is not in the list is a miss). [`build_cases`] asks the same questions of both.
+
+Protocols: `"full"` ranks all items of the catalogue; `"uniform"`, `"popularity"` and `"bm25"` rank the target among
+sampled negatives. Sampled rankings are easier and order systems differently: never compare them with full ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.events.checks import check_choice
+from seekrec.events.negatives import sample_negatives
+from seekrec.events.splits import PARTS, Part, Split
+from seekrec.events.timeline import IMPRESSION
+from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
+
+RankingProtocol = Literal["full", "uniform", "popularity", "bm25"]
+
+RowArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A system that scores every item.
+
+    `behaviors` says which requests it answers; the evaluator skips the others.
+    """
+
+    behaviors: tuple[Behavior, ...]
+
+    def score_all(self, requests: Sequence[Request]) -> npt.NDArray[Any]:
+        """Score every item for each request.
+
+        Args:
+            requests (`Sequence[Request]`): All of one behavior.
+
+        Returns:
+            `np.ndarray`: Floats of shape `(len(requests), num_items)`, higher is better, -inf = never. Columns are the
+                rows of the catalogue.
+
+        Raises:
+            RequestError: If a request's behavior is not one of `behaviors`.
+        """
+        ...
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """A system that answers with lists, best first: a generative model, an index."""
+
+    behaviors: tuple[Behavior, ...]
+
+    def retrieve(
+        self, requests: Sequence[Request], *, top_k: int, where: Sequence[BoolArray] | None = None
+    ) -> list[list[ScoredItem]]:
+        """Give the best `top_k` items of the catalogue for each request.
+
+        Args:
+            requests (`Sequence[Request]`): All of one behavior.
+            top_k (`int`): The longest list wanted; fewer items are no error.
+            where (`Sequence[np.ndarray]`, *optional*):
+                For each request, bool of shape `(num_items,)`: which items may be answered.
+
+        Returns:
+            `list[list[ScoredItem]]`: Best first, no item twice.
+        """
+        ...
+
+    def rank(self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]) -> list[list[ScoredItem]]:
+        """Order the candidates of each request, all of them, best first."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationCases:
+    """Questions, their targets, and what may be answered.
+
+    Args:
+        requests (`list[Request]`): The questions, all of one behavior.
+        target_ids (`list[str]`): The item each is looking for.
+        target_rows (`np.ndarray`): The same as rows of the catalogue, int64 `(num_cases,)`.
+        case_numbers (`np.ndarray`): Where each stands among all cases of the part and behavior, int64 `(num_cases,)`.
+        seen_offsets (`np.ndarray`): int64 `(num_cases + 1,)`: case i may not be answered with the rows
+            `seen_rows[seen_offsets[i] : seen_offsets[i + 1]]`. The target is never among them.
+        seen_rows (`np.ndarray`): int64 rows of the catalogue; empty if seen items are kept.
+        candidate_rows (`np.ndarray`, *optional*): int64 `(num_cases, max_candidates)`, the target among them at a
+            seeded random place, padded with -1. `None` ranks the whole catalogue.
+        num_items (`int`): Items of the catalogue.
+        behavior (`str`), part (`str`): What is asked.
+        protocol (`str`): For reports: `"full"`, or such as `"uniform-99"`.
+        seen_removed (`bool`): Whether items of the user's history cannot be answered.
+        seed (`int`): Of the choice of cases and negatives.
+    """
+
+    requests: list[Request]
+    target_ids: list[str]
+    target_rows: RowArray
+    case_numbers: RowArray
+    seen_offsets: RowArray
+    seen_rows: RowArray
+    candidate_rows: RowArray | None
+    num_items: int
+    behavior: Behavior
+    part: Part
+    protocol: str
+    seen_removed: bool
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """First 16 hexadecimal digits of a SHA-256 over the choice of cases, targets and what may be answered.
+
+        Ranks of two systems can be paired exactly if this and the split's own fingerprint agree.
+        """
+        digest = hashlib.sha256(f"{self.part};{self.behavior};{self.protocol};{self.num_items}".encode())
+        arrays = (self.case_numbers, self.target_rows, self.seen_offsets, self.seen_rows, self.candidate_rows)
+        for array in arrays:
+            digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype="<i8").tobytes())
+        return digest.hexdigest()[:16]
+
+    def hide_seen(self, scores: npt.NDArray[Any], cases: RowArray) -> None:
+        """Set the scores of seen items to -inf, in place.
+
+        Args:
+            scores (`np.ndarray`): Floats of shape `(len(cases), num_items)`.
+            cases (`np.ndarray`): int64 positions of the cases that the rows of `scores` belong to.
+        """
+        rows, columns = self._seen_cells(cases)
+        scores[rows, columns] = -np.inf
+
+    def masks(self, cases: RowArray) -> list[BoolArray] | None:
+        """Give the `where` argument of a [`Retriever`].
+
+        Args:
+            cases (`np.ndarray`): int64 positions of the cases.
+
+        Returns:
+            `list[np.ndarray]`, *optional*: For each case, bool of shape `(num_items,)`; `None` if all is allowed.
+        """
+        if not self.seen_removed:
+            return None
+        allowed = np.ones((len(cases), self.num_items), dtype=np.bool_)
+        rows, columns = self._seen_cells(cases)
+        allowed[rows, columns] = False
+        return list(allowed)
+
+    def _seen_cells(self, cases: RowArray) -> tuple[RowArray, RowArray]:
+        """Give row (position in `cases`) and column (item) of every seen item."""
+        begins, lengths = self.seen_offsets[cases], np.diff(self.seen_offsets)[cases]
+        rows = np.repeat(np.arange(len(cases)), lengths)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return rows, self.seen_rows[np.repeat(begins, lengths) + within]
+
+
+def build_cases(
+    split: Split,
+    id_map: IdMap,
+    *,
+    part: Part = "test",
+    behavior: Behavior = "recommendation",
+    protocol: RankingProtocol = "full",
+    num_negatives: int = 99,
+    remove_seen: bool = True,
+    max_cases: int | None = None,
+    seed: int = 0,
+) -> EvaluationCases:
+    """Build the questions of one part and behavior.
+
+    Args:
+        split (`Split`): Where the questions come from.
+        id_map ([`IdMap`]): Items of the catalogue; must hold every target.
+        part (`str`): `"validation"` or `"test"`.
+        behavior (`str`): `"recommendation"` or `"search"`.
+        protocol (`str`): `"full"`, or the kind of sampled negatives: `"uniform"`, `"popularity"`, `"bm25"`.
+        num_negatives (`int`): Negatives a case, for sampled protocols.
+        remove_seen (`bool`):
+            In full ranking, rule out the items of the request's history, except the target. Items that were only shown
+            (`action` "impression") do not count as seen. Sampled negatives never hold seen items.
+        max_cases (`int`, *optional*): Take a seeded sample of so many cases, the same for every system.
+        seed (`int`): Of that sample and of the negatives.
+
+    Returns:
+        [`EvaluationCases`]: The questions in the order of the split.
+
+    Raises:
+        ConfigurationError: If an argument is none of its choices.
+        DataError: If the part holds no case of the behavior.
+        UnknownItemError: If the catalogue does not hold a target.
+    """
+    check_choice("part", part, PARTS)
+    check_choice("behavior", behavior, BEHAVIORS)
+    check_choice("protocol", protocol, get_args(RankingProtocol))
+    if max_cases is not None and max_cases < 1:
+        raise ConfigurationError(f"`max_cases` is {max_cases}; use at least 1, or None for all cases.")
+    requests, target_ids = split.requests(part, behavior), split.targets(part, behavior)
+    if not requests:
+        raise DataError(
+            f"The {part} part of {split.log.name!r} holds no case of behavior {behavior!r}; evaluate another "
+            "behavior, or synthesise searches before splitting."
+        )
+    case_numbers = np.arange(len(requests), dtype=np.int64)
+    if max_cases is not None and max_cases < len(requests):
+        generator = np.random.default_rng(seed)
+        case_numbers = np.sort(generator.choice(len(requests), size=max_cases, replace=False))
+    negatives: list[list[str]] | None = None
+    if protocol != "full":
+        # Drawn for all cases, so that a case has the same negatives in a sample of the cases.
+        drawn = sample_negatives(split, part, behavior, kind=protocol, num_negatives=num_negatives, seed=seed)
+        negatives = [drawn[number] for number in case_numbers.tolist()]
+    requests = [requests[number] for number in case_numbers.tolist()]
+    target_ids = [target_ids[number] for number in case_numbers.tolist()]
+    target_rows = id_map.convert_to_rows(target_ids)
+    if remove_seen and negatives is None:
+        seen_offsets, seen_rows = _seen_items(requests, target_rows, id_map)
+    else:
+        seen_offsets, seen_rows = np.zeros(len(requests) + 1, np.int64), np.empty(0, np.int64)
+    return EvaluationCases(
+        requests=requests,
+        target_ids=target_ids,
+        target_rows=target_rows,
+        case_numbers=case_numbers,
+        seen_offsets=seen_offsets,
+        seen_rows=seen_rows,
+        candidate_rows=None if negatives is None else _candidates(target_rows, negatives, id_map, seed),
+        num_items=len(id_map),
+        behavior=behavior,
+        part=part,
+        protocol=protocol if negatives is None else f"{protocol}-{num_negatives}",
+        seen_removed=remove_seen or negatives is not None,
+        seed=seed,
+    )
+
+
+def history_rows(requests: Sequence[Request], id_map: IdMap) -> tuple[RowArray, RowArray]:
+    """Give the items that the users of the requests acted on, oldest first.
+
+    Searches without a click, items that were only shown and items that the catalogue does not hold are left out.
+
+    Args:
+        requests (`Sequence[Request]`): The requests.
+        id_map ([`IdMap`]): Items of the catalogue.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: int64 offsets `(len(requests) + 1,)` and int64 rows: those of request i are
+            `rows[offsets[i] : offsets[i + 1]]`.
+    """
+    ids = [
+        [event.item_id for event in request.history if event.item_id is not None and event.action != IMPRESSION]
+        for request in requests
+    ]
+    owners = np.repeat(np.arange(len(requests)), [len(items) for items in ids])
+    rows = id_map.convert_to_rows(chain.from_iterable(ids), strict=False)
+    known = rows >= 0
+    return _offsets(owners[known], len(requests)), rows[known]
+
+
+def _seen_items(requests: Sequence[Request], targets: RowArray, id_map: IdMap) -> tuple[RowArray, RowArray]:
+    offsets, rows = history_rows(requests, id_map)
+    owners = np.repeat(np.arange(len(requests)), np.diff(offsets))
+    keep = rows != targets[owners]
+    return _offsets(owners[keep], len(requests)), rows[keep]
+
+
+def _offsets(owners: RowArray, num_owners: int) -> RowArray:
+    return np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=num_owners))]).astype(np.int64)
+
+
+def _candidates(targets: RowArray, negatives: list[list[str]], id_map: IdMap, seed: int) -> RowArray:
+    """Put each target among its negatives at a random place: a system that keeps the order given gains nothing."""
+    lengths = np.array([len(items) for items in negatives], dtype=np.int64)
+    width = int(lengths.max(initial=0)) + 1
+    table = np.full((len(targets), width), -1, dtype=np.int64)
+    rows = id_map.convert_to_rows(chain.from_iterable(negatives))
+    table[np.arange(width)[None, :] < lengths[:, None]] = rows
+    if (table == targets[:, None]).any():
+        case = int(np.argmax((table == targets[:, None]).any(axis=1)))
+        raise DataError(
+            f"The negatives of case {case} hold its target {id_map.convert_to_ids([targets[case]])[0]!r}; sample "
+            "negatives for this very split."
+        )
+    places = np.random.default_rng(seed).integers(0, lengths + 1)
+    everyone = np.arange(len(targets))
+    table[everyone, lengths] = table[everyone, places]
+    table[everyone, places] = targets
+    return table

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adapters: our models, and scorers, as retrievers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from seekrec.errors import ConfigurationError
+from seekrec.evaluation.protocols import BoolArray, Scorer
+from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
+
+
+class RetrievalModel(Protocol):
+    """The face of every seekrec model. Inputs come from the model's processor."""
+
+    def retrieve(self, inputs: Any, /, *, top_k: int = 10, where: Any = None) -> list[list[ScoredItem]]:
+        """Give the best items of the catalogue, best first."""
+        ...
+
+    def rank(self, inputs: Any, /) -> list[list[ScoredItem]]:
+        """Order the candidates that the inputs hold."""
+        ...
+
+
+class ModelRetriever:
+    """A seekrec model and its processor as a [`Retriever`].
+
+    Args:
+        model (`RetrievalModel`): Has `retrieve` and `rank`.
+        processor (`Callable`): Turns requests (and `candidates=`) into the model's inputs.
+        batch_size (`int`): Requests in one call of the model.
+        num_beams (`int`, *optional*): Passed to `model.retrieve`; `None` for models that search without beams.
+        behaviors (`tuple[str, ...]`): What the model was trained to answer.
+        show_progress (`bool`): Show a bar when a call needs several batches.
+
+    Raises:
+        ConfigurationError: If `batch_size` is below 1.
+    """
+
+    def __init__(
+        self,
+        model: RetrievalModel,
+        processor: Callable[..., Any],
+        *,
+        batch_size: int = 64,
+        num_beams: int | None = 50,
+        behaviors: tuple[Behavior, ...] = BEHAVIORS,
+        show_progress: bool = True,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigurationError(f"`batch_size` is {batch_size}; use at least 1.")
+        self.model = model
+        self.processor = processor
+        self.batch_size = batch_size
+        self.num_beams = num_beams
+        self.behaviors = behaviors
+        self.show_progress = show_progress
+        self.details: dict[str, Any] = {} if num_beams is None else {"num_beams": num_beams}
+
+    def retrieve(
+        self, requests: Sequence[Request], *, top_k: int, where: Sequence[BoolArray] | None = None
+    ) -> list[list[ScoredItem]]:
+        """Answer in batches; see [`Retriever`]."""
+        options: dict[str, Any] = {} if self.num_beams is None else {"num_beams": self.num_beams}
+        answers: list[list[ScoredItem]] = []
+        for begin, end in self._batches(len(requests)):
+            masks = None if where is None else list(where[begin:end])
+            answers += self.model.retrieve(
+                self.processor(list(requests[begin:end])), top_k=top_k, where=masks, **options
+            )
+        return answers
+
+    def rank(self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]) -> list[list[ScoredItem]]:
+        """Rank in batches; see [`Retriever`]."""
+        answers: list[list[ScoredItem]] = []
+        for begin, end in self._batches(len(requests)):
+            batch_candidates = [list(items) for items in candidates[begin:end]]
+            answers += self.model.rank(self.processor(list(requests[begin:end]), candidates=batch_candidates))
+        return answers
+
+    def _batches(self, num_requests: int) -> tqdm[tuple[int, int]]:
+        bounds = [(begin, begin + self.batch_size) for begin in range(0, num_requests, self.batch_size)]
+        return tqdm(bounds, desc="batches", leave=False, disable=not self.show_progress or len(bounds) < 2)
+
+
+class ScorerRetriever:
+    """A [`Scorer`] as a [`Retriever`]: the baselines behind the models' face, for demos and for tests.
+
+    Ties are broken by catalogue row, so its lists are repeatable but not neutral: evaluate the scorer itself.
+
+    Args:
+        scorer ([`Scorer`]): Scores all items.
+        id_map ([`IdMap`]): Items of the catalogue.
+    """
+
+    def __init__(self, scorer: Scorer, id_map: IdMap) -> None:
+        self.scorer = scorer
+        self.id_map = id_map
+        self.behaviors = scorer.behaviors
+
+    def retrieve(
+        self, requests: Sequence[Request], *, top_k: int, where: Sequence[BoolArray] | None = None
+    ) -> list[list[ScoredItem]]:
+        """Give the best items by score; see [`Retriever`]. Items with score -inf are never given."""
+        scores = np.array(self.scorer.score_all(requests))
+        if where is not None:
+            scores[~np.stack(list(where))] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+        best = np.take_along_axis(scores, order, axis=1)
+        answers = []
+        for rows, values in zip(order, best, strict=True):
+            keep = ~np.isneginf(values)
+            answers.append(self._items(self.id_map.convert_to_ids(rows[keep]), values[keep].tolist()))
+        return answers
+
+    def rank(self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]) -> list[list[ScoredItem]]:
+        """Order all candidates by score; see [`Retriever`]."""
+        answers = []
+        for scores, items in zip(self.scorer.score_all(requests), candidates, strict=True):
+            values = scores[self.id_map.convert_to_rows(items)]
+            order = np.argsort(-values, kind="stable").tolist()
+            answers.append(self._items([items[place] for place in order], values[order].tolist()))
+        return answers
+
+    @staticmethod
+    def _items(ids: Sequence[str], scores: Sequence[float]) -> list[ScoredItem]:
+        return [ScoredItem(item_id, score) for item_id, score in zip(ids, scores, strict=True)]

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text search reweighted by a recommender: the cheap rival that a sceptic of joint models would pick.
+
+Everything that could make it stronger is chosen on validation: the text scorer, how the two scores are combined, and
+the weight. With `p` the recommender's softmax over all items, and the text scores of a request divided by their
+largest in the forms marked *scaled*:
+
+- `sum`: `text + weight * log p`
+- `scaled_sum`: `text / max + weight * log p`
+- `scaled_product`: `(text / max + 0.001) * p ** weight`, ordered by its logarithm. The small constant lets the
+  recommender order the items that match no word.
+
+The softmax's normaliser is the same for all items of a request, so logits serve as `log p`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from seekrec.errors import DataError
+from seekrec.evaluation.baselines import BM25, Float32Array
+from seekrec.evaluation.metrics import metric_values, ranks_from_scores
+from seekrec.evaluation.protocols import Scorer, build_cases
+from seekrec.events.checks import check_choice
+from seekrec.events.splits import Split
+from seekrec.schema import SEARCH, Behavior, IdMap, Request
+
+CombinationForm = Literal["sum", "scaled_sum", "scaled_product"]
+
+# From "the text decides, the recommender breaks ties" to "the recommender decides": cosines differ by hundredths, BM25
+# scores by units, log-probabilities by units.
+DEFAULT_WEIGHTS = (0.0, *(round(float(weight), 4) for weight in np.geomspace(0.003, 10, 15)))
+
+_SMALLEST_MATCH = 1e-3
+
+
+class ReweightedText:
+    """A text scorer times a recommender. Searches only.
+
+    Itself a scorer, so it can be the text scorer of another: BM25 with dense text first, then with SASRec.
+
+    Args:
+        texts (`Mapping[str, Scorer]` or `Scorer`): Text scorers to choose from, by name; all answer searches.
+        prior ([`Scorer`]): The recommender, such as [`SASRecScorer`].
+        text (`str`, *optional*): Which text scorer; the first by default.
+        form (`str`): `"sum"`, `"scaled_sum"` or `"scaled_product"`.
+        weight (`float`): Of the recommender, at least 0.
+
+    Raises:
+        DataError: If there is no text scorer.
+        ConfigurationError: If `text` or `form` is none of its choices.
+    """
+
+    behaviors: tuple[Behavior, ...] = (SEARCH,)
+
+    def __init__(
+        self,
+        texts: Mapping[str, Scorer] | Scorer,
+        prior: Scorer,
+        *,
+        text: str | None = None,
+        form: CombinationForm = "scaled_product",
+        weight: float = 0.3,
+    ) -> None:
+        self.texts: dict[str, Scorer] = dict(texts) if isinstance(texts, Mapping) else {type(texts).__name__: texts}
+        if not self.texts:
+            raise DataError("`texts` is empty; give at least one text scorer.")
+        self.prior = prior
+        self.text = next(iter(self.texts)) if text is None else text
+        check_choice("text", self.text, self.texts)
+        check_choice("form", form, get_args(CombinationForm))
+        self.form: CombinationForm = form
+        self.weight = weight
+        self.details: dict[str, Any] = {"text": self.text, "form": self.form, "weight": self.weight}
+
+    def fit(
+        self,
+        split: Split,
+        id_map: IdMap,
+        *,
+        weights: Sequence[float] = DEFAULT_WEIGHTS,
+        forms: Sequence[CombinationForm] = get_args(CombinationForm),
+        metric: str = "ndcg@10",
+        remove_seen: bool = True,
+        max_cases: int | None = 2000,
+        seed: int = 0,
+        show_progress: bool = True,
+    ) -> ReweightedText:
+        """Choose text scorer, form and weight by full ranking of the validation searches.
+
+        Args:
+            split (`Split`): Its validation part is used, nothing of the test.
+            id_map ([`IdMap`]): Items of the catalogue.
+            weights (`Sequence[float]`): Weights of the grid.
+            forms (`Sequence[str]`): Forms of the grid.
+            metric (`str`): What to maximise; the first best of the grid wins.
+            remove_seen (`bool`): As for [`build_cases`].
+            max_cases (`int`, *optional*): Use a seeded sample of so many validation cases; `None` uses all.
+            seed (`int`): Of the sample.
+            show_progress (`bool`): Show a progress bar.
+
+        Returns:
+            `ReweightedText`: This object; `details` holds the choice, its validation result, and the grid's best by
+                text scorer and form.
+        """
+        cases = build_cases(
+            split,
+            id_map,
+            part="validation",
+            behavior=SEARCH,
+            remove_seen=remove_seen,
+            max_cases=max_cases,
+            seed=seed,
+        )
+        grid = [(text, form, weight) for text in self.texts for form in forms for weight in weights]
+        ranks = np.empty((len(grid), len(cases)))
+        size = max(1, min(256, 16_000_000 // cases.num_items))
+        with tqdm(total=len(cases), desc="Choosing text scorer and weight", disable=not show_progress) as bar:
+            for begin in range(0, len(cases), size):
+                block = np.arange(begin, min(begin + size, len(cases)))
+                requests = cases.requests[begin : begin + size]
+                prior = np.asarray(self.prior.score_all(requests), dtype=np.float32)
+                scores = {name: self._text_scores(name, requests) for name in self.texts}
+                for point, (text, form, weight) in enumerate(grid):
+                    combined = combine_scores(scores[text], prior, form, weight)
+                    cases.hide_seen(combined, block)
+                    ranks[point, block] = ranks_from_scores(combined, cases.target_rows[block])
+                bar.update(len(block))
+        values = [float(metric_values(row, metric).mean()) for row in ranks]
+        best = int(np.argmax(values))
+        self.text, self.form, self.weight = grid[best]
+        best_by_choice: dict[str, dict[str, float]] = {}
+        for (text, form, weight), value in zip(grid, values, strict=True):
+            choice = f"{text}, {form}"
+            if choice not in best_by_choice or value > best_by_choice[choice][metric]:
+                best_by_choice[choice] = {"weight": weight, metric: value}
+        self.details = {
+            "text": self.text,
+            "form": self.form,
+            "weight": self.weight,
+            "validation": {metric: values[best], "num_cases": len(cases), "best_by_choice": best_by_choice},
+        }
+        return self
+
+    def score_all(self, requests: Sequence[Request]) -> Float32Array:
+        """Combine the two scores; see [`Scorer`]."""
+        prior = np.asarray(self.prior.score_all(requests), dtype=np.float32)
+        return combine_scores(self._text_scores(self.text, requests), prior, self.form, self.weight)
+
+    def _text_scores(self, name: str, requests: Sequence[Request]) -> Float32Array:
+        scores = np.asarray(self.texts[name].score_all(requests), dtype=np.float32)
+        if not np.isfinite(scores).all():
+            raise DataError(
+                f"Text scorer {name!r} gave a score that is no finite number; scores are combined, so all must be."
+            )
+        return scores
+
+
+# Identical to ReweightedText except: the text scorers are BM25 over the items, with several settings to choose from.
+class ReweightedBM25(ReweightedText):
+    """BM25 reweighted by a recommender. Searches only.
+
+    The settings of BM25 run from the usual one to "which words of the query occur at all" (`k1` 0), which leaves most
+    of the order to the recommender.
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES` in the order of the catalogue.
+        prior ([`Scorer`]): The recommender.
+        form (`str`), weight (`float`): As for [`ReweightedText`].
+    """
+
+    def __init__(
+        self, items: pa.Table, prior: Scorer, *, form: CombinationForm = "scaled_product", weight: float = 0.3
+    ) -> None:
+        settings = ((1.5, 0.75), (1.5, 0.3), (0.5, 0.3), (0.0, 0.0))
+        texts = {f"BM25(k1={k1}, b={b})": BM25(items, k1=k1, b=b) for k1, b in settings}
+        super().__init__(texts, prior, form=form, weight=weight)
+
+
+def combine_scores(
+    text: npt.NDArray[Any], prior: npt.NDArray[Any], form: CombinationForm, weight: float
+) -> Float32Array:
+    """Combine scores of text and recommender; the module's docstring gives the forms.
+
+    Args:
+        text (`np.ndarray`): Finite floats of shape `(num_requests, num_items)`.
+        prior (`np.ndarray`): Logits of the same shape.
+        form (`str`): `"sum"`, `"scaled_sum"` or `"scaled_product"`.
+        weight (`float`): Of the recommender; 0 leaves it out.
+
+    Returns:
+        `np.ndarray`: A new float32 array of the same shape.
+
+    Example:
+        >>> text, logits = np.array([[4.0, 2.0]]), np.array([[0.0, 1.0]])
+        >>> combine_scores(text, logits, "scaled_sum", 0.25).tolist()  # 4/4 + 0, 2/4 + 1/4
+        [[1.0, 0.75]]
+    """
+    scores = np.asarray(text, dtype=np.float32)
+    if form != "sum":
+        scores = scores / np.maximum(scores.max(axis=1, keepdims=True), np.float32(1e-9))
+    if form == "scaled_product":
+        scores = np.log(np.maximum(scores, 0) + np.float32(_SMALLEST_MATCH))
+    if weight == 0:  # not 0 * prior: an item that the prior rules out would become NaN
+        return np.array(scores)
+    combined: Float32Array = scores + np.float32(weight) * np.asarray(prior, dtype=np.float32)
+    return combined

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model's face behind the evaluator, in batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from seekrec.errors import ConfigurationError
+from seekrec.evaluation import ModelRetriever, Retriever, Scorer, ScorerRetriever, evaluate_system
+from seekrec.schema import IdMap, Request, ScoredItem
+
+
+class FakeModel:
+    """Answers with the allowed items in the order of the catalogue."""
+
+    def __init__(self, ids):
+        self.ids = ids
+        self.calls = []
+
+    def retrieve(self, inputs, *, top_k=10, where=None, **options):
+        self.calls.append((len(inputs["requests"]), top_k, options))
+        masks = where if where is not None else [np.ones(len(self.ids), bool)] * len(inputs["requests"])
+        return [
+            [ScoredItem(self.ids[row], -float(row)) for row in np.flatnonzero(mask)[:top_k].tolist()] for mask in masks
+        ]
+
+    def rank(self, inputs):
+        self.calls.append(len(inputs["requests"]))
+        return [
+            [ScoredItem(item, -float(self.ids.index(item))) for item in sorted(items)]
+            for items in inputs["candidates"]
+        ]
+
+
+def process(requests, candidates=None):
+    return {"requests": requests, "candidates": candidates}
+
+
+def test_model_is_asked_in_batches(capsys):
+    model = FakeModel(["a", "b", "c"])
+    retriever = ModelRetriever(model, process, batch_size=2, num_beams=7)
+    masks = [np.array([number == row for row in range(3)]) for number in (0, 1, 2, 0, 1)]
+    answers = retriever.retrieve([Request()] * 5, top_k=2, where=masks)
+    assert [[item.item_id for item in answer] for answer in answers] == [["a"], ["b"], ["c"], ["a"], ["b"]]
+    assert model.calls == [(2, 2, {"num_beams": 7}), (2, 2, {"num_beams": 7}), (1, 2, {"num_beams": 7})]
+    assert "batches" in capsys.readouterr().err
+    assert retriever.details == {"num_beams": 7}
+
+
+def test_model_without_beams_is_not_told_of_them():
+    model = FakeModel(["a"])
+    ModelRetriever(model, process, num_beams=None).retrieve([Request()], top_k=3)
+    assert model.calls == [(1, 3, {})]
+
+
+def test_model_ranks_in_batches(capsys):
+    model = FakeModel(["a", "b", "c"])
+    retriever = ModelRetriever(model, process, batch_size=2, show_progress=False)
+    answers = retriever.rank([Request()] * 3, [("b", "a"), ("c", "b"), ("c",)])
+    assert [[item.item_id for item in answer] for answer in answers] == [["a", "b"], ["b", "c"], ["c"]]
+    assert model.calls == [2, 1]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("protocol", ["full", "uniform"])
+def test_model_is_evaluated(toy_split, toy_id_map, protocol):
+    retriever = ModelRetriever(FakeModel(toy_id_map.ids), process, batch_size=1)
+    row = evaluate_system(retriever, toy_split, toy_id_map, protocol=protocol, num_negatives=2)
+    # Both ways d, e, f are left, in this order; the targets are d and e.
+    assert row.ranks.tolist() == [1, 2]
+    assert row.details == {"num_beams": 50}
+
+
+def test_batch_size_is_checked():
+    with pytest.raises(ConfigurationError, match="`batch_size` is 0; use at least 1"):
+        ModelRetriever(FakeModel([]), process, batch_size=0)
+
+
+def test_scorer_behind_the_face_of_a_model():
+    class Constant:
+        behaviors = ("search",)
+
+        def score_all(self, requests):
+            return np.tile([1.0, 3.0, 2.0, -np.inf], (len(requests), 1))
+
+    retriever = ScorerRetriever(Constant(), IdMap(["a", "b", "c", "d"]))
+    assert retriever.behaviors == ("search",)
+    assert retriever.retrieve([Request()], top_k=2) == [[ScoredItem("b", 3.0), ScoredItem("c", 2.0)]]
+    # An item ruled out by its score is not given to fill the list.
+    assert [item.item_id for item in retriever.retrieve([Request()], top_k=9)[0]] == ["b", "c", "a"]
+    mask = np.array([True, False, True, True])
+    assert [item.item_id for item in retriever.retrieve([Request()], top_k=9, where=[mask])[0]] == ["c", "a"]
+    assert retriever.rank([Request()], [["a", "b"]]) == [[ScoredItem("b", 3.0), ScoredItem("a", 1.0)]]
+    assert isinstance(retriever, Retriever)
+    assert not isinstance(retriever, Scorer)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A text scorer times a recommender: the forms by hand, the choice on validation."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+import numpy as np
+import pytest
+
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.evaluation import ReweightedBM25, ReweightedText, Scorer, combine_scores, evaluate_system
+from seekrec.evaluation.reweighted import DEFAULT_WEIGHTS
+from seekrec.schema import Request
+
+
+class Fixed:
+    behaviors = ("recommendation", "search")
+
+    def __init__(self, scores):
+        self.scores = np.asarray(scores, dtype=np.float64)
+
+    def score_all(self, requests):
+        return np.tile(self.scores, (len(requests), 1))
+
+
+TEXT = np.array([[8.0, 4.0, 0.0]])
+LOGITS = np.array([[0.0, 1.0, 2.0]])
+
+
+def test_forms_by_hand():
+    assert combine_scores(TEXT, LOGITS, "sum", 2.0).tolist() == [[8, 4 + 2, 0 + 4]]
+    assert combine_scores(TEXT, LOGITS, "scaled_sum", 0.25).tolist() == [[1, 0.5 + 0.25, 0.5]]
+    product = combine_scores(TEXT, LOGITS, "scaled_product", 0.5)
+    expected = [log(1 + 1e-3), log(0.5 + 1e-3) + 0.5, log(1e-3) + 1.0]
+    assert product[0].tolist() == pytest.approx(expected, abs=1e-6)
+    # The same order, and the same ratios, as text times the softmax to the power of the weight.
+    p = [exp(logit) / (1 + exp(1) + exp(2)) for logit in (0, 1, 2)]
+    direct = [(text / 8 + 1e-3) * q**0.5 for text, q in zip((8, 4, 0), p, strict=True)]
+    assert np.exp(product[0, 1] - product[0, 0]) == pytest.approx(direct[1] / direct[0])
+    assert np.exp(product[0, 2] - product[0, 0]) == pytest.approx(direct[2] / direct[0])
+
+
+def test_weight_zero_leaves_the_recommender_out():
+    ruled_out = np.array([[0.0, -np.inf, 0.0]])
+    for form in ("sum", "scaled_sum"):
+        combined = combine_scores(TEXT, ruled_out, form, 0.0)
+        assert (np.argsort(-combined[0]) == [0, 1, 2]).all()
+    assert combine_scores(TEXT, ruled_out, "sum", 1.0)[0, 1] == -np.inf
+
+
+def test_no_match_at_all_leaves_the_order_to_the_recommender():
+    for form in ("sum", "scaled_sum", "scaled_product"):
+        assert np.argsort(-combine_scores(0 * TEXT, LOGITS, form, 0.1)[0]).tolist() == [2, 1, 0]
+
+
+def test_inputs_are_not_written_to():
+    text = TEXT.astype(np.float32)
+    combined = combine_scores(text, LOGITS, "sum", 0.0)
+    combined[:] = -1
+    assert (text == TEXT).all()
+
+
+def test_fit_finds_the_only_combination_that_works(toy_split, toy_id_map):
+    # Validation targets c and a. Seen are a, b for the first and b, c for the second. Left: c d e f, and a d e f.
+    # Text alone puts d level with both; the recommender alone puts e first. Together a and c win if the recommender
+    # breaks ties only: sum with weight 0.003 gives 2.003 against d 2.0 and e 0.03.
+    text = Fixed([2, 0, 2, 2, 0, 0])
+    useless = Fixed([0, 0, 0, 0, 0, 1])
+    prior = Fixed([1, 0, 1, 0, 10, 0])
+    system = ReweightedText({"useless": useless, "text": text}, prior)
+    assert (system.text, system.form, system.weight) == ("useless", "scaled_product", 0.3)
+    fitted = system.fit(toy_split, toy_id_map, weights=(0.0, 0.003, 10.0), forms=("sum",), show_progress=False)
+    assert fitted is system
+    assert (system.text, system.form, system.weight) == ("text", "sum", 0.003)
+    assert system.details["validation"]["ndcg@10"] == 1
+    assert system.details["validation"]["num_cases"] == 2
+    assert system.details["validation"]["best_by_choice"]["text, sum"] == {"weight": 0.003, "ndcg@10": 1.0}
+    assert system.details["validation"]["best_by_choice"]["useless, sum"]["ndcg@10"] < 1
+    row = evaluate_system(system, toy_split, toy_id_map, part="validation", behavior="search", show_progress=False)
+    assert row.metrics["ndcg@10"] == system.details["validation"]["ndcg@10"]
+    assert row.details["weight"] == 0.003
+
+
+def test_fit_on_the_whole_default_grid_is_no_worse_than_its_parts(toy_split, toy_id_map, toy_items):
+    prior = Fixed([0.3, 0.1, 0.2, 0.0, 0.5, 0.4])
+    system = ReweightedBM25(toy_items, prior).fit(toy_split, toy_id_map, show_progress=False)
+    best = system.details["validation"]["ndcg@10"]
+    for text in system.texts.values():
+        row = evaluate_system(text, toy_split, toy_id_map, part="validation", behavior="search", show_progress=False)
+        assert best >= row.metrics["ndcg@10"]
+    assert len(system.details["validation"]["best_by_choice"]) == 4 * 3
+    assert 0.0 in DEFAULT_WEIGHTS
+    assert isinstance(system, Scorer)
+    assert system.behaviors == ("search",)
+
+
+def test_reweighted_scorers_nest(toy_items):
+    inner = ReweightedText(Fixed([1, 2, 3, 0, 0, 0]), Fixed([0, 0, 0, 1, 1, 1]), form="sum", weight=1.0)
+    outer = ReweightedText(inner, Fixed([10, 0, 0, 0, 0, 0]), form="sum", weight=2.0)
+    assert outer.score_all([Request(query="x")]).tolist() == [[21, 2, 3, 1, 1, 1]]
+    assert outer.details == {"text": "ReweightedText", "form": "sum", "weight": 2.0}
+
+
+def test_text_scores_must_be_finite():
+    system = ReweightedText(Fixed([1.0, -np.inf]), Fixed([0, 0]))
+    with pytest.raises(DataError, match="Text scorer 'Fixed' gave a score that is no finite number"):
+        system.score_all([Request(query="x")])
+
+
+def test_choices_are_checked():
+    with pytest.raises(DataError, match="`texts` is empty"):
+        ReweightedText({}, Fixed([0]))
+    with pytest.raises(ConfigurationError, match="`text` is 'other'; use one of 'one'"):
+        ReweightedText({"one": Fixed([0])}, Fixed([0]), text="other")
+    with pytest.raises(ConfigurationError, match="`form` is 'max'; use one of 'sum', 'scaled_sum', 'scaled_product'"):
+        ReweightedText(Fixed([0]), Fixed([0]), form="max")
