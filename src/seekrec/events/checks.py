@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Features
@@ -82,7 +83,7 @@ def conform(table: pa.Table, features: Features, what: str, *, required: Sequenc
     missing = [name for name in required if name not in names]
     if missing:
         raise DataError(
-            f"`{what}` has no column {missing[0]!r}; it has {', '.join(names) or 'none'}. Rename the one that holds it."
+            f"`{what}` has no column {missing[0]!r}, only {', '.join(names) or 'none'}. Rename the one that holds it."
         )
     if table.num_rows == 0:
         raise DataError(f"`{what}` is empty; a log needs at least one row of it.")
@@ -209,14 +210,15 @@ def repeats(table: pa.Table) -> np.ndarray:
     Returns:
         `np.ndarray`: bool of shape `(num_rows,)`; False at the first of equal rows. Nulls equal each other.
     """
-    group = np.zeros(table.num_rows, dtype=np.int64)
+    group, num_groups = np.zeros(table.num_rows, dtype=np.int64), 1
     for column in table.columns:
         codes = one_array(column).dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)
-        combined = group * (int(codes.max(initial=0)) + 1) + codes
-        _, group = np.unique(combined, return_inverse=True)
-    first = np.zeros(table.num_rows, dtype=bool)
-    first[np.unique(group, return_index=True)[1]] = True
-    return ~first
+        num_codes = int(codes.max(initial=0)) + 1
+        if num_groups * num_codes >= 2**62:
+            group, distinct = pd.factorize(group)
+            num_groups = len(distinct)
+        group, num_groups = group * num_codes + codes, num_groups * num_codes
+    return pd.Series(group).duplicated().to_numpy()
 
 
 def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -275,8 +277,8 @@ def refuse(
         raise DataError(f"{summary} Correct them or leave them out.")
     if num_refused > max_refused * num_rows or not keep.any():
         raise DataError(
-            f"{summary} That is {num_refused / num_rows:.2%}, and `max_refused` allows {max_refused:.2%}. Correct them "
-            "or raise `max_refused`."
+            f"{summary} That is {num_refused / num_rows:.2%}, and `max_refused` allows {max_refused:.2%}. Correct "
+            "them or raise `max_refused`."
         )
     message = f"{summary} They were left out."
     logger.warning(message)

@@ -80,8 +80,8 @@ def to_seconds(column: pa.ChunkedArray, name: str, source: Source) -> tuple[pa.A
         if is_bad.any() and not (~is_bad & ~np.asarray(array.is_null())).any():
             first = array[int(np.flatnonzero(is_bad)[0])].as_py()
             raise DataError(
-                f"{source.name}: column {name!r} holds {first!r}, which is no time; give seconds since 1970 or ISO 8601, "
-                "such as 2019-01-31T12:00:00Z."
+                f"{source.name}: column {name!r} holds {first!r}, which is no time; give seconds since 1970 or ISO "
+                "8601, such as 2019-01-31T12:00:00Z."
             )
     elif pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
         values = pc.fill_null(array, 0).to_numpy(zero_copy_only=False).astype(np.float64)
@@ -198,8 +198,8 @@ def _check_unit(values: np.ndarray, name: str, source: Source) -> None:
         if median <= MAX_SECONDS * factor or factor == 10**9
     )
     raise DataError(
-        f"{source.name}: column {name!r} holds {int(values[0])}, which looks like {unit}; timestamps are seconds since "
-        f"1970, so divide the column by {factor}."
+        f"{source.name}: column {name!r} holds {int(values[0])}, which looks like {unit}; timestamps are seconds "
+        f"since 1970, so divide the column by {factor}."
     )
 
 

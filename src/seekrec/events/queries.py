@@ -25,14 +25,14 @@ Construction = Literal["split", "copy"]
 
 # Function words of English and single letters, which are what is left of "3D" or "men's" without its other characters.
 STOP_WORDS = frozenset(
-    "about above after again against all also although always am among an and another any are around as at be because "
-    "been before being below between both but by can cannot could did do does doing down during each either else etc "
-    "even ever every few for from further had has have having he her here hers him his how however if in into is it its "
-    "itself just least less many may me might mine more most much must my neither never no nor not now of off often on "
-    "once only onto or other others our ours out over own per quite rather same shall she should since so some such "
-    "than that the their theirs them then there these they this those though through thus to too toward towards under "
-    "until up upon us very via was we were what when where whether which while who whom whose why will with within "
-    "without would yet you your yours".split()
+    "about above after again against all also although always am among an and another any are around as at be "
+    "because been before being below between both but by can cannot could did do does doing down during each "
+    "either else etc even ever every few for from further had has have having he her here hers him his how "
+    "however if in into is it its itself just least less many may me might mine more most much must my neither "
+    "never no nor not now of off often on once only onto or other others our ours out over own per quite rather "
+    "same shall she should since so some such than that the their theirs them then there these they this those "
+    "though through thus to too toward towards under until up upon us very via was we were what when where "
+    "whether which while who whom whose why will with within without would yet you your yours".split()
 ) | frozenset("abcdefghijklmnopqrstuvwxyz")
 
 _LETTERS_AND_SPACES = re.compile(r"[^\W\d_]+|( )")
@@ -117,15 +117,15 @@ def synthesize_searches(
         raise ConfigurationError(f"`search_fraction` is {search_fraction!r}; give a chance from 0 to 1.")
     if log.query_source != "none":
         raise DataError(
-            f"Log {log.name!r} has searches already (`query_source` is {log.query_source!r}); use it as it is, or leave "
-            "its searches out first."
+            f"Log {log.name!r} has searches already (`query_source` is {log.query_source!r}); use it as it is, or "
+            "leave its searches out first."
         )
     queries = category_queries(log.items)
     num_queries = np.array([len(of_item) for of_item in queries], dtype=np.int64)
     if not num_queries.any():
         raise DataError(
-            f"No item of log {log.name!r} has a category path of two or more levels or a column `queries`, so there is "
-            "nothing to make queries from; train on recommendations only."
+            f"No item of log {log.name!r} has a category path of two or more levels or a column `queries`, so there "
+            "is nothing to make queries from; train on recommendations only."
         )
     generator = np.random.default_rng(seed)
     item_row = pc.index_in(log.events["item_id"], value_set=one_array(log.items["item_id"])).to_numpy()
@@ -150,7 +150,7 @@ def synthesize_searches(
         else "each interaction is told both as a recommendation and as a search"
     )
     note = (
-        f"Synthetic queries from category paths, construction {construction!r}, seed {seed}: {how}; {len(rows)} searches, "
+        f"Synthetic queries from categories, construction {construction!r}, seed {seed}: {how}; {len(rows)} searches, "
         f"{others.num_rows} {RECOMMENDATION}s; {int((~may_search).sum())} interactions had no query to take."
     )
     source: Literal["category", "none"] = "category" if len(rows) else "none"
