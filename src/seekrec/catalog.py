@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The catalogue: items, their identifiers, their embeddings, and which of them may be answered.
+
+A catalogue is never changed: `add_items` and `remove_items` give a new one. Rows only ever grow at the end and old
+codes never change, so a trained model and every stored row number stay valid. Embeddings are rounded to half precision
+when a catalogue is built, because that is how they are stored, and kept as float32: what is loaded equals what was
+saved bit by bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from seekrec.catalog_checks import (
+    VIEWS,
+    check_codes,
+    check_flags,
+    check_model,
+    check_new_items,
+    check_vectors,
+)
+from seekrec.catalog_growth import place_items, vectors_of_new_items
+from seekrec.catalog_io import CATALOG_FILE, array_digest, model_digest, part_hashes, read_catalog, write_catalog
+from seekrec.catalog_masks import ItemFilters
+from seekrec.errors import CatalogError
+from seekrec.events.checks import Source, conform, find_item_problems, refuse
+from seekrec.identifiers.modeling_identifier import IdentifierModel
+from seekrec.schema import ITEM_FEATURES, VIEW_OF_BEHAVIOR, Behavior, IdMap, View
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Catalog:
+    """Items, the identifiers that a model writes for them, and what is needed to give new items identifiers.
+
+    Use [`Catalog.build`] or [`Catalog.load`]; the constructor checks nothing.
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`, then any more columns. `N` rows, removed items included.
+        codes (`Mapping[str, np.ndarray]`): For each view its identifiers, int32 of shape `(N, num_levels)`, shared
+            levels first. The shared levels are equal in both views; within a view no two rows are equal.
+        num_shared_levels (`int`): Levels that the views share.
+        num_specific_levels (`int`): Levels that each view has for itself.
+        codebook_size (`int`): Codes at each level.
+        embeddings (`Mapping[str, np.ndarray]`): float32 of shape `(N, dimension)`, for the views that have any.
+        is_removed (`np.ndarray`): bool of shape `(N,)`: histories may name the item, answers may not.
+        is_predicted (`np.ndarray`): bool of shape `(N,)`: the item came without a collaborative vector.
+        identifier_model (`DualRQVAEModel` or `ResidualKMeans`, *optional*): What gave the codes; codes new items.
+        semantic_encoder_name (`str`, *optional*): What embeds new items' text; `None` is the default encoder.
+    """
+
+    items: pa.Table
+    codes: Mapping[View, np.ndarray]
+    num_shared_levels: int
+    num_specific_levels: int
+    codebook_size: int
+    embeddings: Mapping[View, np.ndarray]
+    is_removed: np.ndarray
+    is_predicted: np.ndarray
+    identifier_model: IdentifierModel | None = None
+    semantic_encoder_name: str | None = None
+
+    def __post_init__(self) -> None:
+        for array in (*self.codes.values(), *self.embeddings.values(), self.is_removed, self.is_predicted):
+            array.setflags(write=False)
+
+    @classmethod
+    def build(
+        cls,
+        items: pa.Table,
+        codes: Mapping[View, np.ndarray],
+        *,
+        num_shared_levels: int,
+        codebook_size: int,
+        embeddings: Mapping[View, np.ndarray | None] | None = None,
+        identifier_model: IdentifierModel | None = None,
+        semantic_encoder_name: str | None = None,
+        is_removed: np.ndarray | None = None,
+        is_predicted: np.ndarray | None = None,
+    ) -> Catalog:
+        """Check the parts of a catalogue and put them together.
+
+        Args:
+            items (`pyarrow.Table`): One row an item, ids distinct; `item_id` and `title` must be there.
+            codes (`Mapping[str, np.ndarray]`): Unique identifiers by view, integers of shape `(N, num_levels)`.
+            num_shared_levels (`int`): How many of the levels the views share; the others are specific.
+            codebook_size (`int`): Codes at each level; codes are `0 .. codebook_size - 1`.
+            embeddings (`Mapping[str, np.ndarray]`, *optional*): Vectors by view, floats of shape `(N, dimension)`.
+            identifier_model (*optional*): What gave the codes.
+            semantic_encoder_name (`str`, *optional*): See the class.
+            is_removed (`np.ndarray`, *optional*): bool of shape `(N,)`; all False if not given.
+            is_predicted (`np.ndarray`, *optional*): bool of shape `(N,)`; all False if not given.
+
+        Returns:
+            `Catalog`: The catalogue.
+
+        Raises:
+            DataError: If the items break the schema.
+            CatalogError: If codes or embeddings do not fit the items, each other or the identifier model.
+            IdentifierCollisionError: If two items have one identifier.
+        """
+        items = conform(items, ITEM_FEATURES, "items", required=("item_id", "title")).combine_chunks()
+        refuse(items, find_item_problems(items), Source("`items`"))
+        num_items = items.num_rows
+        checked = check_codes(codes, items["item_id"], num_shared_levels, codebook_size)
+        num_specific_levels = next(iter(checked.values())).shape[1] - num_shared_levels
+        vectors = {
+            view: check_vectors(f"embeddings[{view!r}]", given, num_items)
+            for view, given in (embeddings or {}).items()
+            if given is not None
+        }
+        if identifier_model is not None:
+            expected = {
+                "views": list(checked),
+                "num_shared_levels": num_shared_levels,
+                "num_specific_levels": num_specific_levels,
+                "codebook_size": codebook_size,
+            }
+            sizes = {f"{view}_size": vectors[view].shape[1] for view in checked if view in vectors}
+            check_model(identifier_model, expected | sizes)
+        return cls(
+            items=items,
+            codes=checked,
+            num_shared_levels=num_shared_levels,
+            num_specific_levels=num_specific_levels,
+            codebook_size=codebook_size,
+            embeddings=vectors,
+            is_removed=check_flags("is_removed", is_removed, num_items),
+            is_predicted=check_flags("is_predicted", is_predicted, num_items),
+            identifier_model=identifier_model,
+            semantic_encoder_name=semantic_encoder_name,
+        )
+
+    def __len__(self) -> int:
+        return int(self.items.num_rows)
+
+    def __repr__(self) -> str:
+        return (
+            f"Catalog({len(self)} items, {int(self.is_removed.sum())} of them removed; views {', '.join(self.views)}; "
+            f"{self.num_shared_levels} shared and {self.num_specific_levels} specific levels of {self.codebook_size})"
+        )
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views that have identifiers, semantic before collaborative."""
+        return tuple(view for view in VIEWS if view in self.codes)
+
+    @property
+    def num_levels(self) -> int:
+        """Length of an identifier."""
+        return self.num_shared_levels + self.num_specific_levels
+
+    @property
+    def live(self) -> np.ndarray:
+        """The items that were not removed: bool of shape `(N,)`; a new array."""
+        return ~self.is_removed
+
+    @cached_property
+    def id_map(self) -> IdMap:
+        """Item ids to rows of `items` and back."""
+        return IdMap(self.items["item_id"].to_pylist())
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over everything: items, identifiers, embeddings, removals, identifier model, settings."""
+        return hashlib.sha256(json.dumps([self.settings(), part_hashes(self)], sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def identifier_hash(self) -> str:
+        """SHA-256 over the sizes of the levels and the identifier model; what a checkpoint was trained for.
+
+        Adding and removing items leaves it as it is. Without an identifier model it covers the codes instead.
+        """
+        sizes = [list(self.views), self.num_shared_levels, self.num_specific_levels, self.codebook_size]
+        known = array_digest(self.codes) if self.identifier_model is None else model_digest(self.identifier_model)
+        return hashlib.sha256(json.dumps([sizes, known]).encode()).hexdigest()
+
+    def settings(self) -> dict[str, Any]:
+        """Give what is neither a table, an array nor a model, as it is written to `catalog.json`."""
+        return {
+            "num_items": len(self),
+            "views": list(self.views),
+            "num_shared_levels": self.num_shared_levels,
+            "num_specific_levels": self.num_specific_levels,
+            "codebook_size": self.codebook_size,
+            "semantic_encoder_name": self.semantic_encoder_name,
+        }
+
+    def view_of(self, behavior: Behavior) -> View:
+        """Give the view whose identifier answers a behavior; the only view where there is one."""
+        wanted = VIEW_OF_BEHAVIOR[behavior]
+        return wanted if wanted in self.codes else self.views[0]
+
+    def titles(self, ids: Iterable[str]) -> list[str | None]:
+        """Give the titles of items.
+
+        Args:
+            ids (`Iterable[str]`): Item ids, removed ones included.
+
+        Raises:
+            UnknownItemError: If the catalogue does not hold an id.
+        """
+        rows = self.id_map.convert_to_rows(ids)
+        return list(self.items["title"].take(pa.array(rows)).to_pylist())
+
+    def available(self, at: int) -> np.ndarray:
+        """Tell which items can be answered at a time.
+
+        Args:
+            at (`int`): Seconds since the epoch, UTC.
+
+        Returns:
+            `np.ndarray`: bool of shape `(N,)`: not removed, and `available_from <= at < available_until`.
+
+        Raises:
+            RequestError: If `at` is not a whole number.
+        """
+        return self._filters.available(at) & self.live
+
+    def where(
+        self,
+        *,
+        ids: Iterable[str] | None = None,
+        at: int | None = None,
+        categories: str | Sequence[str] | None = None,
+        title_contains: str | None = None,
+        **columns: Any,
+    ) -> np.ndarray:
+        """Tell which items can be answered and pass every filter.
+
+        ```python
+        catalog.where(categories="Puzzles", price=(None, 20.0), brand=["Acme", "Zenith"])
+        ```
+
+        Args:
+            ids (`Iterable[str]`, *optional*): Only these.
+            at (`int`, *optional*): Available at this time.
+            categories (`str` or `Sequence[str]`, *optional*): In any of these, at any depth of a category path.
+            title_contains (`str`, *optional*): Text in the title, capitals or not.
+            columns: Any other column of `items` by name: a tuple `(lowest, highest)` is a range with both ends
+                included and `None` for an open one, a list or set is a choice, anything else must be equal. Null
+                never passes.
+
+        Returns:
+            `np.ndarray`: bool of shape `(N,)`.
+
+        Raises:
+            RequestError: If a column, a category or the type of a value does not fit the items.
+            UnknownItemError: If the catalogue does not hold one of `ids`.
+        """
+        mask = self.live if at is None else self.available(at)
+        if ids is not None:
+            chosen = np.zeros(len(self), dtype=bool)
+            chosen[self.id_map.convert_to_rows([ids] if isinstance(ids, str) else ids)] = True
+            mask &= chosen
+        if categories is not None:
+            mask &= self._filters.matches("categories", categories)
+        if title_contains is not None:
+            mask &= self._filters.contains("title", title_contains)
+        for column, wanted in columns.items():
+            mask &= self._filters.matches(column, wanted)
+        return mask
+
+    @cached_property
+    def _filters(self) -> ItemFilters:
+        return ItemFilters(self.items)
+
+    def remove_items(self, ids: Iterable[str]) -> Catalog:
+        """Give a catalogue in which these items are never answered; histories may still name them.
+
+        Raises:
+            UnknownItemError: If the catalogue does not hold an id.
+        """
+        return self._with_removed(ids, True)
+
+    def restore_items(self, ids: Iterable[str]) -> Catalog:
+        """Give a catalogue in which removed items are answered again, under their old identifiers.
+
+        Raises:
+            UnknownItemError: If the catalogue does not hold an id.
+        """
+        return self._with_removed(ids, False)
+
+    def _with_removed(self, ids: Iterable[str], value: bool) -> Catalog:
+        is_removed = self.is_removed.copy()
+        is_removed[self.id_map.convert_to_rows([ids] if isinstance(ids, str) else ids)] = value
+        other = replace(self, is_removed=is_removed)
+        # What depends on items and identifiers alone is not computed again.
+        other.__dict__.update({name: self.__dict__[name] for name in ("id_map", "_filters") if name in self.__dict__})
+        return other
+
+    def add_items(
+        self,
+        items: pa.Table | Sequence[Mapping[str, Any]],
+        *,
+        semantic_embeddings: np.ndarray | None = None,
+        collaborative: np.ndarray | None = None,
+    ) -> Catalog:
+        """Give a catalogue with more items, each with unique identifiers; no old code changes, nothing is trained.
+
+        Each new item takes the codes the identifier model gives it. Where an older item has them, it takes the
+        nearest free code of the last level; where every code under its prefix is taken, the level above moves too.
+        Earlier rows come first, so the order of `items` matters.
+
+        Args:
+            items (`pyarrow.Table` or a list of `dict`): The new items: `item_id`, `title` or `description`, and any
+                other columns the catalogue has; columns left out are null.
+            semantic_embeddings (`np.ndarray`, *optional*): Floats of shape `(num_new, dimension)`; otherwise the
+                text is embedded by `semantic_encoder_name`.
+            collaborative (`np.ndarray`, *optional*): Floats of shape `(num_new, dimension)`; otherwise predicted from
+                the semantic vectors by a ridge regression over the live items.
+
+        Returns:
+            `Catalog`: The larger catalogue; this one is unchanged.
+
+        Raises:
+            DataError: If an item is already there, occurs twice, has no text, a column unknown to the catalogue or a
+                value of the wrong type.
+            CatalogError: If there is no identifier model or no way to a vector it needs.
+            IdentifierCollisionError: If no identifier is free.
+        """
+        if self.identifier_model is None:
+            raise CatalogError(
+                "This catalogue has no identifier model, so it cannot give new items identifiers; build it with "
+                "`identifier_model=`."
+            )
+        new = check_new_items(items, self.items.schema, self.id_map, self.is_removed, semantic_embeddings is None)
+        vectors = vectors_of_new_items(
+            new,
+            semantic_embeddings,
+            collaborative,
+            embeddings=self.embeddings,
+            is_measured=self.live & ~self.is_predicted,
+            config=self.identifier_model.config,
+            encoder_name=self.semantic_encoder_name,
+        )
+        is_predicted = collaborative is None and "collaborative" in vectors
+        codes = place_items(self.identifier_model, vectors, self.codes, self.num_shared_levels, self.codebook_size)
+        return replace(
+            self,
+            items=pa.concat_tables([self.items, new]).combine_chunks(),
+            codes={view: np.concatenate([self.codes[view], codes[view]]) for view in self.views},
+            embeddings={view: np.concatenate([old, vectors[view]]) for view, old in self.embeddings.items()},
+            is_removed=np.concatenate([self.is_removed, np.zeros(new.num_rows, dtype=bool)]),
+            is_predicted=np.concatenate([self.is_predicted, np.full(new.num_rows, is_predicted)]),
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the catalogue's files into a folder, which may hold other files.
+
+        Args:
+            folder (`str` or `Path`): Made if it does not exist. The catalogue's files lie directly in it:
+                `catalog.json` (written last), `items.parquet`, `codes.safetensors`, and `embeddings.safetensors`,
+                `identifier_model.safetensors`, `identifier_config.json` where there is such a part.
+        """
+        write_catalog(Path(folder), self)
+
+    @classmethod
+    def load(cls, folder_or_repo: str | Path, *, revision: str | None = None) -> Catalog:
+        """Read a catalogue that `save` wrote.
+
+        Args:
+            folder_or_repo (`str` or `Path`): The folder given to `save`, a model folder that holds it as `catalog/`,
+                or a Hub repository of either shape.
+            revision (`str`, *optional*): Branch, tag or commit of the repository.
+
+        Raises:
+            CatalogError: If a file is missing, cannot be read, or holds something else than was saved; the message
+                names it.
+        """
+        description, parts = read_catalog(folder_or_repo, revision)
+        settings = description["settings"]
+        catalog = cls.build(
+            parts["items"],
+            {view: parts["codes"][f"{view}_codes"] for view in settings["views"]},
+            num_shared_levels=settings["num_shared_levels"],
+            codebook_size=settings["codebook_size"],
+            embeddings=parts.get("embeddings"),
+            identifier_model=parts.get("identifier_model"),
+            semantic_encoder_name=settings["semantic_encoder_name"],
+            is_removed=parts["codes"]["is_removed"],
+            is_predicted=parts["codes"]["is_predicted"],
+        )
+        if catalog.content_hash != description["content_hash"]:
+            raise CatalogError(
+                f"{CATALOG_FILE} of {folder_or_repo} does not fit its own hash {description['content_hash'][:12]} "
+                f"(found {catalog.content_hash[:12]}): it was edited. Save the catalogue again or fetch it anew."
+            )
+        return catalog

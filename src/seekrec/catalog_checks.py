@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes a catalogue refuse its parts or new items: every check of `catalog.py`, and the messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from seekrec.errors import CatalogError, DataError, IdentifierCollisionError
+from seekrec.events.checks import Source, conform, find_item_problems, find_items_without_text, refuse
+from seekrec.identifiers.assign import prefix_groups
+from seekrec.identifiers.modeling_identifier import IdentifierModel
+from seekrec.schema import ITEM_FEATURES, IdMap, View
+
+VIEWS: tuple[View, ...] = ("semantic", "collaborative")
+
+
+def check_codes(
+    codes: Mapping[View, np.ndarray], item_ids: pa.ChunkedArray, num_shared_levels: int, codebook_size: int
+) -> dict[View, np.ndarray]:
+    """Check identifiers and bring them to int32, in the order of `VIEWS`; see [`Catalog.build`]."""
+    if not codes or any(view not in VIEWS for view in codes):
+        raise CatalogError(f"`codes` has the views {list(codes)}; give one or both of {', '.join(VIEWS)}.")
+    checked: dict[View, np.ndarray] = {}
+    for view in VIEWS:
+        if view not in codes:
+            continue
+        own = np.asarray(codes[view])
+        if own.ndim != 2 or len(own) != len(item_ids) or not np.issubdtype(own.dtype, np.integer):
+            raise CatalogError(
+                f"`codes[{view!r}]` is {own.dtype} of shape {own.shape}; give integers with a row for each of the "
+                f"{len(item_ids)} items and a column for each level."
+            )
+        if not 0 <= own.min() <= own.max() < codebook_size:
+            raise CatalogError(
+                f"`codes[{view!r}]` goes from {own.min()} to {own.max()}; with `codebook_size` {codebook_size} it "
+                f"must stay within 0 to {codebook_size - 1}."
+            )
+        if not 0 <= num_shared_levels <= own.shape[1]:
+            raise CatalogError(
+                f"`num_shared_levels` is {num_shared_levels} and an identifier has {own.shape[1]} codes; give 0 to "
+                f"{own.shape[1]}."
+            )
+        checked[view] = np.array(own, dtype=np.int32)
+        groups = prefix_groups(checked[view], own.shape[1])
+        if groups.max() + 1 < len(groups):
+            twice = np.flatnonzero(np.bincount(groups)[groups] > 1)
+            first, second = np.flatnonzero(groups == groups[twice[0]])[:2].tolist()
+            raise IdentifierCollisionError(
+                f"{len(twice)} of {len(own)} items share their {view} identifier with another; the first are "
+                f"{item_ids[first].as_py()!r} and {item_ids[second].as_py()!r} with {tuple(own[first].tolist())}. "
+                "Pass the codes through seekrec.identifiers.assign_unique."
+            )
+    if len(checked) == 2:
+        left, right = checked.values()
+        if left.shape != right.shape or (left[:, :num_shared_levels] != right[:, :num_shared_levels]).any():
+            raise CatalogError(
+                f"`codes` of the two views have shapes {left.shape} and {right.shape}, or differ in their first "
+                f"{num_shared_levels} levels (`num_shared_levels`), which must be equal; pass both as one learner "
+                "gave them."
+            )
+    return checked
+
+
+def check_flags(argument: str, flags: np.ndarray | None, num_items: int) -> np.ndarray:
+    """Check a bool for each item; `None` is False for all. See [`Catalog.build`]."""
+    checked = np.zeros(num_items, dtype=bool) if flags is None else np.array(flags)
+    if checked.dtype != bool or checked.shape != (num_items,):
+        raise CatalogError(
+            f"`{argument}` is {checked.dtype} of shape {checked.shape}; give bool of shape ({num_items},), one for "
+            "each item."
+        )
+    return checked
+
+
+def check_model(model: IdentifierModel, expected: Mapping[str, Any]) -> None:
+    """Check that settings of an identifier model are what codes and embeddings say. See [`Catalog.build`]."""
+    for name, value in expected.items():
+        own = getattr(model.config, name)
+        if own != value:
+            raise CatalogError(
+                f"`identifier_model` has {name}={own}, codes and embeddings say {value}; pass the model that gave the "
+                "codes, and the embeddings it was given."
+            )
+
+
+def check_new_items(
+    items: pa.Table | Sequence[Mapping[str, Any]],
+    schema: pa.Schema,
+    known: IdMap,
+    is_removed: np.ndarray,
+    needs_text: bool,
+) -> pa.Table:
+    """Bring new items to the columns of a catalogue, or say why that cannot be.
+
+    Args:
+        items (`pyarrow.Table` or a list of `dict`): The new items.
+        schema (`pyarrow.Schema`): The catalogue's columns.
+        known ([`IdMap`]): The catalogue's ids.
+        is_removed (`np.ndarray`): Which of them were removed, bool.
+        needs_text (`bool`): Refuse items with neither title nor description.
+
+    Returns:
+        `pyarrow.Table`: The new items under `schema`.
+
+    Raises:
+        DataError: As [`Catalog.add_items`] says.
+    """
+    table = items if isinstance(items, pa.Table) else _table_of_records(items, schema)
+    unknown = [name for name in table.column_names if name not in schema.names]
+    if unknown:
+        raise DataError(
+            f"The new items have a column {unknown[0]!r}, the catalogue has {', '.join(schema.names)}; leave the "
+            "column out or build the catalogue with it."
+        )
+    if "title" not in table.column_names:
+        table = table.append_column("title", pa.nulls(table.num_rows, pa.string()))
+    table = conform(table, ITEM_FEATURES, "items", required=("item_id",))
+    findings = find_item_problems(table) + (find_items_without_text(table) if needs_text else [])
+    refuse(table, findings, Source("the new items"))
+    rows = known.convert_to_rows(table["item_id"].to_pylist(), strict=False)
+    if (rows >= 0).any():
+        first = int(np.flatnonzero(rows >= 0)[0])
+        remedy = "restore_items brings it back" if is_removed[rows[first]] else "items are never changed in place"
+        raise DataError(
+            f"Item {table['item_id'][first].as_py()!r} (row {first}, from 0, of the new items) is already in the "
+            f"catalogue, at row {rows[first]}; leave it out ({remedy})."
+        )
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        try:
+            columns.append(table[field.name].cast(field.type))
+        except pa.ArrowException as error:
+            raise DataError(
+                f"Column {field.name!r} of the new items has type {table[field.name].type}, the catalogue's "
+                f"{field.type}; convert it: {error}"
+            ) from error
+    return pa.table(columns, schema=schema)
+
+
+def _table_of_records(records: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    names = list(dict.fromkeys(name for record in records for name in record))
+    columns = {}
+    for name in names:
+        kind = schema.field(name).type if name in schema.names else None
+        values = [record.get(name) for record in records]
+        try:
+            if kind is not None:
+                _refuse_text_as_list(values, pa.list_(kind))
+            columns[name] = pa.array(values, type=kind)
+        except (pa.ArrowException, OverflowError, TypeError) as error:
+            raise DataError(
+                f"The new items' {name!r} holds a value that does not fit type {kind or 'of the others'}: {error}"
+            ) from error
+    return pa.table(columns)
+
+
+def _refuse_text_as_list(value: Any, kind: pa.DataType) -> None:
+    """Refuse text in place of a list of texts; Arrow would take it for the list of its characters."""
+    if value is None or not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return
+    if isinstance(value, str):
+        raise pa.ArrowInvalid(f"{value!r} is text, not a list")
+    for member in value:
+        _refuse_text_as_list(member, kind.value_type)
+
+
+def check_vectors(argument: str, vectors: np.ndarray, num_items: int, dimension: int | None = None) -> np.ndarray:
+    """Check item vectors and round them to half precision.
+
+    Args:
+        argument (`str`): The name for messages.
+        vectors (`np.ndarray`): Floats of shape `(num_items, dimension)`.
+        num_items (`int`): The rows there must be.
+        dimension (`int`, *optional*): The columns there must be.
+
+    Returns:
+        `np.ndarray`: float32 of shape `(num_items, dimension)`, each value one that float16 holds.
+
+    Raises:
+        CatalogError: If the shape is another, or a value is not finite or above 65504, the largest float16.
+    """
+    array = np.asarray(vectors, dtype=np.float32)
+    if array.ndim != 2 or len(array) != num_items or (dimension is not None and array.shape[1] != dimension):
+        raise CatalogError(
+            f"`{argument}` has shape {array.shape}; there are {num_items} items"
+            f"{'' if dimension is None else f', and the catalogue has vectors of {dimension} numbers'}: pass one row "
+            "for each item, from the same encoder."
+        )
+    # By torch, which converts about ten times faster than numpy; a value too large becomes infinite.
+    rounded = np.asarray(torch.tensor(array).half().float().numpy())
+    if not np.isfinite(rounded).all():
+        row = int(np.flatnonzero(~np.isfinite(rounded).all(axis=1))[0])
+        raise CatalogError(
+            f"`{argument}` holds a value that is not finite or above 65504, first in row {row}; check that vector."
+        )
+    return rounded

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of a catalogue: written under temporary names, then renamed; read only if they hold what was written.
+
+`catalog.json` holds the settings, the SHA-256 of each part's content and the one over all of them. It gets its name
+last, so a folder in which saving was interrupted either holds the old catalogue or does not load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save_file as save_tensors
+
+from seekrec.errors import CatalogError
+from seekrec.events.storage import replace_file, table_digest
+from seekrec.identifiers.configuration_dual_rqvae import DualRQVAEConfig, ResidualKMeansConfig
+from seekrec.identifiers.modeling_dual_rqvae import DualRQVAEModel
+from seekrec.identifiers.modeling_identifier import IdentifierModel
+from seekrec.identifiers.residual_kmeans import ResidualKMeans
+
+if TYPE_CHECKING:
+    from seekrec.catalog import Catalog
+
+CATALOG_FILE = "catalog.json"
+CONFIG_FILE = "identifier_config.json"
+# The folder of a model that holds its catalogue.
+CATALOG_FOLDER = "catalog"
+PART_FILES = {
+    "items": "items.parquet",
+    "codes": "codes.safetensors",
+    "embeddings": "embeddings.safetensors",
+    "identifier_model": "identifier_model.safetensors",
+}
+FORMAT_VERSION = 1
+_LEARNERS: dict[str, tuple[type[Any], type[Any]]] = {
+    DualRQVAEConfig.model_type: (DualRQVAEConfig, DualRQVAEModel),
+    ResidualKMeansConfig.model_type: (ResidualKMeansConfig, ResidualKMeans),
+}
+
+
+def array_digest(arrays: Mapping[Any, np.ndarray]) -> str:
+    """Compute the SHA-256 of named arrays: names, types, shapes and values, whatever their order."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def model_digest(model: IdentifierModel) -> str:
+    """Compute the SHA-256 of an identifier model: its kind and its tensors."""
+    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    return hashlib.sha256(f"{model.config.model_type}:{array_digest(tensors)}".encode()).hexdigest()
+
+
+def part_hashes(catalog: Catalog) -> dict[str, str]:
+    """Compute the SHA-256 of each part's content, under the names of `PART_FILES`."""
+    hashes = {"items": table_digest(catalog.items), "codes": array_digest(_arrays_of_codes(catalog))}
+    if catalog.embeddings:
+        hashes["embeddings"] = array_digest(catalog.embeddings)
+    if catalog.identifier_model is not None:
+        hashes["identifier_model"] = model_digest(catalog.identifier_model)
+    return hashes
+
+
+def _arrays_of_codes(catalog: Catalog) -> dict[str, np.ndarray]:
+    arrays = {f"{view}_codes": array for view, array in catalog.codes.items()}
+    return arrays | {"is_removed": catalog.is_removed, "is_predicted": catalog.is_predicted}
+
+
+def write_catalog(folder: Path, catalog: Catalog) -> None:
+    """Write the files of [`Catalog.save`]."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = part_hashes(catalog)
+    description = {
+        "version": FORMAT_VERSION,
+        "settings": catalog.settings(),
+        "parts": parts,
+        "content_hash": catalog.content_hash,
+        "identifier_hash": catalog.identifier_hash,
+    }
+    with ExitStack() as files:
+
+        def replacing(name: str) -> Path:
+            return files.enter_context(replace_file(folder / name))
+
+        # Everything is written before anything is renamed, and what is opened first is renamed last.
+        replacing(CATALOG_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        # Not "compliant": that renames the fields of lists, and a table must come back with the types it had.
+        items = replacing(PART_FILES["items"])
+        pq.write_table(catalog.items, items, compression="zstd", use_compliant_nested_type=False)
+        save_file(_arrays_of_codes(catalog), replacing(PART_FILES["codes"]))
+        if catalog.embeddings:
+            halves = {str(view): torch.tensor(array).half() for view, array in catalog.embeddings.items()}
+            save_tensors(halves, replacing(PART_FILES["embeddings"]))
+        if catalog.identifier_model is not None:
+            tensors = {
+                name: tensor.detach().cpu().clone() for name, tensor in catalog.identifier_model.state_dict().items()
+            }
+            save_tensors(tensors, replacing(PART_FILES["identifier_model"]))
+            config = catalog.identifier_model.config.to_json_string(use_diff=False)
+            replacing(CONFIG_FILE).write_text(config, "utf-8")
+        (folder / CATALOG_FILE).unlink(missing_ok=True)
+        stale = {name for part, name in PART_FILES.items() if part not in parts}
+        for name in stale | ({CONFIG_FILE} if catalog.identifier_model is None else set()):
+            (folder / name).unlink(missing_ok=True)
+
+
+def read_catalog(folder_or_repo: str | Path, revision: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the files of a catalogue and check each part against its hash.
+
+    Returns:
+        `tuple`: The content of `catalog.json`, and the parts under the names of `PART_FILES`.
+
+    Raises:
+        CatalogError: As [`Catalog.load`] says.
+    """
+    folder = _find_folder(folder_or_repo, revision)
+    description = _read(folder / CATALOG_FILE, lambda path: json.loads(path.read_text(encoding="utf-8")))
+    if not isinstance(description, dict) or description.get("version") != FORMAT_VERSION:
+        version = description.get("version") if isinstance(description, dict) else None
+        raise CatalogError(
+            f"{folder / CATALOG_FILE} has version {version!r}, this package reads {FORMAT_VERSION}; save the "
+            "catalogue again."
+        )
+    missing = {"settings", "parts", "content_hash"} - description.keys()
+    if missing:
+        raise CatalogError(f"{folder / CATALOG_FILE} has no {min(missing)!r}; save the catalogue again.")
+    readers: dict[str, Callable[[Path], Any]] = {
+        "items": pq.read_table,
+        "codes": load_file,
+        "embeddings": lambda path: {view: tensor.float().numpy() for view, tensor in load_tensors(path).items()},
+        "identifier_model": _read_model,
+    }
+    digests: dict[str, Callable[[Any], str]] = {
+        "items": table_digest,
+        "codes": array_digest,
+        "embeddings": array_digest,
+        "identifier_model": model_digest,
+    }
+    parts = {}
+    for part, expected in description["parts"].items():
+        path = folder / PART_FILES[part]
+        parts[part] = _read(path, readers[part])
+        found = digests[part](parts[part])
+        if found != expected:
+            raise CatalogError(
+                f"{path} holds content {found[:12]}, {CATALOG_FILE} says {expected[:12]}: the file was changed or is "
+                "another catalogue's. Save the catalogue again or fetch it anew."
+            )
+    return description, parts
+
+
+def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
+    if not path.is_file():
+        raise CatalogError(
+            f"There is no {path}: this is no catalogue, or saving it was interrupted. Save it again or fetch it anew."
+        )
+    try:
+        return reader(path)
+    except (OSError, ValueError, KeyError, RuntimeError, pa.ArrowException, SafetensorError) as error:
+        if isinstance(error, CatalogError):
+            raise
+        raise CatalogError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): it is truncated or damaged. Save the catalogue "
+            "again or fetch it anew."
+        ) from error
+
+
+def _read_model(path: Path) -> IdentifierModel:
+    config_path = path.with_name(CONFIG_FILE)
+    settings = _read(config_path, lambda file: json.loads(file.read_text(encoding="utf-8")))
+    kind = settings.get("model_type")
+    if kind not in _LEARNERS:
+        raise CatalogError(f"{config_path} has model_type {kind!r}; this package reads {', '.join(_LEARNERS)}.")
+    config_class, model_class = _LEARNERS[kind]
+    with torch.device("meta"):
+        model = model_class(config_class.from_dict(settings))
+    model.load_state_dict(load_tensors(path), strict=True, assign=True)
+    return model.eval()
+
+
+def _find_folder(folder_or_repo: str | Path, revision: str | None) -> Path:
+    folder = Path(folder_or_repo)
+    if not folder.exists() and isinstance(folder_or_repo, str) and folder_or_repo.count("/") == 1:
+        from huggingface_hub import snapshot_download
+
+        names = [CATALOG_FILE, CONFIG_FILE, *PART_FILES.values()]
+        patterns = names + [f"{CATALOG_FOLDER}/{name}" for name in names]
+        folder = Path(snapshot_download(folder_or_repo, revision=revision, allow_patterns=patterns))
+    inside = folder / CATALOG_FOLDER
+    return inside if not (folder / CATALOG_FILE).is_file() and (inside / CATALOG_FILE).is_file() else folder

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filters over the items of a catalogue: every one is a bool array with one entry an item.
+
+Nothing here loops over items. What is costly to prepare (the words of list columns) is prepared at the first filter
+that needs it and kept.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seekrec.errors import RequestError
+
+_FIRST_SECOND = np.iinfo(np.int64).min
+_LAST_SECOND = np.iinfo(np.int64).max
+
+
+class ItemFilters:
+    """The filters of one items table.
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`, and any more columns.
+    """
+
+    def __init__(self, items: pa.Table) -> None:
+        self.items = items
+        self._members: dict[str, _Members] = {}
+        self._period: tuple[np.ndarray, np.ndarray] | None = None
+
+    def available(self, at: int) -> np.ndarray:
+        """Tell which items are on offer at a time: `available_from <= at < available_until`, null meaning open.
+
+        Args:
+            at (`int`): Seconds since the epoch, UTC.
+
+        Returns:
+            `np.ndarray`: bool of shape `(num_items,)`.
+
+        Raises:
+            RequestError: If `at` is not a whole number.
+        """
+        if isinstance(at, bool) or not isinstance(at, (int, np.integer)):
+            raise RequestError(f"`at` is {at!r} of type {type(at).__name__}; pass whole seconds since the epoch, UTC.")
+        if self._period is None:
+            start = pc.fill_null(self.items.column("available_from"), _FIRST_SECOND).to_numpy()
+            end = pc.fill_null(self.items.column("available_until"), _LAST_SECOND).to_numpy()
+            self._period = start, end
+        start, end = self._period
+        return (start <= at) & (at < end)
+
+    def contains(self, column: str, text: str) -> np.ndarray:
+        """Tell which items have `text` in a text column, capitals or not.
+
+        Args:
+            column (`str`): A column of strings.
+            text (`str`): What to look for; every character counts as itself.
+
+        Returns:
+            `np.ndarray`: bool of shape `(num_items,)`.
+
+        Raises:
+            RequestError: If `text` is not text or is empty.
+        """
+        if not isinstance(text, str) or not text:
+            raise RequestError(f"`{column}_contains` is {text!r}; pass the text to look for.")
+        return _to_mask(pc.match_substring(self.items.column(column), text, ignore_case=True))
+
+    def matches(self, column: str, wanted: Any) -> np.ndarray:
+        """Tell which items have a wanted value in a column; null never matches.
+
+        Args:
+            column (`str`): A column of the items table.
+            wanted: A pair `(lowest, highest)`, both included and `None` for open; or a list or set of values; or one
+                value. In a column of lists (such as `categories`, at any depth) an item matches if it holds any of
+                the values.
+
+        Returns:
+            `np.ndarray`: bool of shape `(num_items,)`.
+
+        Raises:
+            RequestError: If there is no such column, a range is empty or not a pair, a value has the wrong type, or no
+                item at all holds a value asked of a list column.
+        """
+        if column not in self.items.column_names:
+            raise RequestError(
+                f"The items have no column {column!r}{_suggestion(column, self.items.column_names)}; they have "
+                f"{', '.join(self.items.column_names)}."
+            )
+        values = self.items.column(column)
+        if _is_list(values.type):
+            return self._holds(column, wanted)
+        try:
+            if isinstance(wanted, tuple):
+                return _in_range(column, values, wanted)
+            if isinstance(wanted, (list, set, frozenset, np.ndarray)):
+                return _to_mask(pc.is_in(values, value_set=pa.array(list(wanted), type=values.type)))
+            return _to_mask(pc.equal(values, pa.scalar(wanted)))
+        except (pa.ArrowException, OverflowError) as error:
+            raise RequestError(
+                f"The filter `{column}` is {wanted!r}, which cannot be compared with a column of type {values.type}: "
+                f"{error}"
+            ) from error
+
+    def _holds(self, column: str, wanted: Any) -> np.ndarray:
+        if column not in self._members:
+            self._members[column] = _Members(self.items.column(column))
+        names = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
+        return self._members[column].holds_any(column, names)
+
+
+class _Members:
+    """For each value of a list column, the rows that hold it."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        array = column.combine_chunks()
+        rows = np.arange(len(array), dtype=np.int64)
+        while _is_list(array.type):
+            rows = rows[pc.list_parent_indices(array).to_numpy()]
+            array = array.flatten()
+        encoded = pc.dictionary_encode(array)
+        codes = pc.fill_null(encoded.indices, -1).to_numpy()
+        order = np.argsort(codes, kind="stable")
+        self.num_items = len(column)
+        self.numbers = {name: number for number, name in enumerate(encoded.dictionary.to_pylist())}
+        self.rows = rows[order]
+        self.offsets = np.searchsorted(codes[order], np.arange(len(self.numbers) + 1))
+
+    def holds_any(self, column: str, names: list[Any]) -> np.ndarray:
+        mask = np.zeros(self.num_items, dtype=bool)
+        for name in names:
+            number = self.numbers.get(name) if isinstance(name, (str, int, float)) else None
+            if number is None:
+                known = [value for value in self.numbers if isinstance(value, str)]
+                raise RequestError(
+                    f"`{column}` is asked to hold {name!r}, which no item of the catalogue does"
+                    f"{_suggestion(name, known) if isinstance(name, str) else ''}."
+                )
+            mask[self.rows[self.offsets[number] : self.offsets[number + 1]]] = True
+        return mask
+
+
+def _in_range(column: str, values: pa.ChunkedArray, bounds: tuple[Any, ...]) -> np.ndarray:
+    if len(bounds) != 2:
+        raise RequestError(
+            f"The filter `{column}` is the tuple {bounds!r}; a tuple is a range (lowest, highest), a list is a choice "
+            "of values."
+        )
+    lowest, highest = bounds
+    if lowest is not None and highest is not None and lowest > highest:
+        raise RequestError(
+            f"The filter `{column}` is the range {bounds!r}, whose lowest is above its highest; swap them."
+        )
+    mask = _to_mask(pc.is_valid(values))
+    if lowest is not None:
+        mask &= _to_mask(pc.greater_equal(values, pa.scalar(lowest)))
+    if highest is not None:
+        mask &= _to_mask(pc.less_equal(values, pa.scalar(highest)))
+    return mask
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _to_mask(values: pa.ChunkedArray) -> np.ndarray:
+    # A copy, because numpy's view of an Arrow array may be read-only.
+    return np.array(pc.fill_null(values, False).to_numpy(), dtype=bool)
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
