@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings that must stand before the libraries are imported, and a fixed seed for every test."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+# Read once, when a library is imported: so they are set here, not in a fixture.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Nothing listens there: a test that would reach for the network fails at once, everywhere.
+    "HF_ENDPOINT": "http://127.0.0.1:9",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set what the environment does not already say, and a cache that leaves the user's own alone."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    cache = tempfile.TemporaryDirectory(prefix="seekrec-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(cache.cleanup)
+    os.environ["HF_HOME"] = cache.name
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Spare the objects of imported libraries from every later garbage collection; Trainer asks for one per run."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small models are faster on one thread, and sums come in one order."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> Iterator[None]:
+    """Start every test from one seed, so that it gives the same result alone and among others."""
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
