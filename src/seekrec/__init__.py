@@ -1,2 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""seekrec: one generative model that searches and recommends."""
+"""seekrec: one generative model that searches and recommends, trained from one log of searches and clicks.
+
+Importing the package registers its models with transformers: `AutoModel`, `AutoModelForSeq2SeqLM`, `AutoProcessor` and
+`pipeline("search-and-recommendation")` then know them.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
+
+from seekrec.catalog import Catalog
+from seekrec.errors import SeekrecError
+from seekrec.events import EventLog, Split, read_movielens, read_sequences, read_tables, split_log
+from seekrec.hub import SearchAndRecommendationPipeline
+from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
+from seekrec.schema import Event, Request, ScoredItem
+
+__version__ = "0.1.0"
+
+AutoConfig.register("gensar", GenSARConfig)
+AutoModel.register(GenSARConfig, GenSARForConditionalGeneration)
+AutoModelForSeq2SeqLM.register(GenSARConfig, GenSARForConditionalGeneration)
+AutoProcessor.register(GenSARConfig, GenSARProcessor)
+
+__all__ = [
+    "Catalog",
+    "Event",
+    "EventLog",
+    "GenSARConfig",
+    "GenSARForConditionalGeneration",
+    "GenSARProcessor",
+    "Request",
+    "ScoredItem",
+    "SearchAndRecommendationPipeline",
+    "SeekrecError",
+    "Split",
+    "read_movielens",
+    "read_sequences",
+    "read_tables",
+    "split_log",
+]

@@ -4,7 +4,10 @@
 from seekrec.corpora.build import CORPUS_FEATURES, build_corpus, corpus_fingerprint
 from seekrec.corpora.decode import decode_row, decode_tokens
 from seekrec.corpora.prompts import encode_requests
+from seekrec.corpora.questions import encode_description_questions, encode_query_questions
 from seekrec.corpora.settings import CorpusSettings
+from seekrec.corpora.shared_collate import SharedHistoryCollator
+from seekrec.corpora.shared_history import build_item_queries, build_shared_histories, encode_shared_history
 from seekrec.corpora.tasks import TASKS
 from seekrec.corpora.templates import TEMPLATES, Template, all_wordings
 from seekrec.corpora.text import TextEncoder, encode_text, train_tokenizer
@@ -18,15 +21,21 @@ __all__ = [
     "BehaviorToken",
     "CorpusSettings",
     "IdentifierVocabulary",
+    "SharedHistoryCollator",
     "Template",
     "TextEncoder",
     "add_identifier_tokens",
     "all_wordings",
     "build_corpus",
+    "build_item_queries",
+    "build_shared_histories",
     "corpus_fingerprint",
     "decode_row",
     "decode_tokens",
+    "encode_description_questions",
+    "encode_query_questions",
     "encode_requests",
+    "encode_shared_history",
     "encode_text",
     "train_tokenizer",
 ]

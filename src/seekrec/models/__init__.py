@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""models."""
+"""The families: each a configuration, a model and a processor, all with `retrieve` and `rank`."""
+
+from seekrec.models.gensar import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
+
+__all__ = ["GenSARConfig", "GenSARForConditionalGeneration", "GenSARProcessor"]

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ask a trained model: a user's history by title, recommendations, and answers to queries.
+
+```bash
+python recipes/demo.py --model runs/gensar-movielens-100k/model
+python recipes/demo.py --model runs/gensar-movielens-100k/model --query "space adventure" --query "romantic comedy"
+python recipes/demo.py --model runs/gensar-movielens-100k/model --web    # in the browser; pip install "seekrec[demo]"
+```
+
+The users are those of the data the model was trained on, as `train_gensar.py` left it beside the model.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from transformers import AutoModel, AutoProcessor
+
+from seekrec import Catalog
+from seekrec.errors import MissingDependencyError, RequestError, SeekrecError
+from seekrec.events import read_examples
+from seekrec.schema import Event, Request
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Load the model and answer."""
+    # 1. Load.
+    model = AutoModel.from_pretrained(arguments.model).eval()
+    processor = AutoProcessor.from_pretrained(arguments.model)
+    histories = read_examples(arguments.examples or Path(arguments.model).parent / "examples.json")
+    user_id = arguments.user or next(iter(histories))
+    if user_id not in histories:
+        raise RequestError(f"`--user` is {user_id!r}; the examples are {', '.join(histories)}.")
+
+    # 2. Serve in the browser, or answer once.
+    if arguments.web:
+        serve(model, processor, histories, arguments.top_k)
+        return
+    history = histories[user_id]
+    print(f"User {user_id} did, latest last:")
+    for line in describe_history(history, processor.catalog):
+        print(f"  {line}")
+    for query in [None, *arguments.query]:
+        print("\nRecommended:" if query is None else f"\nFound for {query!r}:")
+        for line in answer(model, processor, history, query, arguments.top_k):
+            print(f"  {line}")
+
+
+def describe_history(history: list[Event], catalog: Catalog) -> list[str]:
+    """Give a line for each event."""
+    lines = []
+    for event in history:
+        title = "(no click)" if event.item_id is None else catalog.titles([event.item_id])[0]
+        lines.append(f"{title}" if event.query is None else f"{title}   (searched for: {event.query})")
+    return lines
+
+
+def answer(model, processor, history: list[Event], query: str | None, top_k: int) -> list[str]:  # noqa: ANN001
+    """Give a line for each item found; what the user had already is left out."""
+    catalog = processor.catalog
+    seen = [event.item_id for event in history if event.item_id is not None]
+    where = catalog.live & ~catalog.where(ids=seen) if seen else None
+    request = Request(history=history, query=query)
+    found = model.retrieve(processor([request]), top_k=top_k, where=where, num_beams=max(50, top_k))[0]
+    return [f"{place:2d}. {item.title}   ({item.score:.2f})" for place, item in enumerate(found, start=1)]
+
+
+def serve(model, processor, histories: dict[str, list[Event]], top_k: int) -> None:  # noqa: ANN001
+    """Open a page with the same three parts."""
+    try:
+        import gradio
+    except ImportError as error:
+        raise MissingDependencyError('`--web` needs gradio; pip install "seekrec[demo]".') from error
+
+    def ask(user_id: str, query: str) -> tuple[str, str]:
+        history = histories[user_id]
+        lines = answer(model, processor, history, query.strip() or None, top_k)
+        return "\n".join(describe_history(history, processor.catalog)), "\n".join(lines)
+
+    gradio.Interface(
+        fn=ask,
+        inputs=[gradio.Dropdown(list(histories), label="User"), gradio.Textbox(label="Query (empty: recommend)")],
+        outputs=[gradio.Textbox(label="History"), gradio.Textbox(label="Answers")],
+        title=f"seekrec: {Path(model.config._name_or_path).parent.name}",
+        flagging_mode="never",
+    ).launch()
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", required=True, help="folder of a trained model, or a Hub repository")
+    parser.add_argument("--examples", help="file of users' histories; examples.json beside the model if not given")
+    parser.add_argument("--user", help="user id among the examples; the first if not given")
+    parser.add_argument(
+        "--query", action="append", default=[], help="text to search for; may be given more than once"
+    )
+    parser.add_argument("--top_k", type=int, default=5, help="answers to each question")
+    parser.add_argument("--web", action="store_true", help="open a page in the browser")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        main(parse())
+    except SeekrecError as error:
+        sys.exit(f"demo: {error}")

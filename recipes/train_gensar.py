@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train GenSAR: from a raw log to a saved model and a table of results.
+
+```bash
+accelerate launch recipes/train_gensar.py --config recipes/gensar/movielens-100k.yaml
+accelerate launch recipes/train_gensar.py --config recipes/gensar/scientific.yaml --data_dir path/to/amazon18-scientific
+```
+
+Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
+stage is not repeated unless a setting it depends on changed. `<output_dir>/model` is complete: weights, tokenizer,
+catalogue, generation settings and `results.json`.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from transformers import TrainingArguments, set_seed
+
+from seekrec.embeddings import embed_texts, load_semantic_encoder
+from seekrec.evaluation import (
+    BM25,
+    DenseText,
+    ModelRetriever,
+    Popularity,
+    ReweightedBM25,
+    ReweightedText,
+    SASRecScorer,
+    evaluate_systems,
+    format_table,
+    write_results,
+)
+from seekrec.events import write_examples
+from seekrec.schema import RECOMMENDATION, SEARCH
+from seekrec.training import (
+    CorpusArguments,
+    DataArguments,
+    EvaluationArguments,
+    IdentifierArguments,
+    ModelArguments,
+    StageCache,
+    add_lora,
+    find_checkpoint,
+    make_corpus,
+    make_model,
+    make_processor,
+    make_tokenizer,
+    make_trainer,
+    parse_arguments,
+    prepare_items,
+    prepare_split,
+)
+
+logger = logging.getLogger("train_gensar")
+
+STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation")
+
+
+def main(
+    data: DataArguments,
+    identifiers: IdentifierArguments,
+    corpus_arguments: CorpusArguments,
+    model_arguments: ModelArguments,
+    evaluation: EvaluationArguments,
+    training: TrainingArguments,
+) -> None:
+    """Run the stages up to `evaluation.stop_after`."""
+    output_dir = Path(training.output_dir)
+    cache = StageCache(output_dir / "stages")
+    last = STAGES.index(evaluation.stop_after)
+    show_progress = not training.disable_tqdm
+
+    # 1. Data: read, search, split, audit.
+    split = prepare_split(data, cache)
+    logger.info("data: %s", split.log.describe())
+    if last < 1:
+        return
+
+    # 2. Embeddings and identifiers.
+    items = prepare_items(split, identifiers, cache, seed=training.seed, report_progress=show_progress)
+    catalog = items.catalog
+    if last < 3:
+        return
+
+    # 3. Tokenizer and corpus.
+    set_seed(training.seed)
+    tokenizer, vocabulary = make_tokenizer(split, catalog, model_arguments)
+    corpus = make_corpus(split, catalog, tokenizer, vocabulary, corpus_arguments, seed=training.seed)
+    logger.info("corpus: %s", {name: len(rows) for name, rows in corpus.items()})
+    if last < 4:
+        return
+
+    # 4. Training; the best checkpoint by validation NDCG@10, both tasks' mean.
+    processor = make_processor(catalog, tokenizer, corpus_arguments)
+    model = make_model(catalog, tokenizer, vocabulary, model_arguments, corpus_arguments, seed=training.seed)
+    if model_arguments.lora_rank:
+        model = add_lora(model, model_arguments)
+
+    def evaluate_model(trained: torch.nn.Module) -> dict[str, float]:
+        rows = evaluate_systems(
+            {"GenSAR": ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False)},
+            split,
+            catalog.id_map,
+            part="validation",
+            remove_seen=evaluation.remove_seen,
+            max_cases=evaluation.max_validation_cases,
+            seed=data.data_seed,
+            show_progress=False,
+        )
+        metrics = {f"{row.behavior}_ndcg@10": row.metrics["ndcg@10"] for row in rows}
+        return {**metrics, "ndcg@10": sum(metrics.values()) / len(metrics)}
+
+    training.output_dir = str(output_dir / "trainer")
+    trainer = make_trainer(
+        model, processor, corpus, corpus_arguments, training, evaluate_model=evaluate_model
+    )
+    trainer.train(resume_from_checkpoint=find_checkpoint(training.output_dir))
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    if model_arguments.lora_rank:
+        if trainer.is_world_process_zero():
+            trained.save_pretrained(output_dir / "adapter")
+        trained = trained.merge_and_unload()
+    if not trainer.is_world_process_zero():
+        return
+    model_dir = output_dir / "model"
+    trained.eval().save_pretrained(model_dir)
+    processor.save_pretrained(model_dir)
+    write_examples(output_dir / "examples.json", split.requests("test", RECOMMENDATION))
+    logger.info("saved the model in %s", model_dir)
+    if last < 5:
+        return
+
+    # 5. Evaluation beside baselines on the same split.
+    id_map = catalog.id_map
+    encoder = load_semantic_encoder(identifiers.semantic_encoder)
+    bm25 = BM25(catalog.items)
+    dense = DenseText(
+        catalog.embeddings["semantic"], id_map, lambda texts: embed_texts(texts, encoder=encoder, show_progress=False)
+    )
+    sasrec = SASRecScorer(items.sasrec, id_map)
+    systems = {
+        "popularity": Popularity.fit(split, id_map),
+        "BM25": bm25,
+        "dense text": dense,
+        "SASRec": sasrec,
+    }
+    if split.targets("validation", SEARCH):
+        systems["BM25 x SASRec"] = ReweightedBM25(bm25, sasrec).fit(split, id_map, show_progress=False)
+        systems["dense x SASRec"] = ReweightedText(dense, sasrec).fit(split, id_map, show_progress=False)
+    systems["GenSAR"] = ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False)
+    rows = evaluate_systems(
+        systems,
+        split,
+        id_map,
+        behaviors=(RECOMMENDATION, SEARCH),
+        protocols=("full", *evaluation.candidate_protocols),
+        remove_seen=evaluation.remove_seen,
+        max_cases=evaluation.max_test_cases,
+        seed=data.data_seed,
+        show_progress=show_progress,
+    )
+    write_results(model_dir / "results.json", rows, save_ranks=True)
+    print(format_table(rows))
+
+
+def prepare_once(argv: list[str]) -> None:
+    """Let one process of several do the stages before training, outside the process group; the others wait."""
+    state = PartialState()
+    if state.num_processes > 1:
+        if state.is_main_process:
+            alone = {
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("RANK", "LOCAL_", "WORLD_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC_"))
+                and not name.startswith("ACCELERATE_")
+            }
+            subprocess.run([sys.executable, __file__, *argv, "--stop_after", "corpus"], check=True, env=alone)
+        state.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    arguments = parse_arguments(
+        (
+            DataArguments,
+            IdentifierArguments,
+            CorpusArguments,
+            ModelArguments,
+            EvaluationArguments,
+            TrainingArguments,
+        ),
+        sys.argv[1:],
+    )
+    prepare_once(sys.argv[1:])
+    main(*arguments)

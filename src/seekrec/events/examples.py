@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A few users' histories in a JSON file, for demonstrations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from seekrec.errors import DataError
+from seekrec.events.storage import replace_file
+from seekrec.schema import Event, Request
+
+
+def write_examples(path: str | Path, requests: Sequence[Request], *, num_users: int = 20) -> None:
+    """Write the histories of the first users among some requests.
+
+    The file holds what users did: keep it beside a model, not inside one that is published.
+
+    Args:
+        path (`str` or `Path`): Where to.
+        requests (`Sequence[Request]`): Those without `user_id` are passed over.
+        num_users (`int`): Users to write.
+    """
+    histories: dict[str, list[dict[str, object]]] = {}
+    for request in requests:
+        if request.user_id is not None and len(histories) < num_users:
+            histories.setdefault(request.user_id, [asdict(event) for event in request.history])
+    with replace_file(Path(path)) as partial:
+        partial.write_text(json.dumps(histories, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_examples(path: str | Path) -> dict[str, list[Event]]:
+    """Read what [`write_examples`] wrote.
+
+    Returns:
+        `dict[str, list[Event]]`: The history of each user, oldest first.
+
+    Raises:
+        DataError: If the file is missing, is not such a file or holds no user.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise DataError(f"{source} does not exist; train_gensar.py writes it beside the model, or pass --examples FILE.")
+    try:
+        content = json.loads(source.read_text(encoding="utf-8"))
+        histories = {user: [Event(**event) for event in events] for user, events in content.items()}
+    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+        raise DataError(f"{source} is no file of examples ({error}); write one with write_examples.") from error
+    if not histories:
+        raise DataError(f"{source} holds no user; write one with requests that have a `user_id`.")
+    return histories
+
+
+__all__ = ["read_examples", "write_examples"]

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of a GenSAR model: T5's, and how identifiers stand in its vocabulary."""
+
+from __future__ import annotations
+
+from huggingface_hub.dataclasses import strict
+from transformers import T5Config
+
+
+# Identical to T5Config except: the fields below, and `tie_word_embeddings` may be chosen at creation.
+@strict
+class GenSARConfig(T5Config):
+    """Configuration of [`GenSARForConditionalGeneration`].
+
+    Args:
+        first_identifier_token_id (`int`):
+            Token id of the first behavior token; the three behavior tokens and then every level's codes follow it
+            without gaps.
+        num_shared_levels (`int`): Levels that both identifiers of an item share (L_m, GenSAR section 3.2.2).
+        num_specific_levels (`int`): Levels of each identifier's own (L_n).
+        codebook_size (`int`): Codes a level (K).
+        views (`list[str]`): The identifiers that exist: `"semantic"`, `"collaborative"` or both.
+        identifier_hash (`str`, *optional*):
+            Hash of the codebooks the identifiers come from. A catalogue with another hash is refused.
+        shared_history (`bool`):
+            One encoded history serves every target of a user in training: the encoder is causal and a target attends
+            only to what came before it. Off in the paper's setting.
+        max_history_recommendations (`int`): Recommendations kept of a history, the latest (R).
+        max_history_searches (`int`): Searches kept of a history, the latest (S).
+        max_query_tokens (`int`): Tokens kept of a query.
+        max_text_tokens (`int`): Tokens kept of an item's description.
+
+    Raises:
+        StrictDataclassClassValidationError: If the levels, views or token rows contradict each other.
+    """
+
+    model_type = "gensar"
+
+    first_identifier_token_id: int = 32100
+    num_shared_levels: int = 2
+    num_specific_levels: int = 2
+    codebook_size: int = 256
+    views: list[str] | tuple[str, ...] = ("semantic", "collaborative")
+    identifier_hash: str | None = None
+    shared_history: bool = False
+    # The released code keeps five of each; so do we.
+    max_history_recommendations: int = 5
+    max_history_searches: int = 5
+    max_query_tokens: int = 64
+    max_text_tokens: int = 256
+
+    @property
+    def num_levels(self) -> int:
+        """Codes in an identifier."""
+        return self.num_shared_levels + self.num_specific_levels
+
+    @property
+    def num_identifier_tokens(self) -> int:
+        """Behavior tokens and codes together."""
+        return 3 + self.codebook_size * (self.num_shared_levels + len(self.views) * self.num_specific_levels)
+
+    def validate_identifiers(self) -> None:
+        """Check that the identifier fields agree with each other."""
+        if self.num_shared_levels < 0 or self.num_specific_levels < 0 or self.num_levels < 1:
+            raise ValueError(
+                f"`num_shared_levels` is {self.num_shared_levels} and `num_specific_levels` is "
+                f"{self.num_specific_levels}; an identifier needs at least one level."
+            )
+        unknown = set(self.views) - {"semantic", "collaborative"}
+        if unknown or not self.views or len(set(self.views)) != len(self.views):
+            raise ValueError(f"`views` is {list(self.views)}; use 'semantic', 'collaborative' or both, each once.")
+        if self.codebook_size < 1:
+            raise ValueError(f"`codebook_size` is {self.codebook_size}; it must be at least 1.")
+        needed = self.first_identifier_token_id + self.num_identifier_tokens
+        if self.identifier_hash is not None and needed > self.vocab_size:
+            raise ValueError(
+                f"`vocab_size` is {self.vocab_size}, but the identifier tokens end at {needed}; resize the token "
+                "embeddings before setting `identifier_hash`."
+            )

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GenSAR: a T5 that reads an instruction and writes an item identifier (arXiv 2504.05730).
+
+Unusual here:
+
+- The head, loss and generation are T5's. What is added are the identifier rows of the vocabulary, a catalogue beside
+  the weights, and [`SearchAndRecommendationMixin`] with `retrieve` and `rank`.
+- With `config.shared_history` the encoder is causal and one decoder sequence holds many targets, each in a segment of
+  its own that sees only the part of the history before it. A user's whole history is then one training row.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BatchFeature, T5Config, T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.models.t5.modeling_t5 import T5Stack
+
+from seekrec.corpora import IdentifierVocabulary
+from seekrec.models.gensar.configuration_gensar import GenSARConfig
+from seekrec.models.interface import GenerativeRetrievalMixin
+from seekrec.schema import Behavior
+
+
+# Identical to T5Stack except: with `config.shared_history` a position sees itself and what came before it.
+class GenSAREncoder(T5Stack):
+    """The encoder of a GenSAR model; see [`GenSARConfig`] for `shared_history`."""
+
+    config: GenSARConfig
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutput:
+        """Encode token ids int64 of shape `(batch, length)`; `attention_mask` is 1 for a token, 0 for padding."""
+        if self.config.shared_history and (attention_mask is None or attention_mask.dim() == 2):
+            source = input_ids if input_ids is not None else inputs_embeds
+            if source is None:
+                raise ValueError("`input_ids` and `inputs_embeds` are both None; pass one of them.")
+            attention_mask = _causal_mask(source.shape[0], source.shape[1], attention_mask, self._mask_like())
+        return super().forward(
+            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
+        )
+
+    def _mask_like(self) -> Tensor:
+        return self.final_layer_norm.weight
+
+
+class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalGeneration):
+    """GenSAR: T5 with identifier tokens, and a catalogue to search and recommend from.
+
+    ```python
+    model = GenSARForConditionalGeneration.from_pretrained("me/gensar-scientific")
+    processor = AutoProcessor.from_pretrained("me/gensar-scientific")
+    model.retrieve(processor([Request(history=events, query="hard start kit")]), top_k=10)
+    ```
+
+    Args:
+        config ([`GenSARConfig`]): Sizes of T5 and of the identifiers.
+    """
+
+    config: GenSARConfig
+
+    def __init__(self, config: GenSARConfig) -> None:
+        super().__init__(config)
+        encoder_config = copy.deepcopy(config)
+        encoder_config.is_decoder = False
+        encoder_config.use_cache = False
+        self.encoder = GenSAREncoder(encoder_config)
+        self.post_init()
+
+    @property
+    def vocabulary(self) -> IdentifierVocabulary:
+        """Where behavior tokens and codes stand in the token vocabulary."""
+        return IdentifierVocabulary(
+            first_token_id=self.config.first_identifier_token_id,
+            num_shared_levels=self.config.num_shared_levels,
+            num_specific_levels=self.config.num_specific_levels,
+            codebook_size=self.config.codebook_size,
+            views=tuple(self.config.views),  # type: ignore[arg-type]
+        )
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        encoder_outputs: Any = None,
+        decoder_segment_ids: Tensor | None = None,
+        decoder_history_lengths: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqLMOutput:
+        """Predict tokens; with `labels`, the negative log-likelihood of equation 12 in nats a token.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`): The instruction.
+            attention_mask (`torch.LongTensor` of shape `(batch, length)`): 1 for a token, 0 for padding.
+            decoder_input_ids (`torch.LongTensor` of shape `(batch, target_length)`, *optional*):
+                Left out, they are `labels` shifted right.
+            labels (`torch.LongTensor` of shape `(batch, target_length)`, *optional*): -100 is not scored.
+            encoder_outputs (`BaseModelOutput`, *optional*): An instruction encoded before.
+            decoder_segment_ids (`torch.LongTensor` of shape `(batch, target_length)`, *optional*):
+                Several targets in one row: a position attends to earlier positions with the same number. Needs
+                `decoder_input_ids`, `decoder_history_lengths` and `config.shared_history`.
+            decoder_history_lengths (`torch.LongTensor` of shape `(batch, target_length)`, *optional*):
+                How many instruction tokens, from the first, the position may see; at least 1.
+            num_items_in_batch (`int`, *optional*):
+                Scored labels of all micro-batches of one step (`Trainer` counts them); the loss is the sum divided
+                by it, else the mean.
+            kwargs: As in [`T5ForConditionalGeneration`].
+
+        Returns:
+            [`~transformers.modeling_outputs.Seq2SeqLMOutput`]: With segments, `logits` hold the scored positions only,
+            of shape `(num_scored, vocab_size)`, and only if `labels` is given.
+        """
+        if decoder_segment_ids is not None:
+            return self._forward_segments(
+                input_ids,
+                attention_mask,
+                decoder_input_ids,
+                labels,
+                encoder_outputs,
+                decoder_segment_ids,
+                decoder_history_lengths,
+                num_items_in_batch,
+            )
+        outputs = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids
+            if labels is None or decoder_input_ids is not None
+            else self._shift_right(labels),
+            encoder_outputs=encoder_outputs,
+            **kwargs,
+        )
+        if labels is not None:
+            outputs["loss"] = _token_loss(outputs.logits.flatten(0, 1), labels.flatten(), num_items_in_batch)
+        return outputs
+
+    def _forward_segments(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        decoder_input_ids: Tensor | None,
+        labels: Tensor | None,
+        encoder_outputs: Any,
+        segment_ids: Tensor,
+        history_lengths: Tensor | None,
+        num_items_in_batch: Tensor | int | None,
+    ) -> Seq2SeqLMOutput:
+        if not self.config.shared_history:
+            raise ValueError(
+                "`decoder_segment_ids` needs `config.shared_history=True`: without a causal encoder the history of an "
+                "earlier target would hold later events."
+            )
+        if decoder_input_ids is None or history_lengths is None:
+            raise ValueError("`decoder_segment_ids` needs `decoder_input_ids` and `decoder_history_lengths`.")
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        states = encoder_outputs[0]
+        positions = torch.arange(states.shape[1], device=states.device)
+        visible = positions < history_lengths[:, :, None]  # (batch, target_length, length)
+        if attention_mask is not None:
+            visible = visible & attention_mask[:, None, :].bool()
+        steps = torch.arange(segment_ids.shape[1], device=states.device)
+        same_target = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (steps[:, None] >= steps)
+        decoder_outputs = self.decoder(
+            input_ids=decoder_input_ids,
+            attention_mask=_additive(same_target, states),
+            encoder_hidden_states=states,
+            encoder_attention_mask=_additive(visible, states),
+            use_cache=False,
+        )
+        hidden = decoder_outputs[0]
+        logits = loss = None
+        if labels is not None:
+            # The head is the dearest product of a small model: it is taken where a label is scored, nowhere else.
+            is_scored = labels != -100
+            hidden = hidden[is_scored]
+            if self.config.scale_decoder_outputs:
+                hidden = hidden * self.model_dim**-0.5
+            logits = self.lm_head(hidden)
+            loss = _token_loss(logits, labels[is_scored], num_items_in_batch)
+        return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=states)
+
+    def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:
+        """What the decoder reads before an identifier; with `shared_history` the behavior token is the start."""
+        prefix = super().decoder_prefix(behavior, num_rows)
+        return prefix[:, 1:] if self.config.shared_history else prefix
+
+    def suggest_queries(self, inputs: BatchFeature, *, num_queries: int = 5, max_new_tokens: int = 16) -> Tensor:
+        """Write what the user may search for next (NSQP).
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): Made by `processor.ask_for_queries(requests)`.
+            num_queries (`int`): Queries for each request.
+            max_new_tokens (`int`): Longest query, in tokens.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch, num_queries, length)`; `processor.decode_texts` makes text of it.
+        """
+        row = [self.config.decoder_start_token_id, self.vocabulary.behavior_token_id("search_query")]
+        prefix = torch.tensor(row[1:] if self.config.shared_history else row, device=self.device)
+        return self._write_text(inputs, prefix, num_queries, max_new_tokens)
+
+    def describe(self, inputs: BatchFeature, *, num_answers: int = 1, max_new_tokens: int = 32) -> Tensor:
+        """Write a description of items from their identifiers (ID2Desc).
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): Made by `processor.describe_items(item_ids)`.
+            num_answers (`int`): Descriptions for each item.
+            max_new_tokens (`int`): Longest description, in tokens.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch, num_answers, length)`; `processor.decode_texts` makes text of it.
+        """
+        prefix = torch.tensor([self.config.decoder_start_token_id], device=self.device)
+        return self._write_text(inputs, prefix, num_answers, max_new_tokens)
+
+    def _write_text(self, inputs: BatchFeature, prefix: Tensor, num_answers: int, max_new_tokens: int) -> Tensor:
+        """Beam search for plain text: tokens of identifiers and unused rows cannot be written."""
+        input_ids = inputs["input_ids"].to(self.device)
+        written = self.generate(
+            input_ids=input_ids,
+            attention_mask=inputs["attention_mask"].to(self.device),
+            decoder_input_ids=prefix.repeat(len(input_ids), 1),
+            num_beams=max(4, num_answers),
+            num_return_sequences=num_answers,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            suppress_tokens=list(range(self.config.first_identifier_token_id, self.config.vocab_size)),
+        )
+        return written[:, len(prefix) :].reshape(len(input_ids), num_answers, -1)
+
+    @classmethod
+    def from_t5(cls, name_or_path: str, **settings: Any) -> GenSARForConditionalGeneration:
+        """Load the weights of a T5 or Flan-T5 checkpoint; `add_identifier_rows` makes room for identifiers next.
+
+        Args:
+            name_or_path (`str`): For example `google-t5/t5-small` or `google/flan-t5-base`.
+            settings: Fields of [`GenSARConfig`] that are not T5's.
+
+        Returns:
+            [`GenSARForConditionalGeneration`]: The model, without a catalogue.
+        """
+        plain = T5Config.from_pretrained(name_or_path).to_dict()
+        plain.pop("model_type", None)
+        # T5 1.1 and Flan-T5 do not scale decoder outputs; the loaded configuration says so by this field alone.
+        scales = plain.pop("scale_decoder_outputs", True)
+        config = GenSARConfig(**{**plain, "tie_word_embeddings": bool(scales), **settings})
+        return super().from_pretrained(name_or_path, config=config)
+
+    @torch.no_grad()
+    def add_identifier_rows(
+        self, vocabulary: IdentifierVocabulary, *, codebooks: dict[str, Any] | None = None, seed: int = 0
+    ) -> None:
+        """Make room for identifier tokens behind the old vocabulary and give their rows a start.
+
+        Old rows stay bit-equal. A code's row is the mean old row plus its codeword, carried to the model's width by a
+        seeded random projection and scaled to the spread of the old rows, so that close codewords start close; without
+        codebooks, and for behavior tokens, a seeded normal draw of the same spread takes its place.
+
+        Args:
+            vocabulary ([`IdentifierVocabulary`]): Where the tokens stand.
+            codebooks (`dict[str, np.ndarray]`, *optional*):
+                Codewords of each block (`"M1"`, `"S1"`, ...), float of shape `(codebook_size, any)`.
+            seed (`int`): Of the draws.
+        """
+        old_rows = self.get_input_embeddings().weight.shape[0]
+        first, end = vocabulary.first_token_id, vocabulary.end_token_id
+        # T5's table is longer than its vocabulary: new tokens start inside it, and it must never shrink.
+        rows = max(old_rows, -(-end // 64) * 64)
+        if rows != old_rows:
+            self.resize_token_embeddings(rows, mean_resizing=False)
+        weight = self.get_input_embeddings().weight
+        known = weight[: min(first, old_rows)].float()
+        mean, spread = known.mean(0), known.std()
+        generator = torch.Generator().manual_seed(seed)
+        width = weight.shape[1]
+        new = torch.randn(rows - first, width, generator=generator).to(weight.device) * spread + mean
+        for block, position in zip(vocabulary.blocks, range(3, end - first, vocabulary.codebook_size), strict=True):
+            if codebooks is None or block not in codebooks:
+                continue
+            words = torch.as_tensor(codebooks[block], dtype=torch.float32)
+            words = words - words.mean(0)
+            projection = torch.randn(words.shape[1], width, generator=generator)
+            carried = words @ projection
+            carried = carried / carried.std().clamp_min(1e-12) * spread.cpu()
+            new[position : position + vocabulary.codebook_size] = carried.to(weight.device) + mean
+        weight[first:] = new.to(weight.dtype)
+        head = self.get_output_embeddings().weight
+        if head.data_ptr() != weight.data_ptr():
+            head[first:] = weight[first:]
+        self.config.first_identifier_token_id = first
+        self.config.num_shared_levels = vocabulary.num_shared_levels
+        self.config.num_specific_levels = vocabulary.num_specific_levels
+        self.config.codebook_size = vocabulary.codebook_size
+        self.config.views = list(vocabulary.views)
+
+
+def _additive(allowed: Tensor, like: Tensor) -> Tensor:
+    """Turn a boolean mask `(batch, queries, keys)` into an additive one `(batch, 1, queries, keys)`."""
+    lowest = torch.finfo(like.dtype).min
+    return torch.zeros(allowed.shape, dtype=like.dtype, device=like.device).masked_fill_(~allowed, lowest)[:, None]
+
+
+def _causal_mask(batch: int, length: int, attention_mask: Tensor | None, like: Tensor) -> Tensor:
+    steps = torch.arange(length, device=like.device)
+    allowed = (steps[:, None] >= steps).expand(batch, length, length)
+    if attention_mask is not None:
+        allowed = allowed & attention_mask[:, None, :].bool()
+    return _additive(allowed, like)
+
+
+def _token_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    loss = nn.functional.cross_entropy(logits.float(), labels, ignore_index=-100, reduction=reduction)
+    return loss if num_items_in_batch is None else loss / num_items_in_batch
+
+
+__all__ = ["GenSAREncoder", "GenSARForConditionalGeneration"]

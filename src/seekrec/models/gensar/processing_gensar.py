@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From requests to what a GenSAR model reads: a tokenizer, a catalogue, and how the corpus wrote instructions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+
+from seekrec.catalog import Catalog
+from seekrec.corpora import (
+    CorpusSettings,
+    IdentifierVocabulary,
+    add_identifier_tokens,
+    encode_description_questions,
+    encode_query_questions,
+    encode_requests,
+    encode_shared_history,
+)
+from seekrec.errors import CatalogError, RequestError
+from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
+from seekrec.schema import BEHAVIORS, Request, View
+
+
+class GenSARProcessor(ProcessorMixin):
+    """Turns requests into tensors and token ids into text.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): Has the identifier tokens, or gets them here.
+        catalog ([`Catalog`], *optional*): The items and their identifiers.
+        shared_history (`bool`): Whether the model was trained with one encoded history for all targets.
+        max_history_recommendations (`int`): Latest recommendations kept of a history.
+        max_history_searches (`int`): Latest searches kept of a history.
+        max_query_tokens (`int`): A longer query is cut.
+        max_text_tokens (`int`): A longer description is cut.
+    """
+
+    # `ProcessorMixin` reads the names of the settings from the signature and knows no keyword-only ones.
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        catalog: Catalog | None = None,
+        shared_history: bool = False,
+        max_history_recommendations: int = 5,
+        max_history_searches: int = 5,
+        max_query_tokens: int = 64,
+        max_text_tokens: int = 256,
+    ) -> None:
+        super().__init__(tokenizer)
+        self.shared_history = shared_history
+        self.max_history_recommendations = max_history_recommendations
+        self.max_history_searches = max_history_searches
+        self.max_query_tokens = max_query_tokens
+        self.max_text_tokens = max_text_tokens
+        self._catalog: Catalog | None = None
+        self._vocabulary: IdentifierVocabulary | None = None
+        if catalog is not None:
+            self.set_catalog(catalog)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items that histories and candidates may name.
+
+        Raises:
+            CatalogError: If there is none.
+        """
+        if self._catalog is None:
+            raise CatalogError("The processor has no catalogue; load a complete checkpoint or call `set_catalog`.")
+        return self._catalog
+
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Use this catalogue from now on, one grown by `add_items` for example."""
+        self._vocabulary = add_identifier_tokens(
+            self.tokenizer,
+            num_shared_levels=catalog.num_shared_levels,
+            num_specific_levels=catalog.num_specific_levels,
+            codebook_size=catalog.codebook_size,
+            views=catalog.views,
+        )
+        self._catalog = catalog
+
+    @property
+    def vocabulary(self) -> IdentifierVocabulary:
+        """Where the identifier tokens are.
+
+        Raises:
+            CatalogError: If there is no catalogue.
+        """
+        if self._vocabulary is None:
+            raise CatalogError("The processor has no catalogue; load a complete checkpoint or call `set_catalog`.")
+        return self._vocabulary
+
+    @property
+    def settings(self) -> CorpusSettings:
+        """How instructions are written."""
+        return CorpusSettings(
+            max_history_recommendations=self.max_history_recommendations,
+            max_history_searches=self.max_history_searches,
+            max_query_tokens=self.max_query_tokens,
+            max_text_tokens=self.max_text_tokens,
+        )
+
+    def __call__(  # type: ignore[override]
+        self,
+        requests: Request | Sequence[Request],
+        candidates: Sequence[Sequence[str]] | None = None,
+        *,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Write the instruction of each request.
+
+        Args:
+            requests ([`Request`] or a list of them): With a query a search, without one a recommendation.
+            candidates (`list[list[str]]`, *optional*): For `rank`: the item ids to order, a list for each request.
+            return_tensors (`str`): Only `"pt"`.
+
+        Returns:
+            [`~transformers.BatchFeature`]: int64 tensors `input_ids` and `attention_mask` of shape
+            `(batch, length)`, `behavior_ids` of shape `(batch,)` (numbers into `BEHAVIORS`) and, with candidates,
+            `candidate_rows` of shape `(batch, most_candidates)`: rows of the catalogue, -1 for padding.
+
+        Raises:
+            RequestError: If there is no request, or the candidates do not fit.
+            UnknownItemError: If a history or a candidate is not in the catalogue.
+        """
+        asked = [requests] if isinstance(requests, Request) else list(requests)
+        if not asked:
+            raise RequestError("`requests` is empty; give at least one.")
+        for position, request in enumerate(asked):
+            if not isinstance(request, Request):
+                raise RequestError(f"`requests[{position}]` is a {type(request).__name__}; give a seekrec.Request.")
+        if return_tensors != "pt":
+            raise RequestError(f"`return_tensors` is {return_tensors!r}; only 'pt' exists.")
+        encode = encode_shared_history if self.shared_history else encode_requests
+        rows = encode(asked, self.catalog, self.vocabulary, self.tokenizer, self.settings)
+        features = self._pad(rows)
+        features["behavior_ids"] = torch.tensor([BEHAVIORS.index(request.behavior) for request in asked])
+        if candidates is not None:
+            features["candidate_rows"] = self._candidate_rows(candidates, len(asked))
+        return BatchFeature(features)
+
+    def describe_items(self, item_ids: Sequence[str], view: View = "semantic") -> BatchFeature:
+        """Write the instructions that ask for the description of items (ID2Desc), for `model.describe`.
+
+        Args:
+            item_ids (`Sequence[str]`): Items of the catalogue.
+            view (`str`): The identifier shown.
+
+        Returns:
+            [`~transformers.BatchFeature`]: `input_ids` and `attention_mask`.
+        """
+        items = self.catalog.id_map.convert_to_rows(item_ids)
+        rows = encode_description_questions(items, view, self.catalog, self.vocabulary, self.tokenizer, self.settings)
+        return BatchFeature(self._pad(rows))
+
+    def ask_for_queries(self, requests: Request | Sequence[Request]) -> BatchFeature:
+        """Write the instructions that ask for the next query (NSQP), for `model.suggest_queries`.
+
+        Args:
+            requests ([`Request`] or a list of them): Only the histories are read.
+
+        Returns:
+            [`~transformers.BatchFeature`]: `input_ids` and `attention_mask`.
+        """
+        asked = [requests] if isinstance(requests, Request) else list(requests)
+        asked = [replace(request, query=None) for request in asked]
+        encode = encode_shared_history if self.shared_history else encode_query_questions
+        return BatchFeature(self._pad(encode(asked, self.catalog, self.vocabulary, self.tokenizer, self.settings)))
+
+    def decode_texts(self, token_ids: torch.Tensor) -> list[list[str]]:
+        """Turn what `suggest_queries` and `describe` wrote into text.
+
+        Args:
+            token_ids (`torch.LongTensor`): Of shape `(batch, num_answers, length)`.
+
+        Returns:
+            `list[list[str]]`: The distinct answers of each row, best first; empty ones are left out.
+        """
+        answers = []
+        for row in token_ids:
+            texts = self.tokenizer.batch_decode(row, skip_special_tokens=True)
+            answers.append([text for text in dict.fromkeys(text.strip() for text in texts) if text])
+        return answers
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """Save tokenizer, settings and the catalogue, if there is one."""
+        os.makedirs(save_directory, exist_ok=True)
+        if self._catalog is not None:
+            save_bundled_catalog(self._catalog, os.fspath(save_directory))
+        return super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> GenSARProcessor:
+        """Load a processor with the catalogue it was saved with."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        if processor._catalog is None:
+            processor.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
+        return processor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the settings, without the catalogue, which has files of its own."""
+        catalog, vocabulary = self.__dict__.pop("_catalog", None), self.__dict__.pop("_vocabulary", None)
+        try:
+            return super().to_dict()
+        finally:
+            self._catalog, self._vocabulary = catalog, vocabulary
+
+    def _pad(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+        length = max(map(len, rows))
+        input_ids = torch.full((len(rows), length), self.tokenizer.pad_token_id, dtype=torch.long)
+        attention_mask = torch.zeros((len(rows), length), dtype=torch.long)
+        for number, row in enumerate(rows):
+            input_ids[number, : len(row)] = torch.tensor(row)
+            attention_mask[number, : len(row)] = 1
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+    def _candidate_rows(self, candidates: Sequence[Sequence[str]], num_requests: int) -> torch.Tensor:
+        if len(candidates) != num_requests:
+            raise RequestError(
+                f"`candidates` has {len(candidates)} lists for {num_requests} requests; give one for each."
+            )
+        for position, line in enumerate(candidates):
+            if isinstance(line, str):
+                raise RequestError(f"`candidates[{position}]` is the text {line!r}; give a list of item ids.")
+            if len(set(line)) != len(line):
+                twice = next(one for one in line if list(line).count(one) > 1)
+                raise RequestError(f"`candidates[{position}]` names {twice!r} more than once; name each item once.")
+        rows = torch.full((num_requests, max([1, *map(len, candidates)])), -1, dtype=torch.long)
+        for position, line in enumerate(candidates):
+            rows[position, : len(line)] = torch.from_numpy(self.catalog.id_map.convert_to_rows(line))
+        return rows
+
+
+__all__ = ["GenSARProcessor"]

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The face of every family: `retrieve` the best of the catalogue, `rank` given candidates.
+
+A model carries its catalogue: `save_pretrained` writes it into the folder `catalog` beside the weights, and
+`from_pretrained` reads it back and refuses one whose identifiers are not those the weights were trained for.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BatchFeature, GenerationConfig
+
+from seekrec.catalog import Catalog
+from seekrec.corpora import IdentifierVocabulary
+from seekrec.errors import CatalogError, RequestError
+from seekrec.generation import IdentifierTrie, beam_search, score_candidates
+from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
+
+CATALOG_FOLDER = "catalog"
+
+# One mask or list of item ids for all requests, or one for each; None allows every item.
+Where: TypeAlias = "np.ndarray | Sequence[str] | Sequence[np.ndarray | Sequence[str] | None] | None"
+
+
+def load_bundled_catalog(name_or_path: str | Path, *, revision: str | None = None) -> Catalog:
+    """Read the catalogue that was saved with a checkpoint.
+
+    Args:
+        name_or_path (`str` or `Path`): A folder written by `save_pretrained`, or a Hub repository.
+        revision (`str`, *optional*): Of the Hub repository.
+
+    Raises:
+        CatalogError: If the checkpoint holds none, or a damaged one.
+    """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=f"{CATALOG_FOLDER}/*"))
+    if not (folder / CATALOG_FOLDER).is_dir():
+        raise CatalogError(
+            f"{name_or_path} holds no folder {CATALOG_FOLDER!r}, but its configuration names identifiers; save the "
+            "model with its catalogue, or pass one to `set_catalog`."
+        )
+    return Catalog.load(folder / CATALOG_FOLDER)
+
+
+def save_bundled_catalog(catalog: Catalog, folder: str | Path) -> None:
+    """Write a catalogue into a checkpoint folder; an older one there is replaced as a whole."""
+    target = Path(folder) / CATALOG_FOLDER
+    partial = target.with_name(f".{CATALOG_FOLDER}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    catalog.save(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+class GenerativeRetrievalMixin:
+    """`retrieve` and `rank` for an encoder-decoder that writes identifiers.
+
+    The class it is mixed into is a `PreTrainedModel` whose configuration has the identifier fields of
+    [`GenSARConfig`] and which tells its `vocabulary`.
+    """
+
+    _catalog: Catalog | None = None
+    _tries: dict[View, IdentifierTrie] | None = None
+
+    @property
+    def vocabulary(self) -> IdentifierVocabulary:
+        """Where behavior tokens and codes stand in the token vocabulary."""
+        raise TypeError(f"{type(self).__name__} must define `vocabulary`.")
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items that can be answered.
+
+        Raises:
+            CatalogError: If none was set.
+        """
+        if self._catalog is None:
+            raise CatalogError("The model has no catalogue; load it from a complete checkpoint or call `set_catalog`.")
+        return self._catalog
+
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Answer from this catalogue from now on: after `add_items` or `remove_items`, for example.
+
+        The first catalogue a model gets fixes the identifiers it is trained for.
+
+        Raises:
+            CatalogError: If the identifiers are not those of the model.
+        """
+        config: Any = self.config  # type: ignore[attr-defined]
+        sizes = {
+            "num_shared_levels": (config.num_shared_levels, catalog.num_shared_levels),
+            "num_specific_levels": (config.num_specific_levels, catalog.num_specific_levels),
+            "codebook_size": (config.codebook_size, catalog.codebook_size),
+            "views": (sorted(config.views), sorted(catalog.views)),
+        }
+        for name, (own, other) in sizes.items():
+            if own != other:
+                raise CatalogError(
+                    f"`{name}` is {own} in the model and {other} in the catalogue; use the catalogue saved with the "
+                    "model."
+                )
+        if config.identifier_hash is None:
+            config.identifier_hash = catalog.identifier_hash
+        elif config.identifier_hash != catalog.identifier_hash:
+            raise CatalogError(
+                f"The catalogue's identifiers have hash {catalog.identifier_hash[:12]}, the model was trained for "
+                f"{config.identifier_hash[:12]}; use the catalogue saved with the model, or one grown from it by "
+                "`add_items`."
+            )
+        self._catalog = catalog
+        self._tries = None
+
+    def trie(self, view: View) -> IdentifierTrie:
+        """The prefix trie over all identifiers of a view; built at first use."""
+        if self._tries is None:
+            self._tries = {}
+        if view not in self._tries:
+            self._tries[view] = IdentifierTrie.from_codes(self.catalog.codes[view], self.catalog.codebook_size)
+        return self._tries[view]
+
+    def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:
+        """What the decoder reads before it writes an identifier: its start token and the behavior token.
+
+        Returns:
+            `torch.LongTensor` of shape `(num_rows, 2)`.
+        """
+        config: Any = self.config  # type: ignore[attr-defined]
+        row = [config.decoder_start_token_id, self.vocabulary.item_token_id(behavior)]
+        return torch.tensor(row, device=self.device).repeat(num_rows, 1)  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def retrieve(
+        self,
+        inputs: BatchFeature,
+        *,
+        top_k: int = 10,
+        where: Where = None,
+        num_beams: int | None = None,
+        norm: str = "level",
+    ) -> list[list[ScoredItem]]:
+        """Find the best items of the whole catalogue, by beam search over their identifiers.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): What the processor made of the requests.
+            top_k (`int`): Items wanted for each request.
+            where (`np.ndarray` or `list`, *optional*):
+                Items allowed: a boolean mask over the catalogue's rows or a list of ids, for all requests, or a list
+                with one of these (or None) for each request. Removed items are never allowed.
+            num_beams (`int`, *optional*): Width of the beam, `max(20, top_k)` if not given; raised to `top_k` if less.
+            norm (`str`):
+                `"level"` normalises log-probabilities over the codes of a level, `"vocab"` over the whole vocabulary
+                (equal to `generate` with [`TrieLogitsProcessor`]).
+
+        Returns:
+            `list[list[ScoredItem]]`: For each request at most `top_k` distinct items, best first, with the
+            log-probability of the identifier in nats. Fewer where fewer are allowed.
+
+        Raises:
+            RequestError: If `top_k` is below 1 or `where` does not fit.
+        """
+        if top_k < 1:
+            raise RequestError(f"`top_k` is {top_k}; ask for at least one item.")
+        beams = max(top_k, num_beams if num_beams is not None else 20)
+        masks = self._masks(where, len(inputs["input_ids"]))
+        answers: list[list[ScoredItem]] = [[] for _ in masks]
+        for behavior, rows in self._rows_by_behavior(inputs):
+            view = self.catalog.view_of(behavior)
+            trie = self.trie(view)
+            output = beam_search(
+                self,  # type: ignore[arg-type]
+                inputs["input_ids"][rows],
+                inputs["attention_mask"][rows],
+                trie=trie,
+                level_offsets=self.vocabulary.level_offsets(view),
+                decoder_prefix=self.decoder_prefix(behavior, len(rows)),
+                num_beams=beams,
+                top_k=top_k,
+                masks=[None if masks[row] is None else trie.mask(masks[row]) for row in rows.tolist()],
+                norm=norm,
+            )
+            for row, item_rows, scores in zip(rows.tolist(), output.rows, output.scores, strict=True):
+                answers[row] = self._to_items(item_rows, scores)
+        return answers
+
+    @torch.no_grad()
+    def rank(self, inputs: BatchFeature, *, norm: str = "level") -> list[list[ScoredItem]]:
+        """Order the candidates given to the processor by the exact log-probability of their identifiers.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): Made by `processor(requests, candidates=...)`.
+            norm (`str`): As in [`retrieve`].
+
+        Returns:
+            `list[list[ScoredItem]]`: For each request its candidates, best first.
+
+        Raises:
+            RequestError: If the inputs hold no candidates.
+        """
+        if "candidate_rows" not in inputs:
+            raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
+        answers: list[list[ScoredItem]] = [[] for _ in inputs["input_ids"]]
+        for behavior, rows in self._rows_by_behavior(inputs):
+            view = self.catalog.view_of(behavior)
+            padded = inputs["candidate_rows"][rows].cpu().numpy()
+            candidates = [line[line >= 0] for line in padded]
+            scores = score_candidates(
+                self,  # type: ignore[arg-type]
+                inputs["input_ids"][rows],
+                inputs["attention_mask"][rows],
+                codes=[self.catalog.codes[view][line] for line in candidates],
+                level_offsets=self.vocabulary.level_offsets(view),
+                decoder_prefix=self.decoder_prefix(behavior, len(rows)),
+                norm=norm,
+            )
+            for row, line, line_scores in zip(rows.tolist(), candidates, scores, strict=True):
+                order = np.argsort(-line_scores, kind="stable")
+                answers[row] = self._to_items(line[order], line_scores[order])
+        return answers
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Save weights, settings for `generate` without sampling, and the catalogue, if there is one."""
+        # Trainer switches the cache off for training and leaves it so; a saved model is for answering.
+        self.config.use_cache = True  # type: ignore[attr-defined]
+        generation_config: GenerationConfig | None = self.generation_config  # type: ignore[attr-defined, has-type]
+        if generation_config is not None:
+            generation_config.do_sample = False
+            generation_config.use_cache = True
+        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        if self._catalog is not None and kwargs.get("is_main_process", True):
+            save_bundled_catalog(self._catalog, save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a model and, if it was saved with one, its catalogue."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.config.identifier_hash is not None:
+            model.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
+        return loaded
+
+    def _rows_by_behavior(self, inputs: BatchFeature) -> list[tuple[Behavior, Tensor]]:
+        numbers = inputs["behavior_ids"]
+        groups = [(behavior, (numbers == number).nonzero()[:, 0]) for number, behavior in enumerate(BEHAVIORS)]
+        return [(behavior, rows) for behavior, rows in groups if len(rows)]
+
+    def _masks(self, where: Where, num_requests: int) -> list[np.ndarray | None]:
+        if where is None or _is_one_filter(where):
+            return [self._mask(where)] * num_requests  # type: ignore[arg-type]
+        if len(where) != num_requests:
+            raise RequestError(f"`where` has {len(where)} filters for {num_requests} requests; give one for each.")
+        return [self._mask(one) for one in where]  # type: ignore[arg-type]
+
+    def _mask(self, where: np.ndarray | Sequence[str] | None) -> np.ndarray | None:
+        catalog = self.catalog
+        if where is None:
+            return catalog.live if catalog.is_removed.any() else None
+        if not isinstance(where, np.ndarray):
+            where = catalog.where(ids=where)
+        if where.dtype != np.bool_ or where.shape != (len(catalog),):
+            raise RequestError(
+                f"`where` has dtype {where.dtype} and shape {where.shape}; a mask is boolean of shape "
+                f"({len(catalog)},), one value for each row of the catalogue."
+            )
+        return where & catalog.live
+
+    def _to_items(self, rows: np.ndarray, scores: np.ndarray) -> list[ScoredItem]:
+        ids = self.catalog.id_map.convert_to_ids(rows)
+        titles = self.catalog.titles(ids)
+        return [
+            ScoredItem(item_id, float(score), title) for item_id, score, title in zip(ids, scores, titles, strict=True)
+        ]
+
+
+def _is_one_filter(where: Any) -> bool:
+    if isinstance(where, np.ndarray):
+        return where.ndim == 1
+    return len(where) == 0 or all(isinstance(entry, str) for entry in where)
+
+
+__all__ = ["CATALOG_FOLDER", "GenerativeRetrievalMixin", "load_bundled_catalog", "save_bundled_catalog"]

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of a recipe: typed dataclasses, a flat YAML file, the command line on top.
+
+A YAML key or an option that no dataclass has is refused. The fields of `transformers.TrainingArguments` are settings
+too (`learning_rate`, `num_train_epochs`, `use_cpu`, ...), so nothing of the Trainer has to be renamed here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from seekrec.errors import ConfigurationError
+
+
+@dataclass
+class DataArguments:
+    """Which log, how its searches come about, and how it is split."""
+
+    dataset: Literal["movielens", "sequences", "tables"] = field(
+        default="movielens", metadata={"help": "The reader: MovieLens, user-item sequences, or your own tables."}
+    )
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Folder of the log; MovieLens-100K is found without."}
+    )
+    movielens_variant: str = field(default="100k", metadata={"help": "100k, 1m, latest-small, ..."})
+    events_path: str | None = field(default=None, metadata={"help": "Events table (Parquet, CSV, JSON lines)."})
+    items_path: str | None = field(default=None, metadata={"help": "Items table (Parquet, CSV, JSON lines)."})
+    column_map: list[str] = field(
+        default_factory=list, metadata={"help": "Your columns' names, as ours=yours, e.g. user_id=customer."}
+    )
+    max_refused: float = field(default=0.01, metadata={"help": "Fraction of bad rows up to which reading goes on."})
+    construction: Literal["split", "copy", "none"] = field(
+        default="split",
+        metadata={
+            "help": "Searches for a log without: `split` tells an interaction once, `copy` as both, as the papers do."
+        },
+    )
+    search_fraction: float = field(
+        default=0.5, metadata={"help": "Share of interactions told as searches by `split`."}
+    )
+    split_method: Literal["leave_one_out", "last_days"] = field(
+        default="leave_one_out", metadata={"help": "What is held out."}
+    )
+    protocol: Literal["strict", "paper"] = field(
+        default="strict", metadata={"help": "`strict` leaks nothing; `paper` does what the released code does."}
+    )
+    num_test_days: int = field(default=1, metadata={"help": "Length of the test window of `last_days`."})
+    data_seed: int = field(default=0, metadata={"help": "Of the query construction, the split and the negatives."})
+
+
+@dataclass
+class IdentifierArguments:
+    """Embeddings, and the identifiers learnt from them."""
+
+    semantic_encoder: str | None = field(
+        default=None, metadata={"help": "A sentence-transformers name or path; MiniLM from its wheel if not given."}
+    )
+    sasrec_hidden_size: int = field(default=64, metadata={"help": "Width of SASRec, the collaborative embedding."})
+    sasrec_num_epochs: int = field(default=40, metadata={"help": "Passes of SASRec over the training events."})
+    sasrec_dropout: float = field(default=0.3, metadata={"help": "Dropout of SASRec."})
+    sasrec_learning_rate: float = field(default=1e-3, metadata={"help": "Step size of SASRec."})
+    sasrec_max_history: int = field(default=50, metadata={"help": "Events that SASRec looks back."})
+    identifier_views: list[str] = field(
+        default_factory=lambda: ["semantic", "collaborative"],
+        metadata={"help": "Identifiers of an item; one of the two alone gives TIGER and its collaborative twin."},
+    )
+    num_shared_levels: int = field(default=2, metadata={"help": "Levels both identifiers share."})
+    num_specific_levels: int = field(default=2, metadata={"help": "Levels of each identifier's own."})
+    codebook_size: int = field(default=256, metadata={"help": "Codes a level."})
+    identifier_learner: Literal["dual_rqvae", "residual_kmeans"] = field(
+        default="dual_rqvae", metadata={"help": "What learns the identifiers."}
+    )
+    identifier_num_epochs: int = field(default=200, metadata={"help": "Passes of the identifier learner."})
+    identifier_learning_rate: float = field(default=1e-3, metadata={"help": "Step size of the identifier learner."})
+
+
+@dataclass
+class CorpusArguments:
+    """What the model is shown."""
+
+    task_weights: list[str] = field(
+        default_factory=lambda: [
+            "nrip=1.0",
+            "nsip=1.0",
+            "nsqp=0.1",
+            "desc2id_semantic=0.1",
+            "desc2id_collaborative=0.1",
+            "id2desc_semantic=0.1",
+            "id2desc_collaborative=0.1",
+        ],
+        metadata={"help": "Tasks and their weight in an epoch, as task=weight; a task left out is not trained."},
+    )
+    max_history_recommendations: int = field(default=5, metadata={"help": "Latest recommendations kept of a history."})
+    max_history_searches: int = field(default=5, metadata={"help": "Latest searches kept of a history."})
+    max_query_tokens: int = field(default=64, metadata={"help": "Tokens kept of a query."})
+    max_text_tokens: int = field(default=256, metadata={"help": "Tokens kept of an item's description."})
+    shared_history: bool = field(
+        default=False, metadata={"help": "Encode a user's history once for all targets (causal encoder)."}
+    )
+    recommend_searched_items: bool = field(
+        default=False,
+        metadata={"help": "With shared_history: ask for a searched item as a recommendation too, without its query."},
+    )
+    search_all_items: bool = field(
+        default=False,
+        metadata={"help": "With shared_history: ask for every item by its category queries, without a history."},
+    )
+
+
+@dataclass
+class ModelArguments:
+    """The generator: a T5 checkpoint by name, or one from scratch by size."""
+
+    backbone: str | None = field(
+        default=None, metadata={"help": "T5 checkpoint, e.g. google-t5/t5-small; none: from scratch."}
+    )
+    tokenizer_vocab_size: int = field(default=4000, metadata={"help": "From scratch: pieces of the tokenizer."})
+    d_model: int = field(default=128, metadata={"help": "From scratch: width."})
+    d_ff: int = field(default=512, metadata={"help": "From scratch: width of the feed-forward layers."})
+    num_layers: int = field(default=3, metadata={"help": "From scratch: encoder layers."})
+    num_decoder_layers: int = field(default=3, metadata={"help": "From scratch: decoder layers."})
+    num_heads: int = field(default=4, metadata={"help": "From scratch: attention heads."})
+    dropout_rate: float = field(default=0.1, metadata={"help": "From scratch: dropout."})
+    initializer_factor: float = field(default=0.1, metadata={"help": "From scratch: scale of the start weights."})
+    start_from_codebooks: bool = field(
+        default=True, metadata={"help": "Start identifier rows from the codewords; else from a normal draw."}
+    )
+    lora_rank: int = field(
+        default=0, metadata={"help": "Above 0: train LoRA adapters of this rank and the new rows only."}
+    )
+    lora_alpha: int = field(default=32, metadata={"help": "Scale of LoRA."})
+
+
+@dataclass
+class EvaluationArguments:
+    """What is measured, and how."""
+
+    num_beams: int = field(default=50, metadata={"help": "Beam width in evaluation."})
+    max_validation_cases: int | None = field(
+        default=2000, metadata={"help": "Cases of each task for model selection."}
+    )
+    max_test_cases: int | None = field(
+        default=None, metadata={"help": "Cases of each task in the final table; all if not given."}
+    )
+    candidate_protocols: list[str] = field(
+        default_factory=list, metadata={"help": "Beside full ranking: uniform, popularity, bm25 (99 negatives each)."}
+    )
+    remove_seen: bool = field(default=True, metadata={"help": "Leave the history's items out of full ranking."})
+    stop_after: Literal["data", "embeddings", "identifiers", "corpus", "training", "evaluation"] = field(
+        default="evaluation", metadata={"help": "The last stage to run."}
+    )
+
+
+class _Parser(HfArgumentParser):
+    source: str = "command line"
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"{self.source}: {message}")
+
+
+def parse_arguments(dataclass_types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
+    """Read settings from `--config FILE.yaml` and the options after it.
+
+    Args:
+        dataclass_types (`Sequence[type]`): Dataclasses whose fields are the settings.
+        argv (`Sequence[str]`): The command line without the program's name.
+
+    Returns:
+        `tuple`: One filled dataclass for each type.
+
+    Raises:
+        ConfigurationError: For an unknown key or option, or a value of the wrong type; it names the file.
+    """
+    parser = _Parser(list(dataclass_types), allow_abbrev=False)
+    parser.add_argument("--config", help="YAML file of settings; options on the command line override it.")
+    options = list(argv)
+    path = _pop_config(options)
+    if path is not None:
+        from_file = _yaml_options(Path(path), parser)
+        parser.source = str(path)
+        parser.parse_args_into_dataclasses(from_file)
+        options = from_file + options
+        parser.source = f"{path} and command line"
+    *filled, _ = parser.parse_args_into_dataclasses(options)
+    return tuple(filled)
+
+
+def parse_weights(pairs: Sequence[str], argument: str) -> dict[str, float]:
+    """Read `["nrip=1.0", "nsip=0.5"]`.
+
+    Raises:
+        ConfigurationError: If a pair is not `name=number` with a number of at least 0, or all are 0.
+    """
+    weights: dict[str, float] = {}
+    for pair in pairs:
+        name, _, number = pair.partition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            raise ConfigurationError(f"`{argument}` has {pair!r}; write name=number, e.g. nrip=1.0.") from None
+        if not 0 <= weights[name] < float("inf"):
+            raise ConfigurationError(f"`{argument}` has {pair!r}; a weight is a number from 0 up.")
+    if not any(weights.values()):
+        raise ConfigurationError(f"`{argument}` is {list(pairs)}; at least one weight must be above 0.")
+    return weights
+
+
+def parse_column_map(pairs: Sequence[str]) -> dict[str, str] | None:
+    """Read `["user_id=customer"]`; None if empty.
+
+    Raises:
+        ConfigurationError: If a pair is not `ours=yours`.
+    """
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigurationError(f"`column_map` has {pair!r}; write ours=yours, e.g. user_id=customer.")
+    return {ours: yours for ours, _, yours in (pair.partition("=") for pair in pairs)} or None
+
+
+def _pop_config(options: list[str]) -> str | None:
+    for position, option in enumerate(options):
+        if option.startswith("--config="):
+            return options.pop(position).partition("=")[2]
+        if option == "--config":
+            if position + 1 == len(options):
+                raise ConfigurationError("`--config` names no file; write --config FILE.yaml.")
+            del options[position]
+            return options.pop(position)
+    return None
+
+
+def _yaml_options(path: Path, parser: HfArgumentParser) -> list[str]:
+    if not path.is_file():
+        raise ConfigurationError(f"`--config` is {str(path)!r}, which is no file.")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigurationError(f"{path} holds {type(settings).__name__}; write one `key: value` a line.")
+    known = {one.name for kind in parser.dataclass_types for one in fields(kind)}
+    options: list[str] = []
+    for key, value in settings.items():
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "see --help for the keys."
+            raise ConfigurationError(f"{path}: the key {key!r} is unknown; {hint}")
+        if value is None:
+            continue  # the default of an optional setting
+        if isinstance(value, dict):
+            raise ConfigurationError(f"{path}: {key!r} holds a mapping; the file is flat, write a list of name=value.")
+        values = value if isinstance(value, list) else [value]
+        options += [f"--{key}", *(str(one) for one in values)]
+    return options
+
+
+__all__ = [
+    "CorpusArguments",
+    "DataArguments",
+    "EvaluationArguments",
+    "IdentifierArguments",
+    "ModelArguments",
+    "parse_arguments",
+    "parse_column_map",
+    "parse_weights",
+]

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the GenSAR recipe is made of: tokenizer, corpus, model and Trainer, each from its settings."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from datasets import DatasetDict
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from seekrec.catalog import Catalog
+from seekrec.corpora import (
+    CorpusSettings,
+    IdentifierVocabulary,
+    Seq2SeqCollator,
+    SharedHistoryCollator,
+    add_identifier_tokens,
+    all_wordings,
+    build_corpus,
+    build_item_queries,
+    build_shared_histories,
+    mix_tasks,
+    train_tokenizer,
+)
+from seekrec.errors import ConfigurationError
+from seekrec.events import Split
+from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
+from seekrec.schema import item_texts
+from seekrec.training.arguments import CorpusArguments, ModelArguments, parse_weights
+from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
+
+logger = logging.getLogger(__name__)
+
+# With `shared_history`: the data set that holds nrip, nsip and nsqp together.
+HISTORIES = "histories"
+HISTORY_TASKS = ("nrip", "nsip", "nsqp")
+# Every item asked for by the queries its categories give, without a history.
+ITEM_QUERIES = "item_queries"
+
+
+def make_tokenizer(
+    split: Split, catalog: Catalog, settings: ModelArguments
+) -> tuple[PreTrainedTokenizerBase, IdentifierVocabulary]:
+    """Load the backbone's tokenizer, or train one on the log's text, and add the identifier tokens.
+
+    Returns:
+        `tuple[PreTrainedTokenizerBase, IdentifierVocabulary]`: The tokenizer, and where its identifier tokens are.
+    """
+    if settings.backbone is not None:
+        tokenizer = AutoTokenizer.from_pretrained(settings.backbone)
+    else:
+        queries = [query for query in split.train_events()["query"].to_pylist() if query is not None]
+        texts = [*all_wordings(), *item_texts(catalog.items), *queries]
+        tokenizer = train_tokenizer(texts, settings.tokenizer_vocab_size)
+    vocabulary = add_identifier_tokens(
+        tokenizer,
+        num_shared_levels=catalog.num_shared_levels,
+        num_specific_levels=catalog.num_specific_levels,
+        codebook_size=catalog.codebook_size,
+        views=catalog.views,
+    )
+    return tokenizer, vocabulary
+
+
+def make_corpus(
+    split: Split,
+    catalog: Catalog,
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: IdentifierVocabulary,
+    settings: CorpusArguments,
+    *,
+    seed: int,
+) -> DatasetDict:
+    """Write the training corpus: a data set for each task with a weight.
+
+    With `shared_history` nrip, nsip and nsqp stand together in the data set `histories`.
+
+    Raises:
+        ConfigurationError: If a setting needs `shared_history` and that is off.
+    """
+    weights = parse_weights(settings.task_weights, "task_weights")
+    chosen = [name for name, weight in weights.items() if weight > 0]
+    written = CorpusSettings(
+        tasks=tuple(name for name in chosen if name != ITEM_QUERIES),
+        max_history_recommendations=settings.max_history_recommendations,
+        max_history_searches=settings.max_history_searches,
+        max_query_tokens=settings.max_query_tokens,
+        max_text_tokens=settings.max_text_tokens,
+        seed=seed,
+    )
+    if not settings.shared_history:
+        for name, is_set in (
+            ("recommend_searched_items", settings.recommend_searched_items),
+            (f"task_weights: {ITEM_QUERIES}", ITEM_QUERIES in chosen),
+        ):
+            if is_set:
+                raise ConfigurationError(f"`{name}` needs `shared_history: true`; set that, or leave it out.")
+        return build_corpus(split, catalog, tokenizer, vocabulary, written)
+    history_tasks = tuple(name for name in chosen if name in HISTORY_TASKS)
+    item_tasks = tuple(name for name in chosen if name not in (*HISTORY_TASKS, ITEM_QUERIES))
+    corpus = DatasetDict()
+    if history_tasks:
+        corpus[HISTORIES] = build_shared_histories(
+            split,
+            catalog,
+            tokenizer,
+            vocabulary,
+            replace(written, tasks=history_tasks),
+            recommend_searched_items=settings.recommend_searched_items,
+        )
+    if ITEM_QUERIES in chosen:
+        corpus[ITEM_QUERIES] = build_item_queries(catalog, tokenizer, vocabulary, written)
+    if item_tasks:
+        corpus.update(build_corpus(split, catalog, tokenizer, vocabulary, replace(written, tasks=item_tasks)))
+    return corpus
+
+
+def make_model(
+    catalog: Catalog,
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: IdentifierVocabulary,
+    settings: ModelArguments,
+    corpus: CorpusArguments,
+    *,
+    seed: int,
+) -> GenSARForConditionalGeneration:
+    """Load the backbone, or make one by size, and give it identifier tokens and the catalogue."""
+    shared = {
+        "shared_history": corpus.shared_history,
+        "max_history_recommendations": corpus.max_history_recommendations,
+        "max_history_searches": corpus.max_history_searches,
+        "max_query_tokens": corpus.max_query_tokens,
+        "max_text_tokens": corpus.max_text_tokens,
+    }
+    model: GenSARForConditionalGeneration
+    if settings.backbone is not None:
+        model = GenSARForConditionalGeneration.from_t5(settings.backbone, **shared)
+    else:
+        model = GenSARForConditionalGeneration(
+            GenSARConfig(
+                vocab_size=-(-len(tokenizer) // 64) * 64,
+                first_identifier_token_id=vocabulary.first_token_id,
+                d_model=settings.d_model,
+                d_kv=settings.d_model // settings.num_heads,
+                d_ff=settings.d_ff,
+                num_layers=settings.num_layers,
+                num_decoder_layers=settings.num_decoder_layers,
+                num_heads=settings.num_heads,
+                dropout_rate=settings.dropout_rate,
+                initializer_factor=settings.initializer_factor,
+                # T5 multiplies decoder states by d_model^-0.5 unless this is False; from scratch that slows learning.
+                tie_word_embeddings=False,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                decoder_start_token_id=tokenizer.pad_token_id,
+                **shared,
+            )
+        )
+    codebooks = None
+    if settings.start_from_codebooks and catalog.identifier_model is not None:
+        codebooks = codebooks_by_block(catalog)
+    model.add_identifier_rows(vocabulary, codebooks=codebooks, seed=seed)
+    model.set_catalog(catalog)
+    return model
+
+
+def codebooks_by_block(catalog: Catalog) -> dict[str, Any]:
+    """Give the codewords of each block of identifier tokens (`M1`, `S1`, `R1`, ...), numpy arrays `(codes, size)`."""
+    books = catalog.identifier_model.codebooks()  # type: ignore[union-attr]
+    letters = {"semantic": "S", "collaborative": "R"}
+    named = {f"M{level + 1}": words for level, words in enumerate(books.shared)}
+    for view, levels in books.specific.items():
+        named.update({f"{letters[view]}{level + 1}": words for level, words in enumerate(levels)})
+    return named
+
+
+def make_processor(
+    catalog: Catalog, tokenizer: PreTrainedTokenizerBase, settings: CorpusArguments
+) -> GenSARProcessor:
+    """Make the processor that writes requests as the corpus was written."""
+    return GenSARProcessor(
+        tokenizer,
+        catalog,
+        shared_history=settings.shared_history,
+        max_history_recommendations=settings.max_history_recommendations,
+        max_history_searches=settings.max_history_searches,
+        max_query_tokens=settings.max_query_tokens,
+        max_text_tokens=settings.max_text_tokens,
+    )
+
+
+def add_lora(model: GenSARForConditionalGeneration, settings: ModelArguments) -> PreTrainedModel:
+    """Wrap a model with LoRA adapters; the rows of the identifier tokens are trained beside them."""
+    from peft import LoraConfig, get_peft_model
+
+    vocabulary = model.vocabulary
+    config = LoraConfig(
+        task_type="SEQ_2_SEQ_LM",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        target_modules=["q", "v"],
+        trainable_token_indices=list(range(vocabulary.first_token_id, vocabulary.end_token_id)),
+    )
+    return get_peft_model(model, config)  # type: ignore[return-value]
+
+
+def make_trainer(
+    model: PreTrainedModel,
+    processor: GenSARProcessor,
+    corpus: DatasetDict,
+    settings: CorpusArguments,
+    arguments: TrainingArguments,
+    *,
+    evaluate_model: EvaluateModel | None,
+) -> GenerativeTrainer:
+    """Put model and corpus into a Trainer that draws tasks by weight."""
+    weights = parse_weights(settings.task_weights, "task_weights")
+    weights[HISTORIES] = 1.0
+    arguments.remove_unused_columns = False
+    batch_size = arguments.per_device_train_batch_size * arguments.world_size
+    rows, sampler = mix_tasks(
+        corpus,
+        {name: weights[name] for name in corpus},
+        seed=arguments.data_seed if arguments.data_seed is not None else arguments.seed,
+        group_by_length=True,
+        batch_size=batch_size,
+    )
+    pad, start = processor.tokenizer.pad_token_id, model.config.decoder_start_token_id
+    return GenerativeTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=SharedHistoryCollator(pad, start) if settings.shared_history else Seq2SeqCollator(pad),
+        sampler=sampler,
+        evaluate_model=evaluate_model,
+    )
+
+
+__all__ = ["add_lora", "codebooks_by_block", "make_corpus", "make_model", "make_processor", "make_tokenizer", "make_trainer"]

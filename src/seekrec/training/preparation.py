@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From settings to a split, embeddings and a catalogue: the stages every family's recipe begins with."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from seekrec.catalog import Catalog
+from seekrec.embeddings import SASRecConfig, SASRecForNextItem, embed_texts, sasrec_sequences
+from seekrec.errors import ConfigurationError
+from seekrec.events import (
+    EventLog,
+    Split,
+    audit,
+    read_movielens,
+    read_sequences,
+    read_tables,
+    split_log,
+    synthesize_searches,
+)
+from seekrec.identifiers import (
+    DualRQVAEConfig,
+    IdentifierQualityReport,
+    ResidualKMeans,
+    ResidualKMeansConfig,
+    assign_unique,
+    identifier_quality,
+)
+from seekrec.schema import RECOMMENDATION, IdMap, View, item_texts
+from seekrec.training.arguments import DataArguments, IdentifierArguments, parse_column_map
+from seekrec.training.identifiers import train_dual_rqvae
+from seekrec.training.sasrec import train_sasrec
+from seekrec.training.stages import StageCache
+
+logger = logging.getLogger(__name__)
+
+VECTORS_FILE = "vectors.npy"
+QUALITY_FILE = "quality.json"
+
+
+@dataclass(frozen=True)
+class PreparedItems:
+    """Items with their embeddings and identifiers.
+
+    Args:
+        catalog ([`Catalog`]): Items, identifiers and embeddings.
+        sasrec ([`SASRecForNextItem`]): The collaborative embedding, and a baseline.
+        quality ([`IdentifierQualityReport`]): What the identifiers are worth.
+    """
+
+    catalog: Catalog
+    sasrec: SASRecForNextItem
+    quality: IdentifierQualityReport
+
+
+def prepare_split(data: DataArguments, cache: StageCache) -> Split:
+    """Read the log, give it searches if it has none, split it, and print what the audit counts.
+
+    Raises:
+        ConfigurationError: If the settings do not name a log.
+        DataError: If the log cannot be used.
+        LeakageError: If a strict split leaks.
+    """
+    log = read_log(data)
+    if log.query_source == "none" and data.construction != "none":
+        log = synthesize_searches(
+            log, construction=data.construction, search_fraction=data.search_fraction, seed=data.data_seed
+        )
+    for note in log.notes:
+        logger.info("%s: %s", log.name, note)
+    settings = {
+        "log": log.fingerprint(),
+        "name": log.name,
+        "method": data.split_method,
+        "protocol": data.protocol,
+        "num_test_days": data.num_test_days,
+        "seed": data.data_seed,
+    }
+
+    def make(folder: Path) -> None:
+        split_log(
+            log,
+            method=data.split_method,
+            protocol=data.protocol,
+            num_test_days=data.num_test_days,
+            seed=data.data_seed,
+        ).save(folder, include_log=False)
+
+    split = cache.run("split", settings, make, lambda folder: Split.load(folder, log=log))
+    logger.info("audit of the split:\n%s", audit(split))
+    return split
+
+
+def read_log(data: DataArguments) -> EventLog:
+    """Read the log that the settings name.
+
+    Raises:
+        ConfigurationError: If a path that the reader needs is missing.
+    """
+    if data.dataset == "movielens":
+        return read_movielens(data.data_dir, variant=data.movielens_variant)  # type: ignore[arg-type]
+    if data.dataset == "sequences":
+        if data.data_dir is None:
+            raise ConfigurationError("`dataset: sequences` needs `data_dir`, the folder of the log; pass --data_dir.")
+        return read_sequences(data.data_dir)
+    if data.events_path is None or data.items_path is None:
+        raise ConfigurationError("`dataset: tables` needs `events_path` and `items_path`; pass both.")
+    return read_tables(
+        data.events_path,
+        data.items_path,
+        column_map=parse_column_map(data.column_map),
+        max_refused=data.max_refused,
+    )
+
+
+def prepare_items(
+    split: Split, settings: IdentifierArguments, cache: StageCache, *, seed: int, report_progress: bool = True
+) -> PreparedItems:
+    """Embed the items, learn their identifiers and put them into a catalogue.
+
+    Args:
+        split (`Split`): SASRec sees its training events only.
+        settings ([`IdentifierArguments`]): Encoders, SASRec, levels.
+        cache ([`StageCache`]): Finds what was done before.
+        seed (`int`): Of SASRec and the identifier learner.
+        report_progress (`bool`): Show progress bars.
+
+    Returns:
+        [`PreparedItems`]: Catalogue, SASRec and the quality report.
+    """
+    items = split.log.items
+    semantic = prepare_semantic(items, settings.semantic_encoder, cache, report_progress=report_progress)
+    sasrec, sasrec_key = prepare_sasrec(split, settings, cache, seed=seed)
+    vectors: dict[View, np.ndarray] = {"semantic": semantic, "collaborative": sasrec.item_embeddings()}
+    key = {
+        "log": split.log.fingerprint(),
+        "semantic_encoder": settings.semantic_encoder,
+        "sasrec": sasrec_key,
+        "views": settings.identifier_views,
+        "num_shared_levels": settings.num_shared_levels,
+        "num_specific_levels": settings.num_specific_levels,
+        "codebook_size": settings.codebook_size,
+        "learner": settings.identifier_learner,
+        "num_epochs": settings.identifier_num_epochs,
+        "learning_rate": settings.identifier_learning_rate,
+        "seed": seed,
+    }
+
+    def make(folder: Path) -> None:
+        catalog, quality = learn_catalog(items, vectors, settings, folder=folder / "training", seed=seed)
+        catalog.save(folder / "catalog")
+        quality.save(folder / QUALITY_FILE)
+
+    def load(folder: Path) -> tuple[Catalog, IdentifierQualityReport]:
+        return Catalog.load(folder / "catalog"), IdentifierQualityReport.load(folder / QUALITY_FILE)
+
+    catalog, quality = cache.run("identifiers", key, make, load)
+    logger.info("identifiers:\n%s", quality)
+    return PreparedItems(catalog, sasrec, quality)
+
+
+def prepare_semantic(
+    items: pa.Table, encoder: str | None, cache: StageCache, *, report_progress: bool = True
+) -> np.ndarray:
+    """Embed the text of the items.
+
+    Returns:
+        `np.ndarray`: float32 of shape `(num_items, dimension)`, unit length.
+    """
+    texts = item_texts(items)
+
+    def make(folder: Path) -> None:
+        vectors = embed_texts(texts, name_or_path=encoder, show_progress=report_progress)
+        np.save(folder / VECTORS_FILE, vectors, allow_pickle=False)
+
+    return cache.run(
+        "semantic",
+        {"texts": texts, "encoder": encoder},
+        make,
+        lambda folder: np.load(folder / VECTORS_FILE, allow_pickle=False),
+    )
+
+
+def prepare_sasrec(
+    split: Split, settings: IdentifierArguments, cache: StageCache, *, seed: int
+) -> tuple[SASRecForNextItem, dict[str, object]]:
+    """Train SASRec on the training events of a split; the best epoch by validation is kept.
+
+    Returns:
+        `tuple[SASRecForNextItem, dict]`: The model, and the settings it depends on.
+    """
+    id_map = IdMap(split.log.items["item_id"].to_pylist())
+    key: dict[str, object] = {
+        "split": split.fingerprint(),
+        "hidden_size": settings.sasrec_hidden_size,
+        "num_epochs": settings.sasrec_num_epochs,
+        "dropout": settings.sasrec_dropout,
+        "learning_rate": settings.sasrec_learning_rate,
+        "max_history": settings.sasrec_max_history,
+        "seed": seed,
+    }
+
+    def make(folder: Path) -> None:
+        train_sasrec(
+            sasrec_sequences(split, id_map),
+            validation_histories(split, id_map),
+            SASRecConfig(
+                num_items=len(id_map),
+                hidden_size=settings.sasrec_hidden_size,
+                max_history=settings.sasrec_max_history,
+                dropout=settings.sasrec_dropout,
+            ),
+            output_dir=folder,
+            num_epochs=settings.sasrec_num_epochs,
+            learning_rate=settings.sasrec_learning_rate,
+            seed=seed,
+        )
+
+    return cache.run("sasrec", key, make, lambda folder: SASRecForNextItem.from_pretrained(folder).eval()), key
+
+
+def validation_histories(split: Split, id_map: IdMap) -> list[tuple[np.ndarray, int]] | None:
+    """Give the histories and targets of the validation recommendations as item rows; None if there are none."""
+    requests = split.requests("validation", RECOMMENDATION)
+    targets = id_map.convert_to_rows(split.targets("validation", RECOMMENDATION))
+    pairs = []
+    for request, target in zip(requests, targets.tolist(), strict=True):
+        history = id_map.convert_to_rows(event.item_id for event in request.history if event.item_id is not None)
+        if len(history):
+            pairs.append((history, target))
+    return pairs or None
+
+
+def learn_catalog(
+    items: pa.Table,
+    vectors: dict[View, np.ndarray],
+    settings: IdentifierArguments,
+    *,
+    folder: Path,
+    seed: int,
+) -> tuple[Catalog, IdentifierQualityReport]:
+    """Learn identifiers from item vectors, make them unique and build the catalogue.
+
+    Args:
+        items (`pyarrow.Table`): The items.
+        vectors (`dict[str, np.ndarray]`): float32 of shape `(num_items, dimension)` for each view.
+        settings ([`IdentifierArguments`]): Learner, views and levels.
+        folder (`Path`): For the checkpoints of the learner.
+        seed (`int`): Of the learner.
+
+    Returns:
+        `tuple[Catalog, IdentifierQualityReport]`: The catalogue and the quality report.
+    """
+    sizes = {
+        "views": list(settings.identifier_views),
+        "semantic_size": vectors["semantic"].shape[1],
+        "collaborative_size": vectors["collaborative"].shape[1],
+        "num_shared_levels": settings.num_shared_levels,
+        "num_specific_levels": settings.num_specific_levels,
+        "codebook_size": settings.codebook_size,
+    }
+    semantic, collaborative = vectors["semantic"], vectors["collaborative"]
+    if settings.identifier_learner == "residual_kmeans":
+        learner = ResidualKMeans(ResidualKMeansConfig(**sizes)).fit(semantic, collaborative, seed=seed)
+    else:
+        learner = train_dual_rqvae(
+            semantic,
+            collaborative,
+            DualRQVAEConfig(**sizes),
+            output_dir=folder,
+            num_epochs=settings.identifier_num_epochs,
+            learning_rate=settings.identifier_learning_rate,
+            seed=seed,
+        )
+    encoded = learner.encode(semantic, collaborative)
+    assigned = assign_unique(
+        encoded.codes,
+        encoded.costs,
+        codebook_size=settings.codebook_size,
+        num_shared_levels=settings.num_shared_levels,
+    )
+    quality = identifier_quality(learner, encoded, assigned, vectors)
+    catalog = Catalog.build(
+        items,
+        assigned.codes,
+        num_shared_levels=settings.num_shared_levels,
+        codebook_size=settings.codebook_size,
+        embeddings={view: vectors[view] for view in ("semantic", "collaborative")},
+        identifier_model=learner,
+        semantic_encoder_name=settings.semantic_encoder,
+    )
+    return catalog, quality
+
+
+__all__ = ["PreparedItems", "learn_catalog", "prepare_items", "prepare_sasrec", "prepare_semantic", "prepare_split", "read_log"]
