@@ -1,17 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a raw log to events: readers, queries, splits and negatives."""
 
+from seekrec.events.audit import AuditReport, audit
+from seekrec.events.cases import Cases, TrainingHistories
+from seekrec.events.examples import read_examples, write_examples
 from seekrec.events.log import EventLog
 from seekrec.events.movielens import read_movielens
+from seekrec.events.negatives import load_negatives, sample_negatives, save_negatives
 from seekrec.events.queries import category_queries, synthesize_searches
 from seekrec.events.sequences import read_sequences
+from seekrec.events.splits import Split, split_log
 from seekrec.events.tables import read_tables
 
 __all__ = [
+    "AuditReport",
+    "Cases",
     "EventLog",
+    "Split",
+    "TrainingHistories",
+    "audit",
     "category_queries",
+    "load_negatives",
+    "read_examples",
     "read_movielens",
     "read_sequences",
     "read_tables",
+    "sample_negatives",
+    "save_negatives",
+    "split_log",
     "synthesize_searches",
+    "write_examples",
 ]

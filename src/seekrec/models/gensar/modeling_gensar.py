@@ -31,6 +31,7 @@ class GenSAREncoder(T5Stack):
     """The encoder of a GenSAR model; see [`GenSARConfig`] for `shared_history`."""
 
     config: GenSARConfig
+    config_class = GenSARConfig
 
     def forward(
         self,
@@ -67,6 +68,8 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
     """
 
     config: GenSARConfig
+    # Annotations are text here, so transformers cannot read the class from the one above.
+    config_class = GenSARConfig
 
     def __init__(self, config: GenSARConfig) -> None:
         super().__init__(config)
