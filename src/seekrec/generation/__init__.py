@@ -1,2 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""generation."""
+"""Identifiers out of an encoder-decoder: tries, masks, beam search, exact scores, and the trie inside `generate`."""
+
+from seekrec.generation.beam_search import BeamOutput, beam_search
+from seekrec.generation.inputs import Norm
+from seekrec.generation.logits_process import TrieLogitsProcessor, collect_items
+from seekrec.generation.masks import TrieMask
+from seekrec.generation.scoring import score_candidates
+from seekrec.generation.trie import IdentifierTrie
+
+__all__ = [
+    "BeamOutput",
+    "IdentifierTrie",
+    "Norm",
+    "TrieLogitsProcessor",
+    "TrieMask",
+    "beam_search",
+    "collect_items",
+    "score_candidates",
+]

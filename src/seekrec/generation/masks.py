@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks over an identifier trie: which items, and so which prefixes, may be returned."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Bytes of masks that one trie keeps. A mask over a million items takes about 8 MB.
+_CACHE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class TrieMask:
+    """The items that may be returned, counted for every prefix. Made by `IdentifierTrie.mask`.
+
+    Args:
+        where (`torch.Tensor`): bool of shape `(num_items,)` over item rows.
+        counts (`tuple[torch.Tensor, ...]`): `counts[d]`, int32 with one entry for each node of depth `d`: how many
+            allowed items are below it.
+        owner (`object`): Marks the trie it belongs to.
+    """
+
+    where: Tensor
+    counts: tuple[Tensor, ...]
+    owner: object
+    _copies: dict[torch.device, TrieMask] = field(default_factory=dict, repr=False)
+
+    @property
+    def num_allowed(self) -> int:
+        """Items that may be returned."""
+        return int(self.counts[0][0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.numel() * array.element_size() for array in (self.where, *self.counts))
+
+    def allows(self, depth: int, nodes: Tensor) -> Tensor:
+        """Say which nodes have an allowed item below them.
+
+        Args:
+            depth (`int`): Depth of `nodes`.
+            nodes (`torch.Tensor`): int64 node numbers of any shape.
+
+        Returns:
+            `torch.Tensor`: bool of the same shape.
+        """
+        return self.counts[depth][nodes] > 0
+
+    def to(self, device: torch.device) -> TrieMask:
+        """Give a copy on a device; the copy is kept."""
+        if device == self.where.device:
+            return self
+        if device not in self._copies:
+            counts = tuple(array.to(device) for array in self.counts)
+            self._copies[device] = TrieMask(self.where.to(device), counts, self.owner)
+        return self._copies[device]
+
+
+class MaskCache:
+    """The masks last made for one trie, found again by content; the least recently used go first."""
+
+    def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._masks: OrderedDict[bytes, TrieMask] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def get(self, allowed: np.ndarray, count: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> TrieMask:
+        """Find the mask of `allowed`, or make it.
+
+        Args:
+            allowed (`np.ndarray`): bool of shape `(num_items,)`.
+            count (`Callable`): Gives the counts of every depth, root first.
+
+        Returns:
+            `TrieMask`: On the CPU.
+        """
+        key = hashlib.blake2b(np.packbits(allowed).tobytes(), digest_size=16).digest()
+        with self._lock:
+            if key in self._masks:
+                self._masks.move_to_end(key)
+                return self._masks[key]
+        # Outside the lock: two threads may count the same mask, none waits for another's.
+        mask = TrieMask(
+            where=torch.from_numpy(allowed.copy()),
+            counts=tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in count(allowed)),
+            owner=self,
+        )
+        with self._lock:
+            self._masks[key] = mask
+            while len(self._masks) > 1 and sum(kept.nbytes for kept in self._masks.values()) > self._max_bytes:
+                self._masks.popitem(last=False)
+        return mask

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The identifiers of a catalogue as a trie of flat arrays.
+
+Unusual here:
+
+- A node has no record. The nodes of depth `d` (prefixes of `d` codes) are numbered 0, 1, ... in lexicographic order,
+  so the children of a node are neighbours, and so are the items of an identifier.
+- Arrays are as narrow as the codebook allows (one byte a code up to 256 codes): two or three bytes an item for four
+  levels of 256, and 4 for its row.
+- A mask does not change the trie. It counts, for every node, the items below it that are allowed; a prefix with
+  count 0 is never entered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from seekrec.errors import CatalogError, RequestError
+from seekrec.generation.families import Families
+from seekrec.generation.masks import MaskCache, TrieMask
+
+_FORMAT = "seekrec-identifier-trie"
+_FORMAT_VERSION = "1"
+
+
+class Children(NamedTuple):
+    """The children of some nodes, padded to the largest family `M`.
+
+    Args:
+        nodes (`torch.Tensor`): int64 of shape `(..., M)`, numbers of nodes one level down; 0 where padded.
+        codes (`torch.Tensor`): int64 of shape `(..., M)`, the code that leads there; any valid code where padded.
+        is_real (`torch.Tensor`): bool of shape `(..., M)`, false where padded.
+    """
+
+    nodes: Tensor
+    codes: Tensor
+    is_real: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class IdentifierTrie:
+    """All identifiers of one view of a catalogue. Build it with [`IdentifierTrie.from_codes`].
+
+    Depth 0 is the root (node 0); depth `num_levels` are the identifiers ("leaves"), each with one or more items.
+
+    Args:
+        codebook_sizes (`tuple[int, ...]`): Codes per level, `L` of them.
+        codes (`tuple[torch.Tensor, ...]`): `codes[l]` is the last code of every node of depth `l + 1`.
+        families (`tuple[Families, ...]`): `families[d]` links depth `d` to depth `d + 1`; the last one links leaves to
+            positions in `item_rows`. `L + 1` of them.
+        item_rows (`torch.Tensor`): Item rows in the order of the leaves; within a leaf they rise.
+    """
+
+    codebook_sizes: tuple[int, ...]
+    codes: tuple[Tensor, ...]
+    families: tuple[Families, ...]
+    item_rows: Tensor
+    _mask_cache: MaskCache = field(default_factory=MaskCache, repr=False)
+    _copies: dict[torch.device, IdentifierTrie] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_codes(
+        cls, codes: np.ndarray | Tensor | Sequence[Sequence[int]], codebook_size: int | Sequence[int]
+    ) -> IdentifierTrie:
+        """Build the trie with one sort of the identifiers.
+
+        Args:
+            codes (`np.ndarray`): Integers of shape `(num_items, num_levels)`, in any order; equal rows are items
+                that share an identifier.
+            codebook_size (`int` or `Sequence[int]`): Codes per level, one number for all levels or one each.
+
+        Returns:
+            `IdentifierTrie`: On the CPU. Node numbers depend only on the set of identifiers.
+
+        Raises:
+            CatalogError: If there is no item or no level, or a code is outside its codebook.
+        """
+        table = _check_code_table(codes)
+        num_items, num_levels = table.shape
+        sizes = _check_codebook_sizes(codebook_size, num_levels)
+        for level, size in enumerate(sizes):
+            column = table[:, level]
+            if column.min() < 0 or column.max() >= size:
+                row = int(np.flatnonzero((column < 0) | (column >= size))[0])
+                raise CatalogError(
+                    f"`codes` has code {int(column[row])} at row {row}, level {level}; the codebook of that level has "
+                    f"{size} codes (0..{size - 1}). Pass the right `codebook_size` or leave the row out."
+                )
+        order, columns = _sort_identifiers(table, sizes)
+        level_codes, families = [], []
+        is_start = np.zeros(num_items, bool)  # at sorted position i: does a prefix of the current depth begin here?
+        is_start[0] = True
+        parents = np.zeros(1, np.int64)  # where the prefixes of the depth above begin
+        for column, size in zip(columns, sizes, strict=True):
+            begins_parent = is_start.copy()
+            is_start[1:] |= column[1:] != column[:-1]
+            parents = np.flatnonzero(is_start)
+            level_codes.append(torch.from_numpy(column[parents].astype(_code_type(size))))
+            # A child that begins where its parent begins is the parent's first.
+            families.append(Families.from_first_children(np.flatnonzero(begins_parent[parents]), len(parents)))
+        families.append(Families.from_first_children(parents, num_items))
+        rows = order.astype(np.int32 if num_items < 2**31 else np.int64)
+        return cls(sizes, tuple(level_codes), tuple(families), torch.from_numpy(rows))
+
+    @property
+    def num_levels(self) -> int:
+        """Codes per identifier."""
+        return len(self.codebook_sizes)
+
+    @property
+    def num_items(self) -> int:
+        """Items, those with a shared identifier counted one by one."""
+        return len(self.item_rows)
+
+    @property
+    def num_identifiers(self) -> int:
+        """Distinct identifiers."""
+        return len(self.codes[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.numel() * array.element_size() for array in self._arrays().values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the arrays are."""
+        return self.item_rows.device
+
+    def num_nodes(self, depth: int) -> int:
+        """Count the prefixes of `depth` codes; 1 for depth 0."""
+        return 1 if depth == 0 else len(self.codes[depth - 1])
+
+    def children(self, depth: int, nodes: Tensor) -> Children:
+        """Gather the children of nodes.
+
+        Args:
+            depth (`int`): Depth of `nodes`, from 0 to `num_levels - 1`.
+            nodes (`torch.Tensor`): int64 node numbers of any shape.
+
+        Returns:
+            `Children`: Of shape `(*nodes.shape, M)`, `M` being the largest number of children among `nodes`. Codes
+            rise.
+        """
+        first, count = self.families[depth].ranges(nodes)
+        steps = torch.arange(int(count.max()) if count.numel() else 0, device=nodes.device)
+        is_real = steps < count[..., None]
+        child = torch.where(is_real, first[..., None] + steps, 0)
+        return Children(child, self.codes[depth][child].long(), is_real)
+
+    def find(self, prefixes: Tensor) -> Tensor:
+        """Look prefixes up.
+
+        Args:
+            prefixes (`torch.Tensor`): int64 codes of shape `(n, depth)`; any value is allowed.
+
+        Returns:
+            `torch.Tensor`: int64 node numbers of shape `(n,)`; -1 where the trie has no such prefix.
+        """
+        prefixes = prefixes.to(self.device)
+        nodes = torch.zeros(len(prefixes), dtype=torch.int64, device=self.device)
+        is_found = torch.ones(len(prefixes), dtype=torch.bool, device=self.device)
+        for depth in range(prefixes.shape[1]):
+            level_codes, wanted = self.codes[depth], prefixes[:, depth]
+            last = len(level_codes) - 1
+            low, count = self.families[depth].ranges(nodes)
+            end = high = low + count
+            # The codes of siblings rise: halve all ranges at once.
+            for _ in range(int(count.max()).bit_length() if count.numel() else 0):
+                middle = torch.div(low + high, 2, rounding_mode="floor")
+                is_below = (low < high) & (level_codes[middle.clamp(max=last)].long() < wanted)
+                low, high = torch.where(is_below, middle + 1, low), torch.where(is_below, high, middle)
+            nodes = low.clamp(max=last)
+            is_found &= (low < end) & (level_codes[nodes].long() == wanted)
+            nodes = torch.where(is_found, nodes, 0)
+        return torch.where(is_found, nodes, -1)
+
+    def items(self, leaf: int) -> np.ndarray:
+        """Give the item rows of one identifier, rising.
+
+        Args:
+            leaf (`int`): A node of depth `num_levels`.
+
+        Returns:
+            `np.ndarray`: int64 rows, at least one.
+        """
+        rows, _ = self.expand_leaves(torch.tensor([leaf], device=self.device))
+        return rows.cpu().numpy()
+
+    def expand_leaves(self, leaves: Tensor) -> tuple[Tensor, Tensor]:
+        """Replace leaves by their items.
+
+        Args:
+            leaves (`torch.Tensor`): int64 of shape `(n,)`, nodes of depth `num_levels`.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: int64 item rows, and for each the position in `leaves` it comes from
+            (rising; rows of one leaf rise).
+        """
+        first, count = self.families[-1].ranges(leaves)
+        source = torch.repeat_interleave(torch.arange(len(leaves), device=leaves.device), count)
+        within = torch.arange(len(source), device=leaves.device) - (torch.cumsum(count, 0) - count)[source]
+        return self.item_rows[first[source] + within].long(), source
+
+    def mask(self, where: np.ndarray | Tensor) -> TrieMask:
+        """Count the allowed items below every node, in time linear in the catalogue.
+
+        The last masks are kept: asking again with equal content costs one hash of `where`.
+
+        Args:
+            where (`np.ndarray`): bool of shape `(num_items,)` over item rows, true where the item may be returned.
+
+        Returns:
+            `TrieMask`: For this trie only.
+
+        Raises:
+            RequestError: If `where` is not bool or has another length.
+        """
+        allowed = where.detach().cpu().numpy() if isinstance(where, Tensor) else np.asarray(where)
+        if allowed.dtype != np.bool_ or allowed.shape != (self.num_items,):
+            raise RequestError(
+                f"`where` is {allowed.dtype} of shape {allowed.shape}; pass bool of shape ({self.num_items},), one "
+                "entry for each item of the catalogue."
+            )
+        return self._mask_cache.get(allowed, self._count_allowed).to(self.device)
+
+    def owns(self, mask: TrieMask) -> bool:
+        """Say whether `mask` was made by this trie (or by a copy of it on another device)."""
+        return mask.owner is self._mask_cache
+
+    def _count_allowed(self, allowed: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Count bottom-up; gives one int32 array per depth, root first."""
+        counts = allowed[self.item_rows.cpu().numpy()].astype(np.int32)
+        result = []
+        for family in reversed(self.families):
+            if family.num_children > family.num_parents:
+                counts = np.add.reduceat(counts, family.first_children())  # no parent is childless: no empty range
+            result.append(counts)
+        return tuple(reversed(result))
+
+    def to(self, device: torch.device | str) -> IdentifierTrie:
+        """Give a copy on a device; the copy is kept, and shares the masks."""
+        target = torch.device(device)
+        if target == self.device:
+            return self
+        if target not in self._copies:
+            self._copies[target] = IdentifierTrie(
+                codebook_sizes=self.codebook_sizes,
+                codes=tuple(array.to(target) for array in self.codes),
+                families=tuple(family.to(target) for family in self.families),
+                item_rows=self.item_rows.to(target),
+                _mask_cache=self._mask_cache,
+            )
+        return self._copies[target]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trie as one safetensors file, by a temporary name beside it.
+
+        Args:
+            path (`str` or `os.PathLike`): File to write; replaced if it exists.
+        """
+        target = Path(path)
+        meta = {"format": _FORMAT, "version": _FORMAT_VERSION, "codebook_sizes": json.dumps(self.codebook_sizes)}
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            save_file(
+                {key: value.cpu().contiguous() for key, value in self._arrays().items()}, temporary, metadata=meta
+            )
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> IdentifierTrie:
+        """Open a saved trie; its arrays are mapped from the file, not read.
+
+        Raises:
+            CatalogError: If the file is not a trie, is of another format, or contradicts itself.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                meta = file.metadata() or {}
+                arrays = {key: file.get_tensor(key) for key in file.keys()}
+        except SafetensorError as error:
+            raise CatalogError(
+                f"{path} is no safetensors file ({error}); write it with `IdentifierTrie.save`."
+            ) from error
+        if meta.get("format") != _FORMAT or meta.get("version") != _FORMAT_VERSION:
+            raise CatalogError(
+                f"{path} has format {meta.get('format')!r}, version {meta.get('version')!r}; expected {_FORMAT!r}, "
+                f"version {_FORMAT_VERSION!r}. Write it again with `IdentifierTrie.save`."
+            )
+        try:
+            sizes = tuple(int(size) for size in json.loads(meta["codebook_sizes"]))
+            codes = tuple(arrays[f"codes.{level}"] for level in range(len(sizes)))
+            lengths = [1, *map(len, codes), len(arrays["item_rows"])]
+            families = []
+            for depth, (num_parents, num_children) in enumerate(zip(lengths, lengths[1:], strict=False)):
+                form: Literal["starts", "extras"] = "starts" if f"starts.{depth}" in arrays else "extras"
+                families.append(Families(form, arrays[f"{form}.{depth}"], num_parents, num_children))
+                if trouble := families[-1].check():
+                    raise ValueError(f"`{form}.{depth}` has {trouble}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise CatalogError(
+                f"{path} is a damaged trie: {error}. Write it again with `IdentifierTrie.save`."
+            ) from error
+        return cls(sizes, codes, tuple(families), arrays["item_rows"])
+
+    def _arrays(self) -> dict[str, Tensor]:
+        arrays = {f"codes.{level}": array for level, array in enumerate(self.codes)}
+        arrays.update({f"{family.form}.{depth}": family.array for depth, family in enumerate(self.families)})
+        arrays["item_rows"] = self.item_rows
+        return arrays
+
+
+def _check_code_table(codes: np.ndarray | Tensor | Sequence[Sequence[int]]) -> np.ndarray:
+    table = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
+    if table.ndim != 2 or 0 in table.shape or table.dtype.kind not in "iu":
+        raise CatalogError(
+            f"`codes` is {table.dtype} of shape {table.shape}; pass integers of shape (num_items, num_levels) with at "
+            "least one item and one level."
+        )
+    return table
+
+
+def _check_codebook_sizes(codebook_size: int | Sequence[int], num_levels: int) -> tuple[int, ...]:
+    sizes = (
+        (codebook_size,) * num_levels if isinstance(codebook_size, int) else tuple(int(size) for size in codebook_size)
+    )
+    if len(sizes) != num_levels or min(sizes) < 1:
+        raise CatalogError(
+            f"`codebook_size` is {codebook_size}; pass one positive number, or one for each of the {num_levels} "
+            "levels."
+        )
+    return sizes
+
+
+def _code_type(codebook_size: int) -> type[np.generic]:
+    """Narrowest type for codes that torch can gather from on every device."""
+    return np.uint8 if codebook_size <= 2**8 else np.int16 if codebook_size <= 2**15 else np.int32
+
+
+def _sort_identifiers(table: np.ndarray, sizes: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Sort rows of codes lexicographically, ties by row.
+
+    Returns:
+        `tuple`: The row order, and the sorted codes level by level.
+    """
+    num_items = len(table)
+    bits = [max(1, (size - 1).bit_length()) for size in sizes]
+    row_bits = max(1, (num_items - 1).bit_length())
+    if sum(bits) + row_bits > 63:
+        order = np.lexsort(table.T[::-1])  # stable: ties stay in row order
+        return order, [table[order, level] for level in range(len(sizes))]
+    # Codes and row in one integer: a plain sort of it is several times faster than lexsort.
+    packed = np.zeros(num_items, np.int64)
+    for level, width in enumerate(bits):
+        packed = (packed << width) | table[:, level].astype(np.int64)
+    packed = (packed << row_bits) | np.arange(num_items)
+    packed.sort()
+    order = packed & ((1 << row_bits) - 1)
+    columns = []
+    shift = row_bits
+    for width, size in zip(reversed(bits), reversed(sizes), strict=True):
+        columns.append(((packed >> shift) & ((1 << width) - 1)).astype(_code_type(size)))
+        shift += width
+    return order, columns[::-1]

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flat trie against sets of tuples."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from seekrec.errors import CatalogError, RequestError
+from seekrec.generation import IdentifierTrie
+from seekrec.generation.families import Families
+from seekrec.generation.masks import MaskCache
+
+# Six items, five identifiers: rows 1 and 4 share (0, 2).
+CODES = np.array([[3, 1], [0, 2], [0, 0], [3, 0], [0, 2], [1, 1]])
+
+
+def make_trie():
+    return IdentifierTrie.from_codes(CODES, (4, 3))
+
+
+def test_nodes_are_numbered_lexicographically():
+    trie = make_trie()
+    # Depth 1: prefixes 0, 1, 3. Depth 2: (0,0) (0,2) (1,1) (3,0) (3,1), so families of 2, 1 and 2.
+    assert [trie.num_nodes(depth) for depth in range(3)] == [1, 3, 5]
+    assert trie.codes[0].tolist() == [0, 1, 3]
+    assert trie.codes[1].tolist() == [0, 2, 1, 0, 1]
+    assert trie.families[1].first_children().tolist() == [0, 2, 3]
+    assert trie.item_rows.tolist() == [2, 1, 4, 5, 3, 0]
+    assert (trie.num_items, trie.num_identifiers, trie.num_levels) == (6, 5, 2)
+
+
+def test_children_are_padded_to_the_largest_family():
+    children = make_trie().children(1, torch.tensor([[1, 2]]))
+    assert children.is_real.tolist() == [[[True, False], [True, True]]]
+    assert children.nodes.tolist() == [[[2, 0], [3, 4]]]
+    assert children.codes[children.is_real].tolist() == [1, 0, 1]
+    assert make_trie().children(0, torch.zeros(1, dtype=torch.int64)).codes.tolist() == [[0, 1, 3]]
+
+
+def test_lookup_gives_every_item_of_an_identifier():
+    trie = make_trie()
+    leaves = trie.find(torch.from_numpy(CODES))
+    assert leaves.tolist() == [4, 1, 0, 3, 1, 2]
+    assert trie.items(1).tolist() == [1, 4]
+    assert trie.items(4).tolist() == [0]
+    rows, source = trie.expand_leaves(torch.tensor([1, 3]))
+    assert (rows.tolist(), source.tolist()) == ([1, 4, 3], [0, 0, 1])
+
+
+def test_unknown_prefixes_are_minus_one():
+    wanted = torch.tensor([[0, 1], [2, 0], [-1, 0], [3, 99], [3, -5], [99, 0], [3, 1]])
+    assert make_trie().find(wanted).tolist() == [-1, -1, -1, -1, -1, -1, 4]
+    assert make_trie().find(torch.tensor([[1], [2]])).tolist() == [1, -1]
+    assert make_trie().find(torch.zeros((3, 0), dtype=torch.int64)).tolist() == [0, 0, 0]
+
+
+@st.composite
+def tables(draw):
+    sizes = tuple(draw(st.lists(st.sampled_from([1, 2, 5, 300, 40_000, 2**20]), min_size=1, max_size=6)))
+    num_items = draw(st.integers(1, 80))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    skew = draw(st.sampled_from([1.0, 6.0]))
+    codes = np.stack([(size * rng.random(num_items) ** skew).astype(np.int64) for size in sizes], axis=1)
+    return sizes, codes[rng.integers(0, num_items, num_items)] if draw(st.booleans()) else codes
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(table=tables(), share=st.sampled_from([0.0, 0.2, 0.9, 1.0]))
+def test_any_table_equals_sets_of_tuples(table, share):
+    # Wide codebooks and six levels do not fit 63 bits: both ways of sorting are met.
+    sizes, codes = table
+    trie = IdentifierTrie.from_codes(codes, sizes)
+    allowed = np.random.default_rng(len(codes)).random(len(codes)) < share
+    mask = trie.mask(allowed)
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    for row, identifier in enumerate(map(tuple, codes.tolist())):
+        rows_of.setdefault(identifier, []).append(row)
+    for depth in range(len(sizes) + 1):
+        prefixes = sorted({identifier[:depth] for identifier in rows_of})
+        assert trie.num_nodes(depth) == len(prefixes)
+        assert trie.find(torch.tensor(prefixes, dtype=torch.int64).view(len(prefixes), depth)).tolist() == list(
+            range(len(prefixes))
+        )
+        counts = [sum(allowed[r] for i, rows in rows_of.items() if i[:depth] == p for r in rows) for p in prefixes]
+        assert mask.counts[depth].tolist() == counts
+        assert mask.allows(depth, torch.arange(len(prefixes))).tolist() == [count > 0 for count in counts]
+        if depth < len(sizes):
+            children = trie.children(depth, torch.arange(len(prefixes)))
+            for node, prefix in enumerate(prefixes):
+                below = sorted({identifier[depth] for identifier in rows_of if identifier[:depth] == prefix})
+                assert children.codes[node][children.is_real[node]].tolist() == below
+    for leaf, identifier in enumerate(sorted(rows_of)):
+        assert trie.items(leaf).tolist() == rows_of[identifier]
+    assert mask.num_allowed == allowed.sum()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=40), form=st.sampled_from(["starts", "extras"]))
+def test_both_forms_of_families_say_the_same(sizes, form):
+    first = np.cumsum([0, *sizes[:-1]])
+    family = Families.from_first_children(first, sum(sizes))
+    if form == "starts":
+        family = Families("starts", torch.tensor([*first, sum(sizes)]), len(sizes), sum(sizes))
+    begin, count = family.ranges(torch.arange(len(sizes)))
+    assert (begin.tolist(), count.tolist()) == (first.tolist(), sizes)
+    assert family.first_children().tolist() == first.tolist()
+    assert family.check() is None
+
+
+def test_the_smaller_form_is_kept():
+    # 100 parents: one with 3 children, 99 with one. Two extra children against 101 starts.
+    assert Families.from_first_children(np.array([0, *range(3, 102)]), 102).array.tolist() == [0, 0]
+    assert Families.from_first_children(np.array([0, 10]), 20).form == "starts"
+
+
+def test_four_levels_of_256_take_under_ten_bytes_an_item():
+    codes = np.random.default_rng(0).integers(0, 256, (50_000, 4))
+    assert IdentifierTrie.from_codes(codes, 256).nbytes / 50_000 < 10
+
+
+def test_save_and_load(tmp_path):
+    rng = np.random.default_rng(0)
+    trie = IdentifierTrie.from_codes(rng.integers(0, 7, (500, 4)), (7, 300, 7, 70_000))
+    path = tmp_path / "trie.safetensors"
+    trie.save(path)
+    trie.save(path)  # over an older one
+    loaded = IdentifierTrie.load(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["trie.safetensors"]
+    assert loaded.codebook_sizes == trie.codebook_sizes
+    for ours, theirs in zip(trie._arrays().items(), loaded._arrays().items(), strict=True):
+        assert ours[0] == theirs[0]
+        assert ours[1].dtype == theirs[1].dtype
+        assert torch.equal(ours[1], theirs[1])
+    where = rng.random(500) < 0.3
+    assert torch.equal(loaded.mask(where).counts[2], trie.mask(where).counts[2])
+
+
+def test_files_that_are_no_trie_are_refused(tmp_path):
+    path = tmp_path / "trie.safetensors"
+    path.write_bytes(b"not at all")
+    with pytest.raises(CatalogError, match="trie.safetensors is no safetensors file"):
+        IdentifierTrie.load(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(CatalogError, match="has format None, version None; expected 'seekrec-identifier-trie'"):
+        IdentifierTrie.load(path)
+    make_trie().save(path)
+    arrays = load_file(path)
+    meta = {"format": "seekrec-identifier-trie", "version": "1", "codebook_sizes": json.dumps([4, 3])}
+    without = {key: value for key, value in arrays.items() if key != "codes.1"}
+    save_file(without, path, metadata=meta)
+    with pytest.raises(CatalogError, match=r"damaged trie: 'codes.1'"):
+        IdentifierTrie.load(path)
+    save_file({**arrays, "item_rows": arrays["item_rows"][:-1].clone()}, path, metadata=meta)
+    with pytest.raises(CatalogError, match=r"damaged trie: `extras.2` has 1 entries for 5 children of 5 parents"):
+        IdentifierTrie.load(path)
+    save_file({**arrays, "starts.0": torch.tensor([0, 2])}, path, metadata=meta)
+    with pytest.raises(CatalogError, match=r"damaged trie: `starts.0` has 2 entries from 0 to 2 for 1 parents of 3"):
+        IdentifierTrie.load(path)
+    save_file({**arrays, "extras.1": torch.tensor([0, 9])}, path, metadata=meta)
+    with pytest.raises(CatalogError, match=r"damaged trie: `extras.1` has entries from 0 to 9 for 3 parents"):
+        IdentifierTrie.load(path)
+
+
+@pytest.mark.parametrize(
+    ("codes", "size", "message"),
+    [
+        (np.zeros((0, 3), int), 4, r"`codes` is int64 of shape \(0, 3\); pass integers"),
+        (np.zeros((3, 0), int), 4, r"`codes` is int64 of shape \(3, 0\)"),
+        (np.zeros(3, int), 4, r"`codes` is int64 of shape \(3,\)"),
+        (np.zeros((3, 2)), 4, r"`codes` is float64"),
+        (np.array([[0, 1], [2, 5]]), (3, 5), r"has code 5 at row 1, level 1; .* has 5 codes \(0..4\)"),
+        (np.array([[0, 1], [-1, 5]]), 6, "has code -1 at row 1, level 0"),
+        (
+            np.array([[0, 1]]),
+            (3, 5, 7),
+            r"`codebook_size` is \(3, 5, 7\); pass one positive number, or one for each of the 2",
+        ),
+        (np.array([[0, 1]]), 0, "`codebook_size` is 0"),
+    ],
+)
+def test_tables_that_are_no_identifiers_are_refused(codes, size, message):
+    with pytest.raises(CatalogError, match=message):
+        IdentifierTrie.from_codes(codes, size)
+
+
+def test_masks_count_items_below_every_node():
+    # Rows 1 and 4 share (0, 2), row 3 is (3, 0); items in leaf order are 2, 1, 4, 5, 3, 0.
+    mask = make_trie().mask(np.array([False, True, False, True, True, False]))
+    assert [counts.tolist() for counts in mask.counts[:3]] == [[3], [2, 0, 1], [0, 2, 0, 1, 0]]
+    assert mask.allows(1, torch.tensor([[0, 1], [2, 2]])).tolist() == [[True, False], [True, True]]
+
+
+def test_equal_masks_are_made_once():
+    trie = make_trie()
+    where = np.array([True, False] * 3)
+    assert trie.mask(where) is trie.mask(torch.from_numpy(where.copy()))
+    assert trie.mask(where) is not trie.mask(~where)
+    first = trie.mask(where)
+    where[0] = False  # the caller's array is its own
+    assert first.num_allowed == 3
+    assert trie.mask(where).num_allowed == 2
+
+
+def test_the_cache_of_masks_is_bounded():
+    cache = MaskCache(max_bytes=3 * 104)  # each mask below takes 100 + 4 bytes
+    for number in range(10):
+        where = np.arange(100) == number
+        mask = cache.get(where, lambda allowed: (np.array([allowed.sum()], np.int32),))
+        assert mask.nbytes == 104
+    assert len(cache) == 3
+    huge = cache.get(np.ones(10_000, bool), lambda allowed: (np.array([1], np.int32),))
+    assert len(cache) == 1  # one mask is kept however large
+    assert cache.get(np.ones(10_000, bool), lambda allowed: pytest.fail("not kept")) is huge
+
+
+def test_masks_of_the_wrong_kind_are_refused():
+    with pytest.raises(RequestError, match=r"`where` is int64 of shape \(6,\); pass bool of shape \(6,\)"):
+        make_trie().mask(np.ones(6, np.int64))
+    with pytest.raises(RequestError, match=r"`where` is bool of shape \(7,\)"):
+        make_trie().mask(np.ones(7, bool))
+
+
+def test_a_mask_belongs_to_its_trie_on_every_device():
+    trie, other = make_trie(), make_trie()
+    mask = trie.mask(np.ones(6, bool))
+    assert trie.owns(mask)
+    assert not other.owns(mask)
+    assert trie.to("cpu") is trie
+    on_meta = trie.to("meta")
+    assert on_meta is trie.to("meta")
+    assert on_meta.owns(mask)
+    assert mask.to(torch.device("meta")) is mask.to(torch.device("meta"))
+    assert mask.to(torch.device("meta")).where.device.type == "meta"
