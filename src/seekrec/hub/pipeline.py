@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pipeline("search-and-recommendation", model=...)`: requests in, ids, titles and scores out, for every family.
+
+Unlike other pipelines it hands whole batches to the processor, which pads them; so one call of `preprocess` takes a
+list of requests. Importing this module registers the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from transformers import AutoModel, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from seekrec.errors import RequestError
+from seekrec.schema import Request, ScoredItem
+
+TASK = "search-and-recommendation"
+
+
+class SearchAndRecommendationPipeline(Pipeline):
+    """Answer requests with items: recommendations without a query, search results with one.
+
+    ```python
+    import seekrec
+    from transformers import pipeline
+
+    answer = pipeline("search-and-recommendation", model="me/gensar-scientific")
+    answer(seekrec.Request(history=events), top_k=5)
+    answer("hard start kit", where=answer.model.catalog.where(categories="Lab & Scientific"))
+    ```
+
+    Options of a call, which can be given to `pipeline(...)` as defaults too:
+
+    - `top_k` (`int`): Items for each request; if not given 10, or all of `candidates`.
+    - `where` (`np.ndarray` or `list`, *optional*): Which items may be answered: a bool mask over the catalogue's rows
+      or a list of item ids, for all requests; or, with a list of requests, a list with one of these for each.
+    - `candidates` (`list[str]`, *optional*): Order these items instead of searching the catalogue; with a list of
+      requests, a list of lists.
+    - `batch_size` (`int`): Requests that the model answers at once, 16 if not given.
+    """
+
+    _load_processor = True  # type: ignore[assignment]
+    _load_tokenizer = False  # type: ignore[assignment]
+    _load_image_processor = False  # type: ignore[assignment]
+    _load_video_processor = False  # type: ignore[assignment]
+    _load_feature_extractor = False  # type: ignore[assignment]
+
+    def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        unknown = sorted(parameters.keys() - {"top_k", "where", "candidates"})
+        if unknown:
+            raise RequestError(
+                f"`{unknown[0]}` is no option of this pipeline; use `top_k`, `where`, `candidates` or `batch_size`."
+            )
+        to_preprocess = {name: value for name, value in parameters.items() if name == "candidates"}
+        to_forward = {name: value for name, value in parameters.items() if name != "candidates"}
+        return to_preprocess, to_forward, {}
+
+    def __call__(self, requests: Any, *, batch_size: int | None = None, **options: Any) -> Any:  # type: ignore[override]
+        """Answer one request or many.
+
+        Args:
+            requests ([`Request`], `str`, or an iterable of them): A text is a search without a history.
+            batch_size (`int`, *optional*): Requests answered at once.
+            options: See the class.
+
+        Returns:
+            `list[dict]` for one request: `item_id`, `title`, `score`, best first. `list[list[dict]]` for a list of
+            requests; for any other iterable an iterator that reads ahead by one batch.
+
+        Raises:
+            RequestError: If something is no request, an option is unknown, or a list of options does not fit.
+        """
+        size = batch_size or self._batch_size or 16
+        to_preprocess, to_forward, _ = self._sanitize_parameters(**options)
+        options = {**self._preprocess_params, **self._forward_params, **to_preprocess, **to_forward}
+        if isinstance(requests, (Request, str)):
+            if options.get("candidates") is not None:
+                options["candidates"] = [options["candidates"]]
+            return next(self._answers(iter([requests]), 1, options))
+        if isinstance(requests, Sequence):
+            for name in ("candidates", "where"):
+                given = options.get(name)
+                if (
+                    given is not None
+                    and (name == "candidates" or _is_per_request(given))
+                    and len(given) != len(requests)
+                ):
+                    raise RequestError(
+                        f"`{name}` has {len(given)} entries for {len(requests)} requests; give one for each request."
+                    )
+            return list(self._answers(iter(requests), size, options))
+        if isinstance(requests, Iterable):
+            return self._answers(iter(requests), size, options)
+        raise RequestError(f"{requests!r} is no request; pass a seekrec.Request, a query, or a list of these.")
+
+    def _answers(self, requests: Iterator[Any], size: int, options: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+        start = 0
+        while batch := list(islice(requests, size)):
+            here = slice(start, start + len(batch))
+            candidates, where = options.get("candidates"), options.get("where")
+            yield from self.run_single(
+                batch,
+                {"candidates": None if candidates is None else candidates[here]},
+                {
+                    "top_k": options.get("top_k"),
+                    "where": where[here] if where is not None and _is_per_request(where) else where,
+                },
+                {},
+            )
+            start += len(batch)
+
+    def preprocess(self, requests: Sequence[Any], candidates: Any = None) -> dict[str, Any]:  # type: ignore[override]
+        """Turn requests into the tensors of the processor."""
+        asked = []
+        for position, request in enumerate(requests):
+            if not isinstance(request, (Request, str)):
+                raise RequestError(
+                    f"Entry {position} of the batch is {request!r}, no request; pass a seekrec.Request or a query."
+                )
+            asked.append(Request(query=request) if isinstance(request, str) else request)
+        given = {} if candidates is None else {"candidates": candidates}
+        processor: Any = self.processor
+        return {"features": processor(asked, **given), "ranks": candidates is not None}
+
+    def _forward(  # type: ignore[override]
+        self, inputs: dict[str, Any], top_k: int | None = None, where: Any = None
+    ) -> list[list[ScoredItem]]:
+        model: Any = self.model
+        if inputs["ranks"]:
+            if where is not None:
+                raise RequestError(
+                    "`where` and `candidates` are both given; leave unwanted items out of `candidates`."
+                )
+            return [answer[:top_k] for answer in model.rank(inputs["features"])]
+        return list(model.retrieve(inputs["features"], top_k=10 if top_k is None else top_k, where=where))
+
+    def postprocess(self, answers: list[list[ScoredItem]]) -> list[list[dict[str, Any]]]:  # type: ignore[override]
+        """Turn answers into plain dictionaries that can be written as JSON."""
+        return [
+            [{"item_id": item.item_id, "title": item.title, "score": float(item.score)} for item in answer]
+            for answer in answers
+        ]
+
+
+def _is_per_request(where: Any) -> bool:
+    """Tell a list with a mask or list for each request from one mask or one list of ids for all."""
+    return not isinstance(where, np.ndarray) and any(not isinstance(entry, str) for entry in where)
+
+
+PIPELINE_REGISTRY.register_pipeline(TASK, SearchAndRecommendationPipeline, pt_model=AutoModel, type="text")
