@@ -77,9 +77,7 @@ def conform(table: pa.Table, features: Features, what: str, *, required: Sequenc
             f"`{what}` is a {type(table).__name__}; pass a pyarrow.Table (pyarrow.Table.from_pandas makes one)."
         )
     names = table.column_names
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"`{what}` has more than one column {twice[0]!r}; drop or rename one.")
+    check_names(names, f"`{what}`")
     missing = [name for name in required if name not in names]
     if missing:
         raise DataError(
@@ -97,6 +95,17 @@ def conform(table: pa.Table, features: Features, what: str, *, required: Sequenc
             columns[field.name] = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
     columns |= {name: table.column(name) for name in names if name not in columns}
     return pa.table(columns)
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuse a table that has two columns of one name.
+
+    Raises:
+        DataError: Naming the column.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{where} has more than one column {twice[0]!r}; drop or rename one.")
 
 
 def _cast(column: pa.ChunkedArray, field: pa.Field, what: str) -> pa.ChunkedArray:
@@ -219,6 +228,14 @@ def repeats(table: pa.Table) -> np.ndarray:
             num_groups = len(distinct)
         group, num_groups = group * num_codes + codes, num_groups * num_codes
     return pd.Series(group).duplicated().to_numpy()
+
+
+def count_out_of_order(events: pa.Table) -> int:
+    """Count the events that stand after a later event of the same user."""
+    users = one_array(events["user_id"]).dictionary_encode().indices.to_numpy()
+    rows = np.argsort(users, kind="stable")
+    users, times = users[rows], events["timestamp"].to_numpy()[rows]
+    return int(((users[1:] == users[:-1]) & (times[1:] < times[:-1])).sum())
 
 
 def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:

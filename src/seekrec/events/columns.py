@@ -96,8 +96,8 @@ def to_seconds(column: pa.ChunkedArray, name: str, source: Source) -> tuple[pa.A
     is_null = np.asarray(array.is_null())
     _check_unit(values[~is_bad & ~is_null], name, source)
     is_late = ~is_bad & (values > MAX_SECONDS)
-    unusable = is_bad | is_late
-    seconds = pa.array(np.floor(np.where(unusable, 0, values)).astype(np.int64), mask=unusable | is_null)
+    unusable = is_bad | is_late | is_null
+    seconds = pa.array(np.floor(np.where(unusable, 0, values)).astype(np.int64), mask=unusable)
     findings = [
         Finding("have a timestamp that is no time", np.flatnonzero(is_bad & ~is_null), name, column),
         Finding("have a timestamp too large for seconds", np.flatnonzero(is_late & ~is_null), name, column),
@@ -189,16 +189,17 @@ def _seconds_of_text(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_unit(values: np.ndarray, name: str, source: Source) -> None:
-    if not len(values) or np.median(values) <= MAX_SECONDS:
+    late = values[values > MAX_SECONDS]
+    if 2 * len(late) <= len(values):
         return
-    median = float(np.median(values))
+    median = float(np.median(late))
     unit, factor = next(
         (unit, factor)
         for unit, factor in (("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9))
         if median <= MAX_SECONDS * factor or factor == 10**9
     )
     raise DataError(
-        f"{source.name}: column {name!r} holds {int(values[0])}, which looks like {unit}; timestamps are seconds "
+        f"{source.name}: column {name!r} holds {int(late[0])}, which looks like {unit}; timestamps are seconds "
         f"since 1970, so divide the column by {factor}."
     )
 

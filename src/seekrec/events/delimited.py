@@ -83,9 +83,7 @@ def read_delimited(
             ),
         )
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read as {encoding} text with {delimiter!r} between fields: {error}"
-        ) from error
+        raise DataError(f"{path} is no {encoding} text with {delimiter!r} between fields: {error}") from error
     first_line = 1 if names is not None else 2
     return table, _locate(path, table.num_rows, first_line, bad_lines)
 

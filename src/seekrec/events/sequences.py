@@ -31,6 +31,7 @@ from seekrec.events.checks import (
     find_event_problems,
     find_item_problems,
     find_items_without_text,
+    is_blank,
     refuse,
     repeats,
 )
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 SequenceLayout = Literal["scientific", "beauty"]
 
 # A comma inside a name ("Tapes, Adhesives & Sealants") is followed by a space, one between names is not.
-_COMMA_BETWEEN_NAMES = r",(?P<next>[^ ])"
+_COMMA_BETWEEN_NAMES = r",([^ ])"
 _NEXT_NAME = "\x1f"
 
 
@@ -135,9 +136,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path.name} is no JSON: {error}. Fetch the file again.") from error
     if not isinstance(content, dict) or not content:
-        raise DataError(
-            f"{path.name} holds {type(content).__name__} {content!r:.40}; it must hold an object, not empty."
-        )
+        raise DataError(f"{path.name} holds {content!r:.40}; it must hold an object that is not empty.")
     return content
 
 
@@ -168,9 +167,7 @@ def _read_json_items(path: Path) -> tuple[pa.Table, Source]:
     columns: dict[str, list[str | None]] = {"title": [], "description": [], "brand": [], "categories": []}
     for item_id, fields in content.items():
         if not isinstance(fields, dict):
-            raise DataError(
-                f"{path.name}: item {item_id!r} is {fields!r:.40}; give an object with title and categories."
-            )
+            raise DataError(f"{path.name}: item {item_id!r} is {fields!r:.40}; give an object with a title.")
         for name, values in columns.items():
             value = fields.get(name)
             if value is not None and not isinstance(value, str):
@@ -189,8 +186,9 @@ def _read_json_items(path: Path) -> tuple[pa.Table, Source]:
     return table, Source(path.name, lambda row: f"item {ids[row]!r}")
 
 
-def _one_path(text: pa.Array) -> pa.Array:
+def _one_path(column: pa.Array) -> pa.Array:
     """Turn "Root,Branch, with a comma,Leaf" into a list of one path; null where there is no text."""
+    text = pc.if_else(is_blank(column), pa.scalar(None, pa.string()), column)
     marked = pc.replace_substring_regex(text, _COMMA_BETWEEN_NAMES, rf"{_NEXT_NAME}\1")
     names = [None if path is None else [path.split(_NEXT_NAME)] for path in marked.to_pylist()]
     return pa.array(names, pa.list_(pa.list_(pa.string())))

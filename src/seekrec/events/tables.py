@@ -22,7 +22,9 @@ from seekrec.events.checks import (
     Finding,
     Source,
     check_max_refused,
+    check_names,
     conform,
+    count_out_of_order,
     find_event_problems,
     find_item_problems,
     find_items_without_text,
@@ -126,6 +128,8 @@ def _split_map(column_map: Mapping[str, str]) -> dict[str, dict[str, str]]:
             )
         for table in tables:
             mapping[table][column] = column_map[name]
+    for table, columns in mapping.items():
+        check_names(list(columns.values()), f"`column_map` for {table}")
     return mapping
 
 
@@ -185,6 +189,9 @@ def _read_events(
     events = conform(pa.table(columns), EVENT_FEATURES, source.name, required=("user_id", "timestamp", "item_id"))
     findings += [*find_event_problems(events, item_ids), *find_repeated_events(events)]
     events, _, warning = refuse(events, findings, source, max_refused=max_refused)
+    num_late = count_out_of_order(events)
+    if num_late:
+        notes.append(f"{num_late} events of {source.name} stood after a later one of the same user; they were sorted.")
     return events, notes + ([warning] if warning else [])
 
 
@@ -207,6 +214,7 @@ def _read_raw(path: Path, mapping: dict[str, str], ours: list[str]) -> tuple[pa.
         table, source = _read_json_lines(path, theirs)
     else:
         raise DataError(f"{path} has a name that ends in none of {', '.join(_SUFFIXES)}; give it the right ending.")
+    check_names(table.column_names, path.name)
     absent = [(mine, their) for mine, their in mapping.items() if their not in table.column_names]
     # A name given for both tables may be meant for the other one: then our own name will do.
     for mine, their in absent:
@@ -232,7 +240,8 @@ def _read_json_lines(path: Path, theirs: list[str]) -> tuple[pa.Table, Source]:
             table = arrow_json.read_json(path, parse_options=arrow_json.ParseOptions(explicit_schema=schema))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
-            f"{path} cannot be read as JSON lines (one object a line, the same types in all): {error}"
+            f"{path.name} cannot be read as JSON lines: {error}. It must hold one object a line, with the same types "
+            "in every line."
         ) from error
     return table, Source(path.name, lambda row: f"line {row + 1}")
 

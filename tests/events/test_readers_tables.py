@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user's own tables: formats, column map, and what is refused."""
+
+import datetime
+import gzip
+import json
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.events import read_tables
+
+EVENTS = """user_id,item_id,timestamp,query
+u,007,2019-01-01T00:00:00Z,
+v,8,1546300860,red soap
+u,8,1546300801,
+"""
+ITEMS = """item_id,title,categories,price
+007,Comb,Beauty > Hair,1.5
+8,"Soap, red",,2
+"""
+# 2019-01-01T00:00:00Z is 1546300800 (49 years of 365 days and 12 leap days).
+EXPECTED = [
+    {"user_id": "u", "timestamp": 1546300800, "behavior": "recommendation", "query": None, "item_id": "007"},
+    {"user_id": "u", "timestamp": 1546300801, "behavior": "recommendation", "query": None, "item_id": "8"},
+    {"user_id": "v", "timestamp": 1546300860, "behavior": "search", "query": "red soap", "item_id": "8"},
+]
+
+
+def write(folder, events=EVENTS, items=ITEMS, events_name="events.csv", items_name="items.csv"):
+    (folder / events_name).write_text(events)
+    (folder / items_name).write_text(items)
+    return folder / events_name, folder / items_name
+
+
+def shown(log):
+    return log.events.select(list(EXPECTED[0])).to_pylist()
+
+
+def test_csv(tmp_path):
+    log = read_tables(*write(tmp_path))
+    assert shown(log) == EXPECTED
+    assert (log.name, log.has_time, log.query_source) == ("events", True, "logged")
+    comb, soap = log.items.to_pylist()
+    assert (comb["item_id"], comb["categories"], comb["price"]) == ("007", [["Beauty", "Hair"]], 1.5)
+    assert (soap["title"], soap["categories"], soap["price"]) == ("Soap, red", None, 2.0)
+    assert log.notes[0] == "Events from events.csv, items from items.csv."
+    assert any("an event with a query is a search" in note for note in log.notes)
+
+
+def test_all_formats_agree(tmp_path):
+    paths = write(tmp_path)
+    fingerprint = read_tables(*paths).fingerprint()
+    events = [dict(zip(EVENTS.split()[0].split(","), row.split(","), strict=True)) for row in EVENTS.split("\n")[1:4]]
+    for event in events:
+        event["query"] = event["query"] or None
+    items = [
+        {"item_id": "007", "title": "Comb", "categories": [["Beauty", "Hair"]], "price": 1.5},
+        {"item_id": "8", "title": "Soap, red", "categories": None, "price": 2},
+    ]
+    lines = {"e.jsonl": events, "i.jsonl": items}
+    for name, rows in lines.items():
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_tables(tmp_path / "e.jsonl", tmp_path / "i.jsonl").fingerprint() == fingerprint
+    pq.write_table(pa.Table.from_pylist(events), tmp_path / "e.parquet")
+    pq.write_table(pa.Table.from_pylist(items), tmp_path / "i.parquet")
+    assert read_tables(tmp_path / "e.parquet", tmp_path / "i.parquet").fingerprint() == fingerprint
+    (tmp_path / "e.tsv.gz").write_bytes(gzip.compress(EVENTS.replace(",", "\t").encode()))
+    assert read_tables(tmp_path / "e.tsv.gz", tmp_path / "i.parquet").fingerprint() == fingerprint
+
+
+def test_pandas_parquet_with_real_times_and_integer_ids(tmp_path):
+    times = [datetime.datetime(2019, 1, 1), datetime.datetime(2019, 1, 1, 0, 0, 1)]
+    frame = pd.DataFrame({"user_id": [1, 2], "item_id": [7.0, 8.0], "timestamp": times}, index=[5, 6])
+    frame.to_parquet(tmp_path / "e.parquet", index=True)
+    pd.DataFrame({"item_id": [7, 8], "title": ["x", "y"]}).to_parquet(tmp_path / "i.parquet")
+    log = read_tables(tmp_path / "e.parquet", tmp_path / "i.parquet", name="mine")
+    assert log.name == "mine"
+    assert log.events["user_id"].to_pylist() == ["1", "2"]
+    assert log.events["item_id"].to_pylist() == ["7", "8"]
+    assert log.events["timestamp"].to_pylist() == [1546300800, 1546300801]
+    assert not [name for name in log.events.column_names if "index" in name]
+
+
+def test_column_map(tmp_path):
+    events, items = write(
+        tmp_path,
+        EVENTS.replace("user_id", "customer").replace("item_id", "sku").replace("timestamp", "when"),
+        ITEMS.replace("item_id", "sku").replace("title", "item_name"),
+    )
+    column_map = {"user_id": "customer", "item_id": "sku", "timestamp": "when", "title": "item_name"}
+    assert shown(read_tables(events, items, column_map=column_map)) == EXPECTED
+    # The same name in one table only, and one for a single table.
+    events, items = write(tmp_path, EVENTS.replace("item_id", "sku"), ITEMS.replace("item_id", "code"))
+    assert shown(read_tables(events, items, column_map={"item_id": "sku", "items.item_id": "code"})) == EXPECTED
+    # A column of our name that is not the mapped one is not kept.
+    events, items = write(tmp_path, EVENTS.replace("timestamp,query", "seconds,timestamp"))
+    log = read_tables(events, items, column_map={"timestamp": "seconds"})
+    assert log.events["timestamp"].to_pylist() == [row["timestamp"] for row in EXPECTED]
+
+
+@pytest.mark.parametrize(
+    ("column_map", "error", "message"),
+    [
+        (
+            {"userid": "u"},
+            ConfigurationError,
+            "`column_map` has the key 'userid', which is no column of ours; keys are",
+        ),
+        ({"films.item_id": "u"}, ConfigurationError, "has the key 'films.item_id'"),
+        ({"items.user_id": "u"}, ConfigurationError, "has the key 'items.user_id'"),
+        ({"user_id": "x", "session_id": "x"}, DataError, "`column_map` for events has more than one column .x."),
+        (
+            {"action": "act"},
+            DataError,
+            "events.csv has no column 'act', which `column_map` names for 'action'; it has us",
+        ),
+    ],
+)
+def test_bad_column_map(tmp_path, column_map, error, message):
+    with pytest.raises(error, match=message):
+        read_tables(*write(tmp_path), column_map=column_map)
+
+
+def test_dates_as_ids_and_titles_stay_text(tmp_path):
+    write(
+        tmp_path,
+        '{"user_id": "2020-01-01", "item_id": 1, "timestamp": "2019-01-01"}\n',
+        '{"item_id": 1, "title": "1984-01-01"}\n',
+        "e.jsonl",
+        "i.jsonl",
+    )
+    log = read_tables(tmp_path / "e.jsonl", tmp_path / "i.jsonl")
+    assert log.events.to_pylist()[0]["user_id"] == "2020-01-01"
+    assert log.events.to_pylist()[0]["timestamp"] == 1546300800
+    assert log.items["title"].to_pylist() == ["1984-01-01"]
+
+
+def test_a_log_with_order_but_no_time(tmp_path):
+    events, items = write(tmp_path, "user_id,item_id\nu,8\nv,8\nu,007\n")
+    with pytest.raises(DataError, match="events.csv has no column 'timestamp', only user_id, item_id. Say which one"):
+        read_tables(events, items)
+    log = read_tables(events, items, has_time=False)
+    assert not log.has_time
+    assert log.events.select(["user_id", "item_id", "timestamp"]).to_pydict() == {
+        "user_id": ["u", "u", "v"],
+        "item_id": ["8", "007", "8"],
+        "timestamp": [0, 2, 1],
+    }
+    events, items = write(tmp_path, "user_id,item_id,timestamp\nu,8,2\nu,007,1\n")
+    assert read_tables(events, items, has_time=False).events["item_id"].to_pylist() == ["007", "8"]
+
+
+def test_events_out_of_order_are_sorted_and_counted(tmp_path):
+    # Rows of u: 5, 3, 4 (one step down); of v: 9, 1 (one step down).
+    rows = [("u", 5), ("v", 9), ("u", 3), ("u", 4), ("v", 1)]
+    events, items = write(tmp_path, "user_id,item_id,timestamp\n" + "".join(f"{u},8,{t}\n" for u, t in rows))
+    log = read_tables(events, items)
+    assert log.events["timestamp"].to_pylist() == [3, 4, 5, 1, 9]
+    assert "2 events of events.csv stood after a later one of the same user; they were sorted." in log.notes
+
+
+GOOD = "u,8,1,search,soap\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (",8,1,recommendation,", "1 have no user_id .first: line 3, user_id None"),
+        ("u,8,,recommendation,", "1 have no timestamp .first: line 3, timestamp None"),
+        ("u,8,NaN,recommendation,", "1 have a timestamp that is no time .first: line 3, timestamp 'NaN'"),
+        ("u,8,-1,recommendation,", "1 have a negative timestamp .first: line 3, timestamp -1"),
+        (
+            "u,8,1546300800000,recommendation,",
+            "1 have a timestamp too large for seconds .first: line 3, .*'1546300800000'",
+        ),
+        ("u,8,1,buy,", "1 have a behavior other than recommendation, search .first: line 3, behavior 'buy'"),
+        ("u,8,1,search,", "1 are searches without a query .first: line 3, query None"),
+        ("u,8,1,recommendation,soap", "1 are recommendations with a query .first: line 3, query 'soap'"),
+        (f"u,8,1,search,{'x' * 10_000}", "1 have a query of more than 1000 characters .first: line 3, query 'xxx"),
+        ("u,,1,recommendation,", "1 are recommendations without an item_id .first: line 3, item_id None"),
+        ("u,9,1,recommendation,", "1 name an item that the items table does not hold .first: line 3, item_id '9'"),
+        ("u,8,1,search,soap", "1 repeat an earlier row .first: line 3, item_id '8'"),
+        ("u,8,1", "1 cannot be read .first: line 3, where the number of fields is 3, not 5"),
+    ],
+)
+def test_refused_events(tmp_path, caplog, row, message):
+    header = "user_id,item_id,timestamp,behavior,query\n"
+    events, items = write(tmp_path, f"{header}{GOOD}{row}\nu,007,2,recommendation,\n")
+    with pytest.raises(DataError, match=f"^events.csv: 1 of 3 rows cannot be used: {message}"):
+        read_tables(events, items)
+    assert not caplog.records
+    log = read_tables(events, items, max_refused=0.34)
+    assert log.num_events == 2
+    # One warning, and the same words in the notes.
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert caplog.records[0].message in log.notes
+    assert caplog.records[0].message.endswith("They were left out.")
+
+
+def test_a_row_counts_for_the_first_rule_it_breaks(tmp_path):
+    events, items = write(tmp_path, "user_id,item_id,timestamp\nu,8,1\n,9,\n,9,\nv,9,1\n")
+    with pytest.raises(
+        DataError,
+        match=r"3 of 4 rows cannot be used: 2 have no user_id \(first: line 3, user_id None\); 1 name an item that "
+        r"the items table does not hold \(first: line 5, item_id '9'\). That is 75.00%",
+    ):
+        read_tables(events, items)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (",Comb,", "1 have no item_id .first: line 4, item_id None"),
+        ("8,Comb,", "1 repeat the item_id of an earlier row .first: line 4, item_id '8'"),
+        ("9,,", "1 have neither a title nor a description .first: line 4, item_id '9'"),
+        ("9,Comb,soon", "1 have a timestamp that is no time .first: line 4, available_from 'soon'"),
+    ],
+)
+def test_refused_items(tmp_path, row, message):
+    events, items = write(tmp_path, EVENTS, f"item_id,title,available_from\n007,Comb,2019-01-01\n8,Soap,\n{row}\n")
+    with pytest.raises(DataError, match=f"^items.csv: 1 of 3 rows cannot be used: {message}"):
+        read_tables(events, items)
+    log = read_tables(events, items, max_refused=0.34)
+    assert log.items["available_from"].to_pylist() == [1546300800, None]
+
+
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        ("", "events.csv is empty"),
+        ("user_id,item_id,timestamp\n", "`events.csv` is empty; a log needs at least one row"),
+        ("user_id,timestamp\nu,1\n", "events.csv has no column 'item_id', only user_id, timestamp"),
+        ("user_id,user_id,item_id,timestamp\nu,u,8,1\n", "more than one column 'user_id'"),
+        (
+            "user_id,item_id,timestamp\nu,8,1546300800123\n",
+            "'timestamp' holds 1546300800123, which looks like millisec",
+        ),
+        ("user_id,item_id,timestamp\nu,8,yesterday\n", "'timestamp' holds 'yesterday', which is no time"),
+        ("user_id,item_id,timestamp\nu,9,1\n", "1 of 1 rows cannot be used"),
+    ],
+)
+def test_tables_that_are_always_refused(tmp_path, events, message):
+    with pytest.raises(DataError, match=message):
+        read_tables(*write(tmp_path, events), max_refused=1.0)
+
+
+def test_wrong_types_in_parquet(tmp_path):
+    _, items = write(tmp_path)
+    for values, message in (([True], "column 'timestamp' has type bool"), ([[1]], "has type list<")):
+        pq.write_table(pa.table({"user_id": ["u"], "item_id": ["8"], "timestamp": values}), tmp_path / "e.parquet")
+        with pytest.raises(DataError, match=message):
+            read_tables(tmp_path / "e.parquet", items)
+    row = pa.table({"user_id": ["u", "u"], "item_id": ["8", "9"], "timestamp": [1, 2]})
+    pq.write_table(row, tmp_path / "e.parquet")
+    with pytest.raises(DataError, match=r"first: row 1 \(from 0\), item_id '9'"):
+        read_tables(tmp_path / "e.parquet", items)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    events, items = write(tmp_path)
+    with pytest.raises(DataError, match="absent.csv is no file; check the path"):
+        read_tables(tmp_path / "absent.csv", items)
+    (tmp_path / "events.xlsx").write_text("x")
+    with pytest.raises(DataError, match="ends in none of .parquet, .csv, .tsv"):
+        read_tables(tmp_path / "events.xlsx", items)
+    (tmp_path / "events.parquet").write_text("x")
+    with pytest.raises(DataError, match="events.parquet is no Parquet file"):
+        read_tables(tmp_path / "events.parquet", items)
+    (tmp_path / "events.jsonl").write_text('[{"user_id": "u"}]\n')
+    with pytest.raises(DataError, match="events.jsonl cannot be read as JSON lines: .* one object a line"):
+        read_tables(tmp_path / "events.jsonl", items)
+    (tmp_path / "latin.csv").write_bytes("user_id,item_id,timestamp\n\xe9,8,1\n".encode("latin-1"))
+    with pytest.raises(DataError, match="latin.csv is no utf8 text with ',' between fields"):
+        read_tables(tmp_path / "latin.csv", items)
+    with pytest.raises(ConfigurationError, match="`max_refused` is 2"):
+        read_tables(events, items, max_refused=2)
+
+
+def test_lines_are_named_only_where_rows_are_lines(tmp_path):
+    # A line break inside quotes: the third row is not the third line.
+    events, items = write(tmp_path, 'user_id,item_id,timestamp,note\nu,8,1,"a\nb"\nu,9,2,c\n')
+    with pytest.raises(DataError, match=r"first: data row 1 \(from 0\), item_id '9'"):
+        read_tables(events, items)
