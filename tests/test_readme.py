@@ -3,7 +3,7 @@
 
 Conventions:
 - a block of shell commands is fenced as `bash`; every command in it is checked, and one of an unknown kind fails;
-- a block of Python is fenced as `python` and is run; `<!-- not run: reason -->` on the line before it limits that to the
+- a block of Python is fenced as `python` and is run; `<!-- not run: reason -->` on the line before limits that to the
   names it imports;
 - the tree is the block after `<!-- tree -->`: two spaces a level, names, then two spaces or more and what they hold;
 - `<!-- ci: test -->` and `<!-- ci: main -->` stand before the two blocks that CI and newcomers run.
