@@ -37,7 +37,7 @@ class SASRecConfig(PreTrainedConfig):
     num_items: int = 1
     hidden_size: int = 64
     num_hidden_layers: int = 2
-    # The paper uses one head; two cost nothing and were not worse on validation.
+    # The paper uses one head; two cost no more.
     num_attention_heads: int = 2
     intermediate_size: int | None = None
     max_history: int = 50

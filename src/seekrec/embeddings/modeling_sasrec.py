@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """SASRec: a causal transformer over item embeddings that predicts the next item.
 
-Differences from the paper (Kang and McAuley 2018), all of which help on validation:
-- the loss is a full softmax over all items at every position, in place of one sampled negative;
+Differences from the paper (Kang and McAuley 2018):
+- the loss is a full softmax over all items at every position, in place of one sampled negative, which learns far more
+  from each step and makes SASRec the strong baseline it can be;
 - layer norm comes first in each block, and once after the last;
-- a start token precedes every history, so that an empty history has an answer (about the items' popularity);
-- the feed-forward layer widens, with GELU.
+- a start token precedes every history, so that the first item is learned too and an empty history has an answer;
+- the feed-forward layer widens, with GELU, as transformers do today.
 
 Tokens: 0 is padding, `row + 1` an item, `num_items + 1` the start token. Padding may stand left or right: positions
 count tokens, not columns, and layers compute on tokens alone (most of a batch of short histories is padding).
