@@ -122,7 +122,7 @@ def main(
     trained = trainer.accelerator.unwrap_model(trainer.model)
     if model_arguments.lora_rank:
         if trainer.is_world_process_zero():
-            trained.save_pretrained(output_dir / "adapter")
+            trained.save_pretrained(output_dir / "adapter", save_embedding_layers=False)
         trained = trained.merge_and_unload()
     if not trainer.is_world_process_zero():
         return

@@ -2,8 +2,11 @@
 """Instruction corpora: events and items as token ids, task by task."""
 
 from seekrec.corpora.build import CORPUS_FEATURES, build_corpus, corpus_fingerprint
+from seekrec.corpora.collate import Seq2SeqCollator
 from seekrec.corpora.decode import decode_row, decode_tokens
+from seekrec.corpora.mixture import MixtureSampler, mix_tasks, rows_per_epoch
 from seekrec.corpora.prompts import encode_requests
+from seekrec.corpora.publish import describe_corpus, load_corpus, push_corpus, save_corpus
 from seekrec.corpora.questions import encode_description_questions, encode_query_questions
 from seekrec.corpora.settings import CorpusSettings
 from seekrec.corpora.shared_collate import SharedHistoryCollator
@@ -21,6 +24,8 @@ __all__ = [
     "BehaviorToken",
     "CorpusSettings",
     "IdentifierVocabulary",
+    "MixtureSampler",
+    "Seq2SeqCollator",
     "SharedHistoryCollator",
     "Template",
     "TextEncoder",
@@ -32,10 +37,16 @@ __all__ = [
     "corpus_fingerprint",
     "decode_row",
     "decode_tokens",
+    "describe_corpus",
     "encode_description_questions",
     "encode_query_questions",
     "encode_requests",
     "encode_shared_history",
     "encode_text",
+    "load_corpus",
+    "mix_tasks",
+    "push_corpus",
+    "rows_per_epoch",
+    "save_corpus",
     "train_tokenizer",
 ]

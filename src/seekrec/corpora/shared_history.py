@@ -87,7 +87,7 @@ def build_shared_histories(
     writer = _StreamWriter(columns, catalog, vocabulary, tokenizer, settings)
     rows = split.train_rows[~columns.is_shown[split.train_rows]]
     timeline = split.timeline
-    user, time = timeline.user[rows], timeline.timestamp[rows]
+    user, time = timeline.user[rows], timeline.time[rows]
     windows = _cut_windows(user, settings.max_history_recommendations + settings.max_history_searches)
     inputs, starts = writer.write(windows.events, rows)
 

@@ -236,6 +236,8 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
             input_ids=input_ids,
             attention_mask=inputs["attention_mask"].to(self.device),
             decoder_input_ids=prefix.repeat(len(input_ids), 1),
+            # Else `generate` puts the start token before the behavior token that `shared_history` starts with.
+            decoder_start_token_id=int(prefix[0]),
             num_beams=max(4, num_answers),
             num_return_sequences=num_answers,
             max_new_tokens=max_new_tokens,

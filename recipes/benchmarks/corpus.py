@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many rows of instruction corpora are written a second, and requests encoded. Prints JSON lines.
+
+    OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python recipes/benchmarks/corpus.py
+    OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python recipes/benchmarks/corpus.py --data_dir path/to/ml-100k
+
+Without `--data_dir` on a log made up on the spot. Identifiers are random: what they are changes no speed. Times are of
+one run; `build` holds everything from a split to data sets in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from transformers import HfArgumentParser
+
+from seekrec.catalog import Catalog
+from seekrec.corpora import (
+    CorpusSettings,
+    add_identifier_tokens,
+    all_wordings,
+    build_corpus,
+    encode_requests,
+    train_tokenizer,
+)
+from seekrec.corpora.mixture import input_lengths
+from seekrec.events import EventLog, read_movielens, split_log, synthesize_searches
+from seekrec.schema import item_texts
+
+CODEBOOK_SIZE = 256
+
+
+@dataclass
+class Arguments:
+    """What is measured."""
+
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of MovieLens; made up if not given."})
+    movielens_variant: str = field(default="100k", metadata={"help": "Which MovieLens `data_dir` holds."})
+    num_users: int = field(default=5_000, metadata={"help": "Made up: users."})
+    num_items: int = field(default=20_000, metadata={"help": "Made up: items."})
+    events_per_user: int = field(default=40, metadata={"help": "Made up: events, half of them searches."})
+    vocab_size: int = field(default=4_000, metadata={"help": "Pieces of the tokenizer."})
+    num_requests: int = field(default=1_000, metadata={"help": "Requests to encode."})
+    seed: int = field(default=0, metadata={"help": "Of all draws."})
+
+
+def make_log(arguments: Arguments) -> EventLog:
+    """Make up a log whose titles have 12 words and whose queries have 3."""
+    generator = np.random.default_rng(arguments.seed)
+    words = np.array(["".join(generator.choice(list("abcdefghijklmnopqrstuvwxyz"), 6)) for _ in range(3_000)])
+
+    def phrases(count: int, length: int) -> list[str]:
+        return [" ".join(row) for row in words[generator.zipf(1.3, (count, length)) % len(words)].tolist()]
+
+    num_events = arguments.num_users * arguments.events_per_user
+    item_ids = np.array([f"i{number}" for number in range(arguments.num_items)])
+    queries = np.array([*phrases(2_000, 3), None], dtype=object)
+    is_search = generator.random(num_events) < 0.5
+    chosen = np.where(is_search, generator.integers(2_000, size=num_events), 2_000)
+    events = pa.table(
+        {
+            "user_id": [f"u{number // arguments.events_per_user}" for number in range(num_events)],
+            "timestamp": generator.permutation(num_events),
+            "behavior": np.where(is_search, "search", "recommendation"),
+            "query": pa.array(queries[chosen], pa.string()),
+            "item_id": item_ids[generator.integers(arguments.num_items, size=num_events)],
+        }
+    )
+    items = pa.table({"item_id": item_ids, "title": phrases(arguments.num_items, 12)})
+    return EventLog(name="made up", events=events, items=items, query_source="logged")
+
+
+def make_catalog(log: EventLog, seed: int) -> Catalog:
+    """Give the items random unique identifiers of 2 + 2 levels."""
+    generator = np.random.default_rng(seed)
+    numbers = generator.choice(CODEBOOK_SIZE**3, log.num_items, replace=False)
+    codes = np.stack([numbers // CODEBOOK_SIZE**2, numbers // CODEBOOK_SIZE % CODEBOOK_SIZE], axis=1)
+    specific = {
+        view: np.stack([numbers % CODEBOOK_SIZE, generator.integers(CODEBOOK_SIZE, size=log.num_items)], axis=1)
+        for view in ("semantic", "collaborative")
+    }
+    return Catalog.build(
+        log.items,
+        {view: np.concatenate([codes, own], axis=1) for view, own in specific.items()},
+        num_shared_levels=2,
+        codebook_size=CODEBOOK_SIZE,
+    )
+
+
+class Stage:
+    """Times a block and prints a line. Processor seconds are what counts where other jobs share the machine."""
+
+    def __init__(self, name: str) -> None:
+        self.line: dict[str, object] = {"stage": name}
+        self.rows = 0
+
+    def __enter__(self) -> Stage:
+        self._start, self._cpu_start = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        seconds, cpu_seconds = time.perf_counter() - self._start, time.process_time() - self._cpu_start
+        self.line |= {"rows": self.rows, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
+        print(json.dumps({**self.line, "rows_per_cpu_second": round(self.rows / cpu_seconds)}), flush=True)
+
+
+def main(arguments: Arguments) -> None:
+    """Measure the stages one after the other."""
+    # 1. Data.
+    if arguments.data_dir is None:
+        log = make_log(arguments)
+    else:
+        log = read_movielens(arguments.data_dir, variant=arguments.movielens_variant)
+        log = synthesize_searches(log, seed=arguments.seed)
+    catalog = make_catalog(log, arguments.seed)
+    split = split_log(log, seed=arguments.seed)
+
+    # 2. Tokenizer.
+    texts = item_texts(log.items) + all_wordings()
+    with Stage("tokenizer") as stage:
+        tokenizer = train_tokenizer(texts, arguments.vocab_size)
+        stage.rows = len(texts)
+    vocabulary = add_identifier_tokens(tokenizer, codebook_size=CODEBOOK_SIZE)
+
+    # 3. Corpora: all tasks, then each alone.
+    for tasks in (None, ("nrip",), ("nsip",), ("nsqp",), ("desc2id_semantic",), ("id2desc_semantic",)):
+        with Stage("build") as stage:
+            settings = CorpusSettings(tasks=tasks, seed=arguments.seed)
+            corpus = build_corpus(split, catalog, tokenizer, vocabulary, settings)
+            stage.rows = sum(len(rows) for rows in corpus.values())
+            tokens = sum(int(input_lengths(rows).sum()) for rows in corpus.values())
+            stage.line |= {"task": tasks[0] if tasks else "all", "tokens_per_row": round(tokens / stage.rows, 1)}
+
+    # 4. Requests: together, then one at a time.
+    requests = split.requests("test")[: arguments.num_requests]
+    with Stage("requests together") as stage:
+        stage.rows = len(encode_requests(requests, catalog, vocabulary, tokenizer))
+    with Stage("requests one by one") as stage:
+        stage.rows = sum(len(encode_requests([request], catalog, vocabulary, tokenizer)) for request in requests[:100])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"stage": "memory", "peak_mib": round(peak)}))
+
+
+if __name__ == "__main__":
+    main(HfArgumentParser(Arguments).parse_args_into_dataclasses()[0])

@@ -1,0 +1,459 @@
+"""The contract of a family, and what GenSAR adds to T5."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from small_gensar import CODEBOOK_SIZE, NUM_ITEMS, make_gensar
+from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, LogitsProcessorList, T5Config
+from transformers import T5ForConditionalGeneration as T5
+
+import seekrec
+from seekrec.corpora import (
+    CorpusSettings,
+    Seq2SeqCollator,
+    SharedHistoryCollator,
+    build_corpus,
+    build_item_queries,
+    build_shared_histories,
+    decode_tokens,
+)
+from seekrec.errors import CatalogError, RequestError, UnknownItemError
+from seekrec.generation import TrieLogitsProcessor
+from seekrec.models import GenSARConfig, GenSARForConditionalGeneration
+from seekrec.schema import Event, Request
+
+HISTORY = [
+    Event("i0", timestamp=1),
+    Event("i9", "search", timestamp=2, query="kitchen"),
+    Event("i1", timestamp=3),
+]
+REQUESTS = [
+    Request(HISTORY),
+    Request(HISTORY[:1], query="garden"),
+    Request([]),
+    Request(HISTORY, query="office thing"),
+]
+
+
+def shared_batch(aisles, **settings):
+    split, catalog, tokenizer, vocabulary = aisles
+    rows = build_shared_histories(split, catalog, tokenizer, vocabulary, CorpusSettings(**settings))
+    return rows, SharedHistoryCollator(tokenizer.pad_token_id, tokenizer.pad_token_id)
+
+
+def brute_force(model, processor, request):
+    """Teacher-forced log-probability of every identifier, normalised over the codes of each level."""
+    inputs = processor([request])
+    view = model.catalog.view_of(request.behavior)
+    offsets = model.vocabulary.level_offsets(view)
+    prefix = model.decoder_prefix(request.behavior, 1)
+    scores = []
+    for codes in model.catalog.codes[view]:
+        tokens = torch.from_numpy(codes + offsets)[None]
+        logits = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            decoder_input_ids=torch.cat([prefix, tokens[:, :-1]], dim=1),
+        ).logits[0, prefix.shape[1] - 1 :]
+        blocks = [
+            logits[level, offset : offset + CODEBOOK_SIZE].log_softmax(-1)[code].item()
+            for level, (offset, code) in enumerate(zip(offsets.tolist(), codes.tolist(), strict=True))
+        ]
+        scores.append(sum(blocks))
+    return np.array(scores)
+
+
+@torch.no_grad()
+def test_retrieve_and_rank_equal_brute_force(gensar):
+    model, processor = gensar
+    ids = model.catalog.id_map.ids
+    answers = model.retrieve(processor(REQUESTS), top_k=5, num_beams=NUM_ITEMS)
+    ranked = model.rank(processor(REQUESTS, candidates=[ids[:3], ids[5:6], ids, ids[::-1]]))
+    for request, answer, order in zip(REQUESTS, answers, ranked, strict=True):
+        scores = brute_force(model, processor, request)
+        best = np.argsort(-scores)[:5]
+        assert [item.item_id for item in answer] == [ids[row] for row in best]
+        np.testing.assert_allclose([item.score for item in answer], scores[best], atol=1e-4)
+        by_id = dict(zip(ids, scores, strict=True))
+        np.testing.assert_allclose([item.score for item in order], [by_id[item.item_id] for item in order], atol=1e-4)
+        assert [item.score for item in order] == sorted((item.score for item in order), reverse=True)
+    assert [len(order) for order in ranked] == [3, 1, NUM_ITEMS, NUM_ITEMS]
+    assert answers[0][0].title.startswith(("garden", "kitchen", "office"))
+
+
+@torch.no_grad()
+def test_a_request_is_answered_alone_as_in_a_batch(gensar):
+    model, processor = gensar
+    together = model.retrieve(processor(REQUESTS), top_k=4)
+    for request, expected in zip(REQUESTS, together, strict=True):
+        alone = model.retrieve(processor(request), top_k=4)[0]
+        assert [item.item_id for item in alone] == [item.item_id for item in expected]
+
+
+def test_masks_removed_items_and_short_answers(gensar):
+    model, processor = gensar
+    catalog = model.catalog
+    inputs = processor(REQUESTS)
+    office = catalog.where(title_contains="office")
+    answers = model.retrieve(inputs, top_k=50, where=[office, ["i1", "i2"], None, np.zeros(NUM_ITEMS, bool)])
+    assert {item.item_id for item in answers[0]} == {f"i{row}" for row in range(16, 24)}  # 8 items, 50 asked
+    assert {item.item_id for item in answers[1]} == {"i1", "i2"}
+    assert len(answers[2]) == NUM_ITEMS and len({item.item_id for item in answers[2]}) == NUM_ITEMS
+    assert answers[3] == []
+    model.set_catalog(catalog.remove_items(["i2"]))
+    found = model.retrieve(inputs, top_k=50, where=["i1", "i2"])
+    assert {item.item_id for item in found[0]} == {"i1"}
+    model.set_catalog(catalog)
+
+
+@torch.no_grad()
+def test_generate_with_the_trie_processor_gives_the_same_items(gensar):
+    model, processor = gensar
+    request = Request(HISTORY)
+    inputs = processor([request])
+    prefix = model.decoder_prefix("recommendation", 1)
+    trie = model.trie("collaborative")
+    offsets = model.vocabulary.level_offsets("collaborative")
+    written = model.generate(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        decoder_input_ids=prefix,
+        decoder_start_token_id=int(prefix[0, 0]),
+        num_beams=6,
+        num_return_sequences=6,
+        max_new_tokens=2,
+        eos_token_id=None,
+        length_penalty=0.0,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_scores=True,
+        logits_processor=LogitsProcessorList([TrieLogitsProcessor(trie, offsets, prefix.shape[1])]),
+    )
+    codes = written.sequences[:, -2:].numpy() - offsets
+    expected = model.retrieve(inputs, top_k=6, num_beams=6, norm="vocab")[0]
+    by_code = {tuple(code): row for row, code in enumerate(model.catalog.codes["collaborative"].tolist())}
+    assert [f"i{by_code[tuple(code)]}" for code in codes.tolist()] == [item.item_id for item in expected]
+    np.testing.assert_allclose(written.sequences_scores, [item.score for item in expected], atol=1e-4)
+
+
+@torch.no_grad()
+def test_each_target_of_a_shared_history_is_as_good_as_alone(aisles):
+    """The logits of every target equal those of a pass over only what it may see."""
+    model, _ = make_gensar(aisles, shared_history=True)
+    rows, collate = shared_batch(aisles)
+    batch = collate([rows[0], rows[1]])
+    whole = model(**batch)
+    logits = iter(whole.logits)
+    losses = []
+    for row in (rows[0], rows[1]):
+        segments = np.array(row["decoder_segment_ids"])
+        for segment in np.unique(segments):
+            inside = np.flatnonzero(segments == segment)
+            visible = row["decoder_history_lengths"][inside[0]]
+            alone = model(
+                input_ids=torch.tensor([row["input_ids"][:visible]]),
+                decoder_input_ids=torch.tensor([[row["decoder_input_ids"][place] for place in inside]]),
+            ).logits[0]
+            for place, line in zip(inside, alone, strict=True):
+                torch.testing.assert_close(next(logits), line, atol=1e-5, rtol=1e-4)
+                losses.append(-line.log_softmax(-1)[row["labels"][place]].item())
+    # Equation 12, as the mean over all label tokens.
+    assert whole.loss.item() == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def test_a_shared_history_reads_as_the_events_of_the_user(aisles):
+    split, catalog, tokenizer, vocabulary = aisles
+    rows, _ = shared_batch(aisles, tasks=("nrip", "nsip", "nsqp"))
+    # User u00 (garden): items 0, 1, 2, 3 in training, of which 1 and 3 were searched for.
+    written = decode_tokens(tokenizer, rows[0]["input_ids"])
+    assert written == (
+        "History: <R_I> <M1_0> <R1_3> <S_Q> garden <S_I> <M1_0> <S1_1> <R_I> <M1_0> <R1_5> "
+        "<S_Q> garden <S_I> <M1_0> <S1_3>"
+    )
+    seen = []
+    segments = np.array(rows[0]["decoder_segment_ids"])
+    for segment in np.unique(segments):
+        inside = np.flatnonzero(segments == segment)
+        visible = rows[0]["decoder_history_lengths"][inside[0]]
+        answer = [rows[0]["decoder_input_ids"][inside[0]], *(rows[0]["labels"][place] for place in inside)]
+        seen.append((decode_tokens(tokenizer, rows[0]["input_ids"][:visible]), decode_tokens(tokenizer, answer)))
+    first = "History: <R_I> <M1_0> <R1_3>"
+    assert ("History:", "<R_I> <M1_0> <R1_3>") in seen
+    assert (f"{first} <S_Q> garden", "<S_I> <M1_0> <S1_1>") in seen
+    assert (first, "<S_Q> garden") in seen
+    assert (f"{first} <S_Q> garden <S_I> <M1_0> <S1_1>", "<R_I> <M1_0> <R1_5>") in seen
+    assert len(seen) == 6  # two recommendations, two searches, two queries
+    assert sum(label == tokenizer.eos_token_id for label in rows[0]["labels"]) == 2  # a query ends, an identifier not
+
+
+def test_long_histories_are_cut_and_every_event_is_asked_once(aisles):
+    split, *_ = aisles
+    rows, _ = shared_batch(aisles, tasks=("nrip", "nsip"), max_history_recommendations=1, max_history_searches=1)
+    # 30 users with 4 training events each: windows 0-1, 1-2, 2-3, whose new events are 2, 1 and 1.
+    assert len(rows) == 30 * 3
+    targets = sum(len(set(row["decoder_segment_ids"])) for row in rows)
+    assert targets == len(split.train_rows) == 30 * 4
+
+
+def test_item_queries_ask_for_every_item(aisles):
+    _, catalog, tokenizer, vocabulary = aisles
+    rows = build_item_queries(catalog, tokenizer, vocabulary, CorpusSettings(), max_items=5)
+    # Three aisles of eight items, in rows of at most five.
+    assert sorted(len(set(row["decoder_segment_ids"])) for row in rows) == [3, 3, 3, 5, 5, 5]
+    assert decode_tokens(tokenizer, rows[0]["input_ids"]).startswith("History: <S_Q> ")
+
+
+@pytest.mark.parametrize("shared_history", [False, True])
+def test_training_moves_every_parameter_and_lowers_the_loss(aisles, shared_history):
+    split, catalog, tokenizer, vocabulary = aisles
+    model, processor = make_gensar(aisles, shared_history=shared_history)
+    if shared_history:
+        rows, collate = shared_batch(aisles)
+    else:
+        corpus = build_corpus(split, catalog, tokenizer, vocabulary, CorpusSettings(tasks=("nrip", "nsip")))
+        rows, collate = corpus["nrip"], Seq2SeqCollator(tokenizer.pad_token_id)
+    batch = collate([rows[number] for number in range(24)])
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    model.train()
+    for _ in range(20):
+        loss = model(**batch).loss
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.7 * losses[0]
+    unmoved = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
+    assert unmoved == []
+
+
+@torch.no_grad()
+def test_padding_changes_nothing(gensar):
+    model, processor = gensar
+    inputs = processor([REQUESTS[1]])
+    prefix = model.decoder_prefix("search", 1)
+    plain = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], decoder_input_ids=prefix)
+    padded = model(
+        input_ids=torch.nn.functional.pad(inputs["input_ids"], (0, 7), value=5),
+        attention_mask=torch.nn.functional.pad(inputs["attention_mask"], (0, 7)),
+        decoder_input_ids=prefix,
+    )
+    torch.testing.assert_close(plain.logits, padded.logits, atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_of_micro_batches_adds_up(aisles):
+    """Trainer passes the number of labels of a whole step; the sum over it must equal the mean over all."""
+    split, catalog, tokenizer, vocabulary = aisles
+    model, _ = make_gensar(aisles)
+    corpus = build_corpus(split, catalog, tokenizer, vocabulary, CorpusSettings(tasks=("nrip", "nsqp")))
+    collate = Seq2SeqCollator(tokenizer.pad_token_id)
+    rows = [corpus["nrip"][0], corpus["nsqp"][0]]
+    total = sum(len(row["labels"]) for row in rows)
+    parts = [model(**collate([row]), num_items_in_batch=total).loss.item() for row in rows]
+    assert sum(parts) == pytest.approx(model(**collate(rows)).loss.item(), abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_saved_folder_is_complete(gensar, tmp_path):
+    model, processor = gensar
+    model.config.use_cache = False  # as Trainer leaves it
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    expected = model.retrieve(processor(REQUESTS), top_k=3)
+    for auto in (AutoModel, AutoModelForSeq2SeqLM):
+        loaded = auto.from_pretrained(tmp_path)
+        assert type(loaded) is GenSARForConditionalGeneration
+        assert loaded.config.use_cache and loaded.generation_config.do_sample is False
+        for name, parameter in model.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], parameter), name
+    again = AutoProcessor.from_pretrained(tmp_path)
+    assert again.shared_history == processor.shared_history
+    assert again.catalog.content_hash == processor.catalog.content_hash
+    assert loaded.eval().retrieve(again(REQUESTS), top_k=3) == expected
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_catalogue_of_another_checkpoint_is_refused(gensar, tmp_path):
+    model, processor = gensar
+    other = seekrec.Catalog.build(
+        model.catalog.items,
+        {view: (codes + 1) % CODEBOOK_SIZE for view, codes in model.catalog.codes.items()},
+        num_shared_levels=1,
+        codebook_size=CODEBOOK_SIZE,
+    )
+    with pytest.raises(CatalogError, match="identifiers have hash .* the model was trained for"):
+        model.set_catalog(other)
+    shallow = seekrec.Catalog.build(
+        model.catalog.items,
+        {"semantic": np.arange(NUM_ITEMS)[:, None]},
+        num_shared_levels=0,
+        codebook_size=NUM_ITEMS,
+    )
+    with pytest.raises(CatalogError, match="`num_shared_levels` is 1 in the model and 0 in the catalogue"):
+        model.set_catalog(shallow)
+    model.save_pretrained(tmp_path)
+    import shutil
+
+    shutil.rmtree(tmp_path / "catalog")
+    with pytest.raises(CatalogError, match="holds no folder 'catalog'"):
+        AutoModel.from_pretrained(tmp_path)
+
+
+def test_new_items_are_answered_without_training(aisles):
+    model, processor = make_gensar(aisles)
+    grown = np.concatenate([model.catalog.codes["semantic"], [[3, 0]]])
+    grown_collaborative = np.concatenate([model.catalog.codes["collaborative"], [[3, 0]]])
+    import dataclasses
+
+    import pyarrow as pa
+
+    items = pa.concat_tables(
+        [model.catalog.items, model.catalog.items.slice(0, 1).set_column(0, "item_id", pa.array(["new"]))]
+    )
+    catalog = dataclasses.replace(
+        model.catalog,
+        items=items,
+        codes={"semantic": grown, "collaborative": grown_collaborative},
+        is_removed=np.zeros(NUM_ITEMS + 1, bool),
+        is_predicted=np.zeros(NUM_ITEMS + 1, bool),
+    )
+    model.config.identifier_hash = catalog.identifier_hash
+    model.set_catalog(catalog)
+    processor.set_catalog(catalog)
+    answer = model.retrieve(processor(Request([Event("new")])), top_k=1, where=["new"])
+    assert answer[0][0].item_id == "new"
+
+
+def test_bad_requests_are_named(gensar):
+    model, processor = gensar
+    with pytest.raises(UnknownItemError, match="the first is 'nowhere'"):
+        processor([Request([Event("nowhere")])])
+    with pytest.raises(RequestError, match="`requests` is empty"):
+        processor([])
+    with pytest.raises(RequestError, match=r"`requests\[0\]` is a str"):
+        processor(["piano"])
+    with pytest.raises(RequestError, match="`candidates` has 1 lists for 2 requests"):
+        processor(REQUESTS[:2], candidates=[["i1"]])
+    with pytest.raises(RequestError, match=r"`candidates\[0\]` names 'i1' more than once"):
+        processor(REQUESTS[:1], candidates=[["i1", "i1"]])
+    with pytest.raises(RequestError, match=r"`candidates\[0\]` is the text 'i1'"):
+        processor(REQUESTS[:1], candidates=["i1"])
+    with pytest.raises(RequestError, match="The inputs hold no candidates"):
+        model.rank(processor(REQUESTS[:1]))
+    with pytest.raises(RequestError, match="`top_k` is 0"):
+        model.retrieve(processor(REQUESTS[:1]), top_k=0)
+    with pytest.raises(RequestError, match="`where` has dtype int64"):
+        model.retrieve(processor(REQUESTS[:1]), where=np.zeros(3, dtype=np.int64))
+    with pytest.raises(RequestError, match="`where` has 2 filters for 1 requests"):
+        model.retrieve(processor(REQUESTS[:1]), where=[None, None])
+
+
+def test_other_verbs_write_text_only(gensar, aisles):
+    model, processor = gensar
+    written = model.suggest_queries(processor.ask_for_queries(Request(HISTORY)), num_queries=3, max_new_tokens=4)
+    assert written.shape[:2] == (1, 3)
+    described = model.describe(processor.describe_items(["i3", "i0"]), max_new_tokens=5)
+    assert described.shape[:2] == (2, 1)
+    first = model.config.first_identifier_token_id
+    assert (written < first).all() and (described < first).all()
+    assert all(isinstance(text, str) for row in processor.decode_texts(written) for text in row)
+
+
+def test_segments_need_a_causal_encoder(aisles):
+    model, _ = make_gensar(aisles)
+    rows, collate = shared_batch(aisles)
+    with pytest.raises(ValueError, match="needs `config.shared_history=True`"):
+        model(**collate([rows[0]]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_shared_levels": 0, "num_specific_levels": 0}, "at least one level"),
+        ({"views": ["semantic", "semantic"]}, "each once"),
+        ({"views": ["visual"]}, "use 'semantic', 'collaborative' or both"),
+        ({"codebook_size": 0}, "`codebook_size` is 0"),
+        ({"identifier_hash": "x", "vocab_size": 100}, "resize the token"),
+    ],
+)
+def test_contradicting_settings_are_refused(settings, message):
+    with pytest.raises(Exception, match=message) as caught:
+        GenSARConfig(**settings)
+    assert "Strict" in type(caught.value).__name__
+
+
+class TestFromT5:
+    """Starting from a T5 checkpoint, here one of random weights with T5's odd table: longer than its vocabulary."""
+
+    @pytest.fixture
+    def checkpoint(self, tmp_path, aisles):
+        # 300 pieces, 320 rows, as T5 has 32,100 pieces and 32,128 rows.
+        torch.manual_seed(3)
+        config = T5Config(vocab_size=320, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+        config.decoder_start_token_id = 0
+        T5(config).save_pretrained(tmp_path / "t5")
+        return tmp_path / "t5"
+
+    def test_old_rows_stay_and_new_rows_start_near_their_codewords(self, checkpoint, aisles):
+        _, catalog, _, vocabulary = aisles
+        old = T5.from_pretrained(checkpoint).get_input_embeddings().weight
+        model = GenSARForConditionalGeneration.from_t5(str(checkpoint), shared_history=False)
+        assert model.config.model_type == "gensar" and model.config.scale_decoder_outputs
+        words = np.zeros((CODEBOOK_SIZE, 4), dtype=np.float32)
+        words[4:] = 1.0  # two clusters of equal codewords
+        model.add_identifier_rows(vocabulary, codebooks={"M1": words})
+        table = model.get_input_embeddings().weight
+        first = vocabulary.first_token_id
+        assert torch.equal(table[:first], old[:first])
+        assert table.shape[0] % 64 == 0 and table.shape[0] >= vocabulary.end_token_id
+        block = table[first + 3 : first + 3 + CODEBOOK_SIZE]
+        assert torch.equal(block[0], block[3]) and torch.equal(block[4], block[7])
+        assert not torch.equal(block[0], block[4])
+        # Spread like the old rows, so the tied head does not prefer or ignore the new tokens.
+        assert 0.5 < (table[first:].std() / old[:first].std()).item() < 2
+        assert math.isfinite(table.sum().item())
+        assert model.lm_head.weight.data_ptr() == table.data_ptr()
+
+    def test_lora_trains_adapters_and_new_rows_only(self, checkpoint, aisles, tmp_path):
+        from peft import PeftModel
+
+        from seekrec.training import ModelArguments, add_lora
+
+        split, catalog, tokenizer, vocabulary = aisles
+        model = GenSARForConditionalGeneration.from_t5(str(checkpoint))
+        model.add_identifier_rows(vocabulary)
+        model.set_catalog(catalog)
+        first = vocabulary.first_token_id
+        old = model.get_input_embeddings().weight[:first].detach().clone()
+        model.save_pretrained(tmp_path / "base")
+        wrapped = add_lora(model, ModelArguments(lora_rank=4))
+        corpus = build_corpus(split, catalog, tokenizer, vocabulary, CorpusSettings(tasks=("nrip",)))
+        batch = Seq2SeqCollator(tokenizer.pad_token_id)([corpus["nrip"][row] for row in range(8)])
+        optimizer = torch.optim.Adam([p for p in wrapped.parameters() if p.requires_grad], lr=1e-2)
+        for _ in range(3):
+            loss = wrapped(**batch).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        wrapped.eval().save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+        processor = seekrec.GenSARProcessor(tokenizer, catalog)
+        inputs = processor(REQUESTS)
+        trained = wrapped.retrieve(inputs, top_k=3)
+
+        base = AutoModel.from_pretrained(tmp_path / "base")
+        loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+        merged = loaded.merge_and_unload()
+        assert type(merged) is GenSARForConditionalGeneration
+        table = merged.get_input_embeddings().weight
+        assert torch.equal(table[:first], old)
+        assert not torch.equal(table[first : vocabulary.end_token_id], model_rows(tmp_path / "base", first, vocabulary))
+        for one, other in zip(trained, merged.retrieve(inputs, top_k=3), strict=True):
+            assert [item.item_id for item in one] == [item.item_id for item in other]
+            np.testing.assert_allclose([item.score for item in one], [item.score for item in other], atol=1e-4)
+
+
+def model_rows(folder, first, vocabulary):
+    return AutoModel.from_pretrained(folder).get_input_embeddings().weight[first : vocabulary.end_token_id]
