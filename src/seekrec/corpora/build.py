@@ -30,7 +30,7 @@ from seekrec.corpora.templates import TEMPLATES
 from seekrec.corpora.text import shared_encoder, tokenizer_digest
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import DataError
-from seekrec.schema import item_texts
+from seekrec.schema import IdMap, item_texts
 
 if TYPE_CHECKING:
     from seekrec.catalog import Catalog
@@ -107,7 +107,8 @@ def build_corpus(
     settings = CorpusSettings() if settings is None else settings
     check_vocabulary(catalog, vocabulary)
     tasks = choose_tasks(settings.tasks, vocabulary.views)
-    targets = find_targets(split, catalog, settings, part)
+    asks_events = any(not task.is_about_items for task in tasks)
+    targets = find_targets(split, catalog, settings, part) if asks_events else _no_targets()
     writer = PromptWriter(
         targets.events,
         catalog.codes,
@@ -205,6 +206,12 @@ def find_targets(split: Split, catalog: Catalog, settings: CorpusSettings, part:
         settings.max_history_searches,
     )
     return Targets(events, rows, histories, pa.array(cases.user_id, pa.string()), _one_array(asked["item_id"]))
+
+
+def _no_targets() -> Targets:
+    nothing = Ragged.from_lists([])
+    empty = pa.array([], pa.string())
+    return Targets(EventColumns.from_events([], IdMap([])), np.empty(0, dtype=np.int64), nothing, empty, empty)
 
 
 def _cut_histories(split: Split, events: EventColumns, rows: np.ndarray, settings: CorpusSettings) -> Ragged:

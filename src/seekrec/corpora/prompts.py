@@ -63,7 +63,7 @@ class PromptWriter:
         Returns:
             `np.ndarray`: bool, which of them have text that can be encoded; the others cannot be targets.
         """
-        encoded = Ragged.from_lists(self._encoder.encode(texts, self.settings.max_text_tokens))
+        encoded = self._encoder.encode_ragged(texts, self.settings.max_text_tokens)
         self._items = items
         self._first_text = self.segments.add(encoded)
         self._first_identifier = {
@@ -183,6 +183,8 @@ def encode_requests(
     rows: list[list[int]] = [[] for _ in requests]
     for behavior in BEHAVIORS:
         numbers = [number for number, request in enumerate(requests) if request.behavior == behavior]
+        if not numbers:
+            continue
         inputs = writer.write_inputs(
             TASK_BY_NAME[TASK_OF_BEHAVIOR[behavior]],
             np.array(numbers, dtype=np.int64) + len(events),

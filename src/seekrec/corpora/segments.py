@@ -147,8 +147,9 @@ class SegmentTable:
         self._pieces: dict[tuple[str, bool], int] = {}
 
         search_token = vocabulary.behavior_token_id("search_query")
-        queries = encoder.encode(events.queries, max_query_tokens)
-        self._first_query = self.add(Ragged.from_lists([search_token, *query] for query in queries))
+        queries = encoder.encode_ragged(events.queries, max_query_tokens)
+        markers = Ragged.from_matrix(np.full((len(queries), 1), search_token, dtype=np.int32))
+        self._first_query = self.add(join_rows([markers, queries]))
         # Only the items that occur: a request names a few out of millions.
         self._items = np.unique(events.item[events.item >= 0])
         self._first_item: dict[Behavior, int] = {
@@ -173,7 +174,7 @@ class SegmentTable:
         """
         key = (text, starts_text)
         if key not in self._pieces:
-            token_ids = self._encoder.encode([text])[0] if starts_text else self._encoder.encode_piece(text)
+            token_ids = self._encoder.encode_piece(text, starts_text=starts_text)
             self._pieces[key] = self.add(Ragged.from_lists([token_ids]))
         return self._pieces[key]
 

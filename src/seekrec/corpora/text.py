@@ -16,6 +16,7 @@ import unicodedata
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -25,9 +26,16 @@ from tokenizers.pre_tokenizers import Sequence as PreTokenizerSequence
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerBase, T5Tokenizer
 
+from seekrec.corpora.ragged import Ragged
 from seekrec.errors import ConfigurationError, DataError
 
 WORD_START = "\u2581"  # how a T5 vocabulary writes the space before a word
+
+# The parallel encoder takes a millisecond to start; so few texts are done sooner one by one.
+_FEW_TEXTS = 32
+# Words that an encoder remembers before it starts anew.
+_MAX_KNOWN = 500_000
+_TEXTS_AT_A_TIME = 10_000
 
 
 class TextEncoder:
@@ -48,11 +56,17 @@ class TextEncoder:
         added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items()}
         added.update((number, str(tokenizer.convert_ids_to_tokens(number))) for number in tokenizer.all_special_ids)
         unknown_id = tokenizer.unk_token_id
-        self._forbidden = np.array(sorted(set(added) - {unknown_id}), dtype=np.int64)
+        self._forbidden = np.zeros(max(tokenizer.get_vocab().values()) + 1, dtype=bool)
+        self._forbidden[[number for number in added if number != unknown_id]] = True
+        self._pieces: dict[tuple[str, bool], list[int]] = {}
+        # T5 encodes word by word, so each word is encoded once. Words end at what Python takes for white space; the
+        # tokenizers library takes a few control characters for letters instead.
+        self._splits_words = _splits_words(backend)
+        self._known: dict[str, list[int]] = {}
         self._backend = _without_added_tokens(backend, added)
 
     def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
-        """Encode texts; equal texts are encoded once.
+        """Encode texts; a word (or, with a tokenizer that does not split at spaces, a text) is encoded once.
 
         Args:
             texts (`Sequence[str]`): Any text at all.
@@ -67,40 +81,58 @@ class TextEncoder:
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise DataError(f"Text {row} is {text!r} of type {type(text).__name__}; give text.")
-        unique = list(dict.fromkeys(texts))
-        encodings = self._backend.encode_batch_fast([_clean(text) for text in unique], add_special_tokens=False)
-        rows = [encoding.ids[:max_length] for encoding in encodings]
-        self._check(unique, rows)
-        if len(unique) == len(texts):
-            return rows
-        by_text = dict(zip(unique, rows, strict=True))
-        return [list(by_text[text]) for text in texts]
+        parts = [_clean(text).split() if self._splits_words else [_clean(text)] for text in texts]
+        distinct = dict.fromkeys(chain.from_iterable(parts))
+        if len(self._known) > _MAX_KNOWN:
+            self._known = {}
+        known = self._known
+        new = [part for part in distinct if part not in known]
+        known.update(zip(new, self._encode_new(new), strict=True))
+        return [list(chain.from_iterable(map(known.__getitem__, part)))[:max_length] for part in parts]
 
-    def encode_piece(self, text: str) -> list[int]:
-        """Encode a piece of a template that may continue the token before it.
+    def encode_ragged(self, texts: Sequence[str], max_length: int | None = None) -> Ragged:
+        """Encode many texts in little memory; as `encode`, but the rows lie one after the other in int32."""
+        blocks = [
+            Ragged.from_lists(self.encode(texts[start : start + _TEXTS_AT_A_TIME], max_length))
+            for start in range(0, len(texts), _TEXTS_AT_A_TIME)
+        ]
+        return Ragged.stack(blocks) if blocks else Ragged.from_lists([])
 
-        A T5 tokenizer starts any text with a space. Here the space stays only if the text has one, so that `";"`
-        after a query reads `piano;` and not `piano ;`.
+    def _encode_new(self, parts: list[str]) -> list[list[int]]:
+        if len(parts) < _FEW_TEXTS:
+            encodings = [self._backend.encode(part, add_special_tokens=False) for part in parts]
+        else:
+            encodings = self._backend.encode_batch_fast(parts, add_special_tokens=False)
+        rows = [encoding.ids for encoding in encodings]
+        forbidden = self._forbidden[np.fromiter(chain.from_iterable(rows), np.int64)]
+        if forbidden.any():
+            row = np.repeat(np.arange(len(rows)), [len(row) for row in rows])[forbidden][0]
+            raise DataError(
+                f"Text {parts[row][:80]!r} would become a control or special token of this tokenizer; leave the text "
+                "out, and report the tokenizer."
+            )
+        return rows
+
+    def encode_piece(self, text: str, *, starts_text: bool = False) -> list[int]:
+        """Encode a piece of a wording of ours; the result is remembered.
+
+        A T5 tokenizer starts any text with a space. Here a piece that follows something keeps the space only if it
+        has one, so that `";"` after a query reads `piano;` and not `piano ;`.
+
+        Args:
+            text (`str`): The piece.
+            starts_text (`bool`): Whether nothing comes before it.
+
+        Returns:
+            `list[int]`: Token ids.
         """
-        token_ids = self.encode([text])[0]
-        if not token_ids or not text or text[0].isspace():
-            return token_ids
-        first = self._backend.id_to_token(token_ids[0]) or ""
-        if first == WORD_START:
-            return token_ids[1:]
-        bare = self._backend.token_to_id(first.removeprefix(WORD_START))
-        return token_ids if bare is None else [bare, *token_ids[1:]]
-
-    def _check(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
-        flat = np.fromiter((number for row in rows for number in row), np.int64)
-        if not np.isin(flat, self._forbidden).any():
-            return
-        forbidden = set(self._forbidden.tolist())
-        text = next(text for text, row in zip(texts, rows, strict=True) if forbidden.intersection(row))
-        raise DataError(
-            f"Text {text[:80]!r} would become a control or special token of this tokenizer; leave the text out, and "
-            "report the tokenizer."
-        )
+        key = (text, starts_text)
+        if key not in self._pieces:
+            # The model alone, without the steps before it, adds no space in front.
+            head = "" if starts_text or text[:1].isspace() else text.split(" ")[0]
+            joined = [token.id for token in self._backend.model.tokenize(head)] if head else []
+            self._pieces[key] = joined + self.encode([text[len(head) :]])[0]
+        return list(self._pieces[key])
 
 
 # A copy of a tokenizer costs half a second.
@@ -208,6 +240,13 @@ def _backend_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
             f"The tokenizer is a {type(tokenizer).__name__} without a `backend_tokenizer`; use one of the fast kind."
         )
     return backend
+
+
+def _splits_words(backend: Tokenizer) -> bool:
+    """Whether the tokenizer cuts text at white space and treats each word as if it stood alone, as T5's does."""
+    steps = json.loads(backend.to_str())["pre_tokenizer"] or {}
+    by_type = {step["type"]: step for step in steps.get("pretokenizers", [])}
+    return "WhitespaceSplit" in by_type and by_type.get("Metaspace", {}).get("prepend_scheme") == "always"
 
 
 def _by_score(pair: tuple[str, float]) -> tuple[float, str]:
