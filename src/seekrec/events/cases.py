@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The column stores of a split: the held-out questions, and the histories of the training targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from seekrec.errors import DataError
+from seekrec.events.checks import check_choice
+from seekrec.events.timeline import Histories
+from seekrec.schema import BEHAVIORS, Behavior
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """Held-out questions with their answers; every column has one entry a case.
+
+    Args:
+        user_id (`list[str]`): Who asks.
+        behavior (`list[str]`): `"recommendation"` or `"search"`.
+        query (`list[str | None]`): The text searched for; `None` for a recommendation.
+        item_id (`list[str]`): The answer: the held-out item, called the target.
+        timestamp (`np.ndarray`): int64 timestamp of the held-out interaction.
+        history_rows (`np.ndarray`): int64 rows of `Split.log.events`, the histories one after the other, each oldest
+            first.
+        history_offsets (`np.ndarray`): int64 of length `len(cases) + 1`; the history of case `k` is
+            `history_rows[history_offsets[k]:history_offsets[k + 1]]`.
+
+    Raises:
+        DataError: If the columns differ in length.
+    """
+
+    user_id: list[str]
+    behavior: list[Behavior]
+    query: list[str | None]
+    item_id: list[str]
+    timestamp: np.ndarray
+    history_rows: np.ndarray
+    history_offsets: np.ndarray
+
+    def __post_init__(self) -> None:
+        lengths = {
+            "user_id": len(self.user_id),
+            "behavior": len(self.behavior),
+            "query": len(self.query),
+            "item_id": len(self.item_id),
+            "timestamp": len(self.timestamp),
+            "history_offsets - 1": len(self.history_offsets) - 1,
+        }
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"`{name}` {length}" for name, length in lengths.items())
+            raise DataError(f"The columns of `Cases` differ in length ({found}); give one entry a case in each.")
+        if self.history_offsets[-1] != len(self.history_rows):
+            raise DataError(
+                f"`history_offsets` of `Cases` end at {self.history_offsets[-1]}, `history_rows` has "
+                f"{len(self.history_rows)} entries; the last offset must be their number."
+            )
+
+    def __len__(self) -> int:
+        return len(self.item_id)
+
+    def select(self, behavior: Behavior | None = None) -> np.ndarray:
+        """Give the numbers of the cases of one behavior.
+
+        Args:
+            behavior (`str`, *optional*): `"recommendation"` or `"search"`; `None` for all.
+
+        Returns:
+            `np.ndarray`: int64, ascending.
+
+        Raises:
+            ConfigurationError: If the behavior is unknown.
+        """
+        if behavior is None:
+            return np.arange(len(self))
+        check_choice("behavior", behavior, BEHAVIORS)
+        return np.flatnonzero(np.asarray(self.behavior, dtype=object) == behavior)
+
+    def history(self, case: int) -> np.ndarray:
+        """Give the rows of one case's history, int64, oldest first."""
+        return self.history_rows[self.history_offsets[case] : self.history_offsets[case + 1]]
+
+    def to_table(self) -> pa.Table:
+        """Give the cases as a table, the history as a list column."""
+        return pa.table(
+            {
+                "user_id": pa.array(self.user_id, pa.string()),
+                "behavior": pa.array(self.behavior, pa.string()),
+                "query": pa.array(self.query, pa.string()),
+                "item_id": pa.array(self.item_id, pa.string()),
+                "timestamp": pa.array(self.timestamp, pa.int64()),
+                "history": pa.LargeListArray.from_arrays(
+                    pa.array(self.history_offsets, pa.int64()), pa.array(self.history_rows, pa.int64())
+                ),
+            }
+        )
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Cases:
+        """Read the cases from a table that `to_table` made."""
+        history = pa.concat_arrays(table["history"].chunks) if table.num_rows else None
+        lengths = np.asarray(history.value_lengths()) if history is not None else np.empty(0, dtype=np.int64)
+        return cls(
+            user_id=table["user_id"].to_pylist(),
+            behavior=table["behavior"].to_pylist(),
+            query=table["query"].to_pylist(),
+            item_id=table["item_id"].to_pylist(),
+            timestamp=np.asarray(table["timestamp"], dtype=np.int64),
+            history_rows=np.empty(0, dtype=np.int64) if history is None else np.asarray(history.flatten()),
+            history_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingHistories(Histories):
+    """The targets of training and what is known before each.
+
+    Args:
+        offsets (`np.ndarray`): int64 of length `num_targets + 1`.
+        values (`np.ndarray`): int64 rows of `Split.log.events`; the history of target `k` is
+            `values[offsets[k]:offsets[k + 1]]`, oldest first.
+        target_rows (`np.ndarray`): int64 rows of `Split.log.events`, one a target.
+    """
+
+    target_rows: np.ndarray

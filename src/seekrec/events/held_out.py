@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each method and protocol holds out, and what it leaves to training. `splits.py` describes them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from seekrec.errors import DataError
+from seekrec.events.cases import Cases
+from seekrec.events.log import EventLog
+from seekrec.events.queries import category_queries
+from seekrec.events.timeline import Histories, PaperOrder, Timeline, is_among
+from seekrec.schema import RECOMMENDATION, SEARCH, Behavior
+
+SECONDS_PER_DAY = 86_400
+
+# A held-out pair of interactions and at least one to learn from.
+MIN_INTERACTIONS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Rows of the event table by use, each int64 and ascending.
+
+    Args:
+        train_rows (`np.ndarray`): What training may use.
+        validation (`np.ndarray`): Targets of validation.
+        test (`np.ndarray`): Targets of the test.
+    """
+
+    train_rows: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def leave_one_out_strict(timeline: Timeline) -> HeldOut:
+    """Hold out each user's last two distinct interactions; train on what lies before the first of them."""
+    t = timeline
+    rows = t.distinct_interactions()
+    users = t.user[rows]
+    last = np.flatnonzero(np.append(users[1:] != users[:-1], True)) if len(rows) else np.empty(0, dtype=np.int64)
+    counts = np.diff(last, prepend=-1)
+    last = last[counts >= MIN_INTERACTIONS]
+    if not len(last):
+        raise DataError(
+            f"No user of the log has {MIN_INTERACTIONS} distinct interactions (the most is {counts.max(initial=0)}), "
+            "so nothing can be held out; leave-one-out needs one to learn from, one for validation, one for the test."
+        )
+    test, validation = rows[last], rows[last - 1]
+    # Per user: when the validation target happened, and the two items; users without targets lose nothing.
+    num_users = int(t.user[-1]) + 1
+    until = np.full(num_users, np.iinfo(np.int64).max)
+    until[t.user[validation]] = t.time[validation]
+    out = t.time >= until[t.user]
+    for targets in (validation, test):
+        target_item = np.full(num_users, -2)
+        target_item[t.user[targets]] = t.item[targets]
+        out |= t.item == target_item[t.user]
+    return HeldOut(np.flatnonzero(~out), validation, test)
+
+
+def leave_one_out_paper(timeline: Timeline, order: PaperOrder) -> HeldOut:
+    """Hold out the last two recommendations and, apart from them, the last two searches of each user."""
+    targets, places_from_end = paper_targets(timeline, order)
+    test, validation = np.sort(targets[places_from_end == 0]), np.sort(targets[places_from_end == 1])
+    if not len(test):
+        raise DataError(
+            f"No user of the log has {MIN_INTERACTIONS} interactions of one behavior that follow both a "
+            "recommendation and a search, as protocol 'paper' needs; use protocol='strict'."
+        )
+    train = np.ones(len(timeline.user), dtype=bool)
+    train[test] = train[validation] = False
+    return HeldOut(np.flatnonzero(train), validation, test)
+
+
+def paper_targets(timeline: Timeline, order: PaperOrder) -> tuple[np.ndarray, np.ndarray]:
+    """Give the rows that the released pipeline predicts, held out or not.
+
+    Interactions whose history holds a recommendation and a search (where the log has no searches: a recommendation),
+    of users with at least three of them in that behavior.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: int64 rows, ordered by user, behavior, time and item id; int64 how many of the
+        same user and behavior follow.
+    """
+    t = timeline
+    is_target = t.is_interaction & (order.num_recommendations > 0)
+    if t.is_search.any():
+        is_target &= order.num_searches > 0
+    rows = np.flatnonzero(is_target)
+    rows = rows[np.argsort(order.target_rank[rows])]
+    task = t.user[rows] * 2 + t.is_search[rows]
+    first, end = np.searchsorted(task, task), np.searchsorted(task, task, side="right")
+    enough = end - first >= MIN_INTERACTIONS
+    return rows[enough], (end - 1 - np.arange(len(rows)))[enough]
+
+
+def last_days(log: EventLog, timeline: Timeline, num_test_days: int, *, is_strict: bool) -> HeldOut:
+    """Hold out the last calendar days (UTC) for the test and the day before for validation."""
+    if not log.has_time:
+        raise DataError(
+            f"Log {log.name!r} has order but no time, so it has no days to hold out; use method='leave_one_out'."
+        )
+    t = timeline
+    rows = t.distinct_interactions() if is_strict else np.flatnonzero(t.is_interaction)
+    if not len(rows):
+        raise DataError(f"Log {log.name!r} holds no interactions; there is nothing to hold out.")
+    day = t.time // SECONDS_PER_DAY
+    first_test_day = int(day[rows].max()) - num_test_days + 1
+    num_days = int(day[rows].max() - day[rows].min()) + 1
+    if num_days < num_test_days + 2:
+        raise DataError(
+            f"The interactions of log {log.name!r} span {num_days} days; `num_test_days` {num_test_days} needs "
+            f"{num_test_days + 2}: one at least to learn from, one for validation, then the test. Lower "
+            "`num_test_days` or use method='leave_one_out'."
+        )
+    test = rows[day[rows] >= first_test_day]
+    on_validation_day = rows[day[rows] == first_test_day - 1]
+    # The first of each user; where both behaviors are tasks of their own (paper), the first of each.
+    task = t.user[on_validation_day] * 2 + (0 if is_strict else t.is_search[on_validation_day])
+    validation = np.sort(on_validation_day[np.unique(task, return_index=True)[1]])
+    is_train = day < first_test_day - 1
+    if is_strict:
+        held_out_pairs = t.pairs(np.concatenate([validation, test]))
+        is_train &= ~is_among(t.pairs(np.arange(len(t.user))), held_out_pairs)
+    return HeldOut(np.flatnonzero(is_train), validation, test)
+
+
+def find_queries(log: EventLog, timeline: Timeline, targets: np.ndarray, seed: int) -> list[str | None]:
+    """Give each target the query it is searched with.
+
+    Its own, where one of its tellings is a search; else, where the log's queries are made from categories, one of the
+    item's, chosen by a hash of `seed`, user, item and timestamp; else none.
+
+    Args:
+        log (`EventLog`): The log.
+        timeline (`Timeline`): Of the same log.
+        targets (`np.ndarray`): int64 rows of interactions.
+        seed (`int`): Changes the choice.
+
+    Returns:
+        `list[str | None]`: One a target.
+    """
+    t = timeline
+    searches = np.flatnonzero(t.is_interaction & t.is_search)
+    keys, first = np.unique(t.moment[searches] * t.num_items + t.item[searches], return_index=True)
+    own_keys = t.moment[targets] * t.num_items + t.item[targets]
+    told = np.full(len(targets), -1)
+    if len(keys):
+        place = np.minimum(np.searchsorted(keys, own_keys), len(keys) - 1)
+        told = np.where(keys[place] == own_keys, searches[first[place]], -1)
+    queries: list[str | None] = [None] * len(targets)
+    with_own = np.flatnonzero(told >= 0)
+    for number, query in zip(with_own.tolist(), log.events["query"].take(told[with_own]).to_pylist(), strict=True):
+        queries[number] = query
+    if log.query_source != "category":
+        return queries
+    without = np.flatnonzero(told < 0)
+    choices = category_queries(log.items)
+    for number, event in zip(without.tolist(), log.events.take(targets[without]).to_pylist(), strict=True):
+        of_item = choices[t.item[targets[number]]]
+        if of_item:
+            chosen = case_hash(seed, event["user_id"], event["item_id"], event["timestamp"]) % len(of_item)
+            queries[number] = of_item[chosen]
+    return queries
+
+
+def case_hash(*parts: object) -> int:
+    """Hash what names a case to 64 bits: the same on every machine, whatever else is in the batch."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def make_cases(
+    log: EventLog, timeline: Timeline, targets: np.ndarray, queries: list[str | None], histories: Histories
+) -> Cases:
+    """Put the columns of cases together; a case with a query is a search."""
+    behaviors: list[Behavior] = [RECOMMENDATION if query is None else SEARCH for query in queries]
+    return Cases(
+        user_id=log.events["user_id"].take(targets).to_pylist(),
+        behavior=behaviors,
+        query=queries,
+        item_id=log.events["item_id"].take(targets).to_pylist(),
+        timestamp=timeline.time[targets],
+        history_rows=histories.values,
+        history_offsets=histories.offsets,
+    )

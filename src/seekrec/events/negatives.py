@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Candidates that stand beside the target in a sampled evaluation.
+
+Every case draws from a generator of its own, seeded by a hash of the seed and of what names the case: the same case
+gets the same negatives whatever else is asked, and in whatever order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
+from seekrec.events.checks import check_choice
+from seekrec.events.held_out import case_hash
+from seekrec.events.splits import Part, Split
+from seekrec.events.storage import replace_file
+from seekrec.events.timeline import item_rows
+from seekrec.schema import BEHAVIORS, Behavior, item_texts
+
+NegativeKind = Literal["uniform", "popularity", "bm25"]
+NEGATIVE_KINDS: tuple[NegativeKind, ...] = ("uniform", "popularity", "bm25")
+
+# One sign of a script that is written without spaces, or a run of other letters and digits.
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+TOKEN_PATTERN = rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+"
+
+# Rounds of drawing and rejecting before all items that are left are weighed at once.
+_ROUNDS = 8
+
+_METADATA_KEY = b"seekrec.negatives"
+
+
+def sample_negatives(
+    split: Split,
+    part: Part,
+    behavior: Behavior,
+    *,
+    kind: NegativeKind,
+    num_negatives: int = 99,
+    seed: int = 0,
+    exclude_user_items: bool = True,
+) -> list[list[str]]:
+    """Draw distinct items that are not the answer, for each case.
+
+    Args:
+        split (`Split`): The split.
+        part (`str`): `"validation"` or `"test"`.
+        behavior (`str`): `"recommendation"` or `"search"`.
+        kind (`str`):
+            `"uniform"`: each item alike. `"popularity"`: in proportion to its interactions in training; items without
+            any are never drawn. `"bm25"`: the best matches for the query (for a recommendation: for the title of the
+            target) over title and description, as far as they share a word with it; what is then missing is filled up
+            by popularity, then uniformly.
+        num_negatives (`int`): How many.
+        seed (`int`): Changes the draw.
+        exclude_user_items (`bool`):
+            Leave out every item that the user acts on anywhere in the log. The target and the items of the case's
+            history are always left out.
+
+    Returns:
+        `list[list[str]]`: Item ids for each case, in the order of `split.requests(part, behavior)`: BM25's by score,
+        others as drawn.
+
+    Raises:
+        ConfigurationError: If an argument has an unknown value.
+        DataError: If too few items are left to draw from, or `"bm25"` finds no word in any item.
+        MissingDependencyError: If `"bm25"` is asked for and `bm25s` is not installed.
+    """
+    check_choice("kind", kind, NEGATIVE_KINDS)
+    check_choice("behavior", behavior, BEHAVIORS)
+    if num_negatives < 1:
+        raise ConfigurationError(f"`num_negatives` is {num_negatives!r}; give 1 or more.")
+    cases = split.cases(part)
+    numbers = cases.select(behavior).tolist()
+    targets = item_rows(split.log, pa.array(cases.item_id, pa.string()))[numbers]
+    known = _known_items(split, part, numbers, exclude_user_items)
+    items = split.log.items
+    ids = np.asarray(items["item_id"].to_pylist(), dtype=object)
+    popularity = np.cumsum(_training_counts(split))
+    match: Callable[[str], np.ndarray] | None = None
+    queries = [cases.query[number] for number in numbers]
+    if kind == "bm25":
+        titles = items["title"].take(targets).to_pylist()
+        queries = [query or title or "" for query, title in zip(queries, titles, strict=True)]
+        most = max((len(own) for own in known), default=0) + 1
+        match = _matcher(item_texts(items), num_best=num_negatives + most)
+
+    # One mask for all cases, set and cleared by each: a fresh one would cost the size of the catalogue.
+    taken = np.zeros(len(ids), dtype=bool)
+    negatives = []
+    for number, target, own, query in zip(numbers, targets.tolist(), known, queries, strict=True):
+        taken[own] = True
+        taken[target] = True
+        named = (cases.user_id[number], behavior, cases.query[number], cases.item_id[number])
+        rng = np.random.default_rng(case_hash(seed, kind, *named, int(cases.timestamp[number])))
+        chosen = np.empty(0, dtype=np.int64)
+        if match is not None:
+            chosen = match(query or "")
+            chosen = chosen[~taken[chosen]][:num_negatives]
+            taken[chosen] = True
+        if kind != "uniform":
+            chosen = np.append(chosen, _draw(rng, taken, num_negatives - len(chosen), popularity))
+        if kind != "popularity":
+            chosen = np.append(chosen, _draw(rng, taken, num_negatives - len(chosen), None))
+        taken[chosen] = False
+        taken[own] = False
+        taken[target] = False
+        if len(chosen) < num_negatives:
+            num_popular = np.count_nonzero(np.diff(popularity, prepend=0))
+            of = f"the {num_popular} with interactions in training" if kind == "popularity" else "them"
+            raise DataError(
+                f"`num_negatives` is {num_negatives}, but of {len(ids)} items only {len(chosen)} of {of} are left for "
+                f"user {cases.user_id[number]!r} without the target and {len(np.unique(own))} items of the user; "
+                "lower `num_negatives`"
+                + (", set exclude_user_items=False" if exclude_user_items else "")
+                + (" or use kind='uniform'." if kind == "popularity" else " or rank the whole catalogue.")
+            )
+        negatives.append(ids[chosen].tolist())
+    return negatives
+
+
+def save_negatives(
+    path: str | Path,
+    negatives: list[list[str]],
+    *,
+    split: Split,
+    part: Part,
+    behavior: Behavior,
+    kind: NegativeKind,
+    seed: int,
+    exclude_user_items: bool = True,
+) -> None:
+    """Write negatives to one Parquet file, with the settings that made them in its metadata.
+
+    Args:
+        path (`str` or `Path`): The file. Its folder must exist.
+        negatives (`list[list[str]]`): What `sample_negatives` returned for the other arguments.
+        split (`Split`): As given to `sample_negatives`.
+        part (`str`): Likewise.
+        behavior (`str`): Likewise.
+        kind (`str`): Likewise.
+        seed (`int`): Likewise.
+        exclude_user_items (`bool`): Likewise.
+
+    Raises:
+        DataError: If there is not one list for each case.
+    """
+    targets = split.targets(part, behavior)
+    if len(negatives) != len(targets):
+        raise DataError(
+            f"`negatives` holds {len(negatives)} lists, part {part!r} has {len(targets)} {behavior} cases; pass what "
+            "sample_negatives returned for the same split, part and behavior."
+        )
+    settings = _describe(split, part, behavior, kind, seed, exclude_user_items)
+    table = pa.table(
+        {
+            "item_id": pa.array(targets, pa.string()),
+            "negatives": pa.array(negatives, pa.list_(pa.string())),
+        }
+    ).replace_schema_metadata({_METADATA_KEY: json.dumps(settings).encode()})
+    with replace_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def load_negatives(
+    path: str | Path,
+    *,
+    split: Split,
+    part: Part,
+    behavior: Behavior,
+    kind: NegativeKind,
+    seed: int,
+    num_negatives: int = 99,
+    exclude_user_items: bool = True,
+) -> list[list[str]]:
+    """Read negatives that `save_negatives` wrote, and check that they are the ones asked for.
+
+    Args:
+        path (`str` or `Path`): The file.
+        split (`Split`): As given to `sample_negatives`.
+        part (`str`): Likewise.
+        behavior (`str`): Likewise.
+        kind (`str`): Likewise.
+        seed (`int`): Likewise.
+        num_negatives (`int`): Likewise.
+        exclude_user_items (`bool`): Likewise.
+
+    Returns:
+        `list[list[str]]`: As `sample_negatives` returns.
+
+    Raises:
+        DataError: If the file holds no negatives, or those of other settings.
+    """
+    table = pq.read_table(path)
+    stored = json.loads((table.schema.metadata or {}).get(_METADATA_KEY, b"null"))
+    if stored is None:
+        raise DataError(f"{path} holds no negatives; write them with seekrec.events.save_negatives.")
+    negatives: list[list[str]] = table["negatives"].to_pylist()
+    stored["num_negatives"] = len(negatives[0]) if negatives else num_negatives
+    asked = _describe(split, part, behavior, kind, seed, exclude_user_items) | {"num_negatives": num_negatives}
+    different = [name for name in asked if stored.get(name) != asked[name]]
+    if different:
+        raise DataError(
+            f"{path} holds negatives of another setting: "
+            + ", ".join(f"`{name}` {stored.get(name)!r} instead of {asked[name]!r}" for name in different)
+            + "; sample them again."
+        )
+    return negatives
+
+
+def _describe(
+    split: Split, part: Part, behavior: Behavior, kind: NegativeKind, seed: int, exclude_user_items: bool
+) -> dict[str, Any]:
+    return {
+        "split": split.fingerprint(),
+        "part": part,
+        "behavior": behavior,
+        "kind": kind,
+        "seed": seed,
+        "exclude_user_items": exclude_user_items,
+    }
+
+
+def _known_items(split: Split, part: Part, numbers: list[int], exclude_user_items: bool) -> list[np.ndarray]:
+    """Give for each case the item rows that are no negatives: of its history, or of all the user's interactions."""
+    timeline = split.timeline
+    cases = split.cases(part)
+    known = []
+    for number in numbers:
+        items = timeline.item[cases.history(number)]
+        known.append(items[items >= 0])
+    if not exclude_user_items:
+        return known
+    acts = np.flatnonzero(timeline.is_interaction)
+    users = split.log.events["user_id"].take(timeline.first_rows()).to_pylist()
+    starts = np.searchsorted(timeline.user[acts], np.arange(len(users) + 1))
+    user_number = {user_id: number for number, user_id in enumerate(users)}
+    for case, number in enumerate(numbers):
+        user = user_number[cases.user_id[number]]
+        acted_on = timeline.item[acts[starts[user] : starts[user + 1]]]
+        known[case] = np.concatenate([known[case], acted_on])
+    return known
+
+
+def _training_counts(split: Split) -> np.ndarray:
+    """Count each item's interactions in training: int64 of shape `(num_items,)`."""
+    timeline = split.timeline
+    rows = split.train_rows[timeline.is_interaction[split.train_rows]]
+    return np.bincount(timeline.item[rows], minlength=timeline.num_items)
+
+
+def _draw(rng: np.random.Generator, taken: np.ndarray, count: int, sums: np.ndarray | None) -> np.ndarray:
+    """Draw distinct items one after the other, each in proportion to its weight among those that are left.
+
+    Args:
+        rng (`np.random.Generator`): Of the case.
+        taken (`np.ndarray`): bool of shape `(num_items,)`: not to be drawn. What is drawn is marked in it.
+        count (`int`): How many; fewer are returned where fewer are left.
+        sums (`np.ndarray`, *optional*): int64 of shape `(num_items,)`, running sum of the weights; `None` for equal
+            weights.
+
+    Returns:
+        `np.ndarray`: int64 item rows, in the order drawn.
+    """
+    drawn = np.empty(0, dtype=np.int64)
+    if count == 0 or (sums is not None and sums[-1] == 0):
+        return drawn
+    for _ in range(_ROUNDS):
+        # Drawing with replacement and dropping what was seen gives the same distribution as drawing without.
+        num_tries = 2 * (count - len(drawn)) + 8
+        if sums is None:
+            tries = rng.integers(len(taken), size=num_tries)
+        else:
+            tries = np.searchsorted(sums, rng.integers(sums[-1], size=num_tries), side="right")
+        tries = tries[~taken[tries]]
+        new = tries[np.sort(np.unique(tries, return_index=True)[1])][: count - len(drawn)]
+        taken[new] = True
+        drawn = np.append(drawn, new)
+        if len(drawn) == count:
+            return drawn
+    # Few are left, or a few weigh nearly all: exponential times at the rate of each weight end in the order of draws.
+    weights = np.ones(len(taken)) if sums is None else np.diff(sums, prepend=0)
+    left = np.flatnonzero(~taken & (weights > 0))
+    times = rng.exponential(size=len(left)) / weights[left]
+    last = left[np.argsort(times, kind="stable")][: count - len(drawn)]
+    taken[last] = True
+    return np.append(drawn, last)
+
+
+def _matcher(texts: list[str], *, num_best: int) -> Callable[[str], np.ndarray]:
+    """Build a BM25 index; the function it returns gives the best item rows for a query, best first, ties by row."""
+    try:
+        import bm25s
+    except ImportError as error:
+        raise MissingDependencyError("Negatives of kind 'bm25' need bm25s; run `pip install bm25s`.") from error
+
+    def split_words(text: list[str]) -> list[list[str]]:
+        return bm25s.tokenize(text, token_pattern=TOKEN_PATTERN, stopwords="en", return_ids=False, show_progress=False)
+
+    words = split_words(texts)
+    if not any(words):
+        raise DataError(
+            f"None of the {len(texts)} items has a word in its title or description, so kind 'bm25' has nothing to "
+            "match; use kind='uniform' or 'popularity'."
+        )
+    index = bm25s.BM25()
+    index.index(words, show_progress=False)
+    found: dict[str, np.ndarray] = {}
+
+    def match(query: str) -> np.ndarray:
+        if query not in found:
+            tokens = split_words([query])[0]
+            scores = index.get_scores(tokens) if tokens else np.zeros(len(texts), dtype=np.float32)
+            hits = np.flatnonzero(scores > 0)
+            if len(hits) > num_best:
+                lowest = np.partition(scores[hits], -num_best)[-num_best]
+                hits = hits[scores[hits] >= lowest]
+            found[query] = hits[np.lexsort((hits, -scores[hits]))][:num_best]
+        return found[query]
+
+    return match

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Negatives: what may be drawn, how often, and that a case's draw depends on nothing but the case."""
+
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from small_logs import make_log
+
+from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
+from seekrec.events.log import EventLog
+from seekrec.events.negatives import load_negatives, sample_negatives, save_negatives
+from seekrec.events.splits import split_log
+
+CATALOGUE = [f"i{number:03d}" for number in range(200)]
+
+
+def user_lines(users, *, num_events=6):
+    """Each user acts on items of its own choice, some of them after the test day's target."""
+    lines = []
+    for user in users:
+        rng = np.random.default_rng(user)
+        for time, item in enumerate(rng.choice(120, size=num_events, replace=False)):
+            lines.append((f"u{user}", time, CATALOGUE[item]))
+    return lines
+
+
+@pytest.mark.parametrize("kind", ["uniform", "popularity", "bm25"])
+def test_negatives_are_distinct_and_no_items_of_the_user(kind):
+    split = split_log(make_log(user_lines(range(30)), items=CATALOGUE))
+    negatives = sample_negatives(split, "validation", "recommendation", kind=kind, num_negatives=20, seed=3)
+    assert len(negatives) == 30
+    items_of = {}
+    for user, _, item in user_lines(range(30)):
+        items_of.setdefault(user, set()).add(item)
+    for drawn, user in zip(negatives, split.validation.user_id, strict=True):
+        assert len(set(drawn)) == len(drawn) == 20
+        assert set(drawn) <= set(CATALOGUE) and not set(drawn) & items_of[user]
+
+
+def test_later_items_of_the_user_may_be_drawn_on_request():
+    # 6 items; the user acts on A to E and all but F lie before or at the test target E: validation (D) may meet E.
+    split = split_log(make_log([("u", time, item) for time, item in enumerate("ABCDE")], items=list("ABCDEF")))
+    draw = dict(kind="uniform", num_negatives=2, seed=0, exclude_user_items=False)
+    assert sorted(sample_negatives(split, "validation", "recommendation", **draw)[0]) == ["E", "F"]
+    with pytest.raises(
+        DataError,
+        match=r"`num_negatives` is 2, but of 6 items only 1 of them are left for user 'u' without the target and 5 "
+        r"items of the user; lower `num_negatives`, set exclude_user_items=False or rank the whole catalogue",
+    ):
+        sample_negatives(split, "validation", "recommendation", **{**draw, "exclude_user_items": True})
+
+
+def test_shown_items_are_negatives_unless_they_stand_in_the_history():
+    lines = [("u", 0, "S", None, "impression"), *(("u", time, item) for time, item in enumerate("ABC", start=1))]
+    log = make_log(lines, items=list("ABCS"))
+    drawn = sample_negatives(split_log(log), "test", "recommendation", kind="uniform", num_negatives=1)
+    assert drawn == [["S"]]
+    with pytest.raises(DataError, match="only 0 of them are left"):
+        sample_negatives(
+            split_log(log, keep_impressions=True), "test", "recommendation", kind="uniform", num_negatives=1
+        )
+
+
+@pytest.mark.parametrize("kind", ["uniform", "bm25"])
+def test_a_case_gets_the_same_negatives_whatever_the_batch(kind):
+    # (All titles share a word, so BM25 has matches enough and nothing is filled up by the popularity in training.)
+    draw = dict(kind=kind, num_negatives=15, seed=5)
+    everyone = split_log(make_log(user_lines(range(20)), items=CATALOGUE))
+    some = split_log(make_log(user_lines([7, 3, 12]), items=CATALOGUE))
+    of_user, again = (
+        dict(zip(split.test.user_id, sample_negatives(split, "test", "recommendation", **draw), strict=True))
+        for split in (everyone, some)
+    )
+    assert again == {user: of_user[user] for user in again}
+    assert sample_negatives(everyone, "test", "recommendation", **draw) == sample_negatives(
+        everyone, "test", "recommendation", **draw
+    )
+
+
+def test_the_seed_changes_the_draw():
+    split = split_log(make_log(user_lines(range(5)), items=CATALOGUE))
+    first, second = (
+        sample_negatives(split, "test", "recommendation", kind="uniform", num_negatives=10, seed=s) for s in (0, 1)
+    )
+    assert all(one != other for one, other in zip(first, second, strict=True))
+
+
+def popular_split():
+    """400 users with targets; of the items they never touch, M is trained 30 times, N 10 times, O never."""
+    lines = [(f"u{user}", time, item) for user in range(400) for time, item in enumerate("ABC")]
+    lines += [(f"m{number}", 0, "M") for number in range(30)] + [(f"n{number}", 0, "N") for number in range(10)]
+    return split_log(make_log(lines, items=list("ABCMNO")))
+
+
+def test_popularity_is_proportional_to_training_interactions():
+    split = popular_split()
+    drawn = sample_negatives(split, "test", "recommendation", kind="popularity", num_negatives=1, seed=0)
+    # M with chance 30 / 40; 400 draws have a standard deviation of sqrt(400 * 3/4 * 1/4) = 8.7 around 300.
+    num_m = sum(items == ["M"] for items in drawn)
+    assert abs(num_m - 300) < 3 * 8.7
+    assert {item for items in drawn for item in items} == {"M", "N"}
+    both = sample_negatives(split, "test", "recommendation", kind="popularity", num_negatives=2, seed=0)
+    # M comes first with the same chance where both are drawn.
+    assert abs(sum(items == ["M", "N"] for items in both) - 300) < 3 * 8.7
+    with pytest.raises(
+        DataError, match=r"of 6 items only 2 of the 3 with interactions in training .* or use kind='uniform'"
+    ):
+        sample_negatives(split, "test", "recommendation", kind="popularity", num_negatives=3)
+
+
+def test_uniform_draws_each_item_alike_even_when_nearly_all_are_taken():
+    split = popular_split()
+    drawn = sample_negatives(split, "test", "recommendation", kind="uniform", num_negatives=3)
+    assert all(sorted(items) == ["M", "N", "O"] for items in drawn)
+    # Each comes first with chance 1 / 3; 400 draws have a standard deviation of sqrt(400 * 1/3 * 2/3) = 9.4.
+    for item in "MNO":
+        assert abs(sum(items[0] == item for items in drawn) - 400 / 3) < 3 * 9.4
+
+
+def test_a_rare_item_is_found_when_rejection_gives_up():
+    # One item weighs 1, another 100,000: eight rounds of draws hardly ever meet the first.
+    from seekrec.events.negatives import _draw
+
+    sums = np.cumsum([100_000, 1, 0])
+    drawn = _draw(np.random.default_rng(0), np.zeros(3, dtype=bool), 2, sums)
+    assert drawn.tolist() == [0, 1]
+    assert _draw(np.random.default_rng(0), np.zeros(3, dtype=bool), 3, sums).tolist() == [0, 1]
+    assert _draw(np.random.default_rng(0), np.zeros(3, dtype=bool), 1, np.zeros(3, dtype=np.int64)).tolist() == []
+
+
+TITLES = {
+    "A": "red wool scarf",
+    "B": "blue cotton shirt",
+    "C": "red running shoes",
+    "D": "red red shoes",
+    "E": "green tent",
+    "F": "shoes for running in red",
+    "G": "靴 赤い",
+    "H": "靴下",
+}
+
+
+def search_split(query="red shoes"):
+    lines = [("u", 0, "E"), ("u", 1, "B"), ("u", 2, "C", query), *(("v", time, "GH"[time % 2]) for time in range(2))]
+    base = make_log(lines)
+    items = pa.table({"item_id": list(TITLES), "title": list(TITLES.values())})
+    return split_log(EventLog("shop", base.events, items, query_source="logged"))
+
+
+def test_bm25_takes_the_best_matches_of_the_query_first():
+    split = search_split()
+    drawn = sample_negatives(split, "test", "search", kind="bm25", num_negatives=5, seed=0)[0]
+    # C is the target, B and E the user's. "red shoes" matches D in both words, "red" twice in three words; F in both,
+    # of four words that count; A in one. G and H share no word with it: they fill up.
+    assert drawn[:3] == ["D", "F", "A"] and sorted(drawn[3:]) == ["G", "H"]
+    # A recommendation is matched by the title of its target, "red running shoes": F shares all three words.
+    assert sample_negatives(split, "test", "recommendation", kind="bm25", num_negatives=3)[0] == ["F", "D", "A"]
+    assert sample_negatives(split, "test", "search", kind="bm25", num_negatives=2)[0] == ["D", "F"]
+
+
+def test_bm25_reads_scripts_without_spaces_and_fills_up_where_nothing_matches():
+    # Signs stand alone: the query shares one sign with G and with H, and H is as long as G once split.
+    assert set(sample_negatives(search_split("靴"), "test", "search", kind="bm25", num_negatives=2)[0]) == {"G", "H"}
+    drawn = sample_negatives(search_split("?!"), "test", "search", kind="bm25", num_negatives=5, seed=1)[0]
+    # Nothing matches: first what is popular in training (G and H, of user v), then the others.
+    assert set(drawn[:2]) == {"G", "H"} and set(drawn[2:]) == {"A", "D", "F"}
+
+
+def test_what_sample_negatives_refuses(monkeypatch):
+    split = search_split()
+    with pytest.raises(ConfigurationError, match=r"`kind` is 'hard'; use one of 'uniform', 'popularity', 'bm25'"):
+        sample_negatives(split, "test", "search", kind="hard")
+    with pytest.raises(ConfigurationError, match=r"`part` is 'train'"):
+        sample_negatives(split, "train", "search", kind="uniform")
+    with pytest.raises(ConfigurationError, match=r"`behavior` is None"):
+        sample_negatives(split, "test", None, kind="uniform")
+    with pytest.raises(ConfigurationError, match=r"`num_negatives` is 0; give 1 or more"):
+        sample_negatives(split, "test", "search", kind="uniform", num_negatives=0)
+    wordless = EventLog(
+        "wordless",
+        split.log.events,
+        pa.table({"item_id": list(TITLES), "title": ["..."] * len(TITLES)}),
+        query_source="logged",
+    )
+    with pytest.raises(DataError, match=r"None of the 8 items has a word in its title or description"):
+        sample_negatives(split_log(wordless), "test", "search", kind="bm25", num_negatives=2)
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    with pytest.raises(MissingDependencyError, match=r"need bm25s; run `pip install bm25s`"):
+        sample_negatives(split, "test", "search", kind="bm25", num_negatives=2)
+
+
+def test_save_and_load(tmp_path):
+    split = split_log(make_log(user_lines(range(4)), items=CATALOGUE))
+    settings = dict(split=split, part="test", behavior="recommendation", kind="uniform", seed=2)
+    negatives = sample_negatives(**settings, num_negatives=10)
+    path = tmp_path / "negatives.parquet"
+    save_negatives(path, negatives, **settings)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["negatives.parquet"]
+    assert load_negatives(path, **settings, num_negatives=10) == negatives
+    with pytest.raises(
+        DataError,
+        match=r"another setting: `kind` 'uniform' instead of 'bm25', `seed` 2 instead of 0, `num_negatives` 10",
+    ):
+        load_negatives(path, **{**settings, "seed": 0, "kind": "bm25"})
+    other = split_log(split.log, max_history=1)
+    with pytest.raises(DataError, match=r"`split` '\w{64}' instead of '\w{64}'; sample them again"):
+        load_negatives(path, **{**settings, "split": other}, num_negatives=10)
+    with pytest.raises(DataError, match=r"`negatives` holds 1 lists, part 'test' has 4 recommendation cases"):
+        save_negatives(path, negatives[:1], **settings)
+    pq.write_table(pa.table({"negatives": [["i001"]]}), path)
+    with pytest.raises(DataError, match=r"holds no negatives; write them with seekrec\.events\.save_negatives"):
+        load_negatives(path, **settings)
