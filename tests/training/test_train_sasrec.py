@@ -150,6 +150,14 @@ def test_time_limit_stops_and_still_saves(tmp_path):
     SASRecForNextItem.from_pretrained(tmp_path)
 
 
+def test_last_epoch_is_evaluated_too(tmp_path):
+    sequences, withheld = checkerboard()
+    train(tmp_path, sequences=sequences, validation=withheld, num_epochs=5, num_evaluations=3)
+    curve = json.loads((tmp_path / "training.json").read_text())["curve"]
+    # Three evaluations of five epochs: every second epoch, and the last.
+    assert [entry["epoch"] for entry in curve if "eval_ndcg@10" in entry] == [2, 4, 5]
+
+
 def test_best_weights_are_kept_not_the_last(tmp_path, monkeypatch):
     from seekrec.training import sasrec
 

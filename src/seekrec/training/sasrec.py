@@ -72,7 +72,7 @@ def train_sasrec(
         lr_scheduler (`str`): `"cosine"` falls to zero over `num_epochs`, `"constant"` does not fall.
         warmup_steps (`int`): Steps in which the step size rises from zero.
         weight_decay (`float`): Of AdamW.
-        num_evaluations (`int`): How often validation is scored, and a checkpoint written, over the run.
+        num_evaluations (`int`): How often validation is scored, and a checkpoint written, over the run (at most).
 
     Returns:
         [`SASRecForNextItem`]: The best model, in evaluation mode.
@@ -82,11 +82,8 @@ def train_sasrec(
         DataError: If no sequence holds an item, or `validation` is empty.
         RequestError: If a row is not one of the `num_items` items.
     """
-    for name, value in {
-        "num_epochs": num_epochs,
-        "batch_size": batch_size,
-        "num_evaluations": num_evaluations,
-    }.items():
+    counts = {"num_epochs": num_epochs, "batch_size": batch_size, "num_evaluations": num_evaluations}
+    for name, value in counts.items():
         if value < 1:
             raise ConfigurationError(f"`{name}` is {value}; it must be at least 1.")
     if learning_rate <= 0:
@@ -116,13 +113,8 @@ def train_sasrec(
     if _read_json(folder / _SUMMARY).get("settings") == settings and resume:
         logger.info("SASRec in %s is already trained with these settings and data; loaded.", folder)
         return SASRecForNextItem.from_pretrained(folder).eval()
-    checkpoint = _prepare_folder(folder, settings, resume=resume)
-
-    set_seed(seed)
-    # A configuration of its own: Trainer writes into the one it gets.
-    model = SASRecForNextItem(SASRecConfig.from_dict(config.to_dict()))
     steps_per_epoch = -(-len(windows) // batch_size)
-    interval = max(1, num_epochs // num_evaluations) * steps_per_epoch
+    interval = -(-num_epochs // num_evaluations) * steps_per_epoch
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=num_epochs,
@@ -147,28 +139,35 @@ def train_sasrec(
         disable_tqdm=False,
         report_to="none",
     )
+    with arguments.main_process_first():
+        checkpoint = _prepare_folder(folder, settings, resume=resume)
+    set_seed(seed)
+    # A configuration of its own: Trainer writes into the one it gets.
+    model = SASRecForNextItem(SASRecConfig.from_dict(config.to_dict()))
     trainer = _SASRecTrainer(
         model=model,
         args=arguments,
         train_dataset=windows,
         eval_dataset=validation,
         data_collator=SASRecCollator(),
-        callbacks=[] if max_seconds is None else [_StopAfter(max_seconds)],
+        callbacks=[_EvaluateAtEnd(max_seconds)],
     )
     begin = time.monotonic()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = time.monotonic() - begin
     model.eval()
-    model.save_pretrained(folder)
     summary = {
         "settings": settings,
         "seconds": round(seconds, 1),
         "best_ndcg@10": trainer.state.best_metric,
         "curve": [entry for entry in trainer.state.log_history if "eval_ndcg@10" in entry or "loss" in entry],
     }
-    _write_json(folder / _SUMMARY, summary)
-    for old in folder.glob("checkpoint-*"):
-        shutil.rmtree(old)
+    with arguments.main_process_first():
+        if trainer.is_world_process_zero():
+            model.save_pretrained(folder)
+            _write_json(folder / _SUMMARY, summary)
+            for old in folder.glob("checkpoint-*"):
+                shutil.rmtree(old)
     return model
 
 
@@ -205,16 +204,16 @@ class _SASRecTrainer(Trainer):
         return metrics
 
 
-class _StopAfter(TrainerCallback):
-    """Stop when time is up, after a last evaluation and checkpoint."""
+class _EvaluateAtEnd(TrainerCallback):
+    """Evaluate and save after the last step, and make a step the last when time is up."""
 
-    def __init__(self, max_seconds: float) -> None:
-        self.deadline = time.monotonic() + max_seconds
+    def __init__(self, max_seconds: float | None) -> None:
+        self.deadline = float("inf") if max_seconds is None else time.monotonic() + max_seconds
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        if time.monotonic() >= self.deadline:
+        if state.global_step >= state.max_steps or time.monotonic() >= self.deadline:
             control.should_log = control.should_save = control.should_training_stop = True
             control.should_evaluate = args.eval_strategy != "no"
         return control
