@@ -217,6 +217,8 @@ def _no_targets() -> Targets:
 def _cut_histories(split: Split, events: EventColumns, rows: np.ndarray, settings: CorpusSettings) -> Ragged:
     """Give the histories of training targets, cut to the settings."""
     limits = (settings.max_history_recommendations, settings.max_history_searches)
+    has_behavior = ((~events.is_search).any(), events.is_search.any())
+    num_wanted = sum(limit for limit, is_there in zip(limits, has_behavior, strict=True) if is_there)
     # A long history is mostly cut away again. So ask for its end first, and for all of it only where the end has too
     # little of one behavior.
     first_try = 4 * max(sum(limits), 1)
@@ -227,7 +229,7 @@ def _cut_histories(split: Split, events: EventColumns, rows: np.ndarray, setting
         histories = Ragged(found.values, found.offsets)
         was_cut = histories.lengths == first_try
         histories = events.cut(histories, *limits)
-        redo = np.flatnonzero(was_cut & (histories.lengths < sum(limits)))
+        redo = np.flatnonzero(was_cut & (histories.lengths < num_wanted))
         if len(redo):
             found = split.training_histories(target_rows=chunk[redo])
             longer = events.cut(Ragged(found.values, found.offsets), *limits)
