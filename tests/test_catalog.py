@@ -37,9 +37,9 @@ def learner():
     shared[0, :, 0] = 10 * steps
     semantic = np.zeros((1, CODEBOOK_SIZE, 2), np.float32)
     semantic[0, :, 1] = steps
-    model.shared_quantizer.set_codebooks(shared)
-    model.specific_quantizers["semantic"].set_codebooks(semantic)
-    model.specific_quantizers["collaborative"].set_codebooks(steps[None, :, None])
+    model.quantizers["shared"].set_codebooks(shared)
+    model.quantizers["semantic"].set_codebooks(semantic)
+    model.quantizers["collaborative"].set_codebooks(steps[None, :, None])
     return model
 
 
@@ -120,8 +120,8 @@ class TestBuild:
             "Catalog(4 items, 1 of them removed; views semantic, collaborative; 1 shared and 1 specific levels of 4)"
         )
 
-    def test_arrays_cannot_be_written_to(self, catalog):
-        for array in (*catalog.codes.values(), *catalog.embeddings.values(), catalog.is_removed):
+    def test_codes_and_flags_cannot_be_written_to(self, catalog):
+        for array in (*catalog.codes.values(), catalog.is_removed, catalog.is_predicted):
             with pytest.raises(ValueError, match="read-only"):
                 array[0] = 1
 
@@ -461,7 +461,7 @@ class TestHashes:
         other = build(learner, codebook_size=CODEBOOK_SIZE, identifier_model=None)
         assert other.identifier_hash != catalog.identifier_hash
         before = catalog.identifier_hash
-        learner.specific_quantizers["semantic"].codebooks[0, 0, 0] += 1
+        learner.quantizers["semantic"].codebooks[0, 0, 0] += 1
         assert build(learner).identifier_hash != before
 
     def test_content_hash_covers_everything(self, catalog, learner):

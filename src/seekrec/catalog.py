@@ -69,7 +69,8 @@ class Catalog:
     semantic_encoder_name: str | None = None
 
     def __post_init__(self) -> None:
-        for array in (*self.codes.values(), *self.embeddings.values(), self.is_removed, self.is_predicted):
+        # Not the embeddings: they are handed to torch, which warns of arrays that cannot be written to.
+        for array in (*self.codes.values(), self.is_removed, self.is_predicted):
             array.setflags(write=False)
 
     @classmethod

@@ -1,6 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way out: the pipeline, and cards for what is published."""
+"""The way out: the pipeline, and cards and checks for what is published."""
 
+from seekrec.hub.cards import eval_results_yaml, render_dataset_card, render_model_card, result_tables
 from seekrec.hub.pipeline import SearchAndRecommendationPipeline
+from seekrec.hub.publish import check_model_folder, copy_model, describe_model, save_run
 
-__all__ = ["SearchAndRecommendationPipeline"]
+__all__ = [
+    "SearchAndRecommendationPipeline",
+    "check_model_folder",
+    "copy_model",
+    "describe_model",
+    "eval_results_yaml",
+    "render_dataset_card",
+    "render_model_card",
+    "result_tables",
+    "save_run",
+]

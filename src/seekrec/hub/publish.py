@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is looked at before a model leaves the machine: is its folder complete, and what is there to say of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from seekrec.catalog import Catalog
+from seekrec.catalog_io import CATALOG_FOLDER
+from seekrec.errors import CatalogError, ConfigurationError, DataError
+from seekrec.events import EventLog
+from seekrec.events.storage import replace_file
+from seekrec.identifiers import AssignmentResult, identifier_quality
+
+RUN_FILE = "run.json"
+WEIGHTS_FILE = "model.safetensors"
+_INDEX_FILE = "model.safetensors.index.json"
+_NEEDED = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    f"{CATALOG_FOLDER}/catalog.json",
+)
+# Never published: pickles, optimizer states, half-written and hidden files.
+_LEFT_OUT = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.tmp", "*.partial", "checkpoint-*", "__pycache__", ".*")
+
+
+def save_run(
+    folder: str | Path,
+    *,
+    command: str,
+    log: EventLog,
+    settings: Mapping[str, Any],
+    seconds: Mapping[str, float] | None = None,
+) -> None:
+    """Write `run.json` into a model folder: where its numbers come from, for the card.
+
+    Args:
+        folder (`str` or `Path`): The model folder.
+        command (`str`): The command line that made the model.
+        log ([`EventLog`]): What it was trained on; only counts are written.
+        settings (`Mapping`): The settings of the recipe, flat.
+        seconds (`Mapping[str, float]`, *optional*): Wall time of each stage.
+    """
+    content = {"command": command, "log": log.describe(), "settings": dict(settings), "seconds": dict(seconds or {})}
+    with replace_file(Path(folder) / RUN_FILE) as path:
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_model_folder(folder: str | Path) -> Catalog:
+    """Refuse a model folder that could not be loaded from the Hub.
+
+    Args:
+        folder (`str` or `Path`): What `save_pretrained` of the model and the processor wrote.
+
+    Returns:
+        [`Catalog`]: Its catalogue, whose files were checked.
+
+    Raises:
+        ConfigurationError: If files are missing; all of them are named.
+        CatalogError: If the catalogue is damaged or not the one the weights were trained for.
+    """
+    source = Path(folder)
+    if not source.is_dir():
+        raise ConfigurationError(f"There is no folder {source}; train a model, or pass the folder of one.")
+    missing = [name for name in _NEEDED if not (source / name).is_file()]
+    missing += [name for name in _weight_files(source) if not (source / name).is_file()]
+    if missing:
+        raise ConfigurationError(
+            f"{source} is not complete: there is no {', no '.join(missing)}. Save the model and its processor with "
+            "`save_pretrained` into this folder."
+        )
+    catalog = Catalog.load(source / CATALOG_FOLDER)
+    trained_for = json.loads((source / "config.json").read_text(encoding="utf-8")).get("identifier_hash")
+    if trained_for is not None and trained_for != catalog.identifier_hash:
+        raise CatalogError(
+            f"{source / CATALOG_FOLDER} has identifiers {catalog.identifier_hash[:12]}, the weights were trained for "
+            f"{trained_for[:12]}; save the model with its own catalogue."
+        )
+    return catalog
+
+
+def describe_model(
+    folder: str | Path,
+    *,
+    repo_id: str,
+    system: str,
+    license: str,
+    dataset_id: str | None = None,
+    base_model: str | None = None,
+) -> dict[str, Any]:
+    """Gather what a card says of a model, from its folder.
+
+    Args:
+        folder (`str` or `Path`): A complete model folder; see [`check_model_folder`].
+        repo_id (`str`): Where it will be published.
+        system (`str`): Its name in `results.json`.
+        license (`str`): Of the weights, as the Hub abbreviates it.
+        dataset_id (`str`, *optional*): The data set it was trained on, if that is on the Hub.
+        base_model (`str`, *optional*): The checkpoint it started from.
+
+    Returns:
+        `dict`: `repo_id`, `system`, `license`, `dataset_id`, `base_model`, `tags`, `seekrec_version`, `config` (of
+        `config.json`), `num_parameters`, `catalog` (settings, `num_removed`, hashes), `identifiers` (an
+        `IdentifierQualityReport` as a dictionary, or `None` without an identifier model or embeddings), `example` (two
+        items of the catalogue and a query) and what [`save_run`] wrote: `command`, `log`, `settings`, `seconds`; these
+        are `None` without that file.
+
+    Raises:
+        ConfigurationError: If files are missing.
+        CatalogError: If the catalogue is damaged or not the one the weights were trained for.
+    """
+    source = Path(folder)
+    catalog = check_model_folder(source)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    run: dict[str, Any] = dict.fromkeys(("command", "log", "settings", "seconds"))
+    if (source / RUN_FILE).is_file():
+        run |= json.loads((source / RUN_FILE).read_text(encoding="utf-8"))
+    return {
+        **run,
+        "repo_id": repo_id,
+        "system": system,
+        "license": license,
+        "dataset_id": dataset_id,
+        "base_model": base_model,
+        "tags": ["seekrec", config["model_type"], "generative-retrieval", "recommendation", "search", "semantic-ids"],
+        "seekrec_version": version("seekrec"),
+        "config": config,
+        "num_parameters": _count_parameters(source),
+        "catalog": {
+            **catalog.settings(),
+            "num_removed": int(catalog.is_removed.sum()),
+            "content_hash": catalog.content_hash,
+            "identifier_hash": catalog.identifier_hash,
+        },
+        "identifiers": _measure_identifiers(catalog),
+        "example": _example(catalog),
+    }
+
+
+def copy_model(folder: str | Path, target: str | Path, *, card: str, eval_results: str | None = None) -> list[str]:
+    """Copy a model folder as it will be published: with its card, without pickles, checkpoints and hidden files.
+
+    Args:
+        folder (`str` or `Path`): The model folder; it is not changed.
+        target (`str` or `Path`): A folder that does not exist.
+        card (`str`): The text of `README.md`.
+        eval_results (`str`, *optional*): The text of `.eval_results/seekrec.yaml`.
+
+    Returns:
+        `list[str]`: The paths of all files, sorted.
+    """
+    destination = Path(target)
+    shutil.copytree(folder, destination, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+    (destination / "README.md").write_text(card, encoding="utf-8")
+    if eval_results is not None:
+        (destination / ".eval_results").mkdir()
+        (destination / ".eval_results" / "seekrec.yaml").write_text(eval_results, encoding="utf-8")
+    return sorted(path.relative_to(destination).as_posix() for path in destination.rglob("*") if path.is_file())
+
+
+def _weight_files(folder: Path) -> list[str]:
+    index = folder / _INDEX_FILE
+    if not index.is_file():
+        return [WEIGHTS_FILE]
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{index} is no index of weight files ({error!r}); save the model again.") from error
+
+
+def _count_parameters(folder: Path) -> int:
+    count = 0
+    for name in _weight_files(folder):
+        with safe_open(folder / name, "np") as tensors:
+            count += sum(int(np.prod(tensors.get_slice(key).get_shape())) for key in tensors.keys())  # noqa: SIM118
+    return count
+
+
+def _measure_identifiers(catalog: Catalog) -> dict[str, Any] | None:
+    if catalog.identifier_model is None or any(view not in catalog.embeddings for view in catalog.views):
+        return None
+    vectors = {view: catalog.embeddings[view] for view in catalog.views}
+    encoded = catalog.identifier_model.encode(vectors.get("semantic"), vectors.get("collaborative"))
+    codes = {view: np.asarray(own, dtype=np.int64) for view, own in catalog.codes.items()}
+    moved = {view: (own != encoded.codes[view]) for view, own in codes.items()}
+    assigned = AssignmentResult(
+        codes=codes,
+        num_colliding_before={},
+        num_moved={view: int(own.any(axis=1).sum()) for view, own in moved.items()},
+        moved_per_level={view: own.sum(axis=0).tolist() for view, own in moved.items()},
+    )
+    return identifier_quality(catalog.identifier_model, encoded, assigned, vectors).to_dict()
+
+
+def _example(catalog: Catalog) -> dict[str, Any]:
+    """Give two items and a query that make sense in the card's code: the name of a category, else a title."""
+    rows = np.flatnonzero(catalog.live)[:2]
+    items = catalog.items.take(rows).select(["item_id", "title", "categories"]).to_pylist()
+    names = [name for item in items for path in item["categories"] or [] for name in path[-1:] if name]
+    titles = [item["title"] for item in items if item["title"]]
+    query = " ".join((names + titles + ["something new"])[0].split())[:80]
+    return {
+        "items": [{"item_id": item["item_id"], "title": (item["title"] or "")[:80]} for item in items],
+        "query": query,
+    }

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A shop of twelve items, a log, and an untrained GenSAR over it, saved as a recipe saves a trained one."""
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from seekrec.catalog import Catalog
+from seekrec.corpora import add_identifier_tokens, all_wordings, train_tokenizer
+from seekrec.evaluation import ResultRow, write_results
+from seekrec.evaluation.metrics import Interval
+from seekrec.events import EventLog
+from seekrec.hub import save_run
+from seekrec.identifiers import ResidualKMeans, ResidualKMeansConfig, assign_unique
+from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
+from seekrec.schema import item_texts
+
+CODEBOOK_SIZE = 4
+# A title from outside that would break a careless card.
+HOSTILE_TITLE = 'Kite\n```\n---\nlicense: mit\n# <script>alert(1)</script> [x](http://evil.example) "quoted"'
+COMMAND = "accelerate launch recipes/train_gensar.py --config recipes/gensar/tiny.yaml"
+
+
+def make_log():
+    items = pa.table(
+        {
+            "item_id": [f"i{row}" for row in range(12)],
+            "title": [HOSTILE_TITLE, *(f"Kite number {row}" for row in range(1, 12))],
+            "categories": [[["Toys", "Kites" if row % 2 else "Strings"]] for row in range(12)],
+        }
+    )
+    events = [
+        {
+            "user_id": f"u{user}",
+            "timestamp": step,
+            "behavior": "search" if step % 2 else "recommendation",
+            "query": "strings" if step % 2 else None,
+            "item_id": f"i{(user + step) % 12}",
+        }
+        for user in range(6)
+        for step in range(4)
+    ]
+    return EventLog("kite shop", pa.Table.from_pylist(events), items, query_source="category", notes=("Made up.",))
+
+
+def make_catalog(log):
+    generator = np.random.default_rng(0)
+    vectors = {
+        "semantic": generator.normal(size=(12, 6)).astype(np.float32),
+        "collaborative": generator.normal(size=(12, 3)).astype(np.float32),
+    }
+    config = ResidualKMeansConfig(
+        semantic_size=6, collaborative_size=3, num_shared_levels=1, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
+    )
+    learner = ResidualKMeans(config).fit(**vectors)
+    encoded = learner.encode(**vectors)
+    assigned = assign_unique(encoded.codes, encoded.costs, codebook_size=CODEBOOK_SIZE, num_shared_levels=1)
+    return Catalog.build(
+        log.items,
+        assigned.codes,
+        num_shared_levels=1,
+        codebook_size=CODEBOOK_SIZE,
+        embeddings=vectors,
+        identifier_model=learner,
+    )
+
+
+def make_model(log):
+    catalog = make_catalog(log)
+    tokenizer = train_tokenizer([*all_wordings(), *item_texts(log.items)], 300)
+    vocabulary = add_identifier_tokens(
+        tokenizer, num_shared_levels=1, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
+    )
+    torch.manual_seed(0)
+    config = GenSARConfig(
+        vocab_size=-(-len(tokenizer) // 64) * 64,
+        first_identifier_token_id=vocabulary.first_token_id,
+        num_shared_levels=1,
+        num_specific_levels=1,
+        codebook_size=CODEBOOK_SIZE,
+        d_model=16,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
+        initializer_factor=0.3,
+        tie_word_embeddings=False,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    model = GenSARForConditionalGeneration(config).eval()
+    model.set_catalog(catalog)
+    return model, GenSARProcessor(tokenizer, catalog)
+
+
+def result_row(system="GenSAR", behavior="recommendation", **changes):
+    fields = {
+        "system": system,
+        "dataset": "kite shop",
+        "behavior": behavior,
+        "part": "test",
+        "protocol": "full",
+        "split_method": "leave_one_out",
+        "split_protocol": "strict",
+        "split_fingerprint": "0123456789abcdef" * 4,
+        "cases_fingerprint": "fedcba",
+        "query_source": "category",
+        "seen_removed": True,
+        "num_cases": 1234,
+        "num_items": 12,
+        "seed": 0,
+        "seconds": 1.5,
+        "metrics": {"recall@10": 0.25, "ndcg@10": 0.125},
+        "intervals": {"recall@10": Interval(0.2, 0.3), "ndcg@10": Interval(0.11, 0.14)},
+    }
+    return ResultRow(**(fields | changes))
+
+
+def result_rows():
+    rows = []
+    for behavior in ("recommendation", "search"):
+        rows.append(result_row("popularity", behavior, metrics={"recall@10": 0.3, "ndcg@10": 0.1}))
+        rows.append(result_row("GenSAR", behavior))
+    return rows
+
+
+def write_model_folder(folder):
+    """Write a complete model folder; give the model and its processor."""
+    log = make_log()
+    model, processor = make_model(log)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    write_results(folder / "results.json", result_rows())
+    save_run(folder, command=COMMAND, log=log, settings={"d_model": 16}, seconds={"training": 1.0})
+    return model, processor

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model folder is complete before it is published, and nothing unsafe goes with it."""
+
+import json
+import shutil
+
+import pytest
+from kite_shop import COMMAND, make_catalog, make_log, write_model_folder
+
+from seekrec.errors import CatalogError, ConfigurationError, DataError
+from seekrec.hub import check_model_folder, copy_model, describe_model
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    model, _ = write_model_folder(folder)
+    return folder, model
+
+
+@pytest.fixture
+def folder(complete, tmp_path):
+    return shutil.copytree(complete[0], tmp_path / "model")
+
+
+def describe(folder):
+    return describe_model(folder, repo_id="me/kites", system="GenSAR", license="unknown")
+
+
+def test_complete_folder_passes(folder, complete):
+    assert check_model_folder(folder).content_hash == complete[1].catalog.content_hash
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "processor_config.json",
+        "model.safetensors",
+        "catalog/catalog.json",
+    ],
+)
+def test_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ConfigurationError, match=f"is not complete: there is no {name}. Save the model"):
+        check_model_folder(folder)
+
+
+def test_all_missing_files_are_named(tmp_path):
+    with pytest.raises(ConfigurationError, match="no config.json, no generation_config.json, .*no model.safetensors"):
+        check_model_folder(tmp_path)
+    with pytest.raises(ConfigurationError, match="There is no folder .*nowhere"):
+        check_model_folder(tmp_path / "nowhere")
+
+
+def test_missing_shard_is_named(folder):
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ConfigurationError, match="no model-00001-of-00002.safetensors, no model-00002-of-00002"):
+        check_model_folder(folder)
+    (folder / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(DataError, match="model.safetensors.index.json is no index"):
+        check_model_folder(folder)
+
+
+def test_damaged_catalog_is_refused(folder):
+    (folder / "catalog" / "items.parquet").write_bytes(b"PAR1")
+    with pytest.raises(CatalogError, match="items.parquet cannot be read"):
+        check_model_folder(folder)
+
+
+def test_catalog_of_another_model_is_refused(folder):
+    catalog = make_catalog(make_log())
+    catalog.identifier_model.quantizers["semantic"].codebooks += 1
+    catalog.save(folder / "catalog")
+    with pytest.raises(CatalogError, match="catalog has identifiers .*, the weights were trained for"):
+        check_model_folder(folder)
+
+
+def test_description_is_gathered_from_the_folder(folder, complete):
+    run = describe(folder)
+    assert run["num_parameters"] == sum(parameter.numel() for parameter in complete[1].parameters())
+    assert run["catalog"]["num_items"] == 12
+    assert run["command"] == COMMAND
+    assert run["log"]["num_events"] == 24
+    assert run["example"]["query"] == "Strings"
+    assert [item["item_id"] for item in run["example"]["items"]] == ["i0", "i1"]
+    semantic = run["identifiers"]["views"]["semantic"]
+    assert semantic["after"]["collision_rate"] == 0
+    # The catalogue was made by the same learner from the same vectors, so items moved only where they collided.
+    assert 0 < semantic["num_moved"] <= 12 * semantic["before"]["collision_rate"] + 1e-9
+
+
+def test_description_without_a_run_file(folder):
+    (folder / "run.json").unlink()
+    run = describe(folder)
+    assert run["command"] is None
+    assert run["log"] is None
+
+
+def test_description_of_a_catalog_without_learner(folder, complete):
+    catalog = complete[1].catalog
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"identifier_hash": None}))
+    plain = type(catalog).build(catalog.items, catalog.codes, num_shared_levels=1, codebook_size=4)
+    plain.save(folder / "catalog")
+    assert describe(folder)["identifiers"] is None
+
+
+def test_copy_leaves_pickles_and_checkpoints_behind(folder, tmp_path):
+    for name in ("optimizer.pt", "training_args.bin", "x.pkl", ".secret", "notes.txt"):
+        (folder / name).write_text("x")
+    (folder / "checkpoint-10").mkdir()
+    (folder / "checkpoint-10" / "model.safetensors").write_text("x")
+    files = copy_model(folder, tmp_path / "copy", card="# card\n", eval_results="- a\n")
+    assert files == sorted(
+        [
+            ".eval_results/seekrec.yaml",
+            "README.md",
+            "catalog/catalog.json",
+            "catalog/codes.safetensors",
+            "catalog/embeddings.safetensors",
+            "catalog/identifier_config.json",
+            "catalog/identifier_model.safetensors",
+            "catalog/items.parquet",
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "notes.txt",
+            "processor_config.json",
+            "results.json",
+            "run.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ]
+    )
+    assert (tmp_path / "copy" / "README.md").read_text() == "# card\n"
+    assert not (folder / "README.md").exists()
