@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,6 +55,33 @@ def test_each_architecture_takes_its_path(get_model):
     paths = {kind: type(open_session(get_model(kind), states, None)) for kind in KINDS}
     expected = {kind: T5Session for kind in KINDS} | {"bart": BartSession, "mbart": WholeModelSession}
     assert paths == expected
+
+
+def test_decoders_that_are_not_quite_known_are_called_whole(get_model, make_batch):
+    trie = IdentifierTrie.from_codes(random_codes(60), SIZES)
+    options = {**make_batch([4, 7]), "trie": trie, "level_offsets": OFFSETS, "num_beams": 5}
+    for kind in ("t5", "bart"):
+        model = copy.deepcopy(get_model(kind))
+        decoder = model.get_decoder()
+        layers = decoder.block if kind == "t5" else decoder.layers
+        layers[0]._hf_hook = None  # where accelerate keeps what it does before a layer
+        assert type(open_session(model, torch.zeros(1, 3, 32), None)) is WholeModelSession
+        whole, layered = beam_search(model, **options), beam_search(get_model(kind), **options)
+        for row in range(2):
+            np.testing.assert_array_equal(whole.rows[row], layered.rows[row])
+            np.testing.assert_allclose(whole.scores[row], layered.scores[row], rtol=1e-5)
+
+
+def test_a_model_without_a_shared_cache_is_refused():
+    class Forgetful:
+        def __call__(self, **inputs):
+            return SimpleNamespace(past_key_values=None, logits=torch.zeros(1, 1, 9))
+
+    session = WholeModelSession(Forgetful(), torch.zeros(1, 3, 32), None)
+    with pytest.raises(
+        ConfigurationError, match="Forgetful keeps a NoneType where beams need an encoder-decoder cache"
+    ):
+        session.start(torch.zeros((1, 2), dtype=torch.int64))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -366,6 +394,7 @@ def test_arguments_that_contradict_each_other_are_refused(tiny_t5, make_batch):
     batch = make_batch([4, 5])
     good = {**batch, "trie": trie, "level_offsets": OFFSETS, "num_beams": 2}
     wrong = [
+        ({"num_beams": 2.0}, "`num_beams` is 2.0; pass a positive number"),
         ({"num_beams": 0}, "`num_beams` is 0; pass a positive number"),
         ({"top_k": [1, 2, 3]}, r"`top_k` is \[1, 2, 3\]; pass a positive number, or one for each of the 2 requests"),
         ({"masks": other.mask(np.ones(10, bool))}, "The mask of request 0 was made by another trie"),

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -117,6 +119,16 @@ def test_encoder_outputs_stand_in_for_input_ids(tiny_t5, make_batch):
         np.testing.assert_allclose(given_states[row], computed[row], rtol=1e-6)
 
 
+def test_the_size_of_codebooks_may_come_from_the_model(make_batch, get_model):
+    model = copy.deepcopy(get_model("t5"))
+    batch, lists = make_batch([4]), [random_codes(5)]
+    model.config.codebook_size = 6
+    given_sizes = {"codes": lists, "level_offsets": OFFSETS, "norm": "level"}
+    implied = score_candidates(model, **batch, **given_sizes)
+    named = score_candidates(get_model("t5"), **batch, **given_sizes, codebook_size=np.int64(6))
+    np.testing.assert_array_equal(implied[0], named[0])
+
+
 def test_no_candidates_at_all(tiny_t5, make_batch):
     none = np.zeros((0, 3), int)
     scores = score_candidates(tiny_t5, **make_batch([4, 7]), codes=[none, none], level_offsets=OFFSETS)
@@ -136,6 +148,7 @@ def test_arguments_that_do_not_fit_are_refused(tiny_t5, make_batch):
         ({"codes": [codes, codes * 1.0]}, RequestError, "`codes` of request 1 is float64"),
         ({"codes": [codes, -codes]}, RequestError, "`codes` of request 1 holds -[0-9]; codes start at 0"),
         ({"norm": "level"}, ConfigurationError, "`codebook_size` is missing"),
+        ({"codebook_size": (5, 4)}, RequestError, r"`codes` has 3 levels .*; `codebook_size` is \(5, 4\)"),
         ({"codebook_size": 3}, RequestError, "`codes` has 3 levels with codes up to .*; `codebook_size` is 3"),
         ({"level_offsets": [OFFSETS]}, RequestError, "`level_offsets` has 1 rows for 2 requests"),
         ({"level_offsets": [40, 60, 199]}, ConfigurationError, "The tokens of level 2 are 199"),

@@ -72,7 +72,7 @@ class Families:
             return first, self.array[parents + 1].long() - first
         if not len(self.array):
             return parents, torch.ones_like(parents)
-        wanted = parents.to(self.array.dtype)
+        wanted = parents.to(self.array.dtype).contiguous()
         before, end = torch.searchsorted(self.array, wanted), torch.searchsorted(self.array, wanted, right=True)
         return parents + before, 1 + end - before
 

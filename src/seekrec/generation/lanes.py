@@ -36,7 +36,7 @@ def per_request(name: str, value: int | Sequence[int], num_requests: int) -> np.
     Raises:
         RequestError: If one is not positive, or there is not one for each request.
     """
-    numbers = np.full(num_requests, value) if isinstance(value, int) else np.asarray(value)
+    numbers = np.full(num_requests, value) if np.ndim(value) == 0 else np.asarray(value)
     if numbers.shape != (num_requests,) or numbers.dtype.kind not in "iu" or (numbers < 1).any():
         raise RequestError(
             f"`{name}` is {value!r}; pass a positive number, or one for each of the {num_requests} requests of the "

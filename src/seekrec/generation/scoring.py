@@ -156,13 +156,13 @@ def _check_sizes(codebook_size: int | Sequence[int] | None, flat: np.ndarray, no
                 '`codebook_size` is missing; `norm="level"` needs to know which tokens are the codes of a level.'
             )
         return tuple(int(code) + 1 for code in largest)
-    sizes = (codebook_size,) * flat.shape[1] if isinstance(codebook_size, int) else tuple(codebook_size)
-    if len(sizes) != flat.shape[1] or (largest >= np.asarray(sizes)).any():
+    sizes = np.full(flat.shape[1], codebook_size) if np.ndim(codebook_size) == 0 else np.asarray(codebook_size)
+    if sizes.shape != largest.shape or (largest >= sizes).any():
         raise RequestError(
             f"`codes` has {flat.shape[1]} levels with codes up to {largest.tolist()}; `codebook_size` is "
             f"{codebook_size}. Every code must be below the size of its codebook."
         )
-    return sizes
+    return tuple(sizes.tolist())
 
 
 def _check_offsets(

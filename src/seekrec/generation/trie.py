@@ -335,15 +335,13 @@ def _check_code_table(codes: np.ndarray | Tensor | Sequence[Sequence[int]]) -> n
 
 
 def _check_codebook_sizes(codebook_size: int | Sequence[int], num_levels: int) -> tuple[int, ...]:
-    sizes = (
-        (codebook_size,) * num_levels if isinstance(codebook_size, int) else tuple(int(size) for size in codebook_size)
-    )
-    if len(sizes) != num_levels or min(sizes) < 1:
+    given = np.full(num_levels, codebook_size) if np.ndim(codebook_size) == 0 else np.asarray(codebook_size)
+    if given.shape != (num_levels,) or given.dtype.kind not in "iu" or given.min() < 1:
         raise CatalogError(
             f"`codebook_size` is {codebook_size}; pass one positive number, or one for each of the {num_levels} "
             "levels."
         )
-    return sizes
+    return tuple(given.tolist())
 
 
 def _code_type(codebook_size: int) -> type[np.generic]:
