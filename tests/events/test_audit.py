@@ -156,7 +156,9 @@ def test_a_large_training_set_is_sampled():
     split = split_log(make_log([("u", time, f"i{time}") for time in range(12)]))
     report = audit(split, max_history_rows=20)
     assert report.num_training_targets == 10 and 0 < report.training.num_targets < 10
-    assert f"a sample of {report.training.num_targets} of 10 targets" in str(report)
+    assert str(report).endswith(f"a sample of {report.training.num_targets} of 10 targets")
+    paper = audit(split_log(split.log, protocol="paper"), max_history_rows=20)
+    assert str(paper).endswith("targets; trained pairs are lower bounds")
     assert audit(split, max_history_rows=45).training.num_targets == 10
     assert audit(split_log(split.log, max_history=2), max_history_rows=20).training.num_targets == 10
 
