@@ -266,6 +266,8 @@ def test_unsupported_behavior_is_refused(toy_split, toy_id_map):
 def test_something_else_is_refused(toy_split, toy_id_map):
     with pytest.raises(ConfigurationError, match="System 'object' of type object has neither `behaviors` and"):
         quiet(object(), toy_split, toy_id_map)
+    with pytest.raises(ConfigurationError, match="System 'thing' of type object"):
+        evaluate_systems({"thing": object()}, toy_split, toy_id_map)
 
 
 def test_several_systems_share_their_cases(toy_split, toy_id_map):

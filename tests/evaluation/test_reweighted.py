@@ -6,6 +6,7 @@ from __future__ import annotations
 from math import exp, log
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from seekrec.errors import ConfigurationError, DataError
@@ -30,8 +31,7 @@ LOGITS = np.array([[0.0, 1.0, 2.0]])
 
 def test_forms_by_hand():
     assert combine_scores(TEXT, LOGITS, "sum", 2.0).tolist() == [[8, 4 + 2, 0 + 4]]
-    assert combine_scores(TEXT, LOGITS, "scaled_sum", 0.25).tolist() == [[1, 0.5 + 0.25, 0.5]]
-    product = combine_scores(TEXT, LOGITS, "scaled_product", 0.5)
+    product = combine_scores(TEXT, LOGITS, "product", 0.5)
     expected = [log(1 + 1e-3), log(0.5 + 1e-3) + 0.5, log(1e-3) + 1.0]
     assert product[0].tolist() == pytest.approx(expected, abs=1e-6)
     # The same order, and the same ratios, as text times the softmax to the power of the weight.
@@ -43,14 +43,14 @@ def test_forms_by_hand():
 
 def test_weight_zero_leaves_the_recommender_out():
     ruled_out = np.array([[0.0, -np.inf, 0.0]])
-    for form in ("sum", "scaled_sum"):
+    for form in ("sum", "product"):
         combined = combine_scores(TEXT, ruled_out, form, 0.0)
         assert (np.argsort(-combined[0]) == [0, 1, 2]).all()
     assert combine_scores(TEXT, ruled_out, "sum", 1.0)[0, 1] == -np.inf
 
 
 def test_no_match_at_all_leaves_the_order_to_the_recommender():
-    for form in ("sum", "scaled_sum", "scaled_product"):
+    for form in ("sum", "product"):
         assert np.argsort(-combine_scores(0 * TEXT, LOGITS, form, 0.1)[0]).tolist() == [2, 1, 0]
 
 
@@ -69,7 +69,7 @@ def test_fit_finds_the_only_combination_that_works(toy_split, toy_id_map):
     useless = Fixed([0, 0, 0, 0, 0, 1])
     prior = Fixed([1, 0, 1, 0, 10, 0])
     system = ReweightedText({"useless": useless, "text": text}, prior)
-    assert (system.text, system.form, system.weight) == ("useless", "scaled_product", 0.3)
+    assert (system.text, system.form, system.weight) == ("useless", "product", 0.1)
     fitted = system.fit(toy_split, toy_id_map, weights=(0.0, 0.003, 10.0), forms=("sum",), show_progress=False)
     assert fitted is system
     assert (system.text, system.form, system.weight) == ("text", "sum", 0.003)
@@ -89,7 +89,7 @@ def test_fit_on_the_whole_default_grid_is_no_worse_than_its_parts(toy_split, toy
     for text in system.texts.values():
         row = evaluate_system(text, toy_split, toy_id_map, part="validation", behavior="search", show_progress=False)
         assert best >= row.metrics["ndcg@10"]
-    assert len(system.details["validation"]["best_by_choice"]) == 4 * 3
+    assert len(system.details["validation"]["best_by_choice"]) == 3 * 4 * 2  # fields, settings, forms
     assert 0.0 in DEFAULT_WEIGHTS
     assert isinstance(system, Scorer)
     assert system.behaviors == ("search",)
@@ -113,5 +113,13 @@ def test_choices_are_checked():
         ReweightedText({}, Fixed([0]))
     with pytest.raises(ConfigurationError, match="`text` is 'other'; use one of 'one'"):
         ReweightedText({"one": Fixed([0])}, Fixed([0]), text="other")
-    with pytest.raises(ConfigurationError, match="`form` is 'max'; use one of 'sum', 'scaled_sum', 'scaled_product'"):
+    with pytest.raises(ConfigurationError, match="`form` is 'max'; use one of 'sum', 'product'"):
         ReweightedText(Fixed([0]), Fixed([0]), form="max")
+
+
+def test_field_sets_without_words_are_left_out(toy_items):
+    bare = toy_items.set_column(3, "categories", pa.array([None] * 6, toy_items.schema.field("categories").type))
+    system = ReweightedBM25(bare, Fixed([0] * 6), field_sets=(("categories",), ("title", "categories")))
+    assert {name.split(",")[0] for name in system.texts} == {"BM25(title+categories"}
+    with pytest.raises(DataError, match="`texts` is empty"):
+        ReweightedBM25(bare, Fixed([0] * 6), field_sets=(("categories",),))

@@ -20,16 +20,21 @@ import pyarrow.compute as pc
 
 from seekrec.errors import ConfigurationError, DataError, RequestError
 from seekrec.evaluation.protocols import RowArray, history_rows
-from seekrec.events.splits import Split
+from seekrec.events import Split
+from seekrec.events.checks import check_choice
 from seekrec.events.timeline import IMPRESSION
-from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap, Request, item_texts
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap, Request
 
 Float32Array = npt.NDArray[np.float32]
+
+# What BM25 can search.
+TEXT_FIELDS = ("title", "description", "categories")
 
 # Scripts written without spaces: Chinese, Japanese, Korean.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
 _NO_LETTER = re.compile(r"[\W\d_]")
+_PLURALS_IN_ES = ("xes", "ches", "shes", "sses")
 _IS_CJK = re.compile(rf"[{_CJK}]")
 
 
@@ -65,7 +70,7 @@ class Popularity:
 
 
 class BM25:
-    """Words of the query in title, description and category names, by BM25 (Lucene's variant). Searches only.
+    """Words of the query in the words of the items, by BM25 (Lucene's variant). Searches only.
 
     Words are folded alike in items and queries (see [`split_words`]).
 
@@ -73,26 +78,49 @@ class BM25:
         items (`pyarrow.Table`): Rows of `ITEM_FEATURES` in the order of the catalogue.
         k1 (`float`): How much a word's repetition counts; 0 = not at all.
         b (`float`): How much longer texts are discounted, 0 to 1.
+        fields (`Sequence[str]`): What is searched: any of `"title"`, `"description"`, `"categories"`.
 
     Raises:
         DataError: If no item has a word.
-        ConfigurationError: If `k1` is negative or `b` outside 0..1.
+        ConfigurationError: If `k1` is negative, `b` outside 0..1, or a field is unknown.
     """
 
     behaviors: tuple[Behavior, ...] = (SEARCH,)
 
-    def __init__(self, items: pa.Table, *, k1: float = 1.5, b: float = 0.75) -> None:
+    def __init__(
+        self, items: pa.Table, *, k1: float = 1.5, b: float = 0.75, fields: Sequence[str] = TEXT_FIELDS
+    ) -> None:
+        self._index_words(item_words(items, fields), k1, b)
+        self.details: dict[str, Any] = {"k1": k1, "b": b, "fields": list(fields)}
+
+    @classmethod
+    def variants(
+        cls, items: pa.Table, settings: Sequence[tuple[float, float]], fields: Sequence[str] = TEXT_FIELDS
+    ) -> dict[str, BM25]:
+        """Build one BM25 for each `(k1, b)`, splitting the texts into words only once.
+
+        Args:
+            items (`pyarrow.Table`): As for [`BM25`].
+            settings (`Sequence[tuple[float, float]]`): Pairs `(k1, b)`.
+            fields (`Sequence[str]`): As for [`BM25`].
+
+        Returns:
+            `dict[str, BM25]`: By a name that tells fields and settings.
+        """
+        words = item_words(items, fields)
+        built = {}
+        for k1, b in settings:
+            one = cls.__new__(cls)
+            one._index_words(words, k1, b)
+            one.details = {"k1": k1, "b": b, "fields": list(fields)}
+            built[f"BM25({'+'.join(fields)}, k1={k1}, b={b})"] = one
+        return built
+
+    def _index_words(self, words: list[list[str]], k1: float, b: float) -> None:
         import bm25s
 
         if k1 < 0 or not 0 <= b <= 1:
             raise ConfigurationError(f"`k1` is {k1} and `b` is {b}; BM25 needs `k1` at least 0 and `b` from 0 to 1.")
-        words = [split_words(text) for text in _searchable_texts(items)]
-        if not any(words):
-            raise DataError(
-                f"None of the {len(words)} items has a word in title, description or categories; BM25 needs "
-                "item texts."
-            )
-        self.details = {"k1": k1, "b": b}
         self._num_items = len(words)
         self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
         self._index.index(words, show_progress=False)
@@ -201,8 +229,9 @@ class SASRecScorer:
 def split_words(text: str) -> list[str]:
     """Split text into words for matching: case and plural endings folded, CJK runs cut into pairs of characters.
 
-    Plurals lose their ending by three rules: -ies to -y, -es to -e, -s to nothing, but not after the letters that
-    make the ending part of the word (-ss, -us, -aes, ...). Category names are plural, titles often are not.
+    Plurals of four letters or more lose their ending: -ies becomes -y; after x, ch, sh and ss -es goes; else -s goes,
+    but not of -ss and -us. Category names are plural, titles often are not. It is crude ("lens" becomes "len"), but the
+    same for items and queries.
 
     Args:
         text (`str`): Any text.
@@ -220,29 +249,47 @@ def split_words(text: str) -> list[str]:
 def _fold(word: str) -> list[str]:
     if _IS_CJK.match(word):
         return [word[place : place + 2] for place in range(max(1, len(word) - 1))]
-    if len(word) > 3 and word.endswith("s"):
-        if word.endswith("ies") and word[-4] not in "ae":
-            return [word[:-3] + "y"]
-        if word.endswith("es") and word[-3] not in "aeo":
-            return [word[:-1]]
-        if word[-2] not in "su" and not word.endswith("es"):
-            return [word[:-1]]
-    return [word]
+    if len(word) < 4 or not word.endswith("s") or word[-2] in "su":
+        return [word]
+    if word.endswith("ies"):
+        return [word[:-3] + "y"]
+    return [word[:-2] if word.endswith(_PLURALS_IN_ES) else word[:-1]]
 
 
-def _searchable_texts(items: pa.Table) -> list[str]:
-    """Title, description and the distinct category names of each item.
+def item_words(items: pa.Table, fields: Sequence[str] = TEXT_FIELDS) -> list[list[str]]:
+    """Give the words of each item.
 
-    A word such as "Sci-Fi" stands there in one piece too: queries made from categories (see
+    A category such as "Sci-Fi" gives its word in one piece too: queries made from categories (see
     `seekrec.events.category_queries`) write it "scifi".
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
+        fields (`Sequence[str]`): Any of `"title"`, `"description"`, `"categories"`; of the categories each name once.
+
+    Returns:
+        `list[list[str]]`: As [`split_words`] gives them, for each row.
+
+    Raises:
+        ConfigurationError: If there is no field or an unknown one.
+        DataError: If no item has a word.
     """
-    texts = item_texts(items)
-    searchable = []
-    for text, paths in zip(texts, items.column("categories").to_pylist(), strict=True):
-        names = dict.fromkeys(name for path in paths or [] if path for name in path if name)
-        compounds = [word for name in names for word in name.split() if len(_WORD.findall(word)) > 1]
-        searchable.append(" ".join([text, *names, *(_NO_LETTER.sub("", word) for word in compounds)]))
-    return searchable
+    if not fields:
+        raise ConfigurationError(f"`fields` is empty; use some of {', '.join(TEXT_FIELDS)}.")
+    for field in fields:
+        check_choice("fields", field, TEXT_FIELDS)
+    parts: list[list[str]] = [[] for _ in range(items.num_rows)]
+    for field in fields:
+        for texts, value in zip(parts, items.column(field).to_pylist(), strict=True):
+            if field != "categories":
+                texts.append(value or "")
+                continue
+            names = dict.fromkeys(name for path in value or [] if path for name in path if name)
+            compounds = [word for name in names for word in name.split() if len(_WORD.findall(word)) > 1]
+            texts += [*names, *(_NO_LETTER.sub("", word) for word in compounds)]
+    words = [split_words(" ".join(texts)) for texts in parts]
+    if not any(words):
+        raise DataError(f"None of the {len(words)} items has a word in {' or '.join(fields)}; BM25 needs item texts.")
+    return words
 
 
 def _distinct_queries(requests: Sequence[Request], system: str) -> tuple[list[str], RowArray]:

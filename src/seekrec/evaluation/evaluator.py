@@ -31,7 +31,8 @@ from seekrec.evaluation.protocols import (
     build_cases,
 )
 from seekrec.evaluation.report import ResultRow
-from seekrec.events.splits import Part, Split
+from seekrec.events import Split
+from seekrec.events.splits import Part
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 
 # Requests in a block: enough to keep numpy and BLAS busy, few enough that a block of scores (or masks) of a large
@@ -173,8 +174,11 @@ def evaluate_systems(
         `list[ResultRow]`: By behavior, then protocol, then system in the order given.
 
     Raises:
-        DataError: If the part holds no case of any of the behaviors.
+        ConfigurationError: As in [`evaluate_system`].
+        DataError: If the part holds no case of any of the behaviors, or an answer breaks the rules.
     """
+    for name, system in systems.items():
+        _check_system(system, name)
     asked = [behavior for behavior in behaviors if split.targets(part, behavior)]
     if not asked:
         raise DataError(
@@ -317,12 +321,16 @@ def _check_number(answers: Sequence[object], requests: Sequence[Request]) -> Non
         raise DataError(f"{len(requests)} requests got {len(answers)} answers; a system must answer each.")
 
 
-def _check_answers(system: Scorer | Retriever, name: str, behavior: Behavior) -> None:
+def _check_system(system: Scorer | Retriever, name: str) -> None:
     if not isinstance(system, (Scorer, Retriever)):
         raise ConfigurationError(
             f"System {name!r} of type {type(system).__name__} has neither `behaviors` and `score_all` nor "
             "`behaviors`, `retrieve` and `rank`; wrap a model in `ModelRetriever`."
         )
+
+
+def _check_answers(system: Scorer | Retriever, name: str, behavior: Behavior) -> None:
+    _check_system(system, name)
     if behavior not in system.behaviors:
         raise RequestError(
             f"System {name!r} answers {', '.join(system.behaviors)}, not {behavior}; evaluate it on what it answers."

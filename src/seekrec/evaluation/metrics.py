@@ -159,7 +159,7 @@ def ranks_from_scores(scores: npt.NDArray[Any], targets: npt.NDArray[Any]) -> Fl
         >>> ranks_from_scores(scores, np.array([1, 0])).tolist()  # (2 + 3) / 2, (1 + 2 + 3 + 4) / 4
         [2.5, 2.5]
     """
-    if np.isnan(scores).any():
+    if np.isnan(scores.min(initial=np.inf)):  # the smallest is NaN if any is; quicker than a mask
         row, column = (int(index) for index in np.argwhere(np.isnan(scores))[0])
         raise DataError(
             f"The score of item column {column} in row {row} is NaN; a system must give every item a number, or -inf "

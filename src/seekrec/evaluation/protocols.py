@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from seekrec.errors import ConfigurationError, DataError
+from seekrec.events import Split, sample_negatives
 from seekrec.events.checks import check_choice
-from seekrec.events.negatives import sample_negatives
-from seekrec.events.splits import PARTS, Part, Split
+from seekrec.events.splits import PARTS, Part
 from seekrec.events.timeline import IMPRESSION
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 

@@ -2,13 +2,11 @@
 """Text search reweighted by a recommender: the cheap rival that a sceptic of joint models would pick.
 
 Everything that could make it stronger is chosen on validation: the text scorer, how the two scores are combined, and
-the weight. With `p` the recommender's softmax over all items, and the text scores of a request divided by their
-largest in the forms marked *scaled*:
+the weight. With `p` the recommender's softmax over all items, and `max` a request's highest text score:
 
 - `sum`: `text + weight * log p`
-- `scaled_sum`: `text / max + weight * log p`
-- `scaled_product`: `(text / max + 0.001) * p ** weight`, ordered by its logarithm. The small constant lets the
-  recommender order the items that match no word.
+- `product`: `(text / max + 0.001) * p ** weight`, ordered by its logarithm. The small constant lets the recommender
+  order the items that match no word.
 
 The softmax's normaliser is the same for all items of a request, so logits serve as `log p`.
 """
@@ -24,20 +22,26 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from seekrec.errors import DataError
-from seekrec.evaluation.baselines import BM25, Float32Array
+from seekrec.evaluation.baselines import BM25, TEXT_FIELDS, Float32Array
 from seekrec.evaluation.metrics import metric_values, ranks_from_scores
 from seekrec.evaluation.protocols import Scorer, build_cases
+from seekrec.events import Split
 from seekrec.events.checks import check_choice
-from seekrec.events.splits import Split
 from seekrec.schema import SEARCH, Behavior, IdMap, Request
 
-CombinationForm = Literal["sum", "scaled_sum", "scaled_product"]
+CombinationForm = Literal["sum", "product"]
 
-# From "the text decides, the recommender breaks ties" to "the recommender decides": cosines differ by hundredths, BM25
-# scores by units, log-probabilities by units.
-DEFAULT_WEIGHTS = (0.0, *(round(float(weight), 4) for weight in np.geomspace(0.003, 10, 15)))
+# From "the recommender breaks ties of the text" to "the recommender decides", for cosines (which differ by hundredths)
+# and for BM25 scores (by units) alike.
+DEFAULT_WEIGHTS = (0.0, *(round(float(weight), 4) for weight in np.geomspace(0.003, 10, 12)))
 
 _SMALLEST_MATCH = 1e-3
+
+# Pairs (k1, b) that ReweightedBM25 chooses from.
+_BM25_SETTINGS = ((1.5, 0.75), (0.5, 0.75), (0.5, 0.3), (0.0, 0.0))
+
+# Scores in a block of the grid search: it goes over a block hundreds of times, so a block should stay in the cache.
+_BLOCK_CELLS = 300_000
 
 
 class ReweightedText:
@@ -49,7 +53,7 @@ class ReweightedText:
         texts (`Mapping[str, Scorer]` or `Scorer`): Text scorers to choose from, by name; all answer searches.
         prior ([`Scorer`]): The recommender, such as [`SASRecScorer`].
         text (`str`, *optional*): Which text scorer; the first by default.
-        form (`str`): `"sum"`, `"scaled_sum"` or `"scaled_product"`.
+        form (`str`): `"sum"` or `"product"`.
         weight (`float`): Of the recommender, at least 0.
 
     Raises:
@@ -65,8 +69,8 @@ class ReweightedText:
         prior: Scorer,
         *,
         text: str | None = None,
-        form: CombinationForm = "scaled_product",
-        weight: float = 0.3,
+        form: CombinationForm = "product",
+        weight: float = 0.1,
     ) -> None:
         self.texts: dict[str, Scorer] = dict(texts) if isinstance(texts, Mapping) else {type(texts).__name__: texts}
         if not self.texts:
@@ -120,16 +124,19 @@ class ReweightedText:
         )
         grid = [(text, form, weight) for text in self.texts for form in forms for weight in weights]
         ranks = np.empty((len(grid), len(cases)))
-        size = max(1, min(256, 16_000_000 // cases.num_items))
+        size = max(16, min(256, _BLOCK_CELLS // cases.num_items))
         with tqdm(total=len(cases), desc="Choosing text scorer and weight", disable=not show_progress) as bar:
             for begin in range(0, len(cases), size):
                 block = np.arange(begin, min(begin + size, len(cases)))
                 requests = cases.requests[begin : begin + size]
                 prior = np.asarray(self.prior.score_all(requests), dtype=np.float32)
-                scores = {name: self._text_scores(name, requests) for name in self.texts}
+                prepared = {}
+                for text in self.texts:
+                    for form in forms:
+                        prepared[text, form] = _prepare(self._text_scores(text, requests), form)
+                        cases.hide_seen(prepared[text, form], block)  # -inf stays -inf, whatever is added
                 for point, (text, form, weight) in enumerate(grid):
-                    combined = combine_scores(scores[text], prior, form, weight)
-                    cases.hide_seen(combined, block)
+                    combined = _add_prior(prepared[text, form], prior, weight)
                     ranks[point, block] = ranks_from_scores(combined, cases.target_rows[block])
                 bar.update(len(block))
         values = [float(metric_values(row, metric).mean()) for row in ranks]
@@ -167,19 +174,35 @@ class ReweightedBM25(ReweightedText):
     """BM25 reweighted by a recommender. Searches only.
 
     The settings of BM25 run from the usual one to "which words of the query occur at all" (`k1` 0), which leaves most
-    of the order to the recommender.
+    of the order to the recommender. The fields run from all text to category names alone: where queries are made from
+    categories, that index knows how they were made, and few rivals are stronger.
 
     Args:
         items (`pyarrow.Table`): Rows of `ITEM_FEATURES` in the order of the catalogue.
         prior ([`Scorer`]): The recommender.
-        form (`str`), weight (`float`): As for [`ReweightedText`].
+        field_sets (`Sequence[Sequence[str]]`):
+            Fields to search, each set a choice of [`ReweightedText.fit`]; sets in which no item has a word are left
+            out.
+        form (`str`): As for [`ReweightedText`].
+        weight (`float`): As for [`ReweightedText`].
     """
 
     def __init__(
-        self, items: pa.Table, prior: Scorer, *, form: CombinationForm = "scaled_product", weight: float = 0.3
+        self,
+        items: pa.Table,
+        prior: Scorer,
+        *,
+        field_sets: Sequence[Sequence[str]] = (TEXT_FIELDS, ("title", "categories"), ("categories",)),
+        form: CombinationForm = "product",
+        weight: float = 0.1,
     ) -> None:
-        settings = ((1.5, 0.75), (1.5, 0.3), (0.5, 0.3), (0.0, 0.0))
-        texts = {f"BM25(k1={k1}, b={b})": BM25(items, k1=k1, b=b) for k1, b in settings}
+        texts: dict[str, Scorer] = {}
+        for fields in field_sets:
+            # An item table without categories (or titles) is no reason to refuse the other sets.
+            try:
+                texts.update(BM25.variants(items, _BM25_SETTINGS, fields))
+            except DataError:
+                continue
         super().__init__(texts, prior, form=form, weight=weight)
 
 
@@ -191,23 +214,31 @@ def combine_scores(
     Args:
         text (`np.ndarray`): Finite floats of shape `(num_requests, num_items)`.
         prior (`np.ndarray`): Logits of the same shape.
-        form (`str`): `"sum"`, `"scaled_sum"` or `"scaled_product"`.
+        form (`str`): `"sum"` or `"product"`.
         weight (`float`): Of the recommender; 0 leaves it out.
 
     Returns:
-        `np.ndarray`: A new float32 array of the same shape.
+        `np.ndarray`: A new float32 array of the same shape; of a product the logarithm.
 
     Example:
         >>> text, logits = np.array([[4.0, 2.0]]), np.array([[0.0, 1.0]])
-        >>> combine_scores(text, logits, "scaled_sum", 0.25).tolist()  # 4/4 + 0, 2/4 + 1/4
-        [[1.0, 0.75]]
+        >>> combine_scores(text, logits, "sum", 0.5).tolist()
+        [[4.0, 2.5]]
     """
-    scores = np.asarray(text, dtype=np.float32)
-    if form != "sum":
-        scores = scores / np.maximum(scores.max(axis=1, keepdims=True), np.float32(1e-9))
-    if form == "scaled_product":
-        scores = np.log(np.maximum(scores, 0) + np.float32(_SMALLEST_MATCH))
+    return _add_prior(_prepare(text, form), np.asarray(prior, dtype=np.float32), weight)
+
+
+def _prepare(text: npt.NDArray[Any], form: CombinationForm) -> Float32Array:
+    """Give the text's part of the combined score, a new array."""
+    if form == "sum":
+        return np.array(text, dtype=np.float32)
+    highest = np.maximum(text.max(axis=1, keepdims=True), 1e-9)
+    return np.log(np.maximum(text / highest, 0) + _SMALLEST_MATCH).astype(np.float32)
+
+
+def _add_prior(prepared: Float32Array, prior: Float32Array, weight: float) -> Float32Array:
     if weight == 0:  # not 0 * prior: an item that the prior rules out would become NaN
-        return np.array(scores)
-    combined: Float32Array = scores + np.float32(weight) * np.asarray(prior, dtype=np.float32)
-    return combined
+        return prepared
+    weighted = prior * np.float32(weight)
+    weighted += prepared
+    return weighted
