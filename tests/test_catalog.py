@@ -598,6 +598,12 @@ class TestFiles:
         with pytest.raises(CatalogError, match="There is no .*codes.safetensors"):
             Catalog.load(tmp_path)
 
+    def test_names_a_folder_that_is_no_repository_either(self):
+        with pytest.raises(CatalogError, match="There is no folder runs/-typo, and no repository runs/-typo could be"):
+            Catalog.load("runs/-typo")
+        with pytest.raises(CatalogError, match="There is no folder runs/typo, and no repository runs/typo could be"):
+            Catalog.load("runs/typo")
+
     def test_names_an_edited_file(self, catalog, tmp_path):
         def edit_items(path):
             table = pq.read_table(path)

@@ -196,10 +196,22 @@ def _read_model(path: Path) -> IdentifierModel:
 def _find_folder(folder_or_repo: str | Path, revision: str | None) -> Path:
     folder = Path(folder_or_repo)
     if not folder.exists() and isinstance(folder_or_repo, str) and folder_or_repo.count("/") == 1:
-        from huggingface_hub import snapshot_download
-
-        names = [CATALOG_FILE, CONFIG_FILE, *PART_FILES.values()]
-        patterns = names + [f"{CATALOG_FOLDER}/{name}" for name in names]
-        folder = Path(snapshot_download(folder_or_repo, revision=revision, allow_patterns=patterns))
+        folder = _fetch(folder_or_repo, revision)
     inside = folder / CATALOG_FOLDER
     return inside if not (folder / CATALOG_FILE).is_file() and (inside / CATALOG_FILE).is_file() else folder
+
+
+def _fetch(repo_id: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    names = [CATALOG_FILE, CONFIG_FILE, *PART_FILES.values()]
+    patterns = names + [f"{CATALOG_FOLDER}/{name}" for name in names]
+    try:
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+    # No connection is an OSError; a name that cannot be one of the Hub a ValueError.
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise CatalogError(
+            f"There is no folder {repo_id}, and no repository {repo_id} could be read from the Hub "
+            f"({type(error).__name__}); check the path, or the name and the connection."
+        ) from error

@@ -31,6 +31,7 @@ class ItemFilters:
     def __init__(self, items: pa.Table) -> None:
         self.items = items
         self._members: dict[str, _Members] = {}
+        self._lowered: dict[str, pa.ChunkedArray] = {}
         self._period: tuple[np.ndarray, np.ndarray] | None = None
 
     def available(self, at: int) -> np.ndarray:
@@ -69,7 +70,10 @@ class ItemFilters:
         """
         if not isinstance(text, str) or not text:
             raise RequestError(f"`{column}_contains` is {text!r}; pass the text to look for.")
-        return _to_mask(pc.match_substring(self.items.column(column), text, ignore_case=True))
+        # Lower case is kept: a search that ignores case takes more than twice as long as a plain one.
+        if column not in self._lowered:
+            self._lowered[column] = pc.utf8_lower(self.items.column(column))
+        return _to_mask(pc.match_substring(self._lowered[column], text.lower()))
 
     def matches(self, column: str, wanted: Any) -> np.ndarray:
         """Tell which items have a wanted value in a column; null never matches.
