@@ -92,9 +92,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="folder of a trained model, or a Hub repository")
     parser.add_argument("--examples", help="file of users' histories; examples.json beside the model if not given")
     parser.add_argument("--user", help="user id among the examples; the first if not given")
-    parser.add_argument(
-        "--query", action="append", default=[], help="text to search for; may be given more than once"
-    )
+    parser.add_argument("--query", action="append", default=[], help="text to search for; may be given more than once")
     parser.add_argument("--top_k", type=int, default=5, help="answers to each question")
     parser.add_argument("--web", action="store_true", help="open a page in the browser")
     return parser.parse_args()

@@ -3,7 +3,7 @@
 
 ```bash
 accelerate launch recipes/train_gensar.py --config recipes/gensar/movielens-100k.yaml
-accelerate launch recipes/train_gensar.py --config recipes/gensar/scientific.yaml --data_dir path/to/amazon18-scientific
+accelerate launch recipes/train_gensar.py --config recipes/gensar/scientific.yaml --data_dir amazon18-scientific
 ```
 
 Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
@@ -108,16 +108,14 @@ def main(
             part="validation",
             remove_seen=evaluation.remove_seen,
             max_cases=evaluation.max_validation_cases,
-            seed=data.data_seed,
+            seed=data.split_seed,
             show_progress=False,
         )
         metrics = {f"{row.behavior}_ndcg@10": row.metrics["ndcg@10"] for row in rows}
         return {**metrics, "ndcg@10": sum(metrics.values()) / len(metrics)}
 
     training.output_dir = str(output_dir / "trainer")
-    trainer = make_trainer(
-        model, processor, corpus, corpus_arguments, training, evaluate_model=evaluate_model
-    )
+    trainer = make_trainer(model, processor, corpus, corpus_arguments, training, evaluate_model=evaluate_model)
     trainer.train(resume_from_checkpoint=find_checkpoint(training.output_dir))
     trained = trainer.accelerator.unwrap_model(trainer.model)
     if model_arguments.lora_rank:
@@ -149,8 +147,10 @@ def main(
         "SASRec": sasrec,
     }
     if split.targets("validation", SEARCH):
-        systems["BM25 x SASRec"] = ReweightedBM25(bm25, sasrec).fit(split, id_map, show_progress=False)
-        systems["dense x SASRec"] = ReweightedText(dense, sasrec).fit(split, id_map, show_progress=False)
+        systems["BM25 x SASRec"] = ReweightedBM25(catalog.items, sasrec).fit(split, id_map, show_progress=False)
+        systems["dense x SASRec"] = ReweightedText({"dense text": dense}, sasrec).fit(
+            split, id_map, show_progress=False
+        )
     systems["GenSAR"] = ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False)
     rows = evaluate_systems(
         systems,
@@ -158,9 +158,10 @@ def main(
         id_map,
         behaviors=(RECOMMENDATION, SEARCH),
         protocols=("full", *evaluation.candidate_protocols),
+        num_negatives=evaluation.num_negatives,
         remove_seen=evaluation.remove_seen,
         max_cases=evaluation.max_test_cases,
-        seed=data.data_seed,
+        seed=data.split_seed,
         show_progress=show_progress,
     )
     write_results(model_dir / "results.json", rows, save_ranks=True)
@@ -195,5 +196,7 @@ if __name__ == "__main__":
         ),
         sys.argv[1:],
     )
+    for name in ("bm25s", "sentence_transformers", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     prepare_once(sys.argv[1:])
     main(*arguments)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data model: events, items, requests and answers (DESIGN section 2).
+"""The data model: events, items, requests and answers.
 
-Outside ids (`user_id`, `item_id`) are strings; rows are int64 numbers of a table. Only [`IdMap`] converts between them.
+Outside ids (`user_id`, `item_id`) are strings; rows are int64 numbers of a table. Only [`IdMap`] converts between
+them.
 """
 
 from __future__ import annotations
@@ -207,8 +208,8 @@ class IdMap:
         if strict and (rows < 0).any():
             unknown = [outside for outside, row in zip(outside_ids, rows.tolist(), strict=True) if row < 0]
             raise UnknownItemError(
-                f"{len(unknown)} of {len(outside_ids)} ids are unknown, the first is {unknown[0]!r}; add the items to the "
-                "catalogue or leave them out."
+                f"{len(unknown)} of {len(outside_ids)} ids are unknown, the first is {unknown[0]!r}; add the items to "
+                "the catalogue or leave them out."
             )
         return rows
 

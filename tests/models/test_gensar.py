@@ -449,7 +449,9 @@ class TestFromT5:
         assert type(merged) is GenSARForConditionalGeneration
         table = merged.get_input_embeddings().weight
         assert torch.equal(table[:first], old)
-        assert not torch.equal(table[first : vocabulary.end_token_id], model_rows(tmp_path / "base", first, vocabulary))
+        assert not torch.equal(
+            table[first : vocabulary.end_token_id], model_rows(tmp_path / "base", first, vocabulary)
+        )
         for one, other in zip(trained, merged.retrieve(inputs, top_k=3), strict=True):
             assert [item.item_id for item in one] == [item.item_id for item in other]
             np.testing.assert_allclose([item.score for item in one], [item.score for item in other], atol=1e-4)

@@ -30,6 +30,13 @@ def encode_query_questions(
 ) -> list[list[int]]:
     """Write the NSQP instruction (wording 0) of each request; a query it has is not read.
 
+    Args:
+        requests (`Sequence[Request]`): The users' histories.
+        catalog (`Catalog`): Its identifiers.
+        vocabulary ([`IdentifierVocabulary`]): Of the tokenizer.
+        tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
+        settings ([`CorpusSettings`]): Those of the corpus that the model was trained on.
+
     Returns:
         `list[list[int]]`: Token ids for the encoder.
     """
@@ -55,7 +62,10 @@ def encode_description_questions(
     Args:
         items (`np.ndarray`): int64 rows of the catalogue.
         view (`str`): The identifier shown.
-        catalog, vocabulary, tokenizer, settings: As in [`encode_query_questions`].
+        catalog (`Catalog`): Its identifiers.
+        vocabulary ([`IdentifierVocabulary`]): Of the tokenizer.
+        tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
+        settings ([`CorpusSettings`]): Those of the corpus that the model was trained on.
 
     Returns:
         `list[list[int]]`: Token ids for the encoder.

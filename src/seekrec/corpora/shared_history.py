@@ -34,7 +34,6 @@ from seekrec.corpora.segments import EventColumns, SegmentTable, list_histories,
 from seekrec.corpora.settings import CorpusSettings
 from seekrec.corpora.text import shared_encoder
 from seekrec.corpora.tokens import IdentifierVocabulary
-
 from seekrec.errors import DataError
 from seekrec.events.queries import category_queries
 from seekrec.schema import RECOMMENDATION, SEARCH, Event, Request
@@ -138,7 +137,9 @@ def build_item_queries(
 
     Args:
         catalog (`Catalog`): Items with category paths; removed ones are left out.
-        tokenizer, vocabulary, settings: As in [`build_shared_histories`].
+        tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
+        vocabulary ([`IdentifierVocabulary`]): Where they are.
+        settings ([`CorpusSettings`]): Lengths.
         max_items (`int`): A query with more items gets several rows.
 
     Returns:

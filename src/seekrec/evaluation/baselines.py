@@ -230,8 +230,8 @@ def split_words(text: str) -> list[str]:
     """Split text into words for matching: case and plural endings folded, CJK runs cut into pairs of characters.
 
     Plurals of four letters or more lose their ending: -ies becomes -y; after x, ch, sh and ss -es goes; else -s goes,
-    but not of -ss and -us. Category names are plural, titles often are not. It is crude ("lens" becomes "len"), but the
-    same for items and queries.
+    but not of -ss and -us. Category names are plural, titles often are not. It is crude ("lens" becomes "len"), but
+    the same for items and queries.
 
     Args:
         text (`str`): Any text.

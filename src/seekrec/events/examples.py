@@ -42,7 +42,9 @@ def read_examples(path: str | Path) -> dict[str, list[Event]]:
     """
     source = Path(path)
     if not source.is_file():
-        raise DataError(f"{source} does not exist; train_gensar.py writes it beside the model, or pass --examples FILE.")
+        raise DataError(
+            f"{source} does not exist; train_gensar.py writes it beside the model, or pass --examples FILE."
+        )
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
         histories = {user: [Event(**event) for event in events] for user, events in content.items()}

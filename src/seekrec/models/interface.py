@@ -20,7 +20,7 @@ from transformers import BatchFeature, GenerationConfig
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError, RequestError
-from seekrec.generation import IdentifierTrie, beam_search, score_candidates
+from seekrec.generation import IdentifierTrie, Norm, beam_search, score_candidates
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 
 CATALOG_FOLDER = "catalog"
@@ -146,7 +146,7 @@ class GenerativeRetrievalMixin:
         top_k: int = 10,
         where: Where = None,
         num_beams: int | None = None,
-        norm: str = "level",
+        norm: Norm = "level",
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue, by beam search over their identifiers.
 
@@ -193,7 +193,7 @@ class GenerativeRetrievalMixin:
         return answers
 
     @torch.no_grad()
-    def rank(self, inputs: BatchFeature, *, norm: str = "level") -> list[list[ScoredItem]]:
+    def rank(self, inputs: BatchFeature, *, norm: Norm = "level") -> list[list[ScoredItem]]:
         """Order the candidates given to the processor by the exact log-probability of their identifiers.
 
         Args:
@@ -227,11 +227,11 @@ class GenerativeRetrievalMixin:
                 answers[row] = self._to_items(line[order], line_scores[order])
         return answers
 
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Save weights, settings for `generate` without sampling, and the catalogue, if there is one."""
         # Trainer switches the cache off for training and leaves it so; a saved model is for answering.
         self.config.use_cache = True  # type: ignore[attr-defined]
-        generation_config: GenerationConfig | None = self.generation_config  # type: ignore[attr-defined, has-type]
+        generation_config: GenerationConfig | None = self.generation_config  # type: ignore[attr-defined]
         if generation_config is not None:
             generation_config.do_sample = False
             generation_config.use_cache = True
@@ -258,7 +258,7 @@ class GenerativeRetrievalMixin:
             return [self._mask(where)] * num_requests  # type: ignore[arg-type]
         if len(where) != num_requests:
             raise RequestError(f"`where` has {len(where)} filters for {num_requests} requests; give one for each.")
-        return [self._mask(one) for one in where]  # type: ignore[arg-type]
+        return [self._mask(one) for one in where]
 
     def _mask(self, where: np.ndarray | Sequence[str] | None) -> np.ndarray | None:
         catalog = self.catalog

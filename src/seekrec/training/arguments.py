@@ -52,7 +52,7 @@ class DataArguments:
         default="strict", metadata={"help": "`strict` leaks nothing; `paper` does what the released code does."}
     )
     num_test_days: int = field(default=1, metadata={"help": "Length of the test window of `last_days`."})
-    data_seed: int = field(default=0, metadata={"help": "Of the query construction, the split and the negatives."})
+    split_seed: int = field(default=0, metadata={"help": "Of the query construction, the split and the negatives."})
 
 
 @dataclass
@@ -150,8 +150,9 @@ class EvaluationArguments:
         default=None, metadata={"help": "Cases of each task in the final table; all if not given."}
     )
     candidate_protocols: list[str] = field(
-        default_factory=list, metadata={"help": "Beside full ranking: uniform, popularity, bm25 (99 negatives each)."}
+        default_factory=list, metadata={"help": "Beside full ranking: uniform, popularity, bm25."}
     )
+    num_negatives: int = field(default=99, metadata={"help": "Negatives beside the target in candidate protocols."})
     remove_seen: bool = field(default=True, metadata={"help": "Leave the history's items out of full ranking."})
     stop_after: Literal["data", "embeddings", "identifiers", "corpus", "training", "evaluation"] = field(
         default="evaluation", metadata={"help": "The last stage to run."}
@@ -178,18 +179,20 @@ def parse_arguments(dataclass_types: Sequence[type], argv: Sequence[str]) -> tup
     Raises:
         ConfigurationError: For an unknown key or option, or a value of the wrong type; it names the file.
     """
-    parser = _Parser(list(dataclass_types), allow_abbrev=False)
+    parser = _Parser(list(dataclass_types), allow_abbrev=False)  # type: ignore[arg-type]
     parser.add_argument("--config", help="YAML file of settings; options on the command line override it.")
     options = list(argv)
     path = _pop_config(options)
     if path is not None:
         from_file = _yaml_options(Path(path), parser)
         parser.source = str(path)
-        parser.parse_args_into_dataclasses(from_file)
+        parser.parse_args(from_file)
         options = from_file + options
         parser.source = f"{path} and command line"
-    *filled, _ = parser.parse_args_into_dataclasses(options)
-    return tuple(filled)
+    *filled, rest = parser.parse_args_into_dataclasses(options, return_remaining_strings=True)
+    if rest:
+        raise ConfigurationError(f"{parser.source}: {' '.join(rest)} is no setting; see --help for them.")
+    return tuple(filled[: len(dataclass_types)])
 
 
 def parse_weights(pairs: Sequence[str], argument: str) -> dict[str, float]:

@@ -127,7 +127,7 @@ def make_model(
     seed: int,
 ) -> GenSARForConditionalGeneration:
     """Load the backbone, or make one by size, and give it identifier tokens and the catalogue."""
-    shared = {
+    shared: dict[str, Any] = {
         "shared_history": corpus.shared_history,
         "max_history_recommendations": corpus.max_history_recommendations,
         "max_history_searches": corpus.max_history_searches,
@@ -138,26 +138,24 @@ def make_model(
     if settings.backbone is not None:
         model = GenSARForConditionalGeneration.from_t5(settings.backbone, **shared)
     else:
-        model = GenSARForConditionalGeneration(
-            GenSARConfig(
-                vocab_size=-(-len(tokenizer) // 64) * 64,
-                first_identifier_token_id=vocabulary.first_token_id,
-                d_model=settings.d_model,
-                d_kv=settings.d_model // settings.num_heads,
-                d_ff=settings.d_ff,
-                num_layers=settings.num_layers,
-                num_decoder_layers=settings.num_decoder_layers,
-                num_heads=settings.num_heads,
-                dropout_rate=settings.dropout_rate,
-                initializer_factor=settings.initializer_factor,
-                # T5 multiplies decoder states by d_model^-0.5 unless this is False; from scratch that slows learning.
-                tie_word_embeddings=False,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                decoder_start_token_id=tokenizer.pad_token_id,
-                **shared,
-            )
-        )
+        sizes: dict[str, Any] = {
+            "vocab_size": -(-len(tokenizer) // 64) * 64,
+            "first_identifier_token_id": vocabulary.first_token_id,
+            "d_model": settings.d_model,
+            "d_kv": settings.d_model // settings.num_heads,
+            "d_ff": settings.d_ff,
+            "num_layers": settings.num_layers,
+            "num_decoder_layers": settings.num_decoder_layers,
+            "num_heads": settings.num_heads,
+            "dropout_rate": settings.dropout_rate,
+            "initializer_factor": settings.initializer_factor,
+            # T5 multiplies decoder states by d_model^-0.5 unless this is False; from scratch that slows learning.
+            "tie_word_embeddings": False,
+            "pad_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "decoder_start_token_id": tokenizer.pad_token_id,
+        }
+        model = GenSARForConditionalGeneration(GenSARConfig(**sizes, **shared))
     codebooks = None
     if settings.start_from_codebooks and catalog.identifier_model is not None:
         codebooks = codebooks_by_block(catalog)
@@ -176,9 +174,7 @@ def codebooks_by_block(catalog: Catalog) -> dict[str, Any]:
     return named
 
 
-def make_processor(
-    catalog: Catalog, tokenizer: PreTrainedTokenizerBase, settings: CorpusArguments
-) -> GenSARProcessor:
+def make_processor(catalog: Catalog, tokenizer: PreTrainedTokenizerBase, settings: CorpusArguments) -> GenSARProcessor:
     """Make the processor that writes requests as the corpus was written."""
     return GenSARProcessor(
         tokenizer,
@@ -238,4 +234,12 @@ def make_trainer(
     )
 
 
-__all__ = ["add_lora", "codebooks_by_block", "make_corpus", "make_model", "make_processor", "make_tokenizer", "make_trainer"]
+__all__ = [
+    "add_lora",
+    "codebooks_by_block",
+    "make_corpus",
+    "make_model",
+    "make_processor",
+    "make_tokenizer",
+    "make_trainer",
+]

@@ -25,6 +25,7 @@ from seekrec.events import (
 )
 from seekrec.identifiers import (
     DualRQVAEConfig,
+    IdentifierModel,
     IdentifierQualityReport,
     ResidualKMeans,
     ResidualKMeansConfig,
@@ -69,7 +70,7 @@ def prepare_split(data: DataArguments, cache: StageCache) -> Split:
     log = read_log(data)
     if log.query_source == "none" and data.construction != "none":
         log = synthesize_searches(
-            log, construction=data.construction, search_fraction=data.search_fraction, seed=data.data_seed
+            log, construction=data.construction, search_fraction=data.search_fraction, seed=data.split_seed
         )
     for note in log.notes:
         logger.info("%s: %s", log.name, note)
@@ -79,7 +80,7 @@ def prepare_split(data: DataArguments, cache: StageCache) -> Split:
         "method": data.split_method,
         "protocol": data.protocol,
         "num_test_days": data.num_test_days,
-        "seed": data.data_seed,
+        "seed": data.split_seed,
     }
 
     def make(folder: Path) -> None:
@@ -88,7 +89,7 @@ def prepare_split(data: DataArguments, cache: StageCache) -> Split:
             method=data.split_method,
             protocol=data.protocol,
             num_test_days=data.num_test_days,
-            seed=data.data_seed,
+            seed=data.split_seed,
         ).save(folder, include_log=False)
 
     split = cache.run("split", settings, make, lambda folder: Split.load(folder, log=log))
@@ -103,7 +104,7 @@ def read_log(data: DataArguments) -> EventLog:
         ConfigurationError: If a path that the reader needs is missing.
     """
     if data.dataset == "movielens":
-        return read_movielens(data.data_dir, variant=data.movielens_variant)  # type: ignore[arg-type]
+        return read_movielens(data.data_dir, variant=data.movielens_variant)
     if data.dataset == "sequences":
         if data.data_dir is None:
             raise ConfigurationError("`dataset: sequences` needs `data_dir`, the folder of the log; pass --data_dir.")
@@ -266,7 +267,9 @@ def learn_catalog(
     }
     semantic, collaborative = vectors["semantic"], vectors["collaborative"]
     if settings.identifier_learner == "residual_kmeans":
-        learner = ResidualKMeans(ResidualKMeansConfig(**sizes)).fit(semantic, collaborative, seed=seed)
+        learner: IdentifierModel = ResidualKMeans(ResidualKMeansConfig(**sizes)).fit(
+            semantic, collaborative, seed=seed
+        )
     else:
         learner = train_dual_rqvae(
             semantic,
@@ -297,4 +300,12 @@ def learn_catalog(
     return catalog, quality
 
 
-__all__ = ["PreparedItems", "learn_catalog", "prepare_items", "prepare_sasrec", "prepare_semantic", "prepare_split", "read_log"]
+__all__ = [
+    "PreparedItems",
+    "learn_catalog",
+    "prepare_items",
+    "prepare_sasrec",
+    "prepare_semantic",
+    "prepare_split",
+    "read_log",
+]

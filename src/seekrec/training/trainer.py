@@ -34,6 +34,8 @@ class GenerativeTrainer(Trainer):
     """
 
     def __init__(self, *, sampler: Sampler[int], evaluate_model: EvaluateModel | None = None, **kwargs: Any) -> None:
+        # Trainer insists on a data set to evaluate on; `evaluate` ranks requests and does not read it.
+        kwargs.setdefault("eval_dataset", kwargs.get("train_dataset"))
         super().__init__(**kwargs)
         self._sampler = sampler
         self._evaluate_model = evaluate_model

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of a GenSAR model: T5's, and how identifiers stand in its vocabulary."""
 
-from __future__ import annotations
-
 from huggingface_hub.dataclasses import strict
 from transformers import T5Config
 

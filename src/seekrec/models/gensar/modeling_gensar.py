@@ -90,7 +90,7 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
             views=tuple(self.config.views),  # type: ignore[arg-type]
         )
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -232,7 +232,7 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
     def _write_text(self, inputs: BatchFeature, prefix: Tensor, num_answers: int, max_new_tokens: int) -> Tensor:
         """Beam search for plain text: tokens of identifiers and unused rows cannot be written."""
         input_ids = inputs["input_ids"].to(self.device)
-        written = self.generate(
+        written: Tensor = self.generate(  # type: ignore[misc, assignment]
             input_ids=input_ids,
             attention_mask=inputs["attention_mask"].to(self.device),
             decoder_input_ids=prefix.repeat(len(input_ids), 1),

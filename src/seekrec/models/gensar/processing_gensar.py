@@ -104,7 +104,7 @@ class GenSARProcessor(ProcessorMixin):
             max_text_tokens=self.max_text_tokens,
         )
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         requests: Request | Sequence[Request],
         candidates: Sequence[Sequence[str]] | None = None,

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Residual k-means: identifiers without a network.
+
+The vectors themselves take the place of DualRQVAE's latents: k-means over the concatenated views gives the shared
+levels, k-means over what is left of each view its specific levels. It takes seconds and has no step size to choose; it
+is also how DualRQVAE starts its codebooks.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from seekrec.identifiers.configuration_dual_rqvae import IdentifierConfig, ResidualKMeansConfig
+from seekrec.identifiers.modeling_identifier import IdentifierModel, check_vectors
+from seekrec.identifiers.residual_codes import ResidualCodebooks, squared_distances
+from seekrec.schema import View
+
+
+class ResidualKMeans(IdentifierModel):
+    """Identifiers by k-means on residuals, level by level; the interface of [`DualRQVAEModel`] without training.
+
+    Args:
+        config ([`ResidualKMeansConfig`]): Views, levels and codes.
+    """
+
+    config: ResidualKMeansConfig
+    config_class = ResidualKMeansConfig
+
+    def __init__(self, config: ResidualKMeansConfig) -> None:
+        super().__init__(config)
+        self.requires_grad_(False)
+        self.post_init()
+
+    def fit(
+        self,
+        semantic: np.ndarray | Tensor | None = None,
+        collaborative: np.ndarray | Tensor | None = None,
+        *,
+        seed: int = 0,
+        num_iterations: int = 100,
+    ) -> ResidualKMeans:
+        """Find the codebooks for some items.
+
+        Args:
+            semantic (`np.ndarray` or `torch.Tensor`, *optional*): float of shape `(num_items, semantic_size)`.
+            collaborative (`np.ndarray` or `torch.Tensor`, *optional*): float of shape
+                `(num_items, collaborative_size)`.
+            seed (`int`): Where k-means starts; equal seeds give equal codebooks.
+            num_iterations (`int`): The most rounds of k-means at each level.
+
+        Returns:
+            [`ResidualKMeans`]: This model.
+
+        Raises:
+            DataError: If there is no item, or a vector that is needed is missing, of the wrong shape or not finite.
+        """
+        vectors = check_vectors(self.config, semantic, collaborative)
+        self._fit_scalers(vectors)
+        self._set_codebooks(
+            fit_codebooks(self.latents(vectors), self.config, seed=seed, num_iterations=num_iterations)
+        )
+        return self
+
+
+def fit_codebooks(
+    latents: Mapping[View, np.ndarray], config: IdentifierConfig, *, seed: int, num_iterations: int = 100
+) -> ResidualCodebooks:
+    """Find codebooks for latent vectors by k-means over all of them, level by level on what is left.
+
+    Args:
+        latents (`Mapping[str, np.ndarray]`): For each view, float32 of shape `(num_items, latent size)`, at least one
+            item.
+        config ([`IdentifierConfig`]): Levels and codes.
+        seed (`int`): Equal seeds give equal codebooks.
+        num_iterations (`int`): The most rounds of k-means at each level.
+
+    Returns:
+        [`ResidualCodebooks`]: The codebooks.
+    """
+    residual = np.concatenate(list(latents.values()), axis=1)
+    shared, residual = _fit_levels(residual, config.num_shared_levels, config.codebook_size, seed, num_iterations)
+    specific: dict[View, np.ndarray] = {}
+    start = 0
+    for view, own in latents.items():
+        columns = residual[:, start : start + own.shape[1]]
+        specific[view], _ = _fit_levels(
+            columns, config.num_specific_levels, config.codebook_size, seed, num_iterations
+        )
+        start += own.shape[1]
+    return ResidualCodebooks(shared, specific)
+
+
+def _fit_levels(
+    residual: np.ndarray, num_levels: int, codebook_size: int, seed: int, num_iterations: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the codebooks `(num_levels, codebook_size, size)` of one stack; give them and what they leave over."""
+    codebooks = np.zeros((num_levels, codebook_size, residual.shape[1]), np.float32)
+    for level in range(num_levels):
+        codebooks[level] = kmeans_centers(residual, codebook_size, seed=seed + level, num_iterations=num_iterations)
+        residual = residual - codebooks[level][squared_distances(residual, codebooks[level]).argmin(axis=1)]
+    return codebooks, residual
+
+
+def kmeans_centers(points: np.ndarray, num_centers: int, *, seed: int, num_iterations: int = 100) -> np.ndarray:
+    """Find k-means centres.
+
+    Args:
+        points (`np.ndarray`): float32 of shape `(num_points, size)`, at least one.
+        num_centers (`int`): How many centres.
+        seed (`int`): Equal seeds give equal centres.
+        num_iterations (`int`): The most rounds.
+
+    Returns:
+        `np.ndarray`: float32 of shape `(num_centers, size)`. With fewer distinct points than centres, centres repeat.
+    """
+    kmeans = KMeans(min(num_centers, len(points)), n_init=1, max_iter=num_iterations, random_state=seed)
+    # Threads add partial sums in the order in which they end; one thread gives the same bits every time.
+    with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
+        # "Fewer distinct points than clusters": repeated centres are what we promise then.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        centers = kmeans.fit(np.ascontiguousarray(points, np.float32)).cluster_centers_
+    return np.resize(centers, (num_centers, points.shape[1])).astype(np.float32)

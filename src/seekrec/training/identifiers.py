@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of DualRQVAE by `transformers.Trainer`.
+
+Beside the gradient steps two things happen. Before the first step the codebooks are started by k-means on all items;
+after every epoch the codes that nobody used are moved to where items are. Both depend on the seed alone, and
+checkpoints are written at the end of an epoch only, after the revival: a resumed run ends with the same weights as one
+that was never stopped.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from seekrec.errors import ConfigurationError
+from seekrec.identifiers import DualRQVAEConfig, DualRQVAEModel, check_vectors
+from seekrec.schema import View
+
+logger = logging.getLogger(__name__)
+
+# How many checkpoints are written over a run. The latest is kept.
+_NUM_SAVES = 10
+_RUN_FILE = "identifier_run.json"
+
+
+def train_dual_rqvae(
+    semantic: np.ndarray | Tensor | None,
+    collaborative: np.ndarray | Tensor | None,
+    config: DualRQVAEConfig,
+    *,
+    output_dir: str | Path,
+    num_epochs: int = 200,
+    batch_size: int = 1024,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-5,
+    warmup_fraction: float = 0.1,
+    max_grad_norm: float = 1.0,
+    seed: int = 0,
+    resume: bool = True,
+    device: str | None = None,
+    show_progress: bool = True,
+) -> DualRQVAEModel:
+    """Train an identifier learner on the vectors of all items.
+
+    A run that was killed goes on from its last checkpoint and ends as if it had not been. A run that is complete is
+    loaded, not repeated. Checkpoints of other vectors or other settings are discarded.
+
+    Args:
+        semantic (`np.ndarray` or `torch.Tensor`, *optional*): float of shape `(num_items, semantic_size)`; not used
+            without the semantic view.
+        collaborative (`np.ndarray` or `torch.Tensor`, *optional*): float of shape `(num_items, collaborative_size)`;
+            not used without the collaborative view.
+        config ([`DualRQVAEConfig`]): Views, levels, codes and network. Not changed.
+        output_dir (`str` or `Path`): Where checkpoints go.
+        num_epochs (`int`): Passes over the items.
+        batch_size (`int`): Items of a step.
+        learning_rate (`float`): The largest step size of AdamW; it rises, then falls linearly to 0.
+        weight_decay (`float`): Of AdamW.
+        warmup_fraction (`float`): The share of the steps during which the step size rises; below 1.
+        max_grad_norm (`float`): Longer gradients are shortened to this norm.
+        seed (`int`): Of the weights, the order of items, the k-means start and the revivals.
+        resume (`bool`): Go on from what `output_dir` holds; `False` starts again.
+        device (`str`, *optional*): `"cpu"`, `"cuda"` or `"mps"`; `None` takes an accelerator where there is one.
+        show_progress (`bool`): Show a bar with the time left.
+
+    Returns:
+        [`DualRQVAEModel`]: The trained model, on the CPU, ready to encode.
+
+    Raises:
+        ConfigurationError: If a number is out of its range, or the device is not there.
+        DataError: If there is no item, or a vector that is needed is missing, has the wrong shape or is not finite.
+    """
+    _check_positive(num_epochs=num_epochs, batch_size=batch_size, learning_rate=learning_rate)
+    if not 0 <= warmup_fraction < 1:
+        raise ConfigurationError(f"`warmup_fraction` is {warmup_fraction}; it must be at least 0 and below 1.")
+    vectors = check_vectors(config, semantic, collaborative)
+    output_dir = Path(output_dir)
+
+    # 1. The checkpoint to go on from, if there is one of this very run.
+    settings = {
+        "num_epochs": num_epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "warmup_fraction": warmup_fraction,
+        "max_grad_norm": max_grad_norm,
+        "seed": seed,
+    }
+    checkpoint = _prepare_folder(output_dir, _fingerprint(vectors, config, settings), settings, resume=resume)
+    if checkpoint is not None and _is_complete(_read_state(checkpoint)):
+        logger.info("The training in %s is complete; its model is loaded.", output_dir)
+        return DualRQVAEModel.from_pretrained(checkpoint).eval()
+
+    # 2. The model, its codebooks started on all items.
+    set_seed(seed)
+    # The trainer writes into the configuration of its model.
+    model = DualRQVAEModel(copy.deepcopy(config))
+    arguments = TrainingArguments(
+        output_dir=str(output_dir),
+        num_train_epochs=num_epochs,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        # Below 1 it is a share of all steps.
+        warmup_steps=warmup_fraction,
+        lr_scheduler_type="linear",
+        max_grad_norm=max_grad_norm,
+        seed=seed,
+        data_seed=seed,
+        # Saving is up to the callback, which knows when the codebooks are whole.
+        save_strategy="no",
+        save_total_limit=1,
+        logging_steps=1 / _NUM_SAVES,
+        disable_tqdm=not show_progress,
+        use_cpu=_use_cpu(device),
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        # Each process counts the codes of its own items; the callback adds them up.
+        ddp_broadcast_buffers=False,
+    )
+    if checkpoint is None:
+        cast(torch.nn.Module, model).to(arguments.device)
+        model.initialize_codebooks(*_both(vectors), seed=seed)
+
+    # 3. Train.
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=_ItemVectors(vectors),
+        data_collator=_as_is,
+        callbacks=[_ReviveAndSave(vectors, seed, save_every=max(1, num_epochs // _NUM_SAVES))],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return model.cpu().eval()
+
+
+class _ItemVectors(Dataset[dict[str, Tensor]]):
+    """Vectors of items; a whole batch is one indexing operation."""
+
+    def __init__(self, vectors: dict[View, np.ndarray]) -> None:
+        self._vectors = {view: torch.from_numpy(own) for view, own in vectors.items()}
+
+    def __len__(self) -> int:
+        return len(next(iter(self._vectors.values())))
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        return {view: own[row] for view, own in self._vectors.items()}
+
+    def __getitems__(self, rows: list[int]) -> dict[str, Tensor]:
+        return {view: own[rows] for view, own in self._vectors.items()}
+
+
+def _as_is(batch: Any) -> dict[str, Tensor]:
+    """Collate nothing: `_ItemVectors` gives whole batches."""
+    return cast(dict[str, Tensor], batch)
+
+
+class _ReviveAndSave(TrainerCallback):
+    """Revive dead codes at the end of each epoch, then save at the end of some.
+
+    Args:
+        vectors (`dict[str, np.ndarray]`): The vectors of all items.
+        seed (`int`): Together with the step it decides where the codes go.
+        save_every (`int`): Epochs between two checkpoints.
+    """
+
+    def __init__(self, vectors: dict[View, np.ndarray], seed: int, *, save_every: int) -> None:
+        self._vectors, self._seed, self._save_every = vectors, seed, save_every
+
+    def on_epoch_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: DualRQVAEModel | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        **kwargs: Any,
+    ) -> TrainerControl:
+        if model is None or optimizer is None:
+            raise ConfigurationError("The callback needs the model and the optimizer; use it with `Trainer.train`.")
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for quantizer in model.quantizers.values():
+                torch.distributed.all_reduce(quantizer.code_counts)
+        revived = model.revive_dead_codes(*_both(self._vectors), seed=self._seed + state.global_step)
+        num_revived = sum(int(own.sum()) for own in revived.values())
+        if num_revived:
+            logger.debug("Step %d: %d unused codes were moved.", state.global_step, num_revived)
+        for name, quantizer in model.quantizers.items():
+            moments = optimizer.state.get(quantizer.codebooks, {})
+            for key in ("exp_avg", "exp_avg_sq"):
+                if key in moments:
+                    moments[key][revived[name]] = 0
+        # The trainer counts epochs in fractions of steps.
+        epoch = round(state.epoch or 0)
+        control.should_save = epoch % self._save_every == 0 or state.global_step >= state.max_steps
+        return control
+
+
+def _both(vectors: dict[View, np.ndarray]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    return vectors.get("semantic"), vectors.get("collaborative")
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ConfigurationError(f"`{name}` is {number}; it must be positive.")
+
+
+def _use_cpu(device: str | None) -> bool:
+    is_here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device is not None and not is_here.get(device, False):
+        raise ConfigurationError(
+            f"`device` is {device!r}; this machine has {', '.join(name for name, here in is_here.items() if here)}. "
+            "Choose one of these, or None."
+        )
+    return device == "cpu"
+
+
+def _is_complete(state: dict[str, Any]) -> bool:
+    return bool(state["global_step"] >= state["max_steps"])
+
+
+def _fingerprint(vectors: dict[View, np.ndarray], config: DualRQVAEConfig, settings: dict[str, Any]) -> str:
+    """Hash everything that the result depends on."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    fields = {name: value for name, value in config.to_dict().items() if name != "transformers_version"}
+    digest.update(json.dumps(fields, sort_keys=True, default=str).encode())
+    for view, own in vectors.items():
+        digest.update(f"{view} {own.shape}".encode())
+        digest.update(own.tobytes())
+    return digest.hexdigest()
+
+
+def _prepare_folder(output_dir: Path, fingerprint: str, settings: dict[str, Any], *, resume: bool) -> Path | None:
+    """Find the last whole checkpoint of this run, or discard what is there."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    checkpoints = sorted(
+        (folder for folder in output_dir.glob("checkpoint-*") if folder.name.removeprefix("checkpoint-").isdigit()),
+        key=lambda folder: int(folder.name.removeprefix("checkpoint-")),
+    )
+    run_file = output_dir / _RUN_FILE
+    known = json.loads(run_file.read_text()) if run_file.exists() else {}
+    if checkpoints and not (resume and known.get("fingerprint") == fingerprint):
+        logger.info("%d checkpoints of another run in %s are discarded.", len(checkpoints), output_dir)
+        for folder in checkpoints:
+            shutil.rmtree(folder)
+        checkpoints = []
+    temporary = run_file.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"fingerprint": fingerprint, "settings": settings}, indent=2))
+    os.replace(temporary, run_file)
+    # A process that is killed while it saves leaves a folder without this file, which is written last.
+    whole = [folder for folder in checkpoints if _read_state(folder)]
+    return whole[-1] if whole else None
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    """Read how far a checkpoint is; empty if it was not written to the end."""
+    try:
+        state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return state

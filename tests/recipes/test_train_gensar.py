@@ -1,0 +1,150 @@
+"""The recipe from a raw log to answers, tiny, as a user starts it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_data import write_encoder, write_log
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "recipes" / "gensar" / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    return write_log(folder / "log"), write_encoder(folder)
+
+
+def command(inputs, output_dir, *options, launcher=("-m", "accelerate.commands.launch")):
+    log, encoder = inputs
+    return [
+        sys.executable,
+        *launcher,
+        str(ROOT / "recipes" / "train_gensar.py"),
+        *("--config", str(CONFIG), "--data_dir", str(log), "--semantic_encoder", str(encoder)),
+        *("--output_dir", str(output_dir), "--use_cpu", "true", *options),
+    ]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(inputs, output_dir, *options, launcher=("-m", "accelerate.commands.launch")):
+    done = subprocess.run(
+        command(inputs, output_dir, *options, launcher=launcher),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=ROOT,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def metrics(output_dir):
+    """What was measured, without what may differ from run to run: seconds."""
+    rows = json.loads((output_dir / "model" / "results.json").read_text())
+    rows = rows["rows"] if isinstance(rows, dict) else rows
+    return {(row["system"], row["behavior"], row["protocol"]): row["metrics"] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory):
+    """A run to the end."""
+    output_dir = tmp_path_factory.mktemp("run")
+    return output_dir, run(inputs, output_dir)
+
+
+def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
+    output_dir, done = finished
+    for system in ("popularity", "BM25", "dense text", "SASRec", "BM25 x SASRec", "GenSAR"):
+        assert system in done.stdout
+    systems = {name for name, *_ in metrics(output_dir)}
+    assert "GenSAR" in systems and "SASRec" in systems
+    files = {path.name for path in (output_dir / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "catalog"} <= files
+    assert not list(output_dir.rglob("*.bin")) or all("trainer" in str(path) for path in output_dir.rglob("*.bin"))
+
+
+def test_a_finished_run_is_not_repeated(finished, inputs):
+    output_dir, _ = finished
+    before = metrics(output_dir)
+    again = run(inputs, output_dir)
+    for stage in ("split", "semantic", "sasrec", "identifiers"):
+        assert f"{stage}: found in" in again.stderr
+    assert metrics(output_dir) == before
+
+
+def test_the_demo_answers_from_the_saved_model(finished):
+    output_dir, _ = finished
+    done = subprocess.run(
+        [sys.executable, "recipes/demo.py", "--model", str(output_dir / "model"), "--query", "garden tools"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=ROOT,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Recommended:" in done.stdout and "Found for 'garden tools':" in done.stdout
+    assert done.stdout.count(" number ") >= 10  # titles of the history, five recommended, five found
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, finished, tmp_path):
+    """Killed without warning once training has written a checkpoint, and again later."""
+    process = subprocess.Popen(
+        command(inputs, tmp_path, launcher=()),
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while not list((tmp_path / "trainer").glob("checkpoint-*/trainer_state.json")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "model").exists()
+    run(inputs, tmp_path, launcher=())
+    assert metrics(tmp_path) == metrics(finished[0])
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(inputs, tmp_path):
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+    run(inputs, tmp_path, "--ddp_backend", "gloo", "--stop_after", "training", launcher=launcher)
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--codebook_size", "many"], "argument --codebook_size/--codebook-size: invalid int value: 'many'"),
+        (["--no_such_option", "1"], "--no_such_option 1 is no setting"),
+    ],
+)
+def test_a_wrong_option_is_named(inputs, tmp_path, options, message):
+    done = subprocess.run(
+        command(inputs, tmp_path, *options, launcher=()),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=ROOT,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert message in done.stderr

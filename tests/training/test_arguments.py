@@ -1,0 +1,78 @@
+"""Settings: YAML below, command line above, nothing unknown."""
+
+import pytest
+from transformers import TrainingArguments
+
+from seekrec.errors import ConfigurationError
+from seekrec.training import CorpusArguments, DataArguments, ModelArguments, parse_arguments
+from seekrec.training.arguments import parse_column_map, parse_weights
+
+
+def write(tmp_path, text):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_command_line_overrides_the_file(tmp_path):
+    path = write(tmp_path, "d_model: 64\nbackbone: null\nd_ff: 128\n")
+    (model,) = parse_arguments([ModelArguments], ["--config", path, "--d_model", "32"])
+    assert (model.d_model, model.d_ff, model.backbone) == (32, 128, None)
+    (model,) = parse_arguments([ModelArguments], [f"--config={path}"])
+    assert model.d_model == 64
+
+
+def test_lists_booleans_and_numbers_keep_their_types(tmp_path):
+    path = write(tmp_path, "shared_history: true\ntask_weights: [nrip=1, nsip=0.5]\nlearning_rate: 3.0e-3\n")
+    corpus, training = parse_arguments(
+        [CorpusArguments, TrainingArguments], ["--config", path, "--use_cpu", "true", "--output_dir", str(tmp_path)]
+    )
+    assert corpus.shared_history is True
+    assert corpus.task_weights == ["nrip=1", "nsip=0.5"]
+    assert training.learning_rate == 0.003
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("d_modell: 3\n", r"settings.yaml: the key 'd_modell' is unknown; did you mean 'd_model'\?"),
+        ("zzz: 3\n", "the key 'zzz' is unknown; see --help"),
+        ("d_model: wide\n", "settings.yaml: argument --d_model/--d-model: invalid int value: 'wide'"),
+        ("d_model: {a: 1}\n", "'d_model' holds a mapping; the file is flat"),
+        ("- d_model\n", "holds list; write one `key: value` a line"),
+        ("d_model: [\n", "is not YAML"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_key(tmp_path, text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        parse_arguments([ModelArguments], ["--config", write(tmp_path, text)])
+
+
+def test_a_bad_command_line_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match="`--config` is '/nowhere.yaml', which is no file"):
+        parse_arguments([ModelArguments], ["--config", "/nowhere.yaml"])
+    with pytest.raises(ConfigurationError, match="`--config` names no file"):
+        parse_arguments([ModelArguments], ["--config"])
+    with pytest.raises(ConfigurationError, match="--dmodel"):
+        parse_arguments([ModelArguments], ["--dmodel", "3"])
+    with pytest.raises(ConfigurationError, match="invalid choice"):
+        parse_arguments([DataArguments], ["--protocol", "lenient"])
+
+
+def test_weights():
+    assert parse_weights(["nrip=1", "nsip=0.25"], "task_weights") == {"nrip": 1.0, "nsip": 0.25}
+    for pairs, message in [
+        (["nrip"], "`task_weights` has 'nrip'; write name=number"),
+        (["nrip=-1"], "a weight is a number from 0 up"),
+        (["nrip=nan"], "a weight is a number from 0 up"),
+        (["nrip=0"], "at least one weight must be above 0"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message):
+            parse_weights(pairs, "task_weights")
+
+
+def test_column_maps():
+    assert parse_column_map([]) is None
+    assert parse_column_map(["user_id=customer"]) == {"user_id": "customer"}
+    with pytest.raises(ConfigurationError, match="`column_map` has 'user_id'; write ours=yours"):
+        parse_column_map(["user_id"])
