@@ -35,6 +35,7 @@ from seekrec.evaluation import (
     write_results,
 )
 from seekrec.events import write_examples
+from seekrec.hub import save_run
 from seekrec.schema import RECOMMENDATION, SEARCH
 from seekrec.training import (
     CorpusArguments,
@@ -165,6 +166,17 @@ def main(
         show_progress=show_progress,
     )
     write_results(model_dir / "results.json", rows, save_ranks=True)
+    save_run(
+        model_dir,
+        command=" ".join(["accelerate", "launch", *sys.argv]),
+        log=split.log,
+        settings={
+            name: value
+            for part in (data, identifiers, corpus_arguments, model_arguments, evaluation)
+            for name, value in vars(part).items()
+        },
+        seconds=cache.seconds,
+    )
     print(format_table(rows))
 
 

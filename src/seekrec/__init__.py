@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProce
 from seekrec.catalog import Catalog
 from seekrec.errors import SeekrecError
 from seekrec.events import EventLog, Split, read_movielens, read_sequences, read_tables, split_log
+from seekrec.hub import SearchAndRecommendationPipeline
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
 from seekrec.schema import Event, Request, ScoredItem
 
@@ -29,6 +30,7 @@ __all__ = [
     "GenSARProcessor",
     "Request",
     "ScoredItem",
+    "SearchAndRecommendationPipeline",
     "SeekrecError",
     "Split",
     "read_movielens",
