@@ -157,7 +157,7 @@ def test_other_vectors_start_again(tmp_path, kill_at):
 
 
 def test_dead_codes_are_revived_and_forgotten_by_the_optimizer(tmp_path, monkeypatch):
-    # The first level of the shared stack starts with 6 of 8 codes far away from all items; after training all are near.
+    # The first shared level starts with 6 of 8 codes far away from all items; after training all are near.
     original = DualRQVAEModel.initialize_codebooks
 
     def spoiled(self, *args, **kwargs):

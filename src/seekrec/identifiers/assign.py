@@ -185,9 +185,7 @@ def _spread(
         rows = members[members < num_items]
         room = capacity - np.bincount(joint[members, level], minlength=codebook_size)
         movable = rows[room[codes[rows, level]] < 0]
-        moved, targets = _cheapest_moves(
-            costs(view, movable, codes[movable, :level]).astype(np.float32, copy=True), codes[movable, level], room
-        )
+        moved, targets = _cheapest_moves(costs(view, movable, codes[movable, :level]), codes[movable, level], room)
         for every in together.values():
             every[movable[moved], level] = targets
         fill_nearest(together, costs, movable[moved], level + 1, num_shared_levels)
@@ -200,7 +198,7 @@ def _cheapest_moves(prices: np.ndarray, current: np.ndarray, room: np.ndarray) -
     full are closed. A round ends the surplus or closes a code, so there are at most `codebook_size` rounds.
 
     Args:
-        prices (`np.ndarray`): float32 of shape `(n, codebook_size)`; overwritten.
+        prices (`np.ndarray`): float32 of shape `(n, codebook_size)`.
         current (`np.ndarray`): int64 codes of shape `(n,)`.
         room (`np.ndarray`): int64 of shape `(codebook_size,)`; negative where a code has a surplus. Overwritten.
 
@@ -210,10 +208,16 @@ def _cheapest_moves(prices: np.ndarray, current: np.ndarray, room: np.ndarray) -
     new = current.copy()
     open_items = np.arange(len(current))
     paid = prices[open_items, current]
-    prices[:, room <= 0] = np.inf
+    # Each item goes through the codes from its cheapest on, and never back: a code that is full stays full.
+    preferences = np.argsort(prices, axis=1, kind="stable").astype(np.int32)
+    position = np.zeros(len(current), np.int64)
     while (room < 0).any():
         open_items = open_items[room[current[open_items]] < 0]
-        targets = prices[open_items].argmin(axis=1)
+        without_room = open_items
+        while len(without_room):
+            without_room = without_room[room[preferences[without_room, position[without_room]]] <= 0]
+            position[without_room] += 1
+        targets = preferences[open_items, position[open_items]]
         increase = prices[open_items, targets] - paid[open_items]
         order = np.argsort(increase, kind="stable")
         order = order[_rank_within(current[open_items[order]]) < -room[current[open_items[order]]]]
@@ -222,7 +226,6 @@ def _cheapest_moves(prices: np.ndarray, current: np.ndarray, room: np.ndarray) -
         new[leaving] = targets[order]
         np.add.at(room, current[leaving], 1)
         np.subtract.at(room, targets[order], 1)
-        prices[:, room <= 0] = np.inf
         open_items = np.setdiff1d(open_items, leaving, assume_unique=True)
     moved = np.flatnonzero(new != current)
     return moved, new[moved]

@@ -131,7 +131,7 @@ class IdentifierQualityReport:
 
     def __str__(self) -> str:
         lines = [
-            "identifiers           items  collisions  largest  moved  error  used codes / entropy in bits, by level"
+            "identifiers              items  collisions  largest  moved  error  used codes / entropy in bits, by level"
         ]
         for view, own in self.views.items():
             lines.append(_row(f"{view}, nearest", own.before, "", f"{own.error_before:.3f}"))
@@ -151,7 +151,7 @@ class IdentifierQualityReport:
                 "a prefix of 1, 2, ... codes:"
             )
             named = {f"{view}, unique": own.after for view, own in self.views.items()} | self.published
-            lines += [f"{name:<21} {_agreements(own)}" for name, own in named.items()]
+            lines += [f"{name:<24} {_agreements(own)}" for name, own in named.items()]
         return "\n".join(lines)
 
 
@@ -325,7 +325,7 @@ def _quality_from(data: Mapping[str, Any]) -> IdentifierQuality:
 def _row(name: str, quality: IdentifierQuality, moved: str, error: str) -> str:
     levels = "  ".join(f"{level.num_used}/{level.entropy:.2f}" for level in quality.levels)
     return (
-        f"{name:<21} {quality.num_items:>5}  {quality.collision_rate:>10.2%}  {quality.largest_group:>7}  {moved:>5}  "
+        f"{name:<24} {quality.num_items:>5}  {quality.collision_rate:>10.2%}  {quality.largest_group:>7}  {moved:>5}  "
         f"{error:>5}  {levels}"
     )
 
