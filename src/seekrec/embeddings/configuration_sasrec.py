@@ -41,9 +41,10 @@ class SASRecConfig(PreTrainedConfig):
     num_attention_heads: int = 2
     intermediate_size: int | None = None
     max_history: int = 50
-    embedding_dropout: float = 0.2
-    dropout: float = 0.2
-    attention_dropout: float = 0.2
+    # The best of the settings tried on validation of Amazon Scientific (40 epochs, step size 1e-3).
+    embedding_dropout: float = 0.5
+    dropout: float = 0.3
+    attention_dropout: float = 0.0
     layer_norm_eps: float = 1e-8
     initializer_range: float = 0.02
     pad_token_id: int | None = 0
