@@ -13,6 +13,7 @@ import copy
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from pathlib import Path
@@ -94,7 +95,7 @@ def train_dual_rqvae(
     if not 0 <= warmup_fraction < 1:
         raise ConfigurationError(f"`warmup_fraction` is {warmup_fraction}; it must be at least 0 and below 1.")
     vectors = check_vectors(config, semantic, collaborative)
-    output_dir = Path(output_dir)
+    output_dir, num_items = Path(output_dir), len(next(iter(vectors.values())))
 
     # 1. The checkpoint to go on from, if there is one of this very run.
     settings = {
@@ -130,7 +131,7 @@ def train_dual_rqvae(
         # Saving is up to the callback, which knows when the codebooks are whole.
         save_strategy="no",
         save_total_limit=1,
-        logging_steps=1 / _NUM_SAVES,
+        logging_steps=max(1, num_epochs * math.ceil(num_items / batch_size) // _NUM_SAVES),
         disable_tqdm=not show_progress,
         use_cpu=_use_cpu(device),
         remove_unused_columns=False,
