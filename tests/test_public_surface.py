@@ -20,9 +20,8 @@ NAMES = [(package, name) for package in PACKAGES for name in getattr(importlib.i
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_package_has_a_list_of_names(package):
-    names = importlib.import_module(package).__all__
+    names = importlib.import_module(package).__all__  # may be empty: a folder that another library reads
     assert len(names) == len(set(names)), "a name stands twice"
-    assert names, "the list is empty"
 
 
 @pytest.mark.parametrize(("package", "name"), NAMES, ids=lambda value: str(value))

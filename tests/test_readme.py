@@ -112,7 +112,7 @@ def check_paths(arguments: list[str]) -> None:
 def check_requirement(word: str) -> None:
     """A pinned version must be one that the project allows; an extra must be one it has."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    if word.startswith("-"):
+    if word.startswith("-") or word == ".":
         return
     if extras := re.search(r"\[(.*)\]$", word):
         missing = set(extras.group(1).split(",")) - set(project["optional-dependencies"])
@@ -134,15 +134,14 @@ def check_tree(block: str, root: Path) -> set[str]:
         if not line.strip():
             continue
         depth = (len(line) - len(line.lstrip(" "))) // 2
-        names = re.split(r" {2,}", line.strip())[0].split(" ")
+        names = [name.rstrip("/") for name in re.split(r" {2,}", line.strip())[0].split(" ")]
         assert depth <= len(folders), f"{line!r} is indented below something that is no folder"
         folders = folders[:depth]
         for name in names:
-            path = "".join([*folders, name])
-            exists = (root / path).is_dir() if name.endswith("/") else (root / path).is_file()
-            assert exists, f"the tree names {path}, which is not there"
+            path = "/".join([*folders, name])
+            assert (root / path).exists(), f"the tree names {path}, which is not there"
             listed.add(path)
-        if names[-1].endswith("/"):
+        if (root / "/".join([*folders, names[-1]])).is_dir():
             folders.append(names[-1])
     return listed
 
@@ -191,10 +190,10 @@ def test_tree_is_the_real_one():
     assert len(blocks) == 1, "write the tree once, in a fenced block after `<!-- tree -->`"
     listed = check_tree(blocks[0], ROOT)
     package = ROOT / "src" / "seekrec"
-    expected = {f"src/seekrec/{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    expected = {f"src/seekrec/{path.parent.name}" for path in package.glob("*/__init__.py")}
     expected |= {f"src/seekrec/{path.name}" for path in package.glob("*.py") if path.name != "__init__.py"}
     expected |= {f"recipes/{path.name}" for path in (ROOT / "recipes").glob("*.py")}
-    expected |= {"tests/", "hub_cards/", ".ci/run"}
+    expected |= {"tests", "hub_cards"}
     # Parts of one module (`catalog_io.py` of `catalog.py`) may go unnamed.
     unnamed = {path for path in expected - listed if "/catalog_" not in path}
     assert unnamed == set()
@@ -236,7 +235,7 @@ def test_false_trees_are_found(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b.py").touch()
     (tmp_path / "a" / "c.py").touch()
-    assert check_tree("a/  folder\n  b.py c.py  two files", tmp_path) == {"a/", "a/b.py", "a/c.py"}
+    assert check_tree("a/  folder\n  b.py c.py  two files", tmp_path) == {"a", "a/b.py", "a/c.py"}
     with pytest.raises(AssertionError, match="names a/d.py, which is not there"):
         check_tree("a/\n  d.py", tmp_path)
     with pytest.raises(AssertionError, match="indented below"):
