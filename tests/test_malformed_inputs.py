@@ -161,6 +161,7 @@ def test_control_tokens_in_a_query_are_only_text(gensar):
     }
     forbidden.discard(processor.tokenizer.unk_token_id)
     assert row and not forbidden.intersection(row)
+    first = processor.vocabulary.first_token_id
     written = processor([Request(query=hostile)])["input_ids"][0].tolist()
     # The one behavior token is ours: <S_Q> before the query.
     assert [token for token in written if token >= first] == [processor.vocabulary.behavior_token_id("search_query")]

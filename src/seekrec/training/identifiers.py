@@ -16,6 +16,8 @@ import logging
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +34,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from seekrec.errors import ConfigurationError
 from seekrec.identifiers import DualRQVAEConfig, DualRQVAEModel, check_vectors
@@ -97,25 +100,6 @@ def train_dual_rqvae(
     vectors = check_vectors(config, semantic, collaborative)
     output_dir, num_items = Path(output_dir), len(next(iter(vectors.values())))
 
-    # 1. The checkpoint to go on from, if there is one of this very run.
-    settings = {
-        "num_epochs": num_epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "warmup_fraction": warmup_fraction,
-        "max_grad_norm": max_grad_norm,
-        "seed": seed,
-    }
-    checkpoint = _prepare_folder(output_dir, _fingerprint(vectors, config, settings), settings, resume=resume)
-    if checkpoint is not None and _is_complete(_read_state(checkpoint)):
-        logger.info("The training in %s is complete; its model is loaded.", output_dir)
-        return DualRQVAEModel.from_pretrained(checkpoint).eval()
-
-    # 2. The model, its codebooks started on all items.
-    set_seed(seed)
-    # The trainer writes into the configuration of its model.
-    model = DualRQVAEModel(copy.deepcopy(config))
     arguments = TrainingArguments(
         output_dir=str(output_dir),
         num_train_epochs=num_epochs,
@@ -139,6 +123,28 @@ def train_dual_rqvae(
         # Each process counts the codes of its own items; the callback adds them up.
         ddp_broadcast_buffers=False,
     )
+
+    # 1. The checkpoint to go on from, if there is one of this very run.
+    settings = {
+        "num_epochs": num_epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "warmup_fraction": warmup_fraction,
+        "max_grad_norm": max_grad_norm,
+        "seed": seed,
+    }
+    # One process tidies up before the others look.
+    with arguments.main_process_first(local=False):
+        checkpoint = _prepare_folder(output_dir, _fingerprint(vectors, config, settings), settings, resume=resume)
+    if checkpoint is not None and _is_complete(_read_state(checkpoint)):
+        logger.info("The training in %s is complete; its model is loaded.", output_dir)
+        return DualRQVAEModel.from_pretrained(checkpoint).eval()
+
+    # 2. The model, its codebooks started on all items.
+    set_seed(seed)
+    # The trainer writes into the configuration of its model.
+    model = DualRQVAEModel(copy.deepcopy(config))
     if checkpoint is None:
         cast(torch.nn.Module, model).to(arguments.device)
         model.initialize_codebooks(*_both(vectors), seed=seed)
@@ -152,8 +158,21 @@ def train_dual_rqvae(
         callbacks=[_ReviveAndSave(vectors, seed, save_every=max(1, num_epochs // _NUM_SAVES))],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with _without_bars_of_saving():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return model.cpu().eval()
+
+
+@contextmanager
+def _without_bars_of_saving() -> Iterator[None]:
+    """Switch off the bar that `save_pretrained` shows for every checkpoint; the bar of the training stays."""
+    was_enabled = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            enable_progress_bar()
 
 
 class _ItemVectors(Dataset[dict[str, Tensor]]):
