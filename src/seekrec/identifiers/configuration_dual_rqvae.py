@@ -113,6 +113,9 @@ class DualRQVAEConfig(IdentifierConfig):
     hidden_sizes: list[int] | tuple[int, ...] = (512, 256, 128, 64)
     latent_size: int = 32
     commitment_weight: float | int = 0.25
+    # The paper's sum makes the better prefixes, because it weighs the quantization against the reconstruction as
+    # equation 10 does. Amazon Scientific, 100 epochs, seed 0: of the items that share two codes, 62% share their
+    # category path with "sum" and 28% with "mean"; both use all codes alike (7.9 of 8 bits at every level).
     reduction: Literal["sum", "mean"] = "sum"
 
     def __post_init__(self, **kwargs: Any) -> None:

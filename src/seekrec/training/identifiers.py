@@ -47,6 +47,9 @@ _NUM_SAVES = 10
 _RUN_FILE = "identifier_run.json"
 
 
+# The released code takes a step size of 1e-3 and 500 epochs, which is out of proportion for a few thousand items. On
+# Amazon Scientific (4,344 items, one core, 200 epochs in 92 s, seed 0) the relative errors of the semantic and the
+# collaborative vectors were 0.39 and 0.29 with 2e-3, and 0.34 and 0.24 with 4e-3; 100 epochs of 4e-3 gave 0.43 and 0.34.
 def train_dual_rqvae(
     semantic: np.ndarray | Tensor | None,
     collaborative: np.ndarray | Tensor | None,
@@ -55,7 +58,7 @@ def train_dual_rqvae(
     output_dir: str | Path,
     num_epochs: int = 200,
     batch_size: int = 1024,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 4e-3,
     weight_decay: float = 1e-5,
     warmup_fraction: float = 0.1,
     max_grad_norm: float = 1.0,
