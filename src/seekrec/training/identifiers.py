@@ -49,7 +49,7 @@ _RUN_FILE = "identifier_run.json"
 
 # The released code takes a step size of 1e-3 and 500 epochs, which is out of proportion for a few thousand items. On
 # Amazon Scientific (4,344 items, one core, 200 epochs in 92 s, seed 0) the relative errors of the semantic and the
-# collaborative vectors were 0.39 and 0.29 with 2e-3, and 0.34 and 0.24 with 4e-3; 100 epochs of 4e-3 gave 0.43 and 0.34.
+# collaborative vectors were 0.39 and 0.29 with 2e-3, 0.34 and 0.24 with 4e-3; 100 epochs of 4e-3 gave 0.43 and 0.34.
 def train_dual_rqvae(
     semantic: np.ndarray | Tensor | None,
     collaborative: np.ndarray | Tensor | None,
