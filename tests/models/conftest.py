@@ -21,7 +21,14 @@ def aisles():
     return split, catalog, tokenizer, vocabulary
 
 
-@pytest.fixture(params=[False, True], ids=["instruction", "shared_history"])
+WAYS = {
+    "instruction": {},
+    "shared_history": {"shared_history": True},
+    "merged_events": {"shared_history": True, "merge_events": True, "loss_norm": "level"},
+}
+
+
+@pytest.fixture(params=WAYS)
 def gensar(request, aisles):
-    """A model and its processor, in both ways of writing instructions."""
-    return make_gensar(aisles, shared_history=request.param)
+    """A model and its processor, in each way of writing and reading instructions."""
+    return make_gensar(aisles, **WAYS[request.param])

@@ -50,7 +50,7 @@ def make_catalog(log: EventLog) -> Catalog:
     return Catalog.build(log.items, codes, num_shared_levels=1, codebook_size=CODEBOOK_SIZE)
 
 
-def make_gensar(aisles, *, shared_history: bool = False, seed: int = 0, dropout_rate: float = 0.0):
+def make_gensar(aisles, *, shared_history: bool = False, seed: int = 0, **settings):
     """A small model with random weights, and its processor."""
     _, catalog, tokenizer, vocabulary = aisles
     torch.manual_seed(seed)
@@ -71,7 +71,7 @@ def make_gensar(aisles, *, shared_history: bool = False, seed: int = 0, dropout_
         decoder_start_token_id=tokenizer.pad_token_id,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        dropout_rate=dropout_rate,
+        **{"dropout_rate": 0.0, **settings},
     )
     model = GenSARForConditionalGeneration(config).eval()
     model.set_catalog(catalog)

@@ -22,6 +22,7 @@ from seekrec.corpora import (
 from seekrec.errors import CatalogError, RequestError, UnknownItemError
 from seekrec.generation import TrieLogitsProcessor
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration
+from seekrec.models.losses import mask_other_levels, token_loss
 from seekrec.schema import Event, Request
 
 HISTORY = [
@@ -44,7 +45,7 @@ def shared_batch(aisles, **settings):
 
 
 def brute_force(model, processor, request):
-    """Teacher-forced log-probability of every identifier, normalised over the codes of each level."""
+    """Teacher-forced log-probability of every identifier, normalised as the model was trained."""
     inputs = processor([request])
     view = model.catalog.view_of(request.behavior)
     offsets = model.vocabulary.level_offsets(view)
@@ -57,11 +58,13 @@ def brute_force(model, processor, request):
             attention_mask=inputs["attention_mask"],
             decoder_input_ids=torch.cat([prefix, tokens[:, :-1]], dim=1),
         ).logits[0, prefix.shape[1] - 1 :]
-        blocks = [
-            logits[level, offset : offset + CODEBOOK_SIZE].log_softmax(-1)[code].item()
-            for level, (offset, code) in enumerate(zip(offsets.tolist(), codes.tolist(), strict=True))
-        ]
-        scores.append(sum(blocks))
+        total = 0.0
+        for line, offset, code in zip(logits, offsets.tolist(), codes.tolist(), strict=True):
+            if model.config.loss_norm == "level":
+                total += line[offset : offset + CODEBOOK_SIZE].log_softmax(-1)[code].item()
+            else:
+                total += line.log_softmax(-1)[offset + code].item()
+        scores.append(total)
     return np.array(scores)
 
 
@@ -139,9 +142,10 @@ def test_generate_with_the_trie_processor_gives_the_same_items(gensar):
 
 
 @torch.no_grad()
-def test_each_target_of_a_shared_history_is_as_good_as_alone(aisles):
+@pytest.mark.parametrize("merge_events", [False, True])
+def test_each_target_of_a_shared_history_is_as_good_as_alone(aisles, merge_events):
     """The logits of every target equal those of a pass over only what it may see."""
-    model, _ = make_gensar(aisles, shared_history=True)
+    model, _ = make_gensar(aisles, shared_history=True, merge_events=merge_events)
     rows, collate = shared_batch(aisles)
     batch = collate([rows[0], rows[1]])
     whole = model(**batch)
@@ -205,11 +209,45 @@ def test_item_queries_ask_for_every_item(aisles):
     assert decode_tokens(tokenizer, rows[0]["input_ids"]).startswith("History: <S_Q> ")
 
 
-@pytest.mark.parametrize("shared_history", [False, True])
-def test_training_moves_every_parameter_and_lowers_the_loss(aisles, shared_history):
+def test_the_level_loss_is_the_token_loss_over_a_level(aisles):
+    """The sliced product and the masked one are two ways to one number; both leave text to the whole vocabulary."""
     split, catalog, tokenizer, vocabulary = aisles
-    model, processor = make_gensar(aisles, shared_history=shared_history)
-    if shared_history:
+    model, _ = make_gensar(aisles, shared_history=True, loss_norm="level")
+    rows, collate = shared_batch(aisles)
+    sliced = model(**collate([rows[0], rows[1]])).loss
+    model.config.loss_norm = "vocab"
+    whole = model(**collate([rows[0], rows[1]]))
+    labels = torch.tensor([label for row in (rows[0], rows[1]) for label in row["labels"]])
+    expected = token_loss(mask_other_levels(whole.logits, labels, model.config), labels, None)
+    assert sliced.item() == pytest.approx(expected.item(), abs=1e-5)
+    # By hand, for the first label, which is the code of a level.
+    first = vocabulary.first_token_id + 3
+    start = first + (labels[0].item() - first) // CODEBOOK_SIZE * CODEBOOK_SIZE
+    by_hand = -whole.logits[0, start : start + CODEBOOK_SIZE].log_softmax(-1)[labels[0] - start].item()
+    masked = mask_other_levels(whole.logits[:1], labels[:1], model.config)
+    assert token_loss(masked, labels[:1], None).item() == pytest.approx(by_hand, abs=1e-5)
+    is_text = labels < vocabulary.first_token_id
+    assert is_text.any()
+    assert torch.equal(mask_other_levels(whole.logits, labels, model.config)[is_text], whole.logits[is_text])
+
+
+def test_merged_events_make_one_position_of_an_item_and_of_a_query(aisles):
+    model, processor = make_gensar(aisles, shared_history=True, merge_events=True)
+    inputs = processor([REQUESTS[1]])  # History: <R_I> <M1> <R1> <S_Q> garden
+    _, event_of_token, lengths = model.encoder.encode_events(inputs["input_ids"], inputs["attention_mask"])
+    num_lead_in = inputs["input_ids"].shape[1] - 3 - lengths[0, -1].item()
+    assert lengths[0].tolist() == [1] * num_lead_in + [3, lengths[0, -1].item()]
+    assert event_of_token[0].tolist() == [
+        event for event, length in enumerate(lengths[0].tolist()) for _ in range(length)
+    ]
+
+
+@pytest.mark.parametrize("way", [{}, {"shared_history": True}, {"shared_history": True, "merge_events": True}])
+@pytest.mark.parametrize("loss_norm", ["vocab", "level"])
+def test_training_moves_every_parameter_and_lowers_the_loss(aisles, way, loss_norm):
+    split, catalog, tokenizer, vocabulary = aisles
+    model, processor = make_gensar(aisles, **way, loss_norm=loss_norm)
+    if way:
         rows, collate = shared_batch(aisles)
     else:
         corpus = build_corpus(split, catalog, tokenizer, vocabulary, CorpusSettings(tasks=("nrip", "nsip")))
@@ -376,6 +414,8 @@ def test_segments_need_a_causal_encoder(aisles):
         ({"views": ["semantic", "semantic"]}, "each once"),
         ({"views": ["visual"]}, "use 'semantic', 'collaborative' or both"),
         ({"codebook_size": 0}, "`codebook_size` is 0"),
+        ({"merge_events": True}, "`merge_events` is True and `shared_history` False"),
+        ({"loss_norm": "row"}, "`loss_norm` is 'row'"),
         ({"identifier_hash": "x", "vocab_size": 100}, "resize the token"),
     ],
 )

@@ -146,7 +146,7 @@ class GenerativeRetrievalMixin:
         top_k: int = 10,
         where: Where = None,
         num_beams: int | None = None,
-        norm: Norm = "level",
+        norm: Norm | None = None,
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue, by beam search over their identifiers.
 
@@ -157,9 +157,9 @@ class GenerativeRetrievalMixin:
                 Items allowed: a boolean mask over the catalogue's rows or a list of ids, for all requests, or a list
                 with one of these (or None) for each request. Removed items are never allowed.
             num_beams (`int`, *optional*): Width of the beam, `max(20, top_k)` if not given; raised to `top_k` if less.
-            norm (`str`):
+            norm (`str`, *optional*):
                 `"level"` normalises log-probabilities over the codes of a level, `"vocab"` over the whole vocabulary
-                (equal to `generate` with [`TrieLogitsProcessor`]).
+                (equal to `generate` with [`TrieLogitsProcessor`]); as in training if not given.
 
         Returns:
             `list[list[ScoredItem]]`: For each request at most `top_k` distinct items, best first, with the
@@ -186,19 +186,19 @@ class GenerativeRetrievalMixin:
                 num_beams=beams,
                 top_k=top_k,
                 masks=[None if masks[row] is None else trie.mask(masks[row]) for row in rows.tolist()],
-                norm=norm,
+                norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
             )
             for row, item_rows, scores in zip(rows.tolist(), output.rows, output.scores, strict=True):
                 answers[row] = self._to_items(item_rows, scores)
         return answers
 
     @torch.no_grad()
-    def rank(self, inputs: BatchFeature, *, norm: Norm = "level") -> list[list[ScoredItem]]:
+    def rank(self, inputs: BatchFeature, *, norm: Norm | None = None) -> list[list[ScoredItem]]:
         """Order the candidates given to the processor by the exact log-probability of their identifiers.
 
         Args:
             inputs ([`~transformers.BatchFeature`]): Made by `processor(requests, candidates=...)`.
-            norm (`str`): As in [`retrieve`].
+            norm (`str`, *optional*): As in [`retrieve`].
 
         Returns:
             `list[list[ScoredItem]]`: For each request its candidates, best first.
@@ -220,7 +220,7 @@ class GenerativeRetrievalMixin:
                 codes=[self.catalog.codes[view][line] for line in candidates],
                 level_offsets=self.vocabulary.level_offsets(view),
                 decoder_prefix=self.decoder_prefix(behavior, len(rows)),
-                norm=norm,
+                norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
             )
             for row, line, line_scores in zip(rows.tolist(), candidates, scores, strict=True):
                 order = np.argsort(-line_scores, kind="stable")

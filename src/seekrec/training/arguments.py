@@ -78,7 +78,7 @@ class IdentifierArguments:
         default="dual_rqvae", metadata={"help": "What learns the identifiers."}
     )
     identifier_num_epochs: int = field(default=200, metadata={"help": "Passes of the identifier learner."})
-    identifier_learning_rate: float = field(default=1e-3, metadata={"help": "Step size of the identifier learner."})
+    identifier_learning_rate: float = field(default=4e-3, metadata={"help": "Step size of the identifier learner."})
 
 
 @dataclass
@@ -104,13 +104,13 @@ class CorpusArguments:
     shared_history: bool = field(
         default=False, metadata={"help": "Encode a user's history once for all targets (causal encoder)."}
     )
+    merge_events: bool = field(
+        default=False,
+        metadata={"help": "With shared_history: the encoder reads an item, and a query, as one vector."},
+    )
     recommend_searched_items: bool = field(
         default=False,
         metadata={"help": "With shared_history: ask for a searched item as a recommendation too, without its query."},
-    )
-    search_all_items: bool = field(
-        default=False,
-        metadata={"help": "With shared_history: ask for every item by its category queries, without a history."},
     )
 
 
@@ -131,6 +131,10 @@ class ModelArguments:
     initializer_factor: float = field(default=0.1, metadata={"help": "From scratch: scale of the start weights."})
     start_from_codebooks: bool = field(
         default=True, metadata={"help": "Start identifier rows from the codewords; else from a normal draw."}
+    )
+    loss_norm: Literal["vocab", "level"] = field(
+        default="vocab",
+        metadata={"help": "What a code competes with in the loss: the whole vocabulary, or the codes of its level."},
     )
     lora_rank: int = field(
         default=0, metadata={"help": "Above 0: train LoRA adapters of this rank and the new rows only."}

@@ -92,6 +92,7 @@ def make_corpus(
     )
     if not settings.shared_history:
         for name, is_set in (
+            ("merge_events", settings.merge_events),
             ("recommend_searched_items", settings.recommend_searched_items),
             (f"task_weights: {ITEM_QUERIES}", ITEM_QUERIES in chosen),
         ):
@@ -129,6 +130,8 @@ def make_model(
     """Load the backbone, or make one by size, and give it identifier tokens and the catalogue."""
     shared: dict[str, Any] = {
         "shared_history": corpus.shared_history,
+        "merge_events": corpus.merge_events,
+        "loss_norm": settings.loss_norm,
         "max_history_recommendations": corpus.max_history_recommendations,
         "max_history_searches": corpus.max_history_searches,
         "max_query_tokens": corpus.max_query_tokens,

@@ -23,6 +23,12 @@ class GenSARConfig(T5Config):
         shared_history (`bool`):
             One encoded history serves every target of a user in training: the encoder is causal and a target attends
             only to what came before it. Off in the paper's setting.
+        merge_events (`bool`):
+            The encoder reads each item, and each query, as one vector: the sum of its token embeddings. A history is
+            then four to five times shorter; the order of words in a query is lost. Needs `shared_history`.
+        loss_norm (`str`):
+            What a code competes with in the loss: `"vocab"`, all tokens (the paper), or `"level"`, the codes of its
+            level, which is all that constrained decoding compares. `retrieve` and `rank` follow it.
         max_history_recommendations (`int`): Recommendations kept of a history, the latest (R).
         max_history_searches (`int`): Searches kept of a history, the latest (S).
         max_query_tokens (`int`): Tokens kept of a query.
@@ -41,6 +47,8 @@ class GenSARConfig(T5Config):
     views: list[str] | tuple[str, ...] = ("semantic", "collaborative")
     identifier_hash: str | None = None
     shared_history: bool = False
+    merge_events: bool = False
+    loss_norm: str = "vocab"
     # The released code keeps five of each; so do we.
     max_history_recommendations: int = 5
     max_history_searches: int = 5
@@ -67,6 +75,10 @@ class GenSARConfig(T5Config):
         unknown = set(self.views) - {"semantic", "collaborative"}
         if unknown or not self.views or len(set(self.views)) != len(self.views):
             raise ValueError(f"`views` is {list(self.views)}; use 'semantic', 'collaborative' or both, each once.")
+        if self.merge_events and not self.shared_history:
+            raise ValueError("`merge_events` is True and `shared_history` False; set both, or neither.")
+        if self.loss_norm not in ("vocab", "level"):
+            raise ValueError(f"`loss_norm` is {self.loss_norm!r}; use 'vocab' or 'level'.")
         if self.codebook_size < 1:
             raise ValueError(f"`codebook_size` is {self.codebook_size}; it must be at least 1.")
         needed = self.first_identifier_token_id + self.num_identifier_tokens

@@ -15,20 +15,23 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BatchFeature, T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from seekrec.corpora import IdentifierVocabulary
+from seekrec.models.attention import additive_mask, causal_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.interface import GenerativeRetrievalMixin
+from seekrec.models.losses import level_loss, mask_other_levels, token_loss
 from seekrec.schema import Behavior
 
 
-# Identical to T5Stack except: with `config.shared_history` a position sees itself and what came before it.
+# Identical to T5Stack except: with `config.shared_history` a position sees itself and what came before it; with
+# `config.merge_events` the stack runs over events, and every token of an event gets the event's state.
 class GenSAREncoder(T5Stack):
-    """The encoder of a GenSAR model; see [`GenSARConfig`] for `shared_history`."""
+    """The encoder of a GenSAR model; see [`GenSARConfig`] for `shared_history` and `merge_events`."""
 
     config: GenSARConfig
     config_class = GenSARConfig
@@ -41,17 +44,48 @@ class GenSAREncoder(T5Stack):
         **kwargs: Any,
     ) -> BaseModelOutput:
         """Encode token ids int64 of shape `(batch, length)`; `attention_mask` is 1 for a token, 0 for padding."""
-        if self.config.shared_history and (attention_mask is None or attention_mask.dim() == 2):
-            source = input_ids if input_ids is not None else inputs_embeds
-            if source is None:
-                raise ValueError("`input_ids` and `inputs_embeds` are both None; pass one of them.")
-            attention_mask = _causal_mask(source.shape[0], source.shape[1], attention_mask, self._mask_like())
-        return super().forward(
-            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
-        )
+        if not self.config.shared_history:
+            return super().forward(
+                input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
+            )
+        if input_ids is None:
+            raise ValueError("`input_ids` is None; with `shared_history` the encoder needs the tokens themselves.")
+        if not self.config.merge_events:
+            mask = causal_mask(len(input_ids), input_ids.shape[1], attention_mask, self.final_layer_norm.weight)
+            return super().forward(input_ids=input_ids, attention_mask=mask, **kwargs)
+        output, event_of_token, _ = self.encode_events(input_ids, attention_mask, **kwargs)
+        # Attending to every token of an event, each with its state, weighs events by their length.
+        states = output[0]
+        output["last_hidden_state"] = states.gather(1, event_of_token[:, :, None].expand(-1, -1, states.shape[-1]))
+        return output
 
-    def _mask_like(self) -> Tensor:
-        return self.final_layer_norm.weight
+    def encode_events(
+        self, input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    ) -> tuple[BaseModelOutput, Tensor, Tensor]:
+        """Encode a history with one position for each event (`merge_events`).
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`): Tokens.
+            attention_mask (`torch.LongTensor` of shape `(batch, length)`, *optional*): 1 for a token.
+            kwargs: As in `T5Stack`.
+
+        Returns:
+            `tuple`: The states of shape `(batch, num_events, d_model)`; int64 of shape `(batch, length)`, the event
+            each token belongs to; int64 of shape `(batch, num_events)`, the tokens of each event, 0 for padding.
+        """
+        first = self.config.first_identifier_token_id
+        is_token = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
+        begins = ((input_ids >= first) & (input_ids < first + 3)).long()
+        # A token before the first behavior token stands for itself; padding joins the last event, as nothing.
+        begins = torch.where(begins.cumsum(1) == 0, 1, begins) * is_token
+        event_of_token = (begins.cumsum(1) - 1).clamp(min=0)
+        num_events = int(event_of_token.max()) + 1
+        embeds = self.embed_tokens(input_ids) * is_token[:, :, None].to(self.embed_tokens.weight.dtype)
+        merged = embeds.new_zeros(len(input_ids), num_events, embeds.shape[-1])
+        merged = merged.scatter_add(1, event_of_token[:, :, None].expand_as(embeds), embeds)
+        lengths = is_token.new_zeros(len(input_ids), num_events).scatter_add(1, event_of_token, is_token)
+        mask = causal_mask(len(input_ids), num_events, lengths > 0, merged)
+        return super().forward(inputs_embeds=merged, attention_mask=mask, **kwargs), event_of_token, lengths
 
 
 class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalGeneration):
@@ -70,6 +104,7 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
     config: GenSARConfig
     # Annotations are text here, so transformers cannot read the class from the one above.
     config_class = GenSARConfig
+    encoder: GenSAREncoder
 
     def __init__(self, config: GenSARConfig) -> None:
         super().__init__(config)
@@ -123,7 +158,7 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
 
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqLMOutput`]: With segments, `logits` hold the scored positions only,
-            of shape `(num_scored, vocab_size)`, and only if `labels` is given.
+            of shape `(num_scored, vocab_size)`, only if `labels` is given, and not with `loss_norm="level"`.
         """
         if decoder_segment_ids is not None:
             return self._forward_segments(
@@ -131,7 +166,6 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
                 attention_mask,
                 decoder_input_ids,
                 labels,
-                encoder_outputs,
                 decoder_segment_ids,
                 decoder_history_lengths,
                 num_items_in_batch,
@@ -146,7 +180,10 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
             **kwargs,
         )
         if labels is not None:
-            outputs["loss"] = _token_loss(outputs.logits.flatten(0, 1), labels.flatten(), num_items_in_batch)
+            logits, scored = outputs.logits.flatten(0, 1), labels.flatten()
+            if self.config.loss_norm == "level":
+                logits = mask_other_levels(logits, scored, self.config)
+            outputs["loss"] = token_loss(logits, scored, num_items_in_batch)
         return outputs
 
     def _forward_segments(
@@ -155,7 +192,6 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
         attention_mask: Tensor | None,
         decoder_input_ids: Tensor | None,
         labels: Tensor | None,
-        encoder_outputs: Any,
         segment_ids: Tensor,
         history_lengths: Tensor | None,
         num_items_in_batch: Tensor | int | None,
@@ -167,32 +203,45 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
             )
         if decoder_input_ids is None or history_lengths is None:
             raise ValueError("`decoder_segment_ids` needs `decoder_input_ids` and `decoder_history_lengths`.")
-        if encoder_outputs is None:
-            encoder_outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        states = encoder_outputs[0]
-        positions = torch.arange(states.shape[1], device=states.device)
-        visible = positions < history_lengths[:, :, None]  # (batch, target_length, length)
-        if attention_mask is not None:
-            visible = visible & attention_mask[:, None, :].bool()
+        if input_ids is None:
+            raise ValueError("`decoder_segment_ids` needs `input_ids`.")
+        if self.config.merge_events:
+            output, event_of_token, lengths = self.encoder.encode_events(input_ids, attention_mask)
+            states = output[0]
+            # A target sees whole events: the last visible token tells the last visible event.
+            last = event_of_token.gather(1, history_lengths - 1)
+            visible = (torch.arange(states.shape[1], device=states.device) <= last[:, :, None]) & (lengths > 0)[
+                :, None
+            ]
+            # An event of n tokens weighs as much as n tokens do when every token is attended to; see GenSAREncoder.
+            cross_mask = additive_mask(visible, states) + lengths.clamp(min=1).to(states.dtype).log()[:, None, None]
+        else:
+            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
+            visible = torch.arange(states.shape[1], device=states.device) < history_lengths[:, :, None]
+            if attention_mask is not None:
+                visible = visible & attention_mask[:, None, :].bool()
+            cross_mask = additive_mask(visible, states)
         steps = torch.arange(segment_ids.shape[1], device=states.device)
         same_target = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (steps[:, None] >= steps)
         decoder_outputs = self.decoder(
             input_ids=decoder_input_ids,
-            attention_mask=_additive(same_target, states),
+            attention_mask=additive_mask(same_target, states),
             encoder_hidden_states=states,
-            encoder_attention_mask=_additive(visible, states),
+            encoder_attention_mask=cross_mask,
             use_cache=False,
         )
-        hidden = decoder_outputs[0]
         logits = loss = None
         if labels is not None:
             # The head is the dearest product of a small model: it is taken where a label is scored, nowhere else.
             is_scored = labels != -100
-            hidden = hidden[is_scored]
+            hidden, scored = decoder_outputs[0][is_scored], labels[is_scored]
             if self.config.scale_decoder_outputs:
                 hidden = hidden * self.model_dim**-0.5
-            logits = self.lm_head(hidden)
-            loss = _token_loss(logits, labels[is_scored], num_items_in_batch)
+            if self.config.loss_norm == "level":
+                loss = level_loss(hidden, scored, self.lm_head.weight, self.config, num_items_in_batch)
+            else:
+                logits = self.lm_head(hidden)
+                loss = token_loss(logits, scored, num_items_in_batch)
         return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=states)
 
     def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:
@@ -310,26 +359,6 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
         self.config.num_specific_levels = vocabulary.num_specific_levels
         self.config.codebook_size = vocabulary.codebook_size
         self.config.views = list(vocabulary.views)
-
-
-def _additive(allowed: Tensor, like: Tensor) -> Tensor:
-    """Turn a boolean mask `(batch, queries, keys)` into an additive one `(batch, 1, queries, keys)`."""
-    lowest = torch.finfo(like.dtype).min
-    return torch.zeros(allowed.shape, dtype=like.dtype, device=like.device).masked_fill_(~allowed, lowest)[:, None]
-
-
-def _causal_mask(batch: int, length: int, attention_mask: Tensor | None, like: Tensor) -> Tensor:
-    steps = torch.arange(length, device=like.device)
-    allowed = (steps[:, None] >= steps).expand(batch, length, length)
-    if attention_mask is not None:
-        allowed = allowed & attention_mask[:, None, :].bool()
-    return _additive(allowed, like)
-
-
-def _token_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
-    reduction = "mean" if num_items_in_batch is None else "sum"
-    loss = nn.functional.cross_entropy(logits.float(), labels, ignore_index=-100, reduction=reduction)
-    return loss if num_items_in_batch is None else loss / num_items_in_batch
 
 
 __all__ = ["GenSAREncoder", "GenSARForConditionalGeneration"]

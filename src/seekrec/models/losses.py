@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses that families share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# `loss_norm="level"` asks for less than the paper's loss: the model need not learn that a code of the second level
+# cannot follow a behavior token, because the trie never lets it.
+
+
+def token_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    """Negative log-likelihood of the labels (GenSAR, equation 12).
+
+    Args:
+        logits (`torch.Tensor` of shape `(num_labels, vocab_size)`): Scores.
+        labels (`torch.LongTensor` of shape `(num_labels,)`): -100 is not scored.
+        num_items_in_batch (`int`, *optional*): Divides the sum; the mean is taken if not given.
+
+    Returns:
+        `torch.Tensor`: A float32 number, in nats a token.
+    """
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    loss = nn.functional.cross_entropy(logits.float(), labels, ignore_index=-100, reduction=reduction)
+    return loss if num_items_in_batch is None else loss / num_items_in_batch
+
+
+def level_loss(
+    hidden: Tensor, labels: Tensor, head: Tensor, config: Any, num_items_in_batch: Tensor | int | None
+) -> Tensor:
+    """Negative log-likelihood with each code normalised over its level, other tokens over the vocabulary.
+
+    Equal to `token_loss(mask_other_levels(hidden @ head.T, ...))`, but only the scores of a code's own level are
+    computed: with 256 codes in a vocabulary of 5,600 that is a twentieth of the head.
+
+    Args:
+        hidden (`torch.Tensor` of shape `(num_labels, d_model)`): Decoder states.
+        labels (`torch.LongTensor` of shape `(num_labels,)`): Tokens, none of them -100.
+        head (`torch.Tensor` of shape `(vocab_size, d_model)`): Output embeddings.
+        config: Has the identifier fields of [`GenSARConfig`].
+        num_items_in_batch (`int`, *optional*): As in [`token_loss`].
+
+    Returns:
+        `torch.Tensor`: A float32 number, in nats a token.
+    """
+    first_code = config.first_identifier_token_id + 3
+    level = _levels(labels, config)
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for number in torch.unique(level).tolist():
+        inside = level == number
+        offset = 0 if number < 0 else first_code + number * config.codebook_size
+        rows = head if number < 0 else head[offset : offset + config.codebook_size]
+        scores = nn.functional.linear(hidden[inside], rows)
+        total = total + nn.functional.cross_entropy(scores.float(), labels[inside] - offset, reduction="sum")
+    return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+def mask_other_levels(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
+    """Leave a row whose label is a code only the scores of that code's level.
+
+    Args:
+        logits (`torch.Tensor` of shape `(num_labels, vocab_size)`): Scores.
+        labels (`torch.LongTensor` of shape `(num_labels,)`): Tokens; -100 is left alone.
+        config: Has the identifier fields of [`GenSARConfig`].
+
+    Returns:
+        `torch.Tensor`: Scores of the same shape, minus infinity where masked.
+    """
+    tokens = torch.arange(logits.shape[-1], device=logits.device)
+    level = _levels(labels, config)[:, None]
+    return logits.masked_fill((level >= 0) & (_levels(tokens, config) != level), float("-inf"))
+
+
+def _levels(tokens: Tensor, config: Any) -> Tensor:
+    """Number of the block of codes each token belongs to, -1 for a token that is no code."""
+    first_code = config.first_identifier_token_id + 3
+    end = config.first_identifier_token_id + config.num_identifier_tokens
+    block = torch.div(tokens - first_code, config.codebook_size, rounding_mode="floor")
+    return torch.where((tokens >= first_code) & (tokens < end), block, -1)
+
+
+__all__ = ["level_loss", "mask_other_levels", "token_loss"]
