@@ -82,7 +82,14 @@ def main(
         return
 
     # 2. Embeddings and identifiers.
-    items = prepare_items(split, identifiers, cache, seed=training.seed, report_progress=show_progress)
+    items = prepare_items(
+        split,
+        identifiers,
+        cache,
+        seed=training.seed,
+        published_identifiers=evaluation.published_identifiers,
+        report_progress=show_progress,
+    )
     catalog = items.catalog
     if last < 3:
         return
@@ -166,6 +173,7 @@ def main(
         show_progress=show_progress,
     )
     write_results(model_dir / "results.json", rows, save_ranks=True)
+    items.quality.save(model_dir / "identifiers.json")
     save_run(
         model_dir,
         command=" ".join(["accelerate", "launch", *sys.argv]),

@@ -71,7 +71,15 @@ def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
     systems = {name for name, *_ in metrics(output_dir)}
     assert "GenSAR" in systems and "SASRec" in systems
     files = {path.name for path in (output_dir / "model").iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "catalog"} <= files
+    assert {
+        "identifiers.json",
+        "run.json",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "generation_config.json",
+        "catalog",
+    } <= files
     assert not list(output_dir.rglob("*.bin")) or all("trainer" in str(path) for path in output_dir.rglob("*.bin"))
 
 

@@ -158,6 +158,9 @@ class EvaluationArguments:
     )
     num_negatives: int = field(default=99, metadata={"help": "Negatives beside the target in candidate protocols."})
     remove_seen: bool = field(default=True, metadata={"help": "Leave the history's items out of full ranking."})
+    published_identifiers: str | None = field(
+        default=None, metadata={"help": "Folder of *.index.json files of the same items, to compare identifiers with."}
+    )
     stop_after: Literal["data", "embeddings", "identifiers", "corpus", "training", "evaluation"] = field(
         default="evaluation", metadata={"help": "The last stage to run."}
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from seekrec.catalog import Catalog
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem, embed_texts, sasrec_sequences
-from seekrec.errors import ConfigurationError
+from seekrec.errors import CatalogError, ConfigurationError
 from seekrec.events import (
     EventLog,
     Split,
@@ -31,6 +31,7 @@ from seekrec.identifiers import (
     ResidualKMeansConfig,
     assign_unique,
     identifier_quality,
+    read_published_identifiers,
 )
 from seekrec.schema import RECOMMENDATION, IdMap, View, item_texts
 from seekrec.training.arguments import DataArguments, IdentifierArguments, parse_column_map
@@ -41,7 +42,6 @@ from seekrec.training.stages import StageCache
 logger = logging.getLogger(__name__)
 
 VECTORS_FILE = "vectors.npy"
-QUALITY_FILE = "quality.json"
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,13 @@ def read_log(data: DataArguments) -> EventLog:
 
 
 def prepare_items(
-    split: Split, settings: IdentifierArguments, cache: StageCache, *, seed: int, report_progress: bool = True
+    split: Split,
+    settings: IdentifierArguments,
+    cache: StageCache,
+    *,
+    seed: int,
+    published_identifiers: str | Path | None = None,
+    report_progress: bool = True,
 ) -> PreparedItems:
     """Embed the items, learn their identifiers and put them into a catalogue.
 
@@ -129,6 +135,8 @@ def prepare_items(
         settings ([`IdentifierArguments`]): Encoders, SASRec, levels.
         cache ([`StageCache`]): Finds what was done before.
         seed (`int`): Of SASRec and the identifier learner.
+        published_identifiers (`str` or `Path`, *optional*):
+            Folder of `*.index.json` files for the same items, to compare with in the quality report.
         report_progress (`bool`): Show progress bars.
 
     Returns:
@@ -153,14 +161,10 @@ def prepare_items(
     }
 
     def make(folder: Path) -> None:
-        catalog, quality = learn_catalog(items, vectors, settings, folder=folder / "training", seed=seed)
-        catalog.save(folder / "catalog")
-        quality.save(folder / QUALITY_FILE)
+        learn_catalog(items, vectors, settings, folder=folder / "training", seed=seed).save(folder / "catalog")
 
-    def load(folder: Path) -> tuple[Catalog, IdentifierQualityReport]:
-        return Catalog.load(folder / "catalog"), IdentifierQualityReport.load(folder / QUALITY_FILE)
-
-    catalog, quality = cache.run("identifiers", key, make, load)
+    catalog = cache.run("identifiers", key, make, lambda folder: Catalog.load(folder / "catalog"))
+    quality = measure_catalog(catalog, vectors, published=published_identifiers)
     logger.info("identifiers:\n%s", quality)
     return PreparedItems(catalog, sasrec, quality)
 
@@ -244,7 +248,7 @@ def learn_catalog(
     *,
     folder: Path,
     seed: int,
-) -> tuple[Catalog, IdentifierQualityReport]:
+) -> Catalog:
     """Learn identifiers from item vectors, make them unique and build the catalogue.
 
     Args:
@@ -255,7 +259,7 @@ def learn_catalog(
         seed (`int`): Of the learner.
 
     Returns:
-        `tuple[Catalog, IdentifierQualityReport]`: The catalogue and the quality report.
+        `Catalog`: The catalogue.
     """
     sizes = {
         "views": list(settings.identifier_views),
@@ -287,8 +291,7 @@ def learn_catalog(
         codebook_size=settings.codebook_size,
         num_shared_levels=settings.num_shared_levels,
     )
-    quality = identifier_quality(learner, encoded, assigned, vectors)
-    catalog = Catalog.build(
+    return Catalog.build(
         items,
         assigned.codes,
         num_shared_levels=settings.num_shared_levels,
@@ -297,12 +300,51 @@ def learn_catalog(
         identifier_model=learner,
         semantic_encoder_name=settings.semantic_encoder,
     )
-    return catalog, quality
+
+
+def measure_catalog(
+    catalog: Catalog, vectors: dict[View, np.ndarray], *, published: str | Path | None = None
+) -> IdentifierQualityReport:
+    """Measure the identifiers of a catalogue that [`learn_catalog`] made, before and after they were made unique.
+
+    Args:
+        catalog (`Catalog`): With its identifier model.
+        vectors (`dict[str, np.ndarray]`): The item vectors it was learnt from.
+        published (`str` or `Path`, *optional*): Folder of `*.index.json` files for the same items in the same order.
+
+    Returns:
+        [`IdentifierQualityReport`]: Collisions, code use, errors; agreement with the items' category paths, where they
+        have any.
+
+    Raises:
+        CatalogError: If the catalogue has no identifier model.
+    """
+    if catalog.identifier_model is None:
+        raise CatalogError("The catalogue has no identifier model, so its identifiers cannot be measured.")
+    learner: IdentifierModel = catalog.identifier_model
+    encoded = learner.encode(vectors["semantic"], vectors["collaborative"])
+    assigned = assign_unique(
+        encoded.codes,
+        encoded.costs,
+        codebook_size=catalog.codebook_size,
+        num_shared_levels=catalog.num_shared_levels,
+    )
+    labels = [" > ".join(paths[0]) if paths else None for paths in catalog.items["categories"].to_pylist()]
+    files = sorted(Path(published).glob("*.index.json")) if published is not None else []
+    return identifier_quality(
+        learner,
+        encoded,
+        assigned,
+        vectors,
+        labels=labels if any(labels) else None,
+        published={path.name.removesuffix(".index.json"): read_published_identifiers(path) for path in files},
+    )
 
 
 __all__ = [
     "PreparedItems",
     "learn_catalog",
+    "measure_catalog",
     "prepare_items",
     "prepare_sasrec",
     "prepare_semantic",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import get_last_checkpoint
@@ -34,6 +35,8 @@ class GenerativeTrainer(Trainer):
     """
 
     def __init__(self, *, sampler: Sampler[int], evaluate_model: EvaluateModel | None = None, **kwargs: Any) -> None:
+        # The stages before may have trained in this process in another precision; accelerate keeps the first for good.
+        AcceleratorState._reset_state()
         # Trainer insists on a data set to evaluate on; `evaluate` ranks requests and does not read it.
         kwargs.setdefault("eval_dataset", kwargs.get("train_dataset"))
         super().__init__(**kwargs)
