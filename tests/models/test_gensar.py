@@ -234,7 +234,9 @@ def test_the_level_loss_is_the_token_loss_over_a_level(aisles):
 def test_merged_events_make_one_position_of_an_item_and_of_a_query(aisles):
     model, processor = make_gensar(aisles, shared_history=True, merge_events=True)
     inputs = processor([REQUESTS[1]])  # History: <R_I> <M1> <R1> <S_Q> garden
-    _, event_of_token, lengths = model.encoder.encode_events(inputs["input_ids"], inputs["attention_mask"])
+    events = model.encoder.encode_events(inputs["input_ids"], inputs["attention_mask"])
+    event_of_token, lengths = events.event_of_token, events.lengths
+    assert events.is_query[0].tolist() == [False] * (lengths.shape[1] - 1) + [True]
     num_lead_in = inputs["input_ids"].shape[1] - 3 - lengths[0, -1].item()
     assert lengths[0].tolist() == [1] * num_lead_in + [3, lengths[0, -1].item()]
     assert event_of_token[0].tolist() == [

@@ -17,75 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import BatchFeature, T5Config, T5ForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
-from transformers.models.t5.modeling_t5 import T5Stack
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from seekrec.corpora import IdentifierVocabulary
-from seekrec.models.attention import additive_mask, causal_mask
+from seekrec.models.attention import additive_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
+from seekrec.models.gensar.modeling_gensar_encoder import GenSAREncoder
 from seekrec.models.interface import GenerativeRetrievalMixin
 from seekrec.models.losses import level_loss, mask_other_levels, token_loss
 from seekrec.schema import Behavior
-
-
-# Identical to T5Stack except: with `config.shared_history` a position sees itself and what came before it; with
-# `config.merge_events` the stack runs over events, and every token of an event gets the event's state.
-class GenSAREncoder(T5Stack):
-    """The encoder of a GenSAR model; see [`GenSARConfig`] for `shared_history` and `merge_events`."""
-
-    config: GenSARConfig
-    config_class = GenSARConfig
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutput:
-        """Encode token ids int64 of shape `(batch, length)`; `attention_mask` is 1 for a token, 0 for padding."""
-        if not self.config.shared_history:
-            return super().forward(
-                input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
-            )
-        if input_ids is None:
-            raise ValueError("`input_ids` is None; with `shared_history` the encoder needs the tokens themselves.")
-        if not self.config.merge_events:
-            mask = causal_mask(len(input_ids), input_ids.shape[1], attention_mask, self.final_layer_norm.weight)
-            return super().forward(input_ids=input_ids, attention_mask=mask, **kwargs)
-        output, event_of_token, _ = self.encode_events(input_ids, attention_mask, **kwargs)
-        # Attending to every token of an event, each with its state, weighs events by their length.
-        states = output[0]
-        output["last_hidden_state"] = states.gather(1, event_of_token[:, :, None].expand(-1, -1, states.shape[-1]))
-        return output
-
-    def encode_events(
-        self, input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Any
-    ) -> tuple[BaseModelOutput, Tensor, Tensor]:
-        """Encode a history with one position for each event (`merge_events`).
-
-        Args:
-            input_ids (`torch.LongTensor` of shape `(batch, length)`): Tokens.
-            attention_mask (`torch.LongTensor` of shape `(batch, length)`, *optional*): 1 for a token.
-            kwargs: As in `T5Stack`.
-
-        Returns:
-            `tuple`: The states of shape `(batch, num_events, d_model)`; int64 of shape `(batch, length)`, the event
-            each token belongs to; int64 of shape `(batch, num_events)`, the tokens of each event, 0 for padding.
-        """
-        first = self.config.first_identifier_token_id
-        is_token = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
-        begins = ((input_ids >= first) & (input_ids < first + 3)).long()
-        # A token before the first behavior token stands for itself; padding joins the last event, as nothing.
-        begins = torch.where(begins.cumsum(1) == 0, 1, begins) * is_token
-        event_of_token = (begins.cumsum(1) - 1).clamp(min=0)
-        num_events = int(event_of_token.max()) + 1
-        embeds = self.embed_tokens(input_ids) * is_token[:, :, None].to(self.embed_tokens.weight.dtype)
-        merged = embeds.new_zeros(len(input_ids), num_events, embeds.shape[-1])
-        merged = merged.scatter_add(1, event_of_token[:, :, None].expand_as(embeds), embeds)
-        lengths = is_token.new_zeros(len(input_ids), num_events).scatter_add(1, event_of_token, is_token)
-        mask = causal_mask(len(input_ids), num_events, lengths > 0, merged)
-        return super().forward(inputs_embeds=merged, attention_mask=mask, **kwargs), event_of_token, lengths
 
 
 class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalGeneration):
@@ -206,15 +146,8 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
         if input_ids is None:
             raise ValueError("`decoder_segment_ids` needs `input_ids`.")
         if self.config.merge_events:
-            output, event_of_token, lengths = self.encoder.encode_events(input_ids, attention_mask)
-            states = output[0]
-            # A target sees whole events: the last visible token tells the last visible event.
-            last = event_of_token.gather(1, history_lengths - 1)
-            visible = (torch.arange(states.shape[1], device=states.device) <= last[:, :, None]) & (lengths > 0)[
-                :, None
-            ]
-            # An event of n tokens weighs as much as n tokens do when every token is attended to; see GenSAREncoder.
-            cross_mask = additive_mask(visible, states) + lengths.clamp(min=1).to(states.dtype).log()[:, None, None]
+            events = self.encoder.encode_events(input_ids, attention_mask)
+            states, cross_mask = events.output[0], events.cross_mask(history_lengths)
         else:
             states = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
             visible = torch.arange(states.shape[1], device=states.device) < history_lengths[:, :, None]
@@ -361,4 +294,4 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
         self.config.views = list(vocabulary.views)
 
 
-__all__ = ["GenSAREncoder", "GenSARForConditionalGeneration"]
+__all__ = ["GenSARForConditionalGeneration"]
