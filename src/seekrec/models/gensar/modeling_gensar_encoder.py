@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The encoder of GenSAR with one encoded history for all targets: causal, and event by event if asked.
 
-With `merge_events` an item or a query is one position, the sum of its token embeddings. What comes out has the length of
-the tokens again, so that `generate` and the generation engine need not know: each token carries the state of its event.
+With `merge_events` an item or a query is one position, the sum of its token embeddings. What comes out has the length
+of the tokens again, so that `generate` and the generation engine need not know: each token has the state of its event.
 """
 
 from __future__ import annotations
