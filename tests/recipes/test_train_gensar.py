@@ -83,6 +83,15 @@ def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
     assert not list(output_dir.rglob("*.bin")) or all("trainer" in str(path) for path in output_dir.rglob("*.bin"))
 
 
+def test_the_fast_way_of_training_runs_too(inputs, tmp_path):
+    """One encoded history for all targets, events merged, loss over a level, bf16: what the CPU recipes use."""
+    options = ("--shared_history", "true", "--merge_events", "true", "--loss_norm", "level", "--bf16", "true")
+    options += ("--recommend_searched_items", "true", "--task_weights", "nrip=1", "nsip=1", "item_queries=0.5")
+    options += ("desc2id_semantic=0.2", "--num_train_epochs", "1")
+    run(inputs, tmp_path, *options, launcher=())
+    assert ("GenSAR", "search", "full") in metrics(tmp_path)
+
+
 def test_a_finished_run_is_not_repeated(finished, inputs):
     output_dir, _ = finished
     before = metrics(output_dir)
