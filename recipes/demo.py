@@ -21,6 +21,8 @@ from seekrec.errors import MissingDependencyError, RequestError, SeekrecError
 from seekrec.events import read_examples
 from seekrec.schema import Event, Request
 
+HISTORY_SHOWN = 12
+
 
 def main(arguments: argparse.Namespace) -> None:
     """Load the model and answer."""
@@ -37,8 +39,11 @@ def main(arguments: argparse.Namespace) -> None:
         serve(model, processor, histories, arguments.top_k)
         return
     history = histories[user_id]
+    lines = describe_history(history, processor.catalog)
     print(f"User {user_id} did, latest last:")
-    for line in describe_history(history, processor.catalog):
+    if len(lines) > HISTORY_SHOWN:
+        print(f"  ({len(lines) - HISTORY_SHOWN} earlier events)")
+    for line in lines[-HISTORY_SHOWN:]:
         print(f"  {line}")
     for query in [None, *arguments.query]:
         print("\nRecommended:" if query is None else f"\nFound for {query!r}:")
