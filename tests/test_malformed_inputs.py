@@ -56,9 +56,9 @@ CASES = {
     "missing file": (lambda f, _: read_tables(f / "no.csv", f / "no.csv"), "no.csv"),
     "empty folder": (lambda f, _: read_sequences(f), "."),
     "folder without MovieLens": (lambda f, _: read_movielens(f), "."),
-    "log of one user with one event": (
+    "user with one event": (
         lambda f, _: split_log(EventLog("x", pa.table(EVENTS.head(1)), pa.table(ITEMS))),
-        "x",
+        "No user of the log has 3 distinct interactions",
     ),
     "last days of a log without time": (
         lambda f, _: split_log(EventLog("x", pa.table(EVENTS), pa.table(ITEMS), has_time=False), method="last_days"),

@@ -52,8 +52,7 @@ def run(inputs, output_dir, *options, launcher=("-m", "accelerate.commands.launc
 
 def metrics(output_dir):
     """What was measured, without what may differ from run to run: seconds."""
-    rows = json.loads((output_dir / "model" / "results.json").read_text())
-    rows = rows["rows"] if isinstance(rows, dict) else rows
+    rows = json.loads((output_dir / "model" / "results.json").read_text())["results"]
     return {(row["system"], row["behavior"], row["protocol"]): row["metrics"] for row in rows}
 
 
