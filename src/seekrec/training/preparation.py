@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,6 +163,7 @@ def prepare_items(
 
     def make(folder: Path) -> None:
         learn_catalog(items, vectors, settings, folder=folder / "training", seed=seed).save(folder / "catalog")
+        shutil.rmtree(folder / "training", ignore_errors=True)  # checkpoints, of use only to a killed stage
 
     catalog = cache.run("identifiers", key, make, lambda folder: Catalog.load(folder / "catalog"))
     quality = measure_catalog(catalog, vectors, published=published_identifiers)
