@@ -199,7 +199,12 @@ def prepare_once(argv: list[str]) -> None:
                 if not name.startswith(("RANK", "LOCAL_", "WORLD_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC_"))
                 and not name.startswith("ACCELERATE_")
             }
-            subprocess.run([sys.executable, __file__, *argv, "--stop_after", "corpus"], check=True, env=alone)
+            # A backend without a process group is an error.
+            options = list(argv)
+            if "--ddp_backend" in options:
+                position = options.index("--ddp_backend")
+                del options[position : position + 2]
+            subprocess.run([sys.executable, __file__, *options, "--stop_after", "corpus"], check=True, env=alone)
         state.wait_for_everyone()
 
 
