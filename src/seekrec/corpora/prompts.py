@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from seekrec.corpora.ragged import Ragged, join_rows
-from seekrec.corpora.segments import EventColumns, SegmentTable, list_histories, repeat_segment
+from seekrec.corpora.segments import EventColumns, SegmentTable, list_histories, repeat_segment, single_segment
 from seekrec.corpora.settings import CorpusSettings
 from seekrec.corpora.tasks import TASK_BY_NAME, TASK_OF_BEHAVIOR, Task
 from seekrec.corpora.templates import template_pieces
@@ -123,7 +123,7 @@ class PromptWriter:
             code: its length is known.
         """
         if task.kind in ("nrip", "nsip"):
-            return self.segments.tokens(_single(self.segments.item_segments(targets)))
+            return self.segments.tokens(single_segment(self.segments.item_segments(targets)))
         if task.kind == "desc2id":
             return self.segments.tokens(self._fill("identifier", task, targets, None))
         slot = "query" if task.kind == "nsqp" else "description"
@@ -134,11 +134,11 @@ class PromptWriter:
         if slot == "history" and history is not None:
             return history
         if slot == "query":
-            return _single(self.segments.query_segments(targets))
+            return single_segment(self.segments.query_segments(targets))
         place = np.searchsorted(self._items, targets)
         if slot == "identifier" and task.view is not None:
-            return _single(self._first_identifier[task.view] + place)
-        return _single(self._first_text + place)
+            return single_segment(self._first_identifier[task.view] + place)
+        return single_segment(self._first_text + place)
 
 
 def encode_requests(
@@ -227,7 +227,3 @@ def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     if not isinstance(number, int):
         raise ConfigurationError("The tokenizer has no `eos_token`; set one, as T5 has.")
     return number
-
-
-def _single(segments: np.ndarray) -> Ragged:
-    return Ragged(segments, np.arange(len(segments) + 1))

@@ -244,6 +244,11 @@ def repeat_segment(segment: int, num_rows: int) -> Ragged:
     return Ragged(np.full(num_rows, segment), np.arange(num_rows + 1))
 
 
+def single_segment(segments: np.ndarray) -> Ragged:
+    """Rows of one segment each."""
+    return Ragged(segments, np.arange(len(segments) + 1))
+
+
 def list_histories(histories: Sequence[Sequence[Event]]) -> tuple[list[Event], Ragged]:
     """Give all events one after the other, and the numbers of each history's own."""
     lengths = np.fromiter(map(len, histories), np.int64, count=len(histories))

@@ -30,7 +30,7 @@ from transformers import PreTrainedTokenizerBase
 
 from seekrec.corpora.prompts import check_vocabulary, end_token_id
 from seekrec.corpora.ragged import Ragged, join_rows
-from seekrec.corpora.segments import EventColumns, SegmentTable, list_histories, repeat_segment
+from seekrec.corpora.segments import EventColumns, SegmentTable, list_histories, repeat_segment, single_segment
 from seekrec.corpora.settings import CorpusSettings
 from seekrec.corpora.text import shared_encoder
 from seekrec.corpora.tokens import IdentifierVocabulary
@@ -245,7 +245,7 @@ class _StreamWriter:
 
     def query_lengths(self, events: np.ndarray) -> np.ndarray:
         """Tokens of the query of each event, its behavior token included."""
-        return self.segments.tokens(_single(self.segments.query_segments(events))).lengths
+        return self.segments.tokens(single_segment(self.segments.query_segments(events))).lengths
 
     def items(self, events: np.ndarray, behavior: str) -> Ragged:
         """The behavior token and identifier of each event's item, in the view of a behavior."""
@@ -253,7 +253,7 @@ class _StreamWriter:
 
     def queries(self, events: np.ndarray) -> Ragged:
         """The query of each event with its behavior token and the end of sequence."""
-        numbers = _single(self.segments.query_segments(events))
+        numbers = single_segment(self.segments.query_segments(events))
         return self.segments.tokens(join_rows([numbers, repeat_segment(self._end, len(events))]))
 
 
@@ -314,10 +314,6 @@ def _occurs_before(window: np.ndarray, item: np.ndarray) -> np.ndarray:
     repeated = np.zeros(len(item), dtype=bool)
     repeated[order[1:]] = (window[order[1:]] == window[order[:-1]]) & (item[order[1:]] == item[order[:-1]])
     return repeated & (item >= 0)
-
-
-def _single(segments: np.ndarray) -> Ragged:
-    return Ragged(segments, np.arange(len(segments) + 1))
 
 
 __all__ = ["HISTORY_TASKS", "LEAD_IN", "build_item_queries", "build_shared_histories", "encode_shared_history"]

@@ -24,6 +24,7 @@ from seekrec.corpora import (
     mix_tasks,
     train_tokenizer,
 )
+from seekrec.corpora.shared_history import HISTORY_TASKS
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 # With `shared_history`: the data set that holds nrip, nsip and nsqp together.
 HISTORIES = "histories"
-HISTORY_TASKS = ("nrip", "nsip", "nsqp")
 # Every item asked for by the queries its categories give, without a history.
 ITEM_QUERIES = "item_queries"
 
