@@ -244,6 +244,38 @@ def test_merged_events_make_one_position_of_an_item_and_of_a_query(aisles):
     ]
 
 
+@torch.no_grad()
+def test_the_next_item_loss_is_a_softmax_over_all_items(aisles):
+    """Target by target: the encoder's last state for what the target may see, against the summed rows of each item."""
+    way = {"shared_history": True, "merge_events": True}
+    plain, _ = make_gensar(aisles, **way)
+    weighted, _ = make_gensar(aisles, **way, next_item_weight=0.5)
+    rows, collate = shared_batch(aisles)
+    chosen = [rows[0], rows[1]]
+    batch = collate(chosen)
+    vocabulary, codes = plain.vocabulary, plain.catalog.codes
+    losses, num_labels = [], 0
+    for row in chosen:
+        segments = np.array(row["decoder_segment_ids"])
+        num_labels += len(segments)
+        for segment in np.unique(segments):
+            inside = np.flatnonzero(segments == segment)
+            first = row["decoder_input_ids"][inside[0]]
+            if first == vocabulary.behavior_token_id("search_query"):
+                continue  # a query to be written is no item
+            seen = torch.tensor([row["input_ids"][: row["decoder_history_lengths"][inside[0]]]])
+            state = plain.encoder.encode_events(seen, None).output[0][0, -1]
+            view = "semantic" if first == vocabulary.item_token_id("search") else "collaborative"
+            tokens = torch.from_numpy(vocabulary.encode(codes[view], view))
+            item_scores = torch.stack([state @ plain.shared.weight[item].sum(0) for item in tokens])
+            target = tokens.tolist().index([row["labels"][place] for place in inside])
+            losses.append(-item_scores.log_softmax(0)[target].item())
+    # Both losses are divided by the number of labels, so that micro-batches add up.
+    expected = plain.train()(**batch).loss.item() + 0.5 * sum(losses) / num_labels
+    assert weighted.train()(**batch).loss.item() == pytest.approx(expected, abs=1e-5)
+    assert weighted.eval()(**batch).loss.item() == pytest.approx(plain.eval()(**batch).loss.item(), abs=1e-6)
+
+
 @pytest.mark.parametrize("way", [{}, {"shared_history": True}, {"shared_history": True, "merge_events": True}])
 @pytest.mark.parametrize("loss_norm", ["vocab", "level"])
 def test_training_moves_every_parameter_and_lowers_the_loss(aisles, way, loss_norm):
@@ -417,6 +449,7 @@ def test_segments_need_a_causal_encoder(aisles):
         ({"views": ["visual"]}, "use 'semantic', 'collaborative' or both"),
         ({"codebook_size": 0}, "`codebook_size` is 0"),
         ({"merge_events": True}, "`merge_events` is True and `shared_history` False"),
+        ({"next_item_weight": 1.0}, "`next_item_weight` is 1.0 and `merge_events` False"),
         ({"loss_norm": "row"}, "`loss_norm` is 'row'"),
         ({"identifier_hash": "x", "vocab_size": 100}, "resize the token"),
     ],

@@ -136,6 +136,10 @@ class ModelArguments:
         default="vocab",
         metadata={"help": "What a code competes with in the loss: the whole vocabulary, or the codes of its level."},
     )
+    next_item_weight: float = field(
+        default=0.0,
+        metadata={"help": "With merge_events: weight of a second loss, the next item from the encoder's state alone."},
+    )
     lora_rank: int = field(
         default=0, metadata={"help": "Above 0: train LoRA adapters of this rank and the new rows only."}
     )

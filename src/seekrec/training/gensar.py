@@ -132,6 +132,7 @@ def make_model(
         "shared_history": corpus.shared_history,
         "merge_events": corpus.merge_events,
         "loss_norm": settings.loss_norm,
+        "next_item_weight": settings.next_item_weight,
         "max_history_recommendations": corpus.max_history_recommendations,
         "max_history_searches": corpus.max_history_searches,
         "max_query_tokens": corpus.max_query_tokens,

@@ -29,6 +29,10 @@ class GenSARConfig(T5Config):
         loss_norm (`str`):
             What a code competes with in the loss: `"vocab"`, all tokens (the paper), or `"level"`, the codes of its
             level, which is all that constrained decoding compares. `retrieve` and `rank` follow it.
+        next_item_weight (`float`):
+            Weight of a second loss in training, on the encoder alone: the state of the last event before a target
+            picks the target among all items, each the sum of its code embeddings. 0 in the paper's setting. Needs
+            `merge_events`.
         max_history_recommendations (`int`): Recommendations kept of a history, the latest (R).
         max_history_searches (`int`): Searches kept of a history, the latest (S).
         max_query_tokens (`int`): Tokens kept of a query.
@@ -49,6 +53,7 @@ class GenSARConfig(T5Config):
     shared_history: bool = False
     merge_events: bool = False
     loss_norm: str = "vocab"
+    next_item_weight: float = 0.0
     # The released code keeps five of each; so do we.
     max_history_recommendations: int = 5
     max_history_searches: int = 5
@@ -79,6 +84,11 @@ class GenSARConfig(T5Config):
             raise ValueError("`merge_events` is True and `shared_history` False; set both, or neither.")
         if self.loss_norm not in ("vocab", "level"):
             raise ValueError(f"`loss_norm` is {self.loss_norm!r}; use 'vocab' or 'level'.")
+        if self.next_item_weight < 0 or (self.next_item_weight and not self.merge_events):
+            raise ValueError(
+                f"`next_item_weight` is {self.next_item_weight} and `merge_events` {self.merge_events}; the weight "
+                "must not be negative, and above 0 it needs `merge_events`."
+            )
         if self.codebook_size < 1:
             raise ValueError(f"`codebook_size` is {self.codebook_size}; it must be at least 1.")
         needed = self.first_identifier_token_id + self.num_identifier_tokens

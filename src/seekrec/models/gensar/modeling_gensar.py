@@ -14,8 +14,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BatchFeature, T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
@@ -25,7 +26,7 @@ from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.modeling_gensar_encoder import GenSAREncoder
 from seekrec.models.interface import GenerativeRetrievalMixin
 from seekrec.models.losses import level_loss, mask_other_levels, token_loss
-from seekrec.schema import Behavior
+from seekrec.schema import BEHAVIORS, Behavior
 
 
 class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalGeneration):
@@ -175,7 +176,43 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
             else:
                 logits = self.lm_head(hidden)
                 loss = token_loss(logits, scored, num_items_in_batch)
+            if self.training and self.config.next_item_weight:
+                last = events.last_visible(history_lengths)
+                second = self._next_item_loss(states, last, decoder_input_ids, labels)
+                count = len(scored) if num_items_in_batch is None else num_items_in_batch
+                loss = loss + self.config.next_item_weight * second / count
         return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=states)
+
+    def _next_item_loss(self, states: Tensor, last: Tensor, decoder_input_ids: Tensor, labels: Tensor) -> Tensor:
+        """Let the state of the last event before a target pick it among all items; summed nats.
+
+        A target is found by the behavior token before its identifier. SASRec learns the same way, from every position
+        at once: the generator alone learns a level's codes one after the other, and slower.
+
+        Args:
+            states (`torch.Tensor` of shape `(batch, num_events, d_model)`): Of the encoder.
+            last (`torch.LongTensor` of shape `(batch, target_length)`): The last event each target sees.
+            decoder_input_ids (`torch.LongTensor` of shape `(batch, target_length)`): Packed targets.
+            labels (`torch.LongTensor` of shape `(batch, target_length)`): What follows each decoder input.
+        """
+        total = states.new_zeros((), dtype=torch.float32)
+        steps = torch.arange(self.config.num_levels, device=states.device)
+        for behavior in BEHAVIORS:
+            row, position = (decoder_input_ids == self.vocabulary.item_token_id(behavior)).nonzero(as_tuple=True)
+            if not len(row):
+                continue
+            view = self.catalog.view_of(behavior)
+            trie = self.trie(view)
+            offsets = torch.from_numpy(self.vocabulary.level_offsets(view)).to(states.device)
+            targets = trie.find(labels[row[:, None], position[:, None] + steps] - offsets).to(states.device)
+            items, identifier = trie.expand_leaves(torch.arange(trie.num_identifiers, device=trie.device))
+            # Items that share an identifier have the same codes: whichever is written last, the row is right.
+            codes = np.empty((trie.num_identifiers, self.config.num_levels), np.int64)
+            codes[identifier.cpu().numpy()] = self.catalog.codes[view][items.cpu().numpy()]
+            vectors = self.shared(torch.from_numpy(codes).to(states.device) + offsets).sum(1)
+            scores = nn.functional.linear(states[row, last[row, position]], vectors.to(states.dtype))
+            total = total + nn.functional.cross_entropy(scores.float(), targets, reduction="sum")
+        return total
 
     def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:
         """What the decoder reads before an identifier; with `shared_history` the behavior token is the start."""

@@ -35,6 +35,10 @@ class EncodedEvents:
     lengths: Tensor
     is_query: Tensor
 
+    def last_visible(self, history_lengths: Tensor) -> Tensor:
+        """Number of the last event among so many tokens: int64, of the shape of `history_lengths`."""
+        return self.event_of_token.gather(1, history_lengths - 1)
+
     def cross_mask(self, history_lengths: Tensor) -> Tensor:
         """Let each target see the events before it; of the queries only one that is asked now, the last event.
 
@@ -47,7 +51,7 @@ class EncodedEvents:
         Returns:
             `torch.Tensor`: Additive mask of shape `(batch, 1, target_length, num_events)`.
         """
-        last = self.event_of_token.gather(1, history_lengths - 1)[:, :, None]
+        last = self.last_visible(history_lengths)[:, :, None]
         events = torch.arange(self.lengths.shape[1], device=last.device)
         visible = (events <= last) & (self.lengths > 0)[:, None]
         visible = visible & (~self.is_query[:, None] | (events == last))
