@@ -5,6 +5,7 @@ from seekrec.generation.beam_search import BeamOutput, beam_search
 from seekrec.generation.inputs import Norm
 from seekrec.generation.logits_process import TrieLogitsProcessor, collect_items
 from seekrec.generation.masks import TrieMask
+from seekrec.generation.packing import packed_linears
 from seekrec.generation.scoring import score_candidates
 from seekrec.generation.trie import IdentifierTrie
 
@@ -16,5 +17,6 @@ __all__ = [
     "TrieMask",
     "beam_search",
     "collect_items",
+    "packed_linears",
     "score_candidates",
 ]

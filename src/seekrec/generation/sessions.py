@@ -27,6 +27,7 @@ from transformers.models.mt5.modeling_mt5 import MT5Block, MT5Stack
 from transformers.models.t5.modeling_t5 import T5Block, T5Stack
 
 from seekrec.errors import ConfigurationError
+from seekrec.generation.packing import is_plain_linear
 
 # Logits that exist at one time while the whole vocabulary is summed: 64 MiB in float32.
 _MAX_LOGITS = 2**24
@@ -118,7 +119,7 @@ class _LayeredSession:
         return self._scale(self._run_layers(tokens[:, None])[:, 0])
 
     def block_logits(self, states: Tensor, first: int, size: int) -> Tensor:
-        if not _is_plain_linear(self._head):
+        if not is_plain_linear(self._head):  # an adapter or a quantised head computes more than its weight says
             return self._all_logits(states)[:, first : first + size]
         bias = None if self._head.bias is None else self._head.bias[first : first + size]
         logits = nn.functional.linear(states, self._head.weight[first : first + size], bias)
@@ -305,11 +306,6 @@ def _can_call_layers(decoder: Any, layers: nn.ModuleList) -> bool:
     """Say whether skipping the forward of decoder and layers skips nothing that matters."""
     is_wrapped = any(hasattr(module, "_hf_hook") for module in (decoder, *layers))  # accelerate's offloading
     return not is_wrapped and decoder.config._attn_implementation in ("eager", "sdpa")
-
-
-def _is_plain_linear(head: Any) -> bool:
-    # An adapter or a quantised head computes more than its weight says.
-    return type(head) is nn.Linear and not head._forward_hooks and not head._forward_pre_hooks
 
 
 def _clamp(hidden: Tensor) -> Tensor:
