@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -50,11 +50,11 @@ def packed_linears(model: nn.Module, *, min_weights: int = 2**17) -> Iterator[in
     Yields:
         `int`: How many layers this block packed.
     """
-    packed: list[_PackedLinear] = []
+    packed: list[nn.Linear] = []
     if _can_pack():
         for module in model.modules():
             if _can_be_packed(module) and module.weight.numel() >= min_weights:
-                weight: Tensor = module.weight
+                weight = module.weight
                 module.__dict__["_packed"] = _pack(weight.detach())
                 module.__dict__["_packed_from"] = (weight.data_ptr(), weight._version)
                 module.__class__ = _PackedLinear
@@ -97,7 +97,7 @@ class _PackedLinear(nn.Linear):
         return nn.Linear.__new__, (nn.Linear,), state
 
 
-def _can_be_packed(module: nn.Module) -> bool:
+def _can_be_packed(module: nn.Module) -> TypeGuard[nn.Linear]:
     # A subclass (quantised, or packed already) may compute something else.
     if type(module) is not nn.Linear:
         return False
@@ -115,7 +115,7 @@ def _multiply(input: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
 
 def _can_pack() -> bool:
     """Try the private operators out."""
-    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):  # type: ignore[attr-defined]
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return False
     generator = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(48, 64, generator=generator), torch.randn(48, generator=generator)
