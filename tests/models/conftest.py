@@ -24,6 +24,7 @@ def aisles():
 WAYS = {
     "instruction": {},
     "shared_history": {"shared_history": True},
+    "summarized_history": {"shared_history": True, "merge_events": True, "summarize_history": True},
     "merged_events": {"shared_history": True, "merge_events": True, "loss_norm": "level"},
 }
 

@@ -142,10 +142,10 @@ def test_generate_with_the_trie_processor_gives_the_same_items(gensar):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("merge_events", [False, True])
-def test_each_target_of_a_shared_history_is_as_good_as_alone(aisles, merge_events):
+@pytest.mark.parametrize("way", [{}, {"merge_events": True}, {"merge_events": True, "summarize_history": True}])
+def test_each_target_of_a_shared_history_is_as_good_as_alone(aisles, way):
     """The logits of every target equal those of a pass over only what it may see."""
-    model, _ = make_gensar(aisles, shared_history=True, merge_events=merge_events)
+    model, _ = make_gensar(aisles, shared_history=True, **way)
     rows, collate = shared_batch(aisles)
     batch = collate([rows[0], rows[1]])
     whole = model(**batch)
@@ -249,12 +249,12 @@ def test_the_next_item_loss_is_a_softmax_over_all_items(aisles):
     """Target by target: the encoder's last state for what the target may see, against the summed rows of each item."""
     way = {"shared_history": True, "merge_events": True}
     plain, _ = make_gensar(aisles, **way)
-    weighted, _ = make_gensar(aisles, **way, next_item_weight=0.5)
+    weighted, _ = make_gensar(aisles, **way, next_item_weight=0.5, distillation_weight=0.25)
     rows, collate = shared_batch(aisles)
     chosen = [rows[0], rows[1]]
     batch = collate(chosen)
     vocabulary, codes = plain.vocabulary, plain.catalog.codes
-    losses, num_labels = [], 0
+    losses, taught, num_labels = [], [], 0
     for row in chosen:
         segments = np.array(row["decoder_segment_ids"])
         num_labels += len(segments)
@@ -270,8 +270,20 @@ def test_the_next_item_loss_is_a_softmax_over_all_items(aisles):
             item_scores = torch.stack([state @ plain.shared.weight[item].sum(0) for item in tokens])
             target = tokens.tolist().index([row["labels"][place] for place in inside])
             losses.append(-item_scores.log_softmax(0)[target].item())
-    # Both losses are divided by the number of labels, so that micro-batches add up.
-    expected = plain.train()(**batch).loss.item() + 0.5 * sum(losses) / num_labels
+            # The decoder's codes after the target's prefix, against the share of each code among the items under it.
+            logits = plain(
+                input_ids=seen, decoder_input_ids=torch.tensor([[row["decoder_input_ids"][place] for place in inside]])
+            ).logits[0]
+            likely = item_scores.softmax(0)
+            for level, offset in enumerate(vocabulary.level_offsets(view).tolist()):
+                under = [item for item in range(len(tokens)) if (tokens[item] == tokens[target])[:level].all()]
+                answered = logits[level, offset : offset + CODEBOOK_SIZE].log_softmax(-1)
+                share = likely[under] / likely[under].sum()
+                taught.append(
+                    -sum(share[n] * answered[codes[view][item, level]] for n, item in enumerate(under)).item()
+                )
+    # All three are divided by the number of labels, so that micro-batches add up.
+    expected = plain.train()(**batch).loss.item() + (0.5 * sum(losses) + 0.25 * sum(taught)) / num_labels
     assert weighted.train()(**batch).loss.item() == pytest.approx(expected, abs=1e-5)
     assert weighted.eval()(**batch).loss.item() == pytest.approx(plain.eval()(**batch).loss.item(), abs=1e-6)
 
@@ -441,6 +453,9 @@ def test_segments_need_a_causal_encoder(aisles):
         model(**collate([rows[0]]))
 
 
+MERGED = {"shared_history": True, "merge_events": True}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -450,6 +465,9 @@ def test_segments_need_a_causal_encoder(aisles):
         ({"codebook_size": 0}, "`codebook_size` is 0"),
         ({"merge_events": True}, "`merge_events` is True and `shared_history` False"),
         ({"next_item_weight": 1.0}, "`next_item_weight` is 1.0 and `merge_events` False"),
+        ({"summarize_history": True}, "`summarize_history` is True and `merge_events` False"),
+        ({**MERGED, "next_item_weight": -1.0}, "neither may be negative"),
+        ({**MERGED, "distillation_weight": 1.0}, "needs `next_item_weight`"),
         ({"loss_norm": "row"}, "`loss_norm` is 'row'"),
         ({"identifier_hash": "x", "vocab_size": 100}, "resize the token"),
     ],

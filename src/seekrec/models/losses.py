@@ -74,6 +74,37 @@ def mask_other_levels(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
     return logits.masked_fill((level >= 0) & (_levels(tokens, config) != level), float("-inf"))
 
 
+def next_item_losses(
+    scores: Tensor, codes: Tensor, wanted: Tensor, hidden: Tensor, heads: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Score items all at once, and teach what that says to a decoder that writes them code by code.
+
+    Args:
+        scores (`torch.Tensor` of shape `(num_targets, num_items)`): float32, of every item.
+        codes (`torch.LongTensor` of shape `(num_items, num_levels)`): The items' identifiers.
+        wanted (`torch.LongTensor` of shape `(num_targets, num_levels)`): The targets' identifiers.
+        hidden (`torch.Tensor` of shape `(num_targets, num_levels, d_model)`): Decoder states before each code.
+        heads (`list[torch.Tensor]`): Output embeddings of each level, `(codebook_size, d_model)`.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: float32 sums in nats. The negative log-likelihood of the targets among the
+        items; and the cross-entropy of the decoder's codes, after the target's own prefix, with the distribution that
+        the (detached) scores give them. Items that share an identifier count as one target.
+    """
+    log_total = scores.logsumexp(1)
+    open_scores = scores
+    taught = scores.new_zeros(())
+    for level, head in enumerate(heads):
+        with torch.no_grad():
+            of_items = open_scores.softmax(1)
+            of_codes = scores.new_zeros(len(scores), len(head)).index_add_(1, codes[:, level], of_items)
+        answered = nn.functional.linear(hidden[:, level], head).float().log_softmax(1)
+        taught = taught - (of_codes * answered).sum()
+        is_open = codes[:, level] == wanted[:, level : level + 1]
+        open_scores = open_scores.masked_fill(~is_open, float("-inf"))
+    return (log_total - open_scores.logsumexp(1)).sum(), taught
+
+
 def _levels(tokens: Tensor, config: Any) -> Tensor:
     """Number of the block of codes each token belongs to, -1 for a token that is no code."""
     first_code = config.first_identifier_token_id + 3
@@ -82,4 +113,4 @@ def _levels(tokens: Tensor, config: Any) -> Tensor:
     return torch.where((tokens >= first_code) & (tokens < end), block, -1)
 
 
-__all__ = ["level_loss", "mask_other_levels", "token_loss"]
+__all__ = ["level_loss", "mask_other_levels", "next_item_losses", "token_loss"]

@@ -136,9 +136,17 @@ class ModelArguments:
         default="vocab",
         metadata={"help": "What a code competes with in the loss: the whole vocabulary, or the codes of its level."},
     )
+    summarize_history: bool = field(
+        default=False,
+        metadata={"help": "With merge_events: the decoder reads the state of the last event alone."},
+    )
     next_item_weight: float = field(
         default=0.0,
         metadata={"help": "With merge_events: weight of a second loss, the next item from the encoder's state alone."},
+    )
+    distillation_weight: float = field(
+        default=0.0,
+        metadata={"help": "With next_item_weight: weight of teaching the decoder what the encoder's state says."},
     )
     lora_rank: int = field(
         default=0, metadata={"help": "Above 0: train LoRA adapters of this rank and the new rows only."}

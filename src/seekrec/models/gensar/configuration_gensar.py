@@ -29,10 +29,16 @@ class GenSARConfig(T5Config):
         loss_norm (`str`):
             What a code competes with in the loss: `"vocab"`, all tokens (the paper), or `"level"`, the codes of its
             level, which is all that constrained decoding compares. `retrieve` and `rank` follow it.
+        summarize_history (`bool`):
+            The decoder reads one vector, the encoder's state of the last event, in place of the whole history. Off in
+            the paper's setting. Needs `merge_events`.
         next_item_weight (`float`):
             Weight of a second loss in training, on the encoder alone: the state of the last event before a target
             picks the target among all items, each the sum of its code embeddings. 0 in the paper's setting. Needs
             `merge_events`.
+        distillation_weight (`float`):
+            Weight of a third loss in training: the decoder's next code should be as likely as the encoder's state
+            holds the items that have it. 0 in the paper's setting. Needs `next_item_weight`.
         max_history_recommendations (`int`): Recommendations kept of a history, the latest (R).
         max_history_searches (`int`): Searches kept of a history, the latest (S).
         max_query_tokens (`int`): Tokens kept of a query.
@@ -53,7 +59,9 @@ class GenSARConfig(T5Config):
     shared_history: bool = False
     merge_events: bool = False
     loss_norm: str = "vocab"
+    summarize_history: bool = False
     next_item_weight: float = 0.0
+    distillation_weight: float = 0.0
     # The released code keeps five of each; so do we.
     max_history_recommendations: int = 5
     max_history_searches: int = 5
@@ -84,10 +92,20 @@ class GenSARConfig(T5Config):
             raise ValueError("`merge_events` is True and `shared_history` False; set both, or neither.")
         if self.loss_norm not in ("vocab", "level"):
             raise ValueError(f"`loss_norm` is {self.loss_norm!r}; use 'vocab' or 'level'.")
-        if self.next_item_weight < 0 or (self.next_item_weight and not self.merge_events):
+        if not self.merge_events:
+            for name in ("summarize_history", "next_item_weight", "distillation_weight"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"`{name}` is {getattr(self, name)} and `merge_events` False; set both, or neither."
+                    )
+        if self.next_item_weight < 0 or self.distillation_weight < 0:
             raise ValueError(
-                f"`next_item_weight` is {self.next_item_weight} and `merge_events` {self.merge_events}; the weight "
-                "must not be negative, and above 0 it needs `merge_events`."
+                f"`next_item_weight` is {self.next_item_weight} and `distillation_weight` {self.distillation_weight}; "
+                "neither may be negative."
+            )
+        if self.distillation_weight and not self.next_item_weight:
+            raise ValueError(
+                "`distillation_weight` needs `next_item_weight`: without it the encoder learns no scores."
             )
         if self.codebook_size < 1:
             raise ValueError(f"`codebook_size` is {self.codebook_size}; it must be at least 1.")

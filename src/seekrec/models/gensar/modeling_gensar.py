@@ -25,7 +25,7 @@ from seekrec.models.attention import additive_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.modeling_gensar_encoder import GenSAREncoder
 from seekrec.models.interface import GenerativeRetrievalMixin
-from seekrec.models.losses import level_loss, mask_other_levels, token_loss
+from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
 from seekrec.schema import BEHAVIORS, Behavior
 
 
@@ -178,20 +178,24 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
                 loss = token_loss(logits, scored, num_items_in_batch)
             if self.training and self.config.next_item_weight:
                 last = events.last_visible(history_lengths)
-                second = self._next_item_loss(states, last, decoder_input_ids, labels)
+                second = self._next_item_loss(states, last, decoder_outputs[0], decoder_input_ids, labels)
                 count = len(scored) if num_items_in_batch is None else num_items_in_batch
-                loss = loss + self.config.next_item_weight * second / count
+                loss = loss + second / count
         return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=states)
 
-    def _next_item_loss(self, states: Tensor, last: Tensor, decoder_input_ids: Tensor, labels: Tensor) -> Tensor:
-        """Let the state of the last event before a target pick it among all items; summed nats.
+    def _next_item_loss(
+        self, states: Tensor, last: Tensor, hidden: Tensor, decoder_input_ids: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Let the state of the last event before a target pick it among all items, and teach the decoder; summed nats.
 
         A target is found by the behavior token before its identifier. SASRec learns the same way, from every position
-        at once: the generator alone learns a level's codes one after the other, and slower.
+        at once: the generator alone learns a level's codes one after the other, and slower. What the encoder holds
+        likely, summed over the items under a prefix, is what the decoder should hold likely as the next code.
 
         Args:
             states (`torch.Tensor` of shape `(batch, num_events, d_model)`): Of the encoder.
             last (`torch.LongTensor` of shape `(batch, target_length)`): The last event each target sees.
+            hidden (`torch.Tensor` of shape `(batch, target_length, d_model)`): Of the decoder.
             decoder_input_ids (`torch.LongTensor` of shape `(batch, target_length)`): Packed targets.
             labels (`torch.LongTensor` of shape `(batch, target_length)`): What follows each decoder input.
         """
@@ -202,16 +206,15 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
             if not len(row):
                 continue
             view = self.catalog.view_of(behavior)
-            trie = self.trie(view)
+            codes = torch.as_tensor(self.catalog.codes[view].astype(np.int64), device=states.device)
             offsets = torch.from_numpy(self.vocabulary.level_offsets(view)).to(states.device)
-            targets = trie.find(labels[row[:, None], position[:, None] + steps] - offsets).to(states.device)
-            items, identifier = trie.expand_leaves(torch.arange(trie.num_identifiers, device=trie.device))
-            # Items that share an identifier have the same codes: whichever is written last, the row is right.
-            codes = np.empty((trie.num_identifiers, self.config.num_levels), np.int64)
-            codes[identifier.cpu().numpy()] = self.catalog.codes[view][items.cpu().numpy()]
-            vectors = self.shared(torch.from_numpy(codes).to(states.device) + offsets).sum(1)
-            scores = nn.functional.linear(states[row, last[row, position]], vectors.to(states.dtype))
-            total = total + nn.functional.cross_entropy(scores.float(), targets, reduction="sum")
+            vectors = self.shared(codes + offsets).sum(1)
+            scores = nn.functional.linear(states[row, last[row, position]], vectors.to(states.dtype)).float()
+            wanted = labels[row[:, None], position[:, None] + steps] - offsets
+            heads = [self.lm_head.weight[offset : offset + self.config.codebook_size] for offset in offsets.tolist()]
+            answers = hidden[row[:, None], position[:, None] + steps]
+            first, second = next_item_losses(scores, codes, wanted, answers, heads)
+            total = total + self.config.next_item_weight * first + self.config.distillation_weight * second
         return total
 
     def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:

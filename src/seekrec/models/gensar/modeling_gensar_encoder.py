@@ -34,6 +34,7 @@ class EncodedEvents:
     event_of_token: Tensor
     lengths: Tensor
     is_query: Tensor
+    last_only: bool = False
 
     def last_visible(self, history_lengths: Tensor) -> Tensor:
         """Number of the last event among so many tokens: int64, of the shape of `history_lengths`."""
@@ -55,6 +56,8 @@ class EncodedEvents:
         events = torch.arange(self.lengths.shape[1], device=last.device)
         visible = (events <= last) & (self.lengths > 0)[:, None]
         visible = visible & (~self.is_query[:, None] | (events == last))
+        if self.last_only:
+            return additive_mask(events == last, self.output[0])
         answered = torch.nn.functional.pad(self.lengths * self.is_query, (1, 0))[:, :-1]
         weight = torch.where(self.is_query, self.lengths, self.lengths + answered).clamp(min=1)
         return additive_mask(visible, self.output[0]) + weight.to(self.output[0].dtype).log()[:, None, None]
@@ -92,6 +95,8 @@ class GenSAREncoder(T5Stack):
         is_last = event_of_token == event_of_token.amax(1, keepdim=True)
         answered = events.is_query.gather(1, event_of_token) & ~is_last
         event_of_token = event_of_token + answered.long()
+        if self.config.summarize_history:
+            event_of_token = event_of_token.amax(1, keepdim=True).expand_as(event_of_token)
         states = events.output[0]
         events.output["last_hidden_state"] = states.gather(
             1, event_of_token[:, :, None].expand(-1, -1, states.shape[-1])
@@ -124,7 +129,7 @@ class GenSAREncoder(T5Stack):
         is_query = counts.scatter_add(1, event_of_token, (input_ids == first + 1).long() * is_token) > 0
         mask = causal_mask(len(input_ids), num_events, lengths > 0, merged)
         output = super().forward(inputs_embeds=merged, attention_mask=mask, **kwargs)
-        return EncodedEvents(output, event_of_token, lengths, is_query)
+        return EncodedEvents(output, event_of_token, lengths, is_query, self.config.summarize_history)
 
 
 __all__ = ["EncodedEvents", "GenSAREncoder"]
