@@ -203,9 +203,12 @@ def _candidates(
     """
     first_token = torch.zeros((len(state_of), 1), dtype=torch.int64, device=states.device)
     parts = []
+    blocks: dict[tuple[int, int], Tensor] = {}  # lanes share blocks where views share levels
     for lane in lanes:
-        size, first = lane.trie.codebook_sizes[level], lane.offsets[level]
-        log_probs = to_log_probs(session, states, partition, first, size)
+        first, size = lane.offsets[level], lane.trie.codebook_sizes[level]
+        if (first, size) not in blocks:
+            blocks[first, size] = to_log_probs(session, states, partition, first, size)
+        log_probs = blocks[first, size]
         first_token[lane.members] = first
         children = lane.trie.children(level, beams.nodes[lane.members])
         is_open = children.is_real

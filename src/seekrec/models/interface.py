@@ -20,7 +20,7 @@ from transformers import BatchFeature, GenerationConfig
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError, RequestError
-from seekrec.generation import IdentifierTrie, Norm, beam_search, score_candidates
+from seekrec.generation import IdentifierTrie, Norm, TrieMask, beam_search, score_candidates
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 
 CATALOG_FOLDER = "catalog"
@@ -117,8 +117,11 @@ class GenerativeRetrievalMixin:
                 f"{config.identifier_hash[:12]}; use the catalogue saved with the model, or one grown from it by "
                 "`add_items`."
             )
+        if self._catalog is not None and self._tries is not None:
+            # After `remove_items` the identifiers are the same arrays: the trie and its masks stay.
+            old = self._catalog.codes
+            self._tries = {view: trie for view, trie in self._tries.items() if old[view] is catalog.codes[view]}
         self._catalog = catalog
-        self._tries = None
 
     def trie(self, view: View) -> IdentifierTrie:
         """The prefix trie over all identifiers of a view; built at first use."""
@@ -143,20 +146,24 @@ class GenerativeRetrievalMixin:
         self,
         inputs: BatchFeature,
         *,
-        top_k: int = 10,
+        top_k: int | Sequence[int] = 10,
         where: Where = None,
-        num_beams: int | None = None,
+        num_beams: int | Sequence[int] | None = None,
         norm: Norm | None = None,
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue, by beam search over their identifiers.
 
+        Searches and recommendations may stand in one batch, and each gets what it gets alone.
+
         Args:
             inputs ([`~transformers.BatchFeature`]): What the processor made of the requests.
-            top_k (`int`): Items wanted for each request.
+            top_k (`int` or `Sequence[int]`): Items wanted, for all requests or for each.
             where (`np.ndarray` or `list`, *optional*):
                 Items allowed: a boolean mask over the catalogue's rows or a list of ids, for all requests, or a list
                 with one of these (or None) for each request. Removed items are never allowed.
-            num_beams (`int`, *optional*): Width of the beam, `max(20, top_k)` if not given; raised to `top_k` if less.
+            num_beams (`int` or `Sequence[int]`, *optional*):
+                Width of the beam, for all requests or for each, `max(20, top_k)` if not given; raised to `top_k` if
+                less.
             norm (`str`, *optional*):
                 `"level"` normalises log-probabilities over the codes of a level, `"vocab"` over the whole vocabulary
                 (equal to `generate` with [`TrieLogitsProcessor`]); as in training if not given.
@@ -166,31 +173,22 @@ class GenerativeRetrievalMixin:
             log-probability of the identifier in nats. Fewer where fewer are allowed.
 
         Raises:
-            RequestError: If `top_k` is below 1 or `where` does not fit.
+            RequestError: If `top_k` or `num_beams` is below 1, or one of the arguments does not fit the requests.
         """
-        if top_k < 1:
-            raise RequestError(f"`top_k` is {top_k}; ask for at least one item.")
-        beams = max(top_k, num_beams if num_beams is not None else 20)
-        masks = self._masks(where, len(inputs["input_ids"]))
-        answers: list[list[ScoredItem]] = [[] for _ in masks]
-        for behavior, rows in self._rows_by_behavior(inputs):
-            view = self.catalog.view_of(behavior)
-            trie = self.trie(view)
-            output = beam_search(
-                self,  # type: ignore[arg-type]
-                inputs["input_ids"][rows],
-                inputs["attention_mask"][rows],
-                trie=trie,
-                level_offsets=self.vocabulary.level_offsets(view),
-                decoder_prefix=self.decoder_prefix(behavior, len(rows)),
-                num_beams=beams,
-                top_k=top_k,
-                masks=[None if masks[row] is None else trie.mask(masks[row]) for row in rows.tolist()],
-                norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
-            )
-            for row, item_rows, scores in zip(rows.tolist(), output.rows, output.scores, strict=True):
-                answers[row] = self._to_items(item_rows, scores)
-        return answers
+        prompt, views = self._prompt(inputs)
+        if not views:
+            return []
+        tries = [self.trie(view) for view in views]
+        output = beam_search(
+            self,  # type: ignore[arg-type]
+            **prompt,
+            trie=tries,
+            num_beams=20 if num_beams is None else num_beams,
+            top_k=top_k,
+            masks=self._masks(where, tries),
+            norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
+        )
+        return [self._to_items(*found) for found in zip(output.rows, output.scores, strict=True)]
 
     @torch.no_grad()
     def rank(self, inputs: BatchFeature, *, norm: Norm | None = None) -> list[list[ScoredItem]]:
@@ -208,23 +206,20 @@ class GenerativeRetrievalMixin:
         """
         if "candidate_rows" not in inputs:
             raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
-        answers: list[list[ScoredItem]] = [[] for _ in inputs["input_ids"]]
-        for behavior, rows in self._rows_by_behavior(inputs):
-            view = self.catalog.view_of(behavior)
-            padded = inputs["candidate_rows"][rows].cpu().numpy()
-            candidates = [line[line >= 0] for line in padded]
-            scores = score_candidates(
-                self,  # type: ignore[arg-type]
-                inputs["input_ids"][rows],
-                inputs["attention_mask"][rows],
-                codes=[self.catalog.codes[view][line] for line in candidates],
-                level_offsets=self.vocabulary.level_offsets(view),
-                decoder_prefix=self.decoder_prefix(behavior, len(rows)),
-                norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
-            )
-            for row, line, line_scores in zip(rows.tolist(), candidates, scores, strict=True):
-                order = np.argsort(-line_scores, kind="stable")
-                answers[row] = self._to_items(line[order], line_scores[order])
+        prompt, views = self._prompt(inputs)
+        candidates = [line[line >= 0] for line in inputs["candidate_rows"].cpu().numpy()]
+        if not views:
+            return []
+        scores = score_candidates(
+            self,  # type: ignore[arg-type]
+            **prompt,
+            codes=[self.catalog.codes[view][line] for view, line in zip(views, candidates, strict=True)],
+            norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
+        )
+        answers = []
+        for line, line_scores in zip(candidates, scores, strict=True):
+            order = np.argsort(-line_scores, kind="stable")
+            answers.append(self._to_items(line[order], line_scores[order]))
         return answers
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
@@ -248,17 +243,38 @@ class GenerativeRetrievalMixin:
             model.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
         return loaded
 
-    def _rows_by_behavior(self, inputs: BatchFeature) -> list[tuple[Behavior, Tensor]]:
-        numbers = inputs["behavior_ids"]
-        groups = [(behavior, (numbers == number).nonzero()[:, 0]) for number, behavior in enumerate(BEHAVIORS)]
-        return [(behavior, rows) for behavior, rows in groups if len(rows)]
+    def _prompt(self, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
+        """Give what the generation engine reads for each request, and the view each is answered in."""
+        behaviors = [BEHAVIORS[number] for number in inputs["behavior_ids"].tolist()]
+        views = [self.catalog.view_of(behavior) for behavior in behaviors]
+        prefixes = {behavior: self.decoder_prefix(behavior, 1) for behavior in BEHAVIORS}
+        offsets = {view: self.vocabulary.level_offsets(view) for view in self.catalog.views}
+        device: torch.device = self.device  # type: ignore[attr-defined]
+        prompt = {
+            "input_ids": inputs["input_ids"].to(device),
+            "attention_mask": inputs["attention_mask"].to(device),
+            "decoder_prefix": torch.cat([prefixes[behavior] for behavior in behaviors]) if behaviors else None,
+            "level_offsets": [offsets[view] for view in views],
+        }
+        return prompt, views
 
-    def _masks(self, where: Where, num_requests: int) -> list[np.ndarray | None]:
+    def _masks(self, where: Where, tries: list[IdentifierTrie]) -> list[TrieMask | None]:
         if where is None or _is_one_filter(where):
-            return [self._mask(where)] * num_requests  # type: ignore[arg-type]
-        if len(where) != num_requests:
-            raise RequestError(f"`where` has {len(where)} filters for {num_requests} requests; give one for each.")
-        return [self._mask(one) for one in where]
+            filters: Sequence[Any] = [where] * len(tries)
+        elif len(where) != len(tries):
+            raise RequestError(f"`where` has {len(where)} filters for {len(tries)} requests; give one for each.")
+        else:
+            filters = where
+        # A filter given many times is looked at once, and counted once for each trie.
+        allowed = {id(one): self._mask(one) for one in filters}
+        made: dict[tuple[int, int], TrieMask] = {}
+        masks: list[TrieMask | None] = []
+        for one, trie in zip(filters, tries, strict=True):
+            mask = allowed[id(one)]
+            if mask is not None and (id(one), id(trie)) not in made:
+                made[id(one), id(trie)] = trie.mask(mask)
+            masks.append(None if mask is None else made[id(one), id(trie)])
+        return masks
 
     def _mask(self, where: np.ndarray | Sequence[str] | None) -> np.ndarray | None:
         catalog = self.catalog
