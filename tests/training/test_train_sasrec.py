@@ -78,16 +78,16 @@ class Killed(Exception):
 
 def kill_at(monkeypatch, step):
     """Make the optimizer raise at a step, as a killed process would stop there."""
-    from seekrec.training import sasrec
+    from seekrec.training import embedding_runs
 
-    original = sasrec._SASRecTrainer.training_step
+    original = embedding_runs._RankingTrainer.training_step
 
     def training_step(self, *args, **kwargs):
         if self.state.global_step == step:
             raise Killed
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(sasrec._SASRecTrainer, "training_step", training_step)
+    monkeypatch.setattr(embedding_runs._RankingTrainer, "training_step", training_step)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_checkpoints_of_other_settings_are_discarded(tmp_path, monkeypatch, capl
             train(tmp_path / "cut", num_epochs=2)
     assert (tmp_path / "cut/checkpoint-5").is_dir()
     fresh = train(tmp_path / "fresh", num_epochs=2, learning_rate=5e-3)
-    with caplog.at_level("WARNING", logger="seekrec.training.sasrec"):
+    with caplog.at_level("WARNING", logger="seekrec.training.embedding_runs"):
         other = train(tmp_path / "cut", num_epochs=2, learning_rate=5e-3)
     assert "of other settings or data; training starts again" in caplog.text
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in fresh.state_dict().items())

@@ -3,22 +3,31 @@
 
 from transformers import AutoConfig, AutoModel
 
+from seekrec.embeddings.configuration_lightgcn import LightGCNConfig
 from seekrec.embeddings.configuration_sasrec import SASRecConfig
+from seekrec.embeddings.modeling_lightgcn import LightGCNModel, LightGCNOutput
 from seekrec.embeddings.modeling_sasrec import SASRecCollator, SASRecForNextItem, SASRecModel, SASRecOutput
 from seekrec.embeddings.semantic import DEFAULT_ENCODER, embed_texts, load_semantic_encoder
-from seekrec.embeddings.sequences import sasrec_sequences
+from seekrec.embeddings.sequences import InteractionGraph, interaction_graph, sasrec_sequences
 
 __all__ = [
     "DEFAULT_ENCODER",
+    "InteractionGraph",
+    "LightGCNConfig",
+    "LightGCNModel",
+    "LightGCNOutput",
     "SASRecCollator",
     "SASRecConfig",
     "SASRecForNextItem",
     "SASRecModel",
     "SASRecOutput",
     "embed_texts",
+    "interaction_graph",
     "load_semantic_encoder",
     "sasrec_sequences",
 ]
 
 AutoConfig.register("sasrec", SASRecConfig, exist_ok=True)
 AutoModel.register(SASRecConfig, SASRecModel, exist_ok=True)
+AutoConfig.register("lightgcn", LightGCNConfig, exist_ok=True)
+AutoModel.register(LightGCNConfig, LightGCNModel, exist_ok=True)

@@ -90,7 +90,7 @@ def sample_negatives(
         titles = items["title"].take(targets).to_pylist()
         queries = [query or title or "" for query, title in zip(queries, titles, strict=True)]
         most = max((len(own) for own in known), default=0) + 1
-        match = _matcher(item_texts(items), num_best=num_negatives + most)
+        match = best_matches(item_texts(items), num_best=num_negatives + most)
 
     # One mask for all cases, set and cleared by each: a fresh one would cost the size of the catalogue.
     taken = np.zeros(len(ids), dtype=bool)
@@ -294,8 +294,20 @@ def _draw(rng: np.random.Generator, taken: np.ndarray, count: int, sums: np.ndar
     return np.append(drawn, last)
 
 
-def _matcher(texts: list[str], *, num_best: int) -> Callable[[str], np.ndarray]:
-    """Build a BM25 index; the function it returns gives the best item rows for a query, best first, ties by row."""
+def best_matches(texts: list[str], *, num_best: int) -> Callable[[str], np.ndarray]:
+    """Build a BM25 index over the texts of items, for negatives that share words with a query.
+
+    Args:
+        texts (`list[str]`): One an item.
+        num_best (`int`): Matches wanted for a query.
+
+    Returns:
+        `Callable`: Takes a query, gives int64 item rows that share a word with it, best first, ties by row.
+
+    Raises:
+        MissingDependencyError: If `bm25s` is not installed.
+        DataError: If no item has a word.
+    """
     try:
         import bm25s
     except ImportError as error:

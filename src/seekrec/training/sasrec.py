@@ -8,31 +8,20 @@ once an epoch. The checkpoint kept is the one with the best NDCG@10 on validatio
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import os
-import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from seekrec.embeddings.configuration_sasrec import SASRecConfig
 from seekrec.embeddings.modeling_sasrec import SASRecCollator, SASRecForNextItem, to_tokens
 from seekrec.errors import ConfigurationError, DataError
-
-logger = logging.getLogger(__name__)
+from seekrec.training.embedding_runs import fit_embedding, rank_targets
 
 Validation = Sequence[tuple[np.ndarray, int]]
-
-# What Trainer needs to go on; it is written in this order, so a checkpoint with the last file is whole.
-_LAST_FILE_OF_CHECKPOINT = "trainer_state.json"
-_SUMMARY = "training.json"
 
 
 def train_sasrec(
@@ -94,8 +83,6 @@ def train_sasrec(
     if validation is not None and not len(validation):
         raise DataError("`validation` is empty; pass None to keep the last weights in place of the best.")
 
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "config": {
             key: value for key, value in sorted(config.to_diff_dict().items()) if key != "transformers_version"
@@ -110,65 +97,28 @@ def train_sasrec(
         "num_evaluations": num_evaluations,
         "data": _hash_data(windows, validation),
     }
-    if _read_json(folder / _SUMMARY).get("settings") == settings and resume:
-        logger.info("SASRec in %s is already trained with these settings and data; loaded.", folder)
-        return SASRecForNextItem.from_pretrained(folder).eval()
-    steps_per_epoch = -(-len(windows) // batch_size)
-    interval = -(-num_epochs // num_evaluations) * steps_per_epoch
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=num_epochs,
-        per_device_train_batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        lr_scheduler_type="cosine" if lr_scheduler == "cosine" else "constant_with_warmup",
-        warmup_steps=warmup_steps,
-        max_grad_norm=0.0,
+    return fit_embedding(
+        # A configuration of its own: Trainer writes into the one it gets.
+        lambda: SASRecForNextItem(SASRecConfig.from_dict(config.to_dict())),
+        SASRecForNextItem.from_pretrained,
+        windows,
+        SASRecCollator(),
+        folder=Path(output_dir),
+        settings=settings,
+        arguments={
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "lr_scheduler_type": "cosine" if lr_scheduler == "cosine" else "constant_with_warmup",
+            "warmup_steps": warmup_steps,
+        },
         seed=seed,
-        eval_strategy="no" if validation is None else "steps",
-        eval_steps=interval,
-        save_strategy="steps",
-        save_steps=interval,
-        save_total_limit=1,
-        logging_steps=interval,
-        load_best_model_at_end=validation is not None,
-        metric_for_best_model=None if validation is None else "ndcg@10",
-        greater_is_better=None if validation is None else True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=False,
-        report_to="none",
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        num_evaluations=num_evaluations,
+        evaluate=None if validation is None else lambda model: rank_validation(model, validation),
+        max_seconds=max_seconds,
+        resume=resume,
     )
-    with arguments.main_process_first():
-        checkpoint = _prepare_folder(folder, settings, resume=resume)
-    set_seed(seed)
-    # A configuration of its own: Trainer writes into the one it gets.
-    model = SASRecForNextItem(SASRecConfig.from_dict(config.to_dict()))
-    trainer = _SASRecTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=windows,
-        eval_dataset=validation,
-        data_collator=SASRecCollator(),
-        callbacks=[_EvaluateAtEnd(max_seconds)],
-    )
-    begin = time.monotonic()
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    seconds = time.monotonic() - begin
-    model.eval()
-    summary = {
-        "settings": settings,
-        "seconds": round(seconds, 1),
-        "best_ndcg@10": trainer.state.best_metric,
-        "curve": [entry for entry in trainer.state.log_history if "eval_ndcg@10" in entry or "loss" in entry],
-    }
-    with arguments.main_process_first():
-        if trainer.is_world_process_zero():
-            model.save_pretrained(folder)
-            _write_json(folder / _SUMMARY, summary)
-            for old in folder.glob("checkpoint-*"):
-                shutil.rmtree(old)
-    return model
 
 
 class _Windows(Dataset[dict[str, np.ndarray]]):
@@ -188,37 +138,6 @@ class _Windows(Dataset[dict[str, np.ndarray]]):
         return {"tokens": self.windows[index]}
 
 
-class _SASRecTrainer(Trainer):
-    """Identical to `Trainer` except: evaluation is full ranking, not the loss."""
-
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Score validation."""
-        metrics = {
-            f"{metric_key_prefix}_{name}": value
-            for name, value in rank_validation(self.model, eval_dataset or self.eval_dataset).items()  # type: ignore[arg-type]
-        }
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-
-class _EvaluateAtEnd(TrainerCallback):
-    """Evaluate and save after the last step, and make a step the last when time is up."""
-
-    def __init__(self, max_seconds: float | None) -> None:
-        self.deadline = float("inf") if max_seconds is None else time.monotonic() + max_seconds
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        if state.global_step >= state.max_steps or time.monotonic() >= self.deadline:
-            control.should_log = control.should_save = control.should_training_stop = True
-            control.should_evaluate = args.eval_strategy != "no"
-        return control
-
-
 def rank_validation(model: SASRecForNextItem, validation: Validation, *, batch_size: int = 256) -> dict[str, float]:
     """Rank each target among all items that its history does not hold.
 
@@ -231,40 +150,11 @@ def rank_validation(model: SASRecForNextItem, validation: Validation, *, batch_s
         `dict`: `recall@10` and `ndcg@10`, means over `validation`. Ties take their mean rank; a target that its own
         history holds counts as missed.
     """
-    recall = ndcg = 0.0
-    for begin in range(0, len(validation), batch_size):
-        batch = validation[begin : begin + batch_size]
-        scores = model.score([history for history, _ in batch], batch_size=batch_size)
-        numbers = torch.arange(len(batch))
-        targets = torch.tensor([target for _, target in batch])
-        lengths = torch.tensor([len(history) for history, _ in batch])
-        seen = torch.from_numpy(np.concatenate([np.asarray(history, np.int64) for history, _ in batch]))
-        scores[numbers.repeat_interleave(lengths), seen] = -torch.inf
-        wanted = scores[numbers, targets][:, None]
-        # Rank 1 is best; a tie over n items takes the mean of the n ranks.
-        ranks = 1 + (scores > wanted).sum(dim=1) + ((scores == wanted).sum(dim=1) - 1) / 2
-        is_hit = (ranks <= 10) & torch.isfinite(wanted[:, 0])
-        recall += is_hit.sum().item()
-        ndcg += (is_hit / torch.log2(ranks + 1)).sum().item()
-    return {"recall@10": recall / len(validation), "ndcg@10": ndcg / len(validation)}
-
-
-def _prepare_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> Path | None:
-    """Discard checkpoints that are half-written or of another run; give the last that is left."""
-    marker = folder / "settings.json"
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
-    if checkpoints and resume and _read_json(marker) != settings:
-        logger.warning("The checkpoints in %s are of other settings or data; training starts again.", folder)
-        resume = False
-    (folder / _SUMMARY).unlink(missing_ok=True)
-    usable = []
-    for checkpoint in checkpoints:
-        if resume and _read_json(checkpoint / _LAST_FILE_OF_CHECKPOINT):
-            usable.append(checkpoint)
-        else:
-            shutil.rmtree(checkpoint)
-    _write_json(marker, settings)
-    return usable[-1] if usable else None
+    histories = [history for history, _ in validation]
+    targets = np.array([target for _, target in validation], dtype=np.int64)
+    return rank_targets(
+        lambda part: model.score(histories[part], batch_size=batch_size), histories, targets, batch_size=batch_size
+    )
 
 
 def _hash_data(windows: _Windows, validation: Validation | None) -> str:
@@ -274,17 +164,3 @@ def _hash_data(windows: _Windows, validation: Validation | None) -> str:
     for history, target in validation or ():
         digest.update(np.asarray(history, np.int64).tobytes() + f"|{target}|".encode())
     return digest.hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Give the content of a JSON file; empty where it is missing or half-written."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)

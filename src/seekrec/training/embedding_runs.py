@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the trainings of SASRec and LightGCN share: a run that can be killed, and validation by full ranking.
+
+A run is a folder. Its checkpoints belong to one set of settings and data: others are discarded, whole ones are gone on
+from. At the end the folder holds the model, `settings.json` and `training.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+logger = logging.getLogger(__name__)
+
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+Evaluate = Callable[[Any], dict[str, float]]
+
+# What Trainer needs to go on; it is written in this order, so a checkpoint with the last file is whole.
+_LAST_FILE_OF_CHECKPOINT = "trainer_state.json"
+_SUMMARY = "training.json"
+
+
+def fit_embedding(
+    make_model: Callable[[], ModelT],
+    load_model: Callable[[Path], ModelT],
+    rows: Dataset[Any],
+    collate: Callable[[list[Any]], dict[str, Tensor]],
+    *,
+    folder: Path,
+    settings: dict[str, Any],
+    arguments: dict[str, Any],
+    seed: int,
+    num_epochs: int,
+    batch_size: int,
+    num_evaluations: int,
+    evaluate: Evaluate | None,
+    max_seconds: float | None,
+    resume: bool,
+    sampler: Sampler[int] | None = None,
+) -> ModelT:
+    """Train a model by `transformers.Trainer`, or go on, or load what is finished.
+
+    Args:
+        make_model (`Callable`): Makes the model; called after the seed was set.
+        load_model (`Callable`): Loads a finished model from a folder.
+        rows (`Dataset`): What `collate` makes batches of.
+        collate (`Callable`): Rows to the arguments of the model.
+        folder (`Path`): Of the run.
+        settings (`dict`): All that the result depends on, as JSON values.
+        arguments (`dict`): More fields of `TrainingArguments`.
+        seed (`int`): Of the start weights, the order and dropout.
+        num_epochs (`int`): Passes over the rows.
+        batch_size (`int`): Rows of a step.
+        num_evaluations (`int`): How often validation is scored, and a checkpoint written (at most).
+        evaluate (`Callable`, *optional*): Gives `ndcg@10` and more of a model; `None` keeps the last weights.
+        max_seconds (`float`, *optional*): Stop after this time of this call.
+        resume (`bool`): Go on from what the folder holds.
+        sampler (`Sampler`, *optional*): The rows of an epoch in order, with `set_epoch`; a shuffle if not given.
+
+    Returns:
+        The best model, in evaluation mode.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if _read_json(folder / _SUMMARY).get("settings") == settings and resume:
+        logger.info("The model in %s is already trained with these settings and data; loaded.", folder)
+        return load_model(folder).eval()
+    steps_per_epoch = -(-len(rows) // batch_size)  # type: ignore[arg-type]
+    interval = -(-num_epochs // num_evaluations) * steps_per_epoch
+    training = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=num_epochs,
+        per_device_train_batch_size=batch_size,
+        max_grad_norm=0.0,
+        seed=seed,
+        eval_strategy="no" if evaluate is None else "steps",
+        eval_steps=interval,
+        save_strategy="steps",
+        save_steps=interval,
+        save_total_limit=1,
+        logging_steps=interval,
+        load_best_model_at_end=evaluate is not None,
+        metric_for_best_model=None if evaluate is None else "ndcg@10",
+        greater_is_better=None if evaluate is None else True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=False,
+        report_to="none",
+        **arguments,
+    )
+    with training.main_process_first():
+        checkpoint = _prepare_folder(folder, settings, resume=resume)
+    set_seed(seed)
+    model = make_model()
+    trainer = _RankingTrainer(
+        model=model,
+        args=training,
+        train_dataset=rows,
+        eval_dataset=None if evaluate is None else rows,
+        data_collator=collate,
+        callbacks=[_EvaluateAtEnd(max_seconds)],
+        evaluate_model=evaluate,
+        sampler=sampler,
+    )
+    begin = time.monotonic()
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    seconds = time.monotonic() - begin
+    model.eval()
+    summary = {
+        "settings": settings,
+        "seconds": round(seconds, 1),
+        "best_ndcg@10": trainer.state.best_metric,
+        "curve": [entry for entry in trainer.state.log_history if "eval_ndcg@10" in entry or "loss" in entry],
+    }
+    with training.main_process_first():
+        if trainer.is_world_process_zero():
+            model.save_pretrained(folder)
+            _write_json(folder / _SUMMARY, summary)
+            for old in folder.glob("checkpoint-*"):
+                shutil.rmtree(old)
+    return model
+
+
+def rank_targets(
+    score: Callable[[slice], Tensor],
+    histories: Sequence[np.ndarray],
+    targets: np.ndarray,
+    *,
+    batch_size: int = 256,
+) -> dict[str, float]:
+    """Rank each target among all items that its history does not hold.
+
+    Args:
+        score (`Callable`): Gives the scores of some cases, floats of shape `(cases, num_items)`.
+        histories (`Sequence[np.ndarray]`): Item rows of each case.
+        targets (`np.ndarray`): int64 item row of each case.
+        batch_size (`int`): Cases in one call of `score`.
+
+    Returns:
+        `dict`: `recall@10` and `ndcg@10`, means over the cases. Ties take their mean rank; a target that its own
+        history holds counts as missed.
+    """
+    recall = ndcg = 0.0
+    for begin in range(0, len(targets), batch_size):
+        part = slice(begin, min(begin + batch_size, len(targets)))
+        scores = score(part)
+        numbers = torch.arange(len(scores))
+        lengths = torch.tensor([len(history) for history in histories[part]])
+        seen = torch.from_numpy(np.concatenate([np.asarray(history, np.int64) for history in histories[part]]))
+        scores[numbers.repeat_interleave(lengths), seen] = -torch.inf
+        wanted = scores[numbers, torch.from_numpy(targets[part])][:, None]
+        # Rank 1 is best; a tie over n items takes the mean of the n ranks.
+        ranks = 1 + (scores > wanted).sum(dim=1) + ((scores == wanted).sum(dim=1) - 1) / 2
+        is_hit = (ranks <= 10) & torch.isfinite(wanted[:, 0])
+        recall += is_hit.sum().item()
+        ndcg += (is_hit / torch.log2(ranks + 1)).sum().item()
+    return {"recall@10": recall / len(targets), "ndcg@10": ndcg / len(targets)}
+
+
+class _RankingTrainer(Trainer):
+    """Identical to `Trainer` except: evaluation is full ranking, not the loss, and rows may have an order of their own."""
+
+    def __init__(self, *, evaluate_model: Evaluate | None, sampler: Sampler[int] | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._evaluate_model = evaluate_model
+        self._sampler = sampler
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int] | None:
+        return super()._get_train_sampler(train_dataset) if self._sampler is None else self._sampler
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Score validation."""
+        if self._evaluate_model is None:
+            return {}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._evaluate_model(self.model).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class _EvaluateAtEnd(TrainerCallback):
+    """Evaluate and save after the last step, and make a step the last when time is up."""
+
+    def __init__(self, max_seconds: float | None) -> None:
+        self.deadline = float("inf") if max_seconds is None else time.monotonic() + max_seconds
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        if state.global_step >= state.max_steps or time.monotonic() >= self.deadline:
+            control.should_log = control.should_save = control.should_training_stop = True
+            control.should_evaluate = args.eval_strategy != "no"
+        return control
+
+
+def _prepare_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> Path | None:
+    """Discard checkpoints that are half-written or of another run; give the last that is left."""
+    marker = folder / "settings.json"
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    if checkpoints and resume and _read_json(marker) != settings:
+        logger.warning("The checkpoints in %s are of other settings or data; training starts again.", folder)
+        resume = False
+    (folder / _SUMMARY).unlink(missing_ok=True)
+    usable = []
+    for checkpoint in checkpoints:
+        if resume and _read_json(checkpoint / _LAST_FILE_OF_CHECKPOINT):
+            usable.append(checkpoint)
+        else:
+            shutil.rmtree(checkpoint)
+    _write_json(marker, settings)
+    return usable[-1] if usable else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Give the content of a JSON file; empty where it is missing or half-written."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+__all__ = ["fit_embedding", "rank_targets"]

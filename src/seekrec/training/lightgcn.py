@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of LightGCN by `transformers.Trainer`.
+
+A step takes pairs of the graph, each with negatives of its user; every step propagates over the whole graph. The
+checkpoint kept is the one with the best NDCG@10 on validation (full ranking, seen items removed).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seekrec.corpora import MixtureSampler
+from seekrec.embeddings import InteractionGraph, LightGCNConfig, LightGCNModel
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.training.embedding_runs import fit_embedding, rank_targets
+from seekrec.training.negatives import CodedRows, CodeSampler, NegativeSampler
+
+
+@dataclass(frozen=True)
+class GraphValidation:
+    """Held-out cases of users of the graph.
+
+    Args:
+        users (`np.ndarray`): int64 user row of each case, -1 for a user that the graph does not hold.
+        histories (`list[np.ndarray]`): Item rows that the user acted on before.
+        targets (`np.ndarray`): int64 item row that followed.
+    """
+
+    users: np.ndarray
+    histories: list[np.ndarray]
+    targets: np.ndarray
+
+
+def train_lightgcn(
+    graph: InteractionGraph,
+    validation: GraphValidation | None,
+    config: LightGCNConfig,
+    *,
+    output_dir: str | os.PathLike[str],
+    num_epochs: int,
+    batch_size: int = 2048,
+    num_negatives: int = 1,
+    learning_rate: float = 5e-3,
+    seed: int,
+    resume: bool = True,
+    max_seconds: float | None = None,
+    num_evaluations: int = 20,
+) -> LightGCNModel:
+    """Train LightGCN and save it.
+
+    A run that was killed goes on from its last checkpoint and ends as if it had not been. A run that is complete is
+    loaded, not repeated. Checkpoints of other data or other settings are discarded.
+
+    Args:
+        graph ([`InteractionGraph`]): Who acted on what; its sizes replace those of `config`.
+        validation ([`GraphValidation`], *optional*): `None` keeps the last weights.
+        config ([`LightGCNConfig`]): Width, propagations and loss.
+        output_dir (`str` or `os.PathLike`): Folder for checkpoints, and at the end for the model and `training.json`.
+        num_epochs (`int`): Passes over the pairs.
+        batch_size (`int`): Pairs in one step.
+        num_negatives (`int`): Uniform negatives of a pair, drawn anew in each epoch.
+        learning_rate (`float`): Step size of AdamW; it falls to zero by a cosine.
+        seed (`int`): Of the start weights, the order and the negatives.
+        resume (`bool`): Go on from what `output_dir` holds; `False` starts again.
+        max_seconds (`float`, *optional*): Stop after this time (of this call), keeping the best weights so far.
+        num_evaluations (`int`): How often validation is scored, and a checkpoint written, over the run (at most).
+
+    Returns:
+        [`LightGCNModel`]: The best model, in evaluation mode.
+
+    Raises:
+        ConfigurationError: If a number is not positive.
+        DataError: If the graph has no pair, or a user acted on every item.
+    """
+    counts = {
+        "num_epochs": num_epochs,
+        "batch_size": batch_size,
+        "num_negatives": num_negatives,
+        "num_evaluations": num_evaluations,
+    }
+    for name, value in counts.items():
+        if value < 1:
+            raise ConfigurationError(f"`{name}` is {value}; it must be at least 1.")
+    if learning_rate <= 0:
+        raise ConfigurationError(f"`learning_rate` is {learning_rate}; it must be positive.")
+    if not len(graph.users):
+        raise DataError("The graph has no pair of a user and an item; LightGCN needs some.")
+    sizes = {"num_users": len(graph.user_ids), "num_edges": len(graph.users)}
+    own = {key: value for key, value in config.to_dict().items() if key not in sizes}
+
+    def make_model() -> LightGCNModel:
+        model = LightGCNModel(LightGCNConfig.from_dict({**own, **sizes}))
+        model.set_graph(graph.users, graph.items)
+        return model
+
+    def evaluate(model: LightGCNModel) -> dict[str, float]:
+        held_out: GraphValidation = validation  # type: ignore[assignment]
+
+        def score(part: slice) -> Tensor:
+            return model.score(held_out.histories[part], held_out.users[part])
+
+        return rank_targets(score, held_out.histories, held_out.targets)
+
+    sampler = NegativeSampler(config.num_items, graph.users, graph.items, {"uniform": num_negatives}, seed=seed)
+    steps_per_epoch = -(-len(graph.users) // batch_size)
+    return fit_embedding(
+        make_model,
+        LightGCNModel.from_pretrained,
+        CodedRows(len(graph.users)),
+        _PairCollator(graph, sampler),
+        folder=Path(output_dir),
+        settings={
+            "config": {
+                key: value for key, value in sorted(config.to_diff_dict().items()) if key != "transformers_version"
+            },
+            **counts,
+            "learning_rate": learning_rate,
+            "seed": seed,
+            "data": _hash_data(graph, validation),
+        },
+        arguments={
+            "learning_rate": learning_rate,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": min(steps_per_epoch, 100),
+        },
+        seed=seed,
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        num_evaluations=num_evaluations,
+        evaluate=None if validation is None else evaluate,
+        max_seconds=max_seconds,
+        resume=resume,
+        sampler=CodeSampler(MixtureSampler({"pairs": len(graph.users)}, {"pairs": 1.0}, seed=seed)),
+    )
+
+
+class _PairCollator:
+    """Codes of pairs to rows of users, items and negatives."""
+
+    def __init__(self, graph: InteractionGraph, sampler: NegativeSampler) -> None:
+        self.graph = graph
+        self.sampler = sampler
+
+    def __call__(self, codes: list[int]) -> dict[str, Tensor]:
+        keys = np.asarray(codes, dtype=np.int64)
+        pairs = keys % len(self.graph.users)
+        users = self.graph.users[pairs]
+        return {
+            "user_rows": torch.from_numpy(users),
+            "item_rows": torch.from_numpy(self.graph.items[pairs]),
+            "negative_rows": torch.from_numpy(self.sampler.draw(users, keys)),
+        }
+
+
+def _hash_data(graph: InteractionGraph, validation: GraphValidation | None) -> str:
+    digest = hashlib.sha256()
+    arrays = [graph.users, graph.items]
+    if validation is not None:
+        arrays += [validation.users, validation.targets, *validation.histories]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes() + b"|")
+    return digest.hexdigest()
+
+
+__all__ = ["GraphValidation", "train_lightgcn"]

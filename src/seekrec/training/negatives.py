@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Negatives for training: items a user did not act on, drawn by a hash of what asks for them.
+
+What a row gets in an epoch depends on the seed, the epoch and the row alone: not on the batch it stands in, on the
+process that collates it, or on whether the run was interrupted. Nothing has to be saved or restored, and a batch is
+drawn at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Sampler
+
+from seekrec.corpora import MixtureSampler
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.events.negatives import NEGATIVE_KINDS, NegativeKind, best_matches
+from seekrec.events.timeline import is_among
+
+# Draws that hit an item of the user are drawn again so often; what is left then is picked from all others.
+_ROUNDS = 6
+
+
+class NegativeSampler:
+    """Draws items that are not among a user's own.
+
+    Args:
+        num_items (`int`): Items to draw from.
+        users (`np.ndarray`): int64 user rows of the known pairs.
+        items (`np.ndarray`): int64 item rows of the known pairs: never drawn for their user.
+        counts (`dict[str, int]`): How many of each kind: `"uniform"`; `"popularity"`, in proportion to the
+            interactions an item has; `"bm25"`, among the best matches of a text.
+        interactions (`np.ndarray`, *optional*): int64 item row of every interaction; needed for `"popularity"`.
+        matches (`np.ndarray`, *optional*): int64 item rows of shape `(num_texts, most)`, -1 for none: what each text
+            matches; needed for `"bm25"`. Where a text has no match left, the draw is uniform.
+        seed (`int`): Of all draws.
+
+    Raises:
+        ConfigurationError: If a kind is unknown, a count negative, all are 0, or what a kind needs is missing.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        users: np.ndarray,
+        items: np.ndarray,
+        counts: dict[NegativeKind, int],
+        *,
+        interactions: np.ndarray | None = None,
+        matches: np.ndarray | None = None,
+        seed: int = 0,
+    ) -> None:
+        for kind, count in counts.items():
+            if kind not in NEGATIVE_KINDS or count < 0:
+                raise ConfigurationError(
+                    f"The negatives are {counts}; name each of {', '.join(NEGATIVE_KINDS)} with a number from 0 up."
+                )
+        if not sum(counts.values()):
+            raise ConfigurationError(f"The negatives are {counts}; at least one number must be above 0.")
+        if counts.get("popularity") and (interactions is None or not len(interactions)):
+            raise ConfigurationError("Negatives of kind 'popularity' need `interactions`; pass them, or draw others.")
+        if counts.get("bm25") and matches is None:
+            raise ConfigurationError("Negatives of kind 'bm25' need `matches`; pass them, or draw others.")
+        self.num_items = num_items
+        self.counts = {kind: counts.get(kind, 0) for kind in NEGATIVE_KINDS}
+        self.seed = seed
+        self._known = np.unique(users * np.int64(num_items) + items)
+        self._interactions = interactions
+        self._matches = matches
+        self._num_matches = None if matches is None else (matches >= 0).sum(1)
+
+    def __len__(self) -> int:
+        return sum(self.counts.values())
+
+    def draw(self, users: np.ndarray, keys: np.ndarray, texts: np.ndarray | None = None) -> NDArray[np.int64]:
+        """Draw the negatives of a batch.
+
+        Args:
+            users (`np.ndarray`): int64 user row of each row, shape `(batch,)`.
+            keys (`np.ndarray`): int64 of the same shape: what tells a row in an epoch from every other.
+            texts (`np.ndarray`, *optional*): int64 of the same shape: row of `matches`; needed for `"bm25"`.
+
+        Returns:
+            `np.ndarray`: int64 item rows of shape `(batch, len(self))`; of one kind after the other.
+
+        Raises:
+            DataError: If a user acted on every item.
+        """
+        owner = np.repeat(users, len(self))
+        key = np.repeat(keys, len(self))
+        column = np.tile(np.arange(len(self)), len(users))
+        kind = np.repeat(np.arange(len(NEGATIVE_KINDS)), list(self.counts.values()))[column]
+        text = None if texts is None else np.repeat(texts, len(self))
+        drawn = np.zeros(len(owner), dtype=np.int64)
+        left = np.arange(len(owner))
+        for attempt in range(_ROUNDS):
+            numbers = hash_numbers(self.seed, key[left], column[left], attempt)
+            drawn[left] = self._pick(numbers, kind[left], None if text is None else text[left])
+            left = left[is_among(owner[left] * self.num_items + drawn[left], self._known)]
+            if not len(left):
+                return drawn.reshape(len(users), len(self))
+        for place in left.tolist():
+            first, end = np.searchsorted(self._known, owner[place] * self.num_items + np.array([0, self.num_items]))
+            free = np.setdiff1d(np.arange(self.num_items), self._known[first:end] % self.num_items)
+            if not len(free):
+                raise DataError(
+                    f"User row {owner[place]} acted on all {self.num_items} items, so it has no negatives; leave the "
+                    "user out."
+                )
+            number = hash_numbers(self.seed, key[place : place + 1], column[place : place + 1], _ROUNDS)
+            drawn[place] = free[int(number[0] % np.uint64(len(free)))]
+        return drawn.reshape(len(users), len(self))
+
+    def _pick(self, numbers: NDArray[np.uint64], kind: np.ndarray, text: np.ndarray | None) -> np.ndarray:
+        picked = (numbers % np.uint64(self.num_items)).astype(np.int64)
+        if self.counts["popularity"] and self._interactions is not None:
+            of_kind = kind == NEGATIVE_KINDS.index("popularity")
+            picked[of_kind] = self._interactions[numbers[of_kind] % np.uint64(len(self._interactions))]
+        if self.counts["bm25"] and self._matches is not None and self._num_matches is not None and text is not None:
+            rows = np.flatnonzero(kind == NEGATIVE_KINDS.index("bm25"))
+            rows = rows[self._num_matches[text[rows]] > 0]
+            place = numbers[rows] % self._num_matches[text[rows]].astype(np.uint64)
+            picked[rows] = self._matches[text[rows], place.astype(np.int64)]
+        return picked
+
+
+class CodedRows(Dataset[int]):
+    """Row codes as a data set: a collator makes batches of them; see [`CodeSampler`].
+
+    Args:
+        num_rows (`int`): Rows of an epoch's data.
+    """
+
+    def __init__(self, num_rows: int) -> None:
+        self.num_rows = num_rows
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class CodeSampler(Sampler[int]):
+    """Gives `epoch * num_rows + row` in place of a row, so that a collator can tell the epochs apart.
+
+    Args:
+        rows ([`MixtureSampler`]): Draws the rows.
+    """
+
+    def __init__(self, rows: MixtureSampler) -> None:
+        self.rows = rows
+        self.num_rows = sum(rows.num_rows.values())
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0."""
+        self.rows.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.rows.epoch * self.num_rows
+        return (first + row for row in self.rows)
+
+
+def match_table(item_texts: list[str], texts: list[str], num_best: int) -> np.ndarray:
+    """Find the items that share the rarest words with each text, by BM25.
+
+    Args:
+        item_texts (`list[str]`): One an item.
+        texts (`list[str]`): What is matched.
+        num_best (`int`): Matches kept of each text.
+
+    Returns:
+        `np.ndarray`: int64 item rows of shape `(len(texts), num_best)`, best first, -1 where there are no more.
+
+    Raises:
+        DataError: If no item has a word.
+    """
+    match = best_matches(item_texts, num_best=num_best)
+    table = np.full((len(texts), num_best), -1, dtype=np.int64)
+    for row, text in enumerate(texts):
+        found = match(text)
+        table[row, : len(found)] = found
+    return table
+
+
+def hash_numbers(*parts: int | np.ndarray) -> NDArray[np.uint64]:
+    """Hash columns of integers to evenly spread 64 bit numbers (the finaliser of splitmix64 over each part).
+
+    Args:
+        parts (`int` or `np.ndarray`): Integers that broadcast to one shape; at least one is an array.
+
+    Returns:
+        `np.ndarray`: uint64.
+    """
+    state = np.zeros(1, dtype=np.uint64)
+    for part in parts:
+        state = state ^ np.atleast_1d(np.asarray(part)).astype(np.uint64)
+        state = state * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return state
+
+
+__all__ = ["CodeSampler", "CodedRows", "NegativeSampler", "hash_numbers", "match_table"]
