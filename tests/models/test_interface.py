@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_gensar import AISLES, NUM_ITEMS
 
 from seekrec.errors import RequestError
-from seekrec.generation import packed_linears
+from seekrec.generation import IdentifierTrie, packed_linears
 from seekrec.schema import Event, Request
 
 
@@ -112,3 +116,34 @@ def test_the_trie_stays_when_items_go_and_come_back(aisles, gensar):
     model.set_catalog(model.catalog.restore_items(["i3"]))
     assert "i3" in [item.item_id for item in model.retrieve(inputs, top_k=NUM_ITEMS)[0]]
     model.set_catalog(full)
+
+
+def test_a_grown_catalogue_is_searched_as_one_built_at_once(gensar):
+    model, processor = gensar
+    small = model.catalog
+    hidden = small.where(title_contains="garden")
+    model.retrieve(processor([Request()]), where=hidden)  # the old trie and a mask of it exist
+    items = pa.table({"item_id": ["new", "newer"], "title": ["attic thing", "attic chest"]})
+    grown = dataclasses.replace(
+        small,
+        items=pa.concat_tables([small.items, items], promote_options="default"),
+        codes={view: np.concatenate([codes, [[3, 0], [0, 0]]]) for view, codes in small.codes.items()},
+        is_removed=np.zeros(NUM_ITEMS + 2, bool),
+        is_predicted=np.zeros(NUM_ITEMS + 2, bool),
+    )
+    model.config.identifier_hash = grown.identifier_hash  # as an identifier model would keep it
+    model.set_catalog(grown)
+    for view in grown.views:
+        at_once = IdentifierTrie.from_codes(grown.codes[view], grown.codebook_size)
+        assert torch.equal(model.trie(view).item_rows, at_once.item_rows)
+        assert [codes.tolist() for codes in model.trie(view).codes] == [codes.tolist() for codes in at_once.codes]
+    for request in (Request(), Request(query="attic")):
+        inputs = processor([request])
+        assert {item.item_id for item in model.retrieve(inputs, top_k=50)[0]} == set(grown.id_map.ids)
+        found = model.retrieve(inputs, top_k=50, where=grown.where(title_contains="attic"))
+        assert sorted(item.item_id for item in found[0]) == ["new", "newer"]
+        with pytest.raises(RequestError, match=rf"a mask is boolean of shape \({NUM_ITEMS + 2},\)"):
+            model.retrieve(inputs, where=hidden)
+    model.set_catalog(grown.remove_items(["new"]))
+    answers = model.retrieve(processor([Request(), Request(query="attic")]), top_k=50)
+    assert all("new" not in {item.item_id for item in answer} and len(answer) == NUM_ITEMS + 1 for answer in answers)

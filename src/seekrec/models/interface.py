@@ -259,12 +259,9 @@ class GenerativeRetrievalMixin:
         return prompt, views
 
     def _masks(self, where: Where, tries: list[IdentifierTrie]) -> list[TrieMask | None]:
-        if where is None or _is_one_filter(where):
-            filters: Sequence[Any] = [where] * len(tries)
-        elif len(where) != len(tries):
-            raise RequestError(f"`where` has {len(where)} filters for {len(tries)} requests; give one for each.")
-        else:
-            filters = where
+        filters: Any = [where] * len(tries) if where is None or _is_one_filter(where) else where
+        if len(filters) != len(tries):
+            raise RequestError(f"`where` has {len(filters)} filters for {len(tries)} requests; give one for each.")
         # A filter given many times is looked at once, and counted once for each trie.
         allowed = {id(one): self._mask(one) for one in filters}
         made: dict[tuple[int, int], TrieMask] = {}
