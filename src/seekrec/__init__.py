@@ -11,7 +11,14 @@ from seekrec.catalog import Catalog
 from seekrec.errors import SeekrecError
 from seekrec.events import EventLog, Split, read_movielens, read_sequences, read_tables, split_log
 from seekrec.hub import SearchAndRecommendationPipeline
-from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
+from seekrec.models import (
+    GenSARConfig,
+    GenSARForConditionalGeneration,
+    GenSARProcessor,
+    GenSRConfig,
+    GenSRForConditionalGeneration,
+    GenSRProcessor,
+)
 from seekrec.schema import Event, Request, ScoredItem
 
 __version__ = "0.1.0"
@@ -20,6 +27,10 @@ AutoConfig.register("gensar", GenSARConfig)
 AutoModel.register(GenSARConfig, GenSARForConditionalGeneration)
 AutoModelForSeq2SeqLM.register(GenSARConfig, GenSARForConditionalGeneration)
 AutoProcessor.register(GenSARConfig, GenSARProcessor)
+AutoConfig.register("gensr", GenSRConfig)
+AutoModel.register(GenSRConfig, GenSRForConditionalGeneration)
+AutoModelForSeq2SeqLM.register(GenSRConfig, GenSRForConditionalGeneration)
+AutoProcessor.register(GenSRConfig, GenSRProcessor)
 
 __all__ = [
     "Catalog",
@@ -28,6 +39,9 @@ __all__ = [
     "GenSARConfig",
     "GenSARForConditionalGeneration",
     "GenSARProcessor",
+    "GenSRConfig",
+    "GenSRForConditionalGeneration",
+    "GenSRProcessor",
     "Request",
     "ScoredItem",
     "SearchAndRecommendationPipeline",

@@ -2,5 +2,14 @@
 """The families: each a configuration, a model and a processor, all with `retrieve` and `rank`."""
 
 from seekrec.models.gensar import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
+from seekrec.models.gensr import GenSRConfig, GenSRForConditionalGeneration, GenSROutput, GenSRProcessor
 
-__all__ = ["GenSARConfig", "GenSARForConditionalGeneration", "GenSARProcessor"]
+__all__ = [
+    "GenSARConfig",
+    "GenSARForConditionalGeneration",
+    "GenSARProcessor",
+    "GenSRConfig",
+    "GenSRForConditionalGeneration",
+    "GenSROutput",
+    "GenSRProcessor",
+]

@@ -91,18 +91,24 @@ def next_item_losses(
         items; and the cross-entropy of the decoder's codes, after the target's own prefix, with the distribution that
         the (detached) scores give them. Items that share an identifier count as one target.
     """
-    log_total = scores.logsumexp(1)
-    open_scores = scores
+    likely = scores.detach().softmax(1)
+    share = likely.new_zeros(len(scores), len(heads[0])).index_add_(1, codes[:, 0], likely)
+    target, item = (codes[:, 0] == wanted[:, :1]).nonzero(as_tuple=True)  # pairs: items under the target's prefix
     taught = scores.new_zeros(())
     for level, head in enumerate(heads):
-        with torch.no_grad():
-            of_items = open_scores.softmax(1)
-            of_codes = scores.new_zeros(len(scores), len(head)).index_add_(1, codes[:, level], of_items)
+        if level:
+            share = likely.new_zeros(len(scores), len(head))
+            share = share.index_put_((target, codes[item, level]), likely[target, item], accumulate=True)
+            # A prefix that the scores hold impossible teaches nothing.
+            share = share / share.sum(1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+            is_under = codes[item, level] == wanted[target, level]
+            target, item = target[is_under], item[is_under]
         answered = nn.functional.linear(hidden[:, level], head).float().log_softmax(1)
-        taught = taught - (of_codes * answered).sum()
-        is_open = codes[:, level] == wanted[:, level : level + 1]
-        open_scores = open_scores.masked_fill(~is_open, float("-inf"))
-    return (log_total - open_scores.logsumexp(1)).sum(), taught
+        taught = taught - (share * answered).sum()
+    # Items of one identifier have one score, so the identifier's probability is that of one times their number.
+    count = torch.bincount(target, minlength=len(scores))
+    own = scores.new_zeros(len(scores)).index_add(0, target, scores[target, item]) / count + count.log()
+    return (scores.logsumexp(1) - own).sum(), taught
 
 
 def _levels(tokens: Tensor, config: Any) -> Tensor:

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import BatchFeature, T5Config, T5ForConditionalGeneration
+from transformers import BatchFeature, T5ForConditionalGeneration
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.models.attention import additive_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.modeling_gensar_encoder import GenSAREncoder
+from seekrec.models.identifier_rows import add_identifier_rows, config_from_t5
 from seekrec.models.interface import GenerativeRetrievalMixin
 from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
 from seekrec.schema import BEHAVIORS, Behavior
@@ -279,59 +280,14 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
         Returns:
             [`GenSARForConditionalGeneration`]: The model, without a catalogue.
         """
-        plain = T5Config.from_pretrained(name_or_path).to_dict()
-        plain.pop("model_type", None)
-        # T5 1.1 and Flan-T5 do not scale decoder outputs; the loaded configuration says so by this field alone.
-        scales = plain.pop("scale_decoder_outputs", True)
-        config = GenSARConfig(**{**plain, "tie_word_embeddings": bool(scales), **settings})
+        config = config_from_t5(GenSARConfig, name_or_path, settings)
         return super().from_pretrained(name_or_path, config=config)
 
-    @torch.no_grad()
     def add_identifier_rows(
         self, vocabulary: IdentifierVocabulary, *, codebooks: dict[str, Any] | None = None, seed: int = 0
     ) -> None:
-        """Make room for identifier tokens behind the old vocabulary and give their rows a start.
-
-        Old rows stay bit-equal. A code's row is the mean old row plus its codeword, carried to the model's width by a
-        seeded random projection and scaled to the spread of the old rows, so that close codewords start close; without
-        codebooks, and for behavior tokens, a seeded normal draw of the same spread takes its place.
-
-        Args:
-            vocabulary ([`IdentifierVocabulary`]): Where the tokens stand.
-            codebooks (`dict[str, np.ndarray]`, *optional*):
-                Codewords of each block (`"M1"`, `"S1"`, ...), float of shape `(codebook_size, any)`.
-            seed (`int`): Of the draws.
-        """
-        old_rows = self.get_input_embeddings().weight.shape[0]
-        first, end = vocabulary.first_token_id, vocabulary.end_token_id
-        # T5's table is longer than its vocabulary: new tokens start inside it, and it must never shrink.
-        rows = max(old_rows, -(-end // 64) * 64)
-        if rows != old_rows:
-            self.resize_token_embeddings(rows, mean_resizing=False)
-        weight = self.get_input_embeddings().weight
-        known = weight[: min(first, old_rows)].float()
-        mean, spread = known.mean(0), known.std()
-        generator = torch.Generator().manual_seed(seed)
-        width = weight.shape[1]
-        new = torch.randn(rows - first, width, generator=generator).to(weight.device) * spread + mean
-        for block, position in zip(vocabulary.blocks, range(3, end - first, vocabulary.codebook_size), strict=True):
-            if codebooks is None or block not in codebooks:
-                continue
-            words = torch.as_tensor(codebooks[block], dtype=torch.float32)
-            words = words - words.mean(0)
-            projection = torch.randn(words.shape[1], width, generator=generator)
-            carried = words @ projection
-            carried = carried / carried.std().clamp_min(1e-12) * spread.cpu()
-            new[position : position + vocabulary.codebook_size] = carried.to(weight.device) + mean
-        weight[first:] = new.to(weight.dtype)
-        head = self.get_output_embeddings().weight
-        if head.data_ptr() != weight.data_ptr():
-            head[first:] = weight[first:]
-        self.config.first_identifier_token_id = first
-        self.config.num_shared_levels = vocabulary.num_shared_levels
-        self.config.num_specific_levels = vocabulary.num_specific_levels
-        self.config.codebook_size = vocabulary.codebook_size
-        self.config.views = list(vocabulary.views)
+        """Make room for identifier tokens and give their rows a start; see [`identifier_rows.add_identifier_rows`]."""
+        add_identifier_rows(self, vocabulary, codebooks=codebooks, seed=seed)
 
 
 __all__ = ["GenSARForConditionalGeneration"]

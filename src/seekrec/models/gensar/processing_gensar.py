@@ -21,7 +21,8 @@ from seekrec.corpora import (
     encode_requests,
     encode_shared_history,
 )
-from seekrec.errors import CatalogError, RequestError
+from seekrec.errors import CatalogError
+from seekrec.models.candidates import candidate_rows, check_requests
 from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
 from seekrec.schema import BEHAVIORS, Request, View
 
@@ -127,20 +128,13 @@ class GenSARProcessor(ProcessorMixin):
             RequestError: If there is no request, or the candidates do not fit.
             UnknownItemError: If a history or a candidate is not in the catalogue.
         """
-        asked = [requests] if isinstance(requests, Request) else list(requests)
-        if not asked:
-            raise RequestError("`requests` is empty; give at least one.")
-        for position, request in enumerate(asked):
-            if not isinstance(request, Request):
-                raise RequestError(f"`requests[{position}]` is a {type(request).__name__}; give a seekrec.Request.")
-        if return_tensors != "pt":
-            raise RequestError(f"`return_tensors` is {return_tensors!r}; only 'pt' exists.")
+        asked = check_requests(requests, return_tensors)
         encode = encode_shared_history if self.shared_history else encode_requests
         rows = encode(asked, self.catalog, self.vocabulary, self.tokenizer, self.settings)
         features = self._pad(rows)
         features["behavior_ids"] = torch.tensor([BEHAVIORS.index(request.behavior) for request in asked])
         if candidates is not None:
-            features["candidate_rows"] = self._candidate_rows(candidates, len(asked))
+            features["candidate_rows"] = torch.from_numpy(candidate_rows(candidates, len(asked), self.catalog.id_map))
         return BatchFeature(features)
 
     def describe_items(self, item_ids: Sequence[str], view: View = "semantic") -> BatchFeature:
@@ -217,22 +211,6 @@ class GenSARProcessor(ProcessorMixin):
             input_ids[number, : len(row)] = torch.tensor(row)
             attention_mask[number, : len(row)] = 1
         return {"input_ids": input_ids, "attention_mask": attention_mask}
-
-    def _candidate_rows(self, candidates: Sequence[Sequence[str]], num_requests: int) -> torch.Tensor:
-        if len(candidates) != num_requests:
-            raise RequestError(
-                f"`candidates` has {len(candidates)} lists for {num_requests} requests; give one for each."
-            )
-        for position, line in enumerate(candidates):
-            if isinstance(line, str):
-                raise RequestError(f"`candidates[{position}]` is the text {line!r}; give a list of item ids.")
-            if len(set(line)) != len(line):
-                twice = next(one for one in line if list(line).count(one) > 1)
-                raise RequestError(f"`candidates[{position}]` names {twice!r} more than once; name each item once.")
-        rows = torch.full((num_requests, max([1, *map(len, candidates)])), -1, dtype=torch.long)
-        for position, line in enumerate(candidates):
-            rows[position, : len(line)] = torch.from_numpy(self.catalog.id_map.convert_to_rows(line))
-        return rows
 
 
 __all__ = ["GenSARProcessor"]

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""T5 over many prompts that begin alike: the common part once, the rest of each prompt for itself.
+
+A prompt is a *prefix*, the same for all candidates of a request, and a *suffix* of each candidate's own. The prefix
+attends to itself, a suffix to the prefix and to itself: what plain T5 computes with such a mask over each whole prompt,
+but here keys and values of the prefix are computed, kept and multiplied once for all suffixes. The decoder's first step
+sees both parts. Prefixes are padded on the left, so the distance from a suffix to any place of its prefix is the same
+in all rows, which is all that T5's position bias looks at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
+
+
+@dataclass(frozen=True)
+class EncodedPrefix:
+    """Prefixes after the encoder, with what suffixes need of each layer.
+
+    Args:
+        states (`torch.Tensor` of shape `(batch, prefix_length, d_model)`): The encoder's output.
+        bias (`torch.Tensor` of shape `(batch, 1, 1, prefix_length)`): 0, or the lowest number at padding.
+        keys (`list[torch.Tensor]`): Of each layer, `(batch, num_heads, prefix_length, d_kv)`.
+        values (`list[torch.Tensor]`): Of each layer, of the same shape.
+    """
+
+    states: Tensor
+    bias: Tensor
+    keys: list[Tensor]
+    values: list[Tensor]
+
+
+def encode_prefix(stack: T5Stack, embeds: Tensor, mask: Tensor) -> EncodedPrefix:
+    """Run the encoder over prefixes.
+
+    Args:
+        stack (`T5Stack`): The encoder.
+        embeds (`torch.Tensor` of shape `(batch, prefix_length, d_model)`): Padded on the left.
+        mask (`torch.BoolTensor` of shape `(batch, prefix_length)`): True where there is something; at least one place
+            of each row.
+
+    Returns:
+        [`EncodedPrefix`]: States, keys and values.
+    """
+    length = embeds.shape[1]
+    bias = _padding_bias(mask, embeds)
+    position_bias = _position_bias(stack, length, 0, length) + bias
+    keys, values = [], []
+    hidden = stack.dropout(embeds)
+    for block in stack.block:
+        layer = block.layer[0]
+        normed = layer.layer_norm(hidden)
+        attention = layer.SelfAttention
+        key_states, value_states = _heads(attention.k(normed), attention), _heads(attention.v(normed), attention)
+        attended = F.scaled_dot_product_attention(
+            _heads(attention.q(normed), attention),
+            key_states,
+            value_states,
+            attn_mask=position_bias.to(key_states.dtype),
+            dropout_p=attention.dropout if attention.training else 0.0,
+            scale=1.0,
+        )
+        hidden = hidden + layer.dropout(attention.o(attended.transpose(1, 2).flatten(2)))
+        hidden = block.layer[-1](hidden)
+        keys.append(key_states)
+        values.append(value_states)
+    states = stack.dropout(stack.final_layer_norm(hidden))
+    return EncodedPrefix(states, bias, keys, values)
+
+
+def encode_suffixes(stack: T5Stack, prefix: EncodedPrefix, embeds: Tensor, mask: Tensor) -> Tensor:
+    """Run the encoder over the suffixes of encoded prefixes.
+
+    Args:
+        stack (`T5Stack`): The encoder.
+        prefix ([`EncodedPrefix`]): The prefixes.
+        embeds (`torch.Tensor` of shape `(batch, num_candidates, suffix_length, d_model)`): Padded on the right.
+        mask (`torch.BoolTensor` of shape `(batch, suffix_length)`): True where there is something, for all candidates
+            of a row.
+
+    Returns:
+        `torch.Tensor`: The encoder's output, of the shape of `embeds`.
+    """
+    batch, num_candidates, length, width = embeds.shape
+    before = prefix.states.shape[1]
+    position_bias = _position_bias(stack, before + length, before, length)  # (1, heads, length, before + length)
+    to_prefix = (position_bias[..., :before] + prefix.bias)[:, :, None]  # (batch, heads, 1, length, before)
+    to_itself = (position_bias[..., before:] + _padding_bias(mask, embeds))[:, :, None]
+    hidden = stack.dropout(embeds.reshape(batch, num_candidates * length, width))
+    for number, block in enumerate(stack.block):
+        layer = block.layer[0]
+        attention = layer.SelfAttention
+        normed = layer.layer_norm(hidden)
+        query_states, key_states, value_states = (
+            _heads(project(normed), attention) for project in (attention.q, attention.k, attention.v)
+        )
+        attended = _attend(
+            query_states,
+            prefix.keys[number],
+            prefix.values[number],
+            key_states,
+            value_states,
+            num_candidates,
+            to_prefix,
+            to_itself,
+            attention.dropout if attention.training else 0.0,
+        )
+        hidden = hidden + layer.dropout(attention.o(attended))
+        hidden = block.layer[-1](hidden)
+    states: Tensor = stack.dropout(stack.final_layer_norm(hidden))
+    return states.view(batch, num_candidates, length, width)
+
+
+def decode_first_token(stack: T5Stack, prefix: EncodedPrefix, suffixes: Tensor, mask: Tensor, start: Tensor) -> Tensor:
+    """Run the decoder for its first token over each whole prompt.
+
+    Args:
+        stack (`T5Stack`): The decoder.
+        prefix ([`EncodedPrefix`]): The prefixes.
+        suffixes (`torch.Tensor` of shape `(batch, num_candidates, suffix_length, d_model)`): From `encode_suffixes`.
+        mask (`torch.BoolTensor` of shape `(batch, suffix_length)`): As there.
+        start (`torch.Tensor` of shape `(d_model,)`): Embedding of the decoder's start token.
+
+    Returns:
+        `torch.Tensor`: Decoder states of shape `(batch, num_candidates, d_model)`, before the head.
+    """
+    batch, num_candidates, length, width = suffixes.shape
+    flat = suffixes.reshape(batch, num_candidates * length, width)
+    to_prefix = prefix.bias[:, :, None]  # (batch, 1, 1, 1, prefix_length)
+    to_itself = _padding_bias(mask, suffixes)[:, :, None]
+    hidden = stack.dropout(start.to(suffixes.dtype).expand(batch, num_candidates, width))
+    for block in stack.block:
+        own, cross = block.layer[0], block.layer[1]
+        # A single token attends to itself alone: its own value is what it gets.
+        hidden = hidden + own.dropout(own.SelfAttention.o(own.SelfAttention.v(own.layer_norm(hidden))))
+        attention = cross.EncDecAttention
+        attended = _attend(
+            _heads(attention.q(cross.layer_norm(hidden)), attention),
+            _heads(attention.k(prefix.states), attention),
+            _heads(attention.v(prefix.states), attention),
+            _heads(attention.k(flat), attention),
+            _heads(attention.v(flat), attention),
+            num_candidates,
+            to_prefix,
+            to_itself,
+            attention.dropout if attention.training else 0.0,
+        )
+        hidden = hidden + cross.dropout(attention.o(attended))
+        hidden = block.layer[-1](hidden)
+    states: Tensor = stack.dropout(stack.final_layer_norm(hidden))
+    return states
+
+
+def _attend(
+    query_states: Tensor,
+    prefix_keys: Tensor,
+    prefix_values: Tensor,
+    own_keys: Tensor,
+    own_values: Tensor,
+    num_candidates: int,
+    to_prefix: Tensor,
+    to_itself: Tensor,
+    dropout: float,
+) -> Tensor:
+    """Attend to the prefix of a request and to one's own suffix, in one softmax.
+
+    Args:
+        query_states (`torch.Tensor`): `(batch, heads, num_candidates * queries, d_kv)`.
+        prefix_keys (`torch.Tensor`), prefix_values (`torch.Tensor`): `(batch, heads, prefix_length, d_kv)`.
+        own_keys (`torch.Tensor`), own_values (`torch.Tensor`): `(batch, heads, num_candidates * suffix_length, d_kv)`.
+        num_candidates (`int`): Candidates of a request.
+        to_prefix (`torch.Tensor`): Added to the scores, broadcasts to
+            `(batch, heads, num_candidates, queries, prefix_length)`.
+        to_itself (`torch.Tensor`): Likewise, over `suffix_length`.
+        dropout (`float`): Of attention weights.
+
+    Returns:
+        `torch.Tensor`: `(batch, num_candidates * queries, heads * d_kv)`.
+    """
+    batch, heads, total, size = query_states.shape
+    before = prefix_keys.shape[2]
+    queries = query_states.view(batch, heads, num_candidates, total // num_candidates, size)
+    # The prefix is multiplied with all candidates at once, as one sequence of queries.
+    prefix_scores = torch.matmul(query_states, prefix_keys.transpose(2, 3)).view(*queries.shape[:4], before)
+    own_scores = torch.matmul(queries, own_keys.view(batch, heads, num_candidates, -1, size).transpose(3, 4))
+    scores = torch.cat([prefix_scores + to_prefix, own_scores + to_itself], dim=-1)
+    weights = F.dropout(scores.float().softmax(-1).to(query_states.dtype), dropout, dropout > 0)
+    from_prefix = torch.matmul(weights[..., :before].reshape(batch, heads, total, before), prefix_values)
+    from_itself = torch.matmul(weights[..., before:], own_values.view(batch, heads, num_candidates, -1, size))
+    attended = from_prefix + from_itself.reshape(batch, heads, total, size)
+    return attended.transpose(1, 2).flatten(2)
+
+
+def _heads(states: Tensor, attention: T5Attention) -> Tensor:
+    """Give each head its part: (batch, length, heads * d_kv) to (batch, heads, length, d_kv)."""
+    return states.view(*states.shape[:2], -1, attention.key_value_proj_dim).transpose(1, 2)
+
+
+def _position_bias(stack: T5Stack, key_length: int, first: int, num_queries: int) -> Tensor:
+    """T5's position bias of the places `first` to `first + num_queries`: (1, heads, num_queries, key_length)."""
+    attention: Any = stack.block[0].layer[0].SelfAttention
+    bias: Tensor = attention.compute_bias(num_queries, key_length, past_seen_tokens=first)
+    return bias
+
+
+def _padding_bias(mask: Tensor, like: Tensor) -> Tensor:
+    """0 where a mask allows, else the lowest number: (batch, length) to (batch, 1, 1, length)."""
+    bias = torch.zeros(mask.shape, dtype=like.dtype, device=like.device)
+    return bias.masked_fill_(~mask, torch.finfo(like.dtype).min)[:, None, None, :]
+
+
+__all__ = ["EncodedPrefix", "decode_first_token", "encode_prefix", "encode_suffixes"]

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two views of a history, and what a candidate filters out of them (GenSR, section 5.1).
+
+Each view has a space of its own: the collaborative one of the frozen table's width d, the semantic one of the
+generator's width d'. A place before every history, the *start*, belongs to both: an empty history has an answer too,
+and a candidate that resembles nothing of the history can say so, which a softmax over the events alone cannot.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seekrec.models.gensr.configuration_gensr import GenSRConfig
+
+
+class CollaborativeTable(nn.Module):
+    """The item embeddings of a recommender, by row of the catalogue.
+
+    Args:
+        num_items (`int`): Rows.
+        size (`int`): Width.
+        is_trained (`bool`): A parameter if so, else a buffer.
+    """
+
+    def __init__(self, num_items: int, size: int, *, is_trained: bool) -> None:
+        super().__init__()
+        values = torch.zeros(num_items, size)
+        if is_trained:
+            self.weight = nn.Parameter(values)
+        else:
+            self.register_buffer("weight", values)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Look up vectors: int64 rows of any shape, to that shape and the width."""
+        return F.embedding(rows, self.weight)
+
+
+class HistoryEncoder(nn.Module):
+    """One transformer layer over the events of a history (equations 5 and 6).
+
+    Layer norm comes first in each half and residuals surround both, so the layer starts close to its input.
+
+    Args:
+        size (`int`): Width.
+        num_heads (`int`): Attention heads.
+        dropout (`float`): After attention and after the feed-forward layer.
+    """
+
+    def __init__(self, size: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_norm = nn.LayerNorm(size)
+        self.attention_input = nn.Linear(size, 3 * size)
+        self.attention_output = nn.Linear(size, size)
+        self.feed_forward_norm = nn.LayerNorm(size)
+        self.expand = nn.Linear(size, 2 * size)
+        self.contract = nn.Linear(2 * size, size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Encode.
+
+        Args:
+            states (`torch.Tensor` of shape `(batch, length, size)`): Events.
+            mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
+
+        Returns:
+            `torch.Tensor`: Of the shape of `states`.
+        """
+        batch, length, _ = states.shape
+        projected = self.attention_input(self.attention_norm(states)).view(batch, length, 3, self.num_heads, -1)
+        query_states, key_states, value_states = projected.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(
+            query_states, key_states, value_states, attn_mask=mask[:, None, None, :]
+        )
+        states = states + self.dropout(self.attention_output(attended.transpose(1, 2).flatten(2)))
+        expanded = F.gelu(self.expand(self.feed_forward_norm(states)))
+        return states + self.dropout(self.contract(expanded))
+
+
+class SoftFilter(nn.Module):
+    """What a candidate picks out of a history: multi-head cross-attention, equations 7 and 8.
+
+    Queries and keys start as one orthogonal map, so attention starts as the similarity of a candidate and an event.
+
+    Args:
+        size (`int`): Width.
+        num_heads (`int`): Attention heads.
+    """
+
+    def __init__(self, size: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query_projection = nn.Linear(size, size, bias=False)
+        self.key_projection = nn.Linear(size, size, bias=False)
+        self.value_projection = nn.Linear(size, size, bias=False)
+        self.output_projection = nn.Linear(size, size, bias=False)
+
+    def forward(self, candidates: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """Filter.
+
+        Args:
+            candidates (`torch.Tensor` of shape `(batch, num_candidates, size)`): Vectors of the candidates.
+            states (`torch.Tensor` of shape `(batch, length, size)`): The encoded history.
+            mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
+
+        Returns:
+            `torch.Tensor`: Of the shape of `candidates`.
+        """
+        attended = F.scaled_dot_product_attention(
+            self._split(self.query_projection(candidates)),
+            self._split(self.key_projection(states)),
+            self._split(self.value_projection(states)),
+            attn_mask=mask[:, None, None, :],
+        )
+        filtered: Tensor = self.output_projection(attended.transpose(1, 2).flatten(2))
+        return filtered
+
+    def _split(self, states: Tensor) -> Tensor:
+        """Give each head its part: (batch, length, size) to (batch, num_heads, length, size of a head)."""
+        return states.view(*states.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+
+class View(nn.Module):
+    """One view: events to an encoded history, candidates to filtered histories, both to vectors of a prompt.
+
+    Args:
+        config ([`GenSRConfig`]): Heads, dropout, positions, filter.
+        size (`int`): Width of the view's space.
+        normalizes_items (`bool`): Bring every item vector to one length. Not the collaborative ones: a recommender
+            writes into their length how popular an item is.
+    """
+
+    def __init__(self, config: GenSRConfig, size: int, *, normalizes_items: bool) -> None:
+        super().__init__()
+        self.num_positions = config.view_positions
+        self.item_norm = nn.LayerNorm(size) if normalizes_items else nn.Identity()
+        self.start = nn.Embedding(1, size)
+        self.behavior_embedding = nn.Embedding(2, size)
+        self.position_embedding = nn.Embedding(max(1, config.view_positions), size)
+        self.encoder = HistoryEncoder(size, config.view_num_heads, config.view_dropout_rate)
+        self.filter = SoftFilter(size, config.view_num_heads) if config.soft_filter else None
+        self.history_to_prompt = nn.Linear(size, config.d_model)
+        self.item_to_prompt = nn.Linear(size, config.d_model)
+        # Brings vectors to the length of token embeddings.
+        self.scale = nn.Embedding(1, 1)
+
+    def encode(self, events: Tensor, mask: Tensor, behaviors: Tensor) -> Tensor:
+        """Encode histories.
+
+        Args:
+            events (`torch.Tensor` of shape `(batch, length, size)`): One vector an event, oldest first, padded on the
+                right.
+            mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
+            behaviors (`torch.LongTensor` of shape `(batch, length)`): Numbers into `BEHAVIORS`.
+
+        Returns:
+            `torch.Tensor`: Of shape `(batch, 1 + length, size)`, the start first.
+        """
+        states = events + self.behavior_embedding(behaviors)
+        if self.num_positions:
+            # The latest event has place 0; what is further back than there are places shares the last.
+            places = mask.sum(1, keepdim=True) - 1 - torch.arange(mask.shape[1], device=mask.device)
+            states = states + self.position_embedding(places.clamp(0, self.num_positions - 1))
+        start = self.start.weight.expand(len(states), 1, -1).to(states.dtype)
+        states = torch.cat([start, states], dim=1)
+        encoded: Tensor = self.encoder(states, _with_start(mask))
+        return encoded
+
+    def pick(self, candidates: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """Give one vector of the history for each candidate; the mean of the history without the soft filter.
+
+        Args:
+            candidates (`torch.Tensor` of shape `(batch, num_candidates, size)`): Vectors of items.
+            states (`torch.Tensor` of shape `(batch, 1 + length, size)`): What `encode` gave.
+            mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
+
+        Returns:
+            `torch.Tensor`: Of the shape of `candidates`.
+        """
+        if self.filter is None:
+            return mean_of(states, _with_start(mask))[:, None].expand_as(candidates)
+        picked: Tensor = self.filter(candidates, states, _with_start(mask))
+        return picked
+
+    def history_vectors(self, states: Tensor) -> Tensor:
+        """Carry vectors of histories into the prompt: `(..., size)` to `(..., d_model)`."""
+        carried: Tensor = self.history_to_prompt(states) * self.scale.weight[0, 0]
+        return carried
+
+    def item_vectors(self, items: Tensor) -> Tensor:
+        """Carry vectors of items into the prompt: `(..., size)` to `(..., d_model)`."""
+        carried: Tensor = self.item_to_prompt(items) * self.scale.weight[0, 0]
+        return carried
+
+
+def pool_tokens(embeddings: Tensor, mask: Tensor) -> Tensor:
+    """Pool the token embeddings of texts to one vector each, about as long as one token's.
+
+    Args:
+        embeddings (`torch.Tensor` of shape `(num_texts, length, size)`): Token embeddings.
+        mask (`torch.BoolTensor` of shape `(num_texts, length)`): True for a token.
+
+    Returns:
+        `torch.Tensor`: Of shape `(num_texts, size)`: the sum over the root of the count, zero for an empty text.
+    """
+    weights = mask.to(embeddings.dtype)
+    total = torch.einsum("nld,nl->nd", embeddings, weights)
+    return total / weights.sum(1, keepdim=True).clamp(min=1).sqrt()
+
+
+def mean_of(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the places that a mask allows: `(batch, length, size)` to `(batch, size)`; zero where none is."""
+    weights = mask.to(states.dtype)
+    return torch.einsum("bld,bl->bd", states, weights) / weights.sum(1, keepdim=True).clamp(min=1)
+
+
+def _with_start(mask: Tensor) -> Tensor:
+    return F.pad(mask, (1, 0), value=True)
+
+
+__all__ = ["CollaborativeTable", "HistoryEncoder", "SoftFilter", "View", "mean_of", "pool_tokens"]

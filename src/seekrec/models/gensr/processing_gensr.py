@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From requests to what a GenSR model reads: a tokenizer, a catalogue, and how prompts are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+
+from seekrec.catalog import Catalog
+from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens
+from seekrec.corpora.ragged import Ragged
+from seekrec.corpora.segments import EventColumns, list_histories
+from seekrec.corpora.text import shared_encoder
+from seekrec.errors import CatalogError
+from seekrec.models.candidates import candidate_rows, check_requests
+from seekrec.models.gensr.configuration_gensr import VIEW_NAMES
+from seekrec.models.gensr.features_gensr import FeatureWriter, RequestRows, cut_histories, encode_items
+from seekrec.models.gensr.prompts_gensr import PromptWriter
+from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
+from seekrec.schema import BEHAVIORS, Event, Request
+
+
+class GenSRProcessor(ProcessorMixin):
+    """Turns requests, and candidates, into tensors.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): Has the identifier tokens, or gets them here.
+        catalog ([`Catalog`], *optional*): The items and their identifiers.
+        wording (`str`): As in [`GenSRConfig`], and so are the others.
+        prompt_views (`Sequence[str]`): Views that enter the prompt.
+        history_in_prompt (`str`): What of a history enters the prompt of a candidate.
+        scores_candidates (`bool`): Whether the model says Yes or No.
+        writes_identifiers (`bool`): Whether the model writes identifiers.
+        item_text_fields (`Sequence[str]`): What describes an item.
+        max_item_tokens (`int`): Tokens kept of an item's text.
+        max_query_tokens (`int`): Tokens kept of a query.
+        max_history (`int`): Latest events kept of a history.
+    """
+
+    # `ProcessorMixin` reads the names of the settings from the signature and knows no keyword-only ones.
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        catalog: Catalog | None = None,
+        wording: str = "sentence",
+        prompt_views: Sequence[str] = VIEW_NAMES,
+        history_in_prompt: str = "filtered",
+        scores_candidates: bool = True,
+        writes_identifiers: bool = False,
+        item_text_fields: Sequence[str] = ("title",),
+        max_item_tokens: int = 10,
+        max_query_tokens: int = 32,
+        max_history: int = 20,
+    ) -> None:
+        super().__init__(tokenizer)
+        self.wording = wording
+        self.prompt_views = list(prompt_views)
+        self.history_in_prompt = history_in_prompt
+        self.scores_candidates = scores_candidates
+        self.writes_identifiers = writes_identifiers
+        self.item_text_fields = list(item_text_fields)
+        self.max_item_tokens = max_item_tokens
+        self.max_query_tokens = max_query_tokens
+        self.max_history = max_history
+        self._catalog: Catalog | None = None
+        self._vocabulary: IdentifierVocabulary | None = None
+        self._item_tokens = np.empty((0, max_item_tokens), np.int32)
+        if catalog is not None:
+            self.set_catalog(catalog)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items that histories and candidates may name.
+
+        Raises:
+            CatalogError: If there is none.
+        """
+        if self._catalog is None:
+            raise CatalogError("The processor has no catalogue; load a complete checkpoint or call `set_catalog`.")
+        return self._catalog
+
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Use this catalogue from now on, one grown by `add_items` for example."""
+        if self.writes_identifiers:
+            self._vocabulary = add_identifier_tokens(
+                self.tokenizer,
+                num_shared_levels=catalog.num_shared_levels,
+                num_specific_levels=catalog.num_specific_levels,
+                codebook_size=catalog.codebook_size,
+                views=catalog.views,
+            )
+        self._catalog = catalog
+        self._item_tokens = encode_items(catalog.items, shared_encoder(self.tokenizer), self)
+
+    @property
+    def vocabulary(self) -> IdentifierVocabulary:
+        """Where the identifier tokens are.
+
+        Raises:
+            CatalogError: If there is no catalogue, or the model writes no identifiers.
+        """
+        if self._vocabulary is None:
+            raise CatalogError(
+                "The processor has no identifier tokens: it has no catalogue, or its model writes no identifiers."
+            )
+        return self._vocabulary
+
+    @property
+    def item_tokens(self) -> np.ndarray:
+        """Token ids of the items' texts: int32 of shape `(num_items, max_item_tokens)`, -1 where a text is shorter."""
+        return self._item_tokens
+
+    def feature_writer(self, events: EventColumns, query_tokens: Ragged) -> FeatureWriter:
+        """Make the writer of features for some events, with this processor's prompts.
+
+        Args:
+            events ([`EventColumns`]): The events that histories may name.
+            query_tokens (`Ragged`): Token ids of each query by number.
+        """
+        return FeatureWriter(
+            events,
+            query_tokens,
+            self.item_tokens,
+            PromptWriter(shared_encoder(self.tokenizer), self),
+            writes_identifiers=self.writes_identifiers,
+            scores_candidates=self.scores_candidates,
+        )
+
+    def __call__(
+        self,
+        requests: Request | Sequence[Request],
+        candidates: Sequence[Sequence[str]] | None = None,
+        *,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Write the prompt of each request.
+
+        Args:
+            requests ([`Request`] or a list of them): With a query a search, without one a recommendation.
+            candidates (`list[list[str]]`, *optional*): For `rank`: the item ids to order, a list for each request.
+            return_tensors (`str`): Only `"pt"`.
+
+        Returns:
+            [`~transformers.BatchFeature`]: The tensors of [`FeatureWriter.write`].
+
+        Raises:
+            RequestError: If there is no request, or the candidates do not fit.
+            UnknownItemError: If a history or a candidate is not in the catalogue.
+        """
+        asked = check_requests(requests, return_tensors)
+        events, histories = list_histories([request.history for request in asked])
+        # The question itself is an event without an item.
+        questions = [Event(None, behavior=request.behavior, query=request.query) for request in asked]
+        columns = EventColumns.from_events([*events, *questions], self.catalog.id_map)
+        tokens = shared_encoder(self.tokenizer).encode_ragged(columns.queries, self.max_query_tokens)
+        rows = RequestRows(
+            cut_histories(histories, columns, self.max_history),
+            np.array([BEHAVIORS.index(request.behavior) for request in asked], dtype=np.int64),
+            columns.query[len(events) :],
+        )
+        given = None
+        if candidates is not None:
+            given = candidate_rows(candidates, len(asked), self.catalog.id_map)
+        return BatchFeature(dict(self.feature_writer(columns, tokens).write(rows, given)))
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """Save tokenizer, settings and the catalogue, if there is one."""
+        os.makedirs(save_directory, exist_ok=True)
+        if self._catalog is not None:
+            save_bundled_catalog(self._catalog, os.fspath(save_directory))
+        return super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> GenSRProcessor:
+        """Load a processor with the catalogue it was saved with."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        if processor._catalog is None:
+            processor.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
+        return processor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the settings, without the catalogue, which has files of its own, and what is made of it."""
+        hidden = {name: self.__dict__.pop(name) for name in ("_catalog", "_vocabulary", "_item_tokens")}
+        try:
+            return super().to_dict()
+        finally:
+            self.__dict__.update(hidden)
+
+
+__all__ = ["GenSRProcessor"]
