@@ -111,6 +111,29 @@ def next_item_losses(
     return (scores.logsumexp(1) - own).sum(), taught
 
 
+def view_contrast(first: Tensor, second: Tensor, temperature: float, users: Tensor | None = None) -> Tensor:
+    """Bring two views of one history together and those of different users apart (GenSR, equation 10).
+
+    Args:
+        first (`torch.Tensor` of shape `(batch, d)`): One view of each history.
+        second (`torch.Tensor` of shape `(batch, d)`): The other view of the same histories.
+        temperature (`float`): Divides the cosines (tau).
+        users (`torch.LongTensor` of shape `(batch,)`, *optional*): Rows of one user are no negatives of each other.
+
+    Returns:
+        `torch.Tensor`: A float32 number: the mean over rows and over both directions; 0 without rows.
+    """
+    if not len(first):
+        return first.sum().float()
+    cosine = nn.functional.normalize(first.float(), dim=-1) @ nn.functional.normalize(second.float(), dim=-1).T
+    logits = cosine / temperature
+    if users is not None:
+        is_self = torch.eye(len(users), dtype=torch.bool, device=users.device)
+        logits = logits.masked_fill((users[:, None] == users) & ~is_self, float("-inf"))
+    own = torch.arange(len(first), device=first.device)
+    return (nn.functional.cross_entropy(logits, own) + nn.functional.cross_entropy(logits.T, own)) / 2
+
+
 def _levels(tokens: Tensor, config: Any) -> Tensor:
     """Number of the block of codes each token belongs to, -1 for a token that is no code."""
     first_code = config.first_identifier_token_id + 3
@@ -119,4 +142,4 @@ def _levels(tokens: Tensor, config: Any) -> Tensor:
     return torch.where((tokens >= first_code) & (tokens < end), block, -1)
 
 
-__all__ = ["level_loss", "mask_other_levels", "next_item_losses", "token_loss"]
+__all__ = ["level_loss", "mask_other_levels", "next_item_losses", "token_loss", "view_contrast"]
