@@ -121,7 +121,7 @@ def view_contrast(first: Tensor, second: Tensor, temperature: float, users: Tens
         users (`torch.LongTensor` of shape `(batch,)`, *optional*): Rows of one user are no negatives of each other.
 
     Returns:
-        `torch.Tensor`: A float32 number: the mean over rows and over both directions; 0 without rows.
+        `torch.Tensor`: A float32 number, the mean over rows; 0 without rows.
     """
     if not len(first):
         return first.sum().float()
@@ -130,8 +130,8 @@ def view_contrast(first: Tensor, second: Tensor, temperature: float, users: Tens
     if users is not None:
         is_self = torch.eye(len(users), dtype=torch.bool, device=users.device)
         logits = logits.masked_fill((users[:, None] == users) & ~is_self, float("-inf"))
-    own = torch.arange(len(first), device=first.device)
-    return (nn.functional.cross_entropy(logits, own) + nn.functional.cross_entropy(logits.T, own)) / 2
+    # The equation's denominator holds both directions, the pair itself twice.
+    return (torch.cat([logits, logits.T], 1).logsumexp(1) - logits.diagonal()).mean()
 
 
 def _levels(tokens: Tensor, config: Any) -> Tensor:
