@@ -50,7 +50,7 @@ def test_a_quick_run_measures_everything(recipe, capsys):
         "candidates: largest difference from separate forwards, nats",
         "peak memory: own / generate with a dict",
     ]
-    by_measure = {line["measure"]: line for line in lines}
+    by_measure = {line["measure"]: line for line in reversed(lines)}
     assert all("ratio" in line for line in lines if " / " in line["measure"])
     assert all(
         line["holds"] == (line["value"] <= line["target"]) for line in lines if "value" in line and "target" in line
