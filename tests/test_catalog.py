@@ -655,3 +655,18 @@ class TestFiles:
         catalog.save(tmp_path / "a")
         shutil.move(tmp_path / "a", tmp_path / "b")
         assert Catalog.load(tmp_path / "b").content_hash == catalog.content_hash
+
+
+class TestWithoutIdentifiers:
+    def test_is_saved_loaded_and_grown(self, tmp_path):
+        items = pa.table({"item_id": ["a", "b"], "title": ["red kite", "blue kite"]})
+        catalog = Catalog.build(items, embeddings={"semantic": np.eye(2, 3, dtype=np.float32)})
+        assert catalog.views == () and catalog.num_levels == 0
+        grown = catalog.add_items(
+            [{"item_id": "c", "title": "green kite"}], semantic_embeddings=np.array([[0, 0, 1]], np.float32)
+        )
+        assert grown.identifier_hash == catalog.identifier_hash and grown.codes == {}
+        np.testing.assert_array_equal(grown.embeddings["semantic"], np.eye(3))
+        grown.remove_items(["a"]).save(tmp_path)
+        loaded = Catalog.load(tmp_path)
+        assert loaded.live.tolist() == [False, True, True] and loaded.views == ()

@@ -77,10 +77,10 @@ class Catalog:
     def build(
         cls,
         items: pa.Table,
-        codes: Mapping[View, np.ndarray],
+        codes: Mapping[View, np.ndarray] | None = None,
         *,
-        num_shared_levels: int,
-        codebook_size: int,
+        num_shared_levels: int = 0,
+        codebook_size: int = 0,
         embeddings: Mapping[View, np.ndarray | None] | None = None,
         identifier_model: IdentifierModel | None = None,
         semantic_encoder_name: str | None = None,
@@ -91,7 +91,8 @@ class Catalog:
 
         Args:
             items (`pyarrow.Table`): One row an item, ids distinct; `item_id` and `title` must be there.
-            codes (`Mapping[str, np.ndarray]`): Unique identifiers by view, integers of shape `(N, num_levels)`.
+            codes (`Mapping[str, np.ndarray]`, *optional*): Unique identifiers by view, integers `(N, num_levels)`;
+                families that compare vectors need none.
             num_shared_levels (`int`): How many of the levels the views share; the others are specific.
             codebook_size (`int`): Codes at each level; codes are `0 .. codebook_size - 1`.
             embeddings (`Mapping[str, np.ndarray]`, *optional*): Vectors by view, floats of shape `(N, dimension)`.
@@ -111,8 +112,8 @@ class Catalog:
         items = conform(items, ITEM_FEATURES, "items", required=("item_id", "title")).combine_chunks()
         refuse(items, find_item_problems(items), Source("`items`"))
         num_items = items.num_rows
-        checked = check_codes(codes, items["item_id"], num_shared_levels, codebook_size)
-        num_specific_levels = next(iter(checked.values())).shape[1] - num_shared_levels
+        checked = {} if codes is None else check_codes(codes, items["item_id"], num_shared_levels, codebook_size)
+        num_specific_levels = max((own.shape[1] for own in checked.values()), default=0) - num_shared_levels
         vectors = {
             view: check_vectors(f"embeddings[{view!r}]", given, num_items)
             for view, given in (embeddings or {}).items()
@@ -305,7 +306,7 @@ class Catalog:
         semantic_embeddings: np.ndarray | None = None,
         collaborative: np.ndarray | None = None,
     ) -> Catalog:
-        """Give a catalogue with more items, each with unique identifiers; no old code changes, nothing is trained.
+        """Give a catalogue with more items; new identifiers are unique, no old code changes, nothing is trained.
 
         Each new item takes the codes the identifier model gives it. Where an older item has them, it takes the
         nearest free code of the last level; where every code under its prefix is taken, the level above moves too.
@@ -325,10 +326,10 @@ class Catalog:
         Raises:
             DataError: If an item is already there, occurs twice, has no text, a column unknown to the catalogue or a
                 value of the wrong type.
-            CatalogError: If there is no identifier model or no way to a vector it needs.
+            CatalogError: If there are identifiers and no identifier model, or no way to a vector it needs.
             IdentifierCollisionError: If no identifier is free.
         """
-        if self.identifier_model is None:
+        if self.identifier_model is None and self.codes:
             raise CatalogError(
                 "This catalogue has no identifier model, so it cannot give new items identifiers; build it with "
                 "`identifier_model=`."
@@ -340,11 +341,12 @@ class Catalog:
             collaborative,
             embeddings=self.embeddings,
             is_measured=self.live & ~self.is_predicted,
-            config=self.identifier_model.config,
+            config=None if self.identifier_model is None else self.identifier_model.config,
             encoder_name=self.semantic_encoder_name,
         )
         is_predicted = collaborative is None and "collaborative" in vectors
-        codes = place_items(self.identifier_model, vectors, self.codes, self.num_shared_levels, self.codebook_size)
+        model, levels = self.identifier_model, (self.num_shared_levels, self.codebook_size)
+        codes = {} if model is None else place_items(model, vectors, self.codes, *levels)
         return replace(
             self,
             items=pa.concat_tables([self.items, new]).combine_chunks(),
@@ -381,7 +383,7 @@ class Catalog:
         settings = description["settings"]
         catalog = cls.build(
             parts["items"],
-            {view: parts["codes"][f"{view}_codes"] for view in settings["views"]},
+            {view: parts["codes"][f"{view}_codes"] for view in settings["views"]} or None,
             num_shared_levels=settings["num_shared_levels"],
             codebook_size=settings["codebook_size"],
             embeddings=parts.get("embeddings"),

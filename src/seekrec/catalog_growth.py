@@ -39,7 +39,7 @@ def vectors_of_new_items(
         collaborative (`np.ndarray`, *optional*): Floats of shape `(num_new, dimension)`.
         embeddings (`Mapping[str, np.ndarray]`): The catalogue's vectors by view, float32.
         is_measured (`np.ndarray`): The items whose collaborative vector may be learned from, bool of shape `(N,)`.
-        config: The identifier model's configuration: `views`, `semantic_size`, `collaborative_size`.
+        config (*optional*): The identifier model's configuration: `views`, `semantic_size`, `collaborative_size`.
         encoder_name (`str`, *optional*): What embeds text; `None` is the default encoder.
 
     Returns:
@@ -49,14 +49,16 @@ def vectors_of_new_items(
     Raises:
         CatalogError: If a given vector does not fit or a missing one cannot be predicted.
     """
-    used = set(config.views) | set(embeddings)
+    used = set(embeddings) if config is None else set(config.views) | set(embeddings)
     predicts = collaborative is None and "collaborative" in used
     if semantic is None and ("semantic" in used or predicts):
         # Here, because the encoder brings sentence-transformers along, which takes seconds to import.
         from seekrec.embeddings import embed_texts
 
         semantic = embed_texts(item_texts(items), name_or_path=encoder_name)
-    widths = {"semantic": config.semantic_size, "collaborative": config.collaborative_size}
+    widths: dict[View, int | None] = {"semantic": None, "collaborative": None}
+    if config is not None:
+        widths = {"semantic": config.semantic_size, "collaborative": config.collaborative_size}
     widths |= {view: known.shape[1] for view, known in embeddings.items()}
     vectors: dict[View, np.ndarray] = {}
     if semantic is not None:

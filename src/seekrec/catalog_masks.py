@@ -49,9 +49,7 @@ class ItemFilters:
         if isinstance(at, bool) or not isinstance(at, (int, np.integer)):
             raise RequestError(f"`at` is {at!r} of type {type(at).__name__}; pass whole seconds since the epoch, UTC.")
         if self._period is None:
-            start = pc.fill_null(self.items.column("available_from"), _FIRST_SECOND).to_numpy()
-            end = pc.fill_null(self.items.column("available_until"), _LAST_SECOND).to_numpy()
-            self._period = start, end
+            self._period = item_periods(self.items)
         start, end = self._period
         return (start <= at) & (at < end)
 
@@ -116,6 +114,21 @@ class ItemFilters:
             self._members[column] = _Members(self.items.column(column))
         names = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
         return self._members[column].holds_any(column, names)
+
+
+def item_periods(items: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Give when each item comes and goes.
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: int64 seconds of shape `(num_items,)`: the first in which it is on offer, and
+        the first in which it is no more; the ends of int64 where open.
+    """
+    start = pc.fill_null(items.column("available_from"), _FIRST_SECOND).to_numpy()
+    end = pc.fill_null(items.column("available_until"), _LAST_SECOND).to_numpy()
+    return start, end
 
 
 class _Members:

@@ -64,6 +64,7 @@ class Event:
         timestamp (`int`): Seconds since the epoch, UTC.
         query (`str`, *optional*): The text searched for; `None` unless `behavior` is `"search"`.
         action (`str`): What was done with the item.
+        session_id (`str`, *optional*): The page view or request it belongs to; `None` where unknown.
 
     Raises:
         RequestError: If `behavior` is unknown or contradicts `query`.
@@ -74,6 +75,7 @@ class Event:
     timestamp: int = 0
     query: str | None = None
     action: str = "click"
+    session_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.behavior not in BEHAVIORS:

@@ -47,11 +47,16 @@ HISTORY_TASKS = ("nrip", "nsip", "nsqp")
 
 
 @dataclass(frozen=True, eq=False)
-class _Windows:
-    """Stretches of users' events: which events, and from which on they are targets."""
+class Windows:
+    """Stretches of users' events: which events, and from which on they are targets.
 
-    events: Ragged  # positions in the sequence of training events
-    first_target: np.ndarray  # int64 by window: number of the first target within the window
+    Args:
+        events (`Ragged`): Positions in the sequence of training events.
+        first_target (`np.ndarray`): int64 by window: number of the first target within the window.
+    """
+
+    events: Ragged
+    first_target: np.ndarray
 
 
 def build_shared_histories(
@@ -87,7 +92,7 @@ def build_shared_histories(
     rows = split.train_rows[~columns.is_shown[split.train_rows]]
     timeline = split.timeline
     user, time = timeline.user[rows], timeline.time[rows]
-    windows = _cut_windows(user, settings.max_history_recommendations + settings.max_history_searches)
+    windows = cut_windows(user, settings.max_history_recommendations + settings.max_history_searches)
     inputs, starts = writer.write(windows.events, rows)
 
     # From here on one entry for each event of each window.
@@ -102,7 +107,7 @@ def build_shared_histories(
     is_search = columns.is_search[event]
     if split.protocol == "strict":
         visible = starts[first_of_time]
-        is_repeated = _occurs_before(window, columns.item[event])
+        is_repeated = occurs_before(window, columns.item[event])
         is_asked = is_target & has_item & ~is_repeated
         is_searchable = first_of_time == np.arange(len(place))
     else:
@@ -286,7 +291,7 @@ def _assemble(inputs: Ragged, window: np.ndarray, targets: Sequence[tuple[np.nda
     return Dataset(pa.table({name: column.take(has_target).to_arrow() for name, column in columns.items()}))
 
 
-def _cut_windows(user: np.ndarray, size: int) -> _Windows:
+def cut_windows(user: np.ndarray, size: int) -> Windows:
     """Cut each user's run of events into windows of at most `size`."""
     begins = np.flatnonzero(np.concatenate([[True], user[1:] != user[:-1]])) if len(user) else np.empty(0, int)
     counts = np.diff(np.append(begins, len(user)))
@@ -298,7 +303,7 @@ def _cut_windows(user: np.ndarray, size: int) -> _Windows:
     lengths = np.minimum(size, counts[owner] - start)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     values = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(begins[owner] + start, lengths)
-    return _Windows(Ragged(values, offsets), np.where(number == 0, 0, size - step))
+    return Windows(Ragged(values, offsets), np.where(number == 0, 0, size - step))
 
 
 def _first_of_run(keys: np.ndarray) -> np.ndarray:
@@ -308,7 +313,7 @@ def _first_of_run(keys: np.ndarray) -> np.ndarray:
     return np.flatnonzero(changes)[np.cumsum(changes) - 1]
 
 
-def _occurs_before(window: np.ndarray, item: np.ndarray) -> np.ndarray:
+def occurs_before(window: np.ndarray, item: np.ndarray) -> np.ndarray:
     """For each event whether an earlier one of its window has the same item."""
     order = np.lexsort((np.arange(len(item)), item, window))
     repeated = np.zeros(len(item), dtype=bool)
@@ -316,4 +321,13 @@ def _occurs_before(window: np.ndarray, item: np.ndarray) -> np.ndarray:
     return repeated & (item >= 0)
 
 
-__all__ = ["HISTORY_TASKS", "LEAD_IN", "build_item_queries", "build_shared_histories", "encode_shared_history"]
+__all__ = [
+    "HISTORY_TASKS",
+    "LEAD_IN",
+    "Windows",
+    "build_item_queries",
+    "build_shared_histories",
+    "cut_windows",
+    "encode_shared_history",
+    "occurs_before",
+]

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -203,7 +203,7 @@ class Split:
         if _check_max_history(max_history) is not None:
             starts = np.maximum(starts, ends - max_history)
         rows, place = np.unique(cases.history_rows, return_inverse=True)
-        told = self.log.events.select(["item_id", "behavior", "timestamp", "query", "action"]).take(rows)
+        told = self.log.events.select([field.name for field in fields(Event)]).take(rows)
         events = np.empty(len(rows), dtype=object)
         events[:] = [Event(*values) for values in zip(*told.to_pydict().values(), strict=True)]
         return [
