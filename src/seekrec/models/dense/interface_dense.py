@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`retrieve` and `rank` for families that compare vectors: the same face as `GenerativeRetrievalMixin`.
+
+A family mixes [`DenseRetrievalMixin`] into its `PreTrainedModel`, gives it an [`ItemTower`] under the name `items`,
+and defines [`encode_questions`] and [`score_candidates`]. Its configuration has `num_items`, `text_size` and
+`items_hash`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BatchFeature
+
+from seekrec.catalog import Catalog
+from seekrec.catalog_masks import item_periods
+from seekrec.errors import CatalogError, RequestError
+from seekrec.models.dense.item_index import Backend, ItemIndex
+from seekrec.models.dense.item_tower import ItemTower
+from seekrec.models.interface import Where, load_bundled_catalog, save_bundled_catalog
+from seekrec.schema import ScoredItem
+
+
+class DenseRetrievalMixin:
+    """`retrieve` by dot product with item vectors, `rank` by a head of the family."""
+
+    items: ItemTower
+    item_index: Backend = "exact"
+    _catalog: Catalog | None = None
+    _index: ItemIndex | None = None
+    _periods: tuple[Tensor, Tensor] | None = None
+
+    def encode_questions(self, inputs: Any, *, state: Any = None) -> Tensor:
+        """Give the vector of each question: `(batch, num_questions, size)`; its dot products with items rank them.
+
+        Args:
+            inputs: What the processor made of requests, or a batch of training windows.
+            state (*optional*): A cached history in place of the one in `inputs`.
+        """
+        raise TypeError(f"{type(self).__name__} must define `encode_questions`.")
+
+    def score_candidates(self, inputs: Any, *, state: Any = None) -> Tensor:
+        """Give the probability of an act on each candidate: float32 of the shape of `inputs["candidate_rows"]`."""
+        raise TypeError(f"{type(self).__name__} must define `score_candidates`.")
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items that can be answered.
+
+        Raises:
+            CatalogError: If none was set.
+        """
+        if self._catalog is None:
+            raise CatalogError("The model has no catalogue; load it from a complete checkpoint or call `set_catalog`.")
+        return self._catalog
+
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Answer from this catalogue from now on: after `add_items` or `remove_items`, for example.
+
+        The first catalogue a model gets fixes the items that have id embeddings; a later one must begin with them.
+
+        Raises:
+            CatalogError: If its first items are others, or the text vectors are missing or of another width.
+        """
+        config: Any = self.config  # type: ignore[attr-defined]
+        if len(catalog) < config.num_items:
+            raise CatalogError(
+                f"The catalogue has {len(catalog)} items, the model was made for {config.num_items}; use the one "
+                "saved with the model, or one grown from it by `add_items`."
+            )
+        found = items_hash(catalog, config.num_items)
+        if config.items_hash is None:
+            config.items_hash = found
+        elif config.items_hash != found:
+            raise CatalogError(
+                f"The catalogue's first {config.num_items} items have hash {found[:12]}, the model was trained for "
+                f"{config.items_hash[:12]}; use the catalogue saved with the model, or one grown from it by "
+                "`add_items`."
+            )
+        vectors = None
+        if config.text_size:
+            vectors = catalog.embeddings.get("semantic")
+            width = None if vectors is None else vectors.shape[1]
+            if width != config.text_size:
+                raise CatalogError(
+                    f"The catalogue has text vectors of width {width} under embeddings['semantic'], the model reads "
+                    f"{config.text_size}; embed the items with the encoder that the model was trained with."
+                )
+        self.items.set_text_vectors(vectors, len(catalog))
+        self._periods = tuple(torch.from_numpy(np.array(side)) for side in item_periods(catalog.items))  # type: ignore[assignment]
+        self._catalog, self._index = catalog, None
+
+    def available_items(self, timestamps: Tensor) -> Tensor | None:
+        """Tell which items were on offer at each time (IntSR, equation 15).
+
+        Args:
+            timestamps (`torch.LongTensor`): Seconds, of shape `(num_questions,)`.
+
+        Returns:
+            `torch.BoolTensor`, *optional*: Of shape `(num_questions, num_items)`; `None` where all items always are.
+        """
+        start, end = self._periods  # type: ignore[misc]
+        if bool((start == torch.iinfo(torch.int64).min).all() & (end == torch.iinfo(torch.int64).max).all()):
+            return None
+        if start.device != timestamps.device:
+            start, end = self._periods = start.to(timestamps.device), end.to(timestamps.device)
+        return (start <= timestamps[:, None]) & (timestamps[:, None] < end)
+
+    @torch.no_grad()
+    def retrieve(
+        self,
+        inputs: BatchFeature,
+        *,
+        top_k: int | Sequence[int] = 10,
+        where: Where = None,
+        state: Any = None,
+    ) -> list[list[ScoredItem]]:
+        """Find the best items of the whole catalogue; exact.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): What the processor made of the requests.
+            top_k (`int` or `Sequence[int]`): Items wanted, for all requests or for each.
+            where (`np.ndarray` or `list`, *optional*):
+                Items allowed: a boolean mask over the catalogue's rows or a list of ids, for all requests, or a list
+                with one of these (or None) for each request. Removed items are never allowed.
+            state (*optional*): A cached history of each request, in place of the one in `inputs`.
+
+        Returns:
+            `list[list[ScoredItem]]`: For each request at most `top_k` distinct items, best first, with the similarity
+            that the model was trained on. Fewer where fewer are allowed.
+
+        Raises:
+            RequestError: If `top_k` is below 1, or one of the arguments does not fit the requests.
+        """
+        questions = self.encode_questions(inputs, state=state)[:, 0]
+        wanted = [top_k] * len(questions) if isinstance(top_k, int) else list(top_k)
+        if len(wanted) != len(questions):
+            raise RequestError(
+                f"`top_k` is {list(wanted)}; give one number, or one for each of the {len(questions)} requests."
+            )
+        vectors = self.items.frozen()
+        if self._index is None or self._index.vectors is not vectors:
+            self._index = ItemIndex(vectors, self.item_index)
+        found = self._index.search(questions, wanted, allowed_items(where, self.catalog, len(questions)))
+        return [scored_items(self.catalog, rows, scores) for rows, scores in found]
+
+    @torch.no_grad()
+    def rank(self, inputs: BatchFeature, *, state: Any = None) -> list[list[ScoredItem]]:
+        """Order the candidates given to the processor.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): Made by `processor(requests, candidates=...)`.
+            state (*optional*): As in [`retrieve`].
+
+        Returns:
+            `list[list[ScoredItem]]`: For each request its candidates, best first, with the probability of an act.
+
+        Raises:
+            RequestError: If the inputs hold no candidates.
+        """
+        if "candidate_rows" not in inputs:
+            raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
+        scores = self.score_candidates(inputs, state=state)[:, 0].float().cpu().numpy()
+        answers = []
+        for line, values in zip(inputs["candidate_rows"][:, 0].cpu().numpy(), scores, strict=True):
+            kept = np.flatnonzero(line >= 0)
+            order = kept[np.argsort(-values[kept], kind="stable")]
+            answers.append(scored_items(self.catalog, line[order], values[order]))
+        return answers
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Save weights and the catalogue with its text vectors, if there is one."""
+        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        if self._catalog is not None and kwargs.get("is_main_process", True):
+            save_bundled_catalog(self._catalog, save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a model and, if it was saved with one, its catalogue."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.config.items_hash is not None:
+            model.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
+        return loaded
+
+
+def items_hash(catalog: Catalog, num_items: int) -> str:
+    """Compute the SHA-256 of the ids of a catalogue's first items, in order: what id embeddings belong to."""
+    return hashlib.sha256(json.dumps(catalog.id_map.ids[:num_items]).encode()).hexdigest()
+
+
+def allowed_items(where: Where, catalog: Catalog, num_requests: int) -> list[np.ndarray | None]:
+    """Turn `where` into a mask for each request.
+
+    Returns:
+        `list`: bool of shape `(num_items,)`, without removed items; `None` where every item is allowed.
+
+    Raises:
+        RequestError: If there is not one filter for each request, or a mask does not fit the catalogue.
+    """
+    filters: Any = [where] * num_requests if where is None or _is_one_filter(where) else where
+    if len(filters) != num_requests:
+        raise RequestError(f"`where` has {len(filters)} filters for {num_requests} requests; give one for each.")
+    made = {id(one): _mask(one, catalog) for one in filters}  # a filter given many times is looked at once
+    return [made[id(one)] for one in filters]
+
+
+def scored_items(catalog: Catalog, rows: np.ndarray, scores: np.ndarray) -> list[ScoredItem]:
+    """Give an answer from rows of the catalogue and their scores."""
+    ids = catalog.id_map.convert_to_ids(rows)
+    titles = catalog.titles(ids)
+    return [
+        ScoredItem(item_id, float(score), title) for item_id, score, title in zip(ids, scores, titles, strict=True)
+    ]
+
+
+def _mask(where: np.ndarray | Sequence[str] | None, catalog: Catalog) -> np.ndarray | None:
+    if where is None:
+        return catalog.live if catalog.is_removed.any() else None
+    if not isinstance(where, np.ndarray):
+        where = catalog.where(ids=where)
+    if where.dtype != np.bool_ or where.shape != (len(catalog),):
+        raise RequestError(
+            f"`where` has dtype {where.dtype} and shape {where.shape}; a mask is boolean of shape ({len(catalog)},), "
+            "one value for each row of the catalogue."
+        )
+    return np.asarray(where & catalog.live)
+
+
+def _is_one_filter(where: Any) -> bool:
+    if isinstance(where, np.ndarray):
+        return where.ndim == 1
+    return len(where) == 0 or all(isinstance(entry, str) for entry in where)
+
+
+__all__ = ["DenseRetrievalMixin", "allowed_items", "items_hash", "scored_items"]

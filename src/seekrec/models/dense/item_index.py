@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The best items by dot product: exact, in blocks, under boolean masks; faiss behind the same call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seekrec.errors import MissingDependencyError, RequestError
+
+Backend = Literal["exact", "faiss"]
+
+# Scores held at a time: 16 million floats take 64 MB.
+_BLOCK_CELLS = 16_000_000
+
+
+class ItemIndex:
+    """Item vectors that can be searched.
+
+    Args:
+        vectors (`torch.Tensor`): float of shape `(num_items, size)`; not copied.
+        backend (`str`): `"exact"`, or `"faiss"` for its flat index on the CPU, which gives the same answers.
+
+    Raises:
+        MissingDependencyError: If faiss is asked for and not installed.
+    """
+
+    def __init__(self, vectors: Tensor, backend: Backend = "exact") -> None:
+        self.vectors = vectors
+        self._faiss: Any = None
+        if backend == "faiss":
+            try:
+                import faiss
+            except ImportError as error:
+                raise MissingDependencyError(
+                    "The index 'faiss' needs faiss; run `pip install faiss-cpu`, or use the index 'exact'."
+                ) from error
+            self._faiss = faiss.IndexFlatIP(vectors.shape[1])
+            self._faiss.add(vectors.float().cpu().numpy())
+
+    @torch.no_grad()
+    def search(
+        self, queries: Tensor, top_k: Sequence[int], allowed: Sequence[np.ndarray | None]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Find the best items of each query.
+
+        Args:
+            queries (`torch.Tensor`): Of shape `(num_queries, size)`.
+            top_k (`Sequence[int]`): Items wanted, for each query.
+            allowed (`Sequence`): For each query a bool mask of shape `(num_items,)`, or `None` for all. The same
+                object given several times is looked at once.
+
+        Returns:
+            `list[tuple[np.ndarray, np.ndarray]]`: For each query int64 rows and float32 dot products, best first;
+            fewer than `top_k` where fewer are allowed.
+
+        Raises:
+            RequestError: If a number of `top_k` is below 1.
+        """
+        if len(top_k) and min(top_k) < 1:
+            raise RequestError(f"`top_k` is {min(top_k)}; ask for at least one item.")
+        if self._faiss is not None:
+            return [self._search_faiss(query, k, mask) for query, k, mask in zip(queries, top_k, allowed, strict=True)]
+        num_queries, num_items = len(queries), len(self.vectors)
+        most = min(max(top_k, default=1), num_items)
+        values = queries.new_full((num_queries, 0), 0.0, dtype=torch.float32)
+        rows = torch.zeros((num_queries, 0), dtype=torch.long, device=queries.device)
+        size = max(1, _BLOCK_CELLS // max(1, num_queries))
+        for begin in range(0, num_items, size):
+            scores = (queries @ self.vectors[begin : begin + size].T).float()
+            self._hide(scores, allowed, begin)
+            best, place = scores.topk(min(most, scores.shape[1]))
+            values, rows = torch.cat([values, best], 1), torch.cat([rows, place + begin], 1)
+            values, order = values.topk(min(most, values.shape[1]))
+            rows = rows.gather(1, order)
+        found, kept = rows.cpu().numpy(), values.cpu().numpy()
+        answers = []
+        for line, (k, scores_line) in enumerate(zip(top_k, kept, strict=True)):
+            count = min(k, int(np.isfinite(scores_line).sum()))
+            answers.append((found[line, :count], scores_line[:count]))
+        return answers
+
+    @staticmethod
+    def _hide(scores: Tensor, allowed: Sequence[np.ndarray | None], begin: int) -> None:
+        end = begin + scores.shape[1]
+        lines: dict[int, list[int]] = {}
+        for line, mask in enumerate(allowed):
+            if mask is not None:
+                lines.setdefault(id(mask), []).append(line)
+        for own in lines.values():
+            mask = allowed[own[0]]
+            hidden = torch.from_numpy(~mask[begin:end]).to(scores.device)  # type: ignore[index]
+            if len(own) == len(scores):
+                scores.masked_fill_(hidden, float("-inf"))
+            else:
+                numbers = torch.tensor(own, device=scores.device)
+                scores[numbers] = scores[numbers].masked_fill(hidden, float("-inf"))
+
+    def _search_faiss(self, query: Tensor, top_k: int, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        import faiss
+
+        options = {}
+        if mask is not None:
+            selector = faiss.IDSelectorBatch(np.flatnonzero(mask).astype(np.int64))
+            options["params"] = faiss.SearchParameters(sel=selector)
+        count = min(top_k, len(self.vectors))
+        scores, rows = self._faiss.search(query[None].float().cpu().numpy(), count, **options)
+        kept = rows[0] >= 0
+        return rows[0][kept].astype(np.int64), scores[0][kept]
+
+
+__all__ = ["Backend", "ItemIndex"]

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vectors of items: an id embedding plus a projection of the frozen text vector.
+
+The text vectors are the catalogue's `embeddings["semantic"]`; they are no weights and are saved once, with the
+catalogue. An item that came after training has no id row: the mean of all id rows takes its place, so it works by its
+text alone and lies among the others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class ItemTower(nn.Module):
+    """Rows of the catalogue to vectors.
+
+    Args:
+        num_items (`int`): Items with an id embedding: the catalogue's first rows.
+        hidden_size (`int`): Width of a vector.
+        text_size (`int`): Width of a text vector; 0 for ids alone.
+        use_ids (`bool`): Off for text alone.
+    """
+
+    def __init__(self, num_items: int, hidden_size: int, text_size: int, use_ids: bool = True) -> None:
+        super().__init__()
+        self.num_items, self.hidden_size = num_items, hidden_size
+        self.ids = nn.Embedding(num_items, hidden_size) if use_ids else None
+        self.text = nn.Linear(text_size, hidden_size, bias=False) if text_size else None
+        # Not a buffer: `from_pretrained` would leave one that is not among the weights uninitialised.
+        self._text_vectors: Tensor | None = None
+        self._cached: tuple[object, Tensor] | None = None
+
+    def set_text_vectors(self, vectors: np.ndarray | None, num_rows: int) -> None:
+        """Set the frozen text vectors, float32 `(num_rows, text_size)`, and the catalogue's length."""
+        self._text_vectors = None if vectors is None else torch.from_numpy(vectors)
+        self._num_rows = num_rows
+        self._cached = None
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Give the vectors of some items.
+
+        Args:
+            rows (`torch.LongTensor`): Catalogue rows of any shape; below 0 for no item.
+
+        Returns:
+            `torch.Tensor`: Of shape `(*rows.shape, hidden_size)`; zero for no item.
+        """
+        safe = rows.clamp_min(0)
+        parts = []
+        if self.ids is not None:
+            vectors = self.ids(safe.clamp_max(self.num_items - 1))
+            if self._num_rows > self.num_items:
+                vectors = torch.where((safe >= self.num_items)[..., None], self.ids.weight.mean(0), vectors)
+            parts.append(vectors)
+        if self.text is not None:
+            parts.append(self.text(self._texts(rows.device)[safe].to(self.text.weight.dtype)))
+        return sum(parts[1:], parts[0]) * (rows >= 0)[..., None]
+
+    def all(self) -> Tensor:
+        """Give the vectors of the whole catalogue, `(num_rows, hidden_size)`, with gradients in training."""
+        parts = []
+        if self.ids is not None:
+            new = self._num_rows - self.num_items
+            weight = self.ids.weight
+            parts.append(torch.cat([weight, weight.mean(0).expand(new, -1)]) if new else weight)
+        if self.text is not None:
+            weight = self.text.weight
+            parts.append(self.text(self._texts(weight.device).to(weight.dtype)))
+        return sum(parts[1:], parts[0])
+
+    @torch.no_grad()
+    def frozen(self) -> Tensor:
+        """Give [`all`] for answering: computed once, and again when a weight has changed."""
+        weights = list(self.parameters())
+        key = tuple((id(weight), weight._version, weight.device) for weight in weights)
+        if self._cached is None or self._cached[0] != key:
+            self._cached = key, self.all().detach()
+        return self._cached[1]
+
+    def _texts(self, device: torch.device) -> Tensor:
+        if self._text_vectors is None:
+            raise RuntimeError("no text vectors: call `set_catalog` of the model first")
+        if self._text_vectors.device != device:
+            self._text_vectors = self._text_vectors.to(device)
+        return self._text_vectors
+
+
+__all__ = ["ItemTower"]

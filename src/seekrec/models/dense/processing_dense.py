@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processor of families that read events as vectors: requests to padded arrays.
+
+[`EventSequenceProcessor`] is complete; a family subclasses it to have a processor of its own name. What it gives and
+what `TrainingWindows.batch` gives have the same names, so one forward pass serves both: a request is a window with one
+question behind its last event.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from transformers import BatchFeature, ProcessorMixin
+
+from seekrec.catalog import Catalog
+from seekrec.corpora.event_arrays import EventArrays, number_sessions, pad_histories
+from seekrec.corpora.ragged import Ragged
+from seekrec.errors import CatalogError
+from seekrec.models.candidates import candidate_rows, check_requests
+from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
+from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
+from seekrec.schema import BEHAVIORS, Event, Request
+
+ProcessorT = TypeVar("ProcessorT", bound="EventSequenceProcessor")
+
+
+class EventSequenceProcessor(ProcessorMixin):
+    """Turns requests into arrays of item rows, actions, timestamps, sessions and query vectors.
+
+    Args:
+        catalog ([`Catalog`], *optional*): The items; it needs no identifiers, but the embeddings `"semantic"`.
+        max_history (`int`): Of a history the latest so many events are read.
+        actions (`Sequence[str]`): The actions that the model tells apart; others count as unknown.
+        text_encoder (`str`, *optional*): What embeds queries: a sentence-transformers name or path. `None` is the
+            catalogue's own encoder, or the default one.
+        query_vectors ([`QueryVectors`], *optional*): Known queries; those of the training log, for example.
+    """
+
+    # `ProcessorMixin` reads the names of the settings from the signature and knows no keyword-only ones.
+    def __init__(
+        self,
+        catalog: Catalog | None = None,
+        max_history: int = 50,
+        actions: Sequence[str] = ("click",),
+        text_encoder: str | None = None,
+        query_vectors: QueryVectors | None = None,
+    ) -> None:
+        super().__init__()
+        self.max_history = max_history
+        self.actions = list(actions)
+        self.text_encoder = text_encoder
+        self._catalog: Catalog | None = None
+        self._query_vectors = query_vectors
+        if catalog is not None:
+            self.set_catalog(catalog)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items that histories and candidates may name.
+
+        Raises:
+            CatalogError: If there is none.
+        """
+        if self._catalog is None:
+            raise CatalogError("The processor has no catalogue; load a complete checkpoint or call `set_catalog`.")
+        return self._catalog
+
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Use this catalogue from now on, one grown by `add_items` for example."""
+        self._catalog = catalog
+
+    @property
+    def query_vectors(self) -> QueryVectors:
+        """The vectors of queries."""
+        if self._query_vectors is None:
+            own = None if self._catalog is None else self._catalog.semantic_encoder_name
+            self._query_vectors = QueryVectors(self.text_encoder or own)
+        return self._query_vectors
+
+    def __call__(
+        self,
+        requests: Request | Sequence[Request],
+        candidates: Sequence[Sequence[str]] | None = None,
+        *,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Lay out requests.
+
+        Args:
+            requests ([`Request`] or a list of them): With a query a search, without one a recommendation.
+            candidates (`list[list[str]]`, *optional*): For `rank`: the item ids to order, a list for each request.
+            return_tensors (`str`): Only `"pt"`.
+
+        Returns:
+            [`~transformers.BatchFeature`]: Tensors of shape `(batch, longest_history)`: `history_mask` (bool) and,
+            int64, `history_item_rows`, `history_query_rows` (-1 for none), `history_behavior_ids`,
+            `history_action_ids`, `history_timestamps`, `history_session_ids`. Of shape `(batch, 1)`, int64:
+            `question_events` (the length of the history), `question_session_ids` (a session of its own),
+            `question_behavior_ids`, `question_timestamps` (of the last event where the request has none) and
+            `question_query_rows`. `query_vectors`: float32 of shape `(num_queries, dimension)`, to which the query
+            rows point. With candidates `candidate_rows`: int64 `(batch, 1, most_candidates)`, -1 for padding.
+
+        Raises:
+            RequestError: If there is no request, or the candidates do not fit.
+            UnknownItemError: If a history or a candidate is not in the catalogue.
+        """
+        asked = check_requests(requests, return_tensors)
+        lists = [[event for event in request.history if _is_read(event)] for request in asked]
+        lists = [
+            events[len(events) - self.max_history :] if self.max_history < len(events) else events for events in lists
+        ]
+        features = self._layout(lists)
+        queries = features.pop("queries")
+        last = [events[-1].timestamp if events else 0 for events in lists]
+        times = [
+            before if request.timestamp is None else request.timestamp
+            for before, request in zip(last, asked, strict=True)
+        ]
+        lengths = features["history_mask"].sum(1)
+        sessions = np.where(features["history_mask"], features["history_session_ids"], -1).max(1, initial=-1) + 1
+        numbers = {text: number for number, text in enumerate(queries)}
+        query_rows = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked]
+        features |= {
+            "question_events": lengths[:, None],
+            "question_session_ids": sessions[:, None],
+            "question_behavior_ids": np.array([[BEHAVIORS.index(one.behavior)] for one in asked]),
+            "question_timestamps": np.array(times, dtype=np.int64)[:, None],
+            "question_query_rows": np.array(query_rows, dtype=np.int64)[:, None],
+            "query_vectors": self.query_vectors.encode(list(numbers)),
+        }
+        if candidates is not None:
+            features["candidate_rows"] = candidate_rows(candidates, len(asked), self.catalog.id_map)[:, None]
+        return BatchFeature({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in features.items()})
+
+    def events(self, histories: Sequence[Sequence[Event]]) -> BatchFeature:
+        """Lay out events that follow a history which a model has in a state already; see `model.extend`.
+
+        Args:
+            histories (`Sequence[Sequence[Event]]`): For each state its new events, oldest first.
+
+        Returns:
+            [`~transformers.BatchFeature`]: The `history_*` tensors and `query_vectors`. Sessions are numbered from 0:
+            the model joins the first to the state's last where the timestamps are equal.
+        """
+        features = self._layout([[event for event in events if _is_read(event)] for events in histories])
+        features["query_vectors"] = self.query_vectors.encode(features.pop("queries"))
+        return BatchFeature({name: torch.from_numpy(array) for name, array in features.items()})
+
+    def _layout(self, lists: list[list[Event]]) -> dict[str, Any]:
+        events = EventArrays.from_events([event for one in lists for event in one], self.catalog.id_map, self.actions)
+        rows = Ragged.from_lists([range(len(one)) for one in lists], np.int64)
+        rows = Ragged(np.arange(len(events)), rows.offsets)
+        return {**pad_histories(events, rows, number_sessions(events, rows)), "queries": events.columns.queries}
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """Save settings, the catalogue with its text vectors, and the vectors of known queries."""
+        os.makedirs(save_directory, exist_ok=True)
+        if self._catalog is not None:
+            save_bundled_catalog(self._catalog, os.fspath(save_directory))
+        self.query_vectors.save(save_directory)
+        return super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls: type[ProcessorT], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any
+    ) -> ProcessorT:
+        """Load a processor with the catalogue and the query vectors it was saved with."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        folder, revision = Path(pretrained_model_name_or_path), kwargs.get("revision")
+        if processor._catalog is None:
+            processor.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=revision))
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            name = str(pretrained_model_name_or_path)
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=QUERY_VECTORS_FILE))
+        encoder_name = processor.text_encoder or processor.catalog.semantic_encoder_name
+        processor._query_vectors = QueryVectors.load(folder, encoder_name)
+        return processor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the settings, without what has files of its own."""
+        hidden = {name: self.__dict__.pop(name) for name in ("_catalog", "_query_vectors")}
+        try:
+            return super().to_dict()
+        finally:
+            self.__dict__.update(hidden)
+
+
+def _is_read(event: Event) -> bool:
+    """Items that were only shown are no part of a history."""
+    return event.action != "impression" and (event.item_id is not None or event.query is not None)
+
+
+__all__ = ["EventSequenceProcessor"]

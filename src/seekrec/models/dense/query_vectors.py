@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vectors of queries from a frozen text encoder: known ones are looked up, new ones computed.
+
+A saved table names queries by a digest of their text, so a published model does not tell what people typed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from seekrec.embeddings import embed_texts, load_semantic_encoder
+from seekrec.errors import DataError
+from seekrec.events.storage import replace_file
+
+QUERY_VECTORS_FILE = "query_vectors.safetensors"
+
+# Vectors of new queries that are kept in memory: 10,000 of 384 numbers take 15 MB.
+_MAX_NEW = 10_000
+_DIGEST_SIZE = 16
+
+
+class QueryVectors:
+    """Texts to vectors.
+
+    Args:
+        encoder_name (`str`, *optional*): A sentence-transformers name or path; `None` is the default encoder. It is
+            loaded at the first query that is not known.
+    """
+
+    def __init__(self, encoder_name: str | None = None) -> None:
+        self.encoder_name = encoder_name
+        self._known: dict[bytes, np.ndarray] = {}
+        self._new: dict[bytes, np.ndarray] = {}
+        self._encoder: Any = None
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, texts: Sequence[str], *, show_progress: bool = False) -> None:
+        """Compute the vectors of these texts, where missing, and keep them for good: `save` writes them."""
+        digests = [_digest(text) for text in texts]
+        missing = {key: text for key, text in zip(digests, texts, strict=True) if key not in self._known}
+        if missing:
+            vectors = self._embed(list(missing.values()), show_progress)
+            self._known.update(zip(missing, vectors, strict=True))
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Give the vectors of texts.
+
+        Returns:
+            `np.ndarray`: float32 of shape `(len(texts), dimension)`, of unit length up to half precision, to which
+            they are rounded. `(0, 0)` without texts.
+        """
+        if not len(texts):
+            return np.zeros((0, 0), dtype=np.float32)
+        digests = [_digest(text) for text in texts]
+        missing = {
+            key: text
+            for key, text in zip(digests, texts, strict=True)
+            if key not in self._known and key not in self._new
+        }
+        computed = dict(zip(missing, self._embed(list(missing.values()), False), strict=True)) if missing else {}
+        found = [self._known.get(key, self._new.get(key, computed.get(key))) for key in digests]
+        self._new.update(computed)
+        while len(self._new) > _MAX_NEW:
+            self._new.pop(next(iter(self._new)))
+        return np.stack(found).astype(np.float32)  # type: ignore[arg-type]
+
+    def save(self, folder: str | Path) -> None:
+        """Write the kept vectors; without any, remove an older file."""
+        path = Path(folder) / QUERY_VECTORS_FILE
+        if not self._known:
+            path.unlink(missing_ok=True)
+            return
+        digests = np.frombuffer(b"".join(self._known), dtype=np.uint8).reshape(-1, _DIGEST_SIZE)
+        with replace_file(path) as temporary:
+            save_file({"digests": digests.copy(), "vectors": np.stack(list(self._known.values()))}, temporary)
+
+    @classmethod
+    def load(cls, folder: str | Path, encoder_name: str | None = None) -> QueryVectors:
+        """Read what `save` wrote; empty where there is no file.
+
+        Raises:
+            DataError: If the file is damaged.
+        """
+        loaded = cls(encoder_name)
+        path = Path(folder) / QUERY_VECTORS_FILE
+        if path.is_file():
+            try:
+                arrays = load_file(path)
+                digests, vectors = arrays["digests"], arrays["vectors"]
+            except (SafetensorError, KeyError, OSError) as error:
+                raise DataError(
+                    f"{path} holds no query vectors ({error}); save the processor again, or delete the file: they are "
+                    "then computed anew."
+                ) from error
+            loaded._known = {row.tobytes(): vector for row, vector in zip(digests, vectors, strict=True)}
+        return loaded
+
+    def _embed(self, texts: list[str], show_progress: bool) -> np.ndarray:
+        if self._encoder is None:
+            self._encoder = load_semantic_encoder(self.encoder_name)
+        vectors = embed_texts(texts, encoder=self._encoder, show_progress=show_progress)
+        # By torch, whose conversion is the one of the catalogue's vectors.
+        return np.asarray(torch.from_numpy(vectors).half().numpy())
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_SIZE).digest()
+
+
+__all__ = ["QUERY_VECTORS_FILE", "QueryVectors"]

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of training windows for the families that compare vectors, and the Trainer that draws them.
+
+What is drawn at random for a window (queries from the pool, negatives) depends on the seed, the epoch and the window
+alone; see `training.negatives`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, TrainingArguments
+
+from seekrec.catalog import Catalog
+from seekrec.catalog_masks import item_periods
+from seekrec.corpora import MixtureSampler
+from seekrec.corpora.ragged import Ragged, join_rows
+from seekrec.corpora.training_windows import TrainingWindows
+from seekrec.errors import ConfigurationError
+from seekrec.events.queries import category_queries
+from seekrec.models.dense import QueryVectors
+from seekrec.schema import BEHAVIORS, SEARCH
+from seekrec.training.negatives import CodedRows, CodeSampler, hash_numbers
+from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
+
+SampledKind = Literal["uniform", "popularity"]
+
+# Draws that hit the target or an item not on offer are drawn again so often; what is left then is no negative.
+_ROUNDS = 8
+_LARGEST = float(2**64)
+
+
+class ItemNegatives:
+    """Draws negatives for questions, each by a probability that does not depend on who asks.
+
+    Args:
+        counts (`np.ndarray`): Interactions of each item in training, of shape `(num_items,)`.
+        count (`int`): Negatives of a question.
+        kind (`str`): `"uniform"`, or `"popularity"`: in proportion to `counts ** power`.
+        power (`float`): Of `"popularity"` (alpha of IntSR section 4.3).
+        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer, int64; only
+            items that were when the question was asked are negatives (temporal alignment, IntSR equation 15).
+        seed (`int`): Of all draws.
+
+    Raises:
+        ConfigurationError: If `count` is below 1, the kind is unknown, or no item can be drawn.
+    """
+
+    def __init__(
+        self,
+        counts: np.ndarray,
+        count: int,
+        kind: SampledKind = "uniform",
+        *,
+        power: float = 1.0,
+        periods: tuple[np.ndarray, np.ndarray] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if count < 1 or kind not in ("uniform", "popularity"):
+            raise ConfigurationError(
+                f"The negatives are {count} of kind {kind!r}; ask for at least one, uniform or by popularity."
+            )
+        weights = np.ones(len(counts)) if kind == "uniform" else np.asarray(counts, dtype=np.float64) ** power
+        weights[np.asarray(counts) == 0] *= kind == "uniform"
+        if not weights.sum() > 0:
+            raise ConfigurationError(f"No item has an interaction, so negatives of kind {kind!r} cannot be drawn.")
+        self.count, self.seed, self.periods = count, seed, periods
+        self._sums = np.cumsum(weights / weights.sum())
+        with np.errstate(divide="ignore"):
+            # An item without interactions is drawn as one would be that has half of one.
+            smallest = weights[weights > 0].min() / 2
+            self.log_q = np.log(np.maximum(weights, smallest) / weights.sum()).astype(np.float32)
+
+    def draw(self, keys: np.ndarray, labels: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+        """Draw the negatives of questions.
+
+        Args:
+            keys (`np.ndarray`): int64 of any shape: what tells a question in an epoch from every other.
+            labels (`np.ndarray`): int64 targets of that shape.
+            timestamps (`np.ndarray`): int64 seconds of that shape.
+
+        Returns:
+            `np.ndarray`: int64 item rows of shape `(*keys.shape, count)`, -1 where none was found.
+        """
+        shape = (*keys.shape, self.count)
+        key, label, time = (np.broadcast_to(array[..., None], shape).ravel() for array in (keys, labels, timestamps))
+        column = np.broadcast_to(np.arange(self.count), shape).ravel()
+        drawn = np.full(len(key), -1, dtype=np.int64)
+        left = np.arange(len(key))
+        for attempt in range(_ROUNDS):
+            numbers = hash_numbers(self.seed, key[left], column[left], attempt) / _LARGEST
+            picked = np.minimum(np.searchsorted(self._sums, numbers, side="right"), len(self._sums) - 1)
+            is_fine = picked != label[left]
+            if self.periods is not None:
+                start, end = self.periods
+                is_fine &= (start[picked] <= time[left]) & (time[left] < end[picked])
+            drawn[left[is_fine]] = picked[is_fine]
+            left = left[~is_fine]
+            if not len(left):
+                break
+        return drawn.reshape(shape)
+
+
+class QueryPool:
+    """Queries that could have led to an item, as vectors (IntSR, section 3.2).
+
+    Args:
+        pool (`Ragged`): By catalogue row: rows of `vectors`.
+        vectors (`np.ndarray`): float32 of shape `(num_texts, dimension)`.
+    """
+
+    def __init__(self, pool: Ragged, vectors: np.ndarray) -> None:
+        self.pool, self.vectors = pool, vectors
+
+    @classmethod
+    def build(
+        cls, windows: TrainingWindows, catalog: Catalog, query_vectors: QueryVectors, kinds: Sequence[str]
+    ) -> QueryPool:
+        """Gather the pool.
+
+        Args:
+            windows ([`TrainingWindows`]): Whose searches are known.
+            catalog ([`Catalog`]): The items.
+            query_vectors ([`QueryVectors`]): Embeds the texts and keeps them.
+            kinds (`Sequence[str]`): `"logged"`: what users typed before they took the item; `"category"`: the queries
+                of its category paths; `"item_text"`: its own title and description.
+
+        Raises:
+            ConfigurationError: If a kind is unknown.
+        """
+        unknown = sorted(set(kinds) - {"logged", "category", "item_text"})
+        if unknown:
+            raise ConfigurationError(
+                f"The query pool has the kind {unknown[0]!r}; choose among 'logged', 'category' and 'item_text'."
+            )
+        columns = windows.events.columns
+        texts = {text: number for number, text in enumerate(columns.queries)}
+        parts = []
+        if "logged" in kinds:
+            used = np.unique(windows.windows.values)
+            used = used[columns.is_search[used] & (columns.item[used] >= 0)]
+            pairs = np.unique(np.stack([columns.item[used], columns.query[used]], axis=1), axis=0)
+            counts = np.bincount(pairs[:, 0], minlength=len(catalog))
+            parts.append(Ragged(pairs[:, 1], np.concatenate([[0], np.cumsum(counts)])))
+        if "category" in kinds:
+            of_items = [
+                [texts.setdefault(text, len(texts)) for text in queries] for queries in category_queries(catalog.items)
+            ]
+            parts.append(Ragged.from_lists(of_items, np.int64))
+        query_vectors.add(list(texts))
+        vectors = query_vectors.encode(list(texts))
+        if "item_text" in kinds:
+            parts.append(Ragged.from_matrix(len(texts) + np.arange(len(catalog))[:, None]))
+            own = catalog.embeddings["semantic"]
+            vectors = np.concatenate([vectors, own]) if len(vectors) else own
+        empty = Ragged(np.empty(0, dtype=np.int64), np.zeros(len(catalog) + 1, dtype=np.int64))
+        return cls(join_rows(parts) if parts else empty, vectors)
+
+
+class WindowCollator:
+    """Turns codes of windows (`epoch * num_windows + window`) into batches.
+
+    Args:
+        windows ([`TrainingWindows`]): What is learned from.
+        pool ([`QueryPool`]): Vectors of all queries in the windows, and what else may be asked for.
+        pool_probability (`float`): How often a recommendation question gets a query from the pool of its target and
+            becomes a search (beta of IntSR section 3.2).
+        negatives ([`ItemNegatives`], *optional*): Negatives of each question.
+        seed (`int`): Of the pool's draws.
+    """
+
+    def __init__(
+        self,
+        windows: TrainingWindows,
+        pool: QueryPool,
+        *,
+        pool_probability: float = 0.0,
+        negatives: ItemNegatives | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.windows, self.pool, self.negatives = windows, pool, negatives
+        self.pool_probability, self.seed = pool_probability, seed
+
+    def __call__(self, codes: Sequence[int]) -> dict[str, Tensor]:
+        """Collate; the names are those of [`TrainingWindows.batch`], and three more.
+
+        Returns:
+            `dict[str, torch.Tensor]`: `query_vectors`, float32 `(num_queries, dimension)`, to which the query rows
+            point; with negatives `negative_rows` `(num_windows, most_questions, count)`, -1 for none, and
+            `negative_log_q` of the same shape with `label_log_q` `(num_windows, most_questions)`, the log-probability
+            with which each is drawn.
+        """
+        numbers = np.asarray(codes, dtype=np.int64)
+        batch = self.windows.batch(numbers % len(self.windows))
+        labels = batch["labels"]
+        keys = numbers[:, None] * 4096 + np.arange(labels.shape[1])
+        if self.pool_probability:
+            self._fill_from_pool(batch, keys)
+        named = np.concatenate([batch["history_query_rows"].ravel(), batch["question_query_rows"].ravel()])
+        used = np.unique(named[named >= 0])
+        for name in ("history_query_rows", "question_query_rows"):
+            rows = batch[name]
+            batch[name] = np.where(rows >= 0, np.searchsorted(used, rows), -1)
+        batch["query_vectors"] = self.pool.vectors[used] if len(used) else np.zeros((0, 0), dtype=np.float32)
+        if self.negatives is not None:
+            drawn = self.negatives.draw(keys, labels, batch["question_timestamps"])
+            batch["negative_rows"] = np.where((labels >= 0)[..., None], drawn, -1)
+            batch["negative_log_q"] = self.negatives.log_q[np.maximum(drawn, 0)]
+            batch["label_log_q"] = self.negatives.log_q[np.maximum(labels, 0)]
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+
+    def _fill_from_pool(self, batch: dict[str, np.ndarray], keys: np.ndarray) -> None:
+        labels, pool = np.maximum(batch["labels"], 0), self.pool.pool
+        lengths = pool.lengths[labels]
+        is_filled = (hash_numbers(self.seed, keys, 1) / _LARGEST < self.pool_probability) & (lengths > 0)
+        is_filled &= (batch["labels"] >= 0) & (batch["question_behavior_ids"] != BEHAVIORS.index(SEARCH))
+        place = (hash_numbers(self.seed, keys, 2) % np.maximum(lengths, 1).astype(np.uint64)).astype(np.int64)
+        rows = pool.values[(pool.offsets[labels] + place)[is_filled]]
+        batch["question_query_rows"][is_filled] = rows
+        batch["question_behavior_ids"][is_filled] = BEHAVIORS.index(SEARCH)
+
+
+def target_counts(windows: TrainingWindows, num_items: int) -> np.ndarray:
+    """Count how often each item is asked for without a query: int64 of shape `(num_items,)`."""
+    place = windows.windows.offsets[windows.questions.owners()] + windows.questions.values
+    asked = windows.windows.values[place][windows.behavior != BEHAVIORS.index(SEARCH)]
+    return np.bincount(windows.events.columns.item[asked], minlength=num_items)
+
+
+def make_negatives(
+    windows: TrainingWindows,
+    catalog: Catalog,
+    kind: SampledKind,
+    count: int,
+    *,
+    power: float = 1.0,
+    is_aligned: bool = True,
+    seed: int = 0,
+) -> ItemNegatives:
+    """Make [`ItemNegatives`] from windows and a catalogue; `is_aligned` keeps to items on offer at the time."""
+    periods = item_periods(catalog.items) if is_aligned else None
+    counts = target_counts(windows, len(catalog))
+    return ItemNegatives(counts, count, kind, power=power, periods=periods, seed=seed)
+
+
+def make_window_trainer(
+    model: PreTrainedModel,
+    collator: WindowCollator,
+    arguments: TrainingArguments,
+    *,
+    evaluate_model: EvaluateModel | None,
+    optimizers: tuple[torch.optim.Optimizer | None, None] = (None, None),
+) -> GenerativeTrainer:
+    """Put a model and windows into a Trainer whose batches hold windows of like length.
+
+    Args:
+        model (`PreTrainedModel`): Takes the collator's batch.
+        collator ([`WindowCollator`]): Gives it.
+        arguments (`TrainingArguments`): `remove_unused_columns` is switched off.
+        evaluate_model (`Callable`, *optional*): Ranks validation.
+        optimizers (`tuple`): An optimizer of the family's own, for two learning rates; no scheduler.
+
+    Returns:
+        [`GenerativeTrainer`]: Ready to train.
+    """
+    arguments.remove_unused_columns = False
+    arguments.label_names = ["labels"]
+    windows = collator.windows
+    sampler = MixtureSampler(
+        {"windows": len(windows)},
+        {"windows": 1.0},
+        seed=arguments.data_seed if arguments.data_seed is not None else arguments.seed,
+        lengths=windows.windows.lengths,
+        batch_size=arguments.per_device_train_batch_size * arguments.world_size,
+    )
+    return GenerativeTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=CodedRows(len(windows)),
+        data_collator=collator,
+        sampler=CodeSampler(sampler),
+        evaluate_model=evaluate_model,
+        optimizers=optimizers,
+    )
+
+
+__all__ = [
+    "ItemNegatives",
+    "QueryPool",
+    "WindowCollator",
+    "make_negatives",
+    "make_window_trainer",
+    "target_counts",
+]

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows and their questions, on logs small enough to write the answer down."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from seekrec.corpora.event_arrays import EventArrays, number_sessions
+from seekrec.corpora.ragged import Ragged
+from seekrec.corpora.training_windows import build_training_windows, log_actions
+from seekrec.errors import DataError
+from seekrec.events import EventLog, split_log
+from seekrec.schema import Event, IdMap
+
+
+def sessions_of(*events):
+    ids = IdMap(["a", "b"])
+    arrays = EventArrays.from_events(
+        [Event("a", timestamp=time, session_id=session) for time, session in events], ids, ["click"]
+    )
+    return number_sessions(arrays, Ragged.from_lists([range(len(events))])).tolist()
+
+
+def test_sessions_are_moments_and_spans_of_a_session_id():
+    assert sessions_of((1, None), (1, None), (2, None), (3, None)) == [0, 0, 1, 2]
+    # From the first to the last event of "x" nothing sees anything, be it of another session.
+    assert sessions_of((1, "x"), (2, "y"), (3, "x"), (4, "y"), (5, None)) == [0, 0, 0, 0, 1]
+    assert sessions_of((1, "x"), (2, "x"), (2, None), (3, "y"), (4, "z")) == [0, 0, 0, 1, 2]
+
+
+def test_sessions_of_one_row_do_not_touch_those_of_the_next():
+    ids = IdMap(["a"])
+    arrays = EventArrays.from_events(
+        [Event("a", timestamp=5, session_id="x"), Event("a", timestamp=5, session_id="x")] * 2, ids, ["click"]
+    )
+    assert number_sessions(arrays, Ragged.from_lists([[0], [1, 2], [], [3]])).tolist() == [0, 0, 0, 0]
+
+
+def make_split(rows, *, num_items=9):
+    """One user's events as (timestamp, item, query, action); three more events are held out behind them."""
+    held_out = [(100, 6, None, "click"), (101, 7, None, "click")]
+    events = [
+        {
+            "user_id": "u",
+            "timestamp": time,
+            "behavior": "recommendation" if query is None else "search",
+            "query": query,
+            "item_id": None if item is None else f"i{item}",
+            "action": action,
+            "session_id": None,
+        }
+        for time, item, query, action in [*rows, *held_out]
+    ]
+    items = pa.table(
+        {"item_id": [f"i{n}" for n in range(num_items)], "title": [f"thing {n}" for n in range(num_items)]}
+    )
+    schema = {"query": pa.string(), "session_id": pa.string()}
+    table = pa.Table.from_pylist(events)
+    for name, kind in schema.items():
+        table = table.set_column(table.column_names.index(name), name, table[name].cast(kind))
+    source = "logged" if any(query for _, _, query, _ in rows) else "none"
+    log = EventLog("one user", table, items, query_source=source)
+    return split_log(log), IdMap(items["item_id"].to_pylist())
+
+
+def test_questions_of_a_window():
+    rows = [
+        (1, 0, None, "click"),
+        (2, 1, "red", "click"),
+        (2, 2, None, "buy"),
+        (3, 3, None, "impression"),
+        (3, 0, None, "click"),
+        (4, None, "blue", "click"),
+        (5, 4, "blue", "click"),
+    ]
+    split, ids = make_split(rows)
+    assert log_actions(split) == ["buy", "click"]
+    windows = build_training_windows(split, ids, actions=["buy", "click"], max_history=10)
+    batch = windows.batch([0])
+    # The impression is no event; the search without a click is one without an item.
+    assert batch["history_item_rows"].tolist() == [[0, 2, 1, 0, -1, 4]] or batch["history_item_rows"].tolist() == [
+        [0, 1, 2, 0, -1, 4]
+    ]
+    assert batch["history_session_ids"].tolist() == [[0, 1, 1, 2, 3, 4]]
+    assert batch["history_timestamps"].tolist() == [[1, 2, 2, 3, 4, 5]]
+    # Item 0 at time 3 stands in its own history; a searched item is asked for with and without its query.
+    order = batch["history_item_rows"][0].tolist()
+    first, second = order.index(1), order.index(2)
+    expected = sorted([(0, 0, 0), (first, 0, 1), (first, 1, 1), (second, 0, 2), (5, 0, 4), (5, 1, 4)])
+    found = zip(
+        batch["question_events"][0].tolist(),
+        batch["question_behavior_ids"][0].tolist(),
+        batch["labels"][0].tolist(),
+        strict=True,
+    )
+    assert sorted(found) == expected
+    queries = windows.events.columns.queries
+    asked = [None if row < 0 else queries[row] for row in batch["question_query_rows"][0]]
+    is_search = batch["question_behavior_ids"][0] == 1
+    assert [query for query, searched in zip(asked, is_search, strict=True) if searched] == ["red", "blue"]
+    assert not any(query for query, searched in zip(asked, is_search, strict=True) if not searched)
+    assert batch["question_session_ids"][0].tolist() == [
+        batch["history_session_ids"][0][e] for e in batch["question_events"][0]
+    ]
+    # What was shown at the moment of the question about time 3 is gone with it; the others saw nothing shown.
+    assert batch["shown_item_rows"].shape == (1, 6, 0)
+
+
+def test_shown_items_belong_to_their_moment():
+    split, ids = make_split(
+        [(1, 0, None, "click"), (2, 1, None, "click"), (2, 3, None, "impression"), (2, 4, None, "impression")]
+    )
+    windows = build_training_windows(split, ids, actions=["click"])
+    shown = windows.batch([0])["shown_item_rows"][0]
+    assert [sorted(row[row >= 0].tolist()) for row in shown] == [[], [3, 4]]
+
+
+def test_a_long_user_gets_windows_whose_targets_are_asked_once():
+    rows = [(time, time % 6, None, "click") for time in range(1, 6)] + [(9, 8, None, "click")]
+    split, ids = make_split(rows)
+    windows = build_training_windows(split, ids, actions=["click"], max_history=4)
+    assert windows.windows.lengths.tolist() == [4, 4]
+    place = windows.windows.offsets[windows.questions.owners()] + windows.questions.values
+    assert sorted(windows.windows.values[place].tolist()) == list(range(6))
+    only = windows.select("recommendation")
+    assert len(only) == 2 and len(only.questions.values) == 6
+
+
+def test_batches_are_padded():
+    split, ids = make_split([(time, time, None, "click") for time in range(5)])
+    windows = build_training_windows(split, ids, actions=["click"], max_history=3)
+    batch = windows.batch([1, 0])
+    assert batch["history_mask"].sum(1).tolist() == windows.windows.lengths[[1, 0]].tolist()
+    assert batch["labels"][0].tolist()[-1] == -100 or batch["labels"].shape[1] == 2
+
+
+def test_a_log_without_targets_is_refused():
+    split, ids = make_split([(1, 0, None, "click"), (2, 1, None, "impression")])
+    object.__setattr__(split, "train_rows", split.train_rows[:0])
+    with pytest.raises(DataError, match="The training part of 'one user' holds no interaction that may be asked for"):
+        build_training_windows(split, ids, actions=["click"])
+
+
+def test_an_unknown_action_is_number_zero():
+    arrays = EventArrays.from_events(
+        [Event("a", action="buy"), Event("a", action="wish")], IdMap(["a"]), ["buy", "click"]
+    )
+    np.testing.assert_array_equal(arrays.action, [1, 0])

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the families that compare vectors share: index, tower, losses, query vectors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from seekrec.errors import DataError, MissingDependencyError, RequestError
+from seekrec.models.dense import ItemIndex, ItemTower, QueryVectors, full_softmax, info_nce
+from seekrec.models.dense import item_index as index_module
+from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE
+
+
+@pytest.mark.parametrize("cells", [16_000_000, 7])  # all items in one block; two items a block
+def test_the_index_gives_what_sorting_gives(monkeypatch, cells):
+    monkeypatch.setattr(index_module, "_BLOCK_CELLS", cells)
+    vectors, queries = torch.randn(50, 8), torch.randn(3, 8)
+    mask = torch.rand(50) < 0.3
+    few = np.zeros(50, bool)
+    few[[3, 9]] = True
+    found = ItemIndex(vectors).search(queries, [5, 50, 4], [None, mask.numpy(), few])
+    scores = (queries @ vectors.T).masked_fill(
+        ~torch.stack([torch.ones(50, dtype=bool), mask, torch.tensor(few)]), -9e9
+    )
+    for line, count in enumerate((5, int(mask.sum()), 2)):
+        order = scores[line].argsort(descending=True)[:count]
+        assert found[line][0].tolist() == order.tolist()
+        np.testing.assert_allclose(found[line][1], scores[line][order], rtol=1e-5)
+
+
+def test_one_mask_for_all_and_nothing_allowed():
+    vectors, queries = torch.eye(4), torch.ones(2, 4)
+    mask = np.zeros(4, bool)
+    assert [len(rows) for rows, _ in ItemIndex(vectors).search(queries, [2, 2], [mask, mask])] == [0, 0]
+    with pytest.raises(RequestError, match="`top_k` is 0; ask for at least one item"):
+        ItemIndex(vectors).search(queries, [0, 2], [None, None])
+
+
+def test_faiss_answers_the_same():
+    pytest.importorskip("faiss")
+    vectors, queries = torch.randn(60, 8), torch.randn(4, 8)
+    allowed = [None, (torch.rand(60) < 0.5).numpy(), None, (torch.rand(60) < 0.1).numpy()]
+    exact, other = ItemIndex(vectors), ItemIndex(vectors, "faiss")
+    for one, two in zip(exact.search(queries, [9] * 4, allowed), other.search(queries, [9] * 4, allowed), strict=True):
+        assert one[0].tolist() == two[0].tolist()
+
+
+def test_without_faiss_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(MissingDependencyError, match="pip install faiss-cpu"):
+        ItemIndex(torch.eye(2), "faiss")
+
+
+def test_a_new_item_stands_at_the_mean_id_plus_its_text():
+    tower = ItemTower(2, 3, 2)
+    texts = np.array([[1, 0], [0, 1], [1, 1]], np.float32)
+    tower.set_text_vectors(texts, 3)
+    ids, text = tower.ids.weight, tower.text.weight
+    expected = torch.stack([ids[0] + text[:, 0], ids[1] + text[:, 1], ids.mean(0) + text.sum(1)])
+    torch.testing.assert_close(tower.all(), expected)
+    torch.testing.assert_close(
+        tower(torch.tensor([[2, -1], [0, 1]])), torch.stack([torch.stack([expected[2], torch.zeros(3)]), expected[:2]])
+    )
+    frozen = tower.frozen()
+    assert tower.frozen() is frozen
+    with torch.no_grad():
+        tower.ids.weight += 1
+    torch.testing.assert_close(tower.frozen(), tower.all())
+
+
+def test_info_nce_by_hand():
+    # Similarities 1 against 0 and 2 at temperature 0.5: -log(e^2 / (e^2 + e^0 + e^4)).
+    positive, negatives = torch.tensor([1.0]), torch.tensor([[0.0, 2.0]])
+    expected = math.log(math.exp(2) + 1 + math.exp(4)) - 2
+    assert info_nce(positive, negatives, temperature=0.5).item() == pytest.approx(expected, rel=1e-6)
+    masked = info_nce(positive, negatives, is_valid=torch.tensor([[True, False]]), temperature=0.5)
+    assert masked.item() == pytest.approx(math.log(math.exp(2) + 1) - 2, rel=1e-6)
+    assert info_nce(positive, negatives, divisor=4).item() == pytest.approx(
+        (math.log(math.e + 1 + math.exp(2)) - 1) / 4, rel=1e-6
+    )
+    assert info_nce(positive[:0], negatives[:0]).item() == 0
+
+
+def test_the_correction_makes_the_sampled_sum_the_full_one():
+    # Items drawn with probability q, each logit less log q: the expected sum is that of all items.
+    scores, q = torch.tensor([0.3, -1.0, 2.0, 0.5]), torch.tensor([0.1, 0.2, 0.3, 0.4])
+    drawn = torch.multinomial(q, 200_000, replacement=True)
+    mean = torch.exp(scores[drawn] - q[drawn].log()).mean()
+    assert mean.item() == pytest.approx(scores.exp().sum().item(), rel=0.01)
+
+
+def test_full_softmax_leaves_out_what_is_no_candidate_but_never_the_target():
+    questions, items, labels = torch.randn(3, 4), torch.randn(5, 4), torch.tensor([0, 3, 4])
+    torch.testing.assert_close(full_softmax(questions, items, labels), F.cross_entropy(questions @ items.T, labels))
+    is_candidate = torch.tensor([[True, True, False, False, False]] * 3)
+    scores = questions @ items.T
+    expected = (
+        (scores[0, [0, 1]].logsumexp(0) - scores[0, 0])
+        + (scores[1, [0, 1, 3]].logsumexp(0) - scores[1, 3])
+        + (scores[2, [0, 1, 4]].logsumexp(0) - scores[2, 4])
+    ) / 3
+    torch.testing.assert_close(full_softmax(questions, items, labels, is_candidate=is_candidate), expected)
+
+
+class WordLengths:
+    """An encoder that is called and counted: a text becomes its length and its number of words."""
+
+    calls = 0
+
+    def encode(self, texts, **_):
+        WordLengths.calls += len(texts)
+        return np.array([[len(text), text.count(" ") + 1] for text in texts], np.float32)
+
+
+def test_known_queries_are_not_computed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("seekrec.models.dense.query_vectors.load_semantic_encoder", lambda name: WordLengths())
+    WordLengths.calls = 0
+    vectors = QueryVectors()
+    vectors.add(["red kite", "kite", "kite"])
+    np.testing.assert_array_equal(
+        vectors.encode(["kite", "blue", "red kite", "blue"]), [[4, 1], [4, 1], [8, 2], [4, 1]]
+    )
+    vectors.encode(["blue"])
+    assert WordLengths.calls == 3 and vectors.encode([]).shape == (0, 0)
+    vectors.save(tmp_path)
+    assert b"kite" not in (tmp_path / QUERY_VECTORS_FILE).read_bytes()
+    loaded = QueryVectors.load(tmp_path)
+    np.testing.assert_array_equal(loaded.encode(["red kite"]), [[8, 2]])
+    assert WordLengths.calls == 3 and len(loaded) == 2
+    (tmp_path / QUERY_VECTORS_FILE).write_bytes(b"no tensors")
+    with pytest.raises(DataError, match="holds no query vectors .* save the processor again"):
+        QueryVectors.load(tmp_path)
+    QueryVectors().save(tmp_path)
+    assert not (tmp_path / QUERY_VECTORS_FILE).exists()

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draws for training windows: what they may be, and that they depend on nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from seekrec.errors import ConfigurationError
+from seekrec.training.event_windows import ItemNegatives
+
+
+def test_negatives_are_drawn_as_asked():
+    counts = np.array([0, 1, 1, 2, 4])
+    keys, labels = np.arange(20_000), np.full(20_000, 4)
+    uniform = ItemNegatives(counts, 2).draw(keys, labels, labels)
+    np.testing.assert_allclose(np.bincount(uniform.ravel(), minlength=5) / 40_000, [0.25] * 4 + [0], atol=0.01)
+    sampler = ItemNegatives(counts, 2, "popularity")
+    popular = sampler.draw(keys, labels, labels)
+    # The target has half of the weight, so eight draws in a row hit it once in 256 times.
+    assert (popular < 0).mean() == pytest.approx(1 / 256, rel=0.5)
+    popular = popular[popular >= 0]
+    np.testing.assert_allclose(np.bincount(popular, minlength=5) / len(popular), [0, 0.25, 0.25, 0.5, 0], atol=0.01)
+    np.testing.assert_allclose(np.exp(sampler.log_q), np.array([0.5, 1, 1, 2, 4]) / 8, rtol=1e-6)
+    flat = ItemNegatives(counts, 2, "popularity", power=0.5)
+    np.testing.assert_allclose(np.exp(flat.log_q[4] - flat.log_q[1]), 2, rtol=1e-6)
+
+
+def test_aligned_negatives_were_on_offer():
+    periods = np.array([0, 10, 0, 0]), np.array([5, 99, 99, 20])
+    sampler = ItemNegatives(np.ones(4), 8, periods=periods)
+    times = np.array([3, 7, 15, 50])
+    drawn = sampler.draw(np.arange(4), np.full(4, 3), times)
+    on_offer = [{0, 2}, {2}, {1, 2}, {1, 2}]
+    for row, allowed in zip(drawn, on_offer, strict=True):
+        assert set(row[row >= 0].tolist()) == allowed
+    # Nothing but the target on offer: no negative, rather than a wrong one.
+    alone = ItemNegatives(np.ones(2), 3, periods=(np.array([0, 9]), np.array([9, 10])))
+    assert alone.draw(np.array([1]), np.array([0]), np.array([4])).tolist() == [[-1, -1, -1]]
+
+
+def test_draws_depend_on_the_key_alone():
+    sampler = ItemNegatives(np.ones(100), 5, seed=3)
+    labels = np.zeros(6, np.int64)
+    together = sampler.draw(np.arange(6), labels, labels)
+    np.testing.assert_array_equal(together[4:5], sampler.draw(np.array([4]), labels[:1], labels[:1]))
+    assert (ItemNegatives(np.ones(100), 5, seed=4).draw(np.arange(6), labels, labels) != together).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.ones(3), 0), "The negatives are 0 of kind 'uniform'; ask for at least one"),
+        ((np.ones(3), 2, "bm25"), "The negatives are 2 of kind 'bm25'"),
+        ((np.zeros(3), 2, "popularity"), "No item has an interaction"),
+    ],
+)
+def test_wrong_negatives_are_refused(arguments, message):
+    with pytest.raises(ConfigurationError, match=message):
+        ItemNegatives(*arguments)
