@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import ConfigurationError, RequestError
@@ -302,6 +303,27 @@ def test_encoder_outputs_stand_in_for_input_ids(tiny_t5, make_batch):
     computed = beam_search(tiny_t5, batch["input_ids"], batch["attention_mask"], **options)
     for row in range(2):
         np.testing.assert_array_equal(given.rows[row], computed.rows[row])
+
+
+def test_atomic_identifiers_of_a_million_items(make_batch):
+    # One level, whose one family has a million children.
+    num_items = 1_000_000
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=40 + num_items, decoder_start_token_id=0, **sizes)
+    model = T5ForConditionalGeneration(config).eval()
+    batch = make_batch([4, 7])
+    codes = np.random.default_rng(0).permutation(num_items)[:, None]
+    trie = IdentifierTrie.from_codes(codes, num_items)
+    masks = [None, np.arange(num_items) % 1000 == 7]
+    found = beam_search(model, **batch, trie=trie, level_offsets=[40], num_beams=5, norm="level", masks=masks)
+    with torch.no_grad():
+        logits = model(
+            batch["input_ids"], attention_mask=batch["attention_mask"], decoder_input_ids=batch["decoder_prefix"]
+        ).logits[:, -1, 40:]
+    scores = logits.double().log_softmax(-1).numpy()[:, codes[:, 0]]
+    assert_best(found.rows[0], found.scores[0], scores[0], 5)
+    assert_best(found.rows[1], found.scores[1], scores[1], 5, masks[1])
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart"])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +141,18 @@ def test_save_and_load(tmp_path):
         assert torch.equal(ours[1], theirs[1])
     where = rng.random(500) < 0.3
     assert torch.equal(loaded.mask(where).counts[2], trie.mask(where).counts[2])
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+def test_a_loaded_trie_is_mapped_not_read(tmp_path):
+    path = tmp_path / "trie.safetensors"
+    make_trie().save(path)
+    loaded = IdentifierTrie.load(path)
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    ranges = [tuple(int(end, 16) for end in line[0].split("-")) for line in maps]
+    for array in loaded._arrays().values():
+        assert any(begin <= array.data_ptr() < end for begin, end in ranges)
+    assert loaded.find(torch.from_numpy(CODES)).tolist() == [4, 1, 0, 3, 1, 2]
 
 
 def test_files_that_are_no_trie_are_refused(tmp_path):

@@ -100,6 +100,16 @@ def test_agrees_with_beam_search(tiny_t5, make_batch):
             np.testing.assert_allclose(scores[row], found.scores[row], rtol=1e-5)
 
 
+@pytest.mark.parametrize("norm", ["vocab", "level"])
+def test_bfloat16_scores_are_near_full_precision(get_model, make_batch, norm):
+    half = copy.deepcopy(get_model("t5")).bfloat16()
+    options = {**make_batch([4, 7]), "codes": [random_codes(40), random_codes(9)], "level_offsets": OFFSETS}
+    full = score_candidates(get_model("t5"), **options, norm=norm, codebook_size=SIZES)
+    for scores, expected in zip(score_candidates(half, **options, norm=norm, codebook_size=SIZES), full, strict=True):
+        assert scores.dtype == np.float32
+        assert np.corrcoef(scores, expected)[0, 1] > 0.98  # bfloat16 has eight bits of mantissa
+
+
 def test_encoder_outputs_stand_in_for_input_ids(tiny_t5, make_batch):
     batch = make_batch([4, 7])
     lists = [random_codes(5), random_codes(6)]

@@ -210,16 +210,20 @@ def _candidates(
             blocks[first, size] = to_log_probs(session, states, partition, first, size)
         log_probs = blocks[first, size]
         first_token[lane.members] = first
-        children = lane.trie.children(level, beams.nodes[lane.members])
+        nodes = lane.take(beams.nodes)
+        # At the root all requests have the same children, and there may be millions.
+        children = lane.trie.children(level, nodes if level else nodes[:1])
         is_open = children.is_real
         for mask, positions in lane.masks:
-            if len(positions) == len(is_open):
+            if len(positions) == len(nodes):
                 is_open = is_open & mask.allows(level + 1, children.nodes)
             else:
-                is_open[positions] &= mask.allows(level + 1, children.nodes[positions])
-        gathered = log_probs[state_of[lane.members][..., None], children.codes]
-        scores = torch.where(is_open, beams.scores[lane.members][..., None] + gathered, _NEVER)
-        parts.append((scores, children.nodes, children.codes))
+                is_open = is_open.expand(len(nodes), -1, -1).clone()
+                own = children.nodes[positions] if level else children.nodes
+                is_open[positions] &= mask.allows(level + 1, own)
+        gathered = log_probs[lane.take(state_of)[..., None], children.codes]
+        scores = torch.where(is_open, lane.take(beams.scores)[..., None] + gathered, _NEVER)
+        parts.append((scores, children.nodes.expand_as(scores), children.codes.expand_as(scores)))
     if len(lanes) == 1:
         return parts[0], first_token
     shape = (*state_of.shape, max(scores.shape[-1] for scores, _, _ in parts))
@@ -303,7 +307,7 @@ def _expand(
     max_per_prefix: int | None,
 ) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """Replace the leaves of a lane by items: (position in the batch, rows, scores) for each request, best first."""
-    scores, nodes, groups = (tensor[lane.members] for tensor in (beams.scores, beams.nodes, beams.groups))
+    scores, nodes, groups = map(lane.take, (beams.scores, beams.nodes, beams.groups))
     request, slot = (scores > _NEVER).nonzero(as_tuple=True)
     item_rows, source = lane.trie.expand_leaves(nodes[request, slot])
     request, slot = request[source], slot[source]

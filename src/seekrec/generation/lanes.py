@@ -29,6 +29,10 @@ class Lane:
     members: Tensor
     masks: list[tuple[TrieMask, Tensor]]
 
+    def take(self, values: Tensor) -> Tensor:
+        """Give the rows of the members, of one row for each request being decoded."""
+        return values if len(self.members) == len(values) else values[self.members]
+
 
 def per_request(name: str, value: int | Sequence[int], num_requests: int) -> np.ndarray:
     """Give each request its number.

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     BartForConditionalGeneration,
+    DynamicCache,
+    EncoderDecoderCache,
     MT5ForConditionalGeneration,
     T5ForConditionalGeneration,
 )
@@ -93,7 +95,8 @@ class _LayeredSession:
         self._head = model.get_output_embeddings()
         self._states = encoder_states
         self._attention_mask = attention_mask
-        self._cache: Any = None
+        # Given here, because the decoder would copy its configuration several times to make one.
+        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self._rows = _Rows(len(encoder_states), None)
         # Added to the scores of cross-attention, shape (B or 1, 1, 1, S).
         if attention_mask is None or bool(attention_mask.all()):
@@ -108,9 +111,9 @@ class _LayeredSession:
             input_ids=prefix,
             encoder_hidden_states=self._states,
             encoder_attention_mask=self._attention_mask,
+            past_key_values=self._cache,
             use_cache=True,
         )
-        self._cache = output.past_key_values
         return self._scale(output.last_hidden_state[:, -1])
 
     def step(self, tokens: Tensor, parents: Tensor, requests: Tensor) -> Tensor:
