@@ -96,7 +96,7 @@ class _LayeredSession:
         self._states = encoder_states
         self._attention_mask = attention_mask
         # Given here, because the decoder would copy its configuration several times to make one.
-        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self._cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self._rows = _Rows(len(encoder_states), None)
         # Added to the scores of cross-attention, shape (B or 1, 1, 1, S).
         if attention_mask is None or bool(attention_mask.all()):
