@@ -12,26 +12,18 @@ catalogue, generation settings and `results.json`.
 """
 
 import logging
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from transformers import TrainingArguments, set_seed
 
-from seekrec.embeddings import embed_texts, load_semantic_encoder
 from seekrec.evaluation import (
-    BM25,
-    DenseText,
     ModelRetriever,
-    Popularity,
-    ReweightedBM25,
-    ReweightedText,
-    SASRecScorer,
+    ValidationRanking,
     evaluate_systems,
     format_table,
+    rival_systems,
     write_results,
 )
 from seekrec.events import write_examples
@@ -53,6 +45,7 @@ from seekrec.training import (
     make_trainer,
     parse_arguments,
     prepare_items,
+    prepare_once,
     prepare_split,
 )
 
@@ -108,19 +101,16 @@ def main(
     if model_arguments.lora_rank:
         model = add_lora(model, model_arguments)
 
+    ranking = ValidationRanking(
+        split,
+        catalog,
+        remove_seen=evaluation.remove_seen,
+        max_cases=evaluation.max_validation_cases,
+        seed=data.split_seed,
+    )
+
     def evaluate_model(trained: torch.nn.Module) -> dict[str, float]:
-        rows = evaluate_systems(
-            {"GenSAR": ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False)},
-            split,
-            catalog.id_map,
-            part="validation",
-            remove_seen=evaluation.remove_seen,
-            max_cases=evaluation.max_validation_cases,
-            seed=data.split_seed,
-            show_progress=False,
-        )
-        metrics = {f"{row.behavior}_ndcg@10": row.metrics["ndcg@10"] for row in rows}
-        return {**metrics, "ndcg@10": sum(metrics.values()) / len(metrics)}
+        return ranking(ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False))
 
     training.output_dir = str(output_dir / "trainer")
     trainer = make_trainer(model, processor, corpus, corpus_arguments, training, evaluate_model=evaluate_model)
@@ -142,23 +132,7 @@ def main(
 
     # 5. Evaluation beside baselines on the same split.
     id_map = catalog.id_map
-    encoder = load_semantic_encoder(identifiers.semantic_encoder)
-    bm25 = BM25(catalog.items)
-    dense = DenseText(
-        catalog.embeddings["semantic"], id_map, lambda texts: embed_texts(texts, encoder=encoder, show_progress=False)
-    )
-    sasrec = SASRecScorer(items.sasrec, id_map)
-    systems = {
-        "popularity": Popularity.fit(split, id_map),
-        "BM25": bm25,
-        "dense text": dense,
-        "SASRec": sasrec,
-    }
-    if split.targets("validation", SEARCH):
-        systems["BM25 x SASRec"] = ReweightedBM25(catalog.items, sasrec).fit(split, id_map, show_progress=False)
-        systems["dense x SASRec"] = ReweightedText({"dense text": dense}, sasrec).fit(
-            split, id_map, show_progress=False
-        )
+    systems = rival_systems(split, catalog, items.sasrec, semantic_encoder=identifiers.semantic_encoder)
     systems["GenSAR"] = ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False)
     rows = evaluate_systems(
         systems,
@@ -188,26 +162,6 @@ def main(
     print(format_table(rows))
 
 
-def prepare_once(argv: list[str]) -> None:
-    """Let one process of several do the stages before training, outside the process group; the others wait."""
-    state = PartialState()
-    if state.num_processes > 1:
-        if state.is_main_process:
-            alone = {
-                name: value
-                for name, value in os.environ.items()
-                if not name.startswith(("RANK", "LOCAL_", "WORLD_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC_"))
-                and not name.startswith("ACCELERATE_")
-            }
-            # A backend without a process group is an error.
-            options = list(argv)
-            if "--ddp_backend" in options:
-                position = options.index("--ddp_backend")
-                del options[position : position + 2]
-            subprocess.run([sys.executable, __file__, *options, "--stop_after", "corpus"], check=True, env=alone)
-        state.wait_for_everyone()
-
-
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     arguments = parse_arguments(
@@ -223,5 +177,5 @@ if __name__ == "__main__":
     )
     for name in ("bm25s", "sentence_transformers", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    prepare_once(sys.argv[1:])
+    prepare_once(__file__, sys.argv[1:])
     main(*arguments)

@@ -6,10 +6,14 @@ import pytest
 from transformers import TrainingArguments
 
 from seekrec.corpora import TASKS
+from seekrec.events.negatives import NEGATIVE_KINDS
 from seekrec.training import (
+    CollaborativeArguments,
     CorpusArguments,
     DataArguments,
     EvaluationArguments,
+    GeneratorArguments,
+    GenSRArguments,
     IdentifierArguments,
     ModelArguments,
     parse_arguments,
@@ -26,6 +30,15 @@ ARGUMENTS = {
         EvaluationArguments,
         TrainingArguments,
     ),
+    "gensr": (
+        DataArguments,
+        IdentifierArguments,
+        CollaborativeArguments,
+        GenSRArguments,
+        GeneratorArguments,
+        EvaluationArguments,
+        TrainingArguments,
+    ),
 }
 FILES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "accelerate_configs")
 
@@ -35,15 +48,19 @@ def test_every_setting_file_is_read(path, tmp_path):
     filled = parse_arguments(
         ARGUMENTS[path.parent.name], ["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu", "true"]
     )
-    corpus = next(part for part in filled if isinstance(part, CorpusArguments))
-    assert set(parse_weights(corpus.task_weights, "task_weights")) <= {*TASKS, "item_queries"}
+    for part in filled:
+        if isinstance(part, CorpusArguments):
+            assert set(parse_weights(part.task_weights, "task_weights")) <= {*TASKS, "item_queries"}
+        if isinstance(part, GenSRArguments):
+            assert set(parse_weights(part.negatives, "negatives")) <= set(NEGATIVE_KINDS)
     training = next(part for part in filled if isinstance(part, TrainingArguments))
     # The best checkpoint is chosen by ranking, so each setting file must ask for that.
     assert training.load_best_model_at_end and training.metric_for_best_model == "eval_ndcg@10"
 
 
-def test_there_are_the_four_setting_files_of_gensar():
-    names = {path.stem for path in FILES if path.parent.name == "gensar"}
+@pytest.mark.parametrize("family", ARGUMENTS)
+def test_there_are_the_four_setting_files_of_each_family(family):
+    names = {path.stem for path in FILES if path.parent.name == family}
     assert names == {"movielens-100k", "scientific", "tiny", "paper"}
 
 
@@ -61,3 +78,20 @@ def test_the_paper_setting_is_the_papers():
     assert 8 * training.per_device_train_batch_size * training.gradient_accumulation_steps == 8192
     assert training.learning_rate == 1e-3 and training.num_train_epochs == 200
     assert training.weight_decay == 1e-7 and training.warmup_steps == 0.01
+
+
+def test_the_paper_setting_of_gensr_is_the_papers_and_the_released_codes():
+    filled = parse_arguments(
+        ARGUMENTS["gensr"], ["--config", str(ROOT / "recipes/gensr/paper.yaml"), "--use_cpu", "true"]
+    )
+    _, _, collaborative, gensr, generator, _, training = filled
+    assert generator.backbone == "google/flan-t5-base" and generator.loss_norm == "vocab"
+    assert collaborative.lightgcn_behaviors == ["recommendation"]
+    assert (collaborative.lightgcn_hidden_size, collaborative.lightgcn_num_propagations) == (64, 2)
+    assert gensr.prompt_views == ["collaborative", "semantic"] and gensr.soft_filter
+    assert gensr.yes_no_loss == "token" and not gensr.shared_prompt and not gensr.query_as_event
+    assert 0.001 <= gensr.contrast_weight <= 0.3 and 0.01 <= gensr.contrast_temperature <= 0.09
+    # 200 rows a step: the positive and its negatives of each request.
+    num_candidates = 1 + sum(parse_weights(gensr.negatives, "negatives").values())
+    assert training.per_device_train_batch_size * num_candidates == 200
+    assert training.learning_rate == 1e-4 and training.weight_decay == 1e-3 and training.warmup_steps == 200

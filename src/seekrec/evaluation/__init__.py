@@ -6,15 +6,16 @@ metrics.py     recall, ndcg and mrr of ranks; bootstrap intervals, paired compar
 protocols.py   the two faces of a system, and the cases it is asked
 evaluator.py   systems over cases, to result rows
 report.py      result rows as JSON, as a table, compared
-baselines.py   popularity, BM25, dense text, SASRec
+baselines.py   popularity, BM25, dense text, SASRec, LightGCN
 reweighted.py  text search times a recommender
+rivals.py      what recipes evaluate: all baselines, the ranking of validation
 retrievers.py  our models, and scorers, as retrievers
 ```
 """
 
 from pathlib import Path
 
-from seekrec.evaluation.baselines import BM25, DenseText, Popularity, SASRecScorer, split_words
+from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer, split_words
 from seekrec.evaluation.evaluator import evaluate_system, evaluate_systems, rank_cases
 from seekrec.evaluation.metrics import (
     Interval,
@@ -47,6 +48,7 @@ from seekrec.evaluation.report import (
 )
 from seekrec.evaluation.retrievers import ModelRetriever, ScorerRetriever
 from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText, combine_scores
+from seekrec.evaluation.rivals import ValidationRanking, rival_systems
 
 # The folder for `evaluate.load(str(METRICS_FOLDER))`.
 METRICS_FOLDER = Path(__file__).parent / "seekrec_metrics"
@@ -58,6 +60,7 @@ __all__ = [
     "DenseText",
     "EvaluationCases",
     "Interval",
+    "LightGCNScorer",
     "ModelRetriever",
     "PairedDifference",
     "Popularity",
@@ -69,6 +72,7 @@ __all__ = [
     "SASRecScorer",
     "Scorer",
     "ScorerRetriever",
+    "ValidationRanking",
     "all_metric_values",
     "bootstrap_interval",
     "bootstrap_intervals",
@@ -87,6 +91,7 @@ __all__ = [
     "ranks_from_scores",
     "read_results",
     "recall_at_k",
+    "rival_systems",
     "split_words",
     "write_results",
 ]

@@ -226,6 +226,41 @@ class SASRecScorer:
         return np.asarray(self.model.score(histories), dtype=np.float32)
 
 
+class GraphModel(Protocol):
+    """What [`LightGCNScorer`] needs of a model; [`~seekrec.embeddings.LightGCNModel`] has it."""
+
+    def score(self, histories: Sequence[npt.NDArray[Any]], user_rows: npt.NDArray[Any] | None = None) -> Any:
+        """Score all items for each user: a tensor `(num_histories, num_items)`."""
+        ...
+
+
+class LightGCNScorer:
+    """A graph recommender over item rows. It knows users, not orders; in a search it ignores the query.
+
+    A user that the graph holds is scored by its embedding, which training events made; another one, or a request
+    without a user, by the items of its history.
+
+    Args:
+        model (`GraphModel`): Trained on the rows of `id_map`.
+        id_map ([`IdMap`]): Items of the catalogue.
+        user_ids (`Sequence[str]`): Users of the graph, in row order.
+    """
+
+    behaviors: tuple[Behavior, ...] = BEHAVIORS
+
+    def __init__(self, model: GraphModel, id_map: IdMap, user_ids: Sequence[str]) -> None:
+        self.model = model
+        self.id_map = id_map
+        self.users = IdMap(user_ids)
+
+    def score_all(self, requests: Sequence[Request]) -> Float32Array:
+        """Score by the user, else by the history; see [`Scorer`]."""
+        offsets, rows = history_rows(requests, self.id_map)
+        histories = np.split(rows, offsets[1:-1])
+        known = self.users.convert_to_rows((request.user_id or "" for request in requests), strict=False)
+        return np.asarray(self.model.score(histories, known), dtype=np.float32)
+
+
 def split_words(text: str) -> list[str]:
     """Split text into words for matching: case and plural endings folded, CJK runs cut into pairs of characters.
 

@@ -79,11 +79,7 @@ def add_identifier_rows(
     head: Any = model.get_output_embeddings()
     if head.weight.data_ptr() != weight.data_ptr():
         head.weight[first:] = weight[first:]
-    set_identifier_fields(model.config, vocabulary)
-
-
-def set_identifier_fields(config: Any, vocabulary: IdentifierVocabulary) -> None:
-    """Write where the identifier tokens stand into a configuration."""
+    config: Any = model.config
     config.first_identifier_token_id = vocabulary.first_token_id
     config.num_shared_levels = vocabulary.num_shared_levels
     config.num_specific_levels = vocabulary.num_specific_levels
@@ -91,4 +87,4 @@ def set_identifier_fields(config: Any, vocabulary: IdentifierVocabulary) -> None
     config.views = list(vocabulary.views)
 
 
-__all__ = ["add_identifier_rows", "config_from_t5", "set_identifier_fields"]
+__all__ = ["add_identifier_rows", "config_from_t5"]

@@ -5,22 +5,33 @@ from seekrec.training.arguments import (
     CorpusArguments,
     DataArguments,
     EvaluationArguments,
+    GeneratorArguments,
     IdentifierArguments,
     ModelArguments,
     parse_arguments,
 )
-from seekrec.training.gensar import add_lora, make_corpus, make_model, make_processor, make_tokenizer, make_trainer
+from seekrec.training.collaborative import prepare_lightgcn
+from seekrec.training.generator import add_lora
+from seekrec.training.gensar import make_corpus, make_model, make_processor, make_tokenizer, make_trainer
+from seekrec.training.gensr import make_gensr_model, make_gensr_processor, make_gensr_trainer
+from seekrec.training.gensr_arguments import CollaborativeArguments, GenSRArguments
+from seekrec.training.gensr_data import training_requests
 from seekrec.training.identifiers import train_dual_rqvae
-from seekrec.training.preparation import PreparedItems, prepare_items, prepare_split
+from seekrec.training.launch import prepare_once
+from seekrec.training.lightgcn import train_lightgcn
+from seekrec.training.preparation import PreparedItems, prepare_items, prepare_plain_items, prepare_split
 from seekrec.training.sasrec import train_sasrec
 from seekrec.training.stages import StageCache
 from seekrec.training.trainer import GenerativeTrainer, find_checkpoint
 
 __all__ = [
+    "CollaborativeArguments",
     "CorpusArguments",
     "DataArguments",
     "EvaluationArguments",
+    "GenSRArguments",
     "GenerativeTrainer",
+    "GeneratorArguments",
     "IdentifierArguments",
     "ModelArguments",
     "PreparedItems",
@@ -28,13 +39,21 @@ __all__ = [
     "add_lora",
     "find_checkpoint",
     "make_corpus",
+    "make_gensr_model",
+    "make_gensr_processor",
+    "make_gensr_trainer",
     "make_model",
     "make_processor",
     "make_tokenizer",
     "make_trainer",
     "parse_arguments",
     "prepare_items",
+    "prepare_lightgcn",
+    "prepare_once",
+    "prepare_plain_items",
     "prepare_split",
     "train_dual_rqvae",
+    "train_lightgcn",
     "train_sasrec",
+    "training_requests",
 ]

@@ -115,7 +115,7 @@ class CorpusArguments:
 
 
 @dataclass
-class ModelArguments:
+class GeneratorArguments:
     """The generator: a T5 checkpoint by name, or one from scratch by size."""
 
     backbone: str | None = field(
@@ -136,6 +136,16 @@ class ModelArguments:
         default="vocab",
         metadata={"help": "What a code competes with in the loss: the whole vocabulary, or the codes of its level."},
     )
+    lora_rank: int = field(
+        default=0, metadata={"help": "Above 0: train LoRA adapters of this rank and the new rows only."}
+    )
+    lora_alpha: int = field(default=32, metadata={"help": "Scale of LoRA."})
+
+
+@dataclass
+class ModelArguments(GeneratorArguments):
+    """The generator of GenSAR, and what GenSAR adds to it."""
+
     summarize_history: bool = field(
         default=False,
         metadata={"help": "With merge_events: the decoder reads the state of the last event alone."},
@@ -148,10 +158,6 @@ class ModelArguments:
         default=0.0,
         metadata={"help": "With next_item_weight: weight of teaching the decoder what the encoder's state says."},
     )
-    lora_rank: int = field(
-        default=0, metadata={"help": "Above 0: train LoRA adapters of this rank and the new rows only."}
-    )
-    lora_alpha: int = field(default=32, metadata={"help": "Scale of LoRA."})
 
 
 @dataclass
@@ -287,6 +293,7 @@ __all__ = [
     "CorpusArguments",
     "DataArguments",
     "EvaluationArguments",
+    "GeneratorArguments",
     "IdentifierArguments",
     "ModelArguments",
     "parse_arguments",

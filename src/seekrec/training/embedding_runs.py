@@ -176,7 +176,7 @@ def rank_targets(
 
 
 class _RankingTrainer(Trainer):
-    """Identical to `Trainer` except: evaluation is full ranking, not the loss, and rows may have an order of their own."""
+    """Identical to `Trainer` except: evaluation is full ranking, not the loss, and a sampler may be given."""
 
     def __init__(self, *, evaluate_model: Evaluate | None, sampler: Sampler[int] | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from datasets import DatasetDict
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import (
@@ -22,7 +22,6 @@ from seekrec.corpora import (
     build_item_queries,
     build_shared_histories,
     mix_tasks,
-    train_tokenizer,
 )
 from seekrec.corpora.shared_history import HISTORY_TASKS
 from seekrec.errors import ConfigurationError
@@ -30,6 +29,7 @@ from seekrec.events import Split
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
 from seekrec.schema import item_texts
 from seekrec.training.arguments import CorpusArguments, ModelArguments, parse_weights
+from seekrec.training.generator import codebooks_by_block, load_or_train_tokenizer, t5_sizes
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 
 logger = logging.getLogger(__name__)
@@ -48,12 +48,7 @@ def make_tokenizer(
     Returns:
         `tuple[PreTrainedTokenizerBase, IdentifierVocabulary]`: The tokenizer, and where its identifier tokens are.
     """
-    if settings.backbone is not None:
-        tokenizer = AutoTokenizer.from_pretrained(settings.backbone)
-    else:
-        queries = [query for query in split.train_events()["query"].to_pylist() if query is not None]
-        texts = [*all_wordings(), *item_texts(catalog.items), *queries]
-        tokenizer = train_tokenizer(texts, settings.tokenizer_vocab_size)
+    tokenizer = load_or_train_tokenizer(settings, [*all_wordings(), *item_texts(catalog.items)], split)
     vocabulary = add_identifier_tokens(
         tokenizer,
         num_shared_levels=catalog.num_shared_levels,
@@ -144,23 +139,7 @@ def make_model(
     if settings.backbone is not None:
         model = GenSARForConditionalGeneration.from_t5(settings.backbone, **shared)
     else:
-        sizes: dict[str, Any] = {
-            "vocab_size": -(-len(tokenizer) // 64) * 64,
-            "first_identifier_token_id": vocabulary.first_token_id,
-            "d_model": settings.d_model,
-            "d_kv": settings.d_model // settings.num_heads,
-            "d_ff": settings.d_ff,
-            "num_layers": settings.num_layers,
-            "num_decoder_layers": settings.num_decoder_layers,
-            "num_heads": settings.num_heads,
-            "dropout_rate": settings.dropout_rate,
-            "initializer_factor": settings.initializer_factor,
-            # T5 multiplies decoder states by d_model^-0.5 unless this is False; from scratch that slows learning.
-            "tie_word_embeddings": False,
-            "pad_token_id": tokenizer.pad_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "decoder_start_token_id": tokenizer.pad_token_id,
-        }
+        sizes = {**t5_sizes(settings, tokenizer), "first_identifier_token_id": vocabulary.first_token_id}
         model = GenSARForConditionalGeneration(GenSARConfig(**sizes, **shared))
     codebooks = None
     if settings.start_from_codebooks and catalog.identifier_model is not None:
@@ -168,16 +147,6 @@ def make_model(
     model.add_identifier_rows(vocabulary, codebooks=codebooks, seed=seed)
     model.set_catalog(catalog)
     return model
-
-
-def codebooks_by_block(catalog: Catalog) -> dict[str, Any]:
-    """Give the codewords of each block of identifier tokens (`M1`, `S1`, `R1`, ...), numpy arrays `(codes, size)`."""
-    books = catalog.identifier_model.codebooks()  # type: ignore[union-attr]
-    letters = {"semantic": "S", "collaborative": "R"}
-    named = {f"M{level + 1}": words for level, words in enumerate(books.shared)}
-    for view, levels in books.specific.items():
-        named.update({f"{letters[view]}{level + 1}": words for level, words in enumerate(levels)})
-    return named
 
 
 def make_processor(catalog: Catalog, tokenizer: PreTrainedTokenizerBase, settings: CorpusArguments) -> GenSARProcessor:
@@ -191,21 +160,6 @@ def make_processor(catalog: Catalog, tokenizer: PreTrainedTokenizerBase, setting
         max_query_tokens=settings.max_query_tokens,
         max_text_tokens=settings.max_text_tokens,
     )
-
-
-def add_lora(model: GenSARForConditionalGeneration, settings: ModelArguments) -> PreTrainedModel:
-    """Wrap a model with LoRA adapters; the rows of the identifier tokens are trained beside them."""
-    from peft import LoraConfig, get_peft_model
-
-    vocabulary = model.vocabulary
-    config = LoraConfig(
-        task_type="SEQ_2_SEQ_LM",
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        target_modules=["q", "v"],
-        trainable_token_indices=list(range(vocabulary.first_token_id, vocabulary.end_token_id)),
-    )
-    return get_peft_model(model, config)  # type: ignore[return-value]
 
 
 def make_trainer(
@@ -241,8 +195,6 @@ def make_trainer(
 
 
 __all__ = [
-    "add_lora",
-    "codebooks_by_block",
     "make_corpus",
     "make_model",
     "make_processor",

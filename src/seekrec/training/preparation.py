@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from seekrec.catalog import Catalog
-from seekrec.embeddings import SASRecConfig, SASRecForNextItem, embed_texts, sasrec_sequences
+from seekrec.embeddings import SASRecForNextItem, embed_texts
 from seekrec.errors import CatalogError, ConfigurationError
 from seekrec.events import (
     EventLog,
@@ -34,10 +34,10 @@ from seekrec.identifiers import (
     identifier_quality,
     read_published_identifiers,
 )
-from seekrec.schema import RECOMMENDATION, IdMap, View, item_texts
+from seekrec.schema import View, item_texts
 from seekrec.training.arguments import DataArguments, IdentifierArguments, parse_column_map
+from seekrec.training.collaborative import prepare_sasrec
 from seekrec.training.identifiers import train_dual_rqvae
-from seekrec.training.sasrec import train_sasrec
 from seekrec.training.stages import StageCache
 
 logger = logging.getLogger(__name__)
@@ -52,12 +52,12 @@ class PreparedItems:
     Args:
         catalog ([`Catalog`]): Items, identifiers and embeddings.
         sasrec ([`SASRecForNextItem`]): The collaborative embedding, and a baseline.
-        quality ([`IdentifierQualityReport`]): What the identifiers are worth.
+        quality ([`IdentifierQualityReport`], *optional*): What the identifiers are worth, where they were learnt.
     """
 
     catalog: Catalog
     sasrec: SASRecForNextItem
-    quality: IdentifierQualityReport
+    quality: IdentifierQualityReport | None
 
 
 def prepare_split(data: DataArguments, cache: StageCache) -> Split:
@@ -171,6 +171,43 @@ def prepare_items(
     return PreparedItems(catalog, sasrec, quality)
 
 
+def prepare_plain_items(
+    split: Split,
+    settings: IdentifierArguments,
+    cache: StageCache,
+    *,
+    atomic: bool,
+    seed: int,
+    report_progress: bool = True,
+) -> PreparedItems:
+    """Embed the items and put them into a catalogue whose identifiers are not learnt.
+
+    Args:
+        split (`Split`): SASRec sees its training events only.
+        settings ([`IdentifierArguments`]): Encoders and SASRec.
+        cache ([`StageCache`]): Finds what was done before.
+        atomic (`bool`): Give each item an identifier of one code of its own (BSR); none at all otherwise.
+        seed (`int`): Of SASRec.
+        report_progress (`bool`): Show progress bars.
+
+    Returns:
+        [`PreparedItems`]: Without a quality report.
+    """
+    items = split.log.items
+    semantic = prepare_semantic(items, settings.semantic_encoder, cache, report_progress=report_progress)
+    sasrec, _ = prepare_sasrec(split, settings, cache, seed=seed)
+    codes: dict[View, np.ndarray] = {"collaborative": np.arange(items.num_rows)[:, None]}
+    catalog = Catalog.build(
+        items,
+        codes if atomic else None,
+        num_shared_levels=1 if atomic else 0,
+        codebook_size=items.num_rows if atomic else 0,
+        embeddings={"semantic": semantic, "collaborative": sasrec.item_embeddings()},
+        semantic_encoder_name=settings.semantic_encoder,
+    )
+    return PreparedItems(catalog, sasrec, None)
+
+
 def prepare_semantic(
     items: pa.Table, encoder: str | None, cache: StageCache, *, report_progress: bool = True
 ) -> np.ndarray:
@@ -191,56 +228,6 @@ def prepare_semantic(
         make,
         lambda folder: np.load(folder / VECTORS_FILE, allow_pickle=False),
     )
-
-
-def prepare_sasrec(
-    split: Split, settings: IdentifierArguments, cache: StageCache, *, seed: int
-) -> tuple[SASRecForNextItem, dict[str, object]]:
-    """Train SASRec on the training events of a split; the best epoch by validation is kept.
-
-    Returns:
-        `tuple[SASRecForNextItem, dict]`: The model, and the settings it depends on.
-    """
-    id_map = IdMap(split.log.items["item_id"].to_pylist())
-    key: dict[str, object] = {
-        "split": split.fingerprint(),
-        "hidden_size": settings.sasrec_hidden_size,
-        "num_epochs": settings.sasrec_num_epochs,
-        "dropout": settings.sasrec_dropout,
-        "learning_rate": settings.sasrec_learning_rate,
-        "max_history": settings.sasrec_max_history,
-        "seed": seed,
-    }
-
-    def make(folder: Path) -> None:
-        train_sasrec(
-            sasrec_sequences(split, id_map),
-            validation_histories(split, id_map),
-            SASRecConfig(
-                num_items=len(id_map),
-                hidden_size=settings.sasrec_hidden_size,
-                max_history=settings.sasrec_max_history,
-                dropout=settings.sasrec_dropout,
-            ),
-            output_dir=folder,
-            num_epochs=settings.sasrec_num_epochs,
-            learning_rate=settings.sasrec_learning_rate,
-            seed=seed,
-        )
-
-    return cache.run("sasrec", key, make, lambda folder: SASRecForNextItem.from_pretrained(folder).eval()), key
-
-
-def validation_histories(split: Split, id_map: IdMap) -> list[tuple[np.ndarray, int]] | None:
-    """Give the histories and targets of the validation recommendations as item rows; None if there are none."""
-    requests = split.requests("validation", RECOMMENDATION)
-    targets = id_map.convert_to_rows(split.targets("validation", RECOMMENDATION))
-    pairs = []
-    for request, target in zip(requests, targets.tolist(), strict=True):
-        history = id_map.convert_to_rows(event.item_id for event in request.history if event.item_id is not None)
-        if len(history):
-            pairs.append((history, target))
-    return pairs or None
 
 
 def learn_catalog(
@@ -348,7 +335,7 @@ __all__ = [
     "learn_catalog",
     "measure_catalog",
     "prepare_items",
-    "prepare_sasrec",
+    "prepare_plain_items",
     "prepare_semantic",
     "prepare_split",
     "read_log",

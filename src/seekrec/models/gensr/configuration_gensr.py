@@ -28,6 +28,7 @@ class GenSRConfig(T5Config):
         soft_filter (`bool`): Weigh the history by the candidate (equations 7-8); the mean of the history if not.
         history_in_prompt (`str`): What of a history enters the prompt of a candidate: `"filtered"`, one vector a view;
             `"whole"`, every event of each view; `"both"`.
+        query_as_event (`bool`): What is searched for now also stands as the last event of the history, in both views.
         shared_prompt (`bool`): What stands before the candidate in a prompt does not attend to it, so it is computed
             once for all candidates of a request.
         yes_token_id (`int`): The token of a candidate that the user acts on.
@@ -74,6 +75,9 @@ class GenSRConfig(T5Config):
     # Equation 9 writes the matrices C_u and S_u; the released code inserts one filtered vector of each, as figure 2
     # draws it. Four vectors keep a prompt short, which is what scoring many candidates costs.
     history_in_prompt: Literal["filtered", "whole", "both"] = "filtered"
+    # The paper's views know nothing of the query, so a candidate cannot filter by it. As the last event, it can: the
+    # similarity of candidate and query is then an attention weight, which a small model need not learn to compute.
+    query_as_event: bool = False
     # T5's encoder looks both ways, so nothing of a prompt could be shared by candidates. The paper pays for that.
     shared_prompt: bool = False
     yes_token_id: int = 2163
@@ -145,10 +149,11 @@ class GenSRConfig(T5Config):
 
     def validate_identifiers(self) -> None:
         """Check that the identifier fields agree with each other."""
-        if self.num_shared_levels < 0 or self.num_specific_levels < 0 or self.num_levels < 1:
+        levels = (self.num_shared_levels, self.num_specific_levels)
+        if min(levels) < 0 or (self.identifier_weight and (sum(levels) < 1 or not self.views)):
             raise ValueError(
-                f"`num_shared_levels` is {self.num_shared_levels} and `num_specific_levels` is "
-                f"{self.num_specific_levels}; an identifier needs at least one level."
+                f"`num_shared_levels` is {levels[0]}, `num_specific_levels` {levels[1]}, `views` {list(self.views)}; an "
+                "identifier needs at least one level and one view."
             )
         needed = self.first_identifier_token_id + self.num_identifier_tokens
         if self.identifier_weight and self.identifier_hash is not None and needed > self.vocab_size:

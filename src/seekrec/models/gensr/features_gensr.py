@@ -45,6 +45,7 @@ class FeatureWriter:
         query_tokens (`Ragged`): Token ids of each query by number.
         item_tokens (`np.ndarray`): int of shape `(num_items, max_item_tokens)`, -1 where a text is shorter.
         prompts ([`PromptWriter`]): The wordings.
+        query_as_event (`bool`): Whether what is searched for now stands as the last event of the history.
         writes_identifiers (`bool`): Whether prompts for writing identifiers are wanted.
         scores_candidates (`bool`): Whether prompts for candidates are wanted.
     """
@@ -56,6 +57,7 @@ class FeatureWriter:
         item_tokens: np.ndarray,
         prompts: PromptWriter,
         *,
+        query_as_event: bool,
         writes_identifiers: bool,
         scores_candidates: bool,
     ) -> None:
@@ -63,6 +65,7 @@ class FeatureWriter:
         self.query_tokens = query_tokens
         self.item_tokens = item_tokens
         self.prompts = prompts
+        self.query_as_event = query_as_event
         self.writes_identifiers = writes_identifiers
         self.scores_candidates = scores_candidates
 
@@ -83,9 +86,17 @@ class FeatureWriter:
         """
         number = rows.histories.values
         lengths = rows.histories.lengths
-        mask = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
-        history_rows = _spread(self.events.item[number], mask)
-        history_queries = _spread(self.events.query[number], mask)
+        is_asked = (rows.queries >= 0) & self.query_as_event
+        width = int((lengths + is_asked).max(initial=0))
+        is_event = np.arange(width) < lengths[:, None]
+        history_rows = _spread(self.events.item[number], is_event)
+        history_queries = _spread(self.events.query[number], is_event)
+        behaviors = _spread(self.events.is_search[number].astype(np.int64), is_event, filler=0)
+        asking = np.flatnonzero(is_asked)
+        history_queries[asking, lengths[asking]] = rows.queries[asking]
+        behaviors[asking, lengths[asking]] = 1
+        lengths = lengths + is_asked
+        mask = np.arange(width) < lengths[:, None]
         named = [history_rows.ravel()] if candidates is None else [history_rows.ravel(), candidates.ravel()]
         item_rows, places = _number(np.concatenate(named))
         queries, query_places = _number(np.concatenate([history_queries.ravel(), rows.queries]))
@@ -97,7 +108,7 @@ class FeatureWriter:
             "query_text_ids": pad_right(query_tokens),
             "history_items": places[: mask.size].reshape(mask.shape),
             "history_queries": query_places[: mask.size].reshape(mask.shape),
-            "history_behaviors": _spread(self.events.is_search[number].astype(np.int64), mask, filler=0),
+            "history_behaviors": behaviors,
             "history_mask": mask,
         }
         if candidates is not None:

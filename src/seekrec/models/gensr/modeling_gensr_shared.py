@@ -2,10 +2,10 @@
 """T5 over many prompts that begin alike: the common part once, the rest of each prompt for itself.
 
 A prompt is a *prefix*, the same for all candidates of a request, and a *suffix* of each candidate's own. The prefix
-attends to itself, a suffix to the prefix and to itself: what plain T5 computes with such a mask over each whole prompt,
-but here keys and values of the prefix are computed, kept and multiplied once for all suffixes. The decoder's first step
-sees both parts. Prefixes are padded on the left, so the distance from a suffix to any place of its prefix is the same
-in all rows, which is all that T5's position bias looks at.
+attends to itself, a suffix to the prefix and to itself: what plain T5 computes with such a mask over each whole
+prompt, but here keys and values of the prefix are computed, kept and multiplied once for all suffixes. The decoder's
+first step sees both parts. Prefixes are padded on the left, so the distance from a suffix to any place of its prefix
+is the same in all rows, which is all that T5's position bias looks at.
 """
 
 from __future__ import annotations
@@ -172,8 +172,10 @@ def _attend(
 
     Args:
         query_states (`torch.Tensor`): `(batch, heads, num_candidates * queries, d_kv)`.
-        prefix_keys (`torch.Tensor`), prefix_values (`torch.Tensor`): `(batch, heads, prefix_length, d_kv)`.
-        own_keys (`torch.Tensor`), own_values (`torch.Tensor`): `(batch, heads, num_candidates * suffix_length, d_kv)`.
+        prefix_keys (`torch.Tensor`): `(batch, heads, prefix_length, d_kv)`.
+        prefix_values (`torch.Tensor`): Of the same shape.
+        own_keys (`torch.Tensor`): `(batch, heads, num_candidates * suffix_length, d_kv)`.
+        own_values (`torch.Tensor`): Of the same shape.
         num_candidates (`int`): Candidates of a request.
         to_prefix (`torch.Tensor`): Added to the scores, broadcasts to
             `(batch, heads, num_candidates, queries, prefix_length)`.

@@ -33,6 +33,7 @@ class GenSRProcessor(ProcessorMixin):
         wording (`str`): As in [`GenSRConfig`], and so are the others.
         prompt_views (`Sequence[str]`): Views that enter the prompt.
         history_in_prompt (`str`): What of a history enters the prompt of a candidate.
+        query_as_event (`bool`): What is searched for now also stands as the last event of the history.
         scores_candidates (`bool`): Whether the model says Yes or No.
         writes_identifiers (`bool`): Whether the model writes identifiers.
         item_text_fields (`Sequence[str]`): What describes an item.
@@ -49,6 +50,7 @@ class GenSRProcessor(ProcessorMixin):
         wording: str = "sentence",
         prompt_views: Sequence[str] = VIEW_NAMES,
         history_in_prompt: str = "filtered",
+        query_as_event: bool = False,
         scores_candidates: bool = True,
         writes_identifiers: bool = False,
         item_text_fields: Sequence[str] = ("title",),
@@ -60,6 +62,7 @@ class GenSRProcessor(ProcessorMixin):
         self.wording = wording
         self.prompt_views = list(prompt_views)
         self.history_in_prompt = history_in_prompt
+        self.query_as_event = query_as_event
         self.scores_candidates = scores_candidates
         self.writes_identifiers = writes_identifiers
         self.item_text_fields = list(item_text_fields)
@@ -126,6 +129,7 @@ class GenSRProcessor(ProcessorMixin):
             query_tokens,
             self.item_tokens,
             PromptWriter(shared_encoder(self.tokenizer), self),
+            query_as_event=self.query_as_event,
             writes_identifiers=self.writes_identifiers,
             scores_candidates=self.scores_candidates,
         )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wordings of GenSR's prompts, and prompts as *layouts*: token ids and places for vectors in one row of numbers.
 
-A number from 0 up is a token; -1 is padding; -2 - n is vector n of a bank. The bank of a prefix holds the events of the
-history: place `j` of the collaborative view, then of the semantic view, each with the start at place 0. The bank of a
-suffix holds four vectors: the filtered histories and the candidate, each in both views (equation 9).
+A number from 0 up is a token; -1 is padding; -2 - n is vector n of a bank. The bank of a prefix holds the events of
+the history: place `j` of the collaborative view, then of the semantic view, each with the start at place 0. The bank
+of a suffix holds four vectors: the filtered histories and the candidate, each in both views (equation 9).
 
 A phrase stands with the vector it introduces and leaves the prompt with it. What depends on the candidate comes last:
 all before it can be shared (`shared_prompt`).

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train GenSR: from a raw log to a saved model and a table of results.
+
+```bash
+accelerate launch recipes/train_gensr.py --config recipes/gensr/movielens-100k.yaml
+accelerate launch recipes/train_gensr.py --config recipes/gensr/scientific.yaml --data_dir amazon18-scientific
+```
+
+Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
+stage is not repeated unless a setting it depends on changed. `<output_dir>/model` is complete: weights, the frozen
+collaborative table, tokenizer, catalogue, generation settings and `results.json`. With `--compare_with FOLDER` a
+saved model, a GenSAR for example, stands in the same table.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoModel, AutoProcessor, TrainingArguments, set_seed
+
+from seekrec import Catalog
+from seekrec.errors import ConfigurationError
+from seekrec.evaluation import (
+    ModelRetriever,
+    ValidationRanking,
+    evaluate_systems,
+    format_table,
+    rival_systems,
+    write_results,
+)
+from seekrec.events import write_examples
+from seekrec.hub import save_run
+from seekrec.schema import BEHAVIORS, RECOMMENDATION
+from seekrec.training import (
+    CollaborativeArguments,
+    DataArguments,
+    EvaluationArguments,
+    GeneratorArguments,
+    GenSRArguments,
+    IdentifierArguments,
+    StageCache,
+    add_lora,
+    find_checkpoint,
+    make_gensr_model,
+    make_gensr_processor,
+    make_gensr_trainer,
+    parse_arguments,
+    prepare_items,
+    prepare_lightgcn,
+    prepare_once,
+    prepare_plain_items,
+    prepare_split,
+    training_requests,
+)
+
+logger = logging.getLogger("train_gensr")
+
+STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation")
+ARGUMENTS = (
+    DataArguments,
+    IdentifierArguments,
+    CollaborativeArguments,
+    GenSRArguments,
+    GeneratorArguments,
+    EvaluationArguments,
+    TrainingArguments,
+)
+
+
+def main(
+    data: DataArguments,
+    identifiers: IdentifierArguments,
+    collaborative: CollaborativeArguments,
+    settings: GenSRArguments,
+    generator: GeneratorArguments,
+    evaluation: EvaluationArguments,
+    training: TrainingArguments,
+) -> None:
+    """Run the stages up to `evaluation.stop_after`."""
+    output_dir = Path(training.output_dir)
+    cache = StageCache(output_dir / "stages")
+    last = STAGES.index(evaluation.stop_after)
+    show_progress = not training.disable_tqdm
+    behaviors = BEHAVIORS if settings.tasks == "joint" else (settings.tasks,)
+
+    # 1. Data: read, search, split, audit.
+    split = prepare_split(data, cache)
+    logger.info("data: %s", split.log.describe())
+    if last < 1:
+        return
+
+    # 2. Embeddings and, if the model writes any, identifiers.
+    prepare = {"seed": training.seed, "report_progress": show_progress}
+    if settings.identifier_weight and settings.identifiers == "dual":
+        items = prepare_items(
+            split, identifiers, cache, published_identifiers=evaluation.published_identifiers, **prepare
+        )
+    else:
+        items = prepare_plain_items(split, identifiers, cache, atomic=settings.identifier_weight > 0, **prepare)
+    catalog = items.catalog
+    lightgcn, graph = prepare_lightgcn(split, collaborative, cache, seed=training.seed)
+    if last < 3:
+        return
+
+    # 3. Tokenizer and training requests.
+    set_seed(training.seed)
+    processor = make_gensr_processor(split, catalog, generator, settings)
+    requests = training_requests(split, catalog, settings, seed=training.seed)
+    logger.info("requests: %s", requests.count())
+    if last < 4:
+        return
+
+    # 4. Training; the best checkpoint by validation NDCG@10, the mean of tasks and protocols.
+    table = lightgcn if collaborative.collaborative_source == "lightgcn" else items.sasrec
+    model = make_gensr_model(catalog, processor, table.item_embeddings(), generator, settings, seed=training.seed)
+    if generator.lora_rank:
+        model = add_lora(model, generator)
+    ranking = ValidationRanking(
+        split,
+        catalog,
+        protocols=settings.selection_protocols,
+        behaviors=behaviors,
+        num_negatives=evaluation.num_negatives,
+        remove_seen=evaluation.remove_seen,
+        max_cases=evaluation.max_validation_cases,
+        seed=data.split_seed,
+    )
+
+    def retriever(trained: torch.nn.Module) -> ModelRetriever:
+        return ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False)
+
+    training.output_dir = str(output_dir / "trainer")
+    trainer = make_gensr_trainer(
+        model,
+        processor,
+        split,
+        requests,
+        settings,
+        training,
+        evaluate_model=lambda trained: ranking(retriever(trained)),
+    )
+    trainer.train(resume_from_checkpoint=find_checkpoint(training.output_dir))
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    if generator.lora_rank:
+        if trainer.is_world_process_zero():
+            trained.save_pretrained(output_dir / "adapter", save_embedding_layers=False)
+        trained = trained.merge_and_unload()
+    if not trainer.is_world_process_zero():
+        return
+    model_dir = output_dir / "model"
+    trained.eval().save_pretrained(model_dir)
+    processor.save_pretrained(model_dir)
+    write_examples(output_dir / "examples.json", split.requests("test", RECOMMENDATION))
+    logger.info("saved the model in %s", model_dir)
+    if last < 5:
+        return
+
+    # 5. Evaluation beside baselines on the same split.
+    systems = rival_systems(
+        split,
+        catalog,
+        items.sasrec,
+        semantic_encoder=identifiers.semantic_encoder,
+        lightgcn=lightgcn,
+        user_ids=graph.user_ids,
+    )
+    if settings.compare_with is not None:
+        name, other = load_other(settings.compare_with, catalog, evaluation.num_beams)
+        systems[name] = other
+    systems["GenSR"] = retriever(trained)
+    rows = []
+    # Without identifiers the model has candidates to order and no way to search all items: its rivals say what that is.
+    for protocol in ("full", *evaluation.candidate_protocols):
+        asked = dict(systems)
+        if protocol == "full" and not settings.identifier_weight:
+            del asked["GenSR"]
+        rows += evaluate_systems(
+            asked,
+            split,
+            catalog.id_map,
+            behaviors=behaviors,
+            protocols=(protocol,),
+            num_negatives=evaluation.num_negatives,
+            remove_seen=evaluation.remove_seen,
+            max_cases=evaluation.max_test_cases,
+            seed=data.split_seed,
+            show_progress=show_progress,
+        )
+    write_results(model_dir / "results.json", rows, save_ranks=True)
+    if items.quality is not None:
+        items.quality.save(model_dir / "identifiers.json")
+    parts = (data, identifiers, collaborative, settings, generator, evaluation)
+    save_run(
+        model_dir,
+        command=" ".join(["accelerate", "launch", *sys.argv]),
+        log=split.log,
+        settings={name: value for part in parts for name, value in vars(part).items()},
+        seconds=cache.seconds,
+    )
+    print(format_table(rows))
+
+
+def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, ModelRetriever]:
+    """Load a saved model as a rival; its catalogue must have the same items in the same order."""
+    model = AutoModel.from_pretrained(folder).eval()
+    if model.catalog.id_map.ids != catalog.id_map.ids:
+        raise ConfigurationError(
+            f"`compare_with` is {folder!r}, whose catalogue has {len(model.catalog)} items that are not the "
+            f"{len(catalog)} of this data set in this order; name a model trained on the same log."
+        )
+    processor = AutoProcessor.from_pretrained(folder)
+    name = type(model).__name__.removesuffix("ForConditionalGeneration")
+    name = f"{name} ({Path(folder).resolve().parent.name})" if name == "GenSR" else name
+    return name, ModelRetriever(model, processor, num_beams=num_beams, show_progress=False)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for name in ("bm25s", "sentence_transformers", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    arguments = parse_arguments(ARGUMENTS, sys.argv[1:])
+    prepare_once(__file__, sys.argv[1:])
+    main(*arguments)

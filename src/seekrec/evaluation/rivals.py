@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every recipe evaluates: the rivals of a model, and the ranking of validation that chooses its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seekrec.catalog import Catalog
+from seekrec.embeddings import LightGCNModel, SASRecForNextItem, embed_texts, load_semantic_encoder
+from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer
+from seekrec.evaluation.evaluator import evaluate_system
+from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases
+from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText
+from seekrec.events import Split
+from seekrec.schema import BEHAVIORS, SEARCH, Behavior
+
+
+def rival_systems(
+    split: Split,
+    catalog: Catalog,
+    sasrec: SASRecForNextItem,
+    *,
+    semantic_encoder: str | None = None,
+    lightgcn: LightGCNModel | None = None,
+    user_ids: Sequence[str] = (),
+) -> dict[str, Scorer]:
+    """Build the baselines of a data set.
+
+    Args:
+        split (`Split`): Its training events are counted; its validation searches tune the reweighted systems.
+        catalog (`Catalog`): Items, with semantic embeddings.
+        sasrec ([`SASRecForNextItem`]): Trained on the rows of the catalogue.
+        semantic_encoder (`str`, *optional*): What embedded the items; it embeds queries.
+        lightgcn ([`LightGCNModel`], *optional*): Trained on the rows of the catalogue.
+        user_ids (`Sequence[str]`): Users of its graph.
+
+    Returns:
+        `dict[str, Scorer]`: By their names in reports; the reweighted ones only where there are validation searches.
+    """
+    id_map = catalog.id_map
+    encoder = load_semantic_encoder(semantic_encoder)
+    dense = DenseText(
+        catalog.embeddings["semantic"], id_map, lambda texts: embed_texts(texts, encoder=encoder, show_progress=False)
+    )
+    prior = SASRecScorer(sasrec, id_map)
+    systems: dict[str, Scorer] = {
+        "popularity": Popularity.fit(split, id_map),
+        "BM25": BM25(catalog.items),
+        "dense text": dense,
+        "SASRec": prior,
+    }
+    if lightgcn is not None:
+        systems["LightGCN"] = LightGCNScorer(lightgcn, id_map, user_ids)
+    if split.targets("validation", SEARCH):
+        systems["BM25 x SASRec"] = ReweightedBM25(catalog.items, prior).fit(split, id_map, show_progress=False)
+        systems["dense x SASRec"] = ReweightedText({"dense text": dense}, prior).fit(
+            split, id_map, show_progress=False
+        )
+    return systems
+
+
+class ValidationRanking:
+    """Ranks the same validation cases again and again; what chooses a checkpoint.
+
+    Args:
+        split (`Split`): The split.
+        catalog (`Catalog`): Its items.
+        protocols (`Sequence[str]`): As for [`build_cases`].
+        behaviors (`Sequence[str]`): What is asked; behaviors without a validation case are left out.
+        num_negatives (`int`): Negatives of a case, in sampled protocols.
+        remove_seen (`bool`): Rule out the items of the history in full ranking.
+        max_cases (`int`, *optional*): Cases of each behavior.
+        seed (`int`): Of the sample and the negatives.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        catalog: Catalog,
+        *,
+        protocols: Sequence[RankingProtocol] = ("full",),
+        behaviors: Sequence[Behavior] = BEHAVIORS,
+        num_negatives: int = 99,
+        remove_seen: bool = True,
+        max_cases: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.split = split
+        self.id_map = catalog.id_map
+        self._settings = {
+            "num_negatives": num_negatives,
+            "remove_seen": remove_seen,
+            "max_cases": max_cases,
+            "seed": seed,
+        }
+        self._asked = [
+            (behavior, protocol)
+            for behavior in behaviors
+            for protocol in protocols
+            if split.targets("validation", behavior)
+        ]
+        # Sampling negatives for all cases takes longer than ranking some of them, so it is done once.
+        self._cases: list[EvaluationCases] = []
+
+    def __call__(self, system: Scorer | Retriever) -> dict[str, float]:
+        """Rank.
+
+        Args:
+            system (`Scorer` or `Retriever`): The model as it is now.
+
+        Returns:
+            `dict[str, float]`: NDCG@10 by behavior and protocol, and `ndcg@10`, the mean of all.
+        """
+        if not self._cases:
+            self._cases = [
+                build_cases(
+                    self.split,
+                    self.id_map,
+                    part="validation",
+                    behavior=behavior,
+                    protocol=protocol,
+                    **self._settings,  # type: ignore[arg-type]
+                )
+                for behavior, protocol in self._asked
+            ]
+        metrics = {}
+        for (behavior, protocol), cases in zip(self._asked, self._cases, strict=True):
+            row = evaluate_system(system, self.split, self.id_map, cases=cases, show_progress=False)
+            name = f"{behavior}_ndcg@10" if protocol == "full" else f"{behavior}_{protocol}_ndcg@10"
+            metrics[name] = row.metrics["ndcg@10"]
+        return {**metrics, "ndcg@10": sum(metrics.values()) / len(metrics)}
+
+
+__all__ = ["ValidationRanking", "rival_systems"]

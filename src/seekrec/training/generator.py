@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the recipes of all T5 families share: tokenizer, sizes, identifier rows and adapters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from seekrec.catalog import Catalog
+from seekrec.corpora import train_tokenizer
+from seekrec.events import Split
+from seekrec.training.arguments import GeneratorArguments
+
+
+def load_or_train_tokenizer(settings: GeneratorArguments, texts: list[str], split: Split) -> PreTrainedTokenizerBase:
+    """Load the backbone's tokenizer, or train one on texts and the queries of training.
+
+    Args:
+        settings ([`GeneratorArguments`]): Backbone, or pieces of a new tokenizer.
+        texts (`list[str]`): Wordings and item texts.
+        split (`Split`): Its training queries are added.
+
+    Returns:
+        `PreTrainedTokenizerBase`: Without identifier tokens.
+    """
+    if settings.backbone is not None:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(settings.backbone)
+        return tokenizer
+    queries = [query for query in split.train_events()["query"].to_pylist() if query is not None]
+    return train_tokenizer([*texts, *queries], settings.tokenizer_vocab_size)
+
+
+def t5_sizes(settings: GeneratorArguments, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Give the fields of a `T5Config` from scratch."""
+    return {
+        "vocab_size": -(-len(tokenizer) // 64) * 64,
+        "d_model": settings.d_model,
+        "d_kv": settings.d_model // settings.num_heads,
+        "d_ff": settings.d_ff,
+        "num_layers": settings.num_layers,
+        "num_decoder_layers": settings.num_decoder_layers,
+        "num_heads": settings.num_heads,
+        "dropout_rate": settings.dropout_rate,
+        "initializer_factor": settings.initializer_factor,
+        # T5 multiplies decoder states by d_model^-0.5 unless this is False; from scratch that slows learning.
+        "tie_word_embeddings": False,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": tokenizer.pad_token_id,
+    }
+
+
+def codebooks_by_block(catalog: Catalog) -> dict[str, Any]:
+    """Give the codewords of each block of identifier tokens (`M1`, `S1`, `R1`, ...), numpy arrays `(codes, size)`."""
+    books = catalog.identifier_model.codebooks()  # type: ignore[union-attr]
+    letters = {"semantic": "S", "collaborative": "R"}
+    named = {f"M{level + 1}": words for level, words in enumerate(books.shared)}
+    for view, levels in books.specific.items():
+        named.update({f"{letters[view]}{level + 1}": words for level, words in enumerate(levels)})
+    return named
+
+
+def add_lora(model: PreTrainedModel, settings: GeneratorArguments) -> PreTrainedModel:
+    """Wrap a model with LoRA adapters on the generator's queries and values.
+
+    The rows of the identifier tokens are trained beside them, if the model has any, and so is what the family adds to
+    T5 (`modules_outside_t5` of the model's class).
+    """
+    from peft import LoraConfig, get_peft_model
+
+    family: Any = model
+    whole = list(getattr(model, "modules_outside_t5", ()))
+    rows = None
+    # A model that only says Yes and No has no identifier rows.
+    if getattr(family.config, "identifier_weight", 1.0):
+        rows = list(range(family.vocabulary.first_token_id, family.vocabulary.end_token_id))
+    config = LoraConfig(
+        task_type="SEQ_2_SEQ_LM",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        target_modules=["q", "v"],
+        modules_to_save=whole or None,
+        trainable_token_indices=rows,
+    )
+    return get_peft_model(model, config)  # type: ignore[return-value]
+
+
+__all__ = ["add_lora", "codebooks_by_block", "load_or_train_tokenizer", "t5_sizes"]

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the GenSR recipe that GenSAR's has not; see `arguments.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from seekrec.models.gensr.configuration_gensr import VIEW_NAMES
+
+
+@dataclass
+class CollaborativeArguments:
+    """The frozen table of the collaborative view."""
+
+    collaborative_source: Literal["lightgcn", "sasrec"] = field(
+        default="lightgcn",
+        metadata={"help": "Whose item embeddings the collaborative view reads."},
+    )
+    lightgcn_behaviors: list[str] = field(
+        default_factory=lambda: ["recommendation"],
+        metadata={"help": "Training events of LightGCN's graph: recommendation, as in the paper, and search."},
+    )
+    lightgcn_hidden_size: int = field(default=64, metadata={"help": "Width of LightGCN."})
+    lightgcn_num_propagations: int = field(default=2, metadata={"help": "Steps along the edges."})
+    lightgcn_num_epochs: int = field(default=40, metadata={"help": "Passes of LightGCN over the pairs."})
+    lightgcn_learning_rate: float = field(default=5e-3, metadata={"help": "Step size of LightGCN."})
+    lightgcn_loss: Literal["bpr", "softmax"] = field(default="bpr", metadata={"help": "Loss of LightGCN."})
+    lightgcn_num_negatives: int = field(default=1, metadata={"help": "Negatives of a pair for LightGCN."})
+
+
+@dataclass
+class GenSRArguments:
+    """Prompts, tasks, negatives and losses of GenSR."""
+
+    tasks: Literal["joint", "search", "recommendation"] = field(
+        default="joint", metadata={"help": "What is trained; an epoch has the same number of requests in all three."}
+    )
+    recommend_searched_items: bool = field(
+        default=False, metadata={"help": "Ask for a searched item as a recommendation too, without its query."}
+    )
+    search_recommended_items: bool = field(
+        default=False,
+        metadata={"help": "Ask for a recommended item as a search too, by a query its categories give."},
+    )
+    negatives: list[str] = field(
+        default_factory=lambda: ["uniform=4"],
+        metadata={"help": "Negatives of a request in training, as kind=number: uniform, popularity, bm25."},
+    )
+    num_bm25_matches: int = field(
+        default=100, metadata={"help": "Best matches of a query that bm25 negatives are drawn from."}
+    )
+    yes_no_weight: float = field(default=1.0, metadata={"help": "Weight of the Yes/No loss; 0: no candidates."})
+    identifier_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the loss of writing identifiers; 0: no full ranking."}
+    )
+    identifiers: Literal["dual", "atomic"] = field(
+        default="dual", metadata={"help": "What is written: GenSAR's identifiers, or one token an item (BSR)."}
+    )
+    contrast_weight: float = field(default=0.01, metadata={"help": "beta of equation 11."})
+    contrast_temperature: float = field(default=0.07, metadata={"help": "tau of equation 10."})
+    yes_no_loss: Literal["token", "listwise"] = field(
+        default="token", metadata={"help": "Equation 12, or the positive among its request's candidates."}
+    )
+    prompt_views: list[str] = field(
+        default_factory=lambda: list(VIEW_NAMES), metadata={"help": "Views in the prompt: collaborative, semantic."}
+    )
+    soft_filter: bool = field(default=True, metadata={"help": "Weigh the history by the candidate; else its mean."})
+    history_in_prompt: Literal["filtered", "whole", "both"] = field(
+        default="filtered", metadata={"help": "One filtered vector of each view, every event, or both."}
+    )
+    query_as_event: bool = field(
+        default=False, metadata={"help": "What is searched for now is also the last event of the history."}
+    )
+    shared_prompt: bool = field(
+        default=False, metadata={"help": "Compute what stands before the candidate once for all candidates."}
+    )
+    wording: Literal["sentence", "short"] = field(default="sentence", metadata={"help": "Prompts in full, or a word."})
+    train_collaborative_table: bool = field(default=False, metadata={"help": "Train the table with the rest."})
+    view_num_heads: int = field(default=2, metadata={"help": "Heads of a view's encoder and filter."})
+    view_dropout_rate: float = field(default=0.1, metadata={"help": "Dropout in the views."})
+    view_positions: int = field(default=32, metadata={"help": "Places of a history that the views tell apart."})
+    item_text_fields: list[str] = field(
+        default_factory=lambda: ["title"],
+        metadata={"help": "What describes an item: title, description, categories, in order."},
+    )
+    max_item_tokens: int = field(default=10, metadata={"help": "Tokens kept of an item's text."})
+    max_query_tokens: int = field(default=32, metadata={"help": "Tokens kept of a query."})
+    max_history: int = field(default=20, metadata={"help": "Latest events kept of a history."})
+    selection_protocols: list[str] = field(
+        default_factory=lambda: ["uniform"],
+        metadata={"help": "Protocols whose mean NDCG@10 on validation chooses the checkpoint: uniform, bm25, full."},
+    )
+    compare_with: str | None = field(
+        default=None, metadata={"help": "Folder of a saved model on the same data; its row stands in the table."}
+    )
+
+
+__all__ = ["CollaborativeArguments", "GenSRArguments"]

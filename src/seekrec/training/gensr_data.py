@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training requests of GenSR, and batches of them: what was asked, what was acted on, and items that were not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seekrec.catalog import Catalog
+from seekrec.corpora.ragged import Ragged
+from seekrec.corpora.segments import EventColumns
+from seekrec.corpora.text import shared_encoder
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.events import Split, category_queries
+from seekrec.events.negatives import NEGATIVE_KINDS, NegativeKind
+from seekrec.models import GenSRProcessor
+from seekrec.models.gensr.features_gensr import RequestRows, cut_histories
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, item_texts
+from seekrec.training.arguments import parse_weights
+from seekrec.training.gensr_arguments import GenSRArguments
+from seekrec.training.negatives import NegativeSampler, hash_numbers, match_table
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRequests:
+    """Every request that training asks, recommendations before searches.
+
+    Args:
+        events ([`EventColumns`]): The log's events.
+        queries (`list[str]`): Distinct queries; the events' own come first.
+        histories (`Ragged`): Event numbers of each request, oldest first, cut.
+        behaviors (`np.ndarray`): int64 of shape `(n,)`: numbers into `BEHAVIORS`.
+        query_numbers (`np.ndarray`): int64 of shape `(n,)`: numbers into `queries`, -1 for a recommendation.
+        users (`np.ndarray`): int64 of shape `(n,)`: user rows.
+        targets (`np.ndarray`): int64 of shape `(n,)`: rows of the catalogue.
+    """
+
+    events: EventColumns
+    queries: list[str]
+    histories: Ragged
+    behaviors: np.ndarray
+    query_numbers: np.ndarray
+    users: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def count(self) -> dict[str, int]:
+        """Give the requests of each behavior."""
+        return {behavior: int((self.behaviors == number).sum()) for number, behavior in enumerate(BEHAVIORS)}
+
+
+def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, *, seed: int) -> TrainingRequests:
+    """Ask for every training interaction what came after its history.
+
+    Args:
+        split (`Split`): Only `Split.training_histories` are asked for.
+        catalog (`Catalog`): Its items.
+        settings ([`GenSRArguments`]): Length of histories, and what is asked twice.
+        seed (`int`): Of the choice of a query for items that were recommended.
+
+    Returns:
+        [`TrainingRequests`]: At least one.
+
+    Raises:
+        DataError: If there is none.
+        ConfigurationError: If recommended items shall be searched for, but the log's queries are people's own.
+    """
+    events = EventColumns.from_table(split.log.events, catalog.id_map)
+    # Items that were only shown fall out of a history, so it may be cut only after that.
+    limit = None if split.keep_impressions else settings.max_history
+    found = split.training_histories(max_history=limit)
+    rows = found.target_rows
+    is_search = events.is_search[rows]
+    histories = cut_histories(Ragged(found.values, found.offsets), events, settings.max_history)
+    recommended = np.flatnonzero(~is_search | settings.recommend_searched_items)
+    searched = np.flatnonzero(is_search)
+    queries, asked = list(events.queries), events.query[rows[searched]]
+    if settings.search_recommended_items:
+        if split.log.query_source != "category":
+            raise ConfigurationError(
+                "`search_recommended_items` makes queries from categories, but the log's queries are "
+                f"{split.log.query_source}; leave it out."
+            )
+        queries, more, chosen = _queries_for(np.flatnonzero(~is_search), events.item[rows], queries, catalog, seed)
+        searched, asked = np.concatenate([searched, more]), np.concatenate([asked, chosen])
+    order = np.concatenate([recommended, searched])
+    if not len(order):
+        raise DataError(f"The training events of {split.log.name!r} hold no interaction to ask for.")
+    return TrainingRequests(
+        events=events,
+        queries=queries,
+        histories=histories.take(order),
+        behaviors=np.repeat(
+            [BEHAVIORS.index(RECOMMENDATION), BEHAVIORS.index(SEARCH)], [len(recommended), len(searched)]
+        ),
+        query_numbers=np.concatenate([np.full(len(recommended), -1, dtype=np.int64), asked]),
+        users=split.timeline.user[rows[order]],
+        targets=events.item[rows[order]],
+    )
+
+
+def negative_sampler(
+    split: Split, catalog: Catalog, requests: TrainingRequests, settings: GenSRArguments, *, seed: int
+) -> NegativeSampler:
+    """Make the sampler of negatives: never an item the user acted on in training.
+
+    For `"bm25"` texts are the queries by number, then the titles of the items by row.
+    """
+    counts = _parse_counts(settings.negatives)
+    timeline = split.timeline
+    interactions = split.train_rows[timeline.is_interaction[split.train_rows]]
+    items = requests.events.item[interactions]
+    matches = None
+    if counts.get("bm25"):
+        titles = [title or "" for title in catalog.items["title"].to_pylist()]
+        texts = item_texts(catalog.items)
+        matches = match_table(texts, [*requests.queries, *titles], settings.num_bm25_matches)
+    return NegativeSampler(
+        len(catalog), timeline.user[interactions], items, counts, interactions=items, matches=matches, seed=seed
+    )
+
+
+class GenSRCollator:
+    """Codes of requests (see [`CodeSampler`]) to a batch of `GenSRForConditionalGeneration.forward`.
+
+    Args:
+        requests ([`TrainingRequests`]): What is asked.
+        processor ([`GenSRProcessor`]): Writes the prompts.
+        sampler ([`NegativeSampler`], *optional*): Draws the other candidates; `None` without Yes and No.
+    """
+
+    def __init__(self, requests: TrainingRequests, processor: GenSRProcessor, sampler: NegativeSampler | None) -> None:
+        self.requests = requests
+        self.processor = processor
+        self.sampler = sampler
+        encoder = shared_encoder(processor.tokenizer)
+        tokens = encoder.encode_ragged(requests.queries, processor.max_query_tokens)
+        self._writer = processor.feature_writer(requests.events, tokens)
+        # What a request costs: the places of its history, and the tokens of its query.
+        queries = np.append(tokens.lengths, 0)[requests.query_numbers]
+        self.lengths = requests.histories.lengths + queries
+
+    def __call__(self, codes: list[int]) -> dict[str, Tensor]:
+        """Make a batch."""
+        keys = np.asarray(codes, dtype=np.int64)
+        rows = keys % len(self.requests)
+        asked = self.requests
+        behaviors, targets = asked.behaviors[rows], asked.targets[rows]
+        candidates = None
+        if self.sampler is not None:
+            texts = np.where(asked.query_numbers[rows] < 0, len(asked.queries) + targets, asked.query_numbers[rows])
+            negatives = self.sampler.draw(asked.users[rows], keys, texts)
+            candidates = np.concatenate([targets[:, None], negatives], axis=1)
+        batch = self._writer.write(
+            RequestRows(asked.histories.take(rows), behaviors, asked.query_numbers[rows]), candidates
+        )
+        batch["user_ids"] = torch.from_numpy(asked.users[rows])
+        if candidates is not None:
+            labels = torch.zeros(candidates.shape, dtype=torch.long)
+            labels[:, 0] = 1
+            batch["candidate_labels"] = labels
+        if self.processor.writes_identifiers:
+            batch["identifier_inputs"], batch["identifier_labels"] = self._identifiers(behaviors, targets)
+        return batch
+
+    def _identifiers(self, behaviors: np.ndarray, targets: np.ndarray) -> tuple[Tensor, Tensor]:
+        """What the decoder reads and what it shall write: int64 of shape `(batch, num_levels)` each."""
+        catalog, vocabulary = self.processor.catalog, self.processor.vocabulary
+        labels = np.empty((len(targets), catalog.num_levels), dtype=np.int64)
+        inputs = np.empty_like(labels)
+        for number, behavior in enumerate(BEHAVIORS):
+            chosen = behaviors == number
+            view = catalog.view_of(behavior)
+            labels[chosen] = vocabulary.encode(catalog.codes[view][targets[chosen]], view)
+            inputs[chosen, 0] = vocabulary.item_token_id(behavior)
+        inputs[:, 1:] = labels[:, :-1]
+        return torch.from_numpy(inputs), torch.from_numpy(labels)
+
+
+def _parse_counts(pairs: list[str]) -> dict[NegativeKind, int]:
+    counts: dict[NegativeKind, int] = {}
+    for name, number in parse_weights(pairs, "negatives").items():
+        if name not in NEGATIVE_KINDS or number != int(number):
+            raise ConfigurationError(
+                f"`negatives` has {name}={number:g}; write whole numbers of {', '.join(NEGATIVE_KINDS)}."
+            )
+        counts[name] = int(number)  # type: ignore[index]
+    return counts
+
+
+def _queries_for(
+    rows: np.ndarray, items: np.ndarray, queries: list[str], catalog: Catalog, seed: int
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Choose a query of the categories for some rows: all queries, the rows that have one, and its number for each."""
+    numbers = {query: number for number, query in enumerate(queries)}
+    choices = category_queries(catalog.items)
+    draws = hash_numbers(seed, rows)
+    kept, chosen = [], []
+    for row, draw in zip(rows.tolist(), draws.tolist(), strict=True):
+        of_item = choices[items[row]]
+        if of_item:
+            kept.append(row)
+            chosen.append(numbers.setdefault(of_item[draw % len(of_item)], len(numbers)))
+    return list(numbers), np.array(kept, dtype=np.int64), np.array(chosen, dtype=np.int64)
+
+
+__all__ = ["GenSRCollator", "TrainingRequests", "negative_sampler", "training_requests"]
