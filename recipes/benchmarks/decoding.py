@@ -185,14 +185,14 @@ def share_outside_model(case: Case, trie: IdentifierTrie, repeats: int) -> float
     return statistics.median(shares)
 
 
-def print_profile(case: Case, trie: IdentifierTrie) -> None:
+def print_profile(case: Case, trie: IdentifierTrie, name: str, model: Any) -> None:
     """Print the operators that take most of a search."""
     with torch.profiler.profile() as profile:
-        case.own(trie)
+        case.own(trie, model=model)
     events = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
     shares = {event.key: round(event.self_cpu_time_total / total, 4) for event in events[:8]}
-    print(json.dumps({"measure": "profile", **case.place, "share_of_time": shares}), flush=True)
+    print(json.dumps({"measure": "profile", **case.place, "of": name, "share_of_time": shares}), flush=True)
 
 
 def measure_search(arguments: Arguments, case: Case, packed: Any, trie: IdentifierTrie, root: dict[int, Any]) -> None:
@@ -232,7 +232,8 @@ def measure_search(arguments: Arguments, case: Case, packed: Any, trie: Identifi
     ]
     check_items(case, trie, timings["own_vocab"].result, timings["generate_processor"].result)
     if any(missed):
-        print_profile(case, trie)
+        print_profile(case, trie, "own", case.model)
+        print_profile(case, trie, "packed", packed)
 
 
 def check_items(case: Case, trie: IdentifierTrie, own: BeamOutput, reference: BeamOutput) -> None:

@@ -40,7 +40,8 @@ def packed_linears(model: nn.Module, *, min_weights: int = 2**17) -> Iterator[in
     changed through `.data`, as `peft` does to merge an adapter, cannot be noticed: merge before the block.
 
     Packing takes the time of reading the weights once, and as much memory as they have again: enter the block once
-    for many requests, not for each. A block inside a block changes nothing.
+    for many requests, not for each, and leave it when no other thread uses the model. A block inside a block changes
+    nothing.
 
     Args:
         model (`torch.nn.Module`): Any; of an encoder-decoder, encoder and head are packed too.
