@@ -2,9 +2,11 @@
 
 import pytest
 from small_gensar import AISLES, CODEBOOK_SIZE, make_catalog, make_gensar, make_log
+from small_gensr import make_gensr
 
 from seekrec.corpora import add_identifier_tokens, all_wordings, train_tokenizer
 from seekrec.events import split_log
+from seekrec.models.gensr.prompts_gensr import prompt_texts
 from seekrec.schema import item_texts
 
 
@@ -14,7 +16,7 @@ def aisles():
     log = make_log()
     split = split_log(log)
     catalog = make_catalog(log)
-    tokenizer = train_tokenizer([*all_wordings(), *item_texts(log.items), *AISLES], 300)
+    tokenizer = train_tokenizer([*all_wordings(), *prompt_texts(), *item_texts(log.items), *AISLES], 300)
     vocabulary = add_identifier_tokens(
         tokenizer, num_shared_levels=1, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
     )
@@ -33,3 +35,30 @@ WAYS = {
 def gensar(request, aisles):
     """A model and its processor, in each way of writing and reading instructions."""
     return make_gensar(aisles, **WAYS[request.param])
+
+
+GENSR_WAYS = {
+    "sentence": {},
+    "shared_prompt": {
+        "shared_prompt": True,
+        "history_in_prompt": "both",
+        "query_as_event": True,
+        "wording": "short",
+        "loss_norm": "level",
+    },
+    "whole_history": {"history_in_prompt": "whole", "wording": "short", "soft_filter": False},
+    "one_view": {"prompt_views": ["semantic"], "contrast_weight": 0.0, "shared_prompt": True},
+}
+
+
+@pytest.fixture(params=GENSR_WAYS)
+def gensr(request, aisles):
+    """A model and its processor, with each kind of prompt."""
+    return make_gensr(aisles, **GENSR_WAYS[request.param])
+
+
+@pytest.fixture(params=[("gensar", way) for way in WAYS] + [("gensr", way) for way in GENSR_WAYS], ids="-".join)
+def family(request, aisles):
+    """A model and its processor, of every family in every way."""
+    name, way = request.param
+    return make_gensar(aisles, **WAYS[way]) if name == "gensar" else make_gensr(aisles, **GENSR_WAYS[way])

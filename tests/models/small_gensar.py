@@ -7,11 +7,23 @@ import torch
 from seekrec.catalog import Catalog
 from seekrec.events import EventLog
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
+from seekrec.schema import Event, Request
 
 AISLES = ("garden", "kitchen", "office")
 ITEMS_PER_AISLE = 8
 NUM_ITEMS = len(AISLES) * ITEMS_PER_AISLE
 CODEBOOK_SIZE = 8
+HISTORY = [
+    Event("i0", timestamp=1),
+    Event("i9", "search", timestamp=2, query="kitchen"),
+    Event("i1", timestamp=3),
+]
+REQUESTS = [
+    Request(HISTORY),
+    Request(HISTORY[:1], query="garden"),
+    Request([]),
+    Request(HISTORY, query="office thing"),
+]
 
 
 def make_log() -> EventLog:

@@ -152,8 +152,8 @@ class GenSRConfig(T5Config):
         levels = (self.num_shared_levels, self.num_specific_levels)
         if min(levels) < 0 or (self.identifier_weight and (sum(levels) < 1 or not self.views)):
             raise ValueError(
-                f"`num_shared_levels` is {levels[0]}, `num_specific_levels` {levels[1]}, `views` {list(self.views)}; an "
-                "identifier needs at least one level and one view."
+                f"`num_shared_levels` is {levels[0]}, `num_specific_levels` {levels[1]}, `views` {list(self.views)}; "
+                "an identifier needs at least one level and one view."
             )
         needed = self.first_identifier_token_id + self.num_identifier_tokens
         if self.identifier_weight and self.identifier_hash is not None and needed > self.vocab_size:

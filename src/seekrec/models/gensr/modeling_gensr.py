@@ -75,8 +75,6 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
     config_class = GenSRConfig
     # The loss is a mean over rows, whatever their labels: Trainer shall divide by the micro-batches itself.
     accepts_loss_kwargs = False
-    # Trained whole, beside the adapters of the generator.
-    modules_outside_t5 = ("history_views",)
 
     def __init__(self, config: GenSRConfig) -> None:
         super().__init__(config)
@@ -117,6 +115,11 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
             init.normal_(module.weight, mean=0.0, std=1.0)
 
     @property
+    def modules_outside_t5(self) -> list[str]:
+        """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
+        return [f"history_views.{name}" for name in self.history_views]
+
+    @property
     def vocabulary(self) -> IdentifierVocabulary:
         """Where behavior tokens and codes stand in the token vocabulary."""
         return IdentifierVocabulary(
@@ -144,6 +147,9 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         identifier_inputs: Tensor | None = None,
         identifier_labels: Tensor | None = None,
         user_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        encoder_outputs: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Score candidates and say how well; without `item_rows` this is T5's own `forward`.
@@ -166,13 +172,21 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
                 all codes but the last, as tokens.
             identifier_labels (`torch.LongTensor` of shape `(batch, num_levels)`, *optional*): The codes, as tokens.
             user_ids (`torch.LongTensor` of shape `(batch,)`, *optional*): Tells users apart in the contrastive loss.
+            attention_mask (`torch.LongTensor`, *optional*): Of T5's own `forward`, as are the next and all others.
+            decoder_input_ids (`torch.LongTensor`, *optional*): What is written so far.
+            encoder_outputs (`BaseModelOutput`, *optional*): Prompts that `encode_retrieval_prompts` encoded.
             kwargs: Of T5's own `forward`.
 
         Returns:
             [`GenSROutput`]: The scores and losses that can be had.
         """
         if item_rows is None:
-            return super().forward(**kwargs)
+            return super().forward(
+                attention_mask=attention_mask,
+                decoder_input_ids=decoder_input_ids,
+                encoder_outputs=encoder_outputs,
+                **kwargs,
+            )
         histories = self.encode_histories(
             item_rows, item_text_ids, query_text_ids, history_items, history_queries, history_behaviors, history_mask
         )
@@ -291,7 +305,7 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         """
         config = config_from_t5(GenSRConfig, name_or_path, settings)
         model = super().from_pretrained(name_or_path, config=config)
-        spread = float(model.shared.weight.float().std())
+        spread = float(model.shared.weight.detach().float().std())
         for view in model.history_views.values():
             nn.init.constant_(view.scale.weight, spread)
         return model

@@ -35,7 +35,7 @@ class Histories:
 
 
 class GenSRPromptsMixin:
-    """How [`GenSRForConditionalGeneration`] reads a batch. It is a T5 with `history_views` and `collaborative_table`."""
+    """How [`GenSRForConditionalGeneration`] reads a batch: a T5 with `history_views` and `collaborative_table`."""
 
     config: Any
     shared: Any

@@ -1,0 +1,118 @@
+"""What every family of identifiers promises: one face, one folder, one set of errors."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from small_gensar import CODEBOOK_SIZE, NUM_ITEMS, REQUESTS
+from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
+
+import seekrec
+from seekrec.errors import CatalogError, RequestError, UnknownItemError
+from seekrec.schema import Event, Request
+
+
+@torch.no_grad()
+def test_a_request_is_answered_alone_as_in_a_batch(family):
+    model, processor = family
+    candidates = [["i3", "i9", "i20"], ["i1"], ["i2", "i3", "i4", "i5"], ["i23", "i0"]]
+    together = model.retrieve(processor(REQUESTS), top_k=4)
+    ranked = model.rank(processor(REQUESTS, candidates=candidates))
+    for request, line, expected, order in zip(REQUESTS, candidates, together, ranked, strict=True):
+        for one, other in (
+            (model.retrieve(processor(request), top_k=4)[0], expected),
+            (model.rank(processor(request, candidates=[line]))[0], order),
+        ):
+            assert [item.item_id for item in one] == [item.item_id for item in other]
+            np.testing.assert_allclose([item.score for item in one], [item.score for item in other], atol=1e-4)
+        assert sorted(item.item_id for item in order) == sorted(line)
+
+
+def test_masks_removed_items_and_short_answers(family):
+    model, processor = family
+    catalog = model.catalog
+    inputs = processor(REQUESTS)
+    office = catalog.where(title_contains="office")
+    answers = model.retrieve(inputs, top_k=50, where=[office, ["i1", "i2"], None, np.zeros(NUM_ITEMS, bool)])
+    assert {item.item_id for item in answers[0]} == {f"i{row}" for row in range(16, 24)}  # 8 items, 50 asked
+    assert {item.item_id for item in answers[1]} == {"i1", "i2"}
+    assert len(answers[2]) == NUM_ITEMS and len({item.item_id for item in answers[2]}) == NUM_ITEMS
+    assert answers[3] == []
+    model.set_catalog(catalog.remove_items(["i2"]))
+    found = model.retrieve(inputs, top_k=50, where=["i1", "i2"])
+    assert {item.item_id for item in found[0]} == {"i1"}
+    model.set_catalog(catalog)
+
+
+@torch.no_grad()
+def test_a_saved_folder_is_complete(family, tmp_path):
+    model, processor = family
+    model.config.use_cache = False  # as Trainer leaves it
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    candidates = [["i3", "i9"]] * len(REQUESTS)
+    expected = model.retrieve(processor(REQUESTS), top_k=3)
+    order = model.rank(processor(REQUESTS, candidates=candidates))
+    for auto in (AutoModel, AutoModelForSeq2SeqLM):
+        loaded = auto.from_pretrained(tmp_path)
+        assert type(loaded) is type(model)
+        assert loaded.config.use_cache and loaded.generation_config.do_sample is False
+        for name, parameter in model.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], parameter), name
+    again = AutoProcessor.from_pretrained(tmp_path)
+    assert type(again) is type(processor)
+    settings = {name: value for name, value in again.to_dict().items() if name != "tokenizer"}
+    assert settings == {name: value for name, value in processor.to_dict().items() if name != "tokenizer"}
+    assert again.catalog.content_hash == processor.catalog.content_hash
+    assert loaded.eval().retrieve(again(REQUESTS), top_k=3) == expected
+    assert loaded.rank(again(REQUESTS, candidates=candidates)) == order
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_catalogue_of_another_checkpoint_is_refused(family, tmp_path):
+    model, processor = family
+    other = seekrec.Catalog.build(
+        model.catalog.items,
+        {view: (codes + 1) % CODEBOOK_SIZE for view, codes in model.catalog.codes.items()},
+        num_shared_levels=1,
+        codebook_size=CODEBOOK_SIZE,
+    )
+    with pytest.raises(CatalogError, match="identifiers have hash .* the model was trained for"):
+        model.set_catalog(other)
+    shallow = seekrec.Catalog.build(
+        model.catalog.items,
+        {"semantic": np.arange(NUM_ITEMS)[:, None]},
+        num_shared_levels=0,
+        codebook_size=NUM_ITEMS,
+    )
+    with pytest.raises(CatalogError, match="`num_shared_levels` is 1 in the model and 0 in the catalogue"):
+        model.set_catalog(shallow)
+    model.save_pretrained(tmp_path)
+    shutil.rmtree(tmp_path / "catalog")
+    with pytest.raises(CatalogError, match="holds no folder 'catalog'"):
+        AutoModel.from_pretrained(tmp_path)
+
+
+def test_bad_requests_are_named(family):
+    model, processor = family
+    with pytest.raises(UnknownItemError, match="the first is 'nowhere'"):
+        processor([Request([Event("nowhere")])])
+    with pytest.raises(RequestError, match="`requests` is empty"):
+        processor([])
+    with pytest.raises(RequestError, match=r"`requests\[0\]` is a str"):
+        processor(["piano"])
+    with pytest.raises(RequestError, match="`candidates` has 1 lists for 2 requests"):
+        processor(REQUESTS[:2], candidates=[["i1"]])
+    with pytest.raises(RequestError, match=r"`candidates\[0\]` names 'i1' more than once"):
+        processor(REQUESTS[:1], candidates=[["i1", "i1"]])
+    with pytest.raises(RequestError, match=r"`candidates\[0\]` is the text 'i1'"):
+        processor(REQUESTS[:1], candidates=["i1"])
+    with pytest.raises(RequestError, match="The inputs hold no candidates"):
+        model.rank(processor(REQUESTS[:1]))
+    with pytest.raises(RequestError, match="`top_k` is 0"):
+        model.retrieve(processor(REQUESTS[:1]), top_k=0)
+    with pytest.raises(RequestError, match="`where` has dtype int64"):
+        model.retrieve(processor(REQUESTS[:1]), where=np.zeros(3, dtype=np.int64))
+    with pytest.raises(RequestError, match="`where` has 2 filters for 1 requests"):
+        model.retrieve(processor(REQUESTS[:1]), where=[None, None])

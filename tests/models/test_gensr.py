@@ -1,0 +1,556 @@
+"""GenSR: two views, prompts, Yes and No, identifiers; what all families promise is in `test_contract.py`."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from small_gensar import CODEBOOK_SIZE, HISTORY, NUM_ITEMS, REQUESTS
+from small_gensr import make_gensr
+from torch.nn import functional as F
+from transformers import AutoModel, LogitsProcessorList, T5Config
+from transformers import T5ForConditionalGeneration as T5
+
+from seekrec.errors import CatalogError, ConfigurationError, RequestError
+from seekrec.generation import TrieLogitsProcessor
+from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
+from seekrec.models.gensr.features_gensr import describe_items
+from seekrec.models.gensr.modeling_gensr_shared import decode_first_token, encode_prefix, encode_suffixes
+from seekrec.models.gensr.modeling_gensr_views import SoftFilter, pool_tokens
+from seekrec.models.losses import view_contrast
+from seekrec.schema import Request
+from seekrec.training import GeneratorArguments, GenSRArguments, add_lora, training_requests
+from seekrec.training.gensr import make_gensr_model, make_gensr_processor
+from seekrec.training.gensr_data import GenSRCollator, negative_sampler
+
+CANDIDATES = [["i3", "i9", "i20"], ["i1"], ["i2", "i3", "i4", "i5"], ["i23", "i0"]]
+SHARED = {"shared_prompt": True, "wording": "short"}
+
+
+def training_batch(aisles, processor, *, negatives=("uniform=2", "popularity=1"), size=24, **settings):
+    split, catalog, *_ = aisles
+    arguments = GenSRArguments(negatives=list(negatives), max_history=4, **settings)
+    requests = training_requests(split, catalog, arguments, seed=0)
+    sampler = negative_sampler(split, catalog, requests, arguments, seed=0) if processor.scores_candidates else None
+    return GenSRCollator(requests, processor, sampler)(list(range(0, len(requests), len(requests) // size))[:size])
+
+
+# ---- the views ----
+
+
+def test_the_soft_filter_is_equations_7_and_8_by_hand():
+    """One head of width 2 with identity maps: weights exp(q.h / sqrt 2), normalised; the output their mean of h."""
+    attend = SoftFilter(2, 1)
+    for linear in (attend.query_projection, attend.key_projection, attend.value_projection, attend.output_projection):
+        torch.nn.init.eye_(linear.weight)
+    states = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [5.0, 5.0]]])
+    picked = attend(torch.tensor([[[math.sqrt(2.0), 0.0]]]), states, torch.tensor([[True, True, False]]))
+    # Scores 1 and 0; the third event is masked.
+    first = math.e / (math.e + 1)
+    torch.testing.assert_close(picked, torch.tensor([[[first, 2 * (1 - first)]]]))
+
+
+def test_the_contrast_is_equation_10_by_hand():
+    """Two users, cosines 1 and 0 within the first view, temperature 0.5."""
+    first, second = torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([[5.0, 0.0], [1.0, 1.0]])
+    # sim[u, v] of first u and second v: [[1, 1/sqrt 2], [0, 1/sqrt 2]].
+    a, b = 2.0, 2 / math.sqrt(2)  # 1 / 0.5 and (1 / sqrt 2) / 0.5
+    of_first = a - math.log((math.exp(a) + math.exp(b)) + (math.exp(a) + math.exp(0)))
+    of_second = b - math.log((math.exp(0) + math.exp(b)) + (math.exp(b) + math.exp(b)))
+    expected = -(of_first + of_second) / 2
+    assert view_contrast(first, second, 0.5).item() == pytest.approx(expected, abs=1e-6)
+    # A cosine does not know lengths.
+    assert view_contrast(7 * first, second, 0.5).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_pooled_tokens_keep_the_length_of_one():
+    tokens = torch.tensor([[[3.0, 0.0], [3.0, 4.0], [9.0, 9.0], [9.0, 9.0]], [[1.0, 1.0]] * 4])
+    mask = torch.tensor([[True, True, False, False], [False] * 4])
+    # (3 + 3, 0 + 4) over the root of two tokens; nothing for an empty text.
+    torch.testing.assert_close(pool_tokens(tokens, mask), torch.tensor([[6.0, 4.0], [0.0, 0.0]]) / math.sqrt(2))
+
+
+def test_a_history_is_read_by_order_behavior_and_query(aisles):
+    model, processor = make_gensr(aisles)
+    first, search, last = HISTORY
+    candidates = [["i3", "i9", "i20"]]
+
+    def scores(history, **settings):
+        return model.score_candidates(processor([Request(history)], candidates=candidates))[0]
+
+    plain = scores(HISTORY)
+    swapped = [type(first)(last.item_id, timestamp=1), search, type(first)(first.item_id, timestamp=3)]
+    other_query = [first, type(search)("i9", "search", timestamp=2, query="garden"), last]
+    no_query = [first, type(search)("i9", timestamp=2), last]
+    for history in (swapped, other_query, no_query, HISTORY[:2], []):
+        assert not np.allclose(scores(history), plain, atol=1e-4)
+
+
+# ---- prompts ----
+
+
+def read(processor, layout):
+    return [
+        processor.tokenizer.convert_ids_to_tokens(number) if number >= 0 else number
+        for number in layout.tolist()
+        if number != -1
+    ]
+
+
+def test_prompts_hold_text_and_four_vectors_in_the_order_of_equation_9(aisles):
+    _, processor = make_gensr(aisles, wording="short", identifier_weight=0.0)
+    features = processor(REQUESTS, candidates=CANDIDATES)
+    assert "".join(read(processor, features["prompt_layout"][0])).replace("\u2581", " ") == " recommend"
+    assert "".join(read(processor, features["prompt_layout"][1])).replace("\u2581", " ") == " search garden"
+    # C_u, S_u, e of the candidate, s of the candidate.
+    assert read(processor, features["suffix_layout"][0]) == [-2, -3, -4, -5]
+    assert "retrieval_layout" not in features
+    assert features["candidate_rows"].tolist()[1] == [1, -1, -1, -1]
+    # Every item stands once, whoever names it.
+    assert len(set(features["item_rows"].tolist())) == len(features["item_rows"])
+
+
+def test_every_event_enters_the_prompt_that_asks_for_an_identifier(aisles):
+    _, processor = make_gensr(aisles, wording="short")
+    layout = processor(REQUESTS)["retrieval_layout"]
+    # Three events: places 1..3 of the collaborative bank, then of the semantic one, which begins at 4.
+    assert read(processor, layout[0])[-6:] == [-3, -4, -5, -7, -8, -9]
+    assert all(isinstance(piece, str) for piece in read(processor, layout[2]))  # no history
+    assert layout[2, 0] == -1  # padded on the left
+
+
+def test_the_query_can_stand_as_the_last_event(aisles):
+    _, processor = make_gensr(aisles, query_as_event=True)
+    features = processor(REQUESTS)
+    assert features["history_mask"].sum(1).tolist() == [3, 2, 0, 4]
+    assert features["history_items"][1, 1] == -1 and features["history_queries"][1, 1] >= 0
+    assert features["history_behaviors"][1].tolist()[:2] == [0, 1]
+
+
+def test_long_histories_keep_their_end(aisles):
+    _, processor = make_gensr(aisles, max_history=2)
+    features = processor([Request(HISTORY)])
+    assert features["item_rows"][features["history_items"][0]].tolist() == [9, 1]
+
+
+def test_item_texts_put_special_categories_first():
+    items = pa.table(
+        {
+            "title": ["Red kite", None],
+            "description": [None, "It flies."],
+            "categories": [[["Toys", "Outdoor", "Kites"], ["Toys", "Gifts"]], None],
+        }
+    )
+    assert describe_items(items, ("categories", "title")) == ["Kites Outdoor Toys Gifts Red kite", ""]
+    assert describe_items(items, ("title", "description")) == ["Red kite", "It flies."]
+
+
+# ---- sharing ----
+
+
+@torch.no_grad()
+def test_the_shared_prompt_is_plain_t5_with_a_mask(aisles):
+    """Prefix once and suffixes beside it equal T5's own stacks over each whole prompt whose prefix is blind ahead."""
+    model, _ = make_gensr(aisles)
+    generator = torch.Generator().manual_seed(5)
+    batch, num_candidates, before, after, width = 3, 4, 5, 4, 32
+    prefix = torch.randn(batch, before, width, generator=generator)
+    suffix = torch.randn(batch, num_candidates, after, width, generator=generator)
+    prefix_mask = torch.arange(before) >= torch.tensor([0, 2, 4])[:, None]
+    suffix_mask = torch.arange(after) < torch.tensor([4, 3, 4])[:, None]
+    encoded = encode_prefix(model.encoder, prefix, prefix_mask)
+    states = encode_suffixes(model.encoder, encoded, suffix, suffix_mask)
+    start = model.shared(torch.tensor(model.config.decoder_start_token_id))
+    decoded = decode_first_token(model.decoder, encoded, states, suffix_mask, start)
+    is_prefix = torch.arange(before + after) < before
+    for row in range(batch):
+        real = torch.cat([prefix_mask[row], suffix_mask[row]])
+        allowed = (real[None, :] & (is_prefix[None, :] | ~is_prefix[:, None]))[None, None]
+        mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
+        for candidate in range(num_candidates):
+            whole = torch.cat([prefix[row], suffix[row, candidate]])[None]
+            expected = model.encoder(inputs_embeds=whole, attention_mask=mask)[0]
+            place = suffix_mask[row].nonzero()[:, 0]
+            torch.testing.assert_close(
+                states[row, candidate, place], expected[0, before + place], atol=1e-5, rtol=1e-4
+            )
+            answer = model.decoder(
+                input_ids=torch.tensor([[model.config.decoder_start_token_id]]),
+                encoder_hidden_states=expected,
+                encoder_attention_mask=real[None].long(),
+            )[0]
+            torch.testing.assert_close(decoded[row, candidate], answer[0, 0], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_scores_equal_a_prompt_for_each_candidate(gensr):
+    """100 prompts run one by one: the straightforward way."""
+    model, processor = gensr
+    together = model.score_candidates(processor(REQUESTS, candidates=CANDIDATES))
+    for request, line, scores in zip(REQUESTS, CANDIDATES, together, strict=True):
+        alone = [model.score_candidates(processor([request], candidates=[[one]]))[0][0] for one in line]
+        np.testing.assert_allclose(scores, alone, atol=1e-4)
+
+
+@torch.no_grad()
+def test_many_candidates_are_scored_in_groups(aisles, monkeypatch):
+    from seekrec.models.gensr import modeling_gensr_answers
+
+    model, processor = make_gensr(aisles, **SHARED)
+    inputs = processor(REQUESTS, candidates=CANDIDATES)
+    expected = model.score_candidates(inputs)
+    monkeypatch.setattr(modeling_gensr_answers, "_MAX_CANDIDATES", 3)
+    for one, other in zip(expected, model.score_candidates(inputs), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+# ---- answers ----
+
+
+@torch.no_grad()
+def test_scores_are_yes_minus_no(aisles):
+    model, processor = make_gensr(aisles)
+    inputs = processor(REQUESTS, candidates=CANDIDATES)
+    logits = model(**inputs).candidate_logits
+    scores = model.score_candidates(inputs)
+    probabilities = model.score_candidates(inputs, "probability")
+    vocabulary = model.score_candidates(inputs, "vocabulary")
+    for row, line in enumerate(CANDIDATES):
+        np.testing.assert_allclose(scores[row], logits[row, : len(line)], atol=1e-4)
+        np.testing.assert_allclose(probabilities[row], 1 / (1 + np.exp(-scores[row])), atol=1e-5)
+        # Among all tokens Yes gets less than among two.
+        assert (vocabulary[row] < probabilities[row]).all()
+    ranked = model.rank(inputs, score="probability")
+    assert [item.item_id for item in ranked[0]] == [CANDIDATES[0][place] for place in np.argsort(-scores[0])]
+    assert 0 < ranked[0][0].score < 1
+    assert ranked[1][0].title == "garden thing 1"
+
+
+@torch.no_grad()
+def test_retrieve_equals_brute_force(gensr):
+    model, processor = gensr
+    ids = model.catalog.id_map.ids
+    answers = model.retrieve(processor(REQUESTS), top_k=5, num_beams=NUM_ITEMS)
+    for request, answer in zip(REQUESTS, answers, strict=True):
+        prompt, views = model._prompt(processor([request]))
+        offsets = model.vocabulary.level_offsets(views[0])
+        scores = []
+        for codes in model.catalog.codes[views[0]]:
+            tokens = torch.from_numpy(codes + offsets)[None]
+            logits = model(
+                encoder_outputs=prompt["encoder_outputs"],
+                attention_mask=prompt["attention_mask"],
+                decoder_input_ids=torch.cat([prompt["decoder_prefix"], tokens[:, :-1]], dim=1),
+            ).logits[0]
+            total = 0.0
+            for line, offset, code in zip(logits, offsets.tolist(), codes.tolist(), strict=True):
+                rivals = slice(offset, offset + CODEBOOK_SIZE) if model.config.loss_norm == "level" else slice(None)
+                total += (line[offset + code] - line[rivals].logsumexp(-1)).item()
+            scores.append(total)
+        best = np.argsort(-np.array(scores))[:5]
+        assert [item.item_id for item in answer] == [ids[row] for row in best]
+        np.testing.assert_allclose([item.score for item in answer], np.array(scores)[best], atol=1e-4)
+
+
+@torch.no_grad()
+def test_generate_with_the_trie_processor_gives_the_same_items(aisles):
+    model, processor = make_gensr(aisles)
+    inputs = processor([Request(HISTORY)])
+    prompt, views = model._prompt(inputs)
+    offsets = model.vocabulary.level_offsets(views[0])
+    written = model.generate(
+        encoder_outputs=prompt["encoder_outputs"],
+        attention_mask=prompt["attention_mask"],
+        decoder_input_ids=prompt["decoder_prefix"],
+        decoder_start_token_id=int(prompt["decoder_prefix"][0, 0]),
+        num_beams=6,
+        num_return_sequences=6,
+        max_new_tokens=2,
+        eos_token_id=None,
+        length_penalty=0.0,
+        do_sample=False,
+        logits_processor=LogitsProcessorList([TrieLogitsProcessor(model.trie(views[0]), offsets, 1)]),
+    )
+    by_code = {tuple(code): row for row, code in enumerate(model.catalog.codes[views[0]].tolist())}
+    found = [f"i{by_code[tuple(code)]}" for code in (written[:, -2:].numpy() - offsets).tolist()]
+    assert found == [item.item_id for item in model.retrieve(inputs, top_k=6, num_beams=6, norm="vocab")[0]]
+
+
+@torch.no_grad()
+def test_a_model_without_yes_and_no_ranks_by_identifiers(aisles):
+    model, processor = make_gensr(aisles, yes_no_weight=0.0, contrast_weight=0.0)
+    ranked = model.rank(processor(REQUESTS[:1], candidates=[["i3", "i9"]]))[0]
+    found = {item.item_id: item.score for item in model.retrieve(processor(REQUESTS[:1]), top_k=NUM_ITEMS)[0]}
+    assert [item.score for item in ranked] == pytest.approx([found[item.item_id] for item in ranked], abs=1e-4)
+
+
+def test_what_a_model_was_not_trained_for_is_refused(aisles):
+    model, processor = make_gensr(aisles, identifier_weight=0.0, loss_norm="level")
+    with pytest.raises(RequestError, match="not trained to write identifiers"):
+        model.retrieve(processor(REQUESTS))
+    inputs = processor(REQUESTS, candidates=CANDIDATES)
+    with pytest.raises(RequestError, match="`score` is 'rank'; use 'logit', 'probability' or 'vocabulary'"):
+        model.rank(inputs, score="rank")
+    with pytest.raises(RequestError, match="compares Yes and No alone"):
+        model.rank(inputs, score="vocabulary")
+    with pytest.raises(CatalogError, match="its model writes no identifiers"):
+        _ = processor.vocabulary
+
+
+def test_batches_that_lack_features_are_refused(aisles):
+    model, processor = make_gensr(aisles)
+    inputs = dict(processor(REQUESTS, candidates=CANDIDATES))
+    with pytest.raises(ValueError, match="features of a batch are incomplete"):
+        model(item_rows=inputs["item_rows"])
+    del inputs["suffix_layout"]
+    with pytest.raises(ValueError, match="need `prompt_layout` and `suffix_layout`"):
+        model(**inputs)
+    with pytest.raises(ValueError, match="needs `retrieval_layout`"):
+        model.encode_retrieval_prompts(None, None)
+
+
+# ---- losses ----
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("loss_norm", ["vocab", "level"])
+def test_the_loss_is_equations_11_and_12(aisles, loss_norm):
+    model, processor = make_gensr(aisles, loss_norm=loss_norm, contrast_weight=0.3, identifier_weight=0.5)
+    batch = training_batch(aisles, processor)
+    output = model(**batch)
+    features = {name: batch[name] for name in batch if not name.startswith(("candidate", "identifier", "user"))}
+    histories = model.encode_histories(
+        *(
+            features[name]
+            for name in (
+                "item_rows",
+                "item_text_ids",
+                "query_text_ids",
+                "history_items",
+                "history_queries",
+                "history_behaviors",
+                "history_mask",
+            )
+        )
+    )
+    logits = model.candidate_logits(
+        histories, features["prompt_layout"], features["suffix_layout"], batch["candidate_items"]
+    ).double()
+    if loss_norm == "level":
+        yes = logits.log_softmax(-1)[..., 1]
+        no = logits.log_softmax(-1)[..., 0]
+    else:
+        yes = logits.log_softmax(-1)[..., model.config.yes_token_id]
+        no = logits.log_softmax(-1)[..., model.config.no_token_id]
+    # One positive, three negatives a request.
+    assert batch["candidate_labels"].tolist() == [[1, 0, 0, 0]] * len(batch["candidate_labels"])
+    expected = -(yes[:, 0].sum() + no[:, 1:].sum()) / yes.numel()
+    assert output.yes_no_loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    total = output.yes_no_loss + 0.5 * output.identifier_loss + 0.3 * output.contrast_loss
+    assert output.loss.item() == pytest.approx(total.item(), abs=1e-6)
+
+
+@torch.no_grad()
+def test_the_listwise_loss_is_a_softmax_over_the_candidates(aisles):
+    model, processor = make_gensr(aisles, yes_no_loss="listwise", **SHARED)
+    batch = training_batch(aisles, processor)
+    output = model(**batch)
+    expected = F.cross_entropy(output.candidate_logits, torch.zeros(len(output.candidate_logits), dtype=torch.long))
+    assert output.yes_no_loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@torch.no_grad()
+def test_the_contrast_leaves_out_empty_histories_and_users_that_are_the_same(aisles):
+    model, processor = make_gensr(aisles)
+    batch = training_batch(aisles, processor)
+    loss = model(**batch).contrast_loss
+    has_history = batch["history_mask"].any(1)
+    assert 0 < has_history.sum() < len(has_history)
+    alone = {**batch, "user_ids": torch.zeros_like(batch["user_ids"])}
+    # Nobody else in the batch: the pair against itself, twice, log 2.
+    assert model(**alone).contrast_loss.item() == pytest.approx(math.log(2), abs=1e-5)
+    assert loss > math.log(2)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"train_collaborative_table": True},
+        {"shared_prompt": True, "history_in_prompt": "both", "query_as_event": True, "yes_no_loss": "listwise"},
+    ],
+)
+def test_training_moves_every_parameter_and_lowers_the_loss(aisles, way):
+    model, processor = make_gensr(aisles, **way, wording="short", loss_norm="level")
+    batch = training_batch(aisles, processor)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    table = model.collaborative_table.weight.detach().clone()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    model.train()
+    for _ in range(20):
+        loss = model(**batch).loss
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.75 * losses[0]
+    unmoved = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
+    assert unmoved == []
+    # Frozen unless asked for.
+    assert torch.equal(model.collaborative_table.weight, table) != way.get("train_collaborative_table", False)
+
+
+# ---- catalogue and checkpoints ----
+
+
+def test_the_table_is_scaled_and_saved(aisles, tmp_path):
+    model, _ = make_gensr(aisles)
+    model.set_collaborative_table(100 * np.arange(NUM_ITEMS * 6, dtype=np.float32).reshape(NUM_ITEMS, 6))
+    table = model.collaborative_table.weight
+    assert table.square().mean().item() == pytest.approx(1.0, abs=1e-5)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(AutoModel.from_pretrained(tmp_path).collaborative_table.weight, table)
+    with pytest.raises(ValueError, match=r"`vectors` has shape \(24, 5\)"):
+        model.set_collaborative_table(np.zeros((NUM_ITEMS, 5), dtype=np.float32))
+
+
+def test_a_new_item_gets_its_collaborative_vector_from_its_text(aisles):
+    """The table is a linear map of the semantic embeddings, so the ridge regression finds it again."""
+    import dataclasses
+
+    model, processor = make_gensr(aisles)
+    generator = np.random.default_rng(0)
+    semantic = generator.normal(size=(NUM_ITEMS + 1, 4)).astype(np.float32)
+    mapping = generator.normal(size=(4, 6)).astype(np.float32)
+    model.set_collaborative_table(semantic[:NUM_ITEMS] @ mapping)
+    scale = model.collaborative_table.weight[0, 0].item() / (semantic[0] @ mapping)[0]
+    old = model.catalog
+    items = pa.concat_tables([old.items, old.items.slice(0, 1).set_column(0, "item_id", pa.array(["new"]))])
+    grown = dataclasses.replace(
+        old,
+        items=items,
+        codes={view: np.concatenate([codes, [[3, 0]]]) for view, codes in old.codes.items()},
+        embeddings={"semantic": semantic},
+        is_removed=np.zeros(NUM_ITEMS + 1, bool),
+        is_predicted=np.zeros(NUM_ITEMS + 1, bool),
+    )
+    model.config.identifier_hash = grown.identifier_hash
+    model.set_catalog(grown)
+    processor.set_catalog(grown)
+    np.testing.assert_allclose(model.collaborative_table.weight[-1], semantic[-1] @ mapping * scale, atol=1e-2)
+    assert model.config.num_items == NUM_ITEMS + 1
+    assert model.rank(processor(Request(HISTORY), candidates=[["new", "i1"]]))[0][1].score < 1e6
+    assert model.retrieve(processor(Request(HISTORY)), top_k=1, where=["new"])[0][0].item_id == "new"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompt_views": ["visual"]}, "`prompt_views` is"),
+        ({"prompt_views": []}, "use 'collaborative', 'semantic' or both"),
+        ({"prompt_views": ["semantic"]}, "the contrast aligns two views"),
+        ({"collaborative_size": 7}, "`collaborative_size` is 7, which `view_num_heads` 2 does not divide"),
+        ({"item_text_fields": ["price"]}, "`item_text_fields` is"),
+        ({"max_history": 0}, "`max_history` is 0"),
+        ({"contrast_weight": -1.0}, "`contrast_weight` is -1.0"),
+        ({"yes_no_weight": 0.0}, "both 0; train one mode at least"),
+        ({"contrast_temperature": 0.0}, "`contrast_temperature` is 0.0"),
+        ({"yes_token_id": 5, "no_token_id": 5}, "they must differ"),
+        ({"num_shared_levels": 0, "num_specific_levels": 0, "identifier_weight": 1.0}, "at least one level"),
+        ({"identifier_hash": "x", "vocab_size": 100, "identifier_weight": 1.0}, "resize the token"),
+    ],
+)
+def test_contradicting_settings_are_refused(settings, message):
+    with pytest.raises(Exception, match=message) as caught:
+        GenSRConfig(**{"yes_token_id": 3, "no_token_id": 4, "first_identifier_token_id": 5, **settings})
+    assert "Strict" in type(caught.value).__name__
+
+
+class TestFromT5:
+    """Starting from a T5 checkpoint, here one of random weights."""
+
+    @pytest.fixture
+    def checkpoint(self, tmp_path, aisles):
+        torch.manual_seed(3)
+        tokenizer = aisles[2]
+        config = T5Config(vocab_size=320, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+        config.decoder_start_token_id = 0
+        T5(config).save_pretrained(tmp_path / "t5")
+        tokenizer.save_pretrained(tmp_path / "t5")
+        return str(tmp_path / "t5")
+
+    def make(self, aisles, checkpoint, **settings):
+        split, catalog, *_ = aisles
+        generator = GeneratorArguments(backbone=checkpoint, lora_rank=4)
+        arguments = GenSRArguments(max_history=4, **settings)
+        processor = make_gensr_processor(split, catalog, generator, arguments)
+        table = np.random.default_rng(0).normal(size=(NUM_ITEMS, 6)).astype(np.float32)
+        return make_gensr_model(catalog, processor, table, generator, arguments, seed=0), processor, generator
+
+    def test_old_weights_stay_and_views_speak_as_loud_as_tokens(self, checkpoint, aisles):
+        old = T5.from_pretrained(checkpoint)
+        model, processor, _ = self.make(aisles, checkpoint, identifier_weight=1.0)
+        assert model.config.model_type == "gensr" and model.config.scale_decoder_outputs
+        first = processor.vocabulary.first_token_id
+        assert torch.equal(model.shared.weight[:first], old.shared.weight[:first])
+        spread = old.shared.weight[:first].detach().std().item()
+        batch = training_batch(aisles, processor)
+        histories = model.encode_histories(
+            batch["item_rows"],
+            batch["item_text_ids"],
+            batch["query_text_ids"],
+            batch["history_items"],
+            batch["history_queries"],
+            batch["history_behaviors"],
+            batch["history_mask"],
+        )
+        bank = model._candidate_bank(histories, batch["candidate_items"])
+        assert 0.2 * spread < bank.detach().std().item() < 5 * spread
+
+    def test_lora_trains_adapters_views_and_new_rows_only(self, checkpoint, aisles, tmp_path):
+        from peft import PeftModel
+
+        model, processor, generator = self.make(aisles, checkpoint, identifier_weight=1.0)
+        first = processor.vocabulary.first_token_id
+        old = model.shared.weight[:first].detach().clone()
+        model.save_pretrained(tmp_path / "base")
+        wrapped = add_lora(model, generator)
+        trained_names = {name for name, parameter in wrapped.named_parameters() if parameter.requires_grad}
+        assert any("history_views" in name for name in trained_names)
+        assert all("lora_" in name or "history_views" in name or "token" in name for name in trained_names)
+        batch = training_batch(aisles, processor)
+        optimizer = torch.optim.Adam([p for p in wrapped.parameters() if p.requires_grad], lr=1e-2)
+        losses = []
+        for _ in range(4):
+            loss = wrapped(**batch).loss
+            losses.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert losses[-1] < losses[0]
+        wrapped.eval().save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+        inputs = processor(REQUESTS, candidates=CANDIDATES)
+        trained = wrapped.rank(inputs), wrapped.retrieve(inputs, top_k=3)
+
+        base = AutoModel.from_pretrained(tmp_path / "base")
+        merged = PeftModel.from_pretrained(base, tmp_path / "adapter").eval().merge_and_unload()
+        assert type(merged) is GenSRForConditionalGeneration
+        assert torch.equal(merged.shared.weight[:first], old)
+        for before, after in zip(trained, (merged.rank(inputs), merged.retrieve(inputs, top_k=3)), strict=True):
+            for one, other in zip(before, after, strict=True):
+                assert [item.item_id for item in one] == [item.item_id for item in other]
+                np.testing.assert_allclose([item.score for item in one], [item.score for item in other], atol=1e-3)
+
+    def test_a_tokenizer_that_cannot_tell_yes_from_no_is_refused(self, checkpoint, aisles, monkeypatch):
+        from seekrec.training import gensr
+
+        monkeypatch.setattr(gensr, "encode_text", lambda *_: [[7, 8], [7, 9]])
+        with pytest.raises(ConfigurationError, match="Yes and No begin with the same token"):
+            self.make(aisles, checkpoint)
+
+
+def test_the_processor_needs_a_catalogue(aisles):
+    processor = GenSRProcessor(aisles[2])
+    with pytest.raises(CatalogError, match="The processor has no catalogue"):
+        processor(REQUESTS)
