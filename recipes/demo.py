@@ -7,7 +7,7 @@ python recipes/demo.py --model runs/gensar-movielens-100k/model --query "space a
 python recipes/demo.py --model runs/gensar-movielens-100k/model --web    # in the browser; pip install "seekrec[demo]"
 ```
 
-The users are those of the data the model was trained on, as `train_gensar.py` left it beside the model.
+The users are those of the data the model was trained on, as the recipe left it beside the model.
 """
 
 import argparse
@@ -66,7 +66,9 @@ def answer(model, processor, history: list[Event], query: str | None, top_k: int
     seen = [event.item_id for event in history if event.item_id is not None]
     where = catalog.live & ~catalog.where(ids=seen) if seen else None
     request = Request(history=history, query=query)
-    found = model.retrieve(processor([request]), top_k=top_k, where=where, num_beams=max(50, top_k))[0]
+    # Families that compare vectors search without beams.
+    beams = {"num_beams": max(50, top_k)} if model.can_generate() else {}
+    found = model.retrieve(processor([request]), top_k=top_k, where=where, **beams)[0]
     return [f"{place:2d}. {item.title}   ({item.score:.2f})" for place, item in enumerate(found, start=1)]
 
 

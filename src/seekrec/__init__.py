@@ -18,6 +18,9 @@ from seekrec.models import (
     GenSRConfig,
     GenSRForConditionalGeneration,
     GenSRProcessor,
+    IntSRConfig,
+    IntSRForSearchAndRecommendation,
+    IntSRProcessor,
 )
 from seekrec.schema import Event, Request, ScoredItem
 
@@ -31,6 +34,9 @@ AutoConfig.register("gensr", GenSRConfig)
 AutoModel.register(GenSRConfig, GenSRForConditionalGeneration)
 AutoModelForSeq2SeqLM.register(GenSRConfig, GenSRForConditionalGeneration)
 AutoProcessor.register(GenSRConfig, GenSRProcessor)
+AutoConfig.register("intsr", IntSRConfig)
+AutoModel.register(IntSRConfig, IntSRForSearchAndRecommendation)
+AutoProcessor.register(IntSRConfig, IntSRProcessor)
 
 __all__ = [
     "Catalog",
@@ -42,6 +48,9 @@ __all__ = [
     "GenSRConfig",
     "GenSRForConditionalGeneration",
     "GenSRProcessor",
+    "IntSRConfig",
+    "IntSRForSearchAndRecommendation",
+    "IntSRProcessor",
     "Request",
     "ScoredItem",
     "SearchAndRecommendationPipeline",

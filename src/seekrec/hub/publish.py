@@ -19,18 +19,14 @@ from seekrec.errors import CatalogError, ConfigurationError, DataError
 from seekrec.events import EventLog
 from seekrec.events.storage import replace_file
 from seekrec.identifiers import AssignmentResult, identifier_quality
+from seekrec.models.dense.interface_dense import items_hash
 
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
-_NEEDED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "processor_config.json",
-    f"{CATALOG_FOLDER}/catalog.json",
-)
+_NEEDED = ("processor_config.json", f"{CATALOG_FOLDER}/catalog.json")
+# Families that write identifiers need these; those that compare vectors have none of them.
+_NEEDED_TO_GENERATE = ("generation_config.json", "tokenizer.json", "tokenizer_config.json")
 # Never published: pickles, optimizer states, half-written and hidden files.
 _LEFT_OUT = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.tmp", "*.partial", "checkpoint-*", "__pycache__", ".*")
 
@@ -73,7 +69,12 @@ def check_model_folder(folder: str | Path) -> Catalog:
     source = Path(folder)
     if not source.is_dir():
         raise ConfigurationError(f"There is no folder {source}; train a model, or pass the folder of one.")
-    missing = [name for name in _NEEDED if not (source / name).is_file()]
+    path = source / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    # Both kinds of family keep a hash of what their weights belong to: identifiers, or the rows of items.
+    compares_vectors = config.get("items_hash") is not None
+    needed = ("config.json", *(() if compares_vectors else _NEEDED_TO_GENERATE), *_NEEDED)
+    missing = [name for name in needed if not (source / name).is_file()]
     missing += [name for name in _weight_files(source) if not (source / name).is_file()]
     if missing:
         raise ConfigurationError(
@@ -81,7 +82,12 @@ def check_model_folder(folder: str | Path) -> Catalog:
             "`save_pretrained` into this folder."
         )
     catalog = Catalog.load(source / CATALOG_FOLDER)
-    trained_for = json.loads((source / "config.json").read_text(encoding="utf-8")).get("identifier_hash")
+    if compares_vectors and items_hash(catalog, config["num_items"]) != config["items_hash"]:
+        raise CatalogError(
+            f"{source / CATALOG_FOLDER} begins with other items than the {config['num_items']} that the weights were "
+            "trained for; save the model with its own catalogue."
+        )
+    trained_for = config.get("identifier_hash")
     if trained_for is not None and trained_for != catalog.identifier_hash:
         raise CatalogError(
             f"{source / CATALOG_FOLDER} has identifiers {catalog.identifier_hash[:12]}, the weights were trained for "
@@ -133,7 +139,10 @@ def describe_model(
         "license": license,
         "dataset_id": dataset_id,
         "base_model": base_model,
-        "tags": ["seekrec", config["model_type"], "generative-retrieval", "recommendation", "search", "semantic-ids"],
+        "tags": [
+            *("seekrec", config["model_type"], "generative-retrieval", "recommendation", "search"),
+            *(("semantic-ids",) if catalog.views else ()),
+        ],
         "seekrec_version": version("seekrec"),
         "config": config,
         "num_parameters": _count_parameters(source),

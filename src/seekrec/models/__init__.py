@@ -3,6 +3,7 @@
 
 from seekrec.models.gensar import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
 from seekrec.models.gensr import GenSRConfig, GenSRForConditionalGeneration, GenSROutput, GenSRProcessor
+from seekrec.models.intsr import IntSRConfig, IntSRForSearchAndRecommendation, IntSRModel, IntSRProcessor
 
 __all__ = [
     "GenSARConfig",
@@ -12,4 +13,8 @@ __all__ = [
     "GenSRForConditionalGeneration",
     "GenSROutput",
     "GenSRProcessor",
+    "IntSRConfig",
+    "IntSRForSearchAndRecommendation",
+    "IntSRModel",
+    "IntSRProcessor",
 ]

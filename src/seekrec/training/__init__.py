@@ -11,18 +11,29 @@ from seekrec.training.arguments import (
     parse_arguments,
 )
 from seekrec.training.collaborative import prepare_lightgcn
+from seekrec.training.event_windows import WindowCollator, make_window_trainer
 from seekrec.training.generator import add_lora
 from seekrec.training.gensar import make_corpus, make_model, make_processor, make_tokenizer, make_trainer
 from seekrec.training.gensr import make_gensr_model, make_gensr_processor, make_gensr_trainer
 from seekrec.training.gensr_arguments import CollaborativeArguments, GenSRArguments
 from seekrec.training.gensr_data import training_requests
 from seekrec.training.identifiers import train_dual_rqvae
+from seekrec.training.intsr import (
+    make_intsr_collator,
+    make_intsr_model,
+    make_intsr_processor,
+    make_windows,
+    training_stages,
+    with_lifetimes,
+)
+from seekrec.training.intsr_arguments import IntSRArguments
 from seekrec.training.launch import prepare_once
 from seekrec.training.lightgcn import train_lightgcn
 from seekrec.training.preparation import PreparedItems, prepare_items, prepare_plain_items, prepare_split
 from seekrec.training.sasrec import train_sasrec
 from seekrec.training.stages import StageCache
 from seekrec.training.trainer import GenerativeTrainer, find_checkpoint
+from seekrec.training.window_arguments import WindowArguments
 
 __all__ = [
     "CollaborativeArguments",
@@ -33,19 +44,27 @@ __all__ = [
     "GenerativeTrainer",
     "GeneratorArguments",
     "IdentifierArguments",
+    "IntSRArguments",
     "ModelArguments",
     "PreparedItems",
     "StageCache",
+    "WindowArguments",
+    "WindowCollator",
     "add_lora",
     "find_checkpoint",
     "make_corpus",
     "make_gensr_model",
     "make_gensr_processor",
     "make_gensr_trainer",
+    "make_intsr_collator",
+    "make_intsr_model",
+    "make_intsr_processor",
     "make_model",
     "make_processor",
     "make_tokenizer",
     "make_trainer",
+    "make_window_trainer",
+    "make_windows",
     "parse_arguments",
     "prepare_items",
     "prepare_lightgcn",
@@ -56,4 +75,6 @@ __all__ = [
     "train_lightgcn",
     "train_sasrec",
     "training_requests",
+    "training_stages",
+    "with_lifetimes",
 ]

@@ -4,7 +4,7 @@
 from seekrec.models.dense.interface_dense import DenseRetrievalMixin
 from seekrec.models.dense.item_index import ItemIndex
 from seekrec.models.dense.item_tower import ItemTower
-from seekrec.models.dense.losses import full_softmax, info_nce
+from seekrec.models.dense.losses import candidate_loss, full_softmax, hard_negatives, info_nce
 from seekrec.models.dense.processing_dense import EventSequenceProcessor
 from seekrec.models.dense.query_vectors import QueryVectors
 
@@ -14,6 +14,8 @@ __all__ = [
     "ItemIndex",
     "ItemTower",
     "QueryVectors",
+    "candidate_loss",
     "full_softmax",
+    "hard_negatives",
     "info_nce",
 ]

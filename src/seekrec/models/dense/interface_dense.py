@@ -34,6 +34,7 @@ class DenseRetrievalMixin:
     item_index: Backend = "exact"
     _catalog: Catalog | None = None
     _index: ItemIndex | None = None
+    _indexed: Tensor | None = None
     _periods: tuple[Tensor, Tensor] | None = None
 
     def encode_questions(self, inputs: Any, *, state: Any = None) -> Tensor:
@@ -48,6 +49,13 @@ class DenseRetrievalMixin:
     def score_candidates(self, inputs: Any, *, state: Any = None) -> Tensor:
         """Give the probability of an act on each candidate: float32 of the shape of `inputs["candidate_rows"]`."""
         raise TypeError(f"{type(self).__name__} must define `score_candidates`.")
+
+    def compared_vectors(self, items: Tensor) -> Tensor:
+        """Give what questions are multiplied with, from item vectors of any shape `(..., size)`: the same by default.
+
+        A family whose similarity is a cosine divides by lengths here.
+        """
+        return items
 
     @property
     def catalog(self) -> Catalog:
@@ -145,8 +153,8 @@ class DenseRetrievalMixin:
                 f"`top_k` is {list(wanted)}; give one number, or one for each of the {len(questions)} requests."
             )
         vectors = self.items.frozen()
-        if self._index is None or self._index.vectors is not vectors:
-            self._index = ItemIndex(vectors, self.item_index)
+        if self._index is None or self._indexed is not vectors:
+            self._index, self._indexed = ItemIndex(self.compared_vectors(vectors), self.item_index), vectors
         found = self._index.search(questions, wanted, allowed_items(where, self.catalog, len(questions)))
         return [scored_items(self.catalog, rows, scores) for rows, scores in found]
 

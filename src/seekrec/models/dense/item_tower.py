@@ -13,6 +13,10 @@ import torch
 from torch import Tensor, nn
 
 
+class TextProjection(nn.Linear):
+    """A linear layer that reads text vectors, which have unit length: it takes the start values of an embedding."""
+
+
 class ItemTower(nn.Module):
     """Rows of the catalogue to vectors.
 
@@ -27,7 +31,7 @@ class ItemTower(nn.Module):
         super().__init__()
         self.num_items, self.hidden_size = num_items, hidden_size
         self.ids = nn.Embedding(num_items, hidden_size) if use_ids else None
-        self.text = nn.Linear(text_size, hidden_size, bias=False) if text_size else None
+        self.text = TextProjection(text_size, hidden_size, bias=False) if text_size else None
         # Not a buffer: `from_pretrained` would leave one that is not among the weights uninitialised.
         self._text_vectors: Tensor | None = None
         self._cached: tuple[object, Tensor] | None = None
@@ -47,16 +51,31 @@ class ItemTower(nn.Module):
         Returns:
             `torch.Tensor`: Of shape `(*rows.shape, hidden_size)`; zero for no item.
         """
-        safe = rows.clamp_min(0)
-        parts = []
-        if self.ids is not None:
-            vectors = self.ids(safe.clamp_max(self.num_items - 1))
-            if self._num_rows > self.num_items:
-                vectors = torch.where((safe >= self.num_items)[..., None], self.ids.weight.mean(0), vectors)
-            parts.append(vectors)
-        if self.text is not None:
-            parts.append(self.text(self._texts(rows.device)[safe].to(self.text.weight.dtype)))
+        ids, texts = self.parts(rows)
+        parts = [] if ids is None else [ids]
+        if self.text is not None and texts is not None:
+            parts.append(self.text(texts))
         return sum(parts[1:], parts[0]) * (rows >= 0)[..., None]
+
+    def parts(self, rows: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Give what vectors are made of: id embeddings, and the frozen text vectors before their projection.
+
+        Args:
+            rows (`torch.LongTensor`): Catalogue rows of any shape; below 0 gives the parts of row 0.
+
+        Returns:
+            `tuple`: Tensors of shape `(*rows.shape, hidden_size)` and `(*rows.shape, text_size)`; `None` for what the
+            tower has not.
+        """
+        safe = rows.clamp_min(0)
+        ids = texts = None
+        if self.ids is not None:
+            ids = self.ids(safe.clamp_max(self.num_items - 1))
+            if self._num_rows > self.num_items:
+                ids = torch.where((safe >= self.num_items)[..., None], self.ids.weight.mean(0), ids)
+        if self.text is not None:
+            texts = self._texts(rows.device)[safe].to(self.text.weight.dtype)
+        return ids, texts
 
     def all(self) -> Tensor:
         """Give the vectors of the whole catalogue, `(num_rows, hidden_size)`, with gradients in training."""
@@ -87,4 +106,4 @@ class ItemTower(nn.Module):
         return self._text_vectors
 
 
-__all__ = ["ItemTower"]
+__all__ = ["ItemTower", "TextProjection"]

@@ -83,4 +83,64 @@ def full_softmax(
     return loss / (len(labels) if divisor is None else divisor)
 
 
-__all__ = ["NO_LABEL", "full_softmax", "info_nce"]
+def hard_negatives(
+    questions: Tensor,
+    items: Tensor,
+    labels: Tensor,
+    *,
+    count: int,
+    is_candidate: Tensor | None = None,
+    temperature: float = 1.0,
+    divisor: Tensor | int | None = None,
+) -> Tensor:
+    """The target against the items that are most similar to the question at this moment (IntSR, section 4.3).
+
+    Args:
+        questions (`torch.Tensor`): Of shape `(num_questions, size)`.
+        items (`torch.Tensor`): Of shape `(num_items, size)`.
+        labels (`torch.LongTensor`): Rows of the targets, `(num_questions,)`.
+        count (`int`): Negatives of a question.
+        is_candidate (`torch.BoolTensor`, *optional*): As in [`full_softmax`].
+        temperature (`float`): Divides similarities.
+        divisor (`int`, *optional*): As in [`full_softmax`].
+
+    Returns:
+        `torch.Tensor`: A float32 number in nats; 0 without questions.
+    """
+    scores = questions @ items.T
+    is_out = F.one_hot(labels, len(items)).bool()
+    if is_candidate is not None:
+        is_out |= ~is_candidate
+    hardest = scores.detach().masked_fill(is_out, float("-inf")).topk(min(count, len(items) - 1))
+    return info_nce(
+        scores.gather(1, labels[:, None])[:, 0],
+        scores.gather(1, hardest.indices),
+        is_valid=torch.isfinite(hardest.values),
+        temperature=temperature,
+        divisor=divisor,
+    )
+
+
+def candidate_loss(logits: Tensor, is_real: Tensor, *, divisor: Tensor | int | None = None) -> Tensor:
+    """Rank a target among candidates: a softmax over the group, plus a log-loss on each of them.
+
+    The softmax orders; the log-loss makes the sigmoid of a logit a probability. IntSR names no loss for its logits.
+
+    Args:
+        logits (`torch.Tensor`): Of shape `(num_questions, num_candidates)`; the target comes first.
+        is_real (`torch.BoolTensor`): Of the same shape: False for padding.
+        divisor (`int`, *optional*): Divides the sum over questions; their number if not given.
+
+    Returns:
+        `torch.Tensor`: A float32 number in nats.
+    """
+    logits = logits.float()
+    wanted = torch.zeros_like(logits)
+    wanted[:, 0] = 1
+    by_order = info_nce(logits[:, 0], logits[:, 1:], is_valid=is_real[:, 1:], divisor=divisor)
+    each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * is_real
+    means = each.sum(1) / is_real.sum(1).clamp_min(1)
+    return by_order + means.sum() / (max(len(logits), 1) if divisor is None else divisor)
+
+
+__all__ = ["NO_LABEL", "candidate_loss", "full_softmax", "hard_negatives", "info_nce"]

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Query-driven blocks: HSTU with a second stream for what is asked (IntSR, equations 5-9).
+
+The first stream X_1 holds what happened; the second, X_2, holds **placeholders**: what is asked, each of which sees
+tokens of the first stream and itself, and is seen by nothing. So the first stream can be computed once and kept, and
+the part of a placeholder's attention that is its own is one product a row, not a matrix (appendix C.2).
+
+What the paper leaves open follows HSTU: a layer norm before the block and one on its mixed values, a residual around
+it, no feed-forward layer. Attention weights are SiLU values, not a distribution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seekrec.models.intsr.configuration_intsr import IntSRConfig
+
+# The base of HSTU's buckets of seconds, and how many there are.
+_LOG_STEP = 0.301
+_NUM_TIME_BUCKETS = 128
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where tokens stand; every tensor has the shape `(batch, length)`.
+
+    Args:
+        position (`torch.Tensor`): int64 number among the tokens of its row. Of a placeholder: how many tokens it sees.
+        session (`torch.Tensor`): int64; tokens of one session do not see each other's events.
+        event (`torch.Tensor`): int64 number of the event it belongs to; of an S token, the first of its session.
+        time (`torch.Tensor`): int64 seconds.
+        is_scenario (`torch.Tensor`): bool: an S token, which its own session sees.
+        is_real (`torch.Tensor`): bool: False for padding.
+    """
+
+    position: Tensor
+    session: Tensor
+    event: Tensor
+    time: Tensor
+    is_scenario: Tensor
+    is_real: Tensor
+
+    def append(self, other: Places) -> Places:
+        """Put other tokens behind these."""
+        return Places(**{name: torch.cat([own, getattr(other, name)], dim=1) for name, own in vars(self).items()})
+
+
+def history_visibility(queries: Places, keys: Places, *, use_session_mask: bool = True) -> Tensor:
+    """Say what tokens of the first stream see: causal x session-wise mask (section 3.3.2, appendix D).
+
+    A token sees itself, what came before it in its own event, the S token of its session, and earlier sessions.
+
+    Args:
+        queries (`Places`): The tokens that look, `(batch, num_queries)`.
+        keys (`Places`): The tokens that are looked at, `(batch, num_keys)`.
+        use_session_mask (`bool`): Off: a token sees all that came before it.
+
+    Returns:
+        `torch.BoolTensor`: Of shape `(batch, num_queries, num_keys)`.
+    """
+    allowed = (keys.position[:, None] <= queries.position[:, :, None]) & keys.is_real[:, None]
+    if use_session_mask:
+        session, event = keys.session[:, None], keys.event[:, None]
+        own_session = queries.session[:, :, None]
+        is_own = (event == queries.event[:, :, None]) | (keys.is_scenario[:, None] & (session == own_session))
+        allowed &= (session < own_session) | is_own
+    return allowed
+
+
+def placeholder_visibility(session: Tensor, event: Tensor, keys: Places, *, use_session_mask: bool = True) -> Tensor:
+    """Say what placeholders see of the first stream: earlier sessions, and the S token of their own.
+
+    That placeholders are seen by nothing, the invalid-Q mask, needs no matrix: they are in no stream of keys.
+
+    Args:
+        session (`torch.LongTensor`): Session of each placeholder, `(batch, num_placeholders)`.
+        event (`torch.LongTensor`): The event that it asks for, of the same shape.
+        keys (`Places`): The first stream, `(batch, num_keys)`.
+        use_session_mask (`bool`): Off: it sees all events before its own.
+
+    Returns:
+        `torch.BoolTensor`: Of shape `(batch, num_placeholders, num_keys)`.
+    """
+    its_session, its_event = session[:, :, None], event[:, :, None]
+    if use_session_mask:
+        before = keys.session[:, None] < its_session
+    else:
+        before = keys.event[:, None] < its_event
+    opens = keys.is_scenario[:, None] & (keys.session[:, None] == its_session) & (keys.event[:, None] <= its_event)
+    return (before | opens) & keys.is_real[:, None]
+
+
+class RelativeBias(nn.Module):
+    """What is added to similarities for a distance in tokens (T5's buckets) and in seconds; shared by all blocks."""
+
+    def __init__(self, config: IntSRConfig) -> None:
+        super().__init__()
+        self.num_heads, self.kind = config.num_attention_heads, config.time_bias
+        self.num_buckets, self.max_distance = config.num_position_buckets, config.max_position_distance
+        heads = config.num_attention_heads
+        # Parameters, not embeddings: those have start values of their own.
+        self.position = nn.Parameter(torch.empty(self.num_buckets, heads)) if config.use_position_bias else None
+        self.time_buckets = nn.Parameter(torch.empty(_NUM_TIME_BUCKETS + 1, heads)) if self.kind == "buckets" else None
+        self.slopes = nn.Parameter(torch.empty(heads)) if self.kind == "alibi" else None
+
+    def forward(self, queries: Places, keys: Places) -> Tensor | None:
+        """Give the bias, `(batch, num_heads, num_queries, num_keys)`, or None where there is none."""
+        distance = queries.position[:, :, None] - keys.position[:, None]
+        seconds = (queries.time[:, :, None] - keys.time[:, None]).clamp_min(0)
+        return self.of(distance, seconds)
+
+    def of(self, distance: Tensor, seconds: Tensor) -> Tensor | None:
+        """Give the bias of distances, int64 `(..., queries, keys)`, as `(..., num_heads, queries, keys)`."""
+        bias: Tensor | None = None
+        if self.position is not None:
+            bias = self.position[self._bucket(distance.clamp_min(0))].movedim(-1, -3)
+        if self.time_buckets is not None:
+            number = (seconds.clamp_min(1).float().log() / _LOG_STEP).long().clamp_max(_NUM_TIME_BUCKETS)
+            by_time = self.time_buckets[number].movedim(-1, -3)
+            bias = by_time if bias is None else bias + by_time
+        if self.slopes is not None:
+            passed = torch.log2(1.0 + seconds.float()).unsqueeze(-3).to(self.slopes.dtype)
+            by_time = -self.slopes[:, None, None] * passed
+            bias = by_time if bias is None else bias + by_time
+        return bias
+
+    def _bucket(self, distance: Tensor) -> Tensor:
+        exact = max(1, self.num_buckets // 2)
+        far = (distance.clamp_min(1).float() / exact).log() / max(
+            torch.log(torch.tensor(self.max_distance / exact)).item(), 1e-6
+        )
+        wide = exact + (far * (self.num_buckets - exact)).long()
+        return torch.where(distance < exact, distance, wide.clamp_max(self.num_buckets - 1)).clamp_max(
+            self.num_buckets - 1
+        )
+
+
+class QueryDrivenBlock(nn.Module):
+    """One block; both streams share its weights."""
+
+    def __init__(self, config: IntSRConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.length = config.max_history if config.attention_scale == "length" else None
+        self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.project = nn.Linear(config.hidden_size, 4 * config.hidden_size)  # MLP_1
+        self.mixed_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)  # MLP_2
+        self.dropout = nn.Dropout(config.dropout)
+
+    def split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Give gates, queries, keys and values (equation 5).
+
+        Args:
+            hidden_states (`torch.Tensor`): Of shape `(..., length, hidden_size)`.
+
+        Returns:
+            `tuple`: Gates of that shape; the others `(..., num_heads, length, head_size)`.
+        """
+        gates, *rest = F.silu(self.project(self.input_norm(hidden_states))).chunk(4, dim=-1)
+        queries, keys, values = (part.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3) for part in rest)
+        return gates, queries, keys, values
+
+    def history(
+        self,
+        hidden_states: Tensor,
+        gates: Tensor,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        allowed: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """Apply the block to the first stream (equations 6 and 8).
+
+        Args:
+            hidden_states (`torch.Tensor`): Of shape `(batch, length, hidden_size)`.
+            gates (`torch.Tensor`): Of [`split`].
+            queries (`torch.Tensor`): Of [`split`].
+            keys (`torch.Tensor`): Of these tokens and those before them, `(batch, num_heads, num_keys, head_size)`.
+            values (`torch.Tensor`): Likewise.
+            allowed (`torch.BoolTensor`): Of shape `(batch, length, num_keys)`.
+            bias (`torch.Tensor`, *optional*): Of shape `(batch, num_heads, length, num_keys)`.
+
+        Returns:
+            `torch.Tensor`: Of the shape of `hidden_states`.
+        """
+        scores = queries @ keys.transpose(-1, -2)
+        weights = F.silu(scores if bias is None else scores + bias) * allowed[:, None]
+        count = allowed.sum(-1)[:, None, :, None]
+        return self._finish(hidden_states, gates, weights @ values, count)
+
+    def answer(
+        self,
+        hidden_states: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        allowed: Tensor,
+        bias: Tensor | None,
+        own_bias: Tensor | None,
+    ) -> Tensor:
+        """Apply the block to placeholders (equations 7 and 9); those of one group see the same tokens.
+
+        Args:
+            hidden_states (`torch.Tensor`): Of shape `(batch, num_groups, group_size, hidden_size)`.
+            keys (`torch.Tensor`): Of the first stream, `(batch, num_heads, num_keys, head_size)`.
+            values (`torch.Tensor`): Likewise.
+            allowed (`torch.BoolTensor`): Of shape `(batch, num_groups, num_keys)`.
+            bias (`torch.Tensor`, *optional*): Of shape `(batch, num_heads, num_groups, num_keys)`.
+            own_bias (`torch.Tensor`, *optional*): Of a placeholder to itself, `(num_heads, 1, 1)`.
+
+        Returns:
+            `torch.Tensor`: Of the shape of `hidden_states`.
+        """
+        gates, queries, own_keys, own_values = self.split(hidden_states)
+        # (batch, groups, heads, size, head_size) against (batch, 1, heads, keys, head_size)
+        scores = queries @ keys[:, None].transpose(-1, -2)
+        if bias is not None:
+            scores = scores + bias.transpose(1, 2)[:, :, :, None]
+        weights = F.silu(scores) * allowed[:, :, None, None]
+        # M_{2,2} is the identity: only its diagonal is computed, and it scales the rows of V_2.
+        own = (queries * own_keys).sum(-1, keepdim=True)
+        own = F.silu(own if own_bias is None else own + own_bias)
+        count = allowed.sum(-1)[:, :, None, None, None] + 1
+        return self._finish(hidden_states, gates, weights @ values[:, None] + own * own_values, count)
+
+    def _finish(self, hidden_states: Tensor, gates: Tensor, mixed: Tensor, count: Tensor) -> Tensor:
+        mixed = mixed / (count.clamp_min(1) if self.length is None else self.length)
+        mixed = mixed.transpose(-2, -3).flatten(-2)  # heads side by side again
+        return hidden_states + self.dropout(self.output(self.mixed_norm(mixed) * gates))
+
+
+__all__ = ["Places", "QueryDrivenBlock", "RelativeBias", "history_visibility", "placeholder_visibility"]

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the IntSR recipe is made of: windows, processor, model and Trainer, each from its settings."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, replace
+
+import numpy as np
+import pyarrow as pa
+from transformers import TrainingArguments
+
+from seekrec.catalog import Catalog
+from seekrec.corpora.training_windows import TrainingWindows, build_training_windows, log_actions
+from seekrec.errors import ConfigurationError
+from seekrec.events import Split
+from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor
+from seekrec.schema import RECOMMENDATION, SEARCH
+from seekrec.training.event_windows import QueryPool, WindowCollator, make_negatives
+from seekrec.training.intsr_arguments import IntSRArguments
+from seekrec.training.window_arguments import WindowArguments
+
+
+def with_lifetimes(catalog: Catalog, split: Split, settings: WindowArguments) -> Catalog:
+    """Set when items are on offer, where the settings ask for it: from an item's first event on.
+
+    Items without an event keep what the catalogue says of them.
+    """
+    if settings.item_lifetimes == "catalog":
+        return catalog
+    timeline = split.timeline
+    known = timeline.item >= 0
+    first = np.full(timeline.num_items, np.iinfo(np.int64).max)
+    np.minimum.at(first, timeline.item[known], timeline.time[known])
+    has_event = first < np.iinfo(np.int64).max
+    place = catalog.items.column_names.index("available_from")
+    old = catalog.items["available_from"].to_pylist()
+    values = [int(own) if known else before for own, known, before in zip(first, has_event, old, strict=True)]
+    items = catalog.items.set_column(place, "available_from", pa.array(values, pa.int64()))
+    return replace(catalog, items=items)
+
+
+def make_windows(split: Split, catalog: Catalog, settings: WindowArguments) -> TrainingWindows:
+    """Cut training into windows and keep the questions of the tasks.
+
+    Raises:
+        DataError: If nothing is left to ask.
+    """
+    windows = build_training_windows(
+        split,
+        catalog.id_map,
+        actions=log_actions(split),
+        max_history=settings.max_history,
+        recommend_searched_items=settings.recommend_searched_items,
+    )
+    return windows if settings.tasks == "joint" else windows.select(settings.tasks)
+
+
+def make_intsr_processor(split: Split, catalog: Catalog, settings: WindowArguments) -> IntSRProcessor:
+    """Make the processor that lays requests out as windows are; queries are embedded as items are."""
+    return IntSRProcessor(catalog, max_history=settings.max_history, actions=log_actions(split))
+
+
+def make_intsr_model(
+    catalog: Catalog, processor: IntSRProcessor, settings: IntSRArguments, windows: WindowArguments
+) -> IntSRForSearchAndRecommendation:
+    """Make a model over a catalogue."""
+    sizes = asdict(settings)
+    width = catalog.embeddings["semantic"].shape[1]
+    config = IntSRConfig(
+        num_items=len(catalog),
+        text_size=width if sizes.pop("use_text") else 0,
+        query_size=width,
+        num_actions=max(1, len(processor.actions)),
+        max_history=windows.max_history,
+        max_position_distance=4 * windows.max_history,
+        negatives={"uniform": "sampled", "popularity": "sampled"}.get(windows.negatives, windows.negatives),
+        num_hard_negatives=windows.num_negatives,
+        align_candidates=windows.align_candidates,
+        correct_sampling=windows.correct_sampling,
+        **sizes,
+    )
+    model = IntSRForSearchAndRecommendation(config)
+    model.set_catalog(catalog)
+    return model
+
+
+def make_intsr_collator(
+    windows: TrainingWindows,
+    catalog: Catalog,
+    processor: IntSRProcessor,
+    settings: WindowArguments,
+    *,
+    ranks: bool,
+    seed: int,
+) -> WindowCollator:
+    """Make what gives batches: with negatives where the retrieval or the ranking loss needs them."""
+    negatives = None
+    if ranks or settings.negatives in ("uniform", "popularity"):
+        kind = "popularity" if settings.negatives == "popularity" else "uniform"
+        negatives = make_negatives(
+            windows,
+            catalog,
+            kind,  # type: ignore[arg-type]
+            settings.num_negatives,
+            power=settings.popularity_power,
+            is_aligned=settings.align_candidates,
+            seed=seed,
+        )
+    pool = QueryPool.build(windows, catalog, processor.query_vectors, settings.query_pool)
+    return WindowCollator(windows, pool, pool_probability=settings.pool_probability, negatives=negatives, seed=seed)
+
+
+def training_stages(
+    windows: TrainingWindows, settings: WindowArguments, training: TrainingArguments
+) -> list[tuple[str, TrainingWindows, TrainingArguments]]:
+    """Give what is trained one after the other: one stage, or recommendation and then search (IntSR, KuaiSAR).
+
+    Returns:
+        `list[tuple]`: The name of each stage's folder, its windows, and its arguments.
+
+    Raises:
+        ConfigurationError: If two stages are asked for one task.
+    """
+    if not settings.search_stage_num_epochs:
+        return [("trainer", windows, training)]
+    if settings.tasks != "joint":
+        raise ConfigurationError(
+            f"`search_stage_num_epochs` is {settings.search_stage_num_epochs} and `tasks` {settings.tasks!r}; two "
+            "stages need `tasks: joint`."
+        )
+    second = copy.deepcopy(training)
+    second.num_train_epochs = settings.search_stage_num_epochs
+    return [
+        ("trainer-recommendation", windows.select(RECOMMENDATION), training),
+        ("trainer-search", windows.select(SEARCH), second),
+    ]
+
+
+__all__ = [
+    "make_intsr_collator",
+    "make_intsr_model",
+    "make_intsr_processor",
+    "make_windows",
+    "training_stages",
+    "with_lifetimes",
+]

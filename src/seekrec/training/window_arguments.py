@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings that the recipes of the families of vectors share: what is learned from, and against what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class WindowArguments:
+    """Windows of events, their questions, and the negatives."""
+
+    tasks: Literal["joint", "search", "recommendation"] = field(
+        default="joint", metadata={"help": "What is trained and measured."}
+    )
+    max_history: int = field(default=50, metadata={"help": "Latest events read of a history."})
+    recommend_searched_items: bool = field(
+        default=True, metadata={"help": "Ask for a searched item as a recommendation too, without its query."}
+    )
+    query_pool: list[str] = field(
+        default_factory=lambda: ["logged", "category", "item_text"],
+        metadata={"help": "Queries that may stand for an item: logged, category, item_text."},
+    )
+    pool_probability: float = field(
+        default=0.0, metadata={"help": "How often a recommendation is asked with a query of the pool instead."}
+    )
+    negatives: Literal["full", "uniform", "popularity", "hard"] = field(
+        default="full", metadata={"help": "What a target is compared with; full: every item of the catalogue."}
+    )
+    num_negatives: int = field(default=20, metadata={"help": "Negatives of a question, unless full."})
+    popularity_power: float = field(default=1.0, metadata={"help": "Of negatives by popularity: counts ** power."})
+    correct_sampling: bool = field(
+        default=False, metadata={"help": "Take the log-probability of being drawn off sampled similarities."}
+    )
+    align_candidates: bool = field(
+        default=True, metadata={"help": "Compare only with items that were on offer at the time of the question."}
+    )
+    item_lifetimes: Literal["catalog", "first_event"] = field(
+        default="catalog",
+        metadata={"help": "When items are on offer: what the catalogue says, or from their first event on."},
+    )
+    search_stage_num_epochs: float = field(
+        default=0.0,
+        metadata={"help": "Above 0: train recommendation first, then search for so many epochs, as on KuaiSAR."},
+    )
+
+
+__all__ = ["WindowArguments"]

@@ -1,0 +1,543 @@
+# SPDX-License-Identifier: Apache-2.0
+"""IntSR: the mask of appendix D, one answer however it is computed, and the contract of a family."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from small_gensar import AISLES, NUM_ITEMS, make_log
+from small_intsr import make_dense_catalog, make_intsr
+from torch.nn import functional as F
+from transformers import AutoModel, AutoProcessor
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from seekrec.catalog import Catalog
+from seekrec.corpora.training_windows import build_training_windows
+from seekrec.errors import CatalogError, ConfigurationError, RequestError, UnknownItemError
+from seekrec.events import split_log
+from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor
+from seekrec.models.intsr.modeling_intsr_blocks import (
+    Places,
+    QueryDrivenBlock,
+    RelativeBias,
+    history_visibility,
+    placeholder_visibility,
+)
+from seekrec.models.intsr.modeling_intsr_dsfnet import DSFNet
+from seekrec.schema import Event, Request
+from seekrec.training.event_windows import QueryPool, WindowCollator, make_negatives
+
+HISTORY = [
+    Event("i0", timestamp=1000),
+    Event("i9", "search", timestamp=5000, query="kitchen"),
+    Event("i1", timestamp=5000),
+    Event(None, "search", timestamp=90_000, query="garden"),
+    Event("i2", timestamp=200_000, action="buy"),
+]
+REQUESTS = [
+    Request(HISTORY, timestamp=300_000),
+    Request(HISTORY[:3], query="garden", timestamp=6000),
+    Request(),
+    Request(HISTORY[:1], query="office"),
+]
+HSTU = {
+    "use_placeholders": False,
+    "use_dsfnet": False,
+    "num_dsf_layers": 0,
+    "use_scenario_tokens": False,
+    "use_session_mask": False,
+    "time_bias": "buckets",
+    "attention_scale": "length",
+}
+WAYS = {
+    "paper": {},
+    "merged": {"merge_event_tokens": True, "time_bias": "buckets"},
+    "no_session_mask": {"use_session_mask": False},
+    "hstu": HSTU,
+    "cosine": {"similarity": "cosine", "temperature": 0.1, "ranking_weight": 0.0, "attention_scale": "length"},
+}
+
+
+@pytest.fixture(params=WAYS)
+def intsr(request):
+    return make_intsr(**WAYS[request.param])
+
+
+def scores_of(answers):
+    return [{item.item_id: item.score for item in answer} for answer in answers]
+
+
+def assert_same_scores(answers, expected):
+    for one, other in zip(scores_of(answers), scores_of(expected), strict=True):
+        assert one.keys() == other.keys()
+        np.testing.assert_allclose([one[key] for key in other], list(other.values()), atol=1e-5)
+
+
+# The mask
+
+
+# Figure 9: rows are queries, columns keys; S1 Q1 I1 F1 Q2 I2 F2 S2 Q3 I3 F3.
+TOKENS = ["S1", "Q1", "I1", "F1", "Q2", "I2", "F2", "S2", "Q3", "I3", "F3"]
+FIGURE_9 = """
+1 . . . . . . . . . .
+1 1 . . . . . . . . .
+1 . 1 . . . . . . . .
+1 . 1 1 . . . . . . .
+1 . . . 1 . . . . . .
+1 . . . 1 1 . . . . .
+1 . . . 1 1 1 . . . .
+1 . 1 1 1 1 1 1 . . .
+1 . 1 1 1 1 1 1 1 . .
+1 . 1 1 1 1 1 1 . 1 .
+1 . 1 1 1 1 1 1 . 1 1
+"""
+EXPECTED_MASK = torch.tensor([[cell == "1" for cell in line.split()] for line in FIGURE_9.strip().splitlines()])
+
+
+def places(tokens):
+    """Sessions 1 = {groups 1, 2} and 2 = {group 3}; S1 opens with event 0, S2 with event 2."""
+    event = [{"1": 0, "2": 1, "3": 2}[name[1]] if name[0] != "S" else {"1": 0, "2": 2}[name[1]] for name in tokens]
+    return Places(
+        position=torch.arange(len(tokens))[None],
+        session=torch.tensor([[int(number == 2) for number in event]]),
+        event=torch.tensor([event]),
+        time=torch.tensor([[100 * number for number in event]]),
+        is_scenario=torch.tensor([[name[0] == "S" for name in tokens]]),
+        is_real=torch.ones(1, len(tokens), dtype=torch.bool),
+    )
+
+
+def test_the_two_streams_give_the_mask_of_appendix_d():
+    """Q1 and Q3 are placeholders, Q2 is what a user typed: a token of the first stream."""
+    first = [name for name in TOKENS if name not in ("Q1", "Q3")]
+    second = ["Q1", "Q3"]
+    keys = places(first)
+    asked = places(second)
+    mask = torch.zeros(11, 11, dtype=torch.bool)
+    rows, columns = [TOKENS.index(name) for name in first], [TOKENS.index(name) for name in second]
+    mask[np.ix_(rows, rows)] = history_visibility(keys, keys)[0]
+    mask[np.ix_(columns, rows)] = placeholder_visibility(asked.session, asked.event, keys)[0]
+    mask[columns, columns] = True  # each sees itself; nothing else sees it
+    assert torch.equal(mask, EXPECTED_MASK)
+
+
+def test_a_typed_query_asked_in_the_second_stream_sees_what_it_sees_in_the_first():
+    first = [name for name in TOKENS if name not in ("Q1", "Q3")]
+    seen = placeholder_visibility(*(getattr(places(["Q2"]), name) for name in ("session", "event")), places(first))
+    assert [name for name, is_seen in zip(first, seen[0, 0], strict=True) if is_seen] == ["S1"]
+
+
+def test_without_the_session_mask_all_that_came_before_is_seen():
+    first = [name for name in TOKENS if name not in ("Q1", "Q3")]
+    keys, asked = places(first), places(["Q1", "Q2", "Q3"])
+    assert torch.equal(history_visibility(keys, keys, use_session_mask=False)[0], torch.ones(9, 9).tril().bool())
+    seen = placeholder_visibility(asked.session, asked.event, keys, use_session_mask=False)[0]
+    expected = [["S1"], ["S1", "I1", "F1"], ["S1", "I1", "F1", "Q2", "I2", "F2", "S2"]]
+    assert [[first[column] for column in row.nonzero()[:, 0]] for row in seen] == expected
+
+
+@pytest.mark.parametrize("scale", ["visible", "length"])
+def test_the_streams_compute_what_one_dense_attention_computes(scale):
+    """Equations 5-9 written out over all 11 tokens with the printed mask, against the block in its two streams."""
+    config = IntSRConfig(hidden_size=8, dropout=0.0, attention_scale=scale, max_history=7)
+    block, bias = QueryDrivenBlock(config).eval(), RelativeBias(config)
+    torch.nn.init.normal_(bias.position)
+    torch.nn.init.normal_(bias.slopes)
+    hidden = torch.randn(1, 11, 8)
+    whole = places(TOKENS)
+    first = [number for number, name in enumerate(TOKENS) if name not in ("Q1", "Q3")]
+    second = [TOKENS.index("Q1"), TOKENS.index("Q3")]
+
+    gates, queries, keys, values = block.split(hidden)
+    raw = queries @ keys.transpose(-1, -2) + bias(whole, whole)
+    weights = F.silu(raw) * EXPECTED_MASK
+    divisor = EXPECTED_MASK.sum(-1)[:, None] if scale == "visible" else 7
+    mixed = (weights @ values / divisor).transpose(1, 2).flatten(2)
+    dense = hidden + block.output(block.mixed_norm(mixed) * gates)
+
+    def part(numbers):
+        return Places(**{name: value[:, numbers] for name, value in vars(whole).items()})
+
+    one, two = part(first), part(second)
+    gates, queries, keys, values = block.split(hidden[:, first])
+    history = block.history(
+        hidden[:, first], gates, queries, keys, values, history_visibility(one, one), bias(one, one)
+    )
+    torch.testing.assert_close(history, dense[:, first])
+    nothing = torch.zeros(1, 1, dtype=torch.long)
+    answer = block.answer(
+        hidden[:, second, None],
+        keys,
+        values,
+        placeholder_visibility(two.session, two.event, one),
+        bias(two, one),
+        bias.of(nothing, nothing),
+    )
+    torch.testing.assert_close(answer[:, :, 0], dense[:, second])
+
+
+def test_position_buckets_are_those_of_t5():
+    bias = RelativeBias(IntSRConfig(num_position_buckets=32, max_position_distance=128))
+    distance = torch.arange(300)
+    expected = T5Attention._relative_position_bucket(-distance, bidirectional=False, num_buckets=32, max_distance=128)
+    assert torch.equal(bias._bucket(distance), expected)
+
+
+def test_alibi_falls_with_the_logarithm_of_seconds():
+    bias = RelativeBias(IntSRConfig(use_position_bias=False, num_attention_heads=2))
+    with torch.no_grad():
+        bias.slopes.copy_(torch.tensor([1.0, 0.5]))
+    # log2(1 + 7) = 3, log2(1 + 0) = 0
+    found = bias.of(torch.zeros(1, 2, dtype=torch.long), torch.tensor([[7, 0]]))
+    torch.testing.assert_close(found, torch.tensor([[[-3.0, 0.0]], [[-1.5, 0.0]]]))
+
+
+def test_dsfnet_mixes_the_weights_of_scenarios():
+    """Equations 11-13, with W_l put together for each row as the paper writes it."""
+    net = DSFNet(IntSRConfig(hidden_size=4, num_scenarios=3, num_dsf_layers=2))
+    rows, scenario = torch.randn(5, 4), torch.randn(5, 8)
+    expected = rows * torch.sigmoid(net.filter(torch.cat([rows, scenario], 1)))
+    for number, (layer, gate) in enumerate(zip(net.layers, net.gates, strict=True)):
+        weight, offset = layer.weight.view(3, 4, 4), layer.bias.view(3, 4)
+        gamma = 2 * torch.sigmoid(gate(scenario))
+        mixed_weight = torch.einsum("rg,gio->rio", gamma, weight)
+        expected = torch.einsum("rio,ro->ri", mixed_weight, expected) + gamma @ offset
+        expected = F.silu(expected) if number == 0 else expected
+    torch.testing.assert_close(net(rows, scenario), rows + expected)
+
+
+# One answer, however it is computed
+
+
+def test_a_mixed_batch_gives_what_each_request_gives_alone(intsr):
+    model, processor = intsr
+    candidates = [["i1", "i5", "i9"], ["i2"], [f"i{row}" for row in range(NUM_ITEMS)], ["i23", "i0"]]
+    found = model.retrieve(processor(REQUESTS), top_k=[5, 30, 1, 7])
+    ranked = model.rank(processor(REQUESTS, candidates=candidates))
+    for number, (request, top_k) in enumerate(zip(REQUESTS, [5, 30, 1, 7], strict=True)):
+        assert_same_scores([found[number]], model.retrieve(processor(request), top_k=top_k))
+        assert_same_scores([ranked[number]], model.rank(processor(request, candidates=[candidates[number]])))
+        assert len(found[number]) == min(top_k, NUM_ITEMS)
+
+
+def test_candidates_together_are_ranked_as_each_alone(intsr):
+    """Appendix C: a candidate sees the history and itself, never another candidate."""
+    model, processor = intsr
+    names = [f"i{row}" for row in range(NUM_ITEMS)]
+    for request in REQUESTS:
+        together = model.rank(processor(request, candidates=[names]))[0]
+        assert [item.score for item in together] == sorted((item.score for item in together), reverse=True)
+        assert all(0 < item.score < 1 for item in together)
+        alone = [model.rank(processor(request, candidates=[[name]]))[0][0] for name in names]
+        assert_same_scores([together], [alone])
+
+
+def test_a_history_is_read_once_for_any_number_of_answers(intsr):
+    model, processor = intsr
+    inputs = processor(REQUESTS, candidates=[["i3", "i4"]] * 4)
+    state = model.encode_history(inputs)
+    assert_same_scores(model.retrieve(inputs, top_k=9, state=state), model.retrieve(inputs, top_k=9))
+    assert_same_scores(model.rank(inputs, state=state), model.rank(inputs))
+    # Another question about the second user, without the history: one of the four states is taken.
+    asked = processor(Request(query="office", timestamp=7000))
+    whole = processor(Request(HISTORY[:3], query="office", timestamp=7000))
+    one = state.select(torch.tensor([1]))
+    assert_same_scores(model.retrieve(asked, state=one), model.retrieve(whole))
+
+
+@pytest.mark.parametrize("cut", range(len(HISTORY) + 1))
+def test_a_state_grows_by_events_as_if_all_were_read_at_once(intsr, cut):
+    """The cut between the second and third event falls into a session: they share a timestamp."""
+    model, processor = intsr
+    inputs = processor(Request(HISTORY, timestamp=300_000), candidates=[["i3", "i4"]])
+    state = model.encode_history(processor(Request(HISTORY[:cut])))
+    for event in HISTORY[cut:]:
+        state = model.extend(state, processor.events([[event]]))
+    at_once = model.encode_history(inputs)
+    assert torch.equal(state.num_events, at_once.num_events)
+    for name, value in vars(at_once.places).items():
+        assert torch.equal(getattr(state.places, name), value), name
+    for one, other in zip(state.keys + state.values, at_once.keys + at_once.values, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert_same_scores(model.retrieve(inputs, state=state), model.retrieve(inputs))
+    assert_same_scores(model.rank(inputs, state=state), model.rank(inputs))
+
+
+def test_states_of_several_users_grow_together(intsr):
+    model, processor = intsr
+    short, long = HISTORY[:1], HISTORY[:3]
+    state = model.encode_history(processor([Request(short), Request(long)]))
+    state = model.extend(state, processor.events([HISTORY[1:4], HISTORY[3:4]]))
+    inputs = processor([Request(HISTORY[:4], timestamp=100_000)] * 2)
+    assert_same_scores(model.retrieve(inputs, state=state), model.retrieve(inputs))
+
+
+@pytest.fixture(scope="module")
+def windows():
+    split = split_log(make_log())
+    catalog = make_dense_catalog()
+    return split, catalog, build_training_windows(split, catalog.id_map, actions=["click"], max_history=12)
+
+
+def collate(windows, processor, numbers, **settings):
+    _, catalog, table = windows
+    pool = QueryPool.build(table, catalog, processor.query_vectors, ["logged", "category", "item_text"])
+    return WindowCollator(table, pool, **settings)(numbers)
+
+
+def test_a_model_is_asked_as_it_was_taught(windows, intsr):
+    """The question of a window is the request that the user would have made at that moment."""
+    model, processor = intsr
+    split, _, table = windows
+    batch = collate(windows, processor, [0, 7])
+    with torch.no_grad():
+        taught = model.encode_questions(batch)
+    events = split.log.events.to_pylist()
+    for row, number in enumerate([0, 7]):
+        own = [events[event] for event in table.windows.take([number]).values]
+        for question, place in enumerate(table.questions.take([number]).values.tolist()):
+            is_search = bool(batch["question_behavior_ids"][row, question])
+            request = Request(
+                [Event(one["item_id"], one["behavior"], one["timestamp"], one["query"]) for one in own[:place]],
+                query=own[place]["query"] if is_search else None,
+                timestamp=own[place]["timestamp"],
+            )
+            asked = model.encode_questions(processor(request)).detach()
+            torch.testing.assert_close(taught[row, question], asked[0, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_question_does_not_know_its_answer_nor_what_came_later(windows, intsr):
+    model, processor = intsr
+    batch = collate(windows, processor, [3])
+    asked = batch["question_events"][0]
+    with torch.no_grad():
+        before = model.encode_questions(batch)[0]
+        for place in range(batch["history_mask"].shape[1]):
+            changed = {name: value.clone() for name, value in batch.items()}
+            changed["history_item_rows"][0, place:] = 23
+            changed["history_action_ids"][0, place:] = 0
+            after = model.encode_questions(changed)[0]
+            untouched = asked <= place
+            torch.testing.assert_close(after[untouched], before[untouched])
+            assert not torch.allclose(after[~untouched], before[~untouched]) or not (~untouched).any()
+
+
+# The contract
+
+
+def test_a_saved_folder_is_complete(tmp_path, intsr):
+    model, processor = intsr
+    processor.query_vectors.add(["garden", "office", "kitchen"])
+    inputs = processor(REQUESTS, candidates=[["i3", "i4"]] * 4)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert not list(tmp_path.rglob("*.bin")) and not any("text_vectors" in name for name in model.state_dict())
+    loaded, read = AutoModel.from_pretrained(tmp_path).eval(), AutoProcessor.from_pretrained(tmp_path)
+    assert type(loaded) is IntSRForSearchAndRecommendation and type(read) is IntSRProcessor
+    assert (read.max_history, read.actions) == (12, ["click"]) and len(read.query_vectors) == 3
+    again = read(REQUESTS, candidates=[["i3", "i4"]] * 4)
+    for name, value in inputs.items():
+        assert torch.equal(again[name], value), name
+    assert_same_scores(loaded.retrieve(again, top_k=5), model.retrieve(inputs, top_k=5))
+    assert_same_scores(loaded.rank(again), model.rank(inputs))
+    assert loaded.catalog.content_hash == model.catalog.content_hash
+
+
+def test_items_come_and_go(intsr):
+    model, processor = intsr
+    catalog = model.catalog
+    text = catalog.embeddings["semantic"][3]
+    grown = catalog.add_items([{"item_id": "new", "title": "garden thing"}], semantic_embeddings=text[None])
+    model.set_catalog(grown)
+    processor.set_catalog(grown)
+    inputs = processor([Request([Event("new", timestamp=5)]), Request()], candidates=[["new", "i3"]] * 2)
+    found = model.retrieve(inputs, top_k=50)
+    assert {item.item_id for item in found[0]} == {*catalog.id_map.ids, "new"} and len(found[0]) == NUM_ITEMS + 1
+    assert len(model.rank(inputs)[0]) == 2
+    model.set_catalog(grown.remove_items(["new", "i3"]))
+    kept = model.retrieve(inputs, top_k=50)
+    assert all({"new", "i3"}.isdisjoint(item.item_id for item in answer) for answer in kept)
+    model.set_catalog(catalog)
+    processor.set_catalog(catalog)
+
+
+def test_where_keeps_to_what_it_allows(intsr):
+    model, processor = intsr
+    inputs = processor(REQUESTS)
+    everything = scores_of(model.retrieve(inputs, top_k=NUM_ITEMS))
+    mask = model.catalog.where(categories="office")
+    for answer, scores in zip(model.retrieve(inputs, top_k=50, where=mask), everything, strict=True):
+        assert {item.item_id for item in answer} == {f"i{row}" for row in range(16, 24)}
+        assert all(item.score == pytest.approx(scores[item.item_id], abs=1e-5) for item in answer)
+        assert all(item.title.startswith("office") for item in answer)
+    each = model.retrieve(inputs, top_k=50, where=[None, ["i3"], np.zeros(NUM_ITEMS, bool), mask])
+    assert [len(answer) for answer in each] == [NUM_ITEMS, 1, 0, 8]
+
+
+@pytest.mark.parametrize(
+    ("settings", "drawn"),
+    [
+        ({}, {}),
+        ({"merge_event_tokens": True, "negatives": "hard", "num_hard_negatives": 5}, {}),
+        ({"negatives": "sampled", "correct_sampling": True}, {"kind": "popularity"}),
+        ({"similarity": "cosine", "temperature": 0.2, "time_bias": "buckets"}, {}),
+        (HSTU | {"ranking_weight": 0.0}, {}),
+    ],
+    ids=["paper", "hard", "sampled", "cosine", "hstu"],
+)
+def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, drawn):
+    split, catalog, table = windows
+    torch.manual_seed(0)
+    config = {"hidden_size": 32, "initializer_range": 0.02, "ranking_weight": 1.0, "dropout": 0.0} | settings
+    model, processor = make_intsr(embedding_dropout=0.0, **config)
+    model = IntSRForSearchAndRecommendation(model.config)  # start values as they are meant
+    model.set_catalog(catalog)
+    negatives = make_negatives(table, catalog, drawn.get("kind", "uniform"), 6)
+    batch = collate(windows, processor, list(range(len(table))), negatives=negatives)
+    start = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        output = model(**batch)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        losses.append(output.loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+    assert [name for name, weight in model.named_parameters() if torch.equal(weight, start[name])] == []
+    model.eval()
+    with torch.no_grad():
+        labels, questions = batch["labels"], model(**{**batch, "labels": None}).questions
+    is_asked = labels >= 0
+    best = (questions @ model.compared_vectors(model.items.frozen()).T).argmax(-1)
+    # One question in six is the first of its user, which nobody can answer.
+    assert (best == labels)[is_asked].float().mean() > 0.45
+    # A user never leaves an aisle, whatever the length of the history.
+    requests, targets = split.requests("test", "recommendation"), split.targets("test", "recommendation")
+    found = model.retrieve(processor(requests), top_k=3)
+    aisles = [
+        [int(item.item_id[1:]) // 8 == int(target[1:]) // 8 for item in answer]
+        for answer, target in zip(found, targets, strict=True)
+    ]
+    assert np.mean(aisles) > 0.8
+    if model.ranking_head is not None:
+        ranked = model.score_candidates({**batch, "candidate_rows": torch.arange(NUM_ITEMS).expand(*labels.shape, -1)})
+        place = (ranked > ranked.gather(-1, labels.clamp_min(0)[..., None])).sum(-1)
+        assert (place < 3)[is_asked].float().mean() > 0.7
+
+
+def test_start_values_are_as_described():
+    model = IntSRForSearchAndRecommendation(IntSRConfig(num_items=2000, hidden_size=64, num_attention_heads=4))
+    weights = dict(model.named_parameters())
+    assert weights["model.items.ids.weight"].std().item() == pytest.approx(0.02, rel=0.05)
+    assert weights["model.items.text.weight"].std().item() == pytest.approx(0.02, rel=0.05)
+    assert weights["model.tokens.queries.weight"].std().item() == pytest.approx(0.02, rel=0.05)
+    assert weights["model.layers.0.project.weight"].std().item() == pytest.approx(1 / 8, rel=0.05)
+    assert (weights["model.bias.position"] == 1).all()
+    # 2^(-8 k / 4) for heads k = 1 to 4
+    torch.testing.assert_close(weights["model.bias.slopes"].data, torch.tensor([1 / 4, 1 / 16, 1 / 64, 1 / 256]))
+
+
+def test_only_what_was_on_offer_competes(windows):
+    """Aligned, an item that came later changes no loss; not aligned, it does."""
+    _, catalog, table = windows
+    items = catalog.items.set_column(
+        catalog.items.column_names.index("available_from"),
+        "available_from",
+        pa.array([None] * (NUM_ITEMS - 1) + [10**9], pa.int64()),
+    )
+    later = Catalog.build(items, embeddings=catalog.embeddings)
+    for negatives in ("full", "hard"):
+        for aligned in (True, False):
+            model, processor = make_intsr(
+                catalog=later, negatives=negatives, align_candidates=aligned, ranking_weight=0.0, num_hard_negatives=23
+            )
+            batch = collate(windows, processor, [0, 3])
+            before = model(**batch).loss.item()
+            with torch.no_grad():
+                model.items.ids.weight[-1] = 5.0
+            assert (model(**batch).loss.item() == before) is aligned
+
+
+def test_the_pool_turns_recommendations_into_searches(windows):
+    _, _, table = windows
+    processor = make_intsr()[1]
+    plain = collate(windows, processor, list(range(len(table))))
+    filled = collate(windows, processor, list(range(len(table))), pool_probability=0.4)
+    was_recommended = (plain["question_behavior_ids"] == 0) & (plain["labels"] >= 0)
+    turned = filled["question_behavior_ids"] != plain["question_behavior_ids"]
+    assert not (turned & ~was_recommended).any()
+    assert (turned.sum() / was_recommended.sum()).item() == pytest.approx(0.4, abs=0.1)
+    assert ((filled["question_query_rows"] >= 0) == (filled["question_behavior_ids"] == 1)).all()
+    # The vector asked with is one of the target's aisle, be it a query or the item's own text.
+    vectors = filled["query_vectors"][filled["question_query_rows"][turned]]
+    assert torch.equal(vectors[:, :3].argmax(1), filled["labels"][turned] // 8)
+
+
+def test_queries_can_be_switched_off(windows):
+    model, processor = make_intsr(use_queries=False)
+    with_query, without = (
+        model.retrieve(processor(Request(HISTORY[:1], query=query))) for query in ("garden", "office")
+    )
+    assert_same_scores(with_query, without)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden_size": 10, "num_attention_heads": 3}, "`hidden_size` is 10, which 3 heads do not divide"),
+        ({"time_bias": "linear"}, "`time_bias` is 'linear'; use one of alibi, buckets, none"),
+        ({"num_hidden_layers": 0}, "`num_hidden_layers` is 0; it must be at least 1"),
+        ({"scenario_features": ["moon"]}, "`scenario_features` holds 'moon'"),
+        ({"use_ids": False, "text_size": 0}, "items would have no vectors"),
+        ({"temperature": 0.0}, "`temperature` is 0.0"),
+        ({"use_placeholders": False, "ranking_weight": 1.0}, "`ranking_weight` needs `use_placeholders`"),
+    ],
+)
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(Exception, match=message):
+        IntSRConfig(**settings)
+
+
+def test_what_does_not_fit_is_refused(windows):
+    model, processor = make_intsr()
+    with pytest.raises(RequestError, match="The inputs hold no candidates"):
+        model.rank(processor(Request()))
+    with pytest.raises(RequestError, match=r"`top_k` is \[1, 2\]; give one number, or one for each of the 1 requests"):
+        model.retrieve(processor(Request()), top_k=[1, 2])
+    with pytest.raises(RequestError, match="`where` has 2 filters for 1 requests"):
+        model.retrieve(processor(Request()), where=[None, None])
+    with pytest.raises(RequestError, match=r"a mask is boolean of shape \(24,\)"):
+        model.retrieve(processor(Request()), where=np.zeros(3, bool))
+    with pytest.raises(UnknownItemError, match="'gone'"):
+        processor(Request([Event("gone")]))
+    with pytest.raises(ConfigurationError, match="The batch has no `negative_rows`"):
+        model(**collate(windows, processor, [0]))
+    bare = IntSRForSearchAndRecommendation(IntSRConfig())
+    with pytest.raises(CatalogError, match="The model has no catalogue"):
+        bare.catalog  # noqa: B018
+    with pytest.raises(CatalogError, match="The processor has no catalogue"):
+        IntSRProcessor().catalog  # noqa: B018
+
+
+def test_another_catalogue_is_refused():
+    model, _ = make_intsr()
+    items = model.catalog.items
+    vectors = model.catalog.embeddings["semantic"]
+    with pytest.raises(CatalogError, match="The catalogue has 5 items, the model was made for 24"):
+        model.set_catalog(Catalog.build(items.slice(0, 5), embeddings={"semantic": vectors[:5]}))
+    with pytest.raises(CatalogError, match="the model was trained for .* grown from it by `add_items`"):
+        model.set_catalog(Catalog.build(items.take(pa.array(range(23, -1, -1))), embeddings={"semantic": vectors}))
+    with pytest.raises(CatalogError, match="text vectors of width 3 under .* the model reads 8"):
+        model.set_catalog(Catalog.build(items, embeddings={"semantic": vectors[:, :3]}))
+    with pytest.raises(CatalogError, match="text vectors of width None"):
+        model.set_catalog(Catalog.build(items))
+
+
+def test_families_of_vectors_need_no_text():
+    catalog = Catalog.build(make_log().items)
+    model, processor = make_intsr(catalog=catalog, text_size=0)
+    assert len(model.retrieve(processor(Request()), top_k=50)[0]) == NUM_ITEMS
+    assert AISLES
