@@ -508,6 +508,19 @@ class TestFromT5:
         bank = model._candidate_bank(histories, batch["candidate_items"])
         assert 0.2 * spread < bank.detach().std().item() < 5 * spread
 
+    def test_new_weights_start_as_in_a_fresh_model(self, checkpoint, aisles):
+        """transformers starts a parent's weights only in modules of its own: ours must hold theirs themselves."""
+        model, *_ = self.make(aisles, checkpoint)
+        for made in (model, make_gensr(aisles)[0]):
+            view = made.history_views["semantic"]
+            query, key = view.filter.query_projection.weight, view.filter.key_projection.weight
+            assert torch.equal(query, key)
+            torch.testing.assert_close(query @ query.T, torch.eye(32), atol=1e-5, rtol=0)
+            # 32 inputs: entries of 1 / sqrt 32, a tenth of that where a layer starts close to its input.
+            assert view.item_to_prompt.weight.std().item() == pytest.approx(32**-0.5, rel=0.1)
+            assert view.encoder.attention_output.weight.std().item() == pytest.approx(0.1 * 32**-0.5, rel=0.1)
+            assert view.item_to_prompt.bias.abs().max() == 0
+
     def test_lora_trains_adapters_views_and_new_rows_only(self, checkpoint, aisles, tmp_path):
         from peft import PeftModel
 

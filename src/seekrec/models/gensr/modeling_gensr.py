@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
-from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
 from seekrec.catalog import Catalog
@@ -26,13 +25,7 @@ from seekrec.corpora import IdentifierVocabulary
 from seekrec.models.gensr.configuration_gensr import GenSRConfig
 from seekrec.models.gensr.modeling_gensr_answers import GenSRAnswersMixin
 from seekrec.models.gensr.modeling_gensr_prompts import GenSRPromptsMixin, Histories
-from seekrec.models.gensr.modeling_gensr_views import (
-    CollaborativeTable,
-    HistoryEncoder,
-    SoftFilter,
-    View,
-    mean_of,
-)
+from seekrec.models.gensr.modeling_gensr_views import CollaborativeTable, View, mean_of
 from seekrec.models.identifier_rows import add_identifier_rows, config_from_t5
 from seekrec.models.losses import level_loss, token_loss, view_contrast
 
@@ -90,29 +83,9 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, HistoryEncoder):
-            for linear in (module.attention_input, module.expand):
-                init.normal_(linear.weight, mean=0.0, std=linear.in_features**-0.5)
-                init.zeros_(linear.bias)
-            for linear in (module.attention_output, module.contract):
-                # Small, so that an encoded event starts as the event itself.
-                init.normal_(linear.weight, mean=0.0, std=0.1 * linear.in_features**-0.5)
-                init.zeros_(linear.bias)
-        elif isinstance(module, SoftFilter):
-            init.orthogonal_(module.query_projection.weight)
-            init.copy_(module.key_projection.weight, module.query_projection.weight)
-            init.orthogonal_(module.value_projection.weight)
-            init.orthogonal_(module.output_projection.weight)
-        elif isinstance(module, View):
-            for table in (module.start, module.behavior_embedding, module.position_embedding):
-                init.normal_(table.weight, mean=0.0, std=0.1)
-            for linear in (module.history_to_prompt, module.item_to_prompt):
-                init.normal_(linear.weight, mean=0.0, std=linear.in_features**-0.5)
-                init.zeros_(linear.bias)
-            # The standard deviation that T5 gives to token embeddings.
-            init.constant_(module.scale.weight, self.config.initializer_factor)
-        elif isinstance(module, CollaborativeTable):
-            init.normal_(module.weight, mean=0.0, std=1.0)
+        # Only modules that hold weights themselves come here: see `ViewLinear`.
+        if hasattr(module, "start_weights"):
+            module.start_weights()
 
     @property
     def modules_outside_t5(self) -> list[str]:

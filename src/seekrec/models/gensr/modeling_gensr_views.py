@@ -8,11 +8,82 @@ and a candidate that resembles nothing of the history can say so, which a softma
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import initialization as init
 
 from seekrec.models.gensr.configuration_gensr import GenSRConfig
+
+
+class ViewLinear(nn.Linear):
+    """Identical to `nn.Linear` except: it says how its weights start.
+
+    transformers starts a module of other packages only where that module itself holds the weights, not its parent.
+
+    Args:
+        size_in (`int`): Width of the input.
+        size_out (`int`): Width of the output.
+        start (`str`): `"spread"` keeps the length of vectors, `"small"` makes a tenth of it, `"orthogonal"` keeps
+            lengths and angles.
+        seed (`int`, *optional*): Orthogonal layers of one seed and size start equal.
+        bias (`bool`): Add one, from zero.
+    """
+
+    def __init__(
+        self,
+        size_in: int,
+        size_out: int,
+        *,
+        start: Literal["spread", "small", "orthogonal"] = "spread",
+        seed: int | None = None,
+        bias: bool = True,
+    ) -> None:
+        self.start, self.seed = start, seed
+        super().__init__(size_in, size_out, bias=bias)
+
+    def start_weights(self) -> None:
+        """Draw the weights."""
+        if self.start == "orthogonal":
+            generator = None
+            if self.seed is not None and self.weight.device.type != "meta":
+                generator = torch.Generator(self.weight.device).manual_seed(self.seed)
+            init.orthogonal_(self.weight, generator=generator)
+        else:
+            init.normal_(self.weight, std=(0.1 if self.start == "small" else 1.0) * self.in_features**-0.5)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+
+class ViewEmbedding(nn.Embedding):
+    """Identical to `nn.Embedding` except: it starts short, beside item vectors whose entries are near 1."""
+
+    def start_weights(self) -> None:
+        """Draw the weights."""
+        init.normal_(self.weight, std=0.1)
+
+
+class Scale(nn.Module):
+    """One learnt number that vectors are multiplied with.
+
+    Args:
+        value (`float`): Its start.
+    """
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+        self.weight = nn.Parameter(torch.empty(1))
+
+    def start_weights(self) -> None:
+        """Set the number."""
+        init.constant_(self.weight, self.value)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Multiply vectors of any shape."""
+        return vectors * self.weight
 
 
 class CollaborativeTable(nn.Module):
@@ -31,6 +102,10 @@ class CollaborativeTable(nn.Module):
             self.weight = nn.Parameter(values)
         else:
             self.register_buffer("weight", values)
+
+    def start_weights(self) -> None:
+        """Draw rows that say nothing; `set_collaborative_table` brings the real ones."""
+        init.normal_(self.weight, std=1.0)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Look up vectors: int64 rows of any shape, to that shape and the width."""
@@ -52,11 +127,11 @@ class HistoryEncoder(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.attention_norm = nn.LayerNorm(size)
-        self.attention_input = nn.Linear(size, 3 * size)
-        self.attention_output = nn.Linear(size, size)
+        self.attention_input = ViewLinear(size, 3 * size)
+        self.attention_output = ViewLinear(size, size, start="small")
         self.feed_forward_norm = nn.LayerNorm(size)
-        self.expand = nn.Linear(size, 2 * size)
-        self.contract = nn.Linear(2 * size, size)
+        self.expand = ViewLinear(size, 2 * size)
+        self.contract = ViewLinear(2 * size, size, start="small")
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
@@ -93,10 +168,10 @@ class SoftFilter(nn.Module):
     def __init__(self, size: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query_projection = nn.Linear(size, size, bias=False)
-        self.key_projection = nn.Linear(size, size, bias=False)
-        self.value_projection = nn.Linear(size, size, bias=False)
-        self.output_projection = nn.Linear(size, size, bias=False)
+        self.query_projection = ViewLinear(size, size, start="orthogonal", seed=0, bias=False)
+        self.key_projection = ViewLinear(size, size, start="orthogonal", seed=0, bias=False)
+        self.value_projection = ViewLinear(size, size, start="orthogonal", bias=False)
+        self.output_projection = ViewLinear(size, size, start="orthogonal", bias=False)
 
     def forward(self, candidates: Tensor, states: Tensor, mask: Tensor) -> Tensor:
         """Filter.
@@ -137,15 +212,15 @@ class View(nn.Module):
         super().__init__()
         self.num_positions = config.view_positions
         self.item_norm = nn.LayerNorm(size) if normalizes_items else nn.Identity()
-        self.start = nn.Embedding(1, size)
-        self.behavior_embedding = nn.Embedding(2, size)
-        self.position_embedding = nn.Embedding(max(1, config.view_positions), size)
+        self.start = ViewEmbedding(1, size)
+        self.behavior_embedding = ViewEmbedding(2, size)
+        self.position_embedding = ViewEmbedding(max(1, config.view_positions), size)
         self.encoder = HistoryEncoder(size, config.view_num_heads, config.view_dropout_rate)
         self.filter = SoftFilter(size, config.view_num_heads) if config.soft_filter else None
-        self.history_to_prompt = nn.Linear(size, config.d_model)
-        self.item_to_prompt = nn.Linear(size, config.d_model)
-        # Brings vectors to the length of token embeddings.
-        self.scale = nn.Embedding(1, 1)
+        self.history_to_prompt = ViewLinear(size, config.d_model)
+        self.item_to_prompt = ViewLinear(size, config.d_model)
+        # Brings vectors to the length of token embeddings, whose entries T5 draws with this standard deviation.
+        self.scale = Scale(config.initializer_factor)
 
     def encode(self, events: Tensor, mask: Tensor, behaviors: Tensor) -> Tensor:
         """Encode histories.
@@ -187,12 +262,12 @@ class View(nn.Module):
 
     def history_vectors(self, states: Tensor) -> Tensor:
         """Carry vectors of histories into the prompt: `(..., size)` to `(..., d_model)`."""
-        carried: Tensor = self.history_to_prompt(states) * self.scale.weight[0, 0]
+        carried: Tensor = self.scale(self.history_to_prompt(states))
         return carried
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """Carry vectors of items into the prompt: `(..., size)` to `(..., d_model)`."""
-        carried: Tensor = self.item_to_prompt(items) * self.scale.weight[0, 0]
+        carried: Tensor = self.scale(self.item_to_prompt(items))
         return carried
 
 
@@ -221,4 +296,14 @@ def _with_start(mask: Tensor) -> Tensor:
     return F.pad(mask, (1, 0), value=True)
 
 
-__all__ = ["CollaborativeTable", "HistoryEncoder", "SoftFilter", "View", "mean_of", "pool_tokens"]
+__all__ = [
+    "CollaborativeTable",
+    "HistoryEncoder",
+    "Scale",
+    "SoftFilter",
+    "View",
+    "ViewEmbedding",
+    "ViewLinear",
+    "mean_of",
+    "pool_tokens",
+]
