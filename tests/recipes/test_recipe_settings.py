@@ -15,7 +15,9 @@ from seekrec.training import (
     GeneratorArguments,
     GenSRArguments,
     IdentifierArguments,
+    IntSRArguments,
     ModelArguments,
+    WindowArguments,
     parse_arguments,
 )
 from seekrec.training.arguments import parse_weights
@@ -36,6 +38,14 @@ ARGUMENTS = {
         CollaborativeArguments,
         GenSRArguments,
         GeneratorArguments,
+        EvaluationArguments,
+        TrainingArguments,
+    ),
+    "intsr": (
+        DataArguments,
+        IdentifierArguments,
+        WindowArguments,
+        IntSRArguments,
         EvaluationArguments,
         TrainingArguments,
     ),
@@ -95,3 +105,19 @@ def test_the_paper_setting_of_gensr_is_the_papers_and_the_released_codes():
     num_candidates = 1 + sum(parse_weights(gensr.negatives, "negatives").values())
     assert training.per_device_train_batch_size * num_candidates == 200
     assert training.learning_rate == 1e-4 and training.weight_decay == 1e-3 and training.warmup_steps == 200
+
+
+def test_there_are_the_five_setting_files_of_intsr():
+    names = {path.stem for path in FILES if path.parent.name == "intsr"}
+    assert names == {"beauty", "movielens-100k", "scientific", "tiny", "paper"}
+
+
+def test_the_paper_setting_of_intsr_is_the_papers():
+    filled = parse_arguments(
+        ARGUMENTS["intsr"], ["--config", str(ROOT / "recipes/intsr/paper.yaml"), "--use_cpu", "true"]
+    )
+    _, _, window, model, _, training = filled
+    assert (model.num_hidden_layers, model.hidden_size, model.num_scenarios, model.num_dsf_layers) == (3, 32, 2, 3)
+    assert window.max_history == 30 + 30 and window.align_candidates
+    assert training.learning_rate == 1e-3 and training.per_device_train_batch_size == 32
+    assert model.use_scenario_tokens and not model.merge_event_tokens and model.ranking_weight > 0

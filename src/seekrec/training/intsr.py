@@ -75,7 +75,7 @@ def make_intsr_model(
         max_history=windows.max_history,
         max_position_distance=4 * windows.max_history,
         negatives={"uniform": "sampled", "popularity": "sampled"}.get(windows.negatives, windows.negatives),
-        num_hard_negatives=windows.num_negatives,
+        num_hard_negatives=windows.num_training_negatives,
         align_candidates=windows.align_candidates,
         correct_sampling=windows.correct_sampling,
         **sizes,
@@ -102,7 +102,7 @@ def make_intsr_collator(
             windows,
             catalog,
             kind,  # type: ignore[arg-type]
-            settings.num_negatives,
+            settings.num_training_negatives,
             power=settings.popularity_power,
             is_aligned=settings.align_candidates,
             seed=seed,

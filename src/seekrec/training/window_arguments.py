@@ -28,7 +28,7 @@ class WindowArguments:
     negatives: Literal["full", "uniform", "popularity", "hard"] = field(
         default="full", metadata={"help": "What a target is compared with; full: every item of the catalogue."}
     )
-    num_negatives: int = field(default=20, metadata={"help": "Negatives of a question, unless full."})
+    num_training_negatives: int = field(default=20, metadata={"help": "Negatives of a question, unless full."})
     popularity_power: float = field(default=1.0, metadata={"help": "Of negatives by popularity: counts ** power."})
     correct_sampling: bool = field(
         default=False, metadata={"help": "Take the log-probability of being drawn off sampled similarities."}
