@@ -21,6 +21,9 @@ from seekrec.models import (
     IntSRConfig,
     IntSRForSearchAndRecommendation,
     IntSRProcessor,
+    SynerGenConfig,
+    SynerGenForSearchAndRecommendation,
+    SynerGenProcessor,
 )
 from seekrec.schema import Event, Request, ScoredItem
 
@@ -37,6 +40,9 @@ AutoProcessor.register(GenSRConfig, GenSRProcessor)
 AutoConfig.register("intsr", IntSRConfig)
 AutoModel.register(IntSRConfig, IntSRForSearchAndRecommendation)
 AutoProcessor.register(IntSRConfig, IntSRProcessor)
+AutoConfig.register("synergen", SynerGenConfig)
+AutoModel.register(SynerGenConfig, SynerGenForSearchAndRecommendation)
+AutoProcessor.register(SynerGenConfig, SynerGenProcessor)
 
 __all__ = [
     "Catalog",
@@ -54,6 +60,9 @@ __all__ = [
     "Request",
     "ScoredItem",
     "SearchAndRecommendationPipeline",
+    "SynerGenConfig",
+    "SynerGenForSearchAndRecommendation",
+    "SynerGenProcessor",
     "SeekrecError",
     "Split",
     "read_movielens",

@@ -8,6 +8,7 @@ evaluator.py   systems over cases, to result rows
 report.py      result rows as JSON, as a table, compared
 baselines.py   popularity, BM25, dense text, SASRec, LightGCN
 reweighted.py  text search times a recommender
+calibration.py whether probabilities are what they say
 rivals.py      what recipes evaluate: all baselines, the ranking of validation
 retrievers.py  our models, and scorers, as retrievers
 ```
@@ -16,6 +17,7 @@ retrievers.py  our models, and scorers, as retrievers
 from pathlib import Path
 
 from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer, split_words
+from seekrec.evaluation.calibration import click_calibration, expected_calibration_error
 from seekrec.evaluation.evaluator import evaluate_system, evaluate_systems, rank_cases
 from seekrec.evaluation.metrics import (
     Interval,
@@ -77,10 +79,12 @@ __all__ = [
     "bootstrap_interval",
     "bootstrap_intervals",
     "build_cases",
+    "click_calibration",
     "combine_scores",
     "compare",
     "evaluate_system",
     "evaluate_systems",
+    "expected_calibration_error",
     "format_table",
     "metric_values",
     "mrr_at_k",

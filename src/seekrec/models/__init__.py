@@ -4,6 +4,12 @@
 from seekrec.models.gensar import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
 from seekrec.models.gensr import GenSRConfig, GenSRForConditionalGeneration, GenSROutput, GenSRProcessor
 from seekrec.models.intsr import IntSRConfig, IntSRForSearchAndRecommendation, IntSRModel, IntSRProcessor
+from seekrec.models.synergen import (
+    SynerGenConfig,
+    SynerGenForSearchAndRecommendation,
+    SynerGenModel,
+    SynerGenProcessor,
+)
 
 __all__ = [
     "GenSARConfig",
@@ -17,4 +23,8 @@ __all__ = [
     "IntSRForSearchAndRecommendation",
     "IntSRModel",
     "IntSRProcessor",
+    "SynerGenConfig",
+    "SynerGenForSearchAndRecommendation",
+    "SynerGenModel",
+    "SynerGenProcessor",
 ]

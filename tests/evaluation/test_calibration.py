@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The expected calibration error, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.evaluation import click_calibration, expected_calibration_error
+from seekrec.evaluation.protocols import EvaluationCases
+from seekrec.schema import IdMap, Request, ScoredItem
+
+
+def test_the_error_by_hand():
+    # Bins [0, .5) and [.5, 1]. First: .1 and .3, one of two happened: |.4 - 1| = .6. Second: .5, .8, 1.0, all but the
+    # first happened: |2.3 - 2| = .3. Together .9 over 5.
+    probabilities, labels = [0.1, 0.3, 0.5, 0.8, 1.0], [0, 1, 0, 1, 1]
+    assert expected_calibration_error(probabilities, labels, num_bins=2) == pytest.approx(0.9 / 5)
+    # In one bin: |2.7 - 3| over 5. Within it what is too high makes up for what is too low.
+    assert expected_calibration_error(probabilities, labels, num_bins=1) == pytest.approx(0.3 / 5)
+    assert expected_calibration_error([[0.0], [1.0]], [[0], [1]]) == 0.0
+    assert expected_calibration_error([1.0, 1.0], [0, 0]) == 1.0
+
+
+def test_calibrated_draws_have_a_small_error():
+    rng = np.random.default_rng(0)
+    probabilities = rng.random(100_000)
+    labels = rng.random(100_000) < probabilities
+    # A bin of 10,000 strays by about sqrt(.25 / 10,000) = .005 at most.
+    assert expected_calibration_error(probabilities, labels) < 0.005
+    assert expected_calibration_error(probabilities**2, labels) == pytest.approx(1 / 2 - 1 / 3, abs=0.01)
+
+
+def cases(candidate_rows):
+    return EvaluationCases(
+        requests=[Request(), Request()],
+        target_ids=["a", "c"],
+        target_rows=np.array([0, 2]),
+        case_numbers=np.arange(2),
+        seen_offsets=np.zeros(3, np.int64),
+        seen_rows=np.empty(0, np.int64),
+        candidate_rows=candidate_rows,
+        num_items=3,
+        behavior="recommendation",
+        part="test",
+        protocol="uniform-1",
+        seen_removed=True,
+        seed=0,
+    )
+
+
+class Sure:
+    """Clicks on the item `a` for sure, on others with probability a quarter."""
+
+    behaviors = ("recommendation",)
+
+    def rank(self, requests, candidates):
+        return [[ScoredItem(item, 1.0 if item == "a" else 0.25) for item in items] for items in candidates]
+
+
+def test_clicks_of_cases():
+    # Case 1: a (clicked, 1.0) and b (.25). Case 2: c (clicked, .25) alone. The bin of .25: |.5 - 1| over 3.
+    found = click_calibration(Sure(), cases(np.array([[1, 0], [2, -1]])), IdMap(["a", "b", "c"]))
+    assert found == pytest.approx(0.5 / 3)
+    with pytest.raises(ConfigurationError, match="The cases rank the whole catalogue"):
+        click_calibration(Sure(), cases(None), IdMap(["a", "b", "c"]))
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "num_bins", "error", "message"),
+    [
+        ([0.5], [1], 0, ConfigurationError, "`num_bins` is 0"),
+        ([0.5], [1, 0], 5, DataError, r"probabilities of shape \(1,\) and labels of shape \(2,\)"),
+        ([], [], 5, DataError, r"probabilities of shape \(0,\)"),
+        ([0.5, 1.5], [1, 0], 5, DataError, "A probability is 1.5"),
+        ([float("nan")], [1], 5, DataError, "A probability is nan"),
+    ],
+)
+def test_what_is_no_probability_is_refused(probabilities, labels, num_bins, error, message):
+    with pytest.raises(error, match=message):
+        expected_calibration_error(probabilities, labels, num_bins=num_bins)

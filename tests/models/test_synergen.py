@@ -1,0 +1,575 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SynerGen: the task mask, rotation by the clock, losses by hand, and the contract of a family."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from small_gensar import NUM_ITEMS, make_log
+from small_intsr import make_dense_catalog
+from small_synergen import make_synergen
+from torch.nn import functional as F
+from transformers import AutoModel, AutoProcessor
+
+from seekrec.corpora.training_windows import build_training_windows
+from seekrec.errors import ConfigurationError
+from seekrec.events import split_log
+from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
+from seekrec.models.synergen.modeling_synergen_blocks import CONTEXT, RANKING, RETRIEVAL, Places, task_mask
+from seekrec.models.synergen.modeling_synergen_losses import in_batch_loss, ranking_losses
+from seekrec.models.synergen.modeling_synergen_rotary import TimeRotary, rotate
+from seekrec.schema import Event, Request
+from seekrec.training.event_windows import QueryPool, WindowCollator, make_negatives
+
+HISTORY = [
+    Event("i0", timestamp=1000),
+    Event("i9", "search", timestamp=5000, query="kitchen"),
+    Event("i1", timestamp=5000),
+    Event(None, "search", timestamp=90_000, query="garden"),
+    Event("i2", timestamp=200_000, action="buy"),
+]
+REQUESTS = [
+    Request(HISTORY, timestamp=300_000),
+    Request(HISTORY[:3], query="garden", timestamp=6000),
+    Request(),
+    Request(HISTORY[:1], query="office"),
+]
+CANDIDATES = [["i3", "i9", "i20"], ["i1"], ["i2", "i3", "i4", "i5"], ["i23", "i0"]]
+WAYS = {
+    "paper": {},
+    "order": {"time_encoding": "order", "use_ids": False},
+    "both": {"time_encoding": "both", "queries_in_context": True, "rotary_fraction": 0.5},
+    "retrieval_only": {"ranking_weight": 0.0, "similarity": "cosine", "use_target_time": False},
+    "unmasked": {"use_session_mask": False, "align_tasks": False, "learn_time_scales": True},
+}
+YEARS = 50 * 365 * 86_400
+
+
+@pytest.fixture(params=WAYS)
+def synergen(request):
+    return make_synergen(**WAYS[request.param])
+
+
+def scores_of(answers):
+    return [{item.item_id: item.score for item in answer} for answer in answers]
+
+
+def assert_same_scores(answers, expected, atol=1e-5):
+    for one, other in zip(scores_of(answers), scores_of(expected), strict=True):
+        assert one.keys() == other.keys()
+        np.testing.assert_allclose([one[key] for key in other], list(other.values()), atol=atol)
+
+
+def differ(answers, expected):
+    one, other = scores_of(answers)[0], scores_of(expected)[0]
+    return max(abs(one[key] - other[key]) for key in one.keys() & other.keys()) > 1e-4
+
+
+# The mask
+
+# Events: C0 at second 10; C1 and C2 at second 20 and C3 at 30, all in one session; C4 at 40. Question 1 asks for the
+# event C3 and question 2 for C4: R is a question's retrieval token, a and b its candidates.
+TOKENS = ["C0", "C1", "C2", "C3", "C4", "R1", "a1", "b1", "R2", "a2"]
+SEEN = """
+1 . . . . . . . . .
+1 1 . . . . . . . .
+1 . 1 . . . . . . .
+1 1 1 1 . . . . . .
+1 1 1 1 1 . . . . .
+1 . . . . 1 . . . .
+1 . . . . 1 1 . . .
+1 . . . . 1 . 1 . .
+1 1 1 1 . . . . 1 .
+1 1 1 1 . . . . 1 1
+"""
+EXPECTED = torch.tensor([[cell == "1" for cell in line.split()] for line in SEEN.strip().splitlines()])
+
+
+def small_places():
+    event = [0, 1, 2, 3, 4, 3, 3, 3, 4, 4]
+    return Places(
+        kind=torch.tensor([[CONTEXT] * 5 + [RETRIEVAL, RANKING, RANKING, RETRIEVAL, RANKING]]),
+        session=torch.tensor([[[0, 1, 1, 1, 2][number] for number in event]]),
+        time=torch.tensor([[[10, 20, 20, 30, 40][number] for number in event]]),
+        event=torch.tensor([event]),
+        question=torch.tensor([[-1] * 5 + [0, 0, 0, 1, 1]]),
+        is_real=torch.ones(1, 10, dtype=torch.bool),
+    )
+
+
+def test_every_entry_of_the_task_mask():
+    places = small_places()
+    assert len(TOKENS) == len(EXPECTED)
+    assert torch.equal(task_mask(places, places)[0], EXPECTED)
+    # Without session isolation a question about C3 knows C1 and C2; the context is what it was.
+    loose = EXPECTED.clone()
+    loose[5:8, 1:3] = True
+    assert torch.equal(task_mask(places, places, use_session_mask=False)[0], loose)
+    # Without alignment candidates do not see R; R sees itself all the same.
+    apart = EXPECTED.clone()
+    apart[[6, 7, 9], [5, 5, 8]] = False
+    assert torch.equal(task_mask(places, places, align_tasks=False)[0], apart)
+    # Padding is seen by nothing but itself.
+    places.is_real[0, 0] = False
+    padded = EXPECTED.clone()
+    padded[1:, 0] = False
+    assert torch.equal(task_mask(places, places)[0], padded)
+
+
+def dense_pass(model, batch, rows):
+    """All tokens of a batch of windows in one sequence, under the whole task mask."""
+    decoder, config = model.model, model.config
+    questions = batch["question_events"].shape[1]
+    width = rows.shape[-1]
+    count = questions * (1 + width)
+    session, event, time = (batch[f"question_{name}"] for name in ("session_ids", "events", "timestamps"))
+    number = torch.arange(questions).repeat_interleave(1 + width).expand(len(rows), -1)
+    kind = torch.tensor(([RETRIEVAL] + [RANKING] * width) * questions).expand(len(rows), -1)
+    history = batch["history_timestamps"]
+    none = torch.full_like(history, -1)
+    places = Places(
+        kind=torch.cat([torch.full_like(history, CONTEXT), kind], 1),
+        session=torch.cat([batch["history_session_ids"], session.gather(1, number)], 1),
+        time=torch.cat([history, time.gather(1, number)], 1),
+        event=torch.cat([torch.arange(history.shape[1]).expand_as(history), event.gather(1, number)], 1),
+        question=torch.cat([none, number], 1),
+        is_real=torch.cat([batch["history_mask"], torch.ones(len(rows), count, dtype=torch.bool)], 1),
+    )
+    mask = task_mask(places, places, use_session_mask=config.use_session_mask, align_tasks=config.align_tasks)
+    # Tokens counted in order: a question stands behind the context tokens that it sees.
+    seen = mask[:, history.shape[1] :, : history.shape[1]].sum(-1)
+    order = torch.cat([torch.arange(history.shape[1]).expand_as(history), seen], 1)
+    rotation = decoder.rotary(places.time - history[:, :1], order)
+    actions = torch.full_like(session, config.asked_action)
+    asked = torch.cat(
+        [
+            decoder.tokens.retrieval(batch, actions),
+            decoder.tokens.ranking(batch, actions, rows, decoder.items),
+        ],
+        2,
+    )
+    hidden = torch.cat([decoder.tokens.context(batch, decoder.items), asked.flatten(1, 2)], 1)
+    for layer in decoder.layers:
+        queries, keys, values = layer.split(hidden, rotation)
+        hidden = layer.history(hidden, queries, keys, values, mask)
+    return hidden[:, history.shape[1] :].view(*asked.shape)
+
+
+@pytest.fixture(scope="module")
+def windows():
+    split = split_log(make_log())
+    catalog = make_dense_catalog()
+    return split, catalog, build_training_windows(split, catalog.id_map, actions=["click"], max_history=12)
+
+
+def collate(windows, processor, numbers, **settings):
+    _, catalog, table = windows
+    pool = QueryPool.build(table, catalog, processor.query_vectors, ["logged"])
+    return WindowCollator(table, pool, **settings)(numbers)
+
+
+@pytest.mark.parametrize("way", ["paper", "both", "unmasked"])
+@torch.no_grad()
+def test_the_streams_compute_what_one_pass_under_the_mask_computes(windows, way):
+    model, processor = make_synergen(**WAYS[way])
+    batch = collate(windows, processor, [0, 7])
+    rows = torch.randint(0, NUM_ITEMS, (*batch["question_events"].shape, 3))
+    state = model.model(batch)
+    asked = model.model.ask(state, batch)
+    judged = model.model.judge(state, asked, batch, rows)
+    expected = dense_pass(model, batch, rows)
+    torch.testing.assert_close(asked.hidden_states, expected[:, :, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(judged, expected[:, :, 1:], atol=1e-5, rtol=1e-5)
+
+
+# Time
+
+
+def test_a_shift_by_years_changes_nothing_and_a_second_does():
+    model, processor = make_synergen()
+
+    def answer(shift, first=0):
+        moved = [
+            Event(e.item_id, e.behavior, e.timestamp + shift + first * (n == 0), e.query, e.action)
+            for n, e in enumerate(HISTORY)
+        ]
+        inputs = processor(Request(moved, timestamp=300_000 + shift), candidates=[["i3", "i4"]])
+        return model.retrieve(inputs, top_k=NUM_ITEMS), model.rank(inputs)
+
+    for one, other, late in zip(answer(0), answer(YEARS), answer(YEARS, first=1), strict=True):
+        assert_same_scores(one, other, atol=1e-5)
+        assert differ(other, late)
+
+
+def test_rotation_is_the_formula_at_unix_times():
+    """The product of a rotated query and key is the sum over pairs of Re(q conj(k) exp(i (t - s) w))."""
+    config = SynerGenConfig(hidden_size=8, num_attention_heads=1, min_period=4.0, max_period=4e6)
+    rotary = TimeRotary(config)
+    times = torch.tensor([1_700_000_000, 1_700_000_001, 1_800_000_007])
+    cosines, sines = rotary(times - times[0], torch.zeros_like(times))
+    torch.manual_seed(0)
+    query, key = torch.randn(8), torch.randn(8)
+    product = rotate(query, cosines, sines) @ rotate(key, cosines, sines).T
+    # Four pairs: turns of 4, 400, 40,000 and 4,000,000 seconds.
+    for row, later in enumerate(times.tolist()):
+        for column, earlier in enumerate(times.tolist()):
+            expected = 0.0
+            for pair, period in enumerate([4, 400, 40_000, 4_000_000]):
+                angle = 2 * math.pi * ((later - earlier) % period) / period
+                turn = complex(math.cos(angle), math.sin(angle))
+                q, k = complex(query[pair], query[4 + pair]), complex(key[pair], key[4 + pair])
+                expected += (q * turn * k.conjugate()).real
+            assert product[row, column].item() == pytest.approx(expected, abs=1e-5)
+    # Neighbouring seconds are a quarter turn of the shortest scale apart.
+    torch.testing.assert_close(cosines[1, 0], torch.tensor(0.0), atol=1e-6, rtol=0)
+
+
+def test_learned_time_scales_have_the_slope_of_the_rotation():
+    config = SynerGenConfig(
+        hidden_size=4, num_attention_heads=1, learn_time_scales=True, min_period=10.0, max_period=1000.0
+    )
+    rotary = TimeRotary(config)
+    torch.nn.init.zeros_(rotary.log_scales)
+    seconds = torch.tensor([30])
+    cosines, _ = rotary(seconds, seconds)
+    cosines.sum().backward()
+    # cos(2 pi t / (p e^x)) has at x = 0 the slope sin(2 pi t / p) * 2 pi t / p: 3 turns of p = 10, .03 of p = 1000.
+    expected = [math.sin(2 * math.pi * 30 / p) * 2 * math.pi * 30 / p for p in (10, 1000)]
+    torch.testing.assert_close(rotary.log_scales.grad, torch.tensor(expected, dtype=torch.float32))
+    rotary.log_scales.grad = None
+    _, sines = rotary(torch.tensor([10_001]), seconds)
+    sines.sum().backward()
+    # A thousand turns of 10 seconds: no slope. Ten turns of 1000: beyond the limit by a thousandth.
+    assert rotary.log_scales.grad.tolist() == [0.0, 0.0]
+
+
+def test_a_state_holds_the_time_and_the_ablations_do_not():
+    late, later = (Request(HISTORY, timestamp=time) for time in (210_000, 900_000))
+    early = Request([Event(e.item_id, e.behavior, e.timestamp - 7, e.query, e.action) for e in HISTORY])
+    for settings, reads_target, reads_time in (
+        ({}, True, True),
+        ({"use_target_time": False}, False, True),
+        ({"time_encoding": "order"}, False, False),
+    ):
+        model, processor = make_synergen(**settings)
+        answers = [model.retrieve(processor(one), top_k=NUM_ITEMS) for one in (late, later)]
+        assert differ(*answers) == reads_target
+        moved = [Event(e.item_id, e.behavior, e.timestamp // 3, e.query, e.action) for e in early.history]
+        answers = [model.retrieve(processor(one), top_k=NUM_ITEMS) for one in (early, Request(moved))]
+        assert differ(*answers) == reads_time
+
+
+# States
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 4])
+def test_a_state_grows_by_events_as_if_all_were_read_at_once(synergen, cut):
+    """The cut between the second and third event falls into a session: they share a timestamp."""
+    model, processor = synergen
+    inputs = processor(Request(HISTORY, timestamp=300_000), candidates=[["i3", "i4"]])
+    state = model.encode_history(processor(Request(HISTORY[:cut])))
+    for event in HISTORY[cut:]:
+        state = model.extend(state, processor.events([[event]]))
+    at_once = model.encode_history(inputs)
+    assert torch.equal(state.num_events, at_once.num_events) and torch.equal(state.origin, at_once.origin)
+    for name in ("kind", "time", "event", "question", "is_real"):
+        assert torch.equal(getattr(state.places, name), getattr(at_once.places, name)), name
+    for one, other in zip(state.keys + state.values, at_once.keys + at_once.values, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert_same_scores(model.retrieve(inputs, state=state), model.retrieve(inputs))
+    assert_same_scores(model.rank(inputs, state=state), model.rank(inputs))
+
+
+def test_states_of_several_users_grow_together(synergen):
+    model, processor = synergen
+    short, long = HISTORY[:1], HISTORY[:3]
+    state = model.encode_history(processor([Request(long), Request(short)])).select(torch.tensor([1, 0]))
+    state = model.extend(state, processor.events([HISTORY[1:4], HISTORY[3:4]]))
+    inputs = processor([Request(HISTORY[:4], timestamp=100_000)] * 2)
+    assert_same_scores(model.retrieve(inputs, state=state), model.retrieve(inputs))
+
+
+def test_a_model_is_asked_as_it_was_taught(windows, synergen):
+    """The question of a window is the request that the user would have made at that moment."""
+    model, processor = synergen
+    split, _, table = windows
+    batch = collate(windows, processor, [0, 7])
+    with torch.no_grad():
+        taught = model.encode_questions(batch)
+    events = split.log.events.to_pylist()
+    for row, number in enumerate([0, 7]):
+        own = [events[event] for event in table.windows.take([number]).values]
+        for question, place in enumerate(table.questions.take([number]).values.tolist()):
+            is_search = bool(batch["question_behavior_ids"][row, question])
+            request = Request(
+                [Event(one["item_id"], one["behavior"], one["timestamp"], one["query"]) for one in own[:place]],
+                query=own[place]["query"] if is_search else None,
+                timestamp=own[place]["timestamp"],
+            )
+            asked = model.encode_questions(processor(request)).detach()
+            torch.testing.assert_close(taught[row, question], asked[0, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_question_does_not_know_its_answer_nor_what_came_later(windows, synergen):
+    model, processor = synergen
+    batch = collate(windows, processor, [3])
+    asked = batch["question_events"][0]
+    with torch.no_grad():
+        before = model.encode_questions(batch)[0]
+        for place in range(batch["history_mask"].shape[1]):
+            changed = {name: value.clone() for name, value in batch.items()}
+            changed["history_item_rows"][0, place:] = 23
+            changed["history_action_ids"][0, place:] = 0
+            after = model.encode_questions(changed)[0]
+            untouched = asked <= place
+            torch.testing.assert_close(after[untouched], before[untouched])
+            assert not torch.allclose(after[~untouched], before[~untouched]) or not (~untouched).any()
+
+
+# Losses
+
+
+def test_in_batch_loss_by_hand():
+    """Three questions, the second and third for the same item."""
+    questions = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    targets = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    labels, log_q = torch.tensor([5, 8, 8]), torch.log(torch.tensor([0.5, 0.25, 0.25]))
+    # Similarities: question 1: 2, 0, 0; question 2: 0, 1, 1; question 3: 2, 1, 1. Divided by tau = 1/2, and each
+    # weighed by 1/q = 2, 4, 4. Question 1 has both others as negatives, 2 and 3 have only the first.
+    e = math.exp
+    expected = [
+        -math.log(2 * e(4) / (2 * e(4) + 4 + 4)),
+        -math.log(4 * e(2) / (4 * e(2) + 2)),
+        -math.log(4 * e(2) / (4 * e(2) + 2 * e(4))),
+    ]
+    loss = in_batch_loss(questions, targets, labels, log_q=log_q, temperature=0.5)
+    assert loss.item() == pytest.approx(sum(expected) / 3, rel=1e-6)
+    assert in_batch_loss(questions[:1], targets[:1], labels[:1]).item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_ranking_losses_by_hand():
+    logits = torch.tensor([[2.0, 1.0, -1.0], [0.0, 1.0, 99.0]])
+    is_real = torch.tensor([[True, True, True], [True, True, False]])
+
+    def cost(x):
+        return math.log(1 + math.exp(-x))  # -log sigmoid(x)
+
+    losses = ranking_losses(logits, is_real)
+    # Clicked: the first of each; -log(1 - sigmoid(x)) = cost(-x).
+    assert losses.pointwise.item() == pytest.approx((cost(2) + cost(-1) + cost(1) + cost(0) + cost(-1)) / 2, rel=1e-6)
+    assert losses.pairwise.item() == pytest.approx((cost(1) + cost(3) + cost(-1)) / 2, rel=1e-6)
+    assert [loss.item() for loss in ranking_losses(logits[:0], is_real[:0])] == [0.0, 0.0]
+
+
+def test_the_loss_is_the_sum_of_its_parts(windows):
+    _, catalog, table = windows
+    model, processor = make_synergen(easy_weight=0.1, pairwise_weight=0.5, ranking_weight=2.0, temperature=0.3)
+    negatives = make_negatives(table, catalog, "popularity", 3)
+    batch = collate(windows, processor, [0, 5], negatives=negatives)
+    output = model(**batch)
+    by_hand = (
+        0.1 * output.easy_loss + 0.9 * output.hard_loss + 2 * (output.pointwise_loss + 0.5 * output.pairwise_loss)
+    )
+    torch.testing.assert_close(output.loss, by_hand)
+    asked = batch["labels"] >= 0
+    # Hard negatives once more: the target against the drawn ones.
+    rows = torch.cat([batch["labels"][..., None], batch["negative_rows"]], -1)[asked]
+    vectors = model.items(rows)
+    scores = (vectors * output.questions[asked][:, None]).sum(-1) / 0.3
+    scores = scores.masked_fill(rows < 0, float("-inf"))
+    torch.testing.assert_close(output.hard_loss, F.cross_entropy(scores, torch.zeros(len(rows), dtype=torch.long)))
+    whole = model(**batch, num_items_in_batch=torch.tensor(1000)).loss
+    torch.testing.assert_close(whole * 1000, output.loss * int(asked.sum()))
+    # Items that were shown take their place beside the drawn ones.
+    batch["shown_item_rows"] = torch.where(asked[..., None], 23, -1)
+    assert model(**batch).hard_loss > output.hard_loss
+
+
+def test_what_is_asked_for_is_read(windows):
+    batch = collate(windows, make_synergen()[1], [0, 5])
+    for settings, reads in (({}, True), ({"use_question_action": False}, False)):
+        model, processor = make_synergen(easy_negatives="full", ranking_weight=0.0, **settings)
+        inputs = processor(Request(HISTORY))
+        before = model.retrieve(inputs)
+        model.config.asked_action = 0
+        assert differ(before, model.retrieve(inputs)) == reads
+        # In training it is what was done to the target, whatever requests ask for; the loss is then the same.
+        losses = []
+        for action in (0, 1):
+            model.config.asked_action = action
+            losses.append(model(**batch).loss.item())
+        assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "drawn"),
+    [
+        ({"easy_weight": 0.5, "temperature": 0.5}, "popularity"),
+        (
+            {
+                "easy_negatives": "full",
+                "easy_weight": 1.0,
+                "similarity": "cosine",
+                "temperature": 0.1,
+                "ranking_weight": 0.0,
+                "use_ids": False,
+                "learn_time_scales": True,
+            },
+            "uniform",
+        ),
+    ],
+    ids=["paper", "text"],
+)
+def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, drawn):
+    split, catalog, table = windows
+    model, processor = make_synergen(
+        hidden_size=32,
+        initializer_range=0.02,
+        dropout=0.0,
+        embedding_dropout=0.0,
+        min_period=4.0,
+        max_period=100.0,
+        **settings,
+    )
+    torch.manual_seed(0)
+    model = SynerGenForSearchAndRecommendation(model.config)  # start values as they are meant
+    model.set_catalog(catalog)
+    batch = collate(windows, processor, list(range(len(table))), negatives=make_negatives(table, catalog, drawn, 6))
+    start = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(100):
+        output = model(**batch)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        losses.append(output.loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+    assert [name for name, weight in model.named_parameters() if torch.equal(weight, start[name])] == []
+    model.eval()
+    # By chance three of 24 items hold the target once in eight.
+    requests, targets = split.requests("validation", "recommendation"), split.targets("validation", "recommendation")
+    everything = [[f"i{row}" for row in range(NUM_ITEMS)]] * len(requests)
+    for answers in (model.retrieve(processor(requests), top_k=3), model.rank(processor(requests, everything))):
+        best = [[item.item_id for item in answer[:3]] for answer in answers]
+        assert np.mean([target in items for items, target in zip(best, targets, strict=True)]) > 0.5
+
+
+# The contract
+
+
+@torch.no_grad()
+def test_a_request_is_answered_alone_as_in_a_batch(synergen):
+    model, processor = synergen
+    together = model.retrieve(processor(REQUESTS), top_k=4)
+    ranked = model.rank(processor(REQUESTS, candidates=CANDIDATES))
+    for request, line, expected, order in zip(REQUESTS, CANDIDATES, together, ranked, strict=True):
+        assert_same_scores(model.retrieve(processor(request), top_k=4), [expected])
+        alone = [model.rank(processor(request, candidates=[[item]]))[0][0] for item in line]
+        assert [item.item_id for item in order] == [
+            item.item_id for item in sorted(alone, key=lambda item: -item.score)
+        ]
+        assert_same_scores([alone], [order])
+        assert all(0 < item.score < 1 for item in order)
+
+
+def test_a_saved_folder_is_complete(tmp_path, synergen):
+    model, processor = synergen
+    processor.query_vectors.add(["garden", "office", "kitchen"])
+    inputs = processor(REQUESTS, candidates=CANDIDATES)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert not list(tmp_path.rglob("*.bin")) and not any("text_vectors" in name for name in model.state_dict())
+    loaded, read = AutoModel.from_pretrained(tmp_path).eval(), AutoProcessor.from_pretrained(tmp_path)
+    assert type(loaded) is SynerGenForSearchAndRecommendation and type(read) is SynerGenProcessor
+    again = read(REQUESTS, candidates=CANDIDATES)
+    for name, value in inputs.items():
+        assert torch.equal(again[name], value), name
+    assert_same_scores(loaded.retrieve(again, top_k=5), model.retrieve(inputs, top_k=5))
+    assert_same_scores(loaded.rank(again), model.rank(inputs))
+    assert loaded.catalog.content_hash == model.catalog.content_hash
+
+
+def test_an_item_that_came_after_training_works_by_its_text(synergen):
+    model, processor = synergen
+    catalog = model.catalog
+    text = catalog.embeddings["semantic"][3]
+    grown = catalog.add_items([{"item_id": "new", "title": "garden thing"}], semantic_embeddings=text[None])
+    model.set_catalog(grown)
+    processor.set_catalog(grown)
+    inputs = processor([Request([Event("new", timestamp=5)]), Request()], candidates=[["new", "i3"]] * 2)
+    found = model.retrieve(inputs, top_k=50)
+    assert {item.item_id for item in found[0]} == {*catalog.id_map.ids, "new"} and len(found[0]) == NUM_ITEMS + 1
+    if model.items.ids is None:
+        # Items of the same text are then the same, wherever they stand.
+        assert all(answer["new"] == pytest.approx(answer["i3"], abs=1e-5) for answer in scores_of(model.rank(inputs)))
+        same = processor(Request([Event("i3", timestamp=5)]))
+        assert_same_scores(model.retrieve(same, top_k=50), found[:1])
+    model.set_catalog(grown.remove_items(["new", "i3"]))
+    kept = model.retrieve(inputs, top_k=50)
+    assert all({"new", "i3"}.isdisjoint(item.item_id for item in answer) for answer in kept)
+
+
+def test_where_keeps_to_what_it_allows(synergen):
+    model, processor = synergen
+    inputs = processor(REQUESTS)
+    everything = scores_of(model.retrieve(inputs, top_k=NUM_ITEMS))
+    mask = model.catalog.where(categories="office")
+    for answer, scores in zip(model.retrieve(inputs, top_k=50, where=mask), everything, strict=True):
+        assert {item.item_id for item in answer} == {f"i{row}" for row in range(16, 24)}
+        assert all(item.score == pytest.approx(scores[item.item_id], abs=1e-5) for item in answer)
+    each = model.retrieve(inputs, top_k=50, where=[None, ["i3"], np.zeros(NUM_ITEMS, bool), mask])
+    assert [len(answer) for answer in each] == [NUM_ITEMS, 1, 0, 8]
+
+
+def test_rank_can_answer_with_what_retrieval_says():
+    model, processor = make_synergen(rank_by="retrieval", temperature=0.5)
+    inputs = processor(Request(HISTORY), candidates=[["i3", "i4"]])
+    scores = scores_of(model.retrieve(inputs, top_k=NUM_ITEMS))[0]
+    total = sum(math.exp(score / 0.5) for score in scores.values())
+    for item in model.rank(inputs)[0]:
+        assert item.score == pytest.approx(math.exp(scores[item.item_id] / 0.5) / total, rel=1e-4)
+
+
+def test_start_values_are_as_described():
+    config = SynerGenConfig(num_items=2000, hidden_size=64, fusion_size=256, learn_time_scales=True)
+    weights = dict(SynerGenForSearchAndRecommendation(config).named_parameters())
+    for name, spread in {
+        "model.items.ids.weight": 0.02,
+        "model.items.text.weight": 0.02,
+        "model.tokens.text.weight": 384**-0.5,
+        "model.layers.0.attention_input.weight": 64**-0.5,
+        "model.layers.0.attention_output.weight": 64**-0.5 / 2,  # 2 layers: divided by sqrt(4)
+        "model.layers.1.contract.weight": 256**-0.5 / 2,
+    }.items():
+        assert weights[name].std().item() == pytest.approx(spread, rel=0.05), name
+    assert not weights["model.rotary.log_scales"].any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden_size": 10, "num_attention_heads": 3}, "`hidden_size` is 10, which 3 heads do not divide"),
+        ({"time_encoding": "linear"}, "`time_encoding` is 'linear'; use one of time, order, both"),
+        ({"num_hidden_layers": 0}, "`num_hidden_layers` is 0; it must be at least 1"),
+        ({"easy_weight": 1.5}, "`easy_weight` is 1.5; it must be from 0 to 1"),
+        ({"asked_action": 4}, "`asked_action` is 4; it must be from 0 to 1"),
+        ({"use_ids": False, "text_size": 0}, "items would have no vectors"),
+        ({"min_period": 10.0, "max_period": 5.0}, "`min_period` is 10.0 and `max_period` 5.0"),
+        ({"temperature": 0.0}, "`temperature` is 0.0"),
+    ],
+)
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(Exception, match=message):
+        SynerGenConfig(**settings)
+
+
+def test_a_batch_without_popularities_is_refused(windows):
+    model, processor = make_synergen()
+    with pytest.raises(ConfigurationError, match="The batch has no `label_log_q`, which `correct_popularity` needs"):
+        model(**collate(windows, processor, [0]))
+    model, processor = make_synergen(correct_popularity=False)
+    assert model(**collate(windows, processor, [0])).loss.isfinite()
