@@ -162,7 +162,7 @@ class EventSequenceProcessor(ProcessorMixin):
         os.makedirs(save_directory, exist_ok=True)
         if self._catalog is not None:
             save_bundled_catalog(self._catalog, os.fspath(save_directory))
-        self.query_vectors.save(save_directory)
+        self.query_vectors.save(os.fspath(save_directory))
         return super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **kwargs)
 
     @classmethod

@@ -138,7 +138,8 @@ class IntSRModel(IntSRPreTrainedModel):
         allowed = history_visibility(places, keys_places, use_session_mask=self.config.use_session_mask)
         bias = self.bias(places, keys_places)
         all_keys, all_values, hidden = [], [], vectors
-        for number, layer in enumerate(self.layers):
+        layers: Any = self.layers
+        for number, layer in enumerate(layers):
             gates, queries, keys, values = layer.split(hidden)
             if state is not None:
                 keys = torch.cat([state.keys[number], keys], dim=2)
@@ -146,7 +147,7 @@ class IntSRModel(IntSRPreTrainedModel):
             all_keys.append(keys)
             all_values.append(values)
             # Placeholders read keys and values of the last block, not what it makes of the history.
-            if number + 1 < len(self.layers) or not self.config.use_placeholders:
+            if number + 1 < len(layers) or not self.config.use_placeholders:
                 hidden = layer.history(hidden, gates, queries, keys, values, allowed, bias)
         outputs = None
         if not self.config.use_placeholders:
@@ -180,7 +181,8 @@ class IntSRModel(IntSRPreTrainedModel):
         nothing = torch.zeros(1, 1, dtype=torch.long, device=count.device)
         own_bias = self.bias.of(nothing, nothing)
         hidden = self.tokens.question(inputs, candidates)
-        for layer, keys, values in zip(self.layers, state.keys, state.values, strict=True):
+        layers: Any = self.layers
+        for layer, keys, values in zip(layers, state.keys, state.values, strict=True):
             hidden = layer.answer(hidden, keys, values, allowed, bias, own_bias)
         return hidden
 
