@@ -17,6 +17,7 @@ from seekrec.training import (
     IdentifierArguments,
     IntSRArguments,
     ModelArguments,
+    SynerGenArguments,
     WindowArguments,
     parse_arguments,
 )
@@ -49,6 +50,14 @@ ARGUMENTS = {
         EvaluationArguments,
         TrainingArguments,
     ),
+    "synergen": (
+        DataArguments,
+        IdentifierArguments,
+        WindowArguments,
+        SynerGenArguments,
+        EvaluationArguments,
+        TrainingArguments,
+    ),
 }
 FILES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "accelerate_configs")
 
@@ -68,8 +77,8 @@ def test_every_setting_file_is_read(path, tmp_path):
     assert training.load_best_model_at_end and training.metric_for_best_model == "eval_ndcg@10"
 
 
-@pytest.mark.parametrize("family", ARGUMENTS)
-def test_there_are_the_four_setting_files_of_each_family(family):
+@pytest.mark.parametrize("family", ["gensar", "gensr"])
+def test_there_are_the_four_setting_files_of_families_of_identifiers(family):
     names = {path.stem for path in FILES if path.parent.name == family}
     assert names == {"movielens-100k", "scientific", "tiny", "paper"}
 
@@ -107,8 +116,9 @@ def test_the_paper_setting_of_gensr_is_the_papers_and_the_released_codes():
     assert training.learning_rate == 1e-4 and training.weight_decay == 1e-3 and training.warmup_steps == 200
 
 
-def test_there_are_the_five_setting_files_of_intsr():
-    names = {path.stem for path in FILES if path.parent.name == "intsr"}
+@pytest.mark.parametrize("family", ["intsr", "synergen"])
+def test_there_are_the_five_setting_files_of_families_of_vectors(family):
+    names = {path.stem for path in FILES if path.parent.name == family}
     assert names == {"beauty", "movielens-100k", "scientific", "tiny", "paper"}
 
 
@@ -121,3 +131,17 @@ def test_the_paper_setting_of_intsr_is_the_papers():
     assert window.max_history == 30 + 30 and window.align_candidates
     assert training.learning_rate == 1e-3 and training.per_device_train_batch_size == 32
     assert model.use_scenario_tokens and not model.merge_event_tokens and model.ranking_weight > 0
+
+
+def test_the_paper_setting_of_synergen_is_the_papers():
+    filled = parse_arguments(
+        ARGUMENTS["synergen"], ["--config", str(ROOT / "recipes/synergen/paper.yaml"), "--use_cpu", "true"]
+    )
+    _, _, window, model, _, training = filled
+    assert (training.learning_rate, model.sparse_learning_rate) == (1e-3, 3e-3) and training.bf16
+    assert (model.temperature, model.easy_weight, model.pairwise_weight, model.ranking_weight) == (0.085, 0.1, 1, 1)
+    assert window.negatives == "popularity" and window.correct_sampling and model.similarity == "dot"
+    assert model.time_encoding == "time" and model.use_target_time and not model.queries_in_context
+    # 12 width^2 weights a layer: 100 million.
+    assert model.intermediate_size == 4 * model.hidden_size
+    assert 12 * model.hidden_size**2 * model.num_hidden_layers == pytest.approx(1e8, rel=0.01)

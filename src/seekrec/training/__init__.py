@@ -32,6 +32,13 @@ from seekrec.training.lightgcn import train_lightgcn
 from seekrec.training.preparation import PreparedItems, prepare_items, prepare_plain_items, prepare_split
 from seekrec.training.sasrec import train_sasrec
 from seekrec.training.stages import StageCache
+from seekrec.training.synergen import (
+    make_synergen_collator,
+    make_synergen_model,
+    make_synergen_optimizer,
+    make_synergen_processor,
+)
+from seekrec.training.synergen_arguments import SynerGenArguments
 from seekrec.training.trainer import GenerativeTrainer, find_checkpoint
 from seekrec.training.window_arguments import WindowArguments
 
@@ -48,6 +55,7 @@ __all__ = [
     "ModelArguments",
     "PreparedItems",
     "StageCache",
+    "SynerGenArguments",
     "WindowArguments",
     "WindowCollator",
     "add_lora",
@@ -61,6 +69,10 @@ __all__ = [
     "make_intsr_processor",
     "make_model",
     "make_processor",
+    "make_synergen_collator",
+    "make_synergen_model",
+    "make_synergen_optimizer",
+    "make_synergen_processor",
     "make_tokenizer",
     "make_trainer",
     "make_window_trainer",

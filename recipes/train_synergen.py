@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train SynerGen: from a raw log to a saved model and a table of results.
+
+```bash
+accelerate launch recipes/train_synergen.py --config recipes/synergen/beauty.yaml --data_dir amazon14-beauty
+accelerate launch recipes/train_synergen.py --config recipes/synergen/scientific.yaml --data_dir amazon18-scientific
+```
+
+Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
+stage is not repeated unless a setting it depends on changed. `<output_dir>/model` is complete: weights, processor,
+catalogue with text vectors, vectors of the training queries, and `results.json`.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments, set_seed
+
+from seekrec.evaluation import (
+    ModelRetriever,
+    ValidationRanking,
+    build_cases,
+    click_calibration,
+    evaluate_systems,
+    format_table,
+    rival_systems,
+    write_results,
+)
+from seekrec.events import write_examples
+from seekrec.hub import save_run
+from seekrec.schema import BEHAVIORS, RECOMMENDATION
+from seekrec.training import (
+    DataArguments,
+    EvaluationArguments,
+    IdentifierArguments,
+    StageCache,
+    SynerGenArguments,
+    WindowArguments,
+    find_checkpoint,
+    make_synergen_collator,
+    make_synergen_model,
+    make_synergen_optimizer,
+    make_synergen_processor,
+    make_window_trainer,
+    make_windows,
+    parse_arguments,
+    prepare_once,
+    prepare_plain_items,
+    prepare_split,
+    training_stages,
+    with_lifetimes,
+)
+from seekrec.training.synergen import drawn_kind
+
+logger = logging.getLogger("train_synergen")
+
+STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation")
+ARGUMENTS = (
+    DataArguments,
+    IdentifierArguments,
+    WindowArguments,
+    SynerGenArguments,
+    EvaluationArguments,
+    TrainingArguments,
+)
+
+
+def main(
+    data: DataArguments,
+    identifiers: IdentifierArguments,
+    window: WindowArguments,
+    settings: SynerGenArguments,
+    evaluation: EvaluationArguments,
+    training: TrainingArguments,
+) -> None:
+    """Run the stages up to `evaluation.stop_after`."""
+    output_dir = Path(training.output_dir)
+    cache = StageCache(output_dir / "stages")
+    last = STAGES.index(evaluation.stop_after)
+    show_progress = not training.disable_tqdm
+    behaviors = BEHAVIORS if window.tasks == "joint" else (window.tasks,)
+
+    # 1. Data: read, search, split, audit.
+    split = prepare_split(data, cache)
+    logger.info("data: %s", split.log.describe())
+    if last < 1:
+        return
+
+    # 2. Embeddings: text vectors of the items; SASRec is a rival.
+    items = prepare_plain_items(
+        split, identifiers, cache, atomic=False, seed=training.seed, report_progress=show_progress
+    )
+    catalog = with_lifetimes(items.catalog, split, window)
+    if last < 3:
+        return
+
+    # 3. Windows and their questions; the vectors of all queries in them.
+    set_seed(training.seed)
+    processor = make_synergen_processor(split, catalog, window)
+    windows = make_windows(split, catalog, window)
+    logger.info("windows: %d with %d questions", len(windows), len(windows.behavior))
+    if last < 4:
+        return
+
+    # 4. Training; the best checkpoint by validation NDCG@10, the mean of the tasks.
+    model = make_synergen_model(split, catalog, processor, settings, window)
+    ranking = ValidationRanking(
+        split,
+        catalog,
+        behaviors=behaviors,
+        remove_seen=evaluation.remove_seen,
+        max_cases=evaluation.max_validation_cases,
+        seed=data.split_seed,
+    )
+
+    def retriever(trained: torch.nn.Module) -> ModelRetriever:
+        return ModelRetriever(trained, processor, num_beams=None, behaviors=behaviors, show_progress=False)
+
+    for folder, asked, arguments in training_stages(windows, window, training):
+        arguments.output_dir = str(output_dir / folder)
+        collator = make_synergen_collator(asked, catalog, processor, window, settings, seed=training.seed)
+        trainer = make_window_trainer(
+            model,
+            collator,
+            arguments,
+            evaluate_model=lambda trained: ranking(retriever(trained)),
+            optimizers=(make_synergen_optimizer(model, settings, arguments), None),
+        )
+        trainer.train(resume_from_checkpoint=find_checkpoint(arguments.output_dir))
+        model = trainer.accelerator.unwrap_model(trainer.model)
+    if not trainer.is_world_process_zero():
+        return
+    model_dir = output_dir / "model"
+    model.eval().save_pretrained(model_dir)
+    processor.save_pretrained(model_dir)
+    write_examples(output_dir / "examples.json", split.requests("test", RECOMMENDATION))
+    logger.info("saved the model in %s", model_dir)
+    if last < 5:
+        return
+
+    # 5. Evaluation beside baselines on the same split.
+    systems = rival_systems(split, catalog, items.sasrec, semantic_encoder=identifiers.semantic_encoder)
+    systems["SynerGen"] = retriever(model)
+    rows = evaluate_systems(
+        systems,
+        split,
+        catalog.id_map,
+        behaviors=behaviors,
+        protocols=("full", *evaluation.candidate_protocols),
+        num_negatives=evaluation.num_negatives,
+        remove_seen=evaluation.remove_seen,
+        max_cases=evaluation.max_test_cases,
+        seed=data.split_seed,
+        show_progress=show_progress,
+    )
+    write_results(model_dir / "results.json", rows, save_ranks=True)
+    parts = (data, identifiers, window, settings, evaluation)
+    save_run(
+        model_dir,
+        command=" ".join(["accelerate", "launch", *sys.argv]),
+        log=split.log,
+        settings={name: value for part in parts for name, value in vars(part).items()},
+        seconds=cache.seconds,
+    )
+    print(format_table(rows))
+    if settings.ranking_weight and settings.rank_by == "ranking":
+        # As many negatives as in training, and drawn alike: the share of clicks that the model learnt.
+        for behavior in behaviors:
+            cases = build_cases(
+                split,
+                catalog.id_map,
+                behavior=behavior,
+                protocol=drawn_kind(window),
+                num_negatives=window.num_training_negatives,
+                max_cases=evaluation.max_test_cases,
+                seed=data.split_seed,
+            )
+            error = click_calibration(retriever(model), cases, catalog.id_map)
+            print(f"{behavior}: expected calibration error of click probabilities {error:.4f} ({len(cases)} cases)")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for name in ("bm25s", "sentence_transformers", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    arguments = parse_arguments(ARGUMENTS, sys.argv[1:])
+    prepare_once(__file__, sys.argv[1:])
+    main(*arguments)

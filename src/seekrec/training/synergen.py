@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the SynerGen recipe is made of: processor, model, batches and optimizer, each from its settings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import TrainingArguments
+
+from seekrec.catalog import Catalog
+from seekrec.corpora.training_windows import TrainingWindows, log_actions
+from seekrec.errors import ConfigurationError
+from seekrec.events import Split
+from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
+from seekrec.training.event_windows import QueryPool, SampledKind, WindowCollator, make_negatives
+from seekrec.training.synergen_arguments import SynerGenArguments
+from seekrec.training.window_arguments import WindowArguments
+
+
+def make_synergen_processor(split: Split, catalog: Catalog, settings: WindowArguments) -> SynerGenProcessor:
+    """Make the processor that lays requests out as windows are; queries are embedded as items are."""
+    return SynerGenProcessor(catalog, max_history=settings.max_history, actions=log_actions(split))
+
+
+def make_synergen_model(
+    split: Split,
+    catalog: Catalog,
+    processor: SynerGenProcessor,
+    settings: SynerGenArguments,
+    windows: WindowArguments,
+) -> SynerGenForSearchAndRecommendation:
+    """Make a model over a catalogue.
+
+    Its easy negatives are the catalogue with `negatives: full`, else the other targets of a batch. Requests ask for
+    the action that is most frequent in training.
+
+    Raises:
+        ConfigurationError: If the negatives are none of SynerGen's, or cannot be corrected for popularity.
+    """
+    drawn_kind(windows)
+    sizes = asdict(settings)
+    del sizes["sparse_learning_rate"]
+    width = catalog.embeddings["semantic"].shape[1]
+    config = SynerGenConfig(
+        num_items=len(catalog),
+        text_size=width if sizes.pop("use_text") else 0,
+        query_size=width,
+        num_actions=max(1, len(processor.actions)),
+        asked_action=_frequent_action(split, processor),
+        max_history=windows.max_history,
+        easy_negatives="full" if windows.negatives == "full" else "in_batch",
+        correct_popularity=windows.correct_sampling,
+        **sizes,
+    )
+    model = SynerGenForSearchAndRecommendation(config)
+    model.set_catalog(catalog)
+    return model
+
+
+def drawn_kind(settings: WindowArguments) -> SampledKind:
+    """Give how items are drawn that stand beside a target as if shown and not clicked.
+
+    Raises:
+        ConfigurationError: If the negatives are none of SynerGen's, or cannot be corrected for popularity.
+    """
+    if settings.negatives == "hard":
+        raise ConfigurationError(
+            "`negatives` is 'hard', which SynerGen has not: its hard negatives are items that were shown; choose "
+            "among full, uniform and popularity."
+        )
+    if settings.negatives == "popularity":
+        if settings.correct_sampling and settings.popularity_power != 1:
+            raise ConfigurationError(
+                f"`popularity_power` is {settings.popularity_power} and `correct_sampling` is on; other targets of a "
+                "batch come in proportion to their counts, so the power must be 1."
+            )
+        return "popularity"
+    if settings.negatives == "uniform" and settings.correct_sampling:
+        raise ConfigurationError(
+            "`correct_sampling` needs `negatives: popularity`: other targets of a batch come by popularity; choose "
+            "it, or switch the correction off."
+        )
+    return "uniform"
+
+
+def make_synergen_collator(
+    windows: TrainingWindows,
+    catalog: Catalog,
+    processor: SynerGenProcessor,
+    settings: WindowArguments,
+    model: SynerGenArguments,
+    *,
+    seed: int,
+) -> WindowCollator:
+    """Make what gives batches; items are drawn where the ranking loss or hard negatives need them."""
+    negatives = None
+    if model.ranking_weight or model.easy_weight < 1 or settings.correct_sampling:
+        negatives = make_negatives(
+            windows,
+            catalog,
+            drawn_kind(settings),
+            settings.num_training_negatives,
+            power=settings.popularity_power,
+            is_aligned=settings.align_candidates,
+            seed=seed,
+        )
+    pool = QueryPool.build(windows, catalog, processor.query_vectors, settings.query_pool)
+    return WindowCollator(windows, pool, pool_probability=settings.pool_probability, negatives=negatives, seed=seed)
+
+
+def make_synergen_optimizer(
+    model: SynerGenForSearchAndRecommendation, settings: SynerGenArguments, training: TrainingArguments
+) -> torch.optim.AdamW:
+    """Make AdamW with two step sizes: sparse weights, of which a batch moves few rows' worth, and the rest.
+
+    Sparse are the embeddings of items and actions. They, biases and norms have no weight decay.
+    """
+    tables = [module.weight for module in (model.items.ids, model.model.tokens.actions) if module is not None]
+    sparse = {id(weight) for weight in tables}
+    # A weight of one dimension is a bias, a norm or a time scale.
+    rest = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in sparse]
+    rate = training.learning_rate if settings.sparse_learning_rate is None else settings.sparse_learning_rate
+    groups: list[dict[str, float | list[nn.Parameter]]] = [
+        {"params": tables, "lr": rate, "weight_decay": 0.0},
+        {"params": [weight for weight in rest if weight.ndim > 1], "weight_decay": training.weight_decay},
+        {"params": [weight for weight in rest if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        lr=training.learning_rate,
+        betas=(training.adam_beta1, training.adam_beta2),
+        eps=training.adam_epsilon,
+    )
+
+
+def _frequent_action(split: Split, processor: SynerGenProcessor) -> int:
+    """Give the number of the action that training events have most."""
+    actions = split.train_events()["action"].to_numpy(zero_copy_only=False)
+    counts = [int(np.sum(actions == name)) for name in processor.actions]
+    return 1 + int(np.argmax(counts)) if counts else 0
+
+
+__all__ = [
+    "drawn_kind",
+    "make_synergen_collator",
+    "make_synergen_model",
+    "make_synergen_optimizer",
+    "make_synergen_processor",
+]

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SynerGen recipe from a raw log to answers, tiny, as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_data import write_encoder, write_log
+
+from seekrec.evaluation import read_results
+from seekrec.hub import describe_model, render_model_card
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    return write_log(folder / "log"), write_encoder(folder)
+
+
+def command(inputs, output_dir, *options, launcher=()):
+    log, encoder = inputs
+    return [
+        sys.executable,
+        *launcher,
+        str(ROOT / "recipes/train_synergen.py"),
+        *("--config", str(ROOT / "recipes/synergen/tiny.yaml"), "--data_dir", str(log)),
+        *("--semantic_encoder", str(encoder), "--output_dir", str(output_dir), "--use_cpu", "true", *options),
+    ]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(arguments):
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def metrics(output_dir):
+    rows = json.loads((output_dir / "model/results.json").read_text())["results"]
+    return {(row["system"], row["behavior"], row["protocol"]): row["metrics"] for row in rows}
+
+
+def history(output_dir):
+    """What the Trainer logged, by its last checkpoint."""
+    last = max((output_dir / "trainer").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return json.loads((last / "trainer_state.json").read_text())["log_history"]
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory):
+    output_dir = tmp_path_factory.mktemp("run")
+    return output_dir, run(command(inputs, output_dir))
+
+
+def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
+    output_dir, done = finished
+    for system in ("popularity", "BM25", "dense text", "SASRec", "BM25 x SASRec", "SynerGen"):
+        assert system in done.stdout
+    for behavior in ("recommendation", "search"):
+        assert f"{behavior}: expected calibration error of click probabilities 0." in done.stdout
+    assert {(behavior, protocol) for name, behavior, protocol in metrics(output_dir) if name == "SynerGen"} == {
+        (behavior, protocol) for behavior in ("recommendation", "search") for protocol in ("full", "uniform-20")
+    }
+    files = {path.name for path in (output_dir / "model").iterdir()}
+    needed = {"run.json", "config.json", "model.safetensors", "processor_config.json", "query_vectors.safetensors"}
+    assert needed | {"catalog", "results.json"} <= files
+    assert not list((output_dir / "model").rglob("*.bin"))
+
+
+def test_the_card_says_what_the_model_is(finished):
+    folder = finished[0] / "model"
+    run = describe_model(folder, repo_id="me/synergen", system="SynerGen", license="apache-2.0")
+    card = render_model_card(ROOT / "hub_cards/synergen.md", read_results(folder / "results.json"), run)
+    assert "# me/synergen" in card and "an embedding of its id plus a projection of its text" in card
+    assert "the probability of a click" in card and "synthetic queries" in card
+
+
+@pytest.mark.slow
+def test_the_demo_answers_the_model_is_published_and_the_ablations_are_settings(inputs, finished, tmp_path):
+    """Stages of the finished run are taken over: only training differs."""
+    output_dir, _ = finished
+    demo = run([sys.executable, "recipes/demo.py", "--model", str(output_dir / "model"), "--query", "garden tools"])
+    assert "Recommended:" in demo.stdout and "Found for 'garden tools':" in demo.stdout
+    push = ["--model_dir", str(output_dir / "model"), "--repo_id", "me/synergen", "--system", "SynerGen"]
+    published = run([sys.executable, "recipes/push_to_hub.py", *push, "--dry_run", "true"]).stdout
+    assert "query_vectors.safetensors" in published and "catalog/embeddings.safetensors" in published
+    (tmp_path / "stages").symlink_to(output_dir / "stages")
+    options = ("--use_ids", "false", "--time_encoding", "order", "--ranking_weight", "0", "--use_target_time", "false")
+    options += ("--negatives", "full", "--correct_sampling", "false", "--easy_weight", "1", "--num_train_epochs", "1")
+    done = run(command(inputs, tmp_path, *options))
+    assert "SynerGen" in done.stdout and "calibration" not in done.stdout
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, finished, tmp_path):
+    process = subprocess.Popen(
+        command(inputs, tmp_path),
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while not list((tmp_path / "trainer").glob("checkpoint-*/trainer_state.json")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    run(command(inputs, tmp_path))
+    assert metrics(tmp_path) == metrics(finished[0])
+
+
+@pytest.mark.slow
+def test_two_processes_lose_what_one_does(inputs, tmp_path):
+    """The same global batches, every item a negative, no dropout: the losses of all steps agree."""
+    still = ("--dropout", "0", "--embedding_dropout", "0", "--stop_after", "training", "--logging_steps", "1")
+    still += ("--negatives", "full", "--correct_sampling", "false")
+    run(command(inputs, tmp_path / "one", *still, "--per_device_train_batch_size", "16"))
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+    options = (*still, "--per_device_train_batch_size", "8", "--ddp_backend", "gloo")
+    run(command(inputs, tmp_path / "two", *options, launcher=launcher))
+    one, two = ([entry["loss"] for entry in history(tmp_path / name) if "loss" in entry] for name in ("one", "two"))
+    assert one == pytest.approx(two, rel=1e-4)
