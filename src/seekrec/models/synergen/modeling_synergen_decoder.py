@@ -167,7 +167,8 @@ class SynerGenModel(SynerGenPreTrainedModel):
         first = keys_places.time.shape[1] - places.time.shape[1]
         allowed = task_mask(places, keys_places, first=first)
         all_keys, all_values = [], []
-        for number, layer in enumerate(self.layers):
+        layers: Any = self.layers
+        for number, layer in enumerate(layers):
             queries, keys, values = layer.split(hidden, rotation)
             if state is not None:
                 keys = torch.cat([state.keys[number], keys], dim=2)
@@ -175,7 +176,7 @@ class SynerGenModel(SynerGenPreTrainedModel):
             all_keys.append(keys)
             all_values.append(values)
             # Questions read keys and values of the last layer, not what it makes of the history.
-            if number + 1 < len(self.layers) and hidden.shape[1]:
+            if number + 1 < len(layers) and hidden.shape[1]:
                 hidden = layer.history(hidden, queries, keys, values, allowed)
         return HistoryState(keys_places, tuple(all_keys), tuple(all_values), origin, num_events)
 
@@ -215,7 +216,8 @@ class SynerGenModel(SynerGenPreTrainedModel):
             actions = torch.full_like(session, self.config.asked_action)
         hidden = self.tokens.retrieval(inputs, actions)
         seen_by_ranking: list[tuple[Tensor, Tensor] | None] = []
-        for layer, keys, values in zip(self.layers, state.keys, state.values, strict=True):
+        layers: Any = self.layers
+        for layer, keys, values in zip(layers, state.keys, state.values, strict=True):
             hidden, own = layer.answer(hidden, rotation, keys, values, allowed)
             seen_by_ranking.append(own if self.config.align_tasks else None)
         return Questions(hidden[:, :, 0], rotation, allowed, actions, tuple(seen_by_ranking))
@@ -233,7 +235,8 @@ class SynerGenModel(SynerGenPreTrainedModel):
             `torch.Tensor`: Of shape `(batch, num_questions, num_candidates, hidden_size)`.
         """
         hidden = self.tokens.ranking(inputs, questions.actions, rows, self.items)
-        for number, layer in enumerate(self.layers):
+        layers: Any = self.layers
+        for number, layer in enumerate(layers):
             hidden, _ = layer.answer(
                 hidden,
                 questions.rotation,

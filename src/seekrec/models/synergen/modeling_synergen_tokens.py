@@ -68,7 +68,7 @@ class TokenFusion(nn.Module):
         ids, texts = items.parts(rows)
         parts: Tensor | int = 0
         if self.ids is not None:
-            parts = self.ids(ids * self.scale)  # type: ignore[operator]
+            parts = self.ids(ids * self.scale)
         if self.text is not None:
             parts = parts + self.text(texts)
         return parts * (rows >= 0)[..., None]
