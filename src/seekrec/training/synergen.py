@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog
@@ -123,7 +123,7 @@ def make_synergen_optimizer(
     # A weight of one dimension is a bias, a norm or a time scale.
     rest = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in sparse]
     rate = training.learning_rate if settings.sparse_learning_rate is None else settings.sparse_learning_rate
-    groups: list[dict[str, float | list[nn.Parameter]]] = [
+    groups: list[dict[str, Any]] = [
         {"params": tables, "lr": rate, "weight_decay": 0.0},
         {"params": [weight for weight in rest if weight.ndim > 1], "weight_decay": training.weight_decay},
         {"params": [weight for weight in rest if weight.ndim < 2], "weight_decay": 0.0},
