@@ -170,7 +170,7 @@ def main(
         systems[name] = other
     systems["GenSR"] = retriever(trained)
     rows = []
-    # Without identifiers the model has candidates to order and no way to search all items: its rivals say what that is.
+    # Without identifiers the model orders candidates and cannot search all items; its rivals can.
     for protocol in ("full", *evaluation.candidate_protocols):
         asked = dict(systems)
         if protocol == "full" and not settings.identifier_weight:

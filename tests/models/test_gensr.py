@@ -444,6 +444,17 @@ def test_a_new_item_gets_its_collaborative_vector_from_its_text(aisles):
     assert model.retrieve(processor(Request(HISTORY)), top_k=1, where=["new"])[0][0].item_id == "new"
 
 
+def test_a_table_of_other_items_is_refused(aisles):
+    """Without identifiers nothing else tells one catalogue from another."""
+    import dataclasses
+
+    model, _ = make_gensr(aisles)
+    ids = [f"j{row}" for row in range(NUM_ITEMS)]
+    other = dataclasses.replace(model.catalog, items=model.catalog.items.set_column(0, "item_id", pa.array(ids)))
+    with pytest.raises(CatalogError, match="begins with other items than the 24 of the model's collaborative table"):
+        model.set_catalog(other)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -1,18 +1,15 @@
 """The recipe from a raw log to answers, tiny, as a user starts it."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+import tiny_runs
 from tiny_data import write_encoder, write_log
-
-ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "recipes" / "gensar" / "tiny.yaml"
+from tiny_runs import ROOT, environment, metrics
 
 
 @pytest.fixture(scope="module")
@@ -21,39 +18,12 @@ def inputs(tmp_path_factory):
     return write_log(folder / "log"), write_encoder(folder)
 
 
-def command(inputs, output_dir, *options, launcher=("-m", "accelerate.commands.launch")):
-    log, encoder = inputs
-    return [
-        sys.executable,
-        *launcher,
-        str(ROOT / "recipes" / "train_gensar.py"),
-        *("--config", str(CONFIG), "--data_dir", str(log), "--semantic_encoder", str(encoder)),
-        *("--output_dir", str(output_dir), "--use_cpu", "true", *options),
-    ]
+def command(inputs, output_dir, *options, **launcher):
+    return tiny_runs.command("gensar", inputs, output_dir, *options, **launcher)
 
 
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def run(inputs, output_dir, *options, launcher=("-m", "accelerate.commands.launch")):
-    done = subprocess.run(
-        command(inputs, output_dir, *options, launcher=launcher),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        cwd=ROOT,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done
-
-
-def metrics(output_dir):
-    """What was measured, without what may differ from run to run: seconds."""
-    rows = json.loads((output_dir / "model" / "results.json").read_text())["results"]
-    return {(row["system"], row["behavior"], row["protocol"]): row["metrics"] for row in rows}
+def run(inputs, output_dir, *options, **launcher):
+    return tiny_runs.run(command(inputs, output_dir, *options, **launcher))
 
 
 @pytest.fixture(scope="module")

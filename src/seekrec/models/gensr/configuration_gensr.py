@@ -53,6 +53,7 @@ class GenSRConfig(T5Config):
         codebook_size (`int`): Codes a level.
         views (`list[str]`): The identifiers that exist.
         identifier_hash (`str`, *optional*): Of the catalogue the model was trained for.
+        table_hash (`str`, *optional*): Of the item ids that the rows of the collaborative table belong to.
 
     Raises:
         StrictDataclassFieldValidationError: If a value has the wrong type.
@@ -100,6 +101,7 @@ class GenSRConfig(T5Config):
     codebook_size: int = 256
     views: list[str] | tuple[str, ...] = ("semantic", "collaborative")
     identifier_hash: str | None = None
+    table_hash: str | None = None
 
     @property
     def num_levels(self) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GenSR: a T5 that reads two views of a history and says Yes or No to a candidate (arXiv 2504.06714, section 5).
+"""GenSR: a T5 that reads two views of a history and says Yes or No to a candidate (Zhao et al. 2025, section 5).
 
 Unusual here:
 
@@ -22,6 +22,8 @@ from transformers.utils.generic import ModelOutput
 from seekrec.catalog import Catalog
 from seekrec.catalog_growth import predict_by_ridge
 from seekrec.corpora import IdentifierVocabulary
+from seekrec.errors import CatalogError
+from seekrec.models.dense.interface_dense import items_hash
 from seekrec.models.gensr.configuration_gensr import GenSRConfig
 from seekrec.models.gensr.modeling_gensr_answers import GenSRAnswersMixin
 from seekrec.models.gensr.modeling_gensr_prompts import GenSRPromptsMixin, Histories
@@ -239,10 +241,16 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         """Answer from this catalogue from now on; items that it has more get a collaborative vector by their text.
 
         Raises:
-            CatalogError: If the identifiers are not those of the model, or a new item's vector cannot be predicted.
+            CatalogError: If the identifiers or the items are not those of the model, or a new item's vector cannot be
+                predicted.
         """
-        super().set_catalog(catalog)
         known = self.config.num_items
+        if self.config.table_hash is not None and items_hash(catalog, known) != self.config.table_hash:
+            raise CatalogError(
+                f"The catalogue begins with other items than the {known} of the model's collaborative table; use the "
+                "catalogue saved with the model, or one grown from it by `add_items`."
+            )
+        super().set_catalog(catalog)
         if 0 < known < len(catalog) and "collaborative" in self.config.prompt_views:
             table = self.collaborative_table.weight.detach().float()
             semantic = catalog.embeddings.get("semantic")
@@ -251,6 +259,8 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
                 pairs["semantic"] = semantic[:known]
             predicted = predict_by_ridge(pairs, catalog.live[:known], None if semantic is None else semantic[known:])
             self._replace_table(torch.cat([table, torch.as_tensor(predicted, dtype=torch.float32).to(table.device)]))
+        if self.config.num_items:
+            self.config.table_hash = items_hash(catalog, self.config.num_items)
 
     def _replace_table(self, values: Tensor) -> None:
         config = self.config

@@ -1,0 +1,39 @@
+"""Starting a recipe as a user does, on the data of `tiny_data.py`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ACCELERATE = ("-m", "accelerate.commands.launch")
+
+
+def command(family, inputs, output_dir, *options, launcher=ACCELERATE):
+    log, encoder = inputs
+    return [
+        sys.executable,
+        *launcher,
+        str(ROOT / "recipes" / f"train_{family}.py"),
+        *("--config", str(ROOT / "recipes" / family / "tiny.yaml"), "--data_dir", str(log)),
+        *("--semantic_encoder", str(encoder), "--output_dir", str(output_dir), "--use_cpu", "true", *options),
+    ]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(arguments):
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def metrics(output_dir):
+    """What was measured, without what may differ from run to run: seconds."""
+    rows = json.loads((output_dir / "model" / "results.json").read_text())["results"]
+    return {(row["system"], row["behavior"], row["protocol"]): row["metrics"] for row in rows}
