@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +21,10 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import IdentifierTrie, Norm, TrieMask, beam_search, score_candidates
+from seekrec.models.answers import Where, allowed_items, scored_items
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 
 CATALOG_FOLDER = "catalog"
-
-# One mask or list of item ids for all requests, or one for each; None allows every item.
-Where: TypeAlias = "np.ndarray | Sequence[str] | Sequence[np.ndarray | Sequence[str] | None] | None"
 
 
 def load_bundled_catalog(name_or_path: str | Path, *, revision: str | None = None) -> Catalog:
@@ -188,7 +186,7 @@ class GenerativeRetrievalMixin:
             masks=self._masks(where, tries),
             norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
         )
-        return [self._to_items(*found) for found in zip(output.rows, output.scores, strict=True)]
+        return [scored_items(self.catalog, *found) for found in zip(output.rows, output.scores, strict=True)]
 
     @torch.no_grad()
     def rank(self, inputs: BatchFeature, *, norm: Norm | None = None) -> list[list[ScoredItem]]:
@@ -219,7 +217,7 @@ class GenerativeRetrievalMixin:
         answers = []
         for line, line_scores in zip(candidates, scores, strict=True):
             order = np.argsort(-line_scores, kind="stable")
-            answers.append(self._to_items(line[order], line_scores[order]))
+            answers.append(scored_items(self.catalog, line[order], line_scores[order]))
         return answers
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
@@ -259,45 +257,14 @@ class GenerativeRetrievalMixin:
         return prompt, views
 
     def _masks(self, where: Where, tries: list[IdentifierTrie]) -> list[TrieMask | None]:
-        filters: Any = [where] * len(tries) if where is None or _is_one_filter(where) else where
-        if len(filters) != len(tries):
-            raise RequestError(f"`where` has {len(filters)} filters for {len(tries)} requests; give one for each.")
-        # A filter given many times is looked at once, and counted once for each trie.
-        allowed = {id(one): self._mask(one) for one in filters}
-        made: dict[tuple[int, int], TrieMask] = {}
+        allowed = allowed_items(where, self.catalog, len(tries))
+        made: dict[tuple[int, int], TrieMask] = {}  # a filter given many times is counted once for each trie
         masks: list[TrieMask | None] = []
-        for one, trie in zip(filters, tries, strict=True):
-            mask = allowed[id(one)]
-            if mask is not None and (id(one), id(trie)) not in made:
-                made[id(one), id(trie)] = trie.mask(mask)
-            masks.append(None if mask is None else made[id(one), id(trie)])
+        for mask, trie in zip(allowed, tries, strict=True):
+            if mask is not None and (id(mask), id(trie)) not in made:
+                made[id(mask), id(trie)] = trie.mask(mask)
+            masks.append(None if mask is None else made[id(mask), id(trie)])
         return masks
-
-    def _mask(self, where: np.ndarray | Sequence[str] | None) -> np.ndarray | None:
-        catalog = self.catalog
-        if where is None:
-            return catalog.live if catalog.is_removed.any() else None
-        if not isinstance(where, np.ndarray):
-            where = catalog.where(ids=where)
-        if where.dtype != np.bool_ or where.shape != (len(catalog),):
-            raise RequestError(
-                f"`where` has dtype {where.dtype} and shape {where.shape}; a mask is boolean of shape "
-                f"({len(catalog)},), one value for each row of the catalogue."
-            )
-        return where & catalog.live
-
-    def _to_items(self, rows: np.ndarray, scores: np.ndarray) -> list[ScoredItem]:
-        ids = self.catalog.id_map.convert_to_ids(rows)
-        titles = self.catalog.titles(ids)
-        return [
-            ScoredItem(item_id, float(score), title) for item_id, score, title in zip(ids, scores, titles, strict=True)
-        ]
-
-
-def _is_one_filter(where: Any) -> bool:
-    if isinstance(where, np.ndarray):
-        return where.ndim == 1
-    return len(where) == 0 or all(isinstance(entry, str) for entry in where)
 
 
 __all__ = ["CATALOG_FOLDER", "GenerativeRetrievalMixin", "load_bundled_catalog", "save_bundled_catalog"]

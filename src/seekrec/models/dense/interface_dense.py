@@ -21,9 +21,10 @@ from transformers import BatchFeature
 from seekrec.catalog import Catalog
 from seekrec.catalog_masks import item_periods
 from seekrec.errors import CatalogError, RequestError
+from seekrec.models.answers import Where, allowed_items, scored_items
 from seekrec.models.dense.item_index import Backend, ItemIndex
 from seekrec.models.dense.item_tower import ItemTower
-from seekrec.models.interface import Where, load_bundled_catalog, save_bundled_catalog
+from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
 from seekrec.schema import ScoredItem
 
 
@@ -203,48 +204,4 @@ def items_hash(catalog: Catalog, num_items: int) -> str:
     return hashlib.sha256(json.dumps(catalog.id_map.ids[:num_items]).encode()).hexdigest()
 
 
-def allowed_items(where: Where, catalog: Catalog, num_requests: int) -> list[np.ndarray | None]:
-    """Turn `where` into a mask for each request.
-
-    Returns:
-        `list`: bool of shape `(num_items,)`, without removed items; `None` where every item is allowed.
-
-    Raises:
-        RequestError: If there is not one filter for each request, or a mask does not fit the catalogue.
-    """
-    filters: Any = [where] * num_requests if where is None or _is_one_filter(where) else where
-    if len(filters) != num_requests:
-        raise RequestError(f"`where` has {len(filters)} filters for {num_requests} requests; give one for each.")
-    made = {id(one): _mask(one, catalog) for one in filters}  # a filter given many times is looked at once
-    return [made[id(one)] for one in filters]
-
-
-def scored_items(catalog: Catalog, rows: np.ndarray, scores: np.ndarray) -> list[ScoredItem]:
-    """Give an answer from rows of the catalogue and their scores."""
-    ids = catalog.id_map.convert_to_ids(rows)
-    titles = catalog.titles(ids)
-    return [
-        ScoredItem(item_id, float(score), title) for item_id, score, title in zip(ids, scores, titles, strict=True)
-    ]
-
-
-def _mask(where: np.ndarray | Sequence[str] | None, catalog: Catalog) -> np.ndarray | None:
-    if where is None:
-        return catalog.live if catalog.is_removed.any() else None
-    if not isinstance(where, np.ndarray):
-        where = catalog.where(ids=where)
-    if where.dtype != np.bool_ or where.shape != (len(catalog),):
-        raise RequestError(
-            f"`where` has dtype {where.dtype} and shape {where.shape}; a mask is boolean of shape ({len(catalog)},), "
-            "one value for each row of the catalogue."
-        )
-    return np.asarray(where & catalog.live)
-
-
-def _is_one_filter(where: Any) -> bool:
-    if isinstance(where, np.ndarray):
-        return where.ndim == 1
-    return len(where) == 0 or all(isinstance(entry, str) for entry in where)
-
-
-__all__ = ["DenseRetrievalMixin", "allowed_items", "items_hash", "scored_items"]
+__all__ = ["DenseRetrievalMixin", "items_hash"]

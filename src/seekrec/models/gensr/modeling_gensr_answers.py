@@ -14,7 +14,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import RequestError
 from seekrec.generation import Norm
-from seekrec.models.interface import GenerativeRetrievalMixin, Where
+from seekrec.models.answers import Where, scored_items
+from seekrec.models.interface import GenerativeRetrievalMixin
 from seekrec.schema import Behavior, ScoredItem, View
 
 CandidateScore = Literal["logit", "probability", "vocabulary"]
@@ -68,7 +69,7 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin):
         for rows, values in zip(inputs["candidate_rows"].cpu().numpy(), scores, strict=True):
             rows = rows[rows >= 0]
             order = np.argsort(-values, kind="stable")
-            answers.append(self._to_items(rows[order], values[order]))
+            answers.append(scored_items(self.catalog, rows[order], values[order]))
         return answers
 
     @torch.no_grad()
