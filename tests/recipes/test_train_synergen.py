@@ -127,7 +127,10 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, finished, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_lose_what_one_does(inputs, tmp_path):
-    """The same global batches, every item a negative, no dropout: the losses of all steps agree."""
+    """The same global batches, every item a negative, no dropout: the losses agree.
+
+    60 windows are three batches of 16 and a rest, which two processes fill up with windows of the start.
+    """
     still = ("--dropout", "0", "--embedding_dropout", "0", "--stop_after", "training", "--logging_steps", "1")
     still += ("--negatives", "full", "--correct_sampling", "false")
     run(command(inputs, tmp_path / "one", *still, "--per_device_train_batch_size", "16"))
@@ -135,4 +138,5 @@ def test_two_processes_lose_what_one_does(inputs, tmp_path):
     options = (*still, "--per_device_train_batch_size", "8", "--ddp_backend", "gloo")
     run(command(inputs, tmp_path / "two", *options, launcher=launcher))
     one, two = ([entry["loss"] for entry in history(tmp_path / name) if "loss" in entry] for name in ("one", "two"))
-    assert one == pytest.approx(two, rel=1e-4)
+    assert len(one) == len(two) == 8
+    assert one[:3] == pytest.approx(two[:3], rel=1e-4)
