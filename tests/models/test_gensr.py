@@ -440,6 +440,8 @@ def test_a_new_item_gets_its_collaborative_vector_from_its_text(aisles):
     processor.set_catalog(grown)
     np.testing.assert_allclose(model.collaborative_table.weight[-1], semantic[-1] @ mapping * scale, atol=1e-2)
     assert model.config.num_items == NUM_ITEMS + 1
+    with pytest.raises(CatalogError, match="1 new items but no semantic embeddings"):
+        make_gensr(aisles)[0].set_catalog(dataclasses.replace(grown, embeddings={}, codes=old.codes))
     assert model.rank(processor(Request(HISTORY), candidates=[["new", "i1"]]))[0][1].score < 1e6
     assert model.retrieve(processor(Request(HISTORY)), top_k=1, where=["new"])[0][0].item_id == "new"
 

@@ -50,6 +50,8 @@ class LightGCNModel(PreTrainedModel):
     config: LightGCNConfig
     base_model_prefix = "model"
     main_input_name = "user_rows"
+    edge_users: Tensor
+    edge_items: Tensor
 
     def __init__(self, config: LightGCNConfig) -> None:
         super().__init__(config)

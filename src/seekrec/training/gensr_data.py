@@ -189,7 +189,7 @@ def _parse_counts(pairs: list[str]) -> dict[NegativeKind, int]:
             raise ConfigurationError(
                 f"`negatives` has {name}={number:g}; write whole numbers of {', '.join(NEGATIVE_KINDS)}."
             )
-        counts[name] = int(number)  # type: ignore[index]
+        counts[name] = int(number)
     return counts
 
 

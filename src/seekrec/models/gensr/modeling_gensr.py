@@ -27,7 +27,14 @@ from seekrec.models.dense.interface_dense import items_hash
 from seekrec.models.gensr.configuration_gensr import GenSRConfig
 from seekrec.models.gensr.modeling_gensr_answers import GenSRAnswersMixin
 from seekrec.models.gensr.modeling_gensr_prompts import GenSRPromptsMixin, Histories
-from seekrec.models.gensr.modeling_gensr_views import CollaborativeTable, View, mean_of
+from seekrec.models.gensr.modeling_gensr_views import (
+    CollaborativeTable,
+    Scale,
+    View,
+    ViewEmbedding,
+    ViewLinear,
+    mean_of,
+)
 from seekrec.models.identifier_rows import add_identifier_rows, config_from_t5
 from seekrec.models.losses import level_loss, token_loss, view_contrast
 
@@ -86,13 +93,13 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         # Only modules that hold weights themselves come here: see `ViewLinear`.
-        if hasattr(module, "start_weights"):
+        if isinstance(module, (ViewLinear, ViewEmbedding, Scale, CollaborativeTable)):
             module.start_weights()
 
     @property
     def modules_outside_t5(self) -> list[str]:
         """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
-        return [f"history_views.{name}" for name in self.history_views]
+        return [f"history_views.{name}" for name in self.views_by_name]
 
     @property
     def vocabulary(self) -> IdentifierVocabulary:
@@ -213,7 +220,7 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         has_history = histories.mask.any(1)
         vectors = [
             view.history_to_prompt(mean_of(histories.states[name][has_history, 1:], histories.mask[has_history]))
-            for name, view in self.history_views.items()
+            for name, view in self.views_by_name.items()
         ]
         known = None if users is None else users[has_history]
         return view_contrast(vectors[0], vectors[1], self.config.contrast_temperature, known)
@@ -253,11 +260,14 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         super().set_catalog(catalog)
         if 0 < known < len(catalog) and "collaborative" in self.config.prompt_views:
             table = self.collaborative_table.weight.detach().float()
-            semantic = catalog.embeddings.get("semantic")
-            pairs: dict[Any, Any] = {"collaborative": table.cpu().numpy()}
-            if semantic is not None:
-                pairs["semantic"] = semantic[:known]
-            predicted = predict_by_ridge(pairs, catalog.live[:known], None if semantic is None else semantic[known:])
+            if "semantic" not in catalog.embeddings:
+                raise CatalogError(
+                    f"The catalogue has {len(catalog) - known} new items but no semantic embeddings to predict their "
+                    "collaborative vectors from; build it with `embeddings=`."
+                )
+            semantic = catalog.embeddings["semantic"]
+            pairs: dict[Any, Any] = {"collaborative": table.cpu().numpy(), "semantic": semantic[:known]}
+            predicted = predict_by_ridge(pairs, catalog.live[:known], semantic[known:])
             self._replace_table(torch.cat([table, torch.as_tensor(predicted, dtype=torch.float32).to(table.device)]))
         if self.config.num_items:
             self.config.table_hash = items_hash(catalog, self.config.num_items)
@@ -289,7 +299,7 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         config = config_from_t5(GenSRConfig, name_or_path, settings)
         model = super().from_pretrained(name_or_path, config=config)
         spread = float(model.shared.weight.detach().float().std())
-        for view in model.history_views.values():
+        for view in model.views_by_name.values():
             nn.init.constant_(view.scale.weight, spread)
         return model
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seekrec.models.gensr.modeling_gensr_shared import decode_first_token, encode_prefix, encode_suffixes
-from seekrec.models.gensr.modeling_gensr_views import pool_tokens
+from seekrec.models.gensr.modeling_gensr_views import CollaborativeTable, View, pool_tokens
 from seekrec.models.gensr.prompts_gensr import FIRST_VECTOR, PADDING
 
 
@@ -44,7 +44,12 @@ class GenSRPromptsMixin:
     lm_head: Any
     model_dim: int
     history_views: nn.ModuleDict
-    collaborative_table: nn.Module
+    collaborative_table: CollaborativeTable
+
+    @property
+    def views_by_name(self) -> dict[str, View]:
+        """The views that enter the prompt."""
+        return dict(self.history_views.items())  # type: ignore[arg-type]
 
     def encode_histories(
         self,
@@ -68,7 +73,7 @@ class GenSRPromptsMixin:
             raise ValueError("The features of a batch are incomplete; let the processor make them.")
         items: dict[str, Tensor] = {}
         states: dict[str, Tensor] = {}
-        for name, view in self.history_views.items():
+        for name, view in self.views_by_name.items():
             if name == "semantic":
                 items[name] = _with_zero(view.item_norm(self._pool(item_text_ids)))
                 events = items[name][history_items]
@@ -149,7 +154,7 @@ class GenSRPromptsMixin:
         parts = []
         for name in ("collaborative", "semantic"):
             if name in histories.states:
-                parts.append(self.history_views[name].history_vectors(histories.states[name]))
+                parts.append(self.views_by_name[name].history_vectors(histories.states[name]))
             else:
                 parts.append(self.shared.weight.new_zeros(batch, length, self.config.d_model))
         return torch.cat(parts, dim=1)
@@ -179,7 +184,7 @@ class GenSRPromptsMixin:
                 filtered.append(zeros)
                 items.append(zeros)
                 continue
-            view, vectors = self.history_views[name], histories.items[name]
+            view, vectors = self.views_by_name[name], histories.items[name]
             picked = view.pick(vectors[candidates], histories.states[name], histories.mask)
             filtered.append(view.history_vectors(picked))
             # Carried over once for each item of the batch, not once for each candidate.

@@ -53,7 +53,7 @@ def encode_prefix(stack: T5Stack, embeds: Tensor, mask: Tensor) -> EncodedPrefix
     position_bias = _position_bias(stack, length, 0, length) + bias
     keys, values = [], []
     hidden = stack.dropout(embeds)
-    for block in stack.block:
+    for block in _blocks(stack):
         layer = block.layer[0]
         normed = layer.layer_norm(hidden)
         attention = layer.SelfAttention
@@ -93,7 +93,7 @@ def encode_suffixes(stack: T5Stack, prefix: EncodedPrefix, embeds: Tensor, mask:
     to_prefix = (position_bias[..., :before] + prefix.bias)[:, :, None]  # (batch, heads, 1, length, before)
     to_itself = (position_bias[..., before:] + _padding_bias(mask, embeds))[:, :, None]
     hidden = stack.dropout(embeds.reshape(batch, num_candidates * length, width))
-    for number, block in enumerate(stack.block):
+    for number, block in enumerate(_blocks(stack)):
         layer = block.layer[0]
         attention = layer.SelfAttention
         normed = layer.layer_norm(hidden)
@@ -135,7 +135,7 @@ def decode_first_token(stack: T5Stack, prefix: EncodedPrefix, suffixes: Tensor, 
     to_prefix = prefix.bias[:, :, None]  # (batch, 1, 1, 1, prefix_length)
     to_itself = _padding_bias(mask, suffixes)[:, :, None]
     hidden = stack.dropout(start.to(suffixes.dtype).expand(batch, num_candidates, width))
-    for block in stack.block:
+    for block in _blocks(stack):
         own, cross = block.layer[0], block.layer[1]
         # A single token attends to itself alone: its own value is what it gets.
         hidden = hidden + own.dropout(own.SelfAttention.o(own.SelfAttention.v(own.layer_norm(hidden))))
@@ -199,6 +199,10 @@ def _attend(
     return attended.transpose(1, 2).flatten(2)
 
 
+def _blocks(stack: T5Stack) -> list[Any]:
+    return list(stack.block)
+
+
 def _heads(states: Tensor, attention: T5Attention) -> Tensor:
     """Give each head its part: (batch, length, heads * d_kv) to (batch, heads, length, d_kv)."""
     return states.view(*states.shape[:2], -1, attention.key_value_proj_dim).transpose(1, 2)
@@ -206,7 +210,7 @@ def _heads(states: Tensor, attention: T5Attention) -> Tensor:
 
 def _position_bias(stack: T5Stack, key_length: int, first: int, num_queries: int) -> Tensor:
     """T5's position bias of the places `first` to `first + num_queries`: (1, heads, num_queries, key_length)."""
-    attention: Any = stack.block[0].layer[0].SelfAttention
+    attention = _blocks(stack)[0].layer[0].SelfAttention
     bias: Tensor = attention.compute_bias(num_queries, key_length, past_seen_tokens=first)
     return bias
 

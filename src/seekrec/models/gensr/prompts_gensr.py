@@ -24,6 +24,7 @@ FIRST_VECTOR = -2
 
 # Vectors of a suffix, in the order of its bank.
 SUFFIX_VECTORS = ("history_collaborative", "history_semantic", "item_collaborative", "item_semantic")
+_ALL_VECTORS = ("events_collaborative", "events_semantic", *SUFFIX_VECTORS)
 
 # Each line is a phrase and what follows it: a slot, or nothing. The released code words its prompts for books.
 WORDINGS: dict[str, dict[Behavior, list[tuple[str, str | None]]]] = {
@@ -48,10 +49,8 @@ WORDINGS: dict[str, dict[Behavior, list[tuple[str, str | None]]]] = {
         ],
     },
     "short": {
-        RECOMMENDATION: [("recommend", None)]
-        + [("", slot) for slot in ("events_collaborative", "events_semantic", *SUFFIX_VECTORS)],
-        SEARCH: [("search", "query")]
-        + [("", slot) for slot in ("events_collaborative", "events_semantic", *SUFFIX_VECTORS)],
+        RECOMMENDATION: [("recommend", None), *(("", slot) for slot in _ALL_VECTORS)],
+        SEARCH: [("search", "query"), *(("", slot) for slot in _ALL_VECTORS)],
     },
 }
 
@@ -100,7 +99,7 @@ class PromptWriter:
             chosen = np.flatnonzero(behaviors == number)
             if not len(chosen):
                 continue
-            cells = []
+            cells: list[Ragged] = []
             for phrase, slot in self._parts(behavior):
                 is_event = slot is not None and slot.startswith("events_")
                 if (slot is not None and slot in SUFFIX_VECTORS) or (is_event and not events):

@@ -1,0 +1,184 @@
+"""What GenSR is asked in training: from training events only, and in the words of the processor."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from transformers import TrainingArguments
+
+from seekrec.catalog import Catalog
+from seekrec.corpora import train_tokenizer
+from seekrec.errors import ConfigurationError
+from seekrec.events import EventLog, category_queries, split_log
+from seekrec.models import GenSRProcessor
+from seekrec.models.gensr.prompts_gensr import prompt_texts
+from seekrec.schema import item_texts
+from seekrec.training import (
+    CollaborativeArguments,
+    GeneratorArguments,
+    GenSRArguments,
+    IdentifierArguments,
+    StageCache,
+    make_gensr_model,
+    make_gensr_trainer,
+    preparation,
+    prepare_lightgcn,
+    prepare_plain_items,
+    training_requests,
+)
+from seekrec.training.gensr_data import GenSRCollator, negative_sampler
+
+NUM_ITEMS = 20
+
+
+def make_log(query_source="category"):
+    """Ten users act on six items in a row; every second act is a search for the item's category."""
+    kinds = ("kites", "ropes")
+    items = pa.table(
+        {
+            "item_id": [f"i{row}" for row in range(NUM_ITEMS)],
+            "title": [f"{kinds[row % 2]} number {row}" for row in range(NUM_ITEMS)],
+            "categories": [[["Toys", kinds[row % 2].title()]] for row in range(NUM_ITEMS)],
+        }
+    )
+    events = [
+        {
+            "user_id": f"u{user}",
+            "timestamp": step,
+            "behavior": "search" if step % 2 else "recommendation",
+            "query": f"toys {kinds[(user + step) % 2]}" if step % 2 else None,
+            "item_id": f"i{(user + step) % NUM_ITEMS}",
+            "action": "impression" if step == 0 and user == 0 else "click",
+        }
+        for user in range(10)
+        for step in range(6)
+    ]
+    return EventLog("toys", pa.Table.from_pylist(events), items, query_source=query_source)
+
+
+@pytest.fixture(scope="module")
+def toys():
+    split = split_log(make_log())
+    items = split.log.items
+    catalog = Catalog.build(
+        items,
+        {"collaborative": np.arange(NUM_ITEMS)[:, None]},
+        num_shared_levels=1,
+        codebook_size=NUM_ITEMS,
+    )
+    tokenizer = train_tokenizer([*prompt_texts(), *item_texts(items), "toys"], 300)
+    processor = GenSRProcessor(tokenizer, catalog, wording="short", writes_identifiers=True, max_history=3)
+    return split, catalog, processor
+
+
+def test_requests_are_the_training_interactions_with_what_came_before(toys):
+    split, catalog, _ = toys
+    requests = training_requests(split, catalog, GenSRArguments(max_history=2), seed=0)
+    # Four training events a user (the last two are held out), two of each behavior; one was only shown.
+    assert requests.count() == {"recommendation": 19, "search": 20}
+    events = split.log.events
+    for number in range(len(requests)):
+        history = requests.histories.take([number]).values
+        target = requests.targets[number]
+        assert len(history) <= 2
+        assert all(events["action"][row].as_py() == "click" for row in history.tolist())
+        owner = split.timeline.user[history]
+        assert (owner == requests.users[number]).all()
+        # Each item of a user is one step after the one before, so steps tell the times.
+        steps = [(int(requests.events.item[row]) - requests.users[number]) % NUM_ITEMS for row in history]
+        own = (int(target) - requests.users[number]) % NUM_ITEMS
+        assert own < 4 and all(step < own for step in steps)
+        query = requests.query_numbers[number]
+        assert (query < 0) == (own % 2 == 0)
+        if query >= 0:
+            assert requests.queries[query] == f"toys {('kites', 'ropes')[target % 2]}"
+
+
+def test_items_can_be_asked_for_in_both_tasks(toys):
+    split, catalog, _ = toys
+    settings = GenSRArguments(recommend_searched_items=True, search_recommended_items=True)
+    requests = training_requests(split, catalog, settings, seed=0)
+    assert requests.count() == {"recommendation": 39, "search": 39}
+    choices = category_queries(catalog.items)
+    for target, query in zip(requests.targets[39:].tolist(), requests.query_numbers[39:].tolist(), strict=True):
+        assert requests.queries[query] in choices[target]
+    typed = split_log(make_log(query_source="logged"))
+    with pytest.raises(ConfigurationError, match="the log's queries are logged"):
+        training_requests(typed, catalog, settings, seed=0)
+
+
+def test_a_batch_holds_the_answer_and_items_the_user_does_not_know(toys):
+    split, catalog, processor = toys
+    settings = GenSRArguments(negatives=["uniform=2", "popularity=1", "bm25=3"], num_bm25_matches=5)
+    requests = training_requests(split, catalog, settings, seed=0)
+    sampler = negative_sampler(split, catalog, requests, settings, seed=0)
+    collate = GenSRCollator(requests, processor, sampler)
+    codes = [len(requests) + row for row in range(len(requests))]  # the second epoch
+    batch = collate(codes)
+    assert batch["candidate_rows"][:, 0].tolist() == requests.targets.tolist()
+    assert batch["candidate_labels"].tolist() == [[1, 0, 0, 0, 0, 0, 0]] * len(requests)
+    for user, negatives in zip(requests.users.tolist(), batch["candidate_rows"][:, 1:].tolist(), strict=True):
+        known = {(user + step) % NUM_ITEMS for step in range(4)} - ({0} if user == 0 else set())
+        assert not known & set(negatives)
+    # Matches of "toys kites" are kites: even rows.
+    kites = [number for number in range(len(requests)) if "kites" in requests.queries[requests.query_numbers[number]]]
+    kites = [number for number in kites if requests.query_numbers[number] >= 0]
+    assert (batch["candidate_rows"][kites][:, 4:] % 2 == 0).all()
+    # One atomic code an item, behind the token of the behavior.
+    first = processor.vocabulary.first_token_id
+    assert (batch["identifier_labels"][:, 0] - first - 3).tolist() == requests.targets.tolist()
+    assert (batch["identifier_inputs"][:, 0] - first).tolist() == [0] * 19 + [2] * 20
+    # The same rows of another epoch have other negatives; a part of the batch the same.
+    assert collate(list(range(len(requests))))["candidate_rows"].tolist() != batch["candidate_rows"].tolist()
+    assert collate(codes[5:8])["candidate_rows"].tolist() == batch["candidate_rows"][5:8].tolist()
+    assert collate.lengths[:19].tolist() == requests.histories.lengths[:19].tolist()
+    assert (collate.lengths[19:] > requests.histories.lengths[19:]).all()
+
+
+@pytest.mark.parametrize(
+    ("negatives", "message"),
+    [
+        (["random=2"], "`negatives` has random=2"),
+        (["uniform=1.5"], "write whole numbers of uniform, popularity, bm25"),
+    ],
+)
+def test_wrong_negatives_are_refused(toys, negatives, message):
+    split, catalog, _ = toys
+    settings = GenSRArguments(negatives=negatives)
+    requests = training_requests(split, catalog, settings, seed=0)
+    with pytest.raises(ConfigurationError, match=message):
+        negative_sampler(split, catalog, requests, settings, seed=0)
+
+
+@pytest.mark.parametrize(("tasks", "shares"), [("joint", (19, 20)), ("search", (0, 39)), ("recommendation", (39, 0))])
+def test_every_choice_of_tasks_takes_the_same_steps(toys, tmp_path, tasks, shares):
+    split, catalog, processor = toys
+    settings = GenSRArguments(tasks=tasks, wording="short", max_history=3, identifier_weight=1.0)
+    generator = GeneratorArguments(d_model=16, d_ff=16, num_layers=1, num_decoder_layers=1, num_heads=2)
+    table = np.random.default_rng(0).normal(size=(NUM_ITEMS, 4)).astype(np.float32)
+    model = make_gensr_model(catalog, processor, table, generator, settings, seed=0)
+    requests = training_requests(split, catalog, settings, seed=0)
+    arguments = TrainingArguments(output_dir=str(tmp_path), per_device_train_batch_size=8, use_cpu=True)
+    trainer = make_gensr_trainer(model, processor, split, requests, settings, arguments, evaluate_model=None)
+    rows = np.array(list(trainer._get_train_sampler())) % len(requests)
+    behaviors = requests.behaviors[rows]
+    assert len(trainer.get_train_dataloader()) == 5  # 39 requests in batches of 8
+    assert (int((behaviors == 0).sum()), int((behaviors == 1).sum())) == shares
+
+
+def test_items_without_learnt_identifiers(toys, tmp_path, monkeypatch):
+    split, *_ = toys
+    vectors = np.random.default_rng(0).normal(size=(NUM_ITEMS, 5)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    monkeypatch.setattr(preparation, "embed_texts", lambda texts, **_: vectors[: len(texts)])
+    cache = StageCache(tmp_path)
+    settings = IdentifierArguments(sasrec_num_epochs=1, sasrec_hidden_size=8)
+    plain = prepare_plain_items(split, settings, cache, atomic=False, seed=0, report_progress=False)
+    assert plain.catalog.views == () and plain.quality is None
+    atomic = prepare_plain_items(split, settings, cache, atomic=True, seed=0, report_progress=False)
+    assert atomic.catalog.codes["collaborative"][:, 0].tolist() == list(range(NUM_ITEMS))
+    assert atomic.catalog.embeddings["collaborative"].shape == (NUM_ITEMS, 8)
+    model, graph = prepare_lightgcn(
+        split, CollaborativeArguments(lightgcn_num_epochs=1, lightgcn_hidden_size=4), cache, seed=0
+    )
+    assert model.item_embeddings().shape == (NUM_ITEMS, 4)
+    assert len(graph.user_ids) == 10 and len(graph.users) == 19  # recommendations alone
