@@ -6,7 +6,7 @@ from small_gensr import make_gensr
 
 from seekrec.corpora import add_identifier_tokens, all_wordings, train_tokenizer
 from seekrec.events import split_log
-from seekrec.models.gensr.prompts_gensr import prompt_texts
+from seekrec.models.gensr.prompts_gensr import tokenizer_texts
 from seekrec.schema import item_texts
 
 
@@ -16,7 +16,7 @@ def aisles():
     log = make_log()
     split = split_log(log)
     catalog = make_catalog(log)
-    tokenizer = train_tokenizer([*all_wordings(), *prompt_texts(), *item_texts(log.items), *AISLES], 300)
+    tokenizer = train_tokenizer([*all_wordings(), *tokenizer_texts(item_texts(log.items)), *AISLES], 300)
     vocabulary = add_identifier_tokens(
         tokenizer, num_shared_levels=1, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
     )
@@ -47,7 +47,12 @@ GENSR_WAYS = {
         "loss_norm": "level",
     },
     "whole_history": {"history_in_prompt": "whole", "wording": "short", "soft_filter": False},
-    "one_view": {"prompt_views": ["semantic"], "contrast_weight": 0.0, "shared_prompt": True},
+    "one_view": {
+        "prompt_views": ["semantic"],
+        "contrast_weight": 0.0,
+        "shared_prompt": True,
+        "wording": "compact",
+    },
 }
 
 

@@ -1,5 +1,6 @@
 """GenSR: two views, prompts, Yes and No, identifiers; what all families promise is in `test_contract.py`."""
 
+import itertools
 import math
 
 import numpy as np
@@ -12,12 +13,14 @@ from torch.nn import functional as F
 from transformers import AutoModel, LogitsProcessorList, T5Config
 from transformers import T5ForConditionalGeneration as T5
 
+from seekrec.corpora import encode_text, train_tokenizer
 from seekrec.errors import CatalogError, ConfigurationError, RequestError
 from seekrec.generation import TrieLogitsProcessor
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
 from seekrec.models.gensr.features_gensr import describe_items
 from seekrec.models.gensr.modeling_gensr_shared import decode_first_token, encode_prefix, encode_suffixes
 from seekrec.models.gensr.modeling_gensr_views import SoftFilter, pool_tokens
+from seekrec.models.gensr.prompts_gensr import tokenizer_texts
 from seekrec.models.losses import view_contrast
 from seekrec.schema import Request
 from seekrec.training import GeneratorArguments, GenSRArguments, add_lora, training_requests
@@ -134,6 +137,12 @@ def test_long_histories_keep_their_end(aisles):
     assert features["item_rows"][features["history_items"][0]].tolist() == [9, 1]
 
 
+def test_the_answers_are_pieces_of_their_own_in_any_tokenizer():
+    words = ["".join(letters) for letters in itertools.product("abcdefgh", repeat=3)]
+    tokenizer = train_tokenizer(tokenizer_texts(words), 200)
+    assert [len(tokens) for tokens in encode_text(tokenizer, ["Yes", "No"])] == [1, 1]
+
+
 def test_item_texts_put_special_categories_first():
     items = pa.table(
         {
@@ -194,13 +203,16 @@ def test_scores_equal_a_prompt_for_each_candidate(gensr):
 
 
 @torch.no_grad()
-def test_many_candidates_are_scored_in_groups(aisles, monkeypatch):
+@pytest.mark.parametrize("way", [{}, SHARED])
+@pytest.mark.parametrize("places", [1, 10, 40])
+def test_many_candidates_are_scored_in_blocks(aisles, monkeypatch, way, places):
     from seekrec.models.gensr import modeling_gensr_answers
 
-    model, processor = make_gensr(aisles, **SHARED)
-    inputs = processor(REQUESTS, candidates=CANDIDATES)
+    model, processor = make_gensr(aisles, **way)
+    inputs = processor([*REQUESTS, REQUESTS[0]], candidates=[*CANDIDATES, []])
     expected = model.score_candidates(inputs)
-    monkeypatch.setattr(modeling_gensr_answers, "_MAX_CANDIDATES", 3)
+    assert [len(scores) for scores in expected] == [3, 1, 4, 2, 0]
+    monkeypatch.setattr(modeling_gensr_answers, "_MAX_PLACES", places)
     for one, other in zip(expected, model.score_candidates(inputs), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 

@@ -10,7 +10,7 @@ from seekrec.corpora import train_tokenizer
 from seekrec.errors import ConfigurationError
 from seekrec.events import EventLog, category_queries, split_log
 from seekrec.models import GenSRProcessor
-from seekrec.models.gensr.prompts_gensr import prompt_texts
+from seekrec.models.gensr.prompts_gensr import tokenizer_texts
 from seekrec.schema import item_texts
 from seekrec.training import (
     CollaborativeArguments,
@@ -65,7 +65,7 @@ def toys():
         num_shared_levels=1,
         codebook_size=NUM_ITEMS,
     )
-    tokenizer = train_tokenizer([*prompt_texts(), *item_texts(items), "toys"], 300)
+    tokenizer = train_tokenizer([*tokenizer_texts(item_texts(items)), "toys"], 300)
     processor = GenSRProcessor(tokenizer, catalog, wording="short", writes_identifiers=True, max_history=3)
     return split, catalog, processor
 

@@ -14,7 +14,7 @@ from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
 from seekrec.models.gensr.features_gensr import describe_items
-from seekrec.models.gensr.prompts_gensr import prompt_texts
+from seekrec.models.gensr.prompts_gensr import tokenizer_texts
 from seekrec.training.arguments import GeneratorArguments
 from seekrec.training.generator import codebooks_by_block, load_or_train_tokenizer, t5_sizes
 from seekrec.training.gensr_arguments import GenSRArguments
@@ -27,7 +27,7 @@ def make_gensr_processor(
     split: Split, catalog: Catalog, generator: GeneratorArguments, settings: GenSRArguments
 ) -> GenSRProcessor:
     """Make the processor that writes prompts as training does, with the backbone's tokenizer or one from scratch."""
-    texts = [*prompt_texts(), *describe_items(catalog.items, settings.item_text_fields)]
+    texts = tokenizer_texts(describe_items(catalog.items, settings.item_text_fields))
     return GenSRProcessor(
         load_or_train_tokenizer(generator, texts, split),
         catalog,

@@ -75,7 +75,9 @@ class GenSRArguments:
     shared_prompt: bool = field(
         default=False, metadata={"help": "Compute what stands before the candidate once for all candidates."}
     )
-    wording: Literal["sentence", "short"] = field(default="sentence", metadata={"help": "Prompts in full, or a word."})
+    wording: Literal["sentence", "compact", "short"] = field(
+        default="sentence", metadata={"help": "Prompts in full, with all words first, or a word."}
+    )
     train_collaborative_table: bool = field(default=False, metadata={"help": "Train the table with the rest."})
     view_num_heads: int = field(default=2, metadata={"help": "Heads of a view's encoder and filter."})
     view_dropout_rate: float = field(default=0.1, metadata={"help": "Dropout in the views."})

@@ -41,8 +41,9 @@ class GenSRConfig(T5Config):
         contrast_temperature (`float`): tau of equation 10.
         loss_norm (`str`): What Yes, No and codes compete with in the loss: `"vocab"`, all tokens (the paper), or
             `"level"`, each other alone, which is all that answers compare.
-        wording (`str`): `"sentence"`, prompts that a pretrained model understands, or `"short"`, a word or two, for a
-            model from scratch.
+        wording (`str`): `"sentence"`, prompts that a pretrained model understands; `"compact"`, the same with all
+            words before all vectors, where `shared_prompt` pays for them once; `"short"`, a word or two, for a model
+            from scratch.
         item_text_fields (`list[str]`): What describes an item: `"title"`, `"description"`, `"categories"`, in order.
         max_item_tokens (`int`): Tokens kept of an item's text.
         max_query_tokens (`int`): Tokens kept of a query.
@@ -90,7 +91,7 @@ class GenSRConfig(T5Config):
     contrast_weight: float = 0.01
     contrast_temperature: float = 0.07
     loss_norm: Literal["vocab", "level"] = "vocab"
-    wording: Literal["sentence", "short"] = "sentence"
+    wording: Literal["sentence", "compact", "short"] = "sentence"
     item_text_fields: list[str] | tuple[str, ...] = ("title",)
     max_item_tokens: int = 10
     max_query_tokens: int = 32

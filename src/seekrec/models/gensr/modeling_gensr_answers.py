@@ -20,8 +20,8 @@ from seekrec.schema import Behavior, ScoredItem, View
 
 CandidateScore = Literal["logit", "probability", "vocabulary"]
 
-# Candidates of one pass: enough to keep a core busy, few enough for their states to stay near it.
-_MAX_CANDIDATES = 2048
+# Places of prompts in one pass: enough to keep a core busy, few enough for their states to stay near it.
+_MAX_PLACES = 8192
 
 _HISTORY_FEATURES = (
     "item_rows",
@@ -84,9 +84,14 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin):
         Raises:
             RequestError: If `score` is unknown.
         """
+        model: Any = self
         if score not in ("logit", "probability", "vocabulary"):
             raise RequestError(f"`score` is {score!r}; use 'logit', 'probability' or 'vocabulary'.")
-        model: Any = self
+        if score == "vocabulary" and model.config.loss_norm == "level":
+            raise RequestError(
+                "`score` is 'vocabulary', but the model compares Yes and No alone (`loss_norm` is 'level'); use "
+                "'probability'."
+            )
         features = {name: value.to(model.device) for name, value in inputs.items()}
         histories = model.encode_histories(*(features[name] for name in _HISTORY_FEATURES))
         candidates = features["candidate_items"]
@@ -95,19 +100,23 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin):
         # By task, then by length, then by number of candidates.
         order = np.lexsort([values.cpu().numpy() for values in (counts, lengths, features["behavior_ids"])])
         answers: list[np.ndarray] = [np.zeros(0, np.float32)] * len(candidates)
-        for rows in self._groups(order, counts, features["behavior_ids"]):
-            width, length = int(counts[rows].max()), int(lengths[rows].max())
-            if not width:
-                continue
-            suffix = features["suffix_layout"][rows]
-            logits = model.candidate_logits(
-                histories.take(rows),
-                features["prompt_layout"][rows][:, -length:],
-                suffix[:, : int((suffix != -1).sum(1).max())],
-                candidates[rows][:, :width],
-            )
-            values = self._candidate_values(logits, score)
-            for row, line in zip(rows.tolist(), values.float().cpu().numpy(), strict=True):
+        # What a candidate costs: its suffix, and its own copy of the prefix where that is not shared.
+        suffixes = (features["suffix_layout"] != -1).sum(1)
+        places = suffixes if model.config.shared_prompt else suffixes + lengths
+        for rows in _groups(order, counts * places, features["behavior_ids"]):
+            width, length, after = (int(values[rows].max()) for values in (counts, lengths, suffixes))
+            step = max(1, _MAX_PLACES // (len(rows) * int(places[rows].max())))
+            chosen, prompts = histories.take(rows), features["prompt_layout"][rows][:, -length:]
+            parts = [
+                model.candidate_logits(
+                    chosen,
+                    prompts,
+                    features["suffix_layout"][rows][:, :after],
+                    candidates[rows][:, start : start + step],
+                )
+                for start in range(0, width, step)
+            ]
+            for row, line in zip(rows.tolist(), self._candidate_values(parts, score), strict=True):
                 answers[row] = line[: int(counts[row])]
         return answers
 
@@ -150,31 +159,34 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin):
         prompt, views = super()._prompt(text)
         return {**prompt, "input_ids": None, "encoder_outputs": BaseModelOutput(last_hidden_state=states)}, views
 
-    def _candidate_values(self, logits: Tensor, score: CandidateScore) -> Tensor:
-        config: Any = self.config  # type: ignore[attr-defined]
-        if score == "vocabulary":
-            if config.loss_norm == "level":
-                raise RequestError(
-                    "`score` is 'vocabulary', but the model compares Yes and No alone (`loss_norm` is 'level'); use "
-                    "'probability'."
-                )
-            return logits.softmax(-1)[..., config.yes_token_id]
-        difference: Tensor = self.yes_minus_no(logits)  # type: ignore[attr-defined]
-        return difference.sigmoid() if score == "probability" else difference
+    def _candidate_values(self, parts: list[Tensor], score: CandidateScore) -> np.ndarray:
+        """Turn the logits of blocks of candidates into scores: float32 of shape (requests, candidates)."""
+        model: Any = self
+        values = []
+        for logits in parts:
+            if score == "vocabulary":
+                values.append(logits.softmax(-1)[..., model.config.yes_token_id])
+            else:
+                difference = model.yes_minus_no(logits)
+                values.append(difference.sigmoid() if score == "probability" else difference)
+        scores: np.ndarray = torch.cat(values, dim=1).float().cpu().numpy()
+        return scores
 
-    @staticmethod
-    def _groups(order: np.ndarray, counts: Tensor, behaviors: Tensor) -> list[Tensor]:
-        """Cut ordered requests of one task into groups of at most `_MAX_CANDIDATES` candidates."""
-        groups: list[list[int]] = []
-        most = 0
-        for row in order.tolist():
-            most = max(most, int(counts[row]))
-            is_new = not groups or behaviors[groups[-1][0]] != behaviors[row]
-            if is_new or most * (len(groups[-1]) + 1) > _MAX_CANDIDATES:
-                groups.append([])
-                most = int(counts[row])
-            groups[-1].append(row)
-        return [torch.tensor(rows, device=counts.device) for rows in groups]
+
+def _groups(order: np.ndarray, places: Tensor, behaviors: Tensor) -> list[Tensor]:
+    """Cut ordered requests of one task into groups of at most `_MAX_PLACES` places; those without any fall out."""
+    costs, tasks = places.tolist(), behaviors.tolist()
+    groups: list[list[int]] = []
+    most = 0
+    for row in order.tolist():
+        if not costs[row]:
+            continue
+        most = max(most, costs[row])
+        if not groups or tasks[groups[-1][0]] != tasks[row] or most * (len(groups[-1]) + 1) > _MAX_PLACES:
+            groups.append([])
+            most = costs[row]
+        groups[-1].append(row)
+    return [torch.tensor(rows, device=places.device) for rows in groups]
 
 
 __all__ = ["CandidateScore", "GenSRAnswersMixin"]

@@ -11,6 +11,7 @@ all before it can be shared (`shared_prompt`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,18 @@ WORDINGS: dict[str, dict[Behavior, list[tuple[str, str | None]]]] = {
             (" By its text:", "item_semantic"),
         ],
     },
+    "compact": {
+        RECOMMENDATION: [
+            ("Will the user like the item? Answer Yes or No.", None),
+            (" History by users and by texts, item by users and by text:", None),
+            *(("", slot) for slot in _ALL_VECTORS),
+        ],
+        SEARCH: [
+            ("Does the item answer the query? Answer Yes or No. The query:", "query"),
+            (" History by users and by texts, item by users and by text:", None),
+            *(("", slot) for slot in _ALL_VECTORS),
+        ],
+    },
     "short": {
         RECOMMENDATION: [("recommend", None), *(("", slot) for slot in _ALL_VECTORS)],
         SEARCH: [("search", "query"), *(("", slot) for slot in _ALL_VECTORS)],
@@ -55,10 +68,20 @@ WORDINGS: dict[str, dict[Behavior, list[tuple[str, str | None]]]] = {
 }
 
 
-def prompt_texts() -> list[str]:
-    """Give every phrase, and both answers: what a tokenizer from scratch should know."""
+def tokenizer_texts(texts: Sequence[str]) -> list[str]:
+    """Give what a tokenizer from scratch should know: texts, every phrase, and both answers.
+
+    The answers come once with each text, so often that each becomes a piece of its own: a model writes the first piece
+    alone, and in a small vocabulary both might begin with the mark of a word's start.
+
+    Args:
+        texts (`Sequence[str]`): The texts of the items.
+
+    Returns:
+        `list[str]`: For `train_tokenizer`.
+    """
     phrases = [phrase for by_behavior in WORDINGS.values() for parts in by_behavior.values() for phrase, _ in parts]
-    return [*phrases, "Yes", "No"]
+    return [*texts, *phrases, *["Yes No"] * len(texts)]
 
 
 class PromptWriter:
