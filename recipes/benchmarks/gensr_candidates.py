@@ -8,8 +8,8 @@ Weights, items and histories are random: what they are changes no speed. `ours` 
 candidates; `one batch` writes a prompt for each candidate, its history included, and runs those of a request together,
 as the released code evaluates; `one by one` runs them one after the other. Features are made inside the time. Medians
 of runs that take turns, in one process; `largest_difference` is between the scores of ours and of the other ways,
-whose standard deviation is `spread`. Prompts: `plain`, sentences around the vectors, nothing shared; `shared`, all words
-before all vectors, computed once a request; `shared, short`, a word, as the recipes for CPUs have it.
+whose standard deviation is `spread`. Prompts: `plain`, sentences around the vectors, nothing shared; `shared`, all
+words before all vectors, computed once a request; `shared, short`, a word, as the recipes for CPUs have it.
 """
 
 from __future__ import annotations
