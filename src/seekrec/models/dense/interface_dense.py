@@ -2,8 +2,8 @@
 """`retrieve` and `rank` for families that compare vectors: the same face as `GenerativeRetrievalMixin`.
 
 A family mixes [`DenseRetrievalMixin`] into its `PreTrainedModel`, gives it an [`ItemTower`] under the name `items`,
-and defines [`encode_questions`] and [`score_candidates`]. Its configuration has `num_items`, `text_size` and
-`items_hash`.
+and defines [`read_events`], [`encode_questions`] and [`score_candidates`]. Its configuration has `num_items`, `text_size`,
+`items_hash` and `similarity`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
@@ -51,12 +51,60 @@ class DenseRetrievalMixin:
         """Give the probability of an act on each candidate: float32 of the shape of `inputs["candidate_rows"]`."""
         raise TypeError(f"{type(self).__name__} must define `score_candidates`.")
 
-    def compared_vectors(self, items: Tensor) -> Tensor:
-        """Give what questions are multiplied with, from item vectors of any shape `(..., size)`: the same by default.
+    def read_events(self, inputs: Any, state: Any) -> Any:
+        """Read the `history_*` tensors behind a state, or from the start where it is None; gives the state after."""
+        raise TypeError(f"{type(self).__name__} must define `read_events`.")
 
-        A family whose similarity is a cosine divides by lengths here.
+    def compared_vectors(self, vectors: Tensor) -> Tensor:
+        """Give vectors of items or questions, of any shape `(..., size)`, as they are multiplied with each other."""
+        config: Any = self.config  # type: ignore[attr-defined]
+        return nn.functional.normalize(vectors, dim=-1) if config.similarity == "cosine" else vectors
+
+    @torch.no_grad()
+    def encode_history(self, inputs: Any) -> Any:
+        """Read the histories of requests once, to answer from them any number of times.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): What the processor made of requests.
+
+        Returns:
+            The family's `HistoryState`: pass it as `state=` to `retrieve` and `rank`, or to [`extend`].
         """
-        return items
+        return self.read_events(self._move(inputs), None)
+
+    @torch.no_grad()
+    def extend(self, state: Any, inputs: Any) -> Any:
+        """Read further events behind a history without reading that again; equal to reading both at once.
+
+        An event belongs to the last session where it has its timestamp; `session_id` is not looked at. Nothing is
+        dropped: a state holds all events it was given, be they more than `max_history`.
+
+        Args:
+            state (`HistoryState`): What was read.
+            inputs ([`~transformers.BatchFeature`]): What `processor.events` made of the further events.
+
+        Returns:
+            The `HistoryState` of all events.
+        """
+        return self.read_events(self._move(inputs), state)
+
+    def with_state(self, inputs: Any, state: Any) -> tuple[dict[str, Any], Any]:
+        """Bring inputs to the device; read their history, or put questions about a state behind its last event."""
+        inputs = self._move(inputs)
+        if state is None:
+            return inputs, self.encode_history(inputs)
+        count, session = state.num_events[:, None], state.last("session")[:, None] + 1
+        shape = inputs["question_events"]
+        return {
+            **inputs,
+            "question_events": count.expand_as(shape),
+            "question_session_ids": session.expand_as(shape),
+            "question_timestamps": torch.maximum(inputs["question_timestamps"], state.last("time")[:, None]),
+        }, state
+
+    def _move(self, inputs: Any) -> dict[str, Any]:
+        device: torch.device = self.device  # type: ignore[attr-defined]
+        return {name: value.to(device) for name, value in inputs.items()}
 
     @property
     def catalog(self) -> Catalog:

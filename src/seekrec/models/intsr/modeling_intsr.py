@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
@@ -214,55 +213,28 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         """Items to vectors."""
         return self.model.items
 
-    def encode_history(self, inputs: Any) -> HistoryState:
-        """Read the histories of requests once, to answer from them any number of times.
-
-        Args:
-            inputs ([`~transformers.BatchFeature`]): What the processor made of requests.
-
-        Returns:
-            [`HistoryState`]: Pass it as `state=` to `retrieve` and `rank`, or to [`extend`].
-        """
-        with torch.no_grad():
-            return self.model(self._move(inputs), self.items.frozen())
-
-    def extend(self, state: HistoryState, inputs: Any) -> HistoryState:
-        """Read further events behind a history without reading that again; equal to reading both at once.
-
-        An event belongs to the last session where it has its timestamp; `session_id` is not looked at. Nothing is
-        dropped: a state holds all events it was given, be they more than `max_history`.
-
-        Args:
-            state ([`HistoryState`]): What was read.
-            inputs ([`~transformers.BatchFeature`]): What `processor.events` made of the further events.
-
-        Returns:
-            [`HistoryState`]: Of all events.
-        """
-        with torch.no_grad():
-            return self.model(self._move(inputs), self.items.frozen(), state)
+    def read_events(self, inputs: Any, state: HistoryState | None) -> HistoryState:
+        """Read events behind a state; see `DenseRetrievalMixin`."""
+        read: HistoryState = self.model(inputs, self.items.frozen(), state)
+        return read
 
     def encode_questions(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
         """Give the vector of each question; see `DenseRetrievalMixin`."""
-        inputs, state = self._with_state(inputs, state)
-        return self._compared(self._outputs(self.model.answer(state, inputs), inputs)[:, :, 0])
+        inputs, state = self.with_state(inputs, state)
+        return self.compared_vectors(self._outputs(self.model.answer(state, inputs), inputs)[:, :, 0])
 
     def score_candidates(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
         """Give the probability of an act on each candidate; see `DenseRetrievalMixin`.
 
         Without a ranking head: the probability of the item among all items of the catalogue, as in retrieval.
         """
-        inputs, state = self._with_state(inputs, state)
+        inputs, state = self.with_state(inputs, state)
         rows, vectors = inputs["candidate_rows"], self.items.frozen()
         if self.ranking_head is not None:
             return torch.sigmoid(self._candidate_logits(state, inputs, self.model.lookup(vectors)(rows)).float())
-        questions = self._compared(self._outputs(self.model.answer(state, inputs), inputs)[:, :, 0])
+        questions = self.compared_vectors(self._outputs(self.model.answer(state, inputs), inputs)[:, :, 0])
         scores = (questions @ self.compared_vectors(vectors).T).float() / self.config.temperature
         return scores.softmax(-1).gather(-1, rows.clamp_min(0))
-
-    def compared_vectors(self, items: Tensor) -> Tensor:
-        """Give item vectors as questions are multiplied with them."""
-        return F.normalize(items, dim=-1) if self.config.similarity == "cosine" else items
 
     def forward(
         self, labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Any
@@ -279,7 +251,7 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         """
         all_items = self.items.all() if self.config.negatives != "sampled" or labels is None else None
         state = self.model(inputs, all_items)
-        questions = self._compared(self._outputs(self.model.answer(state, inputs), inputs)[:, :, 0])
+        questions = self.compared_vectors(self._outputs(self.model.answer(state, inputs), inputs)[:, :, 0])
         if labels is None:
             return IntSROutput(questions=questions)
         is_asked = labels >= 0
@@ -360,27 +332,6 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
                 scenario = self.model.tokens.scenario(inputs)[:, :, None].expand(*hidden_states.shape[:3], -1)
             hidden_states = self.dsfnet(hidden_states, scenario)
         return self.output_norm(hidden_states)
-
-    def _compared(self, questions: Tensor) -> Tensor:
-        return F.normalize(questions, dim=-1) if self.config.similarity == "cosine" else questions
-
-    def _with_state(self, inputs: Any, state: HistoryState | None) -> tuple[Any, HistoryState]:
-        """Bring inputs to the device; put questions about a state behind its last event."""
-        inputs = self._move(inputs)
-        if state is None:
-            return inputs, self.encode_history(inputs)
-        count, session = state.num_events[:, None], state.last("session")[:, None] + 1
-        shape = inputs["question_events"]
-        time = inputs["question_timestamps"]
-        return {
-            **inputs,
-            "question_events": count.expand_as(shape),
-            "question_session_ids": session.expand_as(shape),
-            "question_timestamps": torch.maximum(time, state.last("time")[:, None]),
-        }, state
-
-    def _move(self, inputs: Any) -> dict[str, Any]:
-        return {name: value.to(self.device) for name, value in inputs.items()}
 
 
 __all__ = ["IntSRForSearchAndRecommendation", "IntSRModel", "IntSROutput", "IntSRPreTrainedModel"]

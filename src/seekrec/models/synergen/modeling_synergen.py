@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.utils.generic import ModelOutput
 
 from seekrec.errors import ConfigurationError
@@ -83,38 +82,14 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         """Items to vectors."""
         return self.model.items
 
-    @torch.no_grad()
-    def encode_history(self, inputs: Any) -> HistoryState:
-        """Read the histories of requests once, to answer from them any number of times.
-
-        Args:
-            inputs ([`~transformers.BatchFeature`]): What the processor made of requests.
-
-        Returns:
-            [`HistoryState`]: Pass it as `state=` to `retrieve` and `rank`, or to [`extend`].
-        """
-        state: HistoryState = self.model(self._move(inputs))
-        return state
-
-    @torch.no_grad()
-    def extend(self, state: HistoryState, inputs: Any) -> HistoryState:
-        """Read further events behind a history without reading that again; equal to reading both at once.
-
-        Nothing is dropped: a state holds all events it was given, be they more than `max_history`.
-
-        Args:
-            state ([`HistoryState`]): What was read.
-            inputs ([`~transformers.BatchFeature`]): What `processor.events` made of the further events.
-
-        Returns:
-            [`HistoryState`]: Of all events.
-        """
-        extended: HistoryState = self.model(self._move(inputs), state)
-        return extended
+    def read_events(self, inputs: Any, state: HistoryState | None) -> HistoryState:
+        """Read events behind a state; see `DenseRetrievalMixin`."""
+        read: HistoryState = self.model(inputs, state)
+        return read
 
     def encode_questions(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
         """Give the vector of each question; see `DenseRetrievalMixin`."""
-        inputs, state = self._with_state(inputs, state)
+        inputs, state = self.with_state(inputs, state)
         return self._compared(self.model.ask(state, inputs))
 
     def score_candidates(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
@@ -122,7 +97,7 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
 
         Without a ranking head, or with `rank_by` retrieval: the probability of the item among all of the catalogue.
         """
-        inputs, state = self._with_state(inputs, state)
+        inputs, state = self.with_state(inputs, state)
         rows = inputs["candidate_rows"]
         questions = self.model.ask(state, inputs)
         if self.ranking_head is not None and self.config.rank_by == "ranking":
@@ -130,10 +105,6 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         items = self.compared_vectors(self.items.frozen())
         scores = (self._compared(questions) @ items.T).float() / self.config.temperature
         return scores.softmax(-1).gather(-1, rows.clamp_min(0))
-
-    def compared_vectors(self, items: Tensor) -> Tensor:
-        """Give item vectors as questions are multiplied with them."""
-        return F.normalize(items, dim=-1) if self.config.similarity == "cosine" else items
 
     def forward(
         self, labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Any
@@ -218,25 +189,7 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         return logits
 
     def _compared(self, questions: Questions) -> Tensor:
-        vectors = self.retrieval_norm(questions.hidden_states)
-        return F.normalize(vectors, dim=-1) if self.config.similarity == "cosine" else vectors
-
-    def _with_state(self, inputs: Any, state: HistoryState | None) -> tuple[Any, HistoryState]:
-        """Bring inputs to the device; put questions about a state behind its last event."""
-        inputs = self._move(inputs)
-        if state is None:
-            return inputs, self.model(inputs)
-        count, session = state.num_events[:, None], state.last("session")[:, None] + 1
-        shape = inputs["question_events"]
-        return {
-            **inputs,
-            "question_events": count.expand_as(shape),
-            "question_session_ids": session.expand_as(shape),
-            "question_timestamps": torch.maximum(inputs["question_timestamps"], state.last("time")[:, None]),
-        }, state
-
-    def _move(self, inputs: Any) -> dict[str, Any]:
-        return {name: value.to(self.device) for name, value in inputs.items()}
+        return self.compared_vectors(self.retrieval_norm(questions.hidden_states))
 
 
 __all__ = ["SynerGenForSearchAndRecommendation", "SynerGenModel", "SynerGenOutput", "SynerGenPreTrainedModel"]
