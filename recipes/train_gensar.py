@@ -12,7 +12,6 @@ catalogue, generation settings and `results.json`.
 """
 
 import logging
-import sys
 from pathlib import Path
 
 import torch
@@ -24,10 +23,8 @@ from seekrec.evaluation import (
     evaluate_systems,
     format_table,
     rival_systems,
-    write_results,
 )
-from seekrec.events import write_examples
-from seekrec.hub import save_run
+from seekrec.hub import record_run
 from seekrec.schema import RECOMMENDATION, SEARCH
 from seekrec.training import (
     CorpusArguments,
@@ -43,15 +40,23 @@ from seekrec.training import (
     make_processor,
     make_tokenizer,
     make_trainer,
-    parse_arguments,
     prepare_items,
-    prepare_once,
     prepare_split,
+    run_recipe,
+    save_trained,
 )
 
 logger = logging.getLogger("train_gensar")
 
 STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation")
+ARGUMENTS = (
+    DataArguments,
+    IdentifierArguments,
+    CorpusArguments,
+    ModelArguments,
+    EvaluationArguments,
+    TrainingArguments,
+)
 
 
 def main(
@@ -122,11 +127,7 @@ def main(
         trained = trained.merge_and_unload()
     if not trainer.is_world_process_zero():
         return
-    model_dir = output_dir / "model"
-    trained.eval().save_pretrained(model_dir)
-    processor.save_pretrained(model_dir)
-    write_examples(output_dir / "examples.json", split.requests("test", RECOMMENDATION))
-    logger.info("saved the model in %s", model_dir)
+    model_dir = save_trained(trained, processor, split, output_dir)
     if last < 5:
         return
 
@@ -146,36 +147,11 @@ def main(
         seed=data.split_seed,
         show_progress=show_progress,
     )
-    write_results(model_dir / "results.json", rows, save_ranks=True)
     items.quality.save(model_dir / "identifiers.json")
-    save_run(
-        model_dir,
-        command=" ".join(["accelerate", "launch", *sys.argv]),
-        log=split.log,
-        settings={
-            name: value
-            for part in (data, identifiers, corpus_arguments, model_arguments, evaluation)
-            for name, value in vars(part).items()
-        },
-        seconds=cache.seconds,
-    )
+    parts = (data, identifiers, corpus_arguments, model_arguments, evaluation)
+    record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)
     print(format_table(rows))
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    arguments = parse_arguments(
-        (
-            DataArguments,
-            IdentifierArguments,
-            CorpusArguments,
-            ModelArguments,
-            EvaluationArguments,
-            TrainingArguments,
-        ),
-        sys.argv[1:],
-    )
-    for name in ("bm25s", "sentence_transformers", "httpx"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    prepare_once(__file__, sys.argv[1:])
-    main(*arguments)
+    run_recipe(__file__, ARGUMENTS, main)

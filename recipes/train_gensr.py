@@ -13,7 +13,6 @@ saved model, a GenSAR for example, stands in the same table.
 """
 
 import logging
-import sys
 from pathlib import Path
 
 import torch
@@ -27,11 +26,9 @@ from seekrec.evaluation import (
     evaluate_systems,
     format_table,
     rival_systems,
-    write_results,
 )
-from seekrec.events import write_examples
-from seekrec.hub import save_run
-from seekrec.schema import BEHAVIORS, RECOMMENDATION
+from seekrec.hub import record_run
+from seekrec.schema import BEHAVIORS
 from seekrec.training import (
     CollaborativeArguments,
     DataArguments,
@@ -45,12 +42,12 @@ from seekrec.training import (
     make_gensr_model,
     make_gensr_processor,
     make_gensr_trainer,
-    parse_arguments,
     prepare_items,
     prepare_lightgcn,
-    prepare_once,
     prepare_plain_items,
     prepare_split,
+    run_recipe,
+    save_trained,
     training_requests,
 )
 
@@ -148,11 +145,7 @@ def main(
         trained = trained.merge_and_unload()
     if not trainer.is_world_process_zero():
         return
-    model_dir = output_dir / "model"
-    trained.eval().save_pretrained(model_dir)
-    processor.save_pretrained(model_dir)
-    write_examples(output_dir / "examples.json", split.requests("test", RECOMMENDATION))
-    logger.info("saved the model in %s", model_dir)
+    model_dir = save_trained(trained, processor, split, output_dir)
     if last < 5:
         return
 
@@ -187,17 +180,10 @@ def main(
             seed=data.split_seed,
             show_progress=show_progress,
         )
-    write_results(model_dir / "results.json", rows, save_ranks=True)
     if items.quality is not None:
         items.quality.save(model_dir / "identifiers.json")
     parts = (data, identifiers, collaborative, settings, generator, evaluation)
-    save_run(
-        model_dir,
-        command=" ".join(["accelerate", "launch", *sys.argv]),
-        log=split.log,
-        settings={name: value for part in parts for name, value in vars(part).items()},
-        seconds=cache.seconds,
-    )
+    record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)
     print(format_table(rows))
 
 
@@ -216,9 +202,4 @@ def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, Mode
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for name in ("bm25s", "sentence_transformers", "httpx"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    arguments = parse_arguments(ARGUMENTS, sys.argv[1:])
-    prepare_once(__file__, sys.argv[1:])
-    main(*arguments)
+    run_recipe(__file__, ARGUMENTS, main)

@@ -12,7 +12,6 @@ catalogue with text vectors, vectors of the training queries, and `results.json`
 """
 
 import logging
-import sys
 from pathlib import Path
 
 import torch
@@ -24,10 +23,8 @@ from seekrec.evaluation import (
     evaluate_systems,
     format_table,
     rival_systems,
-    write_results,
 )
-from seekrec.events import write_examples
-from seekrec.hub import save_run
+from seekrec.hub import record_run
 from seekrec.schema import BEHAVIORS, RECOMMENDATION
 from seekrec.training import (
     DataArguments,
@@ -42,10 +39,10 @@ from seekrec.training import (
     make_intsr_processor,
     make_window_trainer,
     make_windows,
-    parse_arguments,
-    prepare_once,
     prepare_plain_items,
     prepare_split,
+    run_recipe,
+    save_trained,
     training_stages,
     with_lifetimes,
 )
@@ -128,11 +125,7 @@ def main(
         model = trainer.accelerator.unwrap_model(trainer.model)
     if not trainer.is_world_process_zero():
         return
-    model_dir = output_dir / "model"
-    model.eval().save_pretrained(model_dir)
-    processor.save_pretrained(model_dir)
-    write_examples(output_dir / "examples.json", split.requests("test", RECOMMENDATION))
-    logger.info("saved the model in %s", model_dir)
+    model_dir = save_trained(model, processor, split, output_dir)
     if last < 5:
         return
 
@@ -151,22 +144,10 @@ def main(
         seed=data.split_seed,
         show_progress=show_progress,
     )
-    write_results(model_dir / "results.json", rows, save_ranks=True)
     parts = (data, identifiers, window, settings, evaluation)
-    save_run(
-        model_dir,
-        command=" ".join(["accelerate", "launch", *sys.argv]),
-        log=split.log,
-        settings={name: value for part in parts for name, value in vars(part).items()},
-        seconds=cache.seconds,
-    )
+    record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)
     print(format_table(rows))
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for name in ("bm25s", "sentence_transformers", "httpx"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    arguments = parse_arguments(ARGUMENTS, sys.argv[1:])
-    prepare_once(__file__, sys.argv[1:])
-    main(*arguments)
+    run_recipe(__file__, ARGUMENTS, main)

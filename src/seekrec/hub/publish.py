@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from seekrec.catalog import Catalog
 from seekrec.catalog_io import CATALOG_FOLDER
 from seekrec.errors import CatalogError, ConfigurationError, DataError
+from seekrec.evaluation import ResultRow, write_results
 from seekrec.events import EventLog
 from seekrec.events.storage import replace_file
 from seekrec.identifiers import AssignmentResult, identifier_quality
@@ -51,6 +53,29 @@ def save_run(
     content = {"command": command, "log": log.describe(), "settings": dict(settings), "seconds": dict(seconds or {})}
     with replace_file(Path(folder) / RUN_FILE) as path:
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def record_run(
+    folder: str | Path,
+    rows: Sequence[ResultRow],
+    *,
+    log: EventLog,
+    arguments: Sequence[object],
+    seconds: Mapping[str, float],
+) -> None:
+    """Write what a recipe measured, with the rank of every case, and `run.json` for the command that is running.
+
+    Args:
+        folder (`str` or `Path`): The model folder.
+        rows (`Sequence[ResultRow]`): What was measured.
+        log ([`EventLog`]): As for [`save_run`], and so is `seconds`.
+        arguments (`Sequence`): The dataclasses of the recipe's settings; their fields are written flat.
+        seconds (`Mapping[str, float]`): Wall time of each stage.
+    """
+    write_results(Path(folder) / "results.json", rows, save_ranks=True)
+    command = " ".join(["accelerate", "launch", *sys.argv])
+    settings = {name: value for part in arguments for name, value in vars(part).items()}
+    save_run(folder, command=command, log=log, settings=settings, seconds=seconds)
 
 
 def check_model_folder(folder: str | Path) -> Catalog:

@@ -27,7 +27,7 @@ from seekrec.training.intsr import (
     with_lifetimes,
 )
 from seekrec.training.intsr_arguments import IntSRArguments
-from seekrec.training.launch import prepare_once
+from seekrec.training.launch import run_recipe, save_trained
 from seekrec.training.lightgcn import train_lightgcn
 from seekrec.training.preparation import PreparedItems, prepare_items, prepare_plain_items, prepare_split
 from seekrec.training.sasrec import train_sasrec
@@ -80,9 +80,10 @@ __all__ = [
     "parse_arguments",
     "prepare_items",
     "prepare_lightgcn",
-    "prepare_once",
     "prepare_plain_items",
     "prepare_split",
+    "run_recipe",
+    "save_trained",
     "train_dual_rqvae",
     "train_lightgcn",
     "train_sasrec",

@@ -2,8 +2,8 @@
 """`retrieve` and `rank` for families that compare vectors: the same face as `GenerativeRetrievalMixin`.
 
 A family mixes [`DenseRetrievalMixin`] into its `PreTrainedModel`, gives it an [`ItemTower`] under the name `items`,
-and defines [`read_events`], [`encode_questions`] and [`score_candidates`]. Its configuration has `num_items`, `text_size`,
-`items_hash` and `similarity`.
+and defines [`read_events`], [`encode_questions`] and [`score_candidates`]. Its configuration has `num_items`,
+`text_size`, `items_hash` and `similarity`.
 """
 
 from __future__ import annotations
