@@ -9,15 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+import tiny_runs
 from tiny_data import write_encoder, write_log
+from tiny_runs import ROOT, environment, metrics, run
 
 from seekrec.evaluation import read_results
 from seekrec.hub import describe_model, render_model_card
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -27,31 +26,7 @@ def inputs(tmp_path_factory):
 
 
 def command(inputs, output_dir, *options, launcher=()):
-    log, encoder = inputs
-    return [
-        sys.executable,
-        *launcher,
-        str(ROOT / "recipes/train_synergen.py"),
-        *("--config", str(ROOT / "recipes/synergen/tiny.yaml"), "--data_dir", str(log)),
-        *("--semantic_encoder", str(encoder), "--output_dir", str(output_dir), "--use_cpu", "true", *options),
-    ]
-
-
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def run(arguments):
-    done = subprocess.run(
-        arguments, capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done
-
-
-def metrics(output_dir):
-    rows = json.loads((output_dir / "model/results.json").read_text())["results"]
-    return {(row["system"], row["behavior"], row["protocol"]): row["metrics"] for row in rows}
+    return tiny_runs.command("synergen", inputs, output_dir, *options, launcher=launcher)
 
 
 def history(output_dir):
