@@ -28,6 +28,7 @@ class EncodedEvents:
         event_of_token (`torch.LongTensor` of shape `(batch, length)`): The event each token belongs to.
         lengths (`torch.LongTensor` of shape `(batch, num_events)`): Tokens of each event, 0 for padding.
         is_query (`torch.BoolTensor` of shape `(batch, num_events)`): Whether the event is a query.
+        last_only (`bool`): A target sees the last event alone (`summarize_history`).
     """
 
     output: BaseModelOutput
@@ -43,6 +44,8 @@ class EncodedEvents:
     def cross_mask(self, history_lengths: Tensor) -> Tensor:
         """Let each target see the events before it; of the queries only one that is asked now, the last event.
 
+        With `last_only` it sees the last event, whatever it is.
+
         The weight of an event in attention is its number of tokens, those of the query it answers included, as when
         a decoder attends to all tokens of [`GenSAREncoder`]'s output.
 
@@ -54,10 +57,10 @@ class EncodedEvents:
         """
         last = self.last_visible(history_lengths)[:, :, None]
         events = torch.arange(self.lengths.shape[1], device=last.device)
-        visible = (events <= last) & (self.lengths > 0)[:, None]
-        visible = visible & (~self.is_query[:, None] | (events == last))
         if self.last_only:
             return additive_mask(events == last, self.output[0])
+        visible = (events <= last) & (self.lengths > 0)[:, None]
+        visible = visible & (~self.is_query[:, None] | (events == last))
         answered = torch.nn.functional.pad(self.lengths * self.is_query, (1, 0))[:, :-1]
         weight = torch.where(self.is_query, self.lengths, self.lengths + answered).clamp(min=1)
         return additive_mask(visible, self.output[0]) + weight.to(self.output[0].dtype).log()[:, None, None]
@@ -89,14 +92,15 @@ class GenSAREncoder(T5Stack):
             mask = causal_mask(len(input_ids), input_ids.shape[1], attention_mask, self.final_layer_norm.weight)
             return super().forward(input_ids=input_ids, attention_mask=mask, **kwargs)
         events = self.encode_events(input_ids, attention_mask, **kwargs)
-        # Attending to every token of an event, each with its state, weighs events by their length. The tokens of an
-        # answered query get the state of what followed it: only the last event can be a query that is asked now.
         event_of_token = events.event_of_token
-        is_last = event_of_token == event_of_token.amax(1, keepdim=True)
-        answered = events.is_query.gather(1, event_of_token) & ~is_last
-        event_of_token = event_of_token + answered.long()
+        last = event_of_token.amax(1, keepdim=True)
         if self.config.summarize_history:
-            event_of_token = event_of_token.amax(1, keepdim=True).expand_as(event_of_token)
+            event_of_token = last.expand_as(event_of_token)
+        else:
+            # Attending to every token of an event, each with its state, weighs events by their length. The tokens of
+            # an answered query get the state of what followed it: only the last event can be asked now.
+            answered = events.is_query.gather(1, event_of_token) & (event_of_token < last)
+            event_of_token = event_of_token + answered.long()
         states = events.output[0]
         events.output["last_hidden_state"] = states.gather(
             1, event_of_token[:, :, None].expand(-1, -1, states.shape[-1])
