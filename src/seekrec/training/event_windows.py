@@ -26,6 +26,7 @@ from seekrec.models.dense import QueryVectors
 from seekrec.schema import BEHAVIORS, SEARCH
 from seekrec.training.negatives import CodedRows, CodeSampler, hash_numbers
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
+from seekrec.training.window_arguments import WindowArguments
 
 SampledKind = Literal["uniform", "popularity"]
 
@@ -245,6 +246,40 @@ def make_negatives(
     periods = item_periods(catalog.items) if is_aligned else None
     counts = target_counts(windows, len(catalog))
     return ItemNegatives(counts, count, kind, power=power, periods=periods, seed=seed)
+
+
+def make_window_collator(
+    windows: TrainingWindows,
+    catalog: Catalog,
+    query_vectors: QueryVectors,
+    settings: WindowArguments,
+    *,
+    kind: SampledKind | None,
+    seed: int,
+) -> WindowCollator:
+    """Make what gives batches, with the query pool of the settings.
+
+    Args:
+        windows (`TrainingWindows`): What is asked in training.
+        catalog ([`Catalog`]): Its items.
+        query_vectors ([`QueryVectors`]): To which the queries of the pool are added.
+        settings ([`WindowArguments`]): How many negatives, of which power and when; the pool and its probability.
+        kind (`str`, *optional*): How negatives are drawn; None: not at all.
+        seed (`int`): Of all draws.
+    """
+    negatives = None
+    if kind is not None:
+        negatives = make_negatives(
+            windows,
+            catalog,
+            kind,
+            settings.num_training_negatives,
+            power=settings.popularity_power,
+            is_aligned=settings.align_candidates,
+            seed=seed,
+        )
+    pool = QueryPool.build(windows, catalog, query_vectors, settings.query_pool)
+    return WindowCollator(windows, pool, pool_probability=settings.pool_probability, negatives=negatives, seed=seed)
 
 
 def make_window_trainer(

@@ -16,7 +16,7 @@ from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor
 from seekrec.schema import RECOMMENDATION, SEARCH
-from seekrec.training.event_windows import QueryPool, WindowCollator, make_negatives
+from seekrec.training.event_windows import SampledKind, WindowCollator, make_window_collator
 from seekrec.training.intsr_arguments import IntSRArguments
 from seekrec.training.window_arguments import WindowArguments
 
@@ -95,20 +95,10 @@ def make_intsr_collator(
     seed: int,
 ) -> WindowCollator:
     """Make what gives batches: with negatives where the retrieval or the ranking loss needs them."""
-    negatives = None
-    if ranks or settings.negatives in ("uniform", "popularity"):
-        kind = "popularity" if settings.negatives == "popularity" else "uniform"
-        negatives = make_negatives(
-            windows,
-            catalog,
-            kind,  # type: ignore[arg-type]
-            settings.num_training_negatives,
-            power=settings.popularity_power,
-            is_aligned=settings.align_candidates,
-            seed=seed,
-        )
-    pool = QueryPool.build(windows, catalog, processor.query_vectors, settings.query_pool)
-    return WindowCollator(windows, pool, pool_probability=settings.pool_probability, negatives=negatives, seed=seed)
+    kind: SampledKind | None = "uniform" if ranks or settings.negatives == "uniform" else None
+    if settings.negatives == "popularity":
+        kind = "popularity"
+    return make_window_collator(windows, catalog, processor.query_vectors, settings, kind=kind, seed=seed)
 
 
 def training_stages(

@@ -15,7 +15,7 @@ from seekrec.corpora.training_windows import TrainingWindows, log_actions
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
-from seekrec.training.event_windows import QueryPool, SampledKind, WindowCollator, make_negatives
+from seekrec.training.event_windows import SampledKind, WindowCollator, make_window_collator
 from seekrec.training.synergen_arguments import SynerGenArguments
 from seekrec.training.window_arguments import WindowArguments
 
@@ -96,19 +96,9 @@ def make_synergen_collator(
     seed: int,
 ) -> WindowCollator:
     """Make what gives batches; items are drawn where the ranking loss or hard negatives need them."""
-    negatives = None
-    if model.ranking_weight or model.easy_weight < 1 or settings.correct_sampling:
-        negatives = make_negatives(
-            windows,
-            catalog,
-            drawn_kind(settings),
-            settings.num_training_negatives,
-            power=settings.popularity_power,
-            is_aligned=settings.align_candidates,
-            seed=seed,
-        )
-    pool = QueryPool.build(windows, catalog, processor.query_vectors, settings.query_pool)
-    return WindowCollator(windows, pool, pool_probability=settings.pool_probability, negatives=negatives, seed=seed)
+    is_drawn = model.ranking_weight or model.easy_weight < 1 or settings.correct_sampling
+    kind = drawn_kind(settings) if is_drawn else None
+    return make_window_collator(windows, catalog, processor.query_vectors, settings, kind=kind, seed=seed)
 
 
 def make_synergen_optimizer(

@@ -7,6 +7,8 @@ No `from __future__ import annotations` here: with types as strings, `strict` ch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from seekrec.models.dense.checks import check_settings
+
 SCENARIO_FEATURES = ("hour", "weekday", "page")
 
 
@@ -132,31 +134,18 @@ class IntSRConfig(PreTrainedConfig):
 
     def validate_sizes(self) -> None:
         """Check that numbers and choices are within range."""
-        for name in (
-            *("num_items", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_history", "query_size"),
-            *("num_position_buckets", "num_scenarios", "num_hard_negatives"),
-            *("num_actions", "num_ranking_negatives"),
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"`hidden_size` is {self.hidden_size}, which {self.num_attention_heads} heads do not divide; change "
-                "`hidden_size` or `num_attention_heads`."
-            )
-        for name, choices in (
-            ("time_bias", ("alibi", "buckets", "none")),
-            ("attention_scale", ("visible", "length")),
-            ("similarity", ("dot", "cosine")),
-            ("negatives", ("full", "sampled", "hard")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}; use one of {', '.join(choices)}.")
+        check_settings(
+            self,
+            ("num_position_buckets", "num_scenarios", "num_hard_negatives", "num_ranking_negatives"),
+            {
+                "time_bias": ("alibi", "buckets", "none"),
+                "attention_scale": ("visible", "length"),
+                "negatives": ("full", "sampled", "hard"),
+            },
+        )
         unknown = sorted(set(self.scenario_features) - set(SCENARIO_FEATURES))
         if unknown:
             raise ValueError(f"`scenario_features` holds {unknown[0]!r}; choose among {', '.join(SCENARIO_FEATURES)}.")
-        if not self.use_ids and not self.text_size:
-            raise ValueError("`use_ids` is False and `text_size` 0, so items would have no vectors; change one.")
         if not self.temperature > 0 or self.ranking_weight < 0:
             raise ValueError(
                 f"`temperature` is {self.temperature} and `ranking_weight` {self.ranking_weight}; the first must be "

@@ -7,6 +7,8 @@ No `from __future__ import annotations` here: with types as strings, `strict` ch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from seekrec.models.dense.checks import check_settings
+
 
 @strict
 class SynerGenConfig(PreTrainedConfig):
@@ -120,32 +122,20 @@ class SynerGenConfig(PreTrainedConfig):
 
     def validate_sizes(self) -> None:
         """Check that numbers and choices are within range."""
-        for name in (
-            *("num_items", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_history", "query_size"),
-            *("num_actions", "fusion_size", "intermediate_size"),
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"`hidden_size` is {self.hidden_size}, which {self.num_attention_heads} heads do not divide; change "
-                "`hidden_size` or `num_attention_heads`."
-            )
-        for name, choices in (
-            ("time_encoding", ("time", "order", "both")),
-            ("similarity", ("dot", "cosine")),
-            ("easy_negatives", ("in_batch", "full")),
-            ("rank_by", ("ranking", "retrieval")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}; use one of {', '.join(choices)}.")
+        check_settings(
+            self,
+            ("fusion_size", "intermediate_size"),
+            {
+                "time_encoding": ("time", "order", "both"),
+                "easy_negatives": ("in_batch", "full"),
+                "rank_by": ("ranking", "retrieval"),
+            },
+        )
         for name in ("easy_weight", "rotary_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be from 0 to 1.")
         if not 0 <= self.asked_action <= self.num_actions:
             raise ValueError(f"`asked_action` is {self.asked_action}; it must be from 0 to {self.num_actions}.")
-        if not self.use_ids and not self.text_size:
-            raise ValueError("`use_ids` is False and `text_size` 0, so items would have no vectors; change one.")
         if not 0 < self.min_period <= self.max_period:
             raise ValueError(
                 f"`min_period` is {self.min_period} and `max_period` {self.max_period}; the first must be above 0 and "
