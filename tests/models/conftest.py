@@ -3,8 +3,11 @@
 import pytest
 from small_gensar import AISLES, CODEBOOK_SIZE, make_catalog, make_gensar, make_log
 from small_gensr import make_gensr
+from small_intsr import INTSR_WAYS, make_dense_catalog, make_intsr
+from small_synergen import SYNERGEN_WAYS, make_synergen
 
 from seekrec.corpora import add_identifier_tokens, all_wordings, train_tokenizer
+from seekrec.corpora.training_windows import build_training_windows
 from seekrec.events import split_log
 from seekrec.models.gensr.prompts_gensr import tokenizer_texts
 from seekrec.schema import item_texts
@@ -67,3 +70,32 @@ def family(request, aisles):
     """A model and its processor, of every family in every way."""
     name, way = request.param
     return make_gensar(aisles, **WAYS[way]) if name == "gensar" else make_gensr(aisles, **GENSR_WAYS[way])
+
+
+@pytest.fixture(params=INTSR_WAYS)
+def intsr(request):
+    """An IntSR model and its processor, in each variant."""
+    return make_intsr(**INTSR_WAYS[request.param])
+
+
+@pytest.fixture(params=SYNERGEN_WAYS)
+def synergen(request):
+    """A SynerGen model and its processor, in each variant."""
+    return make_synergen(**SYNERGEN_WAYS[request.param])
+
+
+@pytest.fixture(
+    params=[("intsr", way) for way in INTSR_WAYS] + [("synergen", way) for way in SYNERGEN_WAYS], ids="-".join
+)
+def dense_family(request):
+    """A model and its processor, of every family of vectors in every variant."""
+    name, way = request.param
+    return make_intsr(**INTSR_WAYS[way]) if name == "intsr" else make_synergen(**SYNERGEN_WAYS[way])
+
+
+@pytest.fixture(scope="module")
+def windows():
+    """The split of the log, a catalogue without identifiers, and the windows of training."""
+    split = split_log(make_log())
+    catalog = make_dense_catalog()
+    return split, catalog, build_training_windows(split, catalog.id_map, actions=["click"], max_history=12)

@@ -10,6 +10,22 @@ from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRPr
 from seekrec.models.dense import QueryVectors
 
 TEXT_SIZE = 8
+HSTU = {
+    "use_placeholders": False,
+    "use_dsfnet": False,
+    "num_dsf_layers": 0,
+    "use_scenario_tokens": False,
+    "use_session_mask": False,
+    "time_bias": "buckets",
+    "attention_scale": "length",
+}
+INTSR_WAYS = {
+    "paper": {},
+    "merged": {"merge_event_tokens": True, "time_bias": "buckets"},
+    "no_session_mask": {"use_session_mask": False},
+    "hstu": HSTU,
+    "cosine": {"similarity": "cosine", "temperature": 0.1, "ranking_weight": 0.0, "attention_scale": "length"},
+}
 
 
 class AisleVectors(QueryVectors):

@@ -6,6 +6,14 @@ from small_intsr import TEXT_SIZE, AisleVectors, make_dense_catalog
 
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
 
+SYNERGEN_WAYS = {
+    "paper": {},
+    "order": {"time_encoding": "order", "use_ids": False},
+    "both": {"time_encoding": "both", "queries_in_context": True, "rotary_fraction": 0.5},
+    "retrieval_only": {"ranking_weight": 0.0, "similarity": "cosine", "use_target_time": False},
+    "unmasked": {"use_session_mask": False, "align_tasks": False, "learn_time_scales": True},
+}
+
 
 def make_synergen(seed: int = 0, *, catalog=None, **settings):
     """A model in evaluation mode with random weights far from their start values, and its processor."""

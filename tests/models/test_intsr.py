@@ -7,16 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from dense_questions import HISTORY, REQUESTS, assert_same_scores, collate, scores_of
 from small_gensar import AISLES, NUM_ITEMS, make_log
-from small_intsr import make_dense_catalog, make_intsr
+from small_intsr import HSTU, make_intsr
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.training_windows import build_training_windows
 from seekrec.errors import CatalogError, ConfigurationError, RequestError, UnknownItemError
-from seekrec.events import split_log
 from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor
 from seekrec.models.intsr.modeling_intsr_blocks import (
     Places,
@@ -27,53 +26,7 @@ from seekrec.models.intsr.modeling_intsr_blocks import (
 )
 from seekrec.models.intsr.modeling_intsr_dsfnet import DSFNet
 from seekrec.schema import Event, Request
-from seekrec.training.event_windows import QueryPool, WindowCollator, make_negatives
-
-HISTORY = [
-    Event("i0", timestamp=1000),
-    Event("i9", "search", timestamp=5000, query="kitchen"),
-    Event("i1", timestamp=5000),
-    Event(None, "search", timestamp=90_000, query="garden"),
-    Event("i2", timestamp=200_000, action="buy"),
-]
-REQUESTS = [
-    Request(HISTORY, timestamp=300_000),
-    Request(HISTORY[:3], query="garden", timestamp=6000),
-    Request(),
-    Request(HISTORY[:1], query="office"),
-]
-HSTU = {
-    "use_placeholders": False,
-    "use_dsfnet": False,
-    "num_dsf_layers": 0,
-    "use_scenario_tokens": False,
-    "use_session_mask": False,
-    "time_bias": "buckets",
-    "attention_scale": "length",
-}
-WAYS = {
-    "paper": {},
-    "merged": {"merge_event_tokens": True, "time_bias": "buckets"},
-    "no_session_mask": {"use_session_mask": False},
-    "hstu": HSTU,
-    "cosine": {"similarity": "cosine", "temperature": 0.1, "ranking_weight": 0.0, "attention_scale": "length"},
-}
-
-
-@pytest.fixture(params=WAYS)
-def intsr(request):
-    return make_intsr(**WAYS[request.param])
-
-
-def scores_of(answers):
-    return [{item.item_id: item.score for item in answer} for answer in answers]
-
-
-def assert_same_scores(answers, expected):
-    for one, other in zip(scores_of(answers), scores_of(expected), strict=True):
-        assert one.keys() == other.keys()
-        np.testing.assert_allclose([one[key] for key in other], list(other.values()), atol=1e-5)
-
+from seekrec.training.event_windows import make_negatives
 
 # The mask
 
@@ -272,56 +225,6 @@ def test_states_of_several_users_grow_together(intsr):
     state = model.extend(state, processor.events([HISTORY[1:4], HISTORY[3:4]]))
     inputs = processor([Request(HISTORY[:4], timestamp=100_000)] * 2)
     assert_same_scores(model.retrieve(inputs, state=state), model.retrieve(inputs))
-
-
-@pytest.fixture(scope="module")
-def windows():
-    split = split_log(make_log())
-    catalog = make_dense_catalog()
-    return split, catalog, build_training_windows(split, catalog.id_map, actions=["click"], max_history=12)
-
-
-def collate(windows, processor, numbers, **settings):
-    _, catalog, table = windows
-    pool = QueryPool.build(table, catalog, processor.query_vectors, ["logged", "category", "item_text"])
-    return WindowCollator(table, pool, **settings)(numbers)
-
-
-def test_a_model_is_asked_as_it_was_taught(windows, intsr):
-    """The question of a window is the request that the user would have made at that moment."""
-    model, processor = intsr
-    split, _, table = windows
-    batch = collate(windows, processor, [0, 7])
-    with torch.no_grad():
-        taught = model.encode_questions(batch)
-    events = split.log.events.to_pylist()
-    for row, number in enumerate([0, 7]):
-        own = [events[event] for event in table.windows.take([number]).values]
-        for question, place in enumerate(table.questions.take([number]).values.tolist()):
-            is_search = bool(batch["question_behavior_ids"][row, question])
-            request = Request(
-                [Event(one["item_id"], one["behavior"], one["timestamp"], one["query"]) for one in own[:place]],
-                query=own[place]["query"] if is_search else None,
-                timestamp=own[place]["timestamp"],
-            )
-            asked = model.encode_questions(processor(request)).detach()
-            torch.testing.assert_close(taught[row, question], asked[0, 0], atol=1e-5, rtol=1e-5)
-
-
-def test_a_question_does_not_know_its_answer_nor_what_came_later(windows, intsr):
-    model, processor = intsr
-    batch = collate(windows, processor, [3])
-    asked = batch["question_events"][0]
-    with torch.no_grad():
-        before = model.encode_questions(batch)[0]
-        for place in range(batch["history_mask"].shape[1]):
-            changed = {name: value.clone() for name, value in batch.items()}
-            changed["history_item_rows"][0, place:] = 23
-            changed["history_action_ids"][0, place:] = 0
-            after = model.encode_questions(changed)[0]
-            untouched = asked <= place
-            torch.testing.assert_close(after[untouched], before[untouched])
-            assert not torch.allclose(after[~untouched], before[~untouched]) or not (~untouched).any()
 
 
 # The contract

@@ -8,59 +8,22 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_gensar import NUM_ITEMS, make_log
-from small_intsr import make_dense_catalog
-from small_synergen import make_synergen
+from dense_questions import HISTORY, REQUESTS, assert_same_scores, collate, scores_of
+from small_gensar import NUM_ITEMS
+from small_synergen import SYNERGEN_WAYS, make_synergen
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 
-from seekrec.corpora.training_windows import build_training_windows
 from seekrec.errors import ConfigurationError
-from seekrec.events import split_log
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
 from seekrec.models.synergen.modeling_synergen_blocks import CONTEXT, RANKING, RETRIEVAL, Places, task_mask
 from seekrec.models.synergen.modeling_synergen_losses import in_batch_loss, ranking_losses
 from seekrec.models.synergen.modeling_synergen_rotary import TimeRotary, rotate
 from seekrec.schema import Event, Request
-from seekrec.training.event_windows import QueryPool, WindowCollator, make_negatives
+from seekrec.training.event_windows import make_negatives
 
-HISTORY = [
-    Event("i0", timestamp=1000),
-    Event("i9", "search", timestamp=5000, query="kitchen"),
-    Event("i1", timestamp=5000),
-    Event(None, "search", timestamp=90_000, query="garden"),
-    Event("i2", timestamp=200_000, action="buy"),
-]
-REQUESTS = [
-    Request(HISTORY, timestamp=300_000),
-    Request(HISTORY[:3], query="garden", timestamp=6000),
-    Request(),
-    Request(HISTORY[:1], query="office"),
-]
 CANDIDATES = [["i3", "i9", "i20"], ["i1"], ["i2", "i3", "i4", "i5"], ["i23", "i0"]]
-WAYS = {
-    "paper": {},
-    "order": {"time_encoding": "order", "use_ids": False},
-    "both": {"time_encoding": "both", "queries_in_context": True, "rotary_fraction": 0.5},
-    "retrieval_only": {"ranking_weight": 0.0, "similarity": "cosine", "use_target_time": False},
-    "unmasked": {"use_session_mask": False, "align_tasks": False, "learn_time_scales": True},
-}
 YEARS = 50 * 365 * 86_400
-
-
-@pytest.fixture(params=WAYS)
-def synergen(request):
-    return make_synergen(**WAYS[request.param])
-
-
-def scores_of(answers):
-    return [{item.item_id: item.score for item in answer} for answer in answers]
-
-
-def assert_same_scores(answers, expected, atol=1e-5):
-    for one, other in zip(scores_of(answers), scores_of(expected), strict=True):
-        assert one.keys() == other.keys()
-        np.testing.assert_allclose([one[key] for key in other], list(other.values()), atol=atol)
 
 
 def differ(answers, expected):
@@ -158,23 +121,10 @@ def dense_pass(model, batch, rows):
     return hidden[:, history.shape[1] :].view(*asked.shape)
 
 
-@pytest.fixture(scope="module")
-def windows():
-    split = split_log(make_log())
-    catalog = make_dense_catalog()
-    return split, catalog, build_training_windows(split, catalog.id_map, actions=["click"], max_history=12)
-
-
-def collate(windows, processor, numbers, **settings):
-    _, catalog, table = windows
-    pool = QueryPool.build(table, catalog, processor.query_vectors, ["logged"])
-    return WindowCollator(table, pool, **settings)(numbers)
-
-
 @pytest.mark.parametrize("way", ["paper", "both", "unmasked"])
 @torch.no_grad()
 def test_the_streams_compute_what_one_pass_under_the_mask_computes(windows, way):
-    model, processor = make_synergen(**WAYS[way])
+    model, processor = make_synergen(**SYNERGEN_WAYS[way])
     batch = collate(windows, processor, [0, 7])
     rows = torch.randint(0, NUM_ITEMS, (*batch["question_events"].shape, 3))
     state = model.model(batch)
@@ -290,43 +240,6 @@ def test_states_of_several_users_grow_together(synergen):
     state = model.extend(state, processor.events([HISTORY[1:4], HISTORY[3:4]]))
     inputs = processor([Request(HISTORY[:4], timestamp=100_000)] * 2)
     assert_same_scores(model.retrieve(inputs, state=state), model.retrieve(inputs))
-
-
-def test_a_model_is_asked_as_it_was_taught(windows, synergen):
-    """The question of a window is the request that the user would have made at that moment."""
-    model, processor = synergen
-    split, _, table = windows
-    batch = collate(windows, processor, [0, 7])
-    with torch.no_grad():
-        taught = model.encode_questions(batch)
-    events = split.log.events.to_pylist()
-    for row, number in enumerate([0, 7]):
-        own = [events[event] for event in table.windows.take([number]).values]
-        for question, place in enumerate(table.questions.take([number]).values.tolist()):
-            is_search = bool(batch["question_behavior_ids"][row, question])
-            request = Request(
-                [Event(one["item_id"], one["behavior"], one["timestamp"], one["query"]) for one in own[:place]],
-                query=own[place]["query"] if is_search else None,
-                timestamp=own[place]["timestamp"],
-            )
-            asked = model.encode_questions(processor(request)).detach()
-            torch.testing.assert_close(taught[row, question], asked[0, 0], atol=1e-5, rtol=1e-5)
-
-
-def test_a_question_does_not_know_its_answer_nor_what_came_later(windows, synergen):
-    model, processor = synergen
-    batch = collate(windows, processor, [3])
-    asked = batch["question_events"][0]
-    with torch.no_grad():
-        before = model.encode_questions(batch)[0]
-        for place in range(batch["history_mask"].shape[1]):
-            changed = {name: value.clone() for name, value in batch.items()}
-            changed["history_item_rows"][0, place:] = 23
-            changed["history_action_ids"][0, place:] = 0
-            after = model.encode_questions(changed)[0]
-            untouched = asked <= place
-            torch.testing.assert_close(after[untouched], before[untouched])
-            assert not torch.allclose(after[~untouched], before[~untouched]) or not (~untouched).any()
 
 
 # Losses
