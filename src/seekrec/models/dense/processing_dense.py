@@ -15,21 +15,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.event_arrays import EventArrays, number_sessions, pad_histories
 from seekrec.corpora.ragged import Ragged
-from seekrec.errors import CatalogError
 from seekrec.models.candidates import candidate_rows, check_requests
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
-from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
+from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Event, Request
 
 ProcessorT = TypeVar("ProcessorT", bound="EventSequenceProcessor")
 
 
-class EventSequenceProcessor(ProcessorMixin):
+class EventSequenceProcessor(CatalogProcessor):
     """Turns requests into arrays of item rows, actions, timestamps, sessions and query vectors.
 
     Args:
@@ -40,6 +39,8 @@ class EventSequenceProcessor(ProcessorMixin):
             catalogue's own encoder, or the default one.
         query_vectors ([`QueryVectors`], *optional*): Known queries; those of the training log, for example.
     """
+
+    _not_settings = ("_catalog", "_query_vectors")
 
     # `ProcessorMixin` reads the names of the settings from the signature and knows no keyword-only ones.
     def __init__(
@@ -58,21 +59,6 @@ class EventSequenceProcessor(ProcessorMixin):
         self._query_vectors = query_vectors
         if catalog is not None:
             self.set_catalog(catalog)
-
-    @property
-    def catalog(self) -> Catalog:
-        """The items that histories and candidates may name.
-
-        Raises:
-            CatalogError: If there is none.
-        """
-        if self._catalog is None:
-            raise CatalogError("The processor has no catalogue; load a complete checkpoint or call `set_catalog`.")
-        return self._catalog
-
-    def set_catalog(self, catalog: Catalog) -> None:
-        """Use this catalogue from now on, one grown by `add_items` for example."""
-        self._catalog = catalog
 
     @property
     def query_vectors(self) -> QueryVectors:
@@ -160,10 +146,8 @@ class EventSequenceProcessor(ProcessorMixin):
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Save settings, the catalogue with its text vectors, and the vectors of known queries."""
         os.makedirs(save_directory, exist_ok=True)
-        if self._catalog is not None:
-            save_bundled_catalog(self._catalog, os.fspath(save_directory))
         self.query_vectors.save(os.fspath(save_directory))
-        return super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **kwargs)
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @classmethod
     def from_pretrained(
@@ -171,25 +155,15 @@ class EventSequenceProcessor(ProcessorMixin):
     ) -> ProcessorT:
         """Load a processor with the catalogue and the query vectors it was saved with."""
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        folder, revision = Path(pretrained_model_name_or_path), kwargs.get("revision")
-        if processor._catalog is None:
-            processor.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=revision))
+        folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
             from huggingface_hub import snapshot_download
 
-            name = str(pretrained_model_name_or_path)
+            name, revision = str(pretrained_model_name_or_path), kwargs.get("revision")
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=QUERY_VECTORS_FILE))
         encoder_name = processor.text_encoder or processor.catalog.semantic_encoder_name
         processor._query_vectors = QueryVectors.load(folder, encoder_name)
         return processor
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the settings, without what has files of its own."""
-        hidden = {name: self.__dict__.pop(name) for name in ("_catalog", "_query_vectors")}
-        try:
-            return super().to_dict()
-        finally:
-            self.__dict__.update(hidden)
 
 
 def _is_read(event: Event) -> bool:

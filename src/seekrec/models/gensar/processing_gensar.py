@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import (
@@ -23,11 +21,11 @@ from seekrec.corpora import (
 )
 from seekrec.errors import CatalogError
 from seekrec.models.candidates import candidate_rows, check_requests
-from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
+from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Request, View
 
 
-class GenSARProcessor(ProcessorMixin):
+class GenSARProcessor(CatalogProcessor):
     """Turns requests into tensors and token ids into text.
 
     Args:
@@ -39,6 +37,8 @@ class GenSARProcessor(ProcessorMixin):
         max_query_tokens (`int`): A longer query is cut.
         max_text_tokens (`int`): A longer description is cut.
     """
+
+    _not_settings = ("_catalog", "_vocabulary")
 
     # `ProcessorMixin` reads the names of the settings from the signature and knows no keyword-only ones.
     def __init__(
@@ -62,17 +62,6 @@ class GenSARProcessor(ProcessorMixin):
         if catalog is not None:
             self.set_catalog(catalog)
 
-    @property
-    def catalog(self) -> Catalog:
-        """The items that histories and candidates may name.
-
-        Raises:
-            CatalogError: If there is none.
-        """
-        if self._catalog is None:
-            raise CatalogError("The processor has no catalogue; load a complete checkpoint or call `set_catalog`.")
-        return self._catalog
-
     def set_catalog(self, catalog: Catalog) -> None:
         """Use this catalogue from now on, one grown by `add_items` for example."""
         self._vocabulary = add_identifier_tokens(
@@ -82,7 +71,7 @@ class GenSARProcessor(ProcessorMixin):
             codebook_size=catalog.codebook_size,
             views=catalog.views,
         )
-        self._catalog = catalog
+        super().set_catalog(catalog)
 
     @property
     def vocabulary(self) -> IdentifierVocabulary:
@@ -179,29 +168,6 @@ class GenSARProcessor(ProcessorMixin):
             texts = self.tokenizer.batch_decode(row, skip_special_tokens=True)
             answers.append([text for text in dict.fromkeys(text.strip() for text in texts) if text])
         return answers
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """Save tokenizer, settings and the catalogue, if there is one."""
-        os.makedirs(save_directory, exist_ok=True)
-        if self._catalog is not None:
-            save_bundled_catalog(self._catalog, os.fspath(save_directory))
-        return super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> GenSARProcessor:
-        """Load a processor with the catalogue it was saved with."""
-        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        if processor._catalog is None:
-            processor.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
-        return processor
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the settings, without the catalogue, which has files of its own."""
-        catalog, vocabulary = self.__dict__.pop("_catalog", None), self.__dict__.pop("_vocabulary", None)
-        try:
-            return super().to_dict()
-        finally:
-            self._catalog, self._vocabulary = catalog, vocabulary
 
     def _pad(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
         length = max(map(len, rows))

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens
@@ -20,11 +18,11 @@ from seekrec.models.candidates import candidate_rows, check_requests
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES
 from seekrec.models.gensr.features_gensr import FeatureWriter, RequestRows, cut_histories, encode_items
 from seekrec.models.gensr.prompts_gensr import PromptWriter
-from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
+from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Event, Request
 
 
-class GenSRProcessor(ProcessorMixin):
+class GenSRProcessor(CatalogProcessor):
     """Turns requests, and candidates, into tensors.
 
     Args:
@@ -41,6 +39,8 @@ class GenSRProcessor(ProcessorMixin):
         max_query_tokens (`int`): Tokens kept of a query.
         max_history (`int`): Latest events kept of a history.
     """
+
+    _not_settings = ("_catalog", "_vocabulary", "_item_tokens")
 
     # `ProcessorMixin` reads the names of the settings from the signature and knows no keyword-only ones.
     def __init__(
@@ -75,17 +75,6 @@ class GenSRProcessor(ProcessorMixin):
         if catalog is not None:
             self.set_catalog(catalog)
 
-    @property
-    def catalog(self) -> Catalog:
-        """The items that histories and candidates may name.
-
-        Raises:
-            CatalogError: If there is none.
-        """
-        if self._catalog is None:
-            raise CatalogError("The processor has no catalogue; load a complete checkpoint or call `set_catalog`.")
-        return self._catalog
-
     def set_catalog(self, catalog: Catalog) -> None:
         """Use this catalogue from now on, one grown by `add_items` for example."""
         if self.writes_identifiers:
@@ -96,7 +85,7 @@ class GenSRProcessor(ProcessorMixin):
                 codebook_size=catalog.codebook_size,
                 views=catalog.views,
             )
-        self._catalog = catalog
+        super().set_catalog(catalog)
         self._item_tokens = encode_items(catalog.items, shared_encoder(self.tokenizer), self)
 
     @property
@@ -170,29 +159,6 @@ class GenSRProcessor(ProcessorMixin):
         if candidates is not None:
             given = candidate_rows(candidates, len(asked), self.catalog.id_map)
         return BatchFeature(dict(self.feature_writer(columns, tokens).write(rows, given)))
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """Save tokenizer, settings and the catalogue, if there is one."""
-        os.makedirs(save_directory, exist_ok=True)
-        if self._catalog is not None:
-            save_bundled_catalog(self._catalog, os.fspath(save_directory))
-        return super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> GenSRProcessor:
-        """Load a processor with the catalogue it was saved with."""
-        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        if processor._catalog is None:
-            processor.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
-        return processor
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the settings, without the catalogue, which has files of its own, and what is made of it."""
-        hidden = {name: self.__dict__.pop(name) for name in ("_catalog", "_vocabulary", "_item_tokens")}
-        try:
-            return super().to_dict()
-        finally:
-            self.__dict__.update(hidden)
 
 
 __all__ = ["GenSRProcessor"]
