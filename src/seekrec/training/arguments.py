@@ -158,6 +158,10 @@ class ModelArguments(GeneratorArguments):
         default=0.0,
         metadata={"help": "With next_item_weight: weight of teaching the decoder what the encoder's state says."},
     )
+    read_item_vectors: bool = field(
+        default=False,
+        metadata={"help": "With merge_events: the encoder reads the catalogue's vectors of an item beside its codes."},
+    )
 
 
 @dataclass

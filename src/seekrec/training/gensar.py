@@ -27,6 +27,7 @@ from seekrec.corpora.shared_history import HISTORY_TASKS
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
+from seekrec.models.gensar.modeling_gensar_items import vector_size
 from seekrec.schema import item_texts
 from seekrec.training.arguments import CorpusArguments, ModelArguments, parse_weights
 from seekrec.training.generator import codebooks_by_block, load_or_train_tokenizer, t5_sizes
@@ -130,6 +131,7 @@ def make_model(
         "summarize_history": settings.summarize_history,
         "next_item_weight": settings.next_item_weight,
         "distillation_weight": settings.distillation_weight,
+        "item_vector_size": vector_size(catalog) if settings.read_item_vectors else 0,
         "max_history_recommendations": corpus.max_history_recommendations,
         "max_history_searches": corpus.max_history_searches,
         "max_query_tokens": corpus.max_query_tokens,

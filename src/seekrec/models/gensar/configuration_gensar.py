@@ -39,6 +39,9 @@ class GenSARConfig(T5Config):
         distillation_weight (`float`):
             Weight of a third loss in training: the decoder's next code should be as likely as the encoder's state
             holds the items that have it. 0 in the paper's setting. Needs `next_item_weight`.
+        item_vector_size (`int`):
+            Numbers the catalogue keeps of an item, semantic and collaborative vector joined, which the encoder reads
+            beside the item's codes; 0, it reads the codes alone, as in the paper. Needs `merge_events`.
         max_history_recommendations (`int`): Recommendations kept of a history, the latest (R).
         max_history_searches (`int`): Searches kept of a history, the latest (S).
         max_query_tokens (`int`): Tokens kept of a query.
@@ -62,6 +65,7 @@ class GenSARConfig(T5Config):
     summarize_history: bool = False
     next_item_weight: float = 0.0
     distillation_weight: float = 0.0
+    item_vector_size: int = 0
     # The released code keeps five of each; so do we.
     max_history_recommendations: int = 5
     max_history_searches: int = 5
@@ -93,11 +97,13 @@ class GenSARConfig(T5Config):
         if self.loss_norm not in ("vocab", "level"):
             raise ValueError(f"`loss_norm` is {self.loss_norm!r}; use 'vocab' or 'level'.")
         if not self.merge_events:
-            for name in ("summarize_history", "next_item_weight", "distillation_weight"):
+            for name in ("summarize_history", "next_item_weight", "distillation_weight", "item_vector_size"):
                 if getattr(self, name):
                     raise ValueError(
                         f"`{name}` is {getattr(self, name)} and `merge_events` False; set both, or neither."
                     )
+        if self.item_vector_size < 0:
+            raise ValueError(f"`item_vector_size` is {self.item_vector_size}; it must be 0 or more.")
         if self.next_item_weight < 0 or self.distillation_weight < 0:
             raise ValueError(
                 f"`next_item_weight` is {self.next_item_weight} and `distillation_weight` {self.distillation_weight}; "

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import BatchFeature, T5ForConditionalGeneration
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
+from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.models.attention import additive_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
@@ -66,6 +67,19 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
             codebook_size=self.config.codebook_size,
             views=tuple(self.config.views),  # type: ignore[arg-type]
         )
+
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Answer from this catalogue from now on; with `config.item_vector_size` its vectors are read, too.
+
+        Raises:
+            CatalogError: If the identifiers, or the sizes of the vectors, are not those of the model.
+        """
+        is_first = self.config.identifier_hash is None
+        super().set_catalog(catalog)
+        if self.encoder.item_vectors is not None:
+            self.encoder.item_vectors.set_catalog(catalog, self.vocabulary)
+            if is_first:
+                self.encoder.item_vectors.start_weights(float(self.shared.weight.std()))
 
     def forward(
         self,
@@ -210,6 +224,8 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
             codes = torch.as_tensor(self.catalog.codes[view].astype(np.int64), device=states.device)
             offsets = torch.from_numpy(self.vocabulary.level_offsets(view)).to(states.device)
             vectors = self.shared(codes + offsets).sum(1)
+            if self.encoder.item_vectors is not None:
+                vectors = vectors + self.encoder.item_vectors.all_items()
             scores = nn.functional.linear(states[row, last[row, position]], vectors.to(states.dtype)).float()
             wanted = labels[row[:, None], position[:, None] + steps] - offsets
             heads = [self.lm_head.weight[offset : offset + self.config.codebook_size] for offset in offsets.tolist()]

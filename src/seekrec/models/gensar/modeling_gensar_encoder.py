@@ -17,6 +17,7 @@ from transformers.models.t5.modeling_t5 import T5Stack
 
 from seekrec.models.attention import additive_mask, causal_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
+from seekrec.models.gensar.modeling_gensar_items import ItemVectors
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,19 @@ class EncodedEvents:
 
 
 # Identical to T5Stack except: with `config.shared_history` a position sees itself and what came before it; with
-# `config.merge_events` the stack runs over events, and every token of an event gets the event's state.
+# `config.merge_events` the stack runs over events, and every token of an event gets the event's state; with
+# `config.item_vector_size` the event of an item adds the catalogue's vector of it.
 class GenSAREncoder(T5Stack):
     """The encoder of a GenSAR model; see [`GenSARConfig`] for `shared_history` and `merge_events`."""
 
     config: GenSARConfig
     config_class = GenSARConfig
+    item_vectors: ItemVectors | None = None
+
+    def __init__(self, config: GenSARConfig) -> None:
+        super().__init__(config)
+        if config.item_vector_size and not config.is_decoder:
+            self.item_vectors = ItemVectors(config)
 
     def forward(
         self,
@@ -125,7 +133,10 @@ class GenSAREncoder(T5Stack):
         begins = torch.where(begins.cumsum(1) == 0, 1, begins) * is_token
         event_of_token = (begins.cumsum(1) - 1).clamp(min=0)
         num_events = int(event_of_token.max()) + 1
-        embeds = self.embed_tokens(input_ids) * is_token[:, :, None].to(self.embed_tokens.weight.dtype)
+        embeds = self.embed_tokens(input_ids)
+        if self.item_vectors is not None:
+            embeds = embeds + self.item_vectors(self.item_vectors.find_rows(input_ids))
+        embeds = embeds * is_token[:, :, None].to(embeds.dtype)
         merged = embeds.new_zeros(len(input_ids), num_events, embeds.shape[-1])
         merged = merged.scatter_add(1, event_of_token[:, :, None].expand_as(embeds), embeds)
         counts = is_token.new_zeros(len(input_ids), num_events)
