@@ -19,13 +19,12 @@ from transformers import TrainingArguments, set_seed
 
 from seekrec.evaluation import (
     ModelRetriever,
-    ValidationRanking,
-    evaluate_systems,
+    compare_on_test,
     format_table,
+    make_validation,
     rival_systems,
 )
 from seekrec.hub import record_run
-from seekrec.schema import RECOMMENDATION, SEARCH
 from seekrec.training import (
     CorpusArguments,
     DataArguments,
@@ -106,13 +105,7 @@ def main(
     if model_arguments.lora_rank:
         model = add_lora(model, model_arguments)
 
-    ranking = ValidationRanking(
-        split,
-        catalog,
-        remove_seen=evaluation.remove_seen,
-        max_cases=evaluation.max_validation_cases,
-        seed=data.split_seed,
-    )
+    ranking = make_validation(split, catalog, evaluation, seed=data.split_seed)
 
     def evaluate_model(trained: torch.nn.Module) -> dict[str, float]:
         return ranking(ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False))
@@ -132,21 +125,9 @@ def main(
         return
 
     # 5. Evaluation beside baselines on the same split.
-    id_map = catalog.id_map
     systems = rival_systems(split, catalog, items.sasrec, semantic_encoder=identifiers.semantic_encoder)
     systems["GenSAR"] = ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False)
-    rows = evaluate_systems(
-        systems,
-        split,
-        id_map,
-        behaviors=(RECOMMENDATION, SEARCH),
-        protocols=("full", *evaluation.candidate_protocols),
-        num_negatives=evaluation.num_negatives,
-        remove_seen=evaluation.remove_seen,
-        max_cases=evaluation.max_test_cases,
-        seed=data.split_seed,
-        show_progress=show_progress,
-    )
+    rows = compare_on_test(systems, split, catalog, evaluation, seed=data.split_seed, show_progress=show_progress)
     items.quality.save(model_dir / "identifiers.json")
     parts = (data, identifiers, corpus_arguments, model_arguments, evaluation)
     record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)

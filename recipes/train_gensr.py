@@ -8,23 +8,21 @@ accelerate launch recipes/train_gensr.py --config recipes/gensr/scientific.yaml 
 
 Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
 stage is not repeated unless a setting it depends on changed. `<output_dir>/model` is complete: weights, the frozen
-collaborative table, tokenizer, catalogue, generation settings and `results.json`. With `--compare_with FOLDER` a
-saved model, a GenSAR for example, stands in the same table.
+collaborative table, tokenizer, catalogue, generation settings and `results.json`. With `--compare_with FOLDER` saved
+models, a GenSAR for example, stand in the same table.
 """
 
 import logging
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoProcessor, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
-from seekrec import Catalog
-from seekrec.errors import ConfigurationError
 from seekrec.evaluation import (
     ModelRetriever,
-    ValidationRanking,
-    evaluate_systems,
+    compare_on_test,
     format_table,
+    make_validation,
     rival_systems,
 )
 from seekrec.hub import record_run
@@ -113,15 +111,8 @@ def main(
     model = make_gensr_model(catalog, processor, table.item_embeddings(), generator, settings, seed=training.seed)
     if generator.lora_rank:
         model = add_lora(model, generator)
-    ranking = ValidationRanking(
-        split,
-        catalog,
-        protocols=settings.selection_protocols,
-        behaviors=behaviors,
-        num_negatives=evaluation.num_negatives,
-        remove_seen=evaluation.remove_seen,
-        max_cases=evaluation.max_validation_cases,
-        seed=data.split_seed,
+    ranking = make_validation(
+        split, catalog, evaluation, behaviors=behaviors, protocols=settings.selection_protocols, seed=data.split_seed
     )
 
     def retriever(trained: torch.nn.Module) -> ModelRetriever:
@@ -158,47 +149,23 @@ def main(
         lightgcn=lightgcn,
         user_ids=graph.user_ids,
     )
-    if settings.compare_with is not None:
-        name, other = load_other(settings.compare_with, catalog, evaluation.num_beams)
-        systems[name] = other
     systems["GenSR"] = retriever(trained)
-    rows = []
-    # Without identifiers the model orders candidates and cannot search all items; its rivals can.
-    for protocol in ("full", *evaluation.candidate_protocols):
-        asked = dict(systems)
-        if protocol == "full" and not settings.identifier_weight:
-            del asked["GenSR"]
-        rows += evaluate_systems(
-            asked,
-            split,
-            catalog.id_map,
-            behaviors=behaviors,
-            protocols=(protocol,),
-            num_negatives=evaluation.num_negatives,
-            remove_seen=evaluation.remove_seen,
-            max_cases=evaluation.max_test_cases,
-            seed=data.split_seed,
-            show_progress=show_progress,
-        )
+    rows = compare_on_test(
+        systems,
+        split,
+        catalog,
+        evaluation,
+        behaviors=behaviors,
+        # Without identifiers the model orders candidates and cannot search all items; its rivals can.
+        only_candidates=() if settings.identifier_weight else ("GenSR",),
+        seed=data.split_seed,
+        show_progress=show_progress,
+    )
     if items.quality is not None:
         items.quality.save(model_dir / "identifiers.json")
     parts = (data, identifiers, collaborative, settings, generator, evaluation)
     record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)
     print(format_table(rows))
-
-
-def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, ModelRetriever]:
-    """Load a saved model as a rival; its catalogue must have the same items in the same order."""
-    model = AutoModel.from_pretrained(folder).eval()
-    if model.catalog.id_map.ids != catalog.id_map.ids:
-        raise ConfigurationError(
-            f"`compare_with` is {folder!r}, whose catalogue has {len(model.catalog)} items that are not the "
-            f"{len(catalog)} of this data set in this order; name a model trained on the same log."
-        )
-    processor = AutoProcessor.from_pretrained(folder)
-    name = type(model).__name__.removesuffix("ForConditionalGeneration")
-    name = f"{name} ({Path(folder).resolve().parent.name})" if name == "GenSR" else name
-    return name, ModelRetriever(model, processor, num_beams=num_beams, show_progress=False)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from transformers import TrainingArguments, set_seed
 
 from seekrec.evaluation import (
     ModelRetriever,
-    ValidationRanking,
-    evaluate_systems,
+    compare_on_test,
     format_table,
+    make_validation,
     rival_systems,
 )
 from seekrec.hub import record_run
@@ -101,14 +101,7 @@ def main(
 
     # 4. Training; the best checkpoint by validation NDCG@10, the mean of the tasks.
     model = make_intsr_model(catalog, processor, settings, window)
-    ranking = ValidationRanking(
-        split,
-        catalog,
-        behaviors=behaviors,
-        remove_seen=evaluation.remove_seen,
-        max_cases=evaluation.max_validation_cases,
-        seed=data.split_seed,
-    )
+    ranking = make_validation(split, catalog, evaluation, behaviors=behaviors, seed=data.split_seed)
 
     def retriever(trained: torch.nn.Module) -> ModelRetriever:
         return ModelRetriever(trained, processor, num_beams=None, behaviors=behaviors, show_progress=False)
@@ -132,17 +125,8 @@ def main(
     # 5. Evaluation beside baselines on the same split.
     systems = rival_systems(split, catalog, items.sasrec, semantic_encoder=identifiers.semantic_encoder)
     systems["IntSR" if settings.use_placeholders else "HSTU"] = retriever(model)
-    rows = evaluate_systems(
-        systems,
-        split,
-        catalog.id_map,
-        behaviors=behaviors,
-        protocols=("full", *evaluation.candidate_protocols),
-        num_negatives=evaluation.num_negatives,
-        remove_seen=evaluation.remove_seen,
-        max_cases=evaluation.max_test_cases,
-        seed=data.split_seed,
-        show_progress=show_progress,
+    rows = compare_on_test(
+        systems, split, catalog, evaluation, behaviors=behaviors, seed=data.split_seed, show_progress=show_progress
     )
     parts = (data, identifiers, window, settings, evaluation)
     record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)

@@ -42,7 +42,7 @@ def test_masks_and_hidden_scores_agree(toy_split, toy_id_map):
     expected = [[True, False, False, True, True, True], [False, False, True, True, True, True]]
     assert [mask.tolist() for mask in cases.masks(block)] == expected
     scores = np.zeros((2, 6))
-    cases.hide_seen(scores, block)
+    cases.hide_ruled_out(scores, block)
     assert (np.isneginf(scores) == ~np.array(expected)).all()
 
 
@@ -51,8 +51,30 @@ def test_seen_items_can_be_kept(toy_split, toy_id_map):
     assert cases.masks(np.array([0, 1])) is None
     assert not cases.seen_removed
     scores = np.zeros((2, 6))
-    cases.hide_seen(scores, np.array([0, 1]))
+    cases.hide_ruled_out(scores, np.array([0, 1]))
     assert (scores == 0).all()
+
+
+def test_items_not_on_offer_cannot_be_answered(toy_split, toy_id_map):
+    # Validation is asked at second 3: a is gone by then, f appears later; u2 looks for a, which stays for u2.
+    begins = np.array([0, 0, 0, 3, 0, 4])
+    ends = np.array([3, 9, 9, 4, 9, 9])
+    cases = build_cases(toy_split, toy_id_map, part="validation", remove_seen=False, periods=(begins, ends))
+    block = np.array([0, 1])
+    expected = [[False, True, True, True, True, False], [True, True, True, True, True, False]]
+    assert [mask.tolist() for mask in cases.masks(block)] == expected
+    scores = np.zeros((2, 6))
+    cases.hide_ruled_out(scores, block)
+    assert (np.isneginf(scores) == ~np.array(expected)).all()
+    assert cases.protocol == "full, on offer"
+    every = build_cases(toy_split, toy_id_map, part="validation", remove_seen=False)
+    assert cases.fingerprint != every.fingerprint
+
+
+def test_what_is_on_offer_is_asked_in_full_ranking_alone(toy_split, toy_id_map):
+    periods = (np.zeros(6, np.int64), np.full(6, 9))
+    with pytest.raises(ConfigurationError, match="protocol 'uniform'"):
+        build_cases(toy_split, toy_id_map, protocol="uniform", periods=periods)
 
 
 def test_target_in_the_history_is_not_hidden(toy_split, toy_id_map, monkeypatch):

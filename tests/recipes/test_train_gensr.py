@@ -87,10 +87,10 @@ def test_other_settings_run_too(inputs, tmp_path, options):
 def test_a_saved_model_stands_in_the_table(finished, inputs, tmp_path):
     output_dir, _ = finished
     run(command("gensar", inputs, tmp_path / "gensar", launcher=()))
-    for folder in (tmp_path / "gensar", output_dir):
-        options = ("--compare_with", str(folder / "model"), "--num_train_epochs", "1")
-        run(command("gensr", inputs, tmp_path / "gensr", *options, launcher=()))
-        name = "GenSAR" if folder != output_dir else f"GenSR ({output_dir.name})"
+    folders = (tmp_path / "gensar", output_dir)
+    options = ("--compare_with", *(str(folder / "model") for folder in folders), "--num_train_epochs", "1")
+    run(command("gensr", inputs, tmp_path / "gensr", *options, launcher=()))
+    for name in ("GenSAR (gensar)", f"GenSR ({output_dir.name})"):
         assert (name, "search", "full") in metrics(tmp_path / "gensr")
 
 

@@ -149,6 +149,7 @@ def evaluate_systems(
     top_k: int = 50,
     max_cases: int | None = None,
     seed: int = 0,
+    periods: tuple[RowArray, RowArray] | None = None,
     show_progress: bool = True,
 ) -> list[ResultRow]:
     """Evaluate several systems on the same cases.
@@ -168,6 +169,8 @@ def evaluate_systems(
         top_k (`int`): Length of the lists asked of a retriever in full ranking; at least the largest `k`.
         max_cases (`int`, *optional*): Take a seeded sample of so many cases, the same for every system.
         seed (`int`): Of the sample, the negatives and the bootstrap.
+        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer: in full
+            ranking the others cannot be answered.
         show_progress (`bool`): Show a progress bar for each system.
 
     Returns:
@@ -198,6 +201,7 @@ def evaluate_systems(
                 remove_seen=remove_seen,
                 max_cases=max_cases,
                 seed=seed,
+                periods=periods if protocol == "full" else None,
             )
             for name, system in systems.items():
                 if behavior in system.behaviors:
@@ -272,7 +276,7 @@ def _rank_by_scores(system: Scorer, cases: EvaluationCases, block: RowArray) -> 
         return ranks_from_scores(scores, np.argmax(candidates == cases.target_rows[block, None], axis=1))
     # A copy: it is written to, and the system may have kept its own. Of floats: counts cannot be set to -inf.
     scores = np.array(answer, dtype=np.result_type(answer, np.float32))
-    cases.hide_seen(scores, block)
+    cases.hide_ruled_out(scores, block)
     return ranks_from_scores(scores, cases.target_rows[block])
 
 

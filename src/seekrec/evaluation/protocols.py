@@ -101,9 +101,12 @@ class EvaluationCases:
             seeded random place, padded with -1. `None` ranks the whole catalogue.
         num_items (`int`): Items of the catalogue.
         behavior (`str`), part (`str`): What is asked.
-        protocol (`str`): For reports: `"full"`, or such as `"uniform-99"`.
+        protocol (`str`): For reports: `"full"`, `"full, on offer"` with `periods`, or such as `"uniform-99"`.
         seen_removed (`bool`): Whether items of the user's history cannot be answered.
         seed (`int`): Of the choice of cases and negatives.
+        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer, int64
+            seconds of shape `(num_items,)`: case i may not be answered with items that are not at the time of its
+            request, except the target. `None` asks for no such thing.
     """
 
     requests: list[Request]
@@ -119,6 +122,7 @@ class EvaluationCases:
     protocol: str
     seen_removed: bool
     seed: int
+    periods: tuple[RowArray, RowArray] | None = None
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -133,10 +137,12 @@ class EvaluationCases:
         arrays = (self.case_numbers, self.target_rows, self.seen_offsets, self.seen_rows, self.candidate_rows)
         for array in arrays:
             digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype="<i8").tobytes())
+        for side in self.periods or ():
+            digest.update(np.ascontiguousarray(side, dtype="<i8").tobytes())
         return digest.hexdigest()[:16]
 
-    def hide_seen(self, scores: npt.NDArray[Any], cases: RowArray) -> None:
-        """Set the scores of seen items to -inf, in place.
+    def hide_ruled_out(self, scores: npt.NDArray[Any], cases: RowArray) -> None:
+        """Set the scores of items that may not be answered to -inf, in place.
 
         Args:
             scores (`np.ndarray`): Floats of shape `(len(cases), num_items)`.
@@ -144,6 +150,8 @@ class EvaluationCases:
         """
         rows, columns = self._seen_cells(cases)
         scores[rows, columns] = -np.inf
+        if self.periods is not None:
+            scores[~self._on_offer(cases, *self.periods)] = -np.inf
 
     def masks(self, cases: RowArray) -> list[BoolArray] | None:
         """Give the `where` argument of a [`Retriever`].
@@ -154,12 +162,21 @@ class EvaluationCases:
         Returns:
             `list[np.ndarray]`, *optional*: For each case, bool of shape `(num_items,)`; `None` if all is allowed.
         """
-        if not self.seen_removed:
+        if not self.seen_removed and self.periods is None:
             return None
         allowed = np.ones((len(cases), self.num_items), dtype=np.bool_)
+        if self.periods is not None:
+            allowed &= self._on_offer(cases, *self.periods)
         rows, columns = self._seen_cells(cases)
         allowed[rows, columns] = False
         return list(allowed)
+
+    def _on_offer(self, cases: RowArray, begins: RowArray, ends: RowArray) -> BoolArray:
+        """Tell for each case which items are on offer when it is asked: bool of shape `(len(cases), num_items)`."""
+        times = np.array([self.requests[case].timestamp for case in cases.tolist()], dtype=np.int64)[:, None]
+        on_offer: BoolArray = (begins <= times) & (times < ends)
+        on_offer[np.arange(len(cases)), self.target_rows[cases]] = True
+        return on_offer
 
     def _seen_cells(self, cases: RowArray) -> tuple[RowArray, RowArray]:
         """Give row (position in `cases`) and column (item) of every seen item."""
@@ -180,6 +197,7 @@ def build_cases(
     remove_seen: bool = True,
     max_cases: int | None = None,
     seed: int = 0,
+    periods: tuple[RowArray, RowArray] | None = None,
 ) -> EvaluationCases:
     """Build the questions of one part and behavior.
 
@@ -195,6 +213,8 @@ def build_cases(
             (`action` "impression") do not count as seen. Sampled negatives never hold seen items.
         max_cases (`int`, *optional*): Take a seeded sample of so many cases, the same for every system.
         seed (`int`): Of that sample and of the negatives.
+        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer (see
+            [`item_periods`]). In full ranking, rules out the items that are not when a request is made.
 
     Returns:
         [`EvaluationCases`]: The questions in the order of the split.
@@ -215,6 +235,11 @@ def build_cases(
             f"The {part} part of {split.log.name!r} holds no case of behavior {behavior!r}; evaluate another "
             "behavior, or synthesise searches before splitting."
         )
+    if periods is not None:
+        if protocol != "full":
+            raise ConfigurationError(f"`periods` with the protocol {protocol!r}: it rules out items in full ranking.")
+        if any(request.timestamp is None for request in requests):
+            raise DataError(f"A {part} request has no timestamp, so what is on offer then is unknown.")
     case_numbers = np.arange(len(requests), dtype=np.int64)
     if max_cases is not None and max_cases < len(requests):
         generator = np.random.default_rng(seed)
@@ -242,9 +267,10 @@ def build_cases(
         num_items=len(id_map),
         behavior=behavior,
         part=part,
-        protocol=protocol if negatives is None else f"{protocol}-{num_negatives}",
+        protocol=_protocol_name(protocol, num_negatives, periods is not None),
         seen_removed=remove_seen or negatives is not None,
         seed=seed,
+        periods=periods,
     )
 
 
@@ -276,6 +302,12 @@ def _seen_items(requests: Sequence[Request], targets: RowArray, id_map: IdMap) -
     owners = np.repeat(np.arange(len(requests)), np.diff(offsets))
     keep = rows != targets[owners]
     return _offsets(owners[keep], len(requests)), rows[keep]
+
+
+def _protocol_name(protocol: RankingProtocol, num_negatives: int, on_offer_only: bool) -> str:
+    if protocol == "full":
+        return "full, on offer" if on_offer_only else "full"
+    return f"{protocol}-{num_negatives}"
 
 
 def _offsets(owners: RowArray, num_owners: int) -> RowArray:

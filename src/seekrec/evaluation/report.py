@@ -268,7 +268,9 @@ def _format_section(rows: Sequence[ResultRow], metrics: Sequence[str]) -> str:
     behavior = first.behavior.capitalize()
     if first.behavior == "search" and first.query_source == "category":
         behavior += " (synthetic queries)"
-    ranking = f"full ranking of {first.num_items:,} items" if first.protocol == "full" else first.protocol
+    ranking = first.protocol
+    if ranking.startswith("full"):
+        ranking = ranking.replace("full", f"full ranking of {first.num_items:,} items")
     heading = (
         f"{behavior}: {first.dataset}, {first.part}, {first.num_cases:,} cases, {ranking}, "
         f"seen items {'removed' if first.seen_removed else 'kept'}\n"

@@ -134,7 +134,7 @@ class ReweightedText:
                 for text in self.texts:
                     for form in forms:
                         prepared[text, form] = _prepare(self._text_scores(text, requests), form)
-                        cases.hide_seen(prepared[text, form], block)  # -inf stays -inf, whatever is added
+                        cases.hide_ruled_out(prepared[text, form], block)  # -inf stays -inf, whatever is added
                 for point, (text, form, weight) in enumerate(grid):
                     combined = _add_prior(prepared[text, form], prior, weight)
                     ranks[point, block] = ranks_from_scores(combined, cases.target_rows[block])

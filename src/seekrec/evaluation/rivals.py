@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seekrec.catalog import Catalog
+from seekrec.catalog_masks import item_periods
 from seekrec.embeddings import LightGCNModel, SASRecForNextItem, embed_texts, load_semantic_encoder
 from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer
 from seekrec.evaluation.evaluator import evaluate_system
@@ -70,6 +71,7 @@ class ValidationRanking:
         num_negatives (`int`): Negatives of a case, in sampled protocols.
         remove_seen (`bool`): Rule out the items of the history in full ranking.
         max_cases (`int`, *optional*): Cases of each behavior.
+        on_offer_only (`bool`): In full ranking, rule out items that are not on offer when a request is made.
         seed (`int`): Of the sample and the negatives.
     """
 
@@ -83,10 +85,12 @@ class ValidationRanking:
         num_negatives: int = 99,
         remove_seen: bool = True,
         max_cases: int | None = None,
+        on_offer_only: bool = False,
         seed: int = 0,
     ) -> None:
         self.split = split
         self.id_map = catalog.id_map
+        self.periods = item_periods(catalog.items) if on_offer_only else None
         self._settings = {
             "num_negatives": num_negatives,
             "remove_seen": remove_seen,
@@ -119,6 +123,7 @@ class ValidationRanking:
                     part="validation",
                     behavior=behavior,
                     protocol=protocol,
+                    periods=self.periods if protocol == "full" else None,
                     **self._settings,  # type: ignore[arg-type]
                 )
                 for behavior, protocol in self._asked

@@ -180,6 +180,14 @@ class EvaluationArguments:
     )
     num_negatives: int = field(default=99, metadata={"help": "Negatives beside the target in candidate protocols."})
     remove_seen: bool = field(default=True, metadata={"help": "Leave the history's items out of full ranking."})
+    on_offer_only: bool = field(
+        default=False,
+        metadata={"help": "Leave items out of full ranking that are not on offer when a request is made."},
+    )
+    compare_with: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Folders of saved models of the same log, of any family, that stand in the table too."},
+    )
     published_identifiers: str | None = field(
         default=None, metadata={"help": "Folder of *.index.json files of the same items, to compare identifiers with."}
     )

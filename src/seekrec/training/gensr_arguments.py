@@ -93,9 +93,6 @@ class GenSRArguments:
         default_factory=lambda: ["uniform"],
         metadata={"help": "Protocols whose mean NDCG@10 on validation chooses the checkpoint: uniform, bm25, full."},
     )
-    compare_with: str | None = field(
-        default=None, metadata={"help": "Folder of a saved model on the same data; its row stands in the table."}
-    )
 
 
 __all__ = ["CollaborativeArguments", "GenSRArguments"]

@@ -75,12 +75,11 @@ class GenSAREncoder(T5Stack):
 
     config: GenSARConfig
     config_class = GenSARConfig
-    item_vectors: ItemVectors | None = None
+    item_vectors: ItemVectors | None
 
     def __init__(self, config: GenSARConfig) -> None:
         super().__init__(config)
-        if config.item_vector_size and not config.is_decoder:
-            self.item_vectors = ItemVectors(config)
+        self.item_vectors = ItemVectors(config) if config.item_vector_size else None
 
     def forward(
         self,

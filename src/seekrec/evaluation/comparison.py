@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every recipe measures: validation while it trains, and at the end all systems on the test cases."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from transformers import AutoModel, AutoProcessor
+
+from seekrec.catalog import Catalog
+from seekrec.catalog_masks import item_periods
+from seekrec.errors import ConfigurationError
+from seekrec.evaluation.evaluator import evaluate_systems
+from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer
+from seekrec.evaluation.report import ResultRow
+from seekrec.evaluation.retrievers import ModelRetriever
+from seekrec.evaluation.rivals import ValidationRanking
+from seekrec.events import Split
+from seekrec.schema import BEHAVIORS, Behavior
+from seekrec.training.arguments import EvaluationArguments
+
+
+def make_validation(
+    split: Split,
+    catalog: Catalog,
+    settings: EvaluationArguments,
+    *,
+    behaviors: Sequence[Behavior] = BEHAVIORS,
+    protocols: Sequence[RankingProtocol] = ("full",),
+    seed: int,
+) -> ValidationRanking:
+    """Make what ranks the validation cases of the settings; `seed` draws them."""
+    return ValidationRanking(
+        split,
+        catalog,
+        protocols=protocols,
+        behaviors=behaviors,
+        num_negatives=settings.num_negatives,
+        remove_seen=settings.remove_seen,
+        max_cases=settings.max_validation_cases,
+        on_offer_only=settings.on_offer_only,
+        seed=seed,
+    )
+
+
+def compare_on_test(
+    systems: Mapping[str, Scorer | Retriever],
+    split: Split,
+    catalog: Catalog,
+    settings: EvaluationArguments,
+    *,
+    behaviors: Sequence[Behavior] = BEHAVIORS,
+    only_candidates: Collection[str] = (),
+    seed: int,
+    show_progress: bool = True,
+) -> list[ResultRow]:
+    """Rank the test cases with all systems: the whole catalogue, then the candidate protocols of the settings.
+
+    Args:
+        systems (`Mapping[str, Scorer or Retriever]`): By their names; the models of `settings.compare_with` join them.
+        split (`Split`): The split.
+        catalog ([`Catalog`]): Its items.
+        settings ([`EvaluationArguments`]): What is ranked.
+        behaviors (`Sequence[str]`): What is asked.
+        only_candidates (`Collection[str]`): Systems that order candidates and cannot search the whole catalogue.
+        seed (`int`): Of the cases, negatives and intervals.
+        show_progress (`bool`): Show progress bars.
+
+    Returns:
+        `list[ResultRow]`: By protocol, then behavior, then system.
+    """
+    others = dict(load_other(folder, catalog, settings.num_beams) for folder in settings.compare_with)
+    everyone = {**{name: system for name, system in others.items() if name not in systems}, **systems}
+    rows = []
+    for protocol in ("full", *settings.candidate_protocols):
+        rows += evaluate_systems(
+            {name: system for name, system in everyone.items() if protocol != "full" or name not in only_candidates},
+            split,
+            catalog.id_map,
+            behaviors=behaviors,
+            protocols=(protocol,),  # type: ignore[arg-type]
+            num_negatives=settings.num_negatives,
+            remove_seen=settings.remove_seen,
+            max_cases=settings.max_test_cases,
+            seed=seed,
+            periods=item_periods(catalog.items) if settings.on_offer_only else None,
+            show_progress=show_progress,
+        )
+    return rows
+
+
+def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, ModelRetriever]:
+    """Load a saved model as a rival.
+
+    Args:
+        folder (`str`): Written by a recipe.
+        catalog ([`Catalog`]): The catalogue of the comparison.
+        num_beams (`int`): Of a model that writes identifiers.
+
+    Returns:
+        `tuple[str, ModelRetriever]`: Its name in reports, family and folder, and the system.
+
+    Raises:
+        ConfigurationError: If its catalogue does not have the same items in the same order.
+    """
+    model = AutoModel.from_pretrained(folder).eval()
+    if model.catalog.id_map.ids != catalog.id_map.ids:
+        raise ConfigurationError(
+            f"`compare_with` names {folder!r}, whose catalogue has {len(model.catalog)} items that are not the "
+            f"{len(catalog)} of this data set in this order; name a model trained on the same log."
+        )
+    processor = AutoProcessor.from_pretrained(folder)
+    family = type(model).__name__.partition("For")[0]
+    writes = hasattr(model.config, "codebook_size")
+    run = Path(folder).resolve().parent.name
+    return f"{family} ({run})", ModelRetriever(
+        model, processor, num_beams=num_beams if writes else None, show_progress=False
+    )
+
+
+__all__ = ["compare_on_test", "make_validation"]
