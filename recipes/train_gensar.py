@@ -125,9 +125,15 @@ def main(
         return
 
     # 5. Evaluation beside baselines on the same split.
-    systems = rival_systems(split, catalog, items.sasrec, semantic_encoder=identifiers.semantic_encoder)
-    systems["GenSAR"] = ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False)
-    rows = compare_on_test(systems, split, catalog, evaluation, seed=data.split_seed, show_progress=show_progress)
+    rows = compare_on_test(
+        {"GenSAR": ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False)},
+        split,
+        catalog,
+        evaluation,
+        make_rivals=lambda: rival_systems(split, catalog, items.sasrec, semantic_encoder=identifiers.semantic_encoder),
+        seed=data.split_seed,
+        show_progress=show_progress,
+    )
     items.quality.save(model_dir / "identifiers.json")
     parts = (data, identifiers, corpus_arguments, model_arguments, evaluation)
     record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)

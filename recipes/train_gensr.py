@@ -141,20 +141,19 @@ def main(
         return
 
     # 5. Evaluation beside baselines on the same split.
-    systems = rival_systems(
-        split,
-        catalog,
-        items.sasrec,
-        semantic_encoder=identifiers.semantic_encoder,
-        lightgcn=lightgcn,
-        user_ids=graph.user_ids,
-    )
-    systems["GenSR"] = retriever(trained)
     rows = compare_on_test(
-        systems,
+        {"GenSR": retriever(trained)},
         split,
         catalog,
         evaluation,
+        make_rivals=lambda: rival_systems(
+            split,
+            catalog,
+            items.sasrec,
+            semantic_encoder=identifiers.semantic_encoder,
+            lightgcn=lightgcn,
+            user_ids=graph.user_ids,
+        ),
         behaviors=behaviors,
         # Without identifiers the model orders candidates and cannot search all items; its rivals can.
         only_candidates=() if settings.identifier_weight else ("GenSR",),

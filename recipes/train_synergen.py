@@ -127,10 +127,15 @@ def main(
         return
 
     # 5. Evaluation beside baselines on the same split.
-    systems = rival_systems(split, catalog, items.sasrec, semantic_encoder=identifiers.semantic_encoder)
-    systems["SynerGen"] = retriever(model)
     rows = compare_on_test(
-        systems, split, catalog, evaluation, behaviors=behaviors, seed=data.split_seed, show_progress=show_progress
+        {"SynerGen": retriever(model)},
+        split,
+        catalog,
+        evaluation,
+        make_rivals=lambda: rival_systems(split, catalog, items.sasrec, semantic_encoder=identifiers.semantic_encoder),
+        behaviors=behaviors,
+        seed=data.split_seed,
+        show_progress=show_progress,
     )
     parts = (data, identifiers, window, settings, evaluation)
     record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)

@@ -21,22 +21,31 @@ def test_saved_models_stand_beside_the_systems(aisles, tmp_path):
     settings = EvaluationArguments(
         compare_with=[str(folder)], candidate_protocols=["uniform"], num_negatives=5, num_beams=8, on_offer_only=True
     )
-    systems = {"popularity": Popularity.fit(split, catalog.id_map)}
+    popularity = {"popularity": Popularity.fit(split, catalog.id_map)}
     rows = compare_on_test(
-        systems, split, catalog, settings, only_candidates=("popularity",), seed=0, show_progress=False
+        popularity,
+        split,
+        catalog,
+        settings,
+        make_rivals=lambda: {"counts": popularity["popularity"]},
+        only_candidates=("popularity", "counts"),
+        seed=0,
+        show_progress=False,
     )
     asked = [(row.system, row.behavior, row.protocol) for row in rows]
     # Both behaviors have test cases in this log; nothing limits what is on offer, but that is looked at.
     assert asked == [
         ("GenSAR (a-run)", "recommendation", "full, on offer"),
         ("GenSAR (a-run)", "search", "full, on offer"),
+        ("counts", "recommendation", "uniform-5"),
         ("GenSAR (a-run)", "recommendation", "uniform-5"),
         ("popularity", "recommendation", "uniform-5"),
+        ("counts", "search", "uniform-5"),
         ("GenSAR (a-run)", "search", "uniform-5"),
         ("popularity", "search", "uniform-5"),
     ]
     validation = make_validation(split, catalog, settings, behaviors=("recommendation",), seed=0)
-    assert set(validation(systems["popularity"])) == {"recommendation_ndcg@10", "ndcg@10"}
+    assert set(validation(popularity["popularity"])) == {"recommendation_ndcg@10", "ndcg@10"}
 
 
 def test_a_model_of_another_catalogue_is_no_rival(aisles, tmp_path):
@@ -47,4 +56,4 @@ def test_a_model_of_another_catalogue_is_no_rival(aisles, tmp_path):
     settings = EvaluationArguments(compare_with=[str(tmp_path / "model")])
     smaller = Catalog.build(catalog.items.slice(0, 10))
     with pytest.raises(ConfigurationError, match="`compare_with` names .* 24 items that are not the 10"):
-        compare_on_test({}, split, smaller, settings, seed=0)
+        compare_on_test({}, split, smaller, settings, make_rivals=dict, seed=0)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from transformers import AutoModel, AutoProcessor
@@ -50,6 +50,7 @@ def compare_on_test(
     catalog: Catalog,
     settings: EvaluationArguments,
     *,
+    make_rivals: Callable[[], Mapping[str, Scorer]],
     behaviors: Sequence[Behavior] = BEHAVIORS,
     only_candidates: Collection[str] = (),
     seed: int,
@@ -58,10 +59,11 @@ def compare_on_test(
     """Rank the test cases with all systems: the whole catalogue, then the candidate protocols of the settings.
 
     Args:
-        systems (`Mapping[str, Scorer or Retriever]`): By their names; the models of `settings.compare_with` join them.
+        systems (`Mapping[str, Scorer or Retriever]`): What was trained, by names in reports.
         split (`Split`): The split.
         catalog ([`Catalog`]): Its items.
-        settings ([`EvaluationArguments`]): What is ranked.
+        settings ([`EvaluationArguments`]): What is ranked, and which saved models stand in the table.
+        make_rivals (`Callable`): Gives the baselines; called if the settings ask for them.
         behaviors (`Sequence[str]`): What is asked.
         only_candidates (`Collection[str]`): Systems that order candidates and cannot search the whole catalogue.
         seed (`int`): Of the cases, negatives and intervals.
@@ -71,7 +73,8 @@ def compare_on_test(
         `list[ResultRow]`: By protocol, then behavior, then system.
     """
     others = dict(load_other(folder, catalog, settings.num_beams) for folder in settings.compare_with)
-    everyone = {**{name: system for name, system in others.items() if name not in systems}, **systems}
+    rivals = make_rivals() if settings.rivals else {}
+    everyone: dict[str, Scorer | Retriever] = {**rivals, **others, **systems}
     rows = []
     for protocol in ("full", *settings.candidate_protocols):
         rows += evaluate_systems(

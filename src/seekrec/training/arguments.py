@@ -184,6 +184,7 @@ class EvaluationArguments:
         default=False,
         metadata={"help": "Leave items out of full ranking that are not on offer when a request is made."},
     )
+    rivals: bool = field(default=True, metadata={"help": "Off: the table holds the model, and no baselines."})
     compare_with: list[str] = field(
         default_factory=list,
         metadata={"help": "Folders of saved models of the same log, of any family, that stand in the table too."},

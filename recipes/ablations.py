@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each part of GenSR is worth (figure 5), and what beta and tau do (figure 6), on a short schedule.
+"""What each part of a model is worth, and what a setting does: short trainings that differ in one thing.
 
 ```bash
-python recipes/gensr/ablations.py --config recipes/gensr/scientific.yaml --data_dir amazon18-scientific
-python recipes/gensr/ablations.py --config recipes/gensr/scientific.yaml --data_dir amazon18-scientific --which joint
+python recipes/ablations.py --recipe gensr --config recipes/gensr/scientific.yaml --data_dir amazon18-scientific
+python recipes/ablations.py --recipe intsr --config recipes/intsr/scientific.yaml --data_dir amazon18-scientific
 ```
 
-Every variant is a run of `train_gensr.py` with one setting changed and `--num_train_epochs` of the ablation, in a
-folder of its own under `--output_dir`; all share the stages before training. A variant whose results are there is not
-run again. Prints a JSON line for each comparison with the full model: NDCG@10 of both, their difference with its 95 %
-paired bootstrap interval, and the p-value. `<output_dir>/ablations.png` draws them.
+`recipes/<recipe>/ablations.yaml` names the variants by groups (`--which`) and, under `all`, the options that every one
+of them has; `full` is the model with these alone. Each variant is a run of `train_<recipe>.py` for
+`--num_train_epochs`, in a folder of its own under `--output_dir`; all share the stages before training. A variant
+whose results are there is not run again. Options that are not of this script go to the recipe. Prints a JSON line for
+each comparison with the full model: the metric of both, their difference with its 95 % paired bootstrap interval, and
+the p-value. `<output_dir>/ablations.png` draws the differences, and the curves of variants such as `beta = 0.1`.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
@@ -27,44 +30,29 @@ from seekrec.errors import ConfigurationError, MissingDependencyError
 from seekrec.evaluation import ResultRow, compare, read_results
 from seekrec.schema import BEHAVIORS
 
-SCRIPT = Path(__file__).parents[1] / "train_gensr.py"
+RECIPES = Path(__file__).parent
 FULL = "full"
-
-# Name of a variant: what is changed.
-PARTS: dict[str, list[str]] = {
-    "collaborative view only": ["--prompt_views", "collaborative", "--contrast_weight", "0"],
-    "semantic view only": ["--prompt_views", "semantic", "--contrast_weight", "0"],
-    "without soft filter": ["--soft_filter", "false"],
-    "without contrast": ["--contrast_weight", "0"],
-}
-TASKS: dict[str, list[str]] = {
-    "search only": ["--tasks", "search"],
-    "recommendation only": ["--tasks", "recommendation"],
-}
-# The grids of the paper.
-BETAS = (0.001, 0.01, 0.1, 0.2, 0.3)
-TAUS = (0.01, 0.03, 0.05, 0.07, 0.09)
 
 
 @dataclass
 class AblationArguments:
-    """Which variants, and how long each is trained; other options go to `train_gensr.py`."""
+    """Which variants, and how long each is trained."""
 
-    config: str = field(metadata={"help": "YAML file of `train_gensr.py`."})
-    data_dir: str | None = field(default=None, metadata={"help": "Folder of the log, as for `train_gensr.py`."})
-    output_dir: str = field(default="runs/gensr-ablations", metadata={"help": "A folder for each variant goes here."})
-    which: list[str] = field(
-        default_factory=lambda: ["parts", "beta", "tau"], metadata={"help": "parts, beta, tau, joint (single tasks)."}
+    recipe: str = field(metadata={"help": "gensar, gensr, intsr or synergen."})
+    config: str = field(metadata={"help": "YAML file of the recipe."})
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of the log, as for the recipe."})
+    output_dir: str | None = field(
+        default=None, metadata={"help": "A folder for each variant goes here; runs/<recipe>-ablations if not given."}
     )
+    which: list[str] = field(default_factory=lambda: ["parts"], metadata={"help": "Groups of ablations.yaml."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Passes of each variant."})
-    protocols: list[str] = field(default_factory=lambda: ["uniform", "bm25"], metadata={"help": "What is ranked."})
     metric: str = field(default="ndcg@10", metadata={"help": "What is compared."})
 
 
 def main(arguments: AblationArguments, options: Sequence[str]) -> None:
     """Run the variants, compare, draw."""
-    variants = choose_variants(arguments.which)
-    folder = Path(arguments.output_dir)
+    variants = choose_variants(arguments.recipe, arguments.which)
+    folder = Path(arguments.output_dir or f"runs/{arguments.recipe}-ablations")
     results = {
         name: read_results(run_variant(arguments, folder, name, changes, options))
         for name, changes in variants.items()
@@ -73,7 +61,7 @@ def main(arguments: AblationArguments, options: Sequence[str]) -> None:
     for name, rows in results.items():
         if name == FULL:
             continue
-        for found in compare(own(rows), own(results[FULL]), metrics=(arguments.metric,)):
+        for found in compare(rows, results[FULL], metrics=(arguments.metric,)):
             line = {
                 "variant": name,
                 "behavior": found.behavior,
@@ -92,24 +80,32 @@ def main(arguments: AblationArguments, options: Sequence[str]) -> None:
     draw(results, lines, arguments.metric, folder / "ablations.png")
 
 
-def choose_variants(which: Sequence[str]) -> dict[str, list[str]]:
-    """Give the settings each variant changes; the full model comes first.
+def choose_variants(recipe: str, which: Sequence[str]) -> dict[str, list[str]]:
+    """Give the options of each variant, those of all included; the full model comes first.
 
     Raises:
-        ConfigurationError: If a group is unknown.
+        ConfigurationError: If the recipe has no variants, or a group is unknown.
     """
-    groups = {
-        "parts": PARTS,
-        "beta": {f"beta = {beta:g}": ["--contrast_weight", str(beta)] for beta in BETAS},
-        "tau": {f"tau = {tau:g}": ["--contrast_temperature", str(tau)] for tau in TAUS},
-        "joint": TASKS,
-    }
-    variants: dict[str, list[str]] = {FULL: []}
+    path = RECIPES / recipe / "ablations.yaml"
+    if not path.is_file():
+        known = sorted(file.parent.name for file in RECIPES.glob("*/ablations.yaml"))
+        raise ConfigurationError(f"`recipe` is {recipe!r}; use one of {', '.join(known)}.")
+    groups = yaml.safe_load(path.read_text(encoding="utf-8"))
+    everywhere = as_options(groups.pop("all", {}))
+    variants: dict[str, list[str]] = {FULL: everywhere}
     for name in which:
         if name not in groups:
             raise ConfigurationError(f"`which` has {name!r}; use some of {', '.join(groups)}.")
-        variants |= groups[name]
+        variants |= {variant: [*everywhere, *as_options(changes)] for variant, changes in groups[name].items()}
     return variants
+
+
+def as_options(settings: Mapping[str, Any]) -> list[str]:
+    """Write settings as they stand on a command line."""
+    options = []
+    for key, value in settings.items():
+        options += [f"--{key}", *(str(part) for part in (value if isinstance(value, list) else [value]))]
+    return options
 
 
 def run_variant(
@@ -118,19 +114,18 @@ def run_variant(
     """Train and evaluate a variant, unless that is done; gives its results file."""
     target = folder / "".join(letter if letter.isalnum() or letter == "." else "-" for letter in name)
     results = target / "model" / "results.json"
-    settings = yaml.safe_load(Path(arguments.config).read_text(encoding="utf-8"))
-    # Evaluation and saving go by epochs here: the schedule is another than the file's.
-    fixed = {"eval_strategy": "epoch", "save_strategy": "epoch", "num_train_epochs": arguments.num_train_epochs}
-    command = [sys.executable, str(SCRIPT), "--config", arguments.config, *options]
-    for key, value in {**fixed, "output_dir": target}.items():
-        command += [f"--{key}", str(value)]
+    # Evaluation and saving go by epochs here: the schedule is another than the file's. Rivals do not depend on it.
+    fixed = {
+        "output_dir": target,
+        "num_train_epochs": arguments.num_train_epochs,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "rivals": False,
+    }
     if arguments.data_dir is not None:
-        command += ["--data_dir", arguments.data_dir]
-    command += ["--candidate_protocols", *arguments.protocols]
-    # Writing identifiers is no part of figure 5, and its cost would be paid by every variant.
-    command += ["--identifier_weight", "0", "--selection_protocols", *arguments.protocols, *changes]
-    if settings.get("history_in_prompt") == "both":
-        command += ["--history_in_prompt", "filtered"]
+        fixed["data_dir"] = arguments.data_dir
+    script = str(RECIPES / f"train_{arguments.recipe}.py")
+    command = [sys.executable, script, "--config", arguments.config, *as_options(fixed), *options, *changes]
     if not results.is_file():
         target.mkdir(parents=True, exist_ok=True)
         stages = folder / "stages"
@@ -144,13 +139,8 @@ def run_variant(
     return results
 
 
-def own(rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """The rows of the model itself."""
-    return [row for row in rows if row.system == "GenSR"]
-
-
 def draw(results: dict[str, list[ResultRow]], lines: Sequence[dict], metric: str, path: Path) -> None:
-    """Draw differences with their intervals, and the curves of beta and tau, each task a panel."""
+    """Draw differences with their intervals, and a curve for each setting that has values, each task a row."""
     try:
         import matplotlib
 
@@ -158,9 +148,11 @@ def draw(results: dict[str, list[ResultRow]], lines: Sequence[dict], metric: str
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise MissingDependencyError('The picture needs matplotlib; pip install "seekrec[bench]".') from error
-    figure, axes = plt.subplots(2, 3, figsize=(15, 8), layout="constrained")
+    curves = sorted({name.partition(" = ")[0] for name in results if " = " in name})
+    width = 1 + len(curves)
+    figure, axes = plt.subplots(2, width, figsize=(5 * width, 8), layout="constrained", squeeze=False)
     for panels, behavior in zip(axes, BEHAVIORS, strict=True):
-        chosen = [line for line in lines if line["behavior"] == behavior and "=" not in line["variant"]]
+        chosen = [line for line in lines if line["behavior"] == behavior and " = " not in line["variant"]]
         labels = [f"{line['variant']}, {line['protocol']}" for line in chosen]
         middles = [line["difference"] for line in chosen]
         errors = [
@@ -170,12 +162,12 @@ def draw(results: dict[str, list[ResultRow]], lines: Sequence[dict], metric: str
         panels[0].errorbar(middles, range(len(chosen)), xerr=errors, fmt="o")
         panels[0].set_yticks(range(len(chosen)), labels)
         panels[0].axvline(0, linewidth=0.5)
-        panels[0].set_title(f"{behavior}: {metric} less than the full model's")
-        for panel, name in zip(panels[1:], ("beta", "tau"), strict=True):
+        panels[0].set_title(f"{behavior}: {metric} less that of the full model")
+        for panel, name in zip(panels[1:], curves, strict=True):
             points: dict[str, list[tuple[float, float]]] = {}
             for variant, rows in results.items():
                 if variant.startswith(f"{name} = "):
-                    for row in own(rows):
+                    for row in rows:
                         if row.behavior == behavior:
                             value = float(variant.rpartition(" ")[2])
                             points.setdefault(row.protocol, []).append((value, row.metrics[metric]))

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Variants of a recipe: which options they have, how they are compared, and that the recipes know the options."""
+
+import json
+import runpy
+import subprocess
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+from tiny_data import write_encoder, write_log
+from tiny_runs import ROOT
+
+from seekrec.errors import ConfigurationError
+from seekrec.evaluation import ResultRow, write_results
+from seekrec.evaluation.metrics import all_metric_values, bootstrap_intervals
+
+RECIPES = ("gensr", "intsr", "synergen")
+
+
+@pytest.fixture(scope="module")
+def ablations():
+    return runpy.run_path(str(ROOT / "recipes" / "ablations.py"))
+
+
+def arguments(ablations, folder, **changes):
+    settings = {
+        "recipe": "gensr",
+        "config": str(ROOT / "recipes/gensr/tiny.yaml"),
+        "output_dir": str(folder),
+        "which": ["beta"],
+    }
+    return ablations["AblationArguments"](**(settings | changes))
+
+
+def test_a_variant_is_the_full_model_with_other_options(ablations):
+    variants = ablations["choose_variants"]("gensr", ["parts", "tau"])
+    assert next(iter(variants)) == "full"
+    everywhere = variants["full"]
+    assert everywhere[:2] == ["--identifier_weight", "0"]
+    assert everywhere[-3:] == ["--candidate_protocols", "uniform", "bm25"]
+    assert variants["without soft filter"] == [*everywhere, "--soft_filter", "False"]
+    assert variants["tau = 0.09"] == [*everywhere, "--contrast_temperature", "0.09"]
+
+
+def test_unknown_recipes_and_groups_are_refused(ablations):
+    with pytest.raises(ConfigurationError, match="`which` has 'gamma'; use some of parts, beta, tau, joint"):
+        ablations["choose_variants"]("gensr", ["gamma"])
+    with pytest.raises(ConfigurationError, match="`recipe` is 'gpt'; use one of gensr, intsr, synergen"):
+        ablations["choose_variants"]("gpt", ["parts"])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_recipes_know_the_options_of_their_variants(ablations, recipe):
+    from transformers import HfArgumentParser
+
+    types = runpy.run_path(str(ROOT / "recipes" / f"train_{recipe}.py"))["ARGUMENTS"]
+    groups = yaml.safe_load((ROOT / "recipes" / recipe / "ablations.yaml").read_text())
+    parser = HfArgumentParser(types)
+    for options in ablations["choose_variants"](recipe, [name for name in groups if name != "all"]).values():
+        parser.parse_args_into_dataclasses(["--output_dir", "anywhere", *options])
+
+
+def test_comparisons_are_paired_and_drawn(ablations, tmp_path, monkeypatch, capsys):
+    """Runs are replaced by results: the full model ranks every target second, beta = 0.3 ranks it first."""
+    real_run = subprocess.run
+
+    def fake_run(command, **options):
+        if not any(str(part).endswith("train_gensr.py") for part in command):
+            return real_run(command, **options)  # matplotlib looks for fonts
+        folder = command[command.index("--output_dir") + 1]
+        assert command[command.index("--rivals") + 1] == "False"
+        first = "--contrast_weight" in command and command[command.index("--contrast_weight") + 1] == "0.3"
+        rows = [make_row(behavior, np.full(20, 1.0 if first else 2.0)) for behavior in ("recommendation", "search")]
+        write_results(f"{folder}/model/results.json", rows, save_ranks=True)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", fake_run)
+    ablations["main"](arguments(ablations, tmp_path), [])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 5 * 2
+    best = next(line for line in lines if line["variant"] == "beta = 0.3")
+    # 1 / log2(2) against 1 / log2(3), in every case.
+    gain = 1 - 1 / np.log2(3)
+    assert best["difference"] == pytest.approx(gain, abs=1e-4)
+    assert best["interval"] == pytest.approx([gain, gain], abs=1e-4)
+    assert all(line["difference"] == 0 for line in lines if line["variant"] != "beta = 0.3")
+    assert (tmp_path / "ablations.png").stat().st_size > 10_000
+
+
+def test_a_failed_variant_is_named(ablations, tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
+    with pytest.raises(ConfigurationError, match="The variant 'full' failed; .*log.txt says why"):
+        ablations["main"](arguments(ablations, tmp_path), [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_variants_are_trained(ablations, recipe, tmp_path, capsys):
+    options = ["--semantic_encoder", str(write_encoder(tmp_path)), "--use_cpu", "true"]
+    changes = {
+        "recipe": recipe,
+        "config": str(ROOT / "recipes" / recipe / "tiny.yaml"),
+        "data_dir": str(write_log(tmp_path / "log")),
+        "which": ["joint"],
+        "num_train_epochs": 1,
+    }
+    ablations["main"](arguments(ablations, tmp_path / "runs", **changes), options)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    # Single tasks have one behavior each; GenSR's variants are measured by two protocols.
+    assert len({(line["variant"], line["behavior"]) for line in lines}) == 2
+
+
+def make_row(behavior, ranks):
+    values = all_metric_values(ranks, (10,))
+    return ResultRow(
+        system="GenSR",
+        dataset="made up",
+        behavior=behavior,
+        part="test",
+        protocol="uniform-99",
+        split_method="leave_one_out",
+        split_protocol="strict",
+        split_fingerprint="0" * 64,
+        cases_fingerprint="1" * 16,
+        query_source="category",
+        seen_removed=True,
+        num_cases=len(ranks),
+        num_items=100,
+        seed=0,
+        seconds=1.0,
+        metrics={name: float(column.mean()) for name, column in values.items()},
+        intervals=bootstrap_intervals(values, seed=0),
+        details={},
+        ranks=ranks,
+    )
