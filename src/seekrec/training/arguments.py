@@ -158,6 +158,10 @@ class ModelArguments(GeneratorArguments):
         default=0.0,
         metadata={"help": "With next_item_weight: weight of teaching the decoder what the encoder's state says."},
     )
+    order_by: Literal["identifier", "next_item"] = field(
+        default="identifier",
+        metadata={"help": "What orders found items and candidates; next_item, with next_item_weight: the encoder."},
+    )
     read_item_vectors: bool = field(
         default=False,
         metadata={"help": "With merge_events: the encoder reads the catalogue's vectors of an item beside its codes."},

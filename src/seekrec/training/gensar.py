@@ -131,6 +131,7 @@ def make_model(
         "summarize_history": settings.summarize_history,
         "next_item_weight": settings.next_item_weight,
         "distillation_weight": settings.distillation_weight,
+        "order_by": settings.order_by,
         "item_vector_size": vector_size(catalog) if settings.read_item_vectors else 0,
         "max_history_recommendations": corpus.max_history_recommendations,
         "max_history_searches": corpus.max_history_searches,

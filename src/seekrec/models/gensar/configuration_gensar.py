@@ -42,6 +42,10 @@ class GenSARConfig(T5Config):
         item_vector_size (`int`):
             Numbers the catalogue keeps of an item, semantic and collaborative vector joined, which the encoder reads
             beside the item's codes; 0, it reads the codes alone, as in the paper. Needs `merge_events`.
+        order_by (`str`):
+            What orders the items that the decoder's beams found, and candidates: `"identifier"`, the log-probability
+            of their identifiers (the paper), or `"next_item"`, the encoder's score of `next_item_weight`, which it
+            needs.
         max_history_recommendations (`int`): Recommendations kept of a history, the latest (R).
         max_history_searches (`int`): Searches kept of a history, the latest (S).
         max_query_tokens (`int`): Tokens kept of a query.
@@ -66,6 +70,7 @@ class GenSARConfig(T5Config):
     next_item_weight: float = 0.0
     distillation_weight: float = 0.0
     item_vector_size: int = 0
+    order_by: str = "identifier"
     # The released code keeps five of each; so do we.
     max_history_recommendations: int = 5
     max_history_searches: int = 5
@@ -112,6 +117,12 @@ class GenSARConfig(T5Config):
         if self.distillation_weight and not self.next_item_weight:
             raise ValueError(
                 "`distillation_weight` needs `next_item_weight`: without it the encoder learns no scores."
+            )
+        if self.order_by not in ("identifier", "next_item"):
+            raise ValueError(f"`order_by` is {self.order_by!r}; use 'identifier' or 'next_item'.")
+        if self.order_by == "next_item" and not self.next_item_weight:
+            raise ValueError(
+                "`order_by='next_item'` needs `next_item_weight`: without it the encoder learns no scores."
             )
         if self.codebook_size < 1:
             raise ValueError(f"`codebook_size` is {self.codebook_size}; it must be at least 1.")

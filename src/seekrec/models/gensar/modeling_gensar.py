@@ -14,24 +14,22 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BatchFeature, T5ForConditionalGeneration
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
-from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.models.attention import additive_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.modeling_gensar_encoder import GenSAREncoder
+from seekrec.models.gensar.modeling_gensar_next_item import NextItemMixin
 from seekrec.models.identifier_rows import add_identifier_rows, config_from_t5
-from seekrec.models.interface import GenerativeRetrievalMixin
-from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
-from seekrec.schema import BEHAVIORS, Behavior
+from seekrec.models.losses import level_loss, mask_other_levels, token_loss
+from seekrec.schema import Behavior
 
 
-class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalGeneration):
+class GenSARForConditionalGeneration(NextItemMixin, T5ForConditionalGeneration):
     """GenSAR: T5 with identifier tokens, and a catalogue to search and recommend from.
 
     ```python
@@ -56,30 +54,6 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
         encoder_config.use_cache = False
         self.encoder = GenSAREncoder(encoder_config)
         self.post_init()
-
-    @property
-    def vocabulary(self) -> IdentifierVocabulary:
-        """Where behavior tokens and codes stand in the token vocabulary."""
-        return IdentifierVocabulary(
-            first_token_id=self.config.first_identifier_token_id,
-            num_shared_levels=self.config.num_shared_levels,
-            num_specific_levels=self.config.num_specific_levels,
-            codebook_size=self.config.codebook_size,
-            views=tuple(self.config.views),  # type: ignore[arg-type]
-        )
-
-    def set_catalog(self, catalog: Catalog) -> None:
-        """Answer from this catalogue from now on; with `config.item_vector_size` its vectors are read, too.
-
-        Raises:
-            CatalogError: If the identifiers, or the sizes of the vectors, are not those of the model.
-        """
-        is_first = self.config.identifier_hash is None
-        super().set_catalog(catalog)
-        if self.encoder.item_vectors is not None:
-            self.encoder.item_vectors.set_catalog(catalog, self.vocabulary)
-            if is_first:
-                self.encoder.item_vectors.start_weights(float(self.shared.weight.std()))
 
     def forward(
         self,
@@ -193,46 +167,10 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin, T5ForConditionalG
                 loss = token_loss(logits, scored, num_items_in_batch)
             if self.training and self.config.next_item_weight:
                 last = events.last_visible(history_lengths)
-                second = self._next_item_loss(states, last, decoder_outputs[0], decoder_input_ids, labels)
+                second = self.next_item_loss(states, last, decoder_outputs[0], decoder_input_ids, labels)
                 count = len(scored) if num_items_in_batch is None else num_items_in_batch
                 loss = loss + second / count
         return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=states)
-
-    def _next_item_loss(
-        self, states: Tensor, last: Tensor, hidden: Tensor, decoder_input_ids: Tensor, labels: Tensor
-    ) -> Tensor:
-        """Let the state of the last event before a target pick it among all items, and teach the decoder; summed nats.
-
-        A target is found by the behavior token before its identifier. SASRec learns the same way, from every position
-        at once: the generator alone learns a level's codes one after the other, and slower. What the encoder holds
-        likely, summed over the items under a prefix, is what the decoder should hold likely as the next code.
-
-        Args:
-            states (`torch.Tensor` of shape `(batch, num_events, d_model)`): Of the encoder.
-            last (`torch.LongTensor` of shape `(batch, target_length)`): The last event each target sees.
-            hidden (`torch.Tensor` of shape `(batch, target_length, d_model)`): Of the decoder.
-            decoder_input_ids (`torch.LongTensor` of shape `(batch, target_length)`): Packed targets.
-            labels (`torch.LongTensor` of shape `(batch, target_length)`): What follows each decoder input.
-        """
-        total = states.new_zeros((), dtype=torch.float32)
-        steps = torch.arange(self.config.num_levels, device=states.device)
-        for behavior in BEHAVIORS:
-            row, position = (decoder_input_ids == self.vocabulary.item_token_id(behavior)).nonzero(as_tuple=True)
-            if not len(row):
-                continue
-            view = self.catalog.view_of(behavior)
-            codes = torch.as_tensor(self.catalog.codes[view].astype(np.int64), device=states.device)
-            offsets = torch.from_numpy(self.vocabulary.level_offsets(view)).to(states.device)
-            vectors = self.shared(codes + offsets).sum(1)
-            if self.encoder.item_vectors is not None:
-                vectors = vectors + self.encoder.item_vectors.all_items()
-            scores = nn.functional.linear(states[row, last[row, position]], vectors.to(states.dtype)).float()
-            wanted = labels[row[:, None], position[:, None] + steps] - offsets
-            heads = [self.lm_head.weight[offset : offset + self.config.codebook_size] for offset in offsets.tolist()]
-            answers = hidden[row[:, None], position[:, None] + steps]
-            first, second = next_item_losses(scores, codes, wanted, answers, heads)
-            total = total + self.config.next_item_weight * first + self.config.distillation_weight * second
-        return total
 
     def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:
         """What the decoder reads before an identifier; with `shared_history` the behavior token is the start."""

@@ -134,7 +134,10 @@ class GenSAREncoder(T5Stack):
         num_events = int(event_of_token.max()) + 1
         embeds = self.embed_tokens(input_ids)
         if self.item_vectors is not None:
-            embeds = embeds + self.item_vectors(self.item_vectors.find_rows(input_ids))
+            rows = self.item_vectors.find_rows(input_ids)
+            begins_item = (rows >= 0).nonzero(as_tuple=True)
+            projected = self.item_vectors(rows[begins_item])
+            embeds = embeds.index_put(begins_item, projected.to(embeds.dtype), accumulate=True)
         embeds = embeds * is_token[:, :, None].to(embeds.dtype)
         merged = embeds.new_zeros(len(input_ids), num_events, embeds.shape[-1])
         merged = merged.scatter_add(1, event_of_token[:, :, None].expand_as(embeds), embeds)

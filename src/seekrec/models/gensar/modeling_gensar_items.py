@@ -74,15 +74,22 @@ class ItemVectors(nn.Module):
         weight = self.projection.weight
         weight.normal_(std=spread).mul_((share / scale).to(weight))
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Project the vectors of items: `(..., d_model)` for rows of the catalogue, int64; zeros for row -1."""
-        vectors = self._all_vectors()[rows.clamp(min=0)]
-        projected: Tensor = self.projection(vectors.to(self.projection.weight.dtype))
-        return projected * (rows >= 0)[..., None].to(projected.dtype)
+    def forward(self, rows: Tensor | None = None) -> Tensor:
+        """Project the vectors of items.
 
-    def all_items(self) -> Tensor:
-        """Project the vectors of all items: `(N, d_model)`."""
-        projected: Tensor = self.projection(self._all_vectors().to(self.projection.weight.dtype))
+        Args:
+            rows (`torch.LongTensor` of shape `(num_items,)`, *optional*): Of the catalogue; all if not given.
+
+        Returns:
+            `torch.Tensor`: `(num_items, d_model)`.
+        """
+        if self.vectors is None:
+            raise CatalogError("The model has no catalogue; call `set_catalog` first.")
+        weight = self.projection.weight
+        if self.vectors.device != weight.device:
+            self.vectors = self.vectors.to(weight.device)
+        vectors = self.vectors if rows is None else self.vectors[rows]
+        projected: Tensor = self.projection(vectors.to(weight.dtype))
         return projected
 
     def find_rows(self, input_ids: Tensor) -> Tensor:
@@ -118,13 +125,6 @@ class ItemVectors(nn.Module):
         for level in range(self.num_levels):
             key = key * self.codebook_size + codes[:, level]
         return key
-
-    def _all_vectors(self) -> Tensor:
-        if self.vectors is None:
-            raise CatalogError("The model has no catalogue; call `set_catalog` first.")
-        if self.vectors.device != self.projection.weight.device:
-            self.vectors = self.vectors.to(self.projection.weight.device)
-        return self.vectors
 
 
 def vector_size(catalog: Catalog) -> int:
