@@ -1,7 +1,7 @@
 """The fixtures of the models' tests."""
 
 import pytest
-from small_gensar import AISLES, CODEBOOK_SIZE, make_catalog, make_gensar, make_log
+from small_gensar import AISLES, CODEBOOK_SIZE, VECTOR_SIZES, make_catalog, make_gensar, make_log
 from small_gensr import make_gensr
 from small_intsr import INTSR_WAYS, make_dense_catalog, make_intsr
 from small_synergen import SYNERGEN_WAYS, make_synergen
@@ -31,6 +31,11 @@ WAYS = {
     "shared_history": {"shared_history": True},
     "summarized_history": {"shared_history": True, "merge_events": True, "summarize_history": True},
     "merged_events": {"shared_history": True, "merge_events": True, "loss_norm": "level"},
+    "item_vectors": {
+        "shared_history": True,
+        "merge_events": True,
+        "item_vector_size": sum(VECTOR_SIZES.values()),
+    },
 }
 
 

@@ -13,6 +13,7 @@ AISLES = ("garden", "kitchen", "office")
 ITEMS_PER_AISLE = 8
 NUM_ITEMS = len(AISLES) * ITEMS_PER_AISLE
 CODEBOOK_SIZE = 8
+VECTOR_SIZES = {"semantic": 5, "collaborative": 3}
 HISTORY = [
     Event("i0", timestamp=1),
     Event("i9", "search", timestamp=2, query="kitchen"),
@@ -59,7 +60,9 @@ def make_catalog(log: EventLog) -> Catalog:
         "semantic": np.stack([aisle, place], axis=1),
         "collaborative": np.stack([aisle, (place + 3) % ITEMS_PER_AISLE], axis=1),
     }
-    return Catalog.build(log.items, codes, num_shared_levels=1, codebook_size=CODEBOOK_SIZE)
+    draws = np.random.default_rng(0)
+    embeddings = {view: draws.normal(size=(NUM_ITEMS, size)) for view, size in VECTOR_SIZES.items()}
+    return Catalog.build(log.items, codes, num_shared_levels=1, codebook_size=CODEBOOK_SIZE, embeddings=embeddings)
 
 
 def make_gensar(aisles, *, shared_history: bool = False, seed: int = 0, **settings):

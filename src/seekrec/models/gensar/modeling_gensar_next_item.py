@@ -45,7 +45,7 @@ class NextItemMixin(GenerativeRetrievalMixin):
         if self.encoder.item_vectors is not None:
             self.encoder.item_vectors.set_catalog(catalog, self.vocabulary)
             if is_first:
-                self.encoder.item_vectors.start_weights(float(self.shared.weight.std()))
+                self.encoder.item_vectors.start_weights(self.shared.weight.detach().std().item())
 
     def embed_items(self, view: View, rows: Tensor | None = None) -> Tensor:
         """Give what the encoder reads of an item, without its behavior token.
