@@ -6,7 +6,7 @@ python recipes/ablations.py --recipe gensr --config recipes/gensr/scientific.yam
 python recipes/ablations.py --recipe intsr --config recipes/intsr/scientific.yaml --data_dir amazon18-scientific
 ```
 
-`recipes/<recipe>/ablations.yaml` names the variants by groups (`--which`) and, under `all`, the options that every one
+`recipes/variants/<recipe>.yaml` names the variants by groups (`--which`) and, under `all`, the options that every one
 of them has; `full` is the model with these alone. Each variant is a run of `train_<recipe>.py` for
 `--num_train_epochs`, in a folder of its own under `--output_dir`; all share the stages before training. A variant
 whose results are there is not run again. Options that are not of this script go to the recipe. Prints a JSON line for
@@ -44,7 +44,7 @@ class AblationArguments:
     output_dir: str | None = field(
         default=None, metadata={"help": "A folder for each variant goes here; runs/<recipe>-ablations if not given."}
     )
-    which: list[str] = field(default_factory=lambda: ["parts"], metadata={"help": "Groups of ablations.yaml."})
+    which: list[str] = field(default_factory=lambda: ["parts"], metadata={"help": "Groups of variants."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Passes of each variant."})
     metric: str = field(default="ndcg@10", metadata={"help": "What is compared."})
 
@@ -86,9 +86,9 @@ def choose_variants(recipe: str, which: Sequence[str]) -> dict[str, list[str]]:
     Raises:
         ConfigurationError: If the recipe has no variants, or a group is unknown.
     """
-    path = RECIPES / recipe / "ablations.yaml"
+    path = RECIPES / "variants" / f"{recipe}.yaml"
     if not path.is_file():
-        known = sorted(file.parent.name for file in RECIPES.glob("*/ablations.yaml"))
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise ConfigurationError(f"`recipe` is {recipe!r}; use one of {', '.join(known)}.")
     groups = yaml.safe_load(path.read_text(encoding="utf-8"))
     everywhere = as_options(groups.pop("all", {}))

@@ -56,7 +56,7 @@ def test_the_recipes_know_the_options_of_their_variants(ablations, recipe):
     from transformers import HfArgumentParser
 
     types = runpy.run_path(str(ROOT / "recipes" / f"train_{recipe}.py"))["ARGUMENTS"]
-    groups = yaml.safe_load((ROOT / "recipes" / recipe / "ablations.yaml").read_text())
+    groups = yaml.safe_load((ROOT / "recipes" / "variants" / f"{recipe}.yaml").read_text())
     parser = HfArgumentParser(types)
     for options in ablations["choose_variants"](recipe, [name for name in groups if name != "all"]).values():
         parser.parse_args_into_dataclasses(["--output_dir", "anywhere", *options])
