@@ -112,7 +112,7 @@ def main(
             asked, catalog, processor, window, ranks=settings.ranking_weight > 0, seed=training.seed
         )
         trainer = make_window_trainer(
-            model, collator, arguments, evaluate_model=lambda trained: ranking(retriever(trained))
+            model, collator, arguments, settings=window, evaluate_model=lambda trained: ranking(retriever(trained))
         )
         trainer.train(resume_from_checkpoint=find_checkpoint(arguments.output_dir))
         model = trainer.accelerator.unwrap_model(trainer.model)

@@ -38,7 +38,6 @@ from seekrec.training import (
     find_checkpoint,
     make_synergen_collator,
     make_synergen_model,
-    make_synergen_optimizer,
     make_synergen_processor,
     make_window_trainer,
     make_windows,
@@ -112,11 +111,7 @@ def main(
         arguments.output_dir = str(output_dir / folder)
         collator = make_synergen_collator(asked, catalog, processor, window, settings, seed=training.seed)
         trainer = make_window_trainer(
-            model,
-            collator,
-            arguments,
-            evaluate_model=lambda trained: ranking(retriever(trained)),
-            optimizers=(make_synergen_optimizer(model, settings, arguments), None),
+            model, collator, arguments, settings=window, evaluate_model=lambda trained: ranking(retriever(trained))
         )
         trainer.train(resume_from_checkpoint=find_checkpoint(arguments.output_dir))
         model = trainer.accelerator.unwrap_model(trainer.model)

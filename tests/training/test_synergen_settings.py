@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SynerGen's optimizer and what its negatives may be."""
+"""Two step sizes, and what the negatives of SynerGen may be."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import pytest
 from transformers import TrainingArguments
 
 from seekrec.errors import ConfigurationError
-from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation
-from seekrec.training import SynerGenArguments, WindowArguments, make_synergen_optimizer
+from seekrec.models import (
+    IntSRConfig,
+    IntSRForSearchAndRecommendation,
+    SynerGenConfig,
+    SynerGenForSearchAndRecommendation,
+)
+from seekrec.training import WindowArguments, make_window_optimizer
 from seekrec.training.synergen import drawn_kind
 
 
@@ -18,7 +23,7 @@ def test_tables_and_the_rest_have_their_own_step_sizes(tmp_path, use_ids):
     training = TrainingArguments(
         output_dir=str(tmp_path), learning_rate=1e-3, weight_decay=0.1, adam_beta2=0.98, use_cpu=True
     )
-    optimizer = make_synergen_optimizer(model, SynerGenArguments(sparse_learning_rate=3e-3), training)
+    optimizer = make_window_optimizer(model, WindowArguments(sparse_learning_rate=3e-3), training)
     group = {id(weight): number for number, one in enumerate(optimizer.param_groups) for weight in one["params"]}
     names = dict(model.named_parameters())
     assert set(group) == {id(weight) for weight in names.values()} and len(group) == len(names)
@@ -28,7 +33,7 @@ def test_tables_and_the_rest_have_their_own_step_sizes(tmp_path, use_ids):
     assert group[id(names["model.rotary.log_scales"])] == group[id(names["retrieval_norm.weight"])] == 2
     settings = [(one["lr"], one["weight_decay"], one["betas"]) for one in optimizer.param_groups]
     assert settings == [(3e-3, 0.0, (0.9, 0.98)), (1e-3, 0.1, (0.9, 0.98)), (1e-3, 0.0, (0.9, 0.98))]
-    assert make_synergen_optimizer(model, SynerGenArguments(), training).param_groups[0]["lr"] == 1e-3
+    assert make_window_optimizer(model, WindowArguments(), training).param_groups[0]["lr"] == 1e-3
 
 
 def test_negatives_that_cannot_be_are_refused():
@@ -44,3 +49,17 @@ def test_negatives_that_cannot_be_are_refused():
     ):
         with pytest.raises(ConfigurationError, match=message):
             drawn_kind(WindowArguments(**settings))
+
+
+def test_the_tables_of_intsr_have_a_step_size_of_their_own(tmp_path):
+    model = IntSRForSearchAndRecommendation(IntSRConfig(num_items=5))
+    training = TrainingArguments(output_dir=str(tmp_path), learning_rate=1e-3, use_cpu=True)
+    optimizer = make_window_optimizer(model, WindowArguments(sparse_learning_rate=5e-3), training)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    first, *_ = optimizer.param_groups
+    assert {names[id(weight)] for weight in first["params"]} == {
+        "model.items.ids.weight",
+        "model.tokens.actions.weight",
+    }
+    assert first["lr"] == 5e-3
+    assert sum(len(one["params"]) for one in optimizer.param_groups) == len(names)

@@ -11,7 +11,7 @@ from seekrec.training.arguments import (
     parse_arguments,
 )
 from seekrec.training.collaborative import prepare_lightgcn
-from seekrec.training.event_windows import WindowCollator, make_window_trainer
+from seekrec.training.event_windows import WindowCollator, make_window_optimizer, make_window_trainer
 from seekrec.training.generator import add_lora
 from seekrec.training.gensar import make_corpus, make_model, make_processor, make_tokenizer, make_trainer
 from seekrec.training.gensr import make_gensr_model, make_gensr_processor, make_gensr_trainer
@@ -35,7 +35,6 @@ from seekrec.training.stages import StageCache
 from seekrec.training.synergen import (
     make_synergen_collator,
     make_synergen_model,
-    make_synergen_optimizer,
     make_synergen_processor,
 )
 from seekrec.training.synergen_arguments import SynerGenArguments
@@ -71,10 +70,10 @@ __all__ = [
     "make_processor",
     "make_synergen_collator",
     "make_synergen_model",
-    "make_synergen_optimizer",
     "make_synergen_processor",
     "make_tokenizer",
     "make_trainer",
+    "make_window_optimizer",
     "make_window_trainer",
     "make_windows",
     "parse_arguments",

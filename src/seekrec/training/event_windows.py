@@ -8,7 +8,7 @@ alone; see `training.negatives`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -287,8 +287,8 @@ def make_window_trainer(
     collator: WindowCollator,
     arguments: TrainingArguments,
     *,
+    settings: WindowArguments,
     evaluate_model: EvaluateModel | None,
-    optimizers: tuple[torch.optim.Optimizer | None, None] = (None, None),
 ) -> GenerativeTrainer:
     """Put a model and windows into a Trainer whose batches hold windows of like length.
 
@@ -296,8 +296,8 @@ def make_window_trainer(
         model (`PreTrainedModel`): Takes the collator's batch.
         collator ([`WindowCollator`]): Gives it.
         arguments (`TrainingArguments`): `remove_unused_columns` is switched off.
+        settings ([`WindowArguments`]): Has the step size of sparse weights.
         evaluate_model (`Callable`, *optional*): Ranks validation.
-        optimizers (`tuple`): An optimizer of the family's own, for two learning rates; no scheduler.
 
     Returns:
         [`GenerativeTrainer`]: Ready to train.
@@ -319,7 +319,34 @@ def make_window_trainer(
         data_collator=collator,
         sampler=CodeSampler(sampler),
         evaluate_model=evaluate_model,
-        optimizers=optimizers,
+        optimizers=(make_window_optimizer(model, settings, arguments), None),
+    )
+
+
+def make_window_optimizer(
+    model: PreTrainedModel, settings: WindowArguments, training: TrainingArguments
+) -> torch.optim.AdamW:
+    """Make AdamW with two step sizes: sparse weights, of which a batch moves few rows' worth, and the rest.
+
+    Sparse are the embeddings of items and actions: an item is met seldom, so with the step size of the others it
+    learns too little from each meeting. They, biases and norms have no weight decay.
+    """
+    parts: Any = model
+    tables = [module.weight for module in (parts.items.ids, parts.model.tokens.actions) if module is not None]
+    sparse = {id(weight) for weight in tables}
+    # A weight of one dimension is a bias, a norm or a time scale.
+    rest = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in sparse]
+    rate = training.learning_rate if settings.sparse_learning_rate is None else settings.sparse_learning_rate
+    groups: list[dict[str, Any]] = [
+        {"params": tables, "lr": rate, "weight_decay": 0.0},
+        {"params": [weight for weight in rest if weight.ndim > 1], "weight_decay": training.weight_decay},
+        {"params": [weight for weight in rest if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        lr=training.learning_rate,
+        betas=(training.adam_beta1, training.adam_beta2),
+        eps=training.adam_epsilon,
     )
 
 
@@ -328,6 +355,7 @@ __all__ = [
     "QueryPool",
     "WindowCollator",
     "make_negatives",
+    "make_window_optimizer",
     "make_window_trainer",
     "target_counts",
 ]

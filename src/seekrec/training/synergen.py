@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
-import torch
-from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.training_windows import TrainingWindows, log_actions
@@ -42,7 +39,6 @@ def make_synergen_model(
     """
     drawn_kind(windows)
     sizes = asdict(settings)
-    del sizes["sparse_learning_rate"]
     width = catalog.embeddings["semantic"].shape[1]
     config = SynerGenConfig(
         num_items=len(catalog),
@@ -101,31 +97,6 @@ def make_synergen_collator(
     return make_window_collator(windows, catalog, processor.query_vectors, settings, kind=kind, seed=seed)
 
 
-def make_synergen_optimizer(
-    model: SynerGenForSearchAndRecommendation, settings: SynerGenArguments, training: TrainingArguments
-) -> torch.optim.AdamW:
-    """Make AdamW with two step sizes: sparse weights, of which a batch moves few rows' worth, and the rest.
-
-    Sparse are the embeddings of items and actions. They, biases and norms have no weight decay.
-    """
-    tables = [module.weight for module in (model.items.ids, model.model.tokens.actions) if module is not None]
-    sparse = {id(weight) for weight in tables}
-    # A weight of one dimension is a bias, a norm or a time scale.
-    rest = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in sparse]
-    rate = training.learning_rate if settings.sparse_learning_rate is None else settings.sparse_learning_rate
-    groups: list[dict[str, Any]] = [
-        {"params": tables, "lr": rate, "weight_decay": 0.0},
-        {"params": [weight for weight in rest if weight.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [weight for weight in rest if weight.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups,
-        lr=training.learning_rate,
-        betas=(training.adam_beta1, training.adam_beta2),
-        eps=training.adam_epsilon,
-    )
-
-
 def _frequent_action(split: Split, processor: SynerGenProcessor) -> int:
     """Give the number of the action that training events have most."""
     actions = split.train_events()["action"].to_numpy(zero_copy_only=False)
@@ -137,6 +108,5 @@ __all__ = [
     "drawn_kind",
     "make_synergen_collator",
     "make_synergen_model",
-    "make_synergen_optimizer",
     "make_synergen_processor",
 ]

@@ -11,10 +11,6 @@ from typing import Literal
 class SynerGenArguments:
     """The decoder, its losses, and a switch for every ablation of the paper's table 4."""
 
-    sparse_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Step size of the embeddings of items and actions; that of the rest if not given."},
-    )
     use_ids: bool = field(default=True, metadata={"help": "Off: table 4, w/o collaborative emb."})
     use_text: bool = field(default=True, metadata={"help": "Off: items by their ids alone (SynerGen-ID)."})
     queries_in_context: bool = field(default=False, metadata={"help": "The history tells what was searched for."})

@@ -40,6 +40,10 @@ class WindowArguments:
         default="catalog",
         metadata={"help": "When items are on offer: what the catalogue says, or from their first event on."},
     )
+    sparse_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Step size of the embeddings of items and actions; that of the rest if not given."},
+    )
     search_stage_num_epochs: float = field(
         default=0.0,
         metadata={"help": "Above 0: train recommendation first, then search for so many epochs, as on KuaiSAR."},
