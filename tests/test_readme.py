@@ -12,12 +12,14 @@ Conventions:
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib
 import importlib.util
+import io
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -54,12 +56,17 @@ def commands_of(text: str) -> list[str]:
 
 @functools.cache
 def help_of(script: str) -> str:
-    """Ask a script for its help; it must say it without running."""
-    run = subprocess.run(
-        [sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert run.returncode == 0, f"`python {script} --help` fails:\n{run.stderr[-2000:]}"
-    return run.stdout
+    """Ask a script for its help; it must say it without running. In this process: a new one would import for long."""
+    printed = io.StringIO()
+    argv, path = sys.argv, sys.path
+    sys.argv, sys.path = [script, "--help"], [str((ROOT / script).parent), *path]
+    try:
+        with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+    finally:
+        sys.argv, sys.path = argv, path
+    assert not stop.value.code, f"`python {script} --help` fails: {stop.value.code}"
+    return printed.getvalue()
 
 
 def check_command(command: str) -> None:
