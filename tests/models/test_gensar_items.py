@@ -8,6 +8,7 @@ from small_gensar import HISTORY, NUM_ITEMS, REQUESTS, VECTOR_SIZES, make_gensar
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from seekrec.catalog import Catalog
+from seekrec.corpora import CorpusSettings, SharedHistoryCollator, build_shared_histories
 from seekrec.errors import CatalogError
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration
 from seekrec.schema import Event, Request
@@ -140,3 +141,21 @@ def test_a_catalogue_with_other_vectors_is_refused(aisles):
 def test_contradicting_settings_are_refused(settings, message):
     with pytest.raises(Exception, match=message):
         GenSARConfig(**settings)
+
+
+@pytest.mark.filterwarnings("ignore:.*tied.*:UserWarning")
+def test_adapters_train_the_projection_whole(aisles):
+    from seekrec.training import ModelArguments, add_lora
+
+    split, catalog, tokenizer, vocabulary = aisles
+    model, _ = make_gensar(aisles, **ORDERING)
+    wrapped = add_lora(model, ModelArguments(lora_rank=4)).train()
+    before = model.encoder.item_vectors.projection.weight.detach().clone()
+    rows = build_shared_histories(split, catalog, tokenizer, vocabulary, CorpusSettings())
+    batch = SharedHistoryCollator(tokenizer.pad_token_id, tokenizer.pad_token_id)([rows[0], rows[1]])
+    optimizer = torch.optim.SGD([weight for weight in wrapped.parameters() if weight.requires_grad], lr=0.1)
+    wrapped(**batch).loss.backward()
+    optimizer.step()
+    merged = wrapped.merge_and_unload()
+    assert not torch.equal(merged.encoder.item_vectors.projection.weight, before)
+    assert isinstance(merged, GenSARForConditionalGeneration)

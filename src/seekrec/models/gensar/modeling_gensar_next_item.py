@@ -47,6 +47,11 @@ class NextItemMixin(GenerativeRetrievalMixin):
             if is_first:
                 self.encoder.item_vectors.start_weights(self.shared.weight.detach().std().item())
 
+    @property
+    def modules_outside_t5(self) -> list[str]:
+        """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
+        return [] if self.encoder.item_vectors is None else ["encoder.item_vectors.projection"]
+
     def embed_items(self, view: View, rows: Tensor | None = None) -> Tensor:
         """Give what the encoder reads of an item, without its behavior token.
 
