@@ -139,7 +139,7 @@ def test_the_paper_setting_of_synergen_is_the_papers():
         ARGUMENTS["synergen"], ["--config", str(ROOT / "recipes/synergen/paper.yaml"), "--use_cpu", "true"]
     )
     _, _, window, model, _, training = filled
-    assert (training.learning_rate, model.sparse_learning_rate) == (1e-3, 3e-3) and training.bf16
+    assert (training.learning_rate, window.sparse_learning_rate) == (1e-3, 3e-3) and training.bf16
     assert (model.temperature, model.easy_weight, model.pairwise_weight, model.ranking_weight) == (0.085, 0.1, 1, 1)
     assert window.negatives == "popularity" and window.correct_sampling and model.similarity == "dot"
     assert model.time_encoding == "time" and model.use_target_time and not model.queries_in_context
