@@ -226,9 +226,14 @@ class WindowCollator:
 
 
 def target_counts(windows: TrainingWindows, num_items: int) -> np.ndarray:
-    """Count how often each item is asked for without a query: int64 of shape `(num_items,)`."""
+    """Count how often each item is asked for without a query, or at all if only searches are asked.
+
+    Returns:
+        `np.ndarray`: int64 of shape `(num_items,)`.
+    """
     place = windows.windows.offsets[windows.questions.owners()] + windows.questions.values
-    asked = windows.windows.values[place][windows.behavior != BEHAVIORS.index(SEARCH)]
+    is_counted = windows.behavior != BEHAVIORS.index(SEARCH)
+    asked = windows.windows.values[place][is_counted | ~is_counted.any()]
     return np.bincount(windows.events.columns.item[asked], minlength=num_items)
 
 
