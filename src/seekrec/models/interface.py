@@ -64,7 +64,7 @@ class GenerativeRetrievalMixin:
     """`retrieve` and `rank` for an encoder-decoder that writes identifiers.
 
     The class it is mixed into is a `PreTrainedModel` whose configuration has the identifier fields of
-    [`GenSARConfig`] and which tells its `vocabulary`.
+    [`GenSARConfig`].
     """
 
     _catalog: Catalog | None = None
@@ -73,7 +73,14 @@ class GenerativeRetrievalMixin:
     @property
     def vocabulary(self) -> IdentifierVocabulary:
         """Where behavior tokens and codes stand in the token vocabulary."""
-        raise TypeError(f"{type(self).__name__} must define `vocabulary`.")
+        config: Any = self.config  # type: ignore[attr-defined]
+        return IdentifierVocabulary(
+            first_token_id=config.first_identifier_token_id,
+            num_shared_levels=config.num_shared_levels,
+            num_specific_levels=config.num_specific_levels,
+            codebook_size=config.codebook_size,
+            views=tuple(config.views),
+        )
 
     @property
     def catalog(self) -> Catalog:

@@ -8,7 +8,6 @@ It is a second loss in training (`next_item_weight`), what the decoder is taught
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
-from seekrec.corpora import IdentifierVocabulary
 from seekrec.generation import Norm
 from seekrec.models.answers import Where, scored_items
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
@@ -162,26 +160,15 @@ class NextItemMixin(GenerativeRetrievalMixin):
         return self.shared.weight.device
 
     def _sum_codes(self, view: View, rows: Tensor | None = None) -> Tensor:
-        codes, offsets = self._codes(view)
-        embedded: Tensor = self.shared((codes if rows is None else codes[rows]) + offsets)
+        codes, offsets = self._codes(view, rows)
+        embedded: Tensor = self.shared(codes + offsets)
         return embedded.sum(1)
 
-    def _codes(self, view: View) -> tuple[Tensor, Tensor]:
-        """Codes of all items, `(N, num_levels)`, and the token of each level's first code, `(num_levels,)`."""
-        codes = torch.as_tensor(self.catalog.codes[view].astype(np.int64), device=self._device)
+    def _codes(self, view: View, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Codes of items, all or some, `(num_items, num_levels)`, and each level's first token, `(num_levels,)`."""
+        chosen = self.catalog.codes[view] if rows is None else self.catalog.codes[view][rows.cpu().numpy()]
+        codes = torch.as_tensor(chosen.astype(np.int64), device=self._device)
         return codes, torch.from_numpy(self.vocabulary.level_offsets(view)).to(self._device)
-
-    @property
-    def vocabulary(self) -> IdentifierVocabulary:
-        """Where behavior tokens and codes stand in the token vocabulary."""
-        config: Any = self.config
-        return IdentifierVocabulary(
-            first_token_id=config.first_identifier_token_id,
-            num_shared_levels=config.num_shared_levels,
-            num_specific_levels=config.num_specific_levels,
-            codebook_size=config.codebook_size,
-            views=tuple(config.views),
-        )
 
 
 __all__ = ["NextItemMixin"]

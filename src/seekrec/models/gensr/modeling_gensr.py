@@ -101,17 +101,6 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
         return [f"history_views.{name}" for name in self.views_by_name]
 
-    @property
-    def vocabulary(self) -> IdentifierVocabulary:
-        """Where behavior tokens and codes stand in the token vocabulary."""
-        return IdentifierVocabulary(
-            first_token_id=self.config.first_identifier_token_id,
-            num_shared_levels=self.config.num_shared_levels,
-            num_specific_levels=self.config.num_specific_levels,
-            codebook_size=self.config.codebook_size,
-            views=tuple(self.config.views),  # type: ignore[arg-type]
-        )
-
     def forward(
         self,
         item_rows: Tensor | None = None,
