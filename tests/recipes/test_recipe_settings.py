@@ -1,5 +1,6 @@
 """Every YAML file of the recipes is read by its script's own parser."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -8,56 +9,16 @@ from transformers import TrainingArguments
 from seekrec.corpora import TASKS
 from seekrec.events.negatives import NEGATIVE_KINDS
 from seekrec.training import (
-    CollaborativeArguments,
     CorpusArguments,
-    DataArguments,
-    EvaluationArguments,
-    GeneratorArguments,
     GenSRArguments,
-    IdentifierArguments,
-    IntSRArguments,
-    ModelArguments,
-    SynerGenArguments,
-    WindowArguments,
     parse_arguments,
 )
 from seekrec.training.arguments import parse_weights
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = {
-    "gensar": (
-        DataArguments,
-        IdentifierArguments,
-        CorpusArguments,
-        ModelArguments,
-        EvaluationArguments,
-        TrainingArguments,
-    ),
-    "gensr": (
-        DataArguments,
-        IdentifierArguments,
-        CollaborativeArguments,
-        GenSRArguments,
-        GeneratorArguments,
-        EvaluationArguments,
-        TrainingArguments,
-    ),
-    "intsr": (
-        DataArguments,
-        IdentifierArguments,
-        WindowArguments,
-        IntSRArguments,
-        EvaluationArguments,
-        TrainingArguments,
-    ),
-    "synergen": (
-        DataArguments,
-        IdentifierArguments,
-        WindowArguments,
-        SynerGenArguments,
-        EvaluationArguments,
-        TrainingArguments,
-    ),
+    family: runpy.run_path(str(ROOT / "recipes" / f"train_{family}.py"))["ARGUMENTS"]
+    for family in ("gensar", "gensr", "intsr", "synergen")
 }
 FILES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name in ARGUMENTS)
 

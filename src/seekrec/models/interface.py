@@ -178,22 +178,11 @@ class GenerativeRetrievalMixin:
             log-probability of the identifier in nats. Fewer where fewer are allowed.
 
         Raises:
-            RequestError: If `top_k` or `num_beams` is below 1, or one of the arguments does not fit the requests.
+            RequestError: If `top_k` or `num_beams` is below 1, one of the arguments does not fit the requests, or the
+                model was not trained to write identifiers.
         """
-        prompt, views = self._prompt(inputs)
-        if not views:
-            return []
-        tries = [self.trie(view) for view in views]
-        output = beam_search(
-            self,  # type: ignore[arg-type]
-            **prompt,
-            trie=tries,
-            num_beams=20 if num_beams is None else num_beams,
-            top_k=top_k,
-            masks=self._masks(where, tries),
-            norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
-        )
-        return [scored_items(self.catalog, *found) for found in zip(output.rows, output.scores, strict=True)]
+        found = self._find(inputs, top_k, where, 20 if num_beams is None else num_beams, norm)
+        return [scored_items(self.catalog, rows, scores) for rows, scores in found]
 
     @torch.no_grad()
     def rank(self, inputs: BatchFeature, *, norm: Norm | None = None) -> list[list[ScoredItem]]:
@@ -211,21 +200,8 @@ class GenerativeRetrievalMixin:
         """
         if "candidate_rows" not in inputs:
             raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
-        prompt, views = self._prompt(inputs)
         candidates = [line[line >= 0] for line in inputs["candidate_rows"].cpu().numpy()]
-        if not views:
-            return []
-        scores = score_candidates(
-            self,  # type: ignore[arg-type]
-            **prompt,
-            codes=[self.catalog.codes[view][line] for view, line in zip(views, candidates, strict=True)],
-            norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
-        )
-        answers = []
-        for line, line_scores in zip(candidates, scores, strict=True):
-            order = np.argsort(-line_scores, kind="stable")
-            answers.append(scored_items(self.catalog, line[order], line_scores[order]))
-        return answers
+        return [scored_items(self.catalog, rows, scores) for rows, scores in self._order(inputs, candidates, norm)]
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Save weights, settings for `generate` without sampling, and the catalogue, if there is one."""
@@ -247,6 +223,52 @@ class GenerativeRetrievalMixin:
         if model.config.identifier_hash is not None:
             model.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
         return loaded
+
+    def _find(
+        self,
+        inputs: BatchFeature,
+        top_k: int | Sequence[int],
+        where: Where,
+        num_beams: int | Sequence[int],
+        norm: Norm | None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Search with beams: for each request rows of the catalogue and their scores, best first."""
+        prompt, views = self._prompt(inputs)
+        if not views:
+            return []
+        tries = [self.trie(view) for view in views]
+        output = beam_search(
+            self,  # type: ignore[arg-type]
+            **prompt,
+            trie=tries,
+            num_beams=num_beams,
+            top_k=top_k,
+            masks=self._masks(where, tries),
+            norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
+        )
+        return list(zip(output.rows, output.scores, strict=True))
+
+    def _order(
+        self, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Order rows of the catalogue, a line for each request: the rows and their scores, best first."""
+        ordered = []
+        for line, scores in zip(rows, self._score(inputs, rows, norm), strict=True):
+            order = np.argsort(-scores, kind="stable")
+            ordered.append((line[order], scores[order]))
+        return ordered
+
+    def _score(self, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None) -> list[np.ndarray]:
+        """Score rows of the catalogue, a line for each request."""
+        prompt, views = self._prompt(inputs)
+        if not views:
+            return []
+        return score_candidates(
+            self,  # type: ignore[arg-type]
+            **prompt,
+            codes=[self.catalog.codes[view][line] for view, line in zip(views, rows, strict=True)],
+            norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
+        )
 
     def _prompt(self, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
         """Give what the generation engine reads for each request, and the view each is answered in."""

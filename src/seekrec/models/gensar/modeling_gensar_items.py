@@ -66,11 +66,10 @@ class ItemVectors(nn.Module):
         Args:
             spread (`float`): Standard deviation of the token embeddings.
         """
-        if self.vectors is None:
-            raise CatalogError("The model has no catalogue; call `set_catalog` first.")
+        vectors = self._on_device()
         # The root of the mean square over items, number by number, so that no view drowns the other.
-        scale = self.vectors.square().mean(0).sqrt().clamp_min(1e-6)
-        share = torch.cat([torch.full((width,), width**-0.5) for width in self.widths])
+        scale = vectors.square().mean(0).sqrt().clamp_min(1e-6)
+        share = torch.cat([torch.full((width,), width**-0.5, device=vectors.device) for width in self.widths])
         weight = self.projection.weight
         weight.normal_(std=spread).mul_((share / scale).to(weight))
 
@@ -83,13 +82,9 @@ class ItemVectors(nn.Module):
         Returns:
             `torch.Tensor`: `(num_items, d_model)`.
         """
-        if self.vectors is None:
-            raise CatalogError("The model has no catalogue; call `set_catalog` first.")
-        weight = self.projection.weight
-        if self.vectors.device != weight.device:
-            self.vectors = self.vectors.to(weight.device)
-        vectors = self.vectors if rows is None else self.vectors[rows]
-        projected: Tensor = self.projection(vectors.to(weight.dtype))
+        vectors = self._on_device()
+        chosen = vectors if rows is None else vectors[rows]
+        projected: Tensor = self.projection(chosen.to(self.projection.weight.dtype))
         return projected
 
     def find_rows(self, input_ids: Tensor) -> Tensor:
@@ -101,6 +96,7 @@ class ItemVectors(nn.Module):
         Returns:
             `torch.LongTensor` of shape `(batch, length)`: Not -1 at an item's behavior token only.
         """
+        self._on_device()
         found = torch.full_like(input_ids, -1)
         for behavior in BEHAVIORS:
             row, position = (input_ids == self.vocabulary.item_token_id(behavior)).nonzero(as_tuple=True)
@@ -113,12 +109,23 @@ class ItemVectors(nn.Module):
             offsets = torch.from_numpy(self.vocabulary.level_offsets(view)).to(input_ids.device)
             codes = input_ids[row[:, None], places] - offsets
             is_code = ((codes >= 0) & (codes < self.codebook_size)).all(1)
-            keys, rows = self.keys[view].to(input_ids.device), self.rows[view].to(input_ids.device)
+            keys, rows = self.keys[view], self.rows[view]
             wanted = self._key(codes)
             place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
             is_item = is_code & (keys[place] == wanted)
             found[row, position] = torch.where(is_item, rows[place], -1)
         return found
+
+    def _on_device(self) -> Tensor:
+        """Give the vectors; they and the tables of identifiers go to the device of the weights once."""
+        if self.vectors is None:
+            raise CatalogError("The model has no catalogue; call `set_catalog` first.")
+        device = self.projection.weight.device
+        if self.vectors.device != device:
+            self.vectors = self.vectors.to(device)
+            for table in (self.keys, self.rows):
+                table.update({view: numbers.to(device) for view, numbers in table.items()})
+        return self.vectors
 
     def _key(self, codes: Tensor) -> Tensor:
         key = torch.zeros_like(codes[:, 0])

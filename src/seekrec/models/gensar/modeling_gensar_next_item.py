@@ -16,16 +16,20 @@ from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
 from seekrec.generation import Norm
-from seekrec.models.answers import Where, scored_items
+from seekrec.models.answers import Where
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.modeling_gensar_encoder import GenSAREncoder
 from seekrec.models.interface import GenerativeRetrievalMixin
 from seekrec.models.losses import next_item_losses
-from seekrec.schema import BEHAVIORS, ScoredItem, View
+from seekrec.schema import BEHAVIORS, View
 
 
 class NextItemMixin(GenerativeRetrievalMixin):
-    """Item vectors, the losses that are made of them, and answers in their order."""
+    """Item vectors, the losses that are made of them, and answers in their order.
+
+    With `config.order_by="next_item"` `retrieve` gives the best of the `num_beams` items that the beams found, and it
+    and `rank` score an item by its dot product with the last event's state, to be compared within a request.
+    """
 
     config: GenSARConfig
     encoder: GenSAREncoder
@@ -99,61 +103,40 @@ class NextItemMixin(GenerativeRetrievalMixin):
             total = total + self.config.next_item_weight * first + self.config.distillation_weight * second
         return total
 
-    @torch.no_grad()
-    def retrieve(
+    def _find(
         self,
         inputs: BatchFeature,
-        *,
-        top_k: int | Sequence[int] = 10,
-        where: Where = None,
-        num_beams: int | Sequence[int] | None = None,
-        norm: Norm | None = None,
-    ) -> list[list[ScoredItem]]:
-        """Find the best items of the whole catalogue; see [`GenerativeRetrievalMixin.retrieve`].
-
-        With `config.order_by="next_item"` the decoder's beams find `num_beams` items, and the state of the last event
-        orders them; a score is then its dot product with the item, to be compared within a request.
-        """
-        if self.config.order_by == "identifier":
-            return super().retrieve(inputs, top_k=top_k, where=where, num_beams=num_beams, norm=norm)
+        top_k: int | Sequence[int],
+        where: Where,
+        num_beams: int | Sequence[int],
+        norm: Norm | None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """With `config.order_by="next_item"` the beams find items and the last event's state orders them."""
         asked = len(inputs["behavior_ids"])
         wanted = list(top_k) if isinstance(top_k, Sequence) else [top_k] * asked
-        beams = 20 if num_beams is None else num_beams
-        width = list(beams) if isinstance(beams, Sequence) else [beams] * asked
-        if len(wanted) != asked or len(width) != asked or min(wanted, default=1) < 1:
-            # The engine says what is wrong.
-            return super().retrieve(inputs, top_k=top_k, where=where, num_beams=num_beams, norm=norm)
+        width = list(num_beams) if isinstance(num_beams, Sequence) else [num_beams] * asked
+        is_wrong = len(wanted) != asked or len(width) != asked or min(wanted, default=1) < 1  # the engine says what is
+        if self.config.order_by == "identifier" or is_wrong:
+            return super()._find(inputs, top_k, where, num_beams, norm)
         kept = [max(pair) for pair in zip(wanted, width, strict=True)]  # all that the beams hold
-        found = super().retrieve(inputs, top_k=kept, where=where, num_beams=num_beams, norm=norm)
-        rows = [self.catalog.id_map.convert_to_rows([item.item_id for item in line]) for line in found]
-        return [line[:count] for line, count in zip(self._in_order(inputs, rows), wanted, strict=True)]
+        found = [rows for rows, _ in super()._find(inputs, kept, where, num_beams, norm)]
+        ordered = self._order(inputs, found, norm)
+        return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, wanted, strict=True)]
 
-    @torch.no_grad()
-    def rank(self, inputs: BatchFeature, *, norm: Norm | None = None) -> list[list[ScoredItem]]:
-        """Order the candidates given to the processor; see [`GenerativeRetrievalMixin.rank`].
-
-        With `config.order_by="next_item"` by the dot product of the last event's state with each.
-        """
-        if self.config.order_by == "identifier" or "candidate_rows" not in inputs:
-            return super().rank(inputs, norm=norm)
-        return self._in_order(inputs, [line[line >= 0] for line in inputs["candidate_rows"].cpu().numpy()])
-
-    def _in_order(self, inputs: BatchFeature, rows: Sequence[np.ndarray]) -> list[list[ScoredItem]]:
-        """Order the items found for each request by the encoder's score."""
-        if not len(rows):
-            return []
+    def _score(self, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None) -> list[np.ndarray]:
+        """With `config.order_by="next_item"` the dot product of the last event's state with each item."""
+        if self.config.order_by == "identifier" or not len(rows):
+            return super()._score(inputs, rows, norm)
         mask = inputs["attention_mask"].to(self._device)
         events = self.encoder.encode_events(inputs["input_ids"].to(self._device), mask)
         last = events.event_of_token.amax(1)
         states = events.output[0][torch.arange(len(last), device=self._device), last]
-        answers = []
+        scores = []
         for state, behavior, line in zip(states, inputs["behavior_ids"].tolist(), rows, strict=True):
             items = torch.as_tensor(np.asarray(line, dtype=np.int64), device=self._device)
             embedded = self.embed_items(self.catalog.view_of(BEHAVIORS[behavior]), items)
-            scores = (embedded @ state.to(embedded.dtype)).float().cpu().numpy()
-            order = np.argsort(-scores, kind="stable")
-            answers.append(scored_items(self.catalog, np.asarray(line)[order], scores[order]))
-        return answers
+            scores.append((embedded @ state.to(embedded.dtype)).float().cpu().numpy())
+        return scores
 
     @property
     def _device(self) -> torch.device:

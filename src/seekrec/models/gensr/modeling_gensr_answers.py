@@ -120,29 +120,21 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin):
                 answers[row] = line[: int(counts[row])]
         return answers
 
-    @torch.no_grad()
-    def retrieve(
+    def _find(
         self,
         inputs: BatchFeature,
-        *,
-        top_k: int | Sequence[int] = 10,
-        where: Where = None,
-        num_beams: int | Sequence[int] | None = None,
-        norm: Norm | None = None,
-    ) -> list[list[ScoredItem]]:
-        """Find the best items of the whole catalogue, by beam search over their identifiers.
-
-        Arguments, result and errors are those of [`GenerativeRetrievalMixin.retrieve`], and:
-
-        Raises:
-            RequestError: If the model was not trained to write identifiers.
-        """
+        top_k: int | Sequence[int],
+        where: Where,
+        num_beams: int | Sequence[int],
+        norm: Norm | None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Refuse what the model was not trained for: to write identifiers."""
         if not self.config.identifier_weight:  # type: ignore[attr-defined]
             raise RequestError(
                 "The model was not trained to write identifiers (`identifier_weight` is 0), so it cannot search the "
                 "whole catalogue; give it candidates and call `rank`."
             )
-        return super().retrieve(inputs, top_k=top_k, where=where, num_beams=num_beams, norm=norm)
+        return super()._find(inputs, top_k, where, num_beams, norm)
 
     def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:
         """What the decoder reads before an identifier: the behavior token, in place of its start token."""
