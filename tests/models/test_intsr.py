@@ -58,6 +58,7 @@ def places(tokens):
         event=torch.tensor([event]),
         time=torch.tensor([[100 * number for number in event]]),
         is_scenario=torch.tensor([[name[0] == "S" for name in tokens]]),
+        item=torch.tensor([[number if name[0] == "I" else -1 for number, name in zip(event, tokens, strict=True)]]),
         is_real=torch.ones(1, len(tokens), dtype=torch.bool),
     )
 
@@ -286,9 +287,10 @@ def test_where_keeps_to_what_it_allows(intsr):
         ({"merge_event_tokens": True, "negatives": "hard", "num_hard_negatives": 5}, {}),
         ({"negatives": "sampled", "correct_sampling": True}, {"kind": "popularity"}),
         ({"similarity": "cosine", "temperature": 0.2, "time_bias": "buckets"}, {}),
+        ({"starts_from_latest_item": True}, {}),
         (HSTU | {"ranking_weight": 0.0}, {}),
     ],
-    ids=["paper", "hard", "sampled", "cosine", "hstu"],
+    ids=["paper", "hard", "sampled", "cosine", "latest", "hstu"],
 )
 def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, drawn):
     split, catalog, table = windows
@@ -397,6 +399,10 @@ def test_queries_can_be_switched_off(windows):
         ({"use_ids": False, "text_size": 0}, "items would have no vectors"),
         ({"temperature": 0.0}, "`temperature` is 0.0"),
         ({"use_placeholders": False, "ranking_weight": 1.0}, "`ranking_weight` needs `use_placeholders`"),
+        (
+            {"use_placeholders": False, "starts_from_latest_item": True},
+            "`starts_from_latest_item` needs `use_placeholders`",
+        ),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

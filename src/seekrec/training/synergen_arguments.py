@@ -22,6 +22,9 @@ class SynerGenArguments:
     intermediate_size: int = field(default=256, metadata={"help": "Width of feed-forward layers."})
     dropout: float = field(default=0.2, metadata={"help": "On attention and feed-forward layers."})
     embedding_dropout: float = field(default=0.2, metadata={"help": "On the tokens."})
+    starts_from_latest_item: bool = field(
+        default=False, metadata={"help": "Questions that retrieve begin with the latest item they see."}
+    )
     use_session_mask: bool = field(default=True, metadata={"help": "Off: questions see their own session."})
     align_tasks: bool = field(default=True, metadata={"help": "Candidates see the retrieval token of their question."})
     time_encoding: Literal["time", "order", "both"] = field(
