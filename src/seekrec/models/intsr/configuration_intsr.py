@@ -158,6 +158,6 @@ class IntSRConfig(PreTrainedConfig):
             raise ValueError("`ranking_weight` needs `use_placeholders`: candidates stand in placeholders.")
         if self.starts_from_latest_item and not self.use_placeholders:
             raise ValueError(
-                "`starts_from_latest_item` needs `use_placeholders`: plain HSTU compares the state of the latest item as "
-                "it is."
+                "`starts_from_latest_item` needs `use_placeholders`: plain HSTU compares the state of the latest item "
+                "as it is."
             )
