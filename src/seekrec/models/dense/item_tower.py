@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import initialization as init
+
+from seekrec.schema import BEHAVIORS
 
 
 class TextProjection(nn.Linear):
@@ -121,7 +124,12 @@ class LatestItem(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.gates = nn.Parameter(torch.empty(2, hidden_size))
+        self.gates = nn.Parameter(torch.empty(len(BEHAVIORS), hidden_size))
+
+    def start_weights(self) -> None:
+        """Open the gate of recommendations; a search begins with its query alone."""
+        init.zeros_(self.gates)
+        init.ones_(self.gates[BEHAVIORS.index("recommendation")])
 
     def forward(
         self, item_rows: Tensor, allowed: Tensor, behaviors: Tensor, items: Callable[[Tensor], Tensor]

@@ -83,7 +83,7 @@ class IntSRPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, LatestItem):
-            init.ones_(module.gates)
+            module.start_weights()
         elif isinstance(module, RelativeBias):
             if module.position is not None:
                 init.ones_(module.position)

@@ -100,7 +100,7 @@ class SynerGenPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, LatestItem):
-            init.ones_(module.gates)
+            module.start_weights()
         elif isinstance(module, TimeRotary) and module.log_scales is not None:
             init.zeros_(module.log_scales)
 
