@@ -22,6 +22,9 @@ class SynerGenArguments:
     intermediate_size: int = field(default=256, metadata={"help": "Width of feed-forward layers."})
     dropout: float = field(default=0.2, metadata={"help": "On attention and feed-forward layers."})
     embedding_dropout: float = field(default=0.2, metadata={"help": "On the tokens."})
+    attn_implementation: Literal["auto", "sdpa", "flex_attention"] = field(
+        default="auto", metadata={"help": "Of the history; auto: flex_attention on a GPU, sdpa elsewhere."}
+    )
     use_session_mask: bool = field(default=True, metadata={"help": "Off: questions see their own session."})
     align_tasks: bool = field(default=True, metadata={"help": "Candidates see the retrieval token of their question."})
     time_encoding: Literal["time", "order", "both"] = field(
