@@ -104,10 +104,12 @@ class ItemIndex:
     def _search_faiss(self, query: Tensor, top_k: int, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         import faiss
 
+        # What its annotations say is C++; its Python layer takes arrays and keywords.
+        library: Any = faiss
         options = {}
         if mask is not None:
             bits = np.packbits(mask, bitorder="little")
-            options["params"] = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+            options["params"] = library.SearchParameters(sel=library.IDSelectorBitmap(bits))
         count = min(top_k, len(self.vectors))
         scores, rows = self._faiss.search(query[None].float().cpu().numpy(), count, **options)
         kept = rows[0] >= 0
