@@ -24,6 +24,8 @@ INTSR_WAYS = {
     "merged": {"merge_event_tokens": True, "time_bias": "buckets"},
     "no_session_mask": {"use_session_mask": False},
     "hstu": HSTU,
+    "latest": {"starts_from_latest_item": True},
+    "latest_merged": {"starts_from_latest_item": True, "merge_event_tokens": True},
     "cosine": {"similarity": "cosine", "temperature": 0.1, "ranking_weight": 0.0, "attention_scale": "length"},
 }
 

@@ -10,6 +10,7 @@ SYNERGEN_WAYS = {
     "paper": {},
     "order": {"time_encoding": "order", "use_ids": False},
     "both": {"time_encoding": "both", "queries_in_context": True, "rotary_fraction": 0.5},
+    "latest": {"starts_from_latest_item": True, "queries_in_context": True},
     "retrieval_only": {"ranking_weight": 0.0, "similarity": "cosine", "use_target_time": False},
     "unmasked": {"use_session_mask": False, "align_tasks": False, "learn_time_scales": True},
 }

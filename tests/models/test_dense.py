@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from seekrec.errors import DataError, MissingDependencyError, RequestError
 from seekrec.models.dense import ItemIndex, ItemTower, QueryVectors, full_softmax, info_nce
 from seekrec.models.dense import item_index as index_module
+from seekrec.models.dense.item_tower import LatestItem
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE
 
 
@@ -99,6 +100,23 @@ def test_a_new_item_stands_at_the_mean_id_plus_its_text():
     with torch.no_grad():
         tower.ids.weight += 1
     torch.testing.assert_close(tower.frozen(), tower.all())
+
+
+def test_a_question_begins_with_the_latest_item_it_sees():
+    latest = LatestItem(2)
+    with torch.no_grad():
+        latest.gates.copy_(torch.tensor([[1.0, 1.0], [2.0, 0.5]]))
+    # Vectors of two entries become (-1, 1) or (1, -1) at length sqrt(2), whatever they were.
+    vectors = torch.tensor([[0.0, 10.0], [30.0, 10.0], [1.0, 5.0]])
+    item_rows = torch.tensor([[0, 1, -1, 2]])
+    allowed = torch.tensor([[[1, 1, 1, 0], [1, 1, 1, 1], [0, 0, 1, 0], [1, 0, 0, 0]]]).bool()
+    behaviors = torch.tensor([[0, 1, 0, 1]])
+    found = latest(item_rows, allowed, behaviors, lambda rows: vectors[rows.clamp_min(0)])
+    # The third token brings no item: the first question begins with item 1, the third with nothing.
+    expected = torch.tensor([[[1.0, -1.0], [-2.0, 0.5], [0.0, 0.0], [-2.0, 0.5]]])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    nothing = latest(item_rows[:, :0], allowed[..., :0], behaviors, lambda rows: vectors[rows.clamp_min(0)])
+    assert torch.equal(nothing, torch.zeros(1, 4, 2))
 
 
 def test_info_nce_by_hand():

@@ -59,6 +59,7 @@ def small_places():
         time=torch.tensor([[[10, 20, 20, 30, 40][number] for number in event]]),
         event=torch.tensor([event]),
         question=torch.tensor([[-1] * 5 + [0, 0, 0, 1, 1]]),
+        item=torch.tensor([[0, 1, 2, 3, 4] + [-1] * 5]),
         is_real=torch.ones(1, 10, dtype=torch.bool),
     )
 
@@ -99,6 +100,7 @@ def dense_pass(model, batch, rows):
         time=torch.cat([history, time.gather(1, number)], 1),
         event=torch.cat([torch.arange(history.shape[1]).expand_as(history), event.gather(1, number)], 1),
         question=torch.cat([none, number], 1),
+        item=torch.cat([batch["history_item_rows"], torch.full_like(kind, -1)], 1),
         is_real=torch.cat([batch["history_mask"], torch.ones(len(rows), count, dtype=torch.bool)], 1),
     )
     mask = task_mask(places, places, use_session_mask=config.use_session_mask, align_tasks=config.align_tasks)
@@ -107,9 +109,20 @@ def dense_pass(model, batch, rows):
     order = torch.cat([torch.arange(history.shape[1]).expand_as(history), seen], 1)
     rotation = decoder.rotary(places.time - history[:, :1], order)
     actions = torch.full_like(session, config.asked_action)
+    retrieval = decoder.tokens.retrieval(batch, actions)
+    if decoder.latest is not None:
+        context = mask[:, history.shape[1] :: 1 + width, : history.shape[1]]
+        context = context & (batch["history_item_rows"] >= 0)[:, None]
+        for row, question in np.ndindex(*session.shape):
+            items = batch["history_item_rows"][row][context[row, question]]
+            if len(items):
+                vector = decoder.items(items[-1])
+                spread = (vector - vector.mean()) / (vector.var(unbiased=False) + 1e-5).sqrt()
+                gate = decoder.latest.gates[batch["question_behavior_ids"][row, question]]
+                retrieval[row, question, 0] += spread * gate
     asked = torch.cat(
         [
-            decoder.tokens.retrieval(batch, actions),
+            retrieval,
             decoder.tokens.ranking(batch, actions, rows, decoder.items),
         ],
         2,
@@ -121,7 +134,7 @@ def dense_pass(model, batch, rows):
     return hidden[:, history.shape[1] :].view(*asked.shape)
 
 
-@pytest.mark.parametrize("way", ["paper", "both", "unmasked"])
+@pytest.mark.parametrize("way", ["paper", "both", "latest", "unmasked"])
 @torch.no_grad()
 def test_the_streams_compute_what_one_pass_under_the_mask_computes(windows, way):
     model, processor = make_synergen(**SYNERGEN_WAYS[way])
@@ -335,6 +348,7 @@ def test_what_is_asked_for_is_read(windows):
     ("settings", "drawn"),
     [
         ({"easy_weight": 0.5, "temperature": 0.5}, "popularity"),
+        ({"easy_weight": 0.5, "temperature": 0.5, "starts_from_latest_item": True}, "popularity"),
         (
             {
                 "easy_negatives": "full",
@@ -348,7 +362,7 @@ def test_what_is_asked_for_is_read(windows):
             "uniform",
         ),
     ],
-    ids=["paper", "text"],
+    ids=["paper", "latest", "text"],
 )
 def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, drawn):
     split, catalog, table = windows

@@ -22,7 +22,7 @@ def test_the_block_mask_is_the_task_mask():
     time = (torch.arange(150) - torch.arange(150) % 3 // 2).expand(2, -1).contiguous()
     is_real = torch.rand(2, 150) < 0.8
     none = torch.full_like(time, -1)
-    places = Places(torch.full_like(time, CONTEXT), torch.zeros_like(time), time, time, none, is_real)
+    places = Places(torch.full_like(time, CONTEXT), torch.zeros_like(time), time, time, none, none, is_real)
     mask_mod = context_block_mask(time, is_real).mask_mod
     rows, places_of_queries, places_of_keys = torch.meshgrid(
         torch.arange(2), torch.arange(150), torch.arange(150), indexing="ij"

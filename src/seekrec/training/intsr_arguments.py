@@ -23,6 +23,9 @@ class IntSRArguments:
     )
     use_queries: bool = field(default=True, metadata={"help": "Off: table 4, w/o search queries."})
     use_placeholders: bool = field(default=True, metadata={"help": "Off: plain HSTU."})
+    starts_from_latest_item: bool = field(
+        default=False, metadata={"help": "Questions that retrieve begin with the latest item they see."}
+    )
     use_session_mask: bool = field(default=True, metadata={"help": "Off: table 4, w/o session mask."})
     use_dsfnet: bool = field(default=True, metadata={"help": "Off: table 4, w/o DSFNet."})
     use_position_bias: bool = field(

@@ -25,6 +25,9 @@ class SynerGenArguments:
     attn_implementation: Literal["auto", "sdpa", "flex_attention"] = field(
         default="auto", metadata={"help": "Of the history; auto: flex_attention on a GPU, sdpa elsewhere."}
     )
+    starts_from_latest_item: bool = field(
+        default=False, metadata={"help": "Questions that retrieve begin with the latest item they see."}
+    )
     use_session_mask: bool = field(default=True, metadata={"help": "Off: questions see their own session."})
     align_tasks: bool = field(default=True, metadata={"help": "Candidates see the retrieval token of their question."})
     time_encoding: Literal["time", "order", "both"] = field(

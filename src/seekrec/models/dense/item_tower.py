@@ -8,9 +8,12 @@ text alone and lies among the others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class TextProjection(nn.Linear):
@@ -106,4 +109,40 @@ class ItemTower(nn.Module):
         return self._text_vectors
 
 
-__all__ = ["ItemTower", "TextProjection"]
+class LatestItem(nn.Module):
+    """What a question begins with besides itself: the latest item that it sees, as the state of SASRec does.
+
+    The vector is the tower's, brought to one length, times a learned gate for each kind of request. Items that follow
+    each other are then alike from the first step on, where a question that begins as nothing must learn to copy.
+
+    Args:
+        hidden_size (`int`): Width of a vector.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.gates = nn.Parameter(torch.empty(2, hidden_size))
+
+    def forward(
+        self, item_rows: Tensor, allowed: Tensor, behaviors: Tensor, items: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Give the vectors to add.
+
+        Args:
+            item_rows (`torch.LongTensor`): Items of the tokens, oldest first, `(batch, length)`; below 0 for none.
+            allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, length)`.
+            behaviors (`torch.LongTensor`): Numbers into `BEHAVIORS`, `(batch, num_questions)`.
+            items (`Callable`): Catalogue rows to vectors.
+
+        Returns:
+            `torch.Tensor`: Of shape `(batch, num_questions, hidden_size)`; zero for a question that sees no item.
+        """
+        numbers = torch.arange(1, item_rows.shape[1] + 1, device=item_rows.device)
+        seen = allowed & (item_rows >= 0)[:, None]
+        latest = (seen * numbers).amax(-1) if len(numbers) else torch.zeros_like(behaviors)
+        rows = F.pad(item_rows, (1, 0), value=-1).gather(1, latest)
+        vectors = F.layer_norm(items(rows), (self.gates.shape[1],)) * self.gates[behaviors.clamp_min(0)]
+        return vectors * (rows >= 0)[..., None]
+
+
+__all__ = ["ItemTower", "LatestItem", "TextProjection"]

@@ -55,6 +55,8 @@ class IntSRConfig(PreTrainedConfig):
         use_placeholders (`bool`):
             Off: plain HSTU. The state of the last token is what is compared with items; queries of requests are not
             read, and `rank` orders by retrieval.
+        starts_from_latest_item (`bool`): A placeholder that retrieves begins with the vector of the latest item it
+            sees too, as the state of SASRec does. Off in the paper.
         use_session_mask (`bool`): Off: a token sees all that came before it (table 4, "w/o session mask").
         use_position_bias (`bool`): A learned bias by distance in tokens, in the buckets of T5.
         num_position_buckets (`int`): Buckets; half of them for one distance each.
@@ -115,6 +117,7 @@ class IntSRConfig(PreTrainedConfig):
     dropout: float = 0.2
     embedding_dropout: float = 0.2
     use_placeholders: bool = True
+    starts_from_latest_item: bool = False
     use_session_mask: bool = True
     use_position_bias: bool = True
     num_position_buckets: int = 32
@@ -163,3 +166,8 @@ class IntSRConfig(PreTrainedConfig):
             )
         if self.ranking_weight and not self.use_placeholders:
             raise ValueError("`ranking_weight` needs `use_placeholders`: candidates stand in placeholders.")
+        if self.starts_from_latest_item and not self.use_placeholders:
+            raise ValueError(
+                "`starts_from_latest_item` needs `use_placeholders`: plain HSTU compares the state of the latest item "
+                "as it is."
+            )

@@ -11,8 +11,9 @@ Unusual here:
 - With `use_placeholders` off this is plain HSTU over items.
 
 Weights start as follows: embeddings and projections of text normal with `initializer_range`; the linear layers of
-blocks and DSFNet normal with `1 / sqrt(inputs)`; the position bias at 1, so that attention begins as a mean over what
-is seen, where SiLU of zero would begin as nothing; ALiBi's slopes at `2 ** (-8 * (head + 1) / num_heads)`.
+blocks and DSFNet normal with `1 / sqrt(inputs)`, the last of DSFNet like the embeddings; the position bias at 1, so
+that attention begins as a mean over what is seen, where SiLU of zero would begin as nothing; ALiBi's slopes at
+`2 ** (-8 * (head + 1) / num_heads)`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from transformers.utils.generic import ModelOutput
 
 from seekrec.errors import ConfigurationError
 from seekrec.models.dense.interface_dense import DenseRetrievalMixin
-from seekrec.models.dense.item_tower import ItemTower, TextProjection
+from seekrec.models.dense.item_tower import ItemTower, LatestItem, TextProjection
 from seekrec.models.dense.losses import candidate_loss, full_softmax, hard_negatives, info_nce
 from seekrec.models.intsr.configuration_intsr import IntSRConfig
 from seekrec.models.intsr.modeling_intsr_blocks import (
@@ -38,7 +39,7 @@ from seekrec.models.intsr.modeling_intsr_blocks import (
     history_visibility,
     placeholder_visibility,
 )
-from seekrec.models.intsr.modeling_intsr_dsfnet import DSFNet
+from seekrec.models.intsr.modeling_intsr_dsfnet import DSFNet, ResidualLinear
 from seekrec.models.intsr.modeling_intsr_tokens import HistoryState, TokenEmbedder
 
 
@@ -73,12 +74,16 @@ class IntSRPreTrainedModel(PreTrainedModel):
         if isinstance(module, (nn.Embedding, TextProjection)):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
         elif isinstance(module, nn.Linear):
-            init.normal_(module.weight, mean=0.0, std=module.in_features**-0.5)
+            is_last = isinstance(module, ResidualLinear)
+            spread = self.config.initializer_range if is_last else module.in_features**-0.5
+            init.normal_(module.weight, mean=0.0, std=spread)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, LatestItem):
+            init.ones_(module.gates)
         elif isinstance(module, RelativeBias):
             if module.position is not None:
                 init.ones_(module.position)
@@ -97,6 +102,7 @@ class IntSRModel(IntSRPreTrainedModel):
         self.items = ItemTower(config.num_items, config.hidden_size, config.text_size, config.use_ids)
         self.tokens = TokenEmbedder(config)
         self.bias = RelativeBias(config)
+        self.latest = LatestItem(config.hidden_size) if config.starts_from_latest_item else None
         self.layers = nn.ModuleList(QueryDrivenBlock(config) for _ in range(config.num_hidden_layers))
         self.post_init()
 
@@ -154,7 +160,14 @@ class IntSRModel(IntSRPreTrainedModel):
         before = places.is_real.new_zeros(len(vectors), dtype=torch.long) if state is None else state.num_events
         return HistoryState(keys_places, tuple(all_keys), tuple(all_values), outputs, before)
 
-    def answer(self, state: HistoryState, inputs: Any, candidates: Tensor | None = None) -> Tensor:
+    def answer(
+        self,
+        state: HistoryState,
+        inputs: Any,
+        candidates: Tensor | None = None,
+        *,
+        item_vectors: Tensor | None = None,
+    ) -> Tensor:
         """Send questions through all blocks (equations 5, 7 and 9).
 
         Args:
@@ -162,6 +175,7 @@ class IntSRModel(IntSRPreTrainedModel):
             inputs: Has the `question_*` tensors and `query_vectors`.
             candidates (`torch.Tensor`, *optional*): Item vectors `(batch, num_questions, num_candidates,
                 hidden_size)`: a placeholder for each, which sees what its question sees, and itself.
+            item_vectors (`torch.Tensor`, *optional*): Of the whole catalogue, if they are at hand.
 
         Returns:
             `torch.Tensor`: Of shape `(batch, num_questions, num_candidates or 1, hidden_size)`.
@@ -175,11 +189,14 @@ class IntSRModel(IntSRPreTrainedModel):
             return self._last_states(state.outputs, allowed)
         count = allowed.sum(-1)
         real = torch.ones_like(allowed[..., 0]) if allowed.shape[-1] else count == 0
-        places = Places(count, session, event, time, is_scenario=~real, is_real=real)
+        places = Places(count, session, event, time, is_scenario=~real, item=torch.full_like(time, -1), is_real=real)
         bias = self.bias(places, state.places)
         nothing = torch.zeros(1, 1, dtype=torch.long, device=count.device)
         own_bias = self.bias.of(nothing, nothing)
         hidden = self.tokens.question(inputs, candidates)
+        if self.latest is not None and candidates is None:
+            behaviors = inputs["question_behavior_ids"]
+            hidden = hidden + self.latest(state.places.item, allowed, behaviors, self.lookup(item_vectors))[:, :, None]
         layers: Any = self.layers
         for layer, keys, values in zip(layers, state.keys, state.values, strict=True):
             hidden = layer.answer(hidden, keys, values, allowed, bias, own_bias)
@@ -232,7 +249,8 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         rows, vectors = inputs["candidate_rows"], self.items.frozen()
         if self.ranking_head is not None:
             return torch.sigmoid(self._candidate_logits(state, inputs, self.model.lookup(vectors)(rows)).float())
-        questions = self.compared_vectors(self._outputs(self.model.answer(state, inputs), inputs)[:, :, 0])
+        answers = self.model.answer(state, inputs, item_vectors=vectors)
+        questions = self.compared_vectors(self._outputs(answers, inputs)[:, :, 0])
         scores = (questions @ self.compared_vectors(vectors).T).float() / self.config.temperature
         return scores.softmax(-1).gather(-1, rows.clamp_min(0))
 
@@ -251,7 +269,8 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         """
         all_items = self.items.all() if self.config.negatives != "sampled" or labels is None else None
         state = self.model(inputs, all_items)
-        questions = self.compared_vectors(self._outputs(self.model.answer(state, inputs), inputs)[:, :, 0])
+        answers = self.model.answer(state, inputs, item_vectors=all_items)
+        questions = self.compared_vectors(self._outputs(answers, inputs)[:, :, 0])
         if labels is None:
             return IntSROutput(questions=questions)
         is_asked = labels >= 0

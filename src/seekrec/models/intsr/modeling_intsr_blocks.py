@@ -34,6 +34,7 @@ class Places:
         event (`torch.Tensor`): int64 number of the event it belongs to; of an S token, the first of its session.
         time (`torch.Tensor`): int64 seconds.
         is_scenario (`torch.Tensor`): bool: an S token, which its own session sees.
+        item (`torch.Tensor`): int64 catalogue row of the item it brings; -1 for none.
         is_real (`torch.Tensor`): bool: False for padding.
     """
 
@@ -42,6 +43,7 @@ class Places:
     event: Tensor
     time: Tensor
     is_scenario: Tensor
+    item: Tensor
     is_real: Tensor
 
     def append(self, other: Places) -> Places:

@@ -14,17 +14,22 @@ from torch.nn import functional as F
 from seekrec.models.intsr.configuration_intsr import IntSRConfig
 
 
+class ResidualLinear(nn.Linear):
+    """A linear layer that closes a residual: it starts with the small weights of embeddings."""
+
+
 class DSFNet(nn.Module):
     """Scenario-dependent layers, or, without `use_dsfnet`, as many plain ones.
 
     The paper gives no activation: SiLU stands between layers. A residual around all of them, which it does not
-    mention, lets the model begin as if they were not there.
+    mention, and small weights in the last one let the model begin as if they were not there.
     """
 
     def __init__(self, config: IntSRConfig) -> None:
         super().__init__()
         size, self.num_scenarios = config.hidden_size, config.num_scenarios if config.use_dsfnet else 1
-        self.layers = nn.ModuleList(nn.Linear(size, self.num_scenarios * size) for _ in range(config.num_dsf_layers))
+        kinds = [nn.Linear] * (config.num_dsf_layers - 1) + [ResidualLinear]
+        self.layers = nn.ModuleList(kind(size, self.num_scenarios * size) for kind in kinds)
         self.gates = self.filter = None
         if config.use_dsfnet:
             # R is the setting of the question (time, place), its page and its task tag, two vectors of this width.
@@ -56,4 +61,4 @@ class DSFNet(nn.Module):
         return hidden_states + mixed
 
 
-__all__ = ["DSFNet"]
+__all__ = ["DSFNet", "ResidualLinear"]

@@ -114,6 +114,9 @@ class TokenEmbedder(nn.Module):
         event = (first_event + torch.arange(mask.shape[1], device=mask.device)).expand_as(session)
         is_scenario = torch.zeros_like(present)
         is_scenario[..., 0] = kinds == 4
+        # S, Q, I, F; or all in one.
+        item = torch.full_like(event[..., None].expand_as(present), -1)
+        item[..., 2 if kinds == 4 else 0] = inputs["history_item_rows"]
         flat = present.flatten(1)
         places = Places(
             position=torch.zeros_like(flat, dtype=torch.long),
@@ -121,6 +124,7 @@ class TokenEmbedder(nn.Module):
             event=event[..., None].expand_as(present).flatten(1),
             time=time[..., None].expand_as(present).flatten(1),
             is_scenario=is_scenario.flatten(1),
+            item=item.flatten(1),
             is_real=flat,
         )
         vectors = parts.flatten(1, 2)
@@ -165,6 +169,7 @@ class TokenEmbedder(nn.Module):
             event=inputs["question_events"][:, :1],
             time=time,
             is_scenario=torch.ones_like(time, dtype=torch.bool),
+            item=torch.full_like(time, -1),
             is_real=beyond[:, None],
         )
         return self.dropout(self.setting(inputs, "question", like)[:, :1]), places

@@ -44,6 +44,8 @@ class SynerGenConfig(PreTrainedConfig):
         intermediate_size (`int`): Width of the feed-forward layers.
         dropout (`float`): On the output of attention and of feed-forward layers.
         embedding_dropout (`float`): On the tokens.
+        starts_from_latest_item (`bool`): A retrieval token begins with the vector of the latest item it sees too, as
+            the state of SASRec does. Off in the paper.
         use_session_mask (`bool`): Off: questions see all earlier events, those of their own session too.
         align_tasks (`bool`): Ranking tokens see the retrieval token of their question.
         time_encoding (`str`):
@@ -100,6 +102,7 @@ class SynerGenConfig(PreTrainedConfig):
     intermediate_size: int = 256
     dropout: float = 0.2
     embedding_dropout: float = 0.2
+    starts_from_latest_item: bool = False
     use_session_mask: bool = True
     align_tasks: bool = True
     time_encoding: str = "time"

@@ -48,6 +48,7 @@ class Places:
         time (`torch.Tensor`): int64 seconds.
         event (`torch.Tensor`): int64 number of the event; of a question, of the event asked for.
         question (`torch.Tensor`): int64 number of the question; -1 for a context token.
+        item (`torch.Tensor`): int64 catalogue row of the item it brings; -1 for none.
         is_real (`torch.Tensor`): bool: False for padding, which nothing sees.
     """
 
@@ -56,6 +57,7 @@ class Places:
     time: Tensor
     event: Tensor
     question: Tensor
+    item: Tensor
     is_real: Tensor
 
     def append(self, other: Places) -> Places:

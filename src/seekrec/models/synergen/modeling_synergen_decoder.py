@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from seekrec.models.dense.item_tower import ItemTower, TextProjection
+from seekrec.models.dense.item_tower import ItemTower, LatestItem, TextProjection
 from seekrec.models.synergen.configuration_synergen import SynerGenConfig
 from seekrec.models.synergen.modeling_synergen_attention import context_block_mask, uses_flex
 from seekrec.models.synergen.modeling_synergen_blocks import (
@@ -102,6 +102,8 @@ class SynerGenPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, LatestItem):
+            init.ones_(module.gates)
         elif isinstance(module, TimeRotary) and module.log_scales is not None:
             init.zeros_(module.log_scales)
 
@@ -129,6 +131,7 @@ class SynerGenModel(SynerGenPreTrainedModel):
         self.items = ItemTower(config.num_items, config.hidden_size, config.text_size, config.use_ids)
         self.tokens = TokenFusion(config)
         self.rotary = TimeRotary(config)
+        self.latest = LatestItem(config.hidden_size) if config.starts_from_latest_item else None
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.post_init()
 
@@ -165,6 +168,7 @@ class SynerGenModel(SynerGenPreTrainedModel):
             time=time,
             event=num_events[:, None] + torch.arange(time.shape[1], device=time.device),
             question=torch.full_like(time, -1),
+            item=inputs["history_item_rows"],
             is_real=has_token,
         )
         order = num_tokens[:, None] + has_token.long().cumsum(1) - 1
@@ -222,6 +226,7 @@ class SynerGenModel(SynerGenPreTrainedModel):
             time=time,
             event=event,
             question=torch.zeros_like(session),
+            item=torch.full_like(session, -1),
             is_real=session >= 0,
         )
         behind = state.places.time.shape[1]
@@ -239,6 +244,9 @@ class SynerGenModel(SynerGenPreTrainedModel):
         if actions is None:
             actions = torch.full_like(session, self.config.asked_action)
         hidden = self.tokens.retrieval(inputs, actions)
+        if self.latest is not None:
+            behaviors = inputs["question_behavior_ids"]
+            hidden = hidden + self.latest(state.places.item, allowed, behaviors, self.items)[:, :, None]
         seen_by_ranking: list[tuple[Tensor, Tensor] | None] = []
         layers: Any = self.layers
         for layer, keys, values in zip(layers, state.keys, state.values, strict=True):
