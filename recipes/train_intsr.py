@@ -93,8 +93,8 @@ def main(
 
     # 3. Windows and their questions; the vectors of all queries in them.
     set_seed(training.seed)
-    processor = make_intsr_processor(split, catalog, window)
-    windows = make_windows(split, catalog, window)
+    processor = make_intsr_processor(split, catalog, window, settings)
+    windows = make_windows(split, catalog, window, geohashes=processor.geohashes)
     logger.info("windows: %d with %d questions", len(windows), len(windows.behavior))
     if last < 4:
         return

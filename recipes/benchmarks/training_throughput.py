@@ -113,8 +113,9 @@ def make_family(
     torch.manual_seed(arguments.seed)
     sizes = {"hidden_size": arguments.hidden_size, "dropout": 0.0, "embedding_dropout": 0.0}
     if family == "intsr":
-        processor = make_intsr_processor(split, catalog, window)
-        return make_intsr_model(catalog, processor, IntSRArguments(**sizes), window).train()
+        settings = IntSRArguments(**sizes)
+        processor = make_intsr_processor(split, catalog, window, settings)
+        return make_intsr_model(catalog, processor, settings, window).train()
     if family == "synergen":
         processor = make_synergen_processor(split, catalog, window)
         return make_synergen_model(split, catalog, processor, SynerGenArguments(**sizes), window).train()

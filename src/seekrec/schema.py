@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -42,6 +43,16 @@ EVENT_FEATURES = Features(
     }
 )
 
+# Columns that a log of events has only where it was given them.
+OPTIONAL_EVENT_FEATURES = Features(
+    {
+        "geohash": Value("string"),  # where the user was, a geohash in lower case; null where unknown
+    }
+)
+
+# The base 32 of geohashes: digits and lower case letters without a, i, l and o. Twelve of them are four centimetres.
+GEOHASH_PATTERN = "^[0-9b-hjkmnp-z]{1,12}$"
+
 ITEM_FEATURES = Features(
     {
         "item_id": Value("string"),
@@ -65,9 +76,10 @@ class Event:
         query (`str`, *optional*): The text searched for; `None` unless `behavior` is `"search"`.
         action (`str`): What was done with the item.
         session_id (`str`, *optional*): The page view or request it belongs to; `None` where unknown.
+        geohash (`str`, *optional*): Where the user was, in lower case; `None` where unknown.
 
     Raises:
-        RequestError: If `behavior` is unknown or contradicts `query`.
+        RequestError: If `behavior` is unknown or contradicts `query`, or `geohash` is none.
     """
 
     item_id: str | None
@@ -76,6 +88,7 @@ class Event:
     query: str | None = None
     action: str = "click"
     session_id: str | None = None
+    geohash: str | None = None
 
     def __post_init__(self) -> None:
         if self.behavior not in BEHAVIORS:
@@ -87,6 +100,7 @@ class Event:
             )
         if self.query is not None:
             check_query(self.query)
+        check_geohash(self.geohash)
 
 
 @dataclass(frozen=True)
@@ -98,20 +112,23 @@ class Request:
         query (`str`, *optional*): The text searched for; `None` asks for a recommendation.
         timestamp (`int`, *optional*): When it is asked, seconds since the epoch, UTC.
         user_id (`str`, *optional*): Who asks; no model needs it, reports show it.
+        geohash (`str`, *optional*): Where it is asked, in lower case; `None` where unknown.
 
     Raises:
         RequestError: If the query is empty or longer than `MAX_QUERY_CHARACTERS`, if the history is not ordered by
-            time, or if it holds events after `timestamp`.
+            time, if it holds events after `timestamp`, or if `geohash` is none.
     """
 
     history: Sequence[Event] = ()
     query: str | None = None
     timestamp: int | None = None
     user_id: str | None = None
+    geohash: str | None = None
 
     def __post_init__(self) -> None:
         if self.query is not None:
             check_query(self.query)
+        check_geohash(self.geohash)
         times = [event.timestamp for event in self.history]
         for position, (earlier, later) in enumerate(zip(times, times[1:], strict=False)):
             if later < earlier:
@@ -160,6 +177,19 @@ def check_query(query: str) -> None:
         raise RequestError(
             f"`query` has {len(query)} characters and starts {query[:40]!r}; the longest allowed has "
             f"{MAX_QUERY_CHARACTERS}. Shorten it."
+        )
+
+
+def check_geohash(geohash: str | None) -> None:
+    """Refuse text that is no geohash.
+
+    Raises:
+        RequestError: If it is neither `None` nor 1 to 12 of a geohash's characters.
+    """
+    if geohash is not None and not (isinstance(geohash, str) and re.fullmatch(GEOHASH_PATTERN, geohash)):
+        raise RequestError(
+            f"`geohash` is {geohash!r}; a geohash has 1 to 12 characters, each a digit or a lower case letter other "
+            "than a, i, l and o. Pass one, or None."
         )
 
 

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from dense_questions import REQUESTS, assert_same_scores
+from small_intsr import make_intsr
 from torch.nn import functional as F
 
 from seekrec.errors import DataError, MissingDependencyError, RequestError
@@ -42,17 +46,41 @@ def test_one_mask_for_all_and_nothing_allowed():
         ItemIndex(vectors).search(queries, [0, 2], [None, None])
 
 
-def test_faiss_answers_the_same():
-    pytest.importorskip("faiss")
-    vectors, queries = torch.randn(60, 8), torch.randn(4, 8)
-    allowed = [None, (torch.rand(60) < 0.5).numpy(), None, (torch.rand(60) < 0.1).numpy()]
-    exact, other = ItemIndex(vectors), ItemIndex(vectors, "faiss")
-    for one, two in zip(exact.search(queries, [9] * 4, allowed), other.search(queries, [9] * 4, allowed), strict=True):
-        assert one[0].tolist() == two[0].tolist()
+@pytest.mark.parametrize("num_items", [61, 64])  # a mask of whole bytes, and one with bits to spare
+def test_faiss_answers_the_same(num_items):
+    vectors, queries = torch.randn(num_items, 8), torch.randn(5, 8)
+    half, few = np.arange(num_items) % 2 == 0, np.zeros(num_items, bool)
+    few[[0, 7, num_items - 1]] = True
+    # More is asked for than there is, of all items, of those allowed, and where none is.
+    allowed, top_k = [None, half, None, few, np.zeros(num_items, bool)], [9, 9, 999, 5, 2]
+    found = ItemIndex(vectors, "faiss").search(queries, top_k, allowed)
+    assert [len(rows) for rows, _ in found] == [9, 9, num_items, 3, 0]
+    for one, two in zip(ItemIndex(vectors).search(queries, top_k, allowed), found, strict=True):
+        assert one[0].tolist() == two[0].tolist() and one[0].dtype == two[0].dtype
+        np.testing.assert_allclose(one[1], two[1], rtol=1e-5, atol=1e-6)
+        assert one[1].dtype == two[1].dtype
+    with pytest.raises(RequestError, match="`top_k` is 0; ask for at least one item"):
+        ItemIndex(vectors, "faiss").search(queries, [0] * 5, allowed)
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_a_model_answers_the_same_from_faiss(similarity):
+    model, processor = make_intsr(similarity=similarity, ranking_weight=0.0)
+    where = [None, ["i3", "i17"], np.arange(24) > 20, None]
+    exact = model.retrieve(processor(REQUESTS), top_k=[5, 5, 5, 30], where=where)
+    model.item_index = "faiss"
+    found = model.retrieve(processor(REQUESTS), top_k=[5, 5, 5, 30], where=where)
+    assert [len(answer) for answer in found] == [5, 2, 3, 24]
+    assert_same_scores(found, exact)
+
+
+def test_faiss_is_loaded_when_it_is_asked_for():
+    code = "import sys, seekrec.models.dense; sys.exit('faiss' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_without_faiss_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingDependencyError, match="pip install faiss-cpu"):
         ItemIndex(torch.eye(2), "faiss")
 

@@ -276,6 +276,20 @@ def test_in_batch_loss_by_hand():
     assert in_batch_loss(questions[:1], targets[:1], labels[:1]).item() == pytest.approx(0.0, abs=1e-7)
 
 
+def test_in_batch_losses_of_parts_are_that_of_the_whole():
+    """Each process asks its own questions, of which it may have none, and knows the targets of all."""
+    questions, targets = torch.randn(7, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
+    labels, log_q = torch.tensor([1, 2, 3, 1, 4, 5, 5]), torch.rand(7).log()
+    options = {"log_q": log_q, "temperature": 0.3, "divisor": 7}
+    whole = in_batch_loss(questions, targets, labels, **options)
+    bounds = ((0, 2), (2, 2), (2, 7))
+    parts = sum(in_batch_loss(questions[a:b], targets, labels, first=a, **options) for a, b in bounds)
+    torch.testing.assert_close(parts, whole)
+    torch.testing.assert_close(
+        torch.autograd.grad(parts, [questions, targets]), torch.autograd.grad(whole, [questions, targets])
+    )
+
+
 def test_ranking_losses_by_hand():
     logits = torch.tensor([[2.0, 1.0, -1.0], [0.0, 1.0, 99.0]])
     is_real = torch.tensor([[True, True, True], [True, True, False]])

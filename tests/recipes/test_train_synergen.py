@@ -101,14 +101,22 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_lose_what_one_does(inputs, tmp_path):
-    """The same global batches, every item a negative, no dropout: the losses agree.
+@pytest.mark.parametrize(
+    "negatives",
+    [
+        ("--negatives", "full", "--correct_sampling", "false"),
+        ("--negatives", "popularity", "--correct_sampling", "true"),
+    ],
+    ids=["full", "in_batch"],
+)
+def test_two_processes_lose_what_one_does(inputs, tmp_path, negatives):
+    """The same global batches, no dropout: the losses agree, be the negatives all items or the targets of the batch.
 
     60 windows are three whole batches of 20 an epoch: a rest would be filled up with windows of the start by two
     processes.
     """
     still = ("--dropout", "0", "--embedding_dropout", "0", "--stop_after", "training", "--logging_steps", "1")
-    still += ("--negatives", "full", "--correct_sampling", "false")
+    still += negatives
     run(command(inputs, tmp_path / "one", *still, "--per_device_train_batch_size", "20"))
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
     options = (*still, "--per_device_train_batch_size", "10", "--ddp_backend", "gloo")

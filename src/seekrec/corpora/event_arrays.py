@@ -31,36 +31,45 @@ class EventArrays:
             actions.
         timestamp (`np.ndarray`): int64 seconds.
         session (`np.ndarray`): int64 number of the event's `session_id`, -1 for none.
+        geohash (`np.ndarray`): int64 number of the event's place; see [`number_geohashes`].
     """
 
     columns: EventColumns
     action: np.ndarray
     timestamp: np.ndarray
     session: np.ndarray
+    geohash: np.ndarray
 
     @classmethod
-    def from_table(cls, events: pa.Table, id_map: IdMap, actions: Sequence[str]) -> EventArrays:
+    def from_table(
+        cls, events: pa.Table, id_map: IdMap, actions: Sequence[str], geohashes: Sequence[str] = ()
+    ) -> EventArrays:
         """Read them from a table of `EVENT_FEATURES`.
 
         Args:
             events (`pyarrow.Table`): The events.
             id_map ([`IdMap`]): Of the catalogue.
             actions (`Sequence[str]`): Those the model tells apart.
+            geohashes (`Sequence[str]`): Places the model tells apart, all of one length.
 
         Raises:
             UnknownItemError: If the catalogue lacks an item.
         """
         action = pc.index_in(events["action"], value_set=pa.array(list(actions), pa.string()))
         sessions = events["session_id"].combine_chunks().dictionary_encode().indices
+        places = events["geohash"] if "geohash" in events.column_names else pa.nulls(events.num_rows, pa.string())
         return cls(
             EventColumns.from_table(events, id_map),
             pc.fill_null(action, -1).to_numpy().astype(np.int64) + 1,
             events["timestamp"].to_numpy(),
             pc.fill_null(sessions, -1).to_numpy(zero_copy_only=False).astype(np.int64),
+            number_geohashes(places, geohashes),
         )
 
     @classmethod
-    def from_events(cls, events: Sequence[Event], id_map: IdMap, actions: Sequence[str]) -> EventArrays:
+    def from_events(
+        cls, events: Sequence[Event], id_map: IdMap, actions: Sequence[str], geohashes: Sequence[str] = ()
+    ) -> EventArrays:
         """Read them from events; see `from_table`."""
         number = {name: place for place, name in enumerate(actions, start=1)}
         sessions: dict[str | None, int] = {None: -1}
@@ -71,10 +80,26 @@ class EventArrays:
             np.array([number.get(event.action, 0) for event in events], dtype=np.int64),
             np.array([event.timestamp for event in events], dtype=np.int64),
             np.array([sessions[event.session_id] for event in events], dtype=np.int64),
+            number_geohashes(pa.array([event.geohash for event in events], pa.string()), geohashes),
         )
 
     def __len__(self) -> int:
         return len(self.timestamp)
+
+
+def number_geohashes(places: pa.Array | pa.ChunkedArray, geohashes: Sequence[str]) -> np.ndarray:
+    """Number places by how their geohash begins.
+
+    Args:
+        places (`pyarrow.Array`): Geohashes, null where unknown.
+        geohashes (`Sequence[str]`): The beginnings that a model tells apart, all of one length.
+
+    Returns:
+        `np.ndarray`: int64: 0 for a place that is unknown or none of them, else 1 + its place in `geohashes`.
+    """
+    begins = pc.utf8_slice_codeunits(places, 0, len(geohashes[0]) if geohashes else 0)
+    found = pc.index_in(begins, value_set=pa.array(list(geohashes), pa.string()))
+    return pc.fill_null(found, -1).to_numpy().astype(np.int64) + 1
 
 
 def number_sessions(events: EventArrays, rows: Ragged) -> np.ndarray:
@@ -135,7 +160,7 @@ def pad_histories(events: EventArrays, rows: Ragged, sessions: np.ndarray) -> di
         `dict[str, np.ndarray]`: Matrices `(num_rows, longest)`: `history_mask` (bool: an event stands there) and, of
         int64, `history_item_rows` and `history_query_rows` (-1 for none; queries as numbers in `events.queries`),
         `history_behavior_ids` (numbers into `BEHAVIORS`), `history_action_ids`, `history_timestamps`,
-        `history_session_ids`.
+        `history_session_ids`, `history_geohash_ids`.
     """
     place, columns = rows.values, events.columns
     return {
@@ -145,8 +170,9 @@ def pad_histories(events: EventArrays, rows: Ragged, sessions: np.ndarray) -> di
         "history_action_ids": pad_rows(events.action[place], rows, 0),
         "history_timestamps": pad_rows(events.timestamp[place], rows, 0),
         "history_session_ids": pad_rows(sessions, rows, 0),
+        "history_geohash_ids": pad_rows(events.geohash[place], rows, 0),
         "history_query_rows": pad_rows(columns.query[place], rows, -1),
     }
 
 
-__all__ = ["EventArrays", "number_sessions", "pad_histories", "pad_rows"]
+__all__ = ["EventArrays", "number_geohashes", "number_sessions", "pad_histories", "pad_rows"]

@@ -75,9 +75,9 @@ class TrainingWindows:
             `dict[str, np.ndarray]`: What `pad_histories` gives and, padded with -1 unless said otherwise, int64
             matrices `(num_windows, most_questions)`: `question_events` (place within the window; at a question a model
             knows the events of earlier sessions than that event's), `question_session_ids`, `question_behavior_ids`
-            (padding 0), `question_timestamps` (padding 0), `question_query_rows` (number in `events.columns.queries`,
-            -1 for none) and `labels` (rows of the items asked for, padding -100). `shown_item_rows` is
-            `(num_windows, most_questions, most_shown)`.
+            (padding 0), `question_timestamps` (padding 0), `question_geohash_ids` (padding 0), `question_query_rows`
+            (number in `events.columns.queries`, -1 for none) and `labels` (rows of the items asked for,
+            padding -100). `shown_item_rows` is `(num_windows, most_questions, most_shown)`.
         """
         rows = np.asarray(numbers, dtype=np.int64)
         windows, questions = self.windows.take(rows), self.questions.take(rows)
@@ -96,6 +96,7 @@ class TrainingWindows:
             "question_session_ids": pad_rows(sessions[place], questions, -1),
             "question_behavior_ids": pad_rows(behavior, questions, 0),
             "question_timestamps": pad_rows(self.events.timestamp[event], questions, 0),
+            "question_geohash_ids": pad_rows(self.events.geohash[event], questions, 0),
             "question_query_rows": pad_rows(np.where(behavior == _SEARCH_ID, columns.query[event], -1), questions, -1),
             "labels": pad_rows(columns.item[event], questions, -100),
             "shown_item_rows": shown_rows,
@@ -107,6 +108,7 @@ def build_training_windows(
     id_map: IdMap,
     *,
     actions: Sequence[str],
+    geohashes: Sequence[str] = (),
     max_history: int = 50,
     recommend_searched_items: bool = True,
 ) -> TrainingWindows:
@@ -116,6 +118,7 @@ def build_training_windows(
         split (`Split`): Whose training events to use.
         id_map ([`IdMap`]): Of the catalogue.
         actions (`Sequence[str]`): Those the model tells apart; [`log_actions`] gives the log's.
+        geohashes (`Sequence[str]`): Places the model tells apart; [`log_geohashes`] gives the log's.
         max_history (`int`): Events of a window.
         recommend_searched_items (`bool`): Ask for the items of searches without their query too.
 
@@ -126,7 +129,7 @@ def build_training_windows(
         DataError: If there is no question at all.
         UnknownItemError: If the catalogue lacks an item.
     """
-    events = EventArrays.from_table(split.log.events, id_map, actions)
+    events = EventArrays.from_table(split.log.events, id_map, actions, geohashes)
     columns = events.columns
     rows = split.train_rows[~columns.is_shown[split.train_rows]]
     cut = cut_windows(split.timeline.user[rows], max_history)
@@ -173,6 +176,36 @@ def log_actions(split: Split) -> list[str]:
     return sorted(name for name in found if name is not None and name != "impression")
 
 
+def log_geohashes(split: Split, precision: int) -> list[str]:
+    """Give the places of training events, sorted.
+
+    A place with one event is left out: nothing can be learned of it, and it might tell who was there. It counts as
+    unknown, which so gets something to learn from.
+
+    Args:
+        split (`Split`): Whose training events to use.
+        precision (`int`): Characters of the geohashes; shorter ones are left out.
+
+    Raises:
+        DataError: If the events have no places, or none so precise twice.
+    """
+    events = split.train_events()
+    if "geohash" not in events.column_names:
+        raise DataError(
+            f"The events of {split.log.name!r} have no column 'geohash', only {', '.join(events.column_names)}; map "
+            "one, or leave 'geohash' out of `scenario_features`."
+        )
+    counts = pc.value_counts(pc.utf8_slice_codeunits(events["geohash"], 0, precision))
+    found = {entry["values"]: entry["counts"] for entry in counts.to_pylist()}
+    geohashes = sorted(name for name, count in found.items() if name and len(name) == precision and count > 1)
+    if not geohashes:
+        raise DataError(
+            f"No two training events of {split.log.name!r} share a geohash of {precision} characters; lower "
+            "`geohash_precision`, or leave 'geohash' out of `scenario_features`."
+        )
+    return geohashes
+
+
 def _shown_items(split: Split, events: EventArrays, targets: np.ndarray) -> Ragged:
     """Give the items that were shown beside each target: impressions of the user's same session, else same moment."""
     timeline = split.timeline
@@ -196,4 +229,4 @@ def _shown_items(split: Split, events: EventArrays, targets: np.ndarray) -> Ragg
     return found.keep(found.values != np.repeat(events.columns.item[targets], counts))
 
 
-__all__ = ["TrainingWindows", "build_training_windows", "log_actions"]
+__all__ = ["TrainingWindows", "build_training_windows", "log_actions", "log_geohashes"]

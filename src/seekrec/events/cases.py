@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,7 @@ class Cases:
             first.
         history_offsets (`np.ndarray`): int64 of length `len(cases) + 1`; the history of case `k` is
             `history_rows[history_offsets[k]:history_offsets[k + 1]]`.
+        geohash (`list[str | None]`, *optional*): Where it is asked; without it where the log says no places.
 
     Raises:
         DataError: If the columns differ in length.
@@ -40,6 +42,7 @@ class Cases:
     timestamp: np.ndarray
     history_rows: np.ndarray
     history_offsets: np.ndarray
+    geohash: list[str | None] | None = None
 
     def __post_init__(self) -> None:
         lengths = {
@@ -49,6 +52,7 @@ class Cases:
             "item_id": len(self.item_id),
             "timestamp": len(self.timestamp),
             "history_offsets - 1": len(self.history_offsets) - 1,
+            "geohash": len(self.item_id if self.geohash is None else self.geohash),
         }
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"`{name}` {length}" for name, length in lengths.items())
@@ -83,8 +87,18 @@ class Cases:
         """Give the rows of one case's history, int64, oldest first."""
         return self.history_rows[self.history_offsets[case] : self.history_offsets[case + 1]]
 
+    def question(self, case: int) -> dict[str, Any]:
+        """Give what a [`Request`] says of one case, but for its history."""
+        return {
+            "query": self.query[case],
+            "timestamp": int(self.timestamp[case]),
+            "user_id": self.user_id[case],
+            "geohash": None if self.geohash is None else self.geohash[case],
+        }
+
     def to_table(self) -> pa.Table:
         """Give the cases as a table, the history as a list column."""
+        places = {} if self.geohash is None else {"geohash": pa.array(self.geohash, pa.string())}
         return pa.table(
             {
                 "user_id": pa.array(self.user_id, pa.string()),
@@ -95,6 +109,7 @@ class Cases:
                 "history": pa.LargeListArray.from_arrays(
                     pa.array(self.history_offsets, pa.int64()), pa.array(self.history_rows, pa.int64())
                 ),
+                **places,
             }
         )
 
@@ -111,6 +126,7 @@ class Cases:
             timestamp=np.asarray(table["timestamp"], dtype=np.int64),
             history_rows=np.empty(0, dtype=np.int64) if history is None else np.asarray(history.flatten()),
             history_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            geohash=table["geohash"].to_pylist() if "geohash" in table.column_names else None,
         )
 
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from datasets import Features
 
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.schema import BEHAVIORS, MAX_QUERY_CHARACTERS, RECOMMENDATION, SEARCH
+from seekrec.schema import BEHAVIORS, GEOHASH_PATTERN, MAX_QUERY_CHARACTERS, RECOMMENDATION, SEARCH
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,9 @@ class Source:
     unreadable: str | None = None
 
 
-def conform(table: pa.Table, features: Features, what: str, *, required: Sequence[str]) -> pa.Table:
+def conform(
+    table: pa.Table, features: Features, what: str, *, required: Sequence[str], optional: Features | None = None
+) -> pa.Table:
     """Bring a table to a schema: its columns in its order, then the others; text and numbers of any width are cast.
 
     Args:
@@ -68,6 +70,7 @@ def conform(table: pa.Table, features: Features, what: str, *, required: Sequenc
         features (`datasets.Features`): The schema.
         what (`str`): Name of the table for messages.
         required (`Sequence[str]`): Columns that must be there; the others are filled in.
+        optional (`datasets.Features`, *optional*): Columns that are cast where they are there, and not filled in.
 
     Raises:
         DataError: If it is no table, has no rows, names a column twice, lacks a required column or a type is wrong.
@@ -93,6 +96,9 @@ def conform(table: pa.Table, features: Features, what: str, *, required: Sequenc
             columns[field.name] = pa.chunked_array([pa.repeat(DEFAULTS[field.name], table.num_rows)])
         else:
             columns[field.name] = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
+    for field in optional.arrow_schema if optional else ():
+        if field.name in names:
+            columns[field.name] = _cast(table.column(field.name), field, what)
     columns |= {name: table.column(name) for name in names if name not in columns}
     return pa.table(columns)
 
@@ -176,6 +182,9 @@ def find_event_problems(events: pa.Table, item_ids: pa.Array | pa.ChunkedArray) 
         ),
         ("have no action", is_blank(events["action"]), "action"),
     ]
+    if "geohash" in events.column_names:
+        is_geohash = pc.match_substring_regex(events["geohash"], GEOHASH_PATTERN)
+        rules.append(("have a geohash that is none", pc.invert(is_geohash), "geohash"))
     return _findings(rules)
 
 

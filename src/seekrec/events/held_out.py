@@ -187,4 +187,5 @@ def make_cases(
         timestamp=timeline.time[targets],
         history_rows=histories.values,
         history_offsets=histories.offsets,
+        geohash=log.events["geohash"].take(targets).to_pylist() if "geohash" in log.events.column_names else None,
     )

@@ -19,7 +19,7 @@ from datasets.table import InMemoryTable
 from seekrec.errors import DataError
 from seekrec.events.checks import check_log, conform
 from seekrec.events.storage import replace_file, table_digest
-from seekrec.schema import BEHAVIORS, EVENT_FEATURES, ITEM_FEATURES
+from seekrec.schema import BEHAVIORS, EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES
 
 QuerySource = Literal["none", "logged", "category"]
 
@@ -34,8 +34,9 @@ class EventLog:
     """What users did, and the items they did it with.
 
     The tables are brought to `EVENT_FEATURES` and `ITEM_FEATURES`: columns in that order, then any others; absent
-    columns are filled with nulls, an absent `behavior` with "recommendation", an absent `action` with "click". Events
-    are sorted by user, then timestamp; events of one user and timestamp keep the order they came in.
+    columns are filled with nulls, an absent `behavior` with "recommendation", an absent `action` with "click". A
+    column of `OPTIONAL_EVENT_FEATURES` is checked where it is there and not made where it is not. Events are sorted by
+    user, then timestamp; events of one user and timestamp keep the order they came in.
 
     Args:
         name (`str`): Name of the data set, for reports.
@@ -48,8 +49,9 @@ class EventLog:
 
     Raises:
         DataError: If a column is missing or of the wrong type, the log is empty, or any row breaks the schema: an
-            event without user, time or behavior, a search without query, an item that `items` does not hold, an
-            item listed twice. The message names the row of the table that was passed in, counted from 0.
+            event without user, time or behavior, a search without query, an item that `items` does not hold, a
+            geohash that is none, an item listed twice. The message names the row of the table that was passed in,
+            counted from 0.
     """
 
     name: str
@@ -60,7 +62,13 @@ class EventLog:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        events = conform(self.events, EVENT_FEATURES, "events", required=("user_id", "timestamp", "item_id"))
+        events = conform(
+            self.events,
+            EVENT_FEATURES,
+            "events",
+            required=("user_id", "timestamp", "item_id"),
+            optional=OPTIONAL_EVENT_FEATURES,
+        )
         items = conform(self.items, ITEM_FEATURES, "items", required=("item_id", "title"))
         check_log(events, items)
         has_searches = bool(pc.any(pc.is_valid(events["query"])).as_py())

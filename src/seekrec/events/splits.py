@@ -203,19 +203,14 @@ class Split:
         if _check_max_history(max_history) is not None:
             starts = np.maximum(starts, ends - max_history)
         rows, place = np.unique(cases.history_rows, return_inverse=True)
-        told = self.log.events.select([field.name for field in fields(Event)]).take(rows)
+        # The one column that may be absent is the last field.
+        names = [field.name for field in fields(Event) if field.name in self.log.events.column_names]
+        told = self.log.events.select(names).take(rows)
         events = np.empty(len(rows), dtype=object)
         events[:] = [Event(*values) for values in zip(*told.to_pydict().values(), strict=True)]
         return [
-            Request(
-                history=events[place[start:end]].tolist(),
-                query=cases.query[number],
-                timestamp=timestamp,
-                user_id=cases.user_id[number],
-            )
-            for number, start, end, timestamp in zip(
-                numbers.tolist(), starts.tolist(), ends.tolist(), cases.timestamp[numbers].tolist(), strict=True
-            )
+            Request(history=events[place[start:end]].tolist(), **cases.question(number))
+            for number, start, end in zip(numbers.tolist(), starts.tolist(), ends.tolist(), strict=True)
         ]
 
     def targets(self, part: Part, behavior: Behavior | None = None) -> list[str]:

@@ -34,13 +34,13 @@ from seekrec.events.checks import (
 from seekrec.events.columns import to_category_paths, to_ids, to_seconds, to_text
 from seekrec.events.delimited import check_file, read_delimited
 from seekrec.events.log import EventLog
-from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, RECOMMENDATION, SEARCH
+from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES, RECOMMENDATION, SEARCH
 
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _EVENT_IDS = ("user_id", "item_id", "session_id")
-_EVENT_TEXTS = ("behavior", "query", "action")
+_EVENT_TEXTS = ("behavior", "query", "action", "geohash")
 _ITEM_TEXTS = ("title", "description")
 _ITEM_TIMES = ("available_from", "available_until")
 
@@ -59,15 +59,17 @@ def read_tables(
 
     Columns are those of `EVENT_FEATURES` and `ITEM_FEATURES`; others are kept as they are. Needed are `user_id`,
     `item_id` and `timestamp` of events, `item_id` and `title` of items. Without a column `behavior` an event with a
-    query is a search and any other a recommendation; without a column `action` every event is a click.
+    query is a search and any other a recommendation; without a column `action` every event is a click. A column
+    `geohash`, if there is one, says where the user was.
 
     Timestamps are seconds since 1970 (whole or not, also as text), dates and times, or ISO 8601 text; they are UTC
     where no zone is named. Milliseconds are refused. Categories are lists of paths, lists of names (one path), or text
     (one path with `category_separator` between the names). Ids may be text or whole numbers.
 
     Rows that cannot be used are left out with a warning if they are few. Those are rows without user, item or time,
-    with an unknown behavior, a search without query or a query that is too long, an item that the items table does not
-    hold, a row that repeats an earlier one, and items without id or text or with the id of an earlier one.
+    with an unknown behavior, a search without query or a query that is too long, a geohash that is none, an item that
+    the items table does not hold, a row that repeats an earlier one, and items without id or text or with
+    the id of an earlier one.
 
     Args:
         events_path (`str` or `Path`): `.parquet`, `.csv`, `.tsv`, `.jsonl` (also `.ndjson`, `.json`); the text formats
@@ -114,7 +116,7 @@ def read_tables(
 
 def _split_map(column_map: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Give our name to their name, for each table."""
-    ours = {"events": list(EVENT_FEATURES), "items": [*ITEM_FEATURES, "queries"]}
+    ours = {"events": [*EVENT_FEATURES, *OPTIONAL_EVENT_FEATURES], "items": [*ITEM_FEATURES, "queries"]}
     mapping: dict[str, dict[str, str]] = {"events": {}, "items": {}}
     # Names for one table come last: they win over the name for both.
     for name in sorted(column_map, key=lambda name: "." in name):
@@ -161,7 +163,7 @@ def _read_items(
 def _read_events(
     path: Path, mapping: dict[str, str], max_refused: float, has_time: bool, item_ids: pa.ChunkedArray
 ) -> tuple[pa.Table, list[str]]:
-    raw, source = _read_raw(path, mapping, [*EVENT_FEATURES])
+    raw, source = _read_raw(path, mapping, [*EVENT_FEATURES, *OPTIONAL_EVENT_FEATURES])
     _need(raw, source, ("user_id", "timestamp", "item_id") if has_time else ("user_id", "item_id"))
     columns: dict[str, pa.Array | pa.ChunkedArray] = {}
     findings: list[Finding] = []
@@ -186,7 +188,13 @@ def _read_events(
         notes.append(f"{source.name} has no column behavior: an event with a query is a search.")
     if "action" in columns:
         columns["action"] = pc.fill_null(columns["action"], "click")
-    events = conform(pa.table(columns), EVENT_FEATURES, source.name, required=("user_id", "timestamp", "item_id"))
+    events = conform(
+        pa.table(columns),
+        EVENT_FEATURES,
+        source.name,
+        required=("user_id", "timestamp", "item_id"),
+        optional=OPTIONAL_EVENT_FEATURES,
+    )
     findings += [*find_event_problems(events, item_ids), *find_repeated_events(events)]
     events, _, warning = refuse(events, findings, source, max_refused=max_refused)
     num_late = count_out_of_order(events)

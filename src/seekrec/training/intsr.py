@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.training_windows import TrainingWindows, build_training_windows, log_actions
+from seekrec.corpora.training_windows import TrainingWindows, build_training_windows, log_actions, log_geohashes
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor
@@ -40,8 +41,10 @@ def with_lifetimes(catalog: Catalog, split: Split, settings: WindowArguments) ->
     return replace(catalog, items=items)
 
 
-def make_windows(split: Split, catalog: Catalog, settings: WindowArguments) -> TrainingWindows:
-    """Cut training into windows and keep the questions of the tasks.
+def make_windows(
+    split: Split, catalog: Catalog, settings: WindowArguments, *, geohashes: Sequence[str] = ()
+) -> TrainingWindows:
+    """Cut training into windows and keep the questions of the tasks; `geohashes` are those of the processor.
 
     Raises:
         DataError: If nothing is left to ask.
@@ -50,15 +53,28 @@ def make_windows(split: Split, catalog: Catalog, settings: WindowArguments) -> T
         split,
         catalog.id_map,
         actions=log_actions(split),
+        geohashes=geohashes,
         max_history=settings.max_history,
         recommend_searched_items=settings.recommend_searched_items,
     )
     return windows if settings.tasks == "joint" else windows.select(settings.tasks)
 
 
-def make_intsr_processor(split: Split, catalog: Catalog, settings: WindowArguments) -> IntSRProcessor:
-    """Make the processor that lays requests out as windows are; queries are embedded as items are."""
-    return IntSRProcessor(catalog, max_history=settings.max_history, actions=log_actions(split))
+def make_intsr_processor(
+    split: Split, catalog: Catalog, settings: WindowArguments, model: IntSRArguments
+) -> IntSRProcessor:
+    """Make the processor that lays requests out as windows are; queries are embedded as items are.
+
+    Raises:
+        ConfigurationError: If the scenario shall hold a geohash of no character.
+        DataError: If the scenario shall hold a geohash and training has none.
+    """
+    geohashes: list[str] = []
+    if "geohash" in model.scenario_features:
+        if not 1 <= model.geohash_precision <= 12:
+            raise ConfigurationError(f"`geohash_precision` is {model.geohash_precision}; give a number from 1 to 12.")
+        geohashes = log_geohashes(split, model.geohash_precision)
+    return IntSRProcessor(catalog, max_history=settings.max_history, actions=log_actions(split), geohashes=geohashes)
 
 
 def make_intsr_model(
@@ -66,12 +82,14 @@ def make_intsr_model(
 ) -> IntSRForSearchAndRecommendation:
     """Make a model over a catalogue."""
     sizes = asdict(settings)
+    del sizes["geohash_precision"]
     width = catalog.embeddings["semantic"].shape[1]
     config = IntSRConfig(
         num_items=len(catalog),
         text_size=width if sizes.pop("use_text") else 0,
         query_size=width,
         num_actions=max(1, len(processor.actions)),
+        num_geohashes=len(processor.geohashes),
         max_history=windows.max_history,
         max_position_distance=4 * windows.max_history,
         negatives={"uniform": "sampled", "popularity": "sampled"}.get(windows.negatives, windows.negatives),

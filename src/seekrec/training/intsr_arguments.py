@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from seekrec.models.intsr.configuration_intsr import SCENARIO_FEATURES
+from seekrec.models.intsr.configuration_intsr import DEFAULT_SCENARIO
 
 
 @dataclass
@@ -16,7 +16,10 @@ class IntSRArguments:
     merge_event_tokens: bool = field(default=False, metadata={"help": "One token an event, not up to four."})
     use_scenario_tokens: bool = field(default=True, metadata={"help": "Off: table 4, w/o S."})
     scenario_features: list[str] = field(
-        default_factory=lambda: list(SCENARIO_FEATURES), metadata={"help": "Of a scenario: hour, weekday, page."}
+        default_factory=lambda: list(DEFAULT_SCENARIO), metadata={"help": "Among hour, weekday, page, geohash."}
+    )
+    geohash_precision: int = field(
+        default=5, metadata={"help": "Characters of a geohash that tell places apart; 5 are about 5 km."}
     )
     use_queries: bool = field(default=True, metadata={"help": "Off: table 4, w/o search queries."})
     use_placeholders: bool = field(default=True, metadata={"help": "Off: plain HSTU."})

@@ -22,6 +22,9 @@ class SynerGenArguments:
     intermediate_size: int = field(default=256, metadata={"help": "Width of feed-forward layers."})
     dropout: float = field(default=0.2, metadata={"help": "On attention and feed-forward layers."})
     embedding_dropout: float = field(default=0.2, metadata={"help": "On the tokens."})
+    attn_implementation: Literal["auto", "sdpa", "flex_attention"] = field(
+        default="auto", metadata={"help": "Of the history; auto: flex_attention on a GPU, sdpa elsewhere."}
+    )
     starts_from_latest_item: bool = field(
         default=False, metadata={"help": "Questions that retrieve begin with the latest item they see."}
     )

@@ -29,7 +29,10 @@ from seekrec.schema import ScoredItem
 
 
 class DenseRetrievalMixin:
-    """`retrieve` by dot product with item vectors, `rank` by a head of the family."""
+    """`retrieve` by dot product with item vectors, `rank` by a head of the family.
+
+    Set `item_index` to `"faiss"` to search with faiss; the answers are the same.
+    """
 
     items: ItemTower
     item_index: Backend = "exact"
@@ -202,7 +205,8 @@ class DenseRetrievalMixin:
                 f"`top_k` is {list(wanted)}; give one number, or one for each of the {len(questions)} requests."
             )
         vectors = self.items.frozen()
-        if self._index is None or self._indexed is not vectors:
+        is_old = self._indexed is not vectors or (self._index is not None and self._index.backend != self.item_index)
+        if self._index is None or is_old:
             self._index, self._indexed = ItemIndex(self.compared_vectors(vectors), self.item_index), vectors
         found = self._index.search(questions, wanted, allowed_items(where, self.catalog, len(questions)))
         return [scored_items(self.catalog, rows, scores) for rows, scores in found]

@@ -30,14 +30,15 @@ class ItemIndex:
     """
 
     def __init__(self, vectors: Tensor, backend: Backend = "exact") -> None:
-        self.vectors = vectors
+        self.vectors, self.backend = vectors, backend
         self._faiss: Any = None
         if backend == "faiss":
             try:
                 import faiss
             except ImportError as error:
                 raise MissingDependencyError(
-                    "The index 'faiss' needs faiss; run `pip install faiss-cpu`, or use the index 'exact'."
+                    "The index 'faiss' needs faiss; run `pip install faiss-cpu` (the extra `faiss`), or use the "
+                    "index 'exact'."
                 ) from error
             self._faiss = faiss.IndexFlatIP(vectors.shape[1])
             self._faiss.add(vectors.float().cpu().numpy())
@@ -103,10 +104,12 @@ class ItemIndex:
     def _search_faiss(self, query: Tensor, top_k: int, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         import faiss
 
+        # What its annotations say is C++; its Python layer takes arrays and keywords.
+        library: Any = faiss
         options = {}
         if mask is not None:
-            selector = faiss.IDSelectorBatch(np.flatnonzero(mask).astype(np.int64))
-            options["params"] = faiss.SearchParameters(sel=selector)
+            bits = np.packbits(mask, bitorder="little")
+            options["params"] = library.SearchParameters(sel=library.IDSelectorBitmap(bits))
         count = min(top_k, len(self.vectors))
         scores, rows = self._faiss.search(query[None].float().cpu().numpy(), count, **options)
         kept = rows[0] >= 0

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.event_arrays import EventArrays, number_sessions, pad_histories
+from seekrec.corpora.event_arrays import EventArrays, number_geohashes, number_sessions, pad_histories
 from seekrec.corpora.ragged import Ragged
+from seekrec.errors import ConfigurationError
 from seekrec.models.candidates import candidate_rows, check_requests
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.processing import CatalogProcessor
@@ -38,6 +40,11 @@ class EventSequenceProcessor(CatalogProcessor):
         text_encoder (`str`, *optional*): What embeds queries: a sentence-transformers name or path. `None` is the
             catalogue's own encoder, or the default one.
         query_vectors ([`QueryVectors`], *optional*): Known queries; those of the training log, for example.
+        geohashes (`Sequence[str]`): The places that the model tells apart, by how their geohash begins; all of one
+            length. Others count as unknown.
+
+    Raises:
+        ConfigurationError: If `geohashes` differ in length.
     """
 
     _not_settings = ("_catalog", "_query_vectors")
@@ -50,10 +57,17 @@ class EventSequenceProcessor(CatalogProcessor):
         actions: Sequence[str] = ("click",),
         text_encoder: str | None = None,
         query_vectors: QueryVectors | None = None,
+        geohashes: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        if len({len(name) for name in geohashes}) > 1:
+            raise ConfigurationError(
+                f"`geohashes` are from {min(map(len, geohashes))} to {max(map(len, geohashes))} characters long; give "
+                "them one length."
+            )
         self.max_history = max_history
         self.actions = list(actions)
+        self.geohashes = list(geohashes)
         self.text_encoder = text_encoder
         self._catalog: Catalog | None = None
         self._query_vectors = query_vectors
@@ -85,11 +99,12 @@ class EventSequenceProcessor(CatalogProcessor):
         Returns:
             [`~transformers.BatchFeature`]: Tensors of shape `(batch, longest_history)`: `history_mask` (bool) and,
             int64, `history_item_rows`, `history_query_rows` (-1 for none), `history_behavior_ids`,
-            `history_action_ids`, `history_timestamps`, `history_session_ids`. Of shape `(batch, 1)`, int64:
-            `question_events` (the length of the history), `question_session_ids` (a session of its own),
-            `question_behavior_ids`, `question_timestamps` (of the last event where the request has none) and
-            `question_query_rows`. `query_vectors`: float32 of shape `(num_queries, dimension)`, to which the query
-            rows point. With candidates `candidate_rows`: int64 `(batch, 1, most_candidates)`, -1 for padding.
+            `history_action_ids`, `history_timestamps`, `history_session_ids`, `history_geohash_ids` (0 for unknown).
+            Of shape `(batch, 1)`, int64: `question_events` (the length of the history), `question_session_ids` (a
+            session of its own), `question_behavior_ids`, `question_timestamps` (of the last event where the request
+            has none), `question_geohash_ids` and `question_query_rows`. `query_vectors`: float32 of shape
+            `(num_queries, dimension)`, to which the query rows point. With candidates `candidate_rows`: int64
+            `(batch, 1, most_candidates)`, -1 for padding.
 
         Raises:
             RequestError: If there is no request, or the candidates do not fit.
@@ -111,11 +126,13 @@ class EventSequenceProcessor(CatalogProcessor):
         sessions = np.where(features["history_mask"], features["history_session_ids"], -1).max(1, initial=-1) + 1
         numbers = {text: number for number, text in enumerate(queries)}
         query_rows = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked]
+        places = pa.array([one.geohash for one in asked], pa.string())
         features |= {
             "question_events": lengths[:, None],
             "question_session_ids": sessions[:, None],
             "question_behavior_ids": np.array([[BEHAVIORS.index(one.behavior)] for one in asked]),
             "question_timestamps": np.array(times, dtype=np.int64)[:, None],
+            "question_geohash_ids": number_geohashes(places, self.geohashes)[:, None],
             "question_query_rows": np.array(query_rows, dtype=np.int64)[:, None],
             "query_vectors": self.query_vectors.encode(list(numbers)),
         }
@@ -138,7 +155,8 @@ class EventSequenceProcessor(CatalogProcessor):
         return BatchFeature({name: torch.from_numpy(array) for name, array in features.items()})
 
     def _layout(self, lists: list[list[Event]]) -> dict[str, Any]:
-        events = EventArrays.from_events([event for one in lists for event in one], self.catalog.id_map, self.actions)
+        flat = [event for one in lists for event in one]
+        events = EventArrays.from_events(flat, self.catalog.id_map, self.actions, self.geohashes)
         rows = Ragged.from_lists([range(len(one)) for one in lists], np.int64)
         rows = Ragged(np.arange(len(events)), rows.offsets)
         return {**pad_histories(events, rows, number_sessions(events, rows)), "queries": events.columns.queries}

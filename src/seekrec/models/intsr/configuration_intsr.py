@@ -9,7 +9,9 @@ from transformers import PreTrainedConfig
 
 from seekrec.models.dense.checks import check_settings
 
-SCENARIO_FEATURES = ("hour", "weekday", "page")
+# What a scenario can say; every log has the first three.
+SCENARIO_FEATURES = ("hour", "weekday", "page", "geohash")
+DEFAULT_SCENARIO = SCENARIO_FEATURES[:3]
 
 
 @strict
@@ -24,6 +26,7 @@ class IntSRConfig(PreTrainedConfig):
         query_size (`int`): Width of query vectors.
         use_ids (`bool`): Whether items have id embeddings; off for text alone.
         num_actions (`int`): Actions that are told apart; one more stands for all others.
+        num_geohashes (`int`): Places that are told apart; one more stands for all others.
         max_history (`int`): Latest events read of a history.
         items_hash (`str`, *optional*): Hash of the ids of the items. A catalogue that begins otherwise is refused.
 
@@ -36,8 +39,9 @@ class IntSRConfig(PreTrainedConfig):
         use_scenario_tokens (`bool`):
             An S token opens each session. Off: table 4, "w/o S"; DSFNet still reads the scenario.
         scenario_features (`list[str]`):
-            What a scenario says: `"hour"` and `"weekday"` (UTC) of the timestamp, in S tokens; and the `"page"`, a
-            feed or the results of a search, in the tokens of items and placeholders, because a session may hold both.
+            What a scenario says: `"hour"` and `"weekday"` (UTC) of the timestamp and the place (`"geohash"`), in S
+            tokens; and the `"page"`, a feed or the results of a search, in the tokens of items and placeholders,
+            because a session may hold both.
         use_queries (`bool`): Off: queries are read nowhere (table 4, "w/o search queries").
 
     The decoder (section 3.3):
@@ -97,12 +101,13 @@ class IntSRConfig(PreTrainedConfig):
     query_size: int = 384
     use_ids: bool = True
     num_actions: int = 1
+    num_geohashes: int = 0
     max_history: int = 50
     items_hash: str | None = None
 
     merge_event_tokens: bool = False
     use_scenario_tokens: bool = True
-    scenario_features: list[str] | tuple[str, ...] = SCENARIO_FEATURES
+    scenario_features: list[str] | tuple[str, ...] = DEFAULT_SCENARIO
     use_queries: bool = True
 
     hidden_size: int = 32
@@ -149,6 +154,11 @@ class IntSRConfig(PreTrainedConfig):
         unknown = sorted(set(self.scenario_features) - set(SCENARIO_FEATURES))
         if unknown:
             raise ValueError(f"`scenario_features` holds {unknown[0]!r}; choose among {', '.join(SCENARIO_FEATURES)}.")
+        if self.num_geohashes < 0 or ("geohash" in self.scenario_features and not self.num_geohashes):
+            raise ValueError(
+                f"`num_geohashes` is {self.num_geohashes}; with 'geohash' in `scenario_features` it must be at least "
+                "1, otherwise not below 0."
+            )
         if not self.temperature > 0 or self.ranking_weight < 0:
             raise ValueError(
                 f"`temperature` is {self.temperature} and `ranking_weight` {self.ranking_weight}; the first must be "

@@ -32,7 +32,7 @@ class DSFNet(nn.Module):
         self.layers = nn.ModuleList(kind(size, self.num_scenarios * size) for kind in kinds)
         self.gates = self.filter = None
         if config.use_dsfnet:
-            # R is the time of the question, its page and its task tag, two vectors of this width.
+            # R is the setting of the question (time, place), its page and its task tag, two vectors of this width.
             self.gates = nn.ModuleList(nn.Linear(2 * size, config.num_scenarios) for _ in range(config.num_dsf_layers))
             self.filter = nn.Linear(3 * size, size)
 

@@ -74,9 +74,11 @@ class TokenEmbedder(nn.Module):
         self.scale = size**0.5
         self.actions = nn.Embedding(config.num_actions + 1, size)
         self.queries = TextProjection(config.query_size, size, bias=False) if config.use_queries else None
-        reads_time = config.use_dsfnet or config.use_scenario_tokens
-        self.hours = nn.Embedding(24, size) if "hour" in features and reads_time else None
-        self.weekdays = nn.Embedding(7, size) if "weekday" in features and reads_time else None
+        reads_scenario = config.use_dsfnet or config.use_scenario_tokens
+        self.hours = nn.Embedding(24, size) if "hour" in features and reads_scenario else None
+        self.weekdays = nn.Embedding(7, size) if "weekday" in features and reads_scenario else None
+        has_places = "geohash" in features and reads_scenario
+        self.geohashes = nn.Embedding(config.num_geohashes + 1, size) if has_places else None
         self.pages = nn.Embedding(2, size) if "page" in features else None
         self.tasks = nn.Embedding(2, size) if config.use_dsfnet and config.num_dsf_layers else None
         self.placeholders = nn.Embedding(3, size) if config.use_placeholders else None
@@ -144,13 +146,12 @@ class TokenEmbedder(nn.Module):
             item = item + self.pages(behavior) * self.scale
         action = self.actions(inputs["history_action_ids"]) * self.scale
         query = self.query(query_rows, inputs["query_vectors"], item)
-        time = inputs["history_timestamps"]
         if self.config.merge_event_tokens:
             merged = item + action + query
             if self.config.use_scenario_tokens:
-                merged = merged + self.time(time, merged)
+                merged = merged + self.setting(inputs, "history", merged)
             return merged[:, :, None], inputs["history_mask"][:, :, None]
-        scenario = self.time(time, item) if self.config.use_scenario_tokens else torch.zeros_like(item)
+        scenario = self.setting(inputs, "history", item) if self.config.use_scenario_tokens else torch.zeros_like(item)
         parts = torch.stack([scenario, query, item, action], dim=2)
         opens = opens & self.config.use_scenario_tokens
         return parts, torch.stack([opens, has_query, has_item, has_item], dim=2) & inputs["history_mask"][..., None]
@@ -161,7 +162,7 @@ class TokenEmbedder(nn.Module):
         if self.config.merge_event_tokens or not self.config.use_scenario_tokens or not bool(beyond.any()):
             return None
         time, session = inputs["question_timestamps"][:, :1], inputs["question_session_ids"][:, :1]
-        like = state.keys[0].new_zeros(*time.shape, self.config.hidden_size)
+        like = state.keys[0].new_zeros(*inputs["question_timestamps"].shape, self.config.hidden_size)
         places = Places(
             position=state.places.is_real.sum(1, keepdim=True),
             session=session,
@@ -171,7 +172,7 @@ class TokenEmbedder(nn.Module):
             item=torch.full_like(time, -1),
             is_real=beyond[:, None],
         )
-        return self.dropout(self.time(time, like)), places
+        return self.dropout(self.setting(inputs, "question", like)[:, :1]), places
 
     def question(self, inputs: Any, candidates: Tensor | None = None) -> Tensor:
         """Write placeholders (section 3.2).
@@ -193,29 +194,31 @@ class TokenEmbedder(nn.Module):
         if self.pages is not None:
             content = content + self.pages(behavior) * self.scale
         if self.config.merge_event_tokens and self.config.use_scenario_tokens:
-            content = content + self.time(inputs["question_timestamps"], like)
+            content = content + self.setting(inputs, "question", like)
         if candidates is None:
             return self.dropout(content + table(kind) * self.scale)[:, :, None]
         own = candidates * self.scale + table.weight[CANDIDATE] * self.scale
         return self.dropout(content[:, :, None] + own)
 
     def scenario(self, inputs: Any) -> Tensor:
-        """Give R of equation 10 for each question: its time and page, and its task; `(batch, questions, 2 * size)`."""
+        """Give R of equation 10 for each question: time, place and page, and task; `(batch, questions, 2 * size)`."""
         behavior = inputs["question_behavior_ids"]
         tasks: Any = self.tasks
         task = tasks(behavior)
-        around = self.time(inputs["question_timestamps"], torch.zeros_like(task))
+        around = self.setting(inputs, "question", torch.zeros_like(task))
         if self.pages is not None:
             around = around + self.pages(behavior) * self.scale
         return torch.cat([around, task * self.scale], dim=-1)
 
-    def time(self, timestamps: Tensor, like: Tensor) -> Tensor:
-        """Give the vectors of times of day and week, of the shape of `like`."""
-        vectors = torch.zeros_like(like)
+    def setting(self, inputs: Any, of: str, like: Tensor) -> Tensor:
+        """Give the vectors of when and where, of the shape of `like`; `of` is "history" or "question"."""
+        vectors, timestamps = torch.zeros_like(like), inputs[f"{of}_timestamps"]
         if self.hours is not None:
             vectors = vectors + self.hours(timestamps.remainder(_DAY) // _HOUR) * self.scale
         if self.weekdays is not None:
             vectors = vectors + self.weekdays((timestamps // _DAY).remainder(7)) * self.scale
+        if self.geohashes is not None:
+            vectors = vectors + self.geohashes(inputs[f"{of}_geohash_ids"]) * self.scale
         return vectors
 
     def query(self, rows: Tensor, vectors: Tensor, like: Tensor) -> Tensor:

@@ -65,8 +65,9 @@ class SynerGenConfig(PreTrainedConfig):
         similarity (`str`): `"dot"`, or `"cosine"`.
         temperature (`float`): tau, divides similarities.
         easy_weight (`float`): alpha, the weight of easy negatives; hard ones have one minus that.
-        easy_negatives (`str`): `"in_batch"`, the other targets of the batch, corrected by how popular they are;
-            `"full"`, every item of the catalogue, for small ones.
+        easy_negatives (`str`):
+            `"in_batch"`, the other targets of the batch, in training that of all processes, corrected by how popular
+            they are; `"full"`, every item of the catalogue, for small ones.
         correct_popularity (`bool`): Take the log-probability of being drawn off similarities; `"in_batch"` alone.
         ranking_weight (`float`): Weight of the ranking loss, 1 in the paper; 0 for no ranking head (table 4), and
             `rank` orders by retrieval.

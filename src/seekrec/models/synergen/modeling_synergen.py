@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
 from seekrec.errors import ConfigurationError
+from seekrec.models.dense.gathering import gather_columns
 from seekrec.models.dense.interface_dense import DenseRetrievalMixin
 from seekrec.models.dense.item_tower import ItemTower
 from seekrec.models.dense.losses import full_softmax, info_nce
@@ -162,8 +163,19 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
                     "of kind 'popularity', or switch the correction off."
                 )
             log_q = inputs["label_log_q"][is_asked]
-        targets = self.compared_vectors(self.items(labels))
-        return in_batch_loss(questions, targets, labels, log_q=log_q, temperature=config.temperature, divisor=divisor)
+        first, columns = 0, [labels] if log_q is None else [labels, log_q]
+        # The batch is that of all processes. In training alone: any other loss may be one process's own affair.
+        if self.training:
+            columns, first = gather_columns(*columns)
+        return in_batch_loss(
+            questions,
+            self.compared_vectors(self.items(columns[0])),
+            columns[0],
+            first=first,
+            log_q=None if log_q is None else columns[1],
+            temperature=config.temperature,
+            divisor=divisor,
+        )
 
     def _hard_loss(self, questions: Tensor, labels: Tensor, beside: Tensor, divisor: Any) -> Tensor:
         if self.config.easy_weight == 1 or not beside.shape[-1]:

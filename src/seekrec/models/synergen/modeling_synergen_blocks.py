@@ -26,8 +26,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask
 
 from seekrec.models.synergen.configuration_synergen import SynerGenConfig
+from seekrec.models.synergen.modeling_synergen_attention import attend
 from seekrec.models.synergen.modeling_synergen_rotary import rotate
 
 CONTEXT, RETRIEVAL, RANKING = range(3)
@@ -128,7 +130,9 @@ class DecoderLayer(nn.Module):
         cosines, sines = (part[:, None] for part in rotation)
         return rotate(queries, cosines, sines), rotate(keys, cosines, sines), values
 
-    def history(self, hidden_states: Tensor, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor) -> Tensor:
+    def history(
+        self, hidden_states: Tensor, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | BlockMask
+    ) -> Tensor:
         """Apply the layer to context tokens.
 
         Args:
@@ -136,13 +140,12 @@ class DecoderLayer(nn.Module):
             queries (`torch.Tensor`): Of [`split`].
             keys (`torch.Tensor`): Of these tokens and those before them, `(batch, num_heads, num_keys, head_size)`.
             values (`torch.Tensor`): Likewise.
-            allowed (`torch.BoolTensor`): Of shape `(batch, length, num_keys)`.
+            allowed (`torch.BoolTensor` or `BlockMask`): What [`attend`] takes.
 
         Returns:
             `torch.Tensor`: Of the shape of `hidden_states`.
         """
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed[:, None])
-        return self._finish(hidden_states, mixed)
+        return self._finish(hidden_states, attend(queries, keys, values, allowed))
 
     def answer(
         self,

@@ -13,6 +13,7 @@ from transformers import initialization as init
 
 from seekrec.models.dense.item_tower import ItemTower, LatestItem, TextProjection
 from seekrec.models.synergen.configuration_synergen import SynerGenConfig
+from seekrec.models.synergen.modeling_synergen_attention import context_block_mask, uses_flex
 from seekrec.models.synergen.modeling_synergen_blocks import (
     CONTEXT,
     RETRIEVAL,
@@ -86,6 +87,8 @@ class SynerGenPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "history_item_rows"
     _no_split_modules = ["DecoderLayer"]
+    _supports_sdpa = True
+    _supports_flex_attn = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -103,6 +106,21 @@ class SynerGenPreTrainedModel(PreTrainedModel):
             module.start_weights()
         elif isinstance(module, TimeRotary) and module.log_scales is not None:
             init.zeros_(module.log_scales)
+
+    def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
+        """Take `attn_implementation`: `"auto"`, by the device at every call, or `"sdpa"` or `"flex_attention"`.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        if requested_attention in (None, "auto"):
+            return "auto"
+        if requested_attention not in ("sdpa", "flex_attention"):
+            raise ValueError(
+                f"`attn_implementation` is {requested_attention!r}; use one of auto, sdpa, flex_attention."
+            )
+        chosen: str = super().get_correct_attn_implementation(requested_attention, is_init_check)
+        return chosen
 
 
 class SynerGenModel(SynerGenPreTrainedModel):
@@ -168,8 +186,14 @@ class SynerGenModel(SynerGenPreTrainedModel):
         num_events: Tensor,
     ) -> HistoryState:
         keys_places = places if state is None else state.places.append(places)
-        first = keys_places.time.shape[1] - places.time.shape[1]
-        allowed = task_mask(places, keys_places, first=first)
+        head_size = self.config.hidden_size // self.config.num_attention_heads
+        allowed: Any
+        # The few events that follow a state are not worth a kernel of their own.
+        if state is None and hidden.shape[1] and uses_flex(self.config._attn_implementation, hidden.device, head_size):
+            allowed = context_block_mask(places.time, places.is_real)
+        else:
+            first = keys_places.time.shape[1] - places.time.shape[1]
+            allowed = task_mask(places, keys_places, first=first)
         all_keys, all_values = [], []
         layers: Any = self.layers
         for number, layer in enumerate(layers):

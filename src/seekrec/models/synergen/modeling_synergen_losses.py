@@ -17,6 +17,7 @@ def in_batch_loss(
     targets: Tensor,
     labels: Tensor,
     *,
+    first: int = 0,
     log_q: Tensor | None = None,
     temperature: float = 1.0,
     divisor: Tensor | int | None = None,
@@ -28,9 +29,11 @@ def in_batch_loss(
 
     Args:
         questions (`torch.Tensor`): Of shape `(num_questions, size)`.
-        targets (`torch.Tensor`): Item vectors of the targets, of that shape.
-        labels (`torch.LongTensor`): Their rows, `(num_questions,)`.
-        log_q (`torch.Tensor`, *optional*): Log-probability that each target is one, `(num_questions,)`.
+        targets (`torch.Tensor`): Item vectors of the batch's targets, `(num_targets, size)`: of these questions, and
+            of those that other processes ask.
+        labels (`torch.LongTensor`): Their rows, `(num_targets,)`.
+        first (`int`): Targets before that of the first question; the others follow in order.
+        log_q (`torch.Tensor`, *optional*): Log-probability that each target is one, `(num_targets,)`.
         temperature (`float`): Divides similarities.
         divisor (`int`, *optional*): Divides the sum over questions; their number if not given.
 
@@ -38,11 +41,12 @@ def in_batch_loss(
         `torch.Tensor`: A float32 number in nats; 0 without questions.
     """
     scores = questions @ targets.T
+    own = slice(first, first + len(questions))
     return info_nce(
-        scores.diagonal(),
+        scores.diagonal(first),
         scores,
-        is_valid=labels[:, None] != labels,
-        positive_log_q=log_q,
+        is_valid=labels[own, None] != labels,
+        positive_log_q=None if log_q is None else log_q[own],
         negative_log_q=log_q,
         temperature=temperature,
         divisor=divisor,
