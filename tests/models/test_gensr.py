@@ -54,6 +54,32 @@ def test_the_soft_filter_is_equations_7_and_8_by_hand():
     torch.testing.assert_close(picked, torch.tensor([[[first, 2 * (1 - first)]]]))
 
 
+def test_a_candidate_says_where_it_agrees_with_the_history_by_hand():
+    """The same attention: weights e / (e + 1) and 1 / (e + 1) on the keys (1, 0) and (0, 2), times the query."""
+    attend = SoftFilter(2, 1)
+    for linear in (attend.query_projection, attend.key_projection):
+        torch.nn.init.eye_(linear.weight)
+    torch.nn.init.zeros_(attend.value_projection.weight)
+    states = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [5.0, 5.0]]])
+    candidates = torch.tensor([[[math.sqrt(2.0), 0.0], [0.0, 0.0]]])
+    agreed = attend.agree(candidates, states, torch.tensor([[True, True, False]]))
+    torch.testing.assert_close(agreed, torch.tensor([[[math.sqrt(2.0) * math.e / (math.e + 1), 0.0], [0.0, 0.0]]]))
+
+
+def test_agreement_is_part_of_the_filtered_vector(aisles):
+    model, processor = make_gensr(aisles, agreement_in_prompt=True)
+    inputs = processor([Request(history=HISTORY)], candidates=[["i3", "i9", "i20"]])
+    with_agreement = model.score_candidates(inputs)[0]
+    for view in model.views_by_name.values():
+        torch.nn.init.zeros_(view.agreement_to_prompt.weight)
+    without = model.score_candidates(inputs)[0]
+    assert np.abs(with_agreement - without).max() > 1e-3
+    model.views_by_name["semantic"].agreement_to_prompt = model.views_by_name["collaborative"].agreement_to_prompt = (
+        None
+    )
+    np.testing.assert_allclose(model.score_candidates(inputs)[0], without, atol=1e-6)
+
+
 def test_the_contrast_is_equation_10_by_hand():
     """Two users, cosines 1 and 0 within the first view, temperature 0.5."""
     first, second = torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([[5.0, 0.0], [1.0, 1.0]])
@@ -390,6 +416,7 @@ def test_the_contrast_leaves_out_empty_histories_and_users_that_are_the_same(ais
     [
         {"train_collaborative_table": True},
         {"shared_prompt": True, "history_in_prompt": "both", "query_as_event": True, "yes_no_loss": "listwise"},
+        {"shared_prompt": True, "agreement_in_prompt": True},
     ],
 )
 def test_training_moves_every_parameter_and_lowers_the_loss(aisles, way):
@@ -478,6 +505,7 @@ def test_a_table_of_other_items_is_refused(aisles):
         ({"collaborative_size": 7}, "`collaborative_size` is 7, which `view_num_heads` 2 does not divide"),
         ({"item_text_fields": ["price"]}, "`item_text_fields` is"),
         ({"max_history": 0}, "`max_history` is 0"),
+        ({"agreement_in_prompt": True, "soft_filter": False}, "`agreement_in_prompt` needs `soft_filter`"),
         ({"contrast_weight": -1.0}, "`contrast_weight` is -1.0"),
         ({"yes_no_weight": 0.0}, "both 0; train one mode at least"),
         ({"contrast_temperature": 0.0}, "`contrast_temperature` is 0.0"),

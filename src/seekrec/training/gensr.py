@@ -82,6 +82,7 @@ def make_gensr_model(
             "view_positions",
             "prompt_views",
             "soft_filter",
+            "agreement_in_prompt",
             "history_in_prompt",
             "query_as_event",
             "shared_prompt",

@@ -66,6 +66,9 @@ class GenSRArguments:
         default_factory=lambda: list(VIEW_NAMES), metadata={"help": "Views in the prompt: collaborative, semantic."}
     )
     soft_filter: bool = field(default=True, metadata={"help": "Weigh the history by the candidate; else its mean."})
+    agreement_in_prompt: bool = field(
+        default=False, metadata={"help": "A filtered vector also says where the candidate agrees with the history."}
+    )
     history_in_prompt: Literal["filtered", "whole", "both"] = field(
         default="filtered", metadata={"help": "One filtered vector of each view, every event, or both."}
     )

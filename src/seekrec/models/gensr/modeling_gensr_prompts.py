@@ -185,8 +185,7 @@ class GenSRPromptsMixin:
                 items.append(zeros)
                 continue
             view, vectors = self.views_by_name[name], histories.items[name]
-            picked = view.pick(vectors[candidates], histories.states[name], histories.mask)
-            filtered.append(view.history_vectors(picked))
+            filtered.append(view.picked_vectors(vectors[candidates], histories.states[name], histories.mask))
             # Carried over once for each item of the batch, not once for each candidate.
             items.append(view.item_vectors(vectors)[candidates])
         return torch.stack([*filtered, *items], dim=2)

@@ -193,6 +193,17 @@ class SoftFilter(nn.Module):
         filtered: Tensor = self.output_projection(attended.transpose(1, 2).flatten(2))
         return filtered
 
+    def agree(self, candidates: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """Say where a candidate agrees with what it picks out: its query times the mean of the keys it attends to.
+
+        The sum over a head is the similarity that its attention found, which a softmax over the history forgets.
+        Arguments and shape are those of `forward`.
+        """
+        query_states = self._split(self.query_projection(candidates))
+        key_states = self._split(self.key_projection(states))
+        picked = F.scaled_dot_product_attention(query_states, key_states, key_states, attn_mask=mask[:, None, None, :])
+        return (query_states * picked).transpose(1, 2).flatten(2)
+
     def _split(self, states: Tensor) -> Tensor:
         """Give each head its part: (batch, length, size) to (batch, num_heads, length, size of a head)."""
         return states.view(*states.shape[:2], self.num_heads, -1).transpose(1, 2)
@@ -219,6 +230,9 @@ class View(nn.Module):
         self.filter = SoftFilter(size, config.view_num_heads) if config.soft_filter else None
         self.history_to_prompt = ViewLinear(size, config.d_model)
         self.item_to_prompt = ViewLinear(size, config.d_model)
+        self.agreement_to_prompt = None
+        if config.agreement_in_prompt:
+            self.agreement_to_prompt = ViewLinear(size, config.d_model, bias=False)
         # Brings vectors to the length of token embeddings, whose entries T5 draws with this standard deviation.
         self.scale = Scale(config.initializer_factor)
 
@@ -259,6 +273,23 @@ class View(nn.Module):
             return mean_of(states, _with_start(mask))[:, None].expand_as(candidates)
         picked: Tensor = self.filter(candidates, states, _with_start(mask))
         return picked
+
+    def picked_vectors(self, candidates: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """Carry what each candidate picks out into the prompt, with where they agree if `agreement_in_prompt`.
+
+        Args:
+            candidates (`torch.Tensor` of shape `(batch, num_candidates, size)`): Vectors of items.
+            states (`torch.Tensor` of shape `(batch, 1 + length, size)`): What `encode` gave.
+            mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
+
+        Returns:
+            `torch.Tensor`: Of shape `(batch, num_candidates, d_model)`.
+        """
+        picked = self.history_to_prompt(self.pick(candidates, states, mask))
+        if self.agreement_to_prompt is not None and self.filter is not None:
+            picked = picked + self.agreement_to_prompt(self.filter.agree(candidates, states, _with_start(mask)))
+        carried: Tensor = self.scale(picked)
+        return carried
 
     def history_vectors(self, states: Tensor) -> Tensor:
         """Carry vectors of histories into the prompt: `(..., size)` to `(..., d_model)`."""
