@@ -384,6 +384,38 @@ def test_the_pool_turns_recommendations_into_searches(windows):
     assert torch.equal(vectors[:, :3].argmax(1), filled["labels"][turned] // 8)
 
 
+def test_the_pool_can_ask_beside_recommendations(windows):
+    _, _, table = windows
+    model, processor = make_intsr()
+    numbers = list(range(len(table)))
+    plain = collate(windows, processor, numbers)
+    replaced = collate(windows, processor, numbers, pool_probability=0.4)
+    added = collate(windows, processor, numbers, pool_probability=0.4, pool_adds=True)
+    count = plain["labels"].shape[1]
+    for name in ("labels", "question_behavior_ids", "question_events", "shown_item_rows"):
+        assert torch.equal(added[name][:, :count], plain[name]), name
+    # What is added is what is turned where they are replaced, window by window and in order.
+    turned = replaced["question_behavior_ids"] != plain["question_behavior_ids"]
+    is_added = added["labels"][:, count:] >= 0
+    assert torch.equal(is_added.sum(1), turned.sum(1))
+    for name in ("labels", "question_events", "question_timestamps", "question_session_ids"):
+        assert torch.equal(added[name][:, count:][is_added], replaced[name][turned]), name
+    queries = [
+        batch["query_vectors"][rows]
+        for batch, rows in (
+            (added, added["question_query_rows"][:, count:][is_added]),
+            (replaced, replaced["question_query_rows"][turned]),
+        )
+    ]
+    assert torch.equal(*queries)
+    # A question is answered as it is in any other batch; negatives of both are drawn apart.
+    model(**{**added, "negative_rows": torch.zeros(*added["labels"].shape, 2, dtype=torch.long)})
+    negatives = make_negatives(table, windows[1], "uniform", 6)
+    drawn = collate(windows, processor, numbers, pool_probability=1.0, pool_adds=True, negatives=negatives)
+    own, beside = drawn["negative_rows"][:, :count], drawn["negative_rows"][:, count:]
+    assert own.shape[0] == beside.shape[0] and not torch.equal(own[:, 0], beside[:, 0])
+
+
 def test_queries_can_be_switched_off(windows):
     model, processor = make_intsr(use_queries=False)
     with_query, without = (

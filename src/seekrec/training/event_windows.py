@@ -33,6 +33,10 @@ SampledKind = Literal["uniform", "popularity"]
 # Draws that hit the target or an item not on offer are drawn again so often; what is left then is no negative.
 _ROUNDS = 8
 _LARGEST = float(2**64)
+# More questions than a window has: added to the key of a question, it gives that of the one asked beside it.
+_ADDED = 2048
+# Arrays of a batch that have a column for each question, besides those whose names begin so.
+_OF_QUESTIONS = ("labels", "shown_item_rows")
 
 
 class ItemNegatives:
@@ -170,6 +174,7 @@ class WindowCollator:
         pool ([`QueryPool`]): Vectors of all queries in the windows, and what else may be asked for.
         pool_probability (`float`): How often a recommendation question gets a query from the pool of its target and
             becomes a search (beta of IntSR section 3.2).
+        pool_adds (`bool`): That search is asked beside the recommendation, not in its place.
         negatives ([`ItemNegatives`], *optional*): Negatives of each question.
         seed (`int`): Of the pool's draws.
     """
@@ -180,11 +185,12 @@ class WindowCollator:
         pool: QueryPool,
         *,
         pool_probability: float = 0.0,
+        pool_adds: bool = False,
         negatives: ItemNegatives | None = None,
         seed: int = 0,
     ) -> None:
         self.windows, self.pool, self.negatives = windows, pool, negatives
-        self.pool_probability, self.seed = pool_probability, seed
+        self.pool_probability, self.pool_adds, self.seed = pool_probability, pool_adds, seed
 
     def __call__(self, codes: Sequence[int]) -> dict[str, Tensor]:
         """Collate; the names are those of [`TrainingWindows.batch`], and three more.
@@ -198,9 +204,10 @@ class WindowCollator:
         numbers = np.asarray(codes, dtype=np.int64)
         batch = self.windows.batch(numbers % len(self.windows))
         labels = batch["labels"]
-        keys = numbers[:, None] * 4096 + np.arange(labels.shape[1])
+        keys = numbers[:, None] * (2 * _ADDED) + np.arange(labels.shape[1])
         if self.pool_probability:
-            self._fill_from_pool(batch, keys)
+            keys = self._ask_from_pool(batch, keys)
+            labels = batch["labels"]
         named = np.concatenate([batch["history_query_rows"].ravel(), batch["question_query_rows"].ravel()])
         used = np.unique(named[named >= 0])
         for name in ("history_query_rows", "question_query_rows"):
@@ -214,15 +221,28 @@ class WindowCollator:
             batch["label_log_q"] = self.negatives.log_q[np.maximum(labels, 0)]
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
 
-    def _fill_from_pool(self, batch: dict[str, np.ndarray], keys: np.ndarray) -> None:
+    def _ask_from_pool(self, batch: dict[str, np.ndarray], keys: np.ndarray) -> np.ndarray:
+        """Make searches of some recommendations, in their place or beside them; gives the keys of all questions."""
         labels, pool = np.maximum(batch["labels"], 0), self.pool.pool
         lengths = pool.lengths[labels]
         is_filled = (hash_numbers(self.seed, keys, 1) / _LARGEST < self.pool_probability) & (lengths > 0)
         is_filled &= (batch["labels"] >= 0) & (batch["question_behavior_ids"] != BEHAVIORS.index(SEARCH))
         place = (hash_numbers(self.seed, keys, 2) % np.maximum(lengths, 1).astype(np.uint64)).astype(np.int64)
         rows = pool.values[(pool.offsets[labels] + place)[is_filled]]
+        if self.pool_adds:
+            # The chosen ones once more, as columns behind all questions; what fills the rows up has no label.
+            order = np.argsort(~is_filled, axis=1, kind="stable")[:, : int(is_filled.sum(1).max(initial=0))]
+            is_added = np.take_along_axis(is_filled, order, axis=1)
+            before = keys.shape[1]
+            for name in [name for name in batch if name.startswith("question_") or name in _OF_QUESTIONS]:
+                index = order.reshape(*order.shape, *[1] * (batch[name].ndim - 2))
+                batch[name] = np.concatenate([batch[name], np.take_along_axis(batch[name], index, axis=1)], axis=1)
+            batch["labels"][:, before:][~is_added] = -100
+            keys = np.concatenate([keys, np.take_along_axis(keys, order, axis=1) + _ADDED], axis=1)
+            is_filled = np.concatenate([np.zeros_like(is_filled), is_added], axis=1)
         batch["question_query_rows"][is_filled] = rows
         batch["question_behavior_ids"][is_filled] = BEHAVIORS.index(SEARCH)
+        return keys
 
 
 def target_counts(windows: TrainingWindows, num_items: int) -> np.ndarray:
@@ -284,7 +304,14 @@ def make_window_collator(
             seed=seed,
         )
     pool = QueryPool.build(windows, catalog, query_vectors, settings.query_pool)
-    return WindowCollator(windows, pool, pool_probability=settings.pool_probability, negatives=negatives, seed=seed)
+    return WindowCollator(
+        windows,
+        pool,
+        pool_probability=settings.pool_probability,
+        pool_adds=settings.pool_questions == "add",
+        negatives=negatives,
+        seed=seed,
+    )
 
 
 def make_window_trainer(

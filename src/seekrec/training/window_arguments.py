@@ -25,6 +25,9 @@ class WindowArguments:
     pool_probability: float = field(
         default=0.0, metadata={"help": "How often a recommendation is asked with a query of the pool instead."}
     )
+    pool_questions: Literal["replace", "add"] = field(
+        default="replace", metadata={"help": "Whether they are asked in its place, as in the paper, or beside it."}
+    )
     negatives: Literal["full", "uniform", "popularity", "hard"] = field(
         default="full", metadata={"help": "What a target is compared with; full: every item of the catalogue."}
     )
