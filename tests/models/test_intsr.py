@@ -26,7 +26,8 @@ from seekrec.models.intsr.modeling_intsr_blocks import (
 )
 from seekrec.models.intsr.modeling_intsr_dsfnet import DSFNet
 from seekrec.schema import Event, Request
-from seekrec.training.event_windows import make_negatives
+from seekrec.training.event_windows import make_negatives, make_window_collator
+from seekrec.training.window_arguments import WindowArguments
 
 # The mask
 
@@ -414,6 +415,15 @@ def test_the_pool_can_ask_beside_recommendations(windows):
     drawn = collate(windows, processor, numbers, pool_probability=1.0, pool_adds=True, negatives=negatives)
     own, beside = drawn["negative_rows"][:, :count], drawn["negative_rows"][:, count:]
     assert own.shape[0] == beside.shape[0] and not torch.equal(own[:, 0], beside[:, 0])
+
+
+@pytest.mark.parametrize(("tasks", "asks"), [("joint", True), ("recommendation", False)])
+def test_one_task_alone_makes_no_searches(windows, tasks, asks):
+    _, catalog, table = windows
+    settings = WindowArguments(tasks=tasks, pool_probability=1.0)
+    collator = make_window_collator(table, catalog, make_intsr()[1].query_vectors, settings, kind=None, seed=0)
+    plain = collate(windows, make_intsr()[1], [0, 1])
+    assert torch.equal(collator([0, 1])["question_behavior_ids"], plain["question_behavior_ids"]) is not asks
 
 
 def test_queries_can_be_switched_off(windows):

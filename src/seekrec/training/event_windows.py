@@ -307,7 +307,8 @@ def make_window_collator(
     return WindowCollator(
         windows,
         pool,
-        pool_probability=settings.pool_probability,
+        # One task alone makes no searches of recommendations.
+        pool_probability=settings.pool_probability if settings.tasks == "joint" else 0.0,
         pool_adds=settings.pool_questions == "add",
         negatives=negatives,
         seed=seed,
