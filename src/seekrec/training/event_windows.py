@@ -203,11 +203,9 @@ class WindowCollator:
         """
         numbers = np.asarray(codes, dtype=np.int64)
         batch = self.windows.batch(numbers % len(self.windows))
-        labels = batch["labels"]
-        keys = numbers[:, None] * (2 * _ADDED) + np.arange(labels.shape[1])
+        keys = numbers[:, None] * (2 * _ADDED) + np.arange(batch["labels"].shape[1])
         if self.pool_probability:
             keys = self._ask_from_pool(batch, keys)
-            labels = batch["labels"]
         named = np.concatenate([batch["history_query_rows"].ravel(), batch["question_query_rows"].ravel()])
         used = np.unique(named[named >= 0])
         for name in ("history_query_rows", "question_query_rows"):
@@ -215,6 +213,7 @@ class WindowCollator:
             batch[name] = np.where(rows >= 0, np.searchsorted(used, rows), -1)
         batch["query_vectors"] = self.pool.vectors[used] if len(used) else np.zeros((0, 0), dtype=np.float32)
         if self.negatives is not None:
+            labels = batch["labels"]
             drawn = self.negatives.draw(keys, labels, batch["question_timestamps"])
             batch["negative_rows"] = np.where((labels >= 0)[..., None], drawn, -1)
             batch["negative_log_q"] = self.negatives.log_q[np.maximum(drawn, 0)]

@@ -23,7 +23,7 @@ class WindowArguments:
         metadata={"help": "Queries that may stand for an item: logged, category, item_text."},
     )
     pool_probability: float = field(
-        default=0.0, metadata={"help": "How often a recommendation is asked with a query of the pool instead."}
+        default=0.0, metadata={"help": "How often the pool makes a search of a recommendation; joint alone."}
     )
     pool_questions: Literal["replace", "add"] = field(
         default="replace", metadata={"help": "Whether they are asked in its place, as in the paper, or beside it."}

@@ -238,7 +238,7 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
     def encode_questions(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
         """Give the vector of each question; see `DenseRetrievalMixin`."""
         inputs, state = self.with_state(inputs, state)
-        return self.compared_vectors(self._outputs(self.model.answer(state, inputs), inputs)[:, :, 0])
+        return self._question_vectors(state, inputs)
 
     def score_candidates(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
         """Give the probability of an act on each candidate; see `DenseRetrievalMixin`.
@@ -249,8 +249,7 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         rows, vectors = inputs["candidate_rows"], self.items.frozen()
         if self.ranking_head is not None:
             return torch.sigmoid(self._candidate_logits(state, inputs, self.model.lookup(vectors)(rows)).float())
-        answers = self.model.answer(state, inputs, item_vectors=vectors)
-        questions = self.compared_vectors(self._outputs(answers, inputs)[:, :, 0])
+        questions = self._question_vectors(state, inputs, vectors)
         scores = (questions @ self.compared_vectors(vectors).T).float() / self.config.temperature
         return scores.softmax(-1).gather(-1, rows.clamp_min(0))
 
@@ -269,8 +268,7 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         """
         all_items = self.items.all() if self.config.negatives != "sampled" or labels is None else None
         state = self.model(inputs, all_items)
-        answers = self.model.answer(state, inputs, item_vectors=all_items)
-        questions = self.compared_vectors(self._outputs(answers, inputs)[:, :, 0])
+        questions = self._question_vectors(state, inputs, all_items)
         if labels is None:
             return IntSROutput(questions=questions)
         is_asked = labels >= 0
@@ -338,6 +336,11 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
             )
         rows: Tensor = inputs["negative_rows"]
         return rows
+
+    def _question_vectors(self, state: HistoryState, inputs: Any, item_vectors: Tensor | None = None) -> Tensor:
+        """Give what is compared with items, `(batch, num_questions, hidden_size)`."""
+        answers = self.model.answer(state, inputs, item_vectors=item_vectors)
+        return self.compared_vectors(self._outputs(answers, inputs)[:, :, 0])
 
     def _candidate_logits(self, state: HistoryState, inputs: Any, candidates: Tensor) -> Tensor:
         head: Any = self.ranking_head
