@@ -14,7 +14,7 @@ from dense_questions import REQUESTS, assert_same_scores
 from small_intsr import make_intsr
 from torch.nn import functional as F
 
-from seekrec.errors import DataError, MissingDependencyError, RequestError
+from seekrec.errors import ConfigurationError, DataError, MissingDependencyError, RequestError
 from seekrec.models.dense import ItemIndex, ItemTower, QueryVectors, full_softmax, info_nce
 from seekrec.models.dense import item_index as index_module
 from seekrec.models.dense.item_tower import LatestItem
@@ -72,6 +72,24 @@ def test_a_model_answers_the_same_from_faiss(similarity):
     found = model.retrieve(processor(REQUESTS), top_k=[5, 5, 5, 30], where=where)
     assert [len(answer) for answer in found] == [5, 2, 3, 24]
     assert_same_scores(found, exact)
+
+
+def test_id_embeddings_start_from_vectors_and_keep_the_rest():
+    tower = ItemTower(3, 4, 0)
+    before = tower.ids.weight.detach().clone()
+    vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
+    tower.start_ids(vectors)
+    assert tower.ids.weight[:, :2].tolist() == vectors.tolist()
+    torch.testing.assert_close(tower.ids.weight[:, 2:], before[:, 2:])
+    assert tower.ids.weight.requires_grad
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (3, 5)])  # an item short; wider than the embeddings
+def test_vectors_that_do_not_fit_are_no_start(shape):
+    with pytest.raises(ConfigurationError, match=r"shape \(\d, \d\), the id embeddings \(3, 4\)"):
+        ItemTower(3, 4, 0).start_ids(np.zeros(shape, np.float32))
+    with pytest.raises(ConfigurationError, match="no id embeddings to start; `use_ids` is off"):
+        ItemTower(3, 4, 2, use_ids=False).start_ids(np.zeros((3, 4), np.float32))
 
 
 def test_faiss_is_loaded_when_it_is_asked_for():

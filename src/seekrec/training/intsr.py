@@ -100,6 +100,8 @@ def make_intsr_model(
     )
     model = IntSRForSearchAndRecommendation(config)
     model.set_catalog(catalog)
+    if windows.start_from_sasrec:
+        model.items.start_ids(catalog.embeddings["collaborative"])
     return model
 
 

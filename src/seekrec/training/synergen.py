@@ -53,6 +53,8 @@ def make_synergen_model(
     )
     model = SynerGenForSearchAndRecommendation(config)
     model.set_catalog(catalog)
+    if windows.start_from_sasrec:
+        model.items.start_ids(catalog.embeddings["collaborative"])
     return model
 
 

@@ -47,6 +47,10 @@ class WindowArguments:
         default=None,
         metadata={"help": "Step size of the embeddings of items and actions; that of the rest if not given."},
     )
+    start_from_sasrec: bool = field(
+        default=False,
+        metadata={"help": "Id embeddings begin as those of SASRec, which every recipe trains as a rival."},
+    )
     search_stage_num_epochs: float = field(
         default=0.0,
         metadata={"help": "Above 0: train recommendation first, then search for so many epochs, as on KuaiSAR."},

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
+from seekrec.errors import ConfigurationError
 from seekrec.schema import BEHAVIORS
 
 
@@ -47,6 +48,26 @@ class ItemTower(nn.Module):
         self._text_vectors = None if vectors is None else torch.from_numpy(vectors)
         self._num_rows = num_rows
         self._cached = None
+
+    @torch.no_grad()
+    def start_ids(self, vectors: np.ndarray) -> None:
+        """Let the id embeddings begin as vectors that another recommender learned, and train on from there.
+
+        Args:
+            vectors (`np.ndarray`): float32 `(num_items, width)`; with a width below `hidden_size` the numbers behind
+                it keep their random start.
+
+        Raises:
+            ConfigurationError: If there are no id embeddings, or the vectors are more or wider than they.
+        """
+        if self.ids is None:
+            raise ConfigurationError("The items have no id embeddings to start; `use_ids` is off, switch it on.")
+        if len(vectors) != self.num_items or vectors.shape[1] > self.hidden_size:
+            raise ConfigurationError(
+                f"The vectors to start from have shape {vectors.shape}, the id embeddings ({self.num_items}, "
+                f"{self.hidden_size}); give one for each item, no wider than `hidden_size`."
+            )
+        self.ids.weight[:, : vectors.shape[1]] = torch.from_numpy(vectors).to(self.ids.weight)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Give the vectors of some items.
