@@ -76,7 +76,7 @@ def test_decoders_that_are_not_quite_known_are_called_whole(get_model, make_batc
 def test_a_model_without_a_shared_cache_is_refused():
     class Forgetful:
         def __call__(self, **inputs):
-            return SimpleNamespace(past_key_values=None, logits=torch.zeros(1, 1, 9))
+            return SimpleNamespace(cache=None, logits=torch.zeros(1, 1, 9))
 
     session = WholeModelSession(Forgetful(), torch.zeros(1, 3, 32), None)
     with pytest.raises(

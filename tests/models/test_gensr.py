@@ -48,7 +48,7 @@ def test_the_soft_filter_is_equations_7_and_8_by_hand():
     for linear in (attend.query_projection, attend.key_projection, attend.value_projection, attend.output_projection):
         torch.nn.init.eye_(linear.weight)
     states = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [5.0, 5.0]]])
-    picked = attend(torch.tensor([[[math.sqrt(2.0), 0.0]]]), states, torch.tensor([[True, True, False]]))
+    picked = attend(torch.tensor([[[math.sqrt(2.0), 0.0]]]), states, torch.tensor([[True, True, False]])).picked
     # Scores 1 and 0; the third event is masked.
     first = math.e / (math.e + 1)
     torch.testing.assert_close(picked, torch.tensor([[[first, 2 * (1 - first)]]]))
@@ -62,7 +62,7 @@ def test_a_candidate_says_where_it_agrees_with_the_history_by_hand():
     torch.nn.init.zeros_(attend.value_projection.weight)
     states = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [5.0, 5.0]]])
     candidates = torch.tensor([[[math.sqrt(2.0), 0.0], [0.0, 0.0]]])
-    agreed = attend.agree(candidates, states, torch.tensor([[True, True, False]]))
+    agreed = attend(candidates, states, torch.tensor([[True, True, False]])).agreement
     torch.testing.assert_close(agreed, torch.tensor([[[math.sqrt(2.0) * math.e / (math.e + 1), 0.0], [0.0, 0.0]]]))
 
 

@@ -111,7 +111,7 @@ class _LayeredSession:
             input_ids=prefix,
             encoder_hidden_states=self._states,
             encoder_attention_mask=self._attention_mask,
-            past_key_values=self._cache,
+            cache=self._cache,
             use_cache=True,
         )
         return self._scale(output.last_hidden_state[:, -1])
@@ -170,11 +170,11 @@ class T5Session(_LayeredSession):
         hidden = self._decoder.embed_tokens(tokens)
         bias = None  # relative positions; the first layer computes them for all
         for block in self._decoder.block:
-            hidden, bias, _ = block.layer[0](hidden, position_bias=bias, past_key_values=self._cache)
+            hidden, bias, _ = block.layer[0](hidden, position_bias=bias, cache=self._cache)
             hidden = self._rows.fold(_clamp(hidden))
             # The mask goes in as the position bias, which T5 would otherwise fill with zeros for every head.
             hidden, _, _ = block.layer[1](
-                hidden, key_value_states=self._states, position_bias=self._cross_bias, past_key_values=self._cache
+                hidden, key_value_states=self._states, position_bias=self._cross_bias, cache=self._cache
             )
             hidden = self._rows.unfold(_clamp(hidden))
             hidden = _clamp(block.layer[-1](hidden))
@@ -207,10 +207,10 @@ class BartSession(_LayeredSession):
         hidden = hidden + decoder.embed_positions(tokens, self._cache.get_seq_length()).to(hidden.device)
         hidden = decoder.layernorm_embedding(hidden)
         for layer in decoder.layers:
-            attended, _ = layer.self_attn(hidden, past_key_values=self._cache)
+            attended, _ = layer.self_attn(hidden, cache=self._cache)
             hidden = self._rows.fold(layer.self_attn_layer_norm(hidden + attended))
             attended, _ = layer.encoder_attn(
-                hidden, key_value_states=self._states, attention_mask=self._cross_bias, past_key_values=self._cache
+                hidden, key_value_states=self._states, attention_mask=self._cross_bias, cache=self._cache
             )
             hidden = self._rows.unfold(layer.encoder_attn_layer_norm(hidden + attended))
             hidden = layer.final_layer_norm(hidden + layer.fc2(layer.activation_fn(layer.fc1(hidden))))
@@ -237,7 +237,7 @@ class WholeModelSession:
             ConfigurationError: If the model keeps no cache that beams could share.
         """
         output = self._forward(prefix, self._states, self._attention_mask)
-        self._cache = output.past_key_values
+        self._cache = output.cache
         if not hasattr(self._cache, "cross_attention_cache"):
             raise ConfigurationError(
                 f"{type(self._model).__name__} keeps a {type(self._cache).__name__} where beams need an "
@@ -269,7 +269,7 @@ class WholeModelSession:
             encoder_outputs=BaseModelOutput(last_hidden_state=encoder_states),
             attention_mask=attention_mask,
             decoder_input_ids=tokens,
-            past_key_values=self._cache,
+            cache=self._cache,
             use_cache=True,
             return_dict=True,
         )

@@ -8,6 +8,7 @@ and a candidate that resembles nothing of the history can say so, which a softma
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -155,6 +156,20 @@ class HistoryEncoder(nn.Module):
         return states + self.dropout(self.contract(expanded))
 
 
+@dataclass(frozen=True)
+class FilteredHistory:
+    """What candidates pick out of a history.
+
+    Args:
+        picked (`torch.Tensor`): The mean of the values a candidate attends to, projected (equation 8).
+        agreement (`torch.Tensor`): Its query times the mean of the keys it attends to. The sum over a head is the
+            similarity that its attention found, which a softmax over the history forgets.
+    """
+
+    picked: Tensor
+    agreement: Tensor
+
+
 class SoftFilter(nn.Module):
     """What a candidate picks out of a history: multi-head cross-attention, equations 7 and 8.
 
@@ -173,7 +188,7 @@ class SoftFilter(nn.Module):
         self.value_projection = ViewLinear(size, size, start="orthogonal", bias=False)
         self.output_projection = ViewLinear(size, size, start="orthogonal", bias=False)
 
-    def forward(self, candidates: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, candidates: Tensor, states: Tensor, mask: Tensor) -> FilteredHistory:
         """Filter.
 
         Args:
@@ -182,27 +197,16 @@ class SoftFilter(nn.Module):
             mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
 
         Returns:
-            `torch.Tensor`: Of the shape of `candidates`.
-        """
-        attended = F.scaled_dot_product_attention(
-            self._split(self.query_projection(candidates)),
-            self._split(self.key_projection(states)),
-            self._split(self.value_projection(states)),
-            attn_mask=mask[:, None, None, :],
-        )
-        filtered: Tensor = self.output_projection(attended.transpose(1, 2).flatten(2))
-        return filtered
-
-    def agree(self, candidates: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        """Say where a candidate agrees with what it picks out: its query times the mean of the keys it attends to.
-
-        The sum over a head is the similarity that its attention found, which a softmax over the history forgets.
-        Arguments and shape are those of `forward`.
+            [`FilteredHistory`]: Both of its vectors of the shape of `candidates`.
         """
         query_states = self._split(self.query_projection(candidates))
         key_states = self._split(self.key_projection(states))
-        picked = F.scaled_dot_product_attention(query_states, key_states, key_states, attn_mask=mask[:, None, None, :])
-        return (query_states * picked).transpose(1, 2).flatten(2)
+        value_states = self._split(self.value_projection(states))
+        scores = query_states @ key_states.transpose(2, 3) * query_states.shape[-1] ** -0.5
+        weights = scores.masked_fill(~mask[:, None, None, :], float("-inf")).softmax(-1)
+        # (batch, num_heads, num_candidates, length) with values, and with keys: one attention for both.
+        filtered: Tensor = self.output_projection((weights @ value_states).transpose(1, 2).flatten(2))
+        return FilteredHistory(filtered, (query_states * (weights @ key_states)).transpose(1, 2).flatten(2))
 
     def _split(self, states: Tensor) -> Tensor:
         """Give each head its part: (batch, length, size) to (batch, num_heads, length, size of a head)."""
@@ -258,24 +262,10 @@ class View(nn.Module):
         encoded: Tensor = self.encoder(states, _with_start(mask))
         return encoded
 
-    def pick(self, candidates: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        """Give one vector of the history for each candidate; the mean of the history without the soft filter.
-
-        Args:
-            candidates (`torch.Tensor` of shape `(batch, num_candidates, size)`): Vectors of items.
-            states (`torch.Tensor` of shape `(batch, 1 + length, size)`): What `encode` gave.
-            mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
-
-        Returns:
-            `torch.Tensor`: Of the shape of `candidates`.
-        """
-        if self.filter is None:
-            return mean_of(states, _with_start(mask))[:, None].expand_as(candidates)
-        picked: Tensor = self.filter(candidates, states, _with_start(mask))
-        return picked
-
     def picked_vectors(self, candidates: Tensor, states: Tensor, mask: Tensor) -> Tensor:
         """Carry what each candidate picks out into the prompt, with where they agree if `agreement_in_prompt`.
+
+        Without the soft filter it is the mean of the history.
 
         Args:
             candidates (`torch.Tensor` of shape `(batch, num_candidates, size)`): Vectors of items.
@@ -285,9 +275,13 @@ class View(nn.Module):
         Returns:
             `torch.Tensor`: Of shape `(batch, num_candidates, d_model)`.
         """
-        picked = self.history_to_prompt(self.pick(candidates, states, mask))
-        if self.agreement_to_prompt is not None and self.filter is not None:
-            picked = picked + self.agreement_to_prompt(self.filter.agree(candidates, states, _with_start(mask)))
+        allowed = _with_start(mask)
+        if self.filter is None:
+            return self.history_vectors(mean_of(states, allowed))[:, None].expand(-1, candidates.shape[1], -1)
+        filtered = self.filter(candidates, states, allowed)
+        picked = self.history_to_prompt(filtered.picked)
+        if self.agreement_to_prompt is not None:
+            picked = picked + self.agreement_to_prompt(filtered.agreement)
         carried: Tensor = self.scale(picked)
         return carried
 
@@ -329,6 +323,7 @@ def _with_start(mask: Tensor) -> Tensor:
 
 __all__ = [
     "CollaborativeTable",
+    "FilteredHistory",
     "HistoryEncoder",
     "Scale",
     "SoftFilter",
