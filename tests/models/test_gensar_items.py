@@ -110,6 +110,14 @@ def test_a_batch_of_both_tasks_with_limits_is_answered_alone_as_together(aisles)
         assert len(answer) == number + 1 and all(int(item.item_id[1:]) < 8 for item in answer)
 
 
+def test_beams_and_order_read_a_history_once(aisles):
+    model, processor = make_gensar(aisles, **ORDERING)
+    passes = []
+    model.encoder.register_forward_hook(lambda *call: passes.append(call))
+    assert all(model.retrieve(processor(REQUESTS), top_k=3, num_beams=4))
+    assert len(passes) == 1
+
+
 def test_the_vectors_travel_with_the_checkpoint(aisles, tmp_path):
     model, processor = make_gensar(aisles, **ORDERING)
     model.save_pretrained(tmp_path)

@@ -8,11 +8,13 @@ It is a second loss in training (`next_item_weight`), what the decoder is taught
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import BatchFeature
+from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.catalog import Catalog
 from seekrec.generation import Norm
@@ -119,6 +121,7 @@ class NextItemMixin(GenerativeRetrievalMixin):
         if self.config.order_by == "identifier" or is_wrong:
             return super()._find(inputs, top_k, where, num_beams, norm)
         kept = [max(pair) for pair in zip(wanted, width, strict=True)]  # all that the beams hold
+        inputs = self._encoded(inputs)
         found = [rows for rows, _ in super()._find(inputs, kept, where, num_beams, norm)]
         ordered = self._order(inputs, found, norm)
         return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, wanted, strict=True)]
@@ -127,16 +130,31 @@ class NextItemMixin(GenerativeRetrievalMixin):
         """With `config.order_by="next_item"` the dot product of the last event's state with each item."""
         if self.config.order_by == "identifier" or not len(rows):
             return super()._score(inputs, rows, norm)
-        mask = inputs["attention_mask"].to(self._device)
-        events = self.encoder.encode_events(inputs["input_ids"].to(self._device), mask)
-        last = events.event_of_token.amax(1)
-        states = events.output[0][torch.arange(len(last), device=self._device), last]
+        inputs = self._encoded(inputs)
+        last = inputs["attention_mask"].sum(1) - 1  # the last token has the state of the last event
+        states = inputs["encoder_states"][torch.arange(len(last)), last]
         scores = []
         for state, behavior, line in zip(states, inputs["behavior_ids"].tolist(), rows, strict=True):
             items = torch.as_tensor(np.asarray(line, dtype=np.int64), device=self._device)
             embedded = self.embed_items(self.catalog.view_of(BEHAVIORS[behavior]), items)
             scores.append((embedded @ state.to(embedded.dtype)).float().cpu().numpy())
         return scores
+
+    def _encoded(self, inputs: BatchFeature) -> BatchFeature:
+        """Give the inputs with the encoder's states, `encoder_states`, which beams and order share."""
+        if "encoder_states" in inputs:
+            return inputs
+        mask = inputs["attention_mask"].to(self._device)
+        states = self.encoder(input_ids=inputs["input_ids"].to(self._device), attention_mask=mask)[0]
+        return BatchFeature({**inputs, "encoder_states": states})
+
+    def _prompt(self, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
+        """Let the engine go on from states that are there."""
+        prompt, views = super()._prompt(inputs)
+        if "encoder_states" in inputs:
+            states = BaseModelOutput(last_hidden_state=inputs["encoder_states"])
+            prompt |= {"input_ids": None, "encoder_outputs": states}
+        return prompt, views
 
     @property
     def _device(self) -> torch.device:
