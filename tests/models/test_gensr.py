@@ -66,18 +66,35 @@ def test_a_candidate_says_where_it_agrees_with_the_history_by_hand():
     torch.testing.assert_close(agreed, torch.tensor([[[math.sqrt(2.0) * math.e / (math.e + 1), 0.0], [0.0, 0.0]]]))
 
 
-def test_agreement_is_part_of_the_filtered_vector(aisles):
+@pytest.mark.parametrize(
+    ("request_", "layers"),
+    [
+        (Request(history=HISTORY), ["agreement_to_prompt"]),
+        (Request(history=HISTORY, query="garden tools"), ["agreement_to_prompt", "query_agreement_to_prompt"]),
+    ],
+)
+def test_agreement_is_part_of_the_filtered_vector(aisles, request_, layers):
     model, processor = make_gensr(aisles, agreement_in_prompt=True)
-    inputs = processor([Request(history=HISTORY)], candidates=[["i3", "i9", "i20"]])
-    with_agreement = model.score_candidates(inputs)[0]
-    for view in model.views_by_name.values():
-        torch.nn.init.zeros_(view.agreement_to_prompt.weight)
-    without = model.score_candidates(inputs)[0]
-    assert np.abs(with_agreement - without).max() > 1e-3
-    model.views_by_name["semantic"].agreement_to_prompt = model.views_by_name["collaborative"].agreement_to_prompt = (
-        None
-    )
-    np.testing.assert_allclose(model.score_candidates(inputs)[0], without, atol=1e-6)
+    inputs = processor([request_], candidates=[["i3", "i9", "i20"]])
+    before = model.score_candidates(inputs)[0]
+    for layer in layers:
+        torch.nn.init.zeros_(getattr(model.views_by_name["semantic"], layer).weight)
+        after = model.score_candidates(inputs)[0]
+        assert np.abs(before - after).max() > 1e-5, layer
+        before = after
+    model.views_by_name["semantic"].agreement_to_prompt = None
+    # Without a query there is nothing else to agree with.
+    model.views_by_name["semantic"].query_agreement_to_prompt = None
+    np.testing.assert_allclose(model.score_candidates(inputs)[0], before, atol=1e-6)
+
+
+def test_candidates_agree_with_the_query_by_hand():
+    attend = SoftFilter(2, 1)
+    torch.nn.init.eye_(attend.query_projection.weight)
+    attend.key_projection.weight.data = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    agreed = attend.compare(torch.tensor([[[3.0, 5.0], [0.0, 1.0]]]), torch.tensor([[1.0, -1.0]]))
+    # The key is (2, -1).
+    torch.testing.assert_close(agreed, torch.tensor([[[6.0, -5.0], [0.0, -1.0]]]))
 
 
 def test_the_contrast_is_equation_10_by_hand():
@@ -369,6 +386,7 @@ def test_the_loss_is_equations_11_and_12(aisles, loss_norm):
                 "history_queries",
                 "history_behaviors",
                 "history_mask",
+                "asked_queries",
             )
         )
     )
@@ -557,6 +575,7 @@ class TestFromT5:
             batch["history_queries"],
             batch["history_behaviors"],
             batch["history_mask"],
+            batch["asked_queries"],
         )
         bank = model._candidate_bank(histories, batch["candidate_items"])
         assert 0.2 * spread < bank.detach().std().item() < 5 * spread

@@ -27,7 +27,7 @@ class GenSRConfig(T5Config):
         prompt_views (`list[str]`): Views that enter the prompt: `"collaborative"`, `"semantic"` or both.
         soft_filter (`bool`): Weigh the history by the candidate (equations 7-8); the mean of the history if not.
         agreement_in_prompt (`bool`): The filtered vector of a view also says where the candidate agrees with what it
-            picked out; off in the paper.
+            picked out, and that of the semantic view where it agrees with the query; off in the paper.
         history_in_prompt (`str`): What of a history enters the prompt of a candidate: `"filtered"`, one vector a view;
             `"whole"`, every event of each view; `"both"`.
         query_as_event (`bool`): What is searched for now also stands as the last event of the history, in both views.
@@ -77,8 +77,8 @@ class GenSRConfig(T5Config):
     prompt_views: list[str] | tuple[str, ...] = VIEW_NAMES
     soft_filter: bool = True
     # Attention weighs events by their similarity with the candidate and then forgets it: a candidate like nothing in
-    # the history still gets a mean of it. A large generator may compare vectors by itself; a small one does not learn
-    # to in hours.
+    # the history still gets a mean of it, and one like an old event looks like one that answers the query. A large
+    # generator may compare vectors by itself; a small one does not learn to in hours.
     agreement_in_prompt: bool = False
     # Equation 9 writes the matrices C_u and S_u; the released code inserts one filtered vector of each, as figure 2
     # draws it. Four vectors keep a prompt short, which is what scoring many candidates costs.

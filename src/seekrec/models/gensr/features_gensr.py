@@ -80,9 +80,9 @@ class FeatureWriter:
             `dict[str, torch.Tensor]`: int64 unless said otherwise; `U` items, `Q` queries, `N` the longest history:
             `behavior_ids` `(n,)`; `item_rows` `(U,)`, `item_text_ids` `(U, T)`, `query_text_ids` `(Q, S)` (-1 for
             padding); `history_items`, `history_queries` `(n, N)` (places among the `U` and `Q`, -1 for none),
-            `history_behaviors` `(n, N)`, `history_mask` bool `(n, N)`; `prompt_layout`, `suffix_layout` and
-            `retrieval_layout` (see `prompts_gensr.py`), as far as they are wanted; with candidates `candidate_items`
-            (places among the `U`) and `candidate_rows`, `(n, most)`, -1 for padding.
+            `history_behaviors` `(n, N)`, `history_mask` bool `(n, N)`, `asked_queries` `(n,)`; `prompt_layout`,
+            `suffix_layout` and `retrieval_layout` (see `prompts_gensr.py`), as far as they are wanted; with candidates
+            `candidate_items` (places among the `U`) and `candidate_rows`, `(n, most)`, -1 for padding.
         """
         number = rows.histories.values
         lengths = rows.histories.lengths
@@ -114,7 +114,7 @@ class FeatureWriter:
         if candidates is not None:
             features["candidate_rows"] = candidates
             features["candidate_items"] = places[mask.size :].reshape(candidates.shape)
-        asked = query_places[mask.size :]
+        asked = features["asked_queries"] = query_places[mask.size :]
         empty = Ragged.stack([query_tokens, Ragged.from_lists([[]])])  # what -1 takes
         texts = empty.take(np.where(asked < 0, len(query_tokens), asked))
         if self.scores_candidates:

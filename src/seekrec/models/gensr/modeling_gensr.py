@@ -82,7 +82,7 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         super().__init__(config)
         sizes = {"collaborative": config.collaborative_size, "semantic": config.d_model}
         self.history_views = nn.ModuleDict(
-            {view: View(config, sizes[view], normalizes_items=view == "semantic") for view in config.prompt_views}
+            {view: View(config, sizes[view], reads_text=view == "semantic") for view in config.prompt_views}
         )
         self.collaborative_table = CollaborativeTable(
             config.num_items, config.collaborative_size, is_trained=config.train_collaborative_table
@@ -110,6 +110,7 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         history_queries: Tensor | None = None,
         history_behaviors: Tensor | None = None,
         history_mask: Tensor | None = None,
+        asked_queries: Tensor | None = None,
         prompt_layout: Tensor | None = None,
         suffix_layout: Tensor | None = None,
         retrieval_layout: Tensor | None = None,
@@ -133,6 +134,8 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
             history_queries (`torch.LongTensor` of shape `(batch, length)`): Places among the `Q`, -1 for none.
             history_behaviors (`torch.LongTensor` of shape `(batch, length)`): Numbers into `BEHAVIORS`.
             history_mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
+            asked_queries (`torch.LongTensor` of shape `(batch,)`): What is searched for now, places among the `Q`, -1
+                for nothing.
             prompt_layout (`torch.LongTensor`): See `prompts_gensr.py`; padded on the left.
             suffix_layout (`torch.LongTensor`): Likewise; padded on the right.
             retrieval_layout (`torch.LongTensor`): Likewise; padded on the left. Left out where it is `prompt_layout`.
@@ -159,7 +162,14 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
                 **kwargs,
             )
         histories = self.encode_histories(
-            item_rows, item_text_ids, query_text_ids, history_items, history_queries, history_behaviors, history_mask
+            item_rows,
+            item_text_ids,
+            query_text_ids,
+            history_items,
+            history_queries,
+            history_behaviors,
+            history_mask,
+            asked_queries,
         )
         output = GenSROutput()
         total: Tensor | None = None

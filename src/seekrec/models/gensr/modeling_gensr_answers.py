@@ -31,6 +31,7 @@ _HISTORY_FEATURES = (
     "history_queries",
     "history_behaviors",
     "history_mask",
+    "asked_queries",
 )
 
 

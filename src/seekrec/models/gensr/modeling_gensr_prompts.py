@@ -23,15 +23,21 @@ class Histories:
         items (`dict[str, torch.Tensor]`): By view, vectors of the batch's items, `(U + 1, size)`; the last is zero.
         states (`dict[str, torch.Tensor]`): By view, encoded histories, `(batch, 1 + length, size)`.
         mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
+        queries (`dict[str, torch.Tensor]`): By view that reads texts, what is searched for now, `(batch, size)`; zero
+            where nothing is.
     """
 
     items: dict[str, Tensor]
     states: dict[str, Tensor]
     mask: Tensor
+    queries: dict[str, Tensor]
 
     def take(self, rows: Tensor) -> Histories:
         """Give some rows of the batch; the items stay."""
-        return Histories(self.items, {name: states[rows] for name, states in self.states.items()}, self.mask[rows])
+        states, queries = (
+            {name: vectors[rows] for name, vectors in part.items()} for part in (self.states, self.queries)
+        )
+        return Histories(self.items, states, self.mask[rows], queries)
 
 
 class GenSRPromptsMixin:
@@ -60,6 +66,7 @@ class GenSRPromptsMixin:
         history_queries: Tensor | None,
         history_behaviors: Tensor | None,
         history_mask: Tensor | None,
+        asked_queries: Tensor | None,
     ) -> Histories:
         """Embed the batch's items and encode its histories in both views (equations 5 and 6); as in `forward`."""
         if (
@@ -69,21 +76,25 @@ class GenSRPromptsMixin:
             or history_queries is None
             or history_behaviors is None
             or history_mask is None
+            or asked_queries is None
         ):
             raise ValueError("The features of a batch are incomplete; let the processor make them.")
         items: dict[str, Tensor] = {}
         states: dict[str, Tensor] = {}
+        asked: dict[str, Tensor] = {}
         for name, view in self.views_by_name.items():
             if name == "semantic":
                 items[name] = _with_zero(view.item_norm(self._pool(item_text_ids)))
                 events = items[name][history_items]
                 # What was searched for is part of what the event says.
-                events = events + _with_zero(view.item_norm(self._pool(query_text_ids)))[history_queries]
+                queries = _with_zero(view.item_norm(self._pool(query_text_ids)))
+                events = events + queries[history_queries]
+                asked[name] = queries[asked_queries]
             else:
                 items[name] = _with_zero(view.item_norm(self.collaborative_table(item_rows)))
                 events = items[name][history_items]
             states[name] = view.encode(events, history_mask, history_behaviors)
-        return Histories(items, states, history_mask)
+        return Histories(items, states, history_mask, asked)
 
     def candidate_logits(
         self, histories: Histories, prompt_layout: Tensor | None, suffix_layout: Tensor | None, candidates: Tensor
@@ -185,7 +196,11 @@ class GenSRPromptsMixin:
                 items.append(zeros)
                 continue
             view, vectors = self.views_by_name[name], histories.items[name]
-            filtered.append(view.picked_vectors(vectors[candidates], histories.states[name], histories.mask))
+            filtered.append(
+                view.picked_vectors(
+                    vectors[candidates], histories.states[name], histories.mask, histories.queries.get(name)
+                )
+            )
             # Carried over once for each item of the batch, not once for each candidate.
             items.append(view.item_vectors(vectors)[candidates])
         return torch.stack([*filtered, *items], dim=2)

@@ -208,6 +208,19 @@ class SoftFilter(nn.Module):
         filtered: Tensor = self.output_projection((weights @ value_states).transpose(1, 2).flatten(2))
         return FilteredHistory(filtered, (query_states * (weights @ key_states)).transpose(1, 2).flatten(2))
 
+    def compare(self, candidates: Tensor, vectors: Tensor) -> Tensor:
+        """Say where candidates agree with one vector a row: their queries times its key.
+
+        Args:
+            candidates (`torch.Tensor` of shape `(batch, num_candidates, size)`): Vectors of the candidates.
+            vectors (`torch.Tensor` of shape `(batch, size)`): What each row's candidates are compared with.
+
+        Returns:
+            `torch.Tensor`: Of the shape of `candidates`; zero where the vector is.
+        """
+        agreement: Tensor = self.query_projection(candidates) * self.key_projection(vectors)[:, None]
+        return agreement
+
     def _split(self, states: Tensor) -> Tensor:
         """Give each head its part: (batch, length, size) to (batch, num_heads, length, size of a head)."""
         return states.view(*states.shape[:2], self.num_heads, -1).transpose(1, 2)
@@ -219,14 +232,14 @@ class View(nn.Module):
     Args:
         config ([`GenSRConfig`]): Heads, dropout, positions, filter.
         size (`int`): Width of the view's space.
-        normalizes_items (`bool`): Bring every item vector to one length. Not the collaborative ones: a recommender
-            writes into their length how popular an item is.
+        reads_text (`bool`): Items are texts, and so are queries. Every item vector is brought to one length then; not
+            the collaborative ones: a recommender writes into their length how popular an item is.
     """
 
-    def __init__(self, config: GenSRConfig, size: int, *, normalizes_items: bool) -> None:
+    def __init__(self, config: GenSRConfig, size: int, *, reads_text: bool) -> None:
         super().__init__()
         self.num_positions = config.view_positions
-        self.item_norm = nn.LayerNorm(size) if normalizes_items else nn.Identity()
+        self.item_norm = nn.LayerNorm(size) if reads_text else nn.Identity()
         self.start = ViewEmbedding(1, size)
         self.behavior_embedding = ViewEmbedding(2, size)
         self.position_embedding = ViewEmbedding(max(1, config.view_positions), size)
@@ -234,9 +247,11 @@ class View(nn.Module):
         self.filter = SoftFilter(size, config.view_num_heads) if config.soft_filter else None
         self.history_to_prompt = ViewLinear(size, config.d_model)
         self.item_to_prompt = ViewLinear(size, config.d_model)
-        self.agreement_to_prompt = None
+        self.agreement_to_prompt = self.query_agreement_to_prompt = None
         if config.agreement_in_prompt:
             self.agreement_to_prompt = ViewLinear(size, config.d_model, bias=False)
+            if reads_text:
+                self.query_agreement_to_prompt = ViewLinear(size, config.d_model, bias=False)
         # Brings vectors to the length of token embeddings, whose entries T5 draws with this standard deviation.
         self.scale = Scale(config.initializer_factor)
 
@@ -262,15 +277,18 @@ class View(nn.Module):
         encoded: Tensor = self.encoder(states, _with_start(mask))
         return encoded
 
-    def picked_vectors(self, candidates: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        """Carry what each candidate picks out into the prompt, with where they agree if `agreement_in_prompt`.
+    def picked_vectors(self, candidates: Tensor, states: Tensor, mask: Tensor, queries: Tensor | None) -> Tensor:
+        """Carry what each candidate picks out into the prompt.
 
-        Without the soft filter it is the mean of the history.
+        With `agreement_in_prompt` the vector also says where the candidate agrees with what it picks out, and with
+        what is searched for now. Without the soft filter it is the mean of the history.
 
         Args:
             candidates (`torch.Tensor` of shape `(batch, num_candidates, size)`): Vectors of items.
             states (`torch.Tensor` of shape `(batch, 1 + length, size)`): What `encode` gave.
             mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
+            queries (`torch.Tensor` of shape `(batch, size)`, *optional*): What is searched for, zero where nothing is;
+                a view of texts has them.
 
         Returns:
             `torch.Tensor`: Of shape `(batch, num_candidates, d_model)`.
@@ -282,6 +300,8 @@ class View(nn.Module):
         picked = self.history_to_prompt(filtered.picked)
         if self.agreement_to_prompt is not None:
             picked = picked + self.agreement_to_prompt(filtered.agreement)
+        if self.query_agreement_to_prompt is not None and queries is not None:
+            picked = picked + self.query_agreement_to_prompt(self.filter.compare(candidates, queries))
         carried: Tensor = self.scale(picked)
         return carried
 
