@@ -417,6 +417,23 @@ def test_the_pool_can_ask_beside_recommendations(windows):
     assert own.shape[0] == beside.shape[0] and not torch.equal(own[:, 0], beside[:, 0])
 
 
+def test_histories_are_thinned_by_epoch_and_window_alone(windows):
+    _, _, table = windows
+    _, processor = make_intsr()
+    numbers = list(range(len(table)))
+    plain = collate(windows, processor, numbers)
+    thinned = collate(windows, processor, numbers, history_dropout=0.4)
+    left_out = plain["history_mask"] & ~thinned["history_mask"]
+    assert left_out.sum().item() == pytest.approx(0.4 * plain["history_mask"].sum().item(), rel=0.2)
+    assert not (thinned["history_mask"] & ~plain["history_mask"]).any()
+    # What is asked stays, and another batch or process leaves out the same.
+    assert torch.equal(thinned["labels"], plain["labels"])
+    alone = collate(windows, processor, [3], history_dropout=0.4)["history_mask"][0]
+    assert torch.equal(thinned["history_mask"][3, : len(alone)], alone)
+    second = collate(windows, processor, [number + len(table) for number in numbers], history_dropout=0.4)
+    assert not torch.equal(second["history_mask"], thinned["history_mask"])
+
+
 @pytest.mark.parametrize(("tasks", "asks"), [("joint", True), ("recommendation", False)])
 def test_one_task_alone_makes_no_searches(windows, tasks, asks):
     _, catalog, table = windows

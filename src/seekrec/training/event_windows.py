@@ -8,7 +8,7 @@ alone; see `training.negatives`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,90 +24,14 @@ from seekrec.errors import ConfigurationError
 from seekrec.events.queries import category_queries
 from seekrec.models.dense import QueryVectors
 from seekrec.schema import BEHAVIORS, SEARCH
-from seekrec.training.negatives import CodedRows, CodeSampler, hash_numbers
+from seekrec.training.negatives import CodedRows, CodeSampler, ItemNegatives, SampledKind, hash_fractions, hash_numbers
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 from seekrec.training.window_arguments import WindowArguments
 
-SampledKind = Literal["uniform", "popularity"]
-
-# Draws that hit the target or an item not on offer are drawn again so often; what is left then is no negative.
-_ROUNDS = 8
-_LARGEST = float(2**64)
 # More questions than a window has: added to the key of a question, it gives that of the one asked beside it.
 _ADDED = 2048
 # Arrays of a batch that have a column for each question, besides those whose names begin so.
 _OF_QUESTIONS = ("labels", "shown_item_rows")
-
-
-class ItemNegatives:
-    """Draws negatives for questions, each by a probability that does not depend on who asks.
-
-    Args:
-        counts (`np.ndarray`): Interactions of each item in training, of shape `(num_items,)`.
-        count (`int`): Negatives of a question.
-        kind (`str`): `"uniform"`, or `"popularity"`: in proportion to `counts ** power`.
-        power (`float`): Of `"popularity"` (alpha of IntSR section 4.3).
-        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer, int64; only
-            items that were when the question was asked are negatives (temporal alignment, IntSR equation 15).
-        seed (`int`): Of all draws.
-
-    Raises:
-        ConfigurationError: If `count` is below 1, the kind is unknown, or no item can be drawn.
-    """
-
-    def __init__(
-        self,
-        counts: np.ndarray,
-        count: int,
-        kind: SampledKind = "uniform",
-        *,
-        power: float = 1.0,
-        periods: tuple[np.ndarray, np.ndarray] | None = None,
-        seed: int = 0,
-    ) -> None:
-        if count < 1 or kind not in ("uniform", "popularity"):
-            raise ConfigurationError(
-                f"The negatives are {count} of kind {kind!r}; ask for at least one, uniform or by popularity."
-            )
-        weights = np.ones(len(counts)) if kind == "uniform" else np.asarray(counts, dtype=np.float64) ** power
-        weights[np.asarray(counts) == 0] *= kind == "uniform"
-        if not weights.sum() > 0:
-            raise ConfigurationError(f"No item has an interaction, so negatives of kind {kind!r} cannot be drawn.")
-        self.count, self.seed, self.periods = count, seed, periods
-        self._sums = np.cumsum(weights / weights.sum())
-        with np.errstate(divide="ignore"):
-            # An item without interactions is drawn as one would be that has half of one.
-            smallest = weights[weights > 0].min() / 2
-            self.log_q = np.log(np.maximum(weights, smallest) / weights.sum()).astype(np.float32)
-
-    def draw(self, keys: np.ndarray, labels: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
-        """Draw the negatives of questions.
-
-        Args:
-            keys (`np.ndarray`): int64 of any shape: what tells a question in an epoch from every other.
-            labels (`np.ndarray`): int64 targets of that shape.
-            timestamps (`np.ndarray`): int64 seconds of that shape.
-
-        Returns:
-            `np.ndarray`: int64 item rows of shape `(*keys.shape, count)`, -1 where none was found.
-        """
-        shape = (*keys.shape, self.count)
-        key, label, time = (np.broadcast_to(array[..., None], shape).ravel() for array in (keys, labels, timestamps))
-        column = np.broadcast_to(np.arange(self.count), shape).ravel()
-        drawn = np.full(len(key), -1, dtype=np.int64)
-        left = np.arange(len(key))
-        for attempt in range(_ROUNDS):
-            numbers = hash_numbers(self.seed, key[left], column[left], attempt) / _LARGEST
-            picked = np.minimum(np.searchsorted(self._sums, numbers, side="right"), len(self._sums) - 1)
-            is_fine = picked != label[left]
-            if self.periods is not None:
-                start, end = self.periods
-                is_fine &= (start[picked] <= time[left]) & (time[left] < end[picked])
-            drawn[left[is_fine]] = picked[is_fine]
-            left = left[~is_fine]
-            if not len(left):
-                break
-        return drawn.reshape(shape)
 
 
 class QueryPool:
@@ -176,7 +100,8 @@ class WindowCollator:
             becomes a search (beta of IntSR section 3.2).
         pool_adds (`bool`): That search is asked beside the recommendation, not in its place.
         negatives ([`ItemNegatives`], *optional*): Negatives of each question.
-        seed (`int`): Of the pool's draws.
+        history_dropout (`float`): Share of the events of a window that no question sees, drawn anew in each epoch.
+        seed (`int`): Of the pool's draws and of the events left out.
     """
 
     def __init__(
@@ -187,9 +112,10 @@ class WindowCollator:
         pool_probability: float = 0.0,
         pool_adds: bool = False,
         negatives: ItemNegatives | None = None,
+        history_dropout: float = 0.0,
         seed: int = 0,
     ) -> None:
-        self.windows, self.pool, self.negatives = windows, pool, negatives
+        self.windows, self.pool, self.negatives, self.history_dropout = windows, pool, negatives, history_dropout
         self.pool_probability, self.pool_adds, self.seed = pool_probability, pool_adds, seed
 
     def __call__(self, codes: Sequence[int]) -> dict[str, Tensor]:
@@ -203,6 +129,11 @@ class WindowCollator:
         """
         numbers = np.asarray(codes, dtype=np.int64)
         batch = self.windows.batch(numbers % len(self.windows))
+        if self.history_dropout:
+            events = numbers[:, None] * (2 * _ADDED) + np.arange(batch["history_mask"].shape[1])
+            batch["history_mask"] = batch["history_mask"] & (
+                hash_fractions(self.seed, events, 3) >= self.history_dropout
+            )
         keys = numbers[:, None] * (2 * _ADDED) + np.arange(batch["labels"].shape[1])
         if self.pool_probability:
             keys = self._ask_from_pool(batch, keys)
@@ -224,7 +155,7 @@ class WindowCollator:
         """Make searches of some recommendations, in their place or beside them; gives the keys of all questions."""
         labels, pool = np.maximum(batch["labels"], 0), self.pool.pool
         lengths = pool.lengths[labels]
-        is_filled = (hash_numbers(self.seed, keys, 1) / _LARGEST < self.pool_probability) & (lengths > 0)
+        is_filled = (hash_fractions(self.seed, keys, 1) < self.pool_probability) & (lengths > 0)
         is_filled &= (batch["labels"] >= 0) & (batch["question_behavior_ids"] != BEHAVIORS.index(SEARCH))
         place = (hash_numbers(self.seed, keys, 2) % np.maximum(lengths, 1).astype(np.uint64)).astype(np.int64)
         rows = pool.values[(pool.offsets[labels] + place)[is_filled]]
@@ -310,6 +241,7 @@ def make_window_collator(
         pool_probability=settings.pool_probability if settings.tasks == "joint" else 0.0,
         pool_adds=settings.pool_questions == "add",
         negatives=negatives,
+        history_dropout=settings.history_dropout,
         seed=seed,
     )
 
@@ -383,7 +315,6 @@ def make_window_optimizer(
 
 
 __all__ = [
-    "ItemNegatives",
     "QueryPool",
     "WindowCollator",
     "make_negatives",

@@ -17,8 +17,9 @@ from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor
 from seekrec.schema import RECOMMENDATION, SEARCH
-from seekrec.training.event_windows import SampledKind, WindowCollator, make_window_collator
+from seekrec.training.event_windows import WindowCollator, make_window_collator
 from seekrec.training.intsr_arguments import IntSRArguments
+from seekrec.training.negatives import SampledKind
 from seekrec.training.window_arguments import WindowArguments
 
 

@@ -9,6 +9,7 @@ drawn at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ from seekrec.events.timeline import is_among
 
 # Draws that hit an item of the user are drawn again so often; what is left then is picked from all others.
 _ROUNDS = 6
+# Likewise of [`ItemNegatives`], where what is left then is no negative.
+_ITEM_ROUNDS = 8
+
+SampledKind = Literal["uniform", "popularity"]
 
 
 class NegativeSampler:
@@ -126,6 +131,77 @@ class NegativeSampler:
         return picked
 
 
+class ItemNegatives:
+    """Draws negatives for questions, each by a probability that does not depend on who asks.
+
+    Args:
+        counts (`np.ndarray`): Interactions of each item in training, of shape `(num_items,)`.
+        count (`int`): Negatives of a question.
+        kind (`str`): `"uniform"`, or `"popularity"`: in proportion to `counts ** power`.
+        power (`float`): Of `"popularity"` (alpha of IntSR section 4.3).
+        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer, int64; only
+            items that were when the question was asked are negatives (temporal alignment, IntSR equation 15).
+        seed (`int`): Of all draws.
+
+    Raises:
+        ConfigurationError: If `count` is below 1, the kind is unknown, or no item can be drawn.
+    """
+
+    def __init__(
+        self,
+        counts: np.ndarray,
+        count: int,
+        kind: SampledKind = "uniform",
+        *,
+        power: float = 1.0,
+        periods: tuple[np.ndarray, np.ndarray] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if count < 1 or kind not in ("uniform", "popularity"):
+            raise ConfigurationError(
+                f"The negatives are {count} of kind {kind!r}; ask for at least one, uniform or by popularity."
+            )
+        weights = np.ones(len(counts)) if kind == "uniform" else np.asarray(counts, dtype=np.float64) ** power
+        weights[np.asarray(counts) == 0] *= kind == "uniform"
+        if not weights.sum() > 0:
+            raise ConfigurationError(f"No item has an interaction, so negatives of kind {kind!r} cannot be drawn.")
+        self.count, self.seed, self.periods = count, seed, periods
+        self._sums = np.cumsum(weights / weights.sum())
+        with np.errstate(divide="ignore"):
+            # An item without interactions is drawn as one would be that has half of one.
+            smallest = weights[weights > 0].min() / 2
+            self.log_q = np.log(np.maximum(weights, smallest) / weights.sum()).astype(np.float32)
+
+    def draw(self, keys: np.ndarray, labels: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+        """Draw the negatives of questions.
+
+        Args:
+            keys (`np.ndarray`): int64 of any shape: what tells a question in an epoch from every other.
+            labels (`np.ndarray`): int64 targets of that shape.
+            timestamps (`np.ndarray`): int64 seconds of that shape.
+
+        Returns:
+            `np.ndarray`: int64 item rows of shape `(*keys.shape, count)`, -1 where none was found.
+        """
+        shape = (*keys.shape, self.count)
+        key, label, time = (np.broadcast_to(array[..., None], shape).ravel() for array in (keys, labels, timestamps))
+        column = np.broadcast_to(np.arange(self.count), shape).ravel()
+        drawn = np.full(len(key), -1, dtype=np.int64)
+        left = np.arange(len(key))
+        for attempt in range(_ITEM_ROUNDS):
+            numbers = hash_fractions(self.seed, key[left], column[left], attempt)
+            picked = np.minimum(np.searchsorted(self._sums, numbers, side="right"), len(self._sums) - 1)
+            is_fine = picked != label[left]
+            if self.periods is not None:
+                start, end = self.periods
+                is_fine &= (start[picked] <= time[left]) & (time[left] < end[picked])
+            drawn[left[is_fine]] = picked[is_fine]
+            left = left[~is_fine]
+            if not len(left):
+                break
+        return drawn.reshape(shape)
+
+
 class CodedRows(Dataset[int]):
     """Row codes as a data set: a collator makes batches of them; see [`CodeSampler`].
 
@@ -188,6 +264,11 @@ def match_table(item_texts: list[str], texts: list[str], num_best: int) -> np.nd
     return table
 
 
+def hash_fractions(*parts: int | np.ndarray) -> NDArray[np.float64]:
+    """Hash columns of integers, as [`hash_numbers`], to numbers from 0 up to 1."""
+    return hash_numbers(*parts) / float(2**64)
+
+
 def hash_numbers(*parts: int | np.ndarray) -> NDArray[np.uint64]:
     """Hash columns of integers to evenly spread 64 bit numbers (the finaliser of splitmix64 over each part).
 
@@ -207,4 +288,13 @@ def hash_numbers(*parts: int | np.ndarray) -> NDArray[np.uint64]:
     return state
 
 
-__all__ = ["CodeSampler", "CodedRows", "NegativeSampler", "hash_numbers", "match_table"]
+__all__ = [
+    "CodeSampler",
+    "CodedRows",
+    "ItemNegatives",
+    "NegativeSampler",
+    "SampledKind",
+    "hash_fractions",
+    "hash_numbers",
+    "match_table",
+]

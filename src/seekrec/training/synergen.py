@@ -12,7 +12,8 @@ from seekrec.corpora.training_windows import TrainingWindows, log_actions
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
-from seekrec.training.event_windows import SampledKind, WindowCollator, make_window_collator
+from seekrec.training.event_windows import WindowCollator, make_window_collator
+from seekrec.training.negatives import SampledKind
 from seekrec.training.synergen_arguments import SynerGenArguments
 from seekrec.training.window_arguments import WindowArguments
 

@@ -15,6 +15,9 @@ class WindowArguments:
         default="joint", metadata={"help": "What is trained and measured."}
     )
     max_history: int = field(default=50, metadata={"help": "Latest events read of a history."})
+    history_dropout: float = field(
+        default=0.0, metadata={"help": "Share of a window's events that no question sees, drawn anew in each epoch."}
+    )
     recommend_searched_items: bool = field(
         default=True, metadata={"help": "Ask for a searched item as a recommendation too, without its query."}
     )

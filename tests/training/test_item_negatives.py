@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws for training windows: what they may be, and that they depend on nothing else."""
+"""Negatives of training windows: what they may be, and that they depend on nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seekrec.errors import ConfigurationError
-from seekrec.training.event_windows import ItemNegatives
+from seekrec.training.negatives import ItemNegatives
 
 
 def test_negatives_are_drawn_as_asked():
