@@ -106,6 +106,29 @@ def test_items_can_be_asked_for_in_both_tasks(toys):
         training_requests(typed, catalog, settings, seed=0)
 
 
+def test_every_item_can_be_asked_for_without_a_history(toys):
+    split, catalog, processor = toys
+    plain = training_requests(split, catalog, GenSRArguments(), seed=0)
+    settings = GenSRArguments(item_queries=True, negatives=["uniform=4"])
+    requests = training_requests(split, catalog, settings, seed=0)
+    before, added = len(plain), slice(len(plain), None)
+    for name in ("behaviors", "query_numbers", "users", "targets"):
+        np.testing.assert_array_equal(getattr(requests, name)[:before], getattr(plain, name))
+    # Each item of the catalogue by each of its queries, and nobody's history.
+    asked = zip(requests.targets[added].tolist(), requests.query_numbers[added].tolist(), strict=True)
+    choices = category_queries(catalog.items)
+    assert [(row, requests.queries[query]) for row, query in asked] == [
+        (row, query) for row, of_item in enumerate(choices) for query in of_item
+    ]
+    assert not requests.histories.lengths[added].any() and (requests.behaviors[added] == 1).all()
+    assert not set(requests.users[added]) & set(plain.users)
+    # The item is not drawn beside itself.
+    sampler = negative_sampler(split, catalog, requests, settings, seed=0)
+    batch = GenSRCollator(requests, processor, sampler)(list(range(before, len(requests))))
+    candidates = batch["candidate_rows"]
+    assert not (candidates[:, 1:] == candidates[:, :1]).any()
+
+
 def test_a_batch_holds_the_answer_and_items_the_user_does_not_know(toys):
     split, catalog, processor = toys
     settings = GenSRArguments(negatives=["uniform=2", "popularity=1", "bm25=3"], num_bm25_matches=5)

@@ -43,6 +43,12 @@ class GenSRArguments:
         default=False,
         metadata={"help": "Ask for a recommended item as a search too, by a query its categories give."},
     )
+    item_queries: bool = field(
+        default=False,
+        metadata={
+            "help": "Ask for every item of the catalogue by the queries its categories give, without a history."
+        },
+    )
     negatives: list[str] = field(
         default_factory=lambda: ["uniform=4"],
         metadata={"help": "Negatives of a request in training, as kind=number: uniform, popularity, bm25."},

@@ -34,7 +34,7 @@ class TrainingRequests:
         histories (`Ragged`): Event numbers of each request, oldest first, cut.
         behaviors (`np.ndarray`): int64 of shape `(n,)`: numbers into `BEHAVIORS`.
         query_numbers (`np.ndarray`): int64 of shape `(n,)`: numbers into `queries`, -1 for a recommendation.
-        users (`np.ndarray`): int64 of shape `(n,)`: user rows.
+        users (`np.ndarray`): int64 of shape `(n,)`: user rows; of a query that nobody asked, a number no user has.
         targets (`np.ndarray`): int64 of shape `(n,)`: rows of the catalogue.
     """
 
@@ -55,7 +55,7 @@ class TrainingRequests:
 
 
 def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, *, seed: int) -> TrainingRequests:
-    """Ask for every training interaction what came after its history.
+    """Ask for every training interaction what came after its history; with `item_queries` for every item, too.
 
     Args:
         split (`Split`): Only `Split.training_histories` are asked for.
@@ -89,25 +89,41 @@ def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, 
         queries, more, chosen = _queries_for(np.flatnonzero(~is_search), events.item[rows], queries, catalog, seed)
         searched, asked = np.concatenate([searched, more]), np.concatenate([asked, chosen])
     order = np.concatenate([recommended, searched])
-    if not len(order):
+    taken, users, targets = histories.take(order), split.timeline.user[rows[order]], events.item[rows[order]]
+    if settings.item_queries:
+        numbers = {query: number for number, query in enumerate(queries)}
+        pairs = [
+            (row, numbers.setdefault(query, len(numbers)))
+            for row, of_item in enumerate(category_queries(catalog.items))
+            for query in of_item
+            if catalog.live[row]
+        ]
+        items, more = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        queries, asked = list(numbers), np.concatenate([asked, more])
+        searched = np.concatenate([searched, items])
+        nothing = Ragged(np.empty(0, dtype=np.int64), np.zeros(len(items) + 1, dtype=np.int64))
+        taken = Ragged.stack([taken, nothing])
+        users = np.concatenate([users, int(split.timeline.user.max()) + 1 + items])
+        targets = np.concatenate([targets, items])
+    if not len(targets):
         raise DataError(f"The training events of {split.log.name!r} hold no interaction to ask for.")
     return TrainingRequests(
         events=events,
         queries=queries,
-        histories=histories.take(order),
+        histories=taken,
         behaviors=np.repeat(
             [BEHAVIORS.index(RECOMMENDATION), BEHAVIORS.index(SEARCH)], [len(recommended), len(searched)]
         ),
         query_numbers=np.concatenate([np.full(len(recommended), -1, dtype=np.int64), asked]),
-        users=split.timeline.user[rows[order]],
-        targets=events.item[rows[order]],
+        users=users,
+        targets=targets,
     )
 
 
 def negative_sampler(
     split: Split, catalog: Catalog, requests: TrainingRequests, settings: GenSRArguments, *, seed: int
 ) -> NegativeSampler:
-    """Make the sampler of negatives: never an item the user acted on in training.
+    """Make the sampler of negatives: never an item the user acted on in training, or that is asked for.
 
     For `"bm25"` texts are the queries by number, then the titles of the items by row.
     """
@@ -121,7 +137,13 @@ def negative_sampler(
         texts = item_texts(catalog.items)
         matches = match_table(texts, [*requests.queries, *titles], settings.num_bm25_matches)
     return NegativeSampler(
-        len(catalog), timeline.user[interactions], items, counts, interactions=items, matches=matches, seed=seed
+        len(catalog),
+        np.concatenate([timeline.user[interactions], requests.users]),
+        np.concatenate([items, requests.targets]),
+        counts,
+        interactions=items,
+        matches=matches,
+        seed=seed,
     )
 
 
