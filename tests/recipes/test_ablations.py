@@ -40,7 +40,8 @@ def test_a_variant_is_the_full_model_with_other_options(ablations):
     everywhere = variants["full"]
     assert everywhere[:2] == ["--identifier_weight", "0"]
     assert everywhere[-3:] == ["--candidate_protocols", "uniform", "bm25"]
-    assert variants["without soft filter"] == [*everywhere, "--soft_filter", "False"]
+    options = ["--soft_filter", "False", "--agreement_in_prompt", "False"]
+    assert variants["without agreement and soft filter"] == [*everywhere, *options]
     assert variants["tau = 0.09"] == [*everywhere, "--contrast_temperature", "0.09"]
 
 
