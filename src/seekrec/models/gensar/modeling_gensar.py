@@ -209,7 +209,7 @@ class GenSARForConditionalGeneration(NextItemMixin, T5ForConditionalGeneration):
     def _write_text(self, inputs: BatchFeature, prefix: Tensor, num_answers: int, max_new_tokens: int) -> Tensor:
         """Beam search for plain text: tokens of identifiers and unused rows cannot be written."""
         input_ids = inputs["input_ids"].to(self.device)
-        written: Tensor = self.generate(  # type: ignore[misc, assignment]
+        written: Tensor = self.generate(
             input_ids=input_ids,
             attention_mask=inputs["attention_mask"].to(self.device),
             decoder_input_ids=prefix.repeat(len(input_ids), 1),
