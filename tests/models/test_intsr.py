@@ -432,6 +432,8 @@ def test_histories_are_thinned_by_epoch_and_window_alone(windows):
     assert torch.equal(thinned["history_mask"][3, : len(alone)], alone)
     second = collate(windows, processor, [number + len(table) for number in numbers], history_dropout=0.4)
     assert not torch.equal(second["history_mask"], thinned["history_mask"])
+    with pytest.raises(ConfigurationError, match="`history_dropout` is 1.0; give a share from 0 to below 1"):
+        collate(windows, processor, numbers, history_dropout=1.0)
 
 
 @pytest.mark.parametrize(("tasks", "asks"), [("joint", True), ("recommendation", False)])

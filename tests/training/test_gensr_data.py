@@ -1,5 +1,7 @@
 """What GenSR is asked in training: from training events only, and in the words of the processor."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,7 +9,7 @@ from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import train_tokenizer
-from seekrec.errors import ConfigurationError
+from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import EventLog, category_queries, split_log
 from seekrec.models import GenSRProcessor
 from seekrec.models.gensr.prompts_gensr import tokenizer_texts
@@ -122,6 +124,11 @@ def test_every_item_can_be_asked_for_without_a_history(toys):
     ]
     assert not requests.histories.lengths[added].any() and (requests.behaviors[added] == 1).all()
     assert not set(requests.users[added]) & set(plain.users)
+    place = catalog.items.column_names.index("categories")
+    nothing = pa.nulls(len(catalog), catalog.items.schema.field(place).type)
+    bare = replace(catalog, items=catalog.items.set_column(place, "categories", nothing))
+    with pytest.raises(DataError, match="No item of the catalogue has a category path .* leave `item_queries` out"):
+        training_requests(split, bare, settings, seed=0)
     # The item is not drawn beside itself.
     sampler = negative_sampler(split, catalog, requests, settings, seed=0)
     batch = GenSRCollator(requests, processor, sampler)(list(range(before, len(requests))))

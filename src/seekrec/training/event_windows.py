@@ -102,6 +102,9 @@ class WindowCollator:
         negatives ([`ItemNegatives`], *optional*): Negatives of each question.
         history_dropout (`float`): Share of the events of a window that no question sees, drawn anew in each epoch.
         seed (`int`): Of the pool's draws and of the events left out.
+
+    Raises:
+        ConfigurationError: If `history_dropout` is not a share below 1.
     """
 
     def __init__(
@@ -115,6 +118,8 @@ class WindowCollator:
         history_dropout: float = 0.0,
         seed: int = 0,
     ) -> None:
+        if not 0 <= history_dropout < 1:
+            raise ConfigurationError(f"`history_dropout` is {history_dropout}; give a share from 0 to below 1.")
         self.windows, self.pool, self.negatives, self.history_dropout = windows, pool, negatives, history_dropout
         self.pool_probability, self.pool_adds, self.seed = pool_probability, pool_adds, seed
 

@@ -67,7 +67,7 @@ def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, 
         [`TrainingRequests`]: At least one.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there is none, or items shall be asked for by queries and no category gives one.
         ConfigurationError: If recommended items shall be searched for, but the log's queries are people's own.
     """
     events = EventColumns.from_table(split.log.events, catalog.id_map)
@@ -98,6 +98,10 @@ def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, 
             for query in of_item
             if catalog.live[row]
         ]
+        if not pairs:
+            raise DataError(
+                "No item of the catalogue has a category path that gives a query; leave `item_queries` out."
+            )
         items, more = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
         queries, asked = list(numbers), np.concatenate([asked, more])
         searched = np.concatenate([searched, items])
