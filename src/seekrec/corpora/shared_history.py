@@ -154,11 +154,8 @@ def build_item_queries(
         DataError: If no item has a query.
     """
     pairs: dict[str, list[int]] = {}
-    for row, queries in enumerate(category_queries(catalog.items)):
-        for query in queries if catalog.live[row] else ():
-            pairs.setdefault(query, []).append(row)
-    if not pairs:
-        raise DataError("No item of the catalogue has a category path that gives a query; leave `item_queries` out.")
+    for row, query in list_item_queries(catalog):
+        pairs.setdefault(query, []).append(row)
     asked, items = [], []
     for query, rows in pairs.items():
         for start in range(0, len(rows), max_items):
@@ -172,6 +169,23 @@ def build_item_queries(
     tokens = writer.segments.item_tokens(targets.values.astype(np.int64), SEARCH)
     owners = targets.owners()
     return _assemble(inputs, owners, [(np.arange(len(owners)), inputs.lengths[owners], tokens)])
+
+
+def list_item_queries(catalog: Catalog) -> list[tuple[int, str]]:
+    """Give the queries that the categories of each item give, as pairs of a catalogue row and a query.
+
+    Raises:
+        DataError: If no item has one; removed items do not count.
+    """
+    pairs = [
+        (row, query)
+        for row, queries in enumerate(category_queries(catalog.items))
+        for query in queries
+        if catalog.live[row]
+    ]
+    if not pairs:
+        raise DataError("No item of the catalogue has a category path that gives a query; leave `item_queries` out.")
+    return pairs
 
 
 def encode_shared_history(
@@ -329,5 +343,6 @@ __all__ = [
     "build_shared_histories",
     "cut_windows",
     "encode_shared_history",
+    "list_item_queries",
     "occurs_before",
 ]

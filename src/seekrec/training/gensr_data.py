@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from seekrec.catalog import Catalog
 from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns
+from seekrec.corpora.shared_history import list_item_queries
 from seekrec.corpora.text import shared_encoder
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import Split, category_queries
@@ -89,39 +90,22 @@ def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, 
         queries, more, chosen = _queries_for(np.flatnonzero(~is_search), events.item[rows], queries, catalog, seed)
         searched, asked = np.concatenate([searched, more]), np.concatenate([asked, chosen])
     order = np.concatenate([recommended, searched])
-    taken, users, targets = histories.take(order), split.timeline.user[rows[order]], events.item[rows[order]]
-    if settings.item_queries:
-        numbers = {query: number for number, query in enumerate(queries)}
-        pairs = [
-            (row, numbers.setdefault(query, len(numbers)))
-            for row, of_item in enumerate(category_queries(catalog.items))
-            for query in of_item
-            if catalog.live[row]
-        ]
-        if not pairs:
-            raise DataError(
-                "No item of the catalogue has a category path that gives a query; leave `item_queries` out."
-            )
-        items, more = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-        queries, asked = list(numbers), np.concatenate([asked, more])
-        searched = np.concatenate([searched, items])
-        nothing = Ragged(np.empty(0, dtype=np.int64), np.zeros(len(items) + 1, dtype=np.int64))
-        taken = Ragged.stack([taken, nothing])
-        users = np.concatenate([users, int(split.timeline.user.max()) + 1 + items])
-        targets = np.concatenate([targets, items])
-    if not len(targets):
+    if not len(order):
         raise DataError(f"The training events of {split.log.name!r} hold no interaction to ask for.")
-    return TrainingRequests(
+    requests = TrainingRequests(
         events=events,
         queries=queries,
-        histories=taken,
+        histories=histories.take(order),
         behaviors=np.repeat(
             [BEHAVIORS.index(RECOMMENDATION), BEHAVIORS.index(SEARCH)], [len(recommended), len(searched)]
         ),
         query_numbers=np.concatenate([np.full(len(recommended), -1, dtype=np.int64), asked]),
-        users=users,
-        targets=targets,
+        users=split.timeline.user[rows[order]],
+        targets=events.item[rows[order]],
     )
+    if not settings.item_queries:
+        return requests
+    return _add_item_queries(requests, catalog, first_user=int(split.timeline.user.max()) + 1)
 
 
 def negative_sampler(
@@ -217,6 +201,23 @@ def _parse_counts(pairs: list[str]) -> dict[NegativeKind, int]:
             )
         counts[name] = int(number)
     return counts
+
+
+def _add_item_queries(requests: TrainingRequests, catalog: Catalog, *, first_user: int) -> TrainingRequests:
+    """Ask behind the requests for every item by its categories' queries; item `i` is user `first_user + i`'s own."""
+    numbers = {query: number for number, query in enumerate(requests.queries)}
+    pairs = [(row, numbers.setdefault(query, len(numbers))) for row, query in list_item_queries(catalog)]
+    items, asked = np.array(pairs, dtype=np.int64).T
+    nothing = Ragged(np.empty(0, dtype=np.int64), np.zeros(len(items) + 1, dtype=np.int64))
+    return replace(
+        requests,
+        queries=list(numbers),
+        histories=Ragged.stack([requests.histories, nothing]),
+        behaviors=np.concatenate([requests.behaviors, np.full(len(items), BEHAVIORS.index(SEARCH))]),
+        query_numbers=np.concatenate([requests.query_numbers, asked]),
+        users=np.concatenate([requests.users, first_user + items]),
+        targets=np.concatenate([requests.targets, items]),
+    )
 
 
 def _queries_for(

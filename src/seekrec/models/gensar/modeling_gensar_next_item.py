@@ -131,8 +131,8 @@ class NextItemMixin(GenerativeRetrievalMixin):
         if self.config.order_by == "identifier" or not len(rows):
             return super()._score(inputs, rows, norm)
         inputs = self._encoded(inputs)
-        last = inputs["attention_mask"].sum(1) - 1  # the last token has the state of the last event
-        states = inputs["encoder_states"][torch.arange(len(last)), last]
+        last = inputs["attention_mask"].to(self._device).sum(1) - 1  # that token has the state of the last event
+        states = inputs["encoder_states"][torch.arange(len(last), device=self._device), last]
         scores = []
         for state, behavior, line in zip(states, inputs["behavior_ids"].tolist(), rows, strict=True):
             items = torch.as_tensor(np.asarray(line, dtype=np.int64), device=self._device)
