@@ -40,12 +40,14 @@ from seekrec.training import (
     make_gensr_model,
     make_gensr_processor,
     make_gensr_trainer,
+    prepare_collaborative,
     prepare_items,
     prepare_lightgcn,
     prepare_plain_items,
     prepare_split,
     run_recipe,
     save_trained,
+    set_collaborative,
     training_requests,
 )
 
@@ -107,8 +109,10 @@ def main(
         return
 
     # 4. Training; the best checkpoint by validation NDCG@10, the mean of tasks and protocols.
-    table = lightgcn if collaborative.collaborative_source == "lightgcn" else items.sasrec
-    model = make_gensr_model(catalog, processor, table.item_embeddings(), generator, settings, seed=training.seed)
+    source = prepare_collaborative(
+        split, items.sasrec, lightgcn, identifiers, collaborative, settings, cache, seed=training.seed
+    )
+    model = make_gensr_model(catalog, processor, source.training, generator, settings, seed=training.seed)
     if generator.lora_rank:
         model = add_lora(model, generator)
     ranking = make_validation(
@@ -136,6 +140,7 @@ def main(
         trained = trained.merge_and_unload()
     if not trainer.is_world_process_zero():
         return
+    set_collaborative(trained, source.answering)
     model_dir = save_trained(trained, processor, split, output_dir)
     if last < 5:
         return

@@ -85,6 +85,15 @@ def test_hidden_states_equal_a_plain_computation():
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
+def test_given_item_embeddings_stand_for_the_table():
+    model = build().model
+    tokens = torch.tensor([[8, 1, 0, 3, 7], [2, 4, 0, 0, 0]])
+    embeds = model.item_embedding(tokens)
+    with torch.no_grad():
+        expected = model(tokens).last_hidden_state
+        assert torch.equal(model((tokens > 0).long(), inputs_embeds=embeds).last_hidden_state, expected)
+
+
 def test_loss_equals_a_full_softmax_in_numpy():
     model = build()
     input_ids = [[8, 1, 2], [8, 3, 0]]

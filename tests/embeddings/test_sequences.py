@@ -4,8 +4,9 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from seekrec.embeddings import sasrec_sequences
+from seekrec.embeddings import last_interactions, sasrec_sequences
 from seekrec.errors import UnknownItemError
+from seekrec.events import EventLog, split_log
 from seekrec.schema import IdMap
 
 
@@ -34,3 +35,26 @@ def test_no_events_give_no_sequences():
 def test_unknown_item_is_refused():
     with pytest.raises(UnknownItemError, match="1 training events have an item .* the first is 'x'"):
         sasrec_sequences(split_of(("u", "a"), ("u", "x")), IdMap(["a"]))
+
+
+def test_sequences_can_end_before_the_last_interactions():
+    """Leave-one-out holds out the last two of each user: u trains on a, b, c, d, v on e and w on b and a."""
+    lines = {"u": "abc+dfe", "v": "ead", "w": "badc"}  # "+": d is shown before it is acted on
+    events = []
+    for user, items in lines.items():
+        for time, item in enumerate(items):
+            action = "impression" if item == "+" else "click"
+            events.append({"user_id": user, "timestamp": time, "item_id": item.replace("+", "d"), "action": action})
+    table = pa.Table.from_pylist([{**event, "behavior": "recommendation", "query": None} for event in events])
+    items = pa.table({"item_id": list("abcdef"), "title": list("ABCDEF")})
+    split = split_log(EventLog("letters", table, items, query_source="none"), keep_impressions=True)
+    id_map = IdMap(list("abcdef"))
+    item_ids = table["item_id"].to_pylist()
+    assert [item_ids[row] for row in last_interactions(split, 1).tolist()] == ["d", "a"]
+    assert [item_ids[row] for row in last_interactions(split, 2).tolist()] == ["c", "d", "a"]
+    # A user's first interaction is never left out, what was shown before the last is.
+    assert [item_ids[row] for row in last_interactions(split, 9).tolist()] == ["b", "c", "d", "a"]
+    whole = [[0, 1, 2, 3], [4], [1, 0]]
+    for count, expected in {0: whole, 1: [[0, 1, 2, 3], [4], [1]], 2: [[0, 1], [4], [1]], 9: [[0], [4], [1]]}.items():
+        found = sasrec_sequences(split, id_map, num_unseen_events=count)
+        assert [sequence.tolist() for sequence in found] == expected, count

@@ -14,6 +14,7 @@ from transformers import AutoModel, LogitsProcessorList, T5Config
 from transformers import T5ForConditionalGeneration as T5
 
 from seekrec.corpora import encode_text, train_tokenizer
+from seekrec.embeddings import SASRecConfig, SASRecForNextItem
 from seekrec.errors import CatalogError, ConfigurationError, RequestError
 from seekrec.generation import TrieLogitsProcessor
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
@@ -70,7 +71,7 @@ def test_a_candidate_says_where_it_agrees_with_the_history_by_hand():
     ("request_", "layers"),
     [
         (Request(history=HISTORY), ["agreement_to_prompt"]),
-        (Request(history=HISTORY, query="garden tools"), ["agreement_to_prompt", "query_agreement_to_prompt"]),
+        (Request(history=HISTORY, query="garden tools"), ["agreement_to_prompt", "wanted_agreement_to_prompt"]),
     ],
 )
 def test_agreement_is_part_of_the_filtered_vector(aisles, request_, layers):
@@ -84,7 +85,7 @@ def test_agreement_is_part_of_the_filtered_vector(aisles, request_, layers):
         before = after
     model.views_by_name["semantic"].agreement_to_prompt = None
     # Without a query there is nothing else to agree with.
-    model.views_by_name["semantic"].query_agreement_to_prompt = None
+    model.views_by_name["semantic"].wanted_agreement_to_prompt = None
     np.testing.assert_allclose(model.score_candidates(inputs)[0], before, atol=1e-6)
 
 
@@ -458,6 +459,70 @@ def test_training_moves_every_parameter_and_lowers_the_loss(aisles, way):
     assert torch.equal(model.collaborative_table.weight, table) != way.get("train_collaborative_table", False)
 
 
+# ---- the recommender behind the table ----
+
+RECOMMENDER = {"hidden_size": 6, "max_history": 5, "num_hidden_layers": 1, "intermediate_size": 12}
+
+
+def make_recommender(**changes):
+    torch.manual_seed(5)
+    settings = {**RECOMMENDER, "num_items": NUM_ITEMS, "initializer_range": 0.5, **changes}
+    return SASRecForNextItem(SASRecConfig(**settings)).eval()
+
+
+def test_a_recommender_says_what_it_expects_after_the_history(aisles):
+    """Its state times its item embeddings are its own scores, as SASRec computes them by itself."""
+    model, processor = make_gensr(aisles, agreement_in_prompt=True, recommender=RECOMMENDER, query_as_event=True)
+    sasrec = make_recommender()
+    model.set_recommender(sasrec)
+    # The query at the end has no item; the last request has no history at all.
+    requests = [Request(history=HISTORY), Request(history=HISTORY[:2], query="garden tools"), Request(history=())]
+    inputs = processor(requests, candidates=[["i3"]] * 3)
+    names = ("item_rows", "item_text_ids", "query_text_ids", "history_items", "history_queries")
+    names += ("history_behaviors", "history_mask", "asked_queries")
+    with torch.no_grad():
+        histories = model.encode_histories(*(inputs[name] for name in names))
+    table = model.collaborative_table.weight * model.config.table_scale
+    rows = model.catalog.id_map.convert_to_rows([event.item_id for event in HISTORY if event.item_id is not None])
+    lengths = [sum(event.item_id is not None for event in request.history[-4:]) for request in requests]
+    assert lengths[0] > lengths[1] > lengths[2] == 0
+    expected = sasrec.score([rows[len(rows) - lengths[0] :], rows[: lengths[1]], rows[:0]])
+    torch.testing.assert_close(histories.wanted["collaborative"] @ table.T, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_recommender_is_heard_saved_and_frozen(aisles, tmp_path):
+    model, processor = make_gensr(aisles, agreement_in_prompt=True, recommender=RECOMMENDER, wording="short")
+    model.set_recommender(make_recommender())
+    inputs = processor([Request(history=HISTORY)], candidates=[["i3", "i9", "i20"]])
+    before = model.score_candidates(inputs)[0]
+    model.save_pretrained(tmp_path)
+    np.testing.assert_allclose(AutoModel.from_pretrained(tmp_path).score_candidates(inputs)[0], before, atol=1e-6)
+    frozen = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("recommender.")}
+    assert len(frozen) > 10
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    model.train()
+    model(**training_batch(aisles, processor)).loss.backward()
+    optimizer.step()
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in frozen.items())
+    model.eval()
+    model.set_recommender(make_recommender(initializer_range=0.2))
+    table = model.collaborative_table.weight.clone()
+    after = model.score_candidates(inputs)[0]
+    torch.nn.init.zeros_(model.recommender.norm.weight)
+    assert torch.equal(model.collaborative_table.weight, table)
+    assert np.abs(model.score_candidates(inputs)[0] - after).max() > 1e-5
+
+
+def test_a_recommender_that_does_not_fit_is_refused(aisles):
+    model, _ = make_gensr(aisles, agreement_in_prompt=True, recommender=RECOMMENDER)
+    table = model.collaborative_table.weight.clone()
+    with pytest.raises(ValueError, match="`config.recommender` is .* make the model with the recommender's own"):
+        model.set_recommender(make_recommender(num_hidden_layers=2))
+    assert torch.equal(model.collaborative_table.weight, table)
+    with pytest.raises(ValueError, match="`config.recommender` is None"):
+        make_gensr(aisles)[0].set_recommender(make_recommender())
+
+
 # ---- catalogue and checkpoints ----
 
 
@@ -524,6 +589,15 @@ def test_a_table_of_other_items_is_refused(aisles):
         ({"item_text_fields": ["price"]}, "`item_text_fields` is"),
         ({"max_history": 0}, "`max_history` is 0"),
         ({"agreement_in_prompt": True, "soft_filter": False}, "`agreement_in_prompt` needs `soft_filter`"),
+        ({"recommender": {"hidden_size": 64, "max_history": 50}}, "`recommender` needs `agreement_in_prompt`"),
+        (
+            {"agreement_in_prompt": True, "recommender": {"hidden_size": 8, "max_history": 50}},
+            "`recommender` has `hidden_size` 8, but `collaborative_size` is 64",
+        ),
+        (
+            {"agreement_in_prompt": True, "recommender": {"hidden_size": 64, "max_history": 20}},
+            "`recommender` has `max_history` 20, but reads 20 events and a start",
+        ),
         ({"contrast_weight": -1.0}, "`contrast_weight` is -1.0"),
         ({"yes_no_weight": 0.0}, "both 0; train one mode at least"),
         ({"contrast_temperature": 0.0}, "`contrast_temperature` is 0.0"),

@@ -1,5 +1,6 @@
 """What GenSR is asked in training: from training events only, and in the words of the processor."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import train_tokenizer
+from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import EventLog, category_queries, split_log
 from seekrec.models import GenSRProcessor
@@ -23,10 +25,12 @@ from seekrec.training import (
     make_gensr_model,
     make_gensr_trainer,
     preparation,
+    prepare_collaborative,
     prepare_lightgcn,
     prepare_plain_items,
     training_requests,
 )
+from seekrec.training.collaborative import prepare_sasrec
 from seekrec.training.gensr_data import GenSRCollator, negative_sampler
 
 NUM_ITEMS = 20
@@ -93,6 +97,22 @@ def test_requests_are_the_training_interactions_with_what_came_before(toys):
         assert (query < 0) == (own % 2 == 0)
         if query >= 0:
             assert requests.queries[query] == f"toys {('kites', 'ropes')[target % 2]}"
+
+
+def test_events_the_recommender_has_not_seen_are_asked_for_alone(toys):
+    split, catalog, _ = toys
+    every = training_requests(split, catalog, GenSRArguments(), seed=0)
+    requests = training_requests(split, catalog, GenSRArguments(num_unseen_events=1), seed=0)
+    # The last of four training events is a search, for all ten users.
+    assert requests.count() == {"recommendation": 0, "search": 10}
+    assert set(zip(requests.users.tolist(), requests.targets.tolist(), strict=True)) == {
+        (user, (user + 3) % NUM_ITEMS) for user in range(10)
+    }
+    two = training_requests(split, catalog, GenSRArguments(num_unseen_events=2), seed=0)
+    assert two.count() == {"recommendation": 10, "search": 10}
+    # The first interaction of a user is never left to the model: it begins every sequence of the recommender.
+    most = training_requests(split, catalog, GenSRArguments(num_unseen_events=9), seed=0)
+    assert len(most) == len(every) - 10
 
 
 def test_items_can_be_asked_for_in_both_tasks(toys):
@@ -212,3 +232,38 @@ def test_items_without_learnt_identifiers(toys, tmp_path, monkeypatch):
     )
     assert model.item_embeddings().shape == (NUM_ITEMS, 4)
     assert len(graph.user_ids) == 10 and len(graph.users) == 19  # recommendations alone
+
+
+def test_the_recommender_learns_the_events_it_had_not_seen_when_the_model_has(toys, tmp_path):
+    split, *_ = toys
+    cache = StageCache(tmp_path)
+    settings = IdentifierArguments(sasrec_num_epochs=2, sasrec_hidden_size=8)
+    sasrec, _ = prepare_sasrec(split, settings, cache, seed=0)
+    lightgcn, _ = prepare_lightgcn(
+        split, CollaborativeArguments(lightgcn_num_epochs=1, lightgcn_hidden_size=4), cache, seed=0
+    )
+
+    def prepare(source, **reading):
+        collaborative = CollaborativeArguments(collaborative_source=source)
+        reading = GenSRArguments(**reading)
+        return prepare_collaborative(split, sasrec, lightgcn, settings, collaborative, reading, cache, seed=0)
+
+    assert prepare("sasrec", recommender_state=True).answering is sasrec
+    np.testing.assert_array_equal(prepare("sasrec").training, sasrec.item_embeddings())
+    np.testing.assert_array_equal(prepare("lightgcn").answering, lightgcn.item_embeddings())
+    both = prepare("sasrec", recommender_state=True, num_unseen_events=1, num_finishing_epochs=10)
+    begun = SASRecForNextItem.from_pretrained(next(tmp_path.glob("sasrec-unseen-*")))
+    tables = [model.item_embeddings() for model in (begun, both.training, both.answering)]
+    np.testing.assert_array_equal(tables[0], tables[1])
+    # It goes on from there with small steps: ten at no more than a tenth of the step size.
+    assert 0 < np.abs(tables[2] - tables[1]).max() < 1e-3
+    record = json.loads((next(tmp_path.glob("sasrec-finished-*")) / "settings.json").read_text())
+    assert "start_from" in record and record["num_epochs"] == 10
+    table = prepare("sasrec", num_unseen_events=1, num_finishing_epochs=10)
+    np.testing.assert_array_equal(table.training, tables[1])
+    np.testing.assert_array_equal(table.answering, tables[2])
+    for wrong in ({"recommender_state": True}, {"num_unseen_events": 1}):
+        with pytest.raises(
+            ConfigurationError, match=f"`{next(iter(wrong))}` is .* pass --collaborative_source sasrec"
+        ):
+            prepare("lightgcn", **wrong)

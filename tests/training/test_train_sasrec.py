@@ -54,6 +54,17 @@ def test_withheld_item_ranks_first(tmp_path):
     assert names == {"config.json", "model.safetensors", "settings.json", "training.json"}
 
 
+def test_training_can_start_from_a_model(tmp_path):
+    first = train(tmp_path / "first", num_epochs=1)
+    begun = train(tmp_path / "begun", num_epochs=1, learning_rate=1e-12, start_from=first)
+    for name, value in begun.state_dict().items():
+        torch.testing.assert_close(value, first.state_dict()[name], rtol=0, atol=1e-7)
+    # What it starts from is part of what makes two runs one.
+    other = train(tmp_path / "other", num_epochs=1, seed=4)
+    again = train(tmp_path / "begun", num_epochs=1, learning_rate=1e-12, start_from=other)
+    assert not torch.allclose(again.model.item_embedding.weight, begun.model.item_embedding.weight, atol=1e-3)
+
+
 def test_every_parameter_moves(tmp_path):
     moved = train(tmp_path / "a", num_epochs=1)
     start = train(tmp_path / "b", num_epochs=1, learning_rate=1e-12)

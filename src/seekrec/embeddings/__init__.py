@@ -8,7 +8,7 @@ from seekrec.embeddings.configuration_sasrec import SASRecConfig
 from seekrec.embeddings.modeling_lightgcn import LightGCNModel, LightGCNOutput
 from seekrec.embeddings.modeling_sasrec import SASRecCollator, SASRecForNextItem, SASRecModel, SASRecOutput
 from seekrec.embeddings.semantic import DEFAULT_ENCODER, embed_texts, load_semantic_encoder
-from seekrec.embeddings.sequences import InteractionGraph, interaction_graph, sasrec_sequences
+from seekrec.embeddings.sequences import InteractionGraph, interaction_graph, last_interactions, sasrec_sequences
 
 __all__ = [
     "DEFAULT_ENCODER",
@@ -24,6 +24,7 @@ __all__ = [
     "embed_texts",
     "interaction_graph",
     "load_semantic_encoder",
+    "last_interactions",
     "sasrec_sequences",
 ]
 

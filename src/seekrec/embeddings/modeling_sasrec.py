@@ -166,11 +166,13 @@ class SASRecModel(SASRecPreTrainedModel):
         """Replace the table of item embeddings."""
         self.item_embedding = value  # type: ignore[assignment]
 
-    def forward(self, input_ids: Tensor) -> BaseModelOutput:
+    def forward(self, input_ids: Tensor, inputs_embeds: Tensor | None = None) -> BaseModelOutput:
         """Encode sequences of item tokens.
 
         Args:
-            input_ids (`torch.Tensor`): int64 tokens of shape `(batch_size, length)`, 0 = padding, left or right.
+            input_ids (`torch.Tensor`): int64 tokens of shape `(batch_size, length)`, 0 = padding, anywhere.
+            inputs_embeds (`torch.Tensor`, *optional*): Item embeddings of shape `(batch_size, length, hidden_size)`
+                in place of the table's; `input_ids` then says only what is padding.
 
         Returns:
             `BaseModelOutput`: `last_hidden_state` of shape `(batch_size, length, hidden_size)`; zero at
@@ -186,7 +188,11 @@ class SASRecModel(SASRecPreTrainedModel):
                 f"keep the last {self.config.max_history}."
             )
         # Scaled as in the paper: rows start near 0.02 * sqrt(hidden_size), so that the item outweighs its position.
-        items = self.item_embedding(input_ids.flatten()[packing.columns]) * self.config.hidden_size**0.5
+        if inputs_embeds is None:
+            items = self.item_embedding(input_ids.flatten()[packing.columns])
+        else:
+            items = inputs_embeds.flatten(0, 1)[packing.columns]
+        items = items * self.config.hidden_size**0.5
         hidden_states = self.embedding_dropout(items + self.position_embedding(packing.positions))
         for layer in self.layers:
             hidden_states = layer(hidden_states, packing)

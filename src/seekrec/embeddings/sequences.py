@@ -18,7 +18,24 @@ if TYPE_CHECKING:
     from seekrec.events import Split
 
 
-def sasrec_sequences(split: Split, id_map: IdMap) -> list[np.ndarray]:
+def last_interactions(split: Split, count: int) -> np.ndarray:
+    """Give the last interactions of each user in training.
+
+    Args:
+        split ([`~seekrec.events.Split`]): Only its training events are looked at.
+        count (`int`): How many of each user's; of users with no more than these, fewer: the first is never among them.
+
+    Returns:
+        `np.ndarray`: int64 rows of the log's events, ascending.
+    """
+    rows = split.train_rows[split.timeline.is_interaction[split.train_rows]]
+    users = split.timeline.user[rows]
+    _, first, totals = np.unique(users, return_index=True, return_counts=True)
+    place = np.arange(len(rows)) - np.repeat(first, totals)
+    return rows[(place > 0) & (place >= np.repeat(totals, totals) - count)]
+
+
+def sasrec_sequences(split: Split, id_map: IdMap, *, num_unseen_events: int = 0) -> list[np.ndarray]:
     """Give each user's training items, oldest first, of both behaviors.
 
     Searches without a click are left out, and an item that follows itself counts once.
@@ -26,6 +43,7 @@ def sasrec_sequences(split: Split, id_map: IdMap) -> list[np.ndarray]:
     Args:
         split ([`~seekrec.events.Split`]): Only its training events are used; they are ordered by user and time.
         id_map ([`IdMap`]): Item ids to rows.
+        num_unseen_events (`int`): Each sequence ends before so many of its user's `last_interactions`.
 
     Returns:
         `list[np.ndarray]`: int64 item rows, one array for each user with at least one item.
@@ -34,6 +52,12 @@ def sasrec_sequences(split: Split, id_map: IdMap) -> list[np.ndarray]:
         UnknownItemError: If an item of the events is not in `id_map`.
     """
     events = split.train_events()
+    if num_unseen_events:
+        unseen = last_interactions(split, num_unseen_events)
+        timeline = split.timeline
+        end = np.full(int(timeline.user.max(initial=-1)) + 1, len(timeline.user), dtype=np.int64)
+        np.minimum.at(end, timeline.user[unseen], unseen)
+        events = events.filter(pa.array(split.train_rows < end[timeline.user[split.train_rows]]))
     events = events.filter(pc.is_valid(events.column("item_id")))
     item_rows = _item_rows(events, id_map)
     users = events.column("user_id").combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)

@@ -10,11 +10,11 @@ from seekrec.training.arguments import (
     ModelArguments,
     parse_arguments,
 )
-from seekrec.training.collaborative import prepare_lightgcn
+from seekrec.training.collaborative import CollaborativeSource, prepare_collaborative, prepare_lightgcn
 from seekrec.training.event_windows import WindowCollator, make_window_optimizer, make_window_trainer
 from seekrec.training.generator import add_lora
 from seekrec.training.gensar import make_corpus, make_model, make_processor, make_tokenizer, make_trainer
-from seekrec.training.gensr import make_gensr_model, make_gensr_processor, make_gensr_trainer
+from seekrec.training.gensr import make_gensr_model, make_gensr_processor, make_gensr_trainer, set_collaborative
 from seekrec.training.gensr_arguments import CollaborativeArguments, GenSRArguments
 from seekrec.training.gensr_data import training_requests
 from seekrec.training.identifiers import train_dual_rqvae
@@ -43,6 +43,7 @@ from seekrec.training.window_arguments import WindowArguments
 
 __all__ = [
     "CollaborativeArguments",
+    "CollaborativeSource",
     "CorpusArguments",
     "DataArguments",
     "EvaluationArguments",
@@ -77,12 +78,14 @@ __all__ = [
     "make_window_trainer",
     "make_windows",
     "parse_arguments",
+    "prepare_collaborative",
     "prepare_items",
     "prepare_lightgcn",
     "prepare_plain_items",
     "prepare_split",
     "run_recipe",
     "save_trained",
+    "set_collaborative",
     "train_dual_rqvae",
     "train_lightgcn",
     "train_sasrec",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +17,22 @@ from seekrec.embeddings import (
     interaction_graph,
     sasrec_sequences,
 )
+from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.schema import RECOMMENDATION, IdMap
 from seekrec.training.arguments import IdentifierArguments
-from seekrec.training.gensr_arguments import CollaborativeArguments
+from seekrec.training.gensr_arguments import CollaborativeArguments, GenSRArguments
 from seekrec.training.lightgcn import GraphValidation, train_lightgcn
 from seekrec.training.sasrec import train_sasrec
 from seekrec.training.stages import StageCache
 
 
 def prepare_sasrec(
-    split: Split, settings: IdentifierArguments, cache: StageCache, *, seed: int
+    split: Split, settings: IdentifierArguments, cache: StageCache, *, seed: int, num_unseen_events: int = 0
 ) -> tuple[SASRecForNextItem, dict[str, object]]:
     """Train SASRec on the training events of a split; the best epoch by validation is kept.
+
+    With `num_unseen_events` the last so many interactions of each user are left out: see `last_interactions`.
 
     Returns:
         `tuple[SASRecForNextItem, dict]`: The model, and the settings it depends on.
@@ -43,10 +47,12 @@ def prepare_sasrec(
         "max_history": settings.sasrec_max_history,
         "seed": seed,
     }
+    if num_unseen_events:
+        key["num_unseen_events"] = num_unseen_events
 
     def make(folder: Path) -> None:
         train_sasrec(
-            sasrec_sequences(split, id_map),
+            sasrec_sequences(split, id_map, num_unseen_events=num_unseen_events),
             validation_histories(split, id_map),
             SASRecConfig(
                 num_items=len(id_map),
@@ -60,7 +66,88 @@ def prepare_sasrec(
             seed=seed,
         )
 
-    return cache.run("sasrec", key, make, lambda folder: SASRecForNextItem.from_pretrained(folder).eval()), key
+    name = "sasrec-unseen" if num_unseen_events else "sasrec"
+    return cache.run(name, key, make, lambda folder: SASRecForNextItem.from_pretrained(folder).eval()), key
+
+
+@dataclass(frozen=True)
+class CollaborativeSource:
+    """Whose vectors the collaborative view reads: a table, or a SASRec whose states it reads, too.
+
+    Args:
+        training (`np.ndarray` or [`SASRecForNextItem`]): While the model learns.
+        answering (`np.ndarray` or [`SASRecForNextItem`]): When it has learnt; often the same.
+    """
+
+    training: np.ndarray | SASRecForNextItem
+    answering: np.ndarray | SASRecForNextItem
+
+
+def prepare_collaborative(
+    split: Split,
+    sasrec: SASRecForNextItem,
+    lightgcn: LightGCNModel,
+    settings: IdentifierArguments,
+    collaborative: CollaborativeArguments,
+    reading: GenSRArguments,
+    cache: StageCache,
+    *,
+    seed: int,
+) -> CollaborativeSource:
+    """Give the vectors that the settings name; with `num_unseen_events` train the SASRec behind them in two parts.
+
+    The first part has not seen the events that the model is asked for. The second goes on from it with all events, in
+    which its vectors hardly turn, so a model that learnt to read the first can read it.
+
+    Args:
+        split (`Split`): The log.
+        sasrec ([`SASRecForNextItem`]): Trained on all events.
+        lightgcn ([`LightGCNModel`]): Likewise.
+        settings ([`IdentifierArguments`]): Of SASRec.
+        collaborative ([`CollaborativeArguments`]): Which of the two.
+        reading ([`GenSRArguments`]): `recommender_state`, `num_unseen_events`, `num_finishing_epochs`.
+        cache ([`StageCache`]): Where both parts are kept.
+        seed (`int`): Of SASRec.
+
+    Returns:
+        [`CollaborativeSource`]: The vectors.
+
+    Raises:
+        ConfigurationError: If states or unseen events are wanted of LightGCN, which has none.
+    """
+    if collaborative.collaborative_source == "lightgcn":
+        for name in ("recommender_state", "num_unseen_events"):
+            if value := getattr(reading, name):
+                raise ConfigurationError(
+                    f"`{name}` is {value}, which needs SASRec; pass --collaborative_source sasrec."
+                )
+        table = lightgcn.item_embeddings()
+        return CollaborativeSource(table, table)
+    started = finished = sasrec
+    if reading.num_unseen_events:
+        started, key = prepare_sasrec(split, settings, cache, seed=seed, num_unseen_events=reading.num_unseen_events)
+        id_map = IdMap(split.log.items["item_id"].to_pylist())
+        num_epochs = reading.num_finishing_epochs
+
+        def make(folder: Path) -> None:
+            train_sasrec(
+                sasrec_sequences(split, id_map),
+                validation_histories(split, id_map),
+                started.config,
+                output_dir=folder,
+                num_epochs=num_epochs,
+                learning_rate=settings.sasrec_learning_rate,
+                seed=seed,
+                start_from=started,
+            )
+
+        key["num_finishing_epochs"] = num_epochs
+        finished = cache.run(
+            "sasrec-finished", key, make, lambda folder: SASRecForNextItem.from_pretrained(folder).eval()
+        )
+    if reading.recommender_state:
+        return CollaborativeSource(started, finished)
+    return CollaborativeSource(started.item_embeddings(), finished.item_embeddings())
 
 
 def prepare_lightgcn(
@@ -133,4 +220,11 @@ def validation_histories(split: Split, id_map: IdMap, *, min_length: int = 1) ->
     return pairs or None
 
 
-__all__ = ["graph_validation", "prepare_lightgcn", "prepare_sasrec", "validation_histories"]
+__all__ = [
+    "CollaborativeSource",
+    "graph_validation",
+    "prepare_collaborative",
+    "prepare_lightgcn",
+    "prepare_sasrec",
+    "validation_histories",
+]

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import MixtureSampler, encode_text
+from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
@@ -21,6 +22,16 @@ from seekrec.training.gensr_arguments import GenSRArguments
 from seekrec.training.gensr_data import GenSRCollator, TrainingRequests, negative_sampler
 from seekrec.training.negatives import CodedRows, CodeSampler
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
+
+# What a model needs to know of its recommender.
+RECOMMENDER_SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_history",
+    "layer_norm_eps",
+)
 
 
 def make_gensr_processor(
@@ -47,7 +58,7 @@ def make_gensr_processor(
 def make_gensr_model(
     catalog: Catalog,
     processor: GenSRProcessor,
-    collaborative: np.ndarray,
+    collaborative: np.ndarray | SASRecForNextItem,
     generator: GeneratorArguments,
     settings: GenSRArguments,
     *,
@@ -58,7 +69,8 @@ def make_gensr_model(
     Args:
         catalog (`Catalog`): Items and identifiers.
         processor ([`GenSRProcessor`]): Its tokenizer.
-        collaborative (`np.ndarray`): float32 of shape `(num_items, any)`: the frozen table.
+        collaborative (`np.ndarray` or [`SASRecForNextItem`]): The frozen table, float32 of shape `(num_items, any)`,
+            or the recommender whose table it is: then the model reads the recommender's states, too.
         generator ([`GeneratorArguments`]): The T5.
         settings ([`GenSRArguments`]): The views, prompts and losses.
         seed (`int`): Of the identifier rows.
@@ -98,8 +110,13 @@ def make_gensr_model(
             "max_history",
         )
     }
+    if isinstance(collaborative, SASRecForNextItem):
+        shared["recommender"] = {name: getattr(collaborative.config, name) for name in RECOMMENDER_SIZES}
+        size = collaborative.config.hidden_size
+    else:
+        size = collaborative.shape[1]
     shared |= {
-        "collaborative_size": collaborative.shape[1],
+        "collaborative_size": size,
         "loss_norm": generator.loss_norm,
         # Overwritten below; a token that is there, because transformers wants one.
         "first_identifier_token_id": 0,
@@ -111,7 +128,7 @@ def make_gensr_model(
         model = GenSRForConditionalGeneration.from_t5(generator.backbone, **shared)
     else:
         model = GenSRForConditionalGeneration(GenSRConfig(**t5_sizes(generator, tokenizer), **shared))
-    model.set_collaborative_table(collaborative)
+    set_collaborative(model, collaborative)
     if processor.writes_identifiers:
         has_books = generator.start_from_codebooks and catalog.identifier_model is not None
         codebooks = codebooks_by_block(catalog) if has_books else None
@@ -124,6 +141,14 @@ def make_gensr_model(
         model.config.views = list(catalog.views)
     model.set_catalog(catalog)
     return model
+
+
+def set_collaborative(model: GenSRForConditionalGeneration, collaborative: np.ndarray | SASRecForNextItem) -> None:
+    """Give a model the vectors of its collaborative view: a table, or a recommender with its table and layers."""
+    if isinstance(collaborative, SASRecForNextItem):
+        model.set_recommender(collaborative)
+    else:
+        model.set_collaborative_table(collaborative)
 
 
 def make_gensr_trainer(
@@ -170,4 +195,4 @@ def make_gensr_trainer(
     )
 
 
-__all__ = ["make_gensr_model", "make_gensr_processor", "make_gensr_trainer"]
+__all__ = ["make_gensr_model", "make_gensr_processor", "make_gensr_trainer", "set_collaborative"]

@@ -14,6 +14,7 @@ from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns
 from seekrec.corpora.shared_history import list_item_queries
 from seekrec.corpora.text import shared_encoder
+from seekrec.embeddings import last_interactions
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import Split, category_queries
 from seekrec.events.negatives import NEGATIVE_KINDS, NegativeKind
@@ -58,6 +59,10 @@ class TrainingRequests:
 def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, *, seed: int) -> TrainingRequests:
     """Ask for every training interaction what came after its history; with `item_queries` for every item, too.
 
+    With `num_unseen_events` only for the last so many of each user: those that the recommender behind the
+    collaborative view has not been trained on. Of the others its vectors know the answer, and a model that learns from
+    them trusts those vectors as it should not.
+
     Args:
         split (`Split`): Only `Split.training_histories` are asked for.
         catalog (`Catalog`): Its items.
@@ -78,8 +83,11 @@ def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, 
     rows = found.target_rows
     is_search = events.is_search[rows]
     histories = cut_histories(Ragged(found.values, found.offsets), events, settings.max_history)
-    recommended = np.flatnonzero(~is_search | settings.recommend_searched_items)
-    searched = np.flatnonzero(is_search)
+    is_asked = np.ones(len(rows), dtype=bool)
+    if settings.num_unseen_events:
+        is_asked = np.isin(rows, last_interactions(split, settings.num_unseen_events))
+    recommended = np.flatnonzero(is_asked & (~is_search | settings.recommend_searched_items))
+    searched = np.flatnonzero(is_asked & is_search)
     queries, asked = list(events.queries), events.query[rows[searched]]
     if settings.search_recommended_items:
         if split.log.query_source != "category":
@@ -87,11 +95,16 @@ def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, 
                 "`search_recommended_items` makes queries from categories, but the log's queries are "
                 f"{split.log.query_source}; leave it out."
             )
-        queries, more, chosen = _queries_for(np.flatnonzero(~is_search), events.item[rows], queries, catalog, seed)
+        queries, more, chosen = _queries_for(
+            np.flatnonzero(is_asked & ~is_search), events.item[rows], queries, catalog, seed
+        )
         searched, asked = np.concatenate([searched, more]), np.concatenate([asked, chosen])
     order = np.concatenate([recommended, searched])
     if not len(order):
-        raise DataError(f"The training events of {split.log.name!r} hold no interaction to ask for.")
+        raise DataError(
+            f"The training events of {split.log.name!r} hold no interaction to ask for"
+            + (f"; `num_unseen_events` is {settings.num_unseen_events}." if settings.num_unseen_events else ".")
+        )
     requests = TrainingRequests(
         events=events,
         queries=queries,

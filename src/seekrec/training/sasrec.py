@@ -40,6 +40,7 @@ def train_sasrec(
     warmup_steps: int = 100,
     weight_decay: float = 0.0,
     num_evaluations: int = 20,
+    start_from: SASRecForNextItem | None = None,
 ) -> SASRecForNextItem:
     """Train SASRec and save it.
 
@@ -62,6 +63,7 @@ def train_sasrec(
         warmup_steps (`int`): Steps in which the step size rises from zero.
         weight_decay (`float`): Of AdamW.
         num_evaluations (`int`): How often validation is scored, and a checkpoint written, over the run (at most).
+        start_from ([`SASRecForNextItem`], *optional*): A model of the same sizes whose weights are the start.
 
     Returns:
         [`SASRecForNextItem`]: The best model, in evaluation mode.
@@ -97,9 +99,18 @@ def train_sasrec(
         "num_evaluations": num_evaluations,
         "data": _hash_data(windows, validation),
     }
-    return fit_embedding(
+    if start_from is not None:
+        settings["start_from"] = _hash_weights(start_from)
+
+    def make() -> SASRecForNextItem:
         # A configuration of its own: Trainer writes into the one it gets.
-        lambda: SASRecForNextItem(SASRecConfig.from_dict(config.to_dict())),
+        model = SASRecForNextItem(SASRecConfig.from_dict(config.to_dict()))
+        if start_from is not None:
+            model.load_state_dict(start_from.state_dict())
+        return model
+
+    return fit_embedding(
+        make,
         SASRecForNextItem.from_pretrained,
         windows,
         SASRecCollator(),
@@ -163,4 +174,11 @@ def _hash_data(windows: _Windows, validation: Validation | None) -> str:
         digest.update(window.tobytes() + b"|")
     for history, target in validation or ():
         digest.update(np.asarray(history, np.int64).tobytes() + f"|{target}|".encode())
+    return digest.hexdigest()
+
+
+def _hash_weights(model: SASRecForNextItem) -> str:
+    digest = hashlib.sha256()
+    for name, values in model.state_dict().items():
+        digest.update(name.encode() + values.detach().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -4,7 +4,7 @@
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import T5Config
@@ -28,6 +28,10 @@ class GenSRConfig(T5Config):
         soft_filter (`bool`): Weigh the history by the candidate (equations 7-8); the mean of the history if not.
         agreement_in_prompt (`bool`): The filtered vector of a view also says where the candidate agrees with what it
             picked out, and that of the semantic view where it agrees with the query; off in the paper.
+        recommender (`dict`, *optional*): Settings of a [`SASRecConfig`] if the collaborative table is a SASRec's and
+            the filtered vector of that view shall also say where the candidate agrees with the state that this SASRec
+            has after the history. Its layers are part of the model then, frozen; `set_recommender` brings them.
+        table_scale (`float`): The collaborative table times this is as the recommender has it.
         history_in_prompt (`str`): What of a history enters the prompt of a candidate: `"filtered"`, one vector a view;
             `"whole"`, every event of each view; `"both"`.
         query_as_event (`bool`): What is searched for now also stands as the last event of the history, in both views.
@@ -80,6 +84,10 @@ class GenSRConfig(T5Config):
     # the history still gets a mean of it, and one like an old event looks like one that answers the query. A large
     # generator may compare vectors by itself; a small one does not learn to in hours.
     agreement_in_prompt: bool = False
+    # The table is what a recommender has learnt of items; what it has learnt of their order is in its layers, and one
+    # layer over the table does not learn it again.
+    recommender: dict[str, Any] | None = None
+    table_scale: float = 1.0
     # Equation 9 writes the matrices C_u and S_u; the released code inserts one filtered vector of each, as figure 2
     # draws it. Four vectors keep a prompt short, which is what scoring many candidates costs.
     history_in_prompt: Literal["filtered", "whole", "both"] = "filtered"
@@ -129,6 +137,8 @@ class GenSRConfig(T5Config):
             )
         if self.agreement_in_prompt and not self.soft_filter:
             raise ValueError("`agreement_in_prompt` needs `soft_filter`: without it candidates pick nothing out.")
+        if self.recommender is not None:
+            self._validate_recommender(self.recommender)
         if len(self.prompt_views) < 2 and self.contrast_weight:
             raise ValueError(
                 f"`contrast_weight` is {self.contrast_weight}, but `prompt_views` is {list(self.prompt_views)}: the "
@@ -145,6 +155,22 @@ class GenSRConfig(T5Config):
         for name in ("max_item_tokens", "max_query_tokens", "max_history"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
+
+    def _validate_recommender(self, recommender: dict[str, Any]) -> None:
+        if not self.agreement_in_prompt or "collaborative" not in self.prompt_views:
+            raise ValueError("`recommender` needs `agreement_in_prompt` and the collaborative view in `prompt_views`.")
+        size, longest = recommender.get("hidden_size"), recommender.get("max_history", 0)
+        if size != self.collaborative_size:
+            raise ValueError(
+                f"`recommender` has `hidden_size` {size}, but `collaborative_size` is {self.collaborative_size}; the "
+                "table is the recommender's own."
+            )
+        # A start token stands before the history, and a query behind it has no item.
+        if longest < self.max_history + 1:
+            raise ValueError(
+                f"`recommender` has `max_history` {longest}, but reads {self.max_history} events and a start; lower "
+                "`max_history` of the model."
+            )
 
     def validate_losses(self) -> None:
         """Check the weights of the losses."""

@@ -22,6 +22,8 @@ from transformers.utils.generic import ModelOutput
 from seekrec.catalog import Catalog
 from seekrec.catalog_growth import predict_by_ridge
 from seekrec.corpora import IdentifierVocabulary
+from seekrec.embeddings import SASRecConfig, SASRecForNextItem
+from seekrec.embeddings.modeling_sasrec import SASRecModel
 from seekrec.errors import CatalogError
 from seekrec.models.dense.interface_dense import items_hash
 from seekrec.models.gensr.configuration_gensr import GenSRConfig
@@ -87,6 +89,11 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         self.collaborative_table = CollaborativeTable(
             config.num_items, config.collaborative_size, is_trained=config.train_collaborative_table
         )
+        self.recommender = None
+        if config.recommender is not None:
+            # The table stands for its items; frozen, so without dropout.
+            still = {"num_items": 1, "dropout": 0.0, "embedding_dropout": 0.0, "attention_dropout": 0.0}
+            self.recommender = SASRecModel(SASRecConfig(**{**config.recommender, **still})).requires_grad_(False)
         self.post_init()
 
     @torch.no_grad()
@@ -241,7 +248,37 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
                 f"`vectors` has shape {tuple(values.shape)}; give one row an item and `collaborative_size` "
                 f"{self.config.collaborative_size} columns."
             )
-        self._replace_table(values / values.square().mean().sqrt().clamp_min(1e-12))
+        scale = values.square().mean().sqrt().clamp_min(1e-12)
+        self.config.table_scale = float(scale)
+        self._replace_table(values / scale)
+
+    @torch.no_grad()
+    def set_recommender(self, recommender: SASRecForNextItem) -> None:
+        """Take a SASRec: its item embeddings as the collaborative table, its layers for the state after a history.
+
+        Args:
+            recommender ([`SASRecForNextItem`]): Of the sizes of `config.recommender`, over the catalogue's items.
+
+        Raises:
+            ValueError: If the model has no place for it, or its sizes are others.
+        """
+        if self.recommender is None:
+            raise ValueError("`config.recommender` is None; make the model with the settings of the recommender.")
+        weights = {
+            name: values for name, values in recommender.model.state_dict().items() if name != "item_embedding.weight"
+        }
+        have = {name: values.shape for name, values in self.recommender.state_dict().items()}
+        del have["item_embedding.weight"]
+        if {name: values.shape for name, values in weights.items()} != have:
+            raise ValueError(
+                f"`recommender` has the sizes {recommender.config.to_diff_dict()}, but `config.recommender` is "
+                f"{self.config.recommender}; make the model with the recommender's own."
+            )
+        self.set_collaborative_table(recommender.item_embeddings())
+        self.recommender.load_state_dict(weights, strict=False)
+        table = self.recommender.item_embedding.weight
+        start = recommender.model.item_embedding.weight[recommender.config.start_token_id]
+        table[self.recommender.config.start_token_id].copy_(start)
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Answer from this catalogue from now on; items that it has more get a collaborative vector by their text.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seekrec.embeddings.modeling_sasrec import SASRecModel
 from seekrec.models.gensr.modeling_gensr_shared import decode_first_token, encode_prefix, encode_suffixes
 from seekrec.models.gensr.modeling_gensr_views import CollaborativeTable, View, pool_tokens
 from seekrec.models.gensr.prompts_gensr import FIRST_VECTOR, PADDING
@@ -23,25 +24,28 @@ class Histories:
         items (`dict[str, torch.Tensor]`): By view, vectors of the batch's items, `(U + 1, size)`; the last is zero.
         states (`dict[str, torch.Tensor]`): By view, encoded histories, `(batch, 1 + length, size)`.
         mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
-        queries (`dict[str, torch.Tensor]`): By view that reads texts, what is searched for now, `(batch, size)`; zero
-            where nothing is.
+        wanted (`dict[str, torch.Tensor]`): By view, what is wanted now, `(batch, size)`: of texts the query, zero if
+            there is none; of a recommender's table the state it has after the history, if the model has one.
     """
 
     items: dict[str, Tensor]
     states: dict[str, Tensor]
     mask: Tensor
-    queries: dict[str, Tensor]
+    wanted: dict[str, Tensor]
 
     def take(self, rows: Tensor) -> Histories:
         """Give some rows of the batch; the items stay."""
-        states, queries = (
-            {name: vectors[rows] for name, vectors in part.items()} for part in (self.states, self.queries)
+        states, wanted = (
+            {name: vectors[rows] for name, vectors in part.items()} for part in (self.states, self.wanted)
         )
-        return Histories(self.items, states, self.mask[rows], queries)
+        return Histories(self.items, states, self.mask[rows], wanted)
 
 
 class GenSRPromptsMixin:
-    """How [`GenSRForConditionalGeneration`] reads a batch: a T5 with `history_views` and `collaborative_table`."""
+    """How [`GenSRForConditionalGeneration`] reads a batch: a T5 with `history_views` and `collaborative_table`.
+
+    With `config.recommender` it also has a `recommender`, whose item embeddings that table is.
+    """
 
     config: Any
     shared: Any
@@ -51,6 +55,7 @@ class GenSRPromptsMixin:
     model_dim: int
     history_views: nn.ModuleDict
     collaborative_table: CollaborativeTable
+    recommender: SASRecModel | None
 
     @property
     def views_by_name(self) -> dict[str, View]:
@@ -81,7 +86,7 @@ class GenSRPromptsMixin:
             raise ValueError("The features of a batch are incomplete; let the processor make them.")
         items: dict[str, Tensor] = {}
         states: dict[str, Tensor] = {}
-        asked: dict[str, Tensor] = {}
+        wanted: dict[str, Tensor] = {}
         for name, view in self.views_by_name.items():
             if name == "semantic":
                 items[name] = _with_zero(view.item_norm(self._pool(item_text_ids)))
@@ -89,12 +94,14 @@ class GenSRPromptsMixin:
                 # What was searched for is part of what the event says.
                 queries = _with_zero(view.item_norm(self._pool(query_text_ids)))
                 events = events + queries[history_queries]
-                asked[name] = queries[asked_queries]
+                wanted[name] = queries[asked_queries]
             else:
                 items[name] = _with_zero(view.item_norm(self.collaborative_table(item_rows)))
                 events = items[name][history_items]
+                if self.recommender is not None:
+                    wanted[name] = self._recommender_state(self.recommender, events, history_items >= 0)
             states[name] = view.encode(events, history_mask, history_behaviors)
-        return Histories(items, states, history_mask, asked)
+        return Histories(items, states, history_mask, wanted)
 
     def candidate_logits(
         self, histories: Histories, prompt_layout: Tensor | None, suffix_layout: Tensor | None, candidates: Tensor
@@ -155,6 +162,17 @@ class GenSRPromptsMixin:
         states: Tensor = self.encoder(inputs_embeds=embeds, attention_mask=mask)[0]
         return states, mask
 
+    def _recommender_state(self, recommender: SASRecModel, events: Tensor, has_item: Tensor) -> Tensor:
+        """What the recommender expects after histories: (batch, length, size) and a mask to (batch, size)."""
+        config = recommender.config
+        start = recommender.item_embedding.weight[config.start_token_id].expand(len(events), 1, -1)
+        embeds = torch.cat([start.to(events.dtype), events * self.config.table_scale], dim=1)
+        tokens = F.pad(has_item, (1, 0), value=True).long()
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        latest = (places * tokens).amax(1)
+        states: Tensor = recommender(tokens, inputs_embeds=embeds).last_hidden_state
+        return states[torch.arange(len(states), device=states.device), latest]
+
     def _pool(self, token_ids: Tensor) -> Tensor:
         return pool_tokens(self.shared(token_ids.clamp(min=0)), token_ids >= 0)
 
@@ -198,7 +216,7 @@ class GenSRPromptsMixin:
             view, vectors = self.views_by_name[name], histories.items[name]
             filtered.append(
                 view.picked_vectors(
-                    vectors[candidates], histories.states[name], histories.mask, histories.queries.get(name)
+                    vectors[candidates], histories.states[name], histories.mask, histories.wanted.get(name)
                 )
             )
             # Carried over once for each item of the batch, not once for each candidate.

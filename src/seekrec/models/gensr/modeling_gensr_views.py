@@ -247,11 +247,11 @@ class View(nn.Module):
         self.filter = SoftFilter(size, config.view_num_heads) if config.soft_filter else None
         self.history_to_prompt = ViewLinear(size, config.d_model)
         self.item_to_prompt = ViewLinear(size, config.d_model)
-        self.agreement_to_prompt = self.query_agreement_to_prompt = None
+        self.agreement_to_prompt = self.wanted_agreement_to_prompt = None
         if config.agreement_in_prompt:
             self.agreement_to_prompt = ViewLinear(size, config.d_model, bias=False)
-            if reads_text:
-                self.query_agreement_to_prompt = ViewLinear(size, config.d_model, bias=False)
+            if reads_text or config.recommender is not None:
+                self.wanted_agreement_to_prompt = ViewLinear(size, config.d_model, bias=False)
         # Brings vectors to the length of token embeddings, whose entries T5 draws with this standard deviation.
         self.scale = Scale(config.initializer_factor)
 
@@ -277,18 +277,18 @@ class View(nn.Module):
         encoded: Tensor = self.encoder(states, _with_start(mask))
         return encoded
 
-    def picked_vectors(self, candidates: Tensor, states: Tensor, mask: Tensor, queries: Tensor | None) -> Tensor:
+    def picked_vectors(self, candidates: Tensor, states: Tensor, mask: Tensor, wanted: Tensor | None) -> Tensor:
         """Carry what each candidate picks out into the prompt.
 
         With `agreement_in_prompt` the vector also says where the candidate agrees with what it picks out, and with
-        what is searched for now. Without the soft filter it is the mean of the history.
+        what is wanted now. Without the soft filter it is the mean of the history.
 
         Args:
             candidates (`torch.Tensor` of shape `(batch, num_candidates, size)`): Vectors of items.
             states (`torch.Tensor` of shape `(batch, 1 + length, size)`): What `encode` gave.
             mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
-            queries (`torch.Tensor` of shape `(batch, size)`, *optional*): What is searched for, zero where nothing is;
-                a view of texts has them.
+            wanted (`torch.Tensor` of shape `(batch, size)`, *optional*): The query in a view of texts, zero without
+                one; the recommender's state in a collaborative one.
 
         Returns:
             `torch.Tensor`: Of shape `(batch, num_candidates, d_model)`.
@@ -300,8 +300,8 @@ class View(nn.Module):
         picked = self.history_to_prompt(filtered.picked)
         if self.agreement_to_prompt is not None:
             picked = picked + self.agreement_to_prompt(filtered.agreement)
-        if self.query_agreement_to_prompt is not None and queries is not None:
-            picked = picked + self.query_agreement_to_prompt(self.filter.compare(candidates, queries))
+        if self.wanted_agreement_to_prompt is not None and wanted is not None:
+            picked = picked + self.wanted_agreement_to_prompt(self.filter.compare(candidates, wanted))
         carried: Tensor = self.scale(picked)
         return carried
 
