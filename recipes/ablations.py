@@ -9,9 +9,10 @@ python recipes/ablations.py --recipe intsr --config recipes/intsr/scientific.yam
 `recipes/variants/<recipe>.yaml` names the variants by groups (`--which`) and, under `all`, the options that every one
 of them has; `full` is the model with these alone. Each variant is a run of `train_<recipe>.py` for
 `--num_train_epochs`, in a folder of its own under `--output_dir`; all share the stages before training. A variant
-whose results are there is not run again. Options that are not of this script go to the recipe. Prints a JSON line for
-each comparison with the full model: the metric of both, their difference with its 95 % paired bootstrap interval, and
-the p-value. `<output_dir>/ablations.png` draws the differences, and the curves of variants such as `beta = 0.1`.
+whose results are there is not run again, and one that is the full model by another name is not run at all. Options
+that are not of this script go to the recipe. Prints a JSON line for each comparison with the full model: the metric of
+both, their difference with its 95 % paired bootstrap interval, and the p-value. `<output_dir>/ablations.png` draws the
+differences, and the curves of variants such as `beta = 0.1`.
 """
 
 import json
@@ -51,10 +52,14 @@ class AblationArguments:
 
 def main(arguments: AblationArguments, options: Sequence[str]) -> None:
     """Run the variants, compare, draw."""
-    variants = choose_variants(arguments.recipe, arguments.which)
+    settings = yaml.safe_load(Path(arguments.config).read_text(encoding="utf-8"))
+    settings = {key: value for key, value in settings.items() if f"--{key}" not in options}
+    variants = choose_variants(arguments.recipe, arguments.which, settings)
     folder = Path(arguments.output_dir or f"runs/{arguments.recipe}-ablations")
     results = {
-        name: read_results(run_variant(arguments, folder, name, changes, options))
+        name: read_results(
+            run_variant(arguments, folder, FULL if changes == variants[FULL] else name, changes, options)
+        )
         for name, changes in variants.items()
     }
     lines = []
@@ -80,23 +85,30 @@ def main(arguments: AblationArguments, options: Sequence[str]) -> None:
     draw(results, lines, arguments.metric, folder / "ablations.png")
 
 
-def choose_variants(recipe: str, which: Sequence[str]) -> dict[str, list[str]]:
+def choose_variants(
+    recipe: str, which: Sequence[str], settings: Mapping[str, Any] | None = None
+) -> dict[str, list[str]]:
     """Give the options of each variant, those of all included; the full model comes first.
+
+    An option that `settings` have already is left out, so a variant that changes nothing has those of the full model.
 
     Raises:
         ConfigurationError: If the recipe has no variants, or a group is unknown.
     """
     path = RECIPES / "variants" / f"{recipe}.yaml"
     if not path.is_file():
-        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        raise ConfigurationError(f"`recipe` is {recipe!r}; use one of {', '.join(known)}.")
+        names = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise ConfigurationError(f"`recipe` is {recipe!r}; use one of {', '.join(names)}.")
     groups = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known = settings or {}
     everywhere = as_options(groups.pop("all", {}))
     variants: dict[str, list[str]] = {FULL: everywhere}
     for name in which:
         if name not in groups:
             raise ConfigurationError(f"`which` has {name!r}; use some of {', '.join(groups)}.")
-        variants |= {variant: [*everywhere, *as_options(changes)] for variant, changes in groups[name].items()}
+        for variant, changes in groups[name].items():
+            news = {key: value for key, value in changes.items() if key not in known or known[key] != value}
+            variants[variant] = [*everywhere, *as_options(news)]
     return variants
 
 

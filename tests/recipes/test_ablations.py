@@ -40,9 +40,13 @@ def test_a_variant_is_the_full_model_with_other_options(ablations):
     everywhere = variants["full"]
     assert everywhere[:2] == ["--identifier_weight", "0"]
     assert everywhere[-3:] == ["--candidate_protocols", "uniform", "bm25"]
-    options = ["--soft_filter", "False", "--agreement_in_prompt", "False"]
+    options = ["--soft_filter", "False", "--agreement_in_prompt", "False", "--recommender_state", "False"]
     assert variants["without agreement and soft filter"] == [*everywhere, *options]
     assert variants["tau = 0.09"] == [*everywhere, "--contrast_temperature", "0.09"]
+    # What the file of settings has already is no variant.
+    again = ablations["choose_variants"]("gensr", ["tau"], {"contrast_temperature": 0.09})
+    assert again["tau = 0.09"] == again["full"]
+    assert again["tau = 0.07"] == [*everywhere, "--contrast_temperature", "0.07"]
 
 
 def test_unknown_recipes_and_groups_are_refused(ablations):
@@ -72,6 +76,8 @@ def test_comparisons_are_paired_and_drawn(ablations, tmp_path, monkeypatch, caps
             return real_run(command, **options)  # matplotlib looks for fonts
         folder = command[command.index("--output_dir") + 1]
         assert command[command.index("--rivals") + 1] == "False"
+        # The tiny settings have beta 0.1: that variant is the full model.
+        assert not folder.endswith("beta---0.1")
         first = "--contrast_weight" in command and command[command.index("--contrast_weight") + 1] == "0.3"
         rows = [make_row(behavior, np.full(20, 1.0 if first else 2.0)) for behavior in ("recommendation", "search")]
         write_results(f"{folder}/model/results.json", rows, save_ranks=True)

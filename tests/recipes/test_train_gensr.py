@@ -69,6 +69,10 @@ def test_the_demo_and_the_card_are_made_of_the_saved_model(finished, monkeypatch
         ("--yes_no_weight", "0", "--contrast_weight", "0", "--selection_protocols", "full"),
         ("--identifier_weight", "0", "--selection_protocols", "uniform", "--wording", "sentence"),
         ("--tasks", "search", "--collaborative_source", "sasrec", "--train_collaborative_table", "true"),
+        (
+            *("--collaborative_source", "sasrec", "--agreement_in_prompt", "true", "--recommender_state", "true"),
+            *("--num_unseen_events", "1", "--num_finishing_epochs", "1"),
+        ),
     ],
 )
 def test_other_settings_run_too(inputs, tmp_path, options):
