@@ -160,8 +160,8 @@ def main(
             user_ids=graph.user_ids,
         ),
         behaviors=behaviors,
-        # Without identifiers the model orders candidates and cannot search all items; its rivals can.
-        only_candidates=() if settings.identifier_weight else ("GenSR",),
+        # A model that writes no identifiers orders candidates and cannot search all items; its rivals can.
+        only_candidates=() if settings.identifier_weight or settings.retrieve_by == "answer" else ("GenSR",),
         seed=data.split_seed,
         show_progress=show_progress,
     )

@@ -70,11 +70,17 @@ def gensr(request, aisles):
     return make_gensr(aisles, **GENSR_WAYS[request.param])
 
 
-@pytest.fixture(params=[("gensar", way) for way in WAYS] + [("gensr", way) for way in GENSR_WAYS], ids="-".join)
+# The same face, but `retrieve` asks about every item.
+GENSR_ASKING = {"every_item": {"retrieve_by": "answer", "shared_prompt": True, "wording": "short"}}
+FAMILIES = {"gensar": WAYS, "gensr": GENSR_WAYS | GENSR_ASKING}
+
+
+@pytest.fixture(params=[(name, way) for name, ways in FAMILIES.items() for way in ways], ids="-".join)
 def family(request, aisles):
     """A model and its processor, of every family in every way."""
     name, way = request.param
-    return make_gensar(aisles, **WAYS[way]) if name == "gensar" else make_gensr(aisles, **GENSR_WAYS[way])
+    make = make_gensar if name == "gensar" else make_gensr
+    return make(aisles, **FAMILIES[name][way])
 
 
 @pytest.fixture(params=INTSR_WAYS)

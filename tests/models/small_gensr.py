@@ -6,7 +6,14 @@ from small_gensar import CODEBOOK_SIZE, NUM_ITEMS
 from seekrec.corpora import encode_text
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
 
-PROCESSOR_SETTINGS = ("wording", "prompt_views", "history_in_prompt", "query_as_event", "item_text_fields")
+PROCESSOR_SETTINGS = (
+    "wording",
+    "prompt_views",
+    "history_in_prompt",
+    "query_as_event",
+    "item_text_fields",
+    "retrieve_by",
+)
 
 
 def make_gensr(aisles, *, seed: int = 0, **settings):

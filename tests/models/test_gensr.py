@@ -341,6 +341,27 @@ def test_a_model_without_yes_and_no_ranks_by_identifiers(aisles):
     assert [item.score for item in ranked] == pytest.approx([found[item.item_id] for item in ranked], abs=1e-4)
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_retrieve_can_ask_about_every_item(aisles, weight):
+    model, processor = make_gensr(aisles, retrieve_by="answer", identifier_weight=weight, **SHARED)
+    ids = list(model.catalog.id_map.ids)
+    found = model.retrieve(processor(REQUESTS), top_k=[1, 5, 30, 3], where=[None, None, None, ["i3", "i9"]])
+    ordered = model.rank(processor(REQUESTS, candidates=[ids] * len(REQUESTS)))
+    expected = [
+        ordered[0][:1],
+        ordered[1][:5],
+        ordered[2],
+        [item for item in ordered[3] if item.item_id in ("i3", "i9")],
+    ]
+    for answer, best in zip(found, expected, strict=True):
+        assert [item.item_id for item in answer] == [item.item_id for item in best]
+        np.testing.assert_allclose([item.score for item in answer], [item.score for item in best], atol=1e-5)
+    named = processor(REQUESTS, candidates=CANDIDATES)
+    assert len(named["item_rows"]) < NUM_ITEMS
+    with pytest.raises(RequestError, match="The inputs name .* of 24 items, but the model asks about all of them"):
+        model.retrieve(named)
+
+
 def test_what_a_model_was_not_trained_for_is_refused(aisles):
     model, processor = make_gensr(aisles, identifier_weight=0.0, loss_norm="level")
     with pytest.raises(RequestError, match="not trained to write identifiers"):
@@ -600,6 +621,7 @@ def test_a_table_of_other_items_is_refused(aisles):
         ),
         ({"contrast_weight": -1.0}, "`contrast_weight` is -1.0"),
         ({"yes_no_weight": 0.0}, "both 0; train one mode at least"),
+        ({"yes_no_weight": 0.0, "identifier_weight": 1.0, "retrieve_by": "answer"}, "answers no candidates"),
         ({"contrast_temperature": 0.0}, "`contrast_temperature` is 0.0"),
         ({"yes_token_id": 5, "no_token_id": 5}, "they must differ"),
         ({"num_shared_levels": 0, "num_specific_levels": 0, "identifier_weight": 1.0}, "at least one level"),

@@ -60,6 +60,10 @@ class GenSRArguments:
     identifier_weight: float = field(
         default=0.0, metadata={"help": "Weight of the loss of writing identifiers; 0: no full ranking."}
     )
+    retrieve_by: Literal["identifier", "answer"] = field(
+        default="identifier",
+        metadata={"help": "Search all items by the identifiers written, or by the answer to each of them."},
+    )
     identifiers: Literal["dual", "atomic"] = field(
         default="dual", metadata={"help": "What is written: GenSAR's identifiers, or one token an item (BSR)."}
     )

@@ -43,6 +43,8 @@ class GenSRConfig(T5Config):
             of the positive among the candidates of its request.
         yes_no_weight (`float`): Weight of that loss; 0: the model does not score candidates.
         identifier_weight (`float`): Weight of the loss of writing identifiers (section 6.3); 0: it writes none.
+        retrieve_by (`str`): What `retrieve` goes by: `"identifier"`, those that the model writes; `"answer"`, what it
+            answers to each item of the catalogue: exact, and as many candidates as there are items.
         contrast_weight (`float`): Weight of the contrastive loss of equation 10 (beta of equation 11).
         contrast_temperature (`float`): tau of equation 10.
         loss_norm (`str`): What Yes, No and codes compete with in the loss: `"vocab"`, all tokens (the paper), or
@@ -101,6 +103,9 @@ class GenSRConfig(T5Config):
     yes_no_loss: Literal["token", "listwise"] = "token"
     yes_no_weight: float = 1.0
     identifier_weight: float = 0.0
+    # A model that learns to say Yes needs fewer steps than one that learns to write; a small catalogue can be asked
+    # about whole.
+    retrieve_by: Literal["identifier", "answer"] = "identifier"
     # The released training script's; the paper tunes it from 0.001 to 0.3.
     contrast_weight: float = 0.01
     contrast_temperature: float = 0.07
@@ -179,6 +184,8 @@ class GenSRConfig(T5Config):
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
         if not self.yes_no_weight and not self.identifier_weight:
             raise ValueError("`yes_no_weight` and `identifier_weight` are both 0; train one mode at least.")
+        if self.retrieve_by == "answer" and not self.yes_no_weight:
+            raise ValueError("`retrieve_by` is 'answer', but `yes_no_weight` is 0: the model answers no candidates.")
         if self.contrast_temperature <= 0:
             raise ValueError(f"`contrast_temperature` is {self.contrast_temperature}; it must be positive.")
         if self.yes_token_id == self.no_token_id:

@@ -48,6 +48,7 @@ class FeatureWriter:
         query_as_event (`bool`): Whether what is searched for now stands as the last event of the history.
         writes_identifiers (`bool`): Whether prompts for writing identifiers are wanted.
         scores_candidates (`bool`): Whether prompts for candidates are wanted.
+        names_every_item (`bool`): Whether, without candidates, a batch holds every item of the catalogue, in order.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class FeatureWriter:
         query_as_event: bool,
         writes_identifiers: bool,
         scores_candidates: bool,
+        names_every_item: bool = False,
     ) -> None:
         self.events = events
         self.query_tokens = query_tokens
@@ -68,6 +70,7 @@ class FeatureWriter:
         self.query_as_event = query_as_event
         self.writes_identifiers = writes_identifiers
         self.scores_candidates = scores_candidates
+        self.names_every_item = names_every_item
 
     def write(self, rows: RequestRows, candidates: np.ndarray | None = None) -> dict[str, Tensor]:
         """Write a batch.
@@ -98,6 +101,8 @@ class FeatureWriter:
         lengths = lengths + is_asked
         mask = np.arange(width) < lengths[:, None]
         named = [history_rows.ravel()] if candidates is None else [history_rows.ravel(), candidates.ravel()]
+        if candidates is None and self.names_every_item:
+            named.append(np.arange(len(self.item_tokens)))
         item_rows, places = _number(np.concatenate(named))
         queries, query_places = _number(np.concatenate([history_queries.ravel(), rows.queries]))
         query_tokens = self.query_tokens.take(queries)

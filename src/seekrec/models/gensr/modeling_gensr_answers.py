@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a GenSR model answers: `rank` by Yes and No, `retrieve` by identifiers."""
+"""How a GenSR model answers: `rank` by Yes and No, `retrieve` by identifiers or by the answer to every item."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import RequestError
 from seekrec.generation import Norm
-from seekrec.models.answers import Where, scored_items
+from seekrec.generation.lanes import per_request
+from seekrec.models.answers import Where, allowed_items, scored_items
 from seekrec.models.interface import GenerativeRetrievalMixin
 from seekrec.schema import Behavior, ScoredItem, View
 
@@ -129,13 +130,41 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin):
         num_beams: int | Sequence[int],
         norm: Norm | None,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Refuse what the model was not trained for: to write identifiers."""
-        if not self.config.identifier_weight:  # type: ignore[attr-defined]
+        """With `config.retrieve_by="answer"` ask about every item allowed; else find identifiers."""
+        config: Any = self.config  # type: ignore[attr-defined]
+        if config.retrieve_by == "answer":
+            return self._ask_all(inputs, top_k, where)
+        if not config.identifier_weight:
             raise RequestError(
                 "The model was not trained to write identifiers (`identifier_weight` is 0), so it cannot search the "
-                "whole catalogue; give it candidates and call `rank`."
+                "whole catalogue by them; give it candidates and call `rank`, or train it with `retrieve_by` 'answer'."
             )
         return super()._find(inputs, top_k, where, num_beams, norm)
+
+    def _ask_all(
+        self, inputs: BatchFeature, top_k: int | Sequence[int], where: Where
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Score all items that each request allows: rows of the catalogue and logit(Yes) - logit(No), best first."""
+        num_requests = len(inputs["behavior_ids"])
+        wanted = per_request("top_k", top_k, num_requests)
+        if len(inputs["item_rows"]) != len(self.catalog):
+            raise RequestError(
+                f"The inputs name {len(inputs['item_rows'])} of {len(self.catalog)} items, but the model asks about "
+                "all of them; make them by the model's own processor, without candidates."
+            )
+        masks = allowed_items(where, self.catalog, num_requests)
+        every = np.arange(len(self.catalog))
+        allowed = [every if mask is None else np.flatnonzero(mask) for mask in masks]
+        places = np.full((num_requests, max(1, *map(len, allowed))), -1)
+        for line, rows in zip(places, allowed, strict=True):
+            line[: len(rows)] = rows
+        # The batch holds every item in the order of the catalogue, so a row is its own place.
+        asked = BatchFeature({**inputs, "candidate_items": torch.from_numpy(places)})
+        found = []
+        for rows, scores, count in zip(allowed, self.score_candidates(asked), wanted, strict=True):
+            order = np.argsort(-scores, kind="stable")[:count]
+            found.append((rows[order], scores[order]))
+        return found
 
     def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:
         """What the decoder reads before an identifier: the behavior token, in place of its start token."""

@@ -34,6 +34,7 @@ class GenSRProcessor(CatalogProcessor):
         query_as_event (`bool`): What is searched for now also stands as the last event of the history.
         scores_candidates (`bool`): Whether the model says Yes or No.
         writes_identifiers (`bool`): Whether the model writes identifiers.
+        retrieve_by (`str`): As in [`GenSRConfig`].
         item_text_fields (`Sequence[str]`): What describes an item.
         max_item_tokens (`int`): Tokens kept of an item's text.
         max_query_tokens (`int`): Tokens kept of a query.
@@ -57,6 +58,7 @@ class GenSRProcessor(CatalogProcessor):
         max_item_tokens: int = 10,
         max_query_tokens: int = 32,
         max_history: int = 20,
+        retrieve_by: str = "identifier",
     ) -> None:
         super().__init__(tokenizer)
         self.wording = wording
@@ -69,6 +71,7 @@ class GenSRProcessor(CatalogProcessor):
         self.max_item_tokens = max_item_tokens
         self.max_query_tokens = max_query_tokens
         self.max_history = max_history
+        self.retrieve_by = retrieve_by
         self._catalog: Catalog | None = None
         self._vocabulary: IdentifierVocabulary | None = None
         self._item_tokens = np.empty((0, max_item_tokens), np.int32)
@@ -121,6 +124,7 @@ class GenSRProcessor(CatalogProcessor):
             query_as_event=self.query_as_event,
             writes_identifiers=self.writes_identifiers,
             scores_candidates=self.scores_candidates,
+            names_every_item=self.retrieve_by == "answer",
         )
 
     def __call__(
