@@ -140,7 +140,8 @@ def main(
         trained = trained.merge_and_unload()
     if not trainer.is_world_process_zero():
         return
-    set_collaborative(trained, source.answering)
+    if source.answering is not source.training:
+        set_collaborative(trained, source.answering)
     model_dir = save_trained(trained, processor, split, output_dir)
     if last < 5:
         return

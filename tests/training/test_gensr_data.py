@@ -249,8 +249,11 @@ def test_the_recommender_learns_the_events_it_had_not_seen_when_the_model_has(to
         return prepare_collaborative(split, sasrec, lightgcn, settings, collaborative, reading, cache, seed=0)
 
     assert prepare("sasrec", recommender_state=True).answering is sasrec
-    np.testing.assert_array_equal(prepare("sasrec").training, sasrec.item_embeddings())
-    np.testing.assert_array_equal(prepare("lightgcn").answering, lightgcn.item_embeddings())
+    # Where nothing is finished nothing is put in the place of what was trained.
+    for name, model in (("sasrec", sasrec), ("lightgcn", lightgcn)):
+        source = prepare(name, train_collaborative_table=True)
+        assert source.answering is source.training
+        np.testing.assert_array_equal(source.training, model.item_embeddings())
     both = prepare("sasrec", recommender_state=True, num_unseen_events=1, num_finishing_epochs=10)
     begun = SASRecForNextItem.from_pretrained(next(tmp_path.glob("sasrec-unseen-*")))
     tables = [model.item_embeddings() for model in (begun, both.training, both.answering)]
@@ -262,6 +265,8 @@ def test_the_recommender_learns_the_events_it_had_not_seen_when_the_model_has(to
     table = prepare("sasrec", num_unseen_events=1, num_finishing_epochs=10)
     np.testing.assert_array_equal(table.training, tables[1])
     np.testing.assert_array_equal(table.answering, tables[2])
+    with pytest.raises(ConfigurationError, match="`num_unseen_events` is 1 and `train_collaborative_table` true"):
+        prepare("sasrec", num_unseen_events=1, train_collaborative_table=True)
     for wrong in ({"recommender_state": True}, {"num_unseen_events": 1}):
         with pytest.raises(
             ConfigurationError, match=f"`{next(iter(wrong))}` is .* pass --collaborative_source sasrec"

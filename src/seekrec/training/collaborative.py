@@ -113,8 +113,14 @@ def prepare_collaborative(
         [`CollaborativeSource`]: The vectors.
 
     Raises:
-        ConfigurationError: If states or unseen events are wanted of LightGCN, which has none.
+        ConfigurationError: If states or unseen events are wanted of LightGCN, which has none, or a table that is
+            trained with the rest should be replaced afterwards.
     """
+    if reading.train_collaborative_table and reading.num_unseen_events:
+        raise ConfigurationError(
+            f"`num_unseen_events` is {reading.num_unseen_events} and `train_collaborative_table` true: the table that "
+            "SASRec finishes would take the place of the trained one; leave out one of the two."
+        )
     if collaborative.collaborative_source == "lightgcn":
         for name in ("recommender_state", "num_unseen_events"):
             if value := getattr(reading, name):
@@ -147,7 +153,8 @@ def prepare_collaborative(
         )
     if reading.recommender_state:
         return CollaborativeSource(started, finished)
-    return CollaborativeSource(started.item_embeddings(), finished.item_embeddings())
+    table = started.item_embeddings()
+    return CollaborativeSource(table, table if finished is started else finished.item_embeddings())
 
 
 def prepare_lightgcn(
