@@ -174,6 +174,7 @@ def draw(results: dict[str, list[ResultRow]], lines: Sequence[dict], metric: str
         panels[0].errorbar(middles, range(len(chosen)), xerr=errors, fmt="o")
         panels[0].set_yticks(range(len(chosen)), labels)
         panels[0].axvline(0, linewidth=0.5)
+        panels[0].locator_params(axis="x", nbins=5)
         panels[0].set_title(f"{behavior}: {metric} less that of the full model")
         for panel, name in zip(panels[1:], curves, strict=True):
             points: dict[str, list[tuple[float, float]]] = {}
