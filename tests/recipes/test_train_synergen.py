@@ -74,7 +74,18 @@ def test_the_demo_answers_the_model_is_published_and_the_ablations_are_settings(
     published = run([sys.executable, "recipes/push_to_hub.py", *push, "--dry_run", "true"]).stdout
     assert "query_vectors.safetensors" in published and "catalog/embeddings.safetensors" in published
     (tmp_path / "stages").symlink_to(output_dir / "stages")
-    options = ("--use_ids", "false", "--time_encoding", "order", "--ranking_weight", "0", "--use_target_time", "false")
+    options = (
+        "--use_ids",
+        "false",
+        "--start_from_sasrec",
+        "false",
+        "--time_encoding",
+        "order",
+        "--ranking_weight",
+        "0",
+        "--use_target_time",
+        "false",
+    )
     options += ("--negatives", "full", "--correct_sampling", "false", "--easy_weight", "1", "--num_train_epochs", "1")
     done = run(command(inputs, tmp_path, *options))
     assert "SynerGen" in done.stdout and "calibration" not in done.stdout
