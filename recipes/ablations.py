@@ -100,8 +100,9 @@ def choose_variants(
         names = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise ConfigurationError(f"`recipe` is {recipe!r}; use one of {', '.join(names)}.")
     groups = yaml.safe_load(path.read_text(encoding="utf-8"))
-    known = settings or {}
-    everywhere = as_options(groups.pop("all", {}))
+    shared = groups.pop("all", {})
+    known = {**(settings or {}), **shared}
+    everywhere = as_options(shared)
     variants: dict[str, list[str]] = {FULL: everywhere}
     for name in which:
         if name not in groups:
