@@ -537,7 +537,7 @@ def test_the_recommender_is_heard_saved_and_frozen(aisles, tmp_path):
 def test_a_recommender_that_does_not_fit_is_refused(aisles):
     model, _ = make_gensr(aisles, agreement_in_prompt=True, recommender=RECOMMENDER)
     table = model.collaborative_table.weight.clone()
-    with pytest.raises(ValueError, match="`config.recommender` is .* make the model with the recommender's own"):
+    with pytest.raises(ValueError, match="`recommender` has the sizes .* make it with the recommender's own"):
         model.set_recommender(make_recommender(num_hidden_layers=2))
     assert torch.equal(model.collaborative_table.weight, table)
     with pytest.raises(ValueError, match="`config.recommender` is None"):

@@ -199,10 +199,18 @@ def test_wrong_negatives_are_refused(toys, negatives, message):
         negative_sampler(split, catalog, requests, settings, seed=0)
 
 
-@pytest.mark.parametrize(("tasks", "shares"), [("joint", (19, 20)), ("search", (0, 39)), ("recommendation", (39, 0))])
-def test_every_choice_of_tasks_takes_the_same_steps(toys, tmp_path, tasks, shares):
+@pytest.mark.parametrize(
+    ("tasks", "weights", "shares"),
+    [
+        ("joint", [], (19, 20)),
+        ("joint", ["recommendation=1", "search=2"], (13, 26)),
+        ("search", ["recommendation=1", "search=2"], (0, 39)),
+        ("recommendation", [], (39, 0)),
+    ],
+)
+def test_every_choice_of_tasks_takes_the_same_steps(toys, tmp_path, tasks, weights, shares):
     split, catalog, processor = toys
-    settings = GenSRArguments(tasks=tasks, wording="short", max_history=3, identifier_weight=1.0)
+    settings = GenSRArguments(tasks=tasks, task_weights=weights, wording="short", max_history=3, identifier_weight=1.0)
     generator = GeneratorArguments(d_model=16, d_ff=16, num_layers=1, num_decoder_layers=1, num_heads=2)
     table = np.random.default_rng(0).normal(size=(NUM_ITEMS, 4)).astype(np.float32)
     model = make_gensr_model(catalog, processor, table, generator, settings, seed=0)
@@ -213,6 +221,9 @@ def test_every_choice_of_tasks_takes_the_same_steps(toys, tmp_path, tasks, share
     behaviors = requests.behaviors[rows]
     assert len(trainer.get_train_dataloader()) == 5  # 39 requests in batches of 8
     assert (int((behaviors == 0).sum()), int((behaviors == 1).sum())) == shares
+    wrong = replace(settings, tasks="joint", task_weights=["nrip=1"])
+    with pytest.raises(ConfigurationError, match="`task_weights` names 'nrip'; the tasks are recommendation and"):
+        make_gensr_trainer(model, processor, split, requests, wrong, arguments, evaluate_model=None)
 
 
 def test_items_without_learnt_identifiers(toys, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from transformers import AutoConfig, AutoModel
 
 from seekrec.embeddings.configuration_lightgcn import LightGCNConfig
 from seekrec.embeddings.configuration_sasrec import SASRecConfig
+from seekrec.embeddings.frozen_sasrec import FrozenSASRec, recommender_sizes
 from seekrec.embeddings.modeling_lightgcn import LightGCNModel, LightGCNOutput
 from seekrec.embeddings.modeling_sasrec import SASRecCollator, SASRecForNextItem, SASRecModel, SASRecOutput
 from seekrec.embeddings.semantic import DEFAULT_ENCODER, embed_texts, load_semantic_encoder
@@ -12,6 +13,7 @@ from seekrec.embeddings.sequences import InteractionGraph, interaction_graph, la
 
 __all__ = [
     "DEFAULT_ENCODER",
+    "FrozenSASRec",
     "InteractionGraph",
     "LightGCNConfig",
     "LightGCNModel",
@@ -25,6 +27,7 @@ __all__ = [
     "interaction_graph",
     "load_semantic_encoder",
     "last_interactions",
+    "recommender_sizes",
     "sasrec_sequences",
 ]
 

@@ -20,7 +20,7 @@ from seekrec.embeddings import (
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.schema import RECOMMENDATION, IdMap
-from seekrec.training.arguments import IdentifierArguments
+from seekrec.training.arguments import IdentifierArguments, RecommenderArguments
 from seekrec.training.gensr_arguments import CollaborativeArguments, GenSRArguments
 from seekrec.training.lightgcn import GraphValidation, train_lightgcn
 from seekrec.training.sasrec import train_sasrec
@@ -28,16 +28,36 @@ from seekrec.training.stages import StageCache
 
 
 def prepare_sasrec(
-    split: Split, settings: IdentifierArguments, cache: StageCache, *, seed: int, num_unseen_events: int = 0
+    split: Split,
+    settings: IdentifierArguments,
+    cache: StageCache,
+    *,
+    seed: int,
+    num_unseen_events: int = 0,
+    start_from: tuple[SASRecForNextItem, dict[str, object]] | None = None,
+    num_finishing_epochs: int = 0,
 ) -> tuple[SASRecForNextItem, dict[str, object]]:
     """Train SASRec on the training events of a split; the best epoch by validation is kept.
 
-    With `num_unseen_events` the last so many interactions of each user are left out: see `last_interactions`.
+    Args:
+        split (`Split`): The log.
+        settings ([`IdentifierArguments`]): Sizes and schedule.
+        cache (`StageCache`): Where it is kept.
+        seed (`int`): Of SASRec.
+        num_unseen_events (`int`): The last so many interactions of each user are left out: see `last_interactions`.
+        start_from (`tuple`, *optional*): What this function gave: go on from there for `num_finishing_epochs`.
+        num_finishing_epochs (`int`): Passes of a training that goes on.
 
     Returns:
         `tuple[SASRecForNextItem, dict]`: The model, and the settings it depends on.
     """
     id_map = IdMap(split.log.items["item_id"].to_pylist())
+    config = SASRecConfig(
+        num_items=len(id_map),
+        hidden_size=settings.sasrec_hidden_size,
+        max_history=settings.sasrec_max_history,
+        dropout=settings.sasrec_dropout,
+    )
     key: dict[str, object] = {
         "split": split.fingerprint(),
         "hidden_size": settings.sasrec_hidden_size,
@@ -47,27 +67,71 @@ def prepare_sasrec(
         "max_history": settings.sasrec_max_history,
         "seed": seed,
     }
+    name, num_epochs, started = "sasrec", settings.sasrec_num_epochs, None
     if num_unseen_events:
-        key["num_unseen_events"] = num_unseen_events
+        name, key["num_unseen_events"] = "sasrec-unseen", num_unseen_events
+    if start_from is not None:
+        started, before = start_from
+        name, num_epochs = "sasrec-finished", num_finishing_epochs
+        key = {**before, "num_finishing_epochs": num_finishing_epochs}
 
     def make(folder: Path) -> None:
         train_sasrec(
             sasrec_sequences(split, id_map, num_unseen_events=num_unseen_events),
             validation_histories(split, id_map),
-            SASRecConfig(
-                num_items=len(id_map),
-                hidden_size=settings.sasrec_hidden_size,
-                max_history=settings.sasrec_max_history,
-                dropout=settings.sasrec_dropout,
-            ),
+            config,
             output_dir=folder,
-            num_epochs=settings.sasrec_num_epochs,
+            num_epochs=num_epochs,
             learning_rate=settings.sasrec_learning_rate,
             seed=seed,
+            start_from=started,
         )
 
-    name = "sasrec-unseen" if num_unseen_events else "sasrec"
     return cache.run(name, key, make, lambda folder: SASRecForNextItem.from_pretrained(folder).eval()), key
+
+
+@dataclass(frozen=True)
+class RecommenderParts:
+    """A SASRec that a model reads.
+
+    Args:
+        training ([`SASRecForNextItem`]): While the model learns.
+        answering ([`SASRecForNextItem`]): When it has learnt; often the same.
+    """
+
+    training: SASRecForNextItem
+    answering: SASRecForNextItem
+
+
+def prepare_recommender(
+    split: Split,
+    sasrec: SASRecForNextItem,
+    settings: IdentifierArguments,
+    reading: RecommenderArguments,
+    cache: StageCache,
+    *,
+    seed: int,
+) -> RecommenderParts:
+    """Give the SASRec that a model reads; with `num_unseen_events` it is trained in two parts.
+
+    The first part has not seen the events that the model is asked for. The second goes on from it with all events, in
+    which its vectors hardly turn, so a model that learnt to read the first can read it.
+
+    Args:
+        split (`Split`): The log.
+        sasrec ([`SASRecForNextItem`]): Trained on all events.
+        settings ([`IdentifierArguments`]): Of SASRec.
+        reading ([`RecommenderArguments`]): How many events are unseen, and for how long they are learnt afterwards.
+        cache (`StageCache`): Where both parts are kept.
+        seed (`int`): Of SASRec.
+    """
+    if not reading.num_unseen_events:
+        return RecommenderParts(sasrec, sasrec)
+    first = prepare_sasrec(split, settings, cache, seed=seed, num_unseen_events=reading.num_unseen_events)
+    second, _ = prepare_sasrec(
+        split, settings, cache, seed=seed, start_from=first, num_finishing_epochs=reading.num_finishing_epochs
+    )
+    return RecommenderParts(first[0], second)
 
 
 @dataclass(frozen=True)
@@ -94,10 +158,7 @@ def prepare_collaborative(
     *,
     seed: int,
 ) -> CollaborativeSource:
-    """Give the vectors that the settings name; with `num_unseen_events` train the SASRec behind them in two parts.
-
-    The first part has not seen the events that the model is asked for. The second goes on from it with all events, in
-    which its vectors hardly turn, so a model that learnt to read the first can read it.
+    """Give the vectors that the settings name; of a SASRec, what [`prepare_recommender`] gives.
 
     Args:
         split (`Split`): The log.
@@ -129,32 +190,12 @@ def prepare_collaborative(
                 )
         table = lightgcn.item_embeddings()
         return CollaborativeSource(table, table)
-    started = finished = sasrec
-    if reading.num_unseen_events:
-        started, key = prepare_sasrec(split, settings, cache, seed=seed, num_unseen_events=reading.num_unseen_events)
-        id_map = IdMap(split.log.items["item_id"].to_pylist())
-        num_epochs = reading.num_finishing_epochs
-
-        def make(folder: Path) -> None:
-            train_sasrec(
-                sasrec_sequences(split, id_map),
-                validation_histories(split, id_map),
-                started.config,
-                output_dir=folder,
-                num_epochs=num_epochs,
-                learning_rate=settings.sasrec_learning_rate,
-                seed=seed,
-                start_from=started,
-            )
-
-        key["num_finishing_epochs"] = num_epochs
-        finished = cache.run(
-            "sasrec-finished", key, make, lambda folder: SASRecForNextItem.from_pretrained(folder).eval()
-        )
+    parts = prepare_recommender(split, sasrec, settings, reading, cache, seed=seed)
     if reading.recommender_state:
-        return CollaborativeSource(started, finished)
-    table = started.item_embeddings()
-    return CollaborativeSource(table, table if finished is started else finished.item_embeddings())
+        return CollaborativeSource(parts.training, parts.answering)
+    table = parts.training.item_embeddings()
+    is_same = parts.answering is parts.training
+    return CollaborativeSource(table, table if is_same else parts.answering.item_embeddings())
 
 
 def prepare_lightgcn(
@@ -229,9 +270,11 @@ def validation_histories(split: Split, id_map: IdMap, *, min_length: int = 1) ->
 
 __all__ = [
     "CollaborativeSource",
+    "RecommenderParts",
     "graph_validation",
     "prepare_collaborative",
     "prepare_lightgcn",
+    "prepare_recommender",
     "prepare_sasrec",
     "validation_histories",
 ]

@@ -10,28 +10,18 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import MixtureSampler, encode_text
-from seekrec.embeddings import SASRecForNextItem
+from seekrec.embeddings import SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
 from seekrec.models.gensr.features_gensr import describe_items
 from seekrec.models.gensr.prompts_gensr import tokenizer_texts
-from seekrec.training.arguments import GeneratorArguments
+from seekrec.training.arguments import GeneratorArguments, parse_weights
 from seekrec.training.generator import codebooks_by_block, load_or_train_tokenizer, t5_sizes
 from seekrec.training.gensr_arguments import GenSRArguments
 from seekrec.training.gensr_data import GenSRCollator, TrainingRequests, negative_sampler
 from seekrec.training.negatives import CodedRows, CodeSampler
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
-
-# What a model needs to know of its recommender.
-RECOMMENDER_SIZES = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_history",
-    "layer_norm_eps",
-)
 
 
 def make_gensr_processor(
@@ -113,7 +103,7 @@ def make_gensr_model(
         )
     }
     if isinstance(collaborative, SASRecForNextItem):
-        shared["recommender"] = {name: getattr(collaborative.config, name) for name in RECOMMENDER_SIZES}
+        shared["recommender"] = recommender_sizes(collaborative)
         size = collaborative.config.hidden_size
     else:
         size = collaborative.shape[1]
@@ -166,10 +156,20 @@ def make_gensr_trainer(
     """Put model and requests into a Trainer.
 
     With `tasks` other than `"joint"` an epoch asks one task alone, as many requests as both have: equal steps.
+
+    Raises:
+        ConfigurationError: If `task_weights` names another task.
     """
     seed = arguments.data_seed if arguments.data_seed is not None else arguments.seed
     counts = requests.count()
-    if settings.tasks == "joint":
+    if settings.tasks == "joint" and settings.task_weights:
+        weights = {behavior: 0.0 for behavior in counts} | parse_weights(settings.task_weights, "task_weights")
+        if unknown := sorted(set(weights) - set(counts)):
+            raise ConfigurationError(
+                f"`task_weights` names {unknown[0]!r}; the tasks are {' and '.join(counts)}, as in "
+                "recommendation=1 search=2."
+            )
+    elif settings.tasks == "joint":
         # By their numbers: no request comes twice before all came once.
         weights = {behavior: float(count) for behavior, count in counts.items()}
     else:

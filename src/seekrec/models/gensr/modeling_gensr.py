@@ -22,8 +22,7 @@ from transformers.utils.generic import ModelOutput
 from seekrec.catalog import Catalog
 from seekrec.catalog_growth import predict_by_ridge
 from seekrec.corpora import IdentifierVocabulary
-from seekrec.embeddings import SASRecConfig, SASRecForNextItem
-from seekrec.embeddings.modeling_sasrec import SASRecModel
+from seekrec.embeddings import FrozenSASRec, SASRecForNextItem
 from seekrec.errors import CatalogError
 from seekrec.models.dense.interface_dense import items_hash
 from seekrec.models.gensr.configuration_gensr import GenSRConfig
@@ -91,9 +90,8 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         )
         self.recommender = None
         if config.recommender is not None:
-            # The table stands for its items; frozen, so without dropout.
-            still = {"num_items": 1, "dropout": 0.0, "embedding_dropout": 0.0, "attention_dropout": 0.0}
-            self.recommender = SASRecModel(SASRecConfig(**{**config.recommender, **still})).requires_grad_(False)
+            # The table stands for its items.
+            self.recommender = FrozenSASRec(config.recommender)
         self.post_init()
 
     @torch.no_grad()
@@ -264,21 +262,8 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         """
         if self.recommender is None:
             raise ValueError("`config.recommender` is None; make the model with the settings of the recommender.")
-        weights = {
-            name: values for name, values in recommender.model.state_dict().items() if name != "item_embedding.weight"
-        }
-        have = {name: values.shape for name, values in self.recommender.state_dict().items()}
-        del have["item_embedding.weight"]
-        if {name: values.shape for name, values in weights.items()} != have:
-            raise ValueError(
-                f"`recommender` has the sizes {recommender.config.to_diff_dict()}, but `config.recommender` is "
-                f"{self.config.recommender}; make the model with the recommender's own."
-            )
+        self.recommender.take(recommender)
         self.set_collaborative_table(recommender.item_embeddings())
-        self.recommender.load_state_dict(weights, strict=False)
-        table = self.recommender.item_embedding.weight
-        start = recommender.model.item_embedding.weight[recommender.config.start_token_id]
-        table[self.recommender.config.start_token_id].copy_(start)
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Answer from this catalogue from now on; items that it has more get a collaborative vector by their text.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seekrec.embeddings.modeling_sasrec import SASRecModel
+from seekrec.embeddings import FrozenSASRec
 from seekrec.models.gensr.modeling_gensr_shared import decode_first_token, encode_prefix, encode_suffixes
 from seekrec.models.gensr.modeling_gensr_views import CollaborativeTable, View, pool_tokens
 from seekrec.models.gensr.prompts_gensr import FIRST_VECTOR, PADDING
@@ -55,7 +55,7 @@ class GenSRPromptsMixin:
     model_dim: int
     history_views: nn.ModuleDict
     collaborative_table: CollaborativeTable
-    recommender: SASRecModel | None
+    recommender: FrozenSASRec | None
 
     @property
     def views_by_name(self) -> dict[str, View]:
@@ -162,15 +162,11 @@ class GenSRPromptsMixin:
         states: Tensor = self.encoder(inputs_embeds=embeds, attention_mask=mask)[0]
         return states, mask
 
-    def _recommender_state(self, recommender: SASRecModel, events: Tensor, has_item: Tensor) -> Tensor:
+    def _recommender_state(self, recommender: FrozenSASRec, events: Tensor, has_item: Tensor) -> Tensor:
         """What the recommender expects after histories: (batch, length, size) and a mask to (batch, size)."""
-        config = recommender.config
-        start = recommender.item_embedding.weight[config.start_token_id].expand(len(events), 1, -1)
-        embeds = torch.cat([start.to(events.dtype), events * self.config.table_scale], dim=1)
-        tokens = F.pad(has_item, (1, 0), value=True).long()
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        latest = (places * tokens).amax(1)
-        states: Tensor = recommender(tokens, inputs_embeds=embeds).last_hidden_state
+        places = torch.arange(1, has_item.shape[1] + 1, device=has_item.device)
+        latest = F.pad(places * has_item, (1, 0)).amax(1)
+        states = recommender.states(events * self.config.table_scale, has_item)
         return states[torch.arange(len(states), device=states.device), latest]
 
     def _pool(self, token_ids: Tensor) -> Tensor:
