@@ -100,7 +100,7 @@ def main(
         return
 
     # 4. Training; the best checkpoint by validation NDCG@10, the mean of the tasks.
-    model = make_intsr_model(catalog, processor, settings, window)
+    model = make_intsr_model(catalog, processor, settings, window, items.sasrec)
     ranking = make_validation(split, catalog, evaluation, behaviors=behaviors, seed=data.split_seed)
 
     def retriever(trained: torch.nn.Module) -> ModelRetriever:

@@ -20,6 +20,7 @@ from seekrec.catalog_masks import item_periods
 from seekrec.corpora import MixtureSampler
 from seekrec.corpora.ragged import Ragged, join_rows
 from seekrec.corpora.training_windows import TrainingWindows
+from seekrec.embeddings import SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError
 from seekrec.events.queries import category_queries
 from seekrec.models.dense import QueryVectors
@@ -251,6 +252,21 @@ def make_window_collator(
     )
 
 
+def fusion_settings(settings: WindowArguments, sasrec: SASRecForNextItem | None) -> dict[str, Any]:
+    """Give the fields of a configuration that say what is added to the score of recommendations.
+
+    Raises:
+        ConfigurationError: If SASRec's score is wanted and there is no SASRec.
+    """
+    if settings.recommender_weight and sasrec is None:
+        raise ConfigurationError(f"`recommender_weight` is {settings.recommender_weight}, but no SASRec was given.")
+    return {
+        "recommender": recommender_sizes(sasrec) if settings.recommender_weight and sasrec is not None else None,
+        "recommender_weight": settings.recommender_weight,
+        "text_weight": settings.text_weight,
+    }
+
+
 def make_window_trainer(
     model: PreTrainedModel,
     collator: WindowCollator,
@@ -322,6 +338,7 @@ def make_window_optimizer(
 __all__ = [
     "QueryPool",
     "WindowCollator",
+    "fusion_settings",
     "make_negatives",
     "make_window_optimizer",
     "make_window_trainer",

@@ -13,11 +13,12 @@ from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.training_windows import TrainingWindows, build_training_windows, log_actions, log_geohashes
+from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor
 from seekrec.schema import RECOMMENDATION, SEARCH
-from seekrec.training.event_windows import WindowCollator, make_window_collator
+from seekrec.training.event_windows import WindowCollator, fusion_settings, make_window_collator
 from seekrec.training.intsr_arguments import IntSRArguments
 from seekrec.training.negatives import SampledKind
 from seekrec.training.window_arguments import WindowArguments
@@ -79,9 +80,13 @@ def make_intsr_processor(
 
 
 def make_intsr_model(
-    catalog: Catalog, processor: IntSRProcessor, settings: IntSRArguments, windows: WindowArguments
+    catalog: Catalog,
+    processor: IntSRProcessor,
+    settings: IntSRArguments,
+    windows: WindowArguments,
+    sasrec: SASRecForNextItem | None = None,
 ) -> IntSRForSearchAndRecommendation:
-    """Make a model over a catalogue."""
+    """Make a model over a catalogue, with the SASRec that the settings may fuse with it."""
     sizes = asdict(settings)
     del sizes["geohash_precision"]
     width = catalog.embeddings["semantic"].shape[1]
@@ -97,12 +102,15 @@ def make_intsr_model(
         num_hard_negatives=windows.num_training_negatives,
         align_candidates=windows.align_candidates,
         correct_sampling=windows.correct_sampling,
+        **fusion_settings(windows, sasrec),
         **sizes,
     )
     model = IntSRForSearchAndRecommendation(config)
     model.set_catalog(catalog)
     if windows.start_from_sasrec:
         model.items.start_ids(catalog.embeddings["collaborative"])
+    if windows.recommender_weight and sasrec is not None:
+        model.set_recommender(sasrec)
     return model
 
 

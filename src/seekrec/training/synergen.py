@@ -9,10 +9,11 @@ import numpy as np
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.training_windows import TrainingWindows, log_actions
+from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
-from seekrec.training.event_windows import WindowCollator, make_window_collator
+from seekrec.training.event_windows import WindowCollator, fusion_settings, make_window_collator
 from seekrec.training.negatives import SampledKind
 from seekrec.training.synergen_arguments import SynerGenArguments
 from seekrec.training.window_arguments import WindowArguments
@@ -29,11 +30,12 @@ def make_synergen_model(
     processor: SynerGenProcessor,
     settings: SynerGenArguments,
     windows: WindowArguments,
+    sasrec: SASRecForNextItem | None = None,
 ) -> SynerGenForSearchAndRecommendation:
     """Make a model over a catalogue.
 
     Its easy negatives are the catalogue with `negatives: full`, else the other targets of a batch. Requests ask for
-    the action that is most frequent in training.
+    the action that is most frequent in training. `sasrec` is what the settings may fuse with it.
 
     Raises:
         ConfigurationError: If the negatives are none of SynerGen's, or cannot be corrected for popularity.
@@ -50,12 +52,15 @@ def make_synergen_model(
         max_history=windows.max_history,
         easy_negatives="full" if windows.negatives == "full" else "in_batch",
         correct_popularity=windows.correct_sampling,
+        **fusion_settings(windows, sasrec),
         **sizes,
     )
     model = SynerGenForSearchAndRecommendation(config)
     model.set_catalog(catalog)
     if windows.start_from_sasrec:
         model.items.start_ids(catalog.embeddings["collaborative"])
+    if windows.recommender_weight and sasrec is not None:
+        model.set_recommender(sasrec)
     return model
 
 

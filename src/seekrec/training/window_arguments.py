@@ -54,6 +54,12 @@ class WindowArguments:
         default=False,
         metadata={"help": "Id embeddings begin as those of SASRec, which every recipe trains as a rival."},
     )
+    recommender_weight: float = field(
+        default=0.0, metadata={"help": "Of SASRec's score, added to that of recommendations when they are answered."}
+    )
+    text_weight: float = field(
+        default=0.0, metadata={"help": "Of the cosine with the texts of the latest items, added likewise."}
+    )
     search_stage_num_epochs: float = field(
         default=0.0,
         metadata={"help": "Above 0: train recommendation first, then search for so many epochs, as on KuaiSAR."},

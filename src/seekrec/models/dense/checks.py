@@ -11,7 +11,8 @@ def check_settings(config: Any, at_least_one: Sequence[str], choices: Mapping[st
     """Check sizes, choices and that items have vectors.
 
     Args:
-        config: Has the fields named, `hidden_size`, `num_attention_heads`, `use_ids` and `text_size`.
+        config: Has the fields named, `hidden_size`, `num_attention_heads`, `use_ids`, `text_size` and those of the
+            fusion.
         at_least_one (`Sequence[str]`): Fields that are whole numbers from 1 on, beside those of every family.
         choices (`Mapping[str, Sequence[str]]`): The values that fields may have.
 
@@ -30,6 +31,13 @@ def check_settings(config: Any, at_least_one: Sequence[str], choices: Mapping[st
     for name, allowed in {**choices, "similarity": ("dot", "cosine")}.items():
         if getattr(config, name) not in allowed:
             raise ValueError(f"`{name}` is {getattr(config, name)!r}; use one of {', '.join(allowed)}.")
+    for name in ("recommender_weight", "text_weight"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"`{name}` is {getattr(config, name)}; it must not be negative.")
+    if config.recommender_weight and config.recommender is None:
+        raise ValueError(f"`recommender_weight` is {config.recommender_weight}, but `recommender` is None; give both.")
+    if config.text_weight and not config.text_size:
+        raise ValueError(f"`text_weight` is {config.text_weight}, but `text_size` is 0: the items have no texts.")
     if not config.use_ids and not config.text_size:
         raise ValueError("`use_ids` is False and `text_size` 0, so items would have no vectors; change one.")
 

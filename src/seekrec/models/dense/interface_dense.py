@@ -20,8 +20,10 @@ from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
 from seekrec.catalog_masks import item_periods
+from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import CatalogError, RequestError
 from seekrec.models.answers import Where, allowed_items, scored_items
+from seekrec.models.dense.fusion import AnswerFusion
 from seekrec.models.dense.item_index import Backend, ItemIndex
 from seekrec.models.dense.item_tower import ItemTower
 from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
@@ -35,6 +37,7 @@ class DenseRetrievalMixin:
     """
 
     items: ItemTower
+    fusion: AnswerFusion | None
     item_index: Backend = "exact"
     _catalog: Catalog | None = None
     _index: ItemIndex | None = None
@@ -62,6 +65,41 @@ class DenseRetrievalMixin:
         """Give vectors of items or questions, of any shape `(..., size)`, as they are multiplied with each other."""
         config: Any = self.config  # type: ignore[attr-defined]
         return nn.functional.normalize(vectors, dim=-1) if config.similarity == "cosine" else vectors
+
+    def answer_items(self) -> Tensor:
+        """Give what answers multiply with questions, `(num_rows, size)`: item vectors, and what is fused with them."""
+        own = self.compared_vectors(self.items.frozen())
+        return own if self.fusion is None else torch.cat([own, *self.fusion.items(self.items)], dim=-1)
+
+    def answer_questions(self, own: Tensor, item_rows: Tensor, allowed: Tensor, inputs: Any) -> Tensor:
+        """Put behind the vectors of questions, `(batch, num_questions, size)`, what is fused with them.
+
+        Args:
+            own (`torch.Tensor`): As they are compared in training.
+            item_rows (`torch.LongTensor`): Items of the tokens, oldest first, `(batch, length)`; below 0 for none.
+            allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, length)`.
+            inputs: Has `question_behavior_ids`.
+        """
+        if self.fusion is None:
+            return own
+        config: Any = self.config  # type: ignore[attr-defined]
+        parts = self.fusion.questions(self.items, item_rows, allowed, inputs["question_behavior_ids"])
+        # The model's own product is divided by the temperature, those of the parts are not.
+        return torch.cat([own, *(part * config.temperature for part in parts)], dim=-1)
+
+    def set_recommender(self, recommender: SASRecForNextItem) -> None:
+        """Take the SASRec whose score is added to the model's own.
+
+        Args:
+            recommender ([`SASRecForNextItem`]): Of the sizes of `config.recommender`, over the items with an id.
+
+        Raises:
+            ValueError: If the model has no place for it, or its sizes or items are others.
+        """
+        if self.fusion is None:
+            raise ValueError("`config.recommender` is None or `recommender_weight` 0; make the model with both.")
+        self.fusion.take(recommender)
+        self._index = None
 
     @torch.no_grad()
     def encode_history(self, inputs: Any) -> Any:
@@ -193,7 +231,7 @@ class DenseRetrievalMixin:
 
         Returns:
             `list[list[ScoredItem]]`: For each request at most `top_k` distinct items, best first, with the similarity
-            that the model was trained on. Fewer where fewer are allowed.
+            that the model was trained on, and of recommendations what is fused with it. Fewer where fewer are allowed.
 
         Raises:
             RequestError: If `top_k` is below 1, or one of the arguments does not fit the requests.
@@ -207,7 +245,7 @@ class DenseRetrievalMixin:
         vectors = self.items.frozen()
         is_old = self._indexed is not vectors or (self._index is not None and self._index.backend != self.item_index)
         if self._index is None or is_old:
-            self._index, self._indexed = ItemIndex(self.compared_vectors(vectors), self.item_index), vectors
+            self._index, self._indexed = ItemIndex(self.answer_items(), self.item_index), vectors
         found = self._index.search(questions, wanted, allowed_items(where, self.catalog, len(questions)))
         return [scored_items(self.catalog, rows, scores) for rows, scores in found]
 

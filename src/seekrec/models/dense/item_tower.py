@@ -41,13 +41,15 @@ class ItemTower(nn.Module):
         self.text = TextProjection(text_size, hidden_size, bias=False) if text_size else None
         # Not a buffer: `from_pretrained` would leave one that is not among the weights uninitialised.
         self._text_vectors: Tensor | None = None
+        self._centered: Tensor | None = None
+        self.num_rows = num_items
         self._cached: tuple[object, Tensor] | None = None
 
     def set_text_vectors(self, vectors: np.ndarray | None, num_rows: int) -> None:
         """Set the frozen text vectors, float32 `(num_rows, text_size)`, and the catalogue's length."""
         self._text_vectors = None if vectors is None else torch.from_numpy(vectors)
-        self._num_rows = num_rows
-        self._cached = None
+        self.num_rows = num_rows
+        self._cached = self._centered = None
 
     @torch.no_grad()
     def start_ids(self, vectors: np.ndarray) -> None:
@@ -98,7 +100,7 @@ class ItemTower(nn.Module):
         ids = texts = None
         if self.ids is not None:
             ids = self.ids(safe.clamp_max(self.num_items - 1))
-            if self._num_rows > self.num_items:
+            if self.num_rows > self.num_items:
                 ids = torch.where((safe >= self.num_items)[..., None], self.ids.weight.mean(0), ids)
         if self.text is not None:
             texts = self._texts(rows.device)[safe].to(self.text.weight.dtype)
@@ -108,7 +110,7 @@ class ItemTower(nn.Module):
         """Give the vectors of the whole catalogue, `(num_rows, hidden_size)`, with gradients in training."""
         parts = []
         if self.ids is not None:
-            new = self._num_rows - self.num_items
+            new = self.num_rows - self.num_items
             weight = self.ids.weight
             parts.append(torch.cat([weight, weight.mean(0).expand(new, -1)]) if new else weight)
         if self.text is not None:
@@ -125,12 +127,38 @@ class ItemTower(nn.Module):
             self._cached = key, self.all().detach()
         return self._cached[1]
 
+    def centered_texts(self) -> Tensor:
+        """Give the text vectors less the mean of the first `num_items`, at unit length, `(num_rows, text_size)`.
+
+        What all texts of a catalogue share says nothing about which of them are alike.
+        """
+        device = next(self.parameters()).device
+        if self._centered is None or self._centered.device != device:
+            texts = self._texts(device).float()
+            self._centered = F.normalize(texts - texts[: self.num_items].mean(0), dim=-1)
+        return self._centered
+
     def _texts(self, device: torch.device) -> Tensor:
         if self._text_vectors is None:
             raise RuntimeError("no text vectors: call `set_catalog` of the model first")
         if self._text_vectors.device != device:
             self._text_vectors = self._text_vectors.to(device)
         return self._text_vectors
+
+
+def latest_items(item_rows: Tensor, allowed: Tensor) -> Tensor:
+    """Give the place of the latest item that each question sees, counted from 1; 0 for none.
+
+    Args:
+        item_rows (`torch.LongTensor`): Items of the tokens, oldest first, `(batch, length)`; below 0 for none.
+        allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, length)`.
+
+    Returns:
+        `torch.LongTensor`: Of shape `(batch, num_questions)`.
+    """
+    numbers = torch.arange(1, item_rows.shape[1] + 1, device=item_rows.device)
+    seen = allowed & (item_rows >= 0)[:, None]
+    return (seen * numbers).amax(-1) if len(numbers) else seen.sum(-1)
 
 
 class LatestItem(nn.Module):
@@ -166,12 +194,9 @@ class LatestItem(nn.Module):
         Returns:
             `torch.Tensor`: Of shape `(batch, num_questions, hidden_size)`; zero for a question that sees no item.
         """
-        numbers = torch.arange(1, item_rows.shape[1] + 1, device=item_rows.device)
-        seen = allowed & (item_rows >= 0)[:, None]
-        latest = (seen * numbers).amax(-1) if len(numbers) else torch.zeros_like(behaviors)
-        rows = F.pad(item_rows, (1, 0), value=-1).gather(1, latest)
+        rows = F.pad(item_rows, (1, 0), value=-1).gather(1, latest_items(item_rows, allowed))
         vectors = F.layer_norm(items(rows), (self.gates.shape[1],)) * self.gates[behaviors.clamp_min(0)]
         return vectors * (rows >= 0)[..., None]
 
 
-__all__ = ["ItemTower", "LatestItem", "TextProjection"]
+__all__ = ["ItemTower", "LatestItem", "TextProjection", "latest_items"]

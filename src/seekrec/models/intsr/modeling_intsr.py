@@ -28,6 +28,7 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
 from seekrec.errors import ConfigurationError
+from seekrec.models.dense.fusion import make_fusion
 from seekrec.models.dense.interface_dense import DenseRetrievalMixin
 from seekrec.models.dense.item_tower import ItemTower, LatestItem, TextProjection
 from seekrec.models.dense.losses import candidate_loss, full_softmax, hard_negatives, info_nce
@@ -223,6 +224,7 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         if config.ranking_weight:
             size = config.hidden_size
             self.ranking_head = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, 1))
+        self.fusion = make_fusion(config)
         self.post_init()
 
     @property
@@ -238,7 +240,7 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
     def encode_questions(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
         """Give the vector of each question; see `DenseRetrievalMixin`."""
         inputs, state = self.with_state(inputs, state)
-        return self._question_vectors(state, inputs)
+        return self._answered(state, inputs)
 
     def score_candidates(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
         """Give the probability of an act on each candidate; see `DenseRetrievalMixin`.
@@ -249,8 +251,7 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         rows, vectors = inputs["candidate_rows"], self.items.frozen()
         if self.ranking_head is not None:
             return torch.sigmoid(self._candidate_logits(state, inputs, self.model.lookup(vectors)(rows)).float())
-        questions = self._question_vectors(state, inputs, vectors)
-        scores = (questions @ self.compared_vectors(vectors).T).float() / self.config.temperature
+        scores = (self._answered(state, inputs, vectors) @ self.answer_items().T).float() / self.config.temperature
         return scores.softmax(-1).gather(-1, rows.clamp_min(0))
 
     def forward(
@@ -341,6 +342,16 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         """Give what is compared with items, `(batch, num_questions, hidden_size)`."""
         answers = self.model.answer(state, inputs, item_vectors=item_vectors)
         return self.compared_vectors(self._outputs(answers, inputs)[:, :, 0])
+
+    def _answered(self, state: HistoryState, inputs: Any, item_vectors: Tensor | None = None) -> Tensor:
+        own = self._question_vectors(state, inputs, item_vectors)
+        allowed = placeholder_visibility(
+            inputs["question_session_ids"],
+            inputs["question_events"],
+            state.places,
+            use_session_mask=self.config.use_session_mask,
+        )
+        return self.answer_questions(own, state.places.item, allowed, inputs)
 
     def _candidate_logits(self, state: HistoryState, inputs: Any, candidates: Tensor) -> Tensor:
         head: Any = self.ranking_head

@@ -4,6 +4,8 @@
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -74,6 +76,11 @@ class SynerGenConfig(PreTrainedConfig):
         pairwise_weight (`float`): lambda.
         rank_by (`str`): What `rank` answers with: `"ranking"`, the click probability, or `"retrieval"`, the
             probability among all items.
+        recommender (`dict`, *optional*): Sizes of the SASRec whose score is added when recommendations are answered;
+            `set_recommender` brings it. In neither paper.
+        recommender_weight (`float`): Of that score; 0 for none.
+        text_weight (`float`): Of the cosine between an item's text and those of the latest items of the history, added
+            likewise; 0 for none.
         initializer_range (`float`): Spread of embeddings at the start.
         layer_norm_eps (`float`): Of every layer norm.
 
@@ -121,6 +128,10 @@ class SynerGenConfig(PreTrainedConfig):
     ranking_weight: float = 1.0
     pairwise_weight: float = 1.0
     rank_by: str = "ranking"
+    # What is added to the score of recommendations: see `dense/fusion.py`.
+    recommender: dict[str, Any] | None = None
+    recommender_weight: float = 0.0
+    text_weight: float = 0.0
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-6
 

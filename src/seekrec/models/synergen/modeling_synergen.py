@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
 from seekrec.errors import ConfigurationError
+from seekrec.models.dense.fusion import make_fusion
 from seekrec.models.dense.gathering import gather_columns
 from seekrec.models.dense.interface_dense import DenseRetrievalMixin
 from seekrec.models.dense.item_tower import ItemTower
@@ -76,6 +77,7 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
             self.ranking_head = nn.Sequential(
                 nn.LayerNorm(size, eps=config.layer_norm_eps), nn.Linear(size, size), nn.GELU(), nn.Linear(size, 1)
             )
+        self.fusion = make_fusion(config)
         self.post_init()
 
     @property
@@ -91,7 +93,7 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
     def encode_questions(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
         """Give the vector of each question; see `DenseRetrievalMixin`."""
         inputs, state = self.with_state(inputs, state)
-        return self._compared(self.model.ask(state, inputs))
+        return self._answered(self.model.ask(state, inputs), state, inputs)
 
     def score_candidates(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
         """Give the click probability of each candidate; see `DenseRetrievalMixin`.
@@ -103,8 +105,7 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         questions = self.model.ask(state, inputs)
         if self.ranking_head is not None and self.config.rank_by == "ranking":
             return torch.sigmoid(self._click_logits(state, questions, inputs, rows).float())
-        items = self.compared_vectors(self.items.frozen())
-        scores = (self._compared(questions) @ items.T).float() / self.config.temperature
+        scores = (self._answered(questions, state, inputs) @ self.answer_items().T).float() / self.config.temperature
         return scores.softmax(-1).gather(-1, rows.clamp_min(0))
 
     def forward(
@@ -199,6 +200,9 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         head: Any = self.ranking_head
         logits: Tensor = head(self.model.judge(state, questions, inputs, rows))[..., 0]
         return logits
+
+    def _answered(self, questions: Questions, state: HistoryState, inputs: Any) -> Tensor:
+        return self.answer_questions(self._compared(questions), state.places.item, questions.allowed, inputs)
 
     def _compared(self, questions: Questions) -> Tensor:
         return self.compared_vectors(self.retrieval_norm(questions.hidden_states))

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is added to the model's own score of a recommendation when it answers, as further numbers of one dot product.
+
+Two signals that a model trained on ids and text still lacks, for it knows the answers of training by heart: how alike
+an item's text is to those of the latest items, and what a SASRec beside it scores. Both are vectors of the question
+times vectors of the item, so they stand behind the model's own and one search of one index finds the best by the sum.
+Neither is trained with the model; their weights are settings, to be chosen on validation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seekrec.embeddings import FrozenSASRec, SASRecForNextItem
+from seekrec.models.dense.item_tower import ItemTower, latest_items
+from seekrec.schema import BEHAVIORS, RECOMMENDATION
+
+# An older item of the history weighs so much of the one after it.
+TEXT_DECAY = 0.7
+
+
+class AnswerFusion(nn.Module):
+    """Vectors behind those of the model's own.
+
+    Args:
+        num_items (`int`): Items of the recommender.
+        recommender (`dict`, *optional*): What `recommender_sizes` gave of the SASRec.
+        recommender_weight (`float`): Of its score.
+        text_weight (`float`): Of the cosine of texts.
+    """
+
+    def __init__(
+        self, num_items: int, recommender: dict[str, Any] | None, recommender_weight: float, text_weight: float
+    ) -> None:
+        super().__init__()
+        self.num_items = num_items
+        self.recommender_weight, self.text_weight = recommender_weight, text_weight
+        self.recommender = self.table = None
+        if recommender is not None and recommender_weight:
+            self.recommender = FrozenSASRec(recommender)
+            self.table = nn.Embedding(num_items, recommender["hidden_size"]).requires_grad_(False)
+
+    @torch.no_grad()
+    def take(self, recommender: SASRecForNextItem) -> None:
+        """Take a trained SASRec over the model's items; see `DenseRetrievalMixin.set_recommender`."""
+        if self.recommender is None or self.table is None:
+            raise ValueError("`config.recommender` is None or `recommender_weight` 0; make the model with both.")
+        vectors = torch.from_numpy(recommender.item_embeddings())
+        if len(vectors) != self.num_items:
+            raise ValueError(f"`recommender` knows {len(vectors)} items, the model {self.num_items}; give its own.")
+        self.recommender.take(recommender)
+        self.table.weight.copy_(vectors)
+
+    def items(self, tower: ItemTower) -> list[Tensor]:
+        """Give the parts behind the item vectors of the whole catalogue, each `(num_rows, size)`."""
+        parts = []
+        if self.table is not None:
+            weight = self.table.weight
+            parts.append(torch.cat([weight, weight.mean(0).expand(tower.num_rows - self.num_items, -1)]))
+        if self.text_weight:
+            parts.append(tower.centered_texts())
+        return parts
+
+    def questions(self, tower: ItemTower, item_rows: Tensor, allowed: Tensor, behaviors: Tensor) -> list[Tensor]:
+        """Give the parts behind the vectors of questions; zero for searches.
+
+        Args:
+            tower ([`ItemTower`]): Of the model.
+            item_rows (`torch.LongTensor`): Items of the tokens, oldest first, `(batch, length)`; below 0 for none.
+            allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, length)`.
+            behaviors (`torch.LongTensor`): Numbers into `BEHAVIORS`, `(batch, num_questions)`.
+
+        Returns:
+            `list[torch.Tensor]`: Each of shape `(batch, num_questions, size)`, in the order of [`items`].
+        """
+        seen = allowed & (item_rows >= 0)[:, None]
+        is_fused = (behaviors == BEHAVIORS.index(RECOMMENDATION))[..., None]
+        parts = []
+        if self.recommender is not None and self.table is not None:
+            rows = item_rows.clamp_min(0)
+            vectors = self.table(rows.clamp_max(self.num_items - 1))
+            vectors = torch.where((rows >= self.num_items)[..., None], self.table.weight.mean(0), vectors)
+            states = self.recommender.states(vectors, seen.any(1))
+            latest = latest_items(item_rows, allowed)[..., None].expand(-1, -1, states.shape[-1])
+            parts.append(self.recommender_weight * states.gather(1, latest) * is_fused)
+        if self.text_weight:
+            age = seen.flip(-1).cumsum(-1).flip(-1) - 1
+            weights = torch.where(seen, TEXT_DECAY**age, 0.0)
+            weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-9)
+            texts = tower.centered_texts()[item_rows.clamp_min(0)]
+            parts.append(self.text_weight * (weights.to(texts.dtype) @ texts) * is_fused)
+        return parts
+
+
+def make_fusion(config: Any) -> AnswerFusion | None:
+    """Make what a configuration adds to its model's answers; None for nothing."""
+    if not (config.recommender_weight or config.text_weight):
+        return None
+    return AnswerFusion(config.num_items, config.recommender, config.recommender_weight, config.text_weight)
+
+
+__all__ = ["AnswerFusion", "make_fusion"]
