@@ -82,25 +82,6 @@ class IdentifierArguments:
 
 
 @dataclass
-class RecommenderArguments:
-    """What a model reads of the SASRec that every recipe trains as a rival."""
-
-    recommender_state: bool = field(
-        default=False, metadata={"help": "Read SASRec's state after a history, too; its layers stay frozen."}
-    )
-    num_unseen_events: int = field(
-        default=0,
-        metadata={
-            "help": "Ask in training for this many last events of each user, and for no others; the SASRec that the "
-            "model reads learns them only afterwards. 0: ask for all, which it has seen."
-        },
-    )
-    num_finishing_epochs: int = field(
-        default=15, metadata={"help": "Passes in which that SASRec then learns all events."}
-    )
-
-
-@dataclass
 class CorpusArguments:
     """What the model is shown."""
 
@@ -332,7 +313,6 @@ __all__ = [
     "GeneratorArguments",
     "IdentifierArguments",
     "ModelArguments",
-    "RecommenderArguments",
     "parse_arguments",
     "parse_column_map",
     "parse_weights",

@@ -20,7 +20,7 @@ from seekrec.embeddings import (
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.schema import RECOMMENDATION, IdMap
-from seekrec.training.arguments import IdentifierArguments, RecommenderArguments
+from seekrec.training.arguments import IdentifierArguments
 from seekrec.training.gensr_arguments import CollaborativeArguments, GenSRArguments
 from seekrec.training.lightgcn import GraphValidation, train_lightgcn
 from seekrec.training.sasrec import train_sasrec
@@ -91,50 +91,6 @@ def prepare_sasrec(
 
 
 @dataclass(frozen=True)
-class RecommenderParts:
-    """A SASRec that a model reads.
-
-    Args:
-        training ([`SASRecForNextItem`]): While the model learns.
-        answering ([`SASRecForNextItem`]): When it has learnt; often the same.
-    """
-
-    training: SASRecForNextItem
-    answering: SASRecForNextItem
-
-
-def prepare_recommender(
-    split: Split,
-    sasrec: SASRecForNextItem,
-    settings: IdentifierArguments,
-    reading: RecommenderArguments,
-    cache: StageCache,
-    *,
-    seed: int,
-) -> RecommenderParts:
-    """Give the SASRec that a model reads; with `num_unseen_events` it is trained in two parts.
-
-    The first part has not seen the events that the model is asked for. The second goes on from it with all events, in
-    which its vectors hardly turn, so a model that learnt to read the first can read it.
-
-    Args:
-        split (`Split`): The log.
-        sasrec ([`SASRecForNextItem`]): Trained on all events.
-        settings ([`IdentifierArguments`]): Of SASRec.
-        reading ([`RecommenderArguments`]): How many events are unseen, and for how long they are learnt afterwards.
-        cache (`StageCache`): Where both parts are kept.
-        seed (`int`): Of SASRec.
-    """
-    if not reading.num_unseen_events:
-        return RecommenderParts(sasrec, sasrec)
-    first = prepare_sasrec(split, settings, cache, seed=seed, num_unseen_events=reading.num_unseen_events)
-    second, _ = prepare_sasrec(
-        split, settings, cache, seed=seed, start_from=first, num_finishing_epochs=reading.num_finishing_epochs
-    )
-    return RecommenderParts(first[0], second)
-
-
-@dataclass(frozen=True)
 class CollaborativeSource:
     """Whose vectors the collaborative view reads: a table, or a SASRec whose states it reads, too.
 
@@ -158,7 +114,10 @@ def prepare_collaborative(
     *,
     seed: int,
 ) -> CollaborativeSource:
-    """Give the vectors that the settings name; of a SASRec, what [`prepare_recommender`] gives.
+    """Give the vectors that the settings name; with `num_unseen_events` train the SASRec behind them in two parts.
+
+    The first part has not seen the events that the model is asked for. The second goes on from it with all events, in
+    which its vectors hardly turn, so a model that learnt to read the first can read it.
 
     Args:
         split (`Split`): The log.
@@ -190,12 +149,17 @@ def prepare_collaborative(
                 )
         table = lightgcn.item_embeddings()
         return CollaborativeSource(table, table)
-    parts = prepare_recommender(split, sasrec, settings, reading, cache, seed=seed)
+    started = finished = sasrec
+    if reading.num_unseen_events:
+        first = prepare_sasrec(split, settings, cache, seed=seed, num_unseen_events=reading.num_unseen_events)
+        started = first[0]
+        finished, _ = prepare_sasrec(
+            split, settings, cache, seed=seed, start_from=first, num_finishing_epochs=reading.num_finishing_epochs
+        )
     if reading.recommender_state:
-        return CollaborativeSource(parts.training, parts.answering)
-    table = parts.training.item_embeddings()
-    is_same = parts.answering is parts.training
-    return CollaborativeSource(table, table if is_same else parts.answering.item_embeddings())
+        return CollaborativeSource(started, finished)
+    table = started.item_embeddings()
+    return CollaborativeSource(table, table if finished is started else finished.item_embeddings())
 
 
 def prepare_lightgcn(
@@ -270,11 +234,9 @@ def validation_histories(split: Split, id_map: IdMap, *, min_length: int = 1) ->
 
 __all__ = [
     "CollaborativeSource",
-    "RecommenderParts",
     "graph_validation",
     "prepare_collaborative",
     "prepare_lightgcn",
-    "prepare_recommender",
     "prepare_sasrec",
     "validation_histories",
 ]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES
-from seekrec.training.arguments import RecommenderArguments
 
 
 @dataclass
@@ -31,7 +30,7 @@ class CollaborativeArguments:
 
 
 @dataclass
-class GenSRArguments(RecommenderArguments):
+class GenSRArguments:
     """Prompts, tasks, negatives and losses of GenSR."""
 
     tasks: Literal["joint", "search", "recommendation"] = field(
@@ -83,6 +82,20 @@ class GenSRArguments(RecommenderArguments):
     soft_filter: bool = field(default=True, metadata={"help": "Weigh the history by the candidate; else its mean."})
     agreement_in_prompt: bool = field(
         default=False, metadata={"help": "A filtered vector also says where the candidate agrees with the history."}
+    )
+    recommender_state: bool = field(
+        default=False,
+        metadata={"help": "A filtered vector also says where the candidate agrees with SASRec's state."},
+    )
+    num_unseen_events: int = field(
+        default=0,
+        metadata={
+            "help": "Ask in training for this many last events of each user, and for no others; the SASRec behind the "
+            "collaborative view learns them only afterwards. 0: ask for all, which it has seen."
+        },
+    )
+    num_finishing_epochs: int = field(
+        default=15, metadata={"help": "Passes in which that SASRec then learns all events."}
     )
     history_in_prompt: Literal["filtered", "whole", "both"] = field(
         default="filtered", metadata={"help": "One filtered vector of each view, every event, or both."}
