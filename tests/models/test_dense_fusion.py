@@ -13,7 +13,7 @@ from small_synergen import make_synergen
 from transformers import AutoModel
 
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem, recommender_sizes
-from seekrec.errors import ConfigurationError
+from seekrec.errors import ConfigurationError, RequestError
 from seekrec.schema import Event, Request
 from seekrec.training import WindowArguments
 from seekrec.training.event_windows import fusion_settings
@@ -59,14 +59,16 @@ def own_answers(model, inputs):
 
 
 def text_scores(catalog, rows):
-    """The cosines with the latest items, 1, 0.7, 0.49, ... parts of each, by hand."""
+    """The cosines with the latest items, 1, 0.7, 0.49, ... parts of each, by hand; nothing for these items."""
     texts = catalog.embeddings["semantic"]
     texts = texts - texts[:24].mean(0)
     texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
     if not len(rows):
         return np.zeros(len(texts))
     weights = 0.7 ** np.arange(len(rows))[::-1]
-    return texts @ (weights[:, None] * texts[rows]).sum(0) / weights.sum()
+    found = texts @ (weights[:, None] * texts[rows]).sum(0) / weights.sum()
+    found[rows] = 0.0
+    return found
 
 
 @pytest.mark.parametrize(("make", "settings"), MAKERS)
@@ -85,6 +87,24 @@ def test_scores_are_added_to_those_of_recommendations(make, settings):
         np.testing.assert_allclose([found[number][item] for item in ids.ids], expected, atol=2e-5)
     # A search has its query.
     np.testing.assert_allclose([found[3][item] for item in ids.ids], [own[3][item] for item in ids.ids], atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", ["exact", "faiss"])
+def test_the_best_few_are_the_first_of_all(backend):
+    # With so much for texts, items of the history are the best of the index, and none of the best.
+    model, processor = make_fused(make_synergen, make_sasrec(), text_weight=50.0)
+    model.item_index = backend
+    requests = [*FUSED, Request([*HISTORY, *HISTORY], timestamp=400_000)]
+    whole = model.retrieve(processor(requests), top_k=100)
+    for top_k in (1, 3):
+        few = model.retrieve(processor(requests), top_k=top_k)
+        assert [[item.item_id for item in answer] for answer in few] == [
+            [item.item_id for item in answer[:top_k]] for answer in whole
+        ]
+    only = [["i0", "i5"]] * len(requests)
+    assert [len(answer) for answer in model.retrieve(processor(requests), top_k=3, where=only)] == [2] * 4
+    with pytest.raises(RequestError, match="`top_k` is 0"):
+        model.retrieve(processor(requests), top_k=0)
 
 
 @pytest.mark.parametrize(("make", "settings"), [MAKERS[0], MAKERS[3]])

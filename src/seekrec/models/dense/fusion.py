@@ -4,7 +4,8 @@
 Two signals that a model trained on ids and text still lacks, for it knows the answers of training by heart: how alike
 an item's text is to those of the latest items, and what a SASRec beside it scores. Both are vectors of the question
 times vectors of the item, so they stand behind the model's own and one search of one index finds the best by the sum.
-Neither is trained with the model; their weights are settings, to be chosen on validation.
+Neither is trained with the model; their weights are settings, to be chosen on validation. An item of the history gets
+nothing for its text: that it is like what was taken says nothing about its being taken again.
 """
 
 from __future__ import annotations
@@ -93,6 +94,23 @@ class AnswerFusion(nn.Module):
             texts = tower.centered_texts()[item_rows.clamp_min(0)]
             parts.append(self.text_weight * (weights.to(texts.dtype) @ texts) * is_fused)
         return parts
+
+    def own_texts(self, tower: ItemTower, questions: Tensor, history: Tensor) -> Tensor | None:
+        """Give what the items of histories got for their text, to be taken off again.
+
+        Args:
+            tower ([`ItemTower`]): Of the model.
+            questions (`torch.Tensor`): With the parts of [`questions`] at their end, `(batch, num_questions, size)`.
+            history (`torch.LongTensor`): Items, `(batch, length)`; below 0 for none.
+
+        Returns:
+            `torch.Tensor`, *optional*: Of shape `(batch, num_questions, length)`; `None` where texts are not fused.
+        """
+        if not self.text_weight:
+            return None
+        texts = tower.centered_texts()
+        found: Tensor = questions[..., -texts.shape[1] :] @ texts[history.clamp_min(0)].transpose(-1, -2)
+        return found
 
 
 def make_fusion(config: Any) -> AnswerFusion | None:

@@ -87,6 +87,24 @@ class DenseRetrievalMixin:
         # The model's own product is divided by the temperature, those of the parts are not.
         return torch.cat([own, *(part * config.temperature for part in parts)], dim=-1)
 
+    def answer_scores(self, questions: Tensor, history: Tensor) -> Tensor:
+        """Give what answers are ordered by, float32 `(batch, num_questions, num_rows)`, divided by the temperature.
+
+        Args:
+            questions (`torch.Tensor`): What [`answer_questions`] gave.
+            history (`torch.LongTensor`): Items of the histories, `(batch, length)`; below 0 for none.
+        """
+        config: Any = self.config  # type: ignore[attr-defined]
+        scores = (questions @ self.answer_items().T).float()
+        own = None if self.fusion is None else self.fusion.own_texts(self.items, questions, history)
+        if own is not None and own.shape[-1]:
+            rows = history.clamp_min(0)[:, None].expand(own.shape)
+            # Nothing is taken off row 0 for a place without an item: a column behind all rows takes that in.
+            padded = nn.functional.pad(scores, (0, 1))
+            rows = torch.where((history >= 0)[:, None], rows, scores.shape[-1])
+            scores = padded.scatter(-1, rows, padded.gather(-1, rows) - own)[..., :-1]
+        return scores / config.temperature
+
     def set_recommender(self, recommender: SASRecForNextItem) -> None:
         """Take the SASRec whose score is added to the model's own.
 
@@ -246,7 +264,16 @@ class DenseRetrievalMixin:
         is_old = self._indexed is not vectors or (self._index is not None and self._index.backend != self.item_index)
         if self._index is None or is_old:
             self._index, self._indexed = ItemIndex(self.answer_items(), self.item_index), vectors
-        found = self._index.search(questions, wanted, allowed_items(where, self.catalog, len(questions)))
+        allowed = allowed_items(where, self.catalog, len(questions))
+        history = (inputs["history_item_rows"] if state is None else state.places.item).to(questions.device)
+        own = None if self.fusion is None else self.fusion.own_texts(self.items, questions[:, None], history)
+        if own is None:
+            found = self._index.search(questions, wanted, allowed)
+        else:
+            # What is taken off moves items of the history down, so with as many more none of the best is missing.
+            found = self._index.search(questions, [k + history.shape[1] if k > 0 else k for k in wanted], allowed)
+            parts = zip(found, wanted, history.cpu().numpy(), own[:, 0].cpu().numpy(), strict=True)
+            found = [without_own(*answer, k, rows, texts) for answer, k, rows, texts in parts]
         return [scored_items(self.catalog, rows, scores) for rows, scores in found]
 
     @torch.no_grad()
@@ -287,6 +314,27 @@ class DenseRetrievalMixin:
         if model.config.items_hash is not None:
             model.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
         return loaded
+
+
+def without_own(
+    rows: np.ndarray, scores: np.ndarray, top_k: int, history: np.ndarray, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take off what items of a history got for their own text, and keep the best.
+
+    Args:
+        rows (`np.ndarray`): int64 rows of the catalogue, best first.
+        scores (`np.ndarray`): float32 of the same length.
+        top_k (`int`): Items wanted.
+        history (`np.ndarray`): int64 rows; below 0 for none.
+        own (`np.ndarray`): float32 of the length of `history`; of an item that comes twice, twice the same.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: At most `top_k` rows and scores, best first.
+    """
+    taken = dict(zip(history.tolist(), own.tolist(), strict=True))
+    scores = scores - np.array([taken.get(row, 0.0) for row in rows.tolist()], dtype=scores.dtype)
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return rows[order], scores[order]
 
 
 def items_hash(catalog: Catalog, num_items: int) -> str:

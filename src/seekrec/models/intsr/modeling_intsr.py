@@ -251,7 +251,7 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         rows, vectors = inputs["candidate_rows"], self.items.frozen()
         if self.ranking_head is not None:
             return torch.sigmoid(self._candidate_logits(state, inputs, self.model.lookup(vectors)(rows)).float())
-        scores = (self._answered(state, inputs, vectors) @ self.answer_items().T).float() / self.config.temperature
+        scores = self.answer_scores(self._answered(state, inputs, vectors), state.places.item)
         return scores.softmax(-1).gather(-1, rows.clamp_min(0))
 
     def forward(

@@ -105,7 +105,7 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         questions = self.model.ask(state, inputs)
         if self.ranking_head is not None and self.config.rank_by == "ranking":
             return torch.sigmoid(self._click_logits(state, questions, inputs, rows).float())
-        scores = (self._answered(questions, state, inputs) @ self.answer_items().T).float() / self.config.temperature
+        scores = self.answer_scores(self._answered(questions, state, inputs), state.places.item)
         return scores.softmax(-1).gather(-1, rows.clamp_min(0))
 
     def forward(
