@@ -94,7 +94,8 @@ def test_the_best_few_are_the_first_of_all(backend):
     # With so much for texts, items of the history are the best of the index, and none of the best.
     model, processor = make_fused(make_synergen, make_sasrec(), text_weight=50.0)
     model.item_index = backend
-    requests = [*FUSED, Request([*HISTORY, *HISTORY], timestamp=400_000)]
+    again = [Event(event.item_id, timestamp=300_000) for event in HISTORY if event.item_id]
+    requests = [*FUSED, Request([*HISTORY, *again], timestamp=400_000)]
     whole = model.retrieve(processor(requests), top_k=100)
     for top_k in (1, 3):
         few = model.retrieve(processor(requests), top_k=top_k)
