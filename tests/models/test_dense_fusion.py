@@ -89,6 +89,20 @@ def test_scores_are_added_to_those_of_recommendations(make, settings):
     np.testing.assert_allclose([found[3][item] for item in ids.ids], [own[3][item] for item in ids.ids], atol=2e-5)
 
 
+@pytest.mark.parametrize("make", [make_synergen, make_intsr])
+def test_of_a_long_history_sasrec_reads_its_latest(make):
+    sasrec = make_sasrec()
+    model, processor = make_fused(make, sasrec, text_weight=0.0)
+    names = ["i0", "i9", "i1", "i2", "i5", "i7", "i20"]
+    asked = processor(
+        Request([Event(name, timestamp=1000 * place) for place, name in enumerate(names)], timestamp=9000)
+    )
+    found, own = scores_of(model.retrieve(asked, top_k=100))[0], own_answers(model, asked)[0]
+    by_sasrec = sasrec.score([model.catalog.id_map.convert_to_rows(names)])[0].numpy()
+    expected = 1.5 * by_sasrec * model.config.temperature
+    np.testing.assert_allclose([found[item] - own[item] for item in model.catalog.id_map.ids], expected, atol=2e-5)
+
+
 @pytest.mark.parametrize("backend", ["exact", "faiss"])
 def test_the_best_few_are_the_first_of_all(backend):
     # With so much for texts, items of the history are the best of the index, and none of the best.

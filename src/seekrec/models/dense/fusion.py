@@ -39,7 +39,8 @@ class AnswerFusion(nn.Module):
         super().__init__()
         self.num_items = num_items
         self.recommender_weight, self.text_weight = recommender_weight, text_weight
-        self.recommender = self.table = None
+        self.recommender: Any = None
+        self.table: Any = None
         if recommender is not None and recommender_weight:
             self.recommender = FrozenSASRec(recommender)
             self.table = nn.Embedding(num_items, recommender["hidden_size"]).requires_grad_(False)
@@ -47,8 +48,6 @@ class AnswerFusion(nn.Module):
     @torch.no_grad()
     def take(self, recommender: SASRecForNextItem) -> None:
         """Take a trained SASRec over the model's items; see `DenseRetrievalMixin.set_recommender`."""
-        if self.recommender is None or self.table is None:
-            raise ValueError("`config.recommender` is None or `recommender_weight` 0; make the model with both.")
         vectors = torch.from_numpy(recommender.item_embeddings())
         if len(vectors) != self.num_items:
             raise ValueError(f"`recommender` knows {len(vectors)} items, the model {self.num_items}; give its own.")
@@ -80,7 +79,7 @@ class AnswerFusion(nn.Module):
         seen = allowed & (item_rows >= 0)[:, None]
         is_fused = (behaviors == BEHAVIORS.index(RECOMMENDATION))[..., None]
         parts = []
-        if self.recommender is not None and self.table is not None:
+        if self.recommender is not None:
             rows = item_rows.clamp_min(0)
             vectors = self.table(rows.clamp_max(self.num_items - 1))
             vectors = torch.where((rows >= self.num_items)[..., None], self.table.weight.mean(0), vectors)

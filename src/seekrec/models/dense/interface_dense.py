@@ -114,7 +114,7 @@ class DenseRetrievalMixin:
         Raises:
             ValueError: If the model has no place for it, or its sizes or items are others.
         """
-        if self.fusion is None:
+        if self.fusion is None or self.fusion.recommender is None:
             raise ValueError("`config.recommender` is None or `recommender_weight` 0; make the model with both.")
         self.fusion.take(recommender)
         self._index = None

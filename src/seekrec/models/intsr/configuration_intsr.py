@@ -89,8 +89,8 @@ class IntSRConfig(PreTrainedConfig):
         ranking_weight (`float`): Weight of the ranking loss on candidates; 0 leaves the ranking head untrained, and
             `rank` orders by retrieval.
         num_ranking_negatives (`int`): Of the batch's `negative_rows`, so many are ranked beside each target.
-        recommender (`dict`, *optional*): Sizes of the SASRec whose score is added when recommendations are answered;
-            `set_recommender` brings it. In neither paper.
+        recommender (`dict`, *optional*): Sizes of the SASRec whose score is added to that of recommendations, in
+            `retrieve` and where there is no ranking head in `rank`; `set_recommender` brings it. In neither paper.
         recommender_weight (`float`): Of that score; 0 for none.
         text_weight (`float`): Of the cosine between an item's text and those of the latest items of the history, added
             likewise; 0 for none.

@@ -76,8 +76,8 @@ class SynerGenConfig(PreTrainedConfig):
         pairwise_weight (`float`): lambda.
         rank_by (`str`): What `rank` answers with: `"ranking"`, the click probability, or `"retrieval"`, the
             probability among all items.
-        recommender (`dict`, *optional*): Sizes of the SASRec whose score is added when recommendations are answered;
-            `set_recommender` brings it. In neither paper.
+        recommender (`dict`, *optional*): Sizes of the SASRec whose score is added to that of recommendations, in
+            `retrieve` and where there is no ranking head in `rank`; `set_recommender` brings it. In neither paper.
         recommender_weight (`float`): Of that score; 0 for none.
         text_weight (`float`): Of the cosine between an item's text and those of the latest items of the history, added
             likewise; 0 for none.
