@@ -43,23 +43,28 @@ class AnswerFusion(nn.Module):
         self.table: Any = None
         if recommender is not None and recommender_weight:
             self.recommender = FrozenSASRec(recommender)
-            self.table = nn.Embedding(num_items, recommender["hidden_size"]).requires_grad_(False)
+            # Its items as those of a tower of ids: a new item stands at their mean.
+            self.table = ItemTower(num_items, recommender["hidden_size"], 0).requires_grad_(False)
 
     @torch.no_grad()
     def take(self, recommender: SASRecForNextItem) -> None:
         """Take a trained SASRec over the model's items; see `DenseRetrievalMixin.set_recommender`."""
-        vectors = torch.from_numpy(recommender.item_embeddings())
+        vectors = recommender.item_embeddings()
         if len(vectors) != self.num_items:
             raise ValueError(f"`recommender` knows {len(vectors)} items, the model {self.num_items}; give its own.")
         self.recommender.take(recommender)
-        self.table.weight.copy_(vectors)
+        self.table.start_ids(vectors)
+
+    def set_num_rows(self, num_rows: int) -> None:
+        """Set the catalogue's length."""
+        if self.table is not None:
+            self.table.set_text_vectors(None, num_rows)
 
     def items(self, tower: ItemTower) -> list[Tensor]:
         """Give the parts behind the item vectors of the whole catalogue, each `(num_rows, size)`."""
         parts = []
         if self.table is not None:
-            weight = self.table.weight
-            parts.append(torch.cat([weight, weight.mean(0).expand(tower.num_rows - self.num_items, -1)]))
+            parts.append(self.table.frozen())
         if self.text_weight:
             parts.append(tower.centered_texts())
         return parts
@@ -80,10 +85,7 @@ class AnswerFusion(nn.Module):
         is_fused = (behaviors == BEHAVIORS.index(RECOMMENDATION))[..., None]
         parts = []
         if self.recommender is not None:
-            rows = item_rows.clamp_min(0)
-            vectors = self.table(rows.clamp_max(self.num_items - 1))
-            vectors = torch.where((rows >= self.num_items)[..., None], self.table.weight.mean(0), vectors)
-            states = self.recommender.states(vectors, seen.any(1))
+            states = self.recommender.states(self.table(item_rows), seen.any(1))
             latest = latest_items(item_rows, allowed)[..., None].expand(-1, -1, states.shape[-1])
             parts.append(self.recommender_weight * states.gather(1, latest) * is_fused)
         if self.text_weight:

@@ -98,10 +98,9 @@ class DenseRetrievalMixin:
         scores = (questions @ self.answer_items().T).float()
         own = None if self.fusion is None else self.fusion.own_texts(self.items, questions, history)
         if own is not None and own.shape[-1]:
-            rows = history.clamp_min(0)[:, None].expand(own.shape)
-            # Nothing is taken off row 0 for a place without an item: a column behind all rows takes that in.
+            # What a place without an item takes off goes to a column behind all rows.
             padded = nn.functional.pad(scores, (0, 1))
-            rows = torch.where((history >= 0)[:, None], rows, scores.shape[-1])
+            rows = torch.where(history >= 0, history, scores.shape[-1])[:, None].expand(own.shape)
             scores = padded.scatter(-1, rows, padded.gather(-1, rows) - own)[..., :-1]
         return scores / config.temperature
 
@@ -209,6 +208,8 @@ class DenseRetrievalMixin:
                     f"{config.text_size}; embed the items with the encoder that the model was trained with."
                 )
         self.items.set_text_vectors(vectors, len(catalog))
+        if self.fusion is not None:
+            self.fusion.set_num_rows(len(catalog))
         self._periods = tuple(torch.from_numpy(np.array(side)) for side in item_periods(catalog.items))  # type: ignore[assignment]
         self._catalog, self._index = catalog, None
 

@@ -345,6 +345,8 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
 
     def _answered(self, state: HistoryState, inputs: Any, item_vectors: Tensor | None = None) -> Tensor:
         own = self._question_vectors(state, inputs, item_vectors)
+        if self.fusion is None:
+            return own
         allowed = placeholder_visibility(
             inputs["question_session_ids"],
             inputs["question_events"],
