@@ -253,6 +253,58 @@ class TestRemove:
             catalog.remove_items(["Z"])
 
 
+class TestUpdate:
+    def test_changes_what_is_given_and_nothing_else(self, catalog):
+        # A key that a record leaves out stays: only the price of A and D and the brand of B change, B's to null.
+        updated = catalog.update_items(
+            [{"item_id": "D", "price": 3}, {"item_id": "B", "brand": None}, {"item_id": "A", "price": 6.5}]
+        )
+        assert updated.items["price"].to_pylist() == [6.5, 7.5, 20.0, 3.0]
+        assert updated.items["brand"].to_pylist() == ["Acme", None, "Acme", None]
+        assert updated.items.schema == catalog.items.schema
+        untouched = [name for name in catalog.items.column_names if name not in ("price", "brand")]
+        assert updated.items.select(untouched) == catalog.items.select(untouched)
+        assert catalog.items == build().items
+        assert updated.identifier_hash == catalog.identifier_hash
+        # The same arrays: what was built of them serves on.
+        assert all(updated.codes[view] is catalog.codes[view] for view in catalog.views)
+
+    def test_filters_follow(self, catalog):
+        assert catalog.where(price=(None, 6.0)).tolist() == [True, False, False, False]
+        updated = catalog.remove_items(["D"]).update_items(
+            pa.table({"item_id": ["C", "D"], "price": [1.0, 1.0], "available_until": [150, None]})
+        )
+        assert updated.where(price=(None, 6.0)).tolist() == [True, False, True, False]
+        assert updated.available(160).tolist() == [True, True, False, False]
+        assert catalog.where(price=(None, 6.0)).tolist() == [True, False, False, False]
+
+    def test_a_list_of_paths_is_copied_whole(self, catalog):
+        tags = pa.array([["a"], None, [], ["b", "c"]], pa.list_(pa.string()))
+        tagged = build(items=catalog.items.append_column("tags", tags))
+        updated = tagged.update_items([{"item_id": "B", "tags": ["new", "x"]}])
+        assert updated.items["tags"].to_pylist() == [["a"], ["new", "x"], [], ["b", "c"]]
+
+    def test_nothing_to_change(self, catalog):
+        assert catalog.update_items([{"item_id": "A"}]).content_hash == catalog.content_hash
+
+    @pytest.mark.parametrize(
+        ("items", "error", "message"),
+        [
+            ([{"item_id": "Z", "price": 1.0}], UnknownItemError, "'Z'"),
+            ([{"price": 1.0}], DataError, "no column 'item_id'"),
+            ([{"item_id": "A", "price": 1.0}, {"item_id": "A", "price": 2.0}], DataError, "'A' more than once"),
+            ([{"item_id": "A", "stock": 1}], DataError, "'stock', the catalogue has item_id, title"),
+            ([{"item_id": "A", "title": "Green kite"}], DataError, "'title'; an item's text stays"),
+            ([{"item_id": "A", "price": "cheap"}], DataError, "'price' holds a value that does not fit type double"),
+            (pa.table({"item_id": ["A"], "price": ["cheap"]}), DataError, "'price' of the updated items has type str"),
+            ([{"item_id": "B", "available_until": 50}], DataError, "available_until that is not after"),
+        ],
+    )
+    def test_refuses(self, catalog, items, error, message):
+        with pytest.raises(error, match=message):
+            catalog.update_items(items)
+
+
 class TestAdd:
     def test_takes_the_codes_of_the_model_where_they_are_free(self, catalog):
         larger = catalog.add_items([new_item("E")], semantic_embeddings=vectors([30, 3]), collaborative=vectors([2]))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The catalogue: items, their identifiers, their embeddings, and which of them may be answered.
 
-A catalogue is never changed: `add_items` and `remove_items` give a new one. Rows only ever grow at the end and old
+A catalogue is never changed: `add_items`, `update_items` and `remove_items` give a new one. Rows only ever grow at the end and old
 codes never change, so a trained model and every stored row number stay valid. Embeddings are rounded to half precision
 when a catalogue is built, because that is how they are stored, and kept as float32: what is loaded equals what was
 saved bit by bit.
@@ -25,10 +25,10 @@ from seekrec.catalog_checks import (
     check_codes,
     check_flags,
     check_model,
-    check_new_items,
     check_vectors,
+    update_columns,
 )
-from seekrec.catalog_growth import place_items, vectors_of_new_items
+from seekrec.catalog_growth import grow
 from seekrec.catalog_io import CATALOG_FILE, array_digest, model_digest, part_hashes, read_catalog, write_catalog
 from seekrec.catalog_masks import ItemFilters
 from seekrec.errors import CatalogError
@@ -329,32 +329,32 @@ class Catalog:
             CatalogError: If there are identifiers and no identifier model, or no way to a vector it needs.
             IdentifierCollisionError: If no identifier is free.
         """
-        if self.identifier_model is None and self.codes:
-            raise CatalogError(
-                "This catalogue has no identifier model, so it cannot give new items identifiers; build it with "
-                "`identifier_model=`."
-            )
-        new = check_new_items(items, self.items.schema, self.id_map, self.is_removed, semantic_embeddings is None)
-        vectors = vectors_of_new_items(
-            new,
-            semantic_embeddings,
-            collaborative,
-            embeddings=self.embeddings,
-            is_measured=self.live & ~self.is_predicted,
-            config=None if self.identifier_model is None else self.identifier_model.config,
-            encoder_name=self.semantic_encoder_name,
-        )
-        is_predicted = collaborative is None and "collaborative" in vectors
-        model, levels = self.identifier_model, (self.num_shared_levels, self.codebook_size)
-        codes = {} if model is None else place_items(model, vectors, self.codes, *levels)
-        return replace(
-            self,
-            items=pa.concat_tables([self.items, new]).combine_chunks(),
-            codes={view: np.concatenate([self.codes[view], codes[view]]) for view in self.views},
-            embeddings={view: np.concatenate([old, vectors[view]]) for view, old in self.embeddings.items()},
-            is_removed=np.concatenate([self.is_removed, np.zeros(new.num_rows, dtype=bool)]),
-            is_predicted=np.concatenate([self.is_predicted, np.full(new.num_rows, is_predicted)]),
-        )
+        return replace(self, **grow(self, items, semantic_embeddings, collaborative))
+
+    def update_items(self, items: pa.Table | Sequence[Mapping[str, Any]]) -> Catalog:
+        """Give a catalogue in which some columns of known items have other values: prices, stock, availability.
+
+        ```python
+        catalog.update_items([{"item_id": "B00A", "price": 19.9}, {"item_id": "B00B", "available_until": now}])
+        ```
+
+        Identifiers and vectors stay as they are, and so does what a model has learned.
+
+        Args:
+            items (`pyarrow.Table` or a list of `dict`): `item_id` and the columns to change, of any items. A key that
+                a `dict` leaves out stays as it is; null is a value.
+
+        Returns:
+            `Catalog`: The catalogue with the new values; this one is unchanged.
+
+        Raises:
+            UnknownItemError: If the catalogue does not hold an id.
+            DataError: If an id occurs twice, a column is unknown or one of the text that vectors were made from, or a
+                value does not fit its column.
+        """
+        other = replace(self, items=update_columns(items, self.items, self.id_map))
+        other.__dict__["id_map"] = self.id_map
+        return other
 
     def save(self, folder: str | Path) -> None:
         """Write the catalogue's files into a folder, which may hold other files.

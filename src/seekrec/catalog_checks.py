@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.schema import ITEM_FEATURES, IdMap, View
 
 VIEWS: tuple[View, ...] = ("semantic", "collaborative")
+# What an item's vectors, identifiers and queries are made from.
+TEXT_COLUMNS = ("title", "description", "categories")
 
 
 def check_codes(
@@ -125,24 +128,72 @@ def check_new_items(
     rows = known.convert_to_rows(table["item_id"].to_pylist(), strict=False)
     if (rows >= 0).any():
         first = int(np.flatnonzero(rows >= 0)[0])
-        remedy = "restore_items brings it back" if is_removed[rows[first]] else "items are never changed in place"
+        remedy = "restore_items brings it back" if is_removed[rows[first]] else "update_items changes its columns"
         raise DataError(
             f"Item {table['item_id'][first].as_py()!r} (row {first}, from 0, of the new items) is already in the "
             f"catalogue, at row {rows[first]}; leave it out ({remedy})."
         )
-    columns = []
-    for field in schema:
-        if field.name not in table.column_names:
-            columns.append(pa.nulls(table.num_rows, field.type))
-            continue
-        try:
-            columns.append(table[field.name].cast(field.type))
-        except pa.ArrowException as error:
-            raise DataError(
-                f"Column {field.name!r} of the new items has type {table[field.name].type}, the catalogue's "
-                f"{field.type}; convert it: {error}"
-            ) from error
+    columns = [
+        _cast(table[field.name], field, "new")
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
     return pa.table(columns, schema=schema)
+
+
+def update_columns(items: pa.Table | Sequence[Mapping[str, Any]], known: pa.Table, id_map: IdMap) -> pa.Table:
+    """Give a catalogue's items with other values in some columns of some rows; see [`Catalog.update_items`].
+
+    Args:
+        items (`pyarrow.Table` or a list of `dict`): `item_id` and the columns to change.
+        known (`pyarrow.Table`): The catalogue's items.
+        id_map ([`IdMap`]): Their ids.
+    """
+    given = _table_of_records(items, known.schema) if not isinstance(items, pa.Table) else items
+    if "item_id" not in given.column_names:
+        raise DataError("The updated items have no column 'item_id', which says whose values they are; add it.")
+    for name in given.column_names:
+        if name not in known.column_names:
+            raise DataError(
+                f"The updated items have a column {name!r}, the catalogue has {', '.join(known.column_names)}; build "
+                "the catalogue with the column to change it later."
+            )
+        if name in TEXT_COLUMNS:
+            raise DataError(
+                f"The updated items have a column {name!r}; an item's text stays, since its vector and identifier "
+                "come from it. Leave the column out, or remove the item and add it under another id."
+            )
+    ids = given["item_id"].to_pylist()
+    twice = [item_id for item_id, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise DataError(f"The updated items name {twice[0]!r} more than once; give each item one row.")
+    places = id_map.convert_to_rows(ids)
+    updated = known
+    for number, field in enumerate(known.schema):
+        if field.name not in given.column_names or field.name == "item_id":
+            continue
+        # A key that a record leaves out is no null.
+        is_given = [True] * len(places) if isinstance(items, pa.Table) else [field.name in record for record in items]
+        chosen = np.flatnonzero(is_given)
+        values = _cast(given[field.name].take(pa.array(chosen)), field, "updated")
+        source = np.arange(known.num_rows)
+        source[places[chosen]] = known.num_rows + np.arange(len(chosen))
+        both = pa.chunked_array([*known[field.name].chunks, *values.chunks], type=field.type)
+        updated = updated.set_column(number, field, both.take(pa.array(source)))
+    updated = updated.combine_chunks()
+    refuse(updated, find_item_problems(updated), Source("the catalogue as updated"))
+    return updated
+
+
+def _cast(column: pa.ChunkedArray, field: pa.Field, which: str) -> pa.ChunkedArray:
+    try:
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"Column {field.name!r} of the {which} items has type {column.type}, the catalogue's {field.type}; "
+            f"convert it: {error}"
+        ) from error
 
 
 def _table_of_records(records: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

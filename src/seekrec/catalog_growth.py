@@ -3,22 +3,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from seekrec.catalog_checks import check_vectors
+from seekrec.catalog_checks import check_new_items, check_vectors
 from seekrec.errors import CatalogError
 from seekrec.identifiers.assign import assign_unique, prefix_groups
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.schema import View, item_texts
 
+if TYPE_CHECKING:
+    from seekrec.catalog import Catalog
+
 # A ridge regression of a few hundred numbers on a few hundred is settled by this many rows.
 _MAX_RIDGE_ROWS = 20_000
 # Penalties that are tried, as shares of the largest eigenvalue; the best by generalized cross-validation is kept.
 _RIDGE_PENALTIES = 10.0 ** np.arange(-6, 1, 0.5)
+
+
+def grow(
+    catalog: Catalog,
+    items: pa.Table | Sequence[Mapping[str, Any]],
+    semantic: np.ndarray | None,
+    collaborative: np.ndarray | None,
+) -> dict[str, Any]:
+    """Give the fields of a catalogue with more items; see [`Catalog.add_items`]."""
+    model, levels = catalog.identifier_model, (catalog.num_shared_levels, catalog.codebook_size)
+    if model is None and catalog.codes:
+        raise CatalogError(
+            "This catalogue has no identifier model, so it cannot give new items identifiers; build it with "
+            "`identifier_model=`."
+        )
+    new = check_new_items(items, catalog.items.schema, catalog.id_map, catalog.is_removed, semantic is None)
+    vectors = vectors_of_new_items(
+        new,
+        semantic,
+        collaborative,
+        embeddings=catalog.embeddings,
+        is_measured=catalog.live & ~catalog.is_predicted,
+        config=None if model is None else model.config,
+        encoder_name=catalog.semantic_encoder_name,
+    )
+    is_predicted = collaborative is None and "collaborative" in vectors
+    codes = {} if model is None else place_items(model, vectors, catalog.codes, *levels)
+    return {
+        "items": pa.concat_tables([catalog.items, new]).combine_chunks(),
+        "codes": {view: np.concatenate([catalog.codes[view], codes[view]]) for view in catalog.views},
+        "embeddings": {view: np.concatenate([old, vectors[view]]) for view, old in catalog.embeddings.items()},
+        "is_removed": np.concatenate([catalog.is_removed, np.zeros(new.num_rows, dtype=bool)]),
+        "is_predicted": np.concatenate([catalog.is_predicted, np.full(new.num_rows, is_predicted)]),
+    }
 
 
 def vectors_of_new_items(
