@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics by hand and against pytrec_eval; bootstrap against the normal approximation."""
+"""Metrics by hand, against pytrec_eval and scikit-learn; bootstrap against the normal approximation."""
 
 from __future__ import annotations
 
+from itertools import permutations
 from math import log2, sqrt
 
 import numpy as np
 import pytest
+from sklearn.metrics import ndcg_score
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.evaluation import metrics
@@ -37,11 +39,49 @@ def test_metrics_by_hand():
 
 
 def test_metrics_of_tied_ranks():
-    # Tied with one other at the top: mean rank 3/2. Not within the first, well within the first two.
-    assert recall_at_k([1.5], 1).tolist() == [0.0]
-    assert recall_at_k([1.5], 2).tolist() == [1.0]
-    assert ndcg_at_k([1.5], 2).tolist() == pytest.approx([1 / log2(2.5)])
-    assert mrr_at_k([1.5], 2).tolist() == pytest.approx([2 / 3])
+    # Tied with one other at the top: in one order first, in the other second.
+    assert recall_at_k([(1, 2)], 1).tolist() == [1 / 2]
+    assert recall_at_k([(1, 2)], 2).tolist() == [1.0]
+    assert ndcg_at_k([(1, 2)], 2).tolist() == pytest.approx([(1 + 1 / log2(3)) / 2])
+    assert mrr_at_k([(1, 2)], 2).tolist() == pytest.approx([(1 + 1 / 2) / 2])
+    # Ranks 9 to 12, four orders: two of them within the first ten.
+    assert recall_at_k([(9, 12)], 10).tolist() == [2 / 4]
+    assert ndcg_at_k([(9, 12)], 10).tolist() == pytest.approx([(1 / log2(10) + 1 / log2(11)) / 4])
+    assert mrr_at_k([(9, 12), (11, 12), (INF, INF)], 10).tolist() == pytest.approx([(1 / 9 + 1 / 10) / 4, 0, 0])
+
+
+@pytest.mark.parametrize("num_items", [5, 10, 19, 20, 21])
+def test_constant_scores_have_the_recall_of_chance(num_items):
+    ranks = ranks_from_scores(np.zeros((3, num_items)), np.array([0, 2, 4]))
+    assert recall_at_k(ranks, 10) == pytest.approx(np.full(3, min(1, 10 / num_items)))
+    discounts = sum(1 / log2(1 + rank) for rank in range(1, min(10, num_items) + 1))
+    assert ndcg_at_k(ranks, 10) == pytest.approx(np.full(3, discounts / num_items))
+
+
+@pytest.mark.parametrize("name", ["recall", "ndcg", "mrr"])
+def test_ties_are_averaged_over_every_order(name):
+    scores, gains = np.array([3.0, 1, 1, 2, 1, 0]), {"recall": lambda rank: 1, "mrr": lambda rank: 1 / rank}
+    gain = gains.get(name, lambda rank: 1 / log2(1 + rank))
+    for target in range(6):
+        for k in (1, 2, 3, 4, 6):
+            found = []
+            for order in permutations(range(6)):  # every order of the items, sorted by a sort that keeps it in ties
+                rank = 1 + sorted(order, key=lambda item: -scores[item]).index(target)
+                found.append(gain(rank) if rank <= k else 0)
+            value = metric_values(ranks_from_scores(scores[None], np.array([target])), f"{name}@{k}")
+            assert value == pytest.approx([np.mean(found)])
+
+
+def test_ndcg_agrees_with_scikit_learn_in_ties():
+    generator = np.random.default_rng(5)
+    scores = generator.integers(0, 4, size=(30, 25)).astype(np.float64)
+    targets = generator.integers(0, 25, 30)
+    for k in (1, 5, 10, 25):
+        values = ndcg_at_k(ranks_from_scores(scores, targets), k)
+        for row, target in enumerate(targets):
+            relevance = np.zeros((1, 25))
+            relevance[0, target] = 1
+            assert values[row] == pytest.approx(ndcg_score(relevance, scores[row : row + 1], k=k))
 
 
 def test_metrics_of_no_cases_are_empty():
@@ -87,10 +127,26 @@ def test_k_below_one_is_refused():
         recall_at_k([1], 0)
 
 
-@pytest.mark.parametrize("rank", [0.0, 0.5, -1.0, float("nan")])
-def test_impossible_rank_is_refused(rank):
-    with pytest.raises(DataError, match=f"rank of case 1 is {rank}; ranks start at 1"):
-        ndcg_at_k([1, rank], 10)
+@pytest.mark.parametrize(
+    ("rank", "shown"),
+    [
+        (0.0, "0"),
+        (-1.0, "-1"),
+        (float("nan"), "nan"),
+        (2.5, "2.5"),  # the mean rank of a tie: over how many items?
+        ((2, 1), "2 to 1"),
+        ((1, INF), "1 to inf"),
+        ((1, float("nan")), "1 to nan"),
+    ],
+)
+def test_impossible_rank_is_refused(rank, shown):
+    with pytest.raises(DataError, match=f"rank of case 1 is {shown}; ranks are whole numbers from 1"):
+        ndcg_at_k([(1, 1) if isinstance(rank, tuple) else 1, rank], 10)
+
+
+def test_ranks_of_another_shape_are_refused():
+    with pytest.raises(DataError, match=r"`ranks` has shape \(1, 3\); give the first and last rank of each case"):
+        ndcg_at_k([(1, 2, 3)], 10)
 
 
 def test_ranks_from_scores_by_hand():
@@ -103,10 +159,10 @@ def test_ranks_from_scores_by_hand():
         ],
         dtype=np.float32,
     )
-    assert ranks_from_scores(scores, np.array([2, 1, 3, 0])).tolist() == [2, (1 + 2 + 3) / 3, 2, INF]
+    assert ranks_from_scores(scores, np.array([2, 1, 3, 0])).tolist() == [[2, 2], [1, 3], [2, 2], [INF, INF]]
 
 
-def test_mean_rank_does_not_depend_on_the_order_of_items():
+def test_ranks_do_not_depend_on_the_order_of_items():
     generator = np.random.default_rng(0)
     scores = generator.integers(0, 4, size=(20, 15)).astype(np.float64)  # many ties
     targets = generator.integers(0, 15, 20)
@@ -121,11 +177,11 @@ def test_nan_score_is_refused():
 
 
 def test_rank_in_list_by_hand():
-    assert rank_in_list(["a", "b", "c"], [3, 2, 1], "b") == 2
-    assert rank_in_list(["a", "b", "c"], [3, 2, 2], "b") == (2 + 3) / 2
-    assert rank_in_list(["a", "b"], [3, 2], "z") == INF
-    assert rank_in_list([], [], "z") == INF
-    assert rank_in_list(["a", "z"], [3, -INF], "z") == INF
+    assert rank_in_list(["a", "b", "c"], [3, 2, 1], "b") == (2, 2)
+    assert rank_in_list(["a", "b", "c"], [3, 2, 2], "b") == (2, 3)
+    assert rank_in_list(["a", "b"], [3, 2], "z") == (INF, INF)
+    assert rank_in_list([], [], "z") == (INF, INF)
+    assert rank_in_list(["a", "z"], [3, -INF], "z") == (INF, INF)
 
 
 def test_list_that_repeats_an_item_is_refused():

@@ -45,7 +45,7 @@ def make_row(system="one", ranks=(1, 2, INF, 1), **changes):
         metrics={name: float(column.mean()) for name, column in values.items()},
         intervals=bootstrap_intervals(values),
         details={"weight": 0.5},
-        ranks=np.array(ranks, dtype=np.float64),
+        ranks=np.array([rank if isinstance(rank, tuple) else (rank, rank) for rank in ranks], dtype=np.float64),
     )
     return replace(row, **changes)
 
@@ -66,11 +66,11 @@ def test_results_survive_a_round_trip(tmp_path):
 
 def test_ranks_survive_beside_the_results(tmp_path):
     path = tmp_path / "results.json"
-    rows = [make_row(), make_row("two", (3, 1.5, 1))]
+    rows = [make_row(), make_row("two", ((3, 3), (1, 2), (1, 1)))]
     write_results(path, rows, save_ranks=True)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["results.json", "results.ranks.parquet"]
     back = read_results(path)
-    assert [row.ranks.tolist() for row in back] == [[1, 2, INF, 1], [3, 1.5, 1]]
+    assert [row.ranks.tolist() for row in back] == [[[1, 1], [2, 2], [INF, INF], [1, 1]], [[3, 3], [1, 2], [1, 1]]]
     write_results(path, [])
     assert read_results(path) == []
 
@@ -111,7 +111,7 @@ def test_other_version_and_other_fields_are_refused(tmp_path):
     write_results(path, [make_row()])
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "version": 99}))
-    with pytest.raises(DataError, match="has version 99, this package reads 1"):
+    with pytest.raises(DataError, match="has version 99, this package reads 2"):
         read_results(path)
     del content["results"][0]["seed"]
     path.write_text(json.dumps(content))

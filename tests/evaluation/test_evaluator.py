@@ -62,14 +62,14 @@ def test_popularity_by_hand(toy_split, toy_id_map):
     popularity = Popularity.fit(toy_split, toy_id_map)
     # Seen a, b, c are gone. f has 2 training events, d and e none: the target shares ranks 2 and 3.
     row = quiet(popularity, toy_split, toy_id_map)
-    assert row.ranks.tolist() == [2.5, 2.5]
+    assert row.ranks.tolist() == [[2, 3], [2, 3]]
     assert row.metrics["recall@1"] == 0
     assert row.metrics["recall@5"] == 1
-    assert row.metrics["ndcg@10"] == pytest.approx(1 / log2(3.5))
-    assert row.metrics["mrr@10"] == pytest.approx(1 / 2.5)
+    assert row.metrics["ndcg@10"] == pytest.approx((1 / log2(3) + 1 / log2(4)) / 2)
+    assert row.metrics["mrr@10"] == pytest.approx((1 / 2 + 1 / 3) / 2)
     # With them, a 1, b 2, c 1 and f 2 stand above: ranks 5 and 6.
     kept = quiet(popularity, toy_split, toy_id_map, remove_seen=False)
-    assert kept.ranks.tolist() == [5.5, 5.5]
+    assert kept.ranks.tolist() == [[5, 6], [5, 6]]
     assert not kept.seen_removed
 
 
@@ -98,7 +98,7 @@ def test_integer_scores_and_blocks(toy_split, toy_id_map, monkeypatch):
     # Six items: at most 6 cells make blocks of one request.
     monkeypatch.setattr(evaluator, "_MAX_BLOCK_CELLS", 6)
     system = Fixed([0, 0, 0, 1, 2, 3])
-    assert quiet(system, toy_split, toy_id_map).ranks.tolist() == [3, 2]
+    assert quiet(system, toy_split, toy_id_map).ranks.tolist() == [[3, 3], [2, 2]]
     assert system.sizes == [1, 1]
 
 
@@ -117,7 +117,7 @@ def test_ranks_come_back_in_the_order_of_the_cases(toy_split, toy_id_map, monkey
     # Targets d and e with scores 0.1 and 0.9, nothing higher.
     row = quiet(Recorder([0, 0, 0, 0.1, 0.9, 0]), toy_split, toy_id_map)
     assert asked == [3, 1]
-    assert row.ranks.tolist() == [2, 1]
+    assert row.ranks.tolist() == [[2, 2], [1, 1]]
 
 
 def test_exact_and_listed_ranks_agree():
@@ -177,21 +177,22 @@ def test_sampled_candidates_by_hand(toy_split, toy_id_map, protocol):
     assert listed.ranks.tolist() == row.ranks.tolist()
     assert listed.cases_fingerprint == row.cases_fingerprint
     if protocol == "uniform":
-        assert row.ranks.tolist() == [3, 2]
+        assert row.ranks.tolist() == [[3, 3], [2, 2]]
     elif protocol == "popularity":
-        assert row.ranks.tolist() == [2, 2]
+        assert row.ranks.tolist() == [[2, 2], [2, 2]]
 
 
-def test_constant_scores_get_the_middle_rank(toy_split, toy_id_map):
+def test_constant_scores_may_have_any_rank(toy_split, toy_id_map):
     row = quiet(Fixed(np.zeros(6)), toy_split, toy_id_map, protocol="uniform", num_negatives=2)
-    assert row.ranks.tolist() == [2, 2]
+    assert row.ranks.tolist() == [[1, 3], [1, 3]]
+    assert row.metrics["recall@1"] == pytest.approx(1 / 3)
 
 
 def test_retriever_misses_and_ties(toy_split, toy_id_map):
     row = quiet(Answers([("f", 2.0), ("d", 1.0)]), toy_split, toy_id_map)
-    assert row.ranks.tolist() == [2, INF]
+    assert row.ranks.tolist() == [[2, 2], [INF, INF]]
     tied = quiet(Answers([("f", 1.0), ("d", 1.0), ("e", 1.0)]), toy_split, toy_id_map)
-    assert tied.ranks.tolist() == [2, 2]
+    assert tied.ranks.tolist() == [[1, 3], [1, 3]]
     empty = quiet(Answers([]), toy_split, toy_id_map)
     assert empty.metrics["recall@20"] == 0
 
@@ -199,7 +200,7 @@ def test_retriever_misses_and_ties(toy_split, toy_id_map):
 def test_retriever_ranks_all_candidates(toy_split, toy_id_map):
     # Answers in the order of the ids: d before e before f.
     row = quiet(Answers(), toy_split, toy_id_map, protocol="uniform", num_negatives=2)
-    assert row.ranks.tolist() == [1, 2]
+    assert row.ranks.tolist() == [[1, 1], [2, 2]]
 
 
 @pytest.mark.parametrize(

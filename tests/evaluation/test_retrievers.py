@@ -68,7 +68,7 @@ def test_model_is_evaluated(toy_split, toy_id_map, protocol):
     retriever = ModelRetriever(FakeModel(toy_id_map.ids), process, batch_size=1)
     row = evaluate_system(retriever, toy_split, toy_id_map, protocol=protocol, num_negatives=2)
     # Both ways d, e, f are left, in this order; the targets are d and e.
-    assert row.ranks.tolist() == [1, 2]
+    assert row.ranks.tolist() == [[1, 1], [2, 2]]
     assert row.details == {"num_beams": 50}
 
 

@@ -8,6 +8,7 @@ import torch
 
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem
 from seekrec.errors import ConfigurationError, DataError, RequestError
+from seekrec.training.embedding_runs import rank_targets
 from seekrec.training.sasrec import rank_validation, train_sasrec
 
 NUM_ITEMS = 8
@@ -199,11 +200,16 @@ def test_ranking_by_hand():
         def score(self, histories, batch_size):
             return torch.tensor([[9.0, 5.0, 7.0, 5.0], [1.0, 2.0, 3.0, 4.0]])[: len(histories)]
 
-    # Item 0 is seen; items 1 and 3 tie below item 2: ranks 2 and 3, mean 2.5.
+    # Item 0 is seen; items 1 and 3 tie below item 2: ranks 2 and 3, each in half of the orders.
     first = (np.array([0]), 1)
     assert rank_validation(Scores(), [first]) == {
         "recall@10": 1.0,
-        "ndcg@10": pytest.approx(1 / np.log2(3.5), abs=1e-6),
+        "ndcg@10": pytest.approx((1 / np.log2(3) + 1 / np.log2(4)) / 2, abs=1e-6),
+    }
+    # A scorer that cannot tell 20 items apart finds the target among the first 10 in half of the orders.
+    assert rank_targets(lambda part: torch.zeros(1, 20), [np.array([], np.int64)], np.array([3])) == {
+        "recall@10": pytest.approx(10 / 20),
+        "ndcg@10": pytest.approx(sum(1 / np.log2(1 + rank) for rank in range(1, 11)) / 20),
     }
     # The second target is in its own history: a miss.
     assert rank_validation(Scores(), [first, (np.array([3, 2]), 3)])["recall@10"] == 0.5

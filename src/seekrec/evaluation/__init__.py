@@ -23,6 +23,7 @@ from seekrec.evaluation.evaluator import evaluate_system, evaluate_systems, rank
 from seekrec.evaluation.metrics import (
     Interval,
     PairedDifference,
+    RankSpan,
     all_metric_values,
     bootstrap_interval,
     bootstrap_intervals,
@@ -67,6 +68,7 @@ __all__ = [
     "ModelRetriever",
     "PairedDifference",
     "Popularity",
+    "RankSpan",
     "RankingProtocol",
     "ResultRow",
     "Retriever",

@@ -244,12 +244,13 @@ def rank_cases(
         show_progress (`bool`): Show a progress bar with the time left.
 
     Returns:
-        `np.ndarray`: float64 ranks `(num_cases,)` in the order of the cases; infinite where the target was not found.
+        `np.ndarray`: float64 `(num_cases, 2)` in the order of the cases: first and last rank that the target can have
+            among items of its score; infinite where it was not found.
     """
     lengths = np.array([len(request.history) for request in cases.requests])
     order = np.argsort(-lengths, kind="stable")
     size = max(1, min(getattr(system, "batch_size", _MAX_BLOCK), _MAX_BLOCK_CELLS // max(1, cases.num_items)))
-    ranks = np.empty(len(cases))
+    ranks = np.empty((len(cases), 2))
     with tqdm(total=len(cases), desc=f"{name}: {cases.behavior}, {cases.protocol}", disable=not show_progress) as bar:
         for begin in range(0, len(cases), size):
             block = order[begin : begin + size]

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ranking metrics as plain functions of ranks, and bootstrap intervals for their means.
 
-Every case has one relevant item, the target. All a metric needs of a case is the target's **rank**: a float64 that is
-1 for the best, may be a half where scores tie, and infinite where the target was not found. With one relevant item
-recall@k is also the hit ratio, and the ideal DCG is 1.
+Every case has one relevant item, the target. All a metric needs of a case is the **ranks** that the target can have:
+from the first (1 for the best) to the last of the items with its score, equal where no other has it, both infinite
+where the target was not found. With one relevant item recall@k is also the hit ratio, and the ideal DCG is 1.
 
-Tied items share the mean of the ranks they span: a system that gives every item the same score lands in the middle of
-the list, never on top, whatever the order of the items.
+The metric of a tie is its mean over all orders of the tied items, as in scikit-learn's `ndcg_score`: a system that
+gives `n` items the same score has recall@k of `min(1, k / n)`, whatever the order of the items.
 """
 
 from __future__ import annotations
@@ -25,6 +25,16 @@ DEFAULT_K = (1, 5, 10, 20)
 
 # Bootstrap draws are made in pieces of this many, so that a million cases need no more memory than a thousand.
 _DRAWS_PER_PIECE = 4_000_000
+
+
+class RankSpan(NamedTuple):
+    """The ranks that a target can have among the items that share its score; both infinite if it was not found."""
+
+    first: float
+    last: float
+
+
+NOT_FOUND = RankSpan(np.inf, np.inf)
 
 
 class Interval(NamedTuple):
@@ -48,8 +58,12 @@ class PairedDifference(NamedTuple):
 def recall_at_k(ranks: npt.ArrayLike, k: int) -> FloatArray:
     """Compute recall@k, which is the hit ratio: 1 if the target is among the first `k`, else 0.
 
+    In a tie it is the share of the tied ranks that are among the first `k`.
+
     Args:
-        ranks (`ArrayLike`): Rank of the target of each case, `(num_cases,)`, 1 = best, infinite = not found.
+        ranks (`ArrayLike`):
+            First and last rank of the target of each case, `(num_cases, 2)`, as [`ranks_from_scores`] gives them; or
+            of shape `(num_cases,)` where nothing ties. 1 = best, infinite = not found.
         k (`int`): How many places count.
 
     Returns:
@@ -57,40 +71,41 @@ def recall_at_k(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
     Raises:
         ConfigurationError: If `k` is below 1.
-        DataError: If a rank is below 1 or no number.
+        DataError: If a rank is no whole number from 1, or a last rank is before its first.
 
     Example:
         >>> recall_at_k([1, 10, 11, float("inf")], k=10).tolist()
         [1.0, 1.0, 0.0, 0.0]
+        >>> recall_at_k([(9, 12)], k=10).tolist()  # four items share these ranks, two of which count
+        [0.5]
     """
-    checked = _check_ranks(ranks, k)
-    return (checked <= k).astype(np.float64)
+    return _mean_over_tie(ranks, k, lambda rank: np.ones_like(rank))
 
 
 def ndcg_at_k(ranks: npt.ArrayLike, k: int) -> FloatArray:
     """Compute NDCG@k for one relevant item: `1 / log2(1 + rank)` if the target is among the first `k`, else 0.
 
-    Arguments, result and errors are those of [`recall_at_k`].
+    In a tie it is the mean over the tied ranks. Arguments, result and errors are those of [`recall_at_k`].
 
     Example:
         >>> ndcg_at_k([1, 3, 11], k=10).tolist()  # 1 / log2(2), 1 / log2(4), too late
         [1.0, 0.5, 0.0]
     """
-    checked = _check_ranks(ranks, k)
-    return np.where(checked <= k, 1 / np.log2(1 + checked), 0.0)
+    return _mean_over_tie(ranks, k, lambda rank: 1 / np.log2(1 + rank))
 
 
 def mrr_at_k(ranks: npt.ArrayLike, k: int) -> FloatArray:
     """Compute the reciprocal rank at k: `1 / rank` if the target is among the first `k`, else 0.
 
-    Arguments, result and errors are those of [`recall_at_k`].
+    In a tie it is the mean over the tied ranks. Arguments, result and errors are those of [`recall_at_k`].
 
     Example:
         >>> mrr_at_k([1, 4, 11], k=10).tolist()
         [1.0, 0.25, 0.0]
+        >>> mrr_at_k([(1, 2)], k=10).tolist()  # (1 + 1 / 2) / 2
+        [0.75]
     """
-    checked = _check_ranks(ranks, k)
-    return np.where(checked <= k, 1 / checked, 0.0)
+    return _mean_over_tie(ranks, k, lambda rank: 1 / rank)
 
 
 METRICS: dict[str, Callable[[npt.ArrayLike, int], FloatArray]] = {
@@ -139,25 +154,25 @@ def all_metric_values(ranks: npt.ArrayLike, k: Sequence[int] = DEFAULT_K) -> dic
 
 
 def ranks_from_scores(scores: npt.NDArray[Any], targets: npt.NDArray[Any]) -> FloatArray:
-    """Rank each row's target among all items of the row, ties sharing their mean rank.
+    """Rank each row's target among all items of the row.
 
-    `rank = 1 + #(higher) + #(other items with the same score) / 2`. A target with score -inf was ruled out: its rank
-    is infinite.
+    `first = 1 + #(higher)`, `last = first + #(other items with the same score)`. A target with score -inf was ruled
+    out: its ranks are infinite.
 
     Args:
         scores (`np.ndarray`): Floats of shape `(num_cases, num_items)`; higher is better, -inf = never.
         targets (`np.ndarray`): Integer columns of shape `(num_cases,)`.
 
     Returns:
-        `np.ndarray`: float64 ranks of shape `(num_cases,)`.
+        `np.ndarray`: float64 of shape `(num_cases, 2)`: first and last rank of each target.
 
     Raises:
         DataError: If a score is NaN.
 
     Example:
         >>> scores = np.array([[0.9, 0.5, 0.5, 0.1], [3.0, 3.0, 3.0, 3.0]])
-        >>> ranks_from_scores(scores, np.array([1, 0])).tolist()  # (2 + 3) / 2, (1 + 2 + 3 + 4) / 4
-        [2.5, 2.5]
+        >>> ranks_from_scores(scores, np.array([1, 0])).tolist()
+        [[2.0, 3.0], [1.0, 4.0]]
     """
     if np.isnan(scores.min(initial=np.inf)):  # the smallest is NaN if any is; quicker than a mask
         row, column = (int(index) for index in np.argwhere(np.isnan(scores))[0])
@@ -166,15 +181,16 @@ def ranks_from_scores(scores: npt.NDArray[Any], targets: npt.NDArray[Any]) -> Fl
             "to rule it out."
         )
     own = np.take_along_axis(scores, targets[:, None], axis=1)
-    higher = np.count_nonzero(scores > own, axis=1)
-    tied = np.count_nonzero(scores == own, axis=1) - 1  # without the target itself
-    ranks: FloatArray = 1.0 + higher + tied / 2
+    higher, not_lower = np.count_nonzero(scores > own, axis=1), np.count_nonzero(scores >= own, axis=1)
+    ranks = np.stack([1.0 + higher, not_lower], axis=1)  # the target itself is not lower
     ranks[np.isneginf(own[:, 0])] = np.inf
     return ranks
 
 
-def rank_in_list(item_ids: Sequence[str], scores: Sequence[float], target: str) -> float:
-    """Rank the target in one answer, ties sharing their mean rank; infinite if the answer does not hold it.
+def rank_in_list(item_ids: Sequence[str], scores: Sequence[float], target: str) -> RankSpan:
+    """Rank the target in one answer; infinite if the answer does not hold it.
+
+    Of a tie that goes on behind the end of the answer only the part in the answer is seen.
 
     Args:
         item_ids (`Sequence[str]`): The answer, best first.
@@ -182,14 +198,14 @@ def rank_in_list(item_ids: Sequence[str], scores: Sequence[float], target: str) 
         target (`str`): The item looked for.
 
     Returns:
-        `float`: The rank.
+        [`RankSpan`]: First and last rank that the target can have.
 
     Raises:
         DataError: If an item occurs twice, a score is NaN, or the scores rise.
 
     Example:
         >>> rank_in_list(["a", "b", "c"], [0.9, 0.5, 0.5], "c")
-        2.5
+        RankSpan(first=2.0, last=3.0)
     """
     if len(set(item_ids)) < len(item_ids):
         twice = next(item for position, item in enumerate(item_ids) if item in item_ids[:position])
@@ -202,12 +218,11 @@ def rank_in_list(item_ids: Sequence[str], scores: Sequence[float], target: str) 
             "must answer best first."
         )
     if target not in item_ids:
-        return float("inf")
+        return NOT_FOUND
     own = values[item_ids.index(target)]
     if np.isneginf(own):
-        return float("inf")
-    higher, tied = int((values > own).sum()), int((values == own).sum()) - 1
-    return 1.0 + higher + tied / 2
+        return NOT_FOUND
+    return RankSpan(1.0 + int((values > own).sum()), float((values >= own).sum()))
 
 
 def bootstrap_intervals(
@@ -314,14 +329,42 @@ def _tails(confidence: float) -> tuple[float, float]:
     return (1 - confidence) / 2, (1 + confidence) / 2
 
 
+def _mean_over_tie(ranks: npt.ArrayLike, k: int, gain: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """Give the mean of `gain` over the ranks from first to last; a rank behind `k` gains 0."""
+    first, last = _check_ranks(ranks, k).T
+    gains = np.concatenate([[0.0], gain(np.arange(1.0, k + 1)), [0.0]])  # by rank; the last stands for all behind k
+    # Gains of all ranks up to each one. An untied rank reads its own: no rounding of sums.
+    sums = np.cumsum(gains)
+    begin, end = (np.minimum(rank, k + 1).astype(np.int64) for rank in (first, last))
+    is_tied = last > first
+    sizes = np.where(is_tied, last, 1.0) - np.where(is_tied, first, 1.0) + 1
+    return np.where(is_tied, (sums[end] - sums[begin - 1]) / sizes, gains[begin])
+
+
 def _check_ranks(ranks: npt.ArrayLike, k: int) -> FloatArray:
     if k < 1:
         raise ConfigurationError(f"`k` is {k}; metrics need at least 1 place.")
     checked = np.asarray(ranks, dtype=np.float64)
-    wrong = ~(checked >= 1)  # NaN is wrong too
-    if wrong.any():
+    if checked.ndim == 1:
+        checked = np.stack([checked, checked], axis=1)
+    if checked.ndim != 2 or checked.shape[1] != 2:
         raise DataError(
-            f"The rank of case {int(np.argmax(wrong))} is {float(checked[np.argmax(wrong)])}; ranks start at 1, and "
-            "an item that was not found has rank infinity."
+            f"`ranks` has shape {checked.shape}; give the first and last rank of each case, of shape (num_cases, 2), "
+            "or one rank a case."
+        )
+    first, last = checked.T
+    # NaN and halves are wrong too: the mean rank of a tie does not tell how many items share it.
+    wrong = ~(
+        (first >= 1)
+        & (last >= first)
+        & (np.isinf(first) == np.isinf(last))
+        & (np.floor(checked) == checked).all(axis=1)
+    )
+    if wrong.any():
+        case = int(np.argmax(wrong))
+        shown = " to ".join(dict.fromkeys(f"{rank:g}" for rank in checked[case]))
+        raise DataError(
+            f"The rank of case {case} is {shown}; ranks are whole numbers from 1, first before last, and an item that "
+            "was not found has rank infinity."
         )
     return checked

@@ -22,7 +22,7 @@ from seekrec.errors import DataError
 from seekrec.evaluation.metrics import FloatArray, Interval, metric_values, paired_bootstrap
 from seekrec.events.storage import replace_file
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2  # 1 held the mean rank of a tie
 
 TABLE_METRICS = ("recall@1", "recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10")
 
@@ -48,7 +48,8 @@ class ResultRow:
         metrics (`dict[str, float]`): Means by name, such as `"ndcg@10"`.
         intervals (`dict[str, Interval]`): 95% bootstrap intervals of the same.
         details (`dict`): What the system says of itself (a weight chosen on validation, ...); can be written as JSON.
-        ranks (`np.ndarray`, *optional*): float64 rank of each case's target; not part of the JSON.
+        ranks (`np.ndarray`, *optional*): float64 `(num_cases, 2)`, first and last rank that each case's target can
+            have; not part of the JSON.
     """
 
     system: str
@@ -133,8 +134,8 @@ def write_results(path: str | Path, rows: Sequence[ResultRow], *, save_ranks: bo
     Args:
         path (`str` or `Path`): The JSON file; its folder is made. It is replaced whole or not at all.
         rows (`Sequence[ResultRow]`): The rows.
-        save_ranks (`bool`): Also write `<name>.ranks.parquet` (columns `row`, `rank`), so that systems can be compared
-            pair by pair later.
+        save_ranks (`bool`): Also write `<name>.ranks.parquet` (columns `row`, `first_rank`, `last_rank`), so that
+            systems can be compared pair by pair later.
 
     Raises:
         DataError: If `save_ranks` and a row has no ranks.
@@ -319,12 +320,13 @@ def _need_ranks(row: ResultRow) -> FloatArray:
 def _ranks_table(rows: Sequence[ResultRow]) -> pa.Table:
     ranks = [_need_ranks(row) for row in rows]
     numbers = np.repeat(np.arange(len(rows), dtype=np.int32), [len(values) for values in ranks])
-    return pa.table({"row": numbers, "rank": np.concatenate([np.empty(0), *ranks])})
+    first, last = np.concatenate([np.empty((0, 2)), *ranks]).T
+    return pa.table({"row": numbers, "first_rank": first, "last_rank": last})
 
 
 def _digest(table: pa.Table) -> str:
     digest = hashlib.sha256()
-    for name in ("row", "rank"):
+    for name in ("row", "first_rank", "last_rank"):
         digest.update(np.ascontiguousarray(table.column(name).to_numpy()).tobytes())
     return digest.hexdigest()
 
@@ -337,5 +339,6 @@ def _read_ranks(source: Path, reference: dict[str, str], num_rows: int) -> list[
     table = pq.read_table(path)
     if _digest(table) != reference["sha256"]:
         raise DataError(f"The ranks in {path} belong to other results than {source}; evaluate again.")
-    numbers, ranks = table.column("row").to_numpy(), table.column("rank").to_numpy()
+    numbers = table.column("row").to_numpy()
+    ranks = np.stack([table.column(name).to_numpy() for name in ("first_rank", "last_rank")], axis=1)
     return [ranks[numbers == number] for number in range(num_rows)]

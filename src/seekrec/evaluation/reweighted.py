@@ -123,7 +123,7 @@ class ReweightedText:
             seed=seed,
         )
         grid = [(text, form, weight) for text in self.texts for form in forms for weight in weights]
-        ranks = np.empty((len(grid), len(cases)))
+        ranks = np.empty((len(grid), len(cases), 2))
         size = max(16, min(256, _BLOCK_CELLS // cases.num_items))
         with tqdm(total=len(cases), desc="Choosing text scorer and weight", disable=not show_progress) as bar:
             for begin in range(0, len(cases), size):

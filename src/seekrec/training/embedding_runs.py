@@ -155,9 +155,12 @@ def rank_targets(
         batch_size (`int`): Cases in one call of `score`.
 
     Returns:
-        `dict`: `recall@10` and `ndcg@10`, means over the cases. Ties take their mean rank; a target that its own
-        history holds counts as missed.
+        `dict`: `recall@10` and `ndcg@10`, means over the cases. Ties are averaged over their orders; a target that
+        its own history holds counts as missed.
     """
+    places = torch.arange(1, 11, dtype=torch.float64)
+    # What the first 0, 1, ..., 10 places gain together; a tie takes the mean gain of the places that it spans.
+    up_to = torch.cat([torch.zeros(1, dtype=torch.float64), (1 / torch.log2(places + 1)).cumsum(0)])
     recall = ndcg = 0.0
     for begin in range(0, len(targets), batch_size):
         part = slice(begin, min(begin + batch_size, len(targets)))
@@ -167,11 +170,11 @@ def rank_targets(
         seen = torch.from_numpy(np.concatenate([np.asarray(history, np.int64) for history in histories[part]]))
         scores[numbers.repeat_interleave(lengths), seen] = -torch.inf
         wanted = scores[numbers, torch.from_numpy(targets[part])][:, None]
-        # Rank 1 is best; a tie over n items takes the mean of the n ranks.
-        ranks = 1 + (scores > wanted).sum(dim=1) + ((scores == wanted).sum(dim=1) - 1) / 2
-        is_hit = (ranks <= 10) & torch.isfinite(wanted[:, 0])
-        recall += is_hit.sum().item()
-        ndcg += (is_hit / torch.log2(ranks + 1)).sum().item()
+        higher, not_lower = (scores > wanted).sum(dim=1), (scores >= wanted).sum(dim=1)
+        shares = torch.isfinite(wanted[:, 0]) / (not_lower - higher).clamp(min=1)
+        begin_place, end_place = higher.clamp(max=10), not_lower.clamp(max=10)
+        recall += ((end_place - begin_place) * shares).sum().item()
+        ndcg += ((up_to[end_place] - up_to[begin_place]) * shares).sum().item()
     return {"recall@10": recall / len(targets), "ndcg@10": ndcg / len(targets)}
 
 
