@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "seekrec"
 
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    ("schema", "errors"),
+    ("schema", "errors", "util"),
     ("events",),
     ("embeddings",),
     ("identifiers",),

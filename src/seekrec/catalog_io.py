@@ -24,11 +24,12 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
 from seekrec.errors import CatalogError
-from seekrec.events.storage import replace_file, table_digest
+from seekrec.events.storage import table_digest
 from seekrec.identifiers.configuration_dual_rqvae import DualRQVAEConfig, ResidualKMeansConfig
 from seekrec.identifiers.modeling_dual_rqvae import DualRQVAEModel
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.identifiers.residual_kmeans import ResidualKMeans
+from seekrec.util.files import replace_file
 
 if TYPE_CHECKING:
     from seekrec.catalog import Catalog

@@ -12,6 +12,7 @@ SeekrecError
 ├── CatalogError(ValueError)             a catalogue that contradicts itself or its checkpoint
 │   └── IdentifierCollisionError         items that cannot all get an identifier of their own
 ├── ConfigurationError(ValueError)       a recipe or model setting
+├── FolderInUseError(RuntimeError)       a folder that another process is working in
 └── MissingDependencyError(ImportError)  an optional package; the message names the extra
 ```
 """
@@ -47,6 +48,10 @@ class IdentifierCollisionError(CatalogError):
 
 class ConfigurationError(SeekrecError, ValueError):
     """A setting of a recipe or a model that is unknown, of the wrong type or inconsistent."""
+
+
+class FolderInUseError(SeekrecError, RuntimeError):
+    """A folder that another process is working in."""
 
 
 class MissingDependencyError(SeekrecError, ImportError):

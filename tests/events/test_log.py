@@ -10,7 +10,7 @@ import pytest
 
 from seekrec.errors import DataError
 from seekrec.events import EventLog
-from seekrec.events.storage import replace_file, table_digest
+from seekrec.events.storage import table_digest
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES
 
 ITEMS = pa.table({"item_id": ["a", "b"], "title": ["Apple", "Bread"], "price": [1.5, None]})
@@ -233,19 +233,6 @@ def test_digest_does_not_see_chunks_or_what_lies_under_nulls():
     assert table_digest(pa.table({"n": [1, 0]})) != table_digest(pa.table({"n": pa.array([1, None], pa.int64())}))
     assert table_digest(pa.table({"n": [[1], []]})) != table_digest(pa.table({"n": [[], [1]]}))
     assert table_digest(pa.table({"n": [{"x": 1}]})) != table_digest(pa.table({"n": [{"x": 2}]}))
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), replace_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    with replace_file(path) as temporary:
-        temporary.write_text("new")
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_data_sets_have_one_configuration_for_each_table():

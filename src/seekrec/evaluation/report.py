@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from seekrec.errors import DataError
 from seekrec.evaluation.metrics import FloatArray, Interval, metric_values, paired_bootstrap
-from seekrec.events.storage import replace_file
+from seekrec.util.files import replace_file
 
 RESULTS_VERSION = 2  # 1 held the mean rank of a tie
 

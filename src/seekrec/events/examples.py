@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from seekrec.errors import DataError
-from seekrec.events.storage import replace_file
 from seekrec.schema import Event, Request
+from seekrec.util.files import replace_file
 
 
 def write_examples(path: str | Path, requests: Sequence[Request], *, num_users: int = 20) -> None:

@@ -18,8 +18,9 @@ from datasets.table import InMemoryTable
 
 from seekrec.errors import DataError
 from seekrec.events.checks import check_log, conform
-from seekrec.events.storage import replace_file, table_digest
+from seekrec.events.storage import table_digest
 from seekrec.schema import BEHAVIORS, EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES
+from seekrec.util.files import replace_file
 
 QuerySource = Literal["none", "logged", "category"]
 

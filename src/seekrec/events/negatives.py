@@ -20,9 +20,9 @@ from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
 from seekrec.events.checks import check_choice
 from seekrec.events.held_out import case_hash
 from seekrec.events.splits import Part, Split
-from seekrec.events.storage import replace_file
 from seekrec.events.timeline import item_rows
 from seekrec.schema import BEHAVIORS, Behavior, item_texts
+from seekrec.util.files import replace_file
 
 NegativeKind = Literal["uniform", "popularity", "bm25"]
 NEGATIVE_KINDS: tuple[NegativeKind, ...] = ("uniform", "popularity", "bm25")

@@ -45,9 +45,10 @@ from seekrec.events.audit import audit
 from seekrec.events.cases import Cases, TrainingHistories
 from seekrec.events.checks import check_choice
 from seekrec.events.log import EventLog
-from seekrec.events.storage import replace_file, table_digest
+from seekrec.events.storage import table_digest
 from seekrec.events.timeline import PaperOrder, Timeline, is_among, paper_histories, paper_order, strict_histories
 from seekrec.schema import BEHAVIORS, Behavior, Event, Request
+from seekrec.util.files import replace_file
 
 Method = Literal["leave_one_out", "last_days"]
 Protocol = Literal["strict", "paper"]

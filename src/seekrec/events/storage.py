@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are never half-written, and a digest of tables that does not depend on how they are chunked."""
+"""A digest of tables that does not depend on how they are chunked."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -19,25 +15,6 @@ _UNSIGNED = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}
 
 class _Digest(Protocol):
     def update(self, data: bytes | memoryview, /) -> None: ...
-
-
-@contextmanager
-def replace_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` when the block ends, delete it when the block fails.
-
-    Args:
-        path (`str` or `Path`): The file to write. Its folder must exist.
-
-    Yields:
-        `Path`: Where to write.
-    """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def table_digest(*tables: pa.Table) -> str:

@@ -19,9 +19,9 @@ from seekrec.catalog_io import CATALOG_FOLDER
 from seekrec.errors import CatalogError, ConfigurationError, DataError
 from seekrec.evaluation import ResultRow, write_results
 from seekrec.events import EventLog
-from seekrec.events.storage import replace_file
 from seekrec.identifiers import AssignmentResult, identifier_quality
 from seekrec.models.dense.interface_dense import items_hash
+from seekrec.util.files import replace_file
 
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from seekrec.embeddings import embed_texts, load_semantic_encoder
 from seekrec.errors import DataError
-from seekrec.events.storage import replace_file
+from seekrec.util.files import replace_file
 
 QUERY_VECTORS_FILE = "query_vectors.safetensors"
 

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and folders that change as one: whoever reads finds the whole old one or the whole new one.
+
+What is written goes to a hidden folder beside its place, `.NAME.XXXXXXXX.seekrec-tmp`, and reaches the disk before it
+gets its name. A process that dies leaves such a folder behind; the next one that writes there removes it. Whether its
+process lives is told by a lock of the operating system on the folder, never by a number that another process or
+machine may have too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from seekrec.errors import ConfigurationError, FolderInUseError
+
+if sys.platform != "win32":
+    import fcntl
+
+_SUFFIX = ".seekrec-tmp"
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}" + re.escape(_SUFFIX))
+_OLD = re.compile(r"\.(.+)\.[0-9a-f]{8}\.seekrec-old")
+
+
+@contextmanager
+def replace_file(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name for `path`; it becomes `path` when the block ends, and is deleted when the block fails.
+
+    Args:
+        path (`str` or `Path`): The file to write. Its folder must exist.
+
+    Yields:
+        `Path`: Where to write, in a folder of its own.
+    """
+    target = Path(path)
+    with _temporary_folder(target) as folder:
+        yield folder / target.name
+        _sync(folder / target.name)
+        os.replace(folder / target.name, target)
+        _sync(target.parent)
+
+
+@contextmanager
+def replace_folder(path: str | Path, *, keep: Callable[[str], bool] | None = None) -> Iterator[Path]:
+    """Give an empty folder to fill; it takes the place of `path` when the block ends, in one step.
+
+    Killed at any moment, the process leaves the whole old folder at `path` or the whole new one. Where the operating
+    system cannot swap two folders in one step, there is a moment without either: [`recover_folder`] puts the old one
+    back.
+
+    Args:
+        path (`str` or `Path`): The folder to write. Folders above it are made where missing; a symbolic link stays
+            and what it points to is replaced.
+        keep (`Callable[[str], bool]`, *optional*):
+            Which entries of the old folder stay, told by their name, unless the new one has its own of that name.
+            Their files are linked, not copied, where the file system can.
+
+    Yields:
+        `Path`: Where to write. When the block fails it is deleted, and the old folder is as it was.
+
+    Raises:
+        ConfigurationError: If `path` is a file or the root of a file system, which cannot be replaced.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_file() or os.path.ismount(target):
+        kind = "a file" if target.is_file() else "the root of a mounted file system, which cannot be replaced"
+        raise ConfigurationError(f"{path} is {kind}; pass a folder, which is made where there is none.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    recover_folder(target)
+    with _temporary_folder(target) as folder:
+        yield folder
+        if target.is_dir():
+            shutil.copymode(target, folder)
+            _carry_over(target, folder, keep)
+        _sync_tree(folder)
+        if _swap(folder, target):
+            # What another process has put into the old folder since is not lost.
+            _carry_over(folder, target, keep)
+        _sync(target.parent)
+
+
+def recover_folder(path: str | Path) -> None:
+    """Put an old folder back where a process died between the two steps that some systems need to replace one."""
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        return
+    for entry in os.scandir(target.parent):
+        found = _OLD.fullmatch(entry.name)
+        if found and found[1] == target.name:
+            if target.exists():
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.rename(entry.path, target)
+
+
+@contextmanager
+def lock_folder(path: str | Path) -> Iterator[None]:
+    """Hold a folder for one process at a time; it is made where there is none.
+
+    The lock is the operating system's: it leaves no file, and ends with the process however that ends.
+
+    Args:
+        path (`str` or `Path`): The folder.
+
+    Raises:
+        FolderInUseError: If another process, or another block of this one, holds it.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = _lock(folder)
+    except OSError as error:
+        warnings.warn(
+            f"{folder} cannot be locked ({error.strerror or error}); see that no other process writes there.",
+            stacklevel=3,
+        )
+        yield
+        return
+    if lock is None:
+        raise FolderInUseError(f"{folder} is in use by another process; wait until it ends, or pass another folder.")
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def file_sha256(path: str | Path) -> str:
+    """Compute the SHA-256 of a file's bytes.
+
+    Returns:
+        `str`: 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _temporary_folder(target: Path) -> Iterator[Path]:
+    """Give a locked, empty folder beside a place, and delete it afterwards with what is then in it."""
+    _sweep(target.parent)
+    folder, lock = _make_temporary(target)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _make_temporary(target: Path) -> tuple[Path, int | None]:
+    while True:
+        folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_SUFFIX}")
+        folder.mkdir()
+        try:
+            lock = _lock(folder)
+        except FileNotFoundError:
+            continue  # a sweeping process was faster than the lock
+        except OSError:
+            return folder, None  # no locks here: nothing is swept either
+        if lock is not None and folder.is_dir():
+            return folder, lock
+        if lock is not None:
+            os.close(lock)
+
+
+def _sweep(parent: Path) -> None:
+    """Delete the temporary folders of processes that have died."""
+    for name in [entry.name for entry in os.scandir(parent) if _TEMPORARY.fullmatch(entry.name)]:
+        try:
+            lock = _lock(parent / name)
+        except OSError:
+            continue
+        if lock is not None:
+            shutil.rmtree(parent / name, ignore_errors=True)
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder: a descriptor to close, or `None` where another has it. OSError where the system has no locks."""
+    if sys.platform == "win32":
+        raise OSError(errno.ENOSYS, "Windows has no folder locks")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _carry_over(source: Path, target: Path, keep: Callable[[str], bool] | None) -> None:
+    """Link the entries to keep that the target has none of."""
+    if keep is None:
+        return
+    for entry in list(os.scandir(source)):
+        other = target / entry.name
+        if not keep(entry.name) or os.path.lexists(other) or _TEMPORARY.fullmatch(entry.name):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.copytree(entry.path, other, symlinks=True, copy_function=_link)
+        else:
+            _link(entry.path, str(other))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _swap(folder: Path, target: Path) -> bool:
+    """Put a folder at a place. Gives whether there was one before, which then is where the new one was."""
+    try:
+        # Onto nothing, or onto an empty folder: one step on every system.
+        os.rename(folder, target)
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES):
+            raise
+    if not _exchange(folder, target):
+        old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.seekrec-old")
+        os.rename(target, old)
+        os.rename(folder, target)
+        os.rename(old, folder)
+    return True
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap the names of two folders in one step; False where the system or the file system cannot."""
+    if sys.platform != "linux":
+        return False
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        return False
+    at_working_folder, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of linux/fs.h
+    if function(at_working_folder, os.fsencode(one), at_working_folder, os.fsencode(other), exchange) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _sync_tree(folder: Path) -> None:
+    for root, _, files in os.walk(folder):
+        for name in files:
+            if not os.path.islink(os.path.join(root, name)):
+                _sync(Path(root, name))
+        _sync(Path(root))
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    if os.name == "nt":
+        return  # it opens no folders, and flushes files that were closed
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network file systems
+            raise
+    finally:
+        os.close(descriptor)
+
+
+__all__ = ["file_sha256", "lock_folder", "recover_folder", "replace_file", "replace_folder"]
