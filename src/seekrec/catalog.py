@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The catalogue: items, their identifiers, their embeddings, and which of them may be answered.
 
-A catalogue is never changed: `add_items`, `update_items` and `remove_items` give a new one. Rows only ever grow at the end and old
-codes never change, so a trained model and every stored row number stay valid. Embeddings are rounded to half precision
-when a catalogue is built, because that is how they are stored, and kept as float32: what is loaded equals what was
-saved bit by bit.
+A catalogue is never changed: `add_items`, `update_items` and `remove_items` give a new one. Rows only grow at the end
+and old codes never change, so a trained model and every stored row number stay valid. Embeddings are rounded to half
+precision when a catalogue is built, because that is how they are stored, and kept as float32: what is loaded equals
+what was saved bit by bit.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from seekrec.corpora import (
     build_shared_histories,
     decode_tokens,
 )
+from seekrec.errors import RequestError, UnknownItemError
 from seekrec.generation import TrieLogitsProcessor
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration
 from seekrec.models.losses import mask_other_levels, token_loss
@@ -327,15 +328,61 @@ def test_new_items_are_answered_without_training(aisles):
     assert answer[0][0].item_id == "new"
 
 
-def test_other_verbs_write_text_only(gensar, aisles):
-    model, processor = gensar
-    written = model.suggest_queries(processor.ask_for_queries(Request(HISTORY)), num_queries=3, max_new_tokens=4)
-    assert written.shape[:2] == (1, 3)
-    described = model.describe(processor.describe_items(["i3", "i0"]), max_new_tokens=5)
-    assert described.shape[:2] == (2, 1)
-    first = model.config.first_identifier_token_id
-    assert (written < first).all() and (described < first).all()
-    assert all(isinstance(text, str) for row in processor.decode_texts(written) for text in row)
+@pytest.mark.parametrize("shared_history", [False, True])
+def test_queries_and_descriptions_are_text(aisles, shared_history):
+    tasks = ["nsqp", "id2desc_semantic", "id2desc_collaborative"]
+    model, processor = make_gensar(aisles, shared_history=shared_history, trained_tasks=tasks)
+    # One piece of text wins wherever text is written, so the best answer is that piece again and again; a token of an
+    # identifier would win over it and must never be written.
+    piece = processor.tokenizer("kitchen", add_special_tokens=False)["input_ids"][0]
+    favoured = torch.zeros(len(model.lm_head.weight))
+    favoured[piece], favoured[model.config.first_identifier_token_id + 5] = 50.0, 100.0
+    hook = model.lm_head.register_forward_hook(lambda _, __, logits: logits + favoured)
+    expected = processor.tokenizer.decode([piece] * 3).strip()
+    suggested = model.suggest_queries(Request(HISTORY), processor=processor, num_queries=3, max_new_tokens=3)
+    assert suggested[0] == expected and len(set(suggested)) == len(suggested) <= 3
+    several = model.suggest_queries([Request(HISTORY), Request([])], processor=processor, max_new_tokens=3)
+    assert [texts[0] for texts in several] == [expected, expected]
+    assert model.describe("i3", processor=processor, max_new_tokens=3) == expected
+    hook.remove()
+    # An item gets what it gets alone, in either view.
+    for view in ("semantic", "collaborative"):
+        both = model.describe(["i0", "i3"], processor=processor, view=view, max_new_tokens=4)
+        assert both == [model.describe(i, processor=processor, view=view, max_new_tokens=4) for i in ("i0", "i3")]
+
+
+def test_verbs_that_were_not_trained_are_refused(aisles):
+    model, processor = make_gensar(aisles, trained_tasks=["nrip", "id2desc_semantic"])
+    with pytest.raises(RequestError, match=r"'nsqp' .*\(nrip, id2desc_semantic\).*nsqp=... in `task_weights`"):
+        model.suggest_queries(Request(HISTORY), processor=processor)
+    with pytest.raises(RequestError, match="'id2desc_collaborative'"):
+        model.describe("i0", processor=processor, view="collaborative")
+    model.config.trained_tasks = []
+    with pytest.raises(RequestError, match="none is named"):
+        model.describe("i0", processor=processor)
+    model.config.trained_tasks = ["nsqp", "id2desc_semantic"]
+    with pytest.raises(RequestError, match="`num_queries` is 0"):
+        model.suggest_queries(Request(HISTORY), processor=processor, num_queries=0)
+    with pytest.raises(UnknownItemError, match="'i99'"):
+        model.describe("i99", processor=processor)
+
+
+def test_a_lower_weight_asks_for_fewer_targets_of_a_shared_history(aisles):
+    # 30 users with 6 events each, every other one a search; the last two events of each are held out.
+    def targets(shares):
+        rows = build_shared_histories(*aisles, CorpusSettings(), shares=shares)
+        starts = [first for row in rows for first in row["decoder_input_ids"]]
+        vocabulary = aisles[3]
+        kinds = {"nrip": vocabulary.item_token_id("recommendation"), "nsip": vocabulary.item_token_id("search")}
+        kinds["nsqp"] = vocabulary.behavior_token_id("search_query")
+        return {name: starts.count(token) for name, token in kinds.items()}
+
+    everything = targets(None)
+    assert everything["nsqp"] == 60 and min(everything.values()) > 0
+    half = targets({"nsqp": 0.5})
+    assert 15 <= half["nsqp"] <= 45  # four standard deviations of a binomial of 60 with a half
+    assert {**half, "nsqp": 60} == everything and targets({"nsqp": 0.5}) == half
+    assert targets({"nsqp": 1.0, "nrip": 0.0}) == {**everything, "nrip": 0}
 
 
 def test_segments_need_a_causal_encoder(aisles):

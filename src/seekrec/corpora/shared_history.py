@@ -19,7 +19,7 @@ that shares its timestamp with an event before it (its query could not be seen w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,7 @@ def build_shared_histories(
     settings: CorpusSettings,
     *,
     recommend_searched_items: bool = False,
+    shares: Mapping[str, float] | None = None,
 ) -> Dataset:
     """Write the training part of a split, a row for each user.
 
@@ -80,6 +81,8 @@ def build_shared_histories(
         vocabulary ([`IdentifierVocabulary`]): Where they are.
         settings ([`CorpusSettings`]): `tasks` chooses among nrip, nsip and nsqp; the others are not written here.
         recommend_searched_items (`bool`): Also ask `nrip` for the items of searches, without their queries.
+        shares (`Mapping[str, float]`, *optional*): Share of a task's targets that are asked for, 0 to 1, by a draw
+            seeded with `settings.seed`; all of a task that is left out.
 
     Returns:
         `datasets.Dataset`: Columns, all lists of int32: `input_ids`; `decoder_input_ids`, `labels` (the token that
@@ -113,16 +116,21 @@ def build_shared_histories(
     else:
         visible, is_asked, is_searchable = starts, is_target & has_item, np.ones(len(place), dtype=bool)
 
+    def draw(task: str, wanted: np.ndarray) -> np.ndarray:
+        share = 1.0 if shares is None else shares.get(task, 1.0)
+        generator = np.random.default_rng([settings.seed, HISTORY_TASKS.index(task)])
+        return np.flatnonzero(wanted & (generator.random(len(wanted)) < share))
+
     targets: list[tuple[np.ndarray, np.ndarray, Ragged]] = []
     if "nrip" in tasks:
-        chosen = np.flatnonzero(is_asked & (recommend_searched_items | ~is_search))
+        chosen = draw("nrip", is_asked & (recommend_searched_items | ~is_search))
         targets.append((chosen, visible[chosen], writer.items(event[chosen], RECOMMENDATION)))
     if "nsip" in tasks:
-        chosen = np.flatnonzero(is_asked & is_search & is_searchable)
+        chosen = draw("nsip", is_asked & is_search & is_searchable)
         own_query = writer.query_lengths(event[chosen])
         targets.append((chosen, starts[chosen] + own_query, writer.items(event[chosen], SEARCH)))
     if "nsqp" in tasks:
-        chosen = np.flatnonzero(is_target & is_search)
+        chosen = draw("nsqp", is_target & is_search)
         targets.append((chosen, visible[chosen], writer.queries(event[chosen])))
     return _assemble(inputs, window, targets)
 

@@ -71,7 +71,8 @@ def make_corpus(
 ) -> DatasetDict:
     """Write the training corpus: a data set for each task with a weight.
 
-    With `shared_history` nrip, nsip and nsqp stand together in the data set `histories`.
+    With `shared_history` nrip, nsip and nsqp stand together in the data set `histories`; of one that weighs less than
+    another only that share of the targets is asked for.
 
     Raises:
         ConfigurationError: If a setting needs `shared_history` and that is off.
@@ -106,6 +107,8 @@ def make_corpus(
             vocabulary,
             replace(written, tasks=history_tasks),
             recommend_searched_items=settings.recommend_searched_items,
+            # They stand in the same rows, so a lower weight is fewer of its targets.
+            shares={name: weights[name] / max(weights[task] for task in history_tasks) for name in history_tasks},
         )
     if ITEM_QUERIES in chosen:
         corpus[ITEM_QUERIES] = build_item_queries(catalog, tokenizer, vocabulary, written)
@@ -132,6 +135,9 @@ def make_model(
         "next_item_weight": settings.next_item_weight,
         "distillation_weight": settings.distillation_weight,
         "order_by": settings.order_by,
+        "trained_tasks": [
+            name for name, weight in parse_weights(corpus.task_weights, "task_weights").items() if weight
+        ],
         "item_vector_size": vector_size(catalog) if settings.read_item_vectors else 0,
         "max_history_recommendations": corpus.max_history_recommendations,
         "max_history_searches": corpus.max_history_searches,

@@ -46,6 +46,9 @@ class GenSARConfig(T5Config):
             What orders the items that the decoder's beams found, and candidates: `"identifier"`, the log-probability
             of their identifiers (the paper), or `"next_item"`, the encoder's score of `next_item_weight`, which it
             needs.
+        trained_tasks (`list[str]`):
+            What the model was trained on, by the names of `task_weights`; `suggest_queries` and `describe` refuse what
+            is not among them.
         max_history_recommendations (`int`): Recommendations kept of a history, the latest (R).
         max_history_searches (`int`): Searches kept of a history, the latest (S).
         max_query_tokens (`int`): Tokens kept of a query.
@@ -71,6 +74,7 @@ class GenSARConfig(T5Config):
     distillation_weight: float = 0.0
     item_vector_size: int = 0
     order_by: str = "identifier"
+    trained_tasks: list[str] | tuple[str, ...] = ()
     # The released code keeps five of each; so do we.
     max_history_recommendations: int = 5
     max_history_searches: int = 5

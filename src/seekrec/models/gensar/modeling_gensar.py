@@ -12,7 +12,8 @@ Unusual here:
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -20,13 +21,15 @@ from transformers import BatchFeature, T5ForConditionalGeneration
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from seekrec.corpora import IdentifierVocabulary
+from seekrec.errors import RequestError
 from seekrec.models.attention import additive_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.modeling_gensar_encoder import GenSAREncoder
 from seekrec.models.gensar.modeling_gensar_next_item import NextItemMixin
+from seekrec.models.gensar.processing_gensar import GenSARProcessor
 from seekrec.models.identifier_rows import add_identifier_rows, config_from_t5
 from seekrec.models.losses import level_loss, mask_other_levels, token_loss
-from seekrec.schema import Behavior
+from seekrec.schema import Behavior, Request, View
 
 
 class GenSARForConditionalGeneration(NextItemMixin, T5ForConditionalGeneration):
@@ -177,37 +180,104 @@ class GenSARForConditionalGeneration(NextItemMixin, T5ForConditionalGeneration):
         prefix = super().decoder_prefix(behavior, num_rows)
         return prefix[:, 1:] if self.config.shared_history else prefix
 
-    def suggest_queries(self, inputs: BatchFeature, *, num_queries: int = 5, max_new_tokens: int = 16) -> Tensor:
+    @overload
+    def suggest_queries(
+        self, requests: Request, *, processor: GenSARProcessor, num_queries: int = 5, max_new_tokens: int = 16
+    ) -> list[str]: ...
+
+    @overload
+    def suggest_queries(
+        self,
+        requests: Sequence[Request],
+        *,
+        processor: GenSARProcessor,
+        num_queries: int = 5,
+        max_new_tokens: int = 16,
+    ) -> list[list[str]]: ...
+
+    def suggest_queries(
+        self,
+        requests: Request | Sequence[Request],
+        *,
+        processor: GenSARProcessor,
+        num_queries: int = 5,
+        max_new_tokens: int = 16,
+    ) -> list[str] | list[list[str]]:
         """Write what the user may search for next (NSQP).
 
         Args:
-            inputs ([`~transformers.BatchFeature`]): Made by `processor.ask_for_queries(requests)`.
-            num_queries (`int`): Queries for each request.
+            requests ([`Request`] or a list of them): Only the histories are read.
+            processor ([`GenSARProcessor`]): The model's own.
+            num_queries (`int`): Beams; so many different queries at most.
             max_new_tokens (`int`): Longest query, in tokens.
 
         Returns:
-            `torch.LongTensor` of shape `(batch, num_queries, length)`; `processor.decode_texts` makes text of it.
+            `list[str]`: Queries, best first; for a list of requests a list for each.
+
+        Raises:
+            RequestError: If the model was not trained on `nsqp`, or a number is below 1.
         """
+        self._check_trained("nsqp", "suggest queries")
         row = [self.config.decoder_start_token_id, self.vocabulary.behavior_token_id("search_query")]
         prefix = torch.tensor(row[1:] if self.config.shared_history else row, device=self.device)
-        return self._write_text(inputs, prefix, num_queries, max_new_tokens)
+        asked = processor.ask_for_queries(requests)
+        written = processor.decode_texts(self._write_text(asked, prefix, num_queries, max_new_tokens))
+        return written[0] if isinstance(requests, Request) else written
 
-    def describe(self, inputs: BatchFeature, *, num_answers: int = 1, max_new_tokens: int = 32) -> Tensor:
-        """Write a description of items from their identifiers (ID2Desc).
+    @overload
+    def describe(
+        self, item_ids: str, *, processor: GenSARProcessor, view: View = "semantic", max_new_tokens: int = 32
+    ) -> str: ...
+
+    @overload
+    def describe(
+        self, item_ids: list[str], *, processor: GenSARProcessor, view: View = "semantic", max_new_tokens: int = 32
+    ) -> list[str]: ...
+
+    def describe(
+        self,
+        item_ids: str | list[str],
+        *,
+        processor: GenSARProcessor,
+        view: View = "semantic",
+        max_new_tokens: int = 32,
+    ) -> str | list[str]:
+        """Write what the model holds an item to be, from its identifier alone (ID2Desc).
 
         Args:
-            inputs ([`~transformers.BatchFeature`]): Made by `processor.describe_items(item_ids)`.
-            num_answers (`int`): Descriptions for each item.
+            item_ids (`str` or `list[str]`): Items of the catalogue.
+            processor ([`GenSARProcessor`]): The model's own.
+            view (`str`): The identifier it reads: `"semantic"` or `"collaborative"`.
             max_new_tokens (`int`): Longest description, in tokens.
 
         Returns:
-            `torch.LongTensor` of shape `(batch, num_answers, length)`; `processor.decode_texts` makes text of it.
-        """
-        prefix = torch.tensor([self.config.decoder_start_token_id], device=self.device)
-        return self._write_text(inputs, prefix, num_answers, max_new_tokens)
+            `str`: The description; for a list of items one for each.
 
+        Raises:
+            RequestError: If the model was not trained on `id2desc_<view>`, or a number is below 1.
+            UnknownItemError: If the catalogue does not hold an item.
+        """
+        self._check_trained(f"id2desc_{view}", "describe items")
+        asked = processor.describe_items([item_ids] if isinstance(item_ids, str) else item_ids, view)
+        prefix = torch.tensor([self.config.decoder_start_token_id], device=self.device)
+        written = processor.decode_texts(self._write_text(asked, prefix, 1, max_new_tokens))
+        texts = [answers[0] if answers else "" for answers in written]
+        return texts[0] if isinstance(item_ids, str) else texts
+
+    def _check_trained(self, task: str, what: str) -> None:
+        trained = self.config.trained_tasks
+        if task not in trained:
+            raise RequestError(
+                f"The model was not trained to {what}: the task {task!r} is not among those it was trained on "
+                f"({', '.join(trained) or 'none is named'}). Train it with {task}=... in `task_weights`."
+            )
+
+    @torch.no_grad()
     def _write_text(self, inputs: BatchFeature, prefix: Tensor, num_answers: int, max_new_tokens: int) -> Tensor:
-        """Beam search for plain text: tokens of identifiers and unused rows cannot be written."""
+        """Beam search for plain text, `(batch, num_answers, length)`: no tokens of identifiers, no unused rows."""
+        for name, value in (("num_queries", num_answers), ("max_new_tokens", max_new_tokens)):
+            if value < 1:
+                raise RequestError(f"`{name}` is {value!r}; give 1 or more.")
         input_ids = inputs["input_ids"].to(self.device)
         written: Tensor = self.generate(
             input_ids=input_ids,

@@ -19,7 +19,7 @@ from seekrec.corpora import (
     encode_requests,
     encode_shared_history,
 )
-from seekrec.errors import CatalogError
+from seekrec.errors import CatalogError, RequestError
 from seekrec.models.candidates import candidate_rows, check_requests
 from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Request, View
@@ -135,7 +135,13 @@ class GenSARProcessor(CatalogProcessor):
 
         Returns:
             [`~transformers.BatchFeature`]: `input_ids` and `attention_mask`.
+
+        Raises:
+            RequestError: If items have no identifier of the view.
+            UnknownItemError: If the catalogue does not hold an item.
         """
+        if view not in self.catalog.views:
+            raise RequestError(f"`view` is {view!r}; the items have identifiers of {', '.join(self.catalog.views)}.")
         items = self.catalog.id_map.convert_to_rows(item_ids)
         rows = encode_description_questions(items, view, self.catalog, self.vocabulary, self.tokenizer, self.settings)
         return BatchFeature(self._pad(rows))
@@ -149,8 +155,7 @@ class GenSARProcessor(CatalogProcessor):
         Returns:
             [`~transformers.BatchFeature`]: `input_ids` and `attention_mask`.
         """
-        asked = [requests] if isinstance(requests, Request) else list(requests)
-        asked = [replace(request, query=None) for request in asked]
+        asked = [replace(request, query=None) for request in check_requests(requests)]
         encode = encode_shared_history if self.shared_history else encode_query_questions
         return BatchFeature(self._pad(encode(asked, self.catalog, self.vocabulary, self.tokenizer, self.settings)))
 
