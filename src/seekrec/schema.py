@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +27,9 @@ BEHAVIORS: tuple[Behavior, ...] = (RECOMMENDATION, SEARCH)
 
 # A search writes the semantic identifier, a recommendation the collaborative one (GenSAR, equation 11).
 VIEW_OF_BEHAVIOR: dict[Behavior, View] = {RECOMMENDATION: "collaborative", SEARCH: "semantic"}
+
+# 10**11 seconds is the year 5138; anything larger counts milliseconds or finer.
+MAX_SECONDS = 10**11
 
 # The longest query that is a query. Longer text is a pasted document: it is refused, not cut.
 MAX_QUERY_CHARACTERS = 1000
@@ -72,14 +75,15 @@ class Event:
     Args:
         item_id (`str`, *optional*): The item acted on; `None` for a search without a click.
         behavior (`str`): `"recommendation"` or `"search"`.
-        timestamp (`int`): Seconds since the epoch, UTC.
+        timestamp (`int`): Seconds since the epoch, UTC; 0 to `MAX_SECONDS`. Integers of numpy become plain ones.
         query (`str`, *optional*): The text searched for; `None` unless `behavior` is `"search"`.
         action (`str`): What was done with the item.
         session_id (`str`, *optional*): The page view or request it belongs to; `None` where unknown.
         geohash (`str`, *optional*): Where the user was, in lower case; `None` where unknown.
 
     Raises:
-        RequestError: If `behavior` is unknown or contradicts `query`, or `geohash` is none.
+        RequestError: If a field is of the wrong type, `behavior` is unknown or contradicts `query`, `timestamp` counts
+            milliseconds or finer, or `geohash` is none.
     """
 
     item_id: str | None
@@ -91,16 +95,22 @@ class Event:
     geohash: str | None = None
 
     def __post_init__(self) -> None:
-        if self.behavior not in BEHAVIORS:
-            raise RequestError(f"`behavior` of an event is {self.behavior!r}; use one of {', '.join(BEHAVIORS)}.")
+        if not isinstance(self.behavior, str) or self.behavior not in BEHAVIORS:
+            raise RequestError(f"`behavior` of an event is {_show(self.behavior)}; use one of {', '.join(BEHAVIORS)}.")
         if (self.query is not None) != (self.behavior == SEARCH):
             raise RequestError(
-                f"An event of behavior {self.behavior!r} has query {self.query!r}; a search needs the text searched "
-                "for, a recommendation must have none."
+                f"An event of behavior {self.behavior!r} has query {_show(self.query)}; a search needs the text "
+                "searched for, a recommendation must have none."
             )
         if self.query is not None:
             check_query(self.query)
+        _check_text(self.item_id, "item_id", "an item's id, or None for a search without a click")
+        if self.action is None:
+            raise RequestError("`action` of an event is None; pass text, such as 'click'.")
+        _check_text(self.action, "action", "what was done, such as 'click'")
+        _check_text(self.session_id, "session_id", "text, or None")
         check_geohash(self.geohash)
+        object.__setattr__(self, "timestamp", _check_seconds(self.timestamp))
 
 
 @dataclass(frozen=True)
@@ -108,15 +118,16 @@ class Request:
     """A question to a model: what next (no query), or what for this query.
 
     Args:
-        history (`Sequence[Event]`): The user's earlier events, oldest first. May be empty.
+        history (`Iterable[Event]`): The user's earlier events, oldest first. May be empty; read once into a tuple.
         query (`str`, *optional*): The text searched for; `None` asks for a recommendation.
         timestamp (`int`, *optional*): When it is asked, seconds since the epoch, UTC.
         user_id (`str`, *optional*): Who asks; no model needs it, reports show it.
         geohash (`str`, *optional*): Where it is asked, in lower case; `None` where unknown.
 
     Raises:
-        RequestError: If the query is empty or longer than `MAX_QUERY_CHARACTERS`, if the history is not ordered by
-            time, if it holds events after `timestamp`, or if `geohash` is none.
+        RequestError: If a field is of the wrong type, if the query is empty or longer than `MAX_QUERY_CHARACTERS`, if
+            the history holds anything but events, is not ordered by time or holds events after `timestamp`, if
+            `timestamp` counts milliseconds or finer, or if `geohash` is none.
     """
 
     history: Sequence[Event] = ()
@@ -128,7 +139,11 @@ class Request:
     def __post_init__(self) -> None:
         if self.query is not None:
             check_query(self.query)
+        _check_text(self.user_id, "user_id", "text, or None")
         check_geohash(self.geohash)
+        if self.timestamp is not None:
+            object.__setattr__(self, "timestamp", _check_seconds(self.timestamp))
+        object.__setattr__(self, "history", _read_history(self.history))
         times = [event.timestamp for event in self.history]
         for position, (earlier, later) in enumerate(zip(times, times[1:], strict=False)):
             if later < earlier:
@@ -170,7 +185,10 @@ def check_query(query: str) -> None:
         RequestError: If it is not text, holds no visible character, or is longer than `MAX_QUERY_CHARACTERS`.
     """
     if not isinstance(query, str):
-        raise RequestError(f"`query` is {query!r} of type {type(query).__name__}; pass text, or None to recommend.")
+        raise RequestError(
+            f"`query` is {_show(query)} of type {type(query).__name__}; pass text, or None to recommend."
+        )
+    _check_characters(query, "query")
     if not query.strip():
         raise RequestError(f"`query` is {query!r}, which holds no visible character; pass text, or None to recommend.")
     if len(query) > MAX_QUERY_CHARACTERS:
@@ -178,6 +196,82 @@ def check_query(query: str) -> None:
             f"`query` has {len(query)} characters and starts {query[:40]!r}; the longest allowed has "
             f"{MAX_QUERY_CHARACTERS}. Shorten it."
         )
+
+
+def name_time_unit(number: float) -> tuple[str, int]:
+    """Return the unit that a number too large for seconds since 1970 seems to count, and how many make a second."""
+    units = (("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9))
+    return next(((unit, factor) for unit, factor in units if number <= MAX_SECONDS * factor), units[-1])
+
+
+def _show(value: object) -> str:
+    """Return the start of what Python shows of a value; whatever comes in as an argument may be shown so."""
+    try:
+        return f"{value!r:.60}"
+    except Exception:  # a stranger's __repr__, or an integer of thousands of digits
+        return "a value that cannot be shown"
+
+
+def _check_seconds(timestamp: object) -> int:
+    """Return a timestamp as a plain integer, or refuse it."""
+    if isinstance(timestamp, bool) or not isinstance(timestamp, (int, np.integer)):
+        raise RequestError(
+            f"`timestamp` is {_show(timestamp)} of type {type(timestamp).__name__}; pass whole seconds since 1970, "
+            "UTC, such as int(date.timestamp())."
+        )
+    seconds = int(timestamp)
+    if seconds < 0:
+        raise RequestError("`timestamp` is negative; pass seconds since 1970, from 0 up.")
+    if seconds > MAX_SECONDS:
+        unit, factor = name_time_unit(seconds)
+        # An integer of thousands of digits cannot be printed.
+        shown = str(seconds) if seconds < 10**30 else "larger than 10**30"
+        raise RequestError(
+            f"`timestamp` is {shown}, which looks like {unit}; timestamps are seconds since 1970, so divide it by "
+            f"{factor}."
+        )
+    return seconds
+
+
+def _read_history(history: object) -> tuple[Event, ...]:
+    """Read the events of a history once, whatever gives them in order."""
+    if isinstance(history, (str, bytes, Mapping, Set)) or not isinstance(history, Iterable):
+        raise RequestError(
+            f"`history` is {_show(history)} of type {type(history).__name__}; pass a list of events, oldest first, or "
+            "() for a user without any."
+        )
+    events = tuple(history)
+    for position, event in enumerate(events):
+        if not isinstance(event, Event):
+            raise RequestError(
+                f"`history` holds {_show(event)} of type {type(event).__name__} at position {position} (from 0); pass "
+                "an Event."
+            )
+    return events
+
+
+def _check_text(text: object, argument: str, expected: str) -> None:
+    """Refuse what is neither `None` nor text with a visible character."""
+    if text is None:
+        return
+    if not isinstance(text, str):
+        raise RequestError(f"`{argument}` is {_show(text)} of type {type(text).__name__}; pass {expected}.")
+    if not text or text.isspace():
+        raise RequestError(f"`{argument}` is {text!r}, which holds no visible character; pass {expected}.")
+    _check_characters(text, argument)
+
+
+def _check_characters(text: str, argument: str) -> None:
+    """Refuse text that cannot be written as UTF-8: halves of surrogate pairs, as a wrong decoding leaves them."""
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"`{argument}` holds {text[error.start]!r} at position {error.start}: half of a surrogate pair, which is "
+            "no character; decode the text anew, or drop it with text.encode(errors='ignore').decode()."
+        ) from None
 
 
 def check_geohash(geohash: str | None) -> None:
@@ -188,8 +282,8 @@ def check_geohash(geohash: str | None) -> None:
     """
     if geohash is not None and not (isinstance(geohash, str) and re.fullmatch(GEOHASH_PATTERN, geohash)):
         raise RequestError(
-            f"`geohash` is {geohash!r}; a geohash has 1 to 12 characters, each a digit or a lower case letter other "
-            "than a, i, l and o. Pass one, or None."
+            f"`geohash` is {_show(geohash)}; a geohash has 1 to 12 characters, each a digit or a lower case letter "
+            "other than a, i, l and o. Pass one, or None."
         )
 
 

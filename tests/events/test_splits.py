@@ -354,7 +354,7 @@ def test_requests_and_targets():
 
 def test_requests_with_and_without_history():
     split = split_log(make_log([("u", 1, item) for item in "ABC"]))
-    assert split.requests("test")[0].history == []
+    assert split.requests("test")[0].history == ()
     assert len(split.train_rows) == 0 and len(split.training_histories()) == 0
 
 
