@@ -31,6 +31,9 @@ VIEW_OF_BEHAVIOR: dict[Behavior, View] = {RECOMMENDATION: "collaborative", SEARC
 # 10**11 seconds is the year 5138; anything larger counts milliseconds or finer.
 MAX_SECONDS = 10**11
 
+# The action of an item that was shown and not acted on.
+IMPRESSION = "impression"
+
 # The longest query that is a query. Longer text is a pasted document: it is refused, not cut.
 MAX_QUERY_CHARACTERS = 1000
 
@@ -111,6 +114,16 @@ class Event:
         _check_text(self.session_id, "session_id", "text, or None")
         check_geohash(self.geohash)
         object.__setattr__(self, "timestamp", _check_seconds(self.timestamp))
+
+    @property
+    def is_impression(self) -> bool:
+        """Whether the item was only shown."""
+        return self.action == IMPRESSION
+
+    @property
+    def is_interaction(self) -> bool:
+        """Whether the user acted on an item; `Timeline.is_interaction` says the same of a whole log."""
+        return self.item_id is not None and not self.is_impression
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-from types import SimpleNamespace
-
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from seekrec.embeddings import last_interactions, sasrec_sequences
 from seekrec.errors import UnknownItemError
-from seekrec.events import EventLog, split_log
+from seekrec.events import Cases, EventLog, Split, split_log
 from seekrec.schema import IdMap
 
 
-def split_of(*events):
-    users, items = zip(*events, strict=True) if events else ((), ())
-    table = pa.table({"user_id": pa.array(users, pa.string()), "item_id": pa.array(items, pa.string())})
-    return SimpleNamespace(train_events=lambda: table)
+def split_of(*events, train=True):
+    """All events are training events, each a second after the one before."""
+    table = [
+        {"user_id": user, "timestamp": second, "item_id": item, "behavior": "recommendation" if item else "search"}
+        for second, (user, item) in enumerate(events)
+    ]
+    table = [{**event, "query": None if event["item_id"] else "words"} for event in table]
+    items = pa.table({"item_id": list("abx"), "title": list("ABX")})
+    source = "logged" if any(event["query"] for event in table) else "none"
+    log = EventLog("letters", pa.Table.from_pylist(table), items, query_source=source)
+    empty = np.empty(0, dtype=np.int64)
+    cases = Cases([], [], [], [], empty, empty, np.zeros(1, dtype=np.int64))
+    return Split(log, "leave_one_out", "strict", 0, np.arange(log.num_events if train else 0), cases, cases)
 
 
 def test_sequences_follow_users_and_order():
     # u: a, then b told twice (a search, then a click), then a again; v: a search without a click, then b; w: no item.
     split = split_of(("u", "a"), ("u", "b"), ("u", "b"), ("u", "a"), ("v", None), ("v", "b"), ("w", None))
-    sequences = sasrec_sequences(split, IdMap(["b", "a"]))
+    sequences = sasrec_sequences(split, IdMap(["b", "a", "x"]))
     assert [sequence.tolist() for sequence in sequences] == [[1, 0, 1], [0]]
     assert all(sequence.dtype == "int64" for sequence in sequences)
 
@@ -29,7 +37,7 @@ def test_same_item_of_two_users_in_a_row_is_kept():
 
 
 def test_no_events_give_no_sequences():
-    assert sasrec_sequences(split_of(), IdMap(["a"])) == []
+    assert sasrec_sequences(split_of(("u", "a"), train=False), IdMap(["a"])) == []
 
 
 def test_unknown_item_is_refused():
@@ -52,9 +60,9 @@ def test_sequences_can_end_before_the_last_interactions():
     item_ids = table["item_id"].to_pylist()
     assert [item_ids[row] for row in last_interactions(split, 1).tolist()] == ["d", "a"]
     assert [item_ids[row] for row in last_interactions(split, 2).tolist()] == ["c", "d", "a"]
-    # A user's first interaction is never left out, what was shown before the last is.
+    # A user's first interaction is never left out.
     assert [item_ids[row] for row in last_interactions(split, 9).tolist()] == ["b", "c", "d", "a"]
     whole = [[0, 1, 2, 3], [4], [1, 0]]
-    for count, expected in {0: whole, 1: [[0, 1, 2, 3], [4], [1]], 2: [[0, 1], [4], [1]], 9: [[0], [4], [1]]}.items():
+    for count, expected in {0: whole, 1: [[0, 1, 2], [4], [1]], 2: [[0, 1], [4], [1]], 9: [[0], [4], [1]]}.items():
         found = sasrec_sequences(split, id_map, num_unseen_events=count)
         assert [sequence.tolist() for sequence in found] == expected, count

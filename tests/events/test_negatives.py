@@ -53,15 +53,14 @@ def test_later_items_of_the_user_may_be_drawn_on_request():
         sample_negatives(split, "validation", "recommendation", **{**draw, "exclude_user_items": True})
 
 
-def test_shown_items_are_negatives_unless_they_stand_in_the_history():
+def test_shown_items_are_negatives_even_of_a_history_that_holds_them():
     lines = [("u", 0, "S", None, "impression"), *(("u", time, item) for time, item in enumerate("ABC", start=1))]
     log = make_log(lines, items=list("ABCS"))
-    drawn = sample_negatives(split_log(log), "test", "recommendation", kind="uniform", num_negatives=1)
-    assert drawn == [["S"]]
-    with pytest.raises(DataError, match="only 0 of them are left"):
-        sample_negatives(
-            split_log(log, keep_impressions=True), "test", "recommendation", kind="uniform", num_negatives=1
-        )
+    for keep_impressions in (False, True):
+        split = split_log(log, keep_impressions=keep_impressions)
+        assert sample_negatives(split, "test", "recommendation", kind="uniform", num_negatives=1) == [["S"]]
+        with pytest.raises(DataError, match="only 1 of them are left"):
+            sample_negatives(split, "test", "recommendation", kind="uniform", num_negatives=2)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "bm25"])

@@ -79,7 +79,9 @@ def test_comparisons_are_paired_and_drawn(ablations, tmp_path, monkeypatch, caps
         # The tiny settings have beta 0.1: that variant is the full model.
         assert not folder.endswith("beta---0.1")
         first = "--contrast_weight" in command and command[command.index("--contrast_weight") + 1] == "0.3"
-        rows = [make_row(behavior, np.full((20, 2), 1.0 if first else 2.0)) for behavior in ("recommendation", "search")]
+        rows = [
+            make_row(behavior, np.full((20, 2), 1.0 if first else 2.0)) for behavior in ("recommendation", "search")
+        ]
         write_results(f"{folder}/model/results.json", rows, save_ranks=True)
         return SimpleNamespace(returncode=0)
 

@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 from seekrec.corpora.ragged import Ragged, join_rows
 from seekrec.corpora.text import TextEncoder
 from seekrec.corpora.tokens import IdentifierVocabulary
+from seekrec.events.timeline import impression_mask
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Event, IdMap, View
 
 SEPARATOR = "; "  # between the events of a history, and between a query and the item clicked after it
-IMPRESSION = "impression"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class EventColumns:
         item = rows[pc.fill_null(items.indices, -1).to_numpy(zero_copy_only=False)]
         is_search = _mask(pc.equal(events["behavior"], SEARCH))
         query = pc.fill_null(queries.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        is_shown = _mask(pc.equal(events["action"], IMPRESSION)) | (~is_search & (item < 0))
+        is_shown = impression_mask(events) | (~is_search & (item < 0))
         return cls(is_search, is_shown, item, query, queries.dictionary.to_pylist())
 
     @classmethod
@@ -76,7 +76,7 @@ class EventColumns:
         }
         query = np.fromiter((-1 if text is None else numbers[text] for text in texts), np.int64, count=len(texts))
         is_search = np.fromiter((event.behavior == SEARCH for event in events), bool, count=len(texts))
-        is_impression = np.fromiter((event.action == IMPRESSION for event in events), bool, count=len(texts))
+        is_impression = np.fromiter((event.is_impression for event in events), bool, count=len(texts))
         return cls(is_search, is_impression | (~is_search & (item < 0)), item, query, list(numbers))
 
     @classmethod

@@ -92,7 +92,7 @@ def build_shared_histories(
     tasks = HISTORY_TASKS if settings.tasks is None else settings.tasks
     columns = EventColumns.from_table(split.log.events, catalog.id_map)
     writer = _StreamWriter(columns, catalog, vocabulary, tokenizer, settings)
-    rows = split.train_rows[~columns.is_shown[split.train_rows]]
+    rows = split.training_acts()
     timeline = split.timeline
     user, time = timeline.user[rows], timeline.time[rows]
     windows = cut_windows(user, settings.max_history_recommendations + settings.max_history_searches)

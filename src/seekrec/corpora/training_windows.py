@@ -131,7 +131,7 @@ def build_training_windows(
     """
     events = EventArrays.from_table(split.log.events, id_map, actions, geohashes)
     columns = events.columns
-    rows = split.train_rows[~columns.is_shown[split.train_rows]]
+    rows = split.training_acts()
     cut = cut_windows(split.timeline.user[rows], max_history)
     windows = Ragged(rows[cut.events.values], cut.events.offsets)
     event, owner = windows.values, windows.owners()
@@ -172,12 +172,12 @@ def build_training_windows(
 
 def log_actions(split: Split) -> list[str]:
     """Give the actions that training events take, without impressions, sorted."""
-    found = pc.unique(split.train_events()["action"]).to_pylist()
-    return sorted(name for name in found if name is not None and name != "impression")
+    found = pc.unique(split.log.events["action"].take(split.training_acts())).to_pylist()
+    return sorted(name for name in found if name is not None)
 
 
 def log_geohashes(split: Split, precision: int) -> list[str]:
-    """Give the places of training events, sorted.
+    """Give the places of training events, without impressions, sorted.
 
     A place with one event is left out: nothing can be learned of it, and it might tell who was there. It counts as
     unknown, which so gets something to learn from.
@@ -189,7 +189,7 @@ def log_geohashes(split: Split, precision: int) -> list[str]:
     Raises:
         DataError: If the events have no places, or none so precise twice.
     """
-    events = split.train_events()
+    events = split.log.events.take(split.training_acts())
     if "geohash" not in events.column_names:
         raise DataError(
             f"The events of {split.log.name!r} have no column 'geohash', only {', '.join(events.column_names)}; map "

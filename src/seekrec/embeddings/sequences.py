@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from seekrec.errors import DataError, UnknownItemError
-from seekrec.schema import BEHAVIORS, Behavior, IdMap
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap
 
 if TYPE_CHECKING:
     from seekrec.events import Split
@@ -28,7 +26,7 @@ def last_interactions(split: Split, count: int) -> np.ndarray:
     Returns:
         `np.ndarray`: int64 rows of the log's events, ascending.
     """
-    rows = split.train_rows[split.timeline.is_interaction[split.train_rows]]
+    rows = split.training_interactions()
     users = split.timeline.user[rows]
     _, first, totals = np.unique(users, return_index=True, return_counts=True)
     place = np.arange(len(rows)) - np.repeat(first, totals)
@@ -36,9 +34,9 @@ def last_interactions(split: Split, count: int) -> np.ndarray:
 
 
 def sasrec_sequences(split: Split, id_map: IdMap, *, num_unseen_events: int = 0) -> list[np.ndarray]:
-    """Give each user's training items, oldest first, of both behaviors.
+    """Give the items that each user acted on in training, oldest first, of both behaviors.
 
-    Searches without a click are left out, and an item that follows itself counts once.
+    An item that follows itself counts once.
 
     Args:
         split ([`~seekrec.events.Split`]): Only its training events are used; they are ordered by user and time.
@@ -51,22 +49,16 @@ def sasrec_sequences(split: Split, id_map: IdMap, *, num_unseen_events: int = 0)
     Raises:
         UnknownItemError: If an item of the events is not in `id_map`.
     """
-    events = split.train_events()
+    rows = split.training_interactions()
     if num_unseen_events:
-        unseen = last_interactions(split, num_unseen_events)
-        timeline = split.timeline
-        end = np.full(int(timeline.user.max(initial=-1)) + 1, len(timeline.user), dtype=np.int64)
-        np.minimum.at(end, timeline.user[unseen], unseen)
-        events = events.filter(pa.array(split.train_rows < end[timeline.user[split.train_rows]]))
-    events = events.filter(pc.is_valid(events.column("item_id")))
-    item_rows = _item_rows(events, id_map)
-    users = events.column("user_id").combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+        rows = rows[~np.isin(rows, last_interactions(split, num_unseen_events))]
+    items, users = _item_rows(split, rows, id_map), split.timeline.user[rows]
     starts_user = np.ones(len(users), bool)
     starts_user[1:] = users[1:] != users[:-1]
     is_kept = starts_user.copy()
-    is_kept[1:] |= item_rows[1:] != item_rows[:-1]
+    is_kept[1:] |= items[1:] != items[:-1]
     # A user's first event is always kept, so cutting the kept rows at first events gives one sequence a user.
-    return np.split(item_rows[is_kept], np.flatnonzero(starts_user[is_kept])[1:]) if len(users) else []
+    return np.split(items[is_kept], np.flatnonzero(starts_user[is_kept])[1:]) if len(users) else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,34 +85,35 @@ def interaction_graph(split: Split, id_map: IdMap, *, behaviors: Sequence[Behavi
         behaviors (`Sequence[str]`): Events of these behaviors count.
 
     Returns:
-        [`InteractionGraph`]: Every user of the training events is in it, be it without a pair.
+        [`InteractionGraph`]: Every user who did anything in training is in it, be it without a pair.
 
     Raises:
         UnknownItemError: If an item of the events is not in `id_map`.
         DataError: If no event is left.
     """
-    events = split.train_events()
-    user_ids = pc.unique(events.column("user_id")).to_pylist()
-    is_kept = pc.and_(pc.is_valid(events["item_id"]), pc.is_in(events["behavior"], pa.array(list(behaviors))))
-    is_shown = pc.fill_null(pc.equal(events["action"], "impression"), False)
-    events = events.filter(pc.and_(is_kept, pc.invert(is_shown)))
-    if not events.num_rows:
+    timeline, acts, rows = split.timeline, split.training_acts(), split.training_interactions()
+    behavior = np.where(timeline.is_search[rows], SEARCH, RECOMMENDATION)
+    rows = rows[np.isin(behavior, list(behaviors))]
+    if not len(rows):
         raise DataError(
             f"No training event of {' or '.join(behaviors)} has an item; a graph needs some, so name other behaviors."
         )
-    items = _item_rows(events, id_map)
-    users = pc.index_in(events["user_id"].combine_chunks(), value_set=pa.array(user_ids, pa.string())).to_numpy()
-    pairs = np.unique(users.astype(np.int64) * len(id_map) + items)
+    # Who was only shown things is nobody here: a log without its impressions has the same graph.
+    known, first = np.unique(timeline.user[acts], return_index=True)
+    user_ids = split.log.events["user_id"].take(acts[first]).to_pylist()
+    users = np.searchsorted(known, timeline.user[rows])
+    pairs = np.unique(users * len(id_map) + _item_rows(split, rows, id_map))
     return InteractionGraph(user_ids, pairs // len(id_map), pairs % len(id_map))
 
 
-def _item_rows(events: pa.Table, id_map: IdMap) -> np.ndarray:
-    items = events.column("item_id").combine_chunks()
-    rows = pc.index_in(items, value_set=pa.array(id_map.ids, items.type))
-    if rows.null_count:
-        unknown = items.filter(pc.is_null(rows))
+def _item_rows(split: Split, rows: np.ndarray, id_map: IdMap) -> np.ndarray:
+    """Give the row in `id_map` of the item of each event, int64."""
+    items = split.timeline.item[rows]
+    own_ids = split.log.items["item_id"].to_pylist()
+    found = id_map.convert_to_rows(own_ids, strict=False)[items]
+    if (unknown := items[found < 0]).size:
         raise UnknownItemError(
             f"{len(unknown)} training events have an item that the id map does not hold, the first is "
-            f"{unknown[0].as_py()!r}; build the id map from the log's own items."
+            f"{own_ids[unknown[0]]!r}; build the id map from the log's own items."
         )
-    return np.asarray(rows.to_numpy(zero_copy_only=False), dtype=np.int64)
+    return found

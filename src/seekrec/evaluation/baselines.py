@@ -22,7 +22,6 @@ from seekrec.errors import ConfigurationError, DataError, RequestError
 from seekrec.evaluation.protocols import RowArray, history_rows
 from seekrec.events import Split
 from seekrec.events.checks import check_choice
-from seekrec.events.timeline import IMPRESSION
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap, Request
 
 Float32Array = npt.NDArray[np.float32]
@@ -52,15 +51,14 @@ class Popularity:
 
     @classmethod
     def fit(cls, split: Split, id_map: IdMap) -> Popularity:
-        """Count the training events of both behaviors; items that were only shown do not count.
+        """Count the training interactions of both behaviors.
 
         Args:
             split (`Split`): Its training events are used.
             id_map ([`IdMap`]): Items of the catalogue; events with other items are left out.
         """
-        events = split.train_events()
-        events = events.filter(pc.fill_null(pc.not_equal(events["action"], IMPRESSION), True))
-        rows = pc.index_in(events["item_id"], value_set=pa.array(id_map.ids, pa.string()))
+        acted_on = split.log.events["item_id"].take(split.training_interactions())
+        rows = pc.index_in(acted_on, value_set=pa.array(id_map.ids, pa.string()))
         known = np.asarray(pc.drop_null(rows), dtype=np.int64)
         return cls(np.bincount(known, minlength=len(id_map)))
 

@@ -24,7 +24,6 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import Split, sample_negatives
 from seekrec.events.checks import check_choice
 from seekrec.events.splits import PARTS, Part
-from seekrec.events.timeline import IMPRESSION
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 
 RankingProtocol = Literal["full", "uniform", "popularity", "bm25"]
@@ -288,7 +287,7 @@ def history_rows(requests: Sequence[Request], id_map: IdMap) -> tuple[RowArray, 
             `rows[offsets[i] : offsets[i + 1]]`.
     """
     ids = [
-        [event.item_id for event in request.history if event.item_id is not None and event.action != IMPRESSION]
+        [event.item_id for event in request.history if event.item_id is not None and event.is_interaction]
         for request in requests
     ]
     owners = np.repeat(np.arange(len(requests)), [len(items) for items in ids])

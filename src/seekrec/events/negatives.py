@@ -234,8 +234,8 @@ def _known_items(split: Split, part: Part, numbers: list[int], exclude_user_item
     cases = split.cases(part)
     known = []
     for number in numbers:
-        items = timeline.item[cases.history(number)]
-        known.append(items[items >= 0])
+        history = cases.history(number)
+        known.append(timeline.item[history[timeline.is_interaction[history]]])
     if not exclude_user_items:
         return known
     acts = np.flatnonzero(timeline.is_interaction)
@@ -252,8 +252,7 @@ def _known_items(split: Split, part: Part, numbers: list[int], exclude_user_item
 def _training_counts(split: Split) -> np.ndarray:
     """Count each item's interactions in training: int64 of shape `(num_items,)`."""
     timeline = split.timeline
-    rows = split.train_rows[timeline.is_interaction[split.train_rows]]
-    return np.bincount(timeline.item[rows], minlength=timeline.num_items)
+    return np.bincount(timeline.item[split.training_interactions()], minlength=timeline.num_items)
 
 
 def _draw(rng: np.random.Generator, taken: np.ndarray, count: int, sums: np.ndarray | None) -> np.ndarray:

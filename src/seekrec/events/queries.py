@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.checks import check_choice, is_text, one_array
 from seekrec.events.log import EventLog
+from seekrec.events.timeline import impression_mask
 from seekrec.schema import MAX_QUERY_CHARACTERS, RECOMMENDATION, SEARCH
 
 Construction = Literal["split", "copy"]
@@ -129,8 +130,11 @@ def synthesize_searches(
         )
     generator = np.random.default_rng(seed)
     item_row = pc.index_in(log.events["item_id"], value_set=one_array(log.items["item_id"])).to_numpy()
-    may_search = (num_queries[item_row] > 0) & pc.not_equal(log.events["action"], "impression").to_numpy()
-    coin, choice = generator.random(log.num_events), generator.random(log.num_events)
+    is_act = ~impression_mask(log.events)
+    may_search = (num_queries[item_row] > 0) & is_act
+    # Drawn for acts alone: what was merely shown beside them changes no draw.
+    coin, choice = np.ones(log.num_events), np.zeros(log.num_events)
+    coin[is_act], choice[is_act] = generator.random(is_act.sum()), generator.random(is_act.sum())
     is_search = may_search & (coin < search_fraction) if construction == "split" else may_search
     rows = np.flatnonzero(is_search)
     first_query = np.cumsum(num_queries) - num_queries
@@ -151,7 +155,7 @@ def synthesize_searches(
     )
     note = (
         f"Synthetic queries from categories, construction {construction!r}, seed {seed}: {how}; {len(rows)} searches, "
-        f"{others.num_rows} {RECOMMENDATION}s; {int((~may_search).sum())} interactions had no query to take."
+        f"{others.num_rows} {RECOMMENDATION}s; {int((is_act & ~may_search).sum())} interactions had no query to take."
     )
     source: Literal["category", "none"] = "category" if len(rows) else "none"
     return replace(log, events=events, query_source=source, notes=(*log.notes, note))

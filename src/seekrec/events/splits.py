@@ -120,6 +120,14 @@ class Split:
         check_choice("part", part, PARTS)
         return self.test if part == "test" else self.validation
 
+    def training_acts(self) -> np.ndarray:
+        """Give the `train_rows` in which a user did something, be it a search without a click: int64, ascending."""
+        return self.train_rows[~self.timeline.is_impression[self.train_rows]]
+
+    def training_interactions(self) -> np.ndarray:
+        """Give the `train_rows` in which a user acted on an item: int64, ascending."""
+        return self.train_rows[self.timeline.is_interaction[self.train_rows]]
+
     def is_training_target(self) -> np.ndarray:
         """Say for each of `train_rows` whether training may ask for its item: bool of shape `(len(train_rows),)`.
 
@@ -175,9 +183,7 @@ class Split:
         if self.protocol == "paper":
             histories = paper_histories(self.timeline, self._paper_order, targets, limit)
         else:
-            usable = self.train_rows
-            if not self.keep_impressions:
-                usable = usable[~self.timeline.is_impression[usable]]
+            usable = self.train_rows if self.keep_impressions else self.training_acts()
             histories = strict_histories(self.timeline, targets, usable, limit)
         return TrainingHistories(histories.offsets, histories.values, targets)
 

@@ -17,9 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.events.log import EventLog
-from seekrec.schema import SEARCH
-
-IMPRESSION = "impression"
+from seekrec.schema import IMPRESSION, SEARCH
 
 # Rows expanded at a time: 4 million int64 rows and their owners take about 100 MB at the peak.
 _ROWS_AT_A_TIME = 4_000_000
@@ -72,7 +70,7 @@ class Timeline:
             time=time,
             item=item_rows(log, events["item_id"]),
             is_search=_as_mask(pc.equal(events["behavior"], SEARCH)),
-            is_impression=_as_mask(pc.equal(events["action"], IMPRESSION)),
+            is_impression=impression_mask(events),
             user_start=np.flatnonzero(new_user)[user],
             moment=moment,
             moment_start=moment_starts[moment],
@@ -82,7 +80,11 @@ class Timeline:
 
     @property
     def is_interaction(self) -> np.ndarray:
-        """Mask of the events in which the user acted on an item: bool, one entry an event."""
+        """Mask of the events in which the user acted on an item: bool, one entry an event.
+
+        The one place that says so: whatever learns, counts, asks or rules out what users did goes by it. An item that
+        was shown and not acted on is no interaction, nor is a search without a click.
+        """
         return (self.item >= 0) & ~self.is_impression
 
     def first_rows(self) -> np.ndarray:
@@ -132,6 +134,11 @@ class Histories:
     def count_any(self, of_entry: np.ndarray) -> int:
         """Count the targets with at least one entry for which a bool array as long as `values` holds."""
         return int((_sums(of_entry, self.offsets) > 0).sum())
+
+
+def impression_mask(events: pa.Table) -> np.ndarray:
+    """Say of each row of `EVENT_FEATURES` whether its item was only shown: bool."""
+    return _as_mask(pc.equal(events["action"], IMPRESSION))
 
 
 def item_rows(log: EventLog, item_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:

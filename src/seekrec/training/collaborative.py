@@ -226,7 +226,8 @@ def validation_histories(split: Split, id_map: IdMap, *, min_length: int = 1) ->
     targets = id_map.convert_to_rows(split.targets("validation", RECOMMENDATION))
     pairs = []
     for request, target in zip(requests, targets.tolist(), strict=True):
-        history = id_map.convert_to_rows(event.item_id for event in request.history if event.item_id is not None)
+        acted_on = (event.item_id for event in request.history if event.is_interaction)
+        history = id_map.convert_to_rows(item_id for item_id in acted_on if item_id is not None)
         if len(history) >= min_length:
             pairs.append((history, target))
     return pairs or None

@@ -27,7 +27,9 @@ def load_or_train_tokenizer(settings: GeneratorArguments, texts: list[str], spli
     if settings.backbone is not None:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(settings.backbone)
         return tokenizer
-    queries = [query for query in split.train_events()["query"].to_pylist() if query is not None]
+    queries = [
+        query for query in split.log.events["query"].take(split.training_acts()).to_pylist() if query is not None
+    ]
     return train_tokenizer([*texts, *queries], settings.tokenizer_vocab_size)
 
 

@@ -130,7 +130,7 @@ def negative_sampler(
     """
     counts = _parse_counts(settings.negatives)
     timeline = split.timeline
-    interactions = split.train_rows[timeline.is_interaction[split.train_rows]]
+    interactions = split.training_interactions()
     items = requests.events.item[interactions]
     matches = None
     if counts.get("bm25"):

@@ -107,7 +107,7 @@ def make_synergen_collator(
 
 def _frequent_action(split: Split, processor: SynerGenProcessor) -> int:
     """Give the number of the action that training events have most."""
-    actions = split.train_events()["action"].to_numpy(zero_copy_only=False)
+    actions = split.log.events["action"].take(split.training_acts()).to_numpy(zero_copy_only=False)
     counts = [int(np.sum(actions == name)) for name in processor.actions]
     return 1 + int(np.argmax(counts)) if counts else 0
 

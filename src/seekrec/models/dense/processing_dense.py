@@ -186,7 +186,7 @@ class EventSequenceProcessor(CatalogProcessor):
 
 def _is_read(event: Event) -> bool:
     """Items that were only shown are no part of a history."""
-    return event.action != "impression" and (event.item_id is not None or event.query is not None)
+    return not event.is_impression and (event.item_id is not None or event.query is not None)
 
 
 __all__ = ["EventSequenceProcessor"]
