@@ -20,10 +20,12 @@ from transformers import TrainingArguments, set_seed
 from seekrec.evaluation import (
     ModelRetriever,
     build_cases,
+    choose_head,
     click_calibration,
     compare_on_test,
     format_table,
     make_validation,
+    ranking_by,
     rival_systems,
 )
 from seekrec.hub import record_run
@@ -117,6 +119,12 @@ def main(
         model = trainer.accelerator.unwrap_model(trainer.model)
     if not trainer.is_world_process_zero():
         return
+    if model.ranking_head is not None and settings.rank_by == "validation":
+        protocols = evaluation.candidate_protocols or ("uniform",)
+        candidates = make_validation(
+            split, catalog, evaluation, behaviors=behaviors, protocols=protocols, seed=data.split_seed
+        )
+        choose_head(model, retriever(model), candidates)
     model_dir = save_trained(model, processor, split, output_dir)
     if last < 5:
         return
@@ -135,7 +143,7 @@ def main(
     parts = (data, identifiers, window, settings, evaluation)
     record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)
     print(format_table(rows))
-    if settings.ranking_weight and settings.rank_by == "ranking":
+    if model.ranking_head is not None:
         # As many negatives as in training, and drawn alike: the share of clicks that the model learnt.
         for behavior in behaviors:
             cases = build_cases(
@@ -147,7 +155,8 @@ def main(
                 max_cases=evaluation.max_test_cases,
                 seed=data.split_seed,
             )
-            error = click_calibration(retriever(model), cases, catalog.id_map)
+            with ranking_by(model, "ranking"):
+                error = click_calibration(retriever(model), cases, catalog.id_map)
             print(f"{behavior}: expected calibration error of click probabilities {error:.4f} ({len(cases)} cases)")
 
 

@@ -61,7 +61,11 @@ def test_the_card_says_what_the_model_is(finished):
     run = describe_model(folder, repo_id="me/synergen", system="SynerGen", license="apache-2.0")
     card = render_model_card(ROOT / "hub_cards/synergen.md", read_results(folder / "results.json"), run)
     assert "# me/synergen" in card and "an embedding of its id plus a projection of its text" in card
-    assert "the probability of a click" in card and "synthetic queries" in card
+    chosen = json.loads((folder / "config.json").read_text())["rank_by"]
+    assert f"`rank` orders by the {chosen} head; NDCG@10 of validation candidates: ranking 0." in finished[1].stderr
+    assert "synthetic queries" in card
+    says = {"ranking": "the probability of a click", "retrieval": "the score that `retrieve` gives"}[chosen]
+    assert f"orders given items by {says}" in card
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popula
 from seekrec.evaluation.calibration import click_calibration, expected_calibration_error
 from seekrec.evaluation.comparison import compare_on_test, make_validation
 from seekrec.evaluation.evaluator import evaluate_system, evaluate_systems, rank_cases
+from seekrec.evaluation.heads import choose_head, ranking_by
 from seekrec.evaluation.metrics import (
     Interval,
     PairedDifference,
@@ -82,6 +83,7 @@ __all__ = [
     "bootstrap_interval",
     "bootstrap_intervals",
     "build_cases",
+    "choose_head",
     "click_calibration",
     "combine_scores",
     "compare",
@@ -97,6 +99,7 @@ __all__ = [
     "paired_bootstrap",
     "rank_cases",
     "rank_in_list",
+    "ranking_by",
     "ranks_from_scores",
     "read_results",
     "recall_at_k",

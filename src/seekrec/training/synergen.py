@@ -42,6 +42,8 @@ def make_synergen_model(
     """
     drawn_kind(windows)
     sizes = asdict(settings)
+    if settings.rank_by == "validation":  # chosen when it is trained
+        del sizes["rank_by"]
     width = catalog.embeddings["semantic"].shape[1]
     config = SynerGenConfig(
         num_items=len(catalog),

@@ -43,8 +43,9 @@ class SynerGenArguments:
     easy_weight: float = field(default=0.1, metadata={"help": "alpha: of easy negatives; hard ones have the rest."})
     ranking_weight: float = field(default=1.0, metadata={"help": "Of the ranking loss; 0: table 4, w/o ranking head."})
     pairwise_weight: float = field(default=1.0, metadata={"help": "lambda."})
-    rank_by: Literal["ranking", "retrieval"] = field(
-        default="ranking", metadata={"help": "The head that ranks; table 4 evaluates by either."}
+    rank_by: Literal["validation", "ranking", "retrieval"] = field(
+        default="validation",
+        metadata={"help": "The head that ranks; validation: the one that orders validation candidates better."},
     )
 
 
