@@ -359,9 +359,11 @@ class Catalog:
     def save(self, folder: str | Path) -> None:
         """Write the catalogue's files into a folder, which may hold other files.
 
+        Killed at any moment, the process leaves the whole old catalogue or the whole new one.
+
         Args:
             folder (`str` or `Path`): Made if it does not exist. The catalogue's files lie directly in it:
-                `catalog.json` (written last), `items.parquet`, `codes.safetensors`, and `embeddings.safetensors`,
+                `catalog.json`, `items.parquet`, `codes.safetensors`, and `embeddings.safetensors`,
                 `identifier_model.safetensors`, `identifier_config.json` where there is such a part.
         """
         write_catalog(Path(folder), self)

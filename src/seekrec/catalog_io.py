@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of a catalogue: written under temporary names, then renamed; read only if they hold what was written.
+"""Files of a catalogue: a folder that is replaced as one, and read only if it holds what was written.
 
-`catalog.json` holds the settings, the SHA-256 of each part's content and the one over all of them. It gets its name
-last, so a folder in which saving was interrupted either holds the old catalogue or does not load.
+`catalog.json` holds the settings, the SHA-256 of each part's content and the one over all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +27,7 @@ from seekrec.identifiers.configuration_dual_rqvae import DualRQVAEConfig, Residu
 from seekrec.identifiers.modeling_dual_rqvae import DualRQVAEModel
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.identifiers.residual_kmeans import ResidualKMeans
-from seekrec.util.files import replace_file
+from seekrec.util.files import recover_folder, replace_folder
 
 if TYPE_CHECKING:
     from seekrec.catalog import Catalog
@@ -84,7 +82,6 @@ def _arrays_of_codes(catalog: Catalog) -> dict[str, np.ndarray]:
 
 def write_catalog(folder: Path, catalog: Catalog) -> None:
     """Write the files of [`Catalog.save`]."""
-    folder.mkdir(parents=True, exist_ok=True)
     parts = part_hashes(catalog)
     description = {
         "version": FORMAT_VERSION,
@@ -93,31 +90,24 @@ def write_catalog(folder: Path, catalog: Catalog) -> None:
         "content_hash": catalog.content_hash,
         "identifier_hash": catalog.identifier_hash,
     }
-    with ExitStack() as files:
-
-        def replacing(name: str) -> Path:
-            return files.enter_context(replace_file(folder / name))
-
-        # Everything is written before anything is renamed, and what is opened first is renamed last.
-        replacing(CATALOG_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    own = {CATALOG_FILE, CONFIG_FILE, *PART_FILES.values()}
+    with replace_folder(folder, keep=lambda name: name not in own) as new:
         # Not "compliant": that renames the fields of lists, and a table must come back with the types it had.
-        items = replacing(PART_FILES["items"])
+        items = new / PART_FILES["items"]
         pq.write_table(catalog.items, items, compression="zstd", use_compliant_nested_type=False)
-        save_file(_arrays_of_codes(catalog), replacing(PART_FILES["codes"]))
+        save_file(_arrays_of_codes(catalog), new / PART_FILES["codes"])
         if catalog.embeddings:
             halves = {str(view): torch.tensor(array).half() for view, array in catalog.embeddings.items()}
-            save_tensors(halves, replacing(PART_FILES["embeddings"]))
+            save_tensors(halves, new / PART_FILES["embeddings"])
         if catalog.identifier_model is not None:
             tensors = {
                 name: tensor.detach().cpu().clone() for name, tensor in catalog.identifier_model.state_dict().items()
             }
-            save_tensors(tensors, replacing(PART_FILES["identifier_model"]))
+            save_tensors(tensors, new / PART_FILES["identifier_model"])
             config = catalog.identifier_model.config.to_json_string(use_diff=False)
-            replacing(CONFIG_FILE).write_text(config, "utf-8")
-        (folder / CATALOG_FILE).unlink(missing_ok=True)
-        stale = {name for part, name in PART_FILES.items() if part not in parts}
-        for name in stale | ({CONFIG_FILE} if catalog.identifier_model is None else set()):
-            (folder / name).unlink(missing_ok=True)
+            (new / CONFIG_FILE).write_text(config, "utf-8")
+        content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+        (new / CATALOG_FILE).write_text(content, "utf-8")
 
 
 def read_catalog(folder_or_repo: str | Path, revision: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -196,6 +186,8 @@ def _read_model(path: Path) -> IdentifierModel:
 
 def _find_folder(folder_or_repo: str | Path, revision: str | None) -> Path:
     folder = Path(folder_or_repo)
+    if not folder.exists():
+        recover_folder(folder)
     if not folder.exists() and isinstance(folder_or_repo, str) and folder_or_repo.count("/") == 1:
         folder = _fetch(folder_or_repo, revision)
     inside = folder / CATALOG_FOLDER

@@ -7,7 +7,6 @@ A model carries its catalogue: `save_pretrained` writes it into the folder `cata
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,12 +51,7 @@ def load_bundled_catalog(name_or_path: str | Path, *, revision: str | None = Non
 
 def save_bundled_catalog(catalog: Catalog, folder: str | Path) -> None:
     """Write a catalogue into a checkpoint folder; an older one there is replaced as a whole."""
-    target = Path(folder) / CATALOG_FOLDER
-    partial = target.with_name(f".{CATALOG_FOLDER}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    catalog.save(partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    catalog.save(Path(folder) / CATALOG_FOLDER)
 
 
 class GenerativeRetrievalMixin:

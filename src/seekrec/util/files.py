@@ -56,7 +56,7 @@ def replace_folder(path: str | Path, *, keep: Callable[[str], bool] | None = Non
 
     Killed at any moment, the process leaves the whole old folder at `path` or the whole new one. Where the operating
     system cannot swap two folders in one step, there is a moment without either: [`recover_folder`] puts the old one
-    back.
+    back. Where `path` is the root of a mounted file system, its files change one after the other.
 
     Args:
         path (`str` or `Path`): The folder to write. Folders above it are made where missing; a symbolic link stays
@@ -69,23 +69,30 @@ def replace_folder(path: str | Path, *, keep: Callable[[str], bool] | None = Non
         `Path`: Where to write. When the block fails it is deleted, and the old folder is as it was.
 
     Raises:
-        ConfigurationError: If `path` is a file or the root of a file system, which cannot be replaced.
+        ConfigurationError: If `path` is a file.
     """
     target = Path(os.path.realpath(path))
-    if target.is_file() or os.path.ismount(target):
-        kind = "a file" if target.is_file() else "the root of a mounted file system, which cannot be replaced"
-        raise ConfigurationError(f"{path} is {kind}; pass a folder, which is made where there is none.")
+    if target.is_file():
+        raise ConfigurationError(f"{path} is a file; pass a folder, which is made where there is none.")
     target.parent.mkdir(parents=True, exist_ok=True)
+    # What is mounted cannot be swapped: it is changed entry by entry, from inside.
+    is_mounted = os.path.ismount(target)
     recover_folder(target)
-    with _temporary_folder(target) as folder:
+    with _temporary_folder(target / target.name if is_mounted else target) as outer:
+        folder = outer / target.name if target.name else outer / "root"
+        folder.mkdir()
         yield folder
-        if target.is_dir():
-            shutil.copymode(target, folder)
-            _carry_over(target, folder, keep)
-        _sync_tree(folder)
-        if _swap(folder, target):
-            # What another process has put into the old folder since is not lost.
-            _carry_over(folder, target, keep)
+        if is_mounted:
+            _sync_tree(folder)
+            _replace_entries(folder, target, keep)
+        else:
+            if target.is_dir():
+                shutil.copymode(target, folder)
+                _carry_over(target, folder, keep)
+            _sync_tree(folder)
+            if _swap(folder, target):
+                # What another process has put into the old folder since is not lost.
+                _carry_over(folder, target, keep)
         _sync(target.parent)
 
 
@@ -216,6 +223,24 @@ def _carry_over(source: Path, target: Path, keep: Callable[[str], bool] | None) 
             shutil.copytree(entry.path, other, symlinks=True, copy_function=_link)
         else:
             _link(entry.path, str(other))
+
+
+def _replace_entries(folder: Path, target: Path, keep: Callable[[str], bool] | None) -> None:
+    """Put the entries of a folder at their places in another, and delete those of the other that do not stay."""
+    names = {entry.name for entry in os.scandir(folder)}
+    for name in sorted(names):
+        if (folder / name).is_dir():
+            _swap(folder / name, target / name)
+        else:
+            os.replace(folder / name, target / name)
+    for entry in list(os.scandir(target)):
+        if entry.name in names or _TEMPORARY.fullmatch(entry.name) or (keep is not None and keep(entry.name)):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.remove(entry.path)
+    _sync(target)
 
 
 def _link(source: str, target: str) -> None:
