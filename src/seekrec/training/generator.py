@@ -76,7 +76,9 @@ def add_lora(model: PreTrainedModel, settings: GeneratorArguments) -> PreTrained
     rows = None
     # A model that only says Yes and No has no identifier rows.
     if getattr(family.config, "identifier_weight", 1.0):
-        rows = list(range(family.vocabulary.first_token_id, family.vocabulary.end_token_id))
+        new = list(range(family.vocabulary.first_token_id, family.vocabulary.end_token_id))
+        # What is tied to the token embeddings follows them.
+        rows = {name: new for name in (("shared", "lm_head") if family.config.untied_head else ("shared",))}
     config = LoraConfig(
         task_type="SEQ_2_SEQ_LM",
         r=settings.lora_rank,

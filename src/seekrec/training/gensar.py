@@ -28,6 +28,7 @@ from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
 from seekrec.models.gensar.modeling_gensar_items import vector_size
+from seekrec.models.t5_backbone import identifier_fields
 from seekrec.schema import item_texts
 from seekrec.training.arguments import CorpusArguments, ModelArguments, parse_weights
 from seekrec.training.generator import codebooks_by_block, load_or_train_tokenizer, t5_sizes
@@ -143,13 +144,13 @@ def make_model(
         "max_history_searches": corpus.max_history_searches,
         "max_query_tokens": corpus.max_query_tokens,
         "max_text_tokens": corpus.max_text_tokens,
+        **identifier_fields(vocabulary),
     }
     model: GenSARForConditionalGeneration
     if settings.backbone is not None:
         model = GenSARForConditionalGeneration.from_t5(settings.backbone, **shared)
     else:
-        sizes = {**t5_sizes(settings, tokenizer), "first_identifier_token_id": vocabulary.first_token_id}
-        model = GenSARForConditionalGeneration(GenSARConfig(**sizes, **shared))
+        model = GenSARForConditionalGeneration(GenSARConfig(**t5_sizes(settings, tokenizer), **shared))
     codebooks = None
     if settings.start_from_codebooks and catalog.identifier_model is not None:
         codebooks = codebooks_by_block(catalog)

@@ -16,6 +16,7 @@ from seekrec.events import Split
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
 from seekrec.models.gensr.features_gensr import describe_items
 from seekrec.models.gensr.prompts_gensr import tokenizer_texts
+from seekrec.models.t5_backbone import identifier_fields
 from seekrec.training.arguments import GeneratorArguments, parse_weights
 from seekrec.training.generator import codebooks_by_block, load_or_train_tokenizer, t5_sizes
 from seekrec.training.gensr_arguments import GenSRArguments
@@ -110,8 +111,10 @@ def make_gensr_model(
     shared |= {
         "collaborative_size": size,
         "loss_norm": generator.loss_norm,
-        # Overwritten below; a token that is there, because transformers wants one.
+        # Where nothing is written the catalogue must still be the one the model was trained with, and transformers
+        # wants a token that is there.
         "first_identifier_token_id": 0,
+        **identifier_fields(processor.vocabulary if processor.writes_identifiers else catalog),
         "yes_token_id": yes,
         "no_token_id": no,
     }
@@ -125,12 +128,6 @@ def make_gensr_model(
         has_books = generator.start_from_codebooks and catalog.identifier_model is not None
         codebooks = codebooks_by_block(catalog) if has_books else None
         model.add_identifier_rows(processor.vocabulary, codebooks=codebooks, seed=seed)
-    else:
-        # Nothing is written, but the catalogue must be the one the model was trained with.
-        model.config.num_shared_levels = catalog.num_shared_levels
-        model.config.num_specific_levels = catalog.num_specific_levels
-        model.config.codebook_size = catalog.codebook_size
-        model.config.views = list(catalog.views)
     model.set_catalog(catalog)
     return model
 

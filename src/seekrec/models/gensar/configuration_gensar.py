@@ -5,12 +5,15 @@ from huggingface_hub.dataclasses import strict
 from transformers import T5Config
 
 
-# Identical to T5Config except: the fields below, and `tie_word_embeddings` may be chosen at creation.
+# Identical to T5Config except: the fields below. As there, `tie_word_embeddings=False` at creation says that decoder
+# states are not scaled (`scale_decoder_outputs`), nothing else.
 @strict
 class GenSARConfig(T5Config):
     """Configuration of [`GenSARForConditionalGeneration`].
 
     Args:
+        untied_head (`bool`):
+            The output layer is one of its own, as in T5 1.1, Flan-T5 and mT5; otherwise it is the token embeddings.
         first_identifier_token_id (`int`):
             Token id of the first behavior token; the three behavior tokens and then every level's codes follow it
             without gaps.
@@ -60,6 +63,7 @@ class GenSARConfig(T5Config):
 
     model_type = "gensar"
 
+    untied_head: bool = False
     first_identifier_token_id: int = 32100
     num_shared_levels: int = 2
     num_specific_levels: int = 2

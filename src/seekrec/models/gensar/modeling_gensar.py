@@ -17,22 +17,21 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor
-from transformers import BatchFeature, T5ForConditionalGeneration
+from transformers import BatchFeature
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
-from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import RequestError
 from seekrec.models.attention import additive_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.modeling_gensar_encoder import GenSAREncoder
 from seekrec.models.gensar.modeling_gensar_next_item import NextItemMixin
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
-from seekrec.models.identifier_rows import add_identifier_rows, config_from_t5
 from seekrec.models.losses import level_loss, mask_other_levels, token_loss
+from seekrec.models.t5_backbone import T5Backbone
 from seekrec.schema import Behavior, Request, View
 
 
-class GenSARForConditionalGeneration(NextItemMixin, T5ForConditionalGeneration):
+class GenSARForConditionalGeneration(NextItemMixin, T5Backbone):
     """GenSAR: T5 with identifier tokens, and a catalogue to search and recommend from.
 
     ```python
@@ -87,7 +86,7 @@ class GenSARForConditionalGeneration(NextItemMixin, T5ForConditionalGeneration):
             num_items_in_batch (`int`, *optional*):
                 Scored labels of all micro-batches of one step (`Trainer` counts them); the loss is the sum divided
                 by it, else the mean.
-            kwargs: As in [`T5ForConditionalGeneration`].
+            kwargs: As in `T5ForConditionalGeneration`.
 
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqLMOutput`]: With segments, `logits` hold the scored positions only,
@@ -292,26 +291,6 @@ class GenSARForConditionalGeneration(NextItemMixin, T5ForConditionalGeneration):
             suppress_tokens=list(range(self.config.first_identifier_token_id, self.config.vocab_size)),
         )
         return written[:, len(prefix) :].reshape(len(input_ids), num_answers, -1)
-
-    @classmethod
-    def from_t5(cls, name_or_path: str, **settings: Any) -> GenSARForConditionalGeneration:
-        """Load the weights of a T5 or Flan-T5 checkpoint; `add_identifier_rows` makes room for identifiers next.
-
-        Args:
-            name_or_path (`str`): For example `google-t5/t5-small` or `google/flan-t5-base`.
-            settings: Fields of [`GenSARConfig`] that are not T5's.
-
-        Returns:
-            [`GenSARForConditionalGeneration`]: The model, without a catalogue.
-        """
-        config = config_from_t5(GenSARConfig, name_or_path, settings)
-        return super().from_pretrained(name_or_path, config=config)
-
-    def add_identifier_rows(
-        self, vocabulary: IdentifierVocabulary, *, codebooks: dict[str, Any] | None = None, seed: int = 0
-    ) -> None:
-        """Make room for identifier tokens and give their rows a start; see [`identifier_rows.add_identifier_rows`]."""
-        add_identifier_rows(self, vocabulary, codebooks=codebooks, seed=seed)
 
 
 __all__ = ["GenSARForConditionalGeneration"]

@@ -35,7 +35,6 @@ class ItemVectors(nn.Module):
     def __init__(self, config: GenSARConfig) -> None:
         super().__init__()
         self.size = config.item_vector_size
-        self.codebook_size, self.num_levels = config.codebook_size, config.num_levels
         self.projection = nn.Linear(config.item_vector_size, config.d_model, bias=False)
         self.keys, self.rows = {}, {}
 
@@ -100,15 +99,15 @@ class ItemVectors(nn.Module):
         found = torch.full_like(input_ids, -1)
         for behavior in BEHAVIORS:
             row, position = (input_ids == self.vocabulary.item_token_id(behavior)).nonzero(as_tuple=True)
-            is_whole = position + self.num_levels < input_ids.shape[1]
+            is_whole = position + self.vocabulary.num_levels < input_ids.shape[1]
             row, position = row[is_whole], position[is_whole]
             if not len(row):
                 continue
             view = self.vocabulary.view_of_behavior(behavior)
-            places = position[:, None] + torch.arange(1, self.num_levels + 1, device=input_ids.device)
+            places = position[:, None] + torch.arange(1, self.vocabulary.num_levels + 1, device=input_ids.device)
             offsets = torch.from_numpy(self.vocabulary.level_offsets(view)).to(input_ids.device)
             codes = input_ids[row[:, None], places] - offsets
-            is_code = ((codes >= 0) & (codes < self.codebook_size)).all(1)
+            is_code = ((codes >= 0) & (codes < self.vocabulary.codebook_size)).all(1)
             keys, rows = self.keys[view], self.rows[view]
             wanted = self._key(codes)
             place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
@@ -129,8 +128,8 @@ class ItemVectors(nn.Module):
 
     def _key(self, codes: Tensor) -> Tensor:
         key = torch.zeros_like(codes[:, 0])
-        for level in range(self.num_levels):
-            key = key * self.codebook_size + codes[:, level]
+        for level in range(self.vocabulary.num_levels):
+            key = key * self.vocabulary.codebook_size + codes[:, level]
         return key
 
 

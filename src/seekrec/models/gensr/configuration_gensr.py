@@ -12,12 +12,15 @@ from transformers import T5Config
 VIEW_NAMES = ("collaborative", "semantic")
 
 
-# Identical to T5Config except: the fields below, and `tie_word_embeddings` may be chosen at creation.
+# Identical to T5Config except: the fields below. As there, `tie_word_embeddings=False` at creation says that decoder
+# states are not scaled (`scale_decoder_outputs`), nothing else.
 @strict
 class GenSRConfig(T5Config):
     """Configuration of [`GenSRForConditionalGeneration`].
 
     Args:
+        untied_head (`bool`): The output layer is one of its own, as in T5 1.1, Flan-T5 and mT5; otherwise it is the
+            token embeddings.
         num_items (`int`): Rows of the collaborative table; 0 until `set_collaborative_table` is called.
         collaborative_size (`int`): Width of the collaborative table (d of the paper).
         train_collaborative_table (`bool`): Train the table with the rest; frozen in the paper.
@@ -71,6 +74,7 @@ class GenSRConfig(T5Config):
 
     model_type = "gensr"
 
+    untied_head: bool = False
     num_items: int = 0
     collaborative_size: int = 64
     train_collaborative_table: bool = False

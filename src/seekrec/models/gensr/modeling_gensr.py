@@ -12,16 +12,14 @@ Unusual here:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import T5ForConditionalGeneration
 from transformers.utils.generic import ModelOutput
 
 from seekrec.catalog import Catalog
 from seekrec.catalog_growth import predict_by_ridge
-from seekrec.corpora import IdentifierVocabulary
 from seekrec.embeddings import FrozenSASRec, SASRecForNextItem
 from seekrec.errors import CatalogError
 from seekrec.models.dense.interface_dense import items_hash
@@ -36,8 +34,11 @@ from seekrec.models.gensr.modeling_gensr_views import (
     ViewLinear,
     mean_of,
 )
-from seekrec.models.identifier_rows import add_identifier_rows, config_from_t5
 from seekrec.models.losses import level_loss, token_loss, view_contrast
+from seekrec.models.t5_backbone import T5Backbone
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in `typing` from Python 3.11
 
 
 @dataclass
@@ -60,7 +61,7 @@ class GenSROutput(ModelOutput):
     contrast_loss: Tensor | None = None
 
 
-class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForConditionalGeneration):
+class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5Backbone):
     """GenSR: T5 with two views of the history in its prompt, and a catalogue to search and recommend from.
 
     ```python
@@ -300,25 +301,18 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5ForC
         self.collaborative_table = table.to(device=self.device, dtype=self.dtype)
         config.num_items = len(values)
 
-    def add_identifier_rows(
-        self, vocabulary: IdentifierVocabulary, *, codebooks: dict[str, Any] | None = None, seed: int = 0
-    ) -> None:
-        """Make room for identifier tokens and give their rows a start; see [`identifier_rows.add_identifier_rows`]."""
-        add_identifier_rows(self, vocabulary, codebooks=codebooks, seed=seed)
-
     @classmethod
-    def from_t5(cls, name_or_path: str, **settings: Any) -> GenSRForConditionalGeneration:
-        """Load the weights of a T5 or Flan-T5 checkpoint; the views are new.
+    def from_t5(cls, name_or_path: str, **settings: Any) -> Self:
+        """Load the weights of a checkpoint, as [`T5Backbone`] does; the views are new.
 
         Args:
             name_or_path (`str`): For example `google/flan-t5-base`.
             settings: Fields of [`GenSRConfig`] that are not T5's.
 
         Returns:
-            [`GenSRForConditionalGeneration`]: The model, without a catalogue and a collaborative table.
+            The model, without a catalogue and a collaborative table.
         """
-        config = config_from_t5(GenSRConfig, name_or_path, settings)
-        model = super().from_pretrained(name_or_path, config=config)
+        model = super().from_t5(name_or_path, **settings)
         spread = float(model.shared.weight.detach().float().std())
         for view in model.views_by_name.values():
             nn.init.constant_(view.scale.weight, spread)
