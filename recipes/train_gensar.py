@@ -130,7 +130,7 @@ def main(
         split,
         catalog,
         evaluation,
-        make_rivals=lambda: rival_systems(split, catalog, items.sasrec, semantic_encoder=identifiers.semantic_encoder),
+        make_rivals=lambda: rival_systems(split, catalog, items.sasrec),
         seed=data.split_seed,
         show_progress=show_progress,
     )

@@ -156,7 +156,6 @@ def main(
             split,
             catalog,
             items.sasrec,
-            semantic_encoder=identifiers.semantic_encoder,
             lightgcn=lightgcn,
             user_ids=graph.user_ids,
         ),

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer, split_words
 from seekrec.evaluation.calibration import click_calibration, expected_calibration_error
+from seekrec.evaluation.cold_start import compare_on_new_items
 from seekrec.evaluation.comparison import compare_on_test, make_validation
 from seekrec.evaluation.evaluator import evaluate_system, evaluate_systems, rank_cases
 from seekrec.evaluation.heads import choose_head, ranking_by
@@ -87,6 +88,7 @@ __all__ = [
     "click_calibration",
     "combine_scores",
     "compare",
+    "compare_on_new_items",
     "compare_on_test",
     "evaluate_system",
     "evaluate_systems",

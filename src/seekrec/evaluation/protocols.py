@@ -11,7 +11,7 @@ sampled negatives. Sampled rankings are easier and order systems differently: ne
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -197,6 +197,7 @@ def build_cases(
     max_cases: int | None = None,
     seed: int = 0,
     periods: tuple[RowArray, RowArray] | None = None,
+    only_targets: Collection[str] | None = None,
 ) -> EvaluationCases:
     """Build the questions of one part and behavior.
 
@@ -214,6 +215,7 @@ def build_cases(
         seed (`int`): Of that sample and of the negatives.
         periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer (see
             [`item_periods`]). In full ranking, rules out the items that are not when a request is made.
+        only_targets (`Collection[str]`, *optional*): Leave out the cases that look for any other item.
 
     Returns:
         [`EvaluationCases`]: The questions in the order of the split.
@@ -240,9 +242,13 @@ def build_cases(
         if any(request.timestamp is None for request in requests):
             raise DataError(f"A {part} request has no timestamp, so what is on offer then is unknown.")
     case_numbers = np.arange(len(requests), dtype=np.int64)
-    if max_cases is not None and max_cases < len(requests):
+    if only_targets is not None:
+        case_numbers = case_numbers[[item_id in only_targets for item_id in target_ids]]
+        if not len(case_numbers):
+            raise DataError(f"No {part} case of behavior {behavior!r} looks for one of `only_targets`.")
+    if max_cases is not None and max_cases < len(case_numbers):
         generator = np.random.default_rng(seed)
-        case_numbers = np.sort(generator.choice(len(requests), size=max_cases, replace=False))
+        case_numbers = np.sort(generator.choice(case_numbers, size=max_cases, replace=False))
     negatives: list[list[str]] | None = None
     if protocol != "full":
         # Drawn for all cases, so that a case has the same negatives in a sample of the cases.

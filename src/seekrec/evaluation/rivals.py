@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from seekrec.catalog import Catalog
 from seekrec.catalog_masks import item_periods
 from seekrec.embeddings import LightGCNModel, SASRecForNextItem, embed_texts, load_semantic_encoder
@@ -21,7 +23,6 @@ def rival_systems(
     catalog: Catalog,
     sasrec: SASRecForNextItem,
     *,
-    semantic_encoder: str | None = None,
     lightgcn: LightGCNModel | None = None,
     user_ids: Sequence[str] = (),
 ) -> dict[str, Scorer]:
@@ -31,7 +32,6 @@ def rival_systems(
         split (`Split`): Its training events are counted; its validation searches tune the reweighted systems.
         catalog (`Catalog`): Items, with semantic embeddings.
         sasrec ([`SASRecForNextItem`]): Trained on the rows of the catalogue.
-        semantic_encoder (`str`, *optional*): What embedded the items; it embeds queries.
         lightgcn ([`LightGCNModel`], *optional*): Trained on the rows of the catalogue.
         user_ids (`Sequence[str]`): Users of its graph.
 
@@ -39,25 +39,34 @@ def rival_systems(
         `dict[str, Scorer]`: By their names in reports; the reweighted ones only where there are validation searches.
     """
     id_map = catalog.id_map
-    encoder = load_semantic_encoder(semantic_encoder)
-    dense = DenseText(
-        catalog.embeddings["semantic"], id_map, lambda texts: embed_texts(texts, encoder=encoder, show_progress=False)
-    )
+    texts = text_systems(catalog)
     prior = SASRecScorer(sasrec, id_map)
-    systems: dict[str, Scorer] = {
-        "popularity": Popularity.fit(split, id_map),
-        "BM25": BM25(catalog.items),
-        "dense text": dense,
-        "SASRec": prior,
-    }
+    systems: dict[str, Scorer] = {"popularity": Popularity.fit(split, id_map), **texts, "SASRec": prior}
     if lightgcn is not None:
         systems["LightGCN"] = LightGCNScorer(lightgcn, id_map, user_ids)
     if split.targets("validation", SEARCH):
         systems["BM25 x SASRec"] = ReweightedBM25(catalog.items, prior).fit(split, id_map, show_progress=False)
-        systems["dense x SASRec"] = ReweightedText({"dense text": dense}, prior).fit(
+        systems["dense x SASRec"] = ReweightedText({"dense text": texts["dense text"]}, prior).fit(
             split, id_map, show_progress=False
         )
     return systems
+
+
+def text_systems(catalog: Catalog) -> dict[str, Scorer]:
+    """Build the baselines that know items by their text alone: BM25 of searches, and cosines of text vectors.
+
+    Args:
+        catalog (`Catalog`): Items, with semantic embeddings.
+    """
+    encoder = load_semantic_encoder(catalog.semantic_encoder_name)
+
+    def embed(texts: list[str]) -> np.ndarray:
+        return embed_texts(texts, encoder=encoder, show_progress=False)
+
+    return {
+        "BM25": BM25(catalog.items),
+        "dense text": DenseText(catalog.embeddings["semantic"], catalog.id_map, embed),
+    }
 
 
 class ValidationRanking:
@@ -136,4 +145,4 @@ class ValidationRanking:
         return {**metrics, "ndcg@10": sum(metrics.values()) / len(metrics)}
 
 
-__all__ = ["ValidationRanking", "rival_systems"]
+__all__ = ["ValidationRanking", "rival_systems", "text_systems"]

@@ -3,6 +3,7 @@
 
 from seekrec.events.audit import AuditReport, audit
 from seekrec.events.cases import Cases, TrainingHistories
+from seekrec.events.cold_start import ColdStart, has_training_events, hold_out_items
 from seekrec.events.examples import read_examples, write_examples
 from seekrec.events.log import EventLog
 from seekrec.events.movielens import read_movielens
@@ -15,11 +16,14 @@ from seekrec.events.tables import read_tables
 __all__ = [
     "AuditReport",
     "Cases",
+    "ColdStart",
     "EventLog",
     "Split",
     "TrainingHistories",
     "audit",
     "category_queries",
+    "has_training_events",
+    "hold_out_items",
     "load_negatives",
     "read_examples",
     "read_movielens",

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Items that training knows nothing of, and the test questions that ask for them.
+
+Two kinds, which differ in what training saw:
+
+- **Untrained items** of a log as it is: no training event acts on them. Their text was there when identifiers and
+  vectors were learnt. Many logs have some; asking for them costs no training of its own.
+- **Held-out items**: with [`hold_out_items`] they and all their events leave the log before anything is trained. What
+  is trained on the rest then gets them by `add_items`, and is asked the test questions of the whole log that look for
+  them. All that was trained on a user is earlier than the user's question, as in the split of the whole log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from seekrec.errors import ConfigurationError
+from seekrec.events.log import EventLog
+from seekrec.events.splits import Split
+from seekrec.schema import item_texts
+
+
+@dataclass(frozen=True, eq=False)
+class ColdStart:
+    """New items and where the questions for them are.
+
+    Args:
+        split ([`Split`]): Its test part asks for them.
+        items (`pyarrow.Table`): The items, rows of `split.log.items`; there may be none.
+        held_out (`bool`): Whether they were taken out of the log before training, and have to be added.
+    """
+
+    split: Split
+    items: pa.Table
+    held_out: bool
+
+    @classmethod
+    def of_untrained(cls, split: Split) -> ColdStart:
+        """Take the items that no training event acts on."""
+        rows = np.flatnonzero(~has_training_events(split))
+        return cls(split, split.log.items.take(pa.array(rows)), held_out=False)
+
+    @property
+    def item_ids(self) -> frozenset[str]:
+        """The ids of the items."""
+        return frozenset(self.items["item_id"].to_pylist())
+
+
+def has_training_events(split: Split) -> np.ndarray:
+    """Tell which items training events act on: bool of shape `(num_items,)`, in the order of the log's items."""
+    timeline = split.timeline
+    rows = split.train_rows[timeline.is_interaction[split.train_rows]]
+    known = np.zeros(timeline.num_items, dtype=bool)
+    known[timeline.item[rows]] = True
+    return known
+
+
+def hold_out_items(split: Split, num_items: int, *, seed: int) -> tuple[EventLog, ColdStart]:
+    """Take items that test questions look for out of a log, with all events on them.
+
+    Args:
+        split ([`Split`]): Of the whole log.
+        num_items (`int`): How many; a seeded draw among the distinct targets of its test part that have text.
+        seed (`int`): Of the draw.
+
+    Returns:
+        `tuple[EventLog, ColdStart]`: The log that is left, to be split again and trained on, and what was taken out.
+
+    Raises:
+        ConfigurationError: If fewer items can be taken out.
+    """
+    log = split.log
+    texts = dict(zip(log.items["item_id"].to_pylist(), item_texts(log.items), strict=True))
+    asked = [item_id for item_id in dict.fromkeys(split.targets("test")) if texts[item_id]]
+    if not 1 <= num_items <= len(asked):
+        raise ConfigurationError(
+            f"`num_cold_items` is {num_items}, and the test part of {log.name!r} looks for {len(asked)} different "
+            f"items with text; choose from 1 to {len(asked)}, or 0 to hold out none."
+        )
+    chosen = np.random.default_rng(seed).choice(len(asked), size=num_items, replace=False)
+    taken = {asked[number] for number in chosen.tolist()}
+    is_taken = np.array([item_id in taken for item_id in log.items["item_id"].to_pylist()])
+    is_left = np.array([item_id not in taken for item_id in log.events["item_id"].to_pylist()])
+    events = log.events.filter(pa.array(is_left))
+    rest = replace(
+        log,
+        events=events,
+        # The last search may have gone with its item.
+        query_source=log.query_source if events["query"].null_count < len(events) else "none",
+        items=log.items.filter(pa.array(~is_taken)),
+        notes=(*log.notes, f"{num_items} items and the {int((~is_left).sum())} events on them were held out."),
+    )
+    return rest, ColdStart(split, log.items.filter(pa.array(is_taken)), held_out=True)
+
+
+__all__ = ["ColdStart", "has_training_events", "hold_out_items"]
