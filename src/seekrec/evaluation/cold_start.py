@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from seekrec.catalog import Catalog
 from seekrec.catalog_masks import item_periods
@@ -95,7 +96,7 @@ def compare_on_new_items(
 @contextmanager
 def answering_from(catalog: Catalog, systems: Sequence[ModelRetriever]) -> Iterator[None]:
     """Let models and their processors answer from a catalogue, and afterwards from the one they had before."""
-    parts = [part for system in systems for part in (system.model, system.processor)]
+    parts: list[Any] = [part for system in systems for part in (system.model, system.processor)]
     before = [part.catalog for part in parts]
     try:
         for part in parts:
