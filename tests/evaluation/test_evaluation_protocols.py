@@ -8,7 +8,8 @@ import pytest
 
 from seekrec.errors import ConfigurationError, DataError, UnknownItemError
 from seekrec.evaluation import protocols
-from seekrec.evaluation.protocols import build_cases, history_rows
+from seekrec.evaluation.protocols import build_cases
+from seekrec.events.histories import history_rows
 from seekrec.schema import Event, IdMap, Request
 
 

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.errors import ConfigurationError, DataError, RequestError
-from seekrec.evaluation.protocols import RowArray, history_rows
 from seekrec.events import Split
 from seekrec.events.checks import check_choice
+from seekrec.events.histories import RowArray, history_rows
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap, Request
 
 Float32Array = npt.NDArray[np.float32]

@@ -26,12 +26,12 @@ from seekrec.evaluation.protocols import (
     EvaluationCases,
     RankingProtocol,
     Retriever,
-    RowArray,
     Scorer,
     build_cases,
 )
 from seekrec.evaluation.report import ResultRow
 from seekrec.events import Split
+from seekrec.events.histories import RowArray
 from seekrec.events.splits import Part
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 

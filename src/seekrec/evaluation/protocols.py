@@ -23,12 +23,12 @@ import numpy.typing as npt
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import Split, sample_negatives
 from seekrec.events.checks import check_choice
+from seekrec.events.histories import RowArray, history_rows, offsets_of
 from seekrec.events.splits import PARTS, Part
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 
 RankingProtocol = Literal["full", "uniform", "popularity", "bm25"]
 
-RowArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -279,44 +279,17 @@ def build_cases(
     )
 
 
-def history_rows(requests: Sequence[Request], id_map: IdMap) -> tuple[RowArray, RowArray]:
-    """Give the items that the users of the requests acted on, oldest first.
-
-    Searches without a click, items that were only shown and items that the catalogue does not hold are left out.
-
-    Args:
-        requests (`Sequence[Request]`): The requests.
-        id_map ([`IdMap`]): Items of the catalogue.
-
-    Returns:
-        `tuple[np.ndarray, np.ndarray]`: int64 offsets `(len(requests) + 1,)` and int64 rows: those of request i are
-            `rows[offsets[i] : offsets[i + 1]]`.
-    """
-    ids = [
-        [event.item_id for event in request.history if event.item_id is not None and event.is_interaction]
-        for request in requests
-    ]
-    owners = np.repeat(np.arange(len(requests)), [len(items) for items in ids])
-    rows = id_map.convert_to_rows(chain.from_iterable(ids), strict=False)
-    known = rows >= 0
-    return _offsets(owners[known], len(requests)), rows[known]
-
-
 def _seen_items(requests: Sequence[Request], targets: RowArray, id_map: IdMap) -> tuple[RowArray, RowArray]:
     offsets, rows = history_rows(requests, id_map)
     owners = np.repeat(np.arange(len(requests)), np.diff(offsets))
     keep = rows != targets[owners]
-    return _offsets(owners[keep], len(requests)), rows[keep]
+    return offsets_of(owners[keep], len(requests)), rows[keep]
 
 
 def _protocol_name(protocol: RankingProtocol, num_negatives: int, on_offer_only: bool) -> str:
     if protocol == "full":
         return "full, on offer" if on_offer_only else "full"
     return f"{protocol}-{num_negatives}"
-
-
-def _offsets(owners: RowArray, num_owners: int) -> RowArray:
-    return np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=num_owners))]).astype(np.int64)
 
 
 def _candidates(targets: RowArray, negatives: list[list[str]], id_map: IdMap, seed: int) -> RowArray:

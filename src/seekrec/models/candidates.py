@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seekrec.errors import RequestError
+from seekrec.events.histories import history_rows
 from seekrec.schema import IdMap, Request
 
 
@@ -65,4 +66,18 @@ def candidate_rows(candidates: Sequence[Sequence[str]], num_requests: int, id_ma
     return rows
 
 
-__all__ = ["candidate_rows", "check_requests"]
+def seen_rows(requests: Sequence[Request], id_map: IdMap) -> NDArray[np.int64]:
+    """Give what the users of requests acted on, be it more than a model reads of a history.
+
+    Returns:
+        `np.ndarray`: int64 rows of the catalogue, of shape `(num_requests, most_seen)`, at least one column, -1 for
+        padding.
+    """
+    offsets, items = history_rows(requests, id_map)
+    lengths = np.diff(offsets)
+    rows = np.full((len(requests), max(1, int(lengths.max(initial=0)))), -1, dtype=np.int64)
+    rows[np.arange(rows.shape[1]) < lengths[:, None]] = items
+    return rows
+
+
+__all__ = ["candidate_rows", "check_requests", "seen_rows"]

@@ -22,7 +22,7 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.event_arrays import EventArrays, number_geohashes, number_sessions, pad_histories
 from seekrec.corpora.ragged import Ragged
 from seekrec.errors import ConfigurationError
-from seekrec.models.candidates import candidate_rows, check_requests
+from seekrec.models.candidates import candidate_rows, check_requests, seen_rows
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Event, Request
@@ -103,7 +103,8 @@ class EventSequenceProcessor(CatalogProcessor):
             Of shape `(batch, 1)`, int64: `question_events` (the length of the history), `question_session_ids` (a
             session of its own), `question_behavior_ids`, `question_timestamps` (of the last event where the request
             has none), `question_geohash_ids` and `question_query_rows`. `query_vectors`: float32 of shape
-            `(num_queries, dimension)`, to which the query rows point. With candidates `candidate_rows`: int64
+            `(num_queries, dimension)`, to which the query rows point. `seen_rows`: int64 `(batch, most_seen)`, what
+            [`seen_rows`] gives. With candidates `candidate_rows`: int64
             `(batch, 1, most_candidates)`, -1 for padding.
 
         Raises:
@@ -135,6 +136,7 @@ class EventSequenceProcessor(CatalogProcessor):
             "question_geohash_ids": number_geohashes(places, self.geohashes)[:, None],
             "question_query_rows": np.array(query_rows, dtype=np.int64)[:, None],
             "query_vectors": self.query_vectors.encode(list(numbers)),
+            "seen_rows": seen_rows(asked, self.catalog.id_map),
         }
         if candidates is not None:
             features["candidate_rows"] = candidate_rows(candidates, len(asked), self.catalog.id_map)[:, None]

@@ -20,7 +20,7 @@ from seekrec.corpora import (
     encode_shared_history,
 )
 from seekrec.errors import CatalogError, RequestError
-from seekrec.models.candidates import candidate_rows, check_requests
+from seekrec.models.candidates import candidate_rows, check_requests, seen_rows
 from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Request, View
 
@@ -110,8 +110,9 @@ class GenSARProcessor(CatalogProcessor):
 
         Returns:
             [`~transformers.BatchFeature`]: int64 tensors `input_ids` and `attention_mask` of shape
-            `(batch, length)`, `behavior_ids` of shape `(batch,)` (numbers into `BEHAVIORS`) and, with candidates,
-            `candidate_rows` of shape `(batch, most_candidates)`: rows of the catalogue, -1 for padding.
+            `(batch, length)`, `behavior_ids` of shape `(batch,)` (numbers into `BEHAVIORS`), `seen_rows` of shape
+            `(batch, most_seen)` (what [`seen_rows`] gives) and, with candidates, `candidate_rows` of shape
+            `(batch, most_candidates)`: rows of the catalogue, -1 for padding.
 
         Raises:
             RequestError: If there is no request, or the candidates do not fit.
@@ -122,6 +123,7 @@ class GenSARProcessor(CatalogProcessor):
         rows = encode(asked, self.catalog, self.vocabulary, self.tokenizer, self.settings)
         features = self._pad(rows)
         features["behavior_ids"] = torch.tensor([BEHAVIORS.index(request.behavior) for request in asked])
+        features["seen_rows"] = torch.from_numpy(seen_rows(asked, self.catalog.id_map))
         if candidates is not None:
             features["candidate_rows"] = torch.from_numpy(candidate_rows(candidates, len(asked), self.catalog.id_map))
         return BatchFeature(features)

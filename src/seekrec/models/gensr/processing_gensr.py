@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
@@ -14,7 +15,7 @@ from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns, list_histories
 from seekrec.corpora.text import shared_encoder
 from seekrec.errors import CatalogError
-from seekrec.models.candidates import candidate_rows, check_requests
+from seekrec.models.candidates import candidate_rows, check_requests, seen_rows
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES
 from seekrec.models.gensr.features_gensr import FeatureWriter, RequestRows, cut_histories, encode_items
 from seekrec.models.gensr.prompts_gensr import PromptWriter
@@ -142,7 +143,8 @@ class GenSRProcessor(CatalogProcessor):
             return_tensors (`str`): Only `"pt"`.
 
         Returns:
-            [`~transformers.BatchFeature`]: The tensors of [`FeatureWriter.write`].
+            [`~transformers.BatchFeature`]: The tensors of [`FeatureWriter.write`], and `seen_rows`, int64 of shape
+            `(batch, most_seen)`: what [`seen_rows`] gives.
 
         Raises:
             RequestError: If there is no request, or the candidates do not fit.
@@ -162,7 +164,9 @@ class GenSRProcessor(CatalogProcessor):
         given = None
         if candidates is not None:
             given = candidate_rows(candidates, len(asked), self.catalog.id_map)
-        return BatchFeature(dict(self.feature_writer(columns, tokens).write(rows, given)))
+        features = dict(self.feature_writer(columns, tokens).write(rows, given))
+        features["seen_rows"] = torch.from_numpy(seen_rows(asked, self.catalog.id_map))
+        return BatchFeature(features)
 
 
 __all__ = ["GenSRProcessor"]
