@@ -110,25 +110,38 @@ class RelativeBias(nn.Module):
         self.slopes = nn.Parameter(torch.empty(heads)) if self.kind == "alibi" else None
 
     def forward(self, queries: Places, keys: Places) -> Tensor | None:
-        """Give the bias, `(batch, num_heads, num_queries, num_keys)`, or None where there is none."""
-        distance = queries.position[:, :, None] - keys.position[:, None]
-        seconds = (queries.time[:, :, None] - keys.time[:, None]).clamp_min(0)
-        return self.of(distance, seconds)
+        """Give the bias, `(batch or 1, num_heads, num_queries, num_keys)`, or None where there is none.
+
+        Without a time bias it has one row where all rows of a batch have the same positions.
+        """
+        own, others = queries.position, keys.position
+        # Rows whose tokens are numbered alike, as those of histories read from the start are, share one bias.
+        if bool((own == own[:1]).all() & (others == others[:1]).all()):
+            own, others = own[:1], others[:1]
+        bias = self._by_distance(own[:, :, None] - others[:, None])
+        if self.kind == "none":
+            return bias
+        return _added(bias, self._by_time((queries.time[:, :, None] - keys.time[:, None]).clamp_min(0)))
 
     def of(self, distance: Tensor, seconds: Tensor) -> Tensor | None:
         """Give the bias of distances, int64 `(..., queries, keys)`, as `(..., num_heads, queries, keys)`."""
-        bias: Tensor | None = None
-        if self.position is not None:
-            bias = self.position[self._bucket(distance.clamp_min(0))].movedim(-1, -3)
+        return _added(self._by_distance(distance), self._by_time(seconds))
+
+    def _by_distance(self, distance: Tensor) -> Tensor | None:
+        if self.position is None:
+            return None
+        distance = distance.clamp_min(0)
+        most = int(distance.max()) if distance.numel() else 0
+        # Buckets are looked up once for each distance, not once for each pair of tokens.
+        return _picked(self.position[self._bucket(torch.arange(most + 1, device=distance.device))], distance)
+
+    def _by_time(self, seconds: Tensor) -> Tensor | None:
         if self.time_buckets is not None:
             number = (seconds.clamp_min(1).float().log() / _LOG_STEP).long().clamp_max(_NUM_TIME_BUCKETS)
-            by_time = self.time_buckets[number].movedim(-1, -3)
-            bias = by_time if bias is None else bias + by_time
-        if self.slopes is not None:
-            passed = torch.log2(1.0 + seconds.float()).unsqueeze(-3).to(self.slopes.dtype)
-            by_time = -self.slopes[:, None, None] * passed
-            bias = by_time if bias is None else bias + by_time
-        return bias
+            return _picked(self.time_buckets, number)
+        if self.slopes is None:
+            return None
+        return -self.slopes[:, None, None] * torch.log2(1.0 + seconds.float()).unsqueeze(-3).to(self.slopes.dtype)
 
     def _bucket(self, distance: Tensor) -> Tensor:
         exact = max(1, self.num_buckets // 2)
@@ -139,6 +152,19 @@ class RelativeBias(nn.Module):
         return torch.where(distance < exact, distance, wide.clamp_max(self.num_buckets - 1)).clamp_max(
             self.num_buckets - 1
         )
+
+
+def _added(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
+
+
+def _picked(table: Tensor, numbers: Tensor) -> Tensor:
+    """Give the rows of a table, `(rows, num_heads)`, that int64 `(..., queries, keys)` name, heads before queries."""
+    # Picked by head: numbers of one head lie side by side, as those they are added to.
+    rows = table.T.index_select(1, numbers.flatten())
+    return rows.view(table.shape[1], *numbers.shape).movedim(0, -3)
 
 
 class QueryDrivenBlock(nn.Module):
@@ -186,7 +212,7 @@ class QueryDrivenBlock(nn.Module):
             keys (`torch.Tensor`): Of these tokens and those before them, `(batch, num_heads, num_keys, head_size)`.
             values (`torch.Tensor`): Likewise.
             allowed (`torch.BoolTensor`): Of shape `(batch, length, num_keys)`.
-            bias (`torch.Tensor`, *optional*): Of shape `(batch, num_heads, length, num_keys)`.
+            bias (`torch.Tensor`, *optional*): Of shape `(batch or 1, num_heads, length, num_keys)`.
 
         Returns:
             `torch.Tensor`: Of the shape of `hidden_states`.
@@ -212,23 +238,25 @@ class QueryDrivenBlock(nn.Module):
             keys (`torch.Tensor`): Of the first stream, `(batch, num_heads, num_keys, head_size)`.
             values (`torch.Tensor`): Likewise.
             allowed (`torch.BoolTensor`): Of shape `(batch, num_groups, num_keys)`.
-            bias (`torch.Tensor`, *optional*): Of shape `(batch, num_heads, num_groups, num_keys)`.
+            bias (`torch.Tensor`, *optional*): Of shape `(batch or 1, num_heads, num_groups, num_keys)`.
             own_bias (`torch.Tensor`, *optional*): Of a placeholder to itself, `(num_heads, 1, 1)`.
 
         Returns:
             `torch.Tensor`: Of the shape of `hidden_states`.
         """
-        gates, queries, own_keys, own_values = self.split(hidden_states)
-        # (batch, groups, heads, size, head_size) against (batch, 1, heads, keys, head_size)
-        scores = queries @ keys[:, None].transpose(-1, -2)
+        groups, size = hidden_states.shape[1:3]
+        # All placeholders of a row as one list, so that each block of keys is multiplied once and never copied.
+        flat = hidden_states.flatten(1, 2)  # (batch, groups * size, hidden_size)
+        gates, queries, own_keys, own_values = self.split(flat)
+        scores = (queries @ keys.transpose(-1, -2)).unflatten(2, (groups, size))
         if bias is not None:
-            scores = scores + bias.transpose(1, 2)[:, :, :, None]
-        weights = F.silu(scores) * allowed[:, :, None, None]
+            scores = scores + bias[:, :, :, None]
+        weights = (F.silu(scores) * allowed[:, None, :, None]).flatten(2, 3)
         # M_{2,2} is the identity: only its diagonal is computed, and it scales the rows of V_2.
-        own = (queries * own_keys).sum(-1, keepdim=True)
+        own = (queries * own_keys).sum(-1, keepdim=True)  # (batch, heads, groups * size, 1)
         own = F.silu(own if own_bias is None else own + own_bias)
-        count = allowed.sum(-1)[:, :, None, None, None] + 1
-        return self._finish(hidden_states, gates, weights @ values[:, None] + own * own_values, count)
+        count = (allowed.sum(-1) + 1).repeat_interleave(size, dim=1)[:, None, :, None]
+        return self._finish(flat, gates, weights @ values + own * own_values, count).view_as(hidden_states)
 
     def _finish(self, hidden_states: Tensor, gates: Tensor, mixed: Tensor, count: Tensor) -> Tensor:
         mixed = mixed / (count.clamp_min(1) if self.length is None else self.length)
