@@ -67,7 +67,7 @@ NEW_YEAR = (49 * 365 + 12) * 86400
         column(["2019-01-01T00:00:00.999Z"]),
         column([datetime.date(2019, 1, 1)]),
         column([datetime.datetime(2019, 1, 1)], pa.timestamp("ns")),
-        column([datetime.datetime(2019, 1, 1, tzinfo=datetime.timezone.utc)], pa.timestamp("ms", tz="Europe/Berlin")),
+        column([datetime.datetime(2019, 1, 1, tzinfo=datetime.UTC)], pa.timestamp("ms", tz="Europe/Berlin")),
     ],
 )
 def test_seconds(values):

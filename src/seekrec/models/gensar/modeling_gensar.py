@@ -4,7 +4,7 @@
 Unusual here:
 
 - The head, loss and generation are T5's. What is added are the identifier rows of the vocabulary, a catalogue beside
-  the weights, and [`SearchAndRecommendationMixin`] with `retrieve` and `rank`.
+  the weights, and [`GenerativeRetrievalMixin`] with `retrieve` and `rank`.
 - With `config.shared_history` the encoder is causal and one decoder sequence holds many targets, each in a segment of
   its own that sees only the part of the history before it. A user's whole history is then one training row.
 """
