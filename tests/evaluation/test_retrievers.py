@@ -94,3 +94,24 @@ def test_scorer_behind_the_face_of_a_model():
     assert retriever.rank([Request()], [["a", "b"]]) == [[ScoredItem("b", 3.0), ScoredItem("a", 1.0)]]
     assert isinstance(retriever, Retriever)
     assert not isinstance(retriever, Scorer)
+
+
+def test_candidates_that_no_beam_reaches_come_last_and_tied():
+    class BeamModel(FakeModel):
+        def retrieve(self, inputs, *, top_k=10, where=None, **options):
+            self.calls.append((top_k, where, options))
+            return [[ScoredItem(item, -1.0) for item in sorted(items)[:top_k]] for items in where]
+
+    model = BeamModel(["a", "b", "c", "d"])
+    retriever = ModelRetriever(model, process, num_beams=2, candidate_scoring="beams", show_progress=False)
+    answers = retriever.rank([Request(), Request()], [("d", "b", "a"), ("c",)])
+    assert model.calls == [(2, [["d", "b", "a"], ["c"]], {"num_beams": 2})]
+    assert [[(item.item_id, item.score) for item in answer] for answer in answers] == [
+        [("a", -1.0), ("b", -1.0), ("d", float("-inf"))],
+        [("c", -1.0)],
+    ]
+
+
+def test_beams_that_order_candidates_need_a_number():
+    with pytest.raises(ConfigurationError, match="`candidate_scoring` is 'beams' and `num_beams` is None"):
+        ModelRetriever(FakeModel(["a"]), process, num_beams=None, candidate_scoring="beams")

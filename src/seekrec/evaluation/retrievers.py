@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -12,6 +12,8 @@ from tqdm.auto import tqdm
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation.protocols import BoolArray, Scorer
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
+
+CandidateScoring = Literal["exact", "beams"]
 
 
 class RetrievalModel(Protocol):
@@ -34,11 +36,13 @@ class ModelRetriever:
         processor (`Callable`): Turns requests (and `candidates=`) into the model's inputs.
         batch_size (`int`): Requests in one call of the model.
         num_beams (`int`, *optional*): Passed to `model.retrieve`; `None` for models that search without beams.
+        candidate_scoring (`str`): `"exact"` orders candidates by `model.rank`; `"beams"` by a beam search among them,
+            as GenSAR's released code does: those that none of `num_beams` beams reaches come last, tied.
         behaviors (`tuple[str, ...]`): What the model was trained to answer.
         show_progress (`bool`): Show a bar when a call needs several batches.
 
     Raises:
-        ConfigurationError: If `batch_size` is below 1.
+        ConfigurationError: If `batch_size` is below 1, or beams are to order candidates and there are none.
     """
 
     def __init__(
@@ -48,21 +52,27 @@ class ModelRetriever:
         *,
         batch_size: int = 64,
         num_beams: int | None = 50,
+        candidate_scoring: CandidateScoring = "exact",
         behaviors: tuple[Behavior, ...] = BEHAVIORS,
         show_progress: bool = True,
     ) -> None:
         if batch_size < 1:
             raise ConfigurationError(f"`batch_size` is {batch_size}; use at least 1.")
+        if candidate_scoring == "beams" and num_beams is None:
+            raise ConfigurationError(
+                "`candidate_scoring` is 'beams' and `num_beams` is None; set the number of beams."
+            )
         self.model = model
         self.processor = processor
         self.batch_size = batch_size
         self.num_beams = num_beams
+        self.candidate_scoring = candidate_scoring
         self.behaviors = behaviors
         self.show_progress = show_progress
         self.details: dict[str, Any] = {} if num_beams is None else {"num_beams": num_beams}
 
     def retrieve(
-        self, requests: Sequence[Request], *, top_k: int, where: Sequence[BoolArray] | None = None
+        self, requests: Sequence[Request], *, top_k: int, where: Sequence[BoolArray | list[str]] | None = None
     ) -> list[list[ScoredItem]]:
         """Answer in batches; see [`Retriever`]."""
         options: dict[str, Any] = {} if self.num_beams is None else {"num_beams": self.num_beams}
@@ -76,10 +86,23 @@ class ModelRetriever:
 
     def rank(self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]) -> list[list[ScoredItem]]:
         """Rank in batches; see [`Retriever`]."""
+        if self.candidate_scoring == "beams":
+            return self._rank_by_beams(requests, candidates)
         answers: list[list[ScoredItem]] = []
         for begin, end in self._batches(len(requests)):
             batch_candidates = [list(items) for items in candidates[begin:end]]
             answers += self.model.rank(self.processor(list(requests[begin:end]), candidates=batch_candidates))
+        return answers
+
+    def _rank_by_beams(
+        self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]
+    ) -> list[list[ScoredItem]]:
+        # The constructor has seen to it that there are beams.
+        found = self.retrieve(requests, top_k=self.num_beams or 0, where=[list(items) for items in candidates])
+        answers = []
+        for answer, items in zip(found, candidates, strict=True):
+            reached = {item.item_id for item in answer}
+            answers.append(answer + [ScoredItem(item, float("-inf")) for item in items if item not in reached])
         return answers
 
     def _batches(self, num_requests: int) -> tqdm[tuple[int, int]]:

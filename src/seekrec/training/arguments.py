@@ -79,6 +79,10 @@ class IdentifierArguments:
     )
     identifier_num_epochs: int = field(default=200, metadata={"help": "Passes of the identifier learner."})
     identifier_learning_rate: float = field(default=4e-3, metadata={"help": "Step size of the identifier learner."})
+    identifier_reduction: Literal["sum", "mean"] = field(
+        default="sum",
+        metadata={"help": "Terms of the learner's loss: squared norms, as in the paper, or means, as in its code."},
+    )
 
 
 @dataclass
@@ -181,6 +185,9 @@ class EvaluationArguments:
     )
     candidate_protocols: list[str] = field(
         default_factory=list, metadata={"help": "Beside full ranking: uniform, popularity, bm25."}
+    )
+    candidate_scoring: Literal["exact", "beams"] = field(
+        default="exact", metadata={"help": "What orders candidates: the model's own score of each, or a beam search."}
     )
     num_negatives: int = field(default=99, metadata={"help": "Negatives beside the target in candidate protocols."})
     remove_seen: bool = field(default=True, metadata={"help": "Leave the history's items out of full ranking."})

@@ -158,6 +158,7 @@ def prepare_items(
         "learner": settings.identifier_learner,
         "num_epochs": settings.identifier_num_epochs,
         "learning_rate": settings.identifier_learning_rate,
+        "reduction": settings.identifier_reduction,
         "seed": seed,
     }
 
@@ -267,7 +268,7 @@ def learn_catalog(
         learner = train_dual_rqvae(
             semantic,
             collaborative,
-            DualRQVAEConfig(**sizes),
+            DualRQVAEConfig(**sizes, reduction=settings.identifier_reduction),
             output_dir=folder,
             num_epochs=settings.identifier_num_epochs,
             learning_rate=settings.identifier_learning_rate,
