@@ -8,7 +8,7 @@ transformers ties the head of all of them whenever it can, so what a checkpoint 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -17,9 +17,6 @@ from transformers import MT5Config, PreTrainedConfig, T5Config, T5ForConditional
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self  # in `typing` from Python 3.11
 
 # What has the weights of a T5, layer by layer, by the `model_type` of its configuration.
 _BACKBONES: dict[str, type[T5Config] | type[MT5Config]] = {"t5": T5Config, "mt5": MT5Config}

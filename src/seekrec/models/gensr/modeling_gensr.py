@@ -12,7 +12,7 @@ Unusual here:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +36,6 @@ from seekrec.models.gensr.modeling_gensr_views import (
 )
 from seekrec.models.losses import level_loss, token_loss, view_contrast
 from seekrec.models.t5_backbone import T5Backbone
-
-if TYPE_CHECKING:
-    from typing_extensions import Self  # in `typing` from Python 3.11
 
 
 @dataclass
