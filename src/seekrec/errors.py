@@ -13,6 +13,9 @@ SeekrecError
 │   └── IdentifierCollisionError         items that cannot all get an identifier of their own
 ├── ConfigurationError(ValueError)       a recipe or model setting
 ├── FolderInUseError(RuntimeError)       a folder that another process is working in
+
+
+├── NotFiniteError(ValueError)           a weight, vector or score that is NaN or infinite
 └── MissingDependencyError(ImportError)  an optional package; the message names the extra
 ```
 """
@@ -52,6 +55,10 @@ class ConfigurationError(SeekrecError, ValueError):
 
 class FolderInUseError(SeekrecError, RuntimeError):
     """A folder that another process is working in."""
+
+
+class NotFiniteError(SeekrecError, ValueError):
+    """A weight, vector or score that is NaN or infinite."""
 
 
 class MissingDependencyError(SeekrecError, ImportError):

@@ -126,7 +126,7 @@ def test_the_vectors_travel_with_the_checkpoint(aisles, tmp_path):
     before, after = (one.retrieve(inputs, top_k=5)[0] for one in (model, loaded))
     assert [item.item_id for item in after] == [item.item_id for item in before]
     assert [item.score for item in after] == pytest.approx([item.score for item in before], abs=1e-5)
-    assert torch.equal(loaded.encoder.item_vectors.vectors, joined_vectors(model.catalog))
+    assert torch.equal(loaded.encoder.item_vectors.table.vectors, joined_vectors(model.catalog))
 
 
 def test_a_catalogue_with_other_vectors_is_refused(aisles):

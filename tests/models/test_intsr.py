@@ -479,7 +479,9 @@ def test_what_does_not_fit_is_refused(windows):
     model, processor = make_intsr()
     with pytest.raises(RequestError, match="The inputs hold no candidates"):
         model.rank(processor(Request()))
-    with pytest.raises(RequestError, match=r"`top_k` is \[1, 2\]; give one number, or one for each of the 1 requests"):
+    with pytest.raises(
+        RequestError, match=r"`top_k` is \[1, 2\]; pass a positive number, or one for each of the 1 requests"
+    ):
         model.retrieve(processor(Request()), top_k=[1, 2])
     with pytest.raises(RequestError, match="`where` has 2 filters for 1 requests"):
         model.retrieve(processor(Request()), where=[None, None])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import IdentifierTrie, Norm, TrieMask, beam_search, score_candidates
 from seekrec.models.answers import Where, allowed_items, scored_items
+from seekrec.models.finite import check_finite, check_weights
+from seekrec.models.snapshot import CatalogSnapshot, read_snapshot
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 
 CATALOG_FOLDER = "catalog"
@@ -54,15 +56,26 @@ def save_bundled_catalog(catalog: Catalog, folder: str | Path) -> None:
     catalog.save(Path(folder) / CATALOG_FOLDER)
 
 
-class GenerativeRetrievalMixin:
+class GenerativeSnapshot(CatalogSnapshot):
+    """A catalogue and the tries of its identifiers."""
+
+    def trie(self, view: View) -> IdentifierTrie:
+        """Give the prefix trie over all identifiers of a view; built at first use."""
+        codes, size = self.catalog.codes[view], self.catalog.codebook_size
+        return self.part(("trie", view), lambda: IdentifierTrie.from_codes(codes, size))
+
+
+SnapshotT = TypeVar("SnapshotT", bound=GenerativeSnapshot)
+
+
+class GenerativeRetrievalMixin(Generic[SnapshotT]):
     """`retrieve` and `rank` for an encoder-decoder that writes identifiers.
 
     The class it is mixed into is a `PreTrainedModel` whose configuration has the identifier fields of
     [`GenSARConfig`].
     """
 
-    _catalog: Catalog | None = None
-    _tries: dict[View, IdentifierTrie] | None = None
+    _snapshot: SnapshotT | None = None
 
     @property
     def vocabulary(self) -> IdentifierVocabulary:
@@ -83,18 +96,43 @@ class GenerativeRetrievalMixin:
         Raises:
             CatalogError: If none was set.
         """
-        if self._catalog is None:
-            raise CatalogError("The model has no catalogue; load it from a complete checkpoint or call `set_catalog`.")
-        return self._catalog
+        return self.current_snapshot().catalog
+
+    def current_snapshot(self) -> SnapshotT:
+        """Give what a call answers from that begins now; it stays the same whatever is set meanwhile.
+
+        Raises:
+            CatalogError: If no catalogue was set.
+        """
+        return read_snapshot(self._snapshot)
 
     def set_catalog(self, catalog: Catalog) -> None:
-        """Answer from this catalogue from now on: after `add_items` or `remove_items`, for example.
+        """Answer from this catalogue from now on: after `add_items` or `remove_items`, or an earlier one again.
+
+        Other threads may answer meanwhile. A call answers from one catalogue, that which was set when it began, and
+        what begins after this has returned answers from the new one.
 
         The first catalogue a model gets fixes the identifiers it is trained for.
 
         Raises:
             CatalogError: If the identifiers are not those of the model.
         """
+        self._check_catalog(catalog)
+        snapshot = self._make_snapshot(catalog)
+        old = self._snapshot
+        if old is not None:
+            # After `remove_items` the identifiers are the same arrays: the trie and its masks stay.
+            kept = [view for view in catalog.views if old.catalog.codes.get(view) is catalog.codes[view]]
+            snapshot.take_parts(old, [("trie", view) for view in kept])
+        config: Any = self.config  # type: ignore[attr-defined]
+        config.identifier_hash = catalog.identifier_hash
+        self._snapshot = snapshot
+
+    def _make_snapshot(self, catalog: Catalog) -> SnapshotT:
+        """Give what answers are made from, with what the family reads of a catalogue besides identifiers."""
+        raise TypeError(f"{type(self).__name__} must define `_make_snapshot`.")
+
+    def _check_catalog(self, catalog: Catalog) -> None:
         config: Any = self.config  # type: ignore[attr-defined]
         sizes = {
             "num_shared_levels": (config.num_shared_levels, catalog.num_shared_levels),
@@ -108,27 +146,16 @@ class GenerativeRetrievalMixin:
                     f"`{name}` is {own} in the model and {other} in the catalogue; use the catalogue saved with the "
                     "model."
                 )
-        if config.identifier_hash is None:
-            config.identifier_hash = catalog.identifier_hash
-        elif config.identifier_hash != catalog.identifier_hash:
+        if config.identifier_hash not in (None, catalog.identifier_hash):
             raise CatalogError(
                 f"The catalogue's identifiers have hash {catalog.identifier_hash[:12]}, the model was trained for "
                 f"{config.identifier_hash[:12]}; use the catalogue saved with the model, or one grown from it by "
                 "`add_items`."
             )
-        if self._catalog is not None and self._tries is not None:
-            # After `remove_items` the identifiers are the same arrays: the trie and its masks stay.
-            old = self._catalog.codes
-            self._tries = {view: trie for view, trie in self._tries.items() if old[view] is catalog.codes[view]}
-        self._catalog = catalog
 
     def trie(self, view: View) -> IdentifierTrie:
         """The prefix trie over all identifiers of a view; built at first use."""
-        if self._tries is None:
-            self._tries = {}
-        if view not in self._tries:
-            self._tries[view] = IdentifierTrie.from_codes(self.catalog.codes[view], self.catalog.codebook_size)
-        return self._tries[view]
+        return self.current_snapshot().trie(view)
 
     def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:
         """What the decoder reads before it writes an identifier: its start token and the behavior token.
@@ -152,7 +179,9 @@ class GenerativeRetrievalMixin:
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue, by beam search over their identifiers.
 
-        Searches and recommendations may stand in one batch, and each gets what it gets alone.
+        Searches and recommendations may stand in one batch, and each gets what it gets alone. Any number of threads
+        may call this while another sets a catalogue: see [`set_catalog`]. Weights may change between calls, not
+        during one.
 
         Args:
             inputs ([`~transformers.BatchFeature`]): What the processor made of the requests.
@@ -174,9 +203,11 @@ class GenerativeRetrievalMixin:
         Raises:
             RequestError: If `top_k` or `num_beams` is below 1, one of the arguments does not fit the requests, or the
                 model was not trained to write identifiers.
+            NotFiniteError: If the model computes something that is no number.
         """
-        found = self._find(inputs, top_k, where, 20 if num_beams is None else num_beams, norm)
-        return [scored_items(self.catalog, rows, scores) for rows, scores in found]
+        snapshot = self.current_snapshot()
+        found = self._find(snapshot, inputs, top_k, where, 20 if num_beams is None else num_beams, norm)
+        return [scored_items(snapshot.catalog, rows, scores) for rows, scores in found]
 
     @torch.no_grad()
     def rank(self, inputs: BatchFeature, *, norm: Norm | None = None) -> list[list[ScoredItem]]:
@@ -191,11 +222,12 @@ class GenerativeRetrievalMixin:
 
         Raises:
             RequestError: If the inputs hold no candidates.
+            NotFiniteError: If the model computes something that is no number.
         """
-        if "candidate_rows" not in inputs:
-            raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
-        candidates = [line[line >= 0] for line in inputs["candidate_rows"].cpu().numpy()]
-        return [scored_items(self.catalog, rows, scores) for rows, scores in self._order(inputs, candidates, norm)]
+        snapshot = self.current_snapshot()
+        candidates = self._candidates(snapshot, inputs)
+        ordered = self._order(snapshot, inputs, candidates, norm)
+        return [scored_items(snapshot.catalog, rows, scores) for rows, scores in ordered]
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Save weights, settings for `generate` without sampling, and the catalogue, if there is one."""
@@ -206,20 +238,30 @@ class GenerativeRetrievalMixin:
             generation_config.do_sample = False
             generation_config.use_cache = True
         super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
-        if self._catalog is not None and kwargs.get("is_main_process", True):
-            save_bundled_catalog(self._catalog, save_directory)
+        if self._snapshot is not None and kwargs.get("is_main_process", True):
+            save_bundled_catalog(self.catalog, save_directory)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a model and, if it was saved with one, its catalogue."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        check_weights(model, str(pretrained_model_name_or_path))
         if model.config.identifier_hash is not None:
             model.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
         return loaded
 
+    @staticmethod
+    def _candidates(snapshot: SnapshotT, inputs: BatchFeature) -> list[np.ndarray]:
+        """Give the rows of the candidates of each request."""
+        if "candidate_rows" not in inputs:
+            raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
+        snapshot.check_rows("candidate_rows", inputs["candidate_rows"])
+        return [line[line >= 0] for line in inputs["candidate_rows"].cpu().numpy()]
+
     def _find(
         self,
+        snapshot: SnapshotT,
         inputs: BatchFeature,
         top_k: int | Sequence[int],
         where: Where,
@@ -227,49 +269,52 @@ class GenerativeRetrievalMixin:
         norm: Norm | None,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Search with beams: for each request rows of the catalogue and their scores, best first."""
-        prompt, views = self._prompt(inputs)
+        prompt, views = self._prompt(snapshot, inputs)
         if not views:
             return []
-        tries = [self.trie(view) for view in views]
+        tries = [snapshot.trie(view) for view in views]
         output = beam_search(
             self,  # type: ignore[arg-type]
             **prompt,
             trie=tries,
             num_beams=num_beams,
             top_k=top_k,
-            masks=self._masks(where, tries),
+            masks=_masks(where, snapshot.catalog, tries),
             norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
         )
         return list(zip(output.rows, output.scores, strict=True))
 
     def _order(
-        self, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
+        self, snapshot: SnapshotT, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Order rows of the catalogue, a line for each request: the rows and their scores, best first."""
         ordered = []
-        for line, scores in zip(rows, self._score(inputs, rows, norm), strict=True):
+        for line, scores in zip(rows, self._score(snapshot, inputs, rows, norm), strict=True):
+            check_finite("The scores", scores, "candidate", "check the weights of the model and its data type")
             order = np.argsort(-scores, kind="stable")
             ordered.append((line[order], scores[order]))
         return ordered
 
-    def _score(self, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None) -> list[np.ndarray]:
+    def _score(
+        self, snapshot: SnapshotT, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
+    ) -> list[np.ndarray]:
         """Score rows of the catalogue, a line for each request."""
-        prompt, views = self._prompt(inputs)
+        prompt, views = self._prompt(snapshot, inputs)
         if not views:
             return []
         return score_candidates(
             self,  # type: ignore[arg-type]
             **prompt,
-            codes=[self.catalog.codes[view][line] for view, line in zip(views, rows, strict=True)],
+            codes=[snapshot.catalog.codes[view][line] for view, line in zip(views, rows, strict=True)],
             norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
         )
 
-    def _prompt(self, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
+    def _prompt(self, snapshot: SnapshotT, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
         """Give what the generation engine reads for each request, and the view each is answered in."""
         behaviors = [BEHAVIORS[number] for number in inputs["behavior_ids"].tolist()]
-        views = [self.catalog.view_of(behavior) for behavior in behaviors]
+        views = [snapshot.catalog.view_of(behavior) for behavior in behaviors]
         prefixes = {behavior: self.decoder_prefix(behavior, 1) for behavior in BEHAVIORS}
-        offsets = {view: self.vocabulary.level_offsets(view) for view in self.catalog.views}
+        offsets = {view: self.vocabulary.level_offsets(view) for view in snapshot.catalog.views}
         device: torch.device = self.device  # type: ignore[attr-defined]
         prompt = {
             "input_ids": inputs["input_ids"].to(device),
@@ -279,15 +324,22 @@ class GenerativeRetrievalMixin:
         }
         return prompt, views
 
-    def _masks(self, where: Where, tries: list[IdentifierTrie]) -> list[TrieMask | None]:
-        allowed = allowed_items(where, self.catalog, len(tries))
-        made: dict[tuple[int, int], TrieMask] = {}  # a filter given many times is counted once for each trie
-        masks: list[TrieMask | None] = []
-        for mask, trie in zip(allowed, tries, strict=True):
-            if mask is not None and (id(mask), id(trie)) not in made:
-                made[id(mask), id(trie)] = trie.mask(mask)
-            masks.append(None if mask is None else made[id(mask), id(trie)])
-        return masks
+
+def _masks(where: Where, catalog: Catalog, tries: list[IdentifierTrie]) -> list[TrieMask | None]:
+    allowed = allowed_items(where, catalog, len(tries))
+    made: dict[tuple[int, int], TrieMask] = {}  # a filter given many times is counted once for each trie
+    masks: list[TrieMask | None] = []
+    for mask, trie in zip(allowed, tries, strict=True):
+        if mask is not None and (id(mask), id(trie)) not in made:
+            made[id(mask), id(trie)] = trie.mask(mask)
+        masks.append(None if mask is None else made[id(mask), id(trie)])
+    return masks
 
 
-__all__ = ["CATALOG_FOLDER", "GenerativeRetrievalMixin", "load_bundled_catalog", "save_bundled_catalog"]
+__all__ = [
+    "CATALOG_FOLDER",
+    "GenerativeRetrievalMixin",
+    "GenerativeSnapshot",
+    "load_bundled_catalog",
+    "save_bundled_catalog",
+]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seekrec.embeddings import FrozenSASRec, SASRecForNextItem
-from seekrec.models.dense.item_tower import ItemTower, latest_items
+from seekrec.models.dense.item_tower import ItemTexts, ItemTower, latest_items
 from seekrec.schema import BEHAVIORS, RECOMMENDATION
 
 # An older item of the history weighs so much of the one after it.
@@ -55,25 +55,20 @@ class AnswerFusion(nn.Module):
         self.recommender.take(recommender)
         self.table.start_ids(vectors)
 
-    def set_num_rows(self, num_rows: int) -> None:
-        """Set the catalogue's length."""
-        if self.table is not None:
-            self.table.set_text_vectors(None, num_rows)
-
-    def items(self, tower: ItemTower) -> list[Tensor]:
+    def items(self, texts: ItemTexts, device: torch.device) -> list[Tensor]:
         """Give the parts behind the item vectors of the whole catalogue, each `(num_rows, size)`."""
         parts = []
         if self.table is not None:
-            parts.append(self.table.frozen())
+            parts.append(self.table.all(texts))
         if self.text_weight:
-            parts.append(tower.centered_texts())
+            parts.append(texts.centered(self.num_items, device))
         return parts
 
-    def questions(self, tower: ItemTower, item_rows: Tensor, allowed: Tensor, behaviors: Tensor) -> list[Tensor]:
+    def questions(self, texts: ItemTexts, item_rows: Tensor, allowed: Tensor, behaviors: Tensor) -> list[Tensor]:
         """Give the parts behind the vectors of questions; zero for searches.
 
         Args:
-            tower ([`ItemTower`]): Of the model.
+            texts ([`ItemTexts`]): Of the catalogue.
             item_rows (`torch.LongTensor`): Items of the tokens, oldest first, `(batch, length)`; below 0 for none.
             allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, length)`.
             behaviors (`torch.LongTensor`): Numbers into `BEHAVIORS`, `(batch, num_questions)`.
@@ -85,22 +80,22 @@ class AnswerFusion(nn.Module):
         is_fused = (behaviors == BEHAVIORS.index(RECOMMENDATION))[..., None]
         parts = []
         if self.recommender is not None:
-            states = self.recommender.states(self.table(item_rows), seen.any(1))
+            states = self.recommender.states(self.table(item_rows, texts), seen.any(1))
             latest = latest_items(item_rows, allowed)[..., None].expand(-1, -1, states.shape[-1])
             parts.append(self.recommender_weight * states.gather(1, latest) * is_fused)
         if self.text_weight:
             age = seen.flip(-1).cumsum(-1).flip(-1) - 1
             weights = torch.where(seen, TEXT_DECAY**age, 0.0)
             weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-9)
-            texts = tower.centered_texts()[item_rows.clamp_min(0)]
-            parts.append(self.text_weight * (weights.to(texts.dtype) @ texts) * is_fused)
+            seen_texts = texts.centered(self.num_items, item_rows.device)[item_rows.clamp_min(0)]
+            parts.append(self.text_weight * (weights.to(seen_texts.dtype) @ seen_texts) * is_fused)
         return parts
 
-    def own_texts(self, tower: ItemTower, questions: Tensor, history: Tensor) -> Tensor | None:
+    def own_texts(self, texts: ItemTexts, questions: Tensor, history: Tensor) -> Tensor | None:
         """Give what the items of histories got for their text, to be taken off again.
 
         Args:
-            tower ([`ItemTower`]): Of the model.
+            texts ([`ItemTexts`]): Of the catalogue.
             questions (`torch.Tensor`): With the parts of [`questions`] at their end, `(batch, num_questions, size)`.
             history (`torch.LongTensor`): Items, `(batch, length)`; below 0 for none.
 
@@ -109,8 +104,8 @@ class AnswerFusion(nn.Module):
         """
         if not self.text_weight:
             return None
-        texts = tower.centered_texts()
-        found: Tensor = questions[..., -texts.shape[1] :] @ texts[history.clamp_min(0)].transpose(-1, -2)
+        centered = texts.centered(self.num_items, questions.device)
+        found: Tensor = questions[..., -centered.shape[1] :] @ centered[history.clamp_min(0)].transpose(-1, -2)
         return found
 
 

@@ -15,18 +15,22 @@ from typing import Any
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor, nn
 from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
-from seekrec.catalog_masks import item_periods
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import CatalogError, RequestError
+from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, scored_items
+from seekrec.models.dense.catalog_items import CatalogItems, DenseSnapshot
 from seekrec.models.dense.fusion import AnswerFusion
-from seekrec.models.dense.item_index import Backend, ItemIndex
-from seekrec.models.dense.item_tower import ItemTower
+from seekrec.models.dense.item_index import Backend
+from seekrec.models.dense.item_tower import ItemTexts, ItemTower
+from seekrec.models.finite import check_finite, check_weights
 from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
+from seekrec.models.snapshot import has_same_items, read_snapshot
 from seekrec.schema import ScoredItem
 
 
@@ -39,39 +43,47 @@ class DenseRetrievalMixin:
     items: ItemTower
     fusion: AnswerFusion | None
     item_index: Backend = "exact"
-    _catalog: Catalog | None = None
-    _index: ItemIndex | None = None
-    _indexed: Tensor | None = None
-    _periods: tuple[Tensor, Tensor] | None = None
+    _snapshot: DenseSnapshot | None = None
 
-    def encode_questions(self, inputs: Any, *, state: Any = None) -> Tensor:
+    def encode_questions(self, inputs: Any, *, state: Any = None, items: CatalogItems | None = None) -> Tensor:
         """Give the vector of each question: `(batch, num_questions, size)`; its dot products with items rank them.
 
         Args:
             inputs: What the processor made of requests, or a batch of training windows.
             state (*optional*): A cached history in place of the one in `inputs`.
+            items ([`CatalogItems`], *optional*): What to answer from; that of now if not given.
         """
         raise TypeError(f"{type(self).__name__} must define `encode_questions`.")
 
-    def score_candidates(self, inputs: Any, *, state: Any = None) -> Tensor:
+    def score_candidates(self, inputs: Any, *, state: Any = None, items: CatalogItems | None = None) -> Tensor:
         """Give the probability of an act on each candidate: float32 of the shape of `inputs["candidate_rows"]`."""
         raise TypeError(f"{type(self).__name__} must define `score_candidates`.")
 
-    def read_events(self, inputs: Any, state: Any) -> Any:
+    def read_events(self, inputs: Any, state: Any, items: CatalogItems) -> Any:
         """Read the `history_*` tensors behind a state, or from the start where it is None; gives the state after."""
         raise TypeError(f"{type(self).__name__} must define `read_events`.")
+
+    def current_items(self) -> CatalogItems:
+        """Give what a call answers from that begins now; it stays the same whatever is set meanwhile.
+
+        Raises:
+            CatalogError: If no catalogue was set.
+        """
+        return CatalogItems(self, read_snapshot(self._snapshot))
 
     def compared_vectors(self, vectors: Tensor) -> Tensor:
         """Give vectors of items or questions, of any shape `(..., size)`, as they are multiplied with each other."""
         config: Any = self.config  # type: ignore[attr-defined]
         return nn.functional.normalize(vectors, dim=-1) if config.similarity == "cosine" else vectors
 
-    def answer_items(self) -> Tensor:
+    def answer_items(self, items: CatalogItems) -> Tensor:
         """Give what answers multiply with questions, `(num_rows, size)`: item vectors, and what is fused with them."""
-        own = self.compared_vectors(self.items.frozen())
-        return own if self.fusion is None else torch.cat([own, *self.fusion.items(self.items)], dim=-1)
+        own = self.compared_vectors(items.vectors)
+        return own if self.fusion is None else torch.cat([own, *self.fusion.items(items.texts, own.device)], dim=-1)
 
-    def answer_questions(self, own: Tensor, item_rows: Tensor, allowed: Tensor, inputs: Any) -> Tensor:
+    def answer_questions(
+        self, own: Tensor, item_rows: Tensor, allowed: Tensor, inputs: Any, items: CatalogItems
+    ) -> Tensor:
         """Put behind the vectors of questions, `(batch, num_questions, size)`, what is fused with them.
 
         Args:
@@ -79,24 +91,26 @@ class DenseRetrievalMixin:
             item_rows (`torch.LongTensor`): Items of the tokens, oldest first, `(batch, length)`; below 0 for none.
             allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, length)`.
             inputs: Has `question_behavior_ids`.
+            items ([`CatalogItems`]): What is answered from.
         """
         if self.fusion is None:
             return own
         config: Any = self.config  # type: ignore[attr-defined]
-        parts = self.fusion.questions(self.items, item_rows, allowed, inputs["question_behavior_ids"])
+        parts = self.fusion.questions(items.texts, item_rows, allowed, inputs["question_behavior_ids"])
         # The model's own product is divided by the temperature, those of the parts are not.
         return torch.cat([own, *(part * config.temperature for part in parts)], dim=-1)
 
-    def answer_scores(self, questions: Tensor, history: Tensor) -> Tensor:
+    def answer_scores(self, questions: Tensor, history: Tensor, items: CatalogItems) -> Tensor:
         """Give what answers are ordered by, float32 `(batch, num_questions, num_rows)`, divided by the temperature.
 
         Args:
             questions (`torch.Tensor`): What [`answer_questions`] gave.
             history (`torch.LongTensor`): Items of the histories, `(batch, length)`; below 0 for none.
+            items ([`CatalogItems`]): What is answered from.
         """
         config: Any = self.config  # type: ignore[attr-defined]
-        scores = (questions @ self.answer_items().T).float()
-        own = None if self.fusion is None else self.fusion.own_texts(self.items, questions, history)
+        scores = (questions @ items.answers.T).float()
+        own = None if self.fusion is None else self.fusion.own_texts(items.texts, questions, history)
         if own is not None and own.shape[-1]:
             # What a place without an item takes off goes to a column behind all rows.
             padded = nn.functional.pad(scores, (0, 1))
@@ -116,7 +130,6 @@ class DenseRetrievalMixin:
         if self.fusion is None or self.fusion.recommender is None:
             raise ValueError("`config.recommender` is None or `recommender_weight` 0; make the model with both.")
         self.fusion.take(recommender)
-        self._index = None
 
     @torch.no_grad()
     def encode_history(self, inputs: Any) -> Any:
@@ -128,7 +141,7 @@ class DenseRetrievalMixin:
         Returns:
             The family's `HistoryState`: pass it as `state=` to `retrieve` and `rank`, or to [`extend`].
         """
-        return self.read_events(self._move(inputs), None)
+        return self._read(inputs, None, self.current_items())
 
     @torch.no_grad()
     def extend(self, state: Any, inputs: Any) -> Any:
@@ -144,13 +157,23 @@ class DenseRetrievalMixin:
         Returns:
             The `HistoryState` of all events.
         """
-        return self.read_events(self._move(inputs), state)
+        return self._read(inputs, state, self.current_items())
 
-    def with_state(self, inputs: Any, state: Any) -> tuple[dict[str, Any], Any]:
-        """Bring inputs to the device; read their history, or put questions about a state behind its last event."""
-        inputs = self._move(inputs)
+    def with_state(self, inputs: Any, state: Any, items: CatalogItems) -> tuple[dict[str, Any], Any]:
+        """Bring inputs to the device; read their history, or put questions about a state behind its last event.
+
+        Raises:
+            RequestError: If the state is of another number of users than the requests.
+        """
         if state is None:
-            return inputs, self.encode_history(inputs)
+            return self._move(inputs), self._read(inputs, None, items)
+        inputs = self._move(inputs)
+        if len(state.num_events) != len(inputs["question_events"]):
+            raise RequestError(
+                f"`state` holds the histories of {len(state.num_events)} users for {len(inputs['question_events'])} "
+                "requests; give one for each, `state.select(rows)` picks and repeats them."
+            )
+        items.snapshot.check_rows("state", state.places.item)
         count, session = state.num_events[:, None], state.last("session")[:, None] + 1
         shape = inputs["question_events"]
         return {
@@ -159,6 +182,10 @@ class DenseRetrievalMixin:
             "question_session_ids": session.expand_as(shape),
             "question_timestamps": torch.maximum(inputs["question_timestamps"], state.last("time")[:, None]),
         }, state
+
+    def _read(self, inputs: Any, state: Any, items: CatalogItems) -> Any:
+        items.snapshot.check_rows("history_item_rows", inputs["history_item_rows"])
+        return self.read_events(self._move(inputs), state, items)
 
     def _move(self, inputs: Any) -> dict[str, Any]:
         device: torch.device = self.device  # type: ignore[attr-defined]
@@ -171,17 +198,20 @@ class DenseRetrievalMixin:
         Raises:
             CatalogError: If none was set.
         """
-        if self._catalog is None:
-            raise CatalogError("The model has no catalogue; load it from a complete checkpoint or call `set_catalog`.")
-        return self._catalog
+        return read_snapshot(self._snapshot).catalog
 
     def set_catalog(self, catalog: Catalog) -> None:
-        """Answer from this catalogue from now on: after `add_items` or `remove_items`, for example.
+        """Answer from this catalogue from now on: after `add_items` or `remove_items`, or an earlier one again.
 
-        The first catalogue a model gets fixes the items that have id embeddings; a later one must begin with them.
+        Other threads may answer meanwhile. A call answers from one catalogue, that which was set when it began, and
+        what begins after this has returned answers from the new one.
+
+        The first catalogue a model gets fixes the items that have id embeddings and their text vectors; a later one
+        must begin with them.
 
         Raises:
-            CatalogError: If its first items are others, or the text vectors are missing or of another width.
+            CatalogError: If its first items or their text vectors are others, or the text vectors are missing or of
+                another width.
         """
         config: Any = self.config  # type: ignore[attr-defined]
         if len(catalog) < config.num_items:
@@ -190,28 +220,37 @@ class DenseRetrievalMixin:
                 "saved with the model, or one grown from it by `add_items`."
             )
         found = items_hash(catalog, config.num_items)
-        if config.items_hash is None:
-            config.items_hash = found
-        elif config.items_hash != found:
+        if config.items_hash is not None and config.items_hash != found:
             raise CatalogError(
                 f"The catalogue's first {config.num_items} items have hash {found[:12]}, the model was trained for "
                 f"{config.items_hash[:12]}; use the catalogue saved with the model, or one grown from it by "
                 "`add_items`."
             )
-        vectors = None
+        vectors = catalog.embeddings.get("semantic") if config.text_size else None
         if config.text_size:
-            vectors = catalog.embeddings.get("semantic")
             width = None if vectors is None else vectors.shape[1]
             if width != config.text_size:
                 raise CatalogError(
                     f"The catalogue has text vectors of width {width} under embeddings['semantic'], the model reads "
                     f"{config.text_size}; embed the items with the encoder that the model was trained with."
                 )
-        self.items.set_text_vectors(vectors, len(catalog))
-        if self.fusion is not None:
-            self.fusion.set_num_rows(len(catalog))
-        self._periods = tuple(torch.from_numpy(np.array(side)) for side in item_periods(catalog.items))  # type: ignore[assignment]
-        self._catalog, self._index = catalog, None
+        texts_hash = None if vectors is None else vectors_hash(vectors[: config.num_items])
+        if config.texts_hash is not None and config.texts_hash != texts_hash:
+            raise CatalogError(
+                f"The catalogue's first {config.num_items} items are those of the model, but their text vectors are "
+                "others than it was trained with; use the catalogue saved with the model, or one grown from it by "
+                "`add_items`."
+            )
+        old = self._snapshot
+        # After `remove_items` the vectors are the same array: what was made of them stays.
+        is_same = old is not None and len(old.catalog) == len(catalog) and has_same_items(old.catalog, catalog)
+        texts = old.texts if old is not None and is_same else ItemTexts(vectors, len(catalog))
+        snapshot = DenseSnapshot(catalog, texts)
+        if old is not None and is_same:
+            snapshot.take_parts(old, ["vectors", "answers", ("index", self.item_index)])
+        config.items_hash, config.texts_hash = found, texts_hash
+        self.items.texts = texts  # what training reads
+        self._snapshot = snapshot
 
     def available_items(self, timestamps: Tensor) -> Tensor | None:
         """Tell which items were on offer at each time (IntSR, equation 15).
@@ -222,12 +261,12 @@ class DenseRetrievalMixin:
         Returns:
             `torch.BoolTensor`, *optional*: Of shape `(num_questions, num_items)`; `None` where all items always are.
         """
-        start, end = self._periods  # type: ignore[misc]
-        if bool((start == torch.iinfo(torch.int64).min).all() & (end == torch.iinfo(torch.int64).max).all()):
+        periods = read_snapshot(self._snapshot).periods(timestamps.device)
+        if periods is None:
             return None
-        if start.device != timestamps.device:
-            start, end = self._periods = start.to(timestamps.device), end.to(timestamps.device)
-        return (start <= timestamps[:, None]) & (timestamps[:, None] < end)
+        start, end = periods
+        is_there: Tensor = (start <= timestamps[:, None]) & (timestamps[:, None] < end)
+        return is_there
 
     @torch.no_grad()
     def retrieve(
@@ -239,6 +278,9 @@ class DenseRetrievalMixin:
         state: Any = None,
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue; exact.
+
+        Any number of threads may call this while another sets a catalogue: see [`set_catalog`]. Weights may change
+        between calls, not during one.
 
         Args:
             inputs ([`~transformers.BatchFeature`]): What the processor made of the requests.
@@ -254,28 +296,23 @@ class DenseRetrievalMixin:
 
         Raises:
             RequestError: If `top_k` is below 1, or one of the arguments does not fit the requests.
+            NotFiniteError: If the model computes something that is no number.
         """
-        questions = self.encode_questions(inputs, state=state)[:, 0]
-        wanted = [top_k] * len(questions) if isinstance(top_k, int) else list(top_k)
-        if len(wanted) != len(questions):
-            raise RequestError(
-                f"`top_k` is {list(wanted)}; give one number, or one for each of the {len(questions)} requests."
-            )
-        vectors = self.items.frozen()
-        is_old = self._indexed is not vectors or (self._index is not None and self._index.backend != self.item_index)
-        if self._index is None or is_old:
-            self._index, self._indexed = ItemIndex(self.answer_items(), self.item_index), vectors
-        allowed = allowed_items(where, self.catalog, len(questions))
+        items = self.current_items()
+        wanted = per_request("top_k", top_k, len(inputs["question_events"])).tolist()
+        allowed = allowed_items(where, items.catalog, len(wanted))
+        questions = self.encode_questions(inputs, state=state, items=items)[:, 0]
         history = (inputs["history_item_rows"] if state is None else state.places.item).to(questions.device)
-        own = None if self.fusion is None else self.fusion.own_texts(self.items, questions[:, None], history)
+        own = None if self.fusion is None else self.fusion.own_texts(items.texts, questions[:, None], history)
+        index = items.index(self.item_index)
         if own is None:
-            found = self._index.search(questions, wanted, allowed)
+            found = index.search(questions, wanted, allowed)
         else:
             # What is taken off moves items of the history down, so with as many more none of the best is missing.
-            found = self._index.search(questions, [k + history.shape[1] if k > 0 else k for k in wanted], allowed)
+            found = index.search(questions, [k + history.shape[1] for k in wanted], allowed)
             parts = zip(found, wanted, history.cpu().numpy(), own[:, 0].cpu().numpy(), strict=True)
             found = [without_own(*answer, k, rows, texts) for answer, k, rows, texts in parts]
-        return [scored_items(self.catalog, rows, scores) for rows, scores in found]
+        return [scored_items(items.catalog, rows, scores) for rows, scores in found]
 
     @torch.no_grad()
     def rank(self, inputs: BatchFeature, *, state: Any = None) -> list[list[ScoredItem]]:
@@ -290,28 +327,34 @@ class DenseRetrievalMixin:
 
         Raises:
             RequestError: If the inputs hold no candidates.
+            NotFiniteError: If the model computes something that is no number.
         """
         if "candidate_rows" not in inputs:
             raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
-        scores = self.score_candidates(inputs, state=state)[:, 0].float().cpu().numpy()
+        items = self.current_items()
+        items.snapshot.check_rows("candidate_rows", inputs["candidate_rows"])
+        scores = self.score_candidates(inputs, state=state, items=items)[:, 0].float().cpu().numpy()
+        rows = inputs["candidate_rows"][:, 0].cpu().numpy()
+        check_finite("The scores", np.where(rows >= 0, scores, 0.0), "request", "check the weights")
         answers = []
-        for line, values in zip(inputs["candidate_rows"][:, 0].cpu().numpy(), scores, strict=True):
+        for line, values in zip(rows, scores, strict=True):
             kept = np.flatnonzero(line >= 0)
             order = kept[np.argsort(-values[kept], kind="stable")]
-            answers.append(scored_items(self.catalog, line[order], values[order]))
+            answers.append(scored_items(items.catalog, line[order], values[order]))
         return answers
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Save weights and the catalogue with its text vectors, if there is one."""
         super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
-        if self._catalog is not None and kwargs.get("is_main_process", True):
-            save_bundled_catalog(self._catalog, save_directory)
+        if self._snapshot is not None and kwargs.get("is_main_process", True):
+            save_bundled_catalog(self.catalog, save_directory)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a model and, if it was saved with one, its catalogue."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        check_weights(model, str(pretrained_model_name_or_path))
         if model.config.items_hash is not None:
             model.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
         return loaded
@@ -343,4 +386,9 @@ def items_hash(catalog: Catalog, num_items: int) -> str:
     return hashlib.sha256(json.dumps(catalog.id_map.ids[:num_items]).encode()).hexdigest()
 
 
-__all__ = ["DenseRetrievalMixin", "items_hash"]
+def vectors_hash(vectors: np.ndarray) -> str:
+    """Compute a digest of item vectors: what the weights that read them belong to."""
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(vectors).data)
+
+
+__all__ = ["DenseRetrievalMixin", "items_hash", "vectors_hash"]

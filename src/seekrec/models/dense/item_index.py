@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seekrec.errors import MissingDependencyError, RequestError
+from seekrec.models.finite import check_finite
 
 Backend = Literal["exact", "faiss"]
 
@@ -61,9 +62,11 @@ class ItemIndex:
 
         Raises:
             RequestError: If a number of `top_k` is below 1.
+            NotFiniteError: If queries or scores are no numbers.
         """
         if len(top_k) and min(top_k) < 1:
             raise RequestError(f"`top_k` is {min(top_k)}; ask for at least one item.")
+        check_finite("The vectors of the queries", queries, "request", "check the weights and the query vectors")
         if self._faiss is not None:
             return [self._search_faiss(query, k, mask) for query, k, mask in zip(queries, top_k, allowed, strict=True)]
         num_queries, num_items = len(queries), len(self.vectors)
@@ -79,6 +82,7 @@ class ItemIndex:
             values, order = values.topk(min(most, values.shape[1]))
             rows = rows.gather(1, order)
         found, kept = rows.cpu().numpy(), values.cpu().numpy()
+        check_finite("The scores", kept[kept != float("-inf")], "entry", "a product is too large for the data type")
         answers = []
         for line, (k, scores_line) in enumerate(zip(top_k, kept, strict=True)):
             count = min(k, int(np.isfinite(scores_line).sum()))

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from seekrec.errors import ConfigurationError
+from seekrec.errors import CatalogError, ConfigurationError
+from seekrec.models.snapshot import Parts, weights_key
 from seekrec.schema import BEHAVIORS
 
 
@@ -24,8 +25,44 @@ class TextProjection(nn.Linear):
     """A linear layer that reads text vectors, which have unit length: it takes the start values of an embedding."""
 
 
+class ItemTexts(Parts):
+    """What a catalogue tells a tower: how many items there are, and their frozen text vectors. Never changed.
+
+    Args:
+        vectors (`np.ndarray`, *optional*): float32 `(num_rows, text_size)`; `None` where texts are not read.
+        num_rows (`int`): The catalogue's length.
+    """
+
+    def __init__(self, vectors: np.ndarray | None, num_rows: int) -> None:
+        super().__init__()
+        self.vectors = None if vectors is None else torch.from_numpy(vectors)
+        self.num_rows = num_rows
+
+    def on(self, device: torch.device) -> Tensor:
+        """Give the text vectors on a device."""
+        vectors = self.vectors
+        if vectors is None:
+            raise CatalogError("The model has no text vectors; call `set_catalog` first.")
+        return vectors if vectors.device == device else self.part(("on", device), lambda: vectors.to(device))
+
+    def centered(self, num_items: int, device: torch.device) -> Tensor:
+        """Give the text vectors less the mean of the first `num_items`, at unit length, `(num_rows, text_size)`.
+
+        What all texts of a catalogue share says nothing about which of them are alike.
+        """
+
+        def center() -> Tensor:
+            texts = self.on(device).float()
+            return F.normalize(texts - texts[:num_items].mean(0), dim=-1)
+
+        return self.part(("centered", device), center, num_items)
+
+
 class ItemTower(nn.Module):
     """Rows of the catalogue to vectors.
+
+    The weights are the tower's; how many items there are and what their texts say stands in [`ItemTexts`], which
+    every method can be given. Left out, it is what [`set_text_vectors`] set last.
 
     Args:
         num_items (`int`): Items with an id embedding: the catalogue's first rows.
@@ -40,16 +77,11 @@ class ItemTower(nn.Module):
         self.ids = nn.Embedding(num_items, hidden_size) if use_ids else None
         self.text = TextProjection(text_size, hidden_size, bias=False) if text_size else None
         # Not a buffer: `from_pretrained` would leave one that is not among the weights uninitialised.
-        self._text_vectors: Tensor | None = None
-        self._centered: Tensor | None = None
-        self.num_rows = num_items
-        self._cached: tuple[object, Tensor] | None = None
+        self.texts = ItemTexts(None, num_items)
 
     def set_text_vectors(self, vectors: np.ndarray | None, num_rows: int) -> None:
         """Set the frozen text vectors, float32 `(num_rows, text_size)`, and the catalogue's length."""
-        self._text_vectors = None if vectors is None else torch.from_numpy(vectors)
-        self.num_rows = num_rows
-        self._cached = self._centered = None
+        self.texts = ItemTexts(vectors, num_rows)
 
     @torch.no_grad()
     def start_ids(self, vectors: np.ndarray) -> None:
@@ -71,79 +103,62 @@ class ItemTower(nn.Module):
             )
         self.ids.weight[:, : vectors.shape[1]] = torch.from_numpy(vectors).to(self.ids.weight)
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, texts: ItemTexts | None = None) -> Tensor:
         """Give the vectors of some items.
 
         Args:
             rows (`torch.LongTensor`): Catalogue rows of any shape; below 0 for no item.
+            texts ([`ItemTexts`], *optional*): Of the catalogue.
 
         Returns:
             `torch.Tensor`: Of shape `(*rows.shape, hidden_size)`; zero for no item.
         """
-        ids, texts = self.parts(rows)
+        ids, frozen = self.parts(rows, texts)
         parts = [] if ids is None else [ids]
-        if self.text is not None and texts is not None:
-            parts.append(self.text(texts))
+        if self.text is not None and frozen is not None:
+            parts.append(self.text(frozen))
         return sum(parts[1:], parts[0]) * (rows >= 0)[..., None]
 
-    def parts(self, rows: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def parts(self, rows: Tensor, texts: ItemTexts | None = None) -> tuple[Tensor | None, Tensor | None]:
         """Give what vectors are made of: id embeddings, and the frozen text vectors before their projection.
 
         Args:
             rows (`torch.LongTensor`): Catalogue rows of any shape; below 0 gives the parts of row 0.
+            texts ([`ItemTexts`], *optional*): Of the catalogue.
 
         Returns:
             `tuple`: Tensors of shape `(*rows.shape, hidden_size)` and `(*rows.shape, text_size)`; `None` for what the
             tower has not.
         """
+        texts = self.texts if texts is None else texts
         safe = rows.clamp_min(0)
-        ids = texts = None
+        ids = frozen = None
         if self.ids is not None:
             ids = self.ids(safe.clamp_max(self.num_items - 1))
-            if self.num_rows > self.num_items:
+            if texts.num_rows > self.num_items:
                 ids = torch.where((safe >= self.num_items)[..., None], self.ids.weight.mean(0), ids)
         if self.text is not None:
-            texts = self._texts(rows.device)[safe].to(self.text.weight.dtype)
-        return ids, texts
+            frozen = texts.on(rows.device)[safe].to(self.text.weight.dtype)
+        return ids, frozen
 
-    def all(self) -> Tensor:
+    def all(self, texts: ItemTexts | None = None) -> Tensor:
         """Give the vectors of the whole catalogue, `(num_rows, hidden_size)`, with gradients in training."""
+        texts = self.texts if texts is None else texts
         parts = []
         if self.ids is not None:
-            new = self.num_rows - self.num_items
+            new = texts.num_rows - self.num_items
             weight = self.ids.weight
-            parts.append(torch.cat([weight, weight.mean(0).expand(new, -1)]) if new else weight)
+            parts.append(torch.cat([weight, weight.mean(0).expand(new, -1)]) if new > 0 else weight)
         if self.text is not None:
             weight = self.text.weight
-            parts.append(self.text(self._texts(weight.device).to(weight.dtype)))
+            parts.append(self.text(texts.on(weight.device).to(weight.dtype)))
         return sum(parts[1:], parts[0])
 
     @torch.no_grad()
     def frozen(self) -> Tensor:
         """Give [`all`] for answering: computed once, and again when a weight has changed."""
-        weights = list(self.parameters())
-        key = tuple((id(weight), weight._version, weight.device) for weight in weights)
-        if self._cached is None or self._cached[0] != key:
-            self._cached = key, self.all().detach()
-        return self._cached[1]
-
-    def centered_texts(self) -> Tensor:
-        """Give the text vectors less the mean of the first `num_items`, at unit length, `(num_rows, text_size)`.
-
-        What all texts of a catalogue share says nothing about which of them are alike.
-        """
-        device = next(self.parameters()).device
-        if self._centered is None or self._centered.device != device:
-            texts = self._texts(device).float()
-            self._centered = F.normalize(texts - texts[: self.num_items].mean(0), dim=-1)
-        return self._centered
-
-    def _texts(self, device: torch.device) -> Tensor:
-        if self._text_vectors is None:
-            raise RuntimeError("no text vectors: call `set_catalog` of the model first")
-        if self._text_vectors.device != device:
-            self._text_vectors = self._text_vectors.to(device)
-        return self._text_vectors
+        texts = self.texts
+        return texts.part("frozen", lambda: self.all(texts).detach(), weights_key(self.parameters()))
 
 
 def latest_items(item_rows: Tensor, allowed: Tensor) -> Tensor:
@@ -199,4 +214,4 @@ class LatestItem(nn.Module):
         return vectors * (rows >= 0)[..., None]
 
 
-__all__ = ["ItemTower", "LatestItem", "TextProjection", "latest_items"]
+__all__ = ["ItemTexts", "ItemTower", "LatestItem", "TextProjection", "latest_items"]

@@ -17,7 +17,7 @@ from transformers.models.t5.modeling_t5 import T5Stack
 
 from seekrec.models.attention import additive_mask, causal_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
-from seekrec.models.gensar.modeling_gensar_items import ItemVectors
+from seekrec.models.gensar.modeling_gensar_items import ItemTable, ItemVectors
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,13 @@ class GenSAREncoder(T5Stack):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        item_table: ItemTable | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput:
-        """Encode token ids int64 of shape `(batch, length)`; `attention_mask` is 1 for a token, 0 for padding."""
+        """Encode token ids int64 of shape `(batch, length)`; `attention_mask` is 1 for a token, 0 for padding.
+
+        `item_table` holds the vectors of items; left out, they are those of the catalogue set last.
+        """
         if not self.config.shared_history:
             return super().forward(
                 input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
@@ -98,7 +102,7 @@ class GenSAREncoder(T5Stack):
         if not self.config.merge_events:
             mask = causal_mask(len(input_ids), input_ids.shape[1], attention_mask, self.final_layer_norm.weight)
             return super().forward(input_ids=input_ids, attention_mask=mask, **kwargs)
-        events = self.encode_events(input_ids, attention_mask, **kwargs)
+        events = self.encode_events(input_ids, attention_mask, item_table, **kwargs)
         event_of_token = events.event_of_token
         last = event_of_token.amax(1, keepdim=True)
         if self.config.summarize_history:
@@ -114,12 +118,15 @@ class GenSAREncoder(T5Stack):
         )
         return events.output
 
-    def encode_events(self, input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> EncodedEvents:
+    def encode_events(
+        self, input_ids: Tensor, attention_mask: Tensor | None, item_table: ItemTable | None = None, **kwargs: Any
+    ) -> EncodedEvents:
         """Encode a history with one position for each event (`merge_events`).
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`): Tokens; padding on the right.
             attention_mask (`torch.LongTensor` of shape `(batch, length)`, *optional*): 1 for a token.
+            item_table ([`ItemTable`], *optional*): As in [`forward`].
             kwargs: As in `T5Stack`.
 
         Returns:
@@ -134,9 +141,9 @@ class GenSAREncoder(T5Stack):
         num_events = int(event_of_token.max()) + 1
         embeds = self.embed_tokens(input_ids)
         if self.item_vectors is not None:
-            rows = self.item_vectors.find_rows(input_ids)
+            rows = self.item_vectors.find_rows(input_ids, item_table)
             begins_item = (rows >= 0).nonzero(as_tuple=True)
-            projected = self.item_vectors(rows[begins_item])
+            projected = self.item_vectors(rows[begins_item], item_table)
             embeds = embeds.index_put(begins_item, projected.to(embeds.dtype), accumulate=True)
         embeds = embeds * is_token[:, :, None].to(embeds.dtype)
         merged = embeds.new_zeros(len(input_ids), num_events, embeds.shape[-1])

@@ -18,15 +18,31 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.catalog import Catalog
 from seekrec.generation import Norm
+from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.modeling_gensar_encoder import GenSAREncoder
-from seekrec.models.interface import GenerativeRetrievalMixin
+from seekrec.models.gensar.modeling_gensar_items import ItemTable
+from seekrec.models.interface import GenerativeRetrievalMixin, GenerativeSnapshot
 from seekrec.models.losses import next_item_losses
+from seekrec.models.snapshot import has_same_items
 from seekrec.schema import BEHAVIORS, View
 
 
-class NextItemMixin(GenerativeRetrievalMixin):
+class GenSARSnapshot(GenerativeSnapshot):
+    """A catalogue, its tries, and the vectors of its items that the encoder reads.
+
+    Args:
+        catalog ([`Catalog`]): The items that can be answered.
+        items ([`ItemTable`], *optional*): With `config.item_vector_size`.
+    """
+
+    def __init__(self, catalog: Catalog, items: ItemTable | None) -> None:
+        super().__init__(catalog)
+        self.items = items
+
+
+class NextItemMixin(GenerativeRetrievalMixin[GenSARSnapshot]):
     """Item vectors, the losses that are made of them, and answers in their order.
 
     With `config.order_by="next_item"` `retrieve` gives the best of the `num_beams` items that the beams found, and it
@@ -41,34 +57,49 @@ class NextItemMixin(GenerativeRetrievalMixin):
     def set_catalog(self, catalog: Catalog) -> None:
         """Answer from this catalogue from now on; with `config.item_vector_size` its vectors are read, too.
 
+        See [`GenerativeRetrievalMixin`].
+
         Raises:
             CatalogError: If the identifiers, or the sizes of the vectors, are not those of the model.
         """
         is_first = self.config.identifier_hash is None
         super().set_catalog(catalog)
-        if self.encoder.item_vectors is not None:
-            self.encoder.item_vectors.set_catalog(catalog, self.vocabulary)
+        vectors = self.encoder.item_vectors
+        if vectors is not None:
+            vectors.vocabulary = self.vocabulary
+            snapshot = self.current_snapshot()
+            vectors.table = snapshot.items
             if is_first:
-                self.encoder.item_vectors.start_weights(self.shared.weight.detach().std().item())
+                vectors.start_weights(self.shared.weight.detach().std().item())
+
+    def _make_snapshot(self, catalog: Catalog) -> GenSARSnapshot:
+        vectors, old = self.encoder.item_vectors, self._snapshot
+        if vectors is None:
+            return GenSARSnapshot(catalog, None)
+        if old is not None and has_same_items(old.catalog, catalog):
+            return GenSARSnapshot(catalog, old.items)
+        return GenSARSnapshot(catalog, vectors.make_table(catalog))
 
     @property
     def modules_outside_t5(self) -> list[str]:
         """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
         return [] if self.encoder.item_vectors is None else ["encoder.item_vectors.projection"]
 
-    def embed_items(self, view: View, rows: Tensor | None = None) -> Tensor:
+    def embed_items(self, view: View, rows: Tensor | None = None, snapshot: GenSARSnapshot | None = None) -> Tensor:
         """Give what the encoder reads of an item, without its behavior token.
 
         Args:
             view (`str`): Whose identifiers.
             rows (`torch.LongTensor` of shape `(num_items,)`, *optional*): Of the catalogue; all if not given.
+            snapshot ([`GenSARSnapshot`], *optional*): What is answered from; that of now if not given.
 
         Returns:
             `torch.Tensor`: `(num_items, d_model)`.
         """
-        summed = self._sum_codes(view, rows)
+        snapshot = self.current_snapshot() if snapshot is None else snapshot
+        summed = self._sum_codes(snapshot.catalog, view, rows)
         vectors = self.encoder.item_vectors
-        return summed if vectors is None else summed + vectors(rows)
+        return summed if vectors is None else summed + vectors(rows, snapshot.items)
 
     def next_item_loss(
         self, states: Tensor, last: Tensor, hidden: Tensor, decoder_input_ids: Tensor, labels: Tensor
@@ -88,14 +119,15 @@ class NextItemMixin(GenerativeRetrievalMixin):
         """
         total = states.new_zeros((), dtype=torch.float32)
         steps = torch.arange(self.config.num_levels, device=states.device)
+        catalog = self.catalog
         known = None if self.encoder.item_vectors is None else self.encoder.item_vectors()  # the same in both views
         for behavior in BEHAVIORS:
             row, position = (decoder_input_ids == self.vocabulary.item_token_id(behavior)).nonzero(as_tuple=True)
             if not len(row):
                 continue
-            view = self.catalog.view_of(behavior)
-            codes, offsets = self._codes(view)
-            vectors = self._sum_codes(view)
+            view = catalog.view_of(behavior)
+            codes, offsets = self._codes(catalog, view)
+            vectors = self._sum_codes(catalog, view)
             vectors = vectors if known is None else vectors + known
             scores = nn.functional.linear(states[row, last[row, position]], vectors.to(states.dtype)).float()
             wanted = labels[row[:, None], position[:, None] + steps] - offsets
@@ -107,6 +139,7 @@ class NextItemMixin(GenerativeRetrievalMixin):
 
     def _find(
         self,
+        snapshot: GenSARSnapshot,
         inputs: BatchFeature,
         top_k: int | Sequence[int],
         where: Where,
@@ -114,62 +147,66 @@ class NextItemMixin(GenerativeRetrievalMixin):
         norm: Norm | None,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """With `config.order_by="next_item"` the beams find items and the last event's state orders them."""
+        if not len(inputs["behavior_ids"]):
+            return []
+        inputs = self._encoded(snapshot, inputs)
+        if self.config.order_by == "identifier":
+            return super()._find(snapshot, inputs, top_k, where, num_beams, norm)
         asked = len(inputs["behavior_ids"])
-        wanted = list(top_k) if isinstance(top_k, Sequence) else [top_k] * asked
-        width = list(num_beams) if isinstance(num_beams, Sequence) else [num_beams] * asked
-        is_wrong = len(wanted) != asked or len(width) != asked or min(wanted, default=1) < 1  # the engine says what is
-        if self.config.order_by == "identifier" or is_wrong:
-            return super()._find(inputs, top_k, where, num_beams, norm)
-        kept = [max(pair) for pair in zip(wanted, width, strict=True)]  # all that the beams hold
-        inputs = self._encoded(inputs)
-        found = [rows for rows, _ in super()._find(inputs, kept, where, num_beams, norm)]
-        ordered = self._order(inputs, found, norm)
+        wanted = per_request("top_k", top_k, asked)
+        kept = np.maximum(wanted, per_request("num_beams", num_beams, asked))  # all that the beams hold
+        found = [rows for rows, _ in super()._find(snapshot, inputs, kept.tolist(), where, num_beams, norm)]
+        ordered = self._order(snapshot, inputs, found, norm)
         return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, wanted, strict=True)]
 
-    def _score(self, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None) -> list[np.ndarray]:
+    def _score(
+        self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
+    ) -> list[np.ndarray]:
         """With `config.order_by="next_item"` the dot product of the last event's state with each item."""
-        if self.config.order_by == "identifier" or not len(rows):
-            return super()._score(inputs, rows, norm)
-        inputs = self._encoded(inputs)
+        if not len(rows):
+            return []
+        inputs = self._encoded(snapshot, inputs)
+        if self.config.order_by == "identifier":
+            return super()._score(snapshot, inputs, rows, norm)
         last = inputs["attention_mask"].to(self._device).sum(1) - 1  # that token has the state of the last event
         states = inputs["encoder_states"][torch.arange(len(last), device=self._device), last]
         scores = []
         for state, behavior, line in zip(states, inputs["behavior_ids"].tolist(), rows, strict=True):
             items = torch.as_tensor(np.asarray(line, dtype=np.int64), device=self._device)
-            embedded = self.embed_items(self.catalog.view_of(BEHAVIORS[behavior]), items)
+            embedded = self.embed_items(snapshot.catalog.view_of(BEHAVIORS[behavior]), items, snapshot)
             scores.append((embedded @ state.to(embedded.dtype)).float().cpu().numpy())
         return scores
 
-    def _encoded(self, inputs: BatchFeature) -> BatchFeature:
+    def _encoded(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> BatchFeature:
         """Give the inputs with the encoder's states, `encoder_states`, which beams and order share."""
         if "encoder_states" in inputs:
             return inputs
         mask = inputs["attention_mask"].to(self._device)
-        states = self.encoder(input_ids=inputs["input_ids"].to(self._device), attention_mask=mask)[0]
+        states = self.encoder(
+            input_ids=inputs["input_ids"].to(self._device), attention_mask=mask, item_table=snapshot.items
+        )[0]
         return BatchFeature({**inputs, "encoder_states": states})
 
-    def _prompt(self, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
+    def _prompt(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
         """Let the engine go on from states that are there."""
-        prompt, views = super()._prompt(inputs)
-        if "encoder_states" in inputs:
-            states = BaseModelOutput(last_hidden_state=inputs["encoder_states"])
-            prompt |= {"input_ids": None, "encoder_outputs": states}
-        return prompt, views
+        prompt, views = super()._prompt(snapshot, inputs)
+        states = BaseModelOutput(last_hidden_state=inputs["encoder_states"])
+        return {**prompt, "input_ids": None, "encoder_outputs": states}, views
 
     @property
     def _device(self) -> torch.device:
         return self.shared.weight.device
 
-    def _sum_codes(self, view: View, rows: Tensor | None = None) -> Tensor:
-        codes, offsets = self._codes(view, rows)
+    def _sum_codes(self, catalog: Catalog, view: View, rows: Tensor | None = None) -> Tensor:
+        codes, offsets = self._codes(catalog, view, rows)
         embedded: Tensor = self.shared(codes + offsets)
         return embedded.sum(1)
 
-    def _codes(self, view: View, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _codes(self, catalog: Catalog, view: View, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Codes of items, all or some, `(num_items, num_levels)`, and each level's first token, `(num_levels,)`."""
-        chosen = self.catalog.codes[view] if rows is None else self.catalog.codes[view][rows.cpu().numpy()]
+        chosen = catalog.codes[view] if rows is None else catalog.codes[view][rows.cpu().numpy()]
         codes = torch.as_tensor(chosen.astype(np.int64), device=self._device)
         return codes, torch.from_numpy(self.vocabulary.level_offsets(view)).to(self._device)
 
 
-__all__ = ["NextItemMixin"]
+__all__ = ["GenSARSnapshot", "NextItemMixin"]

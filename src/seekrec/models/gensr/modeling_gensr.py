@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
 from seekrec.catalog import Catalog
-from seekrec.catalog_growth import predict_by_ridge
 from seekrec.embeddings import FrozenSASRec, SASRecForNextItem
 from seekrec.errors import CatalogError
 from seekrec.models.dense.interface_dense import items_hash
 from seekrec.models.gensr.configuration_gensr import GenSRConfig
-from seekrec.models.gensr.modeling_gensr_answers import GenSRAnswersMixin
+from seekrec.models.gensr.modeling_gensr_answers import GenSRAnswersMixin, GenSRSnapshot
 from seekrec.models.gensr.modeling_gensr_prompts import GenSRPromptsMixin, Histories
 from seekrec.models.gensr.modeling_gensr_views import (
     CollaborativeTable,
@@ -266,30 +265,33 @@ class GenSRForConditionalGeneration(GenSRAnswersMixin, GenSRPromptsMixin, T5Back
     def set_catalog(self, catalog: Catalog) -> None:
         """Answer from this catalogue from now on; items that it has more get a collaborative vector by their text.
 
+        See [`GenerativeRetrievalMixin`].
+
         Raises:
             CatalogError: If the identifiers or the items are not those of the model, or a new item's vector cannot be
                 predicted.
         """
+        super().set_catalog(catalog)
+        self.collaborative_table.later = self.current_snapshot().later_items(self)
+        if self.config.num_items:
+            self.config.table_hash = items_hash(catalog, self.config.num_items)
+
+    def _check_catalog(self, catalog: Catalog) -> None:
+        super()._check_catalog(catalog)
         known = self.config.num_items
-        if self.config.table_hash is not None and items_hash(catalog, known) != self.config.table_hash:
+        if len(catalog) < known or (
+            self.config.table_hash is not None and items_hash(catalog, known) != self.config.table_hash
+        ):
             raise CatalogError(
                 f"The catalogue begins with other items than the {known} of the model's collaborative table; use the "
                 "catalogue saved with the model, or one grown from it by `add_items`."
             )
-        super().set_catalog(catalog)
-        if 0 < known < len(catalog) and "collaborative" in self.config.prompt_views:
-            table = self.collaborative_table.weight.detach().float()
-            if "semantic" not in catalog.embeddings:
-                raise CatalogError(
-                    f"The catalogue has {len(catalog) - known} new items but no semantic embeddings to predict their "
-                    "collaborative vectors from; build it with `embeddings=`."
-                )
-            semantic = catalog.embeddings["semantic"]
-            pairs: dict[Any, Any] = {"collaborative": table.cpu().numpy(), "semantic": semantic[:known]}
-            predicted = predict_by_ridge(pairs, catalog.live[:known], semantic[known:])
-            self._replace_table(torch.cat([table, torch.as_tensor(predicted, dtype=torch.float32).to(table.device)]))
-        if self.config.num_items:
-            self.config.table_hash = items_hash(catalog, self.config.num_items)
+
+    def _make_snapshot(self, catalog: Catalog) -> GenSRSnapshot:
+        snapshot = GenSRSnapshot(catalog)
+        # Before it is set: what cannot be predicted leaves the model as it was.
+        snapshot.later_items(self)
+        return snapshot
 
     def _replace_table(self, values: Tensor) -> None:
         config = self.config

@@ -12,11 +12,15 @@ from torch import Tensor
 from transformers import BatchFeature
 from transformers.modeling_outputs import BaseModelOutput
 
-from seekrec.errors import RequestError
+from seekrec.catalog_growth import predict_by_ridge
+from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
 from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, scored_items
-from seekrec.models.interface import GenerativeRetrievalMixin
+from seekrec.models.finite import check_finite
+from seekrec.models.gensr.modeling_gensr_prompts import Histories
+from seekrec.models.interface import GenerativeRetrievalMixin, GenerativeSnapshot
+from seekrec.models.snapshot import weights_key
 from seekrec.schema import Behavior, ScoredItem, View
 
 CandidateScore = Literal["logit", "probability", "vocabulary"]
@@ -36,8 +40,45 @@ _HISTORY_FEATURES = (
 )
 
 
+class GenSRSnapshot(GenerativeSnapshot):
+    """A catalogue, its tries, and the collaborative vectors of items that came after the model's table."""
+
+    def later_items(self, model: Any) -> Tensor:
+        """Predict those vectors from the items' texts: as the table's own follow from theirs.
+
+        Args:
+            model ([`GenSRForConditionalGeneration`]): Has the table.
+
+        Returns:
+            `torch.Tensor`: `(num_later, collaborative_size)`, without a row where there is none or the view is not
+            in the prompt.
+
+        Raises:
+            CatalogError: If the catalogue has no text vectors.
+        """
+        table: Tensor = model.collaborative_table.weight.detach()
+        known, catalog = len(table), self.catalog
+        if not 0 < known < len(catalog) or "collaborative" not in model.config.prompt_views:
+            return table[:0]
+
+        def predict() -> Tensor:
+            if "semantic" not in catalog.embeddings:
+                raise CatalogError(
+                    f"The catalogue has {len(catalog) - known} new items but no semantic embeddings to predict their "
+                    "collaborative vectors from; build it with `embeddings=`."
+                )
+            semantic = catalog.embeddings["semantic"]
+            measured = table.float()
+            check_finite("The collaborative table", measured, "row", "load one that is whole")
+            pairs: dict[View, np.ndarray] = {"collaborative": measured.cpu().numpy(), "semantic": semantic[:known]}
+            predicted = predict_by_ridge(pairs, catalog.live[:known], semantic[known:])
+            return torch.as_tensor(predicted, dtype=torch.float32).to(table)
+
+        return self.part("later", predict, weights_key([table]))
+
+
 # Identical to GenerativeRetrievalMixin except: prompts are embeddings, and candidates are asked for one by one.
-class GenSRAnswersMixin(GenerativeRetrievalMixin):
+class GenSRAnswersMixin(GenerativeRetrievalMixin[GenSRSnapshot]):
     """`retrieve` and `rank` of [`GenSRForConditionalGeneration`]."""
 
     @torch.no_grad()
@@ -62,31 +103,38 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin):
         Raises:
             RequestError: If the inputs hold no candidates, or `score` is unknown.
         """
-        if "candidate_rows" not in inputs:
-            raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
         if not self.config.yes_no_weight:  # type: ignore[attr-defined]
             return super().rank(inputs, norm=norm)
-        scores = self.score_candidates(inputs, score)
+        snapshot = self.current_snapshot()
+        candidates = self._candidates(snapshot, inputs)
         answers = []
-        for rows, values in zip(inputs["candidate_rows"].cpu().numpy(), scores, strict=True):
-            rows = rows[rows >= 0]
+        for rows, values in zip(candidates, self.score_candidates(inputs, score, snapshot), strict=True):
             order = np.argsort(-values, kind="stable")
-            answers.append(scored_items(self.catalog, rows[order], values[order]))
+            answers.append(scored_items(snapshot.catalog, rows[order], values[order]))
         return answers
 
     @torch.no_grad()
-    def score_candidates(self, inputs: BatchFeature, score: CandidateScore = "logit") -> list[np.ndarray]:
+    def score_candidates(
+        self, inputs: BatchFeature, score: CandidateScore = "logit", snapshot: GenSRSnapshot | None = None
+    ) -> list[np.ndarray]:
         """Score the candidates of each request, as [`rank`], in the order they were given.
 
         Histories are encoded once. Requests go through in groups of like prompt length, so that little is padded.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): Made by `processor(requests, candidates=...)`.
+            score (`str`): As in [`rank`].
+            snapshot ([`GenSRSnapshot`], *optional*): What is answered from; that of now if not given.
 
         Returns:
             `list[np.ndarray]`: For each request float32 of shape `(num_candidates,)`.
 
         Raises:
             RequestError: If `score` is unknown.
+            NotFiniteError: If a score is no number.
         """
         model: Any = self
+        snapshot = self.current_snapshot() if snapshot is None else snapshot
         if score not in ("logit", "probability", "vocabulary"):
             raise RequestError(f"`score` is {score!r}; use 'logit', 'probability' or 'vocabulary'.")
         if score == "vocabulary" and model.config.loss_norm == "level":
@@ -95,7 +143,7 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin):
                 "'probability'."
             )
         features = {name: value.to(model.device) for name, value in inputs.items()}
-        histories = model.encode_histories(*(features[name] for name in _HISTORY_FEATURES))
+        histories = self._encode_histories(snapshot, features)
         candidates = features["candidate_items"]
         counts = (candidates >= 0).sum(1)
         lengths = (features["prompt_layout"] != -1).sum(1)
@@ -120,10 +168,12 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin):
             ]
             for row, line in zip(rows.tolist(), self._candidate_values(parts, score), strict=True):
                 answers[row] = line[: int(counts[row])]
+                check_finite("The scores", answers[row], "candidate", "check the weights of the model")
         return answers
 
     def _find(
         self,
+        snapshot: GenSRSnapshot,
         inputs: BatchFeature,
         top_k: int | Sequence[int],
         where: Where,
@@ -133,35 +183,40 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin):
         """With `config.retrieve_by="answer"` ask about every item allowed; else find identifiers."""
         config: Any = self.config  # type: ignore[attr-defined]
         if config.retrieve_by == "answer":
-            return self._ask_all(inputs, top_k, where)
+            return self._ask_all(snapshot, inputs, top_k, where)
         if not config.identifier_weight:
             raise RequestError(
                 "The model was not trained to write identifiers (`identifier_weight` is 0), so it cannot search the "
                 "whole catalogue by them; give it candidates and call `rank`, or train it with `retrieve_by` 'answer'."
             )
-        return super()._find(inputs, top_k, where, num_beams, norm)
+        return super()._find(snapshot, inputs, top_k, where, num_beams, norm)
 
     def _ask_all(
-        self, inputs: BatchFeature, top_k: int | Sequence[int], where: Where
+        self, snapshot: GenSRSnapshot, inputs: BatchFeature, top_k: int | Sequence[int], where: Where
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Score all items that each request allows: rows of the catalogue and logit(Yes) - logit(No), best first."""
+        """Score all items that each request allows: rows of the catalogue and logit(Yes) - logit(No), best first.
+
+        Inputs that were made with an older catalogue name less items; those are asked about.
+        """
         num_requests = len(inputs["behavior_ids"])
         wanted = per_request("top_k", top_k, num_requests)
-        if len(inputs["item_rows"]) != len(self.catalog):
+        named = inputs["item_rows"].cpu().numpy()
+        if not np.array_equal(named, np.arange(len(named))):
             raise RequestError(
-                f"The inputs name {len(inputs['item_rows'])} of {len(self.catalog)} items, but the model asks about "
-                "all of them; make them by the model's own processor, without candidates."
+                f"The inputs name {len(named)} of {len(snapshot.catalog)} items, but the model asks about all of "
+                "them; make them by the model's own processor, without candidates."
             )
-        masks = allowed_items(where, self.catalog, num_requests)
-        every = np.arange(len(self.catalog))
-        allowed = [every if mask is None else np.flatnonzero(mask) for mask in masks]
+        snapshot.check_rows("item_rows", inputs["item_rows"])
+        masks = allowed_items(where, snapshot.catalog, num_requests)
+        allowed = [named if mask is None else np.flatnonzero(mask[: len(named)]) for mask in masks]
         places = np.full((num_requests, max(1, *map(len, allowed))), -1)
         for line, rows in zip(places, allowed, strict=True):
             line[: len(rows)] = rows
         # The batch holds every item in the order of the catalogue, so a row is its own place.
         asked = BatchFeature({**inputs, "candidate_items": torch.from_numpy(places)})
         found = []
-        for rows, scores, count in zip(allowed, self.score_candidates(asked), wanted, strict=True):
+        scored = self.score_candidates(asked, snapshot=snapshot)
+        for rows, scores, count in zip(allowed, scored, wanted, strict=True):
             order = np.argsort(-scores, kind="stable")[:count]
             found.append((rows[order], scores[order]))
         return found
@@ -170,15 +225,25 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin):
         """What the decoder reads before an identifier: the behavior token, in place of its start token."""
         return super().decoder_prefix(behavior, num_rows)[:, 1:]
 
-    def _prompt(self, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
+    def _encode_histories(self, snapshot: GenSRSnapshot, features: dict[str, Tensor]) -> Histories:
+        """Encode the histories of a batch with what the snapshot knows of its items."""
+        model: Any = self
+        snapshot.check_rows("item_rows", features["item_rows"])
+        later = snapshot.later_items(model)
+        histories: Histories = model.encode_histories(
+            *(features[name] for name in _HISTORY_FEATURES), later_items=later
+        )
+        return histories
+
+    def _prompt(self, snapshot: GenSRSnapshot, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
         model: Any = self
         features = {name: value.to(model.device) for name, value in inputs.items()}
-        histories = model.encode_histories(*(features[name] for name in _HISTORY_FEATURES))
+        histories = self._encode_histories(snapshot, features)
         states, mask = model.encode_retrieval_prompts(
             histories, features.get("retrieval_layout", features.get("prompt_layout"))
         )
         text = BatchFeature({"behavior_ids": inputs["behavior_ids"], "input_ids": mask, "attention_mask": mask})
-        prompt, views = super()._prompt(text)
+        prompt, views = super()._prompt(snapshot, text)
         return {**prompt, "input_ids": None, "encoder_outputs": BaseModelOutput(last_hidden_state=states)}, views
 
     def _candidate_values(self, parts: list[Tensor], score: CandidateScore) -> np.ndarray:
@@ -211,4 +276,4 @@ def _groups(order: np.ndarray, places: Tensor, behaviors: Tensor) -> list[Tensor
     return [torch.tensor(rows, device=places.device) for rows in groups]
 
 
-__all__ = ["CandidateScore", "GenSRAnswersMixin"]
+__all__ = ["CandidateScore", "GenSRAnswersMixin", "GenSRSnapshot"]

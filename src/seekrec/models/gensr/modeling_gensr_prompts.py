@@ -72,8 +72,13 @@ class GenSRPromptsMixin:
         history_behaviors: Tensor | None,
         history_mask: Tensor | None,
         asked_queries: Tensor | None,
+        *,
+        later_items: Tensor | None = None,
     ) -> Histories:
-        """Embed the batch's items and encode its histories in both views (equations 5 and 6); as in `forward`."""
+        """Embed the batch's items and encode its histories in both views (equations 5 and 6); as in `forward`.
+
+        `later_items` are the collaborative vectors of items behind the table's; see [`CollaborativeTable`].
+        """
         if (
             item_text_ids is None
             or query_text_ids is None
@@ -96,7 +101,7 @@ class GenSRPromptsMixin:
                 events = events + queries[history_queries]
                 wanted[name] = queries[asked_queries]
             else:
-                items[name] = _with_zero(view.item_norm(self.collaborative_table(item_rows)))
+                items[name] = _with_zero(view.item_norm(self.collaborative_table(item_rows, later_items)))
                 events = items[name][history_items]
                 if self.recommender is not None:
                     wanted[name] = self._recommender_state(self.recommender, events, history_items >= 0)

@@ -90,11 +90,16 @@ class Scale(nn.Module):
 class CollaborativeTable(nn.Module):
     """The item embeddings of a recommender, by row of the catalogue.
 
+    Items that came to the catalogue later have rows behind these: predicted from their text, no weights.
+
     Args:
         num_items (`int`): Rows.
         size (`int`): Width.
         is_trained (`bool`): A parameter if so, else a buffer.
     """
+
+    # What training reads of later items; an answer brings its own.
+    later: Tensor | None = None
 
     def __init__(self, num_items: int, size: int, *, is_trained: bool) -> None:
         super().__init__()
@@ -108,9 +113,23 @@ class CollaborativeTable(nn.Module):
         """Draw rows that say nothing; `set_collaborative_table` brings the real ones."""
         init.normal_(self.weight, std=1.0)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Look up vectors: int64 rows of any shape, to that shape and the width."""
-        return F.embedding(rows, self.weight)
+    def forward(self, rows: Tensor, later: Tensor | None = None) -> Tensor:
+        """Look up vectors.
+
+        Args:
+            rows (`torch.LongTensor`): Of the catalogue, of any shape.
+            later (`torch.Tensor`, *optional*): Rows behind the table's own, `(num_later, size)`; those of the
+                catalogue set last if not given.
+
+        Returns:
+            `torch.Tensor`: Of the shape of `rows` and the width.
+        """
+        later = self.later if later is None else later
+        if later is None or not len(later):
+            return F.embedding(rows, self.weight)
+        own = len(self.weight)
+        known = F.embedding(rows.clamp_max(own - 1), self.weight)
+        return torch.where((rows >= own)[..., None], later.to(known)[(rows - own).clamp_min(0)], known)
 
 
 class HistoryEncoder(nn.Module):

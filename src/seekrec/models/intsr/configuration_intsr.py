@@ -31,6 +31,7 @@ class IntSRConfig(PreTrainedConfig):
         num_geohashes (`int`): Places that are told apart; one more stands for all others.
         max_history (`int`): Latest events read of a history.
         items_hash (`str`, *optional*): Hash of the ids of the items. A catalogue that begins otherwise is refused.
+        texts_hash (`str`, *optional*): Likewise of the text vectors of the items.
 
     The sequence (section 3.1):
 
@@ -111,6 +112,7 @@ class IntSRConfig(PreTrainedConfig):
     num_geohashes: int = 0
     max_history: int = 50
     items_hash: str | None = None
+    texts_hash: str | None = None
 
     merge_event_tokens: bool = False
     use_scenario_tokens: bool = True

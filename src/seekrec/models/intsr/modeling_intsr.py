@@ -28,6 +28,7 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
 from seekrec.errors import ConfigurationError
+from seekrec.models.dense.catalog_items import CatalogItems
 from seekrec.models.dense.fusion import make_fusion
 from seekrec.models.dense.interface_dense import DenseRetrievalMixin
 from seekrec.models.dense.item_tower import ItemTower, LatestItem, TextProjection
@@ -232,26 +233,32 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         """Items to vectors."""
         return self.model.items
 
-    def read_events(self, inputs: Any, state: HistoryState | None) -> HistoryState:
+    def read_events(self, inputs: Any, state: HistoryState | None, items: CatalogItems) -> HistoryState:
         """Read events behind a state; see `DenseRetrievalMixin`."""
-        read: HistoryState = self.model(inputs, self.items.frozen(), state)
+        read: HistoryState = self.model(inputs, items.vectors, state)
         return read
 
-    def encode_questions(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
+    def encode_questions(
+        self, inputs: Any, *, state: HistoryState | None = None, items: CatalogItems | None = None
+    ) -> Tensor:
         """Give the vector of each question; see `DenseRetrievalMixin`."""
-        inputs, state = self.with_state(inputs, state)
-        return self._answered(state, inputs)
+        items = items or self.current_items()
+        inputs, state = self.with_state(inputs, state, items)
+        return self._answered(state, inputs, items)
 
-    def score_candidates(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
+    def score_candidates(
+        self, inputs: Any, *, state: HistoryState | None = None, items: CatalogItems | None = None
+    ) -> Tensor:
         """Give the probability of an act on each candidate; see `DenseRetrievalMixin`.
 
         Without a ranking head: the probability of the item among all items of the catalogue, as in retrieval.
         """
-        inputs, state = self.with_state(inputs, state)
-        rows, vectors = inputs["candidate_rows"], self.items.frozen()
+        items = items or self.current_items()
+        inputs, state = self.with_state(inputs, state, items)
+        rows = inputs["candidate_rows"]
         if self.ranking_head is not None:
-            return torch.sigmoid(self._candidate_logits(state, inputs, self.model.lookup(vectors)(rows)).float())
-        scores = self.answer_scores(self._answered(state, inputs, vectors), state.places.item)
+            return torch.sigmoid(self._candidate_logits(state, inputs, self.model.lookup(items.vectors)(rows)).float())
+        scores = self.answer_scores(self._answered(state, inputs, items), state.places.item, items)
         return scores.softmax(-1).gather(-1, rows.clamp_min(0))
 
     def forward(
@@ -343,8 +350,8 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         answers = self.model.answer(state, inputs, item_vectors=item_vectors)
         return self.compared_vectors(self._outputs(answers, inputs)[:, :, 0])
 
-    def _answered(self, state: HistoryState, inputs: Any, item_vectors: Tensor | None = None) -> Tensor:
-        own = self._question_vectors(state, inputs, item_vectors)
+    def _answered(self, state: HistoryState, inputs: Any, items: CatalogItems) -> Tensor:
+        own = self._question_vectors(state, inputs, items.vectors)
         if self.fusion is None:
             return own
         allowed = placeholder_visibility(
@@ -353,7 +360,7 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
             state.places,
             use_session_mask=self.config.use_session_mask,
         )
-        return self.answer_questions(own, state.places.item, allowed, inputs)
+        return self.answer_questions(own, state.places.item, allowed, inputs, items)
 
     def _candidate_logits(self, state: HistoryState, inputs: Any, candidates: Tensor) -> Tensor:
         head: Any = self.ranking_head

@@ -27,6 +27,7 @@ class SynerGenConfig(PreTrainedConfig):
         asked_action (`int`): Number of the action that requests ask for, 1 for the first of the processor's list.
         max_history (`int`): Latest events read of a history.
         items_hash (`str`, *optional*): Hash of the ids of the items. A catalogue that begins otherwise is refused.
+        texts_hash (`str`, *optional*): Likewise of the text vectors of the items.
 
     The tokens (sections 3.2 and 3.3):
 
@@ -98,6 +99,7 @@ class SynerGenConfig(PreTrainedConfig):
     asked_action: int = 1
     max_history: int = 50
     items_hash: str | None = None
+    texts_hash: str | None = None
 
     fusion_size: int = 128
     queries_in_context: bool = False

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
 from seekrec.errors import ConfigurationError
+from seekrec.models.dense.catalog_items import CatalogItems
 from seekrec.models.dense.fusion import make_fusion
 from seekrec.models.dense.gathering import gather_columns
 from seekrec.models.dense.interface_dense import DenseRetrievalMixin
@@ -85,27 +86,33 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         """Items to vectors."""
         return self.model.items
 
-    def read_events(self, inputs: Any, state: HistoryState | None) -> HistoryState:
+    def read_events(self, inputs: Any, state: HistoryState | None, items: CatalogItems) -> HistoryState:
         """Read events behind a state; see `DenseRetrievalMixin`."""
-        read: HistoryState = self.model(inputs, state)
+        read: HistoryState = self.model(inputs, state, items)
         return read
 
-    def encode_questions(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
+    def encode_questions(
+        self, inputs: Any, *, state: HistoryState | None = None, items: CatalogItems | None = None
+    ) -> Tensor:
         """Give the vector of each question; see `DenseRetrievalMixin`."""
-        inputs, state = self.with_state(inputs, state)
-        return self._answered(self.model.ask(state, inputs), state, inputs)
+        items = items or self.current_items()
+        inputs, state = self.with_state(inputs, state, items)
+        return self._answered(self.model.ask(state, inputs, items), state, inputs, items)
 
-    def score_candidates(self, inputs: Any, *, state: HistoryState | None = None) -> Tensor:
+    def score_candidates(
+        self, inputs: Any, *, state: HistoryState | None = None, items: CatalogItems | None = None
+    ) -> Tensor:
         """Give the click probability of each candidate; see `DenseRetrievalMixin`.
 
         Without a ranking head, or with `rank_by` retrieval: the probability of the item among all of the catalogue.
         """
-        inputs, state = self.with_state(inputs, state)
+        items = items or self.current_items()
+        inputs, state = self.with_state(inputs, state, items)
         rows = inputs["candidate_rows"]
-        questions = self.model.ask(state, inputs)
+        questions = self.model.ask(state, inputs, items)
         if self.ranking_head is not None and self.config.rank_by == "ranking":
-            return torch.sigmoid(self._click_logits(state, questions, inputs, rows).float())
-        scores = self.answer_scores(self._answered(questions, state, inputs), state.places.item)
+            return torch.sigmoid(self._click_logits(state, questions, inputs, rows, items).float())
+        scores = self.answer_scores(self._answered(questions, state, inputs, items), state.places.item, items)
         return scores.softmax(-1).gather(-1, rows.clamp_min(0))
 
     def forward(
@@ -196,13 +203,15 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         shown: Tensor = inputs["shown_item_rows"]
         return torch.cat([shown, inputs["negative_rows"]], dim=-1) if "negative_rows" in inputs else shown
 
-    def _click_logits(self, state: HistoryState, questions: Questions, inputs: Any, rows: Tensor) -> Tensor:
+    def _click_logits(
+        self, state: HistoryState, questions: Questions, inputs: Any, rows: Tensor, items: CatalogItems | None = None
+    ) -> Tensor:
         head: Any = self.ranking_head
-        logits: Tensor = head(self.model.judge(state, questions, inputs, rows))[..., 0]
+        logits: Tensor = head(self.model.judge(state, questions, inputs, rows, items))[..., 0]
         return logits
 
-    def _answered(self, questions: Questions, state: HistoryState, inputs: Any) -> Tensor:
-        return self.answer_questions(self._compared(questions), state.places.item, questions.allowed, inputs)
+    def _answered(self, questions: Questions, state: HistoryState, inputs: Any, items: CatalogItems) -> Tensor:
+        return self.answer_questions(self._compared(questions), state.places.item, questions.allowed, inputs, items)
 
     def _compared(self, questions: Questions) -> Tensor:
         return self.compared_vectors(self.retrieval_norm(questions.hidden_states))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
+from seekrec.models.dense.catalog_items import CatalogItems
 from seekrec.models.dense.item_tower import ItemTower, LatestItem, TextProjection
 from seekrec.models.synergen.configuration_synergen import SynerGenConfig
 from seekrec.models.synergen.modeling_synergen_attention import context_block_mask, uses_flex
@@ -143,12 +144,15 @@ class SynerGenModel(SynerGenPreTrainedModel):
         """Replace the module that turns items into vectors."""
         self.items = value  # type: ignore[assignment]
 
-    def forward(self, inputs: Any, state: HistoryState | None = None) -> HistoryState:
+    def forward(
+        self, inputs: Any, state: HistoryState | None = None, items: CatalogItems | None = None
+    ) -> HistoryState:
         """Read events as context tokens, behind those of a state.
 
         Args:
             inputs: Has the `history_*` tensors and `query_vectors`; see `EventSequenceProcessor`.
             state ([`HistoryState`], *optional*): What the events follow.
+            items ([`CatalogItems`], *optional*): What is answered from; the tower if not given.
 
         Returns:
             [`HistoryState`]: Of all events so far.
@@ -173,7 +177,7 @@ class SynerGenModel(SynerGenPreTrainedModel):
         )
         order = num_tokens[:, None] + has_token.long().cumsum(1) - 1
         rotation = self.rotary(time - origin[:, None], order)
-        hidden = self.tokens.context(inputs, self.items)
+        hidden = self.tokens.context(inputs, items or self.items)
         return self._read(hidden, rotation, places, state, origin, num_events + mask.sum(1))
 
     def _read(
@@ -208,13 +212,14 @@ class SynerGenModel(SynerGenPreTrainedModel):
                 hidden = layer.history(hidden, queries, keys, values, allowed)
         return HistoryState(keys_places, tuple(all_keys), tuple(all_values), origin, num_events)
 
-    def ask(self, state: HistoryState, inputs: Any) -> Questions:
+    def ask(self, state: HistoryState, inputs: Any, items: CatalogItems | None = None) -> Questions:
         """Send the retrieval tokens of questions through the decoder.
 
         Args:
             state ([`HistoryState`]): What they ask about.
             inputs: Has the `question_*` tensors and `query_vectors`. Without `question_action_ids` the action asked
                 for is the configuration's `asked_action`.
+            items ([`CatalogItems`], *optional*): As in [`forward`].
 
         Returns:
             [`Questions`]: To compare with items, or to [`judge`] candidates.
@@ -246,7 +251,7 @@ class SynerGenModel(SynerGenPreTrainedModel):
         hidden = self.tokens.retrieval(inputs, actions)
         if self.latest is not None:
             behaviors = inputs["question_behavior_ids"]
-            hidden = hidden + self.latest(state.places.item, allowed, behaviors, self.items)[:, :, None]
+            hidden = hidden + self.latest(state.places.item, allowed, behaviors, items or self.items)[:, :, None]
         seen_by_ranking: list[tuple[Tensor, Tensor] | None] = []
         layers: Any = self.layers
         for layer, keys, values in zip(layers, state.keys, state.values, strict=True):
@@ -254,7 +259,9 @@ class SynerGenModel(SynerGenPreTrainedModel):
             seen_by_ranking.append(own if self.config.align_tasks else None)
         return Questions(hidden[:, :, 0], rotation, allowed, actions, tuple(seen_by_ranking))
 
-    def judge(self, state: HistoryState, questions: Questions, inputs: Any, rows: Tensor) -> Tensor:
+    def judge(
+        self, state: HistoryState, questions: Questions, inputs: Any, rows: Tensor, items: CatalogItems | None = None
+    ) -> Tensor:
         """Send a ranking token for each candidate through the decoder.
 
         Args:
@@ -262,11 +269,12 @@ class SynerGenModel(SynerGenPreTrainedModel):
             questions ([`Questions`]): What [`ask`] gave.
             inputs: As for [`ask`].
             rows (`torch.LongTensor`): Candidates, `(batch, num_questions, num_candidates)`; below 0 for none.
+            items ([`CatalogItems`], *optional*): As in [`forward`].
 
         Returns:
             `torch.Tensor`: Of shape `(batch, num_questions, num_candidates, hidden_size)`.
         """
-        hidden = self.tokens.ranking(inputs, questions.actions, rows, self.items)
+        hidden = self.tokens.ranking(inputs, questions.actions, rows, items or self.items)
         layers: Any = self.layers
         for number, layer in enumerate(layers):
             hidden, _ = layer.answer(

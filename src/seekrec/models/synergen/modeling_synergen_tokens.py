@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from seekrec.models.dense.catalog_items import CatalogItems
 from seekrec.models.dense.item_tower import ItemTower
 from seekrec.models.synergen.configuration_synergen import SynerGenConfig
 from seekrec.models.synergen.modeling_synergen_blocks import RANKING, RETRIEVAL
@@ -41,7 +42,7 @@ class TokenFusion(nn.Module):
         self.output = nn.Sequential(nn.GELU(), nn.Linear(width, size), nn.LayerNorm(size, eps=config.layer_norm_eps))
         self.dropout = nn.Dropout(config.embedding_dropout)
 
-    def context(self, inputs: Any, items: ItemTower) -> Tensor:
+    def context(self, inputs: Any, items: ItemTower | CatalogItems) -> Tensor:
         """Fuse events, `(batch, length)`, to context tokens, `(batch, length, hidden_size)`."""
         parts = self._items(inputs["history_item_rows"], items) + self.kinds.weight[0]
         parts = parts + self.actions(inputs["history_action_ids"])
@@ -55,7 +56,7 @@ class TokenFusion(nn.Module):
             :, :, None
         ]
 
-    def ranking(self, inputs: Any, actions: Tensor, rows: Tensor, items: ItemTower) -> Tensor:
+    def ranking(self, inputs: Any, actions: Tensor, rows: Tensor, items: ItemTower | CatalogItems) -> Tensor:
         """Fuse questions with candidates, `(batch, num_questions, num_candidates)`, to ranking tokens."""
         question = self._question(inputs, actions) + self.kinds.weight[RANKING]
         return self._fuse(self._items(rows, items) + question[:, :, None])
@@ -64,7 +65,7 @@ class TokenFusion(nn.Module):
         parts = self._queries(inputs["question_query_rows"], inputs["query_vectors"])
         return parts + self.actions(actions) if self.config.use_question_action else parts
 
-    def _items(self, rows: Tensor, items: ItemTower) -> Tensor:
+    def _items(self, rows: Tensor, items: ItemTower | CatalogItems) -> Tensor:
         ids, texts = items.parts(rows)
         parts: Tensor | int = 0
         if self.ids is not None:

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers that are none (NaN, infinite) are refused where they would come in: in weights, vectors and scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seekrec.errors import NotFiniteError
+
+
+def check_finite(name: str, values: Tensor | np.ndarray, entry: str, remedy: str) -> None:
+    """Refuse values of which one is not finite.
+
+    Args:
+        name (`str`): What they are, as a sentence begins: "The item vectors".
+        values (`torch.Tensor` or `np.ndarray`): Of any shape.
+        entry (`str`): What one entry of the first dimension is: "row", "request".
+        remedy (`str`): What to do, as a sentence goes on.
+
+    Raises:
+        NotFiniteError: If there is one; names the first entry.
+    """
+    tensor = torch.as_tensor(values)
+    # A sum shows it at the cost of one reading; one that is too large for its type is looked at again.
+    if bool(torch.isfinite(tensor.sum())):
+        return
+    is_bad = ~torch.isfinite(tensor)
+    if bool(is_bad.any()):
+        first = int(is_bad.reshape(len(tensor), -1).any(1).nonzero()[0]) if tensor.ndim else 0
+        raise NotFiniteError(
+            f"{name} hold {int(is_bad.sum())} of {tensor.numel()} numbers that are not finite (NaN or infinite), "
+            f"first in {entry} {first}; {remedy}."
+        )
+
+
+def check_weights(model: nn.Module, source: str) -> None:
+    """Refuse a model with a weight that is not finite.
+
+    Args:
+        model (`torch.nn.Module`): Just loaded.
+        source (`str`): Where from, for the message.
+
+    Raises:
+        NotFiniteError: Names the weight.
+    """
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point() and weight.itemsize > 1 and weight.device.type != "meta":
+            check_finite(
+                f"The weights {name!r} of {source}",
+                weight.detach(),
+                "row",
+                "its training diverged or the file is damaged: take an earlier checkpoint, or train again with a "
+                "lower learning rate",
+            )
+
+
+__all__ = ["check_finite", "check_weights"]

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What answers are made from, as one object: a catalogue and all that is made of it.
+
+A model holds one [`CatalogSnapshot`] and every call reads it once, so an answer is that of one catalogue from start to
+end, whatever other threads set meanwhile. What is costly to make (tries, item vectors, an index) is made at first use
+and kept in the snapshot whose catalogue it was made from: who finishes late puts nothing old into something new.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+import xxhash
+from torch import Tensor
+
+from seekrec.catalog import Catalog
+from seekrec.errors import CatalogError, RequestError
+
+PartT = TypeVar("PartT")
+
+# Of a larger weight evenly spaced rows are looked at: to read two million numbers takes half a millisecond.
+_MAX_NUMBERS = 2**21
+
+
+class Parts:
+    """Things that are made at first use and kept; several threads may ask at once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, tuple[Any, Any]] = {}
+        self._lock = threading.RLock()
+
+    def part(self, name: Any, make: Callable[[], PartT], key: Any = None) -> PartT:
+        """Give a part, made by the first call and again when `key` is another one.
+
+        Args:
+            name: Which part.
+            make (`Callable`): Makes it.
+            key (*optional*): What it depends on besides this object.
+        """
+        kept = self._kept.get(name)
+        if kept is None or kept[0] != key:
+            with self._lock:
+                kept = self._kept.get(name)
+                if kept is None or kept[0] != key:
+                    kept = self._kept[name] = (key, make())
+        part: PartT = kept[1]
+        return part
+
+    def take_parts(self, other: Parts, names: Iterable[Any]) -> None:
+        """Take what another one has made already and this one would make alike.
+
+        Args:
+            other ([`Parts`]): The other one.
+            names (`Iterable`): Which parts.
+        """
+        self._kept |= {name: other._kept[name] for name in names if name in other._kept}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parts:
+        # What is never changed is shared. The parts are not: a copy of a model has weights of its own.
+        copied = type(self).__new__(type(self))
+        copied.__setstate__(self.__getstate__())
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_kept", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        Parts.__init__(self)
+
+
+class CatalogSnapshot(Parts):
+    """A catalogue and what a model makes of it; nothing in it is ever changed.
+
+    Args:
+        catalog ([`Catalog`]): The items that can be answered.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__()
+        self.catalog = catalog
+
+    def check_rows(self, name: str, rows: Tensor) -> None:
+        """Refuse rows of items that this catalogue does not have: made by a processor with another one.
+
+        Raises:
+            RequestError: If one is too large.
+        """
+        largest = int(rows.max()) if rows.numel() else -1
+        if largest >= len(self.catalog):
+            raise RequestError(
+                f"`{name}` holds row {largest} of a catalogue, the model's has {len(self.catalog)} items: the inputs "
+                "were made with a larger catalogue. Give model and processor the same one; where other threads "
+                "answer meanwhile, a grown catalogue to the model first, a smaller one to the processor first."
+            )
+
+
+SnapshotT = TypeVar("SnapshotT", bound=CatalogSnapshot)
+
+
+def read_snapshot(snapshot: SnapshotT | None) -> SnapshotT:
+    """Give the snapshot to answer from.
+
+    Raises:
+        CatalogError: If no catalogue was set.
+    """
+    if snapshot is None:
+        raise CatalogError("The model has no catalogue; load it from a complete checkpoint or call `set_catalog`.")
+    return snapshot
+
+
+def has_same_items(old: Catalog, new: Catalog) -> bool:
+    """Tell whether identifiers and embeddings are the very same arrays, as after `remove_items`."""
+    pairs = ((old.codes, new.codes), (old.embeddings, new.embeddings))
+    return all(own.keys() == its.keys() and all(own[view] is its[view] for view in own) for own, its in pairs)
+
+
+def weights_key(weights: Iterable[Tensor]) -> tuple[Any, ...]:
+    """Give something that is another one after weights were changed, in whatever way.
+
+    What torch counts (optimizers, `load_state_dict`, any operation in place) and what makes other tensors (`.to`,
+    `.half`, `vector_to_parameters`) always is noticed. What is written past torch (`weight.data.copy_`, as averaging
+    of weights does) shows in the numbers: all of a weight up to two million, evenly spaced rows of a larger one.
+    """
+    return tuple(
+        (
+            weight.data_ptr(),
+            -1 if weight.is_inference() else weight._version,
+            weight.dtype,
+            weight.device,
+            weight.shape,
+            _digest(weight),
+        )
+        for weight in weights
+        if weight.device.type != "meta"
+    )
+
+
+@torch.no_grad()
+def _digest(weight: Tensor) -> int:
+    step = -(-weight.numel() // _MAX_NUMBERS)
+    numbers = weight[::step] if step > 1 else weight
+    # Bytes, because numpy knows neither bfloat16 nor the types of eight bits.
+    return xxhash.xxh3_64_intdigest(numbers.detach().flatten().cpu().contiguous().view(torch.uint8).numpy().data)
+
+
+__all__ = ["CatalogSnapshot", "Parts", "has_same_items", "read_snapshot", "weights_key"]
