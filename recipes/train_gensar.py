@@ -7,7 +7,7 @@ accelerate launch recipes/train_gensar.py --config recipes/gensar/scientific.yam
 ```
 
 Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
-stage is not repeated unless a setting it depends on changed. `<output_dir>/model` is complete: weights, tokenizer,
+stage is not repeated unless something it depends on changed. `<output_dir>/model` is complete: weights, tokenizer,
 catalogue, generation settings and `results.json`.
 """
 
@@ -26,28 +26,30 @@ from seekrec.evaluation import (
 )
 from seekrec.hub import record_run
 from seekrec.training import (
+    STAGES,
     CorpusArguments,
     DataArguments,
     EvaluationArguments,
     IdentifierArguments,
     ModelArguments,
-    StageCache,
     add_lora,
-    find_checkpoint,
     make_corpus,
     make_model,
     make_processor,
     make_tokenizer,
     make_trainer,
+    merge_lora,
+    open_stages,
+    prepare_embeddings,
     prepare_items,
     prepare_split,
     run_recipe,
     save_trained,
+    train_once,
 )
 
 logger = logging.getLogger("train_gensar")
 
-STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation")
 ARGUMENTS = (
     DataArguments,
     IdentifierArguments,
@@ -68,7 +70,7 @@ def main(
 ) -> None:
     """Run the stages up to `evaluation.stop_after`."""
     output_dir = Path(training.output_dir)
-    cache = StageCache(output_dir / "stages")
+    cache = open_stages(training, evaluation)
     last = STAGES.index(evaluation.stop_after)
     show_progress = not training.disable_tqdm
 
@@ -78,20 +80,25 @@ def main(
     if last < 1:
         return
 
-    # 2. Embeddings and identifiers.
+    # 2. Embeddings: text vectors of the items, and SASRec.
+    embeddings = prepare_embeddings(split, identifiers, cache, seed=training.seed, report_progress=show_progress)
+    if last < 2:
+        return
+
+    # 3. Identifiers.
     items = prepare_items(
         split,
+        embeddings,
         identifiers,
         cache,
         seed=training.seed,
         published_identifiers=evaluation.published_identifiers,
-        report_progress=show_progress,
     )
     catalog = items.catalog
     if last < 3:
         return
 
-    # 3. Tokenizer and corpus.
+    # 4. Tokenizer and corpus.
     set_seed(training.seed)
     tokenizer, vocabulary = make_tokenizer(split, catalog, model_arguments)
     corpus = make_corpus(split, catalog, tokenizer, vocabulary, corpus_arguments, seed=training.seed)
@@ -99,7 +106,7 @@ def main(
     if last < 4:
         return
 
-    # 4. Training; the best checkpoint by validation NDCG@10, both tasks' mean.
+    # 5. Training; the best checkpoint by validation NDCG@10, both tasks' mean.
     processor = make_processor(catalog, tokenizer, corpus_arguments)
     model = make_model(catalog, tokenizer, vocabulary, model_arguments, corpus_arguments, seed=training.seed)
     if model_arguments.lora_rank:
@@ -112,19 +119,17 @@ def main(
 
     training.output_dir = str(output_dir / "trainer")
     trainer = make_trainer(model, processor, corpus, corpus_arguments, training, evaluate_model=evaluate_model)
-    trainer.train(resume_from_checkpoint=find_checkpoint(training.output_dir))
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    if model_arguments.lora_rank:
-        if trainer.is_world_process_zero():
-            trained.save_pretrained(output_dir / "adapter", save_embedding_layers=False)
-        trained = trained.merge_and_unload()
+    parts = (data, identifiers, corpus_arguments, model_arguments, evaluation)
+    learnt_from = {"split": split.fingerprint(), "catalogue": catalog.content_hash, "corpus": corpus}
+    trained = train_once(trainer, parts, {**learnt_from, "tokenizer": tokenizer})
     if not trainer.is_world_process_zero():
         return
+    trained = merge_lora(trained, output_dir / "adapter")
     model_dir = save_trained(trained, processor, split, output_dir)
     if last < 5:
         return
 
-    # 5. Evaluation beside baselines on the same split.
+    # 6. Evaluation beside baselines on the same split.
     rows = compare_on_test(
         {"GenSAR": ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False)},
         split,
@@ -135,7 +140,6 @@ def main(
         show_progress=show_progress,
     )
     items.quality.save(model_dir / "identifiers.json")
-    parts = (data, identifiers, corpus_arguments, model_arguments, evaluation)
     record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)
     print(format_table(rows))
 

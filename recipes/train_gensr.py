@@ -7,7 +7,7 @@ accelerate launch recipes/train_gensr.py --config recipes/gensr/scientific.yaml 
 ```
 
 Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
-stage is not repeated unless a setting it depends on changed. `<output_dir>/model` is complete: weights, the frozen
+stage is not repeated unless something it depends on changed. `<output_dir>/model` is complete: weights, the frozen
 collaborative table, tokenizer, catalogue, generation settings and `results.json`. With `--compare_with FOLDER` saved
 models, a GenSAR for example, stand in the same table.
 """
@@ -28,19 +28,21 @@ from seekrec.evaluation import (
 from seekrec.hub import record_run
 from seekrec.schema import BEHAVIORS
 from seekrec.training import (
+    STAGES,
     CollaborativeArguments,
     DataArguments,
     EvaluationArguments,
     GeneratorArguments,
     GenSRArguments,
     IdentifierArguments,
-    StageCache,
     add_lora,
-    find_checkpoint,
     make_gensr_model,
     make_gensr_processor,
     make_gensr_trainer,
+    merge_lora,
+    open_stages,
     prepare_collaborative,
+    prepare_embeddings,
     prepare_items,
     prepare_lightgcn,
     prepare_plain_items,
@@ -48,12 +50,12 @@ from seekrec.training import (
     run_recipe,
     save_trained,
     set_collaborative,
+    train_once,
     training_requests,
 )
 
 logger = logging.getLogger("train_gensr")
 
-STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation")
 ARGUMENTS = (
     DataArguments,
     IdentifierArguments,
@@ -76,7 +78,7 @@ def main(
 ) -> None:
     """Run the stages up to `evaluation.stop_after`."""
     output_dir = Path(training.output_dir)
-    cache = StageCache(output_dir / "stages")
+    cache = open_stages(training, evaluation)
     last = STAGES.index(evaluation.stop_after)
     show_progress = not training.disable_tqdm
     behaviors = BEHAVIORS if settings.tasks == "joint" else (settings.tasks,)
@@ -87,20 +89,32 @@ def main(
     if last < 1:
         return
 
-    # 2. Embeddings and, if the model writes any, identifiers.
-    prepare = {"seed": training.seed, "report_progress": show_progress}
+    # 2. Embeddings: text vectors of the items, SASRec and LightGCN, and what the collaborative view reads of these.
+    embeddings = prepare_embeddings(split, identifiers, cache, seed=training.seed, report_progress=show_progress)
+    lightgcn, graph = prepare_lightgcn(split, collaborative, cache, seed=training.seed)
+    source = prepare_collaborative(
+        split, embeddings.sasrec, lightgcn, identifiers, collaborative, settings, cache, seed=training.seed
+    )
+    if last < 2:
+        return
+
+    # 3. Identifiers, if the model writes any.
     if settings.identifier_weight and settings.identifiers == "dual":
         items = prepare_items(
-            split, identifiers, cache, published_identifiers=evaluation.published_identifiers, **prepare
+            split,
+            embeddings,
+            identifiers,
+            cache,
+            seed=training.seed,
+            published_identifiers=evaluation.published_identifiers,
         )
     else:
-        items = prepare_plain_items(split, identifiers, cache, atomic=settings.identifier_weight > 0, **prepare)
+        items = prepare_plain_items(split, embeddings, identifiers, atomic=settings.identifier_weight > 0)
     catalog = items.catalog
-    lightgcn, graph = prepare_lightgcn(split, collaborative, cache, seed=training.seed)
     if last < 3:
         return
 
-    # 3. Tokenizer and training requests.
+    # 4. Tokenizer and training requests.
     set_seed(training.seed)
     processor = make_gensr_processor(split, catalog, generator, settings)
     requests = training_requests(split, catalog, settings, seed=training.seed)
@@ -108,10 +122,7 @@ def main(
     if last < 4:
         return
 
-    # 4. Training; the best checkpoint by validation NDCG@10, the mean of tasks and protocols.
-    source = prepare_collaborative(
-        split, items.sasrec, lightgcn, identifiers, collaborative, settings, cache, seed=training.seed
-    )
+    # 5. Training; the best checkpoint by validation NDCG@10, the mean of tasks and protocols.
     model = make_gensr_model(catalog, processor, source.training, generator, settings, seed=training.seed)
     if generator.lora_rank:
         model = add_lora(model, generator)
@@ -132,21 +143,19 @@ def main(
         training,
         evaluate_model=lambda trained: ranking(retriever(trained)),
     )
-    trainer.train(resume_from_checkpoint=find_checkpoint(training.output_dir))
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    if generator.lora_rank:
-        if trainer.is_world_process_zero():
-            trained.save_pretrained(output_dir / "adapter", save_embedding_layers=False)
-        trained = trained.merge_and_unload()
+    parts = (data, identifiers, collaborative, settings, generator, evaluation)
+    learnt_from = {"split": split.fingerprint(), "catalogue": catalog.content_hash, "requests": requests}
+    trained = train_once(trainer, parts, {**learnt_from, "tokenizer": processor.tokenizer})
     if not trainer.is_world_process_zero():
         return
+    trained = merge_lora(trained, output_dir / "adapter")
     if source.answering is not source.training:
         set_collaborative(trained, source.answering)
     model_dir = save_trained(trained, processor, split, output_dir)
     if last < 5:
         return
 
-    # 5. Evaluation beside baselines on the same split.
+    # 6. Evaluation beside baselines on the same split.
     rows = compare_on_test(
         {"GenSR": retriever(trained)},
         split,
@@ -167,7 +176,6 @@ def main(
     )
     if items.quality is not None:
         items.quality.save(model_dir / "identifiers.json")
-    parts = (data, identifiers, collaborative, settings, generator, evaluation)
     record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)
     print(format_table(rows))
 

@@ -7,7 +7,7 @@ accelerate launch recipes/train_intsr.py --config recipes/intsr/scientific.yaml 
 ```
 
 Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
-stage is not repeated unless a setting it depends on changed. `<output_dir>/model` is complete: weights, processor,
+stage is not repeated unless something it depends on changed. `<output_dir>/model` is complete: weights, processor,
 catalogue with text vectors, vectors of the training queries, and `results.json`.
 """
 
@@ -27,29 +27,30 @@ from seekrec.evaluation import (
 from seekrec.hub import record_run
 from seekrec.schema import BEHAVIORS, RECOMMENDATION
 from seekrec.training import (
+    STAGES,
     DataArguments,
     EvaluationArguments,
     IdentifierArguments,
     IntSRArguments,
-    StageCache,
     WindowArguments,
-    find_checkpoint,
     make_intsr_collator,
     make_intsr_model,
     make_intsr_processor,
     make_window_trainer,
     make_windows,
+    open_stages,
+    prepare_embeddings,
     prepare_plain_items,
     prepare_split,
     run_recipe,
     save_trained,
+    train_once,
     training_stages,
     with_lifetimes,
 )
 
 logger = logging.getLogger("train_intsr")
 
-STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation")
 ARGUMENTS = (
     DataArguments,
     IdentifierArguments,
@@ -70,7 +71,7 @@ def main(
 ) -> None:
     """Run the stages up to `evaluation.stop_after`."""
     output_dir = Path(training.output_dir)
-    cache = StageCache(output_dir / "stages")
+    cache = open_stages(training, evaluation)
     last = STAGES.index(evaluation.stop_after)
     show_progress = not training.disable_tqdm
     # Plain HSTU reads no query, so it is asked for recommendations alone.
@@ -84,9 +85,8 @@ def main(
         return
 
     # 2. Embeddings: text vectors of the items; SASRec is a rival.
-    items = prepare_plain_items(
-        split, identifiers, cache, atomic=False, seed=training.seed, report_progress=show_progress
-    )
+    embeddings = prepare_embeddings(split, identifiers, cache, seed=training.seed, report_progress=show_progress)
+    items = prepare_plain_items(split, embeddings, identifiers, atomic=False)
     catalog = with_lifetimes(items.catalog, split, window)
     if last < 3:
         return
@@ -106,6 +106,8 @@ def main(
     def retriever(trained: torch.nn.Module) -> ModelRetriever:
         return ModelRetriever(trained, processor, num_beams=None, behaviors=behaviors, show_progress=False)
 
+    parts = (data, identifiers, window, settings, evaluation)
+    learnt_from = {"split": split.fingerprint(), "catalogue": catalog.content_hash}
     for folder, asked, arguments in training_stages(windows, window, training):
         arguments.output_dir = str(output_dir / folder)
         collator = make_intsr_collator(
@@ -114,8 +116,7 @@ def main(
         trainer = make_window_trainer(
             model, collator, arguments, settings=window, evaluate_model=lambda trained: ranking(retriever(trained))
         )
-        trainer.train(resume_from_checkpoint=find_checkpoint(arguments.output_dir))
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        model = train_once(trainer, parts, {**learnt_from, "windows": asked})
     if not trainer.is_world_process_zero():
         return
     model_dir = save_trained(model, processor, split, output_dir)
@@ -133,7 +134,6 @@ def main(
         seed=data.split_seed,
         show_progress=show_progress,
     )
-    parts = (data, identifiers, window, settings, evaluation)
     record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)
     print(format_table(rows))
 

@@ -7,7 +7,7 @@ accelerate launch recipes/train_synergen.py --config recipes/synergen/scientific
 ```
 
 Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
-stage is not repeated unless a setting it depends on changed. `<output_dir>/model` is complete: weights, processor,
+stage is not repeated unless something it depends on changed. `<output_dir>/model` is complete: weights, processor,
 catalogue with text vectors, vectors of the training queries, and `results.json`.
 """
 
@@ -31,22 +31,24 @@ from seekrec.evaluation import (
 from seekrec.hub import record_run
 from seekrec.schema import BEHAVIORS
 from seekrec.training import (
+    STAGES,
     DataArguments,
     EvaluationArguments,
     IdentifierArguments,
-    StageCache,
     SynerGenArguments,
     WindowArguments,
-    find_checkpoint,
     make_synergen_collator,
     make_synergen_model,
     make_synergen_processor,
     make_window_trainer,
     make_windows,
+    open_stages,
+    prepare_embeddings,
     prepare_plain_items,
     prepare_split,
     run_recipe,
     save_trained,
+    train_once,
     training_stages,
     with_lifetimes,
 )
@@ -54,7 +56,6 @@ from seekrec.training.synergen import drawn_kind
 
 logger = logging.getLogger("train_synergen")
 
-STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation")
 ARGUMENTS = (
     DataArguments,
     IdentifierArguments,
@@ -75,7 +76,7 @@ def main(
 ) -> None:
     """Run the stages up to `evaluation.stop_after`."""
     output_dir = Path(training.output_dir)
-    cache = StageCache(output_dir / "stages")
+    cache = open_stages(training, evaluation)
     last = STAGES.index(evaluation.stop_after)
     show_progress = not training.disable_tqdm
     behaviors = BEHAVIORS if window.tasks == "joint" else (window.tasks,)
@@ -87,9 +88,8 @@ def main(
         return
 
     # 2. Embeddings: text vectors of the items; SASRec is a rival.
-    items = prepare_plain_items(
-        split, identifiers, cache, atomic=False, seed=training.seed, report_progress=show_progress
-    )
+    embeddings = prepare_embeddings(split, identifiers, cache, seed=training.seed, report_progress=show_progress)
+    items = prepare_plain_items(split, embeddings, identifiers, atomic=False)
     catalog = with_lifetimes(items.catalog, split, window)
     if last < 3:
         return
@@ -109,14 +109,15 @@ def main(
     def retriever(trained: torch.nn.Module) -> ModelRetriever:
         return ModelRetriever(trained, processor, num_beams=None, behaviors=behaviors, show_progress=False)
 
+    parts = (data, identifiers, window, settings, evaluation)
+    learnt_from = {"split": split.fingerprint(), "catalogue": catalog.content_hash}
     for folder, asked, arguments in training_stages(windows, window, training):
         arguments.output_dir = str(output_dir / folder)
         collator = make_synergen_collator(asked, catalog, processor, window, settings, seed=training.seed)
         trainer = make_window_trainer(
             model, collator, arguments, settings=window, evaluate_model=lambda trained: ranking(retriever(trained))
         )
-        trainer.train(resume_from_checkpoint=find_checkpoint(arguments.output_dir))
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        model = train_once(trainer, parts, {**learnt_from, "windows": asked})
     if not trainer.is_world_process_zero():
         return
     if model.ranking_head is not None and settings.rank_by == "validation":
@@ -140,7 +141,6 @@ def main(
         seed=data.split_seed,
         show_progress=show_progress,
     )
-    parts = (data, identifiers, window, settings, evaluation)
     record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)
     print(format_table(rows))
     if model.ranking_head is not None:

@@ -12,6 +12,7 @@ SeekrecError
 ├── CatalogError(ValueError)             a catalogue that contradicts itself or its checkpoint
 │   └── IdentifierCollisionError         items that cannot all get an identifier of their own
 ├── ConfigurationError(ValueError)       a recipe or model setting
+├── DivergenceError(ArithmeticError)     a training or an evaluation whose numbers are none
 ├── FolderInUseError(RuntimeError)       a folder that another process is working in
 
 
@@ -51,6 +52,10 @@ class IdentifierCollisionError(CatalogError):
 
 class ConfigurationError(SeekrecError, ValueError):
     """A setting of a recipe or a model that is unknown, of the wrong type or inconsistent."""
+
+
+class DivergenceError(SeekrecError, ArithmeticError):
+    """A training or an evaluation that came upon what is not a finite number."""
 
 
 class FolderInUseError(SeekrecError, RuntimeError):

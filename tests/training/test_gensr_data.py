@@ -26,6 +26,7 @@ from seekrec.training import (
     make_gensr_trainer,
     preparation,
     prepare_collaborative,
+    prepare_embeddings,
     prepare_lightgcn,
     prepare_plain_items,
     training_requests,
@@ -233,9 +234,10 @@ def test_items_without_learnt_identifiers(toys, tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "embed_texts", lambda texts, **_: vectors[: len(texts)])
     cache = StageCache(tmp_path)
     settings = IdentifierArguments(sasrec_num_epochs=1, sasrec_hidden_size=8)
-    plain = prepare_plain_items(split, settings, cache, atomic=False, seed=0, report_progress=False)
+    embeddings = prepare_embeddings(split, settings, cache, seed=0, report_progress=False)
+    plain = prepare_plain_items(split, embeddings, settings, atomic=False)
     assert plain.catalog.views == () and plain.quality is None
-    atomic = prepare_plain_items(split, settings, cache, atomic=True, seed=0, report_progress=False)
+    atomic = prepare_plain_items(split, embeddings, settings, atomic=True)
     assert atomic.catalog.codes["collaborative"][:, 0].tolist() == list(range(NUM_ITEMS))
     assert atomic.catalog.embeddings["collaborative"].shape == (NUM_ITEMS, 8)
     model, graph = prepare_lightgcn(

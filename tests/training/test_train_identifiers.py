@@ -66,7 +66,7 @@ class KillAt(TrainerCallback):
 @pytest.fixture
 def kill_at(monkeypatch):
     """Make the next training stop in the middle of nowhere, after some step."""
-    original = module.Trainer
+    original = module.GenerativeTrainer
 
     def set_step(step):
         class Mortal(original):
@@ -75,7 +75,7 @@ def kill_at(monkeypatch):
                 if step is not None:
                     self.add_callback(KillAt(step))
 
-        monkeypatch.setattr(module, "Trainer", Mortal)
+        monkeypatch.setattr(module, "GenerativeTrainer", Mortal)
 
     return set_step
 

@@ -52,7 +52,7 @@ class Killed(Exception):
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     _, validation = halves()
     whole = train(tmp_path / "whole", validation=validation)
-    original = embedding_runs._RankingTrainer.training_step
+    original = embedding_runs.GenerativeTrainer.training_step
 
     def training_step(self, *args, **kwargs):
         if self.state.global_step == 8:  # of 12, two after a checkpoint
@@ -60,7 +60,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
         return original(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedding_runs._RankingTrainer, "training_step", training_step)
+        patch.setattr(embedding_runs.GenerativeTrainer, "training_step", training_step)
         with pytest.raises(Killed):
             train(tmp_path / "cut", validation=validation)
     resumed = train(tmp_path / "cut", validation=validation)

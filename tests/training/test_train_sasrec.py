@@ -92,14 +92,14 @@ def kill_at(monkeypatch, step):
     """Make the optimizer raise at a step, as a killed process would stop there."""
     from seekrec.training import embedding_runs
 
-    original = embedding_runs._RankingTrainer.training_step
+    original = embedding_runs.GenerativeTrainer.training_step
 
     def training_step(self, *args, **kwargs):
         if self.state.global_step == step:
             raise Killed
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(embedding_runs._RankingTrainer, "training_step", training_step)
+    monkeypatch.setattr(embedding_runs.GenerativeTrainer, "training_step", training_step)
 
 
 @pytest.fixture(scope="module")

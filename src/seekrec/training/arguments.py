@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a recipe: typed dataclasses, a flat YAML file, the command line on top.
+"""Settings of a recipe: typed dataclasses, which `training.parsing` fills.
 
-A YAML key or an option that no dataclass has is refused. The fields of `transformers.TrainingArguments` are settings
-too (`learning_rate`, `num_train_epochs`, `use_cpu`, ...), so nothing of the Trainer has to be renamed here.
+The fields of `transformers.TrainingArguments` are settings too (`learning_rate`, `num_train_epochs`, `use_cpu`, ...),
+so nothing of the Trainer has to be renamed here.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal, NoReturn
-
-import yaml
-from transformers import HfArgumentParser
+from dataclasses import dataclass, field
+from typing import Literal
 
 from seekrec.errors import ConfigurationError
+
+# What a recipe does, in this order; `stop_after` names one.
+STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation")
 
 
 @dataclass
@@ -203,45 +201,13 @@ class EvaluationArguments:
     published_identifiers: str | None = field(
         default=None, metadata={"help": "Folder of *.index.json files of the same items, to compare identifiers with."}
     )
+    stages_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder of what is made before training; runs may share one. <output_dir>/stages if none."},
+    )
     stop_after: Literal["data", "embeddings", "identifiers", "corpus", "training", "evaluation"] = field(
         default="evaluation", metadata={"help": "The last stage to run."}
     )
-
-
-class _Parser(HfArgumentParser):
-    source: str = "command line"
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigurationError(f"{self.source}: {message}")
-
-
-def parse_arguments(dataclass_types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
-    """Read settings from `--config FILE.yaml` and the options after it.
-
-    Args:
-        dataclass_types (`Sequence[type]`): Dataclasses whose fields are the settings.
-        argv (`Sequence[str]`): The command line without the program's name.
-
-    Returns:
-        `tuple`: One filled dataclass for each type.
-
-    Raises:
-        ConfigurationError: For an unknown key or option, or a value of the wrong type; it names the file.
-    """
-    parser = _Parser(list(dataclass_types), allow_abbrev=False)  # type: ignore[arg-type]
-    parser.add_argument("--config", help="YAML file of settings; options on the command line override it.")
-    options = list(argv)
-    path = _pop_config(options)
-    if path is not None:
-        from_file = _yaml_options(Path(path), parser)
-        parser.source = str(path)
-        parser.parse_args(from_file)
-        options = from_file + options
-        parser.source = f"{path} and command line"
-    *filled, rest = parser.parse_args_into_dataclasses(options, return_remaining_strings=True)
-    if rest:
-        raise ConfigurationError(f"{parser.source}: {' '.join(rest)} is no setting; see --help for them.")
-    return tuple(filled[: len(dataclass_types)])
 
 
 def parse_weights(pairs: Sequence[str], argument: str) -> dict[str, float]:
@@ -276,51 +242,14 @@ def parse_column_map(pairs: Sequence[str]) -> dict[str, str] | None:
     return {ours: yours for ours, _, yours in (pair.partition("=") for pair in pairs)} or None
 
 
-def _pop_config(options: list[str]) -> str | None:
-    for position, option in enumerate(options):
-        if option.startswith("--config="):
-            return options.pop(position).partition("=")[2]
-        if option == "--config":
-            if position + 1 == len(options):
-                raise ConfigurationError("`--config` names no file; write --config FILE.yaml.")
-            del options[position]
-            return options.pop(position)
-    return None
-
-
-def _yaml_options(path: Path, parser: HfArgumentParser) -> list[str]:
-    if not path.is_file():
-        raise ConfigurationError(f"`--config` is {str(path)!r}, which is no file.")
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not YAML: {error}") from error
-    if not isinstance(settings, dict):
-        raise ConfigurationError(f"{path} holds {type(settings).__name__}; write one `key: value` a line.")
-    known = {one.name for kind in parser.dataclass_types for one in fields(kind)}
-    options: list[str] = []
-    for key, value in settings.items():
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "see --help for the keys."
-            raise ConfigurationError(f"{path}: the key {key!r} is unknown; {hint}")
-        if value is None:
-            continue  # the default of an optional setting
-        if isinstance(value, dict):
-            raise ConfigurationError(f"{path}: {key!r} holds a mapping; the file is flat, write a list of name=value.")
-        values = value if isinstance(value, list) else [value]
-        options += [f"--{key}", *(str(one) for one in values)]
-    return options
-
-
 __all__ = [
+    "STAGES",
     "CorpusArguments",
     "DataArguments",
     "EvaluationArguments",
     "GeneratorArguments",
     "IdentifierArguments",
     "ModelArguments",
-    "parse_arguments",
     "parse_column_map",
     "parse_weights",
 ]

@@ -87,7 +87,14 @@ def prepare_sasrec(
             start_from=started,
         )
 
-    return cache.run(name, key, make, lambda folder: SASRecForNextItem.from_pretrained(folder).eval()), key
+    model = cache.run(
+        name,
+        key,
+        make,
+        lambda folder: SASRecForNextItem.from_pretrained(folder).eval(),
+        libraries=("torch", "transformers"),
+    )
+    return model, key
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,13 @@ def prepare_lightgcn(
             seed=seed,
         )
 
-    model = cache.run("lightgcn", key, make, lambda folder: LightGCNModel.from_pretrained(folder).eval())
+    model = cache.run(
+        "lightgcn",
+        key,
+        make,
+        lambda folder: LightGCNModel.from_pretrained(folder).eval(),
+        libraries=("torch", "transformers"),
+    )
     return model, graph
 
 

@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import (
     PreTrainedModel,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -29,13 +28,15 @@ from transformers import (
     set_seed,
 )
 
+from seekrec.errors import DivergenceError
+from seekrec.training.checkpoints import find_checkpoint, list_checkpoints
+from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
+from seekrec.util.files import replace_file
+
 logger = logging.getLogger(__name__)
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
-Evaluate = Callable[[Any], dict[str, float]]
 
-# What Trainer needs to go on; it is written in this order, so a checkpoint with the last file is whole.
-_LAST_FILE_OF_CHECKPOINT = "trainer_state.json"
 _SUMMARY = "training.json"
 
 
@@ -52,7 +53,7 @@ def fit_embedding(
     num_epochs: int,
     batch_size: int,
     num_evaluations: int,
-    evaluate: Evaluate | None,
+    evaluate: EvaluateModel | None,
     max_seconds: float | None,
     resume: bool,
     sampler: Sampler[int] | None = None,
@@ -82,6 +83,7 @@ def fit_embedding(
     folder.mkdir(parents=True, exist_ok=True)
     if _read_json(folder / _SUMMARY).get("settings") == settings and resume:
         logger.info("The model in %s is already trained with these settings and data; loaded.", folder)
+        _remove(list_checkpoints(folder))
         return load_model(folder).eval()
     steps_per_epoch = -(-len(rows) // batch_size)  # type: ignore[arg-type]
     interval = -(-num_epochs // num_evaluations) * steps_per_epoch
@@ -110,32 +112,35 @@ def fit_embedding(
         checkpoint = _prepare_folder(folder, settings, resume=resume)
     set_seed(seed)
     model = make_model()
-    trainer = _RankingTrainer(
+    trainer = GenerativeTrainer(
         model=model,
         args=training,
         train_dataset=rows,
-        eval_dataset=None if evaluate is None else rows,
         data_collator=collate,
         callbacks=[_EvaluateAtEnd(max_seconds)],
         evaluate_model=evaluate,
         sampler=sampler,
     )
     begin = time.monotonic()
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.check_weights()
     seconds = time.monotonic() - begin
     model.eval()
     summary = {
         "settings": settings,
         "seconds": round(seconds, 1),
         "best_ndcg@10": trainer.state.best_metric,
-        "curve": [entry for entry in trainer.state.log_history if "eval_ndcg@10" in entry or "loss" in entry],
+        "curve": [
+            {name: value for name, value in entry.items() if name != "eval_runtime"}
+            for entry in trainer.state.log_history
+            if "eval_ndcg@10" in entry or "loss" in entry
+        ],
     }
     with training.main_process_first():
         if trainer.is_world_process_zero():
             model.save_pretrained(folder)
             _write_json(folder / _SUMMARY, summary)
-            for old in folder.glob("checkpoint-*"):
-                shutil.rmtree(old)
+            _remove(list_checkpoints(folder))
     return model
 
 
@@ -165,6 +170,11 @@ def rank_targets(
     for begin in range(0, len(targets), batch_size):
         part = slice(begin, min(begin + batch_size, len(targets)))
         scores = score(part)
+        if not torch.isfinite(scores).all():
+            raise DivergenceError(
+                f"The model's scores of validation cases {part.start} to {part.stop - 1} hold what is not a finite "
+                "number: training diverged; take a smaller learning rate."
+            )
         numbers = torch.arange(len(scores))
         lengths = torch.tensor([len(history) for history in histories[part]])
         seen = torch.from_numpy(np.concatenate([np.asarray(history, np.int64) for history in histories[part]]))
@@ -176,29 +186,6 @@ def rank_targets(
         recall += ((end_place - begin_place) * shares).sum().item()
         ndcg += ((up_to[end_place] - up_to[begin_place]) * shares).sum().item()
     return {"recall@10": recall / len(targets), "ndcg@10": ndcg / len(targets)}
-
-
-class _RankingTrainer(Trainer):
-    """Identical to `Trainer` except: evaluation is full ranking, not the loss, and a sampler may be given."""
-
-    def __init__(self, *, evaluate_model: Evaluate | None, sampler: Sampler[int] | None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._evaluate_model = evaluate_model
-        self._sampler = sampler
-
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int] | None:
-        return super()._get_train_sampler(train_dataset) if self._sampler is None else self._sampler
-
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Score validation."""
-        if self._evaluate_model is None:
-            return {}
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._evaluate_model(self.model).items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
 
 
 class _EvaluateAtEnd(TrainerCallback):
@@ -216,22 +203,23 @@ class _EvaluateAtEnd(TrainerCallback):
         return control
 
 
-def _prepare_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> Path | None:
-    """Discard checkpoints that are half-written or of another run; give the last that is left."""
+def _prepare_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> str | None:
+    """Discard checkpoints that are damaged or of another run; give the last that is left."""
     marker = folder / "settings.json"
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    checkpoints = list_checkpoints(folder)
     if checkpoints and resume and _read_json(marker) != settings:
         logger.warning("The checkpoints in %s are of other settings or data; training starts again.", folder)
         resume = False
     (folder / _SUMMARY).unlink(missing_ok=True)
-    usable = []
-    for checkpoint in checkpoints:
-        if resume and _read_json(checkpoint / _LAST_FILE_OF_CHECKPOINT):
-            usable.append(checkpoint)
-        else:
-            shutil.rmtree(checkpoint)
+    if not resume:
+        _remove(checkpoints)
     _write_json(marker, settings)
-    return usable[-1] if usable else None
+    return find_checkpoint(folder)
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -243,9 +231,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with replace_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 __all__ = ["fit_embedding", "rank_targets"]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -11,6 +13,7 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import train_tokenizer
 from seekrec.events import Split
 from seekrec.training.arguments import GeneratorArguments
+from seekrec.util.files import replace_folder
 
 
 def load_or_train_tokenizer(settings: GeneratorArguments, texts: list[str], split: Split) -> PreTrainedTokenizerBase:
@@ -90,4 +93,21 @@ def add_lora(model: PreTrainedModel, settings: GeneratorArguments) -> PreTrained
     return get_peft_model(model, config)  # type: ignore[return-value]
 
 
-__all__ = ["add_lora", "codebooks_by_block", "load_or_train_tokenizer", "t5_sizes"]
+def merge_lora(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """Save the adapters of a model that has some and give the model with them merged in.
+
+    Args:
+        model (`PreTrainedModel`): With or without adapters.
+        folder (`Path`): Where adapters go; those of an earlier training do not stay there.
+    """
+    if not hasattr(model, "peft_config"):
+        shutil.rmtree(folder, ignore_errors=True)
+        return model
+    adapted: Any = model
+    with replace_folder(folder) as new:
+        adapted.save_pretrained(new, save_embedding_layers=False)
+    merged: PreTrainedModel = adapted.merge_and_unload()
+    return merged
+
+
+__all__ = ["add_lora", "codebooks_by_block", "load_or_train_tokenizer", "merge_lora", "t5_sizes"]

@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import (
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -39,6 +37,9 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 from seekrec.errors import ConfigurationError
 from seekrec.identifiers import DualRQVAEConfig, DualRQVAEModel, check_vectors
 from seekrec.schema import View
+from seekrec.training.checkpoints import find_checkpoint, list_checkpoints, read_state
+from seekrec.training.trainer import GenerativeTrainer
+from seekrec.util.files import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def train_dual_rqvae(
     # One process tidies up before the others look.
     with arguments.main_process_first(local=False):
         checkpoint = _prepare_folder(output_dir, _fingerprint(vectors, config, settings), settings, resume=resume)
-    if checkpoint is not None and _is_complete(_read_state(checkpoint)):
+    if checkpoint is not None and _is_complete(read_state(Path(checkpoint))):
         logger.info("The training in %s is complete; its model is loaded.", output_dir)
         return DualRQVAEModel.from_pretrained(checkpoint).eval()
 
@@ -153,7 +154,7 @@ def train_dual_rqvae(
         model.initialize_codebooks(*_both(vectors), seed=seed)
 
     # 3. Train.
-    trainer = Trainer(
+    trainer = GenerativeTrainer(
         model=model,
         args=arguments,
         train_dataset=_ItemVectors(vectors),
@@ -162,7 +163,8 @@ def train_dual_rqvae(
     )
     trainer.remove_callback(PrinterCallback)
     with _without_bars_of_saving():
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.check_weights()
     return model.cpu().eval()
 
 
@@ -275,32 +277,23 @@ def _fingerprint(vectors: dict[View, np.ndarray], config: DualRQVAEConfig, setti
     return digest.hexdigest()
 
 
-def _prepare_folder(output_dir: Path, fingerprint: str, settings: dict[str, Any], *, resume: bool) -> Path | None:
+def _prepare_folder(output_dir: Path, fingerprint: str, settings: dict[str, Any], *, resume: bool) -> str | None:
     """Find the last whole checkpoint of this run, or discard what is there."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    checkpoints = sorted(
-        (folder for folder in output_dir.glob("checkpoint-*") if folder.name.removeprefix("checkpoint-").isdigit()),
-        key=lambda folder: int(folder.name.removeprefix("checkpoint-")),
-    )
+    checkpoints = list_checkpoints(output_dir)
     run_file = output_dir / _RUN_FILE
-    known = json.loads(run_file.read_text()) if run_file.exists() else {}
-    if checkpoints and not (resume and known.get("fingerprint") == fingerprint):
+    if checkpoints and not (resume and _read_fingerprint(run_file) == fingerprint):
         logger.info("%d checkpoints of another run in %s are discarded.", len(checkpoints), output_dir)
         for folder in checkpoints:
             shutil.rmtree(folder)
-        checkpoints = []
-    temporary = run_file.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"fingerprint": fingerprint, "settings": settings}, indent=2))
-    os.replace(temporary, run_file)
-    # A process that is killed while it saves leaves a folder without this file, which is written last.
-    whole = [folder for folder in checkpoints if _read_state(folder)]
-    return whole[-1] if whole else None
+    with replace_file(run_file) as temporary:
+        temporary.write_text(json.dumps({"fingerprint": fingerprint, "settings": settings}, indent=2))
+    return find_checkpoint(output_dir)
 
 
-def _read_state(checkpoint: Path) -> dict[str, Any]:
-    """Read how far a checkpoint is; empty if it was not written to the end."""
+def _read_fingerprint(run_file: Path) -> str | None:
     try:
-        state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return state
+        fingerprint: str = json.loads(run_file.read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return fingerprint

@@ -7,36 +7,54 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from transformers import TrainingArguments
 
 from seekrec.events import Split, write_examples
 from seekrec.schema import RECOMMENDATION
-from seekrec.training.arguments import parse_arguments
+from seekrec.training.arguments import STAGES, EvaluationArguments
+from seekrec.training.parsing import parse_arguments
+from seekrec.training.stages import StageCache
+from seekrec.util.command_line import one_line_errors
+from seekrec.util.files import lock_folder, replace_folder
 
 logger = logging.getLogger(__name__)
 
-# What tells a process that it is one of several.
+# What tells a process that it is one of several: names, and beginnings of names.
+_IN_A_GROUP = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _OF_A_GROUP = ("RANK", "LOCAL_", "WORLD_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC_", "ACCELERATE_")
 
 
 def run_recipe(script: str, argument_types: Sequence[type], main: Callable[..., None]) -> None:
     """Run a recipe with the settings of its command line, and log to the terminal.
 
+    What its user can mend ends it with one line; see [`one_line_errors`].
+
     Args:
         script (`str`): Path of the recipe; it must know `--stop_after corpus`.
-        argument_types (`Sequence[type]`): Dataclasses of its settings.
+        argument_types (`Sequence[type]`): Dataclasses of its settings, [`EvaluationArguments`] among them.
         main (`Callable`): Takes one object of each.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in ("bm25s", "sentence_transformers", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    arguments = parse_arguments(argument_types, sys.argv[1:])
-    _prepare_once(script, sys.argv[1:])
-    main(*arguments)
+    # Without a group of processes there is nothing that a backend could connect, and torch refuses one.
+    ignored = () if any(name in os.environ for name in _IN_A_GROUP) else ("ddp_backend",)
+    with one_line_errors(script):
+        arguments = parse_arguments(argument_types, sys.argv[1:], ignored=ignored)
+        _prepare_once(script, sys.argv[1:], arguments)
+        with _alone_in_folder(arguments):
+            main(*arguments)
+
+
+def open_stages(training: TrainingArguments, evaluation: EvaluationArguments) -> StageCache:
+    """Open the folder of what is made before training."""
+    return StageCache(evaluation.stages_dir or Path(str(training.output_dir)) / "stages")
 
 
 def save_trained(model: Any, processor: Any, split: Split, output_dir: str | Path) -> Path:
@@ -46,26 +64,42 @@ def save_trained(model: Any, processor: Any, split: Split, output_dir: str | Pat
         `Path`: The model's folder, `<output_dir>/model`.
     """
     folder = Path(output_dir) / "model"
-    model.eval().save_pretrained(folder)
-    processor.save_pretrained(folder)
+    # Whole: what an earlier training left, its results among it, does not stand beside these weights.
+    with replace_folder(folder) as new:
+        model.eval().save_pretrained(new)
+        processor.save_pretrained(new)
     write_examples(Path(output_dir) / "examples.json", split.requests("test", RECOMMENDATION))
     logger.info("saved the model in %s", folder)
     return folder
 
 
-def _prepare_once(script: str, argv: Sequence[str]) -> None:
+@contextmanager
+def _alone_in_folder(arguments: Sequence[object]) -> Iterator[None]:
+    """Keep other runs out of the folder; of several processes one holds it for all.
+
+    Raises:
+        FolderInUseError: If another run works there.
+    """
+    training = next(part for part in arguments if isinstance(part, TrainingArguments))
+    if PartialState().is_main_process:
+        with lock_folder(str(training.output_dir)):
+            yield
+    else:
+        yield
+
+
+def _prepare_once(script: str, argv: Sequence[str], arguments: Sequence[object]) -> None:
     """Let one process of several do the stages before training, outside the process group; the others wait."""
     state = PartialState()
     if state.num_processes > 1:
         if state.is_main_process:
+            asked = next(part.stop_after for part in arguments if isinstance(part, EvaluationArguments))
+            stop_after = min(asked, "corpus", key=STAGES.index)
             alone = {name: value for name, value in os.environ.items() if not name.startswith(_OF_A_GROUP)}
-            # A backend without a process group is an error.
-            options = list(argv)
-            if "--ddp_backend" in options:
-                position = options.index("--ddp_backend")
-                del options[position : position + 2]
-            subprocess.run([sys.executable, script, *options, "--stop_after", "corpus"], check=True, env=alone)
+            done = subprocess.run([sys.executable, script, *argv, "--stop_after", stop_after], check=False, env=alone)
+            if done.returncode:
+                sys.exit(done.returncode)  # it has said why
         state.wait_for_everyone()
 
 
-__all__ = ["run_recipe", "save_trained"]
+__all__ = ["open_stages", "run_recipe", "save_trained"]

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from seekrec.catalog import Catalog
 from seekrec.embeddings import SASRecForNextItem, embed_texts
+from seekrec.embeddings.semantic import encoder_version
 from seekrec.errors import CatalogError, ConfigurationError
 from seekrec.events import (
     EventLog,
@@ -38,11 +39,29 @@ from seekrec.schema import View, item_texts
 from seekrec.training.arguments import DataArguments, IdentifierArguments, parse_column_map
 from seekrec.training.collaborative import prepare_sasrec
 from seekrec.training.identifiers import train_dual_rqvae
+from seekrec.training.identity import content_digest
 from seekrec.training.stages import StageCache
 
 logger = logging.getLogger(__name__)
 
 VECTORS_FILE = "vectors.npy"
+
+
+@dataclass(frozen=True)
+class ItemEmbeddings:
+    """What is known of items before they have identifiers.
+
+    Args:
+        semantic (`np.ndarray`): float32 vectors of their texts, of shape `(num_items, dimension)`.
+        sasrec ([`SASRecForNextItem`]): Has the collaborative vectors.
+    """
+
+    semantic: np.ndarray
+    sasrec: SASRecForNextItem
+
+    def vectors(self) -> dict[View, np.ndarray]:
+        """Give both kinds, float32 of shape `(num_items, dimension)` each."""
+        return {"semantic": self.semantic, "collaborative": self.sasrec.item_embeddings()}
 
 
 @dataclass(frozen=True)
@@ -93,7 +112,7 @@ def prepare_split(data: DataArguments, cache: StageCache) -> Split:
             seed=data.split_seed,
         ).save(folder, include_log=False)
 
-    split = cache.run("split", settings, make, lambda folder: Split.load(folder, log=log))
+    split = cache.run("split", settings, make, lambda folder: Split.load(folder, log=log), libraries=("numpy",))
     logger.info("audit of the split:\n%s", audit(split))
     return split
 
@@ -120,37 +139,54 @@ def read_log(data: DataArguments) -> EventLog:
     )
 
 
+def prepare_embeddings(
+    split: Split, settings: IdentifierArguments, cache: StageCache, *, seed: int, report_progress: bool = True
+) -> ItemEmbeddings:
+    """Embed the texts of the items, and train SASRec.
+
+    Args:
+        split (`Split`): SASRec sees its training events only.
+        settings ([`IdentifierArguments`]): Encoder and SASRec.
+        cache ([`StageCache`]): Finds what was done before.
+        seed (`int`): Of SASRec.
+        report_progress (`bool`): Show progress bars.
+
+    Returns:
+        [`ItemEmbeddings`]: Both.
+    """
+    semantic = prepare_semantic(split.log.items, settings.semantic_encoder, cache, report_progress=report_progress)
+    sasrec, _ = prepare_sasrec(split, settings, cache, seed=seed)
+    return ItemEmbeddings(semantic, sasrec)
+
+
 def prepare_items(
     split: Split,
+    embeddings: ItemEmbeddings,
     settings: IdentifierArguments,
     cache: StageCache,
     *,
     seed: int,
     published_identifiers: str | Path | None = None,
-    report_progress: bool = True,
 ) -> PreparedItems:
-    """Embed the items, learn their identifiers and put them into a catalogue.
+    """Learn the identifiers of the items and put them into a catalogue.
 
     Args:
-        split (`Split`): SASRec sees its training events only.
-        settings ([`IdentifierArguments`]): Encoders, SASRec, levels.
+        split (`Split`): Has the items.
+        embeddings ([`ItemEmbeddings`]): What the identifiers are learnt from.
+        settings ([`IdentifierArguments`]): Learner and levels.
         cache ([`StageCache`]): Finds what was done before.
-        seed (`int`): Of SASRec and the identifier learner.
+        seed (`int`): Of the identifier learner.
         published_identifiers (`str` or `Path`, *optional*):
             Folder of `*.index.json` files for the same items, to compare with in the quality report.
-        report_progress (`bool`): Show progress bars.
 
     Returns:
         [`PreparedItems`]: Catalogue, SASRec and the quality report.
     """
-    items = split.log.items
-    semantic = prepare_semantic(items, settings.semantic_encoder, cache, report_progress=report_progress)
-    sasrec, sasrec_key = prepare_sasrec(split, settings, cache, seed=seed)
-    vectors: dict[View, np.ndarray] = {"semantic": semantic, "collaborative": sasrec.item_embeddings()}
+    items, vectors = split.log.items, embeddings.vectors()
     key = {
-        "log": split.log.fingerprint(),
+        "items": content_digest(items),
+        "vectors": content_digest(vectors),
         "semantic_encoder": settings.semantic_encoder,
-        "sasrec": sasrec_key,
         "views": settings.identifier_views,
         "num_shared_levels": settings.num_shared_levels,
         "num_specific_levels": settings.num_specific_levels,
@@ -166,47 +202,43 @@ def prepare_items(
         learn_catalog(items, vectors, settings, folder=folder / "training", seed=seed).save(folder / "catalog")
         shutil.rmtree(folder / "training", ignore_errors=True)  # checkpoints, of use only to a killed stage
 
-    catalog = cache.run("identifiers", key, make, lambda folder: Catalog.load(folder / "catalog"))
+    catalog = cache.run(
+        "identifiers",
+        key,
+        make,
+        lambda folder: Catalog.load(folder / "catalog"),
+        libraries=("torch", "transformers", "numpy", "scipy", "scikit-learn"),
+    )
     quality = measure_catalog(catalog, vectors, published=published_identifiers)
     logger.info("identifiers:\n%s", quality)
-    return PreparedItems(catalog, sasrec, quality)
+    return PreparedItems(catalog, embeddings.sasrec, quality)
 
 
 def prepare_plain_items(
-    split: Split,
-    settings: IdentifierArguments,
-    cache: StageCache,
-    *,
-    atomic: bool,
-    seed: int,
-    report_progress: bool = True,
+    split: Split, embeddings: ItemEmbeddings, settings: IdentifierArguments, *, atomic: bool
 ) -> PreparedItems:
-    """Embed the items and put them into a catalogue whose identifiers are not learnt.
+    """Put the items into a catalogue whose identifiers are not learnt.
 
     Args:
-        split (`Split`): SASRec sees its training events only.
-        settings ([`IdentifierArguments`]): Encoders and SASRec.
-        cache ([`StageCache`]): Finds what was done before.
+        split (`Split`): Has the items.
+        embeddings ([`ItemEmbeddings`]): What the catalogue holds of them.
+        settings ([`IdentifierArguments`]): Names the encoder.
         atomic (`bool`): Give each item an identifier of one code of its own (BSR); none at all otherwise.
-        seed (`int`): Of SASRec.
-        report_progress (`bool`): Show progress bars.
 
     Returns:
         [`PreparedItems`]: Without a quality report.
     """
     items = split.log.items
-    semantic = prepare_semantic(items, settings.semantic_encoder, cache, report_progress=report_progress)
-    sasrec, _ = prepare_sasrec(split, settings, cache, seed=seed)
     codes: dict[View, np.ndarray] = {"collaborative": np.arange(items.num_rows)[:, None]}
     catalog = Catalog.build(
         items,
         codes if atomic else None,
         num_shared_levels=1 if atomic else 0,
         codebook_size=items.num_rows if atomic else 0,
-        embeddings={"semantic": semantic, "collaborative": sasrec.item_embeddings()},
+        embeddings=embeddings.vectors(),
         semantic_encoder_name=settings.semantic_encoder,
     )
-    return PreparedItems(catalog, sasrec, None)
+    return PreparedItems(catalog, embeddings.sasrec, None)
 
 
 def prepare_semantic(
@@ -225,9 +257,10 @@ def prepare_semantic(
 
     return cache.run(
         "semantic",
-        {"texts": texts, "encoder": encoder},
+        {"texts": content_digest(texts), "encoder": encoder_version(encoder)},
         make,
         lambda folder: np.load(folder / VECTORS_FILE, allow_pickle=False),
+        libraries=("torch", "transformers", "sentence-transformers"),
     )
 
 
@@ -332,9 +365,11 @@ def measure_catalog(
 
 
 __all__ = [
+    "ItemEmbeddings",
     "PreparedItems",
     "learn_catalog",
     "measure_catalog",
+    "prepare_embeddings",
     "prepare_items",
     "prepare_plain_items",
     "prepare_semantic",

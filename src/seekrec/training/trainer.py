@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`transformers.Trainer` with what a joint corpus needs: a mixture of tasks, and selection by ranking quality.
+"""`transformers.Trainer` as every training here uses it: an order of rows, selection by ranking, and no bad numbers.
 
 A validation loss in nats says little about the order of items, so `evaluate` ranks validation requests instead. The
 evaluation itself is handed in: training knows no protocol.
@@ -8,33 +8,45 @@ evaluation itself is handed in: training knows no protocol.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
+from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer
-from transformers.trainer_utils import get_last_checkpoint
+
+from seekrec.errors import DivergenceError
+from seekrec.training.checkpoints import find_checkpoint
+from seekrec.training.identity import claim_folder, training_identity
 
 logger = logging.getLogger(__name__)
 
 # Takes the model in evaluation mode, returns metrics by name (without the prefix `eval_`).
-EvaluateModel = Callable[[PreTrainedModel], dict[str, float]]
+EvaluateModel = Callable[[Any], dict[str, float]]
 
 
 class GenerativeTrainer(Trainer):
-    """Identical to `Trainer` except: rows come in the order of a given sampler, and `evaluate` ranks.
+    """Identical to `Trainer` except: rows come in the order of a given sampler, `evaluate` ranks, divergence raises.
 
     Args:
-        sampler (`torch.utils.data.Sampler`): Row numbers of `train_dataset`, with `set_epoch`.
-        evaluate_model (`Callable`): Scores a model on validation; see `EvaluateModel`.
+        sampler (`torch.utils.data.Sampler`, *optional*):
+            Row numbers of `train_dataset`, with `set_epoch`; a shuffle if not given.
+        evaluate_model (`Callable`, *optional*): Scores a model on validation; see `EvaluateModel`.
         kwargs: As in `Trainer`.
     """
 
-    def __init__(self, *, sampler: Sampler[int], evaluate_model: EvaluateModel | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        sampler: Sampler[int] | None = None,
+        evaluate_model: EvaluateModel | None = None,
+        **kwargs: Any,
+    ) -> None:
         # The stages before may have trained in this process in another precision; accelerate keeps the first for good.
         AcceleratorState._reset_state()
         # Trainer insists on a data set to evaluate on; `evaluate` ranks requests and does not read it.
@@ -43,8 +55,39 @@ class GenerativeTrainer(Trainer):
         self._sampler = sampler
         self._evaluate_model = evaluate_model
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
-        return self._sampler
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int] | None:
+        return super()._get_train_sampler(train_dataset) if self._sampler is None else self._sampler
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Do a step of training; a loss that is not a number ends it.
+
+        Trainer itself would leave such a loss out of its log and go on.
+        """
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss).all():
+            raise self._diverged(f"the loss is {loss.mean().item()}")
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # Of half precision the scaler skips such a step and takes a smaller scale.
+        if norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm)):
+            raise self._diverged(f"the norm of the gradients is {float(norm)}")
+        return norm
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self.check_weights()
+        super()._save_checkpoint(*args, **kwargs)
+
+    def check_weights(self) -> None:
+        """Refuse weights that are not numbers.
+
+        Raises:
+            DivergenceError: If there is one; the message names its tensor.
+        """
+        for name, values in self.accelerator.unwrap_model(self.model).named_parameters():
+            if not torch.isfinite(values).all():
+                raise self._diverged(f"`{name}` holds what is not a finite number")
 
     def evaluate(
         self,
@@ -56,9 +99,13 @@ class GenerativeTrainer(Trainer):
 
         Returns:
             `dict[str, float]`: Metrics with the prefix, `<prefix>_runtime` in seconds and `epoch`.
+
+        Raises:
+            DivergenceError: If weights or all metrics are not numbers.
         """
         if self._evaluate_model is None:
             return {}
+        self.check_weights()
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         started = time.monotonic()
@@ -67,29 +114,61 @@ class GenerativeTrainer(Trainer):
             model.eval()
             metrics = self._evaluate_model(model)
         model.train(was_training)
+        if metrics and not any(math.isfinite(value) for value in metrics.values()):
+            raise self._diverged(f"evaluation finds no finite score ({metrics})")
         prefixed = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         prefixed[f"{metric_key_prefix}_runtime"] = time.monotonic() - started
         self.log(prefixed)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, prefixed)
         return prefixed
 
+    def _diverged(self, what: str) -> DivergenceError:
+        arguments = self.args
+        kind = type(self.accelerator.unwrap_model(self.model)).__name__
+        tries = [f"a smaller learning rate (now {arguments.learning_rate:g})"]
+        tries.append(f"a longer warm-up (`warmup_steps` is {arguments.warmup_steps:g})")
+        if not 0 < arguments.max_grad_norm <= 1:
+            tries.append(f"clipped gradients (`max_grad_norm` is {arguments.max_grad_norm:g}; 1 is usual)")
+        if arguments.fp16:
+            tries.append("`bf16` or full precision in place of `fp16`")
+        return DivergenceError(
+            f"Training of {kind} diverged at step {self.state.global_step + 1} of {self.state.max_steps}: {what}. "
+            f"Try {', or '.join(tries)}."
+        )
 
-def find_checkpoint(output_dir: str | Path) -> str | None:
-    """Give the newest whole checkpoint of a folder, or None.
 
-    `Trainer` writes `trainer_state.json` last, so a checkpoint without it was cut short and is passed over.
+def train_once(
+    trainer: GenerativeTrainer, settings: Sequence[object], contents: Mapping[str, object]
+) -> PreTrainedModel:
+    """Train, or go on where the same training was stopped, or take its result where it is finished.
+
+    A folder in which another training stands is set aside; see [`training_identity`].
+
+    Args:
+        trainer ([`GenerativeTrainer`]): Its `output_dir` is the training's folder.
+        settings (`Sequence`): Dataclasses of the recipe's settings.
+        contents (`Mapping`): By name, everything else that it learns from and is validated on: split, catalogue,
+            corpus, tokenizer.
+
+    Returns:
+        `PreTrainedModel`: The model, the best by validation if the arguments ask for that.
+
+    Raises:
+        DivergenceError: If a loss, a gradient or a weight is not a number.
     """
-    folder = Path(output_dir)
-    if not folder.is_dir():
-        return None
-    newest = get_last_checkpoint(str(folder))
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for checkpoint in checkpoints:
-        if (checkpoint / "trainer_state.json").is_file():
-            if str(checkpoint) != newest:
-                logger.warning("%s was cut short; going on from %s.", newest, checkpoint)
-            return str(checkpoint)
-    return None
+    arguments = trainer.args
+    folder = Path(str(arguments.output_dir))
+    model: Any = trainer.model
+    identity = training_identity(model, arguments, settings, contents)
+    # One process tidies up before the others look.
+    with arguments.main_process_first(local=False):
+        if trainer.is_world_process_zero():
+            claim_folder(folder, identity)
+        checkpoint = find_checkpoint(folder, only_model=arguments.save_only_model)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.check_weights()
+    trained: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
+    return trained
 
 
-__all__ = ["EvaluateModel", "GenerativeTrainer", "find_checkpoint"]
+__all__ = ["EvaluateModel", "GenerativeTrainer", "train_once"]

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes two trainings the same: settings, data and start. A folder belongs to one training.
+
+`identity.json` in a Trainer's folder says which. A run that asks for another training in that place sets the folder
+aside under a name of its own, `trainer-<hash>`, and begins anew; asked for again, it is taken back. More epochs go on
+from what is there, if all else is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedTokenizerBase, TrainingArguments
+
+from seekrec.events.storage import table_digest
+from seekrec.training.arguments import DataArguments, IdentifierArguments
+from seekrec.training.checkpoints import list_checkpoints
+from seekrec.util.files import replace_file
+
+logger = logging.getLogger(__name__)
+
+IDENTITY_FILE = "identity.json"
+# Raised when this package trains other weights with the same settings and inputs.
+TRAINING_VERSION = 1
+_ROWS_AT_ONCE = 10_000
+
+# Settings that leave the weights as they are. What is not named here is taken for one that changes them.
+_HARMLESS_BEGINNINGS = (
+    *("logging_", "log_", "report_to", "hub_", "push_to_hub", "ddp_"),
+    *("dataloader_num", "dataloader_p", "dataloader_m"),
+)
+_HARMLESS = {
+    *("output_dir", "disable_tqdm", "run_name", "project", "save_total_limit", "save_on_each_node", "use_cpu"),
+    *("debug", "stages_dir"),
+    *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "skip_memory_metrics", "local_rank"),
+    *("resume_from_checkpoint", "do_train", "do_eval", "do_predict", "include_num_input_tokens_seen"),
+    *("torch_empty_cache_steps", "per_device_eval_batch_size", "eval_accumulation_steps", "remove_unused_columns"),
+    *("label_names", "save_only_model", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
+    # Of the final table.
+    *("max_test_cases", "candidate_protocols", "rivals", "compare_with", "published_identifiers", "stop_after"),
+}
+# How long is asked by itself, for a training may be made longer.
+_LENGTHS = ("num_train_epochs", "max_steps", "search_stage_num_epochs")
+# Their effect is in the contents: the same log from another folder is the same log.
+_SEEN_IN_CONTENTS = (DataArguments, IdentifierArguments)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which training a folder belongs to.
+
+    Args:
+        settings (`dict`): Settings that the weights depend on, as JSON values.
+        contents (`dict`): A SHA-256 of everything else they depend on, by name.
+        length (`dict`): `num_train_epochs` and `max_steps`.
+        origins (`dict`): Settings that led to the contents; they tell people why those differ.
+    """
+
+    settings: dict[str, Any]
+    contents: dict[str, str]
+    length: dict[str, float]
+    origins: dict[str, Any]
+
+    def name(self) -> str:
+        """Give 12 hexadecimal digits that differ where the training does."""
+        text = json.dumps([self.settings, self.contents, self.length], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def goes_on_from(self, other: Identity) -> bool:
+        """Tell whether this is that training, or the same with more epochs."""
+        if (self.settings, self.contents) != (other.settings, other.contents):
+            return False
+        return self.length == other.length or (
+            self.length["max_steps"] <= 0
+            and other.length["max_steps"] <= 0
+            and self.length["num_train_epochs"] > other.length["num_train_epochs"]
+        )
+
+    def differences(self, other: Identity) -> list[str]:
+        """Say what another training has otherwise, for people: `"`seed` was 1 and is 2"`."""
+        found = []
+        for mine, theirs in (
+            (self.settings | self.length, other.settings | other.length),
+            (self.origins, other.origins),
+        ):
+            found += [
+                f"`{name}` was {theirs.get(name)!r} and is {mine.get(name)!r}"
+                for name in sorted({*mine, *theirs})
+                if mine.get(name) != theirs.get(name)
+            ]
+        names = sorted({*self.contents, *other.contents})
+        return found + [f"{name} differs" for name in names if self.contents.get(name) != other.contents.get(name)]
+
+    def write(self, folder: Path) -> None:
+        """Write `identity.json` into a folder."""
+        with replace_file(folder / IDENTITY_FILE) as path:
+            path.write_text(json.dumps(vars(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Identity | None:
+        """Read what `write` wrote; `None` where there is none that can be read."""
+        try:
+            content = json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8"))
+            found = cls(**{field.name: dict(content[field.name]) for field in fields(cls)})
+            found.length["max_steps"], found.length["num_train_epochs"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return found
+
+
+def training_identity(
+    model: nn.Module, arguments: TrainingArguments, settings: Sequence[object], contents: Mapping[str, object]
+) -> Identity:
+    """Tell which training this is.
+
+    Args:
+        model (`torch.nn.Module`): As it is before the first step; so a changed checkpoint it starts from counts.
+        arguments (`TrainingArguments`): Of the Trainer.
+        settings (`Sequence`): Dataclasses of the recipe's settings.
+        contents (`Mapping`): What it is trained and validated on: see [`content_digest`].
+
+    Returns:
+        [`Identity`]: The same for the same training in another process, folder or minute.
+    """
+    parts = [part for part in settings if not isinstance(part, _SEEN_IN_CONTENTS)]
+    found = {name: value for part in parts for name, value in vars(part).items()} | arguments.to_dict()
+    kept = {
+        name: _as_json(value)
+        for name, value in found.items()
+        if name not in _HARMLESS
+        and name not in _LENGTHS
+        and not name.startswith(_HARMLESS_BEGINNINGS)
+        and not name.endswith("_token")
+    }
+    # A step is of all processes.
+    kept["num_processes"] = arguments.world_size
+    origins = {
+        name: _as_json(value)
+        for part in settings
+        if isinstance(part, _SEEN_IN_CONTENTS)
+        for name, value in vars(part).items()
+    }
+    digests = {name: content_digest(value) for name, value in contents.items()}
+    return Identity(
+        settings=kept | {"training_version": TRAINING_VERSION},
+        contents=digests | {"the model before training": content_digest(model)},
+        length={"num_train_epochs": float(arguments.num_train_epochs), "max_steps": float(arguments.max_steps)},
+        origins=origins,
+    )
+
+
+def claim_folder(folder: Path, identity: Identity) -> None:
+    """Make a folder that of a training. One of another training is set aside, one of this very training taken back."""
+    own = folder.with_name(f"{folder.name}-{identity.name()}")
+    before = Identity.read(folder)
+    if before is not None and identity.goes_on_from(before) and (before == identity or not own.is_dir()):
+        if before.length != identity.length:
+            logger.info(
+                "%s: goes on from %g epochs to %g.",
+                folder,
+                before.length["num_train_epochs"],
+                identity.length["num_train_epochs"],
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        _set_aside(folder, before, identity)
+    if own.is_dir() and not folder.is_dir():
+        own.rename(folder)
+        logger.info("The training was done before: %s is %s again.", own, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    identity.write(folder)
+
+
+def content_digest(content: Any) -> str:
+    """Compute a SHA-256 of a content: tables, arrays, modules, tokenizers, dataclasses, and containers of these.
+
+    Returns:
+        `str`: 64 hexadecimal digits.
+
+    Raises:
+        TypeError: For a kind of content that is not known.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, content)
+    return digest.hexdigest()
+
+
+def _set_aside(folder: Path, before: Identity | None, identity: Identity) -> None:
+    if not list_checkpoints(folder):
+        shutil.rmtree(folder)
+        return
+    place = folder.with_name(f"{folder.name}-{'unknown' if before is None else before.name()}")
+    number = 1
+    while place.exists():
+        number += 1
+        place = place.with_name(f"{place.name.partition('.')[0]}.{number}")
+    folder.rename(place)
+    reason = "it does not say which" if before is None else "; ".join(identity.differences(before))
+    logger.warning(
+        "%s held another training (%s). It is kept in %s, which you may delete; training starts from the beginning.",
+        folder,
+        reason,
+        place,
+    )
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _feed(digest: Any, content: Any) -> None:
+    digest.update(f"{type(content).__name__}:".encode())
+    if content is None or isinstance(content, (bool, int, float, str, Enum)):
+        digest.update(f"{content!r};".encode())
+    elif isinstance(content, np.ndarray):
+        digest.update(f"{content.dtype.str}{content.shape};".encode())
+        digest.update(np.ascontiguousarray(content).reshape(-1).view(np.uint8).data)
+    elif isinstance(content, torch.Tensor):
+        digest.update(f"{content.dtype}{tuple(content.shape)};".encode())
+        digest.update(content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    elif isinstance(content, pa.Table):
+        digest.update(table_digest(content).encode())
+    elif isinstance(content, Dataset):
+        for batch in content.with_format("arrow").iter(_ROWS_AT_ONCE):
+            digest.update(table_digest(batch).encode())
+    elif isinstance(content, PreTrainedTokenizerBase):
+        _feed(digest, content.get_vocab())
+    elif isinstance(content, nn.Module):
+        config: Any = getattr(content, "config", None)
+        own = {} if config is None else config.to_dict()
+        # Where it came from and who wrote it, which is not what it is.
+        own = {name: _as_json(value) for name, value in own.items() if name not in ("transformers_version",)}
+        own = {name: value for name, value in own.items() if not name.startswith("_")}
+        _feed(digest, json.dumps(own, sort_keys=True))
+        _feed(digest, content.state_dict())
+    elif isinstance(content, Mapping):
+        for name in sorted(content):
+            _feed(digest, name)
+            _feed(digest, content[name])
+        digest.update(b"};")
+    elif is_dataclass(content) and not isinstance(content, type):
+        _feed(digest, {field.name: getattr(content, field.name) for field in fields(content)})
+    elif isinstance(content, Sequence):
+        for part in content:
+            _feed(digest, part)
+        digest.update(b"];")
+    else:
+        raise TypeError(f"There is no digest of a {type(content).__name__}.")
+
+
+__all__ = ["Identity", "claim_folder", "content_digest", "training_identity"]

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings from a flat YAML file and from the command line on top of it; each mistake is named with file and line.
+
+The file comes from outside as data does: it holds no anchors that could multiply, no key twice and no objects of
+Python, and each value is read by the rules of its setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from seekrec.errors import ConfigurationError, SeekrecError
+
+# Settings of a recipe are a few dozen lines; what is larger is another file.
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileSetting:
+    """A line of a settings file.
+
+    Args:
+        name (`str`): The key.
+        value (`Any`): `None`, a bool, number, string or date, or a list of these.
+        place (`str`): File and line, for messages.
+    """
+
+    name: str
+    value: Any
+    place: str
+
+
+def parse_arguments(
+    dataclass_types: Sequence[type], argv: Sequence[str], *, ignored: Collection[str] = ()
+) -> tuple[Any, ...]:
+    """Read settings from `--config FILE.yaml` and the options after it.
+
+    Args:
+        dataclass_types (`Sequence[type]`): Dataclasses whose fields are the settings.
+        argv (`Sequence[str]`): The command line without the program's name.
+        ignored (`Collection[str]`): Settings that may be given and are left at `None`.
+
+    Returns:
+        `tuple`: One filled dataclass for each type.
+
+    Raises:
+        ConfigurationError: For an unknown key or option, or a value of the wrong type; it names the file and the line.
+    """
+    parser = _Parser(list(dataclass_types), allow_abbrev=False)  # type: ignore[arg-type]
+    parser.add_argument("--config", help="YAML file of settings; options on the command line override it.")
+    for name in ignored:
+        action = parser.action_of(name)
+        if action is not None:
+            action.type, action.choices = _no_value, None
+    options = list(argv)
+    path = _pop_config(options)
+    if path is not None:
+        options = _file_options(read_settings(path), parser) + options
+    parser.source = "command line" if path is None else f"{path} and command line"
+    *filled, rest = parser.fill(options)
+    if rest:
+        raise ConfigurationError(f"{parser.source}: {' '.join(rest)} is no setting; see --help for them.")
+    return tuple(filled[: len(dataclass_types)])
+
+
+def parse_known_arguments(dataclass_types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
+    """Read the options of a script that hands all others on.
+
+    Args:
+        dataclass_types (`Sequence[type]`): Dataclasses whose fields are the options of the script.
+        argv (`Sequence[str]`): The command line without the program's name.
+
+    Returns:
+        `tuple`: One filled dataclass for each type, and the list of what belongs to none.
+
+    Raises:
+        ConfigurationError: For a value of the wrong type, or an option that is missing.
+    """
+    return tuple(_Parser(list(dataclass_types), allow_abbrev=False).fill(argv))  # type: ignore[arg-type]
+
+
+def is_given(options: Sequence[str], name: str) -> bool:
+    """Tell whether a command line has an option, in any spelling: `--a_b 1`, `--a_b=1`, `--a-b 1`."""
+    given = {option.partition("=")[0].replace("-", "_") for option in options if option.startswith("--")}
+    return f"__{name}" in given
+
+
+def read_settings(path: str | Path) -> list[FileSetting]:
+    """Read a flat YAML file: one `key: value` a line, a value being one or a list.
+
+    Raises:
+        ConfigurationError: If it is no file, no YAML or not flat, or has a key twice; the message names the line.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise ConfigurationError(f"`--config` is {str(path)!r}, which is no file.")
+    if source.stat().st_size > _MAX_BYTES:
+        raise ConfigurationError(f"{path} has {source.stat().st_size} bytes; settings have at most {_MAX_BYTES}.")
+    try:
+        text = source.read_text(encoding="utf-8")
+        _check_flat(text, source)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not YAML in UTF-8 (byte {error.start}); save it as UTF-8.") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{_place(source, error)} is not YAML: {_problem(error)}.") from error
+    found: dict[str, FileSetting] = {}
+    for key, node in () if root is None else root.value:
+        place = f"{path}, line {key.start_mark.line + 1}"
+        if key.value in found:
+            raise ConfigurationError(
+                f"{place}: the key {key.value!r} stands in line {found[key.value].place.rpartition(' ')[2]} already; "
+                "keep one of the two."
+            )
+        try:
+            value = loader.construct_object(node, deep=True)
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
+            raise ConfigurationError(
+                f"{place}: the value of {key.value!r} cannot be read ({_problem(error)}); write a word, a number, "
+                "true, false or a list of these."
+            ) from error
+        found[key.value] = FileSetting(key.value, value, place)
+    return list(found.values())
+
+
+class _Parser(HfArgumentParser):
+    """Identical to `HfArgumentParser` except: mistakes are exceptions with a source."""
+
+    source: str = "command line"
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"{self.source}: {message}")
+
+    def action_of(self, name: str) -> argparse.Action | None:
+        return self._option_string_actions.get(f"--{name}")
+
+    def fill(self, options: Sequence[str]) -> list[Any]:
+        """Give the dataclasses, and last the strings that belong to none."""
+        try:
+            # Without that, a file with the script's name and the suffix .args would be read, too.
+            filled = self.parse_args_into_dataclasses(
+                list(options), return_remaining_strings=True, look_for_args_file=False
+            )
+        except SeekrecError:
+            raise
+        except (ValueError, ImportError, TypeError) as error:
+            # What the settings' own checks say, those of transformers among them.
+            raise ConfigurationError(f"{self.source}: {error}") from error
+        for part in filled[: len(self.dataclass_types)]:  # type: ignore[arg-type]
+            for name, value in vars(part).items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise ConfigurationError(f"{self.source}: `{name}` is {value}; give a number that is finite.")
+        return list(filled)
+
+
+def _no_value(_: str) -> None:
+    return None
+
+
+def _pop_config(options: list[str]) -> str | None:
+    """Take `--config FILE` out of the options."""
+    places = [place for place, option in enumerate(options) if option.partition("=")[0] == "--config"]
+    if not places:
+        return None
+    if len(places) > 1:
+        raise ConfigurationError(f"`--config` is given {len(places)} times; write all settings into one file.")
+    _, is_one_word, path = options.pop(places[0]).partition("=")
+    if is_one_word:
+        return path
+    if places[0] == len(options):
+        raise ConfigurationError("`--config` names no file; write --config FILE.yaml.")
+    return options.pop(places[0])
+
+
+def _check_flat(text: str, path: Path) -> None:
+    """Refuse what is not one mapping of words to values or lists, before anything is built from it.
+
+    Events come one after the other: neither depth nor aliases cost anything here.
+    """
+    kinds: list[str] = []
+    num_documents, expects_key = 0, False
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        place = f"{path}, line {event.start_mark.line + 1}" if event.start_mark is not None else str(path)
+        if isinstance(event, yaml.DocumentStartEvent):
+            num_documents += 1
+            if num_documents > 1:
+                raise ConfigurationError(f"{place}: a second document begins; write all settings into one.")
+        elif isinstance(event, yaml.AliasEvent):
+            raise ConfigurationError(f"{place}: `*{event.anchor}` refers to another value; write the value itself.")
+        elif isinstance(event, yaml.NodeEvent):
+            is_mapping = isinstance(event, yaml.MappingStartEvent)
+            if not kinds and not is_mapping:
+                held = "a list" if isinstance(event, yaml.SequenceStartEvent) else "one value"
+                raise ConfigurationError(f"{place} holds {held}; write one `key: value` a line.")
+            if kinds and is_mapping:
+                raise ConfigurationError(f"{place} holds a mapping; the file is flat, write a list of name=value.")
+            if kinds == ["mapping"] and expects_key and not isinstance(event, yaml.ScalarEvent):
+                raise ConfigurationError(f"{place}: a list stands where a key should; write one `key: value` a line.")
+            if isinstance(event, yaml.SequenceStartEvent) and len(kinds) > 1:
+                raise ConfigurationError(f"{place}: a list in a list; write one list.")
+            if len(kinds) == 1:
+                expects_key = not expects_key
+            if not isinstance(event, yaml.ScalarEvent):
+                kinds.append("mapping" if is_mapping else "list")
+                expects_key = expects_key or is_mapping
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            kinds.pop()
+    if not num_documents:
+        raise ConfigurationError(f"{path} holds nothing; write one `key: value` a line.")
+
+
+def _file_options(settings: Sequence[FileSetting], parser: _Parser) -> list[str]:
+    """Write the settings of a file as options, each checked by itself."""
+    defaults = {one.name: one for kind in parser.dataclass_types for one in fields(kind)}
+    options: list[str] = []
+    for setting in settings:
+        name, value = setting.name, setting.value
+        action = parser.action_of(name)
+        if name not in defaults or action is None:
+            close = difflib.get_close_matches(name, defaults, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "see --help for the keys."
+            raise ConfigurationError(f"{setting.place}: the key {name!r} is unknown; {hint}")
+        takes_list = action.nargs in ("+", "*")
+        if value is None:
+            if defaults[name].default is not None and defaults[name].default is not MISSING:
+                raise ConfigurationError(
+                    f"{setting.place}: {name!r} has no value; its default is {defaults[name].default!r}: write a "
+                    "value, or leave the line out."
+                )
+            continue
+        if isinstance(value, list) and not takes_list:
+            raise ConfigurationError(f"{setting.place}: {name!r} is a list of {len(value)}; it takes one value.")
+        if isinstance(value, bool) and action.type is str:
+            raise ConfigurationError(
+                f"{setting.place}: {name!r} is {str(value).lower()}, and it takes a word; write it in quotes if it is "
+                "one."
+            )
+        if isinstance(value, list):
+            own = [f"--{name}", *(str(one) for one in value)]
+        else:
+            own = [f"--{name}={value}"]
+        if value == []:
+            parser.set_defaults(**{name: []})
+            continue
+        parser.source = setting.place
+        parser.parse_known_args(own)
+        options += own
+    return options
+
+
+def _place(path: Path, error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return str(path) if mark is None else f"{path}, line {mark.line + 1}"
+
+
+def _problem(error: Exception) -> str:
+    return str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).rstrip(".")
+
+
+__all__ = ["FileSetting", "is_given", "parse_arguments", "parse_known_arguments", "read_settings"]

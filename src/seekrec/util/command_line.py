@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a command ends when something is wrong that its user can mend."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from seekrec.errors import SeekrecError
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def one_line_errors(script: str) -> Iterator[None]:
+    """End the program with one line where an error of seekrec, or of the file system or network, reaches this block.
+
+    The line names the script and goes to the standard error; the exit status is 1. The traceback is logged for those
+    who set the level of logging to DEBUG. Every other exception is a mistake of the program and passes.
+
+    Args:
+        script (`str`): Path of the script.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except SeekrecError as error:
+        message = str(error)
+    except OSError as error:
+        is_plain = error.filename is not None and error.strerror is not None
+        message = f"{error.filename}: {error.strerror}" if is_plain else str(error)
+    else:
+        return
+    logger.debug("Ended by this error:", exc_info=True)
+    sys.exit(f"{Path(script).stem}: {' '.join(message.split())}")
+
+
+__all__ = ["one_line_errors"]
