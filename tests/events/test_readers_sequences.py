@@ -79,9 +79,18 @@ def test_an_item_without_text_goes_with_its_events_and_the_places_stay(tmp_path,
     }
     lost = (
         "sequences.txt: 1 of 5 rows cannot be used: 1 name an item that the items table does not hold (first: line 1, "
+        "place 1 (from 0)"
     )
-    assert any(note.startswith(lost + "place 1 (from 0), item_id '2')") for note in log.notes)
+    assert any(record.message.startswith(f"{lost}, item_id '2')") for record in caplog.records)
+    assert f"{lost}). They were left out." in log.notes
     assert sum("cannot be used" in record.message for record in caplog.records) == 2
+
+
+def test_notes_name_no_user(tmp_path):
+    write_json(tmp_path, {"secret": [10, 99], "b": [11]})
+    log = read_sequences(tmp_path, max_refused=0.5)
+    assert any("1 of 3 rows cannot be used" in note and "(first: row 1 (from 0))" in note for note in log.notes)
+    assert "secret" not in " ".join(log.notes)
 
 
 def test_json_places_are_named(tmp_path):

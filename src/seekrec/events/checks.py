@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from datasets import Features
 
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.schema import BEHAVIORS, GEOHASH_PATTERN, MAX_QUERY_CHARACTERS, RECOMMENDATION, SEARCH
+from seekrec.schema import BEHAVIORS, GEOHASH_PATTERN, MAX_QUERY_CHARACTERS, MAX_SECONDS, RECOMMENDATION, SEARCH
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +52,16 @@ class Source:
         name_row (`Callable[[int], str]`): Says where a row of the table stands in the file.
         num_unreadable (`int`): Rows of the file that could not even be cut into columns and are not in the table.
         unreadable (`str`, *optional*): What is wrong with the first of them, and where it stands.
+        remarks (`tuple[str, ...]`): What a person should know of how the file was read, without any value of it.
+        names_people (`bool`): Whether `name_row` tells ids of users, which notes must not.
     """
 
     name: str
     name_row: Callable[[int], str] = "row {} (from 0)".format
     num_unreadable: int = 0
     unreadable: str | None = None
+    remarks: tuple[str, ...] = ()
+    names_people: bool = False
 
 
 def conform(
@@ -162,6 +166,7 @@ def find_event_problems(events: pa.Table, item_ids: pa.Array | pa.ChunkedArray) 
         ("have no user_id", is_blank(events["user_id"]), "user_id"),
         ("have no timestamp", pc.is_null(events["timestamp"]), "timestamp"),
         ("have a negative timestamp", pc.less(events["timestamp"], 0), "timestamp"),
+        ("have a timestamp too large for seconds", pc.greater(events["timestamp"], MAX_SECONDS), "timestamp"),
         (
             f"have a behavior other than {', '.join(BEHAVIORS)}",
             pc.invert(pc.is_in(events["behavior"], value_set=pa.array(BEHAVIORS))),
@@ -279,26 +284,31 @@ def refuse(
             given.
 
     Returns:
-        `tuple`: The rows that are left; bool of shape `(num_rows,)` that marks them; the warning that was logged,
-            `None` if nothing was found.
+        `tuple`: The rows that are left; bool of shape `(num_rows,)` that marks them; what was left out, for the notes
+            of the log, `None` if nothing was. Notes are published: they hold no value of the table, as the logged
+            warning does.
 
     Raises:
         DataError: If more than `max_refused` of the rows, or all of them, were found.
     """
     keep = np.ones(table.num_rows, dtype=bool)
-    reasons = []
+    reasons, told = [], []
     if source.num_unreadable:
         reasons.append(f"{source.num_unreadable} cannot be read (first: {source.unreadable})")
+        told.append(reasons[0])
     for finding in findings:
         rows = finding.rows[keep[finding.rows]]
         if len(rows):
             keep[rows] = False
             reasons.append(_describe(table, finding, rows, source))
+            where = f"row {int(rows[0])} (from 0)" if source.names_people else source.name_row(int(rows[0]))
+            told.append(f"{len(rows)} {finding.problem} (first: {where})")
     if not reasons:
         return table, keep, None
     num_rows = table.num_rows + source.num_unreadable
     num_refused = int((~keep).sum()) + source.num_unreadable
-    summary = f"{source.name}: {num_refused} of {num_rows} rows cannot be used: {'; '.join(reasons)}."
+    counted = f"{source.name}: {num_refused} of {num_rows} rows cannot be used"
+    summary = f"{counted}: {'; '.join(reasons)}."
     if max_refused is None:
         raise DataError(f"{summary} Correct them or leave them out.")
     if num_refused > max_refused * num_rows or not keep.any():
@@ -306,9 +316,8 @@ def refuse(
             f"{summary} That is {num_refused / num_rows:.2%}, and `max_refused` allows {max_refused:.2%}. Correct "
             "them or raise `max_refused`."
         )
-    message = f"{summary} They were left out."
-    logger.warning(message)
-    return table.filter(pa.array(keep)), keep, message
+    logger.warning("%s They were left out.", summary)
+    return table.filter(pa.array(keep)), keep, f"{counted}: {'; '.join(told)}. They were left out."
 
 
 def check_max_refused(max_refused: float) -> None:

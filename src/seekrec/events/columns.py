@@ -16,15 +16,24 @@ import pyarrow.compute as pc
 
 from seekrec.errors import DataError
 from seekrec.events.checks import Finding, Source, is_blank, is_text, one_array
+from seekrec.events.written_lists import parse_written_lists
+from seekrec.schema import MAX_SECONDS, name_time_unit
 
-# 10**11 seconds is the year 5138; anything larger counts milliseconds or finer.
-MAX_SECONDS = 10**11
+# A number with an exponent that stands for a long id: its last digits are lost.
+_ROUNDED_ID = r"^[0-9]\.[0-9]+[eE]\+[0-9]+$"
+
+# Numbers that are no seconds. Days since 1970 or (spreadsheets) 1900, from 1990 or 1920 to 2100.
+_YEARS = (1900, 2100)
+_DAYS = (7_305, 73_050)
+_OR_POSITIONS = "If the numbers are positions in an order, pass has_time=False."
 
 _TAGS = r"</?[A-Za-z][^<>]*>|<!--.*?-->"
 
 
 def to_ids(column: pa.ChunkedArray, name: str, source: Source) -> pa.Array:
     """Turn a column into ids: text as it is (empty becomes null), whole numbers as their digits.
+
+    A column of text in which every id is a number that ends in ".0" holds whole numbers that pandas took for floats.
 
     Args:
         column (`pyarrow.ChunkedArray`): Text, integers, or floats that are all whole (what pandas makes of integers
@@ -33,46 +42,72 @@ def to_ids(column: pa.ChunkedArray, name: str, source: Source) -> pa.Array:
         source (`Source`): The file, for the message.
 
     Raises:
-        DataError: If the type is another, or a float is not whole.
+        DataError: If the type is another, or a float is not whole or too large to name one integer only (2**53 for
+            float64, 2**24 for float32, 2**11 for float16), also where it is written as text (1.03e+17).
     """
     array = _decoded(column)
     if pa.types.is_floating(array.type):
-        filled = pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False)
+        exact_below = {16: 2.0**11, 32: 2.0**24, 64: 2.0**53}[array.type.bit_width]
+        filled = pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False).astype(np.float64)
         if not (np.isnan(filled) | (filled == np.floor(filled))).all():
             raise DataError(_wrong_type(column, name, source, "text or whole numbers"))
+        too_large = np.flatnonzero(np.abs(np.nan_to_num(filled, nan=0.0)) >= exact_below)
+        if len(too_large):
+            raise DataError(
+                _rounded(name, source, int(too_large[0]), repr(float(filled[too_large[0]])), str(array.type))
+            )
         array = pa.array(filled, mask=np.isnan(filled) | np.asarray(array.is_null())).cast(pa.int64())
     if pa.types.is_integer(array.type) or pa.types.is_null(array.type):
         return array.cast(pa.string())
     if not is_text(array.type):
         raise DataError(_wrong_type(column, name, source, "text or whole numbers"))
     text = array.cast(pa.string())
-    return pc.if_else(is_blank(text), pa.scalar(None, pa.string()), text)
+    rounded = np.flatnonzero(pc.fill_null(pc.match_substring_regex(text, _ROUNDED_ID), False))
+    if len(rounded):
+        raise DataError(_rounded(name, source, int(rounded[0]), text[int(rounded[0])].as_py(), "text"))
+    text = pc.if_else(is_blank(text), pa.scalar(None, pa.string()), text)
+    # What pandas writes of integers with gaps; digits that a float tells apart, as above.
+    if text.null_count < len(text) and pc.all(pc.match_substring_regex(text, r"^[0-9]{1,15}\.0$")).as_py():
+        text = pc.replace_substring(text, ".0", "", max_replacements=1)
+    return text
 
 
 def to_text(column: pa.ChunkedArray, name: str, source: Source) -> pa.Array:
-    """Turn a column into text; empty text becomes null.
+    """Turn a column into text; empty text becomes null, lists of text become their entries with spaces between.
 
     Raises:
         DataError: If the column holds neither text nor integers.
     """
     array = _decoded(column)
+    if (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)) and (
+        is_text(array.type.value_type) or pa.types.is_null(array.type.value_type)
+    ):
+        array = pc.binary_join(array.cast(pa.list_(pa.string())), " ")
     if not (is_text(array.type) or pa.types.is_integer(array.type) or pa.types.is_null(array.type)):
         raise DataError(_wrong_type(column, name, source, "text"))
     text = array.cast(pa.string())
     return pc.if_else(is_blank(text), pa.scalar(None, pa.string()), text)
 
 
-def to_seconds(column: pa.ChunkedArray, name: str, source: Source) -> tuple[pa.Array, list[Finding]]:
+def to_seconds(
+    column: pa.ChunkedArray, name: str, source: Source, *, has_time: bool = True
+) -> tuple[pa.Array, list[Finding]]:
     """Turn a column into seconds since the epoch, UTC.
 
     Numbers (also written as text) are seconds, fractions are cut off; dates and times, and ISO 8601 text, count as UTC
-    where they name no zone.
+    where they name no zone. Where most numbers are dates such as 20190131, years or numbers of days they are refused.
+
+    Args:
+        column (`pyarrow.ChunkedArray`): See above.
+        name (`str`): Our name of the column, for the message.
+        source (`Source`): The file, for the message.
+        has_time (`bool`): Without, numbers are positions, of which nothing is thought.
 
     Returns:
         `tuple`: int64 array, null where there was nothing or nothing usable; the findings about the latter.
 
     Raises:
-        DataError: If the type is none of these, if no text can be read, or if most numbers are too large for seconds.
+        DataError: If the type is none of these, if no text can be read, or if most numbers are no seconds.
     """
     array = _decoded(column)
     if is_text(array.type):
@@ -94,7 +129,8 @@ def to_seconds(column: pa.ChunkedArray, name: str, source: Source) -> tuple[pa.A
     else:
         raise DataError(_wrong_type(column, name, source, "integers, ISO 8601 text or dates"))
     is_null = np.asarray(array.is_null())
-    _check_unit(values[~is_bad & ~is_null], name, source)
+    if has_time:
+        _check_unit(values[~is_bad & ~is_null], name, source)
     is_late = ~is_bad & (values > MAX_SECONDS)
     unusable = is_bad | is_late | is_null
     seconds = pa.array(np.floor(np.where(unusable, 0, values)).astype(np.int64), mask=unusable)
@@ -110,7 +146,7 @@ def to_category_paths(column: pa.ChunkedArray, name: str, source: Source, *, sep
 
     Args:
         column (`pyarrow.ChunkedArray`): Lists of paths; or lists of names, one path a row; or text, one path a row
-            with the names between `separator`.
+            with the names between `separator`, or either list as pandas or JSON write it.
         name (`str`): Our name of the column, for the message.
         source (`Source`): The file, for the message.
         separator (`str`): What stands between two names of a path in text.
@@ -127,7 +163,16 @@ def to_category_paths(column: pa.ChunkedArray, name: str, source: Source, *, sep
         return array.cast(pa.list_(pa.list_(pa.string())))
     if is_text(kind):
         array = array.cast(pa.string())
+        written = parse_written_lists(array, name, source)
         array = pc.split_pattern(pc.if_else(is_blank(array), pa.scalar(None, pa.string()), array), separator)
+        if written is not None:
+            array = pa.array(
+                [
+                    [path] if one is None and path else one
+                    for one, path in zip(written, array.to_pylist(), strict=True)
+                ],
+                pa.list_(pa.list_(pa.string())),
+            )
         kind = array.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if is_list and is_text(kind.value_type):
@@ -189,24 +234,60 @@ def _seconds_of_text(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_unit(values: np.ndarray, name: str, source: Source) -> None:
-    late = values[values > MAX_SECONDS]
-    if 2 * len(late) <= len(values):
-        return
-    median = float(np.median(late))
-    unit, factor = next(
-        (unit, factor)
-        for unit, factor in (("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9))
-        if median <= MAX_SECONDS * factor or factor == 10**9
-    )
-    raise DataError(
-        f"{source.name}: column {name!r} holds {int(late[0])}, which looks like {unit}; timestamps are seconds "
-        f"since 1970, so divide the column by {factor}."
-    )
+    """Refuse a column of which most values count something else than seconds."""
+
+    def most(is_so: np.ndarray) -> bool:
+        return 2 * int(is_so.sum()) > len(values)
+
+    written = _are_dates(values)
+    days = (values == np.floor(values)) & (values >= _DAYS[0]) & (values <= _DAYS[1])
+    years = (values == np.floor(values)) & (values >= _YEARS[0]) & (values <= _YEARS[1])
+    late = values > MAX_SECONDS
+    if most(written):
+        raise DataError(
+            f"{source.name}: column {name!r} holds {int(values[written][0])}, which looks like a date in digits; "
+            f"timestamps are seconds since 1970, or text such as 2019-01-31. {_OR_POSITIONS}"
+        )
+    for is_so, what, how in ((years, "a year", "give days at least"), (days, "a number of days", "multiply by 86400")):
+        if most(is_so):
+            raise DataError(
+                f"{source.name}: column {name!r} holds {int(values[is_so][0])}, which looks like {what}; timestamps "
+                f"are seconds since 1970, or text such as 2019-01-31: {how}. {_OR_POSITIONS}"
+            )
+    if most(late):
+        unit, factor = name_time_unit(float(np.median(values[late])))
+        raise DataError(
+            f"{source.name}: column {name!r} holds {int(values[late][0])}, which looks like {unit}; timestamps are "
+            f"seconds since 1970, so divide the column by {factor}."
+        )
+
+
+def _are_dates(values: np.ndarray) -> np.ndarray:
+    """Mark the numbers that are dates of 1900 to 2100 in digits, with hours, minutes and seconds or without: bool."""
+    are_dates = np.zeros(len(values), dtype=bool)
+    for num_digits, limits in ((8, ()), (10, (24,)), (12, (24, 60)), (14, (24, 60, 60))):
+        whole = (values >= 10 ** (num_digits - 1)) & (values < 10**num_digits) & (values == np.floor(values))
+        rest = np.where(whole, values, 0).astype(np.int64)
+        for limit in reversed(limits):
+            whole &= rest % 100 < limit
+            rest //= 100
+        day, month, year = rest % 100, rest // 100 % 100, rest // 10_000
+        whole &= (day >= 1) & (day <= 31) & (month >= 1) & (month <= 12)
+        are_dates |= whole & (year >= _YEARS[0]) & (year <= _YEARS[1])
+    return are_dates
 
 
 def _decoded(column: pa.ChunkedArray) -> pa.Array:
     array = one_array(column)
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def _rounded(name: str, source: Source, row: int, shown: str, kind: str) -> str:
+    return (
+        f"{source.name}: column {name!r} ({kind}) holds {shown} ({source.name_row(row)}): a float of that size stands "
+        "for several ids, and their last digits are lost. Write the column again from the original, as text or "
+        "integers (in pandas: dtype=str or 'Int64')."
+    )
 
 
 def _wrong_type(column: pa.ChunkedArray, name: str, source: Source, expected: str) -> str:

@@ -2,13 +2,15 @@
 """Text files cut into columns, with the number of the line each row came from.
 
 Lines that cannot be cut into the expected number of fields do not stop the reading: they are counted, and the reader's
-cap on refused rows decides.
+cap on refused rows decides. What stands between fields, and what quotes mean, are found from the file: see
+`wanted` of [`read_delimited`] and [`apply_quoting`](quotes.py).
 """
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Callable, Sequence
+import csv as python_csv
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,81 +18,130 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from seekrec.errors import DataError
+from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.checks import Source, one_array
+from seekrec.events.quotes import Quoting, apply_quoting
+from seekrec.events.text_files import Lines, find_lines, read_text_bytes
+
+logger = logging.getLogger(__name__)
 
 # A character that no text file holds: with it as the delimiter a line is one field.
 _NEVER = "\x1f"
+
+_DELIMITERS = (",", ";", "\t", "|")
+
+# What databases write for nothing (MySQL, Hive, PostgreSQL).
+_NULLS = ["", "\\N"]
+
+# Arrow's own size of a block; a longer record needs a larger one.
+_BLOCK_SIZE = 1 << 20
 
 
 def read_delimited(
     path: Path,
     *,
     delimiter: str,
+    wanted: Sequence[str] = (),
     names: Sequence[str] | None = None,
     text_columns: Sequence[str] | None = None,
-    encoding: str = "utf8",
-    is_quoted: bool = True,
+    encoding: str | None = None,
+    quoting: Quoting | None = None,
 ) -> tuple[pa.Table, Source]:
-    """Read a file of fields between single characters.
+    r"""Read a file of fields between single characters.
 
     Args:
         path (`Path`): The file; a name that ends in `.gz` is unpacked.
         delimiter (`str`): One character.
+        wanted (`Sequence[str]`): Names of columns: another delimiter that cuts more of them out of the header is taken
+            instead. Without them `delimiter` is certain.
         names (`Sequence[str]`, *optional*): Names of the columns, where the first line is data.
         text_columns (`Sequence[str]`, *optional*): Columns to keep as text; all if not given. The type of the others
             is guessed.
-        encoding (`str`): Of the file.
-        is_quoted (`bool`): Whether `"` encloses fields (which may then hold line breaks).
+        encoding (`str`, *optional*): Of the file; its byte order mark, else UTF-8, if not given.
+        quoting (`str`, *optional*): What `"` means: `"doubled"` (it encloses fields, which may then hold line breaks,
+            and stands twice inside them), `"escaped"` (likewise, `\"` inside them) or `"none"` (a letter); found from
+            the file if not given.
 
     Returns:
         `tuple`: The table, empty fields null and empty lines left out, and where its rows stand.
 
     Raises:
-        DataError: If the file is missing, empty, or not in this encoding.
+        DataError: If the file is missing, empty, not in this encoding, or `quoting` cannot be found from it.
+        ConfigurationError: If `delimiter` or `encoding` is none.
     """
-    check_file(path)
-    bad_lines: list[tuple[int, str]] = []
+    check_delimiter(delimiter)
+    data = read_text_bytes(path, encoding=encoding)
+    if wanted:
+        candidates = (delimiter, *(one for one in _DELIMITERS if one != delimiter))
+        delimiter = max(candidates, key=lambda one: len(set(_header(data, one)) & set(wanted)))
+    expected = len(names) if names is not None else len(_header(data, delimiter))
+    quoted = apply_quoting(data, path, delimiter=delimiter, num_fields=expected, quoting=quoting)
+    records = find_lines(data, enclosing=quoted.enclosing).without_empty()
+    if not len(records.starts):
+        raise DataError(f"{path} is empty; a log needs at least one row of it.")
+    bad_rows: list[tuple[int, str]] = []
 
     def skip(row: csv.InvalidRow) -> str:
-        bad_lines.append((row.number, f"{row.actual_columns}, not {row.expected_columns}"))
+        bad_rows.append((row.number, f"{row.actual_columns}, not {row.expected_columns}"))
         return "skip"
 
-    read_options = csv.ReadOptions(use_threads=False, encoding=encoding, column_names=names)
+    longest = int((records.ends - records.starts).max())
+    read_options = csv.ReadOptions(
+        use_threads=False, column_names=names, block_size=min(max(_BLOCK_SIZE, 2 * longest), 2**31 - 1)
+    )
     parse_options = csv.ParseOptions(
         delimiter=delimiter,
-        quote_char='"' if is_quoted else False,
-        newlines_in_values=is_quoted,
+        quote_char=quoted.mark or False,
+        double_quote=quoted.is_doubled,
+        newlines_in_values=quoted.mark is not None,
         invalid_row_handler=skip,
     )
+    buffer = pa.py_buffer(quoted.data)
     try:
         if names is None:
-            with csv.open_csv(path, read_options=read_options, parse_options=parse_options) as reader:
+            with csv.open_csv(
+                pa.BufferReader(buffer), read_options=read_options, parse_options=parse_options
+            ) as reader:
                 in_file = reader.schema.names
-            bad_lines.clear()
+            bad_rows.clear()
         else:
             in_file = list(names)
         as_text = in_file if text_columns is None else [name for name in in_file if name in text_columns]
         table = csv.read_csv(
-            path,
+            pa.BufferReader(buffer),
             read_options=read_options,
             parse_options=parse_options,
             convert_options=csv.ConvertOptions(
                 column_types=dict.fromkeys(as_text, pa.string()),
                 strings_can_be_null=True,
-                null_values=[""],
+                null_values=_NULLS,
                 quoted_strings_can_be_null=False,
             ),
         )
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no {encoding} text with {delimiter!r} between fields: {error}") from error
-    first_line = 1 if names is not None else 2
-    return table, _locate(path, table.num_rows, first_line, bad_lines)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{path.name} cannot be cut into columns with {delimiter!r} between fields: {error}. Pass `delimiter`, or "
+            "`quoting`, if that is not how it was written."
+        ) from error
+    for remark in quoted.remarks:
+        logger.warning(remark)
+    source = _locate(path, records, table.num_rows, names is None, bad_rows, quoted.remarks)
+    return table, source
 
 
-def read_lines(path: Path, *, encoding: str = "utf8") -> tuple[pa.Array, Source]:
+def check_delimiter(delimiter: str) -> None:
+    """Refuse what cannot stand between fields.
+
+    Raises:
+        ConfigurationError: If it is not one ASCII character, or one that has another meaning.
+    """
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
+        raise ConfigurationError(f"`delimiter` is {delimiter!r}; use one ASCII character, such as ',' ';' or '|'.")
+
+
+def read_lines(path: Path, *, encoding: str | None = None) -> tuple[pa.Array, Source]:
     """Read the lines of a file as one array of text; empty lines are left out."""
-    table, source = read_delimited(path, delimiter=_NEVER, names=["line"], encoding=encoding, is_quoted=False)
+    table, source = read_delimited(path, delimiter=_NEVER, names=["line"], encoding=encoding, quoting="none")
     return one_array(table["line"]), source
 
 
@@ -109,48 +160,61 @@ def read_double_colons(path: Path, names: Sequence[str], *, encoding: str) -> tu
     fields = pc.split_pattern(lines, "::")
     num_fields = pc.list_value_length(fields).to_numpy(zero_copy_only=False)
     is_good = num_fields == len(names)
-    bad_lines = [(int(row) + 1, f"{num_fields[row]}, not {len(names)}") for row in np.flatnonzero(~is_good)]
+    bad = np.flatnonzero(~is_good)
     flat = fields.filter(pa.array(is_good)).flatten()
     table = pa.table(
         {name: flat.take(pa.array(np.arange(place, len(flat), len(names)))) for place, name in enumerate(names)}
     )
-    return table, _locate(path, table.num_rows, 1, bad_lines)
+    unreadable = (
+        f"{source.name_row(int(bad[0]))}, where the number of fields is {num_fields[bad[0]]}, not {len(names)}"
+        if len(bad)
+        else None
+    )
+    good = np.flatnonzero(is_good)
+    return table, Source(path.name, lambda row: source.name_row(int(good[row])), len(bad), unreadable)
 
 
-def check_file(path: Path) -> None:
-    """Refuse a path that is no file or an empty one.
-
-    Raises:
-        DataError: Naming the path.
-    """
-    if not path.is_file():
-        raise DataError(f"{path} is no file; check the path.")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty; a log needs at least one row of it.")
-
-
-def _locate(path: Path, num_rows: int, first_line: int, bad_lines: list[tuple[int, str]]) -> Source:
-    """Say on which line a row stands, if every row is one line; else its number among the rows."""
-    unreadable = f"line {bad_lines[0][0]}, where the number of fields is {bad_lines[0][1]}" if bad_lines else None
-    num_lines = first_line - 1 + num_rows + len(bad_lines)
-    name_row: Callable[[int], str] = "data row {} (from 0)".format
-    if _count_lines(path) == num_lines:
-        is_bad = np.zeros(num_lines + 1, dtype=bool)
-        is_bad[[number for number, _ in bad_lines]] = True
-        is_bad[:first_line] = True
-        lines = np.flatnonzero(~is_bad)
-
-        def name_row(row: int) -> str:
-            return f"line {lines[row]}"
-
-    return Source(path.name, name_row, len(bad_lines), unreadable)
+def _header(data: np.ndarray, delimiter: str) -> list[str]:
+    """Cut the first line that is not empty."""
+    start = 0
+    while start < len(data) and data[start] in b"\r\n":
+        start += 1
+    end, step = start, 1 << 16
+    while end < len(data):
+        breaks = np.flatnonzero(np.isin(data[end : end + step], [10, 13]))
+        if len(breaks):
+            end += int(breaks[0])
+            break
+        end += step
+    line = data[start:end].tobytes().decode(errors="replace")
+    # The csv module refuses long fields; a header that long is none.
+    return next(python_csv.reader([line[: python_csv.field_size_limit()]], delimiter=delimiter), [])
 
 
-def _count_lines(path: Path) -> int:
-    opener = gzip.open if path.suffix == ".gz" else open
-    num_lines, last = 0, b"\n"
-    with opener(path, "rb") as file:
-        while block := file.read(1 << 22):
-            num_lines += block.count(b"\n")
-            last = block[-1:]
-    return num_lines + (last != b"\n")
+def _locate(
+    path: Path,
+    records: Lines,
+    num_rows: int,
+    has_header: bool,
+    bad_rows: list[tuple[int, str]],
+    remarks: tuple[str, ...],
+) -> Source:
+    """Say on which line a row starts; Arrow numbers the records that are not empty from 1, the header among them."""
+    is_row = np.ones(len(records.numbers), dtype=bool)
+    is_row[: int(has_header)] = False
+    is_row[[number - 1 for number, _ in bad_rows if number <= len(is_row)]] = False
+    lines = records.numbers[is_row]
+    are_known = len(lines) == num_rows
+
+    def name_row(row: int) -> str:
+        return f"line {lines[row]}" if are_known else f"data row {row} (from 0)"
+
+    unreadable = None
+    if bad_rows:
+        number, fields = bad_rows[0]
+        where = f"line {records.numbers[number - 1]}" if are_known else f"record {number}"
+        unreadable = f"{where}, where the number of fields is {fields}"
+    return Source(path.name, name_row, len(bad_rows), unreadable, remarks)
+
+
+__all__ = ["check_delimiter", "read_delimited", "read_double_colons", "read_lines"]

@@ -164,12 +164,14 @@ def film_queries(genres: list[str], decade: str | None) -> list[str]:
 def _read_ratings(files: MovieLensFiles, item_ids: pa.ChunkedArray, max_refused: float) -> tuple[pa.Table, str | None]:
     names = ["user_id", "item_id", "rating", "timestamp"]
     if files.layout == "tab":
-        raw, source = read_delimited(files.ratings, delimiter="\t", names=names, is_quoted=False)
+        raw, source = read_delimited(files.ratings, delimiter="\t", names=names, quoting="none")
     elif files.layout == "colons":
         raw, source = read_double_colons(files.ratings, names, encoding="utf8")
     else:
         delimiter = "," if files.layout == "csv" else "\t"
-        raw, source = read_delimited(files.ratings, delimiter=delimiter, is_quoted=files.layout == "csv")
+        raw, source = read_delimited(
+            files.ratings, delimiter=delimiter, quoting=None if files.layout == "csv" else "none"
+        )
         raw = _rename(raw, source, {"userId": "user_id", "movieId": "item_id"}, names)
     seconds, findings = to_seconds(raw["timestamp"], "timestamp", source)
     stars = to_numbers(raw["rating"])
@@ -236,7 +238,7 @@ def _describe(genres: list[str], decade: str | None) -> str | None:
 
 def _read_tab_movies(files: MovieLensFiles) -> tuple[pa.Table, Source]:
     names = ["item_id", "title", "release_date", "video_date", "address", *_U_ITEM_GENRES]
-    raw, source = read_delimited(files.movies, delimiter="|", names=names, encoding="latin-1", is_quoted=False)
+    raw, source = read_delimited(files.movies, delimiter="|", names=names, encoding="latin-1", quoting="none")
     flags = np.stack([pc.equal(raw[genre], "1").to_numpy() for genre in _U_ITEM_GENRES], axis=1)
     genres = [[genre for genre, is_set in zip(_U_ITEM_GENRES, row, strict=True) if is_set] for row in flags.tolist()]
     return _with_genres(raw, genres), source
@@ -259,7 +261,7 @@ def _read_csv_movies(files: MovieLensFiles) -> tuple[pa.Table, Source]:
 
 
 def _read_atomic_movies(files: MovieLensFiles) -> tuple[pa.Table, Source]:
-    raw, source = read_delimited(files.movies, delimiter="\t", is_quoted=False)
+    raw, source = read_delimited(files.movies, delimiter="\t", quoting="none")
     renamed = {"movie_title": "title", "release_year": "year", "class": "genres", "genre": "genres"}
     raw = _rename(raw, source, renamed, ["item_id", "title", "genres"])
     return _with_genres(raw, pc.split_pattern(raw["genres"], " ").to_pylist()), source

@@ -36,8 +36,9 @@ from seekrec.events.checks import (
     repeats,
 )
 from seekrec.events.columns import clean_text, to_ids
-from seekrec.events.delimited import check_file, read_delimited, read_lines
+from seekrec.events.delimited import read_delimited, read_lines
 from seekrec.events.log import EventLog
+from seekrec.events.text_files import check_file
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES
 
 logger = logging.getLogger(__name__)
@@ -133,8 +134,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=refuse_twins)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name} is no JSON: {error}. Fetch the file again.") from error
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{path.name} holds half of a surrogate pair (\\ud800 to \\udfff): correct the text."
+        ) from None
     if not isinstance(content, dict) or not content:
         raise DataError(f"{path.name} holds {content!r:.40}; it must hold an object that is not empty.")
     return content
@@ -157,9 +166,8 @@ def _read_json_sequences(path: Path) -> tuple[pa.Table, Source]:
 
     if wrong is not None:
         raise DataError(f"{path.name}: {name_row(wrong)} is {items[wrong]!r:.40}; an item is text or a whole number.")
-    return _sequence_table(pa.array(users, pa.string()), lengths, pa.array(map(str, items), pa.string())), Source(
-        path.name, name_row
-    )
+    events = _sequence_table(pa.array(users, pa.string()), lengths, pa.array(map(str, items), pa.string()))
+    return events, Source(path.name, name_row, names_people=True)
 
 
 def _read_json_items(path: Path) -> tuple[pa.Table, Source]:
@@ -219,7 +227,7 @@ def _read_text_sequences(path: Path, max_refused: float) -> tuple[pa.Table, Sour
 
 
 def _read_tsv_items(path: Path) -> tuple[pa.Table, Source]:
-    raw, source = read_delimited(path, delimiter="\t", is_quoted=False)
+    raw, source = read_delimited(path, delimiter="\t", quoting="none")
     for name in ("item_id", "text"):
         if name not in raw.column_names:
             raise DataError(f"{path.name} has no column {name!r}; it has {', '.join(raw.column_names)}. Name it so.")

@@ -2,20 +2,21 @@
 """A user's own log: two tables in Parquet, CSV or JSON lines, with a map from our column names to theirs.
 
 What is unusual: CSV columns are never guessed. Ids stay text ("007" keeps its zeros), times are parsed here, and only
-columns that seekrec does not know get a guessed type.
+columns that seekrec does not know get a guessed type. What stands between fields, and what quotes mean, is found from
+the file and can be said.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow import json as arrow_json
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.checks import (
@@ -32,8 +33,11 @@ from seekrec.events.checks import (
     refuse,
 )
 from seekrec.events.columns import to_category_paths, to_ids, to_seconds, to_text
-from seekrec.events.delimited import check_file, read_delimited
+from seekrec.events.delimited import read_delimited
+from seekrec.events.json_lines import read_json_lines
 from seekrec.events.log import EventLog
+from seekrec.events.quotes import Quoting
+from seekrec.events.text_files import check_file
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES, RECOMMENDATION, SEARCH
 
 logger = logging.getLogger(__name__)
@@ -45,6 +49,15 @@ _ITEM_TEXTS = ("title", "description")
 _ITEM_TIMES = ("available_from", "available_until")
 
 
+@dataclass(frozen=True)
+class _FileFormat:
+    """What is said of a file: `delimiter`, `quoting` and `encoding` of [`read_tables`]."""
+
+    delimiter: str | None
+    quoting: Quoting | None
+    encoding: str | None
+
+
 def read_tables(
     events_path: str | Path,
     items_path: str | Path,
@@ -54,8 +67,11 @@ def read_tables(
     max_refused: float = 0.01,
     has_time: bool = True,
     category_separator: str = ">",
+    delimiter: str | None = None,
+    quoting: Quoting | None = None,
+    encoding: str | None = None,
 ) -> EventLog:
-    """Read a table of events and a table of items.
+    r"""Read a table of events and a table of items.
 
     Columns are those of `EVENT_FEATURES` and `ITEM_FEATURES`; others are kept as they are. Needed are `user_id`,
     `item_id` and `timestamp` of events, `item_id` and `title` of items. Without a column `behavior` an event with a
@@ -63,8 +79,11 @@ def read_tables(
     `geohash`, if there is one, says where the user was.
 
     Timestamps are seconds since 1970 (whole or not, also as text), dates and times, or ISO 8601 text; they are UTC
-    where no zone is named. Milliseconds are refused. Categories are lists of paths, lists of names (one path), or text
-    (one path with `category_separator` between the names). Ids may be text or whole numbers.
+    where no zone is named. Milliseconds, dates in digits (20190131), years and numbers of days are refused. Categories
+    are lists of paths, lists of names (one path), either of them written as text (`['Toys', 'Cars']`), or text (one
+    path with `category_separator` between the names). Ids may be text or whole numbers; floats that cannot tell large
+    ids apart are refused. In JSON lines, a column of ours that is a list of texts is joined with spaces, and other
+    columns with values of several types become text.
 
     Rows that cannot be used are left out with a warning if they are few. Those are rows without user, item or time,
     with an unknown behavior, a search without query or a query that is too long, a geohash that is none, an item that
@@ -83,6 +102,12 @@ def read_tables(
         has_time (`bool`): Whether the log has times. If not, `timestamp` holds positions, or is missing: then the
             order of the rows counts.
         category_separator (`str`): See above.
+        delimiter (`str`, *optional*): What stands between fields of `.csv` and `.tsv`; a comma or a tab, or another
+            character that cuts the names of needed columns out of the header, if not given.
+        quoting (`str`, *optional*): What `"` means in them: `"doubled"` (encloses fields and stands twice inside),
+            `"escaped"` (encloses fields, `\"` inside) or `"none"` (a letter); found from the file if not given.
+        encoding (`str`, *optional*): Of text files, such as `"cp1252"` or `"utf-16"`; the byte order mark, else UTF-8,
+            if not given.
 
     Returns:
         `EventLog`: `query_source` is `"logged"` if there is any search.
@@ -90,13 +115,14 @@ def read_tables(
     Raises:
         DataError: If a file or column is missing, of the wrong type or empty, or too many rows cannot be used. The
             message names file, row and value.
-        ConfigurationError: If `column_map` or `max_refused` is wrong.
+        ConfigurationError: If `column_map`, `max_refused`, `delimiter`, `quoting` or `encoding` is wrong.
     """
     check_max_refused(max_refused)
     mapping = _split_map(column_map or {})
     events_file, items_file = Path(events_path), Path(items_path)
-    items, item_warning = _read_items(items_file, mapping["items"], max_refused, category_separator)
-    events, notes = _read_events(events_file, mapping["events"], max_refused, has_time, items["item_id"])
+    form = _FileFormat(delimiter, quoting, encoding)
+    items, item_notes = _read_items(items_file, mapping["items"], form, max_refused, category_separator)
+    events, notes = _read_events(events_file, mapping["events"], form, max_refused, has_time, items["item_id"])
     has_searches = pc.any(pc.is_valid(events["query"])).as_py()
     log = EventLog(
         name=name if name is not None else events_file.name.split(".")[0],
@@ -106,7 +132,7 @@ def read_tables(
         query_source="logged" if has_searches else "none",
         notes=(
             f"Events from {events_file.name}, items from {items_file.name}.",
-            *([item_warning] if item_warning else []),
+            *item_notes,
             *notes,
         ),
     )
@@ -136,10 +162,9 @@ def _split_map(column_map: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 
 def _read_items(
-    path: Path, mapping: dict[str, str], max_refused: float, separator: str
-) -> tuple[pa.Table, str | None]:
-    raw, source = _read_raw(path, mapping, [*ITEM_FEATURES])
-    _need(raw, source, ("item_id", "title"))
+    path: Path, mapping: dict[str, str], form: _FileFormat, max_refused: float, separator: str
+) -> tuple[pa.Table, list[str]]:
+    raw, source = _read_raw(path, mapping, [*ITEM_FEATURES], form, needed=("item_id", "title"))
     columns, findings = {}, []
     for name in raw.column_names:
         column = raw[name]
@@ -156,18 +181,23 @@ def _read_items(
             columns[name] = column
     items = conform(pa.table(columns), ITEM_FEATURES, source.name, required=("item_id", "title"))
     findings += [*find_item_problems(items), *find_items_without_text(items)]
-    items, _, warning = refuse(items, findings, source, max_refused=max_refused)
-    return items, warning
+    items, _, left_out = refuse(items, findings, source, max_refused=max_refused)
+    return items, [*source.remarks, *([left_out] if left_out else [])]
 
 
 def _read_events(
-    path: Path, mapping: dict[str, str], max_refused: float, has_time: bool, item_ids: pa.ChunkedArray
+    path: Path,
+    mapping: dict[str, str],
+    form: _FileFormat,
+    max_refused: float,
+    has_time: bool,
+    item_ids: pa.ChunkedArray,
 ) -> tuple[pa.Table, list[str]]:
-    raw, source = _read_raw(path, mapping, [*EVENT_FEATURES, *OPTIONAL_EVENT_FEATURES])
-    _need(raw, source, ("user_id", "timestamp", "item_id") if has_time else ("user_id", "item_id"))
+    needed = ("user_id", "timestamp", "item_id") if has_time else ("user_id", "item_id")
+    raw, source = _read_raw(path, mapping, [*EVENT_FEATURES, *OPTIONAL_EVENT_FEATURES], form, needed=needed)
     columns: dict[str, pa.Array | pa.ChunkedArray] = {}
     findings: list[Finding] = []
-    notes = []
+    notes = [*source.remarks]
     if "timestamp" not in raw.column_names:
         columns["timestamp"] = pa.array(np.arange(raw.num_rows))
         notes.append(f"{source.name} has no timestamps: the number of the row counts as the time.")
@@ -180,7 +210,7 @@ def _read_events(
         elif name in _EVENT_TEXTS:
             columns[name] = to_text(column, name, source)
         elif name == "timestamp":
-            columns[name], findings = to_seconds(column, name, source)
+            columns[name], findings = to_seconds(column, name, source, has_time=has_time)
         else:
             columns[name] = column
     if "behavior" not in columns and "query" in columns:
@@ -196,30 +226,48 @@ def _read_events(
         optional=OPTIONAL_EVENT_FEATURES,
     )
     findings += [*find_event_problems(events, item_ids), *find_repeated_events(events)]
-    events, _, warning = refuse(events, findings, source, max_refused=max_refused)
+    events, _, left_out = refuse(events, findings, source, max_refused=max_refused)
     num_late = count_out_of_order(events)
     if num_late:
         notes.append(f"{num_late} events of {source.name} stood after a later one of the same user; they were sorted.")
-    return events, notes + ([warning] if warning else [])
+    return events, notes + ([left_out] if left_out else [])
 
 
-def _read_raw(path: Path, mapping: dict[str, str], ours: list[str]) -> tuple[pa.Table, Source]:
+def _read_raw(
+    path: Path, mapping: dict[str, str], ours: list[str], form: _FileFormat, *, needed: tuple[str, ...]
+) -> tuple[pa.Table, Source]:
     """Read a file and give its columns our names."""
     check_file(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()
     kind = suffixes[-1] if suffixes else ""
-    theirs = [mapping.get(name, name) for name in ours]
+
+    def theirs(names: Sequence[str]) -> list[str]:
+        return [mapping.get(name, name) for name in names if name in ours]
+
     if kind in (".csv", ".tsv"):
-        table, source = read_delimited(path, delimiter="," if kind == ".csv" else "\t", text_columns=theirs)
+        table, source = read_delimited(
+            path,
+            delimiter=("," if kind == ".csv" else "\t") if form.delimiter is None else form.delimiter,
+            wanted=theirs(needed) if form.delimiter is None else (),
+            text_columns=theirs(ours),
+            encoding=form.encoding,
+            quoting=form.quoting,
+        )
     elif kind == ".parquet":
         try:
             table, source = pq.read_table(path), Source(path.name)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is no Parquet file: {error}") from error
     elif kind in (".jsonl", ".ndjson", ".json"):
-        table, source = _read_json_lines(path, theirs)
+        table, source = read_json_lines(
+            path,
+            ids=theirs(_EVENT_IDS),
+            texts=theirs((*_EVENT_TEXTS, *_ITEM_TEXTS)),
+            others=theirs(("timestamp", "categories", *_ITEM_TIMES)),
+            encoding=form.encoding,
+        )
     else:
         raise DataError(f"{path} has a name that ends in none of {', '.join(_SUFFIXES)}; give it the right ending.")
     check_names(table.column_names, path.name)
@@ -235,23 +283,9 @@ def _read_raw(path: Path, mapping: dict[str, str], ours: list[str]) -> tuple[pa.
     # A column that has one of our names but was mapped away would be taken for ours.
     taken = [name for name in table.column_names if name in our_name.values() and name not in our_name]
     table = table.drop_columns([*taken, *(name for name in table.column_names if name.startswith("__index_level_"))])
-    return table.rename_columns([our_name.get(name, name) for name in table.column_names]), source
-
-
-def _read_json_lines(path: Path, theirs: list[str]) -> tuple[pa.Table, Source]:
-    try:
-        table = arrow_json.read_json(path)
-        # Text that looks like a date is read as one; ids and titles must stay what they are.
-        dated = [field for field in table.schema if field.name in theirs and pa.types.is_timestamp(field.type)]
-        if dated:
-            schema = pa.schema([(field.name, pa.string()) for field in dated])
-            table = arrow_json.read_json(path, parse_options=arrow_json.ParseOptions(explicit_schema=schema))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(
-            f"{path.name} cannot be read as JSON lines: {error}. It must hold one object a line, with the same types "
-            "in every line."
-        ) from error
-    return table, Source(path.name, lambda row: f"line {row + 1}")
+    table = table.rename_columns([our_name.get(name, name) for name in table.column_names])
+    _need(table, source, needed)
+    return table, source
 
 
 def _need(table: pa.Table, source: Source, names: tuple[str, ...]) -> None:
@@ -259,5 +293,5 @@ def _need(table: pa.Table, source: Source, names: tuple[str, ...]) -> None:
         if name not in table.column_names:
             raise DataError(
                 f"{source.name} has no column {name!r}, only {', '.join(table.column_names)}. Say which one holds it: "
-                f"`column_map={{{name!r}: 'its name'}}`."
+                f"`column_map={{{name!r}: 'its name'}}`. If names run together, pass the `delimiter` between them."
             )

@@ -33,6 +33,22 @@ class DataArguments:
     column_map: list[str] = field(
         default_factory=list, metadata={"help": "Your columns' names, as ours=yours, e.g. user_id=customer."}
     )
+    delimiter: str | None = field(
+        default=None, metadata={"help": "Of tables: what stands between fields; found from the header if not given."}
+    )
+    quoting: Literal["doubled", "escaped", "none"] | None = field(
+        default=None,
+        metadata={"help": "Of tables: what a quote means (see read_tables); found from the file if not given."},
+    )
+    encoding: str | None = field(
+        default=None, metadata={"help": "Of tables: e.g. cp1252, latin-1, utf-16; UTF-8 if not given."}
+    )
+    has_time: bool = field(
+        default=True, metadata={"help": "Of tables: off where timestamps are positions in an order, or missing."}
+    )
+    category_separator: str = field(
+        default=">", metadata={"help": "Of tables: what stands between the names of a category path in text."}
+    )
     max_refused: float = field(default=0.01, metadata={"help": "Fraction of bad rows up to which reading goes on."})
     construction: Literal["split", "copy", "none"] = field(
         default="split",

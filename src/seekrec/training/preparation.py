@@ -136,6 +136,11 @@ def read_log(data: DataArguments) -> EventLog:
         data.items_path,
         column_map=parse_column_map(data.column_map),
         max_refused=data.max_refused,
+        has_time=data.has_time,
+        category_separator=data.category_separator,
+        delimiter=data.delimiter,
+        quoting=data.quoting,
+        encoding=data.encoding,
     )
 
 
