@@ -12,7 +12,7 @@ import torch
 
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem
 from seekrec.errors import ConfigurationError, DataError, RequestError
-from seekrec.evaluation import BM25, DenseText, Popularity, SASRecScorer, Scorer, split_words
+from seekrec.evaluation import BM25, DenseText, Popularity, SASRecScorer, Scorer
 from seekrec.events.log import EventLog
 from seekrec.events.splits import split_log
 from seekrec.schema import Event, IdMap, Request
@@ -51,28 +51,6 @@ def test_popularity_does_not_count_what_was_only_shown(toy_items, toy_id_map):
 
 def test_popularity_leaves_out_items_that_the_catalogue_lacks(toy_split):
     assert Popularity.fit(toy_split, IdMap(["f", "b"])).counts.tolist() == [2, 2]
-
-
-# --- words
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", []),
-        ("Hard-Start KIT, 1/2 inch", ["hard", "start", "kit", "1", "2", "inch"]),
-        ("capacitors capacitor", ["capacitor"] * 2),
-        ("batteries accessories", ["battery", "accessory"]),
-        ("houses boxes switches brushes glasses", ["house", "box", "switch", "brush", "glass"]),
-        ("glass bus gas shoes", ["glass", "bus", "gas", "shoe"]),
-        ("snake_case", ["snake", "case"]),
-        ("ÉTOILES Straße", ["étoile", "strasse"]),
-        ("无线鼠标", ["无线", "线鼠", "鼠标"]),
-        ("红 lamp灯具", ["红", "lamp", "灯具"]),
-    ],
-)
-def test_split_words(text, words):
-    assert split_words(text) == words
 
 
 # --- BM25

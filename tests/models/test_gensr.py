@@ -728,7 +728,7 @@ class TestFromT5:
     def test_a_tokenizer_that_cannot_tell_yes_from_no_is_refused(self, checkpoint, aisles, monkeypatch):
         from seekrec.training import gensr
 
-        monkeypatch.setattr(gensr, "encode_text", lambda *_: [[7, 8], [7, 9]])
+        monkeypatch.setattr(gensr, "encode_text", lambda *_, **__: [[7, 8], [7, 9]])
         with pytest.raises(ConfigurationError, match="Yes and No begin with the same token"):
             self.make(aisles, checkpoint)
 

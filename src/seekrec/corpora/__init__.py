@@ -13,7 +13,7 @@ from seekrec.corpora.shared_collate import SharedHistoryCollator
 from seekrec.corpora.shared_history import build_item_queries, build_shared_histories, encode_shared_history
 from seekrec.corpora.tasks import TASKS
 from seekrec.corpora.templates import TEMPLATES, Template, all_wordings
-from seekrec.corpora.text import TextEncoder, encode_text, train_tokenizer
+from seekrec.corpora.text import TextEncoder, encode_text, get_text_folding, set_text_folding, train_tokenizer
 from seekrec.corpora.tokens import BEHAVIOR_TOKENS, BehaviorToken, IdentifierVocabulary, add_identifier_tokens
 
 __all__ = [
@@ -43,10 +43,12 @@ __all__ = [
     "encode_requests",
     "encode_shared_history",
     "encode_text",
+    "get_text_folding",
     "load_corpus",
     "mix_tasks",
     "push_corpus",
     "rows_per_epoch",
     "save_corpus",
+    "set_text_folding",
     "train_tokenizer",
 ]

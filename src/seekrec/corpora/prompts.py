@@ -50,7 +50,7 @@ class PromptWriter:
         self._encoder = encoder
         self._end = self.segments.add(Ragged.from_lists([[eos_token_id]]))
         self._items = np.empty(0, dtype=np.int64)
-        self._first_text = 0
+        self._first_text = self._first_written_text = 0
         self._first_identifier: dict[View, int] = {}
 
     def add_items(self, items: np.ndarray, texts: Sequence[str]) -> np.ndarray:
@@ -66,6 +66,8 @@ class PromptWriter:
         encoded = self._encoder.encode_ragged(texts, self.settings.max_text_tokens)
         self._items = items
         self._first_text = self.segments.add(encoded)
+        written = self._encoder.encode_ragged(texts, self.settings.max_text_tokens, as_written=True)
+        self._first_written_text = self.segments.add(written)
         self._first_identifier = {
             view: self.segments.add(self.segments.identifier_tokens(items, view))
             for view in self.segments.vocabulary.views
@@ -126,8 +128,11 @@ class PromptWriter:
             return self.segments.tokens(single_segment(self.segments.item_segments(targets)))
         if task.kind == "desc2id":
             return self.segments.tokens(self._fill("identifier", task, targets, None))
-        slot = "query" if task.kind == "nsqp" else "description"
-        text = self._fill(slot, task, targets, None)
+        # What is read is folded; what is written is as people wrote it.
+        if task.kind == "nsqp":
+            text = single_segment(self.segments.written_query_segments(targets))
+        else:
+            text = single_segment(self._first_written_text + np.searchsorted(self._items, targets))
         return self.segments.tokens(join_rows([text, repeat_segment(self._end, len(targets))]))
 
     def _fill(self, slot: str, task: Task, targets: np.ndarray, history: Ragged | None) -> Ragged:

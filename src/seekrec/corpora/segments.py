@@ -147,9 +147,11 @@ class SegmentTable:
         self._pieces: dict[tuple[str, bool], int] = {}
 
         search_token = vocabulary.behavior_token_id("search_query")
-        queries = encoder.encode_ragged(events.queries, max_query_tokens)
-        markers = Ragged.from_matrix(np.full((len(queries), 1), search_token, dtype=np.int32))
-        self._first_query = self.add(join_rows([markers, queries]))
+        markers = Ragged.from_matrix(np.full((len(events.queries), 1), search_token, dtype=np.int32))
+        self._first_query, self._first_written_query = (
+            self.add(join_rows([markers, encoder.encode_ragged(events.queries, max_query_tokens, as_written=written)]))
+            for written in (False, True)
+        )
         # Only the items that occur: a request names a few out of millions.
         self._items = np.unique(events.item[events.item >= 0])
         self._first_item: dict[Behavior, int] = {
@@ -207,6 +209,10 @@ class SegmentTable:
     def query_segments(self, rows: np.ndarray) -> np.ndarray:
         """Give the segment of the query (with `<S_Q>`) of each event."""
         return self._first_query + self.events.query[rows]
+
+    def written_query_segments(self, rows: np.ndarray) -> np.ndarray:
+        """Give the segment of the query (with `<S_Q>`) of each event as it was written, for a model that writes it."""
+        return self._first_written_query + self.events.query[rows]
 
     def item_segments(self, rows: np.ndarray) -> np.ndarray:
         """Give the segment of the item (with its behavior token) of each event."""

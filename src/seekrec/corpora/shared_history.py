@@ -279,8 +279,8 @@ class _StreamWriter:
         return self.segments.item_tokens(self.columns.item[events], behavior)  # type: ignore[arg-type]
 
     def queries(self, events: np.ndarray) -> Ragged:
-        """The query of each event with its behavior token and the end of sequence."""
-        numbers = single_segment(self.segments.query_segments(events))
+        """The query of each event, as written, with its behavior token and the end of sequence."""
+        numbers = single_segment(self.segments.written_query_segments(events))
         return self.segments.tokens(join_rows([numbers, repeat_segment(self._end, len(events))]))
 
 

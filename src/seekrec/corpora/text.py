@@ -4,6 +4,9 @@
 A tokenizer looks for its added tokens in the text before anything else, so the query `"<R_I>"` would become a control
 token. [`TextEncoder`] encodes with a copy that knows no added token, and whose vocabulary holds no special token
 under its own name. Everything that people wrote (queries, titles, descriptions) goes through it.
+
+How text is folded before that (`seekrec.util.text`) is a setting of the tokenizer and saved with it, so training and
+answering cannot disagree. A tokenizer that says nothing of it, as those of older models, folds width alone.
 """
 
 from __future__ import annotations
@@ -12,10 +15,9 @@ import hashlib
 import json
 import math
 import string
-import unicodedata
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 
 import numpy as np
@@ -28,6 +30,7 @@ from transformers import PreTrainedTokenizerBase, T5Tokenizer
 
 from seekrec.corpora.ragged import Ragged
 from seekrec.errors import ConfigurationError, DataError
+from seekrec.util.text import Folding, check_folding, fold_text
 
 WORD_START = "\u2581"  # how a T5 vocabulary writes the space before a word
 
@@ -41,8 +44,8 @@ _TEXTS_AT_A_TIME = 10_000
 class TextEncoder:
     """Encodes outside text: no text can produce a control, identifier or special token.
 
-    The one exception is `<unk>`, which stands for characters that the vocabulary lacks. Text is put into Unicode form
-    NFKC first (full-width letters become plain ones); no token for end of sequence is added.
+    The one exception is `<unk>`, which stands for characters that the vocabulary lacks. Text is folded first, as
+    [`set_text_folding`] set; no token for end of sequence is added.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): A tokenizer of the fast kind. Later changes to it are not seen.
@@ -53,6 +56,7 @@ class TextEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         backend = _backend_of(tokenizer)
+        self.folding = get_text_folding(tokenizer)
         added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items()}
         added.update((number, str(tokenizer.convert_ids_to_tokens(number))) for number in tokenizer.all_special_ids)
         unknown_id = tokenizer.unk_token_id
@@ -65,12 +69,15 @@ class TextEncoder:
         self._known: dict[str, list[int]] = {}
         self._backend = _without_added_tokens(backend, added)
 
-    def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+    def encode(
+        self, texts: Sequence[str], max_length: int | None = None, *, as_written: bool = False
+    ) -> list[list[int]]:
         """Encode texts; a word (or, with a tokenizer that does not split at spaces, a text) is encoded once.
 
         Args:
             texts (`Sequence[str]`): Any text at all.
             max_length (`int`, *optional*): Keep so many tokens at most, from the start.
+            as_written (`bool`): Fold width alone: for what a model writes, and for wordings of ours.
 
         Returns:
             `list[list[int]]`: Token ids of each text; empty where nothing visible is left.
@@ -81,7 +88,8 @@ class TextEncoder:
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise DataError(f"Text {row} is {text!r} of type {type(text).__name__}; give text.")
-        parts = [_clean(text).split() if self._splits_words else [_clean(text)] for text in texts]
+        folded = [fold_text(text, () if as_written else self.folding) for text in texts]
+        parts = [text.split() if self._splits_words else [text] for text in folded]
         distinct = dict.fromkeys(chain.from_iterable(parts))
         if len(self._known) > _MAX_KNOWN:
             self._known = {}
@@ -90,10 +98,12 @@ class TextEncoder:
         known.update(zip(new, self._encode_new(new), strict=True))
         return [list(chain.from_iterable(map(known.__getitem__, part)))[:max_length] for part in parts]
 
-    def encode_ragged(self, texts: Sequence[str], max_length: int | None = None) -> Ragged:
+    def encode_ragged(
+        self, texts: Sequence[str], max_length: int | None = None, *, as_written: bool = False
+    ) -> Ragged:
         """Encode many texts in little memory; as `encode`, but the rows lie one after the other in int32."""
         blocks = [
-            Ragged.from_lists(self.encode(texts[start : start + _TEXTS_AT_A_TIME], max_length))
+            Ragged.from_lists(self.encode(texts[start : start + _TEXTS_AT_A_TIME], max_length, as_written=as_written))
             for start in range(0, len(texts), _TEXTS_AT_A_TIME)
         ]
         return Ragged.stack(blocks) if blocks else Ragged.from_lists([])
@@ -131,16 +141,47 @@ class TextEncoder:
             # The model alone, without the steps before it, adds no space in front.
             head = "" if starts_text or text[:1].isspace() else text.split(" ")[0]
             joined = [token.id for token in self._backend.model.tokenize(head)] if head else []
-            self._pieces[key] = joined + self.encode([text[len(head) :]])[0]
+            self._pieces[key] = joined + self.encode([text[len(head) :]], as_written=True)[0]
         return list(self._pieces[key])
 
 
 # A copy of a tokenizer costs half a second.
 _ENCODERS: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, TextEncoder]] = weakref.WeakKeyDictionary()
+# Where a tokenizer keeps it: `save_pretrained` writes these settings, `from_pretrained` reads them.
+_FOLDING = "text_folding"
+
+
+def get_text_folding(tokenizer: PreTrainedTokenizerBase) -> tuple[Folding, ...]:
+    """Tell how outside text is folded before this tokenizer reads it.
+
+    Raises:
+        ConfigurationError: If the tokenizer names what [`fold_text`] does not know.
+    """
+    return check_folding(tokenizer.init_kwargs.get(_FOLDING, ()))
+
+
+def set_text_folding(tokenizer: PreTrainedTokenizerBase, folding: Collection[str]) -> None:
+    """Set how outside text is folded before this tokenizer reads it; it is saved with it.
+
+    A model must be asked as it was trained. One whose tokenizer says nothing but was trained on queries in lower case
+    alone may be given `["case"]` before its catalogue is set.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): Is changed.
+        folding (`Collection[str]`): As for [`~seekrec.util.text.fold_text`].
+
+    Raises:
+        ConfigurationError: If a name is unknown.
+    """
+    tokenizer.init_kwargs[_FOLDING] = list(check_folding(folding))
 
 
 def encode_text(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int | None = None,
+    *,
+    as_written: bool = False,
 ) -> list[list[int]]:
     """Encode outside text with the [`TextEncoder`] of a tokenizer; see there.
 
@@ -148,17 +189,18 @@ def encode_text(
         tokenizer (`PreTrainedTokenizerBase`): A tokenizer of the fast kind.
         texts (`Sequence[str]`): Any text at all.
         max_length (`int`, *optional*): Keep so many tokens at most.
+        as_written (`bool`): Fold width alone.
 
     Returns:
         `list[list[int]]`: Token ids of each text, without end of sequence.
     """
-    return shared_encoder(tokenizer).encode(texts, max_length)
+    return shared_encoder(tokenizer).encode(texts, max_length, as_written=as_written)
 
 
 def shared_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
-    """Give the [`TextEncoder`] of a tokenizer, made on first use and again after tokens were added."""
+    """Give the [`TextEncoder`] of a tokenizer, made on first use and again after tokens were added or folding set."""
     length, encoder = _ENCODERS.get(tokenizer, (-1, None))
-    if encoder is None or length != len(tokenizer):
+    if encoder is None or length != len(tokenizer) or encoder.folding != get_text_folding(tokenizer):
         encoder = TextEncoder(tokenizer)
         _ENCODERS[tokenizer] = (len(tokenizer), encoder)
     return encoder
@@ -173,6 +215,8 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     state = json.loads(_backend_of(tokenizer).to_str())
     # Truncation and padding are left over from the latest call, and change nothing here.
     state.update(truncation=None, padding=None)
+    if folding := get_text_folding(tokenizer):
+        state[_FOLDING] = list(folding)
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
@@ -197,7 +241,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> T5Tokenizer:
     words: Counter[str] = Counter()
     split = _t5_pre_tokenizer()
     for text in texts:
-        spaced = _clean(text).replace("<", " < ").replace(">", " > ")
+        spaced = fold_text(text, ()).replace("<", " < ").replace(">", " > ")
         words.update(word for word, _ in split.pre_tokenize_str(spaced))
     special = ["<pad>", "</s>", "<unk>"]
     characters = Counter(
@@ -258,13 +302,6 @@ def _t5_pre_tokenizer() -> PreTokenizer:
     return PreTokenizerSequence(
         [WhitespaceSplit(), Metaspace(replacement=WORD_START, prepend_scheme="always", split=True)]
     )
-
-
-def _clean(text: str) -> str:
-    """Unicode form NFKC, with lone surrogates (which the tokenizer refuses) as question marks."""
-    if text.isascii():
-        return text
-    return unicodedata.normalize("NFKC", text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _without_added_tokens(backend: Tokenizer, added: dict[int, str]) -> Tokenizer:

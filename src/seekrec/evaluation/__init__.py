@@ -16,7 +16,7 @@ retrievers.py  our models, and scorers, as retrievers
 
 from pathlib import Path
 
-from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer, split_words
+from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer
 from seekrec.evaluation.calibration import click_calibration, expected_calibration_error
 from seekrec.evaluation.cold_start import compare_on_new_items
 from seekrec.evaluation.comparison import compare_on_test, make_validation
@@ -106,6 +106,5 @@ __all__ = [
     "read_results",
     "recall_at_k",
     "rival_systems",
-    "split_words",
     "write_results",
 ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,18 +22,14 @@ from seekrec.events import Split
 from seekrec.events.checks import check_choice
 from seekrec.events.histories import RowArray, history_rows
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap, Request
+from seekrec.util.text import WORD, fold_text, split_words
 
 Float32Array = npt.NDArray[np.float32]
 
 # What BM25 can search.
 TEXT_FIELDS = ("title", "description", "categories")
 
-# Scripts written without spaces: Chinese, Japanese, Korean.
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_WORD = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
 _NO_LETTER = re.compile(r"[\W\d_]")
-_PLURALS_IN_ES = ("xes", "ches", "shes", "sses")
-_IS_CJK = re.compile(rf"[{_CJK}]")
 
 
 class Popularity:
@@ -70,7 +65,7 @@ class Popularity:
 class BM25:
     """Words of the query in the words of the items, by BM25 (Lucene's variant). Searches only.
 
-    Words are folded alike in items and queries (see [`split_words`]).
+    Words are folded alike in items and queries (see [`~seekrec.util.text.split_words`]).
 
     Args:
         items (`pyarrow.Table`): Rows of `ITEM_FEATURES` in the order of the catalogue.
@@ -189,6 +184,7 @@ class DenseText:
         return vectors @ self.item_embeddings.T
 
     def _embed_queries(self, queries: list[str]) -> Float32Array:
+        queries = list(map(fold_text, queries))
         new = [query for query in dict.fromkeys(queries) if query not in self._query_vectors]
         if new:
             self._query_vectors.update(zip(new, np.asarray(self.embed(new), dtype=np.float32), strict=True))
@@ -259,36 +255,6 @@ class LightGCNScorer:
         return np.asarray(self.model.score(histories, known), dtype=np.float32)
 
 
-def split_words(text: str) -> list[str]:
-    """Split text into words for matching: case and plural endings folded, CJK runs cut into pairs of characters.
-
-    Plurals of four letters or more lose their ending: -ies becomes -y; after x, ch, sh and ss -es goes; else -s goes,
-    but not of -ss and -us. Category names are plural, titles often are not. It is crude ("lens" becomes "len"), but
-    the same for items and queries.
-
-    Args:
-        text (`str`): Any text.
-
-    Returns:
-        `list[str]`: Words in order, repeated as often as they occur.
-
-    Example:
-        >>> split_words("Staples, batteries & glass USB-hubs")
-        ['staple', 'battery', 'glass', 'usb', 'hub']
-    """
-    return list(chain.from_iterable(map(_fold, _WORD.findall(text.casefold()))))
-
-
-def _fold(word: str) -> list[str]:
-    if _IS_CJK.match(word):
-        return [word[place : place + 2] for place in range(max(1, len(word) - 1))]
-    if len(word) < 4 or not word.endswith("s") or word[-2] in "su":
-        return [word]
-    if word.endswith("ies"):
-        return [word[:-3] + "y"]
-    return [word[:-2] if word.endswith(_PLURALS_IN_ES) else word[:-1]]
-
-
 def item_words(items: pa.Table, fields: Sequence[str] = TEXT_FIELDS) -> list[list[str]]:
     """Give the words of each item.
 
@@ -300,7 +266,7 @@ def item_words(items: pa.Table, fields: Sequence[str] = TEXT_FIELDS) -> list[lis
         fields (`Sequence[str]`): Any of `"title"`, `"description"`, `"categories"`; of the categories each name once.
 
     Returns:
-        `list[list[str]]`: As [`split_words`] gives them, for each row.
+        `list[list[str]]`: As [`~seekrec.util.text.split_words`] gives them, for each row.
 
     Raises:
         ConfigurationError: If there is no field or an unknown one.
@@ -317,7 +283,7 @@ def item_words(items: pa.Table, fields: Sequence[str] = TEXT_FIELDS) -> list[lis
                 texts.append(value or "")
                 continue
             names = dict.fromkeys(name for path in value or [] if path for name in path if name)
-            compounds = [word for name in names for word in name.split() if len(_WORD.findall(word)) > 1]
+            compounds = [word for name in names for word in name.split() if len(WORD.findall(word)) > 1]
             texts += [*names, *(_NO_LETTER.sub("", word) for word in compounds)]
     words = [split_words(" ".join(texts)) for texts in parts]
     if not any(words):

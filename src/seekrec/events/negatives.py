@@ -23,13 +23,10 @@ from seekrec.events.splits import Part, Split
 from seekrec.events.timeline import item_rows
 from seekrec.schema import BEHAVIORS, Behavior, item_texts
 from seekrec.util.files import replace_file
+from seekrec.util.text import split_words
 
 NegativeKind = Literal["uniform", "popularity", "bm25"]
 NEGATIVE_KINDS: tuple[NegativeKind, ...] = ("uniform", "popularity", "bm25")
-
-# One sign of a script that is written without spaces, or a run of other letters and digits.
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-TOKEN_PATTERN = rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+"
 
 # Rounds of drawing and rejecting before all items that are left are weighed at once.
 _ROUNDS = 8
@@ -296,6 +293,8 @@ def _draw(rng: np.random.Generator, taken: np.ndarray, count: int, sums: np.ndar
 def best_matches(texts: list[str], *, num_best: int) -> Callable[[str], np.ndarray]:
     """Build a BM25 index over the texts of items, for negatives that share words with a query.
 
+    Words are those of [`~seekrec.util.text.split_words`], as for the baseline, without English stop words.
+
     Args:
         texts (`list[str]`): One an item.
         num_best (`int`): Matches wanted for a query.
@@ -309,13 +308,15 @@ def best_matches(texts: list[str], *, num_best: int) -> Callable[[str], np.ndarr
     """
     try:
         import bm25s
+        from bm25s.stopwords import STOPWORDS_EN
     except ImportError as error:
         raise MissingDependencyError("Negatives of kind 'bm25' need bm25s; run `pip install bm25s`.") from error
+    stop_words = frozenset(word for stop_word in STOPWORDS_EN for word in split_words(stop_word))
 
-    def split_words(text: list[str]) -> list[list[str]]:
-        return bm25s.tokenize(text, token_pattern=TOKEN_PATTERN, stopwords="en", return_ids=False, show_progress=False)
+    def content_words(text: str) -> list[str]:
+        return [word for word in split_words(text) if word not in stop_words]
 
-    words = split_words(texts)
+    words = list(map(content_words, texts))
     if not any(words):
         raise DataError(
             f"None of the {len(texts)} items has a word in its title or description, so kind 'bm25' has nothing to "
@@ -327,7 +328,7 @@ def best_matches(texts: list[str], *, num_best: int) -> Callable[[str], np.ndarr
 
     def match(query: str) -> np.ndarray:
         if query not in found:
-            tokens = split_words([query])[0]
+            tokens = content_words(query)
             scores = index.get_scores(tokens) if tokens else np.zeros(len(texts), dtype=np.float32)
             hits = np.flatnonzero(scores > 0)
             if len(hits) > num_best:

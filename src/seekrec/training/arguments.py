@@ -140,6 +140,13 @@ class GeneratorArguments:
         default=None, metadata={"help": "T5 checkpoint, e.g. google-t5/t5-small; none: from scratch."}
     )
     tokenizer_vocab_size: int = field(default=4000, metadata={"help": "From scratch: pieces of the tokenizer."})
+    text_folding: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "What is folded of queries and texts that the model reads: case, punctuation, plurals, accents. "
+            "If not given case and punctuation and, from scratch, plurals."
+        },
+    )
     d_model: int = field(default=128, metadata={"help": "From scratch: width."})
     d_ff: int = field(default=512, metadata={"help": "From scratch: width of the feed-forward layers."})
     num_layers: int = field(default=3, metadata={"help": "From scratch: encoder layers."})

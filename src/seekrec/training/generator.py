@@ -4,36 +4,56 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
-from seekrec.corpora import train_tokenizer
+from seekrec.corpora import set_text_folding, train_tokenizer
 from seekrec.events import Split
 from seekrec.training.arguments import GeneratorArguments
 from seekrec.util.files import replace_folder
+from seekrec.util.text import TEXT_FOLDING, WORD_FOLDING, check_folding, fold_text
 
 
-def load_or_train_tokenizer(settings: GeneratorArguments, texts: list[str], split: Split) -> PreTrainedTokenizerBase:
-    """Load the backbone's tokenizer, or train one on texts and the queries of training.
+def load_or_train_tokenizer(
+    settings: GeneratorArguments,
+    texts: Sequence[str],
+    split: Split,
+    *,
+    add_wordings: Callable[[Sequence[str]], list[str]],
+    writes_text: bool,
+) -> PreTrainedTokenizerBase:
+    """Load the backbone's tokenizer, or train one on texts and the queries of training; it folds text as set.
 
     Args:
         settings ([`GeneratorArguments`]): Backbone, or pieces of a new tokenizer.
-        texts (`list[str]`): Wordings and item texts.
+        texts (`Sequence[str]`): Texts of the items.
         split (`Split`): Its training queries are added.
+        add_wordings (`Callable`): Puts our own wordings, which are not folded, beside the texts of the items.
+        writes_text (`bool`): Whether the model also writes text, and so needs words as people wrote them.
 
     Returns:
         `PreTrainedTokenizerBase`: Without identifier tokens.
     """
-    if settings.backbone is not None:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(settings.backbone)
-        return tokenizer
-    queries = [
-        query for query in split.log.events["query"].take(split.training_acts()).to_pylist() if query is not None
-    ]
-    return train_tokenizer([*texts, *queries], settings.tokenizer_vocab_size)
+    is_scratch = settings.backbone is None
+    default = WORD_FOLDING if is_scratch else TEXT_FOLDING
+    folding = default if settings.text_folding is None else check_folding(settings.text_folding)
+    tokenizer: PreTrainedTokenizerBase
+    if is_scratch:
+        queries = [
+            query for query in split.log.events["query"].take(split.training_acts()).to_pylist() if query is not None
+        ]
+        folded = {text: fold_text(text, folding) for text in (*texts, *queries)}
+        read = [*add_wordings([folded[text] for text in texts]), *(folded[query] for query in queries)]
+        written = [text for text in (*texts, *queries) if folded[text] != text] if writes_text else []
+        tokenizer = train_tokenizer([*read, *written], settings.tokenizer_vocab_size)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(settings.backbone)
+    set_text_folding(tokenizer, folding)
+    return tokenizer
 
 
 def t5_sizes(settings: GeneratorArguments, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -50,7 +50,13 @@ def make_tokenizer(
     Returns:
         `tuple[PreTrainedTokenizerBase, IdentifierVocabulary]`: The tokenizer, and where its identifier tokens are.
     """
-    tokenizer = load_or_train_tokenizer(settings, [*all_wordings(), *item_texts(catalog.items)], split)
+    tokenizer = load_or_train_tokenizer(
+        settings,
+        item_texts(catalog.items),
+        split,
+        add_wordings=lambda texts: [*all_wordings(), *texts],
+        writes_text=True,
+    )
     vocabulary = add_identifier_tokens(
         tokenizer,
         num_shared_levels=catalog.num_shared_levels,

@@ -29,9 +29,9 @@ def make_gensr_processor(
     split: Split, catalog: Catalog, generator: GeneratorArguments, settings: GenSRArguments
 ) -> GenSRProcessor:
     """Make the processor that writes prompts as training does, with the backbone's tokenizer or one from scratch."""
-    texts = tokenizer_texts(describe_items(catalog.items, settings.item_text_fields))
+    texts = describe_items(catalog.items, settings.item_text_fields)
     return GenSRProcessor(
-        load_or_train_tokenizer(generator, texts, split),
+        load_or_train_tokenizer(generator, texts, split, add_wordings=tokenizer_texts, writes_text=False),
         catalog,
         wording=settings.wording,
         prompt_views=settings.prompt_views,
@@ -71,7 +71,7 @@ def make_gensr_model(
         ConfigurationError: If Yes and No are not two tokens.
     """
     tokenizer = processor.tokenizer
-    yes, no = (tokens[0] for tokens in encode_text(tokenizer, ["Yes", "No"]))
+    yes, no = (tokens[0] for tokens in encode_text(tokenizer, ["Yes", "No"], as_written=True))
     if yes == no:
         raise ConfigurationError(
             "Yes and No begin with the same token of this tokenizer; use another backbone, or a larger "

@@ -26,6 +26,7 @@ from seekrec.models.candidates import candidate_rows, check_requests, seen_rows
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Event, Request
+from seekrec.util.text import TEXT_FOLDING, check_folding
 
 ProcessorT = TypeVar("ProcessorT", bound="EventSequenceProcessor")
 
@@ -42,6 +43,8 @@ class EventSequenceProcessor(CatalogProcessor):
         query_vectors ([`QueryVectors`], *optional*): Known queries; those of the training log, for example.
         geohashes (`Sequence[str]`): The places that the model tells apart, by how their geohash begins; all of one
             length. Others count as unknown.
+        text_folding (`Sequence[str]`): How queries are folded, in training and answering, as for
+            [`~seekrec.util.text.fold_text`]; if `query_vectors` are given, as they do.
 
     Raises:
         ConfigurationError: If `geohashes` differ in length.
@@ -58,6 +61,7 @@ class EventSequenceProcessor(CatalogProcessor):
         text_encoder: str | None = None,
         query_vectors: QueryVectors | None = None,
         geohashes: Sequence[str] = (),
+        text_folding: Sequence[str] = TEXT_FOLDING,
     ) -> None:
         super().__init__()
         if len({len(name) for name in geohashes}) > 1:
@@ -69,6 +73,7 @@ class EventSequenceProcessor(CatalogProcessor):
         self.actions = list(actions)
         self.geohashes = list(geohashes)
         self.text_encoder = text_encoder
+        self.text_folding = list(check_folding(text_folding) if query_vectors is None else query_vectors.folding)
         self._catalog: Catalog | None = None
         self._query_vectors = query_vectors
         if catalog is not None:
@@ -79,7 +84,7 @@ class EventSequenceProcessor(CatalogProcessor):
         """The vectors of queries."""
         if self._query_vectors is None:
             own = None if self._catalog is None else self._catalog.semantic_encoder_name
-            self._query_vectors = QueryVectors(self.text_encoder or own)
+            self._query_vectors = QueryVectors(self.text_encoder or own, self.text_folding)
         return self._query_vectors
 
     def __call__(
@@ -174,6 +179,9 @@ class EventSequenceProcessor(CatalogProcessor):
         cls: type[ProcessorT], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any
     ) -> ProcessorT:
         """Load a processor with the catalogue and the query vectors it was saved with."""
+        saved, _ = cls.get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if "text_folding" not in saved:  # made before queries were folded: it answers as it did
+            kwargs = {"text_folding": (), **kwargs}
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
@@ -182,7 +190,7 @@ class EventSequenceProcessor(CatalogProcessor):
             name, revision = str(pretrained_model_name_or_path), kwargs.get("revision")
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=QUERY_VECTORS_FILE))
         encoder_name = processor.text_encoder or processor.catalog.semantic_encoder_name
-        processor._query_vectors = QueryVectors.load(folder, encoder_name)
+        processor._query_vectors = QueryVectors.load(folder, encoder_name, processor.text_folding)
         return processor
 
 

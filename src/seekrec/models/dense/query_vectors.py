@@ -7,7 +7,7 @@ A saved table names queries by a digest of their text, so a published model does
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from seekrec.embeddings import embed_texts, load_semantic_encoder
 from seekrec.errors import DataError
 from seekrec.util.files import replace_file
+from seekrec.util.text import TEXT_FOLDING, check_folding, fold_text
 
 QUERY_VECTORS_FILE = "query_vectors.safetensors"
 
@@ -33,10 +34,13 @@ class QueryVectors:
     Args:
         encoder_name (`str`, *optional*): A sentence-transformers name or path; `None` is the default encoder. It is
             loaded at the first query that is not known.
+        folding (`Collection[str]`): How texts are folded first, as for [`~seekrec.util.text.fold_text`]; with nothing
+            named they are taken as they are.
     """
 
-    def __init__(self, encoder_name: str | None = None) -> None:
+    def __init__(self, encoder_name: str | None = None, folding: Collection[str] = TEXT_FOLDING) -> None:
         self.encoder_name = encoder_name
+        self.folding = check_folding(folding)
         self._known: dict[bytes, np.ndarray] = {}
         self._new: dict[bytes, np.ndarray] = {}
         self._encoder: Any = None
@@ -46,6 +50,7 @@ class QueryVectors:
 
     def add(self, texts: Sequence[str], *, show_progress: bool = False) -> None:
         """Compute the vectors of these texts, where missing, and keep them for good: `save` writes them."""
+        texts = self._fold(texts)
         digests = [_digest(text) for text in texts]
         missing = {key: text for key, text in zip(digests, texts, strict=True) if key not in self._known}
         if missing:
@@ -61,6 +66,7 @@ class QueryVectors:
         """
         if not len(texts):
             return np.zeros((0, 0), dtype=np.float32)
+        texts = self._fold(texts)
         digests = [_digest(text) for text in texts]
         missing = {
             key: text
@@ -85,13 +91,15 @@ class QueryVectors:
             save_file({"digests": digests.copy(), "vectors": np.stack(list(self._known.values()))}, temporary)
 
     @classmethod
-    def load(cls, folder: str | Path, encoder_name: str | None = None) -> QueryVectors:
+    def load(
+        cls, folder: str | Path, encoder_name: str | None = None, folding: Collection[str] = TEXT_FOLDING
+    ) -> QueryVectors:
         """Read what `save` wrote; empty where there is no file.
 
         Raises:
             DataError: If the file is damaged.
         """
-        loaded = cls(encoder_name)
+        loaded = cls(encoder_name, folding)
         path = Path(folder) / QUERY_VECTORS_FILE
         if path.is_file():
             try:
@@ -104,6 +112,9 @@ class QueryVectors:
                 ) from error
             loaded._known = {row.tobytes(): vector for row, vector in zip(digests, vectors, strict=True)}
         return loaded
+
+    def _fold(self, texts: Sequence[str]) -> list[str]:
+        return [fold_text(text, self.folding) for text in texts] if self.folding else list(texts)
 
     def _embed(self, texts: list[str], show_progress: bool) -> np.ndarray:
         if self._encoder is None:

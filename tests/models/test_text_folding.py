@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries as people type them: every family reads them alike, and a model made before reads as it did."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from small_gensar import HISTORY, make_gensar
+from small_gensr import make_gensr
+from small_intsr import make_intsr
+from small_synergen import make_synergen
+from transformers import AutoProcessor
+
+from seekrec.corpora import CorpusSettings, build, build_corpus, encode_text, get_text_folding, set_text_folding
+from seekrec.corpora.text import tokenizer_digest
+from seekrec.schema import Event, Request
+from seekrec.util.text import WORD_FOLDING
+
+TYPED = (
+    "garden kitchen",
+    "Garden Kitchen",
+    "GARDEN KITCHEN",
+    "garden kitchen?",
+    "Garden-Kitchen",
+    "ｇａｒｄｅｎ kitchen",
+)
+
+
+@pytest.fixture
+def folded_aisles(aisles):
+    split, catalog, tokenizer, vocabulary = aisles
+    folded = copy.deepcopy(tokenizer)
+    set_text_folding(folded, WORD_FOLDING)
+    return split, catalog, folded, vocabulary
+
+
+def make(family, folded_aisles):
+    if family in ("intsr", "synergen"):
+        return make_intsr() if family == "intsr" else make_synergen()
+    return make_gensar(folded_aisles) if family == "gensar" else make_gensr(folded_aisles)
+
+
+def held(processor):
+    return (
+        get_text_folding(processor.tokenizer) if hasattr(processor, "tokenizer") else processor.query_vectors.folding
+    )
+
+
+@pytest.mark.parametrize("family", ["gensar", "gensr", "intsr", "synergen"])
+def test_a_query_has_one_answer_however_it_is_typed(family, folded_aisles):
+    _, processor = make(family, folded_aisles)
+    features = [processor([Request(HISTORY, query=query)]) for query in TYPED]
+    for other in features[1:]:
+        assert other.keys() == features[0].keys()
+        for name, tensor in features[0].items():
+            assert torch.equal(other[name], tensor), name
+    # In a history, too.
+    searched = [[HISTORY[0], Event("i9", "search", timestamp=2, query=query)] for query in TYPED]
+    before = [processor([Request(history)]) for history in searched]
+    assert all(torch.equal(one[name], tensor) for one in before for name, tensor in before[0].items())
+
+
+@pytest.mark.parametrize("family", ["gensar", "intsr"])
+def test_folding_is_saved_and_an_older_processor_reads_as_it_did(family, folded_aisles, tmp_path):
+    _, processor = make(family, folded_aisles)
+    processor.save_pretrained(tmp_path)
+    path = tmp_path / ("tokenizer_config.json" if family == "gensar" else "processor_config.json")
+    content = json.loads(path.read_text())
+    assert content["text_folding"]
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert held(loaded) == held(processor) != ()
+    del content["text_folding"]
+    path.write_text(json.dumps(content))
+    older = AutoProcessor.from_pretrained(tmp_path)
+    assert held(older) == ()
+
+
+def test_what_is_read_is_folded_and_what_is_written_is_not(aisles, folded_aisles, monkeypatch):
+    split, catalog, tokenizer, vocabulary = folded_aisles
+    assert encode_text(tokenizer, ["Garden Things!"]) == encode_text(tokenizer, ["garden thing"])
+    assert encode_text(tokenizer, ["Garden Things!"], as_written=True) == encode_text(aisles[2], ["Garden Things!"])
+    monkeypatch.setattr(build, "item_texts", lambda items: [f"Garden THINGS no. {row}!" for row in range(len(items))])
+    tasks = ("desc2id_semantic", "id2desc_semantic")
+    corpus = build_corpus(split, catalog, tokenizer, vocabulary, CorpusSettings(tasks=tasks))
+    read = tokenizer.decode(corpus["desc2id_semantic"][3]["input_ids"])
+    written = tokenizer.decode(corpus["id2desc_semantic"][3]["labels"], skip_special_tokens=True)
+    assert "garden thing no 3" in read
+    assert written == "Garden THINGS no. 3!"
+
+
+def test_folding_belongs_to_the_identity_of_a_tokenizer(aisles, folded_aisles):
+    assert tokenizer_digest(aisles[2]) != tokenizer_digest(folded_aisles[2])
