@@ -26,6 +26,8 @@ class SASRecConfig(PreTrainedConfig):
         attention_dropout (`float`): Dropout of attention weights.
         layer_norm_eps (`float`): Added to the variance in layer norms.
         initializer_range (`float`): Standard deviation of the normal distribution of new weights.
+        num_sampled_negatives (`int`): In training a target is compared with so many items, drawn uniformly for all of
+            a batch; 0 for every item.
 
     Raises:
         StrictDataclassFieldValidationError: If a value has the wrong type.
@@ -47,6 +49,7 @@ class SASRecConfig(PreTrainedConfig):
     attention_dropout: float = 0.0
     layer_norm_eps: float = 1e-8
     initializer_range: float = 0.02
+    num_sampled_negatives: int = 0
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -74,6 +77,8 @@ class SASRecConfig(PreTrainedConfig):
                 f"`hidden_size` is {self.hidden_size}, which {self.num_attention_heads} heads do not divide; change "
                 "`hidden_size` or `num_attention_heads`."
             )
+        if self.num_sampled_negatives < 0:
+            raise ValueError(f"`num_sampled_negatives` is {self.num_sampled_negatives}; it must be at least 0.")
         for name in ("embedding_dropout", "dropout", "attention_dropout"):
             value = getattr(self, name)
             if not 0 <= value < 1:

@@ -3,7 +3,8 @@
 
 Differences from the paper (Kang and McAuley 2018):
 - the loss is a full softmax over all items at every position, in place of one sampled negative, which learns far more
-  from each step and makes SASRec the strong baseline it can be;
+  from each step and makes SASRec the strong baseline it can be; where the items are too many for that, a sampled
+  softmax over thousands that a batch shares (`num_sampled_negatives`);
 - layer norm comes first in each block, and once after the last;
 - a start token precedes every history, so that the first item is learned too and an empty history has an answer;
 - the feed-forward layer widens, with GELU, as transformers do today.
@@ -25,6 +26,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 
 from seekrec.embeddings.configuration_sasrec import SASRecConfig
+from seekrec.embeddings.softmax import info_nce, softmax_loss
 from seekrec.errors import RequestError
 
 LABEL_PADDING = -100
@@ -203,7 +205,7 @@ class SASRecModel(SASRecPreTrainedModel):
 
 
 class SASRecForNextItem(SASRecPreTrainedModel):
-    """SASRec that predicts the next item by a full softmax; input and output embeddings are one table."""
+    """SASRec that predicts the next item by a softmax; input and output embeddings are one table."""
 
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__(config)
@@ -226,11 +228,22 @@ class SASRecForNextItem(SASRecPreTrainedModel):
         if labels is None:
             return SASRecOutput(logits=self._project(hidden_states))
         has_label = labels != LABEL_PADDING
-        logits = self._project(hidden_states[has_label])  # (num_labels, num_items)
-        return SASRecOutput(loss=F.cross_entropy(logits.float(), labels[has_label] - 1))
+        asked, rows = hidden_states[has_label], labels[has_label] - 1
+        if self.training and self.config.num_sampled_negatives:
+            return SASRecOutput(loss=self._sampled_loss(asked, rows))
+        return SASRecOutput(loss=softmax_loss(asked, self._items(), rows, reduction="mean"))
+
+    def _sampled_loss(self, asked: Tensor, rows: Tensor) -> Tensor:
+        """Compare targets with uniform draws, with replacement: each as likely, so there is nothing to correct."""
+        drawn = torch.randint(self.config.num_items, (self.config.num_sampled_negatives,), device=rows.device)
+        table = self.model.item_embedding
+        return info_nce((asked * table(rows + 1)).sum(-1), F.linear(asked, table(drawn + 1)))
+
+    def _items(self) -> Tensor:
+        return self.model.item_embedding.weight[1 : self.config.num_items + 1]
 
     def _project(self, hidden_states: Tensor) -> Tensor:
-        return F.linear(hidden_states, self.model.item_embedding.weight[1 : self.config.num_items + 1])
+        return F.linear(hidden_states, self._items())
 
     @torch.no_grad()
     def score(self, histories: Sequence[np.ndarray], *, batch_size: int = 256) -> Tensor:

@@ -17,6 +17,7 @@ from seekrec.embeddings import (
     interaction_graph,
     sasrec_sequences,
 )
+from seekrec.embeddings.softmax import LARGE_CATALOG, NUM_SHARED_NEGATIVES
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.schema import RECOMMENDATION, IdMap
@@ -57,6 +58,7 @@ def prepare_sasrec(
         hidden_size=settings.sasrec_hidden_size,
         max_history=settings.sasrec_max_history,
         dropout=settings.sasrec_dropout,
+        num_sampled_negatives=NUM_SHARED_NEGATIVES if len(id_map) > LARGE_CATALOG else 0,
     )
     key: dict[str, object] = {
         "split": split.fingerprint(),

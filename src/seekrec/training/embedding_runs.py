@@ -57,6 +57,7 @@ def fit_embedding(
     max_seconds: float | None,
     resume: bool,
     sampler: Sampler[int] | None = None,
+    make_optimizer: Callable[[ModelT, TrainingArguments], torch.optim.Optimizer] | None = None,
 ) -> ModelT:
     """Train a model by `transformers.Trainer`, or go on, or load what is finished.
 
@@ -76,6 +77,7 @@ def fit_embedding(
         max_seconds (`float`, *optional*): Stop after this time of this call.
         resume (`bool`): Go on from what the folder holds.
         sampler (`Sampler`, *optional*): The rows of an epoch in order, with `set_epoch`; a shuffle if not given.
+        make_optimizer (`Callable`, *optional*): Makes the optimizer of a model; the Trainer's AdamW if not given.
 
     Returns:
         The best model, in evaluation mode.
@@ -120,6 +122,7 @@ def fit_embedding(
         callbacks=[_EvaluateAtEnd(max_seconds)],
         evaluate_model=evaluate,
         sampler=sampler,
+        optimizers=(None if make_optimizer is None else make_optimizer(model, training), None),
     )
     begin = time.monotonic()
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -26,6 +26,7 @@ from seekrec.events.queries import category_queries
 from seekrec.models.dense import QueryVectors
 from seekrec.schema import BEHAVIORS, SEARCH
 from seekrec.training.negatives import CodedRows, CodeSampler, ItemNegatives, SampledKind, hash_fractions, hash_numbers
+from seekrec.training.row_adamw import make_adamw, use_row_gradients
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 from seekrec.training.window_arguments import WindowArguments
 
@@ -311,28 +312,17 @@ def make_window_trainer(
 def make_window_optimizer(
     model: PreTrainedModel, settings: WindowArguments, training: TrainingArguments
 ) -> torch.optim.AdamW:
-    """Make AdamW with two step sizes: sparse weights, of which a batch moves few rows' worth, and the rest.
+    """Make AdamW with two learning rates: of the embeddings of items and actions, and of the rest.
 
-    Sparse are the embeddings of items and actions: an item is met seldom, so with the step size of the others it
-    learns too little from each meeting. They, biases and norms have no weight decay.
+    An item is met seldom, so with the learning rate of the others it learns too little from each meeting. Embeddings
+    of items are updated by rows where there are many (`row_adamw`), unless each is compared with every question.
     """
     parts: Any = model
-    tables = [module.weight for module in (parts.items.ids, parts.model.tokens.actions) if module is not None]
-    sparse = {id(weight) for weight in tables}
-    # A weight of one dimension is a bias, a norm or a time scale.
-    rest = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in sparse]
+    tables = [module for module in (parts.items.ids, parts.model.tokens.actions) if module is not None]
+    if parts.items.ids is not None and not parts.compares_all_items:
+        use_row_gradients(parts.items.ids, training)
     rate = training.learning_rate if settings.sparse_learning_rate is None else settings.sparse_learning_rate
-    groups: list[dict[str, Any]] = [
-        {"params": tables, "lr": rate, "weight_decay": 0.0},
-        {"params": [weight for weight in rest if weight.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [weight for weight in rest if weight.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups,
-        lr=training.learning_rate,
-        betas=(training.adam_beta1, training.adam_beta2),
-        eps=training.adam_epsilon,
-    )
+    return make_adamw(model, tables, training, table_rate=rate)
 
 
 __all__ = [

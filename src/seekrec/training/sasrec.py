@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
+from transformers import TrainingArguments
 
 from seekrec.embeddings.configuration_sasrec import SASRecConfig
 from seekrec.embeddings.modeling_sasrec import SASRecCollator, SASRecForNextItem, to_tokens
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.training.embedding_runs import fit_embedding, rank_targets
+from seekrec.training.row_adamw import make_adamw, use_row_gradients
 
 Validation = Sequence[tuple[np.ndarray, int]]
 
@@ -37,7 +40,7 @@ def train_sasrec(
     resume: bool = True,
     max_seconds: float | None = None,
     lr_scheduler: Literal["cosine", "constant"] = "cosine",
-    warmup_steps: int = 100,
+    warmup_steps: int | None = None,
     weight_decay: float = 0.0,
     num_evaluations: int = 20,
     start_from: SASRecForNextItem | None = None,
@@ -60,7 +63,8 @@ def train_sasrec(
         resume (`bool`): Go on from what `output_dir` holds; `False` starts again.
         max_seconds (`float`, *optional*): Stop after this time (of this call), keeping the best weights so far.
         lr_scheduler (`str`): `"cosine"` falls to zero over `num_epochs`, `"constant"` does not fall.
-        warmup_steps (`int`): Steps in which the step size rises from zero.
+        warmup_steps (`int`, *optional*): Steps in which the learning rate rises from zero; if not given 100, but at
+            most a tenth of all.
         weight_decay (`float`): Of AdamW.
         num_evaluations (`int`): How often validation is scored, and a checkpoint written, over the run (at most).
         start_from ([`SASRecForNextItem`], *optional*): A model of the same sizes whose weights are the start.
@@ -85,6 +89,8 @@ def train_sasrec(
     if validation is not None and not len(validation):
         raise DataError("`validation` is empty; pass None to keep the last weights in place of the best.")
 
+    if warmup_steps is None:
+        warmup_steps = min(100, num_epochs * -(-len(windows) // batch_size) // 10)
     settings = {
         "config": {
             key: value for key, value in sorted(config.to_diff_dict().items()) if key != "transformers_version"
@@ -129,7 +135,14 @@ def train_sasrec(
         evaluate=None if validation is None else lambda model: rank_validation(model, validation),
         max_seconds=max_seconds,
         resume=resume,
+        make_optimizer=_row_optimizer if config.num_sampled_negatives else None,
     )
+
+
+def _row_optimizer(model: SASRecForNextItem, training: TrainingArguments) -> torch.optim.AdamW:
+    table = model.model.item_embedding
+    use_row_gradients(table, training)
+    return make_adamw(model, [table], training, table_rate=training.learning_rate)
 
 
 class _Windows(Dataset[dict[str, np.ndarray]]):

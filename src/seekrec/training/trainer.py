@@ -18,11 +18,12 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
 from seekrec.errors import DivergenceError
 from seekrec.training.checkpoints import find_checkpoint
 from seekrec.training.identity import claim_folder, training_identity
+from seekrec.training.row_adamw import RowGradientTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 EvaluateModel = Callable[[Any], dict[str, float]]
 
 
-class GenerativeTrainer(Trainer):
+class GenerativeTrainer(RowGradientTrainer):
     """Identical to `Trainer` except: rows come in the order of a given sampler, `evaluate` ranks, divergence raises.
 
     Args:

@@ -7,47 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seekrec.embeddings.softmax import Candidates, info_nce, parts, softmax_loss
+
 NO_LABEL = -100
-
-
-def info_nce(
-    positive: Tensor,
-    negatives: Tensor,
-    *,
-    is_valid: Tensor | None = None,
-    positive_log_q: Tensor | None = None,
-    negative_log_q: Tensor | None = None,
-    temperature: float = 1.0,
-    divisor: Tensor | int | None = None,
-) -> Tensor:
-    """InfoNCE: the target against negatives (IntSR, equation 14; SynerGen, retrieval loss).
-
-    A negative drawn with probability q stands for 1 / q items: taking `log q` off its logit makes the expectation of
-    the sum that of the full softmax (sampled softmax).
-
-    Args:
-        positive (`torch.Tensor`): Similarity to the target, of shape `(num_questions,)`.
-        negatives (`torch.Tensor`): Similarities to the negatives, of shape `(num_questions, num_negatives)`.
-        is_valid (`torch.BoolTensor`, *optional*): Of the same shape: False where there is no negative.
-        positive_log_q (`torch.Tensor`, *optional*): Log-probability that the target is drawn, `(num_questions,)`.
-        negative_log_q (`torch.Tensor`, *optional*): Of the negatives; broadcasts to `negatives`.
-        temperature (`float`): Divides similarities.
-        divisor (`int`, *optional*): Divides the sum over questions; their number if not given.
-
-    Returns:
-        `torch.Tensor`: A float32 number in nats; 0 without questions.
-    """
-    if not len(positive):
-        return (positive.sum() + negatives.sum()).float()
-    own, others = positive.float() / temperature, negatives.float() / temperature
-    if positive_log_q is not None:
-        own = own - positive_log_q
-    if negative_log_q is not None:
-        others = others - negative_log_q
-    if is_valid is not None:
-        others = others.masked_fill(~is_valid, float("-inf"))
-    losses = torch.cat([own[:, None], others], dim=1).logsumexp(1) - own
-    return losses.sum() / (len(losses) if divisor is None else divisor)
 
 
 def full_softmax(
@@ -55,7 +17,7 @@ def full_softmax(
     items: Tensor,
     labels: Tensor,
     *,
-    is_candidate: Tensor | None = None,
+    candidates: Candidates | None = None,
     temperature: float = 1.0,
     divisor: Tensor | int | None = None,
 ) -> Tensor:
@@ -65,8 +27,8 @@ def full_softmax(
         questions (`torch.Tensor`): Of shape `(num_questions, size)`.
         items (`torch.Tensor`): Of shape `(num_items, size)`.
         labels (`torch.LongTensor`): Rows of the targets, `(num_questions,)`, none of them -100.
-        is_candidate (`torch.BoolTensor`, *optional*): Of shape `(num_questions, num_items)`: the items that were on
-            offer when the question was asked. The target always counts.
+        candidates (`Callable`, *optional*): Gives, for a slice of the questions, the items that were on offer when
+            they were asked, bool `(questions, num_items)`, or None for all. The target always counts.
         temperature (`float`): Divides similarities.
         divisor (`int`, *optional*): Divides the sum over questions; their number if not given.
 
@@ -75,11 +37,7 @@ def full_softmax(
     """
     if not len(questions):
         return (questions.sum() + items.sum() * 0).float()
-    scores = (questions @ items.T).float() / temperature
-    if is_candidate is not None:
-        is_candidate = is_candidate.scatter(1, labels[:, None], True)
-        scores = scores.masked_fill(~is_candidate, float("-inf"))
-    loss = F.cross_entropy(scores, labels, reduction="sum")
+    loss = softmax_loss(questions, items, labels, candidates=candidates, temperature=temperature)
     return loss / (len(labels) if divisor is None else divisor)
 
 
@@ -89,7 +47,7 @@ def hard_negatives(
     labels: Tensor,
     *,
     count: int,
-    is_candidate: Tensor | None = None,
+    candidates: Candidates | None = None,
     temperature: float = 1.0,
     divisor: Tensor | int | None = None,
 ) -> Tensor:
@@ -100,24 +58,28 @@ def hard_negatives(
         items (`torch.Tensor`): Of shape `(num_items, size)`.
         labels (`torch.LongTensor`): Rows of the targets, `(num_questions,)`.
         count (`int`): Negatives of a question.
-        is_candidate (`torch.BoolTensor`, *optional*): As in [`full_softmax`].
+        candidates (`Callable`, *optional*): As in [`full_softmax`].
         temperature (`float`): Divides similarities.
         divisor (`int`, *optional*): As in [`full_softmax`].
 
     Returns:
         `torch.Tensor`: A float32 number in nats; 0 without questions.
     """
-    scores = questions @ items.T
-    is_out = F.one_hot(labels, len(items)).bool()
-    if is_candidate is not None:
-        is_out |= ~is_candidate
-    hardest = scores.detach().masked_fill(is_out, float("-inf")).topk(min(count, len(items) - 1))
+    count, rows, is_valid = min(count, len(items) - 1), [], []
+    with torch.no_grad():
+        for part in parts(len(questions), len(items)):
+            scores = (questions[part] @ items.T).scatter(1, labels[part, None], float("-inf"))
+            allowed = None if candidates is None else candidates(part)
+            if allowed is not None:
+                scores = scores.masked_fill(~allowed, float("-inf"))
+            hardest = scores.topk(count)
+            rows.append(torch.cat([labels[part, None], hardest.indices], dim=1))
+            is_valid.append(torch.isfinite(hardest.values))
+    if not rows:
+        return (questions.sum() + items.sum() * 0).float()
+    scores = (items[torch.cat(rows)] * questions[:, None]).sum(-1)
     return info_nce(
-        scores.gather(1, labels[:, None])[:, 0],
-        scores.gather(1, hardest.indices),
-        is_valid=torch.isfinite(hardest.values),
-        temperature=temperature,
-        divisor=divisor,
+        scores[:, 0], scores[:, 1:], is_valid=torch.cat(is_valid), temperature=temperature, divisor=divisor
     )
 
 

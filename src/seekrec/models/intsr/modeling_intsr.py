@@ -233,6 +233,11 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         """Items to vectors."""
         return self.model.items
 
+    @property
+    def compares_all_items(self) -> bool:
+        """Whether a step of training reads the vector of every item."""
+        return self.config.negatives != "sampled"
+
     def read_events(self, inputs: Any, state: HistoryState | None, items: CatalogItems) -> HistoryState:
         """Read events behind a state; see `DenseRetrievalMixin`."""
         read: HistoryState = self.model(inputs, items.vectors, state)
@@ -274,7 +279,7 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         Returns:
             [`IntSROutput`]: With losses if labels are given.
         """
-        all_items = self.items.all() if self.config.negatives != "sampled" or labels is None else None
+        all_items = self.items.all() if self.compares_all_items or labels is None else None
         state = self.model(inputs, all_items)
         questions = self._question_vectors(state, inputs, all_items)
         if labels is None:
@@ -292,9 +297,6 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         self, questions: Tensor, labels: Tensor, is_asked: Tensor, inputs: Any, all_items: Tensor | None, divisor: Any
     ) -> Tensor:
         config = self.config
-        candidates = None
-        if config.align_candidates and config.negatives != "sampled":
-            candidates = self.available_items(inputs["question_timestamps"][is_asked])
         if all_items is None:
             rows = self._negative_rows(inputs)[is_asked]
             pair = torch.cat([labels[:, None], rows], dim=1)
@@ -312,16 +314,21 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
                 **log_q,
             )
         items = self.compared_vectors(all_items)
+        times = inputs["question_timestamps"][is_asked]
+
+        def on_offer(part: slice) -> Tensor | None:
+            return self.available_items(times[part]) if config.align_candidates else None
+
         if config.negatives == "full":
             return full_softmax(
-                questions, items, labels, is_candidate=candidates, temperature=config.temperature, divisor=divisor
+                questions, items, labels, candidates=on_offer, temperature=config.temperature, divisor=divisor
             )
         return hard_negatives(
             questions,
             items,
             labels,
             count=config.num_hard_negatives,
-            is_candidate=candidates,
+            candidates=on_offer,
             temperature=config.temperature,
             divisor=divisor,
         )

@@ -86,6 +86,11 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         """Items to vectors."""
         return self.model.items
 
+    @property
+    def compares_all_items(self) -> bool:
+        """Whether a step of training reads the vector of every item."""
+        return self.config.easy_negatives == "full" and self.config.easy_weight > 0
+
     def read_events(self, inputs: Any, state: HistoryState | None, items: CatalogItems) -> HistoryState:
         """Read events behind a state; see `DenseRetrievalMixin`."""
         read: HistoryState = self.model(inputs, state, items)
