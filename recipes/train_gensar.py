@@ -114,8 +114,17 @@ def main(
 
     ranking = make_validation(split, catalog, evaluation, seed=data.split_seed)
 
+    def make_retriever(trained: torch.nn.Module) -> ModelRetriever:
+        return ModelRetriever(
+            trained,
+            processor,
+            num_beams=evaluation.num_beams,
+            candidate_scoring=evaluation.candidate_scoring,
+            show_progress=False,
+        )
+
     def evaluate_model(trained: torch.nn.Module) -> dict[str, float]:
-        return ranking(ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False))
+        return ranking(make_retriever(trained))
 
     training.output_dir = str(output_dir / "trainer")
     trainer = make_trainer(model, processor, corpus, corpus_arguments, training, evaluate_model=evaluate_model)
@@ -131,7 +140,7 @@ def main(
 
     # 6. Evaluation beside baselines on the same split.
     rows = compare_on_test(
-        {"GenSAR": ModelRetriever(trained, processor, num_beams=evaluation.num_beams, show_progress=False)},
+        {"GenSAR": make_retriever(trained)},
         split,
         catalog,
         evaluation,
