@@ -94,7 +94,9 @@ def main(
     # 3. Windows and their questions; the vectors of all queries in them.
     set_seed(training.seed)
     processor = make_intsr_processor(split, catalog, window, settings)
-    windows = make_windows(split, catalog, window, geohashes=processor.geohashes)
+    windows = make_windows(
+        split, catalog, window, geohashes=processor.geohashes, use_session_mask=settings.use_session_mask
+    )
     logger.info("windows: %d with %d questions", len(windows), len(windows.behavior))
     if last < 4:
         return

@@ -97,7 +97,7 @@ def main(
     # 3. Windows and their questions; the vectors of all queries in them.
     set_seed(training.seed)
     processor = make_synergen_processor(split, catalog, window)
-    windows = make_windows(split, catalog, window)
+    windows = make_windows(split, catalog, window, use_session_mask=settings.use_session_mask)
     logger.info("windows: %d with %d questions", len(windows), len(windows.behavior))
     if last < 4:
         return

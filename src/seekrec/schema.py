@@ -45,7 +45,7 @@ EVENT_FEATURES = Features(
         "query": Value("string"),  # null unless a search
         "item_id": Value("string"),  # null for a search without a click
         "action": Value("string"),  # "click", "purchase", ...; "impression" = shown, not clicked
-        "session_id": Value("string"),  # one page view or request; null where unknown
+        "session_id": Value("string"),  # one page view, or one visit: see `events/sessions.py`; null where unknown
     }
 )
 
@@ -81,7 +81,8 @@ class Event:
         timestamp (`int`): Seconds since the epoch, UTC; 0 to `MAX_SECONDS`. Integers of numpy become plain ones.
         query (`str`, *optional*): The text searched for; `None` unless `behavior` is `"search"`.
         action (`str`): What was done with the item.
-        session_id (`str`, *optional*): The page view or request it belongs to; `None` where unknown.
+        session_id (`str`, *optional*): The page view (or the visit: see `events/sessions.py`) it belongs to; `None`
+            where unknown.
         geohash (`str`, *optional*): Where the user was, in lower case; `None` where unknown.
 
     Raises:
@@ -136,6 +137,10 @@ class Request:
         timestamp (`int`, *optional*): When it is asked, seconds since the epoch, UTC.
         user_id (`str`, *optional*): Who asks; no model needs it, reports show it.
         geohash (`str`, *optional*): Where it is asked, in lower case; `None` where unknown.
+        session_id (`str`, *optional*): The page view it is asked for. A model that was taught what page views are
+            (IntSR, SynerGen) does not look at the events of that page view. `None`: all of the history is known.
+        action (`str`, *optional*): What shall be done with the item ("purchase"); `None` leaves it to the model.
+            SynerGen reads it.
 
     Raises:
         RequestError: If a field is of the wrong type, if the query is empty or longer than `MAX_QUERY_CHARACTERS`, if
@@ -148,11 +153,15 @@ class Request:
     timestamp: int | None = None
     user_id: str | None = None
     geohash: str | None = None
+    session_id: str | None = None
+    action: str | None = None
 
     def __post_init__(self) -> None:
         if self.query is not None:
             check_query(self.query)
         _check_text(self.user_id, "user_id", "text, or None")
+        _check_text(self.session_id, "session_id", "text, or None")
+        _check_text(self.action, "action", "what shall be done, such as 'purchase', or None")
         check_geohash(self.geohash)
         if self.timestamp is not None:
             object.__setattr__(self, "timestamp", _check_seconds(self.timestamp))

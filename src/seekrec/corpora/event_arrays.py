@@ -2,8 +2,8 @@
 """Events as arrays of numbers, for families that read vectors of events in place of tokens.
 
 Requests and training windows come through the same functions, so a model is asked as it was taught. A **session** is a
-run of events that cannot see each other: those of one timestamp, and all from the first to the last event of one
-`session_id`.
+run of events that cannot see each other: those of one timestamp and, where `session_id` means a page view, all from
+the first to the last event of one. Where it means a visit (`events/sessions.py`) it is not looked at.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 
 from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns
+from seekrec.events.checks import one_array
+from seekrec.events.sessions import SessionIds
 from seekrec.schema import Event, IdMap
 
 
@@ -30,7 +32,7 @@ class EventArrays:
         action (`np.ndarray`): int64: 0 for an action that the model does not know, else 1 + its place in the list of
             actions.
         timestamp (`np.ndarray`): int64 seconds.
-        session (`np.ndarray`): int64 number of the event's `session_id`, -1 for none.
+        session (`np.ndarray`): int64 number of the event's page view, -1 for none.
         geohash (`np.ndarray`): int64 number of the event's place; see [`number_geohashes`].
     """
 
@@ -42,7 +44,13 @@ class EventArrays:
 
     @classmethod
     def from_table(
-        cls, events: pa.Table, id_map: IdMap, actions: Sequence[str], geohashes: Sequence[str] = ()
+        cls,
+        events: pa.Table,
+        id_map: IdMap,
+        actions: Sequence[str],
+        geohashes: Sequence[str] = (),
+        *,
+        session_ids: SessionIds = "page_view",
     ) -> EventArrays:
         """Read them from a table of `EVENT_FEATURES`.
 
@@ -51,12 +59,14 @@ class EventArrays:
             id_map ([`IdMap`]): Of the catalogue.
             actions (`Sequence[str]`): Those the model tells apart.
             geohashes (`Sequence[str]`): Places the model tells apart, all of one length.
+            session_ids (`str`): What the column `session_id` means: `"page_view"` or `"visit"`.
 
         Raises:
             UnknownItemError: If the catalogue lacks an item.
         """
         action = pc.index_in(events["action"], value_set=pa.array(list(actions), pa.string()))
-        sessions = events["session_id"].combine_chunks().dictionary_encode().indices
+        named = events["session_id"] if session_ids == "page_view" else pa.nulls(events.num_rows, pa.string())
+        sessions = one_array(named).dictionary_encode().indices
         places = events["geohash"] if "geohash" in events.column_names else pa.nulls(events.num_rows, pa.string())
         return cls(
             EventColumns.from_table(events, id_map),
@@ -68,18 +78,25 @@ class EventArrays:
 
     @classmethod
     def from_events(
-        cls, events: Sequence[Event], id_map: IdMap, actions: Sequence[str], geohashes: Sequence[str] = ()
+        cls,
+        events: Sequence[Event],
+        id_map: IdMap,
+        actions: Sequence[str],
+        geohashes: Sequence[str] = (),
+        *,
+        session_ids: SessionIds = "page_view",
     ) -> EventArrays:
         """Read them from events; see `from_table`."""
         number = {name: place for place, name in enumerate(actions, start=1)}
+        names = [event.session_id if session_ids == "page_view" else None for event in events]
         sessions: dict[str | None, int] = {None: -1}
-        for event in events:
-            sessions.setdefault(event.session_id, len(sessions) - 1)
+        for name in names:
+            sessions.setdefault(name, len(sessions) - 1)
         return cls(
             EventColumns.from_events(events, id_map),
             np.array([number.get(event.action, 0) for event in events], dtype=np.int64),
             np.array([event.timestamp for event in events], dtype=np.int64),
-            np.array([sessions[event.session_id] for event in events], dtype=np.int64),
+            np.array([sessions[name] for name in names], dtype=np.int64),
             number_geohashes(pa.array([event.geohash for event in events], pa.string()), geohashes),
         )
 

@@ -32,6 +32,7 @@ from seekrec.corpora.prompts import check_vocabulary, end_token_id
 from seekrec.corpora.ragged import Ragged, join_rows
 from seekrec.corpora.segments import EventColumns, SegmentTable, list_histories, repeat_segment, single_segment
 from seekrec.corpora.settings import CorpusSettings
+from seekrec.corpora.targets import occurs_before
 from seekrec.corpora.text import shared_encoder
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import DataError
@@ -335,14 +336,6 @@ def _first_of_run(keys: np.ndarray) -> np.ndarray:
     return np.flatnonzero(changes)[np.cumsum(changes) - 1]
 
 
-def occurs_before(window: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """For each event whether an earlier one of its window has the same item."""
-    order = np.lexsort((np.arange(len(item)), item, window))
-    repeated = np.zeros(len(item), dtype=bool)
-    repeated[order[1:]] = (window[order[1:]] == window[order[:-1]]) & (item[order[1:]] == item[order[:-1]])
-    return repeated & (item >= 0)
-
-
 __all__ = [
     "HISTORY_TASKS",
     "LEAD_IN",
@@ -352,5 +345,4 @@ __all__ = [
     "cut_windows",
     "encode_shared_history",
     "list_item_queries",
-    "occurs_before",
 ]

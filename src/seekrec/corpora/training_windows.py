@@ -3,8 +3,8 @@
 
 A window holds a user's events once, and every event that may be a target asks one or two **questions**: what came next
 (`recommendation`), and, where the user searched, what came next for this query (`search`). A question sees the events
-of EARLIER sessions of its window, which is what a request at that moment would know. Under the strict protocol an item
-that stands earlier in its own window is asked for by no question.
+of EARLIER sessions of its window, which is what a request at that moment would know. Under protocol `strict` it never
+sees an event of its own item; `targets.py` says what that leaves to ask, and in which window.
 
 A user with more than `max_history` events gets several windows of that many; each starts half of that after the one
 before, and only the events that the one before lacks are targets again.
@@ -14,16 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow.compute as pc
 
 from seekrec.corpora.event_arrays import EventArrays, number_sessions, pad_histories, pad_rows
 from seekrec.corpora.ragged import Ragged
-from seekrec.corpora.shared_history import cut_windows, occurs_before
+from seekrec.corpora.shared_history import cut_windows
+from seekrec.corpora.targets import choose_questions, own_windows
 from seekrec.errors import DataError
 from seekrec.events import Split
-from seekrec.schema import BEHAVIORS, SEARCH, Behavior, IdMap
+from seekrec.events.checks import check_choice
+from seekrec.events.sessions import SESSION_IDS, SessionIds, guess_session_ids, session_numbers
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap
 
 _SEARCH_ID = BEHAVIORS.index(SEARCH)
 
@@ -38,7 +42,8 @@ class TrainingWindows:
         sessions (`np.ndarray`): int64 session within the window, an entry for each of `windows.values`.
         questions (`Ragged`): By window: the place within the window of the event asked for, ascending.
         behavior (`np.ndarray`): int64 number into `BEHAVIORS`, an entry for each of `questions.values`.
-        shown (`Ragged`): By question: rows of the items that were shown in the target's session and not acted on.
+        shown (`Ragged`): By question: rows of the items that were shown beside the target and not acted on.
+        session_ids (`str`): What `session_id` was taken for: `"page_view"` or `"visit"`.
     """
 
     events: EventArrays
@@ -47,9 +52,30 @@ class TrainingWindows:
     questions: Ragged
     behavior: np.ndarray
     shown: Ragged
+    session_ids: SessionIds = "page_view"
 
     def __len__(self) -> int:
         return len(self.windows)
+
+    @property
+    def places(self) -> np.ndarray:
+        """int64 place in `windows.values` of the event that each question asks for."""
+        return self.windows.offsets[self.questions.owners()] + self.questions.values
+
+    @property
+    def is_blind(self) -> np.ndarray:
+        """Bool of each question: it sees no event, because none stands in an earlier session of its window."""
+        return self.sessions[self.places] == 0
+
+    def count_leaks(self) -> int:
+        """Count the questions that see an event of the item they ask for; 0 under protocol `strict`."""
+        items = self.events.columns.item[self.windows.values]
+        named = np.flatnonzero(items >= 0)
+        key = self.windows.owners() * (int(items.max(initial=0)) + 1) + items
+        # Sessions never fall along a window, so an item's first event is in its earliest session.
+        known, first = np.unique(key[named], return_index=True)
+        earliest = self.sessions[named[first]][np.searchsorted(known, key[self.places])]
+        return int((earliest < self.sessions[self.places]).sum())
 
     def select(self, behavior: Behavior) -> TrainingWindows:
         """Keep the questions of one behavior, and the windows that still have one; histories stay whole."""
@@ -63,6 +89,7 @@ class TrainingWindows:
             questions.take(windows),
             self.behavior[is_kept],
             self.shown.take(np.flatnonzero(is_kept)),
+            self.session_ids,
         )
 
     def batch(self, numbers: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
@@ -75,7 +102,8 @@ class TrainingWindows:
             `dict[str, np.ndarray]`: What `pad_histories` gives and, padded with -1 unless said otherwise, int64
             matrices `(num_windows, most_questions)`: `question_events` (place within the window; at a question a model
             knows the events of earlier sessions than that event's), `question_session_ids`, `question_behavior_ids`
-            (padding 0), `question_timestamps` (padding 0), `question_geohash_ids` (padding 0), `question_query_rows`
+            (padding 0), `question_action_ids` (what was done to the target, padding 0), `question_timestamps`
+            (padding 0), `question_geohash_ids` (padding 0), `question_query_rows`
             (number in `events.columns.queries`, -1 for none) and `labels` (rows of the items asked for,
             padding -100). `shown_item_rows` is `(num_windows, most_questions, most_shown)`.
         """
@@ -95,6 +123,7 @@ class TrainingWindows:
             "question_events": pad_rows(questions.values, questions, -1),
             "question_session_ids": pad_rows(sessions[place], questions, -1),
             "question_behavior_ids": pad_rows(behavior, questions, 0),
+            "question_action_ids": pad_rows(self.events.action[event], questions, 0),
             "question_timestamps": pad_rows(self.events.timestamp[event], questions, 0),
             "question_geohash_ids": pad_rows(self.events.geohash[event], questions, 0),
             "question_query_rows": pad_rows(np.where(behavior == _SEARCH_ID, columns.query[event], -1), questions, -1),
@@ -111,6 +140,8 @@ def build_training_windows(
     geohashes: Sequence[str] = (),
     max_history: int = 50,
     recommend_searched_items: bool = True,
+    session_ids: SessionIds | Literal["auto"] = "auto",
+    use_session_mask: bool = True,
 ) -> TrainingWindows:
     """Cut the training part of a split into windows with questions.
 
@@ -121,6 +152,9 @@ def build_training_windows(
         geohashes (`Sequence[str]`): Places the model tells apart; [`log_geohashes`] gives the log's.
         max_history (`int`): Events of a window.
         recommend_searched_items (`bool`): Ask for the items of searches without their query too.
+        session_ids (`str`): What `session_id` means: `"page_view"`, `"visit"`, or `"auto"`: what [`guess_session_ids`]
+            makes of the training events.
+        use_session_mask (`bool`): Off for a model whose questions see all that came before, their session too.
 
     Returns:
         [`TrainingWindows`]: Those with a question.
@@ -129,45 +163,63 @@ def build_training_windows(
         DataError: If there is no question at all.
         UnknownItemError: If the catalogue lacks an item.
     """
-    events = EventArrays.from_table(split.log.events, id_map, actions, geohashes)
+    kind = choose_session_ids(split, session_ids)
+    events = EventArrays.from_table(split.log.events, id_map, actions, geohashes, session_ids=kind)
     columns = events.columns
     rows = split.training_acts()
     cut = cut_windows(split.timeline.user[rows], max_history)
     windows = Ragged(rows[cut.events.values], cut.events.offsets)
+    sessions = number_sessions(events, windows)
     event, owner = windows.values, windows.owners()
     within = np.arange(len(event)) - windows.offsets[owner]
     is_target = (within >= cut.first_target[owner]) & np.isin(event, split.training_targets())
+    item, is_search = columns.item[event], columns.is_search[event]
+    told = np.stack([recommend_searched_items | ~is_search, is_search], axis=1)
+    asked = told & is_target[:, None]
     if split.protocol == "strict":
-        is_target &= ~occurs_before(owner, columns.item[event])
-    is_search = columns.is_search[event]
-    asked = [is_target & (recommend_searched_items | ~is_search), is_target & is_search]
+        rank = sessions if use_session_mask else within
+        asked, alone = choose_questions(owner, item, events.action[event], told, asked, np.stack([rank, rank], axis=1))
+        if len(places := np.flatnonzero(alone.any(1))):
+            # Each is the last event of its own window; those stand behind all others.
+            added = own_windows(windows, places, rank, item)
+            windows = Ragged.stack([windows, added])
+            last = np.zeros((len(added.values), 2), dtype=bool)
+            last[added.offsets[1:] - 1] = alone[places]
+            asked = np.concatenate([asked, last])
+            sessions = number_sessions(events, windows)
+            event, owner = windows.values, windows.owners()
+            within = np.arange(len(event)) - windows.offsets[owner]
     # Both questions of an event stand side by side, so a window's questions are in the order of its events.
-    place, behavior = np.nonzero(np.stack(asked, axis=1))
+    place, behavior = np.nonzero(asked)
     if not len(place):
         raise DataError(
             f"The training part of {split.log.name!r} holds no interaction that may be asked for; check the split."
         )
     counts = np.bincount(owner[place], minlength=len(windows))
     questions = Ragged(within[place], np.concatenate([[0], np.cumsum(counts)]))
-    result = TrainingWindows(
-        events,
-        windows,
-        number_sessions(events, windows),
-        questions,
-        np.array([BEHAVIORS.index("recommendation"), _SEARCH_ID])[behavior],
-        _shown_items(split, events, event[place]),
-    )
     kept = np.flatnonzero(counts > 0)
-    if len(kept) == len(windows):
-        return result
     return TrainingWindows(
         events,
         windows.take(kept),
-        Ragged(result.sessions, windows.offsets).take(kept).values,
+        Ragged(sessions, windows.offsets).take(kept).values,
         questions.take(kept),
-        result.behavior,
-        result.shown,
+        np.array([BEHAVIORS.index(RECOMMENDATION), _SEARCH_ID])[behavior],
+        _shown_items(split, events, event[place], kind),
+        kind,
     )
+
+
+def choose_session_ids(split: Split, session_ids: SessionIds | Literal["auto"]) -> SessionIds:
+    """Give what `session_id` means: what the settings say, or what the log looks like.
+
+    Raises:
+        ConfigurationError: If the setting is unknown.
+    """
+    check_choice("session_ids", session_ids, ("auto", *SESSION_IDS))
+    if session_ids != "auto":
+        return session_ids
+    guess = guess_session_ids(split)
+    return "page_view" if guess is None else guess.kind
 
 
 def log_actions(split: Split) -> list[str]:
@@ -206,27 +258,34 @@ def log_geohashes(split: Split, precision: int) -> list[str]:
     return geohashes
 
 
-def _shown_items(split: Split, events: EventArrays, targets: np.ndarray) -> Ragged:
-    """Give the items that were shown beside each target: impressions of the user's same session, else same moment."""
+def _shown_items(split: Split, events: EventArrays, targets: np.ndarray, kind: SessionIds) -> Ragged:
+    """Give the items that were shown beside each target and not acted on there.
+
+    Those are the impressions of the user's same page view; of a visit, the latest list that was shown in it before the
+    act; where the session is unknown, those of the same moment.
+    """
     timeline = split.timeline
     shown = split.train_rows[timeline.is_impression[split.train_rows] & (events.columns.item[split.train_rows] >= 0)]
     if not len(shown):
         return Ragged(np.empty(0, dtype=np.int64), np.zeros(len(targets) + 1, dtype=np.int64))
-    # Two kinds of key in one space: a named session is below 0, a moment from 0 up.
-    width = int(events.session.max()) + 2
-
-    def keys(rows: np.ndarray) -> np.ndarray:
-        named = -1 - (timeline.user[rows] * width + events.session[rows])
-        return np.where(events.session[rows] >= 0, named, timeline.moment[rows])
-
-    order = np.argsort(keys(shown), kind="stable")
-    shown, sorted_keys = shown[order], keys(shown)[order]
-    start = np.searchsorted(sorted_keys, keys(targets))
-    counts = np.searchsorted(sorted_keys, keys(targets), side="right") - start
+    session, moment = session_numbers(split), timeline.moment
+    # One number for a list: a page view is one, a visit one for each moment; what has no session comes before all.
+    num_moments = int(moment.max()) + 1
+    of_session = (session + 1) * num_moments
+    lists = of_session + np.where((session < 0) | (kind == "visit"), moment, 0)
+    shown = shown[np.argsort(lists[shown], kind="stable")]
+    ordered, wanted = lists[shown], lists[targets]
+    if kind == "visit":
+        # The last list that is not after the act; its number must be of the same session.
+        latest = ordered[np.maximum(np.searchsorted(ordered, wanted, side="right") - 1, 0)]
+        is_own = (session[targets] >= 0) & (latest >= of_session[targets]) & (latest <= wanted)
+        wanted = np.where(is_own, latest, wanted)
+    start = np.searchsorted(ordered, wanted)
+    counts = np.searchsorted(ordered, wanted, side="right") - start
     offsets = np.concatenate([[0], np.cumsum(counts)])
     place = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - start, counts)
     found = Ragged(events.columns.item[shown[place]], offsets)
     return found.keep(found.values != np.repeat(events.columns.item[targets], counts))
 
 
-__all__ = ["TrainingWindows", "build_training_windows", "log_actions", "log_geohashes"]
+__all__ = ["TrainingWindows", "build_training_windows", "choose_session_ids", "log_actions", "log_geohashes"]

@@ -30,6 +30,10 @@ class Cases:
         history_offsets (`np.ndarray`): int64 of length `len(cases) + 1`; the history of case `k` is
             `history_rows[history_offsets[k]:history_offsets[k + 1]]`.
         geohash (`list[str | None]`, *optional*): Where it is asked; without it where the log says no places.
+        session_id (`list[str | None]`, *optional*): The session of the held-out interaction; without it where the log
+            has no sessions.
+        action (`list[str | None]`, *optional*): What was done, `None` for what nobody did in training; without it
+            where only one thing is ever done.
 
     Raises:
         DataError: If the columns differ in length.
@@ -43,6 +47,8 @@ class Cases:
     history_rows: np.ndarray
     history_offsets: np.ndarray
     geohash: list[str | None] | None = None
+    session_id: list[str | None] | None = None
+    action: list[str | None] | None = None
 
     def __post_init__(self) -> None:
         lengths = {
@@ -52,7 +58,7 @@ class Cases:
             "item_id": len(self.item_id),
             "timestamp": len(self.timestamp),
             "history_offsets - 1": len(self.history_offsets) - 1,
-            "geohash": len(self.item_id if self.geohash is None else self.geohash),
+            **{name: len(column) for name, column in self._optional().items()},
         }
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"`{name}` {length}" for name, length in lengths.items())
@@ -93,12 +99,16 @@ class Cases:
             "query": self.query[case],
             "timestamp": int(self.timestamp[case]),
             "user_id": self.user_id[case],
-            "geohash": None if self.geohash is None else self.geohash[case],
+            **{name: column[case] for name, column in self._optional().items()},
         }
+
+    def _optional(self) -> dict[str, list[str | None]]:
+        """Give the columns that not every log has, as far as they are there."""
+        columns = {"geohash": self.geohash, "session_id": self.session_id, "action": self.action}
+        return {name: column for name, column in columns.items() if column is not None}
 
     def to_table(self) -> pa.Table:
         """Give the cases as a table, the history as a list column."""
-        places = {} if self.geohash is None else {"geohash": pa.array(self.geohash, pa.string())}
         return pa.table(
             {
                 "user_id": pa.array(self.user_id, pa.string()),
@@ -109,7 +119,7 @@ class Cases:
                 "history": pa.LargeListArray.from_arrays(
                     pa.array(self.history_offsets, pa.int64()), pa.array(self.history_rows, pa.int64())
                 ),
-                **places,
+                **{name: pa.array(column, pa.string()) for name, column in self._optional().items()},
             }
         )
 
@@ -126,7 +136,11 @@ class Cases:
             timestamp=np.asarray(table["timestamp"], dtype=np.int64),
             history_rows=np.empty(0, dtype=np.int64) if history is None else np.asarray(history.flatten()),
             history_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            geohash=table["geohash"].to_pylist() if "geohash" in table.column_names else None,
+            **{
+                name: table[name].to_pylist()
+                for name in ("geohash", "session_id", "action")
+                if name in table.column_names
+            },
         )
 
 

@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 
 from seekrec.errors import DataError
 from seekrec.events.cases import Cases
@@ -175,9 +176,23 @@ def case_hash(*parts: object) -> int:
 
 
 def make_cases(
-    log: EventLog, timeline: Timeline, targets: np.ndarray, queries: list[str | None], histories: Histories
+    log: EventLog,
+    timeline: Timeline,
+    targets: np.ndarray,
+    queries: list[str | None],
+    histories: Histories,
+    *,
+    train_rows: np.ndarray,
 ) -> Cases:
-    """Put the columns of cases together; a case with a query is a search."""
+    """Put the columns of cases together; a case with a query is a search.
+
+    The action of a case is asked for where training knows more than one; one that it does not know is not.
+    """
+    acts = log.events["action"].take(train_rows[~timeline.is_impression[train_rows]])
+    known = pc.unique(acts)
+    actions = log.events["action"].take(targets)
+    actions = pc.if_else(pc.is_in(actions, value_set=known), actions, None)
+    has_sessions = log.events["session_id"].null_count < log.num_events
     behaviors: list[Behavior] = [RECOMMENDATION if query is None else SEARCH for query in queries]
     return Cases(
         user_id=log.events["user_id"].take(targets).to_pylist(),
@@ -188,4 +203,6 @@ def make_cases(
         history_rows=histories.values,
         history_offsets=histories.offsets,
         geohash=log.events["geohash"].take(targets).to_pylist() if "geohash" in log.events.column_names else None,
+        session_id=log.events["session_id"].take(targets).to_pylist() if has_sessions else None,
+        action=actions.to_pylist() if len(known) > 1 else None,
     )

@@ -375,7 +375,7 @@ def split_log(
             targets = np.concatenate([rows[~t.is_search[rows]], rows[t.is_search[rows]]])
             queries = log.events["query"].take(targets).to_pylist()
             histories = paper_histories(t, order, targets, max_history)
-        cases.append(held_out.make_cases(log, t, targets, queries, histories))
+        cases.append(held_out.make_cases(log, t, targets, queries, histories, train_rows=chosen.train_rows))
     split = Split(
         log=log,
         method=method,

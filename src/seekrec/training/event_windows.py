@@ -126,10 +126,11 @@ class WindowCollator:
         self.pool_probability, self.pool_adds, self.seed = pool_probability, pool_adds, seed
 
     def __call__(self, codes: Sequence[int]) -> dict[str, Tensor]:
-        """Collate; the names are those of [`TrainingWindows.batch`], and three more.
+        """Collate; the names are those of [`TrainingWindows.batch`], and some more.
 
         Returns:
-            `dict[str, torch.Tensor]`: `query_vectors`, float32 `(num_queries, dimension)`, to which the query rows
+            `dict[str, torch.Tensor]`: With `history_dropout`, `scenario_mask`, the `history_mask` of all events;
+            `query_vectors`, float32 `(num_queries, dimension)`, to which the query rows
             point; with negatives `negative_rows` `(num_windows, most_questions, count)`, -1 for none, and
             `negative_log_q` of the same shape with `label_log_q` `(num_windows, most_questions)`, the log-probability
             with which each is drawn.
@@ -138,6 +139,8 @@ class WindowCollator:
         batch = self.windows.batch(numbers % len(self.windows))
         if self.history_dropout:
             events = numbers[:, None] * (2 * _ADDED) + np.arange(batch["history_mask"].shape[1])
+            # S tokens stay: a request always has that of its session.
+            batch["scenario_mask"] = batch["history_mask"]
             batch["history_mask"] = batch["history_mask"] & (
                 hash_fractions(self.seed, events, 3) >= self.history_dropout
             )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -12,29 +13,39 @@ import pyarrow as pa
 from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.training_windows import TrainingWindows, build_training_windows, log_actions, log_geohashes
+from seekrec.corpora.targets import report_questions
+from seekrec.corpora.training_windows import (
+    TrainingWindows,
+    build_training_windows,
+    choose_session_ids,
+    log_actions,
+    log_geohashes,
+)
 from seekrec.embeddings import SASRecForNextItem
-from seekrec.errors import ConfigurationError
+from seekrec.errors import ConfigurationError, LeakageError
 from seekrec.events import Split
+from seekrec.events.sessions import guess_session_ids
 from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor
-from seekrec.schema import RECOMMENDATION, SEARCH
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH
 from seekrec.training.event_windows import WindowCollator, fusion_settings, make_window_collator
 from seekrec.training.intsr_arguments import IntSRArguments
 from seekrec.training.negatives import SampledKind
 from seekrec.training.window_arguments import WindowArguments
 
+logger = logging.getLogger(__name__)
+
 
 def with_lifetimes(catalog: Catalog, split: Split, settings: WindowArguments) -> Catalog:
-    """Set when items are on offer, where the settings ask for it: from an item's first event on.
+    """Set when items are on offer, where the settings ask for it: from the first act on an item in training on.
 
-    Items without an event keep what the catalogue says of them.
+    Items on which nobody acted in training keep what the catalogue says of them: what came later is not known.
     """
     if settings.item_lifetimes == "catalog":
         return catalog
     timeline = split.timeline
-    known = timeline.item >= 0
+    rows = split.training_interactions()
     first = np.full(timeline.num_items, np.iinfo(np.int64).max)
-    np.minimum.at(first, timeline.item[known], timeline.time[known])
+    np.minimum.at(first, timeline.item[rows], timeline.time[rows])
     has_event = first < np.iinfo(np.int64).max
     place = catalog.items.column_names.index("available_from")
     old = catalog.items["available_from"].to_pylist()
@@ -44,13 +55,28 @@ def with_lifetimes(catalog: Catalog, split: Split, settings: WindowArguments) ->
 
 
 def make_windows(
-    split: Split, catalog: Catalog, settings: WindowArguments, *, geohashes: Sequence[str] = ()
+    split: Split,
+    catalog: Catalog,
+    settings: WindowArguments,
+    *,
+    geohashes: Sequence[str] = (),
+    use_session_mask: bool = True,
 ) -> TrainingWindows:
-    """Cut training into windows and keep the questions of the tasks; `geohashes` are those of the processor.
+    """Cut training into windows, keep the questions of the tasks, and warn of what they leave out.
+
+    Args:
+        split (`Split`): Whose training events to use.
+        catalog ([`Catalog`]): The items.
+        settings ([`WindowArguments`]): Length, tasks, and what `session_id` means.
+        geohashes (`Sequence[str]`): Those of the processor.
+        use_session_mask (`bool`): Of the model: off, its questions see their own session.
 
     Raises:
         DataError: If nothing is left to ask.
+        LeakageError: If a question of a strict split sees its own answer.
     """
+    if settings.session_ids == "auto" and (guess := guess_session_ids(split)) is not None:
+        logger.info("%s: %s", split.log.name, guess)
     windows = build_training_windows(
         split,
         catalog.id_map,
@@ -58,8 +84,18 @@ def make_windows(
         geohashes=geohashes,
         max_history=settings.max_history,
         recommend_searched_items=settings.recommend_searched_items,
+        session_ids=settings.session_ids,
+        use_session_mask=use_session_mask,
     )
-    return windows if settings.tasks == "joint" else windows.select(settings.tasks)
+    if split.protocol == "strict" and (num_leaks := windows.count_leaks()):
+        raise LeakageError(
+            f"{num_leaks} of {len(windows.behavior)} training questions of {split.log.name!r} see their own answer."
+        )
+    behaviors = BEHAVIORS if settings.tasks == "joint" else (settings.tasks,)
+    windows = windows if settings.tasks == "joint" else windows.select(settings.tasks)
+    rows = windows.windows.values[windows.places]
+    report_questions(split, rows, windows.behavior, behaviors=behaviors, is_blind=windows.is_blind)
+    return windows
 
 
 def make_intsr_processor(
@@ -76,7 +112,13 @@ def make_intsr_processor(
         if not 1 <= model.geohash_precision <= 12:
             raise ConfigurationError(f"`geohash_precision` is {model.geohash_precision}; give a number from 1 to 12.")
         geohashes = log_geohashes(split, model.geohash_precision)
-    return IntSRProcessor(catalog, max_history=settings.max_history, actions=log_actions(split), geohashes=geohashes)
+    return IntSRProcessor(
+        catalog,
+        max_history=settings.max_history,
+        actions=log_actions(split),
+        geohashes=geohashes,
+        session_ids=choose_session_ids(split, settings.session_ids),
+    )
 
 
 def make_intsr_model(

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.training_windows import TrainingWindows, log_actions
+from seekrec.corpora.training_windows import TrainingWindows, choose_session_ids, log_actions
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
@@ -21,7 +21,12 @@ from seekrec.training.window_arguments import WindowArguments
 
 def make_synergen_processor(split: Split, catalog: Catalog, settings: WindowArguments) -> SynerGenProcessor:
     """Make the processor that lays requests out as windows are; queries are embedded as items are."""
-    return SynerGenProcessor(catalog, max_history=settings.max_history, actions=log_actions(split))
+    return SynerGenProcessor(
+        catalog,
+        max_history=settings.max_history,
+        actions=log_actions(split),
+        session_ids=choose_session_ids(split, settings.session_ids),
+    )
 
 
 def make_synergen_model(

@@ -15,6 +15,10 @@ class WindowArguments:
         default="joint", metadata={"help": "What is trained and measured."}
     )
     max_history: int = field(default=50, metadata={"help": "Latest events read of a history."})
+    session_ids: Literal["auto", "page_view", "visit"] = field(
+        default="auto",
+        metadata={"help": "What `session_id` means: events of a page view do not see each other; auto: a guess."},
+    )
     history_dropout: float = field(
         default=0.0, metadata={"help": "Share of a window's events that no question sees, drawn anew in each epoch."}
     )

@@ -21,7 +21,9 @@ from transformers import BatchFeature
 from seekrec.catalog import Catalog
 from seekrec.corpora.event_arrays import EventArrays, number_geohashes, number_sessions, pad_histories
 from seekrec.corpora.ragged import Ragged
-from seekrec.errors import ConfigurationError
+from seekrec.errors import ConfigurationError, RequestError
+from seekrec.events.checks import check_choice
+from seekrec.events.sessions import SESSION_IDS, SessionIds
 from seekrec.models.candidates import candidate_rows, check_requests, seen_rows
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.processing import CatalogProcessor
@@ -45,9 +47,11 @@ class EventSequenceProcessor(CatalogProcessor):
             length. Others count as unknown.
         text_folding (`Sequence[str]`): How queries are folded, in training and answering, as for
             [`~seekrec.util.text.fold_text`]; if `query_vectors` are given, as they do.
+        session_ids (`str`): What `session_id` of events and requests means: `"page_view"`, whose events the request
+            for it does not see, or `"visit"`, which changes nothing.
 
     Raises:
-        ConfigurationError: If `geohashes` differ in length.
+        ConfigurationError: If `geohashes` differ in length, or `session_ids` is unknown.
     """
 
     _not_settings = ("_catalog", "_query_vectors")
@@ -62,8 +66,10 @@ class EventSequenceProcessor(CatalogProcessor):
         query_vectors: QueryVectors | None = None,
         geohashes: Sequence[str] = (),
         text_folding: Sequence[str] = TEXT_FOLDING,
+        session_ids: SessionIds = "page_view",
     ) -> None:
         super().__init__()
+        check_choice("session_ids", session_ids, SESSION_IDS)
         if len({len(name) for name in geohashes}) > 1:
             raise ConfigurationError(
                 f"`geohashes` are from {min(map(len, geohashes))} to {max(map(len, geohashes))} characters long; give "
@@ -72,6 +78,7 @@ class EventSequenceProcessor(CatalogProcessor):
         self.max_history = max_history
         self.actions = list(actions)
         self.geohashes = list(geohashes)
+        self.session_ids: SessionIds = session_ids
         self.text_encoder = text_encoder
         self.text_folding = list(check_folding(text_folding) if query_vectors is None else query_vectors.folding)
         self._catalog: Catalog | None = None
@@ -105,15 +112,17 @@ class EventSequenceProcessor(CatalogProcessor):
             [`~transformers.BatchFeature`]: Tensors of shape `(batch, longest_history)`: `history_mask` (bool) and,
             int64, `history_item_rows`, `history_query_rows` (-1 for none), `history_behavior_ids`,
             `history_action_ids`, `history_timestamps`, `history_session_ids`, `history_geohash_ids` (0 for unknown).
-            Of shape `(batch, 1)`, int64: `question_events` (the length of the history), `question_session_ids` (a
-            session of its own), `question_behavior_ids`, `question_timestamps` (of the last event where the request
-            has none), `question_geohash_ids` and `question_query_rows`. `query_vectors`: float32 of shape
-            `(num_queries, dimension)`, to which the query rows point. `seen_rows`: int64 `(batch, most_seen)`, what
-            [`seen_rows`] gives. With candidates `candidate_rows`: int64
-            `(batch, 1, most_candidates)`, -1 for padding.
+            Of shape `(batch, 1)`, int64: `question_events` (the length of the history), `question_session_ids` (that
+            of the page view that the request names, if the history holds events of it, else one of its own),
+            `question_behavior_ids`, `question_action_ids` (-1 where the request names no action),
+            `question_timestamps` (of the last event where the request has none), `question_geohash_ids` and
+            `question_query_rows`. `query_vectors`: float32 of shape `(num_queries, dimension)`, to which the query
+            rows point. `seen_rows`: int64 `(batch, most_seen)`, what [`seen_rows`] gives. With candidates
+            `candidate_rows`: int64 `(batch, 1, most_candidates)`, -1 for padding.
 
         Raises:
-            RequestError: If there is no request, or the candidates do not fit.
+            RequestError: If there is no request, the candidates do not fit, or a request names an action that the
+                model does not know.
             UnknownItemError: If a history or a candidate is not in the catalogue.
         """
         asked = check_requests(requests, return_tensors)
@@ -129,7 +138,7 @@ class EventSequenceProcessor(CatalogProcessor):
             for before, request in zip(last, asked, strict=True)
         ]
         lengths = features["history_mask"].sum(1)
-        sessions = np.where(features["history_mask"], features["history_session_ids"], -1).max(1, initial=-1) + 1
+        sessions = self._asked_sessions(asked, lists, features)
         numbers = {text: number for number, text in enumerate(queries)}
         query_rows = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked]
         places = pa.array([one.geohash for one in asked], pa.string())
@@ -137,6 +146,7 @@ class EventSequenceProcessor(CatalogProcessor):
             "question_events": lengths[:, None],
             "question_session_ids": sessions[:, None],
             "question_behavior_ids": np.array([[BEHAVIORS.index(one.behavior)] for one in asked]),
+            "question_action_ids": np.array([[self._asked_action(one)] for one in asked]),
             "question_timestamps": np.array(times, dtype=np.int64)[:, None],
             "question_geohash_ids": number_geohashes(places, self.geohashes)[:, None],
             "question_query_rows": np.array(query_rows, dtype=np.int64)[:, None],
@@ -161,9 +171,37 @@ class EventSequenceProcessor(CatalogProcessor):
         features["query_vectors"] = self.query_vectors.encode(features.pop("queries"))
         return BatchFeature({name: torch.from_numpy(array) for name, array in features.items()})
 
+    def _asked_action(self, request: Request) -> int:
+        if request.action is None:
+            return -1
+        if request.action not in self.actions:
+            raise RequestError(
+                f"`action` of a request is {request.action!r}; the model knows {', '.join(self.actions)}. Ask for one "
+                "of these, or for None."
+            )
+        return 1 + self.actions.index(request.action)
+
+    def _asked_sessions(
+        self, requests: Sequence[Request], lists: list[list[Event]], features: dict[str, Any]
+    ) -> np.ndarray:
+        """Give the session of each request: that of the first event of its page view, as in training, or a new one."""
+        numbers = features["history_session_ids"]
+        sessions: np.ndarray = np.where(features["history_mask"], numbers, -1).max(1, initial=-1) + 1
+        if self.session_ids == "page_view":
+            for row, (request, events) in enumerate(zip(requests, lists, strict=True)):
+                names = [event.session_id for event in events]
+                if request.session_id is not None and request.session_id in names:
+                    # From there to the question all is one session: see `number_sessions`.
+                    first = names.index(request.session_id)
+                    sessions[row] = numbers[row, first]
+                    numbers[row, first : len(names)] = numbers[row, first]
+        return sessions
+
     def _layout(self, lists: list[list[Event]]) -> dict[str, Any]:
         flat = [event for one in lists for event in one]
-        events = EventArrays.from_events(flat, self.catalog.id_map, self.actions, self.geohashes)
+        events = EventArrays.from_events(
+            flat, self.catalog.id_map, self.actions, self.geohashes, session_ids=self.session_ids
+        )
         rows = Ragged.from_lists([range(len(one)) for one in lists], np.int64)
         rows = Ragged(np.arange(len(events)), rows.offsets)
         return {**pad_histories(events, rows, number_sessions(events, rows)), "queries": events.columns.queries}

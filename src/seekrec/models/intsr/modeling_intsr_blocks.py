@@ -36,6 +36,8 @@ class Places:
         is_scenario (`torch.Tensor`): bool: an S token, which its own session sees.
         item (`torch.Tensor`): int64 catalogue row of the item it brings; -1 for none.
         is_real (`torch.Tensor`): bool: False for padding.
+        is_alone (`torch.Tensor`, *optional*): bool: an S token of a session whose events are all left out
+            (`history_dropout`): questions of that session see it, nothing else does. None are if not given.
     """
 
     position: Tensor
@@ -45,6 +47,11 @@ class Places:
     is_scenario: Tensor
     item: Tensor
     is_real: Tensor
+    is_alone: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_alone is None:
+            object.__setattr__(self, "is_alone", torch.zeros_like(self.is_real))
 
     def append(self, other: Places) -> Places:
         """Put other tokens behind these."""
@@ -70,7 +77,8 @@ def history_visibility(queries: Places, keys: Places, *, use_session_mask: bool 
         own_session = queries.session[:, :, None]
         is_own = (event == queries.event[:, :, None]) | (keys.is_scenario[:, None] & (session == own_session))
         allowed &= (session < own_session) | is_own
-    return allowed
+    itself = keys.position[:, None] == queries.position[:, :, None]
+    return allowed & (itself | ~_alone(keys)[:, None])
 
 
 def placeholder_visibility(session: Tensor, event: Tensor, keys: Places, *, use_session_mask: bool = True) -> Tensor:
@@ -92,8 +100,13 @@ def placeholder_visibility(session: Tensor, event: Tensor, keys: Places, *, use_
         before = keys.session[:, None] < its_session
     else:
         before = keys.event[:, None] < its_event
+    before &= ~_alone(keys)[:, None]
     opens = keys.is_scenario[:, None] & (keys.session[:, None] == its_session) & (keys.event[:, None] <= its_event)
     return (before | opens) & keys.is_real[:, None]
+
+
+def _alone(keys: Places) -> Tensor:
+    return torch.zeros_like(keys.is_real) if keys.is_alone is None else keys.is_alone
 
 
 class RelativeBias(nn.Module):

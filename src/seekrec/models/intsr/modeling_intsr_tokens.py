@@ -109,7 +109,9 @@ class TokenEmbedder(nn.Module):
             session = session + (state.last("session") + (~goes_on).long())[:, None]
             opens[:, :1] &= ~goes_on[:, None]
             first_event, first_position = state.num_events[:, None], state.places.is_real.sum(1, keepdim=True)
-        parts, present = self._event_tokens(inputs, items, mask & opens)
+        # What training left out of the history is no event, but the session it was in has its S token all the same.
+        opens = opens & inputs.get("scenario_mask", mask)
+        parts, present = self._event_tokens(inputs, items, opens)
         kinds = parts.shape[2]
         event = (first_event + torch.arange(mask.shape[1], device=mask.device)).expand_as(session)
         is_scenario = torch.zeros_like(present)
@@ -126,6 +128,7 @@ class TokenEmbedder(nn.Module):
             is_scenario=is_scenario.flatten(1),
             item=item.flatten(1),
             is_real=flat,
+            is_alone=(is_scenario & _lost_sessions(session, mask)[..., None]).flatten(1) if kinds == 4 else None,
         )
         vectors = parts.flatten(1, 2)
         if kinds > 1:
@@ -153,12 +156,14 @@ class TokenEmbedder(nn.Module):
             return merged[:, :, None], inputs["history_mask"][:, :, None]
         scenario = self.setting(inputs, "history", item) if self.config.use_scenario_tokens else torch.zeros_like(item)
         parts = torch.stack([scenario, query, item, action], dim=2)
-        opens = opens & self.config.use_scenario_tokens
-        return parts, torch.stack([opens, has_query, has_item, has_item], dim=2) & inputs["history_mask"][..., None]
+        opens, mask = opens & self.config.use_scenario_tokens, inputs["history_mask"]
+        return parts, torch.stack([opens, has_query & mask, has_item & mask, has_item & mask], dim=2)
 
     def scenario_token(self, inputs: Any, state: HistoryState) -> tuple[Tensor, Places] | None:
         """Write the S token that opens the session of a request; None where every question has its own already."""
         beyond = inputs["question_events"][:, 0] >= state.num_events
+        # A page view of which the history holds events has its S token.
+        beyond = beyond & (inputs["question_session_ids"][:, 0] > state.last("session"))
         if self.config.merge_event_tokens or not self.config.use_scenario_tokens or not bool(beyond.any()):
             return None
         time, session = inputs["question_timestamps"][:, :1], inputs["question_session_ids"][:, :1]
@@ -230,6 +235,14 @@ class TokenEmbedder(nn.Module):
             return torch.zeros_like(like) + self.queries.weight.sum() * 0
         projected = self.queries(vectors.to(self.queries.weight.dtype)) * self.scale
         return projected[rows.clamp_min(0)] * (rows >= 0)[..., None]
+
+
+def _lost_sessions(session: Tensor, mask: Tensor) -> Tensor:
+    """Say of each event whether no event of its session is left; bool, of the shape `(batch, length)` of both."""
+    if not mask.shape[1] or bool(mask.all()):
+        return ~mask
+    kept = mask.new_zeros(len(mask), int(session.max()) + 1, dtype=torch.long)
+    return kept.scatter_add(1, session, mask.long()).gather(1, session) == 0
 
 
 __all__ = ["HistoryState", "TokenEmbedder"]

@@ -133,8 +133,6 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         Returns:
             [`SynerGenOutput`]: With losses if labels are given.
         """
-        if labels is not None:
-            inputs["question_action_ids"] = self._target_actions(inputs)
         state = self.model(inputs)
         asked = self.model.ask(state, inputs)
         questions = self._compared(asked)
@@ -154,12 +152,6 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
             parts |= {"pointwise_loss": ranking.pointwise, "pairwise_loss": ranking.pairwise}
             loss = loss + config.ranking_weight * (ranking.pointwise + config.pairwise_weight * ranking.pairwise)
         return SynerGenOutput(loss=loss, questions=questions, **parts)
-
-    @staticmethod
-    def _target_actions(inputs: Any) -> Tensor:
-        """Give what was done to each target, int64 `(batch, num_questions)`: what its question asks for."""
-        actions: Tensor = inputs["history_action_ids"]
-        return actions.gather(1, inputs["question_events"].clamp_min(0))
 
     def _easy_loss(self, questions: Tensor, labels: Tensor, is_asked: Tensor, inputs: Any, divisor: Any) -> Tensor:
         config = self.config

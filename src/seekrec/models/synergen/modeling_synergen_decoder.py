@@ -217,8 +217,8 @@ class SynerGenModel(SynerGenPreTrainedModel):
 
         Args:
             state ([`HistoryState`]): What they ask about.
-            inputs: Has the `question_*` tensors and `query_vectors`. Without `question_action_ids` the action asked
-                for is the configuration's `asked_action`.
+            inputs: Has the `question_*` tensors and `query_vectors`. Where `question_action_ids` are below 0, or not
+                there, the action asked for is the configuration's `asked_action`.
             items ([`CatalogItems`], *optional*): As in [`forward`].
 
         Returns:
@@ -246,8 +246,8 @@ class SynerGenModel(SynerGenPreTrainedModel):
         cosines, sines = self.rotary(seconds - origin[:, None], allowed.sum(-1))
         rotation = cosines[:, :, None], sines[:, :, None]
         actions = inputs.get("question_action_ids")
-        if actions is None:
-            actions = torch.full_like(session, self.config.asked_action)
+        usual = torch.full_like(session, self.config.asked_action)
+        actions = usual if actions is None else torch.where(actions < 0, usual, actions)
         hidden = self.tokens.retrieval(inputs, actions)
         if self.latest is not None:
             behaviors = inputs["question_behavior_ids"]

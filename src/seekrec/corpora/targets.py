@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training asks, and what it does not: the one place that says so.
+
+Every interaction of training (`Split.training_targets`) is a **target**. GenSAR's instructions and GenSR write each
+target with a history of its own, from which its item is taken out; they ask for all of them. Families that read a
+user's events once for all targets (IntSR, SynerGen, GenSAR's shared histories) cannot take an item out of what is
+shared. Under protocol `strict` they ask for a target, as a recommendation or as a search, by what its window holds of
+the item before:
+
+| the item's earlier events | the target is asked |
+|---|---|
+| none | in its window |
+| the same act in the same behavior | not at all: it is a repeat |
+| others, in the target's own session, which its question does not see (a search told as a copy) | in its window |
+| others that its question would see (clicked and now bought) | in a window of its own, without them |
+
+Protocol `paper` asks for every target in its window, as the released code does. [`report_questions`] warns of what is
+left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seekrec.corpora.ragged import Ragged
+from seekrec.events.timeline import is_among
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior
+
+if TYPE_CHECKING:
+    from seekrec.events import Split
+
+logger = logging.getLogger(__name__)
+
+# From this share on it is worth a warning that questions are not asked, or asked blindly.
+WARNED_SHARE = 0.1
+
+
+def occurs_before(window: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """For each event whether an earlier one of its window has the same item; items below 0 are none."""
+    first = _first_of(window, item)
+    return (first < np.arange(len(item))) & (item >= 0)
+
+
+def choose_questions(
+    window: np.ndarray,
+    item: np.ndarray,
+    action: np.ndarray,
+    told: np.ndarray,
+    asked: np.ndarray,
+    rank: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose how targets are asked under protocol `strict`; the module says by which rules.
+
+    All arrays have one entry an event of a window, windows one after the other, each oldest first.
+
+    Args:
+        window (`np.ndarray`): int64 number of the window.
+        item (`np.ndarray`): int64 row of the item, -1 for none.
+        action (`np.ndarray`): int64 number of what was done.
+        told (`np.ndarray`): bool `(num_events, 2)`: whether the event is one of each of `BEHAVIORS`. An item that was
+            searched for may be told as a recommendation too.
+        asked (`np.ndarray`): bool of that shape: whether it is to be asked as such.
+        rank (`np.ndarray`): int64 of that shape: a question sees the events whose rank is below its own.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: bool of the shape of `asked`: asked in its window, and in one of its own.
+    """
+    num_actions = int(action.max(initial=0)) + 1
+    act = np.where(item >= 0, item * num_actions + action, -1)
+    repeated = np.stack([occurs_before(window, np.where(of, act, -1)) for of in told.T], axis=1)
+    wanted = asked & (item >= 0)[:, None] & ~repeated
+    is_seen = rank[_first_of(window, item)] < rank
+    return wanted & ~is_seen, wanted & is_seen
+
+
+def own_windows(windows: Ragged, places: np.ndarray, rank: np.ndarray, item: np.ndarray) -> Ragged:
+    """Cut a window for each of some events: what it sees, without its item, and the event itself as the last.
+
+    Args:
+        windows (`Ragged`): Events by window.
+        places (`np.ndarray`): int64 places in `windows.values`.
+        rank (`np.ndarray`): int64 by place; an event sees those of its window whose rank is below its own.
+        item (`np.ndarray`): int64 row of the item by place.
+
+    Returns:
+        `Ragged`: A row of values of `windows` for each place.
+    """
+    start = windows.offsets[windows.owners()[places]]
+    lengths = places - start + 1
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    owner = np.repeat(np.arange(len(places)), lengths)
+    place = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
+    target = places[owner]
+    is_kept = (place == target) | ((rank[place] < rank[target]) & (item[place] != item[target]))
+    return Ragged(windows.values[place], offsets).keep(is_kept)
+
+
+def report_questions(
+    split: Split,
+    rows: np.ndarray,
+    behavior: np.ndarray,
+    *,
+    behaviors: Sequence[Behavior] = BEHAVIORS,
+    is_blind: np.ndarray | None = None,
+) -> None:
+    """Log what training will ask and, as warnings, what it will not see.
+
+    Warned of are a behavior and an action that training holds and no question asks for, and a share of a tenth or more
+    of interactions that are not asked for, or of questions that see nothing though their user did something before.
+
+    Args:
+        split (`Split`): Whose training is reported.
+        rows (`np.ndarray`): int64 row of `split.log.events` that each question asks for.
+        behavior (`np.ndarray`): int64 number into `BEHAVIORS` of each question.
+        behaviors (`Sequence[str]`): Those that training is meant to learn.
+        is_blind (`np.ndarray`, *optional*): bool of each question: it sees no event.
+    """
+    t, name = split.timeline, split.log.name
+    targets = split.training_interactions()
+    of_behavior = np.where(t.is_search[targets], SEARCH, RECOMMENDATION)
+    targets = targets[np.isin(of_behavior, list(behaviors))]
+    is_asked = is_among(targets, rows)
+    counts = {one: int((behavior == BEHAVIORS.index(one)).sum()) for one in behaviors}
+    told = ", ".join(f"{count} as a {one}" for one, count in counts.items())
+    logger.info("%s: training asks for %d interactions of %d: %s.", name, is_asked.sum(), len(targets), told)
+    for one, count in counts.items():
+        of_task = int((t.is_search[targets] == (one == SEARCH)).sum())
+        if of_task and not count:
+            logger.warning(
+                "%s: training holds %d interactions of behavior %r and asks for none as such: it is not learned.",
+                name,
+                of_task,
+                one,
+            )
+    actions = split.log.events["action"].take(targets).to_numpy(zero_copy_only=False)
+    for action in sorted(set(actions) - set(actions[is_asked])):
+        logger.warning(
+            "%s: training holds %d interactions of action %r and asks for none of them: it is not learned.",
+            name,
+            (actions == action).sum(),
+            action,
+        )
+    num_missed = int((~is_asked).sum())
+    if num_missed >= max(1, WARNED_SHARE * len(targets)):
+        logger.warning(
+            "%s: training asks for %d of %d interactions; the other %d (%.0f%%) repeat an earlier act on their item, "
+            "or cannot be asked without showing the answer.",
+            name,
+            len(targets) - num_missed,
+            len(targets),
+            num_missed,
+            100 * num_missed / len(targets),
+        )
+    if is_blind is None:
+        return
+    has_past = _has_past(split, rows)
+    num_blind, num_past = int((is_blind & has_past).sum()), int(has_past.sum())
+    if num_blind >= max(1, WARNED_SHARE * num_past):
+        logger.warning(
+            "%s: %d of the %d training questions (%.0f%%) whose users acted on other items before see nothing of it: "
+            "it lies in the same session, or in another window. Where `session_id` means visits, set "
+            "`session_ids: visit`.",
+            name,
+            num_blind,
+            num_past,
+            100 * num_blind / num_past,
+        )
+
+
+def _has_past(split: Split, rows: np.ndarray) -> np.ndarray:
+    """Say of each target whether its user did something earlier in training, and not with its item: bool."""
+    t, acts = split.timeline, split.training_acts()
+    never = np.iinfo(np.int64).max
+    first_item = np.full(int(t.user.max(initial=-1)) + 1, -2)
+    first_time, other_time = np.full(len(first_item), never), np.full(len(first_item), never)
+    users, first = np.unique(t.user[acts], return_index=True)
+    first_item[users], first_time[users] = t.item[acts[first]], t.time[acts[first]]
+    others = acts[t.item[acts] != first_item[t.user[acts]]]
+    users, first = np.unique(t.user[others], return_index=True)
+    other_time[users] = t.time[others[first]]
+    user = t.user[rows]
+    return np.where(t.item[rows] == first_item[user], other_time[user], first_time[user]) < t.time[rows]
+
+
+def _first_of(window: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """For each event the place of the first of its window with the same item."""
+    place = np.arange(len(item))
+    order = np.lexsort((place, item, window))
+    starts = np.ones(len(item), dtype=bool)
+    starts[1:] = (window[order[1:]] != window[order[:-1]]) | (item[order[1:]] != item[order[:-1]])
+    first = np.empty(len(item), dtype=np.int64)
+    first[order] = order[starts][np.cumsum(starts) - 1]
+    return first
+
+
+__all__ = ["WARNED_SHARE", "choose_questions", "occurs_before", "own_windows", "report_questions"]

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a log means by `session_id`: page views or visits.
+
+A **page view** is one request: a list is shown, and the acts on it answer the same question. They must not see each
+other, or a model learns to copy. A **visit** is a run of steps, as in most public logs (Yoochoose, Diginetica,
+trivago): every step follows from those before, and a model that may not see them sees nothing.
+
+The column does not say which of the two it holds, so [`guess_session_ids`] looks. Whoever knows better says so with
+the setting `session_ids`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from seekrec.events.splits import Split
+
+SessionIds = Literal["page_view", "visit"]
+SESSION_IDS: tuple[SessionIds, ...] = ("page_view", "visit")
+
+# In so many of the sessions with acts at several times something must show up that a page view cannot hold.
+_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class SessionGuess:
+    """What the sessions of a log look like.
+
+    Args:
+        kind (`str`): `"page_view"` or `"visit"`.
+        num_sessions (`int`): Sessions with an act: different pairs of a user and a `session_id`.
+        num_spread (`int`): Of these, those with acts at several times.
+        reason (`str`): Why, as the end of a sentence.
+    """
+
+    kind: SessionIds
+    num_sessions: int
+    num_spread: int
+    reason: str
+
+    def __str__(self) -> str:
+        meaning = {
+            "page_view": "page views, whose events do not see each other",
+            "visit": "visits, whose events see those before them",
+        }[self.kind]
+        return (
+            f"`session_id` is taken for {meaning}: {self.num_spread} of {self.num_sessions} sessions hold acts at "
+            f"several times; {self.reason}. Set `session_ids` if it is meant otherwise."
+        )
+
+
+def session_numbers(split: Split) -> np.ndarray:
+    """Number the sessions of the whole log, a user and a `session_id` each: int64, one entry an event, -1 for none."""
+    names = split.log.events["session_id"].combine_chunks().dictionary_encode()
+    of_id = pc.fill_null(names.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    named = np.flatnonzero(of_id >= 0)
+    numbers = np.full(len(of_id), -1, dtype=np.int64)
+    pairs = split.timeline.user[named] * max(len(names.dictionary), 1) + of_id[named]
+    numbers[named] = np.unique(pairs, return_inverse=True)[1]
+    return numbers
+
+
+def guess_session_ids(split: Split) -> SessionGuess | None:
+    """Guess from training events whether `session_id` means page views or visits.
+
+    A page view has one list, of one query or of none. So sessions are visits where
+
+    - a tenth of those with acts at several times hold different queries, or searches and recommendations;
+    - or, where the log says what was shown, a tenth of them were shown lists at different times;
+    - or, where it does not and they are not the results of one query each, they hold acts at two times on average.
+
+    Args:
+        split (`Split`): Whose training events to look at.
+
+    Returns:
+        [`SessionGuess`], *optional*: `None` where no training event has a `session_id`.
+    """
+    t, session = split.timeline, session_numbers(split)
+    acts = split.training_acts()
+    acts = acts[session[acts] >= 0]
+    if not len(acts):
+        return None
+    num_times = _count_distinct(session, acts, t.moment)
+    queries = split.log.events["query"].combine_chunks().dictionary_encode().indices
+    # What was asked for: a query, or nothing.
+    asked = np.where(t.is_search, pc.fill_null(queries, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1, 0)
+    num_asked = _count_distinct(session, acts, asked)
+    shown = split.train_rows[t.is_impression[split.train_rows]]
+    num_lists = _count_distinct(session, shown[session[shown] >= 0], t.moment)
+    is_search = np.bincount(session[acts], t.is_search[acts], minlength=len(num_times)) == np.bincount(
+        session[acts], minlength=len(num_times)
+    )
+
+    spread = num_times > 1
+    total, count = int((num_times > 0).sum()), int(spread.sum())
+    is_mixed, has_list = num_asked[spread] > 1, num_lists[spread] > 0
+    if not count:
+        return SessionGuess("page_view", total, 0, "what is done at one time is not seen anyway")
+    if is_mixed.mean() >= _SHARE:
+        reason = f"{int(is_mixed.sum())} of them hold several queries, or searches and recommendations"
+        return SessionGuess("visit", total, count, reason)
+    if has_list.mean() >= 0.5:
+        num_several = int((num_lists[spread] > 1).sum())
+        kind: SessionIds = "visit" if num_several >= _SHARE * count else "page_view"
+        return SessionGuess(kind, total, count, f"{num_several} of them were shown lists at several times")
+    if is_search[spread].mean() >= 0.5:
+        return SessionGuess("page_view", total, count, "most of them are the results of one query")
+    average = float(num_times[num_times > 0].mean())
+    kind = "visit" if average >= 2 else "page_view"
+    return SessionGuess(kind, total, count, f"a session has acts at {average:.1f} times on average")
+
+
+def _count_distinct(session: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Count for each session the distinct values of its rows: int64 by number of the session."""
+    width = int(values.max(initial=0)) + 1
+    pairs = np.unique(session[rows] * width + values[rows])
+    return np.bincount(pairs // width, minlength=int(session.max(initial=-1)) + 1)
