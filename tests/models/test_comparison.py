@@ -8,7 +8,7 @@ from small_gensar import make_gensar
 
 from seekrec.catalog import Catalog
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation import Popularity, compare_on_test, make_validation
+from seekrec.evaluation import BM25, QUERY_FORMS, Popularity, compare_on_test, make_validation
 from seekrec.training import EvaluationArguments
 
 
@@ -46,6 +46,30 @@ def test_saved_models_stand_beside_the_systems(aisles, tmp_path):
     ]
     validation = make_validation(split, catalog, settings, behaviors=("recommendation",), seed=0)
     assert set(validation(popularity["popularity"])) == {"recommendation_ndcg@10", "ndcg@10"}
+
+
+@pytest.mark.parametrize(("only_candidates", "protocol"), [((), "full"), (("popularity",), "uniform-5")])
+def test_searches_are_asked_as_people_type_them(only_candidates, protocol, aisles):
+    split, catalog, *_ = aisles
+    settings = EvaluationArguments(candidate_protocols=["uniform"], num_negatives=5, max_validation_cases=7)
+    rows = compare_on_test(
+        {"popularity": Popularity.fit(split, catalog.id_map)},
+        split,
+        catalog,
+        settings,
+        make_rivals=lambda: {"BM25": BM25(catalog.items)},
+        only_candidates=only_candidates,
+        seed=0,
+        show_progress=False,
+    )
+    forms = [row for row in rows if row.protocol == f"{protocol}, query forms"]
+    assert rows[-10:] == forms
+    assert [row.system for row in forms[:6]] == [*(f"BM25, {form}" for form in QUERY_FORMS), "popularity, as typed"]
+    assert {row.num_cases for row in forms} == {7}
+    # BM25 folds case and punctuation; popularity reads no query.
+    assert (
+        len({row.metrics["ndcg@10"] for row in forms[:4]}) == len({row.metrics["ndcg@10"] for row in forms[5:]}) == 1
+    )
 
 
 def test_a_model_of_another_catalogue_is_no_rival(aisles, tmp_path):

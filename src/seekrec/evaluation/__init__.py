@@ -9,6 +9,7 @@ report.py      result rows as JSON, as a table, compared
 baselines.py   popularity, BM25, dense text, SASRec, LightGCN
 reweighted.py  text search times a recommender
 calibration.py whether probabilities are what they say
+robustness.py  searches as people type them: capitals, a question mark, a typo
 rivals.py      what recipes evaluate: all baselines, the ranking of validation
 retrievers.py  our models, and scorers, as retrievers
 ```
@@ -55,6 +56,7 @@ from seekrec.evaluation.report import (
 from seekrec.evaluation.retrievers import ModelRetriever, ScorerRetriever
 from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText, combine_scores
 from seekrec.evaluation.rivals import ValidationRanking, rival_systems
+from seekrec.evaluation.robustness import QUERY_FORMS, add_typo, compare_query_forms
 
 # The folder for `evaluate.load(str(METRICS_FOLDER))`.
 METRICS_FOLDER = Path(__file__).parent / "seekrec_metrics"
@@ -62,6 +64,7 @@ METRICS_FOLDER = Path(__file__).parent / "seekrec_metrics"
 __all__ = [
     "BM25",
     "METRICS_FOLDER",
+    "QUERY_FORMS",
     "Comparison",
     "DenseText",
     "EvaluationCases",
@@ -80,6 +83,7 @@ __all__ = [
     "Scorer",
     "ScorerRetriever",
     "ValidationRanking",
+    "add_typo",
     "all_metric_values",
     "bootstrap_interval",
     "bootstrap_intervals",
@@ -90,6 +94,7 @@ __all__ = [
     "compare",
     "compare_on_new_items",
     "compare_on_test",
+    "compare_query_forms",
     "evaluate_system",
     "evaluate_systems",
     "expected_calibration_error",

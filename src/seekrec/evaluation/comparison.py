@@ -12,13 +12,17 @@ from seekrec.catalog import Catalog
 from seekrec.catalog_masks import item_periods
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation.evaluator import evaluate_systems
-from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer
+from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
 from seekrec.evaluation.retrievers import ModelRetriever
 from seekrec.evaluation.rivals import ValidationRanking
+from seekrec.evaluation.robustness import compare_query_forms
 from seekrec.events import Split
-from seekrec.schema import BEHAVIORS, Behavior
+from seekrec.schema import BEHAVIORS, SEARCH, Behavior
 from seekrec.training.arguments import EvaluationArguments
+
+# Searches that are asked in every form: few enough for five passes, and differences are paired.
+_MAX_QUERY_FORM_CASES = 300
 
 
 def make_validation(
@@ -58,6 +62,9 @@ def compare_on_test(
 ) -> list[ResultRow]:
     """Rank the test cases with all systems: the whole catalogue, then the candidate protocols of the settings.
 
+    With baselines the searches are also asked as people type them, of the systems and of BM25, a sample of them: see
+    [`compare_query_forms`].
+
     Args:
         systems (`Mapping[str, Scorer or Retriever]`): What was trained, by names in reports.
         split (`Split`): The split.
@@ -70,7 +77,7 @@ def compare_on_test(
         show_progress (`bool`): Show progress bars.
 
     Returns:
-        `list[ResultRow]`: By protocol, then behavior, then system.
+        `list[ResultRow]`: By protocol, then behavior, then system; the forms of queries last.
     """
     others = dict(load_other(folder, catalog, settings.num_beams) for folder in settings.compare_with)
     rivals = make_rivals() if settings.rivals else {}
@@ -90,6 +97,23 @@ def compare_on_test(
             periods=item_periods(catalog.items) if settings.on_offer_only else None,
             show_progress=show_progress,
         )
+    searching = {name: system for name, system in systems.items() if name not in only_candidates}
+    protocols = ["full"] if searching else settings.candidate_protocols
+    if "BM25" in rivals and SEARCH in behaviors and split.targets("test", SEARCH) and protocols:
+        limits = (_MAX_QUERY_FORM_CASES, settings.max_validation_cases, settings.max_test_cases)
+        cases = build_cases(
+            split,
+            catalog.id_map,
+            behavior=SEARCH,
+            protocol=protocols[0],  # type: ignore[arg-type]
+            num_negatives=settings.num_negatives,
+            remove_seen=settings.remove_seen,
+            max_cases=min(limit for limit in limits if limit is not None),
+            seed=seed,
+            periods=item_periods(catalog.items) if settings.on_offer_only and searching else None,
+        )
+        asked = {"BM25": rivals["BM25"], **(searching or systems)}
+        rows += compare_query_forms(asked, split, catalog.id_map, cases, seed=seed, show_progress=show_progress)
     return rows
 
 
