@@ -8,15 +8,15 @@ python recipes/ablations.py --recipe intsr --config recipes/intsr/scientific.yam
 
 `recipes/variants/<recipe>.yaml` names the variants by groups (`--which`) and, under `all`, the options that every one
 of them has; `full` is the model with these alone. Each variant is a run of `train_<recipe>.py` for
-`--num_train_epochs`, in a folder of its own under `--output_dir`; all share the stages before training. A variant
-whose results are there is not run again, and one that is the full model by another name is not run at all. Options
-that are not of this script go to the recipe. Prints a JSON line for each comparison with the full model: the metric of
-both, their difference with its 95 % paired bootstrap interval, and the p-value. `<output_dir>/ablations.png` draws the
-differences, and the curves of variants such as `beta = 0.1`.
+`--num_train_epochs`, in a folder of its own under `--output_dir`; all share the stages before training. A variant is
+not run again where its results are there and its options and the files that they name are the same, and one that is
+the full model by another name is not run at all. Options that are not of this script go to the recipe. Prints a JSON
+line for each comparison with the full model: the metric of both, their difference with its 95 % paired bootstrap
+interval, and the p-value. `<output_dir>/ablations.png` draws the differences, and the curves of variants such as
+`beta = 0.1`.
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import HfArgumentParser
 
 from seekrec.errors import ConfigurationError, MissingDependencyError
 from seekrec.evaluation import ResultRow, compare, read_results
 from seekrec.schema import BEHAVIORS
+from seekrec.util.command_line import one_line_errors
+from seekrec.util.files import file_sha256, replace_file
+from seekrec.util.parsing import is_given, parse_known_arguments, read_settings
 
 RECIPES = Path(__file__).parent
 FULL = "full"
@@ -39,7 +41,7 @@ FULL = "full"
 class AblationArguments:
     """Which variants, and how long each is trained."""
 
-    recipe: str = field(metadata={"help": "gensar, gensr, intsr or synergen."})
+    recipe: str = field(metadata={"help": "gensr, intsr or synergen: those with a file in variants."})
     config: str = field(metadata={"help": "YAML file of the recipe."})
     data_dir: str | None = field(default=None, metadata={"help": "Folder of the log, as for the recipe."})
     output_dir: str | None = field(
@@ -52,8 +54,7 @@ class AblationArguments:
 
 def main(arguments: AblationArguments, options: Sequence[str]) -> None:
     """Run the variants, compare, draw."""
-    settings = yaml.safe_load(Path(arguments.config).read_text(encoding="utf-8"))
-    settings = {key: value for key, value in settings.items() if f"--{key}" not in options}
+    settings = {one.name: one.value for one in read_settings(arguments.config) if not is_given(options, one.name)}
     variants = choose_variants(arguments.recipe, arguments.which, settings)
     folder = Path(arguments.output_dir or f"runs/{arguments.recipe}-ablations")
     results = {
@@ -124,7 +125,11 @@ def as_options(settings: Mapping[str, Any]) -> list[str]:
 def run_variant(
     arguments: AblationArguments, folder: Path, name: str, changes: Sequence[str], options: Sequence[str]
 ) -> Path:
-    """Train and evaluate a variant, unless that is done; gives its results file."""
+    """Train and evaluate a variant, unless that is done; gives its results file.
+
+    Raises:
+        ConfigurationError: If the recipe ends with an error.
+    """
     target = folder / "".join(letter if letter.isalnum() or letter == "." else "-" for letter in name)
     results = target / "model" / "results.json"
     # Evaluation and saving go by epochs here: the schedule is another than the file's. Rivals do not depend on it.
@@ -134,22 +139,33 @@ def run_variant(
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
         "rivals": False,
+        "stages_dir": folder / "stages",
     }
     if arguments.data_dir is not None:
         fixed["data_dir"] = arguments.data_dir
     script = str(RECIPES / f"train_{arguments.recipe}.py")
     command = [sys.executable, script, "--config", arguments.config, *as_options(fixed), *options, *changes]
-    if not results.is_file():
+    record = target / "ablation.json"
+    wanted = {"command": command[2:], "files": digests_of_paths(arguments, options)}
+    if not results.is_file() or not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != wanted:
         target.mkdir(parents=True, exist_ok=True)
-        stages = folder / "stages"
-        stages.mkdir(exist_ok=True)
-        if not (target / "stages").exists():
-            os.symlink(stages.resolve(), target / "stages", target_is_directory=True)
+        record.unlink(missing_ok=True)
         with open(target / "log.txt", "w", encoding="utf-8") as log:
             done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise ConfigurationError(f"The variant {name!r} failed; {target / 'log.txt'} says why.")
+        with replace_file(record) as path:
+            path.write_text(json.dumps(wanted, indent=2), encoding="utf-8")
     return results
+
+
+def digests_of_paths(arguments: AblationArguments, options: Sequence[str]) -> dict[str, str]:
+    """Give the SHA-256 of every file that the settings name, or that lies in a folder they name."""
+    values = [one.value for one in read_settings(arguments.config) if one.name not in ("output_dir", "stages_dir")]
+    words = [option.rpartition("=")[2] for option in (*options, arguments.config, arguments.data_dir or "")]
+    named = {Path(value) for value in (*values, *words) if isinstance(value, str) and value}
+    files = [path for root in named for path in ((root,) if root.is_file() else sorted(root.rglob("*")))]
+    return {str(path): file_sha256(path) for path in files if path.is_file()}
 
 
 def draw(results: dict[str, list[ResultRow]], lines: Sequence[dict], metric: str, path: Path) -> None:
@@ -197,4 +213,5 @@ def draw(results: dict[str, list[ResultRow]], lines: Sequence[dict], metric: str
 
 
 if __name__ == "__main__":
-    main(*HfArgumentParser(AblationArguments).parse_args_into_dataclasses(return_remaining_strings=True))
+    with one_line_errors(__file__):
+        main(*parse_known_arguments((AblationArguments,), sys.argv[1:]))

@@ -11,15 +11,15 @@ The users are those of the data the model was trained on, as the recipe left it 
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from transformers import AutoModel, AutoProcessor
 
 from seekrec import Catalog
-from seekrec.errors import MissingDependencyError, RequestError, SeekrecError
+from seekrec.errors import MissingDependencyError, RequestError
 from seekrec.events import read_examples
 from seekrec.schema import Event, Request
+from seekrec.util.command_line import one_line_errors
 
 HISTORY_SHOWN = 12
 
@@ -106,7 +106,5 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors(__file__):
         main(parse())
-    except SeekrecError as error:
-        sys.exit(f"demo: {error}")

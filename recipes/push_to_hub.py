@@ -10,16 +10,19 @@ The folder must be complete: weights, tokenizer, processor, generation settings,
 not changed; a copy with `README.md` and without pickles and checkpoints is uploaded.
 """
 
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.utils import validate_repo_id
-from transformers import HfArgumentParser
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from seekrec.errors import ConfigurationError
 from seekrec.evaluation import format_table, read_results
 from seekrec.hub import copy_model, describe_model, eval_results_yaml, render_model_card
+from seekrec.util.command_line import one_line_errors
+from seekrec.util.parsing import parse_arguments
 
 TEMPLATES = Path(__file__).parents[1] / "hub_cards"
 
@@ -49,7 +52,10 @@ class PushArguments:
 def main(arguments: PushArguments) -> None:
     """Check, render, copy, upload."""
     # 1. Check the folder and read the results.
-    validate_repo_id(arguments.repo_id)
+    try:
+        validate_repo_id(arguments.repo_id)
+    except HFValidationError as error:
+        raise ConfigurationError(f"`--repo_id` is {arguments.repo_id!r}: {error}") from error
     run = describe_model(
         arguments.model_dir,
         repo_id=arguments.repo_id,
@@ -82,4 +88,5 @@ def main(arguments: PushArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(*HfArgumentParser(PushArguments).parse_args_into_dataclasses())
+    with one_line_errors(__file__):
+        main(*parse_arguments((PushArguments,), sys.argv[1:]))

@@ -16,6 +16,7 @@ to `train_intsr.py`.
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ablations import RECIPES, AblationArguments, as_options, run_variant
-from transformers import HfArgumentParser
 
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import compare, read_results
+from seekrec.util.command_line import one_line_errors
+from seekrec.util.parsing import parse_known_arguments
 
 DAY = 86_400
 KINDS = ("lamp", "kettle", "rug", "clock", "vase", "chair", "shelf", "tray", "bench", "mirror", "basket", "candle")
@@ -154,4 +156,5 @@ def write_simulated_log(
 
 
 if __name__ == "__main__":
-    main(*HfArgumentParser(AlignmentArguments).parse_args_into_dataclasses(return_remaining_strings=True))
+    with one_line_errors(__file__):
+        main(*parse_known_arguments((AlignmentArguments,), sys.argv[1:]))

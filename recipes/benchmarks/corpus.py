@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
 import time
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from transformers import HfArgumentParser
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import (
@@ -31,6 +31,8 @@ from seekrec.corpora import (
 from seekrec.corpora.mixture import input_lengths
 from seekrec.events import EventLog, read_movielens, split_log, synthesize_searches
 from seekrec.schema import item_texts
+from seekrec.util.command_line import one_line_errors
+from seekrec.util.parsing import parse_arguments
 
 CODEBOOK_SIZE = 256
 
@@ -147,4 +149,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    main(HfArgumentParser(Arguments).parse_args_into_dataclasses()[0])
+    with one_line_errors(__file__):
+        main(*parse_arguments((Arguments,), sys.argv[1:]))

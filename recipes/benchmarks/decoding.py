@@ -31,11 +31,13 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from decoding_cases import CODEBOOK_SIZE, OFFSETS, Case, make_codes, make_dict, make_inputs, make_model
-from transformers import HfArgumentParser, T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.generation import BeamOutput, IdentifierTrie, packed_linears, score_candidates
 from seekrec.generation.sessions import T5Session
+from seekrec.util.command_line import one_line_errors
+from seekrec.util.parsing import parse_arguments
 
 # The most that own / generate may be, for the small shape and 50 beams, by batch size.
 STOCK_TARGETS, PACKED_TARGETS = {1: 0.20, 16: 0.10}, {1: 0.10, 16: 0.06}
@@ -351,4 +353,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    main(HfArgumentParser(Arguments).parse_args_into_dataclasses()[0])
+    with one_line_errors(__file__):
+        main(*parse_arguments((Arguments,), sys.argv[1:]))

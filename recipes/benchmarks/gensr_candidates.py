@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +24,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import torch
-from transformers import HfArgumentParser
 
 from seekrec import Catalog, Event, Request
 from seekrec.corpora import train_tokenizer
@@ -31,6 +31,8 @@ from seekrec.models import GenSRForConditionalGeneration, GenSRProcessor
 from seekrec.models.gensr.prompts_gensr import tokenizer_texts
 from seekrec.training import GeneratorArguments, GenSRArguments
 from seekrec.training.gensr import make_gensr_model
+from seekrec.util.command_line import one_line_errors
+from seekrec.util.parsing import parse_arguments
 
 SHAPES = {
     "recipe": GeneratorArguments(
@@ -171,4 +173,5 @@ def run_one(
 
 
 if __name__ == "__main__":
-    main(HfArgumentParser(Arguments).parse_args_into_dataclasses()[0])
+    with one_line_errors(__file__):
+        main(*parse_arguments((Arguments,), sys.argv[1:]))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,9 +27,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import torch
-from transformers import BatchFeature, HfArgumentParser
+from transformers import BatchFeature
 
 from seekrec import Catalog, Event, IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor, Request
+from seekrec.util.command_line import one_line_errors
+from seekrec.util.parsing import parse_arguments
 
 HOUR = 3600
 
@@ -130,4 +133,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    main(HfArgumentParser(Arguments).parse_args_into_dataclasses()[0])
+    with one_line_errors(__file__):
+        main(*parse_arguments((Arguments,), sys.argv[1:]))

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -33,7 +34,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from transformers import HfArgumentParser, PreTrainedModel
+from transformers import PreTrainedModel
 
 from seekrec import Catalog, EventLog, Split, split_log
 from seekrec.corpora.ragged import Ragged
@@ -50,6 +51,8 @@ from seekrec.training import (
     make_windows,
 )
 from seekrec.training.event_windows import QueryPool, make_negatives
+from seekrec.util.command_line import one_line_errors
+from seekrec.util.parsing import parse_arguments
 
 HOUR = 3600
 TEXT_SIZE = 64
@@ -246,4 +249,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    main(HfArgumentParser(Arguments).parse_args_into_dataclasses()[0])
+    with one_line_errors(__file__):
+        main(*parse_arguments((Arguments,), sys.argv[1:]))

@@ -1,29 +1,75 @@
-"""A stage is run once, a changed setting runs it again, an interrupted one leaves nothing that looks finished."""
+# SPDX-License-Identifier: Apache-2.0
+"""A stage is run once, a changed setting runs it again, and so does damage; unfinished ones never look finished."""
+
+import threading
+import time
 
 import pytest
 
 from seekrec.errors import ConfigurationError
-from seekrec.training import StageCache
+from seekrec.training import StageCache, stages
+from seekrec.util.files import lock_folder
+
+
+def make_number(folder):
+    """Write how often this was called; what `read` gives."""
+    make_number.calls += 1
+    (folder / "part").mkdir(exist_ok=True)
+    (folder / "part" / "x").write_text(str(make_number.calls))
+
+
+def read(folder):
+    return (folder / "part" / "x").read_text()
+
+
+@pytest.fixture(autouse=True)
+def _no_calls():
+    make_number.calls = 0
 
 
 def test_a_stage_runs_once_for_each_setting(tmp_path):
-    calls = []
-
-    def make(folder):
-        calls.append(folder)
-        (folder / "x").write_text(str(len(calls)))
-
-    def read(folder):
-        return (folder / "x").read_text()
-
     cache = StageCache(tmp_path)
-    assert cache.run("s", {"a": 1}, make, read) == "1"
-    assert cache.run("s", {"a": 1}, make, read) == "1"
-    assert StageCache(tmp_path).run("s", {"a": 1}, make, read) == "1"
-    assert cache.run("s", {"a": 2}, make, read) == "2"
-    assert cache.run("t", {"a": 1}, make, read) == "3"
-    assert len(calls) == 3
+    assert cache.run("s", {"a": 1}, make_number, read) == "1"
+    assert cache.run("s", {"a": 1}, make_number, read) == "1"
+    assert StageCache(tmp_path).run("s", {"a": 1}, make_number, read) == "1"
+    assert cache.run("s", {"a": 2}, make_number, read) == "2"
+    assert cache.run("t", {"a": 1}, make_number, read) == "3"
+    assert make_number.calls == 3
     assert cache.seconds["s"] >= 0
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_another_version_of_a_library_runs_it_again(tmp_path, monkeypatch, library):
+    def run():
+        return StageCache(tmp_path).run("s", {}, make_number, read, libraries=(library,))
+
+    assert [run(), run()] == ["1", "1"]
+    for version, expected in (("99.1.5", "2"), ("99.1.6", "2"), ("99.2.0", "3")):
+        monkeypatch.setattr(stages, "version", lambda name, version=version: version)
+        assert run() == expected
+    monkeypatch.setattr(stages, "STAGE_VERSION", 1_000)
+    assert run() == "4"
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    path.write_bytes(bytes(255 - byte for byte in path.read_bytes()))
+
+
+@pytest.mark.parametrize("name", ["part/x", "stage.json"])
+@pytest.mark.parametrize("damage", [cut, flip, lambda path: path.unlink()], ids=["cut", "changed", "removed"])
+def test_a_damaged_stage_is_made_again(tmp_path, caplog, name, damage):
+    cache = StageCache(tmp_path)
+    cache.run("s", {}, make_number, read)
+    (folder,) = tmp_path.iterdir()
+    damage(folder / name)
+    assert cache.run("s", {}, make_number, read) == "2"
+    assert cache.run("s", {}, make_number, read) == "2"
+    assert str(folder) in caplog.text and "made again" in caplog.text
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_an_interrupted_stage_starts_from_its_own_folder(tmp_path):
@@ -42,6 +88,26 @@ def test_an_interrupted_stage_starts_from_its_own_folder(tmp_path):
     cache.run("s", {}, make, lambda folder: None)
     assert seen == [[], ["checkpoint"]]
     assert [path.suffix for path in tmp_path.iterdir()] == [""]
+
+
+def test_a_stage_that_only_lacks_its_name_is_taken(tmp_path):
+    cache = StageCache(tmp_path)
+    cache.run("s", {}, make_number, read)
+    (folder,) = tmp_path.iterdir()
+    folder.rename(folder.with_name(f"{folder.name}.partial"))
+    assert cache.run("s", {}, make_number, read) == "1"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_stage_is_waited_for_while_another_process_makes_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    with lock_folder(tmp_path):
+        thread = threading.Thread(target=StageCache(tmp_path).run, args=("s", {}, make_number, read))
+        thread.start()
+        time.sleep(0.1)
+        assert make_number.calls == 0
+    thread.join(10)
+    assert make_number.calls == 1
 
 
 def test_a_key_must_be_json(tmp_path):

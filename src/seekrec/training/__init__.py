@@ -29,7 +29,6 @@ from seekrec.training.intsr import (
 from seekrec.training.intsr_arguments import IntSRArguments
 from seekrec.training.launch import open_stages, run_recipe, save_trained
 from seekrec.training.lightgcn import train_lightgcn
-from seekrec.training.parsing import parse_arguments
 from seekrec.training.preparation import (
     ItemEmbeddings,
     PreparedItems,
@@ -48,6 +47,7 @@ from seekrec.training.synergen import (
 from seekrec.training.synergen_arguments import SynerGenArguments
 from seekrec.training.trainer import GenerativeTrainer, train_once
 from seekrec.training.window_arguments import WindowArguments
+from seekrec.util.parsing import parse_arguments
 
 __all__ = [
     "STAGES",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a recipe: typed dataclasses, which `training.parsing` fills.
+"""Settings of a recipe: typed dataclasses, which `util.parsing` fills.
 
 The fields of `transformers.TrainingArguments` are settings too (`learning_rate`, `num_train_epochs`, `use_cpu`, ...),
 so nothing of the Trainer has to be renamed here.

@@ -18,10 +18,10 @@ from transformers import TrainingArguments
 from seekrec.events import Split, write_examples
 from seekrec.schema import RECOMMENDATION
 from seekrec.training.arguments import STAGES, EvaluationArguments
-from seekrec.training.parsing import parse_arguments
 from seekrec.training.stages import StageCache
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.files import lock_folder, replace_folder
+from seekrec.util.parsing import parse_arguments
 
 logger = logging.getLogger(__name__)
 
