@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from seekrec.embeddings import InteractionGraph, LightGCNConfig, LightGCNModel
-from seekrec.errors import ConfigurationError, DataError
+from seekrec.errors import ConfigurationError, DataError, DivergenceError
 from seekrec.training import embedding_runs
 from seekrec.training.lightgcn import GraphValidation, train_lightgcn
 
@@ -75,3 +75,9 @@ def test_impossible_settings_are_refused(tmp_path):
     empty = InteractionGraph(["a"], np.empty(0, np.int64), np.empty(0, np.int64))
     with pytest.raises(DataError, match="no pair of a user and an item"):
         train(tmp_path, graph=empty)
+
+
+def test_a_training_that_diverges_stops(tmp_path):
+    with pytest.raises(DivergenceError, match="Training of LightGCNModel diverged at step .* a smaller learning rate"):
+        train(tmp_path, learning_rate=1e38, num_epochs=20)
+    assert not (tmp_path / "model.safetensors").exists()

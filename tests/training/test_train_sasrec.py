@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem
-from seekrec.errors import ConfigurationError, DataError, RequestError
+from seekrec.errors import ConfigurationError, DataError, DivergenceError, RequestError
 from seekrec.training.embedding_runs import rank_targets
 from seekrec.training.sasrec import rank_validation, train_sasrec
 
@@ -234,3 +234,9 @@ def test_unknown_row_is_refused(tmp_path):
 def test_impossible_settings_are_refused(tmp_path, name):
     with pytest.raises(ConfigurationError, match=f"`{name}` is 0"):
         train(tmp_path, **{name: 0})
+
+
+def test_a_training_that_diverges_stops(tmp_path):
+    with pytest.raises(DivergenceError, match="Training of SASRecForNextItem diverged at step .* a smaller"):
+        train(tmp_path, learning_rate=1e38, num_epochs=20)
+    assert not (tmp_path / "model.safetensors").exists()

@@ -66,14 +66,14 @@ class GenerativeTrainer(RowGradientTrainer):
         """
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss).all():
-            raise self._diverged(f"the loss is {loss.mean().item()}")
+            raise self._diverged(f"the loss is {loss.mean().item()}", self.state.global_step + 1)
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         # Of half precision the scaler skips such a step and takes a smaller scale.
         if norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm)):
-            raise self._diverged(f"the norm of the gradients is {float(norm)}")
+            raise self._diverged(f"the norm of the gradients is {float(norm)}", self.state.global_step + 1)
         return norm
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
@@ -88,7 +88,7 @@ class GenerativeTrainer(RowGradientTrainer):
         """
         for name, values in self.accelerator.unwrap_model(self.model).named_parameters():
             if not torch.isfinite(values).all():
-                raise self._diverged(f"`{name}` holds what is not a finite number")
+                raise self._diverged(f"`{name}` holds what is not a finite number", self.state.global_step)
 
     def evaluate(
         self,
@@ -116,14 +116,14 @@ class GenerativeTrainer(RowGradientTrainer):
             metrics = self._evaluate_model(model)
         model.train(was_training)
         if metrics and not any(math.isfinite(value) for value in metrics.values()):
-            raise self._diverged(f"evaluation finds no finite score ({metrics})")
+            raise self._diverged(f"evaluation finds no finite score ({metrics})", self.state.global_step)
         prefixed = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         prefixed[f"{metric_key_prefix}_runtime"] = time.monotonic() - started
         self.log(prefixed)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, prefixed)
         return prefixed
 
-    def _diverged(self, what: str) -> DivergenceError:
+    def _diverged(self, what: str, step: int) -> DivergenceError:
         arguments = self.args
         kind = type(self.accelerator.unwrap_model(self.model)).__name__
         tries = [f"a smaller learning rate (now {arguments.learning_rate:g})"]
@@ -133,7 +133,7 @@ class GenerativeTrainer(RowGradientTrainer):
         if arguments.fp16:
             tries.append("`bf16` or full precision in place of `fp16`")
         return DivergenceError(
-            f"Training of {kind} diverged at step {self.state.global_step + 1} of {self.state.max_steps}: {what}. "
+            f"Training of {kind} diverged at step {step} of {self.state.max_steps}: {what}. "
             f"Try {', or '.join(tries)}."
         )
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a recipe starts: its settings in any spelling, its folder its own, its errors in one line."""
+
+import json
+import os
+import sys
+
+import pytest
+from transformers import TrainingArguments
+
+from seekrec.errors import DataError
+from seekrec.training import EvaluationArguments, open_stages, run_recipe, save_trained
+from seekrec.util.files import lock_folder
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path):
+    """Run a recipe that gives its arguments."""
+    for name in [name for name in os.environ if name.startswith(("RANK", "LOCAL_", "WORLD_", "ACCELERATE_"))]:
+        monkeypatch.delenv(name)
+
+    def run(*options, main=None):
+        seen = []
+        options = ("--output_dir", str(tmp_path / "run"), "--use_cpu", "true", *options)
+        monkeypatch.setattr(sys, "argv", ["train_x.py", *options])
+        run_recipe("train_x.py", (EvaluationArguments, TrainingArguments), main or (lambda *parts: seen.extend(parts)))
+        return seen
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "spelling", [["--num_beams", "7"], ["--num_beams=7"], ["--num-beams", "7"], ["--num-beams=7"]]
+)
+def test_options_are_read_in_any_spelling(start, spelling):
+    evaluation, training = start(*spelling, "--seed=9")
+    assert (evaluation.num_beams, training.seed) == (7, 9)
+
+
+@pytest.mark.parametrize("spelling", [["--ddp_backend", "gloo"], ["--ddp_backend=gloo"], ["--ddp-backend=gloo"]])
+def test_a_backend_of_several_processes_is_no_error_in_one(start, tmp_path, spelling):
+    path = tmp_path / "settings.yaml"
+    path.write_text("ddp_backend: gloo\n")
+    for options in (spelling, ["--config", str(path)]):
+        _, training = start(*options)
+        assert training.ddp_backend is None
+
+
+def test_two_runs_are_kept_out_of_one_folder(start, tmp_path):
+    with (
+        lock_folder(tmp_path / "run"),
+        pytest.raises(SystemExit, match=r"train_x: .*run is in use by another"),
+    ):
+        start()
+    start()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--seed", "nine"], "train_x: command line: argument --seed: invalid int value: 'nine'"),
+        (["--nothing", "9"], "train_x: command line: --nothing 9 is no setting; see --help for them."),
+        (["--learning_rate", "inf"], "train_x: command line: `learning_rate` is inf; give a number that is finite."),
+        (["--config", "a.yaml", "--config=b.yaml"], "train_x: `--config` is given 2 times; write all settings into"),
+        (["--lr_scheduler_type", "none"], "train_x: command line: .*none"),
+        (["--load_best_model_at_end=true", "--eval_strategy=epoch"], "train_x: command line: --load_best_model"),
+    ],
+)
+def test_a_bad_setting_ends_it_in_one_line(start, options, line):
+    with pytest.raises(SystemExit, match=line) as caught:
+        start(*options)
+    assert "\n" not in caught.value.code
+
+
+def test_an_error_within_ends_it_in_one_line(start):
+    def main(*parts):
+        raise DataError("There are no events;\ngive some.")
+
+    with pytest.raises(SystemExit, match="^train_x: There are no events; give some.$"):
+        start(main=main)
+
+
+def test_stages_may_be_shared(tmp_path):
+    training = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    assert open_stages(training, EvaluationArguments()).folder == tmp_path / "stages"
+    assert open_stages(training, EvaluationArguments(stages_dir="shared")).folder.name == "shared"
+
+
+def test_nothing_of_an_earlier_model_stands_beside_a_new_one(tmp_path):
+    class Part:
+        def __init__(self, name):
+            self.name = name
+
+        def eval(self):
+            return self
+
+        def save_pretrained(self, folder):
+            (folder / self.name).write_text("")
+
+    class NoRequests:
+        def requests(self, *_):
+            return []
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "results.json").write_text(json.dumps({}))
+    folder = save_trained(Part("weights"), Part("processor"), NoRequests(), tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["processor", "weights"]
