@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A folder belongs to one training: another setting, other data or another start is another training."""
 
 import dataclasses
