@@ -133,8 +133,7 @@ class GenerativeTrainer(RowGradientTrainer):
         if arguments.fp16:
             tries.append("`bf16` or full precision in place of `fp16`")
         return DivergenceError(
-            f"Training of {kind} diverged at step {step} of {self.state.max_steps}: {what}. "
-            f"Try {', or '.join(tries)}."
+            f"Training of {kind} diverged at step {step} of {self.state.max_steps}: {what}. Try {', or '.join(tries)}."
         )
 
 
