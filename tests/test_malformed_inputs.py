@@ -1,5 +1,6 @@
 """Malformed input, kind by kind, and the error each gets. `pytest -s tests/test_malformed_inputs.py` prints them."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def log_without_searches():
     return EventLog("rec", events, log.items)
 
 
+def _strict(processor):
+    strict = copy.copy(processor)
+    strict.unknown = "raise"
+    return strict
+
+
 CASES = {
     "missing column": (lambda f, _: tables(f, EVENTS.drop(columns="timestamp")), "events.csv.*timestamp"),
     "wrong type": (lambda f, _: tables(f, changed(EVENTS, "timestamp", 1, "soon")), "events.csv.*'soon'"),
@@ -72,7 +79,7 @@ CASES = {
     ),
     "event after the request": (lambda f, _: Request([Event("i1", timestamp=5)], timestamp=4), "after the request"),
     "search without query": (lambda f, _: Event("i1", behavior="search"), "needs the text searched"),
-    "unknown item in a history": (lambda f, gensar: gensar[1]([Request([Event("nowhere")])]), "'nowhere'"),
+    "unknown item in a history": (lambda f, gensar: _strict(gensar[1])([Request([Event("nowhere")])]), "'nowhere'"),
     "unknown candidate": (lambda f, gensar: gensar[1]([Request()], candidates=[["nowhere"]]), "'nowhere'"),
     "mask of another catalogue": (
         lambda f, gensar: gensar[0].retrieve(gensar[1]([Request()]), where=np.ones(3, bool)),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from seekrec.errors import ConfigurationError, RequestError
+from seekrec.errors import ConfigurationError, NotFiniteError, RequestError
 from seekrec.generation import IdentifierTrie, TrieLogitsProcessor, beam_search, collect_items
 from seekrec.generation.sessions import BartSession, T5Session, WholeModelSession, open_session
 
@@ -405,7 +405,7 @@ def test_scores_that_are_not_numbers_are_refused(make_batch, get_model):
     with torch.no_grad():
         model.shared.weight.fill_(float("nan"))
     trie = IdentifierTrie.from_codes(random_codes(10), SIZES)
-    with pytest.raises(ConfigurationError, match="scores at level 0 are not numbers"):
+    with pytest.raises(NotFiniteError, match="scores at level 0 are not numbers"):
         beam_search(model, **make_batch([4]), trie=trie, level_offsets=OFFSETS, num_beams=2)
 
 

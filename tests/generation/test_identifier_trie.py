@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import IdentifierTrie
 from seekrec.generation.families import Families
-from seekrec.generation.masks import MaskCache
+from seekrec.generation.masks import MaskCache, TrieMask
 
 # Six items, five identifiers: rows 1 and 4 share (0, 2).
 CODES = np.array([[3, 1], [0, 2], [0, 0], [3, 0], [0, 2], [1, 1]])
@@ -222,15 +222,27 @@ def test_equal_masks_are_made_once():
 
 
 def test_the_cache_of_masks_is_bounded():
-    cache = MaskCache(max_bytes=3 * 104)  # each mask below takes 100 + 4 bytes
+    size = 100 + 4 + 2 * 600  # two arrays, and the objects around each
+    cache = MaskCache(max_bytes=3 * size)
     for number in range(10):
         where = np.arange(100) == number
         mask = cache.get(where, lambda allowed: (np.array([allowed.sum()], np.int32),))
-        assert mask.nbytes == 104
+        assert mask.nbytes == size
     assert len(cache) == 3
     huge = cache.get(np.ones(10_000, bool), lambda allowed: (np.array([1], np.int32),))
     assert len(cache) == 1  # one mask is kept however large
     assert cache.get(np.ones(10_000, bool), lambda allowed: pytest.fail("not kept")) is huge
+
+
+def test_a_new_mask_costs_the_same_whatever_was_kept_before(monkeypatch):
+    looked_at = []
+    nbytes = TrieMask.nbytes
+    monkeypatch.setattr(TrieMask, "nbytes", property(lambda mask: looked_at.append(mask) or nbytes.fget(mask)))
+    cache = MaskCache(max_bytes=200 * 2000)
+    for number in range(1000):
+        cache.get(np.arange(1000) == number, lambda allowed: (np.array([1], np.int32),))
+    # One comes in and, where it is too much, one goes.
+    assert len(looked_at) <= 2 * 1000
 
 
 def test_masks_of_the_wrong_kind_are_refused():

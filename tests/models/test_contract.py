@@ -10,7 +10,6 @@ from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 
 import seekrec
 from seekrec.errors import CatalogError, RequestError, UnknownItemError
-from seekrec.schema import Event, Request
 
 
 @torch.no_grad()
@@ -96,8 +95,8 @@ def test_a_catalogue_of_another_checkpoint_is_refused(family, tmp_path):
 
 def test_bad_requests_are_named(family):
     model, processor = family
-    with pytest.raises(UnknownItemError, match="the first is 'nowhere'"):
-        processor([Request([Event("nowhere")])])
+    with pytest.raises(UnknownItemError, match=r"`candidates\[0\]` names 1 items that the catalogue lacks: 'nowhere'"):
+        processor(REQUESTS[:1], candidates=[["i1", "nowhere"]])
     with pytest.raises(RequestError, match="`requests` is empty"):
         processor([])
     with pytest.raises(RequestError, match=r"`requests\[0\]` is a str"):

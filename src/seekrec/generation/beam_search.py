@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from seekrec.errors import ConfigurationError, RequestError
+from seekrec.errors import NotFiniteError, RequestError
 from seekrec.generation.inputs import Norm, check_norm, check_prompt, encode, to_log_probs
 from seekrec.generation.lanes import Lane, check_masks, check_tries, make_lanes, per_request
 from seekrec.generation.masks import TrieMask
@@ -115,8 +115,8 @@ def beam_search(
 
     Raises:
         RequestError: If shapes, masks or numbers contradict each other.
-        ConfigurationError: If the model cannot be used, its vocabulary lacks the tokens, or it computes scores that
-            are not numbers.
+        ConfigurationError: If the model cannot be used, or its vocabulary lacks the tokens.
+        NotFiniteError: If it computes scores that are not numbers.
     """
     base, num_requests = check_prompt(model, input_ids, attention_mask, decoder_prefix, encoder_outputs)
     check_norm(norm)
@@ -173,7 +173,7 @@ def _search(
             beams.groups = beams.nodes
         is_beam = beams.scores > _NEVER
         if not bool(is_beam[:, 0].all()):
-            raise ConfigurationError(
+            raise NotFiniteError(
                 f"The model's scores at level {level} are not numbers (NaN or infinite); check its weights and data "
                 "type."
             )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,19 +35,39 @@ class Lane:
         return values if len(self.members) == len(values) else values[self.members]
 
 
-def per_request(name: str, value: int | Sequence[int], num_requests: int) -> np.ndarray:
+def per_request(name: str, value: Any, num_requests: int) -> np.ndarray:
     """Give each request its number.
+
+    Args:
+        name (`str`): Of the argument.
+        value (`int` or `Sequence[int]`): A whole number of any type for all requests, or one for each.
+        num_requests (`int`): Requests.
+
+    Returns:
+        `np.ndarray`: int64 of shape `(num_requests,)`.
 
     Raises:
         RequestError: If one is not positive, or there is not one for each request.
     """
-    numbers = np.full(num_requests, value) if np.ndim(value) == 0 else np.asarray(value)
-    if numbers.shape != (num_requests,) or numbers.dtype.kind not in "iu" or (numbers < 1).any():
+    plain = value.tolist() if isinstance(value, (np.ndarray, Tensor)) else value
+    given: list[Any] = list(plain) if isinstance(plain, Sequence) else [plain] * num_requests
+    numbers = np.array(given if all(map(_is_count, given)) else [0], dtype=np.int64)
+    if numbers.shape != (num_requests,) or (numbers < 1).any():
         raise RequestError(
             f"`{name}` is {value!r}; pass a positive number, or one for each of the {num_requests} requests of the "
             "batch."
         )
     return numbers
+
+
+def _is_count(value: Any) -> bool:
+    # Whole numbers of any kind, numpy's too; True is none.
+    if isinstance(value, (bool, np.bool_)):
+        return False
+    try:
+        return operator.index(value) < 2**31
+    except TypeError:
+        return False
 
 
 def check_tries(trie: IdentifierTrie | Sequence[IdentifierTrie], num_requests: int) -> list[IdentifierTrie]:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 # Bytes of masks that one trie keeps. A mask over a million items takes about 8 MB.
 _CACHE_BYTES = 256 * 2**20
+# What an array takes besides its numbers: the objects of torch and numpy around it.
+_BYTES_OF_AN_ARRAY = 600
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +42,8 @@ class TrieMask:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        return sum(array.numel() * array.element_size() for array in (self.where, *self.counts))
+        """Bytes of all arrays and of what holds them."""
+        return sum(_BYTES_OF_AN_ARRAY + array.numel() * array.element_size() for array in (self.where, *self.counts))
 
     def allows(self, depth: int, nodes: Tensor) -> Tensor:
         """Say which nodes have an allowed item below them.
@@ -71,6 +73,7 @@ class MaskCache:
     def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._masks: OrderedDict[bytes, TrieMask] = OrderedDict()
+        self._num_bytes = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -98,7 +101,10 @@ class MaskCache:
             owner=self,
         )
         with self._lock:
+            if key in self._masks:  # another thread was first
+                return self._masks[key]
             self._masks[key] = mask
-            while len(self._masks) > 1 and sum(kept.nbytes for kept in self._masks.values()) > self._max_bytes:
-                self._masks.popitem(last=False)
+            self._num_bytes += mask.nbytes
+            while len(self._masks) > 1 and self._num_bytes > self._max_bytes:
+                self._num_bytes -= self._masks.popitem(last=False)[1].nbytes
         return mask

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +15,8 @@ from seekrec.schema import ScoredItem
 # One mask or list of item ids for all requests, or one for each; None allows every item.
 Where: TypeAlias = "np.ndarray | Sequence[str] | Sequence[np.ndarray | Sequence[str] | None] | None"
 
+_FILTERS = "a boolean mask over the rows of the catalogue, a list of item ids, or None"
+
 
 def allowed_items(where: Where, catalog: Catalog, num_requests: int) -> list[np.ndarray | None]:
     """Turn `where` into a mask for each request.
@@ -23,9 +25,9 @@ def allowed_items(where: Where, catalog: Catalog, num_requests: int) -> list[np.
         `list`: bool of shape `(num_items,)`, without removed items; `None` where every item is allowed.
 
     Raises:
-        RequestError: If there is not one filter for each request, or a mask does not fit the catalogue.
+        RequestError: If it is no filter, there is not one for each request, or a mask does not fit the catalogue.
     """
-    filters: Any = [where] * num_requests if where is None or _is_one_filter(where) else where
+    filters: list[Any] = [where] * num_requests if _is_one_filter(where) else list(where)  # type: ignore[arg-type]
     if len(filters) != num_requests:
         raise RequestError(f"`where` has {len(filters)} filters for {num_requests} requests; give one for each.")
     made = {id(one): _mask(one, catalog) for one in filters}  # a filter given many times is looked at once
@@ -41,10 +43,17 @@ def scored_items(catalog: Catalog, rows: np.ndarray, scores: np.ndarray) -> list
     ]
 
 
-def _mask(where: np.ndarray | Sequence[str] | None, catalog: Catalog) -> np.ndarray | None:
+def _mask(where: Any, catalog: Catalog) -> np.ndarray | None:
     if where is None:
         return catalog.live if catalog.is_removed.any() else None
     if not isinstance(where, np.ndarray):
+        if isinstance(where, str) or not isinstance(where, Collection):
+            raise RequestError(f"`where` holds {where!r}; a filter is {_FILTERS}.")
+        wrong = [one for one in where if not isinstance(one, str)]
+        if wrong:
+            raise RequestError(
+                f"`where` holds {wrong[0]!r} of type {type(wrong[0]).__name__}; a filter is {_FILTERS}."
+            )
         where = catalog.where(ids=where)
     if where.dtype != np.bool_ or where.shape != (len(catalog),):
         raise RequestError(
@@ -55,9 +64,13 @@ def _mask(where: np.ndarray | Sequence[str] | None, catalog: Catalog) -> np.ndar
 
 
 def _is_one_filter(where: Any) -> bool:
+    if where is None:
+        return True
     if isinstance(where, np.ndarray):
         return where.ndim == 1
-    return len(where) == 0 or all(isinstance(entry, str) for entry in where)
+    if isinstance(where, (str, Mapping)) or not isinstance(where, Collection):
+        raise RequestError(f"`where` is {where!r}; give {_FILTERS}, for all requests or in a list with one for each.")
+    return len(where) == 0 or any(isinstance(entry, str) for entry in where)
 
 
 __all__ = ["Where", "allowed_items", "scored_items"]

@@ -20,6 +20,7 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import IdentifierTrie, Norm, TrieMask, beam_search, score_candidates
+from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, scored_items
 from seekrec.models.finite import check_finite, check_weights
 from seekrec.models.snapshot import CatalogSnapshot, read_snapshot
@@ -206,7 +207,8 @@ class GenerativeRetrievalMixin(Generic[SnapshotT]):
             NotFiniteError: If the model computes something that is no number.
         """
         snapshot = self.current_snapshot()
-        found = self._find(snapshot, inputs, top_k, where, 20 if num_beams is None else num_beams, norm)
+        wanted = per_request("top_k", top_k, len(inputs["behavior_ids"]))
+        found = self._find(snapshot, inputs, wanted, where, 20 if num_beams is None else num_beams, norm)
         return [scored_items(snapshot.catalog, rows, scores) for rows, scores in found]
 
     @torch.no_grad()
@@ -263,7 +265,7 @@ class GenerativeRetrievalMixin(Generic[SnapshotT]):
         self,
         snapshot: SnapshotT,
         inputs: BatchFeature,
-        top_k: int | Sequence[int],
+        top_k: np.ndarray,
         where: Where,
         num_beams: int | Sequence[int],
         norm: Norm | None,
@@ -278,7 +280,7 @@ class GenerativeRetrievalMixin(Generic[SnapshotT]):
             **prompt,
             trie=tries,
             num_beams=num_beams,
-            top_k=top_k,
+            top_k=top_k.tolist(),
             masks=_masks(where, snapshot.catalog, tries),
             norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
         )

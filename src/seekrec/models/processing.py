@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any, ClassVar, TypeVar
 
@@ -10,7 +11,9 @@ from transformers import ProcessorMixin
 
 from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError
+from seekrec.models.candidates import Unknown, check_requests, known_histories
 from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
+from seekrec.schema import Request
 
 ProcessorT = TypeVar("ProcessorT", bound="CatalogProcessor")
 
@@ -21,6 +24,7 @@ class CatalogProcessor(ProcessorMixin):
     # Attributes that are no settings: the catalogue, which has files of its own, and what is made of it.
     _not_settings: ClassVar[tuple[str, ...]] = ("_catalog",)
     _catalog: Catalog | None
+    unknown: Unknown
 
     @property
     def catalog(self) -> Catalog:
@@ -34,7 +38,12 @@ class CatalogProcessor(ProcessorMixin):
         return self._catalog
 
     def set_catalog(self, catalog: Catalog) -> None:
-        """Use this catalogue from now on, one grown by `add_items` for example."""
+        """Use this catalogue from now on, one grown by `add_items` for example, or an earlier one again.
+
+        Other threads may call the processor meanwhile; each call uses one catalogue, whole. Inputs name items by row,
+        so a model must hold the rows that its processor gives: a grown catalogue goes to the model first, a smaller
+        one to the processor first.
+        """
         self._catalog = catalog
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
@@ -56,11 +65,14 @@ class CatalogProcessor(ProcessorMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings alone."""
-        hidden = {name: self.__dict__.pop(name) for name in self._not_settings if name in self.__dict__}
-        try:
-            return super().to_dict()
-        finally:
-            self.__dict__.update(hidden)
+        bare = copy.copy(self)  # other threads go on answering with this one
+        for name in self._not_settings:
+            bare.__dict__.pop(name, None)
+        return super(CatalogProcessor, bare).to_dict()
+
+    def _check_requests(self, requests: Any, catalog: Catalog, return_tensors: str = "pt") -> list[Request]:
+        """Give a list of requests whose histories hold items of the catalogue."""
+        return known_histories(check_requests(requests, return_tensors), catalog.id_map, self.unknown)
 
 
 __all__ = ["CatalogProcessor"]

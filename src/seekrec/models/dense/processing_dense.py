@@ -24,7 +24,7 @@ from seekrec.corpora.ragged import Ragged
 from seekrec.errors import ConfigurationError, RequestError
 from seekrec.events.checks import check_choice
 from seekrec.events.sessions import SESSION_IDS, SessionIds
-from seekrec.models.candidates import candidate_rows, check_requests, seen_rows
+from seekrec.models.candidates import candidate_rows, check_unknown, known_events, seen_rows
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Event, Request
@@ -49,6 +49,8 @@ class EventSequenceProcessor(CatalogProcessor):
             [`~seekrec.util.text.fold_text`]; if `query_vectors` are given, as they do.
         session_ids (`str`): What `session_id` of events and requests means: `"page_view"`, whose events the request
             for it does not see, or `"visit"`, which changes nothing.
+        unknown (`str`): What is done with events of a history whose item the catalogue does not hold: `"skip"` leaves
+            them out and logs it, `"raise"` refuses the call. Candidates must always be known.
 
     Raises:
         ConfigurationError: If `geohashes` differ in length, or `session_ids` is unknown.
@@ -67,6 +69,7 @@ class EventSequenceProcessor(CatalogProcessor):
         geohashes: Sequence[str] = (),
         text_folding: Sequence[str] = TEXT_FOLDING,
         session_ids: SessionIds = "page_view",
+        unknown: str = "skip",
     ) -> None:
         super().__init__()
         check_choice("session_ids", session_ids, SESSION_IDS)
@@ -81,6 +84,7 @@ class EventSequenceProcessor(CatalogProcessor):
         self.session_ids: SessionIds = session_ids
         self.text_encoder = text_encoder
         self.text_folding = list(check_folding(text_folding) if query_vectors is None else query_vectors.folding)
+        self.unknown = check_unknown(unknown)
         self._catalog: Catalog | None = None
         self._query_vectors = query_vectors
         if catalog is not None:
@@ -123,14 +127,15 @@ class EventSequenceProcessor(CatalogProcessor):
         Raises:
             RequestError: If there is no request, the candidates do not fit, or a request names an action that the
                 model does not know.
-            UnknownItemError: If a history or a candidate is not in the catalogue.
+            UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
         """
-        asked = check_requests(requests, return_tensors)
+        catalog = self.catalog  # once: another thread may set a new one
+        asked = self._check_requests(requests, catalog, return_tensors)
         lists = [[event for event in request.history if _is_read(event)] for request in asked]
         lists = [
             events[len(events) - self.max_history :] if self.max_history < len(events) else events for events in lists
         ]
-        features = self._layout(lists)
+        features = self._layout(lists, catalog)
         queries = features.pop("queries")
         last = [events[-1].timestamp if events else 0 for events in lists]
         times = [
@@ -151,10 +156,10 @@ class EventSequenceProcessor(CatalogProcessor):
             "question_geohash_ids": number_geohashes(places, self.geohashes)[:, None],
             "question_query_rows": np.array(query_rows, dtype=np.int64)[:, None],
             "query_vectors": self.query_vectors.encode(list(numbers)),
-            "seen_rows": seen_rows(asked, self.catalog.id_map),
+            "seen_rows": seen_rows(asked, catalog.id_map),
         }
         if candidates is not None:
-            features["candidate_rows"] = candidate_rows(candidates, len(asked), self.catalog.id_map)[:, None]
+            features["candidate_rows"] = candidate_rows(candidates, len(asked), catalog.id_map)[:, None]
         return BatchFeature({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in features.items()})
 
     def events(self, histories: Sequence[Sequence[Event]]) -> BatchFeature:
@@ -167,7 +172,9 @@ class EventSequenceProcessor(CatalogProcessor):
             [`~transformers.BatchFeature`]: The `history_*` tensors and `query_vectors`. Sessions are numbered from 0:
             the model joins the first to the state's last where the timestamps are equal.
         """
-        features = self._layout([[event for event in events if _is_read(event)] for events in histories])
+        catalog = self.catalog
+        known = known_events(histories, catalog.id_map, self.unknown)
+        features = self._layout([[event for event in events if _is_read(event)] for events in known], catalog)
         features["query_vectors"] = self.query_vectors.encode(features.pop("queries"))
         return BatchFeature({name: torch.from_numpy(array) for name, array in features.items()})
 
@@ -197,10 +204,10 @@ class EventSequenceProcessor(CatalogProcessor):
                     numbers[row, first : len(names)] = numbers[row, first]
         return sessions
 
-    def _layout(self, lists: list[list[Event]]) -> dict[str, Any]:
+    def _layout(self, lists: list[list[Event]], catalog: Catalog) -> dict[str, Any]:
         flat = [event for one in lists for event in one]
         events = EventArrays.from_events(
-            flat, self.catalog.id_map, self.actions, self.geohashes, session_ids=self.session_ids
+            flat, catalog.id_map, self.actions, self.geohashes, session_ids=self.session_ids
         )
         rows = Ragged.from_lists([range(len(one)) for one in lists], np.int64)
         rows = Ragged(np.arange(len(events)), rows.offsets)

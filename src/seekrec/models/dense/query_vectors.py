@@ -7,6 +7,7 @@ A saved table names queries by a digest of their text, so a published model does
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,15 @@ from safetensors.numpy import load_file, save_file
 
 from seekrec.embeddings import embed_texts, load_semantic_encoder
 from seekrec.errors import DataError
+from seekrec.models.finite import check_finite
 from seekrec.util.files import replace_file
 from seekrec.util.text import TEXT_FOLDING, check_folding, fold_text
 
 QUERY_VECTORS_FILE = "query_vectors.safetensors"
+
+# One for the tables, held for a moment, and one for the encoder, which threads cannot share. Not attributes, because a
+# processor can be copied.
+_TABLE, _ENCODER = threading.Lock(), threading.Lock()
 
 # Vectors of new queries that are kept in memory: 10,000 of 384 numbers take 15 MB.
 _MAX_NEW = 10_000
@@ -58,27 +64,30 @@ class QueryVectors:
             self._known.update(zip(missing, vectors, strict=True))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Give the vectors of texts.
+        """Give the vectors of texts; several threads may ask at once.
 
         Returns:
             `np.ndarray`: float32 of shape `(len(texts), dimension)`, of unit length up to half precision, to which
             they are rounded. `(0, 0)` without texts.
+
+        Raises:
+            NotFiniteError: If the encoder gives something that is no number.
         """
         if not len(texts):
             return np.zeros((0, 0), dtype=np.float32)
         texts = self._fold(texts)
         digests = [_digest(text) for text in texts]
-        missing = {
-            key: text
-            for key, text in zip(digests, texts, strict=True)
-            if key not in self._known and key not in self._new
-        }
-        computed = dict(zip(missing, self._embed(list(missing.values()), False), strict=True)) if missing else {}
-        found = [self._known.get(key, self._new.get(key, computed.get(key))) for key in digests]
-        self._new.update(computed)
-        while len(self._new) > _MAX_NEW:
-            self._new.pop(next(iter(self._new)))
-        return np.stack(found).astype(np.float32)  # type: ignore[arg-type]
+        with _TABLE:
+            found = {key: table[key] for table in (self._new, self._known) for key in digests if key in table}
+        missing = {key: text for key, text in zip(digests, texts, strict=True) if key not in found}
+        if missing:
+            computed = dict(zip(missing, self._embed(list(missing.values()), False), strict=True))
+            found.update(computed)
+            with _TABLE:
+                self._new.update(computed)
+                while len(self._new) > _MAX_NEW:
+                    self._new.pop(next(iter(self._new)))
+        return np.stack([found[key] for key in digests]).astype(np.float32)
 
     def save(self, folder: str | Path) -> None:
         """Write the kept vectors; without any, remove an older file."""
@@ -105,11 +114,14 @@ class QueryVectors:
             try:
                 arrays = load_file(path)
                 digests, vectors = arrays["digests"], arrays["vectors"]
-            except (SafetensorError, KeyError, OSError) as error:
+                if digests.ndim != 2 or vectors.ndim != 2 or len(digests) != len(vectors):
+                    raise ValueError(f"digests of shape {digests.shape}, vectors of shape {vectors.shape}")
+            except (SafetensorError, KeyError, OSError, ValueError) as error:
                 raise DataError(
                     f"{path} holds no query vectors ({error}); save the processor again, or delete the file: they are "
                     "then computed anew."
                 ) from error
+            check_finite(f"The vectors of {path}", vectors, "row", "save the processor again, or delete the file")
             loaded._known = {row.tobytes(): vector for row, vector in zip(digests, vectors, strict=True)}
         return loaded
 
@@ -117,9 +129,11 @@ class QueryVectors:
         return [fold_text(text, self.folding) for text in texts] if self.folding else list(texts)
 
     def _embed(self, texts: list[str], show_progress: bool) -> np.ndarray:
-        if self._encoder is None:
-            self._encoder = load_semantic_encoder(self.encoder_name)
-        vectors = embed_texts(texts, encoder=self._encoder, show_progress=show_progress)
+        with _ENCODER:
+            if self._encoder is None:
+                self._encoder = load_semantic_encoder(self.encoder_name)
+            vectors = embed_texts(texts, encoder=self._encoder, show_progress=show_progress)
+        check_finite("The vectors of queries", vectors, "query", "check the encoder's weights and its data type")
         # By torch, whose conversion is the one of the catalogue's vectors.
         return np.asarray(torch.from_numpy(vectors).half().numpy())
 

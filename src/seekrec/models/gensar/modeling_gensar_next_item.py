@@ -141,7 +141,7 @@ class NextItemMixin(GenerativeRetrievalMixin[GenSARSnapshot]):
         self,
         snapshot: GenSARSnapshot,
         inputs: BatchFeature,
-        top_k: int | Sequence[int],
+        top_k: np.ndarray,
         where: Where,
         num_beams: int | Sequence[int],
         norm: Norm | None,
@@ -152,12 +152,10 @@ class NextItemMixin(GenerativeRetrievalMixin[GenSARSnapshot]):
         inputs = self._encoded(snapshot, inputs)
         if self.config.order_by == "identifier":
             return super()._find(snapshot, inputs, top_k, where, num_beams, norm)
-        asked = len(inputs["behavior_ids"])
-        wanted = per_request("top_k", top_k, asked)
-        kept = np.maximum(wanted, per_request("num_beams", num_beams, asked))  # all that the beams hold
-        found = [rows for rows, _ in super()._find(snapshot, inputs, kept.tolist(), where, num_beams, norm)]
+        kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
+        found = [rows for rows, _ in super()._find(snapshot, inputs, kept, where, num_beams, norm)]
         ordered = self._order(snapshot, inputs, found, norm)
-        return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, wanted, strict=True)]
+        return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, top_k, strict=True)]
 
     def _score(
         self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None

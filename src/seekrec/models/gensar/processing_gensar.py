@@ -20,7 +20,7 @@ from seekrec.corpora import (
     encode_shared_history,
 )
 from seekrec.errors import CatalogError, RequestError
-from seekrec.models.candidates import candidate_rows, check_requests, seen_rows
+from seekrec.models.candidates import candidate_rows, check_unknown, seen_rows
 from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Request, View
 
@@ -36,6 +36,8 @@ class GenSARProcessor(CatalogProcessor):
         max_history_searches (`int`): Latest searches kept of a history.
         max_query_tokens (`int`): A longer query is cut.
         max_text_tokens (`int`): A longer description is cut.
+        unknown (`str`): What is done with events of a history whose item the catalogue does not hold: `"skip"` leaves
+            them out and logs it, `"raise"` refuses the call. Candidates must always be known.
     """
 
     _not_settings = ("_catalog", "_vocabulary")
@@ -50,6 +52,7 @@ class GenSARProcessor(CatalogProcessor):
         max_history_searches: int = 5,
         max_query_tokens: int = 64,
         max_text_tokens: int = 256,
+        unknown: str = "skip",
     ) -> None:
         super().__init__(tokenizer)
         self.shared_history = shared_history
@@ -57,13 +60,14 @@ class GenSARProcessor(CatalogProcessor):
         self.max_history_searches = max_history_searches
         self.max_query_tokens = max_query_tokens
         self.max_text_tokens = max_text_tokens
+        self.unknown = check_unknown(unknown)
         self._catalog: Catalog | None = None
         self._vocabulary: IdentifierVocabulary | None = None
         if catalog is not None:
             self.set_catalog(catalog)
 
     def set_catalog(self, catalog: Catalog) -> None:
-        """Use this catalogue from now on, one grown by `add_items` for example."""
+        """Use this catalogue from now on; see [`CatalogProcessor`]."""
         self._vocabulary = add_identifier_tokens(
             self.tokenizer,
             num_shared_levels=catalog.num_shared_levels,
@@ -116,16 +120,17 @@ class GenSARProcessor(CatalogProcessor):
 
         Raises:
             RequestError: If there is no request, or the candidates do not fit.
-            UnknownItemError: If a history or a candidate is not in the catalogue.
+            UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
         """
-        asked = check_requests(requests, return_tensors)
+        catalog = self.catalog  # once: another thread may set a new one
+        asked = self._check_requests(requests, catalog, return_tensors)
         encode = encode_shared_history if self.shared_history else encode_requests
-        rows = encode(asked, self.catalog, self.vocabulary, self.tokenizer, self.settings)
+        rows = encode(asked, catalog, self.vocabulary, self.tokenizer, self.settings)
         features = self._pad(rows)
         features["behavior_ids"] = torch.tensor([BEHAVIORS.index(request.behavior) for request in asked])
-        features["seen_rows"] = torch.from_numpy(seen_rows(asked, self.catalog.id_map))
+        features["seen_rows"] = torch.from_numpy(seen_rows(asked, catalog.id_map))
         if candidates is not None:
-            features["candidate_rows"] = torch.from_numpy(candidate_rows(candidates, len(asked), self.catalog.id_map))
+            features["candidate_rows"] = torch.from_numpy(candidate_rows(candidates, len(asked), catalog.id_map))
         return BatchFeature(features)
 
     def describe_items(self, item_ids: Sequence[str], view: View = "semantic") -> BatchFeature:
@@ -142,10 +147,11 @@ class GenSARProcessor(CatalogProcessor):
             RequestError: If items have no identifier of the view.
             UnknownItemError: If the catalogue does not hold an item.
         """
-        if view not in self.catalog.views:
-            raise RequestError(f"`view` is {view!r}; the items have identifiers of {', '.join(self.catalog.views)}.")
-        items = self.catalog.id_map.convert_to_rows(item_ids)
-        rows = encode_description_questions(items, view, self.catalog, self.vocabulary, self.tokenizer, self.settings)
+        catalog = self.catalog
+        if view not in catalog.views:
+            raise RequestError(f"`view` is {view!r}; the items have identifiers of {', '.join(catalog.views)}.")
+        items = catalog.id_map.convert_to_rows(item_ids)
+        rows = encode_description_questions(items, view, catalog, self.vocabulary, self.tokenizer, self.settings)
         return BatchFeature(self._pad(rows))
 
     def ask_for_queries(self, requests: Request | Sequence[Request]) -> BatchFeature:
@@ -157,9 +163,10 @@ class GenSARProcessor(CatalogProcessor):
         Returns:
             [`~transformers.BatchFeature`]: `input_ids` and `attention_mask`.
         """
-        asked = [replace(request, query=None) for request in check_requests(requests)]
+        catalog = self.catalog
+        asked = [replace(request, query=None) for request in self._check_requests(requests, catalog)]
         encode = encode_shared_history if self.shared_history else encode_query_questions
-        return BatchFeature(self._pad(encode(asked, self.catalog, self.vocabulary, self.tokenizer, self.settings)))
+        return BatchFeature(self._pad(encode(asked, catalog, self.vocabulary, self.tokenizer, self.settings)))
 
     def decode_texts(self, token_ids: torch.Tensor) -> list[list[str]]:
         """Turn what `suggest_queries` and `describe` wrote into text.

@@ -15,7 +15,6 @@ from transformers.modeling_outputs import BaseModelOutput
 from seekrec.catalog_growth import predict_by_ridge
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
-from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, scored_items
 from seekrec.models.finite import check_finite
 from seekrec.models.gensr.modeling_gensr_prompts import Histories
@@ -175,7 +174,7 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin[GenSRSnapshot]):
         self,
         snapshot: GenSRSnapshot,
         inputs: BatchFeature,
-        top_k: int | Sequence[int],
+        top_k: np.ndarray,
         where: Where,
         num_beams: int | Sequence[int],
         norm: Norm | None,
@@ -192,14 +191,13 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin[GenSRSnapshot]):
         return super()._find(snapshot, inputs, top_k, where, num_beams, norm)
 
     def _ask_all(
-        self, snapshot: GenSRSnapshot, inputs: BatchFeature, top_k: int | Sequence[int], where: Where
+        self, snapshot: GenSRSnapshot, inputs: BatchFeature, top_k: np.ndarray, where: Where
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Score all items that each request allows: rows of the catalogue and logit(Yes) - logit(No), best first.
 
         Inputs that were made with an older catalogue name less items; those are asked about.
         """
         num_requests = len(inputs["behavior_ids"])
-        wanted = per_request("top_k", top_k, num_requests)
         named = inputs["item_rows"].cpu().numpy()
         if not np.array_equal(named, np.arange(len(named))):
             raise RequestError(
@@ -216,7 +214,7 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin[GenSRSnapshot]):
         asked = BatchFeature({**inputs, "candidate_items": torch.from_numpy(places)})
         found = []
         scored = self.score_candidates(asked, snapshot=snapshot)
-        for rows, scores, count in zip(allowed, scored, wanted, strict=True):
+        for rows, scores, count in zip(allowed, scored, top_k, strict=True):
             order = np.argsort(-scores, kind="stable")[:count]
             found.append((rows[order], scores[order]))
         return found

@@ -15,7 +15,7 @@ from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns, list_histories
 from seekrec.corpora.text import shared_encoder
 from seekrec.errors import CatalogError
-from seekrec.models.candidates import candidate_rows, check_requests, seen_rows
+from seekrec.models.candidates import candidate_rows, check_unknown, seen_rows
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES
 from seekrec.models.gensr.features_gensr import FeatureWriter, RequestRows, cut_histories, encode_items
 from seekrec.models.gensr.prompts_gensr import PromptWriter
@@ -40,9 +40,11 @@ class GenSRProcessor(CatalogProcessor):
         max_item_tokens (`int`): Tokens kept of an item's text.
         max_query_tokens (`int`): Tokens kept of a query.
         max_history (`int`): Latest events kept of a history.
+        unknown (`str`): What is done with events of a history whose item the catalogue does not hold: `"skip"` leaves
+            them out and logs it, `"raise"` refuses the call. Candidates must always be known.
     """
 
-    _not_settings = ("_catalog", "_vocabulary", "_item_tokens")
+    _not_settings = ("_catalog", "_vocabulary", "_items")
 
     # `ProcessorMixin` reads the names of the settings from the signature and knows no keyword-only ones.
     def __init__(
@@ -60,6 +62,7 @@ class GenSRProcessor(CatalogProcessor):
         max_query_tokens: int = 32,
         max_history: int = 20,
         retrieve_by: str = "identifier",
+        unknown: str = "skip",
     ) -> None:
         super().__init__(tokenizer)
         self.wording = wording
@@ -73,14 +76,16 @@ class GenSRProcessor(CatalogProcessor):
         self.max_query_tokens = max_query_tokens
         self.max_history = max_history
         self.retrieve_by = retrieve_by
+        self.unknown = check_unknown(unknown)
         self._catalog: Catalog | None = None
         self._vocabulary: IdentifierVocabulary | None = None
-        self._item_tokens = np.empty((0, max_item_tokens), np.int32)
+        # A catalogue and the tokens of its items' texts, together: another thread may set new ones.
+        self._items: tuple[Catalog, np.ndarray] | None = None
         if catalog is not None:
             self.set_catalog(catalog)
 
     def set_catalog(self, catalog: Catalog) -> None:
-        """Use this catalogue from now on, one grown by `add_items` for example."""
+        """Use this catalogue from now on; see [`CatalogProcessor`]."""
         if self.writes_identifiers:
             self._vocabulary = add_identifier_tokens(
                 self.tokenizer,
@@ -89,8 +94,8 @@ class GenSRProcessor(CatalogProcessor):
                 codebook_size=catalog.codebook_size,
                 views=catalog.views,
             )
+        self._items = catalog, encode_items(catalog.items, shared_encoder(self.tokenizer), self)
         super().set_catalog(catalog)
-        self._item_tokens = encode_items(catalog.items, shared_encoder(self.tokenizer), self)
 
     @property
     def vocabulary(self) -> IdentifierVocabulary:
@@ -108,19 +113,25 @@ class GenSRProcessor(CatalogProcessor):
     @property
     def item_tokens(self) -> np.ndarray:
         """Token ids of the items' texts: int32 of shape `(num_items, max_item_tokens)`, -1 where a text is shorter."""
-        return self._item_tokens
+        return self._current_items()[1]
 
-    def feature_writer(self, events: EventColumns, query_tokens: Ragged) -> FeatureWriter:
+    def _current_items(self) -> tuple[Catalog, np.ndarray]:
+        return (self.catalog, np.empty((0, self.max_item_tokens), np.int32)) if self._items is None else self._items
+
+    def feature_writer(
+        self, events: EventColumns, query_tokens: Ragged, item_tokens: np.ndarray | None = None
+    ) -> FeatureWriter:
         """Make the writer of features for some events, with this processor's prompts.
 
         Args:
             events ([`EventColumns`]): The events that histories may name.
             query_tokens (`Ragged`): Token ids of each query by number.
+            item_tokens (`np.ndarray`, *optional*): As [`item_tokens`], which is taken if not given.
         """
         return FeatureWriter(
             events,
             query_tokens,
-            self.item_tokens,
+            self.item_tokens if item_tokens is None else item_tokens,
             PromptWriter(shared_encoder(self.tokenizer), self),
             query_as_event=self.query_as_event,
             writes_identifiers=self.writes_identifiers,
@@ -148,13 +159,14 @@ class GenSRProcessor(CatalogProcessor):
 
         Raises:
             RequestError: If there is no request, or the candidates do not fit.
-            UnknownItemError: If a history or a candidate is not in the catalogue.
+            UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
         """
-        asked = check_requests(requests, return_tensors)
+        catalog, item_tokens = self._current_items()  # once: another thread may set new ones
+        asked = self._check_requests(requests, catalog, return_tensors)
         events, histories = list_histories([request.history for request in asked])
         # The question itself is an event without an item.
         questions = [Event(None, behavior=request.behavior, query=request.query) for request in asked]
-        columns = EventColumns.from_events([*events, *questions], self.catalog.id_map)
+        columns = EventColumns.from_events([*events, *questions], catalog.id_map)
         tokens = shared_encoder(self.tokenizer).encode_ragged(columns.queries, self.max_query_tokens)
         rows = RequestRows(
             cut_histories(histories, columns, self.max_history),
@@ -163,9 +175,9 @@ class GenSRProcessor(CatalogProcessor):
         )
         given = None
         if candidates is not None:
-            given = candidate_rows(candidates, len(asked), self.catalog.id_map)
-        features = dict(self.feature_writer(columns, tokens).write(rows, given))
-        features["seen_rows"] = torch.from_numpy(seen_rows(asked, self.catalog.id_map))
+            given = candidate_rows(candidates, len(asked), catalog.id_map)
+        features = dict(self.feature_writer(columns, tokens, item_tokens).write(rows, given))
+        features["seen_rows"] = torch.from_numpy(seen_rows(asked, catalog.id_map))
         return BatchFeature(features)
 
 
