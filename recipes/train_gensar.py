@@ -148,8 +148,7 @@ def main(
         seed=data.split_seed,
         show_progress=show_progress,
     )
-    items.quality.save(model_dir / "identifiers.json")
-    record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)
+    record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds, quality=items.quality)
     print(format_table(rows))
 
 

@@ -357,14 +357,12 @@ class Catalog:
         return other
 
     def save(self, folder: str | Path) -> None:
-        """Write the catalogue's files into a folder, which may hold other files.
-
-        Killed at any moment, the process leaves the whole old catalogue or the whole new one.
+        """Write the catalogue's files into a folder, which may hold other files; kill -9 leaves the old or the new.
 
         Args:
-            folder (`str` or `Path`): Made if it does not exist. The catalogue's files lie directly in it:
-                `catalog.json`, `items.parquet`, `codes.safetensors`, and `embeddings.safetensors`,
-                `identifier_model.safetensors`, `identifier_config.json` where there is such a part.
+            folder (`str` or `Path`): Made if it does not exist. Directly in it: `catalog.json`, `items.parquet`,
+                `codes.safetensors`, and `embeddings.safetensors`, `identifier_model.safetensors`,
+                `identifier_config.json` where there is such a part.
         """
         write_catalog(Path(folder), self)
 

@@ -238,7 +238,7 @@ def check_vectors(argument: str, vectors: np.ndarray, num_items: int, dimension:
     Raises:
         CatalogError: If the shape is another, or a value is not finite or above 65504, the largest float16.
     """
-    array = np.asarray(vectors, dtype=np.float32)
+    array = np.ascontiguousarray(vectors, dtype=np.float32)
     if array.ndim != 2 or len(array) != num_items or (dimension is not None and array.shape[1] != dimension):
         raise CatalogError(
             f"`{argument}` has shape {array.shape}; there are {num_items} items"

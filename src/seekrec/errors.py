@@ -6,7 +6,8 @@ Every message names the file, row or argument, shows the value and says what to 
 ```
 SeekrecError
 ├── DataError(ValueError)                a file, table or row that cannot be used
-│   └── LeakageError                     a split that tells the answer
+│   ├── LeakageError                     a split that tells the answer
+│   └── CheckpointError                  a saved folder that is damaged, or made of parts of several
 ├── RequestError(ValueError)             a request to a model that cannot be answered
 │   └── UnknownItemError                 an item id that the catalogue does not hold
 ├── CatalogError(ValueError)             a catalogue that contradicts itself or its checkpoint
@@ -32,6 +33,10 @@ class DataError(SeekrecError, ValueError):
 
 class LeakageError(DataError):
     """A split in which an answer can be read from the question or from training."""
+
+
+class CheckpointError(DataError):
+    """A saved folder that is damaged, or made of parts of several."""
 
 
 class RequestError(SeekrecError, ValueError):

@@ -106,6 +106,7 @@ def test_description_of_a_catalog_without_learner(folder, complete):
     catalog = complete[1].catalog
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"identifier_hash": None}))
+    (folder / "model_manifest.json").unlink()  # changed by hand
     plain = type(catalog).build(catalog.items, catalog.codes, num_shared_levels=1, codebook_size=4)
     plain.save(folder / "catalog")
     assert describe(folder)["identifiers"] is None
@@ -130,8 +131,10 @@ def test_copy_leaves_pickles_and_checkpoints_behind(folder, tmp_path):
             "config.json",
             "generation_config.json",
             "model.safetensors",
+            "model_manifest.json",
             "notes.txt",
             "processor_config.json",
+            "processor_manifest.json",
             "results.json",
             "run.json",
             "tokenizer.json",

@@ -24,7 +24,9 @@ FILES = [
     "config.json",
     "generation_config.json",
     "model.safetensors",
+    "model_manifest.json",
     "processor_config.json",
+    "processor_manifest.json",
     "results.json",
     "run.json",
     "tokenizer.json",
@@ -62,7 +64,7 @@ def test_dry_run_shows_card_and_files_and_uploads_nothing(session):
 
 def test_push_uploads_a_complete_private_repository(session):
     report, hub, _ = session
-    assert f"Published 16 files: {hub.url}/me/kites" in report["push"]
+    assert f"Published 18 files: {hub.url}/me/kites" in report["push"]
     assert "popularity" in report["push"]
     repository = hub.repository("me/kites")
     assert repository.is_private
@@ -74,7 +76,7 @@ def test_push_uploads_a_complete_private_repository(session):
 
 def test_second_push_changes_nothing(session):
     report, hub, _ = session
-    assert "Published 16 files" in report["push_again"]
+    assert "Published 18 files" in report["push_again"]
     repository = hub.repository("me/kites")
     contents = [repository.commits[oid] for oid in repository.commits]
     assert all(files == contents[-1] for files in contents[1:])

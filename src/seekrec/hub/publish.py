@@ -19,8 +19,9 @@ from seekrec.catalog_io import CATALOG_FOLDER
 from seekrec.errors import CatalogError, ConfigurationError, DataError
 from seekrec.evaluation import ResultRow, write_results
 from seekrec.events import EventLog
-from seekrec.identifiers import AssignmentResult, identifier_quality
+from seekrec.identifiers import AssignmentResult, IdentifierQualityReport, identifier_quality
 from seekrec.models.dense.interface_dense import items_hash
+from seekrec.models.manifest import Part, check_part, replace_part
 from seekrec.util.files import replace_file
 
 RUN_FILE = "run.json"
@@ -62,8 +63,11 @@ def record_run(
     log: EventLog,
     arguments: Sequence[object],
     seconds: Mapping[str, float],
+    quality: IdentifierQualityReport | None = None,
 ) -> None:
     """Write what a recipe measured, with the rank of every case, and `run.json` for the command that is running.
+
+    They replace older ones as one, and belong to the weights in the folder from now on.
 
     Args:
         folder (`str` or `Path`): The model folder.
@@ -71,11 +75,15 @@ def record_run(
         log ([`EventLog`]): As for [`save_run`], and so is `seconds`.
         arguments (`Sequence`): The dataclasses of the recipe's settings; their fields are written flat.
         seconds (`Mapping[str, float]`): Wall time of each stage.
+        quality ([`IdentifierQualityReport`], *optional*): What the identifiers are worth: `identifiers.json`.
     """
-    write_results(Path(folder) / "results.json", rows, save_ranks=True)
     command = " ".join(["accelerate", "launch", *sys.argv])
     settings = {name: value for part in arguments for name, value in vars(part).items()}
-    save_run(folder, command=command, log=log, settings=settings, seconds=seconds)
+    with replace_part(folder, "results") as new:
+        write_results(new / "results.json", rows, save_ranks=True)
+        if quality is not None:
+            quality.save(new / "identifiers.json")
+        save_run(new, command=command, log=log, settings=settings, seconds=seconds)
 
 
 def check_model_folder(folder: str | Path) -> Catalog:
@@ -89,6 +97,7 @@ def check_model_folder(folder: str | Path) -> Catalog:
 
     Raises:
         ConfigurationError: If files are missing; all of them are named.
+        CheckpointError: If files were changed, or are of different models; results of other weights too.
         CatalogError: If the catalogue is damaged or not the one the weights were trained for.
     """
     source = Path(folder)
@@ -106,6 +115,9 @@ def check_model_folder(folder: str | Path) -> Catalog:
             f"{source} is not complete: there is no {', no '.join(missing)}. Save the model and its processor with "
             "`save_pretrained` into this folder."
         )
+    parts: tuple[Part, ...] = ("model", "processor", "results")
+    for part in parts:
+        check_part(source, part)
     catalog = Catalog.load(source / CATALOG_FOLDER)
     if compares_vectors and items_hash(catalog, config["num_items"]) != config["items_hash"]:
         raise CatalogError(

@@ -4,6 +4,7 @@
 from seekrec.models.gensar import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
 from seekrec.models.gensr import GenSRConfig, GenSRForConditionalGeneration, GenSROutput, GenSRProcessor
 from seekrec.models.intsr import IntSRConfig, IntSRForSearchAndRecommendation, IntSRModel, IntSRProcessor
+from seekrec.models.manifest import save_checkpoint
 from seekrec.models.synergen import (
     SynerGenConfig,
     SynerGenForSearchAndRecommendation,
@@ -27,4 +28,5 @@ __all__ = [
     "SynerGenForSearchAndRecommendation",
     "SynerGenModel",
     "SynerGenProcessor",
+    "save_checkpoint",
 ]

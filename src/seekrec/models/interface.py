@@ -8,7 +8,6 @@ A model carries its catalogue: `save_pretrained` writes it into the folder `cata
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -22,39 +21,10 @@ from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import IdentifierTrie, Norm, TrieMask, beam_search, score_candidates
 from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, scored_items
-from seekrec.models.finite import check_finite, check_weights
+from seekrec.models.checkpoint import CheckpointMixin, save_bundled_catalog
+from seekrec.models.finite import check_finite
 from seekrec.models.snapshot import CatalogSnapshot, read_snapshot
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
-
-CATALOG_FOLDER = "catalog"
-
-
-def load_bundled_catalog(name_or_path: str | Path, *, revision: str | None = None) -> Catalog:
-    """Read the catalogue that was saved with a checkpoint.
-
-    Args:
-        name_or_path (`str` or `Path`): A folder written by `save_pretrained`, or a Hub repository.
-        revision (`str`, *optional*): Of the Hub repository.
-
-    Raises:
-        CatalogError: If the checkpoint holds none, or a damaged one.
-    """
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        folder = Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=f"{CATALOG_FOLDER}/*"))
-    if not (folder / CATALOG_FOLDER).is_dir():
-        raise CatalogError(
-            f"{name_or_path} holds no folder {CATALOG_FOLDER!r}, but its configuration names identifiers; save the "
-            "model with its catalogue, or pass one to `set_catalog`."
-        )
-    return Catalog.load(folder / CATALOG_FOLDER)
-
-
-def save_bundled_catalog(catalog: Catalog, folder: str | Path) -> None:
-    """Write a catalogue into a checkpoint folder; an older one there is replaced as a whole."""
-    catalog.save(Path(folder) / CATALOG_FOLDER)
 
 
 class GenerativeSnapshot(CatalogSnapshot):
@@ -69,7 +39,7 @@ class GenerativeSnapshot(CatalogSnapshot):
 SnapshotT = TypeVar("SnapshotT", bound=GenerativeSnapshot)
 
 
-class GenerativeRetrievalMixin(Generic[SnapshotT]):
+class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
     """`retrieve` and `rank` for an encoder-decoder that writes identifiers.
 
     The class it is mixed into is a `PreTrainedModel` whose configuration has the identifier fields of
@@ -232,26 +202,14 @@ class GenerativeRetrievalMixin(Generic[SnapshotT]):
         return [scored_items(snapshot.catalog, rows, scores) for rows, scores in ordered]
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Save weights, settings for `generate` without sampling, and the catalogue, if there is one."""
+        """Save as [`CheckpointMixin.save_pretrained`] does, with settings for `generate` without sampling."""
         # Trainer switches the cache off for training and leaves it so; a saved model is for answering.
         self.config.use_cache = True  # type: ignore[attr-defined]
         generation_config: GenerationConfig | None = self.generation_config  # type: ignore[attr-defined]
         if generation_config is not None:
             generation_config.do_sample = False
             generation_config.use_cache = True
-        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
-        if self._snapshot is not None and kwargs.get("is_main_process", True):
-            save_bundled_catalog(self.catalog, save_directory)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a model and, if it was saved with one, its catalogue."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        check_weights(model, str(pretrained_model_name_or_path))
-        if model.config.identifier_hash is not None:
-            model.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
-        return loaded
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @staticmethod
     def _candidates(snapshot: SnapshotT, inputs: BatchFeature) -> list[np.ndarray]:
@@ -338,10 +296,4 @@ def _masks(where: Where, catalog: Catalog, tries: list[IdentifierTrie]) -> list[
     return masks
 
 
-__all__ = [
-    "CATALOG_FOLDER",
-    "GenerativeRetrievalMixin",
-    "GenerativeSnapshot",
-    "load_bundled_catalog",
-    "save_bundled_catalog",
-]
+__all__ = ["GenerativeRetrievalMixin", "GenerativeSnapshot", "save_bundled_catalog"]

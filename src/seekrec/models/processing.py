@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import copy
 import os
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from transformers import ProcessorMixin
+from transformers import PreTrainedConfig, ProcessorMixin
 
 from seekrec.catalog import Catalog
-from seekrec.errors import CatalogError
+from seekrec.errors import CatalogError, CheckpointError
 from seekrec.models.candidates import Unknown, check_requests, known_histories
-from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
+from seekrec.models.checkpoint import load_bundled_catalog, load_config, save_bundled_catalog, split_hub_arguments
+from seekrec.models.manifest import check_part, replace_part
 from seekrec.schema import Request
 
 ProcessorT = TypeVar("ProcessorT", bound="CatalogProcessor")
@@ -47,21 +49,60 @@ class CatalogProcessor(ProcessorMixin):
         self._catalog = catalog
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """Save the settings, a tokenizer if there is one, and the catalogue, if there is one."""
-        os.makedirs(save_directory, exist_ok=True)
+        """Save the settings, a tokenizer if there is one, and the catalogue, if there is one, over what is there.
+
+        Killed at any moment, the process leaves the whole old processor or the whole new one; that of the model in the
+        folder, if there is one, from now on.
+        """
+        to_hub, settings = split_hub_arguments({**kwargs, "push_to_hub": push_to_hub})
+        with replace_part(save_directory, "processor") as folder:
+            self._save_files(folder)
+            files = super().save_pretrained(os.fspath(folder), **settings)
+        if to_hub is not None:
+            self.push_to_hub(**{"repo_id": Path(save_directory).name, **to_hub})
+        return [str(Path(save_directory, Path(file).name)) for file in files]
+
+    def _save_files(self, folder: Path) -> None:
+        """Write what is no setting."""
         if self._catalog is not None:
-            save_bundled_catalog(self._catalog, os.fspath(save_directory))
-        return super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **kwargs)
+            save_bundled_catalog(self._catalog, folder)
 
     @classmethod
     def from_pretrained(
         cls: type[ProcessorT], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any
     ) -> ProcessorT:
-        """Load a processor with the catalogue it was saved with."""
-        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        """Load a processor with the catalogue it was saved with.
+
+        Raises:
+            CheckpointError: If a file is damaged or not of the processor that was saved, or it does not fit the model
+                in the folder.
+            CatalogError: If the catalogue is damaged.
+        """
+        hub = check_part(pretrained_model_name_or_path, "processor", **kwargs)
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **{**kwargs, **hub})
         if processor._catalog is None:
-            processor.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
+            processor.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, **hub))
+        config = load_config(pretrained_model_name_or_path, **hub)
+        if config is not None:
+            processor._check_model(config, pretrained_model_name_or_path)
         return processor
+
+    def _model_settings(self) -> dict[str, Any]:
+        """Give the settings of its model that a processor must agree with, under the names of the configuration."""
+        return {}
+
+    def _check_model(self, config: PreTrainedConfig, source: str | os.PathLike[str]) -> None:
+        """Refuse a model that reads other things than this processor writes."""
+        for name, own in self._model_settings().items():
+            other = getattr(config, name, own)
+            other = list(other) if isinstance(other, tuple) else other
+            # A processor may keep less than the model reads.
+            if own != other and not (name.startswith("max_") and own < other):
+                raise CheckpointError(
+                    f"The processor in {os.fspath(source)} is for a model whose `{name}` is {own!r}, the model there "
+                    f"has {other!r}: they are not of one checkpoint. Save both with `save_checkpoint`, or fetch the "
+                    "folder anew."
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings alone."""

@@ -16,11 +16,12 @@ from accelerate import PartialState
 from transformers import TrainingArguments
 
 from seekrec.events import Split, write_examples
+from seekrec.models.manifest import save_checkpoint
 from seekrec.schema import RECOMMENDATION
 from seekrec.training.arguments import STAGES, EvaluationArguments
 from seekrec.training.stages import StageCache
 from seekrec.util.command_line import one_line_errors
-from seekrec.util.files import lock_folder, replace_folder
+from seekrec.util.files import lock_folder
 from seekrec.util.parsing import parse_arguments
 
 logger = logging.getLogger(__name__)
@@ -60,14 +61,13 @@ def open_stages(training: TrainingArguments, evaluation: EvaluationArguments) ->
 def save_trained(model: Any, processor: Any, split: Split, output_dir: str | Path) -> Path:
     """Save a trained model with its processor, and requests to ask it, and put it into evaluation mode.
 
+    An older model in the folder is replaced as one, and its results are deleted.
+
     Returns:
         `Path`: The model's folder, `<output_dir>/model`.
     """
     folder = Path(output_dir) / "model"
-    # Whole: what an earlier training left, its results among it, does not stand beside these weights.
-    with replace_folder(folder) as new:
-        model.eval().save_pretrained(new)
-        processor.save_pretrained(new)
+    save_checkpoint(model.eval(), processor, folder)
     write_examples(Path(output_dir) / "examples.json", split.requests("test", RECOMMENDATION))
     logger.info("saved the model in %s", folder)
     return folder

@@ -24,17 +24,17 @@ from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, scored_items
+from seekrec.models.checkpoint import CheckpointMixin
 from seekrec.models.dense.catalog_items import CatalogItems, DenseSnapshot
 from seekrec.models.dense.fusion import AnswerFusion
 from seekrec.models.dense.item_index import Backend
 from seekrec.models.dense.item_tower import ItemTexts, ItemTower
-from seekrec.models.finite import check_finite, check_weights
-from seekrec.models.interface import load_bundled_catalog, save_bundled_catalog
+from seekrec.models.finite import check_finite
 from seekrec.models.snapshot import has_same_items, read_snapshot
 from seekrec.schema import ScoredItem
 
 
-class DenseRetrievalMixin:
+class DenseRetrievalMixin(CheckpointMixin):
     """`retrieve` by dot product with item vectors, `rank` by a head of the family.
 
     Set `item_index` to `"faiss"` to search with faiss; the answers are the same.
@@ -229,7 +229,7 @@ class DenseRetrievalMixin:
         vectors = catalog.embeddings.get("semantic") if config.text_size else None
         if config.text_size:
             width = None if vectors is None else vectors.shape[1]
-            if width != config.text_size:
+            if vectors is None or width != config.text_size:
                 raise CatalogError(
                     f"The catalogue has text vectors of width {width} under embeddings['semantic'], the model reads "
                     f"{config.text_size}; embed the items with the encoder that the model was trained with."
@@ -342,22 +342,6 @@ class DenseRetrievalMixin:
             order = kept[np.argsort(-values[kept], kind="stable")]
             answers.append(scored_items(items.catalog, line[order], values[order]))
         return answers
-
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Save weights and the catalogue with its text vectors, if there is one."""
-        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
-        if self._snapshot is not None and kwargs.get("is_main_process", True):
-            save_bundled_catalog(self.catalog, save_directory)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a model and, if it was saved with one, its catalogue."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        check_weights(model, str(pretrained_model_name_or_path))
-        if model.config.items_hash is not None:
-            model.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, revision=kwargs.get("revision")))
-        return loaded
 
 
 def without_own(

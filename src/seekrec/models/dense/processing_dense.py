@@ -8,7 +8,6 @@ question behind its last event.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,7 +52,8 @@ class EventSequenceProcessor(CatalogProcessor):
             them out and logs it, `"raise"` refuses the call. Candidates must always be known.
 
     Raises:
-        ConfigurationError: If `geohashes` differ in length, or `session_ids` is unknown.
+        ConfigurationError: If `max_history` is below 1, an action stands twice, `geohashes` differ in length, or
+            `session_ids` is unknown.
     """
 
     _not_settings = ("_catalog", "_query_vectors")
@@ -72,6 +72,11 @@ class EventSequenceProcessor(CatalogProcessor):
         unknown: str = "skip",
     ) -> None:
         super().__init__()
+        if not isinstance(max_history, int) or isinstance(max_history, bool) or max_history < 1:
+            raise ConfigurationError(f"`max_history` is {max_history!r}; give a whole number from 1 up.")
+        for name, texts in (("actions", actions), ("geohashes", geohashes)):
+            if not all(isinstance(text, str) for text in texts) or len(set(texts)) != len(texts):
+                raise ConfigurationError(f"`{name}` is {list(texts)!r}; give texts, each once.")
         check_choice("session_ids", session_ids, SESSION_IDS)
         if len({len(name) for name in geohashes}) > 1:
             raise ConfigurationError(
@@ -213,11 +218,13 @@ class EventSequenceProcessor(CatalogProcessor):
         rows = Ragged(np.arange(len(events)), rows.offsets)
         return {**pad_histories(events, rows, number_sessions(events, rows)), "queries": events.columns.queries}
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """Save settings, the catalogue with its text vectors, and the vectors of known queries."""
-        os.makedirs(save_directory, exist_ok=True)
-        self.query_vectors.save(os.fspath(save_directory))
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+    def _save_files(self, folder: Path) -> None:
+        super()._save_files(folder)
+        self.query_vectors.save(folder)
+
+    def _model_settings(self) -> dict[str, Any]:
+        sizes = {"num_actions": max(1, len(self.actions)), "num_geohashes": len(self.geohashes)}
+        return {**sizes, "max_history": self.max_history}
 
     @classmethod
     def from_pretrained(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase
@@ -87,6 +88,14 @@ class GenSARProcessor(CatalogProcessor):
         if self._vocabulary is None:
             raise CatalogError("The processor has no catalogue; load a complete checkpoint or call `set_catalog`.")
         return self._vocabulary
+
+    def _model_settings(self) -> dict[str, Any]:
+        limits = ("max_history_recommendations", "max_history_searches", "max_query_tokens", "max_text_tokens")
+        return {
+            "shared_history": self.shared_history,
+            "first_identifier_token_id": self.vocabulary.first_token_id,
+            **{name: getattr(self, name) for name in limits},
+        }
 
     @property
     def settings(self) -> CorpusSettings:

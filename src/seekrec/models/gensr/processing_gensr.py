@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,6 +110,14 @@ class GenSRProcessor(CatalogProcessor):
                 "The processor has no identifier tokens: it has no catalogue, or its model writes no identifiers."
             )
         return self._vocabulary
+
+    def _model_settings(self) -> dict[str, Any]:
+        same = ("wording", "prompt_views", "history_in_prompt", "query_as_event", "retrieve_by", "item_text_fields")
+        limits = ("max_item_tokens", "max_query_tokens", "max_history")
+        settings = {name: getattr(self, name) for name in (*same, *limits)}
+        if self._vocabulary is not None:
+            settings["first_identifier_token_id"] = self._vocabulary.first_token_id
+        return settings
 
     @property
     def item_tokens(self) -> np.ndarray:

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoint folders: each part is saved as one, with a manifest that says what belongs together.
+
+A folder holds a model (configuration, weights), a processor (settings, tokenizer, query vectors), their catalogue in
+`catalog/` and what was measured (`results.json`, `run.json`). Each part but the catalogue, which has its own hashes,
+has a manifest with the SHA-256 of its files; those of the processor and of the results also name the model that they
+were saved beside. Loading checks them: a changed file, a part of another model or a swapped tokenizer is named.
+A folder without manifests, of an older version or of hand-picked files, loads with what else can be checked.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from transformers.utils.hub import cached_file, cached_files, extract_commit_hash
+
+from seekrec.catalog_io import CATALOG_FOLDER
+from seekrec.errors import CheckpointError
+from seekrec.util.files import file_sha256, recover_folder, replace_folder
+
+Part = Literal["model", "processor", "results"]
+
+# Files that are read as soon as they lie in a folder: one that the manifest of its part does not list is another's.
+_FILES: dict[Part, tuple[str, ...]] = {
+    "model": ("config.json", "generation_config.json", "model.safetensors*", "model-*.safetensors"),
+    "processor": (
+        *("processor_config.json", "query_vectors.safetensors", "tokenizer.json", "tokenizer_config.json"),
+        *("special_tokens_map.json", "added_tokens.json", "chat_template*", "spiece.model", "vocab.*", "merges.txt"),
+    ),
+    "results": ("results.json", "results.ranks.parquet", "run.json", "identifiers.json"),
+}
+MANIFEST_VERSION = 1
+# `cached_file` then gives `None`.
+IF_THERE: dict[str, Any] = {
+    "_raise_exceptions_for_missing_entries": False,
+    "_raise_exceptions_for_connection_errors": False,
+}
+# What `from_pretrained` says of where files come from.
+_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+class Saveable(Protocol):
+    """A model or a processor."""
+
+    def save_pretrained(self, save_directory: Any, /) -> Any:
+        """Write files into a folder."""
+
+
+def manifest_file(part: Part) -> str:
+    """Give the name of a part's manifest."""
+    return f"{part}_manifest.json"
+
+
+@contextmanager
+def replace_part(folder: str | os.PathLike[str], part: Part) -> Iterator[Path]:
+    """Give an empty folder for the files of one part; they take their place in the checkpoint in one step.
+
+    Other parts and files that belong to none stay, except results of other weights.
+
+    Args:
+        folder (`str` or `Path`): The checkpoint; made if it does not exist.
+        part (`str`): `"model"`, `"processor"` or `"results"`.
+
+    Yields:
+        `Path`: Where to write.
+    """
+    target = Path(folder)
+    old = {one: names for one in _FILES if (names := _files_of(target, one))} if target.is_dir() else {}
+    dropped = {manifest_file(part), *old.get(part, ())}
+
+    with replace_folder(target, keep=lambda name: name not in dropped) as new:
+        yield new
+        own = {path.name for path in new.iterdir() if path.is_file()}
+        files = {name: _digest(new / name) for name in sorted(own)}
+        belongs_to = _model_digest(target)
+        if part == "model":
+            if "results" in old and files_digest(files) != belongs_to:
+                dropped |= {manifest_file("results"), *old["results"]}
+            if "processor" in old and not (target / manifest_file("processor")).is_file() and belongs_to is not None:
+                # An older version's: it was made for the weights that are there now.
+                theirs = {name: _digest(target / name) for name in old["processor"]}
+                _write_manifest(new, "processor", theirs, belongs_to)
+            belongs_to = None
+        _write_manifest(new, part, files, belongs_to)
+
+
+def save_checkpoint(model: Saveable, processor: Saveable, folder: str | Path) -> None:
+    """Save a model and its processor as one: killed at any moment, the process leaves the old folder or the new one.
+
+    Args:
+        model: Has `save_pretrained`.
+        processor: Has `save_pretrained`.
+        folder (`str` or `Path`): An older checkpoint in it is replaced, with its results; other files stay.
+    """
+    target = Path(folder)
+    parts = [name for part in _FILES for name in (manifest_file(part), *_files_of(target, part))]
+    with replace_folder(target, keep=lambda name: name not in parts and name != CATALOG_FOLDER) as new:
+        model.save_pretrained(new)
+        processor.save_pretrained(new)
+
+
+def check_part(name_or_path: str | Path, part: Part, **hub: Any) -> dict[str, Any]:
+    """Refuse a part of a checkpoint that is not what was saved.
+
+    Args:
+        name_or_path (`str` or `Path`): A folder or a Hub repository.
+        part (`str`): `"model"`, `"processor"` or `"results"`.
+        hub: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder` of `from_pretrained`.
+
+    Returns:
+        `dict`: `hub`, with the revision that was checked: what is loaded next is of the same commit.
+
+    Raises:
+        CheckpointError: If a file is missing, was changed, or belongs to another model; the message names it.
+    """
+    hub = hub_arguments(hub)
+    if Path(name_or_path).parent.is_dir() and not Path(name_or_path).exists():
+        recover_folder(name_or_path)
+    found = cached_file(
+        name_or_path,
+        manifest_file(part),
+        **hub,
+        **IF_THERE,
+    )
+    if found is None:
+        return hub
+    is_local = Path(name_or_path).is_dir()
+    if not is_local:
+        hub["revision"] = extract_commit_hash(found, None) or hub.get("revision")
+    folder = Path(found).parent
+    manifest = _read_manifest(Path(found))
+    if not is_local:
+        cached_files(name_or_path, list(manifest["files"]), **hub, _raise_exceptions_for_missing_entries=False)
+        cached_file(name_or_path, manifest_file("model"), **hub, _raise_exceptions_for_missing_entries=False)
+    _check_files(folder, part, manifest)
+    return hub
+
+
+def hub_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Take from the arguments of `from_pretrained` those that say where files come from."""
+    return {name: arguments[name] for name in _HUB_ARGUMENTS if arguments.get(name) is not None}
+
+
+def _check_files(folder: Path, part: Part, manifest: dict[str, Any]) -> None:
+    title, listed = part, manifest["files"]
+    for name, digest in listed.items():
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} has no {name}, which belongs to the {title} saved there; save the {title} again or fetch "
+                "the folder anew."
+            )
+        if _digest(folder / name) != digest:
+            raise CheckpointError(
+                f"{folder / name} is not the file that was saved with the {title}: it was changed or cut, or is "
+                f"another model's. Save the {title} again or fetch the folder anew; to keep a change made by hand, "
+                f"delete {manifest_file(part)}, and what belongs together is no longer checked."
+            )
+    others = sorted(set(_matching(folder, part)) - set(listed))
+    if others:
+        raise CheckpointError(
+            f"{folder / others[0]} does not belong to the {title} saved there, but would be read with it; delete it, "
+            f"or save the {title} again."
+        )
+    belongs_to = manifest.get("model")
+    # Without a manifest the model may have been changed by hand.
+    model = _model_digest(folder) if (folder / manifest_file("model")).is_file() else belongs_to
+    if belongs_to is not None and model is not None and belongs_to != model:
+        raise CheckpointError(
+            f"The {title} in {folder} {'were' if part == 'results' else 'was'} saved beside another model "
+            f"({belongs_to[:12]}; there now: {model[:12]}). "
+            + (
+                "Measure the model again, or delete them."
+                if part == "results"
+                else "Save the processor of this model into the folder too, or both with `save_checkpoint`."
+            )
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: If the file holds none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as JSON ({error}): it is damaged. Save it again or fetch it anew."
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds {type(content).__name__}, not settings; save it again or fetch it anew.")
+    return content
+
+
+def files_digest(files: dict[str, str]) -> str:
+    """Compute the SHA-256 that names a part by the digests of its files."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def _model_digest(folder: Path) -> str | None:
+    """Name the model in a folder; `None` where there is none."""
+    if (folder / manifest_file("model")).is_file():
+        return files_digest(_read_manifest(folder / manifest_file("model"))["files"])
+    files = {name: _digest(folder / name) for name in _matching(folder, "model")} if folder.is_dir() else {}
+    return files_digest(files) if files else None
+
+
+def _files_of(folder: Path, part: Part) -> list[str]:
+    """Name the files of a part: those of its manifest, and those that would be read as its own."""
+    if not folder.is_dir():
+        return []
+    path = folder / manifest_file(part)
+    try:
+        listed = list(_read_manifest(path)["files"]) if path.is_file() else []
+    except CheckpointError:
+        listed = []  # damaged: it is replaced
+    return sorted({*listed, *_matching(folder, part)})
+
+
+def _matching(folder: Path, part: Part) -> list[str]:
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_file() and any(fnmatch.fnmatchcase(path.name, pattern) for pattern in _FILES[part])
+    )
+
+
+def _digest(path: Path) -> str:
+    """Compute the SHA-256 of a file; of JSON that of its content, however it is laid out."""
+    if path.suffix != ".json":
+        return file_sha256(path)
+    return hashlib.sha256(json.dumps(read_json(path), sort_keys=True).encode()).hexdigest()
+
+
+def _write_manifest(folder: Path, part: Part, files: dict[str, str], model: str | None) -> None:
+    content = {"version": MANIFEST_VERSION, "files": files, **({} if model is None else {"model": model})}
+    (folder / manifest_file(part)).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = read_json(path)
+    files, model = manifest.get("files"), manifest.get("model")
+    if (
+        manifest.get("version") != MANIFEST_VERSION
+        or not isinstance(files, dict)
+        or not all(isinstance(digest, str) and Path(name).name == name for name, digest in files.items())
+        or not isinstance(model, str | None)
+    ):
+        raise CheckpointError(
+            f"{path} is no manifest of version {MANIFEST_VERSION}; save the folder again, or delete this file to load "
+            "what is there unchecked."
+        )
+    return manifest
+
+
+__all__ = [
+    "IF_THERE",
+    "Part",
+    "check_part",
+    "files_digest",
+    "hub_arguments",
+    "manifest_file",
+    "read_json",
+    "replace_part",
+    "save_checkpoint",
+]
