@@ -195,16 +195,19 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin[GenSRSnapshot]):
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Score all items that each request allows: rows of the catalogue and logit(Yes) - logit(No), best first.
 
-        Inputs that were made with an older catalogue name less items; those are asked about.
+        Inputs that were made with an older or a newer catalogue are asked about the items that both have.
         """
         num_requests = len(inputs["behavior_ids"])
-        named = inputs["item_rows"].cpu().numpy()
+        named = inputs["item_rows"].cpu().numpy()[: len(snapshot.catalog)]
         if not np.array_equal(named, np.arange(len(named))):
             raise RequestError(
                 f"The inputs name {len(named)} of {len(snapshot.catalog)} items, but the model asks about all of "
                 "them; make them by the model's own processor, without candidates."
             )
-        snapshot.check_rows("item_rows", inputs["item_rows"])
+        snapshot.check_rows("history_items", inputs["history_items"])
+        inputs = BatchFeature(
+            {**inputs, **{name: inputs[name][: len(named)] for name in ("item_rows", "item_text_ids")}}
+        )
         masks = allowed_items(where, snapshot.catalog, num_requests)
         allowed = [named if mask is None else np.flatnonzero(mask[: len(named)]) for mask in masks]
         places = np.full((num_requests, max(1, *map(len, allowed))), -1)

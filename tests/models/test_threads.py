@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Catalogues change while models answer: every answer is that of one catalogue, and none stays behind."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hammer import HAMMERED, REQUESTS, grow, hammer, make_pair, plain
+
+from seekrec.generation import IdentifierTrie
+from seekrec.models.snapshot import weights_key
+
+
+@pytest.mark.parametrize("name", HAMMERED)
+def test_threads_set_catalogues_while_others_ask(name, aisles):
+    counts = hammer(name, aisles, seconds=0.6, num_threads=8)
+    assert counts["answers"] > 0 and counts["sets"] > 0
+    assert (counts["wrong"], counts["stale_afterwards"], counts["first_error"]) == (0, 0, None)
+
+
+def ids_of(model, processor):
+    return [[item.item_id for item in answer] for answer in model.retrieve(processor(REQUESTS), top_k=5)]
+
+
+@pytest.mark.parametrize("name", HAMMERED)
+def test_every_catalogue_can_be_set_again(name, aisles):
+    model, processor = make_pair(name, aisles)
+    old = model.catalog
+    before = plain(model.retrieve(processor(REQUESTS), top_k=50))
+    grown = grow(old, "attic", 0)
+    removed = grown.remove_items(["new", "i3"])
+    removed.__dict__["identifier_hash"] = old.identifier_hash
+    for catalog in (grown, removed, old, removed, grown, old):
+        for one in (model, processor):
+            one.set_catalog(catalog)
+        found = {item.item_id for item in model.retrieve(processor(REQUESTS), top_k=50)[0]}
+        assert found == {item for item in catalog.id_map.ids if item not in ("new", "i3") or catalog is not removed}
+    assert plain(model.retrieve(processor(REQUESTS), top_k=50)) == before
+
+
+def test_who_finishes_late_puts_nothing_old_into_something_new(aisles):
+    model, _ = make_pair("gensar", aisles)
+    old, view = model.catalog, model.catalog.views[0]
+    begun = model.current_snapshot()
+    model.set_catalog(grow(old, "attic", 0))
+    assert begun.trie(view).num_items == len(old)  # built after the new one was set
+    assert model.trie(view).num_items == len(old) + 1
+    assert isinstance(model.trie(view), IdentifierTrie)
+
+
+def test_a_copy_shares_the_catalogue_and_nothing_made_of_weights(aisles):
+    for name in ("gensar_item_vectors", "gensr", "intsr"):
+        model, processor = make_pair(name, aisles)
+        before = plain(model.retrieve(processor(REQUESTS), top_k=5))
+        copied, read = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+        assert copied.catalog is model.catalog
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(-0.5)
+        assert plain(model.retrieve(processor(REQUESTS), top_k=5)) != before
+        for one in (copied, read):
+            assert plain(one.retrieve(processor(REQUESTS), top_k=5)) == before
+
+
+def by_data(model, weights):
+    for own, other in zip(model.parameters(), weights, strict=True):
+        own.data.copy_(other)
+
+
+def by_storage(model, weights):
+    for own, other in zip(model.parameters(), weights, strict=True):
+        own.data = other.clone()
+
+
+def by_vector(model, weights):
+    torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(weights), model.parameters())
+
+
+def by_state(model, weights):
+    names = [name for name, _ in model.named_parameters()]
+    model.load_state_dict(dict(zip(names, weights, strict=True)), strict=False)
+
+
+def by_operation(model, weights):
+    with torch.no_grad():
+        for own, other in zip(model.parameters(), weights, strict=True):
+            own.lerp_(other, 1.0)
+
+
+def by_numpy(model, weights):
+    for own, other in zip(model.parameters(), weights, strict=True):
+        own.detach().numpy()[...] = other.numpy()
+
+
+@pytest.mark.parametrize("name", ["intsr", "synergen", "gensr"])
+@pytest.mark.parametrize("change", [by_data, by_storage, by_vector, by_state, by_operation, by_numpy])
+def test_weights_are_noticed_however_they_change(name, change, aisles):
+    (model, processor), (other, _) = (make_pair(name, aisles) for _ in range(2))
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.3)
+    if name == "gensr":  # its table predicts the vectors of later items
+        for one in (model, other, processor):
+            one.set_catalog(grow(one.catalog, "attic", 0))
+    expected = ids_of(other, processor)
+    assert ids_of(model, processor) != expected
+    change(model, [weight.detach().clone() for weight in other.parameters()])
+    assert ids_of(model, processor) == expected
+
+
+@pytest.mark.parametrize("name", ["intsr", "synergen"])
+def test_a_change_of_type_is_noticed(name, aisles):
+    model, processor = make_pair(name, aisles)
+    ids_of(model, processor)
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    assert ids_of(model.to(torch.bfloat16), processor) == ids_of(half, processor)
+
+
+def test_of_a_large_weight_evenly_spaced_rows_are_looked_at(monkeypatch):
+    monkeypatch.setattr("seekrec.models.snapshot._MAX_NUMBERS", 8)
+    weight = torch.zeros(8, 4)
+    key = weights_key([weight])
+    weight.data[1] = 1.0  # 32 numbers of which 8 are read: every fourth row
+    assert weights_key([weight]) == key
+    weight.data[4] = 1.0
+    assert weights_key([weight]) != key
