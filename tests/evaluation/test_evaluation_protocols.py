@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from seekrec import EventLog, split_log
 from seekrec.errors import ConfigurationError, DataError, UnknownItemError
 from seekrec.evaluation import protocols
 from seekrec.evaluation.protocols import build_cases
@@ -81,7 +83,7 @@ def test_what_is_on_offer_is_asked_in_full_ranking_alone(toy_split, toy_id_map):
 def test_target_in_the_history_is_not_hidden(toy_split, toy_id_map, monkeypatch):
     # As protocol "paper" allows: a leak is measured, not covered up.
     leaking = [Request([Event("a"), Event("d")]), Request([Event("e"), Event("e"), Event("b")])]
-    monkeypatch.setattr(type(toy_split), "requests", lambda *_: leaking)
+    monkeypatch.setattr(type(toy_split), "requests", lambda *_, **__: leaking)
     assert seen_ids(build_cases(toy_split, toy_id_map), toy_id_map) == [["a"], ["b"]]
 
 
@@ -122,9 +124,13 @@ def test_target_among_the_negatives_is_refused(toy_id_map):
 
 def test_sample_of_cases_is_seeded_and_keeps_its_negatives(toy_split, toy_id_map, monkeypatch):
     requests = [Request(user_id=str(number)) for number in range(50)]
-    monkeypatch.setattr(type(toy_split), "requests", lambda *_: requests)
+    monkeypatch.setattr(
+        type(toy_split), "requests", lambda *_, chosen: [requests[number] for number in chosen.tolist()]
+    )
     monkeypatch.setattr(type(toy_split), "targets", lambda *_: ["a"] * 50)
-    monkeypatch.setattr(protocols, "sample_negatives", lambda *_, **__: [["bcdef"[case % 5]] for case in range(50)])
+    monkeypatch.setattr(
+        protocols, "sample_negatives", lambda *_, chosen, **__: [["bcdef"[case % 5]] for case in chosen.tolist()]
+    )
     options = {"protocol": "uniform", "num_negatives": 1, "max_cases": 20}
     cases = build_cases(toy_split, toy_id_map, **options)
     assert len(cases) == 20
@@ -168,9 +174,32 @@ def test_unknown_choices_are_refused(toy_split, toy_id_map, options, message):
 
 
 def test_part_without_cases_is_refused(toy_split, toy_id_map, monkeypatch):
-    monkeypatch.setattr(type(toy_split), "requests", lambda *_: [])
+    monkeypatch.setattr(type(toy_split), "targets", lambda *_: [])
     with pytest.raises(DataError, match="test part of 'toy' holds no case of behavior 'search'"):
         build_cases(toy_split, toy_id_map, behavior="search")
+
+
+def test_cases_that_cannot_be_drawn_are_left_out_and_counted(caplog):
+    # User u acts on all of A to E but is asked for E; v leaves C and D to draw from.
+    lines = [("u", time, item) for time, item in enumerate("ABCDE")] + [("v", time, "ABE"[time]) for time in range(3)]
+    items = pa.table({"item_id": list("ABCDE"), "title": list("ABCDE")})
+    events = pa.table(
+        {
+            "user_id": [line[0] for line in lines],
+            "timestamp": [line[1] for line in lines],
+            "item_id": [line[2] for line in lines],
+        }
+    )
+    split = split_log(EventLog("small", events, items))
+    id_map = IdMap(list("ABCDE"))
+    cases = build_cases(split, id_map, protocol="uniform", num_negatives=2)
+    assert [request.user_id for request in cases.requests] == ["v"]
+    assert cases.case_numbers.tolist() == [1]
+    assert "1 of 2 test cases of log small are left out: fewer than 2 items are left" in caplog.text
+    with pytest.raises(
+        DataError, match="`num_negatives` is 3, but no test case of log 'small' has so many items left"
+    ):
+        build_cases(split, id_map, protocol="uniform", num_negatives=3)
 
 
 def test_catalogue_without_a_target_is_refused(toy_split):

@@ -106,7 +106,7 @@ def test_ranks_come_back_in_the_order_of_the_cases(toy_split, toy_id_map, monkey
     # Histories of different lengths are asked longest first.
     requests = toy_split.requests("test", "recommendation")
     long, short = requests[0], Request(requests[1].history[:1])
-    monkeypatch.setattr(type(toy_split), "requests", lambda *_: [short, long])
+    monkeypatch.setattr(type(toy_split), "requests", lambda *_, **__: [short, long])
     asked = []
 
     class Recorder(Fixed):

@@ -353,9 +353,11 @@ def test_requests_and_targets():
 
 
 def test_requests_with_and_without_history():
-    split = split_log(make_log([("u", 1, item) for item in "ABC"]))
+    # All acts of u have one timestamp; v gives something to train on.
+    split = split_log(make_log([("u", 1, item) for item in "ABC"] + [("v", 1, "A")]))
     assert split.requests("test")[0].history == ()
-    assert len(split.train_rows) == 0 and len(split.training_histories()) == 0
+    assert split.train_rows.tolist() == [3]
+    assert split.training_histories().values.tolist() == []
 
 
 def test_describe_and_fingerprint():
@@ -387,12 +389,66 @@ def test_save_and_load(tmp_path, protocol):
     assert loaded.training_histories().values.tolist() == split.training_histories().values.tolist()
 
 
-def test_an_empty_part_survives_save_and_load(tmp_path):
-    log = make_log([("u", 0, "A"), ("u", 2 * DAY, "B")])
+def test_cases_may_be_none():
+    nothing = np.empty(0, dtype=np.int64)
+    empty = Cases([], [], [], [], nothing, nothing, np.zeros(1, dtype=np.int64))
+    assert len(Cases.from_table(empty.to_table())) == 0
+
+
+def test_a_split_that_leaves_nothing_is_refused_before_training():
+    # Each user wrote all reviews in one go: whatever is held out, nothing of the user is earlier.
+    log = make_log([(f"u{user}", DAY * user, item) for user in range(9) for item in "ABCDE"])
+    with pytest.raises(DataError, match="leaves none of 45 events to train on: .* Use method='last_days'"):
+        split_log(log)
+    # By days, those of other users are; no question has a history.
     split = split_log(log, method="last_days")
-    assert len(split.validation) == 0
-    split.save(tmp_path)
-    assert Split.load(tmp_path).fingerprint() == split.fingerprint()
+    assert len(split.train_rows) == 7 * 5
+    # B again and C are held out, and with them every earlier B: what was shown is all that is left.
+    acts = [("u", 1, "B"), ("u", 2, "C"), ("u", 3, "B")]
+    with pytest.raises(DataError, match="leaves 1 events to train on, but none .* all were only shown"):
+        split_log(make_log([("u", 0, "A", None, "impression"), *acts]))
+
+
+def test_empty_histories_are_said(caplog):
+    log = make_log([(f"u{user}", DAY * user, item) for user in range(9) for item in "ABCDE"])
+    split_log(log, method="last_days")
+    # The fifth act of user 8 is the test of day 8, the first of user 7 the validation of day 7; 7 users' are trained.
+    said = " ".join(record.message for record in caplog.records)
+    assert "gives 1 of 1 validation questions an empty history" in said
+    assert "gives 5 of 5 test questions an empty history" in said
+    assert "gives 35 of 35 training targets an empty history" in said
+    caplog.clear()
+    split_log(make_log([("u", time, item) for time, item in enumerate("ABCDE")]))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_the_last_day_with_acts_is_the_validation_day():
+    # Days 1, 2, 4 and 8: nothing happened on day 7.
+    log = make_log([("u", day * DAY, item) for day, item in zip((1, 2, 4, 8), "ABCD", strict=True)])
+    split = split_log(log, method="last_days")
+    assert (split.train_rows.tolist(), split.targets("validation"), split.targets("test")) == ([0, 1], ["C"], ["D"])
+
+
+def test_histories_are_cut_by_kind_as_if_cut_afterwards():
+    lines = [("u", time, "ABCDEFGH"[time % 8], "q" if time % 3 == 0 else None) for time in range(24)]
+    lines += [("v", time, "AB"[time % 2]) for time in range(6)]
+    for protocol in ("strict", "paper"):
+        split = split_log(make_log(lines), protocol=protocol)
+        t = split.timeline
+        whole = split.training_histories()
+        found = split.training_histories(max_of_kind=[(~t.is_search, 2), (t.is_search, 1)])
+        for number in range(len(whole)):
+            history = whole.history(number)
+            searched = t.is_search[history]
+            expected = sorted([*history[~searched][-2:], *history[searched][-1:]], key=history.tolist().index)
+            assert found.history(number).tolist() == expected
+
+
+def test_chosen_requests_are_those_of_all():
+    split = split_log(make_log([(user, time, "ABCDE"[time]) for user in "uvw" for time in range(5)]))
+    requests = split.requests("test")
+    assert split.requests("test", chosen=np.array([2, 0])) == [requests[2], requests[0]]
+    assert split.requests("test", chosen=np.array([], dtype=np.int64)) == []
 
 
 def test_what_load_refuses(tmp_path):

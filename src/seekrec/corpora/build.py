@@ -217,26 +217,13 @@ def _no_targets() -> Targets:
 def _cut_histories(split: Split, events: EventColumns, rows: np.ndarray, settings: CorpusSettings) -> Ragged:
     """Give the histories of training targets, cut to the settings."""
     limits = (settings.max_history_recommendations, settings.max_history_searches)
-    has_behavior = ((~events.is_search).any(), events.is_search.any())
-    num_wanted = sum(limit for limit, is_there in zip(limits, has_behavior, strict=True) if is_there)
-    # A long history is mostly cut away again. So ask for its end first, and for all of it only where the end has too
-    # little of one behavior.
-    first_try = 4 * max(sum(limits), 1)
+    is_written, is_search = ~events.is_shown, events.is_search
+    kinds = ((is_written & ~is_search, limits[0]), (is_written & is_search, limits[1]))
     parts = []
     for start in range(0, len(rows), _TARGETS_AT_A_TIME):
         chunk = rows[start : start + _TARGETS_AT_A_TIME]
-        found = split.training_histories(target_rows=chunk, max_history=first_try)
-        histories = Ragged(found.values, found.offsets)
-        was_cut = histories.lengths == first_try
-        histories = events.cut(histories, *limits)
-        redo = np.flatnonzero(was_cut & (histories.lengths < num_wanted))
-        if len(redo):
-            found = split.training_histories(target_rows=chunk[redo])
-            longer = events.cut(Ragged(found.values, found.offsets), *limits)
-            choice = np.arange(len(chunk))
-            choice[redo] = len(chunk) + np.arange(len(redo))
-            histories = Ragged.stack([histories, longer]).take(choice)
-        parts.append(histories)
+        found = split.training_histories(target_rows=chunk, max_of_kind=kinds)
+        parts.append(events.cut(Ragged(found.values, found.offsets), *limits))
     return Ragged.stack(parts) if parts else Ragged.from_lists([])
 
 

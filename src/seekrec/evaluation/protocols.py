@@ -11,6 +11,7 @@ sampled negatives. Sampled rankings are easier and order systems differently: ne
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,8 @@ from seekrec.events.checks import check_choice
 from seekrec.events.histories import RowArray, history_rows, offsets_of
 from seekrec.events.splits import PARTS, Part
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
+
+logger = logging.getLogger(__name__)
 
 RankingProtocol = Literal["full", "uniform", "popularity", "bm25"]
 
@@ -218,7 +221,8 @@ def build_cases(
         only_targets (`Collection[str]`, *optional*): Leave out the cases that look for any other item.
 
     Returns:
-        [`EvaluationCases`]: The questions in the order of the split.
+        [`EvaluationCases`]: The questions in the order of the split, without those for which too few negatives are
+            left (a warning counts them).
 
     Raises:
         ConfigurationError: If an argument is none of its choices.
@@ -230,8 +234,8 @@ def build_cases(
     check_choice("protocol", protocol, get_args(RankingProtocol))
     if max_cases is not None and max_cases < 1:
         raise ConfigurationError(f"`max_cases` is {max_cases}; use at least 1, or None for all cases.")
-    requests, target_ids = split.requests(part, behavior), split.targets(part, behavior)
-    if not requests:
+    target_ids = split.targets(part, behavior)
+    if not target_ids:
         raise DataError(
             f"The {part} part of {split.log.name!r} holds no case of behavior {behavior!r}; evaluate another "
             "behavior, or synthesise searches before splitting."
@@ -239,9 +243,7 @@ def build_cases(
     if periods is not None:
         if protocol != "full":
             raise ConfigurationError(f"`periods` with the protocol {protocol!r}: it rules out items in full ranking.")
-        if any(request.timestamp is None for request in requests):
-            raise DataError(f"A {part} request has no timestamp, so what is on offer then is unknown.")
-    case_numbers = np.arange(len(requests), dtype=np.int64)
+    case_numbers = np.arange(len(target_ids), dtype=np.int64)
     if only_targets is not None:
         case_numbers = case_numbers[[item_id in only_targets for item_id in target_ids]]
         if not len(case_numbers):
@@ -251,10 +253,18 @@ def build_cases(
         case_numbers = np.sort(generator.choice(case_numbers, size=max_cases, replace=False))
     negatives: list[list[str]] | None = None
     if protocol != "full":
-        # Drawn for all cases, so that a case has the same negatives in a sample of the cases.
-        drawn = sample_negatives(split, part, behavior, kind=protocol, num_negatives=num_negatives, seed=seed)
-        negatives = [drawn[number] for number in case_numbers.tolist()]
-    requests = [requests[number] for number in case_numbers.tolist()]
+        negatives = sample_negatives(
+            split,
+            part,
+            behavior,
+            kind=protocol,
+            num_negatives=num_negatives,
+            seed=seed,
+            chosen=case_numbers,
+            skip_short=True,
+        )
+        case_numbers, negatives = _leave_out_short(case_numbers, negatives, split, part, num_negatives)
+    requests = split.requests(part, behavior, chosen=case_numbers)
     target_ids = [target_ids[number] for number in case_numbers.tolist()]
     target_rows = id_map.convert_to_rows(target_ids)
     if remove_seen and negatives is None:
@@ -277,6 +287,28 @@ def build_cases(
         seed=seed,
         periods=periods,
     )
+
+
+def _leave_out_short(
+    numbers: RowArray, negatives: list[list[str]], split: Split, part: Part, num_negatives: int
+) -> tuple[RowArray, list[list[str]]]:
+    """Leave out the cases for which too few negatives could be drawn, and say how many they are."""
+    drawn = np.array([len(items) > 0 for items in negatives], dtype=bool)
+    if not drawn.any():
+        raise DataError(
+            f"`num_negatives` is {num_negatives}, but no {part} case of log {split.log.name!r} has so many items left "
+            "that its user did not act on; lower it, or rank the whole catalogue."
+        )
+    if not drawn.all():
+        logger.warning(
+            "%d of %d %s cases of log %s are left out: fewer than %d items are left that their users did not act on.",
+            int((~drawn).sum()),
+            len(drawn),
+            part,
+            split.log.name,
+            num_negatives,
+        )
+    return numbers[drawn], [items for items in negatives if items]
 
 
 def _seen_items(requests: Sequence[Request], targets: RowArray, id_map: IdMap) -> tuple[RowArray, RowArray]:

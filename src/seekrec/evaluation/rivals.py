@@ -10,6 +10,7 @@ import numpy as np
 from seekrec.catalog import Catalog
 from seekrec.catalog_masks import item_periods
 from seekrec.embeddings import LightGCNModel, SASRecForNextItem, embed_texts, load_semantic_encoder
+from seekrec.errors import DataError
 from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer
 from seekrec.evaluation.evaluator import evaluate_system
 from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases
@@ -112,6 +113,11 @@ class ValidationRanking:
             for protocol in protocols
             if split.targets("validation", behavior)
         ]
+        if not self._asked:
+            raise DataError(
+                f"The validation part of {split.log.name!r} holds no case of {' or '.join(behaviors)}, so no model "
+                "can be chosen by it; split the log otherwise."
+            )
         # Sampling negatives for all cases takes longer than ranking some of them, so it is done once.
         self._cases: list[EvaluationCases] = []
 

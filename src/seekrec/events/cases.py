@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from seekrec.errors import DataError
 from seekrec.events.checks import check_choice
+from seekrec.events.log import EventLog
 from seekrec.events.timeline import Histories
-from seekrec.schema import BEHAVIORS, Behavior
+from seekrec.schema import BEHAVIORS, Behavior, Event, Request
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +143,38 @@ class Cases:
                 if name in table.column_names
             },
         )
+
+
+def build_requests(log: EventLog, cases: Cases, numbers: np.ndarray, max_history: int | None) -> list[Request]:
+    """Build the questions of some cases; they share their `Event` objects.
+
+    Args:
+        log (`EventLog`): The log that the cases were taken from.
+        cases (`Cases`): The cases.
+        numbers (`np.ndarray`): int64, which of them, in which order.
+        max_history (`int`, *optional*): Keep the latest so many events of each history.
+    """
+    ends = cases.history_offsets[numbers + 1]
+    starts = cases.history_offsets[numbers]
+    if max_history is not None:
+        starts = np.maximum(starts, ends - max_history)
+    ranges = list(zip(starts.tolist(), ends.tolist(), strict=True))
+    # Marked, not sorted: the histories of a user with many events hold each of them many times.
+    is_used = np.zeros(log.num_events, dtype=bool)
+    for start, end in ranges:
+        is_used[cases.history_rows[start:end]] = True
+    rows = np.flatnonzero(is_used)
+    # The one column that may be absent is the last field.
+    names = [field.name for field in fields(Event) if field.name in log.events.column_names]
+    told = log.events.select(names).take(rows)
+    events = np.empty(log.num_events, dtype=object)
+    events[rows] = np.fromiter(
+        (Event(*values) for values in zip(*told.to_pydict().values(), strict=True)), dtype=object, count=len(rows)
+    )
+    return [
+        Request(history=events[cases.history_rows[start:end]].tolist(), **cases.question(number))
+        for number, (start, end) in zip(numbers.tolist(), ranges, strict=True)
+    ]
 
 
 @dataclass(frozen=True, eq=False)

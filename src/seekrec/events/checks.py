@@ -186,6 +186,11 @@ def find_event_problems(events: pa.Table, item_ids: pa.Array | pa.ChunkedArray) 
             "item_id",
         ),
         ("have no action", is_blank(events["action"]), "action"),
+        (
+            "have a session_id without a visible character (null says that it is unknown)",
+            pc.and_(pc.is_valid(events["session_id"]), is_blank(events["session_id"])),
+            "session_id",
+        ),
     ]
     if "geohash" in events.column_names:
         is_geohash = pc.match_substring_regex(events["geohash"], GEOHASH_PATTERN)

@@ -13,7 +13,7 @@ from seekrec.errors import DataError
 from seekrec.events.cases import Cases
 from seekrec.events.log import EventLog
 from seekrec.events.queries import category_queries
-from seekrec.events.timeline import Histories, PaperOrder, Timeline, is_among
+from seekrec.events.timeline import Histories, PaperOrder, Timeline, histories_before, is_among
 from seekrec.schema import RECOMMENDATION, SEARCH, Behavior
 
 SECONDS_PER_DAY = 86_400
@@ -100,7 +100,7 @@ def paper_targets(timeline: Timeline, order: PaperOrder) -> tuple[np.ndarray, np
 
 
 def last_days(log: EventLog, timeline: Timeline, num_test_days: int, *, is_strict: bool) -> HeldOut:
-    """Hold out the last calendar days (UTC) for the test and the day before for validation."""
+    """Hold out the last calendar days (UTC) for the test and the last day with interactions before for validation."""
     if not log.has_time:
         raise DataError(
             f"Log {log.name!r} has order but no time, so it has no days to hold out; use method='leave_one_out'."
@@ -119,11 +119,13 @@ def last_days(log: EventLog, timeline: Timeline, num_test_days: int, *, is_stric
             "`num_test_days` or use method='leave_one_out'."
         )
     test = rows[day[rows] >= first_test_day]
-    on_validation_day = rows[day[rows] == first_test_day - 1]
+    # The day before, unless nothing happened on it: shops close, and logs have gaps.
+    validation_day = int(day[rows[day[rows] < first_test_day]].max())
+    on_validation_day = rows[day[rows] == validation_day]
     # The first of each user; where both behaviors are tasks of their own (paper), the first of each.
     task = t.user[on_validation_day] * 2 + (0 if is_strict else t.is_search[on_validation_day])
     validation = np.sort(on_validation_day[np.unique(task, return_index=True)[1]])
-    is_train = day < first_test_day - 1
+    is_train = day < validation_day
     if is_strict:
         held_out_pairs = t.pairs(np.concatenate([validation, test]))
         is_train &= ~is_among(t.pairs(np.arange(len(t.user))), held_out_pairs)
@@ -173,6 +175,43 @@ def case_hash(*parts: object) -> int:
     """Hash what names a case to 64 bits: the same on every machine, whatever else is in the batch."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
+
+
+def ask(
+    log: EventLog,
+    timeline: Timeline,
+    rows: np.ndarray,
+    train_rows: np.ndarray,
+    *,
+    usable: np.ndarray,
+    order: PaperOrder | None,
+    seed: int,
+    max_history: int | None,
+) -> Cases:
+    """Make the questions of held-out interactions.
+
+    Args:
+        log (`EventLog`): The log.
+        timeline (`Timeline`): Of the same log.
+        rows (`np.ndarray`): int64 rows of the interactions.
+        train_rows (`np.ndarray`): int64 rows that training may use.
+        usable (`np.ndarray`): int64 rows that a strict history may hold.
+        order (`PaperOrder`, *optional*): Of protocol `"paper"`; without it, strict.
+        seed (`int`): Of the choice among an item's synthetic queries.
+        max_history (`int`, *optional*): Keep the latest so many events of a history.
+    """
+    t = timeline
+    if order is None:
+        # All of them as recommendations, then those with a query as searches.
+        found = find_queries(log, t, rows, seed)
+        searched = np.array([query is not None for query in found], dtype=bool)
+        targets = np.concatenate([rows, rows[searched]])
+        queries = [None] * len(rows) + [query for query in found if query is not None]
+    else:
+        targets = np.concatenate([rows[~t.is_search[rows]], rows[t.is_search[rows]]])
+        queries = log.events["query"].take(targets).to_pylist()
+    histories = histories_before(t, targets, usable, order, max_history)
+    return make_cases(log, t, targets, queries, histories, train_rows=train_rows)
 
 
 def make_cases(

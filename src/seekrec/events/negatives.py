@@ -43,6 +43,8 @@ def sample_negatives(
     num_negatives: int = 99,
     seed: int = 0,
     exclude_user_items: bool = True,
+    chosen: np.ndarray | None = None,
+    skip_short: bool = False,
 ) -> list[list[str]]:
     """Draw distinct items that are not the answer, for each case.
 
@@ -60,6 +62,9 @@ def sample_negatives(
         exclude_user_items (`bool`):
             Leave out every item that the user acts on anywhere in the log. The target and the items of the case's
             history are always left out.
+        chosen (`np.ndarray`, *optional*): int64 numbers among the cases: only they are drawn for, and get the same
+            items as among all.
+        skip_short (`bool`): Give a case for which too few items are left (its user acted on nearly all) an empty list.
 
     Returns:
         `list[list[str]]`: Item ids for each case, in the order of `split.requests(part, behavior)`: BM25's by score,
@@ -67,7 +72,8 @@ def sample_negatives(
 
     Raises:
         ConfigurationError: If an argument has an unknown value.
-        DataError: If too few items are left to draw from, or `"bm25"` finds no word in any item.
+        DataError: If too few items are left to draw from for a case and `skip_short` is not set, or `"bm25"` finds no
+            word in any item.
         MissingDependencyError: If `"bm25"` is asked for and `bm25s` is not installed.
     """
     check_choice("kind", kind, NEGATIVE_KINDS)
@@ -75,7 +81,8 @@ def sample_negatives(
     if num_negatives < 1:
         raise ConfigurationError(f"`num_negatives` is {num_negatives!r}; give 1 or more.")
     cases = split.cases(part)
-    numbers = cases.select(behavior).tolist()
+    selected = cases.select(behavior)
+    numbers = (selected if chosen is None else selected[chosen]).tolist()
     targets = item_rows(split.log, pa.array(cases.item_id, pa.string()))[numbers]
     known = _known_items(split, part, numbers, exclude_user_items)
     items = split.log.items
@@ -91,35 +98,38 @@ def sample_negatives(
 
     # One mask for all cases, set and cleared by each: a fresh one would cost the size of the catalogue.
     taken = np.zeros(len(ids), dtype=bool)
-    negatives = []
+    negatives: list[list[str]] = []
     for number, target, own, query in zip(numbers, targets.tolist(), known, queries, strict=True):
         taken[own] = True
         taken[target] = True
         named = (cases.user_id[number], behavior, cases.query[number], cases.item_id[number])
         rng = np.random.default_rng(case_hash(seed, kind, *named, int(cases.timestamp[number])))
-        chosen = np.empty(0, dtype=np.int64)
+        drawn = np.empty(0, dtype=np.int64)
         if match is not None:
-            chosen = match(query or "")
-            chosen = chosen[~taken[chosen]][:num_negatives]
-            taken[chosen] = True
+            drawn = match(query or "")
+            drawn = drawn[~taken[drawn]][:num_negatives]
+            taken[drawn] = True
         if kind != "uniform":
-            chosen = np.append(chosen, _draw(rng, taken, num_negatives - len(chosen), popularity))
+            drawn = np.append(drawn, _draw(rng, taken, num_negatives - len(drawn), popularity))
         if kind != "popularity":
-            chosen = np.append(chosen, _draw(rng, taken, num_negatives - len(chosen), None))
-        taken[chosen] = False
+            drawn = np.append(drawn, _draw(rng, taken, num_negatives - len(drawn), None))
+        taken[drawn] = False
         taken[own] = False
         taken[target] = False
-        if len(chosen) < num_negatives:
+        if len(drawn) < num_negatives:
+            if skip_short:
+                negatives.append([])
+                continue
             num_popular = np.count_nonzero(np.diff(popularity, prepend=0))
             of = f"the {num_popular} with interactions in training" if kind == "popularity" else "them"
             raise DataError(
-                f"`num_negatives` is {num_negatives}, but of {len(ids)} items only {len(chosen)} of {of} are left for "
+                f"`num_negatives` is {num_negatives}, but of {len(ids)} items only {len(drawn)} of {of} are left for "
                 f"user {cases.user_id[number]!r} without the target and {len(np.unique(own))} items of the user; "
                 "lower `num_negatives`"
                 + (", set exclude_user_items=False" if exclude_user_items else "")
                 + (" or use kind='uniform'." if kind == "popularity" else " or rank the whole catalogue.")
             )
-        negatives.append(ids[chosen].tolist())
+        negatives.append(ids[drawn].tolist())
     return negatives
 
 
@@ -232,7 +242,7 @@ def _known_items(split: Split, part: Part, numbers: list[int], exclude_user_item
     known = []
     for number in numbers:
         history = cases.history(number)
-        known.append(timeline.item[history[timeline.is_interaction[history]]])
+        known.append(np.unique(timeline.item[history[timeline.is_interaction[history]]]))
     if not exclude_user_items:
         return known
     acts = np.flatnonzero(timeline.is_interaction)
@@ -242,7 +252,7 @@ def _known_items(split: Split, part: Part, numbers: list[int], exclude_user_item
     for case, number in enumerate(numbers):
         user = user_number[cases.user_id[number]]
         acted_on = timeline.item[acts[starts[user] : starts[user + 1]]]
-        known[case] = np.concatenate([known[case], acted_on])
+        known[case] = np.union1d(known[case], acted_on)
     return known
 
 

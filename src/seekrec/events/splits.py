@@ -8,9 +8,9 @@ Protocol `strict` (the default) makes one split of each user's timeline for both
 
 Method `leave_one_out` takes each user's last distinct (user, item, timestamp) for the test and the last but one for
 validation; users with fewer than three stay in training only. Method `last_days` takes every interaction of the last
-`num_test_days` days (UTC) for the test, each user's first of the day before for validation, and trains on what lies
-before that day. Either way a held-out interaction is asked as a recommendation and, where a query can be had
-([`find_queries`](held_out.py)), as a search. Only `last_days` keeps *other* users' later events out of training.
+`num_test_days` days (UTC) for the test, each user's first of the last day before that has any for validation, and
+trains on what lies before that day. Either way a held-out interaction is asked as a recommendation and, where a query
+can be had ([`find_queries`](held_out.py)), as a search. Only `last_days` trains on no later event of *other* users.
 
 Protocol `paper` does what the released GenSAR pipeline does, for comparison. It leaks. Reproduced are:
 
@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -42,12 +42,13 @@ import pyarrow.parquet as pq
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import held_out
 from seekrec.events.audit import audit
-from seekrec.events.cases import Cases, TrainingHistories
+from seekrec.events.cases import Cases, TrainingHistories, build_requests
 from seekrec.events.checks import check_choice
 from seekrec.events.log import EventLog
+from seekrec.events.split_checks import check_split
 from seekrec.events.storage import table_digest
-from seekrec.events.timeline import PaperOrder, Timeline, is_among, paper_histories, paper_order, strict_histories
-from seekrec.schema import BEHAVIORS, Behavior, Event, Request
+from seekrec.events.timeline import PaperOrder, Timeline, histories_before, is_among, paper_order
+from seekrec.schema import BEHAVIORS, Behavior, Request
 from seekrec.util.files import replace_file
 
 Method = Literal["leave_one_out", "last_days"]
@@ -56,6 +57,7 @@ Part = Literal["validation", "test"]
 
 METHODS: tuple[Method, ...] = ("leave_one_out", "last_days")
 PROTOCOLS: tuple[Protocol, ...] = ("strict", "paper")
+Kinds = tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]
 PARTS: tuple[Part, ...] = ("validation", "test")
 
 SETTINGS = ("method", "protocol", "seed", "num_test_days", "max_history", "keep_impressions")
@@ -153,15 +155,21 @@ class Split:
         return self.train_rows[is_target]
 
     def training_histories(
-        self, *, max_history: int | None = None, target_rows: np.ndarray | None = None
+        self,
+        *,
+        max_history: int | None = None,
+        max_of_kind: Kinds | None = None,
+        target_rows: np.ndarray | None = None,
     ) -> TrainingHistories:
         """Give the history of each training target.
 
-        The size grows with the square of a user's events: on large logs set `max_history`, or ask for some targets at
-        a time.
+        The size grows with the square of a user's events: on large logs set a limit (histories are cut before they are
+        expanded), or ask for some targets at a time.
 
         Args:
             max_history (`int`, *optional*): Keep the latest so many; `None` takes the split's own `max_history`.
+            max_of_kind (`Kinds`, *optional*): For two kinds of events (bool, one entry an event of the log), how many
+                latest to keep of each instead; none is kept of neither.
             target_rows (`np.ndarray`, *optional*):
                 int64 rows out of [`training_targets`]; `None` takes all that have an item.
 
@@ -180,15 +188,23 @@ class Split:
                 f"`target_rows` holds row {targets[~known][0]}, which training may not use; take rows from "
                 "Split.training_targets()."
             )
-        if self.protocol == "paper":
-            histories = paper_histories(self.timeline, self._paper_order, targets, limit)
+        order = self._paper_order if self.protocol == "paper" else None
+        usable = self.train_rows if self.keep_impressions else self.training_acts()
+        if max_of_kind is None or limit is not None:
+            histories = histories_before(self.timeline, targets, usable, order, limit)
         else:
-            usable = self.train_rows if self.keep_impressions else self.training_acts()
-            histories = strict_histories(self.timeline, targets, usable, limit)
+            kinds = [(most, is_of) for is_of, most in max_of_kind]
+            first, second = (histories_before(self.timeline, targets, usable, order, *kind) for kind in kinds)
+            histories = first.merge(second, np.arange(self.log.num_events) if order is None else order.place)
         return TrainingHistories(histories.offsets, histories.values, targets)
 
     def requests(
-        self, part: Part, behavior: Behavior | None = None, *, max_history: int | None = None
+        self,
+        part: Part,
+        behavior: Behavior | None = None,
+        *,
+        max_history: int | None = None,
+        chosen: np.ndarray | None = None,
     ) -> list[Request]:
         """Give the questions of a part.
 
@@ -196,6 +212,7 @@ class Split:
             part (`str`): `"validation"` or `"test"`.
             behavior (`str`, *optional*): `"recommendation"` or `"search"`; `None` for all, in the order of the cases.
             max_history (`int`, *optional*): Keep the latest so many events of each history.
+            chosen (`np.ndarray`, *optional*): int64 numbers among these questions: only they are built.
 
         Returns:
             `list[Request]`: One a case, histories oldest first. Requests share their `Event` objects.
@@ -205,20 +222,9 @@ class Split:
         """
         cases = self.cases(part)
         numbers = cases.select(behavior)
-        ends = cases.history_offsets[numbers + 1]
-        starts = cases.history_offsets[numbers]
-        if _check_max_history(max_history) is not None:
-            starts = np.maximum(starts, ends - max_history)
-        rows, place = np.unique(cases.history_rows, return_inverse=True)
-        # The one column that may be absent is the last field.
-        names = [field.name for field in fields(Event) if field.name in self.log.events.column_names]
-        told = self.log.events.select(names).take(rows)
-        events = np.empty(len(rows), dtype=object)
-        events[:] = [Event(*values) for values in zip(*told.to_pydict().values(), strict=True)]
-        return [
-            Request(history=events[place[start:end]].tolist(), **cases.question(number))
-            for number, start, end in zip(numbers.tolist(), starts.tolist(), ends.tolist(), strict=True)
-        ]
+        if chosen is not None:
+            numbers = numbers[chosen]
+        return build_requests(self.log, cases, numbers, _check_max_history(max_history))
 
     def targets(self, part: Part, behavior: Behavior | None = None) -> list[str]:
         """Give the item ids that answer `requests(part, behavior)`, in the same order."""
@@ -315,6 +321,7 @@ class Split:
                 f"{SPLIT_FILE} says {description['fingerprint'][:12]}; a file was changed or the log is another. "
                 "Split the log again."
             )
+        check_split(split)
         return split
 
 
@@ -344,7 +351,8 @@ def split_log(
 
     Raises:
         ConfigurationError: If an argument has an unknown value.
-        DataError: If the log is too short, or `"last_days"` is asked of a log without time.
+        DataError: If the log is too short, nothing is left to train on, or `"last_days"` is asked of a log without
+            time.
         LeakageError: If a strict split leaks.
     """
     check_choice("method", method, METHODS)
@@ -362,20 +370,10 @@ def split_log(
         chosen = held_out.leave_one_out_paper(t, order)
 
     usable = np.arange(len(t.user)) if keep_impressions else np.flatnonzero(~t.is_impression)
-    cases = []
-    for rows in (chosen.validation, chosen.test):
-        if order is None:
-            # All of them as recommendations, then those with a query as searches.
-            found = held_out.find_queries(log, t, rows, seed)
-            searched = np.array([query is not None for query in found], dtype=bool)
-            targets = np.concatenate([rows, rows[searched]])
-            queries = [None] * len(rows) + [query for query in found if query is not None]
-            histories = strict_histories(t, targets, usable, max_history)
-        else:
-            targets = np.concatenate([rows[~t.is_search[rows]], rows[t.is_search[rows]]])
-            queries = log.events["query"].take(targets).to_pylist()
-            histories = paper_histories(t, order, targets, max_history)
-        cases.append(held_out.make_cases(log, t, targets, queries, histories, train_rows=chosen.train_rows))
+    cases = [
+        held_out.ask(log, t, rows, chosen.train_rows, usable=usable, order=order, seed=seed, max_history=max_history)
+        for rows in (chosen.validation, chosen.test)
+    ]
     split = Split(
         log=log,
         method=method,
@@ -389,6 +387,7 @@ def split_log(
         keep_impressions=keep_impressions,
     )
     split.__dict__["timeline"] = t  # already made; fills the cached property
+    check_split(split)
     if protocol == "strict":
         audit(split).raise_if_leaking()
     logger.info("Split %s: %s, protocol %s, %d training events.", log.name, method, protocol, len(split.train_rows))

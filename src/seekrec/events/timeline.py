@@ -131,6 +131,18 @@ class Histories:
         """Repeat a value of each target for each entry of its history: as long as `values`."""
         return np.repeat(of_target, np.diff(self.offsets))
 
+    def merge(self, others: Histories, order: np.ndarray) -> Histories:
+        """Put the entries of two histories of the same targets together.
+
+        Args:
+            others (`Histories`): Of the same targets, without an entry of `self`.
+            order (`np.ndarray`): int64 of each row of the event table: the lower stands first.
+        """
+        values = np.concatenate([self.values, others.values])
+        owners = np.concatenate([one.spread(np.arange(len(self))) for one in (self, others)])
+        offsets = self.offsets + others.offsets
+        return Histories(offsets, values[np.lexsort((order[values], owners))])
+
     def count_any(self, of_entry: np.ndarray) -> int:
         """Count the targets with at least one entry for which a bool array as long as `values` holds."""
         return int((_sums(of_entry, self.offsets) > 0).sum())
@@ -188,6 +200,20 @@ def strict_histories(
         return timeline.item[rows] != np.repeat(own_item[batch], lengths)
 
     return _gather(usable, starts, ends, keep, max_history)
+
+
+def histories_before(
+    timeline: Timeline,
+    targets: np.ndarray,
+    usable: np.ndarray,
+    order: PaperOrder | None,
+    max_history: int | None,
+    is_kind: np.ndarray | None = None,
+) -> Histories:
+    """Give [`paper_histories`] with an order, else [`strict_histories`]; where given, of what `is_kind` marks."""
+    if order is not None:
+        return paper_histories(timeline, order, targets, max_history, is_kind)
+    return strict_histories(timeline, targets, usable if is_kind is None else usable[is_kind[usable]], max_history)
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,7 +300,13 @@ def paper_order(log: EventLog, timeline: Timeline) -> PaperOrder:
     return PaperOrder(rows, place, rank_in_task, num_recommendations, num_searches, target_rank)
 
 
-def paper_histories(timeline: Timeline, order: PaperOrder, targets: np.ndarray, max_history: int | None) -> Histories:
+def paper_histories(
+    timeline: Timeline,
+    order: PaperOrder,
+    targets: np.ndarray,
+    max_history: int | None,
+    usable: np.ndarray | None = None,
+) -> Histories:
     """Give the first so many recommendations and searches of the user that [`PaperOrder`] counted for each target.
 
     Args:
@@ -282,12 +314,14 @@ def paper_histories(timeline: Timeline, order: PaperOrder, targets: np.ndarray, 
         order (`PaperOrder`): Of the same log.
         targets (`np.ndarray`): int64 rows of the target events; no impressions.
         max_history (`int`, *optional*): Keep the latest so many.
+        usable (`np.ndarray`, *optional*): bool, one entry an event: which a history may hold; all if not given.
 
     Returns:
         `Histories`: May hold the target itself and events of its timestamp, as in the released pipeline.
     """
-    users = timeline.user[order.rows]
-    moments = timeline.moment[order.rows]
+    listed = order.rows if usable is None else order.rows[usable[order.rows]]
+    users = timeline.user[listed]
+    moments = timeline.moment[listed]
     starts = np.searchsorted(users, timeline.user[targets])
     ends = np.searchsorted(moments, timeline.moment[targets], side="right")
     if max_history is not None:
@@ -300,7 +334,7 @@ def paper_histories(timeline: Timeline, order: PaperOrder, targets: np.ndarray, 
         num_recommendations = np.repeat(order.num_recommendations[targets[batch]], lengths)
         return order.rank_in_task[rows] < np.where(timeline.is_search[rows], num_searches, num_recommendations)
 
-    return _gather(order.rows, starts, ends, keep, max_history)
+    return _gather(listed, starts, ends, keep, max_history)
 
 
 def _gather(
