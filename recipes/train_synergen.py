@@ -150,7 +150,7 @@ def main(
                 split,
                 catalog.id_map,
                 behavior=behavior,
-                protocol=drawn_kind(window),
+                protocol=drawn_kind(window.for_catalog(len(catalog))),
                 num_negatives=window.num_training_negatives,
                 max_cases=evaluation.max_test_cases,
                 seed=data.split_seed,

@@ -300,7 +300,8 @@ def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, 
     model, processor = make_intsr(embedding_dropout=0.0, **config)
     model = IntSRForSearchAndRecommendation(model.config)  # start values as they are meant
     model.set_catalog(catalog)
-    negatives = make_negatives(table, catalog, drawn.get("kind", "uniform"), 6)
+    is_corrected = model.config.correct_sampling
+    negatives = make_negatives(table, catalog, drawn.get("kind", "uniform"), 6, is_corrected=is_corrected)
     batch = collate(windows, processor, list(range(len(table))), negatives=negatives)
     start = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)

@@ -20,7 +20,7 @@ from seekrec.models.synergen.modeling_synergen_blocks import CONTEXT, RANKING, R
 from seekrec.models.synergen.modeling_synergen_losses import in_batch_loss, ranking_losses
 from seekrec.models.synergen.modeling_synergen_rotary import TimeRotary, rotate
 from seekrec.schema import Event, Request
-from seekrec.training.event_windows import make_negatives
+from seekrec.training.event_windows import make_negatives, target_counts
 
 CANDIDATES = [["i3", "i9", "i20"], ["i1"], ["i2", "i3", "i4", "i5"], ["i23", "i0"]]
 YEARS = 50 * 365 * 86_400
@@ -264,15 +264,19 @@ def test_in_batch_loss_by_hand():
     targets = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     labels, log_q = torch.tensor([5, 8, 8]), torch.log(torch.tensor([0.5, 0.25, 0.25]))
     # Similarities: question 1: 2, 0, 0; question 2: 0, 1, 1; question 3: 2, 1, 1. Divided by tau = 1/2, and each
-    # weighed by 1/q = 2, 4, 4. Question 1 has both others as negatives, 2 and 3 have only the first.
+    # weighed by 1/q = 2, 4, 4. Corrected, both others are draws of each, 2 and 3 of each other too.
     e = math.exp
     expected = [
         -math.log(2 * e(4) / (2 * e(4) + 4 + 4)),
-        -math.log(4 * e(2) / (4 * e(2) + 2)),
-        -math.log(4 * e(2) / (4 * e(2) + 2 * e(4))),
+        -math.log(4 * e(2) / (4 * e(2) + 2 + 4 * e(2))),
+        -math.log(4 * e(2) / (4 * e(2) + 2 * e(4) + 4 * e(2))),
     ]
     loss = in_batch_loss(questions, targets, labels, log_q=log_q, temperature=0.5)
     assert loss.item() == pytest.approx(sum(expected) / 3, rel=1e-6)
+    # Without a correction a question for the same item is no negative: 2 and 3 have only the first.
+    plain = in_batch_loss(questions, targets, labels, temperature=0.5)
+    parts = [math.log((e(4) + 2) / e(4)), math.log((e(2) + 1) / e(2)), math.log((e(2) + e(4)) / e(2))]
+    assert plain.item() == pytest.approx(sum(parts) / 3, rel=1e-6)
     assert in_batch_loss(questions[:1], targets[:1], labels[:1]).item() == pytest.approx(0.0, abs=1e-7)
 
 
@@ -307,7 +311,7 @@ def test_ranking_losses_by_hand():
 def test_the_loss_is_the_sum_of_its_parts(windows):
     _, catalog, table = windows
     model, processor = make_synergen(easy_weight=0.1, pairwise_weight=0.5, ranking_weight=2.0, temperature=0.3)
-    negatives = make_negatives(table, catalog, "popularity", 3)
+    negatives = make_negatives(table, catalog, "popularity", 3, is_corrected=True)
     batch = collate(windows, processor, [0, 5], negatives=negatives)
     output = model(**batch)
     by_hand = (
@@ -315,16 +319,18 @@ def test_the_loss_is_the_sum_of_its_parts(windows):
     )
     torch.testing.assert_close(output.loss, by_hand)
     asked = batch["labels"] >= 0
-    # Hard negatives once more: the target against the drawn ones.
+    # Hard negatives once more: the target against the drawn ones, each less the logarithm of its share of the targets.
     rows = torch.cat([batch["labels"][..., None], batch["negative_rows"]], -1)[asked]
     vectors = model.items(rows)
     scores = (vectors * output.questions[asked][:, None]).sum(-1) / 0.3
+    scores = scores - torch.from_numpy(target_counts(table, len(catalog))).clamp_min(0.5).log()[rows.clamp_min(0)]
     scores = scores.masked_fill(rows < 0, float("-inf"))
     torch.testing.assert_close(output.hard_loss, F.cross_entropy(scores, torch.zeros(len(rows), dtype=torch.long)))
     whole = model(**batch, num_items_in_batch=torch.tensor(1000)).loss
     torch.testing.assert_close(whole * 1000, output.loss * int(asked.sum()))
     # Items that were shown take their place beside the drawn ones.
     batch["shown_item_rows"] = torch.where(asked[..., None], 23, -1)
+    batch["shown_log_q"] = torch.full_like(batch["label_log_q"], float(negatives.log_q[23]))[..., None]
     assert model(**batch).hard_loss > output.hard_loss
 
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from transformers import TrainingArguments
 
+from seekrec.embeddings.softmax import LARGE_CATALOG
 from seekrec.errors import ConfigurationError
 from seekrec.models import (
     IntSRConfig,
@@ -63,3 +66,14 @@ def test_the_tables_of_intsr_have_a_step_size_of_their_own(tmp_path):
     }
     assert first["lr"] == 5e-3
     assert sum(len(one["params"]) for one in optimizer.param_groups) == len(names)
+
+
+def test_negatives_are_chosen_by_the_size_of_the_catalogue():
+    settings = WindowArguments(popularity_power=0.5)
+    assert settings.negatives == "auto"
+    small, large = settings.for_catalog(LARGE_CATALOG), settings.for_catalog(LARGE_CATALOG + 1)
+    assert small == replace(settings, negatives="full")
+    assert (large.negatives, large.correct_sampling, large.popularity_power) == ("popularity", True, 1.0)
+    # What was chosen stays, whatever the size.
+    chosen = WindowArguments(negatives="full")
+    assert chosen.for_catalog(10**6) == chosen

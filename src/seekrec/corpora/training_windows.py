@@ -39,6 +39,7 @@ class TrainingWindows:
     Args:
         events (`EventArrays`): All events of the log.
         windows (`Ragged`): By window: event numbers, oldest first.
+        users (`np.ndarray`): int64 user row by window.
         sessions (`np.ndarray`): int64 session within the window, an entry for each of `windows.values`.
         questions (`Ragged`): By window: the place within the window of the event asked for, ascending.
         behavior (`np.ndarray`): int64 number into `BEHAVIORS`, an entry for each of `questions.values`.
@@ -48,6 +49,7 @@ class TrainingWindows:
 
     events: EventArrays
     windows: Ragged
+    users: np.ndarray
     sessions: np.ndarray
     questions: Ragged
     behavior: np.ndarray
@@ -85,6 +87,7 @@ class TrainingWindows:
         return TrainingWindows(
             self.events,
             self.windows.take(windows),
+            self.users[windows],
             Ragged(self.sessions, self.windows.offsets).take(windows).values,
             questions.take(windows),
             self.behavior[is_kept],
@@ -201,6 +204,7 @@ def build_training_windows(
     return TrainingWindows(
         events,
         windows.take(kept),
+        split.timeline.user[event[windows.offsets[kept]]],
         Ragged(sessions, windows.offsets).take(kept).values,
         questions.take(kept),
         np.array([BEHAVIORS.index(RECOMMENDATION), _SEARCH_ID])[behavior],

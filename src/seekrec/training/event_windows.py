@@ -132,8 +132,8 @@ class WindowCollator:
             `dict[str, torch.Tensor]`: With `history_dropout`, `scenario_mask`, the `history_mask` of all events;
             `query_vectors`, float32 `(num_queries, dimension)`, to which the query rows
             point; with negatives `negative_rows` `(num_windows, most_questions, count)`, -1 for none, and
-            `negative_log_q` of the same shape with `label_log_q` `(num_windows, most_questions)`, the log-probability
-            with which each is drawn.
+            `negative_log_q` of the same shape, `label_log_q` `(num_windows, most_questions)` and `shown_log_q` of the
+            shape of `shown_item_rows`, the logarithm of how likely each is drawn, but for a number of the question.
         """
         numbers = np.asarray(codes, dtype=np.int64)
         batch = self.windows.batch(numbers % len(self.windows))
@@ -155,10 +155,11 @@ class WindowCollator:
         batch["query_vectors"] = self.pool.vectors[used] if len(used) else np.zeros((0, 0), dtype=np.float32)
         if self.negatives is not None:
             labels = batch["labels"]
-            drawn = self.negatives.draw(keys, labels, batch["question_timestamps"])
+            users = np.broadcast_to(self.windows.users[numbers % len(self.windows), None], labels.shape)
+            drawn = self.negatives.draw(keys, labels, batch["question_timestamps"], users)
             batch["negative_rows"] = np.where((labels >= 0)[..., None], drawn, -1)
-            batch["negative_log_q"] = self.negatives.log_q[np.maximum(drawn, 0)]
-            batch["label_log_q"] = self.negatives.log_q[np.maximum(labels, 0)]
+            for name, rows in (("negative", drawn), ("label", labels), ("shown", batch["shown_item_rows"])):
+                batch[f"{name}_log_q"] = self.negatives.log_q[np.maximum(rows, 0)]
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
 
     def _ask_from_pool(self, batch: dict[str, np.ndarray], keys: np.ndarray) -> np.ndarray:
@@ -205,12 +206,31 @@ def make_negatives(
     *,
     power: float = 1.0,
     is_aligned: bool = True,
+    is_corrected: bool = False,
+    spares_own: bool = False,
     seed: int = 0,
 ) -> ItemNegatives:
-    """Make [`ItemNegatives`] from windows and a catalogue; `is_aligned` keeps to items on offer at the time."""
-    periods = item_periods(catalog.items) if is_aligned else None
-    counts = target_counts(windows, len(catalog))
-    return ItemNegatives(counts, count, kind, power=power, periods=periods, seed=seed)
+    """Make [`ItemNegatives`] from windows and a catalogue.
+
+    With `is_aligned` they keep to items on offer at the time; with `is_corrected` a draw may be the target; with
+    `spares_own` no other item that the user acted on is drawn. That is for what stands for items that were shown and
+    not clicked. What stands for all items must hold the user's own, for the full softmax holds them.
+    """
+    acts = None
+    if spares_own:
+        event = windows.windows.values
+        items, users = windows.events.columns.item[event], windows.users[windows.windows.owners()]
+        acts = users[items >= 0], items[items >= 0]
+    return ItemNegatives(
+        target_counts(windows, len(catalog)),
+        count,
+        kind,
+        power=power,
+        periods=item_periods(catalog.items) if is_aligned else None,
+        acts=acts,
+        draws_target=is_corrected,
+        seed=seed,
+    )
 
 
 def make_window_collator(
@@ -220,6 +240,7 @@ def make_window_collator(
     settings: WindowArguments,
     *,
     kind: SampledKind | None,
+    spares_own: bool = False,
     seed: int,
 ) -> WindowCollator:
     """Make what gives batches, with the query pool of the settings.
@@ -230,6 +251,7 @@ def make_window_collator(
         query_vectors ([`QueryVectors`]): To which the queries of the pool are added.
         settings ([`WindowArguments`]): How many negatives, of which power and when; the pool and its probability.
         kind (`str`, *optional*): How negatives are drawn; None: not at all.
+        spares_own (`bool`): Whether none of them is an item that the user acted on; see [`make_negatives`].
         seed (`int`): Of all draws.
     """
     negatives = None
@@ -241,6 +263,8 @@ def make_window_collator(
             settings.num_training_negatives,
             power=settings.popularity_power,
             is_aligned=settings.align_candidates,
+            is_corrected=settings.correct_sampling,
+            spares_own=spares_own,
             seed=seed,
         )
     pool = QueryPool.build(windows, catalog, query_vectors, settings.query_pool)

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 IDENTITY_FILE = "identity.json"
 # Raised when this package trains other weights with the same settings and inputs.
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 _ROWS_AT_ONCE = 10_000
 
 # Settings that leave the weights as they are. What is not named here is taken for one that changes them.

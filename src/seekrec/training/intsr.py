@@ -129,7 +129,7 @@ def make_intsr_model(
     sasrec: SASRecForNextItem | None = None,
 ) -> IntSRForSearchAndRecommendation:
     """Make a model over a catalogue, with the SASRec that the settings may fuse with it."""
-    sizes = asdict(settings)
+    windows, sizes = windows.for_catalog(len(catalog)), asdict(settings)
     del sizes["geohash_precision"]
     width = catalog.embeddings["semantic"].shape[1]
     config = IntSRConfig(
@@ -166,6 +166,7 @@ def make_intsr_collator(
     seed: int,
 ) -> WindowCollator:
     """Make what gives batches: with negatives where the retrieval or the ranking loss needs them."""
+    settings = settings.for_catalog(len(catalog))
     kind: SampledKind | None = "uniform" if ranks or settings.negatives == "uniform" else None
     if settings.negatives == "popularity":
         kind = "popularity"

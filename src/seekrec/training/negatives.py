@@ -23,7 +23,7 @@ from seekrec.events.timeline import is_among
 # Draws that hit an item of the user are drawn again so often; what is left then is picked from all others.
 _ROUNDS = 6
 # Likewise of [`ItemNegatives`], where what is left then is no negative.
-_ITEM_ROUNDS = 8
+_ITEM_ROUNDS = 32
 
 SampledKind = Literal["uniform", "popularity"]
 
@@ -132,7 +132,7 @@ class NegativeSampler:
 
 
 class ItemNegatives:
-    """Draws negatives for questions, each by a probability that does not depend on who asks.
+    """Draws negatives for questions, each by a probability that depends on who asks by what is left out alone.
 
     Args:
         counts (`np.ndarray`): Interactions of each item in training, of shape `(num_items,)`.
@@ -141,6 +141,10 @@ class ItemNegatives:
         power (`float`): Of `"popularity"` (alpha of IntSR section 4.3).
         periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer, int64; only
             items that were when the question was asked are negatives (temporal alignment, IntSR equation 15).
+        acts (`tuple[np.ndarray, np.ndarray]`, *optional*): int64 user rows and item rows: what users acted on is no
+            negative of theirs.
+        draws_target (`bool`): A draw may be the target, as the correction for sampling asks for (see
+            `seekrec.embeddings.softmax`); off: it is drawn again.
         seed (`int`): Of all draws.
 
     Raises:
@@ -155,6 +159,8 @@ class ItemNegatives:
         *,
         power: float = 1.0,
         periods: tuple[np.ndarray, np.ndarray] | None = None,
+        acts: tuple[np.ndarray, np.ndarray] | None = None,
+        draws_target: bool = False,
         seed: int = 0,
     ) -> None:
         if count < 1 or kind not in ("uniform", "popularity"):
@@ -165,33 +171,44 @@ class ItemNegatives:
         weights[np.asarray(counts) == 0] *= kind == "uniform"
         if not weights.sum() > 0:
             raise ConfigurationError(f"No item has an interaction, so negatives of kind {kind!r} cannot be drawn.")
-        self.count, self.seed, self.periods = count, seed, periods
+        self.count, self.seed, self.periods, self.draws_target = count, seed, periods, draws_target
+        # Sorted, so that a pair is found in it.
+        users, items = (np.empty(0, dtype=np.int64),) * 2 if acts is None else acts
+        self._acts = np.unique(users * np.int64(len(counts)) + items)
         self._sums = np.cumsum(weights / weights.sum())
         with np.errstate(divide="ignore"):
             # An item without interactions is drawn as one would be that has half of one.
             smallest = weights[weights > 0].min() / 2
             self.log_q = np.log(np.maximum(weights, smallest) / weights.sum()).astype(np.float32)
 
-    def draw(self, keys: np.ndarray, labels: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+    def draw(
+        self, keys: np.ndarray, labels: np.ndarray, timestamps: np.ndarray, users: np.ndarray | None = None
+    ) -> np.ndarray:
         """Draw the negatives of questions.
 
         Args:
             keys (`np.ndarray`): int64 of any shape: what tells a question in an epoch from every other.
             labels (`np.ndarray`): int64 targets of that shape.
             timestamps (`np.ndarray`): int64 seconds of that shape.
+            users (`np.ndarray`, *optional*): int64 user rows of that shape; needed where there are `acts`.
 
         Returns:
             `np.ndarray`: int64 item rows of shape `(*keys.shape, count)`, -1 where none was found.
         """
         shape = (*keys.shape, self.count)
-        key, label, time = (np.broadcast_to(array[..., None], shape).ravel() for array in (keys, labels, timestamps))
+        users = keys if users is None else users
+        key, label, time, user = (
+            np.broadcast_to(array[..., None], shape).ravel() for array in (keys, labels, timestamps, users)
+        )
         column = np.broadcast_to(np.arange(self.count), shape).ravel()
         drawn = np.full(len(key), -1, dtype=np.int64)
         left = np.arange(len(key))
         for attempt in range(_ITEM_ROUNDS):
             numbers = hash_fractions(self.seed, key[left], column[left], attempt)
             picked = np.minimum(np.searchsorted(self._sums, numbers, side="right"), len(self._sums) - 1)
-            is_fine = picked != label[left]
+            is_target = picked == label[left]
+            is_fine = is_target if self.draws_target else np.zeros_like(is_target)
+            is_fine = is_fine | ~(is_target | self._is_own(user[left], picked))
             if self.periods is not None:
                 start, end = self.periods
                 is_fine &= (start[picked] <= time[left]) & (time[left] < end[picked])
@@ -200,6 +217,13 @@ class ItemNegatives:
             if not len(left):
                 break
         return drawn.reshape(shape)
+
+    def _is_own(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Say which items their users acted on."""
+        if not len(self._acts):
+            return np.zeros(len(items), dtype=bool)
+        pairs = users * np.int64(len(self._sums)) + items
+        return self._acts[np.minimum(np.searchsorted(self._acts, pairs), len(self._acts) - 1)] == pairs
 
 
 class CodedRows(Dataset[int]):

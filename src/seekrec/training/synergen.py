@@ -45,8 +45,8 @@ def make_synergen_model(
     Raises:
         ConfigurationError: If the negatives are none of SynerGen's, or cannot be corrected for popularity.
     """
+    windows, sizes = windows.for_catalog(len(catalog)), asdict(settings)
     drawn_kind(windows)
-    sizes = asdict(settings)
     if settings.rank_by == "validation":  # chosen when it is trained
         del sizes["rank_by"]
     width = catalog.embeddings["semantic"].shape[1]
@@ -107,9 +107,13 @@ def make_synergen_collator(
     seed: int,
 ) -> WindowCollator:
     """Make what gives batches; items are drawn where the ranking loss or hard negatives need them."""
+    settings = settings.for_catalog(len(catalog))
     is_drawn = model.ranking_weight or model.easy_weight < 1 or settings.correct_sampling
     kind = drawn_kind(settings) if is_drawn else None
-    return make_window_collator(windows, catalog, processor.query_vectors, settings, kind=kind, seed=seed)
+    # They stand for items that were shown and not clicked.
+    return make_window_collator(
+        windows, catalog, processor.query_vectors, settings, kind=kind, spares_own=True, seed=seed
+    )
 
 
 def _frequent_action(split: Split, processor: SynerGenProcessor) -> int:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from seekrec.embeddings.softmax import LARGE_CATALOG
 
 
 @dataclass
@@ -35,8 +37,12 @@ class WindowArguments:
     pool_questions: Literal["replace", "add"] = field(
         default="replace", metadata={"help": "Whether they are asked in its place, as in the paper, or beside it."}
     )
-    negatives: Literal["full", "uniform", "popularity", "hard"] = field(
-        default="full", metadata={"help": "What a target is compared with; full: every item of the catalogue."}
+    negatives: Literal["auto", "full", "uniform", "popularity", "hard"] = field(
+        default="auto",
+        metadata={
+            "help": "What a target is compared with; full: every item of the catalogue; auto: full up to 50,000 "
+            "items, then drawn by popularity and corrected."
+        },
     )
     num_training_negatives: int = field(default=20, metadata={"help": "Negatives of a question, unless full."})
     popularity_power: float = field(default=1.0, metadata={"help": "Of negatives by popularity: counts ** power."})
@@ -68,6 +74,14 @@ class WindowArguments:
         default=0.0,
         metadata={"help": "Above 0: train recommendation first, then search for so many epochs, as on KuaiSAR."},
     )
+
+    def for_catalog(self, num_items: int) -> WindowArguments:
+        """Give these settings with the negatives that `auto` stands for in a catalogue of so many items."""
+        if self.negatives != "auto":
+            return self
+        if num_items <= LARGE_CATALOG:
+            return replace(self, negatives="full")
+        return replace(self, negatives="popularity", popularity_power=1.0, correct_sampling=True)
 
 
 __all__ = ["WindowArguments"]

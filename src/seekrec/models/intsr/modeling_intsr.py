@@ -339,6 +339,8 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         """Rank each target among negatives (appendix C.1)."""
         is_asked = labels >= 0
         negatives = self._negative_rows(inputs)[..., : self.config.num_ranking_negatives]
+        # A corrected draw may be the target.
+        negatives = torch.where(negatives == labels[..., None], -1, negatives)
         rows = torch.cat([labels.clamp_min(-1)[..., None], negatives], dim=-1)
         logits = self._candidate_logits(state, inputs, self.model.lookup(all_items)(rows))
         return candidate_loss(logits[is_asked], rows[is_asked] >= 0, divisor=divisor)

@@ -71,7 +71,8 @@ class SynerGenConfig(PreTrainedConfig):
         easy_negatives (`str`):
             `"in_batch"`, the other targets of the batch, in training that of all processes, corrected by how popular
             they are; `"full"`, every item of the catalogue, for small ones.
-        correct_popularity (`bool`): Take the log-probability of being drawn off similarities; `"in_batch"` alone.
+        correct_popularity (`bool`): Take the log-probability of being drawn off similarities: of other targets with
+            `"in_batch"`, and of what is drawn or was shown beside a target.
         ranking_weight (`float`): Weight of the ranking loss, 1 in the paper; 0 for no ranking head (table 4), and
             `rank` orders by retrieval.
         pairwise_weight (`float`): lambda.

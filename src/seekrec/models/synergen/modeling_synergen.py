@@ -142,11 +142,13 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         divisor = int(is_asked.sum()) if num_items_in_batch is None else num_items_in_batch
         config, beside = self.config, self._beside(inputs)
         easy = self._easy_loss(questions[is_asked], labels[is_asked], is_asked, inputs, divisor)
-        hard = self._hard_loss(questions[is_asked], labels[is_asked], beside[is_asked], divisor)
+        hard = self._hard_loss(questions[is_asked], labels[is_asked], beside[is_asked], is_asked, inputs, divisor)
         loss = config.easy_weight * easy + (1 - config.easy_weight) * hard
         parts: dict[str, Tensor] = {"easy_loss": easy, "hard_loss": hard}
         if self.ranking_head is not None:
-            rows = torch.cat([labels.clamp_min(-1)[..., None], beside], dim=-1)
+            # A corrected draw may be the target, which was clicked.
+            others = torch.where(beside == labels[..., None], -1, beside)
+            rows = torch.cat([labels.clamp_min(-1)[..., None], others], dim=-1)
             logits = self._click_logits(state, asked, inputs, rows)[is_asked]
             ranking = ranking_losses(logits, rows[is_asked] >= 0, divisor=divisor)
             parts |= {"pointwise_loss": ranking.pointwise, "pairwise_loss": ranking.pairwise}
@@ -160,14 +162,7 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         if config.easy_negatives == "full":
             items = self.compared_vectors(self.items.all())
             return full_softmax(questions, items, labels, temperature=config.temperature, divisor=divisor)
-        log_q = None
-        if config.correct_popularity:
-            if "label_log_q" not in inputs:
-                raise ConfigurationError(
-                    "The batch has no `label_log_q`, which `correct_popularity` needs; give the collator `negatives=` "
-                    "of kind 'popularity', or switch the correction off."
-                )
-            log_q = inputs["label_log_q"][is_asked]
+        log_q = self._log_q(inputs, "label")[is_asked] if config.correct_popularity else None
         first, columns = 0, [labels] if log_q is None else [labels, log_q]
         # The batch is that of all processes. In training alone: any other loss may be one process's own affair.
         if self.training:
@@ -182,15 +177,38 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
             divisor=divisor,
         )
 
-    def _hard_loss(self, questions: Tensor, labels: Tensor, beside: Tensor, divisor: Any) -> Tensor:
+    def _log_q(self, inputs: Any, name: str) -> Tensor:
+        if f"{name}_log_q" not in inputs:
+            raise ConfigurationError(
+                f"The batch has no `{name}_log_q`, which `correct_popularity` needs; give the collator `negatives=` "
+                "of kind 'popularity', or switch the correction off."
+            )
+        log_q: Tensor = inputs[f"{name}_log_q"]
+        return log_q
+
+    def _hard_loss(
+        self, questions: Tensor, labels: Tensor, beside: Tensor, is_asked: Tensor, inputs: Any, divisor: Any
+    ) -> Tensor:
+        """Compare targets with what was shown or drawn beside them.
+
+        How the shop chose what it showed is not known; with `correct_popularity` it counts as chosen by popularity, so
+        that shown and drawn items are on one scale.
+        """
         if self.config.easy_weight == 1 or not beside.shape[-1]:
             return questions.sum() * 0.0
         vectors = self.compared_vectors(self.items(torch.cat([labels[:, None], beside], dim=1)))
         scores = (vectors * questions[:, None]).sum(-1)
+        own_log_q = log_q = None
+        if self.config.correct_popularity:
+            own_log_q = self._log_q(inputs, "label")[is_asked]
+            names = ["shown", "negative"] if "negative_rows" in inputs else ["shown"]
+            log_q = torch.cat([self._log_q(inputs, name)[is_asked] for name in names], dim=-1)
         return info_nce(
             scores[:, 0],
             scores[:, 1:],
             is_valid=beside >= 0,
+            positive_log_q=own_log_q,
+            negative_log_q=log_q,
             temperature=self.config.temperature,
             divisor=divisor,
         )

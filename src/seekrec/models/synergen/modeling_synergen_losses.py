@@ -24,8 +24,9 @@ def in_batch_loss(
 ) -> Tensor:
     """InfoNCE of each target against the other targets of the batch.
 
-    Another question with the same target is no negative. A popular item is a negative more often than a rare one,
-    in proportion to how often it is a target; `log_q` takes that back.
+    A popular item is a negative more often than a rare one, in proportion to how often it is a target; `log_q` takes
+    that back. Another question with the same target is no negative, but with `log_q`, where it is a draw as any other:
+    see `seekrec.embeddings.softmax`.
 
     Args:
         questions (`torch.Tensor`): Of shape `(num_questions, size)`.
@@ -33,7 +34,7 @@ def in_batch_loss(
             of those that other processes ask.
         labels (`torch.LongTensor`): Their rows, `(num_targets,)`.
         first (`int`): Targets before that of the first question; the others follow in order.
-        log_q (`torch.Tensor`, *optional*): Log-probability that each target is one, `(num_targets,)`.
+        log_q (`torch.Tensor`, *optional*): Logarithm of how often each target is one, `(num_targets,)`.
         temperature (`float`): Divides similarities.
         divisor (`int`, *optional*): Divides the sum over questions; their number if not given.
 
@@ -42,10 +43,12 @@ def in_batch_loss(
     """
     scores = questions @ targets.T
     own = slice(first, first + len(questions))
+    numbers = torch.arange(len(labels), device=labels.device)
+    is_other = numbers[own, None] != numbers
     return info_nce(
         scores.diagonal(first),
         scores,
-        is_valid=labels[own, None] != labels,
+        is_valid=labels[own, None] != labels if log_q is None else is_other,
         positive_log_q=None if log_q is None else log_q[own],
         negative_log_q=log_q,
         temperature=temperature,
