@@ -35,6 +35,7 @@ _PUNCTUATION = re.escape(
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
 # Between digits it is part of a number: 3.5, 1/4, 24-70.
 _SEPARATORS = re.compile(rf"(?<!\d)[{_PUNCTUATION}]+|[{_PUNCTUATION}]+(?!\d)")
+_POSSESSIVE = re.compile(r"(?<=\w)['\u2019]s?(?!\w)", re.IGNORECASE)
 # Signs that NFKC would write as letters behind the word.
 _MARKS_OF_OWNERS = re.compile("[\u2122\u2120\u00ae\u00a9]")
 # Accents of Latin, Greek and Cyrillic letters; the breve of the Cyrillic short i makes a letter of its own. Dots and
@@ -61,8 +62,8 @@ def fold_text(text: str, folding: Collection[str] = TEXT_FOLDING) -> str:
     Args:
         text (`str`): Any text.
         folding (`Collection[str]`): `"case"`; `"punctuation"`, which becomes spaces unless it stands between digits,
-            so that "sci-fi?" reads "sci fi"; `"plurals"`, as in [`split_words`]; `"accents"` of Latin, Greek and
-            Cyrillic letters.
+            so that "sci-fi?" reads "sci fi"; `"plurals"`, as in [`split_words`], and possessive endings;
+            `"accents"` of Latin, Greek and Cyrillic letters.
 
     Returns:
         `str`: The folded text; never empty where the text held something visible.
@@ -79,6 +80,8 @@ def fold_text(text: str, folding: Collection[str] = TEXT_FOLDING) -> str:
             text = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", text)))
     if "case" in folding:
         text = text.casefold()
+    if "plurals" in folding:
+        text = _POSSESSIVE.sub("", text)
     if "punctuation" in folding:
         words = _SEPARATORS.sub(" ", text).split()
         text = " ".join(words) if words else text
