@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     # 2. Serve in the browser, or answer once.
     if arguments.web:
-        serve(model, processor, histories, arguments.top_k)
+        serve(model, processor, histories, arguments.top_k, arguments.exclude_seen)
         return
     history = histories[user_id]
     lines = describe_history(history, processor.catalog)
@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"  {line}")
     for query in [None, *arguments.query]:
         print("\nRecommended:" if query is None else f"\nFound for {query!r}:")
-        for line in answer(model, processor, history, query, arguments.top_k):
+        for line in answer(model, processor, history, query, arguments.top_k, arguments.exclude_seen):
             print(f"  {line}")
 
 
@@ -60,19 +60,29 @@ def describe_history(history: list[Event], catalog: Catalog) -> list[str]:
     return lines
 
 
-def answer(model, processor, history: list[Event], query: str | None, top_k: int) -> list[str]:  # noqa: ANN001
-    """Give a line for each item found; what the user had already is left out."""
-    catalog = processor.catalog
-    seen = [event.item_id for event in history if event.item_id is not None]
-    where = catalog.live & ~catalog.where(ids=seen) if seen else None
+def answer(
+    model,  # noqa: ANN001
+    processor,  # noqa: ANN001
+    history: list[Event],
+    query: str | None,
+    top_k: int,
+    exclude_seen: bool | None,
+) -> list[str]:
+    """Give a line for each item found."""
     request = Request(history=history, query=query)
     # Families that compare vectors search without beams.
     beams = {"num_beams": max(50, top_k)} if model.can_generate() else {}
-    found = model.retrieve(processor([request]), top_k=top_k, where=where, **beams)[0]
+    found = model.retrieve(processor([request]), top_k=top_k, exclude_seen=exclude_seen, **beams)[0]
     return [f"{place:2d}. {item.title}   ({item.score:.2f})" for place, item in enumerate(found, start=1)]
 
 
-def serve(model, processor, histories: dict[str, list[Event]], top_k: int) -> None:  # noqa: ANN001
+def serve(
+    model,  # noqa: ANN001
+    processor,  # noqa: ANN001
+    histories: dict[str, list[Event]],
+    top_k: int,
+    exclude_seen: bool | None,
+) -> None:
     """Open a page with the same three parts."""
     try:
         import gradio
@@ -81,7 +91,7 @@ def serve(model, processor, histories: dict[str, list[Event]], top_k: int) -> No
 
     def ask(user_id: str, query: str) -> tuple[str, str]:
         history = histories[user_id]
-        lines = answer(model, processor, history, query.strip() or None, top_k)
+        lines = answer(model, processor, history, query.strip() or None, top_k, exclude_seen)
         return "\n".join(describe_history(history, processor.catalog)), "\n".join(lines)
 
     gradio.Interface(
@@ -101,6 +111,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--user", help="user id among the examples; the first if not given")
     parser.add_argument("--query", action="append", default=[], help="text to search for; may be given more than once")
     parser.add_argument("--top_k", type=int, default=5, help="answers to each question")
+    parser.add_argument(
+        "--exclude_seen",
+        action=argparse.BooleanOptionalAction,
+        help="leave out what the user had already; if not given, in recommendations alone",
+    )
     parser.add_argument("--web", action="store_true", help="open a page in the browser")
     return parser.parse_args()
 

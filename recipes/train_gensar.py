@@ -19,6 +19,7 @@ from transformers import TrainingArguments, set_seed
 
 from seekrec.evaluation import (
     ModelRetriever,
+    compare_on_new_items,
     compare_on_test,
     format_table,
     make_validation,
@@ -40,6 +41,7 @@ from seekrec.training import (
     make_trainer,
     merge_lora,
     open_stages,
+    prepare_cold_start,
     prepare_embeddings,
     prepare_items,
     prepare_split,
@@ -139,12 +141,21 @@ def main(
         return
 
     # 6. Evaluation beside baselines on the same split.
+    systems = {"GenSAR": make_retriever(trained)}
     rows = compare_on_test(
-        {"GenSAR": make_retriever(trained)},
+        systems,
         split,
         catalog,
         evaluation,
         make_rivals=lambda: rival_systems(split, catalog, items.sasrec),
+        seed=data.split_seed,
+        show_progress=show_progress,
+    )
+    rows += compare_on_new_items(
+        systems,
+        prepare_cold_start(split, data, cache),
+        catalog,
+        evaluation,
         seed=data.split_seed,
         show_progress=show_progress,
     )

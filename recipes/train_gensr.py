@@ -20,6 +20,7 @@ from transformers import TrainingArguments, set_seed
 
 from seekrec.evaluation import (
     ModelRetriever,
+    compare_on_new_items,
     compare_on_test,
     format_table,
     make_validation,
@@ -41,6 +42,7 @@ from seekrec.training import (
     make_gensr_trainer,
     merge_lora,
     open_stages,
+    prepare_cold_start,
     prepare_collaborative,
     prepare_embeddings,
     prepare_items,
@@ -156,8 +158,11 @@ def main(
         return
 
     # 6. Evaluation beside baselines on the same split.
+    systems = {"GenSR": retriever(trained)}
+    # A model that writes no identifiers orders candidates and cannot search all items; its rivals can.
+    only_candidates = () if settings.identifier_weight or settings.retrieve_by == "answer" else ("GenSR",)
     rows = compare_on_test(
-        {"GenSR": retriever(trained)},
+        systems,
         split,
         catalog,
         evaluation,
@@ -169,8 +174,17 @@ def main(
             user_ids=graph.user_ids,
         ),
         behaviors=behaviors,
-        # A model that writes no identifiers orders candidates and cannot search all items; its rivals can.
-        only_candidates=() if settings.identifier_weight or settings.retrieve_by == "answer" else ("GenSR",),
+        only_candidates=only_candidates,
+        seed=data.split_seed,
+        show_progress=show_progress,
+    )
+    rows += compare_on_new_items(
+        systems,
+        prepare_cold_start(split, data, cache),
+        catalog,
+        evaluation,
+        behaviors=behaviors,
+        only_candidates=only_candidates,
         seed=data.split_seed,
         show_progress=show_progress,
     )

@@ -19,6 +19,7 @@ from transformers import TrainingArguments, set_seed
 
 from seekrec.evaluation import (
     ModelRetriever,
+    compare_on_new_items,
     compare_on_test,
     format_table,
     make_validation,
@@ -39,6 +40,7 @@ from seekrec.training import (
     make_window_trainer,
     make_windows,
     open_stages,
+    prepare_cold_start,
     prepare_embeddings,
     prepare_plain_items,
     prepare_split,
@@ -126,12 +128,22 @@ def main(
         return
 
     # 5. Evaluation beside baselines on the same split.
+    systems = {"IntSR" if settings.use_placeholders else "HSTU": retriever(model)}
     rows = compare_on_test(
-        {"IntSR" if settings.use_placeholders else "HSTU": retriever(model)},
+        systems,
         split,
         catalog,
         evaluation,
         make_rivals=lambda: rival_systems(split, catalog, items.sasrec),
+        behaviors=behaviors,
+        seed=data.split_seed,
+        show_progress=show_progress,
+    )
+    rows += compare_on_new_items(
+        systems,
+        prepare_cold_start(split, data, cache),
+        catalog,
+        evaluation,
         behaviors=behaviors,
         seed=data.split_seed,
         show_progress=show_progress,

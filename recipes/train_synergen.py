@@ -22,6 +22,7 @@ from seekrec.evaluation import (
     build_cases,
     choose_head,
     click_calibration,
+    compare_on_new_items,
     compare_on_test,
     format_table,
     make_validation,
@@ -43,6 +44,7 @@ from seekrec.training import (
     make_window_trainer,
     make_windows,
     open_stages,
+    prepare_cold_start,
     prepare_embeddings,
     prepare_plain_items,
     prepare_split,
@@ -131,12 +133,22 @@ def main(
         return
 
     # 5. Evaluation beside baselines on the same split.
+    systems = {"SynerGen": retriever(model)}
     rows = compare_on_test(
-        {"SynerGen": retriever(model)},
+        systems,
         split,
         catalog,
         evaluation,
         make_rivals=lambda: rival_systems(split, catalog, items.sasrec),
+        behaviors=behaviors,
+        seed=data.split_seed,
+        show_progress=show_progress,
+    )
+    rows += compare_on_new_items(
+        systems,
+        prepare_cold_start(split, data, cache),
+        catalog,
+        evaluation,
         behaviors=behaviors,
         seed=data.split_seed,
         show_progress=show_progress,

@@ -30,7 +30,7 @@ class LatestFirst:
     def set_catalog(self, catalog):
         self.catalog = catalog
 
-    def retrieve(self, inputs, *, top_k, where):
+    def retrieve(self, inputs, *, top_k, where, exclude_seen):
         ids = np.array(self.catalog.id_map.ids)
         return [
             [ScoredItem(item, -float(rank)) for rank, item in enumerate(ids[mask][::-1][:top_k])] for mask in where

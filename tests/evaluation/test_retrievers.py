@@ -43,7 +43,9 @@ def test_model_is_asked_in_batches(capsys):
     masks = [np.array([number == row for row in range(3)]) for number in (0, 1, 2, 0, 1)]
     answers = retriever.retrieve([Request()] * 5, top_k=2, where=masks)
     assert [[item.item_id for item in answer] for answer in answers] == [["a"], ["b"], ["c"], ["a"], ["b"]]
-    assert model.calls == [(2, 2, {"num_beams": 7}), (2, 2, {"num_beams": 7}), (1, 2, {"num_beams": 7})]
+    # The masks say what was seen, and never hide the target: the model must not do so besides.
+    told = {"num_beams": 7, "exclude_seen": False}
+    assert model.calls == [(2, 2, told), (2, 2, told), (1, 2, told)]
     assert "batches" in capsys.readouterr().err
     assert retriever.details == {"num_beams": 7}
 
@@ -51,7 +53,7 @@ def test_model_is_asked_in_batches(capsys):
 def test_model_without_beams_is_not_told_of_them():
     model = FakeModel(["a"])
     ModelRetriever(model, process, num_beams=None).retrieve([Request()], top_k=3)
-    assert model.calls == [(1, 3, {})]
+    assert model.calls == [(1, 3, {"exclude_seen": False})]
 
 
 def test_model_ranks_in_batches(capsys):
@@ -105,7 +107,7 @@ def test_candidates_that_no_beam_reaches_come_last_and_tied():
     model = BeamModel(["a", "b", "c", "d"])
     retriever = ModelRetriever(model, process, num_beams=2, candidate_scoring="beams", show_progress=False)
     answers = retriever.rank([Request(), Request()], [("d", "b", "a"), ("c",)])
-    assert model.calls == [(2, [["d", "b", "a"], ["c"]], {"num_beams": 2})]
+    assert model.calls == [(2, [["d", "b", "a"], ["c"]], {"exclude_seen": False, "num_beams": 2})]
     assert [[(item.item_id, item.score) for item in answer] for answer in answers] == [
         [("a", -1.0), ("b", -1.0), ("d", float("-inf"))],
         [("c", -1.0)],

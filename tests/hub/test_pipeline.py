@@ -37,7 +37,8 @@ class FakeModel(PreTrainedModel):
             ScoredItem(item_id, scores[item_id], TITLES[item_id]) for item_id in sorted(ids, key=lambda i: -scores[i])
         ]
 
-    def retrieve(self, inputs, *, top_k, where=None):
+    def retrieve(self, inputs, *, top_k, where=None, exclude_seen=None):
+        self.excludes = exclude_seen
         lengths = inputs["lengths"].tolist()
         self.batch_sizes.append(len(lengths))
         masks = where if isinstance(where, list) and not isinstance(where[0], str) else [where] * len(lengths)
@@ -138,7 +139,9 @@ def test_defaults_come_from_the_constructor():
     )
     assert [ids(entry) for entry in answer(["kite"] * 4)] == ["A"] * 4
     assert model.batch_sizes == [3, 1]
-    assert ids(answer("kite", top_k=2)) == "AB"
+    assert model.excludes is None  # the model's own default
+    assert ids(answer("kite", top_k=2, exclude_seen=True)) == "AB"
+    assert model.excludes is True
 
 
 @pytest.mark.parametrize(

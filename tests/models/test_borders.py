@@ -41,7 +41,9 @@ def ids_of(answers):
 def test_any_whole_number_is_a_top_k(answering, top_k):
     model, processor = answering
     inputs = processor(REQUESTS)
-    assert ids_of(model.retrieve(inputs, top_k=top_k)) == ids_of(model.retrieve(inputs, top_k=3))
+    assert ids_of(model.retrieve(inputs, top_k=top_k, exclude_seen=False)) == ids_of(
+        model.retrieve(inputs, top_k=3, exclude_seen=False)
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,13 +52,13 @@ def test_any_whole_number_is_a_top_k(answering, top_k):
 def test_anything_else_is_none(answering, top_k):
     model, processor = answering
     with pytest.raises(RequestError, match="`top_k` is .* one for each of the 2 requests"):
-        model.retrieve(processor(REQUESTS), top_k=top_k)
+        model.retrieve(processor(REQUESTS), top_k=top_k, exclude_seen=False)
 
 
 @pytest.mark.parametrize("where", [("i3", "i4"), {"i3", "i4"}, [["i3", "i4"], ("i4", "i3")]])
 def test_ids_may_come_in_any_collection(answering, where):
     model, processor = answering
-    for answer in ids_of(model.retrieve(processor(REQUESTS), where=where)):
+    for answer in ids_of(model.retrieve(processor(REQUESTS), where=where, exclude_seen=False)):
         assert sorted(answer) == ["i3", "i4"]
 
 
@@ -64,7 +66,7 @@ def test_a_table_of_masks_has_one_for_each_request(answering):
     model, processor = answering
     where = np.zeros((2, NUM_ITEMS), bool)
     where[0, 3] = where[1, 4] = True
-    assert ids_of(model.retrieve(processor(REQUESTS), where=where)) == [["i3"], ["i4"]]
+    assert ids_of(model.retrieve(processor(REQUESTS), where=where, exclude_seen=False)) == [["i3"], ["i4"]]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_a_table_of_masks_has_one_for_each_request(answering):
 def test_what_is_no_filter_is_refused(answering, where, message):
     model, processor = answering
     with pytest.raises(RequestError, match=message):
-        model.retrieve(processor(REQUESTS), where=where)
+        model.retrieve(processor(REQUESTS), where=where, exclude_seen=False)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_an_unknown_item_of_one_history_leaves_the_others_their_answers(answerin
     model, processor = answering
     strange = Request([*HISTORY[:2], Event("nowhere", timestamp=2), HISTORY[2]])
     with caplog.at_level(logging.WARNING):
-        found = ids_of(model.retrieve(processor([*REQUESTS, strange]), top_k=5))
+        found = ids_of(model.retrieve(processor([*REQUESTS, strange]), top_k=5, exclude_seen=False))
     assert "1 events of 1 of 3 histories have items that the catalogue lacks, the first is 'nowhere'" in caplog.text
     # The event is left out, as if it had not been: the third request is the first.
     assert found == [found[0], found[1], found[0]]
@@ -150,7 +152,7 @@ def test_weights_that_are_no_numbers_are_neither_loaded_nor_answered_with(answer
     with torch.no_grad():
         weight[0, 0] = bad
     with pytest.raises(NotFiniteError, match="not finite|are not numbers"):
-        model.retrieve(processor(REQUESTS), top_k=NUM_ITEMS)
+        model.retrieve(processor(REQUESTS), top_k=NUM_ITEMS, exclude_seen=False)
         model.rank(processor(REQUESTS, candidates=[["i0", "i1"]] * 2))
     model.save_pretrained(tmp_path)
     with pytest.raises(NotFiniteError, match=rf"The weights '{name}' of .* hold 1 of \d+ numbers .* first in row 0"):

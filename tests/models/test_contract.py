@@ -1,8 +1,10 @@
 """What every family of identifiers promises: one face, one folder, one set of errors."""
 
+import dataclasses
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from small_gensar import CODEBOOK_SIZE, NUM_ITEMS, REQUESTS
@@ -10,17 +12,18 @@ from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 
 import seekrec
 from seekrec.errors import CatalogError, RequestError, UnknownItemError
+from seekrec.schema import Event, Request
 
 
 @torch.no_grad()
 def test_a_request_is_answered_alone_as_in_a_batch(family):
     model, processor = family
     candidates = [["i3", "i9", "i20"], ["i1"], ["i2", "i3", "i4", "i5"], ["i23", "i0"]]
-    together = model.retrieve(processor(REQUESTS), top_k=4)
+    together = model.retrieve(processor(REQUESTS), top_k=4, exclude_seen=False)
     ranked = model.rank(processor(REQUESTS, candidates=candidates))
     for request, line, expected, order in zip(REQUESTS, candidates, together, ranked, strict=True):
         for one, other in (
-            (model.retrieve(processor(request), top_k=4)[0], expected),
+            (model.retrieve(processor(request), top_k=4, exclude_seen=False)[0], expected),
             (model.rank(processor(request, candidates=[line]))[0], order),
         ):
             assert [item.item_id for item in one] == [item.item_id for item in other]
@@ -33,13 +36,15 @@ def test_masks_removed_items_and_short_answers(family):
     catalog = model.catalog
     inputs = processor(REQUESTS)
     office = catalog.where(title_contains="office")
-    answers = model.retrieve(inputs, top_k=50, where=[office, ["i1", "i2"], None, np.zeros(NUM_ITEMS, bool)])
+    answers = model.retrieve(
+        inputs, top_k=50, where=[office, ["i1", "i2"], None, np.zeros(NUM_ITEMS, bool)], exclude_seen=False
+    )
     assert {item.item_id for item in answers[0]} == {f"i{row}" for row in range(16, 24)}  # 8 items, 50 asked
     assert {item.item_id for item in answers[1]} == {"i1", "i2"}
     assert len(answers[2]) == NUM_ITEMS and len({item.item_id for item in answers[2]}) == NUM_ITEMS
     assert answers[3] == []
     model.set_catalog(catalog.remove_items(["i2"]))
-    found = model.retrieve(inputs, top_k=50, where=["i1", "i2"])
+    found = model.retrieve(inputs, top_k=50, where=["i1", "i2"], exclude_seen=False)
     assert {item.item_id for item in found[0]} == {"i1"}
     model.set_catalog(catalog)
 
@@ -51,7 +56,7 @@ def test_a_saved_folder_is_complete(family, tmp_path):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     candidates = [["i3", "i9"]] * len(REQUESTS)
-    expected = model.retrieve(processor(REQUESTS), top_k=3)
+    expected = model.retrieve(processor(REQUESTS), top_k=3, exclude_seen=False)
     order = model.rank(processor(REQUESTS, candidates=candidates))
     for auto in (AutoModel, AutoModelForSeq2SeqLM):
         loaded = auto.from_pretrained(tmp_path)
@@ -64,7 +69,7 @@ def test_a_saved_folder_is_complete(family, tmp_path):
     settings = {name: value for name, value in again.to_dict().items() if name != "tokenizer"}
     assert settings == {name: value for name, value in processor.to_dict().items() if name != "tokenizer"}
     assert again.catalog.content_hash == processor.catalog.content_hash
-    assert loaded.eval().retrieve(again(REQUESTS), top_k=3) == expected
+    assert loaded.eval().retrieve(again(REQUESTS), top_k=3, exclude_seen=False) == expected
     assert loaded.rank(again(REQUESTS, candidates=candidates)) == order
     assert not list(tmp_path.glob(".*"))
 
@@ -110,8 +115,82 @@ def test_bad_requests_are_named(family):
     with pytest.raises(RequestError, match="The inputs hold no candidates"):
         model.rank(processor(REQUESTS[:1]))
     with pytest.raises(RequestError, match="`top_k` is 0"):
-        model.retrieve(processor(REQUESTS[:1]), top_k=0)
+        model.retrieve(processor(REQUESTS[:1]), top_k=0, exclude_seen=False)
     with pytest.raises(RequestError, match="`where` has dtype int64"):
-        model.retrieve(processor(REQUESTS[:1]), where=np.zeros(3, dtype=np.int64))
+        model.retrieve(processor(REQUESTS[:1]), where=np.zeros(3, dtype=np.int64), exclude_seen=False)
     with pytest.raises(RequestError, match="`where` has 2 filters for 1 requests"):
-        model.retrieve(processor(REQUESTS[:1]), where=[None, None])
+        model.retrieve(processor(REQUESTS[:1]), where=[None, None], exclude_seen=False)
+
+
+SEEN = [Event(f"i{row}", timestamp=10 + row) for row in range(12)]
+
+
+def test_what_was_seen_is_no_recommendation(family):
+    """All of the history counts, be it more than a model reads; an item that was only shown does not."""
+    model, processor = family
+    shown = Event("i20", timestamp=30, action="impression")
+    asked = [Request([*SEEN, shown]), Request(SEEN, query="office")]
+    inputs = processor(asked)
+
+    def found(**options):
+        return [{item.item_id for item in answer} for answer in model.retrieve(inputs, top_k=50, **options)]
+
+    everything = {f"i{row}" for row in range(NUM_ITEMS)}
+    rest = everything - {f"i{row}" for row in range(12)}
+    assert found() == [rest, everything]
+    assert found(exclude_seen=True) == [rest, rest]
+    assert found(exclude_seen=False) == [everything, everything]
+    assert found(where=["i1", "i13"]) == [{"i13"}, {"i1", "i13"}]
+    # The same as a mask without these items.
+    mask = model.catalog.where(ids=rest)
+    assert model.retrieve(inputs, top_k=5, exclude_seen=True) == model.retrieve(
+        inputs, top_k=5, where=mask, exclude_seen=False
+    )
+    del inputs["seen_rows"]
+    assert found(exclude_seen=False) == [everything, everything]
+    with pytest.raises(RequestError, match="do not say what was seen; .*`exclude_seen=False`"):
+        model.retrieve(inputs)
+
+
+def grow(model, processor, num_new=3):
+    """Add items as `add_items` does, with codes of a shared level that no item of training has."""
+    old = model.catalog
+    items = pa.concat_tables([old.items, old.items.slice(0, num_new)])
+    ids = [*old.id_map.ids, *(f"new{number}" for number in range(num_new))]
+    codes = np.stack([np.full(num_new, 3), np.arange(num_new)], axis=1)
+    grown = dataclasses.replace(
+        old,
+        items=items.set_column(0, "item_id", pa.array(ids)).combine_chunks(),
+        codes={view: np.concatenate([own, codes]).astype(np.int32) for view, own in old.codes.items()},
+        embeddings={view: np.concatenate([own, own[:num_new]]) for view, own in old.embeddings.items()},
+        is_removed=np.zeros(len(ids), bool),
+        is_predicted=np.arange(len(ids)) >= len(old),
+    )
+    model.config.identifier_hash = grown.identifier_hash
+    model.set_catalog(grown)
+    processor.set_catalog(grown)
+    return grown
+
+
+def test_new_items_are_scored_beside_the_beams(family):
+    """However few the beams, no new item is missing that is better than what was found."""
+    model, processor = family
+    grown = grow(model, processor)
+    inputs = processor(REQUESTS)
+    everything = model.retrieve(inputs, top_k=len(grown), num_beams=len(grown), exclude_seen=False)
+    assert [len(answer) for answer in everything] == [len(grown)] * len(REQUESTS)  # beams enough for all
+    new = {"new0", "new1", "new2"}
+    for top_k in (1, 3):
+        few = model.retrieve(inputs, top_k=top_k, num_beams=1, exclude_seen=False)
+        for answer, whole in zip(few, everything, strict=True):
+            scores = {item.item_id: item.score for item in whole}
+            found = [item.item_id for item in answer]
+            assert len(set(found)) == top_k
+            assert [item.score for item in answer] == pytest.approx([scores[one] for one in found], abs=1e-4)
+            assert [item.score for item in answer] == sorted((item.score for item in answer), reverse=True)
+            assert all(scores[one] <= answer[-1].score + 1e-4 for one in new - set(found))
+    allowed = model.retrieve(inputs, top_k=5, num_beams=1, where=["new1", "i3"], exclude_seen=False)
+    assert all({item.item_id for item in answer} == {"new1", "i3"} for answer in allowed)
+    model.set_catalog(grown.remove_items(["new0", "new2"]))
+    gone = model.retrieve(inputs, top_k=len(grown), exclude_seen=False)
+    assert all(new & {item.item_id for item in answer} == {"new1"} for answer in gone)

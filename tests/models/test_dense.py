@@ -67,9 +67,9 @@ def test_faiss_answers_the_same(num_items):
 def test_a_model_answers_the_same_from_faiss(similarity):
     model, processor = make_intsr(similarity=similarity, ranking_weight=0.0)
     where = [None, ["i3", "i17"], np.arange(24) > 20, None]
-    exact = model.retrieve(processor(REQUESTS), top_k=[5, 5, 5, 30], where=where)
+    exact = model.retrieve(processor(REQUESTS), top_k=[5, 5, 5, 30], where=where, exclude_seen=False)
     model.item_index = "faiss"
-    found = model.retrieve(processor(REQUESTS), top_k=[5, 5, 5, 30], where=where)
+    found = model.retrieve(processor(REQUESTS), top_k=[5, 5, 5, 30], where=where, exclude_seen=False)
     assert [len(answer) for answer in found] == [5, 2, 3, 24]
     assert_same_scores(found, exact)
 

@@ -53,7 +53,7 @@ def make_fused(make, sasrec, *, recommender_weight=1.5, text_weight=4.0, **setti
 
 def own_answers(model, inputs):
     fusion, model.fusion, model._index = model.fusion, None, None
-    answers = scores_of(model.retrieve(inputs, top_k=100))
+    answers = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))
     model.fusion, model._index = fusion, None
     return answers
 
@@ -76,7 +76,7 @@ def test_scores_are_added_to_those_of_recommendations(make, settings):
     sasrec = make_sasrec()
     model, processor = make_fused(make, sasrec, **settings)
     ids, temperature = model.catalog.id_map, model.config.temperature
-    found = scores_of(model.retrieve(processor([*FUSED, SEARCH]), top_k=100))
+    found = scores_of(model.retrieve(processor([*FUSED, SEARCH]), top_k=100, exclude_seen=False))
     own = own_answers(model, processor([*FUSED, SEARCH]))
     histories = [
         ids.convert_to_rows([event.item_id for event in request.history if event.item_id]) for request in FUSED
@@ -97,7 +97,7 @@ def test_of_a_long_history_sasrec_reads_its_latest(make):
     asked = processor(
         Request([Event(name, timestamp=1000 * place) for place, name in enumerate(names)], timestamp=9000)
     )
-    found, own = scores_of(model.retrieve(asked, top_k=100))[0], own_answers(model, asked)[0]
+    found, own = scores_of(model.retrieve(asked, top_k=100, exclude_seen=False))[0], own_answers(model, asked)[0]
     by_sasrec = sasrec.score([model.catalog.id_map.convert_to_rows(names)])[0].numpy()
     expected = 1.5 * by_sasrec * model.config.temperature
     np.testing.assert_allclose([found[item] - own[item] for item in model.catalog.id_map.ids], expected, atol=2e-5)
@@ -110,30 +110,28 @@ def test_the_best_few_are_the_first_of_all(backend):
     model.item_index = backend
     again = [Event(event.item_id, timestamp=300_000) for event in HISTORY if event.item_id]
     requests = [*FUSED, Request([*HISTORY, *again], timestamp=400_000)]
-    whole = model.retrieve(processor(requests), top_k=100)
+    whole = model.retrieve(processor(requests), top_k=100, exclude_seen=False)
     for top_k in (1, 3):
-        few = model.retrieve(processor(requests), top_k=top_k)
+        few = model.retrieve(processor(requests), top_k=top_k, exclude_seen=False)
         assert [[item.item_id for item in answer] for answer in few] == [
             [item.item_id for item in answer[:top_k]] for answer in whole
         ]
     only = [["i0", "i5"]] * len(requests)
-    assert [len(answer) for answer in model.retrieve(processor(requests), top_k=3, where=only)] == [2] * 4
+    assert [
+        len(answer) for answer in model.retrieve(processor(requests), top_k=3, where=only, exclude_seen=False)
+    ] == [2] * 4
     with pytest.raises(RequestError, match="`top_k` is 0"):
-        model.retrieve(processor(requests), top_k=0)
+        model.retrieve(processor(requests), top_k=0, exclude_seen=False)
 
 
 @pytest.mark.parametrize(("make", "settings"), [MAKERS[0], MAKERS[3]])
 def test_candidates_are_ranked_by_the_same_sum(make, settings):
     model, processor = make_fused(make, make_sasrec(), **settings)
     names = ["i3", "i17", "i9"]
-    whole = scores_of(model.retrieve(processor(FUSED), top_k=100))
+    whole = scores_of(model.retrieve(processor(FUSED), top_k=100, exclude_seen=False))
     ranked = scores_of(model.rank(processor(FUSED, candidates=[names] * 3)))
-    for scores, chances in zip(whole, ranked, strict=True):
-        logits = np.array(list(scores.values())) / model.config.temperature
-        total = np.exp(logits - logits.max()).sum()
-        for name in names:
-            expected = np.exp(scores[name] / model.config.temperature - logits.max()) / total
-            assert chances[name] == pytest.approx(expected, rel=1e-4)
+    for scores, chosen in zip(whole, ranked, strict=True):
+        assert chosen == pytest.approx({name: scores[name] for name in names}, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("parts", [{"recommender_weight": 0.0}, {"text_weight": 0.0}])
@@ -141,7 +139,7 @@ def test_candidates_are_ranked_by_the_same_sum(make, settings):
 def test_either_part_stands_alone(make, parts):
     model, processor = make_fused(make, make_sasrec(), **parts)
     inputs = processor(FUSED[:1])
-    found, own = scores_of(model.retrieve(inputs, top_k=100))[0], own_answers(model, inputs)[0]
+    found, own = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))[0], own_answers(model, inputs)[0]
     rows = model.catalog.id_map.convert_to_rows([event.item_id for event in HISTORY if event.item_id])
     more = 4.0 * text_scores(model.catalog, rows)
     if "text_weight" in parts:
@@ -159,18 +157,24 @@ def test_a_history_read_before_is_fused_as_one_read_now(make):
     state = model.encode_history(processor(Request(first)))
     state = model.extend(state, processor.events([later]))
     asked = Request([*first, *later], timestamp=900_000)
-    whole = model.retrieve(processor(asked), top_k=100)
-    assert_same_scores(model.retrieve(processor(Request(timestamp=900_000)), top_k=100, state=state), whole, atol=1e-4)
+    whole = model.retrieve(processor(asked), top_k=100, exclude_seen=False)
+    assert_same_scores(
+        model.retrieve(processor(Request(timestamp=900_000)), top_k=100, state=state, exclude_seen=False),
+        whole,
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("make", [make_synergen, make_intsr])
 def test_it_is_saved_frozen_and_no_part_of_training(make, windows, tmp_path):
     model, processor = make_fused(make, make_sasrec())
-    before = model.retrieve(processor(FUSED), top_k=100)
+    before = model.retrieve(processor(FUSED), top_k=100, exclude_seen=False)
     model.save_pretrained(tmp_path)
-    assert_same_scores(AutoModel.from_pretrained(tmp_path).retrieve(processor(FUSED), top_k=100), before)
+    assert_same_scores(
+        AutoModel.from_pretrained(tmp_path).retrieve(processor(FUSED), top_k=100, exclude_seen=False), before
+    )
     model.item_index = "faiss"
-    assert_same_scores(model.retrieve(processor(FUSED), top_k=100), before)
+    assert_same_scores(model.retrieve(processor(FUSED), top_k=100, exclude_seen=False), before)
     frozen = {name: value.clone() for name, value in model.fusion.state_dict().items()}
     assert len(frozen) > 10
     batch = collate(windows, processor, [0, 5], negatives=None)
@@ -199,7 +203,7 @@ def test_a_new_item_has_its_text_and_the_mean_of_the_others(make):
     model.set_catalog(grown)
     processor.set_catalog(grown)
     inputs = processor(FUSED[:1])
-    found, own = scores_of(model.retrieve(inputs, top_k=100))[0], own_answers(model, inputs)[0]
+    found, own = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))[0], own_answers(model, inputs)[0]
     rows = catalog.id_map.convert_to_rows([event.item_id for event in HISTORY if event.item_id])
     by_sasrec = sasrec.score([rows])[0].numpy()
     more = 1.5 * by_sasrec.mean() + 4.0 * text_scores(grown, rows)[24]
@@ -209,7 +213,7 @@ def test_a_new_item_has_its_text_and_the_mean_of_the_others(make):
     later = [*HISTORY, Event("new", timestamp=250_000)]
     inputs = processor([Request(later, timestamp=300_000)])
     model.fusion.text_weight = 0.0
-    found, own = scores_of(model.retrieve(inputs, top_k=100))[0], own_answers(model, inputs)[0]
+    found, own = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))[0], own_answers(model, inputs)[0]
     start = sasrec.model.item_embedding.weight[sasrec.config.start_token_id]
     embeds = torch.stack([start, *table[rows], table.mean(0)])[None]
     with torch.no_grad():

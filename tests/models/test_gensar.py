@@ -60,7 +60,7 @@ def brute_force(model, processor, request):
 def test_retrieve_and_rank_equal_brute_force(gensar):
     model, processor = gensar
     ids = model.catalog.id_map.ids
-    answers = model.retrieve(processor(REQUESTS), top_k=5, num_beams=NUM_ITEMS)
+    answers = model.retrieve(processor(REQUESTS), top_k=5, num_beams=NUM_ITEMS, exclude_seen=False)
     ranked = model.rank(processor(REQUESTS, candidates=[ids[:3], ids[5:6], ids, ids[::-1]]))
     for request, answer, order in zip(REQUESTS, answers, ranked, strict=True):
         scores = brute_force(model, processor, request)
@@ -98,7 +98,7 @@ def test_generate_with_the_trie_processor_gives_the_same_items(gensar):
         logits_processor=LogitsProcessorList([TrieLogitsProcessor(trie, offsets, prefix.shape[1])]),
     )
     codes = written.sequences[:, -2:].numpy() - offsets
-    expected = model.retrieve(inputs, top_k=6, num_beams=6, norm="vocab")[0]
+    expected = model.retrieve(inputs, top_k=6, num_beams=6, norm="vocab", exclude_seen=False)[0]
     by_code = {tuple(code): row for row, code in enumerate(model.catalog.codes["collaborative"].tolist())}
     assert [f"i{by_code[tuple(code)]}" for code in codes.tolist()] == [item.item_id for item in expected]
     np.testing.assert_allclose(written.sequences_scores, [item.score for item in expected], atol=1e-4)
@@ -324,7 +324,7 @@ def test_new_items_are_answered_without_training(aisles):
     model.config.identifier_hash = catalog.identifier_hash
     model.set_catalog(catalog)
     processor.set_catalog(catalog)
-    answer = model.retrieve(processor(Request([Event("new")])), top_k=1, where=["new"])
+    answer = model.retrieve(processor(Request([Event("new")])), top_k=1, where=["new"], exclude_seen=False)
     assert answer[0][0].item_id == "new"
 
 
@@ -473,7 +473,7 @@ class TestFromT5:
         wrapped.eval().save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
         processor = seekrec.GenSARProcessor(tokenizer, catalog)
         inputs = processor(REQUESTS)
-        trained = wrapped.retrieve(inputs, top_k=3)
+        trained = wrapped.retrieve(inputs, top_k=3, exclude_seen=False)
 
         base = AutoModel.from_pretrained(tmp_path / "base")
         loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
@@ -484,7 +484,7 @@ class TestFromT5:
         assert not torch.equal(
             table[first : vocabulary.end_token_id], model_rows(tmp_path / "base", first, vocabulary)
         )
-        for one, other in zip(trained, merged.retrieve(inputs, top_k=3), strict=True):
+        for one, other in zip(trained, merged.retrieve(inputs, top_k=3, exclude_seen=False), strict=True):
             assert [item.item_id for item in one] == [item.item_id for item in other]
             np.testing.assert_allclose([item.score for item in one], [item.score for item in other], atol=1e-4)
 

@@ -82,15 +82,15 @@ def test_found_items_and_candidates_stand_in_the_encoders_order(aisles):
         view = model.catalog.view_of(request.behavior)
         tokens = torch.from_numpy(model.vocabulary.encode(model.catalog.codes[view], view))
         scores = (model.shared.weight[tokens].sum(1) + vectors) @ state
-        beams = {item.item_id for item in plain.retrieve(inputs, top_k=6, num_beams=6)[0]}
+        beams = {item.item_id for item in plain.retrieve(inputs, top_k=6, num_beams=6, exclude_seen=False)[0]}
         wanted = [f"i{row}" for row in scores.argsort(descending=True).tolist() if f"i{row}" in beams]
-        answer = model.retrieve(inputs, top_k=4, num_beams=6)[0]
+        answer = model.retrieve(inputs, top_k=4, num_beams=6, exclude_seen=False)[0]
         assert [item.item_id for item in answer] == wanted[:4]
         assert [item.score for item in answer] == pytest.approx(
             [scores[int(item_id[1:])].item() for item_id in wanted[:4]], abs=1e-4
         )
         # Beams as wide as the catalogue: the order of all items.
-        everything = model.retrieve(inputs, top_k=NUM_ITEMS, num_beams=NUM_ITEMS)[0]
+        everything = model.retrieve(inputs, top_k=NUM_ITEMS, num_beams=NUM_ITEMS, exclude_seen=False)[0]
         order = [f"i{row}" for row in scores.argsort(descending=True).tolist()]
         assert [item.item_id for item in everything] == order
         candidates = ["i3", "i20", "i11"]
@@ -102,10 +102,14 @@ def test_found_items_and_candidates_stand_in_the_encoders_order(aisles):
 def test_a_batch_of_both_tasks_with_limits_is_answered_alone_as_together(aisles):
     model, processor = make_gensar(aisles, **ORDERING)
     garden = model.catalog.where(title_contains="garden")
-    together = model.retrieve(processor(REQUESTS), top_k=[1, 2, 3, 4], where=garden, num_beams=[8, 8, 8, 1])
+    together = model.retrieve(
+        processor(REQUESTS), top_k=[1, 2, 3, 4], where=garden, num_beams=[8, 8, 8, 1], exclude_seen=False
+    )
     for number, (request, answer) in enumerate(zip(REQUESTS, together, strict=True)):
         beams = [8, 8, 8, 1][number]
-        alone = model.retrieve(processor([request]), top_k=number + 1, where=garden, num_beams=beams)[0]
+        alone = model.retrieve(
+            processor([request]), top_k=number + 1, where=garden, num_beams=beams, exclude_seen=False
+        )[0]
         assert [item.item_id for item in answer] == [item.item_id for item in alone]
         assert len(answer) == number + 1 and all(int(item.item_id[1:]) < 8 for item in answer)
 
@@ -114,7 +118,7 @@ def test_beams_and_order_read_a_history_once(aisles):
     model, processor = make_gensar(aisles, **ORDERING)
     passes = []
     model.encoder.register_forward_hook(lambda *call: passes.append(call))
-    assert all(model.retrieve(processor(REQUESTS), top_k=3, num_beams=4))
+    assert all(model.retrieve(processor(REQUESTS), top_k=3, num_beams=4, exclude_seen=False))
     assert len(passes) == 1
 
 
@@ -123,7 +127,7 @@ def test_the_vectors_travel_with_the_checkpoint(aisles, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = GenSARForConditionalGeneration.from_pretrained(tmp_path)
     inputs = processor([Request([Event("i4")])])
-    before, after = (one.retrieve(inputs, top_k=5)[0] for one in (model, loaded))
+    before, after = (one.retrieve(inputs, top_k=5, exclude_seen=False)[0] for one in (model, loaded))
     assert [item.item_id for item in after] == [item.item_id for item in before]
     assert [item.score for item in after] == pytest.approx([item.score for item in before], abs=1e-5)
     assert torch.equal(loaded.encoder.item_vectors.table.vectors, joined_vectors(model.catalog))

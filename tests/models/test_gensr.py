@@ -287,7 +287,7 @@ def test_scores_are_yes_minus_no(aisles):
 def test_retrieve_equals_brute_force(gensr):
     model, processor = gensr
     ids = model.catalog.id_map.ids
-    answers = model.retrieve(processor(REQUESTS), top_k=5, num_beams=NUM_ITEMS)
+    answers = model.retrieve(processor(REQUESTS), top_k=5, num_beams=NUM_ITEMS, exclude_seen=False)
     for request, answer in zip(REQUESTS, answers, strict=True):
         prompt, views = model._prompt(model.current_snapshot(), processor([request]))
         offsets = model.vocabulary.level_offsets(views[0])
@@ -330,14 +330,19 @@ def test_generate_with_the_trie_processor_gives_the_same_items(aisles):
     )
     by_code = {tuple(code): row for row, code in enumerate(model.catalog.codes[views[0]].tolist())}
     found = [f"i{by_code[tuple(code)]}" for code in (written[:, -2:].numpy() - offsets).tolist()]
-    assert found == [item.item_id for item in model.retrieve(inputs, top_k=6, num_beams=6, norm="vocab")[0]]
+    assert found == [
+        item.item_id for item in model.retrieve(inputs, top_k=6, num_beams=6, norm="vocab", exclude_seen=False)[0]
+    ]
 
 
 @torch.no_grad()
 def test_a_model_without_yes_and_no_ranks_by_identifiers(aisles):
     model, processor = make_gensr(aisles, yes_no_weight=0.0, contrast_weight=0.0)
     ranked = model.rank(processor(REQUESTS[:1], candidates=[["i3", "i9"]]))[0]
-    found = {item.item_id: item.score for item in model.retrieve(processor(REQUESTS[:1]), top_k=NUM_ITEMS)[0]}
+    found = {
+        item.item_id: item.score
+        for item in model.retrieve(processor(REQUESTS[:1]), top_k=NUM_ITEMS, exclude_seen=False)[0]
+    }
     assert [item.score for item in ranked] == pytest.approx([found[item.item_id] for item in ranked], abs=1e-4)
 
 
@@ -345,7 +350,9 @@ def test_a_model_without_yes_and_no_ranks_by_identifiers(aisles):
 def test_retrieve_can_ask_about_every_item(aisles, weight):
     model, processor = make_gensr(aisles, retrieve_by="answer", identifier_weight=weight, **SHARED)
     ids = list(model.catalog.id_map.ids)
-    found = model.retrieve(processor(REQUESTS), top_k=[1, 5, 30, 3], where=[None, None, None, ["i3", "i9"]])
+    found = model.retrieve(
+        processor(REQUESTS), top_k=[1, 5, 30, 3], where=[None, None, None, ["i3", "i9"]], exclude_seen=False
+    )
     ordered = model.rank(processor(REQUESTS, candidates=[ids] * len(REQUESTS)))
     expected = [
         ordered[0][:1],
@@ -359,13 +366,13 @@ def test_retrieve_can_ask_about_every_item(aisles, weight):
     named = processor(REQUESTS, candidates=CANDIDATES)
     assert len(named["item_rows"]) < NUM_ITEMS
     with pytest.raises(RequestError, match="The inputs name .* of 24 items, but the model asks about all of them"):
-        model.retrieve(named)
+        model.retrieve(named, exclude_seen=False)
 
 
 def test_what_a_model_was_not_trained_for_is_refused(aisles):
     model, processor = make_gensr(aisles, identifier_weight=0.0, loss_norm="level")
     with pytest.raises(RequestError, match="not trained to write identifiers"):
-        model.retrieve(processor(REQUESTS))
+        model.retrieve(processor(REQUESTS), exclude_seen=False)
     inputs = processor(REQUESTS, candidates=CANDIDATES)
     with pytest.raises(RequestError, match="`score` is 'rank'; use 'logit', 'probability' or 'vocabulary'"):
         model.rank(inputs, score="rank")
@@ -588,7 +595,9 @@ def test_a_new_item_gets_its_collaborative_vector_from_its_text(aisles):
     with pytest.raises(CatalogError, match="1 new items but no semantic embeddings"):
         make_gensr(aisles)[0].set_catalog(dataclasses.replace(grown, embeddings={}, codes=old.codes))
     assert model.rank(processor(Request(HISTORY), candidates=[["new", "i1"]]))[0][1].score < 1e6
-    assert model.retrieve(processor(Request(HISTORY)), top_k=1, where=["new"])[0][0].item_id == "new"
+    assert (
+        model.retrieve(processor(Request(HISTORY)), top_k=1, where=["new"], exclude_seen=False)[0][0].item_id == "new"
+    )
 
 
 def test_a_table_of_other_items_is_refused(aisles):
@@ -714,13 +723,15 @@ class TestFromT5:
         assert losses[-1] < losses[0]
         wrapped.eval().save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
         inputs = processor(REQUESTS, candidates=CANDIDATES)
-        trained = wrapped.rank(inputs), wrapped.retrieve(inputs, top_k=3)
+        trained = wrapped.rank(inputs), wrapped.retrieve(inputs, top_k=3, exclude_seen=False)
 
         base = AutoModel.from_pretrained(tmp_path / "base")
         merged = PeftModel.from_pretrained(base, tmp_path / "adapter").eval().merge_and_unload()
         assert type(merged) is GenSRForConditionalGeneration
         assert torch.equal(merged.shared.weight[:first], old)
-        for before, after in zip(trained, (merged.rank(inputs), merged.retrieve(inputs, top_k=3)), strict=True):
+        for before, after in zip(
+            trained, (merged.rank(inputs), merged.retrieve(inputs, top_k=3, exclude_seen=False)), strict=True
+        ):
             for one, other in zip(before, after, strict=True):
                 assert [item.item_id for item in one] == [item.item_id for item in other]
                 np.testing.assert_allclose([item.score for item in one], [item.score for item in other], atol=1e-3)

@@ -55,11 +55,18 @@ def questions(draw):
 def test_a_mixed_batch_gives_what_each_request_gives_alone(gensar, asked, norm):
     model, processor = gensar
     requests, top_k, num_beams, where, candidates = map(list, zip(*asked, strict=True))
-    found = model.retrieve(processor(requests), top_k=top_k, num_beams=num_beams, where=where, norm=norm)
+    found = model.retrieve(
+        processor(requests), top_k=top_k, num_beams=num_beams, where=where, norm=norm, exclude_seen=False
+    )
     ranked = model.rank(processor(requests, candidates=candidates), norm=norm)
     for index, request in enumerate(requests):
         alone = model.retrieve(
-            processor([request]), top_k=top_k[index], num_beams=num_beams[index], where=[where[index]], norm=norm
+            processor([request]),
+            top_k=top_k[index],
+            num_beams=num_beams[index],
+            where=[where[index]],
+            norm=norm,
+            exclude_seen=False,
         )
         assert_same(found[index], alone[0])
         assert_same(ranked[index], model.rank(processor([request], candidates=[candidates[index]]), norm=norm)[0])
@@ -78,7 +85,7 @@ def test_both_tasks_are_one_search(gensar, monkeypatch):
 
     forward = model.encoder.forward
     monkeypatch.setattr(model.encoder, "forward", count_encoder)
-    model.retrieve(processor(requests))
+    model.retrieve(processor(requests), exclude_seen=False)
     assert len(calls) == 1
     model.rank(processor(requests, candidates=[["i1", "i2"]] * 6))
     assert len(calls) == 2
@@ -87,9 +94,9 @@ def test_both_tasks_are_one_search(gensar, monkeypatch):
 def test_packed_layers_answer_the_same(gensar):
     model, processor = gensar
     inputs = processor([Request(), Request(query="office")])
-    expected = model.retrieve(inputs, top_k=5)
+    expected = model.retrieve(inputs, top_k=5, exclude_seen=False)
     with packed_linears(model, min_weights=1):
-        for answer, plain in zip(model.retrieve(inputs, top_k=5), expected, strict=True):
+        for answer, plain in zip(model.retrieve(inputs, top_k=5, exclude_seen=False), expected, strict=True):
             assert [item.item_id for item in answer] == [item.item_id for item in plain]
             np.testing.assert_allclose([item.score for item in answer], [item.score for item in plain], atol=1e-4)
 
@@ -98,11 +105,11 @@ def test_numbers_that_do_not_fit_the_requests_are_refused(gensar):
     model, processor = gensar
     inputs = processor([Request(), Request(query="office")])
     with pytest.raises(RequestError, match=r"`top_k` is \[1, 2, 3\]; .* one for each of the 2 requests"):
-        model.retrieve(inputs, top_k=[1, 2, 3])
+        model.retrieve(inputs, top_k=[1, 2, 3], exclude_seen=False)
     with pytest.raises(RequestError, match="`num_beams` is 0; pass a positive number"):
-        model.retrieve(inputs, num_beams=0)
+        model.retrieve(inputs, num_beams=0, exclude_seen=False)
     with pytest.raises(RequestError, match="`where` has 3 filters for 2 requests"):
-        model.retrieve(inputs, where=[None, None, None])
+        model.retrieve(inputs, where=[None, None, None], exclude_seen=False)
 
 
 def test_the_trie_stays_when_items_go_and_come_back(aisles, gensar):
@@ -111,10 +118,10 @@ def test_the_trie_stays_when_items_go_and_come_back(aisles, gensar):
     tries = [model.trie(view) for view in full.views]
     model.set_catalog(full.remove_items(["i3", "i4"]))
     assert [model.trie(view) for view in full.views] == tries
-    found = [item.item_id for item in model.retrieve(inputs, top_k=NUM_ITEMS)[0]]
+    found = [item.item_id for item in model.retrieve(inputs, top_k=NUM_ITEMS, exclude_seen=False)[0]]
     assert sorted(found) == sorted({f"i{row}" for row in range(NUM_ITEMS)} - {"i3", "i4"})
     model.set_catalog(model.catalog.restore_items(["i3"]))
-    assert "i3" in [item.item_id for item in model.retrieve(inputs, top_k=NUM_ITEMS)[0]]
+    assert "i3" in [item.item_id for item in model.retrieve(inputs, top_k=NUM_ITEMS, exclude_seen=False)[0]]
     model.set_catalog(full)
 
 
@@ -122,7 +129,7 @@ def test_a_grown_catalogue_is_searched_as_one_built_at_once(gensar):
     model, processor = gensar
     small = model.catalog
     hidden = small.where(title_contains="garden")
-    model.retrieve(processor([Request()]), where=hidden)  # the old trie and a mask of it exist
+    model.retrieve(processor([Request()]), where=hidden, exclude_seen=False)  # the old trie and a mask of it exist
     items = pa.table({"item_id": ["new", "newer"], "title": ["attic thing", "attic chest"]})
     grown = dataclasses.replace(
         small,
@@ -139,11 +146,13 @@ def test_a_grown_catalogue_is_searched_as_one_built_at_once(gensar):
         assert [codes.tolist() for codes in model.trie(view).codes] == [codes.tolist() for codes in at_once.codes]
     for request in (Request(), Request(query="attic")):
         inputs = processor([request])
-        assert {item.item_id for item in model.retrieve(inputs, top_k=50)[0]} == set(grown.id_map.ids)
-        found = model.retrieve(inputs, top_k=50, where=grown.where(title_contains="attic"))
+        assert {item.item_id for item in model.retrieve(inputs, top_k=50, exclude_seen=False)[0]} == set(
+            grown.id_map.ids
+        )
+        found = model.retrieve(inputs, top_k=50, where=grown.where(title_contains="attic"), exclude_seen=False)
         assert sorted(item.item_id for item in found[0]) == ["new", "newer"]
         with pytest.raises(RequestError, match=rf"a mask is boolean of shape \({NUM_ITEMS + 2},\)"):
-            model.retrieve(inputs, where=hidden)
+            model.retrieve(inputs, where=hidden, exclude_seen=False)
     model.set_catalog(grown.remove_items(["new"]))
-    answers = model.retrieve(processor([Request(), Request(query="attic")]), top_k=50)
+    answers = model.retrieve(processor([Request(), Request(query="attic")]), top_k=50, exclude_seen=False)
     assert all("new" not in {item.item_id for item in answer} and len(answer) == NUM_ITEMS + 1 for answer in answers)

@@ -151,7 +151,7 @@ def test_lora_and_merging_leave_the_backbone_as_it_was(backbone, aisles, tmp_pat
         optimizer.step()
     wrapped.eval().save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
     inputs = GenSARProcessor(tokenizer, catalog)(REQUESTS)
-    trained = wrapped.retrieve(inputs, top_k=3)
+    trained = wrapped.retrieve(inputs, top_k=3, exclude_seen=False)
 
     base = AutoModel.from_pretrained(tmp_path / "base")
     merged = PeftModel.from_pretrained(base, tmp_path / "adapter").eval().merge_and_unload()
@@ -164,7 +164,7 @@ def test_lora_and_merging_leave_the_backbone_as_it_was(backbone, aisles, tmp_pat
             assert not torch.equal(after[first : vocabulary.end_token_id], before[first : vocabulary.end_token_id])
         assert (one.lm_head.weight is one.shared.weight) == (reference.lm_head.weight is reference.shared.weight)
         assert one.encoder.embed_tokens.weight is one.decoder.embed_tokens.weight is one.shared.weight
-        for answer, other in zip(trained, one.retrieve(inputs, top_k=3), strict=True):
+        for answer, other in zip(trained, one.retrieve(inputs, top_k=3, exclude_seen=False), strict=True):
             assert [item.item_id for item in answer] == [item.item_id for item in other]
             np.testing.assert_allclose([item.score for item in answer], [item.score for item in other], atol=1e-4)
 

@@ -39,6 +39,12 @@ def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
         assert system in done.stdout
     systems = {name for name, *_ in metrics(output_dir)}
     assert "GenSAR" in systems and "SASRec" in systems
+    # Two items were added after training and are asked for, against what knows their text.
+    asked = {
+        (name, behavior) for name, behavior, protocol in metrics(output_dir) if protocol == "full, held-out items"
+    }
+    assert ("GenSAR", "search") in asked and {name for name, _ in asked} == {"BM25", "dense text", "GenSAR"}
+    assert "full ranking of" in done.stdout and "held-out items" in done.stdout
     files = {path.name for path in (output_dir / "model").iterdir()}
     assert {
         "identifiers.json",

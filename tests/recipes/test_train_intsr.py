@@ -37,7 +37,9 @@ def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
     for system in ("popularity", "BM25", "dense text", "SASRec", "BM25 x SASRec", "IntSR"):
         assert system in done.stdout
     assert {(behavior, protocol) for name, behavior, protocol in metrics(output_dir) if name == "IntSR"} == {
-        (behavior, protocol) for behavior in ("recommendation", "search") for protocol in ("full", "uniform-20")
+        (behavior, protocol)
+        for behavior in ("recommendation", "search")
+        for protocol in ("full", "uniform-20", "full, held-out items")
     }
     files = {path.name for path in (output_dir / "model").iterdir()}
     needed = {"run.json", "config.json", "model.safetensors", "processor_config.json", "query_vectors.safetensors"}
@@ -69,6 +71,7 @@ def test_plain_hstu_and_two_stages_are_settings(inputs, finished, tmp_path):
     assert {key for key in metrics(tmp_path / "hstu") if key[0] == "HSTU"} == {
         ("HSTU", "recommendation", "full"),
         ("HSTU", "recommendation", "uniform-20"),
+        ("HSTU", "recommendation", "full, held-out items"),
     }
     options = ("--search_stage_num_epochs", "1", "--num_train_epochs", "1", "--item_lifetimes", "first_event")
     run(command(inputs, tmp_path / "stages", *options, "--stop_after", "training"))

@@ -48,7 +48,9 @@ def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
     for behavior in ("recommendation", "search"):
         assert f"{behavior}: expected calibration error of click probabilities 0." in done.stdout
     assert {(behavior, protocol) for name, behavior, protocol in metrics(output_dir) if name == "SynerGen"} == {
-        (behavior, protocol) for behavior in ("recommendation", "search") for protocol in ("full", "uniform-20")
+        (behavior, protocol)
+        for behavior in ("recommendation", "search")
+        for protocol in ("full", "uniform-20", "full, held-out items")
     }
     files = {path.name for path in (output_dir / "model").iterdir()}
     needed = {"run.json", "config.json", "model.safetensors", "processor_config.json", "query_vectors.safetensors"}

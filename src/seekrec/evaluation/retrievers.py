@@ -19,7 +19,9 @@ CandidateScoring = Literal["exact", "beams"]
 class RetrievalModel(Protocol):
     """The face of every seekrec model. Inputs come from the model's processor."""
 
-    def retrieve(self, inputs: Any, /, *, top_k: int = 10, where: Any = None) -> list[list[ScoredItem]]:
+    def retrieve(
+        self, inputs: Any, /, *, top_k: int = 10, where: Any = None, exclude_seen: bool | None = None
+    ) -> list[list[ScoredItem]]:
         """Give the best items of the catalogue, best first."""
         ...
 
@@ -73,7 +75,10 @@ class ModelRetriever:
         self, requests: Sequence[Request], *, top_k: int, where: Sequence[BoolArray | list[str]] | None = None
     ) -> list[list[ScoredItem]]:
         """Answer in batches; see [`Retriever`]."""
-        options: dict[str, Any] = {} if self.num_beams is None else {"num_beams": self.num_beams}
+        # `where` says all: the protocol rules out what was seen, and never the target.
+        options: dict[str, Any] = {"exclude_seen": False}
+        if self.num_beams is not None:
+            options["num_beams"] = self.num_beams
         answers: list[list[ScoredItem]] = []
         for begin, end in self._batches(len(requests)):
             masks = None if where is None else list(where[begin:end])

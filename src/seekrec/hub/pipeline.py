@@ -38,6 +38,7 @@ class SearchAndRecommendationPipeline(Pipeline):
     - `top_k` (`int`): Items for each request; if not given 10, or all of `candidates`.
     - `where` (`np.ndarray` or `list`, *optional*): Which items may be answered: a bool mask over the catalogue's rows
       or a list of item ids, for all requests; or, with a list of requests, a list with one of these for each.
+    - `exclude_seen` (`bool`, *optional*): Leave out what the user acted on; if not given in recommendations alone.
     - `candidates` (`list[str]`, *optional*): Order these items instead of searching the catalogue; with a list of
       requests, a list of lists.
     - `batch_size` (`int`): Requests that the model answers at once, 16 if not given.
@@ -50,10 +51,11 @@ class SearchAndRecommendationPipeline(Pipeline):
     _load_feature_extractor = False  # type: ignore[assignment]
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        unknown = sorted(parameters.keys() - {"top_k", "where", "candidates"})
+        unknown = sorted(parameters.keys() - {"top_k", "where", "exclude_seen", "candidates"})
         if unknown:
             raise RequestError(
-                f"`{unknown[0]}` is no option of this pipeline; use `top_k`, `where`, `candidates` or `batch_size`."
+                f"`{unknown[0]}` is no option of this pipeline; use `top_k`, `where`, `exclude_seen`, `candidates` or "
+                "`batch_size`."
             )
         to_preprocess = {name: value for name, value in parameters.items() if name == "candidates"}
         to_forward = {name: value for name, value in parameters.items() if name != "candidates"}
@@ -108,6 +110,7 @@ class SearchAndRecommendationPipeline(Pipeline):
                 {
                     "top_k": options.get("top_k"),
                     "where": where[here] if where is not None and _is_per_request(where) else where,
+                    "exclude_seen": options.get("exclude_seen"),
                 },
                 {},
             )
@@ -127,7 +130,11 @@ class SearchAndRecommendationPipeline(Pipeline):
         return {"features": processor(asked, **given), "ranks": candidates is not None}
 
     def _forward(  # type: ignore[override]
-        self, inputs: dict[str, Any], top_k: int | None = None, where: Any = None
+        self,
+        inputs: dict[str, Any],
+        top_k: int | None = None,
+        where: Any = None,
+        exclude_seen: bool | None = None,
     ) -> list[list[ScoredItem]]:
         model: Any = self.model
         if inputs["ranks"]:
@@ -136,7 +143,8 @@ class SearchAndRecommendationPipeline(Pipeline):
                     "`where` and `candidates` are both given; leave unwanted items out of `candidates`."
                 )
             return [answer[:top_k] for answer in model.rank(inputs["features"])]
-        return list(model.retrieve(inputs["features"], top_k=10 if top_k is None else top_k, where=where))
+        wanted = 10 if top_k is None else top_k
+        return list(model.retrieve(inputs["features"], top_k=wanted, where=where, exclude_seen=exclude_seen))
 
     def postprocess(self, answers: list[list[ScoredItem]]) -> list[list[dict[str, Any]]]:  # type: ignore[override]
         """Turn answers into plain dictionaries that can be written as JSON."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from seekrec.catalog import Catalog
 from seekrec.errors import RequestError
-from seekrec.schema import ScoredItem
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, ScoredItem
 
 # One mask or list of item ids for all requests, or one for each; None allows every item.
 Where: TypeAlias = "np.ndarray | Sequence[str] | Sequence[np.ndarray | Sequence[str] | None] | None"
@@ -18,8 +18,17 @@ Where: TypeAlias = "np.ndarray | Sequence[str] | Sequence[np.ndarray | Sequence[
 _FILTERS = "a boolean mask over the rows of the catalogue, a list of item ids, or None"
 
 
-def allowed_items(where: Where, catalog: Catalog, num_requests: int) -> list[np.ndarray | None]:
-    """Turn `where` into a mask for each request.
+def allowed_items(
+    where: Where, catalog: Catalog, num_requests: int, seen: Sequence[np.ndarray] | None = None
+) -> list[np.ndarray | None]:
+    """Turn `where` and what was seen into a mask for each request.
+
+    Args:
+        where (`np.ndarray` or `list`, *optional*): What `retrieve` was given.
+        catalog ([`Catalog`]): What is answered from.
+        num_requests (`int`): Requests.
+        seen (`Sequence[np.ndarray]`, *optional*): For each request int64 rows that are not allowed; what
+            [`seen_items`] gave.
 
     Returns:
         `list`: bool of shape `(num_items,)`, without removed items; `None` where every item is allowed.
@@ -31,7 +40,77 @@ def allowed_items(where: Where, catalog: Catalog, num_requests: int) -> list[np.
     if len(filters) != num_requests:
         raise RequestError(f"`where` has {len(filters)} filters for {num_requests} requests; give one for each.")
     made = {id(one): _mask(one, catalog) for one in filters}  # a filter given many times is looked at once
-    return [made[id(one)] for one in filters]
+    masks = [made[id(one)] for one in filters]
+    if seen is None:
+        return masks
+    return [mask if not len(rows) else _without(mask, rows, catalog) for mask, rows in zip(masks, seen, strict=True)]
+
+
+def seen_items(
+    catalog: Catalog,
+    inputs: Any,
+    behavior_ids: Sequence[int],
+    exclude_seen: bool | None,
+    state: Any = None,
+) -> list[np.ndarray] | None:
+    """Give the rows that each request may not be answered with because its user acted on them.
+
+    Args:
+        catalog ([`Catalog`]): What is answered from.
+        inputs: What the processor made of the requests; has `seen_rows`.
+        behavior_ids (`Sequence[int]`): Numbers into `BEHAVIORS`, one a request.
+        exclude_seen (`bool`, *optional*): Of all requests; `None`, of those without a query.
+        state (*optional*): A cached history of each request, whose items were seen too.
+
+    Returns:
+        `list[np.ndarray]`, *optional*: int64 rows for each request; `None` where nothing is excluded.
+
+    Raises:
+        RequestError: If the inputs do not say what was seen.
+    """
+    recommends = BEHAVIORS.index(RECOMMENDATION)
+    is_excluded = [behavior == recommends if exclude_seen is None else exclude_seen for behavior in behavior_ids]
+    if not any(is_excluded):
+        return None
+    if "seen_rows" not in inputs:
+        raise RequestError(
+            "The inputs do not say what was seen; make them with the model's processor, or pass `exclude_seen=False`."
+        )
+    rows = inputs["seen_rows"].cpu().numpy()
+    if state is not None:
+        rows = np.concatenate([rows, state.places.item.cpu().numpy()], axis=1)
+    # Inputs made with a larger catalogue may name items that cannot be answered anyway.
+    is_known = (rows >= 0) & (rows < len(catalog))
+    return [
+        line[known] if excluded else line[:0]
+        for line, known, excluded in zip(rows, is_known, is_excluded, strict=True)
+    ]
+
+
+def join_new(
+    found: tuple[np.ndarray, np.ndarray],
+    new: np.ndarray,
+    scores: np.ndarray,
+    allowed: np.ndarray | None,
+    top_k: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Join what a search found for one request with new items, scored alike.
+
+    Args:
+        found (`tuple[np.ndarray, np.ndarray]`): int64 rows of the catalogue and their scores, best first.
+        new (`np.ndarray`): int64 rows of the new items; some may have been found too.
+        scores (`np.ndarray`): Their scores.
+        allowed (`np.ndarray`, *optional*): bool of shape `(num_items,)`; `None` allows every item.
+        top_k (`int`): Items wanted.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: At most `top_k` rows and scores, best first.
+    """
+    rows, values = found
+    keep = ~np.isin(new, rows) if allowed is None else allowed[new] & ~np.isin(new, rows)
+    rows, values = np.concatenate([rows, new[keep]]), np.concatenate([values, scores[keep].astype(values.dtype)])
+    order = np.argsort(-values, kind="stable")[:top_k]
+    return rows[order], values[order]
 
 
 def scored_items(catalog: Catalog, rows: np.ndarray, scores: np.ndarray) -> list[ScoredItem]:
@@ -63,6 +142,12 @@ def _mask(where: Any, catalog: Catalog) -> np.ndarray | None:
     return np.asarray(where & catalog.live)
 
 
+def _without(mask: np.ndarray | None, rows: np.ndarray, catalog: Catalog) -> np.ndarray:
+    left = catalog.live if mask is None else mask.copy()
+    left[rows] = False
+    return left
+
+
 def _is_one_filter(where: Any) -> bool:
     if where is None:
         return True
@@ -73,4 +158,4 @@ def _is_one_filter(where: Any) -> bool:
     return len(where) == 0 or any(isinstance(entry, str) for entry in where)
 
 
-__all__ = ["Where", "allowed_items", "scored_items"]
+__all__ = ["Where", "allowed_items", "join_new", "scored_items", "seen_items"]

@@ -20,7 +20,7 @@ from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import IdentifierTrie, Norm, TrieMask, beam_search, score_candidates
 from seekrec.generation.lanes import per_request
-from seekrec.models.answers import Where, allowed_items, scored_items
+from seekrec.models.answers import Where, allowed_items, join_new, scored_items, seen_items
 from seekrec.models.checkpoint import CheckpointMixin, save_bundled_catalog
 from seekrec.models.finite import check_finite
 from seekrec.models.snapshot import CatalogSnapshot, read_snapshot
@@ -34,6 +34,20 @@ class GenerativeSnapshot(CatalogSnapshot):
         """Give the prefix trie over all identifiers of a view; built at first use."""
         codes, size = self.catalog.codes[view], self.catalog.codebook_size
         return self.part(("trie", view), lambda: IdentifierTrie.from_codes(codes, size))
+
+    def new_rows(self, num_trained: int) -> np.ndarray:
+        """Give the items that training knows no event of, int64 rows: no decoder has written their identifiers.
+
+        Args:
+            num_trained (`int`): Rows of the catalogue that the model was trained with; 0 if that is not known.
+        """
+
+        def find() -> np.ndarray:
+            is_new = self.catalog.is_predicted.copy()
+            is_new[num_trained or len(is_new) :] = True
+            return np.flatnonzero(is_new & self.catalog.live)
+
+        return self.part("new_rows", find, num_trained)
 
 
 SnapshotT = TypeVar("SnapshotT", bound=GenerativeSnapshot)
@@ -147,8 +161,12 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
         where: Where = None,
         num_beams: int | Sequence[int] | None = None,
         norm: Norm | None = None,
+        exclude_seen: bool | None = None,
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue, by beam search over their identifiers.
+
+        Items that training knows no event of (those added later, and those whose collaborative vector is predicted)
+        are out of the beams' reach, for the decoder has never written them. They are scored all, beside the beams.
 
         Searches and recommendations may stand in one batch, and each gets what it gets alone. Any number of threads
         may call this while another sets a catalogue: see [`set_catalog`]. Weights may change between calls, not
@@ -166,6 +184,9 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
             norm (`str`, *optional*):
                 `"level"` normalises log-probabilities over the codes of a level, `"vocab"` over the whole vocabulary
                 (equal to `generate` with [`TrieLogitsProcessor`]); as in training if not given.
+            exclude_seen (`bool`, *optional*):
+                Leave out what the user acted on, be it further back than the model reads; if not given in
+                recommendations and not in searches.
 
         Returns:
             `list[list[ScoredItem]]`: For each request at most `top_k` distinct items, best first, with the
@@ -177,8 +198,11 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
             NotFiniteError: If the model computes something that is no number.
         """
         snapshot = self.current_snapshot()
-        wanted = per_request("top_k", top_k, len(inputs["behavior_ids"]))
-        found = self._find(snapshot, inputs, wanted, where, 20 if num_beams is None else num_beams, norm)
+        behaviors = inputs["behavior_ids"].tolist()
+        wanted = per_request("top_k", top_k, len(behaviors))
+        seen = seen_items(snapshot.catalog, inputs, behaviors, exclude_seen)
+        allowed = allowed_items(where, snapshot.catalog, len(behaviors), seen)
+        found = self._find(snapshot, inputs, wanted, allowed, 20 if num_beams is None else num_beams, norm)
         return [scored_items(snapshot.catalog, rows, scores) for rows, scores in found]
 
     @torch.no_grad()
@@ -224,7 +248,28 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
         snapshot: SnapshotT,
         inputs: BatchFeature,
         top_k: np.ndarray,
-        where: Where,
+        allowed: Sequence[np.ndarray | None],
+        num_beams: int | Sequence[int],
+        norm: Norm | None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Give for each request rows of the catalogue and their scores, best first: by beams, and what is new."""
+        found = self._search(snapshot, inputs, top_k, allowed, num_beams, norm)
+        config: Any = self.config  # type: ignore[attr-defined]
+        new = snapshot.new_rows(config.num_items)
+        if not found or not len(new):
+            return found
+        scores = self._score_new(snapshot, inputs, new, norm)
+        return [
+            join_new(own, new, scores_line, mask, count)
+            for own, scores_line, mask, count in zip(found, scores, allowed, top_k, strict=True)
+        ]
+
+    def _search(
+        self,
+        snapshot: SnapshotT,
+        inputs: BatchFeature,
+        top_k: np.ndarray,
+        allowed: Sequence[np.ndarray | None],
         num_beams: int | Sequence[int],
         norm: Norm | None,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -239,10 +284,14 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
             trie=tries,
             num_beams=num_beams,
             top_k=top_k.tolist(),
-            masks=_masks(where, snapshot.catalog, tries),
+            masks=_masks(allowed, tries),
             norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
         )
         return list(zip(output.rows, output.scores, strict=True))
+
+    def _score_new(self, snapshot: SnapshotT, inputs: BatchFeature, rows: np.ndarray, norm: Norm | None) -> np.ndarray:
+        """Score the same rows of the catalogue for each request: of shape `(batch, len(rows))`."""
+        return np.stack(self._score(snapshot, inputs, [rows] * len(inputs["behavior_ids"]), norm))
 
     def _order(
         self, snapshot: SnapshotT, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
@@ -285,8 +334,7 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
         return prompt, views
 
 
-def _masks(where: Where, catalog: Catalog, tries: list[IdentifierTrie]) -> list[TrieMask | None]:
-    allowed = allowed_items(where, catalog, len(tries))
+def _masks(allowed: Sequence[np.ndarray | None], tries: list[IdentifierTrie]) -> list[TrieMask | None]:
     made: dict[tuple[int, int], TrieMask] = {}  # a filter given many times is counted once for each trie
     masks: list[TrieMask | None] = []
     for mask, trie in zip(allowed, tries, strict=True):

@@ -29,13 +29,13 @@ from seekrec.training.intsr import (
 from seekrec.training.intsr_arguments import IntSRArguments
 from seekrec.training.launch import open_stages, run_recipe, save_trained
 from seekrec.training.lightgcn import train_lightgcn
+from seekrec.training.log_stages import prepare_cold_start, prepare_split
 from seekrec.training.preparation import (
     ItemEmbeddings,
     PreparedItems,
     prepare_embeddings,
     prepare_items,
     prepare_plain_items,
-    prepare_split,
 )
 from seekrec.training.sasrec import train_sasrec
 from seekrec.training.stages import StageCache
@@ -90,6 +90,7 @@ __all__ = [
     "open_stages",
     "parse_arguments",
     "prepare_collaborative",
+    "prepare_cold_start",
     "prepare_embeddings",
     "prepare_items",
     "prepare_lightgcn",

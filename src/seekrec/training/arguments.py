@@ -67,6 +67,13 @@ class DataArguments:
     )
     num_test_days: int = field(default=1, metadata={"help": "Length of the test window of `last_days`."})
     split_seed: int = field(default=0, metadata={"help": "Of the query construction, the split and the negatives."})
+    num_cold_items: int = field(
+        default=0,
+        metadata={
+            "help": "So many items leave the log before training, are added to the trained model and asked for; with "
+            "0 the rows of new items ask for those that no training event acts on."
+        },
+    )
 
 
 @dataclass

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From settings to a split, embeddings and a catalogue: the stages every family's recipe begins with."""
+"""From a split to embeddings and a catalogue: the stages that every family's recipe goes on with."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +14,8 @@ import pyarrow as pa
 from seekrec.catalog import Catalog
 from seekrec.embeddings import SASRecForNextItem, embed_texts
 from seekrec.embeddings.semantic import encoder_version
-from seekrec.errors import CatalogError, ConfigurationError
-from seekrec.events import (
-    EventLog,
-    Split,
-    audit,
-    read_movielens,
-    read_sequences,
-    read_tables,
-    split_log,
-    synthesize_searches,
-)
+from seekrec.errors import CatalogError
+from seekrec.events import Split, has_training_events
 from seekrec.identifiers import (
     DualRQVAEConfig,
     IdentifierModel,
@@ -36,7 +27,7 @@ from seekrec.identifiers import (
     read_published_identifiers,
 )
 from seekrec.schema import View, item_texts
-from seekrec.training.arguments import DataArguments, IdentifierArguments, parse_column_map
+from seekrec.training.arguments import IdentifierArguments
 from seekrec.training.collaborative import prepare_sasrec
 from seekrec.training.identifiers import train_dual_rqvae
 from seekrec.training.identity import content_digest
@@ -77,71 +68,6 @@ class PreparedItems:
     catalog: Catalog
     sasrec: SASRecForNextItem
     quality: IdentifierQualityReport | None
-
-
-def prepare_split(data: DataArguments, cache: StageCache) -> Split:
-    """Read the log, give it searches if it has none, split it, and print what the audit counts.
-
-    Raises:
-        ConfigurationError: If the settings do not name a log.
-        DataError: If the log cannot be used.
-        LeakageError: If a strict split leaks.
-    """
-    log = read_log(data)
-    if log.query_source == "none" and data.construction != "none":
-        log = synthesize_searches(
-            log, construction=data.construction, search_fraction=data.search_fraction, seed=data.split_seed
-        )
-    for note in log.notes:
-        logger.info("%s: %s", log.name, note)
-    settings = {
-        "log": log.fingerprint(),
-        "name": log.name,
-        "method": data.split_method,
-        "protocol": data.protocol,
-        "num_test_days": data.num_test_days,
-        "seed": data.split_seed,
-    }
-
-    def make(folder: Path) -> None:
-        split_log(
-            log,
-            method=data.split_method,
-            protocol=data.protocol,
-            num_test_days=data.num_test_days,
-            seed=data.split_seed,
-        ).save(folder, include_log=False)
-
-    split = cache.run("split", settings, make, lambda folder: Split.load(folder, log=log), libraries=("numpy",))
-    logger.info("audit of the split:\n%s", audit(split))
-    return split
-
-
-def read_log(data: DataArguments) -> EventLog:
-    """Read the log that the settings name.
-
-    Raises:
-        ConfigurationError: If a path that the reader needs is missing.
-    """
-    if data.dataset == "movielens":
-        return read_movielens(data.data_dir, variant=data.movielens_variant)
-    if data.dataset == "sequences":
-        if data.data_dir is None:
-            raise ConfigurationError("`dataset: sequences` needs `data_dir`, the folder of the log; pass --data_dir.")
-        return read_sequences(data.data_dir)
-    if data.events_path is None or data.items_path is None:
-        raise ConfigurationError("`dataset: tables` needs `events_path` and `items_path`; pass both.")
-    return read_tables(
-        data.events_path,
-        data.items_path,
-        column_map=parse_column_map(data.column_map),
-        max_refused=data.max_refused,
-        has_time=data.has_time,
-        category_separator=data.category_separator,
-        delimiter=data.delimiter,
-        quoting=data.quoting,
-        encoding=data.encoding,
-    )
 
 
 def prepare_embeddings(
@@ -214,6 +140,8 @@ def prepare_items(
         lambda folder: Catalog.load(folder / "catalog"),
         libraries=("torch", "transformers", "numpy", "scipy", "scikit-learn"),
     )
+    # What SASRec has of an item without training events is where it began: nothing is learnt from it.
+    catalog = replace(catalog, is_predicted=catalog.is_predicted | ~has_training_events(split))
     quality = measure_catalog(catalog, vectors, published=published_identifiers)
     logger.info("identifiers:\n%s", quality)
     return PreparedItems(catalog, embeddings.sasrec, quality)
@@ -378,6 +306,4 @@ __all__ = [
     "prepare_items",
     "prepare_plain_items",
     "prepare_semantic",
-    "prepare_split",
-    "read_log",
 ]

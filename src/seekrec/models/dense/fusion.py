@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -109,6 +110,27 @@ class AnswerFusion(nn.Module):
         return found
 
 
+def without_own(
+    rows: np.ndarray, scores: np.ndarray, top_k: int, history: np.ndarray, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take off what items of a history got for their own text, and keep the best.
+
+    Args:
+        rows (`np.ndarray`): int64 rows of the catalogue, best first.
+        scores (`np.ndarray`): float32 of the same length.
+        top_k (`int`): Items wanted.
+        history (`np.ndarray`): int64 rows; below 0 for none.
+        own (`np.ndarray`): float32 of the length of `history`; of an item that comes twice, twice the same.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: At most `top_k` rows and scores, best first.
+    """
+    taken = dict(zip(history.tolist(), own.tolist(), strict=True))
+    scores = scores - np.array([taken.get(row, 0.0) for row in rows.tolist()], dtype=scores.dtype)
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return rows[order], scores[order]
+
+
 def make_fusion(config: Any) -> AnswerFusion | None:
     """Make what a configuration adds to its model's answers; None for nothing."""
     if not (config.recommender_weight or config.text_weight):
@@ -116,4 +138,4 @@ def make_fusion(config: Any) -> AnswerFusion | None:
     return AnswerFusion(config.num_items, config.recommender, config.recommender_weight, config.text_weight)
 
 
-__all__ = ["AnswerFusion", "make_fusion"]
+__all__ = ["AnswerFusion", "make_fusion", "without_own"]

@@ -23,10 +23,10 @@ from seekrec.catalog import Catalog
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation.lanes import per_request
-from seekrec.models.answers import Where, allowed_items, scored_items
+from seekrec.models.answers import Where, allowed_items, scored_items, seen_items
 from seekrec.models.checkpoint import CheckpointMixin
 from seekrec.models.dense.catalog_items import CatalogItems, DenseSnapshot
-from seekrec.models.dense.fusion import AnswerFusion
+from seekrec.models.dense.fusion import AnswerFusion, without_own
 from seekrec.models.dense.item_index import Backend
 from seekrec.models.dense.item_tower import ItemTexts, ItemTower
 from seekrec.models.finite import check_finite
@@ -56,7 +56,10 @@ class DenseRetrievalMixin(CheckpointMixin):
         raise TypeError(f"{type(self).__name__} must define `encode_questions`.")
 
     def score_candidates(self, inputs: Any, *, state: Any = None, items: CatalogItems | None = None) -> Tensor:
-        """Give the probability of an act on each candidate: float32 of the shape of `inputs["candidate_rows"]`."""
+        """Score each candidate, float32 of the shape of `inputs["candidate_rows"]`: the probability of an act.
+
+        Without a head for that, the score that [`retrieve`] gives.
+        """
         raise TypeError(f"{type(self).__name__} must define `score_candidates`.")
 
     def read_events(self, inputs: Any, state: Any, items: CatalogItems) -> Any:
@@ -100,23 +103,24 @@ class DenseRetrievalMixin(CheckpointMixin):
         # The model's own product is divided by the temperature, those of the parts are not.
         return torch.cat([own, *(part * config.temperature for part in parts)], dim=-1)
 
-    def answer_scores(self, questions: Tensor, history: Tensor, items: CatalogItems) -> Tensor:
-        """Give what answers are ordered by, float32 `(batch, num_questions, num_rows)`, divided by the temperature.
+    def answer_scores(self, questions: Tensor, rows: Tensor, history: Tensor, items: CatalogItems) -> Tensor:
+        """Score candidates as [`retrieve`] scores items: float32 of the shape of `rows`.
 
         Args:
-            questions (`torch.Tensor`): What [`answer_questions`] gave.
+            questions (`torch.Tensor`): What [`answer_questions`] gave, `(batch, num_questions, size)`.
+            rows (`torch.LongTensor`): Of the catalogue, `(batch, num_questions, num_candidates)`; below 0 for none.
             history (`torch.LongTensor`): Items of the histories, `(batch, length)`; below 0 for none.
             items ([`CatalogItems`]): What is answered from.
         """
-        config: Any = self.config  # type: ignore[attr-defined]
-        scores = (questions @ items.answers.T).float()
+        vectors = items.answers[rows.clamp_min(0)]
+        scores = torch.einsum("bqs,bqcs->bqc", questions, vectors.to(questions.dtype)).float()
         own = None if self.fusion is None else self.fusion.own_texts(items.texts, questions, history)
         if own is not None and own.shape[-1]:
-            # What a place without an item takes off goes to a column behind all rows.
-            padded = nn.functional.pad(scores, (0, 1))
-            rows = torch.where(history >= 0, history, scores.shape[-1])[:, None].expand(own.shape)
-            scores = padded.scatter(-1, rows, padded.gather(-1, rows) - own)[..., :-1]
-        return scores / config.temperature
+            # A candidate of the history gets nothing for its own text; one that comes twice has twice the same.
+            is_own = rows[..., None] == torch.where(history >= 0, history, -2)[:, None, None]
+            taken = (is_own * own[:, :, None]).sum(-1) / is_own.sum(-1).clamp_min(1)
+            scores = scores - taken
+        return scores
 
     def set_recommender(self, recommender: SASRecForNextItem) -> None:
         """Take the SASRec whose score is added to the model's own.
@@ -276,6 +280,7 @@ class DenseRetrievalMixin(CheckpointMixin):
         top_k: int | Sequence[int] = 10,
         where: Where = None,
         state: Any = None,
+        exclude_seen: bool | None = None,
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue; exact.
 
@@ -289,6 +294,9 @@ class DenseRetrievalMixin(CheckpointMixin):
                 Items allowed: a boolean mask over the catalogue's rows or a list of ids, for all requests, or a list
                 with one of these (or None) for each request. Removed items are never allowed.
             state (*optional*): A cached history of each request, in place of the one in `inputs`.
+            exclude_seen (`bool`, *optional*):
+                Leave out what the user acted on: all of the request's history and of the state; if not given in
+                recommendations and not in searches.
 
         Returns:
             `list[list[ScoredItem]]`: For each request at most `top_k` distinct items, best first, with the similarity
@@ -300,8 +308,10 @@ class DenseRetrievalMixin(CheckpointMixin):
         """
         items = self.current_items()
         wanted = per_request("top_k", top_k, len(inputs["question_events"])).tolist()
-        allowed = allowed_items(where, items.catalog, len(wanted))
         questions = self.encode_questions(inputs, state=state, items=items)[:, 0]
+        behaviors = inputs["question_behavior_ids"][:, 0].tolist()
+        seen = seen_items(items.catalog, inputs, behaviors, exclude_seen, state)
+        allowed = allowed_items(where, items.catalog, len(wanted), seen)
         history = (inputs["history_item_rows"] if state is None else state.places.item).to(questions.device)
         own = None if self.fusion is None else self.fusion.own_texts(items.texts, questions[:, None], history)
         index = items.index(self.item_index)
@@ -323,7 +333,8 @@ class DenseRetrievalMixin(CheckpointMixin):
             state (*optional*): As in [`retrieve`].
 
         Returns:
-            `list[list[ScoredItem]]`: For each request its candidates, best first, with the probability of an act.
+            `list[list[ScoredItem]]`: For each request its candidates, best first, with the probability of an act, or
+            the score that [`retrieve`] gives where no head judges candidates.
 
         Raises:
             RequestError: If the inputs hold no candidates.
@@ -342,27 +353,6 @@ class DenseRetrievalMixin(CheckpointMixin):
             order = kept[np.argsort(-values[kept], kind="stable")]
             answers.append(scored_items(items.catalog, line[order], values[order]))
         return answers
-
-
-def without_own(
-    rows: np.ndarray, scores: np.ndarray, top_k: int, history: np.ndarray, own: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Take off what items of a history got for their own text, and keep the best.
-
-    Args:
-        rows (`np.ndarray`): int64 rows of the catalogue, best first.
-        scores (`np.ndarray`): float32 of the same length.
-        top_k (`int`): Items wanted.
-        history (`np.ndarray`): int64 rows; below 0 for none.
-        own (`np.ndarray`): float32 of the length of `history`; of an item that comes twice, twice the same.
-
-    Returns:
-        `tuple[np.ndarray, np.ndarray]`: At most `top_k` rows and scores, best first.
-    """
-    taken = dict(zip(history.tolist(), own.tolist(), strict=True))
-    scores = scores - np.array([taken.get(row, 0.0) for row in rows.tolist()], dtype=scores.dtype)
-    order = np.argsort(-scores, kind="stable")[:top_k]
-    return rows[order], scores[order]
 
 
 def items_hash(catalog: Catalog, num_items: int) -> str:

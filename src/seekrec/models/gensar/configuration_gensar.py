@@ -49,6 +49,9 @@ class GenSARConfig(T5Config):
             What orders the items that the decoder's beams found, and candidates: `"identifier"`, the log-probability
             of their identifiers (the paper), or `"next_item"`, the encoder's score of `next_item_weight`, which it
             needs.
+        num_items (`int`):
+            Items of the catalogue that the model was trained with, its first rows; 0 before it has one. Later items
+            are scored beside the beams.
         trained_tasks (`list[str]`):
             What the model was trained on, by the names of `task_weights`; `suggest_queries` and `describe` refuse what
             is not among them.
@@ -78,6 +81,7 @@ class GenSARConfig(T5Config):
     distillation_weight: float = 0.0
     item_vector_size: int = 0
     order_by: str = "identifier"
+    num_items: int = 0
     trained_tasks: list[str] | tuple[str, ...] = ()
     # The released code keeps five of each; so do we.
     max_history_recommendations: int = 5

@@ -19,7 +19,6 @@ from transformers.modeling_outputs import BaseModelOutput
 from seekrec.catalog import Catalog
 from seekrec.generation import Norm
 from seekrec.generation.lanes import per_request
-from seekrec.models.answers import Where
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.modeling_gensar_encoder import GenSAREncoder
 from seekrec.models.gensar.modeling_gensar_items import ItemTable
@@ -64,6 +63,8 @@ class NextItemMixin(GenerativeRetrievalMixin[GenSARSnapshot]):
         """
         is_first = self.config.identifier_hash is None
         super().set_catalog(catalog)
+        if is_first:
+            self.config.num_items = len(catalog)
         vectors = self.encoder.item_vectors
         if vectors is not None:
             vectors.vocabulary = self.vocabulary
@@ -137,25 +138,36 @@ class NextItemMixin(GenerativeRetrievalMixin[GenSARSnapshot]):
             total = total + self.config.next_item_weight * first + self.config.distillation_weight * second
         return total
 
+    def _search(
+        self,
+        snapshot: GenSARSnapshot,
+        inputs: BatchFeature,
+        top_k: np.ndarray,
+        allowed: Sequence[np.ndarray | None],
+        num_beams: int | Sequence[int],
+        norm: Norm | None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """With `config.order_by="next_item"` the beams find items and the last event's state orders them."""
+        if self.config.order_by == "identifier":
+            return super()._search(snapshot, inputs, top_k, allowed, num_beams, norm)
+        kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
+        found = [rows for rows, _ in super()._search(snapshot, inputs, kept, allowed, num_beams, norm)]
+        ordered = self._order(snapshot, inputs, found, norm)
+        return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, top_k, strict=True)]
+
     def _find(
         self,
         snapshot: GenSARSnapshot,
         inputs: BatchFeature,
         top_k: np.ndarray,
-        where: Where,
+        allowed: Sequence[np.ndarray | None],
         num_beams: int | Sequence[int],
         norm: Norm | None,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """With `config.order_by="next_item"` the beams find items and the last event's state orders them."""
+        """Encode once for beams, order and new items; see [`GenerativeRetrievalMixin`]."""
         if not len(inputs["behavior_ids"]):
             return []
-        inputs = self._encoded(snapshot, inputs)
-        if self.config.order_by == "identifier":
-            return super()._find(snapshot, inputs, top_k, where, num_beams, norm)
-        kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
-        found = [rows for rows, _ in super()._find(snapshot, inputs, kept, where, num_beams, norm)]
-        ordered = self._order(snapshot, inputs, found, norm)
-        return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, top_k, strict=True)]
+        return super()._find(snapshot, self._encoded(snapshot, inputs), top_k, allowed, num_beams, norm)
 
     def _score(
         self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
@@ -166,14 +178,32 @@ class NextItemMixin(GenerativeRetrievalMixin[GenSARSnapshot]):
         inputs = self._encoded(snapshot, inputs)
         if self.config.order_by == "identifier":
             return super()._score(snapshot, inputs, rows, norm)
-        last = inputs["attention_mask"].to(self._device).sum(1) - 1  # that token has the state of the last event
-        states = inputs["encoder_states"][torch.arange(len(last), device=self._device), last]
-        scores = []
+        states, scores = self._last_states(inputs), []
         for state, behavior, line in zip(states, inputs["behavior_ids"].tolist(), rows, strict=True):
             items = torch.as_tensor(np.asarray(line, dtype=np.int64), device=self._device)
             embedded = self.embed_items(snapshot.catalog.view_of(BEHAVIORS[behavior]), items, snapshot)
             scores.append((embedded @ state.to(embedded.dtype)).float().cpu().numpy())
         return scores
+
+    def _score_new(
+        self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: np.ndarray, norm: Norm | None
+    ) -> np.ndarray:
+        """As [`_score`], each item embedded once for all requests."""
+        if self.config.order_by == "identifier":
+            return super()._score_new(snapshot, inputs, rows, norm)
+        states = self._last_states(inputs)
+        items = torch.from_numpy(rows).to(self._device)
+        views = [snapshot.catalog.view_of(BEHAVIORS[number]) for number in inputs["behavior_ids"].tolist()]
+        embedded = {view: self.embed_items(view, items, snapshot) for view in set(views)}
+        scores = [embedded[view] @ state.to(embedded[view].dtype) for view, state in zip(views, states, strict=True)]
+        found: np.ndarray = torch.stack(scores).float().cpu().numpy()
+        return found
+
+    def _last_states(self, inputs: BatchFeature) -> Tensor:
+        """Give the state of each request's last event, `(batch, d_model)`; the last token has it."""
+        last = inputs["attention_mask"].to(self._device).sum(1) - 1
+        states: Tensor = inputs["encoder_states"][torch.arange(len(last), device=self._device), last]
+        return states
 
     def _encoded(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> BatchFeature:
         """Give the inputs with the encoder's states, `encoder_states`, which beams and order share."""

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from seekrec.catalog_growth import predict_by_ridge
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
-from seekrec.models.answers import Where, allowed_items, scored_items
+from seekrec.models.answers import scored_items
 from seekrec.models.finite import check_finite
 from seekrec.models.gensr.modeling_gensr_prompts import Histories
 from seekrec.models.interface import GenerativeRetrievalMixin, GenerativeSnapshot
@@ -175,23 +175,27 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin[GenSRSnapshot]):
         snapshot: GenSRSnapshot,
         inputs: BatchFeature,
         top_k: np.ndarray,
-        where: Where,
+        allowed: Sequence[np.ndarray | None],
         num_beams: int | Sequence[int],
         norm: Norm | None,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """With `config.retrieve_by="answer"` ask about every item allowed; else find identifiers."""
         config: Any = self.config  # type: ignore[attr-defined]
         if config.retrieve_by == "answer":
-            return self._ask_all(snapshot, inputs, top_k, where)
+            return self._ask_all(snapshot, inputs, top_k, allowed)
         if not config.identifier_weight:
             raise RequestError(
                 "The model was not trained to write identifiers (`identifier_weight` is 0), so it cannot search the "
                 "whole catalogue by them; give it candidates and call `rank`, or train it with `retrieve_by` 'answer'."
             )
-        return super()._find(snapshot, inputs, top_k, where, num_beams, norm)
+        return super()._find(snapshot, inputs, top_k, allowed, num_beams, norm)
 
     def _ask_all(
-        self, snapshot: GenSRSnapshot, inputs: BatchFeature, top_k: np.ndarray, where: Where
+        self,
+        snapshot: GenSRSnapshot,
+        inputs: BatchFeature,
+        top_k: np.ndarray,
+        allowed: Sequence[np.ndarray | None],
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Score all items that each request allows: rows of the catalogue and logit(Yes) - logit(No), best first.
 
@@ -208,16 +212,15 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin[GenSRSnapshot]):
         inputs = BatchFeature(
             {**inputs, **{name: inputs[name][: len(named)] for name in ("item_rows", "item_text_ids")}}
         )
-        masks = allowed_items(where, snapshot.catalog, num_requests)
-        allowed = [named if mask is None else np.flatnonzero(mask[: len(named)]) for mask in masks]
-        places = np.full((num_requests, max(1, *map(len, allowed))), -1)
-        for line, rows in zip(places, allowed, strict=True):
+        asked_for = [named if mask is None else np.flatnonzero(mask[: len(named)]) for mask in allowed]
+        places = np.full((num_requests, max(1, *map(len, asked_for))), -1)
+        for line, rows in zip(places, asked_for, strict=True):
             line[: len(rows)] = rows
         # The batch holds every item in the order of the catalogue, so a row is its own place.
         asked = BatchFeature({**inputs, "candidate_items": torch.from_numpy(places)})
         found = []
         scored = self.score_candidates(asked, snapshot=snapshot)
-        for rows, scores, count in zip(allowed, scored, top_k, strict=True):
+        for rows, scores, count in zip(asked_for, scored, top_k, strict=True):
             order = np.argsort(-scores, kind="stable")[:count]
             found.append((rows[order], scores[order]))
         return found

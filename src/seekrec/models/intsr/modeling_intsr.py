@@ -256,15 +256,14 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
     ) -> Tensor:
         """Give the probability of an act on each candidate; see `DenseRetrievalMixin`.
 
-        Without a ranking head: the probability of the item among all items of the catalogue, as in retrieval.
+        Without a ranking head: the score that `retrieve` gives.
         """
         items = items or self.current_items()
         inputs, state = self.with_state(inputs, state, items)
         rows = inputs["candidate_rows"]
         if self.ranking_head is not None:
             return torch.sigmoid(self._candidate_logits(state, inputs, self.model.lookup(items.vectors)(rows)).float())
-        scores = self.answer_scores(self._answered(state, inputs, items), state.places.item, items)
-        return scores.softmax(-1).gather(-1, rows.clamp_min(0))
+        return self.answer_scores(self._answered(state, inputs, items), rows, state.places.item, items)
 
     def forward(
         self, labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Any

@@ -76,8 +76,8 @@ class SynerGenConfig(PreTrainedConfig):
         ranking_weight (`float`): Weight of the ranking loss, 1 in the paper; 0 for no ranking head (table 4), and
             `rank` orders by retrieval.
         pairwise_weight (`float`): lambda.
-        rank_by (`str`): What `rank` answers with: `"ranking"`, the click probability, or `"retrieval"`, the
-            probability among all items.
+        rank_by (`str`): What `rank` answers with: `"ranking"`, the click probability, or `"retrieval"`, the score that
+            `retrieve` gives.
         recommender (`dict`, *optional*): Sizes of the SASRec whose score is added to that of recommendations, in
             `retrieve` and where there is no ranking head in `rank`; `set_recommender` brings it. In neither paper.
         recommender_weight (`float`): Of that score; 0 for none.

@@ -109,7 +109,7 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
     ) -> Tensor:
         """Give the click probability of each candidate; see `DenseRetrievalMixin`.
 
-        Without a ranking head, or with `rank_by` retrieval: the probability of the item among all of the catalogue.
+        Without a ranking head, or with `rank_by` retrieval: the score that `retrieve` gives.
         """
         items = items or self.current_items()
         inputs, state = self.with_state(inputs, state, items)
@@ -117,8 +117,8 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         questions = self.model.ask(state, inputs, items)
         if self.ranking_head is not None and self.config.rank_by == "ranking":
             return torch.sigmoid(self._click_logits(state, questions, inputs, rows, items).float())
-        scores = self.answer_scores(self._answered(questions, state, inputs, items), state.places.item, items)
-        return scores.softmax(-1).gather(-1, rows.clamp_min(0))
+        answered = self._answered(questions, state, inputs, items)
+        return self.answer_scores(answered, rows, state.places.item, items)
 
     def forward(
         self, labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Any
