@@ -28,7 +28,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Load the model and answer."""
     # 1. Load.
     model = AutoModel.from_pretrained(arguments.model).eval()
-    processor = AutoProcessor.from_pretrained(arguments.model)
+    encoder = {} if arguments.text_encoder is None else {"text_encoder": arguments.text_encoder}
+    processor = AutoProcessor.from_pretrained(arguments.model, **encoder)
     histories = read_examples(arguments.examples or Path(arguments.model).parent / "examples.json")
     user_id = arguments.user or next(iter(histories))
     if user_id not in histories:
@@ -108,6 +109,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="folder of a trained model, or a Hub repository")
     parser.add_argument("--examples", help="file of users' histories; examples.json beside the model if not given")
+    parser.add_argument("--text_encoder", help="text encoder of queries, where the model only names one")
     parser.add_argument("--user", help="user id among the examples; the first if not given")
     parser.add_argument("--query", action="append", default=[], help="text to search for; may be given more than once")
     parser.add_argument("--top_k", type=int, default=5, help="answers to each question")

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from seekrec import catalog_io
 from seekrec.catalog import Catalog
 from seekrec.catalog_growth import place_items, predict_by_ridge
 from seekrec.errors import CatalogError, DataError, IdentifierCollisionError, RequestError, UnknownItemError
@@ -686,13 +688,66 @@ class TestFiles:
             path.write_text(json.dumps(saved | changes))
             return Catalog.load(tmp_path)
 
-        with pytest.raises(CatalogError, match="catalog.json .* does not fit its own hash"):
+        with pytest.raises(CatalogError, match="catalog.json does not fit its own hash"):
             load_with(settings=saved["settings"] | {"semantic_encoder_name": "other"})
         with pytest.raises(CatalogError, match="catalog.json has version 99, this package reads 1"):
             load_with(version=99)
         path.write_text(json.dumps({"version": 1}))
         with pytest.raises(CatalogError, match="catalog.json has no 'content_hash'"):
             Catalog.load(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"parts": []}, r"has parts \[\]; save the catalogue again"),
+            ({"parts": {}}, r"has parts \{\}"),
+            ({"settings": None}, "has settings None"),
+            ({"settings": {}}, r"has settings\['num_shared_levels'\] None"),
+            ({"content_hash": 5}, "has content_hash 5"),
+        ],
+    )
+    def test_refuses_a_damaged_description(self, catalog, tmp_path, changes, message):
+        catalog.save(tmp_path)
+        path = tmp_path / "catalog.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        with pytest.raises(CatalogError, match=message):
+            Catalog.load(tmp_path)
+
+    def test_refuses_tables_that_unpack_to_far_more_than_their_bytes(self, catalog, tmp_path, monkeypatch):
+        """One long title in every row is written once: kilobytes in the file, a thousand times that in memory."""
+        catalog.save(tmp_path)
+        path = tmp_path / "items.parquet"
+        items = catalog.items.set_column(
+            catalog.items.column_names.index("title"), "title", pa.array(["x" * 10**6] * len(catalog))
+        )
+        pq.write_table(items, path, compression="zstd", use_compliant_nested_type=False)
+        monkeypatch.setattr(catalog_io, "_MIN_LIMIT", 10**6)
+        assert path.stat().st_size * 1000 < items.nbytes
+        with pytest.raises(CatalogError, match="unpacks to more than .*made to fill the memory"):
+            Catalog.load(tmp_path)
+        pq.write_table(pa.concat_tables([catalog.items] * 2), path)
+        with pytest.raises(CatalogError, match=r"items.parquet has \d+ rows, codes.safetensors has \d+"):
+            Catalog.load(tmp_path)
+
+    def test_an_encoder_that_only_a_file_names_is_not_loaded(self, catalog, tmp_path, monkeypatch):
+        named = replace(catalog, semantic_encoder_name=str(tmp_path / "secret_place" / "encoder"))
+        named.save(tmp_path)
+        assert "secret_place" not in (tmp_path / "catalog.json").read_text()
+        loaded = Catalog.load(tmp_path)
+        assert (loaded.semantic_encoder_name, loaded.encoder_is_trusted) == ("encoder", False)
+        assert loaded.content_hash == named.content_hash
+        item = [{"item_id": "new", "title": "new"}]
+        with pytest.raises(CatalogError, match="names the text encoder 'encoder', which is not loaded"):
+            loaded.add_items(item)
+        asked = []
+
+        def embed(texts, name_or_path):
+            asked.append(name_or_path)
+            return np.ones((len(texts), catalog.embeddings["semantic"].shape[1]))
+
+        monkeypatch.setattr("seekrec.embeddings.embed_texts", embed)
+        Catalog.load(tmp_path, semantic_encoder="/mine/encoder").add_items(item)
+        assert asked == ["/mine/encoder"]
 
     def test_refuses_an_unknown_learner(self, catalog, tmp_path):
         catalog.save(tmp_path)

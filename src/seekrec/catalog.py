@@ -29,12 +29,14 @@ from seekrec.catalog_checks import (
     update_columns,
 )
 from seekrec.catalog_growth import grow
-from seekrec.catalog_io import CATALOG_FILE, array_digest, model_digest, part_hashes, read_catalog, write_catalog
+from seekrec.catalog_io import array_digest, content_digest, model_digest, part_hashes, read_catalog, write_catalog
 from seekrec.catalog_masks import ItemFilters
-from seekrec.errors import CatalogError
+from seekrec.embeddings.semantic import DEFAULT_ENCODER
+from seekrec.errors import CatalogError, DataError
 from seekrec.events.checks import Source, conform, find_item_problems, refuse
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.schema import ITEM_FEATURES, VIEW_OF_BEHAVIOR, Behavior, IdMap, View
+from seekrec.util.redaction import place_name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,6 +57,7 @@ class Catalog:
         is_predicted (`np.ndarray`): bool of shape `(N,)`: the item came without a collaborative vector.
         identifier_model (`DualRQVAEModel` or `ResidualKMeans`, *optional*): What gave the codes; codes new items.
         semantic_encoder_name (`str`, *optional*): What embeds new items' text; `None` is the default encoder.
+        encoder_is_trusted (`bool`): Whether that may be loaded; not if only a file names it.
     """
 
     items: pa.Table
@@ -67,6 +70,7 @@ class Catalog:
     is_predicted: np.ndarray
     identifier_model: IdentifierModel | None = None
     semantic_encoder_name: str | None = None
+    encoder_is_trusted: bool = True
 
     def __post_init__(self) -> None:
         # Not the embeddings: they are handed to torch, which warns of arrays that cannot be written to.
@@ -173,7 +177,7 @@ class Catalog:
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 over everything: items, identifiers, embeddings, removals, identifier model, settings."""
-        return hashlib.sha256(json.dumps([self.settings(), part_hashes(self)], sort_keys=True).encode()).hexdigest()
+        return content_digest(self.settings(), part_hashes(self))
 
     @cached_property
     def identifier_hash(self) -> str:
@@ -186,14 +190,15 @@ class Catalog:
         return hashlib.sha256(json.dumps([sizes, known]).encode()).hexdigest()
 
     def settings(self) -> dict[str, Any]:
-        """Give what is neither a table, an array nor a model, as it is written to `catalog.json`."""
+        """Give what is neither a table, an array nor a model, as it is written to `catalog.json`; no local path."""
+        encoder = self.semantic_encoder_name
         return {
             "num_items": len(self),
             "views": list(self.views),
             "num_shared_levels": self.num_shared_levels,
             "num_specific_levels": self.num_specific_levels,
             "codebook_size": self.codebook_size,
-            "semantic_encoder_name": self.semantic_encoder_name,
+            "semantic_encoder_name": None if encoder is None else place_name(encoder),
         }
 
     def view_of(self, behavior: Behavior) -> View:
@@ -367,34 +372,28 @@ class Catalog:
         write_catalog(Path(folder), self)
 
     @classmethod
-    def load(cls, folder_or_repo: str | Path, *, revision: str | None = None) -> Catalog:
+    def load(
+        cls, folder_or_repo: str | Path, *, revision: str | None = None, semantic_encoder: str | None = None
+    ) -> Catalog:
         """Read a catalogue that `save` wrote.
 
         Args:
             folder_or_repo (`str` or `Path`): The folder given to `save`, a model folder that holds it as `catalog/`,
                 or a Hub repository of either shape.
             revision (`str`, *optional*): Branch, tag or commit of the repository.
+            semantic_encoder (`str`, *optional*): Path or name of the text encoder, which embeds new items. The one
+                that the catalogue names is not loaded without it, unless that is the default.
 
         Raises:
             CatalogError: If a file is missing, cannot be read, or holds something else than was saved; the message
                 names it.
         """
-        description, parts = read_catalog(folder_or_repo, revision)
-        settings = description["settings"]
-        catalog = cls.build(
-            parts["items"],
-            {view: parts["codes"][f"{view}_codes"] for view in settings["views"]} or None,
-            num_shared_levels=settings["num_shared_levels"],
-            codebook_size=settings["codebook_size"],
-            embeddings=parts.get("embeddings"),
-            identifier_model=parts.get("identifier_model"),
-            semantic_encoder_name=settings["semantic_encoder_name"],
-            is_removed=parts["codes"]["is_removed"],
-            is_predicted=parts["codes"]["is_predicted"],
-        )
-        if catalog.content_hash != description["content_hash"]:
-            raise CatalogError(
-                f"{CATALOG_FILE} of {folder_or_repo} does not fit its own hash {description['content_hash'][:12]} "
-                f"(found {catalog.content_hash[:12]}): it was edited. Save the catalogue again or fetch it anew."
-            )
-        return catalog
+        fields, check_hash = read_catalog(folder_or_repo, revision)
+        try:
+            catalog = cls.build(**fields)
+        except DataError as error:
+            raise CatalogError(f"The items of {folder_or_repo} cannot be used: {error}") from error
+        check_hash(catalog)
+        if semantic_encoder is not None:
+            return replace(catalog, semantic_encoder_name=semantic_encoder)
+        return replace(catalog, encoder_is_trusted=catalog.semantic_encoder_name in (None, DEFAULT_ENCODER))

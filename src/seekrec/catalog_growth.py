@@ -37,6 +37,12 @@ def grow(
             "This catalogue has no identifier model, so it cannot give new items identifiers; build it with "
             "`identifier_model=`."
         )
+    if semantic is None and not catalog.encoder_is_trusted and "semantic" in {*catalog.embeddings, *catalog.codes}:
+        raise CatalogError(
+            f"The catalogue names the text encoder {catalog.semantic_encoder_name!r}, which is not loaded because a "
+            "file says so. Pass `semantic_embeddings`, or load the catalogue with `semantic_encoder=` and the path "
+            "or name of the encoder you trust."
+        )
     new = check_new_items(items, catalog.items.schema, catalog.id_map, catalog.is_removed, semantic is None)
     vectors = vectors_of_new_items(
         new,

@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
+from seekrec.catalog_checks import VIEWS
 from seekrec.errors import CatalogError
 from seekrec.events.storage import table_digest
 from seekrec.identifiers.configuration_dual_rqvae import DualRQVAEConfig, ResidualKMeansConfig
@@ -43,6 +44,9 @@ PART_FILES = {
     "identifier_model": "identifier_model.safetensors",
 }
 FORMAT_VERSION = 1
+# Real tables of items unpack to some 2 to 50 times their bytes.
+_MAX_BLOAT = 1000
+_MIN_LIMIT = 1 << 28  # bytes that any table may take
 _LEARNERS: dict[str, tuple[type[Any], type[Any]]] = {
     DualRQVAEConfig.model_type: (DualRQVAEConfig, DualRQVAEModel),
     ResidualKMeansConfig.model_type: (ResidualKMeansConfig, ResidualKMeans),
@@ -73,6 +77,11 @@ def part_hashes(catalog: Catalog) -> dict[str, str]:
     if catalog.identifier_model is not None:
         hashes["identifier_model"] = model_digest(catalog.identifier_model)
     return hashes
+
+
+def content_digest(settings: Mapping[str, Any], parts: Mapping[str, str]) -> str:
+    """Compute the SHA-256 over a whole catalogue from its settings and the hashes of its parts."""
+    return hashlib.sha256(json.dumps([settings, parts], sort_keys=True).encode()).hexdigest()
 
 
 def _arrays_of_codes(catalog: Catalog) -> dict[str, np.ndarray]:
@@ -110,11 +119,11 @@ def write_catalog(folder: Path, catalog: Catalog) -> None:
         (new / CATALOG_FILE).write_text(content, "utf-8")
 
 
-def read_catalog(folder_or_repo: str | Path, revision: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_catalog(folder_or_repo: str | Path, revision: str | None) -> tuple[dict[str, Any], Callable[[Catalog], None]]:
     """Read the files of a catalogue and check each part against its hash.
 
     Returns:
-        `tuple`: The content of `catalog.json`, and the parts under the names of `PART_FILES`.
+        `tuple`: The arguments of [`Catalog.build`], and what then checks the hash of the whole.
 
     Raises:
         CatalogError: As [`Catalog.load`] says.
@@ -127,11 +136,10 @@ def read_catalog(folder_or_repo: str | Path, revision: str | None) -> tuple[dict
             f"{folder / CATALOG_FILE} has version {version!r}, this package reads {FORMAT_VERSION}; save the "
             "catalogue again."
         )
-    missing = {"settings", "parts", "content_hash"} - description.keys()
-    if missing:
-        raise CatalogError(f"{folder / CATALOG_FILE} has no {min(missing)!r}; save the catalogue again.")
+    _check_description(folder / CATALOG_FILE, description)
+    _check_sizes(folder, description["parts"])
     readers: dict[str, Callable[[Path], Any]] = {
-        "items": pq.read_table,
+        "items": _read_items,
         "codes": load_file,
         "embeddings": lambda path: {view: tensor.float().numpy() for view, tensor in load_tensors(path).items()},
         "identifier_model": _read_model,
@@ -152,7 +160,98 @@ def read_catalog(folder_or_repo: str | Path, revision: str | None) -> tuple[dict
                 f"{path} holds content {found[:12]}, {CATALOG_FILE} says {expected[:12]}: the file was changed or is "
                 "another catalogue's. Save the catalogue again or fetch it anew."
             )
-    return description, parts
+    settings, codes = description["settings"], parts["codes"]
+    expected = {f"{view}_codes" for view in settings["views"]} | {"is_removed", "is_predicted"}
+    if codes.keys() != expected:
+        raise CatalogError(
+            f"{folder / PART_FILES['codes']} holds {', '.join(sorted(codes))}, not {', '.join(sorted(expected))}; "
+            "save the catalogue again or fetch it anew."
+        )
+
+    def check_hash(catalog: Catalog) -> None:
+        named = {**catalog.settings(), "semantic_encoder_name": settings["semantic_encoder_name"]}
+        found = content_digest(named, part_hashes(catalog))
+        if found != description["content_hash"]:
+            raise CatalogError(
+                f"{folder / CATALOG_FILE} does not fit its own hash {description['content_hash'][:12]} (found "
+                f"{found[:12]}): it was edited. Save the catalogue again or fetch it anew."
+            )
+
+    return {
+        "items": parts["items"],
+        "codes": {view: codes[f"{view}_codes"] for view in settings["views"]} or None,
+        "num_shared_levels": settings["num_shared_levels"],
+        "codebook_size": settings["codebook_size"],
+        "embeddings": parts.get("embeddings"),
+        "identifier_model": parts.get("identifier_model"),
+        "semantic_encoder_name": settings["semantic_encoder_name"],
+        "is_removed": codes["is_removed"],
+        "is_predicted": codes["is_predicted"],
+    }, check_hash
+
+
+def _check_description(path: Path, description: Mapping[str, Any]) -> None:
+    """Check the types of all that is read of `catalog.json`."""
+
+    def check(name: str, value: Any, is_right: bool) -> None:
+        if not is_right:
+            raise CatalogError(f"{path} has {name} {value!r}; save the catalogue again or fetch it anew.")
+
+    for name, kind in (("content_hash", str), ("parts", dict), ("settings", dict)):
+        if name not in description:
+            raise CatalogError(f"{path} has no {name!r}; save the catalogue again.")
+        check(name, description[name], isinstance(description[name], kind))
+    parts, settings = description["parts"], description["settings"]
+    check("parts", parts, {"items", "codes"} <= parts.keys() <= PART_FILES.keys())
+    for part, digest in parts.items():
+        check(f"parts[{part!r}]", digest, isinstance(digest, str))
+    for name in ("num_shared_levels", "codebook_size"):
+        value = settings.get(name)
+        check(f"settings[{name!r}]", value, isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+    views, encoder = settings.get("views"), settings.get("semantic_encoder_name", 0)
+    check("settings['views']", views, isinstance(views, list) and all(view in VIEWS for view in views))
+    check("settings['semantic_encoder_name']", encoder, encoder is None or isinstance(encoder, str))
+
+
+def _check_sizes(folder: Path, parts: Mapping[str, str]) -> None:
+    """Refuse files that say they hold far more than their bytes, before memory is taken for it."""
+    path = folder / PART_FILES["items"]
+    metadata = _read(path, pq.read_metadata)
+    # The codes are not compressed: a table of as many rows has as many bytes beside it.
+    num_rows = _read(folder / PART_FILES["codes"], _num_rows)
+    if metadata.num_rows != num_rows:
+        raise CatalogError(
+            f"{path} has {metadata.num_rows} rows, {PART_FILES['codes']} has {num_rows}: they are not of one "
+            "catalogue. Save the catalogue again or fetch it anew."
+        )
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    num_bytes = sum(group.total_byte_size for group in groups)
+    if num_bytes > max(_MAX_BLOAT * path.stat().st_size, _MIN_LIMIT):
+        raise CatalogError(
+            f"{path} has {path.stat().st_size} bytes and says it unpacks to {num_bytes}; it is damaged, or made to "
+            "fill the memory. Fetch it anew."
+        )
+
+
+def _num_rows(path: Path) -> int:
+    with safe_open(path, "np") as arrays:
+        return int(arrays.get_slice("is_removed").get_shape()[0])
+
+
+def _read_items(path: Path) -> pa.Table:
+    """Read the table in pieces: values that repeat take few bytes in the file, however long they are."""
+    most = max(_MAX_BLOAT * path.stat().st_size, _MIN_LIMIT)
+    with pq.ParquetFile(path) as file:
+        batches, num_bytes = [], 0
+        for batch in file.iter_batches(batch_size=256):
+            num_bytes += batch.nbytes
+            if num_bytes > most:
+                raise CatalogError(
+                    f"{path} has {path.stat().st_size} bytes and unpacks to more than {most}; it is damaged, or made "
+                    "to fill the memory. Fetch it anew."
+                )
+            batches.append(batch)
+        return pa.Table.from_batches(batches, schema=file.schema_arrow)
 
 
 def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
@@ -178,6 +277,14 @@ def _read_model(path: Path) -> IdentifierModel:
     if kind not in _LEARNERS:
         raise CatalogError(f"{config_path} has model_type {kind!r}; this package reads {', '.join(_LEARNERS)}.")
     config_class, model_class = _LEARNERS[kind]
+    with safe_open(path, "np") as tensors:
+        count = len(tensors.keys())
+    for name, value in settings.items():
+        if name.endswith(("levels", "layers")) and isinstance(value, int) and value > count:
+            raise CatalogError(
+                f"{config_path} has {name} {value}, but {path.name} holds {count} tensors: it is damaged or another "
+                "catalogue's. Save the catalogue again or fetch it anew."
+            )
     with torch.device("meta"):
         model = model_class(config_class.from_dict(settings))
     model.load_state_dict(load_tensors(path), strict=True, assign=True)

@@ -279,3 +279,15 @@ def test_a_checkpoint_is_old_or_new_wherever_the_process_is_killed(folders, pair
         sys.stdout.write(f"\n{save.__name__}: {kill_at - 2} kill points: {dict(states)}, leftovers {leftovers}\n")
     assert states["neither"] == leftovers == 0 and states["old"] and states["new"]
     assert states["refused"] == 0 or save is save_in_two_calls
+
+
+def test_an_encoder_that_only_the_checkpoint_names_is_not_loaded(folder):
+    (folder / "processor_manifest.json").unlink()
+    change(folder / SETTINGS, text_encoder="attacker/encoder")
+    processor = AutoProcessor.from_pretrained(folder)
+    processor([Request(query="red 0")])  # known
+    with pytest.raises(ConfigurationError, match="names the text encoder 'attacker/encoder' .* Pass `text_encoder=`"):
+        processor([Request(query="never logged")])
+    trusted = AutoProcessor.from_pretrained(folder, text_encoder="/mine/encoder")
+    assert (trusted.query_vectors.encoder_name, trusted.query_vectors.encoder_is_trusted) == ("/mine/encoder", True)
+    assert trusted.to_dict()["text_encoder"] == "encoder"  # a place of this machine is not published

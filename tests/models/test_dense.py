@@ -198,7 +198,7 @@ def test_known_queries_are_not_computed_again(tmp_path, monkeypatch):
     np.testing.assert_array_equal(loaded.encode(["red kite"]), [[8, 2]])
     assert WordLengths.calls == 3 and len(loaded) == 2
     (tmp_path / QUERY_VECTORS_FILE).write_bytes(b"no tensors")
-    with pytest.raises(DataError, match="holds no query vectors .* save the processor again"):
+    with pytest.raises(DataError, match="holds no query vectors .* Save the processor again"):
         QueryVectors.load(tmp_path)
     QueryVectors().save(tmp_path)
     assert not (tmp_path / QUERY_VECTORS_FILE).exists()

@@ -20,6 +20,7 @@ from seekrec.evaluation.robustness import compare_query_forms
 from seekrec.events import Split
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
 from seekrec.training.arguments import EvaluationArguments
+from seekrec.util.redaction import place_name
 
 # Searches that are asked in every form: few enough for five passes, and differences are paired.
 _MAX_QUERY_FORM_CASES = 300
@@ -138,6 +139,9 @@ def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, Mode
             f"{len(catalog)} of this data set in this order; name a model trained on the same log."
         )
     processor = AutoProcessor.from_pretrained(folder)
+    vectors, name = getattr(processor, "query_vectors", None), catalog.semantic_encoder_name
+    if vectors is not None and name is not None and vectors.encoder_name == place_name(name):
+        vectors.encoder_name, vectors.encoder_is_trusted = name, True  # the encoder of this run
     family = type(model).__name__.partition("For")[0]
     writes = hasattr(model.config, "codebook_size")
     run = Path(folder).resolve().parent.name

@@ -215,7 +215,7 @@ def _model_metadata(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -
     ]
     data = ModelCardData(
         license=_need(run, "license"),
-        library_name="transformers",
+        library_name="seekrec",
         pipeline_tag=PIPELINE_TAG,
         tags=list(_need(run, "tags")),
         datasets=None if dataset_id is None else [dataset_id],

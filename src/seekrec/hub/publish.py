@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,9 @@ from seekrec.evaluation import ResultRow, write_results
 from seekrec.events import EventLog
 from seekrec.identifiers import AssignmentResult, IdentifierQualityReport, identifier_quality
 from seekrec.models.dense.interface_dense import items_hash
-from seekrec.models.manifest import Part, check_part, replace_part
+from seekrec.models.manifest import Part, check_part, part_files, read_json, replace_part
 from seekrec.util.files import replace_file
+from seekrec.util.redaction import holds_secret, publishable, publishable_command
 
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -30,6 +32,7 @@ _INDEX_FILE = "model.safetensors.index.json"
 _NEEDED = ("processor_config.json", f"{CATALOG_FOLDER}/catalog.json")
 # Families that write identifiers need these; those that compare vectors have none of them.
 _NEEDED_TO_GENERATE = ("generation_config.json", "tokenizer.json", "tokenizer_config.json")
+_TEXTS = (".json", ".md", ".yaml", ".txt", ".jinja")
 # Never published: pickles, optimizer states, half-written and hidden files.
 _LEFT_OUT = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.tmp", "*.partial", "checkpoint-*", "__pycache__", ".*")
 
@@ -47,13 +50,18 @@ def save_run(
     Args:
         folder (`str` or `Path`): The model folder.
         command (`str`): The command line that made the model.
-        log ([`EventLog`]): What it was trained on; only counts are written.
-        settings (`Mapping`): The settings of the recipe, flat.
+        log ([`EventLog`]): What it was trained on; only counts are written, and its notes.
+        settings (`Mapping`): The settings of the recipe, flat. Secrets are not written, paths as their last part.
         seconds (`Mapping[str, float]`, *optional*): Wall time of each stage.
     """
     content = {"command": command, "log": log.describe(), "settings": dict(settings), "seconds": dict(seconds or {})}
-    with replace_file(Path(folder) / RUN_FILE) as path:
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_run(Path(folder) / RUN_FILE, content)
+
+
+def _write_run(path: Path, content: Mapping[str, Any]) -> None:
+    with replace_file(path) as temporary:
+        text = json.dumps(publishable(content), indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def record_run(
@@ -77,7 +85,7 @@ def record_run(
         seconds (`Mapping[str, float]`): Wall time of each stage.
         quality ([`IdentifierQualityReport`], *optional*): What the identifiers are worth: `identifiers.json`.
     """
-    command = " ".join(["accelerate", "launch", *sys.argv])
+    command = publishable_command(["accelerate", "launch", *sys.argv])
     settings = {name: value for part in arguments for name, value in vars(part).items()}
     with replace_part(folder, "results") as new:
         write_results(new / "results.json", rows, save_ranks=True)
@@ -168,7 +176,7 @@ def describe_model(
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     run: dict[str, Any] = dict.fromkeys(("command", "log", "settings", "seconds"))
     if (source / RUN_FILE).is_file():
-        run |= json.loads((source / RUN_FILE).read_text(encoding="utf-8"))
+        run |= publishable(read_json(source / RUN_FILE))
     return {
         **run,
         "repo_id": repo_id,
@@ -197,6 +205,8 @@ def describe_model(
 def copy_model(folder: str | Path, target: str | Path, *, card: str, eval_results: str | None = None) -> list[str]:
     """Copy a model folder as it will be published: with its card, without pickles, checkpoints and hidden files.
 
+    Secrets and paths that an older version wrote into `run.json` are left out.
+
     Args:
         folder (`str` or `Path`): The model folder; it is not changed.
         target (`str` or `Path`): A folder that does not exist.
@@ -205,14 +215,50 @@ def copy_model(folder: str | Path, target: str | Path, *, card: str, eval_result
 
     Returns:
         `list[str]`: The paths of all files, sorted.
+
+    Raises:
+        ConfigurationError: If the folder holds a symbolic link, which could lead anywhere, or a text file that is to
+            be published a secret.
     """
     destination = Path(target)
-    shutil.copytree(folder, destination, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+    ignore = shutil.ignore_patterns(*_LEFT_OUT)
+    for place, folders, files in os.walk(folder):
+        left_out = ignore(place, [*folders, *files])
+        folders[:] = [name for name in folders if name not in left_out]
+        for name in (*folders, *files):
+            if name not in left_out and os.path.islink(os.path.join(place, name)):
+                raise ConfigurationError(
+                    f"{os.path.join(place, name)} is a symbolic link; what it leads to is not published. Put a copy "
+                    "in its place, or remove it."
+                )
+    shutil.copytree(folder, destination, ignore=ignore)
+    if (destination / RUN_FILE).is_file():
+        _republish_run(destination)
     (destination / "README.md").write_text(card, encoding="utf-8")
     if eval_results is not None:
         (destination / ".eval_results").mkdir()
         (destination / ".eval_results" / "seekrec.yaml").write_text(eval_results, encoding="utf-8")
+    _refuse_secrets(destination)
     return sorted(path.relative_to(destination).as_posix() for path in destination.rglob("*") if path.is_file())
+
+
+def _republish_run(folder: Path) -> None:
+    """Write `run.json` anew without what must not be published; where that changes it, its manifest too."""
+    content = read_json(folder / RUN_FILE)
+    if publishable(content) != content:
+        with replace_part(folder, "results") as new:
+            for name in part_files(folder, "results"):
+                shutil.copyfile(folder / name, new / name)
+            _write_run(new / RUN_FILE, content)
+
+
+def _refuse_secrets(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix in _TEXTS and holds_secret(path.read_text(encoding="utf-8")):
+            raise ConfigurationError(
+                f"{path.relative_to(folder)} holds what looks like a token, or the value of a secret environment "
+                "variable; nothing was published. Remove it from the model folder and the card."
+            )
 
 
 def _weight_files(folder: Path) -> list[str]:

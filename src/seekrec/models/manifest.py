@@ -72,7 +72,7 @@ def replace_part(folder: str | os.PathLike[str], part: Part) -> Iterator[Path]:
         `Path`: Where to write.
     """
     target = Path(folder)
-    old = {one: names for one in _FILES if (names := _files_of(target, one))} if target.is_dir() else {}
+    old = {one: names for one in _FILES if (names := part_files(target, one))} if target.is_dir() else {}
     dropped = {manifest_file(part), *old.get(part, ())}
 
     with replace_folder(target, keep=lambda name: name not in dropped) as new:
@@ -100,7 +100,7 @@ def save_checkpoint(model: Saveable, processor: Saveable, folder: str | Path) ->
         folder (`str` or `Path`): An older checkpoint in it is replaced, with its results; other files stay.
     """
     target = Path(folder)
-    parts = [name for part in _FILES for name in (manifest_file(part), *_files_of(target, part))]
+    parts = [name for part in _FILES for name in (manifest_file(part), *part_files(target, part))]
     with replace_folder(target, keep=lambda name: name not in parts and name != CATALOG_FOLDER) as new:
         model.save_pretrained(new)
         processor.save_pretrained(new)
@@ -213,7 +213,7 @@ def _model_digest(folder: Path) -> str | None:
     return files_digest(files) if files else None
 
 
-def _files_of(folder: Path, part: Part) -> list[str]:
+def part_files(folder: Path, part: Part) -> list[str]:
     """Name the files of a part: those of its manifest, and those that would be read as its own."""
     if not folder.is_dir():
         return []
@@ -268,6 +268,7 @@ __all__ = [
     "files_digest",
     "hub_arguments",
     "manifest_file",
+    "part_files",
     "read_json",
     "replace_part",
     "save_checkpoint",

@@ -15,6 +15,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainingArguments
 
+from seekrec.errors import ConfigurationError
 from seekrec.events import Split, write_examples
 from seekrec.models.manifest import save_checkpoint
 from seekrec.schema import RECOMMENDATION
@@ -48,6 +49,7 @@ def run_recipe(script: str, argument_types: Sequence[type], main: Callable[..., 
     ignored = () if any(name in os.environ for name in _IN_A_GROUP) else ("ddp_backend",)
     with one_line_errors(script):
         arguments = parse_arguments(argument_types, sys.argv[1:], ignored=ignored)
+        _keep_from_hub(arguments)
         _prepare_once(script, sys.argv[1:], arguments)
         with _alone_in_folder(arguments):
             main(*arguments)
@@ -71,6 +73,23 @@ def save_trained(model: Any, processor: Any, split: Split, output_dir: str | Pat
     write_examples(Path(output_dir) / "examples.json", split.requests("test", RECOMMENDATION))
     logger.info("saved the model in %s", folder)
     return folder
+
+
+def _keep_from_hub(arguments: Sequence[object]) -> None:
+    """Refuse the upload by the Trainer, and forget a token, which training would write into its checkpoints.
+
+    Raises:
+        ConfigurationError: If `push_to_hub` is set.
+    """
+    training = next(part for part in arguments if isinstance(part, TrainingArguments))
+    if training.push_to_hub:
+        raise ConfigurationError(
+            "`push_to_hub` is set: the Trainer would upload weights without their catalogue, and a pickle. Train "
+            "without it, then publish the whole model with its card by recipes/push_to_hub.py."
+        )
+    if training.hub_token is not None:
+        training.hub_token = None
+        logger.warning("hub_token is not used and was forgotten; log in with `hf auth login` before you publish.")
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def prepare_items(
         "identifiers",
         key,
         make,
-        lambda folder: Catalog.load(folder / "catalog"),
+        lambda folder: Catalog.load(folder / "catalog", semantic_encoder=settings.semantic_encoder),
         libraries=("torch", "transformers", "numpy", "scipy", "scikit-learn"),
     )
     # What SASRec has of an item without training events is where it began: nothing is learnt from it.

@@ -16,17 +16,21 @@ import numpy as np
 import pyarrow as pa
 import torch
 from transformers import BatchFeature
+from transformers.utils.hub import cached_file
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.event_arrays import EventArrays, number_geohashes, number_sessions, pad_histories
 from seekrec.corpora.ragged import Ragged
+from seekrec.embeddings import DEFAULT_ENCODER
 from seekrec.errors import ConfigurationError, RequestError
 from seekrec.events.checks import check_choice
 from seekrec.events.sessions import SESSION_IDS, SessionIds
 from seekrec.models.candidates import candidate_rows, check_unknown, known_events, seen_rows
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
+from seekrec.models.manifest import IF_THERE, hub_arguments
 from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Event, Request
+from seekrec.util.redaction import place_name
 from seekrec.util.text import TEXT_FOLDING, check_folding
 
 ProcessorT = TypeVar("ProcessorT", bound="EventSequenceProcessor")
@@ -101,6 +105,8 @@ class EventSequenceProcessor(CatalogProcessor):
         if self._query_vectors is None:
             own = None if self._catalog is None else self._catalog.semantic_encoder_name
             self._query_vectors = QueryVectors(self.text_encoder or own, self.text_folding)
+            is_named_by_file = self._catalog is not None and not self._catalog.encoder_is_trusted
+            self._query_vectors.encoder_is_trusted = self.text_encoder is not None or not is_named_by_file
         return self._query_vectors
 
     def __call__(
@@ -218,6 +224,13 @@ class EventSequenceProcessor(CatalogProcessor):
         rows = Ragged(np.arange(len(events)), rows.offsets)
         return {**pad_histories(events, rows, number_sessions(events, rows)), "queries": events.columns.queries}
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give the settings alone, without the place of the text encoder."""
+        settings = super().to_dict()
+        if isinstance(settings.get("text_encoder"), str):
+            settings["text_encoder"] = place_name(settings["text_encoder"])
+        return settings
+
     def _save_files(self, folder: Path) -> None:
         super()._save_files(folder)
         self.query_vectors.save(folder)
@@ -230,19 +243,22 @@ class EventSequenceProcessor(CatalogProcessor):
     def from_pretrained(
         cls: type[ProcessorT], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any
     ) -> ProcessorT:
-        """Load a processor with the catalogue and the query vectors it was saved with."""
+        """Load a processor with the catalogue and the query vectors it was saved with.
+
+        A text encoder that only the checkpoint names, in its settings or its catalogue, is not loaded unless it is the
+        default: new queries then need `text_encoder=`, the path or name of the one you trust.
+        """
         saved, _ = cls.get_processor_dict(pretrained_model_name_or_path, **kwargs)
         if "text_folding" not in saved:  # made before queries were folded: it answers as it did
             kwargs = {"text_folding": (), **kwargs}
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        folder = Path(pretrained_model_name_or_path)
-        if not folder.is_dir():
-            from huggingface_hub import snapshot_download
-
-            name, revision = str(pretrained_model_name_or_path), kwargs.get("revision")
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=QUERY_VECTORS_FILE))
-        encoder_name = processor.text_encoder or processor.catalog.semantic_encoder_name
-        processor._query_vectors = QueryVectors.load(folder, encoder_name, processor.text_folding)
+        source = pretrained_model_name_or_path
+        found = cached_file(source, QUERY_VECTORS_FILE, **IF_THERE, **hub_arguments(kwargs))
+        folder = Path(source) if found is None else Path(found).parent
+        name = processor.text_encoder or processor.catalog.semantic_encoder_name
+        vectors = QueryVectors.load(folder, name, processor.text_folding)
+        vectors.encoder_is_trusted = name in (None, DEFAULT_ENCODER) or kwargs.get("text_encoder") is not None
+        processor._query_vectors = vectors
         return processor
 
 

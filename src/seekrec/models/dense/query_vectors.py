@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Vectors of queries from a frozen text encoder: known ones are looked up, new ones computed.
 
-A saved table names queries by a digest of their text, so a published model does not tell what people typed.
+A saved table names queries by a digest, not by their text. It still gives something away: who guesses a query can tell
+whether it was asked, and a vector tells roughly what was asked.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from seekrec.embeddings import embed_texts, load_semantic_encoder
-from seekrec.errors import DataError
+from seekrec.errors import ConfigurationError, DataError
 from seekrec.models.finite import check_finite
 from seekrec.util.files import replace_file
 from seekrec.util.text import TEXT_FOLDING, check_folding, fold_text
@@ -46,6 +47,8 @@ class QueryVectors:
 
     def __init__(self, encoder_name: str | None = None, folding: Collection[str] = TEXT_FOLDING) -> None:
         self.encoder_name = encoder_name
+        # Not where only a file names the encoder.
+        self.encoder_is_trusted = True
         self.folding = check_folding(folding)
         self._known: dict[bytes, np.ndarray] = {}
         self._new: dict[bytes, np.ndarray] = {}
@@ -118,8 +121,8 @@ class QueryVectors:
                     raise ValueError(f"digests of shape {digests.shape}, vectors of shape {vectors.shape}")
             except (SafetensorError, KeyError, OSError, ValueError) as error:
                 raise DataError(
-                    f"{path} holds no query vectors ({error}); save the processor again, or delete the file: they are "
-                    "then computed anew."
+                    f"{path} holds no query vectors ({error}): it is damaged. Save the processor again or fetch it "
+                    "anew."
                 ) from error
             check_finite(f"The vectors of {path}", vectors, "row", "save the processor again, or delete the file")
             loaded._known = {row.tobytes(): vector for row, vector in zip(digests, vectors, strict=True)}
@@ -129,6 +132,12 @@ class QueryVectors:
         return [fold_text(text, self.folding) for text in texts] if self.folding else list(texts)
 
     def _embed(self, texts: list[str], show_progress: bool) -> np.ndarray:
+        if self._encoder is None and not self.encoder_is_trusted:
+            raise ConfigurationError(
+                f"A query is new, and the checkpoint names the text encoder {self.encoder_name!r} for it, which is "
+                "not loaded because a file says so. Pass `text_encoder=` with the path or name of the encoder you "
+                "trust to `from_pretrained` of the processor."
+            )
         with _ENCODER:
             if self._encoder is None:
                 self._encoder = load_semantic_encoder(self.encoder_name)
