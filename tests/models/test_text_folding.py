@@ -74,6 +74,8 @@ def test_folding_is_saved_and_an_older_processor_reads_as_it_did(family, folded_
     assert held(loaded) == held(processor) != ()
     del content["text_folding"]
     path.write_text(json.dumps(content))
+    for manifest in tmp_path.glob("*manifest.json"):  # an older folder has none
+        manifest.unlink()
     older = AutoProcessor.from_pretrained(tmp_path)
     assert held(older) == ()
 

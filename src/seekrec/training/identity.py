@@ -25,6 +25,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from seekrec.corpora.text import tokenizer_digest
 from seekrec.events.storage import table_digest
 from seekrec.training.arguments import DataArguments, IdentifierArguments
 from seekrec.training.checkpoints import list_checkpoints
@@ -236,7 +237,7 @@ def _feed(digest: Any, content: Any) -> None:
         for batch in content.with_format("arrow").iter(_ROWS_AT_ONCE):
             digest.update(table_digest(batch).encode())
     elif isinstance(content, PreTrainedTokenizerBase):
-        _feed(digest, content.get_vocab())
+        _feed(digest, tokenizer_digest(content))
     elif isinstance(content, nn.Module):
         config: Any = getattr(content, "config", None)
         own = {} if config is None else config.to_dict()

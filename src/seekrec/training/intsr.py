@@ -118,6 +118,7 @@ def make_intsr_processor(
         actions=log_actions(split),
         geohashes=geohashes,
         session_ids=choose_session_ids(split, settings.session_ids),
+        text_folding=settings.text_folding,
     )
 
 

@@ -26,6 +26,7 @@ def make_synergen_processor(split: Split, catalog: Catalog, settings: WindowArgu
         max_history=settings.max_history,
         actions=log_actions(split),
         session_ids=choose_session_ids(split, settings.session_ids),
+        text_folding=settings.text_folding,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from seekrec.embeddings.softmax import LARGE_CATALOG
+from seekrec.util.text import TEXT_FOLDING
 
 
 @dataclass
@@ -20,6 +21,10 @@ class WindowArguments:
     session_ids: Literal["auto", "page_view", "visit"] = field(
         default="auto",
         metadata={"help": "What `session_id` means: events of a page view do not see each other; auto: a guess."},
+    )
+    text_folding: list[str] = field(
+        default_factory=lambda: list(TEXT_FOLDING),
+        metadata={"help": "What is folded of queries: case, punctuation, plurals, accents."},
     )
     history_dropout: float = field(
         default=0.0, metadata={"help": "Share of a window's events that no question sees, drawn anew in each epoch."}
