@@ -25,12 +25,13 @@ from seekrec.corpora.prompts import PromptWriter, check_vocabulary, end_token_id
 from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns
 from seekrec.corpora.settings import CorpusSettings
+from seekrec.corpora.targets import report_questions
 from seekrec.corpora.tasks import TASKS, Task, choose_tasks
 from seekrec.corpora.templates import TEMPLATES
 from seekrec.corpora.text import shared_encoder, tokenizer_digest
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import DataError
-from seekrec.schema import IdMap, item_texts
+from seekrec.schema import RECOMMENDATION, SEARCH, IdMap, item_texts
 
 if TYPE_CHECKING:
     from seekrec.catalog import Catalog
@@ -109,6 +110,11 @@ def build_corpus(
     tasks = choose_tasks(settings.tasks, vocabulary.views)
     asks_events = any(not task.is_about_items for task in tasks)
     targets = find_targets(split, catalog, settings, part) if asks_events else _no_targets()
+    asked = [task.behavior for task in tasks if task.behavior is not None and task.kind in ("nrip", "nsip")]
+    if part == "train" and asked:
+        is_search = targets.events.is_search[targets.rows]
+        chosen = (targets.events.item[targets.rows] >= 0) & np.isin(np.where(is_search, SEARCH, RECOMMENDATION), asked)
+        report_questions(split, targets.rows[chosen], is_search[chosen].astype(int), behaviors=asked)
     writer = PromptWriter(
         targets.events,
         catalog.codes,

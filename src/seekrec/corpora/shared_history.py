@@ -13,8 +13,9 @@ What a target may see, in tokens from the start of the row:
 | `nrip`, `nsqp` | all events with an earlier timestamp |
 | `nsip` | the same, and the event's own query |
 
-Two kinds of target are passed over under the strict protocol: an item that stands in its own history, and a search
-that shares its timestamp with an event before it (its query could not be seen without that event).
+Under the strict protocol a target never sees its own item: `targets.py` says which of those whose item stands before
+them get a row of their own, a search told as a copy for example. Passed over besides is a search that shares its
+timestamp with an event of another item before it: its query could not be seen without that event.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from seekrec.corpora.prompts import check_vocabulary, end_token_id
 from seekrec.corpora.ragged import Ragged, join_rows
 from seekrec.corpora.segments import EventColumns, SegmentTable, list_histories, repeat_segment, single_segment
 from seekrec.corpora.settings import CorpusSettings
-from seekrec.corpora.targets import occurs_before
+from seekrec.corpora.targets import choose_questions, own_windows, report_questions
 from seekrec.corpora.text import shared_encoder
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import DataError
@@ -96,26 +97,47 @@ def build_shared_histories(
     rows = split.training_acts()
     timeline = split.timeline
     user, time = timeline.user[rows], timeline.time[rows]
-    windows = cut_windows(user, settings.max_history_recommendations + settings.max_history_searches)
-    inputs, starts = writer.write(windows.events, rows)
+    cut = cut_windows(user, settings.max_history_recommendations + settings.max_history_searches)
+    windows = cut.events
 
     # From here on one entry for each event of each window.
-    place = windows.events.values
+    place = windows.values
     event = rows[place]
-    window = windows.events.owners()
-    begins = windows.events.offsets[window]
-    is_target = np.arange(len(place)) - begins >= windows.first_target[window]
+    window = windows.owners()
+    is_target = np.arange(len(place)) - windows.offsets[window] >= cut.first_target[window]
     is_target &= np.isin(event, split.training_targets(include_queries=True))
-    first_of_time = _first_of_run(np.stack([window, time[place]]))
-    has_item = columns.item[event] >= 0
     is_search = columns.is_search[event]
+    told = np.stack([recommend_searched_items | ~is_search, is_search], axis=1)
+    is_asked = told & (is_target & (columns.item[event] >= 0))[:, None]
     if split.protocol == "strict":
-        visible = starts[first_of_time]
-        is_repeated = occurs_before(window, columns.item[event])
-        is_asked = is_target & has_item & ~is_repeated
-        is_searchable = first_of_time == np.arange(len(place))
+        # A recommendation sees earlier timestamps, a search all that stands before its query.
+        moment, stream = timeline.moment[event], np.arange(len(place))
+        action = split.log.events["action"].combine_chunks().dictionary_encode().indices.to_numpy()[event]
+        is_asked, alone = choose_questions(
+            window, columns.item[event], action, told, is_asked, np.stack([moment, stream], axis=1)
+        )
+        if len(places := np.flatnonzero(alone.any(1))):
+            # Each is the last event of its own row; those stand behind all others and ask for no query.
+            added = own_windows(windows, places, moment, columns.item[event])
+            windows = Ragged.stack([windows, added])
+            last = np.zeros((len(added.values), 2), dtype=bool)
+            last[added.offsets[1:] - 1] = alone[places]
+            is_asked = np.concatenate([is_asked, last])
+            is_target = np.concatenate([is_target, np.zeros(len(last), dtype=bool)])
+            place = windows.values
+            event, window = rows[place], windows.owners()
+            is_search = columns.is_search[event]
+    inputs, starts = writer.write(windows, rows)
+    if split.protocol == "strict":
+        first_of_time = _first_of_run(np.stack([window, time[place]]))
+        visible, is_searchable = starts[first_of_time], first_of_time == np.arange(len(place))
     else:
-        visible, is_asked, is_searchable = starts, is_target & has_item, np.ones(len(place), dtype=bool)
+        visible, is_searchable = starts, np.ones(len(place), dtype=bool)
+    is_asked[:, 1] &= is_searchable
+    behaviors = [one for one, task in ((RECOMMENDATION, "nrip"), (SEARCH, "nsip")) if task in tasks]
+    if behaviors:
+        number, behavior = np.nonzero(is_asked & np.isin([RECOMMENDATION, SEARCH], behaviors))
+        report_questions(split, event[number], behavior, behaviors=behaviors)
 
     def draw(task: str, wanted: np.ndarray) -> np.ndarray:
         share = 1.0 if shares is None else shares.get(task, 1.0)
@@ -124,10 +146,10 @@ def build_shared_histories(
 
     targets: list[tuple[np.ndarray, np.ndarray, Ragged]] = []
     if "nrip" in tasks:
-        chosen = draw("nrip", is_asked & (recommend_searched_items | ~is_search))
+        chosen = draw("nrip", is_asked[:, 0])
         targets.append((chosen, visible[chosen], writer.items(event[chosen], RECOMMENDATION)))
     if "nsip" in tasks:
-        chosen = draw("nsip", is_asked & is_search & is_searchable)
+        chosen = draw("nsip", is_asked[:, 1])
         own_query = writer.query_lengths(event[chosen])
         targets.append((chosen, starts[chosen] + own_query, writer.items(event[chosen], SEARCH)))
     if "nsqp" in tasks:

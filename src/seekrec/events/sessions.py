@@ -71,8 +71,9 @@ def guess_session_ids(split: Split) -> SessionGuess | None:
     A page view has one list, of one query or of none. So sessions are visits where
 
     - a tenth of those with acts at several times hold different queries, or searches and recommendations;
-    - or, where the log says what was shown, a tenth of them were shown lists at different times;
-    - or, where it does not and they are not the results of one query each, they hold acts at two times on average.
+    - or, where not most of those are the results of one query, sessions hold acts at two times on average.
+
+    When things were shown says nothing: a page that is scrolled shows them at many times (Qilin).
 
     Args:
         split (`Split`): Whose training events to look at.
@@ -90,28 +91,22 @@ def guess_session_ids(split: Split) -> SessionGuess | None:
     # What was asked for: a query, or nothing.
     asked = np.where(t.is_search, pc.fill_null(queries, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1, 0)
     num_asked = _count_distinct(session, acts, asked)
-    shown = split.train_rows[t.is_impression[split.train_rows]]
-    num_lists = _count_distinct(session, shown[session[shown] >= 0], t.moment)
     is_search = np.bincount(session[acts], t.is_search[acts], minlength=len(num_times)) == np.bincount(
         session[acts], minlength=len(num_times)
     )
 
     spread = num_times > 1
     total, count = int((num_times > 0).sum()), int(spread.sum())
-    is_mixed, has_list = num_asked[spread] > 1, num_lists[spread] > 0
+    is_mixed = num_asked[spread] > 1
     if not count:
         return SessionGuess("page_view", total, 0, "what is done at one time is not seen anyway")
     if is_mixed.mean() >= _SHARE:
         reason = f"{int(is_mixed.sum())} of them hold several queries, or searches and recommendations"
         return SessionGuess("visit", total, count, reason)
-    if has_list.mean() >= 0.5:
-        num_several = int((num_lists[spread] > 1).sum())
-        kind: SessionIds = "visit" if num_several >= _SHARE * count else "page_view"
-        return SessionGuess(kind, total, count, f"{num_several} of them were shown lists at several times")
     if is_search[spread].mean() >= 0.5:
         return SessionGuess("page_view", total, count, "most of them are the results of one query")
     average = float(num_times[num_times > 0].mean())
-    kind = "visit" if average >= 2 else "page_view"
+    kind: SessionIds = "visit" if average >= 2 else "page_view"
     return SessionGuess(kind, total, count, f"a session has acts at {average:.1f} times on average")
 
 

@@ -13,6 +13,7 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns
 from seekrec.corpora.shared_history import list_item_queries
+from seekrec.corpora.targets import report_questions
 from seekrec.corpora.text import shared_encoder
 from seekrec.embeddings import last_interactions
 from seekrec.errors import ConfigurationError, DataError
@@ -105,6 +106,12 @@ def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, 
             f"The training events of {split.log.name!r} hold no interaction to ask for"
             + (f"; `num_unseen_events` is {settings.num_unseen_events}." if settings.num_unseen_events else ".")
         )
+    # What `num_unseen_events` leaves out is meant to be.
+    if not settings.num_unseen_events:
+        numbers = np.repeat(
+            [BEHAVIORS.index(RECOMMENDATION), BEHAVIORS.index(SEARCH)], [len(recommended), len(searched)]
+        )
+        report_questions(split, rows[order], numbers)
     requests = TrainingRequests(
         events=events,
         queries=queries,
