@@ -3,12 +3,14 @@
 
 import json
 import shutil
+import sys
+from types import SimpleNamespace
 
 import pytest
 from kite_shop import COMMAND, make_catalog, make_log, write_model_folder
 
-from seekrec.errors import CatalogError, ConfigurationError, DataError
-from seekrec.hub import check_model_folder, copy_model, describe_model
+from seekrec.errors import CatalogError, CheckpointError, ConfigurationError, DataError
+from seekrec.hub import check_model_folder, copy_model, describe_model, record_run
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +145,42 @@ def test_copy_leaves_pickles_and_checkpoints_behind(folder, tmp_path):
     )
     assert (tmp_path / "copy" / "README.md").read_text() == "# card\n"
     assert not (folder / "README.md").exists()
+
+
+def record(folder, monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["recipes/train_gensar.py", *options])
+    settings = SimpleNamespace(data_dir="/home/me/acme", hub_token="s3cr3t", backbone="google/flan-t5-base", seed=1)
+    record_run(folder, [], log=make_log(), arguments=[settings], seconds={})
+
+
+def test_a_run_is_recorded_without_secrets_and_paths(folder, monkeypatch):
+    record(folder, monkeypatch, "--data_dir", "/home/me/acme", "--hub_token", "s3cr3t")
+    run = json.loads((folder / "run.json").read_text())
+    assert run["command"] == "accelerate launch recipes/train_gensar.py --data_dir acme --hub_token ***"
+    assert run["settings"] == {"data_dir": "acme", "hub_token": "***", "backbone": "google/flan-t5-base", "seed": 1}
+    check_model_folder(folder)
+    # Results belong to the weights: those of other weights are not published.
+    shutil.copy(folder / "results.json", folder / "kept.json")
+    (folder / "results.json").write_text(json.dumps({"version": 1, "results": []}))
+    with pytest.raises(CheckpointError, match=r"results\.json is not the file that was saved with the results"):
+        check_model_folder(folder)
+
+
+def test_what_an_older_version_recorded_is_not_published(folder, tmp_path):
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": {"hub_token": "x", "data_dir": "/a/b"}}))
+    assert describe(folder)["settings"] == {"hub_token": "***", "data_dir": "b"}
+    copy_model(folder, tmp_path / "copy", card="# card\n")
+    published = json.loads((tmp_path / "copy" / "run.json").read_text())
+    assert published["settings"] == {"hub_token": "***", "data_dir": "b"}
+    check_model_folder(tmp_path / "copy")
+
+
+def test_secrets_and_links_are_not_published(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHOP_API_TOKEN", "s3cr3t-value")
+    with pytest.raises(ConfigurationError, match=r"README\.md holds what looks like a token"):
+        copy_model(folder, tmp_path / "copy", card="# s3cr3t-value\n")
+    (tmp_path / "private.txt").write_text("x")
+    (folder / "notes.txt").symlink_to(tmp_path / "private.txt")
+    with pytest.raises(ConfigurationError, match=r"notes\.txt is a symbolic link"):
+        copy_model(folder, tmp_path / "other", card="# card\n")

@@ -105,3 +105,10 @@ def test_nothing_of_an_earlier_model_stands_beside_a_new_one(tmp_path):
     (tmp_path / "model" / "results.json").write_text(json.dumps({}))
     folder = save_trained(Part("weights"), Part("processor"), NoRequests(), tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["processor", "weights"]
+
+
+def test_the_trainers_upload_is_refused_and_a_token_forgotten(start):
+    with pytest.raises(SystemExit, match=r"`push_to_hub` is set: .* by recipes/push_to_hub\.py"):
+        start("--push_to_hub", "true")
+    _, training = start("--hub_token", "not-a-real-token")
+    assert training.hub_token is None
