@@ -83,6 +83,7 @@ def start(
             return
         count += 1
         if count == kill_at:
+            Path(f"{folder}.killed").write_text(f"{event} {path}")
             os.kill(os.getpid(), signal.SIGKILL)
 
     status = 1
@@ -163,20 +164,31 @@ def report(arguments: argparse.Namespace, work: Path) -> None:
         counts[name] += 1
         problems += ["the model folder is neither"] if name == "neither" else []
         status = start(family, inputs, place, 2)
+        ending = []
         if status != 0:
-            problems.append(f"started again: exit {status}: {(work / 'run.log').read_text()[-300:]}")
+            ending.append(f"started again: exit {status}: {(work / 'run.log').read_text()[-300:]}")
         elif digest_of_model(place / "model") != digest_of_model(work / "new" / "model"):
-            problems.append("started again: other weights")
+            ending.append("started again: another model")
         elif metrics_of(place / "model") != measured["new"]:
-            problems.append("started again: other results")
+            ending.append("started again: other results")
         left = sorted(path for path in place.rglob("*") if LEFTOVER.search(path.name))
         left += [path for path in list_checkpoints(place / "trainer") if find_damage(path)]
         other = sorted(files_of(place) ^ files)
         counts["leftovers"] += len(left)
-        counts["ended as never stopped"] += not problems[1:] and status == 0 and not other
+        counts["ended as never stopped"] += not ending and not other
+        problems += ending
         if problems or left or other:
             names = [path.relative_to(place).as_posix() for path in left]
-            say({"operation": operation, "problems": problems, "left": names, "files": other[:8]})
+            killed_at = (work / "run.killed").read_text()
+            say(
+                {
+                    "operation": operation,
+                    "killed_at": killed_at,
+                    "problems": problems,
+                    "left": names,
+                    "files": other[:8],
+                }
+            )
     kills = counts["old"] + counts["new"] + counts["neither"]
     named = {name: counts[name] for name in ("old", "new", "neither", "leftovers", "ended as never stopped")}
     say({"family": family, "file_operations": num_operations, "kills": kills, **named})

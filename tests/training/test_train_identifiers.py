@@ -124,7 +124,9 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path, kill_at):
 def test_a_complete_run_is_loaded_and_not_repeated(tmp_path, kill_at):
     whole = train(tmp_path)
     kill_at(1)
-    assert_equal(whole, train(tmp_path))
+    again = train(tmp_path)
+    assert_equal(whole, again)
+    assert again.config.to_dict() == whole.config.to_dict()  # with it, a path would be published
     assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == ["checkpoint-24"]
 
 

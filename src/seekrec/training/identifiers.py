@@ -143,7 +143,10 @@ def train_dual_rqvae(
         checkpoint = _prepare_folder(output_dir, _fingerprint(vectors, config, settings), settings, resume=resume)
     if checkpoint is not None and _is_complete(read_state(Path(checkpoint))):
         logger.info("The training in %s is complete; its model is loaded.", output_dir)
-        return DualRQVAEModel.from_pretrained(checkpoint).eval()
+        model = DualRQVAEModel.from_pretrained(checkpoint)
+        # As after training: where it was loaded from is no part of it, and would be saved and published.
+        model.config.name_or_path = ""
+        return model.eval()
 
     # 2. The model, its codebooks started on all items.
     set_seed(seed)
