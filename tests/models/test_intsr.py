@@ -501,7 +501,7 @@ def test_what_does_not_fit_is_refused(windows):
     with pytest.raises(RequestError, match=r"a mask is boolean of shape \(24,\)"):
         model.retrieve(processor(Request()), where=np.zeros(3, bool), exclude_seen=False)
     with pytest.raises(UnknownItemError, match="'gone'"):
-        processor(Request([Event("gone")]))
+        processor(Request(), candidates=[["gone"]])
     with pytest.raises(ConfigurationError, match="The batch has no `negative_rows`"):
         model(**collate(windows, processor, [0]))
     bare = IntSRForSearchAndRecommendation(IntSRConfig())

@@ -129,15 +129,25 @@ def number_sessions(events: EventArrays, rows: Ragged) -> np.ndarray:
     Returns:
         `np.ndarray`: int64, an entry for each of `rows.values`; never falls along a row.
     """
-    place = rows.values
+    return sessions_of(events.timestamp[rows.values], events.session[rows.values], rows)
+
+
+def sessions_of(timestamp: np.ndarray, session: np.ndarray, rows: Ragged) -> np.ndarray:
+    """Number sessions from their times and the numbers of their page views; see [`number_sessions`].
+
+    Args:
+        timestamp (`np.ndarray`): int64, an entry for each of `rows.values`.
+        session (`np.ndarray`): int64, likewise; -1 for none.
+        rows (`Ragged`): The rows that the entries belong to.
+    """
     owner = rows.owners()
-    count = len(place)
+    count = len(timestamp)
     starts = np.ones(count, dtype=bool)
-    starts[1:] = (owner[1:] != owner[:-1]) | (events.timestamp[place][1:] != events.timestamp[place][:-1])
-    named = np.flatnonzero(events.session[place] >= 0)
+    starts[1:] = (owner[1:] != owner[:-1]) | (timestamp[1:] != timestamp[:-1])
+    named = np.flatnonzero(session >= 0)
     if len(named):
         # A boundary inside the span of one session is none: add one at each span's start, take it off at its end.
-        key = owner[named] * (events.session.max() + 1) + events.session[place[named]]
+        key = owner[named] * (session.max() + 1) + session[named]
         _, first = np.unique(key, return_index=True)
         _, last = np.unique(key[::-1], return_index=True)
         depth = np.zeros(count + 1, dtype=np.int64)
@@ -192,4 +202,4 @@ def pad_histories(events: EventArrays, rows: Ragged, sessions: np.ndarray) -> di
     }
 
 
-__all__ = ["EventArrays", "number_geohashes", "number_sessions", "pad_histories", "pad_rows"]
+__all__ = ["EventArrays", "number_geohashes", "number_sessions", "pad_histories", "pad_rows", "sessions_of"]

@@ -27,6 +27,7 @@ from seekrec.models.answers import Where, allowed_items, scored_items, seen_item
 from seekrec.models.checkpoint import CheckpointMixin
 from seekrec.models.dense.catalog_items import CatalogItems, DenseSnapshot
 from seekrec.models.dense.fusion import AnswerFusion, without_own
+from seekrec.models.dense.history_states import HistoryStatesMixin
 from seekrec.models.dense.item_index import Backend
 from seekrec.models.dense.item_tower import ItemTexts, ItemTower
 from seekrec.models.finite import check_finite
@@ -34,7 +35,7 @@ from seekrec.models.snapshot import has_same_items, read_snapshot
 from seekrec.schema import ScoredItem
 
 
-class DenseRetrievalMixin(CheckpointMixin):
+class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
     """`retrieve` by dot product with item vectors, `rank` by a head of the family.
 
     Set `item_index` to `"faiss"` to search with faiss; the answers are the same.
@@ -61,10 +62,6 @@ class DenseRetrievalMixin(CheckpointMixin):
         Without a head for that, the score that [`retrieve`] gives.
         """
         raise TypeError(f"{type(self).__name__} must define `score_candidates`.")
-
-    def read_events(self, inputs: Any, state: Any, items: CatalogItems) -> Any:
-        """Read the `history_*` tensors behind a state, or from the start where it is None; gives the state after."""
-        raise TypeError(f"{type(self).__name__} must define `read_events`.")
 
     def current_items(self) -> CatalogItems:
         """Give what a call answers from that begins now; it stays the same whatever is set meanwhile.
@@ -134,66 +131,6 @@ class DenseRetrievalMixin(CheckpointMixin):
         if self.fusion is None or self.fusion.recommender is None:
             raise ValueError("`config.recommender` is None or `recommender_weight` 0; make the model with both.")
         self.fusion.take(recommender)
-
-    @torch.no_grad()
-    def encode_history(self, inputs: Any) -> Any:
-        """Read the histories of requests once, to answer from them any number of times.
-
-        Args:
-            inputs ([`~transformers.BatchFeature`]): What the processor made of requests.
-
-        Returns:
-            The family's `HistoryState`: pass it as `state=` to `retrieve` and `rank`, or to [`extend`].
-        """
-        return self._read(inputs, None, self.current_items())
-
-    @torch.no_grad()
-    def extend(self, state: Any, inputs: Any) -> Any:
-        """Read further events behind a history without reading that again; equal to reading both at once.
-
-        An event belongs to the last session where it has its timestamp; `session_id` is not looked at. Nothing is
-        dropped: a state holds all events it was given, be they more than `max_history`.
-
-        Args:
-            state (`HistoryState`): What was read.
-            inputs ([`~transformers.BatchFeature`]): What `processor.events` made of the further events.
-
-        Returns:
-            The `HistoryState` of all events.
-        """
-        return self._read(inputs, state, self.current_items())
-
-    def with_state(self, inputs: Any, state: Any, items: CatalogItems) -> tuple[dict[str, Any], Any]:
-        """Bring inputs to the device; read their history, or put questions about a state behind its last event.
-
-        Raises:
-            RequestError: If the state is of another number of users than the requests.
-        """
-        if state is None:
-            return self._move(inputs), self._read(inputs, None, items)
-        inputs = self._move(inputs)
-        if len(state.num_events) != len(inputs["question_events"]):
-            raise RequestError(
-                f"`state` holds the histories of {len(state.num_events)} users for {len(inputs['question_events'])} "
-                "requests; give one for each, `state.select(rows)` picks and repeats them."
-            )
-        items.snapshot.check_rows("state", state.places.item)
-        count, session = state.num_events[:, None], state.last("session")[:, None] + 1
-        shape = inputs["question_events"]
-        return {
-            **inputs,
-            "question_events": count.expand_as(shape),
-            "question_session_ids": session.expand_as(shape),
-            "question_timestamps": torch.maximum(inputs["question_timestamps"], state.last("time")[:, None]),
-        }, state
-
-    def _read(self, inputs: Any, state: Any, items: CatalogItems) -> Any:
-        items.snapshot.check_rows("history_item_rows", inputs["history_item_rows"])
-        return self.read_events(self._move(inputs), state, items)
-
-    def _move(self, inputs: Any) -> dict[str, Any]:
-        device: torch.device = self.device  # type: ignore[attr-defined]
-        return {name: value.to(device) for name, value in inputs.items()}
 
     @property
     def catalog(self) -> Catalog:

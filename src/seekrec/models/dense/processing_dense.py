@@ -8,6 +8,7 @@ question behind its last event.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from transformers import BatchFeature
 from transformers.utils.hub import cached_file
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.event_arrays import EventArrays, number_geohashes, number_sessions, pad_histories
+from seekrec.corpora.event_arrays import EventArrays, number_geohashes, number_sessions, pad_histories, pad_rows
 from seekrec.corpora.ragged import Ragged
 from seekrec.embeddings import DEFAULT_ENCODER
 from seekrec.errors import ConfigurationError, RequestError
@@ -126,9 +127,11 @@ class EventSequenceProcessor(CatalogProcessor):
         Returns:
             [`~transformers.BatchFeature`]: Tensors of shape `(batch, longest_history)`: `history_mask` (bool) and,
             int64, `history_item_rows`, `history_query_rows` (-1 for none), `history_behavior_ids`,
-            `history_action_ids`, `history_timestamps`, `history_session_ids`, `history_geohash_ids` (0 for unknown).
+            `history_action_ids`, `history_timestamps`, `history_session_ids`, `history_session_keys` (a digest of the
+            page view, -1 for none), `history_geohash_ids` (0 for unknown).
             Of shape `(batch, 1)`, int64: `question_events` (the length of the history), `question_session_ids` (that
             of the page view that the request names, if the history holds events of it, else one of its own),
+            `question_session_keys`,
             `question_behavior_ids`, `question_action_ids` (-1 where the request names no action),
             `question_timestamps` (of the last event where the request has none), `question_geohash_ids` and
             `question_query_rows`. `query_vectors`: float32 of shape `(num_queries, dimension)`, to which the query
@@ -161,6 +164,7 @@ class EventSequenceProcessor(CatalogProcessor):
         features |= {
             "question_events": lengths[:, None],
             "question_session_ids": sessions[:, None],
+            "question_session_keys": np.array([[self._session_key(one.session_id)] for one in asked]),
             "question_behavior_ids": np.array([[BEHAVIORS.index(one.behavior)] for one in asked]),
             "question_action_ids": np.array([[self._asked_action(one)] for one in asked]),
             "question_timestamps": np.array(times, dtype=np.int64)[:, None],
@@ -180,11 +184,13 @@ class EventSequenceProcessor(CatalogProcessor):
             histories (`Sequence[Sequence[Event]]`): For each state its new events, oldest first.
 
         Returns:
-            [`~transformers.BatchFeature`]: The `history_*` tensors and `query_vectors`. Sessions are numbered from 0:
-            the model joins the first to the state's last where the timestamps are equal.
+            [`~transformers.BatchFeature`]: The `history_*` tensors and `query_vectors`.
+
+        Raises:
+            RequestError: If events are not in the order of time.
         """
         catalog = self.catalog
-        known = known_events(histories, catalog.id_map, self.unknown)
+        known = known_events([Request(events).history for events in histories], catalog.id_map, self.unknown)
         features = self._layout([[event for event in events if _is_read(event)] for events in known], catalog)
         features["query_vectors"] = self.query_vectors.encode(features.pop("queries"))
         return BatchFeature({name: torch.from_numpy(array) for name, array in features.items()})
@@ -222,7 +228,18 @@ class EventSequenceProcessor(CatalogProcessor):
         )
         rows = Ragged.from_lists([range(len(one)) for one in lists], np.int64)
         rows = Ragged(np.arange(len(events)), rows.offsets)
-        return {**pad_histories(events, rows, number_sessions(events, rows)), "queries": events.columns.queries}
+        keys = np.array([self._session_key(event.session_id) for event in flat], dtype=np.int64)
+        return {
+            **pad_histories(events, rows, number_sessions(events, rows)),
+            "history_session_keys": pad_rows(keys, rows, -1),
+            "queries": events.columns.queries,
+        }
+
+    def _session_key(self, name: str | None) -> int:
+        """Give what tells page views apart in a state, from 0 up; -1 where there is none."""
+        if name is None or self.session_ids != "page_view":
+            return -1
+        return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings alone, without the place of the text encoder."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from seekrec.models.dense.item_tower import TextProjection
+from seekrec.models.dense.read_events import ReadEvents
 from seekrec.models.intsr.configuration_intsr import IntSRConfig
 from seekrec.models.intsr.modeling_intsr_blocks import Places
 
@@ -39,6 +40,7 @@ class HistoryState:
         outputs (`torch.Tensor`, *optional*): What the last block gives, `(batch, length, hidden_size)`; plain HSTU
             alone needs it.
         num_events (`torch.Tensor`): int64 events read, `(batch,)`.
+        events ([`ReadEvents`], *optional*): Those events; there in what a model gives to its callers.
     """
 
     places: Places
@@ -46,6 +48,7 @@ class HistoryState:
     values: tuple[Tensor, ...]
     outputs: Tensor | None
     num_events: Tensor
+    events: ReadEvents | None = None
 
     def last(self, name: str) -> Tensor:
         """Give the largest `session` or `time` of each row, int64 `(batch,)`; -1 without a token."""
@@ -60,6 +63,7 @@ class HistoryState:
             tuple(part[rows] for part in self.values),
             None if self.outputs is None else self.outputs[rows],
             self.num_events[rows],
+            None if self.events is None else self.events.select(rows),
         )
 
 
@@ -93,8 +97,7 @@ class TokenEmbedder(nn.Module):
         Args:
             inputs: Has the `history_*` tensors and `query_vectors`.
             items (`Callable`): Catalogue rows to vectors.
-            state ([`HistoryState`], *optional*): What the events follow. Its last session goes on where the first
-                event has its timestamp.
+            state ([`HistoryState`], *optional*): What the events follow; their sessions are numbered on from its.
 
         Returns:
             `tuple`: Vectors `(batch, length, hidden_size)`, their [`Places`], and int64 events by row, `(batch,)`.
@@ -105,9 +108,7 @@ class TokenEmbedder(nn.Module):
         first_event = torch.zeros_like(time[:, :1])
         first_position = first_event
         if state is not None:
-            goes_on = state.last("time") == time[:, 0] if time.shape[1] else state.last("time") < 0
-            session = session + (state.last("session") + (~goes_on).long())[:, None]
-            opens[:, :1] &= ~goes_on[:, None]
+            opens[:, :1] &= session[:, :1] > state.last("session")[:, None]
             first_event, first_position = state.num_events[:, None], state.places.is_real.sum(1, keepdim=True)
         # What training left out of the history is no event, but the session it was in has its S token all the same.
         opens = opens & inputs.get("scenario_mask", mask)

@@ -13,6 +13,7 @@ from transformers import initialization as init
 
 from seekrec.models.dense.catalog_items import CatalogItems
 from seekrec.models.dense.item_tower import ItemTower, LatestItem, TextProjection
+from seekrec.models.dense.read_events import ReadEvents
 from seekrec.models.synergen.configuration_synergen import SynerGenConfig
 from seekrec.models.synergen.modeling_synergen_attention import context_block_mask, uses_flex
 from seekrec.models.synergen.modeling_synergen_blocks import (
@@ -37,6 +38,7 @@ class HistoryState:
         values (`tuple[torch.Tensor, ...]`): Likewise, as they are.
         origin (`torch.Tensor`): int64 time that rotations count from, `(batch,)`: of the first event.
         num_events (`torch.Tensor`): int64 events read, `(batch,)`.
+        events ([`ReadEvents`], *optional*): Those events; there in what a model gives to its callers.
     """
 
     places: Places
@@ -44,6 +46,7 @@ class HistoryState:
     values: tuple[Tensor, ...]
     origin: Tensor
     num_events: Tensor
+    events: ReadEvents | None = None
 
     def last(self, name: str) -> Tensor:
         """Give the largest `session` or `time` of each row, int64 `(batch,)`; -1 without a token."""
@@ -58,6 +61,7 @@ class HistoryState:
             tuple(part[rows] for part in self.values),
             self.origin[rows],
             self.num_events[rows],
+            None if self.events is None else self.events.select(rows),
         )
 
 
@@ -151,7 +155,7 @@ class SynerGenModel(SynerGenPreTrainedModel):
 
         Args:
             inputs: Has the `history_*` tensors and `query_vectors`; see `EventSequenceProcessor`.
-            state ([`HistoryState`], *optional*): What the events follow.
+            state ([`HistoryState`], *optional*): What the events follow; their sessions are numbered on from its.
             items ([`CatalogItems`], *optional*): What is answered from; the tower if not given.
 
         Returns:
@@ -162,7 +166,6 @@ class SynerGenModel(SynerGenPreTrainedModel):
         before = mask.new_zeros(len(mask), dtype=torch.long)
         session, origin, num_events, num_tokens = inputs["history_session_ids"], before, before, before
         if state is not None:
-            session = session + state.last("session")[:, None] + 1
             origin, num_events, num_tokens = state.origin, state.num_events, state.places.is_real.sum(1)
         if time.shape[1]:
             origin = torch.where(num_events == 0, time[:, 0], origin)

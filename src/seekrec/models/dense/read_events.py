@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The events that a state was read from: what it can be checked against, joined, cut and saved by.
+
+What a model makes of events (keys and values) cannot be cut or joined to sessions afterwards: a token holds what it
+saw. So a state keeps its events too, and where what was seen would have been another, they are read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from seekrec.corpora.event_arrays import sessions_of
+from seekrec.corpora.ragged import Ragged
+from seekrec.errors import DataError, RequestError
+from seekrec.models.finite import check_finite
+from seekrec.util.files import replace_file
+
+_FORMAT = "seekrec-history-state"
+# What stands where there is no event; 0 in the other columns.
+_FILL = {"history_item_rows": -1, "history_query_rows": -1, "history_session_keys": -1}
+_COLUMNS = (
+    "history_mask",
+    "history_item_rows",
+    "history_behavior_ids",
+    "history_action_ids",
+    "history_timestamps",
+    "history_session_ids",
+    "history_geohash_ids",
+    "history_query_rows",
+    "history_session_keys",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadEvents:
+    """Events of users as a processor lays them out; never changed.
+
+    Args:
+        columns (`dict[str, torch.Tensor]`): The `history_*` tensors, `(batch, length)`, padded on the right.
+        query_vectors (`torch.Tensor`): Of their queries, `(num_queries, dimension)`.
+    """
+
+    columns: Mapping[str, Tensor]
+    query_vectors: Tensor
+
+    @classmethod
+    def from_inputs(cls, inputs: Mapping[str, Tensor]) -> ReadEvents:
+        """Take them from what a processor gave; sessions are numbered by the events alone."""
+        columns = {name: inputs[name] for name in _COLUMNS if name in inputs}
+        columns.setdefault("history_session_keys", torch.full_like(inputs["history_item_rows"], -1))
+        return cls(columns, inputs["query_vectors"]).number()
+
+    def __len__(self) -> int:
+        return len(self.columns["history_mask"])
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What a model reads."""
+        return {**self.columns, "query_vectors": self.query_vectors}
+
+    @property
+    def lengths(self) -> Tensor:
+        """Events of each user, int64 `(batch,)`."""
+        return self.columns["history_mask"].sum(1)
+
+    def last(self, name: str, nothing: int) -> Tensor:
+        """Give the last entry of a column of each user, `(batch,)`."""
+        column, lengths = self.columns[name], self.lengths
+        padded = F.pad(column, (1, 0), value=nothing)
+        return padded.gather(1, lengths[:, None])[:, 0]
+
+    def append(self, other: ReadEvents) -> ReadEvents:
+        """Put later events behind these, user by user.
+
+        Raises:
+            RequestError: If there are not as many users, or an event is older than the last before it.
+        """
+        if len(other) != len(self):
+            raise RequestError(
+                f"The state holds the histories of {len(self)} users, the events are of {len(other)}; give a list of "
+                "events for each, `state.select(rows)` picks and repeats users."
+            )
+        joined = _side_by_side([self, other], 1).compact()
+        mask, times = joined.columns["history_mask"], joined.columns["history_timestamps"]
+        falls = mask[:, 1:] & (times[:, 1:] < times[:, :-1])
+        if bool(falls.any()):
+            row, place = falls.nonzero()[0].tolist()
+            raise RequestError(
+                f"An event of user {row} has timestamp {int(times[row, place + 1])}, the one before it "
+                f"{int(times[row, place])}: a state takes later events only. Leave it out, or read the whole history "
+                "again in order."
+            )
+        return joined.number()
+
+    def latest(self, count: int) -> ReadEvents:
+        """Keep the latest so many events of each user."""
+        mask = self.columns["history_mask"]
+        is_late = torch.arange(mask.shape[1], device=mask.device) >= (self.lengths - count)[:, None]
+        return replace(self, columns={**self.columns, "history_mask": mask & is_late}).compact().number()
+
+    def select(self, rows: Tensor) -> ReadEvents:
+        """Give the events of some users, in the order asked."""
+        return replace(self, columns={name: column[rows] for name, column in self.columns.items()})
+
+    @staticmethod
+    def join(parts: Sequence[ReadEvents]) -> ReadEvents:
+        """Put the users of several into one batch."""
+        longest = max(part.columns["history_mask"].shape[1] for part in parts)
+        padded = []
+        for part in parts:
+            missing = longest - part.columns["history_mask"].shape[1]
+            columns = {
+                name: F.pad(column, (0, missing), value=_FILL.get(name, 0)) for name, column in part.columns.items()
+            }
+            padded.append(replace(part, columns=columns))
+        return _side_by_side(padded, 0)
+
+    def number(self) -> ReadEvents:
+        """Number sessions anew, from times and page views, as a processor does."""
+        mask = self.columns["history_mask"].cpu().numpy()
+        times, keys = (
+            self.columns[name].cpu().numpy()[mask] for name in ("history_timestamps", "history_session_keys")
+        )
+        named = np.where(keys >= 0, np.unique(keys, return_inverse=True)[1].reshape(-1), -1)
+        offsets = np.concatenate([[0], np.cumsum(mask.sum(1))])
+        numbers = np.zeros(mask.shape, dtype=np.int64)
+        numbers[mask] = sessions_of(times, named, Ragged(np.arange(len(times)), offsets))
+        found = torch.from_numpy(numbers).to(self.columns["history_mask"].device)
+        return replace(self, columns={**self.columns, "history_session_ids": found})
+
+    def ask_within(self, keys: Tensor) -> tuple[ReadEvents, Tensor]:
+        """Let questions belong to page views that these events hold.
+
+        Args:
+            keys (`torch.LongTensor`): Of the page view of each user's question, `(batch,)`; -1 for none.
+
+        Returns:
+            `tuple`: The events, of which those from the first of the page view on are one session, and the session of
+            each question, int64 `(batch,)`.
+        """
+        mask, numbers = self.columns["history_mask"], self.columns["history_session_ids"]
+        sessions = self.last("history_session_ids", -1) + 1
+        is_own = mask & (self.columns["history_session_keys"] == keys[:, None]) & (keys >= 0)[:, None]
+        if not bool(is_own.any()):
+            return self, sessions
+        own = torch.where(is_own, numbers, torch.iinfo(torch.int64).max).amin(1)
+        merged = torch.minimum(numbers, own[:, None])
+        columns = {**self.columns, "history_session_ids": torch.where(mask, merged, numbers)}
+        return replace(self, columns=columns), torch.minimum(sessions, own)
+
+    def compact(self) -> ReadEvents:
+        """Move padding to the end of each row and cut it off; leave out vectors of queries that nobody asks."""
+        mask = self.columns["history_mask"]
+        order = (~mask).byte().argsort(dim=1, stable=True)[:, : int(self.lengths.max()) if mask.numel() else 0]
+        columns = {name: column.gather(1, order) for name, column in self.columns.items()}
+        kept = columns["history_mask"]
+        for name, column in columns.items():
+            columns[name] = torch.where(kept, column, torch.full_like(column, _FILL.get(name, 0)))
+        rows = columns["history_query_rows"]
+        used, places = rows.unique(return_inverse=True)
+        num_none = int((used < 0).sum())
+        columns["history_query_rows"] = (places - num_none).clamp_min(-1)
+        return ReadEvents(columns, self.query_vectors[used[num_none:]])
+
+    def save(self, path: str | Path) -> None:
+        """Write them as one safetensors file: numbers and vectors, no id and no text."""
+        arrays = {name: value.cpu().contiguous() for name, value in self.inputs.items()}
+        with replace_file(Path(path)) as temporary:
+            save_file(arrays, temporary, metadata={"format": _FORMAT, "version": "1"})
+
+    @classmethod
+    def load(cls, path: str | Path) -> ReadEvents:
+        """Read what [`save`] wrote.
+
+        Raises:
+            DataError: If the file is none, or contradicts itself.
+            NotFiniteError: If a vector holds something that is no number.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                form = (file.metadata() or {}).get("format")
+                arrays: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}
+            if form != _FORMAT:
+                raise ValueError(f"its format is {form!r}")
+            vectors = arrays.pop("query_vectors")
+            shapes = {tuple(arrays[name].shape) for name in _COLUMNS}
+            kinds = {name: arrays[name].dtype for name in _COLUMNS}
+            if len(shapes) != 1 or any(len(shape) != 2 for shape in shapes) or vectors.ndim != 2:
+                raise ValueError(f"its tensors have shapes {sorted(shapes)}")
+            if kinds.pop("history_mask") != torch.bool or set(kinds.values()) != {torch.int64}:
+                raise ValueError("its tensors have other types")
+            queries = arrays["history_query_rows"]
+            if queries.numel() and int(queries.max()) >= len(vectors):
+                raise ValueError(f"query row {int(queries.max())} of {len(vectors)} vectors")
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise DataError(
+                f"{path} holds no state of histories ({error}); write it with `model.save_state`."
+            ) from error
+        check_finite(f"The query vectors of {path}", vectors, "row", "read the histories again")
+        return cls({name: arrays[name] for name in _COLUMNS}, vectors).compact().number()
+
+
+def _side_by_side(parts: Sequence[ReadEvents], dim: int) -> ReadEvents:
+    """Concatenate columns; rows of queries point into the vectors of all."""
+    vectors = [part.query_vectors for part in parts if len(part.query_vectors)]
+    before, columns = 0, []
+    for part in parts:
+        rows = part.columns["history_query_rows"]
+        columns.append({**part.columns, "history_query_rows": torch.where(rows >= 0, rows + before, rows)})
+        before += len(part.query_vectors)
+    return ReadEvents(
+        {name: torch.cat([one[name] for one in columns], dim=dim) for name in columns[0]},
+        torch.cat(vectors) if vectors else parts[0].query_vectors,
+    )
+
+
+__all__ = ["ReadEvents"]
