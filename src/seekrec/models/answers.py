@@ -78,7 +78,7 @@ def seen_items(
         )
     rows = inputs["seen_rows"].cpu().numpy()
     if state is not None:
-        rows = np.concatenate([rows, state.places.item.cpu().numpy()], axis=1)
+        rows = np.concatenate([rows, state.events.seen_rows.cpu().numpy()], axis=1)
     # Inputs made with a larger catalogue may name items that cannot be answered anyway.
     is_known = (rows >= 0) & (rows < len(catalog))
     return [

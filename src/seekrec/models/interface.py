@@ -259,6 +259,7 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
         if not found or not len(new):
             return found
         scores = self._score_new(snapshot, inputs, new, norm)
+        check_finite("The scores of new items", scores, "request", "check the weights of the model and its data type")
         return [
             join_new(own, new, scores_line, mask, count)
             for own, scores_line, mask, count in zip(found, scores, allowed, top_k, strict=True)

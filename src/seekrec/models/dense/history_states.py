@@ -111,7 +111,8 @@ class HistoryStatesMixin:
         events = ReadEvents.load(path)
         device: torch.device = self.device  # type: ignore[attr-defined]
         moved = {name: column.to(device) for name, column in events.columns.items()}
-        return self._read_all(ReadEvents(moved, events.query_vectors.to(device)), self.current_items())
+        events = ReadEvents(moved, events.query_vectors.to(device), events.seen_rows.to(device))
+        return self._read_all(events, self.current_items())
 
     def with_state(self, inputs: Any, state: Any, items: CatalogItems) -> tuple[dict[str, Any], Any]:
         """Bring inputs to the device; read their history, or put questions about a state behind its last event.

@@ -26,7 +26,7 @@ from seekrec.embeddings import DEFAULT_ENCODER
 from seekrec.errors import ConfigurationError, RequestError
 from seekrec.events.checks import check_choice
 from seekrec.events.sessions import SESSION_IDS, SessionIds
-from seekrec.models.candidates import candidate_rows, check_unknown, known_events, seen_rows
+from seekrec.models.candidates import candidate_rows, check_unknown, known_histories, seen_rows
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments
 from seekrec.models.processing import CatalogProcessor
@@ -184,15 +184,16 @@ class EventSequenceProcessor(CatalogProcessor):
             histories (`Sequence[Sequence[Event]]`): For each state its new events, oldest first.
 
         Returns:
-            [`~transformers.BatchFeature`]: The `history_*` tensors and `query_vectors`.
+            [`~transformers.BatchFeature`]: The `history_*` tensors, `query_vectors` and `seen_rows`.
 
         Raises:
             RequestError: If events are not in the order of time.
         """
         catalog = self.catalog
-        known = known_events([Request(events).history for events in histories], catalog.id_map, self.unknown)
-        features = self._layout([[event for event in events if _is_read(event)] for events in known], catalog)
+        asked = known_histories([Request(events) for events in histories], catalog.id_map, self.unknown)
+        features = self._layout([[event for event in one.history if _is_read(event)] for one in asked], catalog)
         features["query_vectors"] = self.query_vectors.encode(features.pop("queries"))
+        features["seen_rows"] = seen_rows(asked, catalog.id_map)
         return BatchFeature({name: torch.from_numpy(array) for name, array in features.items()})
 
     def _asked_action(self, request: Request) -> int:

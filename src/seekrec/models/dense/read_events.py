@@ -48,17 +48,21 @@ class ReadEvents:
     Args:
         columns (`dict[str, torch.Tensor]`): The `history_*` tensors, `(batch, length)`, padded on the right.
         query_vectors (`torch.Tensor`): Of their queries, `(num_queries, dimension)`.
+        seen_rows (`torch.Tensor`): int64 items that each user acted on, be it before these events, `(batch,
+            most_seen)`; -1 for padding.
     """
 
     columns: Mapping[str, Tensor]
     query_vectors: Tensor
+    seen_rows: Tensor
 
     @classmethod
     def from_inputs(cls, inputs: Mapping[str, Tensor]) -> ReadEvents:
         """Take them from what a processor gave; sessions are numbered by the events alone."""
         columns = {name: inputs[name] for name in _COLUMNS if name in inputs}
         columns.setdefault("history_session_keys", torch.full_like(inputs["history_item_rows"], -1))
-        return cls(columns, inputs["query_vectors"]).number()
+        seen = inputs["seen_rows" if "seen_rows" in inputs else "history_item_rows"]
+        return cls(columns, inputs["query_vectors"], _distinct(seen)).number()
 
     def __len__(self) -> int:
         return len(self.columns["history_mask"])
@@ -110,19 +114,22 @@ class ReadEvents:
 
     def select(self, rows: Tensor) -> ReadEvents:
         """Give the events of some users, in the order asked."""
-        return replace(self, columns={name: column[rows] for name, column in self.columns.items()})
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return replace(self, columns=columns, seen_rows=self.seen_rows[rows])
 
     @staticmethod
     def join(parts: Sequence[ReadEvents]) -> ReadEvents:
         """Put the users of several into one batch."""
         longest = max(part.columns["history_mask"].shape[1] for part in parts)
+        most_seen = max(part.seen_rows.shape[1] for part in parts)
         padded = []
         for part in parts:
             missing = longest - part.columns["history_mask"].shape[1]
             columns = {
                 name: F.pad(column, (0, missing), value=_FILL.get(name, 0)) for name, column in part.columns.items()
             }
-            padded.append(replace(part, columns=columns))
+            seen = F.pad(part.seen_rows, (0, most_seen - part.seen_rows.shape[1]), value=-1)
+            padded.append(replace(part, columns=columns, seen_rows=seen))
         return _side_by_side(padded, 0)
 
     def number(self) -> ReadEvents:
@@ -170,11 +177,12 @@ class ReadEvents:
         used, places = rows.unique(return_inverse=True)
         num_none = int((used < 0).sum())
         columns["history_query_rows"] = (places - num_none).clamp_min(-1)
-        return ReadEvents(columns, self.query_vectors[used[num_none:]])
+        return ReadEvents(columns, self.query_vectors[used[num_none:]], self.seen_rows)
 
     def save(self, path: str | Path) -> None:
         """Write them as one safetensors file: numbers and vectors, no id and no text."""
-        arrays = {name: value.cpu().contiguous() for name, value in self.inputs.items()}
+        arrays = {**self.inputs, "seen_rows": self.seen_rows}
+        arrays = {name: value.cpu().contiguous() for name, value in arrays.items()}
         with replace_file(Path(path)) as temporary:
             save_file(arrays, temporary, metadata={"format": _FORMAT, "version": "1"})
 
@@ -192,12 +200,14 @@ class ReadEvents:
                 arrays: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}
             if form != _FORMAT:
                 raise ValueError(f"its format is {form!r}")
-            vectors = arrays.pop("query_vectors")
+            vectors, seen = arrays.pop("query_vectors"), arrays.pop("seen_rows")
             shapes = {tuple(arrays[name].shape) for name in _COLUMNS}
             kinds = {name: arrays[name].dtype for name in _COLUMNS}
             if len(shapes) != 1 or any(len(shape) != 2 for shape in shapes) or vectors.ndim != 2:
                 raise ValueError(f"its tensors have shapes {sorted(shapes)}")
-            if kinds.pop("history_mask") != torch.bool or set(kinds.values()) != {torch.int64}:
+            if seen.ndim != 2 or len(seen) != next(iter(shapes))[0]:
+                raise ValueError(f"its seen rows have shape {tuple(seen.shape)}")
+            if kinds.pop("history_mask") != torch.bool or {*kinds.values(), seen.dtype} != {torch.int64}:
                 raise ValueError("its tensors have other types")
             queries = arrays["history_query_rows"]
             if queries.numel() and int(queries.max()) >= len(vectors):
@@ -207,7 +217,7 @@ class ReadEvents:
                 f"{path} holds no state of histories ({error}); write it with `model.save_state`."
             ) from error
         check_finite(f"The query vectors of {path}", vectors, "row", "read the histories again")
-        return cls({name: arrays[name] for name in _COLUMNS}, vectors).compact().number()
+        return cls({name: arrays[name] for name in _COLUMNS}, vectors, seen).compact().number()
 
 
 def _side_by_side(parts: Sequence[ReadEvents], dim: int) -> ReadEvents:
@@ -221,7 +231,16 @@ def _side_by_side(parts: Sequence[ReadEvents], dim: int) -> ReadEvents:
     return ReadEvents(
         {name: torch.cat([one[name] for one in columns], dim=dim) for name in columns[0]},
         torch.cat(vectors) if vectors else parts[0].query_vectors,
+        _distinct(torch.cat([part.seen_rows for part in parts], dim=dim)),
     )
+
+
+def _distinct(rows: Tensor) -> Tensor:
+    """Keep each number of a row once and cut off padding: int64 `(batch, n)`, below 0 for none, to fewer columns."""
+    rows = F.pad(rows.clamp_min(-1), (0, 1), value=-1).sort(1, descending=True).values
+    again = F.pad(rows[:, 1:] == rows[:, :-1], (1, 0))
+    rows = rows.masked_fill(again, -1).sort(1, descending=True).values
+    return rows[:, : max(1, int((rows >= 0).sum(1).max()))] if len(rows) else rows
 
 
 __all__ = ["ReadEvents"]
