@@ -171,8 +171,8 @@ def rank_validation(model: SASRecForNextItem, validation: Validation, *, batch_s
         batch_size (`int`): Histories in one pass.
 
     Returns:
-        `dict`: `recall@10` and `ndcg@10`, means over `validation`. Ties take their mean rank; a target that its own
-        history holds counts as missed.
+        `dict`: `recall@10` and `ndcg@10`, means over `validation`. Ties are averaged over their orders; a target
+        that its own history holds counts as missed.
     """
     histories = [history for history, _ in validation]
     targets = np.array([target for _, target in validation], dtype=np.int64)
