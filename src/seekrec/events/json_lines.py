@@ -83,6 +83,8 @@ def _read_with_arrow(
         changed = [field for field, old in zip(dated, ours, strict=True) if field.type != old.type]
         if changed:
             table = read(pa.schema(changed))
+        # Arrow's reader of lists of nothing but null writes offsets that point nowhere.
+        table.validate(full=True)
     except pa.ArrowException:
         return None
     exact = (*ids, *texts)

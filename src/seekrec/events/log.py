@@ -18,7 +18,7 @@ from datasets.table import InMemoryTable
 
 from seekrec.errors import DataError
 from seekrec.events.checks import check_log, conform
-from seekrec.events.storage import table_digest
+from seekrec.events.storage import check_files, refuse_damage, table_digest
 from seekrec.schema import BEHAVIORS, EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES
 from seekrec.util.files import replace_file
 
@@ -192,32 +192,29 @@ class EventLog:
             DataError: If a file is missing, written by another version, or does not belong to the others.
         """
         source = Path(folder)
-        for file_name in (LOG_FILE, EVENTS_FILE, ITEMS_FILE):
-            if not (source / file_name).is_file():
+        check_files(source, (LOG_FILE, EVENTS_FILE, ITEMS_FILE), "event log")
+        with refuse_damage(source, "log"):
+            description = json.loads((source / LOG_FILE).read_text(encoding="utf-8"))
+            if description.get("version") != LOG_VERSION:
                 raise DataError(
-                    f"{source} holds no {file_name}: it is no event log, or saving it was interrupted; save the log "
+                    f"{source / LOG_FILE} has version {description.get('version')!r}, this package reads "
+                    f"{LOG_VERSION}; save the log again."
+                )
+            log = cls(
+                name=description["name"],
+                events=pq.read_table(source / EVENTS_FILE),
+                items=pq.read_table(source / ITEMS_FILE),
+                has_time=description["has_time"],
+                query_source=description["query_source"],
+                notes=tuple(description["notes"]),
+            )
+            if log.fingerprint() != description["fingerprint"]:
+                raise DataError(
+                    f"The tables in {source} have fingerprint {log.fingerprint()[:12]}, {LOG_FILE} says "
+                    f"{description['fingerprint'][:12]}; a file was changed or comes from another log. Save the log "
                     "again."
                 )
-        description = json.loads((source / LOG_FILE).read_text(encoding="utf-8"))
-        if description.get("version") != LOG_VERSION:
-            raise DataError(
-                f"{source / LOG_FILE} has version {description.get('version')!r}, this package reads {LOG_VERSION}; "
-                "save the log again."
-            )
-        log = cls(
-            name=description["name"],
-            events=pq.read_table(source / EVENTS_FILE),
-            items=pq.read_table(source / ITEMS_FILE),
-            has_time=description["has_time"],
-            query_source=description["query_source"],
-            notes=tuple(description["notes"]),
-        )
-        if log.fingerprint() != description["fingerprint"]:
-            raise DataError(
-                f"The tables in {source} have fingerprint {log.fingerprint()[:12]}, {LOG_FILE} says "
-                f"{description['fingerprint'][:12]}; a file was changed or comes from another log. Save the log again."
-            )
-        return log
+            return log
 
 
 def _sort_events(events: pa.Table) -> pa.Table:

@@ -46,7 +46,7 @@ from seekrec.events.cases import Cases, TrainingHistories, build_requests
 from seekrec.events.checks import check_choice
 from seekrec.events.log import EventLog
 from seekrec.events.split_checks import check_split
-from seekrec.events.storage import table_digest
+from seekrec.events.storage import check_files, refuse_damage, table_digest
 from seekrec.events.timeline import PaperOrder, Timeline, histories_before, is_among, paper_order
 from seekrec.schema import BEHAVIORS, Behavior, Request
 from seekrec.util.files import replace_file
@@ -295,34 +295,31 @@ class Split:
             DataError: If a file is missing, written by another version, or does not belong to the log or the others.
         """
         source = Path(folder)
-        for file_name in (SPLIT_FILE, TRAIN_FILE, *(f"{part}.parquet" for part in PARTS)):
-            if not (source / file_name).is_file():
+        check_files(source, (SPLIT_FILE, TRAIN_FILE, *(f"{part}.parquet" for part in PARTS)), "split")
+        with refuse_damage(source, "split"):
+            description = json.loads((source / SPLIT_FILE).read_text(encoding="utf-8"))
+            if description.get("version") != SPLIT_VERSION:
                 raise DataError(
-                    f"{source} holds no {file_name}: it is no split, or saving it was interrupted; save it again."
+                    f"{source / SPLIT_FILE} has version {description.get('version')!r}, this package reads "
+                    f"{SPLIT_VERSION}; save the split again."
                 )
-        description = json.loads((source / SPLIT_FILE).read_text(encoding="utf-8"))
-        if description.get("version") != SPLIT_VERSION:
-            raise DataError(
-                f"{source / SPLIT_FILE} has version {description.get('version')!r}, this package reads "
-                f"{SPLIT_VERSION}; save the split again."
+            if log is None:
+                log = EventLog.load(source / LOG_FOLDER)
+            split = cls(
+                log=log,
+                train_rows=np.asarray(pq.read_table(source / TRAIN_FILE)["row"], dtype=np.int64),
+                validation=Cases.from_table(pq.read_table(source / "validation.parquet")),
+                test=Cases.from_table(pq.read_table(source / "test.parquet")),
+                **{name: description[name] for name in SETTINGS},
             )
-        if log is None:
-            log = EventLog.load(source / LOG_FOLDER)
-        split = cls(
-            log=log,
-            train_rows=np.asarray(pq.read_table(source / TRAIN_FILE)["row"], dtype=np.int64),
-            validation=Cases.from_table(pq.read_table(source / "validation.parquet")),
-            test=Cases.from_table(pq.read_table(source / "test.parquet")),
-            **{name: description[name] for name in SETTINGS},
-        )
-        if split.fingerprint() != description["fingerprint"]:
-            raise DataError(
-                f"The split in {source} has fingerprint {split.fingerprint()[:12]} with log {log.name!r}, but "
-                f"{SPLIT_FILE} says {description['fingerprint'][:12]}; a file was changed or the log is another. "
-                "Split the log again."
-            )
-        check_split(split)
-        return split
+            if split.fingerprint() != description["fingerprint"]:
+                raise DataError(
+                    f"The split in {source} has fingerprint {split.fingerprint()[:12]} with log {log.name!r}, but "
+                    f"{SPLIT_FILE} says {description['fingerprint'][:12]}; a file was changed or the log is another. "
+                    "Split the log again."
+                )
+            check_split(split)
+            return split
 
 
 def split_log(

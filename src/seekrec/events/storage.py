@@ -1,20 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A digest of tables that does not depend on how they are chunked."""
+"""What saved logs and splits share: a digest that does not depend on chunks, and the errors of damaged folders."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seekrec.errors import DataError, SeekrecError
+
 _UNSIGNED = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}
 
 
 class _Digest(Protocol):
     def update(self, data: bytes | memoryview, /) -> None: ...
+
+
+def check_files(folder: Path, names: Sequence[str], what: str) -> None:
+    """Refuse a folder that lacks a file.
+
+    Raises:
+        DataError: Naming the first that is missing.
+    """
+    for name in names:
+        if not (folder / name).is_file():
+            raise DataError(f"{folder} holds no {name}: it is no {what}, or saving it was interrupted; save it again.")
+
+
+@contextmanager
+def refuse_damage(folder: Path, what: str) -> Iterator[None]:
+    """Give whatever a damaged file makes fail one error that names the folder.
+
+    Raises:
+        DataError: Instead of what was raised in the block, unless that is an error of ours.
+    """
+    try:
+        yield
+    except SeekrecError:
+        raise
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise DataError(
+            f"{folder} holds a {what} with a damaged file ({type(error).__name__}: {error}); save it again."
+        ) from error
+    except pa.ArrowException as error:
+        raise DataError(f"{folder} holds a {what} with a damaged table ({error}); save it again.") from error
 
 
 def table_digest(*tables: pa.Table) -> str:
