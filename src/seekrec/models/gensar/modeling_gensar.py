@@ -31,6 +31,10 @@ from seekrec.models.t5_backbone import T5Backbone
 from seekrec.schema import Behavior, Request, View
 
 
+# A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
+_REPETITION_PENALTY = 1.5
+
+
 class GenSARForConditionalGeneration(NextItemMixin, T5Backbone):
     """GenSAR: T5 with identifier tokens, and a catalogue to search and recommend from.
 
@@ -288,6 +292,7 @@ class GenSARForConditionalGeneration(NextItemMixin, T5Backbone):
             num_return_sequences=num_answers,
             max_new_tokens=max_new_tokens,
             do_sample=False,
+            repetition_penalty=_REPETITION_PENALTY,
             suppress_tokens=list(range(self.config.first_identifier_token_id, self.config.vocab_size)),
         )
         return written[:, len(prefix) :].reshape(len(input_ids), num_answers, -1)
