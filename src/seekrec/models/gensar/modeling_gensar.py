@@ -30,7 +30,6 @@ from seekrec.models.losses import level_loss, mask_other_levels, token_loss
 from seekrec.models.t5_backbone import T5Backbone
 from seekrec.schema import Behavior, Request, View
 
-
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
 _REPETITION_PENALTY = 1.5
 
