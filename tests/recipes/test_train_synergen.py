@@ -74,7 +74,8 @@ def test_the_card_says_what_the_model_is(finished):
 def test_the_demo_answers_the_model_is_published_and_the_ablations_are_settings(inputs, finished, tmp_path):
     """Stages of the finished run are taken over: only training differs."""
     output_dir, _ = finished
-    demo = run([sys.executable, "recipes/demo.py", "--model", str(output_dir / "model"), "--query", "garden tools"])
+    asked = ["--query", "garden tools", "--text_encoder", str(inputs[1])]
+    demo = run([sys.executable, "recipes/demo.py", "--model", str(output_dir / "model"), *asked])
     assert "Recommended:" in demo.stdout and "Found for 'garden tools':" in demo.stdout
     push = ["--model_dir", str(output_dir / "model"), "--repo_id", "me/synergen", "--system", "SynerGen"]
     published = run([sys.executable, "recipes/push_to_hub.py", *push, "--dry_run", "true"]).stdout
