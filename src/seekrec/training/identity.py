@@ -180,6 +180,8 @@ def claim_folder(folder: Path, identity: Identity) -> None:
     if own.is_dir() and not folder.is_dir():
         own.rename(folder)
         logger.info("The training was done before: %s is %s again.", own, folder)
+    if not folder.is_dir():
+        logger.info("%s: training starts from the beginning.", folder)
     folder.mkdir(parents=True, exist_ok=True)
     identity.write(folder)
 
@@ -210,7 +212,7 @@ def _set_aside(folder: Path, before: Identity | None, identity: Identity) -> Non
     folder.rename(place)
     reason = "it does not say which" if before is None else "; ".join(identity.differences(before))
     logger.warning(
-        "%s held another training (%s). It is kept in %s, which you may delete; training starts from the beginning.",
+        "%s held another training (%s). It is kept in %s, which you may delete.",
         folder,
         reason,
         place,
