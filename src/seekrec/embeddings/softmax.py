@@ -34,11 +34,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # Above so many items a catalogue is large: recipes that leave the choice to us sample their negatives, and the
-# embeddings of items get gradients and updates for the rows of a batch alone. At this size the two cost the same on
-# a CPU as all else in a step of 64 windows of 50 events.
+# embeddings of items get gradients and updates for the rows of a batch alone. At 3,000 items that is worth nothing, at
+# 100,000 comparing with all takes most of a step (`recipes/benchmarks/README.md`); every published run lies below.
 LARGE_CATALOG = 50_000
-# Uniform negatives that a batch shares, where SASRec's catalogue is large; 3,000 were as good as all items to
-# Klenitskiy and Vasilev, "Turning Dross Into Gold Loss" (2023).
+# Uniform negatives that a batch shares, where SASRec's catalogue is large; Klenitskiy and Vasilev, "Turning Dross Into
+# Gold Loss" (2023), take 3,000.
 NUM_SHARED_NEGATIVES = 4_096
 # Scores that are held at once: 256 MiB in float32.
 MAX_SCORES = 2**26
