@@ -4,17 +4,23 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
+from seekrec.catalog import Catalog
+from seekrec.corpora.targets import report_questions
 from seekrec.corpora.training_windows import build_training_windows, log_actions
 from seekrec.events import EventLog, audit, split_log, synthesize_searches
 from seekrec.schema import IdMap
 from seekrec.training.intsr import make_windows, with_lifetimes
 from seekrec.training.window_arguments import WindowArguments
 
+ROOT = Path(__file__).parents[2]
 IDS = IdMap([f"i{number}" for number in range(9)])
 
 
@@ -150,8 +156,6 @@ def test_what_training_does_not_see_is_a_warning(caplog):
 
 
 def test_a_task_and_an_action_that_are_not_asked_for_are_named(caplog):
-    from seekrec.corpora.targets import report_questions
-
     log = make_log([(1, 0, None, "click", None), (2, 1, "kite", "buy", None)])
     split = split_log(log)
     clicks = split.training_interactions()[:1]
@@ -161,11 +165,20 @@ def test_a_task_and_an_action_that_are_not_asked_for_are_named(caplog):
     assert "holds 1 interactions of action 'buy' and asks for none of them" in caplog.text
 
 
+@pytest.mark.parametrize("recipe", ["intsr", "synergen"])
+def test_the_papers_recipes_train_searches(recipe):
+    """They tell each act as a copy; leave-one-out takes two, the others are asked in both tasks."""
+    settings = yaml.safe_load((ROOT / "recipes" / recipe / "paper.yaml").read_text())
+    log = make_log([(time, time, None, "click", None) for time in range(4)])
+    split = split_log(synthesize_searches(log, construction=settings["construction"]))
+    known = {field.name for field in fields(WindowArguments)}
+    windows = make_windows(split, Catalogue(), WindowArguments(**{k: v for k, v in settings.items() if k in known}))
+    assert np.bincount(windows.behavior).tolist() == [4, 4]
+
+
 @pytest.mark.parametrize(("setting", "expected"), [("catalog", [None, None]), ("first_event", [2, None])])
 def test_lifetimes_begin_with_the_first_act_in_training(setting, expected):
     """Item 0 is shown at 1 and clicked at 2; item 8 is acted on in the test alone, which nobody knows before."""
-    from seekrec.catalog import Catalog
-
     split = split_log(make_log([(1, 0, None, "impression", None), (2, 0, None, "click", None)]))
     catalog = with_lifetimes(Catalog.build(split.log.items), split, WindowArguments(item_lifetimes=setting))
     begins = catalog.items["available_from"].to_pylist()

@@ -1,11 +1,14 @@
 """What every family of vectors promises; what each has of its own is in its own file."""
 
+import pyarrow as pa
 import pytest
 import torch
 from dense_questions import collate
-from small_gensar import NUM_ITEMS
+from small_gensar import NUM_ITEMS, make_log
 
+from seekrec.corpora.training_windows import build_training_windows
 from seekrec.errors import RequestError
+from seekrec.events import EventLog, split_log
 from seekrec.schema import Event, Request
 
 
@@ -83,3 +86,79 @@ def test_what_a_state_has_read_was_seen_too(dense_family):
     answer = model.retrieve(processor(Request(timestamp=50)), top_k=50, state=state)[0]
     assert {item.item_id for item in answer} == {f"i{row}" for row in range(NUM_ITEMS)} - {"i0", "i1", "i2", "i5"}
     assert len(model.retrieve(processor(Request(timestamp=50)), top_k=50, state=state, exclude_seen=False)[0]) == 24
+
+
+def page_views():
+    """One user's events: the first alone, three of page view "p" at different times, one of "q" beside one of "r"."""
+    acts = [
+        (100, None),
+        (5_000, "p"),
+        (5_060, "p"),
+        (9_000, "p"),
+        (90_000, "q"),
+        (90_000, "r"),
+        (2e5, None),
+        (3e5, None),
+    ]
+    names = {"user_id": ["u"] * len(acts), "timestamp": [int(time) for time, _ in acts]}
+    sessions = {"session_id": pa.array([session for _, session in acts], pa.string())}
+    behaviors = ["search" if number in (2, 4) else "recommendation" for number in range(len(acts))]
+    queries = pa.array(["garden" if one == "search" else None for one in behaviors], pa.string())
+    items = {"item_id": [f"i{number}" for number in range(len(acts))], "behavior": behaviors, "query": queries}
+    log = EventLog("pages", pa.table({**names, **items, **sessions}), make_log().items, query_source="logged")
+    return split_log(log)
+
+
+@pytest.mark.parametrize("kind", ["page_view", "visit"])
+def test_a_page_view_is_answered_as_it_was_taught(dense_family, kind):
+    """The request of a page view does not look at the acts of that page view, as in training; a visit's does."""
+    model, processor = dense_family
+    processor.session_ids = kind
+    split, catalog = page_views(), model.catalog
+    table = build_training_windows(split, catalog.id_map, actions=["click"], session_ids=kind, max_history=12)
+    batch = collate((split, catalog, table), processor, [0])
+    with torch.no_grad():
+        taught = model.encode_questions(batch)
+    events = [Event(**row) for row in split.log.events.drop(["user_id"]).to_pylist()]
+    for question, place in enumerate(table.questions.values.tolist()):
+        own = events[place]
+        request = Request(
+            [event for event in events[:place] if event.timestamp < own.timestamp],
+            query=own.query if batch["question_behavior_ids"][0, question] else None,
+            timestamp=own.timestamp,
+            session_id=own.session_id,
+            action="click",
+        )
+        asked = model.encode_questions(processor(request)).detach()
+        if model.config.use_session_mask:  # without one, events of the target's own moment are seen in training
+            torch.testing.assert_close(taught[0, question], asked[0, 0], atol=1e-5, rtol=1e-5)
+        sees_page = {"page_view": 1, "visit": 2}[kind]
+        if place == 2:
+            session = processor(request)["question_session_ids"]
+            assert int((processor(request)["history_session_ids"] < session).sum()) == sees_page
+
+
+def test_an_action_that_the_model_does_not_know_is_refused(dense_family):
+    _, processor = dense_family
+    assert processor([Request(), Request(action="click")])["question_action_ids"].tolist() == [[-1], [1]]
+    with pytest.raises(RequestError, match="`action` of a request is 'wish'; the model knows click"):
+        processor(Request(action="wish"))
+
+
+def test_the_session_of_what_is_left_out_of_a_history_is_still_open(dense_family):
+    """With every event left out a question is that of somebody without a history, S token included."""
+    model, processor = dense_family
+    if not model.config.use_session_mask:
+        pytest.skip("without a session mask a question looks at its own session")
+    split, catalog = page_views(), model.catalog
+    table = build_training_windows(split, catalog.id_map, actions=["click"], max_history=12)
+    batch = collate((split, catalog, table), processor, [0], history_dropout=1 - 1e-12)
+    assert not batch["history_mask"].any()
+    with torch.no_grad():
+        taught = model.encode_questions(batch)
+    for question, place in enumerate(table.questions.values.tolist()):
+        own = split.log.events.slice(place, 1).to_pylist()[0]
+        query = own["query"] if batch["question_behavior_ids"][0, question] else None
+        request = Request(query=query, timestamp=own["timestamp"], action="click")
+        asked = model.encode_questions(processor(request)).detach()
+        torch.testing.assert_close(taught[0, question], asked[0, 0], atol=1e-5, rtol=1e-5)

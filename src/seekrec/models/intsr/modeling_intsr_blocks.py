@@ -77,8 +77,9 @@ def history_visibility(queries: Places, keys: Places, *, use_session_mask: bool 
         own_session = queries.session[:, :, None]
         is_own = (event == queries.event[:, :, None]) | (keys.is_scenario[:, None] & (session == own_session))
         allowed &= (session < own_session) | is_own
-    itself = keys.position[:, None] == queries.position[:, :, None]
-    return allowed & (itself | ~_alone(keys)[:, None])
+    # An S token that is alone shares its position with the token behind it, so positions do not order the two.
+    session, own_session = keys.session[:, None], queries.session[:, :, None]
+    return allowed & ((session == own_session) | ((session < own_session) & ~_alone(keys)[:, None]))
 
 
 def placeholder_visibility(session: Tensor, event: Tensor, keys: Places, *, use_session_mask: bool = True) -> Tensor:

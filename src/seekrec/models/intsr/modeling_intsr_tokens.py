@@ -129,7 +129,7 @@ class TokenEmbedder(nn.Module):
             is_scenario=is_scenario.flatten(1),
             item=item.flatten(1),
             is_real=flat,
-            is_alone=(is_scenario & _lost_sessions(session, mask)[..., None]).flatten(1) if kinds == 4 else None,
+            is_alone=(is_scenario & _lost_sessions(session, inputs)[..., None]).flatten(1),
         )
         vectors = parts.flatten(1, 2)
         if kinds > 1:
@@ -138,6 +138,9 @@ class TokenEmbedder(nn.Module):
             vectors = vectors.gather(1, order[..., None].expand(-1, -1, vectors.shape[-1]))
             places = Places(**{name: value.gather(1, order) for name, value in vars(places).items()})
         positions = torch.arange(places.is_real.shape[1], device=mask.device).expand_as(places.is_real)
+        if "scenario_mask" in inputs and places.is_alone is not None:
+            # What later tokens do not see takes no position: a history without those sessions would not have it.
+            positions = positions - (places.is_alone.long().cumsum(1) - places.is_alone.long())
         return self.dropout(vectors), replace(places, position=first_position + positions), mask.sum(1)
 
     def _event_tokens(self, inputs: Any, items: Callable[[Tensor], Tensor], opens: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,10 +241,11 @@ class TokenEmbedder(nn.Module):
         return projected[rows.clamp_min(0)] * (rows >= 0)[..., None]
 
 
-def _lost_sessions(session: Tensor, mask: Tensor) -> Tensor:
-    """Say of each event whether no event of its session is left; bool, of the shape `(batch, length)` of both."""
-    if not mask.shape[1] or bool(mask.all()):
-        return ~mask
+def _lost_sessions(session: Tensor, inputs: Any) -> Tensor:
+    """Say of each event whether training left out all events of its session; bool, of the shape of `session`."""
+    mask = inputs["history_mask"]
+    if "scenario_mask" not in inputs or not mask.shape[1]:
+        return torch.zeros_like(mask)
     kept = mask.new_zeros(len(mask), int(session.max()) + 1, dtype=torch.long)
     return kept.scatter_add(1, session, mask.long()).gather(1, session) == 0
 
