@@ -50,8 +50,9 @@ _HARMLESS = {
     *("resume_from_checkpoint", "do_train", "do_eval", "do_predict", "include_num_input_tokens_seen"),
     *("torch_empty_cache_steps", "per_device_eval_batch_size", "eval_accumulation_steps", "remove_unused_columns"),
     *("label_names", "save_only_model", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
-    # Of the final table.
+    # Of the final table: checkpoints of GenSAR, which knows `candidate_scoring`, are chosen by the whole catalogue.
     *("max_test_cases", "candidate_protocols", "rivals", "compare_with", "published_identifiers", "stop_after"),
+    "candidate_scoring",
 }
 # How long is asked by itself, for a training may be made longer.
 _LENGTHS = ("num_train_epochs", "max_steps", "search_stage_num_epochs")
