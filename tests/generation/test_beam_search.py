@@ -35,8 +35,9 @@ def assert_best(rows, scores, expected, count, allowed=None):
     assert len(rows) == len(scores) == len(best)
     assert len(set(rows.tolist())) == len(rows)
     assert set(rows.tolist()) <= set(permitted.tolist())
-    np.testing.assert_allclose(scores, best, atol=1e-4)
-    np.testing.assert_allclose(scores, expected[rows], atol=1e-4)
+    # Sums of tens of nats in float32, whose products round differently from one processor to another.
+    np.testing.assert_allclose(scores, best, atol=1e-4, rtol=1e-5)
+    np.testing.assert_allclose(scores, expected[rows], atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -271,8 +271,8 @@ def test_the_recommender_learns_the_events_it_had_not_seen_when_the_model_has(to
     begun = SASRecForNextItem.from_pretrained(next(tmp_path.glob("sasrec-unseen-*")))
     tables = [model.item_embeddings() for model in (begun, both.training, both.answering)]
     np.testing.assert_array_equal(tables[0], tables[1])
-    # It goes on from there with small steps: ten at no more than a tenth of the step size.
-    assert 0 < np.abs(tables[2] - tables[1]).max() < 1e-3
+    # It goes on from there: ten steps of AdamW, none of which moves a weight by more than the step size.
+    assert 0 < np.abs(tables[2] - tables[1]).max() < 10 * settings.sasrec_learning_rate
     record = json.loads((next(tmp_path.glob("sasrec-finished-*")) / "settings.json").read_text())
     assert "start_from" in record and record["num_epochs"] == 10
     table = prepare("sasrec", num_unseen_events=1, num_finishing_epochs=10)
