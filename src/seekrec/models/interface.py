@@ -23,6 +23,7 @@ from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, join_new, scored_items, seen_items
 from seekrec.models.checkpoint import CheckpointMixin, save_bundled_catalog
 from seekrec.models.finite import check_finite
+from seekrec.models.new_items import TextNeighbors
 from seekrec.models.snapshot import CatalogSnapshot, read_snapshot
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 
@@ -43,11 +44,28 @@ class GenerativeSnapshot(CatalogSnapshot):
         """
 
         def find() -> np.ndarray:
-            is_new = self.catalog.is_predicted.copy()
-            is_new[num_trained or len(is_new) :] = True
-            return np.flatnonzero(is_new & self.catalog.live)
+            return np.flatnonzero(self._is_new(num_trained) & self.catalog.live)
 
         return self.part("new_rows", find, num_trained)
+
+    def text_neighbors(self, num_trained: int) -> TextNeighbors | None:
+        """Give the items whose scores stand for those of the new items; `None` without text vectors to find them by.
+
+        Args:
+            num_trained (`int`): As in [`new_rows`].
+        """
+
+        def find() -> TextNeighbors | None:
+            vectors = self.catalog.embeddings.get("semantic")
+            known = np.flatnonzero(~self._is_new(num_trained))
+            return None if vectors is None else TextNeighbors.find(vectors, self.new_rows(num_trained), known)
+
+        return self.part("text_neighbors", find, num_trained)
+
+    def _is_new(self, num_trained: int) -> np.ndarray:
+        is_new = self.catalog.is_predicted.copy()
+        is_new[num_trained or len(is_new) :] = True
+        return is_new
 
 
 SnapshotT = TypeVar("SnapshotT", bound=GenerativeSnapshot)

@@ -45,7 +45,8 @@ class NextItemMixin(GenerativeRetrievalMixin[GenSARSnapshot]):
     """Item vectors, the losses that are made of them, and answers in their order.
 
     With `config.order_by="next_item"` `retrieve` gives the best of the `num_beams` items that the beams found, and it
-    and `rank` score an item by its dot product with the last event's state, to be compared within a request.
+    and `rank` score an item by its dot product with the last event's state, to be compared within a request. Items of
+    which training knows no event are scored by those with texts like theirs ([`TextNeighbors`]).
     """
 
     config: GenSARConfig
@@ -167,7 +168,11 @@ class NextItemMixin(GenerativeRetrievalMixin[GenSARSnapshot]):
         """Encode once for beams, order and new items; see [`GenerativeRetrievalMixin`]."""
         if not len(inputs["behavior_ids"]):
             return []
-        return super()._find(snapshot, self._encoded(snapshot, inputs), top_k, allowed, num_beams, norm)
+        inputs = self._encoded(snapshot, inputs)
+        new = snapshot.new_rows(self.config.num_items)
+        if len(new) and self.config.order_by == "next_item":
+            inputs["new_scores"] = self._score_new(snapshot, inputs, new, norm)
+        return super()._find(snapshot, inputs, top_k, allowed, num_beams, norm)
 
     def _score(
         self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
@@ -178,26 +183,42 @@ class NextItemMixin(GenerativeRetrievalMixin[GenSARSnapshot]):
         inputs = self._encoded(snapshot, inputs)
         if self.config.order_by == "identifier":
             return super()._score(snapshot, inputs, rows, norm)
-        states, scores = self._last_states(inputs), []
-        for state, behavior, line in zip(states, inputs["behavior_ids"].tolist(), rows, strict=True):
-            items = torch.as_tensor(np.asarray(line, dtype=np.int64), device=self._device)
-            embedded = self.embed_items(snapshot.catalog.view_of(BEHAVIORS[behavior]), items, snapshot)
-            scores.append((embedded @ state.to(embedded.dtype)).float().cpu().numpy())
+        states, new = self._last_states(inputs), snapshot.new_rows(self.config.num_items)
+        scores, of_new = [], None
+        for number, (behavior, line) in enumerate(zip(inputs["behavior_ids"].tolist(), rows, strict=True)):
+            line = np.asarray(line, dtype=np.int64)
+            view = snapshot.catalog.view_of(BEHAVIORS[behavior])
+            own = self._products(snapshot, {view: line}, [view], states[number : number + 1])[0]
+            is_new = np.isin(line, new)
+            if is_new.any():
+                of_new = self._score_new(snapshot, inputs, new, norm) if of_new is None else of_new
+                own[is_new] = of_new[number][np.searchsorted(new, line[is_new])]
+            scores.append(own)
         return scores
 
     def _score_new(
         self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: np.ndarray, norm: Norm | None
     ) -> np.ndarray:
-        """As [`_score`], each item embedded once for all requests."""
+        """With `config.order_by="next_item"` what that order says of the items with texts like theirs."""
         if self.config.order_by == "identifier":
             return super()._score_new(snapshot, inputs, rows, norm)
-        states = self._last_states(inputs)
-        items = torch.from_numpy(rows).to(self._device)
+        if "new_scores" in inputs:
+            scored: np.ndarray = inputs["new_scores"]
+            return scored
+        neighbors = snapshot.text_neighbors(self.config.num_items)
+        asked = rows if neighbors is None else neighbors.rows
         views = [snapshot.catalog.view_of(BEHAVIORS[number]) for number in inputs["behavior_ids"].tolist()]
-        embedded = {view: self.embed_items(view, items, snapshot) for view in set(views)}
-        scores = [embedded[view] @ state.to(embedded[view].dtype) for view, state in zip(views, states, strict=True)]
-        found: np.ndarray = torch.stack(scores).float().cpu().numpy()
-        return found
+        own = np.stack(self._products(snapshot, dict.fromkeys(views, asked), views, self._last_states(inputs)))
+        return own if neighbors is None else neighbors.score(own)
+
+    def _products(
+        self, snapshot: GenSARSnapshot, rows: dict[View, np.ndarray], views: Sequence[View], states: Tensor
+    ) -> list[np.ndarray]:
+        """Give the products of each request's state with items of its view, each item embedded once."""
+        items = {view: torch.from_numpy(line).to(self._device) for view, line in rows.items()}
+        embedded = {view: self.embed_items(view, line, snapshot) for view, line in items.items()}
+        products = [embedded[view] @ state.to(embedded[view].dtype) for view, state in zip(views, states, strict=True)]
+        return [line.float().cpu().numpy() for line in products]
 
     def _last_states(self, inputs: BatchFeature) -> Tensor:
         """Give the state of each request's last event, `(batch, d_model)`; the last token has it."""
