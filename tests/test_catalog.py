@@ -228,6 +228,8 @@ class TestMasks:
             ({"price": "cheap"}, RequestError, "`price` is 'cheap', which cannot be compared .* double"),
             ({"price": ["cheap"]}, RequestError, "cannot be compared with a column of type double"),
             ({"title_contains": ""}, RequestError, "`title_contains` is ''; pass the text to look for"),
+            ({"title_contains": "caf\ud800"}, RequestError, "`title_contains` holds .* half of a surrogate pair"),
+            ({"title": "caf\ud800"}, RequestError, "`title` is .*, which cannot be compared with a column of type"),
             ({"at": 1.5}, RequestError, "`at` is 1.5 of type float; pass whole seconds"),
         ],
     )
@@ -432,6 +434,7 @@ class TestAdd:
             ([{"title": "No id"}], "has no column 'item_id'"),
             ([{"item_id": None, "title": "No id"}], "have no item_id"),
             ([new_item("E", price="cheap")], "new items' 'price' holds a value that does not fit type double"),
+            ([new_item("\ud800")], "new items' 'item_id' holds a value that does not fit type string"),
             ([new_item("E", categories=["Toys"])], "new items' 'categories' holds a value that does not fit"),
             ([new_item("E", available_from=5, available_until=5)], "available_until that is not after available_from"),
             ([], "has no column 'item_id'"),

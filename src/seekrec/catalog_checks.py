@@ -206,7 +206,7 @@ def _table_of_records(records: Sequence[Mapping[str, Any]], schema: pa.Schema) -
             if kind is not None:
                 _refuse_text_as_list(values, pa.list_(kind))
             columns[name] = pa.array(values, type=kind)
-        except (pa.ArrowException, OverflowError, TypeError) as error:
+        except (pa.ArrowException, OverflowError, TypeError, UnicodeEncodeError) as error:
             raise DataError(
                 f"The new items' {name!r} holds a value that does not fit type {kind or 'of the others'}: {error}"
             ) from error

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.errors import RequestError
+from seekrec.schema import check_characters
 
 _FIRST_SECOND = np.iinfo(np.int64).min
 _LAST_SECOND = np.iinfo(np.int64).max
@@ -64,10 +65,11 @@ class ItemFilters:
             `np.ndarray`: bool of shape `(num_items,)`.
 
         Raises:
-            RequestError: If `text` is not text or is empty.
+            RequestError: If `text` is not text, is empty, or cannot be written as UTF-8.
         """
         if not isinstance(text, str) or not text:
             raise RequestError(f"`{column}_contains` is {text!r}; pass the text to look for.")
+        check_characters(text, f"{column}_contains")
         # Lower case is kept: a search that ignores case takes more than twice as long as a plain one.
         if column not in self._lowered:
             self._lowered[column] = pc.utf8_lower(self.items.column(column))
@@ -103,7 +105,7 @@ class ItemFilters:
             if isinstance(wanted, (list, set, frozenset, np.ndarray)):
                 return _to_mask(pc.is_in(values, value_set=pa.array(list(wanted), type=values.type)))
             return _to_mask(pc.equal(values, pa.scalar(wanted)))
-        except (pa.ArrowException, OverflowError) as error:
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise RequestError(
                 f"The filter `{column}` is {wanted!r}, which cannot be compared with a column of type {values.type}: "
                 f"{error}"

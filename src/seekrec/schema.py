@@ -210,7 +210,7 @@ def check_query(query: str) -> None:
         raise RequestError(
             f"`query` is {_show(query)} of type {type(query).__name__}; pass text, or None to recommend."
         )
-    _check_characters(query, "query")
+    check_characters(query, "query")
     if not query.strip():
         raise RequestError(f"`query` is {query!r}, which holds no visible character; pass text, or None to recommend.")
     if len(query) > MAX_QUERY_CHARACTERS:
@@ -280,11 +280,15 @@ def _check_text(text: object, argument: str, expected: str) -> None:
         raise RequestError(f"`{argument}` is {_show(text)} of type {type(text).__name__}; pass {expected}.")
     if not text or text.isspace():
         raise RequestError(f"`{argument}` is {text!r}, which holds no visible character; pass {expected}.")
-    _check_characters(text, argument)
+    check_characters(text, argument)
 
 
-def _check_characters(text: str, argument: str) -> None:
-    """Refuse text that cannot be written as UTF-8: halves of surrogate pairs, as a wrong decoding leaves them."""
+def check_characters(text: str, argument: str) -> None:
+    """Refuse text that cannot be written as UTF-8: halves of surrogate pairs, as a wrong decoding leaves them.
+
+    Raises:
+        RequestError: If it holds one.
+    """
     if text.isascii():
         return
     try:

@@ -16,6 +16,7 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from seekrec.errors import RequestError
+from seekrec.generation.lanes import per_request
 from seekrec.schema import Request, ScoredItem
 
 TASK = "search-and-recommendation"
@@ -76,7 +77,8 @@ class SearchAndRecommendationPipeline(Pipeline):
         Raises:
             RequestError: If something is no request, an option is unknown, or a list of options does not fit.
         """
-        size = batch_size or self._batch_size or 16
+        given = self._batch_size if batch_size is None else batch_size
+        size = int(per_request("batch_size", 16 if given is None else given, 1)[0])
         to_preprocess, to_forward, _ = self._sanitize_parameters(**options)
         options = {**self._preprocess_params, **self._forward_params, **to_preprocess, **to_forward}
         if isinstance(requests, (Request, str)):
@@ -142,7 +144,11 @@ class SearchAndRecommendationPipeline(Pipeline):
                 raise RequestError(
                     "`where` and `candidates` are both given; leave unwanted items out of `candidates`."
                 )
-            return [answer[:top_k] for answer in model.rank(inputs["features"])]
+            answers = model.rank(inputs["features"])
+            if top_k is None:
+                return list(answers)
+            counts = per_request("top_k", top_k, len(answers)).tolist()
+            return [answer[:count] for answer, count in zip(answers, counts, strict=True)]
         wanted = 10 if top_k is None else top_k
         return list(model.retrieve(inputs["features"], top_k=wanted, where=where, exclude_seen=exclude_seen))
 
