@@ -1,5 +1,6 @@
 """What every family of vectors promises; what each has of its own is in its own file."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -9,6 +10,7 @@ from small_gensar import NUM_ITEMS, make_log
 from seekrec.corpora.training_windows import build_training_windows
 from seekrec.errors import RequestError
 from seekrec.events import EventLog, split_log
+from seekrec.models.new_items import TextNeighbors
 from seekrec.schema import Event, Request
 
 
@@ -162,3 +164,41 @@ def test_the_session_of_what_is_left_out_of_a_history_is_still_open(dense_family
         request = Request(query=query, timestamp=own["timestamp"], action="click")
         asked = model.encode_questions(processor(request)).detach()
         torch.testing.assert_close(taught[0, question], asked[0, 0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("query", [None, "office"])
+def test_a_new_item_is_scored_by_the_items_with_texts_like_its_own(dense_family, query):
+    model, processor = dense_family
+    catalog = model.catalog
+    texts = catalog.embeddings["semantic"]
+    text = texts[3] + 0.01 * np.random.default_rng(0).normal(size=texts.shape[1])
+    grown = catalog.add_items([{"item_id": "new", "title": "office thing"}], semantic_embeddings=text[None])
+    model.set_catalog(grown)
+    processor.set_catalog(grown)
+    inputs = processor(Request([Event("i1", timestamp=1), Event("i7", timestamp=2)], query=query))
+    answer = model.retrieve(inputs, top_k=100, exclude_seen=False)[0]
+    found = {item.item_id: item.score for item in answer}
+    assert len(found) == NUM_ITEMS + 1
+    assert [item.score for item in answer] == sorted(found.values(), reverse=True)
+
+    if model.items.ids is None:  # all are compared by their texts
+        products = model.encode_questions(inputs)[0, 0] @ model.current_items().answers[-1]
+        assert found["new"] == pytest.approx(products.item(), abs=1e-5)
+        return
+    # The same by hand: the new one takes the score that has as many scores below it as its neighbours' mean has means.
+    scores = np.array([found[item] for item in catalog.id_map.ids])
+    neighbors = TextNeighbors.find(np.concatenate([texts, text[None]]), np.array([NUM_ITEMS]), np.arange(NUM_ITEMS))
+    usual = np.sort([scores[neighbors.rows[line]].mean() for line in neighbors.of_references])
+    mean = scores[neighbors.rows[neighbors.of_new[0]]].mean()
+    # Items of one aisle have one text here, so means tie: any score between those of the tied places is right.
+    below, not_above = (usual < mean - 1e-4).sum(), (usual <= mean + 1e-4).sum()
+    beyond = mean - np.clip(mean, usual[0], usual[-1])
+    assert np.sort(scores)[max(below - 1, 0)] + min(beyond, 0) - 1e-4 <= found["new"]
+    assert found["new"] <= np.sort(scores)[min(not_above, NUM_ITEMS - 1)] + max(beyond, 0) + 1e-4
+
+    items = model.current_items()
+    asked = model.encode_questions(inputs, items=items).detach()
+    rows = torch.arange(NUM_ITEMS + 1).view(1, 1, -1)
+    ranked = model.answer_scores(asked, rows, inputs["history_item_rows"], items)[0, 0]
+    expected = torch.tensor([found[item] for item in grown.id_map.ids])
+    torch.testing.assert_close(ranked, expected, atol=1e-4, rtol=1e-4)

@@ -52,10 +52,13 @@ def make_fused(make, sasrec, *, recommender_weight=1.5, text_weight=4.0, **setti
 
 
 def own_answers(model, inputs):
-    fusion, model.fusion, model._index = model.fusion, None, None
-    answers = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))
-    model.fusion, model._index = fusion, None
-    return answers
+    """The products of the model's own vectors, without what is fused."""
+    fusion, model.fusion = model.fusion, None
+    items = model.current_items()
+    with torch.no_grad():
+        products = (model.encode_questions(inputs, items=items)[:, 0] @ items.answers.T).tolist()
+    model.fusion = fusion
+    return [dict(zip(items.catalog.id_map.ids, line, strict=True)) for line in products]
 
 
 def text_scores(catalog, rows):

@@ -87,6 +87,12 @@ def seen_items(
     ]
 
 
+def without_rows(masks: Sequence[np.ndarray | None], rows: np.ndarray, catalog: Catalog) -> list[np.ndarray | None]:
+    """Leave rows of the catalogue out of what each request may be answered with, once for each mask."""
+    made = {id(mask): _without(mask, rows, catalog) for mask in masks}
+    return [made[id(mask)] for mask in masks]
+
+
 def join_new(
     found: tuple[np.ndarray, np.ndarray],
     new: np.ndarray,
@@ -158,4 +164,4 @@ def _is_one_filter(where: Any) -> bool:
     return len(where) == 0 or any(isinstance(entry, str) for entry in where)
 
 
-__all__ = ["Where", "allowed_items", "join_new", "scored_items", "seen_items"]
+__all__ = ["Where", "allowed_items", "join_new", "scored_items", "seen_items", "without_rows"]

@@ -23,7 +23,6 @@ from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, join_new, scored_items, seen_items
 from seekrec.models.checkpoint import CheckpointMixin, save_bundled_catalog
 from seekrec.models.finite import check_finite
-from seekrec.models.new_items import TextNeighbors
 from seekrec.models.snapshot import CatalogSnapshot, read_snapshot
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 
@@ -35,37 +34,6 @@ class GenerativeSnapshot(CatalogSnapshot):
         """Give the prefix trie over all identifiers of a view; built at first use."""
         codes, size = self.catalog.codes[view], self.catalog.codebook_size
         return self.part(("trie", view), lambda: IdentifierTrie.from_codes(codes, size))
-
-    def new_rows(self, num_trained: int) -> np.ndarray:
-        """Give the items that training knows no event of, int64 rows: no decoder has written their identifiers.
-
-        Args:
-            num_trained (`int`): Rows of the catalogue that the model was trained with; 0 if that is not known.
-        """
-
-        def find() -> np.ndarray:
-            return np.flatnonzero(self._is_new(num_trained) & self.catalog.live)
-
-        return self.part("new_rows", find, num_trained)
-
-    def text_neighbors(self, num_trained: int) -> TextNeighbors | None:
-        """Give the items whose scores stand for those of the new items; `None` without text vectors to find them by.
-
-        Args:
-            num_trained (`int`): As in [`new_rows`].
-        """
-
-        def find() -> TextNeighbors | None:
-            vectors = self.catalog.embeddings.get("semantic")
-            known = np.flatnonzero(~self._is_new(num_trained))
-            return None if vectors is None else TextNeighbors.find(vectors, self.new_rows(num_trained), known)
-
-        return self.part("text_neighbors", find, num_trained)
-
-    def _is_new(self, num_trained: int) -> np.ndarray:
-        is_new = self.catalog.is_predicted.copy()
-        is_new[num_trained or len(is_new) :] = True
-        return is_new
 
 
 SnapshotT = TypeVar("SnapshotT", bound=GenerativeSnapshot)

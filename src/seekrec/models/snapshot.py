@@ -12,12 +12,14 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import xxhash
 from torch import Tensor
 
 from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError, RequestError
+from seekrec.models.new_items import TextNeighbors
 
 PartT = TypeVar("PartT")
 
@@ -96,6 +98,39 @@ class CatalogSnapshot(Parts):
                 "were made with a larger catalogue. Give model and processor the same one; where other threads "
                 "answer meanwhile, a grown catalogue to the model first, a smaller one to the processor first."
             )
+
+    def new_rows(self, num_trained: int) -> np.ndarray:
+        """Give the items that training knows no event of, int64 rows.
+
+        A scorer that was trained has never been told that one is an answer.
+
+        Args:
+            num_trained (`int`): Rows of the catalogue that the model was trained with; 0 if that is not known.
+        """
+
+        def find() -> np.ndarray:
+            return np.flatnonzero(self._is_new(num_trained) & self.catalog.live)
+
+        return self.part("new_rows", find, num_trained)
+
+    def text_neighbors(self, num_trained: int) -> TextNeighbors | None:
+        """Give the items whose scores stand for those of the new items; `None` without text vectors to find them by.
+
+        Args:
+            num_trained (`int`): As in [`new_rows`].
+        """
+
+        def find() -> TextNeighbors | None:
+            vectors = self.catalog.embeddings.get("semantic")
+            known = np.flatnonzero(~self._is_new(num_trained))
+            return None if vectors is None else TextNeighbors.find(vectors, self.new_rows(num_trained), known)
+
+        return self.part("text_neighbors", find, num_trained)
+
+    def _is_new(self, num_trained: int) -> np.ndarray:
+        is_new = self.catalog.is_predicted.copy()
+        is_new[num_trained or len(is_new) :] = True
+        return is_new
 
 
 SnapshotT = TypeVar("SnapshotT", bound=CatalogSnapshot)

@@ -170,6 +170,7 @@ def prepare_plain_items(
         codebook_size=items.num_rows if atomic else 0,
         embeddings=embeddings.vectors(),
         semantic_encoder_name=settings.semantic_encoder,
+        is_predicted=~has_training_events(split),
     )
     return PreparedItems(catalog, embeddings.sasrec, None)
 

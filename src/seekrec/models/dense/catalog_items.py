@@ -69,7 +69,8 @@ class CatalogItems:
     def _key(self) -> tuple[Any, ...]:
         fusion = self._model.fusion
         weights = [*self._tower.parameters(), *(() if fusion is None else fusion.parameters())]
-        return fusion is None, weights_key(weights)
+        added = None if fusion is None else (fusion.recommender_weight, fusion.text_weight)
+        return added, weights_key(weights)
 
     @property
     def vectors(self) -> Tensor:

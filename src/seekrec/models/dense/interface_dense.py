@@ -23,7 +23,7 @@ from seekrec.catalog import Catalog
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation.lanes import per_request
-from seekrec.models.answers import Where, allowed_items, scored_items, seen_items
+from seekrec.models.answers import Where, allowed_items, join_new, scored_items, seen_items, without_rows
 from seekrec.models.checkpoint import CheckpointMixin
 from seekrec.models.dense.catalog_items import CatalogItems, DenseSnapshot
 from seekrec.models.dense.fusion import AnswerFusion, without_own
@@ -31,6 +31,7 @@ from seekrec.models.dense.history_states import HistoryStatesMixin
 from seekrec.models.dense.item_index import Backend
 from seekrec.models.dense.item_tower import ItemTexts, ItemTower
 from seekrec.models.finite import check_finite
+from seekrec.models.new_items import TextNeighbors
 from seekrec.models.snapshot import has_same_items, read_snapshot
 from seekrec.schema import ScoredItem
 
@@ -109,6 +110,36 @@ class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
             history (`torch.LongTensor`): Items of the histories, `(batch, length)`; below 0 for none.
             items ([`CatalogItems`]): What is answered from.
         """
+        scores = self._products(questions, rows, history, items)
+        new, neighbors = self._new_items(items)
+        is_new = torch.from_numpy(np.isin(rows.cpu().numpy(), new)).to(rows.device)
+        if neighbors is not None and is_new.any():
+            places = torch.from_numpy(np.searchsorted(new, rows.cpu().numpy()).clip(max=len(new) - 1)).to(rows.device)
+            of_new = self._score_new(questions, history, items, neighbors)
+            scores = torch.where(is_new, of_new.gather(-1, places), scores)
+        return scores
+
+    def _new_items(self, items: CatalogItems) -> tuple[np.ndarray, TextNeighbors | None]:
+        """Give the rows of items that training knows no event of, and who speaks for them.
+
+        Without id embeddings all items are compared by their texts alone, and none is new; where texts are fused, they
+        speak for themselves.
+        """
+        if self.items.ids is None or self.fusion is not None:
+            return np.empty(0, dtype=np.int64), None
+        num_trained = self.config.num_items  # type: ignore[attr-defined]
+        new = items.snapshot.new_rows(num_trained)
+        return new, items.snapshot.text_neighbors(num_trained) if len(new) else None
+
+    def _score_new(self, questions: Tensor, history: Tensor, items: CatalogItems, neighbors: TextNeighbors) -> Tensor:
+        """Score the new items by those with texts like theirs, float32 `(batch, num_questions, num_new)`."""
+        asked = torch.from_numpy(neighbors.rows).to(questions.device).expand(*questions.shape[:2], -1)
+        known = self._products(questions, asked, history, items).detach().flatten(0, 1).cpu().numpy()
+        check_finite("The scores", known, "request", "check the weights of the model and its data type")
+        scored = torch.from_numpy(neighbors.score(known)).to(questions.device)
+        return scored.unflatten(0, questions.shape[:2])
+
+    def _products(self, questions: Tensor, rows: Tensor, history: Tensor, items: CatalogItems) -> Tensor:
         vectors = items.answers[rows.clamp_min(0)]
         scores = torch.einsum("bqs,bqcs->bqc", questions, vectors.to(questions.dtype)).float()
         own = None if self.fusion is None else self.fusion.own_texts(items.texts, questions, history)
@@ -221,6 +252,8 @@ class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue; exact.
 
+        Items of which training knows no event are scored by those with texts like theirs ([`TextNeighbors`]).
+
         Any number of threads may call this while another sets a catalogue: see [`set_catalog`]. Weights may change
         between calls, not during one.
 
@@ -251,14 +284,20 @@ class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
         allowed = allowed_items(where, items.catalog, len(wanted), seen)
         history = (inputs["history_item_rows"] if state is None else state.places.item).to(questions.device)
         own = None if self.fusion is None else self.fusion.own_texts(items.texts, questions[:, None], history)
+        new, neighbors = self._new_items(items)
+        searched = allowed if neighbors is None else without_rows(allowed, new, items.catalog)
         index = items.index(self.item_index)
         if own is None:
-            found = index.search(questions, wanted, allowed)
+            found = index.search(questions, wanted, searched)
         else:
             # What is taken off moves items of the history down, so with as many more none of the best is missing.
-            found = index.search(questions, [k + history.shape[1] for k in wanted], allowed)
+            found = index.search(questions, [k + history.shape[1] for k in wanted], searched)
             parts = zip(found, wanted, history.cpu().numpy(), own[:, 0].cpu().numpy(), strict=True)
             found = [without_own(*answer, k, rows, texts) for answer, k, rows, texts in parts]
+        if neighbors is not None:
+            scored = self._score_new(questions[:, None], history, items, neighbors)[:, 0].cpu().numpy()
+            lines = zip(found, scored, allowed, wanted, strict=True)
+            found = [join_new(answer, new, scores, mask, k) for answer, scores, mask, k in lines]
         return [scored_items(items.catalog, rows, scores) for rows, scores in found]
 
     @torch.no_grad()
