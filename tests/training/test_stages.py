@@ -99,6 +99,16 @@ def test_a_stage_that_only_lacks_its_name_is_taken(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_what_a_killed_process_left_in_a_stage_is_swept(tmp_path):
+    cache = StageCache(tmp_path)
+    cache.run("s", {}, make_number, read)
+    (made,) = tmp_path.iterdir()
+    partial = made.rename(f"{made}.partial")
+    (partial / ".stage.json.0123abcd.seekrec-tmp").mkdir()  # killed after the record got its name
+    assert cache.run("s", {}, make_number, read) == "1"
+    assert sorted(path.name for path in made.iterdir()) == ["part", "stage.json"]
+
+
 def test_a_stage_is_waited_for_while_another_process_makes_one(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "_SECONDS_BETWEEN_LOOKS", 0.01)
     with lock_folder(tmp_path):

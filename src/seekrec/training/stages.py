@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from seekrec.errors import ConfigurationError, FolderInUseError
-from seekrec.util.files import file_sha256, lock_folder, replace_file
+from seekrec.util.files import file_sha256, lock_folder, replace_file, sweep_folder
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,7 @@ class StageCache:
             record = {"name": name, "key": key, "seconds": time.monotonic() - started, "files": _digests(partial)}
             with replace_file(partial / STAGE_FILE) as path:
                 path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        sweep_folder(partial)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
         logger.info("%s: %.1f s, kept in %s", name, record["seconds"], target)

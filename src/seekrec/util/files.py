@@ -157,7 +157,7 @@ def file_sha256(path: str | Path) -> str:
 @contextmanager
 def _temporary_folder(target: Path) -> Iterator[Path]:
     """Give a locked, empty folder beside a place, and delete it afterwards with what is then in it."""
-    _sweep(target.parent)
+    sweep_folder(target.parent)
     folder, lock = _make_temporary(target)
     try:
         yield folder
@@ -183,8 +183,9 @@ def _make_temporary(target: Path) -> tuple[Path, int | None]:
             os.close(lock)
 
 
-def _sweep(parent: Path) -> None:
-    """Delete the temporary folders of processes that have died."""
+def sweep_folder(folder: str | Path) -> None:
+    """Delete the temporary folders in a folder whose processes have died; writing there does so, too."""
+    parent = Path(folder)
     for name in [entry.name for entry in os.scandir(parent) if _TEMPORARY.fullmatch(entry.name)]:
         try:
             lock = _lock(parent / name)
@@ -305,4 +306,4 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-__all__ = ["file_sha256", "lock_folder", "recover_folder", "replace_file", "replace_folder"]
+__all__ = ["file_sha256", "lock_folder", "recover_folder", "replace_file", "replace_folder", "sweep_folder"]
