@@ -120,6 +120,11 @@ def test_answers(families, family):
     ask()
 
 
+def key_of(value):
+    """Items by name; of what is none, each is one of its own: a huge integer cannot even be printed."""
+    return value if isinstance(value, str) else id(value)
+
+
 @pytest.mark.parametrize("family", ["gensar", "intsr", "synergen"])
 def test_arguments_of_anything(families, family):
     model, processor = families[family]
@@ -129,7 +134,7 @@ def test_arguments_of_anything(families, family):
     def ask(data):
         request = data.draw(mostly(st.builds(Request, histories)))
         top_k, where = data.draw(mostly(st.integers(1, 5))), data.draw(mostly(st.none()))
-        some = st.lists(mostly(st.sampled_from(ITEMS)), min_size=1, max_size=3, unique_by=repr)
+        some = st.lists(mostly(st.sampled_from(ITEMS)), min_size=1, max_size=3, unique_by=key_of)
         candidates = data.draw(mostly(some.map(lambda items: [items])))
         ranks, as_list = data.draw(st.booleans()), data.draw(mostly(st.just(True), st.just(False)))
         with TALLY.case(f"arguments of {family}"):

@@ -89,7 +89,9 @@ def test_no_checkpoint_holds_weights_that_are_not_numbers(tmp_path):
 def test_a_finished_training_is_taken_and_a_longer_one_goes_on(tmp_path):
     def run(**arguments):
         one = trainer(tmp_path, lambda weight, step: weight.sum(), save_strategy="steps", save_steps=3, **arguments)
-        return float(train_once(one, (), {"data": 1}).weight.detach()), one.model.step
+        trained = train_once(one, (), {"data": 1})
+        assert not trained.training  # what is asked of it next has no dropout, whether it was trained now or before
+        return float(trained.weight.detach()), one.model.step
 
     first = run()
     assert first[1] == 6

@@ -151,7 +151,8 @@ def train_once(
             corpus, tokenizer.
 
     Returns:
-        `PreTrainedModel`: The model, the best by validation if the arguments ask for that.
+        `PreTrainedModel`: The model, the best by validation if the arguments ask for that; in evaluation mode, whether
+        it was trained just now or before.
 
     Raises:
         DivergenceError: If a loss, a gradient or a weight is not a number.
@@ -168,7 +169,7 @@ def train_once(
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.check_weights()
     trained: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
-    return trained
+    return trained.eval()
 
 
 __all__ = ["EvaluateModel", "GenerativeTrainer", "train_once"]
