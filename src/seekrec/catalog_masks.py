@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.errors import RequestError
-from seekrec.schema import check_characters
+from seekrec.schema import check_characters, shown
 
 _FIRST_SECOND = np.iinfo(np.int64).min
 _LAST_SECOND = np.iinfo(np.int64).max
@@ -48,7 +48,9 @@ class ItemFilters:
             RequestError: If `at` is not a whole number.
         """
         if isinstance(at, bool) or not isinstance(at, (int, np.integer)):
-            raise RequestError(f"`at` is {at!r} of type {type(at).__name__}; pass whole seconds since the epoch, UTC.")
+            raise RequestError(
+                f"`at` is {shown(at)} of type {type(at).__name__}; pass whole seconds since the epoch, UTC."
+            )
         if self._period is None:
             self._period = item_periods(self.items)
         start, end = self._period
@@ -68,7 +70,7 @@ class ItemFilters:
             RequestError: If `text` is not text, is empty, or cannot be written as UTF-8.
         """
         if not isinstance(text, str) or not text:
-            raise RequestError(f"`{column}_contains` is {text!r}; pass the text to look for.")
+            raise RequestError(f"`{column}_contains` is {shown(text)}; pass the text to look for.")
         check_characters(text, f"{column}_contains")
         # Lower case is kept: a search that ignores case takes more than twice as long as a plain one.
         if column not in self._lowered:
@@ -107,8 +109,8 @@ class ItemFilters:
             return _to_mask(pc.equal(values, pa.scalar(wanted)))
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise RequestError(
-                f"The filter `{column}` is {wanted!r}, which cannot be compared with a column of type {values.type}: "
-                f"{error}"
+                f"The filter `{column}` is {shown(wanted)}, which cannot be compared with a column of type "
+                f"{values.type}: {error}"
             ) from error
 
     def _holds(self, column: str, wanted: Any) -> np.ndarray:
@@ -157,7 +159,7 @@ class _Members:
             if number is None:
                 known = [value for value in self.numbers if isinstance(value, str)]
                 raise RequestError(
-                    f"`{column}` is asked to hold {name!r}, which no item of the catalogue does"
+                    f"`{column}` is asked to hold {shown(name)}, which no item of the catalogue does"
                     f"{_suggestion(name, known) if isinstance(name, str) else ''}."
                 )
             mask[self.rows[self.offsets[number] : self.offsets[number + 1]]] = True
@@ -167,13 +169,13 @@ class _Members:
 def _in_range(column: str, values: pa.ChunkedArray, bounds: tuple[Any, ...]) -> np.ndarray:
     if len(bounds) != 2:
         raise RequestError(
-            f"The filter `{column}` is the tuple {bounds!r}; a tuple is a range (lowest, highest), a list is a choice "
-            "of values."
+            f"The filter `{column}` is the tuple {shown(bounds)}; a tuple is a range (lowest, highest), a list is a "
+            "choice of values."
         )
     lowest, highest = bounds
     if lowest is not None and highest is not None and lowest > highest:
         raise RequestError(
-            f"The filter `{column}` is the range {bounds!r}, whose lowest is above its highest; swap them."
+            f"The filter `{column}` is the range {shown(bounds)}, whose lowest is above its highest; swap them."
         )
     mask = _to_mask(pc.is_valid(values))
     if lowest is not None:

@@ -100,10 +100,10 @@ class Event:
 
     def __post_init__(self) -> None:
         if not isinstance(self.behavior, str) or self.behavior not in BEHAVIORS:
-            raise RequestError(f"`behavior` of an event is {_show(self.behavior)}; use one of {', '.join(BEHAVIORS)}.")
+            raise RequestError(f"`behavior` of an event is {shown(self.behavior)}; use one of {', '.join(BEHAVIORS)}.")
         if (self.query is not None) != (self.behavior == SEARCH):
             raise RequestError(
-                f"An event of behavior {self.behavior!r} has query {_show(self.query)}; a search needs the text "
+                f"An event of behavior {self.behavior!r} has query {shown(self.query)}; a search needs the text "
                 "searched for, a recommendation must have none."
             )
         if self.query is not None:
@@ -208,7 +208,7 @@ def check_query(query: str) -> None:
     """
     if not isinstance(query, str):
         raise RequestError(
-            f"`query` is {_show(query)} of type {type(query).__name__}; pass text, or None to recommend."
+            f"`query` is {shown(query)} of type {type(query).__name__}; pass text, or None to recommend."
         )
     check_characters(query, "query")
     if not query.strip():
@@ -226,7 +226,7 @@ def name_time_unit(number: float) -> tuple[str, int]:
     return next(((unit, factor) for unit, factor in units if number <= MAX_SECONDS * factor), units[-1])
 
 
-def _show(value: object) -> str:
+def shown(value: object) -> str:
     """Return the start of what Python shows of a value; whatever comes in as an argument may be shown so."""
     try:
         return f"{value!r:.60}"
@@ -238,7 +238,7 @@ def _check_seconds(timestamp: object) -> int:
     """Return a timestamp as a plain integer, or refuse it."""
     if isinstance(timestamp, bool) or not isinstance(timestamp, (int, np.integer)):
         raise RequestError(
-            f"`timestamp` is {_show(timestamp)} of type {type(timestamp).__name__}; pass whole seconds since 1970, "
+            f"`timestamp` is {shown(timestamp)} of type {type(timestamp).__name__}; pass whole seconds since 1970, "
             "UTC, such as int(date.timestamp())."
         )
     seconds = int(timestamp)
@@ -247,9 +247,9 @@ def _check_seconds(timestamp: object) -> int:
     if seconds > MAX_SECONDS:
         unit, factor = name_time_unit(seconds)
         # An integer of thousands of digits cannot be printed.
-        shown = str(seconds) if seconds < 10**30 else "larger than 10**30"
+        printed = str(seconds) if seconds < 10**30 else "larger than 10**30"
         raise RequestError(
-            f"`timestamp` is {shown}, which looks like {unit}; timestamps are seconds since 1970, so divide it by "
+            f"`timestamp` is {printed}, which looks like {unit}; timestamps are seconds since 1970, so divide it by "
             f"{factor}."
         )
     return seconds
@@ -259,14 +259,14 @@ def _read_history(history: object) -> tuple[Event, ...]:
     """Read the events of a history once, whatever gives them in order."""
     if isinstance(history, (str, bytes, Mapping, Set)) or not isinstance(history, Iterable):
         raise RequestError(
-            f"`history` is {_show(history)} of type {type(history).__name__}; pass a list of events, oldest first, or "
+            f"`history` is {shown(history)} of type {type(history).__name__}; pass a list of events, oldest first, or "
             "() for a user without any."
         )
     events = tuple(history)
     for position, event in enumerate(events):
         if not isinstance(event, Event):
             raise RequestError(
-                f"`history` holds {_show(event)} of type {type(event).__name__} at position {position} (from 0); pass "
+                f"`history` holds {shown(event)} of type {type(event).__name__} at position {position} (from 0); pass "
                 "an Event."
             )
     return events
@@ -277,7 +277,7 @@ def _check_text(text: object, argument: str, expected: str) -> None:
     if text is None:
         return
     if not isinstance(text, str):
-        raise RequestError(f"`{argument}` is {_show(text)} of type {type(text).__name__}; pass {expected}.")
+        raise RequestError(f"`{argument}` is {shown(text)} of type {type(text).__name__}; pass {expected}.")
     if not text or text.isspace():
         raise RequestError(f"`{argument}` is {text!r}, which holds no visible character; pass {expected}.")
     check_characters(text, argument)
@@ -308,7 +308,7 @@ def check_geohash(geohash: str | None) -> None:
     """
     if geohash is not None and not (isinstance(geohash, str) and re.fullmatch(GEOHASH_PATTERN, geohash)):
         raise RequestError(
-            f"`geohash` is {_show(geohash)}; a geohash has 1 to 12 characters, each a digit or a lower case letter "
+            f"`geohash` is {shown(geohash)}; a geohash has 1 to 12 characters, each a digit or a lower case letter "
             "other than a, i, l and o. Pass one, or None."
         )
 

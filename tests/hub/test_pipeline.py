@@ -155,6 +155,7 @@ def test_defaults_come_from_the_constructor():
         ("kite", {"candidates": ["A"], "where": ["A"]}, "`where` and `candidates` are both given"),
         ("", {}, "`query` is ''"),
         ([Request()], {"batch_size": 2.5}, "`batch_size` is 2.5; pass a positive number"),
+        ([Request()], {"batch_size": -(10**5000)}, "`batch_size` is a value that cannot be shown; pass a positive"),
         ([Request()], {"batch_size": 0}, "`batch_size` is 0; pass a positive number"),
         (Request(), {"candidates": ["A"], "top_k": 2.5}, "`top_k` is 2.5; pass a positive number"),
     ],

@@ -16,6 +16,7 @@ from seekrec.errors import RequestError
 from seekrec.generation.inputs import check_level_offsets
 from seekrec.generation.masks import TrieMask
 from seekrec.generation.trie import IdentifierTrie
+from seekrec.schema import shown
 
 
 @dataclass
@@ -54,8 +55,8 @@ def per_request(name: str, value: Any, num_requests: int) -> np.ndarray:
     numbers = np.array(given if all(map(_is_count, given)) else [0], dtype=np.int64)
     if numbers.shape != (num_requests,) or (numbers < 1).any():
         raise RequestError(
-            f"`{name}` is {value!r}; pass a positive number, or one for each of the {num_requests} requests of the "
-            "batch."
+            f"`{name}` is {shown(value)}; pass a positive number, or one for each of the {num_requests} requests of "
+            "the batch."
         )
     return numbers
 

@@ -17,7 +17,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from seekrec.errors import RequestError
 from seekrec.generation.lanes import per_request
-from seekrec.schema import Request, ScoredItem
+from seekrec.schema import Request, ScoredItem, shown
 
 TASK = "search-and-recommendation"
 
@@ -99,7 +99,7 @@ class SearchAndRecommendationPipeline(Pipeline):
             return list(self._answers(iter(requests), size, options))
         if isinstance(requests, Iterable):
             return self._answers(iter(requests), size, options)
-        raise RequestError(f"{requests!r} is no request; pass a seekrec.Request, a query, or a list of these.")
+        raise RequestError(f"{shown(requests)} is no request; pass a seekrec.Request, a query, or a list of these.")
 
     def _answers(self, requests: Iterator[Any], size: int, options: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
         start = 0
@@ -124,7 +124,8 @@ class SearchAndRecommendationPipeline(Pipeline):
         for position, request in enumerate(requests):
             if not isinstance(request, (Request, str)):
                 raise RequestError(
-                    f"Entry {position} of the batch is {request!r}, no request; pass a seekrec.Request or a query."
+                    f"Entry {position} of the batch is {shown(request)}, no request; pass a seekrec.Request or a "
+                    "query."
                 )
             asked.append(Request(query=request) if isinstance(request, str) else request)
         given = {} if candidates is None else {"candidates": candidates}

@@ -10,7 +10,7 @@ import numpy as np
 
 from seekrec.catalog import Catalog
 from seekrec.errors import RequestError
-from seekrec.schema import BEHAVIORS, RECOMMENDATION, ScoredItem
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, ScoredItem, shown
 
 # One mask or list of item ids for all requests, or one for each; None allows every item.
 Where: TypeAlias = "np.ndarray | Sequence[str] | Sequence[np.ndarray | Sequence[str] | None] | None"
@@ -133,11 +133,11 @@ def _mask(where: Any, catalog: Catalog) -> np.ndarray | None:
         return catalog.live if catalog.is_removed.any() else None
     if not isinstance(where, np.ndarray):
         if isinstance(where, str) or not isinstance(where, Collection):
-            raise RequestError(f"`where` holds {where!r}; a filter is {_FILTERS}.")
+            raise RequestError(f"`where` holds {shown(where)}; a filter is {_FILTERS}.")
         wrong = [one for one in where if not isinstance(one, str)]
         if wrong:
             raise RequestError(
-                f"`where` holds {wrong[0]!r} of type {type(wrong[0]).__name__}; a filter is {_FILTERS}."
+                f"`where` holds {shown(wrong[0])} of type {type(wrong[0]).__name__}; a filter is {_FILTERS}."
             )
         where = catalog.where(ids=where)
     if where.dtype != np.bool_ or where.shape != (len(catalog),):
@@ -160,7 +160,9 @@ def _is_one_filter(where: Any) -> bool:
     if isinstance(where, np.ndarray):
         return where.ndim == 1
     if isinstance(where, (str, Mapping)) or not isinstance(where, Collection):
-        raise RequestError(f"`where` is {where!r}; give {_FILTERS}, for all requests or in a list with one for each.")
+        raise RequestError(
+            f"`where` is {shown(where)}; give {_FILTERS}, for all requests or in a list with one for each."
+        )
     return len(where) == 0 or any(isinstance(entry, str) for entry in where)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from seekrec.errors import ConfigurationError, RequestError, UnknownItemError
 from seekrec.events.histories import history_rows
-from seekrec.schema import Event, IdMap, Request
+from seekrec.schema import Event, IdMap, Request, shown
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def check_requests(requests: Request | Iterable[Request], return_tensors: str = 
         RequestError: If there is none, an entry is none, or `return_tensors` is unknown.
     """
     if not isinstance(requests, Iterable) and not isinstance(requests, Request):
-        raise RequestError(f"`requests` is {requests!r}; give a seekrec.Request, or a list of them.")
+        raise RequestError(f"`requests` is {shown(requests)}; give a seekrec.Request, or a list of them.")
     asked = [requests] if isinstance(requests, Request) else list(requests)
     if not asked:
         raise RequestError("`requests` is empty; give at least one.")
@@ -59,7 +59,7 @@ def check_requests(requests: Request | Iterable[Request], return_tensors: str = 
         if not isinstance(request, Request):
             raise RequestError(f"`requests[{position}]` is a {type(request).__name__}; give a seekrec.Request.")
     if return_tensors != "pt":
-        raise RequestError(f"`return_tensors` is {return_tensors!r}; only 'pt' exists.")
+        raise RequestError(f"`return_tensors` is {shown(return_tensors)}; only 'pt' exists.")
     return asked
 
 
@@ -115,7 +115,7 @@ def candidate_rows(candidates: Sequence[Sequence[str]], num_requests: int, id_ma
         UnknownItemError: If a candidate is not in the catalogue.
     """
     if isinstance(candidates, str) or not isinstance(candidates, (Sequence, np.ndarray)):
-        raise RequestError(f"`candidates` is {candidates!r}; give a list of item ids for each request.")
+        raise RequestError(f"`candidates` is {shown(candidates)}; give a list of item ids for each request.")
     if len(candidates) != num_requests:
         raise RequestError(f"`candidates` has {len(candidates)} lists for {num_requests} requests; give one for each.")
     lines = [_check_candidates(line, position) for position, line in enumerate(candidates)]
@@ -135,14 +135,14 @@ def candidate_rows(candidates: Sequence[Sequence[str]], num_requests: int, id_ma
 
 def _check_candidates(line: Any, position: int) -> list[str]:
     if isinstance(line, str):
-        raise RequestError(f"`candidates[{position}]` is the text {line!r}; give a list of item ids.")
+        raise RequestError(f"`candidates[{position}]` is the text {shown(line)}; give a list of item ids.")
     if not isinstance(line, Iterable):
-        raise RequestError(f"`candidates[{position}]` is {line!r}; give a list of item ids.")
+        raise RequestError(f"`candidates[{position}]` is {shown(line)}; give a list of item ids.")
     items = list(line)
     for item in items:
         if not isinstance(item, str):
             raise RequestError(
-                f"`candidates[{position}]` holds {item!r} of type {type(item).__name__}; item ids are text."
+                f"`candidates[{position}]` holds {shown(item)} of type {type(item).__name__}; item ids are text."
             )
     if len(set(items)) != len(items):
         twice = next(one for one in items if items.count(one) > 1)

@@ -28,7 +28,7 @@ from seekrec.models.gensar.modeling_gensar_next_item import NextItemMixin
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
 from seekrec.models.losses import level_loss, mask_other_levels, token_loss
 from seekrec.models.t5_backbone import T5Backbone
-from seekrec.schema import Behavior, Request, View
+from seekrec.schema import Behavior, Request, View, shown
 
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
 _REPETITION_PENALTY = 1.5
@@ -279,7 +279,7 @@ class GenSARForConditionalGeneration(NextItemMixin, T5Backbone):
         """Beam search for plain text, `(batch, num_answers, length)`: no tokens of identifiers, no unused rows."""
         for name, value in (("num_queries", num_answers), ("max_new_tokens", max_new_tokens)):
             if value < 1:
-                raise RequestError(f"`{name}` is {value!r}; give 1 or more.")
+                raise RequestError(f"`{name}` is {shown(value)}; give 1 or more.")
         input_ids = inputs["input_ids"].to(self.device)
         written: Tensor = self.generate(
             input_ids=input_ids,

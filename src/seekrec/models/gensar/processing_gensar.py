@@ -23,7 +23,7 @@ from seekrec.corpora import (
 from seekrec.errors import CatalogError, RequestError
 from seekrec.models.candidates import candidate_rows, check_unknown, seen_rows
 from seekrec.models.processing import CatalogProcessor
-from seekrec.schema import BEHAVIORS, Request, View
+from seekrec.schema import BEHAVIORS, Request, View, shown
 
 
 class GenSARProcessor(CatalogProcessor):
@@ -158,7 +158,7 @@ class GenSARProcessor(CatalogProcessor):
         """
         catalog = self.catalog
         if view not in catalog.views:
-            raise RequestError(f"`view` is {view!r}; the items have identifiers of {', '.join(catalog.views)}.")
+            raise RequestError(f"`view` is {shown(view)}; the items have identifiers of {', '.join(catalog.views)}.")
         items = catalog.id_map.convert_to_rows(item_ids)
         rows = encode_description_questions(items, view, catalog, self.vocabulary, self.tokenizer, self.settings)
         return BatchFeature(self._pad(rows))
