@@ -66,7 +66,7 @@ def _is_count(value: Any) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return False
     try:
-        return operator.index(value) < 2**31
+        return 0 < operator.index(value) < 2**31
     except TypeError:
         return False
 
