@@ -11,7 +11,7 @@ from seekrec.util.command_line import one_line_errors
     ("error", "line"),
     [
         (ConfigurationError("`seed` is 'a';\n  give a number."), "train: `seed` is 'a'; give a number."),
-        (PermissionError(13, "Permission denied", "/root/x"), "train: /root/x: Permission denied"),
+        (PermissionError(13, "Permission denied", "/srv/x"), "train: /srv/x: Permission denied"),
         (OSError("Cannot connect\nto the Hub"), "train: Cannot connect to the Hub"),
     ],
 )
