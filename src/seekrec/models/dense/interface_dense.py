@@ -112,11 +112,14 @@ class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
         """
         scores = self._products(questions, rows, history, items)
         new, neighbors = self._new_items(items)
-        is_new = torch.from_numpy(np.isin(rows.cpu().numpy(), new)).to(rows.device)
-        if neighbors is not None and is_new.any():
-            places = torch.from_numpy(np.searchsorted(new, rows.cpu().numpy()).clip(max=len(new) - 1)).to(rows.device)
+        if neighbors is None:
+            return scores
+        asked = rows.cpu().numpy()
+        is_new = np.isin(asked, new)
+        if is_new.any():
+            places = torch.from_numpy(np.searchsorted(new, asked).clip(max=len(new) - 1)).to(rows.device)
             of_new = self._score_new(questions, history, items, neighbors)
-            scores = torch.where(is_new, of_new.gather(-1, places), scores)
+            scores = torch.where(torch.from_numpy(is_new).to(rows.device), of_new.gather(-1, places), scores)
         return scores
 
     def _new_items(self, items: CatalogItems) -> tuple[np.ndarray, TextNeighbors | None]:
