@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser
 
 from seekrec.errors import ConfigurationError, SeekrecError
+from seekrec.util.settings import options_of
 
 # Settings of a recipe are a few dozen lines; what is larger is another file.
 _MAX_BYTES = 1 << 20
@@ -45,7 +47,8 @@ def parse_arguments(
     """Read settings from `--config FILE.yaml` and the options after it.
 
     Args:
-        dataclass_types (`Sequence[type]`): Dataclasses whose fields are the settings.
+        dataclass_types (`Sequence[type]`):
+            Dataclasses whose fields are the settings, model configurations among them (see `util.settings`).
         argv (`Sequence[str]`): The command line without the program's name.
         ignored (`Collection[str]`): Settings that may be given and are left at `None`.
 
@@ -55,7 +58,8 @@ def parse_arguments(
     Raises:
         ConfigurationError: For an unknown key or option, or a value of the wrong type; it names the file and the line.
     """
-    parser = _Parser(list(dataclass_types), allow_abbrev=False)  # type: ignore[arg-type]
+    groups = [options_of(kind) if kind.__module__.startswith("seekrec.") else kind for kind in dataclass_types]
+    parser = _Parser(groups, allow_abbrev=False)  # type: ignore[arg-type]
     parser.add_argument("--config", help="YAML file of settings; options on the command line override it.")
     for name in ignored:
         action = parser.action_of(name)
@@ -69,7 +73,22 @@ def parse_arguments(
     *filled, rest = parser.fill(options)
     if rest:
         raise ConfigurationError(f"{parser.source}: {' '.join(rest)} is no setting; see --help for them.")
-    return tuple(filled[: len(dataclass_types)])
+    return tuple(
+        part if type(part) is kind else _make(kind, part, parser.source)
+        for kind, part in zip(dataclass_types, filled, strict=False)
+    )
+
+
+def given_settings(argv: Sequence[str]) -> set[str]:
+    """Return the names of the settings that a command line and its `--config` file give a value.
+
+    Args:
+        argv (`Sequence[str]`): The command line without the program's name.
+    """
+    options = list(argv)
+    path = _pop_config(options)
+    names = {option.partition("=")[0][2:].replace("-", "_") for option in options if option.startswith("--")}
+    return names | (set() if path is None else {one.name for one in read_settings(path) if one.value is not None})
 
 
 def parse_known_arguments(dataclass_types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
@@ -161,6 +180,16 @@ class _Parser(HfArgumentParser):
                 if isinstance(value, float) and not math.isfinite(value):
                     raise ConfigurationError(f"{self.source}: `{name}` is {value}; give a number that is finite.")
         return list(filled)
+
+
+def _make(kind: type, options: object, source: str) -> Any:
+    """Make an object of a class from its parsed options."""
+    try:
+        return kind(**vars(options))
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        # A strict class wraps what its check says.
+        said = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+        raise ConfigurationError(f"{source}: {said}") from error
 
 
 def _no_value(_: str) -> None:
@@ -267,4 +296,4 @@ def _problem(error: Exception) -> str:
     return str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).rstrip(".")
 
 
-__all__ = ["FileSetting", "is_given", "parse_arguments", "parse_known_arguments", "read_settings"]
+__all__ = ["FileSetting", "given_settings", "is_given", "parse_arguments", "parse_known_arguments", "read_settings"]

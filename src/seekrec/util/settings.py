@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A class of settings as a group of options: its fields are the options, its docstring is their help.
+
+A model's configuration is such a class. Fields that data decide (how many items there are, a hash of their ids) are
+named in its `fields_from_data` and are no options; fields that a library's base class declares are options where
+`fields_from_base` names them. So a setting of a model is declared once, in its configuration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+
+def is_configuration(kind: type) -> bool:
+    """Tell whether a class says which of its fields are options."""
+    return hasattr(kind, "fields_from_data")
+
+
+def option_names(kind: type) -> list[str]:
+    """Return the fields of a class that are options, in the order of their declaration."""
+    names = [field.name for field in dataclasses.fields(kind) if field.init]
+    if not is_configuration(kind):
+        return names
+    own = {name for base in kind.__mro__ if base.__module__.startswith("seekrec.") for name in _annotations(base)}
+    chosen = (own | set(getattr(kind, "fields_from_base", ()))) - set(kind.fields_from_data)  # type: ignore[attr-defined]
+    return [name for name in names if name in chosen]
+
+
+def options_of(kind: type) -> type:
+    """Make the dataclass of a class's options that `HfArgumentParser` reads, with help from docstrings."""
+    names, defaults = option_names(kind), {field.name: field for field in dataclasses.fields(kind)}
+    hints = _hints(kind, names)
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        texts.update(argument_texts(base.__doc__ or ""))
+    fields = []
+    for name in names:
+        old = defaults[name]
+        default: Any = old.default
+        if old.default_factory is not dataclasses.MISSING:
+            default = old.default_factory()
+        kept = {} if default is dataclasses.MISSING else {"default": default}
+        if isinstance(default, (list, tuple)):
+            kept = {"default_factory": lambda default=default: list(default)}
+        # A percent sign would be a placeholder to argparse.
+        text = old.metadata.get("help") or texts.get(name, "")
+        fields.append(
+            (name, _parsed_type(hints[name]), dataclasses.field(**kept, metadata={"help": text.replace("%", "%%")}))
+        )
+    return dataclasses.make_dataclass(kind.__name__, fields)
+
+
+def argument_texts(docstring: str) -> dict[str, str]:
+    """Return what a Google docstring says of each argument, as one line."""
+    found: dict[str, list[str]] = {}
+    name, indent = None, 0
+    for line in inspect.cleandoc(docstring).splitlines():
+        depth = len(line) - len(line.lstrip())
+        match = re.match(r"^( {4,})(\w+) \(.*?\):(?: (.*))?$", line)
+        if match is not None and (name is None or depth <= indent):
+            name, indent = match.group(2), depth
+            found[name] = [match.group(3) or ""]
+        elif name is not None and line.strip() and depth > indent:
+            found[name].append(line.strip())
+        elif line.strip():
+            name = None
+    return {name: " ".join(" ".join(lines).split()) for name, lines in found.items()}
+
+
+def _annotations(kind: type) -> Mapping[str, Any]:
+    return inspect.get_annotations(kind)
+
+
+def _hints(kind: type, names: list[str]) -> dict[str, Any]:
+    """Return the types of some fields; others of a library's class may name what cannot be imported here."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        own = {name: hint for name, hint in _annotations(base).items() if name in names}
+        holder = type(base.__name__, (), {"__annotations__": own, "__module__": base.__module__})
+        found.update(get_type_hints(holder))
+    return found
+
+
+def _parsed_type(hint: Any) -> Any:
+    """Return the type that argparse reads: a sequence is a list, and its choices are left to the class."""
+    options = list(_alternatives(hint))
+    sequences = [option for option in options if get_origin(option) in (list, tuple)]
+    if sequences:
+        return list[str] if types.NoneType not in options else list[str] | None
+    return hint
+
+
+def _alternatives(hint: Any) -> Iterator[Any]:
+    if get_origin(hint) in (Union, types.UnionType):
+        yield from get_args(hint)
+    else:
+        yield hint
+
+
+__all__ = ["argument_texts", "is_configuration", "option_names", "options_of"]
