@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from seekrec import catalog_io
-from seekrec.catalog import Catalog
-from seekrec.catalog_growth import place_items, predict_by_ridge
+from seekrec.catalog import Catalog, files
+from seekrec.catalog.growth import place_items, predict_by_ridge
 from seekrec.errors import CatalogError, DataError, IdentifierCollisionError, RequestError, UnknownItemError
 from seekrec.identifiers.assign import assign_unique
 from seekrec.identifiers.configuration_dual_rqvae import DualRQVAEConfig, ResidualKMeansConfig
@@ -623,7 +622,7 @@ class TestFiles:
         def fail(*arguments):
             raise OSError("disk full")
 
-        monkeypatch.setattr("seekrec.catalog_io.save_tensors", fail)
+        monkeypatch.setattr("seekrec.catalog.files.save_tensors", fail)
         with pytest.raises(OSError, match="disk full"):
             catalog.remove_items(["A"]).save(tmp_path)
         monkeypatch.undo()
@@ -724,7 +723,7 @@ class TestFiles:
             catalog.items.column_names.index("title"), "title", pa.array(["x" * 10**6] * len(catalog))
         )
         pq.write_table(items, path, compression="zstd", use_compliant_nested_type=False)
-        monkeypatch.setattr(catalog_io, "_MIN_LIMIT", 10**6)
+        monkeypatch.setattr(files, "_MIN_LIMIT", 10**6)
         assert path.stat().st_size * 1000 < items.nbytes
         with pytest.raises(CatalogError, match="unpacks to more than .*made to fill the memory"):
             Catalog.load(tmp_path)

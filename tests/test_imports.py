@@ -38,9 +38,8 @@ def module_name(path: Path) -> str:
 
 
 def layer(module: str) -> str:
-    """`seekrec.catalog_io` belongs to `catalog`, `seekrec.events.log` to `events`; the root has none."""
-    name = module.split(".")[1] if "." in module else ""
-    return "catalog" if name.startswith("catalog_") else name
+    """`seekrec.catalog.files` belongs to `catalog`, `seekrec.events.log` to `events`; the root has none."""
+    return module.split(".")[1] if "." in module else ""
 
 
 def imports_of(code: str, module: str, is_package: bool, *, only_on_import: bool = False) -> Iterator[str]:
@@ -139,8 +138,8 @@ def test_configurations_keep_their_types(path):
         ("seekrec.events.log", "from seekrec.events import EventLog", ["the package it is part of"]),
         ("seekrec.events.log", "import seekrec", ["package root"]),
         ("seekrec.events.log", "from seekrec import Request", ["package root"]),
-        ("seekrec.catalog_io", "from seekrec.identifiers import assign_unique", []),
-        ("seekrec.identifiers.assign", "import seekrec.catalog_io", ["seekrec.catalog_io, which comes later"]),
+        ("seekrec.catalog.files", "from seekrec.identifiers import assign_unique", []),
+        ("seekrec.identifiers.assign", "import seekrec.catalog.files", ["seekrec.catalog.files, which comes later"]),
     ],
 )
 def test_mistakes_are_found(module, code, expected):

@@ -197,7 +197,7 @@ def test_tree_is_the_real_one():
     expected |= {f"src/seekrec/{path.name}" for path in package.glob("*.py") if path.name != "__init__.py"}
     expected |= {f"recipes/{path.name}" for path in (ROOT / "recipes").glob("*.py")}
     expected |= {"tests", "hub_cards"}
-    # Parts of one module (`catalog_io.py` of `catalog.py`) may go unnamed.
+    # Parts of one module (`files.py` of `catalog.py`) may go unnamed.
     unnamed = {path for path in expected - listed if "/catalog_" not in path}
     assert unnamed == set()
 

@@ -10,7 +10,7 @@ import pytest
 from tiny_data import write_encoder
 from tiny_runs import ROOT
 
-from seekrec.catalog_masks import item_periods
+from seekrec.catalog import item_periods
 from seekrec.errors import ConfigurationError
 from seekrec.events import read_tables
 

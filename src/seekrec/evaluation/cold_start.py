@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from seekrec.catalog import Catalog
-from seekrec.catalog_masks import item_periods
+from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import CatalogError
 from seekrec.evaluation.evaluator import evaluate_system
 from seekrec.evaluation.protocols import Retriever, Scorer, build_cases

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from transformers import AutoModel, AutoProcessor
 
-from seekrec.catalog import Catalog
-from seekrec.catalog_masks import item_periods
+from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation.evaluator import evaluate_systems
 from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seekrec.catalog import Catalog
-from seekrec.catalog_masks import item_periods
+from seekrec.catalog import Catalog, item_periods
 from seekrec.embeddings import LightGCNModel, SASRecForNextItem, embed_texts, load_semantic_encoder
 from seekrec.errors import DataError
 from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer

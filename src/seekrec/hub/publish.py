@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from seekrec.catalog import Catalog
-from seekrec.catalog_io import CATALOG_FOLDER
+from seekrec.catalog import CATALOG_FOLDER, Catalog
 from seekrec.errors import CatalogError, ConfigurationError, DataError
 from seekrec.evaluation import ResultRow, write_results
 from seekrec.events import EventLog

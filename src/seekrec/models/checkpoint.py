@@ -10,8 +10,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils.hub import cached_file
 
-from seekrec.catalog import Catalog
-from seekrec.catalog_io import CATALOG_FOLDER
+from seekrec.catalog import CATALOG_FOLDER, Catalog
 from seekrec.errors import CatalogError, CheckpointError
 from seekrec.models.finite import check_weights
 from seekrec.models.manifest import IF_THERE, check_part, hub_arguments, read_json, replace_part

@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 
 from transformers.utils.hub import cached_file, cached_files, extract_commit_hash
 
-from seekrec.catalog_io import CATALOG_FOLDER
+from seekrec.catalog import CATALOG_FOLDER
 from seekrec.errors import CheckpointError
 from seekrec.util.files import file_sha256, recover_folder, replace_folder
 

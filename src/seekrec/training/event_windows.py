@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, TrainingArguments
 
-from seekrec.catalog import Catalog
-from seekrec.catalog_masks import item_periods
+from seekrec.catalog import Catalog, item_periods
 from seekrec.corpora import MixtureSampler
 from seekrec.corpora.ragged import Ragged, join_rows
 from seekrec.corpora.training_windows import TrainingWindows

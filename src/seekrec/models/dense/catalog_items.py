@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seekrec.catalog import Catalog
-from seekrec.catalog_masks import item_periods
+from seekrec.catalog import Catalog, item_periods
 from seekrec.models.dense.item_index import Backend, ItemIndex
 from seekrec.models.dense.item_tower import ItemTexts, ItemTower
 from seekrec.models.finite import check_finite

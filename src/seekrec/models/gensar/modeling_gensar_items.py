@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seekrec.catalog import Catalog
-from seekrec.catalog_checks import VIEWS
+from seekrec.catalog.checks import VIEWS
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError
 from seekrec.models.gensar.configuration_gensar import GenSARConfig

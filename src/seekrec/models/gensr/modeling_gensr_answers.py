@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import BatchFeature
 from transformers.modeling_outputs import BaseModelOutput
 
-from seekrec.catalog_growth import predict_by_ridge
+from seekrec.catalog.growth import predict_by_ridge
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
 from seekrec.models.answers import scored_items

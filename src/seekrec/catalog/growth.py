@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from seekrec.catalog_checks import check_new_items, check_vectors
+from seekrec.catalog.checks import check_new_items, check_vectors
 from seekrec.errors import CatalogError
 from seekrec.identifiers.assign import assign_unique, prefix_groups
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.schema import View, item_texts
 
 if TYPE_CHECKING:
-    from seekrec.catalog import Catalog
+    from seekrec.catalog.catalog import Catalog
 
 # A ridge regression of a few hundred numbers on a few hundred is settled by this many rows.
 _MAX_RIDGE_ROWS = 20_000

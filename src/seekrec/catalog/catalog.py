@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seekrec.catalog_checks import (
+from seekrec.catalog.checks import (
     VIEWS,
     check_codes,
     check_flags,
@@ -28,9 +28,9 @@ from seekrec.catalog_checks import (
     check_vectors,
     update_columns,
 )
-from seekrec.catalog_growth import grow
-from seekrec.catalog_io import array_digest, content_digest, model_digest, part_hashes, read_catalog, write_catalog
-from seekrec.catalog_masks import ItemFilters
+from seekrec.catalog.files import array_digest, content_digest, model_digest, part_hashes, read_catalog, write_catalog
+from seekrec.catalog.growth import grow
+from seekrec.catalog.masks import ItemFilters
 from seekrec.embeddings.semantic import DEFAULT_ENCODER
 from seekrec.errors import CatalogError, DataError
 from seekrec.events.checks import Source, conform, find_item_problems, refuse

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
-from seekrec.catalog_checks import VIEWS
+from seekrec.catalog.checks import VIEWS
 from seekrec.errors import CatalogError
 from seekrec.events.storage import table_digest
 from seekrec.identifiers.configuration_dual_rqvae import DualRQVAEConfig, ResidualKMeansConfig
@@ -31,7 +31,7 @@ from seekrec.identifiers.residual_kmeans import ResidualKMeans
 from seekrec.util.files import recover_folder, replace_folder
 
 if TYPE_CHECKING:
-    from seekrec.catalog import Catalog
+    from seekrec.catalog.catalog import Catalog
 
 CATALOG_FILE = "catalog.json"
 CONFIG_FILE = "identifier_config.json"
