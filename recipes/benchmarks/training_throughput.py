@@ -37,7 +37,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from seekrec import Catalog, EventLog, Split, split_log
-from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.training_windows import TrainingWindows
 from seekrec.training import (
     IntSRArguments,
@@ -53,6 +52,7 @@ from seekrec.training import (
 from seekrec.training.event_windows import QueryPool, make_negatives
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments
+from seekrec.util.ragged import Ragged
 
 HOUR = 3600
 TEXT_SIZE = 64

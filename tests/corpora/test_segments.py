@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from seekrec.corpora import TextEncoder
 from seekrec.corpora.decode import decode_tokens
-from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns, SegmentTable
 from seekrec.errors import UnknownItemError
 from seekrec.schema import Event, IdMap
+from seekrec.util.ragged import Ragged
 
 
 def columns_of(kinds):

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from seekrec.corpora.event_arrays import EventArrays, number_sessions
-from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.training_windows import build_training_windows, log_actions
 from seekrec.errors import DataError
 from seekrec.events import EventLog, split_log
 from seekrec.schema import Event, IdMap
+from seekrec.util.ragged import Ragged
 
 
 def sessions_of(*events):

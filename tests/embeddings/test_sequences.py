@@ -7,6 +7,7 @@ from seekrec.embeddings import last_interactions, sasrec_sequences
 from seekrec.errors import UnknownItemError
 from seekrec.events import Cases, EventLog, Split, split_log
 from seekrec.schema import IdMap
+from seekrec.util.ragged import Ragged
 
 
 def split_of(*events, train=True):
@@ -20,7 +21,7 @@ def split_of(*events, train=True):
     source = "logged" if any(event["query"] for event in table) else "none"
     log = EventLog("letters", pa.Table.from_pylist(table), items, query_source=source)
     empty = np.empty(0, dtype=np.int64)
-    cases = Cases([], [], [], [], empty, empty, np.zeros(1, dtype=np.int64))
+    cases = Cases([], [], [], [], empty, Ragged.from_lists([]))
     return Split(log, "leave_one_out", "strict", 0, np.arange(log.num_events if train else 0), cases, cases)
 
 

@@ -10,6 +10,7 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.evaluation import click_calibration, expected_calibration_error
 from seekrec.evaluation.protocols import EvaluationCases
 from seekrec.schema import IdMap, Request, ScoredItem
+from seekrec.util.ragged import Ragged
 
 
 def test_the_error_by_hand():
@@ -38,8 +39,7 @@ def cases(candidate_rows):
         target_ids=["a", "c"],
         target_rows=np.array([0, 2]),
         case_numbers=np.arange(2),
-        seen_offsets=np.zeros(3, np.int64),
-        seen_rows=np.empty(0, np.int64),
+        seen=Ragged.from_lists([[], []], np.int64),
         candidate_rows=candidate_rows,
         num_items=3,
         behavior="recommendation",

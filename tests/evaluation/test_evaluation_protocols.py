@@ -16,10 +16,7 @@ from seekrec.schema import Event, IdMap, Request
 
 
 def seen_ids(cases, id_map):
-    offsets = cases.seen_offsets
-    return [
-        sorted(id_map.convert_to_ids(cases.seen_rows[offsets[case] : offsets[case + 1]])) for case in range(len(cases))
-    ]
+    return [sorted(id_map.convert_to_ids(cases.seen[case])) for case in range(len(cases))]
 
 
 def test_full_cases(toy_split, toy_id_map):
@@ -93,9 +90,7 @@ def test_history_rows_leave_out_what_was_not_acted_on():
         Request(),
         Request([Event("unknown"), Event("a")]),
     ]
-    offsets, rows = history_rows(requests, IdMap(["a", "b"]))
-    assert offsets.tolist() == [0, 2, 2, 3]
-    assert rows.tolist() == [0, 1, 0]
+    assert history_rows(requests, IdMap(["a", "b"])).to_lists() == [[0, 1], [], [0]]
 
 
 def test_sampled_candidates(toy_split, toy_id_map):
@@ -104,7 +99,7 @@ def test_sampled_candidates(toy_split, toy_id_map):
     candidates = [sorted(toy_id_map.convert_to_ids(row)) for row in cases.candidate_rows]
     assert candidates == [["d", "e", "f"], ["d", "e", "f"]]
     assert (cases.protocol, cases.seen_removed) == ("uniform-2", True)
-    assert cases.seen_rows.size == 0
+    assert cases.seen.values.size == 0
 
 
 def test_target_stands_anywhere_among_its_candidates(toy_id_map):

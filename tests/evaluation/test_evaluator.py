@@ -19,6 +19,7 @@ from seekrec.evaluation import (
     rank_cases,
 )
 from seekrec.schema import IdMap, Request, ScoredItem
+from seekrec.util.ragged import Ragged
 
 INF = float("inf")
 
@@ -153,8 +154,7 @@ def _random_cases(id_map, num_cases, generator):
         target_ids=id_map.convert_to_ids(targets),
         target_rows=targets,
         case_numbers=np.arange(num_cases),
-        seen_offsets=np.concatenate([[0], np.cumsum([len(rows) for rows in seen])]),
-        seen_rows=np.concatenate(seen),
+        seen=Ragged.from_lists(seen, np.int64),
         candidate_rows=None,
         num_items=len(id_map),
         behavior="recommendation",

@@ -14,6 +14,7 @@ from seekrec.errors import DataError, LeakageError
 from seekrec.events.audit import audit
 from seekrec.events.cases import Cases
 from seekrec.events.splits import split_log
+from seekrec.util.ragged import Ragged
 
 COUNTS = ("in_own_history", "pair_trained", "pair_trained_in_other_task", "history_not_before", "training_not_before")
 
@@ -88,8 +89,7 @@ def with_history(split, rows):
             cases.query,
             cases.item_id,
             cases.timestamp,
-            history_rows=np.array(rows),
-            history_offsets=np.array([0, len(rows)]),
+            Ragged.from_lists([rows], np.int64),
         ),
     )
 

@@ -19,6 +19,7 @@ from seekrec.events.cases import Cases
 from seekrec.events.queries import synthesize_searches
 from seekrec.events.splits import Split, split_log
 from seekrec.events.timeline import Timeline, paper_histories, paper_order, strict_histories
+from seekrec.util.ragged import Ragged
 
 DAY = 86_400
 
@@ -84,7 +85,7 @@ def test_copies_are_held_out_in_both_tellings_and_asked_with_their_query():
     assert told(split, split.train_rows) == [(item, t, s) for t, item in enumerate("AB") for s in (False, True)]
     # A training target sees neither of its own tellings.
     histories = split.training_histories()
-    assert [told(split, histories.history(k)) for k in range(len(histories))] == [[], []] + 2 * [
+    assert [told(split, histories[k]) for k in range(len(histories))] == [[], []] + 2 * [
         [("A", 0, False), ("A", 0, True)]
     ]
 
@@ -154,7 +155,7 @@ def test_searches_without_a_click_are_history_and_on_request_targets():
     with_queries = split.training_targets(include_queries=True)
     assert told(split, with_queries) == [("A", 1, False), (None, 2, True), ("B", 3, False)]
     histories = split.training_histories(target_rows=with_queries)
-    assert [[item for item, _, _ in told(split, histories.history(k))] for k in range(3)] == [[], ["A"], ["A", None]]
+    assert [[item for item, _, _ in told(split, histories[k])] for k in range(3)] == [[], ["A"], ["A", None]]
 
 
 def test_max_history_counts_what_is_left_after_the_targets_own_item():
@@ -165,7 +166,7 @@ def test_max_history_counts_what_is_left_after_the_targets_own_item():
     assert split.requests("test", max_history=1)[0].history[0].item_id == "D"
     assert len(split.requests("test", max_history=9)[0].history) == 2
     histories = split.training_histories()
-    assert [told(split, histories.history(k)) for k in range(len(histories))][-1] == [("B", 1, False), ("C", 2, False)]
+    assert [told(split, histories[k]) for k in range(len(histories))][-1] == [("B", 1, False), ("C", 2, False)]
     assert np.diff(split.training_histories(max_history=1).offsets).max() == 1
     assert np.diff(split.training_histories(max_history=9).offsets).max() == 2
 
@@ -175,7 +176,7 @@ def test_training_histories_of_some_targets():
     wanted = split.training_targets()[[2, 0]]
     histories = split.training_histories(target_rows=wanted)
     assert histories.target_rows.tolist() == wanted.tolist()
-    assert [histories.history(k).tolist() for k in range(2)] == [[0, 1], []]
+    assert [histories[k].tolist() for k in range(2)] == [[0, 1], []]
     with pytest.raises(DataError, match=r"`target_rows` holds row 4, which training may not use; take rows from"):
         split.training_histories(target_rows=np.array([0, 4]))
 
@@ -391,7 +392,7 @@ def test_save_and_load(tmp_path, protocol):
 
 def test_cases_may_be_none():
     nothing = np.empty(0, dtype=np.int64)
-    empty = Cases([], [], [], [], nothing, nothing, np.zeros(1, dtype=np.int64))
+    empty = Cases([], [], [], [], nothing, Ragged.from_lists([]))
     assert len(Cases.from_table(empty.to_table())) == 0
 
 
@@ -438,10 +439,10 @@ def test_histories_are_cut_by_kind_as_if_cut_afterwards():
         whole = split.training_histories()
         found = split.training_histories(max_of_kind=[(~t.is_search, 2), (t.is_search, 1)])
         for number in range(len(whole)):
-            history = whole.history(number)
+            history = whole[number]
             searched = t.is_search[history]
             expected = sorted([*history[~searched][-2:], *history[searched][-1:]], key=history.tolist().index)
-            assert found.history(number).tolist() == expected
+            assert found[number].tolist() == expected
 
 
 def test_chosen_requests_are_those_of_all():
@@ -476,9 +477,9 @@ def test_cases_refuse_columns_of_different_lengths():
     columns = {"user_id": ["u"], "behavior": ["recommendation"], "query": [None], "item_id": ["A"]}
     times, rows = np.zeros(1, np.int64), np.zeros(2, np.int64)
     with pytest.raises(DataError, match=r"differ in length \(`user_id` 1, .* `timestamp` 2"):
-        Cases(**columns, timestamp=np.zeros(2, np.int64), history_rows=rows, history_offsets=np.array([0, 2]))
-    with pytest.raises(DataError, match=r"`history_offsets` of `Cases` end at 3, `history_rows` has 2 entries"):
-        Cases(**columns, timestamp=times, history_rows=rows, history_offsets=np.array([0, 3]))
+        Cases(**columns, timestamp=np.zeros(2, np.int64), histories=Ragged(rows, np.array([0, 2])))
+    with pytest.raises(DataError, match=r"offsets of `histories` end at 3, its values are 2"):
+        Cases(**columns, timestamp=times, histories=Ragged(rows, np.array([0, 3])))
 
 
 LINES = st.lists(
@@ -515,7 +516,7 @@ def test_strict_histories_equal_a_plain_loop(lines, max_history):
             and events[other]["timestamp"] < target["timestamp"]
             and (target["item_id"] is None or events[other]["item_id"] != target["item_id"])
         ]
-        assert found.history(row).tolist() == (expected if max_history is None else expected[-max_history:])
+        assert found[row].tolist() == (expected if max_history is None else expected[-max_history:])
 
 
 def paper_by_walking(events):
@@ -563,10 +564,10 @@ def test_paper_histories_equal_the_walk(lines, max_history):
     cut = paper_histories(t, paper_order(log, t), targets, max_history)
     for k, row in enumerate(targets.tolist()):
         recommendations, searches = expected[row]
-        history = found.history(k).tolist()
+        history = found[k].tolist()
         assert [r for r in history if events[r]["query"] is None] == recommendations
         assert [r for r in history if events[r]["query"] is not None] == searches
-        assert cut.history(k).tolist() == history[-max_history:]
+        assert cut[k].tolist() == history[-max_history:]
         times = [events[r]["timestamp"] for r in history]
         assert times == sorted(times)
 

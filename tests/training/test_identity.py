@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
-from seekrec.corpora.ragged import Ragged
 from seekrec.training import DataArguments, EvaluationArguments, WindowArguments
 from seekrec.training.identity import IDENTITY_FILE, Identity, claim_folder, content_digest, training_identity
+from seekrec.util.ragged import Ragged
 
 
 def identity(*, bias=0.0, settings=(), contents=None, **training):

@@ -69,7 +69,7 @@ def test_searches_and_questions_are_those_of_the_log_without_impressions(splits)
         for kind in ("uniform", "popularity"):
             drawn = [sample_negatives(split, part, "search", kind=kind, num_negatives=3) for split in splits]
             assert drawn[0] == drawn[1]
-        seen = [build_cases(split, IDS, part=part, behavior="search").seen_rows.tolist() for split in splits]
+        seen = [build_cases(split, IDS, part=part, behavior="search").seen.values.tolist() for split in splits]
         assert seen[0] == seen[1]
 
 
@@ -115,7 +115,7 @@ def test_items_that_were_only_shown_are_not_seen():
     split = split_log(make_log(with_impressions=True), keep_impressions=True)
     plain = split_log(make_log(with_impressions=False))
     for behavior in BEHAVIORS:
-        seen = [build_cases(one, IDS, behavior=behavior).seen_rows.tolist() for one in (split, plain)]
+        seen = [build_cases(one, IDS, behavior=behavior).seen.values.tolist() for one in (split, plain)]
         assert seen[0] == seen[1]
         drawn = [sample_negatives(one, "test", behavior, kind="uniform", num_negatives=3) for one in (split, plain)]
         assert drawn[0] == drawn[1]

@@ -22,7 +22,6 @@ from datasets.table import InMemoryTable
 from transformers import PreTrainedTokenizerBase
 
 from seekrec.corpora.prompts import PromptWriter, check_vocabulary, end_token_id
-from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns
 from seekrec.corpora.settings import CorpusSettings
 from seekrec.corpora.targets import report_questions
@@ -32,6 +31,7 @@ from seekrec.corpora.text import shared_encoder, tokenizer_digest
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import DataError
 from seekrec.schema import RECOMMENDATION, SEARCH, IdMap, item_texts
+from seekrec.util.ragged import Ragged
 
 if TYPE_CHECKING:
     from seekrec.catalog import Catalog
@@ -207,7 +207,7 @@ def find_targets(split: Split, catalog: Catalog, settings: CorpusSettings, part:
     rows = np.arange(len(events), len(events) + len(cases))
     events = EventColumns.join(events, EventColumns.from_table(asked, catalog.id_map))
     histories = events.cut(
-        Ragged(cases.history_rows, cases.history_offsets),
+        cases.histories,
         settings.max_history_recommendations,
         settings.max_history_searches,
     )

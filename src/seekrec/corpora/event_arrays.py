@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns
 from seekrec.events.checks import one_array
 from seekrec.events.sessions import SessionIds
 from seekrec.schema import Event, IdMap
+from seekrec.util.ragged import Ragged
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seekrec.corpora.ragged import Ragged, join_rows
 from seekrec.corpora.text import TextEncoder
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.events.timeline import impression_mask
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Event, IdMap, View
+from seekrec.util.ragged import Ragged, join_rows
 
 SEPARATOR = "; "  # between the events of a history, and between a query and the item clicked after it
 

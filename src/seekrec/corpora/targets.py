@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seekrec.corpora.ragged import Ragged
 from seekrec.events.timeline import is_among
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior
+from seekrec.util.ragged import Ragged
 
 if TYPE_CHECKING:
     from seekrec.events import Split

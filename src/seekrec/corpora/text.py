@@ -28,8 +28,8 @@ from tokenizers.pre_tokenizers import Sequence as PreTokenizerSequence
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerBase, T5Tokenizer
 
-from seekrec.corpora.ragged import Ragged
 from seekrec.errors import ConfigurationError, DataError
+from seekrec.util.ragged import Ragged
 from seekrec.util.text import Folding, check_folding, fold_text
 
 WORD_START = "\u2581"  # how a T5 vocabulary writes the space before a word

@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow.compute as pc
 
 from seekrec.corpora.event_arrays import EventArrays, number_sessions, pad_histories, pad_rows
-from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.shared_history import cut_windows
 from seekrec.corpora.targets import choose_questions, own_windows
 from seekrec.errors import DataError
@@ -28,6 +27,7 @@ from seekrec.events import Split
 from seekrec.events.checks import check_choice
 from seekrec.events.sessions import SESSION_IDS, SessionIds, guess_session_ids, session_numbers
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap
+from seekrec.util.ragged import Ragged
 
 _SEARCH_ID = BEHAVIORS.index(SEARCH)
 

@@ -175,9 +175,8 @@ class DenseText:
         searches = [row for row, request in enumerate(requests) if request.query is not None]
         if searches:
             vectors[searches] = self._embed_queries([requests[row].query or "" for row in searches])
-        offsets, rows = history_rows(requests, self.id_map)
-        for row, request in enumerate(requests):
-            last = rows[max(offsets[row], offsets[row + 1] - self.num_history_items) : offsets[row + 1]]
+        for row, (request, history) in enumerate(zip(requests, history_rows(requests, self.id_map), strict=True)):
+            last = history[-self.num_history_items :]
             if request.query is None and len(last):
                 mean = self.item_embeddings[last].mean(axis=0)
                 vectors[row] = mean / max(float(np.linalg.norm(mean)), 1e-12)
@@ -249,8 +248,7 @@ class LightGCNScorer:
 
     def score_all(self, requests: Sequence[Request]) -> Float32Array:
         """Score by the user, else by the history; see [`Scorer`]."""
-        offsets, rows = history_rows(requests, self.id_map)
-        histories = np.split(rows, offsets[1:-1])
+        histories = list(history_rows(requests, self.id_map))
         known = self.users.convert_to_rows((request.user_id or "" for request in requests), strict=False)
         return np.asarray(self.model.score(histories, known), dtype=np.float32)
 
@@ -306,9 +304,7 @@ def _distinct_queries(requests: Sequence[Request], system: str) -> tuple[list[st
 
 
 def _collapsed_histories(requests: Sequence[Request], id_map: IdMap) -> Iterator[RowArray]:
-    offsets, rows = history_rows(requests, id_map)
-    for begin, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        history = rows[begin:end]
+    for history in history_rows(requests, id_map):
         keep = np.ones(len(history), dtype=np.bool_)
         keep[1:] = history[1:] != history[:-1]
         yield history[keep]

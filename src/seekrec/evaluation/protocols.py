@@ -24,9 +24,10 @@ import numpy.typing as npt
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import Split, sample_negatives
 from seekrec.events.checks import check_choice
-from seekrec.events.histories import RowArray, history_rows, offsets_of
+from seekrec.events.histories import RowArray, history_rows
 from seekrec.events.splits import PARTS, Part
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
+from seekrec.util.ragged import Ragged
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +97,8 @@ class EvaluationCases:
         target_ids (`list[str]`): The item each is looking for.
         target_rows (`np.ndarray`): The same as rows of the catalogue, int64 `(num_cases,)`.
         case_numbers (`np.ndarray`): Where each stands among all cases of the part and behavior, int64 `(num_cases,)`.
-        seen_offsets (`np.ndarray`): int64 `(num_cases + 1,)`: case i may not be answered with the rows
-            `seen_rows[seen_offsets[i] : seen_offsets[i + 1]]`. The target is never among them.
-        seen_rows (`np.ndarray`): int64 rows of the catalogue; empty if seen items are kept.
+        seen (`Ragged`): int64 rows of the catalogue that each case may not be answered with, never its target; empty
+            rows if seen items are kept.
         candidate_rows (`np.ndarray`, *optional*): int64 `(num_cases, max_candidates)`, the target among them at a
             seeded random place, padded with -1. `None` ranks the whole catalogue.
         num_items (`int`): Items of the catalogue.
@@ -115,8 +115,7 @@ class EvaluationCases:
     target_ids: list[str]
     target_rows: RowArray
     case_numbers: RowArray
-    seen_offsets: RowArray
-    seen_rows: RowArray
+    seen: Ragged
     candidate_rows: RowArray | None
     num_items: int
     behavior: Behavior
@@ -136,7 +135,7 @@ class EvaluationCases:
         Ranks of two systems can be paired exactly if this and the split's own fingerprint agree.
         """
         digest = hashlib.sha256(f"{self.part};{self.behavior};{self.protocol};{self.num_items}".encode())
-        arrays = (self.case_numbers, self.target_rows, self.seen_offsets, self.seen_rows, self.candidate_rows)
+        arrays = (self.case_numbers, self.target_rows, self.seen.offsets, self.seen.values, self.candidate_rows)
         for array in arrays:
             digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype="<i8").tobytes())
         for side in self.periods or ():
@@ -182,10 +181,8 @@ class EvaluationCases:
 
     def _seen_cells(self, cases: RowArray) -> tuple[RowArray, RowArray]:
         """Give row (position in `cases`) and column (item) of every seen item."""
-        begins, lengths = self.seen_offsets[cases], np.diff(self.seen_offsets)[cases]
-        rows = np.repeat(np.arange(len(cases)), lengths)
-        within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return rows, self.seen_rows[np.repeat(begins, lengths) + within]
+        seen = self.seen.take(cases)
+        return seen.owners(), seen.values
 
 
 def build_cases(
@@ -268,16 +265,15 @@ def build_cases(
     target_ids = [target_ids[number] for number in case_numbers.tolist()]
     target_rows = id_map.convert_to_rows(target_ids)
     if remove_seen and negatives is None:
-        seen_offsets, seen_rows = _seen_items(requests, target_rows, id_map)
+        seen = _seen_items(requests, target_rows, id_map)
     else:
-        seen_offsets, seen_rows = np.zeros(len(requests) + 1, np.int64), np.empty(0, np.int64)
+        seen = Ragged(np.empty(0, np.int64), np.zeros(len(requests) + 1, np.int64))
     return EvaluationCases(
         requests=requests,
         target_ids=target_ids,
         target_rows=target_rows,
         case_numbers=case_numbers,
-        seen_offsets=seen_offsets,
-        seen_rows=seen_rows,
+        seen=seen,
         candidate_rows=None if negatives is None else _candidates(target_rows, negatives, id_map, seed),
         num_items=len(id_map),
         behavior=behavior,
@@ -311,11 +307,9 @@ def _leave_out_short(
     return numbers[drawn], [items for items in negatives if items]
 
 
-def _seen_items(requests: Sequence[Request], targets: RowArray, id_map: IdMap) -> tuple[RowArray, RowArray]:
-    offsets, rows = history_rows(requests, id_map)
-    owners = np.repeat(np.arange(len(requests)), np.diff(offsets))
-    keep = rows != targets[owners]
-    return offsets_of(owners[keep], len(requests)), rows[keep]
+def _seen_items(requests: Sequence[Request], targets: RowArray, id_map: IdMap) -> Ragged:
+    found = history_rows(requests, id_map)
+    return found.keep(found.values != found.spread(targets))
 
 
 def _protocol_name(protocol: RankingProtocol, num_negatives: int, on_offer_only: bool) -> str:

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 
 from seekrec.errors import LeakageError
 from seekrec.events.cases import Cases
-from seekrec.events.timeline import Histories, Timeline, is_among, item_rows
+from seekrec.events.timeline import Timeline, is_among, item_rows
 from seekrec.schema import SEARCH
+from seekrec.util.ragged import Ragged
 
 if TYPE_CHECKING:
     from seekrec.events.splits import Split
@@ -201,8 +202,6 @@ def _audit_cases(split: Split, part: str, cases: Cases, used: np.ndarray) -> Par
     item = item_rows(split.log, pa.array(cases.item_id, pa.string()))
     is_search = np.asarray(cases.behavior, dtype=object) == SEARCH
 
-    histories = Histories(cases.history_offsets, cases.history_rows)
-
     used_rows = np.flatnonzero(used & (timeline.item >= 0))
     pairs = user * timeline.num_items + item
     trained = is_among(pairs, timeline.pairs(used_rows))
@@ -217,17 +216,17 @@ def _audit_cases(split: Split, part: str, cases: Cases, used: np.ndarray) -> Par
     return PartAudit(
         part=part,
         num_targets=len(cases),
-        in_own_history=_count_own_item(timeline, histories, item),
+        in_own_history=_count_own_item(timeline, cases.histories, item),
         pair_trained=int(trained.sum()),
         pair_trained_in_other_task=int(trained_in_other_task.sum()),
-        history_not_before=_count_late(timeline, histories, cases.timestamp),
+        history_not_before=_count_late(timeline, cases.histories, cases.timestamp),
         training_not_before=int((latest[user] >= cases.timestamp).sum()),
     )
 
 
-def _count_own_item(timeline: Timeline, histories: Histories, own_item: np.ndarray) -> int:
-    return histories.count_any(timeline.item[histories.values] == histories.spread(own_item))
+def _count_own_item(timeline: Timeline, histories: Ragged, own_item: np.ndarray) -> int:
+    return int(histories.any(timeline.item[histories.values] == histories.spread(own_item)).sum())
 
 
-def _count_late(timeline: Timeline, histories: Histories, own_time: np.ndarray) -> int:
-    return histories.count_any(timeline.time[histories.values] >= histories.spread(own_time))
+def _count_late(timeline: Timeline, histories: Ragged, own_time: np.ndarray) -> int:
+    return int(histories.any(timeline.time[histories.values] >= histories.spread(own_time)).sum())

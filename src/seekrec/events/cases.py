@@ -12,8 +12,8 @@ import pyarrow as pa
 from seekrec.errors import DataError
 from seekrec.events.checks import check_choice
 from seekrec.events.log import EventLog
-from seekrec.events.timeline import Histories
 from seekrec.schema import BEHAVIORS, Behavior, Event, Request
+from seekrec.util.ragged import Ragged
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +26,7 @@ class Cases:
         query (`list[str | None]`): The text searched for; `None` for a recommendation.
         item_id (`list[str]`): The answer: the held-out item, called the target.
         timestamp (`np.ndarray`): int64 timestamp of the held-out interaction.
-        history_rows (`np.ndarray`): int64 rows of `Split.log.events`, the histories one after the other, each oldest
-            first.
-        history_offsets (`np.ndarray`): int64 of length `len(cases) + 1`; the history of case `k` is
-            `history_rows[history_offsets[k]:history_offsets[k + 1]]`.
+        histories (`Ragged`): int64 rows of `Split.log.events`, one history a case, oldest first.
         geohash (`list[str | None]`, *optional*): Where it is asked; without it where the log says no places.
         session_id (`list[str | None]`, *optional*): The session of the held-out interaction; without it where the log
             has no sessions.
@@ -45,8 +42,7 @@ class Cases:
     query: list[str | None]
     item_id: list[str]
     timestamp: np.ndarray
-    history_rows: np.ndarray
-    history_offsets: np.ndarray
+    histories: Ragged
     geohash: list[str | None] | None = None
     session_id: list[str | None] | None = None
     action: list[str | None] | None = None
@@ -58,17 +54,17 @@ class Cases:
             "query": len(self.query),
             "item_id": len(self.item_id),
             "timestamp": len(self.timestamp),
-            "history_offsets - 1": len(self.history_offsets) - 1,
+            "histories": len(self.histories),
             **{name: len(column) for name, column in self._optional().items()},
         }
+        if self.histories.offsets[-1] != len(self.histories.values):
+            raise DataError(
+                f"The offsets of `histories` end at {self.histories.offsets[-1]}, its values are "
+                f"{len(self.histories.values)}; the last offset must be their number."
+            )
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"`{name}` {length}" for name, length in lengths.items())
             raise DataError(f"The columns of `Cases` differ in length ({found}); give one entry a case in each.")
-        if self.history_offsets[-1] != len(self.history_rows):
-            raise DataError(
-                f"`history_offsets` of `Cases` end at {self.history_offsets[-1]}, `history_rows` has "
-                f"{len(self.history_rows)} entries; the last offset must be their number."
-            )
 
     def __len__(self) -> int:
         return len(self.item_id)
@@ -92,7 +88,12 @@ class Cases:
 
     def history(self, case: int) -> np.ndarray:
         """Give the rows of one case's history, int64, oldest first."""
-        return self.history_rows[self.history_offsets[case] : self.history_offsets[case + 1]]
+        return self.histories[case]
+
+    @property
+    def history_offsets(self) -> np.ndarray:
+        """int64 of length `len(cases) + 1`: where each history begins and ends in `histories.values`."""
+        return self.histories.offsets
 
     def question(self, case: int) -> dict[str, Any]:
         """Give what a [`Request`] says of one case, but for its history."""
@@ -118,7 +119,7 @@ class Cases:
                 "item_id": pa.array(self.item_id, pa.string()),
                 "timestamp": pa.array(self.timestamp, pa.int64()),
                 "history": pa.LargeListArray.from_arrays(
-                    pa.array(self.history_offsets, pa.int64()), pa.array(self.history_rows, pa.int64())
+                    pa.array(self.histories.offsets, pa.int64()), pa.array(self.histories.values, pa.int64())
                 ),
                 **{name: pa.array(column, pa.string()) for name, column in self._optional().items()},
             }
@@ -135,8 +136,10 @@ class Cases:
             query=table["query"].to_pylist(),
             item_id=table["item_id"].to_pylist(),
             timestamp=np.asarray(table["timestamp"], dtype=np.int64),
-            history_rows=np.empty(0, dtype=np.int64) if history is None else np.asarray(history.flatten()),
-            history_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            histories=Ragged(
+                np.empty(0, dtype=np.int64) if history is None else np.asarray(history.flatten()),
+                np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            ),
             **{
                 name: table[name].to_pylist()
                 for name in ("geohash", "session_id", "action")
@@ -154,15 +157,15 @@ def build_requests(log: EventLog, cases: Cases, numbers: np.ndarray, max_history
         numbers (`np.ndarray`): int64, which of them, in which order.
         max_history (`int`, *optional*): Keep the latest so many events of each history.
     """
-    ends = cases.history_offsets[numbers + 1]
-    starts = cases.history_offsets[numbers]
+    ends = cases.histories.offsets[numbers + 1]
+    starts = cases.histories.offsets[numbers]
     if max_history is not None:
         starts = np.maximum(starts, ends - max_history)
     ranges = list(zip(starts.tolist(), ends.tolist(), strict=True))
     # Marked, not sorted: the histories of a user with many events hold each of them many times.
     is_used = np.zeros(log.num_events, dtype=bool)
     for start, end in ranges:
-        is_used[cases.history_rows[start:end]] = True
+        is_used[cases.histories.values[start:end]] = True
     rows = np.flatnonzero(is_used)
     # The one column that may be absent is the last field.
     names = [field.name for field in fields(Event) if field.name in log.events.column_names]
@@ -172,19 +175,19 @@ def build_requests(log: EventLog, cases: Cases, numbers: np.ndarray, max_history
         (Event(*values) for values in zip(*told.to_pydict().values(), strict=True)), dtype=object, count=len(rows)
     )
     return [
-        Request(history=events[cases.history_rows[start:end]].tolist(), **cases.question(number))
+        Request(history=events[cases.histories.values[start:end]].tolist(), **cases.question(number))
         for number, (start, end) in zip(numbers.tolist(), ranges, strict=True)
     ]
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingHistories(Histories):
+class TrainingHistories(Ragged):
     """The targets of training and what is known before each.
 
     Args:
-        offsets (`np.ndarray`): int64 of length `num_targets + 1`.
         values (`np.ndarray`): int64 rows of `Split.log.events`; the history of target `k` is
             `values[offsets[k]:offsets[k + 1]]`, oldest first.
+        offsets (`np.ndarray`): int64 of length `num_targets + 1`.
         target_rows (`np.ndarray`): int64 rows of `Split.log.events`, one a target.
     """
 

@@ -13,8 +13,9 @@ from seekrec.errors import DataError
 from seekrec.events.cases import Cases
 from seekrec.events.log import EventLog
 from seekrec.events.queries import category_queries
-from seekrec.events.timeline import Histories, PaperOrder, Timeline, histories_before, is_among
+from seekrec.events.timeline import PaperOrder, Timeline, histories_before, is_among
 from seekrec.schema import RECOMMENDATION, SEARCH, Behavior
+from seekrec.util.ragged import Ragged
 
 SECONDS_PER_DAY = 86_400
 
@@ -219,7 +220,7 @@ def make_cases(
     timeline: Timeline,
     targets: np.ndarray,
     queries: list[str | None],
-    histories: Histories,
+    histories: Ragged,
     *,
     train_rows: np.ndarray,
 ) -> Cases:
@@ -239,8 +240,7 @@ def make_cases(
         query=queries,
         item_id=log.events["item_id"].take(targets).to_pylist(),
         timestamp=timeline.time[targets],
-        history_rows=histories.values,
-        history_offsets=histories.offsets,
+        histories=histories,
         geohash=log.events["geohash"].take(targets).to_pylist() if "geohash" in log.events.column_names else None,
         session_id=log.events["session_id"].take(targets).to_pylist() if has_sessions else None,
         action=actions.to_pylist() if len(known) > 1 else None,

@@ -6,8 +6,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from seekrec.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,10 +47,10 @@ def check_split(split: Split) -> None:
         if not len(split.cases(part)):
             raise DataError(f"{what} has no {part} question. Use {other}, or a log with more of the past.")
     for part in parts:
-        lengths = np.diff(split.cases(part).history_offsets)
+        lengths = split.cases(part).histories.lengths
         _warn(what, f"{part} questions", int((lengths == 0).sum()), len(lengths), other)
     histories = split.training_histories(max_history=1)
-    _warn(what, "training targets", int((np.diff(histories.offsets) == 0).sum()), len(histories), other)
+    _warn(what, "training targets", int((histories.lengths == 0).sum()), len(histories), other)
 
 
 def _warn(what: str, of: str, num_empty: int, num_all: int, other: str) -> None:

@@ -47,7 +47,7 @@ from seekrec.events.checks import check_choice
 from seekrec.events.log import EventLog
 from seekrec.events.split_checks import check_split
 from seekrec.events.storage import check_files, refuse_damage, table_digest
-from seekrec.events.timeline import PaperOrder, Timeline, histories_before, is_among, paper_order
+from seekrec.events.timeline import PaperOrder, Timeline, histories_before, is_among, merge_histories, paper_order
 from seekrec.schema import BEHAVIORS, Behavior, Request
 from seekrec.util.files import replace_file
 
@@ -195,8 +195,10 @@ class Split:
         else:
             kinds = [(most, is_of) for is_of, most in max_of_kind]
             first, second = (histories_before(self.timeline, targets, usable, order, *kind) for kind in kinds)
-            histories = first.merge(second, np.arange(self.log.num_events) if order is None else order.place)
-        return TrainingHistories(histories.offsets, histories.values, targets)
+            histories = merge_histories(
+                first, second, np.arange(self.log.num_events) if order is None else order.place
+            )
+        return TrainingHistories(histories.values, histories.offsets, targets)
 
     def requests(
         self,

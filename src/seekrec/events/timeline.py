@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from seekrec.events.log import EventLog
 from seekrec.schema import IMPRESSION, SEARCH
+from seekrec.util.ragged import Ragged
 
 # Rows expanded at a time: 4 million int64 rows and their owners take about 100 MB at the peak.
 _ROWS_AT_A_TIME = 4_000_000
@@ -107,45 +108,20 @@ class Timeline:
         return np.sort(rows[first])
 
 
-@dataclass(frozen=True, eq=False)
-class Histories:
-    """A history for each of many targets.
+def merge_histories(first: Ragged, second: Ragged, order: np.ndarray) -> Ragged:
+    """Put the entries of two histories of the same targets together.
 
     Args:
-        offsets (`np.ndarray`): int64 of length `num_targets + 1`.
-        values (`np.ndarray`): int64 rows of the event table; the history of target `k` is
-            `values[offsets[k]:offsets[k + 1]]`, oldest first.
+        first (`Ragged`): int64 rows of the event table, one history a target.
+        second (`Ragged`): The same for the same targets; shares no entry with `first`.
+        order (`np.ndarray`): int64 position of each row of the event table: the lower stands first.
+
+    Returns:
+        `Ragged`: One history a target, in the order of `order`.
     """
-
-    offsets: np.ndarray
-    values: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def history(self, target: int) -> np.ndarray:
-        """Give the rows of one history, int64, oldest first."""
-        return self.values[self.offsets[target] : self.offsets[target + 1]]
-
-    def spread(self, of_target: np.ndarray) -> np.ndarray:
-        """Repeat a value of each target for each entry of its history: as long as `values`."""
-        return np.repeat(of_target, np.diff(self.offsets))
-
-    def merge(self, others: Histories, order: np.ndarray) -> Histories:
-        """Put the entries of two histories of the same targets together.
-
-        Args:
-            others (`Histories`): Of the same targets, without an entry of `self`.
-            order (`np.ndarray`): int64 of each row of the event table: the lower stands first.
-        """
-        values = np.concatenate([self.values, others.values])
-        owners = np.concatenate([one.spread(np.arange(len(self))) for one in (self, others)])
-        offsets = self.offsets + others.offsets
-        return Histories(offsets, values[np.lexsort((order[values], owners))])
-
-    def count_any(self, of_entry: np.ndarray) -> int:
-        """Count the targets with at least one entry for which a bool array as long as `values` holds."""
-        return int((_sums(of_entry, self.offsets) > 0).sum())
+    values = np.concatenate([first.values, second.values])
+    owners = np.concatenate([first.owners(), second.owners()])
+    return Ragged(values[np.lexsort((order[values], owners))], first.offsets + second.offsets)
 
 
 def impression_mask(events: pa.Table) -> np.ndarray:
@@ -167,9 +143,7 @@ def is_among(values: np.ndarray, table: np.ndarray) -> np.ndarray:
     return ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
 
 
-def strict_histories(
-    timeline: Timeline, targets: np.ndarray, usable: np.ndarray, max_history: int | None
-) -> Histories:
+def strict_histories(timeline: Timeline, targets: np.ndarray, usable: np.ndarray, max_history: int | None) -> Ragged:
     """Give what the user did before each target, without the target's item.
 
     Args:
@@ -179,7 +153,7 @@ def strict_histories(
         max_history (`int`, *optional*): Keep the latest so many.
 
     Returns:
-        `Histories`: The `usable` rows of the same user with an EARLIER timestamp and another item.
+        `Ragged`: The `usable` rows of the same user with an EARLIER timestamp and another item.
     """
     starts = np.searchsorted(usable, timeline.user_start[targets])
     ends = np.searchsorted(usable, timeline.moment_start[targets])
@@ -209,7 +183,7 @@ def histories_before(
     order: PaperOrder | None,
     max_history: int | None,
     is_kind: np.ndarray | None = None,
-) -> Histories:
+) -> Ragged:
     """Give [`paper_histories`] with an order, else [`strict_histories`]; where given, of what `is_kind` marks."""
     if order is not None:
         return paper_histories(timeline, order, targets, max_history, is_kind)
@@ -306,7 +280,7 @@ def paper_histories(
     targets: np.ndarray,
     max_history: int | None,
     usable: np.ndarray | None = None,
-) -> Histories:
+) -> Ragged:
     """Give the first so many recommendations and searches of the user that [`PaperOrder`] counted for each target.
 
     Args:
@@ -317,7 +291,7 @@ def paper_histories(
         usable (`np.ndarray`, *optional*): bool, one entry an event: which a history may hold; all if not given.
 
     Returns:
-        `Histories`: May hold the target itself and events of its timestamp, as in the released pipeline.
+        `Ragged`: May hold the target itself and events of its timestamp, as in the released pipeline.
     """
     listed = order.rows if usable is None else order.rows[usable[order.rows]]
     users = timeline.user[listed]
@@ -343,7 +317,7 @@ def _gather(
     ends: np.ndarray,
     keep: Callable[[slice, np.ndarray, np.ndarray], np.ndarray],
     max_history: int | None,
-) -> Histories:
+) -> Ragged:
     """Expand `table[starts[k]:ends[k]]` for each k, drop what `keep` refuses, cut to the latest.
 
     `keep` is given a batch of targets, the length of each one's range, and the rows of all ranges end to end.
@@ -363,7 +337,7 @@ def _gather(
         counts[batch] = found
         kept_rows.append(rows)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Histories(offsets, np.concatenate(kept_rows) if kept_rows else np.empty(0, dtype=np.int64))
+    return Ragged(np.concatenate(kept_rows) if kept_rows else np.empty(0, dtype=np.int64), offsets)
 
 
 def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -157,10 +157,10 @@ def seen_rows(requests: Sequence[Request], id_map: IdMap) -> NDArray[np.int64]:
         `np.ndarray`: int64 rows of the catalogue, of shape `(num_requests, most_seen)`, at least one column, -1 for
         padding.
     """
-    offsets, items = history_rows(requests, id_map)
-    lengths = np.diff(offsets)
+    seen = history_rows(requests, id_map)
+    lengths = seen.lengths
     rows = np.full((len(requests), max(1, int(lengths.max(initial=0)))), -1, dtype=np.int64)
-    rows[np.arange(rows.shape[1]) < lengths[:, None]] = items
+    rows[np.arange(rows.shape[1]) < lengths[:, None]] = seen.values
     return rows
 
 

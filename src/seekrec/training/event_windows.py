@@ -17,7 +17,6 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.corpora import MixtureSampler
-from seekrec.corpora.ragged import Ragged, join_rows
 from seekrec.corpora.training_windows import TrainingWindows
 from seekrec.embeddings import SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError
@@ -28,6 +27,7 @@ from seekrec.training.negatives import CodedRows, CodeSampler, ItemNegatives, Sa
 from seekrec.training.row_adamw import make_adamw, use_row_gradients
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 from seekrec.training.window_arguments import WindowArguments
+from seekrec.util.ragged import Ragged, join_rows
 
 # More questions than a window has: added to the key of a question, it gives that of the one asked beside it.
 _ADDED = 2048

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns
 from seekrec.corpora.shared_history import list_item_queries
 from seekrec.corpora.targets import report_questions
@@ -25,6 +24,7 @@ from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, item_texts
 from seekrec.training.arguments import parse_weights
 from seekrec.training.gensr_arguments import GenSRArguments
 from seekrec.training.negatives import NegativeSampler, hash_numbers, match_table
+from seekrec.util.ragged import Ragged
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,6 @@ from transformers.utils.hub import cached_file
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.event_arrays import EventArrays, number_geohashes, number_sessions, pad_histories, pad_rows
-from seekrec.corpora.ragged import Ragged
 from seekrec.embeddings import DEFAULT_ENCODER
 from seekrec.errors import ConfigurationError, RequestError
 from seekrec.events.checks import check_choice
@@ -31,6 +30,7 @@ from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments
 from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Event, Request
+from seekrec.util.ragged import Ragged
 from seekrec.util.redaction import place_name
 from seekrec.util.text import TEXT_FOLDING, check_folding
 

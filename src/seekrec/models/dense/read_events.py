@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seekrec.corpora.event_arrays import sessions_of
-from seekrec.corpora.ragged import Ragged
 from seekrec.errors import DataError, RequestError
 from seekrec.models.finite import check_finite
 from seekrec.util.files import replace_file
+from seekrec.util.ragged import Ragged
 
 _FORMAT = "seekrec-history-state"
 # What stands where there is no event; 0 in the other columns.

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from seekrec.corpora import TextEncoder
-from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns
 from seekrec.models.gensr.prompts_gensr import PromptWriter, pad_left, pad_right
+from seekrec.util.ragged import Ragged
 
 
 @dataclass(frozen=True, eq=False)

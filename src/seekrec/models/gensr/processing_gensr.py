@@ -12,7 +12,6 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens
-from seekrec.corpora.ragged import Ragged
 from seekrec.corpora.segments import EventColumns, list_histories
 from seekrec.corpora.text import shared_encoder
 from seekrec.errors import CatalogError
@@ -22,6 +21,7 @@ from seekrec.models.gensr.features_gensr import FeatureWriter, RequestRows, cut_
 from seekrec.models.gensr.prompts_gensr import PromptWriter
 from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Event, Request
+from seekrec.util.ragged import Ragged
 
 
 class GenSRProcessor(CatalogProcessor):

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from seekrec.corpora import TextEncoder
-from seekrec.corpora.ragged import Ragged, join_rows
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior
+from seekrec.util.ragged import Ragged, join_rows
 
 PADDING = -1
 FIRST_VECTOR = -2

@@ -3,7 +3,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seekrec.corpora.ragged import Ragged, join_rows
+from seekrec.util.ragged import Ragged, join_rows
 
 ROWS = st.lists(st.lists(st.integers(-5, 1000), max_size=6), max_size=8)
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -47,6 +47,17 @@ class Ragged:
         return cls(matrix.ravel(), np.arange(len(matrix) + 1, dtype=np.int64) * matrix.shape[1])
 
     @classmethod
+    def from_owners(cls, values: np.ndarray, owners: np.ndarray, num_rows: int) -> Ragged:
+        """Make it from entries that stand in the order of their rows.
+
+        Args:
+            values (`np.ndarray`): The entries.
+            owners (`np.ndarray`): int64 row number of each entry, ascending.
+            num_rows (`int`): Number of rows, those without an entry included.
+        """
+        return cls(values, _offsets(np.bincount(owners, minlength=num_rows)))
+
+    @classmethod
     def stack(cls, parts: Sequence[Ragged]) -> Ragged:
         """Put the rows of several behind one another."""
         lengths = np.concatenate([part.lengths for part in parts])
@@ -55,6 +66,13 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[row] for row in range(len(self)))
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Return one row, a view of `values`."""
+        return self.values[self.offsets[:-1][row] : self.offsets[1:][row]]
+
     @property
     def lengths(self) -> np.ndarray:
         """int64 length of each row."""
@@ -62,15 +80,24 @@ class Ragged:
 
     def owners(self) -> np.ndarray:
         """int64 row number of each entry of `values`."""
-        return np.repeat(np.arange(len(self)), self.lengths)
+        return self.spread(np.arange(len(self)))
+
+    def spread(self, of_row: np.ndarray) -> np.ndarray:
+        """Repeat a value of each row for each entry of that row: as long as `values`."""
+        return np.repeat(of_row, self.lengths)
+
+    def any(self, mask: np.ndarray) -> np.ndarray:
+        """Mark the rows with at least one marked entry: bool, one entry a row. `mask` is as long as `values`."""
+        marked = np.concatenate([[0], np.cumsum(mask)])[self.offsets]
+        return marked[1:] > marked[:-1]
 
     def take(self, rows: np.ndarray | Sequence[int]) -> Ragged:
-        """Give some of the rows, in the order asked, repeated if asked twice."""
+        """Return some of the rows, in the order asked, repeated if asked twice."""
         numbers = np.asarray(rows, dtype=np.int64)
         return self._gather(numbers, _offsets(self.lengths[numbers]))
 
     def slice(self, start: int, stop: int) -> Ragged:
-        """Give the rows `start..stop - 1`; `values` are a view."""
+        """Return the rows `start..stop - 1`; `values` are a view."""
         first, last = self.offsets[start], self.offsets[stop]
         return Ragged(self.values[first:last], self.offsets[start : stop + 1] - first)
 
@@ -99,12 +126,12 @@ class Ragged:
         return Ragged(self.values[mask], kept[self.offsets])
 
     def to_lists(self) -> list[list[int]]:
-        """Give a list for each row."""
+        """Return a list for each row."""
         values, offsets = self.values.tolist(), self.offsets.tolist()
         return [values[start:stop] for start, stop in zip(offsets, offsets[1:], strict=False)]
 
     def to_arrow(self) -> pa.ListArray:
-        """Give an Arrow list array of int32. Without a copy if `values` are int32."""
+        """Return an Arrow list array of int32, without a copy if `values` are int32."""
         return pa.ListArray.from_arrays(
             pa.array(self.offsets.astype(np.int32)), pa.array(self.values.astype(np.int32, copy=False))
         )
