@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tally import TALLY, fuzzed
 
 from seekrec import read_movielens, read_sequences, read_tables
-from seekrec.events.delimited import read_delimited
+from seekrec.events.readers.delimited import read_delimited
 
 # Without lone surrogates and NUL; with everything that has a meaning in some format.
 letters = st.one_of(st.sampled_from(list("\"',;\t\n\r|\\[]{}N>ab ")), st.characters(exclude_categories=("Cs", "Cc")))

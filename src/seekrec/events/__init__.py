@@ -6,12 +6,10 @@ from seekrec.events.cases import Cases, TrainingHistories
 from seekrec.events.cold_start import ColdStart, has_training_events, hold_out_items
 from seekrec.events.examples import read_examples, write_examples
 from seekrec.events.log import EventLog
-from seekrec.events.movielens import read_movielens
 from seekrec.events.negatives import load_negatives, sample_negatives, save_negatives
 from seekrec.events.queries import category_queries, synthesize_searches
-from seekrec.events.sequences import read_sequences
+from seekrec.events.readers import read_movielens, read_sequences, read_tables
 from seekrec.events.splits import Split, split_log
-from seekrec.events.tables import read_tables
 
 __all__ = [
     "AuditReport",

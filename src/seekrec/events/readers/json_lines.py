@@ -21,7 +21,7 @@ from pyarrow import json as arrow_json
 
 from seekrec.errors import DataError
 from seekrec.events.checks import Source
-from seekrec.events.text_files import Lines, find_lines, read_text_bytes
+from seekrec.events.readers.text_files import Lines, find_lines, read_text_bytes
 
 logger = logging.getLogger(__name__)
 

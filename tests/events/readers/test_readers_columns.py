@@ -8,7 +8,7 @@ import pytest
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.checks import Source, check_max_refused, refuse, repeats
-from seekrec.events.columns import clean_text, to_category_paths, to_ids, to_numbers, to_seconds, to_text
+from seekrec.events.readers.columns import clean_text, to_category_paths, to_ids, to_numbers, to_seconds, to_text
 
 SOURCE = Source("file.csv")
 

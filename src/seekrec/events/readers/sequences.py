@@ -35,10 +35,10 @@ from seekrec.events.checks import (
     refuse,
     repeats,
 )
-from seekrec.events.columns import clean_text, to_ids
-from seekrec.events.delimited import read_delimited, read_lines
 from seekrec.events.log import EventLog
-from seekrec.events.text_files import check_file
+from seekrec.events.readers.columns import clean_text, to_ids
+from seekrec.events.readers.delimited import read_delimited, read_lines
+from seekrec.events.readers.text_files import check_file
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES
 
 logger = logging.getLogger(__name__)

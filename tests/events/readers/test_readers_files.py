@@ -15,10 +15,10 @@ import pytest
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import read_tables
 from seekrec.events.checks import Source
-from seekrec.events.columns import to_ids
-from seekrec.events.delimited import read_delimited
-from seekrec.events.text_files import find_lines
-from seekrec.events.written_lists import parse_written_lists
+from seekrec.events.readers.columns import to_ids
+from seekrec.events.readers.delimited import read_delimited
+from seekrec.events.readers.text_files import find_lines
+from seekrec.events.readers.written_lists import parse_written_lists
 
 TITLES = ['a "big" lamp', "two\nlines", "tab\tand, comma", '"', "plain", "back\\slash", 'ends with "', "6\\"]
 

@@ -20,8 +20,8 @@ from pyarrow import csv
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.checks import Source, one_array
-from seekrec.events.quotes import Quoting, apply_quoting
-from seekrec.events.text_files import Lines, find_lines, read_text_bytes
+from seekrec.events.readers.quotes import Quoting, apply_quoting
+from seekrec.events.readers.text_files import Lines, find_lines, read_text_bytes
 
 logger = logging.getLogger(__name__)
 

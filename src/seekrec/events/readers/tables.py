@@ -32,12 +32,12 @@ from seekrec.events.checks import (
     find_repeated_events,
     refuse,
 )
-from seekrec.events.columns import to_category_paths, to_ids, to_seconds, to_text
-from seekrec.events.delimited import read_delimited
-from seekrec.events.json_lines import read_json_lines
 from seekrec.events.log import EventLog
-from seekrec.events.quotes import Quoting
-from seekrec.events.text_files import check_file
+from seekrec.events.readers.columns import to_category_paths, to_ids, to_seconds, to_text
+from seekrec.events.readers.delimited import read_delimited
+from seekrec.events.readers.json_lines import read_json_lines
+from seekrec.events.readers.quotes import Quoting
+from seekrec.events.readers.text_files import check_file
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES, RECOMMENDATION, SEARCH
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from seekrec.errors import DataError
 from seekrec.events.checks import Finding, Source, is_blank, is_text, one_array
-from seekrec.events.written_lists import parse_written_lists
+from seekrec.events.readers.written_lists import parse_written_lists
 from seekrec.schema import MAX_SECONDS, name_time_unit
 
 # A number with an exponent that stands for a long id: its last digits are lost.
