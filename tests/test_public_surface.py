@@ -8,48 +8,43 @@ import inspect
 import pkgutil
 import types
 
-import pytest
-
 import seekrec
 
-PACKAGES = ["seekrec"] + [
-    module.name for module in pkgutil.walk_packages(seekrec.__path__, prefix="seekrec.") if module.ispkg
+PACKAGES = [importlib.import_module("seekrec")] + [
+    importlib.import_module(found.name)
+    for found in pkgutil.walk_packages(seekrec.__path__, prefix="seekrec.")
+    if found.ispkg
 ]
-NAMES = [(package, name) for package in PACKAGES for name in getattr(importlib.import_module(package), "__all__", [])]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_package_has_a_list_of_names(package):
-    names = importlib.import_module(package).__all__  # may be empty: a folder that another library reads
-    assert len(names) == len(set(names)), "a name stands twice"
+def test_packages_have_a_list_of_names():
+    """The list may be empty: a folder that another library reads."""
+    lists = {package.__name__: list(getattr(package, "__all__", [None, None])) for package in PACKAGES}
+    assert [package for package, names in lists.items() if len(names) != len(set(names))] == []
 
 
-@pytest.mark.parametrize(("package", "name"), NAMES, ids=lambda value: str(value))
-def test_name_resolves(package, name):
-    getattr(importlib.import_module(package), name)
+def test_lists_say_what_is_there():
+    """Every name of a list resolves, and every class and function of seekrec in the open stands on the list."""
+    listed = {(package.__name__, name) for package in PACKAGES for name in package.__all__}
+    there = {
+        (package.__name__, name)
+        for package in PACKAGES
+        for name, value in vars(package).items()
+        if not isinstance(value, types.ModuleType)
+        and (name in package.__all__ or not name.startswith("_"))
+        and (name in package.__all__ or str(getattr(value, "__module__", "")).startswith("seekrec"))
+    }
+    assert listed ^ there == set()
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_list_is_complete(package):
-    """Every class and function of seekrec that a package's namespace holds in the open is on its list."""
-    module = importlib.import_module(package)
-    unlisted = [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and not isinstance(value, types.ModuleType)
-        and str(getattr(value, "__module__", "")).startswith("seekrec")
-        and name not in module.__all__
-    ]
-    assert unlisted == []
-
-
-@pytest.mark.parametrize(("package", "name"), NAMES, ids=lambda value: str(value))
-def test_class_or_function_is_described(package, name):
-    value = getattr(importlib.import_module(package), name)
-    if not (inspect.isclass(value) or inspect.isroutine(value)):
-        return
-    text = value.__doc__ or ""
-    assert text.strip(), "has no docstring"
-    # What `dataclass` writes by itself is a signature, not a description.
-    assert not text.startswith(f"{name}("), "has only the docstring that `dataclass` makes"
+def test_classes_and_functions_are_described():
+    undescribed = []
+    for package in PACKAGES:
+        for name in package.__all__:
+            value = getattr(package, name)
+            if inspect.isclass(value) or inspect.isroutine(value):
+                text = value.__doc__ or ""
+                # What `dataclass` writes by itself is a signature, not a description.
+                if not text.strip() or text.startswith(f"{name}("):
+                    undescribed.append(f"{package.__name__}.{name}")
+    assert undescribed == []
