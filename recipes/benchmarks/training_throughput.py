@@ -128,7 +128,7 @@ def make_family(
 def make_batch(windows: TrainingWindows, catalog: Catalog, window: WindowArguments, seed: int) -> Batch:
     """Lay out all windows as one batch, with negatives for the losses that want them; queries are vectors already."""
     nothing = Ragged(np.empty(0, dtype=np.int64), np.zeros(len(catalog) + 1, dtype=np.int64))
-    pool = QueryPool(nothing, make_vectors(len(windows.events.columns.queries), seed + 1))
+    pool = QueryPool(nothing, make_vectors(len(windows.events.queries), seed + 1))
     negatives = make_negatives(windows, catalog, "uniform", window.num_training_negatives, seed=seed)
     return WindowCollator(windows, pool, negatives=negatives, seed=seed)(range(len(windows)))
 

@@ -7,22 +7,22 @@ from hypothesis import strategies as st
 
 from seekrec.corpora import TextEncoder
 from seekrec.corpora.decode import decode_tokens
-from seekrec.corpora.segments import EventColumns, SegmentTable
+from seekrec.corpora.segments import SegmentTable
 from seekrec.errors import UnknownItemError
+from seekrec.events.columns import EventColumns
 from seekrec.schema import Event, IdMap
 from seekrec.util.ragged import Ragged
 
 
 def columns_of(kinds):
     """Events by letter: r recommendation, s search, q search without a click, i impression."""
-    kinds = np.array(list(kinds), dtype="<U1")
-    return EventColumns(
-        is_search=np.isin(kinds, ["s", "q"]),
-        is_shown=kinds == "i",
-        item=np.where(kinds == "q", -1, 0),
-        query=np.where(np.isin(kinds, ["s", "q"]), 0, -1),
-        queries=["piano"],
-    )
+    written = {
+        "r": Event("a"),
+        "s": Event("a", "search", query="piano"),
+        "q": Event(None, "search", query="piano"),
+        "i": Event("a", action="impression"),
+    }
+    return EventColumns.from_events([written[kind] for kind in kinds], IdMap(["a"]))
 
 
 def cut_by_hand(kinds, history, max_recommendations, max_searches):
@@ -77,28 +77,17 @@ def test_impressions_are_never_written():
             "behavior": ["recommendation", "recommendation", "search"],
             "query": pa.array([None, None, "piano"], pa.string()),
             "action": ["impression", "click", "click"],
+            "timestamp": [1, 2, 3],
         }
     )
     assert EventColumns.from_table(table, id_map).is_shown.tolist() == [True, False, False]
-
-
-def test_join_renumbers_queries():
-    id_map = IdMap(["a"])
-    first = EventColumns.from_events([Event("a", "search", query="x"), Event("a", "search", query="y")], id_map)
-    second = EventColumns.from_events(
-        [Event("a", "search", query="z"), Event("a"), Event("a", "search", query="y")], id_map
-    )
-    both = EventColumns.join(first, second)
-    assert len(both) == 5
-    assert both.queries == ["x", "y", "z"]
-    assert both.query.tolist() == [0, 1, 2, -1, 1]
 
 
 def test_unknown_items_are_named():
     with pytest.raises(UnknownItemError, match="1 of 2 ids are unknown, the first is 'b'"):
         EventColumns.from_events([Event("a"), Event("b")], IdMap(["a"]))
     table = pa.table({"item_id": ["a", "b"], "behavior": ["recommendation"] * 2, "query": pa.nulls(2, pa.string())})
-    table = table.append_column("action", pa.array(["click"] * 2))
+    table = table.append_column("action", pa.array(["click"] * 2)).append_column("timestamp", pa.array([1, 2]))
     with pytest.raises(UnknownItemError, match="the first is 'b'"):
         EventColumns.from_table(table, IdMap(["a"]))
 

@@ -97,7 +97,7 @@ def test_without_a_session_mask_the_own_page_view_is_seen_and_so_kept_apart():
     windows = build_training_windows(
         split, IDS, actions=["buy", "click"], session_ids="page_view", use_session_mask=False
     )
-    events = windows.events.columns.item
+    events = windows.events.item
     assert [events[row].tolist() for row in np.split(windows.windows.values, windows.windows.offsets[1:-1])] == [
         [1, 0, 0],
         [1, 0],

@@ -7,20 +7,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from seekrec.corpora.event_arrays import EventArrays, number_sessions
 from seekrec.corpora.training_windows import build_training_windows, log_actions
 from seekrec.errors import DataError
 from seekrec.events import EventLog, split_log
+from seekrec.events.columns import EventColumns
+from seekrec.events.sessions import number_sessions
 from seekrec.schema import Event, IdMap
 from seekrec.util.ragged import Ragged
 
 
 def sessions_of(*events):
     ids = IdMap(["a", "b"])
-    arrays = EventArrays.from_events(
+    arrays = EventColumns.from_events(
         [Event("a", timestamp=time, session_id=session) for time, session in events], ids, ["click"]
     )
-    return number_sessions(arrays, Ragged.from_lists([range(len(events))])).tolist()
+    rows = Ragged.from_lists([range(len(events))])
+    return number_sessions(arrays.timestamp, arrays.session, rows).tolist()
 
 
 def test_sessions_are_moments_and_spans_of_a_session_id():
@@ -32,10 +34,11 @@ def test_sessions_are_moments_and_spans_of_a_session_id():
 
 def test_sessions_of_one_row_do_not_touch_those_of_the_next():
     ids = IdMap(["a"])
-    arrays = EventArrays.from_events(
+    arrays = EventColumns.from_events(
         [Event("a", timestamp=5, session_id="x"), Event("a", timestamp=5, session_id="x")] * 2, ids, ["click"]
     )
-    assert number_sessions(arrays, Ragged.from_lists([[0], [1, 2], [], [3]])).tolist() == [0, 0, 0, 0]
+    rows = Ragged.from_lists([[0], [1, 2], [], [3]])
+    assert number_sessions(arrays.timestamp, arrays.session, rows).tolist() == [0, 0, 0, 0]
 
 
 def make_split(rows, *, num_items=9):
@@ -96,7 +99,7 @@ def test_questions_of_a_window():
         strict=True,
     )
     assert sorted(found) == expected
-    queries = windows.events.columns.queries
+    queries = windows.events.queries
     asked = [None if row < 0 else queries[row] for row in batch["question_query_rows"][0]]
     is_search = batch["question_behavior_ids"][0] == 1
     assert [query for query, searched in zip(asked, is_search, strict=True) if searched] == ["red", "blue"]
@@ -144,7 +147,7 @@ def test_a_log_without_targets_is_refused():
 
 
 def test_an_unknown_action_is_number_zero():
-    arrays = EventArrays.from_events(
+    arrays = EventColumns.from_events(
         [Event("a", action="buy"), Event("a", action="wish")], IdMap(["a"]), ["buy", "click"]
     )
     np.testing.assert_array_equal(arrays.action, [1, 0])

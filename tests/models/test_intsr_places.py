@@ -10,10 +10,10 @@ from dense_questions import assert_same_scores, collate, scores_of
 from small_gensar import make_log
 from small_intsr import AisleVectors, make_dense_catalog, make_intsr
 
-from seekrec.corpora.event_arrays import number_geohashes
 from seekrec.corpora.training_windows import build_training_windows, log_geohashes
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import EventLog, split_log
+from seekrec.events.columns import number_geohashes
 from seekrec.models import IntSRConfig, IntSRProcessor
 from seekrec.schema import Event, Request
 from seekrec.training import IntSRArguments, WindowArguments, make_intsr_processor

@@ -104,7 +104,7 @@ def test_windows_are_those_of_the_log_without_impressions(splits):
     for split in splits:
         windows = build_training_windows(split, IDS, actions=["click"], geohashes=["u1"], max_history=4)
         batch = windows.batch(range(len(windows)))
-        texts = np.array([*windows.events.columns.queries, ""], dtype=object)
+        texts = np.array([*windows.events.queries, ""], dtype=object)
         for name in ("history_query_rows", "question_query_rows"):
             batch[name] = texts[batch[name]]
         batches.append({name: values.tolist() for name, values in batch.items() if name != "shown_item_rows"})

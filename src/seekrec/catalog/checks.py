@@ -16,6 +16,7 @@ from seekrec.events.checks import Source, conform, find_item_problems, find_item
 from seekrec.identifiers.assign import prefix_groups
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.schema import ITEM_FEATURES, IdMap, View
+from seekrec.util.arrow import is_list
 
 VIEWS: tuple[View, ...] = ("semantic", "collaborative")
 # What an item's vectors, identifiers and queries are made from.
@@ -215,7 +216,7 @@ def _table_of_records(records: Sequence[Mapping[str, Any]], schema: pa.Schema) -
 
 def _refuse_text_as_list(value: Any, kind: pa.DataType) -> None:
     """Refuse text in place of a list of texts; Arrow would take it for the list of its characters."""
-    if value is None or not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+    if value is None or not is_list(kind):
         return
     if isinstance(value, str):
         raise pa.ArrowInvalid(f"{value!r} is text, not a list")

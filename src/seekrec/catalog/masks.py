@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from seekrec.errors import RequestError
 from seekrec.schema import check_characters, shown
+from seekrec.util.arrow import is_list, to_mask
 
 _FIRST_SECOND = np.iinfo(np.int64).min
 _LAST_SECOND = np.iinfo(np.int64).max
@@ -75,7 +76,7 @@ class ItemFilters:
         # Lower case is kept: a search that ignores case takes more than twice as long as a plain one.
         if column not in self._lowered:
             self._lowered[column] = pc.utf8_lower(self.items.column(column))
-        return _to_mask(pc.match_substring(self._lowered[column], text.lower()))
+        return to_mask(pc.match_substring(self._lowered[column], text.lower()))
 
     def matches(self, column: str, wanted: Any) -> np.ndarray:
         """Tell which items have a wanted value in a column; null never matches.
@@ -105,8 +106,8 @@ class ItemFilters:
             if isinstance(wanted, tuple):
                 return _in_range(column, values, wanted)
             if isinstance(wanted, (list, set, frozenset, np.ndarray)):
-                return _to_mask(pc.is_in(values, value_set=pa.array(list(wanted), type=values.type)))
-            return _to_mask(pc.equal(values, pa.scalar(wanted)))
+                return to_mask(pc.is_in(values, value_set=pa.array(list(wanted), type=values.type)))
+            return to_mask(pc.equal(values, pa.scalar(wanted)))
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise RequestError(
                 f"The filter `{column}` is {shown(wanted)}, which cannot be compared with a column of type "
@@ -177,21 +178,16 @@ def _in_range(column: str, values: pa.ChunkedArray, bounds: tuple[Any, ...]) -> 
         raise RequestError(
             f"The filter `{column}` is the range {shown(bounds)}, whose lowest is above its highest; swap them."
         )
-    mask = _to_mask(pc.is_valid(values))
+    mask = to_mask(pc.is_valid(values))
     if lowest is not None:
-        mask &= _to_mask(pc.greater_equal(values, pa.scalar(lowest)))
+        mask &= to_mask(pc.greater_equal(values, pa.scalar(lowest)))
     if highest is not None:
-        mask &= _to_mask(pc.less_equal(values, pa.scalar(highest)))
+        mask &= to_mask(pc.less_equal(values, pa.scalar(highest)))
     return mask
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _to_mask(values: pa.ChunkedArray) -> np.ndarray:
-    # A copy, because numpy's view of an Arrow array may be read-only.
-    return np.array(pc.fill_null(values, False).to_numpy(), dtype=bool)
+    return is_list(kind) or bool(pa.types.is_fixed_size_list(kind))
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

@@ -22,7 +22,6 @@ from datasets.table import InMemoryTable
 from transformers import PreTrainedTokenizerBase
 
 from seekrec.corpora.prompts import PromptWriter, check_vocabulary, end_token_id
-from seekrec.corpora.segments import EventColumns
 from seekrec.corpora.settings import CorpusSettings
 from seekrec.corpora.targets import report_questions
 from seekrec.corpora.tasks import TASKS, Task, choose_tasks
@@ -30,6 +29,7 @@ from seekrec.corpora.templates import TEMPLATES
 from seekrec.corpora.text import shared_encoder, tokenizer_digest
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import DataError
+from seekrec.events.columns import EventColumns
 from seekrec.schema import RECOMMENDATION, SEARCH, IdMap, item_texts
 from seekrec.util.ragged import Ragged
 
@@ -189,8 +189,8 @@ def find_targets(split: Split, catalog: Catalog, settings: CorpusSettings, part:
         part (`str`): `"train"`, `"validation"` or `"test"`.
     """
     log = split.log
-    events = EventColumns.from_table(log.events, catalog.id_map)
     if part == "train":
+        events = EventColumns.from_table(log.events, catalog.id_map)
         rows = split.training_targets(include_queries=True)
         histories = _cut_histories(split, events, rows, settings)
         user_id, item_id = (log.events[name].take(pa.array(rows)) for name in ("user_id", "item_id"))
@@ -202,10 +202,13 @@ def find_targets(split: Split, catalog: Catalog, settings: CorpusSettings, part:
             "query": pa.array(cases.query, pa.string()),
             "item_id": pa.array(cases.item_id, pa.string()),
             "action": pa.array(["click"] * len(cases), pa.string()),
+            "timestamp": pa.array(cases.timestamp, pa.int64()),
         }
     )
-    rows = np.arange(len(events), len(events) + len(cases))
-    events = EventColumns.join(events, EventColumns.from_table(asked, catalog.id_map))
+    # The questions are events too, behind those of the log.
+    rows = np.arange(log.num_events, log.num_events + len(cases))
+    both = pa.concat_tables([log.events.select(asked.column_names), asked])
+    events = EventColumns.from_table(both, catalog.id_map)
     histories = events.cut(
         cases.histories,
         settings.max_history_recommendations,

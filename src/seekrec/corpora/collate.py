@@ -11,6 +11,7 @@ import torch
 
 from seekrec.corpora.decode import LABEL_PADDING
 from seekrec.errors import ConfigurationError, DataError
+from seekrec.util.ragged import Ragged
 
 
 class Seq2SeqCollator:
@@ -65,7 +66,4 @@ class Seq2SeqCollator:
 
 def _pad(rows: Sequence[Sequence[int]], filler: int, multiple: int) -> np.ndarray:
     width = max(len(row) for row in rows)
-    padded = np.full((len(rows), -(-width // multiple) * multiple), filler, dtype=np.int64)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
-    return padded
+    return Ragged.from_lists(rows, np.int64).pad(filler, width=-(-width // multiple) * multiple)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from seekrec.corpora.segments import EventColumns, SegmentTable, list_histories, repeat_segment, single_segment
+from seekrec.corpora.segments import SegmentTable, list_histories, repeat_segment, single_segment
 from seekrec.corpora.settings import CorpusSettings
 from seekrec.corpora.tasks import TASK_BY_NAME, TASK_OF_BEHAVIOR, Task
 from seekrec.corpora.templates import template_pieces
 from seekrec.corpora.text import TextEncoder, shared_encoder
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import CatalogError, ConfigurationError
+from seekrec.events.columns import EventColumns
 from seekrec.schema import BEHAVIORS, Event, Request, View
 from seekrec.util.ragged import Ragged, join_rows
 

@@ -10,11 +10,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from seekrec.corpora.prompts import PromptWriter, check_vocabulary, end_token_id
-from seekrec.corpora.segments import EventColumns, list_histories
+from seekrec.corpora.segments import list_histories
 from seekrec.corpora.settings import CorpusSettings
 from seekrec.corpora.tasks import TASK_BY_NAME
 from seekrec.corpora.text import shared_encoder
 from seekrec.corpora.tokens import IdentifierVocabulary
+from seekrec.events.columns import EventColumns
 from seekrec.schema import Request, View, item_texts
 
 if TYPE_CHECKING:

@@ -8,113 +8,17 @@ gives its tokens; nothing loops over rows. Training and inference both come thro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from seekrec.corpora.text import TextEncoder
 from seekrec.corpora.tokens import IdentifierVocabulary
-from seekrec.events.timeline import impression_mask
-from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Event, IdMap, View
+from seekrec.events.columns import EventColumns
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Event, View
 from seekrec.util.ragged import Ragged, join_rows
 
 SEPARATOR = "; "  # between the events of a history, and between a query and the item clicked after it
-
-
-@dataclass(frozen=True, eq=False)
-class EventColumns:
-    """What an instruction says of events, one entry an event.
-
-    Args:
-        is_search (`np.ndarray`): bool.
-        is_shown (`np.ndarray`): bool: an impression, or nothing at all; such events are never written.
-        item (`np.ndarray`): int64 row of the catalogue, -1 where the event has no item.
-        query (`np.ndarray`): int64 number in `queries`, -1 unless a search.
-        queries (`list[str]`): Distinct queries.
-    """
-
-    is_search: np.ndarray
-    is_shown: np.ndarray
-    item: np.ndarray
-    query: np.ndarray
-    queries: list[str]
-
-    @classmethod
-    def from_table(cls, events: pa.Table, id_map: IdMap) -> EventColumns:
-        """Read them from a table of `EVENT_FEATURES`.
-
-        Raises:
-            UnknownItemError: If the catalogue lacks an item.
-        """
-        items = _combine(events["item_id"]).dictionary_encode()
-        queries = _combine(events["query"]).dictionary_encode()
-        # The extra entry is what -1 (null) finds.
-        rows = np.append(id_map.convert_to_rows(items.dictionary.to_pylist()), -1)
-        item = rows[pc.fill_null(items.indices, -1).to_numpy(zero_copy_only=False)]
-        is_search = _mask(pc.equal(events["behavior"], SEARCH))
-        query = pc.fill_null(queries.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        is_shown = impression_mask(events) | (~is_search & (item < 0))
-        return cls(is_search, is_shown, item, query, queries.dictionary.to_pylist())
-
-    @classmethod
-    def from_events(cls, events: Sequence[Event], id_map: IdMap) -> EventColumns:
-        """Read them from events.
-
-        Raises:
-            UnknownItemError: If the catalogue lacks an item; the message names the first.
-        """
-        item_ids = [event.item_id for event in events]
-        has_item = np.fromiter((item_id is not None for item_id in item_ids), bool, count=len(item_ids))
-        item = np.full(len(item_ids), -1, dtype=np.int64)
-        item[has_item] = id_map.convert_to_rows(item_id for item_id in item_ids if item_id is not None)
-        texts = [event.query for event in events]
-        numbers = {
-            text: number for number, text in enumerate(dict.fromkeys(text for text in texts if text is not None))
-        }
-        query = np.fromiter((-1 if text is None else numbers[text] for text in texts), np.int64, count=len(texts))
-        is_search = np.fromiter((event.behavior == SEARCH for event in events), bool, count=len(texts))
-        is_impression = np.fromiter((event.is_impression for event in events), bool, count=len(texts))
-        return cls(is_search, is_impression | (~is_search & (item < 0)), item, query, list(numbers))
-
-    @classmethod
-    def join(cls, first: EventColumns, second: EventColumns) -> EventColumns:
-        """Put the events of `second` behind those of `first`."""
-        known = {text: number for number, text in enumerate(first.queries)}
-        numbers = [known.setdefault(text, len(known)) for text in second.queries]
-        renumbered = np.append(np.array(numbers, dtype=np.int64), -1)[second.query]
-        return cls(
-            np.concatenate([first.is_search, second.is_search]),
-            np.concatenate([first.is_shown, second.is_shown]),
-            np.concatenate([first.item, second.item]),
-            np.concatenate([first.query, renumbered]),
-            list(known),
-        )
-
-    def __len__(self) -> int:
-        return len(self.item)
-
-    def cut(self, histories: Ragged, max_recommendations: int, max_searches: int) -> Ragged:
-        """Keep the latest so many recommendations and searches of each history, in their common order.
-
-        Args:
-            histories (`Ragged`): Event numbers, each row oldest first.
-            max_recommendations (`int`): Recommendations to keep.
-            max_searches (`int`): Searches to keep.
-
-        Returns:
-            `Ragged`: Without events that are never written.
-        """
-        written = histories.keep(~self.is_shown[histories.values])
-        searched = self.is_search[written.values]
-        # Counted from the start of the flat array; the difference to a row's end counts from an entry to that end.
-        searches = np.concatenate([[0], np.cumsum(searched)])
-        ends = np.repeat(written.offsets[1:], written.lengths)
-        searches_left = searches[ends] - searches[:-1]
-        others_left = ends - np.arange(len(searched)) - searches_left
-        return written.keep(np.where(searched, searches_left <= max_searches, others_left <= max_recommendations))
 
 
 class SegmentTable:
@@ -260,11 +164,3 @@ def list_histories(histories: Sequence[Sequence[Event]]) -> tuple[list[Event], R
     lengths = np.fromiter(map(len, histories), np.int64, count=len(histories))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return list(chain.from_iterable(histories)), Ragged(np.arange(offsets[-1]), offsets)
-
-
-def _combine(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _mask(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(pc.fill_null(column, False)).astype(bool)

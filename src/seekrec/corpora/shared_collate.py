@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+
+from seekrec.util.ragged import Ragged
 
 
 class SharedHistoryCollator:
@@ -60,10 +63,7 @@ class SharedHistoryCollator:
 
 
 def _pad(rows: list[Any], fill: int) -> torch.Tensor:
-    padded = torch.full((len(rows), max(map(len, rows))), fill, dtype=torch.long)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = torch.as_tensor(row)
-    return padded
+    return torch.from_numpy(Ragged.from_arrays([np.asarray(row) for row in rows]).pad(fill))
 
 
 __all__ = ["SharedHistoryCollator"]

@@ -30,12 +30,13 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from seekrec.corpora.prompts import check_vocabulary, end_token_id
-from seekrec.corpora.segments import EventColumns, SegmentTable, list_histories, repeat_segment, single_segment
+from seekrec.corpora.segments import SegmentTable, list_histories, repeat_segment, single_segment
 from seekrec.corpora.settings import CorpusSettings
 from seekrec.corpora.targets import choose_questions, own_windows, report_questions
 from seekrec.corpora.text import shared_encoder
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import DataError
+from seekrec.events.columns import EventColumns
 from seekrec.events.queries import category_queries
 from seekrec.schema import RECOMMENDATION, SEARCH, Event, Request
 from seekrec.util.ragged import Ragged, join_rows

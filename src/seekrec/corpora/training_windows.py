@@ -19,13 +19,13 @@ from typing import Literal
 import numpy as np
 import pyarrow.compute as pc
 
-from seekrec.corpora.event_arrays import EventArrays, number_sessions, pad_histories, pad_rows
 from seekrec.corpora.shared_history import cut_windows
 from seekrec.corpora.targets import choose_questions, own_windows
 from seekrec.errors import DataError
 from seekrec.events import Split
 from seekrec.events.checks import check_choice
-from seekrec.events.sessions import SESSION_IDS, SessionIds, guess_session_ids, session_numbers
+from seekrec.events.columns import EventColumns
+from seekrec.events.sessions import SESSION_IDS, SessionIds, guess_session_ids, number_sessions, session_numbers
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap
 from seekrec.util.ragged import Ragged
 
@@ -37,7 +37,7 @@ class TrainingWindows:
     """Windows of events with their questions. Built by [`build_training_windows`].
 
     Args:
-        events (`EventArrays`): All events of the log.
+        events (`EventColumns`): All events of the log.
         windows (`Ragged`): By window: event numbers, oldest first.
         users (`np.ndarray`): int64 user row by window.
         sessions (`np.ndarray`): int64 session within the window, an entry for each of `windows.values`.
@@ -47,7 +47,7 @@ class TrainingWindows:
         session_ids (`str`): What `session_id` was taken for: `"page_view"` or `"visit"`.
     """
 
-    events: EventArrays
+    events: EventColumns
     windows: Ragged
     users: np.ndarray
     sessions: np.ndarray
@@ -71,7 +71,7 @@ class TrainingWindows:
 
     def count_leaks(self) -> int:
         """Count the questions that see an event of the item they ask for; 0 under protocol `strict`."""
-        items = self.events.columns.item[self.windows.values]
+        items = self.events.item[self.windows.values]
         named = np.flatnonzero(items >= 0)
         key = self.windows.owners() * (int(items.max(initial=0)) + 1) + items
         # Sessions never fall along a window, so an item's first event is in its earliest session.
@@ -102,12 +102,12 @@ class TrainingWindows:
             numbers (`Sequence[int]`): Window numbers.
 
         Returns:
-            `dict[str, np.ndarray]`: What `pad_histories` gives and, padded with -1 unless said otherwise, int64
+            `dict[str, np.ndarray]`: What `EventColumns.pad` returns and, padded with -1 unless said otherwise, int64
             matrices `(num_windows, most_questions)`: `question_events` (place within the window; at a question a model
             knows the events of earlier sessions than that event's), `question_session_ids`, `question_behavior_ids`
             (padding 0), `question_action_ids` (what was done to the target, padding 0), `question_timestamps`
             (padding 0), `question_geohash_ids` (padding 0), `question_query_rows`
-            (number in `events.columns.queries`, -1 for none) and `labels` (rows of the items asked for,
+            (number in `events.queries`, -1 for none) and `labels` (rows of the items asked for,
             padding -100). `shown_item_rows` is `(num_windows, most_questions, most_shown)`.
         """
         rows = np.asarray(numbers, dtype=np.int64)
@@ -116,21 +116,20 @@ class TrainingWindows:
         asked = Ragged(np.arange(len(self.questions.values)), self.questions.offsets).take(rows).values
         place = windows.offsets[questions.owners()] + questions.values
         event, behavior = windows.values[place], self.behavior[asked]
-        columns = self.events.columns
         shown = self.shown.take(asked)
         most = int(shown.lengths.max(initial=0))
-        shown_rows = np.full((*pad_rows(event, questions, -1).shape, most), -1, dtype=np.int64)
-        shown_rows[np.arange(shown_rows.shape[1]) < questions.lengths[:, None]] = pad_rows(shown.values, shown, -1)
+        shown_rows = np.full((len(rows), int(questions.lengths.max(initial=0)), most), -1, dtype=np.int64)
+        shown_rows[np.arange(shown_rows.shape[1]) < questions.lengths[:, None]] = shown.pad(-1)
         return {
-            **pad_histories(self.events, windows, sessions),
-            "question_events": pad_rows(questions.values, questions, -1),
-            "question_session_ids": pad_rows(sessions[place], questions, -1),
-            "question_behavior_ids": pad_rows(behavior, questions, 0),
-            "question_action_ids": pad_rows(self.events.action[event], questions, 0),
-            "question_timestamps": pad_rows(self.events.timestamp[event], questions, 0),
-            "question_geohash_ids": pad_rows(self.events.geohash[event], questions, 0),
-            "question_query_rows": pad_rows(np.where(behavior == _SEARCH_ID, columns.query[event], -1), questions, -1),
-            "labels": pad_rows(columns.item[event], questions, -100),
+            **self.events.pad(windows, sessions),
+            "question_events": questions.pad(-1),
+            "question_session_ids": questions.pad(-1, sessions[place]),
+            "question_behavior_ids": questions.pad(0, behavior),
+            "question_action_ids": questions.pad(0, self.events.action[event]),
+            "question_timestamps": questions.pad(0, self.events.timestamp[event]),
+            "question_geohash_ids": questions.pad(0, self.events.geohash[event]),
+            "question_query_rows": questions.pad(-1, np.where(behavior == _SEARCH_ID, self.events.query[event], -1)),
+            "labels": questions.pad(-100, self.events.item[event]),
             "shown_item_rows": shown_rows,
         }
 
@@ -167,16 +166,15 @@ def build_training_windows(
         UnknownItemError: If the catalogue lacks an item.
     """
     kind = choose_session_ids(split, session_ids)
-    events = EventArrays.from_table(split.log.events, id_map, actions, geohashes, session_ids=kind)
-    columns = events.columns
+    events = EventColumns.from_table(split.log.events, id_map, actions, geohashes, session_ids=kind)
     rows = split.training_acts()
     cut = cut_windows(split.timeline.user[rows], max_history)
     windows = Ragged(rows[cut.events.values], cut.events.offsets)
-    sessions = number_sessions(events, windows)
+    sessions = number_sessions(events.timestamp[windows.values], events.session[windows.values], windows)
     event, owner = windows.values, windows.owners()
     within = np.arange(len(event)) - windows.offsets[owner]
     is_target = (within >= cut.first_target[owner]) & np.isin(event, split.training_targets())
-    item, is_search = columns.item[event], columns.is_search[event]
+    item, is_search = events.item[event], events.is_search[event]
     told = np.stack([recommend_searched_items | ~is_search, is_search], axis=1)
     asked = told & is_target[:, None]
     if split.protocol == "strict":
@@ -189,7 +187,7 @@ def build_training_windows(
             last = np.zeros((len(added.values), 2), dtype=bool)
             last[added.offsets[1:] - 1] = alone[places]
             asked = np.concatenate([asked, last])
-            sessions = number_sessions(events, windows)
+            sessions = number_sessions(events.timestamp[windows.values], events.session[windows.values], windows)
             event, owner = windows.values, windows.owners()
             within = np.arange(len(event)) - windows.offsets[owner]
     # Both questions of an event stand side by side, so a window's questions are in the order of its events.
@@ -262,14 +260,14 @@ def log_geohashes(split: Split, precision: int) -> list[str]:
     return geohashes
 
 
-def _shown_items(split: Split, events: EventArrays, targets: np.ndarray, kind: SessionIds) -> Ragged:
+def _shown_items(split: Split, events: EventColumns, targets: np.ndarray, kind: SessionIds) -> Ragged:
     """Give the items that were shown beside each target and not acted on there.
 
     Those are the impressions of the user's same page view; of a visit, the latest list that was shown in it before the
     act; where the session is unknown, those of the same moment.
     """
     timeline = split.timeline
-    shown = split.train_rows[timeline.is_impression[split.train_rows] & (events.columns.item[split.train_rows] >= 0)]
+    shown = split.train_rows[timeline.is_impression[split.train_rows] & (events.item[split.train_rows] >= 0)]
     if not len(shown):
         return Ragged(np.empty(0, dtype=np.int64), np.zeros(len(targets) + 1, dtype=np.int64))
     session, moment = session_numbers(split), timeline.moment
@@ -288,8 +286,8 @@ def _shown_items(split: Split, events: EventArrays, targets: np.ndarray, kind: S
     counts = np.searchsorted(ordered, wanted, side="right") - start
     offsets = np.concatenate([[0], np.cumsum(counts)])
     place = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - start, counts)
-    found = Ragged(events.columns.item[shown[place]], offsets)
-    return found.keep(found.values != np.repeat(events.columns.item[targets], counts))
+    found = Ragged(events.item[shown[place]], offsets)
+    return found.keep(found.values != np.repeat(events.item[targets], counts))
 
 
 __all__ = ["TrainingWindows", "build_training_windows", "choose_session_ids", "log_actions", "log_geohashes"]

@@ -28,6 +28,7 @@ from transformers.utils.generic import ModelOutput
 from seekrec.embeddings.configuration_sasrec import SASRecConfig
 from seekrec.embeddings.softmax import info_nce, softmax_loss
 from seekrec.errors import RequestError
+from seekrec.util.ragged import Ragged
 
 LABEL_PADDING = -100
 
@@ -270,7 +271,7 @@ class SASRecForNextItem(SASRecPreTrainedModel):
                 for history in histories[begin : begin + batch_size]
             ]
             lengths = torch.tensor([len(row) for row in tokens])
-            input_ids = torch.from_numpy(_pad_right(tokens, 0)).to(self.device)
+            input_ids = torch.from_numpy(Ragged.from_arrays(tokens).pad(0)).to(self.device)
             hidden_states = self.model(input_ids).last_hidden_state
             last = hidden_states[torch.arange(len(tokens)), (lengths - 1).to(self.device)]
             scores[begin : begin + len(tokens)] = self._project(last).float().cpu()
@@ -300,8 +301,8 @@ class SASRecCollator:
         """
         tokens = [window["tokens"] for window in windows]
         return {
-            "input_ids": torch.from_numpy(_pad_right([row[:-1] for row in tokens], 0)),
-            "labels": torch.from_numpy(_pad_right([row[1:] for row in tokens], LABEL_PADDING)),
+            "input_ids": torch.from_numpy(Ragged.from_arrays([row[:-1] for row in tokens]).pad(0)),
+            "labels": torch.from_numpy(Ragged.from_arrays([row[1:] for row in tokens]).pad(LABEL_PADDING)),
         }
 
 
@@ -329,10 +330,3 @@ def to_tokens(rows: np.ndarray, config: SASRecConfig) -> np.ndarray:
             "that the model was trained on."
         )
     return tokens
-
-
-def _pad_right(rows: Sequence[np.ndarray], padding: int) -> np.ndarray:
-    padded = np.full((len(rows), max((len(row) for row in rows), default=0)), padding, np.int64)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
-    return padded

@@ -19,6 +19,7 @@ from datasets import Features
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.schema import BEHAVIORS, GEOHASH_PATTERN, MAX_QUERY_CHARACTERS, MAX_SECONDS, RECOMMENDATION, SEARCH
+from seekrec.util.arrow import is_list, is_text, one_array
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def check_names(names: Sequence[str], where: str) -> None:
 def _cast(column: pa.ChunkedArray, field: pa.Field, what: str) -> pa.ChunkedArray:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     # Only lossless and meant: a number is never turned into an id here, nor text into a number.
-    families: tuple[Callable[[pa.DataType], bool], ...] = (is_text, pa.types.is_integer, _is_list)
+    families: tuple[Callable[[pa.DataType], bool], ...] = (is_text, pa.types.is_integer, _is_list_of_lists)
     same_family = any(belongs(kind) and belongs(field.type) for belongs in families)
     if same_family or pa.types.is_null(kind):
         try:
@@ -134,17 +135,8 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, what: str) -> pa.ChunkedArra
     )
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Say whether a type is text of any width."""
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and (
-        pa.types.is_list(kind.value_type)
-        or pa.types.is_large_list(kind.value_type)
-        or pa.types.is_null(kind.value_type)
-    )
+def _is_list_of_lists(kind: pa.DataType) -> bool:
+    return is_list(kind) and (is_list(kind.value_type) or pa.types.is_null(kind.value_type))
 
 
 def find_event_problems(events: pa.Table, item_ids: pa.Array | pa.ChunkedArray) -> list[Finding]:
@@ -359,9 +351,3 @@ def _describe(table: pa.Table, finding: Finding, rows: np.ndarray, source: Sourc
     value = repr((table[finding.column] if finding.values is None else finding.values)[first].as_py())
     shown = value if len(value) <= 60 else f"{value[:57]}..."
     return f"{len(rows)} {finding.problem} (first: {source.name_row(first)}, {finding.column} {shown})"
-
-
-def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Give a column as one array, whatever its chunks."""
-    combined = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined

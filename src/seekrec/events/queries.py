@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.events.checks import check_choice, is_text, one_array
+from seekrec.events.checks import check_choice
+from seekrec.events.columns import impression_mask
 from seekrec.events.log import EventLog
-from seekrec.events.timeline import impression_mask
 from seekrec.schema import MAX_QUERY_CHARACTERS, RECOMMENDATION, SEARCH
+from seekrec.util.arrow import is_list, is_text, one_array
 
 Construction = Literal["split", "copy"]
 
@@ -174,9 +175,7 @@ def _path_to_query(path: str) -> str | None:
 
 def _own_queries(items: pa.Table) -> list[list[str]]:
     column = items["queries"]
-    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)) or not is_text(
-        column.type.value_type
-    ):
+    if not is_list(column.type) or not is_text(column.type.value_type):
         raise DataError(f"Column 'queries' of `items` has type {column.type}; it must hold lists of text.")
     queries = column.to_pylist()
     for row, of_item in enumerate(queries):

@@ -16,8 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seekrec.events.columns import impression_mask
 from seekrec.events.log import EventLog
-from seekrec.schema import IMPRESSION, SEARCH
+from seekrec.schema import SEARCH
+from seekrec.util.arrow import to_mask
 from seekrec.util.ragged import Ragged
 
 # Rows expanded at a time: 4 million int64 rows and their owners take about 100 MB at the peak.
@@ -70,7 +72,7 @@ class Timeline:
             user=user,
             time=time,
             item=item_rows(log, events["item_id"]),
-            is_search=_as_mask(pc.equal(events["behavior"], SEARCH)),
+            is_search=to_mask(pc.equal(events["behavior"], SEARCH)),
             is_impression=impression_mask(events),
             user_start=np.flatnonzero(new_user)[user],
             moment=moment,
@@ -122,11 +124,6 @@ def merge_histories(first: Ragged, second: Ragged, order: np.ndarray) -> Ragged:
     values = np.concatenate([first.values, second.values])
     owners = np.concatenate([first.owners(), second.owners()])
     return Ragged(values[np.lexsort((order[values], owners))], first.offsets + second.offsets)
-
-
-def impression_mask(events: pa.Table) -> np.ndarray:
-    """Say of each row of `EVENT_FEATURES` whether its item was only shown: bool."""
-    return _as_mask(pc.equal(events["action"], IMPRESSION))
 
 
 def item_rows(log: EventLog, item_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
@@ -358,10 +355,6 @@ def _batches(lengths: np.ndarray) -> Iterator[slice]:
         last = max(int(np.searchsorted(total, done + _ROWS_AT_A_TIME, side="right")), first + 1)
         yield slice(first, last)
         first = last
-
-
-def _as_mask(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(pc.fill_null(column, False)).astype(bool)
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from seekrec.errors import ConfigurationError, RequestError, UnknownItemError
 from seekrec.events.histories import history_rows
 from seekrec.schema import Event, IdMap, Request, shown
+from seekrec.util.ragged import Ragged
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def candidate_rows(candidates: Sequence[Sequence[str]], num_requests: int, id_ma
     if len(candidates) != num_requests:
         raise RequestError(f"`candidates` has {len(candidates)} lists for {num_requests} requests; give one for each.")
     lines = [_check_candidates(line, position) for position, line in enumerate(candidates)]
-    rows = np.full((num_requests, max([1, *map(len, lines)])), -1, dtype=np.int64)
+    rows = []
     for position, line in enumerate(lines):
         found = id_map.convert_to_rows(line, strict=False)
         if (found < 0).any():
@@ -129,8 +130,8 @@ def candidate_rows(candidates: Sequence[Sequence[str]], num_requests: int, id_ma
                 f"`candidates[{position}]` names {len(unknown)} items that the catalogue lacks: {named}; add the "
                 "items to the catalogue or leave them out."
             )
-        rows[position, : len(line)] = found
-    return rows
+        rows.append(found)
+    return Ragged.from_arrays(rows).pad(-1, width=1)
 
 
 def _check_candidates(line: Any, position: int) -> list[str]:
@@ -157,11 +158,7 @@ def seen_rows(requests: Sequence[Request], id_map: IdMap) -> NDArray[np.int64]:
         `np.ndarray`: int64 rows of the catalogue, of shape `(num_requests, most_seen)`, at least one column, -1 for
         padding.
     """
-    seen = history_rows(requests, id_map)
-    lengths = seen.lengths
-    rows = np.full((len(requests), max(1, int(lengths.max(initial=0)))), -1, dtype=np.int64)
-    rows[np.arange(rows.shape[1]) < lengths[:, None]] = seen.values
-    return rows
+    return history_rows(requests, id_map).pad(-1, width=1)
 
 
 __all__ = [

@@ -67,7 +67,7 @@ class QueryPool:
             raise ConfigurationError(
                 f"The query pool has the kind {unknown[0]!r}; choose among 'logged', 'category' and 'item_text'."
             )
-        columns = windows.events.columns
+        columns = windows.events
         texts = {text: number for number, text in enumerate(columns.queries)}
         parts = []
         if "logged" in kinds:
@@ -194,7 +194,7 @@ def target_counts(windows: TrainingWindows, num_items: int) -> np.ndarray:
     place = windows.windows.offsets[windows.questions.owners()] + windows.questions.values
     is_counted = windows.behavior != BEHAVIORS.index(SEARCH)
     asked = windows.windows.values[place][is_counted | ~is_counted.any()]
-    return np.bincount(windows.events.columns.item[asked], minlength=num_items)
+    return np.bincount(windows.events.item[asked], minlength=num_items)
 
 
 def make_negatives(
@@ -218,7 +218,7 @@ def make_negatives(
     acts = None
     if spares_own:
         event = windows.windows.values
-        items, users = windows.events.columns.item[event], windows.users[windows.windows.owners()]
+        items, users = windows.events.item[event], windows.users[windows.windows.owners()]
         acts = users[items >= 0], items[items >= 0]
     return ItemNegatives(
         target_counts(windows, len(catalog)),

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.segments import EventColumns
 from seekrec.corpora.shared_history import list_item_queries
 from seekrec.corpora.targets import report_questions
 from seekrec.corpora.text import shared_encoder
 from seekrec.embeddings import last_interactions
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import Split, category_queries
+from seekrec.events.columns import EventColumns
 from seekrec.events.negatives import NEGATIVE_KINDS, NegativeKind
 from seekrec.models import GenSRProcessor
 from seekrec.models.gensr.features_gensr import RequestRows, cut_histories

@@ -42,6 +42,12 @@ class Ragged:
         return cls(values, _offsets(lengths))
 
     @classmethod
+    def from_arrays(cls, rows: Sequence[np.ndarray], dtype: type[np.integer] = np.int64) -> Ragged:
+        """Make it from an array for each row."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        return cls(np.concatenate([np.empty(0, dtype), *rows]).astype(dtype, copy=False), _offsets(lengths))
+
+    @classmethod
     def from_matrix(cls, matrix: np.ndarray) -> Ragged:
         """Make it from the rows of a matrix, all of one length."""
         return cls(matrix.ravel(), np.arange(len(matrix) + 1, dtype=np.int64) * matrix.shape[1])
@@ -124,6 +130,29 @@ class Ragged:
         """Drop entries: `mask` is bool with one entry for each of `values`."""
         kept = np.concatenate([[0], np.cumsum(mask)])
         return Ragged(self.values[mask], kept[self.offsets])
+
+    def astype(self, dtype: type[np.integer]) -> Ragged:
+        """Return the same rows with values of another dtype."""
+        return Ragged(self.values.astype(dtype, copy=False), self.offsets)
+
+    def pad(self, fill: int, values: np.ndarray | None = None, *, width: int = 0, on_left: bool = False) -> np.ndarray:
+        """Lay out the rows as a matrix.
+
+        Args:
+            fill (`int`): The padding.
+            values (`np.ndarray`, *optional*): Other values to lay out, one for each of `values`.
+            width (`int`): Columns at least; more if a row is longer.
+            on_left (`bool`): Whether the padding stands before the row, not behind.
+
+        Returns:
+            `np.ndarray`: A matrix of shape `(num_rows, longest)` in the dtype of the values.
+        """
+        laid_out = self.values if values is None else values
+        lengths = self.lengths[:, None]
+        matrix = np.full((len(self), max(width, int(lengths.max(initial=0)))), fill, dtype=laid_out.dtype)
+        column = np.arange(matrix.shape[1])
+        matrix[column >= matrix.shape[1] - lengths if on_left else column < lengths] = laid_out
+        return matrix
 
     def to_lists(self) -> list[list[int]]:
         """Return a list for each row."""

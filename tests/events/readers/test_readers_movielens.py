@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from seekrec.errors import DataError
-from seekrec.events import category_queries, movielens_files, read_movielens, synthesize_searches
+from seekrec.events import category_queries, read_movielens, synthesize_searches
+from seekrec.events.readers import movielens_files
 from seekrec.events.readers.movielens import film_queries, genre_phrase
 from seekrec.events.readers.movielens_files import (
     MovieLensFiles,

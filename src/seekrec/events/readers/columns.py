@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.errors import DataError
-from seekrec.events.checks import Finding, Source, is_blank, is_text, one_array
+from seekrec.events.checks import Finding, Source, is_blank
 from seekrec.events.readers.written_lists import parse_written_lists
 from seekrec.schema import MAX_SECONDS, name_time_unit
+from seekrec.util.arrow import is_list, is_text, one_array
 
 # A number with an exponent that stands for a long id: its last digits are lost.
 _ROUNDED_ID = r"^[0-9]\.[0-9]+[eE]\+[0-9]+$"
@@ -79,9 +80,7 @@ def to_text(column: pa.ChunkedArray, name: str, source: Source) -> pa.Array:
         DataError: If the column holds neither text nor integers.
     """
     array = _decoded(column)
-    if (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)) and (
-        is_text(array.type.value_type) or pa.types.is_null(array.type.value_type)
-    ):
+    if is_list(array.type) and (is_text(array.type.value_type) or pa.types.is_null(array.type.value_type)):
         array = pc.binary_join(array.cast(pa.list_(pa.string())), " ")
     if not (is_text(array.type) or pa.types.is_integer(array.type) or pa.types.is_null(array.type)):
         raise DataError(_wrong_type(column, name, source, "text"))
@@ -174,8 +173,7 @@ def to_category_paths(column: pa.ChunkedArray, name: str, source: Source, *, sep
                 pa.list_(pa.list_(pa.string())),
             )
         kind = array.type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if is_list and is_text(kind.value_type):
+    if is_list(kind) and is_text(kind.value_type):
         names = pc.utf8_trim_whitespace(array.flatten().cast(pa.string()))
         lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
         path_ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

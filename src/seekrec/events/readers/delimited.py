@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.events.checks import Source, one_array
+from seekrec.events.checks import Source
 from seekrec.events.readers.quotes import Quoting, apply_quoting
 from seekrec.events.readers.text_files import Lines, find_lines, read_text_bytes
+from seekrec.util.arrow import one_array
 
 logger = logging.getLogger(__name__)
 

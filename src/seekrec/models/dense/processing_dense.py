@@ -20,11 +20,11 @@ from transformers import BatchFeature
 from transformers.utils.hub import cached_file
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.event_arrays import EventArrays, number_geohashes, number_sessions, pad_histories, pad_rows
 from seekrec.embeddings import DEFAULT_ENCODER
 from seekrec.errors import ConfigurationError, RequestError
 from seekrec.events.checks import check_choice
-from seekrec.events.sessions import SESSION_IDS, SessionIds
+from seekrec.events.columns import EventColumns, number_geohashes
+from seekrec.events.sessions import SESSION_IDS, SessionIds, number_sessions
 from seekrec.models.candidates import candidate_rows, check_unknown, known_histories, seen_rows
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments
@@ -224,16 +224,16 @@ class EventSequenceProcessor(CatalogProcessor):
 
     def _layout(self, lists: list[list[Event]], catalog: Catalog) -> dict[str, Any]:
         flat = [event for one in lists for event in one]
-        events = EventArrays.from_events(
+        events = EventColumns.from_events(
             flat, catalog.id_map, self.actions, self.geohashes, session_ids=self.session_ids
         )
         rows = Ragged.from_lists([range(len(one)) for one in lists], np.int64)
         rows = Ragged(np.arange(len(events)), rows.offsets)
         keys = np.array([self._session_key(event.session_id) for event in flat], dtype=np.int64)
         return {
-            **pad_histories(events, rows, number_sessions(events, rows)),
-            "history_session_keys": pad_rows(keys, rows, -1),
-            "queries": events.columns.queries,
+            **events.pad(rows, number_sessions(events.timestamp, events.session, rows)),
+            "history_session_keys": rows.pad(-1, keys),
+            "queries": events.queries,
         }
 
     def _session_key(self, name: str | None) -> int:

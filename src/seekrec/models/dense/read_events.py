@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from seekrec.corpora.event_arrays import sessions_of
 from seekrec.errors import DataError, RequestError
+from seekrec.events.sessions import number_sessions
 from seekrec.models.finite import check_finite
 from seekrec.util.files import replace_file
 from seekrec.util.ragged import Ragged
@@ -141,7 +141,7 @@ class ReadEvents:
         named = np.where(keys >= 0, np.unique(keys, return_inverse=True)[1].reshape(-1), -1)
         offsets = np.concatenate([[0], np.cumsum(mask.sum(1))])
         numbers = np.zeros(mask.shape, dtype=np.int64)
-        numbers[mask] = sessions_of(times, named, Ragged(np.arange(len(times)), offsets))
+        numbers[mask] = number_sessions(times, named, Ragged(np.arange(len(times)), offsets))
         found = torch.from_numpy(numbers).to(self.columns["history_mask"].device)
         return replace(self, columns={**self.columns, "history_session_ids": found})
 

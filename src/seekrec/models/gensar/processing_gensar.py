@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
@@ -24,6 +25,7 @@ from seekrec.errors import CatalogError, RequestError
 from seekrec.models.candidates import candidate_rows, check_unknown, seen_rows
 from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Request, View, shown
+from seekrec.util.ragged import Ragged
 
 
 class GenSARProcessor(CatalogProcessor):
@@ -193,13 +195,11 @@ class GenSARProcessor(CatalogProcessor):
         return answers
 
     def _pad(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
-        length = max(map(len, rows))
-        input_ids = torch.full((len(rows), length), self.tokenizer.pad_token_id, dtype=torch.long)
-        attention_mask = torch.zeros((len(rows), length), dtype=torch.long)
-        for number, row in enumerate(rows):
-            input_ids[number, : len(row)] = torch.tensor(row)
-            attention_mask[number, : len(row)] = 1
-        return {"input_ids": input_ids, "attention_mask": attention_mask}
+        tokens = Ragged.from_lists(rows, np.int64)
+        return {
+            "input_ids": torch.from_numpy(tokens.pad(self.tokenizer.pad_token_id)),
+            "attention_mask": torch.from_numpy(tokens.pad(0, np.ones_like(tokens.values))),
+        }
 
 
 __all__ = ["GenSARProcessor"]

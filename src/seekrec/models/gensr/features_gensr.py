@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from seekrec.corpora import TextEncoder
-from seekrec.corpora.segments import EventColumns
-from seekrec.models.gensr.prompts_gensr import PromptWriter, pad_left, pad_right
+from seekrec.events.columns import EventColumns
+from seekrec.models.gensr.prompts_gensr import PADDING, PromptWriter
 from seekrec.util.ragged import Ragged
 
 
@@ -110,7 +110,7 @@ class FeatureWriter:
             "behavior_ids": rows.behaviors,
             "item_rows": item_rows,
             "item_text_ids": self.item_tokens[item_rows].astype(np.int64),
-            "query_text_ids": pad_right(query_tokens),
+            "query_text_ids": query_tokens.astype(np.int64).pad(PADDING),
             "history_items": places[: mask.size].reshape(mask.shape),
             "history_queries": query_places[: mask.size].reshape(mask.shape),
             "history_behaviors": behaviors,
@@ -124,14 +124,13 @@ class FeatureWriter:
         texts = empty.take(np.where(asked < 0, len(query_tokens), asked))
         if self.scores_candidates:
             events = self.prompts.shares_prefix
-            features["prompt_layout"] = pad_left(
-                self.prompts.write_prefixes(rows.behaviors, texts, lengths, events=events)
-            )
-            features["suffix_layout"] = pad_right(self.prompts.write_suffixes(rows.behaviors))
+            prefixes = self.prompts.write_prefixes(rows.behaviors, texts, lengths, events=events)
+            features["prompt_layout"] = prefixes.astype(np.int64).pad(PADDING, on_left=True)
+            suffixes = self.prompts.write_suffixes(rows.behaviors)
+            features["suffix_layout"] = suffixes.astype(np.int64).pad(PADDING)
         if self.writes_identifiers and not (self.scores_candidates and self.prompts.shares_prefix):
-            features["retrieval_layout"] = pad_left(
-                self.prompts.write_prefixes(rows.behaviors, texts, lengths, events=True)
-            )
+            prefixes = self.prompts.write_prefixes(rows.behaviors, texts, lengths, events=True)
+            features["retrieval_layout"] = prefixes.astype(np.int64).pad(PADDING, on_left=True)
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in features.items()}
 
 
@@ -177,9 +176,7 @@ def encode_items(items: pa.Table, encoder: TextEncoder, settings: Any) -> np.nda
     """
     texts = describe_items(items, settings.item_text_fields)
     tokens = encoder.encode_ragged(texts, settings.max_item_tokens)
-    matrix = np.full((len(texts), settings.max_item_tokens), -1, dtype=np.int32)
-    matrix[np.arange(settings.max_item_tokens) < tokens.lengths[:, None]] = tokens.values
-    return matrix
+    return tokens.pad(-1, width=settings.max_item_tokens)
 
 
 def _spread(values: np.ndarray, mask: np.ndarray, filler: int = -1) -> np.ndarray:

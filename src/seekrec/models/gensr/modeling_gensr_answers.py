@@ -21,6 +21,7 @@ from seekrec.models.gensr.modeling_gensr_prompts import Histories
 from seekrec.models.interface import GenerativeRetrievalMixin, GenerativeSnapshot
 from seekrec.models.snapshot import weights_key
 from seekrec.schema import Behavior, ScoredItem, View
+from seekrec.util.ragged import Ragged
 
 CandidateScore = Literal["logit", "probability", "vocabulary"]
 
@@ -201,7 +202,6 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin[GenSRSnapshot]):
 
         Inputs that were made with an older or a newer catalogue are asked about the items that both have.
         """
-        num_requests = len(inputs["behavior_ids"])
         named = inputs["item_rows"].cpu().numpy()[: len(snapshot.catalog)]
         if not np.array_equal(named, np.arange(len(named))):
             raise RequestError(
@@ -213,9 +213,7 @@ class GenSRAnswersMixin(GenerativeRetrievalMixin[GenSRSnapshot]):
             {**inputs, **{name: inputs[name][: len(named)] for name in ("item_rows", "item_text_ids")}}
         )
         asked_for = [named if mask is None else np.flatnonzero(mask[: len(named)]) for mask in allowed]
-        places = np.full((num_requests, max(1, *map(len, asked_for))), -1)
-        for line, rows in zip(places, asked_for, strict=True):
-            line[: len(rows)] = rows
+        places = Ragged.from_arrays(asked_for).pad(-1, width=1)
         # The batch holds every item in the order of the catalogue, so a row is its own place.
         asked = BatchFeature({**inputs, "candidate_items": torch.from_numpy(places)})
         found = []

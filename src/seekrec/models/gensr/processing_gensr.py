@@ -12,9 +12,10 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens
-from seekrec.corpora.segments import EventColumns, list_histories
+from seekrec.corpora.segments import list_histories
 from seekrec.corpora.text import shared_encoder
 from seekrec.errors import CatalogError
+from seekrec.events.columns import EventColumns
 from seekrec.models.candidates import candidate_rows, check_unknown, seen_rows
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES
 from seekrec.models.gensr.features_gensr import FeatureWriter, RequestRows, cut_histories, encode_items

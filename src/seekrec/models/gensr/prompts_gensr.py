@@ -162,22 +162,6 @@ class PromptWriter:
         return self._encoder.encode_piece(phrase, starts_text=starts_text) if phrase else []
 
 
-def pad_left(rows: Ragged, padding: int = PADDING) -> np.ndarray:
-    """Lay rows out as a matrix that ends with the ends of the rows: int64 of shape `(n, longest)`."""
-    width = int(rows.lengths.max(initial=0))
-    matrix = np.full((len(rows), width), padding, dtype=np.int64)
-    matrix[np.arange(width) >= width - rows.lengths[:, None]] = rows.values
-    return matrix
-
-
-def pad_right(rows: Ragged, padding: int = PADDING) -> np.ndarray:
-    """Lay rows out as a matrix that begins with the beginnings of the rows: int64 of shape `(n, longest)`."""
-    width = int(rows.lengths.max(initial=0))
-    matrix = np.full((len(rows), width), padding, dtype=np.int64)
-    matrix[np.arange(width) < rows.lengths[:, None]] = rows.values
-    return matrix
-
-
 def _repeat(tokens: list[int], count: int) -> Ragged:
     return Ragged.from_matrix(np.tile(np.array(tokens, dtype=np.int64), (count, 1)))
 
@@ -189,4 +173,4 @@ def _event_places(lengths: np.ndarray, first: int) -> Ragged:
     return Ragged(FIRST_VECTOR - (first + places), offsets)
 
 
-__all__ = ["FIRST_VECTOR", "PADDING", "SUFFIX_VECTORS", "WORDINGS", "PromptWriter", "pad_left", "pad_right"]
+__all__ = ["FIRST_VECTOR", "PADDING", "SUFFIX_VECTORS", "WORDINGS", "PromptWriter"]

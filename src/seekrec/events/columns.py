@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events as arrays of numbers: what models read of a log or of requests.
+
+A log and the histories of requests come through the same class, so a model is asked as it was taught. Who did what
+when in a whole log, in order, stands in `timeline.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seekrec.events.sessions import SessionIds
+from seekrec.schema import IMPRESSION, SEARCH, Event, IdMap
+from seekrec.util.arrow import one_array, to_mask
+from seekrec.util.ragged import Ragged
+
+
+@dataclass(frozen=True, eq=False)
+class EventColumns:
+    """The columns of events, one entry an event.
+
+    Args:
+        item (`np.ndarray`): int64 row of the catalogue, -1 where the event has no item.
+        is_search (`np.ndarray`): bool.
+        is_impression (`np.ndarray`): bool; the item was shown, not acted on.
+        query (`np.ndarray`): int64 number in `queries`, -1 where the event has none.
+        queries (`list[str]`): Distinct queries.
+        action (`np.ndarray`): int64: 1 + the position in the list of actions, 0 for one that is not in it.
+        timestamp (`np.ndarray`): int64 seconds.
+        session (`np.ndarray`): int64 number of the event's page view, -1 for none.
+        geohash (`np.ndarray`): int64 number of the event's place; see [`number_geohashes`].
+    """
+
+    item: np.ndarray
+    is_search: np.ndarray
+    is_impression: np.ndarray
+    query: np.ndarray
+    queries: list[str]
+    action: np.ndarray
+    timestamp: np.ndarray
+    session: np.ndarray
+    geohash: np.ndarray
+
+    @classmethod
+    def from_table(
+        cls,
+        events: pa.Table,
+        id_map: IdMap,
+        actions: Sequence[str] = (),
+        geohashes: Sequence[str] = (),
+        *,
+        session_ids: SessionIds = "page_view",
+    ) -> EventColumns:
+        """Read the columns from a table.
+
+        Args:
+            events (`pyarrow.Table`): Rows of `EVENT_FEATURES`; `session_id` and `geohash` may be absent.
+            id_map ([`IdMap`]): Items of the catalogue.
+            actions (`Sequence[str]`): Actions that the model tells apart.
+            geohashes (`Sequence[str]`): Places that the model tells apart, all of one length.
+            session_ids (`str`): What the column `session_id` means: `"page_view"` or `"visit"`.
+
+        Raises:
+            UnknownItemError: If the catalogue lacks an item.
+        """
+        items = one_array(events["item_id"]).dictionary_encode()
+        queries = one_array(events["query"]).dictionary_encode()
+        # The extra entry is what -1 (null) finds.
+        rows = np.append(id_map.convert_to_rows(items.dictionary.to_pylist()), -1)
+        has_sessions = session_ids == "page_view" and "session_id" in events.column_names
+        sessions = events["session_id"] if has_sessions else pa.nulls(events.num_rows, pa.string())
+        has_places = "geohash" in events.column_names
+        places = events["geohash"] if has_places else pa.nulls(events.num_rows, pa.string())
+        return cls(
+            item=rows[_numbers(items.indices)],
+            is_search=to_mask(pc.equal(events["behavior"], SEARCH)),
+            is_impression=impression_mask(events),
+            query=_numbers(queries.indices),
+            queries=queries.dictionary.to_pylist(),
+            action=_numbers(pc.index_in(events["action"], value_set=pa.array(list(actions), pa.string()))) + 1,
+            timestamp=events["timestamp"].to_numpy(),
+            session=_numbers(one_array(sessions).dictionary_encode().indices),
+            geohash=number_geohashes(places, geohashes),
+        )
+
+    @classmethod
+    def from_events(
+        cls,
+        events: Sequence[Event],
+        id_map: IdMap,
+        actions: Sequence[str] = (),
+        geohashes: Sequence[str] = (),
+        *,
+        session_ids: SessionIds = "page_view",
+    ) -> EventColumns:
+        """Read the columns from events; see `from_table`.
+
+        Raises:
+            UnknownItemError: If the catalogue lacks an item; the message names the first.
+        """
+        item_ids = [event.item_id for event in events]
+        has_item = np.array([item_id is not None for item_id in item_ids], dtype=bool)
+        item = np.full(len(item_ids), -1, dtype=np.int64)
+        item[has_item] = id_map.convert_to_rows(item_id for item_id in item_ids if item_id is not None)
+        texts = [event.query for event in events]
+        query_numbers: dict[str | None, int] = {None: -1}
+        for text in texts:
+            query_numbers.setdefault(text, len(query_numbers) - 1)
+        sessions = [event.session_id if session_ids == "page_view" else None for event in events]
+        session_numbers: dict[str | None, int] = {None: -1}
+        for name in sessions:
+            session_numbers.setdefault(name, len(session_numbers) - 1)
+        action_numbers = {name: number for number, name in enumerate(actions, start=1)}
+        return cls(
+            item=item,
+            is_search=np.array([event.behavior == SEARCH for event in events], dtype=bool),
+            is_impression=np.array([event.is_impression for event in events], dtype=bool),
+            query=np.array([query_numbers[text] for text in texts], dtype=np.int64),
+            queries=[text for text in query_numbers if text is not None],
+            action=np.array([action_numbers.get(event.action, 0) for event in events], dtype=np.int64),
+            timestamp=np.array([event.timestamp for event in events], dtype=np.int64),
+            session=np.array([session_numbers[name] for name in sessions], dtype=np.int64),
+            geohash=number_geohashes(pa.array([event.geohash for event in events], pa.string()), geohashes),
+        )
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    @property
+    def is_shown(self) -> np.ndarray:
+        """Mask of the events that are never written: impressions, and events with neither item nor query. Bool."""
+        return self.is_impression | (~self.is_search & (self.item < 0))
+
+    def cut(self, histories: Ragged, max_recommendations: int, max_searches: int) -> Ragged:
+        """Keep the latest so many recommendations and searches of each history, in their common order.
+
+        Args:
+            histories (`Ragged`): Event numbers, each row oldest first.
+            max_recommendations (`int`): Recommendations to keep.
+            max_searches (`int`): Searches to keep.
+
+        Returns:
+            `Ragged`: The histories without events that are never written.
+        """
+        written = histories.keep(~self.is_shown[histories.values])
+        searched = self.is_search[written.values]
+        # Counted from the start of the flat array; the difference to a row's end counts from an entry to that end.
+        searches = np.concatenate([[0], np.cumsum(searched)])
+        ends = written.spread(written.offsets[1:])
+        searches_left = searches[ends] - searches[:-1]
+        others_left = ends - np.arange(len(searched)) - searches_left
+        return written.keep(np.where(searched, searches_left <= max_searches, others_left <= max_recommendations))
+
+    def pad(self, histories: Ragged, sessions: np.ndarray) -> dict[str, np.ndarray]:
+        """Lay out histories as the matrices that models of vectors read.
+
+        Args:
+            histories (`Ragged`): Event numbers, each row oldest first.
+            sessions (`np.ndarray`): int64 session of each of `histories.values`; see
+                [`~seekrec.events.sessions.number_sessions`].
+
+        Returns:
+            `dict[str, np.ndarray]`: Matrices of shape `(num_histories, longest)`: `history_mask` (bool: there is an
+            event) and, int64, `history_item_rows` and `history_query_rows` (-1 for none; queries as numbers in
+            `queries`), `history_behavior_ids` (numbers into `BEHAVIORS`), `history_action_ids`, `history_timestamps`,
+            `history_session_ids`, `history_geohash_ids`.
+        """
+        event = histories.values
+        return {
+            "history_mask": histories.pad(False, np.ones(len(event), dtype=bool)),
+            "history_item_rows": histories.pad(-1, self.item[event]),
+            "history_behavior_ids": histories.pad(0, self.is_search[event].astype(np.int64)),
+            "history_action_ids": histories.pad(0, self.action[event]),
+            "history_timestamps": histories.pad(0, self.timestamp[event]),
+            "history_session_ids": histories.pad(0, sessions),
+            "history_geohash_ids": histories.pad(0, self.geohash[event]),
+            "history_query_rows": histories.pad(-1, self.query[event]),
+        }
+
+
+def impression_mask(events: pa.Table) -> np.ndarray:
+    """Mark the rows of `EVENT_FEATURES` whose item was only shown: bool."""
+    return to_mask(pc.equal(events["action"], IMPRESSION))
+
+
+def number_geohashes(places: pa.Array | pa.ChunkedArray, geohashes: Sequence[str]) -> np.ndarray:
+    """Number places by how their geohash begins.
+
+    Args:
+        places (`pyarrow.Array`): Geohashes, null where unknown.
+        geohashes (`Sequence[str]`): The beginnings that a model tells apart, all of one length.
+
+    Returns:
+        `np.ndarray`: int64: 1 + the position in `geohashes`, 0 for a place that is unknown or not among them.
+    """
+    if not geohashes:
+        return np.zeros(len(places), dtype=np.int64)
+    begins = pc.utf8_slice_codeunits(places, 0, len(geohashes[0]))
+    return _numbers(pc.index_in(begins, value_set=pa.array(list(geohashes), pa.string()))) + 1
+
+
+def _numbers(indices: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return Arrow indices as int64, -1 for null."""
+    return np.asarray(pc.fill_null(indices, -1)).astype(np.int64)
+
+
+__all__ = ["EventColumns", "impression_mask", "number_geohashes"]

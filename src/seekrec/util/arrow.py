@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small helpers for Arrow columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, whatever its chunks."""
+    combined = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    # More than an array of its type can hold stays in chunks.
+    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def to_mask(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return a bool column as an array that can be written to, null as False."""
+    return np.array(pc.fill_null(column, False), dtype=bool)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a type is text of any width."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether a type is lists of any length."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+__all__ = ["is_list", "is_text", "one_array", "to_mask"]
