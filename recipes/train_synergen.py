@@ -6,171 +6,21 @@ accelerate launch recipes/train_synergen.py --config recipes/synergen/beauty.yam
 accelerate launch recipes/train_synergen.py --config recipes/synergen/scientific.yaml --data_dir amazon18-scientific
 ```
 
+The stages, of which `--stop_after` names the last to run:
+
+1. `data`: read the log, write searches where it has none, split it, audit the split.
+2. `embeddings`: vectors of the items' texts; SASRec is a baseline.
+3. `identifiers`: the catalogue; SynerGen has no identifiers.
+4. `corpus`: windows of events with their questions, and the vectors of all queries in them.
+5. `training`: the best checkpoint by validation NDCG@10, the mean of the tasks; then the head that ranks is chosen.
+6. `evaluation`: rank the test cases of the split, beside baselines.
+
 Any setting of the YAML file can be given on the command line. A run that was killed goes on where it was; a finished
 stage is not repeated unless something it depends on changed. `<output_dir>/model` is complete: weights, processor,
 catalogue with text vectors, vectors of the training queries, and `results.json`.
 """
 
-import logging
-from pathlib import Path
-
-import torch
-from transformers import TrainingArguments, set_seed
-
-from seekrec.evaluation import (
-    ModelRetriever,
-    build_cases,
-    choose_head,
-    click_calibration,
-    compare_on_new_items,
-    compare_on_test,
-    format_table,
-    make_validation,
-    ranking_by,
-    rival_systems,
-)
-from seekrec.hub import record_run
-from seekrec.schema import BEHAVIORS
-from seekrec.training import (
-    STAGES,
-    DataArguments,
-    EvaluationArguments,
-    IdentifierArguments,
-    SynerGenArguments,
-    WindowArguments,
-    make_synergen_collator,
-    make_synergen_model,
-    make_synergen_processor,
-    make_window_trainer,
-    make_windows,
-    open_stages,
-    prepare_cold_start,
-    prepare_embeddings,
-    prepare_plain_items,
-    prepare_split,
-    run_recipe,
-    save_trained,
-    train_once,
-    training_stages,
-    with_lifetimes,
-)
-from seekrec.training.synergen import drawn_kind
-
-logger = logging.getLogger("train_synergen")
-
-ARGUMENTS = (
-    DataArguments,
-    IdentifierArguments,
-    WindowArguments,
-    SynerGenArguments,
-    EvaluationArguments,
-    TrainingArguments,
-)
-
-
-def main(
-    data: DataArguments,
-    identifiers: IdentifierArguments,
-    window: WindowArguments,
-    settings: SynerGenArguments,
-    evaluation: EvaluationArguments,
-    training: TrainingArguments,
-) -> None:
-    """Run the stages up to `evaluation.stop_after`."""
-    output_dir = Path(training.output_dir)
-    cache = open_stages(training, evaluation)
-    last = STAGES.index(evaluation.stop_after)
-    show_progress = not training.disable_tqdm
-    behaviors = BEHAVIORS if window.tasks == "joint" else (window.tasks,)
-
-    # 1. Data: read, search, split, audit.
-    split = prepare_split(data, cache)
-    logger.info("data: %s", split.log.describe())
-    if last < 1:
-        return
-
-    # 2. Embeddings: text vectors of the items; SASRec is a rival.
-    embeddings = prepare_embeddings(split, identifiers, cache, seed=training.seed, report_progress=show_progress)
-    items = prepare_plain_items(split, embeddings, identifiers, atomic=False)
-    catalog = with_lifetimes(items.catalog, split, window)
-    if last < 3:
-        return
-
-    # 3. Windows and their questions; the vectors of all queries in them.
-    set_seed(training.seed)
-    processor = make_synergen_processor(split, catalog, window)
-    windows = make_windows(split, catalog, window, use_session_mask=settings.use_session_mask)
-    logger.info("windows: %d with %d questions", len(windows), len(windows.behavior))
-    if last < 4:
-        return
-
-    # 4. Training; the best checkpoint by validation NDCG@10, the mean of the tasks.
-    model = make_synergen_model(split, catalog, processor, settings, window, items.sasrec)
-    ranking = make_validation(split, catalog, evaluation, behaviors=behaviors, seed=data.split_seed)
-
-    def retriever(trained: torch.nn.Module) -> ModelRetriever:
-        return ModelRetriever(trained, processor, num_beams=None, behaviors=behaviors, show_progress=False)
-
-    parts = (data, identifiers, window, settings, evaluation)
-    learnt_from = {"split": split.fingerprint(), "catalogue": catalog.content_hash}
-    for folder, asked, arguments in training_stages(windows, window, training):
-        arguments.output_dir = str(output_dir / folder)
-        collator = make_synergen_collator(asked, catalog, processor, window, settings, seed=training.seed)
-        trainer = make_window_trainer(
-            model, collator, arguments, settings=window, evaluate_model=lambda trained: ranking(retriever(trained))
-        )
-        model = train_once(trainer, parts, {**learnt_from, "windows": asked})
-    if not trainer.is_world_process_zero():
-        return
-    if model.ranking_head is not None and settings.rank_by == "validation":
-        protocols = evaluation.candidate_protocols or ("uniform",)
-        candidates = make_validation(
-            split, catalog, evaluation, behaviors=behaviors, protocols=protocols, seed=data.split_seed
-        )
-        choose_head(model, retriever(model), candidates)
-    model_dir = save_trained(model, processor, split, output_dir)
-    if last < 5:
-        return
-
-    # 5. Evaluation beside baselines on the same split.
-    systems = {"SynerGen": retriever(model)}
-    rows = compare_on_test(
-        systems,
-        split,
-        catalog,
-        evaluation,
-        make_rivals=lambda: rival_systems(split, catalog, items.sasrec),
-        behaviors=behaviors,
-        seed=data.split_seed,
-        show_progress=show_progress,
-    )
-    rows += compare_on_new_items(
-        systems,
-        prepare_cold_start(split, data, cache),
-        catalog,
-        evaluation,
-        behaviors=behaviors,
-        seed=data.split_seed,
-        show_progress=show_progress,
-    )
-    record_run(model_dir, rows, log=split.log, arguments=parts, seconds=cache.seconds)
-    print(format_table(rows))
-    if model.ranking_head is not None:
-        # As many negatives as in training, and drawn alike: the share of clicks that the model learnt.
-        for behavior in behaviors:
-            cases = build_cases(
-                split,
-                catalog.id_map,
-                behavior=behavior,
-                protocol=drawn_kind(window.for_catalog(len(catalog))),
-                num_negatives=window.num_training_negatives,
-                max_cases=evaluation.max_test_cases,
-                seed=data.split_seed,
-            )
-            with ranking_by(model, "ranking"):
-                error = click_calibration(retriever(model), cases, catalog.id_map)
-            print(f"{behavior}: expected calibration error of click probabilities {error:.4f} ({len(cases)} cases)")
-
+from seekrec.recipes import SynerGenRecipe, run_recipe
 
 if __name__ == "__main__":
-    run_recipe(__file__, ARGUMENTS, main)
+    run_recipe(__file__, SynerGenRecipe)

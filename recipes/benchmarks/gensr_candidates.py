@@ -29,8 +29,9 @@ from seekrec import Catalog, Event, Request
 from seekrec.corpora import train_tokenizer
 from seekrec.models import GenSRForConditionalGeneration, GenSRProcessor
 from seekrec.models.gensr.prompts_gensr import tokenizer_texts
-from seekrec.training import GeneratorArguments, GenSRArguments
-from seekrec.training.gensr import make_gensr_model
+from seekrec.recipes.arguments import GeneratorArguments
+from seekrec.recipes.gensr import make_gensr_model
+from seekrec.training import GenSRArguments
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments
 

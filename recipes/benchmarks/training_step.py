@@ -22,7 +22,8 @@ from transformers import TrainingArguments
 
 from seekrec import Catalog
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem
-from seekrec.training import WindowArguments, make_window_optimizer, make_windows
+from seekrec.recipes.windows import make_windows
+from seekrec.training import WindowArguments, make_window_optimizer
 
 Batch = dict[str, Tensor]
 

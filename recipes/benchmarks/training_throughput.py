@@ -38,17 +38,12 @@ from transformers import PreTrainedModel
 
 from seekrec import Catalog, EventLog, Split, split_log
 from seekrec.corpora.training_windows import TrainingWindows
-from seekrec.training import (
-    IntSRArguments,
-    SynerGenArguments,
-    WindowArguments,
-    WindowCollator,
-    make_intsr_model,
-    make_intsr_processor,
-    make_synergen_model,
-    make_synergen_processor,
-    make_windows,
-)
+from seekrec.recipes.intsr import make_intsr_model, make_intsr_processor
+from seekrec.recipes.intsr_arguments import IntSRArguments
+from seekrec.recipes.synergen import make_synergen_model, make_synergen_processor
+from seekrec.recipes.synergen_arguments import SynerGenArguments
+from seekrec.recipes.windows import make_windows
+from seekrec.training import WindowArguments, WindowCollator
 from seekrec.training.event_windows import QueryPool, make_negatives
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments

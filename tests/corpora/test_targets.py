@@ -16,8 +16,8 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.targets import report_questions
 from seekrec.corpora.training_windows import build_training_windows, log_actions
 from seekrec.events import EventLog, audit, split_log, synthesize_searches
+from seekrec.recipes.windows import make_windows, with_lifetimes
 from seekrec.schema import IdMap
-from seekrec.training.intsr import make_windows, with_lifetimes
 from seekrec.training.window_arguments import WindowArguments
 
 ROOT = Path(__file__).parents[2]

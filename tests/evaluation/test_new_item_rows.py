@@ -12,7 +12,6 @@ from seekrec.errors import DataError
 from seekrec.evaluation import ModelRetriever, build_cases, compare_on_new_items, rivals
 from seekrec.events import ColdStart, hold_out_items, split_log
 from seekrec.schema import ScoredItem
-from seekrec.training import EvaluationArguments
 
 # In the toy log d and e have no training event; u1 looks for d by "green chairs", u2 for e by "blue".
 VECTORS = dict(zip("abcdef", np.eye(6, dtype=np.float32), strict=True))
@@ -54,9 +53,7 @@ def make_catalog(items):
 
 def ask(cold, catalog, model, **settings):
     retriever = ModelRetriever(model, model, num_beams=None)
-    return compare_on_new_items(
-        {"ours": retriever}, cold, catalog, EvaluationArguments(**settings), seed=0, show_progress=False
-    )
+    return compare_on_new_items({"ours": retriever}, cold, catalog, **settings, seed=0, show_progress=False)
 
 
 def test_untrained_items_are_asked_for_in_the_catalogue_as_it_is(toy_split, toy_items):
@@ -81,7 +78,7 @@ def test_held_out_items_are_added_and_taken_back(toy_split):
     split_log(rest)
     catalog = make_catalog(rest.items)
     model = LatestFirst(catalog)
-    rows = ask(cold, catalog, model, rivals=False)
+    rows = ask(cold, catalog, model, with_baselines=False)
     assert [(row.system, row.behavior, row.num_cases, row.num_items) for row in rows] == [
         ("ours", "recommendation", 1, 6),
         ("ours", "search", 1, 6),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tally import TALLY, fuzzed
 from values import texts
 
-from seekrec.training.arguments import DataArguments, EvaluationArguments
+from seekrec.recipes.arguments import DataArguments, EvaluationArguments
 from seekrec.util.parsing import parse_arguments
 
 TYPES = [DataArguments, EvaluationArguments]

@@ -10,9 +10,9 @@ from seekrec.corpora import add_identifier_tokens, all_wordings, train_tokenizer
 from seekrec.evaluation import ResultRow, write_results
 from seekrec.evaluation.metrics import Interval
 from seekrec.events import EventLog
-from seekrec.hub import save_run
 from seekrec.identifiers import ResidualKMeans, ResidualKMeansConfig, assign_unique
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
+from seekrec.recipes.record import save_run
 from seekrec.schema import item_texts
 
 CODEBOOK_SIZE = 4

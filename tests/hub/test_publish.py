@@ -10,7 +10,8 @@ import pytest
 from kite_shop import COMMAND, make_catalog, make_log, write_model_folder
 
 from seekrec.errors import CatalogError, CheckpointError, ConfigurationError, DataError
-from seekrec.hub import check_model_folder, copy_model, describe_model, record_run
+from seekrec.hub import check_model_folder, copy_model, describe_model
+from seekrec.recipes.record import record_run
 
 
 @pytest.fixture(scope="module")

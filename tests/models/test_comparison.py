@@ -8,8 +8,9 @@ from small_gensar import make_gensar
 
 from seekrec.catalog import Catalog
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation import BM25, QUERY_FORMS, Popularity, compare_on_test, make_validation
-from seekrec.training import EvaluationArguments
+from seekrec.evaluation import BM25, QUERY_FORMS, Popularity
+from seekrec.recipes.arguments import EvaluationArguments
+from seekrec.recipes.compare import compare_on_test, make_validation
 
 
 def test_saved_models_stand_beside_the_systems(aisles, tmp_path):

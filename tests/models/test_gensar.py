@@ -452,7 +452,8 @@ class TestFromT5:
     def test_lora_trains_adapters_and_new_rows_only(self, checkpoint, aisles, tmp_path):
         from peft import PeftModel
 
-        from seekrec.training import ModelArguments, add_lora
+        from seekrec.recipes.arguments import ModelArguments
+        from seekrec.recipes.t5 import add_lora
 
         split, catalog, tokenizer, vocabulary = aisles
         model = GenSARForConditionalGeneration.from_t5(str(checkpoint))

@@ -157,7 +157,8 @@ def test_contradicting_settings_are_refused(settings, message):
 
 @pytest.mark.filterwarnings("ignore:.*tied.*:UserWarning")
 def test_adapters_train_the_projection_whole(aisles):
-    from seekrec.training import ModelArguments, add_lora
+    from seekrec.recipes.arguments import ModelArguments
+    from seekrec.recipes.t5 import add_lora
 
     split, catalog, tokenizer, vocabulary = aisles
     model, _ = make_gensar(aisles, **ORDERING)

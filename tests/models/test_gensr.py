@@ -23,9 +23,11 @@ from seekrec.models.gensr.modeling_gensr_shared import decode_first_token, encod
 from seekrec.models.gensr.modeling_gensr_views import SoftFilter, pool_tokens
 from seekrec.models.gensr.prompts_gensr import tokenizer_texts
 from seekrec.models.losses import view_contrast
+from seekrec.recipes.arguments import GeneratorArguments
+from seekrec.recipes.gensr import make_gensr_model, make_gensr_processor
+from seekrec.recipes.t5 import add_lora
 from seekrec.schema import Request
-from seekrec.training import GeneratorArguments, GenSRArguments, add_lora, training_requests
-from seekrec.training.gensr import make_gensr_model, make_gensr_processor
+from seekrec.training import GenSRArguments, training_requests
 from seekrec.training.gensr_data import GenSRCollator, negative_sampler
 
 CANDIDATES = [["i3", "i9", "i20"], ["i1"], ["i2", "i3", "i4", "i5"], ["i23", "i0"]]
@@ -737,7 +739,7 @@ class TestFromT5:
                 np.testing.assert_allclose([item.score for item in one], [item.score for item in other], atol=1e-3)
 
     def test_a_tokenizer_that_cannot_tell_yes_from_no_is_refused(self, checkpoint, aisles, monkeypatch):
-        from seekrec.training import gensr
+        from seekrec.recipes import gensr
 
         monkeypatch.setattr(gensr, "encode_text", lambda *_, **__: [[7, 8], [7, 9]])
         with pytest.raises(ConfigurationError, match="Yes and No begin with the same token"):

@@ -15,8 +15,10 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import EventLog, split_log
 from seekrec.events.columns import number_geohashes
 from seekrec.models import IntSRConfig, IntSRProcessor
+from seekrec.recipes.intsr import make_intsr_processor
+from seekrec.recipes.intsr_arguments import IntSRArguments
 from seekrec.schema import Event, Request
-from seekrec.training import IntSRArguments, WindowArguments, make_intsr_processor
+from seekrec.training import WindowArguments
 
 PLACES = ["u33d", "u33e"]
 SETTINGS = {"scenario_features": ["hour", "page", "geohash"], "num_geohashes": 2}

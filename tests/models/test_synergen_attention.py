@@ -11,7 +11,9 @@ from transformers import AutoModel
 
 from seekrec.models.synergen.modeling_synergen_attention import context_block_mask, uses_flex
 from seekrec.models.synergen.modeling_synergen_blocks import CONTEXT, Places, task_mask
-from seekrec.training import SynerGenArguments, WindowArguments, make_synergen_model
+from seekrec.recipes.synergen import make_synergen_model
+from seekrec.recipes.synergen_arguments import SynerGenArguments
+from seekrec.training import WindowArguments
 
 # torch says once a process that flex attention is slow unless it is compiled, which it is on a GPU.
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")

@@ -130,7 +130,8 @@ def test_new_rows_of_a_head_are_like_its_old_ones(tmp_path):
 def test_lora_and_merging_leave_the_backbone_as_it_was(backbone, aisles, tmp_path):
     from peft import PeftModel
 
-    from seekrec.training import ModelArguments, add_lora
+    from seekrec.recipes.arguments import ModelArguments
+    from seekrec.recipes.t5 import add_lora
 
     path, reference = backbone
     split, catalog, tokenizer, vocabulary = aisles

@@ -1,40 +1,35 @@
 """Every YAML file of the recipes is read by its script's own parser."""
 
-import runpy
 from pathlib import Path
 
 import pytest
-from transformers import TrainingArguments
 
 from seekrec.corpora import TASKS
 from seekrec.events.negatives import NEGATIVE_KINDS
-from seekrec.training import (
-    CorpusArguments,
-    GenSRArguments,
-    parse_arguments,
-)
-from seekrec.training.arguments import parse_weights
+from seekrec.recipes import GenSARRecipe, GenSRRecipe, IntSRRecipe, SynerGenRecipe
+from seekrec.util.parsing import parse_arguments, parse_weights
 
 ROOT = Path(__file__).parents[2]
-ARGUMENTS = {
-    family: runpy.run_path(str(ROOT / "recipes" / f"train_{family}.py"))["ARGUMENTS"]
-    for family in ("gensar", "gensr", "intsr", "synergen")
-}
-FILES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name in ARGUMENTS)
+RECIPES = {"gensar": GenSARRecipe, "gensr": GenSRRecipe, "intsr": IntSRRecipe, "synergen": SynerGenRecipe}
+FILES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name in RECIPES)
+
+
+def read(family, name, *options):
+    """Return the recipe of a setting file."""
+    path = ROOT / "recipes" / family / f"{name}.yaml"
+    recipe = RECIPES[family]
+    return recipe(*parse_arguments(recipe.argument_types(), ["--config", str(path), "--use_cpu", "true", *options]))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_setting_file_is_read(path, tmp_path):
-    filled = parse_arguments(
-        ARGUMENTS[path.parent.name], ["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu", "true"]
-    )
-    for part in filled:
-        if isinstance(part, CorpusArguments):
-            assert set(parse_weights(part.task_weights, "task_weights")) <= {*TASKS, "item_queries"}
-        if isinstance(part, GenSRArguments):
-            assert set(parse_weights(part.negatives, "negatives")) <= set(NEGATIVE_KINDS)
-    training = next(part for part in filled if isinstance(part, TrainingArguments))
+    recipe = read(path.parent.name, path.stem, "--output_dir", str(tmp_path))
+    if isinstance(recipe, GenSARRecipe):
+        assert set(parse_weights(recipe.corpus.task_weights, "task_weights")) <= {*TASKS, "item_queries"}
+    if isinstance(recipe, GenSRRecipe):
+        assert set(parse_weights(recipe.prompts.negatives, "negatives")) <= set(NEGATIVE_KINDS)
     # The best checkpoint is chosen by ranking, so each setting file must ask for that.
+    training = recipe.training
     assert training.load_best_model_at_end and training.metric_for_best_model == "eval_ndcg@10"
 
 
@@ -45,12 +40,10 @@ def test_there_are_the_setting_files_of_families_of_identifiers(family, more):
 
 
 def test_the_paper_setting_is_the_papers():
-    filled = parse_arguments(
-        ARGUMENTS["gensar"], ["--config", str(ROOT / "recipes/gensar/paper.yaml"), "--use_cpu", "true"]
-    )
-    _, identifiers, corpus, model, _, training = filled
+    recipe = read("gensar", "paper")
+    identifiers, corpus, model, training = recipe.identifiers, recipe.corpus, recipe.generator, recipe.training
     assert model.backbone == "google-t5/t5-small"
-    assert identifiers.semantic_encoder == "BAAI/bge-base-en-v1.5"
+    assert recipe.embedding.semantic_encoder == "BAAI/bge-base-en-v1.5"
     assert (identifiers.num_shared_levels, identifiers.num_specific_levels, identifiers.codebook_size) == (2, 2, 256)
     assert (corpus.max_history_recommendations, corpus.max_history_searches) == (5, 5)
     assert not corpus.shared_history
@@ -61,10 +54,9 @@ def test_the_paper_setting_is_the_papers():
 
 
 def test_the_paper_setting_of_gensr_is_the_papers_and_the_released_codes():
-    filled = parse_arguments(
-        ARGUMENTS["gensr"], ["--config", str(ROOT / "recipes/gensr/paper.yaml"), "--use_cpu", "true"]
-    )
-    _, _, collaborative, gensr, generator, _, training = filled
+    recipe = read("gensr", "paper")
+    collaborative, gensr, generator = recipe.collaborative, recipe.prompts, recipe.generator
+    training = recipe.training
     assert generator.backbone == "google/flan-t5-base" and generator.loss_norm == "vocab"
     assert collaborative.lightgcn_behaviors == ["recommendation"]
     assert (collaborative.lightgcn_hidden_size, collaborative.lightgcn_num_propagations) == (64, 2)
@@ -85,10 +77,8 @@ def test_there_are_the_five_setting_files_of_families_of_vectors(family):
 
 
 def test_the_paper_setting_of_intsr_is_the_papers():
-    filled = parse_arguments(
-        ARGUMENTS["intsr"], ["--config", str(ROOT / "recipes/intsr/paper.yaml"), "--use_cpu", "true"]
-    )
-    _, _, window, model, _, training = filled
+    recipe = read("intsr", "paper")
+    window, model, training = recipe.window, recipe.model, recipe.training
     assert (model.num_hidden_layers, model.hidden_size, model.num_scenarios, model.num_dsf_layers) == (3, 32, 2, 3)
     assert window.max_history == 30 + 30 and window.align_candidates
     assert training.learning_rate == 1e-3 and training.per_device_train_batch_size == 32
@@ -96,10 +86,8 @@ def test_the_paper_setting_of_intsr_is_the_papers():
 
 
 def test_the_paper_setting_of_synergen_is_the_papers():
-    filled = parse_arguments(
-        ARGUMENTS["synergen"], ["--config", str(ROOT / "recipes/synergen/paper.yaml"), "--use_cpu", "true"]
-    )
-    _, _, window, model, _, training = filled
+    recipe = read("synergen", "paper")
+    window, model, training = recipe.window, recipe.model, recipe.training
     assert (training.learning_rate, window.sparse_learning_rate) == (1e-3, 3e-3) and training.bf16
     assert (model.temperature, model.easy_weight, model.pairwise_weight, model.ranking_weight) == (0.085, 0.1, 1, 1)
     assert window.negatives == "popularity" and window.correct_sampling and model.similarity == "dot"

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from seekrec import Catalog
-from seekrec.training import WindowArguments, make_windows
+from seekrec.recipes.windows import make_windows
+from seekrec.training import WindowArguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "benchmarks" / "training_throughput.py"
 SIZES = {"num_items": 30, "batch_size": 2, "hidden_size": 16, "repeats": 1}

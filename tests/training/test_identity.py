@@ -10,29 +10,33 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
-from seekrec.training import DataArguments, EvaluationArguments, WindowArguments
+from seekrec.recipes.arguments import DataArguments, EvaluationArguments
+from seekrec.training import WindowArguments
 from seekrec.training.identity import IDENTITY_FILE, Identity, claim_folder, content_digest, training_identity
 from seekrec.util.ragged import Ragged
 
 
-def identity(*, bias=0.0, settings=(), contents=None, **training):
+def identity(*, bias=0.0, settings=(), origins=(), contents=None, **training):
     model = nn.Linear(2, 2)
     with torch.no_grad():
         model.weight.zero_()
         model.bias.fill_(bias)
     arguments = TrainingArguments(use_cpu=True, **({"num_train_epochs": 2} | training))
-    return training_identity(model, arguments, settings, {"split": "a", **(contents or {})})
+    return training_identity(model, arguments, settings, {"split": "a", **(contents or {})}, origins=origins)
 
 
 SAME = [
     {"output_dir": "elsewhere"},
     {"logging_steps": 7, "disable_tqdm": True, "save_total_limit": 1, "report_to": "none"},
-    {"settings": (DataArguments(data_dir="elsewhere"), EvaluationArguments(max_test_cases=3, rivals=False))},
+    {
+        "origins": (DataArguments(data_dir="elsewhere"),),
+        "settings": (EvaluationArguments(max_test_cases=3, rivals=False),),
+    },
 ]
 OTHER = [
     ({"learning_rate": 1e-3}, "`learning_rate` was 5e-05 and is 0.001"),
     ({"seed": 9}, "`seed` was 42 and is 9"),
-    ({"settings": (DataArguments(), EvaluationArguments(max_validation_cases=5))}, "`max_validation_cases` was 2000"),
+    ({"settings": (EvaluationArguments(max_validation_cases=5),)}, "`max_validation_cases` was 2000"),
     ({"contents": {"split": "b"}}, "split differs"),
     ({"bias": 1e-7}, "the model before training differs"),
     ({"num_train_epochs": 1}, "`num_train_epochs` was 2.0 and is 1.0"),
@@ -41,7 +45,7 @@ OTHER = [
 
 
 def base(**changes):
-    return identity(**({"settings": (DataArguments(), EvaluationArguments())} | changes))
+    return identity(**({"origins": (DataArguments(),), "settings": (EvaluationArguments(),)} | changes))
 
 
 @pytest.mark.parametrize("changes", SAME, ids=str)

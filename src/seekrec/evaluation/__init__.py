@@ -20,7 +20,6 @@ from pathlib import Path
 from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer
 from seekrec.evaluation.calibration import click_calibration, expected_calibration_error
 from seekrec.evaluation.cold_start import compare_on_new_items
-from seekrec.evaluation.comparison import compare_on_test, make_validation
 from seekrec.evaluation.evaluator import evaluate_system, evaluate_systems, rank_cases
 from seekrec.evaluation.heads import choose_head, ranking_by
 from seekrec.evaluation.metrics import (
@@ -93,13 +92,11 @@ __all__ = [
     "combine_scores",
     "compare",
     "compare_on_new_items",
-    "compare_on_test",
     "compare_query_forms",
     "evaluate_system",
     "evaluate_systems",
     "expected_calibration_error",
     "format_table",
-    "make_validation",
     "metric_values",
     "mrr_at_k",
     "ndcg_at_k",

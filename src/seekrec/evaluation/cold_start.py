@@ -18,7 +18,6 @@ from seekrec.evaluation.retrievers import ModelRetriever
 from seekrec.evaluation.rivals import text_systems
 from seekrec.events import ColdStart
 from seekrec.schema import BEHAVIORS, Behavior
-from seekrec.training.arguments import EvaluationArguments
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +26,13 @@ def compare_on_new_items(
     systems: Mapping[str, ModelRetriever],
     cold: ColdStart,
     catalog: Catalog,
-    settings: EvaluationArguments,
     *,
     behaviors: Sequence[Behavior] = BEHAVIORS,
     only_candidates: Collection[str] = (),
+    with_baselines: bool = True,
+    remove_seen: bool = True,
+    on_offer_only: bool = False,
+    max_cases: int | None = None,
     seed: int,
     show_progress: bool = True,
 ) -> list[ResultRow]:
@@ -42,9 +44,12 @@ def compare_on_new_items(
         systems (`Mapping[str, ModelRetriever]`): What was trained, by names in reports; all over `catalog`.
         cold ([`ColdStart`]): The new items and who asks for them.
         catalog ([`Catalog`]): What the systems were trained with.
-        settings ([`EvaluationArguments`]): What is ranked.
         behaviors (`Sequence[str]`): What is asked.
         only_candidates (`Collection[str]`): Systems that cannot search the whole catalogue; they are left out.
+        with_baselines (`bool`): Rank with BM25 and dense text, too.
+        remove_seen (`bool`): Rule out the items of the history.
+        on_offer_only (`bool`): Rule out items that are not available when a request is made.
+        max_cases (`int`, *optional*): Number of cases of each behavior.
         seed (`int`): Of the cases and intervals.
         show_progress (`bool`): Show progress bars.
 
@@ -65,7 +70,7 @@ def compare_on_new_items(
         except CatalogError as error:
             logger.warning("New items cannot be asked for: %s", error)
             return []
-    rivals: Mapping[str, Scorer] = text_systems(grown) if settings.rivals else {}
+    rivals: Mapping[str, Scorer] = text_systems(grown) if with_baselines else {}
     kind = "held-out items" if cold.held_out else "untrained items"
     rows = []
     with answering_from(grown, list(everyone.values())):
@@ -74,10 +79,10 @@ def compare_on_new_items(
                 cold.split,
                 grown.id_map,
                 behavior=behavior,
-                remove_seen=settings.remove_seen,
-                max_cases=settings.max_test_cases,
+                remove_seen=remove_seen,
+                max_cases=max_cases,
                 seed=seed,
-                periods=item_periods(grown.items) if settings.on_offer_only else None,
+                periods=item_periods(grown.items) if on_offer_only else None,
                 only_targets=cold.item_ids,
             )
             cases = replace(cases, protocol=f"{cases.protocol}, {kind}")

@@ -3,7 +3,7 @@
 
 from seekrec.hub.cards import eval_results_yaml, render_dataset_card, render_model_card, result_tables
 from seekrec.hub.pipeline import SearchAndRecommendationPipeline
-from seekrec.hub.publish import check_model_folder, copy_model, describe_model, record_run, save_run
+from seekrec.hub.publish import check_model_folder, copy_model, describe_model
 
 __all__ = [
     "SearchAndRecommendationPipeline",
@@ -11,9 +11,7 @@ __all__ = [
     "copy_model",
     "describe_model",
     "eval_results_yaml",
-    "record_run",
     "render_dataset_card",
     "render_model_card",
     "result_tables",
-    "save_run",
 ]

@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
-from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,15 +15,12 @@ from safetensors import safe_open
 
 from seekrec.catalog import CATALOG_FOLDER, Catalog
 from seekrec.errors import CatalogError, ConfigurationError, DataError
-from seekrec.evaluation import ResultRow, write_results
-from seekrec.events import EventLog
-from seekrec.identifiers import AssignmentResult, IdentifierQualityReport, identifier_quality
+from seekrec.identifiers import AssignmentResult, identifier_quality
 from seekrec.models.dense.interface_dense import items_hash
 from seekrec.models.manifest import Part, check_part, part_files, read_json, replace_part
-from seekrec.util.files import replace_file
-from seekrec.util.redaction import holds_secret, publishable, publishable_command
+from seekrec.recipes.record import RUN_FILE, write_run
+from seekrec.util.redaction import holds_secret, publishable
 
-RUN_FILE = "run.json"
 WEIGHTS_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
 _NEEDED = ("processor_config.json", f"{CATALOG_FOLDER}/catalog.json")
@@ -34,63 +29,6 @@ _NEEDED_TO_GENERATE = ("generation_config.json", "tokenizer.json", "tokenizer_co
 _TEXTS = (".json", ".md", ".yaml", ".txt", ".jinja")
 # Never published: pickles, optimizer states, half-written and hidden files.
 _LEFT_OUT = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.tmp", "*.partial", "checkpoint-*", "__pycache__", ".*")
-
-
-def save_run(
-    folder: str | Path,
-    *,
-    command: str,
-    log: EventLog,
-    settings: Mapping[str, Any],
-    seconds: Mapping[str, float] | None = None,
-) -> None:
-    """Write `run.json` into a model folder: where its numbers come from, for the card.
-
-    Args:
-        folder (`str` or `Path`): The model folder.
-        command (`str`): The command line that made the model.
-        log ([`EventLog`]): What it was trained on; only counts are written, and its notes.
-        settings (`Mapping`): The settings of the recipe, flat. Secrets are not written, paths as their last part.
-        seconds (`Mapping[str, float]`, *optional*): Wall time of each stage.
-    """
-    content = {"command": command, "log": log.describe(), "settings": dict(settings), "seconds": dict(seconds or {})}
-    _write_run(Path(folder) / RUN_FILE, content)
-
-
-def _write_run(path: Path, content: Mapping[str, Any]) -> None:
-    with replace_file(path) as temporary:
-        text = json.dumps(publishable(content), indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def record_run(
-    folder: str | Path,
-    rows: Sequence[ResultRow],
-    *,
-    log: EventLog,
-    arguments: Sequence[object],
-    seconds: Mapping[str, float],
-    quality: IdentifierQualityReport | None = None,
-) -> None:
-    """Write what a recipe measured, with the rank of every case, and `run.json` for the command that is running.
-
-    They replace older ones as one, and belong to the weights in the folder from now on.
-
-    Args:
-        folder (`str` or `Path`): The model folder.
-        rows (`Sequence[ResultRow]`): What was measured.
-        log ([`EventLog`]): As for [`save_run`], and so is `seconds`.
-        arguments (`Sequence`): The dataclasses of the recipe's settings; their fields are written flat.
-        seconds (`Mapping[str, float]`): Wall time of each stage.
-        quality ([`IdentifierQualityReport`], *optional*): What the identifiers are worth: `identifiers.json`.
-    """
-    command = publishable_command(["accelerate", "launch", *sys.argv])
-    settings = {name: value for part in arguments for name, value in vars(part).items()}
-    with replace_part(folder, "results") as new:
-        write_results(new / "results.json", rows, save_ranks=True)
-        if quality is not None:
-            quality.save(new / "identifiers.json")
-        save_run(new, command=command, log=log, settings=settings, seconds=seconds)
 
 
 def check_model_folder(folder: str | Path) -> Catalog:
@@ -248,7 +186,7 @@ def _republish_run(folder: Path) -> None:
         with replace_part(folder, "results") as new:
             for name in part_files(folder, "results"):
                 shutil.copyfile(folder / name, new / name)
-            _write_run(new / RUN_FILE, content)
+            write_run(new / RUN_FILE, content)
 
 
 def _refuse_secrets(folder: Path) -> None:

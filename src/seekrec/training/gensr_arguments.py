@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES
+from seekrec.schema import Behavior
 
 
 @dataclass
@@ -17,7 +18,7 @@ class CollaborativeArguments:
         default="lightgcn",
         metadata={"help": "Whose item embeddings the collaborative view reads."},
     )
-    lightgcn_behaviors: list[str] = field(
+    lightgcn_behaviors: list[Behavior] = field(
         default_factory=lambda: ["recommendation"],
         metadata={"help": "Training events of LightGCN's graph: recommendation, as in the paper, and search."},
     )
@@ -120,9 +121,9 @@ class GenSRArguments:
     max_item_tokens: int = field(default=10, metadata={"help": "Tokens kept of an item's text."})
     max_query_tokens: int = field(default=32, metadata={"help": "Tokens kept of a query."})
     max_history: int = field(default=20, metadata={"help": "Latest events kept of a history."})
-    selection_protocols: list[str] = field(
+    selection_protocols: list[Literal["full", "uniform", "popularity", "bm25"]] = field(
         default_factory=lambda: ["uniform"],
-        metadata={"help": "Protocols whose mean NDCG@10 on validation chooses the checkpoint: uniform, bm25, full."},
+        metadata={"help": "Protocols whose mean NDCG@10 on validation chooses the checkpoint."},
     )
 
 

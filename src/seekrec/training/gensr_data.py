@@ -21,9 +21,9 @@ from seekrec.events.negatives import NEGATIVE_KINDS, NegativeKind
 from seekrec.models import GenSRProcessor
 from seekrec.models.gensr.features_gensr import RequestRows, cut_histories
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, item_texts
-from seekrec.training.arguments import parse_weights
 from seekrec.training.gensr_arguments import GenSRArguments
 from seekrec.training.negatives import NegativeSampler, hash_numbers, match_table
+from seekrec.util.parsing import parse_weights
 from seekrec.util.ragged import Ragged
 
 

@@ -27,7 +27,6 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from seekrec.corpora.text import tokenizer_digest
 from seekrec.events.storage import table_digest
-from seekrec.training.arguments import DataArguments, IdentifierArguments
 from seekrec.training.checkpoints import list_checkpoints
 from seekrec.util.files import replace_file
 
@@ -56,8 +55,6 @@ _HARMLESS = {
 }
 # How long is asked by itself, for a training may be made longer.
 _LENGTHS = ("num_train_epochs", "max_steps", "search_stage_num_epochs")
-# Their effect is in the contents: the same log from another folder is the same log.
-_SEEN_IN_CONTENTS = (DataArguments, IdentifierArguments)
 
 
 @dataclass(frozen=True)
@@ -124,21 +121,27 @@ class Identity:
 
 
 def training_identity(
-    model: nn.Module, arguments: TrainingArguments, settings: Sequence[object], contents: Mapping[str, object]
+    model: nn.Module,
+    arguments: TrainingArguments,
+    settings: Sequence[object],
+    contents: Mapping[str, object],
+    *,
+    origins: Sequence[object] = (),
 ) -> Identity:
     """Tell which training this is.
 
     Args:
         model (`torch.nn.Module`): As it is before the first step; so a changed checkpoint it starts from counts.
         arguments (`TrainingArguments`): Of the Trainer.
-        settings (`Sequence`): Dataclasses of the recipe's settings.
+        settings (`Sequence`): Dataclasses of the settings that the weights depend on.
         contents (`Mapping`): What it is trained and validated on: see [`content_digest`].
+        origins (`Sequence`):
+            Dataclasses of settings whose effect is in the contents: the same log from another folder is the same log.
 
     Returns:
         [`Identity`]: The same for the same training in another process, folder or minute.
     """
-    parts = [part for part in settings if not isinstance(part, _SEEN_IN_CONTENTS)]
-    found = {name: value for part in parts for name, value in vars(part).items()} | arguments.to_dict()
+    found = {name: value for part in settings for name, value in vars(part).items()} | arguments.to_dict()
     kept = {
         name: _as_json(value)
         for name, value in found.items()
@@ -149,18 +152,12 @@ def training_identity(
     }
     # A step is of all processes.
     kept["num_processes"] = arguments.world_size
-    origins = {
-        name: _as_json(value)
-        for part in settings
-        if isinstance(part, _SEEN_IN_CONTENTS)
-        for name, value in vars(part).items()
-    }
     digests = {name: content_digest(value) for name, value in contents.items()}
     return Identity(
         settings=kept | {"training_version": TRAINING_VERSION},
         contents=digests | {"the model before training": content_digest(model)},
         length={"num_train_epochs": float(arguments.num_train_epochs), "max_steps": float(arguments.max_steps)},
-        origins=origins,
+        origins={name: _as_json(value) for part in origins for name, value in vars(part).items()},
     )
 
 

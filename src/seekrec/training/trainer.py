@@ -138,7 +138,11 @@ class GenerativeTrainer(RowGradientTrainer):
 
 
 def train_once(
-    trainer: GenerativeTrainer, settings: Sequence[object], contents: Mapping[str, object]
+    trainer: GenerativeTrainer,
+    settings: Sequence[object],
+    contents: Mapping[str, object],
+    *,
+    origins: Sequence[object] = (),
 ) -> PreTrainedModel:
     """Train, or go on where the same training was stopped, or take its result where it is finished.
 
@@ -146,9 +150,10 @@ def train_once(
 
     Args:
         trainer ([`GenerativeTrainer`]): Its `output_dir` is the training's folder.
-        settings (`Sequence`): Dataclasses of the recipe's settings.
+        settings (`Sequence`): Dataclasses of the settings that the weights depend on.
         contents (`Mapping`): By name, everything else that it learns from and is validated on: split, catalogue,
             corpus, tokenizer.
+        origins (`Sequence`): Dataclasses of settings whose effect is in the contents.
 
     Returns:
         `PreTrainedModel`: The model, the best by validation if the arguments ask for that; in evaluation mode, whether
@@ -160,7 +165,7 @@ def train_once(
     arguments = trainer.args
     folder = Path(str(arguments.output_dir))
     model: Any = trainer.model
-    identity = training_identity(model, arguments, settings, contents)
+    identity = training_identity(model, arguments, settings, contents, origins=origins)
     # One process tidies up before the others look.
     with arguments.main_process_first(local=False):
         if trainer.is_world_process_zero():

@@ -152,6 +152,26 @@ def read_settings(path: str | Path) -> list[FileSetting]:
     return list(found.values())
 
 
+def parse_weights(pairs: Sequence[str], argument: str) -> dict[str, float]:
+    """Read `["nrip=1.0", "nsip=0.5"]`.
+
+    Raises:
+        ConfigurationError: If a pair is not `name=number` with a number of at least 0, or all are 0.
+    """
+    weights: dict[str, float] = {}
+    for pair in pairs:
+        name, _, number = pair.partition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            raise ConfigurationError(f"`{argument}` has {pair!r}; write name=number, e.g. nrip=1.0.") from None
+        if not 0 <= weights[name] < float("inf"):
+            raise ConfigurationError(f"`{argument}` has {pair!r}; a weight is a number from 0 up.")
+    if not any(weights.values()):
+        raise ConfigurationError(f"`{argument}` is {list(pairs)}; at least one weight must be above 0.")
+    return weights
+
+
 class _Parser(HfArgumentParser):
     """Identical to `HfArgumentParser` except: mistakes are exceptions with a source."""
 
@@ -296,4 +316,12 @@ def _problem(error: Exception) -> str:
     return str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).rstrip(".")
 
 
-__all__ = ["FileSetting", "given_settings", "is_given", "parse_arguments", "parse_known_arguments", "read_settings"]
+__all__ = [
+    "FileSetting",
+    "given_settings",
+    "is_given",
+    "parse_arguments",
+    "parse_known_arguments",
+    "parse_weights",
+    "read_settings",
+]

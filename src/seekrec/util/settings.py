@@ -13,7 +13,7 @@ import inspect
 import re
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def is_configuration(kind: type) -> bool:
@@ -49,9 +49,11 @@ def options_of(kind: type) -> type:
             kept = {"default_factory": lambda default=default: list(default)}
         # A percent sign would be a placeholder to argparse.
         text = old.metadata.get("help") or texts.get(name, "")
-        fields.append(
-            (name, _parsed_type(hints[name]), dataclasses.field(**kept, metadata={"help": text.replace("%", "%%")}))
-        )
+        metadata: dict[str, object] = {"help": text.replace("%", "%%")}
+        kind_of_field, choices = _parsed_type(hints[name])
+        if choices:
+            metadata["choices"] = choices
+        fields.append((name, kind_of_field, dataclasses.field(**kept, metadata=metadata)))
     return dataclasses.make_dataclass(kind.__name__, fields)
 
 
@@ -86,13 +88,14 @@ def _hints(kind: type, names: list[str]) -> dict[str, Any]:
     return found
 
 
-def _parsed_type(hint: Any) -> Any:
-    """Return the type that argparse reads: a sequence is a list, and its choices are left to the class."""
+def _parsed_type(hint: Any) -> tuple[Any, list[Any]]:
+    """Return the type that argparse reads, and the choices of a sequence's values: a sequence is a list of strings."""
     options = list(_alternatives(hint))
     sequences = [option for option in options if get_origin(option) in (list, tuple)]
-    if sequences:
-        return list[str] if types.NoneType not in options else list[str] | None
-    return hint
+    if not sequences:
+        return hint, []
+    held = [kind for kind in get_args(sequences[0]) if get_origin(kind) is Literal]
+    return (list[str] if types.NoneType not in options else list[str] | None), list(get_args(held[0])) if held else []
 
 
 def _alternatives(hint: Any) -> Iterator[Any]:

@@ -15,23 +15,14 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import EventLog, category_queries, split_log
 from seekrec.models import GenSRProcessor
 from seekrec.models.gensr.prompts_gensr import tokenizer_texts
+from seekrec.recipes import items as preparation
+from seekrec.recipes.arguments import EmbeddingArguments, GeneratorArguments
+from seekrec.recipes.collaborative import prepare_collaborative, prepare_lightgcn, prepare_sasrec
+from seekrec.recipes.gensr import make_gensr_model, make_gensr_trainer
+from seekrec.recipes.items import prepare_embeddings, prepare_plain_items
+from seekrec.recipes.stages import StageCache
 from seekrec.schema import item_texts
-from seekrec.training import (
-    CollaborativeArguments,
-    GeneratorArguments,
-    GenSRArguments,
-    IdentifierArguments,
-    StageCache,
-    make_gensr_model,
-    make_gensr_trainer,
-    preparation,
-    prepare_collaborative,
-    prepare_embeddings,
-    prepare_lightgcn,
-    prepare_plain_items,
-    training_requests,
-)
-from seekrec.training.collaborative import prepare_sasrec
+from seekrec.training import CollaborativeArguments, GenSRArguments, training_requests
 from seekrec.training.gensr_data import GenSRCollator, negative_sampler
 
 NUM_ITEMS = 20
@@ -233,11 +224,11 @@ def test_items_without_learnt_identifiers(toys, tmp_path, monkeypatch):
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     monkeypatch.setattr(preparation, "embed_texts", lambda texts, **_: vectors[: len(texts)])
     cache = StageCache(tmp_path)
-    settings = IdentifierArguments(sasrec_num_epochs=1, sasrec_hidden_size=8)
+    settings = EmbeddingArguments(sasrec_num_epochs=1, sasrec_hidden_size=8)
     embeddings = prepare_embeddings(split, settings, cache, seed=0, report_progress=False)
-    plain = prepare_plain_items(split, embeddings, settings, atomic=False)
+    plain = prepare_plain_items(split, embeddings, atomic=False)
     assert plain.catalog.views == () and plain.quality is None
-    atomic = prepare_plain_items(split, embeddings, settings, atomic=True)
+    atomic = prepare_plain_items(split, embeddings, atomic=True)
     assert atomic.catalog.codes["collaborative"][:, 0].tolist() == list(range(NUM_ITEMS))
     assert atomic.catalog.embeddings["collaborative"].shape == (NUM_ITEMS, 8)
     model, graph = prepare_lightgcn(
@@ -250,7 +241,7 @@ def test_items_without_learnt_identifiers(toys, tmp_path, monkeypatch):
 def test_the_recommender_learns_the_events_it_had_not_seen_when_the_model_has(toys, tmp_path):
     split, *_ = toys
     cache = StageCache(tmp_path)
-    settings = IdentifierArguments(sasrec_num_epochs=2, sasrec_hidden_size=8)
+    settings = EmbeddingArguments(sasrec_num_epochs=2, sasrec_hidden_size=8)
     sasrec, _ = prepare_sasrec(split, settings, cache, seed=0)
     lightgcn, _ = prepare_lightgcn(
         split, CollaborativeArguments(lightgcn_num_epochs=1, lightgcn_hidden_size=4), cache, seed=0

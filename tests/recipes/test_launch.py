@@ -6,10 +6,10 @@ import os
 import sys
 
 import pytest
-from transformers import TrainingArguments
 
 from seekrec.errors import DataError
-from seekrec.training import EvaluationArguments, open_stages, run_recipe, save_trained
+from seekrec.recipes import GenSARRecipe, run_recipe
+from seekrec.recipes.record import save_trained
 from seekrec.util.files import lock_folder
 
 
@@ -19,12 +19,18 @@ def start(monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith(("RANK", "LOCAL_", "WORLD_", "ACCELERATE_"))]:
         monkeypatch.delenv(name)
 
-    def run(*options, main=None):
+    def run(*options, main=lambda recipe: None):
         seen = []
+
+        class Seen(GenSARRecipe):
+            def run(self):
+                seen.append(self)
+                main(self)
+
         options = ("--output_dir", str(tmp_path / "run"), "--use_cpu", "true", *options)
         monkeypatch.setattr(sys, "argv", ["train_x.py", *options])
-        run_recipe("train_x.py", (EvaluationArguments, TrainingArguments), main or (lambda *parts: seen.extend(parts)))
-        return seen
+        run_recipe("train_x.py", Seen)
+        return seen[0]
 
     return run
 
@@ -33,8 +39,8 @@ def start(monkeypatch, tmp_path):
     "spelling", [["--num_beams", "7"], ["--num_beams=7"], ["--num-beams", "7"], ["--num-beams=7"]]
 )
 def test_options_are_read_in_any_spelling(start, spelling):
-    evaluation, training = start(*spelling, "--seed=9")
-    assert (evaluation.num_beams, training.seed) == (7, 9)
+    recipe = start(*spelling, "--seed=9")
+    assert (recipe.evaluation.num_beams, recipe.training.seed) == (7, 9)
 
 
 @pytest.mark.parametrize("spelling", [["--ddp_backend", "gloo"], ["--ddp_backend=gloo"], ["--ddp-backend=gloo"]])
@@ -42,8 +48,7 @@ def test_a_backend_of_several_processes_is_no_error_in_one(start, tmp_path, spel
     path = tmp_path / "settings.yaml"
     path.write_text("ddp_backend: gloo\n")
     for options in (spelling, ["--config", str(path)]):
-        _, training = start(*options)
-        assert training.ddp_backend is None
+        assert start(*options).training.ddp_backend is None
 
 
 def test_two_runs_are_kept_out_of_one_folder(start, tmp_path):
@@ -73,17 +78,16 @@ def test_a_bad_setting_ends_it_in_one_line(start, options, line):
 
 
 def test_an_error_within_ends_it_in_one_line(start):
-    def main(*parts):
+    def main(recipe):
         raise DataError("There are no events;\ngive some.")
 
     with pytest.raises(SystemExit, match="^train_x: There are no events; give some.$"):
         start(main=main)
 
 
-def test_stages_may_be_shared(tmp_path):
-    training = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
-    assert open_stages(training, EvaluationArguments()).folder == tmp_path / "stages"
-    assert open_stages(training, EvaluationArguments(stages_dir="shared")).folder.name == "shared"
+def test_stages_may_be_shared(start, tmp_path):
+    assert start().cache.folder == tmp_path / "run" / "stages"
+    assert start("--stages_dir", "shared").cache.folder.name == "shared"
 
 
 def test_nothing_of_an_earlier_model_stands_beside_a_new_one(tmp_path):
@@ -110,5 +114,4 @@ def test_nothing_of_an_earlier_model_stands_beside_a_new_one(tmp_path):
 def test_the_trainers_upload_is_refused_and_a_token_forgotten(start):
     with pytest.raises(SystemExit, match=r"`push_to_hub` is set: .* by recipes/push_to_hub\.py"):
         start("--push_to_hub", "true")
-    _, training = start("--hub_token", "not-a-real-token")
-    assert training.hub_token is None
+    assert start("--hub_token", "not-a-real-token").training.hub_token is None

@@ -4,8 +4,8 @@ import pytest
 from transformers import TrainingArguments
 
 from seekrec.errors import ConfigurationError
-from seekrec.training import CorpusArguments, DataArguments, ModelArguments, parse_arguments
-from seekrec.training.arguments import parse_column_map, parse_weights
+from seekrec.recipes.arguments import CorpusArguments, DataArguments, ModelArguments, parse_column_map
+from seekrec.util.parsing import parse_arguments, parse_weights
 
 
 def write(tmp_path, text):

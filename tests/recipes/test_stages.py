@@ -7,7 +7,8 @@ import time
 import pytest
 
 from seekrec.errors import ConfigurationError
-from seekrec.training import StageCache, stages
+from seekrec.recipes import stages
+from seekrec.recipes.stages import StageCache
 from seekrec.util.files import lock_folder
 
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the IntSR recipe is made of: windows, processor, model and Trainer, each from its settings."""
+"""What the recipes of IntSR and SynerGen share: windows of events, and trainings on their questions."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,25 +15,63 @@ from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.targets import report_questions
-from seekrec.corpora.training_windows import (
-    TrainingWindows,
-    build_training_windows,
-    choose_session_ids,
-    log_actions,
-    log_geohashes,
-)
-from seekrec.embeddings import SASRecForNextItem
+from seekrec.corpora.training_windows import TrainingWindows, build_training_windows, log_actions
 from seekrec.errors import ConfigurationError, LeakageError
 from seekrec.events import Split
 from seekrec.events.sessions import guess_session_ids
-from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor
-from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH
-from seekrec.training.event_windows import WindowCollator, fusion_settings, make_window_collator
-from seekrec.training.intsr_arguments import IntSRArguments
-from seekrec.training.negatives import SampledKind
+from seekrec.recipes.items import PreparedItems
+from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior
+from seekrec.training.event_windows import WindowCollator, make_window_trainer
+from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 from seekrec.training.window_arguments import WindowArguments
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class WindowRecipe(Recipe[ModelT, ProcessorT]):
+    """What the recipes of IntSR and SynerGen share.
+
+    Args:
+        window ([`WindowArguments`]): Windows, what they ask and how it is learned.
+    """
+
+    window: WindowArguments
+
+    @property
+    def behaviors(self) -> tuple[Behavior, ...]:
+        """What the model is trained and asked for."""
+        return BEHAVIORS if self.window.tasks == "joint" else (self.window.tasks,)
+
+    def prepare_items(self) -> PreparedItems:
+        """Make the catalogue, and set when its items are available."""
+        items = super().prepare_items()
+        return replace(items, catalog=with_lifetimes(items.catalog, self.split, self.window))
+
+    @abstractmethod
+    def make_windows(self) -> TrainingWindows:
+        """Cut training into windows."""
+
+    def prepare_corpus(self) -> None:
+        """Cut training into windows with their questions."""
+        self.windows = self.make_windows()
+        logger.info("windows: %d with %d questions", len(self.windows), len(self.windows.behavior))
+
+    @abstractmethod
+    def make_collator(self, windows: TrainingWindows) -> WindowCollator:
+        """Make what gives batches of windows."""
+
+    def make_trainers(
+        self, model: ModelT, evaluate_model: EvaluateModel
+    ) -> Iterator[tuple[GenerativeTrainer, Mapping[str, object]]]:
+        """Make the training of all questions at once, or of recommendations and then of searches."""
+        for folder, windows, training in training_stages(self.windows, self.window, self.training):
+            training.output_dir = str(self.output_dir / folder)
+            trainer = make_window_trainer(
+                model, self.make_collator(windows), training, settings=self.window, evaluate_model=evaluate_model
+            )
+            yield trainer, {"windows": windows}
 
 
 def with_lifetimes(catalog: Catalog, split: Split, settings: WindowArguments) -> Catalog:
@@ -98,82 +137,6 @@ def make_windows(
     return windows
 
 
-def make_intsr_processor(
-    split: Split, catalog: Catalog, settings: WindowArguments, model: IntSRArguments
-) -> IntSRProcessor:
-    """Make the processor that lays requests out as windows are; queries are embedded as items are.
-
-    Raises:
-        ConfigurationError: If the scenario shall hold a geohash of no character.
-        DataError: If the scenario shall hold a geohash and training has none.
-    """
-    geohashes: list[str] = []
-    if "geohash" in model.scenario_features:
-        if not 1 <= model.geohash_precision <= 12:
-            raise ConfigurationError(f"`geohash_precision` is {model.geohash_precision}; give a number from 1 to 12.")
-        geohashes = log_geohashes(split, model.geohash_precision)
-    return IntSRProcessor(
-        catalog,
-        max_history=settings.max_history,
-        actions=log_actions(split),
-        geohashes=geohashes,
-        session_ids=choose_session_ids(split, settings.session_ids),
-        text_folding=settings.text_folding,
-    )
-
-
-def make_intsr_model(
-    catalog: Catalog,
-    processor: IntSRProcessor,
-    settings: IntSRArguments,
-    windows: WindowArguments,
-    sasrec: SASRecForNextItem | None = None,
-) -> IntSRForSearchAndRecommendation:
-    """Make a model over a catalogue, with the SASRec that the settings may fuse with it."""
-    windows, sizes = windows.for_catalog(len(catalog)), asdict(settings)
-    del sizes["geohash_precision"]
-    width = catalog.embeddings["semantic"].shape[1]
-    config = IntSRConfig(
-        num_items=len(catalog),
-        text_size=width if sizes.pop("use_text") else 0,
-        query_size=width,
-        num_actions=max(1, len(processor.actions)),
-        num_geohashes=len(processor.geohashes),
-        max_history=windows.max_history,
-        max_position_distance=4 * windows.max_history,
-        negatives={"uniform": "sampled", "popularity": "sampled"}.get(windows.negatives, windows.negatives),
-        num_hard_negatives=windows.num_training_negatives,
-        align_candidates=windows.align_candidates,
-        correct_sampling=windows.correct_sampling,
-        **fusion_settings(windows, sasrec),
-        **sizes,
-    )
-    model = IntSRForSearchAndRecommendation(config)
-    model.set_catalog(catalog)
-    if windows.start_from_sasrec:
-        model.items.start_ids(catalog.embeddings["collaborative"])
-    if windows.recommender_weight and sasrec is not None:
-        model.set_recommender(sasrec)
-    return model
-
-
-def make_intsr_collator(
-    windows: TrainingWindows,
-    catalog: Catalog,
-    processor: IntSRProcessor,
-    settings: WindowArguments,
-    *,
-    ranks: bool,
-    seed: int,
-) -> WindowCollator:
-    """Make what gives batches: with negatives where the retrieval or the ranking loss needs them."""
-    settings = settings.for_catalog(len(catalog))
-    kind: SampledKind | None = "uniform" if ranks or settings.negatives == "uniform" else None
-    if settings.negatives == "popularity":
-        kind = "popularity"
-    return make_window_collator(windows, catalog, processor.query_vectors, settings, kind=kind, seed=seed)
-
-
 def training_stages(
     windows: TrainingWindows, settings: WindowArguments, training: TrainingArguments
 ) -> list[tuple[str, TrainingWindows, TrainingArguments]]:
@@ -200,11 +163,4 @@ def training_stages(
     ]
 
 
-__all__ = [
-    "make_intsr_collator",
-    "make_intsr_model",
-    "make_intsr_processor",
-    "make_windows",
-    "training_stages",
-    "with_lifetimes",
-]
+__all__ = ["WindowRecipe", "make_windows", "training_stages", "with_lifetimes"]

@@ -19,8 +19,8 @@ from seekrec.events import (
     split_log,
     synthesize_searches,
 )
-from seekrec.training.arguments import DataArguments, parse_column_map
-from seekrec.training.stages import StageCache
+from seekrec.recipes.arguments import DataArguments, parse_column_map
+from seekrec.recipes.stages import StageCache
 
 logger = logging.getLogger(__name__)
 

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,17 +15,25 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import MixtureSampler, encode_text
 from seekrec.embeddings import SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError
+from seekrec.evaluation import rival_systems
+from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.events import Split
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
 from seekrec.models.gensr.features_gensr import describe_items
 from seekrec.models.gensr.prompts_gensr import tokenizer_texts
 from seekrec.models.t5_backbone import identifier_fields
-from seekrec.training.arguments import GeneratorArguments, parse_weights
-from seekrec.training.generator import codebooks_by_block, load_or_train_tokenizer, t5_sizes
-from seekrec.training.gensr_arguments import GenSRArguments
-from seekrec.training.gensr_data import GenSRCollator, TrainingRequests, negative_sampler
+from seekrec.recipes.arguments import GeneratorArguments
+from seekrec.recipes.collaborative import prepare_collaborative, prepare_lightgcn
+from seekrec.recipes.items import PreparedItems, prepare_plain_items
+from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, t5_sizes
+from seekrec.schema import BEHAVIORS, Behavior
+from seekrec.training.gensr_arguments import CollaborativeArguments, GenSRArguments
+from seekrec.training.gensr_data import GenSRCollator, TrainingRequests, negative_sampler, training_requests
 from seekrec.training.negatives import CodedRows, CodeSampler
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
+from seekrec.util.parsing import parse_weights
+
+logger = logging.getLogger(__name__)
 
 
 def make_gensr_processor(
@@ -194,4 +205,110 @@ def make_gensr_trainer(
     )
 
 
-__all__ = ["make_gensr_model", "make_gensr_processor", "make_gensr_trainer", "set_collaborative"]
+@dataclass
+class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
+    """GenSR: prompts with a collaborative and a semantic view, Yes or No of candidates, and identifiers if wished.
+
+    Args:
+        collaborative ([`CollaborativeArguments`]): The table of the collaborative view.
+        prompts ([`GenSRArguments`]): Prompts, tasks, negatives and losses.
+        generator ([`GeneratorArguments`]): The T5.
+    """
+
+    collaborative: CollaborativeArguments
+    prompts: GenSRArguments
+    generator: GeneratorArguments
+    name = "GenSR"
+
+    @property
+    def behaviors(self) -> tuple[Behavior, ...]:
+        """What the model is trained and asked for."""
+        return BEHAVIORS if self.prompts.tasks == "joint" else (self.prompts.tasks,)
+
+    @property
+    def selection_protocols(self) -> Sequence[RankingProtocol]:
+        """The protocols of validation that choose the checkpoint."""
+        return self.prompts.selection_protocols
+
+    @property
+    def only_candidates(self) -> Collection[str]:
+        """GenSR, where it writes no identifiers: it orders candidates and cannot search all items."""
+        return () if self.prompts.identifier_weight or self.prompts.retrieve_by == "answer" else (self.name,)
+
+    def prepare_embeddings(self) -> None:
+        """Embed texts, train SASRec and LightGCN, and choose what the collaborative view reads of these."""
+        super().prepare_embeddings()
+        seed = self.training.seed
+        self.lightgcn, self.graph = prepare_lightgcn(self.split, self.collaborative, self.cache, seed=seed)
+        self.source = prepare_collaborative(
+            self.split,
+            self.embeddings.sasrec,
+            self.lightgcn,
+            self.embedding,
+            self.collaborative,
+            self.prompts,
+            self.cache,
+            seed=seed,
+        )
+
+    def prepare_items(self) -> PreparedItems:
+        """Learn identifiers, if the model writes any."""
+        if self.prompts.identifier_weight and self.prompts.identifiers == "dual":
+            return self.learn_items()
+        return prepare_plain_items(
+            self.split,
+            self.embeddings,
+            semantic_encoder=self.embedding.semantic_encoder,
+            atomic=self.prompts.identifier_weight > 0,
+        )
+
+    def make_processor(self) -> GenSRProcessor:
+        """Make the processor with its tokenizer."""
+        return make_gensr_processor(self.split, self.catalog, self.generator, self.prompts)
+
+    def prepare_corpus(self) -> None:
+        """Gather what is asked in training."""
+        self.requests = training_requests(self.split, self.catalog, self.prompts, seed=self.training.seed)
+        logger.info("requests: %s", self.requests.count())
+
+    def make_model(self) -> GenSRForConditionalGeneration:
+        """Make the model with its start weights and the collaborative table."""
+        return make_gensr_model(
+            self.catalog,
+            self.processor,
+            self.source.training,
+            self.generator,
+            self.prompts,
+            seed=self.training.seed,
+        )
+
+    def make_trainers(
+        self, model: GenSRForConditionalGeneration, evaluate_model: EvaluateModel
+    ) -> Iterator[tuple[GenerativeTrainer, Mapping[str, object]]]:
+        """Make the training of both tasks at once."""
+        self.training.output_dir = str(self.output_dir / "trainer")
+        trainer = make_gensr_trainer(
+            self.with_adapters(model, self.generator),
+            self.processor,
+            self.split,
+            self.requests,
+            self.prompts,
+            self.training,
+            evaluate_model=evaluate_model,
+        )
+        yield trainer, {"requests": self.requests, "tokenizer": self.processor.tokenizer}
+
+    def finish(self, model: GenSRForConditionalGeneration) -> None:
+        """Merge adapters, and answer from then on with the collaborative vectors of all events."""
+        super().finish(model)
+        if self.source.answering is not self.source.training:
+            set_collaborative(model, self.source.answering)
+
+    def make_baselines(self) -> Mapping[str, Scorer]:
+        """Make the baselines, LightGCN among them."""
+        return rival_systems(
+            self.split, self.catalog, self.items.sasrec, lightgcn=self.lightgcn, user_ids=self.graph.user_ids
+        )
+
+
+__all__ = ["GenSRRecipe", "make_gensr_model", "make_gensr_processor", "make_gensr_trainer", "set_collaborative"]

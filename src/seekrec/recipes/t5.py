@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import set_text_folding, train_tokenizer
+from seekrec.evaluation import ModelRetriever
 from seekrec.events import Split
-from seekrec.training.arguments import GeneratorArguments
+from seekrec.recipes.arguments import GeneratorArguments, IdentifierArguments
+from seekrec.recipes.items import PreparedItems, prepare_items
+from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.util.files import replace_folder
 from seekrec.util.text import TEXT_FOLDING, WORD_FOLDING, check_folding, fold_text
 
@@ -130,4 +134,46 @@ def merge_lora(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     return merged
 
 
-__all__ = ["add_lora", "codebooks_by_block", "load_or_train_tokenizer", "merge_lora", "t5_sizes"]
+@dataclass
+class T5Recipe(Recipe[ModelT, ProcessorT]):
+    """What the recipes of GenSAR and GenSR share: identifiers that are learnt, and adapters.
+
+    Args:
+        identifiers ([`IdentifierArguments`]): Identifiers of the items.
+    """
+
+    identifiers: IdentifierArguments
+
+    def learn_items(self) -> PreparedItems:
+        """Learn the identifiers of the items."""
+        return prepare_items(
+            self.split,
+            self.embeddings,
+            self.identifiers,
+            self.cache,
+            semantic_encoder=self.embedding.semantic_encoder,
+            seed=self.training.seed,
+            published_identifiers=self.evaluation.published_identifiers,
+        )
+
+    def with_adapters(self, model: ModelT, settings: GeneratorArguments) -> PreTrainedModel:
+        """Wrap the model with adapters, where the settings ask for them."""
+        self.adapted: PreTrainedModel = add_lora(model, settings) if settings.lora_rank else model
+        return self.adapted
+
+    def finish(self, model: ModelT) -> None:
+        """Merge the adapters into the model."""
+        merge_lora(self.adapted, self.output_dir / "adapter")
+
+    def make_retriever(self, model: Any) -> ModelRetriever:
+        """Make the system that answers with a model, by beam search."""
+        return ModelRetriever(
+            model,
+            self.processor,
+            num_beams=self.evaluation.num_beams,
+            candidate_scoring=self.evaluation.candidate_scoring,
+            show_progress=False,
+        )
+
+
+__all__ = ["T5Recipe", "add_lora", "codebooks_by_block", "load_or_train_tokenizer", "merge_lora", "t5_sizes"]

@@ -17,8 +17,8 @@ from seekrec.evaluation.retrievers import ModelRetriever
 from seekrec.evaluation.rivals import ValidationRanking
 from seekrec.evaluation.robustness import compare_query_forms
 from seekrec.events import Split
+from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
-from seekrec.training.arguments import EvaluationArguments
 from seekrec.util.redaction import place_name
 
 # Searches that are asked in every form: few enough for five passes, and differences are paired.

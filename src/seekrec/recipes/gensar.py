@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from datasets import DatasetDict
@@ -29,10 +30,12 @@ from seekrec.events import Split
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
 from seekrec.models.gensar.modeling_gensar_items import vector_size
 from seekrec.models.t5_backbone import identifier_fields
+from seekrec.recipes.arguments import CorpusArguments, ModelArguments
+from seekrec.recipes.items import PreparedItems
+from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, t5_sizes
 from seekrec.schema import item_texts
-from seekrec.training.arguments import CorpusArguments, ModelArguments, parse_weights
-from seekrec.training.generator import codebooks_by_block, load_or_train_tokenizer, t5_sizes
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
+from seekrec.util.parsing import parse_weights
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +213,59 @@ def make_trainer(
     )
 
 
+@dataclass
+class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
+    """GenSAR: identifiers of two views, and a corpus of seven tasks.
+
+    Args:
+        corpus ([`CorpusArguments`]): What is learned.
+        generator ([`ModelArguments`]): The model.
+    """
+
+    corpus: CorpusArguments
+    generator: ModelArguments
+    name = "GenSAR"
+
+    def prepare_items(self) -> PreparedItems:
+        """Learn the identifiers of the items."""
+        return self.learn_items()
+
+    def make_processor(self) -> GenSARProcessor:
+        """Make the tokenizer, with a token for each code, and the processor that writes requests as the corpus is."""
+        self.tokenizer, self.vocabulary = make_tokenizer(self.split, self.catalog, self.generator)
+        return make_processor(self.catalog, self.tokenizer, self.corpus)
+
+    def prepare_corpus(self) -> None:
+        """Write the rows of all tasks."""
+        self.rows = make_corpus(
+            self.split, self.catalog, self.tokenizer, self.vocabulary, self.corpus, seed=self.training.seed
+        )
+        logger.info("corpus: %s", {name: len(rows) for name, rows in self.rows.items()})
+
+    def make_model(self) -> GenSARForConditionalGeneration:
+        """Make the model with its start weights."""
+        return make_model(
+            self.catalog, self.tokenizer, self.vocabulary, self.generator, self.corpus, seed=self.training.seed
+        )
+
+    def make_trainers(
+        self, model: GenSARForConditionalGeneration, evaluate_model: EvaluateModel
+    ) -> Iterator[tuple[GenerativeTrainer, Mapping[str, object]]]:
+        """Make the training of all tasks at once."""
+        self.training.output_dir = str(self.output_dir / "trainer")
+        trainer = make_trainer(
+            self.with_adapters(model, self.generator),
+            self.processor,
+            self.rows,
+            self.corpus,
+            self.training,
+            evaluate_model=evaluate_model,
+        )
+        yield trainer, {"corpus": self.rows, "tokenizer": self.tokenizer}
+
+
 __all__ = [
+    "GenSARRecipe",
     "make_corpus",
     "make_model",
     "make_processor",

@@ -26,12 +26,12 @@ from seekrec.identifiers import (
     identifier_quality,
     read_published_identifiers,
 )
+from seekrec.recipes.arguments import EmbeddingArguments, IdentifierArguments
+from seekrec.recipes.collaborative import prepare_sasrec
+from seekrec.recipes.stages import StageCache
 from seekrec.schema import View, item_texts
-from seekrec.training.arguments import IdentifierArguments
-from seekrec.training.collaborative import prepare_sasrec
 from seekrec.training.identifiers import train_dual_rqvae
 from seekrec.training.identity import content_digest
-from seekrec.training.stages import StageCache
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +71,13 @@ class PreparedItems:
 
 
 def prepare_embeddings(
-    split: Split, settings: IdentifierArguments, cache: StageCache, *, seed: int, report_progress: bool = True
+    split: Split, settings: EmbeddingArguments, cache: StageCache, *, seed: int, report_progress: bool = True
 ) -> ItemEmbeddings:
     """Embed the texts of the items, and train SASRec.
 
     Args:
         split (`Split`): SASRec sees its training events only.
-        settings ([`IdentifierArguments`]): Encoder and SASRec.
+        settings ([`EmbeddingArguments`]): Encoder and SASRec.
         cache ([`StageCache`]): Finds what was done before.
         seed (`int`): Of SASRec.
         report_progress (`bool`): Show progress bars.
@@ -96,6 +96,7 @@ def prepare_items(
     settings: IdentifierArguments,
     cache: StageCache,
     *,
+    semantic_encoder: str | None = None,
     seed: int,
     published_identifiers: str | Path | None = None,
 ) -> PreparedItems:
@@ -106,6 +107,7 @@ def prepare_items(
         embeddings ([`ItemEmbeddings`]): What the identifiers are learnt from.
         settings ([`IdentifierArguments`]): Learner and levels.
         cache ([`StageCache`]): Finds what was done before.
+        semantic_encoder (`str`, *optional*): Name or path of the text encoder; MiniLM from its wheel if not given.
         seed (`int`): Of the identifier learner.
         published_identifiers (`str` or `Path`, *optional*):
             Folder of `*.index.json` files for the same items, to compare with in the quality report.
@@ -117,7 +119,7 @@ def prepare_items(
     key = {
         "items": content_digest(items),
         "vectors": content_digest(vectors),
-        "semantic_encoder": settings.semantic_encoder,
+        "semantic_encoder": semantic_encoder,
         "views": settings.identifier_views,
         "num_shared_levels": settings.num_shared_levels,
         "num_specific_levels": settings.num_specific_levels,
@@ -130,14 +132,17 @@ def prepare_items(
     }
 
     def make(folder: Path) -> None:
-        learn_catalog(items, vectors, settings, folder=folder / "training", seed=seed).save(folder / "catalog")
+        learnt = learn_catalog(
+            items, vectors, settings, semantic_encoder=semantic_encoder, folder=folder / "training", seed=seed
+        )
+        learnt.save(folder / "catalog")
         shutil.rmtree(folder / "training", ignore_errors=True)  # checkpoints, of use only to a killed stage
 
     catalog = cache.run(
         "identifiers",
         key,
         make,
-        lambda folder: Catalog.load(folder / "catalog", semantic_encoder=settings.semantic_encoder),
+        lambda folder: Catalog.load(folder / "catalog", semantic_encoder=semantic_encoder),
         libraries=("torch", "transformers", "numpy", "scipy", "scikit-learn"),
     )
     # What SASRec has of an item without training events is where it began: nothing is learnt from it.
@@ -148,14 +153,14 @@ def prepare_items(
 
 
 def prepare_plain_items(
-    split: Split, embeddings: ItemEmbeddings, settings: IdentifierArguments, *, atomic: bool
+    split: Split, embeddings: ItemEmbeddings, *, semantic_encoder: str | None = None, atomic: bool
 ) -> PreparedItems:
     """Put the items into a catalogue whose identifiers are not learnt.
 
     Args:
         split (`Split`): Has the items.
         embeddings ([`ItemEmbeddings`]): What the catalogue holds of them.
-        settings ([`IdentifierArguments`]): Names the encoder.
+        semantic_encoder (`str`, *optional*): Name or path of the text encoder; MiniLM from its wheel if not given.
         atomic (`bool`): Give each item an identifier of one code of its own (BSR); none at all otherwise.
 
     Returns:
@@ -169,7 +174,7 @@ def prepare_plain_items(
         num_shared_levels=1 if atomic else 0,
         codebook_size=items.num_rows if atomic else 0,
         embeddings=embeddings.vectors(),
-        semantic_encoder_name=settings.semantic_encoder,
+        semantic_encoder_name=semantic_encoder,
         is_predicted=~has_training_events(split),
     )
     return PreparedItems(catalog, embeddings.sasrec, None)
@@ -203,6 +208,7 @@ def learn_catalog(
     vectors: dict[View, np.ndarray],
     settings: IdentifierArguments,
     *,
+    semantic_encoder: str | None,
     folder: Path,
     seed: int,
 ) -> Catalog:
@@ -212,6 +218,7 @@ def learn_catalog(
         items (`pyarrow.Table`): The items.
         vectors (`dict[str, np.ndarray]`): float32 of shape `(num_items, dimension)` for each view.
         settings ([`IdentifierArguments`]): Learner, views and levels.
+        semantic_encoder (`str`, *optional*): Name or path of the text encoder.
         folder (`Path`): For the checkpoints of the learner.
         seed (`int`): Of the learner.
 
@@ -255,7 +262,7 @@ def learn_catalog(
         codebook_size=settings.codebook_size,
         embeddings={view: vectors[view] for view in ("semantic", "collaborative")},
         identifier_model=learner,
-        semantic_encoder_name=settings.semantic_encoder,
+        semantic_encoder_name=semantic_encoder,
     )
 
 

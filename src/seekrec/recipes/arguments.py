@@ -77,8 +77,8 @@ class DataArguments:
 
 
 @dataclass
-class IdentifierArguments:
-    """Embeddings, and the identifiers learnt from them."""
+class EmbeddingArguments:
+    """Vectors of the items: of their texts, and of SASRec."""
 
     semantic_encoder: str | None = field(
         default=None, metadata={"help": "A sentence-transformers name or path; MiniLM from its wheel if not given."}
@@ -88,6 +88,12 @@ class IdentifierArguments:
     sasrec_dropout: float = field(default=0.3, metadata={"help": "Dropout of SASRec."})
     sasrec_learning_rate: float = field(default=1e-3, metadata={"help": "Step size of SASRec."})
     sasrec_max_history: int = field(default=50, metadata={"help": "Events that SASRec looks back."})
+
+
+@dataclass
+class IdentifierArguments:
+    """Identifiers learnt from the vectors."""
+
     identifier_views: list[str] = field(
         default_factory=lambda: ["semantic", "collaborative"],
         metadata={"help": "Identifiers of an item; one of the two alone gives TIGER and its collaborative twin."},
@@ -211,8 +217,8 @@ class EvaluationArguments:
     max_test_cases: int | None = field(
         default=None, metadata={"help": "Cases of each task in the final table; all if not given."}
     )
-    candidate_protocols: list[str] = field(
-        default_factory=list, metadata={"help": "Beside full ranking: uniform, popularity, bm25."}
+    candidate_protocols: list[Literal["uniform", "popularity", "bm25"]] = field(
+        default_factory=list, metadata={"help": "Protocols beside full ranking."}
     )
     candidate_scoring: Literal["exact", "beams"] = field(
         default="exact", metadata={"help": "What orders candidates: the model's own score of each, or a beam search."}
@@ -240,26 +246,6 @@ class EvaluationArguments:
     )
 
 
-def parse_weights(pairs: Sequence[str], argument: str) -> dict[str, float]:
-    """Read `["nrip=1.0", "nsip=0.5"]`.
-
-    Raises:
-        ConfigurationError: If a pair is not `name=number` with a number of at least 0, or all are 0.
-    """
-    weights: dict[str, float] = {}
-    for pair in pairs:
-        name, _, number = pair.partition("=")
-        try:
-            weights[name] = float(number)
-        except ValueError:
-            raise ConfigurationError(f"`{argument}` has {pair!r}; write name=number, e.g. nrip=1.0.") from None
-        if not 0 <= weights[name] < float("inf"):
-            raise ConfigurationError(f"`{argument}` has {pair!r}; a weight is a number from 0 up.")
-    if not any(weights.values()):
-        raise ConfigurationError(f"`{argument}` is {list(pairs)}; at least one weight must be above 0.")
-    return weights
-
-
 def parse_column_map(pairs: Sequence[str]) -> dict[str, str] | None:
     """Read `["user_id=customer"]`; None if empty.
 
@@ -276,10 +262,10 @@ __all__ = [
     "STAGES",
     "CorpusArguments",
     "DataArguments",
+    "EmbeddingArguments",
     "EvaluationArguments",
     "GeneratorArguments",
     "IdentifierArguments",
     "ModelArguments",
     "parse_column_map",
-    "parse_weights",
 ]

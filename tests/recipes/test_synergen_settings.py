@@ -16,8 +16,8 @@ from seekrec.models import (
     SynerGenConfig,
     SynerGenForSearchAndRecommendation,
 )
+from seekrec.recipes.synergen import drawn_kind
 from seekrec.training import WindowArguments, make_window_optimizer
-from seekrec.training.synergen import drawn_kind
 
 
 @pytest.mark.parametrize("use_ids", [True, False])

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -11,11 +11,13 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.training_windows import TrainingWindows, choose_session_ids, log_actions
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError
+from seekrec.evaluation import build_cases, choose_head, click_calibration, ranking_by
 from seekrec.events import Split
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
+from seekrec.recipes.synergen_arguments import SynerGenArguments
+from seekrec.recipes.windows import WindowRecipe, make_windows
 from seekrec.training.event_windows import WindowCollator, fusion_settings, make_window_collator
 from seekrec.training.negatives import SampledKind
-from seekrec.training.synergen_arguments import SynerGenArguments
 from seekrec.training.window_arguments import WindowArguments
 
 
@@ -124,7 +126,65 @@ def _frequent_action(split: Split, processor: SynerGenProcessor) -> int:
     return 1 + int(np.argmax(counts)) if counts else 0
 
 
+@dataclass
+class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenProcessor]):
+    """SynerGen: one decoder with a retrieval and a ranking head.
+
+    Args:
+        model ([`SynerGenArguments`]): The decoder and its losses.
+    """
+
+    model: SynerGenArguments
+    name = "SynerGen"
+
+    def make_processor(self) -> SynerGenProcessor:
+        """Make the processor that lays requests out as windows are."""
+        return make_synergen_processor(self.split, self.catalog, self.window)
+
+    def make_windows(self) -> TrainingWindows:
+        """Cut training into windows."""
+        return make_windows(self.split, self.catalog, self.window, use_session_mask=self.model.use_session_mask)
+
+    def make_model(self) -> SynerGenForSearchAndRecommendation:
+        """Make the model with its start weights."""
+        return make_synergen_model(
+            self.split, self.catalog, self.processor, self.model, self.window, self.items.sasrec
+        )
+
+    def make_collator(self, windows: TrainingWindows) -> WindowCollator:
+        """Make what gives batches, with negatives where a loss needs them."""
+        return make_synergen_collator(
+            windows, self.catalog, self.processor, self.window, self.model, seed=self.training.seed
+        )
+
+    def finish(self, model: SynerGenForSearchAndRecommendation) -> None:
+        """Choose the head that ranks, where validation shall say which."""
+        if model.ranking_head is not None and self.model.rank_by == "validation":
+            validation = self.make_validation(self.evaluation.candidate_protocols or ("uniform",))
+            choose_head(model, self.make_retriever(model), validation)
+
+    def report(self, model: SynerGenForSearchAndRecommendation) -> None:
+        """Print how well the probabilities of clicks are calibrated."""
+        if model.ranking_head is None:
+            return
+        # As many negatives as in training, and drawn alike: the share of clicks that the model learnt.
+        for behavior in self.behaviors:
+            cases = build_cases(
+                self.split,
+                self.catalog.id_map,
+                behavior=behavior,
+                protocol=drawn_kind(self.window.for_catalog(len(self.catalog))),
+                num_negatives=self.window.num_training_negatives,
+                max_cases=self.evaluation.max_test_cases,
+                seed=self.data.split_seed,
+            )
+            with ranking_by(model, "ranking"):
+                error = click_calibration(self.make_retriever(model), cases, self.catalog.id_map)
+            print(f"{behavior}: expected calibration error of click probabilities {error:.4f} ({len(cases)} cases)")
+
+
 __all__ = [
+    "SynerGenRecipe",
     "drawn_kind",
     "make_synergen_collator",
     "make_synergen_model",

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recommenders behind collaborative vectors, as stages of a recipe: SASRec and LightGCN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seekrec.embeddings import (
+    InteractionGraph,
+    LightGCNConfig,
+    LightGCNModel,
+    SASRecConfig,
+    SASRecForNextItem,
+    interaction_graph,
+    sasrec_sequences,
+)
+from seekrec.embeddings.softmax import LARGE_CATALOG, NUM_SHARED_NEGATIVES
+from seekrec.errors import ConfigurationError
+from seekrec.events import Split
+from seekrec.recipes.arguments import EmbeddingArguments
+from seekrec.recipes.stages import StageCache
+from seekrec.schema import IdMap
+from seekrec.training.collaborative import graph_validation, validation_histories
+from seekrec.training.gensr_arguments import CollaborativeArguments, GenSRArguments
+from seekrec.training.lightgcn import train_lightgcn
+from seekrec.training.sasrec import train_sasrec
+
+
+def prepare_sasrec(
+    split: Split,
+    settings: EmbeddingArguments,
+    cache: StageCache,
+    *,
+    seed: int,
+    num_unseen_events: int = 0,
+    start_from: tuple[SASRecForNextItem, dict[str, object]] | None = None,
+    num_finishing_epochs: int = 0,
+) -> tuple[SASRecForNextItem, dict[str, object]]:
+    """Train SASRec on the training events of a split; the best epoch by validation is kept.
+
+    Args:
+        split (`Split`): The log.
+        settings ([`EmbeddingArguments`]): Sizes and schedule.
+        cache (`StageCache`): Where it is kept.
+        seed (`int`): Of SASRec.
+        num_unseen_events (`int`): The last so many interactions of each user are left out: see `last_interactions`.
+        start_from (`tuple`, *optional*): What this function gave: go on from there for `num_finishing_epochs`.
+        num_finishing_epochs (`int`): Passes of a training that goes on.
+
+    Returns:
+        `tuple[SASRecForNextItem, dict]`: The model, and the settings it depends on.
+    """
+    id_map = IdMap(split.log.items["item_id"].to_pylist())
+    config = SASRecConfig(
+        num_items=len(id_map),
+        hidden_size=settings.sasrec_hidden_size,
+        max_history=settings.sasrec_max_history,
+        dropout=settings.sasrec_dropout,
+        num_sampled_negatives=NUM_SHARED_NEGATIVES if len(id_map) > LARGE_CATALOG else 0,
+    )
+    key: dict[str, object] = {
+        "split": split.fingerprint(),
+        "hidden_size": settings.sasrec_hidden_size,
+        "num_epochs": settings.sasrec_num_epochs,
+        "dropout": settings.sasrec_dropout,
+        "learning_rate": settings.sasrec_learning_rate,
+        "max_history": settings.sasrec_max_history,
+        "seed": seed,
+    }
+    name, num_epochs, started = "sasrec", settings.sasrec_num_epochs, None
+    if num_unseen_events:
+        name, key["num_unseen_events"] = "sasrec-unseen", num_unseen_events
+    if start_from is not None:
+        started, before = start_from
+        name, num_epochs = "sasrec-finished", num_finishing_epochs
+        key = {**before, "num_finishing_epochs": num_finishing_epochs}
+
+    def make(folder: Path) -> None:
+        train_sasrec(
+            sasrec_sequences(split, id_map, num_unseen_events=num_unseen_events),
+            validation_histories(split, id_map),
+            config,
+            output_dir=folder,
+            num_epochs=num_epochs,
+            learning_rate=settings.sasrec_learning_rate,
+            seed=seed,
+            start_from=started,
+        )
+
+    model = cache.run(
+        name,
+        key,
+        make,
+        lambda folder: SASRecForNextItem.from_pretrained(folder).eval(),
+        libraries=("torch", "transformers"),
+    )
+    return model, key
+
+
+@dataclass(frozen=True)
+class CollaborativeSource:
+    """Whose vectors the collaborative view reads: a table, or a SASRec whose states it reads, too.
+
+    Args:
+        training (`np.ndarray` or [`SASRecForNextItem`]): While the model learns.
+        answering (`np.ndarray` or [`SASRecForNextItem`]): When it has learnt; often the same.
+    """
+
+    training: np.ndarray | SASRecForNextItem
+    answering: np.ndarray | SASRecForNextItem
+
+
+def prepare_collaborative(
+    split: Split,
+    sasrec: SASRecForNextItem,
+    lightgcn: LightGCNModel,
+    settings: EmbeddingArguments,
+    collaborative: CollaborativeArguments,
+    reading: GenSRArguments,
+    cache: StageCache,
+    *,
+    seed: int,
+) -> CollaborativeSource:
+    """Give the vectors that the settings name; with `num_unseen_events` train the SASRec behind them in two parts.
+
+    The first part has not seen the events that the model is asked for. The second goes on from it with all events, in
+    which its vectors hardly turn, so a model that learnt to read the first can read it.
+
+    Args:
+        split (`Split`): The log.
+        sasrec ([`SASRecForNextItem`]): Trained on all events.
+        lightgcn ([`LightGCNModel`]): Likewise.
+        settings ([`EmbeddingArguments`]): Of SASRec.
+        collaborative ([`CollaborativeArguments`]): Which of the two.
+        reading ([`GenSRArguments`]): `recommender_state`, `num_unseen_events`, `num_finishing_epochs`.
+        cache ([`StageCache`]): Where both parts are kept.
+        seed (`int`): Of SASRec.
+
+    Returns:
+        [`CollaborativeSource`]: The vectors.
+
+    Raises:
+        ConfigurationError: If states or unseen events are wanted of LightGCN, which has none, or a table that is
+            trained with the rest should be replaced afterwards.
+    """
+    if reading.train_collaborative_table and reading.num_unseen_events:
+        raise ConfigurationError(
+            f"`num_unseen_events` is {reading.num_unseen_events} and `train_collaborative_table` true: the table that "
+            "SASRec finishes would take the place of the trained one; leave out one of the two."
+        )
+    if collaborative.collaborative_source == "lightgcn":
+        for name in ("recommender_state", "num_unseen_events"):
+            if value := getattr(reading, name):
+                raise ConfigurationError(
+                    f"`{name}` is {value}, which needs SASRec; pass --collaborative_source sasrec."
+                )
+        table = lightgcn.item_embeddings()
+        return CollaborativeSource(table, table)
+    started = finished = sasrec
+    if reading.num_unseen_events:
+        first = prepare_sasrec(split, settings, cache, seed=seed, num_unseen_events=reading.num_unseen_events)
+        started = first[0]
+        finished, _ = prepare_sasrec(
+            split, settings, cache, seed=seed, start_from=first, num_finishing_epochs=reading.num_finishing_epochs
+        )
+    if reading.recommender_state:
+        return CollaborativeSource(started, finished)
+    table = started.item_embeddings()
+    return CollaborativeSource(table, table if finished is started else finished.item_embeddings())
+
+
+def prepare_lightgcn(
+    split: Split, settings: CollaborativeArguments, cache: StageCache, *, seed: int
+) -> tuple[LightGCNModel, InteractionGraph]:
+    """Train LightGCN on the training events of a split; the best epoch by validation is kept.
+
+    Returns:
+        `tuple[LightGCNModel, InteractionGraph]`: The model, and the graph with its user ids.
+    """
+    id_map = IdMap(split.log.items["item_id"].to_pylist())
+    graph = interaction_graph(split, id_map, behaviors=settings.lightgcn_behaviors)
+    key: dict[str, object] = {
+        "split": split.fingerprint(),
+        "behaviors": sorted(settings.lightgcn_behaviors),
+        "hidden_size": settings.lightgcn_hidden_size,
+        "num_propagations": settings.lightgcn_num_propagations,
+        "num_epochs": settings.lightgcn_num_epochs,
+        "learning_rate": settings.lightgcn_learning_rate,
+        "loss": settings.lightgcn_loss,
+        "num_negatives": settings.lightgcn_num_negatives,
+        "seed": seed,
+    }
+
+    def make(folder: Path) -> None:
+        train_lightgcn(
+            graph,
+            graph_validation(split, graph, id_map),
+            LightGCNConfig(
+                num_items=len(id_map),
+                hidden_size=settings.lightgcn_hidden_size,
+                num_propagations=settings.lightgcn_num_propagations,
+                loss=settings.lightgcn_loss,
+            ),
+            output_dir=folder,
+            num_epochs=settings.lightgcn_num_epochs,
+            num_negatives=settings.lightgcn_num_negatives,
+            learning_rate=settings.lightgcn_learning_rate,
+            seed=seed,
+        )
+
+    model = cache.run(
+        "lightgcn",
+        key,
+        make,
+        lambda folder: LightGCNModel.from_pretrained(folder).eval(),
+        libraries=("torch", "transformers"),
+    )
+    return model, graph
+
+
+__all__ = ["CollaborativeSource", "prepare_collaborative", "prepare_lightgcn", "prepare_sasrec"]

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all recipes do, from a raw log to a saved model and a table of results; a family says what is its own."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from transformers import PreTrainedModel, TrainingArguments, set_seed
+
+from seekrec.evaluation import ModelRetriever, ResultRow, compare_on_new_items, format_table, rival_systems
+from seekrec.evaluation.protocols import RankingProtocol, Scorer
+from seekrec.evaluation.rivals import ValidationRanking
+from seekrec.models.processing import CatalogProcessor
+from seekrec.recipes.arguments import (
+    STAGES,
+    DataArguments,
+    EmbeddingArguments,
+    EvaluationArguments,
+    IdentifierArguments,
+)
+from seekrec.recipes.compare import compare_on_test, make_validation
+from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
+from seekrec.recipes.logs import prepare_cold_start, prepare_split
+from seekrec.recipes.record import record_run, save_trained
+from seekrec.recipes.stages import StageCache
+from seekrec.schema import BEHAVIORS, Behavior
+from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_once
+
+logger = logging.getLogger(__name__)
+
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+ProcessorT = TypeVar("ProcessorT", bound=CatalogProcessor)
+# Settings whose effect is in the split and the catalogue: the same log from another folder is the same log.
+_SEEN_IN_CONTENTS = (DataArguments, EmbeddingArguments, IdentifierArguments)
+
+
+@dataclass
+class Recipe(ABC, Generic[ModelT, ProcessorT]):
+    """A run of one family. Its fields are the groups of its settings; a subclass adds those of the family.
+
+    `run` does one stage after the other and keeps what they make: `split`, `embeddings`, `items`, `catalog`,
+    `processor`. The methods that it calls are what a family may say of its own.
+
+    Args:
+        data ([`DataArguments`]): The log and its split.
+        embedding ([`EmbeddingArguments`]): Vectors of the items.
+        evaluation ([`EvaluationArguments`]): What is measured.
+        training (`TrainingArguments`): Settings of the Trainer; `output_dir` is the folder of the run.
+    """
+
+    data: DataArguments
+    embedding: EmbeddingArguments
+    evaluation: EvaluationArguments
+    training: TrainingArguments
+
+    def __post_init__(self) -> None:
+        self.output_dir = Path(str(self.training.output_dir))
+        self.cache = StageCache(self.evaluation.stages_dir or self.output_dir / "stages")
+        self.show_progress = not self.training.disable_tqdm
+
+    @classmethod
+    def argument_types(cls) -> list[type]:
+        """Return the classes of the settings, in the order of the fields."""
+        hints = get_type_hints(cls)
+        return [hints[field.name] for field in fields(cls)]
+
+    def settings(self) -> list[object]:
+        """Return the groups of settings that are ours."""
+        groups = [getattr(self, field.name) for field in fields(self)]
+        return [group for group in groups if not isinstance(group, TrainingArguments)]
+
+    def run(self) -> None:
+        """Run the stages up to `stop_after`."""
+        last = STAGES.index(self.evaluation.stop_after)
+
+        # 1. Data: read, write searches, split, audit.
+        self.split = prepare_split(self.data, self.cache)
+        logger.info("data: %s", self.split.log.describe())
+        if last < 1:
+            return
+
+        # 2. Embeddings: vectors of the items' texts and of SASRec, which is a baseline too.
+        self.prepare_embeddings()
+        if last < 2:
+            return
+
+        # 3. The catalogue: items with their vectors and, if the family writes any, identifiers.
+        self.items = self.prepare_items()
+        self.catalog = self.items.catalog
+        if last < 3:
+            return
+
+        # 4. The processor, and what is learned from.
+        set_seed(self.training.seed)
+        self.processor = self.make_processor()
+        self.prepare_corpus()
+        if last < 4:
+            return
+
+        # 5. Training; the best checkpoint by validation NDCG@10, the mean of tasks and protocols.
+        model = self.make_model()
+        self.train(model)
+        if self.training.process_index:
+            return
+        self.finish(model)
+        folder = save_trained(model, self.processor, self.split, self.output_dir)
+        if last < 5:
+            return
+
+        # 6. Evaluation beside baselines on the same split.
+        rows = self.compare(model)
+        record_run(
+            folder,
+            rows,
+            log=self.split.log,
+            arguments=self.settings(),
+            seconds=self.cache.seconds,
+            quality=self.items.quality,
+        )
+        print(format_table(rows))
+        self.report(model)
+
+    def prepare_embeddings(self) -> None:
+        """Make what items are known by before they have identifiers."""
+        self.embeddings = prepare_embeddings(
+            self.split, self.embedding, self.cache, seed=self.training.seed, report_progress=self.show_progress
+        )
+
+    def prepare_items(self) -> PreparedItems:
+        """Make the catalogue; without identifiers unless a family says otherwise."""
+        return prepare_plain_items(
+            self.split, self.embeddings, semantic_encoder=self.embedding.semantic_encoder, atomic=False
+        )
+
+    @abstractmethod
+    def make_processor(self) -> ProcessorT:
+        """Make the processor, which writes requests as training does."""
+
+    @abstractmethod
+    def prepare_corpus(self) -> None:
+        """Make what is learned from."""
+
+    @abstractmethod
+    def make_model(self) -> ModelT:
+        """Make the model with its start weights."""
+
+    @abstractmethod
+    def make_trainers(
+        self, model: ModelT, evaluate_model: EvaluateModel
+    ) -> Iterator[tuple[GenerativeTrainer, Mapping[str, object]]]:
+        """Make the trainings that a model goes through, one after the other.
+
+        Args:
+            model (`PreTrainedModel`): The model, which each of them changes.
+            evaluate_model (`Callable`): Ranks validation.
+
+        Yields:
+            `tuple`: The Trainer, and by name what it learns from, beside the split and the catalogue.
+        """
+
+    def train(self, model: ModelT) -> None:
+        """Train a model, go on where its training was stopped, or load what is finished."""
+        validation = self.make_validation(self.selection_protocols)
+        settings = self.settings()
+        for trainer, learnt_from in self.make_trainers(
+            model, lambda trained: validation(self.make_retriever(trained))
+        ):
+            train_once(
+                trainer,
+                [group for group in settings if not isinstance(group, _SEEN_IN_CONTENTS)],
+                {"split": self.split.fingerprint(), "catalogue": self.catalog.content_hash, **learnt_from},
+                origins=[group for group in settings if isinstance(group, _SEEN_IN_CONTENTS)],
+            )
+
+    def make_validation(self, protocols: Sequence[RankingProtocol]) -> ValidationRanking:
+        """Make what ranks the validation cases."""
+        return make_validation(
+            self.split,
+            self.catalog,
+            self.evaluation,
+            behaviors=self.behaviors,
+            protocols=protocols,
+            seed=self.data.split_seed,
+        )
+
+    def finish(self, model: ModelT) -> None:  # noqa: B027
+        """Do what is left between training and saving."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name of the model in tables."""
+
+    @property
+    def behaviors(self) -> tuple[Behavior, ...]:
+        """What the model is trained and asked for."""
+        return BEHAVIORS
+
+    @property
+    def selection_protocols(self) -> Sequence[RankingProtocol]:
+        """The protocols of validation that choose the checkpoint."""
+        return ("full",)
+
+    @property
+    def only_candidates(self) -> Collection[str]:
+        """The names of systems that order candidates and cannot search the whole catalogue."""
+        return ()
+
+    def make_retriever(self, model: Any) -> ModelRetriever:
+        """Make the system that answers with a model."""
+        return ModelRetriever(model, self.processor, num_beams=None, behaviors=self.behaviors, show_progress=False)
+
+    def compare(self, model: ModelT) -> list[ResultRow]:
+        """Rank the test cases with the model, baselines and other saved models; then those that ask for new items."""
+        systems = {self.name: self.make_retriever(model)}
+        rows = compare_on_test(
+            systems,
+            self.split,
+            self.catalog,
+            self.evaluation,
+            make_rivals=self.make_baselines,
+            behaviors=self.behaviors,
+            only_candidates=self.only_candidates,
+            seed=self.data.split_seed,
+            show_progress=self.show_progress,
+        )
+        return rows + compare_on_new_items(
+            systems,
+            prepare_cold_start(self.split, self.data, self.cache),
+            self.catalog,
+            behaviors=self.behaviors,
+            only_candidates=self.only_candidates,
+            with_baselines=self.evaluation.rivals,
+            remove_seen=self.evaluation.remove_seen,
+            on_offer_only=self.evaluation.on_offer_only,
+            max_cases=self.evaluation.max_test_cases,
+            seed=self.data.split_seed,
+            show_progress=self.show_progress,
+        )
+
+    def make_baselines(self) -> Mapping[str, Scorer]:
+        """Make the baselines."""
+        return rival_systems(self.split, self.catalog, self.items.sasrec)
+
+    def report(self, model: ModelT) -> None:  # noqa: B027
+        """Print what a family measures beside the table."""
+
+
+__all__ = ["Recipe"]

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run leaves beside its weights: where its numbers come from, and what was measured."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seekrec.evaluation import ResultRow, write_results
+from seekrec.events import EventLog, Split, write_examples
+from seekrec.identifiers import IdentifierQualityReport
+from seekrec.models.manifest import replace_part, save_checkpoint
+from seekrec.schema import RECOMMENDATION
+from seekrec.util.files import replace_file
+from seekrec.util.redaction import publishable, publishable_command
+
+logger = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+
+
+def save_trained(model: Any, processor: Any, split: Split, output_dir: str | Path) -> Path:
+    """Save a trained model with its processor, and requests to ask it, and put it into evaluation mode.
+
+    An older model in the folder is replaced as one, and its results are deleted.
+
+    Returns:
+        `Path`: The model's folder, `<output_dir>/model`.
+    """
+    folder = Path(output_dir) / "model"
+    save_checkpoint(model.eval(), processor, folder)
+    write_examples(Path(output_dir) / "examples.json", split.requests("test", RECOMMENDATION))
+    logger.info("saved the model in %s", folder)
+    return folder
+
+
+def save_run(
+    folder: str | Path,
+    *,
+    command: str,
+    log: EventLog,
+    settings: Mapping[str, Any],
+    seconds: Mapping[str, float] | None = None,
+) -> None:
+    """Write `run.json` into a model folder: where its numbers come from, for the card.
+
+    Args:
+        folder (`str` or `Path`): The model folder.
+        command (`str`): The command line that made the model.
+        log ([`EventLog`]): What it was trained on; only counts are written, and its notes.
+        settings (`Mapping`): The settings of the recipe, flat. Secrets are not written, paths as their last part.
+        seconds (`Mapping[str, float]`, *optional*): Wall time of each stage.
+    """
+    content = {"command": command, "log": log.describe(), "settings": dict(settings), "seconds": dict(seconds or {})}
+    write_run(Path(folder) / RUN_FILE, content)
+
+
+def write_run(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a description of a run without secrets, and with paths as their last part."""
+    with replace_file(path) as temporary:
+        text = json.dumps(publishable(content), indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def record_run(
+    folder: str | Path,
+    rows: Sequence[ResultRow],
+    *,
+    log: EventLog,
+    arguments: Sequence[object],
+    seconds: Mapping[str, float],
+    quality: IdentifierQualityReport | None = None,
+) -> None:
+    """Write what a recipe measured, with the rank of every case, and `run.json` for the command that is running.
+
+    They replace older ones as one, and belong to the weights in the folder from now on.
+
+    Args:
+        folder (`str` or `Path`): The model folder.
+        rows (`Sequence[ResultRow]`): What was measured.
+        log ([`EventLog`]): As for [`save_run`], and so is `seconds`.
+        arguments (`Sequence`): The dataclasses of the recipe's settings; their fields are written flat.
+        seconds (`Mapping[str, float]`): Wall time of each stage.
+        quality ([`IdentifierQualityReport`], *optional*): What the identifiers are worth: `identifiers.json`.
+    """
+    command = publishable_command(["accelerate", "launch", *sys.argv])
+    settings = {name: value for part in arguments for name, value in vars(part).items()}
+    with replace_part(folder, "results") as new:
+        write_results(new / "results.json", rows, save_ranks=True)
+        if quality is not None:
+            quality.save(new / "identifiers.json")
+        save_run(new, command=command, log=log, settings=settings, seconds=seconds)
+
+
+__all__ = ["RUN_FILE", "record_run", "save_run", "save_trained", "write_run"]
