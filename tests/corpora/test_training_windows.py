@@ -10,8 +10,7 @@ import pytest
 from seekrec.corpora.training_windows import build_training_windows, log_actions
 from seekrec.errors import DataError
 from seekrec.events import EventLog, split_log
-from seekrec.events.columns import EventColumns
-from seekrec.events.sessions import number_sessions
+from seekrec.events.columns import EventColumns, number_sessions
 from seekrec.schema import Event, IdMap
 from seekrec.util.ragged import Ragged
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from seekrec.events.log import EventLog
-from seekrec.events.splits import Split, split_log
+from seekrec.events.split import Split
+from seekrec.events.splits import split_log
 from seekrec.schema import IdMap
 
 ITEM_IDS = ["a", "b", "c", "d", "e", "f"]

@@ -127,14 +127,14 @@ def test_strict_building_raises_on_a_leak(monkeypatch):
         spoilt.raise_if_leaking()
 
     # A builder with a mistake, here one that keeps every row for training, is caught by split_log itself.
-    from seekrec.events import held_out
+    from seekrec.events import splits
 
-    right = held_out.leave_one_out_strict
+    right = splits.leave_one_out_strict
 
     def wrong(timeline):
         return replace(right(timeline), train_rows=np.arange(len(timeline.user)))
 
-    monkeypatch.setattr(held_out, "leave_one_out_strict", wrong)
+    monkeypatch.setattr(splits, "leave_one_out_strict", wrong)
     with pytest.raises(LeakageError, match=r"pair_trained 1 of 1 \(validation\), training_not_before 1 of 1"):
         leaking_split()
     assert issubclass(LeakageError, DataError)

@@ -17,7 +17,8 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import timeline as timeline_module
 from seekrec.events.cases import Cases
 from seekrec.events.queries import synthesize_searches
-from seekrec.events.splits import Split, split_log
+from seekrec.events.split import Split
+from seekrec.events.splits import split_log
 from seekrec.events.timeline import Timeline, paper_histories, paper_order, strict_histories
 from seekrec.util.ragged import Ragged
 

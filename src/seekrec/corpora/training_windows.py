@@ -24,8 +24,8 @@ from seekrec.corpora.targets import choose_questions, own_windows
 from seekrec.errors import DataError
 from seekrec.events import Split
 from seekrec.events.checks import check_choice
-from seekrec.events.columns import EventColumns
-from seekrec.events.sessions import SESSION_IDS, SessionIds, guess_session_ids, number_sessions, session_numbers
+from seekrec.events.columns import SESSION_IDS, EventColumns, SessionIds, number_sessions
+from seekrec.events.sessions import guess_session_ids, session_numbers
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap
 from seekrec.util.ragged import Ragged
 

@@ -32,7 +32,7 @@ from seekrec.evaluation.protocols import (
 from seekrec.evaluation.report import ResultRow
 from seekrec.events import Split
 from seekrec.events.histories import RowArray
-from seekrec.events.splits import Part
+from seekrec.events.split import Part
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 
 # Requests in a block: enough to keep numpy and BLAS busy, few enough that a block of scores (or masks) of a large

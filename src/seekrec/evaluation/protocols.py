@@ -25,7 +25,7 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import Split, sample_negatives
 from seekrec.events.checks import check_choice
 from seekrec.events.histories import RowArray, history_rows
-from seekrec.events.splits import PARTS, Part
+from seekrec.events.split import PARTS, Part
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 from seekrec.util.ragged import Ragged
 

@@ -12,7 +12,7 @@ from seekrec.evaluation.evaluator import evaluate_system
 from seekrec.evaluation.protocols import EvaluationCases, Retriever, Scorer
 from seekrec.evaluation.report import ResultRow
 from seekrec.events import Split
-from seekrec.events.held_out import case_hash
+from seekrec.events.cases import case_hash
 from seekrec.schema import SEARCH, IdMap
 
 

@@ -9,7 +9,8 @@ from seekrec.events.log import EventLog
 from seekrec.events.negatives import load_negatives, sample_negatives, save_negatives
 from seekrec.events.queries import category_queries, synthesize_searches
 from seekrec.events.readers import read_movielens, read_sequences, read_tables
-from seekrec.events.splits import Split, split_log
+from seekrec.events.split import Split
+from seekrec.events.splits import split_log
 
 __all__ = [
     "AuditReport",

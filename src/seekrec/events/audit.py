@@ -7,7 +7,7 @@ The counts come from the arrays of the finished split, not from the rules that b
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,10 @@ import pyarrow.compute as pc
 
 from seekrec.errors import LeakageError
 from seekrec.events.cases import Cases
+from seekrec.events.split import Split
 from seekrec.events.timeline import Timeline, is_among, item_rows
 from seekrec.schema import SEARCH
 from seekrec.util.ragged import Ragged
-
-if TYPE_CHECKING:
-    from seekrec.events.splits import Split
 
 # Training histories are examined up to so many history rows in all, then a seeded sample of the targets is: about
 # 600 MB at the peak. All of MovieLens-100K fits.

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from seekrec.errors import ConfigurationError
 from seekrec.events.log import EventLog
-from seekrec.events.splits import Split
+from seekrec.events.split import Split
 from seekrec.schema import item_texts
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seekrec.events.sessions import SessionIds
 from seekrec.schema import IMPRESSION, SEARCH, Event, IdMap
 from seekrec.util.arrow import one_array, to_mask
 from seekrec.util.ragged import Ragged
+
+SessionIds = Literal["page_view", "visit"]
+SESSION_IDS: tuple[SessionIds, ...] = ("page_view", "visit")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +165,7 @@ class EventColumns:
         Args:
             histories (`Ragged`): Event numbers, each row oldest first.
             sessions (`np.ndarray`): int64 session of each of `histories.values`; see
-                [`~seekrec.events.sessions.number_sessions`].
+                [`number_sessions`].
 
         Returns:
             `dict[str, np.ndarray]`: Matrices of shape `(num_histories, longest)`: `history_mask` (bool: there is an
@@ -181,6 +184,39 @@ class EventColumns:
             "history_geohash_ids": histories.pad(0, self.geohash[event]),
             "history_query_rows": histories.pad(-1, self.query[event]),
         }
+
+
+def number_sessions(timestamp: np.ndarray, page_view: np.ndarray, rows: Ragged) -> np.ndarray:
+    """Number the sessions within each row of events, from 0 up, in the order of time.
+
+    A session is a run of events that cannot see each other: those of one timestamp, and all from the first to the last
+    event of one page view.
+
+    Args:
+        timestamp (`np.ndarray`): int64, an entry for each of `rows.values`.
+        page_view (`np.ndarray`): int64 number of the page view of each, -1 for none.
+        rows (`Ragged`): Event numbers, each row oldest first.
+
+    Returns:
+        `np.ndarray`: int64, an entry for each of `rows.values`; never falls along a row.
+    """
+    owner = rows.owners()
+    count = len(timestamp)
+    starts = np.ones(count, dtype=bool)
+    starts[1:] = (owner[1:] != owner[:-1]) | (timestamp[1:] != timestamp[:-1])
+    named = np.flatnonzero(page_view >= 0)
+    if len(named):
+        # A boundary inside the span of one page view does not count: add one at each span's start, take it off at its
+        # end.
+        key = owner[named] * (page_view.max() + 1) + page_view[named]
+        _, first = np.unique(key, return_index=True)
+        _, last = np.unique(key[::-1], return_index=True)
+        depth = np.zeros(count + 1, dtype=np.int64)
+        np.add.at(depth, named[first] + 1, 1)
+        np.add.at(depth, named[len(named) - 1 - last] + 1, -1)
+        starts &= np.cumsum(depth)[:count] == 0
+    number = np.cumsum(starts)
+    return number - number[np.minimum(rows.offsets[:-1], max(count - 1, 0))][owner] if count else number
 
 
 def impression_mask(events: pa.Table) -> np.ndarray:
@@ -209,4 +245,4 @@ def _numbers(indices: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return np.asarray(pc.fill_null(indices, -1)).astype(np.int64)
 
 
-__all__ = ["EventColumns", "impression_mask", "number_geohashes"]
+__all__ = ["SESSION_IDS", "EventColumns", "SessionIds", "impression_mask", "number_geohashes", "number_sessions"]

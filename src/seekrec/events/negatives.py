@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
+from seekrec.events.cases import case_hash
 from seekrec.events.checks import check_choice
-from seekrec.events.held_out import case_hash
-from seekrec.events.splits import Part, Split
+from seekrec.events.split import Part, Split
 from seekrec.events.timeline import item_rows
 from seekrec.schema import BEHAVIORS, Behavior, item_texts
 from seekrec.util.files import replace_file

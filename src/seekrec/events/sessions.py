@@ -12,18 +12,12 @@ the setting `session_ids`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow.compute as pc
 
-from seekrec.util.ragged import Ragged
-
-if TYPE_CHECKING:
-    from seekrec.events.splits import Split
-
-SessionIds = Literal["page_view", "visit"]
-SESSION_IDS: tuple[SessionIds, ...] = ("page_view", "visit")
+from seekrec.events.columns import SessionIds
+from seekrec.events.split import Split
 
 # In so many of the sessions with acts at several times something must show up that a page view cannot hold.
 _SHARE = 0.1
@@ -65,39 +59,6 @@ def session_numbers(split: Split) -> np.ndarray:
     pairs = split.timeline.user[named] * max(len(names.dictionary), 1) + of_id[named]
     numbers[named] = np.unique(pairs, return_inverse=True)[1]
     return numbers
-
-
-def number_sessions(timestamp: np.ndarray, page_view: np.ndarray, rows: Ragged) -> np.ndarray:
-    """Number the sessions within each row of events, from 0 up, in the order of time.
-
-    A session is a run of events that cannot see each other: those of one timestamp, and all from the first to the last
-    event of one page view.
-
-    Args:
-        timestamp (`np.ndarray`): int64, an entry for each of `rows.values`.
-        page_view (`np.ndarray`): int64 number of the page view of each, -1 for none.
-        rows (`Ragged`): Event numbers, each row oldest first.
-
-    Returns:
-        `np.ndarray`: int64, an entry for each of `rows.values`; never falls along a row.
-    """
-    owner = rows.owners()
-    count = len(timestamp)
-    starts = np.ones(count, dtype=bool)
-    starts[1:] = (owner[1:] != owner[:-1]) | (timestamp[1:] != timestamp[:-1])
-    named = np.flatnonzero(page_view >= 0)
-    if len(named):
-        # A boundary inside the span of one page view does not count: add one at each span's start, take it off at its
-        # end.
-        key = owner[named] * (page_view.max() + 1) + page_view[named]
-        _, first = np.unique(key, return_index=True)
-        _, last = np.unique(key[::-1], return_index=True)
-        depth = np.zeros(count + 1, dtype=np.int64)
-        np.add.at(depth, named[first] + 1, 1)
-        np.add.at(depth, named[len(named) - 1 - last] + 1, -1)
-        starts &= np.cumsum(depth)[:count] == 0
-    number = np.cumsum(starts)
-    return number - number[np.minimum(rows.offsets[:-1], max(count - 1, 0))][owner] if count else number
 
 
 def guess_session_ids(split: Split) -> SessionGuess | None:

@@ -10,7 +10,7 @@ Method `leave_one_out` takes each user's last distinct (user, item, timestamp) f
 validation; users with fewer than three stay in training only. Method `last_days` takes every interaction of the last
 `num_test_days` days (UTC) for the test, each user's first of the last day before that has any for validation, and
 trains on what lies before that day. Either way a held-out interaction is asked as a recommendation and, where a query
-can be had ([`find_queries`](held_out.py)), as a search. Only `last_days` trains on no later event of *other* users.
+can be had ([`find_queries`]), as a search. Only `last_days` trains on no later event of *other* users.
 
 Protocol `paper` does what the released GenSAR pipeline does, for comparison. It leaks. Reproduced are:
 
@@ -28,300 +28,34 @@ With `last_days`, `paper` asks every interaction of the window in its own task, 
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.events import held_out
 from seekrec.events.audit import audit
-from seekrec.events.cases import Cases, TrainingHistories, build_requests
+from seekrec.events.cases import Cases, case_hash
 from seekrec.events.checks import check_choice
 from seekrec.events.log import EventLog
-from seekrec.events.split_checks import check_split
-from seekrec.events.storage import check_files, refuse_damage, table_digest
-from seekrec.events.timeline import PaperOrder, Timeline, histories_before, is_among, merge_histories, paper_order
-from seekrec.schema import BEHAVIORS, Behavior, Request
-from seekrec.util.files import replace_file
+from seekrec.events.queries import category_queries
+from seekrec.events.split import METHODS, PROTOCOLS, Method, Protocol, Split, check_max_history, check_split
+from seekrec.events.timeline import (
+    MIN_INTERACTIONS,
+    PaperOrder,
+    Timeline,
+    histories_before,
+    is_among,
+    paper_order,
+    paper_targets,
+)
+from seekrec.schema import RECOMMENDATION, SEARCH, Behavior
+from seekrec.util.ragged import Ragged
 
-Method = Literal["leave_one_out", "last_days"]
-Protocol = Literal["strict", "paper"]
-Part = Literal["validation", "test"]
-
-METHODS: tuple[Method, ...] = ("leave_one_out", "last_days")
-PROTOCOLS: tuple[Protocol, ...] = ("strict", "paper")
-Kinds = tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]
-PARTS: tuple[Part, ...] = ("validation", "test")
-
-SETTINGS = ("method", "protocol", "seed", "num_test_days", "max_history", "keep_impressions")
-
-SPLIT_FILE = "split.json"
-TRAIN_FILE = "train_rows.parquet"
-LOG_FOLDER = "log"
-SPLIT_VERSION = 1
+SECONDS_PER_DAY = 86_400
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """A log, the rows that training may use, and the held-out questions. Built by [`split_log`].
-
-    Args:
-        log (`EventLog`): The log.
-        method (`str`): `"leave_one_out"` or `"last_days"`.
-        protocol (`str`): `"strict"` or `"paper"`.
-        seed (`int`): Of the choice of queries.
-        train_rows (`np.ndarray`): int64 rows of `log.events` that training may use, as target or history, ascending.
-            With `"paper"` training histories may hold held-out rows besides: that is one of its leaks.
-        validation (`Cases`): Questions to choose a model by.
-        test (`Cases`): Questions to report.
-        num_test_days (`int`, *optional*): Of method `"last_days"`, else `None`.
-        max_history (`int`, *optional*): Histories keep the latest so many events; `None` keeps all.
-        keep_impressions (`bool`): Whether histories (strict) hold items that were shown but not acted on. Training
-            events always do.
-    """
-
-    log: EventLog
-    method: Method
-    protocol: Protocol
-    seed: int
-    train_rows: np.ndarray
-    validation: Cases
-    test: Cases
-    num_test_days: int | None = None
-    max_history: int | None = None
-    keep_impressions: bool = False
-
-    @cached_property
-    def timeline(self) -> Timeline:
-        """The columns of `log.events` as arrays."""
-        return Timeline.from_log(self.log)
-
-    @cached_property
-    def _paper_order(self) -> PaperOrder:
-        return paper_order(self.log, self.timeline)
-
-    def train_events(self) -> pa.Table:
-        """Give the events that training may use, in the order of the log."""
-        return self.log.events.take(self.train_rows)
-
-    def cases(self, part: Part) -> Cases:
-        """Give the cases of a part.
-
-        Raises:
-            ConfigurationError: If the part is unknown.
-        """
-        check_choice("part", part, PARTS)
-        return self.test if part == "test" else self.validation
-
-    def training_acts(self) -> np.ndarray:
-        """Give the `train_rows` in which a user did something, be it a search without a click: int64, ascending."""
-        return self.train_rows[~self.timeline.is_impression[self.train_rows]]
-
-    def training_interactions(self) -> np.ndarray:
-        """Give the `train_rows` in which a user acted on an item: int64, ascending."""
-        return self.train_rows[self.timeline.is_interaction[self.train_rows]]
-
-    def is_training_target(self) -> np.ndarray:
-        """Say for each of `train_rows` whether training may ask for its item: bool of shape `(len(train_rows),)`.
-
-        Strict: every interaction. Paper: those that its filters leave.
-        """
-        if self.protocol == "strict":
-            return self.timeline.is_interaction[self.train_rows]
-        return is_among(self.train_rows, held_out.paper_targets(self.timeline, self._paper_order)[0])
-
-    def training_targets(self, *, include_queries: bool = False) -> np.ndarray:
-        """Give the rows that training may ask for.
-
-        Args:
-            include_queries (`bool`): Also searches without a click: their query can be predicted.
-
-        Returns:
-            `np.ndarray`: int64 rows of `log.events`, ascending.
-        """
-        is_target = self.is_training_target()
-        if include_queries:
-            t = self.timeline
-            is_target |= ((t.item < 0) & t.is_search)[self.train_rows]
-        return self.train_rows[is_target]
-
-    def training_histories(
-        self,
-        *,
-        max_history: int | None = None,
-        max_of_kind: Kinds | None = None,
-        target_rows: np.ndarray | None = None,
-    ) -> TrainingHistories:
-        """Give the history of each training target.
-
-        The size grows with the square of a user's events: on large logs set a limit (histories are cut before they are
-        expanded), or ask for some targets at a time.
-
-        Args:
-            max_history (`int`, *optional*): Keep the latest so many; `None` takes the split's own `max_history`.
-            max_of_kind (`Kinds`, *optional*): For two kinds of events (bool, one entry an event of the log), how many
-                latest to keep of each instead; none is kept of neither.
-            target_rows (`np.ndarray`, *optional*):
-                int64 rows out of [`training_targets`]; `None` takes all that have an item.
-
-        Returns:
-            `TrainingHistories`: Strict: the user's training events with an earlier timestamp and another item. Paper:
-            what the released pipeline takes for the preceding events.
-
-        Raises:
-            DataError: If a row of `target_rows` is not among `train_rows`.
-        """
-        limits = [limit for limit in (_check_max_history(max_history), self.max_history) if limit is not None]
-        limit = min(limits, default=None)
-        targets = self.training_targets() if target_rows is None else np.asarray(target_rows, dtype=np.int64)
-        if target_rows is not None and not (known := is_among(targets, self.train_rows)).all():
-            raise DataError(
-                f"`target_rows` holds row {targets[~known][0]}, which training may not use; take rows from "
-                "Split.training_targets()."
-            )
-        order = self._paper_order if self.protocol == "paper" else None
-        usable = self.train_rows if self.keep_impressions else self.training_acts()
-        if max_of_kind is None or limit is not None:
-            histories = histories_before(self.timeline, targets, usable, order, limit)
-        else:
-            kinds = [(most, is_of) for is_of, most in max_of_kind]
-            first, second = (histories_before(self.timeline, targets, usable, order, *kind) for kind in kinds)
-            histories = merge_histories(
-                first, second, np.arange(self.log.num_events) if order is None else order.place
-            )
-        return TrainingHistories(histories.values, histories.offsets, targets)
-
-    def requests(
-        self,
-        part: Part,
-        behavior: Behavior | None = None,
-        *,
-        max_history: int | None = None,
-        chosen: np.ndarray | None = None,
-    ) -> list[Request]:
-        """Give the questions of a part.
-
-        Args:
-            part (`str`): `"validation"` or `"test"`.
-            behavior (`str`, *optional*): `"recommendation"` or `"search"`; `None` for all, in the order of the cases.
-            max_history (`int`, *optional*): Keep the latest so many events of each history.
-            chosen (`np.ndarray`, *optional*): int64 numbers among these questions: only they are built.
-
-        Returns:
-            `list[Request]`: One a case, histories oldest first. Requests share their `Event` objects.
-
-        Raises:
-            ConfigurationError: If an argument has an unknown value.
-        """
-        cases = self.cases(part)
-        numbers = cases.select(behavior)
-        if chosen is not None:
-            numbers = numbers[chosen]
-        return build_requests(self.log, cases, numbers, _check_max_history(max_history))
-
-    def targets(self, part: Part, behavior: Behavior | None = None) -> list[str]:
-        """Give the item ids that answer `requests(part, behavior)`, in the same order."""
-        cases = self.cases(part)
-        return [cases.item_id[number] for number in cases.select(behavior).tolist()]
-
-    def describe(self) -> dict[str, Any]:
-        """Give settings and counts; all of it can be written as JSON."""
-        return {
-            **self._settings(),
-            "num_train_events": len(self.train_rows),
-            "num_train_users": int(np.count_nonzero(np.bincount(self.timeline.user[self.train_rows]))),
-            "num_cases": {
-                part: {behavior: len(self.cases(part).select(behavior)) for behavior in BEHAVIORS} for part in PARTS
-            },
-            "query_source": self.log.query_source,
-            "fingerprint": self.fingerprint(),
-        }
-
-    def fingerprint(self) -> str:
-        """Give a SHA-256 over the log, the settings, the training rows and the cases: 64 hexadecimal digits."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        settings = json.dumps({**self._settings(), "log": self.log.fingerprint()}, sort_keys=True)
-        return table_digest(
-            pa.table({"settings": [settings]}), self._train_table(), self.validation.to_table(), self.test.to_table()
-        )
-
-    def _settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in SETTINGS}
-
-    def _train_table(self) -> pa.Table:
-        return pa.table({"row": pa.array(self.train_rows, pa.int64())})
-
-    def save(self, folder: str | Path, *, include_log: bool = True) -> None:
-        """Write the split: three Parquet files, the log in the folder `log`, and, last, `split.json`.
-
-        Args:
-            folder (`str` or `Path`): Made if it does not exist; an earlier split in it is replaced.
-            include_log (`bool`): Write the log too. Without it, `load` needs the log.
-        """
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        # Without split.json the folder does not load: an interrupted save is never taken for a split.
-        (target / SPLIT_FILE).unlink(missing_ok=True)
-        if include_log:
-            self.log.save(target / LOG_FOLDER)
-        tables = {TRAIN_FILE: self._train_table()}
-        tables |= {f"{part}.parquet": self.cases(part).to_table() for part in PARTS}
-        for file_name, table in tables.items():
-            with replace_file(target / file_name) as path:
-                pq.write_table(table, path, compression="zstd")
-        description = {"version": SPLIT_VERSION, **self.describe()}
-        with replace_file(target / SPLIT_FILE) as path:
-            path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: str | Path, *, log: EventLog | None = None) -> Split:
-        """Read a split that `save` wrote.
-
-        Args:
-            folder (`str` or `Path`): The folder given to `save`.
-            log (`EventLog`, *optional*): The log that was split; `None` reads the one in the folder.
-
-        Raises:
-            DataError: If a file is missing, written by another version, or does not belong to the log or the others.
-        """
-        source = Path(folder)
-        check_files(source, (SPLIT_FILE, TRAIN_FILE, *(f"{part}.parquet" for part in PARTS)), "split")
-        with refuse_damage(source, "split"):
-            description = json.loads((source / SPLIT_FILE).read_text(encoding="utf-8"))
-            if description.get("version") != SPLIT_VERSION:
-                raise DataError(
-                    f"{source / SPLIT_FILE} has version {description.get('version')!r}, this package reads "
-                    f"{SPLIT_VERSION}; save the split again."
-                )
-            if log is None:
-                log = EventLog.load(source / LOG_FOLDER)
-            split = cls(
-                log=log,
-                train_rows=np.asarray(pq.read_table(source / TRAIN_FILE)["row"], dtype=np.int64),
-                validation=Cases.from_table(pq.read_table(source / "validation.parquet")),
-                test=Cases.from_table(pq.read_table(source / "test.parquet")),
-                **{name: description[name] for name in SETTINGS},
-            )
-            if split.fingerprint() != description["fingerprint"]:
-                raise DataError(
-                    f"The split in {source} has fingerprint {split.fingerprint()[:12]} with log {log.name!r}, but "
-                    f"{SPLIT_FILE} says {description['fingerprint'][:12]}; a file was changed or the log is another. "
-                    "Split the log again."
-                )
-            check_split(split)
-            return split
 
 
 def split_log(
@@ -356,21 +90,21 @@ def split_log(
     """
     check_choice("method", method, METHODS)
     check_choice("protocol", protocol, PROTOCOLS)
-    _check_max_history(max_history)
+    check_max_history(max_history)
     if method == "last_days" and num_test_days < 1:
         raise ConfigurationError(f"`num_test_days` is {num_test_days!r}; give 1 or more.")
     t = Timeline.from_log(log)
     order = paper_order(log, t) if protocol == "paper" else None
     if method == "last_days":
-        chosen = held_out.last_days(log, t, num_test_days, is_strict=order is None)
+        chosen = last_days(log, t, num_test_days, is_strict=order is None)
     elif order is None:
-        chosen = held_out.leave_one_out_strict(t)
+        chosen = leave_one_out_strict(t)
     else:
-        chosen = held_out.leave_one_out_paper(t, order)
+        chosen = leave_one_out_paper(t, order)
 
     usable = np.arange(len(t.user)) if keep_impressions else np.flatnonzero(~t.is_impression)
     cases = [
-        held_out.ask(log, t, rows, chosen.train_rows, usable=usable, order=order, seed=seed, max_history=max_history)
+        ask(log, t, rows, chosen.train_rows, usable=usable, order=order, seed=seed, max_history=max_history)
         for rows in (chosen.validation, chosen.test)
     ]
     split = Split(
@@ -393,7 +127,197 @@ def split_log(
     return split
 
 
-def _check_max_history(max_history: int | None) -> int | None:
-    if max_history is not None and max_history < 1:
-        raise ConfigurationError(f"`max_history` is {max_history!r}; give 1 or more, or None for all.")
-    return max_history
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Rows of the event table by use, each int64 and ascending.
+
+    Args:
+        train_rows (`np.ndarray`): What training may use.
+        validation (`np.ndarray`): Targets of validation.
+        test (`np.ndarray`): Targets of the test.
+    """
+
+    train_rows: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def leave_one_out_strict(timeline: Timeline) -> HeldOut:
+    """Hold out each user's last two distinct interactions; train on what lies before the first of them."""
+    t = timeline
+    rows = t.distinct_interactions()
+    users = t.user[rows]
+    last = np.flatnonzero(np.append(users[1:] != users[:-1], True)) if len(rows) else np.empty(0, dtype=np.int64)
+    counts = np.diff(last, prepend=-1)
+    last = last[counts >= MIN_INTERACTIONS]
+    if not len(last):
+        raise DataError(
+            f"No user of the log has {MIN_INTERACTIONS} distinct interactions (the most is {counts.max(initial=0)}), "
+            "so nothing can be held out; leave-one-out needs one to learn from, one for validation, one for the test."
+        )
+    test, validation = rows[last], rows[last - 1]
+    # Per user: when the validation target happened, and the two items; users without targets lose nothing.
+    num_users = int(t.user[-1]) + 1
+    until = np.full(num_users, np.iinfo(np.int64).max)
+    until[t.user[validation]] = t.time[validation]
+    out = t.time >= until[t.user]
+    for targets in (validation, test):
+        target_item = np.full(num_users, -2)
+        target_item[t.user[targets]] = t.item[targets]
+        out |= t.item == target_item[t.user]
+    return HeldOut(np.flatnonzero(~out), validation, test)
+
+
+def leave_one_out_paper(timeline: Timeline, order: PaperOrder) -> HeldOut:
+    """Hold out the last two recommendations and, apart from them, the last two searches of each user."""
+    targets, places_from_end = paper_targets(timeline, order)
+    test, validation = np.sort(targets[places_from_end == 0]), np.sort(targets[places_from_end == 1])
+    if not len(test):
+        raise DataError(
+            f"No user of the log has {MIN_INTERACTIONS} interactions of one behavior that follow both a "
+            "recommendation and a search, as protocol 'paper' needs; use protocol='strict'."
+        )
+    train = np.ones(len(timeline.user), dtype=bool)
+    train[test] = train[validation] = False
+    return HeldOut(np.flatnonzero(train), validation, test)
+
+
+def last_days(log: EventLog, timeline: Timeline, num_test_days: int, *, is_strict: bool) -> HeldOut:
+    """Hold out the last calendar days (UTC) for the test and the last day with interactions before for validation."""
+    if not log.has_time:
+        raise DataError(
+            f"Log {log.name!r} has order but no time, so it has no days to hold out; use method='leave_one_out'."
+        )
+    t = timeline
+    rows = t.distinct_interactions() if is_strict else np.flatnonzero(t.is_interaction)
+    if not len(rows):
+        raise DataError(f"Log {log.name!r} holds no interactions; there is nothing to hold out.")
+    day = t.time // SECONDS_PER_DAY
+    first_test_day = int(day[rows].max()) - num_test_days + 1
+    num_days = int(day[rows].max() - day[rows].min()) + 1
+    if num_days < num_test_days + 2:
+        raise DataError(
+            f"The interactions of log {log.name!r} span {num_days} days; `num_test_days` {num_test_days} needs "
+            f"{num_test_days + 2}: one at least to learn from, one for validation, then the test. Lower "
+            "`num_test_days` or use method='leave_one_out'."
+        )
+    test = rows[day[rows] >= first_test_day]
+    # The day before, unless nothing happened on it: shops close, and logs have gaps.
+    validation_day = int(day[rows[day[rows] < first_test_day]].max())
+    on_validation_day = rows[day[rows] == validation_day]
+    # The first of each user; where both behaviors are tasks of their own (paper), the first of each.
+    task = t.user[on_validation_day] * 2 + (0 if is_strict else t.is_search[on_validation_day])
+    validation = np.sort(on_validation_day[np.unique(task, return_index=True)[1]])
+    is_train = day < validation_day
+    if is_strict:
+        held_out_pairs = t.pairs(np.concatenate([validation, test]))
+        is_train &= ~is_among(t.pairs(np.arange(len(t.user))), held_out_pairs)
+    return HeldOut(np.flatnonzero(is_train), validation, test)
+
+
+def find_queries(log: EventLog, timeline: Timeline, targets: np.ndarray, seed: int) -> list[str | None]:
+    """Give each target the query it is searched with.
+
+    Its own, where one of its tellings is a search; else, where the log's queries are made from categories, one of the
+    item's, chosen by a hash of `seed`, user, item and timestamp; else none.
+
+    Args:
+        log (`EventLog`): The log.
+        timeline (`Timeline`): Of the same log.
+        targets (`np.ndarray`): int64 rows of interactions.
+        seed (`int`): Changes the choice.
+
+    Returns:
+        `list[str | None]`: One a target.
+    """
+    t = timeline
+    searches = np.flatnonzero(t.is_interaction & t.is_search)
+    keys, first = np.unique(t.moment[searches] * t.num_items + t.item[searches], return_index=True)
+    own_keys = t.moment[targets] * t.num_items + t.item[targets]
+    told = np.full(len(targets), -1)
+    if len(keys):
+        place = np.minimum(np.searchsorted(keys, own_keys), len(keys) - 1)
+        told = np.where(keys[place] == own_keys, searches[first[place]], -1)
+    queries: list[str | None] = [None] * len(targets)
+    with_own = np.flatnonzero(told >= 0)
+    for number, query in zip(with_own.tolist(), log.events["query"].take(told[with_own]).to_pylist(), strict=True):
+        queries[number] = query
+    if log.query_source != "category":
+        return queries
+    without = np.flatnonzero(told < 0)
+    choices = category_queries(log.items)
+    for number, event in zip(without.tolist(), log.events.take(targets[without]).to_pylist(), strict=True):
+        of_item = choices[t.item[targets[number]]]
+        if of_item:
+            chosen = case_hash(seed, event["user_id"], event["item_id"], event["timestamp"]) % len(of_item)
+            queries[number] = of_item[chosen]
+    return queries
+
+
+def ask(
+    log: EventLog,
+    timeline: Timeline,
+    rows: np.ndarray,
+    train_rows: np.ndarray,
+    *,
+    usable: np.ndarray,
+    order: PaperOrder | None,
+    seed: int,
+    max_history: int | None,
+) -> Cases:
+    """Make the questions of held-out interactions.
+
+    Args:
+        log (`EventLog`): The log.
+        timeline (`Timeline`): Of the same log.
+        rows (`np.ndarray`): int64 rows of the interactions.
+        train_rows (`np.ndarray`): int64 rows that training may use.
+        usable (`np.ndarray`): int64 rows that a strict history may hold.
+        order (`PaperOrder`, *optional*): Of protocol `"paper"`; without it, strict.
+        seed (`int`): Of the choice among an item's synthetic queries.
+        max_history (`int`, *optional*): Keep the latest so many events of a history.
+    """
+    t = timeline
+    if order is None:
+        # All of them as recommendations, then those with a query as searches.
+        found = find_queries(log, t, rows, seed)
+        searched = np.array([query is not None for query in found], dtype=bool)
+        targets = np.concatenate([rows, rows[searched]])
+        queries = [None] * len(rows) + [query for query in found if query is not None]
+    else:
+        targets = np.concatenate([rows[~t.is_search[rows]], rows[t.is_search[rows]]])
+        queries = log.events["query"].take(targets).to_pylist()
+    histories = histories_before(t, targets, usable, order, max_history)
+    return make_cases(log, t, targets, queries, histories, train_rows=train_rows)
+
+
+def make_cases(
+    log: EventLog,
+    timeline: Timeline,
+    targets: np.ndarray,
+    queries: list[str | None],
+    histories: Ragged,
+    *,
+    train_rows: np.ndarray,
+) -> Cases:
+    """Put the columns of cases together; a case with a query is a search.
+
+    The action of a case is asked for where training knows more than one; one that it does not know is not.
+    """
+    acts = log.events["action"].take(train_rows[~timeline.is_impression[train_rows]])
+    known = pc.unique(acts)
+    actions = log.events["action"].take(targets)
+    actions = pc.if_else(pc.is_in(actions, value_set=known), actions, None)
+    has_sessions = log.events["session_id"].null_count < log.num_events
+    behaviors: list[Behavior] = [RECOMMENDATION if query is None else SEARCH for query in queries]
+    return Cases(
+        user_id=log.events["user_id"].take(targets).to_pylist(),
+        behavior=behaviors,
+        query=queries,
+        item_id=log.events["item_id"].take(targets).to_pylist(),
+        timestamp=timeline.time[targets],
+        histories=histories,
+        geohash=log.events["geohash"].take(targets).to_pylist() if "geohash" in log.events.column_names else None,
+        session_id=log.events["session_id"].take(targets).to_pylist() if has_sessions else None,
+        action=actions.to_pylist() if len(known) > 1 else None,
+    )

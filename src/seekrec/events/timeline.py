@@ -25,6 +25,9 @@ from seekrec.util.ragged import Ragged
 # Rows expanded at a time: 4 million int64 rows and their owners take about 100 MB at the peak.
 _ROWS_AT_A_TIME = 4_000_000
 
+# A held-out pair of interactions and at least one to learn from.
+MIN_INTERACTIONS = 3
+
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
@@ -269,6 +272,28 @@ def paper_order(log: EventLog, timeline: Timeline) -> PaperOrder:
     num_searches = np.zeros(len(t.user), dtype=np.int64)
     num_searches[rows] = np.where(is_search, own_searches, own_searches[moment_begin])
     return PaperOrder(rows, place, rank_in_task, num_recommendations, num_searches, target_rank)
+
+
+def paper_targets(timeline: Timeline, order: PaperOrder) -> tuple[np.ndarray, np.ndarray]:
+    """Give the rows that the released pipeline predicts, held out or not.
+
+    Interactions whose history holds a recommendation and a search (where the log has no searches: a recommendation),
+    of users with at least three of them in that behavior.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: int64 rows, ordered by user, behavior, time and item id; int64 how many of the
+        same user and behavior follow.
+    """
+    t = timeline
+    is_target = t.is_interaction & (order.num_recommendations > 0)
+    if t.is_search.any():
+        is_target &= order.num_searches > 0
+    rows = np.flatnonzero(is_target)
+    rows = rows[np.argsort(order.target_rank[rows])]
+    task = t.user[rows] * 2 + t.is_search[rows]
+    first, end = np.searchsorted(task, task), np.searchsorted(task, task, side="right")
+    enough = end - first >= MIN_INTERACTIONS
+    return rows[enough], (end - 1 - np.arange(len(rows)))[enough]
 
 
 def paper_histories(

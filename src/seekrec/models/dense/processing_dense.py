@@ -23,8 +23,7 @@ from seekrec.catalog import Catalog
 from seekrec.embeddings import DEFAULT_ENCODER
 from seekrec.errors import ConfigurationError, RequestError
 from seekrec.events.checks import check_choice
-from seekrec.events.columns import EventColumns, number_geohashes
-from seekrec.events.sessions import SESSION_IDS, SessionIds, number_sessions
+from seekrec.events.columns import SESSION_IDS, EventColumns, SessionIds, number_geohashes, number_sessions
 from seekrec.models.candidates import candidate_rows, check_unknown, known_histories, seen_rows
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments

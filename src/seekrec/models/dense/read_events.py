@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seekrec.errors import DataError, RequestError
-from seekrec.events.sessions import number_sessions
+from seekrec.events.columns import number_sessions
 from seekrec.models.finite import check_finite
 from seekrec.util.files import replace_file
 from seekrec.util.ragged import Ragged
