@@ -2,21 +2,16 @@
 
 import copy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import torch
+from small_shop import make_aisles, make_catalog, make_gensar, make_log
 
-sys.path.insert(0, str(Path(__file__).parent / "models"))
-
-from small_gensar import make_catalog, make_log  # noqa: E402
-
-from seekrec import Catalog, Event, EventLog, Request, read_movielens, read_sequences, read_tables, split_log  # noqa: E402
-from seekrec.corpora import encode_text  # noqa: E402
-from seekrec.errors import SeekrecError  # noqa: E402
+from seekrec import Catalog, Event, EventLog, Request, read_movielens, read_sequences, read_tables, split_log
+from seekrec.corpora import encode_text
+from seekrec.errors import SeekrecError
 
 ITEMS = pd.DataFrame({"item_id": ["a", "b", "c"], "title": ["red kite", "blue kite", "string"]})
 EVENTS = pd.DataFrame({"user_id": ["u"] * 3, "timestamp": [1, 2, 3], "item_id": ["a", "b", "c"]})
@@ -117,34 +112,7 @@ def damaged_catalog(folder):
 
 @pytest.fixture(scope="module")
 def gensar():
-    from small_gensar import CODEBOOK_SIZE
-
-    from seekrec.corpora import add_identifier_tokens, all_wordings, train_tokenizer
-    from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
-
-    catalog = make_catalog(make_log())
-    tokenizer = train_tokenizer(all_wordings(), 300)
-    vocabulary = add_identifier_tokens(
-        tokenizer, num_shared_levels=1, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
-    )
-    torch.manual_seed(0)
-    model = GenSARForConditionalGeneration(
-        GenSARConfig(
-            vocab_size=384,
-            first_identifier_token_id=vocabulary.first_token_id,
-            num_shared_levels=1,
-            num_specific_levels=1,
-            codebook_size=CODEBOOK_SIZE,
-            d_model=16,
-            d_kv=8,
-            d_ff=16,
-            num_layers=1,
-            num_heads=2,
-            decoder_start_token_id=0,
-        )
-    ).eval()
-    model.set_catalog(catalog)
-    return model, GenSARProcessor(tokenizer, catalog)
+    return make_gensar(make_aisles())
 
 
 @pytest.mark.parametrize("kind", CASES)

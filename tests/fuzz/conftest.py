@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fuzzing of what comes from outside: requests, files, settings, folders. `pytest -m fuzz tests/fuzz`."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-TESTS = Path(__file__).parent.parent
-sys.path[:0] = [str(Path(__file__).parent), str(TESTS / "models")]
-
-from tally import TALLY  # noqa: E402
+from tally import TALLY
 
 
 def pytest_collection_modifyitems(items):

@@ -7,8 +7,7 @@ import shutil
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_gensar import make_catalog, make_log
-from small_intsr import make_intsr
+from small_shop import make_catalog, make_intsr, make_log
 from tally import TALLY, fuzzed
 
 from seekrec import Catalog, EventLog, Request, Split, split_log

@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_gensar import CODEBOOK_SIZE, make_catalog, make_gensar, make_log
-from small_intsr import make_intsr
-from small_synergen import make_synergen
+from small_shop import make_aisles, make_gensar, make_intsr, make_synergen
 from tally import TALLY, fuzzed
 from values import ITEMS, events, histories, junk, queries, texts, times
 
-from seekrec import Event, Request, split_log
-from seekrec.corpora import add_identifier_tokens, all_wordings, train_tokenizer
+from seekrec import Event, Request
 
 
 @fuzzed(2500)
@@ -69,14 +66,8 @@ def test_requests_of_anything(data):
 
 @pytest.fixture(scope="module")
 def families():
-    log = make_log()
-    catalog = make_catalog(log)
-    tokenizer = train_tokenizer(all_wordings(), 300)
-    vocabulary = add_identifier_tokens(
-        tokenizer, num_shared_levels=1, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
-    )
     made = {
-        "gensar": make_gensar((split_log(log), catalog, tokenizer, vocabulary)),
+        "gensar": make_gensar(make_aisles()),
         "intsr": make_intsr(),
         "synergen": make_synergen(),
     }

@@ -1,29 +1,27 @@
 """The fixtures of the models' tests."""
 
 import pytest
-from small_gensar import AISLES, CODEBOOK_SIZE, VECTOR_SIZES, make_catalog, make_gensar, make_log
-from small_gensr import make_gensr
-from small_intsr import INTSR_WAYS, make_dense_catalog, make_intsr
-from small_synergen import SYNERGEN_WAYS, make_synergen
+from small_shop import (
+    INTSR_WAYS,
+    SYNERGEN_WAYS,
+    VECTOR_SIZES,
+    make_aisles,
+    make_dense_catalog,
+    make_gensar,
+    make_gensr,
+    make_intsr,
+    make_log,
+    make_synergen,
+)
 
-from seekrec.corpora import add_identifier_tokens, all_wordings, train_tokenizer
 from seekrec.corpora.training_windows import build_training_windows
 from seekrec.events import split_log
-from seekrec.models.gensr.prompts_gensr import tokenizer_texts
-from seekrec.schema import item_texts
 
 
 @pytest.fixture(scope="session")
 def aisles():
     """The log, its split, a catalogue and a tokenizer with its vocabulary."""
-    log = make_log()
-    split = split_log(log)
-    catalog = make_catalog(log)
-    tokenizer = train_tokenizer([*all_wordings(), *tokenizer_texts(item_texts(log.items)), *AISLES], 300)
-    vocabulary = add_identifier_tokens(
-        tokenizer, num_shared_levels=1, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
-    )
-    return split, catalog, tokenizer, vocabulary
+    return make_aisles()
 
 
 WAYS = {

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Threads that set catalogues and take them back while they ask, and a check of every answer.
 
-`python tests/models/hammer.py --seconds 60 --threads 20` prints a line of JSON for each family: how many answers there
-were, how many were those of no catalogue, and how many calls raised.
+`PYTHONPATH=tests python tests/models/hammer.py --seconds 60 --threads 20` prints a line of JSON for each family: how
+many answers there were, how many were those of no catalogue, and how many calls raised.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ import time
 import numpy as np
 import pyarrow as pa
 import torch
-from small_gensar import AISLES, CODEBOOK_SIZE, HISTORY, NUM_ITEMS, make_catalog, make_gensar, make_log
-from small_gensr import make_gensr
-from small_intsr import make_intsr
-from small_synergen import make_synergen
+from small_shop import (
+    HISTORY,
+    NUM_ITEMS,
+    make_aisles,
+    make_gensar,
+    make_gensr,
+    make_intsr,
+    make_synergen,
+)
 
 from seekrec.catalog import Catalog
-from seekrec.corpora import add_identifier_tokens, all_wordings, train_tokenizer
-from seekrec.models.gensr.prompts_gensr import tokenizer_texts
-from seekrec.schema import Request, item_texts
+from seekrec.schema import Request
 
 # What a GenSAR with item vectors is made with; of a GenSR that asks about every item the texts come with the inputs.
 READING = {"shared_history": True, "merge_events": True, "item_vector_size": 8}
@@ -160,17 +163,6 @@ def hammer(name, aisles, *, seconds: float, num_threads: int, seed: int = 0) -> 
         "errors": len(errors),
         "first_error": errors[0] if errors else None,
     }
-
-
-def make_aisles():
-    log = make_log()
-    catalog = make_catalog(log)
-    texts = [*all_wordings(), *tokenizer_texts(item_texts(log.items)), *AISLES]
-    tokenizer = train_tokenizer(texts, 300)
-    vocabulary = add_identifier_tokens(
-        tokenizer, num_shared_levels=1, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
-    )
-    return None, catalog, tokenizer, vocabulary
 
 
 def main() -> None:

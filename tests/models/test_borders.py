@@ -9,10 +9,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from small_gensar import HISTORY, NUM_ITEMS, make_gensar
-from small_gensr import make_gensr
-from small_intsr import make_intsr
-from small_synergen import make_synergen
+from small_shop import HISTORY, NUM_ITEMS, make_gensar, make_gensr, make_intsr, make_synergen
 
 from seekrec.errors import ConfigurationError, NotFiniteError, RequestError, UnknownItemError
 from seekrec.schema import Event, Request

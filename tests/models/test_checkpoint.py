@@ -11,8 +11,7 @@ import sys
 import pytest
 import torch
 from kill_points import run_killed
-from small_gensar import make_gensar
-from small_intsr import make_intsr
+from small_shop import make_gensar, make_intsr
 from transformers import AutoModel, AutoProcessor
 
 from seekrec.errors import CatalogError, CheckpointError, ConfigurationError

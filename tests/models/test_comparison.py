@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from small_gensar import make_gensar
+from small_shop import make_gensar
 
 from seekrec.catalog import Catalog
 from seekrec.errors import ConfigurationError

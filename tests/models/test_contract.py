@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from small_gensar import CODEBOOK_SIZE, NUM_ITEMS, REQUESTS
+from small_shop import CODEBOOK_SIZE, NUM_ITEMS, REQUESTS
 from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 
 import seekrec

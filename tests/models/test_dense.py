@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from dense_questions import REQUESTS, assert_same_scores
-from small_intsr import make_intsr
+from small_shop import make_intsr
 from torch.nn import functional as F
 
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError, RequestError

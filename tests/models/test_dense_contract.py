@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 from dense_questions import collate
-from small_gensar import NUM_ITEMS, make_log
+from small_shop import NUM_ITEMS, make_log
 
 from seekrec.corpora.training_windows import build_training_windows
 from seekrec.errors import RequestError

@@ -8,8 +8,7 @@ import pytest
 import torch
 from dense_questions import HISTORY, assert_same_scores, collate, scores_of
 from huggingface_hub.errors import StrictDataclassClassValidationError
-from small_intsr import HSTU, aisle_vector, make_intsr
-from small_synergen import make_synergen
+from small_shop import HSTU, aisle_vector, make_intsr, make_synergen
 from transformers import AutoModel
 
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem, recommender_sizes

@@ -12,7 +12,7 @@ import pytest
 import torch
 from dense_questions import collate
 from safetensors.torch import load_file, save_file
-from small_synergen import make_synergen
+from small_shop import make_synergen
 from two_processes import SETTINGS
 
 from seekrec.models.dense.gathering import gather_columns
@@ -42,7 +42,8 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(windows, tmp_path)
     for rank, part in enumerate(parts):
         save_file({**part, "num_questions": count}, tmp_path / f"part{rank}.safetensors")
     script = Path(__file__).with_name("two_processes.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     started = [
         subprocess.Popen([sys.executable, script, tmp_path, str(rank)], env=environment, stderr=subprocess.PIPE)
         for rank in (0, 1)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_gensar import CODEBOOK_SIZE, HISTORY, NUM_ITEMS, REQUESTS, make_gensar
+from small_shop import CODEBOOK_SIZE, HISTORY, NUM_ITEMS, REQUESTS, make_gensar
 from transformers import AutoModel, LogitsProcessorList, T5Config
 from transformers import T5ForConditionalGeneration as T5
 

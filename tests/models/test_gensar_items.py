@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 import torch
-from small_gensar import HISTORY, NUM_ITEMS, REQUESTS, VECTOR_SIZES, make_gensar
+from small_shop import HISTORY, NUM_ITEMS, REQUESTS, VECTOR_SIZES, make_gensar
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from seekrec.catalog import Catalog

@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from small_gensar import CODEBOOK_SIZE, HISTORY, NUM_ITEMS, REQUESTS
-from small_gensr import make_gensr
+from small_shop import CODEBOOK_SIZE, HISTORY, NUM_ITEMS, REQUESTS, make_gensr
 from torch.nn import functional as F
 from transformers import AutoModel, LogitsProcessorList, T5Config
 from transformers import T5ForConditionalGeneration as T5

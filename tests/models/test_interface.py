@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_gensar import AISLES, NUM_ITEMS
+from small_shop import AISLES, NUM_ITEMS
 
 from seekrec.errors import RequestError
 from seekrec.generation import IdentifierTrie, packed_linears

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 from dense_questions import HISTORY, REQUESTS, assert_same_scores, collate, scores_of
-from small_gensar import AISLES, NUM_ITEMS, make_log
-from small_intsr import HSTU, make_intsr
+from small_shop import AISLES, HSTU, NUM_ITEMS, make_intsr, make_log
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 from transformers.models.t5.modeling_t5 import T5Attention

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 from dense_questions import assert_same_scores, collate, scores_of
-from small_gensar import make_log
-from small_intsr import AisleVectors, make_dense_catalog, make_intsr
+from small_shop import AisleVectors, make_dense_catalog, make_intsr, make_log
 
 from seekrec.corpora.training_windows import build_training_windows, log_geohashes
 from seekrec.errors import ConfigurationError, DataError

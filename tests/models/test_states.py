@@ -8,9 +8,7 @@ import pytest
 import torch
 from dense_questions import assert_same_scores
 from safetensors.torch import load_file, save_file
-from small_gensar import HISTORY, NUM_ITEMS
-from small_intsr import make_intsr
-from small_synergen import make_synergen
+from small_shop import HISTORY, NUM_ITEMS, make_intsr, make_synergen
 
 from seekrec.errors import DataError, RequestError
 from seekrec.schema import Event, Request

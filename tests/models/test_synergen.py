@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from dense_questions import HISTORY, REQUESTS, assert_same_scores, collate, scores_of
-from small_gensar import NUM_ITEMS
-from small_synergen import SYNERGEN_WAYS, make_synergen
+from small_shop import NUM_ITEMS, SYNERGEN_WAYS, make_synergen
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 from dense_questions import REQUESTS, assert_same_scores, collate
-from small_synergen import make_synergen
+from small_shop import make_synergen
 from transformers import AutoModel
 
 from seekrec.models.synergen.modeling_synergen_attention import context_block_mask, uses_flex

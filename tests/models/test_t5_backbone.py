@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_gensar import CODEBOOK_SIZE, REQUESTS, VECTOR_SIZES, make_log
+from small_shop import CODEBOOK_SIZE, REQUESTS, VECTOR_SIZES, make_log
 from transformers import (
     AutoModel,
     BartConfig,

@@ -8,10 +8,7 @@ import json
 
 import pytest
 import torch
-from small_gensar import HISTORY, make_gensar
-from small_gensr import make_gensr
-from small_intsr import make_intsr
-from small_synergen import make_synergen
+from small_shop import HISTORY, make_gensar, make_gensr, make_intsr, make_synergen
 from transformers import AutoProcessor
 
 from seekrec.corpora import CorpusSettings, build, build_corpus, encode_text, get_text_folding, set_text_folding

@@ -4,7 +4,7 @@ import sys
 
 import torch
 from safetensors.torch import load_file, save_file
-from small_synergen import make_synergen
+from small_shop import make_synergen
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 

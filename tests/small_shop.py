@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A shop of 24 items in three aisles, through each of which users walk in order, and small models of all families.
+
+Models have random weights. `aisles` is what the models with identifiers are made from: a split of the log, a
+catalogue, a tokenizer and its vocabulary (`make_aisles`).
+"""
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from seekrec.catalog import Catalog
+from seekrec.corpora import add_identifier_tokens, all_wordings, encode_text, train_tokenizer
+from seekrec.events import EventLog, split_log
+from seekrec.models import (
+    GenSARConfig,
+    GenSARForConditionalGeneration,
+    GenSARProcessor,
+    GenSRConfig,
+    GenSRForConditionalGeneration,
+    GenSRProcessor,
+    IntSRConfig,
+    IntSRForSearchAndRecommendation,
+    IntSRProcessor,
+    SynerGenConfig,
+    SynerGenForSearchAndRecommendation,
+    SynerGenProcessor,
+)
+from seekrec.models.dense import QueryVectors
+from seekrec.models.gensr.prompts_gensr import tokenizer_texts
+from seekrec.schema import Event, Request, item_texts
+
+AISLES = ("garden", "kitchen", "office")
+ITEMS_PER_AISLE = 8
+NUM_ITEMS = len(AISLES) * ITEMS_PER_AISLE
+CODEBOOK_SIZE = 8
+VECTOR_SIZES = {"semantic": 5, "collaborative": 3}
+TEXT_SIZE = 8
+HISTORY = [
+    Event("i0", timestamp=1),
+    Event("i9", "search", timestamp=2, query="kitchen"),
+    Event("i1", timestamp=3),
+]
+REQUESTS = [
+    Request(HISTORY),
+    Request(HISTORY[:1], query="garden"),
+    Request([]),
+    Request(HISTORY, query="office thing"),
+]
+
+
+def make_log() -> EventLog:
+    items = pa.table(
+        {
+            "item_id": [f"i{row}" for row in range(NUM_ITEMS)],
+            "title": [f"{AISLES[row // ITEMS_PER_AISLE]} thing {row}" for row in range(NUM_ITEMS)],
+            "categories": [[["Store", AISLES[row // ITEMS_PER_AISLE]]] for row in range(NUM_ITEMS)],
+        }
+    )
+    events = []
+    for user in range(30):
+        aisle = user % 3
+        for step in range(6):
+            row = aisle * ITEMS_PER_AISLE + (user // 3 + step) % ITEMS_PER_AISLE
+            is_search = step % 2 == 1
+            events.append(
+                {
+                    "user_id": f"u{user:02d}",
+                    "timestamp": 1000 + step,
+                    "behavior": "search" if is_search else "recommendation",
+                    "query": AISLES[aisle] if is_search else None,
+                    "item_id": f"i{row}",
+                }
+            )
+    return EventLog("aisles", pa.Table.from_pylist(events), items, query_source="logged")
+
+
+# The families that write identifiers.
+
+
+def make_catalog(log: EventLog) -> Catalog:
+    # Shared code: the aisle; then the place in the aisle, written differently in each view.
+    aisle, place = np.divmod(np.arange(NUM_ITEMS), ITEMS_PER_AISLE)
+    codes = {
+        "semantic": np.stack([aisle, place], axis=1),
+        "collaborative": np.stack([aisle, (place + 3) % ITEMS_PER_AISLE], axis=1),
+    }
+    draws = np.random.default_rng(0)
+    embeddings = {view: draws.normal(size=(NUM_ITEMS, size)) for view, size in VECTOR_SIZES.items()}
+    return Catalog.build(log.items, codes, num_shared_levels=1, codebook_size=CODEBOOK_SIZE, embeddings=embeddings)
+
+
+def make_aisles():
+    """The split of the log, its catalogue, and a tokenizer with its vocabulary."""
+    log = make_log()
+    split = split_log(log)
+    catalog = make_catalog(log)
+    tokenizer = train_tokenizer([*all_wordings(), *tokenizer_texts(item_texts(log.items)), *AISLES], 300)
+    vocabulary = add_identifier_tokens(
+        tokenizer, num_shared_levels=1, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
+    )
+    return split, catalog, tokenizer, vocabulary
+
+
+def t5_settings(tokenizer, vocabulary):
+    return {
+        "vocab_size": -(-len(tokenizer) // 64) * 64,
+        "first_identifier_token_id": vocabulary.first_token_id,
+        "num_shared_levels": 1,
+        "num_specific_levels": 1,
+        "codebook_size": CODEBOOK_SIZE,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "dropout_rate": 0.0,
+        "initializer_factor": 0.3,
+        "tie_word_embeddings": False,
+        "decoder_start_token_id": tokenizer.pad_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def make_gensar(aisles, *, shared_history: bool = False, seed: int = 0, **settings):
+    """A small model with random weights, and its processor."""
+    _, catalog, tokenizer, vocabulary = aisles
+    torch.manual_seed(seed)
+    config = GenSARConfig(**{**t5_settings(tokenizer, vocabulary), "shared_history": shared_history, **settings})
+    model = GenSARForConditionalGeneration(config).eval()
+    model.set_catalog(catalog)
+    return model, GenSARProcessor(tokenizer, catalog, shared_history=shared_history)
+
+
+GENSR_PROCESSOR_SETTINGS = (
+    "wording",
+    "prompt_views",
+    "history_in_prompt",
+    "query_as_event",
+    "item_text_fields",
+    "retrieve_by",
+)
+
+
+def make_gensr(aisles, *, seed: int = 0, **settings):
+    """A small model with random weights and a random collaborative table, and its processor."""
+    _, catalog, tokenizer, vocabulary = aisles
+    torch.manual_seed(seed)
+    yes, no = (tokens[0] for tokens in encode_text(tokenizer, ["Yes", "No"]))
+    own = {
+        "yes_token_id": yes,
+        "no_token_id": no,
+        "collaborative_size": 6,
+        "view_dropout_rate": 0.0,
+        "identifier_weight": 1.0,
+        "contrast_weight": 0.1,
+        "max_history": 4,
+    }
+    config = GenSRConfig(**{**t5_settings(tokenizer, vocabulary), **own, **settings})
+    model = GenSRForConditionalGeneration(config).eval()
+    model.set_collaborative_table(torch.randn(NUM_ITEMS, 6, generator=torch.Generator().manual_seed(1)))
+    model.set_catalog(catalog)
+    processor = GenSRProcessor(
+        tokenizer,
+        catalog,
+        **{name: getattr(config, name) for name in GENSR_PROCESSOR_SETTINGS},
+        scores_candidates=config.yes_no_weight > 0,
+        writes_identifiers=config.identifier_weight > 0,
+        max_history=config.max_history,
+    )
+    return model, processor
+
+
+# The families that compare vectors.
+
+
+class AisleVectors(QueryVectors):
+    """Queries to the direction of the aisle they name; no encoder."""
+
+    def _embed(self, texts, show_progress):
+        return np.stack([aisle_vector(text) for text in texts]).astype(np.float16)
+
+
+def aisle_vector(text):
+    vector = np.zeros(TEXT_SIZE, np.float32)
+    for number, aisle in enumerate(AISLES):
+        vector[number] = float(aisle in text)
+    vector[3:] = [((len(text) * prime) % 7) / 14 for prime in (2, 3, 5, 11, 13)]
+    return vector
+
+
+def make_dense_catalog(log=None):
+    """A catalogue without identifiers, with text vectors that say the aisle."""
+    log = log or make_log()
+    titles = log.items["title"].to_pylist()
+    vectors = np.stack([aisle_vector(title) for title in titles])
+    vectors[:, 4] = (np.arange(NUM_ITEMS) % ITEMS_PER_AISLE) / ITEMS_PER_AISLE
+    return Catalog.build(log.items, embeddings={"semantic": vectors})
+
+
+HSTU = {
+    "use_placeholders": False,
+    "use_dsfnet": False,
+    "num_dsf_layers": 0,
+    "use_scenario_tokens": False,
+    "use_session_mask": False,
+    "time_bias": "buckets",
+    "attention_scale": "length",
+}
+INTSR_WAYS = {
+    "paper": {},
+    "merged": {"merge_event_tokens": True, "time_bias": "buckets"},
+    "no_session_mask": {"use_session_mask": False},
+    "hstu": HSTU,
+    "latest": {"starts_from_latest_item": True},
+    "latest_merged": {"starts_from_latest_item": True, "merge_event_tokens": True},
+    "cosine": {"similarity": "cosine", "temperature": 0.1, "ranking_weight": 0.0, "attention_scale": "length"},
+}
+
+
+def make_intsr(seed: int = 0, *, catalog=None, **settings):
+    """A model in evaluation mode with random weights far from their start values, and its processor."""
+    own = {"num_hidden_layers": 2, "ranking_weight": float(settings.get("use_placeholders", True))}
+    return _make_dense(
+        IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor, seed, catalog, {**own, **settings}
+    )
+
+
+SYNERGEN_WAYS = {
+    "paper": {},
+    "order": {"time_encoding": "order", "use_ids": False},
+    "both": {"time_encoding": "both", "queries_in_context": True, "rotary_fraction": 0.5},
+    "latest": {"starts_from_latest_item": True, "queries_in_context": True},
+    "retrieval_only": {"ranking_weight": 0.0, "similarity": "cosine", "use_target_time": False},
+    "unmasked": {"use_session_mask": False, "align_tasks": False, "learn_time_scales": True},
+}
+
+
+def make_synergen(seed: int = 0, *, catalog=None, **settings):
+    """A model in evaluation mode with random weights far from their start values, and its processor."""
+    own = {"fusion_size": 24, "intermediate_size": 32}
+    return _make_dense(
+        SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor, seed, catalog, {**own, **settings}
+    )
+
+
+def _make_dense(config_class, model_class, processor_class, seed, catalog, settings):
+    catalog = catalog or make_dense_catalog()
+    torch.manual_seed(seed)
+    sizes = {"num_items": len(catalog), "text_size": TEXT_SIZE, "query_size": TEXT_SIZE, "hidden_size": 16}
+    config = config_class(**{**sizes, "max_history": 12, "initializer_range": 0.3, **settings})
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape) * 0.1)
+    model.set_catalog(catalog)
+    return model, processor_class(catalog, max_history=12, query_vectors=AisleVectors())
