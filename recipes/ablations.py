@@ -30,7 +30,8 @@ from seekrec.errors import ConfigurationError, MissingDependencyError
 from seekrec.evaluation import ResultRow, compare, read_results
 from seekrec.schema import BEHAVIORS
 from seekrec.util.command_line import one_line_errors
-from seekrec.util.files import file_sha256, replace_file
+from seekrec.util.files import replace_file
+from seekrec.util.hashing import file_sha256
 from seekrec.util.parsing import is_given, parse_known_arguments, read_settings
 
 RECIPES = Path(__file__).parent

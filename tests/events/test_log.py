@@ -10,8 +10,8 @@ import pytest
 
 from seekrec.errors import DataError
 from seekrec.events import EventLog
-from seekrec.events.storage import table_digest
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES
+from seekrec.util.hashing import table_digest
 
 ITEMS = pa.table({"item_id": ["a", "b"], "title": ["Apple", "Bread"], "price": [1.5, None]})
 

@@ -13,7 +13,8 @@ from kill_points import run_killed
 
 from seekrec.errors import ConfigurationError, FolderInUseError
 from seekrec.util import files
-from seekrec.util.files import file_sha256, lock_folder, recover_folder, replace_file, replace_folder
+from seekrec.util.files import lock_folder, recover_folder, replace_file, replace_folder
+from seekrec.util.hashing import file_sha256
 
 
 def contents(folder: Path) -> dict[str, str]:

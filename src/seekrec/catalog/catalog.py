@@ -9,10 +9,8 @@ what was saved bit by bit.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,61 +19,28 @@ import numpy as np
 import pyarrow as pa
 
 from seekrec.catalog.checks import (
-    VIEWS,
     check_codes,
     check_flags,
     check_model,
     check_vectors,
     update_columns,
 )
-from seekrec.catalog.files import array_digest, content_digest, model_digest, part_hashes, read_catalog, write_catalog
+from seekrec.catalog.files import read_catalog, write_catalog
 from seekrec.catalog.growth import grow
 from seekrec.catalog.masks import ItemFilters
+from seekrec.catalog.parts import CatalogParts
 from seekrec.embeddings.semantic import DEFAULT_ENCODER
 from seekrec.errors import CatalogError, DataError
 from seekrec.events.checks import Source, conform, find_item_problems, refuse
 from seekrec.identifiers.modeling_identifier import IdentifierModel
-from seekrec.schema import ITEM_FEATURES, VIEW_OF_BEHAVIOR, Behavior, IdMap, View
-from seekrec.util.redaction import place_name
+from seekrec.schema import ITEM_FEATURES, VIEW_OF_BEHAVIOR, Behavior, View
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Catalog:
+class Catalog(CatalogParts):
     """Items, the identifiers that a model writes for them, and what is needed to give new items identifiers.
 
-    Use [`Catalog.build`] or [`Catalog.load`]; the constructor checks nothing.
-
-    Args:
-        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`, then any more columns. `N` rows, removed items included.
-        codes (`Mapping[str, np.ndarray]`): For each view its identifiers, int32 of shape `(N, num_levels)`, shared
-            levels first. The shared levels are equal in both views; within a view no two rows are equal.
-        num_shared_levels (`int`): Levels that the views share.
-        num_specific_levels (`int`): Levels that each view has for itself.
-        codebook_size (`int`): Codes at each level.
-        embeddings (`Mapping[str, np.ndarray]`): float32 of shape `(N, dimension)`, for the views that have any.
-        is_removed (`np.ndarray`): bool of shape `(N,)`: histories may name the item, answers may not.
-        is_predicted (`np.ndarray`): bool of shape `(N,)`: the item came without a collaborative vector.
-        identifier_model (`DualRQVAEModel` or `ResidualKMeans`, *optional*): What gave the codes; codes new items.
-        semantic_encoder_name (`str`, *optional*): What embeds new items' text; `None` is the default encoder.
-        encoder_is_trusted (`bool`): Whether that may be loaded; not if only a file names it.
+    Use [`Catalog.build`] or [`Catalog.load`]; the constructor, whose arguments [`CatalogParts`] lists, checks nothing.
     """
-
-    items: pa.Table
-    codes: Mapping[View, np.ndarray]
-    num_shared_levels: int
-    num_specific_levels: int
-    codebook_size: int
-    embeddings: Mapping[View, np.ndarray]
-    is_removed: np.ndarray
-    is_predicted: np.ndarray
-    identifier_model: IdentifierModel | None = None
-    semantic_encoder_name: str | None = None
-    encoder_is_trusted: bool = True
-
-    def __post_init__(self) -> None:
-        # Not the embeddings: they are handed to torch, which warns of arrays that cannot be written to.
-        for array in (*self.codes.values(), self.is_removed, self.is_predicted):
-            array.setflags(write=False)
 
     @classmethod
     def build(
@@ -145,61 +110,11 @@ class Catalog:
             semantic_encoder_name=semantic_encoder_name,
         )
 
-    def __len__(self) -> int:
-        return int(self.items.num_rows)
-
     def __repr__(self) -> str:
         return (
             f"Catalog({len(self)} items, {int(self.is_removed.sum())} of them removed; views {', '.join(self.views)}; "
             f"{self.num_shared_levels} shared and {self.num_specific_levels} specific levels of {self.codebook_size})"
         )
-
-    @property
-    def views(self) -> tuple[View, ...]:
-        """The views that have identifiers, semantic before collaborative."""
-        return tuple(view for view in VIEWS if view in self.codes)
-
-    @property
-    def num_levels(self) -> int:
-        """Length of an identifier."""
-        return self.num_shared_levels + self.num_specific_levels
-
-    @property
-    def live(self) -> np.ndarray:
-        """The items that were not removed: bool of shape `(N,)`; a new array."""
-        return ~self.is_removed
-
-    @cached_property
-    def id_map(self) -> IdMap:
-        """Item ids to rows of `items` and back."""
-        return IdMap(self.items["item_id"].to_pylist())
-
-    @cached_property
-    def content_hash(self) -> str:
-        """SHA-256 over everything: items, identifiers, embeddings, removals, identifier model, settings."""
-        return content_digest(self.settings(), part_hashes(self))
-
-    @cached_property
-    def identifier_hash(self) -> str:
-        """SHA-256 over the sizes of the levels and the identifier model; what a checkpoint was trained for.
-
-        Adding and removing items leaves it as it is. Without an identifier model it covers the codes instead.
-        """
-        sizes = [list(self.views), self.num_shared_levels, self.num_specific_levels, self.codebook_size]
-        known = array_digest(self.codes) if self.identifier_model is None else model_digest(self.identifier_model)
-        return hashlib.sha256(json.dumps([sizes, known]).encode()).hexdigest()
-
-    def settings(self) -> dict[str, Any]:
-        """Give what is neither a table, an array nor a model, as it is written to `catalog.json`; no local path."""
-        encoder = self.semantic_encoder_name
-        return {
-            "num_items": len(self),
-            "views": list(self.views),
-            "num_shared_levels": self.num_shared_levels,
-            "num_specific_levels": self.num_specific_levels,
-            "codebook_size": self.codebook_size,
-            "semantic_encoder_name": None if encoder is None else place_name(encoder),
-        }
 
     def view_of(self, behavior: Behavior) -> View:
         """Give the view whose identifier answers a behavior; the only view where there is one."""
@@ -388,12 +303,12 @@ class Catalog:
             CatalogError: If a file is missing, cannot be read, or holds something else than was saved; the message
                 names it.
         """
-        fields, check_hash = read_catalog(folder_or_repo, revision)
+        saved = read_catalog(folder_or_repo, revision)
         try:
-            catalog = cls.build(**fields)
+            catalog = cls.build(**saved.fields)
         except DataError as error:
             raise CatalogError(f"The items of {folder_or_repo} cannot be used: {error}") from error
-        check_hash(catalog)
+        saved.check_settings(catalog.settings())
         if semantic_encoder is not None:
             return replace(catalog, semantic_encoder_name=semantic_encoder)
         return replace(catalog, encoder_is_trusted=catalog.semantic_encoder_name in (None, DEFAULT_ENCODER))

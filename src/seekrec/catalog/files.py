@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -22,16 +21,15 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
 from seekrec.catalog.checks import VIEWS
-from seekrec.errors import CatalogError
-from seekrec.events.storage import table_digest
+from seekrec.catalog.parts import CatalogParts, model_digest
+from seekrec.errors import CatalogError, NotFiniteError
 from seekrec.identifiers.configuration_dual_rqvae import DualRQVAEConfig, ResidualKMeansConfig
 from seekrec.identifiers.modeling_dual_rqvae import DualRQVAEModel
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.identifiers.residual_kmeans import ResidualKMeans
 from seekrec.util.files import recover_folder, replace_folder
-
-if TYPE_CHECKING:
-    from seekrec.catalog.catalog import Catalog
+from seekrec.util.finite import check_weights
+from seekrec.util.hashing import array_digest, json_digest, table_digest
 
 CATALOG_FILE = "catalog.json"
 CONFIG_FILE = "identifier_config.json"
@@ -53,49 +51,12 @@ _LEARNERS: dict[str, tuple[type[Any], type[Any]]] = {
 }
 
 
-def array_digest(arrays: Mapping[Any, np.ndarray]) -> str:
-    """Compute the SHA-256 of named arrays: names, types, shapes and values, whatever their order."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def model_digest(model: IdentifierModel) -> str:
-    """Compute the SHA-256 of an identifier model: its kind and its tensors."""
-    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
-    return hashlib.sha256(f"{model.config.model_type}:{array_digest(tensors)}".encode()).hexdigest()
-
-
-def part_hashes(catalog: Catalog) -> dict[str, str]:
-    """Compute the SHA-256 of each part's content, under the names of `PART_FILES`."""
-    hashes = {"items": table_digest(catalog.items), "codes": array_digest(_arrays_of_codes(catalog))}
-    if catalog.embeddings:
-        hashes["embeddings"] = array_digest(catalog.embeddings)
-    if catalog.identifier_model is not None:
-        hashes["identifier_model"] = model_digest(catalog.identifier_model)
-    return hashes
-
-
-def content_digest(settings: Mapping[str, Any], parts: Mapping[str, str]) -> str:
-    """Compute the SHA-256 over a whole catalogue from its settings and the hashes of its parts."""
-    return hashlib.sha256(json.dumps([settings, parts], sort_keys=True).encode()).hexdigest()
-
-
-def _arrays_of_codes(catalog: Catalog) -> dict[str, np.ndarray]:
-    arrays = {f"{view}_codes": array for view, array in catalog.codes.items()}
-    return arrays | {"is_removed": catalog.is_removed, "is_predicted": catalog.is_predicted}
-
-
-def write_catalog(folder: Path, catalog: Catalog) -> None:
+def write_catalog(folder: Path, catalog: CatalogParts) -> None:
     """Write the files of [`Catalog.save`]."""
-    parts = part_hashes(catalog)
     description = {
         "version": FORMAT_VERSION,
         "settings": catalog.settings(),
-        "parts": parts,
+        "parts": catalog.part_hashes(),
         "content_hash": catalog.content_hash,
         "identifier_hash": catalog.identifier_hash,
     }
@@ -104,7 +65,7 @@ def write_catalog(folder: Path, catalog: Catalog) -> None:
         # Not "compliant": that renames the fields of lists, and a table must come back with the types it had.
         items = new / PART_FILES["items"]
         pq.write_table(catalog.items, items, compression="zstd", use_compliant_nested_type=False)
-        save_file(_arrays_of_codes(catalog), new / PART_FILES["codes"])
+        save_file(catalog.code_arrays(), new / PART_FILES["codes"])
         if catalog.embeddings:
             halves = {str(view): torch.tensor(array).half() for view, array in catalog.embeddings.items()}
             save_tensors(halves, new / PART_FILES["embeddings"])
@@ -119,11 +80,42 @@ def write_catalog(folder: Path, catalog: Catalog) -> None:
         (new / CATALOG_FILE).write_text(content, "utf-8")
 
 
-def read_catalog(folder_or_repo: str | Path, revision: str | None) -> tuple[dict[str, Any], Callable[[Catalog], None]]:
-    """Read the files of a catalogue and check each part against its hash.
+@dataclass(frozen=True)
+class SavedCatalog:
+    """The content of a catalogue's files, each part checked against its hash.
 
-    Returns:
-        `tuple`: The arguments of [`Catalog.build`], and what then checks the hash of the whole.
+    Args:
+        path (`Path`): The file `catalog.json`.
+        fields (`dict`): The arguments of [`Catalog.build`].
+        parts (`dict[str, str]`): SHA-256 of each part.
+        content_hash (`str`): SHA-256 of the whole, as the file says.
+    """
+
+    path: Path
+    fields: dict[str, Any]
+    parts: dict[str, str]
+    content_hash: str
+
+    def check_settings(self, settings: Mapping[str, object]) -> None:
+        """Refuse a catalogue whose settings are not those that were saved with its parts.
+
+        Args:
+            settings (`Mapping[str, object]`): What [`CatalogParts.settings`] says of the catalogue that was built.
+
+        Raises:
+            CatalogError: If they do not give the hash of the whole.
+        """
+        named = {**settings, "semantic_encoder_name": self.fields["semantic_encoder_name"]}
+        found = json_digest([named, self.parts])
+        if found != self.content_hash:
+            raise CatalogError(
+                f"{self.path} does not fit its own hash {self.content_hash[:12]} (found {found[:12]}): it was edited. "
+                "Save the catalogue again or fetch it anew."
+            )
+
+
+def read_catalog(folder_or_repo: str | Path, revision: str | None) -> SavedCatalog:
+    """Read the files of a catalogue and check each part against its hash.
 
     Raises:
         CatalogError: As [`Catalog.load`] says.
@@ -168,16 +160,7 @@ def read_catalog(folder_or_repo: str | Path, revision: str | None) -> tuple[dict
             "save the catalogue again or fetch it anew."
         )
 
-    def check_hash(catalog: Catalog) -> None:
-        named = {**catalog.settings(), "semantic_encoder_name": settings["semantic_encoder_name"]}
-        found = content_digest(named, part_hashes(catalog))
-        if found != description["content_hash"]:
-            raise CatalogError(
-                f"{folder / CATALOG_FILE} does not fit its own hash {description['content_hash'][:12]} (found "
-                f"{found[:12]}): it was edited. Save the catalogue again or fetch it anew."
-            )
-
-    return {
+    fields = {
         "items": parts["items"],
         "codes": {view: codes[f"{view}_codes"] for view in settings["views"]} or None,
         "num_shared_levels": settings["num_shared_levels"],
@@ -187,7 +170,8 @@ def read_catalog(folder_or_repo: str | Path, revision: str | None) -> tuple[dict
         "semantic_encoder_name": settings["semantic_encoder_name"],
         "is_removed": codes["is_removed"],
         "is_predicted": codes["is_predicted"],
-    }, check_hash
+    }
+    return SavedCatalog(folder / CATALOG_FILE, fields, description["parts"], description["content_hash"])
 
 
 def _check_description(path: Path, description: Mapping[str, Any]) -> None:
@@ -288,6 +272,10 @@ def _read_model(path: Path) -> IdentifierModel:
     with torch.device("meta"):
         model = model_class(config_class.from_dict(settings))
     model.load_state_dict(load_tensors(path), strict=True, assign=True)
+    try:
+        check_weights(model, str(path))
+    except NotFiniteError as error:
+        raise CatalogError(str(error)) from error
     return model.eval()
 
 

@@ -4,19 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from seekrec.catalog.checks import check_new_items, check_vectors
+from seekrec.catalog.parts import CatalogParts
 from seekrec.errors import CatalogError
 from seekrec.identifiers.assign import assign_unique, prefix_groups
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.schema import View, item_texts
-
-if TYPE_CHECKING:
-    from seekrec.catalog.catalog import Catalog
 
 # A ridge regression of a few hundred numbers on a few hundred is settled by this many rows.
 _MAX_RIDGE_ROWS = 20_000
@@ -25,7 +23,7 @@ _RIDGE_PENALTIES = 10.0 ** np.arange(-6, 1, 0.5)
 
 
 def grow(
-    catalog: Catalog,
+    catalog: CatalogParts,
     items: pa.Table | Sequence[Mapping[str, Any]],
     semantic: np.ndarray | None,
     collaborative: np.ndarray | None,

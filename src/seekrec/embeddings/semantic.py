@@ -17,7 +17,7 @@ import numpy as np
 from huggingface_hub import snapshot_download
 
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
-from seekrec.util.files import file_sha256
+from seekrec.util.hashing import file_sha256
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -18,9 +18,10 @@ from datasets.table import InMemoryTable
 
 from seekrec.errors import DataError
 from seekrec.events.checks import check_log, conform
-from seekrec.events.storage import check_files, refuse_damage, table_digest
+from seekrec.events.storage import check_files, refuse_damage
 from seekrec.schema import BEHAVIORS, EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES
 from seekrec.util.files import replace_file
+from seekrec.util.hashing import table_digest
 
 QuerySource = Literal["none", "logged", "category"]
 

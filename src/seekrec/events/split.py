@@ -18,7 +18,7 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.cases import Cases, TrainingHistories, build_requests
 from seekrec.events.checks import check_choice
 from seekrec.events.log import EventLog
-from seekrec.events.storage import check_files, refuse_damage, table_digest
+from seekrec.events.storage import check_files, refuse_damage
 from seekrec.events.timeline import (
     PaperOrder,
     Timeline,
@@ -30,6 +30,7 @@ from seekrec.events.timeline import (
 )
 from seekrec.schema import BEHAVIORS, Behavior, Request
 from seekrec.util.files import replace_file
+from seekrec.util.hashing import table_digest
 
 Method = Literal["leave_one_out", "last_days"]
 Protocol = Literal["strict", "paper"]

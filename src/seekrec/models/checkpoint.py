@@ -12,8 +12,8 @@ from transformers.utils.hub import cached_file
 
 from seekrec.catalog import CATALOG_FOLDER, Catalog
 from seekrec.errors import CatalogError, CheckpointError
-from seekrec.models.finite import check_weights
 from seekrec.models.manifest import IF_THERE, check_part, hub_arguments, read_json, replace_part
+from seekrec.util.finite import check_weights
 
 _WEIGHTS = "model.safetensors"
 

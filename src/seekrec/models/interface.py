@@ -22,9 +22,9 @@ from seekrec.generation import IdentifierTrie, Norm, TrieMask, beam_search, scor
 from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, join_new, scored_items, seen_items
 from seekrec.models.checkpoint import CheckpointMixin, save_bundled_catalog
-from seekrec.models.finite import check_finite
 from seekrec.models.snapshot import CatalogSnapshot, read_snapshot
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
+from seekrec.util.finite import check_finite
 
 
 class GenerativeSnapshot(CatalogSnapshot):

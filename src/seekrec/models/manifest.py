@@ -23,7 +23,8 @@ from transformers.utils.hub import cached_file, cached_files, extract_commit_has
 
 from seekrec.catalog import CATALOG_FOLDER
 from seekrec.errors import CheckpointError
-from seekrec.util.files import file_sha256, recover_folder, replace_folder
+from seekrec.util.files import recover_folder, replace_folder
+from seekrec.util.hashing import file_sha256
 
 Part = Literal["model", "processor", "results"]
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from seekrec.errors import ConfigurationError, FolderInUseError
-from seekrec.util.files import file_sha256, lock_folder, replace_file, sweep_folder
+from seekrec.util.files import lock_folder, replace_file, sweep_folder
+from seekrec.util.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from seekrec.corpora.text import tokenizer_digest
-from seekrec.events.storage import table_digest
 from seekrec.training.checkpoints import list_checkpoints
 from seekrec.util.files import replace_file
+from seekrec.util.hashing import table_digest
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import os
 import re
 import secrets
@@ -139,19 +138,6 @@ def lock_folder(path: str | Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-def file_sha256(path: str | Path) -> str:
-    """Compute the SHA-256 of a file's bytes.
-
-    Returns:
-        `str`: 64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -306,4 +292,4 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-__all__ = ["file_sha256", "lock_folder", "recover_folder", "replace_file", "replace_folder", "sweep_folder"]
+__all__ = ["lock_folder", "recover_folder", "replace_file", "replace_folder", "sweep_folder"]

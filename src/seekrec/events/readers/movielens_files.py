@@ -7,7 +7,6 @@ What is not in the caller's own folder is used only if its SHA-256 is the expect
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from seekrec.errors import DataError
+from seekrec.util.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def verify(folder: Path, hashes: Mapping[str, str], *, remedy: str) -> None:
         path = folder / name
         if not path.is_file():
             raise DataError(f"{path} is missing. {remedy}.")
-        found = _sha256(path)
+        found = file_sha256(path)
         if found != expected:
             raise DataError(f"{path} has SHA-256 {found}, expected is {expected}: it is damaged or changed. {remedy}.")
 
@@ -246,11 +246,3 @@ def _unpack(archive: Path, inside: str, hashes: Mapping[str, str], folder: Path)
     with zipfile.ZipFile(archive) as files:
         for name in hashes:
             (folder / name).write_bytes(files.read(f"{inside}/{name}"))
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -13,8 +13,8 @@ from torch import Tensor
 from seekrec.catalog import Catalog, item_periods
 from seekrec.models.dense.item_index import Backend, ItemIndex
 from seekrec.models.dense.item_tower import ItemTexts, ItemTower
-from seekrec.models.finite import check_finite
 from seekrec.models.snapshot import CatalogSnapshot, weights_key
+from seekrec.util.finite import check_finite
 
 
 class DenseSnapshot(CatalogSnapshot):

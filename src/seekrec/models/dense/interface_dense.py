@@ -30,10 +30,10 @@ from seekrec.models.dense.fusion import AnswerFusion, without_own
 from seekrec.models.dense.history_states import HistoryStatesMixin
 from seekrec.models.dense.item_index import Backend
 from seekrec.models.dense.item_tower import ItemTexts, ItemTower
-from seekrec.models.finite import check_finite
 from seekrec.models.new_items import TextNeighbors
 from seekrec.models.snapshot import has_same_items, read_snapshot
 from seekrec.schema import ScoredItem
+from seekrec.util.finite import check_finite
 
 
 class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seekrec.errors import MissingDependencyError, RequestError
-from seekrec.models.finite import check_finite
+from seekrec.util.finite import check_finite
 
 Backend = Literal["exact", "faiss"]
 

@@ -20,8 +20,8 @@ from safetensors.numpy import load_file, save_file
 
 from seekrec.embeddings import embed_texts, load_semantic_encoder
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.models.finite import check_finite
 from seekrec.util.files import replace_file
+from seekrec.util.finite import check_finite
 from seekrec.util.text import TEXT_FOLDING, check_folding, fold_text
 
 QUERY_VECTORS_FILE = "query_vectors.safetensors"

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from seekrec.errors import DataError, RequestError
 from seekrec.events.columns import number_sessions
-from seekrec.models.finite import check_finite
 from seekrec.util.files import replace_file
+from seekrec.util.finite import check_finite
 from seekrec.util.ragged import Ragged
 
 _FORMAT = "seekrec-history-state"

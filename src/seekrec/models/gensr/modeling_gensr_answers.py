@@ -16,11 +16,11 @@ from seekrec.catalog.growth import predict_by_ridge
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
 from seekrec.models.answers import scored_items
-from seekrec.models.finite import check_finite
 from seekrec.models.gensr.modeling_gensr_prompts import Histories
 from seekrec.models.interface import GenerativeRetrievalMixin, GenerativeSnapshot
 from seekrec.models.snapshot import weights_key
 from seekrec.schema import Behavior, ScoredItem, View
+from seekrec.util.finite import check_finite
 from seekrec.util.ragged import Ragged
 
 CandidateScore = Literal["logit", "probability", "vocabulary"]

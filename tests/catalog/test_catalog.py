@@ -629,6 +629,13 @@ class TestFiles:
         assert Catalog.load(tmp_path).content_hash == catalog.content_hash
         assert not [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
 
+    def test_refuses_codebooks_that_are_not_finite(self, learner, catalog, tmp_path):
+        learner.quantizers["semantic"].codebooks[0, 1] = np.nan
+        catalog.save(tmp_path)
+        name = r"'stacks\.semantic\.codebooks' of \S*identifier_model\.safetensors"
+        with pytest.raises(CatalogError, match=rf"{name} hold 2 of \d+ numbers that are not finite .*first in row 0"):
+            Catalog.load(tmp_path)
+
     @pytest.mark.parametrize(
         "name",
         [

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Digests of content: files, JSON, arrays, tables. Equal content gives equal digests on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seekrec.util.arrow import is_list, one_array
+
+NameT = TypeVar("NameT", bound=str)
+
+_UNSIGNED = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes | memoryview, /) -> None: ...
+
+
+def file_sha256(path: str | Path) -> str:
+    """Compute the SHA-256 of a file's bytes.
+
+    Returns:
+        `str`: 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def json_digest(content: object) -> str:
+    """Compute the SHA-256 of what can be written as JSON, whatever the order of its keys: 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def array_digest(arrays: Mapping[NameT, np.ndarray]) -> str:
+    """Compute the SHA-256 of named arrays: names, types, shapes and values, whatever their order.
+
+    Returns:
+        `str`: 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def table_digest(*tables: pa.Table) -> str:
+    """Compute the SHA-256 of the names, types and values of tables.
+
+    Equal values give equal digests however the tables are chunked or sliced and whatever lies under their nulls.
+
+    Args:
+        tables (`pyarrow.Table`): The tables, in order.
+
+    Returns:
+        `str`: 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(f"{table.num_rows};".encode())
+        for name in table.column_names:
+            column = one_array(table.column(name))
+            digest.update(f"{name}:{column.type};".encode())
+            _add_array(digest, column)
+    return digest.hexdigest()
+
+
+def _add_array(digest: _Digest, array: pa.Array) -> None:
+    """Feed one array to the digest: which values are null, then how long each is (if that varies), then the values."""
+    kind = array.type
+    if array.null_count:
+        digest.update(np.packbits(array.is_null().to_numpy(zero_copy_only=False)).tobytes())
+    if is_list(kind):
+        lengths = pc.fill_null(pc.list_value_length(array), 0)
+        digest.update(lengths.to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+        _add_array(digest, array.flatten())
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        filled = pc.fill_null(array, "").cast(pa.large_string())
+        _, offset_buffer, text = filled.buffers()
+        offsets = np.frombuffer(offset_buffer, dtype="<i8")[filled.offset : filled.offset + len(filled) + 1]
+        digest.update(np.diff(offsets).tobytes())
+        digest.update(memoryview(text)[offsets[0] : offsets[-1]] if text is not None and len(filled) else b"")
+    elif pa.types.is_boolean(kind):
+        digest.update(np.packbits(pc.fill_null(array, False).to_numpy(zero_copy_only=False)).tobytes())
+    elif pa.types.is_primitive(kind) and kind.bit_width in _UNSIGNED:
+        bits = array.view(_UNSIGNED[kind.bit_width])
+        digest.update(np.ascontiguousarray(pc.fill_null(bits, 0).to_numpy(zero_copy_only=False)).tobytes())
+    else:
+        digest.update(repr(array.to_pylist()).encode())
+
+
+__all__ = ["array_digest", "file_sha256", "json_digest", "table_digest"]
