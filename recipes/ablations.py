@@ -30,7 +30,7 @@ from seekrec.errors import ConfigurationError, MissingDependencyError
 from seekrec.evaluation import ResultRow, compare, read_results
 from seekrec.schema import BEHAVIORS
 from seekrec.util.command_line import one_line_errors
-from seekrec.util.files import replace_file
+from seekrec.util.files import write_json
 from seekrec.util.hashing import file_sha256
 from seekrec.util.parsing import is_given, parse_known_arguments, read_settings
 
@@ -155,8 +155,7 @@ def run_variant(
             done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise ConfigurationError(f"The variant {name!r} failed; {target / 'log.txt'} says why.")
-        with replace_file(record) as path:
-            path.write_text(json.dumps(wanted, indent=2), encoding="utf-8")
+        write_json(record, wanted)
     return results
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from seekrec.errors import DataError
 from seekrec.evaluation.metrics import FloatArray, Interval, metric_values, paired_bootstrap
-from seekrec.util.files import replace_file
+from seekrec.util.files import write_json, write_table
 
 RESULTS_VERSION = 2  # 1 held the mean rank of a tie
 
@@ -146,13 +146,9 @@ def write_results(path: str | Path, rows: Sequence[ResultRow], *, save_ranks: bo
     if save_ranks:
         table = _ranks_table(rows)
         ranks_path = target.with_suffix(".ranks.parquet")
-        with replace_file(ranks_path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        write_table(ranks_path, table)
         content["ranks"] = {"file": ranks_path.name, "sha256": _digest(table)}
-    with replace_file(target) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+    write_json(target, content, allow_nan=False)
 
 
 def read_results(path: str | Path) -> list[ResultRow]:

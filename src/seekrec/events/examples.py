@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seekrec.errors import DataError
 from seekrec.schema import Event, Request
-from seekrec.util.files import replace_file
+from seekrec.util.files import write_json
 
 
 def write_examples(path: str | Path, requests: Sequence[Request], *, num_users: int = 20) -> None:
@@ -27,8 +27,7 @@ def write_examples(path: str | Path, requests: Sequence[Request], *, num_users: 
     for request in requests:
         if request.user_id is not None and len(histories) < num_users:
             histories.setdefault(request.user_id, [asdict(event) for event in request.history])
-    with replace_file(Path(path)) as partial:
-        partial.write_text(json.dumps(histories, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, histories)
 
 
 def read_examples(path: str | Path) -> dict[str, list[Event]]:

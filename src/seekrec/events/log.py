@@ -20,7 +20,7 @@ from seekrec.errors import DataError
 from seekrec.events.checks import check_log, conform
 from seekrec.events.storage import check_files, refuse_damage
 from seekrec.schema import BEHAVIORS, EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES
-from seekrec.util.files import replace_file
+from seekrec.util.files import write_json, write_table
 from seekrec.util.hashing import table_digest
 
 QuerySource = Literal["none", "logged", "category"]
@@ -169,8 +169,7 @@ class EventLog:
         # Without log.json the folder does not load: an interrupted save is never taken for a log.
         (target / LOG_FILE).unlink(missing_ok=True)
         for file_name, table in ((EVENTS_FILE, self.events), (ITEMS_FILE, self.items)):
-            with replace_file(target / file_name) as path:
-                pq.write_table(table, path, compression="zstd")
+            write_table(target / file_name, table)
         description = {
             "version": LOG_VERSION,
             "name": self.name,
@@ -179,8 +178,7 @@ class EventLog:
             "notes": list(self.notes),
             "fingerprint": self.fingerprint(),
         }
-        with replace_file(target / LOG_FILE) as path:
-            path.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(target / LOG_FILE, description)
 
     @classmethod
     def load(cls, folder: str | Path) -> EventLog:

@@ -22,7 +22,7 @@ from seekrec.events.checks import check_choice
 from seekrec.events.split import Part, Split
 from seekrec.events.timeline import item_rows
 from seekrec.schema import BEHAVIORS, Behavior, item_texts
-from seekrec.util.files import replace_file
+from seekrec.util.files import write_table
 from seekrec.util.text import split_words
 
 NegativeKind = Literal["uniform", "popularity", "bm25"]
@@ -172,8 +172,7 @@ def save_negatives(
             "negatives": pa.array(negatives, pa.list_(pa.string())),
         }
     ).replace_schema_metadata({_METADATA_KEY: json.dumps(settings).encode()})
-    with replace_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_table(path, table)
 
 
 def load_negatives(

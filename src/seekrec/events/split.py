@@ -29,7 +29,7 @@ from seekrec.events.timeline import (
     paper_targets,
 )
 from seekrec.schema import BEHAVIORS, Behavior, Request
-from seekrec.util.files import replace_file
+from seekrec.util.files import write_json, write_table
 from seekrec.util.hashing import table_digest
 
 Method = Literal["leave_one_out", "last_days"]
@@ -263,11 +263,9 @@ class Split:
         tables = {TRAIN_FILE: self._train_table()}
         tables |= {f"{part}.parquet": self.cases(part).to_table() for part in PARTS}
         for file_name, table in tables.items():
-            with replace_file(target / file_name) as path:
-                pq.write_table(table, path, compression="zstd")
+            write_table(target / file_name, table)
         description = {"version": SPLIT_VERSION, **self.describe()}
-        with replace_file(target / SPLIT_FILE) as path:
-            path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_json(target / SPLIT_FILE, description)
 
     @classmethod
     def load(cls, folder: str | Path, *, log: EventLog | None = None) -> Split:

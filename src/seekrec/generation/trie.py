@@ -29,6 +29,7 @@ from torch import Tensor
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation.families import Families
 from seekrec.generation.masks import MaskCache, TrieMask
+from seekrec.util.files import replace_file
 
 _FORMAT = "seekrec-identifier-trie"
 _FORMAT_VERSION = "1"
@@ -264,22 +265,17 @@ class IdentifierTrie:
             )
         return self._copies[target]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the trie as one safetensors file, by a temporary name beside it.
+    def save(self, path: str | Path) -> None:
+        """Write the trie as one safetensors file, in one step.
 
         Args:
-            path (`str` or `os.PathLike`): File to write; replaced if it exists.
+            path (`str` or `Path`): File to write; replaced if it exists.
         """
-        target = Path(path)
         meta = {"format": _FORMAT, "version": _FORMAT_VERSION, "codebook_sizes": json.dumps(self.codebook_sizes)}
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
+        with replace_file(path) as temporary:
             save_file(
                 {key: value.cpu().contiguous() for key, value in self._arrays().items()}, temporary, metadata=meta
             )
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> IdentifierTrie:

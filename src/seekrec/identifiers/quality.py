@@ -8,7 +8,6 @@ A collision rate is GenSAR's (section 4.4.2): `1 - distinct identifiers / items`
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from seekrec.identifiers.assign import AssignmentResult, prefix_groups
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.identifiers.residual_codes import EncodedItems
 from seekrec.schema import View
+from seekrec.util.files import write_json
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,7 @@ class IdentifierQualityReport:
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> IdentifierQualityReport:

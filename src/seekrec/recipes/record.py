@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from seekrec.events import EventLog, Split, write_examples
 from seekrec.identifiers import IdentifierQualityReport
 from seekrec.models.manifest import replace_part, save_checkpoint
 from seekrec.schema import RECOMMENDATION
-from seekrec.util.files import replace_file
+from seekrec.util.files import write_json
 from seekrec.util.redaction import publishable, publishable_command
 
 logger = logging.getLogger(__name__)
@@ -61,9 +60,7 @@ def save_run(
 
 def write_run(path: Path, content: Mapping[str, Any]) -> None:
     """Write a description of a run without secrets, and with paths as their last part."""
-    with replace_file(path) as temporary:
-        text = json.dumps(publishable(content), indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(path, publishable(content))
 
 
 def record_run(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from seekrec.errors import ConfigurationError, FolderInUseError
-from seekrec.util.files import lock_folder, replace_file, sweep_folder
+from seekrec.util.files import lock_folder, sweep_folder, write_json
 from seekrec.util.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -94,8 +94,7 @@ class StageCache:
             started = time.monotonic()
             make(partial)
             record = {"name": name, "key": key, "seconds": time.monotonic() - started, "files": _digests(partial)}
-            with replace_file(partial / STAGE_FILE) as path:
-                path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            write_json(partial / STAGE_FILE, record, sort_keys=True)
         sweep_folder(partial)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)

@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from seekrec.util.files import replace_file
+from seekrec.util.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,7 @@ def find_checkpoint(folder: str | Path, *, only_model: bool = False) -> str | No
         best_here = checkpoint.with_name(Path(best).name)
         if best_here in whole:
             if Path(best) != best_here:
-                with replace_file(checkpoint / STATE_FILE) as path:
-                    path.write_text(json.dumps({**state, "best_model_checkpoint": str(best_here)}), encoding="utf-8")
+                write_json(checkpoint / STATE_FILE, {**state, "best_model_checkpoint": str(best_here)})
             return str(checkpoint)
         logger.warning("%s has its best weights in %s, which is gone; an older one is taken.", checkpoint, best_here)
     return None

@@ -31,7 +31,7 @@ from transformers import (
 from seekrec.errors import DivergenceError
 from seekrec.training.checkpoints import find_checkpoint, list_checkpoints
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
-from seekrec.util.files import replace_file
+from seekrec.util.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def fit_embedding(
     with training.main_process_first():
         if trainer.is_world_process_zero():
             model.save_pretrained(folder)
-            _write_json(folder / _SUMMARY, summary)
+            write_json(folder / _SUMMARY, summary)
             _remove(list_checkpoints(folder))
     return model
 
@@ -216,7 +216,7 @@ def _prepare_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> 
     (folder / _SUMMARY).unlink(missing_ok=True)
     if not resume:
         _remove(checkpoints)
-    _write_json(marker, settings)
+    write_json(marker, settings)
     return find_checkpoint(folder)
 
 
@@ -231,11 +231,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with replace_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 __all__ = ["fit_embedding", "rank_targets"]

@@ -39,7 +39,7 @@ from seekrec.identifiers import DualRQVAEConfig, DualRQVAEModel, check_vectors
 from seekrec.schema import View
 from seekrec.training.checkpoints import find_checkpoint, list_checkpoints, read_state
 from seekrec.training.trainer import GenerativeTrainer
-from seekrec.util.files import replace_file
+from seekrec.util.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -289,8 +289,7 @@ def _prepare_folder(output_dir: Path, fingerprint: str, settings: dict[str, Any]
         logger.info("%d checkpoints of another run in %s are discarded.", len(checkpoints), output_dir)
         for folder in checkpoints:
             shutil.rmtree(folder)
-    with replace_file(run_file) as temporary:
-        temporary.write_text(json.dumps({"fingerprint": fingerprint, "settings": settings}, indent=2))
+    write_json(run_file, {"fingerprint": fingerprint, "settings": settings})
     return find_checkpoint(output_dir)
 
 

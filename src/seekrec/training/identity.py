@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from seekrec.corpora.text import tokenizer_digest
 from seekrec.training.checkpoints import list_checkpoints
-from seekrec.util.files import replace_file
+from seekrec.util.files import write_json
 from seekrec.util.hashing import table_digest
 
 logger = logging.getLogger(__name__)
@@ -105,8 +105,7 @@ class Identity:
 
     def write(self, folder: Path) -> None:
         """Write `identity.json` into a folder."""
-        with replace_file(folder / IDENTITY_FILE) as path:
-            path.write_text(json.dumps(vars(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_json(folder / IDENTITY_FILE, vars(self), sort_keys=True)
 
     @classmethod
     def read(cls, folder: Path) -> Identity | None:

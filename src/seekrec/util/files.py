@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import re
 import secrets
@@ -20,6 +21,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from seekrec.errors import ConfigurationError, FolderInUseError
 
@@ -47,6 +51,29 @@ def replace_file(path: str | Path) -> Iterator[Path]:
         _sync(folder / target.name)
         os.replace(folder / target.name, target)
         _sync(target.parent)
+
+
+def write_json(path: str | Path, content: object, *, sort_keys: bool = False, allow_nan: bool = True) -> None:
+    """Write a JSON file in one step.
+
+    Args:
+        path (`str` or `Path`): The file to write. Its folder must exist.
+        content (`object`): What JSON can hold.
+        sort_keys (`bool`): Whether keys are written in order.
+        allow_nan (`bool`): Whether numbers may be NaN or infinite.
+
+    Raises:
+        ValueError: If a number is not finite and `allow_nan` is off.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=sort_keys, allow_nan=allow_nan)
+    with replace_file(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_table(path: str | Path, table: pa.Table) -> None:
+    """Write a Parquet file in one step. The folder of `path` must exist."""
+    with replace_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 @contextmanager
@@ -292,4 +319,12 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-__all__ = ["lock_folder", "recover_folder", "replace_file", "replace_folder", "sweep_folder"]
+__all__ = [
+    "lock_folder",
+    "recover_folder",
+    "replace_file",
+    "replace_folder",
+    "sweep_folder",
+    "write_json",
+    "write_table",
+]
