@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a reader of the package has to carry stays little: see `house.py`, which prints it."""
+
+from __future__ import annotations
+
+import house
+import pytest
+
+ROOT = house.ROOT
+MAX_SETTINGS = {"gensar": 73, "gensr": 101, "intsr": 84, "synergen": 85}
+MAX_REPEATED = {"gensar": 14, "gensr": 25, "intsr": 32, "synergen": 30}
+MAX_PASSES = {"GenSAR.retrieve": (30, 159), "GenSR.rank": (22, 98), "IntSR.rank": (21, 92)}
+
+
+@pytest.mark.parametrize("family", house.FAMILIES)
+def test_settings_are_few_and_declared_once(family):
+    names = house.own_settings(family, ROOT)
+    assert len(names) == len(set(names))
+    assert len(names) <= MAX_SETTINGS[family], names
+    repeated = house.repeated_settings(family, ROOT)
+    assert len(repeated) <= MAX_REPEATED[family], repeated
+
+
+def test_an_answer_passes_few_functions():
+    for title, passed in house.passes().items():
+        few = all(count <= most for count, most in zip(passed.counts, MAX_PASSES[title], strict=True))
+        assert few, (title, passed.counts, passed.functions)
+
+
+def test_types_have_few_holes():
+    assert house.lines_with("type: ignore", ROOT) <= 60
+    assert house.lines_with("Any", ROOT) <= 500
+
+
+def test_recipes_are_short():
+    lines = [len(path.read_text("utf-8").splitlines()) for path in (ROOT / "recipes").glob("train_*.py")]
+    assert len(lines) == len(house.FAMILIES)
+    assert sum(lines) <= 160
