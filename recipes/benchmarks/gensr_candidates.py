@@ -29,7 +29,7 @@ from seekrec import Catalog, Event, Request
 from seekrec.corpora import train_tokenizer
 from seekrec.models import GenSRForConditionalGeneration, GenSRProcessor
 from seekrec.models.gensr.prompts_gensr import tokenizer_texts
-from seekrec.recipes.arguments import GeneratorArguments
+from seekrec.recipes.arguments import GeneratorArguments, T5Arguments
 from seekrec.recipes.gensr import make_gensr_model
 from seekrec.training import GenSRArguments
 from seekrec.util.command_line import one_line_errors
@@ -81,7 +81,7 @@ def make_model(
         tokenizer, catalog, wording=settings.wording, history_in_prompt=settings.history_in_prompt
     )
     table = np.random.default_rng(seed).normal(size=(len(catalog), 64)).astype(np.float32)
-    return make_gensr_model(catalog, processor, table, generator, settings, seed=seed).eval(), processor
+    return make_gensr_model(catalog, processor, table, T5Arguments(), generator, settings, seed=seed).eval(), processor
 
 
 def make_requests(arguments: Arguments, count: int, generator: np.random.Generator) -> list[Request]:

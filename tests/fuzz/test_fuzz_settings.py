@@ -49,9 +49,9 @@ def test_any_yaml(tmp_path_factory, settings):
 LINES = [
     "dataset: tables",
     "events_path: a.csv",
-    "max_refused: 0.1",
-    "column_map: [user_id=u]",
-    "num_test_days: 2",
+    "num_cold_items: 3",
+    "reader_options: [user_id=u]",
+    "split_seed: 2",
     "has_time: false",
     "a: &a [x, x]",
     "b: [*a, *a]",

@@ -10,7 +10,7 @@ from seekrec.catalog import Catalog
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import BM25, QUERY_FORMS, Popularity
 from seekrec.recipes.arguments import EvaluationArguments
-from seekrec.recipes.compare import compare_on_test, make_validation
+from seekrec.recipes.compare import compare_on_test
 
 
 def test_saved_models_stand_beside_the_systems(aisles, tmp_path):
@@ -19,9 +19,7 @@ def test_saved_models_stand_beside_the_systems(aisles, tmp_path):
     folder = tmp_path / "a-run" / "model"
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    settings = EvaluationArguments(
-        compare_with=[str(folder)], candidate_protocols=["uniform"], num_negatives=5, num_beams=8, on_offer_only=True
-    )
+    settings = EvaluationArguments(compare_with=[str(folder)], candidate_protocols=["uniform"], num_negatives=5)
     popularity = {"popularity": Popularity.fit(split, catalog.id_map)}
     rows = compare_on_test(
         popularity,
@@ -30,6 +28,8 @@ def test_saved_models_stand_beside_the_systems(aisles, tmp_path):
         settings,
         make_rivals=lambda: {"counts": popularity["popularity"]},
         only_candidates=("popularity", "counts"),
+        on_offer_only=True,
+        num_beams=8,
         seed=0,
         show_progress=False,
     )
@@ -45,8 +45,6 @@ def test_saved_models_stand_beside_the_systems(aisles, tmp_path):
         ("GenSAR (a-run)", "search", "uniform-5"),
         ("popularity", "search", "uniform-5"),
     ]
-    validation = make_validation(split, catalog, settings, behaviors=("recommendation",), seed=0)
-    assert set(validation(popularity["popularity"])) == {"recommendation_ndcg@10", "ndcg@10"}
 
 
 @pytest.mark.parametrize(("only_candidates", "protocol"), [((), "full"), (("popularity",), "uniform-5")])

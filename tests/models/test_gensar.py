@@ -452,7 +452,6 @@ class TestFromT5:
     def test_lora_trains_adapters_and_new_rows_only(self, checkpoint, aisles, tmp_path):
         from peft import PeftModel
 
-        from seekrec.recipes.arguments import ModelArguments
         from seekrec.recipes.t5 import add_lora
 
         split, catalog, tokenizer, vocabulary = aisles
@@ -462,7 +461,7 @@ class TestFromT5:
         first = vocabulary.first_token_id
         old = model.get_input_embeddings().weight[:first].detach().clone()
         model.save_pretrained(tmp_path / "base")
-        wrapped = add_lora(model, ModelArguments(lora_rank=4))
+        wrapped = add_lora(model, 4)
         corpus = build_corpus(split, catalog, tokenizer, vocabulary, CorpusSettings(tasks=("nrip",)))
         batch = Seq2SeqCollator(tokenizer.pad_token_id)([corpus["nrip"][row] for row in range(8)])
         optimizer = torch.optim.Adam([p for p in wrapped.parameters() if p.requires_grad], lr=1e-2)

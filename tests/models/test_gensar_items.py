@@ -157,12 +157,11 @@ def test_contradicting_settings_are_refused(settings, message):
 
 @pytest.mark.filterwarnings("ignore:.*tied.*:UserWarning")
 def test_adapters_train_the_projection_whole(aisles):
-    from seekrec.recipes.arguments import ModelArguments
     from seekrec.recipes.t5 import add_lora
 
     split, catalog, tokenizer, vocabulary = aisles
     model, _ = make_gensar(aisles, **ORDERING)
-    wrapped = add_lora(model, ModelArguments(lora_rank=4)).train()
+    wrapped = add_lora(model, 4).train()
     before = model.encoder.item_vectors.projection.weight.detach().clone()
     rows = build_shared_histories(split, catalog, tokenizer, vocabulary, CorpusSettings())
     batch = SharedHistoryCollator(tokenizer.pad_token_id, tokenizer.pad_token_id)([rows[0], rows[1]])

@@ -22,7 +22,7 @@ from seekrec.models.gensr.modeling_gensr_shared import decode_first_token, encod
 from seekrec.models.gensr.modeling_gensr_views import SoftFilter, pool_tokens
 from seekrec.models.gensr.prompts_gensr import tokenizer_texts
 from seekrec.models.losses import view_contrast
-from seekrec.recipes.arguments import GeneratorArguments
+from seekrec.recipes.arguments import GeneratorArguments, T5Arguments
 from seekrec.recipes.gensr import make_gensr_model, make_gensr_processor
 from seekrec.recipes.t5 import add_lora
 from seekrec.schema import Request
@@ -661,11 +661,11 @@ class TestFromT5:
 
     def make(self, aisles, checkpoint, **settings):
         split, catalog, *_ = aisles
-        generator = GeneratorArguments(backbone=checkpoint, lora_rank=4)
+        t5 = T5Arguments(backbone=checkpoint, lora_rank=4)
         arguments = GenSRArguments(max_history=4, **settings)
-        processor = make_gensr_processor(split, catalog, generator, arguments)
+        processor = make_gensr_processor(split, catalog, t5, arguments)
         table = np.random.default_rng(0).normal(size=(NUM_ITEMS, 6)).astype(np.float32)
-        return make_gensr_model(catalog, processor, table, generator, arguments, seed=0), processor, generator
+        return make_gensr_model(catalog, processor, table, t5, GeneratorArguments(), arguments, seed=0), processor, t5
 
     def test_old_weights_stay_and_views_speak_as_loud_as_tokens(self, checkpoint, aisles):
         old = T5.from_pretrained(checkpoint)
@@ -708,7 +708,7 @@ class TestFromT5:
         first = processor.vocabulary.first_token_id
         old = model.shared.weight[:first].detach().clone()
         model.save_pretrained(tmp_path / "base")
-        wrapped = add_lora(model, generator)
+        wrapped = add_lora(model, generator.lora_rank)
         trained_names = {name for name, parameter in wrapped.named_parameters() if parameter.requires_grad}
         assert any("history_views" in name for name in trained_names)
         assert all("lora_" in name or "history_views" in name or "token" in name for name in trained_names)

@@ -130,7 +130,6 @@ def test_new_rows_of_a_head_are_like_its_old_ones(tmp_path):
 def test_lora_and_merging_leave_the_backbone_as_it_was(backbone, aisles, tmp_path):
     from peft import PeftModel
 
-    from seekrec.recipes.arguments import ModelArguments
     from seekrec.recipes.t5 import add_lora
 
     path, reference = backbone
@@ -141,7 +140,7 @@ def test_lora_and_merging_leave_the_backbone_as_it_was(backbone, aisles, tmp_pat
     model.set_catalog(catalog)
     started = {"shared": model.shared.weight.detach().clone(), "lm_head": model.lm_head.weight.detach().clone()}
     model.save_pretrained(tmp_path / "base")
-    wrapped = add_lora(model, ModelArguments(lora_rank=4))
+    wrapped = add_lora(model, 4)
     corpus = build_corpus(split, catalog, tokenizer, vocabulary, CorpusSettings(tasks=("nrip",)))
     batch = Seq2SeqCollator(tokenizer.pad_token_id)([corpus["nrip"][row] for row in range(8)])
     optimizer = torch.optim.Adam([p for p in wrapped.parameters() if p.requires_grad], lr=1e-2)

@@ -40,7 +40,7 @@ def start(monkeypatch, tmp_path):
 )
 def test_options_are_read_in_any_spelling(start, spelling):
     recipe = start(*spelling, "--seed=9")
-    assert (recipe.evaluation.num_beams, recipe.training.seed) == (7, 9)
+    assert (recipe.t5.num_beams, recipe.training.seed) == (7, 9)
 
 
 @pytest.mark.parametrize("spelling", [["--ddp_backend", "gloo"], ["--ddp_backend=gloo"], ["--ddp-backend=gloo"]])
@@ -115,3 +115,9 @@ def test_the_trainers_upload_is_refused_and_a_token_forgotten(start):
     with pytest.raises(SystemExit, match=r"`push_to_hub` is set: .* by recipes/push_to_hub\.py"):
         start("--push_to_hub", "true")
     assert start("--hub_token", "not-a-real-token").training.hub_token is None
+
+
+def test_sizes_beside_a_backbone_are_refused(start):
+    with pytest.raises(SystemExit, match="`d_model` is given beside `backbone: t5`, which has its own"):
+        start("--backbone", "t5", "--d_model", "64")
+    assert start("--backbone", "t5").t5.backbone == "t5"

@@ -41,8 +41,8 @@ def test_there_are_the_setting_files_of_families_of_identifiers(family, more):
 
 def test_the_paper_setting_is_the_papers():
     recipe = read("gensar", "paper")
-    identifiers, corpus, model, training = recipe.identifiers, recipe.corpus, recipe.generator, recipe.training
-    assert model.backbone == "google-t5/t5-small"
+    identifiers, corpus, training = recipe.identifiers, recipe.corpus, recipe.training
+    assert recipe.t5.backbone == "google-t5/t5-small"
     assert recipe.embedding.semantic_encoder == "BAAI/bge-base-en-v1.5"
     assert (identifiers.num_shared_levels, identifiers.num_specific_levels, identifiers.codebook_size) == (2, 2, 256)
     assert (corpus.max_history_recommendations, corpus.max_history_searches) == (5, 5)
@@ -57,9 +57,9 @@ def test_the_paper_setting_of_gensr_is_the_papers_and_the_released_codes():
     recipe = read("gensr", "paper")
     collaborative, gensr, generator = recipe.collaborative, recipe.prompts, recipe.generator
     training = recipe.training
-    assert generator.backbone == "google/flan-t5-base" and generator.loss_norm == "vocab"
+    assert recipe.t5.backbone == "google/flan-t5-base" and generator.loss_norm == "vocab"
     assert collaborative.lightgcn_behaviors == ["recommendation"]
-    assert (collaborative.lightgcn_hidden_size, collaborative.lightgcn_num_propagations) == (64, 2)
+    assert recipe.embedding.sasrec_hidden_size == 64
     assert gensr.prompt_views == ["collaborative", "semantic"] and gensr.soft_filter
     assert gensr.yes_no_loss == "token" and not gensr.shared_prompt and not gensr.query_as_event
     assert 0.001 <= gensr.contrast_weight <= 0.3 and 0.01 <= gensr.contrast_temperature <= 0.09

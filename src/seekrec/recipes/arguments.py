@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a recipe: typed dataclasses, which `util.parsing` fills.
+"""Settings of a recipe: typed dataclasses, which `util.parsing` fills; their docstrings are the help.
 
 The fields of `transformers.TrainingArguments` are settings too (`learning_rate`, `num_train_epochs`, `use_cpu`, ...),
 so nothing of the Trainer has to be renamed here.
@@ -7,11 +7,11 @@ so nothing of the Trainer has to be renamed here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from seekrec.errors import ConfigurationError
+from seekrec.schema import Behavior, View
+from seekrec.util.text import Folding
 
 # What a recipe does, in this order; `stop_after` names one.
 STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation")
@@ -19,97 +19,97 @@ STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation
 
 @dataclass
 class DataArguments:
-    """Which log, how its searches come about, and how it is split."""
+    """The log, how its searches come about, and how it is split.
 
-    dataset: Literal["movielens", "sequences", "tables"] = field(
-        default="movielens", metadata={"help": "The reader: MovieLens, user-item sequences, or your own tables."}
-    )
-    data_dir: str | None = field(
-        default=None, metadata={"help": "Folder of the log; MovieLens-100K is found without."}
-    )
-    movielens_variant: str = field(default="100k", metadata={"help": "100k, 1m, latest-small, ..."})
-    events_path: str | None = field(default=None, metadata={"help": "Events table (Parquet, CSV, JSON lines)."})
-    items_path: str | None = field(default=None, metadata={"help": "Items table (Parquet, CSV, JSON lines)."})
-    column_map: list[str] = field(
-        default_factory=list, metadata={"help": "Your columns' names, as ours=yours, e.g. user_id=customer."}
-    )
-    delimiter: str | None = field(
-        default=None, metadata={"help": "Of tables: what stands between fields; found from the header if not given."}
-    )
-    quoting: Literal["doubled", "escaped", "none"] | None = field(
-        default=None,
-        metadata={"help": "Of tables: what a quote means (see read_tables); found from the file if not given."},
-    )
-    encoding: str | None = field(
-        default=None, metadata={"help": "Of tables: e.g. cp1252, latin-1, utf-16; UTF-8 if not given."}
-    )
-    has_time: bool = field(
-        default=True, metadata={"help": "Of tables: off where timestamps are positions in an order, or missing."}
-    )
-    category_separator: str = field(
-        default=">", metadata={"help": "Of tables: what stands between the names of a category path in text."}
-    )
-    max_refused: float = field(default=0.01, metadata={"help": "Fraction of bad rows up to which reading goes on."})
-    construction: Literal["split", "copy", "none"] = field(
-        default="split",
-        metadata={
-            "help": "Searches for a log without: `split` tells an interaction once, `copy` as both, as the papers do."
-        },
-    )
-    search_fraction: float = field(
-        default=0.5, metadata={"help": "Share of interactions told as searches by `split`."}
-    )
-    split_method: Literal["leave_one_out", "last_days"] = field(
-        default="leave_one_out", metadata={"help": "What is held out."}
-    )
-    protocol: Literal["strict", "paper"] = field(
-        default="strict", metadata={"help": "`strict` leaks nothing; `paper` does what the released code does."}
-    )
-    num_test_days: int = field(default=1, metadata={"help": "Length of the test window of `last_days`."})
-    split_seed: int = field(default=0, metadata={"help": "Of the query construction, the split and the negatives."})
-    num_cold_items: int = field(
-        default=0,
-        metadata={
-            "help": "So many items leave the log before training, are added to the trained model and asked for; with "
-            "0 the rows of new items ask for those that no training event acts on."
-        },
-    )
+    Args:
+        dataset (`str`): Reader of the log: MovieLens, user-item sequences, or your own tables.
+        data_dir (`str`, *optional*): Folder of the log; MovieLens-100K is found without.
+        events_path (`str`, *optional*): With `dataset: tables`: events table (Parquet, CSV, JSON lines).
+        items_path (`str`, *optional*): With `dataset: tables`: items table (Parquet, CSV, JSON lines).
+        reader_options (`list[str]`):
+            Arguments of the reader, as name=value. MovieLens: variant=1m. Tables: the columns' names, as ours=yours
+            (user_id=customer), and delimiter, quoting, encoding, has_time, category_separator, max_refused.
+        construction (`str`):
+            Searches for a log without any: `split` labels an interaction once, `copy` as both, as the papers do.
+        split_method (`str`): What is held out: the last events of each user, or the last day.
+        protocol (`str`): `strict` leaks nothing; `paper` does what the released code does.
+        split_seed (`int`): Seed of the query construction, the split and the negatives.
+        num_cold_items (`int`):
+            Number of items that leave the log before training, are added to the trained model and asked for; with 0
+            the rows of new items ask for those that no training event acts on.
+    """
+
+    dataset: Literal["movielens", "sequences", "tables"] = "movielens"
+    data_dir: str | None = None
+    events_path: str | None = None
+    items_path: str | None = None
+    reader_options: list[str] = field(default_factory=list)
+    construction: Literal["split", "copy", "none"] = "split"
+    split_method: Literal["leave_one_out", "last_days"] = "leave_one_out"
+    protocol: Literal["strict", "paper"] = "strict"
+    split_seed: int = 0
+    num_cold_items: int = 0
 
 
 @dataclass
 class EmbeddingArguments:
-    """Vectors of the items: of their texts, and of SASRec."""
+    """Vectors of the items: of their texts, and of SASRec.
 
-    semantic_encoder: str | None = field(
-        default=None, metadata={"help": "A sentence-transformers name or path; MiniLM from its wheel if not given."}
-    )
-    sasrec_hidden_size: int = field(default=64, metadata={"help": "Width of SASRec, the collaborative embedding."})
-    sasrec_num_epochs: int = field(default=40, metadata={"help": "Passes of SASRec over the training events."})
-    sasrec_dropout: float = field(default=0.3, metadata={"help": "Dropout of SASRec."})
-    sasrec_learning_rate: float = field(default=1e-3, metadata={"help": "Step size of SASRec."})
-    sasrec_max_history: int = field(default=50, metadata={"help": "Events that SASRec looks back."})
+    Args:
+        semantic_encoder (`str`, *optional*): Name or path of a sentence-transformers model; MiniLM if not given.
+        sasrec_hidden_size (`int`): Width of SASRec and, in GenSR, of LightGCN.
+        sasrec_num_epochs (`int`): Epochs of SASRec.
+    """
+
+    semantic_encoder: str | None = None
+    sasrec_hidden_size: int = 64
+    sasrec_num_epochs: int = 40
+
+
+@dataclass
+class CollaborativeArguments:
+    """The frozen table of GenSR's collaborative view.
+
+    Args:
+        collaborative_source (`str`): Recommender whose item embeddings the collaborative view reads.
+        lightgcn_behaviors (`list[str]`):
+            Training events of LightGCN's graph: recommendation, as in the paper, and search.
+        lightgcn_num_epochs (`int`): Epochs of LightGCN.
+    """
+
+    collaborative_source: Literal["lightgcn", "sasrec"] = "lightgcn"
+    lightgcn_behaviors: list[Behavior] = field(default_factory=lambda: ["recommendation"])
+    lightgcn_num_epochs: int = 40
 
 
 @dataclass
 class IdentifierArguments:
-    """Identifiers learnt from the vectors."""
+    """Identifiers learnt from the vectors.
 
-    identifier_views: list[str] = field(
-        default_factory=lambda: ["semantic", "collaborative"],
-        metadata={"help": "Identifiers of an item; one of the two alone gives TIGER and its collaborative twin."},
-    )
-    num_shared_levels: int = field(default=2, metadata={"help": "Levels both identifiers share."})
-    num_specific_levels: int = field(default=2, metadata={"help": "Levels of each identifier's own."})
-    codebook_size: int = field(default=256, metadata={"help": "Codes a level."})
-    identifier_learner: Literal["dual_rqvae", "residual_kmeans"] = field(
-        default="dual_rqvae", metadata={"help": "What learns the identifiers."}
-    )
-    identifier_num_epochs: int = field(default=200, metadata={"help": "Passes of the identifier learner."})
-    identifier_learning_rate: float = field(default=4e-3, metadata={"help": "Step size of the identifier learner."})
-    identifier_reduction: Literal["sum", "mean"] = field(
-        default="sum",
-        metadata={"help": "Terms of the learner's loss: squared norms, as in the paper, or means, as in its code."},
-    )
+    Args:
+        identifier_views (`list[str]`):
+            Identifiers of an item; one of the two alone gives TIGER and its collaborative twin.
+        num_shared_levels (`int`): Levels that both identifiers share.
+        num_specific_levels (`int`): Levels that each identifier has for itself.
+        codebook_size (`int`): Codes of a level.
+        identifier_learner (`str`): What learns the identifiers.
+        identifier_num_epochs (`int`): Epochs of the identifier learner.
+        identifier_learning_rate (`float`): Learning rate of the identifier learner.
+        identifier_reduction (`str`):
+            Terms of the learner's loss: squared norms (`sum`), as in the paper, or means, as in its code.
+        published_identifiers (`str`, *optional*):
+            Folder of *.index.json files of the same items, to compare the identifiers with.
+    """
+
+    identifier_views: list[View] = field(default_factory=lambda: ["semantic", "collaborative"])
+    num_shared_levels: int = 2
+    num_specific_levels: int = 2
+    codebook_size: int = 256
+    identifier_learner: Literal["dual_rqvae", "residual_kmeans"] = "dual_rqvae"
+    identifier_num_epochs: int = 200
+    identifier_learning_rate: float = 4e-3
+    identifier_reduction: Literal["sum", "mean"] = "sum"
+    published_identifiers: str | None = None
 
 
 @dataclass
@@ -143,23 +143,36 @@ class CorpusArguments:
         default=False,
         metadata={"help": "With shared_history: ask for a searched item as a recommendation too, without its query."},
     )
+    candidate_scoring: Literal["exact", "beams"] = field(
+        default="exact", metadata={"help": "What orders candidates: the model's own score of each, or a beam search."}
+    )
+
+
+@dataclass
+class T5Arguments:
+    """What GenSAR and GenSR share: a T5 checkpoint by name, or one from scratch by the sizes of the configuration.
+
+    Args:
+        backbone (`str`, *optional*): T5 checkpoint, e.g. google-t5/t5-small; from scratch if not given.
+        tokenizer_vocab_size (`int`): Without a backbone: number of pieces of the tokenizer.
+        text_folding (`list[str]`, *optional*):
+            What is folded of queries and texts that the model reads. If not given case and punctuation and, without a
+            backbone, plurals.
+        lora_rank (`int`): Above 0: train LoRA adapters of this rank and the new rows only.
+        num_beams (`int`): Beam width in evaluation.
+    """
+
+    backbone: str | None = None
+    tokenizer_vocab_size: int = 4000
+    text_folding: list[Folding] | None = None
+    lora_rank: int = 0
+    num_beams: int = 50
 
 
 @dataclass
 class GeneratorArguments:
-    """The generator: a T5 checkpoint by name, or one from scratch by size."""
+    """Sizes of a T5 from scratch, and its loss."""
 
-    backbone: str | None = field(
-        default=None, metadata={"help": "T5 checkpoint, e.g. google-t5/t5-small; none: from scratch."}
-    )
-    tokenizer_vocab_size: int = field(default=4000, metadata={"help": "From scratch: pieces of the tokenizer."})
-    text_folding: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "What is folded of queries and texts that the model reads: case, punctuation, plurals, accents. "
-            "If not given case and punctuation and, from scratch, plurals."
-        },
-    )
     d_model: int = field(default=128, metadata={"help": "From scratch: width."})
     d_ff: int = field(default=512, metadata={"help": "From scratch: width of the feed-forward layers."})
     num_layers: int = field(default=3, metadata={"help": "From scratch: encoder layers."})
@@ -174,10 +187,6 @@ class GeneratorArguments:
         default="vocab",
         metadata={"help": "What a code competes with in the loss: the whole vocabulary, or the codes of its level."},
     )
-    lora_rank: int = field(
-        default=0, metadata={"help": "Above 0: train LoRA adapters of this rank and the new rows only."}
-    )
-    lora_alpha: int = field(default=32, metadata={"help": "Scale of LoRA."})
 
 
 @dataclass
@@ -208,58 +217,33 @@ class ModelArguments(GeneratorArguments):
 
 @dataclass
 class EvaluationArguments:
-    """What is measured, and how."""
+    """What is measured, and how; and how far a run goes.
 
-    num_beams: int = field(default=50, metadata={"help": "Beam width in evaluation."})
-    max_validation_cases: int | None = field(
-        default=2000, metadata={"help": "Cases of each task for model selection."}
-    )
-    max_test_cases: int | None = field(
-        default=None, metadata={"help": "Cases of each task in the final table; all if not given."}
-    )
-    candidate_protocols: list[Literal["uniform", "popularity", "bm25"]] = field(
-        default_factory=list, metadata={"help": "Protocols beside full ranking."}
-    )
-    candidate_scoring: Literal["exact", "beams"] = field(
-        default="exact", metadata={"help": "What orders candidates: the model's own score of each, or a beam search."}
-    )
-    num_negatives: int = field(default=99, metadata={"help": "Negatives beside the target in candidate protocols."})
-    remove_seen: bool = field(default=True, metadata={"help": "Leave the history's items out of full ranking."})
-    on_offer_only: bool = field(
-        default=False,
-        metadata={"help": "Leave items out of full ranking that are not on offer when a request is made."},
-    )
-    rivals: bool = field(default=True, metadata={"help": "Off: the table holds the model, and no baselines."})
-    compare_with: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Folders of saved models of the same log, of any family, that stand in the table too."},
-    )
-    published_identifiers: str | None = field(
-        default=None, metadata={"help": "Folder of *.index.json files of the same items, to compare identifiers with."}
-    )
-    stages_dir: str | None = field(
-        default=None,
-        metadata={"help": "Folder of what is made before training; runs may share one. <output_dir>/stages if none."},
-    )
-    stop_after: Literal["data", "embeddings", "identifiers", "corpus", "training", "evaluation"] = field(
-        default="evaluation", metadata={"help": "The last stage to run."}
-    )
-
-
-def parse_column_map(pairs: Sequence[str]) -> dict[str, str] | None:
-    """Read `["user_id=customer"]`; None if empty.
-
-    Raises:
-        ConfigurationError: If a pair is not `ours=yours`.
+    Args:
+        max_validation_cases (`int`, *optional*): Number of cases of each task for model selection.
+        max_test_cases (`int`, *optional*): Number of cases of each task in the final table; all if not given.
+        candidate_protocols (`list[str]`): Protocols beside full ranking.
+        num_negatives (`int`): Number of negatives beside the target in protocols with candidates.
+        rivals (`bool`): Whether the table holds baselines.
+        compare_with (`list[str]`): Folders of saved models of the same log, of any family, for the same table.
+        stages_dir (`str`, *optional*):
+            Folder of what is made before training; runs may share one. <output_dir>/stages if not given.
+        stop_after (`str`): The last stage to run.
     """
-    for pair in pairs:
-        if "=" not in pair:
-            raise ConfigurationError(f"`column_map` has {pair!r}; write ours=yours, e.g. user_id=customer.")
-    return {ours: yours for ours, _, yours in (pair.partition("=") for pair in pairs)} or None
+
+    max_validation_cases: int | None = 2000
+    max_test_cases: int | None = None
+    candidate_protocols: list[Literal["uniform", "popularity", "bm25"]] = field(default_factory=list)
+    num_negatives: int = 99
+    rivals: bool = True
+    compare_with: list[str] = field(default_factory=list)
+    stages_dir: str | None = None
+    stop_after: Literal["data", "embeddings", "identifiers", "corpus", "training", "evaluation"] = "evaluation"
 
 
 __all__ = [
     "STAGES",
+    "CollaborativeArguments",
     "CorpusArguments",
     "DataArguments",
     "EmbeddingArguments",
@@ -267,5 +251,5 @@ __all__ = [
     "GeneratorArguments",
     "IdentifierArguments",
     "ModelArguments",
-    "parse_column_map",
+    "T5Arguments",
 ]

@@ -20,11 +20,11 @@ from seekrec.embeddings import (
 from seekrec.embeddings.softmax import LARGE_CATALOG, NUM_SHARED_NEGATIVES
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
-from seekrec.recipes.arguments import EmbeddingArguments
+from seekrec.recipes.arguments import CollaborativeArguments, EmbeddingArguments
 from seekrec.recipes.stages import StageCache
 from seekrec.schema import IdMap
 from seekrec.training.collaborative import graph_validation, validation_histories
-from seekrec.training.gensr_arguments import CollaborativeArguments, GenSRArguments
+from seekrec.training.gensr_arguments import GenSRArguments
 from seekrec.training.lightgcn import train_lightgcn
 from seekrec.training.sasrec import train_sasrec
 
@@ -57,17 +57,12 @@ def prepare_sasrec(
     config = SASRecConfig(
         num_items=len(id_map),
         hidden_size=settings.sasrec_hidden_size,
-        max_history=settings.sasrec_max_history,
-        dropout=settings.sasrec_dropout,
         num_sampled_negatives=NUM_SHARED_NEGATIVES if len(id_map) > LARGE_CATALOG else 0,
     )
     key: dict[str, object] = {
         "split": split.fingerprint(),
         "hidden_size": settings.sasrec_hidden_size,
         "num_epochs": settings.sasrec_num_epochs,
-        "dropout": settings.sasrec_dropout,
-        "learning_rate": settings.sasrec_learning_rate,
-        "max_history": settings.sasrec_max_history,
         "seed": seed,
     }
     name, num_epochs, started = "sasrec", settings.sasrec_num_epochs, None
@@ -85,7 +80,6 @@ def prepare_sasrec(
             config,
             output_dir=folder,
             num_epochs=num_epochs,
-            learning_rate=settings.sasrec_learning_rate,
             seed=seed,
             start_from=started,
         )
@@ -173,7 +167,7 @@ def prepare_collaborative(
 
 
 def prepare_lightgcn(
-    split: Split, settings: CollaborativeArguments, cache: StageCache, *, seed: int
+    split: Split, settings: CollaborativeArguments, cache: StageCache, *, hidden_size: int, seed: int
 ) -> tuple[LightGCNModel, InteractionGraph]:
     """Train LightGCN on the training events of a split; the best epoch by validation is kept.
 
@@ -185,12 +179,8 @@ def prepare_lightgcn(
     key: dict[str, object] = {
         "split": split.fingerprint(),
         "behaviors": sorted(settings.lightgcn_behaviors),
-        "hidden_size": settings.lightgcn_hidden_size,
-        "num_propagations": settings.lightgcn_num_propagations,
+        "hidden_size": hidden_size,
         "num_epochs": settings.lightgcn_num_epochs,
-        "learning_rate": settings.lightgcn_learning_rate,
-        "loss": settings.lightgcn_loss,
-        "num_negatives": settings.lightgcn_num_negatives,
         "seed": seed,
     }
 
@@ -198,16 +188,9 @@ def prepare_lightgcn(
         train_lightgcn(
             graph,
             graph_validation(split, graph, id_map),
-            LightGCNConfig(
-                num_items=len(id_map),
-                hidden_size=settings.lightgcn_hidden_size,
-                num_propagations=settings.lightgcn_num_propagations,
-                loss=settings.lightgcn_loss,
-            ),
+            LightGCNConfig(num_items=len(id_map), hidden_size=hidden_size),
             output_dir=folder,
             num_epochs=settings.lightgcn_num_epochs,
-            num_negatives=settings.lightgcn_num_negatives,
-            learning_rate=settings.lightgcn_learning_rate,
             seed=seed,
         )
 

@@ -11,10 +11,9 @@ from transformers import AutoModel, AutoProcessor
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation.evaluator import evaluate_systems
-from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
+from seekrec.evaluation.protocols import Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
 from seekrec.evaluation.retrievers import ModelRetriever
-from seekrec.evaluation.rivals import ValidationRanking
 from seekrec.evaluation.robustness import compare_query_forms
 from seekrec.events import Split
 from seekrec.recipes.arguments import EvaluationArguments
@@ -23,29 +22,6 @@ from seekrec.util.redaction import place_name
 
 # Searches that are asked in every form: few enough for five passes, and differences are paired.
 _MAX_QUERY_FORM_CASES = 300
-
-
-def make_validation(
-    split: Split,
-    catalog: Catalog,
-    settings: EvaluationArguments,
-    *,
-    behaviors: Sequence[Behavior] = BEHAVIORS,
-    protocols: Sequence[RankingProtocol] = ("full",),
-    seed: int,
-) -> ValidationRanking:
-    """Make what ranks the validation cases of the settings; `seed` draws them."""
-    return ValidationRanking(
-        split,
-        catalog,
-        protocols=protocols,
-        behaviors=behaviors,
-        num_negatives=settings.num_negatives,
-        remove_seen=settings.remove_seen,
-        max_cases=settings.max_validation_cases,
-        on_offer_only=settings.on_offer_only,
-        seed=seed,
-    )
 
 
 def compare_on_test(
@@ -57,6 +33,9 @@ def compare_on_test(
     make_rivals: Callable[[], Mapping[str, Scorer]],
     behaviors: Sequence[Behavior] = BEHAVIORS,
     only_candidates: Collection[str] = (),
+    remove_seen: bool = True,
+    on_offer_only: bool = False,
+    num_beams: int = 50,
     seed: int,
     show_progress: bool = True,
 ) -> list[ResultRow]:
@@ -73,13 +52,16 @@ def compare_on_test(
         make_rivals (`Callable`): Gives the baselines; called if the settings ask for them.
         behaviors (`Sequence[str]`): What is asked.
         only_candidates (`Collection[str]`): Systems that order candidates and cannot search the whole catalogue.
+        remove_seen (`bool`): Rule out the items of the history in full ranking.
+        on_offer_only (`bool`): In full ranking, rule out items that are not available when a request is made.
+        num_beams (`int`): Beam width of saved models that write identifiers.
         seed (`int`): Of the cases, negatives and intervals.
         show_progress (`bool`): Show progress bars.
 
     Returns:
         `list[ResultRow]`: By protocol, then behavior, then system; the forms of queries last.
     """
-    others = dict(load_other(folder, catalog, settings.num_beams) for folder in settings.compare_with)
+    others = dict(load_other(folder, catalog, num_beams) for folder in settings.compare_with)
     rivals = make_rivals() if settings.rivals else {}
     everyone: dict[str, Scorer | Retriever] = {**rivals, **others, **systems}
     rows = []
@@ -91,10 +73,10 @@ def compare_on_test(
             behaviors=behaviors,
             protocols=(protocol,),  # type: ignore[arg-type]
             num_negatives=settings.num_negatives,
-            remove_seen=settings.remove_seen,
+            remove_seen=remove_seen,
             max_cases=settings.max_test_cases,
             seed=seed,
-            periods=item_periods(catalog.items) if settings.on_offer_only else None,
+            periods=item_periods(catalog.items) if on_offer_only else None,
             show_progress=show_progress,
         )
     searching = {name: system for name, system in systems.items() if name not in only_candidates}
@@ -107,10 +89,10 @@ def compare_on_test(
             behavior=SEARCH,
             protocol=protocols[0],  # type: ignore[arg-type]
             num_negatives=settings.num_negatives,
-            remove_seen=settings.remove_seen,
+            remove_seen=remove_seen,
             max_cases=min(limit for limit in limits if limit is not None),
             seed=seed,
-            periods=item_periods(catalog.items) if settings.on_offer_only and searching else None,
+            periods=item_periods(catalog.items) if on_offer_only and searching else None,
         )
         asked = {"BM25": rivals["BM25"], **(searching or systems)}
         rows += compare_query_forms(asked, split, catalog.id_map, cases, seed=seed, show_progress=show_progress)
@@ -149,4 +131,4 @@ def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, Mode
     )
 
 
-__all__ = ["compare_on_test", "make_validation"]
+__all__ = ["compare_on_test"]

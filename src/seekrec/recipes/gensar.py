@@ -26,11 +26,12 @@ from seekrec.corpora import (
 )
 from seekrec.corpora.shared_history import HISTORY_TASKS
 from seekrec.errors import ConfigurationError
+from seekrec.evaluation import ModelRetriever
 from seekrec.events import Split
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
 from seekrec.models.gensar.modeling_gensar_items import vector_size
 from seekrec.models.t5_backbone import identifier_fields
-from seekrec.recipes.arguments import CorpusArguments, ModelArguments
+from seekrec.recipes.arguments import CorpusArguments, ModelArguments, T5Arguments
 from seekrec.recipes.items import PreparedItems
 from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, t5_sizes
 from seekrec.schema import item_texts
@@ -46,7 +47,7 @@ ITEM_QUERIES = "item_queries"
 
 
 def make_tokenizer(
-    split: Split, catalog: Catalog, settings: ModelArguments
+    split: Split, catalog: Catalog, settings: T5Arguments
 ) -> tuple[PreTrainedTokenizerBase, IdentifierVocabulary]:
     """Load the backbone's tokenizer, or train one on the log's text, and add the identifier tokens.
 
@@ -131,6 +132,7 @@ def make_model(
     catalog: Catalog,
     tokenizer: PreTrainedTokenizerBase,
     vocabulary: IdentifierVocabulary,
+    t5: T5Arguments,
     settings: ModelArguments,
     corpus: CorpusArguments,
     *,
@@ -156,8 +158,8 @@ def make_model(
         **identifier_fields(vocabulary),
     }
     model: GenSARForConditionalGeneration
-    if settings.backbone is not None:
-        model = GenSARForConditionalGeneration.from_t5(settings.backbone, **shared)
+    if t5.backbone is not None:
+        model = GenSARForConditionalGeneration.from_t5(t5.backbone, **shared)
     else:
         model = GenSARForConditionalGeneration(GenSARConfig(**t5_sizes(settings, tokenizer), **shared))
     codebooks = None
@@ -219,20 +221,30 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
 
     Args:
         corpus ([`CorpusArguments`]): What is learned.
-        generator ([`ModelArguments`]): The model.
+        model ([`ModelArguments`]): The model.
     """
 
     corpus: CorpusArguments
-    generator: ModelArguments
+    model: ModelArguments
     name = "GenSAR"
 
     def prepare_items(self) -> PreparedItems:
         """Learn the identifiers of the items."""
         return self.learn_items()
 
+    def make_retriever(self, model: Any) -> ModelRetriever:
+        """Make the system that answers with a model, by beam search."""
+        return ModelRetriever(
+            model,
+            self.processor,
+            num_beams=self.num_beams,
+            candidate_scoring=self.corpus.candidate_scoring,
+            show_progress=False,
+        )
+
     def make_processor(self) -> GenSARProcessor:
         """Make the tokenizer, with a token for each code, and the processor that writes requests as the corpus is."""
-        self.tokenizer, self.vocabulary = make_tokenizer(self.split, self.catalog, self.generator)
+        self.tokenizer, self.vocabulary = make_tokenizer(self.split, self.catalog, self.t5)
         return make_processor(self.catalog, self.tokenizer, self.corpus)
 
     def prepare_corpus(self) -> None:
@@ -245,7 +257,7 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
     def make_model(self) -> GenSARForConditionalGeneration:
         """Make the model with its start weights."""
         return make_model(
-            self.catalog, self.tokenizer, self.vocabulary, self.generator, self.corpus, seed=self.training.seed
+            self.catalog, self.tokenizer, self.vocabulary, self.t5, self.model, self.corpus, seed=self.training.seed
         )
 
     def make_trainers(
@@ -254,7 +266,7 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
         """Make the training of all tasks at once."""
         self.training.output_dir = str(self.output_dir / "trainer")
         trainer = make_trainer(
-            self.with_adapters(model, self.generator),
+            self.with_adapters(model),
             self.processor,
             self.rows,
             self.corpus,

@@ -22,12 +22,12 @@ from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProc
 from seekrec.models.gensr.features_gensr import describe_items
 from seekrec.models.gensr.prompts_gensr import tokenizer_texts
 from seekrec.models.t5_backbone import identifier_fields
-from seekrec.recipes.arguments import GeneratorArguments
+from seekrec.recipes.arguments import CollaborativeArguments, GeneratorArguments, T5Arguments
 from seekrec.recipes.collaborative import prepare_collaborative, prepare_lightgcn
 from seekrec.recipes.items import PreparedItems, prepare_plain_items
 from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, t5_sizes
 from seekrec.schema import BEHAVIORS, Behavior
-from seekrec.training.gensr_arguments import CollaborativeArguments, GenSRArguments
+from seekrec.training.gensr_arguments import GenSRArguments
 from seekrec.training.gensr_data import GenSRCollator, TrainingRequests, negative_sampler, training_requests
 from seekrec.training.negatives import CodedRows, CodeSampler
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
@@ -36,13 +36,11 @@ from seekrec.util.parsing import parse_weights
 logger = logging.getLogger(__name__)
 
 
-def make_gensr_processor(
-    split: Split, catalog: Catalog, generator: GeneratorArguments, settings: GenSRArguments
-) -> GenSRProcessor:
+def make_gensr_processor(split: Split, catalog: Catalog, t5: T5Arguments, settings: GenSRArguments) -> GenSRProcessor:
     """Make the processor that writes prompts as training does, with the backbone's tokenizer or one from scratch."""
     texts = describe_items(catalog.items, settings.item_text_fields)
     return GenSRProcessor(
-        load_or_train_tokenizer(generator, texts, split, add_wordings=tokenizer_texts, writes_text=False),
+        load_or_train_tokenizer(t5, texts, split, add_wordings=tokenizer_texts, writes_text=False),
         catalog,
         wording=settings.wording,
         prompt_views=settings.prompt_views,
@@ -62,6 +60,7 @@ def make_gensr_model(
     catalog: Catalog,
     processor: GenSRProcessor,
     collaborative: np.ndarray | SASRecForNextItem,
+    t5: T5Arguments,
     generator: GeneratorArguments,
     settings: GenSRArguments,
     *,
@@ -74,7 +73,8 @@ def make_gensr_model(
         processor ([`GenSRProcessor`]): Its tokenizer.
         collaborative (`np.ndarray` or [`SASRecForNextItem`]): The frozen table, float32 of shape `(num_items, any)`,
             or the recommender whose table it is: then the model reads the recommender's states, too.
-        generator ([`GeneratorArguments`]): The T5.
+        t5 ([`T5Arguments`]): Backbone or tokenizer.
+        generator ([`GeneratorArguments`]): Sizes without a backbone, and the loss of codes.
         settings ([`GenSRArguments`]): The views, prompts and losses.
         seed (`int`): Of the identifier rows.
 
@@ -86,7 +86,7 @@ def make_gensr_model(
     if yes == no:
         raise ConfigurationError(
             "Yes and No begin with the same token of this tokenizer; use another backbone, or a larger "
-            f"`tokenizer_vocab_size` than {generator.tokenizer_vocab_size}."
+            f"`tokenizer_vocab_size` than {t5.tokenizer_vocab_size}."
         )
     shared: dict[str, Any] = {
         name: getattr(settings, name)
@@ -130,8 +130,8 @@ def make_gensr_model(
         "no_token_id": no,
     }
     model: GenSRForConditionalGeneration
-    if generator.backbone is not None:
-        model = GenSRForConditionalGeneration.from_t5(generator.backbone, **shared)
+    if t5.backbone is not None:
+        model = GenSRForConditionalGeneration.from_t5(t5.backbone, **shared)
     else:
         model = GenSRForConditionalGeneration(GenSRConfig(**t5_sizes(generator, tokenizer), **shared))
     set_collaborative(model, collaborative)
@@ -239,7 +239,9 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
         """Embed texts, train SASRec and LightGCN, and choose what the collaborative view reads of these."""
         super().prepare_embeddings()
         seed = self.training.seed
-        self.lightgcn, self.graph = prepare_lightgcn(self.split, self.collaborative, self.cache, seed=seed)
+        self.lightgcn, self.graph = prepare_lightgcn(
+            self.split, self.collaborative, self.cache, hidden_size=self.embedding.sasrec_hidden_size, seed=seed
+        )
         self.source = prepare_collaborative(
             self.split,
             self.embeddings.sasrec,
@@ -264,7 +266,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
 
     def make_processor(self) -> GenSRProcessor:
         """Make the processor with its tokenizer."""
-        return make_gensr_processor(self.split, self.catalog, self.generator, self.prompts)
+        return make_gensr_processor(self.split, self.catalog, self.t5, self.prompts)
 
     def prepare_corpus(self) -> None:
         """Gather what is asked in training."""
@@ -277,6 +279,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
             self.catalog,
             self.processor,
             self.source.training,
+            self.t5,
             self.generator,
             self.prompts,
             seed=self.training.seed,
@@ -288,7 +291,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
         """Make the training of both tasks at once."""
         self.training.output_dir = str(self.output_dir / "trainer")
         trainer = make_gensr_trainer(
-            self.with_adapters(model, self.generator),
+            self.with_adapters(model),
             self.processor,
             self.split,
             self.requests,

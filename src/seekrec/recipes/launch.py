@@ -20,7 +20,7 @@ from seekrec.recipes.arguments import STAGES, EvaluationArguments
 from seekrec.recipes.recipe import Recipe
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.files import lock_folder
-from seekrec.util.parsing import parse_arguments
+from seekrec.util.parsing import given_settings, parse_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ def run_recipe(script: str, recipe_type: type[Recipe[Any, Any]]) -> None:
     ignored = () if any(name in os.environ for name in _IN_A_GROUP) else ("ddp_backend",)
     with one_line_errors(script):
         recipe = recipe_type(*parse_arguments(recipe_type.argument_types(), sys.argv[1:], ignored=ignored))
+        recipe.refuse_ignored(given_settings(sys.argv[1:]))
         _keep_from_hub(recipe.training)
         _prepare_once(script, sys.argv[1:], recipe.evaluation)
         with _alone_in_folder(recipe.output_dir):

@@ -23,7 +23,7 @@ from seekrec.recipes.arguments import (
     EvaluationArguments,
     IdentifierArguments,
 )
-from seekrec.recipes.compare import compare_on_test, make_validation
+from seekrec.recipes.compare import compare_on_test
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
 from seekrec.recipes.logs import prepare_cold_start, prepare_split
 from seekrec.recipes.record import record_run, save_trained
@@ -68,6 +68,16 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         """Return the classes of the settings, in the order of the fields."""
         hints = get_type_hints(cls)
         return [hints[field.name] for field in fields(cls)]
+
+    def refuse_ignored(self, given: Collection[str]) -> None:  # noqa: B027
+        """Refuse settings that other settings make meaningless.
+
+        Args:
+            given (`Collection[str]`): Names of the settings that the file and the command line give.
+
+        Raises:
+            ConfigurationError: If one of them would be ignored.
+        """
 
     def settings(self) -> list[object]:
         """Return the groups of settings that are ours."""
@@ -179,12 +189,15 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
 
     def make_validation(self, protocols: Sequence[RankingProtocol]) -> ValidationRanking:
         """Make what ranks the validation cases."""
-        return make_validation(
+        return ValidationRanking(
             self.split,
             self.catalog,
-            self.evaluation,
-            behaviors=self.behaviors,
             protocols=protocols,
+            behaviors=self.behaviors,
+            num_negatives=self.evaluation.num_negatives,
+            remove_seen=self.remove_seen,
+            max_cases=self.evaluation.max_validation_cases,
+            on_offer_only=self.on_offer_only,
             seed=self.data.split_seed,
         )
 
@@ -211,6 +224,21 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         """The names of systems that order candidates and cannot search the whole catalogue."""
         return ()
 
+    @property
+    def remove_seen(self) -> bool:
+        """Whether full ranking rules out the items of the history."""
+        return True
+
+    @property
+    def on_offer_only(self) -> bool:
+        """Whether full ranking rules out items that are not available when a request is made."""
+        return False
+
+    @property
+    def num_beams(self) -> int:
+        """Beam width in evaluation, of saved models in the same table too."""
+        return 50
+
     def make_retriever(self, model: Any) -> ModelRetriever:
         """Make the system that answers with a model."""
         return ModelRetriever(model, self.processor, num_beams=None, behaviors=self.behaviors, show_progress=False)
@@ -226,6 +254,9 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             make_rivals=self.make_baselines,
             behaviors=self.behaviors,
             only_candidates=self.only_candidates,
+            remove_seen=self.remove_seen,
+            on_offer_only=self.on_offer_only,
+            num_beams=self.num_beams,
             seed=self.data.split_seed,
             show_progress=self.show_progress,
         )
@@ -236,8 +267,8 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             behaviors=self.behaviors,
             only_candidates=self.only_candidates,
             with_baselines=self.evaluation.rivals,
-            remove_seen=self.evaluation.remove_seen,
-            on_offer_only=self.evaluation.on_offer_only,
+            remove_seen=self.remove_seen,
+            on_offer_only=self.on_offer_only,
             max_cases=self.evaluation.max_test_cases,
             seed=self.data.split_seed,
             show_progress=self.show_progress,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,23 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import set_text_folding, train_tokenizer
+from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
 from seekrec.events import Split
-from seekrec.recipes.arguments import GeneratorArguments, IdentifierArguments
+from seekrec.recipes.arguments import GeneratorArguments, IdentifierArguments, T5Arguments
 from seekrec.recipes.items import PreparedItems, prepare_items
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.util.files import replace_folder
 from seekrec.util.text import TEXT_FOLDING, WORD_FOLDING, check_folding, fold_text
 
+# Settings of a T5 that is made here; a backbone has its own.
+FROM_SCRATCH = (
+    *("d_model", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "dropout_rate", "initializer_factor"),
+)
+
 
 def load_or_train_tokenizer(
-    settings: GeneratorArguments,
+    settings: T5Arguments,
     texts: Sequence[str],
     split: Split,
     *,
@@ -33,7 +39,7 @@ def load_or_train_tokenizer(
     """Load the backbone's tokenizer, or train one on texts and the queries of training; it folds text as set.
 
     Args:
-        settings ([`GeneratorArguments`]): Backbone, or pieces of a new tokenizer.
+        settings ([`T5Arguments`]): Backbone, or pieces of a new tokenizer.
         texts (`Sequence[str]`): Texts of the items.
         split (`Split`): Its training queries are added.
         add_wordings (`Callable`): Puts our own wordings, which are not folded, beside the texts of the items.
@@ -90,7 +96,7 @@ def codebooks_by_block(catalog: Catalog) -> dict[str, Any]:
     return named
 
 
-def add_lora(model: PreTrainedModel, settings: GeneratorArguments) -> PreTrainedModel:
+def add_lora(model: PreTrainedModel, rank: int) -> PreTrainedModel:
     """Wrap a model with LoRA adapters on the generator's queries and values.
 
     The rows of the identifier tokens are trained beside them, if the model has any, and so is what the family adds to
@@ -108,8 +114,8 @@ def add_lora(model: PreTrainedModel, settings: GeneratorArguments) -> PreTrained
         rows = {name: new for name in (("shared", "lm_head") if family.config.untied_head else ("shared",))}
     config = LoraConfig(
         task_type="SEQ_2_SEQ_LM",
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
+        r=rank,
+        lora_alpha=32,
         target_modules=["q", "v"],
         modules_to_save=whole or None,
         trainable_token_indices=rows,
@@ -140,9 +146,25 @@ class T5Recipe(Recipe[ModelT, ProcessorT]):
 
     Args:
         identifiers ([`IdentifierArguments`]): Identifiers of the items.
+        t5 ([`T5Arguments`]): Backbone, tokenizer, adapters.
     """
 
     identifiers: IdentifierArguments
+    t5: T5Arguments
+
+    @property
+    def num_beams(self) -> int:
+        """Beam width in evaluation."""
+        return self.t5.num_beams
+
+    def refuse_ignored(self, given: Collection[str]) -> None:
+        """Refuse the sizes of a T5 from scratch beside a backbone."""
+        ignored = sorted({"tokenizer_vocab_size", *FROM_SCRATCH}.intersection(given))
+        if self.t5.backbone is not None and ignored:
+            raise ConfigurationError(
+                f"`{ignored[0]}` is given beside `backbone: {self.t5.backbone}`, which has its own; leave out one "
+                "of the two."
+            )
 
     def learn_items(self) -> PreparedItems:
         """Learn the identifiers of the items."""
@@ -153,12 +175,12 @@ class T5Recipe(Recipe[ModelT, ProcessorT]):
             self.cache,
             semantic_encoder=self.embedding.semantic_encoder,
             seed=self.training.seed,
-            published_identifiers=self.evaluation.published_identifiers,
+            published_identifiers=self.identifiers.published_identifiers,
         )
 
-    def with_adapters(self, model: ModelT, settings: GeneratorArguments) -> PreTrainedModel:
+    def with_adapters(self, model: ModelT) -> PreTrainedModel:
         """Wrap the model with adapters, where the settings ask for them."""
-        self.adapted: PreTrainedModel = add_lora(model, settings) if settings.lora_rank else model
+        self.adapted: PreTrainedModel = add_lora(model, self.t5.lora_rank) if self.t5.lora_rank else model
         return self.adapted
 
     def finish(self, model: ModelT) -> None:
@@ -167,13 +189,7 @@ class T5Recipe(Recipe[ModelT, ProcessorT]):
 
     def make_retriever(self, model: Any) -> ModelRetriever:
         """Make the system that answers with a model, by beam search."""
-        return ModelRetriever(
-            model,
-            self.processor,
-            num_beams=self.evaluation.num_beams,
-            candidate_scoring=self.evaluation.candidate_scoring,
-            show_progress=False,
-        )
+        return ModelRetriever(model, self.processor, num_beams=self.num_beams, show_progress=False)
 
 
 __all__ = ["T5Recipe", "add_lora", "codebooks_by_block", "load_or_train_tokenizer", "merge_lora", "t5_sizes"]

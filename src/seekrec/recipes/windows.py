@@ -44,6 +44,16 @@ class WindowRecipe(Recipe[ModelT, ProcessorT]):
         """What the model is trained and asked for."""
         return BEHAVIORS if self.window.tasks == "joint" else (self.window.tasks,)
 
+    @property
+    def remove_seen(self) -> bool:
+        """Whether full ranking rules out the items of the history."""
+        return self.window.remove_seen
+
+    @property
+    def on_offer_only(self) -> bool:
+        """Whether full ranking rules out items that are not available when a request is made."""
+        return self.window.on_offer_only
+
     def prepare_items(self) -> PreparedItems:
         """Make the catalogue, and set when its items are available."""
         items = super().prepare_items()

@@ -7,27 +7,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES
-from seekrec.schema import Behavior
-
-
-@dataclass
-class CollaborativeArguments:
-    """The frozen table of the collaborative view."""
-
-    collaborative_source: Literal["lightgcn", "sasrec"] = field(
-        default="lightgcn",
-        metadata={"help": "Whose item embeddings the collaborative view reads."},
-    )
-    lightgcn_behaviors: list[Behavior] = field(
-        default_factory=lambda: ["recommendation"],
-        metadata={"help": "Training events of LightGCN's graph: recommendation, as in the paper, and search."},
-    )
-    lightgcn_hidden_size: int = field(default=64, metadata={"help": "Width of LightGCN."})
-    lightgcn_num_propagations: int = field(default=2, metadata={"help": "Steps along the edges."})
-    lightgcn_num_epochs: int = field(default=40, metadata={"help": "Passes of LightGCN over the pairs."})
-    lightgcn_learning_rate: float = field(default=5e-3, metadata={"help": "Step size of LightGCN."})
-    lightgcn_loss: Literal["bpr", "softmax"] = field(default="bpr", metadata={"help": "Loss of LightGCN."})
-    lightgcn_num_negatives: int = field(default=1, metadata={"help": "Negatives of a pair for LightGCN."})
 
 
 @dataclass
@@ -127,4 +106,4 @@ class GenSRArguments:
     )
 
 
-__all__ = ["CollaborativeArguments", "GenSRArguments"]
+__all__ = ["GenSRArguments"]

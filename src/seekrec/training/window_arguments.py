@@ -80,6 +80,12 @@ class WindowArguments:
         metadata={"help": "Above 0: train recommendation first, then search for so many epochs, as on KuaiSAR."},
     )
 
+    remove_seen: bool = field(default=True, metadata={"help": "Leave the history's items out of full ranking."})
+    on_offer_only: bool = field(
+        default=False,
+        metadata={"help": "Leave items out of full ranking that are not available when a request is made."},
+    )
+
     def for_catalog(self, num_items: int) -> WindowArguments:
         """Give these settings with the negatives that `auto` stands for in a catalogue of so many items."""
         if self.negatives != "auto":

@@ -1,11 +1,23 @@
 """Settings: YAML below, command line above, nothing unknown."""
 
+from dataclasses import dataclass, field
+
 import pytest
 from transformers import TrainingArguments
 
 from seekrec.errors import ConfigurationError
-from seekrec.recipes.arguments import CorpusArguments, DataArguments, ModelArguments, parse_column_map
+from seekrec.recipes.arguments import DataArguments
 from seekrec.util.parsing import parse_arguments, parse_weights
+
+
+@dataclass
+class Sizes:
+    d_model: int = 128
+    d_ff: int = 512
+    dropout_rate: float = 0.1
+    backbone: str | None = None
+    is_shared: bool = False
+    task_weights: list[str] = field(default_factory=list)
 
 
 def write(tmp_path, text):
@@ -16,18 +28,18 @@ def write(tmp_path, text):
 
 def test_the_command_line_overrides_the_file(tmp_path):
     path = write(tmp_path, "d_model: 64\nbackbone: null\nd_ff: 128\n")
-    (model,) = parse_arguments([ModelArguments], ["--config", path, "--d_model", "32"])
+    (model,) = parse_arguments([Sizes], ["--config", path, "--d_model", "32"])
     assert (model.d_model, model.d_ff, model.backbone) == (32, 128, None)
-    (model,) = parse_arguments([ModelArguments], [f"--config={path}"])
+    (model,) = parse_arguments([Sizes], [f"--config={path}"])
     assert model.d_model == 64
 
 
 def test_lists_booleans_and_numbers_keep_their_types(tmp_path):
-    path = write(tmp_path, "shared_history: true\ntask_weights: [nrip=1, nsip=0.5]\nlearning_rate: 3.0e-3\n")
+    path = write(tmp_path, "is_shared: true\ntask_weights: [nrip=1, nsip=0.5]\nlearning_rate: 3.0e-3\n")
     corpus, training = parse_arguments(
-        [CorpusArguments, TrainingArguments], ["--config", path, "--use_cpu", "true", "--output_dir", str(tmp_path)]
+        [Sizes, TrainingArguments], ["--config", path, "--use_cpu", "true", "--output_dir", str(tmp_path)]
     )
-    assert corpus.shared_history is True
+    assert corpus.is_shared is True
     assert corpus.task_weights == ["nrip=1", "nsip=0.5"]
     assert training.learning_rate == 0.003
 
@@ -58,16 +70,16 @@ def test_lists_booleans_and_numbers_keep_their_types(tmp_path):
 )
 def test_a_bad_file_is_named_with_its_key(tmp_path, text, message):
     with pytest.raises(ConfigurationError, match=message):
-        parse_arguments([ModelArguments], ["--config", write(tmp_path, text)])
+        parse_arguments([Sizes], ["--config", write(tmp_path, text)])
 
 
 def test_a_bad_command_line_is_named(tmp_path):
     with pytest.raises(ConfigurationError, match="`--config` is '/nowhere.yaml', which is no file"):
-        parse_arguments([ModelArguments], ["--config", "/nowhere.yaml"])
+        parse_arguments([Sizes], ["--config", "/nowhere.yaml"])
     with pytest.raises(ConfigurationError, match="`--config` names no file"):
-        parse_arguments([ModelArguments], ["--config"])
+        parse_arguments([Sizes], ["--config"])
     with pytest.raises(ConfigurationError, match="--dmodel"):
-        parse_arguments([ModelArguments], ["--dmodel", "3"])
+        parse_arguments([Sizes], ["--dmodel", "3"])
     with pytest.raises(ConfigurationError, match="invalid choice"):
         parse_arguments([DataArguments], ["--protocol", "lenient"])
 
@@ -82,10 +94,3 @@ def test_weights():
     ]:
         with pytest.raises(ConfigurationError, match=message):
             parse_weights(pairs, "task_weights")
-
-
-def test_column_maps():
-    assert parse_column_map([]) is None
-    assert parse_column_map(["user_id=customer"]) == {"user_id": "customer"}
-    with pytest.raises(ConfigurationError, match="`column_map` has 'user_id'; write ours=yours"):
-        parse_column_map(["user_id"])
