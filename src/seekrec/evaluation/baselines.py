@@ -8,7 +8,6 @@ All of them know training events only.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -17,19 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seekrec.errors import ConfigurationError, DataError, RequestError
+from seekrec.errors import DataError, RequestError
 from seekrec.events import Split
-from seekrec.events.checks import check_choice
 from seekrec.events.histories import RowArray, history_rows
+from seekrec.events.matching import TEXT_FIELDS, WordIndex, item_words
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap, Request
-from seekrec.util.text import WORD, fold_text, split_words
+from seekrec.util.text import fold_text, split_words
 
 Float32Array = npt.NDArray[np.float32]
-
-# What BM25 can search.
-TEXT_FIELDS = ("title", "description", "categories")
-
-_NO_LETTER = re.compile(r"[\W\d_]")
 
 
 class Popularity:
@@ -83,7 +77,7 @@ class BM25:
     def __init__(
         self, items: pa.Table, *, k1: float = 1.5, b: float = 0.75, fields: Sequence[str] = TEXT_FIELDS
     ) -> None:
-        self._index_words(item_words(items, fields), k1, b)
+        self._index = WordIndex(item_words(items, fields), k1=k1, b=b)
         self.details: dict[str, Any] = {"k1": k1, "b": b, "fields": list(fields)}
 
     @classmethod
@@ -104,29 +98,15 @@ class BM25:
         built = {}
         for k1, b in settings:
             one = cls.__new__(cls)
-            one._index_words(words, k1, b)
+            one._index = WordIndex(words, k1=k1, b=b)
             one.details = {"k1": k1, "b": b, "fields": list(fields)}
             built[f"BM25({'+'.join(fields)}, k1={k1}, b={b})"] = one
         return built
 
-    def _index_words(self, words: list[list[str]], k1: float, b: float) -> None:
-        import bm25s
-
-        if k1 < 0 or not 0 <= b <= 1:
-            raise ConfigurationError(f"`k1` is {k1} and `b` is {b}; BM25 needs `k1` at least 0 and `b` from 0 to 1.")
-        self._num_items = len(words)
-        self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
-        self._index.index(words, show_progress=False)
-
     def score_all(self, requests: Sequence[Request]) -> Float32Array:
         """Score by the query alone; items without a word of it get 0. See [`Scorer`]."""
         queries, inverse = _distinct_queries(requests, "BM25")
-        scores = np.zeros((len(queries), self._num_items), dtype=np.float32)
-        for row, query in enumerate(queries):
-            known = self._index.get_tokens_ids(split_words(query))
-            if known:
-                scores[row] = self._index.get_scores_from_ids(known)
-        return scores[inverse]
+        return np.stack([self._index.score(split_words(query)) for query in queries])[inverse]
 
 
 class DenseText:
@@ -251,42 +231,6 @@ class LightGCNScorer:
         histories = list(history_rows(requests, self.id_map))
         known = self.users.convert_to_rows((request.user_id or "" for request in requests), strict=False)
         return np.asarray(self.model.score(histories, known), dtype=np.float32)
-
-
-def item_words(items: pa.Table, fields: Sequence[str] = TEXT_FIELDS) -> list[list[str]]:
-    """Give the words of each item.
-
-    A category such as "Sci-Fi" gives its word in one piece too: queries made from categories (see
-    `seekrec.events.category_queries`) write it "scifi".
-
-    Args:
-        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
-        fields (`Sequence[str]`): Any of `"title"`, `"description"`, `"categories"`; of the categories each name once.
-
-    Returns:
-        `list[list[str]]`: As [`~seekrec.util.text.split_words`] gives them, for each row.
-
-    Raises:
-        ConfigurationError: If there is no field or an unknown one.
-        DataError: If no item has a word.
-    """
-    if not fields:
-        raise ConfigurationError(f"`fields` is empty; use some of {', '.join(TEXT_FIELDS)}.")
-    for field in fields:
-        check_choice("fields", field, TEXT_FIELDS)
-    parts: list[list[str]] = [[] for _ in range(items.num_rows)]
-    for field in fields:
-        for texts, value in zip(parts, items.column(field).to_pylist(), strict=True):
-            if field != "categories":
-                texts.append(value or "")
-                continue
-            names = dict.fromkeys(name for path in value or [] if path for name in path if name)
-            compounds = [word for name in names for word in name.split() if len(WORD.findall(word)) > 1]
-            texts += [*names, *(_NO_LETTER.sub("", word) for word in compounds)]
-    words = [split_words(" ".join(texts)) for texts in parts]
-    if not any(words):
-        raise DataError(f"None of the {len(words)} items has a word in {' or '.join(fields)}; BM25 needs item texts.")
-    return words
 
 
 def _distinct_queries(requests: Sequence[Request], system: str) -> tuple[list[str], RowArray]:

@@ -22,11 +22,12 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from seekrec.errors import DataError
-from seekrec.evaluation.baselines import BM25, TEXT_FIELDS, Float32Array
+from seekrec.evaluation.baselines import BM25, Float32Array
 from seekrec.evaluation.metrics import metric_values, ranks_from_scores
 from seekrec.evaluation.protocols import Scorer, build_cases
 from seekrec.events import Split
 from seekrec.events.checks import check_choice
+from seekrec.events.matching import TEXT_FIELDS
 from seekrec.schema import SEARCH, Behavior, IdMap, Request
 
 CombinationForm = Literal["sum", "product"]

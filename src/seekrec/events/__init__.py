@@ -6,7 +6,7 @@ from seekrec.events.cases import Cases, TrainingHistories
 from seekrec.events.cold_start import ColdStart, has_training_events, hold_out_items
 from seekrec.events.examples import read_examples, write_examples
 from seekrec.events.log import EventLog
-from seekrec.events.negatives import load_negatives, sample_negatives, save_negatives
+from seekrec.events.negatives import sample_negatives
 from seekrec.events.queries import category_queries, synthesize_searches
 from seekrec.events.readers import read_movielens, read_sequences, read_tables
 from seekrec.events.split import Split
@@ -23,13 +23,11 @@ __all__ = [
     "category_queries",
     "has_training_events",
     "hold_out_items",
-    "load_negatives",
     "read_examples",
     "read_movielens",
     "read_sequences",
     "read_tables",
     "sample_negatives",
-    "save_negatives",
     "split_log",
     "synthesize_searches",
     "write_examples",

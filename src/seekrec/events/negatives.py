@@ -1,37 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Candidates that stand beside the target in a sampled evaluation.
+"""Items that a user did not act on: beside the target of a sampled evaluation, and in training.
 
-Every case draws from a generator of its own, seeded by a hash of the seed and of what names the case: the same case
-gets the same negatives whatever else is asked, and in whatever order.
+An evaluation draws once for each case ([`sample_negatives`]), from a generator seeded by a hash of the seed and of
+what names the case: the same case gets the same negatives whatever else is asked, and in whatever order.
+
+Training draws for whole batches ([`NegativeSampler`], [`ItemNegatives`]) by a hash of the seed, the epoch and the row:
+what a row gets does not depend on the batch it stands in, on the process that collates it, or on whether the run was
+interrupted. Nothing has to be saved or restored.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
+from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.cases import case_hash
 from seekrec.events.checks import check_choice
+from seekrec.events.matching import HardMatches
 from seekrec.events.split import Part, Split
-from seekrec.events.timeline import item_rows
-from seekrec.schema import BEHAVIORS, Behavior, item_texts
-from seekrec.util.files import write_table
-from seekrec.util.text import split_words
+from seekrec.events.timeline import is_in_sorted, item_rows
+from seekrec.schema import BEHAVIORS, Behavior
+from seekrec.util.hashing import hash_fractions, hash_numbers
 
 NegativeKind = Literal["uniform", "popularity", "bm25"]
 NEGATIVE_KINDS: tuple[NegativeKind, ...] = ("uniform", "popularity", "bm25")
+SampledKind = Literal["uniform", "popularity"]
 
 # Rounds of drawing and rejecting before all items that are left are weighed at once.
 _ROUNDS = 8
-
-_METADATA_KEY = b"seekrec.negatives"
+# Draws of [`NegativeSampler`] that hit an item of the user are repeated so often; then one of all others is picked.
+_SAMPLER_ROUNDS = 6
+# The same of [`ItemNegatives`], which then finds no negative.
+_ITEM_ROUNDS = 32
 
 
 def sample_negatives(
@@ -88,13 +92,15 @@ def sample_negatives(
     items = split.log.items
     ids = np.asarray(items["item_id"].to_pylist(), dtype=object)
     popularity = np.cumsum(_training_counts(split))
-    match: Callable[[str], np.ndarray] | None = None
+    matches: HardMatches | None = None
+    num_best = 0
     queries = [cases.query[number] for number in numbers]
     if kind == "bm25":
         titles = items["title"].take(targets).to_pylist()
         queries = [query or title or "" for query, title in zip(queries, titles, strict=True)]
         most = max((len(own) for own in known), default=0) + 1
-        match = best_matches(item_texts(items), num_best=num_negatives + most)
+        matches = HardMatches(items)
+        num_best = num_negatives + most
 
     # One mask for all cases, set and cleared by each: a fresh one would cost the size of the catalogue.
     taken = np.zeros(len(ids), dtype=bool)
@@ -105,8 +111,8 @@ def sample_negatives(
         named = (cases.user_id[number], behavior, cases.query[number], cases.item_id[number])
         rng = np.random.default_rng(case_hash(seed, kind, *named, int(cases.timestamp[number])))
         drawn = np.empty(0, dtype=np.int64)
-        if match is not None:
-            drawn = match(query or "")
+        if matches is not None:
+            drawn = matches.best(query or "", num_best)
             drawn = drawn[~taken[drawn]][:num_negatives]
             taken[drawn] = True
         if kind != "uniform":
@@ -131,107 +137,6 @@ def sample_negatives(
             )
         negatives.append(ids[drawn].tolist())
     return negatives
-
-
-def save_negatives(
-    path: str | Path,
-    negatives: list[list[str]],
-    *,
-    split: Split,
-    part: Part,
-    behavior: Behavior,
-    kind: NegativeKind,
-    seed: int,
-    exclude_user_items: bool = True,
-) -> None:
-    """Write negatives to one Parquet file, with the settings that made them in its metadata.
-
-    Args:
-        path (`str` or `Path`): The file. Its folder must exist.
-        negatives (`list[list[str]]`): What `sample_negatives` returned for the other arguments.
-        split (`Split`): As given to `sample_negatives`.
-        part (`str`): Likewise.
-        behavior (`str`): Likewise.
-        kind (`str`): Likewise.
-        seed (`int`): Likewise.
-        exclude_user_items (`bool`): Likewise.
-
-    Raises:
-        DataError: If there is not one list for each case.
-    """
-    targets = split.targets(part, behavior)
-    if len(negatives) != len(targets):
-        raise DataError(
-            f"`negatives` holds {len(negatives)} lists, part {part!r} has {len(targets)} {behavior} cases; pass what "
-            "sample_negatives returned for the same split, part and behavior."
-        )
-    settings = _describe(split, part, behavior, kind, seed, exclude_user_items)
-    table = pa.table(
-        {
-            "item_id": pa.array(targets, pa.string()),
-            "negatives": pa.array(negatives, pa.list_(pa.string())),
-        }
-    ).replace_schema_metadata({_METADATA_KEY: json.dumps(settings).encode()})
-    write_table(path, table)
-
-
-def load_negatives(
-    path: str | Path,
-    *,
-    split: Split,
-    part: Part,
-    behavior: Behavior,
-    kind: NegativeKind,
-    seed: int,
-    num_negatives: int = 99,
-    exclude_user_items: bool = True,
-) -> list[list[str]]:
-    """Read negatives that `save_negatives` wrote, and check that they are the ones asked for.
-
-    Args:
-        path (`str` or `Path`): The file.
-        split (`Split`): As given to `sample_negatives`.
-        part (`str`): Likewise.
-        behavior (`str`): Likewise.
-        kind (`str`): Likewise.
-        seed (`int`): Likewise.
-        num_negatives (`int`): Likewise.
-        exclude_user_items (`bool`): Likewise.
-
-    Returns:
-        `list[list[str]]`: As `sample_negatives` returns.
-
-    Raises:
-        DataError: If the file holds no negatives, or those of other settings.
-    """
-    table = pq.read_table(path)
-    stored = json.loads((table.schema.metadata or {}).get(_METADATA_KEY, b"null"))
-    if stored is None:
-        raise DataError(f"{path} holds no negatives; write them with seekrec.events.save_negatives.")
-    negatives: list[list[str]] = table["negatives"].to_pylist()
-    stored["num_negatives"] = len(negatives[0]) if negatives else num_negatives
-    asked = _describe(split, part, behavior, kind, seed, exclude_user_items) | {"num_negatives": num_negatives}
-    different = [name for name in asked if stored.get(name) != asked[name]]
-    if different:
-        raise DataError(
-            f"{path} holds negatives of another setting: "
-            + ", ".join(f"`{name}` {stored.get(name)!r} instead of {asked[name]!r}" for name in different)
-            + "; sample them again."
-        )
-    return negatives
-
-
-def _describe(
-    split: Split, part: Part, behavior: Behavior, kind: NegativeKind, seed: int, exclude_user_items: bool
-) -> dict[str, Any]:
-    return {
-        "split": split.fingerprint(),
-        "part": part,
-        "behavior": behavior,
-        "kind": kind,
-        "seed": seed,
-        "exclude_user_items": exclude_user_items,
-    }
 
 
 def _known_items(split: Split, part: Part, numbers: list[int], exclude_user_items: bool) -> list[np.ndarray]:
@@ -299,51 +204,196 @@ def _draw(rng: np.random.Generator, taken: np.ndarray, count: int, sums: np.ndar
     return np.append(drawn, last)
 
 
-def best_matches(texts: list[str], *, num_best: int) -> Callable[[str], np.ndarray]:
-    """Build a BM25 index over the texts of items, for negatives that share words with a query.
-
-    Words are those of [`~seekrec.util.text.split_words`], as for the baseline, without English stop words.
+class NegativeSampler:
+    """Draws items that are not among a user's own.
 
     Args:
-        texts (`list[str]`): One an item.
-        num_best (`int`): Matches wanted for a query.
-
-    Returns:
-        `Callable`: Takes a query, gives int64 item rows that share a word with it, best first, ties by row.
+        num_items (`int`): Items to draw from.
+        users (`np.ndarray`): int64 user rows of the known pairs.
+        items (`np.ndarray`): int64 item rows of the known pairs: never drawn for their user.
+        counts (`dict[str, int]`): How many of each kind: `"uniform"`; `"popularity"`, in proportion to the
+            interactions an item has; `"bm25"`, among the best matches of a text.
+        interactions (`np.ndarray`, *optional*): int64 item row of every interaction; needed for `"popularity"`.
+        matches (`np.ndarray`, *optional*): int64 item rows of shape `(num_texts, most)`, -1 for none: what each text
+            matches; needed for `"bm25"`. Where a text has no match left, the draw is uniform.
+        seed (`int`): Of all draws.
 
     Raises:
-        MissingDependencyError: If `bm25s` is not installed.
-        DataError: If no item has a word.
+        ConfigurationError: If a kind is unknown, a count negative, all are 0, or what a kind needs is missing.
     """
-    try:
-        import bm25s
-        from bm25s.stopwords import STOPWORDS_EN
-    except ImportError as error:
-        raise MissingDependencyError("Negatives of kind 'bm25' need bm25s; run `pip install bm25s`.") from error
-    stop_words = frozenset(word for stop_word in STOPWORDS_EN for word in split_words(stop_word))
 
-    def content_words(text: str) -> list[str]:
-        return [word for word in split_words(text) if word not in stop_words]
+    def __init__(
+        self,
+        num_items: int,
+        users: np.ndarray,
+        items: np.ndarray,
+        counts: dict[NegativeKind, int],
+        *,
+        interactions: np.ndarray | None = None,
+        matches: np.ndarray | None = None,
+        seed: int = 0,
+    ) -> None:
+        for kind, count in counts.items():
+            if kind not in NEGATIVE_KINDS or count < 0:
+                raise ConfigurationError(
+                    f"The negatives are {counts}; name each of {', '.join(NEGATIVE_KINDS)} with a number from 0 up."
+                )
+        if not sum(counts.values()):
+            raise ConfigurationError(f"The negatives are {counts}; at least one number must be above 0.")
+        if counts.get("popularity") and (interactions is None or not len(interactions)):
+            raise ConfigurationError("Negatives of kind 'popularity' need `interactions`; pass them, or draw others.")
+        if counts.get("bm25") and matches is None:
+            raise ConfigurationError("Negatives of kind 'bm25' need `matches`; pass them, or draw others.")
+        self.num_items = num_items
+        self.counts = {kind: counts.get(kind, 0) for kind in NEGATIVE_KINDS}
+        self.seed = seed
+        self._known = np.unique(users * np.int64(num_items) + items)
+        self._interactions = interactions
+        self._matches = matches
+        self._num_matches = None if matches is None else (matches >= 0).sum(1)
 
-    words = list(map(content_words, texts))
-    if not any(words):
-        raise DataError(
-            f"None of the {len(texts)} items has a word in its title or description, so kind 'bm25' has nothing to "
-            "match; use kind='uniform' or 'popularity'."
+    def __len__(self) -> int:
+        return sum(self.counts.values())
+
+    def draw(self, users: np.ndarray, keys: np.ndarray, texts: np.ndarray | None = None) -> NDArray[np.int64]:
+        """Draw the negatives of a batch.
+
+        Args:
+            users (`np.ndarray`): int64 user row of each row, shape `(batch,)`.
+            keys (`np.ndarray`): int64 of the same shape: what tells a row in an epoch from every other.
+            texts (`np.ndarray`, *optional*): int64 of the same shape: row of `matches`; needed for `"bm25"`.
+
+        Returns:
+            `np.ndarray`: int64 item rows of shape `(batch, len(self))`; of one kind after the other.
+
+        Raises:
+            DataError: If a user acted on every item.
+        """
+        owner = np.repeat(users, len(self))
+        key = np.repeat(keys, len(self))
+        column = np.tile(np.arange(len(self)), len(users))
+        kind = np.repeat(np.arange(len(NEGATIVE_KINDS)), list(self.counts.values()))[column]
+        text = None if texts is None else np.repeat(texts, len(self))
+        drawn = np.zeros(len(owner), dtype=np.int64)
+        left = np.arange(len(owner))
+        for attempt in range(_SAMPLER_ROUNDS):
+            numbers = hash_numbers(self.seed, key[left], column[left], attempt)
+            drawn[left] = self._pick(numbers, kind[left], None if text is None else text[left])
+            left = left[is_in_sorted(owner[left] * self.num_items + drawn[left], self._known)]
+            if not len(left):
+                return drawn.reshape(len(users), len(self))
+        for place in left.tolist():
+            first, end = np.searchsorted(self._known, owner[place] * self.num_items + np.array([0, self.num_items]))
+            free = np.setdiff1d(np.arange(self.num_items), self._known[first:end] % self.num_items)
+            if not len(free):
+                raise DataError(
+                    f"User row {owner[place]} acted on all {self.num_items} items, so it has no negatives; leave the "
+                    "user out."
+                )
+            number = hash_numbers(self.seed, key[place : place + 1], column[place : place + 1], _SAMPLER_ROUNDS)
+            drawn[place] = free[int(number[0] % np.uint64(len(free)))]
+        return drawn.reshape(len(users), len(self))
+
+    def _pick(self, numbers: NDArray[np.uint64], kind: np.ndarray, text: np.ndarray | None) -> np.ndarray:
+        picked = (numbers % np.uint64(self.num_items)).astype(np.int64)
+        if self.counts["popularity"] and self._interactions is not None:
+            of_kind = kind == NEGATIVE_KINDS.index("popularity")
+            picked[of_kind] = self._interactions[numbers[of_kind] % np.uint64(len(self._interactions))]
+        if self.counts["bm25"] and self._matches is not None and self._num_matches is not None and text is not None:
+            rows = np.flatnonzero(kind == NEGATIVE_KINDS.index("bm25"))
+            rows = rows[self._num_matches[text[rows]] > 0]
+            place = numbers[rows] % self._num_matches[text[rows]].astype(np.uint64)
+            picked[rows] = self._matches[text[rows], place.astype(np.int64)]
+        return picked
+
+
+class ItemNegatives:
+    """Draws negatives for questions, each by a probability that depends on who asks by what is left out alone.
+
+    Args:
+        counts (`np.ndarray`): Interactions of each item in training, of shape `(num_items,)`.
+        count (`int`): Negatives of a question.
+        kind (`str`): `"uniform"`, or `"popularity"`: in proportion to `counts ** power`.
+        power (`float`): Of `"popularity"` (alpha of IntSR section 4.3).
+        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer, int64; only
+            items that were when the question was asked are negatives (temporal alignment, IntSR equation 15).
+        acts (`tuple[np.ndarray, np.ndarray]`, *optional*): int64 user rows and item rows: what users acted on is no
+            negative of theirs.
+        draws_target (`bool`): A draw may be the target, as the correction for sampling asks for (see
+            `seekrec.embeddings.softmax`); off: it is drawn again.
+        seed (`int`): Of all draws.
+
+    Raises:
+        ConfigurationError: If `count` is below 1, the kind is unknown, or no item can be drawn.
+    """
+
+    def __init__(
+        self,
+        counts: np.ndarray,
+        count: int,
+        kind: SampledKind = "uniform",
+        *,
+        power: float = 1.0,
+        periods: tuple[np.ndarray, np.ndarray] | None = None,
+        acts: tuple[np.ndarray, np.ndarray] | None = None,
+        draws_target: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if count < 1 or kind not in ("uniform", "popularity"):
+            raise ConfigurationError(
+                f"The negatives are {count} of kind {kind!r}; ask for at least one, uniform or by popularity."
+            )
+        weights = np.ones(len(counts)) if kind == "uniform" else np.asarray(counts, dtype=np.float64) ** power
+        weights[np.asarray(counts) == 0] *= kind == "uniform"
+        if not weights.sum() > 0:
+            raise ConfigurationError(f"No item has an interaction, so negatives of kind {kind!r} cannot be drawn.")
+        self.count, self.seed, self.periods, self.draws_target = count, seed, periods, draws_target
+        # Sorted, so that a pair is found in it.
+        users, items = (np.empty(0, dtype=np.int64),) * 2 if acts is None else acts
+        self._acts = np.unique(users * np.int64(len(counts)) + items)
+        self._sums = np.cumsum(weights / weights.sum())
+        with np.errstate(divide="ignore"):
+            # An item without interactions is drawn as one would be that has half of one.
+            smallest = weights[weights > 0].min() / 2
+            self.log_q = np.log(np.maximum(weights, smallest) / weights.sum()).astype(np.float32)
+
+    def draw(
+        self, keys: np.ndarray, labels: np.ndarray, timestamps: np.ndarray, users: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Draw the negatives of questions.
+
+        Args:
+            keys (`np.ndarray`): int64 of any shape: what tells a question in an epoch from every other.
+            labels (`np.ndarray`): int64 targets of that shape.
+            timestamps (`np.ndarray`): int64 seconds of that shape.
+            users (`np.ndarray`, *optional*): int64 user rows of that shape; needed where there are `acts`.
+
+        Returns:
+            `np.ndarray`: int64 item rows of shape `(*keys.shape, count)`, -1 where none was found.
+        """
+        shape = (*keys.shape, self.count)
+        users = keys if users is None else users
+        key, label, time, user = (
+            np.broadcast_to(array[..., None], shape).ravel() for array in (keys, labels, timestamps, users)
         )
-    index = bm25s.BM25()
-    index.index(words, show_progress=False)
-    found: dict[str, np.ndarray] = {}
+        column = np.broadcast_to(np.arange(self.count), shape).ravel()
+        drawn = np.full(len(key), -1, dtype=np.int64)
+        left = np.arange(len(key))
+        for attempt in range(_ITEM_ROUNDS):
+            numbers = hash_fractions(self.seed, key[left], column[left], attempt)
+            picked = np.minimum(np.searchsorted(self._sums, numbers, side="right"), len(self._sums) - 1)
+            is_target = picked == label[left]
+            is_fine = is_target if self.draws_target else np.zeros_like(is_target)
+            pairs = user[left] * np.int64(len(self._sums)) + picked
+            is_fine = is_fine | ~(is_target | is_in_sorted(pairs, self._acts))
+            if self.periods is not None:
+                start, end = self.periods
+                is_fine &= (start[picked] <= time[left]) & (time[left] < end[picked])
+            drawn[left[is_fine]] = picked[is_fine]
+            left = left[~is_fine]
+            if not len(left):
+                break
+        return drawn.reshape(shape)
 
-    def match(query: str) -> np.ndarray:
-        if query not in found:
-            tokens = content_words(query)
-            scores = index.get_scores(tokens) if tokens else np.zeros(len(texts), dtype=np.float32)
-            hits = np.flatnonzero(scores > 0)
-            if len(hits) > num_best:
-                lowest = np.partition(scores[hits], -num_best)[-num_best]
-                hits = hits[scores[hits] >= lowest]
-            found[query] = hits[np.lexsort((hits, -scores[hits]))][:num_best]
-        return found[query]
 
-    return match
+__all__ = ["NEGATIVE_KINDS", "ItemNegatives", "NegativeKind", "NegativeSampler", "SampledKind", "sample_negatives"]

@@ -136,10 +136,14 @@ def item_rows(log: EventLog, item_ids: pa.ChunkedArray | pa.Array) -> np.ndarray
 
 
 def is_among(values: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Say of each value whether the table holds it: bool. As `np.isin`, which is slow on millions of integers."""
-    if not len(table):
+    """Mark the values that the table holds: bool. Like `np.isin`, which is slow on millions of integers."""
+    return is_in_sorted(values, np.sort(table))
+
+
+def is_in_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Mark the values that an ascending array holds: bool."""
+    if not len(ordered):
         return np.zeros(len(values), dtype=bool)
-    ordered = np.sort(table)
     return ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
 
 

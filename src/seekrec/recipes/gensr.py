@@ -27,9 +27,9 @@ from seekrec.recipes.collaborative import prepare_collaborative, prepare_lightgc
 from seekrec.recipes.items import PreparedItems, prepare_plain_items
 from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, t5_sizes
 from seekrec.schema import BEHAVIORS, Behavior
+from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.gensr_arguments import GenSRArguments
 from seekrec.training.gensr_data import GenSRCollator, TrainingRequests, negative_sampler, training_requests
-from seekrec.training.negatives import CodedRows, CodeSampler
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 from seekrec.util.parsing import parse_weights
 

@@ -15,12 +15,12 @@ from seekrec.corpora.training_windows import (
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
+from seekrec.events.negatives import SampledKind
 from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor
 from seekrec.recipes.intsr_arguments import IntSRArguments
 from seekrec.recipes.windows import WindowRecipe, make_windows
 from seekrec.schema import RECOMMENDATION, Behavior
 from seekrec.training.event_windows import WindowCollator, fusion_settings, make_window_collator
-from seekrec.training.negatives import SampledKind
 from seekrec.training.window_arguments import WindowArguments
 
 

@@ -13,11 +13,11 @@ from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import build_cases, choose_head, click_calibration, ranking_by
 from seekrec.events import Split
+from seekrec.events.negatives import SampledKind
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
 from seekrec.recipes.synergen_arguments import SynerGenArguments
 from seekrec.recipes.windows import WindowRecipe, make_windows
 from seekrec.training.event_windows import WindowCollator, fusion_settings, make_window_collator
-from seekrec.training.negatives import SampledKind
 from seekrec.training.window_arguments import WindowArguments
 
 

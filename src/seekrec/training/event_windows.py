@@ -2,7 +2,7 @@
 """Batches of training windows for the families that compare vectors, and the Trainer that draws them.
 
 What is drawn at random for a window (queries from the pool, negatives) depends on the seed, the epoch and the window
-alone; see `training.negatives`.
+alone; see `events/negatives.py`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from seekrec.corpora import MixtureSampler
 from seekrec.corpora.training_windows import TrainingWindows
 from seekrec.embeddings import SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError
+from seekrec.events.negatives import ItemNegatives, SampledKind
 from seekrec.events.queries import category_queries
 from seekrec.models.dense import QueryVectors
 from seekrec.schema import BEHAVIORS, SEARCH
-from seekrec.training.negatives import CodedRows, CodeSampler, ItemNegatives, SampledKind, hash_fractions, hash_numbers
+from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.row_adamw import make_adamw, use_row_gradients
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 from seekrec.training.window_arguments import WindowArguments
+from seekrec.util.hashing import hash_fractions, hash_numbers
 from seekrec.util.ragged import Ragged, join_rows
 
 # More questions than a window has: added to the key of a question, it gives that of the one asked beside it.

@@ -17,12 +17,13 @@ from seekrec.embeddings import last_interactions
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import Split, category_queries
 from seekrec.events.columns import EventColumns
-from seekrec.events.negatives import NEGATIVE_KINDS, NegativeKind
+from seekrec.events.matching import HardMatches
+from seekrec.events.negatives import NEGATIVE_KINDS, NegativeKind, NegativeSampler
 from seekrec.models import GenSRProcessor
 from seekrec.models.gensr.features_gensr import RequestRows, cut_histories
-from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, item_texts
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH
 from seekrec.training.gensr_arguments import GenSRArguments
-from seekrec.training.negatives import NegativeSampler, hash_numbers, match_table
+from seekrec.util.hashing import hash_numbers
 from seekrec.util.parsing import parse_weights
 from seekrec.util.ragged import Ragged
 
@@ -142,8 +143,7 @@ def negative_sampler(
     matches = None
     if counts.get("bm25"):
         titles = [title or "" for title in catalog.items["title"].to_pylist()]
-        texts = item_texts(catalog.items)
-        matches = match_table(texts, [*requests.queries, *titles], settings.num_bm25_matches)
+        matches = HardMatches(catalog.items).table([*requests.queries, *titles], settings.num_bm25_matches)
     return NegativeSampler(
         len(catalog),
         np.concatenate([timeline.user[interactions], requests.users]),

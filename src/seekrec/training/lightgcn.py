@@ -19,8 +19,9 @@ from torch import Tensor
 from seekrec.corpora import MixtureSampler
 from seekrec.embeddings import InteractionGraph, LightGCNConfig, LightGCNModel
 from seekrec.errors import ConfigurationError, DataError
+from seekrec.events.negatives import NegativeSampler
+from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.embedding_runs import fit_embedding, rank_targets
-from seekrec.training.negatives import CodedRows, CodeSampler, NegativeSampler
 
 
 @dataclass(frozen=True)

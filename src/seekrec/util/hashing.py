@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Digests of content: files, JSON, arrays, tables. Equal content gives equal digests on every machine."""
+"""Digests of files, JSON, arrays and tables, and hashes of numbers: the same on every machine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from seekrec.util.arrow import is_list, one_array
 
@@ -101,4 +102,28 @@ def _add_array(digest: _Digest, array: pa.Array) -> None:
         digest.update(repr(array.to_pylist()).encode())
 
 
-__all__ = ["array_digest", "file_sha256", "json_digest", "table_digest"]
+def hash_fractions(*parts: int | np.ndarray) -> NDArray[np.float64]:
+    """Hash columns of integers, as [`hash_numbers`], to numbers from 0 up to 1."""
+    return hash_numbers(*parts) / float(2**64)
+
+
+def hash_numbers(*parts: int | np.ndarray) -> NDArray[np.uint64]:
+    """Hash columns of integers to evenly spread 64 bit numbers (the finaliser of splitmix64 over each part).
+
+    Args:
+        parts (`int` or `np.ndarray`): Integers that broadcast to one shape; at least one is an array.
+
+    Returns:
+        `np.ndarray`: uint64.
+    """
+    state = np.zeros(1, dtype=np.uint64)
+    for part in parts:
+        state = state ^ np.atleast_1d(np.asarray(part)).astype(np.uint64)
+        state = state * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return state
+
+
+__all__ = ["array_digest", "file_sha256", "hash_fractions", "hash_numbers", "json_digest", "table_digest"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seekrec.errors import ConfigurationError
-from seekrec.training.negatives import ItemNegatives
+from seekrec.events.negatives import ItemNegatives
 
 
 def test_negatives_are_drawn_as_asked():

@@ -1,9 +1,13 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from seekrec.corpora import MixtureSampler
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.training.negatives import CodeSampler, NegativeSampler, hash_numbers, match_table
+from seekrec.events.matching import HardMatches
+from seekrec.events.negatives import NegativeSampler
+from seekrec.training.coded_rows import CodeSampler
+from seekrec.util.hashing import hash_numbers
 
 # User 0 knows items 0 and 1 of ten, user 1 all but item 7.
 USERS = np.array([0, 0, *[1] * 9])
@@ -49,7 +53,8 @@ def test_matches_are_drawn_and_texts_without_any_get_uniform_items():
 
 
 def test_a_match_table_names_items_that_share_words():
-    table = match_table(["red kite", "blue kite", "chess set"], ["chess", "kite", "piano"], 2)
+    items = pa.table({"title": ["red kite", "blue kite", "chess set"], "description": pa.nulls(3, pa.string())})
+    table = HardMatches(items).table(["chess", "kite", "piano"], 2)
     assert table.tolist() == [[2, -1], [0, 1], [-1, -1]]
 
 

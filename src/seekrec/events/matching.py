@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which items share words with a text, and how much: BM25, as the baseline and hard negatives ask it.
+
+Queries and items are split by the same [`~seekrec.util.text.split_words`]. What is read of an item is the caller's
+choice: the baseline reads category names too, hard negatives title and description without English stop words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
+from seekrec.events.checks import check_choice
+from seekrec.util.text import WORD, split_words
+
+# What can be searched.
+TEXT_FIELDS = ("title", "description", "categories")
+
+_NO_LETTER = re.compile(r"[\W\d_]")
+
+
+class WordIndex:
+    """BM25 (Lucene's variant) over the words of items.
+
+    Args:
+        words (`list[list[str]]`): The words of each item.
+        k1 (`float`): How much a word's repetition counts; 0 = not at all.
+        b (`float`): How much longer texts are discounted, 0 to 1.
+
+    Raises:
+        ConfigurationError: If `k1` is negative or `b` outside 0..1.
+        DataError: If no item has a word.
+        MissingDependencyError: If `bm25s` is not installed.
+    """
+
+    def __init__(self, words: list[list[str]], *, k1: float = 1.5, b: float = 0.75) -> None:
+        if k1 < 0 or not 0 <= b <= 1:
+            raise ConfigurationError(f"`k1` is {k1} and `b` is {b}; BM25 needs `k1` at least 0 and `b` from 0 to 1.")
+        if not any(words):
+            raise DataError(f"None of the {len(words)} items has a word that BM25 could match; give the items texts.")
+        self._num_items = len(words)
+        self._index = _import_bm25s().BM25(k1=k1, b=b, method="lucene")
+        self._index.index(words, show_progress=False)
+
+    def score(self, words: list[str]) -> npt.NDArray[np.float32]:
+        """Score all items for the words of a query: float32 of shape `(num_items,)`, 0 for items without any."""
+        known = self._index.get_tokens_ids(words)
+        if not known:
+            return np.zeros(self._num_items, dtype=np.float32)
+        return np.asarray(self._index.get_scores_from_ids(known), dtype=np.float32)
+
+    def best(self, words: list[str], num_best: int) -> npt.NDArray[np.int64]:
+        """Return the best items that have one of the words: int64 rows, best first, ties by row."""
+        scores = self.score(words)
+        hits = np.flatnonzero(scores > 0)
+        if len(hits) > num_best:
+            lowest = np.partition(scores[hits], -num_best)[-num_best]
+            hits = hits[scores[hits] >= lowest]
+        return hits[np.lexsort((hits, -scores[hits]))][:num_best]
+
+
+def item_words(items: pa.Table, fields: Sequence[str] = TEXT_FIELDS) -> list[list[str]]:
+    """Split the texts of items into words.
+
+    A category such as "Sci-Fi" gives its word in one piece too: queries made from categories (see
+    `seekrec.events.category_queries`) write it "scifi".
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
+        fields (`Sequence[str]`): Any of `"title"`, `"description"`, `"categories"`; of the categories each name once.
+
+    Returns:
+        `list[list[str]]`: The words of each row, as [`~seekrec.util.text.split_words`] returns them.
+
+    Raises:
+        ConfigurationError: If there is no field or an unknown one.
+        DataError: If no item has a word.
+    """
+    if not fields:
+        raise ConfigurationError(f"`fields` is empty; use some of {', '.join(TEXT_FIELDS)}.")
+    for field in fields:
+        check_choice("fields", field, TEXT_FIELDS)
+    parts: list[list[str]] = [[] for _ in range(items.num_rows)]
+    for field in fields:
+        for texts, value in zip(parts, items.column(field).to_pylist(), strict=True):
+            if field != "categories":
+                texts.append(value or "")
+                continue
+            names = dict.fromkeys(name for path in value or [] if path for name in path if name)
+            compounds = [word for name in names for word in name.split() if len(WORD.findall(word)) > 1]
+            texts += [*names, *(_NO_LETTER.sub("", word) for word in compounds)]
+    words = [split_words(" ".join(texts)) for texts in parts]
+    if not any(words):
+        raise DataError(f"None of the {len(words)} items has a word in {' or '.join(fields)}; BM25 needs item texts.")
+    return words
+
+
+class HardMatches:
+    """Items that share content words with a text, for hard negatives.
+
+    Read are title and description, without English stop words: two items that share a "the" are not alike, and an item
+    of the same category is more often a second answer than a negative.
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
+
+    Raises:
+        DataError: If no item has a word in its title or description.
+        MissingDependencyError: If `bm25s` is not installed.
+    """
+
+    def __init__(self, items: pa.Table) -> None:
+        stop_words = _import_bm25s().stopwords.STOPWORDS_EN
+        self._stop_words = frozenset(word for stop_word in stop_words for word in split_words(stop_word))
+        words = item_words(items, ("title", "description"))
+        self._index = WordIndex([self._content_words(own) for own in words])
+        self._found: dict[tuple[str, int], npt.NDArray[np.int64]] = {}
+
+    def best(self, text: str, num_best: int) -> npt.NDArray[np.int64]:
+        """Return the items that match a text: int64 rows, best first, ties by row."""
+        key = (text, num_best)
+        if key not in self._found:
+            self._found[key] = self._index.best(self._content_words(split_words(text)), num_best)
+        return self._found[key]
+
+    def table(self, texts: Sequence[str], num_best: int) -> npt.NDArray[np.int64]:
+        """Return the items that match each text: int64 of shape `(len(texts), num_best)`, -1 where there are no more.
+
+        Args:
+            texts (`Sequence[str]`): What is matched.
+            num_best (`int`): Matches kept of each text.
+        """
+        table = np.full((len(texts), num_best), -1, dtype=np.int64)
+        for row, text in enumerate(texts):
+            found = self.best(text, num_best)
+            table[row, : len(found)] = found
+        return table
+
+    def _content_words(self, words: list[str]) -> list[str]:
+        return [word for word in words if word not in self._stop_words]
+
+
+def _import_bm25s() -> ModuleType:
+    try:
+        import bm25s
+    except ImportError as error:
+        raise MissingDependencyError("Matching words by BM25 needs bm25s; run `pip install bm25s`.") from error
+    return bm25s
+
+
+__all__ = ["TEXT_FIELDS", "HardMatches", "WordIndex", "item_words"]
