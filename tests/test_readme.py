@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the README says is true: its commands, its Python, its tree. So are the commands of the recipes' READMEs.
+"""What the README says is true: its commands, its Python, its tree. So are the commands and links of all documents.
 
 Conventions:
 - a block of shell commands is fenced as `bash`; every command in it is checked, and one of an unknown kind fails;
@@ -89,6 +89,9 @@ def check_command(command: str) -> None:
     elif words[:2] == ["pip", "install"]:
         for word in words[2:]:
             check_requirement(word)
+    elif words[0] == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
+        assert set(words[1:]) <= set(targets), f"`{command}`: the Makefile has {', '.join(targets)}"
     elif words[0] == "bash":
         assert (ROOT / words[1]).is_file(), f"`{command}`: there is no {words[1]}"
     else:
@@ -149,11 +152,8 @@ def check_tree(block: str, root: Path) -> set[str]:
     return listed
 
 
-COMMANDS = commands_of(README) + [
-    command
-    for path in sorted((ROOT / "recipes").rglob("README.md"))
-    for command in commands_of(path.read_text("utf-8"))
-]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "recipes").rglob("*.md"))]
+COMMANDS = list(dict.fromkeys(one for path in DOCUMENTS for one in commands_of(path.read_text("utf-8"))))
 PYTHON = [(number, *found) for number, found in enumerate(fenced(README, "python"))]
 
 
@@ -183,9 +183,22 @@ def test_python_runs(number, before, code, tmp_path, monkeypatch):
                 importlib.import_module(alias.name)
 
 
-def test_links_lead_to_files():
-    targets = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", README)
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+def test_links_lead_to_files_and_headings():
+    wrong = []
+    for path in DOCUMENTS:
+        for target, heading in re.findall(
+            r"\]\((?!https?://|mailto:)([^)#\s]*)#?([^)\s]*)\)", path.read_text("utf-8")
+        ):
+            file = (path.parent / target).resolve() if target else path
+            if not file.exists() or (heading and heading not in headings_of(file)):
+                wrong.append(f"{path.relative_to(ROOT)}: {target}#{heading}")
+    assert wrong == []
+
+
+def headings_of(path: Path) -> set[str]:
+    """The anchors of a file's headings, as GitHub makes them."""
+    lines = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
 def test_tree_is_the_real_one():
@@ -197,9 +210,7 @@ def test_tree_is_the_real_one():
     expected |= {f"src/seekrec/{path.name}" for path in package.glob("*.py") if path.name != "__init__.py"}
     expected |= {f"recipes/{path.name}" for path in (ROOT / "recipes").glob("*.py")}
     expected |= {"tests", "hub_cards"}
-    # Parts of one module (`files.py` of `catalog.py`) may go unnamed.
-    unnamed = {path for path in expected - listed if "/catalog_" not in path}
-    assert unnamed == set()
+    assert expected - listed == set()
 
 
 # From here on: the checks above fail where they should.
@@ -225,6 +236,7 @@ def test_blocks_are_found_and_split():
         ("pytest tests/test_none.py", "there is no tests/test_none.py"),
         ("pip install -e .[nonsense]", "the project has no extra nonsense"),
         ("pip install torch==1.0", "torch==1.0 is outside torch"),
+        ("make nonsense", "the Makefile has help, setup"),
         ("python -m seekrec", "nothing here checks the module 'seekrec'"),
         ("rm -rf x", "nothing here checks 'rm'"),
     ],
