@@ -254,20 +254,6 @@ def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0), True)
 
 
-def check_log(events: pa.Table, items: pa.Table) -> None:
-    """Raise on the first rule that any row breaks.
-
-    Args:
-        events (`pyarrow.Table`): Rows of `EVENT_FEATURES`.
-        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
-
-    Raises:
-        DataError: Naming table, row (from 0), value and rule.
-    """
-    refuse(items, find_item_problems(items), Source("`items`"))
-    refuse(events, find_event_problems(events, items["item_id"]), Source("`events`"))
-
-
 def refuse(
     table: pa.Table, findings: Sequence[Finding], source: Source, *, max_refused: float | None = None
 ) -> tuple[pa.Table, np.ndarray, str | None]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from datasets.table import InMemoryTable
 
 from seekrec.errors import DataError
-from seekrec.events.checks import check_log, conform
+from seekrec.events.checks import Source, conform, find_event_problems, find_item_problems, refuse
 from seekrec.events.storage import check_files, refuse_damage
 from seekrec.schema import BEHAVIORS, EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES
 from seekrec.util.files import write_json, write_table
@@ -48,6 +48,7 @@ class EventLog:
         query_source (`str`): `"none"` (no searches), `"logged"` (users typed them) or `"category"` (synthetic, from
             category paths: reports must say so).
         notes (`tuple[str, ...]`): What was done to the data, in sentences for people.
+        is_checked (`bool`): For readers: the tables have the columns named above, and every row was checked.
 
     Raises:
         DataError: If a column is missing or of the wrong type, the log is empty, or any row breaks the schema: an
@@ -62,17 +63,16 @@ class EventLog:
     has_time: bool = True
     query_source: QuerySource = "none"
     notes: tuple[str, ...] = ()
+    is_checked: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
-        events = conform(
-            self.events,
-            EVENT_FEATURES,
-            "events",
-            required=("user_id", "timestamp", "item_id"),
-            optional=OPTIONAL_EVENT_FEATURES,
-        )
-        items = conform(self.items, ITEM_FEATURES, "items", required=("item_id", "title"))
-        check_log(events, items)
+    def __post_init__(self, is_checked: bool) -> None:
+        events, items = self.events, self.items
+        if not is_checked:
+            required = ("user_id", "timestamp", "item_id")
+            events = conform(events, EVENT_FEATURES, "events", required=required, optional=OPTIONAL_EVENT_FEATURES)
+            items = conform(items, ITEM_FEATURES, "items", required=("item_id", "title"))
+            refuse(items, find_item_problems(items), Source("`items`"))
+            refuse(events, find_event_problems(events, items["item_id"]), Source("`events`"))
         has_searches = bool(pc.any(pc.is_valid(events["query"])).as_py())
         if has_searches != (self.query_source != "none"):
             raise DataError(
@@ -113,8 +113,8 @@ class EventLog:
         return table_digest(self.events, self.items, settings)
 
     def with_notes(self, *notes: str) -> EventLog:
-        """Give the same log with more notes."""
-        return replace(self, notes=(*self.notes, *notes))
+        """Return the same log with more notes."""
+        return replace(self, notes=(*self.notes, *notes), is_checked=True)
 
     def describe(self) -> dict[str, Any]:
         """Count what the log holds.

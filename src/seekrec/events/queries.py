@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.events.checks import check_choice
+from seekrec.events.checks import Source, check_choice, find_event_problems, refuse
 from seekrec.events.columns import impression_mask
 from seekrec.events.log import EventLog
 from seekrec.schema import MAX_QUERY_CHARACTERS, RECOMMENDATION, SEARCH
@@ -143,6 +143,7 @@ def synthesize_searches(
     all_queries = pa.array([query for of_item in queries for query in of_item], pa.string())
     told = {"behavior": pa.repeat(SEARCH, len(rows)), "query": all_queries.take(pa.array(chosen))}
     searches = _set_columns(log.events.take(pa.array(rows)), told)
+    refuse(searches, find_event_problems(searches, log.items["item_id"]), Source("the synthetic searches"))
     others = log.events.filter(pa.array(~is_search)) if construction == "split" else log.events
     # Both parts keep their order; the log's stable sort puts them back together, recommendations first at equal times.
     events = pa.concat_tables([others, searches])
@@ -159,7 +160,7 @@ def synthesize_searches(
         f"{others.num_rows} {RECOMMENDATION}s; {int((is_act & ~may_search).sum())} interactions had no query to take."
     )
     source: Literal["category", "none"] = "category" if len(rows) else "none"
-    return replace(log, events=events, query_source=source, notes=(*log.notes, note))
+    return replace(log, events=events, query_source=source, notes=(*log.notes, note), is_checked=True)
 
 
 def _path_to_query(path: str) -> str | None:

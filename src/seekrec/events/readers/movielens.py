@@ -115,7 +115,7 @@ def read_movielens(
     items, item_warning = _read_movies(files, max_refused)
     events, event_warning = _read_ratings(files, items["item_id"], max_refused)
     notes += [warning for warning in (item_warning, event_warning) if warning]
-    log = EventLog(name=files.name, events=events, items=items, has_time=True, query_source="none", notes=tuple(notes))
+    log = EventLog(files.name, events, items, notes=tuple(notes), is_checked=True)
     logger.info("%s %d ratings of %d users, %d films.", notes[0], log.num_events, log.num_users, log.num_items)
     return log
 

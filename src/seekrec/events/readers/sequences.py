@@ -97,7 +97,7 @@ def read_sequences(
         "The log has order but no time: timestamps are places in each user's sequence.",
         *(said for said in (item_warning, warning, event_warning) if said),
     ]
-    log = EventLog(name, events, items, has_time=False, query_source="none", notes=tuple(notes))
+    log = EventLog(name, events, items, has_time=False, notes=tuple(notes), is_checked=True)
     logger.info("%s %d events of %d users, %d items.", notes[0], log.num_events, log.num_users, log.num_items)
     return log
 

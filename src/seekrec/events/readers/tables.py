@@ -135,6 +135,7 @@ def read_tables(
             *item_notes,
             *notes,
         ),
+        is_checked=True,
     )
     logger.info("%s %d events of %d users, %d items.", log.notes[0], log.num_events, log.num_users, log.num_items)
     return log
