@@ -9,7 +9,6 @@ out, because GenSAR has no token for what was shown and not clicked.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -31,6 +30,7 @@ from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import DataError
 from seekrec.events.columns import EventColumns
 from seekrec.schema import RECOMMENDATION, SEARCH, IdMap, item_texts
+from seekrec.util.hashing import json_digest
 from seekrec.util.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def corpus_fingerprint(
         tokenizer_digest(tokenizer),
         wordings,
     ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_digest(content)
 
 
 def find_targets(split: Split, catalog: Catalog, settings: CorpusSettings, part: Part) -> Targets:

@@ -11,7 +11,6 @@ answering cannot disagree. A tokenizer that says nothing of it, as those of olde
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import string
@@ -29,6 +28,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerBase, T5Tokenizer
 
 from seekrec.errors import ConfigurationError, DataError
+from seekrec.util.hashing import json_digest
 from seekrec.util.ragged import Ragged
 from seekrec.util.text import Folding, check_folding, fold_text
 
@@ -217,7 +217,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     state.update(truncation=None, padding=None)
     if folding := get_text_folding(tokenizer):
         state[_FOLDING] = list(folding)
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+    return json_digest(state)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> T5Tokenizer:

@@ -11,7 +11,6 @@ A folder without manifests, of an older version or of hand-picked files, loads w
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from transformers.utils.hub import cached_file, cached_files, extract_commit_has
 from seekrec.catalog import CATALOG_FOLDER
 from seekrec.errors import CheckpointError
 from seekrec.util.files import recover_folder, replace_folder
-from seekrec.util.hashing import file_sha256
+from seekrec.util.hashing import file_sha256, json_digest
 
 Part = Literal["model", "processor", "results"]
 
@@ -203,7 +202,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def files_digest(files: dict[str, str]) -> str:
     """Compute the SHA-256 that names a part by the digests of its files."""
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return json_digest(files)
 
 
 def _model_digest(folder: Path) -> str | None:
@@ -238,7 +237,7 @@ def _digest(path: Path) -> str:
     """Compute the SHA-256 of a file; of JSON that of its content, however it is laid out."""
     if path.suffix != ".json":
         return file_sha256(path)
-    return hashlib.sha256(json.dumps(read_json(path), sort_keys=True).encode()).hexdigest()
+    return json_digest(read_json(path))
 
 
 def _write_manifest(folder: Path, part: Part, files: dict[str, str], model: str | None) -> None:

@@ -8,8 +8,6 @@ and defines [`read_events`], [`encode_questions`] and [`score_candidates`]. Its 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +32,7 @@ from seekrec.models.new_items import TextNeighbors
 from seekrec.models.snapshot import has_same_items, read_snapshot
 from seekrec.schema import ScoredItem
 from seekrec.util.finite import check_finite
+from seekrec.util.hashing import json_digest
 
 
 class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
@@ -336,7 +335,7 @@ class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
 
 def items_hash(catalog: Catalog, num_items: int) -> str:
     """Compute the SHA-256 of the ids of a catalogue's first items, in order: what id embeddings belong to."""
-    return hashlib.sha256(json.dumps(catalog.id_map.ids[:num_items]).encode()).hexdigest()
+    return json_digest(catalog.id_map.ids[:num_items])
 
 
 def vectors_hash(vectors: np.ndarray) -> str:
