@@ -26,7 +26,7 @@ def test_saved_models_stand_beside_the_systems(aisles, tmp_path):
         split,
         catalog,
         settings,
-        make_rivals=lambda: {"counts": popularity["popularity"]},
+        make_baselines=lambda: {"counts": popularity["popularity"]},
         only_candidates=("popularity", "counts"),
         on_offer_only=True,
         num_beams=8,
@@ -56,7 +56,7 @@ def test_searches_are_asked_as_people_type_them(only_candidates, protocol, aisle
         split,
         catalog,
         settings,
-        make_rivals=lambda: {"BM25": BM25(catalog.items)},
+        make_baselines=lambda: {"BM25": BM25(catalog.items)},
         only_candidates=only_candidates,
         seed=0,
         show_progress=False,
@@ -79,4 +79,4 @@ def test_a_model_of_another_catalogue_is_no_rival(aisles, tmp_path):
     settings = EvaluationArguments(compare_with=[str(tmp_path / "model")])
     smaller = Catalog.build(catalog.items.slice(0, 10))
     with pytest.raises(ConfigurationError, match="`compare_with` names .* 24 items that are not the 10"):
-        compare_on_test({}, split, smaller, settings, make_rivals=dict, seed=0)
+        compare_on_test({}, split, smaller, settings, make_baselines=dict, seed=0)

@@ -64,7 +64,7 @@ def test_two_runs_are_kept_out_of_one_folder(start, tmp_path):
     ("options", "line"),
     [
         (["--seed", "nine"], "train_x: command line: argument --seed: invalid int value: 'nine'"),
-        (["--nothing", "9"], "train_x: command line: --nothing 9 is no setting; see --help for them."),
+        (["--nothing", "9"], "train_x: command line: --nothing 9 is not a setting; see --help for all of them."),
         (["--learning_rate", "inf"], "train_x: command line: `learning_rate` is inf; give a number that is finite."),
         (["--config", "a.yaml", "--config=b.yaml"], "train_x: `--config` is given 2 times; write all settings into"),
         (["--lr_scheduler_type", "none"], "train_x: command line: .*none"),

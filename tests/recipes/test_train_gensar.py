@@ -126,7 +126,7 @@ def test_two_processes_train_one_model(inputs, tmp_path):
     ("options", "message"),
     [
         (["--codebook_size", "many"], "argument --codebook_size/--codebook-size: invalid int value: 'many'"),
-        (["--no_such_option", "1"], "--no_such_option 1 is no setting"),
+        (["--no_such_option", "1"], "--no_such_option 1 is not a setting"),
     ],
 )
 def test_a_wrong_option_is_named(inputs, tmp_path, options, message):

@@ -74,7 +74,7 @@ def test_a_bad_file_is_named_with_its_key(tmp_path, text, message):
 
 
 def test_a_bad_command_line_is_named(tmp_path):
-    with pytest.raises(ConfigurationError, match="`--config` is '/nowhere.yaml', which is no file"):
+    with pytest.raises(ConfigurationError, match="`--config` is '/nowhere.yaml', which is not a file"):
         parse_arguments([Sizes], ["--config", "/nowhere.yaml"])
     with pytest.raises(ConfigurationError, match="`--config` names no file"):
         parse_arguments([Sizes], ["--config"])

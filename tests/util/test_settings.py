@@ -53,7 +53,7 @@ def test_the_docstring_is_the_help():
 
 def test_options_are_own_fields_that_are_chosen_and_named_fields_of_the_base():
     assert sorted(option_names(KiteConfig)) == ["colors", "d_model", "tail"]
-    with pytest.raises(ConfigurationError, match="--num_items 3 is no setting"):
+    with pytest.raises(ConfigurationError, match="--num_items 3 is not a setting"):
         parse("--num_items", "3")
 
 

@@ -162,7 +162,7 @@ class SearchAndRecommendationPipeline(Pipeline):
 
 
 def _is_per_request(where: Any) -> bool:
-    """Tell a list with a mask or list for each request from one mask or one list of ids for all."""
+    """Return whether a list holds a mask or list for each request, not one mask or one list of ids for all."""
     return not isinstance(where, np.ndarray) and any(not isinstance(entry, str) for entry in where)
 
 

@@ -93,7 +93,7 @@ def describe_model(
         folder (`str` or `Path`): A complete model folder; see [`check_model_folder`].
         repo_id (`str`): Where it will be published.
         system (`str`): Its name in `results.json`.
-        license (`str`): Of the weights, as the Hub abbreviates it.
+        license (`str`): License of the weights, as the Hub abbreviates it.
         dataset_id (`str`, *optional*): The data set it was trained on, if that is on the Hub.
         base_model (`str`, *optional*): The checkpoint it started from.
 
@@ -233,7 +233,7 @@ def _measure_identifiers(catalog: Catalog) -> dict[str, Any] | None:
 
 
 def _example(catalog: Catalog) -> dict[str, Any]:
-    """Give two items and a query that make sense in the card's code: the name of a category, else a title."""
+    """Return two items and a query that make sense in the card's code: the name of a category, else a title."""
     rows = np.flatnonzero(catalog.live)[:2]
     items = catalog.items.take(rows).select(["item_id", "title", "categories"]).to_pylist()
     names = [name for item in items for path in item["categories"] or [] for name in path[-1:] if name]

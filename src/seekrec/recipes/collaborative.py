@@ -43,12 +43,12 @@ def prepare_sasrec(
 
     Args:
         split (`Split`): The log.
-        settings ([`EmbeddingArguments`]): Sizes and schedule.
-        cache (`StageCache`): Where it is kept.
-        seed (`int`): Of SASRec.
-        num_unseen_events (`int`): The last so many interactions of each user are left out: see `last_interactions`.
-        start_from (`tuple`, *optional*): What this function gave: go on from there for `num_finishing_epochs`.
-        num_finishing_epochs (`int`): Passes of a training that goes on.
+        settings ([`EmbeddingArguments`]): Width and epochs.
+        cache (`StageCache`): Finds what was done before.
+        seed (`int`): Seed of SASRec.
+        num_unseen_events (`int`): Number of last interactions of each user that are left out: `last_interactions`.
+        start_from (`tuple`, *optional*): What this function returned: go on from there for `num_finishing_epochs`.
+        num_finishing_epochs (`int`): Epochs of a training that goes on.
 
     Returns:
         `tuple[SASRecForNextItem, dict]`: The model, and the settings it depends on.
@@ -96,11 +96,11 @@ def prepare_sasrec(
 
 @dataclass(frozen=True)
 class CollaborativeSource:
-    """Whose vectors the collaborative view reads: a table, or a SASRec whose states it reads, too.
+    """What the collaborative view reads: a table of item vectors, or a SASRec whose states it reads, too.
 
     Args:
-        training (`np.ndarray` or [`SASRecForNextItem`]): While the model learns.
-        answering (`np.ndarray` or [`SASRecForNextItem`]): When it has learnt; often the same.
+        training (`np.ndarray` or [`SASRecForNextItem`]): What it reads while the model learns.
+        answering (`np.ndarray` or [`SASRecForNextItem`]): What it reads afterwards; often the same.
     """
 
     training: np.ndarray | SASRecForNextItem
@@ -118,23 +118,20 @@ def prepare_collaborative(
     *,
     seed: int,
 ) -> CollaborativeSource:
-    """Give the vectors that the settings name; with `num_unseen_events` train the SASRec behind them in two parts.
+    """Return the vectors that the settings name; with `num_unseen_events` train the SASRec behind them in two parts.
 
     The first part has not seen the events that the model is asked for. The second goes on from it with all events, in
     which its vectors hardly turn, so a model that learnt to read the first can read it.
 
     Args:
         split (`Split`): The log.
-        sasrec ([`SASRecForNextItem`]): Trained on all events.
-        lightgcn ([`LightGCNModel`]): Likewise.
-        settings ([`EmbeddingArguments`]): Of SASRec.
-        collaborative ([`CollaborativeArguments`]): Which of the two.
+        sasrec ([`SASRecForNextItem`]): SASRec, trained on all events.
+        lightgcn ([`LightGCNModel`]): LightGCN, trained on all events.
+        settings ([`EmbeddingArguments`]): Width and epochs of SASRec.
+        collaborative ([`CollaborativeArguments`]): Says which of the two is read.
         reading ([`GenSRArguments`]): `recommender_state`, `num_unseen_events`, `num_finishing_epochs`.
-        cache ([`StageCache`]): Where both parts are kept.
-        seed (`int`): Of SASRec.
-
-    Returns:
-        [`CollaborativeSource`]: The vectors.
+        cache ([`StageCache`]): Finds what was done before.
+        seed (`int`): Seed of SASRec.
 
     Raises:
         ConfigurationError: If states or unseen events are wanted of LightGCN, which has none, or a table that is

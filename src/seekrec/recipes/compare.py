@@ -30,7 +30,7 @@ def compare_on_test(
     catalog: Catalog,
     settings: EvaluationArguments,
     *,
-    make_rivals: Callable[[], Mapping[str, Scorer]],
+    make_baselines: Callable[[], Mapping[str, Scorer]],
     behaviors: Sequence[Behavior] = BEHAVIORS,
     only_candidates: Collection[str] = (),
     remove_seen: bool = True,
@@ -45,25 +45,25 @@ def compare_on_test(
     [`compare_query_forms`].
 
     Args:
-        systems (`Mapping[str, Scorer or Retriever]`): What was trained, by names in reports.
+        systems (`Mapping[str, Scorer or Retriever]`): What was trained, by its name in tables.
         split (`Split`): The split.
         catalog ([`Catalog`]): Its items.
         settings ([`EvaluationArguments`]): What is ranked, and which saved models stand in the table.
-        make_rivals (`Callable`): Gives the baselines; called if the settings ask for them.
+        make_baselines (`Callable`): Makes the baselines; called if the settings ask for them.
         behaviors (`Sequence[str]`): What is asked.
         only_candidates (`Collection[str]`): Systems that order candidates and cannot search the whole catalogue.
         remove_seen (`bool`): Rule out the items of the history in full ranking.
         on_offer_only (`bool`): In full ranking, rule out items that are not available when a request is made.
         num_beams (`int`): Beam width of saved models that write identifiers.
-        seed (`int`): Of the cases, negatives and intervals.
+        seed (`int`): Seed of the cases, negatives and intervals.
         show_progress (`bool`): Show progress bars.
 
     Returns:
         `list[ResultRow]`: By protocol, then behavior, then system; the forms of queries last.
     """
     others = dict(load_other(folder, catalog, num_beams) for folder in settings.compare_with)
-    rivals = make_rivals() if settings.rivals else {}
-    everyone: dict[str, Scorer | Retriever] = {**rivals, **others, **systems}
+    baselines = make_baselines() if settings.rivals else {}
+    everyone: dict[str, Scorer | Retriever] = {**baselines, **others, **systems}
     rows = []
     for protocol in ("full", *settings.candidate_protocols):
         rows += evaluate_systems(
@@ -81,7 +81,7 @@ def compare_on_test(
         )
     searching = {name: system for name, system in systems.items() if name not in only_candidates}
     protocols = ["full"] if searching else settings.candidate_protocols
-    if "BM25" in rivals and SEARCH in behaviors and split.targets("test", SEARCH) and protocols:
+    if "BM25" in baselines and SEARCH in behaviors and split.targets("test", SEARCH) and protocols:
         limits = (_MAX_QUERY_FORM_CASES, settings.max_validation_cases, settings.max_test_cases)
         cases = build_cases(
             split,
@@ -94,18 +94,18 @@ def compare_on_test(
             seed=seed,
             periods=item_periods(catalog.items) if on_offer_only and searching else None,
         )
-        asked = {"BM25": rivals["BM25"], **(searching or systems)}
+        asked = {"BM25": baselines["BM25"], **(searching or systems)}
         rows += compare_query_forms(asked, split, catalog.id_map, cases, seed=seed, show_progress=show_progress)
     return rows
 
 
 def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, ModelRetriever]:
-    """Load a saved model as a rival.
+    """Load a saved model for the table.
 
     Args:
-        folder (`str`): Written by a recipe.
+        folder (`str`): Model folder that a recipe wrote.
         catalog ([`Catalog`]): The catalogue of the comparison.
-        num_beams (`int`): Of a model that writes identifiers.
+        num_beams (`int`): Beam width of a model that writes identifiers.
 
     Returns:
         `tuple[str, ModelRetriever]`: Its name in reports, family and folder, and the system.

@@ -257,12 +257,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
         """Learn identifiers, if the model writes any."""
         if self.prompts.identifier_weight and self.prompts.identifiers == "dual":
             return self.learn_items()
-        return prepare_plain_items(
-            self.split,
-            self.embeddings,
-            semantic_encoder=self.embedding.semantic_encoder,
-            atomic=self.prompts.identifier_weight > 0,
-        )
+        return prepare_plain_items(self.split, self.embeddings, atomic=self.prompts.identifier_weight > 0)
 
     def make_processor(self) -> GenSRProcessor:
         """Make the processor with its tokenizer."""

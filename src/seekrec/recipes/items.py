@@ -40,18 +40,20 @@ VECTORS_FILE = "vectors.npy"
 
 @dataclass(frozen=True)
 class ItemEmbeddings:
-    """What is known of items before they have identifiers.
+    """Vectors of the items, before they have identifiers.
 
     Args:
-        semantic (`np.ndarray`): float32 vectors of their texts, of shape `(num_items, dimension)`.
-        sasrec ([`SASRecForNextItem`]): Has the collaborative vectors.
+        semantic (`np.ndarray`): Vectors of their texts, float32 of shape `(num_items, dimension)`.
+        sasrec ([`SASRecForNextItem`]): Holds the collaborative vectors.
+        encoder (`str`, *optional*): Name or path of the text encoder; MiniLM from its wheel if not given.
     """
 
     semantic: np.ndarray
     sasrec: SASRecForNextItem
+    encoder: str | None
 
     def vectors(self) -> dict[View, np.ndarray]:
-        """Give both kinds, float32 of shape `(num_items, dimension)` each."""
+        """Return both kinds, float32 of shape `(num_items, dimension)` each."""
         return {"semantic": self.semantic, "collaborative": self.sasrec.item_embeddings()}
 
 
@@ -62,7 +64,7 @@ class PreparedItems:
     Args:
         catalog ([`Catalog`]): Items, identifiers and embeddings.
         sasrec ([`SASRecForNextItem`]): The collaborative embedding, and a baseline.
-        quality ([`IdentifierQualityReport`], *optional*): What the identifiers are worth, where they were learnt.
+        quality ([`IdentifierQualityReport`], *optional*): Quality of the identifiers, where they were learnt.
     """
 
     catalog: Catalog
@@ -79,15 +81,12 @@ def prepare_embeddings(
         split (`Split`): SASRec sees its training events only.
         settings ([`EmbeddingArguments`]): Encoder and SASRec.
         cache ([`StageCache`]): Finds what was done before.
-        seed (`int`): Of SASRec.
+        seed (`int`): Seed of SASRec.
         report_progress (`bool`): Show progress bars.
-
-    Returns:
-        [`ItemEmbeddings`]: Both.
     """
     semantic = prepare_semantic(split.log.items, settings.semantic_encoder, cache, report_progress=report_progress)
     sasrec, _ = prepare_sasrec(split, settings, cache, seed=seed)
-    return ItemEmbeddings(semantic, sasrec)
+    return ItemEmbeddings(semantic, sasrec, settings.semantic_encoder)
 
 
 def prepare_items(
@@ -96,30 +95,22 @@ def prepare_items(
     settings: IdentifierArguments,
     cache: StageCache,
     *,
-    semantic_encoder: str | None = None,
     seed: int,
-    published_identifiers: str | Path | None = None,
 ) -> PreparedItems:
     """Learn the identifiers of the items and put them into a catalogue.
 
     Args:
-        split (`Split`): Has the items.
+        split (`Split`): Holds the items.
         embeddings ([`ItemEmbeddings`]): What the identifiers are learnt from.
-        settings ([`IdentifierArguments`]): Learner and levels.
+        settings ([`IdentifierArguments`]): Learner and levels, and published identifiers to compare with.
         cache ([`StageCache`]): Finds what was done before.
-        semantic_encoder (`str`, *optional*): Name or path of the text encoder; MiniLM from its wheel if not given.
-        seed (`int`): Of the identifier learner.
-        published_identifiers (`str` or `Path`, *optional*):
-            Folder of `*.index.json` files for the same items, to compare with in the quality report.
-
-    Returns:
-        [`PreparedItems`]: Catalogue, SASRec and the quality report.
+        seed (`int`): Seed of the identifier learner.
     """
     items, vectors = split.log.items, embeddings.vectors()
     key = {
         "items": content_digest(items),
         "vectors": content_digest(vectors),
-        "semantic_encoder": semantic_encoder,
+        "semantic_encoder": embeddings.encoder,
         "views": settings.identifier_views,
         "num_shared_levels": settings.num_shared_levels,
         "num_specific_levels": settings.num_specific_levels,
@@ -133,7 +124,7 @@ def prepare_items(
 
     def make(folder: Path) -> None:
         learnt = learn_catalog(
-            items, vectors, settings, semantic_encoder=semantic_encoder, folder=folder / "training", seed=seed
+            items, vectors, settings, semantic_encoder=embeddings.encoder, folder=folder / "training", seed=seed
         )
         learnt.save(folder / "catalog")
         shutil.rmtree(folder / "training", ignore_errors=True)  # checkpoints, of use only to a killed stage
@@ -142,29 +133,23 @@ def prepare_items(
         "identifiers",
         key,
         make,
-        lambda folder: Catalog.load(folder / "catalog", semantic_encoder=semantic_encoder),
+        lambda folder: Catalog.load(folder / "catalog", semantic_encoder=embeddings.encoder),
         libraries=("torch", "transformers", "numpy", "scipy", "scikit-learn"),
     )
     # What SASRec has of an item without training events is where it began: nothing is learnt from it.
     catalog = replace(catalog, is_predicted=catalog.is_predicted | ~has_training_events(split))
-    quality = measure_catalog(catalog, vectors, published=published_identifiers)
+    quality = measure_catalog(catalog, vectors, published=settings.published_identifiers)
     logger.info("identifiers:\n%s", quality)
     return PreparedItems(catalog, embeddings.sasrec, quality)
 
 
-def prepare_plain_items(
-    split: Split, embeddings: ItemEmbeddings, *, semantic_encoder: str | None = None, atomic: bool
-) -> PreparedItems:
+def prepare_plain_items(split: Split, embeddings: ItemEmbeddings, *, atomic: bool) -> PreparedItems:
     """Put the items into a catalogue whose identifiers are not learnt.
 
     Args:
-        split (`Split`): Has the items.
-        embeddings ([`ItemEmbeddings`]): What the catalogue holds of them.
-        semantic_encoder (`str`, *optional*): Name or path of the text encoder; MiniLM from its wheel if not given.
-        atomic (`bool`): Give each item an identifier of one code of its own (BSR); none at all otherwise.
-
-    Returns:
-        [`PreparedItems`]: Without a quality report.
+        split (`Split`): Holds the items.
+        embeddings ([`ItemEmbeddings`]): Vectors of the items, which the catalogue keeps.
+        atomic (`bool`): Whether each item has an identifier of one code of its own (BSR); none at all otherwise.
     """
     items = split.log.items
     codes: dict[View, np.ndarray] = {"collaborative": np.arange(items.num_rows)[:, None]}
@@ -174,7 +159,7 @@ def prepare_plain_items(
         num_shared_levels=1 if atomic else 0,
         codebook_size=items.num_rows if atomic else 0,
         embeddings=embeddings.vectors(),
-        semantic_encoder_name=semantic_encoder,
+        semantic_encoder_name=embeddings.encoder,
         is_predicted=~has_training_events(split),
     )
     return PreparedItems(catalog, embeddings.sasrec, None)
@@ -219,11 +204,8 @@ def learn_catalog(
         vectors (`dict[str, np.ndarray]`): float32 of shape `(num_items, dimension)` for each view.
         settings ([`IdentifierArguments`]): Learner, views and levels.
         semantic_encoder (`str`, *optional*): Name or path of the text encoder.
-        folder (`Path`): For the checkpoints of the learner.
-        seed (`int`): Of the learner.
-
-    Returns:
-        `Catalog`: The catalogue.
+        folder (`Path`): Folder of the learner's checkpoints.
+        seed (`int`): Seed of the learner.
     """
     sizes = {
         "views": list(settings.identifier_views),
@@ -272,7 +254,7 @@ def measure_catalog(
     """Measure the identifiers of a catalogue that [`learn_catalog`] made, before and after they were made unique.
 
     Args:
-        catalog (`Catalog`): With its identifier model.
+        catalog (`Catalog`): Catalogue with its identifier model.
         vectors (`dict[str, np.ndarray]`): The item vectors it was learnt from.
         published (`str` or `Path`, *optional*): Folder of `*.index.json` files for the same items in the same order.
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 def prepare_split(data: DataArguments, cache: StageCache) -> Split:
     """Read the log, give it searches if it has none, split it, and print what the audit counts.
 
-    With `num_cold_items` some items leave the log first; [`prepare_cold_start`] gives them.
+    With `num_cold_items` some items leave the log first; [`prepare_cold_start`] returns them.
 
     Raises:
         ConfigurationError: If the settings do not name a log.
@@ -47,11 +47,11 @@ def prepare_split(data: DataArguments, cache: StageCache) -> Split:
 
 
 def prepare_cold_start(split: Split, data: DataArguments, cache: StageCache) -> ColdStart:
-    """Give the items that training knew nothing of: those held out, or those that no training event acts on.
+    """Return the items that training knew nothing of: those held out, or those that no training event acts on.
 
     Args:
-        split (`Split`): What [`prepare_split`] gave.
-        data ([`DataArguments`]): `num_cold_items` says which.
+        split (`Split`): Split that [`prepare_split`] returned.
+        data ([`DataArguments`]): The log, and `num_cold_items`.
         cache ([`StageCache`]): Finds the split of the whole log.
     """
     if not data.num_cold_items:

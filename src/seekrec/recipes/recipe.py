@@ -143,9 +143,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
 
     def prepare_items(self) -> PreparedItems:
         """Make the catalogue; without identifiers unless a family says otherwise."""
-        return prepare_plain_items(
-            self.split, self.embeddings, semantic_encoder=self.embedding.semantic_encoder, atomic=False
-        )
+        return prepare_plain_items(self.split, self.embeddings, atomic=False)
 
     @abstractmethod
     def make_processor(self) -> ProcessorT:
@@ -251,7 +249,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             self.split,
             self.catalog,
             self.evaluation,
-            make_rivals=self.make_baselines,
+            make_baselines=self.make_baselines,
             behaviors=self.behaviors,
             only_candidates=self.only_candidates,
             remove_seen=self.remove_seen,

@@ -37,7 +37,7 @@ class StageCache:
     """Runs stages once.
 
     Args:
-        folder (`str` or `Path`): Where the stages' folders are kept.
+        folder (`str` or `Path`): Folder of the stages' folders.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -53,10 +53,10 @@ class StageCache:
         *,
         libraries: Sequence[str] = (),
     ) -> T:
-        """Give what a stage made, making it only if that has not been done or was damaged since.
+        """Return what a stage made, making it only if that has not been done or was damaged since.
 
         Args:
-            name (`str`): Of the stage, for the folder and for people.
+            name (`str`): Name of the stage, for the folder and for people.
             key (`dict`): Everything the result depends on, as JSON values: contents, not paths.
             make (`Callable`): Writes the result into the folder it is given.
             load (`Callable`): Reads the result from that folder.
@@ -119,7 +119,7 @@ class StageCache:
 
 
 def _read_whole(folder: Path) -> dict[str, Any] | None:
-    """Give the record of a stage; `None` where there is none, or its files are not those that were made."""
+    """Return the record of a stage; `None` where there is none, or its files are not those that were made."""
     if not (folder / STAGE_FILE).exists():
         if folder.is_dir() and folder.suffix != ".partial":
             logger.warning("%s has no %s; it is made again.", folder, STAGE_FILE)
@@ -142,7 +142,7 @@ def _is_file_of(path: Path, digest: str) -> bool:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Give the SHA-256 of every file below a folder, by its path."""
+    """Return the SHA-256 of every file below a folder, by its path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STAGE_FILE)
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 

@@ -168,15 +168,7 @@ class T5Recipe(Recipe[ModelT, ProcessorT]):
 
     def learn_items(self) -> PreparedItems:
         """Learn the identifiers of the items."""
-        return prepare_items(
-            self.split,
-            self.embeddings,
-            self.identifiers,
-            self.cache,
-            semantic_encoder=self.embedding.semantic_encoder,
-            seed=self.training.seed,
-            published_identifiers=self.identifiers.published_identifiers,
-        )
+        return prepare_items(self.split, self.embeddings, self.identifiers, self.cache, seed=self.training.seed)
 
     def with_adapters(self, model: ModelT) -> PreTrainedModel:
         """Wrap the model with adapters, where the settings ask for them."""

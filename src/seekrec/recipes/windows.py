@@ -85,9 +85,9 @@ class WindowRecipe(Recipe[ModelT, ProcessorT]):
 
 
 def with_lifetimes(catalog: Catalog, split: Split, settings: WindowArguments) -> Catalog:
-    """Set when items are on offer, where the settings ask for it: from the first act on an item in training on.
+    """Make items available from the first act on them in training on, where the settings ask for it.
 
-    Items on which nobody acted in training keep what the catalogue says of them: what came later is not known.
+    Items on which nobody acted in training stay as the catalogue has them: what came later is not known.
     """
     if settings.item_lifetimes == "catalog":
         return catalog
@@ -114,11 +114,11 @@ def make_windows(
     """Cut training into windows, keep the questions of the tasks, and warn of what they leave out.
 
     Args:
-        split (`Split`): Whose training events to use.
+        split (`Split`): Split whose training events are read.
         catalog ([`Catalog`]): The items.
         settings ([`WindowArguments`]): Length, tasks, and what `session_id` means.
-        geohashes (`Sequence[str]`): Those of the processor.
-        use_session_mask (`bool`): Of the model: off, its questions see their own session.
+        geohashes (`Sequence[str]`): Geohashes that the processor knows.
+        use_session_mask (`bool`): Whether the events of a session are hidden from its questions.
 
     Raises:
         DataError: If nothing is left to ask.
@@ -150,7 +150,7 @@ def make_windows(
 def training_stages(
     windows: TrainingWindows, settings: WindowArguments, training: TrainingArguments
 ) -> list[tuple[str, TrainingWindows, TrainingArguments]]:
-    """Give what is trained one after the other: one stage, or recommendation and then search (IntSR, KuaiSAR).
+    """Return what is trained one after the other: one stage, or recommendation and then search (IntSR, KuaiSAR).
 
     Returns:
         `list[tuple]`: The name of each stage's folder, its windows, and its arguments.

@@ -72,7 +72,7 @@ def parse_arguments(
     parser.source = "command line" if path is None else f"{path} and command line"
     *filled, rest = parser.fill(options)
     if rest:
-        raise ConfigurationError(f"{parser.source}: {' '.join(rest)} is no setting; see --help for them.")
+        raise ConfigurationError(f"{parser.source}: {' '.join(rest)} is not a setting; see --help for all of them.")
     return tuple(
         part if type(part) is kind else _make(kind, part, parser.source)
         for kind, part in zip(dataclass_types, filled, strict=False)
@@ -99,7 +99,7 @@ def parse_known_arguments(dataclass_types: Sequence[type], argv: Sequence[str]) 
         argv (`Sequence[str]`): The command line without the program's name.
 
     Returns:
-        `tuple`: One filled dataclass for each type, and the list of what belongs to none.
+        `tuple`: One filled dataclass for each type, and the list of other strings.
 
     Raises:
         ConfigurationError: For a value of the wrong type, or an option that is missing.
@@ -108,7 +108,7 @@ def parse_known_arguments(dataclass_types: Sequence[type], argv: Sequence[str]) 
 
 
 def is_given(options: Sequence[str], name: str) -> bool:
-    """Tell whether a command line has an option, in any spelling: `--a_b 1`, `--a_b=1`, `--a-b 1`."""
+    """Return whether a command line has an option, in any spelling: `--a_b 1`, `--a_b=1`, `--a-b 1`."""
     given = {option.partition("=")[0].replace("-", "_") for option in options if option.startswith("--")}
     return f"__{name}" in given
 
@@ -117,11 +117,11 @@ def read_settings(path: str | Path) -> list[FileSetting]:
     """Read a flat YAML file: one `key: value` a line, a value being one or a list.
 
     Raises:
-        ConfigurationError: If it is no file, no YAML or not flat, or has a key twice; the message names the line.
+        ConfigurationError: If it is not a flat YAML file, or has a key twice; the message names the line.
     """
     source = Path(path)
     if not source.is_file():
-        raise ConfigurationError(f"`--config` is {str(path)!r}, which is no file.")
+        raise ConfigurationError(f"`--config` is {str(path)!r}, which is not a file.")
     if source.stat().st_size > _MAX_BYTES:
         raise ConfigurationError(f"{path} has {source.stat().st_size} bytes; settings have at most {_MAX_BYTES}.")
     try:
@@ -184,7 +184,7 @@ class _Parser(HfArgumentParser):
         return self._option_string_actions.get(f"--{name}")
 
     def fill(self, options: Sequence[str]) -> list[Any]:
-        """Give the dataclasses, and last the strings that belong to none."""
+        """Return the dataclasses, and last the strings that belong to none."""
         try:
             # Without that, a file with the script's name and the suffix .args would be read, too.
             filled = self.parse_args_into_dataclasses(

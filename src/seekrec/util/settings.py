@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def is_configuration(kind: type) -> bool:
-    """Tell whether a class says which of its fields are options."""
+    """Return whether a class says which of its fields are options."""
     return hasattr(kind, "fields_from_data")
 
 
