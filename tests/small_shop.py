@@ -123,14 +123,34 @@ def t5_settings(tokenizer, vocabulary):
     }
 
 
-def make_gensar(aisles, *, shared_history: bool = False, seed: int = 0, **settings):
+# Checkpoints of older versions, whose configurations have these fields.
+_OLD_STREAM = {"shared_history": True, "merge_events": True, "loss_norm": "level"}
+GENSAR_OLD_WAYS = {
+    "tokens": {"shared_history": True},
+    "events": _OLD_STREAM,
+    "last_event": {
+        **_OLD_STREAM,
+        "summarize_history": True,
+        "next_item_weight": 1.0,
+        "distillation_weight": 1.0,
+        "order_by": "identifier",
+    },
+}
+GENSAR_WAYS = {
+    "instructions": {},
+    **GENSAR_OLD_WAYS,
+    "stream": {"corpus": "stream", "item_vector_size": sum(VECTOR_SIZES.values()), "order_by": "identifier"},
+}
+
+
+def make_gensar(aisles, *, seed: int = 0, **settings):
     """A small model with random weights, and its processor."""
     _, catalog, tokenizer, vocabulary = aisles
     torch.manual_seed(seed)
-    config = GenSARConfig(**{**t5_settings(tokenizer, vocabulary), "shared_history": shared_history, **settings})
+    config = GenSARConfig(**{**t5_settings(tokenizer, vocabulary), **settings})
     model = GenSARForConditionalGeneration(config).eval()
     model.set_catalog(catalog)
-    return model, GenSARProcessor(tokenizer, catalog, shared_history=shared_history)
+    return model, GenSARProcessor.from_config(config, tokenizer, catalog)
 
 
 GENSR_PROCESSOR_SETTINGS = (

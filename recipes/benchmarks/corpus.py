@@ -21,7 +21,6 @@ import pyarrow as pa
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import (
-    CorpusSettings,
     add_identifier_tokens,
     all_wordings,
     build_corpus,
@@ -30,6 +29,7 @@ from seekrec.corpora import (
 )
 from seekrec.corpora.mixture import input_lengths
 from seekrec.events import EventLog, read_movielens, split_log, synthesize_searches
+from seekrec.models import GenSARConfig
 from seekrec.schema import item_texts
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments
@@ -129,11 +129,12 @@ def main(arguments: Arguments) -> None:
         stage.rows = len(texts)
     vocabulary = add_identifier_tokens(tokenizer, codebook_size=CODEBOOK_SIZE)
 
+    settings = GenSARConfig()
+
     # 3. Corpora: all tasks, then each alone.
     for tasks in (None, ("nrip",), ("nsip",), ("nsqp",), ("desc2id_semantic",), ("id2desc_semantic",)):
         with Stage("build") as stage:
-            settings = CorpusSettings(tasks=tasks, seed=arguments.seed)
-            corpus = build_corpus(split, catalog, tokenizer, vocabulary, settings)
+            corpus = build_corpus(split, catalog, tokenizer, vocabulary, settings, tasks=tasks, seed=arguments.seed)
             stage.rows = sum(len(rows) for rows in corpus.values())
             tokens = sum(int(input_lengths(rows).sum()) for rows in corpus.values())
             stage.line |= {"task": tasks[0] if tasks else "all", "tokens_per_row": round(tokens / stage.rows, 1)}
@@ -141,9 +142,10 @@ def main(arguments: Arguments) -> None:
     # 4. Requests: together, then one at a time.
     requests = split.requests("test")[: arguments.num_requests]
     with Stage("requests together") as stage:
-        stage.rows = len(encode_requests(requests, catalog, vocabulary, tokenizer))
+        stage.rows = len(encode_requests(requests, catalog, vocabulary, tokenizer, settings))
     with Stage("requests one by one") as stage:
-        stage.rows = sum(len(encode_requests([request], catalog, vocabulary, tokenizer)) for request in requests[:100])
+        written = [encode_requests([one], catalog, vocabulary, tokenizer, settings) for one in requests[:100]]
+        stage.rows = len(written)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"stage": "memory", "peak_mib": round(peak)}))
 

@@ -8,9 +8,10 @@ import sys
 from music_shop import CODEBOOK_SIZE, CODES, LINES, make_log, make_tokenizer
 
 from seekrec.catalog import Catalog
-from seekrec.corpora import CorpusSettings, build_corpus, load_corpus, push_corpus
+from seekrec.corpora import build_corpus, load_corpus, push_corpus
 from seekrec.errors import DataError
 from seekrec.events import split_log
+from seekrec.models import GenSARConfig
 
 
 def report(line: str) -> None:
@@ -22,8 +23,11 @@ def main() -> None:
     catalog = Catalog.build(log.items, CODES, num_shared_levels=2, codebook_size=CODEBOOK_SIZE)
     tools = (split_log(log), catalog, *make_tokenizer())
     # Few, because every task is a push of its own.
-    settings = CorpusSettings(tasks=("nrip", "nsip"))
-    parts = {part: build_corpus(*tools, settings, part=part) for part in ("train", "validation")}
+    tasks = ("nrip", "nsip")
+    parts = {
+        part: build_corpus(*tools, GenSARConfig(), tasks=tasks, seed=seed)
+        for seed, part in enumerate(("train", "validation"))
+    }
     push_corpus(parts, "me/corpus")
     for part, corpus in parts.items():
         loaded = load_corpus("me/corpus", part)

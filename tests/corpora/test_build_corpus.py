@@ -13,7 +13,6 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import (
     TASKS,
     TEMPLATES,
-    CorpusSettings,
     add_identifier_tokens,
     build_corpus,
     corpus_fingerprint,
@@ -24,17 +23,25 @@ from seekrec.corpora import (
 )
 from seekrec.errors import CatalogError, ConfigurationError, DataError, UnknownItemError
 from seekrec.events import split_log
+from seekrec.models import GenSARConfig
 from seekrec.schema import Event, Request
 
-ONE_WORDING = CorpusSettings(num_templates=1)
+SETTINGS = GenSARConfig()
+
+
+@pytest.fixture
+def one_wording(monkeypatch):
+    """Training draws wording 0 alone."""
+    first = {kind: wordings[:1] for kind, wordings in TEMPLATES.items()}
+    monkeypatch.setattr("seekrec.corpora.instructions.TEMPLATES", first)
 
 
 def rows_of(corpus, tokenizer):
     return {name: [decode_row(tokenizer, row) for row in rows] for name, rows in corpus.items()}
 
 
-def test_rows_of_the_music_shop(shop_tools):
-    rows = rows_of(build_corpus(*shop_tools, ONE_WORDING), shop_tools[2])
+def test_rows_of_the_music_shop(shop_tools, one_wording):
+    rows = rows_of(build_corpus(*shop_tools, SETTINGS), shop_tools[2])
     # ann's bow and drum are held out, and with bow's timestamp 6 nothing else falls; bob keeps his first event.
     begin = "Instruction: Below is the user's interaction history: "
     recommend = "Please recommend the next item the user is likely to click."
@@ -69,7 +76,7 @@ def test_rows_of_the_music_shop(shop_tools):
 
 def test_columns_and_ends(shop_tools):
     tokenizer = shop_tools[2]
-    corpus = build_corpus(*shop_tools)
+    corpus = build_corpus(*shop_tools, SETTINGS)
     assert list(corpus) == list(TASKS)
     for name, rows in corpus.items():
         assert rows.features["task"].names[rows[0]["task"]] == name
@@ -108,16 +115,12 @@ def write_row(template, history, query):
 
 @pytest.mark.parametrize("protocol", ["strict", "paper"])
 @pytest.mark.parametrize(("max_recommendations", "max_searches"), [(1, 1), (5, 5), (2, 0), (0, 3)])
-def test_agrees_with_a_plain_loop(shop_catalog, trained, protocol, max_recommendations, max_searches):
+def test_agrees_with_a_plain_loop(shop_catalog, trained, one_wording, protocol, max_recommendations, max_searches):
     tokenizer, vocabulary = trained
     log = make_random_log(max_recommendations)
     split = split_log(log, protocol=protocol)
-    settings = CorpusSettings(
-        tasks=("nrip", "nsip", "nsqp"),
-        max_history_recommendations=max_recommendations,
-        max_history_searches=max_searches,
-        num_templates=1,
-    )
+    settings = GenSARConfig(max_history_recommendations=max_recommendations, max_history_searches=max_searches)
+    tasks = ("nrip", "nsip", "nsqp")
     events = log.events.to_pylist()
     rows_by_id = shop_catalog.id_map
 
@@ -140,7 +143,7 @@ def test_agrees_with_a_plain_loop(shop_catalog, trained, protocol, max_recommend
                 kept.append(write_event(events[row]))
         return kept[::-1]
 
-    expected = {name: [] for name in settings.tasks}
+    expected = {name: [] for name in tasks}
     targets = split.training_targets(include_queries=True)
     histories = split.training_histories(target_rows=targets)
     for number, row in enumerate(targets.tolist()):
@@ -154,43 +157,47 @@ def test_agrees_with_a_plain_loop(shop_catalog, trained, protocol, max_recommend
                 answer = f"{token} {identifier(event['item_id'], event['behavior'])}"
             instruction = write_row(TEMPLATES[name][0], history, event["query"])
             expected[name].append(f"Instruction: {instruction}\nResponse: {answer}")
-    rows = rows_of(build_corpus(split, shop_catalog, tokenizer, vocabulary, settings), tokenizer)
+    rows = rows_of(build_corpus(split, shop_catalog, tokenizer, vocabulary, settings, tasks=tasks), tokenizer)
     assert rows == expected
     assert sum(map(len, rows.values())) > 60
 
 
-def test_requests_are_written_as_held_out_rows(shop_catalog, trained):
+def test_requests_are_written_as_training_rows(shop_catalog, trained, one_wording):
     tokenizer, vocabulary = trained
     split = split_log(make_random_log(7))
-    settings = CorpusSettings(max_history_recommendations=3, max_history_searches=2, seed=5)
-    for part in ("validation", "test"):
-        corpus = build_corpus(split, shop_catalog, tokenizer, vocabulary, settings, part=part)
-        assert not [name for name in corpus if "desc" in name]
-        for name, behavior in (("nrip", "recommendation"), ("nsip", "search")):
-            requests = split.requests(part, behavior)
-            assert (
-                encode_requests(requests, shop_catalog, vocabulary, tokenizer, settings)
-                == corpus[name]["input_ids"][:]
-            )
-            assert corpus[name]["item_id"][:] == split.targets(part, behavior)
-            assert corpus[name]["user_id"][:] == [request.user_id for request in requests]
-        mixed = split.requests(part)
-        rows = encode_requests(mixed, shop_catalog, vocabulary, tokenizer, settings)
-        assert rows == [encode_requests([one], shop_catalog, vocabulary, tokenizer, settings)[0] for one in mixed]
-        # No wording but number 0 where a model is measured.
-        assert all("Below is the user's" in decode_row(tokenizer, row) for row in corpus["nsip"])
+    settings = GenSARConfig(max_history_recommendations=3, max_history_searches=2)
+    corpus = build_corpus(split, shop_catalog, tokenizer, vocabulary, settings, seed=5)
+    targets = split.training_targets(include_queries=True)
+    histories = split.training_histories(target_rows=targets)
+    rows = split.log.events.to_pylist()
+    events = [Event(row["item_id"], row["behavior"], row["timestamp"], row["query"], row["action"]) for row in rows]
+    requests = {"nrip": [], "nsip": [], "nsqp": []}
+    for number, target in enumerate(targets.tolist()):
+        history = histories.values[histories.offsets[number] : histories.offsets[number + 1]].tolist()
+        request = Request([events[row] for row in history], query=rows[target]["query"])
+        if request.query is not None:
+            requests["nsqp"].append(replace(request, query=None))
+        if rows[target]["item_id"] is not None:
+            requests["nrip" if request.query is None else "nsip"].append(request)
+    for name, asked in requests.items():
+        written = encode_requests(asked, shop_catalog, vocabulary, tokenizer, settings, asks_for_query=name == "nsqp")
+        assert written.to_lists() == corpus[name]["input_ids"][:]
+    mixed = split.requests("test")
+    written = encode_requests(mixed, shop_catalog, vocabulary, tokenizer, settings).to_lists()
+    alone = [encode_requests([one], shop_catalog, vocabulary, tokenizer, settings).to_lists()[0] for one in mixed]
+    assert written == alone
 
 
 def test_wordings_are_drawn_by_seed_and_task(shop_tools, shop_catalog, trained):
     split = split_log(make_random_log(3))
     tools = (split, *shop_tools[1:])
-    first = build_corpus(*tools, CorpusSettings(seed=1))
-    assert first["nrip"]["input_ids"][:] == build_corpus(*tools, CorpusSettings(seed=1))["nrip"]["input_ids"][:]
-    other = build_corpus(*tools, CorpusSettings(seed=2))
+    first = build_corpus(*tools, SETTINGS, seed=1)
+    assert first["nrip"]["input_ids"][:] == build_corpus(*tools, SETTINGS, seed=1)["nrip"]["input_ids"][:]
+    other = build_corpus(*tools, SETTINGS, seed=2)
     assert first["nrip"]["input_ids"][:] != other["nrip"]["input_ids"][:]
     assert first["nrip"]["labels"][:] == other["nrip"]["labels"][:]
     # A task is the same with and without the others.
-    alone = build_corpus(*tools, CorpusSettings(seed=1, tasks=("nsip",)))
+    alone = build_corpus(*tools, SETTINGS, seed=1, tasks=("nsip",))
     assert alone["nsip"]["input_ids"][:] == first["nsip"]["input_ids"][:]
     assert list(alone) == ["nsip"]
     begins = {decode_row(shop_tools[2], row).split(" ")[1] for row in first["nrip"]}
@@ -198,10 +205,10 @@ def test_wordings_are_drawn_by_seed_and_task(shop_tools, shop_catalog, trained):
 
 
 def test_chunks_change_nothing(shop_tools, monkeypatch):
-    whole = build_corpus(*shop_tools)
-    monkeypatch.setattr("seekrec.corpora.build.ROWS_AT_A_TIME", 2)
-    monkeypatch.setattr("seekrec.corpora.build._TARGETS_AT_A_TIME", 2)
-    for name, rows in build_corpus(*shop_tools).items():
+    whole = build_corpus(*shop_tools, SETTINGS)
+    monkeypatch.setattr("seekrec.corpora.instructions.ROWS_AT_A_TIME", 2)
+    monkeypatch.setattr("seekrec.corpora.instructions._TARGETS_AT_A_TIME", 2)
+    for name, rows in build_corpus(*shop_tools, SETTINGS).items():
         assert rows.to_list() == whole[name].to_list()
 
 
@@ -216,7 +223,7 @@ def test_hostile_texts_stay_text_in_rows():
     )
     tokenizer, vocabulary = make_tokenizer()
     control = range(vocabulary.first_token_id, vocabulary.end_token_id)
-    corpus = build_corpus(split_log(log), catalog, tokenizer, vocabulary, ONE_WORDING)
+    corpus = build_corpus(split_log(log), catalog, tokenizer, vocabulary, SETTINGS)
     for row in corpus["desc2id_semantic"]:
         assert not set(row["input_ids"][:-1]).intersection([*control, 0, 1])
     for row in corpus["id2desc_semantic"]:
@@ -227,21 +234,22 @@ def test_hostile_texts_stay_text_in_rows():
         catalog,
         vocabulary,
         tokenizer,
-    )[0]
+        SETTINGS,
+    ).to_lists()[0]
     assert sum(number in control for number in row) == 2 + 4
     assert sum(number in (0, 1) for number in row) == 1
 
 
 def test_empty_and_invisible_requests(shop_catalog, trained):
     tokenizer, vocabulary = trained
-    assert encode_requests([], shop_catalog, vocabulary, tokenizer) == []
-    rows = encode_requests([Request(), Request(query="\u200b")], shop_catalog, vocabulary, tokenizer)
+    requests = [Request(), Request(query="\u200b")]
+    rows = encode_requests(requests, shop_catalog, vocabulary, tokenizer, SETTINGS).to_lists()
     assert decode_tokens(tokenizer, rows[0]) == (
         "The user has no interaction history. Please recommend the next item the user is likely to click."
     )
     assert "<S_Q>" in decode_tokens(tokenizer, rows[1])
     impression = Request(history=[Event("bow", action="impression")])
-    assert encode_requests([impression], shop_catalog, vocabulary, tokenizer)[0] == rows[0]
+    assert encode_requests([impression], shop_catalog, vocabulary, tokenizer, SETTINGS).to_lists() == rows[:1]
 
 
 def test_unknown_items_of_requests_are_named(shop_catalog, trained):
@@ -249,11 +257,11 @@ def test_unknown_items_of_requests_are_named(shop_catalog, trained):
     with pytest.raises(
         UnknownItemError, match="the first is 'cello'; add the items to the catalogue or leave them out"
     ):
-        encode_requests([Request(history=[Event("cello")])], shop_catalog, vocabulary, tokenizer)
+        encode_requests([Request(history=[Event("cello")])], shop_catalog, vocabulary, tokenizer, SETTINGS)
 
 
 def test_removed_items_stay_in_histories_but_are_not_described(shop_split, shop_catalog, trained):
-    corpus = build_corpus(shop_split, shop_catalog.remove_items(["violin"]), *trained)
+    corpus = build_corpus(shop_split, shop_catalog.remove_items(["violin"]), *trained, SETTINGS)
     assert corpus["desc2id_semantic"]["item_id"][:] == [item for item in TITLES if item != "violin"]
     assert corpus["nrip"]["item_id"][0] == "violin"
 
@@ -265,7 +273,7 @@ def test_one_view_serves_both_behaviors(shop_split, shop_log, shop_catalog):
     vocabulary = add_identifier_tokens(
         tokenizer, num_shared_levels=0, num_specific_levels=3, codebook_size=CODEBOOK_SIZE, views=("semantic",)
     )
-    corpus = build_corpus(shop_split, catalog, tokenizer, vocabulary, ONE_WORDING)
+    corpus = build_corpus(shop_split, catalog, tokenizer, vocabulary, SETTINGS)
     assert decode_tokens(tokenizer, corpus["nrip"][0]["labels"]) == "<R_I> <S1_1> <S2_0> <S3_0>"
     assert decode_tokens(tokenizer, corpus["nsip"][0]["labels"]) == "<S_I> <S1_0> <S2_1> <S3_2>"
     assert "desc2id_collaborative" not in corpus
@@ -273,13 +281,13 @@ def test_one_view_serves_both_behaviors(shop_split, shop_log, shop_catalog):
 
 def test_log_without_searches(shop_catalog, trained, caplog):
     split = split_log(make_log([("u", time, item, None) for time, item in enumerate(TITLES)]))
-    with caplog.at_level(logging.INFO, logger="seekrec.corpora.build"):
-        corpus = build_corpus(split, shop_catalog, *trained)
+    with caplog.at_level(logging.INFO, logger="seekrec.corpora.instructions"):
+        corpus = build_corpus(split, shop_catalog, *trained, SETTINGS)
     assert "nsip" not in corpus
     assert "'nrip': 4" in caplog.text
     with pytest.raises(DataError, match="`tasks` names 'nsip', but log 'music shop' has nothing to train it on"):
-        build_corpus(split, shop_catalog, *trained, CorpusSettings(tasks=("nrip", "nsip")))
-    only_items = build_corpus(split, shop_catalog, *trained, CorpusSettings(tasks=("id2desc_semantic",)))
+        build_corpus(split, shop_catalog, *trained, SETTINGS, tasks=("nrip", "nsip"))
+    only_items = build_corpus(split, shop_catalog, *trained, SETTINGS, tasks=("id2desc_semantic",))
     assert len(only_items["id2desc_semantic"]) == len(TITLES)
 
 
@@ -287,7 +295,7 @@ def test_items_without_text_are_not_described(shop_split, shop_log, shop_catalog
     titles = shop_log.items["title"].to_pylist()
     items = shop_log.items.set_column(1, "title", [["\u3000", *titles[1:]]])
     catalog = replace(shop_catalog, items=items)
-    corpus = build_corpus(shop_split, catalog, *trained)
+    corpus = build_corpus(shop_split, catalog, *trained, SETTINGS)
     assert "upright" not in corpus["id2desc_semantic"]["item_id"][:]
 
 
@@ -297,39 +305,31 @@ def test_other_vocabularies_are_refused(shop_split, shop_catalog):
     with pytest.raises(
         CatalogError, match="`codebook_size` of the tokens is 8, of the catalogue 4; use the catalogue"
     ):
-        build_corpus(shop_split, shop_catalog, tokenizer, vocabulary)
+        build_corpus(shop_split, shop_catalog, tokenizer, vocabulary, SETTINGS)
     semantic = replace(shop_catalog, codes={"semantic": shop_catalog.codes["semantic"]})
     tokenizer, vocabulary = make_tokenizer()
     with pytest.raises(
         CatalogError, match="tokens for a collaborative identifier, but the catalogue has only semantic"
     ):
-        encode_requests([Request()], semantic, vocabulary, tokenizer)
+        encode_requests([Request()], semantic, vocabulary, tokenizer, SETTINGS)
     tokenizer.eos_token = None
     with pytest.raises(ConfigurationError, match="The tokenizer has no `eos_token`; set one"):
-        encode_requests([Request()], shop_catalog, vocabulary, tokenizer)
-
-
-def test_settings_are_checked():
-    with pytest.raises(ConfigurationError, match="`max_history_searches` is -1; give 0 or more"):
-        CorpusSettings(max_history_searches=-1)
-    with pytest.raises(ConfigurationError, match="`num_templates` is 0; give 1 or more"):
-        CorpusSettings(num_templates=0)
-    assert CorpusSettings(tasks=["nrip"]) == CorpusSettings(tasks=("nrip",))
-    assert CorpusSettings(tasks=["nrip"]).to_dict()["tasks"] == ["nrip"]
+        encode_requests([Request()], shop_catalog, vocabulary, tokenizer, SETTINGS)
 
 
 def test_fingerprint_follows_everything_that_matters(shop_tools, shop_catalog):
     split, catalog, tokenizer, vocabulary = shop_tools
-    fingerprint = corpus_fingerprint(*shop_tools)
-    assert fingerprint == corpus_fingerprint(*shop_tools, CorpusSettings())
+    fingerprint = corpus_fingerprint(*shop_tools, SETTINGS)
     other_tokenizer, _ = make_tokenizer()
-    assert corpus_fingerprint(split, catalog, other_tokenizer, vocabulary) == fingerprint
+    assert corpus_fingerprint(split, catalog, other_tokenizer, vocabulary, SETTINGS) == fingerprint
     others = [
-        corpus_fingerprint(*shop_tools, CorpusSettings(seed=1)),
-        corpus_fingerprint(*shop_tools, part="test"),
-        corpus_fingerprint(split, catalog.remove_items(["bow"]), tokenizer, vocabulary),
-        corpus_fingerprint(split_log(split.log, protocol="paper"), catalog, tokenizer, vocabulary),
-        corpus_fingerprint(split, catalog, train_tokenizer(["x"], 200), vocabulary),
+        corpus_fingerprint(*shop_tools, SETTINGS, seed=1),
+        corpus_fingerprint(*shop_tools, SETTINGS, tasks=("nrip",)),
+        corpus_fingerprint(*shop_tools, GenSARConfig(max_query_tokens=5)),
+        corpus_fingerprint(split, catalog.remove_items(["bow"]), tokenizer, vocabulary, SETTINGS),
+        corpus_fingerprint(split_log(split.log, protocol="paper"), catalog, tokenizer, vocabulary, SETTINGS),
+        corpus_fingerprint(split, catalog, train_tokenizer(["x"], 200), vocabulary, SETTINGS),
     ]
-    assert len({fingerprint, *others}) == 6
-    assert build_corpus(*shop_tools)["nrip"]._fingerprint == build_corpus(*shop_tools)["nrip"]._fingerprint
+    assert len({fingerprint, *others}) == 7
+    again = build_corpus(*shop_tools, SETTINGS)
+    assert build_corpus(*shop_tools, SETTINGS)["nrip"]._fingerprint == again["nrip"]._fingerprint

@@ -2,7 +2,6 @@
 import pytest
 
 from seekrec.corpora import decode_tokens, encode_text
-from seekrec.corpora.segments import SEPARATOR
 from seekrec.corpora.text import shared_encoder
 
 # The paper's own example, section 3.3.1.
@@ -12,7 +11,7 @@ HISTORY = "<S_Q> piano; <S_I> <M1_247> <M2_197> <S1_184> <S2_110>; <R_I> <M1_30>
 @pytest.fixture(scope="module")
 def history(real_t5):
     tokenizer, vocabulary = real_t5
-    separator = shared_encoder(tokenizer).encode_piece(SEPARATOR)
+    separator = shared_encoder(tokenizer).encode_piece("; ")
     semantic = vocabulary.encode([[247, 197, 184, 110]], "semantic")[0].tolist()
     collaborative = vocabulary.encode([[30, 147, 247, 229]], "collaborative")[0].tolist()
     search = [vocabulary.behavior_token_id("search_query"), *encode_text(tokenizer, ["piano"])[0], *separator]

@@ -59,11 +59,6 @@ def test_each_behavior_has_its_view():
     assert make().item_token_id("search") == 12
 
 
-def test_json_round_trip():
-    vocabulary = make(views=("semantic",))
-    assert IdentifierVocabulary.from_dict(vocabulary.to_dict()) == vocabulary
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

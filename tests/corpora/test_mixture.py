@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from seekrec.corpora import MixtureSampler, build_corpus, mix_tasks, rows_per_epoch
 from seekrec.corpora.mixture import input_lengths
 from seekrec.errors import ConfigurationError
+from seekrec.models import GenSARConfig
 
 NUM_ROWS = {"nrip": 60, "nsip": 40, "desc": 7}
 WEIGHTS = {"nrip": 1.0, "nsip": 0.5, "desc": 0.3}
@@ -159,7 +160,7 @@ def test_processes_share_an_epoch_without_overlap():
 
 
 def test_corpus_as_one_data_set(shop_tools):
-    corpus = build_corpus(*shop_tools)
+    corpus = build_corpus(*shop_tools, GenSARConfig())
     whole, sampler = mix_tasks(corpus, {"nrip": 1.0, "nsip": 1.0}, epoch_size=6, group_by_length=True, batch_size=3)
     assert len(whole) == sum(map(len, corpus.values()))
     tasks = Counter(whole.features["task"].names[whole[row]["task"]] for row in sampler)

@@ -5,7 +5,6 @@ import pytest
 from datasets import DatasetDict, get_dataset_config_names, load_dataset
 
 from seekrec.corpora import (
-    CorpusSettings,
     build_corpus,
     corpus_fingerprint,
     describe_corpus,
@@ -14,19 +13,20 @@ from seekrec.corpora import (
     save_corpus,
 )
 from seekrec.errors import DataError
+from seekrec.models import GenSARConfig
 
 
 @pytest.fixture(scope="module")
 def parts(shop_tools):
     return {
-        "train": build_corpus(*shop_tools, CorpusSettings(tasks=("nrip", "nsip", "id2desc_semantic"))),
-        "test": build_corpus(*shop_tools, CorpusSettings(tasks=("nrip",)), part="test"),
+        "train": build_corpus(*shop_tools, GenSARConfig(), tasks=("nrip", "nsip", "id2desc_semantic")),
+        "test": build_corpus(*shop_tools, GenSARConfig(), tasks=("nrip",), seed=1),
     }
 
 
 def test_saved_corpora_load_equal(parts, shop_tools, tmp_path):
     folder = tmp_path / "corpus"
-    description = {"fingerprint": corpus_fingerprint(*shop_tools)}
+    description = {"fingerprint": corpus_fingerprint(*shop_tools, GenSARConfig())}
     save_corpus(parts, folder, description=description)
     for part, corpus in parts.items():
         loaded = load_corpus(folder, part, cache_dir=tmp_path / "cache")
@@ -35,7 +35,7 @@ def test_saved_corpora_load_equal(parts, shop_tools, tmp_path):
             assert loaded[name].features == rows.features
             assert loaded[name].to_list() == rows.to_list()
     assert describe_corpus(folder) == {
-        "num_rows": {"nrip": {"train": 3, "test": 2}, "nsip": {"train": 2}, "id2desc_semantic": {"train": 6}},
+        "num_rows": {"nrip": {"train": 3, "test": 3}, "nsip": {"train": 2}, "id2desc_semantic": {"train": 6}},
         **description,
     }
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -102,7 +102,7 @@ def test_pushed_as_one_configuration_a_task(parts, monkeypatch):
     )
     push_corpus(parts, "me/corpus", private=True)
     assert pushed == {
-        ("me/corpus", "nrip"): {"train": 3, "test": 2},
+        ("me/corpus", "nrip"): {"train": 3, "test": 3},
         ("me/corpus", "nsip"): {"train": 2},
         ("me/corpus", "id2desc_semantic"): {"train": 6},
     }

@@ -18,11 +18,12 @@ def test_pushed_corpora_load_equal(tmp_path):
             check=False,
         )
         assert run.returncode == 0, run.stderr
-        # Three recommendations and two clicked searches train; two recommendations validate.
+        # Three recommendations and two clicked searches, in two draws of wordings.
         assert run.stdout.splitlines() == [
             "train nrip 3 True",
             "train nsip 2 True",
-            "validation nrip 2 True",
+            "validation nrip 3 True",
+            "validation nsip 2 True",
             "Corpus me/corpus has no part 'test'; ask for one of those it was saved with.",
         ]
         assert hub.unknown == []

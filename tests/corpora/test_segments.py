@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seekrec.corpora import TextEncoder
-from seekrec.corpora.decode import decode_tokens
+from seekrec.corpora import decode_tokens
 from seekrec.corpora.segments import SegmentTable
 from seekrec.errors import UnknownItemError
 from seekrec.events.columns import EventColumns
+from seekrec.models import GenSARConfig
 from seekrec.schema import Event, IdMap
 from seekrec.util.ragged import Ragged
 
@@ -92,12 +92,12 @@ def test_unknown_items_are_named():
         EventColumns.from_table(table, IdMap(["a"]))
 
 
-def test_event_tokens_are_the_papers(shop_log, shop_catalog, trained):
+def test_events_are_written_as_in_the_paper(shop_log, shop_catalog, trained):
     tokenizer, vocabulary = trained
     columns = EventColumns.from_table(shop_log.events, shop_catalog.id_map)
-    table = SegmentTable(columns, shop_catalog.codes, vocabulary, TextEncoder(tokenizer), max_query_tokens=8)
+    table = SegmentTable(columns, shop_catalog, vocabulary, tokenizer, GenSARConfig(), separator="; ")
     # Equation 11: <R_I> and the collaborative identifier; <S_Q> and words; <S_I> and the semantic identifier.
-    written = [decode_tokens(tokenizer, row) for row in table.event_tokens().to_lists()]
+    written = [decode_tokens(tokenizer, row) for row in table.tokens(table.event_segments).to_lists()]
     assert written[:5] == [
         "<R_I> <M1_1> <M2_0> <R1_2>;",
         "<S_Q> piano; <S_I> <M1_0> <M2_1> <S1_2>;",
@@ -105,22 +105,6 @@ def test_event_tokens_are_the_papers(shop_log, shop_catalog, trained):
         "<S_Q> tuning fork;",
         "<S_Q> music; <S_I> <M1_2> <M2_2> <S1_2>;",
     ]
-    assert table.event_tokens(np.array([3])).to_lists() == table.event_tokens().to_lists()[3:4]
     # A query token, then at most one of its pieces.
-    short = SegmentTable(columns, shop_catalog.codes, vocabulary, TextEncoder(tokenizer), max_query_tokens=1)
-    assert len(short.event_tokens(np.array([3])).to_lists()[0]) == 3
-
-
-def test_empty_histories_stay_empty(shop_log, shop_catalog, trained):
-    tokenizer, vocabulary = trained
-    columns = EventColumns.from_table(shop_log.events, shop_catalog.id_map)
-    table = SegmentTable(columns, shop_catalog.codes, vocabulary, TextEncoder(tokenizer), max_query_tokens=8)
-    segments = table.history_segments(Ragged.from_lists([[], [0], [], [1, 2], []]))
-    written = [decode_tokens(tokenizer, row) for row in table.tokens(segments).to_lists()]
-    assert written == [
-        "",
-        "<R_I> <M1_1> <M2_0> <R1_2>",
-        "",
-        "<S_Q> piano; <S_I> <M1_0> <M2_1> <S1_2>; <R_I> <M1_0> <M2_1> <R1_1>",
-        "",
-    ]
+    short = SegmentTable(columns, shop_catalog, vocabulary, tokenizer, GenSARConfig(max_query_tokens=1))
+    assert len(short.tokens(short.event_segments.take([3])).to_lists()[0]) == 2

@@ -4,8 +4,7 @@ import re
 import pytest
 
 from seekrec.corpora import TASKS, TEMPLATES, all_wordings
-from seekrec.corpora.tasks import TASK_BY_NAME, choose_tasks
-from seekrec.corpora.templates import template_pieces
+from seekrec.corpora.templates import TASK_BY_NAME, choose_tasks, template_pieces
 from seekrec.errors import ConfigurationError
 
 SLOTS = {

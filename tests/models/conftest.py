@@ -2,9 +2,9 @@
 
 import pytest
 from small_shop import (
+    GENSAR_WAYS,
     INTSR_WAYS,
     SYNERGEN_WAYS,
-    VECTOR_SIZES,
     make_aisles,
     make_dense_catalog,
     make_gensar,
@@ -24,23 +24,10 @@ def aisles():
     return make_aisles()
 
 
-WAYS = {
-    "instruction": {},
-    "shared_history": {"shared_history": True},
-    "summarized_history": {"shared_history": True, "merge_events": True, "summarize_history": True},
-    "merged_events": {"shared_history": True, "merge_events": True, "loss_norm": "level"},
-    "item_vectors": {
-        "shared_history": True,
-        "merge_events": True,
-        "item_vector_size": sum(VECTOR_SIZES.values()),
-    },
-}
-
-
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=GENSAR_WAYS)
 def gensar(request, aisles):
     """A model and its processor, in each way of writing and reading instructions."""
-    return make_gensar(aisles, **WAYS[request.param])
+    return make_gensar(aisles, **GENSAR_WAYS[request.param])
 
 
 GENSR_WAYS = {
@@ -70,7 +57,7 @@ def gensr(request, aisles):
 
 # The same face, but `retrieve` asks about every item.
 GENSR_ASKING = {"every_item": {"retrieve_by": "answer", "shared_prompt": True, "wording": "short"}}
-FAMILIES = {"gensar": WAYS, "gensr": GENSR_WAYS | GENSR_ASKING}
+FAMILIES = {"gensar": GENSAR_WAYS, "gensr": GENSR_WAYS | GENSR_ASKING}
 
 
 @pytest.fixture(params=[(name, way) for name, ways in FAMILIES.items() for way in ways], ids="-".join)

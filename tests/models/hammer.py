@@ -33,7 +33,7 @@ from seekrec.catalog import Catalog
 from seekrec.schema import Request
 
 # What a GenSAR with item vectors is made with; of a GenSR that asks about every item the texts come with the inputs.
-READING = {"shared_history": True, "merge_events": True, "item_vector_size": 8}
+READING = {"corpus": "stream", "item_vector_size": 8, "order_by": "identifier"}
 ASKING = {"retrieve_by": "answer", "shared_prompt": True, "wording": "short"}
 HAMMERED = ("gensar", "gensar_item_vectors", "gensr", "gensr_asking", "intsr", "synergen")
 

@@ -1,35 +1,36 @@
 """What GenSAR adds to T5; what all families promise is in `test_contract.py`."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from small_shop import CODEBOOK_SIZE, HISTORY, NUM_ITEMS, REQUESTS, make_gensar
-from transformers import AutoModel, LogitsProcessorList, T5Config
+from small_shop import CODEBOOK_SIZE, GENSAR_OLD_WAYS, GENSAR_WAYS, HISTORY, NUM_ITEMS, REQUESTS, make_gensar
+from transformers import AutoModel, AutoProcessor, LogitsProcessorList, T5Config
 from transformers import T5ForConditionalGeneration as T5
 
 import seekrec
 from seekrec.corpora import (
-    CorpusSettings,
     Seq2SeqCollator,
-    SharedHistoryCollator,
+    StreamCollator,
     build_corpus,
     build_item_queries,
-    build_shared_histories,
+    build_stream,
     decode_tokens,
 )
 from seekrec.errors import RequestError, UnknownItemError
 from seekrec.generation import TrieLogitsProcessor
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration
-from seekrec.models.losses import mask_other_levels, token_loss
+from seekrec.models.losses import level_loss, mask_other_levels, token_loss
+from seekrec.models.manifest import save_checkpoint
 from seekrec.schema import Event, Request
 
 
-def shared_batch(aisles, **settings):
+def stream_batch(aisles, *, shares=None, **settings):
     split, catalog, tokenizer, vocabulary = aisles
-    rows = build_shared_histories(split, catalog, tokenizer, vocabulary, CorpusSettings(**settings))
-    return rows, SharedHistoryCollator(tokenizer.pad_token_id, tokenizer.pad_token_id)
+    rows = build_stream(split, catalog, tokenizer, vocabulary, GenSARConfig(**settings), shares=shares)
+    return rows, StreamCollator(tokenizer.pad_token_id, tokenizer.pad_token_id)
 
 
 def brute_force(model, processor, request):
@@ -105,34 +106,30 @@ def test_generate_with_the_trie_processor_gives_the_same_items(gensar):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("way", [{}, {"merge_events": True}, {"merge_events": True, "summarize_history": True}])
-def test_each_target_of_a_shared_history_is_as_good_as_alone(aisles, way):
-    """The logits of every target equal those of a pass over only what it may see."""
-    model, _ = make_gensar(aisles, shared_history=True, **way)
-    rows, collate = shared_batch(aisles)
-    batch = collate([rows[0], rows[1]])
-    whole = model(**batch)
-    logits = iter(whole.logits)
+def test_each_target_of_a_stream_is_as_good_as_alone(aisles):
+    """The loss is that of every target after only what it may see, each code against the codes of its level."""
+    model, _ = make_gensar(aisles, corpus="stream")
+    rows, collate = stream_batch(aisles)
     losses = []
     for row in (rows[0], rows[1]):
         segments = np.array(row["decoder_segment_ids"])
         for segment in np.unique(segments):
             inside = np.flatnonzero(segments == segment)
             visible = row["decoder_history_lengths"][inside[0]]
-            alone = model(
+            logits = model(
                 input_ids=torch.tensor([row["input_ids"][:visible]]),
                 decoder_input_ids=torch.tensor([[row["decoder_input_ids"][place] for place in inside]]),
             ).logits[0]
-            for place, line in zip(inside, alone, strict=True):
-                torch.testing.assert_close(next(logits), line, atol=1e-5, rtol=1e-4)
-                losses.append(-line.log_softmax(-1)[row["labels"][place]].item())
+            labels = torch.tensor([row["labels"][place] for place in inside])
+            losses.append(token_loss(mask_other_levels(logits, labels, model.config), labels, 1).item())
     # Equation 12, as the mean over all label tokens.
-    assert whole.loss.item() == pytest.approx(np.mean(losses), abs=1e-5)
+    expected = sum(losses) / sum(len(row["labels"]) for row in (rows[0], rows[1]))
+    assert model(**collate([rows[0], rows[1]])).loss.item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_shared_history_reads_as_the_events_of_the_user(aisles):
+def test_a_stream_reads_as_the_events_of_the_user(aisles):
     split, catalog, tokenizer, vocabulary = aisles
-    rows, _ = shared_batch(aisles, tasks=("nrip", "nsip", "nsqp"))
+    rows, _ = stream_batch(aisles)
     # User u00 (garden): items 0, 1, 2, 3 in training, of which 1 and 3 were searched for.
     written = decode_tokens(tokenizer, rows[0]["input_ids"])
     assert written == (
@@ -157,7 +154,9 @@ def test_a_shared_history_reads_as_the_events_of_the_user(aisles):
 
 def test_long_histories_are_cut_and_every_event_is_asked_once(aisles):
     split, *_ = aisles
-    rows, _ = shared_batch(aisles, tasks=("nrip", "nsip"), max_history_recommendations=1, max_history_searches=1)
+    rows, _ = stream_batch(
+        aisles, shares={"nrip": 1, "nsip": 1}, max_history_recommendations=1, max_history_searches=1
+    )
     # 30 users with 4 training events each: windows 0-1, 1-2, 2-3, whose new events are 2, 1 and 1.
     assert len(rows) == 30 * 3
     targets = sum(len(set(row["decoder_segment_ids"])) for row in rows)
@@ -166,7 +165,7 @@ def test_long_histories_are_cut_and_every_event_is_asked_once(aisles):
 
 def test_item_queries_ask_for_every_item(aisles):
     _, catalog, tokenizer, vocabulary = aisles
-    rows = build_item_queries(catalog, tokenizer, vocabulary, CorpusSettings(), max_items=5)
+    rows = build_item_queries(catalog, tokenizer, vocabulary, GenSARConfig(), max_items=5)
     # Three aisles of eight items, in rows of at most five.
     assert sorted(len(set(row["decoder_segment_ids"])) for row in rows) == [3, 3, 3, 5, 5, 5]
     assert decode_tokens(tokenizer, rows[0]["input_ids"]).startswith("History: <S_Q> ")
@@ -174,49 +173,42 @@ def test_item_queries_ask_for_every_item(aisles):
 
 def test_the_level_loss_is_the_token_loss_over_a_level(aisles):
     """The sliced product and the masked one are two ways to one number; both leave text to the whole vocabulary."""
-    split, catalog, tokenizer, vocabulary = aisles
-    model, _ = make_gensar(aisles, shared_history=True, loss_norm="level")
-    rows, collate = shared_batch(aisles)
-    sliced = model(**collate([rows[0], rows[1]])).loss
-    model.config.loss_norm = "vocab"
-    whole = model(**collate([rows[0], rows[1]]))
-    labels = torch.tensor([label for row in (rows[0], rows[1]) for label in row["labels"]])
-    expected = token_loss(mask_other_levels(whole.logits, labels, model.config), labels, None)
-    assert sliced.item() == pytest.approx(expected.item(), abs=1e-5)
-    # By hand, for the first label, which is the code of a level.
+    *_, vocabulary = aisles
+    model, _ = make_gensar(aisles)
     first = vocabulary.first_token_id + 3
-    start = first + (labels[0].item() - first) // CODEBOOK_SIZE * CODEBOOK_SIZE
-    by_hand = -whole.logits[0, start : start + CODEBOOK_SIZE].log_softmax(-1)[labels[0] - start].item()
-    masked = mask_other_levels(whole.logits[:1], labels[:1], model.config)
-    assert token_loss(masked, labels[:1], None).item() == pytest.approx(by_hand, abs=1e-5)
+    labels = torch.tensor([first + 5, 7, first + CODEBOOK_SIZE, 9, first + 2])
+    hidden = torch.randn(len(labels), 32, generator=torch.Generator().manual_seed(0))
+    logits = hidden @ model.lm_head.weight.T
+    masked = mask_other_levels(logits, labels, model.config)
+    sliced = level_loss(hidden, labels, model.lm_head.weight, model.config, None)
+    assert sliced.item() == pytest.approx(token_loss(masked, labels, None).item(), abs=1e-5)
+    # By hand, for the first label, which is the code of a level.
+    by_hand = -logits[0, first : first + CODEBOOK_SIZE].log_softmax(-1)[5].item()
+    assert token_loss(masked[:1], labels[:1], None).item() == pytest.approx(by_hand, abs=1e-5)
     is_text = labels < vocabulary.first_token_id
-    assert is_text.any()
-    assert torch.equal(mask_other_levels(whole.logits, labels, model.config)[is_text], whole.logits[is_text])
+    assert torch.equal(masked[is_text], logits[is_text])
 
 
-def test_merged_events_make_one_position_of_an_item_and_of_a_query(aisles):
-    model, processor = make_gensar(aisles, shared_history=True, merge_events=True)
+def test_a_stream_has_one_position_of_an_item_and_of_a_query(aisles):
+    model, processor = make_gensar(aisles, corpus="stream")
     inputs = processor([REQUESTS[1]])  # History: <R_I> <M1> <R1> <S_Q> garden
+    tokens = inputs["input_ids"][0].tolist()
     events = model.encoder.encode_events(inputs["input_ids"], inputs["attention_mask"])
-    event_of_token, lengths = events.event_of_token, events.lengths
-    assert events.is_query[0].tolist() == [False] * (lengths.shape[1] - 1) + [True]
-    num_lead_in = inputs["input_ids"].shape[1] - 3 - lengths[0, -1].item()
-    assert lengths[0].tolist() == [1] * num_lead_in + [3, lengths[0, -1].item()]
-    assert event_of_token[0].tolist() == [
-        event for event, length in enumerate(lengths[0].tolist()) for _ in range(length)
-    ]
+    num_lead_in = tokens.index(model.vocabulary.item_token_id("recommendation"))
+    num_query = len(tokens) - tokens.index(model.vocabulary.behavior_token_id("search_query"))
+    expected = [*range(num_lead_in), *[num_lead_in] * 3, *[num_lead_in + 1] * num_query]
+    assert events.event_of_token[0].tolist() == expected
+    assert events.output[0].shape[1] == num_lead_in + 2
 
 
 @torch.no_grad()
 def test_the_next_item_loss_is_a_softmax_over_all_items(aisles):
     """Target by target: the encoder's last state for what the target may see, against the summed rows of each item."""
-    way = {"shared_history": True, "merge_events": True}
-    plain, _ = make_gensar(aisles, **way)
-    weighted, _ = make_gensar(aisles, **way, next_item_weight=0.5, distillation_weight=0.25)
-    rows, collate = shared_batch(aisles)
+    model, _ = make_gensar(aisles, corpus="stream")
+    rows, collate = stream_batch(aisles)
     chosen = [rows[0], rows[1]]
     batch = collate(chosen)
-    vocabulary, codes = plain.vocabulary, plain.catalog.codes
+    vocabulary, codes = model.vocabulary, model.catalog.codes
     losses, taught, num_labels = [], [], 0
     for row in chosen:
         segments = np.array(row["decoder_segment_ids"])
@@ -227,14 +219,14 @@ def test_the_next_item_loss_is_a_softmax_over_all_items(aisles):
             if first == vocabulary.behavior_token_id("search_query"):
                 continue  # a query to be written is no item
             seen = torch.tensor([row["input_ids"][: row["decoder_history_lengths"][inside[0]]]])
-            state = plain.encoder.encode_events(seen, None).output[0][0, -1]
+            state = model.encoder.encode_events(seen, None).output[0][0, -1]
             view = "semantic" if first == vocabulary.item_token_id("search") else "collaborative"
             tokens = torch.from_numpy(vocabulary.encode(codes[view], view))
-            item_scores = torch.stack([state @ plain.shared.weight[item].sum(0) for item in tokens])
+            item_scores = torch.stack([state @ model.shared.weight[item].sum(0) for item in tokens])
             target = tokens.tolist().index([row["labels"][place] for place in inside])
             losses.append(-item_scores.log_softmax(0)[target].item())
             # The decoder's codes after the target's prefix, against the share of each code among the items under it.
-            logits = plain(
+            logits = model(
                 input_ids=seen, decoder_input_ids=torch.tensor([[row["decoder_input_ids"][place] for place in inside]])
             ).logits[0]
             likely = item_scores.softmax(0)
@@ -246,21 +238,21 @@ def test_the_next_item_loss_is_a_softmax_over_all_items(aisles):
                     -sum(share[n] * answered[codes[view][item, level]] for n, item in enumerate(under)).item()
                 )
     # All three are divided by the number of labels, so that micro-batches add up.
-    expected = plain.train()(**batch).loss.item() + (0.5 * sum(losses) + 0.25 * sum(taught)) / num_labels
-    assert weighted.train()(**batch).loss.item() == pytest.approx(expected, abs=1e-5)
-    assert weighted.eval()(**batch).loss.item() == pytest.approx(plain.eval()(**batch).loss.item(), abs=1e-6)
+    plain = model.eval()(**batch).loss.item()
+    assert model.train()(**batch).loss.item() == pytest.approx(
+        plain + (sum(losses) + sum(taught)) / num_labels, abs=1e-5
+    )
 
 
-@pytest.mark.parametrize("way", [{}, {"shared_history": True}, {"shared_history": True, "merge_events": True}])
-@pytest.mark.parametrize("loss_norm", ["vocab", "level"])
-def test_training_moves_every_parameter_and_lowers_the_loss(aisles, way, loss_norm):
+@pytest.mark.parametrize("corpus", ["instructions", "stream"])
+def test_training_moves_every_parameter_and_lowers_the_loss(aisles, corpus):
     split, catalog, tokenizer, vocabulary = aisles
-    model, processor = make_gensar(aisles, **way, loss_norm=loss_norm)
-    if way:
-        rows, collate = shared_batch(aisles)
+    model, _ = make_gensar(aisles, corpus=corpus)
+    if corpus == "stream":
+        rows, collate = stream_batch(aisles)
     else:
-        corpus = build_corpus(split, catalog, tokenizer, vocabulary, CorpusSettings(tasks=("nrip", "nsip")))
-        rows, collate = corpus["nrip"], Seq2SeqCollator(tokenizer.pad_token_id)
+        rows = build_corpus(split, catalog, tokenizer, vocabulary, model.config, tasks=("nrip",))["nrip"]
+        collate = Seq2SeqCollator(tokenizer.pad_token_id)
     batch = collate([rows[number] for number in range(24)])
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
@@ -295,7 +287,7 @@ def test_the_loss_of_micro_batches_adds_up(aisles):
     """Trainer passes the number of labels of a whole step; the sum over it must equal the mean over all."""
     split, catalog, tokenizer, vocabulary = aisles
     model, _ = make_gensar(aisles)
-    corpus = build_corpus(split, catalog, tokenizer, vocabulary, CorpusSettings(tasks=("nrip", "nsqp")))
+    corpus = build_corpus(split, catalog, tokenizer, vocabulary, model.config, tasks=("nrip", "nsqp"))
     collate = Seq2SeqCollator(tokenizer.pad_token_id)
     rows = [corpus["nrip"][0], corpus["nsqp"][0]]
     total = sum(len(row["labels"]) for row in rows)
@@ -328,10 +320,10 @@ def test_new_items_are_answered_without_training(aisles):
     assert answer[0][0].item_id == "new"
 
 
-@pytest.mark.parametrize("shared_history", [False, True])
-def test_queries_and_descriptions_are_text(aisles, shared_history):
+@pytest.mark.parametrize("corpus", ["instructions", "stream"])
+def test_queries_and_descriptions_are_text(aisles, corpus):
     tasks = ["nsqp", "id2desc_semantic", "id2desc_collaborative"]
-    model, processor = make_gensar(aisles, shared_history=shared_history, trained_tasks=tasks)
+    model, processor = make_gensar(aisles, corpus=corpus, trained_tasks=tasks)
     # One piece of text wins wherever text is written, so the best answer is that piece again and again; a token of an
     # identifier would win over it and must never be written.
     piece = processor.tokenizer("kitchen", add_special_tokens=False)["input_ids"][0]
@@ -367,10 +359,10 @@ def test_verbs_that_were_not_trained_are_refused(aisles):
         model.describe("i99", processor=processor)
 
 
-def test_a_lower_weight_asks_for_fewer_targets_of_a_shared_history(aisles):
+def test_a_lower_weight_asks_for_fewer_targets_of_a_stream(aisles):
     # 30 users with 6 events each, every other one a search; the last two events of each are held out.
     def targets(shares):
-        rows = build_shared_histories(*aisles, CorpusSettings(), shares=shares)
+        rows = build_stream(*aisles, GenSARConfig(), shares=shares)
         starts = [first for row in rows for first in row["decoder_input_ids"]]
         vocabulary = aisles[3]
         kinds = {"nrip": vocabulary.item_token_id("recommendation"), "nsip": vocabulary.item_token_id("search")}
@@ -379,20 +371,17 @@ def test_a_lower_weight_asks_for_fewer_targets_of_a_shared_history(aisles):
 
     everything = targets(None)
     assert everything["nsqp"] == 60 and min(everything.values()) > 0
-    half = targets({"nsqp": 0.5})
+    half = targets({"nrip": 1.0, "nsip": 1.0, "nsqp": 0.5})
     assert 15 <= half["nsqp"] <= 45  # four standard deviations of a binomial of 60 with a half
-    assert {**half, "nsqp": 60} == everything and targets({"nsqp": 0.5}) == half
-    assert targets({"nsqp": 1.0, "nrip": 0.0}) == {**everything, "nrip": 0}
+    assert {**half, "nsqp": 60} == everything
+    assert targets({"nsqp": 0.5}) == {"nrip": 0, "nsip": 0, "nsqp": half["nsqp"]}
 
 
 def test_segments_need_a_causal_encoder(aisles):
     model, _ = make_gensar(aisles)
-    rows, collate = shared_batch(aisles)
-    with pytest.raises(ValueError, match="needs `config.shared_history=True`"):
+    rows, collate = stream_batch(aisles)
+    with pytest.raises(ValueError, match="needs a model made with `corpus: stream`"):
         model(**collate([rows[0]]))
-
-
-MERGED = {"shared_history": True, "merge_events": True}
 
 
 @pytest.mark.parametrize(
@@ -400,14 +389,15 @@ MERGED = {"shared_history": True, "merge_events": True}
     [
         ({"num_shared_levels": 0, "num_specific_levels": 0}, "at least one level"),
         ({"views": ["semantic", "semantic"]}, "each once"),
-        ({"views": ["visual"]}, "use 'semantic', 'collaborative' or both"),
+        ({"views": ["visual"]}, "views"),
         ({"codebook_size": 0}, "`codebook_size` is 0"),
-        ({"merge_events": True}, "`merge_events` is True and `shared_history` False"),
-        ({"next_item_weight": 1.0}, "`next_item_weight` is 1.0 and `merge_events` False"),
+        ({"corpus": "prose"}, "corpus"),
+        ({"max_history_searches": -1}, "`max_history_searches` is -1; give 0 or more"),
+        ({"max_query_tokens": 0}, "`max_query_tokens` is 0; give 1 or more"),
+        ({"recommend_searched_items": True}, "`recommend_searched_items` is True .* needs `corpus: stream`"),
+        ({"merge_events": True}, "`merge_events` is True and `corpus` 'instructions'"),
         ({"summarize_history": True}, "`summarize_history` is True and `merge_events` False"),
-        ({**MERGED, "next_item_weight": -1.0}, "neither may be negative"),
-        ({**MERGED, "distillation_weight": 1.0}, "needs `next_item_weight`"),
-        ({"loss_norm": "row"}, "`loss_norm` is 'row'"),
+        ({"loss_norm": "row"}, "loss_norm"),
         ({"identifier_hash": "x", "vocab_size": 100}, "resize the token"),
     ],
 )
@@ -415,6 +405,47 @@ def test_contradicting_settings_are_refused(settings, message):
     with pytest.raises(Exception, match=message) as caught:
         GenSARConfig(**settings)
     assert "Strict" in type(caught.value).__name__
+
+
+def test_what_follows_from_the_corpus():
+    paper, stream = GenSARConfig(), GenSARConfig(corpus="stream")
+    assert (paper.order_by, paper.loss_norm, paper.merge_events) == ("identifier", "vocab", False)
+    assert (stream.order_by, stream.loss_norm, stream.summarize_history) == ("next_item", "level", True)
+
+
+@pytest.mark.parametrize("name", ["instructions", *GENSAR_OLD_WAYS])
+def test_a_checkpoint_of_an_older_version_answers_as_it_did(aisles, name, tmp_path):
+    """Its configuration has a switch for each part of what is one setting now, and its processor one of them."""
+    model, processor = make_gensar(aisles, **GENSAR_WAYS[name], max_query_tokens=9)
+    save_checkpoint(model, processor, tmp_path)
+    before = model.retrieve(processor(REQUESTS), top_k=5, exclude_seen=False)
+    is_stream = model.config.corpus == "stream"
+    switches = {
+        "shared_history": is_stream,
+        "merge_events": False,
+        "summarize_history": False,
+        "loss_norm": "vocab",
+        "next_item_weight": 0.0,
+        "distillation_weight": 0.0,
+        "order_by": "identifier",
+    }
+    rewrite(tmp_path / "config.json", {**switches, **GENSAR_WAYS[name]}, ("corpus", "recommend_searched_items"))
+    rewrite(tmp_path / "processor_config.json", {"shared_history": is_stream}, ("corpus",))
+    for manifest in tmp_path.glob("*_manifest.json"):
+        manifest.unlink()
+    old, its_processor = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    assert old.config.corpus == its_processor.config.corpus == model.config.corpus
+    assert its_processor.config.max_query_tokens == 9
+    assert not hasattr(old.config, "shared_history") and not hasattr(old.config, "next_item_weight")
+    assert old.retrieve(its_processor(REQUESTS), top_k=5, exclude_seen=False) == before
+    # One that is still older names fewer switches: those that it lacks were off.
+    rewrite(tmp_path / "config.json", {}, [key for key in switches if not GENSAR_WAYS[name].get(key)])
+    assert AutoModel.from_pretrained(tmp_path).config.merge_events == model.config.merge_events
+
+
+def rewrite(path, news, without):
+    content = json.loads(path.read_text()) | news
+    path.write_text(json.dumps({key: value for key, value in content.items() if key not in without}))
 
 
 class TestFromT5:
@@ -432,7 +463,7 @@ class TestFromT5:
     def test_old_rows_stay_and_new_rows_start_near_their_codewords(self, checkpoint, aisles):
         _, catalog, _, vocabulary = aisles
         old = T5.from_pretrained(checkpoint).get_input_embeddings().weight
-        model = GenSARForConditionalGeneration.from_t5(str(checkpoint), shared_history=False)
+        model = GenSARForConditionalGeneration.from_t5(str(checkpoint))
         assert model.config.model_type == "gensar" and model.config.scale_decoder_outputs
         words = np.zeros((CODEBOOK_SIZE, 4), dtype=np.float32)
         words[4:] = 1.0  # two clusters of equal codewords
@@ -462,7 +493,7 @@ class TestFromT5:
         old = model.get_input_embeddings().weight[:first].detach().clone()
         model.save_pretrained(tmp_path / "base")
         wrapped = add_lora(model, 4)
-        corpus = build_corpus(split, catalog, tokenizer, vocabulary, CorpusSettings(tasks=("nrip",)))
+        corpus = build_corpus(split, catalog, tokenizer, vocabulary, model.config, tasks=("nrip",))
         batch = Seq2SeqCollator(tokenizer.pad_token_id)([corpus["nrip"][row] for row in range(8)])
         optimizer = torch.optim.Adam([p for p in wrapped.parameters() if p.requires_grad], lr=1e-2)
         for _ in range(3):

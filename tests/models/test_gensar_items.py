@@ -8,14 +8,13 @@ from small_shop import HISTORY, NUM_ITEMS, REQUESTS, VECTOR_SIZES, make_gensar
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from seekrec.catalog import Catalog
-from seekrec.corpora import CorpusSettings, SharedHistoryCollator, build_shared_histories
+from seekrec.corpora import StreamCollator, build_stream
 from seekrec.errors import CatalogError
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration
 from seekrec.schema import Event, Request
 
-MERGED = {"shared_history": True, "merge_events": True}
-READING = {**MERGED, "item_vector_size": sum(VECTOR_SIZES.values())}
-ORDERING = {**READING, "next_item_weight": 1.0, "order_by": "next_item"}
+ORDERING = {"corpus": "stream", "item_vector_size": sum(VECTOR_SIZES.values())}
+READING = {**ORDERING, "order_by": "identifier"}
 
 
 def joined_vectors(catalog):
@@ -72,7 +71,7 @@ def test_each_view_begins_as_large_as_a_code(aisles):
 
 @torch.no_grad()
 def test_found_items_and_candidates_stand_in_the_encoders_order(aisles):
-    plain, processor = make_gensar(aisles, **READING, next_item_weight=1.0)
+    plain, processor = make_gensar(aisles, **READING)
     model, _ = make_gensar(aisles, **ORDERING)
     model.load_state_dict(plain.state_dict())
     vectors = joined_vectors(model.catalog) @ model.encoder.item_vectors.projection.weight.T
@@ -144,10 +143,10 @@ def test_a_catalogue_with_other_vectors_is_refused(aisles):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"item_vector_size": 8}, "`item_vector_size` is 8 and `merge_events` False"),
-        ({**MERGED, "item_vector_size": -1}, "`item_vector_size` is -1"),
-        ({**MERGED, "order_by": "encoder"}, "`order_by` is 'encoder'"),
-        ({**MERGED, "order_by": "next_item"}, "`order_by='next_item'` needs `next_item_weight`"),
+        ({"item_vector_size": 8}, "`item_vector_size` is 8 and `corpus` 'instructions'; it needs `corpus: stream`"),
+        ({"corpus": "stream", "item_vector_size": -1}, "`item_vector_size` is -1"),
+        ({"corpus": "stream", "order_by": "encoder"}, "order_by"),
+        ({"order_by": "next_item"}, "`order_by` is 'next_item', which only a model with `corpus: stream`"),
     ],
 )
 def test_contradicting_settings_are_refused(settings, message):
@@ -163,8 +162,8 @@ def test_adapters_train_the_projection_whole(aisles):
     model, _ = make_gensar(aisles, **ORDERING)
     wrapped = add_lora(model, 4).train()
     before = model.encoder.item_vectors.projection.weight.detach().clone()
-    rows = build_shared_histories(split, catalog, tokenizer, vocabulary, CorpusSettings())
-    batch = SharedHistoryCollator(tokenizer.pad_token_id, tokenizer.pad_token_id)([rows[0], rows[1]])
+    rows = build_stream(split, catalog, tokenizer, vocabulary, model.config)
+    batch = StreamCollator(tokenizer.pad_token_id, tokenizer.pad_token_id)([rows[0], rows[1]])
     optimizer = torch.optim.SGD([weight for weight in wrapped.parameters() if weight.requires_grad], lr=0.1)
     wrapped(**batch).loss.backward()
     optimizer.step()

@@ -28,7 +28,6 @@ from transformers import (
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import (
-    CorpusSettings,
     IdentifierVocabulary,
     Seq2SeqCollator,
     build_corpus,
@@ -141,7 +140,7 @@ def test_lora_and_merging_leave_the_backbone_as_it_was(backbone, aisles, tmp_pat
     started = {"shared": model.shared.weight.detach().clone(), "lm_head": model.lm_head.weight.detach().clone()}
     model.save_pretrained(tmp_path / "base")
     wrapped = add_lora(model, 4)
-    corpus = build_corpus(split, catalog, tokenizer, vocabulary, CorpusSettings(tasks=("nrip",)))
+    corpus = build_corpus(split, catalog, tokenizer, vocabulary, model.config, tasks=("nrip",))
     batch = Seq2SeqCollator(tokenizer.pad_token_id)([corpus["nrip"][row] for row in range(8)])
     optimizer = torch.optim.Adam([p for p in wrapped.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(3):
@@ -192,7 +191,7 @@ def test_any_backbone_merges_events_and_reads_item_vectors(num_shared, num_speci
     vocabulary = IdentifierVocabulary(
         FIRST, num_shared_levels=num_shared, num_specific_levels=num_specific, codebook_size=CODEBOOK_SIZE
     )
-    shared = {"shared_history": True, "merge_events": True, "item_vector_size": 8}
+    shared = {"corpus": "stream", "item_vector_size": 8}
     for given in ({}, identifier_fields(vocabulary)):
         model = GenSARForConditionalGeneration.from_t5(str(tmp_path), **shared, **given).eval()
         model.add_identifier_rows(vocabulary)
@@ -201,7 +200,7 @@ def test_any_backbone_merges_events_and_reads_item_vectors(num_shared, num_speci
         item = [FIRST, *(vocabulary.level_offsets("collaborative") + catalog.codes["collaborative"][5]).tolist()]
         tokens = torch.tensor([[*item, FIRST + 1, 7, 8, *item]])
         events = model.encoder.encode_events(tokens, None)
-        assert events.lengths.tolist() == [[len(item), 3, len(item)]]
+        assert events.event_of_token.tolist() == [[0] * len(item) + [1] * 3 + [2] * len(item)]
         places = [0, len(item) + 3]
         expected = [5 if place in places else -1 for place in range(tokens.shape[1])]
         assert model.encoder.item_vectors.find_rows(tokens).tolist() == [expected]

@@ -11,8 +11,9 @@ import torch
 from small_shop import HISTORY, make_gensar, make_gensr, make_intsr, make_synergen
 from transformers import AutoProcessor
 
-from seekrec.corpora import CorpusSettings, build, build_corpus, encode_text, get_text_folding, set_text_folding
+from seekrec.corpora import build_corpus, encode_text, get_text_folding, instructions, set_text_folding
 from seekrec.corpora.text import tokenizer_digest
+from seekrec.models import GenSARConfig
 from seekrec.schema import Event, Request
 from seekrec.util.text import WORD_FOLDING
 
@@ -81,9 +82,10 @@ def test_what_is_read_is_folded_and_what_is_written_is_not(aisles, folded_aisles
     split, catalog, tokenizer, vocabulary = folded_aisles
     assert encode_text(tokenizer, ["Garden Things!"]) == encode_text(tokenizer, ["garden thing"])
     assert encode_text(tokenizer, ["Garden Things!"], as_written=True) == encode_text(aisles[2], ["Garden Things!"])
-    monkeypatch.setattr(build, "item_texts", lambda items: [f"Garden THINGS no. {row}!" for row in range(len(items))])
+    texts = [f"Garden THINGS no. {row}!" for row in range(len(catalog))]
+    monkeypatch.setattr(instructions, "item_texts", lambda items: texts)
     tasks = ("desc2id_semantic", "id2desc_semantic")
-    corpus = build_corpus(split, catalog, tokenizer, vocabulary, CorpusSettings(tasks=tasks))
+    corpus = build_corpus(split, catalog, tokenizer, vocabulary, GenSARConfig(), tasks=tasks)
     read = tokenizer.decode(corpus["desc2id_semantic"][3]["input_ids"])
     written = tokenizer.decode(corpus["id2desc_semantic"][3]["labels"], skip_special_tokens=True)
     assert "garden thing no 3" in read

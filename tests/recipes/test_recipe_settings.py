@@ -25,7 +25,7 @@ def read(family, name, *options):
 def test_every_setting_file_is_read(path, tmp_path):
     recipe = read(path.parent.name, path.stem, "--output_dir", str(tmp_path))
     if isinstance(recipe, GenSARRecipe):
-        assert set(parse_weights(recipe.corpus.task_weights, "task_weights")) <= {*TASKS, "item_queries"}
+        assert set(recipe.tasks.weights) <= {*TASKS, "item_queries"}
     if isinstance(recipe, GenSRRecipe):
         assert set(parse_weights(recipe.prompts.negatives, "negatives")) <= set(NEGATIVE_KINDS)
     # The best checkpoint is chosen by ranking, so each setting file must ask for that.
@@ -41,12 +41,12 @@ def test_there_are_the_setting_files_of_families_of_identifiers(family, more):
 
 def test_the_paper_setting_is_the_papers():
     recipe = read("gensar", "paper")
-    identifiers, corpus, training = recipe.identifiers, recipe.corpus, recipe.training
+    identifiers, config, training = recipe.identifiers, recipe.config, recipe.training
     assert recipe.t5.backbone == "google-t5/t5-small"
     assert recipe.embedding.semantic_encoder == "BAAI/bge-base-en-v1.5"
     assert (identifiers.num_shared_levels, identifiers.num_specific_levels, identifiers.codebook_size) == (2, 2, 256)
-    assert (corpus.max_history_recommendations, corpus.max_history_searches) == (5, 5)
-    assert not corpus.shared_history
+    assert (config.max_history_recommendations, config.max_history_searches) == (5, 5)
+    assert config.corpus == "instructions"
     # 8 GPUs x 64 rows x 16 steps = 8192 rows an update.
     assert 8 * training.per_device_train_batch_size * training.gradient_accumulation_steps == 8192
     assert training.learning_rate == 1e-3 and training.num_train_epochs == 200

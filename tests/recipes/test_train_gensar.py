@@ -60,8 +60,8 @@ def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
 
 
 def test_the_fast_way_of_training_runs_too(inputs, tmp_path):
-    """One encoded history for all targets, events merged, loss over a level, bf16: what the CPU recipes use."""
-    options = ("--shared_history", "true", "--merge_events", "true", "--loss_norm", "level", "--bf16", "true")
+    """A user's history once for all targets, and bf16: what the CPU recipes use."""
+    options = ("--corpus", "stream", "--bf16", "true")
     options += ("--recommend_searched_items", "true", "--task_weights", "nrip=1", "nsip=1", "item_queries=0.5")
     options += ("desc2id_semantic=0.2", "--num_train_epochs", "1")
     run(inputs, tmp_path, *options, launcher=())

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
-from seekrec.corpora.decode import LABEL_PADDING
+from seekrec.corpora.tokens import LABEL_PADDING
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.util.ragged import Ragged
 
@@ -40,7 +39,7 @@ class Seq2SeqCollator:
         self.label_padding = label_padding
         self.pad_to_multiple_of = pad_to_multiple_of
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, torch.Tensor]:
         """Make a batch.
 
         Args:
@@ -60,10 +59,63 @@ class Seq2SeqCollator:
         mask = np.arange(input_ids.shape[1]) < lengths[:, None]
         batch = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
         if "labels" in rows[0]:
-            batch["labels"] = torch.from_numpy(_pad([row["labels"] for row in rows], self.label_padding, 1))
+            batch["labels"] = torch.from_numpy(_pad([row["labels"] for row in rows], self.label_padding))
         return batch
 
 
-def _pad(rows: Sequence[Sequence[int]], filler: int, multiple: int) -> np.ndarray:
+class StreamCollator:
+    """Pads rows of many targets and rows of one, side by side, to tensors.
+
+    A row of [`build_stream`] brings its decoder columns. A row of [`build_corpus`] has only `input_ids` and
+    `labels`: it becomes one target that sees its whole instruction, its decoder inputs the labels shifted right.
+
+    Args:
+        pad_token_id (`int`): Fills `input_ids` and `decoder_input_ids`.
+        decoder_start_token_id (`int`): First decoder input of a row with one target.
+    """
+
+    def __init__(self, pad_token_id: int, decoder_start_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+        self.decoder_start_token_id = decoder_start_token_id
+
+    def __call__(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, torch.Tensor]:
+        """Make one batch.
+
+        Returns:
+            `dict[str, torch.Tensor]`: int64 `input_ids` and `attention_mask` of shape `(batch, length)`;
+            `decoder_input_ids`, `labels` (-100 for padding), `decoder_segment_ids` (-1 for padding) and
+            `decoder_history_lengths` (1 for padding) of shape `(batch, target_length)`.
+        """
+        full = [self._complete(row) for row in rows]
+        fills = {
+            "input_ids": self.pad_token_id,
+            "decoder_input_ids": self.pad_token_id,
+            "labels": LABEL_PADDING,
+            "decoder_segment_ids": -1,
+            # Padding must see something, or its softmax is over nothing.
+            "decoder_history_lengths": 1,
+        }
+        batch = {name: torch.from_numpy(_pad([row[name] for row in full], fill)) for name, fill in fills.items()}
+        lengths = torch.tensor([len(row["input_ids"]) for row in full])
+        batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
+        return batch
+
+    def _complete(self, row: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[int]]:
+        if row.get("decoder_input_ids") is not None:
+            return row
+        labels = list(row["labels"])
+        return {
+            "input_ids": row["input_ids"],
+            "labels": labels,
+            "decoder_input_ids": [self.decoder_start_token_id, *labels[:-1]],
+            "decoder_segment_ids": [0] * len(labels),
+            "decoder_history_lengths": [len(row["input_ids"])] * len(labels),
+        }
+
+
+def _pad(rows: Sequence[Sequence[int]], filler: int, multiple: int = 1) -> np.ndarray:
     width = max(len(row) for row in rows)
     return Ragged.from_lists(rows, np.int64).pad(filler, width=-(-width // multiple) * multiple)
+
+
+__all__ = ["Seq2SeqCollator", "StreamCollator"]

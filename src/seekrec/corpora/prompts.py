@@ -3,53 +3,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from seekrec.corpora.segments import SegmentTable, list_histories, repeat_segment, single_segment
-from seekrec.corpora.settings import CorpusSettings
-from seekrec.corpora.tasks import TASK_BY_NAME, TASK_OF_BEHAVIOR, Task
-from seekrec.corpora.templates import template_pieces
-from seekrec.corpora.text import TextEncoder, shared_encoder
+from seekrec.catalog import Catalog
+from seekrec.corpora.segments import (
+    CorpusSettings,
+    SegmentTable,
+    list_histories,
+    repeat_segment,
+    single_segment,
+)
+from seekrec.corpora.templates import TASK_BY_NAME, Task, template_pieces
 from seekrec.corpora.tokens import IdentifierVocabulary
-from seekrec.errors import CatalogError, ConfigurationError
 from seekrec.events.columns import EventColumns
-from seekrec.schema import BEHAVIORS, Event, Request, View
+from seekrec.schema import Event, Request, View, item_texts
 from seekrec.util.ragged import Ragged, join_rows
 
-if TYPE_CHECKING:
-    from seekrec.catalog import Catalog
+_SEPARATOR = "; "  # between the events of a history, and between a query and the item clicked after it
 
 
-class PromptWriter:
-    """Writes the rows of any task.
-
-    Args:
-        events ([`EventColumns`]): The events that histories and targets may name.
-        codes (`Mapping[str, np.ndarray]`): For each view integers of shape `(num_items, num_levels)`.
-        vocabulary ([`IdentifierVocabulary`]): Where the identifier tokens are.
-        encoder ([`TextEncoder`]): Encodes queries and titles.
-        eos_token_id (`int`): Ends every instruction, and every answer that is text.
-        settings ([`CorpusSettings`]): Lengths.
-    """
+class InstructionWriter:
+    """Writes the rows of any task; the arguments are those of [`SegmentTable`]."""
 
     def __init__(
         self,
         events: EventColumns,
-        codes: Mapping[View, np.ndarray],
+        catalog: Catalog,
         vocabulary: IdentifierVocabulary,
-        encoder: TextEncoder,
-        *,
-        eos_token_id: int,
+        tokenizer: PreTrainedTokenizerBase,
         settings: CorpusSettings,
     ) -> None:
-        self.segments = SegmentTable(events, codes, vocabulary, encoder, max_query_tokens=settings.max_query_tokens)
-        self.settings = settings
-        self._encoder = encoder
-        self._end = self.segments.add(Ragged.from_lists([[eos_token_id]]))
+        self.segments = SegmentTable(events, catalog, vocabulary, tokenizer, settings, separator=_SEPARATOR)
         self._items = np.empty(0, dtype=np.int64)
         self._first_text = self._first_written_text = 0
         self._first_identifier: dict[View, int] = {}
@@ -64,11 +51,11 @@ class PromptWriter:
         Returns:
             `np.ndarray`: bool, which of them have text that can be encoded; the others cannot be targets.
         """
-        encoded = self._encoder.encode_ragged(texts, self.settings.max_text_tokens)
+        encoder, max_length = self.segments.encoder, self.segments.settings.max_text_tokens
+        encoded = encoder.encode_ragged(texts, max_length)
         self._items = items
         self._first_text = self.segments.add(encoded)
-        written = self._encoder.encode_ragged(texts, self.settings.max_text_tokens, as_written=True)
-        self._first_written_text = self.segments.add(written)
+        self._first_written_text = self.segments.add(encoder.encode_ragged(texts, max_length, as_written=True))
         self._first_identifier = {
             view: self.segments.add(self.segments.identifier_tokens(items, view))
             for view in self.segments.vocabulary.views
@@ -89,7 +76,7 @@ class PromptWriter:
         Returns:
             `Ragged`: int32 token ids, `n` rows, each ending with end of sequence.
         """
-        history = None if histories is None else self.segments.history_segments(histories)
+        history = None if histories is None else self._write_histories(histories)
         has_history = np.zeros(len(targets), dtype=bool) if history is None else history.lengths > 0
         groups = templates.astype(np.int64) * 2 + has_history
         written, order = [], []
@@ -105,7 +92,7 @@ class PromptWriter:
                 elif piece:
                     segment = self.segments.add_piece(piece, starts_text=position == 0)
                     cells.append(repeat_segment(segment, len(rows)))
-            cells.append(repeat_segment(self._end, len(rows)))
+            cells.append(repeat_segment(self.segments.end, len(rows)))
             written.append(join_rows(cells))
             order.append(rows)
         if not written:
@@ -134,9 +121,17 @@ class PromptWriter:
             text = single_segment(self.segments.written_query_segments(targets))
         else:
             text = single_segment(self._first_written_text + np.searchsorted(self._items, targets))
-        return self.segments.tokens(join_rows([text, repeat_segment(self._end, len(targets))]))
+        return self.segments.tokens(join_rows([text, repeat_segment(self.segments.end, len(targets))]))
+
+    def _write_histories(self, histories: Ragged) -> Ragged:
+        """Turn rows of event numbers into rows of segment numbers, without the last separator."""
+        written = self.segments.event_segments.expand(histories)
+        mask = np.ones(len(written.values), dtype=bool)
+        mask[written.offsets[1:][written.lengths > 0] - 1] = False
+        return written.keep(mask)
 
     def _fill(self, slot: str, task: Task, targets: np.ndarray, history: Ragged | None) -> Ragged:
+        """Return what stands in a slot of a wording: segment numbers, a row a target."""
         if slot == "history" and history is not None:
             return history
         if slot == "query":
@@ -152,84 +147,71 @@ def encode_requests(
     catalog: Catalog,
     vocabulary: IdentifierVocabulary,
     tokenizer: PreTrainedTokenizerBase,
-    settings: CorpusSettings | None = None,
-) -> list[list[int]]:
+    settings: CorpusSettings,
+    *,
+    asks_for_query: bool = False,
+) -> Ragged:
     """Write the instruction of each request, as training wrote it (wording 0).
 
     Args:
         requests (`Sequence[Request]`): With a query it is the instruction of NSIP, without one that of NRIP.
-        catalog (`Catalog`): Its identifiers. Removed items may occur in histories.
-        vocabulary ([`IdentifierVocabulary`]): Of the tokenizer.
+        catalog ([`Catalog`]): The items and their identifiers. Removed items may occur in histories.
+        vocabulary ([`IdentifierVocabulary`]): Where the identifier tokens are.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
-        settings ([`CorpusSettings`], *optional*): Those of the corpus that the model was trained on.
+        settings ([`CorpusSettings`]): Those of the model.
+        asks_for_query (`bool`): Whether to write the instruction of NSQP instead, which asks for the next query.
 
     Returns:
-        `list[list[int]]`: Token ids for the encoder, ending with end of sequence.
+        `Ragged`: int32 token ids for the encoder, a row a request, ending with end of sequence.
 
     Raises:
         UnknownItemError: If a history names an item that the catalogue does not hold.
         CatalogError: If the vocabulary does not fit the catalogue.
         ConfigurationError: If the tokenizer has no end of sequence.
     """
-    settings = CorpusSettings() if settings is None else settings
-    check_vocabulary(catalog, vocabulary)
     events, histories = list_histories([request.history for request in requests])
     # The question itself is an event without an item.
     asked = [Event(None, behavior=request.behavior, query=request.query) for request in requests]
     columns = EventColumns.from_events([*events, *asked], catalog.id_map)
-    writer = PromptWriter(
-        columns,
-        catalog.codes,
-        vocabulary,
-        shared_encoder(tokenizer),
-        eos_token_id=end_token_id(tokenizer),
-        settings=settings,
-    )
+    writer = InstructionWriter(columns, catalog, vocabulary, tokenizer, settings)
     histories = columns.cut(histories, settings.max_history_recommendations, settings.max_history_searches)
-    rows: list[list[int]] = [[] for _ in requests]
-    for behavior in BEHAVIORS:
-        numbers = [number for number, request in enumerate(requests) if request.behavior == behavior]
-        if not numbers:
-            continue
-        inputs = writer.write_inputs(
-            TASK_BY_NAME[TASK_OF_BEHAVIOR[behavior]],
-            np.array(numbers, dtype=np.int64) + len(events),
-            np.zeros(len(numbers), dtype=np.int64),
-            histories.take(numbers),
+    tasks = ["nsqp" if asks_for_query else "nrip" if request.query is None else "nsip" for request in requests]
+    written, order = [], []
+    for task in dict.fromkeys(tasks):
+        rows = np.array([row for row, own in enumerate(tasks) if own == task], dtype=np.int64)
+        written.append(
+            writer.write_inputs(TASK_BY_NAME[task], rows + len(events), np.zeros_like(rows), histories.take(rows))
         )
-        for number, row in zip(numbers, inputs.to_lists(), strict=True):
-            rows[number] = row
-    return rows
+        order.append(rows)
+    return Ragged.stack(written).take(np.argsort(np.concatenate(order)))
 
 
-def check_vocabulary(catalog: Catalog, vocabulary: IdentifierVocabulary) -> None:
-    """Refuse a vocabulary made for other identifiers.
+def encode_items(
+    items: np.ndarray,
+    view: View,
+    catalog: Catalog,
+    vocabulary: IdentifierVocabulary,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: CorpusSettings,
+) -> Ragged:
+    """Write the instructions that ask for the description of items (ID2Desc, wording 0).
 
-    Raises:
-        CatalogError: If the sizes differ, or the catalogue lacks a view of the vocabulary.
+    Args:
+        items (`np.ndarray`): int64 rows of the catalogue.
+        view (`str`): The identifier shown.
+        catalog ([`Catalog`]): The items and their identifiers.
+        vocabulary ([`IdentifierVocabulary`]): Where the identifier tokens are.
+        tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
+        settings ([`CorpusSettings`]): Those of the model.
+
+    Returns:
+        `Ragged`: int32 token ids for the encoder, a row an item.
     """
-    for name in ("num_shared_levels", "num_specific_levels", "codebook_size"):
-        ours, theirs = getattr(vocabulary, name), getattr(catalog, name)
-        if ours != theirs:
-            raise CatalogError(
-                f"`{name}` of the tokens is {ours}, of the catalogue {theirs}; use the catalogue that the tokens were "
-                "made for."
-            )
-    missing = [view for view in vocabulary.views if view not in catalog.codes]
-    if missing:
-        raise CatalogError(
-            f"There are tokens for a {missing[0]} identifier, but the catalogue has only {', '.join(catalog.codes)}; "
-            "use the catalogue that the tokens were made for."
-        )
+    writer = InstructionWriter(EventColumns.from_events([], catalog.id_map), catalog, vocabulary, tokenizer, settings)
+    known = np.unique(items)
+    writer.add_items(known, item_texts(catalog.items.take(known)))
+    task = TASK_BY_NAME[f"id2desc_{view}"]
+    return writer.write_inputs(task, items, np.zeros(len(items), dtype=np.int64))
 
 
-def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of end of sequence.
-
-    Raises:
-        ConfigurationError: If the tokenizer has none.
-    """
-    number = tokenizer.eos_token_id
-    if not isinstance(number, int):
-        raise ConfigurationError("The tokenizer has no `eos_token`; set one, as T5 has.")
-    return number
+__all__ = ["InstructionWriter", "encode_items", "encode_requests"]

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from datasets import DatasetDict, get_dataset_config_names, load_dataset
 
-from seekrec.corpora.tasks import TASKS
+from seekrec.corpora.templates import TASKS
 from seekrec.errors import DataError
 
 CORPUS_FILE = "corpus.json"

@@ -22,18 +22,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
+from seekrec.events import Split
 from seekrec.events.timeline import is_among
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior
 from seekrec.util.ragged import Ragged
 
-if TYPE_CHECKING:
-    from seekrec.events import Split
-
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowCuts:
+    """Stretches of users' events: which events, and from which on they are targets.
+
+    Args:
+        events (`Ragged`): Positions in the sequence of training events, a row a window.
+        first_target (`np.ndarray`): int64 by window: number of the first target within the window.
+    """
+
+    events: Ragged
+    first_target: np.ndarray
+
 
 # From this share on it is worth a warning that questions are not asked, or asked blindly.
 WARNED_SHARE = 0.1
@@ -75,6 +87,21 @@ def choose_questions(
     wanted = asked & (item >= 0)[:, None] & ~repeated
     is_seen = rank[_first_of(window, item)] < rank
     return wanted & ~is_seen, wanted & is_seen
+
+
+def cut_windows(user: np.ndarray, size: int) -> WindowCuts:
+    """Cut each user's run of events into windows of at most `size`."""
+    begins = np.flatnonzero(np.concatenate([[True], user[1:] != user[:-1]])) if len(user) else np.empty(0, int)
+    counts = np.diff(np.append(begins, len(user)))
+    step = max(1, size // 2)
+    num_windows = 1 + np.maximum(0, -(-(counts - size) // step))
+    owner = np.repeat(np.arange(len(begins)), num_windows)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(num_windows) - num_windows, num_windows)
+    start = number * step
+    lengths = np.minimum(size, counts[owner] - start)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(begins[owner] + start, lengths)
+    return WindowCuts(Ragged(values, offsets), np.where(number == 0, 0, size - step))
 
 
 def own_windows(windows: Ragged, places: np.ndarray, rank: np.ndarray, item: np.ndarray) -> Ragged:
@@ -197,4 +224,12 @@ def _first_of(window: np.ndarray, item: np.ndarray) -> np.ndarray:
     return first
 
 
-__all__ = ["WARNED_SHARE", "choose_questions", "occurs_before", "own_windows", "report_questions"]
+__all__ = [
+    "WARNED_SHARE",
+    "WindowCuts",
+    "choose_questions",
+    "cut_windows",
+    "occurs_before",
+    "own_windows",
+    "report_questions",
+]

@@ -14,14 +14,16 @@ Text from outside never becomes one of these tokens: see [`seekrec.corpora.text`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
 
 import numpy as np
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
+from seekrec.corpora.text import WORD_START
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.schema import RECOMMENDATION, SEARCH, VIEW_OF_BEHAVIOR, Behavior, View
 
@@ -36,6 +38,7 @@ BEHAVIOR_TOKENS: dict[BehaviorToken, str] = {
 ITEM_TOKEN_OF_BEHAVIOR: dict[Behavior, BehaviorToken] = {RECOMMENDATION: "recommendation_item", SEARCH: "search_item"}
 LETTER_OF_VIEW: dict[View, str] = {"semantic": "S", "collaborative": "R"}
 SHARED_LETTER = "M"
+LABEL_PADDING = -100
 
 
 @dataclass(frozen=True)
@@ -206,15 +209,6 @@ class IdentifierVocabulary:
         tokens = self.tokens
         return " ".join(tokens[number] for number in token_ids.tolist())
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return {**asdict(self), "views": list(self.views)}
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> IdentifierVocabulary:
-        """The inverse of `to_dict`."""
-        return cls(**{**fields, "views": tuple(fields["views"])})
-
     def _check_shape(self, array: np.ndarray, name: str) -> None:
         if array.ndim != 2 or array.shape[1] != self.num_levels or array.dtype.kind not in "iu":
             raise DataError(
@@ -274,3 +268,46 @@ def add_identifier_tokens(
             "the level sizes it was made with."
         )
     return vocabulary
+
+
+def decode_tokens(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) -> str:
+    """Write token ids as text.
+
+    Unlike `tokenizer.decode` it puts spaces around identifier tokens, as in `<S_Q> piano; <S_I> <M1_247> <M2_197>`.
+    Padding (of labels too) and end of sequence are left out. The result is for reading: text may look like a token.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): Has the identifier tokens.
+        token_ids (`Iterable[int]`): Ids; -100 is skipped.
+
+    Returns:
+        `str`: The text.
+    """
+    skipped = {LABEL_PADDING, tokenizer.pad_token_id, tokenizer.eos_token_id}
+    added = tokenizer.added_tokens_decoder
+    written = ""
+    for is_added, group in groupby((int(number) for number in token_ids), key=added.__contains__):
+        numbers = [number for number in group if number not in skipped]
+        if not numbers:
+            continue
+        if is_added:
+            written += "".join(f" {added[number].content}" for number in numbers)
+            continue
+        # The decoder drops the space before the first word.
+        first = str(tokenizer.convert_ids_to_tokens(numbers[0]))
+        written += " " * first.startswith(WORD_START) + str(tokenizer.decode(numbers)).lstrip(" ")
+    return written.strip()
+
+
+def decode_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Iterable[int]]) -> str:
+    """Write a row of a corpus as the paper prints its samples.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): Has the identifier tokens.
+        row (`Mapping`): Has `input_ids` and `labels`.
+
+    Returns:
+        `str`: Two lines, the instruction and the response.
+    """
+    instruction, response = (decode_tokens(tokenizer, row[name]) for name in ("input_ids", "labels"))
+    return f"Instruction: {instruction}\nResponse: {response}"

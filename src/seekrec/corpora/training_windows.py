@@ -19,8 +19,7 @@ from typing import Literal
 import numpy as np
 import pyarrow.compute as pc
 
-from seekrec.corpora.shared_history import cut_windows
-from seekrec.corpora.targets import choose_questions, own_windows
+from seekrec.corpora.targets import choose_questions, cut_windows, own_windows
 from seekrec.errors import DataError
 from seekrec.events import Split
 from seekrec.events.checks import check_choice

@@ -113,42 +113,6 @@ class IdentifierArguments:
 
 
 @dataclass
-class CorpusArguments:
-    """What the model is shown."""
-
-    task_weights: list[str] = field(
-        default_factory=lambda: [
-            "nrip=1.0",
-            "nsip=1.0",
-            "nsqp=0.1",
-            "desc2id_semantic=0.1",
-            "desc2id_collaborative=0.1",
-            "id2desc_semantic=0.1",
-            "id2desc_collaborative=0.1",
-        ],
-        metadata={"help": "Tasks and their weight in an epoch, as task=weight; a task left out is not trained."},
-    )
-    max_history_recommendations: int = field(default=5, metadata={"help": "Latest recommendations kept of a history."})
-    max_history_searches: int = field(default=5, metadata={"help": "Latest searches kept of a history."})
-    max_query_tokens: int = field(default=64, metadata={"help": "Tokens kept of a query."})
-    max_text_tokens: int = field(default=256, metadata={"help": "Tokens kept of an item's description."})
-    shared_history: bool = field(
-        default=False, metadata={"help": "Encode a user's history once for all targets (causal encoder)."}
-    )
-    merge_events: bool = field(
-        default=False,
-        metadata={"help": "With shared_history: the encoder reads an item, and a query, as one vector."},
-    )
-    recommend_searched_items: bool = field(
-        default=False,
-        metadata={"help": "With shared_history: ask for a searched item as a recommendation too, without its query."},
-    )
-    candidate_scoring: Literal["exact", "beams"] = field(
-        default="exact", metadata={"help": "What orders candidates: the model's own score of each, or a beam search."}
-    )
-
-
-@dataclass
 class T5Arguments:
     """What GenSAR and GenSR share: a T5 checkpoint by name, or one from scratch by the sizes of the configuration.
 
@@ -190,32 +154,6 @@ class GeneratorArguments:
 
 
 @dataclass
-class ModelArguments(GeneratorArguments):
-    """The generator of GenSAR, and what GenSAR adds to it."""
-
-    summarize_history: bool = field(
-        default=False,
-        metadata={"help": "With merge_events: the decoder reads the state of the last event alone."},
-    )
-    next_item_weight: float = field(
-        default=0.0,
-        metadata={"help": "With merge_events: weight of a second loss, the next item from the encoder's state alone."},
-    )
-    distillation_weight: float = field(
-        default=0.0,
-        metadata={"help": "With next_item_weight: weight of teaching the decoder what the encoder's state says."},
-    )
-    order_by: Literal["identifier", "next_item"] = field(
-        default="identifier",
-        metadata={"help": "What orders found items and candidates; next_item, with next_item_weight: the encoder."},
-    )
-    read_item_vectors: bool = field(
-        default=False,
-        metadata={"help": "With merge_events: the encoder reads the catalogue's vectors of an item beside its codes."},
-    )
-
-
-@dataclass
 class EvaluationArguments:
     """What is measured, and how; and how far a run goes.
 
@@ -244,12 +182,10 @@ class EvaluationArguments:
 __all__ = [
     "STAGES",
     "CollaborativeArguments",
-    "CorpusArguments",
     "DataArguments",
     "EmbeddingArguments",
     "EvaluationArguments",
     "GeneratorArguments",
     "IdentifierArguments",
-    "ModelArguments",
     "T5Arguments",
 ]

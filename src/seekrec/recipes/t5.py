@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, T5Config
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import set_text_folding, train_tokenizer
@@ -78,6 +78,20 @@ def t5_sizes(settings: GeneratorArguments, tokenizer: PreTrainedTokenizerBase) -
         "num_heads": settings.num_heads,
         "dropout_rate": settings.dropout_rate,
         "initializer_factor": settings.initializer_factor,
+        # T5 multiplies decoder states by d_model^-0.5 unless this is False; from scratch that slows learning.
+        "tie_word_embeddings": False,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": tokenizer.pad_token_id,
+    }
+
+
+def scratch_fields(config: T5Config, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return the fields of a `T5Config` that follow from its sizes and the tokenizer, for a model from scratch."""
+    return {
+        "vocab_size": -(-len(tokenizer) // 64) * 64,
+        "d_kv": config.d_model // config.num_heads,
+        "initializer_factor": 0.1,
         # T5 multiplies decoder states by d_model^-0.5 unless this is False; from scratch that slows learning.
         "tie_word_embeddings": False,
         "pad_token_id": tokenizer.pad_token_id,
@@ -184,4 +198,12 @@ class T5Recipe(Recipe[ModelT, ProcessorT]):
         return ModelRetriever(model, self.processor, num_beams=self.num_beams, show_progress=False)
 
 
-__all__ = ["T5Recipe", "add_lora", "codebooks_by_block", "load_or_train_tokenizer", "merge_lora", "t5_sizes"]
+__all__ = [
+    "T5Recipe",
+    "add_lora",
+    "codebooks_by_block",
+    "load_or_train_tokenizer",
+    "merge_lora",
+    "scratch_fields",
+    "t5_sizes",
+]

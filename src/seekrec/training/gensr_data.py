@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.shared_history import list_item_queries
+from seekrec.corpora.stream import list_item_queries
 from seekrec.corpora.targets import report_questions
 from seekrec.corpora.text import shared_encoder
 from seekrec.embeddings import last_interactions

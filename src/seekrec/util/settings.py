@@ -91,6 +91,8 @@ def _hints(kind: type, names: list[str]) -> dict[str, Any]:
 def _parsed_type(hint: Any) -> tuple[Any, list[Any]]:
     """Return the type that argparse reads, and the choices of a sequence's values: a sequence is a list of strings."""
     options = list(_alternatives(hint))
+    if set(options) == {int, float}:
+        return float, []
     sequences = [option for option in options if get_origin(option) in (list, tuple)]
     if not sequences:
         return hint, []

@@ -1,40 +1,305 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GenSAR: a T5 that reads an instruction and writes an item identifier (arXiv 2504.05730).
+"""GenSAR: a T5 that reads a history and writes an item identifier (arXiv 2504.05730).
+
+From the bottom up: the catalogue's vectors of items, the encoder, and the model with its losses and answers.
 
 Unusual here:
 
-- The head, loss and generation are T5's. What is added are the identifier rows of the vocabulary, a catalogue beside
-  the weights, and [`GenerativeRetrievalMixin`] with `retrieve` and `rank`.
-- With `config.shared_history` the encoder is causal and one decoder sequence holds many targets, each in a segment of
-  its own that sees only the part of the history before it. A user's whole history is then one training row.
+- With `corpus: instructions`, the paper's setting, the model is a T5. What is added are the identifier rows of the
+  vocabulary, a catalogue beside the weights, and [`GenerativeRetrievalMixin`] with `retrieve` and `rank`.
+- With `corpus: stream` the encoder is causal and one decoder sequence holds many targets, each in a segment of its own
+  that sees only what came before it. An item or a query is one position, the sum of its token embeddings; that of an
+  item adds the catalogue's vector of it: codes of items that are alike are alike, so a sum of code embeddings cannot
+  say all that sets one item apart.
+- The state of the last event before a target also picks it among all items at once. That is a second loss, what the
+  decoder is taught by, and the order of what the beams find.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BatchFeature
-from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.models.t5.modeling_t5 import T5Stack
 
-from seekrec.errors import RequestError
-from seekrec.models.attention import additive_mask
+from seekrec.catalog import Catalog
+from seekrec.catalog.checks import VIEWS
+from seekrec.corpora import IdentifierVocabulary
+from seekrec.errors import CatalogError, RequestError
+from seekrec.generation import Norm
+from seekrec.generation.lanes import per_request
+from seekrec.models.attention import additive_mask, causal_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
-from seekrec.models.gensar.modeling_gensar_encoder import GenSAREncoder
-from seekrec.models.gensar.modeling_gensar_next_item import NextItemMixin
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
-from seekrec.models.losses import level_loss, mask_other_levels, token_loss
+from seekrec.models.interface import GenerativeRetrievalMixin, GenerativeSnapshot
+from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
+from seekrec.models.snapshot import Parts, has_same_items
 from seekrec.models.t5_backbone import T5Backbone
-from seekrec.schema import Behavior, Request, View, shown
+from seekrec.schema import BEHAVIORS, Behavior, Request, View, shown
 
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
 _REPETITION_PENALTY = 1.5
 
 
-class GenSARForConditionalGeneration(NextItemMixin, T5Backbone):
+class ItemTable(Parts):
+    """The vectors of a catalogue's items, and which row an identifier is. Never changed.
+
+    Args:
+        catalog ([`Catalog`]): The items.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__()
+        known = [catalog.embeddings[view] for view in VIEWS if view in catalog.embeddings]
+        self.vectors = torch.from_numpy(np.concatenate(known, axis=1))
+        self.widths = [vectors.shape[1] for vectors in known]
+        self.keys: dict[View, Tensor] = {}
+        self.rows: dict[View, Tensor] = {}
+        for view in catalog.views:
+            keys = _key(torch.from_numpy(catalog.codes[view].astype(np.int64)), catalog.codebook_size)
+            self.keys[view], self.rows[view] = keys.sort()
+
+    def on(self, device: torch.device) -> ItemTable:
+        """Give the table on a device."""
+        return self if self.vectors.device == device else self.part(("on", device), lambda: self._copy(device))
+
+    def _copy(self, device: torch.device) -> ItemTable:
+        copied = copy.deepcopy(self)
+        copied.vectors = self.vectors.to(device)
+        copied.keys = {view: keys.to(device) for view, keys in self.keys.items()}
+        copied.rows = {view: rows.to(device) for view, rows in self.rows.items()}
+        return copied
+
+
+class ItemVectors(nn.Module):
+    """Projects the catalogue's vectors of items to the width of the model.
+
+    Args:
+        config ([`GenSARConfig`]): `item_vector_size` numbers an item, the views of the catalogue joined.
+    """
+
+    # What training and `generate` read; an answer brings its own.
+    table: ItemTable | None = None
+    vocabulary: IdentifierVocabulary
+
+    def __init__(self, config: GenSARConfig) -> None:
+        super().__init__()
+        self.size = config.item_vector_size
+        self.projection = nn.Linear(config.item_vector_size, config.d_model, bias=False)
+
+    def make_table(self, catalog: Catalog) -> ItemTable:
+        """Read the vectors of a catalogue.
+
+        Raises:
+            CatalogError: If they have another size than the model's.
+        """
+        size = vector_size(catalog)
+        if size != self.size:
+            raise CatalogError(
+                f"`item_vector_size` is {self.size} in the model and the catalogue's vectors have {size} numbers "
+                "together; use the catalogue saved with the model."
+            )
+        return ItemTable(catalog)
+
+    @torch.no_grad()
+    def start_weights(self, spread: float) -> None:
+        """Begin with a random projection in which each view moves an item about as far as one code does.
+
+        Args:
+            spread (`float`): Standard deviation of the token embeddings.
+        """
+        table = self._table(None)
+        # The root of the mean square over items, number by number, so that no view drowns the other.
+        scale = table.vectors.square().mean(0).sqrt().clamp_min(1e-6)
+        share = torch.cat([torch.full((width,), width**-0.5, device=scale.device) for width in table.widths])
+        weight = self.projection.weight
+        weight.normal_(std=spread).mul_((share / scale).to(weight))
+
+    def forward(self, rows: Tensor | None = None, table: ItemTable | None = None) -> Tensor:
+        """Project the vectors of items.
+
+        Args:
+            rows (`torch.LongTensor` of shape `(num_items,)`, *optional*): Of the catalogue; all if not given.
+            table ([`ItemTable`], *optional*): Of the catalogue; the one set last if not given.
+
+        Returns:
+            `torch.Tensor`: `(num_items, d_model)`.
+        """
+        vectors = self._table(table).vectors
+        chosen = vectors if rows is None else vectors[rows]
+        projected: Tensor = self.projection(chosen.to(self.projection.weight.dtype))
+        return projected
+
+    def find_rows(self, input_ids: Tensor, table: ItemTable | None = None) -> Tensor:
+        """Tell which item begins at each token: rows of the catalogue, -1 where none does.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`): A history.
+            table ([`ItemTable`], *optional*): As in [`forward`].
+
+        Returns:
+            `torch.LongTensor` of shape `(batch, length)`: Not -1 at an item's behavior token only.
+        """
+        table = self._table(table)
+        found = torch.full_like(input_ids, -1)
+        for behavior in BEHAVIORS:
+            row, position = (input_ids == self.vocabulary.item_token_id(behavior)).nonzero(as_tuple=True)
+            is_whole = position + self.vocabulary.num_levels < input_ids.shape[1]
+            row, position = row[is_whole], position[is_whole]
+            if not len(row):
+                continue
+            view = self.vocabulary.view_of_behavior(behavior)
+            places = position[:, None] + torch.arange(1, self.vocabulary.num_levels + 1, device=input_ids.device)
+            offsets = torch.from_numpy(self.vocabulary.level_offsets(view)).to(input_ids.device)
+            codes = input_ids[row[:, None], places] - offsets
+            is_code = ((codes >= 0) & (codes < self.vocabulary.codebook_size)).all(1)
+            keys, rows = table.keys[view], table.rows[view]
+            wanted = _key(codes, self.vocabulary.codebook_size)
+            place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+            is_item = is_code & (keys[place] == wanted)
+            found[row, position] = torch.where(is_item, rows[place], -1)
+        return found
+
+    def _table(self, table: ItemTable | None) -> ItemTable:
+        """Give the table to read, on the device of the weights."""
+        table = self.table if table is None else table
+        if table is None:
+            raise CatalogError("The model has no catalogue; call `set_catalog` first.")
+        return table.on(self.projection.weight.device)
+
+
+def _key(codes: Tensor, codebook_size: int) -> Tensor:
+    key = torch.zeros_like(codes[:, 0])
+    for level in range(codes.shape[1]):
+        key = key * codebook_size + codes[:, level]
+    return key
+
+
+def vector_size(catalog: Catalog) -> int:
+    """Count the numbers the catalogue keeps of an item, the views joined."""
+    return sum(vectors.shape[1] for vectors in catalog.embeddings.values())
+
+
+@dataclass(frozen=True)
+class EncodedEvents:
+    """A history encoded event by event.
+
+    Args:
+        output (`BaseModelOutput`): `last_hidden_state` of shape `(batch, num_events, d_model)`.
+        event_of_token (`torch.LongTensor` of shape `(batch, length)`): The event each token belongs to.
+    """
+
+    output: BaseModelOutput
+    event_of_token: Tensor
+
+
+# Identical to T5Stack except: with `corpus: stream` a position sees itself and what came before it, and the stack runs
+# over events. Every token gets the state of the last event, so that `generate` and the decoding engine need not know.
+class GenSAREncoder(T5Stack):
+    """The encoder of a GenSAR model."""
+
+    config: GenSARConfig
+    config_class = GenSARConfig
+    item_vectors: ItemVectors | None
+
+    def __init__(self, config: GenSARConfig) -> None:
+        super().__init__(config)
+        self.item_vectors = ItemVectors(config) if config.item_vector_size else None
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        item_table: ItemTable | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutput:
+        """Encode token ids int64 of shape `(batch, length)`; `attention_mask` is 1 for a token, 0 for padding.
+
+        `item_table` holds the vectors of items; left out, they are those of the catalogue set last.
+        """
+        if self.config.corpus == "instructions":
+            return super().forward(
+                input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
+            )
+        if input_ids is None:
+            raise ValueError("`input_ids` is None; with `corpus: stream` the encoder needs the tokens themselves.")
+        if not self.config.merge_events:
+            mask = causal_mask(len(input_ids), input_ids.shape[1], attention_mask, self.final_layer_norm.weight)
+            return super().forward(input_ids=input_ids, attention_mask=mask, **kwargs)
+        events = self.encode_events(input_ids, attention_mask, item_table, **kwargs)
+        states, event_of_token = events.output[0], events.event_of_token
+        last = event_of_token.amax(1, keepdim=True)
+        if self.config.summarize_history:
+            read = last.expand_as(event_of_token)
+        else:
+            # Attending to every token of an event, each with its state, weighs events by their length. The tokens of
+            # an answered query get the state of what followed it: only the last event can be asked now.
+            starts_query = (input_ids == self.config.first_identifier_token_id + 1).long()
+            if attention_mask is not None:
+                starts_query = starts_query * attention_mask
+            num_queries = starts_query.new_zeros(states.shape[:2]).scatter_add(1, event_of_token, starts_query)
+            answered = (num_queries.gather(1, event_of_token) > 0) & (event_of_token < last)
+            read = event_of_token + answered.long()
+        events.output["last_hidden_state"] = states.gather(1, read[:, :, None].expand(-1, -1, states.shape[-1]))
+        return events.output
+
+    def encode_events(
+        self, input_ids: Tensor, attention_mask: Tensor | None, item_table: ItemTable | None = None, **kwargs: Any
+    ) -> EncodedEvents:
+        """Encode a history with one position for each event.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`): Tokens; padding on the right.
+            attention_mask (`torch.LongTensor` of shape `(batch, length)`, *optional*): 1 for a token.
+            item_table ([`ItemTable`], *optional*): As in [`forward`].
+            kwargs: Further arguments of `T5Stack`.
+
+        Returns:
+            [`EncodedEvents`]: The states, and how events and tokens belong together.
+        """
+        first = self.config.first_identifier_token_id
+        is_token = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
+        begins = ((input_ids >= first) & (input_ids < first + 3)).long()
+        # A token before the first behavior token stands for itself; padding joins the last event, as nothing.
+        begins = torch.where(begins.cumsum(1) == 0, 1, begins) * is_token
+        event_of_token = (begins.cumsum(1) - 1).clamp(min=0)
+        num_events = int(event_of_token.max()) + 1
+        embeds = self.embed_tokens(input_ids)
+        if self.item_vectors is not None:
+            rows = self.item_vectors.find_rows(input_ids, item_table)
+            begins_item = (rows >= 0).nonzero(as_tuple=True)
+            projected = self.item_vectors(rows[begins_item], item_table)
+            embeds = embeds.index_put(begins_item, projected.to(embeds.dtype), accumulate=True)
+        embeds = embeds * is_token[:, :, None].to(embeds.dtype)
+        merged = embeds.new_zeros(len(input_ids), num_events, embeds.shape[-1])
+        merged = merged.scatter_add(1, event_of_token[:, :, None].expand_as(embeds), embeds)
+        lengths = is_token.new_zeros(len(input_ids), num_events).scatter_add(1, event_of_token, is_token)
+        mask = causal_mask(len(input_ids), num_events, lengths > 0, merged)
+        return EncodedEvents(super().forward(inputs_embeds=merged, attention_mask=mask, **kwargs), event_of_token)
+
+
+class GenSARSnapshot(GenerativeSnapshot):
+    """A catalogue, its tries, and the vectors of its items that the encoder reads.
+
+    Args:
+        catalog ([`Catalog`]): The items that can be answered.
+        items ([`ItemTable`], *optional*): With `config.item_vector_size`.
+    """
+
+    def __init__(self, catalog: Catalog, items: ItemTable | None) -> None:
+        super().__init__(catalog)
+        self.items = items
+
+
+class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T5Backbone):
     """GenSAR: T5 with identifier tokens, and a catalogue to search and recommend from.
 
     ```python
@@ -43,8 +308,12 @@ class GenSARForConditionalGeneration(NextItemMixin, T5Backbone):
     model.retrieve(processor([Request(history=events, query="hard start kit")]), top_k=10)
     ```
 
+    With `corpus: stream` `retrieve` returns the best of the `num_beams` items that the beams found, and it and `rank`
+    score an item by its dot product with the last event's state, to be compared within a request. Items of which
+    training knows no event are scored by those with texts like theirs ([`TextNeighbors`]).
+
     Args:
-        config ([`GenSARConfig`]): Sizes of T5 and of the identifiers.
+        config ([`GenSARConfig`]): Sizes of T5 and of the identifiers, and the corpus.
     """
 
     config: GenSARConfig
@@ -75,25 +344,24 @@ class GenSARForConditionalGeneration(NextItemMixin, T5Backbone):
         """Predict tokens; with `labels`, the negative log-likelihood of equation 12 in nats a token.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch, length)`): The instruction.
+            input_ids (`torch.LongTensor` of shape `(batch, length)`): What the processor wrote.
             attention_mask (`torch.LongTensor` of shape `(batch, length)`): 1 for a token, 0 for padding.
             decoder_input_ids (`torch.LongTensor` of shape `(batch, target_length)`, *optional*):
                 Left out, they are `labels` shifted right.
             labels (`torch.LongTensor` of shape `(batch, target_length)`, *optional*): -100 is not scored.
-            encoder_outputs (`BaseModelOutput`, *optional*): An instruction encoded before.
+            encoder_outputs (`BaseModelOutput`, *optional*): What was encoded before.
             decoder_segment_ids (`torch.LongTensor` of shape `(batch, target_length)`, *optional*):
                 Several targets in one row: a position attends to earlier positions with the same number. Needs
-                `decoder_input_ids`, `decoder_history_lengths` and `config.shared_history`.
+                `decoder_input_ids`, `decoder_history_lengths` and `corpus: stream`.
             decoder_history_lengths (`torch.LongTensor` of shape `(batch, target_length)`, *optional*):
-                How many instruction tokens, from the first, the position may see; at least 1.
+                Number of tokens, from the first, that the position may see; at least 1.
             num_items_in_batch (`int`, *optional*):
                 Scored labels of all micro-batches of one step (`Trainer` counts them); the loss is the sum divided
                 by it, else the mean.
             kwargs: As in `T5ForConditionalGeneration`.
 
         Returns:
-            [`~transformers.modeling_outputs.Seq2SeqLMOutput`]: With segments, `logits` hold the scored positions only,
-            of shape `(num_scored, vocab_size)`, only if `labels` is given, and not with `loss_norm="level"`.
+            [`~transformers.modeling_outputs.Seq2SeqLMOutput`]: With segments without `logits`.
         """
         if decoder_segment_ids is not None:
             return self._forward_segments(
@@ -131,56 +399,244 @@ class GenSARForConditionalGeneration(NextItemMixin, T5Backbone):
         history_lengths: Tensor | None,
         num_items_in_batch: Tensor | int | None,
     ) -> Seq2SeqLMOutput:
-        if not self.config.shared_history:
+        if not self.config.summarize_history:
             raise ValueError(
-                "`decoder_segment_ids` needs `config.shared_history=True`: without a causal encoder the history of an "
-                "earlier target would hold later events."
+                "`decoder_segment_ids` needs a model made with `corpus: stream`; without a causal encoder the history "
+                "of an earlier target would hold later events, and streams of older versions are not trained further."
             )
-        if decoder_input_ids is None or history_lengths is None:
-            raise ValueError("`decoder_segment_ids` needs `decoder_input_ids` and `decoder_history_lengths`.")
-        if input_ids is None:
-            raise ValueError("`decoder_segment_ids` needs `input_ids`.")
-        if self.config.merge_events:
-            events = self.encoder.encode_events(input_ids, attention_mask)
-            states, cross_mask = events.output[0], events.cross_mask(history_lengths)
-        else:
-            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
-            visible = torch.arange(states.shape[1], device=states.device) < history_lengths[:, :, None]
-            if attention_mask is not None:
-                visible = visible & attention_mask[:, None, :].bool()
-            cross_mask = additive_mask(visible, states)
+        if input_ids is None or decoder_input_ids is None or history_lengths is None:
+            raise ValueError(
+                "`decoder_segment_ids` needs `input_ids`, `decoder_input_ids` and `decoder_history_lengths`."
+            )
+        events = self.encoder.encode_events(input_ids, attention_mask)
+        states = events.output[0]
+        last = events.event_of_token.gather(1, history_lengths - 1)  # the last event each target sees
+        is_last = torch.arange(states.shape[1], device=states.device) == last[:, :, None]
         steps = torch.arange(segment_ids.shape[1], device=states.device)
         same_target = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (steps[:, None] >= steps)
         decoder_outputs = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=additive_mask(same_target, states),
             encoder_hidden_states=states,
-            encoder_attention_mask=cross_mask,
+            encoder_attention_mask=additive_mask(is_last, states),
             use_cache=False,
         )
-        logits = loss = None
+        loss = None
         if labels is not None:
             # The head is the dearest product of a small model: it is taken where a label is scored, nowhere else.
             is_scored = labels != -100
             hidden, scored = decoder_outputs[0][is_scored], labels[is_scored]
             if self.config.scale_decoder_outputs:
                 hidden = hidden * self.model_dim**-0.5
-            if self.config.loss_norm == "level":
-                loss = level_loss(hidden, scored, self.lm_head.weight, self.config, num_items_in_batch)
-            else:
-                logits = self.lm_head(hidden)
-                loss = token_loss(logits, scored, num_items_in_batch)
-            if self.training and self.config.next_item_weight:
-                last = events.last_visible(history_lengths)
+            loss = level_loss(hidden, scored, self.lm_head.weight, self.config, num_items_in_batch)
+            if self.training:
                 second = self.next_item_loss(states, last, decoder_outputs[0], decoder_input_ids, labels)
-                count = len(scored) if num_items_in_batch is None else num_items_in_batch
-                loss = loss + second / count
-        return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=states)
+                loss = loss + second / (len(scored) if num_items_in_batch is None else num_items_in_batch)
+        return Seq2SeqLMOutput(loss=loss, encoder_last_hidden_state=states)
+
+    def next_item_loss(
+        self, states: Tensor, last: Tensor, hidden: Tensor, decoder_input_ids: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Let the state of the last event before a target pick it among all items, and teach the decoder; summed nats.
+
+        A target is found by the behavior token before its identifier. SASRec learns the same way, from every position
+        at once: the generator alone learns a level's codes one after the other, and slower. What the encoder holds
+        likely, summed over the items under a prefix, is what the decoder should hold likely as the next code.
+
+        Args:
+            states (`torch.Tensor` of shape `(batch, num_events, d_model)`): Of the encoder.
+            last (`torch.LongTensor` of shape `(batch, target_length)`): The last event each target sees.
+            hidden (`torch.Tensor` of shape `(batch, target_length, d_model)`): Of the decoder.
+            decoder_input_ids (`torch.LongTensor` of shape `(batch, target_length)`): Packed targets.
+            labels (`torch.LongTensor` of shape `(batch, target_length)`): What follows each decoder input.
+        """
+        total = states.new_zeros((), dtype=torch.float32)
+        steps = torch.arange(self.config.num_levels, device=states.device)
+        catalog = self.catalog
+        known = None if self.encoder.item_vectors is None else self.encoder.item_vectors()  # the same in both views
+        for behavior in BEHAVIORS:
+            row, position = (decoder_input_ids == self.vocabulary.item_token_id(behavior)).nonzero(as_tuple=True)
+            if not len(row):
+                continue
+            view = catalog.view_of(behavior)
+            codes, offsets = self._codes(catalog, view)
+            vectors = self._sum_codes(catalog, view)
+            vectors = vectors if known is None else vectors + known
+            scores = nn.functional.linear(states[row, last[row, position]], vectors.to(states.dtype)).float()
+            wanted = labels[row[:, None], position[:, None] + steps] - offsets
+            heads = [self.lm_head.weight[offset : offset + self.config.codebook_size] for offset in offsets.tolist()]
+            answers = hidden[row[:, None], position[:, None] + steps]
+            first, second = next_item_losses(scores, codes, wanted, answers, heads)
+            total = total + first + second
+        return total
+
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Answer from this catalogue from now on; with `config.item_vector_size` its vectors are read, too.
+
+        See [`GenerativeRetrievalMixin`].
+
+        Raises:
+            CatalogError: If the identifiers, or the sizes of the vectors, are not those of the model.
+        """
+        is_first = self.config.identifier_hash is None
+        super().set_catalog(catalog)
+        if is_first:
+            self.config.num_items = len(catalog)
+        vectors = self.encoder.item_vectors
+        if vectors is not None:
+            vectors.vocabulary = self.vocabulary
+            snapshot = self.current_snapshot()
+            vectors.table = snapshot.items
+            if is_first:
+                vectors.start_weights(self.shared.weight.detach().std().item())
+
+    def _make_snapshot(self, catalog: Catalog) -> GenSARSnapshot:
+        vectors, old = self.encoder.item_vectors, self._snapshot
+        if vectors is None:
+            return GenSARSnapshot(catalog, None)
+        if old is not None and has_same_items(old.catalog, catalog):
+            return GenSARSnapshot(catalog, old.items)
+        return GenSARSnapshot(catalog, vectors.make_table(catalog))
+
+    @property
+    def modules_outside_t5(self) -> list[str]:
+        """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
+        return [] if self.encoder.item_vectors is None else ["encoder.item_vectors.projection"]
+
+    def embed_items(self, view: View, rows: Tensor | None = None, snapshot: GenSARSnapshot | None = None) -> Tensor:
+        """Give what the encoder reads of an item, without its behavior token.
+
+        Args:
+            view (`str`): Whose identifiers.
+            rows (`torch.LongTensor` of shape `(num_items,)`, *optional*): Of the catalogue; all if not given.
+            snapshot ([`GenSARSnapshot`], *optional*): What is answered from; that of now if not given.
+
+        Returns:
+            `torch.Tensor`: `(num_items, d_model)`.
+        """
+        snapshot = self.current_snapshot() if snapshot is None else snapshot
+        summed = self._sum_codes(snapshot.catalog, view, rows)
+        vectors = self.encoder.item_vectors
+        return summed if vectors is None else summed + vectors(rows, snapshot.items)
+
+    def _search(
+        self,
+        snapshot: GenSARSnapshot,
+        inputs: BatchFeature,
+        top_k: np.ndarray,
+        allowed: Sequence[np.ndarray | None],
+        num_beams: int | Sequence[int],
+        norm: Norm | None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """With `config.order_by="next_item"` the beams find items and the last event's state orders them."""
+        if self.config.order_by == "identifier":
+            return super()._search(snapshot, inputs, top_k, allowed, num_beams, norm)
+        kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
+        found = [rows for rows, _ in super()._search(snapshot, inputs, kept, allowed, num_beams, norm)]
+        ordered = self._order(snapshot, inputs, found, norm)
+        return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, top_k, strict=True)]
+
+    def _find(
+        self,
+        snapshot: GenSARSnapshot,
+        inputs: BatchFeature,
+        top_k: np.ndarray,
+        allowed: Sequence[np.ndarray | None],
+        num_beams: int | Sequence[int],
+        norm: Norm | None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Encode once for beams, order and new items; see [`GenerativeRetrievalMixin`]."""
+        if not len(inputs["behavior_ids"]):
+            return []
+        inputs = self._encoded(snapshot, inputs)
+        new = snapshot.new_rows(self.config.num_items)
+        if len(new) and self.config.order_by == "next_item":
+            inputs["new_scores"] = self._score_new(snapshot, inputs, new, norm)
+        return super()._find(snapshot, inputs, top_k, allowed, num_beams, norm)
+
+    def _score(
+        self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
+    ) -> list[np.ndarray]:
+        """With `config.order_by="next_item"` the dot product of the last event's state with each item."""
+        if not len(rows):
+            return []
+        inputs = self._encoded(snapshot, inputs)
+        if self.config.order_by == "identifier":
+            return super()._score(snapshot, inputs, rows, norm)
+        states, new = self._last_states(inputs), snapshot.new_rows(self.config.num_items)
+        scores, of_new = [], None
+        for number, (behavior, line) in enumerate(zip(inputs["behavior_ids"].tolist(), rows, strict=True)):
+            line = np.asarray(line, dtype=np.int64)
+            view = snapshot.catalog.view_of(BEHAVIORS[behavior])
+            own = self._products(snapshot, {view: line}, [view], states[number : number + 1])[0]
+            is_new = np.isin(line, new)
+            if is_new.any():
+                of_new = self._score_new(snapshot, inputs, new, norm) if of_new is None else of_new
+                own[is_new] = of_new[number][np.searchsorted(new, line[is_new])]
+            scores.append(own)
+        return scores
+
+    def _score_new(
+        self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: np.ndarray, norm: Norm | None
+    ) -> np.ndarray:
+        """With `config.order_by="next_item"` what that order says of the items with texts like theirs."""
+        if self.config.order_by == "identifier":
+            return super()._score_new(snapshot, inputs, rows, norm)
+        if "new_scores" in inputs:
+            scored: np.ndarray = inputs["new_scores"]
+            return scored
+        neighbors = snapshot.text_neighbors(self.config.num_items)
+        asked = rows if neighbors is None else neighbors.rows
+        views = [snapshot.catalog.view_of(BEHAVIORS[number]) for number in inputs["behavior_ids"].tolist()]
+        own = np.stack(self._products(snapshot, dict.fromkeys(views, asked), views, self._last_states(inputs)))
+        return own if neighbors is None else neighbors.score(own)
+
+    def _products(
+        self, snapshot: GenSARSnapshot, rows: dict[View, np.ndarray], views: Sequence[View], states: Tensor
+    ) -> list[np.ndarray]:
+        """Give the products of each request's state with items of its view, each item embedded once."""
+        items = {view: torch.from_numpy(line).to(self.device) for view, line in rows.items()}
+        embedded = {view: self.embed_items(view, line, snapshot) for view, line in items.items()}
+        products = [embedded[view] @ state.to(embedded[view].dtype) for view, state in zip(views, states, strict=True)]
+        return [line.float().cpu().numpy() for line in products]
+
+    def _last_states(self, inputs: BatchFeature) -> Tensor:
+        """Give the state of each request's last event, `(batch, d_model)`; the last token has it."""
+        last = inputs["attention_mask"].to(self.device).sum(1) - 1
+        states: Tensor = inputs["encoder_states"][torch.arange(len(last), device=self.device), last]
+        return states
+
+    def _encoded(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> BatchFeature:
+        """Give the inputs with the encoder's states, `encoder_states`, which beams and order share."""
+        if "encoder_states" in inputs:
+            return inputs
+        mask = inputs["attention_mask"].to(self.device)
+        states = self.encoder(
+            input_ids=inputs["input_ids"].to(self.device), attention_mask=mask, item_table=snapshot.items
+        )[0]
+        return BatchFeature({**inputs, "encoder_states": states})
+
+    def _prompt(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
+        """Let the engine go on from states that are there."""
+        prompt, views = super()._prompt(snapshot, inputs)
+        states = BaseModelOutput(last_hidden_state=inputs["encoder_states"])
+        return {**prompt, "input_ids": None, "encoder_outputs": states}, views
+
+    def _sum_codes(self, catalog: Catalog, view: View, rows: Tensor | None = None) -> Tensor:
+        codes, offsets = self._codes(catalog, view, rows)
+        embedded: Tensor = self.shared(codes + offsets)
+        return embedded.sum(1)
+
+    def _codes(self, catalog: Catalog, view: View, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Codes of items, all or some, `(num_items, num_levels)`, and each level's first token, `(num_levels,)`."""
+        chosen = catalog.codes[view] if rows is None else catalog.codes[view][rows.cpu().numpy()]
+        codes = torch.as_tensor(chosen.astype(np.int64), device=self.device)
+        return codes, torch.from_numpy(self.vocabulary.level_offsets(view)).to(self.device)
 
     def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:
-        """What the decoder reads before an identifier; with `shared_history` the behavior token is the start."""
+        """What the decoder reads before an identifier; in a stream the behavior token is the start."""
         prefix = super().decoder_prefix(behavior, num_rows)
-        return prefix[:, 1:] if self.config.shared_history else prefix
+        return prefix[:, 1:] if self.config.corpus == "stream" else prefix
 
     @overload
     def suggest_queries(
@@ -221,7 +677,7 @@ class GenSARForConditionalGeneration(NextItemMixin, T5Backbone):
         """
         self._check_trained("nsqp", "suggest queries")
         row = [self.config.decoder_start_token_id, self.vocabulary.behavior_token_id("search_query")]
-        prefix = torch.tensor(row[1:] if self.config.shared_history else row, device=self.device)
+        prefix = torch.tensor(row[1:] if self.config.corpus == "stream" else row, device=self.device)
         asked = processor.ask_for_queries(requests)
         written = processor.decode_texts(self._write_text(asked, prefix, num_queries, max_new_tokens))
         return written[0] if isinstance(requests, Request) else written
@@ -285,7 +741,7 @@ class GenSARForConditionalGeneration(NextItemMixin, T5Backbone):
             input_ids=input_ids,
             attention_mask=inputs["attention_mask"].to(self.device),
             decoder_input_ids=prefix.repeat(len(input_ids), 1),
-            # Else `generate` puts the start token before the behavior token that `shared_history` starts with.
+            # Else `generate` puts the start token before the behavior token that a stream starts with.
             decoder_start_token_id=int(prefix[0]),
             num_beams=max(4, num_answers),
             num_return_sequences=num_answers,
@@ -297,4 +753,12 @@ class GenSARForConditionalGeneration(NextItemMixin, T5Backbone):
         return written[:, len(prefix) :].reshape(len(input_ids), num_answers, -1)
 
 
-__all__ = ["GenSARForConditionalGeneration"]
+__all__ = [
+    "EncodedEvents",
+    "GenSAREncoder",
+    "GenSARForConditionalGeneration",
+    "GenSARSnapshot",
+    "ItemTable",
+    "ItemVectors",
+    "vector_size",
+]

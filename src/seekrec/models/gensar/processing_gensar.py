@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From requests to what a GenSAR model reads: a tokenizer, a catalogue, and how the corpus wrote instructions."""
+"""From requests to what a GenSAR model reads: a tokenizer, a catalogue, and the model's configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,19 +13,21 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import (
-    CorpusSettings,
     IdentifierVocabulary,
     add_identifier_tokens,
-    encode_description_questions,
-    encode_query_questions,
+    encode_items,
     encode_requests,
-    encode_shared_history,
+    encode_stream,
 )
 from seekrec.errors import CatalogError, RequestError
 from seekrec.models.candidates import candidate_rows, check_unknown, seen_rows
+from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, Request, View, shown
 from seekrec.util.ragged import Ragged
+
+# What a processor reads of the model's configuration, and is saved with.
+_READ = ("corpus", "max_history_recommendations", "max_history_searches", "max_query_tokens", "max_text_tokens")
 
 
 class GenSARProcessor(CatalogProcessor):
@@ -34,40 +36,54 @@ class GenSARProcessor(CatalogProcessor):
     Args:
         tokenizer (`PreTrainedTokenizerBase`): Has the identifier tokens, or gets them here.
         catalog ([`Catalog`], *optional*): The items and their identifiers.
-        shared_history (`bool`): Whether the model was trained with one encoded history for all targets.
-        max_history_recommendations (`int`): Latest recommendations kept of a history.
-        max_history_searches (`int`): Latest searches kept of a history.
-        max_query_tokens (`int`): A longer query is cut.
-        max_text_tokens (`int`): A longer description is cut.
+        config ([`GenSARConfig`], *optional*): The model's configuration, which says what is read of a request.
         unknown (`str`): What is done with events of a history whose item the catalogue does not hold: `"skip"` leaves
             them out and logs it, `"raise"` refuses the call. Candidates must always be known.
     """
 
-    _not_settings = ("_catalog", "_vocabulary")
+    _not_settings = ("_catalog", "_vocabulary", "config")
 
-    # `ProcessorMixin` reads the names of the settings from the signature and knows no keyword-only ones.
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         catalog: Catalog | None = None,
-        shared_history: bool = False,
-        max_history_recommendations: int = 5,
-        max_history_searches: int = 5,
-        max_query_tokens: int = 64,
-        max_text_tokens: int = 256,
+        config: GenSARConfig | None = None,
         unknown: str = "skip",
     ) -> None:
         super().__init__(tokenizer)
-        self.shared_history = shared_history
-        self.max_history_recommendations = max_history_recommendations
-        self.max_history_searches = max_history_searches
-        self.max_query_tokens = max_query_tokens
-        self.max_text_tokens = max_text_tokens
+        self.config = GenSARConfig() if config is None else config
         self.unknown = check_unknown(unknown)
         self._catalog: Catalog | None = None
         self._vocabulary: IdentifierVocabulary | None = None
         if catalog is not None:
             self.set_catalog(catalog)
+
+    @classmethod
+    def from_config(
+        cls, config: GenSARConfig, tokenizer: PreTrainedTokenizerBase, catalog: Catalog | None = None
+    ) -> Self:
+        """Make the processor of a model.
+
+        Args:
+            config ([`GenSARConfig`]): The model's configuration.
+            tokenizer (`PreTrainedTokenizerBase`): Has the identifier tokens, or gets them here.
+            catalog ([`Catalog`], *optional*): The items and their identifiers.
+        """
+        return cls(tokenizer, catalog, config)
+
+    @classmethod
+    def from_args_and_dict(cls, args: list[object], processor_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """Make a processor from its saved settings and those given to `from_pretrained`."""
+        settings = {**processor_dict, **kwargs}
+        if "shared_history" in settings:  # saved by an older version
+            settings["corpus"] = "stream" if settings.pop("shared_history") else "instructions"
+        config = GenSARConfig(**{name: settings.pop(name) for name in _READ if name in settings})
+        made: Self = super().from_args_and_dict(args, {**settings, "config": config})
+        return made
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the settings: what is read of the model's configuration, and what is done with unknown items."""
+        return {**super().to_dict(), **{name: getattr(self.config, name) for name in _READ}}
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Use this catalogue from now on; see [`CatalogProcessor`]."""
@@ -91,23 +107,9 @@ class GenSARProcessor(CatalogProcessor):
             raise CatalogError("The processor has no catalogue; load a complete checkpoint or call `set_catalog`.")
         return self._vocabulary
 
-    def _model_settings(self) -> dict[str, Any]:
-        limits = ("max_history_recommendations", "max_history_searches", "max_query_tokens", "max_text_tokens")
-        return {
-            "shared_history": self.shared_history,
-            "first_identifier_token_id": self.vocabulary.first_token_id,
-            **{name: getattr(self, name) for name in limits},
-        }
-
-    @property
-    def settings(self) -> CorpusSettings:
-        """How instructions are written."""
-        return CorpusSettings(
-            max_history_recommendations=self.max_history_recommendations,
-            max_history_searches=self.max_history_searches,
-            max_query_tokens=self.max_query_tokens,
-            max_text_tokens=self.max_text_tokens,
-        )
+    def _model_settings(self) -> dict[str, object]:
+        own = {name: getattr(self.config, name) for name in _READ}
+        return {"first_identifier_token_id": self.vocabulary.first_token_id, **own}
 
     def __call__(
         self,
@@ -135,8 +137,8 @@ class GenSARProcessor(CatalogProcessor):
         """
         catalog = self.catalog  # once: another thread may set a new one
         asked = self._check_requests(requests, catalog, return_tensors)
-        encode = encode_shared_history if self.shared_history else encode_requests
-        rows = encode(asked, catalog, self.vocabulary, self.tokenizer, self.settings)
+        encode = encode_stream if self.config.corpus == "stream" else encode_requests
+        rows = encode(asked, catalog, self.vocabulary, self.tokenizer, self.config)
         features = self._pad(rows)
         features["behavior_ids"] = torch.tensor([BEHAVIORS.index(request.behavior) for request in asked])
         features["seen_rows"] = torch.from_numpy(seen_rows(asked, catalog.id_map))
@@ -162,7 +164,7 @@ class GenSARProcessor(CatalogProcessor):
         if view not in catalog.views:
             raise RequestError(f"`view` is {shown(view)}; the items have identifiers of {', '.join(catalog.views)}.")
         items = catalog.id_map.convert_to_rows(item_ids)
-        rows = encode_description_questions(items, view, catalog, self.vocabulary, self.tokenizer, self.settings)
+        rows = encode_items(items, view, catalog, self.vocabulary, self.tokenizer, self.config)
         return BatchFeature(self._pad(rows))
 
     def ask_for_queries(self, requests: Request | Sequence[Request]) -> BatchFeature:
@@ -176,8 +178,10 @@ class GenSARProcessor(CatalogProcessor):
         """
         catalog = self.catalog
         asked = [replace(request, query=None) for request in self._check_requests(requests, catalog)]
-        encode = encode_shared_history if self.shared_history else encode_query_questions
-        return BatchFeature(self._pad(encode(asked, catalog, self.vocabulary, self.tokenizer, self.settings)))
+        written = (catalog, self.vocabulary, self.tokenizer, self.config)
+        if self.config.corpus == "stream":
+            return BatchFeature(self._pad(encode_stream(asked, *written)))
+        return BatchFeature(self._pad(encode_requests(asked, *written, asks_for_query=True)))
 
     def decode_texts(self, token_ids: torch.Tensor) -> list[list[str]]:
         """Turn what `suggest_queries` and `describe` wrote into text.
@@ -194,11 +198,11 @@ class GenSARProcessor(CatalogProcessor):
             answers.append([text for text in dict.fromkeys(text.strip() for text in texts) if text])
         return answers
 
-    def _pad(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
-        tokens = Ragged.from_lists(rows, np.int64)
+    def _pad(self, tokens: Ragged) -> dict[str, torch.Tensor]:
+        values = tokens.values.astype(np.int64)
         return {
-            "input_ids": torch.from_numpy(tokens.pad(self.tokenizer.pad_token_id)),
-            "attention_mask": torch.from_numpy(tokens.pad(0, np.ones_like(tokens.values))),
+            "input_ids": torch.from_numpy(tokens.pad(self.tokenizer.pad_token_id, values)),
+            "attention_mask": torch.from_numpy(tokens.pad(0, np.ones_like(values))),
         }
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One encoded history for all targets of a user.
+"""A user's history once, for all its targets (`corpus: stream`).
 
 The paper writes one instruction for each target and encodes the history anew each time. Here a row holds a user's
 events once, `History: <R_I> <M1_30> ... <S_Q> piano <S_I> <M1_247> ...`, and every event of it is a target that sees
 only what came before: the encoder is causal, and each decoder token carries the number of encoder tokens it may attend
-to. A model must be made for it (`GenSARConfig.shared_history`).
+to.
 
 What a target may see, in tokens from the start of the row:
 
@@ -14,55 +14,41 @@ What a target may see, in tokens from the start of the row:
 | `nsip` | the same, and the event's own query |
 
 Under the strict protocol a target never sees its own item: `targets.py` says which of those whose item stands before
-them get a row of their own, a search told as a copy for example. Passed over besides is a search that shares its
-timestamp with an event of another item before it: its query could not be seen without that event.
+them get a row of their own, for example a search that is a copy of a recommendation. A search that shares its
+timestamp with an event of another item before it is left out too: its query could not be seen without that event.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from seekrec.corpora.prompts import check_vocabulary, end_token_id
-from seekrec.corpora.segments import SegmentTable, list_histories, repeat_segment, single_segment
-from seekrec.corpora.settings import CorpusSettings
-from seekrec.corpora.targets import choose_questions, own_windows, report_questions
-from seekrec.corpora.text import shared_encoder
+from seekrec.catalog import Catalog
+from seekrec.corpora.segments import (
+    CorpusSettings,
+    SegmentTable,
+    list_histories,
+    repeat_segment,
+    single_segment,
+)
+from seekrec.corpora.targets import choose_questions, cut_windows, own_windows, report_questions
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import DataError
+from seekrec.events import Split
 from seekrec.events.columns import EventColumns
 from seekrec.events.queries import category_queries
-from seekrec.schema import RECOMMENDATION, SEARCH, Event, Request
+from seekrec.schema import RECOMMENDATION, SEARCH, Behavior, Event, Request
 from seekrec.util.ragged import Ragged, join_rows
-
-if TYPE_CHECKING:
-    from seekrec.catalog import Catalog
-    from seekrec.events import Split
 
 LEAD_IN = "History:"
 HISTORY_TASKS = ("nrip", "nsip", "nsqp")
 
 
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """Stretches of users' events: which events, and from which on they are targets.
-
-    Args:
-        events (`Ragged`): Positions in the sequence of training events.
-        first_target (`np.ndarray`): int64 by window: number of the first target within the window.
-    """
-
-    events: Ragged
-    first_target: np.ndarray
-
-
-def build_shared_histories(
+def build_stream(
     split: Split,
     catalog: Catalog,
     tokenizer: PreTrainedTokenizerBase,
@@ -71,6 +57,7 @@ def build_shared_histories(
     *,
     recommend_searched_items: bool = False,
     shares: Mapping[str, float] | None = None,
+    seed: int = 0,
 ) -> Dataset:
     """Write the training part of a split, a row for each user.
 
@@ -82,17 +69,17 @@ def build_shared_histories(
         catalog (`Catalog`): Identifiers of the items.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
         vocabulary ([`IdentifierVocabulary`]): Where they are.
-        settings ([`CorpusSettings`]): `tasks` chooses among nrip, nsip and nsqp; the others are not written here.
+        settings ([`CorpusSettings`]): Maximum lengths.
         recommend_searched_items (`bool`): Also ask `nrip` for the items of searches, without their queries.
-        shares (`Mapping[str, float]`, *optional*): Share of a task's targets that are asked for, 0 to 1, by a draw
-            seeded with `settings.seed`; all of a task that is left out.
+        shares (`Mapping[str, float]`, *optional*): Tasks out of nrip, nsip and nsqp, and the share of its targets that
+            each asks for, above 0 up to 1; all targets of all three if not given.
+        seed (`int`): Seed of the draw of targets.
 
     Returns:
         `datasets.Dataset`: Columns, all lists of int32: `input_ids`; `decoder_input_ids`, `labels` (the token that
         follows each decoder input), `decoder_segment_ids` (number of the target) and `decoder_history_lengths`.
     """
-    check_vocabulary(catalog, vocabulary)
-    tasks = HISTORY_TASKS if settings.tasks is None else settings.tasks
+    tasks = dict.fromkeys(HISTORY_TASKS, 1.0) if shares is None else shares
     columns = EventColumns.from_table(split.log.events, catalog.id_map)
     writer = _StreamWriter(columns, catalog, vocabulary, tokenizer, settings)
     rows = split.training_acts()
@@ -108,14 +95,14 @@ def build_shared_histories(
     is_target = np.arange(len(place)) - windows.offsets[window] >= cut.first_target[window]
     is_target &= np.isin(event, split.training_targets(include_queries=True))
     is_search = columns.is_search[event]
-    told = np.stack([recommend_searched_items | ~is_search, is_search], axis=1)
-    is_asked = told & (is_target & (columns.item[event] >= 0))[:, None]
+    counts_as = np.stack([recommend_searched_items | ~is_search, is_search], axis=1)
+    is_asked = counts_as & (is_target & (columns.item[event] >= 0))[:, None]
     if split.protocol == "strict":
         # A recommendation sees earlier timestamps, a search all that stands before its query.
         moment, stream = timeline.moment[event], np.arange(len(place))
         action = split.log.events["action"].combine_chunks().dictionary_encode().indices.to_numpy()[event]
         is_asked, alone = choose_questions(
-            window, columns.item[event], action, told, is_asked, np.stack([moment, stream], axis=1)
+            window, columns.item[event], action, counts_as, is_asked, np.stack([moment, stream], axis=1)
         )
         if len(places := np.flatnonzero(alone.any(1))):
             # Each is the last event of its own row; those stand behind all others and ask for no query.
@@ -128,7 +115,8 @@ def build_shared_histories(
             place = windows.values
             event, window = rows[place], windows.owners()
             is_search = columns.is_search[event]
-    inputs, starts = writer.write(windows, rows)
+    histories = Ragged(event, windows.offsets)
+    inputs, starts = writer.write(histories), writer.starts(histories)
     if split.protocol == "strict":
         first_of_time = _first_of_run(np.stack([window, time[place]]))
         visible, is_searchable = starts[first_of_time], first_of_time == np.arange(len(place))
@@ -141,9 +129,8 @@ def build_shared_histories(
         report_questions(split, event[number], behavior, behaviors=behaviors)
 
     def draw(task: str, wanted: np.ndarray) -> np.ndarray:
-        share = 1.0 if shares is None else shares.get(task, 1.0)
-        generator = np.random.default_rng([settings.seed, HISTORY_TASKS.index(task)])
-        return np.flatnonzero(wanted & (generator.random(len(wanted)) < share))
+        generator = np.random.default_rng([seed, HISTORY_TASKS.index(task)])
+        return np.flatnonzero(wanted & (generator.random(len(wanted)) < tasks[task]))
 
     targets: list[tuple[np.ndarray, np.ndarray, Ragged]] = []
     if "nrip" in tasks:
@@ -180,7 +167,7 @@ def build_item_queries(
         max_items (`int`): A query with more items gets several rows.
 
     Returns:
-        `datasets.Dataset`: The columns of [`build_shared_histories`].
+        `datasets.Dataset`: The columns of [`build_stream`].
 
     Raises:
         DataError: If no item has a query.
@@ -195,8 +182,7 @@ def build_item_queries(
             items.append(rows[start : start + max_items])
     columns = EventColumns.from_events(asked, catalog.id_map)
     writer = _StreamWriter(columns, catalog, vocabulary, tokenizer, settings)
-    every = Ragged(np.arange(len(asked)), np.arange(len(asked) + 1))
-    inputs, _ = writer.write(every, np.arange(len(asked)))
+    inputs = writer.write(single_segment(np.arange(len(asked))))
     targets = Ragged.from_lists(items)
     tokens = writer.segments.item_tokens(targets.values.astype(np.int64), SEARCH)
     owners = targets.owners()
@@ -204,7 +190,7 @@ def build_item_queries(
 
 
 def list_item_queries(catalog: Catalog) -> list[tuple[int, str]]:
-    """Give the queries that the categories of each item give, as pairs of a catalogue row and a query.
+    """List the queries made of the categories of each item, as pairs of a catalogue row and a query.
 
     Raises:
         DataError: If no item has one; removed items do not count.
@@ -220,92 +206,74 @@ def list_item_queries(catalog: Catalog) -> list[tuple[int, str]]:
     return pairs
 
 
-def encode_shared_history(
+def encode_stream(
     requests: Sequence[Request],
     catalog: Catalog,
     vocabulary: IdentifierVocabulary,
     tokenizer: PreTrainedTokenizerBase,
     settings: CorpusSettings,
-) -> list[list[int]]:
+) -> Ragged:
     """Write what the encoder reads for each request: the history and, of a search, the query.
 
     Args:
         requests (`Sequence[Request]`): The questions.
-        catalog (`Catalog`): Its identifiers. Removed items may occur in histories.
-        vocabulary ([`IdentifierVocabulary`]): Of the tokenizer.
+        catalog ([`Catalog`]): The items and their identifiers. Removed items may occur in histories.
+        vocabulary ([`IdentifierVocabulary`]): Where the identifier tokens are.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
-        settings ([`CorpusSettings`]): Those of the corpus that the model was trained on.
+        settings ([`CorpusSettings`]): Those of the model.
 
     Returns:
-        `list[list[int]]`: Token ids, in the order of the requests.
+        `Ragged`: int32 token ids, a row a request.
 
     Raises:
         UnknownItemError: If a history names an item that the catalogue does not hold.
     """
-    check_vocabulary(catalog, vocabulary)
     events, histories = list_histories([request.history for request in requests])
     asked = [Event(None, behavior=request.behavior, query=request.query) for request in requests]
     columns = EventColumns.from_events([*events, *asked], catalog.id_map)
     writer = _StreamWriter(columns, catalog, vocabulary, tokenizer, settings)
     cut = columns.cut(histories, settings.max_history_recommendations, settings.max_history_searches)
-    questions = Ragged(np.arange(len(asked)) + len(events), np.arange(len(asked) + 1))
-    inputs, _ = writer.write(join_rows([cut, questions]), np.arange(len(columns)))
-    return inputs.to_lists()
+    return writer.write(join_rows([cut, single_segment(np.arange(len(events), len(columns)))]))
 
 
 class _StreamWriter:
-    """Writes events one after the other, without separators."""
+    """Writes events one after the other, without separators; the arguments are those of [`SegmentTable`]."""
 
     def __init__(
         self,
-        columns: EventColumns,
+        events: EventColumns,
         catalog: Catalog,
         vocabulary: IdentifierVocabulary,
         tokenizer: PreTrainedTokenizerBase,
         settings: CorpusSettings,
     ) -> None:
-        self.columns = columns
-        self.segments = SegmentTable(
-            columns,
-            catalog.codes,
-            vocabulary,
-            shared_encoder(tokenizer),
-            max_query_tokens=settings.max_query_tokens,
-        )
+        self.segments = SegmentTable(events, catalog, vocabulary, tokenizer, settings)
         self._lead_in = self.segments.add_piece(LEAD_IN, starts_text=True)
-        self._end = self.segments.add(Ragged.from_lists([[end_token_id(tokenizer)]]))
-        events = np.arange(len(columns))
-        parts = []
-        for present, number in (
-            (columns.is_search, self.segments.query_segments),
-            (columns.item >= 0, self.segments.item_segments),
-        ):
-            parts.append(Ragged(number(events[present]), np.concatenate([[0], np.cumsum(present)])))
-        self._segments_of_event = join_rows(parts)
 
-    def write(self, histories: Ragged, rows: np.ndarray) -> tuple[Ragged, np.ndarray]:
-        """Write rows of events; returns the tokens and where each event starts in its row."""
-        events = Ragged(rows[histories.values], histories.offsets)
-        lead_in = repeat_segment(self._lead_in, len(events))
-        tokens = self.segments.tokens(join_rows([lead_in, self._segments_of_event.expand(events)]))
-        lengths = self.segments.tokens(self._segments_of_event.take(events.values)).lengths
+    def write(self, histories: Ragged) -> Ragged:
+        """Write rows of event numbers as rows of tokens."""
+        lead_in = repeat_segment(self._lead_in, len(histories))
+        return self.segments.tokens(join_rows([lead_in, self.segments.event_segments.expand(histories)]))
+
+    def starts(self, histories: Ragged) -> np.ndarray:
+        """Return where each event of `histories.values` starts in its row, in tokens."""
+        lengths = self.segments.tokens(self.segments.event_segments.take(histories.values)).lengths
         before = np.concatenate([[0], np.cumsum(lengths)])[:-1]
-        starts = before - before[np.minimum(events.offsets[:-1], max(len(before) - 1, 0))][events.owners()]
-        lead_length = int(self.segments.tokens(repeat_segment(self._lead_in, 1)).lengths[0])
-        return tokens, starts + lead_length
+        starts = before - before[np.minimum(histories.offsets[:-1], max(len(before) - 1, 0))][histories.owners()]
+        return starts + int(self.segments.tokens(repeat_segment(self._lead_in, 1)).lengths[0])
 
     def query_lengths(self, events: np.ndarray) -> np.ndarray:
-        """Tokens of the query of each event, its behavior token included."""
+        """Count the tokens of the query of each event, its behavior token included."""
         return self.segments.tokens(single_segment(self.segments.query_segments(events))).lengths
 
-    def items(self, events: np.ndarray, behavior: str) -> Ragged:
-        """The behavior token and identifier of each event's item, in the view of a behavior."""
-        return self.segments.item_tokens(self.columns.item[events], behavior)  # type: ignore[arg-type]
+    def items(self, events: np.ndarray, behavior: Behavior) -> Ragged:
+        """Return the behavior token and identifier of each event's item, in the view of a behavior."""
+        return self.segments.item_tokens(self.segments.events.item[events], behavior)
 
     def queries(self, events: np.ndarray) -> Ragged:
-        """The query of each event, as written, with its behavior token and the end of sequence."""
+        """Return the query of each event as the user typed it, with its behavior token and the end of sequence."""
         numbers = single_segment(self.segments.written_query_segments(events))
-        return self.segments.tokens(join_rows([numbers, repeat_segment(self._end, len(events))]))
+        return self.segments.tokens(join_rows([numbers, repeat_segment(self.segments.end, len(events))]))
 
 
 def _assemble(inputs: Ragged, window: np.ndarray, targets: Sequence[tuple[np.ndarray, np.ndarray, Ragged]]) -> Dataset:
@@ -337,21 +305,6 @@ def _assemble(inputs: Ragged, window: np.ndarray, targets: Sequence[tuple[np.nda
     return Dataset(pa.table({name: column.take(has_target).to_arrow() for name, column in columns.items()}))
 
 
-def cut_windows(user: np.ndarray, size: int) -> Windows:
-    """Cut each user's run of events into windows of at most `size`."""
-    begins = np.flatnonzero(np.concatenate([[True], user[1:] != user[:-1]])) if len(user) else np.empty(0, int)
-    counts = np.diff(np.append(begins, len(user)))
-    step = max(1, size // 2)
-    num_windows = 1 + np.maximum(0, -(-(counts - size) // step))
-    owner = np.repeat(np.arange(len(begins)), num_windows)
-    number = np.arange(len(owner)) - np.repeat(np.cumsum(num_windows) - num_windows, num_windows)
-    start = number * step
-    lengths = np.minimum(size, counts[owner] - start)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    values = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(begins[owner] + start, lengths)
-    return Windows(Ragged(values, offsets), np.where(number == 0, 0, size - step))
-
-
 def _first_of_run(keys: np.ndarray) -> np.ndarray:
     """For each column of `keys` the index of the first of its run of equal columns."""
     changes = np.ones(keys.shape[1], dtype=bool)
@@ -359,13 +312,4 @@ def _first_of_run(keys: np.ndarray) -> np.ndarray:
     return np.flatnonzero(changes)[np.cumsum(changes) - 1]
 
 
-__all__ = [
-    "HISTORY_TASKS",
-    "LEAD_IN",
-    "Windows",
-    "build_item_queries",
-    "build_shared_histories",
-    "cut_windows",
-    "encode_shared_history",
-    "list_item_queries",
-]
+__all__ = ["HISTORY_TASKS", "LEAD_IN", "build_item_queries", "build_stream", "encode_stream", "list_item_queries"]

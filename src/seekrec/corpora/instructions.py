@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A split and a catalogue as instruction corpora: one data set of token ids for each task.
+
+Every training target becomes one row of `nrip`, or one of `nsip` and one of `nsqp`; every item one row of each
+alignment task. Histories are those of the split, cut to the latest recommendations and searches; impressions are left
+out, because GenSAR has no token for what was shown and not clicked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, List, Value
+from datasets.table import InMemoryTable
+from transformers import PreTrainedTokenizerBase
+
+from seekrec.catalog import Catalog
+from seekrec.corpora.prompts import InstructionWriter
+from seekrec.corpora.segments import CorpusSettings
+from seekrec.corpora.targets import report_questions
+from seekrec.corpora.templates import TASKS, TEMPLATES, Task, choose_tasks
+from seekrec.corpora.text import tokenizer_digest
+from seekrec.corpora.tokens import IdentifierVocabulary
+from seekrec.errors import DataError
+from seekrec.events import Split
+from seekrec.events.columns import EventColumns
+from seekrec.schema import RECOMMENDATION, SEARCH, item_texts
+from seekrec.util.arrow import one_array
+from seekrec.util.ragged import Ragged
+
+CORPUS_FEATURES = Features(
+    {
+        "input_ids": List(Value("int32")),  # the instruction, ending with end of sequence
+        "labels": List(Value("int32")),  # the answer
+        "task": ClassLabel(names=list(TASKS)),
+        "user_id": Value("string"),  # null in tasks about items
+        "item_id": Value("string"),  # the item asked for or described; null for a search without a click
+    }
+)
+CORPUS_VERSION = 1
+
+# Bounds the index arrays: 16,384 rows of 150 tokens need 40 MB.
+ROWS_AT_A_TIME = 16_384
+# Histories are asked of the split for so many targets at a time.
+_TARGETS_AT_A_TIME = 1_000_000
+
+logger = logging.getLogger(__name__)
+
+
+def build_corpus(
+    split: Split,
+    catalog: Catalog,
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: IdentifierVocabulary,
+    settings: CorpusSettings,
+    *,
+    tasks: Sequence[str] | None = None,
+    seed: int = 0,
+) -> DatasetDict:
+    """Write the training part of a split as instructions and answers.
+
+    Args:
+        split (`Split`): Targets and histories.
+        catalog (`Catalog`): Items and identifiers; it must hold every item of the split's log.
+        tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
+        vocabulary ([`IdentifierVocabulary`]): Where the identifier tokens are.
+        settings ([`CorpusSettings`]): Maximum lengths.
+        tasks (`Sequence[str]`, *optional*): Names out of `TASKS`; `None` takes all that the identifiers allow.
+        seed (`int`): Seed of the choice of wordings.
+
+    Returns:
+        `datasets.DatasetDict`: For each task with rows a data set with the columns `CORPUS_FEATURES`.
+
+    Raises:
+        ConfigurationError: If a task is unknown or impossible.
+        CatalogError: If the vocabulary does not fit the catalogue.
+        UnknownItemError: If the catalogue lacks an item of the log.
+        DataError: If a task was asked for by name and training has no row of it.
+    """
+    chosen = choose_tasks(tasks, vocabulary.views)
+    columns, rows = EventColumns.from_events([], catalog.id_map), np.empty(0, dtype=np.int64)
+    if any(not task.is_about_items for task in chosen):
+        columns = EventColumns.from_table(split.log.events, catalog.id_map)
+        rows = split.training_targets(include_queries=True)
+    asked = [task.behavior for task in chosen if task.behavior is not None and task.kind in ("nrip", "nsip")]
+    if asked:
+        is_search = columns.is_search[rows]
+        reported = (columns.item[rows] >= 0) & np.isin(np.where(is_search, SEARCH, RECOMMENDATION), asked)
+        report_questions(split, rows[reported], is_search[reported].astype(int), behaviors=asked)
+    histories = _cut_histories(split, columns, rows, settings)
+    writer = InstructionWriter(columns, catalog, vocabulary, tokenizer, settings)
+    items = np.empty(0, dtype=np.int64)
+    if any(task.is_about_items for task in chosen):
+        items = np.flatnonzero(~catalog.is_removed)
+        texts = item_texts(catalog.items)
+        items = items[writer.add_items(items, [texts[row] for row in items.tolist()])]
+    fingerprint = corpus_fingerprint(split, catalog, tokenizer, vocabulary, settings, tasks=tasks, seed=seed)
+    corpus = DatasetDict()
+    for task in chosen:
+        if task.is_about_items:
+            batches = list(_write_task(task, writer, items, None, catalog.items, seed))
+        else:
+            is_search = columns.is_search[rows]
+            wanted = is_search if task.behavior == SEARCH else ~is_search
+            if task.kind != "nsqp":
+                wanted = wanted & (columns.item[rows] >= 0)
+            numbers = np.flatnonzero(wanted)
+            batches = list(_write_task(task, writer, rows[numbers], histories.take(numbers), split.log.events, seed))
+        if batches:
+            corpus[task.name] = _make_dataset(batches, f"{fingerprint} {task.name}")
+        elif tasks is not None:
+            raise DataError(
+                f"`tasks` names {task.name!r}, but log {split.log.name!r} has nothing to train it on; leave it out, "
+                "or give the log searches and the items text."
+            )
+    logger.info("Corpus of %s: %s.", split.log.name, {name: len(rows) for name, rows in corpus.items()})
+    return corpus
+
+
+def corpus_fingerprint(
+    split: Split,
+    catalog: Catalog,
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: IdentifierVocabulary,
+    settings: CorpusSettings,
+    *,
+    tasks: Sequence[str] | None = None,
+    seed: int = 0,
+) -> str:
+    """Compute a SHA-256 over all that decides the content of a corpus, without building it.
+
+    Args:
+        split (`Split`): As for [`build_corpus`], like all others.
+        catalog (`Catalog`): Items and identifiers.
+        tokenizer (`PreTrainedTokenizerBase`): Encodes the text.
+        vocabulary ([`IdentifierVocabulary`]): Where the identifier tokens are.
+        settings ([`CorpusSettings`]): Maximum lengths.
+        tasks (`Sequence[str]`, *optional*): Names of tasks.
+        seed (`int`): Seed of the choice of wordings.
+
+    Returns:
+        `str`: 64 hexadecimal digits.
+    """
+    lengths = ("max_history_recommendations", "max_history_searches", "max_query_tokens", "max_text_tokens")
+    content = [
+        CORPUS_VERSION,
+        {name: getattr(settings, name) for name in lengths},
+        None if tasks is None else list(tasks),
+        seed,
+        asdict(vocabulary),
+        split.fingerprint(),
+        catalog.content_hash,
+        tokenizer_digest(tokenizer),
+        {kind: [asdict(template) for template in templates] for kind, templates in TEMPLATES.items()},
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _cut_histories(split: Split, events: EventColumns, rows: np.ndarray, settings: CorpusSettings) -> Ragged:
+    """Return the histories of training targets, cut to the settings."""
+    limits = (settings.max_history_recommendations, settings.max_history_searches)
+    is_written, is_search = ~events.is_shown, events.is_search
+    kinds = ((is_written & ~is_search, limits[0]), (is_written & is_search, limits[1]))
+    parts = []
+    for start in range(0, len(rows), _TARGETS_AT_A_TIME):
+        chunk = rows[start : start + _TARGETS_AT_A_TIME]
+        found = split.training_histories(target_rows=chunk, max_of_kind=kinds)
+        parts.append(events.cut(Ragged(found.values, found.offsets), *limits))
+    return Ragged.stack(parts) if parts else Ragged.from_lists([])
+
+
+def _write_task(
+    task: Task, writer: InstructionWriter, rows: np.ndarray, histories: Ragged | None, source: pa.Table, seed: int
+) -> Iterator[pa.RecordBatch]:
+    """Write one task, some thousand rows at a time.
+
+    Args:
+        task ([`Task`]): What is asked.
+        writer ([`InstructionWriter`]): Knows the events and items.
+        rows (`np.ndarray`): int64 rows of `source`, one a target.
+        histories (`Ragged`, *optional*): Event numbers, one row a target; none for a task about items.
+        source (`pyarrow.Table`): The events, or the items for a task about items.
+        seed (`int`): Seed of the choice of wordings.
+    """
+    # Its own generator for each task, so that leaving one task out changes nothing in the others.
+    generator = np.random.default_rng([seed, TASKS.index(task.name)])
+    templates = generator.integers(len(TEMPLATES[task.kind]), size=len(rows))
+    for start in range(0, len(rows), ROWS_AT_A_TIME):
+        stop = min(start + ROWS_AT_A_TIME, len(rows))
+        chunk = rows[start:stop]
+        user_id = pa.nulls(len(chunk), pa.string()) if histories is None else source["user_id"].take(chunk)
+        inputs = writer.write_inputs(
+            task, chunk, templates[start:stop], None if histories is None else histories.slice(start, stop)
+        )
+        yield pa.record_batch(
+            [
+                inputs.to_arrow(),
+                writer.write_labels(task, chunk).to_arrow(),
+                pa.array(np.full(stop - start, TASKS.index(task.name), dtype=np.int64)),
+                one_array(user_id),
+                one_array(source["item_id"].take(chunk)),
+            ],
+            schema=CORPUS_FEATURES.arrow_schema,
+        )
+
+
+def _make_dataset(batches: list[pa.RecordBatch], name: str) -> Dataset:
+    return Dataset(
+        InMemoryTable.from_batches(batches),
+        info=DatasetInfo(features=CORPUS_FEATURES),
+        # Without it `datasets` hashes the whole table.
+        fingerprint=hashlib.sha256(name.encode()).hexdigest()[:16],
+    )
+
+
+__all__ = ["CORPUS_FEATURES", "build_corpus", "corpus_fingerprint"]
