@@ -9,7 +9,6 @@ out, because GenSAR has no token for what was shown and not clicked.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -32,6 +31,7 @@ from seekrec.events import Split
 from seekrec.events.columns import EventColumns
 from seekrec.schema import RECOMMENDATION, SEARCH, item_texts
 from seekrec.util.arrow import one_array
+from seekrec.util.hashing import json_digest
 from seekrec.util.ragged import Ragged
 
 CORPUS_FEATURES = Features(
@@ -159,7 +159,7 @@ def corpus_fingerprint(
         tokenizer_digest(tokenizer),
         {kind: [asdict(template) for template in templates] for kind, templates in TEMPLATES.items()},
     ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_digest(content)
 
 
 def _cut_histories(split: Split, events: EventColumns, rows: np.ndarray, settings: CorpusSettings) -> Ragged:
