@@ -280,6 +280,7 @@ def _render(template_path: str | Path, variables: Mapping[str, Any]) -> str:
             f"There is no card template {path}; pass a file of the folder hub_cards of a source checkout."
         )
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(path.parent),  # parts that templates share
         undefined=jinja2.StrictUndefined,
         autoescape=False,
         finalize=escape_markdown,
