@@ -301,7 +301,7 @@ def check_characters(text: str, argument: str) -> None:
 
 
 def check_geohash(geohash: str | None) -> None:
-    """Refuse text that is no geohash.
+    """Refuse text that is not a geohash.
 
     Raises:
         RequestError: If it is neither `None` nor 1 to 12 of a geohash's characters.
@@ -379,7 +379,7 @@ class IdMap:
 
 
 def item_texts(items: pa.Table) -> list[str]:
-    """Give the text that stands for each item: title, then description.
+    """Return the text that stands for each item: title, then description.
 
     Args:
         items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.

@@ -654,7 +654,7 @@ class TestFiles:
             Catalog.load(tmp_path)
 
     def test_names_a_missing_file(self, catalog, tmp_path):
-        with pytest.raises(CatalogError, match=r"There is no .*catalog.json: this is no catalogue"):
+        with pytest.raises(CatalogError, match=r"catalog.json does not exist: the folder is not a catalogue"):
             Catalog.load(tmp_path)
         catalog.save(tmp_path)
         (tmp_path / "codes.safetensors").unlink()

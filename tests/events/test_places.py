@@ -34,7 +34,7 @@ def test_a_log_has_places_only_where_it_was_given_them():
 def test_what_is_no_geohash_is_refused(bad):
     log = make_log([("u", 1, "a"), ("u", 2, "b")])
     message = (
-        f"`events`: 1 of 2 rows cannot be used: 1 have a geohash that is none .first: row 1 .from 0., geohash '{bad}'"
+        f"`events`: 1 of 2 rows cannot be used: 1 have an invalid geohash .first: row 1 .from 0., geohash '{bad}'"
     )
     with pytest.raises(DataError, match=message):
         with_places(log, ["u33d", bad])
@@ -49,7 +49,7 @@ def test_a_reader_maps_the_column_and_names_the_bad_line(tmp_path):
     # A geohash of digits alone is no number: its zeros stay.
     events.write_text("user_id,item_id,timestamp,cell\nu,a,1,00123\nu,b,2,\nu,c,3,u33!\n")
     with pytest.raises(
-        DataError, match=r"^events.csv: 1 of 3 rows .* have a geohash that is none \(first: line 4, geohash 'u33!'\)"
+        DataError, match=r"^events.csv: 1 of 3 rows .* have an invalid geohash \(first: line 4, geohash 'u33!'\)"
     ):
         read_tables(events, items, column_map={"geohash": "cell"})
     log = read_tables(events, items, column_map={"geohash": "cell"}, max_refused=0.5)

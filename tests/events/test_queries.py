@@ -133,7 +133,7 @@ def test_copy_tells_everything_twice():
         (3, "search"),
         (4, "recommendation"),
     ]
-    assert "told both as a recommendation and as a search" in searched.notes[-1]
+    assert "counts both as a recommendation and as a search" in searched.notes[-1]
 
 
 def test_seed_and_fraction():

@@ -117,12 +117,12 @@ class Catalog(CatalogParts):
         )
 
     def view_of(self, behavior: Behavior) -> View:
-        """Give the view whose identifier answers a behavior; the only view where there is one."""
+        """Return the view whose identifier answers a behavior; the only view where there is one."""
         wanted = VIEW_OF_BEHAVIOR[behavior]
         return wanted if wanted in self.codes else self.views[0]
 
     def titles(self, ids: Iterable[str]) -> list[str | None]:
-        """Give the titles of items.
+        """Return the titles of items.
 
         Args:
             ids (`Iterable[str]`): Item ids, removed ones included.
@@ -134,7 +134,7 @@ class Catalog(CatalogParts):
         return list(self.items["title"].take(pa.array(rows)).to_pylist())
 
     def available(self, at: int) -> np.ndarray:
-        """Tell which items can be answered at a time.
+        """Mark the items that can be answered at a time.
 
         Args:
             at (`int`): Seconds since the epoch, UTC.
@@ -156,7 +156,7 @@ class Catalog(CatalogParts):
         title_contains: str | None = None,
         **columns: Any,
     ) -> np.ndarray:
-        """Tell which items can be answered and pass every filter.
+        """Mark the items that can be answered and pass every filter.
 
         ```python
         catalog.where(categories="Puzzles", price=(None, 20.0), brand=["Acme", "Zenith"])
@@ -196,7 +196,7 @@ class Catalog(CatalogParts):
         return ItemFilters(self.items)
 
     def remove_items(self, ids: Iterable[str]) -> Catalog:
-        """Give a catalogue in which these items are never answered; histories may still name them.
+        """Return a catalogue in which these items are never answered; histories may still name them.
 
         Raises:
             UnknownItemError: If the catalogue does not hold an id.
@@ -204,7 +204,7 @@ class Catalog(CatalogParts):
         return self._with_removed(ids, True)
 
     def restore_items(self, ids: Iterable[str]) -> Catalog:
-        """Give a catalogue in which removed items are answered again, under their old identifiers.
+        """Return a catalogue in which removed items are answered again, under their old identifiers.
 
         Raises:
             UnknownItemError: If the catalogue does not hold an id.
@@ -226,7 +226,7 @@ class Catalog(CatalogParts):
         semantic_embeddings: np.ndarray | None = None,
         collaborative: np.ndarray | None = None,
     ) -> Catalog:
-        """Give a catalogue with more items; new identifiers are unique, no old code changes, nothing is trained.
+        """Return a catalogue with more items; new identifiers are unique, no old code changes, nothing is trained.
 
         Each new item takes the codes the identifier model gives it. Where an older item has them, it takes the
         nearest free code of the last level; where every code under its prefix is taken, the level above moves too.
@@ -252,7 +252,7 @@ class Catalog(CatalogParts):
         return replace(self, **grow(self, items, semantic_embeddings, collaborative))
 
     def update_items(self, items: pa.Table | Sequence[Mapping[str, Any]]) -> Catalog:
-        """Give a catalogue in which some columns of known items have other values: prices, stock, availability.
+        """Return a catalogue in which some columns of known items have other values: prices, stock, availability.
 
         ```python
         catalog.update_items([{"item_id": "B00A", "price": 19.9}, {"item_id": "B00B", "available_until": now}])

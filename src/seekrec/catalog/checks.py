@@ -144,7 +144,7 @@ def check_new_items(
 
 
 def update_columns(items: pa.Table | Sequence[Mapping[str, Any]], known: pa.Table, id_map: IdMap) -> pa.Table:
-    """Give a catalogue's items with other values in some columns of some rows; see [`Catalog.update_items`].
+    """Return a catalogue's items with other values in some columns of some rows; see [`Catalog.update_items`].
 
     Args:
         items (`pyarrow.Table` or a list of `dict`): `item_id` and the columns to change.
@@ -174,7 +174,7 @@ def update_columns(items: pa.Table | Sequence[Mapping[str, Any]], known: pa.Tabl
     for number, field in enumerate(known.schema):
         if field.name not in given.column_names or field.name == "item_id":
             continue
-        # A key that a record leaves out is no null.
+        # A key that a record leaves out is not null.
         is_given = [True] * len(places) if isinstance(items, pa.Table) else [field.name in record for record in items]
         chosen = np.flatnonzero(is_given)
         values = _cast(given[field.name].take(pa.array(chosen)), field, "updated")

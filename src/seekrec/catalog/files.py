@@ -241,7 +241,8 @@ def _read_items(path: Path) -> pa.Table:
 def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
     if not path.is_file():
         raise CatalogError(
-            f"There is no {path}: this is no catalogue, or saving it was interrupted. Save it again or fetch it anew."
+            f"{path} does not exist: the folder is not a catalogue, or saving it was interrupted. Save it again or "
+            "fetch it anew."
         )
     try:
         return reader(path)

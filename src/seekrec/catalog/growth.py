@@ -28,7 +28,7 @@ def grow(
     semantic: np.ndarray | None,
     collaborative: np.ndarray | None,
 ) -> dict[str, Any]:
-    """Give the fields of a catalogue with more items; see [`Catalog.add_items`]."""
+    """Return the fields of a catalogue with more items; see [`Catalog.add_items`]."""
     model, levels = catalog.identifier_model, (catalog.num_shared_levels, catalog.codebook_size)
     if model is None and catalog.codes:
         raise CatalogError(
@@ -152,7 +152,7 @@ def predict_by_ridge(
     eigenvalues = np.maximum(eigenvalues, 0.0)
     projected = directions.T @ (inputs.T @ targets).astype(np.float64)  # (semantic dimension, collaborative dimension)
     energy, total = np.square(projected).sum(axis=1), float(np.square(targets, dtype=np.float64).sum())
-    if eigenvalues[-1] == 0.0:  # every semantic vector is the same: only the mean can be told
+    if eigenvalues[-1] == 0.0:  # every semantic vector is the same: only the mean can be predicted
         return np.repeat(target_mean[None], len(semantic), axis=0)
     best = (np.inf, 0.0)
     for penalty in _RIDGE_PENALTIES * eigenvalues[-1]:
@@ -173,7 +173,7 @@ def place_items(
     num_shared_levels: int,
     codebook_size: int,
 ) -> dict[View, np.ndarray]:
-    """Give new items identifiers that no item has, at the least total cost; old identifiers stay as they are.
+    """Assign identifiers that no item has to new items, at the least total cost; old identifiers stay as they are.
 
     Args:
         model (`IdentifierModel`): The learner the old codes come from.

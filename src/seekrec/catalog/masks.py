@@ -37,7 +37,7 @@ class ItemFilters:
         self._period: tuple[np.ndarray, np.ndarray] | None = None
 
     def available(self, at: int) -> np.ndarray:
-        """Tell which items are on offer at a time: `available_from <= at < available_until`, null meaning open.
+        """Mark the items that are available at a time: `available_from <= at < available_until`, null meaning open.
 
         Args:
             at (`int`): Seconds since the epoch, UTC.
@@ -58,7 +58,7 @@ class ItemFilters:
         return (start <= at) & (at < end)
 
     def contains(self, column: str, text: str) -> np.ndarray:
-        """Tell which items have `text` in a text column, capitals or not.
+        """Mark the items that have `text` in a text column, capitals or not.
 
         Args:
             column (`str`): A column of strings.
@@ -79,7 +79,7 @@ class ItemFilters:
         return to_mask(pc.match_substring(self._lowered[column], text.lower()))
 
     def matches(self, column: str, wanted: Any) -> np.ndarray:
-        """Tell which items have a wanted value in a column; null never matches.
+        """Mark the items that have a wanted value in a column; null never matches.
 
         Args:
             column (`str`): A column of the items table.
@@ -122,14 +122,14 @@ class ItemFilters:
 
 
 def item_periods(items: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Give when each item comes and goes.
+    """Return when each item comes and goes.
 
     Args:
         items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
 
     Returns:
-        `tuple[np.ndarray, np.ndarray]`: int64 seconds of shape `(num_items,)`: the first in which it is on offer, and
-        the first in which it is no more; the ends of int64 where open.
+        `tuple[np.ndarray, np.ndarray]`: int64 seconds of shape `(num_items,)`: the first in which it is available, and
+        the first in which it no longer is; the ends of int64 where open.
     """
     start = pc.fill_null(items.column("available_from"), _FIRST_SECOND).to_numpy()
     end = pc.fill_null(items.column("available_until"), _LAST_SECOND).to_numpy()

@@ -61,8 +61,8 @@ class AuditReport:
 
     Args:
         log_name (`str`): Name of the data set.
-        method (`str`): Of the split.
-        protocol (`str`): Of the split.
+        method (`str`): Method of the split.
+        protocol (`str`): Protocol of the split.
         validation (`PartAudit`): Counts over the validation cases.
         test (`PartAudit`): Counts over the test cases.
         training (`PartAudit`): Counts over the training targets and their histories.
@@ -89,7 +89,7 @@ class AuditReport:
         return sum(part.num_leaks for part in self.parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all counts as plain numbers."""
+        """Return all counts as plain numbers."""
         return asdict(self)
 
     def raise_if_leaking(self) -> None:
@@ -108,12 +108,12 @@ class AuditReport:
             if getattr(part, name)
         ]
         raise LeakageError(
-            f"The split of log {self.log_name!r} (method {self.method!r}, protocol {self.protocol!r}) tells its "
+            f"The split of log {self.log_name!r} (method {self.method!r}, protocol {self.protocol!r}) shows its "
             f"answers: {', '.join(found)}. Build it with split_log(protocol='strict') and leave its rows as they are."
         )
 
     def describe(self) -> str:
-        """Give the counts as a table for people."""
+        """Return the counts as a table to read."""
         columns = (
             ("part", "part"),
             ("targets", "num_targets"),
@@ -204,8 +204,8 @@ def _audit_cases(split: Split, part: str, cases: Cases, used: np.ndarray) -> Par
     pairs = user * timeline.num_items + item
     trained = is_among(pairs, timeline.pairs(used_rows))
     # Each pair twice, once for each behavior: even numbers recommend, odd ones search.
-    told = timeline.pairs(used_rows) * 2 + timeline.is_search[used_rows]
-    trained_in_other_task = is_among(pairs * 2 + ~is_search, told)
+    trained_tasks = timeline.pairs(used_rows) * 2 + timeline.is_search[used_rows]
+    trained_in_other_task = is_among(pairs * 2 + ~is_search, trained_tasks)
 
     latest = np.full(len(user_ids), np.iinfo(np.int64).min)
     # Rows are sorted by user and time: the last write to each user is its latest.

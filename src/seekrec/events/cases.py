@@ -71,7 +71,7 @@ class Cases:
         return len(self.item_id)
 
     def select(self, behavior: Behavior | None = None) -> np.ndarray:
-        """Give the numbers of the cases of one behavior.
+        """Return the numbers of the cases of one behavior.
 
         Args:
             behavior (`str`, *optional*): `"recommendation"` or `"search"`; `None` for all.
@@ -88,7 +88,7 @@ class Cases:
         return np.flatnonzero(np.asarray(self.behavior, dtype=object) == behavior)
 
     def history(self, case: int) -> np.ndarray:
-        """Give the rows of one case's history, int64, oldest first."""
+        """Return the rows of one case's history, int64, oldest first."""
         return self.histories[case]
 
     @property
@@ -97,7 +97,7 @@ class Cases:
         return self.histories.offsets
 
     def question(self, case: int) -> dict[str, Any]:
-        """Give what a [`Request`] says of one case, but for its history."""
+        """Return the fields of the [`Request`] of one case, but for its history."""
         return {
             "query": self.query[case],
             "timestamp": int(self.timestamp[case]),
@@ -106,12 +106,12 @@ class Cases:
         }
 
     def _optional(self) -> dict[str, list[str | None]]:
-        """Give the columns that not every log has, as far as they are there."""
+        """Return those of the optional columns that this log has."""
         columns = {"geohash": self.geohash, "session_id": self.session_id, "action": self.action}
         return {name: column for name, column in columns.items() if column is not None}
 
     def to_table(self) -> pa.Table:
-        """Give the cases as a table, the history as a list column."""
+        """Return the cases as a table, the history as a list column."""
         return pa.table(
             {
                 "user_id": pa.array(self.user_id, pa.string()),

@@ -78,7 +78,7 @@ def conform(
         optional (`datasets.Features`, *optional*): Columns that are cast where they are there, and not filled in.
 
     Raises:
-        DataError: If it is no table, has no rows, names a column twice, lacks a required column or a type is wrong.
+        DataError: If it is not a table, has no rows, names a column twice, lacks a required column or a type is wrong.
     """
     if not isinstance(table, pa.Table):
         raise DataError(
@@ -186,7 +186,7 @@ def find_event_problems(events: pa.Table, item_ids: pa.Array | pa.ChunkedArray) 
     ]
     if "geohash" in events.column_names:
         is_geohash = pc.match_substring_regex(events["geohash"], GEOHASH_PATTERN)
-        rules.append(("have a geohash that is none", pc.invert(is_geohash), "geohash"))
+        rules.append(("have an invalid geohash", pc.invert(is_geohash), "geohash"))
     return _findings(rules)
 
 
@@ -216,9 +216,9 @@ def find_items_without_text(items: pa.Table) -> list[Finding]:
 
 
 def find_repeated_events(events: pa.Table) -> list[Finding]:
-    """Find the events that say what an earlier row says: same user, item, timestamp, behavior, query and action."""
-    said = events.select(["user_id", "item_id", "timestamp", "behavior", "query", "action"])
-    return _findings([("repeat an earlier row", pa.array(repeats(said)), "item_id")])
+    """Find the events that repeat an earlier row: same user, item, timestamp, behavior, query and action."""
+    columns = events.select(["user_id", "item_id", "timestamp", "behavior", "query", "action"])
+    return _findings([("repeat an earlier row", pa.array(repeats(columns)), "item_id")])
 
 
 def repeats(table: pa.Table) -> np.ndarray:
@@ -275,17 +275,17 @@ def refuse(
         DataError: If more than `max_refused` of the rows, or all of them, were found.
     """
     keep = np.ones(table.num_rows, dtype=bool)
-    reasons, told = [], []
+    reasons, notes = [], []
     if source.num_unreadable:
         reasons.append(f"{source.num_unreadable} cannot be read (first: {source.unreadable})")
-        told.append(reasons[0])
+        notes.append(reasons[0])
     for finding in findings:
         rows = finding.rows[keep[finding.rows]]
         if len(rows):
             keep[rows] = False
             reasons.append(_describe(table, finding, rows, source))
             where = f"row {int(rows[0])} (from 0)" if source.names_people else source.name_row(int(rows[0]))
-            told.append(f"{len(rows)} {finding.problem} (first: {where})")
+            notes.append(f"{len(rows)} {finding.problem} (first: {where})")
     if not reasons:
         return table, keep, None
     num_rows = table.num_rows + source.num_unreadable
@@ -300,11 +300,11 @@ def refuse(
             "them or raise `max_refused`."
         )
     logger.warning("%s They were left out.", summary)
-    return table.filter(pa.array(keep)), keep, f"{counted}: {'; '.join(told)}. They were left out."
+    return table.filter(pa.array(keep)), keep, f"{counted}: {'; '.join(notes)}. They were left out."
 
 
 def check_max_refused(max_refused: float) -> None:
-    """Refuse a cap that is no share.
+    """Refuse a limit that is not a share from 0 to 1.
 
     Raises:
         ConfigurationError: If it is outside 0..1.
@@ -314,7 +314,7 @@ def check_max_refused(max_refused: float) -> None:
 
 
 def check_choice(argument: str, value: object, choices: Collection[object]) -> None:
-    """Refuse a value that is none of the choices.
+    """Refuse a value that is not one of the choices.
 
     Raises:
         ConfigurationError: Naming the argument, the value and the choices.

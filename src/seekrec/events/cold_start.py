@@ -50,7 +50,7 @@ class ColdStart:
 
 
 def has_training_events(split: Split) -> np.ndarray:
-    """Tell which items training events act on: bool of shape `(num_items,)`, in the order of the log's items."""
+    """Mark the items that training events act on: bool of shape `(num_items,)`, in the order of the log's items."""
     timeline = split.timeline
     rows = split.train_rows[timeline.is_interaction[split.train_rows]]
     known = np.zeros(timeline.num_items, dtype=bool)
@@ -64,7 +64,7 @@ def hold_out_items(split: Split, num_items: int, *, seed: int) -> tuple[EventLog
     Args:
         split ([`Split`]): Of the whole log.
         num_items (`int`): How many; a seeded draw among the distinct targets of its test part that have text.
-        seed (`int`): Of the draw.
+        seed (`int`): Seed of the draw.
 
     Returns:
         `tuple[EventLog, ColdStart]`: The log that is left, to be split again and trained on, and what was taken out.

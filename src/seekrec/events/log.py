@@ -53,7 +53,7 @@ class EventLog:
     Raises:
         DataError: If a column is missing or of the wrong type, the log is empty, or any row breaks the schema: an
             event without user, time or behavior, a search without query, an item that `items` does not hold, a
-            geohash that is none, an item listed twice. The message names the row of the table that was passed in,
+            geohash that is invalid, an item listed twice. The message names the row of the table that was passed in,
             counted from 0.
     """
 
@@ -100,7 +100,7 @@ class EventLog:
         return int(pc.count_distinct(self.events["user_id"]).as_py())
 
     def fingerprint(self) -> str:
-        """Give a SHA-256 over the content: both tables, `has_time` and `query_source`, not the name or the notes.
+        """Return a SHA-256 over the content: both tables, `has_time` and `query_source`, not the name or the notes.
 
         Returns:
             `str`: 64 hexadecimal digits.
@@ -143,7 +143,7 @@ class EventLog:
         }
 
     def to_dataset_dict(self) -> dict[str, datasets.DatasetDict]:
-        """Give the two tables as data sets, one for each configuration of a Hub repository.
+        """Return the two tables as data sets, one for each configuration of a Hub repository.
 
         ```python
         for config_name, dataset in log.to_dataset_dict().items():

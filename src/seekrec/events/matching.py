@@ -79,7 +79,7 @@ def item_words(items: pa.Table, fields: Sequence[str] = TEXT_FIELDS) -> list[lis
         `list[list[str]]`: The words of each row, as [`~seekrec.util.text.split_words`] returns them.
 
     Raises:
-        ConfigurationError: If there is no field or an unknown one.
+        ConfigurationError: If `fields` is empty or names an unknown one.
         DataError: If no item has a word.
     """
     if not fields:

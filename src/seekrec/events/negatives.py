@@ -140,7 +140,7 @@ def sample_negatives(
 
 
 def _known_items(split: Split, part: Part, numbers: list[int], exclude_user_items: bool) -> list[np.ndarray]:
-    """Give for each case the item rows that are no negatives: of its history, or of all the user's interactions."""
+    """Return for each case the item rows that are not negatives: of its history, or of all the user's interactions."""
     timeline = split.timeline
     cases = split.cases(part)
     known = []
@@ -170,7 +170,7 @@ def _draw(rng: np.random.Generator, taken: np.ndarray, count: int, sums: np.ndar
     """Draw distinct items one after the other, each in proportion to its weight among those that are left.
 
     Args:
-        rng (`np.random.Generator`): Of the case.
+        rng (`np.random.Generator`): Generator of the case.
         taken (`np.ndarray`): bool of shape `(num_items,)`: not to be drawn. What is drawn is marked in it.
         count (`int`): How many; fewer are returned where fewer are left.
         sums (`np.ndarray`, *optional*): int64 of shape `(num_items,)`, running sum of the weights; `None` for equal
@@ -216,7 +216,7 @@ class NegativeSampler:
         interactions (`np.ndarray`, *optional*): int64 item row of every interaction; needed for `"popularity"`.
         matches (`np.ndarray`, *optional*): int64 item rows of shape `(num_texts, most)`, -1 for none: what each text
             matches; needed for `"bm25"`. Where a text has no match left, the draw is uniform.
-        seed (`int`): Of all draws.
+        seed (`int`): Seed of all draws.
 
     Raises:
         ConfigurationError: If a kind is unknown, a count negative, all are 0, or what a kind needs is missing.
@@ -314,14 +314,14 @@ class ItemNegatives:
         counts (`np.ndarray`): Interactions of each item in training, of shape `(num_items,)`.
         count (`int`): Negatives of a question.
         kind (`str`): `"uniform"`, or `"popularity"`: in proportion to `counts ** power`.
-        power (`float`): Of `"popularity"` (alpha of IntSR section 4.3).
-        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer, int64; only
+        power (`float`): Exponent of the counts, with `"popularity"` (alpha of IntSR section 4.3).
+        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available, int64; only
             items that were when the question was asked are negatives (temporal alignment, IntSR equation 15).
         acts (`tuple[np.ndarray, np.ndarray]`, *optional*): int64 user rows and item rows: what users acted on is no
             negative of theirs.
         draws_target (`bool`): A draw may be the target, as the correction for sampling asks for (see
             `seekrec.embeddings.softmax`); off: it is drawn again.
-        seed (`int`): Of all draws.
+        seed (`int`): Seed of all draws.
 
     Raises:
         ConfigurationError: If `count` is below 1, the kind is unknown, or no item can be drawn.

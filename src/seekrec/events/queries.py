@@ -43,9 +43,9 @@ _LETTERS_AND_SPACES = re.compile(r"[^\W\d_]+|( )")
 def category_queries(items: pa.Table) -> list[list[str]]:
     """Make queries from the category paths of items.
 
-    For each path: join the names with spaces, delete every character that is no letter ("Sci-Fi" becomes "scifi"), use
-    lower case, leave out stop words, and of equal words keep the last. Paths of one level make no query, equal queries
-    of one item are given once, and a query longer than `MAX_QUERY_CHARACTERS` is left out.
+    For each path: join the names with spaces, delete every character that is not a letter ("Sci-Fi" becomes "scifi"),
+    use lower case, leave out stop words, and of equal words keep the last. Paths of one level make no query, equal
+    queries of one item are given once, and a query longer than `MAX_QUERY_CHARACTERS` is left out.
 
     Items may bring their own queries in a column `queries` (lists of text; the MovieLens reader does): then these are
     given and the paths are not looked at.
@@ -92,7 +92,7 @@ def category_queries(items: pa.Table) -> list[list[str]]:
 def synthesize_searches(
     log: EventLog, *, construction: Construction = "split", search_fraction: float = 0.5, seed: int = 0
 ) -> EventLog:
-    """Give a log without searches searches, each with a query of its item.
+    """Turn interactions of a log without searches into searches, each with a query of its item.
 
     Which query of [`category_queries`] an event gets is drawn with equal chances from the seed. Events with items that
     have no query, and impressions (nobody asked for what was merely shown), stay as they are.
@@ -100,11 +100,11 @@ def synthesize_searches(
     Args:
         log (`EventLog`): A log whose `query_source` is `"none"`.
         construction (`str`):
-            `"split"`: a coin makes each event either a search or leaves it a recommendation, so nothing is told twice.
-            `"copy"`: each event is told as both, the recommendation first, at the same timestamp, as in published
+            `"split"`: each event either becomes a search or stays a recommendation, by a coin; nothing counts twice.
+            `"copy"`: each event counts as both, the recommendation first, at the same timestamp, as in published
             work. The same act is then seen in both tasks: compare such results only with each other.
         search_fraction (`float`): Chance of a search, from 0 to 1; of `"split"` only.
-        seed (`int`): Of the coin and the choice of queries.
+        seed (`int`): Seed of the coin and of the choice of queries.
 
     Returns:
         `EventLog`: The log with searches, `query_source` `"category"` and a note that says what was done. Without any
@@ -141,8 +141,8 @@ def synthesize_searches(
     first_query = np.cumsum(num_queries) - num_queries
     chosen = first_query[item_row[rows]] + (choice[rows] * num_queries[item_row[rows]]).astype(np.int64)
     all_queries = pa.array([query for of_item in queries for query in of_item], pa.string())
-    told = {"behavior": pa.repeat(SEARCH, len(rows)), "query": all_queries.take(pa.array(chosen))}
-    searches = _set_columns(log.events.take(pa.array(rows)), told)
+    changed = {"behavior": pa.repeat(SEARCH, len(rows)), "query": all_queries.take(pa.array(chosen))}
+    searches = _set_columns(log.events.take(pa.array(rows)), changed)
     refuse(searches, find_event_problems(searches, log.items["item_id"]), Source("the synthetic searches"))
     others = log.events.filter(pa.array(~is_search)) if construction == "split" else log.events
     # Both parts keep their order; the log's stable sort puts them back together, recommendations first at equal times.
@@ -153,7 +153,7 @@ def synthesize_searches(
     how = (
         f"each interaction became a search with chance {search_fraction:g}"
         if construction == "split"
-        else "each interaction is told both as a recommendation and as a search"
+        else "each interaction counts both as a recommendation and as a search"
     )
     note = (
         f"Synthetic queries from categories, construction {construction!r}, seed {seed}: {how}; {len(rows)} searches, "

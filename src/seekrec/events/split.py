@@ -62,12 +62,12 @@ class Split:
         log (`EventLog`): The log.
         method (`str`): `"leave_one_out"` or `"last_days"`.
         protocol (`str`): `"strict"` or `"paper"`.
-        seed (`int`): Of the choice of queries.
+        seed (`int`): Seed of the choice of queries.
         train_rows (`np.ndarray`): int64 rows of `log.events` that training may use, as target or history, ascending.
             With `"paper"` training histories may hold held-out rows besides: that is one of its leaks.
         validation (`Cases`): Questions to choose a model by.
         test (`Cases`): Questions to report.
-        num_test_days (`int`, *optional*): Of method `"last_days"`, else `None`.
+        num_test_days (`int`, *optional*): Days of the test with `"last_days"`, else `None`.
         max_history (`int`, *optional*): Histories keep the latest so many events; `None` keeps all.
         keep_impressions (`bool`): Whether histories (strict) hold items that were shown but not acted on. Training
             events always do.
@@ -94,11 +94,11 @@ class Split:
         return paper_order(self.log, self.timeline)
 
     def train_events(self) -> pa.Table:
-        """Give the events that training may use, in the order of the log."""
+        """Return the events that training may use, in the order of the log."""
         return self.log.events.take(self.train_rows)
 
     def cases(self, part: Part) -> Cases:
-        """Give the cases of a part.
+        """Return the cases of a part.
 
         Raises:
             ConfigurationError: If the part is unknown.
@@ -107,15 +107,15 @@ class Split:
         return self.test if part == "test" else self.validation
 
     def training_acts(self) -> np.ndarray:
-        """Give the `train_rows` in which a user did something, be it a search without a click: int64, ascending."""
+        """Return the `train_rows` in which a user did something, be it a search without a click: int64, ascending."""
         return self.train_rows[~self.timeline.is_impression[self.train_rows]]
 
     def training_interactions(self) -> np.ndarray:
-        """Give the `train_rows` in which a user acted on an item: int64, ascending."""
+        """Return the `train_rows` in which a user acted on an item: int64, ascending."""
         return self.train_rows[self.timeline.is_interaction[self.train_rows]]
 
     def is_training_target(self) -> np.ndarray:
-        """Say for each of `train_rows` whether training may ask for its item: bool of shape `(len(train_rows),)`.
+        """Mark those of `train_rows` whose item training may ask for: bool of shape `(len(train_rows),)`.
 
         Strict: every interaction. Paper: those that its filters leave.
         """
@@ -124,7 +124,7 @@ class Split:
         return is_among(self.train_rows, paper_targets(self.timeline, self._paper_order)[0])
 
     def training_targets(self, *, include_queries: bool = False) -> np.ndarray:
-        """Give the rows that training may ask for.
+        """Return the rows that training may ask for.
 
         Args:
             include_queries (`bool`): Also searches without a click: their query can be predicted.
@@ -145,7 +145,7 @@ class Split:
         max_of_kind: Kinds | None = None,
         target_rows: np.ndarray | None = None,
     ) -> TrainingHistories:
-        """Give the history of each training target.
+        """Return the history of each training target.
 
         The size grows with the square of a user's events: on large logs set a limit (histories are cut before they are
         expanded), or ask for some targets at a time.
@@ -192,7 +192,7 @@ class Split:
         max_history: int | None = None,
         chosen: np.ndarray | None = None,
     ) -> list[Request]:
-        """Give the questions of a part.
+        """Return the questions of a part.
 
         Args:
             part (`str`): `"validation"` or `"test"`.
@@ -213,12 +213,12 @@ class Split:
         return build_requests(self.log, cases, numbers, check_max_history(max_history))
 
     def targets(self, part: Part, behavior: Behavior | None = None) -> list[str]:
-        """Give the item ids that answer `requests(part, behavior)`, in the same order."""
+        """Return the item ids that answer `requests(part, behavior)`, in the same order."""
         cases = self.cases(part)
         return [cases.item_id[number] for number in cases.select(behavior).tolist()]
 
     def describe(self) -> dict[str, Any]:
-        """Give settings and counts; all of it can be written as JSON."""
+        """Return settings and counts; all of it can be written as JSON."""
         return {
             **self._settings(),
             "num_train_events": len(self.train_rows),
@@ -231,7 +231,7 @@ class Split:
         }
 
     def fingerprint(self) -> str:
-        """Give a SHA-256 over the log, the settings, the training rows and the cases: 64 hexadecimal digits."""
+        """Return a SHA-256 over the log, the settings, the training rows and the cases: 64 hexadecimal digits."""
         return self._fingerprint
 
     @cached_property

@@ -74,8 +74,8 @@ def split_log(
         log (`EventLog`): The log.
         method (`str`): `"leave_one_out"` or `"last_days"`.
         protocol (`str`): `"strict"`, or `"paper"` to compare with published numbers.
-        num_test_days (`int`): Of `"last_days"`; ignored otherwise.
-        seed (`int`): Of the choice among an item's synthetic queries.
+        num_test_days (`int`): Days of the test with `"last_days"`; ignored otherwise.
+        seed (`int`): Seed of the choice among an item's synthetic queries.
         max_history (`int`, *optional*): Histories keep the latest so many events; `None` keeps all.
         keep_impressions (`bool`): Whether histories (strict) hold items that were shown but not acted on.
 
@@ -216,14 +216,14 @@ def last_days(log: EventLog, timeline: Timeline, num_test_days: int, *, is_stric
 
 
 def find_queries(log: EventLog, timeline: Timeline, targets: np.ndarray, seed: int) -> list[str | None]:
-    """Give each target the query it is searched with.
+    """Find the query that each target is searched with.
 
     Its own, where one of its tellings is a search; else, where the log's queries are made from categories, one of the
     item's, chosen by a hash of `seed`, user, item and timestamp; else none.
 
     Args:
         log (`EventLog`): The log.
-        timeline (`Timeline`): Of the same log.
+        timeline (`Timeline`): The same log as arrays.
         targets (`np.ndarray`): int64 rows of interactions.
         seed (`int`): Changes the choice.
 
@@ -269,12 +269,12 @@ def ask(
 
     Args:
         log (`EventLog`): The log.
-        timeline (`Timeline`): Of the same log.
+        timeline (`Timeline`): The same log as arrays.
         rows (`np.ndarray`): int64 rows of the interactions.
         train_rows (`np.ndarray`): int64 rows that training may use.
         usable (`np.ndarray`): int64 rows that a strict history may hold.
-        order (`PaperOrder`, *optional*): Of protocol `"paper"`; without it, strict.
-        seed (`int`): Of the choice among an item's synthetic queries.
+        order (`PaperOrder`, *optional*): Order of protocol `"paper"`; without it, strict.
+        seed (`int`): Seed of the choice among an item's synthetic queries.
         max_history (`int`, *optional*): Keep the latest so many events of a history.
     """
     t = timeline

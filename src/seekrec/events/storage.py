@@ -20,12 +20,14 @@ def check_files(folder: Path, names: Sequence[str], what: str) -> None:
     """
     for name in names:
         if not (folder / name).is_file():
-            raise DataError(f"{folder} holds no {name}: it is no {what}, or saving it was interrupted; save it again.")
+            raise DataError(
+                f"{folder} holds no {name}: it is not a whole {what}, or saving it was interrupted; save it again."
+            )
 
 
 @contextmanager
 def refuse_damage(folder: Path, what: str) -> Iterator[None]:
-    """Give whatever a damaged file makes fail one error that names the folder.
+    """Turn whatever a damaged file raises into one error that names the folder.
 
     Raises:
         DataError: Instead of what was raised in the block, unless that is an error of ours.

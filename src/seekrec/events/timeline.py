@@ -89,12 +89,12 @@ class Timeline:
         """Mask of the events in which the user acted on an item: bool, one entry an event.
 
         The one place that says so: whatever learns, counts, asks or rules out what users did goes by it. An item that
-        was shown and not acted on is no interaction, nor is a search without a click.
+        was shown and not acted on is not an interaction, nor is a search without a click.
         """
         return (self.item >= 0) & ~self.is_impression
 
     def first_rows(self) -> np.ndarray:
-        """Give the row of each user's first event, int64; entry `k` belongs to user number `k`."""
+        """Return the row of each user's first event, int64; entry `k` belongs to user number `k`."""
         return np.flatnonzero(self.user_start == np.arange(len(self.user)))
 
     def pairs(self, rows: np.ndarray) -> np.ndarray:
@@ -103,9 +103,9 @@ class Timeline:
         return np.where(items < 0, -1, self.user[rows] * self.num_items + items)
 
     def distinct_interactions(self) -> np.ndarray:
-        """Give the first row of each distinct (user, item, timestamp) that is an interaction, in table order.
+        """Return the first row of each distinct (user, item, timestamp) that is an interaction, in table order.
 
-        With the `copy` construction an interaction is told twice, as a recommendation and as a search: here it counts
+        With the `copy` construction an interaction counts twice, as a recommendation and as a search: here it counts
         once.
         """
         rows = np.flatnonzero(self.is_interaction)
@@ -114,7 +114,7 @@ class Timeline:
 
 
 def merge_histories(first: Ragged, second: Ragged, order: np.ndarray) -> Ragged:
-    """Put the entries of two histories of the same targets together.
+    """Merge two histories of the same targets.
 
     Args:
         first (`Ragged`): int64 rows of the event table, one history a target.
@@ -130,7 +130,7 @@ def merge_histories(first: Ragged, second: Ragged, order: np.ndarray) -> Ragged:
 
 
 def item_rows(log: EventLog, item_ids: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """Give the row in `log.items` of each id: int64, -1 for null."""
+    """Return the row in `log.items` of each id: int64, -1 for null."""
     found = pc.index_in(item_ids, value_set=log.items["item_id"].combine_chunks())
     return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
 
@@ -148,7 +148,7 @@ def is_in_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
 
 
 def strict_histories(timeline: Timeline, targets: np.ndarray, usable: np.ndarray, max_history: int | None) -> Ragged:
-    """Give what the user did before each target, without the target's item.
+    """Return what the user did before each target, without the target's item.
 
     Args:
         timeline (`Timeline`): The log.
@@ -188,7 +188,7 @@ def histories_before(
     max_history: int | None,
     is_kind: np.ndarray | None = None,
 ) -> Ragged:
-    """Give [`paper_histories`] with an order, else [`strict_histories`]; where given, of what `is_kind` marks."""
+    """Return [`paper_histories`] with an order, else [`strict_histories`]; where given, of what `is_kind` marks."""
     if order is not None:
         return paper_histories(timeline, order, targets, max_history, is_kind)
     return strict_histories(timeline, targets, usable if is_kind is None else usable[is_kind[usable]], max_history)
@@ -207,7 +207,7 @@ class PaperOrder:
         place (`np.ndarray`): int64 position in `rows`.
         rank_in_task (`np.ndarray`): int64 position among the user's events of the same behavior, in that order.
         num_recommendations (`np.ndarray`): int64; the history holds the user's first so many recommendations.
-        num_searches (`np.ndarray`): int64; likewise searches.
+        num_searches (`np.ndarray`): int64; the history holds the user's first so many searches.
         target_rank (`np.ndarray`): int64; orders the events of a user and behavior by time, then item id: the last two
             are held out.
     """
@@ -279,7 +279,7 @@ def paper_order(log: EventLog, timeline: Timeline) -> PaperOrder:
 
 
 def paper_targets(timeline: Timeline, order: PaperOrder) -> tuple[np.ndarray, np.ndarray]:
-    """Give the rows that the released pipeline predicts, held out or not.
+    """Return the rows that the released pipeline predicts, held out or not.
 
     Interactions whose history holds a recommendation and a search (where the log has no searches: a recommendation),
     of users with at least three of them in that behavior.
@@ -307,11 +307,11 @@ def paper_histories(
     max_history: int | None,
     usable: np.ndarray | None = None,
 ) -> Ragged:
-    """Give the first so many recommendations and searches of the user that [`PaperOrder`] counted for each target.
+    """Return the first so many recommendations and searches of the user that [`PaperOrder`] counted for each target.
 
     Args:
         timeline (`Timeline`): The log.
-        order (`PaperOrder`): Of the same log.
+        order (`PaperOrder`): Order of the same log.
         targets (`np.ndarray`): int64 rows of the target events; no impressions.
         max_history (`int`, *optional*): Keep the latest so many.
         usable (`np.ndarray`, *optional*): bool, one entry an event: which a history may hold; all if not given.

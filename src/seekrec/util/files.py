@@ -3,7 +3,7 @@
 
 What is written goes to a hidden folder beside its place, `.NAME.XXXXXXXX.seekrec-tmp`, and reaches the disk before it
 gets its name. A process that dies leaves such a folder behind; the next one that writes there removes it. Whether its
-process lives is told by a lock of the operating system on the folder, never by a number that another process or
+process lives is known by a lock of the operating system on the folder, never by a number that another process or
 machine may have too.
 """
 
@@ -37,7 +37,7 @@ _OLD = re.compile(r"\.(.+)\.[0-9a-f]{8}\.seekrec-old")
 
 @contextmanager
 def replace_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name for `path`; it becomes `path` when the block ends, and is deleted when the block fails.
+    """Yield a temporary name for `path`; it becomes `path` when the block ends, and is deleted when the block fails.
 
     Args:
         path (`str` or `Path`): The file to write. Its folder must exist.
@@ -78,7 +78,7 @@ def write_table(path: str | Path, table: pa.Table) -> None:
 
 @contextmanager
 def replace_folder(path: str | Path, *, keep: Callable[[str], bool] | None = None) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes the place of `path` when the block ends, in one step.
+    """Yield an empty folder to fill; it takes the place of `path` when the block ends, in one step.
 
     Killed at any moment, the process leaves the whole old folder at `path` or the whole new one. Where the operating
     system cannot swap two folders in one step, there is a moment without either: [`recover_folder`] puts the old one
@@ -88,7 +88,7 @@ def replace_folder(path: str | Path, *, keep: Callable[[str], bool] | None = Non
         path (`str` or `Path`): The folder to write. Folders above it are made where missing; a symbolic link stays
             and what it points to is replaced.
         keep (`Callable[[str], bool]`, *optional*):
-            Which entries of the old folder stay, told by their name, unless the new one has its own of that name.
+            Which entries of the old folder stay, by their name, unless the new one has its own of that name.
             Their files are linked, not copied, where the file system can.
 
     Yields:
@@ -169,7 +169,7 @@ def lock_folder(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def _temporary_folder(target: Path) -> Iterator[Path]:
-    """Give a locked, empty folder beside a place, and delete it afterwards with what is then in it."""
+    """Yield a locked, empty folder beside a place, and delete it afterwards with what is then in it."""
     sweep_folder(target.parent)
     folder, lock = _make_temporary(target)
     try:
@@ -265,7 +265,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _swap(folder: Path, target: Path) -> bool:
-    """Put a folder at a place. Gives whether there was one before, which then is where the new one was."""
+    """Put a folder at a place. Returns whether there was one before, which then is where the new one was."""
     try:
         # Onto nothing, or onto an empty folder: one step on every system.
         os.rename(folder, target)

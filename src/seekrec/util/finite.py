@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers that are none (NaN, infinite) are refused where they would come in: in weights, vectors and scores."""
+"""Weights, vectors and scores that are NaN or infinite are refused where they would come in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check_finite(name: str, values: Tensor | np.ndarray, entry: str, remedy: str
 
     Args:
         name (`str`): What they are, as a sentence begins: "The item vectors".
-        values (`torch.Tensor` or `np.ndarray`): Of any shape.
+        values (`torch.Tensor` or `np.ndarray`): Floats of any shape.
         entry (`str`): What one entry of the first dimension is: "row", "request".
         remedy (`str`): What to do, as a sentence goes on.
 

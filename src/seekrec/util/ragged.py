@@ -35,7 +35,7 @@ class Ragged:
 
     @classmethod
     def from_lists(cls, rows: Iterable[Sequence[int]], dtype: type[np.integer] = np.int32) -> Ragged:
-        """Make it from a list for each row."""
+        """Build it from a list for each row."""
         kept = list(rows)
         lengths = np.fromiter((len(row) for row in kept), np.int64, count=len(kept))
         values = np.fromiter(chain.from_iterable(kept), dtype, count=int(lengths.sum()))
@@ -43,18 +43,18 @@ class Ragged:
 
     @classmethod
     def from_arrays(cls, rows: Sequence[np.ndarray], dtype: type[np.integer] = np.int64) -> Ragged:
-        """Make it from an array for each row."""
+        """Build it from an array for each row."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         return cls(np.concatenate([np.empty(0, dtype), *rows]).astype(dtype, copy=False), _offsets(lengths))
 
     @classmethod
     def from_matrix(cls, matrix: np.ndarray) -> Ragged:
-        """Make it from the rows of a matrix, all of one length."""
+        """Build it from the rows of a matrix, all of one length."""
         return cls(matrix.ravel(), np.arange(len(matrix) + 1, dtype=np.int64) * matrix.shape[1])
 
     @classmethod
     def from_owners(cls, values: np.ndarray, owners: np.ndarray, num_rows: int) -> Ragged:
-        """Make it from entries that stand in the order of their rows.
+        """Build it from entries that stand in the order of their rows.
 
         Args:
             values (`np.ndarray`): The entries.
@@ -65,7 +65,7 @@ class Ragged:
 
     @classmethod
     def stack(cls, parts: Sequence[Ragged]) -> Ragged:
-        """Put the rows of several behind one another."""
+        """Concatenate the rows of several."""
         lengths = np.concatenate([part.lengths for part in parts])
         return cls(np.concatenate([part.values for part in parts]), _offsets(lengths))
 

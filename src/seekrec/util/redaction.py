@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be said of a run to everybody: no secret, and no place of the machine it ran on."""
+"""What may be published of a run: no secret, and no path of the machine it ran on."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _SHAPES = re.compile(
     r"|xox[abprs]-[A-Za-z0-9-]{10,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+)"
 )
 _LOGIN = re.compile(r"(?<=://)(?!\*{3}@)[^/\s@]+:[^/\s@]+@")
-# Two parts at least: "/" alone, as in "and / or", is no place.
+# Two parts at least: "/" alone, as in "and / or", is not a path.
 _PATH = re.compile(r"(?<![\w./:\\-])(?:~?/|[A-Za-z]:\\|\\\\)[^\s\"',;:()\[\]{}<>|]+")
 
 
 def is_secret(name: str) -> bool:
-    """Say whether a setting or an environment variable of this name holds a secret, such as `hub_token`."""
+    """Return whether a setting or an environment variable of this name holds a secret, such as `hub_token`."""
     words = re.split(r"[^a-z0-9]+", name.lower())
     keys = any(word == "key" and before in _KEYS for before, word in zip(words, words[1:], strict=False))
     return keys or not _SECRET_WORDS.isdisjoint(words)
 
 
 def place_name(value: str) -> str:
-    """Give the last part of a path; a name of the Hub, such as `google/flan-t5-base`, stays as it is.
+    """Return the last part of a path; a name of the Hub, such as `google/flan-t5-base`, stays as it is.
 
     Only how it is written counts, not what is on this machine.
     """
@@ -43,7 +43,7 @@ def place_name(value: str) -> str:
 
 
 def holds_secret(text: str) -> bool:
-    """Say whether a text holds the value of a secret environment variable or what looks like a token."""
+    """Return whether a text holds the value of a secret environment variable or what looks like a token."""
     return _hide_secrets(text) != text
 
 
@@ -64,7 +64,7 @@ def publishable(value: Any, name: str = "") -> Any:
 
     Args:
         value: A JSON value.
-        name (`str`): Of the setting; it says whether the value is a secret or a path.
+        name (`str`): Name of the setting; it says whether the value is a secret or a path.
     """
     if isinstance(value, Mapping):
         return {key: publishable(one, str(key)) for key, one in value.items()}

@@ -39,7 +39,7 @@ _POSSESSIVE = re.compile(r"(?<=\w)['\u2019]s?(?!\w)", re.IGNORECASE)
 # Signs that NFKC would write as letters behind the word.
 _MARKS_OF_OWNERS = re.compile("[\u2122\u2120\u00ae\u00a9]")
 # Accents of Latin, Greek and Cyrillic letters; the breve of the Cyrillic short i makes a letter of its own. Dots and
-# vowels of other scripts are no accents.
+# vowels of other scripts are not accents.
 _ACCENTS = re.compile("[\u0300-\u0305\u0307-\u036f]|(?<![\u0438\u0418])\u0306")
 
 # Scripts written without spaces: Chinese, Japanese, Korean; Thai, Lao, Burmese, Khmer.
@@ -111,7 +111,7 @@ def split_words(text: str) -> list[str]:
 
 
 def check_folding(folding: Collection[str]) -> tuple[Folding, ...]:
-    """Give the names in one order.
+    """Return the names in one order.
 
     Raises:
         ConfigurationError: If a name is unknown.

@@ -80,7 +80,7 @@ def test_seconds_that_cannot_be_used_are_found():
     seconds, findings = to_seconds(column(["2019-01-01", "NaN", None, "soon", "1546300800000"]), "timestamp", SOURCE)
     assert seconds.to_pylist() == [NEW_YEAR, None, None, None, None]
     assert [(finding.problem, finding.rows.tolist()) for finding in findings] == [
-        ("have a timestamp that is no time", [1, 3]),
+        ("have a timestamp that is not a time", [1, 3]),
         ("have a timestamp too large for seconds", [4]),
     ]
     seconds, findings = to_seconds(column([1.0, float("nan"), float("inf"), None]), "timestamp", SOURCE)
@@ -101,7 +101,7 @@ def test_finer_units_are_refused(factor, unit):
 
 def test_columns_that_are_no_times_are_refused():
     with pytest.raises(
-        DataError, match="file.csv: column 'timestamp' holds 'yesterday', which is no time; give seconds"
+        DataError, match="file.csv: column 'timestamp' holds 'yesterday', which is not a time; give seconds"
     ):
         to_seconds(column(["yesterday", None]), "timestamp", SOURCE)
     with pytest.raises(DataError, match="column 'timestamp' has type bool .first value True.; it must hold integers"):

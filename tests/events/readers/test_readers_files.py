@@ -146,14 +146,14 @@ def test_a_byte_order_mark_says_the_encoding(tmp_path, encoding):
 
 def test_an_encoding_that_is_said(tmp_path):
     paths = write(tmp_path, encoding="cp1252")
-    with pytest.raises(DataError, match="i.csv, line 2: byte 0xe9 is no UTF-8 text .*Pass the file's `encoding`"):
+    with pytest.raises(DataError, match="i.csv, line 2: byte 0xe9 is not UTF-8 text .*Pass the file's `encoding`"):
         read_tables(*paths)
     assert read_tables(*paths, encoding="latin-1").items["title"].to_pylist() == ["Café", "Naïve"]
     with pytest.raises(ConfigurationError, match="`encoding` is 'klingon', which Python does not know"):
         read_tables(*paths, encoding="klingon")
     with pytest.raises(DataError, match="i.csv holds zero bytes .* Pass `encoding`, such as 'utf-16-le'"):
         read_tables(*write(tmp_path, encoding="utf-16-le"))
-    with pytest.raises(DataError, match="i.csv, line 3: byte 0xff is no UTF-8"):
+    with pytest.raises(DataError, match="i.csv, line 3: byte 0xff is not UTF-8"):
         (tmp_path / "i.csv").write_bytes(b"item_id,title\n1,a\n2,\xff\n")
         read_tables(tmp_path / "e.csv", tmp_path / "i.csv")
     (tmp_path / "i.csv.gz").write_bytes(gzip.compress(ITEMS.encode())[:-9])
@@ -189,7 +189,7 @@ def test_columns_that_seekrec_does_not_use_cannot_stop_json_lines(tmp_path):
 def test_a_line_of_json_that_cannot_be_used_is_one_refused_row(tmp_path):
     good = [{"item_id": str(number), "title": "t"} for number in (1, 2, 3)]
     for row, message in {
-        "{": "is no JSON",
+        "{": "is not JSON",
         "[1]": "holds list, not an object",
         '{"item_id": "9", "item_id": "8", "title": "x"}': "names a key twice",
         '{"item_id": 1.5, "title": "x"}': "item_id is float, not text or a whole number below 2..53",
@@ -206,7 +206,7 @@ def test_a_line_of_json_that_cannot_be_used_is_one_refused_row(tmp_path):
         assert read_items(tmp_path, text, max_refused=0.25).items["item_id"].to_pylist() == ["1", "2", "3"]
     with pytest.raises(DataError, match="i.jsonl cannot be read as JSON lines: it is one list"):
         read_items(tmp_path, "[{}]")
-    with pytest.raises(DataError, match="i.jsonl cannot be read as JSON lines: line 1, which is no JSON"):
+    with pytest.raises(DataError, match="i.jsonl cannot be read as JSON lines: line 1, which is not JSON"):
         read_items(tmp_path, "{\n")
 
 

@@ -146,7 +146,7 @@ def test_rows_that_cannot_be_used(tmp_path, caplog):
         "1,1,x,5": "1 have a rating outside 0.5 to 5 .first: line 6, rating 'x'",
         "1,1,5,300": "1 repeat an earlier row .first: line 6",
         "1,1,5": "1 cannot be read .first: line 6, where the number of fields is 3, not 4",
-        "1,1,5,NaN": "1 have a timestamp that is no time .first: line 6, timestamp 'NaN'",
+        "1,1,5,NaN": "1 have a timestamp that is not a time .first: line 6, timestamp 'NaN'",
     }.items():
         ratings.write_text(good + row + "\n")
         with pytest.raises(DataError, match=f"ratings.csv: 1 of 5 rows cannot be used: {message}.* allows 1.00%"):
@@ -163,7 +163,7 @@ def test_rows_that_cannot_be_used(tmp_path, caplog):
 
 
 def test_folders(tmp_path):
-    with pytest.raises(DataError, match="`data_dir` .*absent is no folder"):
+    with pytest.raises(DataError, match="`data_dir` .*absent is not a folder"):
         find_in_folder(tmp_path / "absent")
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(

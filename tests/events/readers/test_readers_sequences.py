@@ -109,7 +109,7 @@ def test_json_places_are_named(tmp_path):
         ({}, ITEMS, "Toy.inter.json holds {}; it must hold an object that is not empty"),
         ([1], ITEMS, r"Toy.inter.json holds \[1\]; it must hold an object"),
         ('{"a": [10], "a": [11]}', ITEMS, "Toy.inter.json: the key 'a' occurs more than once"),
-        ('{"a": [10]', ITEMS, "Toy.inter.json is no JSON: .* Fetch the file again"),
+        ('{"a": [10]', ITEMS, "Toy.inter.json is not JSON: .* Fetch the file again"),
         ("", ITEMS, "Toy.inter.json is empty"),
         ({"a": [10]}, {"10": "tape"}, "Toy.item.json: item '10' is 'tape'; give an object with a title"),
         ({"a": [10]}, {"10": {"title": 5}}, "Toy.item.json: title of item '10' is 5; it must be text"),
@@ -158,5 +158,5 @@ def test_which_layout(tmp_path):
         DataError, match="must hold exactly one .[.]item.json; it holds Other.item.json, Toy.item.json"
     ):
         read_sequences(tmp_path, layout="scientific")
-    with pytest.raises(DataError, match="`data_dir` .*absent is no folder"):
+    with pytest.raises(DataError, match="`data_dir` .*absent is not a folder"):
         read_sequences(tmp_path / "absent")

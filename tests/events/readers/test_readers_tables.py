@@ -109,7 +109,7 @@ def test_column_map(tmp_path):
         (
             {"userid": "u"},
             ConfigurationError,
-            "`column_map` has the key 'userid', which is no column of ours; keys are",
+            "`column_map` has the key 'userid', which is not one of our columns; keys are",
         ),
         ({"films.item_id": "u"}, ConfigurationError, "has the key 'films.item_id'"),
         ({"items.user_id": "u"}, ConfigurationError, "has the key 'items.user_id'"),
@@ -172,7 +172,7 @@ GOOD = "u,8,1,search,soap\n"
     [
         (",8,1,recommendation,", "1 have no user_id .first: line 3, user_id None"),
         ("u,8,,recommendation,", "1 have no timestamp .first: line 3, timestamp None"),
-        ("u,8,NaN,recommendation,", "1 have a timestamp that is no time .first: line 3, timestamp 'NaN'"),
+        ("u,8,NaN,recommendation,", "1 have a timestamp that is not a time .first: line 3, timestamp 'NaN'"),
         ("u,8,-1,recommendation,", "1 have a negative timestamp .first: line 3, timestamp -1"),
         (
             "u,8,1546300800000,recommendation,",
@@ -220,7 +220,7 @@ def test_a_row_counts_for_the_first_rule_it_breaks(tmp_path):
         (",Comb,", "1 have no item_id .first: line 4, item_id None"),
         ("8,Comb,", "1 repeat the item_id of an earlier row .first: line 4, item_id '8'"),
         ("9,,", "1 have neither a title nor a description .first: line 4, item_id '9'"),
-        ("9,Comb,soon", "1 have a timestamp that is no time .first: line 4, available_from 'soon'"),
+        ("9,Comb,soon", "1 have a timestamp that is not a time .first: line 4, available_from 'soon'"),
     ],
 )
 def test_refused_items(tmp_path, row, message):
@@ -242,7 +242,7 @@ def test_refused_items(tmp_path, row, message):
             "user_id,item_id,timestamp\nu,8,1546300800123\n",
             "'timestamp' holds 1546300800123, which looks like millisec",
         ),
-        ("user_id,item_id,timestamp\nu,8,yesterday\n", "'timestamp' holds 'yesterday', which is no time"),
+        ("user_id,item_id,timestamp\nu,8,yesterday\n", "'timestamp' holds 'yesterday', which is not a time"),
         ("user_id,item_id,timestamp\nu,9,1\n", "1 of 1 rows cannot be used"),
     ],
 )
@@ -265,19 +265,19 @@ def test_wrong_types_in_parquet(tmp_path):
 
 def test_files_that_cannot_be_read(tmp_path):
     events, items = write(tmp_path)
-    with pytest.raises(DataError, match="absent.csv is no file; check the path"):
+    with pytest.raises(DataError, match="absent.csv is not a file; check the path"):
         read_tables(tmp_path / "absent.csv", items)
     (tmp_path / "events.xlsx").write_text("x")
     with pytest.raises(DataError, match="ends in none of .parquet, .csv, .tsv"):
         read_tables(tmp_path / "events.xlsx", items)
     (tmp_path / "events.parquet").write_text("x")
-    with pytest.raises(DataError, match="events.parquet is no Parquet file"):
+    with pytest.raises(DataError, match="events.parquet is not a Parquet file"):
         read_tables(tmp_path / "events.parquet", items)
     (tmp_path / "events.jsonl").write_text('[{"user_id": "u"}]\n')
     with pytest.raises(DataError, match="events.jsonl cannot be read as JSON lines: .* one object a line"):
         read_tables(tmp_path / "events.jsonl", items)
     (tmp_path / "latin.csv").write_bytes("user_id,item_id,timestamp\n\xe9,8,1\n".encode("latin-1"))
-    with pytest.raises(DataError, match="latin.csv, line 2: byte 0xe9 is no UTF-8 text .* `encoding`"):
+    with pytest.raises(DataError, match="latin.csv, line 2: byte 0xe9 is not UTF-8 text .* `encoding`"):
         read_tables(tmp_path / "latin.csv", items)
     with pytest.raises(ConfigurationError, match="`max_refused` is 2"):
         read_tables(events, items, max_refused=2)

@@ -23,7 +23,7 @@ from seekrec.util.arrow import is_list, is_text, one_array
 # A number with an exponent that stands for a long id: its last digits are lost.
 _ROUNDED_ID = r"^[0-9]\.[0-9]+[eE]\+[0-9]+$"
 
-# Numbers that are no seconds. Days since 1970 or (spreadsheets) 1900, from 1990 or 1920 to 2100.
+# Numbers that are not seconds. Days since 1970 or (spreadsheets) 1900, from 1990 or 1920 to 2100.
 _YEARS = (1900, 2100)
 _DAYS = (7_305, 73_050)
 _OR_POSITIONS = "If the numbers are positions in an order, pass has_time=False."
@@ -106,7 +106,7 @@ def to_seconds(
         `tuple`: int64 array, null where there was nothing or nothing usable; the findings about the latter.
 
     Raises:
-        DataError: If the type is none of these, if no text can be read, or if most numbers are no seconds.
+        DataError: If the type is another, no text can be read, or most numbers are not seconds.
     """
     array = _decoded(column)
     if is_text(array.type):
@@ -114,7 +114,7 @@ def to_seconds(
         if is_bad.any() and not (~is_bad & ~np.asarray(array.is_null())).any():
             first = array[int(np.flatnonzero(is_bad)[0])].as_py()
             raise DataError(
-                f"{source.name}: column {name!r} holds {first!r}, which is no time; give seconds since 1970 or ISO "
+                f"{source.name}: column {name!r} holds {first!r}, which is not a time; give seconds since 1970 or ISO "
                 "8601, such as 2019-01-31T12:00:00Z."
             )
     elif pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
@@ -134,7 +134,7 @@ def to_seconds(
     unusable = is_bad | is_late | is_null
     seconds = pa.array(np.floor(np.where(unusable, 0, values)).astype(np.int64), mask=unusable)
     findings = [
-        Finding("have a timestamp that is no time", np.flatnonzero(is_bad & ~is_null), name, column),
+        Finding("have a timestamp that is not a time", np.flatnonzero(is_bad & ~is_null), name, column),
         Finding("have a timestamp too large for seconds", np.flatnonzero(is_late & ~is_null), name, column),
     ]
     return seconds, [finding for finding in findings if len(finding.rows)]
@@ -216,7 +216,7 @@ def to_numbers(text: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def _seconds_of_text(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Give float64 seconds and a bool array of texts (not nulls) that are no time."""
+    """Return float64 seconds and a bool array of texts (not nulls) that are not a time."""
     values = to_numbers(text)
     rest = np.isnan(values) & ~np.asarray(text.is_null())
     if rest.any():

@@ -58,10 +58,10 @@ def read_delimited(
         names (`Sequence[str]`, *optional*): Names of the columns, where the first line is data.
         text_columns (`Sequence[str]`, *optional*): Columns to keep as text; all if not given. The type of the others
             is guessed.
-        encoding (`str`, *optional*): Of the file; its byte order mark, else UTF-8, if not given.
+        encoding (`str`, *optional*): Encoding of the file; its byte order mark, else UTF-8, if not given.
         quoting (`str`, *optional*): What `"` means: `"doubled"` (it encloses fields, which may then hold line breaks,
-            and stands twice inside them), `"escaped"` (likewise, `\"` inside them) or `"none"` (a letter); found from
-            the file if not given.
+            and stands twice inside them), `"escaped"` (the same, but `\"` inside them) or `"none"` (a letter); found
+            from the file if not given.
 
     Returns:
         `tuple`: The table, empty fields null and empty lines left out, and where its rows stand.
@@ -152,7 +152,7 @@ def read_double_colons(path: Path, names: Sequence[str], *, encoding: str) -> tu
     Args:
         path (`Path`): The file; no header.
         names (`Sequence[str]`): Names of the columns.
-        encoding (`str`): Of the file.
+        encoding (`str`): Encoding of the file.
 
     Returns:
         `tuple`: The table, all text, and where its rows stand.
@@ -200,7 +200,7 @@ def _locate(
     bad_rows: list[tuple[int, str]],
     remarks: tuple[str, ...],
 ) -> Source:
-    """Say on which line a row starts; Arrow numbers the records that are not empty from 1, the header among them."""
+    """Return the line on which a row starts; Arrow numbers records that are not empty from 1, the header included."""
     is_row = np.ones(len(records.numbers), dtype=bool)
     is_row[: int(has_header)] = False
     is_row[[number - 1 for number, _ in bad_rows if number <= len(is_row)]] = False

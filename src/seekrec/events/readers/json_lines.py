@@ -3,7 +3,7 @@
 
 Arrow reads a file in which every column has one type. What it refuses (a column that is a number here and text there)
 or would change (ids that it takes for floats) is read line by line: columns that seekrec uses keep what stands in the
-file, others with values of several types become text, and lines that are no object are counted for the reader's cap on
+file, others with values of several types become text, and lines that are not objects count for the limit of
 refused rows.
 """
 
@@ -159,7 +159,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line, object_pairs_hook=refuse_twins)
     except json.JSONDecodeError as error:
-        raise ValueError(f"is no JSON ({error.msg} at character {error.pos})") from None
+        raise ValueError(f"is not JSON ({error.msg} at character {error.pos})") from None
     except RecursionError:
         raise ValueError("is nested too deep") from None
     if not isinstance(row, dict):

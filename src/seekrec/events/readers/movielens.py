@@ -139,7 +139,7 @@ def genre_phrase(genres: list[str]) -> str:
 
 
 def film_queries(genres: list[str], decade: str | None) -> list[str]:
-    """Give what somebody types who looks for a film of this kind.
+    """Return what somebody types who looks for a film of this kind.
 
     All genres together, the same with the decade in front, and, where there are several, each genre alone.
 
@@ -283,7 +283,7 @@ def _with_genres(raw: pa.Table, genres: Sequence[list[str] | None]) -> pa.Table:
 
 
 def _rename(raw: pa.Table, source: Source, renamed: dict[str, str], needed: list[str]) -> pa.Table:
-    """Give the columns our names, without the types that RecBole writes into its headers."""
+    """Rename the columns to ours, without the types that RecBole writes into its headers."""
     bare = [name.split(":")[0] for name in raw.column_names]
     table = raw.rename_columns([renamed.get(name, name) for name in bare])
     missing = [name for name in needed if name not in table.column_names]

@@ -56,7 +56,7 @@ class MovieLensFiles:
         movies (`Path`): Movie, title, genres.
         layout (`str`): `"tab"` (100K: u.data, u.item), `"colons"` (1M, 10M: .dat), `"csv"` (20M and later, latest) or
             `"atomic"` (RecBole's .inter and .item).
-        name (`str`): Of the release, such as `"ml-100k"`.
+        name (`str`): Name of the release, such as `"ml-100k"`.
         origin (`str`): Where they were found, for people.
     """
 
@@ -78,7 +78,7 @@ def find_in_folder(data_dir: str | Path) -> MovieLensFiles:
     """
     folder = Path(data_dir)
     if not folder.is_dir():
-        raise DataError(f"`data_dir` {folder} is no folder; give the one that holds the MovieLens files, or none.")
+        raise DataError(f"`data_dir` {folder} is not a folder; give the one that holds the MovieLens files, or none.")
     inside = sorted(path for path in folder.iterdir() if path.is_dir())
     found = [files for files in map(_files_of, [folder, *inside]) if files is not None]
     if found and (found[0].ratings.parent == folder or len(found) == 1):
@@ -158,7 +158,7 @@ def verify(folder: Path, hashes: Mapping[str, str], *, remedy: str) -> None:
 
 
 def default_cache_dir() -> Path:
-    """Give the folder in which downloads are kept: `seekrec/movielens` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
+    """Return the folder in which downloads are kept: `seekrec/movielens` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seekrec" / "movielens"
 
 

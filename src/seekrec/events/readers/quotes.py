@@ -3,7 +3,7 @@ r"""What a quote means in a file of fields: the world writes it in three ways, a
 
 - `doubled`: as RFC 4180 and pandas write it. Quotes enclose a field that holds a delimiter, a line break or a quote,
   and a quote inside stands twice.
-- `escaped`: as Spark, Hive and MySQL write it. Likewise, but `\"` inside.
+- `escaped`: as Spark, Hive and MySQL write it: the same, but `\"` inside.
 - `none`: a quote is a letter, as in most published `.tsv` files.
 
 A file is `doubled` or `escaped` where *every* quote of it obeys the rule; else quotes of tab-separated files are
@@ -112,7 +112,7 @@ class _Text:
         return at_end | (after == self.delimiter) | (after == 10) | (after == 13)
 
     def is_well_paired(self, quotes: np.ndarray, *, may_double: bool) -> bool:
-        """Say whether each odd quote stands at the start of a field and each even one at its end.
+        """Return whether each odd quote stands at the start of a field and each even one at its end.
 
         A quote that stands twice inside a field closes it and opens it again at once.
         """
@@ -127,7 +127,7 @@ class _Text:
         return bool(opens.all() and closes.all())
 
     def needs_quotes(self, quotes: np.ndarray) -> bool:
-        """Say whether well paired quotes can be no letters.
+        """Return whether well paired quotes cannot be letters.
 
         They cannot if a field holds two in a row, a delimiter or a line break, or if names of columns stand in them.
         """
@@ -168,7 +168,7 @@ class _Text:
             )
 
     def find_escapes(self, quotes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Say which quotes follow an odd number of backslashes, and where the backslashes stand that only escape."""
+        """Mark the quotes behind an odd number of backslashes, and find the backslashes that only escape."""
         slashes = find_byte(self.data, _BACKSLASH)
         if not len(slashes):
             return np.zeros(len(quotes), dtype=bool), slashes
@@ -223,7 +223,7 @@ class _Text:
         """Write a character that the file does not hold for the enclosing quotes, and leave the dropped bytes out."""
         free = next((value for value in (*range(1, 9), *range(14, 31)) if not (self.data == value).any()), None)
         if free is None:
-            raise DataError(f"{self.path.name} holds every control character: it is no text. Check the file.")
+            raise DataError(f"{self.path.name} holds every control character: it is not text. Check the file.")
         data = np.array(self.data)
         data[enclosing] = free
         return Quoted(np.delete(data, dropped), chr(free), False, enclosing, remarks)

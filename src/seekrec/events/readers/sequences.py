@@ -73,7 +73,7 @@ def read_sequences(
     check_max_refused(max_refused)
     folder = Path(data_dir)
     if not folder.is_dir():
-        raise DataError(f"`data_dir` {folder} is no folder; give the one that holds the sequences.")
+        raise DataError(f"`data_dir` {folder} is not a folder; give the one that holds the sequences.")
     found = _find_layout(folder) if layout is None else layout
     check_choice("layout", found, get_args(SequenceLayout))
     if found == "scientific":
@@ -95,7 +95,7 @@ def read_sequences(
     notes = [
         f"Sequences from {events_path.name}, items from {items_path.name}.",
         "The log has order but no time: timestamps are places in each user's sequence.",
-        *(said for said in (item_warning, warning, event_warning) if said),
+        *(note for note in (item_warning, warning, event_warning) if note),
     ]
     log = EventLog(name, events, items, has_time=False, notes=tuple(notes), is_checked=True)
     logger.info("%s %d events of %d users, %d items.", notes[0], log.num_events, log.num_users, log.num_items)
@@ -137,7 +137,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except DataError:
         raise
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path.name} is no JSON: {error}. Fetch the file again.") from error
+        raise DataError(f"{path.name} is not JSON: {error}. Fetch the file again.") from error
     try:
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -3,7 +3,7 @@
 
 What is unusual: CSV columns are never guessed. Ids stay text ("007" keeps its zeros), times are parsed here, and only
 columns that seekrec does not know get a guessed type. What stands between fields, and what quotes mean, is found from
-the file and can be said.
+the file and can be named.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _ITEM_TIMES = ("available_from", "available_until")
 
 @dataclass(frozen=True)
 class _FileFormat:
-    """What is said of a file: `delimiter`, `quoting` and `encoding` of [`read_tables`]."""
+    """What the caller says of the files: `delimiter`, `quoting` and `encoding` of [`read_tables`]."""
 
     delimiter: str | None
     quoting: Quoting | None
@@ -86,14 +86,14 @@ def read_tables(
     columns with values of several types become text.
 
     Rows that cannot be used are left out with a warning if they are few. Those are rows without user, item or time,
-    with an unknown behavior, a search without query or a query that is too long, a geohash that is none, an item that
+    with an unknown behavior, a search without query or a query that is too long, an invalid geohash, an item that
     the items table does not hold, a row that repeats an earlier one, and items without id or text or with
     the id of an earlier one.
 
     Args:
         events_path (`str` or `Path`): `.parquet`, `.csv`, `.tsv`, `.jsonl` (also `.ndjson`, `.json`); the text formats
             also with `.gz`.
-        items_path (`str` or `Path`): Likewise; the two need not have the same format.
+        items_path (`str` or `Path`): The items, in any of these formats, also another than the events.
         column_map (`Mapping[str, str]`, *optional*): From our column name to the one in the file, such as
             `{"user_id": "customer", "item_id": "sku"}`. A name holds for both tables where both have such a column;
             `"events.item_id"` and `"items.item_id"` name one table's.
@@ -142,7 +142,7 @@ def read_tables(
 
 
 def _split_map(column_map: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Give our name to their name, for each table."""
+    """Map our names of columns to those in the file, for each table."""
     ours = {"events": [*EVENT_FEATURES, *OPTIONAL_EVENT_FEATURES], "items": [*ITEM_FEATURES, "queries"]}
     mapping: dict[str, dict[str, str]] = {"events": {}, "items": {}}
     # Names for one table come last: they win over the name for both.
@@ -152,8 +152,8 @@ def _split_map(column_map: Mapping[str, str]) -> dict[str, dict[str, str]]:
         if not tables or tables[0] not in ours or column not in ours[tables[0]]:
             known = ", ".join(dict.fromkeys([*ours["events"], *ours["items"]]))
             raise ConfigurationError(
-                f"`column_map` has the key {name!r}, which is no column of ours; keys are {known}, or one of them "
-                "after 'events.' or 'items.'; values are names in the file."
+                f"`column_map` has the key {name!r}, which is not one of our columns; keys are {known}, or one of "
+                "them after 'events.' or 'items.'; values are names in the file."
             )
         for table in tables:
             mapping[table][column] = column_map[name]
@@ -260,7 +260,7 @@ def _read_raw(
         try:
             table, source = pq.read_table(path), Source(path.name)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} is no Parquet file: {error}") from error
+            raise DataError(f"{path} is not a Parquet file: {error}") from error
     elif kind in (".jsonl", ".ndjson", ".json"):
         table, source = read_json_lines(
             path,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text files as UTF-8 bytes, whatever they were written in, and the lines in them.
 
-Nothing is guessed but what a file says of itself by its byte order mark. Bytes that are no UTF-8 are named with their
+Nothing is guessed but what a file says of itself by its byte order mark. Bytes that are not UTF-8 are named with their
 line.
 """
 
@@ -53,13 +53,13 @@ class Lines:
 
 
 def check_file(path: Path) -> None:
-    """Refuse a path that is no file or an empty one.
+    """Refuse a path that is not a file, and an empty file.
 
     Raises:
         DataError: Naming the path.
     """
     if not path.is_file():
-        raise DataError(f"{path} is no file; check the path.")
+        raise DataError(f"{path} is not a file; check the path.")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty; a log needs at least one row of it.")
 
@@ -164,7 +164,7 @@ def _transcode(raw: bytes, encoding: str, path: Path) -> np.ndarray:
     except UnicodeDecodeError as error:
         line = raw[: error.start].decode(encoding, errors="ignore").count("\n") + 1
         raise DataError(
-            f"{path.name}, line {line}: byte 0x{raw[error.start]:02x} is no {encoding} text ({error.reason}); pass "
+            f"{path.name}, line {line}: byte 0x{raw[error.start]:02x} is not {encoding} text ({error.reason}); pass "
             "another `encoding`."
         ) from None
     return np.frombuffer(text.removeprefix("\ufeff").encode(errors="replace"), dtype=np.uint8)
@@ -182,7 +182,7 @@ def _check_utf8(data: np.ndarray, path: Path) -> None:
         line = int((find_lines(data[:position]).starts <= position).sum())
         line = max(line, 1) + bool(position and data[position - 1] in (_LINE_FEED, _RETURN))
         raise DataError(
-            f"{path.name}, line {line}: byte 0x{int(data[position]):02x} is no UTF-8 text ({error.reason}). Pass the "
+            f"{path.name}, line {line}: byte 0x{int(data[position]):02x} is not UTF-8 text ({error.reason}). Pass the "
             "file's `encoding`, such as 'cp1252' or 'latin-1' (Western Europe), 'gb18030' or 'utf-16'."
         ) from None
 

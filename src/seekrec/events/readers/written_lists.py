@@ -26,8 +26,8 @@ def parse_written_lists(column: pa.Array, name: str, source: Source) -> list[lis
         source (`Source`): The file, for the message.
 
     Returns:
-        `list[list[list[str]] | None]`, *optional*: The paths of each row, `None` where its text is no list; `None` if
-            no text is one.
+        `list[list[list[str]] | None]`, *optional*: The paths of each row, `None` where its text is not a list;
+            `None` if no text is one.
 
     Raises:
         DataError: If all texts stand in brackets and one of them cannot be read.
