@@ -177,7 +177,9 @@ def test_save_and_load_agree(tmp_path):
 
 
 def test_load_refuses_what_is_no_log_or_was_mixed(tmp_path):
-    with pytest.raises(DataError, match="holds no log.json: it is not a whole event log, or saving it was interrupted"):
+    with pytest.raises(
+        DataError, match="holds no log.json: it is not a whole event log, or saving it was interrupted"
+    ):
         EventLog.load(tmp_path)
     make_log().save(tmp_path)
     pq.write_table(make_log(timestamp=[5, 6]).events, tmp_path / "events.parquet")
