@@ -26,6 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Set what the environment does not already say, and a cache that leaves the user's own alone."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # What tests start as a program of its own finds `small_shop`, too.
+    paths = [os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     cache = tempfile.TemporaryDirectory(prefix="seekrec-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(cache.cleanup)
     os.environ["HF_HOME"] = cache.name

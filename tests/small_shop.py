@@ -49,6 +49,33 @@ REQUESTS = [
 ]
 
 
+def log_of(lines, *, items=None, queries=None, query_source=None, has_time=True, name="small", notes=()) -> EventLog:
+    """A log of lines `(user_id, timestamp, item_id[, query[, action]])`; without a query it is a recommendation.
+
+    `items` is a table, titles by id, or ids; `queries` are the category queries of items.
+    """
+    full = [(*line, *(None, "click")[len(line) - 3 :]) for line in lines]
+    users, times, item_ids, texts, actions = zip(*full, strict=True)
+    if items is None:
+        items = sorted({item for item in item_ids if item is not None})
+    if not isinstance(items, pa.Table):
+        titles = items if isinstance(items, dict) else {item: f"title {item}" for item in items}
+        items = pa.table({"item_id": list(titles), "title": list(titles.values())})
+    if queries is not None:
+        column = pa.array([queries.get(item, []) for item in items["item_id"].to_pylist()], pa.list_(pa.string()))
+        items = items.append_column("queries", column)
+    events = {
+        "user_id": pa.array(users, pa.string()),
+        "timestamp": pa.array(times, pa.int64()),
+        "behavior": ["recommendation" if text is None else "search" for text in texts],
+        "query": pa.array(texts, pa.string()),
+        "item_id": pa.array(item_ids, pa.string()),
+        "action": actions,
+    }
+    source = query_source or ("logged" if any(text is not None for text in texts) else "none")
+    return EventLog(name, pa.table(events), items, has_time=has_time, query_source=source, notes=notes)
+
+
 def make_log() -> EventLog:
     items = pa.table(
         {
@@ -57,22 +84,13 @@ def make_log() -> EventLog:
             "categories": [[["Store", AISLES[row // ITEMS_PER_AISLE]]] for row in range(NUM_ITEMS)],
         }
     )
-    events = []
+    lines = []
     for user in range(30):
         aisle = user % 3
         for step in range(6):
             row = aisle * ITEMS_PER_AISLE + (user // 3 + step) % ITEMS_PER_AISLE
-            is_search = step % 2 == 1
-            events.append(
-                {
-                    "user_id": f"u{user:02d}",
-                    "timestamp": 1000 + step,
-                    "behavior": "search" if is_search else "recommendation",
-                    "query": AISLES[aisle] if is_search else None,
-                    "item_id": f"i{row}",
-                }
-            )
-    return EventLog("aisles", pa.Table.from_pylist(events), items, query_source="logged")
+            lines.append((f"u{user:02d}", 1000 + step, f"i{row}", AISLES[aisle] if step % 2 else None))
+    return log_of(lines, items=items, name="aisles")
 
 
 # The families that write identifiers.
@@ -95,20 +113,29 @@ def make_aisles():
     log = make_log()
     split = split_log(log)
     catalog = make_catalog(log)
-    tokenizer = train_tokenizer([*all_wordings(), *tokenizer_texts(item_texts(log.items)), *AISLES], 300)
-    vocabulary = add_identifier_tokens(
-        tokenizer, num_shared_levels=1, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
+    texts = [*all_wordings(), *tokenizer_texts(item_texts(log.items)), *AISLES]
+    sizes = {"num_shared_levels": 1, "num_specific_levels": 1, "codebook_size": CODEBOOK_SIZE}
+    return split, catalog, *make_tokenizer(texts, 300, **sizes)
+
+
+def make_tokenizer(texts, size, *, num_shared_levels, num_specific_levels, codebook_size):
+    """A tokenizer trained on texts, with the tokens of identifiers, and its vocabulary."""
+    tokenizer = train_tokenizer(texts, size)
+    return tokenizer, add_identifier_tokens(
+        tokenizer,
+        num_shared_levels=num_shared_levels,
+        num_specific_levels=num_specific_levels,
+        codebook_size=codebook_size,
     )
-    return split, catalog, tokenizer, vocabulary
 
 
 def t5_settings(tokenizer, vocabulary):
     return {
         "vocab_size": -(-len(tokenizer) // 64) * 64,
         "first_identifier_token_id": vocabulary.first_token_id,
-        "num_shared_levels": 1,
-        "num_specific_levels": 1,
-        "codebook_size": CODEBOOK_SIZE,
+        "num_shared_levels": vocabulary.num_shared_levels,
+        "num_specific_levels": vocabulary.num_specific_levels,
+        "codebook_size": vocabulary.codebook_size,
         "d_model": 32,
         "d_kv": 8,
         "d_ff": 64,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A log of two users that can be read at a glance, and the codes of its items."""
 
-import pyarrow as pa
+import small_shop
+from small_shop import log_of
 
-from seekrec.corpora import add_identifier_tokens, all_wordings, train_tokenizer
-from seekrec.events import EventLog
+from seekrec.corpora import all_wordings
 
 TITLES = {
     "upright": "Upright piano",
@@ -37,27 +37,12 @@ CODEBOOK_SIZE = 4
 
 def make_log(lines):
     """Build a log from lines of (user, time, item, query)."""
-    return EventLog(
-        name="music shop",
-        events=pa.table(
-            {
-                "user_id": [line[0] for line in lines],
-                "timestamp": pa.array([line[1] for line in lines], pa.int64()),
-                "behavior": ["recommendation" if line[3] is None else "search" for line in lines],
-                "query": pa.array([line[3] for line in lines], pa.string()),
-                "item_id": pa.array([line[2] for line in lines], pa.string()),
-            }
-        ),
-        items=pa.table({"item_id": list(TITLES), "title": list(TITLES.values())}),
-        query_source="logged" if any(line[3] is not None for line in lines) else "none",
-    )
+    return log_of(lines, items=TITLES, name="music shop")
 
 
 def make_tokenizer():
     """Train a small tokenizer and give it the tokens of the catalogue."""
     texts = [*TITLES.values(), "piano", "music", "tuning fork", *all_wordings()]
-    tokenizer = train_tokenizer(texts, 600)
-    vocabulary = add_identifier_tokens(
-        tokenizer, num_shared_levels=2, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
+    return small_shop.make_tokenizer(
+        texts, 600, num_shared_levels=2, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
     )
-    return tokenizer, vocabulary

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from small_shop import log_of
 
-from seekrec.events.log import EventLog
 from seekrec.events.split import Split
 from seekrec.events.splits import split_log
 from seekrec.schema import IdMap
@@ -49,17 +49,7 @@ def toy_split(toy_items: pa.Table) -> Split:
         ("u3", 1, "f", None),
         ("u3", 2, "f", None),
     ]
-    users, times, items, queries = zip(*rows, strict=True)
-    events = pa.table(
-        {
-            "user_id": users,
-            "timestamp": times,
-            "item_id": items,
-            "query": pa.array(queries, pa.string()),
-            "behavior": ["recommendation" if query is None else "search" for query in queries],
-        }
-    )
-    return split_log(EventLog(name="toy", events=events, items=toy_items, query_source="logged"))
+    return split_log(log_of(rows, items=toy_items, name="toy"))
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_logs import make_log, same_day_log
+from same_day import same_day_log
+from small_shop import log_of
 
 from seekrec.errors import DataError, LeakageError
 from seekrec.events.audit import audit
@@ -64,7 +65,7 @@ def test_cross_task_copies_stay_in_the_training_of_the_paper_protocol():
         lines.append(("u", time, item))
         if item in "XBCDE":
             lines.append(("u", time, item, f"find {item}"))
-    log = make_log(lines, query_source="category")
+    log = log_of(lines, query_source="category")
     report = audit(split_log(log, protocol="paper"))
     # Recommendations hold out F and E, searches E and D. D's search is asked in validation while D's recommendation is
     # trained; E's recommendation (validation) and search (test) are out of both tasks and in no earlier history.
@@ -76,7 +77,7 @@ def test_cross_task_copies_stay_in_the_training_of_the_paper_protocol():
 
 def leaking_split():
     """A strict split of one user (validation D at 4, test E at 5) for the tests below to spoil."""
-    return split_log(make_log([("u", time, item) for time, item in enumerate("ABCDE", start=1)], name="spoilt"))
+    return split_log(log_of([("u", time, item) for time, item in enumerate("ABCDE", start=1)], name="spoilt"))
 
 
 def with_history(split, rows):
@@ -104,7 +105,7 @@ def test_each_leak_is_counted_where_it_is():
     assert counts(report.validation) == {"pair_trained": 1, "training_not_before": 1}
     assert counts(report.training) == {}
     # An earlier D in training: the pair is trained, though long before.
-    again = split_log(make_log([("u", 0, "D"), *(("u", time, item) for time, item in enumerate("ABCDE", start=1))]))
+    again = split_log(log_of([("u", 0, "D"), *(("u", time, item) for time, item in enumerate("ABCDE", start=1))]))
     assert 0 not in again.train_rows
     spoilt = audit(replace(again, train_rows=np.append(0, again.train_rows)))
     assert counts(spoilt.validation) == {"pair_trained": 1} and counts(spoilt.test) == {}
@@ -112,7 +113,7 @@ def test_each_leak_is_counted_where_it_is():
 
 def test_a_trained_search_is_another_task_for_a_recommendation():
     lines = [("u", 1, "A"), ("u", 2, "B"), ("u", 3, "C"), ("u", 0, "C", "find c")]
-    split = split_log(make_log(lines))
+    split = split_log(log_of(lines))
     leaky = replace(split, train_rows=np.array([0, 1]))  # the search of C stands first
     assert counts(audit(leaky).test) == {"pair_trained": 1, "pair_trained_in_other_task": 1}
 
@@ -153,7 +154,7 @@ def test_report_as_a_table_and_as_numbers():
 
 def test_a_large_training_set_is_sampled():
     # Targets at rows 0..9 have at most 0 + 1 + ... + 9 = 45 history rows.
-    split = split_log(make_log([("u", time, f"i{time}") for time in range(12)]))
+    split = split_log(log_of([("u", time, f"i{time}") for time in range(12)]))
     report = audit(split, max_history_rows=20)
     assert report.num_training_targets == 10 and 0 < report.training.num_targets < 10
     assert str(report).endswith(f"a sample of {report.training.num_targets} of 10 targets")
@@ -183,7 +184,7 @@ def logs(draw):
     source = ("none",) if all(line[3] is None for line in lines) else ("logged", "category")
     if not lines:
         lines, source = [("u", 0, "A")], ("none",)
-    return make_log(
+    return log_of(
         lines,
         items=list("ABCDE"),
         queries={item: [f"one {item}", f"two {item}"] for item in "ABCD"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from small_logs import make_log
+from small_shop import log_of
 
 from seekrec.errors import ConfigurationError
 from seekrec.events import ColdStart, has_training_events, hold_out_items, split_log
@@ -27,7 +27,7 @@ LINES = [
 
 @pytest.fixture
 def split():
-    return split_log(make_log(LINES, items=["a", "a2", "b", "c", "last", "never", "shown"]))
+    return split_log(log_of(LINES, items=["a", "a2", "b", "c", "last", "never", "shown"]))
 
 
 def test_items_without_training_events_are_told(split):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
-from small_logs import make_log
+from small_shop import log_of
 
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
 from seekrec.events.log import EventLog
@@ -28,7 +28,7 @@ def user_lines(users, *, num_events=6):
 
 @pytest.mark.parametrize("kind", ["uniform", "popularity", "bm25"])
 def test_negatives_are_distinct_and_no_items_of_the_user(kind):
-    split = split_log(make_log(user_lines(range(30)), items=CATALOGUE))
+    split = split_log(log_of(user_lines(range(30)), items=CATALOGUE))
     negatives = sample_negatives(split, "validation", "recommendation", kind=kind, num_negatives=20, seed=3)
     assert len(negatives) == 30
     items_of = {}
@@ -41,7 +41,7 @@ def test_negatives_are_distinct_and_no_items_of_the_user(kind):
 
 def test_later_items_of_the_user_may_be_drawn_on_request():
     # 6 items; the user acts on A to E and all but F lie before or at the test target E: validation (D) may meet E.
-    split = split_log(make_log([("u", time, item) for time, item in enumerate("ABCDE")], items=list("ABCDEF")))
+    split = split_log(log_of([("u", time, item) for time, item in enumerate("ABCDE")], items=list("ABCDEF")))
     draw = dict(kind="uniform", num_negatives=2, seed=0, exclude_user_items=False)
     assert sorted(sample_negatives(split, "validation", "recommendation", **draw)[0]) == ["E", "F"]
     with pytest.raises(
@@ -54,7 +54,7 @@ def test_later_items_of_the_user_may_be_drawn_on_request():
 
 def test_shown_items_are_negatives_even_of_a_history_that_holds_them():
     lines = [("u", 0, "S", None, "impression"), *(("u", time, item) for time, item in enumerate("ABC", start=1))]
-    log = make_log(lines, items=list("ABCS"))
+    log = log_of(lines, items=list("ABCS"))
     for keep_impressions in (False, True):
         split = split_log(log, keep_impressions=keep_impressions)
         assert sample_negatives(split, "test", "recommendation", kind="uniform", num_negatives=1) == [["S"]]
@@ -66,8 +66,8 @@ def test_shown_items_are_negatives_even_of_a_history_that_holds_them():
 def test_a_case_gets_the_same_negatives_whatever_the_batch(kind):
     # (All titles share a word, so BM25 has matches enough and nothing is filled up by the popularity in training.)
     draw = dict(kind=kind, num_negatives=15, seed=5)
-    everyone = split_log(make_log(user_lines(range(20)), items=CATALOGUE))
-    some = split_log(make_log(user_lines([7, 3, 12]), items=CATALOGUE))
+    everyone = split_log(log_of(user_lines(range(20)), items=CATALOGUE))
+    some = split_log(log_of(user_lines([7, 3, 12]), items=CATALOGUE))
     of_user, again = (
         dict(zip(split.test.user_id, sample_negatives(split, "test", "recommendation", **draw), strict=True))
         for split in (everyone, some)
@@ -79,7 +79,7 @@ def test_a_case_gets_the_same_negatives_whatever_the_batch(kind):
 
 
 def test_the_seed_changes_the_draw():
-    split = split_log(make_log(user_lines(range(5)), items=CATALOGUE))
+    split = split_log(log_of(user_lines(range(5)), items=CATALOGUE))
     first, second = (
         sample_negatives(split, "test", "recommendation", kind="uniform", num_negatives=10, seed=s) for s in (0, 1)
     )
@@ -90,7 +90,7 @@ def popular_split():
     """400 users with targets; of the items they never touch, M is trained 30 times, N 10 times, O never."""
     lines = [(f"u{user}", time, item) for user in range(400) for time, item in enumerate("ABC")]
     lines += [(f"m{number}", 0, "M") for number in range(30)] + [(f"n{number}", 0, "N") for number in range(10)]
-    return split_log(make_log(lines, items=list("ABCMNO")))
+    return split_log(log_of(lines, items=list("ABCMNO")))
 
 
 def test_popularity_is_proportional_to_training_interactions():
@@ -143,7 +143,7 @@ TITLES = {
 
 def search_split(query="red shoes"):
     lines = [("u", 0, "E"), ("u", 1, "B"), ("u", 2, "C", query), *(("v", time, "GH"[time % 2]) for time in range(2))]
-    base = make_log(lines)
+    base = log_of(lines)
     items = pa.table({"item_id": list(TITLES), "title": list(TITLES.values())})
     return split_log(EventLog("shop", base.events, items, query_source="logged"))
 

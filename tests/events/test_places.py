@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from small_logs import make_log
+from small_shop import log_of
 
 from seekrec.errors import DataError, RequestError
 from seekrec.events import EventLog, Split, read_tables, split_log
@@ -20,7 +20,7 @@ def with_places(log, places):
 
 
 def test_a_log_has_places_only_where_it_was_given_them():
-    log = make_log([("u", 1, "a"), ("u", 2, "b")])
+    log = log_of([("u", 1, "a"), ("u", 2, "b")])
     assert "geohash" not in log.events.column_names
     placed = with_places(log, ["u33db", None])
     assert placed.events["geohash"].to_pylist() == ["u33db", None]
@@ -32,7 +32,7 @@ def test_a_log_has_places_only_where_it_was_given_them():
     "bad", ["u33a", "U33D", "", "0123456789bcd", "u3 3"]
 )  # "a" is none; 13 characters are too many
 def test_what_is_no_geohash_is_refused(bad):
-    log = make_log([("u", 1, "a"), ("u", 2, "b")])
+    log = log_of([("u", 1, "a"), ("u", 2, "b")])
     message = (
         f"`events`: 1 of 2 rows cannot be used: 1 have an invalid geohash .first: row 1 .from 0., geohash '{bad}'"
     )
@@ -58,7 +58,7 @@ def test_a_reader_maps_the_column_and_names_the_bad_line(tmp_path):
 
 
 def test_a_split_asks_where_the_answer_was_given(tmp_path):
-    log = with_places(make_log([("u", time, item) for time, item in enumerate("abcd")]), ["9q8", None, "9q9", "9r"])
+    log = with_places(log_of([("u", time, item) for time, item in enumerate("abcd")]), ["9q8", None, "9q9", "9r"])
     split = split_log(log)
     split.save(tmp_path)
     for one in (split, Split.load(tmp_path)):
@@ -67,5 +67,5 @@ def test_a_split_asks_where_the_answer_was_given(tmp_path):
         (request,) = one.requests("test")
         assert request.geohash == "9r"
         assert [event.geohash for event in request.history] == ["9q8", None, "9q9"]
-    plain = split_log(make_log([("u", time, item) for time, item in enumerate("abcd")]))
+    plain = split_log(log_of([("u", time, item) for time, item in enumerate("abcd")]))
     assert plain.requests("test")[0].geohash is None and "geohash" not in plain.test.to_table().column_names

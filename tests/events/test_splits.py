@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_logs import make_log, same_day_log
+from same_day import same_day_log
+from small_shop import log_of
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import timeline as timeline_module
@@ -43,7 +44,7 @@ def histories_of(split, part):
 def test_strict_leave_one_out_by_hand():
     # a: test (E, 6), validation (D, 5). Training: before 5, without D and E: B, C. Item E at 1 falls out everywhere.
     # b: two interactions: training only.
-    log = make_log(
+    log = log_of(
         [
             ("a", 1, "E"),
             ("a", 2, "B"),
@@ -67,7 +68,7 @@ def test_strict_leave_one_out_by_hand():
 
 def test_strict_leaves_out_the_whole_moment_of_a_target():
     # Three reviews on the last day, of which C and B are held out: A of that day is in no history and not trained.
-    split = split_log(make_log([("u", DAY, "P"), ("u", 2 * DAY, "Q"), *(("u", 3 * DAY, item) for item in "ABC")]))
+    split = split_log(log_of([("u", DAY, "P"), ("u", 2 * DAY, "Q"), *(("u", 3 * DAY, item) for item in "ABC")]))
     assert split.test.item_id == ["C"] and split.validation.item_id == ["B"]
     assert histories_of(split, "test") == {("u", "recommendation"): ["P", "Q"]}
     assert histories_of(split, "validation") == {("u", "recommendation"): ["P", "Q"]}
@@ -78,7 +79,7 @@ def test_copies_are_held_out_in_both_tellings_and_asked_with_their_query():
     lines = []
     for time, item in enumerate("ABCD"):
         lines += [("u", time, item), ("u", time, item, f"find {item}")]
-    split = split_log(make_log(lines, query_source="category"))
+    split = split_log(log_of(lines, query_source="category"))
     assert (split.test.behavior, split.test.item_id) == (["recommendation", "search"], ["D", "D"])
     assert split.test.query == [None, "find D"]
     assert split.validation.query == [None, "find C"]
@@ -92,14 +93,14 @@ def test_copies_are_held_out_in_both_tellings_and_asked_with_their_query():
 
 
 def test_logged_queries_are_never_made_up():
-    log = make_log([("u", 1, "A", "find a"), ("u", 2, "B", "find b"), ("u", 3, "C")], queries={"C": ["made up"]})
+    log = log_of([("u", 1, "A", "find a"), ("u", 2, "B", "find b"), ("u", 3, "C")], queries={"C": ["made up"]})
     split = split_log(log)
     assert split.test.behavior == ["recommendation"]
     assert (split.validation.behavior, split.validation.query) == (["recommendation", "search"], [None, "find b"])
 
 
 def test_a_log_without_searches_is_asked_for_recommendations_only():
-    log = make_log([("u", 1, "A"), ("u", 2, "B"), ("u", 3, "C")], queries={"C": ["one"]})
+    log = log_of([("u", 1, "A"), ("u", 2, "B"), ("u", 3, "C")], queries={"C": ["one"]})
     assert split_log(log).test.behavior == ["recommendation"]
 
 
@@ -107,14 +108,14 @@ def test_synthetic_queries_are_chosen_by_seed_among_the_items_own():
     users = [f"u{number}" for number in range(40)]
     lines = [(user, time, item) for user in users for time, item in enumerate("ABC")] + [("z", 0, "A", "find a")]
     queries = {"A": ["a"], "B": [], "C": ["first", "second", "third"]}
-    log = make_log(lines, queries=queries, query_source="category")
+    log = log_of(lines, queries=queries, query_source="category")
     chosen = [split_log(log, seed=seed).test for seed in (0, 0, 1)]
     assert chosen[0].query == chosen[1].query != chosen[2].query
     assert set(chosen[0].query) == {None, "first", "second", "third"}
     # No query can be had for B, the validation target: it is not asked as a search.
     assert set(split_log(log).validation.behavior) == {"recommendation"}
     # A user's query does not depend on who else is in the log.
-    few = make_log(lines[:30] + lines[-1:], queries=queries, query_source="category")
+    few = log_of(lines[:30] + lines[-1:], queries=queries, query_source="category")
     assert split_log(few).test.query[10:] == [
         query
         for user, query in zip(chosen[0].user_id, chosen[0].query, strict=True)
@@ -125,9 +126,7 @@ def test_synthetic_queries_are_chosen_by_seed_among_the_items_own():
 def test_impressions_are_no_interactions_and_only_shown_on_request():
     shown = ("u", 2, "S", None, "impression")
     target_shown = ("u", 1, "C", None, "impression")
-    log = make_log(
-        [target_shown, ("u", 1, "A"), shown, ("u", 3, "B"), ("u", 4, "C"), ("u", 5, "D", None, "impression")]
-    )
+    log = log_of([target_shown, ("u", 1, "A"), shown, ("u", 3, "B"), ("u", 4, "C"), ("u", 5, "D", None, "impression")])
     split = split_log(log)
     assert split.test.item_id == ["C"] and split.validation.item_id == ["B"]
     assert histories_of(split, "test") == {("u", "recommendation"): ["A", "B"]}
@@ -139,7 +138,7 @@ def test_impressions_are_no_interactions_and_only_shown_on_request():
 
 
 def test_searches_without_a_click_are_history_and_on_request_targets():
-    log = make_log(
+    log = log_of(
         [
             ("u", 1, "A"),
             ("u", 2, None, "nothing found"),
@@ -162,7 +161,7 @@ def test_searches_without_a_click_are_history_and_on_request_targets():
 def test_max_history_counts_what_is_left_after_the_targets_own_item():
     # Before the test target A: B C A D A (times 1 to 5, A left out: B C D); validation target is A at 5 as well.
     lines = [("u", time, item) for time, item in enumerate("XBCADAA", start=0)]
-    split = split_log(make_log(lines), max_history=2)
+    split = split_log(log_of(lines), max_history=2)
     assert histories_of(split, "test") == {("u", "recommendation"): ["C", "D"]}
     assert split.requests("test", max_history=1)[0].history[0].item_id == "D"
     assert len(split.requests("test", max_history=9)[0].history) == 2
@@ -173,7 +172,7 @@ def test_max_history_counts_what_is_left_after_the_targets_own_item():
 
 
 def test_training_histories_of_some_targets():
-    split = split_log(make_log([("u", time, item) for time, item in enumerate("ABCDE")]))
+    split = split_log(log_of([("u", time, item) for time, item in enumerate("ABCDE")]))
     wanted = split.training_targets()[[2, 0]]
     histories = split.training_histories(target_rows=wanted)
     assert histories.target_rows.tolist() == wanted.tolist()
@@ -184,7 +183,7 @@ def test_training_histories_of_some_targets():
 
 def test_last_days_by_hand():
     # Days 0 to 3; the last is the test, the one before validation. u's B of day 0 is a test target: not trained.
-    log = make_log(
+    log = log_of(
         [
             ("u", 10, "A"),
             ("u", 20, "B"),
@@ -225,7 +224,7 @@ def test_last_days_of_the_paper_protocol_asks_each_event_in_its_own_task():
         ("u", DAY + 1, "C"),
         ("u", 2 * DAY, "D", "find d"),
     ]
-    split = split_log(make_log(lines), method="last_days", protocol="paper")
+    split = split_log(log_of(lines), method="last_days", protocol="paper")
     assert (split.validation.behavior, split.validation.item_id) == (["recommendation", "search"], ["B", "B"])
     assert (split.test.behavior, split.test.query) == (["search"], ["find d"])
 
@@ -233,12 +232,12 @@ def test_last_days_of_the_paper_protocol_asks_each_event_in_its_own_task():
 def test_what_last_days_refuses():
     lines = [("u", 0, "A"), ("u", DAY, "B")]
     with pytest.raises(DataError, match=r"span 2 days; `num_test_days` 1 needs 3"):
-        split_log(make_log(lines), method="last_days")
+        split_log(log_of(lines), method="last_days")
     with pytest.raises(DataError, match=r"'small' has order but no time, so it has no days to hold out"):
-        split_log(make_log(lines, has_time=False), method="last_days")
+        split_log(log_of(lines, has_time=False), method="last_days")
     with pytest.raises(ConfigurationError, match=r"`num_test_days` is 0; give 1 or more"):
-        split_log(make_log(lines), method="last_days", num_test_days=0)
-    impression = make_log([("u", 0, "A", None, "impression")])
+        split_log(log_of(lines), method="last_days", num_test_days=0)
+    impression = log_of([("u", 0, "A", None, "impression")])
     with pytest.raises(DataError, match=r"'small' holds no interactions"):
         split_log(impression, method="last_days")
     with pytest.raises(DataError, match=r"has 3 distinct interactions \(the most is 0\)"):
@@ -246,7 +245,7 @@ def test_what_last_days_refuses():
 
 
 def test_what_split_log_refuses():
-    log = make_log([("u", 0, "A"), ("u", 1, "B"), ("u", 1, "B")])
+    log = log_of([("u", 0, "A"), ("u", 1, "B"), ("u", 1, "B")])
     with pytest.raises(DataError, match=r"No user of the log has 3 distinct interactions \(the most is 2\)"):
         split_log(log)
     with pytest.raises(DataError, match=r"3 interactions of one behavior that follow both .* use protocol='strict'"):
@@ -320,7 +319,7 @@ def test_paper_targets_follow_both_behaviors_and_need_three():
         *(("u", time, item) for time, item in enumerate("ABCDE", start=1)),
         ("u", 9, "T", "t"),
     ]
-    split = split_log(make_log(lines), protocol="paper")
+    split = split_log(log_of(lines), protocol="paper")
     assert split.test.item_id == ["E"] and split.validation.item_id == ["D"]
     # A follows no recommendation: history only. Both searches stay in training, but are no targets.
     assert told(split, split.training_targets()) == [("B", 2, False), ("C", 3, False)]
@@ -332,7 +331,7 @@ def test_paper_targets_follow_both_behaviors_and_need_three():
 
 
 def test_requests_and_targets():
-    log = make_log([("u", 1, "A"), ("u", 2, None, "looked"), ("u", 3, "B", "find b"), ("u", 4, "C"), ("v", 1, "A")])
+    log = log_of([("u", 1, "A"), ("u", 2, None, "looked"), ("u", 3, "B", "find b"), ("u", 4, "C"), ("v", 1, "A")])
     split = split_log(log)
     (request,) = split.requests("test")
     assert (request.query, request.timestamp, request.user_id) == (None, 4, "u")
@@ -356,7 +355,7 @@ def test_requests_and_targets():
 
 def test_requests_with_and_without_history():
     # All acts of u have one timestamp; v gives something to train on.
-    split = split_log(make_log([("u", 1, item) for item in "ABC"] + [("v", 1, "A")]))
+    split = split_log(log_of([("u", 1, item) for item in "ABC"] + [("v", 1, "A")]))
     assert split.requests("test")[0].history == ()
     assert split.train_rows.tolist() == [3]
     assert split.training_histories().values.tolist() == []
@@ -399,7 +398,7 @@ def test_cases_may_be_none():
 
 def test_a_split_that_leaves_nothing_is_refused_before_training():
     # Each user wrote all reviews in one go: whatever is held out, nothing of the user is earlier.
-    log = make_log([(f"u{user}", DAY * user, item) for user in range(9) for item in "ABCDE"])
+    log = log_of([(f"u{user}", DAY * user, item) for user in range(9) for item in "ABCDE"])
     with pytest.raises(DataError, match="leaves none of 45 events to train on: .* Use method='last_days'"):
         split_log(log)
     # By days, those of other users are; no question has a history.
@@ -408,11 +407,11 @@ def test_a_split_that_leaves_nothing_is_refused_before_training():
     # B again and C are held out, and with them every earlier B: what was shown is all that is left.
     acts = [("u", 1, "B"), ("u", 2, "C"), ("u", 3, "B")]
     with pytest.raises(DataError, match="leaves 1 events to train on, but none .* all were only shown"):
-        split_log(make_log([("u", 0, "A", None, "impression"), *acts]))
+        split_log(log_of([("u", 0, "A", None, "impression"), *acts]))
 
 
 def test_empty_histories_are_said(caplog):
-    log = make_log([(f"u{user}", DAY * user, item) for user in range(9) for item in "ABCDE"])
+    log = log_of([(f"u{user}", DAY * user, item) for user in range(9) for item in "ABCDE"])
     split_log(log, method="last_days")
     # The fifth act of user 8 is the test of day 8, the first of user 7 the validation of day 7; 7 users' are trained.
     said = " ".join(record.message for record in caplog.records)
@@ -420,13 +419,13 @@ def test_empty_histories_are_said(caplog):
     assert "gives 5 of 5 test questions an empty history" in said
     assert "gives 35 of 35 training targets an empty history" in said
     caplog.clear()
-    split_log(make_log([("u", time, item) for time, item in enumerate("ABCDE")]))
+    split_log(log_of([("u", time, item) for time, item in enumerate("ABCDE")]))
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_the_last_day_with_acts_is_the_validation_day():
     # Days 1, 2, 4 and 8: nothing happened on day 7.
-    log = make_log([("u", day * DAY, item) for day, item in zip((1, 2, 4, 8), "ABCD", strict=True)])
+    log = log_of([("u", day * DAY, item) for day, item in zip((1, 2, 4, 8), "ABCD", strict=True)])
     split = split_log(log, method="last_days")
     assert (split.train_rows.tolist(), split.targets("validation"), split.targets("test")) == ([0, 1], ["C"], ["D"])
 
@@ -435,7 +434,7 @@ def test_histories_are_cut_by_kind_as_if_cut_afterwards():
     lines = [("u", time, "ABCDEFGH"[time % 8], "q" if time % 3 == 0 else None) for time in range(24)]
     lines += [("v", time, "AB"[time % 2]) for time in range(6)]
     for protocol in ("strict", "paper"):
-        split = split_log(make_log(lines), protocol=protocol)
+        split = split_log(log_of(lines), protocol=protocol)
         t = split.timeline
         whole = split.training_histories()
         found = split.training_histories(max_of_kind=[(~t.is_search, 2), (t.is_search, 1)])
@@ -447,7 +446,7 @@ def test_histories_are_cut_by_kind_as_if_cut_afterwards():
 
 
 def test_chosen_requests_are_those_of_all():
-    split = split_log(make_log([(user, time, "ABCDE"[time]) for user in "uvw" for time in range(5)]))
+    split = split_log(log_of([(user, time, "ABCDE"[time]) for user in "uvw" for time in range(5)]))
     requests = split.requests("test")
     assert split.requests("test", chosen=np.array([2, 0])) == [requests[2], requests[0]]
     assert split.requests("test", chosen=np.array([], dtype=np.int64)) == []
@@ -459,7 +458,7 @@ def test_what_load_refuses(tmp_path):
     assert Split.load(tmp_path, log=log).log is log
     with pytest.raises(DataError, match=r"holds no log\.json"):
         Split.load(tmp_path)
-    other = make_log([("u", time, item) for time, item in enumerate("ABCDEFGHIJKLMNOPQRST")], name="other")
+    other = log_of([("u", time, item) for time, item in enumerate("ABCDEFGHIJKLMNOPQRST")], name="other")
     with pytest.raises(DataError, match=r"has fingerprint \w{12} with log 'other', but split\.json says \w{12}"):
         Split.load(tmp_path, log=other)
     pq.write_table(pq.read_table(tmp_path / "train_rows.parquet").slice(1), tmp_path / "train_rows.parquet")
@@ -500,7 +499,7 @@ ITEMS = list("ABCDE")
 @settings(max_examples=60, deadline=None)
 @given(LINES, st.one_of(st.none(), st.integers(1, 4)))
 def test_strict_histories_equal_a_plain_loop(lines, max_history):
-    log = make_log(lines, items=ITEMS)
+    log = log_of(lines, items=ITEMS)
     t = Timeline.from_log(log)
     events = log.events.to_pylist()
     usable = np.arange(0, len(events), 2)
@@ -556,7 +555,7 @@ def paper_by_walking(events):
 @settings(max_examples=60, deadline=None)
 @given(LINES, st.integers(1, 4))
 def test_paper_histories_equal_the_walk(lines, max_history):
-    log = make_log(lines, items=ITEMS)
+    log = log_of(lines, items=ITEMS)
     t = Timeline.from_log(log)
     events = log.events.to_pylist()
     expected = paper_by_walking(events)
@@ -575,7 +574,7 @@ def test_paper_histories_equal_the_walk(lines, max_history):
 
 def test_split_construction_tells_nothing_twice():
     lines = [(f"u{user}", time, item) for user in range(30) for time, item in enumerate("ABCDE")]
-    log = synthesize_searches(make_log(lines, queries={item: [f"find {item}"] for item in "ABCDE"}))
+    log = synthesize_searches(log_of(lines, queries={item: [f"find {item}"] for item in "ABCDE"}))
     split = split_log(log)
     assert split.test.item_id == ["E"] * 60
     assert split.test.query == [None] * 30 + ["find E"] * 30

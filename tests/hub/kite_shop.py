@@ -3,15 +3,13 @@
 
 import numpy as np
 import pyarrow as pa
-import torch
+from small_shop import log_of, make_gensar, make_tokenizer
 
 from seekrec.catalog import Catalog
-from seekrec.corpora import add_identifier_tokens, all_wordings, train_tokenizer
+from seekrec.corpora import all_wordings
 from seekrec.evaluation import ResultRow, write_results
 from seekrec.evaluation.metrics import Interval
-from seekrec.events import EventLog
 from seekrec.identifiers import ResidualKMeans, ResidualKMeansConfig, assign_unique
-from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
 from seekrec.recipes.record import save_run
 from seekrec.schema import item_texts
 
@@ -29,18 +27,12 @@ def make_log():
             "categories": [[["Toys", "Kites" if row % 2 else "Strings"]] for row in range(12)],
         }
     )
-    events = [
-        {
-            "user_id": f"u{user}",
-            "timestamp": step,
-            "behavior": "search" if step % 2 else "recommendation",
-            "query": "strings" if step % 2 else None,
-            "item_id": f"i{(user + step) % 12}",
-        }
+    lines = [
+        (f"u{user}", step, f"i{(user + step) % 12}", "strings" if step % 2 else None)
         for user in range(6)
         for step in range(4)
     ]
-    return EventLog("kite shop", pa.Table.from_pylist(events), items, query_source="category", notes=("Made up.",))
+    return log_of(lines, items=items, query_source="category", name="kite shop", notes=("Made up.",))
 
 
 def make_catalog(log):
@@ -67,31 +59,9 @@ def make_catalog(log):
 
 def make_model(log):
     catalog = make_catalog(log)
-    tokenizer = train_tokenizer([*all_wordings(), *item_texts(log.items)], 300)
-    vocabulary = add_identifier_tokens(
-        tokenizer, num_shared_levels=1, num_specific_levels=1, codebook_size=CODEBOOK_SIZE
-    )
-    torch.manual_seed(0)
-    config = GenSARConfig(
-        vocab_size=-(-len(tokenizer) // 64) * 64,
-        first_identifier_token_id=vocabulary.first_token_id,
-        num_shared_levels=1,
-        num_specific_levels=1,
-        codebook_size=CODEBOOK_SIZE,
-        d_model=16,
-        d_kv=8,
-        d_ff=16,
-        num_layers=1,
-        num_heads=2,
-        initializer_factor=0.3,
-        tie_word_embeddings=False,
-        decoder_start_token_id=tokenizer.pad_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    model = GenSARForConditionalGeneration(config).eval()
-    model.set_catalog(catalog)
-    return model, GenSARProcessor(tokenizer, catalog)
+    sizes = {"num_shared_levels": 1, "num_specific_levels": 1, "codebook_size": CODEBOOK_SIZE}
+    tokenizer, vocabulary = make_tokenizer([*all_wordings(), *item_texts(log.items)], 300, **sizes)
+    return make_gensar((None, catalog, tokenizer, vocabulary), d_model=16, d_ff=16, num_layers=1, num_heads=2)
 
 
 def result_row(system="GenSAR", behavior="recommendation", **changes):
