@@ -260,8 +260,9 @@ def test_the_recommender_learns_the_events_it_had_not_seen_when_the_model_has(to
     np.testing.assert_array_equal(tables[0], tables[1])
     # It goes on from there: ten steps of AdamW, none of which moves a weight by more than the step size.
     assert 0 < np.abs(tables[2] - tables[1]).max() < 10 * 1e-3
-    record = json.loads((next(tmp_path.glob("sasrec-finished-*")) / "settings.json").read_text())
-    assert "start_from" in record and record["num_epochs"] == 10
+    record = json.loads((next(tmp_path.glob("sasrec-finished-*")) / "stage.json").read_text())
+    assert record["key"]["num_finishing_epochs"] == 10
+    assert set(record["files"]) == {"config.json", "model.safetensors"}  # checkpoints are gone
     table = prepare("sasrec", num_unseen_events=1, num_finishing_epochs=10)
     np.testing.assert_array_equal(table.training, tables[1])
     np.testing.assert_array_equal(table.answering, tables[2])

@@ -130,9 +130,7 @@ def test_a_complete_run_is_loaded_and_not_repeated(tmp_path, kill_at):
     assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == ["checkpoint-24"]
 
 
-@pytest.mark.parametrize(
-    "change", [{"resume": False}, {"seed": 4}, {"config": config(latent_size=3)}, {"num_epochs": 7}]
-)
+@pytest.mark.parametrize("change", [{"seed": 4}, {"config": config(latent_size=3)}, {"learning_rate": 1e-3}])
 def test_other_settings_start_again(change, tmp_path, kill_at):
     train(tmp_path)
     kill_at(1)

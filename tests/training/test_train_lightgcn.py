@@ -1,13 +1,12 @@
-import json
-
 import numpy as np
 import pytest
 import torch
 
 from seekrec.embeddings import InteractionGraph, LightGCNConfig, LightGCNModel
 from seekrec.errors import ConfigurationError, DataError, DivergenceError
-from seekrec.training import embedding_runs
+from seekrec.training.checkpoints import list_checkpoints, read_state
 from seekrec.training.lightgcn import GraphValidation, train_lightgcn
+from seekrec.training.trainer import GenerativeTrainer
 
 NUM_ITEMS = 12
 
@@ -35,13 +34,14 @@ def train(folder, *, graph=None, validation=None, **changes):
 def test_the_withheld_item_ranks_first(tmp_path):
     graph, validation = halves()
     model = train(tmp_path, validation=validation, num_epochs=40)
-    curve = json.loads((tmp_path / "training.json").read_text())["curve"]
+    curve = read_state(list_checkpoints(tmp_path)[-1])["log_history"]
     assert [entry["eval_recall@10"] for entry in curve if "eval_recall@10" in entry][-1] == 1.0
     scores = model.score(validation.histories, validation.users).numpy()
     scores[np.repeat(np.arange(30), 5), np.concatenate(validation.histories)] = -np.inf
     # Of the seven items left, six are of the other half.
     assert (scores.argmax(1) == validation.targets).mean() > 0.9
-    loaded = LightGCNModel.from_pretrained(tmp_path)
+    model.save_pretrained(tmp_path / "model")
+    loaded = LightGCNModel.from_pretrained(tmp_path / "model")
     np.testing.assert_array_equal(loaded.item_embeddings(), model.item_embeddings())
 
 
@@ -52,7 +52,7 @@ class Killed(Exception):
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     _, validation = halves()
     whole = train(tmp_path / "whole", validation=validation)
-    original = embedding_runs.GenerativeTrainer.training_step
+    original = GenerativeTrainer.training_step
 
     def training_step(self, *args, **kwargs):
         if self.state.global_step == 8:  # of 12, two after a checkpoint
@@ -60,7 +60,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
         return original(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedding_runs.GenerativeTrainer, "training_step", training_step)
+        patch.setattr(GenerativeTrainer, "training_step", training_step)
         with pytest.raises(Killed):
             train(tmp_path / "cut", validation=validation)
     resumed = train(tmp_path / "cut", validation=validation)
@@ -80,4 +80,4 @@ def test_impossible_settings_are_refused(tmp_path):
 def test_a_training_that_diverges_stops(tmp_path):
     with pytest.raises(DivergenceError, match="Training of LightGCNModel diverged at step .* a smaller learning rate"):
         train(tmp_path, learning_rate=1e38, num_epochs=20)
-    assert not (tmp_path / "model.safetensors").exists()
+    assert not list_checkpoints(tmp_path)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,15 +75,17 @@ def prepare_sasrec(
         key = {**before, "num_finishing_epochs": num_finishing_epochs}
 
     def make(folder: Path) -> None:
-        train_sasrec(
+        model = train_sasrec(
             sasrec_sequences(split, id_map, num_unseen_events=num_unseen_events),
             validation_histories(split, id_map),
             config,
-            output_dir=folder,
+            output_dir=folder / "training",
             num_epochs=num_epochs,
             seed=seed,
             start_from=started,
         )
+        model.save_pretrained(folder)
+        shutil.rmtree(folder / "training")  # checkpoints, of use only to a killed stage
 
     model = cache.run(
         name,
@@ -182,14 +185,16 @@ def prepare_lightgcn(
     }
 
     def make(folder: Path) -> None:
-        train_lightgcn(
+        model = train_lightgcn(
             graph,
             graph_validation(split, graph, id_map),
             LightGCNConfig(num_items=len(id_map), hidden_size=hidden_size),
-            output_dir=folder,
+            output_dir=folder / "training",
             num_epochs=settings.lightgcn_num_epochs,
             seed=seed,
         )
+        model.save_pretrained(folder)
+        shutil.rmtree(folder / "training")
 
     model = cache.run(
         "lightgcn",

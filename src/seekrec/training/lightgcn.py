@@ -7,7 +7,6 @@ checkpoint kept is the one with the best NDCG@10 on validation (full ranking, se
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,28 +49,21 @@ def train_lightgcn(
     num_negatives: int = 1,
     learning_rate: float = 5e-3,
     seed: int,
-    resume: bool = True,
-    max_seconds: float | None = None,
     num_evaluations: int = 20,
 ) -> LightGCNModel:
-    """Train LightGCN and save it.
-
-    A run that was killed goes on from its last checkpoint and ends as if it had not been. A run that is complete is
-    loaded, not repeated. Checkpoints of other data or other settings are discarded.
+    """Train LightGCN; see [`train_sasrec`] for a training that was killed or is complete.
 
     Args:
         graph ([`InteractionGraph`]): Who acted on what; its sizes replace those of `config`.
         validation ([`GraphValidation`], *optional*): `None` keeps the last weights.
         config ([`LightGCNConfig`]): Width, propagations and loss.
-        output_dir (`str` or `os.PathLike`): Folder for checkpoints, and at the end for the model and `training.json`.
-        num_epochs (`int`): Passes over the pairs.
-        batch_size (`int`): Pairs in one step.
-        num_negatives (`int`): Uniform negatives of a pair, drawn anew in each epoch.
-        learning_rate (`float`): Step size of AdamW; it falls to zero by a cosine.
-        seed (`int`): Of the start weights, the order and the negatives.
-        resume (`bool`): Go on from what `output_dir` holds; `False` starts again.
-        max_seconds (`float`, *optional*): Stop after this time (of this call), keeping the best weights so far.
-        num_evaluations (`int`): How often validation is scored, and a checkpoint written, over the run (at most).
+        output_dir (`str` or `os.PathLike`): Folder of the checkpoints.
+        num_epochs (`int`): Number of epochs over the pairs.
+        batch_size (`int`): Number of pairs in one step.
+        num_negatives (`int`): Number of uniform negatives of a pair, drawn anew in each epoch.
+        learning_rate (`float`): Learning rate of AdamW; it falls to zero by a cosine.
+        seed (`int`): Seed of the start weights, the order and the negatives.
+        num_evaluations (`int`): How often validation is scored, and a checkpoint written (at most).
 
     Returns:
         [`LightGCNModel`]: The best model, in evaluation mode.
@@ -113,19 +105,10 @@ def train_lightgcn(
     steps_per_epoch = -(-len(graph.users) // batch_size)
     return fit_embedding(
         make_model,
-        LightGCNModel.from_pretrained,
         CodedRows(len(graph.users)),
         _PairCollator(graph, sampler),
         folder=Path(output_dir),
-        settings={
-            "config": {
-                key: value for key, value in sorted(config.to_diff_dict().items()) if key != "transformers_version"
-            },
-            **counts,
-            "learning_rate": learning_rate,
-            "seed": seed,
-            "data": _hash_data(graph, validation),
-        },
+        contents={"pairs": [graph.users, graph.items, num_negatives], "validation": validation},
         arguments={
             "learning_rate": learning_rate,
             "lr_scheduler_type": "cosine",
@@ -136,8 +119,6 @@ def train_lightgcn(
         batch_size=batch_size,
         num_evaluations=num_evaluations,
         evaluate=None if validation is None else evaluate,
-        max_seconds=max_seconds,
-        resume=resume,
         sampler=CodeSampler(MixtureSampler({"pairs": len(graph.users)}, {"pairs": 1.0}, seed=seed)),
     )
 
@@ -158,16 +139,3 @@ class _PairCollator:
             "item_rows": torch.from_numpy(self.graph.items[pairs]),
             "negative_rows": torch.from_numpy(self.sampler.draw(users, keys)),
         }
-
-
-def _hash_data(graph: InteractionGraph, validation: GraphValidation | None) -> str:
-    digest = hashlib.sha256()
-    arrays = [graph.users, graph.items]
-    if validation is not None:
-        arrays += [validation.users, validation.targets, *validation.histories]
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes() + b"|")
-    return digest.hexdigest()
-
-
-__all__ = ["GraphValidation", "train_lightgcn"]

@@ -7,11 +7,9 @@ once an epoch. The checkpoint kept is the one with the best NDCG@10 on validatio
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -37,36 +35,26 @@ def train_sasrec(
     batch_size: int = 128,
     learning_rate: float = 1e-3,
     seed: int,
-    resume: bool = True,
-    max_seconds: float | None = None,
-    lr_scheduler: Literal["cosine", "constant"] = "cosine",
-    warmup_steps: int | None = None,
-    weight_decay: float = 0.0,
     num_evaluations: int = 20,
     start_from: SASRecForNextItem | None = None,
 ) -> SASRecForNextItem:
-    """Train SASRec and save it.
+    """Train SASRec.
 
-    A run that was killed goes on from its last checkpoint and ends as if it had not been. A run that is complete is
-    loaded, not repeated. Checkpoints of other data or other settings are discarded.
+    A training that was killed goes on from its last checkpoint and ends as if it had not been. One that is complete is
+    loaded, not repeated. Another training in the folder is set aside.
 
     Args:
         sequences (`Sequence[np.ndarray]`): Item rows of each user, oldest first. Empty ones are skipped.
         validation (`Sequence[tuple[np.ndarray, int]]`, *optional*):
             Pairs of a history (item rows, oldest first) and the item row that followed. `None` keeps the last weights.
         config ([`SASRecConfig`]): Sizes of the model.
-        output_dir (`str` or `os.PathLike`): Folder for checkpoints, and at the end for the model and `training.json`.
-        num_epochs (`int`): Passes over all sequences.
-        batch_size (`int`): Windows in one step.
-        learning_rate (`float`): Step size of AdamW after warm-up.
-        seed (`int`): Of the start weights, the order and dropout.
-        resume (`bool`): Go on from what `output_dir` holds; `False` starts again.
-        max_seconds (`float`, *optional*): Stop after this time (of this call), keeping the best weights so far.
-        lr_scheduler (`str`): `"cosine"` falls to zero over `num_epochs`, `"constant"` does not fall.
-        warmup_steps (`int`, *optional*): Steps in which the learning rate rises from zero; if not given 100, but at
-            most a tenth of all.
-        weight_decay (`float`): Of AdamW.
-        num_evaluations (`int`): How often validation is scored, and a checkpoint written, over the run (at most).
+        output_dir (`str` or `os.PathLike`): Folder of the checkpoints.
+        num_epochs (`int`): Number of epochs over all sequences.
+        batch_size (`int`): Number of windows in one step.
+        learning_rate (`float`): Learning rate of AdamW after warm-up, of 100 steps but at most a tenth of all; from
+            there it falls to zero by a cosine.
+        seed (`int`): Seed of the start weights, the order and dropout.
+        num_evaluations (`int`): How often validation is scored, and a checkpoint written (at most).
         start_from ([`SASRecForNextItem`], *optional*): A model of the same sizes whose weights are the start.
 
     Returns:
@@ -89,25 +77,6 @@ def train_sasrec(
     if validation is not None and not len(validation):
         raise DataError("`validation` is empty; pass None to keep the last weights in place of the best.")
 
-    if warmup_steps is None:
-        warmup_steps = min(100, num_epochs * -(-len(windows) // batch_size) // 10)
-    settings = {
-        "config": {
-            key: value for key, value in sorted(config.to_diff_dict().items()) if key != "transformers_version"
-        },
-        "num_epochs": num_epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "lr_scheduler": lr_scheduler,
-        "warmup_steps": warmup_steps,
-        "weight_decay": weight_decay,
-        "num_evaluations": num_evaluations,
-        "data": _hash_data(windows, validation),
-    }
-    if start_from is not None:
-        settings["start_from"] = _hash_weights(start_from)
-
     def make() -> SASRecForNextItem:
         # A configuration of its own: Trainer writes into the one it gets.
         model = SASRecForNextItem(SASRecConfig.from_dict(config.to_dict()))
@@ -117,24 +86,20 @@ def train_sasrec(
 
     return fit_embedding(
         make,
-        SASRecForNextItem.from_pretrained,
         windows,
         SASRecCollator(),
         folder=Path(output_dir),
-        settings=settings,
+        contents={"windows": windows.windows, "validation": validation},
         arguments={
             "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "lr_scheduler_type": "cosine" if lr_scheduler == "cosine" else "constant_with_warmup",
-            "warmup_steps": warmup_steps,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": min(100, num_epochs * -(-len(windows) // batch_size) // 10),
         },
         seed=seed,
         num_epochs=num_epochs,
         batch_size=batch_size,
         num_evaluations=num_evaluations,
         evaluate=None if validation is None else lambda model: rank_validation(model, validation),
-        max_seconds=max_seconds,
-        resume=resume,
         make_optimizer=_row_optimizer if config.num_sampled_negatives else None,
     )
 
@@ -179,19 +144,3 @@ def rank_validation(model: SASRecForNextItem, validation: Validation, *, batch_s
     return rank_targets(
         lambda part: model.score(histories[part], batch_size=batch_size), histories, targets, batch_size=batch_size
     )
-
-
-def _hash_data(windows: _Windows, validation: Validation | None) -> str:
-    digest = hashlib.sha256()
-    for window in windows.windows:
-        digest.update(window.tobytes() + b"|")
-    for history, target in validation or ():
-        digest.update(np.asarray(history, np.int64).tobytes() + f"|{target}|".encode())
-    return digest.hexdigest()
-
-
-def _hash_weights(model: SASRecForNextItem) -> str:
-    digest = hashlib.sha256()
-    for name, values in model.state_dict().items():
-        digest.update(name.encode() + values.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
