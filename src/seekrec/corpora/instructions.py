@@ -195,9 +195,9 @@ def _write_task(
         stop = min(start + ROWS_AT_A_TIME, len(rows))
         chunk = rows[start:stop]
         user_id = pa.nulls(len(chunk), pa.string()) if histories is None else source["user_id"].take(chunk)
-        inputs = writer.write_inputs(
-            task, chunk, templates[start:stop], None if histories is None else histories.slice(start, stop)
-        )
+        own = None if histories is None else histories.slice(start, stop)
+        queries = writer.segments.query_segments(chunk) if task.kind == "nsip" else None
+        inputs = writer.write_inputs(task, chunk, templates[start:stop], own, queries)
         yield pa.record_batch(
             [
                 inputs.to_arrow(),

@@ -19,7 +19,7 @@ from seekrec.corpora.segments import (
 from seekrec.corpora.templates import TASK_BY_NAME, Task, template_pieces
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.events.columns import EventColumns
-from seekrec.schema import Event, Request, View, item_texts
+from seekrec.schema import Request, View, item_texts
 from seekrec.util.ragged import Ragged, join_rows
 
 _SEPARATOR = "; "  # between the events of a history, and between a query and the item clicked after it
@@ -63,15 +63,21 @@ class InstructionWriter:
         return encoded.lengths > 0
 
     def write_inputs(
-        self, task: Task, targets: np.ndarray, templates: np.ndarray, histories: Ragged | None = None
+        self,
+        task: Task,
+        targets: np.ndarray,
+        templates: np.ndarray,
+        histories: Ragged | None = None,
+        queries: np.ndarray | None = None,
     ) -> Ragged:
         """Write instructions.
 
         Args:
             task ([`Task`]): What is asked.
-            targets (`np.ndarray`): int64 of shape `(n,)`: event numbers, or item rows for a task about items.
+            targets (`np.ndarray`): int64 of shape `(n,)`: item rows for a task about items; else only counted.
             templates (`np.ndarray`): int of shape `(n,)`: the wording of each row.
             histories (`Ragged`, *optional*): Event numbers, `n` rows, cut already; not for a task about items.
+            queries (`np.ndarray`, *optional*): int64 of shape `(n,)`: the segment of the query, for a task with one.
 
         Returns:
             `Ragged`: int32 token ids, `n` rows, each ending with end of sequence.
@@ -85,10 +91,12 @@ class InstructionWriter:
             pieces = template_pieces(task.kind, group // 2, view=task.view, has_history=bool(group % 2))
             cells = []
             for position, piece in enumerate(pieces):
-                if position % 2:
-                    cells.append(
-                        self._fill(piece, task, targets[rows], None if history is None else history.take(rows))
-                    )
+                if piece == "history" and history is not None:
+                    cells.append(history.take(rows))
+                elif piece == "query" and queries is not None:
+                    cells.append(single_segment(queries[rows]))
+                elif position % 2:
+                    cells.append(self._describe(piece, task, targets[rows]))
                 elif piece:
                     segment = self.segments.add_piece(piece, starts_text=position == 0)
                     cells.append(repeat_segment(segment, len(rows)))
@@ -115,7 +123,7 @@ class InstructionWriter:
         if task.kind in ("nrip", "nsip"):
             return self.segments.tokens(single_segment(self.segments.item_segments(targets)))
         if task.kind == "desc2id":
-            return self.segments.tokens(self._fill("identifier", task, targets, None))
+            return self.segments.tokens(self._describe("identifier", task, targets))
         # What is read is folded; what is written is as people wrote it.
         if task.kind == "nsqp":
             text = single_segment(self.segments.written_query_segments(targets))
@@ -130,13 +138,9 @@ class InstructionWriter:
         mask[written.offsets[1:][written.lengths > 0] - 1] = False
         return written.keep(mask)
 
-    def _fill(self, slot: str, task: Task, targets: np.ndarray, history: Ragged | None) -> Ragged:
-        """Return what stands in a slot of a wording: segment numbers, a row a target."""
-        if slot == "history" and history is not None:
-            return history
-        if slot == "query":
-            return single_segment(self.segments.query_segments(targets))
-        place = np.searchsorted(self._items, targets)
+    def _describe(self, slot: str, task: Task, items: np.ndarray) -> Ragged:
+        """Return the identifier or the text of items, by the slot of a wording: segment numbers, a row an item."""
+        place = np.searchsorted(self._items, items)
         if slot == "identifier" and task.view is not None:
             return single_segment(self._first_identifier[task.view] + place)
         return single_segment(self._first_text + place)
@@ -170,18 +174,16 @@ def encode_requests(
         ConfigurationError: If the tokenizer has no end of sequence.
     """
     events, histories = list_histories([request.history for request in requests])
-    # The question itself is an event without an item.
-    asked = [Event(None, behavior=request.behavior, query=request.query) for request in requests]
-    columns = EventColumns.from_events([*events, *asked], catalog.id_map)
+    columns = EventColumns.from_events(events, catalog.id_map)
     writer = InstructionWriter(columns, catalog, vocabulary, tokenizer, settings)
     histories = columns.cut(histories, settings.max_history_recommendations, settings.max_history_searches)
+    queries = np.arange(len(requests)) + writer.segments.add_queries([request.query or "" for request in requests])
     tasks = ["nsqp" if asks_for_query else "nrip" if request.query is None else "nsip" for request in requests]
     written, order = [], []
     for task in dict.fromkeys(tasks):
         rows = np.array([row for row, own in enumerate(tasks) if own == task], dtype=np.int64)
-        written.append(
-            writer.write_inputs(TASK_BY_NAME[task], rows + len(events), np.zeros_like(rows), histories.take(rows))
-        )
+        wording = np.zeros_like(rows)
+        written.append(writer.write_inputs(TASK_BY_NAME[task], rows, wording, histories.take(rows), queries[rows]))
         order.append(rows)
     return Ragged.stack(written).take(np.argsort(np.concatenate(order)))
 

@@ -73,15 +73,8 @@ class SegmentTable:
 
         # The segment that ends an instruction, and every answer that is text.
         self.end = self.add(Ragged.from_lists([[tokenizer.eos_token_id]]))
-        search_token = vocabulary.behavior_token_id("search_query")
-        markers = Ragged.from_matrix(np.full((len(events.queries), 1), search_token, dtype=np.int32))
-        # As a model reads them, and as a model that writes queries learns them.
-        read, written = (
-            self.encoder.encode_ragged(events.queries, settings.max_query_tokens, as_written=as_written)
-            for as_written in (False, True)
-        )
-        self._first_query = self.add(join_rows([markers, read]))
-        self._first_written_query = self.add(join_rows([markers, written]))
+        self._first_query = self.add_queries(events.queries)
+        self._first_written_query: int | None = None
         # Only the items that occur: a request names a few out of millions.
         self._items = np.unique(events.item[events.item >= 0])
         self._first_item: dict[Behavior, int] = {
@@ -97,6 +90,18 @@ class SegmentTable:
         self._num_segments += len(segments)
         self._table = None
         return first
+
+    def add_queries(self, queries: Sequence[str], *, as_written: bool = False) -> int:
+        """Add queries, each behind `<S_Q>`, and return the number of the first.
+
+        Args:
+            queries (`Sequence[str]`): What users typed.
+            as_written (`bool`): As a model that writes queries learns them; otherwise as a model reads them, folded.
+        """
+        token = self.vocabulary.behavior_token_id("search_query")
+        marks = Ragged.from_matrix(np.full((len(queries), 1), token, dtype=np.int32))
+        texts = self.encoder.encode_ragged(queries, self.settings.max_query_tokens, as_written=as_written)
+        return self.add(join_rows([marks, texts]))
 
     def add_piece(self, text: str, *, starts_text: bool = False) -> int:
         """Add a piece of a wording, once, and return its number.
@@ -124,6 +129,8 @@ class SegmentTable:
 
     def written_query_segments(self, rows: np.ndarray) -> np.ndarray:
         """Return the segment of each event's query as the user typed it (with `<S_Q>`), for a model that writes it."""
+        if self._first_written_query is None:
+            self._first_written_query = self.add_queries(self.events.queries, as_written=True)
         return self._first_written_query + self.events.query[rows]
 
     def item_segments(self, rows: np.ndarray) -> np.ndarray:

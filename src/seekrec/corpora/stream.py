@@ -229,11 +229,13 @@ def encode_stream(
         UnknownItemError: If a history names an item that the catalogue does not hold.
     """
     events, histories = list_histories([request.history for request in requests])
-    asked = [Event(None, behavior=request.behavior, query=request.query) for request in requests]
-    columns = EventColumns.from_events([*events, *asked], catalog.id_map)
+    columns = EventColumns.from_events(events, catalog.id_map)
     writer = _StreamWriter(columns, catalog, vocabulary, tokenizer, settings)
-    cut = columns.cut(histories, settings.max_history_recommendations, settings.max_history_searches)
-    return writer.write(join_rows([cut, single_segment(np.arange(len(events), len(columns)))]))
+    histories = columns.cut(histories, settings.max_history_recommendations, settings.max_history_searches)
+    queries = [request.query for request in requests if request.query is not None]
+    counts = np.cumsum([0, *(request.query is not None for request in requests)])
+    questions = Ragged(np.arange(len(queries)) + writer.segments.add_queries(queries), counts)
+    return writer.write(histories, questions)
 
 
 class _StreamWriter:
@@ -250,10 +252,10 @@ class _StreamWriter:
         self.segments = SegmentTable(events, catalog, vocabulary, tokenizer, settings)
         self._lead_in = self.segments.add_piece(LEAD_IN, starts_text=True)
 
-    def write(self, histories: Ragged) -> Ragged:
-        """Write rows of event numbers as rows of tokens."""
-        lead_in = repeat_segment(self._lead_in, len(histories))
-        return self.segments.tokens(join_rows([lead_in, self.segments.event_segments.expand(histories)]))
+    def write(self, histories: Ragged, questions: Ragged | None = None) -> Ragged:
+        """Write rows of event numbers, and behind each the segments of a question, as rows of tokens."""
+        parts = [repeat_segment(self._lead_in, len(histories)), self.segments.event_segments.expand(histories)]
+        return self.segments.tokens(join_rows(parts if questions is None else [*parts, questions]))
 
     def starts(self, histories: Ragged) -> np.ndarray:
         """Return where each event of `histories.values` starts in its row, in tokens."""

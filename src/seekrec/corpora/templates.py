@@ -115,11 +115,6 @@ class Template:
     text: str
     text_without_history: str | None = None
 
-    def pieces(self, *, has_history: bool = True) -> list[str]:
-        """Cut the text at its slots: text, slot name, text, slot name, ..., text. Texts may be empty."""
-        text = self.text if has_history or self.text_without_history is None else self.text_without_history
-        return _SLOT.split(text)
-
 
 TEMPLATES: dict[Kind, tuple[Template, ...]] = {
     "nrip": (
@@ -250,7 +245,7 @@ TEMPLATES: dict[Kind, tuple[Template, ...]] = {
 
 
 def template_pieces(kind: Kind, number: int, *, view: str | None = None, has_history: bool = True) -> list[str]:
-    """Give one wording, cut at its slots.
+    """Cut one wording at its slots.
 
     Args:
         kind (`str`): The kind of task.
@@ -259,9 +254,11 @@ def template_pieces(kind: Kind, number: int, *, view: str | None = None, has_his
         has_history (`bool`): Whether the user has a history.
 
     Returns:
-        `list[str]`: Text, slot name, text, slot name, ..., text.
+        `list[str]`: Text, slot name, text, slot name, ..., text. Texts may be empty.
     """
-    pieces = TEMPLATES[kind][number].pieces(has_history=has_history)
+    template = TEMPLATES[kind][number]
+    text = template.text if has_history or template.text_without_history is None else template.text_without_history
+    pieces = _SLOT.split(text)
     return [
         piece.replace("{view}", view or "") if position % 2 == 0 else piece for position, piece in enumerate(pieces)
     ]

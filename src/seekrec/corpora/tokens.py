@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
@@ -35,7 +36,7 @@ BEHAVIOR_TOKENS: dict[BehaviorToken, str] = {
     "search_query": "<S_Q>",
     "search_item": "<S_I>",
 }
-ITEM_TOKEN_OF_BEHAVIOR: dict[Behavior, BehaviorToken] = {RECOMMENDATION: "recommendation_item", SEARCH: "search_item"}
+_NUMBER_OF_ITEM_TOKEN: dict[Behavior, int] = {RECOMMENDATION: 0, SEARCH: 2}
 LETTER_OF_VIEW: dict[View, str] = {"semantic": "S", "collaborative": "R"}
 SHARED_LETTER = "M"
 LABEL_PADDING = -100
@@ -129,7 +130,7 @@ class IdentifierVocabulary:
 
     def item_token_id(self, behavior: Behavior) -> int:
         """Id of the token before an item: `<R_I>` of a recommendation, `<S_I>` of a search."""
-        return self.behavior_token_id(ITEM_TOKEN_OF_BEHAVIOR[behavior])
+        return self.first_token_id + _NUMBER_OF_ITEM_TOKEN[behavior]
 
     def view_of_behavior(self, behavior: Behavior) -> View:
         """The view an item is written in; the only one where there is only one (TIGER writes both behaviors so)."""
@@ -147,12 +148,18 @@ class IdentifierVocabulary:
         """
         if view not in self.views:
             raise ConfigurationError(f"There is no {view!r} identifier; this vocabulary has {', '.join(self.views)}.")
-        blocks = self.blocks
-        letters = [SHARED_LETTER] * self.num_shared_levels + [LETTER_OF_VIEW[view]] * self.num_specific_levels
-        numbers = [*range(self.num_shared_levels), *range(self.num_specific_levels)]
-        positions = [blocks.index(f"{letter}{number + 1}") for letter, number in zip(letters, numbers, strict=True)]
+        return self._level_offsets[view]
+
+    @cached_property
+    def _level_offsets(self) -> dict[View, np.ndarray]:
         first_code = self.first_token_id + len(BEHAVIOR_TOKENS)
-        return first_code + np.array(positions, dtype=np.int64) * self.codebook_size
+        shared = [f"{SHARED_LETTER}{level + 1}" for level in range(self.num_shared_levels)]
+        offsets = {}
+        for view in self.views:
+            own = [f"{LETTER_OF_VIEW[view]}{level + 1}" for level in range(self.num_specific_levels)]
+            positions = [self.blocks.index(block) for block in (*shared, *own)]
+            offsets[view] = first_code + np.array(positions, dtype=np.int64) * self.codebook_size
+        return offsets
 
     def encode(self, codes: np.ndarray, view: View) -> np.ndarray:
         """Turn codes into token ids.
