@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -154,7 +153,7 @@ class Catalog(CatalogParts):
         at: int | None = None,
         categories: str | Sequence[str] | None = None,
         title_contains: str | None = None,
-        **columns: Any,
+        **columns: object,
     ) -> np.ndarray:
         """Mark the items that can be answered and pass every filter.
 
@@ -221,7 +220,7 @@ class Catalog(CatalogParts):
 
     def add_items(
         self,
-        items: pa.Table | Sequence[Mapping[str, Any]],
+        items: pa.Table | Sequence[Mapping[str, object]],
         *,
         semantic_embeddings: np.ndarray | None = None,
         collaborative: np.ndarray | None = None,
@@ -251,7 +250,7 @@ class Catalog(CatalogParts):
         """
         return replace(self, **grow(self, items, semantic_embeddings, collaborative))
 
-    def update_items(self, items: pa.Table | Sequence[Mapping[str, Any]]) -> Catalog:
+    def update_items(self, items: pa.Table | Sequence[Mapping[str, object]]) -> Catalog:
         """Return a catalogue in which some columns of known items have other values: prices, stock, availability.
 
         ```python

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -81,7 +80,7 @@ def check_flags(argument: str, flags: np.ndarray | None, num_items: int) -> np.n
     return checked
 
 
-def check_model(model: IdentifierModel, expected: Mapping[str, Any]) -> None:
+def check_model(model: IdentifierModel, expected: Mapping[str, object]) -> None:
     """Check that settings of an identifier model are what codes and embeddings say. See [`Catalog.build`]."""
     for name, value in expected.items():
         own = getattr(model.config, name)
@@ -93,7 +92,7 @@ def check_model(model: IdentifierModel, expected: Mapping[str, Any]) -> None:
 
 
 def check_new_items(
-    items: pa.Table | Sequence[Mapping[str, Any]],
+    items: pa.Table | Sequence[Mapping[str, object]],
     schema: pa.Schema,
     known: IdMap,
     is_removed: np.ndarray,
@@ -143,7 +142,7 @@ def check_new_items(
     return pa.table(columns, schema=schema)
 
 
-def update_columns(items: pa.Table | Sequence[Mapping[str, Any]], known: pa.Table, id_map: IdMap) -> pa.Table:
+def update_columns(items: pa.Table | Sequence[Mapping[str, object]], known: pa.Table, id_map: IdMap) -> pa.Table:
     """Return a catalogue's items with other values in some columns of some rows; see [`Catalog.update_items`].
 
     Args:
@@ -197,7 +196,7 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, which: str) -> pa.ChunkedArr
         ) from error
 
 
-def _table_of_records(records: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+def _table_of_records(records: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
     names = list(dict.fromkeys(name for record in records for name in record))
     columns = {}
     for name in names:
@@ -214,13 +213,13 @@ def _table_of_records(records: Sequence[Mapping[str, Any]], schema: pa.Schema) -
     return pa.table(columns)
 
 
-def _refuse_text_as_list(value: Any, kind: pa.DataType) -> None:
+def _refuse_text_as_list(value: object, kind: pa.DataType) -> None:
     """Refuse text in place of a list of texts; Arrow would take it for the list of its characters."""
-    if value is None or not is_list(kind):
+    if not is_list(kind):
         return
     if isinstance(value, str):
         raise pa.ArrowInvalid(f"{value!r} is text, not a list")
-    for member in value:
+    for member in value if isinstance(value, Iterable) else ():
         _refuse_text_as_list(member, kind.value_type)
 
 

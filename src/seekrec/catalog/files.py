@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,13 +23,15 @@ from safetensors.torch import save_file as save_tensors
 from seekrec.catalog.checks import VIEWS
 from seekrec.catalog.parts import CatalogParts, model_digest
 from seekrec.errors import CatalogError, NotFiniteError
-from seekrec.identifiers.configuration_dual_rqvae import DualRQVAEConfig, ResidualKMeansConfig
+from seekrec.identifiers.configuration_dual_rqvae import DualRQVAEConfig, IdentifierConfig, ResidualKMeansConfig
 from seekrec.identifiers.modeling_dual_rqvae import DualRQVAEModel
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.identifiers.residual_kmeans import ResidualKMeans
 from seekrec.util.files import recover_folder, replace_folder
 from seekrec.util.finite import check_weights
 from seekrec.util.hashing import array_digest, json_digest, table_digest
+
+PartT = TypeVar("PartT")
 
 CATALOG_FILE = "catalog.json"
 CONFIG_FILE = "identifier_config.json"
@@ -45,7 +47,7 @@ FORMAT_VERSION = 1
 # Real tables of items unpack to some 2 to 50 times their bytes.
 _MAX_BLOAT = 1000
 _MIN_LIMIT = 1 << 28  # bytes that any table may take
-_LEARNERS: dict[str, tuple[type[Any], type[Any]]] = {
+_LEARNERS: dict[str, tuple[type[IdentifierConfig], Callable[..., IdentifierModel]]] = {
     DualRQVAEConfig.model_type: (DualRQVAEConfig, DualRQVAEModel),
     ResidualKMeansConfig.model_type: (ResidualKMeansConfig, ResidualKMeans),
 }
@@ -177,7 +179,7 @@ def read_catalog(folder_or_repo: str | Path, revision: str | None) -> SavedCatal
 def _check_description(path: Path, description: Mapping[str, Any]) -> None:
     """Check the types of all that is read of `catalog.json`."""
 
-    def check(name: str, value: Any, is_right: bool) -> None:
+    def check(name: str, value: object, is_right: bool) -> None:
         if not is_right:
             raise CatalogError(f"{path} has {name} {value!r}; save the catalogue again or fetch it anew.")
 
@@ -238,7 +240,7 @@ def _read_items(path: Path) -> pa.Table:
         return pa.Table.from_batches(batches, schema=file.schema_arrow)
 
 
-def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
+def _read(path: Path, reader: Callable[[Path], PartT]) -> PartT:
     if not path.is_file():
         raise CatalogError(
             f"{path} does not exist: the folder is not a catalogue, or saving it was interrupted. Save it again or "

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from seekrec.catalog.checks import check_new_items, check_vectors
 from seekrec.catalog.parts import CatalogParts
 from seekrec.errors import CatalogError
 from seekrec.identifiers.assign import assign_unique, prefix_groups
+from seekrec.identifiers.configuration_dual_rqvae import IdentifierConfig
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.schema import View, item_texts
 
@@ -22,13 +23,23 @@ _MAX_RIDGE_ROWS = 20_000
 _RIDGE_PENALTIES = 10.0 ** np.arange(-6, 1, 0.5)
 
 
+class GrownParts(TypedDict):
+    """The fields of [`CatalogParts`] that change when items are added."""
+
+    items: pa.Table
+    codes: Mapping[View, np.ndarray]
+    embeddings: Mapping[View, np.ndarray]
+    is_removed: np.ndarray
+    is_predicted: np.ndarray
+
+
 def grow(
     catalog: CatalogParts,
-    items: pa.Table | Sequence[Mapping[str, Any]],
+    items: pa.Table | Sequence[Mapping[str, object]],
     semantic: np.ndarray | None,
     collaborative: np.ndarray | None,
-) -> dict[str, Any]:
-    """Return the fields of a catalogue with more items; see [`Catalog.add_items`]."""
+) -> GrownParts:
+    """Return the parts of a catalogue with more items; see [`Catalog.add_items`]."""
     model, levels = catalog.identifier_model, (catalog.num_shared_levels, catalog.codebook_size)
     if model is None and catalog.codes:
         raise CatalogError(
@@ -69,7 +80,7 @@ def vectors_of_new_items(
     *,
     embeddings: Mapping[View, np.ndarray],
     is_measured: np.ndarray,
-    config: Any,
+    config: IdentifierConfig | None,
     encoder_name: str | None,
 ) -> dict[View, np.ndarray]:
     """Check the vectors given for new items; embed or predict those that are needed and were not given.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -78,7 +77,7 @@ class ItemFilters:
             self._lowered[column] = pc.utf8_lower(self.items.column(column))
         return to_mask(pc.match_substring(self._lowered[column], text.lower()))
 
-    def matches(self, column: str, wanted: Any) -> np.ndarray:
+    def matches(self, column: str, wanted: object) -> np.ndarray:
         """Mark the items that have a wanted value in a column; null never matches.
 
         Args:
@@ -114,7 +113,7 @@ class ItemFilters:
                 f"{values.type}: {error}"
             ) from error
 
-    def _holds(self, column: str, wanted: Any) -> np.ndarray:
+    def _holds(self, column: str, wanted: object) -> np.ndarray:
         if column not in self._members:
             self._members[column] = _Members(self.items.column(column))
         names = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
@@ -153,7 +152,7 @@ class _Members:
         self.rows = rows[order]
         self.offsets = np.searchsorted(codes[order], np.arange(len(self.numbers) + 1))
 
-    def holds_any(self, column: str, names: list[Any]) -> np.ndarray:
+    def holds_any(self, column: str, names: list[object]) -> np.ndarray:
         mask = np.zeros(self.num_items, dtype=bool)
         for name in names:
             number = self.numbers.get(name) if isinstance(name, (str, int, float)) else None
@@ -167,14 +166,14 @@ class _Members:
         return mask
 
 
-def _in_range(column: str, values: pa.ChunkedArray, bounds: tuple[Any, ...]) -> np.ndarray:
+def _in_range(column: str, values: pa.ChunkedArray, bounds: tuple[object, ...]) -> np.ndarray:
     if len(bounds) != 2:
         raise RequestError(
             f"The filter `{column}` is the tuple {shown(bounds)}; a tuple is a range (lowest, highest), a list is a "
             "choice of values."
         )
     lowest, highest = bounds
-    if lowest is not None and highest is not None and lowest > highest:
+    if lowest is not None and highest is not None and pc.greater(pa.scalar(lowest), pa.scalar(highest)).as_py():
         raise RequestError(
             f"The filter `{column}` is the range {shown(bounds)}, whose lowest is above its highest; swap them."
         )

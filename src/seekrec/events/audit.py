@@ -7,7 +7,6 @@ The counts come from the arrays of the finished split, not from the rules that b
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -88,7 +87,7 @@ class AuditReport:
         """Sum over all parts."""
         return sum(part.num_leaks for part in self.parts)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return all counts as plain numbers."""
         return asdict(self)
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import InitVar, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import datasets
 import numpy as np
@@ -116,7 +116,7 @@ class EventLog:
         """Return the same log with more notes."""
         return replace(self, notes=(*self.notes, *notes), is_checked=True)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Count what the log holds.
 
         Returns:

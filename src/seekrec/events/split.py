@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -217,7 +217,7 @@ class Split:
         cases = self.cases(part)
         return [cases.item_id[number] for number in cases.select(behavior).tolist()]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return settings and counts; all of it can be written as JSON."""
         return {
             **self._settings(),
@@ -241,7 +241,7 @@ class Split:
             pa.table({"settings": [settings]}), self._train_table(), self.validation.to_table(), self.test.to_table()
         )
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, object]:
         return {name: getattr(self, name) for name in SETTINGS}
 
     def _train_table(self) -> pa.Table:

@@ -46,7 +46,7 @@ def test_json_layout(tmp_path):
     assert (flask["description"], flask["brand"], flask["categories"]) == (None, None, None)
     # "tapes" and "tape" are different words: there is no stemmer.
     assert category_queries(log.items) == [["industrial scientific tapes adhesives sealants duct tape"], [], []]
-    assert any("timestamps are places in each user's sequence" in note for note in log.notes)
+    assert any("timestamps are positions in each user's sequence" in note for note in log.notes)
 
 
 def test_text_layout(tmp_path):
@@ -79,7 +79,7 @@ def test_an_item_without_text_goes_with_its_events_and_the_places_stay(tmp_path,
     }
     lost = (
         "sequences.txt: 1 of 5 rows cannot be used: 1 name an item that the items table does not hold (first: line 1, "
-        "place 1 (from 0)"
+        "position 1 (from 0)"
     )
     assert any(record.message.startswith(f"{lost}, item_id '2')") for record in caplog.records)
     assert f"{lost}). They were left out." in log.notes
@@ -95,7 +95,7 @@ def test_notes_name_no_user(tmp_path):
 
 def test_json_places_are_named(tmp_path):
     write_json(tmp_path, {"a": [10], "b": [11, 99]})
-    with pytest.raises(DataError, match=r"Toy.inter.json: .*\(first: user 'b', place 1 \(from 0\), item_id '99'\)"):
+    with pytest.raises(DataError, match=r"Toy.inter.json: .*\(first: user 'b', position 1 \(from 0\), item_id '99'\)"):
         read_sequences(tmp_path)
 
 
@@ -104,7 +104,7 @@ def test_json_places_are_named(tmp_path):
     [
         ({"a": []}, ITEMS, r"Toy.inter.json: user 'a' has \[\]; give a list of at least one item"),
         ({"a": 5}, ITEMS, "user 'a' has 5; give a list"),
-        ({"a": [10, 1.5]}, ITEMS, r"user 'a', place 1 \(from 0\) is 1.5; an item is text or a whole number"),
+        ({"a": [10, 1.5]}, ITEMS, r"user 'a', position 1 \(from 0\) is 1.5; an item is text or a whole number"),
         ({"a": [10, None]}, ITEMS, "is None; an item is"),
         ({}, ITEMS, "Toy.inter.json holds {}; it must hold an object that is not empty"),
         ([1], ITEMS, r"Toy.inter.json holds \[1\]; it must hold an object"),

@@ -13,7 +13,6 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -106,11 +105,12 @@ def _undated(kind: pa.DataType) -> pa.DataType:
 def _read_by_line(
     data: np.ndarray, lines: Lines, path: Path, ids: Sequence[str], texts: Sequence[str]
 ) -> tuple[pa.Table, Source]:
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     kept: list[int] = []
     bad: list[str] = []
     num_bad = 0
-    convert: dict[str, Callable[[Any], str | None]] = dict.fromkeys(texts, _text) | dict.fromkeys(ids, _id)
+    convert: dict[str, Callable[[object], str | None]] = {name: _text for name in texts}
+    convert |= {name: _id for name in ids}
     for start, end, number in zip(lines.starts.tolist(), lines.ends.tolist(), lines.numbers.tolist(), strict=True):
         line = data[start:end].tobytes()
         if not line.strip():
@@ -149,8 +149,8 @@ def _read_by_line(
     return pa.table(columns), source
 
 
-def _parse(line: bytes) -> dict[str, Any]:
-    def refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _parse(line: bytes) -> dict[str, object]:
+    def refuse_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
         content = dict(pairs)
         if len(content) != len(pairs):
             raise ValueError("names a key twice")
@@ -172,7 +172,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     return row
 
 
-def _id(value: Any) -> str | None:
+def _id(value: object) -> str | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < _FIRST_INEXACT:
         return str(int(value))
     if value is None or isinstance(value, str):
@@ -182,7 +182,7 @@ def _id(value: Any) -> str | None:
     raise ValueError(f"is {type(value).__name__}, not text or a whole number below 2**53")
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -192,7 +192,7 @@ def _text(value: Any) -> str | None:
     raise ValueError(f"is {type(value).__name__}, not text")
 
 
-def _as_text(value: Any) -> str | None:
+def _as_text(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

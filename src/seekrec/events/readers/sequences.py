@@ -15,7 +15,7 @@ import logging
 from collections import Counter
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -55,9 +55,9 @@ def read_sequences(
 ) -> EventLog:
     """Read user-item sequences and the items they name.
 
-    The timestamp of an event is its place in the user's sequence, counted from 0, and `has_time` is False. Texts lose
-    HTML tags and entities. Items without any text cannot be embedded: they are refused, and so are the events that
-    name them; the places of the other events stay as they were.
+    The timestamp of an event is its position in the user's sequence, counted from 0, and `has_time` is False. Texts
+    lose HTML tags and entities. Items without any text cannot be embedded: they are refused, and so are the events
+    that name them; the positions of the other events stay as they were.
 
     Args:
         data_dir (`str` or `Path`): The folder.
@@ -94,7 +94,7 @@ def read_sequences(
     events, _, event_warning = refuse(events, problems, event_source, max_refused=max_refused)
     notes = [
         f"Sequences from {events_path.name}, items from {items_path.name}.",
-        "The log has order but no time: timestamps are places in each user's sequence.",
+        "The log has order but no time: timestamps are positions in each user's sequence.",
         *(note for note in (item_warning, warning, event_warning) if note),
     ]
     log = EventLog(name, events, items, has_time=False, notes=tuple(notes), is_checked=True)
@@ -122,10 +122,10 @@ def _one(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, object]:
     check_file(path)
 
-    def refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def refuse_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
         content = dict(pairs)
         if len(content) != len(pairs):
             twin = Counter(key for key, _ in pairs).most_common(1)[0][0]
@@ -150,19 +150,20 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_json_sequences(path: Path) -> tuple[pa.Table, Source]:
-    content = _read_json(path)
-    for user_id, sequence in content.items():
+    sequences: dict[str, list[object]] = {}
+    for user_id, sequence in _read_json(path).items():
         if not isinstance(sequence, list) or not sequence:
             raise DataError(f"{path.name}: user {user_id!r} has {sequence!r:.40}; give a list of at least one item.")
-    lengths = np.fromiter(map(len, content.values()), np.int64, count=len(content))
-    items = list(chain.from_iterable(content.values()))
-    wrong = next((place for place, item in enumerate(items) if type(item) not in (int, str)), None)
-    users = list(content)
+        sequences[user_id] = sequence
+    lengths = np.fromiter(map(len, sequences.values()), np.int64, count=len(sequences))
+    items = list(chain.from_iterable(sequences.values()))
+    wrong = next((position for position, item in enumerate(items) if type(item) not in (int, str)), None)
+    users = list(sequences)
     starts = np.cumsum(lengths) - lengths
 
     def name_row(row: int) -> str:
         owner = int(np.searchsorted(starts, row, side="right")) - 1
-        return f"user {users[owner]!r}, place {row - starts[owner]} (from 0)"
+        return f"user {users[owner]!r}, position {row - starts[owner]} (from 0)"
 
     if wrong is not None:
         raise DataError(f"{path.name}: {name_row(wrong)} is {items[wrong]!r:.40}; an item is text or a whole number.")
@@ -220,7 +221,7 @@ def _read_text_sequences(path: Path, max_refused: float) -> tuple[pa.Table, Sour
 
     def name_row(row: int) -> str:
         owner = int(np.searchsorted(starts, row, side="right")) - 1
-        return f"{source.name_row(int(lines_kept[owner]))}, place {row - starts[owner]} (from 0)"
+        return f"{source.name_row(int(lines_kept[owner]))}, position {row - starts[owner]} (from 0)"
 
     events = _sequence_table(table["user_id"].combine_chunks(), lengths, flat.filter(pa.array(is_item)))
     return events, Source(path.name, name_row), warning
