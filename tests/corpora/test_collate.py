@@ -34,7 +34,7 @@ def test_rows_without_labels():
 
 
 def test_refusals():
-    with pytest.raises(DataError, match="There is no row to make a batch of"):
+    with pytest.raises(DataError, match="`rows` is empty; give at least one row"):
         Seq2SeqCollator()([])
     with pytest.raises(ConfigurationError, match="`pad_to_multiple_of` is 0; give 1 or more, or None"):
         Seq2SeqCollator(pad_to_multiple_of=0)

@@ -86,13 +86,11 @@ def test_wrong_codes_and_tokens_are_refused():
         vocabulary.encode(np.array([0, 0, 0]), "semantic")
     with pytest.raises(DataError, match=r"`codes` has shape \(1, 3\) and dtype float64"):
         vocabulary.encode(np.zeros((1, 3)), "semantic")
-    with pytest.raises(DataError, match=r"`token_ids` has 13 in row 0 at level 1, which is no token of that level"):
+    with pytest.raises(DataError, match=r"`token_ids` has 13 in row 0 at level 1, which is not a token of that level"):
         vocabulary.decode(np.array([[13, 13, 23]]), "semantic")
-    with pytest.raises(
-        ConfigurationError, match="There is no 'collaborative' identifier; this vocabulary has semantic"
-    ):
+    with pytest.raises(ConfigurationError, match="Items have no 'collaborative' identifier in this vocabulary"):
         vocabulary.encode(np.array([[0, 0, 0]]), "collaborative")
-    with pytest.raises(ConfigurationError, match="'item' is no behavior token; use one of recommendation_item"):
+    with pytest.raises(ConfigurationError, match="'item' is not a behavior token; use one of recommendation_item"):
         vocabulary.behavior_token_id("item")
 
 

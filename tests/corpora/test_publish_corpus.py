@@ -78,13 +78,13 @@ def test_refusals(parts, tmp_path):
     with pytest.raises(DataError, match="other holds other files and no corpus.json; give a new folder"):
         save_corpus(parts, other)
     assert (other / "thesis.txt").read_text() == "precious"
-    with pytest.raises(DataError, match="other holds no corpus.json: it is no corpus"):
+    with pytest.raises(DataError, match="other holds no corpus.json, so it is not a corpus"):
         load_corpus(other)
     with pytest.raises(DataError, match="absent holds no corpus.json"):
         load_corpus(tmp_path / "absent")
-    with pytest.raises(DataError, match="There is no corpus to save; `parts` has no data set"):
+    with pytest.raises(DataError, match="There is nothing to save: `parts` has no data set"):
         save_corpus({"train": DatasetDict()}, tmp_path / "new")
-    with pytest.raises(DataError, match="There is no corpus to publish; `parts` has no data set"):
+    with pytest.raises(DataError, match="There is nothing to publish: `parts` has no data set"):
         push_corpus({}, "me/corpus")
     save_corpus(parts, tmp_path / "corpus")
     with pytest.raises(DataError, match="corpus has no part 'validation'; ask for one of those it was saved with"):

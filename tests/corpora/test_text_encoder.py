@@ -137,7 +137,7 @@ def test_added_tokens_are_seen_by_encode_text():
 
 
 def test_refusals(blank):
-    with pytest.raises(DataError, match="Text 1 is None of type NoneType; give text"):
+    with pytest.raises(DataError, match="Text 1 is None of type NoneType; give a string"):
         encode_text(blank, ["piano", None])
     encoder = TextEncoder(blank)
     # The last line of defence, met only if a tokenizer is built in a way we did not foresee.

@@ -50,10 +50,10 @@ class Seq2SeqCollator:
             shape `(batch, label_width)`.
 
         Raises:
-            DataError: If there is no row.
+            DataError: If `rows` is empty.
         """
         if not rows:
-            raise DataError("There is no row to make a batch of; give one at least.")
+            raise DataError("`rows` is empty; give at least one row.")
         input_ids = _pad([row["input_ids"] for row in rows], self.pad_token_id, self.pad_to_multiple_of or 1)
         lengths = np.array([len(row["input_ids"]) for row in rows])
         mask = np.arange(input_ids.shape[1]) < lengths[:, None]

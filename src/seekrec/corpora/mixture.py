@@ -37,7 +37,7 @@ def rows_per_epoch(
         `dict[str, int]`: Rows of each task in an epoch, in the order of `num_rows`; they add up to the epoch's size.
 
     Raises:
-        ConfigurationError: If a weight is negative, no number, of an unknown or empty task, or none is above 0.
+        ConfigurationError: If a weight is negative or not finite, its task has no rows, or no weight is above 0.
 
     Example:
         >>> rows_per_epoch({"nrip": 600, "nsip": 400, "nsqp": 400}, {"nrip": 1.0, "nsip": 1.0, "nsqp": 0.2})
@@ -52,7 +52,7 @@ def rows_per_epoch(
             )
     share = np.array([weights.get(name, 0.0) for name in num_rows])
     if not share.any():
-        raise ConfigurationError(f"No task has a weight above 0 in {dict(weights)}; give one to one task at least.")
+        raise ConfigurationError(f"No task of {dict(weights)} has a weight above 0; give one to at least one.")
     if epoch_size is None:
         greatest = share == share.max()
         epoch_size = round(np.array(list(num_rows.values()))[greatest].sum() * share.sum() / share[greatest].sum())
@@ -76,13 +76,13 @@ class MixtureSampler(Sampler[int]):
         num_rows (`Mapping[str, int]`): Rows of each task, in the order in which the tasks are concatenated.
         weights (`Mapping[str, float]`): As in [`rows_per_epoch`].
         epoch_size (`int`, *optional*): As in [`rows_per_epoch`].
-        seed (`int`): Of all draws.
+        seed (`int`): Seed of all draws.
         lengths (`np.ndarray`, *optional*): int64 length of each row; with it, batches hold rows of like length.
         batch_size (`int`, *optional*): Rows of a batch; needed with `lengths`, and only used there.
 
     Raises:
-        ConfigurationError: As [`rows_per_epoch`]; or if `lengths` is given without `batch_size`, or has another number
-            of rows.
+        ConfigurationError: If [`rows_per_epoch`] raises it, or if `lengths` is given without `batch_size`, or has
+            another number of rows.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class MixtureSampler(Sampler[int]):
         return iter(self.draw(self.epoch).tolist())
 
     def draw(self, epoch: int) -> np.ndarray:
-        """Give the rows of an epoch in order: int64 of shape `(len(self),)`."""
+        """Return the rows of an epoch in order: int64 of shape `(len(self),)`."""
         chosen, first = [], 0
         for number, (name, size) in enumerate(self.num_rows.items()):
             chosen.append(
@@ -132,7 +132,7 @@ class MixtureSampler(Sampler[int]):
         return rows if self._lengths is None else self._group(rows, self._lengths[rows], generator)
 
     def _deal(self, task: int, size: int, start: int, count: int) -> np.ndarray:
-        """Give the cards `start..start + count - 1` of the endless row of shuffled piles."""
+        """Return the cards `start..start + count - 1` of the endless row of shuffled piles."""
         if not count:
             return np.empty(0, dtype=np.int64)
         piles = range(start // size, (start + count - 1) // size + 1)
@@ -159,13 +159,13 @@ def mix_tasks(
     group_by_length: bool = False,
     batch_size: int | None = None,
 ) -> tuple[Dataset, MixtureSampler]:
-    """Give a corpus as one data set and the sampler that goes with it.
+    """Join the tasks of a corpus to one data set, with the sampler that goes with it.
 
     Args:
         corpus (`datasets.DatasetDict`): A data set for each task, as `build_corpus` gives.
         weights (`Mapping[str, float]`): As in [`rows_per_epoch`].
         epoch_size (`int`, *optional*): As in [`rows_per_epoch`].
-        seed (`int`): Of all draws.
+        seed (`int`): Seed of all draws.
         group_by_length (`bool`): Whether batches hold instructions of like length, to save padding.
         batch_size (`int`, *optional*): Needed with `group_by_length`.
 
@@ -185,6 +185,6 @@ def mix_tasks(
 
 
 def input_lengths(dataset: Dataset) -> np.ndarray:
-    """Give the tokens of each instruction of a data set: int64."""
+    """Count the tokens of each instruction of a data set: int64."""
     column = dataset.with_format("arrow")[:]["input_ids"]
     return np.asarray(pc.list_value_length(column), dtype=np.int64)

@@ -16,7 +16,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from datasets import DatasetDict, get_dataset_config_names, load_dataset
@@ -29,7 +28,7 @@ _README = "README.md"
 
 
 def save_corpus(
-    parts: Mapping[str, DatasetDict], folder: str | Path, *, description: Mapping[str, Any] | None = None
+    parts: Mapping[str, DatasetDict], folder: str | Path, *, description: Mapping[str, object] | None = None
 ) -> None:
     """Write corpora as Parquet files.
 
@@ -44,7 +43,7 @@ def save_corpus(
     """
     target = Path(folder)
     if not any(parts.values()):
-        raise DataError("There is no corpus to save; `parts` has no data set.")
+        raise DataError("There is nothing to save: `parts` has no data set.")
     if target.exists() and not (target / CORPUS_FILE).is_file() and any(target.iterdir()):
         raise DataError(f"{target} holds other files and no {CORPUS_FILE}; give a new folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +83,7 @@ def load_corpus(
         `datasets.DatasetDict`: A data set for each task that has this part.
 
     Raises:
-        DataError: If the folder is no corpus or has no such part.
+        DataError: If the folder holds no corpus, or the corpus has no such part.
     """
     place = str(folder_or_repo)
     if Path(place).is_dir() or Path(place).is_absolute():
@@ -105,16 +104,16 @@ def load_corpus(
     return corpus
 
 
-def describe_corpus(folder: str | Path) -> dict[str, Any]:
+def describe_corpus(folder: str | Path) -> dict[str, object]:
     """Read `corpus.json`: the number of rows by task and part, and the description given to `save_corpus`.
 
     Raises:
-        DataError: If the folder is no corpus.
+        DataError: If the folder holds no corpus.
     """
     path = Path(folder) / CORPUS_FILE
     if not path.is_file():
-        raise DataError(f"{folder} holds no {CORPUS_FILE}: it is no corpus; save one with `save_corpus`.")
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        raise DataError(f"{folder} holds no {CORPUS_FILE}, so it is not a corpus; save one with `save_corpus`.")
+    content: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 
@@ -133,7 +132,7 @@ def push_corpus(
         DataError: If there is nothing to publish.
     """
     if not any(parts.values()):
-        raise DataError("There is no corpus to publish; `parts` has no data set.")
+        raise DataError("There is nothing to publish: `parts` has no data set.")
     for name in _count_rows(parts):
         by_part = DatasetDict({part: corpus[name] for part, corpus in parts.items() if name in corpus})
         by_part.push_to_hub(repo_id, config_name=name, private=private, token=token)
@@ -141,7 +140,7 @@ def push_corpus(
 
 def _tasks_of_folder(folder: Path, part: str) -> list[str]:
     counts = describe_corpus(folder)["num_rows"]
-    return [name for name, parts in counts.items() if part in parts]
+    return [name for name, parts in counts.items() if part in parts] if isinstance(counts, dict) else []
 
 
 def _count_rows(parts: Mapping[str, DatasetDict]) -> dict[str, dict[str, int]]:

@@ -163,7 +163,7 @@ def build_item_queries(
         catalog (`Catalog`): Items with category paths; removed ones are left out.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
         vocabulary ([`IdentifierVocabulary`]): Where they are.
-        settings ([`CorpusSettings`]): Lengths.
+        settings ([`CorpusSettings`]): Maximum lengths.
         max_items (`int`): A query with more items gets several rows.
 
     Returns:

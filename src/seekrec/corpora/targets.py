@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training asks, and what it does not: the one place that says so.
+"""Which questions training asks, and which it does not.
 
 Every interaction of training (`Split.training_targets`) is a **target**. GenSAR's instructions and GenSR write each
 target with a history of its own, from which its item is taken out; they ask for all of them. Families that read a
@@ -11,7 +11,7 @@ the item before:
 |---|---|
 | none | in its window |
 | the same act in the same behavior | not at all: it is a repeat |
-| others, in the target's own session, which its question does not see (a search told as a copy) | in its window |
+| others, in the target's own session, which its question does not see (a search that is a copy) | in its window |
 | others that its question would see (clicked and now bought) | in a window of its own, without them |
 
 Protocol `paper` asks for every target in its window, as the released code does. [`report_questions`] warns of what is
@@ -52,7 +52,7 @@ WARNED_SHARE = 0.1
 
 
 def occurs_before(window: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """For each event whether an earlier one of its window has the same item; items below 0 are none."""
+    """Return for each event whether an earlier one of its window has the same item; -1 stands for no item."""
     first = _first_of(window, item)
     return (first < np.arange(len(item))) & (item >= 0)
 
@@ -61,7 +61,7 @@ def choose_questions(
     window: np.ndarray,
     item: np.ndarray,
     action: np.ndarray,
-    told: np.ndarray,
+    counts_as: np.ndarray,
     asked: np.ndarray,
     rank: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -73,8 +73,8 @@ def choose_questions(
         window (`np.ndarray`): int64 number of the window.
         item (`np.ndarray`): int64 row of the item, -1 for none.
         action (`np.ndarray`): int64 number of what was done.
-        told (`np.ndarray`): bool `(num_events, 2)`: whether the event is one of each of `BEHAVIORS`. An item that was
-            searched for may be told as a recommendation too.
+        counts_as (`np.ndarray`): bool `(num_events, 2)`: whether the event counts as each of `BEHAVIORS`. An item that
+            was searched for may count as a recommendation too.
         asked (`np.ndarray`): bool of that shape: whether it is to be asked as such.
         rank (`np.ndarray`): int64 of that shape: a question sees the events whose rank is below its own.
 
@@ -83,7 +83,7 @@ def choose_questions(
     """
     num_actions = int(action.max(initial=0)) + 1
     act = np.where(item >= 0, item * num_actions + action, -1)
-    repeated = np.stack([occurs_before(window, np.where(of, act, -1)) for of in told.T], axis=1)
+    repeated = np.stack([occurs_before(window, np.where(of, act, -1)) for of in counts_as.T], axis=1)
     wanted = asked & (item >= 0)[:, None] & ~repeated
     is_seen = rank[_first_of(window, item)] < rank
     return wanted & ~is_seen, wanted & is_seen
@@ -109,12 +109,12 @@ def own_windows(windows: Ragged, places: np.ndarray, rank: np.ndarray, item: np.
 
     Args:
         windows (`Ragged`): Events by window.
-        places (`np.ndarray`): int64 places in `windows.values`.
-        rank (`np.ndarray`): int64 by place; an event sees those of its window whose rank is below its own.
-        item (`np.ndarray`): int64 row of the item by place.
+        places (`np.ndarray`): int64 positions in `windows.values`.
+        rank (`np.ndarray`): int64 by position; an event sees those of its window whose rank is below its own.
+        item (`np.ndarray`): int64 row of the item by position.
 
     Returns:
-        `Ragged`: A row of values of `windows` for each place.
+        `Ragged`: A row of values of `windows` for each of `places`.
     """
     start = windows.offsets[windows.owners()[places]]
     lengths = places - start + 1
@@ -152,8 +152,8 @@ def report_questions(
     targets = targets[np.isin(of_behavior, list(behaviors))]
     is_asked = is_among(targets, rows)
     counts = {one: int((behavior == BEHAVIORS.index(one)).sum()) for one in behaviors}
-    told = ", ".join(f"{count} as a {one}" for one, count in counts.items())
-    logger.info("%s: training asks for %d interactions of %d: %s.", name, is_asked.sum(), len(targets), told)
+    written = ", ".join(f"{count} as a {one}" for one, count in counts.items())
+    logger.info("%s: training asks for %d interactions of %d: %s.", name, is_asked.sum(), len(targets), written)
     for one, count in counts.items():
         of_task = int((t.is_search[targets] == (one == SEARCH)).sum())
         if of_task and not count:
@@ -199,7 +199,7 @@ def report_questions(
 
 
 def _has_past(split: Split, rows: np.ndarray) -> np.ndarray:
-    """Say of each target whether its user did something earlier in training, and not with its item: bool."""
+    """Return for each target whether its user acted on another item earlier in training: bool."""
     t, acts = split.timeline, split.training_acts()
     never = np.iinfo(np.int64).max
     first_item = np.full(int(t.user.max(initial=-1)) + 1, -2)
@@ -214,7 +214,7 @@ def _has_past(split: Split, rows: np.ndarray) -> np.ndarray:
 
 
 def _first_of(window: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """For each event the place of the first of its window with the same item."""
+    """Return for each event the position of the first event of its window with the same item."""
     place = np.arange(len(item))
     order = np.lexsort((place, item, window))
     starts = np.ones(len(item), dtype=bool)

@@ -75,7 +75,7 @@ class TextEncoder:
         """Encode texts; a word (or, with a tokenizer that does not split at spaces, a text) is encoded once.
 
         Args:
-            texts (`Sequence[str]`): Any text at all.
+            texts (`Sequence[str]`): Texts, whatever they hold.
             max_length (`int`, *optional*): Keep so many tokens at most, from the start.
             as_written (`bool`): Fold width alone: for what a model writes, and for wordings of ours.
 
@@ -87,7 +87,7 @@ class TextEncoder:
         """
         for row, text in enumerate(texts):
             if not isinstance(text, str):
-                raise DataError(f"Text {row} is {text!r} of type {type(text).__name__}; give text.")
+                raise DataError(f"Text {row} is {text!r} of type {type(text).__name__}; give a string.")
         folded = [fold_text(text, () if as_written else self.folding) for text in texts]
         parts = [text.split() if self._splits_words else [text] for text in folded]
         distinct = dict.fromkeys(chain.from_iterable(parts))
@@ -152,7 +152,7 @@ _FOLDING = "text_folding"
 
 
 def get_text_folding(tokenizer: PreTrainedTokenizerBase) -> tuple[Folding, ...]:
-    """Tell how outside text is folded before this tokenizer reads it.
+    """Return how outside text is folded before this tokenizer reads it.
 
     Raises:
         ConfigurationError: If the tokenizer names what [`fold_text`] does not know.
@@ -164,7 +164,7 @@ def set_text_folding(tokenizer: PreTrainedTokenizerBase, folding: Collection[str
     """Set how outside text is folded before this tokenizer reads it; it is saved with it.
 
     A model must be asked as it was trained. One whose tokenizer says nothing but was trained on queries in lower case
-    alone may be given `["case"]` before its catalogue is set.
+    alone may be set to `["case"]` before its catalogue is set.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): Is changed.
@@ -187,7 +187,7 @@ def encode_text(
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): A tokenizer of the fast kind.
-        texts (`Sequence[str]`): Any text at all.
+        texts (`Sequence[str]`): Texts, whatever they hold.
         max_length (`int`, *optional*): Keep so many tokens at most.
         as_written (`bool`): Fold width alone.
 
@@ -198,7 +198,7 @@ def encode_text(
 
 
 def shared_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
-    """Give the [`TextEncoder`] of a tokenizer, made on first use and again after tokens were added or folding set."""
+    """Return the [`TextEncoder`] of a tokenizer, made on first use and after tokens were added or folding set."""
     length, encoder = _ENCODERS.get(tokenizer, (-1, None))
     if encoder is None or length != len(tokenizer) or encoder.folding != get_text_folding(tokenizer):
         encoder = TextEncoder(tokenizer)
@@ -207,7 +207,7 @@ def shared_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Give a SHA-256 over what decides the ids of any text: 64 hexadecimal digits.
+    """Compute a SHA-256 over what decides the ids of any text: 64 hexadecimal digits.
 
     Raises:
         ConfigurationError: If the tokenizer is of the slow kind.
@@ -254,7 +254,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> T5Tokenizer:
     if vocab_size < len(special) + len(alphabet):
         raise ConfigurationError(
             f"`vocab_size` is {vocab_size}, but the special tokens and {len(alphabet)} characters need "
-            f"{len(special) + len(alphabet)}; give more, or clean the texts."
+            f"{len(special) + len(alphabet)}; raise it, or clean the texts."
         )
     model = Tokenizer(BPE())
     model.pre_tokenizer = split
@@ -287,7 +287,7 @@ def _backend_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 
 
 def _splits_words(backend: Tokenizer) -> bool:
-    """Whether the tokenizer cuts text at white space and treats each word as if it stood alone, as T5's does."""
+    """Return whether the tokenizer cuts text at white space and encodes each word as if it stood alone, as T5's."""
     steps = json.loads(backend.to_str())["pre_tokenizer"] or {}
     by_type = {step["type"]: step for step in steps.get("pretokenizers", [])}
     return "WhitespaceSplit" in by_type and by_type.get("Metaspace", {}).get("prepend_scheme") == "always"

@@ -122,10 +122,10 @@ class IdentifierVocabulary:
         """Id of a behavior token, by its name in `BEHAVIOR_TOKENS`.
 
         Raises:
-            ConfigurationError: If there is no such token.
+            ConfigurationError: If the name is unknown.
         """
         if token not in BEHAVIOR_TOKENS:
-            raise ConfigurationError(f"{token!r} is no behavior token; use one of {', '.join(BEHAVIOR_TOKENS)}.")
+            raise ConfigurationError(f"{token!r} is not a behavior token; use one of {', '.join(BEHAVIOR_TOKENS)}.")
         return self.first_token_id + list(BEHAVIOR_TOKENS).index(token)
 
     def item_token_id(self, behavior: Behavior) -> int:
@@ -147,7 +147,9 @@ class IdentifierVocabulary:
             ConfigurationError: If items have no identifier in this view.
         """
         if view not in self.views:
-            raise ConfigurationError(f"There is no {view!r} identifier; this vocabulary has {', '.join(self.views)}.")
+            raise ConfigurationError(
+                f"Items have no {view!r} identifier in this vocabulary, only {', '.join(self.views)}."
+            )
         return self._level_offsets[view]
 
     @cached_property
@@ -205,8 +207,8 @@ class IdentifierVocabulary:
         if wrong.any():
             row, level = np.argwhere(wrong)[0].tolist()
             raise DataError(
-                f"`token_ids` has {array[row, level]} in row {row} at level {level}, which is no token of that level "
-                f"of the {view} identifier; decode with the trie, or check the view."
+                f"`token_ids` has {array[row, level]} in row {row} at level {level}, which is not a token of that "
+                f"level of the {view} identifier; decode with the trie, or check the view."
             )
         return codes
 

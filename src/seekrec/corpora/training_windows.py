@@ -40,7 +40,7 @@ class TrainingWindows:
         windows (`Ragged`): By window: event numbers, oldest first.
         users (`np.ndarray`): int64 user row by window.
         sessions (`np.ndarray`): int64 session within the window, an entry for each of `windows.values`.
-        questions (`Ragged`): By window: the place within the window of the event asked for, ascending.
+        questions (`Ragged`): By window: the position within the window of the event asked for, ascending.
         behavior (`np.ndarray`): int64 number into `BEHAVIORS`, an entry for each of `questions.values`.
         shown (`Ragged`): By question: rows of the items that were shown beside the target and not acted on.
         session_ids (`str`): What `session_id` was taken for: `"page_view"` or `"visit"`.
@@ -60,7 +60,7 @@ class TrainingWindows:
 
     @property
     def places(self) -> np.ndarray:
-        """int64 place in `windows.values` of the event that each question asks for."""
+        """int64 position in `windows.values` of the event that each question asks for."""
         return self.windows.offsets[self.questions.owners()] + self.questions.values
 
     @property
@@ -102,10 +102,10 @@ class TrainingWindows:
 
         Returns:
             `dict[str, np.ndarray]`: What `EventColumns.pad` returns and, padded with -1 unless said otherwise, int64
-            matrices `(num_windows, most_questions)`: `question_events` (place within the window; at a question a model
-            knows the events of earlier sessions than that event's), `question_session_ids`, `question_behavior_ids`
-            (padding 0), `question_action_ids` (what was done to the target, padding 0), `question_timestamps`
-            (padding 0), `question_geohash_ids` (padding 0), `question_query_rows`
+            matrices `(num_windows, most_questions)`: `question_events` (position within the window; at a question a
+            model knows the events of earlier sessions than that event's), `question_session_ids`,
+            `question_behavior_ids` (padding 0), `question_action_ids` (what was done to the target, padding 0),
+            `question_timestamps` (padding 0), `question_geohash_ids` (padding 0), `question_query_rows`
             (number in `events.queries`, -1 for none) and `labels` (rows of the items asked for,
             padding -100). `shown_item_rows` is `(num_windows, most_questions, most_shown)`.
         """
@@ -148,9 +148,9 @@ def build_training_windows(
 
     Args:
         split (`Split`): Whose training events to use.
-        id_map ([`IdMap`]): Of the catalogue.
-        actions (`Sequence[str]`): Those the model tells apart; [`log_actions`] gives the log's.
-        geohashes (`Sequence[str]`): Places the model tells apart; [`log_geohashes`] gives the log's.
+        id_map ([`IdMap`]): Ids of the catalogue's items.
+        actions (`Sequence[str]`): Actions that the model distinguishes; [`log_actions`] gives the log's.
+        geohashes (`Sequence[str]`): Places that the model distinguishes; [`log_geohashes`] gives the log's.
         max_history (`int`): Events of a window.
         recommend_searched_items (`bool`): Ask for the items of searches without their query too.
         session_ids (`str`): What `session_id` means: `"page_view"`, `"visit"`, or `"auto"`: what [`guess_session_ids`]
@@ -174,11 +174,13 @@ def build_training_windows(
     within = np.arange(len(event)) - windows.offsets[owner]
     is_target = (within >= cut.first_target[owner]) & np.isin(event, split.training_targets())
     item, is_search = events.item[event], events.is_search[event]
-    told = np.stack([recommend_searched_items | ~is_search, is_search], axis=1)
-    asked = told & is_target[:, None]
+    counts_as = np.stack([recommend_searched_items | ~is_search, is_search], axis=1)
+    asked = counts_as & is_target[:, None]
     if split.protocol == "strict":
         rank = sessions if use_session_mask else within
-        asked, alone = choose_questions(owner, item, events.action[event], told, asked, np.stack([rank, rank], axis=1))
+        asked, alone = choose_questions(
+            owner, item, events.action[event], counts_as, asked, np.stack([rank, rank], axis=1)
+        )
         if len(places := np.flatnonzero(alone.any(1))):
             # Each is the last event of its own window; those stand behind all others.
             added = own_windows(windows, places, rank, item)
@@ -211,7 +213,7 @@ def build_training_windows(
 
 
 def choose_session_ids(split: Split, session_ids: SessionIds | Literal["auto"]) -> SessionIds:
-    """Give what `session_id` means: what the settings say, or what the log looks like.
+    """Return what `session_id` means: what the settings say, or what the log looks like.
 
     Raises:
         ConfigurationError: If the setting is unknown.
@@ -224,15 +226,15 @@ def choose_session_ids(split: Split, session_ids: SessionIds | Literal["auto"]) 
 
 
 def log_actions(split: Split) -> list[str]:
-    """Give the actions that training events take, without impressions, sorted."""
+    """Return the actions that training events take, without impressions, sorted."""
     found = pc.unique(split.log.events["action"].take(split.training_acts())).to_pylist()
     return sorted(name for name in found if name is not None)
 
 
 def log_geohashes(split: Split, precision: int) -> list[str]:
-    """Give the places of training events, without impressions, sorted.
+    """Return the places of training events, without impressions, sorted.
 
-    A place with one event is left out: nothing can be learned of it, and it might tell who was there. It counts as
+    A place with one event is left out: nothing can be learned of it, and it might reveal who was there. It counts as
     unknown, which so gets something to learn from.
 
     Args:
@@ -240,7 +242,7 @@ def log_geohashes(split: Split, precision: int) -> list[str]:
         precision (`int`): Characters of the geohashes; shorter ones are left out.
 
     Raises:
-        DataError: If the events have no places, or none so precise twice.
+        DataError: If the events have no places, or none of that precision occurs twice.
     """
     events = split.log.events.take(split.training_acts())
     if "geohash" not in events.column_names:
@@ -260,7 +262,7 @@ def log_geohashes(split: Split, precision: int) -> list[str]:
 
 
 def _shown_items(split: Split, events: EventColumns, targets: np.ndarray, kind: SessionIds) -> Ragged:
-    """Give the items that were shown beside each target and not acted on there.
+    """Return the items that were shown beside each target and not acted on there.
 
     Those are the impressions of the user's same page view; of a visit, the latest list that was shown in it before the
     act; where the session is unknown, those of the same moment.

@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class ItemTable(Parts):
             self.keys[view], self.rows[view] = keys.sort()
 
     def on(self, device: torch.device) -> ItemTable:
-        """Give the table on a device."""
+        """Return the table on a device."""
         return self if self.vectors.device == device else self.part(("on", device), lambda: self._copy(device))
 
     def _copy(self, device: torch.device) -> ItemTable:
@@ -126,8 +126,8 @@ class ItemVectors(nn.Module):
         """Project the vectors of items.
 
         Args:
-            rows (`torch.LongTensor` of shape `(num_items,)`, *optional*): Of the catalogue; all if not given.
-            table ([`ItemTable`], *optional*): Of the catalogue; the one set last if not given.
+            rows (`torch.LongTensor` of shape `(num_items,)`, *optional*): Rows of the catalogue; all if not given.
+            table ([`ItemTable`], *optional*): Vectors of the catalogue's items; those set last if not given.
 
         Returns:
             `torch.Tensor`: `(num_items, d_model)`.
@@ -138,7 +138,7 @@ class ItemVectors(nn.Module):
         return projected
 
     def find_rows(self, input_ids: Tensor, table: ItemTable | None = None) -> Tensor:
-        """Tell which item begins at each token: rows of the catalogue, -1 where none does.
+        """Find the item that begins at each token: rows of the catalogue, -1 where none does.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`): A history.
@@ -168,7 +168,7 @@ class ItemVectors(nn.Module):
         return found
 
     def _table(self, table: ItemTable | None) -> ItemTable:
-        """Give the table to read, on the device of the weights."""
+        """Return the table to read, on the device of the weights."""
         table = self.table if table is None else table
         if table is None:
             raise CatalogError("The model has no catalogue; call `set_catalog` first.")
@@ -219,7 +219,7 @@ class GenSAREncoder(T5Stack):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         item_table: ItemTable | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> BaseModelOutput:
         """Encode token ids int64 of shape `(batch, length)`; `attention_mask` is 1 for a token, 0 for padding.
 
@@ -252,7 +252,7 @@ class GenSAREncoder(T5Stack):
         return events.output
 
     def encode_events(
-        self, input_ids: Tensor, attention_mask: Tensor | None, item_table: ItemTable | None = None, **kwargs: Any
+        self, input_ids: Tensor, attention_mask: Tensor | None, item_table: ItemTable | None = None, **kwargs: object
     ) -> EncodedEvents:
         """Encode a history with one position for each event.
 
@@ -335,11 +335,11 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
         attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        encoder_outputs: Any = None,
+        encoder_outputs: BaseModelOutput | None = None,
         decoder_segment_ids: Tensor | None = None,
         decoder_history_lengths: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Seq2SeqLMOutput:
         """Predict tokens; with `labels`, the negative log-likelihood of equation 12 in nats a token.
 
@@ -358,7 +358,7 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
             num_items_in_batch (`int`, *optional*):
                 Scored labels of all micro-batches of one step (`Trainer` counts them); the loss is the sum divided
                 by it, else the mean.
-            kwargs: As in `T5ForConditionalGeneration`.
+            kwargs: Further arguments of `T5ForConditionalGeneration`.
 
         Returns:
             [`~transformers.modeling_outputs.Seq2SeqLMOutput`]: With segments without `logits`.
@@ -444,9 +444,9 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
         likely, summed over the items under a prefix, is what the decoder should hold likely as the next code.
 
         Args:
-            states (`torch.Tensor` of shape `(batch, num_events, d_model)`): Of the encoder.
+            states (`torch.Tensor` of shape `(batch, num_events, d_model)`): States of the encoder.
             last (`torch.LongTensor` of shape `(batch, target_length)`): The last event each target sees.
-            hidden (`torch.Tensor` of shape `(batch, target_length, d_model)`): Of the decoder.
+            hidden (`torch.Tensor` of shape `(batch, target_length, d_model)`): States of the decoder.
             decoder_input_ids (`torch.LongTensor` of shape `(batch, target_length)`): Packed targets.
             labels (`torch.LongTensor` of shape `(batch, target_length)`): What follows each decoder input.
         """
@@ -504,12 +504,12 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
         return [] if self.encoder.item_vectors is None else ["encoder.item_vectors.projection"]
 
     def embed_items(self, view: View, rows: Tensor | None = None, snapshot: GenSARSnapshot | None = None) -> Tensor:
-        """Give what the encoder reads of an item, without its behavior token.
+        """Return what the encoder reads of an item, without its behavior token.
 
         Args:
             view (`str`): Whose identifiers.
-            rows (`torch.LongTensor` of shape `(num_items,)`, *optional*): Of the catalogue; all if not given.
-            snapshot ([`GenSARSnapshot`], *optional*): What is answered from; that of now if not given.
+            rows (`torch.LongTensor` of shape `(num_items,)`, *optional*): Rows of the catalogue; all if not given.
+            snapshot ([`GenSARSnapshot`], *optional*): The catalogue to answer from; the current one if not given.
 
         Returns:
             `torch.Tensor`: `(num_items, d_model)`.
@@ -594,20 +594,20 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
     def _products(
         self, snapshot: GenSARSnapshot, rows: dict[View, np.ndarray], views: Sequence[View], states: Tensor
     ) -> list[np.ndarray]:
-        """Give the products of each request's state with items of its view, each item embedded once."""
+        """Return the products of each request's state with items of its view, each item embedded once."""
         items = {view: torch.from_numpy(line).to(self.device) for view, line in rows.items()}
         embedded = {view: self.embed_items(view, line, snapshot) for view, line in items.items()}
         products = [embedded[view] @ state.to(embedded[view].dtype) for view, state in zip(views, states, strict=True)]
         return [line.float().cpu().numpy() for line in products]
 
     def _last_states(self, inputs: BatchFeature) -> Tensor:
-        """Give the state of each request's last event, `(batch, d_model)`; the last token has it."""
+        """Return the state of each request's last event, `(batch, d_model)`; the last token has it."""
         last = inputs["attention_mask"].to(self.device).sum(1) - 1
         states: Tensor = inputs["encoder_states"][torch.arange(len(last), device=self.device), last]
         return states
 
     def _encoded(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> BatchFeature:
-        """Give the inputs with the encoder's states, `encoder_states`, which beams and order share."""
+        """Add the encoder's states to the inputs, as `encoder_states`, which beams and order share."""
         if "encoder_states" in inputs:
             return inputs
         mask = inputs["attention_mask"].to(self.device)
@@ -616,7 +616,7 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
         )[0]
         return BatchFeature({**inputs, "encoder_states": states})
 
-    def _prompt(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
+    def _prompt(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[dict[str, object], list[View]]:
         """Let the engine go on from states that are there."""
         prompt, views = super()._prompt(snapshot, inputs)
         states = BaseModelOutput(last_hidden_state=inputs["encoder_states"])
@@ -634,7 +634,7 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
         return codes, torch.from_numpy(self.vocabulary.level_offsets(view)).to(self.device)
 
     def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:
-        """What the decoder reads before an identifier; in a stream the behavior token is the start."""
+        """Return what the decoder reads before an identifier; in a stream the behavior token is the start."""
         prefix = super().decoder_prefix(behavior, num_rows)
         return prefix[:, 1:] if self.config.corpus == "stream" else prefix
 

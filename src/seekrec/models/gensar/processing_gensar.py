@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -72,12 +72,12 @@ class GenSARProcessor(CatalogProcessor):
         return cls(tokenizer, catalog, config)
 
     @classmethod
-    def from_args_and_dict(cls, args: list[object], processor_dict: dict[str, Any], **kwargs: Any) -> Self:
+    def from_args_and_dict(cls, args: list[object], processor_dict: dict[str, object], **kwargs: object) -> Self:
         """Make a processor from its saved settings and those given to `from_pretrained`."""
         settings = {**processor_dict, **kwargs}
         if "shared_history" in settings:  # saved by an older version
             settings["corpus"] = "stream" if settings.pop("shared_history") else "instructions"
-        config = GenSARConfig(**{name: settings.pop(name) for name in _READ if name in settings})
+        config = GenSARConfig.from_dict({name: settings.pop(name) for name in _READ if name in settings})
         made: Self = super().from_args_and_dict(args, {**settings, "config": config})
         return made
 
@@ -98,10 +98,10 @@ class GenSARProcessor(CatalogProcessor):
 
     @property
     def vocabulary(self) -> IdentifierVocabulary:
-        """Where the identifier tokens are.
+        """The identifier tokens, and where they stand in the vocabulary.
 
         Raises:
-            CatalogError: If there is no catalogue.
+            CatalogError: If the processor has no catalogue.
         """
         if self._vocabulary is None:
             raise CatalogError("The processor has no catalogue; load a complete checkpoint or call `set_catalog`.")
@@ -132,7 +132,7 @@ class GenSARProcessor(CatalogProcessor):
             `(batch, most_candidates)`: rows of the catalogue, -1 for padding.
 
         Raises:
-            RequestError: If there is no request, or the candidates do not fit.
+            RequestError: If `requests` is empty, or the candidates do not fit.
             UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
         """
         catalog = self.catalog  # once: another thread may set a new one
@@ -187,7 +187,7 @@ class GenSARProcessor(CatalogProcessor):
         """Turn what `suggest_queries` and `describe` wrote into text.
 
         Args:
-            token_ids (`torch.LongTensor`): Of shape `(batch, num_answers, length)`.
+            token_ids (`torch.LongTensor` of shape `(batch, num_answers, length)`): What the model wrote.
 
         Returns:
             `list[list[str]]`: The distinct answers of each row, best first; empty ones are left out.
