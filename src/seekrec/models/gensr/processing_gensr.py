@@ -1,13 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From requests to what a GenSR model reads: a tokenizer, a catalogue, and how prompts are written."""
+"""From requests to what a GenSR model reads: the wordings of its prompts, and the features of a batch.
+
+Every item and every query of a batch is named once, with its tokens; histories and candidates point at them. So a
+model embeds each once, however often it occurs. Training and inference write features with the same code.
+
+Prompts are *layouts*: token ids and slots for vectors in one row of numbers. A number from 0 up is a token; -1 is
+padding; -2 - n is vector n of a bank. The bank of a prefix holds the events of the history: position `j` of the
+collaborative view, then of the semantic view, each with the start at position 0. The bank of a suffix holds four
+vectors: the filtered histories and the candidate, each in both views (equation 9).
+
+A phrase comes with the vector it introduces and leaves the prompt with it. What depends on the candidate comes last:
+all before it can be shared (`shared_prompt`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
+from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
@@ -17,33 +30,72 @@ from seekrec.corpora.text import shared_encoder
 from seekrec.errors import CatalogError
 from seekrec.events.columns import EventColumns
 from seekrec.models.candidates import candidate_rows, check_unknown, seen_rows
-from seekrec.models.gensr.configuration_gensr import VIEW_NAMES
-from seekrec.models.gensr.features_gensr import FeatureWriter, RequestRows, cut_histories, encode_items
-from seekrec.models.gensr.prompts_gensr import PromptWriter
+from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
 from seekrec.models.processing import CatalogProcessor
-from seekrec.schema import BEHAVIORS, Event, Request
-from seekrec.util.ragged import Ragged
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Event, Request
+from seekrec.util.ragged import Ragged, join_rows
+
+PADDING = -1
+FIRST_VECTOR = -2
+
+# Vectors of a suffix, in the order of its bank.
+SUFFIX_VECTORS = ("history_collaborative", "history_semantic", "item_collaborative", "item_semantic")
+
+# A phrase and what follows it: the query, a vector, the vectors of all events, or nothing.
+Phrase = tuple[str, str | None]
+
+_SENTENCES: list[Phrase] = [
+    (" The user's history, by who acts on its items:", "events_collaborative"),
+    (" By the texts of its items:", "events_semantic"),
+    (" What matters of the history, by who acts on its items:", "history_collaborative"),
+    (" By their texts:", "history_semantic"),
+    (" The candidate, by who acts on it:", "item_collaborative"),
+    (" By its text:", "item_semantic"),
+]
+_NO_WORDS: list[Phrase] = [("", slot) for _, slot in _SENTENCES]
+_WORDS_FIRST: list[Phrase] = [(" History by users and by texts, item by users and by text:", None), *_NO_WORDS]
+
+# The released code words its prompts for books.
+WORDINGS: dict[str, dict[Behavior, list[Phrase]]] = {
+    "sentence": {
+        RECOMMENDATION: [("Will the user like the candidate item? Answer Yes or No.", None), *_SENTENCES],
+        SEARCH: [
+            ("Does the candidate item answer the user's query? Answer Yes or No. The query:", "query"),
+            *_SENTENCES,
+        ],
+    },
+    "compact": {
+        RECOMMENDATION: [("Will the user like the item? Answer Yes or No.", None), *_WORDS_FIRST],
+        SEARCH: [("Does the item answer the query? Answer Yes or No. The query:", "query"), *_WORDS_FIRST],
+    },
+    "short": {
+        RECOMMENDATION: [("recommend", None), *_NO_WORDS],
+        SEARCH: [("search", "query"), *_NO_WORDS],
+    },
+}
 
 
 class GenSRProcessor(CatalogProcessor):
     """Turns requests, and candidates, into tensors.
 
+    The settings are those of [`GenSRConfig`]; `GenSRProcessor.from_config` takes them from there.
+
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): Has the identifier tokens, or gets them here.
+        tokenizer (`PreTrainedTokenizerBase`): The tokenizer; identifier tokens are added where it has none.
         catalog ([`Catalog`], *optional*): The items and their identifiers.
-        wording (`str`): As in [`GenSRConfig`], and so are the others.
+        wording (`str`): How prompts are worded.
         prompt_views (`Sequence[str]`): Views that enter the prompt.
-        history_in_prompt (`str`): What of a history enters the prompt of a candidate.
-        query_as_event (`bool`): What is searched for now also stands as the last event of the history.
+        history_in_prompt (`str`): The part of a history that enters the prompt of a candidate.
+        query_as_event (`bool`): Whether the query is also the last event of the history.
         scores_candidates (`bool`): Whether the model says Yes or No.
         writes_identifiers (`bool`): Whether the model writes identifiers.
-        retrieve_by (`str`): As in [`GenSRConfig`].
-        item_text_fields (`Sequence[str]`): What describes an item.
-        max_item_tokens (`int`): Tokens kept of an item's text.
-        max_query_tokens (`int`): Tokens kept of a query.
-        max_history (`int`): Latest events kept of a history.
-        unknown (`str`): What is done with events of a history whose item the catalogue does not hold: `"skip"` leaves
-            them out and logs it, `"raise"` refuses the call. Candidates must always be known.
+        item_text_fields (`Sequence[str]`): Fields that make up the text of an item.
+        max_item_tokens (`int`): Maximum number of tokens of an item's text.
+        max_query_tokens (`int`): Maximum number of tokens of a query.
+        max_history (`int`): Maximum number of events read from a history.
+        retrieve_by (`str`): How the whole catalogue is searched.
+        unknown (`str`): What to do with events of a history whose item is not in the catalogue: `"skip"` leaves them
+            out and logs it, `"raise"` refuses the call. Candidates must always be known.
     """
 
     _not_settings = ("_catalog", "_vocabulary", "_items")
@@ -53,17 +105,17 @@ class GenSRProcessor(CatalogProcessor):
         self,
         tokenizer: PreTrainedTokenizerBase,
         catalog: Catalog | None = None,
-        wording: str = "sentence",
+        wording: str = GenSRConfig.wording,
         prompt_views: Sequence[str] = VIEW_NAMES,
-        history_in_prompt: str = "filtered",
-        query_as_event: bool = False,
+        history_in_prompt: str = GenSRConfig.history_in_prompt,
+        query_as_event: bool = GenSRConfig.query_as_event,
         scores_candidates: bool = True,
         writes_identifiers: bool = False,
-        item_text_fields: Sequence[str] = ("title",),
-        max_item_tokens: int = 10,
-        max_query_tokens: int = 32,
-        max_history: int = 20,
-        retrieve_by: str = "identifier",
+        item_text_fields: Sequence[str] = GenSRConfig.item_text_fields,
+        max_item_tokens: int = GenSRConfig.max_item_tokens,
+        max_query_tokens: int = GenSRConfig.max_query_tokens,
+        max_history: int = GenSRConfig.max_history,
+        retrieve_by: str = GenSRConfig.retrieve_by,
         unknown: str = "skip",
     ) -> None:
         super().__init__(tokenizer)
@@ -86,6 +138,19 @@ class GenSRProcessor(CatalogProcessor):
         if catalog is not None:
             self.set_catalog(catalog)
 
+    @classmethod
+    def from_config(
+        cls, config: GenSRConfig, tokenizer: PreTrainedTokenizerBase, catalog: Catalog | None = None
+    ) -> GenSRProcessor:
+        """Make the processor of a model.
+
+        Args:
+            config ([`GenSRConfig`]): The configuration of the model.
+            tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+            catalog ([`Catalog`], *optional*): The items and their identifiers.
+        """
+        return cls(tokenizer, catalog, **{name: getattr(config, name) for name in _SETTINGS})
+
     def set_catalog(self, catalog: Catalog) -> None:
         """Use this catalogue from now on; see [`CatalogProcessor`]."""
         if self.writes_identifiers:
@@ -96,7 +161,9 @@ class GenSRProcessor(CatalogProcessor):
                 codebook_size=catalog.codebook_size,
                 views=catalog.views,
             )
-        self._items = catalog, encode_items(catalog.items, shared_encoder(self.tokenizer), self)
+        texts = describe_items(catalog.items, self.item_text_fields)
+        tokens = shared_encoder(self.tokenizer).encode_ragged(texts, self.max_item_tokens)
+        self._items = catalog, tokens.pad(PADDING, width=self.max_item_tokens)
         super().set_catalog(catalog)
 
     @property
@@ -112,42 +179,11 @@ class GenSRProcessor(CatalogProcessor):
             )
         return self._vocabulary
 
-    def _model_settings(self) -> dict[str, Any]:
-        same = ("wording", "prompt_views", "history_in_prompt", "query_as_event", "retrieve_by", "item_text_fields")
-        limits = ("max_item_tokens", "max_query_tokens", "max_history")
-        settings = {name: getattr(self, name) for name in (*same, *limits)}
+    def _model_settings(self) -> dict[str, object]:
+        settings: dict[str, object] = {name: getattr(self, name) for name in _SETTINGS}
         if self._vocabulary is not None:
             settings["first_identifier_token_id"] = self._vocabulary.first_token_id
         return settings
-
-    @property
-    def item_tokens(self) -> np.ndarray:
-        """Token ids of the items' texts: int32 of shape `(num_items, max_item_tokens)`, -1 where a text is shorter."""
-        return self._current_items()[1]
-
-    def _current_items(self) -> tuple[Catalog, np.ndarray]:
-        return (self.catalog, np.empty((0, self.max_item_tokens), np.int32)) if self._items is None else self._items
-
-    def feature_writer(
-        self, events: EventColumns, query_tokens: Ragged, item_tokens: np.ndarray | None = None
-    ) -> FeatureWriter:
-        """Make the writer of features for some events, with this processor's prompts.
-
-        Args:
-            events ([`EventColumns`]): The events that histories may name.
-            query_tokens (`Ragged`): Token ids of each query by number.
-            item_tokens (`np.ndarray`, *optional*): As [`item_tokens`], which is taken if not given.
-        """
-        return FeatureWriter(
-            events,
-            query_tokens,
-            self.item_tokens if item_tokens is None else item_tokens,
-            PromptWriter(shared_encoder(self.tokenizer), self),
-            query_as_event=self.query_as_event,
-            writes_identifiers=self.writes_identifiers,
-            scores_candidates=self.scores_candidates,
-            names_every_item=self.retrieve_by == "answer",
-        )
 
     def __call__(
         self,
@@ -164,31 +200,248 @@ class GenSRProcessor(CatalogProcessor):
             return_tensors (`str`): Only `"pt"`.
 
         Returns:
-            [`~transformers.BatchFeature`]: The tensors of [`FeatureWriter.write`], and `seen_rows`, int64 of shape
-            `(batch, most_seen)`: what [`seen_rows`] gives.
+            [`~transformers.BatchFeature`]: The tensors of `write_features`, and `seen_rows`, int64 of shape `(batch,
+            most_seen)`: see [`seen_rows`].
 
         Raises:
             RequestError: If there is no request, or the candidates do not fit.
             UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
         """
-        catalog, item_tokens = self._current_items()  # once: another thread may set new ones
+        # Read once: another thread may set new ones.
+        catalog, item_tokens = self._items or (self.catalog, np.empty((0, self.max_item_tokens), np.int32))
         asked = self._check_requests(requests, catalog, return_tensors)
         events, histories = list_histories([request.history for request in asked])
         # The question itself is an event without an item.
         questions = [Event(None, behavior=request.behavior, query=request.query) for request in asked]
         columns = EventColumns.from_events([*events, *questions], catalog.id_map)
-        tokens = shared_encoder(self.tokenizer).encode_ragged(columns.queries, self.max_query_tokens)
-        rows = RequestRows(
+        features = self.write_features(
+            columns,
+            shared_encoder(self.tokenizer).encode_ragged(columns.queries, self.max_query_tokens),
             cut_histories(histories, columns, self.max_history),
             np.array([BEHAVIORS.index(request.behavior) for request in asked], dtype=np.int64),
             columns.query[len(events) :],
+            None if candidates is None else candidate_rows(candidates, len(asked), catalog.id_map),
+            item_tokens,
         )
-        given = None
-        if candidates is not None:
-            given = candidate_rows(candidates, len(asked), catalog.id_map)
-        features = dict(self.feature_writer(columns, tokens, item_tokens).write(rows, given))
         features["seen_rows"] = torch.from_numpy(seen_rows(asked, catalog.id_map))
         return BatchFeature(features)
 
+    @property
+    def item_tokens(self) -> np.ndarray:
+        """Token ids of the items' texts: int32 of shape `(num_items, max_item_tokens)`, -1 where a text is shorter."""
+        return np.empty((0, self.max_item_tokens), np.int32) if self._items is None else self._items[1]
 
-__all__ = ["GenSRProcessor"]
+    def write_features(
+        self,
+        events: EventColumns,
+        query_tokens: Ragged,
+        histories: Ragged,
+        behaviors: np.ndarray,
+        queries: np.ndarray,
+        candidates: np.ndarray | None = None,
+        item_tokens: np.ndarray | None = None,
+    ) -> dict[str, Tensor]:
+        """Write the features of requests.
+
+        Args:
+            events ([`EventColumns`]): The events that histories may name.
+            query_tokens (`Ragged`): Token ids of each query by number.
+            histories (`Ragged`): Event numbers of each request, oldest first, at most `max_history`.
+            behaviors (`np.ndarray` of shape `(n,)`): int64 numbers into `BEHAVIORS`.
+            queries (`np.ndarray` of shape `(n,)`): int64 numbers of queries, -1 where nothing is searched for.
+            candidates (`np.ndarray` of shape `(n, most)`, *optional*): int64 item rows, -1 for padding.
+            item_tokens (`np.ndarray`, *optional*): Token ids as in `item_tokens`, which are used if not given.
+
+        Returns:
+            `dict[str, torch.Tensor]`: int64 unless said otherwise; `U` items, `Q` queries, `N` the longest history:
+
+            - `behavior_ids` `(n,)`;
+            - `item_rows` `(U,)`, `item_text_ids` `(U, T)`, `query_text_ids` `(Q, S)`, -1 for padding;
+            - `history_items`, `history_queries` `(n, N)`: positions among the `U` and `Q`, -1 for none;
+              `history_behaviors` `(n, N)`; `history_mask` bool `(n, N)`; `asked_queries` `(n,)`;
+            - `prompt_layout`, `suffix_layout` where the model scores candidates, `retrieval_layout` where it writes
+              identifiers and the prompt for that is not `prompt_layout`;
+            - with candidates `candidate_items` (positions among the `U`) and `candidate_rows`, `(n, most)`, -1 for
+              padding.
+        """
+        item_tokens = self.item_tokens if item_tokens is None else item_tokens
+        number = histories.values
+        lengths = histories.lengths
+        is_asked = (queries >= 0) & self.query_as_event
+        width = int((lengths + is_asked).max(initial=0))
+        is_event = np.arange(width) < lengths[:, None]
+        history_rows = _spread(events.item[number], is_event)
+        history_queries = _spread(events.query[number], is_event)
+        history_behaviors = _spread(events.is_search[number].astype(np.int64), is_event, filler=0)
+        asking = np.flatnonzero(is_asked)
+        history_queries[asking, lengths[asking]] = queries[asking]
+        history_behaviors[asking, lengths[asking]] = 1
+        lengths = lengths + is_asked
+        mask = np.arange(width) < lengths[:, None]
+        named = [history_rows.ravel()] if candidates is None else [history_rows.ravel(), candidates.ravel()]
+        if candidates is None and self.retrieve_by == "answer":
+            named.append(np.arange(len(item_tokens)))
+        item_rows, positions = _number(np.concatenate(named))
+        distinct, query_positions = _number(np.concatenate([history_queries.ravel(), queries]))
+        query_texts = query_tokens.take(distinct)
+        asked = query_positions[mask.size :]
+        features = {
+            "behavior_ids": behaviors,
+            "item_rows": item_rows,
+            "item_text_ids": item_tokens[item_rows].astype(np.int64),
+            "query_text_ids": query_texts.astype(np.int64).pad(PADDING),
+            "history_items": positions[: mask.size].reshape(mask.shape),
+            "history_queries": query_positions[: mask.size].reshape(mask.shape),
+            "history_behaviors": history_behaviors,
+            "history_mask": mask,
+            "asked_queries": asked,
+        }
+        if candidates is not None:
+            features["candidate_rows"] = candidates
+            features["candidate_items"] = positions[mask.size :].reshape(candidates.shape)
+        empty = Ragged.stack([query_texts, Ragged.from_lists([[]])])
+        texts = empty.take(np.where(asked < 0, len(query_texts), asked))
+        # The prompt for writing identifiers holds every event; where a candidate's does too, they are the same.
+        same_prompt = self.history_in_prompt != "filtered"
+        if self.scores_candidates:
+            prefixes = self._write_prefixes(behaviors, texts, lengths, events=same_prompt)
+            features["prompt_layout"] = prefixes.pad(PADDING, on_left=True)
+            features["suffix_layout"] = self._write_suffixes(behaviors).pad(PADDING)
+        if self.writes_identifiers and not (self.scores_candidates and same_prompt):
+            prefixes = self._write_prefixes(behaviors, texts, lengths, events=True)
+            features["retrieval_layout"] = prefixes.pad(PADDING, on_left=True)
+        return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in features.items()}
+
+    def _write_prefixes(self, behaviors: np.ndarray, queries: Ragged, lengths: np.ndarray, *, events: bool) -> Ragged:
+        """Write what comes before the candidate: int64 layouts, with every event or without any."""
+        width = int(lengths.max(initial=0))
+        rows, order = [], []
+        for number, behavior in enumerate(BEHAVIORS):
+            chosen = np.flatnonzero(behaviors == number)
+            if not len(chosen):
+                continue
+            cells: list[Ragged] = []
+            for phrase, slot in self._phrases(behavior):
+                is_event = slot in ("events_collaborative", "events_semantic")
+                if slot in SUFFIX_VECTORS or (is_event and not events):
+                    continue
+                tokens = np.array(self._encode_phrase(phrase, starts_text=not cells), dtype=np.int64)
+                cells.append(Ragged.from_matrix(np.tile(tokens, (len(chosen), 1))))
+                if slot == "query":
+                    cells.append(queries.take(chosen).astype(np.int64))
+                elif is_event:
+                    first = 1 if slot == "events_collaborative" else 2 + width
+                    cells.append(_event_vectors(lengths[chosen], first))
+            rows.append(join_rows(cells))
+            order.append(chosen)
+        back = np.empty(len(behaviors), dtype=np.int64)
+        back[np.concatenate(order)] = np.arange(len(behaviors))
+        return Ragged.stack(rows).take(back)
+
+    def _write_suffixes(self, behaviors: np.ndarray) -> Ragged:
+        """Write what comes with the candidate, for each number into `BEHAVIORS`: int64 layouts."""
+        table = []
+        for behavior in BEHAVIORS:
+            row: list[int] = []
+            for phrase, slot in self._phrases(behavior):
+                is_left_out = slot is not None and slot.startswith("history_") and self.history_in_prompt == "whole"
+                if slot in SUFFIX_VECTORS and not is_left_out:
+                    row += self._encode_phrase(phrase, starts_text=False)
+                    row.append(FIRST_VECTOR - SUFFIX_VECTORS.index(slot))
+            table.append(row)
+        return Ragged.from_lists(table, np.int64).take(behaviors)
+
+    def _phrases(self, behavior: Behavior) -> list[Phrase]:
+        hidden = set(VIEW_NAMES) - set(self.prompt_views)
+        return [
+            (phrase, slot)
+            for phrase, slot in WORDINGS[self.wording][behavior]
+            if slot is None or slot.rpartition("_")[2] not in hidden
+        ]
+
+    def _encode_phrase(self, phrase: str, *, starts_text: bool) -> list[int]:
+        return shared_encoder(self.tokenizer).encode_piece(phrase, starts_text=starts_text) if phrase else []
+
+
+# Settings that a processor and its model must agree in.
+_SETTINGS = (
+    "wording",
+    "prompt_views",
+    "history_in_prompt",
+    "query_as_event",
+    "scores_candidates",
+    "writes_identifiers",
+    "item_text_fields",
+    "max_item_tokens",
+    "max_query_tokens",
+    "max_history",
+    "retrieve_by",
+)
+
+
+def tokenizer_texts(texts: Sequence[str]) -> list[str]:
+    """Return what a tokenizer from scratch is trained on: texts, every phrase, and both answers.
+
+    The answers come once with each text, so often that each becomes a piece of its own: a model writes the first piece
+    alone, and in a small vocabulary both might begin with the mark of a word's start.
+
+    Args:
+        texts (`Sequence[str]`): The texts of the items.
+
+    Returns:
+        `list[str]`: Texts for `train_tokenizer`.
+    """
+    phrases = [phrase for by_behavior in WORDINGS.values() for parts in by_behavior.values() for phrase, _ in parts]
+    return [*texts, *phrases, *["Yes No"] * len(texts)]
+
+
+def cut_histories(histories: Ragged, events: EventColumns, max_history: int) -> Ragged:
+    """Keep the latest `max_history` events of each history, without those that were only shown."""
+    written = histories.keep(~events.is_shown[histories.values])
+    from_end = np.repeat(written.offsets[1:], written.lengths) - np.arange(len(written.values))
+    return written.keep(from_end <= max_history)
+
+
+def describe_items(items: pa.Table, fields: Sequence[str]) -> list[str]:
+    """Return the text of each item in the semantic view.
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
+        fields (`Sequence[str]`): `"title"`, `"description"`, `"categories"`, in order. Each name of the categories
+            comes once, the most special first: a text is cut at its end, and roots say least.
+
+    Returns:
+        `list[str]`: One text a row, empty where there is none.
+    """
+    parts: list[list[str]] = [[] for _ in range(items.num_rows)]
+    for field in fields:
+        for texts, value in zip(parts, items[field].to_pylist(), strict=True):
+            if field == "categories":
+                names = [name for path in value or () for name in reversed(path or ()) if name]
+                texts += dict.fromkeys(names)
+            elif value:
+                texts.append(value)
+    return [" ".join(" ".join(texts).split()) for texts in parts]
+
+
+def _event_vectors(lengths: np.ndarray, first: int) -> Ragged:
+    """Return layout numbers of the events of each history, whose bank starts at `first`."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    return Ragged(FIRST_VECTOR - (first + positions), offsets)
+
+
+def _spread(values: np.ndarray, mask: np.ndarray, filler: int = -1) -> np.ndarray:
+    matrix = np.full(mask.shape, filler, dtype=np.int64)
+    matrix[mask] = values
+    return matrix
+
+
+def _number(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct values from 0 up, ascending, and each value's position among them, -1 for negative ones."""
+    distinct, positions = np.unique(values, return_inverse=True)
+    num_negative = int((distinct < 0).sum())
+    return distinct[num_negative:], np.maximum(positions.reshape(-1) - num_negative, -1)
+
+
+__all__ = ["FIRST_VECTOR", "PADDING", "SUFFIX_VECTORS", "WORDINGS", "GenSRProcessor", "tokenizer_texts"]

@@ -4,8 +4,8 @@
 A prompt is a *prefix*, the same for all candidates of a request, and a *suffix* of each candidate's own. The prefix
 attends to itself, a suffix to the prefix and to itself: what plain T5 computes with such a mask over each whole
 prompt, but here keys and values of the prefix are computed, kept and multiplied once for all suffixes. The decoder's
-first step sees both parts. Prefixes are padded on the left, so the distance from a suffix to any place of its prefix
-is the same in all rows, which is all that T5's position bias looks at.
+first step sees both parts. Prefixes are padded on the left, so the distance from a suffix to any position of its
+prefix is the same in all rows, which is all that T5's position bias looks at.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
+from transformers.models.t5.modeling_t5 import T5Stack
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class EncodedPrefix:
     Args:
         states (`torch.Tensor` of shape `(batch, prefix_length, d_model)`): The encoder's output.
         bias (`torch.Tensor` of shape `(batch, 1, 1, prefix_length)`): 0, or the lowest number at padding.
-        keys (`list[torch.Tensor]`): Of each layer, `(batch, num_heads, prefix_length, d_kv)`.
-        values (`list[torch.Tensor]`): Of each layer, of the same shape.
+        keys (`list[torch.Tensor]`): Keys of each layer, `(batch, num_heads, prefix_length, d_kv)`.
+        values (`list[torch.Tensor]`): Values of each layer, of the same shape.
     """
 
     states: Tensor
@@ -41,9 +41,9 @@ def encode_prefix(stack: T5Stack, embeds: Tensor, mask: Tensor) -> EncodedPrefix
 
     Args:
         stack (`T5Stack`): The encoder.
-        embeds (`torch.Tensor` of shape `(batch, prefix_length, d_model)`): Padded on the left.
-        mask (`torch.BoolTensor` of shape `(batch, prefix_length)`): True where there is something; at least one place
-            of each row.
+        embeds (`torch.Tensor` of shape `(batch, prefix_length, d_model)`): Embeddings, padded on the left.
+        mask (`torch.BoolTensor` of shape `(batch, prefix_length)`): False for padding; each row has at least one
+            position that is not.
 
     Returns:
         [`EncodedPrefix`]: States, keys and values.
@@ -57,9 +57,11 @@ def encode_prefix(stack: T5Stack, embeds: Tensor, mask: Tensor) -> EncodedPrefix
         layer = block.layer[0]
         normed = layer.layer_norm(hidden)
         attention = layer.SelfAttention
-        key_states, value_states = _heads(attention.k(normed), attention), _heads(attention.v(normed), attention)
+        query_states, key_states, value_states = (
+            split_heads(project(normed), attention.n_heads) for project in (attention.q, attention.k, attention.v)
+        )
         attended = F.scaled_dot_product_attention(
-            _heads(attention.q(normed), attention),
+            query_states,
             key_states,
             value_states,
             attn_mask=position_bias.to(key_states.dtype),
@@ -80,9 +82,9 @@ def encode_suffixes(stack: T5Stack, prefix: EncodedPrefix, embeds: Tensor, mask:
     Args:
         stack (`T5Stack`): The encoder.
         prefix ([`EncodedPrefix`]): The prefixes.
-        embeds (`torch.Tensor` of shape `(batch, num_candidates, suffix_length, d_model)`): Padded on the right.
-        mask (`torch.BoolTensor` of shape `(batch, suffix_length)`): True where there is something, for all candidates
-            of a row.
+        embeds (`torch.Tensor` of shape `(batch, num_candidates, suffix_length, d_model)`): Embeddings, padded on the
+            right.
+        mask (`torch.BoolTensor` of shape `(batch, suffix_length)`): False for padding, for all candidates of a row.
 
     Returns:
         `torch.Tensor`: The encoder's output, of the shape of `embeds`.
@@ -98,7 +100,7 @@ def encode_suffixes(stack: T5Stack, prefix: EncodedPrefix, embeds: Tensor, mask:
         attention = layer.SelfAttention
         normed = layer.layer_norm(hidden)
         query_states, key_states, value_states = (
-            _heads(project(normed), attention) for project in (attention.q, attention.k, attention.v)
+            split_heads(project(normed), attention.n_heads) for project in (attention.q, attention.k, attention.v)
         )
         attended = _attend(
             query_states,
@@ -123,8 +125,9 @@ def decode_first_token(stack: T5Stack, prefix: EncodedPrefix, suffixes: Tensor, 
     Args:
         stack (`T5Stack`): The decoder.
         prefix ([`EncodedPrefix`]): The prefixes.
-        suffixes (`torch.Tensor` of shape `(batch, num_candidates, suffix_length, d_model)`): From `encode_suffixes`.
-        mask (`torch.BoolTensor` of shape `(batch, suffix_length)`): As there.
+        suffixes (`torch.Tensor` of shape `(batch, num_candidates, suffix_length, d_model)`): Output of
+            `encode_suffixes`.
+        mask (`torch.BoolTensor` of shape `(batch, suffix_length)`): As in `encode_suffixes`.
         start (`torch.Tensor` of shape `(d_model,)`): Embedding of the decoder's start token.
 
     Returns:
@@ -137,15 +140,15 @@ def decode_first_token(stack: T5Stack, prefix: EncodedPrefix, suffixes: Tensor, 
     hidden = stack.dropout(start.to(suffixes.dtype).expand(batch, num_candidates, width))
     for block in _blocks(stack):
         own, cross = block.layer[0], block.layer[1]
-        # A single token attends to itself alone: its own value is what it gets.
+        # A single token attends to itself alone: what it gets is its own value.
         hidden = hidden + own.dropout(own.SelfAttention.o(own.SelfAttention.v(own.layer_norm(hidden))))
         attention = cross.EncDecAttention
         attended = _attend(
-            _heads(attention.q(cross.layer_norm(hidden)), attention),
-            _heads(attention.k(prefix.states), attention),
-            _heads(attention.v(prefix.states), attention),
-            _heads(attention.k(flat), attention),
-            _heads(attention.v(flat), attention),
+            split_heads(attention.q(cross.layer_norm(hidden)), attention.n_heads),
+            split_heads(attention.k(prefix.states), attention.n_heads),
+            split_heads(attention.v(prefix.states), attention.n_heads),
+            split_heads(attention.k(flat), attention.n_heads),
+            split_heads(attention.v(flat), attention.n_heads),
             num_candidates,
             to_prefix,
             to_itself,
@@ -173,14 +176,15 @@ def _attend(
     Args:
         query_states (`torch.Tensor`): `(batch, heads, num_candidates * queries, d_kv)`.
         prefix_keys (`torch.Tensor`): `(batch, heads, prefix_length, d_kv)`.
-        prefix_values (`torch.Tensor`): Of the same shape.
+        prefix_values (`torch.Tensor`): As `prefix_keys`.
         own_keys (`torch.Tensor`): `(batch, heads, num_candidates * suffix_length, d_kv)`.
-        own_values (`torch.Tensor`): Of the same shape.
+        own_values (`torch.Tensor`): As `own_keys`.
         num_candidates (`int`): Candidates of a request.
-        to_prefix (`torch.Tensor`): Added to the scores, broadcasts to
+        to_prefix (`torch.Tensor`): Added to the scores of the prefix, broadcasts to
             `(batch, heads, num_candidates, queries, prefix_length)`.
-        to_itself (`torch.Tensor`): Likewise, over `suffix_length`.
-        dropout (`float`): Of attention weights.
+        to_itself (`torch.Tensor`): Added to the scores of the suffix, broadcasts to
+            `(batch, heads, num_candidates, queries, suffix_length)`.
+        dropout (`float`): Dropout of attention weights.
 
     Returns:
         `torch.Tensor`: `(batch, num_candidates * queries, heads * d_kv)`.
@@ -199,26 +203,27 @@ def _attend(
     return attended.transpose(1, 2).flatten(2)
 
 
+def split_heads(states: Tensor, num_heads: int) -> Tensor:
+    """Split vectors into heads: `(batch, length, size)` to `(batch, num_heads, length, size / num_heads)`."""
+    return states.view(*states.shape[:2], num_heads, -1).transpose(1, 2)
+
+
 def _blocks(stack: T5Stack) -> list[Any]:
+    """Return the layers of a stack; torch knows no types of their attributes."""
     return list(stack.block)
 
 
-def _heads(states: Tensor, attention: T5Attention) -> Tensor:
-    """Give each head its part: (batch, length, heads * d_kv) to (batch, heads, length, d_kv)."""
-    return states.view(*states.shape[:2], -1, attention.key_value_proj_dim).transpose(1, 2)
-
-
 def _position_bias(stack: T5Stack, key_length: int, first: int, num_queries: int) -> Tensor:
-    """T5's position bias of the places `first` to `first + num_queries`: (1, heads, num_queries, key_length)."""
+    """Return T5's position bias of positions `first` and on: `(1, heads, num_queries, key_length)`."""
     attention = _blocks(stack)[0].layer[0].SelfAttention
     bias: Tensor = attention.compute_bias(num_queries, key_length, past_seen_tokens=first)
     return bias
 
 
 def _padding_bias(mask: Tensor, like: Tensor) -> Tensor:
-    """0 where a mask allows, else the lowest number: (batch, length) to (batch, 1, 1, length)."""
+    """Return 0 where a mask allows, else the lowest number: `(batch, length)` to `(batch, 1, 1, length)`."""
     bias = torch.zeros(mask.shape, dtype=like.dtype, device=like.device)
     return bias.masked_fill_(~mask, torch.finfo(like.dtype).min)[:, None, None, :]
 
 
-__all__ = ["EncodedPrefix", "decode_first_token", "encode_prefix", "encode_suffixes"]
+__all__ = ["EncodedPrefix", "decode_first_token", "encode_prefix", "encode_suffixes", "split_heads"]
