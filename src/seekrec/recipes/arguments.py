@@ -92,7 +92,7 @@ class IdentifierArguments:
         num_shared_levels (`int`): Levels that both identifiers share.
         num_specific_levels (`int`): Levels that each identifier has for itself.
         codebook_size (`int`): Codes of a level.
-        identifier_learner (`str`): What learns the identifiers.
+        identifier_learner (`str`): What learns the identifiers; `atomic`: none, each item is one token (BSR).
         identifier_num_epochs (`int`): Epochs of the identifier learner.
         identifier_learning_rate (`float`): Learning rate of the identifier learner.
         identifier_reduction (`str`):
@@ -105,7 +105,7 @@ class IdentifierArguments:
     num_shared_levels: int = 2
     num_specific_levels: int = 2
     codebook_size: int = 256
-    identifier_learner: Literal["dual_rqvae", "residual_kmeans"] = "dual_rqvae"
+    identifier_learner: Literal["dual_rqvae", "residual_kmeans", "atomic"] = "dual_rqvae"
     identifier_num_epochs: int = 200
     identifier_learning_rate: float = 4e-3
     identifier_reduction: Literal["sum", "mean"] = "sum"

@@ -25,9 +25,11 @@ from seekrec.recipes.arguments import CollaborativeArguments, EmbeddingArguments
 from seekrec.recipes.stages import StageCache
 from seekrec.schema import IdMap
 from seekrec.training.collaborative import graph_validation, validation_histories
-from seekrec.training.gensr_arguments import GenSRArguments
 from seekrec.training.lightgcn import train_lightgcn
 from seekrec.training.sasrec import train_sasrec
+
+# Epochs in which a SASRec that has not seen the last events learns all of them.
+NUM_FINISHING_EPOCHS = 15
 
 
 def prepare_sasrec(
@@ -116,15 +118,16 @@ def prepare_collaborative(
     lightgcn: LightGCNModel,
     settings: EmbeddingArguments,
     collaborative: CollaborativeArguments,
-    reading: GenSRArguments,
     cache: StageCache,
     *,
     seed: int,
+    reads_states: bool = False,
+    num_unseen_events: int = 0,
 ) -> CollaborativeSource:
     """Return the vectors that the settings name; with `num_unseen_events` train the SASRec behind them in two parts.
 
     The first part has not seen the events that the model is asked for. The second goes on from it with all events, in
-    which its vectors hardly turn, so a model that learnt to read the first can read it.
+    which its vectors hardly turn, so a model that learned to read the first can read it.
 
     Args:
         split (`Split`): The log.
@@ -132,35 +135,28 @@ def prepare_collaborative(
         lightgcn ([`LightGCNModel`]): LightGCN, trained on all events.
         settings ([`EmbeddingArguments`]): Width and epochs of SASRec.
         collaborative ([`CollaborativeArguments`]): Says which of the two is read.
-        reading ([`GenSRArguments`]): `recommender_state`, `num_unseen_events`, `num_finishing_epochs`.
         cache ([`StageCache`]): Finds what was done before.
         seed (`int`): Seed of SASRec.
+        reads_states (`bool`): Whether the model reads the recommender's states, too.
+        num_unseen_events (`int`): Number of last events of each user that the first part has not seen.
 
     Raises:
-        ConfigurationError: If states or unseen events are wanted of LightGCN, which has none, or a table that is
-            trained with the rest should be replaced afterwards.
+        ConfigurationError: If states or unseen events are wanted of LightGCN, which has none.
     """
-    if reading.train_collaborative_table and reading.num_unseen_events:
-        raise ConfigurationError(
-            f"`num_unseen_events` is {reading.num_unseen_events} and `train_collaborative_table` true: the table that "
-            "SASRec finishes would take the place of the trained one; leave out one of the two."
-        )
     if collaborative.collaborative_source == "lightgcn":
-        for name in ("recommender_state", "num_unseen_events"):
-            if value := getattr(reading, name):
-                raise ConfigurationError(
-                    f"`{name}` is {value}, which needs SASRec; pass --collaborative_source sasrec."
-                )
+        wanted = "filtered_history: recommender" if reads_states else f"num_unseen_events: {num_unseen_events}"
+        if reads_states or num_unseen_events:
+            raise ConfigurationError(f"`{wanted}` needs SASRec; pass --collaborative_source sasrec.")
         table = lightgcn.item_embeddings()
         return CollaborativeSource(table, table)
     started = finished = sasrec
-    if reading.num_unseen_events:
-        first = prepare_sasrec(split, settings, cache, seed=seed, num_unseen_events=reading.num_unseen_events)
+    if num_unseen_events:
+        first = prepare_sasrec(split, settings, cache, seed=seed, num_unseen_events=num_unseen_events)
         started = first[0]
         finished, _ = prepare_sasrec(
-            split, settings, cache, seed=seed, start_from=first, num_finishing_epochs=reading.num_finishing_epochs
+            split, settings, cache, seed=seed, start_from=first, num_finishing_epochs=NUM_FINISHING_EPOCHS
         )
-    if reading.recommender_state:
+    if reads_states:
         return CollaborativeSource(started, finished)
     table = started.item_embeddings()
     return CollaborativeSource(table, table if finished is started else finished.item_embeddings())

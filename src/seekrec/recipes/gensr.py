@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the GenSR recipe is made of: tokenizer, processor, model and Trainer, each from its settings."""
+"""The GenSR recipe: tokenizer, processor, model and Trainer, each from its settings."""
 
 from __future__ import annotations
 
@@ -19,41 +19,32 @@ from seekrec.evaluation import rival_systems
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.events import Split
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
-from seekrec.models.gensr.features_gensr import describe_items
-from seekrec.models.gensr.prompts_gensr import tokenizer_texts
+from seekrec.models.gensr.processing_gensr import describe_items, tokenizer_texts
 from seekrec.models.t5_backbone import identifier_fields
-from seekrec.recipes.arguments import CollaborativeArguments, GeneratorArguments, T5Arguments
+from seekrec.recipes.arguments import CollaborativeArguments, T5Arguments
 from seekrec.recipes.collaborative import prepare_collaborative, prepare_lightgcn
-from seekrec.recipes.items import PreparedItems, prepare_plain_items
-from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, t5_sizes
+from seekrec.recipes.items import PreparedItems
+from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, scratch_fields
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.coded_rows import CodedRows, CodeSampler
-from seekrec.training.gensr_arguments import GenSRArguments
-from seekrec.training.gensr_data import GenSRCollator, TrainingRequests, negative_sampler, training_requests
+from seekrec.training.gensr_data import (
+    GenSRCollator,
+    RequestArguments,
+    TrainingRequests,
+    negative_sampler,
+    training_requests,
+)
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
-from seekrec.util.parsing import parse_weights
+from seekrec.util.settings import option_names
 
 logger = logging.getLogger(__name__)
 
 
-def make_gensr_processor(split: Split, catalog: Catalog, t5: T5Arguments, settings: GenSRArguments) -> GenSRProcessor:
+def make_gensr_processor(split: Split, catalog: Catalog, t5: T5Arguments, config: GenSRConfig) -> GenSRProcessor:
     """Make the processor that writes prompts as training does, with the backbone's tokenizer or one from scratch."""
-    texts = describe_items(catalog.items, settings.item_text_fields)
-    return GenSRProcessor(
-        load_or_train_tokenizer(t5, texts, split, add_wordings=tokenizer_texts, writes_text=False),
-        catalog,
-        wording=settings.wording,
-        prompt_views=settings.prompt_views,
-        history_in_prompt=settings.history_in_prompt,
-        query_as_event=settings.query_as_event,
-        scores_candidates=settings.yes_no_weight > 0,
-        writes_identifiers=settings.identifier_weight > 0,
-        retrieve_by=settings.retrieve_by,
-        item_text_fields=settings.item_text_fields,
-        max_item_tokens=settings.max_item_tokens,
-        max_query_tokens=settings.max_query_tokens,
-        max_history=settings.max_history,
-    )
+    texts = describe_items(catalog.items, config.item_text_fields)
+    tokenizer = load_or_train_tokenizer(t5, texts, split, add_wordings=tokenizer_texts, writes_text=False)
+    return GenSRProcessor.from_config(config, tokenizer, catalog)
 
 
 def make_gensr_model(
@@ -61,8 +52,7 @@ def make_gensr_model(
     processor: GenSRProcessor,
     collaborative: np.ndarray | SASRecForNextItem,
     t5: T5Arguments,
-    generator: GeneratorArguments,
-    settings: GenSRArguments,
+    config: GenSRConfig,
     *,
     seed: int,
 ) -> GenSRForConditionalGeneration:
@@ -70,13 +60,12 @@ def make_gensr_model(
 
     Args:
         catalog (`Catalog`): Items and identifiers.
-        processor ([`GenSRProcessor`]): Its tokenizer.
+        processor ([`GenSRProcessor`]): The processor, which has the tokenizer.
         collaborative (`np.ndarray` or [`SASRecForNextItem`]): The frozen table, float32 of shape `(num_items, any)`,
             or the recommender whose table it is: then the model reads the recommender's states, too.
         t5 ([`T5Arguments`]): Backbone or tokenizer.
-        generator ([`GeneratorArguments`]): Sizes without a backbone, and the loss of codes.
-        settings ([`GenSRArguments`]): The views, prompts and losses.
-        seed (`int`): Of the identifier rows.
+        config ([`GenSRConfig`]): The model's settings; what the data decide is filled in here.
+        seed (`int`): Seed of the identifier rows.
 
     Raises:
         ConfigurationError: If Yes and No are not two tokens.
@@ -88,56 +77,29 @@ def make_gensr_model(
             "Yes and No begin with the same token of this tokenizer; use another backbone, or a larger "
             f"`tokenizer_vocab_size` than {t5.tokenizer_vocab_size}."
         )
-    shared: dict[str, Any] = {
-        name: getattr(settings, name)
-        for name in (
-            "train_collaborative_table",
-            "view_num_heads",
-            "view_dropout_rate",
-            "view_positions",
-            "prompt_views",
-            "soft_filter",
-            "agreement_in_prompt",
-            "history_in_prompt",
-            "query_as_event",
-            "shared_prompt",
-            "yes_no_loss",
-            "yes_no_weight",
-            "identifier_weight",
-            "retrieve_by",
-            "contrast_weight",
-            "contrast_temperature",
-            "wording",
-            "item_text_fields",
-            "max_item_tokens",
-            "max_query_tokens",
-            "max_history",
-        )
-    }
+    fields: dict[str, Any] = {name: getattr(config, name) for name in option_names(GenSRConfig)}
     if isinstance(collaborative, SASRecForNextItem):
-        shared["recommender"] = recommender_sizes(collaborative)
-        size = collaborative.config.hidden_size
+        fields["recommender"] = recommender_sizes(collaborative)
+        fields["collaborative_size"] = collaborative.config.hidden_size
     else:
-        size = collaborative.shape[1]
-    shared |= {
-        "collaborative_size": size,
-        "loss_norm": generator.loss_norm,
+        fields["collaborative_size"] = collaborative.shape[1]
+    fields |= {
         # Where nothing is written the catalogue must still be the one the model was trained with, and transformers
         # wants a token that is there.
         "first_identifier_token_id": 0,
-        **identifier_fields(processor.vocabulary if processor.writes_identifiers else catalog),
+        **identifier_fields(processor.vocabulary if config.writes_identifiers else catalog),
         "yes_token_id": yes,
         "no_token_id": no,
     }
     model: GenSRForConditionalGeneration
     if t5.backbone is not None:
-        model = GenSRForConditionalGeneration.from_t5(t5.backbone, **shared)
+        own = {name: value for name, value in fields.items() if name not in GenSRConfig.fields_from_base}
+        model = GenSRForConditionalGeneration.from_t5(t5.backbone, **own)
     else:
-        model = GenSRForConditionalGeneration(GenSRConfig(**t5_sizes(generator, tokenizer), **shared))
+        model = GenSRForConditionalGeneration(GenSRConfig(**fields, **scratch_fields(config, tokenizer)))
     set_collaborative(model, collaborative)
-    if processor.writes_identifiers:
-        has_books = generator.start_from_codebooks and catalog.identifier_model is not None
-        codebooks = codebooks_by_block(catalog) if has_books else None
+    if config.writes_identifiers:
+        codebooks = None if catalog.identifier_model is None else codebooks_by_block(catalog)
         model.add_identifier_rows(processor.vocabulary, codebooks=codebooks, seed=seed)
     model.set_catalog(catalog)
     return model
@@ -156,40 +118,30 @@ def make_gensr_trainer(
     processor: GenSRProcessor,
     split: Split,
     requests: TrainingRequests,
-    settings: GenSRArguments,
+    settings: RequestArguments,
     arguments: TrainingArguments,
     *,
     evaluate_model: EvaluateModel | None,
 ) -> GenerativeTrainer:
     """Put model and requests into a Trainer.
 
-    With `tasks` other than `"joint"` an epoch asks one task alone, as many requests as both have: equal steps.
+    Where `task_weights` names one task an epoch asks that one alone, as many requests as both have: equal steps.
 
     Raises:
-        ConfigurationError: If `task_weights` names another task.
+        ConfigurationError: If `task_weights` names an unknown task.
     """
     seed = arguments.data_seed if arguments.data_seed is not None else arguments.seed
     counts = requests.count()
-    if settings.tasks == "joint" and settings.task_weights:
-        weights = {behavior: 0.0 for behavior in counts} | parse_weights(settings.task_weights, "task_weights")
-        if unknown := sorted(set(weights) - set(counts)):
-            raise ConfigurationError(
-                f"`task_weights` names {unknown[0]!r}; the tasks are {' and '.join(counts)}, as in "
-                "recommendation=1 search=2."
-            )
-    elif settings.tasks == "joint":
-        # By their numbers: no request comes twice before all came once.
-        weights = {behavior: float(count) for behavior, count in counts.items()}
-    else:
-        weights = {behavior: float(behavior == settings.tasks) for behavior in counts}
+    # By their numbers: no request comes twice before all came once.
+    weights = settings.weights or {behavior: float(count) for behavior, count in counts.items()}
     arguments.remove_unused_columns = False
     sampler = None
-    if settings.yes_no_weight:
+    if processor.config.scores_candidates:
         sampler = negative_sampler(split, processor.catalog, requests, settings, seed=seed)
     collate = GenSRCollator(requests, processor, sampler)
     rows = MixtureSampler(
         counts,
-        weights,
+        {behavior: weights.get(behavior, 0.0) for behavior in counts},
         epoch_size=len(requests),
         seed=seed,
         lengths=collate.lengths,
@@ -211,29 +163,31 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
 
     Args:
         collaborative ([`CollaborativeArguments`]): The table of the collaborative view.
-        prompts ([`GenSRArguments`]): Prompts, tasks, negatives and losses.
-        generator ([`GeneratorArguments`]): The T5.
+        config ([`GenSRConfig`]): The model.
+        asked ([`RequestArguments`]): What it is asked in training.
     """
 
     collaborative: CollaborativeArguments
-    prompts: GenSRArguments
-    generator: GeneratorArguments
+    config: GenSRConfig
+    asked: RequestArguments
     name = "GenSR"
 
     @property
     def behaviors(self) -> tuple[Behavior, ...]:
         """What the model is trained and asked for."""
-        return BEHAVIORS if self.prompts.tasks == "joint" else (self.prompts.tasks,)
+        weights = self.asked.weights
+        return tuple(behavior for behavior in BEHAVIORS if behavior in weights) or BEHAVIORS
 
     @property
     def selection_protocols(self) -> Sequence[RankingProtocol]:
-        """The protocols of validation that choose the checkpoint."""
-        return self.prompts.selection_protocols
+        """The protocols of validation that choose the checkpoint: those of the table, as far as they are cheap."""
+        full: list[RankingProtocol] = ["full"] if self.config.writes_identifiers else []
+        return [*(self.evaluation.candidate_protocols if self.config.scores_candidates else ()), *full]
 
     @property
     def only_candidates(self) -> Collection[str]:
         """GenSR, where it writes no identifiers: it orders candidates and cannot search all items."""
-        return () if self.prompts.identifier_weight or self.prompts.retrieve_by == "answer" else (self.name,)
+        return () if self.config.writes_identifiers or self.config.retrieve_by == "answer" else (self.name,)
 
     def prepare_embeddings(self) -> None:
         """Embed texts, train SASRec and LightGCN, and choose what the collaborative view reads of these."""
@@ -248,24 +202,25 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
             self.lightgcn,
             self.embedding,
             self.collaborative,
-            self.prompts,
             self.cache,
             seed=seed,
+            reads_states=self.config.filtered_history == "recommender",
+            num_unseen_events=self.asked.num_unseen_events,
         )
 
     def prepare_items(self) -> PreparedItems:
         """Learn identifiers, if the model writes any."""
-        if self.prompts.identifier_weight and self.prompts.identifiers == "dual":
-            return self.learn_items()
-        return prepare_plain_items(self.split, self.embeddings, atomic=self.prompts.identifier_weight > 0)
+        return self.learn_items() if self.config.writes_identifiers else super().prepare_items()
 
     def make_processor(self) -> GenSRProcessor:
         """Make the processor with its tokenizer."""
-        return make_gensr_processor(self.split, self.catalog, self.t5, self.prompts)
+        return make_gensr_processor(self.split, self.catalog, self.t5, self.config)
 
     def prepare_corpus(self) -> None:
         """Gather what is asked in training."""
-        self.requests = training_requests(self.split, self.catalog, self.prompts, seed=self.training.seed)
+        self.requests = training_requests(
+            self.split, self.catalog, self.asked, max_history=self.config.max_history, seed=self.training.seed
+        )
         logger.info("requests: %s", self.requests.count())
 
     def make_model(self) -> GenSRForConditionalGeneration:
@@ -275,8 +230,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
             self.processor,
             self.source.training,
             self.t5,
-            self.generator,
-            self.prompts,
+            self.config,
             seed=self.training.seed,
         )
 
@@ -290,7 +244,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
             self.processor,
             self.split,
             self.requests,
-            self.prompts,
+            self.asked,
             self.training,
             evaluate_model=evaluate_model,
         )

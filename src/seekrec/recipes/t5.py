@@ -17,7 +17,7 @@ from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
 from seekrec.events import Split
 from seekrec.recipes.arguments import GeneratorArguments, IdentifierArguments, T5Arguments
-from seekrec.recipes.items import PreparedItems, prepare_items
+from seekrec.recipes.items import PreparedItems, prepare_items, prepare_plain_items
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.util.files import replace_folder
 from seekrec.util.text import TEXT_FOLDING, WORD_FOLDING, check_folding, fold_text
@@ -181,7 +181,9 @@ class T5Recipe(Recipe[ModelT, ProcessorT]):
             )
 
     def learn_items(self) -> PreparedItems:
-        """Learn the identifiers of the items."""
+        """Learn the identifiers of the items, or number the items."""
+        if self.identifiers.identifier_learner == "atomic":
+            return prepare_plain_items(self.split, self.embeddings, atomic=True)
         return prepare_items(self.split, self.embeddings, self.identifiers, self.cache, seed=self.training.seed)
 
     def with_adapters(self, model: ModelT) -> PreTrainedModel:

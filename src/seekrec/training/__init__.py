@@ -2,8 +2,7 @@
 """Training by `transformers.Trainer`: one Trainer, the batches of each family, and trainings that can be killed."""
 
 from seekrec.training.event_windows import WindowCollator, make_window_optimizer, make_window_trainer
-from seekrec.training.gensr_arguments import GenSRArguments
-from seekrec.training.gensr_data import training_requests
+from seekrec.training.gensr_data import RequestArguments, training_requests
 from seekrec.training.identifiers import train_dual_rqvae
 from seekrec.training.lightgcn import train_lightgcn
 from seekrec.training.sasrec import train_sasrec
@@ -11,7 +10,7 @@ from seekrec.training.trainer import GenerativeTrainer, train_once
 from seekrec.training.window_arguments import WindowArguments
 
 __all__ = [
-    "GenSRArguments",
+    "RequestArguments",
     "GenerativeTrainer",
     "WindowArguments",
     "WindowCollator",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,12 +20,56 @@ from seekrec.events.columns import EventColumns
 from seekrec.events.matching import HardMatches
 from seekrec.events.negatives import NEGATIVE_KINDS, NegativeKind, NegativeSampler
 from seekrec.models import GenSRProcessor
-from seekrec.models.gensr.features_gensr import RequestRows, cut_histories
+from seekrec.models.gensr.processing_gensr import cut_histories
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH
-from seekrec.training.gensr_arguments import GenSRArguments
 from seekrec.util.hashing import hash_numbers
 from seekrec.util.parsing import parse_weights
 from seekrec.util.ragged import Ragged
+
+
+@dataclass
+class RequestArguments:
+    """What GenSR is asked in training, and the items beside the answer.
+
+    Args:
+        task_weights (`list[str]`):
+            Shares of the tasks, as recommendation=1 search=2; a task left out is neither trained nor measured. By
+            their numbers of requests if not given. An epoch has the same number of requests in any case.
+        recommend_searched_items (`bool`):
+            Whether a searched item is also asked for as a recommendation, without its query.
+        search_recommended_items (`bool`):
+            Whether a recommended item is also asked for as a search, by a query from its categories.
+        item_queries (`bool`):
+            Whether every item of the catalogue is asked for by the queries from its categories, without a history.
+        num_unseen_events (`int`):
+            Number of last events of each user that training asks for, and no others; the SASRec behind the
+            collaborative view learns them only afterwards. With 0 all are asked for, and SASRec has seen them.
+        negatives (`list[str]`): Negatives of a request, as kind=number: uniform, popularity, bm25.
+        num_bm25_matches (`int`): Number of best matches of a query that bm25 negatives are drawn from.
+    """
+
+    task_weights: list[str] = field(default_factory=list)
+    recommend_searched_items: bool = False
+    search_recommended_items: bool = False
+    item_queries: bool = False
+    num_unseen_events: int = 0
+    negatives: list[str] = field(default_factory=lambda: ["uniform=4"])
+    num_bm25_matches: int = 100
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the tasks that are trained; empty where they go by their numbers of requests.
+
+        Raises:
+            ConfigurationError: If `task_weights` names another task.
+        """
+        given = parse_weights(self.task_weights, "task_weights") if self.task_weights else {}
+        if unknown := sorted(set(given) - set(BEHAVIORS)):
+            raise ConfigurationError(
+                f"`task_weights` names {unknown[0]!r}; the tasks are {' and '.join(BEHAVIORS)}, as in "
+                "recommendation=1 search=2."
+            )
+        return {behavior: given[behavior] for behavior in BEHAVIORS if given.get(behavior)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,22 +98,25 @@ class TrainingRequests:
         return len(self.targets)
 
     def count(self) -> dict[str, int]:
-        """Give the requests of each behavior."""
+        """Count the requests of each behavior."""
         return {behavior: int((self.behaviors == number).sum()) for number, behavior in enumerate(BEHAVIORS)}
 
 
-def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, *, seed: int) -> TrainingRequests:
-    """Ask for every training interaction what came after its history; with `item_queries` for every item, too.
+def training_requests(
+    split: Split, catalog: Catalog, settings: RequestArguments, *, max_history: int, seed: int
+) -> TrainingRequests:
+    """Ask for the item of every training interaction after its history; with `item_queries` for every item, too.
 
-    With `num_unseen_events` only for the last so many of each user: those that the recommender behind the
-    collaborative view has not been trained on. Of the others its vectors know the answer, and a model that learns from
-    them trusts those vectors as it should not.
+    With `num_unseen_events` only the last interactions of each user are asked for, those that the recommender behind
+    the collaborative view has not been trained on. Its vectors know the answer to the others, and a model that learns
+    from them trusts those vectors too much.
 
     Args:
         split (`Split`): Only `Split.training_histories` are asked for.
         catalog (`Catalog`): Its items.
-        settings ([`GenSRArguments`]): Length of histories, and what is asked twice.
-        seed (`int`): Of the choice of a query for items that were recommended.
+        settings ([`RequestArguments`]): What is asked.
+        max_history (`int`): Maximum number of events of a history.
+        seed (`int`): Seed of the choice of a query for items that were recommended.
 
     Returns:
         [`TrainingRequests`]: At least one.
@@ -80,11 +127,11 @@ def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, 
     """
     events = EventColumns.from_table(split.log.events, catalog.id_map)
     # Items that were only shown fall out of a history, so it may be cut only after that.
-    limit = None if split.keep_impressions else settings.max_history
+    limit = None if split.keep_impressions else max_history
     found = split.training_histories(max_history=limit)
     rows = found.target_rows
     is_search = events.is_search[rows]
-    histories = cut_histories(Ragged(found.values, found.offsets), events, settings.max_history)
+    histories = cut_histories(Ragged(found.values, found.offsets), events, max_history)
     is_asked = np.ones(len(rows), dtype=bool)
     if settings.num_unseen_events:
         is_asked = np.isin(rows, last_interactions(split, settings.num_unseen_events))
@@ -130,7 +177,7 @@ def training_requests(split: Split, catalog: Catalog, settings: GenSRArguments, 
 
 
 def negative_sampler(
-    split: Split, catalog: Catalog, requests: TrainingRequests, settings: GenSRArguments, *, seed: int
+    split: Split, catalog: Catalog, requests: TrainingRequests, settings: RequestArguments, *, seed: int
 ) -> NegativeSampler:
     """Make the sampler of negatives: never an item the user acted on in training, or that is asked for.
 
@@ -169,9 +216,9 @@ class GenSRCollator:
         self.processor = processor
         self.sampler = sampler
         encoder = shared_encoder(processor.tokenizer)
-        tokens = encoder.encode_ragged(requests.queries, processor.max_query_tokens)
-        self._writer = processor.feature_writer(requests.events, tokens)
-        # What a request costs: the places of its history, and the tokens of its query.
+        tokens = encoder.encode_ragged(requests.queries, processor.config.max_query_tokens)
+        self._query_tokens = tokens
+        # What a request costs: the positions of its history, and the tokens of its query.
         queries = np.append(tokens.lengths, 0)[requests.query_numbers]
         self.lengths = requests.histories.lengths + queries
 
@@ -186,15 +233,21 @@ class GenSRCollator:
             texts = np.where(asked.query_numbers[rows] < 0, len(asked.queries) + targets, asked.query_numbers[rows])
             negatives = self.sampler.draw(asked.users[rows], keys, texts)
             candidates = np.concatenate([targets[:, None], negatives], axis=1)
-        batch = self._writer.write(
-            RequestRows(asked.histories.take(rows), behaviors, asked.query_numbers[rows]), candidates
+        batch = self.processor.write_features(
+            asked.events,
+            self._query_tokens,
+            asked.histories.take(rows),
+            behaviors,
+            asked.query_numbers[rows],
+            self.processor.current_items()[1],
+            candidates,
         )
         batch["user_ids"] = torch.from_numpy(asked.users[rows])
         if candidates is not None:
             labels = torch.zeros(candidates.shape, dtype=torch.long)
             labels[:, 0] = 1
             batch["candidate_labels"] = labels
-        if self.processor.writes_identifiers:
+        if self.processor.config.writes_identifiers:
             batch["identifier_inputs"], batch["identifier_labels"] = self._identifiers(behaviors, targets)
         return batch
 
@@ -256,4 +309,4 @@ def _queries_for(
     return list(numbers), np.array(kept, dtype=np.int64), np.array(chosen, dtype=np.int64)
 
 
-__all__ = ["GenSRCollator", "TrainingRequests", "negative_sampler", "training_requests"]
+__all__ = ["GenSRCollator", "RequestArguments", "TrainingRequests", "negative_sampler", "training_requests"]

@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a GenSR model: T5's, those of the two views, and how identifiers stand in the vocabulary.
+"""The settings of a GenSR model: T5's, those of the two views, and where identifiers are in the vocabulary.
 
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import T5Config
 
-VIEW_NAMES = ("collaborative", "semantic")
+from seekrec.schema import View
+
+VIEW_NAMES: tuple[View, ...] = ("collaborative", "semantic")
+
+# Attention heads of a view's encoder and of its soft filter, as in the released code.
+NUM_VIEW_HEADS = 2
+# Positions of a history, counted from its end, that the views tell apart. The released code makes a table of positions
+# and does not use it, so its encoder cannot tell the order of a history, which equations 5 and 6 are there for.
+NUM_POSITIONS = 32
 
 
 # Identical to T5Config except: the fields below. As there, `tie_word_embeddings=False` at creation says that decoder
@@ -19,53 +27,56 @@ class GenSRConfig(T5Config):
     """Configuration of [`GenSRForConditionalGeneration`].
 
     Args:
-        untied_head (`bool`): The output layer is one of its own, as in T5 1.1, Flan-T5 and mT5; otherwise it is the
-            token embeddings.
-        num_items (`int`): Rows of the collaborative table; 0 until `set_collaborative_table` is called.
-        collaborative_size (`int`): Width of the collaborative table (d of the paper).
-        train_collaborative_table (`bool`): Train the table with the rest; frozen in the paper.
-        view_num_heads (`int`): Attention heads of a view's encoder and of its soft filter.
-        view_dropout_rate (`float`): Dropout in the views.
-        view_positions (`int`): Places of a history, counted from its end, that the views tell apart; 0 for none.
         prompt_views (`list[str]`): Views that enter the prompt: `"collaborative"`, `"semantic"` or both.
-        soft_filter (`bool`): Weigh the history by the candidate (equations 7-8); the mean of the history if not.
-        agreement_in_prompt (`bool`): The filtered vector of a view also says where the candidate agrees with what it
-            picked out, and that of the semantic view where it agrees with the query; off in the paper.
-        recommender (`dict`, *optional*): Settings of a [`SASRecConfig`] if the collaborative table is a SASRec's and
-            the filtered vector of that view shall also say where the candidate agrees with the state that this SASRec
-            has after the history. Its layers are part of the model then, frozen; `set_recommender` brings them.
-        table_scale (`float`): The collaborative table times this is as the recommender has it.
-        history_in_prompt (`str`): What of a history enters the prompt of a candidate: `"filtered"`, one vector a view;
-            `"whole"`, every event of each view; `"both"`.
-        query_as_event (`bool`): What is searched for now also stands as the last event of the history, in both views.
-        shared_prompt (`bool`): What stands before the candidate in a prompt does not attend to it, so it is computed
-            once for all candidates of a request.
-        yes_token_id (`int`): The token of a candidate that the user acts on.
-        no_token_id (`int`): The token of another.
-        yes_no_loss (`str`): `"token"`, the negative log-likelihood of Yes or No (equation 12), or `"listwise"`, that
-            of the positive among the candidates of its request.
-        yes_no_weight (`float`): Weight of that loss; 0: the model does not score candidates.
-        identifier_weight (`float`): Weight of the loss of writing identifiers (section 6.3); 0: it writes none.
-        retrieve_by (`str`): What `retrieve` goes by: `"identifier"`, those that the model writes; `"answer"`, what it
-            answers to each item of the catalogue: exact, and as many candidates as there are items.
-        contrast_weight (`float`): Weight of the contrastive loss of equation 10 (beta of equation 11).
-        contrast_temperature (`float`): tau of equation 10.
-        loss_norm (`str`): What Yes, No and codes compete with in the loss: `"vocab"`, all tokens (the paper), or
-            `"level"`, each other alone, which is all that answers compare.
+        filtered_history (`str`): What represents the history beside a candidate, one vector a view. `"mean"`: the mean
+            of its events. `"picked"`: what the candidate picks out by attention (equations 7-8). `"agreement"`: also
+            where the candidate agrees with what it picks out and, in the semantic view, with the query.
+            `"recommender"`: also, in the collaborative view, where the candidate agrees with the state of SASRec after
+            the history.
+        history_in_prompt (`str`): The part of a history that enters the prompt of a candidate: `"filtered"`, one
+            vector a view; `"whole"`, every event of each view; `"both"`.
+        query_as_event (`bool`): Whether the query is also the last event of the history, in both views.
+        shared_prompt (`bool`): Whether what comes before the candidate in a prompt does not attend to it, so that it
+            is computed once for all candidates of a request.
         wording (`str`): `"sentence"`, prompts that a pretrained model understands; `"compact"`, the same with all
             words before all vectors, where `shared_prompt` pays for them once; `"short"`, a word or two, for a model
             from scratch.
-        item_text_fields (`list[str]`): What describes an item: `"title"`, `"description"`, `"categories"`, in order.
-        max_item_tokens (`int`): Tokens kept of an item's text.
-        max_query_tokens (`int`): Tokens kept of a query.
-        max_history (`int`): Latest events kept of a history.
+        item_text_fields (`list[str]`): Fields that make up the text of an item, in order.
+        max_item_tokens (`int`): Maximum number of tokens of an item's text.
+        max_query_tokens (`int`): Maximum number of tokens of a query.
+        max_history (`int`): Maximum number of events read from a history, the latest.
+        view_dropout_rate (`float`): Dropout in the views.
+        yes_no_loss (`str`): `"token"`, the negative log-likelihood of Yes or No (equation 12), or `"listwise"`, that
+            of the positive among the candidates of its request.
+        yes_no_weight (`float`): Weight of that loss; with 0 the model does not score candidates.
+        identifier_weight (`float`): Weight of the loss of writing identifiers (section 6.3); with 0 it writes none.
+        retrieve_by (`str`): How the whole catalogue is searched: `"identifier"`, by the identifiers that the model
+            writes; `"answer"`, by its answer to each item: exact, and as slow as there are items.
+        contrast_weight (`float`): Weight of the contrastive loss of equation 10 (beta of equation 11).
+        contrast_temperature (`float`): Temperature of the contrastive loss (tau of equation 10).
+        loss_norm (`str`): What Yes, No and codes compete with in the loss: `"vocab"`, all tokens (the paper), or
+            `"level"`, only each other, which is all that answers compare.
+        d_model (`int`): Without a backbone: width of the model.
+        d_ff (`int`): Without a backbone: width of the feed-forward layers.
+        num_layers (`int`): Without a backbone: number of layers of the encoder, and of the decoder.
+        num_heads (`int`): Without a backbone: number of attention heads.
+        dropout_rate (`float`): Without a backbone: dropout.
+        num_items (`int`): Rows of the collaborative table; 0 until `set_collaborative_table` is called.
+        collaborative_size (`int`): Width of the collaborative table (d of the paper).
+        table_scale (`float`): Factor that turns the collaborative table back into the recommender's own embeddings.
+        table_hash (`str`, *optional*): Hash of the item ids that the rows of the collaborative table belong to.
+        recommender (`dict`, *optional*): With `filtered_history="recommender"`: sizes of the [`SASRecConfig`] whose
+            table is the collaborative one. Its layers are part of the model, frozen; `set_recommender` brings them.
+        yes_token_id (`int`): Token of a candidate that the user acts on.
+        no_token_id (`int`): Token of one that the user does not act on.
+        untied_head (`bool`): Whether the output layer has weights of its own, as in T5 1.1, Flan-T5 and mT5, or those
+            of the token embeddings.
         first_identifier_token_id (`int`): Token id of the first behavior token; see [`GenSARConfig`].
         num_shared_levels (`int`): Levels that both identifiers of an item share.
-        num_specific_levels (`int`): Levels of each identifier's own.
-        codebook_size (`int`): Codes a level.
+        num_specific_levels (`int`): Levels that each identifier has for itself.
+        codebook_size (`int`): Codes of a level.
         views (`list[str]`): The identifiers that exist.
-        identifier_hash (`str`, *optional*): Of the catalogue the model was trained for.
-        table_hash (`str`, *optional*): Of the item ids that the rows of the collaborative table belong to.
+        identifier_hash (`str`, *optional*): Hash of the identifiers that the model was trained for.
 
     Raises:
         StrictDataclassFieldValidationError: If a value has the wrong type.
@@ -73,27 +84,32 @@ class GenSRConfig(T5Config):
     """
 
     model_type = "gensr"
+    fields_from_data: ClassVar[tuple[str, ...]] = (
+        "num_items",
+        "collaborative_size",
+        "table_scale",
+        "table_hash",
+        "recommender",
+        "yes_token_id",
+        "no_token_id",
+        "untied_head",
+        "first_identifier_token_id",
+        "num_shared_levels",
+        "num_specific_levels",
+        "codebook_size",
+        "views",
+        "identifier_hash",
+    )
+    fields_from_base: ClassVar[tuple[str, ...]] = ("d_model", "d_ff", "num_layers", "num_heads", "dropout_rate")
 
-    untied_head: bool = False
-    num_items: int = 0
-    collaborative_size: int = 64
-    train_collaborative_table: bool = False
-    view_num_heads: int = 2
-    view_dropout_rate: float = 0.1
-    # The released code makes a table of positions and does not use it, so its encoder cannot tell the order of a
-    # history, which equations 5 and 6 are there for.
-    view_positions: int = 32
     # One view alone is an ablation of figure 5.
-    prompt_views: list[str] | tuple[str, ...] = VIEW_NAMES
-    soft_filter: bool = True
+    prompt_views: list[View] | tuple[View, ...] = VIEW_NAMES
     # Attention weighs events by their similarity with the candidate and then forgets it: a candidate like nothing in
     # the history still gets a mean of it, and one like an old event looks like one that answers the query. A large
-    # generator may compare vectors by itself; a small one does not learn to in hours.
-    agreement_in_prompt: bool = False
-    # The table is what a recommender has learnt of items; what it has learnt of their order is in its layers, and one
-    # layer over the table does not learn it again.
-    recommender: dict[str, Any] | None = None
-    table_scale: float = 1.0
+    # generator may compare vectors by itself; a small one does not learn to in hours. And the table is what a
+    # recommender has learned of items; what it has learned of their order is in its layers, and one layer over the
+    # table does not learn it again.
+    filtered_history: Literal["mean", "picked", "agreement", "recommender"] = "picked"
     # Equation 9 writes the matrices C_u and S_u; the released code inserts one filtered vector of each, as figure 2
     # draws it. Four vectors keep a prompt short, which is what scoring many candidates costs.
     history_in_prompt: Literal["filtered", "whole", "both"] = "filtered"
@@ -102,8 +118,14 @@ class GenSRConfig(T5Config):
     query_as_event: bool = False
     # T5's encoder looks both ways, so nothing of a prompt could be shared by candidates. The paper pays for that.
     shared_prompt: bool = False
-    yes_token_id: int = 2163
-    no_token_id: int = 465
+    wording: Literal["sentence", "compact", "short"] = "sentence"
+    item_text_fields: (
+        list[Literal["title", "description", "categories"]] | tuple[Literal["title", "description", "categories"], ...]
+    ) = ("title",)
+    max_item_tokens: int = 10
+    max_query_tokens: int = 32
+    max_history: int = 20
+    view_dropout_rate: float = 0.1
     yes_no_loss: Literal["token", "listwise"] = "token"
     yes_no_weight: float = 1.0
     identifier_weight: float = 0.0
@@ -114,18 +136,32 @@ class GenSRConfig(T5Config):
     contrast_weight: float = 0.01
     contrast_temperature: float = 0.07
     loss_norm: Literal["vocab", "level"] = "vocab"
-    wording: Literal["sentence", "compact", "short"] = "sentence"
-    item_text_fields: list[str] | tuple[str, ...] = ("title",)
-    max_item_tokens: int = 10
-    max_query_tokens: int = 32
-    max_history: int = 20
+    num_items: int = 0
+    collaborative_size: int = 64
+    table_scale: float = 1.0
+    table_hash: str | None = None
+    recommender: dict[str, int | float] | None = None
+    yes_token_id: int = 2163
+    no_token_id: int = 465
+    untied_head: bool = False
     first_identifier_token_id: int = 32100
     num_shared_levels: int = 2
     num_specific_levels: int = 2
     codebook_size: int = 256
-    views: list[str] | tuple[str, ...] = ("semantic", "collaborative")
+    views: list[View] | tuple[View, ...] = ("semantic", "collaborative")
     identifier_hash: str | None = None
-    table_hash: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if "soft_filter" in kwargs:
+            # A checkpoint of an older version, which had switches in place of `filtered_history`.
+            agrees, filters = kwargs.pop("agreement_in_prompt", False), kwargs.pop("soft_filter")
+            agreement: Literal["agreement", "recommender"] = "agreement" if self.recommender is None else "recommender"
+            self.filtered_history = "mean" if not filters else agreement if agrees else "picked"
+            kwargs.pop("train_collaborative_table", None)  # the table is the same, trained or not
+            for name, value in (("view_num_heads", NUM_VIEW_HEADS), ("view_positions", NUM_POSITIONS)):
+                if kwargs.pop(name, value) != value:
+                    raise ValueError(f"The checkpoint's `{name}` is not {value}; load it with the version it is from.")
+        super().__post_init__(**kwargs)
 
     @property
     def num_levels(self) -> int:
@@ -137,44 +173,54 @@ class GenSRConfig(T5Config):
         """Behavior tokens and codes together."""
         return 3 + self.codebook_size * (self.num_shared_levels + len(self.views) * self.num_specific_levels)
 
+    @property
+    def scores_candidates(self) -> bool:
+        """Whether the model says Yes or No."""
+        return self.yes_no_weight > 0
+
+    @property
+    def writes_identifiers(self) -> bool:
+        """Whether the model writes identifiers."""
+        return self.identifier_weight > 0
+
     def validate_views(self) -> None:
         """Check what enters the prompt."""
-        unknown = set(self.prompt_views) - set(VIEW_NAMES)
-        if unknown or not self.prompt_views or len(set(self.prompt_views)) != len(self.prompt_views):
+        if not self.prompt_views or len(set(self.prompt_views)) != len(self.prompt_views):
             raise ValueError(
                 f"`prompt_views` is {list(self.prompt_views)}; use 'collaborative', 'semantic' or both, each once."
             )
-        if self.agreement_in_prompt and not self.soft_filter:
-            raise ValueError("`agreement_in_prompt` needs `soft_filter`: without it candidates pick nothing out.")
-        if self.recommender is not None:
-            self._validate_recommender(self.recommender)
         if len(self.prompt_views) < 2 and self.contrast_weight:
             raise ValueError(
                 f"`contrast_weight` is {self.contrast_weight}, but `prompt_views` is {list(self.prompt_views)}: the "
                 "contrast aligns two views; set the weight to 0."
             )
         for name, size in (("d_model", self.d_model), ("collaborative_size", self.collaborative_size)):
-            if size % self.view_num_heads:
-                raise ValueError(f"`{name}` is {size}, which `view_num_heads` {self.view_num_heads} does not divide.")
-        fields = set(self.item_text_fields) - {"title", "description", "categories"}
-        if fields or not self.item_text_fields:
-            raise ValueError(
-                f"`item_text_fields` is {list(self.item_text_fields)}; use some of title, description, categories."
-            )
+            if size % NUM_VIEW_HEADS:
+                raise ValueError(f"`{name}` is {size}; it must be a multiple of {NUM_VIEW_HEADS}, a view's heads.")
+        if not self.item_text_fields:
+            raise ValueError("`item_text_fields` is empty; use some of title, description, categories.")
         for name in ("max_item_tokens", "max_query_tokens", "max_history"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
 
-    def _validate_recommender(self, recommender: dict[str, Any]) -> None:
-        if not self.agreement_in_prompt or "collaborative" not in self.prompt_views:
-            raise ValueError("`recommender` needs `agreement_in_prompt` and the collaborative view in `prompt_views`.")
-        size, longest = recommender.get("hidden_size"), recommender.get("max_history", 0)
+    def validate_recommender(self) -> None:
+        """Check that the recommender fits the collaborative view."""
+        if self.filtered_history == "recommender" and "collaborative" not in self.prompt_views:
+            raise ValueError(
+                "`filtered_history` is 'recommender', which needs the collaborative view in `prompt_views`; use "
+                "'agreement'."
+            )
+        if self.recommender is None:
+            return
+        if self.filtered_history != "recommender":
+            raise ValueError(f"`recommender` is given, but `filtered_history` is {self.filtered_history!r}.")
+        size, longest = self.recommender.get("hidden_size"), self.recommender.get("max_history", 0)
         if size != self.collaborative_size:
             raise ValueError(
                 f"`recommender` has `hidden_size` {size}, but `collaborative_size` is {self.collaborative_size}; the "
                 "table is the recommender's own."
             )
-        # A start token stands before the history, and a query behind it has no item.
+        # A start token comes before the history, and a query behind it has no item.
         if longest < self.max_history + 1:
             raise ValueError(
                 f"`recommender` has `max_history` {longest}, but reads {self.max_history} events and a start; lower "
@@ -211,4 +257,4 @@ class GenSRConfig(T5Config):
             )
 
 
-__all__ = ["VIEW_NAMES", "GenSRConfig"]
+__all__ = ["NUM_POSITIONS", "NUM_VIEW_HEADS", "VIEW_NAMES", "GenSRConfig"]

@@ -33,7 +33,6 @@ from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
 from seekrec.models.answers import scored_items
 from seekrec.models.dense.interface_dense import items_hash
-from seekrec.models.finite import check_finite
 from seekrec.models.gensr.configuration_gensr import NUM_POSITIONS, NUM_VIEW_HEADS, VIEW_NAMES, GenSRConfig
 from seekrec.models.gensr.processing_gensr import FIRST_VECTOR, PADDING
 from seekrec.models.interface import GenerativeRetrievalMixin, GenerativeSnapshot
@@ -42,6 +41,7 @@ from seekrec.models.shared_prompts import decode_first_token, encode_prefix, enc
 from seekrec.models.snapshot import weights_key
 from seekrec.models.t5_backbone import T5Backbone
 from seekrec.schema import Behavior, ScoredItem, View
+from seekrec.util.finite import check_finite
 from seekrec.util.ragged import Ragged
 
 CandidateScore = Literal["logit", "probability", "vocabulary"]
@@ -294,11 +294,11 @@ class HistoryView(nn.Module):
         self.behavior_embedding = ViewEmbedding(2, size)
         self.position_embedding = ViewEmbedding(NUM_POSITIONS, size)
         self.encoder = HistoryEncoder(size, config.view_dropout_rate)
-        self.filter = SoftFilter(size) if config.soft_filter else None
+        self.filter = None if config.filtered_history == "mean" else SoftFilter(size)
         self.history_to_prompt = ViewLinear(size, config.d_model)
         self.item_to_prompt = ViewLinear(size, config.d_model)
         self.agreement_to_prompt = self.wanted_agreement_to_prompt = None
-        if config.agreement_in_prompt:
+        if config.filtered_history in ("agreement", "recommender"):
             self.agreement_to_prompt = ViewLinear(size, config.d_model, bias=False)
             if reads_text or config.recommender is not None:
                 self.wanted_agreement_to_prompt = ViewLinear(size, config.d_model, bias=False)
@@ -329,8 +329,7 @@ class HistoryView(nn.Module):
     def filtered_vectors(self, candidates: Tensor, states: Tensor, mask: Tensor, wanted: Tensor | None) -> Tensor:
         """Project what each candidate filters out of the history into the prompt.
 
-        With `agreement_in_prompt` the vector also says where the candidate agrees with what it picks out, and with
-        what is wanted now. Without the soft filter it is the mean of the history.
+        What these vectors hold `config.filtered_history` says.
 
         Args:
             candidates (`torch.Tensor` of shape `(batch, num_candidates, size)`): Vectors of items.

@@ -16,6 +16,7 @@ all before it can be shared (`shared_prompt`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,13 @@ from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
 from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Event, Request
 from seekrec.util.ragged import Ragged, join_rows
+
+# What a processor reads of the model's configuration, and is saved with: settings, and modes that follow from others.
+_SETTINGS = (
+    *("wording", "prompt_views", "history_in_prompt", "query_as_event", "retrieve_by", "item_text_fields"),
+    *("max_item_tokens", "max_query_tokens", "max_history"),
+)
+_MODES = ("scores_candidates", "writes_identifiers")
 
 PADDING = -1
 FIRST_VECTOR = -2
@@ -78,58 +86,25 @@ WORDINGS: dict[str, dict[Behavior, list[Phrase]]] = {
 class GenSRProcessor(CatalogProcessor):
     """Turns requests, and candidates, into tensors.
 
-    The settings are those of [`GenSRConfig`]; `GenSRProcessor.from_config` takes them from there.
-
     Args:
         tokenizer (`PreTrainedTokenizerBase`): The tokenizer; identifier tokens are added where it has none.
         catalog ([`Catalog`], *optional*): The items and their identifiers.
-        wording (`str`): How prompts are worded.
-        prompt_views (`Sequence[str]`): Views that enter the prompt.
-        history_in_prompt (`str`): The part of a history that enters the prompt of a candidate.
-        query_as_event (`bool`): Whether the query is also the last event of the history.
-        scores_candidates (`bool`): Whether the model says Yes or No.
-        writes_identifiers (`bool`): Whether the model writes identifiers.
-        item_text_fields (`Sequence[str]`): Fields that make up the text of an item.
-        max_item_tokens (`int`): Maximum number of tokens of an item's text.
-        max_query_tokens (`int`): Maximum number of tokens of a query.
-        max_history (`int`): Maximum number of events read from a history.
-        retrieve_by (`str`): How the whole catalogue is searched.
+        config ([`GenSRConfig`], *optional*): Configuration of the model, which says how prompts are written.
         unknown (`str`): What to do with events of a history whose item is not in the catalogue: `"skip"` leaves them
             out and logs it, `"raise"` refuses the call. Candidates must always be known.
     """
 
-    _not_settings = ("_catalog", "_vocabulary", "_items")
+    _not_settings = ("_catalog", "_vocabulary", "_items", "config")
 
-    # `ProcessorMixin` reads the names of the settings from the signature and knows no keyword-only ones.
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         catalog: Catalog | None = None,
-        wording: str = GenSRConfig.wording,
-        prompt_views: Sequence[str] = VIEW_NAMES,
-        history_in_prompt: str = GenSRConfig.history_in_prompt,
-        query_as_event: bool = GenSRConfig.query_as_event,
-        scores_candidates: bool = True,
-        writes_identifiers: bool = False,
-        item_text_fields: Sequence[str] = GenSRConfig.item_text_fields,
-        max_item_tokens: int = GenSRConfig.max_item_tokens,
-        max_query_tokens: int = GenSRConfig.max_query_tokens,
-        max_history: int = GenSRConfig.max_history,
-        retrieve_by: str = GenSRConfig.retrieve_by,
+        config: GenSRConfig | None = None,
         unknown: str = "skip",
     ) -> None:
         super().__init__(tokenizer)
-        self.wording = wording
-        self.prompt_views = list(prompt_views)
-        self.history_in_prompt = history_in_prompt
-        self.query_as_event = query_as_event
-        self.scores_candidates = scores_candidates
-        self.writes_identifiers = writes_identifiers
-        self.item_text_fields = list(item_text_fields)
-        self.max_item_tokens = max_item_tokens
-        self.max_query_tokens = max_query_tokens
-        self.max_history = max_history
-        self.retrieve_by = retrieve_by
+        self.config = GenSRConfig() if config is None else config
         self.unknown = check_unknown(unknown)
         self._catalog: Catalog | None = None
         self._vocabulary: IdentifierVocabulary | None = None
@@ -141,19 +116,28 @@ class GenSRProcessor(CatalogProcessor):
     @classmethod
     def from_config(
         cls, config: GenSRConfig, tokenizer: PreTrainedTokenizerBase, catalog: Catalog | None = None
-    ) -> GenSRProcessor:
-        """Make the processor of a model.
+    ) -> Self:
+        """Make the processor of a model from its configuration; see the class for the arguments."""
+        return cls(tokenizer, catalog, config)
 
-        Args:
-            config ([`GenSRConfig`]): The configuration of the model.
-            tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-            catalog ([`Catalog`], *optional*): The items and their identifiers.
-        """
-        return cls(tokenizer, catalog, **{name: getattr(config, name) for name in _SETTINGS})
+    @classmethod
+    def from_args_and_dict(cls, args: list[object], processor_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """Make a processor from its saved settings and those given to `from_pretrained`."""
+        settings = {**processor_dict, **kwargs}
+        read: dict[str, Any] = {name: settings.pop(name) for name in _SETTINGS if name in settings}
+        # Contrast and weights of losses are of no concern to a processor, but must not contradict what is.
+        read |= {"contrast_weight": 0.0, "yes_no_weight": float(settings.pop("scores_candidates", True))}
+        read["identifier_weight"] = float(settings.pop("writes_identifiers", False))
+        made: Self = super().from_args_and_dict(args, {**settings, "config": GenSRConfig(**read)})
+        return made
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings: those of the model's configuration that are read, and what is done with the unknown."""
+        return {**super().to_dict(), **{name: getattr(self.config, name) for name in (*_SETTINGS, *_MODES)}}
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Use this catalogue from now on; see [`CatalogProcessor`]."""
-        if self.writes_identifiers:
+        if self.config.writes_identifiers:
             self._vocabulary = add_identifier_tokens(
                 self.tokenizer,
                 num_shared_levels=catalog.num_shared_levels,
@@ -161,9 +145,9 @@ class GenSRProcessor(CatalogProcessor):
                 codebook_size=catalog.codebook_size,
                 views=catalog.views,
             )
-        texts = describe_items(catalog.items, self.item_text_fields)
-        tokens = shared_encoder(self.tokenizer).encode_ragged(texts, self.max_item_tokens)
-        self._items = catalog, tokens.pad(PADDING, width=self.max_item_tokens)
+        texts = describe_items(catalog.items, self.config.item_text_fields)
+        tokens = shared_encoder(self.tokenizer).encode_ragged(texts, self.config.max_item_tokens)
+        self._items = catalog, tokens.pad(PADDING, width=self.config.max_item_tokens)
         super().set_catalog(catalog)
 
     @property
@@ -180,7 +164,7 @@ class GenSRProcessor(CatalogProcessor):
         return self._vocabulary
 
     def _model_settings(self) -> dict[str, object]:
-        settings: dict[str, object] = {name: getattr(self, name) for name in _SETTINGS}
+        settings = {name: getattr(self.config, name) for name in (*_SETTINGS, *_MODES)}
         if self._vocabulary is not None:
             settings["first_identifier_token_id"] = self._vocabulary.first_token_id
         return settings
@@ -207,8 +191,7 @@ class GenSRProcessor(CatalogProcessor):
             RequestError: If there is no request, or the candidates do not fit.
             UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
         """
-        # Read once: another thread may set new ones.
-        catalog, item_tokens = self._items or (self.catalog, np.empty((0, self.max_item_tokens), np.int32))
+        catalog, item_tokens = self.current_items()
         asked = self._check_requests(requests, catalog, return_tensors)
         events, histories = list_histories([request.history for request in asked])
         # The question itself is an event without an item.
@@ -216,20 +199,25 @@ class GenSRProcessor(CatalogProcessor):
         columns = EventColumns.from_events([*events, *questions], catalog.id_map)
         features = self.write_features(
             columns,
-            shared_encoder(self.tokenizer).encode_ragged(columns.queries, self.max_query_tokens),
-            cut_histories(histories, columns, self.max_history),
+            shared_encoder(self.tokenizer).encode_ragged(columns.queries, self.config.max_query_tokens),
+            cut_histories(histories, columns, self.config.max_history),
             np.array([BEHAVIORS.index(request.behavior) for request in asked], dtype=np.int64),
             columns.query[len(events) :],
-            None if candidates is None else candidate_rows(candidates, len(asked), catalog.id_map),
             item_tokens,
+            None if candidates is None else candidate_rows(candidates, len(asked), catalog.id_map),
         )
         features["seen_rows"] = torch.from_numpy(seen_rows(asked, catalog.id_map))
         return BatchFeature(features)
 
-    @property
-    def item_tokens(self) -> np.ndarray:
-        """Token ids of the items' texts: int32 of shape `(num_items, max_item_tokens)`, -1 where a text is shorter."""
-        return np.empty((0, self.max_item_tokens), np.int32) if self._items is None else self._items[1]
+    def current_items(self) -> tuple[Catalog, np.ndarray]:
+        """Return the catalogue, and token ids of its items' texts, -1 where a text is shorter: `write_features`.
+
+        They are read at once, because another thread may set new ones.
+
+        Raises:
+            CatalogError: If there is no catalogue.
+        """
+        return (self.catalog, np.empty((0, 0), np.int32)) if self._items is None else self._items
 
     def write_features(
         self,
@@ -238,8 +226,8 @@ class GenSRProcessor(CatalogProcessor):
         histories: Ragged,
         behaviors: np.ndarray,
         queries: np.ndarray,
+        item_tokens: np.ndarray,
         candidates: np.ndarray | None = None,
-        item_tokens: np.ndarray | None = None,
     ) -> dict[str, Tensor]:
         """Write the features of requests.
 
@@ -249,8 +237,8 @@ class GenSRProcessor(CatalogProcessor):
             histories (`Ragged`): Event numbers of each request, oldest first, at most `max_history`.
             behaviors (`np.ndarray` of shape `(n,)`): int64 numbers into `BEHAVIORS`.
             queries (`np.ndarray` of shape `(n,)`): int64 numbers of queries, -1 where nothing is searched for.
+            item_tokens (`np.ndarray` of shape `(num_items, max_item_tokens)`): Token ids of the items' texts.
             candidates (`np.ndarray` of shape `(n, most)`, *optional*): int64 item rows, -1 for padding.
-            item_tokens (`np.ndarray`, *optional*): Token ids as in `item_tokens`, which are used if not given.
 
         Returns:
             `dict[str, torch.Tensor]`: int64 unless said otherwise; `U` items, `Q` queries, `N` the longest history:
@@ -264,22 +252,20 @@ class GenSRProcessor(CatalogProcessor):
             - with candidates `candidate_items` (positions among the `U`) and `candidate_rows`, `(n, most)`, -1 for
               padding.
         """
-        item_tokens = self.item_tokens if item_tokens is None else item_tokens
         number = histories.values
         lengths = histories.lengths
-        is_asked = (queries >= 0) & self.query_as_event
+        is_asked = (queries >= 0) & self.config.query_as_event
         width = int((lengths + is_asked).max(initial=0))
-        is_event = np.arange(width) < lengths[:, None]
-        history_rows = _spread(events.item[number], is_event)
-        history_queries = _spread(events.query[number], is_event)
-        history_behaviors = _spread(events.is_search[number].astype(np.int64), is_event, filler=0)
+        history_rows = histories.pad(-1, events.item[number].astype(np.int64), width=width)
+        history_queries = histories.pad(-1, events.query[number].astype(np.int64), width=width)
+        history_behaviors = histories.pad(0, events.is_search[number].astype(np.int64), width=width)
         asking = np.flatnonzero(is_asked)
         history_queries[asking, lengths[asking]] = queries[asking]
         history_behaviors[asking, lengths[asking]] = 1
         lengths = lengths + is_asked
         mask = np.arange(width) < lengths[:, None]
         named = [history_rows.ravel()] if candidates is None else [history_rows.ravel(), candidates.ravel()]
-        if candidates is None and self.retrieve_by == "answer":
+        if candidates is None and self.config.retrieve_by == "answer":
             named.append(np.arange(len(item_tokens)))
         item_rows, positions = _number(np.concatenate(named))
         distinct, query_positions = _number(np.concatenate([history_queries.ravel(), queries]))
@@ -302,12 +288,12 @@ class GenSRProcessor(CatalogProcessor):
         empty = Ragged.stack([query_texts, Ragged.from_lists([[]])])
         texts = empty.take(np.where(asked < 0, len(query_texts), asked))
         # The prompt for writing identifiers holds every event; where a candidate's does too, they are the same.
-        same_prompt = self.history_in_prompt != "filtered"
-        if self.scores_candidates:
+        same_prompt = self.config.history_in_prompt != "filtered"
+        if self.config.scores_candidates:
             prefixes = self._write_prefixes(behaviors, texts, lengths, events=same_prompt)
             features["prompt_layout"] = prefixes.pad(PADDING, on_left=True)
             features["suffix_layout"] = self._write_suffixes(behaviors).pad(PADDING)
-        if self.writes_identifiers and not (self.scores_candidates and same_prompt):
+        if self.config.writes_identifiers and not (self.config.scores_candidates and same_prompt):
             prefixes = self._write_prefixes(behaviors, texts, lengths, events=True)
             features["retrieval_layout"] = prefixes.pad(PADDING, on_left=True)
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in features.items()}
@@ -344,7 +330,9 @@ class GenSRProcessor(CatalogProcessor):
         for behavior in BEHAVIORS:
             row: list[int] = []
             for phrase, slot in self._phrases(behavior):
-                is_left_out = slot is not None and slot.startswith("history_") and self.history_in_prompt == "whole"
+                is_left_out = (
+                    slot is not None and slot.startswith("history_") and self.config.history_in_prompt == "whole"
+                )
                 if slot in SUFFIX_VECTORS and not is_left_out:
                     row += self._encode_phrase(phrase, starts_text=False)
                     row.append(FIRST_VECTOR - SUFFIX_VECTORS.index(slot))
@@ -352,31 +340,15 @@ class GenSRProcessor(CatalogProcessor):
         return Ragged.from_lists(table, np.int64).take(behaviors)
 
     def _phrases(self, behavior: Behavior) -> list[Phrase]:
-        hidden = set(VIEW_NAMES) - set(self.prompt_views)
+        hidden = set(VIEW_NAMES) - set(self.config.prompt_views)
         return [
             (phrase, slot)
-            for phrase, slot in WORDINGS[self.wording][behavior]
+            for phrase, slot in WORDINGS[self.config.wording][behavior]
             if slot is None or slot.rpartition("_")[2] not in hidden
         ]
 
     def _encode_phrase(self, phrase: str, *, starts_text: bool) -> list[int]:
         return shared_encoder(self.tokenizer).encode_piece(phrase, starts_text=starts_text) if phrase else []
-
-
-# Settings that a processor and its model must agree in.
-_SETTINGS = (
-    "wording",
-    "prompt_views",
-    "history_in_prompt",
-    "query_as_event",
-    "scores_candidates",
-    "writes_identifiers",
-    "item_text_fields",
-    "max_item_tokens",
-    "max_query_tokens",
-    "max_history",
-    "retrieve_by",
-)
 
 
 def tokenizer_texts(texts: Sequence[str]) -> list[str]:
@@ -429,12 +401,6 @@ def _event_vectors(lengths: np.ndarray, first: int) -> Ragged:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
     return Ragged(FIRST_VECTOR - (first + positions), offsets)
-
-
-def _spread(values: np.ndarray, mask: np.ndarray, filler: int = -1) -> np.ndarray:
-    matrix = np.full(mask.shape, filler, dtype=np.int64)
-    matrix[mask] = values
-    return matrix
 
 
 def _number(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
