@@ -27,7 +27,7 @@ from seekrec.models import (
     SynerGenProcessor,
 )
 from seekrec.models.dense import QueryVectors
-from seekrec.models.gensr.prompts_gensr import tokenizer_texts
+from seekrec.models.gensr.processing_gensr import tokenizer_texts
 from seekrec.schema import Event, Request, item_texts
 
 AISLES = ("garden", "kitchen", "office")
@@ -180,16 +180,6 @@ def make_gensar(aisles, *, seed: int = 0, **settings):
     return model, GenSARProcessor.from_config(config, tokenizer, catalog)
 
 
-GENSR_PROCESSOR_SETTINGS = (
-    "wording",
-    "prompt_views",
-    "history_in_prompt",
-    "query_as_event",
-    "item_text_fields",
-    "retrieve_by",
-)
-
-
 def make_gensr(aisles, *, seed: int = 0, **settings):
     """A small model with random weights and a random collaborative table, and its processor."""
     _, catalog, tokenizer, vocabulary = aisles
@@ -208,15 +198,7 @@ def make_gensr(aisles, *, seed: int = 0, **settings):
     model = GenSRForConditionalGeneration(config).eval()
     model.set_collaborative_table(torch.randn(NUM_ITEMS, 6, generator=torch.Generator().manual_seed(1)))
     model.set_catalog(catalog)
-    processor = GenSRProcessor(
-        tokenizer,
-        catalog,
-        **{name: getattr(config, name) for name in GENSR_PROCESSOR_SETTINGS},
-        scores_candidates=config.yes_no_weight > 0,
-        writes_identifiers=config.identifier_weight > 0,
-        max_history=config.max_history,
-    )
-    return model, processor
+    return model, GenSRProcessor.from_config(config, tokenizer, catalog)
 
 
 # The families that compare vectors.

@@ -18,7 +18,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,22 +26,17 @@ import pyarrow as pa
 import torch
 
 from seekrec import Catalog, Event, Request
-from seekrec.corpora import train_tokenizer
-from seekrec.models import GenSRForConditionalGeneration, GenSRProcessor
-from seekrec.models.gensr.prompts_gensr import tokenizer_texts
-from seekrec.recipes.arguments import GeneratorArguments, T5Arguments
-from seekrec.recipes.gensr import make_gensr_model
-from seekrec.training import GenSRArguments
+from seekrec.corpora import encode_text, train_tokenizer
+from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
+from seekrec.models.gensr.processing_gensr import tokenizer_texts
+from seekrec.models.t5_backbone import identifier_fields
+from seekrec.recipes.t5 import scratch_fields
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments
 
 SHAPES = {
-    "recipe": GeneratorArguments(
-        d_model=64, d_ff=256, num_layers=2, num_decoder_layers=2, loss_norm="level", initializer_factor=1.0
-    ),
-    "t5-small": GeneratorArguments(
-        d_model=512, d_ff=2048, num_layers=6, num_decoder_layers=6, num_heads=8, initializer_factor=1.0
-    ),
+    "recipe": {"d_model": 64, "d_ff": 256, "num_layers": 2, "num_heads": 4, "loss_norm": "level"},
+    "t5-small": {"d_model": 512, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
 }
 PROMPTS = {
     "plain": {"shared_prompt": False, "wording": "sentence"},
@@ -72,16 +67,21 @@ def make_catalog(num_items: int, generator: np.random.Generator) -> Catalog:
 
 
 def make_model(
-    catalog: Catalog, generator: GeneratorArguments, settings: GenSRArguments, seed: int
+    catalog: Catalog, settings: Mapping[str, object], seed: int
 ) -> tuple[GenSRForConditionalGeneration, GenSRProcessor]:
     """Make a model of random weights, and its processor."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(tokenizer_texts(catalog.items["title"].to_pylist()[:2_000]), 4_000)
-    processor = GenSRProcessor(
-        tokenizer, catalog, wording=settings.wording, history_in_prompt=settings.history_in_prompt
-    )
-    table = np.random.default_rng(seed).normal(size=(len(catalog), 64)).astype(np.float32)
-    return make_gensr_model(catalog, processor, table, T5Arguments(), generator, settings, seed=seed).eval(), processor
+    yes, no = (tokens[0] for tokens in encode_text(tokenizer, ["Yes", "No"], as_written=True))
+    fields = {**settings, **identifier_fields(catalog), "yes_token_id": yes, "no_token_id": no}
+    # With the small start weights of the recipes all candidates would score nearly the same.
+    scratch = {**scratch_fields(GenSRConfig(**fields), tokenizer), "initializer_factor": 1.0}
+    config = GenSRConfig(**fields, **scratch, first_identifier_token_id=0)
+    model = GenSRForConditionalGeneration(config).eval()
+    table = np.random.default_rng(seed).normal(size=(len(catalog), config.collaborative_size))
+    model.set_collaborative_table(table)
+    model.set_catalog(catalog)
+    return model, GenSRProcessor.from_config(config, tokenizer, catalog)
 
 
 def make_requests(arguments: Arguments, count: int, generator: np.random.Generator) -> list[Request]:
@@ -119,8 +119,8 @@ def main(arguments: Arguments) -> None:
     catalog = make_catalog(arguments.num_items, generator)
     for shape in arguments.shapes:
         for prompts in arguments.prompts:
-            settings = GenSRArguments(**PROMPTS[prompts], max_history=arguments.history_length)
-            model, processor = make_model(catalog, SHAPES[shape], settings, arguments.seed)
+            settings = {**SHAPES[shape], **PROMPTS[prompts], "max_history": arguments.history_length}
+            model, processor = make_model(catalog, settings, arguments.seed)
             for batch in arguments.batches:
                 requests = make_requests(arguments, batch, generator)
                 candidates = [

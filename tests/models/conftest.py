@@ -39,7 +39,7 @@ GENSR_WAYS = {
         "wording": "short",
         "loss_norm": "level",
     },
-    "whole_history": {"history_in_prompt": "whole", "wording": "short", "soft_filter": False},
+    "whole_history": {"history_in_prompt": "whole", "wording": "short", "filtered_history": "mean"},
     "one_view": {
         "prompt_views": ["semantic"],
         "contrast_weight": 0.0,

@@ -1,6 +1,7 @@
 """GenSR: two views, prompts, Yes and No, identifiers; what all families promise is in `test_contract.py`."""
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from small_shop import CODEBOOK_SIZE, HISTORY, NUM_ITEMS, REQUESTS, make_gensr
 from torch.nn import functional as F
-from transformers import AutoModel, LogitsProcessorList, T5Config
+from transformers import AutoModel, AutoProcessor, LogitsProcessorList, T5Config
 from transformers import T5ForConditionalGeneration as T5
 
 from seekrec.corpora import encode_text, train_tokenizer
@@ -17,16 +18,15 @@ from seekrec.embeddings import SASRecConfig, SASRecForNextItem
 from seekrec.errors import CatalogError, ConfigurationError, RequestError
 from seekrec.generation import TrieLogitsProcessor
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
-from seekrec.models.gensr.features_gensr import describe_items
-from seekrec.models.gensr.modeling_gensr_shared import decode_first_token, encode_prefix, encode_suffixes
-from seekrec.models.gensr.modeling_gensr_views import SoftFilter, pool_tokens
-from seekrec.models.gensr.prompts_gensr import tokenizer_texts
+from seekrec.models.gensr.modeling_gensr import SoftFilter, pool_tokens
+from seekrec.models.gensr.processing_gensr import describe_items, tokenizer_texts
 from seekrec.models.losses import view_contrast
-from seekrec.recipes.arguments import GeneratorArguments, T5Arguments
+from seekrec.models.shared_prompts import decode_first_token, encode_prefix, encode_suffixes
+from seekrec.recipes.arguments import T5Arguments
 from seekrec.recipes.gensr import make_gensr_model, make_gensr_processor
 from seekrec.recipes.t5 import add_lora
 from seekrec.schema import Request
-from seekrec.training import GenSRArguments, training_requests
+from seekrec.training import RequestArguments, training_requests
 from seekrec.training.gensr_data import GenSRCollator, negative_sampler
 
 CANDIDATES = [["i3", "i9", "i20"], ["i1"], ["i2", "i3", "i4", "i5"], ["i23", "i0"]]
@@ -35,9 +35,10 @@ SHARED = {"shared_prompt": True, "wording": "short"}
 
 def training_batch(aisles, processor, *, negatives=("uniform=2", "popularity=1"), size=24, **settings):
     split, catalog, *_ = aisles
-    arguments = GenSRArguments(negatives=list(negatives), max_history=4, **settings)
-    requests = training_requests(split, catalog, arguments, seed=0)
-    sampler = negative_sampler(split, catalog, requests, arguments, seed=0) if processor.scores_candidates else None
+    arguments = RequestArguments(negatives=list(negatives), **settings)
+    requests = training_requests(split, catalog, arguments, max_history=4, seed=0)
+    scores = processor.config.scores_candidates
+    sampler = negative_sampler(split, catalog, requests, arguments, seed=0) if scores else None
     return GenSRCollator(requests, processor, sampler)(list(range(0, len(requests), len(requests) // size))[:size])
 
 
@@ -50,7 +51,7 @@ def test_the_soft_filter_is_equations_7_and_8_by_hand():
     for linear in (attend.query_projection, attend.key_projection, attend.value_projection, attend.output_projection):
         torch.nn.init.eye_(linear.weight)
     states = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [5.0, 5.0]]])
-    picked = attend(torch.tensor([[[math.sqrt(2.0), 0.0]]]), states, torch.tensor([[True, True, False]])).picked
+    picked = attend(torch.tensor([[[math.sqrt(2.0), 0.0]]]), states, torch.tensor([[True, True, False]]))[0]
     # Scores 1 and 0; the third event is masked.
     first = math.e / (math.e + 1)
     torch.testing.assert_close(picked, torch.tensor([[[first, 2 * (1 - first)]]]))
@@ -64,7 +65,7 @@ def test_a_candidate_says_where_it_agrees_with_the_history_by_hand():
     torch.nn.init.zeros_(attend.value_projection.weight)
     states = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [5.0, 5.0]]])
     candidates = torch.tensor([[[math.sqrt(2.0), 0.0], [0.0, 0.0]]])
-    agreed = attend(candidates, states, torch.tensor([[True, True, False]])).agreement
+    agreed = attend(candidates, states, torch.tensor([[True, True, False]]))[1]
     torch.testing.assert_close(agreed, torch.tensor([[[math.sqrt(2.0) * math.e / (math.e + 1), 0.0], [0.0, 0.0]]]))
 
 
@@ -76,7 +77,7 @@ def test_a_candidate_says_where_it_agrees_with_the_history_by_hand():
     ],
 )
 def test_agreement_is_part_of_the_filtered_vector(aisles, request_, layers):
-    model, processor = make_gensr(aisles, agreement_in_prompt=True)
+    model, processor = make_gensr(aisles, filtered_history="agreement")
     inputs = processor([request_], candidates=[["i3", "i9", "i20"]])
     before = model.score_candidates(inputs)[0]
     for layer in layers:
@@ -249,15 +250,15 @@ def test_scores_equal_a_prompt_for_each_candidate(gensr):
 
 @torch.no_grad()
 @pytest.mark.parametrize("way", [{}, SHARED])
-@pytest.mark.parametrize("places", [1, 10, 40])
-def test_many_candidates_are_scored_in_blocks(aisles, monkeypatch, way, places):
-    from seekrec.models.gensr import modeling_gensr_answers
+@pytest.mark.parametrize("positions", [1, 10, 40])
+def test_many_candidates_are_scored_in_blocks(aisles, monkeypatch, way, positions):
+    from seekrec.models.gensr import modeling_gensr
 
     model, processor = make_gensr(aisles, **way)
     inputs = processor([*REQUESTS, REQUESTS[0]], candidates=[*CANDIDATES, []])
     expected = model.score_candidates(inputs)
     assert [len(scores) for scores in expected] == [3, 1, 4, 2, 0]
-    monkeypatch.setattr(modeling_gensr_answers, "_MAX_PLACES", places)
+    monkeypatch.setattr(modeling_gensr, "_MAX_POSITIONS", positions)
     for one, other in zip(expected, model.score_candidates(inputs), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -386,13 +387,13 @@ def test_what_a_model_was_not_trained_for_is_refused(aisles):
 def test_batches_that_lack_features_are_refused(aisles):
     model, processor = make_gensr(aisles)
     inputs = dict(processor(REQUESTS, candidates=CANDIDATES))
-    with pytest.raises(ValueError, match="features of a batch are incomplete"):
+    with pytest.raises(RequestError, match="The batch has no 'item_text_ids', 'query_text_ids', .*'asked_queries'"):
         model(item_rows=inputs["item_rows"])
+    with pytest.raises(RequestError, match="The batch has no 'candidate_items'; make it with the model's processor"):
+        model.score_candidates(processor(REQUESTS))
     del inputs["suffix_layout"]
-    with pytest.raises(ValueError, match="need `prompt_layout` and `suffix_layout`"):
+    with pytest.raises(RequestError, match="The batch has no 'suffix_layout'"):
         model(**inputs)
-    with pytest.raises(ValueError, match="needs `retrieval_layout`"):
-        model.encode_retrieval_prompts(None, None)
 
 
 # ---- losses ----
@@ -405,21 +406,7 @@ def test_the_loss_is_equations_11_and_12(aisles, loss_norm):
     batch = training_batch(aisles, processor)
     output = model(**batch)
     features = {name: batch[name] for name in batch if not name.startswith(("candidate", "identifier", "user"))}
-    histories = model.encode_histories(
-        *(
-            features[name]
-            for name in (
-                "item_rows",
-                "item_text_ids",
-                "query_text_ids",
-                "history_items",
-                "history_queries",
-                "history_behaviors",
-                "history_mask",
-                "asked_queries",
-            )
-        )
-    )
+    histories = model.encode_histories(features)
     logits = model.candidate_logits(
         histories, features["prompt_layout"], features["suffix_layout"], batch["candidate_items"]
     ).double()
@@ -462,9 +449,8 @@ def test_the_contrast_leaves_out_empty_histories_and_users_that_are_the_same(ais
 @pytest.mark.parametrize(
     "way",
     [
-        {"train_collaborative_table": True},
         {"shared_prompt": True, "history_in_prompt": "both", "query_as_event": True, "yes_no_loss": "listwise"},
-        {"shared_prompt": True, "agreement_in_prompt": True},
+        {"shared_prompt": True, "filtered_history": "agreement"},
     ],
 )
 def test_training_moves_every_parameter_and_lowers_the_loss(aisles, way):
@@ -484,8 +470,7 @@ def test_training_moves_every_parameter_and_lowers_the_loss(aisles, way):
     assert losses[-1] < 0.75 * losses[0]
     unmoved = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
     assert unmoved == []
-    # Frozen unless asked for.
-    assert torch.equal(model.collaborative_table.weight, table) != way.get("train_collaborative_table", False)
+    assert torch.equal(model.collaborative_table.weight, table)
 
 
 # ---- the recommender behind the table ----
@@ -501,16 +486,14 @@ def make_recommender(**changes):
 
 def test_a_recommender_says_what_it_expects_after_the_history(aisles):
     """Its state times its item embeddings are its own scores, as SASRec computes them by itself."""
-    model, processor = make_gensr(aisles, agreement_in_prompt=True, recommender=RECOMMENDER, query_as_event=True)
+    model, processor = make_gensr(aisles, filtered_history="recommender", recommender=RECOMMENDER, query_as_event=True)
     sasrec = make_recommender()
     model.set_recommender(sasrec)
     # The query at the end has no item; the last request has no history at all.
     requests = [Request(history=HISTORY), Request(history=HISTORY[:2], query="garden tools"), Request(history=())]
     inputs = processor(requests, candidates=[["i3"]] * 3)
-    names = ("item_rows", "item_text_ids", "query_text_ids", "history_items", "history_queries")
-    names += ("history_behaviors", "history_mask", "asked_queries")
     with torch.no_grad():
-        histories = model.encode_histories(*(inputs[name] for name in names))
+        histories = model.encode_histories(inputs)
     table = model.collaborative_table.weight * model.config.table_scale
     rows = model.catalog.id_map.convert_to_rows([event.item_id for event in HISTORY if event.item_id is not None])
     lengths = [sum(event.item_id is not None for event in request.history[-4:]) for request in requests]
@@ -520,7 +503,7 @@ def test_a_recommender_says_what_it_expects_after_the_history(aisles):
 
 
 def test_the_recommender_is_heard_saved_and_frozen(aisles, tmp_path):
-    model, processor = make_gensr(aisles, agreement_in_prompt=True, recommender=RECOMMENDER, wording="short")
+    model, processor = make_gensr(aisles, filtered_history="recommender", recommender=RECOMMENDER, wording="short")
     model.set_recommender(make_recommender())
     inputs = processor([Request(history=HISTORY)], candidates=[["i3", "i9", "i20"]])
     before = model.score_candidates(inputs)[0]
@@ -543,7 +526,7 @@ def test_the_recommender_is_heard_saved_and_frozen(aisles, tmp_path):
 
 
 def test_a_recommender_that_does_not_fit_is_refused(aisles):
-    model, _ = make_gensr(aisles, agreement_in_prompt=True, recommender=RECOMMENDER)
+    model, _ = make_gensr(aisles, filtered_history="recommender", recommender=RECOMMENDER)
     table = model.collaborative_table.weight.clone()
     with pytest.raises(ValueError, match="`recommender` has the sizes .* make it with the recommender's own"):
         model.set_recommender(make_recommender(num_hidden_layers=2))
@@ -615,20 +598,24 @@ def test_a_table_of_other_items_is_refused(aisles):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"prompt_views": ["visual"]}, "`prompt_views` is"),
+        ({"prompt_views": ["visual"]}, "'prompt_views'"),
         ({"prompt_views": []}, "use 'collaborative', 'semantic' or both"),
         ({"prompt_views": ["semantic"]}, "the contrast aligns two views"),
-        ({"collaborative_size": 7}, "`collaborative_size` is 7, which `view_num_heads` 2 does not divide"),
-        ({"item_text_fields": ["price"]}, "`item_text_fields` is"),
+        ({"collaborative_size": 7}, "`collaborative_size` is 7; it must be a multiple of 2"),
+        ({"item_text_fields": ["price"]}, "'item_text_fields'"),
+        ({"item_text_fields": []}, "`item_text_fields` is empty"),
         ({"max_history": 0}, "`max_history` is 0"),
-        ({"agreement_in_prompt": True, "soft_filter": False}, "`agreement_in_prompt` needs `soft_filter`"),
-        ({"recommender": {"hidden_size": 64, "max_history": 50}}, "`recommender` needs `agreement_in_prompt`"),
+        ({"recommender": {"hidden_size": 64, "max_history": 50}}, "but `filtered_history` is 'picked'"),
         (
-            {"agreement_in_prompt": True, "recommender": {"hidden_size": 8, "max_history": 50}},
+            {"filtered_history": "recommender", "prompt_views": ["semantic"], "contrast_weight": 0.0},
+            "needs the collaborative view",
+        ),
+        (
+            {"filtered_history": "recommender", "recommender": {"hidden_size": 8, "max_history": 50}},
             "`recommender` has `hidden_size` 8, but `collaborative_size` is 64",
         ),
         (
-            {"agreement_in_prompt": True, "recommender": {"hidden_size": 64, "max_history": 20}},
+            {"filtered_history": "recommender", "recommender": {"hidden_size": 64, "max_history": 20}},
             "`recommender` has `max_history` 20, but reads 20 events and a start",
         ),
         ({"contrast_weight": -1.0}, "`contrast_weight` is -1.0"),
@@ -644,6 +631,60 @@ def test_contradicting_settings_are_refused(settings, message):
     with pytest.raises(Exception, match=message) as caught:
         GenSRConfig(**{"yes_token_id": 3, "no_token_id": 4, "first_identifier_token_id": 5, **settings})
     assert "Strict" in type(caught.value).__name__
+
+
+@pytest.mark.parametrize(
+    ("switches", "mode"),
+    [
+        ({"soft_filter": False, "agreement_in_prompt": False}, "mean"),
+        ({"soft_filter": True, "agreement_in_prompt": False}, "picked"),
+        ({"soft_filter": True, "agreement_in_prompt": True}, "agreement"),
+        ({"soft_filter": True, "agreement_in_prompt": True, "recommender": RECOMMENDER}, "recommender"),
+    ],
+)
+def test_a_checkpoint_of_an_older_version_answers_as_it_did(aisles, tmp_path, switches, mode):
+    settings = {"recommender": RECOMMENDER} if mode == "recommender" else {}
+    model, processor = make_gensr(aisles, filtered_history=mode, **settings)
+    inputs = processor(REQUESTS, candidates=CANDIDATES)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    old = json.loads(path.read_text())
+    assert old.pop("filtered_history") == mode
+    old |= {**switches, "view_num_heads": 2, "view_positions": 32, "train_collaborative_table": False}
+    path.write_text(json.dumps(old))
+    (tmp_path / "model_manifest.json").unlink()
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert loaded.config.filtered_history == mode and not hasattr(loaded.config, "soft_filter")
+    for one, other in zip(model.score_candidates(inputs), loaded.score_candidates(inputs), strict=True):
+        np.testing.assert_array_equal(one, other)
+    path.write_text(json.dumps({**old, "view_num_heads": 4}))
+    with pytest.raises(Exception, match="The checkpoint's `view_num_heads` is not 2"):
+        AutoModel.from_pretrained(tmp_path)
+
+
+def test_a_processor_of_an_older_version_writes_as_it_did(aisles, tmp_path):
+    _, processor = make_gensr(aisles, query_as_event=True, wording="short", history_in_prompt="both")
+    expected = processor(REQUESTS, candidates=CANDIDATES)
+    processor.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "processor_config.json").read_text())
+    assert saved == {
+        "processor_class": "GenSRProcessor",
+        "unknown": "skip",
+        "scores_candidates": True,
+        "writes_identifiers": True,
+        "wording": "short",
+        "prompt_views": ["collaborative", "semantic"],
+        "history_in_prompt": "both",
+        "query_as_event": True,
+        "retrieve_by": "identifier",
+        "item_text_fields": ["title"],
+        "max_item_tokens": 10,
+        "max_query_tokens": 32,
+        "max_history": 4,
+    }
+    loaded = AutoProcessor.from_pretrained(tmp_path)(REQUESTS, candidates=CANDIDATES)
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
 
 
 class TestFromT5:
@@ -662,10 +703,10 @@ class TestFromT5:
     def make(self, aisles, checkpoint, **settings):
         split, catalog, *_ = aisles
         t5 = T5Arguments(backbone=checkpoint, lora_rank=4)
-        arguments = GenSRArguments(max_history=4, **settings)
-        processor = make_gensr_processor(split, catalog, t5, arguments)
+        config = GenSRConfig(max_history=4, **settings)
+        processor = make_gensr_processor(split, catalog, t5, config)
         table = np.random.default_rng(0).normal(size=(NUM_ITEMS, 6)).astype(np.float32)
-        return make_gensr_model(catalog, processor, table, t5, GeneratorArguments(), arguments, seed=0), processor, t5
+        return make_gensr_model(catalog, processor, table, t5, config, seed=0), processor, t5
 
     def test_old_weights_stay_and_views_speak_as_loud_as_tokens(self, checkpoint, aisles):
         old = T5.from_pretrained(checkpoint)
@@ -675,16 +716,7 @@ class TestFromT5:
         assert torch.equal(model.shared.weight[:first], old.shared.weight[:first])
         spread = old.shared.weight[:first].detach().std().item()
         batch = training_batch(aisles, processor)
-        histories = model.encode_histories(
-            batch["item_rows"],
-            batch["item_text_ids"],
-            batch["query_text_ids"],
-            batch["history_items"],
-            batch["history_queries"],
-            batch["history_behaviors"],
-            batch["history_mask"],
-            batch["asked_queries"],
-        )
+        histories = model.encode_histories(batch)
         bank = model._candidate_bank(histories, batch["candidate_items"])
         assert 0.2 * spread < bank.detach().std().item() < 5 * spread
 

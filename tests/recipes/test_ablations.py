@@ -42,8 +42,7 @@ def test_a_variant_is_the_full_model_with_other_options(ablations):
     everywhere = variants["full"]
     assert everywhere[:2] == ["--identifier_weight", "0"]
     assert everywhere[-3:] == ["--candidate_protocols", "uniform", "bm25"]
-    options = ["--soft_filter", "False", "--agreement_in_prompt", "False", "--recommender_state", "False"]
-    assert variants["without agreement and soft filter"] == [*everywhere, *options]
+    assert variants["without agreement and soft filter"] == [*everywhere, "--filtered_history", "mean"]
     assert variants["tau = 0.09"] == [*everywhere, "--contrast_temperature", "0.09"]
     # What the file of settings has already is no variant.
     again = ablations["choose_variants"]("gensr", ["tau"], {"contrast_temperature": 0.09})

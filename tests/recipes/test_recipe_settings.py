@@ -27,7 +27,7 @@ def test_every_setting_file_is_read(path, tmp_path):
     if isinstance(recipe, GenSARRecipe):
         assert set(recipe.tasks.weights) <= {*TASKS, "item_queries"}
     if isinstance(recipe, GenSRRecipe):
-        assert set(parse_weights(recipe.prompts.negatives, "negatives")) <= set(NEGATIVE_KINDS)
+        assert set(parse_weights(recipe.asked.negatives, "negatives")) <= set(NEGATIVE_KINDS)
     # The best checkpoint is chosen by ranking, so each setting file must ask for that.
     training = recipe.training
     assert training.load_best_model_at_end and training.metric_for_best_model == "eval_ndcg@10"
@@ -55,16 +55,15 @@ def test_the_paper_setting_is_the_papers():
 
 def test_the_paper_setting_of_gensr_is_the_papers_and_the_released_codes():
     recipe = read("gensr", "paper")
-    collaborative, gensr, generator = recipe.collaborative, recipe.prompts, recipe.generator
-    training = recipe.training
-    assert recipe.t5.backbone == "google/flan-t5-base" and generator.loss_norm == "vocab"
+    collaborative, gensr, training = recipe.collaborative, recipe.config, recipe.training
+    assert recipe.t5.backbone == "google/flan-t5-base" and gensr.loss_norm == "vocab"
     assert collaborative.lightgcn_behaviors == ["recommendation"]
     assert recipe.embedding.sasrec_hidden_size == 64
-    assert gensr.prompt_views == ["collaborative", "semantic"] and gensr.soft_filter
+    assert gensr.prompt_views == ["collaborative", "semantic"] and gensr.filtered_history == "picked"
     assert gensr.yes_no_loss == "token" and not gensr.shared_prompt and not gensr.query_as_event
     assert 0.001 <= gensr.contrast_weight <= 0.3 and 0.01 <= gensr.contrast_temperature <= 0.09
     # 200 rows a step: the positive and its negatives of each request.
-    num_candidates = 1 + sum(parse_weights(gensr.negatives, "negatives").values())
+    num_candidates = 1 + sum(parse_weights(recipe.asked.negatives, "negatives").values())
     assert training.per_device_train_batch_size * num_candidates == 200
     assert training.learning_rate == 1e-4 and training.weight_decay == 1e-3 and training.warmup_steps == 200
 

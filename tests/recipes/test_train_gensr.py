@@ -65,13 +65,13 @@ def test_the_demo_and_the_card_are_made_of_the_saved_model(finished, monkeypatch
 @pytest.mark.parametrize(
     "options",
     [
-        ("--identifiers", "atomic", "--history_in_prompt", "both", "--shared_prompt", "true", "--bf16", "true"),
-        ("--yes_no_weight", "0", "--contrast_weight", "0", "--selection_protocols", "full"),
-        ("--identifier_weight", "0", "--selection_protocols", "uniform", "--wording", "sentence"),
-        ("--tasks", "search", "--collaborative_source", "sasrec", "--train_collaborative_table", "true"),
+        ("--identifier_learner", "atomic", "--history_in_prompt", "both", "--shared_prompt", "true", "--bf16", "true"),
+        ("--yes_no_weight", "0", "--contrast_weight", "0"),
+        ("--identifier_weight", "0", "--wording", "sentence"),
+        ("--task_weights", "search=1", "--collaborative_source", "sasrec"),
         (
-            *("--collaborative_source", "sasrec", "--agreement_in_prompt", "true", "--recommender_state", "true"),
-            *("--num_unseen_events", "1", "--num_finishing_epochs", "1"),
+            *("--collaborative_source", "sasrec", "--filtered_history", "recommender"),
+            *("--num_unseen_events", "1"),
         ),
     ],
 )

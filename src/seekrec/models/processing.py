@@ -95,7 +95,7 @@ class CatalogProcessor(ProcessorMixin):
         """Refuse a model that reads other things than this processor writes."""
         for name, own in self._model_settings().items():
             other = getattr(config, name, own)
-            own, other = (list(value) if isinstance(value, tuple) else value for value in (own, other))
+            other = list(other) if isinstance(other, tuple) else other
             # A processor may keep less than the model reads.
             if own != other and not (name.startswith("max_") and own < other):
                 raise CheckpointError(

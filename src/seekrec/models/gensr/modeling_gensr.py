@@ -625,11 +625,9 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
             later_items (`torch.Tensor`, *optional*): See [`CollaborativeTable`].
 
         Raises:
-            ValueError: If a feature is missing.
+            RequestError: If a feature is missing.
         """
-        missing = [name for name in _HISTORY_FEATURES if name not in features]
-        if missing:
-            raise ValueError(f"The batch has no {', '.join(map(repr, missing))}; make it with the processor.")
+        _check_features(features, *_HISTORY_FEATURES)
         mask, history_items = features["history_mask"], features["history_items"]
         items: dict[str, Tensor] = {}
         states: dict[str, Tensor] = {}
@@ -789,6 +787,7 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
                 "'probability'."
             )
         features = {name: value.to(self.device) for name, value in inputs.items()}
+        _check_features(features, "candidate_items", "prompt_layout", "suffix_layout")
         histories = self._encode_histories(snapshot, features)
         candidates = features["candidate_items"]
         counts = (candidates >= 0).sum(1)
@@ -984,6 +983,7 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
         output = GenSROutput()
         total: Tensor | None = None
         if candidate_items is not None and self.config.yes_no_weight:
+            _check_features(features, "prompt_layout", "suffix_layout")
             logits = self.candidate_logits(
                 histories, features["prompt_layout"], features["suffix_layout"], candidate_items
             )
@@ -1028,6 +1028,12 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
         ]
         known = None if users is None else users[has_history]
         return view_contrast(vectors[0], vectors[1], self.config.contrast_temperature, known)
+
+
+def _check_features(features: Mapping[str, Tensor], *names: str) -> None:
+    missing = [name for name in names if name not in features]
+    if missing:
+        raise RequestError(f"The batch has no {', '.join(map(repr, missing))}; make it with the model's processor.")
 
 
 def _retrieval_layout(features: Mapping[str, Tensor]) -> Tensor:

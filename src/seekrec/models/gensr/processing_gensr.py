@@ -133,7 +133,7 @@ class GenSRProcessor(CatalogProcessor):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings: those of the model's configuration that are read, and what is done with the unknown."""
-        return {**super().to_dict(), **{name: getattr(self.config, name) for name in (*_SETTINGS, *_MODES)}}
+        return {**super().to_dict(), **self._settings()}
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Use this catalogue from now on; see [`CatalogProcessor`]."""
@@ -163,8 +163,12 @@ class GenSRProcessor(CatalogProcessor):
             )
         return self._vocabulary
 
+    def _settings(self) -> dict[str, object]:
+        read = {name: getattr(self.config, name) for name in (*_SETTINGS, *_MODES)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in read.items()}
+
     def _model_settings(self) -> dict[str, object]:
-        settings = {name: getattr(self.config, name) for name in (*_SETTINGS, *_MODES)}
+        settings = self._settings()
         if self._vocabulary is not None:
             settings["first_identifier_token_id"] = self._vocabulary.first_token_id
         return settings
