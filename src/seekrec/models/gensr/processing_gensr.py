@@ -7,10 +7,8 @@ model embeds each once, however often it occurs. Training and inference write fe
 Prompts are *layouts*: token ids and slots for vectors in one row of numbers. A number from 0 up is a token; -1 is
 padding; -2 - n is vector n of a bank. The bank of a prefix holds the events of the history: position `j` of the
 collaborative view, then of the semantic view, each with the start at position 0. The bank of a suffix holds four
-vectors: the filtered histories and the candidate, each in both views (equation 9).
-
-A phrase comes with the vector it introduces and leaves the prompt with it. What depends on the candidate comes last:
-all before it can be shared (`shared_prompt`).
+vectors: the filtered histories and the candidate, each in both views (equation 9). A phrase comes with the vector it
+introduces and leaves the prompt with it. What depends on the candidate comes last: all before it can be shared.
 """
 
 from __future__ import annotations
@@ -36,12 +34,11 @@ from seekrec.models.processing import CatalogProcessor
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Event, Request
 from seekrec.util.ragged import Ragged, join_rows
 
-# What a processor reads of the model's configuration, and is saved with: settings, and modes that follow from others.
+# What a processor reads of the model's configuration, and is saved with.
 _SETTINGS = (
     *("wording", "prompt_views", "history_in_prompt", "query_as_event", "retrieve_by", "item_text_fields"),
-    *("max_item_tokens", "max_query_tokens", "max_history"),
+    *("max_item_tokens", "max_query_tokens", "max_history", "scores_candidates", "writes_identifiers"),
 )
-_MODES = ("scores_candidates", "writes_identifiers")
 
 PADDING = -1
 FIRST_VECTOR = -2
@@ -52,7 +49,7 @@ SUFFIX_VECTORS = ("history_collaborative", "history_semantic", "item_collaborati
 # A phrase and what follows it: the query, a vector, the vectors of all events, or nothing.
 Phrase = tuple[str, str | None]
 
-_SENTENCES: list[Phrase] = [
+_LONG: list[Phrase] = [
     (" The user's history, by who acts on its items:", "events_collaborative"),
     (" By the texts of its items:", "events_semantic"),
     (" What matters of the history, by who acts on its items:", "history_collaborative"),
@@ -60,17 +57,14 @@ _SENTENCES: list[Phrase] = [
     (" The candidate, by who acts on it:", "item_collaborative"),
     (" By its text:", "item_semantic"),
 ]
-_NO_WORDS: list[Phrase] = [("", slot) for _, slot in _SENTENCES]
+_NO_WORDS: list[Phrase] = [("", slot) for _, slot in _LONG]
 _WORDS_FIRST: list[Phrase] = [(" History by users and by texts, item by users and by text:", None), *_NO_WORDS]
 
 # The released code words its prompts for books.
 WORDINGS: dict[str, dict[Behavior, list[Phrase]]] = {
     "sentence": {
-        RECOMMENDATION: [("Will the user like the candidate item? Answer Yes or No.", None), *_SENTENCES],
-        SEARCH: [
-            ("Does the candidate item answer the user's query? Answer Yes or No. The query:", "query"),
-            *_SENTENCES,
-        ],
+        RECOMMENDATION: [("Will the user like the candidate item? Answer Yes or No.", None), *_LONG],
+        SEARCH: [("Does the candidate item answer the user's query? Answer Yes or No. The query:", "query"), *_LONG],
     },
     "compact": {
         RECOMMENDATION: [("Will the user like the item? Answer Yes or No.", None), *_WORDS_FIRST],
@@ -125,9 +119,10 @@ class GenSRProcessor(CatalogProcessor):
         """Make a processor from its saved settings and those given to `from_pretrained`."""
         settings = {**processor_dict, **kwargs}
         read: dict[str, Any] = {name: settings.pop(name) for name in _SETTINGS if name in settings}
-        # Contrast and weights of losses are of no concern to a processor, but must not contradict what is.
-        read |= {"contrast_weight": 0.0, "yes_no_weight": float(settings.pop("scores_candidates", True))}
-        read["identifier_weight"] = float(settings.pop("writes_identifiers", False))
+        # Weights of losses are of no concern here, but must not contradict what the model does.
+        read["yes_no_weight"] = float(read.pop("scores_candidates", True))
+        read["identifier_weight"] = float(read.pop("writes_identifiers", False))
+        read["contrast_weight"] = 0.0
         made: Self = super().from_args_and_dict(args, {**settings, "config": GenSRConfig(**read)})
         return made
 
@@ -164,7 +159,7 @@ class GenSRProcessor(CatalogProcessor):
         return self._vocabulary
 
     def _settings(self) -> dict[str, object]:
-        read = {name: getattr(self.config, name) for name in (*_SETTINGS, *_MODES)}
+        read = {name: getattr(self.config, name) for name in _SETTINGS}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in read.items()}
 
     def _model_settings(self) -> dict[str, object]:
@@ -214,9 +209,7 @@ class GenSRProcessor(CatalogProcessor):
         return BatchFeature(features)
 
     def current_items(self) -> tuple[Catalog, np.ndarray]:
-        """Return the catalogue, and token ids of its items' texts, -1 where a text is shorter: `write_features`.
-
-        They are read at once, because another thread may set new ones.
+        """Return the catalogue and `item_tokens` for `write_features`: one pair, for another thread may set new ones.
 
         Raises:
             CatalogError: If there is no catalogue.
@@ -241,7 +234,8 @@ class GenSRProcessor(CatalogProcessor):
             histories (`Ragged`): Event numbers of each request, oldest first, at most `max_history`.
             behaviors (`np.ndarray` of shape `(n,)`): int64 numbers into `BEHAVIORS`.
             queries (`np.ndarray` of shape `(n,)`): int64 numbers of queries, -1 where nothing is searched for.
-            item_tokens (`np.ndarray` of shape `(num_items, max_item_tokens)`): Token ids of the items' texts.
+            item_tokens (`np.ndarray` of shape `(num_items, max_item_tokens)`): Token ids of the items' texts, -1 where
+                a text is shorter.
             candidates (`np.ndarray` of shape `(n, most)`, *optional*): int64 item rows, -1 for padding.
 
         Returns:
@@ -253,8 +247,7 @@ class GenSRProcessor(CatalogProcessor):
               `history_behaviors` `(n, N)`; `history_mask` bool `(n, N)`; `asked_queries` `(n,)`;
             - `prompt_layout`, `suffix_layout` where the model scores candidates, `retrieval_layout` where it writes
               identifiers and the prompt for that is not `prompt_layout`;
-            - with candidates `candidate_items` (positions among the `U`) and `candidate_rows`, `(n, most)`, -1 for
-              padding.
+            - with candidates `candidate_items` `(n, most)`, positions among the `U`, and `candidate_rows`.
         """
         number = histories.values
         lengths = histories.lengths
@@ -289,8 +282,8 @@ class GenSRProcessor(CatalogProcessor):
         if candidates is not None:
             features["candidate_rows"] = candidates
             features["candidate_items"] = positions[mask.size :].reshape(candidates.shape)
-        empty = Ragged.stack([query_texts, Ragged.from_lists([[]])])
-        texts = empty.take(np.where(asked < 0, len(query_texts), asked))
+        with_empty = Ragged.stack([query_texts, Ragged.from_lists([[]])])
+        texts = with_empty.take(np.where(asked < 0, len(query_texts), asked))
         # The prompt for writing identifiers holds every event; where a candidate's does too, they are the same.
         same_prompt = self.config.history_in_prompt != "filtered"
         if self.config.scores_candidates:
@@ -338,8 +331,7 @@ class GenSRProcessor(CatalogProcessor):
                     slot is not None and slot.startswith("history_") and self.config.history_in_prompt == "whole"
                 )
                 if slot in SUFFIX_VECTORS and not is_left_out:
-                    row += self._encode_phrase(phrase, starts_text=False)
-                    row.append(FIRST_VECTOR - SUFFIX_VECTORS.index(slot))
+                    row += [*self._encode_phrase(phrase, starts_text=False), FIRST_VECTOR - SUFFIX_VECTORS.index(slot)]
             table.append(row)
         return Ragged.from_lists(table, np.int64).take(behaviors)
 
@@ -360,12 +352,6 @@ def tokenizer_texts(texts: Sequence[str]) -> list[str]:
 
     The answers come once with each text, so often that each becomes a piece of its own: a model writes the first piece
     alone, and in a small vocabulary both might begin with the mark of a word's start.
-
-    Args:
-        texts (`Sequence[str]`): The texts of the items.
-
-    Returns:
-        `list[str]`: Texts for `train_tokenizer`.
     """
     phrases = [phrase for by_behavior in WORDINGS.values() for parts in by_behavior.values() for phrase, _ in parts]
     return [*texts, *phrases, *["Yes No"] * len(texts)]
@@ -379,15 +365,12 @@ def cut_histories(histories: Ragged, events: EventColumns, max_history: int) -> 
 
 
 def describe_items(items: pa.Table, fields: Sequence[str]) -> list[str]:
-    """Return the text of each item in the semantic view.
+    """Return the text of each item in the semantic view, empty where there is none.
 
     Args:
         items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
         fields (`Sequence[str]`): `"title"`, `"description"`, `"categories"`, in order. Each name of the categories
             comes once, the most special first: a text is cut at its end, and roots say least.
-
-    Returns:
-        `list[str]`: One text a row, empty where there is none.
     """
     parts: list[list[str]] = [[] for _ in range(items.num_rows)]
     for field in fields:
