@@ -6,17 +6,15 @@ Every message names the file, row or argument, shows the value and says what to 
 ```
 SeekrecError
 ├── DataError(ValueError)                a file, table or row that cannot be used
-│   ├── LeakageError                     a split that tells the answer
+│   ├── LeakageError                     a split that shows the answer
 │   └── CheckpointError                  a saved folder that is damaged, or made of parts of several
 ├── RequestError(ValueError)             a request to a model that cannot be answered
 │   └── UnknownItemError                 an item id that the catalogue does not hold
 ├── CatalogError(ValueError)             a catalogue that contradicts itself or its checkpoint
 │   └── IdentifierCollisionError         items that cannot all get an identifier of their own
 ├── ConfigurationError(ValueError)       a recipe or model setting
-├── DivergenceError(ArithmeticError)     a training or an evaluation whose numbers are none
+├── DivergenceError(ArithmeticError)     a training or an evaluation with a number that is not finite
 ├── FolderInUseError(RuntimeError)       a folder that another process is working in
-
-
 ├── NotFiniteError(ValueError)           a weight, vector or score that is NaN or infinite
 └── MissingDependencyError(ImportError)  an optional package; the message names the extra
 ```
@@ -60,7 +58,7 @@ class ConfigurationError(SeekrecError, ValueError):
 
 
 class DivergenceError(SeekrecError, ArithmeticError):
-    """A training or an evaluation that came upon what is not a finite number."""
+    """A training or an evaluation with a number that is not finite."""
 
 
 class FolderInUseError(SeekrecError, RuntimeError):

@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
@@ -34,7 +35,7 @@ MAX_SECONDS = 10**11
 # The action of an item that was shown and not acted on.
 IMPRESSION = "impression"
 
-# The longest query that is a query. Longer text is a pasted document: it is refused, not cut.
+# Characters of the longest query. Longer text is a pasted document: it is refused, not cut.
 MAX_QUERY_CHARACTERS = 1000
 
 EVENT_FEATURES = Features(
@@ -87,7 +88,7 @@ class Event:
 
     Raises:
         RequestError: If a field is of the wrong type, `behavior` is unknown or contradicts `query`, `timestamp` counts
-            milliseconds or finer, or `geohash` is none.
+            milliseconds or finer, or `geohash` is invalid.
     """
 
     item_id: str | None
@@ -123,7 +124,7 @@ class Event:
 
     @property
     def is_interaction(self) -> bool:
-        """Whether the user acted on an item; `Timeline.is_interaction` says the same of a whole log."""
+        """Whether the user acted on an item; `Timeline.is_interaction` is the same for a whole log."""
         return self.item_id is not None and not self.is_impression
 
 
@@ -139,13 +140,13 @@ class Request:
         geohash (`str`, *optional*): Where it is asked, in lower case; `None` where unknown.
         session_id (`str`, *optional*): The page view it is asked for. A model that was taught what page views are
             (IntSR, SynerGen) does not look at the events of that page view. `None`: all of the history is known.
-        action (`str`, *optional*): What shall be done with the item ("purchase"); `None` leaves it to the model.
+        action (`str`, *optional*): What the user is to do with the item ("purchase"); `None` leaves it to the model.
             SynerGen reads it.
 
     Raises:
         RequestError: If a field is of the wrong type, if the query is empty or longer than `MAX_QUERY_CHARACTERS`, if
             the history holds anything but events, is not ordered by time or holds events after `timestamp`, if
-            `timestamp` counts milliseconds or finer, or if `geohash` is none.
+            `timestamp` counts milliseconds or finer, or if `geohash` is invalid.
     """
 
     history: Sequence[Event] = ()
@@ -192,7 +193,7 @@ class ScoredItem:
     Args:
         item_id (`str`): The outside id.
         score (`float`): Higher is better; its meaning is the model's (log-probability in nats for GenSAR).
-        title (`str`, *optional*): For people.
+        title (`str`, *optional*): The title, for display.
     """
 
     item_id: str
@@ -296,7 +297,7 @@ def check_characters(text: str, argument: str) -> None:
     except UnicodeEncodeError as error:
         raise RequestError(
             f"`{argument}` holds {text[error.start]!r} at position {error.start}: half of a surrogate pair, which is "
-            "no character; decode the text anew, or drop it with text.encode(errors='ignore').decode()."
+            "not a character; decode the text anew, or drop it with text.encode(errors='ignore').decode()."
         ) from None
 
 
@@ -327,8 +328,7 @@ class IdMap:
         self._ids = list(ids)
         self._rows = {outside: row for row, outside in enumerate(self._ids)}
         if len(self._rows) != len(self._ids):
-            seen: set[str] = set()
-            twice = next(outside for outside in self._ids if outside in seen or seen.add(outside))  # type: ignore[func-returns-value]
+            twice = next(outside for outside, count in Counter(self._ids).items() if count > 1)
             raise DataError(f"The id {twice!r} occurs more than once; ids must be distinct.")
 
     def __len__(self) -> int:

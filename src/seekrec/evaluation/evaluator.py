@@ -32,7 +32,7 @@ from seekrec.evaluation.protocols import (
 from seekrec.evaluation.report import ResultRow
 from seekrec.events import Split
 from seekrec.events.histories import RowArray
-from seekrec.events.split import Part
+from seekrec.events.split import SplitPart
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 
 # Requests in a block: enough to keep numpy and BLAS busy, few enough that a block of scores (or masks) of a large
@@ -47,7 +47,7 @@ def evaluate_system(
     id_map: IdMap,
     *,
     name: str | None = None,
-    part: Part = "test",
+    part: SplitPart = "test",
     behavior: Behavior = "recommendation",
     protocol: RankingProtocol = "full",
     num_negatives: int = 99,
@@ -140,7 +140,7 @@ def evaluate_systems(
     split: Split,
     id_map: IdMap,
     *,
-    part: Part = "test",
+    part: SplitPart = "test",
     behaviors: Sequence[Behavior] = BEHAVIORS,
     protocols: Sequence[RankingProtocol] = ("full",),
     num_negatives: int = 99,

@@ -25,7 +25,7 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import Split, sample_negatives
 from seekrec.events.checks import check_choice
 from seekrec.events.histories import RowArray, history_rows
-from seekrec.events.split import PARTS, Part
+from seekrec.events.split import SPLIT_PARTS, SplitPart
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 from seekrec.util.ragged import Ragged
 
@@ -119,7 +119,7 @@ class EvaluationCases:
     candidate_rows: RowArray | None
     num_items: int
     behavior: Behavior
-    part: Part
+    part: SplitPart
     protocol: str
     seen_removed: bool
     seed: int
@@ -189,7 +189,7 @@ def build_cases(
     split: Split,
     id_map: IdMap,
     *,
-    part: Part = "test",
+    part: SplitPart = "test",
     behavior: Behavior = "recommendation",
     protocol: RankingProtocol = "full",
     num_negatives: int = 99,
@@ -226,7 +226,7 @@ def build_cases(
         DataError: If the part holds no case of the behavior.
         UnknownItemError: If the catalogue does not hold a target.
     """
-    check_choice("part", part, PARTS)
+    check_choice("part", part, SPLIT_PARTS)
     check_choice("behavior", behavior, BEHAVIORS)
     check_choice("protocol", protocol, get_args(RankingProtocol))
     if max_cases is not None and max_cases < 1:
@@ -286,7 +286,7 @@ def build_cases(
 
 
 def _leave_out_short(
-    numbers: RowArray, negatives: list[list[str]], split: Split, part: Part, num_negatives: int
+    numbers: RowArray, negatives: list[list[str]], split: Split, part: SplitPart, num_negatives: int
 ) -> tuple[RowArray, list[list[str]]]:
     """Leave out the cases for which too few negatives could be drawn, and say how many they are."""
     drawn = np.array([len(items) > 0 for items in negatives], dtype=bool)

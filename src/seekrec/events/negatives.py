@@ -21,7 +21,7 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.cases import case_hash
 from seekrec.events.checks import check_choice
 from seekrec.events.matching import HardMatches
-from seekrec.events.split import Part, Split
+from seekrec.events.split import Split, SplitPart
 from seekrec.events.timeline import is_in_sorted, item_rows
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.util.hashing import hash_fractions, hash_numbers
@@ -40,7 +40,7 @@ _ITEM_ROUNDS = 32
 
 def sample_negatives(
     split: Split,
-    part: Part,
+    part: SplitPart,
     behavior: Behavior,
     *,
     kind: NegativeKind,
@@ -139,7 +139,7 @@ def sample_negatives(
     return negatives
 
 
-def _known_items(split: Split, part: Part, numbers: list[int], exclude_user_items: bool) -> list[np.ndarray]:
+def _known_items(split: Split, part: SplitPart, numbers: list[int], exclude_user_items: bool) -> list[np.ndarray]:
     """Return for each case the item rows that are not negatives: of its history, or of all the user's interactions."""
     timeline = split.timeline
     cases = split.cases(part)

@@ -34,12 +34,12 @@ from seekrec.util.hashing import table_digest
 
 Method = Literal["leave_one_out", "last_days"]
 Protocol = Literal["strict", "paper"]
-Part = Literal["validation", "test"]
+SplitPart = Literal["validation", "test"]
 
 METHODS: tuple[Method, ...] = ("leave_one_out", "last_days")
 PROTOCOLS: tuple[Protocol, ...] = ("strict", "paper")
 Kinds = tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]
-PARTS: tuple[Part, ...] = ("validation", "test")
+SPLIT_PARTS: tuple[SplitPart, ...] = ("validation", "test")
 
 SETTINGS = ("method", "protocol", "seed", "num_test_days", "max_history", "keep_impressions")
 
@@ -97,13 +97,13 @@ class Split:
         """Return the events that training may use, in the order of the log."""
         return self.log.events.take(self.train_rows)
 
-    def cases(self, part: Part) -> Cases:
+    def cases(self, part: SplitPart) -> Cases:
         """Return the cases of a part.
 
         Raises:
             ConfigurationError: If the part is unknown.
         """
-        check_choice("part", part, PARTS)
+        check_choice("part", part, SPLIT_PARTS)
         return self.test if part == "test" else self.validation
 
     def training_acts(self) -> np.ndarray:
@@ -186,7 +186,7 @@ class Split:
 
     def requests(
         self,
-        part: Part,
+        part: SplitPart,
         behavior: Behavior | None = None,
         *,
         max_history: int | None = None,
@@ -212,7 +212,7 @@ class Split:
             numbers = numbers[chosen]
         return build_requests(self.log, cases, numbers, check_max_history(max_history))
 
-    def targets(self, part: Part, behavior: Behavior | None = None) -> list[str]:
+    def targets(self, part: SplitPart, behavior: Behavior | None = None) -> list[str]:
         """Return the item ids that answer `requests(part, behavior)`, in the same order."""
         cases = self.cases(part)
         return [cases.item_id[number] for number in cases.select(behavior).tolist()]
@@ -224,7 +224,8 @@ class Split:
             "num_train_events": len(self.train_rows),
             "num_train_users": int(np.count_nonzero(np.bincount(self.timeline.user[self.train_rows]))),
             "num_cases": {
-                part: {behavior: len(self.cases(part).select(behavior)) for behavior in BEHAVIORS} for part in PARTS
+                part: {behavior: len(self.cases(part).select(behavior)) for behavior in BEHAVIORS}
+                for part in SPLIT_PARTS
             },
             "query_source": self.log.query_source,
             "fingerprint": self.fingerprint(),
@@ -261,7 +262,7 @@ class Split:
         if include_log:
             self.log.save(target / LOG_FOLDER)
         tables = {TRAIN_FILE: self._train_table()}
-        tables |= {f"{part}.parquet": self.cases(part).to_table() for part in PARTS}
+        tables |= {f"{part}.parquet": self.cases(part).to_table() for part in SPLIT_PARTS}
         for file_name, table in tables.items():
             write_table(target / file_name, table)
         description = {"version": SPLIT_VERSION, **self.describe()}
@@ -279,7 +280,7 @@ class Split:
             DataError: If a file is missing, written by another version, or does not belong to the log or the others.
         """
         source = Path(folder)
-        check_files(source, (SPLIT_FILE, TRAIN_FILE, *(f"{part}.parquet" for part in PARTS)), "split")
+        check_files(source, (SPLIT_FILE, TRAIN_FILE, *(f"{part}.parquet" for part in SPLIT_PARTS)), "split")
         with refuse_damage(source, "split"):
             description = json.loads((source / SPLIT_FILE).read_text(encoding="utf-8"))
             if description.get("version") != SPLIT_VERSION:
@@ -325,7 +326,7 @@ def check_split(split: Split) -> None:
         if split.method == "leave_one_out"
         else "fewer `num_test_days`, or method='leave_one_out'"
     )
-    parts: tuple[Part, ...] = ("validation", "test")
+    parts: tuple[SplitPart, ...] = ("validation", "test")
     num_users = int(split.timeline.user[-1]) + 1
     if not len(split.train_rows):
         raise DataError(
