@@ -4,7 +4,7 @@
 import json
 import shutil
 import sys
-from types import SimpleNamespace
+from dataclasses import make_dataclass
 
 import pytest
 from kite_shop import COMMAND, make_catalog, make_log, write_model_folder
@@ -150,7 +150,8 @@ def test_copy_leaves_pickles_and_checkpoints_behind(folder, tmp_path):
 
 def record(folder, monkeypatch, *options):
     monkeypatch.setattr(sys, "argv", ["recipes/train_gensar.py", *options])
-    settings = SimpleNamespace(data_dir="/home/me/acme", hub_token="s3cr3t", backbone="google/flan-t5-base", seed=1)
+    settings = {"data_dir": "/home/me/acme", "hub_token": "s3cr3t", "backbone": "google/flan-t5-base", "seed": 1}
+    settings = make_dataclass("Settings", settings)(**settings)
     record_run(folder, [], log=make_log(), arguments=[settings], seconds={})
 
 

@@ -16,6 +16,7 @@ from seekrec.models.manifest import replace_part, save_checkpoint
 from seekrec.schema import RECOMMENDATION
 from seekrec.util.files import write_json
 from seekrec.util.redaction import publishable, publishable_command
+from seekrec.util.settings import option_values
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def save_run(
     Args:
         folder (`str` or `Path`): The model folder.
         command (`str`): The command line that made the model.
-        log ([`EventLog`]): What it was trained on; only counts are written, and its notes.
+        log ([`EventLog`]): Log that it was trained on; only counts are written, and its notes.
         settings (`Mapping`): The settings of the recipe, flat. Secrets are not written, paths as their last part.
         seconds (`Mapping[str, float]`, *optional*): Wall time of each stage.
     """
@@ -79,13 +80,13 @@ def record_run(
     Args:
         folder (`str` or `Path`): The model folder.
         rows (`Sequence[ResultRow]`): What was measured.
-        log ([`EventLog`]): As for [`save_run`], and so is `seconds`.
-        arguments (`Sequence`): The dataclasses of the recipe's settings; their fields are written flat.
+        log ([`EventLog`]): Log that the model was trained on.
+        arguments (`Sequence`): The groups of the recipe's settings; their options are written flat.
         seconds (`Mapping[str, float]`): Wall time of each stage.
-        quality ([`IdentifierQualityReport`], *optional*): What the identifiers are worth: `identifiers.json`.
+        quality ([`IdentifierQualityReport`], *optional*): Quality of the identifiers, for `identifiers.json`.
     """
     command = publishable_command(["accelerate", "launch", *sys.argv])
-    settings = {name: value for part in arguments for name, value in vars(part).items()}
+    settings = {name: value for part in arguments for name, value in option_values(part).items()}
     with replace_part(folder, "results") as new:
         write_results(new / "results.json", rows, save_ranks=True)
         if quality is not None:

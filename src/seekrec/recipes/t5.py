@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, T5Config
 
 from seekrec.catalog import Catalog
@@ -16,12 +17,15 @@ from seekrec.corpora import set_text_folding, train_tokenizer
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
 from seekrec.events import Split
+from seekrec.models.t5_backbone import T5Backbone
 from seekrec.recipes.arguments import GeneratorArguments, IdentifierArguments, T5Arguments
 from seekrec.recipes.items import PreparedItems, prepare_items, prepare_plain_items
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.util.files import replace_folder
+from seekrec.util.settings import option_names
 from seekrec.util.text import TEXT_FOLDING, WORD_FOLDING, check_folding, fold_text
 
+T5T = TypeVar("T5T", bound=T5Backbone)
 # Settings of a T5 that is made here; a backbone has its own.
 FROM_SCRATCH = (
     *("d_model", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "dropout_rate", "initializer_factor"),
@@ -100,9 +104,39 @@ def scratch_fields(config: T5Config, tokenizer: PreTrainedTokenizerBase) -> dict
     }
 
 
-def codebooks_by_block(catalog: Catalog) -> dict[str, Any]:
-    """Give the codewords of each block of identifier tokens (`M1`, `S1`, `R1`, ...), numpy arrays `(codes, size)`."""
-    books = catalog.identifier_model.codebooks()  # type: ignore[union-attr]
+def make_t5(
+    model_class: type[T5T],
+    config: T5Config,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    backbone: str | None,
+    **from_data: object,
+) -> T5T:
+    """Load a backbone, or make a T5 by the sizes of a configuration, with the options of that configuration.
+
+    Args:
+        model_class (`type`): Class of the model.
+        config (`T5Config`): The options that were chosen.
+        tokenizer (`PreTrainedTokenizerBase`): Tokenizer, which says how large the vocabulary is.
+        backbone (`str`, *optional*): Name or path of a T5 checkpoint; from scratch if not given.
+        from_data (`object`): Fields of the configuration that data decide.
+    """
+    fields: dict[str, Any] = {name: getattr(config, name) for name in option_names(type(config))} | from_data
+    if backbone is None:
+        return model_class(type(config)(**fields, **scratch_fields(config, tokenizer)))
+    sizes = getattr(config, "fields_from_base", ())
+    return model_class.from_t5(backbone, **{name: value for name, value in fields.items() if name not in sizes})
+
+
+def codebooks_by_block(catalog: Catalog) -> dict[str, np.ndarray] | None:
+    """Return the codewords of each block of identifier tokens (`M1`, `S1`, `R1`, ...); None if none were learnt.
+
+    Returns:
+        `dict[str, np.ndarray]`: Arrays of shape `(codes, size)`.
+    """
+    if catalog.identifier_model is None:
+        return None
+    books = catalog.identifier_model.codebooks()
     letters = {"semantic": "S", "collaborative": "R"}
     named = {f"M{level + 1}": words for level, words in enumerate(books.shared)}
     for view, levels in books.specific.items():
@@ -138,11 +172,11 @@ def add_lora(model: PreTrainedModel, rank: int) -> PreTrainedModel:
 
 
 def merge_lora(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """Save the adapters of a model that has some and give the model with them merged in.
+    """Save the adapters of a model that has some and return the model with them merged in.
 
     Args:
-        model (`PreTrainedModel`): With or without adapters.
-        folder (`Path`): Where adapters go; those of an earlier training do not stay there.
+        model (`PreTrainedModel`): Model with or without adapters.
+        folder (`Path`): Folder of the adapters; those of an earlier training do not stay there.
     """
     if not hasattr(model, "peft_config"):
         shutil.rmtree(folder, ignore_errors=True)
@@ -205,6 +239,7 @@ __all__ = [
     "add_lora",
     "codebooks_by_block",
     "load_or_train_tokenizer",
+    "make_t5",
     "merge_lora",
     "scratch_fields",
     "t5_sizes",

@@ -29,6 +29,7 @@ from seekrec.corpora.text import tokenizer_digest
 from seekrec.training.checkpoints import list_checkpoints
 from seekrec.util.files import write_json
 from seekrec.util.hashing import table_digest
+from seekrec.util.settings import option_values
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def training_identity(
     Returns:
         [`Identity`]: The same for the same training in another process, folder or minute.
     """
-    found = {name: value for part in settings for name, value in vars(part).items()} | arguments.to_dict()
+    found = {name: value for part in settings for name, value in option_values(part).items()} | arguments.to_dict()
     kept = {
         name: _as_json(value)
         for name, value in found.items()
@@ -156,7 +157,7 @@ def training_identity(
         settings=kept | {"training_version": TRAINING_VERSION},
         contents=digests | {"the model before training": content_digest(model)},
         length={"num_train_epochs": float(arguments.num_train_epochs), "max_steps": float(arguments.max_steps)},
-        origins={name: _as_json(value) for part in origins for name, value in vars(part).items()},
+        origins={name: _as_json(value) for part in origins for name, value in option_values(part).items()},
     )
 
 

@@ -31,6 +31,11 @@ def option_names(kind: type) -> list[str]:
     return [name for name in names if name in chosen]
 
 
+def option_values(group: object) -> dict[str, object]:
+    """Return the options of an object of such a class, by name."""
+    return {name: getattr(group, name) for name in option_names(type(group))}
+
+
 def options_of(kind: type) -> type:
     """Make the dataclass of a class's options that `HfArgumentParser` reads, with help from docstrings."""
     names, defaults = option_names(kind), {field.name: field for field in dataclasses.fields(kind)}
@@ -107,4 +112,4 @@ def _alternatives(hint: Any) -> Iterator[Any]:
         yield hint
 
 
-__all__ = ["argument_texts", "is_configuration", "option_names", "options_of"]
+__all__ = ["argument_texts", "is_configuration", "option_names", "option_values", "options_of"]
