@@ -235,7 +235,6 @@ HSTU = {
     "use_scenario_tokens": False,
     "use_session_mask": False,
     "time_bias": "buckets",
-    "attention_scale": "length",
 }
 INTSR_WAYS = {
     "paper": {},
@@ -244,7 +243,7 @@ INTSR_WAYS = {
     "hstu": HSTU,
     "latest": {"starts_from_latest_item": True},
     "latest_merged": {"starts_from_latest_item": True, "merge_event_tokens": True},
-    "cosine": {"similarity": "cosine", "temperature": 0.1, "ranking_weight": 0.0, "attention_scale": "length"},
+    "cold": {"temperature": 0.1, "ranking_weight": 0.0},
 }
 
 
@@ -259,16 +258,16 @@ def make_intsr(seed: int = 0, *, catalog=None, **settings):
 SYNERGEN_WAYS = {
     "paper": {},
     "order": {"time_encoding": "order", "use_ids": False},
-    "both": {"time_encoding": "both", "queries_in_context": True, "rotary_fraction": 0.5},
+    "both": {"time_encoding": "both", "queries_in_context": True},
     "latest": {"starts_from_latest_item": True, "queries_in_context": True},
-    "retrieval_only": {"ranking_weight": 0.0, "similarity": "cosine", "use_target_time": False},
-    "unmasked": {"use_session_mask": False, "align_tasks": False, "learn_time_scales": True},
+    "retrieval_only": {"ranking_weight": 0.0, "use_target_time": False},
+    "unmasked": {"use_session_mask": False, "learn_time_scales": True},
 }
 
 
 def make_synergen(seed: int = 0, *, catalog=None, **settings):
     """A model in evaluation mode with random weights far from their start values, and its processor."""
-    own = {"fusion_size": 24, "intermediate_size": 32}
+    own = {"fusion_size": 24, "intermediate_size": 32, "negatives": "popularity", "correct_sampling": True}
     return _make_dense(
         SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor, seed, catalog, {**own, **settings}
     )
@@ -278,10 +277,10 @@ def _make_dense(config_class, model_class, processor_class, seed, catalog, setti
     catalog = catalog or make_dense_catalog()
     torch.manual_seed(seed)
     sizes = {"num_items": len(catalog), "text_size": TEXT_SIZE, "query_size": TEXT_SIZE, "hidden_size": 16}
-    config = config_class(**{**sizes, "max_history": 12, "initializer_range": 0.3, **settings})
+    config = config_class(**{**sizes, "max_history": 12, **settings})
     model = model_class(config).eval()
     with torch.no_grad():
         for weight in model.parameters():
-            weight.add_(torch.randn(weight.shape) * 0.1)
+            weight.add_(torch.randn(weight.shape) * (0.3 if weight.ndim > 1 else 0.1))
     model.set_catalog(catalog)
-    return model, processor_class(catalog, max_history=12, query_vectors=AisleVectors())
+    return model, processor_class.from_config(config, catalog, query_vectors=AisleVectors())

@@ -69,7 +69,7 @@ def make_model(arguments: Arguments) -> tuple[IntSRForSearchAndRecommendation, I
     )
     model = IntSRForSearchAndRecommendation(config).eval()
     model.set_catalog(catalog)
-    return model, IntSRProcessor(catalog, max_history=max(arguments.histories))
+    return model, IntSRProcessor.from_config(config, catalog)
 
 
 def measure(call: Callable[[], object], repeats: int) -> float:
@@ -115,7 +115,7 @@ def main(arguments: Arguments) -> None:
             alone /= len(few)
             line = {
                 "history": num_events,
-                "tokens": int(state.places.is_real.sum()),
+                "tokens": int(state.positions.is_real.sum()),
                 "candidates": num_candidates,
                 "cached_seconds": round(seconds[num_candidates], 6),
                 "from_state_seconds": round(from_state, 6),

@@ -22,8 +22,8 @@ from transformers import TrainingArguments
 
 from seekrec import Catalog
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem
-from seekrec.recipes.windows import make_windows
-from seekrec.training import WindowArguments, make_window_optimizer
+from seekrec.recipes.windows import WindowArguments, make_windows
+from seekrec.training import make_window_optimizer
 
 Batch = dict[str, Tensor]
 
@@ -53,10 +53,10 @@ def make_windows_family(family: str, num_items: int, batch_size: int, length: in
     arguments = throughput.Arguments(num_items=num_items, batch_size=batch_size)
     split = throughput.make_split(arguments, length)
     catalog = Catalog.build(split.log.items, embeddings={"semantic": throughput.make_vectors(num_items, 0)})
-    window = WindowArguments(max_history=length)
-    batch = throughput.make_batch(make_windows(split, catalog, window), catalog, window, 0)
-    model = throughput.make_family(family, split, catalog, arguments, window)
-    return model, make_window_optimizer(model, window, training), batch
+    config = throughput.make_config(family, arguments, length)
+    batch = throughput.make_batch(make_windows(split, catalog, config, WindowArguments()), catalog, 0)
+    model = throughput.make_family(config, split, catalog, arguments)
+    return model, make_window_optimizer(model, training), batch
 
 
 def clip(model: nn.Module) -> None:

@@ -38,12 +38,17 @@ from transformers import PreTrainedModel
 
 from seekrec import Catalog, EventLog, Split, split_log
 from seekrec.corpora.training_windows import TrainingWindows
-from seekrec.recipes.intsr import make_intsr_model, make_intsr_processor
-from seekrec.recipes.intsr_arguments import IntSRArguments
-from seekrec.recipes.synergen import make_synergen_model, make_synergen_processor
-from seekrec.recipes.synergen_arguments import SynerGenArguments
-from seekrec.recipes.windows import make_windows
-from seekrec.training import WindowArguments, WindowCollator
+from seekrec.models import (
+    IntSRConfig,
+    IntSRForSearchAndRecommendation,
+    IntSRProcessor,
+    SynerGenConfig,
+    SynerGenForSearchAndRecommendation,
+    SynerGenProcessor,
+)
+from seekrec.models.dense import DenseConfig, DenseRetrieval
+from seekrec.recipes.windows import WindowArguments, make_window_model, make_window_processor, make_windows
+from seekrec.training import WindowCollator
 from seekrec.training.event_windows import QueryPool, make_negatives
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments
@@ -56,6 +61,11 @@ NUM_QUERIES = 100
 LONG = 30.0
 
 Batch = dict[str, Tensor]
+
+FAMILIES = {
+    "intsr": (IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor),
+    "synergen": (SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor),
+}
 
 
 @dataclass
@@ -104,27 +114,28 @@ def make_vectors(count: int, seed: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def make_family(
-    family: str, split: Split, catalog: Catalog, arguments: Arguments, window: WindowArguments
-) -> PreTrainedModel:
-    """Make a model by its recipe's settings, but for the width and for dropout, of which there is none."""
+def make_config(family: str, arguments: Arguments, length: int) -> DenseConfig:
+    """Make the settings of a family's recipe, but for the width and for dropout, of which there is none."""
+    if family not in FAMILIES:
+        raise SystemExit(f"--families has {family!r}; choose among intsr and synergen.")
+    config_type = FAMILIES[family][0]
+    return config_type(max_history=length, hidden_size=arguments.hidden_size, dropout=0.0, embedding_dropout=0.0)
+
+
+def make_family(config: DenseConfig, split: Split, catalog: Catalog, arguments: Arguments) -> DenseRetrieval:
+    """Make a model over a catalogue."""
     torch.manual_seed(arguments.seed)
-    sizes = {"hidden_size": arguments.hidden_size, "dropout": 0.0, "embedding_dropout": 0.0}
-    if family == "intsr":
-        settings = IntSRArguments(**sizes)
-        processor = make_intsr_processor(split, catalog, window, settings)
-        return make_intsr_model(catalog, processor, settings, window).train()
-    if family == "synergen":
-        processor = make_synergen_processor(split, catalog, window)
-        return make_synergen_model(split, catalog, processor, SynerGenArguments(**sizes), window).train()
-    raise SystemExit(f"--families has {family!r}; choose among intsr and synergen.")
+    _, model_type, processor_type = FAMILIES[config.model_type]
+    window = WindowArguments()
+    processor = make_window_processor(processor_type, config, split, catalog, window)
+    return make_window_model(model_type, config, catalog, processor, window).train()
 
 
-def make_batch(windows: TrainingWindows, catalog: Catalog, window: WindowArguments, seed: int) -> Batch:
+def make_batch(windows: TrainingWindows, catalog: Catalog, seed: int) -> Batch:
     """Lay out all windows as one batch, with negatives for the losses that want them; queries are vectors already."""
     nothing = Ragged(np.empty(0, dtype=np.int64), np.zeros(len(catalog) + 1, dtype=np.int64))
     pool = QueryPool(nothing, make_vectors(len(windows.events.queries), seed + 1))
-    negatives = make_negatives(windows, catalog, "uniform", window.num_training_negatives, seed=seed)
+    negatives = make_negatives(windows, catalog, "uniform", DenseConfig.num_training_negatives, seed=seed)
     return WindowCollator(windows, pool, negatives=negatives, seed=seed)(range(len(windows)))
 
 
@@ -209,15 +220,16 @@ def main(arguments: Arguments) -> None:
         catalog = Catalog.build(
             split.log.items, embeddings={"semantic": make_vectors(arguments.num_items, arguments.seed)}
         )
-        window = WindowArguments(max_history=length)
-        batch = make_batch(make_windows(split, catalog, window), catalog, window, arguments.seed)
+        configs = {family: make_config(family, arguments, length) for family in arguments.families}
+        config = next(iter(configs.values()))
+        batch = make_batch(make_windows(split, catalog, config, WindowArguments()), catalog, arguments.seed)
         ways = {"windows": [batch], "prefixes": make_prefixes(batch, arguments.room)}
         rows = [len(part["labels"]) for part in ways["prefixes"]]
         num_windows, num_events = len(batch["labels"]), int(batch["history_mask"].sum())
 
         # 2. Steps of each model.
         for family in arguments.families:
-            model = make_family(family, split, catalog, arguments, window)
+            model = make_family(configs[family], split, catalog, arguments)
             seconds, difference = measure(model, ways, arguments.repeats)
             line = {
                 "family": family,

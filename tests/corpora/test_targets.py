@@ -16,9 +16,9 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.targets import report_questions
 from seekrec.corpora.training_windows import build_training_windows, log_actions
 from seekrec.events import EventLog, audit, split_log, synthesize_searches
-from seekrec.recipes.windows import make_windows, with_lifetimes
+from seekrec.models import IntSRConfig
+from seekrec.recipes.windows import WindowArguments, make_windows, with_lifetimes
 from seekrec.schema import IdMap
-from seekrec.training.window_arguments import WindowArguments
 
 ROOT = Path(__file__).parents[2]
 IDS = IdMap([f"i{number}" for number in range(9)])
@@ -133,7 +133,7 @@ class Catalogue:
 def warnings_of(caplog, log, **changes):
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="seekrec"):
-        make_windows(split_log(log), Catalogue(), WindowArguments(**changes))
+        make_windows(split_log(log), Catalogue(), IntSRConfig(), WindowArguments(**changes))
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
@@ -172,7 +172,9 @@ def test_the_papers_recipes_train_searches(recipe):
     log = make_log([(time, time, None, "click", None) for time in range(4)])
     split = split_log(synthesize_searches(log, construction=settings["construction"]))
     known = {field.name for field in fields(WindowArguments)}
-    windows = make_windows(split, Catalogue(), WindowArguments(**{k: v for k, v in settings.items() if k in known}))
+    windows = make_windows(
+        split, Catalogue(), IntSRConfig(), WindowArguments(**{k: v for k, v in settings.items() if k in known})
+    )
     assert np.bincount(windows.behavior).tolist() == [4, 4]
 
 

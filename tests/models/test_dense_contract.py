@@ -147,25 +147,6 @@ def test_an_action_that_the_model_does_not_know_is_refused(dense_family):
         processor(Request(action="wish"))
 
 
-def test_the_session_of_what_is_left_out_of_a_history_is_still_open(dense_family):
-    """With every event left out a question is that of somebody without a history, S token included."""
-    model, processor = dense_family
-    if not model.config.use_session_mask:
-        pytest.skip("without a session mask a question looks at its own session")
-    split, catalog = page_views(), model.catalog
-    table = build_training_windows(split, catalog.id_map, actions=["click"], max_history=12)
-    batch = collate((split, catalog, table), processor, [0], history_dropout=1 - 1e-12)
-    assert not batch["history_mask"].any()
-    with torch.no_grad():
-        taught = model.encode_questions(batch)
-    for question, place in enumerate(table.questions.values.tolist()):
-        own = split.log.events.slice(place, 1).to_pylist()[0]
-        query = own["query"] if batch["question_behavior_ids"][0, question] else None
-        request = Request(query=query, timestamp=own["timestamp"], action="click")
-        asked = model.encode_questions(processor(request)).detach()
-        torch.testing.assert_close(taught[0, question], asked[0, 0], atol=1e-5, rtol=1e-5)
-
-
 @pytest.mark.parametrize("query", [None, "office"])
 def test_a_new_item_is_scored_by_the_items_with_texts_like_its_own(dense_family, query):
     model, processor = dense_family

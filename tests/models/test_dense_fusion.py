@@ -13,9 +13,9 @@ from transformers import AutoModel
 
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError, RequestError
+from seekrec.models import IntSRConfig, IntSRProcessor
+from seekrec.recipes.windows import WindowArguments, make_window_model
 from seekrec.schema import Event, Request
-from seekrec.training import WindowArguments
-from seekrec.training.event_windows import fusion_settings
 
 FUSED = [
     Request(HISTORY, timestamp=300_000),
@@ -24,7 +24,7 @@ FUSED = [
 ]
 SEARCH = Request(HISTORY, query="garden", timestamp=300_000)
 MAKERS = [
-    (make_synergen, {"ranking_weight": 0.0, "similarity": "cosine", "temperature": 0.1}),
+    (make_synergen, {"ranking_weight": 0.0, "temperature": 0.1}),
     (make_synergen, {"queries_in_context": True}),
     (make_intsr, {}),
     (make_intsr, {"merge_event_tokens": True, "ranking_weight": 0.0, "temperature": 0.5}),
@@ -237,15 +237,11 @@ def test_what_does_not_fit_is_refused():
                 make(**settings)[0].set_recommender(sasrec)
         for settings, message in (
             ({"recommender_weight": 1.0}, "`recommender_weight` is 1.0, but `recommender` is None"),
-            ({"text_weight": -1.0}, "`text_weight` is -1.0; it must not be negative"),
+            ({"text_weight": -1.0}, "`text_weight` is -1.0; it must be at least 0"),
             ({"text_weight": 1.0, "text_size": 0}, "`text_weight` is 1.0, but `text_size` is 0"),
         ):
             with pytest.raises(StrictDataclassClassValidationError, match=message):
                 make(**settings)
     with pytest.raises(ConfigurationError, match="`recommender_weight` is 2.0, but no SASRec was given"):
-        fusion_settings(WindowArguments(recommender_weight=2.0), None)
-    assert fusion_settings(WindowArguments(recommender_weight=2.0, text_weight=3.0), sasrec) == {
-        "recommender": recommender_sizes(sasrec),
-        "recommender_weight": 2.0,
-        "text_weight": 3.0,
-    }
+        config = IntSRConfig(recommender_weight=2.0)
+        make_window_model(type(model), config, model.catalog, IntSRProcessor(), WindowArguments())

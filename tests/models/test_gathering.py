@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from small_shop import make_synergen
 from two_processes import SETTINGS
 
-from seekrec.models.dense.gathering import gather_columns
+from seekrec.models.synergen.modeling_synergen import gather_columns
 from seekrec.training.event_windows import make_negatives
 
 

@@ -16,17 +16,17 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError, ConfigurationError, RequestError, UnknownItemError
 from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor
-from seekrec.models.intsr.modeling_intsr_blocks import (
-    Places,
+from seekrec.models.intsr.modeling_intsr import (
+    DSFNet,
+    IntSRPositions,
     QueryDrivenBlock,
     RelativeBias,
     history_visibility,
     placeholder_visibility,
 )
-from seekrec.models.intsr.modeling_intsr_dsfnet import DSFNet
+from seekrec.recipes.windows import WindowArguments, make_window_collator
 from seekrec.schema import Event, Request
-from seekrec.training.event_windows import make_negatives, make_window_collator
-from seekrec.training.window_arguments import WindowArguments
+from seekrec.training.event_windows import make_negatives
 
 # The mask
 
@@ -49,10 +49,10 @@ FIGURE_9 = """
 EXPECTED_MASK = torch.tensor([[cell == "1" for cell in line.split()] for line in FIGURE_9.strip().splitlines()])
 
 
-def places(tokens):
+def positions(tokens):
     """Sessions 1 = {groups 1, 2} and 2 = {group 3}; S1 opens with event 0, S2 with event 2."""
     event = [{"1": 0, "2": 1, "3": 2}[name[1]] if name[0] != "S" else {"1": 0, "2": 2}[name[1]] for name in tokens]
-    return Places(
+    return IntSRPositions(
         position=torch.arange(len(tokens))[None],
         session=torch.tensor([[int(number == 2) for number in event]]),
         event=torch.tensor([event]),
@@ -67,8 +67,8 @@ def test_the_two_streams_give_the_mask_of_appendix_d():
     """Q1 and Q3 are placeholders, Q2 is what a user typed: a token of the first stream."""
     first = [name for name in TOKENS if name not in ("Q1", "Q3")]
     second = ["Q1", "Q3"]
-    keys = places(first)
-    asked = places(second)
+    keys = positions(first)
+    asked = positions(second)
     mask = torch.zeros(11, 11, dtype=torch.bool)
     rows, columns = [TOKENS.index(name) for name in first], [TOKENS.index(name) for name in second]
     mask[np.ix_(rows, rows)] = history_visibility(keys, keys)[0]
@@ -79,40 +79,42 @@ def test_the_two_streams_give_the_mask_of_appendix_d():
 
 def test_a_typed_query_asked_in_the_second_stream_sees_what_it_sees_in_the_first():
     first = [name for name in TOKENS if name not in ("Q1", "Q3")]
-    seen = placeholder_visibility(*(getattr(places(["Q2"]), name) for name in ("session", "event")), places(first))
+    seen = placeholder_visibility(
+        *(getattr(positions(["Q2"]), name) for name in ("session", "event")), positions(first)
+    )
     assert [name for name, is_seen in zip(first, seen[0, 0], strict=True) if is_seen] == ["S1"]
 
 
 def test_without_the_session_mask_all_that_came_before_is_seen():
     first = [name for name in TOKENS if name not in ("Q1", "Q3")]
-    keys, asked = places(first), places(["Q1", "Q2", "Q3"])
+    keys, asked = positions(first), positions(["Q1", "Q2", "Q3"])
     assert torch.equal(history_visibility(keys, keys, use_session_mask=False)[0], torch.ones(9, 9).tril().bool())
     seen = placeholder_visibility(asked.session, asked.event, keys, use_session_mask=False)[0]
     expected = [["S1"], ["S1", "I1", "F1"], ["S1", "I1", "F1", "Q2", "I2", "F2", "S2"]]
     assert [[first[column] for column in row.nonzero()[:, 0]] for row in seen] == expected
 
 
-@pytest.mark.parametrize("scale", ["visible", "length"])
-def test_the_streams_compute_what_one_dense_attention_computes(scale):
+@pytest.mark.parametrize("use_placeholders", [True, False])
+def test_the_streams_compute_what_one_dense_attention_computes(use_placeholders):
     """Equations 5-9 written out over all 11 tokens with the printed mask, against the block in its two streams."""
-    config = IntSRConfig(hidden_size=8, dropout=0.0, attention_scale=scale, max_history=7)
+    config = IntSRConfig(hidden_size=8, dropout=0.0, use_placeholders=use_placeholders, max_history=7)
     block, bias = QueryDrivenBlock(config).eval(), RelativeBias(config)
     torch.nn.init.normal_(bias.position)
     torch.nn.init.normal_(bias.slopes)
     hidden = torch.randn(1, 11, 8)
-    whole = places(TOKENS)
+    whole = positions(TOKENS)
     first = [number for number, name in enumerate(TOKENS) if name not in ("Q1", "Q3")]
     second = [TOKENS.index("Q1"), TOKENS.index("Q3")]
 
     gates, queries, keys, values = block.split(hidden)
     raw = queries @ keys.transpose(-1, -2) + bias(whole, whole)
     weights = F.silu(raw) * EXPECTED_MASK
-    divisor = EXPECTED_MASK.sum(-1)[:, None] if scale == "visible" else 7
+    divisor = EXPECTED_MASK.sum(-1)[:, None] if use_placeholders else 7
     mixed = (weights @ values / divisor).transpose(1, 2).flatten(2)
     dense = hidden + block.output(block.mixed_norm(mixed) * gates)
 
     def part(numbers):
-        return Places(**{name: value[:, numbers] for name, value in vars(whole).items()})
+        return IntSRPositions(**{name: value[:, numbers] for name, value in vars(whole).items()})
 
     one, two = part(first), part(second)
     gates, queries, keys, values = block.split(hidden[:, first])
@@ -133,7 +135,7 @@ def test_the_streams_compute_what_one_dense_attention_computes(scale):
 
 
 def test_position_buckets_are_those_of_t5():
-    bias = RelativeBias(IntSRConfig(num_position_buckets=32, max_position_distance=128))
+    bias = RelativeBias(IntSRConfig(num_position_buckets=32, max_history=32))
     distance = torch.arange(300)
     expected = T5Attention._relative_position_bucket(-distance, bidirectional=False, num_buckets=32, max_distance=128)
     assert torch.equal(bias._bucket(distance), expected)
@@ -214,8 +216,8 @@ def test_a_state_grows_by_events_as_if_all_were_read_at_once(intsr, cut):
         state = model.extend(state, processor.events([[event]]))
     at_once = model.encode_history(inputs)
     assert torch.equal(state.num_events, at_once.num_events)
-    for name, value in vars(at_once.places).items():
-        assert torch.equal(getattr(state.places, name), value), name
+    for name, value in vars(at_once.positions).items():
+        assert torch.equal(getattr(state.positions, name), value), name
     for one, other in zip(state.keys + state.values, at_once.keys + at_once.values, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     assert_same_scores(
@@ -295,18 +297,18 @@ def test_where_keeps_to_what_it_allows(intsr):
     ("settings", "drawn"),
     [
         ({}, {}),
-        ({"merge_event_tokens": True, "negatives": "hard", "num_hard_negatives": 5}, {}),
-        ({"negatives": "sampled", "correct_sampling": True}, {"kind": "popularity"}),
-        ({"similarity": "cosine", "temperature": 0.2, "time_bias": "buckets"}, {}),
+        ({"merge_event_tokens": True, "negatives": "hard", "num_training_negatives": 5}, {}),
+        ({"negatives": "popularity", "correct_sampling": True}, {"kind": "popularity"}),
+        ({"temperature": 0.5, "time_bias": "buckets"}, {}),
         ({"starts_from_latest_item": True}, {}),
         (HSTU | {"ranking_weight": 0.0}, {}),
     ],
-    ids=["paper", "hard", "sampled", "cosine", "latest", "hstu"],
+    ids=["paper", "hard", "drawn", "warm", "latest", "hstu"],
 )
 def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, drawn):
     split, catalog, table = windows
     torch.manual_seed(0)
-    config = {"hidden_size": 32, "initializer_range": 0.02, "ranking_weight": 1.0, "dropout": 0.0} | settings
+    config = {"hidden_size": 32, "ranking_weight": 1.0, "dropout": 0.0} | settings
     model, processor = make_intsr(embedding_dropout=0.0, **config)
     model = IntSRForSearchAndRecommendation(model.config)  # start values as they are meant
     model.set_catalog(catalog)
@@ -329,7 +331,7 @@ def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, 
     with torch.no_grad():
         labels, questions = batch["labels"], model(**{**batch, "labels": None}).questions
     is_asked = labels >= 0
-    best = (questions @ model.compared_vectors(model.items.frozen()).T).argmax(-1)
+    best = (questions @ model.items.frozen().T).argmax(-1)
     # One question in six is the first of its user, which nobody can answer.
     assert (best == labels)[is_asked].float().mean() > 0.45
     # A user never leaves an aisle, whatever the length of the history.
@@ -373,7 +375,11 @@ def test_only_what_was_on_offer_competes(windows):
     for negatives in ("full", "hard"):
         for aligned in (True, False):
             model, processor = make_intsr(
-                catalog=later, negatives=negatives, align_candidates=aligned, ranking_weight=0.0, num_hard_negatives=23
+                catalog=later,
+                negatives=negatives,
+                align_candidates=aligned,
+                ranking_weight=0.0,
+                num_training_negatives=23,
             )
             batch = collate(windows, processor, [0, 3])
             before = model(**batch).loss.item()
@@ -429,30 +435,12 @@ def test_the_pool_can_ask_beside_recommendations(windows):
     assert own.shape[0] == beside.shape[0] and not torch.equal(own[:, 0], beside[:, 0])
 
 
-def test_histories_are_thinned_by_epoch_and_window_alone(windows):
-    _, _, table = windows
-    _, processor = make_intsr()
-    numbers = list(range(len(table)))
-    plain = collate(windows, processor, numbers)
-    thinned = collate(windows, processor, numbers, history_dropout=0.4)
-    left_out = plain["history_mask"] & ~thinned["history_mask"]
-    assert left_out.sum().item() == pytest.approx(0.4 * plain["history_mask"].sum().item(), rel=0.2)
-    assert not (thinned["history_mask"] & ~plain["history_mask"]).any()
-    # What is asked stays, and another batch or process leaves out the same.
-    assert torch.equal(thinned["labels"], plain["labels"])
-    alone = collate(windows, processor, [3], history_dropout=0.4)["history_mask"][0]
-    assert torch.equal(thinned["history_mask"][3, : len(alone)], alone)
-    second = collate(windows, processor, [number + len(table) for number in numbers], history_dropout=0.4)
-    assert not torch.equal(second["history_mask"], thinned["history_mask"])
-    with pytest.raises(ConfigurationError, match="`history_dropout` is 1.0; give a share from 0 to below 1"):
-        collate(windows, processor, numbers, history_dropout=1.0)
-
-
 @pytest.mark.parametrize(("tasks", "asks"), [("joint", True), ("recommendation", False)])
 def test_one_task_alone_makes_no_searches(windows, tasks, asks):
     _, catalog, table = windows
     settings = WindowArguments(tasks=tasks, pool_probability=1.0)
-    collator = make_window_collator(table, catalog, make_intsr()[1].query_vectors, settings, kind=None, seed=0)
+    model, processor = make_intsr(ranking_weight=0.0)
+    collator = make_window_collator(table, catalog, model.config, processor.query_vectors, settings, seed=0)
     plain = collate(windows, make_intsr()[1], [0, 1])
     assert torch.equal(collator([0, 1])["question_behavior_ids"], plain["question_behavior_ids"]) is not asks
 
@@ -470,9 +458,9 @@ def test_queries_can_be_switched_off(windows):
     ("settings", "message"),
     [
         ({"hidden_size": 10, "num_attention_heads": 3}, "`hidden_size` is 10, which 3 heads do not divide"),
-        ({"time_bias": "linear"}, "`time_bias` is 'linear'; use one of alibi, buckets, none"),
+        ({"time_bias": "linear"}, "time_bias"),
         ({"num_hidden_layers": 0}, "`num_hidden_layers` is 0; it must be at least 1"),
-        ({"scenario_features": ["moon"]}, "`scenario_features` holds 'moon'"),
+        ({"scenario_features": ["moon"]}, "scenario_features"),
         ({"use_ids": False, "text_size": 0}, "items would have no vectors"),
         ({"temperature": 0.0}, "`temperature` is 0.0"),
         ({"use_placeholders": False, "ranking_weight": 1.0}, "`ranking_weight` needs `use_placeholders`"),

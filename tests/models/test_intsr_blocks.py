@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from seekrec.models import IntSRConfig
-from seekrec.models.intsr.modeling_intsr_blocks import Places, QueryDrivenBlock, RelativeBias
+from seekrec.models.dense.modeling_dense import TokenPositions
+from seekrec.models.intsr.modeling_intsr import QueryDrivenBlock, RelativeBias
 
 
 def answer_one(block, state, keys, values, allowed, bias, own_bias):
@@ -31,11 +32,13 @@ def answer_one(block, state, keys, values, allowed, bias, own_bias):
 
 
 @pytest.mark.parametrize("rows_of_bias", [1, 2])
-@pytest.mark.parametrize("scale", ["visible", "length"])
-def test_placeholders_answer_together_as_each_alone(scale, rows_of_bias):
+@pytest.mark.parametrize("use_placeholders", [True, False])
+def test_placeholders_answer_together_as_each_alone(use_placeholders, rows_of_bias):
     torch.manual_seed(0)
     batch, groups, size, num_keys = 2, 3, 2, 5
-    block = QueryDrivenBlock(IntSRConfig(hidden_size=8, dropout=0.0, attention_scale=scale, max_history=7)).double()
+    block = QueryDrivenBlock(
+        IntSRConfig(hidden_size=8, dropout=0.0, use_placeholders=use_placeholders, max_history=7)
+    ).double()
     hidden = torch.randn(batch, groups, size, 8, dtype=torch.float64, requires_grad=True)
     keys, values = (
         torch.randn(batch, 2, num_keys, 4, dtype=torch.float64, requires_grad=True),
@@ -77,23 +80,23 @@ def test_placeholders_answer_together_as_each_alone(scale, rows_of_bias):
     torch.testing.assert_close(unbiased, zero)
 
 
-def places(position, time):
+def positions(position, time):
     nothing = torch.zeros_like(position)
-    return Places(position, nothing, nothing, time, nothing.bool(), nothing, ~nothing.bool())
+    return TokenPositions(position, nothing, nothing, time, nothing, ~nothing.bool())
 
 
 @pytest.mark.parametrize("alike", [True, False])
 @pytest.mark.parametrize("kind", ["alibi", "buckets", "none"])
 def test_the_bias_is_that_of_each_pair(kind, alike):
     torch.manual_seed(1)
-    config = IntSRConfig(time_bias=kind, num_position_buckets=8, max_position_distance=20)
+    config = IntSRConfig(time_bias=kind, num_position_buckets=8, max_history=5)
     bias = RelativeBias(config)
     for weight in bias.parameters():
         torch.nn.init.normal_(weight)
     position = torch.stack([torch.arange(30), torch.arange(30) + (0 if alike else 3)])
     seen = torch.stack([torch.arange(25), torch.arange(25)])
     time, seen_time = torch.randint(0, 10**9, (2, 30)), torch.randint(0, 10**9, (2, 25))
-    found = bias(places(position, time), places(seen, seen_time))
+    found = bias(positions(position, time), positions(seen, seen_time))
     # Rows that are numbered alike share their bias, unless time tells them apart.
     assert found.shape == (1 if alike and kind == "none" else 2, 2, 30, 25)
 

@@ -8,16 +8,17 @@ import pytest
 import torch
 from dense_questions import assert_same_scores, collate, scores_of
 from small_shop import AisleVectors, make_dense_catalog, make_intsr, make_log
+from transformers import TrainingArguments
 
 from seekrec.corpora.training_windows import build_training_windows, log_geohashes
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import EventLog, split_log
 from seekrec.events.columns import number_geohashes
 from seekrec.models import IntSRConfig, IntSRProcessor
-from seekrec.recipes.intsr import make_intsr_processor
-from seekrec.recipes.intsr_arguments import IntSRArguments
+from seekrec.recipes.arguments import DataArguments, EmbeddingArguments, EvaluationArguments
+from seekrec.recipes.intsr import IntSRRecipe
+from seekrec.recipes.windows import WindowArguments
 from seekrec.schema import Event, Request
-from seekrec.training import WindowArguments
 
 PLACES = ["u33d", "u33e"]
 SETTINGS = {"scenario_features": ["hour", "page", "geohash"], "num_geohashes": 2}
@@ -61,13 +62,17 @@ def test_places_are_learned_from_training_events():
 
 def test_the_recipes_processor_reads_places_where_the_scenario_has_them():
     split, catalog = split_log(make_placed_log()), make_dense_catalog()
-    placed = IntSRArguments(scenario_features=["geohash"], geohash_precision=4)
-    assert make_intsr_processor(split, catalog, WindowArguments(), placed).geohashes == PLACES
-    assert make_intsr_processor(split, catalog, WindowArguments(), IntSRArguments()).geohashes == []
-    with pytest.raises(ConfigurationError, match="`geohash_precision` is 0; give a number from 1 to 12"):
-        make_intsr_processor(
-            split, catalog, WindowArguments(), IntSRArguments(scenario_features=["geohash"], geohash_precision=0)
+    for features, expected in ((["geohash"], ["u33db", "u33dc", "u33eb", "u33ec"]), (["page"], [])):
+        recipe = IntSRRecipe(
+            DataArguments(),
+            EmbeddingArguments(),
+            EvaluationArguments(),
+            TrainingArguments(use_cpu=True),
+            WindowArguments(),
+            IntSRConfig(scenario_features=features),
         )
+        recipe.split, recipe.catalog = split, catalog
+        assert recipe.make_processor().geohashes == expected
 
 
 def test_a_request_is_laid_out_as_training_was():
@@ -114,6 +119,6 @@ def test_answers_depend_on_where_they_are_asked(tmp_path, way):
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(Exception, match="`num_geohashes` is 0; with 'geohash' in `scenario_features` it must be"):
-        IntSRConfig(scenario_features=["geohash"])
+        IntSRConfig(scenario_features=["geohash"], num_items=3)
     with pytest.raises(ConfigurationError, match="`geohashes` are from 2 to 4 characters long; give them one length"):
         IntSRProcessor(geohashes=["u3", "u33d"])

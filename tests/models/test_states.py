@@ -18,7 +18,7 @@ MAKERS = {
     "intsr_merged": lambda: make_intsr(merge_event_tokens=True, starts_from_latest_item=True),
     "intsr_fused": lambda: make_intsr(text_weight=1.0),
     "synergen": lambda: make_synergen(),
-    "synergen_queries": lambda: make_synergen(queries_in_context=True, time_encoding="both", rotary_fraction=0.5),
+    "synergen_queries": lambda: make_synergen(queries_in_context=True, time_encoding="both"),
 }
 MAX_HISTORY = 12
 

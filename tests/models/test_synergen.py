@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,9 +16,18 @@ from transformers import AutoModel, AutoProcessor
 
 from seekrec.errors import ConfigurationError
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
-from seekrec.models.synergen.modeling_synergen_blocks import CONTEXT, RANKING, RETRIEVAL, Places, task_mask
-from seekrec.models.synergen.modeling_synergen_losses import in_batch_loss, ranking_losses
-from seekrec.models.synergen.modeling_synergen_rotary import TimeRotary, rotate
+from seekrec.models.dense.modeling_dense import TokenPositions
+from seekrec.models.synergen.modeling_synergen import (
+    CONTEXT,
+    RANKING,
+    RETRIEVAL,
+    TimeRotary,
+    context_mask,
+    in_batch_loss,
+    question_mask,
+    ranking_losses,
+    rotate,
+)
 from seekrec.schema import Event, Request
 from seekrec.training.event_windows import make_negatives, target_counts
 
@@ -50,36 +60,63 @@ SEEN = """
 EXPECTED = torch.tensor([[cell == "1" for cell in line.split()] for line in SEEN.strip().splitlines()])
 
 
-def small_places():
+@dataclass
+class Tokens:
+    """Tokens of all kinds in one sequence: `question` is the number of the question, -1 for a context token."""
+
+    kind: torch.Tensor
+    session: torch.Tensor
+    time: torch.Tensor
+    event: torch.Tensor
+    question: torch.Tensor
+    is_real: torch.Tensor
+
+    def context(self, count):
+        """The first `count` of them, as the decoder has them."""
+        first = {name: getattr(self, name)[:, :count] for name in ("session", "time", "event", "is_real")}
+        return TokenPositions(position=first["event"], item=first["event"], **first)
+
+
+def task_mask(tokens, use_session_mask=True):
+    """The table of the module: what each token sees of the others."""
+    kind, is_context = tokens.kind[:, :, None], tokens.kind[:, None] == CONTEXT
+    before = tokens.time[:, None] < tokens.time[:, :, None]
+    key = tokens.session if use_session_mask else tokens.event
+    known = key[:, None] < key[:, :, None]
+    is_own = (kind == RANKING) & (tokens.kind[:, None] == RETRIEVAL)
+    is_own &= tokens.question[:, None] == tokens.question[:, :, None]
+    allowed = (is_context & torch.where(kind == CONTEXT, before, known)) | is_own
+    return allowed & tokens.is_real[:, None] | torch.eye(tokens.time.shape[1], dtype=torch.bool)
+
+
+def small_tokens():
     event = [0, 1, 2, 3, 4, 3, 3, 3, 4, 4]
-    return Places(
+    return Tokens(
         kind=torch.tensor([[CONTEXT] * 5 + [RETRIEVAL, RANKING, RANKING, RETRIEVAL, RANKING]]),
         session=torch.tensor([[[0, 1, 1, 1, 2][number] for number in event]]),
         time=torch.tensor([[[10, 20, 20, 30, 40][number] for number in event]]),
         event=torch.tensor([event]),
         question=torch.tensor([[-1] * 5 + [0, 0, 0, 1, 1]]),
-        item=torch.tensor([[0, 1, 2, 3, 4] + [-1] * 5]),
         is_real=torch.ones(1, 10, dtype=torch.bool),
     )
 
 
-def test_every_entry_of_the_task_mask():
-    places = small_places()
-    assert len(TOKENS) == len(EXPECTED)
-    assert torch.equal(task_mask(places, places)[0], EXPECTED)
-    # Without session isolation a question about C3 knows C1 and C2; the context is what it was.
-    loose = EXPECTED.clone()
-    loose[5:8, 1:3] = True
-    assert torch.equal(task_mask(places, places, use_session_mask=False)[0], loose)
-    # Without alignment candidates do not see R; R sees itself all the same.
-    apart = EXPECTED.clone()
-    apart[[6, 7, 9], [5, 5, 8]] = False
-    assert torch.equal(task_mask(places, places, align_tasks=False)[0], apart)
-    # Padding is seen by nothing but itself.
-    places.is_real[0, 0] = False
-    padded = EXPECTED.clone()
-    padded[1:, 0] = False
-    assert torch.equal(task_mask(places, places)[0], padded)
+@pytest.mark.parametrize("use_session_mask", [True, False])
+@pytest.mark.parametrize("is_padded", [True, False])
+def test_every_entry_of_the_task_mask(use_session_mask, is_padded):
+    tokens, expected = small_tokens(), EXPECTED.clone()
+    if not use_session_mask:  # a question about C3 knows C1 and C2; the context is what it was
+        expected[5:8, 1:3] = True
+    if is_padded:  # seen by nothing but itself
+        tokens.is_real[0, 0] = False
+        expected[1:, 0] = False
+    assert torch.equal(task_mask(tokens, use_session_mask)[0], expected)
+    context = tokens.context(5)
+    assert torch.equal(context_mask(context, context)[0], expected[:5, :5])
+    later = replace(context, **{name: value[:, 3:] for name, value in vars(context).items()})
+    assert torch.equal(context_mask(later, context)[0], expected[3:5, :5])
+    asked = question_mask(tokens.session[:, 5:], tokens.event[:, 5:], context, use_session_mask=use_session_mask)
+    assert torch.equal(asked[0], expected[5:, :5])
 
 
 def dense_pass(model, batch, rows):
@@ -92,21 +129,19 @@ def dense_pass(model, batch, rows):
     number = torch.arange(questions).repeat_interleave(1 + width).expand(len(rows), -1)
     kind = torch.tensor(([RETRIEVAL] + [RANKING] * width) * questions).expand(len(rows), -1)
     history = batch["history_timestamps"]
-    none = torch.full_like(history, -1)
-    places = Places(
+    tokens = Tokens(
         kind=torch.cat([torch.full_like(history, CONTEXT), kind], 1),
         session=torch.cat([batch["history_session_ids"], session.gather(1, number)], 1),
         time=torch.cat([history, time.gather(1, number)], 1),
         event=torch.cat([torch.arange(history.shape[1]).expand_as(history), event.gather(1, number)], 1),
-        question=torch.cat([none, number], 1),
-        item=torch.cat([batch["history_item_rows"], torch.full_like(kind, -1)], 1),
+        question=torch.cat([torch.full_like(history, -1), number], 1),
         is_real=torch.cat([batch["history_mask"], torch.ones(len(rows), count, dtype=torch.bool)], 1),
     )
-    mask = task_mask(places, places, use_session_mask=config.use_session_mask, align_tasks=config.align_tasks)
+    mask = task_mask(tokens, config.use_session_mask)
     # Tokens counted in order: a question stands behind the context tokens that it sees.
     seen = mask[:, history.shape[1] :, : history.shape[1]].sum(-1)
     order = torch.cat([torch.arange(history.shape[1]).expand_as(history), seen], 1)
-    rotation = decoder.rotary(places.time - history[:, :1], order)
+    rotation = decoder.rotary(tokens.time - history[:, :1], order)
     actions = torch.full_like(session, config.asked_action)
     retrieval = decoder.tokens.retrieval(batch, actions)
     if decoder.latest is not None:
@@ -239,8 +274,8 @@ def test_a_state_grows_by_events_as_if_all_were_read_at_once(synergen, cut):
         state = model.extend(state, processor.events([[event]]))
     at_once = model.encode_history(inputs)
     assert torch.equal(state.num_events, at_once.num_events) and torch.equal(state.origin, at_once.origin)
-    for name in ("kind", "time", "event", "question", "is_real"):
-        assert torch.equal(getattr(state.places, name), getattr(at_once.places, name)), name
+    for name, value in vars(at_once.positions).items():
+        assert torch.equal(getattr(state.positions, name), value), name
     for one, other in zip(state.keys + state.values, at_once.keys + at_once.values, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     assert_same_scores(
@@ -341,18 +376,17 @@ def test_the_loss_is_the_sum_of_its_parts(windows):
 
 def test_what_is_asked_for_is_read(windows):
     batch = collate(windows, make_synergen()[1], [0, 5])
-    for settings, reads in (({}, True), ({"use_question_action": False}, False)):
-        model, processor = make_synergen(easy_negatives="full", ranking_weight=0.0, **settings)
-        inputs = processor(Request(HISTORY))
-        before = model.retrieve(inputs, exclude_seen=False)
-        model.config.asked_action = 0
-        assert differ(before, model.retrieve(inputs, exclude_seen=False)) == reads
-        # In training it is what was done to the target, whatever requests ask for; the loss is then the same.
-        losses = []
-        for action in (0, 1):
-            model.config.asked_action = action
-            losses.append(model(**batch).loss.item())
-        assert losses[0] == losses[1]
+    model, processor = make_synergen(negatives="full", correct_sampling=False, ranking_weight=0.0)
+    inputs = processor(Request(HISTORY))
+    before = model.retrieve(inputs, exclude_seen=False)
+    model.config.asked_action = 0
+    assert differ(before, model.retrieve(inputs, exclude_seen=False))
+    # In training it is what was done to the target, whatever requests ask for; the loss is then the same.
+    losses = []
+    for action in (0, 1):
+        model.config.asked_action = action
+        losses.append(model(**batch).loss.item())
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(
@@ -362,9 +396,9 @@ def test_what_is_asked_for_is_read(windows):
         ({"easy_weight": 0.5, "temperature": 0.5, "starts_from_latest_item": True}, "popularity"),
         (
             {
-                "easy_negatives": "full",
+                "negatives": "full",
+                "correct_sampling": False,
                 "easy_weight": 1.0,
-                "similarity": "cosine",
                 "temperature": 0.1,
                 "ranking_weight": 0.0,
                 "use_ids": False,
@@ -379,7 +413,6 @@ def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, 
     split, catalog, table = windows
     model, processor = make_synergen(
         hidden_size=32,
-        initializer_range=0.02,
         dropout=0.0,
         embedding_dropout=0.0,
         min_period=4.0,
@@ -511,7 +544,7 @@ def test_start_values_are_as_described():
     ("settings", "message"),
     [
         ({"hidden_size": 10, "num_attention_heads": 3}, "`hidden_size` is 10, which 3 heads do not divide"),
-        ({"time_encoding": "linear"}, "`time_encoding` is 'linear'; use one of time, order, both"),
+        ({"time_encoding": "linear"}, "'time_encoding' expected one of .*got linear"),
         ({"num_hidden_layers": 0}, "`num_hidden_layers` is 0; it must be at least 1"),
         ({"easy_weight": 1.5}, "`easy_weight` is 1.5; it must be from 0 to 1"),
         ({"asked_action": 4}, "`asked_action` is 4; it must be from 0 to 1"),
@@ -527,7 +560,7 @@ def test_wrong_settings_are_named(settings, message):
 
 def test_a_batch_without_popularities_is_refused(windows):
     model, processor = make_synergen()
-    with pytest.raises(ConfigurationError, match="The batch has no `label_log_q`, which `correct_popularity` needs"):
+    with pytest.raises(ConfigurationError, match="The batch has no `label_log_q`, which `correct_sampling` needs"):
         model(**collate(windows, processor, [0]))
-    model, processor = make_synergen(correct_popularity=False)
+    model, processor = make_synergen(correct_sampling=False)
     assert model(**collate(windows, processor, [0])).loss.isfinite()

@@ -9,28 +9,22 @@ from dense_questions import REQUESTS, assert_same_scores, collate
 from small_shop import make_synergen
 from transformers import AutoModel
 
-from seekrec.models.synergen.modeling_synergen_attention import context_block_mask, uses_flex
-from seekrec.models.synergen.modeling_synergen_blocks import CONTEXT, Places, task_mask
-from seekrec.recipes.synergen import make_synergen_model
-from seekrec.recipes.synergen_arguments import SynerGenArguments
-from seekrec.training import WindowArguments
+from seekrec.models.dense.modeling_dense import TokenPositions
+from seekrec.models.synergen.modeling_synergen import context_block_mask, context_mask, uses_flex
 
 # torch says once a process that flex attention is slow unless it is compiled, which it is on a GPU.
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 
 
-def test_the_block_mask_is_the_task_mask():
+def test_the_block_mask_is_the_mask_of_context_tokens():
     # 150 tokens are more than one block of 128; every third shares the second of the one before, some are padding.
     time = (torch.arange(150) - torch.arange(150) % 3 // 2).expand(2, -1).contiguous()
     is_real = torch.rand(2, 150) < 0.8
-    none = torch.full_like(time, -1)
-    places = Places(torch.full_like(time, CONTEXT), torch.zeros_like(time), time, time, none, none, is_real)
+    positions = TokenPositions(time, torch.zeros_like(time), time, time, torch.full_like(time, -1), is_real)
     mask_mod = context_block_mask(time, is_real).mask_mod
-    rows, places_of_queries, places_of_keys = torch.meshgrid(
-        torch.arange(2), torch.arange(150), torch.arange(150), indexing="ij"
-    )
-    found = mask_mod(rows, torch.tensor(0), places_of_queries, places_of_keys)
-    assert torch.equal(found, task_mask(places, places))
+    rows, queries, keys = torch.meshgrid(torch.arange(2), torch.arange(150), torch.arange(150), indexing="ij")
+    found = mask_mod(rows, torch.tensor(0), queries, keys)
+    assert torch.equal(found, context_mask(positions, positions))
 
 
 @torch.no_grad()
@@ -81,7 +75,7 @@ def test_auto_goes_by_the_device(implementation, device, head_size, expected):
 def test_flex_attention_on_a_gpu_learns_as_sdpa_does(windows):
     results = []
     for implementation in ("sdpa", "flex_attention"):
-        model, processor = make_synergen(hidden_size=64, dropout=0.0, embedding_dropout=0.0, easy_negatives="full")
+        model, processor = make_synergen(hidden_size=64, dropout=0.0, embedding_dropout=0.0, negatives="full")
         model.set_attn_implementation(implementation)
         model.cuda().train()
         batch = {name: value.cuda() for name, value in collate(windows, processor, [0, 3, 7]).items()}
@@ -90,11 +84,3 @@ def test_flex_attention_on_a_gpu_learns_as_sdpa_does(windows):
         weight = model.model.layers[0].attention_input.weight
         results.append((loss.detach(), weight.grad))
     torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=1e-3)
-
-
-def test_the_setting_of_the_recipe_reaches_the_model(windows):
-    split, catalog, _ = windows
-    processor = make_synergen()[1]
-    for settings, expected in (({}, "auto"), ({"attn_implementation": "sdpa"}, "sdpa")):
-        model = make_synergen_model(split, catalog, processor, SynerGenArguments(**settings), WindowArguments())
-        assert model.config._attn_implementation == expected

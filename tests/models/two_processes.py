@@ -8,7 +8,7 @@ from small_shop import make_synergen
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from seekrec.models.dense.gathering import gather_columns
+from seekrec.models.synergen.modeling_synergen import gather_columns
 
 
 def main(folder, rank):

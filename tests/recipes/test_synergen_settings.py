@@ -3,21 +3,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import TrainingArguments
 
 from seekrec.embeddings.softmax import LARGE_CATALOG
-from seekrec.errors import ConfigurationError
 from seekrec.models import (
     IntSRConfig,
     IntSRForSearchAndRecommendation,
     SynerGenConfig,
     SynerGenForSearchAndRecommendation,
 )
-from seekrec.recipes.synergen import drawn_kind
-from seekrec.training import WindowArguments, make_window_optimizer
+from seekrec.training import make_window_optimizer
 
 
 @pytest.mark.parametrize("use_ids", [True, False])
@@ -26,7 +23,7 @@ def test_tables_and_the_rest_have_their_own_step_sizes(tmp_path, use_ids):
     training = TrainingArguments(
         output_dir=str(tmp_path), learning_rate=1e-3, weight_decay=0.1, adam_beta2=0.98, use_cpu=True
     )
-    optimizer = make_window_optimizer(model, WindowArguments(sparse_learning_rate=3e-3), training)
+    optimizer = make_window_optimizer(model, training, table_learning_rate=3e-3)
     group = {id(weight): number for number, one in enumerate(optimizer.param_groups) for weight in one["params"]}
     names = dict(model.named_parameters())
     assert set(group) == {id(weight) for weight in names.values()} and len(group) == len(names)
@@ -36,28 +33,25 @@ def test_tables_and_the_rest_have_their_own_step_sizes(tmp_path, use_ids):
     assert group[id(names["model.rotary.log_scales"])] == group[id(names["retrieval_norm.weight"])] == 2
     settings = [(one["lr"], one["weight_decay"], one["betas"]) for one in optimizer.param_groups]
     assert settings == [(3e-3, 0.0, (0.9, 0.98)), (1e-3, 0.1, (0.9, 0.98)), (1e-3, 0.0, (0.9, 0.98))]
-    assert make_window_optimizer(model, WindowArguments(), training).param_groups[0]["lr"] == 1e-3
+    assert make_window_optimizer(model, training).param_groups[0]["lr"] == 1e-3
 
 
 def test_negatives_that_cannot_be_are_refused():
-    assert drawn_kind(WindowArguments(negatives="full")) == "uniform"
-    assert drawn_kind(WindowArguments(negatives="popularity", correct_sampling=True)) == "popularity"
+    assert SynerGenConfig(negatives="full").drawn_negatives == "uniform"
+    assert SynerGenConfig(negatives="full", ranking_weight=0.0, easy_weight=1.0).drawn_negatives is None
+    assert SynerGenConfig(negatives="popularity", correct_sampling=True).drawn_negatives == "popularity"
     for settings, message in (
-        ({"negatives": "hard"}, "`negatives` is 'hard', which SynerGen has not"),
+        ({"negatives": "hard"}, "`negatives` is 'hard', but SynerGen's hard negatives are the items that were shown"),
         ({"negatives": "uniform", "correct_sampling": True}, "`correct_sampling` needs `negatives: popularity`"),
-        (
-            {"negatives": "popularity", "correct_sampling": True, "popularity_power": 0.5},
-            "`popularity_power` is 0.5 and `correct_sampling` is on",
-        ),
     ):
-        with pytest.raises(ConfigurationError, match=message):
-            drawn_kind(WindowArguments(**settings))
+        with pytest.raises(StrictDataclassClassValidationError, match=message):
+            SynerGenConfig(**settings)
 
 
 def test_the_tables_of_intsr_have_a_step_size_of_their_own(tmp_path):
     model = IntSRForSearchAndRecommendation(IntSRConfig(num_items=5))
     training = TrainingArguments(output_dir=str(tmp_path), learning_rate=1e-3, use_cpu=True)
-    optimizer = make_window_optimizer(model, WindowArguments(sparse_learning_rate=5e-3), training)
+    optimizer = make_window_optimizer(model, training, table_learning_rate=5e-3)
     names = {id(weight): name for name, weight in model.named_parameters()}
     first, *_ = optimizer.param_groups
     assert {names[id(weight)] for weight in first["params"]} == {
@@ -69,11 +63,27 @@ def test_the_tables_of_intsr_have_a_step_size_of_their_own(tmp_path):
 
 
 def test_negatives_are_chosen_by_the_size_of_the_catalogue():
-    settings = WindowArguments(popularity_power=0.5)
-    assert settings.negatives == "auto"
-    small, large = settings.for_catalog(LARGE_CATALOG), settings.for_catalog(LARGE_CATALOG + 1)
-    assert small == replace(settings, negatives="full")
-    assert (large.negatives, large.correct_sampling, large.popularity_power) == ("popularity", True, 1.0)
-    # What was chosen stays, whatever the size.
-    chosen = WindowArguments(negatives="full")
-    assert chosen.for_catalog(10**6) == chosen
+    for kind in (IntSRConfig, SynerGenConfig):
+        settings = kind()
+        assert settings.negatives == "auto"
+        small, large = settings.with_data(num_items=LARGE_CATALOG), settings.with_data(num_items=LARGE_CATALOG + 1)
+        assert (small.negatives, small.correct_sampling) == ("full", False)
+        assert (large.negatives, large.correct_sampling) == ("popularity", True)
+        # What was chosen stays, whatever the size.
+        assert kind(negatives="full", num_items=10**6).negatives == "full"
+
+
+def test_settings_of_earlier_versions_are_read_under_the_names_of_today():
+    old = {"negatives": "sampled", "correct_sampling": True, "num_hard_negatives": 7, "max_history": 100}
+    config = IntSRConfig.from_dict({**old, "max_position_distance": 400, "attention_scale": "visible", "num_items": 3})
+    assert (config.negatives, config.num_training_negatives) == ("popularity", 7)
+    assert not hasattr(config, "max_position_distance") and not hasattr(config, "attention_scale")
+    config = SynerGenConfig.from_dict({"easy_negatives": "in_batch", "correct_popularity": True, "align_tasks": True})
+    assert (config.negatives, config.correct_sampling) == ("popularity", True)
+    for kind, settings, message in (
+        (IntSRConfig, {"similarity": "cosine"}, "`similarity` is 'cosine' in the saved configuration, and only 'dot'"),
+        (IntSRConfig, {"max_position_distance": 128, "max_history": 50}, "only 200 is known today"),
+        (SynerGenConfig, {"rotary_fraction": 0.5}, "`rotary_fraction` is 0.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kind.from_dict(settings)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from seekrec.training import WindowArguments, row_adamw, window_arguments
+from seekrec.models import IntSRConfig
+from seekrec.models.dense import configuration_dense
+from seekrec.training import row_adamw
 
 BENCHMARKS = Path(__file__).parents[2] / "recipes" / "benchmarks"
 
@@ -17,10 +19,10 @@ BENCHMARKS = Path(__file__).parents[2] / "recipes" / "benchmarks"
 def test_a_step_of_each_model_is_measured(family, is_large, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     if is_large:
-        for module in (row_adamw, window_arguments):
+        for module in (row_adamw, configuration_dense):
             monkeypatch.setattr(module, "LARGE_CATALOG", 20)
         monkeypatch.setattr("seekrec.embeddings.softmax.LARGE_CATALOG", 20)
-        assert WindowArguments().for_catalog(30).negatives == "popularity"
+        assert IntSRConfig(num_items=30).negatives == "popularity"
     step = runpy.run_path(str(BENCHMARKS / "training_step.py"))
     made = []
     plain = row_adamw.make_adamw

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from seekrec import Catalog
-from seekrec.recipes.windows import make_windows
-from seekrec.training import WindowArguments
+from seekrec.recipes.windows import WindowArguments, make_windows
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "benchmarks" / "training_throughput.py"
 SIZES = {"num_items": 30, "batch_size": 2, "hidden_size": 16, "repeats": 1}
@@ -47,8 +46,8 @@ def test_both_ways_have_the_same_losses_and_gradients(recipe, family):
     arguments = recipe["Arguments"](**SIZES)
     split = recipe["make_split"](arguments, 6)
     catalog = Catalog.build(split.log.items, embeddings={"semantic": recipe["make_vectors"](30, 0)})
-    window = WindowArguments(max_history=6)
-    batch = recipe["make_batch"](make_windows(split, catalog, window), catalog, window, 0)
+    config = recipe["make_config"](family, arguments, 6)
+    batch = recipe["make_batch"](make_windows(split, catalog, config, WindowArguments()), catalog, 0)
     prefixes = recipe["make_prefixes"](batch, 1.0)
     # A row holds the events before the one it asks for and no other, and one question.
     assert all(part["labels"].shape[1] == 1 for part in prefixes)
@@ -56,7 +55,7 @@ def test_both_ways_have_the_same_losses_and_gradients(recipe, family):
     labels = torch.cat([part["labels"][:, 0] for part in prefixes])
     assert sorted(labels.tolist()) == sorted(batch["labels"][batch["labels"] >= 0].tolist())
 
-    model = recipe["make_family"](family, split, catalog, arguments, window)
+    model = recipe["make_family"](config, split, catalog, arguments)
     with torch.no_grad():
         # Far from the start values, so that the history counts.
         for weight in model.parameters():

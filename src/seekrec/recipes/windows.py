@@ -1,43 +1,91 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the recipes of IntSR and SynerGen share: windows of events, and trainings on their questions."""
+"""What the recipes of IntSR and SynerGen share: windows of events, and training on their questions."""
 
 from __future__ import annotations
 
-import copy
 import logging
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.targets import report_questions
-from seekrec.corpora.training_windows import TrainingWindows, build_training_windows, log_actions
+from seekrec.corpora.training_windows import (
+    TrainingWindows,
+    build_training_windows,
+    choose_session_ids,
+    log_actions,
+)
+from seekrec.embeddings import SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError, LeakageError
 from seekrec.events import Split
 from seekrec.events.sessions import guess_session_ids
+from seekrec.models.dense import DenseConfig, DenseRetrieval, EventSequenceProcessor, QueryVectors
 from seekrec.recipes.items import PreparedItems
-from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
-from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior
-from seekrec.training.event_windows import WindowCollator, make_window_trainer
+from seekrec.recipes.recipe import Recipe
+from seekrec.schema import BEHAVIORS, Behavior
+from seekrec.training.event_windows import QueryPool, WindowCollator, make_negatives, make_window_trainer
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
-from seekrec.training.window_arguments import WindowArguments
 
 logger = logging.getLogger(__name__)
 
+DenseT = TypeVar("DenseT", bound=DenseRetrieval[Any])
+EventProcessorT = TypeVar("EventProcessorT", bound=EventSequenceProcessor)
+
 
 @dataclass
-class WindowRecipe(Recipe[ModelT, ProcessorT]):
+class WindowArguments:
+    """Windows of events, and what they ask.
+
+    Args:
+        tasks (`str`): What is trained and measured.
+        session_ids (`str`): What `session_id` means: events of a page view do not see each other; auto: a guess.
+        recommend_searched_items (`bool`): Whether a searched item is asked for as a recommendation too, without its
+            query.
+        query_pool (`list[str]`): Queries that may stand for an item: logged, category, item_text.
+        pool_probability (`float`): How often the pool makes a search of a recommendation; joint alone.
+        pool_questions (`str`): Whether they are asked in its place (replace), as in the paper, or beside it (add).
+        item_lifetimes (`str`): When items are available: what the catalogue says, or from their first event on.
+        sparse_learning_rate (`float`, *optional*): Learning rate of the embeddings of items and actions; that of the
+            rest if not given.
+        start_from_sasrec (`bool`): Whether id embeddings begin as those of SASRec, which every recipe trains as a
+            baseline.
+        remove_seen (`bool`): Whether full ranking leaves out the items of the history.
+        on_offer_only (`bool`): Whether full ranking leaves out items that are not available when a request is made.
+    """
+
+    tasks: Literal["joint", "search", "recommendation"] = "joint"
+    session_ids: Literal["auto", "page_view", "visit"] = "auto"
+    recommend_searched_items: bool = True
+    query_pool: list[str] = field(default_factory=lambda: ["logged", "category", "item_text"])
+    pool_probability: float = 0.0
+    pool_questions: Literal["replace", "add"] = "replace"
+    item_lifetimes: Literal["catalog", "first_event"] = "catalog"
+    sparse_learning_rate: float | None = None
+    start_from_sasrec: bool = False
+    remove_seen: bool = True
+    on_offer_only: bool = False
+
+
+@dataclass
+class WindowRecipe(Recipe[DenseT, EventProcessorT]):
     """What the recipes of IntSR and SynerGen share.
 
     Args:
-        window ([`WindowArguments`]): Windows, what they ask and how it is learned.
+        window ([`WindowArguments`]): Windows, and what they ask.
+        model ([`DenseConfig`]): The decoder and its losses.
     """
 
     window: WindowArguments
+    model: DenseConfig
+    # What a family's recipe names.
+    model_type: ClassVar[type[DenseRetrieval[Any]]]
+    processor_type: ClassVar[type[EventSequenceProcessor]]
+    # Whether no item is drawn that the user acted on; see `make_negatives`.
+    spares_own: ClassVar[bool] = False
 
     @property
     def behaviors(self) -> tuple[Behavior, ...]:
@@ -54,34 +102,75 @@ class WindowRecipe(Recipe[ModelT, ProcessorT]):
         """Whether full ranking rules out items that are not available when a request is made."""
         return self.window.on_offer_only
 
+    @property
+    def geohashes(self) -> list[str]:
+        """The areas that the model tells apart."""
+        return []
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether items are drawn among those available at the time."""
+        return True
+
+    def from_data(self) -> dict[str, object]:
+        """Return the fields of the family's configuration that the log decides."""
+        return {}
+
     def prepare_items(self) -> PreparedItems:
         """Make the catalogue, and set when its items are available."""
         items = super().prepare_items()
         return replace(items, catalog=with_lifetimes(items.catalog, self.split, self.window))
 
-    @abstractmethod
-    def make_windows(self) -> TrainingWindows:
-        """Cut training into windows."""
+    def make_processor(self) -> EventProcessorT:
+        """Make the processor that lays requests out as windows are."""
+        processor: Any = make_window_processor(
+            self.processor_type, self.model, self.split, self.catalog, self.window, geohashes=self.geohashes
+        )
+        return processor
 
     def prepare_corpus(self) -> None:
         """Cut training into windows with their questions."""
-        self.windows = self.make_windows()
+        self.windows = make_windows(
+            self.split, self.catalog, self.model, self.window, geohashes=self.processor.geohashes
+        )
         logger.info("windows: %d with %d questions", len(self.windows), len(self.windows.behavior))
 
-    @abstractmethod
-    def make_collator(self, windows: TrainingWindows) -> WindowCollator:
-        """Make what gives batches of windows."""
+    def make_model(self) -> DenseT:
+        """Make the model with its start weights."""
+        model: Any = make_window_model(
+            self.model_type,
+            self.model,
+            self.catalog,
+            self.processor,
+            self.window,
+            self.items.sasrec,
+            **self.from_data(),
+        )
+        return model
 
     def make_trainers(
-        self, model: ModelT, evaluate_model: EvaluateModel
+        self, model: DenseT, evaluate_model: EvaluateModel
     ) -> Iterator[tuple[GenerativeTrainer, Mapping[str, object]]]:
-        """Make the training of all questions at once, or of recommendations and then of searches."""
-        for folder, windows, training in training_stages(self.windows, self.window, self.training):
-            training.output_dir = str(self.output_dir / folder)
-            trainer = make_window_trainer(
-                model, self.make_collator(windows), training, settings=self.window, evaluate_model=evaluate_model
-            )
-            yield trainer, {"windows": windows}
+        """Make the one training, on all questions."""
+        collator = make_window_collator(
+            self.windows,
+            self.catalog,
+            model.config,
+            self.processor.query_vectors,
+            self.window,
+            is_aligned=self.is_aligned,
+            spares_own=self.spares_own,
+            seed=self.training.seed,
+        )
+        self.training.output_dir = str(self.output_dir / "trainer")
+        trainer = make_window_trainer(
+            model,
+            collator,
+            self.training,
+            table_learning_rate=self.window.sparse_learning_rate,
+            evaluate_model=evaluate_model,
+        )
+        yield trainer, {"windows": self.windows}
 
 
 def with_lifetimes(catalog: Catalog, split: Split, settings: WindowArguments) -> Catalog:
@@ -96,81 +185,178 @@ def with_lifetimes(catalog: Catalog, split: Split, settings: WindowArguments) ->
     first = np.full(timeline.num_items, np.iinfo(np.int64).max)
     np.minimum.at(first, timeline.item[rows], timeline.time[rows])
     has_event = first < np.iinfo(np.int64).max
-    place = catalog.items.column_names.index("available_from")
+    column = catalog.items.column_names.index("available_from")
     old = catalog.items["available_from"].to_pylist()
     values = [int(own) if known else before for own, known, before in zip(first, has_event, old, strict=True)]
-    items = catalog.items.set_column(place, "available_from", pa.array(values, pa.int64()))
+    items = catalog.items.set_column(column, "available_from", pa.array(values, pa.int64()))
     return replace(catalog, items=items)
 
 
-def make_windows(
+def make_window_processor(
+    kind: type[EventProcessorT],
+    config: DenseConfig,
     split: Split,
     catalog: Catalog,
-    settings: WindowArguments,
+    window: WindowArguments,
     *,
     geohashes: Sequence[str] = (),
-    use_session_mask: bool = True,
+) -> EventProcessorT:
+    """Make the processor that lays requests out as windows are; queries are embedded as items are.
+
+    Args:
+        kind (`type[EventSequenceProcessor]`): The family's processor.
+        config ([`DenseConfig`]): Settings of the model.
+        split (`Split`): Whose training events name the actions.
+        catalog ([`Catalog`]): The items.
+        window ([`WindowArguments`]): What `session_id` means.
+        geohashes (`Sequence[str]`): The areas that the model tells apart.
+    """
+    return kind.from_config(
+        config,
+        catalog,
+        actions=log_actions(split),
+        geohashes=geohashes,
+        session_ids=choose_session_ids(split, window.session_ids),
+    )
+
+
+def make_windows(
+    split: Split, catalog: Catalog, config: DenseConfig, window: WindowArguments, *, geohashes: Sequence[str] = ()
 ) -> TrainingWindows:
     """Cut training into windows, keep the questions of the tasks, and warn of what they leave out.
 
     Args:
         split (`Split`): Split whose training events are read.
         catalog ([`Catalog`]): The items.
-        settings ([`WindowArguments`]): Length, tasks, and what `session_id` means.
-        geohashes (`Sequence[str]`): Geohashes that the processor knows.
-        use_session_mask (`bool`): Whether the events of a session are hidden from its questions.
+        config ([`DenseConfig`]): The length of a history, and whether its questions see their own session.
+        window ([`WindowArguments`]): Tasks, and what `session_id` means.
+        geohashes (`Sequence[str]`): Those of the processor.
 
     Raises:
         DataError: If nothing is left to ask.
         LeakageError: If a question of a strict split sees its own answer.
     """
-    if settings.session_ids == "auto" and (guess := guess_session_ids(split)) is not None:
+    if window.session_ids == "auto" and (guess := guess_session_ids(split)) is not None:
         logger.info("%s: %s", split.log.name, guess)
     windows = build_training_windows(
         split,
         catalog.id_map,
         actions=log_actions(split),
         geohashes=geohashes,
-        max_history=settings.max_history,
-        recommend_searched_items=settings.recommend_searched_items,
-        session_ids=settings.session_ids,
-        use_session_mask=use_session_mask,
+        max_history=config.max_history,
+        recommend_searched_items=window.recommend_searched_items,
+        session_ids=window.session_ids,
+        use_session_mask=config.use_session_mask,
     )
     if split.protocol == "strict" and (num_leaks := windows.count_leaks()):
         raise LeakageError(
             f"{num_leaks} of {len(windows.behavior)} training questions of {split.log.name!r} see their own answer."
         )
-    behaviors = BEHAVIORS if settings.tasks == "joint" else (settings.tasks,)
-    windows = windows if settings.tasks == "joint" else windows.select(settings.tasks)
+    behaviors = BEHAVIORS if window.tasks == "joint" else (window.tasks,)
+    windows = windows if window.tasks == "joint" else windows.select(window.tasks)
     rows = windows.windows.values[windows.places]
     report_questions(split, rows, windows.behavior, behaviors=behaviors, is_blind=windows.is_blind)
     return windows
 
 
-def training_stages(
-    windows: TrainingWindows, settings: WindowArguments, training: TrainingArguments
-) -> list[tuple[str, TrainingWindows, TrainingArguments]]:
-    """Return what is trained one after the other: one stage, or recommendation and then search (IntSR, KuaiSAR).
+def make_window_model(
+    kind: type[DenseT],
+    config: DenseConfig,
+    catalog: Catalog,
+    processor: EventSequenceProcessor,
+    window: WindowArguments,
+    sasrec: SASRecForNextItem | None = None,
+    **from_data: object,
+) -> DenseT:
+    """Make a model over a catalogue, with the SASRec that the settings may fuse with it.
 
-    Returns:
-        `list[tuple]`: The name of each stage's folder, its windows, and its arguments.
+    Args:
+        kind (`type[DenseRetrieval]`): The family's model.
+        config ([`DenseConfig`]): Its settings.
+        catalog ([`Catalog`]): Items with text vectors.
+        processor ([`EventSequenceProcessor`]): Which actions are told apart.
+        window ([`WindowArguments`]): Whether id embeddings begin as those of SASRec.
+        sasrec ([`SASRecForNextItem`], *optional*): The SASRec whose score may be added.
+        from_data: Further fields of the configuration that the log decides.
 
     Raises:
-        ConfigurationError: If two stages are asked for one task.
+        ConfigurationError: If SASRec's score is wanted and there is no SASRec.
     """
-    if not settings.search_stage_num_epochs:
-        return [("trainer", windows, training)]
-    if settings.tasks != "joint":
-        raise ConfigurationError(
-            f"`search_stage_num_epochs` is {settings.search_stage_num_epochs} and `tasks` {settings.tasks!r}; two "
-            "stages need `tasks: joint`."
+    if config.recommender_weight and sasrec is None:
+        raise ConfigurationError(f"`recommender_weight` is {config.recommender_weight}, but no SASRec was given.")
+    is_fused = bool(config.recommender_weight) and sasrec is not None
+    width = catalog.embeddings["semantic"].shape[1]
+    model = kind(
+        config.with_data(
+            num_items=len(catalog),
+            text_size=width,
+            query_size=width,
+            num_actions=max(1, len(processor.actions)),
+            recommender=recommender_sizes(sasrec) if is_fused and sasrec is not None else None,
+            **from_data,
         )
-    second = copy.deepcopy(training)
-    second.num_train_epochs = settings.search_stage_num_epochs
-    return [
-        ("trainer-recommendation", windows.select(RECOMMENDATION), training),
-        ("trainer-search", windows.select(SEARCH), second),
-    ]
+    )
+    model.set_catalog(catalog)
+    if window.start_from_sasrec:
+        model.items.start_ids(catalog.embeddings["collaborative"])
+    if is_fused and sasrec is not None:
+        model.set_recommender(sasrec)
+    return model
 
 
-__all__ = ["WindowRecipe", "make_windows", "training_stages", "with_lifetimes"]
+def make_window_collator(
+    windows: TrainingWindows,
+    catalog: Catalog,
+    config: DenseConfig,
+    query_vectors: QueryVectors,
+    window: WindowArguments,
+    *,
+    is_aligned: bool = True,
+    spares_own: bool = False,
+    seed: int,
+) -> WindowCollator:
+    """Make the collator of a model, with the query pool of the settings and the negatives that a loss needs.
+
+    Args:
+        windows (`TrainingWindows`): What is asked in training.
+        catalog ([`Catalog`]): Its items.
+        config ([`DenseConfig`]): The configuration of the model: how negatives are drawn, and how many.
+        query_vectors ([`QueryVectors`]): To which the queries of the pool are added.
+        window ([`WindowArguments`]): The pool and its probability.
+        is_aligned (`bool`): Whether negatives are drawn among items available at the time.
+        spares_own (`bool`): Whether none of them is an item that the user acted on; see [`make_negatives`].
+        seed (`int`): Seed of all draws.
+    """
+    negatives = None
+    if config.drawn_negatives is not None:
+        negatives = make_negatives(
+            windows,
+            catalog,
+            config.drawn_negatives,
+            config.num_training_negatives,
+            is_aligned=is_aligned,
+            is_corrected=config.correct_sampling,
+            spares_own=spares_own,
+            seed=seed,
+        )
+    pool = QueryPool.build(windows, catalog, query_vectors, window.query_pool)
+    return WindowCollator(
+        windows,
+        pool,
+        # One task alone makes no searches of recommendations.
+        pool_probability=window.pool_probability if window.tasks == "joint" else 0.0,
+        pool_adds=window.pool_questions == "add",
+        negatives=negatives,
+        seed=seed,
+    )
+
+
+__all__ = [
+    "WindowArguments",
+    "WindowRecipe",
+    "make_window_collator",
+    "make_window_model",
+    "make_window_processor",
+    "make_windows",
+    "with_lifetimes",
+]

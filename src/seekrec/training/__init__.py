@@ -7,12 +7,10 @@ from seekrec.training.identifiers import train_dual_rqvae
 from seekrec.training.lightgcn import train_lightgcn
 from seekrec.training.sasrec import train_sasrec
 from seekrec.training.trainer import GenerativeTrainer, train_once
-from seekrec.training.window_arguments import WindowArguments
 
 __all__ = [
     "RequestArguments",
     "GenerativeTrainer",
-    "WindowArguments",
     "WindowCollator",
     "make_window_optimizer",
     "make_window_trainer",

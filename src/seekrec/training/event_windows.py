@@ -13,21 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.corpora import MixtureSampler
 from seekrec.corpora.training_windows import TrainingWindows
-from seekrec.embeddings import SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError
 from seekrec.events.negatives import ItemNegatives, SampledKind
 from seekrec.events.queries import category_queries
-from seekrec.models.dense import QueryVectors
+from seekrec.models.dense import DenseRetrieval, QueryVectors
 from seekrec.schema import BEHAVIORS, SEARCH
 from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.row_adamw import make_adamw, use_row_gradients
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
-from seekrec.training.window_arguments import WindowArguments
 from seekrec.util.hashing import hash_fractions, hash_numbers
 from seekrec.util.ragged import Ragged, join_rows
 
@@ -103,11 +101,7 @@ class WindowCollator:
             becomes a search (beta of IntSR section 3.2).
         pool_adds (`bool`): That search is asked beside the recommendation, not in its place.
         negatives ([`ItemNegatives`], *optional*): Negatives of each question.
-        history_dropout (`float`): Share of the events of a window that no question sees, drawn anew in each epoch.
-        seed (`int`): Of the pool's draws and of the events left out.
-
-    Raises:
-        ConfigurationError: If `history_dropout` is not a share below 1.
+        seed (`int`): Seed of the pool's draws.
     """
 
     def __init__(
@@ -118,33 +112,22 @@ class WindowCollator:
         pool_probability: float = 0.0,
         pool_adds: bool = False,
         negatives: ItemNegatives | None = None,
-        history_dropout: float = 0.0,
         seed: int = 0,
     ) -> None:
-        if not 0 <= history_dropout < 1:
-            raise ConfigurationError(f"`history_dropout` is {history_dropout}; give a share from 0 to below 1.")
-        self.windows, self.pool, self.negatives, self.history_dropout = windows, pool, negatives, history_dropout
+        self.windows, self.pool, self.negatives = windows, pool, negatives
         self.pool_probability, self.pool_adds, self.seed = pool_probability, pool_adds, seed
 
     def __call__(self, codes: Sequence[int]) -> dict[str, Tensor]:
         """Collate; the names are those of [`TrainingWindows.batch`], and some more.
 
         Returns:
-            `dict[str, torch.Tensor]`: With `history_dropout`, `scenario_mask`, the `history_mask` of all events;
-            `query_vectors`, float32 `(num_queries, dimension)`, to which the query rows
+            `dict[str, torch.Tensor]`: `query_vectors`, float32 `(num_queries, dimension)`, to which the query rows
             point; with negatives `negative_rows` `(num_windows, most_questions, count)`, -1 for none, and
             `negative_log_q` of the same shape, `label_log_q` `(num_windows, most_questions)` and `shown_log_q` of the
             shape of `shown_item_rows`, the logarithm of how likely each is drawn, but for a number of the question.
         """
         numbers = np.asarray(codes, dtype=np.int64)
         batch = self.windows.batch(numbers % len(self.windows))
-        if self.history_dropout:
-            events = numbers[:, None] * (2 * _ADDED) + np.arange(batch["history_mask"].shape[1])
-            # S tokens stay: a request always has that of its session.
-            batch["scenario_mask"] = batch["history_mask"]
-            batch["history_mask"] = batch["history_mask"] & (
-                hash_fractions(self.seed, events, 3) >= self.history_dropout
-            )
         keys = numbers[:, None] * (2 * _ADDED) + np.arange(batch["labels"].shape[1])
         if self.pool_probability:
             keys = self._ask_from_pool(batch, keys)
@@ -205,7 +188,6 @@ def make_negatives(
     kind: SampledKind,
     count: int,
     *,
-    power: float = 1.0,
     is_aligned: bool = True,
     is_corrected: bool = False,
     spares_own: bool = False,
@@ -213,7 +195,7 @@ def make_negatives(
 ) -> ItemNegatives:
     """Make [`ItemNegatives`] from windows and a catalogue.
 
-    With `is_aligned` they keep to items on offer at the time; with `is_corrected` a draw may be the target; with
+    With `is_aligned` they keep to items available at the time; with `is_corrected` a draw may be the target; with
     `spares_own` no other item that the user acted on is drawn. That is for what stands for items that were shown and
     not clicked. What stands for all items must hold the user's own, for the full softmax holds them.
     """
@@ -226,7 +208,6 @@ def make_negatives(
         target_counts(windows, len(catalog)),
         count,
         kind,
-        power=power,
         periods=item_periods(catalog.items) if is_aligned else None,
         acts=acts,
         draws_target=is_corrected,
@@ -234,83 +215,21 @@ def make_negatives(
     )
 
 
-def make_window_collator(
-    windows: TrainingWindows,
-    catalog: Catalog,
-    query_vectors: QueryVectors,
-    settings: WindowArguments,
-    *,
-    kind: SampledKind | None,
-    spares_own: bool = False,
-    seed: int,
-) -> WindowCollator:
-    """Make what gives batches, with the query pool of the settings.
-
-    Args:
-        windows (`TrainingWindows`): What is asked in training.
-        catalog ([`Catalog`]): Its items.
-        query_vectors ([`QueryVectors`]): To which the queries of the pool are added.
-        settings ([`WindowArguments`]): How many negatives, of which power and when; the pool and its probability.
-        kind (`str`, *optional*): How negatives are drawn; None: not at all.
-        spares_own (`bool`): Whether none of them is an item that the user acted on; see [`make_negatives`].
-        seed (`int`): Of all draws.
-    """
-    negatives = None
-    if kind is not None:
-        negatives = make_negatives(
-            windows,
-            catalog,
-            kind,
-            settings.num_training_negatives,
-            power=settings.popularity_power,
-            is_aligned=settings.align_candidates,
-            is_corrected=settings.correct_sampling,
-            spares_own=spares_own,
-            seed=seed,
-        )
-    pool = QueryPool.build(windows, catalog, query_vectors, settings.query_pool)
-    return WindowCollator(
-        windows,
-        pool,
-        # One task alone makes no searches of recommendations.
-        pool_probability=settings.pool_probability if settings.tasks == "joint" else 0.0,
-        pool_adds=settings.pool_questions == "add",
-        negatives=negatives,
-        history_dropout=settings.history_dropout,
-        seed=seed,
-    )
-
-
-def fusion_settings(settings: WindowArguments, sasrec: SASRecForNextItem | None) -> dict[str, Any]:
-    """Give the fields of a configuration that say what is added to the score of recommendations.
-
-    Raises:
-        ConfigurationError: If SASRec's score is wanted and there is no SASRec.
-    """
-    if settings.recommender_weight and sasrec is None:
-        raise ConfigurationError(f"`recommender_weight` is {settings.recommender_weight}, but no SASRec was given.")
-    return {
-        "recommender": recommender_sizes(sasrec) if settings.recommender_weight and sasrec is not None else None,
-        "recommender_weight": settings.recommender_weight,
-        "text_weight": settings.text_weight,
-    }
-
-
 def make_window_trainer(
-    model: PreTrainedModel,
+    model: DenseRetrieval[Any],
     collator: WindowCollator,
     arguments: TrainingArguments,
     *,
-    settings: WindowArguments,
+    table_learning_rate: float | None,
     evaluate_model: EvaluateModel | None,
 ) -> GenerativeTrainer:
     """Put a model and windows into a Trainer whose batches hold windows of like length.
 
     Args:
-        model (`PreTrainedModel`): Takes the collator's batch.
+        model ([`DenseRetrieval`]): Takes the collator's batch.
         collator ([`WindowCollator`]): Gives it.
         arguments (`TrainingArguments`): `remove_unused_columns` is switched off.
-        settings ([`WindowArguments`]): Has the step size of sparse weights.
+        table_learning_rate (`float`, *optional*): Learning rate of embeddings; see [`make_window_optimizer`].
         evaluate_model (`Callable`, *optional*): Ranks validation.
 
     Returns:
@@ -333,30 +252,33 @@ def make_window_trainer(
         data_collator=collator,
         sampler=CodeSampler(sampler),
         evaluate_model=evaluate_model,
-        optimizers=(make_window_optimizer(model, settings, arguments), None),
+        optimizers=(make_window_optimizer(model, arguments, table_learning_rate=table_learning_rate), None),
     )
 
 
 def make_window_optimizer(
-    model: PreTrainedModel, settings: WindowArguments, training: TrainingArguments
+    model: DenseRetrieval[Any], training: TrainingArguments, *, table_learning_rate: float | None = None
 ) -> torch.optim.AdamW:
-    """Make AdamW with two learning rates: of the embeddings of items and actions, and of the rest.
+    """Make AdamW with two learning rates: one for the embeddings of items and actions, and one for the rest.
 
     An item is met seldom, so with the learning rate of the others it learns too little from each meeting. Embeddings
     of items are updated by rows where there are many (`row_adamw`), unless each is compared with every question.
+
+    Args:
+        model ([`DenseRetrieval`]): Whose weights to train.
+        training (`TrainingArguments`): The learning rate of the rest, and what AdamW takes.
+        table_learning_rate (`float`, *optional*): Learning rate of the embeddings; that of the rest if not given.
     """
-    parts: Any = model
-    tables = [module for module in (parts.items.ids, parts.model.tokens.actions) if module is not None]
-    if parts.items.ids is not None and not parts.compares_all_items:
-        use_row_gradients(parts.items.ids, training)
-    rate = training.learning_rate if settings.sparse_learning_rate is None else settings.sparse_learning_rate
-    return make_adamw(model, tables, training, table_rate=rate)
+    tables = [model.items.ids, model.action_embedding]
+    if model.items.ids is not None and not model.compares_all_items:
+        use_row_gradients(model.items.ids, training)
+    rate = training.learning_rate if table_learning_rate is None else table_learning_rate
+    return make_adamw(model, [table for table in tables if table is not None], training, table_rate=rate)
 
 
 __all__ = [
     "QueryPool",
     "WindowCollator",
-    "fusion_settings",
     "make_negatives",
     "make_window_optimizer",
     "make_window_trainer",

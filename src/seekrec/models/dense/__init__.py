@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the families that compare vectors share: a processor, item vectors, their index, `retrieve` and `rank`."""
+"""What the families that compare vectors share: settings, a processor, item vectors, `retrieve` and `rank`."""
 
-from seekrec.models.dense.interface_dense import DenseRetrievalMixin
+from seekrec.models.dense.configuration_dense import DenseConfig
+from seekrec.models.dense.interface_dense import DenseRetrieval
 from seekrec.models.dense.item_index import ItemIndex
-from seekrec.models.dense.item_tower import ItemTower
-from seekrec.models.dense.losses import candidate_loss, full_softmax, hard_negatives, info_nce
+from seekrec.models.dense.modeling_dense import ItemTower
 from seekrec.models.dense.processing_dense import EventSequenceProcessor
 from seekrec.models.dense.query_vectors import QueryVectors
 
 __all__ = [
-    "DenseRetrievalMixin",
+    "DenseConfig",
+    "DenseRetrieval",
     "EventSequenceProcessor",
     "ItemIndex",
     "ItemTower",
     "QueryVectors",
-    "candidate_loss",
-    "full_softmax",
-    "hard_negatives",
-    "info_nce",
 ]

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`retrieve` and `rank` for families that compare vectors: the same face as `GenerativeRetrievalMixin`.
 
-A family mixes [`DenseRetrievalMixin`] into its `PreTrainedModel`, gives it an [`ItemTower`] under the name `items`,
-and defines [`read_events`], [`encode_questions`] and [`score_candidates`]. Its configuration has `num_items`,
-`text_size`, `items_hash` and `similarity`.
+A family derives its model from [`DenseRetrieval`] and defines [`items`], [`read_events`], [`encode_questions`] and
+[`score_candidates`]. Its configuration is a [`DenseConfig`].
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +22,18 @@ from seekrec.errors import CatalogError, RequestError
 from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, join_new, scored_items, seen_items, without_rows
 from seekrec.models.checkpoint import CheckpointMixin
-from seekrec.models.dense.catalog_items import CatalogItems, DenseSnapshot
-from seekrec.models.dense.fusion import AnswerFusion, without_own
-from seekrec.models.dense.history_states import HistoryStatesMixin
 from seekrec.models.dense.item_index import Backend
-from seekrec.models.dense.item_tower import ItemTexts, ItemTower
+from seekrec.models.dense.modeling_dense import (
+    AnswerFusion,
+    CatalogItems,
+    DenseSnapshot,
+    HistoryModel,
+    Inputs,
+    ItemTexts,
+    ItemTower,
+    StateT,
+    without_own,
+)
 from seekrec.models.new_items import TextNeighbors
 from seekrec.models.snapshot import has_same_items, read_snapshot
 from seekrec.schema import ScoredItem
@@ -35,54 +41,62 @@ from seekrec.util.finite import check_finite
 from seekrec.util.hashing import json_digest
 
 
-class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
+class DenseRetrieval(CheckpointMixin, HistoryModel[StateT]):
     """`retrieve` by dot product with item vectors, `rank` by a head of the family.
 
     Set `item_index` to `"faiss"` to search with faiss; the answers are the same.
     """
 
-    items: ItemTower
     fusion: AnswerFusion | None
     item_index: Backend = "exact"
     _snapshot: DenseSnapshot | None = None
 
-    def encode_questions(self, inputs: Any, *, state: Any = None, items: CatalogItems | None = None) -> Tensor:
-        """Give the vector of each question: `(batch, num_questions, size)`; its dot products with items rank them.
+    @property
+    @abstractmethod
+    def items(self) -> ItemTower:
+        """Items to vectors."""
+
+    @property
+    @abstractmethod
+    def action_embedding(self) -> nn.Embedding:
+        """The vectors of actions."""
+
+    @property
+    @abstractmethod
+    def compares_all_items(self) -> bool:
+        """Whether a step of training reads the vector of every item."""
+
+    @abstractmethod
+    def encode_questions(
+        self, inputs: Inputs, *, state: StateT | None = None, items: CatalogItems | None = None
+    ) -> Tensor:
+        """Compute the vector of each question, `(batch, num_questions, size)`; its dot products rank items.
 
         Args:
-            inputs: What the processor made of requests, or a batch of training windows.
-            state (*optional*): A cached history in place of the one in `inputs`.
+            inputs (`dict[str, torch.Tensor]`): What the processor made of requests, or a batch of training windows.
+            state ([`HistoryState`], *optional*): A history that was read, in place of the one in `inputs`.
             items ([`CatalogItems`], *optional*): What to answer from; that of now if not given.
         """
-        raise TypeError(f"{type(self).__name__} must define `encode_questions`.")
 
-    def score_candidates(self, inputs: Any, *, state: Any = None, items: CatalogItems | None = None) -> Tensor:
-        """Score each candidate, float32 of the shape of `inputs["candidate_rows"]`: the probability of an act.
+    @abstractmethod
+    def score_candidates(
+        self, inputs: Inputs, *, state: StateT | None = None, items: CatalogItems | None = None
+    ) -> Tensor:
+        """Score each candidate, float32 in the shape of `inputs["candidate_rows"]`: the probability of an act.
 
         Without a head for that, the score that [`retrieve`] gives.
         """
-        raise TypeError(f"{type(self).__name__} must define `score_candidates`.")
 
     def current_items(self) -> CatalogItems:
-        """Give what a call answers from that begins now; it stays the same whatever is set meanwhile.
+        """Return what a call that begins now answers from; it stays the same whatever is set meanwhile.
 
         Raises:
             CatalogError: If no catalogue was set.
         """
-        return CatalogItems(self, read_snapshot(self._snapshot))
-
-    def compared_vectors(self, vectors: Tensor) -> Tensor:
-        """Give vectors of items or questions, of any shape `(..., size)`, as they are multiplied with each other."""
-        config: Any = self.config  # type: ignore[attr-defined]
-        return nn.functional.normalize(vectors, dim=-1) if config.similarity == "cosine" else vectors
-
-    def answer_items(self, items: CatalogItems) -> Tensor:
-        """Give what answers multiply with questions, `(num_rows, size)`: item vectors, and what is fused with them."""
-        own = self.compared_vectors(items.vectors)
-        return own if self.fusion is None else torch.cat([own, *self.fusion.items(items.texts, own.device)], dim=-1)
+        return CatalogItems(self.items, self.fusion, read_snapshot(self._snapshot))
 
     def answer_questions(
-        self, own: Tensor, item_rows: Tensor, allowed: Tensor, inputs: Any, items: CatalogItems
+        self, own: Tensor, item_rows: Tensor, allowed: Tensor, inputs: Inputs, items: CatalogItems
     ) -> Tensor:
         """Put behind the vectors of questions, `(batch, num_questions, size)`, what is fused with them.
 
@@ -95,10 +109,9 @@ class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
         """
         if self.fusion is None:
             return own
-        config: Any = self.config  # type: ignore[attr-defined]
         parts = self.fusion.questions(items.texts, item_rows, allowed, inputs["question_behavior_ids"])
         # The model's own product is divided by the temperature, those of the parts are not.
-        return torch.cat([own, *(part * config.temperature for part in parts)], dim=-1)
+        return torch.cat([own, *(part * self.config.temperature for part in parts)], dim=-1)
 
     def answer_scores(self, questions: Tensor, rows: Tensor, history: Tensor, items: CatalogItems) -> Tensor:
         """Score candidates as [`retrieve`] scores items: float32 of the shape of `rows`.
@@ -129,7 +142,7 @@ class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
         """
         if self.items.ids is None or self.fusion is not None:
             return np.empty(0, dtype=np.int64), None
-        num_trained = self.config.num_items  # type: ignore[attr-defined]
+        num_trained = self.config.num_items
         new = items.snapshot.new_rows(num_trained)
         return new, items.snapshot.text_neighbors(num_trained) if len(new) else None
 
@@ -187,31 +200,31 @@ class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
             CatalogError: If its first items or their text vectors are others, or the text vectors are missing or of
                 another width.
         """
-        config: Any = self.config  # type: ignore[attr-defined]
-        if len(catalog) < config.num_items:
+        num_items = self.config.num_items
+        if len(catalog) < num_items:
             raise CatalogError(
-                f"The catalogue has {len(catalog)} items, the model was made for {config.num_items}; use the one "
+                f"The catalogue has {len(catalog)} items, the model was made for {num_items}; use the one "
                 "saved with the model, or one grown from it by `add_items`."
             )
-        found = items_hash(catalog, config.num_items)
-        if config.items_hash is not None and config.items_hash != found:
+        found = items_hash(catalog, num_items)
+        if self.config.items_hash is not None and self.config.items_hash != found:
             raise CatalogError(
-                f"The catalogue's first {config.num_items} items have hash {found[:12]}, the model was trained for "
-                f"{config.items_hash[:12]}; use the catalogue saved with the model, or one grown from it by "
+                f"The catalogue's first {num_items} items have hash {found[:12]}, the model was trained for "
+                f"{self.config.items_hash[:12]}; use the catalogue saved with the model, or one grown from it by "
                 "`add_items`."
             )
-        vectors = catalog.embeddings.get("semantic") if config.text_size else None
-        if config.text_size:
+        vectors = catalog.embeddings.get("semantic") if self.config.text_size else None
+        if self.config.text_size:
             width = None if vectors is None else vectors.shape[1]
-            if vectors is None or width != config.text_size:
+            if vectors is None or width != self.config.text_size:
                 raise CatalogError(
                     f"The catalogue has text vectors of width {width} under embeddings['semantic'], the model reads "
-                    f"{config.text_size}; embed the items with the encoder that the model was trained with."
+                    f"{self.config.text_size}; embed the items with the encoder that the model was trained with."
                 )
-        texts_hash = None if vectors is None else vectors_hash(vectors[: config.num_items])
-        if config.texts_hash is not None and config.texts_hash != texts_hash:
+        texts_hash = None if vectors is None else vectors_hash(vectors[:num_items])
+        if self.config.texts_hash is not None and self.config.texts_hash != texts_hash:
             raise CatalogError(
-                f"The catalogue's first {config.num_items} items are those of the model, but their text vectors are "
+                f"The catalogue's first {num_items} items are those of the model, but their text vectors are "
                 "others than it was trained with; use the catalogue saved with the model, or one grown from it by "
                 "`add_items`."
             )
@@ -222,7 +235,7 @@ class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
         snapshot = DenseSnapshot(catalog, texts)
         if old is not None and is_same:
             snapshot.take_parts(old, ["vectors", "answers", ("index", self.item_index)])
-        config.items_hash, config.texts_hash = found, texts_hash
+        self.config.items_hash, self.config.texts_hash = found, texts_hash
         self.items.texts = texts  # what training reads
         self._snapshot = snapshot
 
@@ -249,7 +262,7 @@ class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
         *,
         top_k: int | Sequence[int] = 10,
         where: Where = None,
-        state: Any = None,
+        state: StateT | None = None,
         exclude_seen: bool | None = None,
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue; exact.
@@ -284,7 +297,7 @@ class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
         behaviors = inputs["question_behavior_ids"][:, 0].tolist()
         seen = seen_items(items.catalog, inputs, behaviors, exclude_seen, state)
         allowed = allowed_items(where, items.catalog, len(wanted), seen)
-        history = (inputs["history_item_rows"] if state is None else state.places.item).to(questions.device)
+        history = (inputs["history_item_rows"] if state is None else state.positions.item).to(questions.device)
         own = None if self.fusion is None else self.fusion.own_texts(items.texts, questions[:, None], history)
         new, neighbors = self._new_items(items)
         searched = allowed if neighbors is None else without_rows(allowed, new, items.catalog)
@@ -303,7 +316,7 @@ class DenseRetrievalMixin(HistoryStatesMixin, CheckpointMixin):
         return [scored_items(items.catalog, rows, scores) for rows, scores in found]
 
     @torch.no_grad()
-    def rank(self, inputs: BatchFeature, *, state: Any = None) -> list[list[ScoredItem]]:
+    def rank(self, inputs: BatchFeature, *, state: StateT | None = None) -> list[list[ScoredItem]]:
         """Order the candidates given to the processor.
 
         Args:
@@ -343,4 +356,4 @@ def vectors_hash(vectors: np.ndarray) -> str:
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(vectors).data)
 
 
-__all__ = ["DenseRetrievalMixin", "items_hash", "vectors_hash"]
+__all__ = ["DenseRetrieval", "items_hash", "vectors_hash"]

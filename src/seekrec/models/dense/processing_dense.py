@@ -25,6 +25,7 @@ from seekrec.errors import ConfigurationError, RequestError
 from seekrec.events.checks import check_choice
 from seekrec.events.columns import SESSION_IDS, EventColumns, SessionIds, number_geohashes, number_sessions
 from seekrec.models.candidates import candidate_rows, check_unknown, known_histories, seen_rows
+from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments
 from seekrec.models.processing import CatalogProcessor
@@ -98,6 +99,36 @@ class EventSequenceProcessor(CatalogProcessor):
         self._query_vectors = query_vectors
         if catalog is not None:
             self.set_catalog(catalog)
+
+    @classmethod
+    def from_config(
+        cls: type[ProcessorT],
+        config: DenseConfig,
+        catalog: Catalog | None = None,
+        *,
+        actions: Sequence[str] = ("click",),
+        geohashes: Sequence[str] = (),
+        session_ids: SessionIds = "page_view",
+        query_vectors: QueryVectors | None = None,
+    ) -> ProcessorT:
+        """Make the processor of a model.
+
+        Args:
+            config ([`DenseConfig`]): Settings of the model.
+            catalog ([`Catalog`], *optional*): The items.
+            actions (`Sequence[str]`): The actions that the model tells apart.
+            geohashes (`Sequence[str]`): The areas that the model tells apart.
+            session_ids (`str`): What `session_id` means.
+            query_vectors ([`QueryVectors`], *optional*): Known queries.
+        """
+        return cls(
+            catalog,
+            max_history=config.max_history,
+            actions=actions,
+            geohashes=geohashes,
+            session_ids=session_ids,
+            query_vectors=query_vectors,
+        )
 
     @property
     def query_vectors(self) -> QueryVectors:

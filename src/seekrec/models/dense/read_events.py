@@ -77,6 +77,11 @@ class ReadEvents:
         """Events of each user, int64 `(batch,)`."""
         return self.columns["history_mask"].sum(1)
 
+    def to(self, device: torch.device) -> ReadEvents:
+        """Return the events on a device."""
+        columns = {name: column.to(device) for name, column in self.columns.items()}
+        return ReadEvents(columns, self.query_vectors.to(device), self.seen_rows.to(device))
+
     def last(self, name: str, nothing: int) -> Tensor:
         """Give the last entry of a column of each user, `(batch,)`."""
         column, lengths = self.columns[name], self.lengths

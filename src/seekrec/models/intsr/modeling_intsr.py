@@ -3,46 +3,700 @@
 
 Unusual here:
 
-- Questions are placeholders in a stream of their own (`modeling_intsr_blocks.py`): the history is read once, kept as a
-  [`HistoryState`], and any number of questions or candidates is answered from it (appendix C). In training every event
-  of a window asks, each seeing what came before its session.
+- Questions are **placeholders** in a stream of their own: the history is read once, kept as an [`IntSRState`], and any
+  number of questions or candidates is answered from it (appendix C). In training every event of a window asks, each
+  seeing what came before its session.
 - Item vectors are an id embedding plus a projected text vector, on both sides: as tokens, and as what the output is
   compared with.
 - With `use_placeholders` off this is plain HSTU over items.
 
-Weights start as follows: embeddings and projections of text normal with `initializer_range`; the linear layers of
-blocks and DSFNet normal with `1 / sqrt(inputs)`, the last of DSFNet like the embeddings; the position bias at 1, so
-that attention begins as a mean over what is seen, where SiLU of zero would begin as nothing; ALiBi's slopes at
+The tokens of the first stream (section 3.1): S opens a session, then for each event Q (what was searched for), I, F.
+
+```
+S  Q  I  F     I  F     S  I  F        events 1 and 2 share a session; 1 was searched for
+0  1  2  3     4  5     6  7  8        positions
+```
+
+With `merge_event_tokens` an event is one token, the sum of its parts. Placeholders stand in the second stream: each
+sees tokens of the first and itself, and is seen by nothing. So the first stream can be computed once and kept, and
+what is a placeholder's own in attention is one product a row, not a matrix (equations 5-9, appendix C.2). What the
+paper leaves open follows HSTU: a layer norm before the block and one on its mixed values, a residual around it, no
+feed-forward layer. Attention weights are SiLU values, not a distribution.
+
+Weights start as follows: embeddings and projections of text normal with a spread of 0.02; the linear layers of blocks
+and DSFNet normal with `1 / sqrt(inputs)`, the last of DSFNet like the embeddings; the position bias at 1, so that
+attention begins as a mean over what is seen, where SiLU of zero would begin as nothing; ALiBi's slopes at
 `2 ** (-8 * (head + 1) / num_heads)`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
+from seekrec.embeddings.softmax import Candidates, info_nce, parts
 from seekrec.errors import ConfigurationError
-from seekrec.models.dense.catalog_items import CatalogItems
-from seekrec.models.dense.fusion import make_fusion
-from seekrec.models.dense.interface_dense import DenseRetrievalMixin
-from seekrec.models.dense.item_tower import ItemTower, LatestItem, TextProjection
-from seekrec.models.dense.losses import candidate_loss, full_softmax, hard_negatives, info_nce
-from seekrec.models.intsr.configuration_intsr import IntSRConfig
-from seekrec.models.intsr.modeling_intsr_blocks import (
-    Places,
-    QueryDrivenBlock,
-    RelativeBias,
-    history_visibility,
-    placeholder_visibility,
+from seekrec.models.dense.interface_dense import DenseRetrieval
+from seekrec.models.dense.modeling_dense import (
+    INITIALIZER_RANGE,
+    LAYER_NORM_EPS,
+    CatalogItems,
+    DensePreTrainedModel,
+    HistoryState,
+    Inputs,
+    ItemTower,
+    LatestItem,
+    TextProjection,
+    TokenPositions,
+    full_softmax,
+    make_fusion,
 )
-from seekrec.models.intsr.modeling_intsr_dsfnet import DSFNet, ResidualLinear
-from seekrec.models.intsr.modeling_intsr_tokens import HistoryState, TokenEmbedder
+from seekrec.models.intsr.configuration_intsr import IntSRConfig
+
+_HOUR, _DAY = 3600, 86_400
+# What a placeholder asks: anything, items for a query, or how good one item is.
+UNIVERSAL, SEARCHED, CANDIDATE = range(3)
+# The base of HSTU's buckets of seconds, and how many there are.
+_LOG_STEP = 0.301
+_NUM_TIME_BUCKETS = 128
+
+
+@dataclass(frozen=True)
+class IntSRPositions(TokenPositions):
+    """Where tokens stand.
+
+    Args:
+        is_scenario (`torch.Tensor`): bool: an S token, which its own session sees; its event is the first of that.
+    """
+
+    is_scenario: Tensor
+
+
+@dataclass(frozen=True)
+class IntSRState(HistoryState):
+    """A history that was read.
+
+    Args:
+        outputs (`torch.Tensor`, *optional*): What the last block returns, `(batch, length, hidden_size)`; plain HSTU
+            alone needs it.
+    """
+
+    positions: IntSRPositions
+    outputs: Tensor | None
+
+    def select(self, rows: Tensor) -> Self:
+        """Return the states of some rows, in the order asked."""
+        outputs = None if self.outputs is None else self.outputs[rows]
+        return replace(super().select(rows), outputs=outputs)
+
+    def last_session(self) -> Tensor:
+        """Return the latest session of each row, int64 `(batch,)`; -1 without a token."""
+        session = self.positions.session.masked_fill(~self.positions.is_real, -1)
+        return session.amax(1) if session.shape[1] else session.new_full((len(session),), -1)
+
+
+def history_visibility(queries: IntSRPositions, keys: IntSRPositions, *, use_session_mask: bool = True) -> Tensor:
+    """Compute what tokens of the first stream see: causal x session-wise mask (section 3.3.2, appendix D).
+
+    A token sees itself, what came before it in its own event, the S token of its session, and earlier sessions.
+
+    Args:
+        queries ([`IntSRPositions`]): The tokens that look, `(batch, num_queries)`.
+        keys ([`IntSRPositions`]): The tokens that are looked at, `(batch, num_keys)`.
+        use_session_mask (`bool`): Off: a token sees all that came before it.
+
+    Returns:
+        `torch.BoolTensor`: True where a token is seen, `(batch, num_queries, num_keys)`.
+    """
+    allowed = (keys.position[:, None] <= queries.position[:, :, None]) & keys.is_real[:, None]
+    if use_session_mask:
+        session, event = keys.session[:, None], keys.event[:, None]
+        own_session = queries.session[:, :, None]
+        is_own = (event == queries.event[:, :, None]) | (keys.is_scenario[:, None] & (session == own_session))
+        allowed &= (session < own_session) | is_own
+    return allowed
+
+
+def placeholder_visibility(
+    session: Tensor, event: Tensor, keys: IntSRPositions, *, use_session_mask: bool = True
+) -> Tensor:
+    """Compute what placeholders see of the first stream: earlier sessions, and the S token of their own.
+
+    That placeholders are seen by nothing, the invalid-Q mask, needs no matrix: they are in no stream of keys.
+
+    Args:
+        session (`torch.LongTensor`): Session of each placeholder, `(batch, num_placeholders)`.
+        event (`torch.LongTensor`): The event that each asks for, `(batch, num_placeholders)`.
+        keys ([`IntSRPositions`]): The first stream, `(batch, num_keys)`.
+        use_session_mask (`bool`): Off: it sees all events before its own.
+
+    Returns:
+        `torch.BoolTensor`: True where a token is seen, `(batch, num_placeholders, num_keys)`.
+    """
+    its_session, its_event = session[:, :, None], event[:, :, None]
+    if use_session_mask:
+        before = keys.session[:, None] < its_session
+    else:
+        before = keys.event[:, None] < its_event
+    opens = keys.is_scenario[:, None] & (keys.session[:, None] == its_session) & (keys.event[:, None] <= its_event)
+    return (before | opens) & keys.is_real[:, None]
+
+
+class TokenEmbedder(nn.Module):
+    """Events, scenarios and questions to vectors."""
+
+    def __init__(self, config: IntSRConfig) -> None:
+        super().__init__()
+        self.config = config
+        size, features = config.hidden_size, config.scenario_features
+        # As in SASRec, rows start small for the sake of the output and are scaled up at the input.
+        self.scale = size**0.5
+        self.actions = nn.Embedding(config.num_actions + 1, size)
+        self.queries = TextProjection(config.query_size, size, bias=False) if config.use_queries else None
+        reads_scenario = config.use_dsfnet or config.use_scenario_tokens
+        self.hours = nn.Embedding(24, size) if "hour" in features and reads_scenario else None
+        self.weekdays = nn.Embedding(7, size) if "weekday" in features and reads_scenario else None
+        has_areas = "geohash" in features and reads_scenario
+        self.geohashes = nn.Embedding(config.num_geohashes + 1, size) if has_areas else None
+        self.pages = nn.Embedding(2, size) if "page" in features else None
+        self.tasks = nn.Embedding(2, size) if config.use_dsfnet and config.num_dsf_layers else None
+        self.placeholders = nn.Embedding(3, size) if config.use_placeholders else None
+        self.start = None if config.use_placeholders else nn.Embedding(1, size)
+        self.dropout = nn.Dropout(config.embedding_dropout)
+
+    def history(
+        self, inputs: Inputs, items: Callable[[Tensor], Tensor], state: IntSRState | None
+    ) -> tuple[Tensor, IntSRPositions]:
+        """Write events as tokens.
+
+        Args:
+            inputs (`dict[str, torch.Tensor]`): Has the `history_*` tensors and `query_vectors`.
+            items (`Callable`): Catalogue rows to vectors.
+            state ([`IntSRState`], *optional*): What the events follow; their sessions are numbered on from its.
+
+        Returns:
+            `tuple`: Vectors `(batch, length, hidden_size)` and their [`IntSRPositions`].
+        """
+        mask, time, session = inputs["history_mask"], inputs["history_timestamps"], inputs["history_session_ids"]
+        opens = torch.ones_like(mask)
+        opens[:, 1:] = session[:, 1:] != session[:, :-1]
+        first_event = torch.zeros_like(time[:, :1])
+        first_position = first_event
+        if state is not None:
+            opens[:, :1] &= session[:, :1] > state.last_session()[:, None]
+            first_event, first_position = state.num_events[:, None], state.positions.is_real.sum(1, keepdim=True)
+        vectors, present = self._event_tokens(inputs, items, opens & mask)
+        kinds = vectors.shape[2]
+        event = (first_event + torch.arange(mask.shape[1], device=mask.device)).expand_as(session)
+        is_scenario = torch.zeros_like(present)
+        is_scenario[..., 0] = kinds == 4
+        # S, Q, I, F; or all in one.
+        item = torch.full_like(event[..., None].expand_as(present), -1)
+        item[..., 2 if kinds == 4 else 0] = inputs["history_item_rows"]
+        positions = IntSRPositions(
+            position=torch.zeros_like(present.flatten(1), dtype=torch.long),
+            session=session[..., None].expand_as(present).flatten(1),
+            event=event[..., None].expand_as(present).flatten(1),
+            time=time[..., None].expand_as(present).flatten(1),
+            item=item.flatten(1),
+            is_real=present.flatten(1),
+            is_scenario=is_scenario.flatten(1),
+        )
+        vectors = vectors.flatten(1, 2)
+        if kinds > 1:
+            # Slots without a token go to the end of the row and are cut off there.
+            is_real = positions.is_real
+            longest = int(is_real.sum(1).max()) if is_real.numel() else 0
+            order = (~is_real).byte().argsort(dim=1, stable=True)[:, :longest]
+            vectors = vectors.gather(1, order[..., None].expand(-1, -1, vectors.shape[-1]))
+            positions = positions.gather(order)
+        numbers = torch.arange(positions.is_real.shape[1], device=mask.device).expand_as(positions.is_real)
+        return self.dropout(vectors), replace(positions, position=first_position + numbers)
+
+    def _event_tokens(self, inputs: Inputs, items: Callable[[Tensor], Tensor], opens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tokens of each event, `(batch, events, 1 or 4, hidden_size)`, and which of them there are."""
+        rows, query_rows = inputs["history_item_rows"], inputs["history_query_rows"]
+        behavior, has_item = inputs["history_behavior_ids"], rows >= 0
+        has_query = query_rows >= 0 if self.queries is not None else torch.zeros_like(has_item)
+        item = items(rows) * self.scale
+        if self.pages is not None:
+            item = item + self.pages(behavior) * self.scale
+        action = self.actions(inputs["history_action_ids"]) * self.scale
+        query = self.query(query_rows, inputs["query_vectors"], item)
+        if self.config.merge_event_tokens:
+            merged = item + action + query
+            if self.config.use_scenario_tokens:
+                merged = merged + self.setting(inputs, "history", merged)
+            return merged[:, :, None], inputs["history_mask"][:, :, None]
+        scenario = self.setting(inputs, "history", item) if self.config.use_scenario_tokens else torch.zeros_like(item)
+        parts = torch.stack([scenario, query, item, action], dim=2)
+        opens, mask = opens & self.config.use_scenario_tokens, inputs["history_mask"]
+        return parts, torch.stack([opens, has_query & mask, has_item & mask, has_item & mask], dim=2)
+
+    def scenario_token(self, inputs: Inputs, state: IntSRState) -> tuple[Tensor, IntSRPositions] | None:
+        """Write the S token that opens the session of a request; None where every question has its own already."""
+        beyond = inputs["question_events"][:, 0] >= state.num_events
+        # A page view of which the history holds events has its S token.
+        beyond = beyond & (inputs["question_session_ids"][:, 0] > state.last_session())
+        if self.config.merge_event_tokens or not self.config.use_scenario_tokens or not bool(beyond.any()):
+            return None
+        time, session = inputs["question_timestamps"][:, :1], inputs["question_session_ids"][:, :1]
+        like = state.keys[0].new_zeros(*inputs["question_timestamps"].shape, self.config.hidden_size)
+        positions = IntSRPositions(
+            position=state.positions.is_real.sum(1, keepdim=True),
+            session=session,
+            event=inputs["question_events"][:, :1],
+            time=time,
+            item=torch.full_like(time, -1),
+            is_real=beyond[:, None],
+            is_scenario=torch.ones_like(time, dtype=torch.bool),
+        )
+        return self.dropout(self.setting(inputs, "question", like)[:, :1]), positions
+
+    def question(self, inputs: Inputs, candidates: Tensor | None = None) -> Tensor:
+        """Write placeholders (section 3.2).
+
+        Args:
+            inputs (`dict[str, torch.Tensor]`): Has the `question_*` tensors and `query_vectors`.
+            candidates (`torch.Tensor`, *optional*): Items, `(batch, num_questions, num_candidates, hidden_size)`.
+
+        Returns:
+            `torch.Tensor`: Vectors `(batch, num_questions, num_candidates or 1, hidden_size)`.
+        """
+        if self.placeholders is None:
+            raise ConfigurationError("`use_placeholders` is off, so nothing can be asked by a placeholder.")
+        query_rows, behavior = inputs["question_query_rows"], inputs["question_behavior_ids"]
+        if self.queries is None:
+            query_rows = torch.full_like(query_rows, -1)
+        kind = torch.where(query_rows >= 0, SEARCHED, UNIVERSAL)
+        like = self.placeholders.weight.new_zeros(*query_rows.shape, self.config.hidden_size)
+        content = self.query(query_rows, inputs["query_vectors"], like)
+        if self.pages is not None:
+            content = content + self.pages(behavior) * self.scale
+        if self.config.merge_event_tokens and self.config.use_scenario_tokens:
+            content = content + self.setting(inputs, "question", like)
+        if candidates is None:
+            alone: Tensor = self.dropout(content + self.placeholders(kind) * self.scale)
+            return alone[:, :, None]
+        own = candidates * self.scale + self.placeholders.weight[CANDIDATE] * self.scale
+        written: Tensor = self.dropout(content[:, :, None] + own)
+        return written
+
+    def scenario(self, inputs: Inputs) -> Tensor | None:
+        """Return R of equation 10 for each question: time, area and page, and task; `(batch, questions, 2 * size)`.
+
+        None where no layer reads it.
+        """
+        if self.tasks is None:
+            return None
+        behavior = inputs["question_behavior_ids"]
+        task = self.tasks(behavior)
+        around = self.setting(inputs, "question", torch.zeros_like(task))
+        if self.pages is not None:
+            around = around + self.pages(behavior) * self.scale
+        return torch.cat([around, task * self.scale], dim=-1)
+
+    def setting(self, inputs: Inputs, of: str, like: Tensor) -> Tensor:
+        """Return the vectors of when and where, in the shape of `like`; `of` is "history" or "question"."""
+        vectors, timestamps = torch.zeros_like(like), inputs[f"{of}_timestamps"]
+        if self.hours is not None:
+            vectors = vectors + self.hours(timestamps.remainder(_DAY) // _HOUR) * self.scale
+        if self.weekdays is not None:
+            vectors = vectors + self.weekdays((timestamps // _DAY).remainder(7)) * self.scale
+        if self.geohashes is not None:
+            vectors = vectors + self.geohashes(inputs[f"{of}_geohash_ids"]) * self.scale
+        return vectors
+
+    def query(self, rows: Tensor, vectors: Tensor, like: Tensor) -> Tensor:
+        """Return the projected vectors of queries, zero where there is none, in the shape of `like`."""
+        if self.queries is None:
+            return torch.zeros_like(like)
+        if not vectors.numel():
+            # Keeps the weight in the graph: several processes must agree on which weights get a gradient.
+            return torch.zeros_like(like) + self.queries.weight.sum() * 0
+        projected = self.queries(vectors.to(self.queries.weight.dtype)) * self.scale
+        picked: Tensor = projected[rows.clamp_min(0)] * (rows >= 0)[..., None]
+        return picked
+
+
+class RelativeBias(nn.Module):
+    """What is added to similarities for a distance in tokens (T5's buckets) and in seconds; shared by all blocks."""
+
+    def __init__(self, config: IntSRConfig) -> None:
+        super().__init__()
+        heads, kind = config.num_attention_heads, config.time_bias
+        self.num_heads, self.num_buckets = heads, config.num_position_buckets
+        # From here on one bucket.
+        self.max_distance = 4 * config.max_history
+        # Parameters, not embeddings: those have start values of their own.
+        self.position = nn.Parameter(torch.empty(self.num_buckets, heads)) if config.use_position_bias else None
+        self.time_buckets = nn.Parameter(torch.empty(_NUM_TIME_BUCKETS + 1, heads)) if kind == "buckets" else None
+        self.slopes = nn.Parameter(torch.empty(heads)) if kind == "alibi" else None
+
+    def start_weights(self) -> None:
+        """Begin with a mean over what is seen."""
+        if self.position is not None:
+            init.ones_(self.position)
+        if self.time_buckets is not None:
+            init.zeros_(self.time_buckets)
+        if self.slopes is not None:
+            heads = torch.arange(1, self.num_heads + 1)
+            init.copy_(self.slopes, 2.0 ** (-8.0 * heads / self.num_heads))
+
+    def forward(self, queries: TokenPositions, keys: TokenPositions) -> Tensor | None:
+        """Compute the bias, `(batch or 1, num_heads, num_queries, num_keys)`, or None where there is none.
+
+        Without a time bias it has one row where all rows of a batch have the same positions.
+        """
+        own, others = queries.position, keys.position
+        # Rows whose tokens are numbered alike, as those of histories read from the start are, share one bias.
+        if bool((own == own[:1]).all() & (others == others[:1]).all()):
+            own, others = own[:1], others[:1]
+        bias = self._by_distance(own[:, :, None] - others[:, None])
+        if self.time_buckets is None and self.slopes is None:
+            return bias
+        return _added(bias, self._by_time((queries.time[:, :, None] - keys.time[:, None]).clamp_min(0)))
+
+    def of(self, distance: Tensor, seconds: Tensor) -> Tensor | None:
+        """Compute the bias of distances, int64 `(..., queries, keys)`, as `(..., num_heads, queries, keys)`."""
+        return _added(self._by_distance(distance), self._by_time(seconds))
+
+    def _by_distance(self, distance: Tensor) -> Tensor | None:
+        if self.position is None:
+            return None
+        distance = distance.clamp_min(0)
+        most = int(distance.max()) if distance.numel() else 0
+        # Buckets are looked up once for each distance, not once for each pair of tokens.
+        return _picked(self.position[self._bucket(torch.arange(most + 1, device=distance.device))], distance)
+
+    def _by_time(self, seconds: Tensor) -> Tensor | None:
+        if self.time_buckets is not None:
+            number = (seconds.clamp_min(1).float().log() / _LOG_STEP).long().clamp_max(_NUM_TIME_BUCKETS)
+            return _picked(self.time_buckets, number)
+        if self.slopes is None:
+            return None
+        return -self.slopes[:, None, None] * torch.log2(1.0 + seconds.float()).unsqueeze(-3).to(self.slopes.dtype)
+
+    def _bucket(self, distance: Tensor) -> Tensor:
+        exact = max(1, self.num_buckets // 2)
+        far = (distance.clamp_min(1).float() / exact).log() / max(
+            torch.log(torch.tensor(self.max_distance / exact)).item(), 1e-6
+        )
+        wide = exact + (far * (self.num_buckets - exact)).long()
+        return torch.where(distance < exact, distance, wide.clamp_max(self.num_buckets - 1)).clamp_max(
+            self.num_buckets - 1
+        )
+
+
+def _added(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
+
+
+def _picked(table: Tensor, numbers: Tensor) -> Tensor:
+    """Return rows of a table, `(rows, num_heads)`, that int64 `(..., queries, keys)` name, heads before queries."""
+    # Picked by head: numbers of one head lie side by side, as those they are added to.
+    rows = table.T.index_select(1, numbers.flatten())
+    return rows.view(table.shape[1], *numbers.shape).movedim(0, -3)
+
+
+class QueryDrivenBlock(nn.Module):
+    """One block; both streams share its weights."""
+
+    def __init__(self, config: IntSRConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        # What attention is divided by, as in HSTU; the keys that are seen, with placeholders.
+        self.length = None if config.use_placeholders else config.max_history
+        self.input_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.project = nn.Linear(config.hidden_size, 4 * config.hidden_size)  # MLP_1
+        self.mixed_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)  # MLP_2
+        self.dropout = nn.Dropout(config.dropout)
+
+    def split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute gates, queries, keys and values (equation 5).
+
+        Args:
+            hidden_states (`torch.Tensor`): States `(..., length, hidden_size)`.
+
+        Returns:
+            `tuple`: Gates of that shape; the others `(..., num_heads, length, head_size)`.
+        """
+        gates, *rest = F.silu(self.project(self.input_norm(hidden_states))).chunk(4, dim=-1)
+        queries, keys, values = (part.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3) for part in rest)
+        return gates, queries, keys, values
+
+    def history(
+        self,
+        hidden_states: Tensor,
+        gates: Tensor,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        allowed: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """Apply the block to the first stream (equations 6 and 8).
+
+        Args:
+            hidden_states (`torch.Tensor`): States `(batch, length, hidden_size)`.
+            gates (`torch.Tensor`): Gates from [`split`].
+            queries (`torch.Tensor`): Queries from [`split`].
+            keys (`torch.Tensor`): Keys of these tokens and those before them, `(batch, num_heads, num_keys,
+                head_size)`.
+            values (`torch.Tensor`): Values of the same tokens, in that shape.
+            allowed (`torch.BoolTensor`): What tokens see, `(batch, length, num_keys)`.
+            bias (`torch.Tensor`, *optional*): Added to similarities, `(batch or 1, num_heads, length, num_keys)`.
+
+        Returns:
+            `torch.Tensor`: States in the shape of `hidden_states`.
+        """
+        scores = queries @ keys.transpose(-1, -2)
+        weights = F.silu(scores if bias is None else scores + bias) * allowed[:, None]
+        count = allowed.sum(-1)[:, None, :, None]
+        return self._finish(hidden_states, gates, weights @ values, count)
+
+    def answer(
+        self,
+        hidden_states: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        allowed: Tensor,
+        bias: Tensor | None,
+        own_bias: Tensor | None,
+    ) -> Tensor:
+        """Apply the block to placeholders (equations 7 and 9); those of one group see the same tokens.
+
+        Args:
+            hidden_states (`torch.Tensor`): States `(batch, num_groups, group_size, hidden_size)`.
+            keys (`torch.Tensor`): Keys of the first stream, `(batch, num_heads, num_keys, head_size)`.
+            values (`torch.Tensor`): Values of the first stream, in that shape.
+            allowed (`torch.BoolTensor`): What groups see, `(batch, num_groups, num_keys)`.
+            bias (`torch.Tensor`, *optional*): Added to similarities, `(batch or 1, num_heads, num_groups, num_keys)`.
+            own_bias (`torch.Tensor`, *optional*): Added to that of a placeholder to itself, `(num_heads, 1, 1)`.
+
+        Returns:
+            `torch.Tensor`: States in the shape of `hidden_states`.
+        """
+        groups, size = hidden_states.shape[1:3]
+        # All placeholders of a row as one list, so that each block of keys is multiplied once and never copied.
+        flat = hidden_states.flatten(1, 2)  # (batch, groups * size, hidden_size)
+        gates, queries, own_keys, own_values = self.split(flat)
+        scores = (queries @ keys.transpose(-1, -2)).unflatten(2, (groups, size))
+        if bias is not None:
+            scores = scores + bias[:, :, :, None]
+        weights = (F.silu(scores) * allowed[:, None, :, None]).flatten(2, 3)
+        # M_{2,2} is the identity: only its diagonal is computed, and it scales the rows of V_2.
+        own = (queries * own_keys).sum(-1, keepdim=True)  # (batch, heads, groups * size, 1)
+        own = F.silu(own if own_bias is None else own + own_bias)
+        count = (allowed.sum(-1) + 1).repeat_interleave(size, dim=1)[:, None, :, None]
+        return self._finish(flat, gates, weights @ values + own * own_values, count).view_as(hidden_states)
+
+    def _finish(self, hidden_states: Tensor, gates: Tensor, mixed: Tensor, count: Tensor) -> Tensor:
+        mixed = mixed / (count.clamp_min(1) if self.length is None else self.length)
+        mixed = mixed.transpose(-2, -3).flatten(-2)  # heads side by side again
+        return hidden_states + self.dropout(self.output(self.mixed_norm(mixed) * gates))
+
+
+class LastDSFLinear(nn.Linear):
+    """The last layer of DSFNet: it starts with the small weights of embeddings."""
+
+
+class DSFNet(nn.Module):
+    """Layers whose weights are mixed from those of several scenarios, or as many plain ones (equations 10-13).
+
+    Weights are never put together for each row: with `W_l = sum_g gamma_g W_g` the product is
+    `sum_g gamma_g (x W_g + b_g)`, one product for all scenarios. The paper gives no activation: SiLU stands between
+    layers. A residual around all of them, which it does not mention, and small weights in the last one let the model
+    begin as if they were not there.
+    """
+
+    def __init__(self, config: IntSRConfig) -> None:
+        super().__init__()
+        size, self.num_scenarios = config.hidden_size, config.num_scenarios if config.use_dsfnet else 1
+        kinds = [nn.Linear] * (config.num_dsf_layers - 1) + [LastDSFLinear]
+        self.layers = nn.ModuleList(kind(size, self.num_scenarios * size) for kind in kinds)
+        self.gates = self.filter = None
+        if config.use_dsfnet:
+            # R is the setting of the question (time, area), its page and its task tag, two vectors of this width.
+            self.gates = nn.ModuleList(nn.Linear(2 * size, config.num_scenarios) for _ in range(config.num_dsf_layers))
+            self.filter = nn.Linear(3 * size, size)
+
+    def forward(self, hidden_states: Tensor, scenario: Tensor | None) -> Tensor:
+        """Apply the layers.
+
+        Args:
+            hidden_states (`torch.Tensor`): States `(..., hidden_size)`.
+            scenario (`torch.Tensor`, *optional*): R of equation 10, `(..., 2 * hidden_size)`; plain layers read none.
+
+        Returns:
+            `torch.Tensor`: States in the shape of `hidden_states`.
+        """
+        mixed = hidden_states
+        if self.filter is not None and scenario is not None:
+            mixed = mixed * torch.sigmoid(self.filter(torch.cat([mixed, scenario], dim=-1)))
+        for number, layer in enumerate(self.layers):
+            by_scenario = layer(mixed).unflatten(-1, (self.num_scenarios, -1))
+            if self.gates is None:
+                mixed = by_scenario[..., 0, :]
+            else:
+                weight = 2 * torch.sigmoid(self.gates[number](scenario))
+                mixed = (weight[..., None] * by_scenario).sum(-2)
+            if number + 1 < len(self.layers):
+                mixed = F.silu(mixed)
+        return hidden_states + mixed
+
+
+class IntSRPreTrainedModel(DensePreTrainedModel):
+    """Loading, saving and the start values of IntSR's weights."""
+
+    config_class = IntSRConfig
+    config: IntSRConfig
+    _no_split_modules = ["QueryDrivenBlock"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, RelativeBias):
+            module.start_weights()
+
+    def _linear_spread(self, layer: nn.Linear) -> float:
+        return INITIALIZER_RANGE if isinstance(layer, LastDSFLinear) else float(layer.in_features**-0.5)
+
+
+class IntSRModel(IntSRPreTrainedModel):
+    """The decoder: histories to states, questions to vectors."""
+
+    def __init__(self, config: IntSRConfig) -> None:
+        super().__init__(config)
+        self.items = ItemTower(config.num_items, config.hidden_size, config.text_size, config.use_ids)
+        self.tokens = TokenEmbedder(config)
+        self.bias = RelativeBias(config)
+        self.latest = LatestItem(config.hidden_size) if config.starts_from_latest_item else None
+        self.layers = nn.ModuleList(QueryDrivenBlock(config) for _ in range(config.num_hidden_layers))
+        self.post_init()
+
+    @property
+    def blocks(self) -> list[QueryDrivenBlock]:
+        """The blocks, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, QueryDrivenBlock)]
+
+    def forward(
+        self, inputs: Inputs, item_vectors: Tensor | None = None, state: IntSRState | None = None
+    ) -> IntSRState:
+        """Read events.
+
+        Args:
+            inputs (`dict[str, torch.Tensor]`): Has the `history_*` tensors and `query_vectors`; see
+                `EventSequenceProcessor`.
+            item_vectors (`torch.Tensor`, *optional*): Vectors of the whole catalogue, if they are at hand.
+            state ([`IntSRState`], *optional*): What the events follow.
+
+        Returns:
+            [`IntSRState`]: The state of all events so far.
+        """
+        vectors, positions = self.tokens.history(inputs, self.lookup(item_vectors), state)
+        read = self.read(vectors, positions, state)
+        return replace(read, num_events=read.num_events + inputs["history_mask"].sum(1))
+
+    def lookup(self, item_vectors: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """Return the function from catalogue rows to vectors; below 0 is no item."""
+        if item_vectors is None:
+            return self.items
+        return lambda rows: item_vectors[rows.clamp_min(0)] * (rows >= 0)[..., None]
+
+    def read(self, vectors: Tensor, positions: IntSRPositions, state: IntSRState | None) -> IntSRState:
+        """Send tokens of the first stream through all blocks, behind those of a state (equations 5, 6 and 8)."""
+        all_positions = positions if state is None else state.positions.append(positions)
+        allowed = history_visibility(positions, all_positions, use_session_mask=self.config.use_session_mask)
+        bias = self.bias(positions, all_positions)
+        all_keys, all_values, hidden = [], [], vectors
+        for number, block in enumerate(self.blocks):
+            gates, queries, keys, values = block.split(hidden)
+            if state is not None:
+                keys = torch.cat([state.keys[number], keys], dim=2)
+                values = torch.cat([state.values[number], values], dim=2)
+            all_keys.append(keys)
+            all_values.append(values)
+            # Placeholders read keys and values of the last block, not what it makes of the history.
+            if number + 1 < len(self.layers) or not self.config.use_placeholders:
+                hidden = block.history(hidden, gates, queries, keys, values, allowed, bias)
+        outputs = None
+        if not self.config.use_placeholders:
+            before = None if state is None else state.outputs
+            outputs = hidden if before is None else torch.cat([before, hidden], dim=1)
+        num_events = positions.event.new_zeros(len(vectors)) if state is None else state.num_events
+        return IntSRState(all_positions, tuple(all_keys), tuple(all_values), num_events, None, outputs)
+
+    def answer(
+        self,
+        state: IntSRState,
+        inputs: Inputs,
+        candidates: Tensor | None = None,
+        *,
+        item_vectors: Tensor | None = None,
+    ) -> Tensor:
+        """Send questions through all blocks (equations 5, 7 and 9).
+
+        Args:
+            state ([`IntSRState`]): What they ask about.
+            inputs (`dict[str, torch.Tensor]`): Has the `question_*` tensors and `query_vectors`.
+            candidates (`torch.Tensor`, *optional*): Item vectors `(batch, num_questions, num_candidates,
+                hidden_size)`: a placeholder for each, which sees what its question sees, and itself.
+            item_vectors (`torch.Tensor`, *optional*): Vectors of the whole catalogue, if they are at hand.
+
+        Returns:
+            `torch.Tensor`: States `(batch, num_questions, num_candidates or 1, hidden_size)`.
+        """
+        opening = self.tokens.scenario_token(inputs, state)
+        if opening is not None:
+            state = self.read(*opening, state)
+        session, event, time = (inputs[f"question_{name}"] for name in ("session_ids", "events", "timestamps"))
+        allowed = self.visible(inputs, state)
+        if state.outputs is not None:
+            return self._last_states(state.outputs, allowed)
+        count = allowed.sum(-1)
+        real = torch.ones_like(allowed[..., 0]) if allowed.shape[-1] else count == 0
+        asked = TokenPositions(count, session, event, time, item=torch.full_like(time, -1), is_real=real)
+        bias = self.bias(asked, state.positions)
+        nothing = torch.zeros(1, 1, dtype=torch.long, device=count.device)
+        own_bias = self.bias.of(nothing, nothing)
+        hidden = self.tokens.question(inputs, candidates)
+        if self.latest is not None and candidates is None:
+            behaviors = inputs["question_behavior_ids"]
+            latest = self.latest(state.positions.item, allowed, behaviors, self.lookup(item_vectors))
+            hidden = hidden + latest[:, :, None]
+        for block, keys, values in zip(self.blocks, state.keys, state.values, strict=True):
+            hidden = block.answer(hidden, keys, values, allowed, bias, own_bias)
+        return hidden
+
+    def visible(self, inputs: Inputs, state: IntSRState) -> Tensor:
+        """Compute which tokens of a state questions see, bool `(batch, num_questions, length)`."""
+        return placeholder_visibility(
+            inputs["question_session_ids"],
+            inputs["question_events"],
+            state.positions,
+            use_session_mask=self.config.use_session_mask,
+        )
+
+    def _last_states(self, outputs: Tensor, allowed: Tensor) -> Tensor:
+        """Return what plain HSTU compares with items: the state of the last token seen, or a start vector."""
+        if self.tokens.start is None:
+            raise ConfigurationError("`use_placeholders` is on, so there is no start vector.")
+        start = self.tokens.start.weight * self.tokens.scale
+        numbers = torch.arange(1, allowed.shape[-1] + 1, device=allowed.device)
+        last = (allowed * numbers).amax(-1) if allowed.shape[-1] else allowed.sum(-1)
+        padded = torch.cat([start.expand(len(outputs), 1, -1), outputs], dim=1)
+        return padded.gather(1, last[..., None].expand(-1, -1, padded.shape[-1]))[:, :, None]
 
 
 @dataclass
@@ -62,165 +716,14 @@ class IntSROutput(ModelOutput):
     questions: Tensor | None = None
 
 
-class IntSRPreTrainedModel(PreTrainedModel):
-    """Loading, saving and the start values of IntSR's weights."""
-
-    config_class = IntSRConfig
-    config: IntSRConfig
-    base_model_prefix = "model"
-    main_input_name = "history_item_rows"
-    _no_split_modules = ["QueryDrivenBlock"]
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, (nn.Embedding, TextProjection)):
-            init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
-        elif isinstance(module, nn.Linear):
-            is_last = isinstance(module, ResidualLinear)
-            spread = self.config.initializer_range if is_last else module.in_features**-0.5
-            init.normal_(module.weight, mean=0.0, std=spread)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, LatestItem):
-            module.start_weights()
-        elif isinstance(module, RelativeBias):
-            if module.position is not None:
-                init.ones_(module.position)
-            if module.time_buckets is not None:
-                init.zeros_(module.time_buckets)
-            if module.slopes is not None:
-                heads = torch.arange(1, module.num_heads + 1)
-                init.copy_(module.slopes, 2.0 ** (-8.0 * heads / module.num_heads))
-
-
-class IntSRModel(IntSRPreTrainedModel):
-    """The decoder: histories to states, questions to vectors."""
-
-    def __init__(self, config: IntSRConfig) -> None:
-        super().__init__(config)
-        self.items = ItemTower(config.num_items, config.hidden_size, config.text_size, config.use_ids)
-        self.tokens = TokenEmbedder(config)
-        self.bias = RelativeBias(config)
-        self.latest = LatestItem(config.hidden_size) if config.starts_from_latest_item else None
-        self.layers = nn.ModuleList(QueryDrivenBlock(config) for _ in range(config.num_hidden_layers))
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Give the module that turns items into vectors."""
-        return self.items
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the module that turns items into vectors."""
-        self.items = value  # type: ignore[assignment]
-
-    def forward(
-        self, inputs: Any, item_vectors: Tensor | None = None, state: HistoryState | None = None
-    ) -> HistoryState:
-        """Read events.
-
-        Args:
-            inputs: Has the `history_*` tensors and `query_vectors`; see `EventSequenceProcessor`.
-            item_vectors (`torch.Tensor`, *optional*): Of the whole catalogue, if they are at hand.
-            state ([`HistoryState`], *optional*): What the events follow.
-
-        Returns:
-            [`HistoryState`]: Of all events so far.
-        """
-        vectors, places, counts = self.tokens.history(inputs, self.lookup(item_vectors), state)
-        read = self.read(vectors, places, state)
-        return HistoryState(read.places, read.keys, read.values, read.outputs, read.num_events + counts)
-
-    def lookup(self, item_vectors: Tensor | None) -> Any:
-        """Give the function from catalogue rows to vectors; below 0 is no item."""
-        if item_vectors is None:
-            return self.items
-        return lambda rows: item_vectors[rows.clamp_min(0)] * (rows >= 0)[..., None]
-
-    def read(self, vectors: Tensor, places: Places, state: HistoryState | None) -> HistoryState:
-        """Send tokens of the first stream through all blocks, behind those of a state (equations 5, 6 and 8)."""
-        keys_places = places if state is None else state.places.append(places)
-        allowed = history_visibility(places, keys_places, use_session_mask=self.config.use_session_mask)
-        bias = self.bias(places, keys_places)
-        all_keys, all_values, hidden = [], [], vectors
-        layers: Any = self.layers
-        for number, layer in enumerate(layers):
-            gates, queries, keys, values = layer.split(hidden)
-            if state is not None:
-                keys = torch.cat([state.keys[number], keys], dim=2)
-                values = torch.cat([state.values[number], values], dim=2)
-            all_keys.append(keys)
-            all_values.append(values)
-            # Placeholders read keys and values of the last block, not what it makes of the history.
-            if number + 1 < len(layers) or not self.config.use_placeholders:
-                hidden = layer.history(hidden, gates, queries, keys, values, allowed, bias)
-        outputs = None
-        if not self.config.use_placeholders:
-            outputs = hidden if state is None else torch.cat([state.outputs, hidden], dim=1)  # type: ignore[list-item]
-        before = places.is_real.new_zeros(len(vectors), dtype=torch.long) if state is None else state.num_events
-        return HistoryState(keys_places, tuple(all_keys), tuple(all_values), outputs, before)
-
-    def answer(
-        self,
-        state: HistoryState,
-        inputs: Any,
-        candidates: Tensor | None = None,
-        *,
-        item_vectors: Tensor | None = None,
-    ) -> Tensor:
-        """Send questions through all blocks (equations 5, 7 and 9).
-
-        Args:
-            state ([`HistoryState`]): What they ask about.
-            inputs: Has the `question_*` tensors and `query_vectors`.
-            candidates (`torch.Tensor`, *optional*): Item vectors `(batch, num_questions, num_candidates,
-                hidden_size)`: a placeholder for each, which sees what its question sees, and itself.
-            item_vectors (`torch.Tensor`, *optional*): Of the whole catalogue, if they are at hand.
-
-        Returns:
-            `torch.Tensor`: Of shape `(batch, num_questions, num_candidates or 1, hidden_size)`.
-        """
-        opening = self.tokens.scenario_token(inputs, state)
-        if opening is not None:
-            state = self.read(*opening, state)
-        session, event, time = (inputs[f"question_{name}"] for name in ("session_ids", "events", "timestamps"))
-        allowed = placeholder_visibility(session, event, state.places, use_session_mask=self.config.use_session_mask)
-        if state.outputs is not None:
-            return self._last_states(state.outputs, allowed)
-        count = allowed.sum(-1)
-        real = torch.ones_like(allowed[..., 0]) if allowed.shape[-1] else count == 0
-        places = Places(count, session, event, time, is_scenario=~real, item=torch.full_like(time, -1), is_real=real)
-        bias = self.bias(places, state.places)
-        nothing = torch.zeros(1, 1, dtype=torch.long, device=count.device)
-        own_bias = self.bias.of(nothing, nothing)
-        hidden = self.tokens.question(inputs, candidates)
-        if self.latest is not None and candidates is None:
-            behaviors = inputs["question_behavior_ids"]
-            hidden = hidden + self.latest(state.places.item, allowed, behaviors, self.lookup(item_vectors))[:, :, None]
-        layers: Any = self.layers
-        for layer, keys, values in zip(layers, state.keys, state.values, strict=True):
-            hidden = layer.answer(hidden, keys, values, allowed, bias, own_bias)
-        return hidden
-
-    def _last_states(self, outputs: Tensor, allowed: Tensor) -> Tensor:
-        """Give what plain HSTU compares with items: the state of the last token that is seen, or a start vector."""
-        start: Any = self.tokens.start
-        numbers = torch.arange(1, allowed.shape[-1] + 1, device=allowed.device)
-        last = (allowed * numbers).amax(-1) if allowed.shape[-1] else allowed.sum(-1)
-        padded = torch.cat([(start.weight * self.tokens.scale).expand(len(outputs), 1, -1), outputs], dim=1)
-        return padded.gather(1, last[..., None].expand(-1, -1, padded.shape[-1]))[:, :, None]
-
-
-class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel):
+class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSRState]):
     """IntSR with DSFNet, the comparison with items and the ranking head."""
 
     def __init__(self, config: IntSRConfig) -> None:
         super().__init__(config)
         self.model = IntSRModel(config)
         self.dsfnet = DSFNet(config) if config.num_dsf_layers else None
-        self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.output_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.ranking_head = None
         if config.ranking_weight:
             size = config.hidden_size
@@ -229,32 +732,37 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         self.post_init()
 
     @property
-    def items(self) -> ItemTower:  # type: ignore[override]
+    def items(self) -> ItemTower:
         """Items to vectors."""
         return self.model.items
 
     @property
+    def action_embedding(self) -> nn.Embedding:
+        """The vectors of actions."""
+        return self.model.tokens.actions
+
+    @property
     def compares_all_items(self) -> bool:
         """Whether a step of training reads the vector of every item."""
-        return self.config.negatives != "sampled"
+        return self.config.negatives in ("full", "hard")
 
-    def read_events(self, inputs: Any, state: HistoryState | None, items: CatalogItems) -> HistoryState:
-        """Read events behind a state; see `DenseRetrievalMixin`."""
-        read: HistoryState = self.model(inputs, items.vectors, state)
+    def read_events(self, inputs: Inputs, state: IntSRState | None, items: CatalogItems) -> IntSRState:
+        """Read events behind a state; see `DenseRetrieval`."""
+        read: IntSRState = self.model(inputs, items.vectors, state)
         return read
 
     def encode_questions(
-        self, inputs: Any, *, state: HistoryState | None = None, items: CatalogItems | None = None
+        self, inputs: Inputs, *, state: IntSRState | None = None, items: CatalogItems | None = None
     ) -> Tensor:
-        """Give the vector of each question; see `DenseRetrievalMixin`."""
+        """Compute the vector of each question; see `DenseRetrieval`."""
         items = items or self.current_items()
         inputs, state = self.with_state(inputs, state, items)
         return self._answered(state, inputs, items)
 
     def score_candidates(
-        self, inputs: Any, *, state: HistoryState | None = None, items: CatalogItems | None = None
+        self, inputs: Inputs, *, state: IntSRState | None = None, items: CatalogItems | None = None
     ) -> Tensor:
-        """Give the probability of an act on each candidate; see `DenseRetrievalMixin`.
+        """Compute the probability of an act on each candidate; see `DenseRetrieval`.
 
         Without a ranking head: the score that `retrieve` gives.
         """
@@ -263,17 +771,17 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         rows = inputs["candidate_rows"]
         if self.ranking_head is not None:
             return torch.sigmoid(self._candidate_logits(state, inputs, self.model.lookup(items.vectors)(rows)).float())
-        return self.answer_scores(self._answered(state, inputs, items), rows, state.places.item, items)
+        return self.answer_scores(self._answered(state, inputs, items), rows, state.positions.item, items)
 
     def forward(
-        self, labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Any
+        self, labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Tensor
     ) -> IntSROutput:
         """Read windows and answer their questions.
 
         Args:
             labels (`torch.LongTensor`, *optional*): Catalogue rows, `(batch, num_questions)`; -100 for no question.
             num_items_in_batch (`int`, *optional*): Divides the sum of losses; the number of labels if not given.
-            inputs: What `WindowCollator` or the processor gives.
+            inputs: What `WindowCollator` or the processor makes.
 
         Returns:
             [`IntSROutput`]: With losses if labels are given.
@@ -293,95 +801,159 @@ class IntSRForSearchAndRecommendation(DenseRetrievalMixin, IntSRPreTrainedModel)
         return IntSROutput(loss=loss, retrieval_loss=retrieval, ranking_loss=ranking, questions=questions)
 
     def _retrieval_loss(
-        self, questions: Tensor, labels: Tensor, is_asked: Tensor, inputs: Any, all_items: Tensor | None, divisor: Any
+        self,
+        questions: Tensor,
+        labels: Tensor,
+        is_asked: Tensor,
+        inputs: Inputs,
+        all_items: Tensor | None,
+        divisor: Tensor | int,
     ) -> Tensor:
         config = self.config
         if all_items is None:
-            rows = self._negative_rows(inputs)[is_asked]
+            rows = _negative_rows(inputs)[is_asked]
             pair = torch.cat([labels[:, None], rows], dim=1)
-            scores = (self.compared_vectors(self.items(pair)) * questions[:, None]).sum(-1)
-            log_q: dict[str, Tensor | None] = {"positive_log_q": None, "negative_log_q": None}
-            if config.correct_sampling:
-                log_q["positive_log_q"] = inputs["label_log_q"][is_asked]
-                log_q["negative_log_q"] = inputs["negative_log_q"][is_asked]
+            scores = (self.items(pair) * questions[:, None]).sum(-1)
+            is_corrected = config.correct_sampling
             return info_nce(
                 scores[:, 0],
                 scores[:, 1:],
                 is_valid=rows >= 0,
+                positive_log_q=inputs["label_log_q"][is_asked] if is_corrected else None,
+                negative_log_q=inputs["negative_log_q"][is_asked] if is_corrected else None,
                 temperature=config.temperature,
                 divisor=divisor,
-                **log_q,
             )
-        items = self.compared_vectors(all_items)
         times = inputs["question_timestamps"][is_asked]
 
-        def on_offer(part: slice) -> Tensor | None:
+        def available(part: slice) -> Tensor | None:
             return self.available_items(times[part]) if config.align_candidates else None
 
-        if config.negatives == "full":
-            return full_softmax(
-                questions, items, labels, candidates=on_offer, temperature=config.temperature, divisor=divisor
+        if config.negatives == "hard":
+            return hard_negatives(
+                questions,
+                all_items,
+                labels,
+                count=config.num_training_negatives,
+                candidates=available,
+                temperature=config.temperature,
+                divisor=divisor,
             )
-        return hard_negatives(
-            questions,
-            items,
-            labels,
-            count=config.num_hard_negatives,
-            candidates=on_offer,
-            temperature=config.temperature,
-            divisor=divisor,
+        return full_softmax(
+            questions, all_items, labels, candidates=available, temperature=config.temperature, divisor=divisor
         )
 
     def _ranking_loss(
-        self, state: HistoryState, inputs: Any, labels: Tensor, all_items: Tensor | None, divisor: Any
+        self, state: IntSRState, inputs: Inputs, labels: Tensor, all_items: Tensor | None, divisor: Tensor | int
     ) -> Tensor:
         """Rank each target among negatives (appendix C.1)."""
         is_asked = labels >= 0
-        negatives = self._negative_rows(inputs)[..., : self.config.num_ranking_negatives]
+        negatives = _negative_rows(inputs)[..., : self.config.num_ranking_negatives]
         # A corrected draw may be the target.
         negatives = torch.where(negatives == labels[..., None], -1, negatives)
         rows = torch.cat([labels.clamp_min(-1)[..., None], negatives], dim=-1)
         logits = self._candidate_logits(state, inputs, self.model.lookup(all_items)(rows))
         return candidate_loss(logits[is_asked], rows[is_asked] >= 0, divisor=divisor)
 
-    def _negative_rows(self, inputs: Any) -> Tensor:
-        if "negative_rows" not in inputs:
-            raise ConfigurationError(
-                "The batch has no `negative_rows`, which `negatives='sampled'` and `ranking_weight` need; give the "
-                "collator `negatives=`."
-            )
-        rows: Tensor = inputs["negative_rows"]
-        return rows
-
-    def _question_vectors(self, state: HistoryState, inputs: Any, item_vectors: Tensor | None = None) -> Tensor:
-        """Give what is compared with items, `(batch, num_questions, hidden_size)`."""
+    def _question_vectors(self, state: IntSRState, inputs: Inputs, item_vectors: Tensor | None = None) -> Tensor:
+        """Compute what is compared with items, `(batch, num_questions, hidden_size)`."""
         answers = self.model.answer(state, inputs, item_vectors=item_vectors)
-        return self.compared_vectors(self._outputs(answers, inputs)[:, :, 0])
+        return self._outputs(answers, inputs)[:, :, 0]
 
-    def _answered(self, state: HistoryState, inputs: Any, items: CatalogItems) -> Tensor:
+    def _answered(self, state: IntSRState, inputs: Inputs, items: CatalogItems) -> Tensor:
         own = self._question_vectors(state, inputs, items.vectors)
         if self.fusion is None:
             return own
-        allowed = placeholder_visibility(
-            inputs["question_session_ids"],
-            inputs["question_events"],
-            state.places,
-            use_session_mask=self.config.use_session_mask,
-        )
-        return self.answer_questions(own, state.places.item, allowed, inputs, items)
+        return self.answer_questions(own, state.positions.item, self.model.visible(inputs, state), inputs, items)
 
-    def _candidate_logits(self, state: HistoryState, inputs: Any, candidates: Tensor) -> Tensor:
-        head: Any = self.ranking_head
-        return head(self._outputs(self.model.answer(state, inputs, candidates), inputs))[..., 0]
+    def _candidate_logits(self, state: IntSRState, inputs: Inputs, candidates: Tensor) -> Tensor:
+        if self.ranking_head is None:
+            raise ConfigurationError("`ranking_weight` is 0, so the model has no ranking head.")
+        logits: Tensor = self.ranking_head(self._outputs(self.model.answer(state, inputs, candidates), inputs))
+        return logits[..., 0]
 
-    def _outputs(self, hidden_states: Tensor, inputs: Any) -> Tensor:
+    def _outputs(self, hidden_states: Tensor, inputs: Inputs) -> Tensor:
         """Apply DSFNet and the last norm: `(batch, num_questions, group_size, hidden_size)` in and out."""
         if self.dsfnet is not None:
-            scenario = hidden_states.new_zeros(0)
-            if self.model.tokens.tasks is not None:
-                scenario = self.model.tokens.scenario(inputs)[:, :, None].expand(*hidden_states.shape[:3], -1)
+            scenario = self.model.tokens.scenario(inputs)
+            if scenario is not None:
+                scenario = scenario[:, :, None].expand(*hidden_states.shape[:3], -1)
             hidden_states = self.dsfnet(hidden_states, scenario)
-        return self.output_norm(hidden_states)
+        normed: Tensor = self.output_norm(hidden_states)
+        return normed
+
+
+def _negative_rows(inputs: Inputs) -> Tensor:
+    if "negative_rows" not in inputs:
+        raise ConfigurationError(
+            "The batch has no `negative_rows`, which drawn `negatives` and `ranking_weight` need; pass "
+            "`negatives=` to the collator."
+        )
+    return inputs["negative_rows"]
+
+
+def hard_negatives(
+    questions: Tensor,
+    items: Tensor,
+    labels: Tensor,
+    *,
+    count: int,
+    candidates: Candidates | None = None,
+    temperature: float = 1.0,
+    divisor: Tensor | int | None = None,
+) -> Tensor:
+    """Compute the loss of the target against the items most similar to the question at this moment (section 4.3).
+
+    Args:
+        questions (`torch.Tensor`): Vectors of questions, `(num_questions, size)`.
+        items (`torch.Tensor`): Vectors of all items, `(num_items, size)`.
+        labels (`torch.LongTensor`): Rows of the targets, `(num_questions,)`.
+        count (`int`): Number of negatives of a question.
+        candidates (`Callable`, *optional*): As in [`full_softmax`].
+        temperature (`float`): Divides similarities.
+        divisor (`int`, *optional*): As in [`full_softmax`].
+
+    Returns:
+        `torch.Tensor`: A float32 number in nats; 0 without questions.
+    """
+    count, rows, is_valid = min(count, len(items) - 1), [], []
+    with torch.no_grad():
+        for part in parts(len(questions), len(items)):
+            scores = (questions[part] @ items.T).scatter(1, labels[part, None], float("-inf"))
+            allowed = None if candidates is None else candidates(part)
+            if allowed is not None:
+                scores = scores.masked_fill(~allowed, float("-inf"))
+            hardest = scores.topk(count)
+            rows.append(torch.cat([labels[part, None], hardest.indices], dim=1))
+            is_valid.append(torch.isfinite(hardest.values))
+    if not rows:
+        return (questions.sum() + items.sum() * 0).float()
+    scores = (items[torch.cat(rows)] * questions[:, None]).sum(-1)
+    return info_nce(
+        scores[:, 0], scores[:, 1:], is_valid=torch.cat(is_valid), temperature=temperature, divisor=divisor
+    )
+
+
+def candidate_loss(logits: Tensor, is_real: Tensor, *, divisor: Tensor | int | None = None) -> Tensor:
+    """Compute the loss of ranking a target among candidates: a softmax over the group, plus a log-loss on each.
+
+    The softmax orders; the log-loss makes the sigmoid of a logit a probability. IntSR names no loss for its logits.
+
+    Args:
+        logits (`torch.Tensor`): Logits `(num_questions, num_candidates)`; the target comes first.
+        is_real (`torch.BoolTensor`): False for padding, `(num_questions, num_candidates)`.
+        divisor (`int`, *optional*): Divides the sum over questions; their number if not given.
+
+    Returns:
+        `torch.Tensor`: A float32 number in nats.
+    """
+    logits = logits.float()
+    wanted = torch.zeros_like(logits)
+    wanted[:, 0] = 1
+    by_order = info_nce(logits[:, 0], logits[:, 1:], is_valid=is_real[:, 1:], divisor=divisor)
+    each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * is_real
+    means = each.sum(1) / is_real.sum(1).clamp_min(1)
+    return by_order + means.sum() / (max(len(logits), 1) if divisor is None else divisor)
 
 
 __all__ = ["IntSRForSearchAndRecommendation", "IntSRModel", "IntSROutput", "IntSRPreTrainedModel"]

@@ -4,154 +4,111 @@
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
-from seekrec.models.dense.checks import check_settings
+from seekrec.models.dense.configuration_dense import DenseConfig
 
 
 @strict
-class SynerGenConfig(PreTrainedConfig):
-    """Configuration of [`SynerGenForSearchAndRecommendation`]. The paper gives no sizes; these are small.
+class SynerGenConfig(DenseConfig):
+    """Configuration of [`SynerGenForSearchAndRecommendation`]; what IntSR has too stands in [`DenseConfig`].
 
-    The items and texts it is made for:
+    The paper gives no sizes; these are small.
+
+    The data it is made for:
 
     Args:
-        num_items (`int`): Items with an id embedding.
-        text_size (`int`): Width of the items' text vectors; 0 for ids alone.
-        query_size (`int`): Width of query vectors.
-        use_ids (`bool`): Whether items have id embeddings (table 4, "w/o collaborative emb.": off).
-        num_actions (`int`): Actions that are told apart; one more stands for all others.
         asked_action (`int`): Number of the action that requests ask for, 1 for the first of the processor's list.
-        max_history (`int`): Latest events read of a history.
-        items_hash (`str`, *optional*): Hash of the ids of the items. A catalogue that begins otherwise is refused.
-        texts_hash (`str`, *optional*): Likewise of the text vectors of the items.
 
     The tokens (sections 3.2 and 3.3):
 
     Args:
         fusion_size (`int`): Width inside the MLP that fuses the parts of a token.
         queries_in_context (`bool`):
-            Context tokens read the query of their event too, and searches without an item are tokens. Off in the
-            paper, whose context is query-free.
-        use_question_action (`bool`): Retrieval and ranking tokens read the action asked for; in training the target's.
+            Whether context tokens read the query of their event too, and searches without an item are tokens. Off in
+            the paper, whose context is query-free.
 
     The decoder (sections 3.3 and 3.4):
 
     Args:
-        hidden_size (`int`): Width d.
-        num_hidden_layers (`int`): Layers L.
-        num_attention_heads (`int`): Heads H.
         intermediate_size (`int`): Width of the feed-forward layers.
-        dropout (`float`): On the output of attention and of feed-forward layers.
-        embedding_dropout (`float`): On the tokens.
-        starts_from_latest_item (`bool`): A retrieval token begins with the vector of the latest item it sees too, as
-            the state of SASRec does. Off in the paper.
-        use_session_mask (`bool`): Off: questions see all earlier events, those of their own session too.
-        align_tasks (`bool`): Ranking tokens see the retrieval token of their question.
         time_encoding (`str`):
-            What attention rotates by: `"time"`, seconds; `"order"`, the number of the token (table 4, "w/o time-based
-            RoPE"); `"both"`, half of the pairs each.
+            What attention rotates by: `time`, seconds; `order`, the number of the token (table 4, "w/o time-based
+            RoPE"); `both`, half of the pairs each.
         min_period (`float`): Shortest time scale, in seconds: a rotation by one full turn.
         max_period (`float`): Longest time scale, in seconds; those between grow geometrically.
-        learn_time_scales (`bool`): Train the time scales, from where the geometric ones are.
-        rotary_fraction (`float`): Part of each head that is rotated; the rest compares content alone.
+        learn_time_scales (`bool`): Whether the time scales are trained, from where the geometric ones are.
         use_target_time (`bool`):
-            Questions stand at the time they are asked. Off: at that of the last event they see (table 4, "w/o target
-            time info.").
+            Whether questions stand at the time they are asked. Off: at that of the last event they see (table 4, "w/o
+            target time info.").
 
     Learning (section 3.5):
 
     Args:
-        similarity (`str`): `"dot"`, or `"cosine"`.
-        temperature (`float`): tau, divides similarities.
-        easy_weight (`float`): alpha, the weight of easy negatives; hard ones have one minus that.
-        easy_negatives (`str`):
-            `"in_batch"`, the other targets of the batch, in training that of all processes, corrected by how popular
-            they are; `"full"`, every item of the catalogue, for small ones.
-        correct_popularity (`bool`): Take the log-probability of being drawn off similarities: of other targets with
-            `"in_batch"`, and of what is drawn or was shown beside a target.
+        easy_weight (`float`): alpha, the weight of easy negatives, which `negatives: full` makes all items, and the
+            other targets of the batch otherwise; hard ones, shown or drawn beside a target, have one minus that.
         ranking_weight (`float`): Weight of the ranking loss, 1 in the paper; 0 for no ranking head (table 4), and
             `rank` orders by retrieval.
-        pairwise_weight (`float`): lambda.
-        rank_by (`str`): What `rank` answers with: `"ranking"`, the click probability, or `"retrieval"`, the score that
-            `retrieve` gives.
-        recommender (`dict`, *optional*): Sizes of the SASRec whose score is added to that of recommendations, in
-            `retrieve` and where there is no ranking head in `rank`; `set_recommender` brings it. In neither paper.
-        recommender_weight (`float`): Of that score; 0 for none.
-        text_weight (`float`): Of the cosine between an item's text and those of the latest items of the history, added
-            likewise; 0 for none.
-        initializer_range (`float`): Spread of embeddings at the start.
-        layer_norm_eps (`float`): Of every layer norm.
+        pairwise_weight (`float`): lambda, the weight of the order of pairs in the ranking loss.
+        rank_by (`str`): What `rank` answers with: `ranking`, the click probability, or `retrieval`, the score that
+            `retrieve` gives; `validation`, the one that orders validation candidates better, until it is chosen.
 
     Raises:
-        StrictDataclassClassValidationError: If a number or a choice is out of range.
+        StrictDataclassClassValidationError: If a number is out of range, or settings contradict each other.
     """
 
     model_type = "synergen"
+    fields_from_data: ClassVar[tuple[str, ...]] = (*DenseConfig.fields_from_data, "asked_action")
+    fixed_settings: ClassVar[dict[str, object]] = {
+        **DenseConfig.fixed_settings,
+        "align_tasks": True,
+        "use_question_action": True,
+        "rotary_fraction": 1.0,
+    }
 
-    num_items: int = 1
-    text_size: int = 384
-    query_size: int = 384
-    use_ids: bool = True
-    num_actions: int = 1
     asked_action: int = 1
-    max_history: int = 50
-    items_hash: str | None = None
-    texts_hash: str | None = None
 
     fusion_size: int = 128
     queries_in_context: bool = False
-    use_question_action: bool = True
 
-    hidden_size: int = 64
-    num_hidden_layers: int = 2
-    num_attention_heads: int = 2
     intermediate_size: int = 256
-    dropout: float = 0.2
-    embedding_dropout: float = 0.2
-    starts_from_latest_item: bool = False
-    use_session_mask: bool = True
-    align_tasks: bool = True
-    time_encoding: str = "time"
+    time_encoding: Literal["time", "order", "both"] = "time"
     min_period: float = 8.0
     # Ten years.
     max_period: float = 3.2e8
     learn_time_scales: bool = False
-    rotary_fraction: float = 1.0
     use_target_time: bool = True
 
-    similarity: str = "dot"
-    temperature: float = 0.085
     easy_weight: float = 0.1
-    easy_negatives: str = "in_batch"
-    correct_popularity: bool = True
     ranking_weight: float = 1.0
     pairwise_weight: float = 1.0
-    rank_by: str = "ranking"
-    # What is added to the score of recommendations: see `dense/fusion.py`.
-    recommender: dict[str, Any] | None = None
-    recommender_weight: float = 0.0
-    text_weight: float = 0.0
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-6
+    rank_by: Literal["validation", "ranking", "retrieval"] = "validation"
 
-    def validate_sizes(self) -> None:
-        """Check that numbers and choices are within range."""
-        check_settings(
-            self,
-            ("fusion_size", "intermediate_size"),
-            {
-                "time_encoding": ("time", "order", "both"),
-                "easy_negatives": ("in_batch", "full"),
-                "rank_by": ("ranking", "retrieval"),
-            },
-        )
-        for name in ("easy_weight", "rotary_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be from 0 to 1.")
+    @property
+    def drawn_negatives(self) -> Literal["uniform", "popularity"] | None:
+        """How items are drawn that stand beside a target as if shown; None where no loss needs them."""
+        if not self.ranking_weight and self.easy_weight == 1 and not self.correct_sampling:
+            return None
+        return "popularity" if self.negatives == "popularity" else "uniform"
+
+    @classmethod
+    def _upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return saved settings under the names of today."""
+        settings = dict(settings)
+        if "easy_negatives" in settings:
+            settings["negatives"] = "full" if settings.pop("easy_negatives") == "full" else "popularity"
+        if "correct_popularity" in settings:
+            settings["correct_sampling"] = settings.pop("correct_popularity")
+        return settings
+
+    def validate_synergen(self) -> None:
+        """Check what SynerGen has beside the settings of [`DenseConfig`]."""
+        self._check_at_least(1, "fusion_size", "intermediate_size")
+        self._check_at_least(0, "ranking_weight", "pairwise_weight")
+        if not 0 <= self.easy_weight <= 1:
+            raise ValueError(f"`easy_weight` is {self.easy_weight}; it must be from 0 to 1.")
         if not 0 <= self.asked_action <= self.num_actions:
             raise ValueError(f"`asked_action` is {self.asked_action}; it must be from 0 to {self.num_actions}.")
         if not 0 < self.min_period <= self.max_period:
@@ -159,8 +116,19 @@ class SynerGenConfig(PreTrainedConfig):
                 f"`min_period` is {self.min_period} and `max_period` {self.max_period}; the first must be above 0 and "
                 "the second not below it."
             )
-        if not self.temperature > 0 or self.ranking_weight < 0 or self.pairwise_weight < 0:
+
+    def validate_negatives(self) -> None:
+        """Check that the negatives are among SynerGen's, and can be corrected."""
+        if self.negatives == "hard":
             raise ValueError(
-                f"`temperature` is {self.temperature}, `ranking_weight` {self.ranking_weight} and `pairwise_weight` "
-                f"{self.pairwise_weight}; the first must be above 0, the others not below."
+                "`negatives` is 'hard', but SynerGen's hard negatives are the items that were shown; choose full, "
+                "uniform or popularity."
             )
+        if self.negatives == "uniform" and self.correct_sampling:
+            raise ValueError(
+                "`correct_sampling` needs `negatives: popularity`: other targets of a batch come by popularity; "
+                "choose it, or switch the correction off."
+            )
+
+
+__all__ = ["SynerGenConfig"]

@@ -4,44 +4,621 @@
 Unusual here:
 
 - A question is a retrieval token and, for each candidate, a ranking token. The history is read once, kept as a
-  [`HistoryState`], and any number of questions is answered from it; the task mask (`modeling_synergen_blocks.py`)
-  makes that exact. In training every event of a window asks, each seeing what came before its session.
-- Attention turns by the time that passed between events (`modeling_synergen_rotary.py`), and questions stand at the
-  time they are asked.
+  [`SynerGenState`], and any number of questions is answered from it; the task mask below makes that exact. In training
+  every event of a window asks, each seeing what came before its session.
+- Attention turns by the time that passed between events ([`TimeRotary`]), and questions stand at the time they are
+  asked.
 - Item vectors for comparison are an id embedding plus a projected text vector; as tokens, id and text are fused by the
   MLP, so a new item works by its text on both sides.
 - The paper tells kinds of token apart by what is masked. A context token and a ranking token without a query would be
   alike, so a learned vector of the kind is a part of each token here.
 
+The task mask (section 3.4; the paper's appendix is not public): **context** tokens tell what happened, a **retrieval**
+token asks for items, **ranking** tokens ask about one candidate each. What a token (row) sees of another (column):
+
+| sees | earlier session | own session, earlier | other context | itself | own retrieval token | other questions |
+|---|---|---|---|---|---|---|
+| context | yes | yes | no | yes | no | no |
+| retrieval | yes | no | no | yes | it is that | no |
+| ranking | yes | no | no | yes | yes | no |
+
+The first three columns are context tokens; "earlier" is by time, for an event of the same second is not earlier. The
+third is temporal causality: no later event is seen. The second is session isolation: a question does not know what was
+done in the session that it belongs to. The fifth is cross-task alignment. Nothing sees a question from outside, so a
+history is read once, its keys and values are kept, and any number of questions is answered from them; and no candidate
+sees another, so what is its own in attention is a product of rows, not a matrix. Both together equal one pass of the
+whole sequence under the mask, and a test says so.
+
 Weights start as follows: id embeddings, the projection of text for comparison and the vectors of actions, kinds and
-the masked item normal with `initializer_range`; linear layers normal with `1 / sqrt(inputs)`, those that close a
-residual divided by `sqrt(2 * num_hidden_layers)`; biases and learned time scales (as logarithms of a factor) at 0.
+the masked item normal with a spread of 0.02; linear layers normal with `1 / sqrt(inputs)`, those that close a residual
+divided by `sqrt(2 * num_hidden_layers)`; biases and learned time scales (as logarithms of a factor) at 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
+from seekrec.embeddings.softmax import info_nce
 from seekrec.errors import ConfigurationError
-from seekrec.models.dense.catalog_items import CatalogItems
-from seekrec.models.dense.fusion import make_fusion
-from seekrec.models.dense.gathering import gather_columns
-from seekrec.models.dense.interface_dense import DenseRetrievalMixin
-from seekrec.models.dense.item_tower import ItemTower
-from seekrec.models.dense.losses import full_softmax, info_nce
-from seekrec.models.synergen.configuration_synergen import SynerGenConfig
-from seekrec.models.synergen.modeling_synergen_decoder import (
+from seekrec.models.dense.interface_dense import DenseRetrieval
+from seekrec.models.dense.modeling_dense import (
+    LAYER_NORM_EPS,
+    CatalogItems,
+    DensePreTrainedModel,
     HistoryState,
-    Questions,
-    SynerGenModel,
-    SynerGenPreTrainedModel,
+    Inputs,
+    ItemTower,
+    LatestItem,
+    TokenPositions,
+    full_softmax,
+    make_fusion,
 )
-from seekrec.models.synergen.modeling_synergen_losses import in_batch_loss, ranking_losses
+from seekrec.models.synergen.configuration_synergen import SynerGenConfig
+
+CONTEXT, RETRIEVAL, RANKING = range(3)
+
+# What flex attention's GPU kernel takes at least.
+MIN_FLEX_HEAD_SIZE = 16
+_TURN = 2 * math.pi
+_SLOPE_LIMIT = 10 * _TURN
+# Wavelengths of tokens counted in order: those of Su et al.
+_ORDER_BASE = 10_000.0
+
+# Cosines and sines of a rotation.
+Rotation = tuple[Tensor, Tensor]
+KeyAndValue = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class SynerGenState(HistoryState):
+    """A history that was read; its keys are rotated.
+
+    Args:
+        origin (`torch.Tensor`): int64 time that rotations count from, `(batch,)`: that of the first event.
+    """
+
+    origin: Tensor
+
+    def select(self, rows: Tensor) -> Self:
+        """Return the states of some rows, in the order asked."""
+        return replace(super().select(rows), origin=self.origin[rows])
+
+
+@dataclass(frozen=True)
+class AskedQuestions:
+    """Questions that were sent through the decoder.
+
+    Args:
+        hidden_states (`torch.Tensor`): States of their retrieval tokens, `(batch, num_questions, hidden_size)`.
+        rotation (`tuple[torch.Tensor, torch.Tensor]`): Rotation by their time, `(batch, num_questions, 1, num_pairs)`.
+        allowed (`torch.BoolTensor`): Context tokens they see, `(batch, num_questions, length)`.
+        actions (`torch.LongTensor`): What they ask for, `(batch, num_questions)`.
+        retrieval (`tuple`): For each layer key and value of their retrieval tokens.
+    """
+
+    hidden_states: Tensor
+    rotation: Rotation
+    allowed: Tensor
+    actions: Tensor
+    retrieval: tuple[KeyAndValue, ...]
+
+
+def context_mask(queries: TokenPositions, keys: TokenPositions) -> Tensor:
+    """Compute what context tokens see of each other: those of an earlier time, and themselves.
+
+    Args:
+        queries ([`TokenPositions`]): The tokens that look, `(batch, num_queries)`: the last ones of the keys.
+        keys ([`TokenPositions`]): The tokens that are looked at, `(batch, num_keys)`.
+
+    Returns:
+        `torch.BoolTensor`: True where a token is seen, `(batch, num_queries, num_keys)`; padding sees itself.
+    """
+    earlier = (keys.time[:, None] < queries.time[:, :, None]) & keys.is_real[:, None]
+    num_queries, num_keys = queries.time.shape[1], keys.time.shape[1]
+    itself = torch.arange(num_queries, device=earlier.device)[:, None] + num_keys - num_queries
+    return earlier | (itself == torch.arange(num_keys, device=earlier.device))
+
+
+def context_block_mask(time: Tensor, is_real: Tensor) -> BlockMask:
+    """Make [`context_mask`] of a history without earlier keys for flex attention, which needs no matrix of it.
+
+    Blocks in which nothing is seen are left out. Flex attention is compiled on a GPU. Elsewhere it runs as it is,
+    slowly and without gradients: a way to compare the two.
+
+    Args:
+        time (`torch.LongTensor`): Seconds, `(batch, length)`, at least one long.
+        is_real (`torch.BoolTensor`): False for padding, `(batch, length)`.
+
+    Returns:
+        `torch.nn.attention.flex_attention.BlockMask`: What [`attend`] takes.
+    """
+
+    def is_seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        earlier: Tensor = (time[batch, key] < time[batch, query]) & is_real[batch, key]
+        return earlier | (query == key)
+
+    num_rows, length = time.shape
+    make = _compiled(create_block_mask) if time.is_cuda else create_block_mask
+    mask: BlockMask = make(is_seen, B=num_rows, H=None, Q_LEN=length, KV_LEN=length, device=time.device)
+    return mask
+
+
+def question_mask(session: Tensor, event: Tensor, keys: TokenPositions, *, use_session_mask: bool = True) -> Tensor:
+    """Compute what questions see of context tokens: earlier sessions.
+
+    Args:
+        session (`torch.LongTensor`): Session of each question, `(batch, num_questions)`.
+        event (`torch.LongTensor`): The event that each asks for, `(batch, num_questions)`.
+        keys ([`TokenPositions`]): The context tokens, `(batch, num_keys)`.
+        use_session_mask (`bool`): Off: questions see all earlier events.
+
+    Returns:
+        `torch.BoolTensor`: True where a token is seen, `(batch, num_questions, num_keys)`.
+    """
+    if use_session_mask:
+        known = keys.session[:, None] < session[:, :, None]
+    else:
+        known = keys.event[:, None] < event[:, :, None]
+    return known & keys.is_real[:, None]
+
+
+def uses_flex(implementation: str | None, device: torch.device, head_size: int) -> bool:
+    """Tell whether an `attn_implementation` means flex attention on a device: `"auto"` does on a GPU that takes it."""
+    if implementation == "auto":
+        return device.type == "cuda" and head_size >= MIN_FLEX_HEAD_SIZE
+    return implementation == "flex_attention"
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | BlockMask) -> Tensor:
+    """Mix values by softmax attention.
+
+    Args:
+        queries (`torch.Tensor`): Queries `(batch, num_heads, num_queries, head_size)`.
+        keys (`torch.Tensor`): Keys `(batch, num_heads, num_keys, head_size)`.
+        values (`torch.Tensor`): Values in the shape of the keys.
+        allowed (`torch.BoolTensor` or `BlockMask`): What is seen: `(batch, num_queries, num_keys)` for SDPA, a block
+            mask for flex attention.
+
+    Returns:
+        `torch.Tensor`: Mixed values in the shape of the queries.
+    """
+    if isinstance(allowed, BlockMask):
+        flex = _compiled(flex_attention) if queries.is_cuda else flex_attention
+        mixed: Tensor = flex(queries, keys, values, block_mask=allowed)
+        return mixed
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed[:, None])
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    return torch.compile(function)
+
+
+class TimeRotary(nn.Module):
+    """Times and positions to angles; shared by all layers (section 3.4).
+
+    Rotary embedding turns pairs of numbers of queries and keys by an angle in proportion to where they stand, so that
+    their product depends on the distance alone. Here they stand at a number of seconds. A Unix time of 1.7e9 in
+    float32 is right to 128 seconds; so seconds are counted from an origin of each sequence, in int64, and angles are
+    made and reduced to one turn in float64. Twenty years by the shortest scale of two seconds are 2e9 radians, right
+    to 4e-7.
+
+    The time scales (seconds of one full turn) grow geometrically, as the wavelengths of usual rotary embedding do.
+    They can be trained. The angle between two moments thousands of turns apart has a slope in the scale that is
+    thousands of times too steep to follow, so slopes are cut off where the angle is beyond `_SLOPE_LIMIT`: short
+    scales stay where they are, and long ones move.
+    """
+
+    def __init__(self, config: SynerGenConfig) -> None:
+        super().__init__()
+        num_pairs = config.hidden_size // config.num_attention_heads // 2
+        by_order = {"time": 0, "order": num_pairs, "both": num_pairs // 2}[config.time_encoding]
+        self.num_by_time, self.num_by_order = num_pairs - by_order, by_order
+        self.shortest, self.longest = config.min_period, config.max_period
+        learns = config.learn_time_scales and self.num_by_time > 0
+        self.log_scales = nn.Parameter(torch.empty(self.num_by_time)) if learns else None
+
+    def forward(self, seconds: Tensor, positions: Tensor) -> Rotation:
+        """Compute cosines and sines.
+
+        Args:
+            seconds (`torch.LongTensor`): Seconds since the origin of the sequence, in any shape.
+            positions (`torch.LongTensor`): Numbers of the tokens, in that shape.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: float32 `(*seconds.shape, num_pairs)`.
+        """
+        angles = torch.cat([self._by_time(seconds), self._by_order(positions)], dim=-1)
+        return angles.cos().float(), angles.sin().float()
+
+    def _by_time(self, seconds: Tensor) -> Tensor:
+        steps = torch.linspace(0, 1, self.num_by_time, dtype=torch.float64, device=seconds.device)
+        turns = (self.longest / self.shortest) ** -steps / self.shortest
+        if self.log_scales is None:
+            return (seconds.double()[..., None] * turns).remainder(1.0) * _TURN
+        log_scales = self.log_scales.double()
+        angles = seconds.double()[..., None] * (turns * torch.exp(-log_scales.detach())) * _TURN
+        slope = -angles * (angles.abs() <= _SLOPE_LIMIT)
+        return angles.remainder(_TURN) + (log_scales - log_scales.detach()) * slope
+
+    def _by_order(self, positions: Tensor) -> Tensor:
+        steps = torch.arange(self.num_by_order, dtype=torch.float64, device=positions.device)
+        return positions.double()[..., None] * _ORDER_BASE ** (-steps / max(self.num_by_order, 1))
+
+
+def rotate(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Turn the first pairs of numbers of each vector.
+
+    Args:
+        vectors (`torch.Tensor`): Vectors `(..., head_size)`.
+        cosines (`torch.Tensor`): Cosines `(..., num_pairs)`; a pair is number k and number `num_pairs + k`.
+        sines (`torch.Tensor`): Sines `(..., num_pairs)`.
+
+    Returns:
+        `torch.Tensor`: Vectors `(..., head_size)`.
+    """
+    count = cosines.shape[-1]
+    cosines, sines = cosines.to(vectors.dtype), sines.to(vectors.dtype)
+    first, second = vectors[..., :count], vectors[..., count : 2 * count]
+    return torch.cat(
+        [first * cosines - second * sines, first * sines + second * cosines, vectors[..., 2 * count :]], dim=-1
+    )
+
+
+class TokenFusion(nn.Module):
+    """The MLP that fuses up to four parts to a token, and the vectors it reads besides items (sections 3.2 and 3.3).
+
+    | token | query | item: text | item: id | action |
+    |---|---|---|---|---|
+    | context | - (with `queries_in_context`, the event's) | the event's item | the event's item | the event's |
+    | retrieval | the question's, if it has one | masked | masked | the one asked for |
+    | ranking | the question's, if it has one | the candidate | the candidate | the one asked for |
+
+    The first layer of an MLP over parts side by side is a sum of one product for each part; it is written so here,
+    which projects each query once however many tokens read it, and nothing for a part that is not there. Parts that
+    are learned vectors (actions, the masked item, the kind of token) need no product: they are learned as what it
+    would give.
+    """
+
+    def __init__(self, config: SynerGenConfig) -> None:
+        super().__init__()
+        self.queries_in_context = config.queries_in_context
+        size, width = config.hidden_size, config.fusion_size
+        # As in SASRec, rows start small for the sake of the output and are scaled up at the input.
+        self.scale = size**0.5
+        self.ids = nn.Linear(size, width, bias=False) if config.use_ids else None
+        self.text = nn.Linear(config.text_size, width, bias=False) if config.text_size else None
+        self.queries = nn.Linear(config.query_size, width, bias=False)
+        self.actions = nn.Embedding(config.num_actions + 1, width)
+        self.mask = nn.Embedding(1, width)
+        self.kinds = nn.Embedding(3, width)
+        self.output = nn.Sequential(nn.GELU(), nn.Linear(width, size), nn.LayerNorm(size, eps=LAYER_NORM_EPS))
+        self.dropout = nn.Dropout(config.embedding_dropout)
+
+    def context(self, inputs: Inputs, items: ItemTower | CatalogItems) -> Tensor:
+        """Fuse events, `(batch, length)`, to context tokens, `(batch, length, hidden_size)`."""
+        parts = self._items(inputs["history_item_rows"], items) + self.kinds.weight[CONTEXT]
+        parts = parts + self.actions(inputs["history_action_ids"])
+        if self.queries_in_context:
+            parts = parts + self._queries(inputs["history_query_rows"], inputs["query_vectors"])
+        return self._fuse(parts)
+
+    def retrieval(self, inputs: Inputs, actions: Tensor) -> Tensor:
+        """Fuse questions, `(batch, num_questions)`, to retrieval tokens, `(batch, num_questions, 1, hidden_size)`."""
+        return self._fuse(self._question(inputs, actions) + self.mask.weight[0] + self.kinds.weight[RETRIEVAL])[
+            :, :, None
+        ]
+
+    def ranking(self, inputs: Inputs, actions: Tensor, rows: Tensor, items: ItemTower | CatalogItems) -> Tensor:
+        """Fuse questions with candidates, `(batch, num_questions, num_candidates)`, to ranking tokens."""
+        question = self._question(inputs, actions) + self.kinds.weight[RANKING]
+        return self._fuse(self._items(rows, items) + question[:, :, None])
+
+    def _question(self, inputs: Inputs, actions: Tensor) -> Tensor:
+        asked: Tensor = self._queries(inputs["question_query_rows"], inputs["query_vectors"]) + self.actions(actions)
+        return asked
+
+    def _items(self, rows: Tensor, items: ItemTower | CatalogItems) -> Tensor:
+        ids, texts = items.parts(rows)
+        parts = []
+        if self.ids is not None and ids is not None:
+            parts.append(self.ids(ids * self.scale))
+        if self.text is not None and texts is not None:
+            parts.append(self.text(texts))
+        return sum(parts[1:], parts[0]) * (rows >= 0)[..., None]
+
+    def _queries(self, rows: Tensor, vectors: Tensor) -> Tensor:
+        weight = self.queries.weight
+        if not vectors.numel():
+            # Keeps the weight in the graph: several processes must agree on which weights get a gradient.
+            return weight.new_zeros(*rows.shape, weight.shape[0]) + weight.sum() * 0
+        projected = self.queries(vectors.to(weight.dtype))
+        picked: Tensor = projected[rows.clamp_min(0)] * (rows >= 0)[..., None]
+        return picked
+
+    def _fuse(self, parts: Tensor) -> Tensor:
+        fused: Tensor = self.dropout(self.output(parts))
+        return fused
+
+
+class ResidualLinear(nn.Linear):
+    """A linear layer that closes a residual: it starts smaller the more of them there are."""
+
+
+class DecoderLayer(nn.Module):
+    """Attention and a feed-forward layer, each after a layer norm and inside a residual."""
+
+    def __init__(self, config: SynerGenConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.attention_norm = nn.LayerNorm(size, eps=LAYER_NORM_EPS)
+        self.attention_input = nn.Linear(size, 3 * size, bias=False)
+        self.attention_output = ResidualLinear(size, size, bias=False)
+        self.feed_forward_norm = nn.LayerNorm(size, eps=LAYER_NORM_EPS)
+        self.expand = nn.Linear(size, config.intermediate_size)
+        self.contract = ResidualLinear(config.intermediate_size, size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def split(self, hidden_states: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute queries, keys and values, the first two rotated.
+
+        Args:
+            hidden_states (`torch.Tensor`): States `(batch, ..., hidden_size)`.
+            rotation (`tuple[torch.Tensor, torch.Tensor]`): Rotation `(batch, ..., num_pairs)`.
+
+        Returns:
+            `tuple[torch.Tensor, ...]`: Each `(batch, num_heads, ..., head_size)`.
+        """
+        parts = self.attention_input(self.attention_norm(hidden_states)).chunk(3, dim=-1)
+        queries, keys, values = (part.unflatten(-1, (self.num_heads, -1)).movedim(-2, 1) for part in parts)
+        cosines, sines = (part[:, None] for part in rotation)
+        return rotate(queries, cosines, sines), rotate(keys, cosines, sines), values
+
+    def history(
+        self, hidden_states: Tensor, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | BlockMask
+    ) -> Tensor:
+        """Apply the layer to context tokens.
+
+        Args:
+            hidden_states (`torch.Tensor`): States `(batch, length, hidden_size)`.
+            queries (`torch.Tensor`): Queries from [`split`].
+            keys (`torch.Tensor`): Keys of these tokens and those before them, `(batch, num_heads, num_keys,
+                head_size)`.
+            values (`torch.Tensor`): Values of the same tokens, in that shape.
+            allowed (`torch.BoolTensor` or `BlockMask`): What [`attend`] takes.
+
+        Returns:
+            `torch.Tensor`: States in the shape of `hidden_states`.
+        """
+        return self._finish(hidden_states, attend(queries, keys, values, allowed))
+
+    def answer(
+        self,
+        hidden_states: Tensor,
+        rotation: Rotation,
+        keys: Tensor,
+        values: Tensor,
+        allowed: Tensor,
+        shared: KeyAndValue | None = None,
+    ) -> tuple[Tensor, KeyAndValue]:
+        """Apply the layer to tokens of questions; those of one question see the same context tokens.
+
+        Args:
+            hidden_states (`torch.Tensor`): States `(batch, num_questions, group_size, hidden_size)`.
+            rotation (`tuple[torch.Tensor, torch.Tensor]`): Rotation `(batch, num_questions, 1, num_pairs)`.
+            keys (`torch.Tensor`): Keys of the context, `(batch, num_heads, num_keys, head_size)`.
+            values (`torch.Tensor`): Values of the context, in that shape.
+            allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, num_keys)`.
+            shared (`tuple[torch.Tensor, torch.Tensor]`, *optional*): Key and value of each question's retrieval
+                token, `(batch, num_heads, num_questions, 1, head_size)`.
+
+        Returns:
+            `tuple`: States in the shape of `hidden_states`, and the tokens' own keys and values.
+        """
+        queries, own_keys, own_values = self.split(hidden_states, rotation)
+        queries = queries * queries.shape[-1] ** -0.5
+        num_keys = keys.shape[2]
+        # One product over all tokens of all questions, so that the keys need no copy for each question.
+        scores = (queries.flatten(2, 3) @ keys.transpose(-1, -2)).view(*queries.shape[:-1], num_keys)
+        scores = scores.float().masked_fill(~allowed[:, None, :, None], float("-inf"))
+        rows = [(queries * own_keys).sum(-1, keepdim=True)]
+        if shared is not None:
+            rows.append((queries * shared[0]).sum(-1, keepdim=True))
+        weights = torch.cat([scores, *(row.float() for row in rows)], dim=-1).softmax(-1).to(values.dtype)
+        mixed = (weights[..., :num_keys].flatten(2, 3) @ values).view_as(own_values)
+        mixed = mixed + weights[..., num_keys : num_keys + 1] * own_values
+        if shared is not None:
+            mixed = mixed + weights[..., num_keys + 1 :] * shared[1]
+        return self._finish(hidden_states, mixed), (own_keys, own_values)
+
+    def _finish(self, hidden_states: Tensor, mixed: Tensor) -> Tensor:
+        mixed = mixed.movedim(1, -2).flatten(-2)  # heads side by side again
+        hidden_states = hidden_states + self.dropout(self.attention_output(mixed))
+        expanded = F.gelu(self.expand(self.feed_forward_norm(hidden_states)))
+        return hidden_states + self.dropout(self.contract(expanded))
+
+
+class SynerGenPreTrainedModel(DensePreTrainedModel):
+    """Loading, saving and the start values of SynerGen's weights."""
+
+    config_class = SynerGenConfig
+    config: SynerGenConfig
+    _no_split_modules = ["DecoderLayer"]
+    _supports_sdpa = True
+    _supports_flex_attn = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, TimeRotary) and module.log_scales is not None:
+            init.zeros_(module.log_scales)
+
+    def _linear_spread(self, layer: nn.Linear) -> float:
+        depth = 2 * self.config.num_hidden_layers if isinstance(layer, ResidualLinear) else 1
+        return float((layer.in_features * depth) ** -0.5)
+
+    def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
+        """Take `attn_implementation`: `"auto"`, by the device at every call, or `"sdpa"` or `"flex_attention"`.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        if requested_attention in (None, "auto"):
+            return "auto"
+        if requested_attention not in ("sdpa", "flex_attention"):
+            raise ValueError(
+                f"`attn_implementation` is {requested_attention!r}; use one of auto, sdpa, flex_attention."
+            )
+        chosen: str = super().get_correct_attn_implementation(requested_attention, is_init_check)
+        return chosen
+
+
+class SynerGenModel(SynerGenPreTrainedModel):
+    """The decoder: histories to states, questions to vectors."""
+
+    def __init__(self, config: SynerGenConfig) -> None:
+        super().__init__(config)
+        self.items = ItemTower(config.num_items, config.hidden_size, config.text_size, config.use_ids)
+        self.tokens = TokenFusion(config)
+        self.rotary = TimeRotary(config)
+        self.latest = LatestItem(config.hidden_size) if config.starts_from_latest_item else None
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.post_init()
+
+    @property
+    def blocks(self) -> list[DecoderLayer]:
+        """The layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
+
+    def forward(
+        self, inputs: Inputs, state: SynerGenState | None = None, items: CatalogItems | None = None
+    ) -> SynerGenState:
+        """Read events as context tokens, behind those of a state.
+
+        Args:
+            inputs (`dict[str, torch.Tensor]`): Has the `history_*` tensors and `query_vectors`; see
+                `EventSequenceProcessor`.
+            state ([`SynerGenState`], *optional*): What the events follow; their sessions are numbered on from its.
+            items ([`CatalogItems`], *optional*): What is answered from; the tower if not given.
+
+        Returns:
+            [`SynerGenState`]: The state of all events so far.
+        """
+        mask, time = inputs["history_mask"], inputs["history_timestamps"]
+        has_token = mask if self.config.queries_in_context else mask & (inputs["history_item_rows"] >= 0)
+        before = mask.new_zeros(len(mask), dtype=torch.long)
+        origin, num_events, num_tokens = before, before, before
+        if state is not None:
+            origin, num_events, num_tokens = state.origin, state.num_events, state.positions.is_real.sum(1)
+        if time.shape[1]:
+            origin = torch.where(num_events == 0, time[:, 0], origin)
+        positions = TokenPositions(
+            position=num_tokens[:, None] + has_token.long().cumsum(1) - 1,
+            session=inputs["history_session_ids"],
+            event=num_events[:, None] + torch.arange(time.shape[1], device=time.device),
+            time=time,
+            item=inputs["history_item_rows"],
+            is_real=has_token,
+        )
+        rotation = self.rotary(time - origin[:, None], positions.position)
+        hidden = self.tokens.context(inputs, items or self.items)
+        all_positions = positions if state is None else state.positions.append(positions)
+        head_size = self.config.hidden_size // self.config.num_attention_heads
+        allowed: Tensor | BlockMask
+        # The few events that follow a state are not worth a kernel of their own.
+        if state is None and hidden.shape[1] and uses_flex(self.config._attn_implementation, hidden.device, head_size):
+            allowed = context_block_mask(positions.time, positions.is_real)
+        else:
+            allowed = context_mask(positions, all_positions)
+        all_keys, all_values = [], []
+        for number, layer in enumerate(self.blocks):
+            queries, keys, values = layer.split(hidden, rotation)
+            if state is not None:
+                keys = torch.cat([state.keys[number], keys], dim=2)
+                values = torch.cat([state.values[number], values], dim=2)
+            all_keys.append(keys)
+            all_values.append(values)
+            # Questions read keys and values of the last layer, not what it makes of the history.
+            if number + 1 < len(self.layers) and hidden.shape[1]:
+                hidden = layer.history(hidden, queries, keys, values, allowed)
+        num_events = num_events + mask.sum(1)
+        return SynerGenState(all_positions, tuple(all_keys), tuple(all_values), num_events, None, origin)
+
+    def ask(self, state: SynerGenState, inputs: Inputs, items: CatalogItems | None = None) -> AskedQuestions:
+        """Send the retrieval tokens of questions through the decoder.
+
+        Args:
+            state ([`SynerGenState`]): What they ask about.
+            inputs (`dict[str, torch.Tensor]`): Has the `question_*` tensors and `query_vectors`. Where
+                `question_action_ids` are below 0, or not there, the action asked for is the configuration's
+                `asked_action`.
+            items ([`CatalogItems`], *optional*): As in [`forward`].
+
+        Returns:
+            [`AskedQuestions`]: To compare with items, or to [`judge`] candidates.
+        """
+        session, event, time = (inputs[f"question_{name}"] for name in ("session_ids", "events", "timestamps"))
+        allowed = question_mask(session, event, state.positions, use_session_mask=self.config.use_session_mask)
+        seconds = time
+        if not self.config.use_target_time:
+            seen = state.positions.time[:, None].masked_fill(~allowed, torch.iinfo(torch.int64).min)
+            last = seen.amax(-1) if seen.shape[-1] else time
+            seconds = torch.where(allowed.any(-1), last, time)
+        # Without a history nothing is compared with the question's time, so any origin will do.
+        origin = torch.where(state.num_events > 0, state.origin, time[:, 0])
+        cosines, sines = self.rotary(seconds - origin[:, None], allowed.sum(-1))
+        rotation = cosines[:, :, None], sines[:, :, None]
+        actions = inputs.get("question_action_ids")
+        usual = torch.full_like(session, self.config.asked_action)
+        actions = usual if actions is None else torch.where(actions < 0, usual, actions)
+        hidden = self.tokens.retrieval(inputs, actions)
+        if self.latest is not None:
+            behaviors = inputs["question_behavior_ids"]
+            hidden = hidden + self.latest(state.positions.item, allowed, behaviors, items or self.items)[:, :, None]
+        retrieval = []
+        for layer, keys, values in zip(self.blocks, state.keys, state.values, strict=True):
+            hidden, own = layer.answer(hidden, rotation, keys, values, allowed)
+            retrieval.append(own)
+        return AskedQuestions(hidden[:, :, 0], rotation, allowed, actions, tuple(retrieval))
+
+    def judge(
+        self,
+        state: SynerGenState,
+        questions: AskedQuestions,
+        inputs: Inputs,
+        rows: Tensor,
+        items: CatalogItems | None = None,
+    ) -> Tensor:
+        """Send a ranking token for each candidate through the decoder.
+
+        Args:
+            state ([`SynerGenState`]): What is asked about.
+            questions ([`AskedQuestions`]): What [`ask`] returned.
+            inputs (`dict[str, torch.Tensor]`): As for [`ask`].
+            rows (`torch.LongTensor`): Candidates, `(batch, num_questions, num_candidates)`; below 0 for none.
+            items ([`CatalogItems`], *optional*): As in [`forward`].
+
+        Returns:
+            `torch.Tensor`: States `(batch, num_questions, num_candidates, hidden_size)`.
+        """
+        hidden = self.tokens.ranking(inputs, questions.actions, rows, items or self.items)
+        for layer, keys, values, shared in zip(
+            self.blocks, state.keys, state.values, questions.retrieval, strict=True
+        ):
+            hidden, _ = layer.answer(hidden, questions.rotation, keys, values, questions.allowed, shared)
+        return hidden
 
 
 @dataclass
@@ -53,7 +630,8 @@ class SynerGenOutput(ModelOutput):
         easy_loss (`torch.FloatTensor`, *optional*): Retrieval against other targets or all items, before alpha.
         hard_loss (`torch.FloatTensor`, *optional*): Retrieval against what was shown, or drawn, beside the target.
         pointwise_loss (`torch.FloatTensor`, *optional*): Log-loss of clicks; with a ranking head.
-        pairwise_loss (`torch.FloatTensor`, *optional*): Of the order of pairs, before lambda; with a ranking head.
+        pairwise_loss (`torch.FloatTensor`, *optional*): Loss of the order of pairs, before lambda; with a ranking
+            head.
         questions (`torch.FloatTensor`): Vectors of the questions, `(batch, num_questions, hidden_size)`.
     """
 
@@ -65,49 +643,54 @@ class SynerGenOutput(ModelOutput):
     questions: Tensor | None = None
 
 
-class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrainedModel):
+class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval[SynerGenState]):
     """SynerGen with the comparison with items and the ranking head."""
 
     def __init__(self, config: SynerGenConfig) -> None:
         super().__init__(config)
         size = config.hidden_size
         self.model = SynerGenModel(config)
-        self.retrieval_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.retrieval_norm = nn.LayerNorm(size, eps=LAYER_NORM_EPS)
         self.ranking_head = None
         if config.ranking_weight:
             self.ranking_head = nn.Sequential(
-                nn.LayerNorm(size, eps=config.layer_norm_eps), nn.Linear(size, size), nn.GELU(), nn.Linear(size, 1)
+                nn.LayerNorm(size, eps=LAYER_NORM_EPS), nn.Linear(size, size), nn.GELU(), nn.Linear(size, 1)
             )
         self.fusion = make_fusion(config)
         self.post_init()
 
     @property
-    def items(self) -> ItemTower:  # type: ignore[override]
+    def items(self) -> ItemTower:
         """Items to vectors."""
         return self.model.items
 
     @property
+    def action_embedding(self) -> nn.Embedding:
+        """The vectors of actions."""
+        return self.model.tokens.actions
+
+    @property
     def compares_all_items(self) -> bool:
         """Whether a step of training reads the vector of every item."""
-        return self.config.easy_negatives == "full" and self.config.easy_weight > 0
+        return self.config.negatives == "full" and self.config.easy_weight > 0
 
-    def read_events(self, inputs: Any, state: HistoryState | None, items: CatalogItems) -> HistoryState:
-        """Read events behind a state; see `DenseRetrievalMixin`."""
-        read: HistoryState = self.model(inputs, state, items)
+    def read_events(self, inputs: Inputs, state: SynerGenState | None, items: CatalogItems) -> SynerGenState:
+        """Read events behind a state; see `DenseRetrieval`."""
+        read: SynerGenState = self.model(inputs, state, items)
         return read
 
     def encode_questions(
-        self, inputs: Any, *, state: HistoryState | None = None, items: CatalogItems | None = None
+        self, inputs: Inputs, *, state: SynerGenState | None = None, items: CatalogItems | None = None
     ) -> Tensor:
-        """Give the vector of each question; see `DenseRetrievalMixin`."""
+        """Compute the vector of each question; see `DenseRetrieval`."""
         items = items or self.current_items()
         inputs, state = self.with_state(inputs, state, items)
         return self._answered(self.model.ask(state, inputs, items), state, inputs, items)
 
     def score_candidates(
-        self, inputs: Any, *, state: HistoryState | None = None, items: CatalogItems | None = None
+        self, inputs: Inputs, *, state: SynerGenState | None = None, items: CatalogItems | None = None
     ) -> Tensor:
-        """Give the click probability of each candidate; see `DenseRetrievalMixin`.
+        """Compute the click probability of each candidate; see `DenseRetrieval`.
 
         Without a ranking head, or with `rank_by` retrieval: the score that `retrieve` gives.
         """
@@ -115,32 +698,32 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
         inputs, state = self.with_state(inputs, state, items)
         rows = inputs["candidate_rows"]
         questions = self.model.ask(state, inputs, items)
-        if self.ranking_head is not None and self.config.rank_by == "ranking":
+        if self.ranking_head is not None and self.config.rank_by != "retrieval":
             return torch.sigmoid(self._click_logits(state, questions, inputs, rows, items).float())
         answered = self._answered(questions, state, inputs, items)
-        return self.answer_scores(answered, rows, state.places.item, items)
+        return self.answer_scores(answered, rows, state.positions.item, items)
 
     def forward(
-        self, labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Any
+        self, labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Tensor
     ) -> SynerGenOutput:
         """Read windows and answer their questions.
 
         Args:
             labels (`torch.LongTensor`, *optional*): Catalogue rows, `(batch, num_questions)`; -100 for no question.
             num_items_in_batch (`int`, *optional*): Divides the sum of losses; the number of labels if not given.
-            inputs: What `WindowCollator` or the processor gives.
+            inputs: What `WindowCollator` or the processor makes.
 
         Returns:
             [`SynerGenOutput`]: With losses if labels are given.
         """
         state = self.model(inputs)
         asked = self.model.ask(state, inputs)
-        questions = self._compared(asked)
+        questions = self.retrieval_norm(asked.hidden_states)
         if labels is None:
             return SynerGenOutput(questions=questions)
         is_asked = labels >= 0
         divisor = int(is_asked.sum()) if num_items_in_batch is None else num_items_in_batch
-        config, beside = self.config, self._beside(inputs)
+        config, beside = self.config, _beside(inputs)
         easy = self._easy_loss(questions[is_asked], labels[is_asked], is_asked, inputs, divisor)
         hard = self._hard_loss(questions[is_asked], labels[is_asked], beside[is_asked], is_asked, inputs, divisor)
         loss = config.easy_weight * easy + (1 - config.easy_weight) * hard
@@ -155,21 +738,22 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
             loss = loss + config.ranking_weight * (ranking.pointwise + config.pairwise_weight * ranking.pairwise)
         return SynerGenOutput(loss=loss, questions=questions, **parts)
 
-    def _easy_loss(self, questions: Tensor, labels: Tensor, is_asked: Tensor, inputs: Any, divisor: Any) -> Tensor:
+    def _easy_loss(
+        self, questions: Tensor, labels: Tensor, is_asked: Tensor, inputs: Inputs, divisor: Tensor | int
+    ) -> Tensor:
         config = self.config
         if not config.easy_weight:
             return questions.sum() * 0.0
-        if config.easy_negatives == "full":
-            items = self.compared_vectors(self.items.all())
-            return full_softmax(questions, items, labels, temperature=config.temperature, divisor=divisor)
-        log_q = self._log_q(inputs, "label")[is_asked] if config.correct_popularity else None
+        if config.negatives == "full":
+            return full_softmax(questions, self.items.all(), labels, temperature=config.temperature, divisor=divisor)
+        log_q = _log_q(inputs, "label")[is_asked] if config.correct_sampling else None
         first, columns = 0, [labels] if log_q is None else [labels, log_q]
         # The batch is that of all processes. In training alone: any other loss may be one process's own affair.
         if self.training:
             columns, first = gather_columns(*columns)
         return in_batch_loss(
             questions,
-            self.compared_vectors(self.items(columns[0])),
+            self.items(columns[0]),
             columns[0],
             first=first,
             log_q=None if log_q is None else columns[1],
@@ -177,32 +761,29 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
             divisor=divisor,
         )
 
-    def _log_q(self, inputs: Any, name: str) -> Tensor:
-        if f"{name}_log_q" not in inputs:
-            raise ConfigurationError(
-                f"The batch has no `{name}_log_q`, which `correct_popularity` needs; give the collator `negatives=` "
-                "of kind 'popularity', or switch the correction off."
-            )
-        log_q: Tensor = inputs[f"{name}_log_q"]
-        return log_q
-
     def _hard_loss(
-        self, questions: Tensor, labels: Tensor, beside: Tensor, is_asked: Tensor, inputs: Any, divisor: Any
+        self,
+        questions: Tensor,
+        labels: Tensor,
+        beside: Tensor,
+        is_asked: Tensor,
+        inputs: Inputs,
+        divisor: Tensor | int,
     ) -> Tensor:
         """Compare targets with what was shown or drawn beside them.
 
-        How the shop chose what it showed is not known; with `correct_popularity` it counts as chosen by popularity, so
+        How the shop chose what it showed is not known; with `correct_sampling` it counts as chosen by popularity, so
         that shown and drawn items are on one scale.
         """
         if self.config.easy_weight == 1 or not beside.shape[-1]:
             return questions.sum() * 0.0
-        vectors = self.compared_vectors(self.items(torch.cat([labels[:, None], beside], dim=1)))
+        vectors = self.items(torch.cat([labels[:, None], beside], dim=1))
         scores = (vectors * questions[:, None]).sum(-1)
         own_log_q = log_q = None
-        if self.config.correct_popularity:
-            own_log_q = self._log_q(inputs, "label")[is_asked]
+        if self.config.correct_sampling:
+            own_log_q = _log_q(inputs, "label")[is_asked]
             names = ["shown", "negative"] if "negative_rows" in inputs else ["shown"]
-            log_q = torch.cat([self._log_q(inputs, name)[is_asked] for name in names], dim=-1)
+            log_q = torch.cat([_log_q(inputs, name)[is_asked] for name in names], dim=-1)
         return info_nce(
             scores[:, 0],
             scores[:, 1:],
@@ -213,23 +794,141 @@ class SynerGenForSearchAndRecommendation(DenseRetrievalMixin, SynerGenPreTrained
             divisor=divisor,
         )
 
-    def _beside(self, inputs: Any) -> Tensor:
-        """Give what stood beside each target and was not clicked: shown, or drawn in its place; -1 for padding."""
-        shown: Tensor = inputs["shown_item_rows"]
-        return torch.cat([shown, inputs["negative_rows"]], dim=-1) if "negative_rows" in inputs else shown
-
     def _click_logits(
-        self, state: HistoryState, questions: Questions, inputs: Any, rows: Tensor, items: CatalogItems | None = None
+        self,
+        state: SynerGenState,
+        questions: AskedQuestions,
+        inputs: Inputs,
+        rows: Tensor,
+        items: CatalogItems | None = None,
     ) -> Tensor:
-        head: Any = self.ranking_head
-        logits: Tensor = head(self.model.judge(state, questions, inputs, rows, items))[..., 0]
-        return logits
+        if self.ranking_head is None:
+            raise ConfigurationError("`ranking_weight` is 0, so the model has no ranking head.")
+        logits: Tensor = self.ranking_head(self.model.judge(state, questions, inputs, rows, items))
+        return logits[..., 0]
 
-    def _answered(self, questions: Questions, state: HistoryState, inputs: Any, items: CatalogItems) -> Tensor:
-        return self.answer_questions(self._compared(questions), state.places.item, questions.allowed, inputs, items)
+    def _answered(
+        self, questions: AskedQuestions, state: SynerGenState, inputs: Inputs, items: CatalogItems
+    ) -> Tensor:
+        own = self.retrieval_norm(questions.hidden_states)
+        return self.answer_questions(own, state.positions.item, questions.allowed, inputs, items)
 
-    def _compared(self, questions: Questions) -> Tensor:
-        return self.compared_vectors(self.retrieval_norm(questions.hidden_states))
+
+def _log_q(inputs: Inputs, name: str) -> Tensor:
+    if f"{name}_log_q" not in inputs:
+        raise ConfigurationError(
+            f"The batch has no `{name}_log_q`, which `correct_sampling` needs; pass the collator `negatives=` of kind "
+            "'popularity', or switch the correction off."
+        )
+    return inputs[f"{name}_log_q"]
+
+
+def _beside(inputs: Inputs) -> Tensor:
+    """Return what stood beside each target and was not clicked: shown, or drawn in its place; -1 for padding."""
+    shown = inputs["shown_item_rows"]
+    return torch.cat([shown, inputs["negative_rows"]], dim=-1) if "negative_rows" in inputs else shown
+
+
+def gather_columns(*columns: Tensor) -> tuple[list[Tensor], int]:
+    """Put the entries of all processes one behind the other, in the order of their ranks.
+
+    Only numbers are gathered, rows and probabilities, and no vectors: every process looks the vectors of foreign rows
+    up itself. So gradients reach the weights of all processes by the usual mean over processes, and nothing is sent
+    backward. Every process must call it in the same step, even with no entry. A process alone gets its own.
+
+    Args:
+        columns (`torch.Tensor`): Each `(num_entries,)`, whose number differs between processes; without gradients.
+
+    Returns:
+        `tuple`: The columns over all processes, and how many entries come before this process's own.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return list(columns), 0
+    own = torch.tensor([len(columns[0])], device=columns[0].device)
+    found = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, own)
+    counts = torch.cat(found).tolist()
+    gathered = []
+    for column in columns:
+        padded = column.new_zeros(max(counts))
+        padded[: len(column)] = column
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        gathered.append(torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]))
+    return gathered, sum(counts[: dist.get_rank()])
+
+
+def in_batch_loss(
+    questions: Tensor,
+    targets: Tensor,
+    labels: Tensor,
+    *,
+    first: int = 0,
+    log_q: Tensor | None = None,
+    temperature: float = 1.0,
+    divisor: Tensor | int | None = None,
+) -> Tensor:
+    """Compute InfoNCE of each target against the other targets of the batch.
+
+    A popular item is a negative more often than a rare one, in proportion to how often it is a target; `log_q` takes
+    that back. Another question with the same target is no negative, but with `log_q`, where it is a draw as any other:
+    see `seekrec.embeddings.softmax`.
+
+    Args:
+        questions (`torch.Tensor`): Vectors of questions, `(num_questions, size)`.
+        targets (`torch.Tensor`): Item vectors of the batch's targets, `(num_targets, size)`: those of these questions,
+            and of those that other processes ask.
+        labels (`torch.LongTensor`): Rows of the targets, `(num_targets,)`.
+        first (`int`): Number of targets before that of the first question; the others follow in order.
+        log_q (`torch.Tensor`, *optional*): Logarithm of how often each target is one, `(num_targets,)`.
+        temperature (`float`): Divides similarities.
+        divisor (`int`, *optional*): Divides the sum over questions; their number if not given.
+
+    Returns:
+        `torch.Tensor`: A float32 number in nats; 0 without questions.
+    """
+    scores = questions @ targets.T
+    own = slice(first, first + len(questions))
+    numbers = torch.arange(len(labels), device=labels.device)
+    is_other = numbers[own, None] != numbers
+    return info_nce(
+        scores.diagonal(first),
+        scores,
+        is_valid=labels[own, None] != labels if log_q is None else is_other,
+        positive_log_q=None if log_q is None else log_q[own],
+        negative_log_q=log_q,
+        temperature=temperature,
+        divisor=divisor,
+    )
+
+
+class RankingLosses(NamedTuple):
+    """In nats a question: the log-loss of clicks, and the loss of the order of pairs."""
+
+    pointwise: Tensor
+    pairwise: Tensor
+
+
+def ranking_losses(logits: Tensor, is_real: Tensor, *, divisor: Tensor | int | None = None) -> RankingLosses:
+    """Compute the losses of clicks against what was not clicked (section 3.5).
+
+    Every candidate weighs the same, so the sigmoid of a logit is the share of clicks among candidates as they come.
+
+    Args:
+        logits (`torch.Tensor`): Logits `(num_questions, num_candidates)`; what was clicked comes first.
+        is_real (`torch.BoolTensor`): False for padding, `(num_questions, num_candidates)`.
+        divisor (`int`, *optional*): Divides the sums; the number of questions if not given.
+
+    Returns:
+        [`RankingLosses`]: Float32 numbers; 0 without questions.
+    """
+    logits = logits.float()
+    clicked = torch.zeros_like(logits)
+    clicked[:, 0] = 1
+    each = F.binary_cross_entropy_with_logits(logits, clicked, reduction="none")
+    pairs = -F.logsigmoid(logits[:, :1] - logits[:, 1:])
+    count = max(len(logits), 1) if divisor is None else divisor
+    return RankingLosses((each * is_real).sum() / count, (pairs * is_real[:, 1:]).sum() / count)
 
 
 __all__ = ["SynerGenForSearchAndRecommendation", "SynerGenModel", "SynerGenOutput", "SynerGenPreTrainedModel"]

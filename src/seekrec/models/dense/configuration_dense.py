@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings that IntSR and SynerGen share.
+
+No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from seekrec.embeddings.softmax import LARGE_CATALOG
+from seekrec.util.settings import option_names
+
+
+@strict
+class DenseConfig(PreTrainedConfig):
+    """Configuration that [`IntSRConfig`] and [`SynerGenConfig`] share.
+
+    The data it is made for:
+
+    Args:
+        num_items (`int`): Items with an id embedding; 0 as long as it is not known.
+        text_size (`int`): Width of the items' text vectors; 0 for ids alone.
+        query_size (`int`): Width of query vectors.
+        num_actions (`int`): Actions that are told apart; one more stands for all others.
+        items_hash (`str`, *optional*): Hash of the ids of the items. A catalogue that begins otherwise is refused.
+        texts_hash (`str`, *optional*): Hash of the text vectors of the items.
+        recommender (`dict`, *optional*): Sizes of the SASRec that `recommender_weight` adds.
+
+    The items and the decoder:
+
+    Args:
+        use_ids (`bool`): Whether items have id embeddings; off for text alone.
+        use_text (`bool`): Whether items are read by their text; off for ids alone.
+        max_history (`int`): Maximum number of latest events read of a history.
+        hidden_size (`int`): Width of the decoder.
+        num_hidden_layers (`int`): Number of layers.
+        num_attention_heads (`int`): Number of heads.
+        dropout (`float`): Dropout on the output of each layer.
+        embedding_dropout (`float`): Dropout on the tokens.
+        starts_from_latest_item (`bool`): Whether a question that retrieves begins with the vector of the latest item
+            it sees, as the state of SASRec does. Off in both papers.
+        use_session_mask (`bool`): Whether the events of one session are hidden from each other's questions.
+
+    What is learned, and what is added to answers:
+
+    Args:
+        temperature (`float`): Divides similarities.
+        negatives (`str`): What a target is compared with: `full`, every item of the catalogue; `uniform` or
+            `popularity`, items drawn so; `hard`, the most similar items at that moment (IntSR alone); `auto`, full up
+            to 50,000 items, then drawn by popularity and corrected.
+        num_training_negatives (`int`): Number of negatives of a question, unless full.
+        correct_sampling (`bool`): Whether the log-probability of being drawn is taken off sampled similarities.
+        recommender_weight (`float`): Weight of the score of SASRec, which is added to that of recommendations when
+            they are answered; 0 for none. In neither paper.
+        text_weight (`float`): Weight of the cosine between an item's text and those of the latest items of the
+            history, added to the score of recommendations; 0 for none. In neither paper.
+
+    Raises:
+        StrictDataclassClassValidationError: If a number is out of range, or settings contradict each other.
+    """
+
+    fields_from_data: ClassVar[tuple[str, ...]] = (
+        *("num_items", "text_size", "query_size", "num_actions", "items_hash", "texts_hash", "recommender"),
+    )
+    # What earlier versions could set, and the one value that there is now.
+    fixed_settings: ClassVar[dict[str, object]] = {
+        "similarity": "dot",
+        "initializer_range": 0.02,
+        "layer_norm_eps": 1e-6,
+    }
+
+    num_items: int = 0
+    text_size: int = 384
+    query_size: int = 384
+    num_actions: int = 1
+    items_hash: str | None = None
+    texts_hash: str | None = None
+    recommender: dict[str, Any] | None = None
+
+    use_ids: bool = True
+    use_text: bool = True
+    max_history: int = 50
+    hidden_size: int = 64
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 2
+    dropout: float = 0.2
+    embedding_dropout: float = 0.2
+    starts_from_latest_item: bool = False
+    use_session_mask: bool = True
+
+    temperature: float = 1.0
+    negatives: Literal["auto", "full", "uniform", "popularity", "hard"] = "auto"
+    num_training_negatives: int = 20
+    correct_sampling: bool = False
+    recommender_weight: float = 0.0
+    text_weight: float = 0.0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not self.use_text:
+            self.text_size = 0
+        if self.negatives == "auto" and self.num_items:
+            is_small = self.num_items <= LARGE_CATALOG
+            self.negatives = "full" if is_small else "popularity"
+            self.correct_sampling = self.correct_sampling or not is_small
+        super().__post_init__(**kwargs)
+
+    @property
+    def drawn_negatives(self) -> Literal["uniform", "popularity"] | None:
+        """How items are drawn that a loss compares with a target; None where no loss needs them."""
+        raise NotImplementedError
+
+    def with_data(self, **found: Any) -> Self:
+        """Return these settings with the fields that data decide.
+
+        Args:
+            found: Fields named in `fields_from_data`.
+        """
+        kept: dict[str, Any] = {name: getattr(self, name) for name in option_names(type(self))}
+        return type(self)(**kept, **found)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """Make a configuration from saved settings, those of earlier versions among them.
+
+        Raises:
+            ValueError: If an earlier version set what can no longer be set.
+        """
+        settings = dict(config_dict)
+        cls._drop_fixed(settings, cls.fixed_settings)
+        made: Self = super().from_dict(cls._upgrade(settings), **kwargs)
+        return made
+
+    @staticmethod
+    def _drop_fixed(settings: dict[str, Any], fixed: Mapping[str, object]) -> None:
+        """Take out what is no longer a setting; refuse a value other than that of today."""
+        for name, value in fixed.items():
+            if (saved := settings.pop(name, value)) != value:
+                raise ValueError(
+                    f"`{name}` is {saved!r} in the saved configuration, and only {value!r} is known today; load the "
+                    "model with the version that trained it."
+                )
+
+    @classmethod
+    def _upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return saved settings under the names of today."""
+        return settings
+
+    def validate_sizes(self) -> None:
+        """Check that numbers are within range."""
+        self._check_at_least(1, "hidden_size", "num_hidden_layers", "num_attention_heads", "max_history", "query_size")
+        self._check_at_least(1, "num_actions", "num_training_negatives")
+        self._check_at_least(0, "num_items", "text_size", "recommender_weight", "text_weight")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` is {self.hidden_size}, which {self.num_attention_heads} heads do not divide; change "
+                "`hidden_size` or `num_attention_heads`."
+            )
+        if not self.temperature > 0:
+            raise ValueError(f"`temperature` is {self.temperature}; it must be above 0.")
+
+    def validate_items(self) -> None:
+        """Check that items have vectors, and what is added to answers its parts."""
+        if self.recommender_weight and self.num_items and self.recommender is None:
+            raise ValueError(
+                f"`recommender_weight` is {self.recommender_weight}, but `recommender` is None; pass both."
+            )
+        if self.text_weight and not self.text_size:
+            raise ValueError(f"`text_weight` is {self.text_weight}, but `text_size` is 0: the items have no texts.")
+        if not self.use_ids and not self.text_size:
+            raise ValueError("`use_ids` is False and `text_size` 0, so items would have no vectors; change one.")
+
+    def _check_at_least(self, least: int, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least {least}.")
+
+
+__all__ = ["DenseConfig"]

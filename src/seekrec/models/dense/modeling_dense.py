@@ -1,0 +1,738 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What IntSR and SynerGen are both made of: item vectors, what is added to answers, and histories that are read once.
+
+An item's vector is an id embedding plus a projection of its frozen text vector. The text vectors are the catalogue's
+`embeddings["semantic"]`; they are no weights and are saved once, with the catalogue. An item that came after training
+has no id row: the mean of all id rows takes its place, so it works by its text alone and lies among the others.
+
+What is added to the score of a recommendation ([`AnswerFusion`]) are two signals that a model trained on ids and text
+still lacks, for it knows the answers of training by heart: how alike an item's text is to those of the latest items,
+and what a SASRec beside it scores. Both are a vector of the question times a vector of the item, so they stand behind
+the model's own numbers, and one search of one index finds the best by the sum. Neither is trained with the model;
+their weights are settings, to be chosen on validation. An item of the history gets nothing for its own text: that it
+is like what was taken says nothing about its being taken again.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from seekrec.catalog import Catalog, item_periods
+from seekrec.embeddings import FrozenSASRec, SASRecForNextItem
+from seekrec.embeddings.softmax import Candidates, softmax_loss
+from seekrec.errors import CatalogError, ConfigurationError, RequestError
+from seekrec.models.dense.configuration_dense import DenseConfig
+from seekrec.models.dense.item_index import Backend, ItemIndex
+from seekrec.models.dense.read_events import ReadEvents
+from seekrec.models.snapshot import CatalogSnapshot, Parts, weights_key
+from seekrec.schema import BEHAVIORS, RECOMMENDATION
+from seekrec.util.finite import check_finite
+
+# Standard deviation of embeddings at the start.
+INITIALIZER_RANGE = 0.02
+LAYER_NORM_EPS = 1e-6
+# An older item of the history weighs so much of the one after it.
+TEXT_DECAY = 0.7
+
+# What a processor or a collator makes: tensors by name.
+Inputs = Mapping[str, Tensor]
+
+
+class TextProjection(nn.Linear):
+    """A linear layer that reads text vectors, which have unit length: it takes the start values of an embedding."""
+
+
+class ItemTexts(Parts):
+    """What a catalogue tells a tower: how many items there are, and their frozen text vectors. Never changed.
+
+    Args:
+        vectors (`np.ndarray`, *optional*): float32 `(num_rows, text_size)`; `None` where texts are not read.
+        num_rows (`int`): Length of the catalogue.
+    """
+
+    def __init__(self, vectors: np.ndarray | None, num_rows: int) -> None:
+        super().__init__()
+        self.vectors = None if vectors is None else torch.from_numpy(vectors)
+        self.num_rows = num_rows
+
+    def on(self, device: torch.device) -> Tensor:
+        """Return the text vectors on a device."""
+        vectors = self.vectors
+        if vectors is None:
+            raise CatalogError("The model has no text vectors; call `set_catalog` first.")
+        return vectors if vectors.device == device else self.part(("on", device), lambda: vectors.to(device))
+
+    def centered(self, num_items: int, device: torch.device) -> Tensor:
+        """Return the text vectors less the mean of the first `num_items`, at unit length, `(num_rows, text_size)`.
+
+        What all texts of a catalogue share says nothing about which of them are alike.
+        """
+
+        def center() -> Tensor:
+            texts = self.on(device).float()
+            return F.normalize(texts - texts[:num_items].mean(0), dim=-1)
+
+        return self.part(("centered", device), center, num_items)
+
+
+class ItemTower(nn.Module):
+    """Rows of the catalogue to vectors.
+
+    The weights are the tower's; how many items there are and what their texts say stands in [`ItemTexts`], which
+    every method takes. Left out, it is what [`set_text_vectors`] set last.
+
+    Args:
+        num_items (`int`): Items with an id embedding: the catalogue's first rows.
+        hidden_size (`int`): Width of a vector.
+        text_size (`int`): Width of a text vector; 0 for ids alone.
+        use_ids (`bool`): Off for text alone.
+    """
+
+    def __init__(self, num_items: int, hidden_size: int, text_size: int, use_ids: bool = True) -> None:
+        super().__init__()
+        self.num_items, self.hidden_size = num_items, hidden_size
+        self.ids = nn.Embedding(num_items, hidden_size) if use_ids else None
+        self.text = TextProjection(text_size, hidden_size, bias=False) if text_size else None
+        # Not a buffer: `from_pretrained` would leave one that is not among the weights uninitialised.
+        self.texts = ItemTexts(None, num_items)
+
+    def set_text_vectors(self, vectors: np.ndarray | None, num_rows: int) -> None:
+        """Set the frozen text vectors, float32 `(num_rows, text_size)`, and the catalogue's length."""
+        self.texts = ItemTexts(vectors, num_rows)
+
+    @torch.no_grad()
+    def start_ids(self, vectors: np.ndarray) -> None:
+        """Copy vectors that another recommender learned into the id embeddings, which are trained on from there.
+
+        Args:
+            vectors (`np.ndarray`): float32 `(num_items, width)`; with a width below `hidden_size` the numbers behind
+                it keep their random start.
+
+        Raises:
+            ConfigurationError: If there are no id embeddings, or the vectors are more or wider than they.
+        """
+        if self.ids is None:
+            raise ConfigurationError("The items have no id embeddings to start; `use_ids` is off, switch it on.")
+        if len(vectors) != self.num_items or vectors.shape[1] > self.hidden_size:
+            raise ConfigurationError(
+                f"The vectors to start from have shape {vectors.shape}, the id embeddings ({self.num_items}, "
+                f"{self.hidden_size}); pass one for each item, no wider than `hidden_size`."
+            )
+        self.ids.weight[:, : vectors.shape[1]] = torch.from_numpy(vectors).to(self.ids.weight)
+
+    def forward(self, rows: Tensor, texts: ItemTexts | None = None) -> Tensor:
+        """Return the vectors of some items.
+
+        Args:
+            rows (`torch.LongTensor`): Catalogue rows in any shape; below 0 for no item.
+            texts ([`ItemTexts`], *optional*): Texts of the catalogue.
+
+        Returns:
+            `torch.Tensor`: Vectors `(*rows.shape, hidden_size)`; zero for no item.
+        """
+        ids, frozen = self.parts(rows, texts)
+        parts = [] if ids is None else [ids]
+        if self.text is not None and frozen is not None:
+            parts.append(self.text(frozen))
+        return sum(parts[1:], parts[0]) * (rows >= 0)[..., None]
+
+    def parts(self, rows: Tensor, texts: ItemTexts | None = None) -> tuple[Tensor | None, Tensor | None]:
+        """Return what vectors are made of: id embeddings, and the frozen text vectors before their projection.
+
+        Args:
+            rows (`torch.LongTensor`): Catalogue rows in any shape; below 0 returns the parts of row 0.
+            texts ([`ItemTexts`], *optional*): Texts of the catalogue.
+
+        Returns:
+            `tuple`: Tensors `(*rows.shape, hidden_size)` and `(*rows.shape, text_size)`; `None` for what the tower
+            does not have.
+        """
+        texts = self.texts if texts is None else texts
+        safe = rows.clamp_min(0)
+        ids = frozen = None
+        if self.ids is not None:
+            ids = self.ids(safe.clamp_max(self.num_items - 1))
+            if texts.num_rows > self.num_items:
+                ids = torch.where((safe >= self.num_items)[..., None], self.ids.weight.mean(0), ids)
+        if self.text is not None:
+            frozen = texts.on(rows.device)[safe].to(self.text.weight.dtype)
+        return ids, frozen
+
+    def all(self, texts: ItemTexts | None = None) -> Tensor:
+        """Return the vectors of the whole catalogue, `(num_rows, hidden_size)`, with gradients in training."""
+        texts = self.texts if texts is None else texts
+        parts = []
+        if self.ids is not None:
+            new = texts.num_rows - self.num_items
+            weight = self.ids.weight
+            parts.append(torch.cat([weight, weight.mean(0).expand(new, -1)]) if new > 0 else weight)
+        if self.text is not None:
+            weight = self.text.weight
+            parts.append(self.text(texts.on(weight.device).to(weight.dtype)))
+        return sum(parts[1:], parts[0])
+
+    @torch.no_grad()
+    def frozen(self) -> Tensor:
+        """Return [`all`] for answering: computed once, and again when a weight has changed."""
+        texts = self.texts
+        return texts.part("frozen", lambda: self.all(texts).detach(), weights_key(self.parameters()))
+
+
+def latest_items(item_rows: Tensor, allowed: Tensor) -> Tensor:
+    """Find the latest item that each question sees.
+
+    Args:
+        item_rows (`torch.LongTensor`): Items of the tokens, oldest first, `(batch, length)`; below 0 for none.
+        allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, length)`.
+
+    Returns:
+        `torch.LongTensor`: Its column, counted from 1, `(batch, num_questions)`; 0 for none.
+    """
+    numbers = torch.arange(1, item_rows.shape[1] + 1, device=item_rows.device)
+    seen = allowed & (item_rows >= 0)[:, None]
+    return (seen * numbers).amax(-1) if len(numbers) else seen.sum(-1)
+
+
+class LatestItem(nn.Module):
+    """What a question begins with besides itself: the latest item that it sees, as the state of SASRec does.
+
+    The vector is the tower's, brought to one length, times a learned gate for each kind of request. Items that follow
+    each other are then alike from the first step on, where a question that begins as nothing must learn to copy.
+
+    Args:
+        hidden_size (`int`): Width of a vector.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.gates = nn.Parameter(torch.empty(len(BEHAVIORS), hidden_size))
+
+    def start_weights(self) -> None:
+        """Open the gate of recommendations; a search begins with its query alone."""
+        init.zeros_(self.gates)
+        init.ones_(self.gates[BEHAVIORS.index("recommendation")])
+
+    def forward(
+        self, item_rows: Tensor, allowed: Tensor, behaviors: Tensor, items: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Return the vectors to add.
+
+        Args:
+            item_rows (`torch.LongTensor`): Items of the tokens, oldest first, `(batch, length)`; below 0 for none.
+            allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, length)`.
+            behaviors (`torch.LongTensor`): Numbers into `BEHAVIORS`, `(batch, num_questions)`.
+            items (`Callable`): Catalogue rows to vectors.
+
+        Returns:
+            `torch.Tensor`: Vectors `(batch, num_questions, hidden_size)`; zero for a question that sees no item.
+        """
+        rows = F.pad(item_rows, (1, 0), value=-1).gather(1, latest_items(item_rows, allowed))
+        vectors = F.layer_norm(items(rows), (self.gates.shape[1],)) * self.gates[behaviors.clamp_min(0)]
+        return vectors * (rows >= 0)[..., None]
+
+
+class AnswerFusion(nn.Module):
+    """Numbers behind those of the model's own vectors; see the head of this file.
+
+    Args:
+        num_items (`int`): Items that the recommender knows.
+        recommender (`dict`, *optional*): Sizes of the SASRec, from `recommender_sizes`.
+        recommender_weight (`float`): Weight of its score.
+        text_weight (`float`): Weight of the cosine of texts.
+    """
+
+    def __init__(
+        self, num_items: int, recommender: dict[str, object] | None, recommender_weight: float, text_weight: float
+    ) -> None:
+        super().__init__()
+        self.num_items = num_items
+        self.recommender_weight, self.text_weight = recommender_weight, text_weight
+        self.recommender: FrozenSASRec | None = None
+        self.table: ItemTower | None = None
+        if recommender is not None and recommender_weight:
+            self.recommender = FrozenSASRec(recommender)
+            # Its items as those of a tower of ids: a new item stands at their mean.
+            width = self.recommender.config.hidden_size
+            self.table = ItemTower(num_items, width, 0).requires_grad_(False)
+
+    @torch.no_grad()
+    def take(self, recommender: SASRecForNextItem) -> None:
+        """Copy the weights of a trained SASRec over the model's items; see `set_recommender` of the model."""
+        if self.recommender is None or self.table is None:
+            raise ValueError("`config.recommender` is None or `recommender_weight` 0; make the model with both.")
+        vectors = recommender.item_embeddings()
+        if len(vectors) != self.num_items:
+            raise ValueError(f"`recommender` knows {len(vectors)} items, the model {self.num_items}; pass its own.")
+        self.recommender.take(recommender)
+        self.table.start_ids(vectors)
+
+    def items(self, texts: ItemTexts, device: torch.device) -> list[Tensor]:
+        """Return the parts behind the item vectors of the whole catalogue, each `(num_rows, size)`."""
+        parts = []
+        if self.table is not None:
+            parts.append(self.table.all(texts))
+        if self.text_weight:
+            parts.append(texts.centered(self.num_items, device))
+        return parts
+
+    def questions(self, texts: ItemTexts, item_rows: Tensor, allowed: Tensor, behaviors: Tensor) -> list[Tensor]:
+        """Return the parts behind the vectors of questions; zero for searches.
+
+        Args:
+            texts ([`ItemTexts`]): Texts of the catalogue.
+            item_rows (`torch.LongTensor`): Items of the tokens, oldest first, `(batch, length)`; below 0 for none.
+            allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, length)`.
+            behaviors (`torch.LongTensor`): Numbers into `BEHAVIORS`, `(batch, num_questions)`.
+
+        Returns:
+            `list[torch.Tensor]`: Each `(batch, num_questions, size)`, in the order of [`items`].
+        """
+        seen = allowed & (item_rows >= 0)[:, None]
+        is_fused = (behaviors == BEHAVIORS.index(RECOMMENDATION))[..., None]
+        parts = []
+        if self.recommender is not None and self.table is not None:
+            states = self.recommender.states(self.table(item_rows, texts), seen.any(1))
+            latest = latest_items(item_rows, allowed)[..., None].expand(-1, -1, states.shape[-1])
+            parts.append(self.recommender_weight * states.gather(1, latest) * is_fused)
+        if self.text_weight:
+            age = seen.flip(-1).cumsum(-1).flip(-1) - 1
+            weights = torch.where(seen, TEXT_DECAY**age, 0.0)
+            weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-9)
+            seen_texts = texts.centered(self.num_items, item_rows.device)[item_rows.clamp_min(0)]
+            parts.append(self.text_weight * (weights.to(seen_texts.dtype) @ seen_texts) * is_fused)
+        return parts
+
+    def own_texts(self, texts: ItemTexts, questions: Tensor, history: Tensor) -> Tensor | None:
+        """Return what the items of histories got for their text, to be taken off again.
+
+        Args:
+            texts ([`ItemTexts`]): Texts of the catalogue.
+            questions (`torch.Tensor`): With the parts of [`questions`] at their end, `(batch, num_questions, size)`.
+            history (`torch.LongTensor`): Items, `(batch, length)`; below 0 for none.
+
+        Returns:
+            `torch.Tensor`, *optional*: Scores `(batch, num_questions, length)`; `None` where texts are not fused.
+        """
+        if not self.text_weight:
+            return None
+        centered = texts.centered(self.num_items, questions.device)
+        found: Tensor = questions[..., -centered.shape[1] :] @ centered[history.clamp_min(0)].transpose(-1, -2)
+        return found
+
+
+def make_fusion(config: DenseConfig) -> AnswerFusion | None:
+    """Make what a configuration adds to its model's answers; None for nothing."""
+    if not (config.recommender_weight or config.text_weight):
+        return None
+    return AnswerFusion(config.num_items, config.recommender, config.recommender_weight, config.text_weight)
+
+
+def without_own(
+    rows: np.ndarray, scores: np.ndarray, top_k: int, history: np.ndarray, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take off what items of a history got for their own text, and keep the best.
+
+    Args:
+        rows (`np.ndarray`): int64 rows of the catalogue, best first.
+        scores (`np.ndarray`): float32 scores of the rows.
+        top_k (`int`): Items wanted.
+        history (`np.ndarray`): int64 rows; below 0 for none.
+        own (`np.ndarray`): float32 score for its text of each item of `history`; of one that comes twice, twice the
+            same.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: At most `top_k` rows and scores, best first.
+    """
+    taken = dict(zip(history.tolist(), own.tolist(), strict=True))
+    scores = scores - np.array([taken.get(row, 0.0) for row in rows.tolist()], dtype=scores.dtype)
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return rows[order], scores[order]
+
+
+class DenseSnapshot(CatalogSnapshot):
+    """A catalogue, what it tells the tower, and what was made of both.
+
+    Args:
+        catalog ([`Catalog`]): The items that can be answered.
+        texts ([`ItemTexts`]): Texts of the catalogue.
+    """
+
+    def __init__(self, catalog: Catalog, texts: ItemTexts) -> None:
+        super().__init__(catalog)
+        self.texts = texts
+
+    def periods(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """Return when each item comes and goes, int64 seconds `(num_items,)`; `None` where all always are there."""
+
+        def read() -> tuple[Tensor, Tensor] | None:
+            start, end = item_periods(self.catalog.items)
+            limits = np.iinfo(np.int64)
+            if (start == limits.min).all() and (end == limits.max).all():
+                return None
+            return torch.tensor(start, device=device), torch.tensor(end, device=device)
+
+        return self.part(("periods", device), read)
+
+
+class CatalogItems:
+    """What one call answers from: it holds its snapshot, so no other thread changes it.
+
+    Args:
+        tower ([`ItemTower`]): The weights that make item vectors.
+        fusion ([`AnswerFusion`], *optional*): What is added to them.
+        snapshot ([`DenseSnapshot`]): Read once, at the start of the call.
+    """
+
+    def __init__(self, tower: ItemTower, fusion: AnswerFusion | None, snapshot: DenseSnapshot) -> None:
+        self.snapshot, self.catalog, self.texts = snapshot, snapshot.catalog, snapshot.texts
+        self._tower, self._fusion = tower, fusion
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return the vectors of some items, as [`ItemTower`] does."""
+        vectors: Tensor = self._tower(rows, self.texts)
+        return vectors
+
+    def parts(self, rows: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return what the vectors of some items are made of, as [`ItemTower`] does."""
+        return self._tower.parts(rows, self.texts)
+
+    @cached_property
+    def _key(self) -> object:
+        fusion = self._fusion
+        weights = [*self._tower.parameters(), *(() if fusion is None else fusion.parameters())]
+        added = None if fusion is None else (fusion.recommender_weight, fusion.text_weight)
+        return added, weights_key(weights)
+
+    @property
+    def vectors(self) -> Tensor:
+        """The vectors of all items, `(num_rows, hidden_size)`; made anew when a weight has changed."""
+
+        def make() -> Tensor:
+            found = self._tower.all(self.texts).detach()
+            check_finite("The item vectors", found, "row", "load weights and text vectors that are whole")
+            return found
+
+        return self.snapshot.part("vectors", make, self._key)
+
+    @property
+    def answers(self) -> Tensor:
+        """What answers multiply with questions, `(num_rows, size)`: item vectors, and what is fused with them."""
+        own = self.vectors
+        if self._fusion is None:
+            return own
+        fusion = self._fusion
+
+        def make() -> Tensor:
+            found = torch.cat([own, *fusion.items(self.texts, own.device)], dim=-1)
+            check_finite("What is added to the item vectors", found, "row", "set a recommender that is whole")
+            return found
+
+        return self.snapshot.part("answers", make, self._key)
+
+    def index(self, backend: Backend) -> ItemIndex:
+        """Return the index of [`answers`]."""
+        return self.snapshot.part(("index", backend), lambda: ItemIndex(self.answers, backend), self._key)
+
+
+@dataclass(frozen=True)
+class TokenPositions:
+    """Where tokens stand; every tensor has the shape `(batch, length)`.
+
+    Args:
+        position (`torch.Tensor`): int64 number among the tokens of its row; of a question, how many tokens it sees.
+        session (`torch.Tensor`): int64 session of the event.
+        event (`torch.Tensor`): int64 number of the event it belongs to; of a question, of the event asked for.
+        time (`torch.Tensor`): int64 seconds.
+        item (`torch.Tensor`): int64 catalogue row of the item it brings; -1 for none.
+        is_real (`torch.Tensor`): bool: False for padding, which nothing sees.
+    """
+
+    position: Tensor
+    session: Tensor
+    event: Tensor
+    time: Tensor
+    item: Tensor
+    is_real: Tensor
+
+    def append(self, other: Self) -> Self:
+        """Put other tokens behind these."""
+        return self._each(lambda name, own: torch.cat([own, getattr(other, name)], dim=1))
+
+    def select(self, rows: Tensor) -> Self:
+        """Return the positions of some rows, in the order asked."""
+        return self._each(lambda _, own: own[rows])
+
+    def gather(self, order: Tensor) -> Self:
+        """Return the tokens of each row in another order, int64 `(batch, new_length)`."""
+        return self._each(lambda _, own: own.gather(1, order))
+
+    def _each(self, change: Callable[[str, Tensor], Tensor]) -> Self:
+        return replace(self, **{one.name: change(one.name, getattr(self, one.name)) for one in fields(self)})
+
+
+@dataclass(frozen=True)
+class HistoryState:
+    """A history that was read: what later tokens and questions need of it. Each row is one user.
+
+    Args:
+        positions ([`TokenPositions`]): Where its tokens stand, `(batch, length)`.
+        keys (`tuple[torch.Tensor, ...]`): For each layer `(batch, num_heads, length, head_size)`.
+        values (`tuple[torch.Tensor, ...]`): For each layer, as `keys`.
+        num_events (`torch.Tensor`): int64 events read, `(batch,)`.
+        events ([`ReadEvents`], *optional*): Those events; present in what a model returns to its callers.
+    """
+
+    positions: TokenPositions
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    num_events: Tensor
+    events: ReadEvents | None
+
+    def select(self, rows: Tensor) -> Self:
+        """Return the states of some rows, in the order asked."""
+        return replace(
+            self,
+            positions=self.positions.select(rows),
+            keys=tuple(part[rows] for part in self.keys),
+            values=tuple(part[rows] for part in self.values),
+            num_events=self.num_events[rows],
+            events=None if self.events is None else self.events.select(rows),
+        )
+
+
+StateT = TypeVar("StateT", bound=HistoryState)
+
+
+class DensePreTrainedModel(PreTrainedModel):
+    """Loading, saving and the start values of weights that both families have."""
+
+    config_class = DenseConfig
+    config: DenseConfig
+    base_model_prefix = "model"
+    main_input_name = "history_item_rows"
+    _input_embed_layer = "items"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, (nn.Embedding, TextProjection)):
+            init.normal_(module.weight, mean=0.0, std=INITIALIZER_RANGE)
+        elif isinstance(module, nn.Linear):
+            init.normal_(module.weight, mean=0.0, std=self._linear_spread(module))
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, LatestItem):
+            module.start_weights()
+
+    @abstractmethod
+    def _linear_spread(self, layer: nn.Linear) -> float:
+        """Return the standard deviation of a linear layer's weights at the start."""
+
+
+class HistoryModel(DensePreTrainedModel, Generic[StateT]):
+    """A model that reads histories once: its states are asked about, grow, are joined and saved."""
+
+    @abstractmethod
+    def read_events(self, inputs: Inputs, state: StateT | None, items: CatalogItems) -> StateT:
+        """Read the `history_*` tensors behind a state, or from the start where it is None; return the state after."""
+
+    @abstractmethod
+    def current_items(self) -> CatalogItems:
+        """Return what a call that begins now answers from; it stays the same whatever is set meanwhile."""
+
+    @torch.no_grad()
+    def encode_history(self, inputs: Inputs) -> StateT:
+        """Read the histories of requests once, to answer from them any number of times.
+
+        A state belongs to the weights and the catalogue that it was read with.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): What the processor made of requests.
+
+        Returns:
+            [`HistoryState`]: Pass it as `state=` to `retrieve` and `rank`, or to [`extend`].
+        """
+        return self._read_all(ReadEvents.from_inputs(self._move(inputs)), self.current_items())
+
+    @torch.no_grad()
+    def extend(self, state: StateT, inputs: Inputs) -> StateT:
+        """Read further events behind histories; equal to reading the latest `max_history` of all at once.
+
+        Only the new events are read, unless older ones fall out of `max_history` or a page view goes on that other
+        events stand after: what those saw would be another, so all are read again.
+
+        Args:
+            state ([`HistoryState`]): What was read.
+            inputs ([`~transformers.BatchFeature`]): What `processor.events` made of the further events.
+
+        Returns:
+            [`HistoryState`]: The state of all events.
+
+        Raises:
+            RequestError: If the events are of another number of users, or one is older than the last of the state.
+        """
+        if state.events is None:
+            raise RequestError("`state` does not hold its events; pass one that `encode_history` returned.")
+        items = self.current_items()
+        new = ReadEvents.from_inputs(self._move(inputs))
+        events = state.events.append(new)
+        if int(events.lengths.max()) > self.config.max_history:
+            return self._read_all(events.latest(self.config.max_history), items)
+        before = state.events.columns["history_mask"]
+        numbers = (one.columns["history_session_ids"][:, : before.shape[1]] for one in (state.events, events))
+        is_same = torch.equal(*(torch.where(before, number, 0) for number in numbers))
+        if not is_same or not before.shape[1]:
+            return self._read_all(events, items)
+        # The new events with the numbers that their sessions have among all.
+        mask = new.columns["history_mask"]
+        columns = (state.events.lengths[:, None] + mask.long().cumsum(1) - 1).clamp_min(0)
+        session = events.columns["history_session_ids"].gather(1, columns)
+        read = self._read({**new.inputs, "history_session_ids": session}, state, items)
+        return replace(read, events=events)
+
+    @torch.no_grad()
+    def join_states(self, states: Sequence[StateT]) -> StateT:
+        """Put the states of several users, or of several batches of them, into one batch, in the order given.
+
+        Args:
+            states (`Sequence[HistoryState]`): At least one.
+
+        Returns:
+            [`HistoryState`]: The state of all users.
+
+        Raises:
+            RequestError: If there is none.
+        """
+        events = [state.events for state in states if state.events is not None]
+        if not events:
+            raise RequestError("`states` is empty; pass at least one.")
+        return self._read_all(ReadEvents.join(events), self.current_items())
+
+    def save_state(self, state: StateT, path: str | Path) -> None:
+        """Write a state as one safetensors file.
+
+        The file holds what was read, as rows of the catalogue, vectors of queries and digests of page views, not what
+        the weights made of it: it fits whatever weights read it again.
+        """
+        if state.events is None:
+            raise RequestError("`state` does not hold its events; pass one that `encode_history` returned.")
+        state.events.save(path)
+
+    @torch.no_grad()
+    def load_state(self, path: str | Path) -> StateT:
+        """Read what [`save_state`] wrote, with the weights and the catalogue as they are now.
+
+        Raises:
+            DataError: If the file is damaged or something else.
+            RequestError: If it names items that the catalogue does not hold.
+        """
+        return self._read_all(ReadEvents.load(path).to(self.device), self.current_items())
+
+    def with_state(
+        self, inputs: Inputs, state: StateT | None, items: CatalogItems
+    ) -> tuple[dict[str, Tensor], StateT]:
+        """Bring inputs to the device; read their history, or put questions about a state behind its last event.
+
+        A question about a page view that the state holds events of is asked as within it.
+
+        Raises:
+            RequestError: If the state is of another number of users than the requests.
+        """
+        moved = self._move(inputs)
+        if state is None:
+            return moved, self._read(moved, None, items)
+        shape, events = moved["question_events"], state.events
+        if events is None or len(events) != len(shape):
+            raise RequestError(
+                f"`state` holds the histories of {0 if events is None else len(events)} users for {len(shape)} "
+                "requests; pass one for each, `state.select(rows)` picks and repeats them."
+            )
+        items.snapshot.check_rows("state", state.positions.item)
+        keys = moved.get("question_session_keys")
+        keys = torch.full_like(shape, -1) if keys is None else keys
+        events, session = events.ask_within(keys[:, 0])
+        if events is not state.events:
+            state = replace(self._read(events.inputs, None, items), events=events)
+        times = torch.maximum(moved["question_timestamps"], events.last("history_timestamps", 0)[:, None])
+        return {
+            **moved,
+            "question_events": events.lengths[:, None].expand_as(shape),
+            "question_session_ids": session[:, None].expand_as(shape),
+            "question_timestamps": times,
+        }, state
+
+    def _read_all(self, events: ReadEvents, items: CatalogItems) -> StateT:
+        return replace(self._read(events.inputs, None, items), events=events)
+
+    def _read(self, inputs: Inputs, state: StateT | None, items: CatalogItems) -> StateT:
+        items.snapshot.check_rows("history_item_rows", inputs["history_item_rows"])
+        return self.read_events(inputs, state, items)
+
+    def _move(self, inputs: Inputs) -> dict[str, Tensor]:
+        return {name: value.to(self.device) for name, value in inputs.items()}
+
+
+def full_softmax(
+    questions: Tensor,
+    items: Tensor,
+    labels: Tensor,
+    *,
+    candidates: Candidates | None = None,
+    temperature: float = 1.0,
+    divisor: Tensor | int | None = None,
+) -> Tensor:
+    """Compute the loss of the target against every item (IntSR, equation 14, without sampling).
+
+    Args:
+        questions (`torch.Tensor`): Vectors of questions, `(num_questions, size)`.
+        items (`torch.Tensor`): Vectors of all items, `(num_items, size)`.
+        labels (`torch.LongTensor`): Rows of the targets, `(num_questions,)`, none of them -100.
+        candidates (`Callable`, *optional*): Returns, for a slice of the questions, the items that were available when
+            they were asked, bool `(questions, num_items)`, or None for all. The target always counts.
+        temperature (`float`): Divides similarities.
+        divisor (`int`, *optional*): Divides the sum over questions; their number if not given.
+
+    Returns:
+        `torch.Tensor`: A float32 number in nats; 0 without questions.
+    """
+    if not len(questions):
+        return (questions.sum() + items.sum() * 0).float()
+    loss = softmax_loss(questions, items, labels, candidates=candidates, temperature=temperature)
+    return loss / (len(labels) if divisor is None else divisor)
+
+
+__all__ = [
+    "INITIALIZER_RANGE",
+    "LAYER_NORM_EPS",
+    "AnswerFusion",
+    "CatalogItems",
+    "DensePreTrainedModel",
+    "DenseSnapshot",
+    "HistoryModel",
+    "HistoryState",
+    "Inputs",
+    "ItemTexts",
+    "ItemTower",
+    "LatestItem",
+    "StateT",
+    "TextProjection",
+    "TokenPositions",
+    "full_softmax",
+    "latest_items",
+    "make_fusion",
+    "without_own",
+]
