@@ -12,8 +12,6 @@ folder/
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from datasets import DatasetDict, get_dataset_config_names, load_dataset
 
 from seekrec.corpora.templates import TASKS
 from seekrec.errors import DataError
+from seekrec.util.files import replace_folder, write_json
 
 CORPUS_FILE = "corpus.json"
 _README = "README.md"
@@ -46,22 +45,13 @@ def save_corpus(
         raise DataError("There is nothing to save: `parts` has no data set.")
     if target.exists() and not (target / CORPUS_FILE).is_file() and any(target.iterdir()):
         raise DataError(f"{target} holds other files and no {CORPUS_FILE}; give a new folder.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with replace_folder(target) as new:
         for part, corpus in parts.items():
             for name, rows in corpus.items():
-                (temporary / name).mkdir(parents=True, exist_ok=True)
-                rows.to_parquet(temporary / _file_name(name, part))
-        (temporary / _README).write_text(_render_readme(parts), encoding="utf-8")
-        content = {"num_rows": _count_rows(parts), **(description or {})}
-        (temporary / CORPUS_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        # A folder cannot be replaced in one step. Between the two it is absent, never half-written.
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+                (new / name).mkdir(exist_ok=True)
+                rows.to_parquet(new / _file_name(name, part))
+        (new / _README).write_text(_render_readme(parts), encoding="utf-8")
+        write_json(new / CORPUS_FILE, {"num_rows": _count_rows(parts), **(description or {})})
 
 
 def load_corpus(
