@@ -616,18 +616,23 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
     # ---- from features to prompts ----
 
     def encode_histories(
-        self, features: Mapping[str, Tensor], *, later_items: Tensor | None = None
+        self, features: Mapping[str, Tensor], snapshot: GenerativeSnapshot | None = None
     ) -> EncodedHistories:
         """Embed the batch's items and encode its histories in each view (equations 5 and 6).
 
         Args:
             features (`Mapping[str, torch.Tensor]`): Output of [`GenSRProcessor`].
-            later_items (`torch.Tensor`, *optional*): See [`CollaborativeTable`].
+            snapshot ([`GenerativeSnapshot`], *optional*): The catalogue that the items are from; the one that was set
+                last if not given.
 
         Raises:
-            RequestError: If a feature is missing.
+            RequestError: If a feature is missing, or names an item that the catalogue does not have.
         """
         _check_features(features, *_HISTORY_FEATURES)
+        later_items = None
+        if snapshot is not None:
+            snapshot.check_rows("item_rows", features["item_rows"])
+            later_items = self._later_items(snapshot)
         mask, history_items = features["history_mask"], features["history_items"]
         items: dict[str, Tensor] = {}
         states: dict[str, Tensor] = {}
@@ -660,7 +665,7 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
         return pool_tokens(self.shared(token_ids.clamp(min=0)), token_ids >= 0)
 
     def _event_bank(self, histories: EncodedHistories) -> Tensor:
-        """Return every event of every view as a vector of a prompt: `(batch, 2 * (1 + length), d_model)`."""
+        """Return every event of every view as a vector of a prompt: `(batch, 1, 2 * (1 + length), d_model)`."""
         length = 1 + histories.mask.shape[1]
         batch = len(histories.mask)
         parts = []
@@ -669,7 +674,7 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
                 parts.append(self.views_by_name[name].history_vectors(histories.states[name]))
             else:
                 parts.append(self.shared.weight.new_zeros(batch, length, self.config.d_model))
-        return torch.cat(parts, dim=1)
+        return torch.cat(parts, dim=1)[:, None]
 
     def _candidate_bank(self, histories: EncodedHistories, candidates: Tensor) -> Tensor:
         """Return the vectors of each candidate as in `SUFFIX_VECTORS`: `(batch, num_candidates, 4, d_model)`."""
@@ -691,16 +696,16 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
         return torch.stack([*filtered, *items], dim=2)
 
     def _fill(self, layout: Tensor, bank: Tensor) -> Tensor:
-        """Turn layouts into embeddings: `(batch, length)` to `(batch, length, d_model)`."""
-        embeds: Tensor = self.shared(layout.clamp(min=0))
-        is_vector = layout <= FIRST_VECTOR
-        positions = (FIRST_VECTOR - layout).clamp(min=0)
-        vectors = bank.gather(1, positions[:, :, None].expand(-1, -1, bank.shape[-1]))
-        return torch.where(is_vector[:, :, None], vectors.to(embeds.dtype), embeds)
+        """Turn layouts into embeddings, with vectors from one bank, or one for each candidate.
 
-    def _fill_suffixes(self, layout: Tensor, bank: Tensor) -> Tensor:
-        """Turn suffix layouts into embeddings: `(batch, length)` to `(batch, num_candidates, length, d_model)`."""
-        tokens = self.shared(layout.clamp(min=0))[:, None]  # (batch, 1, length, d_model)
+        Args:
+            layout (`torch.LongTensor` of shape `(batch, length)`): Tokens and numbers of vectors.
+            bank (`torch.Tensor` of shape `(batch, num_banks, num_vectors, d_model)`): The vectors.
+
+        Returns:
+            `torch.Tensor`: Embeddings of shape `(batch, num_banks, length, d_model)`.
+        """
+        tokens: Tensor = self.shared(layout.clamp(min=0))[:, None]  # (batch, 1, length, d_model)
         is_vector = (layout <= FIRST_VECTOR)[:, None, :, None]
         positions = (FIRST_VECTOR - layout).clamp(min=0)[:, None, :, None]
         vectors = bank.gather(2, positions.expand(-1, bank.shape[1], -1, bank.shape[-1]))
@@ -724,8 +729,8 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
             `torch.Tensor`: Logits of the first token, `(batch, num_candidates, vocab_size)`; with `loss_norm="level"`
             those of No and Yes alone, `(batch, num_candidates, 2)`.
         """
-        prefix, prefix_mask = self._fill(prompt_layout, self._event_bank(histories)), prompt_layout != PADDING
-        suffix = self._fill_suffixes(suffix_layout, self._candidate_bank(histories, candidates))
+        prefix, prefix_mask = self._fill(prompt_layout, self._event_bank(histories))[:, 0], prompt_layout != PADDING
+        suffix = self._fill(suffix_layout, self._candidate_bank(histories, candidates))
         suffix_mask = suffix_layout != PADDING
         batch, num_candidates, _, width = suffix.shape
         if self.config.shared_prompt:
@@ -788,7 +793,7 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
             )
         features = {name: value.to(self.device) for name, value in inputs.items()}
         _check_features(features, "candidate_items", "prompt_layout", "suffix_layout")
-        histories = self._encode_histories(snapshot, features)
+        histories = self.encode_histories(features, snapshot)
         candidates = features["candidate_items"]
         counts = (candidates >= 0).sum(1)
         lengths = (features["prompt_layout"] != PADDING).sum(1)
@@ -852,11 +857,6 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
             answers.append(scored_items(snapshot.catalog, rows[order], values[order]))
         return answers
 
-    def _encode_histories(self, snapshot: GenerativeSnapshot, features: dict[str, Tensor]) -> EncodedHistories:
-        """Encode the histories of a batch with what the snapshot knows of its items."""
-        snapshot.check_rows("item_rows", features["item_rows"])
-        return self.encode_histories(features, later_items=self._later_items(snapshot))
-
     # ---- the whole catalogue ----
 
     def encode_retrieval_prompts(self, histories: EncodedHistories, layout: Tensor) -> tuple[Tensor, Tensor]:
@@ -871,7 +871,7 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
             length)`, int64, 0 for padding.
         """
         mask = (layout != PADDING).long()
-        embeds = self._fill(layout, self._event_bank(histories))
+        embeds = self._fill(layout, self._event_bank(histories))[:, 0]
         states: Tensor = self.encoder(inputs_embeds=embeds, attention_mask=mask)[0]
         return states, mask
 
@@ -881,7 +881,7 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
 
     def _prompt(self, snapshot: GenerativeSnapshot, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
         features = {name: value.to(self.device) for name, value in inputs.items()}
-        histories = self._encode_histories(snapshot, features)
+        histories = self.encode_histories(features, snapshot)
         states, mask = self.encode_retrieval_prompts(histories, _retrieval_layout(features))
         text = BatchFeature({"behavior_ids": inputs["behavior_ids"], "input_ids": mask, "attention_mask": mask})
         prompt, views = super()._prompt(snapshot, text)

@@ -31,7 +31,7 @@ from seekrec.events.columns import EventColumns
 from seekrec.models.candidates import candidate_rows, check_unknown, seen_rows
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
 from seekrec.models.processing import CatalogProcessor
-from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Event, Request
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Request
 from seekrec.util.ragged import Ragged, join_rows
 
 # What a processor reads of the model's configuration, and is saved with.
@@ -193,15 +193,15 @@ class GenSRProcessor(CatalogProcessor):
         catalog, item_tokens = self.current_items()
         asked = self._check_requests(requests, catalog, return_tensors)
         events, histories = list_histories([request.history for request in asked])
-        # The question itself is an event without an item.
-        questions = [Event(None, behavior=request.behavior, query=request.query) for request in asked]
-        columns = EventColumns.from_events([*events, *questions], catalog.id_map)
+        columns = EventColumns.from_events(events, catalog.id_map)
+        numbers = {query: number for number, query in enumerate(columns.queries)}
+        queries = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked]
         features = self.write_features(
             columns,
-            shared_encoder(self.tokenizer).encode_ragged(columns.queries, self.config.max_query_tokens),
+            shared_encoder(self.tokenizer).encode_ragged(list(numbers), self.config.max_query_tokens),
             cut_histories(histories, columns, self.config.max_history),
             np.array([BEHAVIORS.index(request.behavior) for request in asked], dtype=np.int64),
-            columns.query[len(events) :],
+            np.array(queries, dtype=np.int64),
             item_tokens,
             None if candidates is None else candidate_rows(candidates, len(asked), catalog.id_map),
         )
@@ -286,11 +286,11 @@ class GenSRProcessor(CatalogProcessor):
         texts = with_empty.take(np.where(asked < 0, len(query_texts), asked))
         # The prompt for writing identifiers holds every event; where a candidate's does too, they are the same.
         same_prompt = self.config.history_in_prompt != "filtered"
-        if self.config.scores_candidates:
+        if self.config.yes_no_weight:
             prefixes = self._write_prefixes(behaviors, texts, lengths, events=same_prompt)
             features["prompt_layout"] = prefixes.pad(PADDING, on_left=True)
             features["suffix_layout"] = self._write_suffixes(behaviors).pad(PADDING)
-        if self.config.writes_identifiers and not (self.config.scores_candidates and same_prompt):
+        if self.config.identifier_weight and not (self.config.yes_no_weight and same_prompt):
             prefixes = self._write_prefixes(behaviors, texts, lengths, events=True)
             features["retrieval_layout"] = prefixes.pad(PADDING, on_left=True)
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in features.items()}
