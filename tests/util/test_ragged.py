@@ -18,7 +18,15 @@ def test_agrees_with_lists(rows, data):
     assert ragged.to_arrow().to_pylist() == rows
     assert Ragged.stack([ragged, ragged]).to_lists() == rows + rows
     assert join_rows([ragged, ragged]).to_lists() == [row + row for row in rows]
+    assert [row.tolist() for row in ragged] == rows
+    assert Ragged.from_lengths(ragged.values, ragged.lengths).to_lists() == rows
+    assert Ragged.from_owners(ragged.values, ragged.owners(), len(rows)).to_lists() == rows
+    assert Ragged.from_arrays([np.array(row, np.int64) for row in rows]).to_lists() == rows
+    ranges = Ragged.from_ranges(ragged.offsets[:-1], ragged.lengths)
+    assert ranges.values.tolist() == list(range(len(ragged.values)))
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(ragged.values), max_size=len(ragged.values))), bool)
+    flags = iter(mask.tolist())
+    assert ragged.any(mask).tolist() == [any([next(flags) for _ in row]) for row in rows]
     flags = iter(mask.tolist())
     assert ragged.keep(mask).to_lists() == [[value for value in row if next(flags)] for row in rows]
     if not rows:
@@ -38,3 +46,13 @@ def test_agrees_with_lists(rows, data):
 def test_from_matrix():
     assert Ragged.from_matrix(np.array([[1, 2], [3, 4]])).to_lists() == [[1, 2], [3, 4]]
     assert Ragged.from_matrix(np.empty((0, 3), dtype=np.int32)).to_lists() == []
+
+
+def test_pad():
+    ragged = Ragged.from_lists([[1, 2], [], [3]])
+    assert ragged.pad(-1).tolist() == [[1, 2], [-1, -1], [3, -1]]
+    assert ragged.pad(0, on_left=True).tolist() == [[1, 2], [0, 0], [0, 3]]
+    assert ragged.pad(0, width=3).tolist() == [[1, 2, 0], [0, 0, 0], [3, 0, 0]]
+    assert ragged.pad(False, np.ones(3, dtype=bool)).tolist() == [[True, True], [False, False], [True, False]]
+    assert ragged.astype(np.int64).pad(-1).dtype == np.int64 and ragged.pad(-1).dtype == np.int32
+    assert Ragged.from_lists([]).pad(-1).shape == (0, 0)

@@ -157,7 +157,7 @@ class SegmentTable:
         has_item = (self.events.item >= 0) & ~self.events.is_shown
         parts = []
         for present, numbers in ((has_query, self.query_segments), (has_item, self.item_segments)):
-            parts.append(Ragged(numbers(rows[present]), np.concatenate([[0], np.cumsum(present)])))
+            parts.append(Ragged.from_lengths(numbers(rows[present]), present))
             if separator:
                 parts.append(Ragged(np.full(int(present.sum()), separator[0]), parts[-1].offsets))
         return join_rows(parts)
@@ -175,9 +175,9 @@ def single_segment(segments: np.ndarray) -> Ragged:
 
 def list_histories(histories: Sequence[Sequence[Event]]) -> tuple[list[Event], Ragged]:
     """Join histories into one list of events; returns it and the numbers of each history's events."""
+    events = list(chain.from_iterable(histories))
     lengths = np.fromiter(map(len, histories), np.int64, count=len(histories))
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return list(chain.from_iterable(histories)), Ragged(np.arange(offsets[-1]), offsets)
+    return events, Ragged.from_lengths(np.arange(len(events)), lengths)
 
 
 def _check_vocabulary(catalog: Catalog, vocabulary: IdentifierVocabulary) -> None:

@@ -99,9 +99,7 @@ def cut_windows(user: np.ndarray, size: int) -> WindowCuts:
     number = np.arange(len(owner)) - np.repeat(np.cumsum(num_windows) - num_windows, num_windows)
     start = number * step
     lengths = np.minimum(size, counts[owner] - start)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    values = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(begins[owner] + start, lengths)
-    return WindowCuts(Ragged(values, offsets), np.where(number == 0, 0, size - step))
+    return WindowCuts(Ragged.from_ranges(begins[owner] + start, lengths), np.where(number == 0, 0, size - step))
 
 
 def own_windows(windows: Ragged, places: np.ndarray, rank: np.ndarray, item: np.ndarray) -> Ragged:
@@ -117,13 +115,10 @@ def own_windows(windows: Ragged, places: np.ndarray, rank: np.ndarray, item: np.
         `Ragged`: A row of values of `windows` for each of `places`.
     """
     start = windows.offsets[windows.owners()[places]]
-    lengths = places - start + 1
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    owner = np.repeat(np.arange(len(places)), lengths)
-    place = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
-    target = places[owner]
+    seen = Ragged.from_ranges(start, places - start + 1)
+    place, target = seen.values, seen.spread(places)
     is_kept = (place == target) | ((rank[place] < rank[target]) & (item[place] != item[target]))
-    return Ragged(windows.values[place], offsets).keep(is_kept)
+    return Ragged(windows.values[place], seen.offsets).keep(is_kept)
 
 
 def report_questions(

@@ -198,7 +198,7 @@ def build_training_windows(
             f"The training part of {split.log.name!r} holds no interaction that may be asked for; check the split."
         )
     counts = np.bincount(owner[place], minlength=len(windows))
-    questions = Ragged(within[place], np.concatenate([[0], np.cumsum(counts)]))
+    questions = Ragged.from_lengths(within[place], counts)
     kept = np.flatnonzero(counts > 0)
     return TrainingWindows(
         events,
@@ -285,10 +285,9 @@ def _shown_items(split: Split, events: EventColumns, targets: np.ndarray, kind: 
         wanted = np.where(is_own, latest, wanted)
     start = np.searchsorted(ordered, wanted)
     counts = np.searchsorted(ordered, wanted, side="right") - start
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    place = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - start, counts)
-    found = Ragged(events.item[shown[place]], offsets)
-    return found.keep(found.values != np.repeat(events.item[targets], counts))
+    places = Ragged.from_ranges(start, counts)
+    found = Ragged(events.item[shown[places.values]], places.offsets)
+    return found.keep(found.values != found.spread(events.item[targets]))
 
 
 __all__ = ["TrainingWindows", "build_training_windows", "choose_session_ids", "log_actions", "log_geohashes"]

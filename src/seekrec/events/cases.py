@@ -137,9 +137,8 @@ class Cases:
             query=table["query"].to_pylist(),
             item_id=table["item_id"].to_pylist(),
             timestamp=np.asarray(table["timestamp"], dtype=np.int64),
-            histories=Ragged(
-                np.empty(0, dtype=np.int64) if history is None else np.asarray(history.flatten()),
-                np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            histories=Ragged.from_lengths(
+                np.empty(0, dtype=np.int64) if history is None else np.asarray(history.flatten()), lengths
             ),
             **{
                 name: table[name].to_pylist()

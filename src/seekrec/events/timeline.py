@@ -353,26 +353,16 @@ def _gather(
     kept_rows: list[np.ndarray] = []
     for batch in _batches(all_lengths):
         lengths = all_lengths[batch]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        rows = table[np.arange(offsets[-1]) + np.repeat(starts[batch] - offsets[:-1], lengths)]
-        is_kept = keep(batch, lengths, rows)
-        rows, found = rows[is_kept], _sums(is_kept, offsets)
+        ranges = Ragged.from_ranges(starts[batch], lengths)
+        rows = table[ranges.values]
+        kept = Ragged(rows, ranges.offsets).keep(keep(batch, lengths, rows))
+        rows, found = kept.values, kept.lengths
         if max_history is not None:
             from_end = np.repeat(np.cumsum(found), found) - np.arange(len(rows))  # 1 for the latest
             rows, found = rows[from_end <= max_history], np.minimum(found, max_history)
         counts[batch] = found
         kept_rows.append(rows)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Ragged(np.concatenate(kept_rows) if kept_rows else np.empty(0, dtype=np.int64), offsets)
-
-
-def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Sum `values[offsets[k]:offsets[k + 1]]` for each k: int64.
-
-    Unlike `np.add.reduceat`, right for empty ranges.
-    """
-    total = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
-    return total[offsets[1:]] - total[offsets[:-1]]
+    return Ragged.from_lengths(np.concatenate(kept_rows) if kept_rows else np.empty(0, dtype=np.int64), counts)
 
 
 def _batches(lengths: np.ndarray) -> Iterator[slice]:

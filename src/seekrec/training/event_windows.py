@@ -75,7 +75,7 @@ class QueryPool:
             used = used[columns.is_search[used] & (columns.item[used] >= 0)]
             pairs = np.unique(np.stack([columns.item[used], columns.query[used]], axis=1), axis=0)
             counts = np.bincount(pairs[:, 0], minlength=len(catalog))
-            parts.append(Ragged(pairs[:, 1], np.concatenate([[0], np.cumsum(counts)])))
+            parts.append(Ragged.from_lengths(pairs[:, 1], counts))
         if "category" in kinds:
             of_items = [
                 [texts.setdefault(text, len(texts)) for text in queries] for queries in category_queries(catalog.items)

@@ -53,6 +53,17 @@ class Ragged:
         return cls(matrix.ravel(), np.arange(len(matrix) + 1, dtype=np.int64) * matrix.shape[1])
 
     @classmethod
+    def from_lengths(cls, values: np.ndarray, lengths: np.ndarray) -> Ragged:
+        """Build it from the entries of all rows, end to end, and the length of each row."""
+        return cls(values, _offsets(lengths))
+
+    @classmethod
+    def from_ranges(cls, starts: np.ndarray, lengths: np.ndarray) -> Ragged:
+        """Build rows of consecutive int64 numbers: row `k` holds `starts[k]` up to `starts[k] + lengths[k] - 1`."""
+        offsets = _offsets(lengths)
+        return cls(np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets)
+
+    @classmethod
     def from_owners(cls, values: np.ndarray, owners: np.ndarray, num_rows: int) -> Ragged:
         """Build it from entries that stand in the order of their rows.
 

@@ -257,8 +257,7 @@ class EventSequenceProcessor(CatalogProcessor):
         events = EventColumns.from_events(
             flat, catalog.id_map, self.actions, self.geohashes, session_ids=self.session_ids
         )
-        rows = Ragged.from_lists([range(len(one)) for one in lists], np.int64)
-        rows = Ragged(np.arange(len(events)), rows.offsets)
+        rows = Ragged.from_lengths(np.arange(len(events)), np.array([len(one) for one in lists], dtype=np.int64))
         keys = np.array([self._session_key(event.session_id) for event in flat], dtype=np.int64)
         return {
             **events.pad(rows, number_sessions(events.timestamp, events.session, rows)),

@@ -144,9 +144,8 @@ class ReadEvents:
             self.columns[name].cpu().numpy()[mask] for name in ("history_timestamps", "history_session_keys")
         )
         named = np.where(keys >= 0, np.unique(keys, return_inverse=True)[1].reshape(-1), -1)
-        offsets = np.concatenate([[0], np.cumsum(mask.sum(1))])
         numbers = np.zeros(mask.shape, dtype=np.int64)
-        numbers[mask] = number_sessions(times, named, Ragged(np.arange(len(times)), offsets))
+        numbers[mask] = number_sessions(times, named, Ragged.from_lengths(np.arange(len(times)), mask.sum(1)))
         found = torch.from_numpy(numbers).to(self.columns["history_mask"].device)
         return replace(self, columns={**self.columns, "history_session_ids": found})
 
