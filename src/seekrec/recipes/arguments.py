@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from seekrec.schema import Behavior, View
-from seekrec.util.text import Folding
 
 # What a recipe does, in this order; `stop_after` names one.
 STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation")
@@ -97,8 +96,6 @@ class IdentifierArguments:
         identifier_learning_rate (`float`): Learning rate of the identifier learner.
         identifier_reduction (`str`):
             Terms of the learner's loss: squared norms (`sum`), as in the paper, or means, as in its code.
-        published_identifiers (`str`, *optional*):
-            Folder of *.index.json files of the same items, to compare the identifiers with.
     """
 
     identifier_views: list[View] = field(default_factory=lambda: ["semantic", "collaborative"])
@@ -109,7 +106,6 @@ class IdentifierArguments:
     identifier_num_epochs: int = 200
     identifier_learning_rate: float = 4e-3
     identifier_reduction: Literal["sum", "mean"] = "sum"
-    published_identifiers: str | None = None
 
 
 @dataclass
@@ -119,38 +115,14 @@ class T5Arguments:
     Args:
         backbone (`str`, *optional*): T5 checkpoint, e.g. google-t5/t5-small; from scratch if not given.
         tokenizer_vocab_size (`int`): Without a backbone: number of pieces of the tokenizer.
-        text_folding (`list[str]`, *optional*):
-            What is folded of queries and texts that the model reads. If not given case and punctuation and, without a
-            backbone, plurals.
         lora_rank (`int`): Above 0: train LoRA adapters of this rank and the new rows only.
         num_beams (`int`): Beam width in evaluation.
     """
 
     backbone: str | None = None
     tokenizer_vocab_size: int = 4000
-    text_folding: list[Folding] | None = None
     lora_rank: int = 0
     num_beams: int = 50
-
-
-@dataclass
-class GeneratorArguments:
-    """Sizes of a T5 from scratch, and its loss."""
-
-    d_model: int = field(default=128, metadata={"help": "From scratch: width."})
-    d_ff: int = field(default=512, metadata={"help": "From scratch: width of the feed-forward layers."})
-    num_layers: int = field(default=3, metadata={"help": "From scratch: encoder layers."})
-    num_decoder_layers: int = field(default=3, metadata={"help": "From scratch: decoder layers."})
-    num_heads: int = field(default=4, metadata={"help": "From scratch: attention heads."})
-    dropout_rate: float = field(default=0.1, metadata={"help": "From scratch: dropout."})
-    initializer_factor: float = field(default=0.1, metadata={"help": "From scratch: scale of the start weights."})
-    start_from_codebooks: bool = field(
-        default=True, metadata={"help": "Start identifier rows from the codewords; else from a normal draw."}
-    )
-    loss_norm: Literal["vocab", "level"] = field(
-        default="vocab",
-        metadata={"help": "What a code competes with in the loss: the whole vocabulary, or the codes of its level."},
-    )
 
 
 @dataclass
@@ -185,7 +157,6 @@ __all__ = [
     "DataArguments",
     "EmbeddingArguments",
     "EvaluationArguments",
-    "GeneratorArguments",
     "IdentifierArguments",
     "T5Arguments",
 ]

@@ -42,12 +42,14 @@ ITEM_QUERIES = "item_queries"
 
 @dataclass
 class TaskArguments:
-    """What the model is trained on and how it orders candidates.
+    """What the model is trained on, how it orders candidates, and what its identifiers are compared with.
 
     Args:
         task_weights (`list[str]`):
             Tasks and their weight in an epoch, as task=weight; a task left out is not trained.
         candidate_scoring (`str`): What orders candidates: the model's own score of each, or a beam search.
+        published_identifiers (`str`, *optional*):
+            Folder of *.index.json files of the same items, to compare the identifiers with.
     """
 
     task_weights: list[str] = field(
@@ -62,6 +64,7 @@ class TaskArguments:
         ]
     )
     candidate_scoring: Literal["exact", "beams"] = "exact"
+    published_identifiers: str | None = None
 
     @property
     def weights(self) -> dict[str, float]:
@@ -84,7 +87,7 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
 
     def prepare_items(self) -> PreparedItems:
         """Learn the identifiers of the items."""
-        return self.learn_items()
+        return self.learn_items(published=self.tasks.published_identifiers)
 
     def make_processor(self) -> GenSARProcessor:
         """Make the tokenizer, with a token for each code, and the processor that writes requests as the corpus is."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel, TrainingArguments
@@ -24,7 +23,7 @@ from seekrec.models.t5_backbone import identifier_fields
 from seekrec.recipes.arguments import CollaborativeArguments, T5Arguments
 from seekrec.recipes.collaborative import prepare_collaborative, prepare_lightgcn
 from seekrec.recipes.items import PreparedItems
-from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, scratch_fields
+from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, make_t5
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.gensr_data import (
@@ -35,7 +34,6 @@ from seekrec.training.gensr_data import (
     training_requests,
 )
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
-from seekrec.util.settings import option_names
 
 logger = logging.getLogger(__name__)
 
@@ -77,30 +75,29 @@ def make_gensr_model(
             "Yes and No begin with the same token of this tokenizer; use another backbone, or a larger "
             f"`tokenizer_vocab_size` than {t5.tokenizer_vocab_size}."
         )
-    fields: dict[str, Any] = {name: getattr(config, name) for name in option_names(GenSRConfig)}
-    if isinstance(collaborative, SASRecForNextItem):
-        fields["recommender"] = recommender_sizes(collaborative)
-        fields["collaborative_size"] = collaborative.config.hidden_size
-    else:
-        fields["collaborative_size"] = collaborative.shape[1]
-    fields |= {
+    model = make_t5(
+        GenSRForConditionalGeneration,
+        config,
+        tokenizer,
+        backbone=t5.backbone,
+        recommender=recommender_sizes(collaborative) if isinstance(collaborative, SASRecForNextItem) else None,
+        collaborative_size=(
+            collaborative.config.hidden_size
+            if isinstance(collaborative, SASRecForNextItem)
+            else collaborative.shape[1]
+        ),
+        yes_token_id=yes,
+        no_token_id=no,
         # Where nothing is written the catalogue must still be the one the model was trained with, and transformers
         # wants a token that is there.
-        "first_identifier_token_id": 0,
-        **identifier_fields(processor.vocabulary if config.writes_identifiers else catalog),
-        "yes_token_id": yes,
-        "no_token_id": no,
-    }
-    model: GenSRForConditionalGeneration
-    if t5.backbone is not None:
-        own = {name: value for name, value in fields.items() if name not in GenSRConfig.fields_from_base}
-        model = GenSRForConditionalGeneration.from_t5(t5.backbone, **own)
-    else:
-        model = GenSRForConditionalGeneration(GenSRConfig(**fields, **scratch_fields(config, tokenizer)))
+        **{
+            "first_identifier_token_id": 0,
+            **identifier_fields(processor.vocabulary if config.writes_identifiers else catalog),
+        },
+    )
     set_collaborative(model, collaborative)
     if config.writes_identifiers:
-        codebooks = None if catalog.identifier_model is None else codebooks_by_block(catalog)
-        model.add_identifier_rows(processor.vocabulary, codebooks=codebooks, seed=seed)
+        model.add_identifier_rows(processor.vocabulary, codebooks=codebooks_by_block(catalog), seed=seed)
     model.set_catalog(catalog)
     return model
 

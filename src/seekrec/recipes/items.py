@@ -95,6 +95,7 @@ def prepare_items(
     settings: IdentifierArguments,
     cache: StageCache,
     *,
+    published: str | None = None,
     seed: int,
 ) -> PreparedItems:
     """Learn the identifiers of the items and put them into a catalogue.
@@ -102,8 +103,9 @@ def prepare_items(
     Args:
         split (`Split`): Holds the items.
         embeddings ([`ItemEmbeddings`]): What the identifiers are learnt from.
-        settings ([`IdentifierArguments`]): Learner and levels, and published identifiers to compare with.
+        settings ([`IdentifierArguments`]): Learner and levels.
         cache ([`StageCache`]): Finds what was done before.
+        published (`str`, *optional*): Folder of `*.index.json` files for the same items, to compare with.
         seed (`int`): Seed of the identifier learner.
     """
     items, vectors = split.log.items, embeddings.vectors()
@@ -138,7 +140,7 @@ def prepare_items(
     )
     # What SASRec has of an item without training events is where it began: nothing is learnt from it.
     catalog = replace(catalog, is_predicted=catalog.is_predicted | ~has_training_events(split))
-    quality = measure_catalog(catalog, vectors, published=settings.published_identifiers)
+    quality = measure_catalog(catalog, vectors, published=published)
     logger.info("identifiers:\n%s", quality)
     return PreparedItems(catalog, embeddings.sasrec, quality)
 

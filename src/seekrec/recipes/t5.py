@@ -18,12 +18,12 @@ from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
 from seekrec.events import Split
 from seekrec.models.t5_backbone import T5Backbone
-from seekrec.recipes.arguments import GeneratorArguments, IdentifierArguments, T5Arguments
+from seekrec.recipes.arguments import IdentifierArguments, T5Arguments
 from seekrec.recipes.items import PreparedItems, prepare_items, prepare_plain_items
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.util.files import replace_folder
 from seekrec.util.settings import option_names
-from seekrec.util.text import TEXT_FOLDING, WORD_FOLDING, check_folding, fold_text
+from seekrec.util.text import TEXT_FOLDING, WORD_FOLDING, fold_text
 
 T5T = TypeVar("T5T", bound=T5Backbone)
 # Settings of a T5 that is made here; a backbone has its own.
@@ -40,7 +40,9 @@ def load_or_train_tokenizer(
     add_wordings: Callable[[Sequence[str]], list[str]],
     writes_text: bool,
 ) -> PreTrainedTokenizerBase:
-    """Load the backbone's tokenizer, or train one on texts and the queries of training; it folds text as set.
+    """Load the backbone's tokenizer, or train one on texts and the queries of training.
+
+    It folds case and punctuation of what it reads and, trained here, plurals.
 
     Args:
         settings ([`T5Arguments`]): Backbone, or pieces of a new tokenizer.
@@ -53,8 +55,7 @@ def load_or_train_tokenizer(
         `PreTrainedTokenizerBase`: Without identifier tokens.
     """
     is_scratch = settings.backbone is None
-    default = WORD_FOLDING if is_scratch else TEXT_FOLDING
-    folding = default if settings.text_folding is None else check_folding(settings.text_folding)
+    folding = WORD_FOLDING if is_scratch else TEXT_FOLDING
     tokenizer: PreTrainedTokenizerBase
     if is_scratch:
         queries = [
@@ -68,26 +69,6 @@ def load_or_train_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(settings.backbone)
     set_text_folding(tokenizer, folding)
     return tokenizer
-
-
-def t5_sizes(settings: GeneratorArguments, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Give the fields of a `T5Config` from scratch."""
-    return {
-        "vocab_size": -(-len(tokenizer) // 64) * 64,
-        "d_model": settings.d_model,
-        "d_kv": settings.d_model // settings.num_heads,
-        "d_ff": settings.d_ff,
-        "num_layers": settings.num_layers,
-        "num_decoder_layers": settings.num_decoder_layers,
-        "num_heads": settings.num_heads,
-        "dropout_rate": settings.dropout_rate,
-        "initializer_factor": settings.initializer_factor,
-        # T5 multiplies decoder states by d_model^-0.5 unless this is False; from scratch that slows learning.
-        "tie_word_embeddings": False,
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "decoder_start_token_id": tokenizer.pad_token_id,
-    }
 
 
 def scratch_fields(config: T5Config, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -214,11 +195,22 @@ class T5Recipe(Recipe[ModelT, ProcessorT]):
                 "of the two."
             )
 
-    def learn_items(self) -> PreparedItems:
-        """Learn the identifiers of the items, or number the items."""
+    def learn_items(self, *, published: str | None = None) -> PreparedItems:
+        """Learn the identifiers of the items, or number the items.
+
+        Args:
+            published (`str`, *optional*): Folder of published identifiers to compare with.
+        """
         if self.identifiers.identifier_learner == "atomic":
             return prepare_plain_items(self.split, self.embeddings, atomic=True)
-        return prepare_items(self.split, self.embeddings, self.identifiers, self.cache, seed=self.training.seed)
+        return prepare_items(
+            self.split,
+            self.embeddings,
+            self.identifiers,
+            self.cache,
+            published=published,
+            seed=self.training.seed,
+        )
 
     def with_adapters(self, model: ModelT) -> PreTrainedModel:
         """Wrap the model with adapters, where the settings ask for them."""
@@ -242,5 +234,4 @@ __all__ = [
     "make_t5",
     "merge_lora",
     "scratch_fields",
-    "t5_sizes",
 ]
