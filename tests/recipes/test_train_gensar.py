@@ -1,21 +1,14 @@
 """The recipe from a raw log to answers, tiny, as a user starts it."""
 
 import os
+import re
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 import tiny_runs
-from tiny_data import write_encoder, write_log
-from tiny_runs import ROOT, environment, metrics
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    return write_log(folder / "log"), write_encoder(folder)
+from tiny_runs import ROOT, environment, metrics, run_script
 
 
 def command(inputs, output_dir, *options, **launcher):
@@ -79,18 +72,9 @@ def test_a_finished_run_is_not_repeated(finished, inputs):
 
 def test_the_demo_answers_from_the_saved_model(finished):
     output_dir, _ = finished
-    done = subprocess.run(
-        [sys.executable, "recipes/demo.py", "--model", str(output_dir / "model"), "--query", "garden tools"],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        cwd=ROOT,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "Recommended:" in done.stdout and "Found for 'garden tools':" in done.stdout
-    assert done.stdout.count(" number ") >= 10  # titles of the history, five recommended, five found
+    text = run_script("demo.py", "--model", output_dir / "model", "--query", "garden tools")
+    assert "Recommended:" in text and "Found for 'garden tools':" in text
+    assert text.count(" number ") >= 10  # titles of the history, five recommended, five found
 
 
 @pytest.mark.slow
@@ -130,14 +114,6 @@ def test_two_processes_train_one_model(inputs, tmp_path):
     ],
 )
 def test_a_wrong_option_is_named(inputs, tmp_path, options, message):
-    done = subprocess.run(
-        command(inputs, tmp_path, *options, launcher=()),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        cwd=ROOT,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert message in done.stderr
+    arguments = command(inputs, tmp_path, *options, launcher=())[2:]
+    with pytest.raises(SystemExit, match=f"train_gensar: .*{re.escape(message)}"):
+        run_script("train_gensar.py", *arguments)

@@ -1,23 +1,12 @@
 """The GenSR recipe from a raw log to answers, tiny, as a user starts it."""
 
-import contextlib
-import io
 import os
-import runpy
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
-from tiny_data import write_encoder, write_log
-from tiny_runs import ROOT, command, environment, metrics, run
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    return write_log(folder / "log"), write_encoder(folder)
+from tiny_runs import ROOT, command, environment, metrics, run, run_script
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +30,14 @@ def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
     assert not list((output_dir / "model").rglob("*.bin"))
 
 
-def test_the_demo_and_the_card_are_made_of_the_saved_model(finished, monkeypatch):
-    """In this process: the imports of two more would take longer than all they do."""
-    output_dir, _ = finished
-    printed = io.StringIO()
-    model = str(output_dir / "model")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with contextlib.redirect_stdout(printed):
-        monkeypatch.setattr(sys, "argv", ["demo.py", "--model", model, "--query", "garden tools"])
-        runpy.run_path(str(ROOT / "recipes" / "demo.py"), run_name="__main__")
-        options = ["--model_dir", model, "--repo_id", "me/tiny", "--system", "GenSR", "--dry_run", "true"]
-        monkeypatch.setattr(sys, "argv", ["push_to_hub.py", *options])
-        runpy.run_path(str(ROOT / "recipes" / "push_to_hub.py"), run_name="__main__")
-    text = printed.getvalue()
+def test_the_demo_and_the_card_are_made_of_the_saved_model(finished):
+    model = finished[0] / "model"
+    text = run_script("demo.py", "--model", model, "--query", "garden tools")
     assert "Recommended:" in text and "Found for 'garden tools':" in text
     assert text.count(" number ") >= 10  # titles of the history, five recommended, five found
+    text = run_script(
+        "push_to_hub.py", "--model_dir", model, "--repo_id", "me/tiny", "--system", "GenSR", "--dry_run", "true"
+    )
     assert "The method is GenSR" in text and "## Identifiers" in text
     assert "of a history the latest\n  5 events are read" in text
     assert "model.safetensors" in text

@@ -7,19 +7,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 import tiny_runs
-from tiny_data import write_encoder, write_log
-from tiny_runs import ROOT, environment, metrics, run
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    return write_log(folder / "log"), write_encoder(folder)
+from tiny_runs import ROOT, environment, metrics, run, run_script
 
 
 def command(inputs, output_dir, *options, launcher=()):
@@ -48,14 +40,12 @@ def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
 
 
 def test_the_model_is_shown_and_published_like_any_other(inputs, finished):
-    output_dir, _ = finished
-    model = str(output_dir / "model")
+    model = finished[0] / "model"
     # A new query is embedded by an encoder that the caller names; the model's word is not enough.
-    asked = ["--query", "garden tools", "--text_encoder", str(inputs[1])]
-    demo = run([sys.executable, "recipes/demo.py", "--model", model, *asked])
-    assert "Recommended:" in demo.stdout and "Found for 'garden tools':" in demo.stdout
-    push = ["--model_dir", model, "--repo_id", "me/intsr", "--system", "IntSR", "--dry_run", "true"]
-    card = run([sys.executable, "recipes/push_to_hub.py", *push]).stdout
+    text = run_script("demo.py", "--model", model, "--query", "garden tools", "--text_encoder", inputs[1])
+    assert "Recommended:" in text and "Found for 'garden tools':" in text
+    options = ("--repo_id", "me/intsr", "--system", "IntSR", "--dry_run", "true")
+    card = run_script("push_to_hub.py", "--model_dir", model, *options)
     assert "# me/intsr" in card and "projection of its text, so a new item" in card and "synthetic queries" in card
     assert "query_vectors.safetensors" in card and "catalog/embeddings.safetensors" in card
 

@@ -12,17 +12,10 @@ import time
 
 import pytest
 import tiny_runs
-from tiny_data import write_encoder, write_log
 from tiny_runs import ROOT, environment, metrics, run
 
 from seekrec.evaluation import read_results
 from seekrec.hub import describe_model, render_model_card
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    return write_log(folder / "log"), write_encoder(folder)
 
 
 def command(inputs, output_dir, *options, launcher=()):

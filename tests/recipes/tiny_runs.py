@@ -1,7 +1,10 @@
 """Starting a recipe as a user does, on the data of `tiny_data.py`."""
 
+import contextlib
+import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +34,22 @@ def run(arguments):
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done
+
+
+def run_script(name, *options):
+    """Run a script of the recipes in this process, which has imported what it needs; return what it prints.
+
+    Raises:
+        SystemExit: With the line that the script ends with.
+    """
+    printed = io.StringIO()
+    argv, sys.argv = sys.argv, [name, *map(str, options)]
+    try:
+        with contextlib.redirect_stdout(printed):
+            runpy.run_path(str(ROOT / "recipes" / name), run_name="__main__")
+    finally:
+        sys.argv = argv
+    return printed.getvalue()
 
 
 def metrics(output_dir):
