@@ -11,7 +11,7 @@ from seekrec import EventLog, split_log
 from seekrec.errors import ConfigurationError, DataError, UnknownItemError
 from seekrec.evaluation import protocols
 from seekrec.evaluation.protocols import build_cases
-from seekrec.events.histories import history_rows
+from seekrec.events.columns import history_rows
 from seekrec.schema import Event, IdMap, Request
 
 

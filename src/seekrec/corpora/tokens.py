@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerBase
 from seekrec.corpora.text import WORD_START
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.schema import RECOMMENDATION, SEARCH, VIEW_OF_BEHAVIOR, Behavior, View
+from seekrec.util.constants import LABEL_PADDING
 
 BehaviorToken = Literal["recommendation_item", "search_query", "search_item"]
 
@@ -39,7 +40,6 @@ BEHAVIOR_TOKENS: dict[BehaviorToken, str] = {
 _NUMBER_OF_ITEM_TOKEN: dict[Behavior, int] = {RECOMMENDATION: 0, SEARCH: 2}
 LETTER_OF_VIEW: dict[View, str] = {"semantic": "S", "collaborative": "R"}
 SHARED_LETTER = "M"
-LABEL_PADDING = -100
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from seekrec.events.checks import check_choice
 from seekrec.events.columns import SESSION_IDS, EventColumns, SessionIds, number_sessions
 from seekrec.events.sessions import guess_session_ids, session_numbers
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap
+from seekrec.util.constants import LABEL_PADDING
 from seekrec.util.ragged import Ragged
 
 _SEARCH_ID = BEHAVIORS.index(SEARCH)
@@ -128,7 +129,7 @@ class TrainingWindows:
             "question_timestamps": questions.pad(0, self.events.timestamp[event]),
             "question_geohash_ids": questions.pad(0, self.events.geohash[event]),
             "question_query_rows": questions.pad(-1, np.where(behavior == _SEARCH_ID, self.events.query[event], -1)),
-            "labels": questions.pad(-100, self.events.item[event]),
+            "labels": questions.pad(LABEL_PADDING, self.events.item[event]),
             "shown_item_rows": shown_rows,
         }
 

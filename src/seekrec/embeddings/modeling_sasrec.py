@@ -28,9 +28,8 @@ from transformers.utils.generic import ModelOutput
 from seekrec.embeddings.configuration_sasrec import SASRecConfig
 from seekrec.embeddings.softmax import info_nce, softmax_loss
 from seekrec.errors import RequestError
+from seekrec.util.constants import LABEL_PADDING
 from seekrec.util.ragged import Ragged
-
-LABEL_PADDING = -100
 
 
 @dataclass

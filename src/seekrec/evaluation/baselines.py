@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from seekrec.errors import DataError, RequestError
 from seekrec.events import Split
-from seekrec.events.histories import RowArray, history_rows
+from seekrec.events.columns import RowArray, history_rows
 from seekrec.events.matching import TEXT_FIELDS, WordIndex, item_words
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap, Request
 from seekrec.util.text import fold_text, split_words

@@ -31,7 +31,7 @@ from seekrec.evaluation.protocols import (
 )
 from seekrec.evaluation.report import ResultRow
 from seekrec.events import Split
-from seekrec.events.histories import RowArray
+from seekrec.events.columns import RowArray
 from seekrec.events.split import SplitPart
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 

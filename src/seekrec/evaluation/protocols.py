@@ -24,7 +24,7 @@ import numpy.typing as npt
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import Split, sample_negatives
 from seekrec.events.checks import check_choice
-from seekrec.events.histories import RowArray, history_rows
+from seekrec.events.columns import RowArray, history_rows
 from seekrec.events.split import SPLIT_PARTS, SplitPart
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 from seekrec.util.ragged import Ragged

@@ -8,8 +8,10 @@ warning, as long as they are at most `max_refused` of the table. Everything work
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Features
 
-from seekrec.errors import ConfigurationError, DataError
+from seekrec.errors import ConfigurationError, DataError, SeekrecError
 from seekrec.schema import BEHAVIORS, GEOHASH_PATTERN, MAX_QUERY_CHARACTERS, MAX_SECONDS, RECOMMENDATION, SEARCH
 from seekrec.util.arrow import is_list, is_text, one_array
 
@@ -337,3 +339,35 @@ def _describe(table: pa.Table, finding: Finding, rows: np.ndarray, source: Sourc
     value = repr((table[finding.column] if finding.values is None else finding.values)[first].as_py())
     shown = value if len(value) <= 60 else f"{value[:57]}..."
     return f"{len(rows)} {finding.problem} (first: {source.name_row(first)}, {finding.column} {shown})"
+
+
+def check_files(folder: Path, names: Sequence[str], what: str) -> None:
+    """Refuse a folder that lacks a file.
+
+    Raises:
+        DataError: Naming the first that is missing.
+    """
+    for name in names:
+        if not (folder / name).is_file():
+            raise DataError(
+                f"{folder} holds no {name}: it is not a whole {what}, or saving it was interrupted; save it again."
+            )
+
+
+@contextmanager
+def refuse_damage(folder: Path, what: str) -> Iterator[None]:
+    """Turn whatever a damaged file raises into one error that names the folder.
+
+    Raises:
+        DataError: Instead of what was raised in the block, unless that is an error of ours.
+    """
+    try:
+        yield
+    except SeekrecError:
+        raise
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise DataError(
+            f"{folder} holds a {what} with a damaged file ({type(error).__name__}: {error}); save it again."
+        ) from error
+    except pa.ArrowException as error:
+        raise DataError(f"{folder} holds a {what} with a damaged table ({error}); save it again.") from error

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seekrec.schema import IMPRESSION, SEARCH, Event, IdMap
+from seekrec.schema import IMPRESSION, SEARCH, Event, IdMap, Request
 from seekrec.util.arrow import one_array, to_mask
 from seekrec.util.ragged import Ragged
+
+RowArray = npt.NDArray[np.int64]
 
 SessionIds = Literal["page_view", "visit"]
 SESSION_IDS: tuple[SessionIds, ...] = ("page_view", "visit")
@@ -186,6 +190,28 @@ class EventColumns:
         }
 
 
+def history_rows(requests: Sequence[Request], id_map: IdMap) -> Ragged:
+    """Return the items that the users of the requests acted on, oldest first.
+
+    Searches without a click, items that were only shown and items that the catalogue does not hold are left out.
+
+    Args:
+        requests (`Sequence[Request]`): The requests.
+        id_map ([`IdMap`]): Items of the catalogue.
+
+    Returns:
+        `Ragged`: int64 rows of `id_map`, one row of them a request.
+    """
+    ids = [
+        [event.item_id for event in request.history if event.item_id is not None and event.is_interaction]
+        for request in requests
+    ]
+    owners = np.repeat(np.arange(len(requests)), [len(items) for items in ids])
+    rows = id_map.convert_to_rows(chain.from_iterable(ids), strict=False)
+    known = rows >= 0
+    return Ragged.from_owners(rows[known], owners[known], len(requests))
+
+
 def number_sessions(timestamp: np.ndarray, page_view: np.ndarray, rows: Ragged) -> np.ndarray:
     """Number the sessions within each row of events, from 0 up, in the order of time.
 
@@ -245,4 +271,13 @@ def _numbers(indices: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return np.asarray(pc.fill_null(indices, -1)).astype(np.int64)
 
 
-__all__ = ["SESSION_IDS", "EventColumns", "SessionIds", "impression_mask", "number_geohashes", "number_sessions"]
+__all__ = [
+    "SESSION_IDS",
+    "EventColumns",
+    "RowArray",
+    "SessionIds",
+    "history_rows",
+    "impression_mask",
+    "number_geohashes",
+    "number_sessions",
+]

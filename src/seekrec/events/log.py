@@ -17,8 +17,15 @@ import pyarrow.parquet as pq
 from datasets.table import InMemoryTable
 
 from seekrec.errors import DataError
-from seekrec.events.checks import Source, conform, find_event_problems, find_item_problems, refuse
-from seekrec.events.storage import check_files, refuse_damage
+from seekrec.events.checks import (
+    Source,
+    check_files,
+    conform,
+    find_event_problems,
+    find_item_problems,
+    refuse,
+    refuse_damage,
+)
 from seekrec.schema import BEHAVIORS, EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES
 from seekrec.util.files import write_json, write_table
 from seekrec.util.hashing import table_digest

@@ -51,9 +51,8 @@ from seekrec.events.timeline import (
     paper_targets,
 )
 from seekrec.schema import RECOMMENDATION, SEARCH, Behavior
+from seekrec.util.constants import SECONDS_PER_DAY
 from seekrec.util.ragged import Ragged
-
-SECONDS_PER_DAY = 86_400
 
 logger = logging.getLogger(__name__)
 

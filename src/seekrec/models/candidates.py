@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seekrec.errors import ConfigurationError, RequestError, UnknownItemError
-from seekrec.events.histories import history_rows
+from seekrec.events.columns import history_rows
 from seekrec.schema import Event, IdMap, Request, shown
 from seekrec.util.ragged import Ragged
 

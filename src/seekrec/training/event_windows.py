@@ -26,6 +26,7 @@ from seekrec.schema import BEHAVIORS, SEARCH
 from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.row_adamw import make_adamw, use_row_gradients
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
+from seekrec.util.constants import LABEL_PADDING
 from seekrec.util.hashing import hash_fractions, hash_numbers
 from seekrec.util.ragged import Ragged, join_rows
 
@@ -162,7 +163,7 @@ class WindowCollator:
             for name in [name for name in batch if name.startswith("question_") or name in _OF_QUESTIONS]:
                 index = order.reshape(*order.shape, *[1] * (batch[name].ndim - 2))
                 batch[name] = np.concatenate([batch[name], np.take_along_axis(batch[name], index, axis=1)], axis=1)
-            batch["labels"][:, before:][~is_added] = -100
+            batch["labels"][:, before:][~is_added] = LABEL_PADDING
             keys = np.concatenate([keys, np.take_along_axis(keys, order, axis=1) + _ADDED], axis=1)
             is_filled = np.concatenate([np.zeros_like(is_filled), is_added], axis=1)
         batch["question_query_rows"][is_filled] = rows

@@ -59,8 +59,8 @@ from seekrec.models.dense.modeling_dense import (
     make_fusion,
 )
 from seekrec.models.intsr.configuration_intsr import IntSRConfig
+from seekrec.util.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 
-_HOUR, _DAY = 3600, 86_400
 # What a placeholder asks: anything, items for a query, or how good one item is.
 UNIVERSAL, SEARCHED, CANDIDATE = range(3)
 # The base of HSTU's buckets of seconds, and how many there are.
@@ -307,9 +307,9 @@ class TokenEmbedder(nn.Module):
         """Return the vectors of when and where, in the shape of `like`; `of` is "history" or "question"."""
         vectors, timestamps = torch.zeros_like(like), inputs[f"{of}_timestamps"]
         if self.hours is not None:
-            vectors = vectors + self.hours(timestamps.remainder(_DAY) // _HOUR) * self.scale
+            vectors = vectors + self.hours(timestamps.remainder(SECONDS_PER_DAY) // SECONDS_PER_HOUR) * self.scale
         if self.weekdays is not None:
-            vectors = vectors + self.weekdays((timestamps // _DAY).remainder(7)) * self.scale
+            vectors = vectors + self.weekdays((timestamps // SECONDS_PER_DAY).remainder(7)) * self.scale
         if self.geohashes is not None:
             vectors = vectors + self.geohashes(inputs[f"{of}_geohash_ids"]) * self.scale
         return vectors
