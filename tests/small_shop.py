@@ -10,7 +10,8 @@ import pyarrow as pa
 import torch
 
 from seekrec.catalog import Catalog
-from seekrec.corpora import add_identifier_tokens, all_wordings, encode_text, train_tokenizer
+from seekrec.catalog.checks import VIEWS
+from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens, all_wordings, encode_text, train_tokenizer
 from seekrec.events import EventLog, split_log
 from seekrec.models import (
     GenSARConfig,
@@ -121,12 +122,8 @@ def make_aisles():
 def make_tokenizer(texts, size, *, num_shared_levels, num_specific_levels, codebook_size):
     """A tokenizer trained on texts, with the tokens of identifiers, and its vocabulary."""
     tokenizer = train_tokenizer(texts, size)
-    return tokenizer, add_identifier_tokens(
-        tokenizer,
-        num_shared_levels=num_shared_levels,
-        num_specific_levels=num_specific_levels,
-        codebook_size=codebook_size,
-    )
+    layout = IdentifierVocabulary(0, num_shared_levels, num_specific_levels, codebook_size, VIEWS)
+    return tokenizer, add_identifier_tokens(tokenizer, layout)
 
 
 def t5_settings(tokenizer, vocabulary):

@@ -127,7 +127,7 @@ def main(arguments: Arguments) -> None:
     with Stage("tokenizer") as stage:
         tokenizer = train_tokenizer(texts, arguments.vocab_size)
         stage.rows = len(texts)
-    vocabulary = add_identifier_tokens(tokenizer, codebook_size=CODEBOOK_SIZE)
+    vocabulary = add_identifier_tokens(tokenizer, catalog)
 
     settings = GenSARConfig()
 

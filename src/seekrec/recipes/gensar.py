@@ -98,13 +98,7 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
             add_wordings=lambda texts: [*all_wordings(), *texts],
             writes_text=True,
         )
-        self.vocabulary = add_identifier_tokens(
-            self.tokenizer,
-            num_shared_levels=self.catalog.num_shared_levels,
-            num_specific_levels=self.catalog.num_specific_levels,
-            codebook_size=self.catalog.codebook_size,
-            views=self.catalog.views,
-        )
+        self.vocabulary = add_identifier_tokens(self.tokenizer, self.catalog)
         return GenSARProcessor.from_config(self.config, self.tokenizer, self.catalog)
 
     def prepare_corpus(self) -> None:

@@ -87,13 +87,7 @@ class GenSARProcessor(CatalogProcessor):
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Use this catalogue from now on; see [`CatalogProcessor`]."""
-        self._vocabulary = add_identifier_tokens(
-            self.tokenizer,
-            num_shared_levels=catalog.num_shared_levels,
-            num_specific_levels=catalog.num_specific_levels,
-            codebook_size=catalog.codebook_size,
-            views=catalog.views,
-        )
+        self._vocabulary = add_identifier_tokens(self.tokenizer, catalog)
         super().set_catalog(catalog)
 
     @property

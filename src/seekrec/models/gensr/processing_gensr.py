@@ -133,13 +133,7 @@ class GenSRProcessor(CatalogProcessor):
     def set_catalog(self, catalog: Catalog) -> None:
         """Use this catalogue from now on; see [`CatalogProcessor`]."""
         if self.config.writes_identifiers:
-            self._vocabulary = add_identifier_tokens(
-                self.tokenizer,
-                num_shared_levels=catalog.num_shared_levels,
-                num_specific_levels=catalog.num_specific_levels,
-                codebook_size=catalog.codebook_size,
-                views=catalog.views,
-            )
+            self._vocabulary = add_identifier_tokens(self.tokenizer, catalog)
         texts = describe_items(catalog.items, self.config.item_text_fields)
         tokens = shared_encoder(self.tokenizer).encode_ragged(texts, self.config.max_item_tokens)
         self._items = catalog, tokens.pad(PADDING, width=self.config.max_item_tokens)
