@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -24,6 +25,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import house
 import pytest
 from packaging.requirements import Requirement
 
@@ -199,6 +201,21 @@ def headings_of(path: Path) -> set[str]:
     """The anchors of a file's headings, as GitHub makes them."""
     lines = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+def test_settings_in_prose_exist():
+    """What the documents of a family write as `name: value` or `--name` is a setting of a recipe or of a script."""
+    kinds = [kind for family in house.FAMILIES for kind in house.argument_classes(family, ROOT)]
+    known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    for script in ("ablations", "temporal_alignment", "demo", "push_to_hub"):
+        known.update(re.findall(r"--([a-z]\w*)", help_of(f"recipes/{script}.py")))
+    unknown = {}
+    for path in [path for family in house.FAMILIES for path in (ROOT / "recipes" / family).glob("*.md")]:
+        prose = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
+        named = set(re.findall(r"`(\w+): [^`]*`|--([a-z]\w*)", prose))
+        if names := sorted({name for pair in named for name in pair if name} - known):
+            unknown[str(path.relative_to(ROOT))] = names
+    assert unknown == {}
 
 
 def test_tree_is_the_real_one():
