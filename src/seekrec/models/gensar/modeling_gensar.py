@@ -329,6 +329,147 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
         self.encoder = GenSAREncoder(encoder_config)
         self.post_init()
 
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Answer from this catalogue from now on; with `config.item_vector_size` its vectors are read, too.
+
+        See [`GenerativeRetrievalMixin`].
+
+        Raises:
+            CatalogError: If the identifiers, or the sizes of the vectors, are not those of the model.
+        """
+        is_first = self.config.identifier_hash is None
+        super().set_catalog(catalog)
+        if is_first:
+            self.config.num_items = len(catalog)
+        vectors = self.encoder.item_vectors
+        if vectors is not None:
+            vectors.vocabulary = self.vocabulary
+            snapshot = self.current_snapshot()
+            vectors.table = snapshot.items
+            if is_first:
+                vectors.start_weights(self.shared.weight.detach().std().item())
+
+    def _make_snapshot(self, catalog: Catalog) -> GenSARSnapshot:
+        vectors, old = self.encoder.item_vectors, self._snapshot
+        if vectors is None:
+            return GenSARSnapshot(catalog, None)
+        if old is not None and has_same_items(old.catalog, catalog):
+            return GenSARSnapshot(catalog, old.items)
+        return GenSARSnapshot(catalog, vectors.make_table(catalog))
+
+    @property
+    def modules_outside_t5(self) -> list[str]:
+        """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
+        return [] if self.encoder.item_vectors is None else ["encoder.item_vectors.projection"]
+
+    def _codes(self, catalog: Catalog, view: View, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Codes of items, all or some, `(num_items, num_levels)`, and each level's first token, `(num_levels,)`."""
+        chosen = catalog.codes[view] if rows is None else catalog.codes[view][rows.cpu().numpy()]
+        codes = torch.as_tensor(chosen.astype(np.int64), device=self.device)
+        return codes, torch.from_numpy(self.vocabulary.level_offsets(view)).to(self.device)
+
+    def _sum_codes(self, catalog: Catalog, view: View, rows: Tensor | None = None) -> Tensor:
+        codes, offsets = self._codes(catalog, view, rows)
+        embedded: Tensor = self.shared(codes + offsets)
+        return embedded.sum(1)
+
+    def embed_items(self, view: View, rows: Tensor | None = None, snapshot: GenSARSnapshot | None = None) -> Tensor:
+        """Return what the encoder reads of an item, without its behavior token.
+
+        Args:
+            view (`str`): Whose identifiers.
+            rows (`torch.LongTensor` of shape `(num_items,)`, *optional*): Rows of the catalogue; all if not given.
+            snapshot ([`GenSARSnapshot`], *optional*): The catalogue to answer from; the current one if not given.
+
+        Returns:
+            `torch.Tensor`: `(num_items, d_model)`.
+        """
+        snapshot = self.current_snapshot() if snapshot is None else snapshot
+        summed = self._sum_codes(snapshot.catalog, view, rows)
+        vectors = self.encoder.item_vectors
+        return summed if vectors is None else summed + vectors(rows, snapshot.items)
+
+    def next_item_loss(
+        self, states: Tensor, last: Tensor, hidden: Tensor, decoder_input_ids: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Let the state of the last event before a target pick it among all items, and teach the decoder; summed nats.
+
+        A target is found by the behavior token before its identifier. SASRec learns the same way, from every position
+        at once: the generator alone learns a level's codes one after the other, and slower. What the encoder holds
+        likely, summed over the items under a prefix, is what the decoder should hold likely as the next code.
+
+        Args:
+            states (`torch.Tensor` of shape `(batch, num_events, d_model)`): States of the encoder.
+            last (`torch.LongTensor` of shape `(batch, target_length)`): The last event each target sees.
+            hidden (`torch.Tensor` of shape `(batch, target_length, d_model)`): States of the decoder.
+            decoder_input_ids (`torch.LongTensor` of shape `(batch, target_length)`): Packed targets.
+            labels (`torch.LongTensor` of shape `(batch, target_length)`): What follows each decoder input.
+        """
+        total = states.new_zeros((), dtype=torch.float32)
+        steps = torch.arange(self.config.num_levels, device=states.device)
+        catalog = self.catalog
+        known = None if self.encoder.item_vectors is None else self.encoder.item_vectors()  # the same in both views
+        for behavior in BEHAVIORS:
+            row, position = (decoder_input_ids == self.vocabulary.item_token_id(behavior)).nonzero(as_tuple=True)
+            if not len(row):
+                continue
+            view = catalog.view_of(behavior)
+            codes, offsets = self._codes(catalog, view)
+            vectors = self._sum_codes(catalog, view)
+            vectors = vectors if known is None else vectors + known
+            scores = nn.functional.linear(states[row, last[row, position]], vectors.to(states.dtype)).float()
+            wanted = labels[row[:, None], position[:, None] + steps] - offsets
+            heads = [self.lm_head.weight[offset : offset + self.config.codebook_size] for offset in offsets.tolist()]
+            answers = hidden[row[:, None], position[:, None] + steps]
+            first, second = next_item_losses(scores, codes, wanted, answers, heads)
+            total = total + first + second
+        return total
+
+    def _forward_segments(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        decoder_input_ids: Tensor | None,
+        labels: Tensor | None,
+        segment_ids: Tensor,
+        history_lengths: Tensor | None,
+        num_items_in_batch: Tensor | int | None,
+    ) -> Seq2SeqLMOutput:
+        if not self.config.summarize_history:
+            raise ValueError(
+                "`decoder_segment_ids` needs a model made with `corpus: stream`; without a causal encoder the history "
+                "of an earlier target would hold later events, and streams of older versions are not trained further."
+            )
+        if input_ids is None or decoder_input_ids is None or history_lengths is None:
+            raise ValueError(
+                "`decoder_segment_ids` needs `input_ids`, `decoder_input_ids` and `decoder_history_lengths`."
+            )
+        events = self.encoder.encode_events(input_ids, attention_mask)
+        states = events.output[0]
+        last = events.event_of_token.gather(1, history_lengths - 1)  # the last event each target sees
+        is_last = torch.arange(states.shape[1], device=states.device) == last[:, :, None]
+        steps = torch.arange(segment_ids.shape[1], device=states.device)
+        same_target = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (steps[:, None] >= steps)
+        decoder_outputs = self.decoder(
+            input_ids=decoder_input_ids,
+            attention_mask=additive_mask(same_target, states),
+            encoder_hidden_states=states,
+            encoder_attention_mask=additive_mask(is_last, states),
+            use_cache=False,
+        )
+        loss = None
+        if labels is not None:
+            # The head is the dearest product of a small model: it is taken where a label is scored, nowhere else.
+            is_scored = labels != -100
+            hidden, scored = decoder_outputs[0][is_scored], labels[is_scored]
+            if self.config.scale_decoder_outputs:
+                hidden = hidden * self.model_dim**-0.5
+            loss = level_loss(hidden, scored, self.lm_head.weight, self.config, num_items_in_batch)
+            if self.training:
+                second = self.next_item_loss(states, last, decoder_outputs[0], decoder_input_ids, labels)
+                loss = loss + second / (len(scored) if num_items_in_batch is None else num_items_in_batch)
+        return Seq2SeqLMOutput(loss=loss, encoder_last_hidden_state=states)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -389,135 +530,78 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
             outputs["loss"] = token_loss(logits, scored, num_items_in_batch)
         return outputs
 
-    def _forward_segments(
-        self,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-        decoder_input_ids: Tensor | None,
-        labels: Tensor | None,
-        segment_ids: Tensor,
-        history_lengths: Tensor | None,
-        num_items_in_batch: Tensor | int | None,
-    ) -> Seq2SeqLMOutput:
-        if not self.config.summarize_history:
-            raise ValueError(
-                "`decoder_segment_ids` needs a model made with `corpus: stream`; without a causal encoder the history "
-                "of an earlier target would hold later events, and streams of older versions are not trained further."
-            )
-        if input_ids is None or decoder_input_ids is None or history_lengths is None:
-            raise ValueError(
-                "`decoder_segment_ids` needs `input_ids`, `decoder_input_ids` and `decoder_history_lengths`."
-            )
-        events = self.encoder.encode_events(input_ids, attention_mask)
-        states = events.output[0]
-        last = events.event_of_token.gather(1, history_lengths - 1)  # the last event each target sees
-        is_last = torch.arange(states.shape[1], device=states.device) == last[:, :, None]
-        steps = torch.arange(segment_ids.shape[1], device=states.device)
-        same_target = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (steps[:, None] >= steps)
-        decoder_outputs = self.decoder(
-            input_ids=decoder_input_ids,
-            attention_mask=additive_mask(same_target, states),
-            encoder_hidden_states=states,
-            encoder_attention_mask=additive_mask(is_last, states),
-            use_cache=False,
-        )
-        loss = None
-        if labels is not None:
-            # The head is the dearest product of a small model: it is taken where a label is scored, nowhere else.
-            is_scored = labels != -100
-            hidden, scored = decoder_outputs[0][is_scored], labels[is_scored]
-            if self.config.scale_decoder_outputs:
-                hidden = hidden * self.model_dim**-0.5
-            loss = level_loss(hidden, scored, self.lm_head.weight, self.config, num_items_in_batch)
-            if self.training:
-                second = self.next_item_loss(states, last, decoder_outputs[0], decoder_input_ids, labels)
-                loss = loss + second / (len(scored) if num_items_in_batch is None else num_items_in_batch)
-        return Seq2SeqLMOutput(loss=loss, encoder_last_hidden_state=states)
+    def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:
+        """Return what the decoder reads before an identifier; in a stream the behavior token is the start."""
+        prefix = super().decoder_prefix(behavior, num_rows)
+        return prefix[:, 1:] if self.config.corpus == "stream" else prefix
 
-    def next_item_loss(
-        self, states: Tensor, last: Tensor, hidden: Tensor, decoder_input_ids: Tensor, labels: Tensor
-    ) -> Tensor:
-        """Let the state of the last event before a target pick it among all items, and teach the decoder; summed nats.
+    def _encoded(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> BatchFeature:
+        """Add the encoder's states to the inputs, as `encoder_states`, which beams and order share."""
+        if "encoder_states" in inputs:
+            return inputs
+        mask = inputs["attention_mask"].to(self.device)
+        states = self.encoder(
+            input_ids=inputs["input_ids"].to(self.device), attention_mask=mask, item_table=snapshot.items
+        )[0]
+        return BatchFeature({**inputs, "encoder_states": states})
 
-        A target is found by the behavior token before its identifier. SASRec learns the same way, from every position
-        at once: the generator alone learns a level's codes one after the other, and slower. What the encoder holds
-        likely, summed over the items under a prefix, is what the decoder should hold likely as the next code.
+    def _last_states(self, inputs: BatchFeature) -> Tensor:
+        """Return the state of each request's last event, `(batch, d_model)`; the last token has it."""
+        last = inputs["attention_mask"].to(self.device).sum(1) - 1
+        states: Tensor = inputs["encoder_states"][torch.arange(len(last), device=self.device), last]
+        return states
 
-        Args:
-            states (`torch.Tensor` of shape `(batch, num_events, d_model)`): States of the encoder.
-            last (`torch.LongTensor` of shape `(batch, target_length)`): The last event each target sees.
-            hidden (`torch.Tensor` of shape `(batch, target_length, d_model)`): States of the decoder.
-            decoder_input_ids (`torch.LongTensor` of shape `(batch, target_length)`): Packed targets.
-            labels (`torch.LongTensor` of shape `(batch, target_length)`): What follows each decoder input.
-        """
-        total = states.new_zeros((), dtype=torch.float32)
-        steps = torch.arange(self.config.num_levels, device=states.device)
-        catalog = self.catalog
-        known = None if self.encoder.item_vectors is None else self.encoder.item_vectors()  # the same in both views
-        for behavior in BEHAVIORS:
-            row, position = (decoder_input_ids == self.vocabulary.item_token_id(behavior)).nonzero(as_tuple=True)
-            if not len(row):
-                continue
-            view = catalog.view_of(behavior)
-            codes, offsets = self._codes(catalog, view)
-            vectors = self._sum_codes(catalog, view)
-            vectors = vectors if known is None else vectors + known
-            scores = nn.functional.linear(states[row, last[row, position]], vectors.to(states.dtype)).float()
-            wanted = labels[row[:, None], position[:, None] + steps] - offsets
-            heads = [self.lm_head.weight[offset : offset + self.config.codebook_size] for offset in offsets.tolist()]
-            answers = hidden[row[:, None], position[:, None] + steps]
-            first, second = next_item_losses(scores, codes, wanted, answers, heads)
-            total = total + first + second
-        return total
+    def _products(
+        self, snapshot: GenSARSnapshot, rows: dict[View, np.ndarray], views: Sequence[View], states: Tensor
+    ) -> list[np.ndarray]:
+        """Return the products of each request's state with items of its view, each item embedded once."""
+        items = {view: torch.from_numpy(line).to(self.device) for view, line in rows.items()}
+        embedded = {view: self.embed_items(view, line, snapshot) for view, line in items.items()}
+        products = [embedded[view] @ state.to(embedded[view].dtype) for view, state in zip(views, states, strict=True)]
+        return [line.float().cpu().numpy() for line in products]
 
-    def set_catalog(self, catalog: Catalog) -> None:
-        """Answer from this catalogue from now on; with `config.item_vector_size` its vectors are read, too.
+    def _prompt(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[dict[str, object], list[View]]:
+        """Let the engine go on from states that are there."""
+        prompt, views = super()._prompt(snapshot, inputs)
+        states = BaseModelOutput(last_hidden_state=inputs["encoder_states"])
+        return {**prompt, "input_ids": None, "encoder_outputs": states}, views
 
-        See [`GenerativeRetrievalMixin`].
+    def _score_new(
+        self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: np.ndarray, norm: Norm | None
+    ) -> np.ndarray:
+        """With `config.order_by="next_item"` what that order says of the items with texts like theirs."""
+        if self.config.order_by == "identifier":
+            return super()._score_new(snapshot, inputs, rows, norm)
+        if "new_scores" in inputs:
+            scored: np.ndarray = inputs["new_scores"]
+            return scored
+        neighbors = snapshot.text_neighbors(self.config.num_items)
+        asked = rows if neighbors is None else neighbors.rows
+        views = [snapshot.catalog.view_of(BEHAVIORS[number]) for number in inputs["behavior_ids"].tolist()]
+        own = np.stack(self._products(snapshot, dict.fromkeys(views, asked), views, self._last_states(inputs)))
+        return own if neighbors is None else neighbors.score(own)
 
-        Raises:
-            CatalogError: If the identifiers, or the sizes of the vectors, are not those of the model.
-        """
-        is_first = self.config.identifier_hash is None
-        super().set_catalog(catalog)
-        if is_first:
-            self.config.num_items = len(catalog)
-        vectors = self.encoder.item_vectors
-        if vectors is not None:
-            vectors.vocabulary = self.vocabulary
-            snapshot = self.current_snapshot()
-            vectors.table = snapshot.items
-            if is_first:
-                vectors.start_weights(self.shared.weight.detach().std().item())
-
-    def _make_snapshot(self, catalog: Catalog) -> GenSARSnapshot:
-        vectors, old = self.encoder.item_vectors, self._snapshot
-        if vectors is None:
-            return GenSARSnapshot(catalog, None)
-        if old is not None and has_same_items(old.catalog, catalog):
-            return GenSARSnapshot(catalog, old.items)
-        return GenSARSnapshot(catalog, vectors.make_table(catalog))
-
-    @property
-    def modules_outside_t5(self) -> list[str]:
-        """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
-        return [] if self.encoder.item_vectors is None else ["encoder.item_vectors.projection"]
-
-    def embed_items(self, view: View, rows: Tensor | None = None, snapshot: GenSARSnapshot | None = None) -> Tensor:
-        """Return what the encoder reads of an item, without its behavior token.
-
-        Args:
-            view (`str`): Whose identifiers.
-            rows (`torch.LongTensor` of shape `(num_items,)`, *optional*): Rows of the catalogue; all if not given.
-            snapshot ([`GenSARSnapshot`], *optional*): The catalogue to answer from; the current one if not given.
-
-        Returns:
-            `torch.Tensor`: `(num_items, d_model)`.
-        """
-        snapshot = self.current_snapshot() if snapshot is None else snapshot
-        summed = self._sum_codes(snapshot.catalog, view, rows)
-        vectors = self.encoder.item_vectors
-        return summed if vectors is None else summed + vectors(rows, snapshot.items)
+    def _score(
+        self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
+    ) -> list[np.ndarray]:
+        """With `config.order_by="next_item"` the dot product of the last event's state with each item."""
+        if not len(rows):
+            return []
+        inputs = self._encoded(snapshot, inputs)
+        if self.config.order_by == "identifier":
+            return super()._score(snapshot, inputs, rows, norm)
+        states, new = self._last_states(inputs), snapshot.new_rows(self.config.num_items)
+        scores, of_new = [], None
+        for number, (behavior, line) in enumerate(zip(inputs["behavior_ids"].tolist(), rows, strict=True)):
+            line = np.asarray(line, dtype=np.int64)
+            view = snapshot.catalog.view_of(BEHAVIORS[behavior])
+            own = self._products(snapshot, {view: line}, [view], states[number : number + 1])[0]
+            is_new = np.isin(line, new)
+            if is_new.any():
+                of_new = self._score_new(snapshot, inputs, new, norm) if of_new is None else of_new
+                own[is_new] = of_new[number][np.searchsorted(new, line[is_new])]
+            scores.append(own)
+        return scores
 
     def _search(
         self,
@@ -554,89 +638,35 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
             inputs["new_scores"] = self._score_new(snapshot, inputs, new, norm)
         return super()._find(snapshot, inputs, top_k, allowed, num_beams, norm)
 
-    def _score(
-        self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
-    ) -> list[np.ndarray]:
-        """With `config.order_by="next_item"` the dot product of the last event's state with each item."""
-        if not len(rows):
-            return []
-        inputs = self._encoded(snapshot, inputs)
-        if self.config.order_by == "identifier":
-            return super()._score(snapshot, inputs, rows, norm)
-        states, new = self._last_states(inputs), snapshot.new_rows(self.config.num_items)
-        scores, of_new = [], None
-        for number, (behavior, line) in enumerate(zip(inputs["behavior_ids"].tolist(), rows, strict=True)):
-            line = np.asarray(line, dtype=np.int64)
-            view = snapshot.catalog.view_of(BEHAVIORS[behavior])
-            own = self._products(snapshot, {view: line}, [view], states[number : number + 1])[0]
-            is_new = np.isin(line, new)
-            if is_new.any():
-                of_new = self._score_new(snapshot, inputs, new, norm) if of_new is None else of_new
-                own[is_new] = of_new[number][np.searchsorted(new, line[is_new])]
-            scores.append(own)
-        return scores
+    def _check_trained(self, task: str, what: str) -> None:
+        trained = self.config.trained_tasks
+        if task not in trained:
+            raise RequestError(
+                f"The model was not trained to {what}: the task {task!r} is not among those it was trained on "
+                f"({', '.join(trained) or 'none is named'}). Train it with {task}=... in `task_weights`."
+            )
 
-    def _score_new(
-        self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: np.ndarray, norm: Norm | None
-    ) -> np.ndarray:
-        """With `config.order_by="next_item"` what that order says of the items with texts like theirs."""
-        if self.config.order_by == "identifier":
-            return super()._score_new(snapshot, inputs, rows, norm)
-        if "new_scores" in inputs:
-            scored: np.ndarray = inputs["new_scores"]
-            return scored
-        neighbors = snapshot.text_neighbors(self.config.num_items)
-        asked = rows if neighbors is None else neighbors.rows
-        views = [snapshot.catalog.view_of(BEHAVIORS[number]) for number in inputs["behavior_ids"].tolist()]
-        own = np.stack(self._products(snapshot, dict.fromkeys(views, asked), views, self._last_states(inputs)))
-        return own if neighbors is None else neighbors.score(own)
-
-    def _products(
-        self, snapshot: GenSARSnapshot, rows: dict[View, np.ndarray], views: Sequence[View], states: Tensor
-    ) -> list[np.ndarray]:
-        """Return the products of each request's state with items of its view, each item embedded once."""
-        items = {view: torch.from_numpy(line).to(self.device) for view, line in rows.items()}
-        embedded = {view: self.embed_items(view, line, snapshot) for view, line in items.items()}
-        products = [embedded[view] @ state.to(embedded[view].dtype) for view, state in zip(views, states, strict=True)]
-        return [line.float().cpu().numpy() for line in products]
-
-    def _last_states(self, inputs: BatchFeature) -> Tensor:
-        """Return the state of each request's last event, `(batch, d_model)`; the last token has it."""
-        last = inputs["attention_mask"].to(self.device).sum(1) - 1
-        states: Tensor = inputs["encoder_states"][torch.arange(len(last), device=self.device), last]
-        return states
-
-    def _encoded(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> BatchFeature:
-        """Add the encoder's states to the inputs, as `encoder_states`, which beams and order share."""
-        if "encoder_states" in inputs:
-            return inputs
-        mask = inputs["attention_mask"].to(self.device)
-        states = self.encoder(
-            input_ids=inputs["input_ids"].to(self.device), attention_mask=mask, item_table=snapshot.items
-        )[0]
-        return BatchFeature({**inputs, "encoder_states": states})
-
-    def _prompt(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[dict[str, object], list[View]]:
-        """Let the engine go on from states that are there."""
-        prompt, views = super()._prompt(snapshot, inputs)
-        states = BaseModelOutput(last_hidden_state=inputs["encoder_states"])
-        return {**prompt, "input_ids": None, "encoder_outputs": states}, views
-
-    def _sum_codes(self, catalog: Catalog, view: View, rows: Tensor | None = None) -> Tensor:
-        codes, offsets = self._codes(catalog, view, rows)
-        embedded: Tensor = self.shared(codes + offsets)
-        return embedded.sum(1)
-
-    def _codes(self, catalog: Catalog, view: View, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Codes of items, all or some, `(num_items, num_levels)`, and each level's first token, `(num_levels,)`."""
-        chosen = catalog.codes[view] if rows is None else catalog.codes[view][rows.cpu().numpy()]
-        codes = torch.as_tensor(chosen.astype(np.int64), device=self.device)
-        return codes, torch.from_numpy(self.vocabulary.level_offsets(view)).to(self.device)
-
-    def decoder_prefix(self, behavior: Behavior, num_rows: int) -> Tensor:
-        """Return what the decoder reads before an identifier; in a stream the behavior token is the start."""
-        prefix = super().decoder_prefix(behavior, num_rows)
-        return prefix[:, 1:] if self.config.corpus == "stream" else prefix
+    @torch.no_grad()
+    def _write_text(self, inputs: BatchFeature, prefix: Tensor, num_answers: int, max_new_tokens: int) -> Tensor:
+        """Beam search for plain text, `(batch, num_answers, length)`: no tokens of identifiers, no unused rows."""
+        for name, value in (("num_queries", num_answers), ("max_new_tokens", max_new_tokens)):
+            if value < 1:
+                raise RequestError(f"`{name}` is {shown(value)}; give 1 or more.")
+        input_ids = inputs["input_ids"].to(self.device)
+        written: Tensor = self.generate(
+            input_ids=input_ids,
+            attention_mask=inputs["attention_mask"].to(self.device),
+            decoder_input_ids=prefix.repeat(len(input_ids), 1),
+            # Else `generate` puts the start token before the behavior token that a stream starts with.
+            decoder_start_token_id=int(prefix[0]),
+            num_beams=max(4, num_answers),
+            num_return_sequences=num_answers,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            repetition_penalty=_REPETITION_PENALTY,
+            suppress_tokens=list(range(self.config.first_identifier_token_id, self.config.vocab_size)),
+        )
+        return written[:, len(prefix) :].reshape(len(input_ids), num_answers, -1)
 
     @overload
     def suggest_queries(
@@ -721,36 +751,6 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
         written = processor.decode_texts(self._write_text(asked, prefix, 1, max_new_tokens))
         texts = [answers[0] if answers else "" for answers in written]
         return texts[0] if isinstance(item_ids, str) else texts
-
-    def _check_trained(self, task: str, what: str) -> None:
-        trained = self.config.trained_tasks
-        if task not in trained:
-            raise RequestError(
-                f"The model was not trained to {what}: the task {task!r} is not among those it was trained on "
-                f"({', '.join(trained) or 'none is named'}). Train it with {task}=... in `task_weights`."
-            )
-
-    @torch.no_grad()
-    def _write_text(self, inputs: BatchFeature, prefix: Tensor, num_answers: int, max_new_tokens: int) -> Tensor:
-        """Beam search for plain text, `(batch, num_answers, length)`: no tokens of identifiers, no unused rows."""
-        for name, value in (("num_queries", num_answers), ("max_new_tokens", max_new_tokens)):
-            if value < 1:
-                raise RequestError(f"`{name}` is {shown(value)}; give 1 or more.")
-        input_ids = inputs["input_ids"].to(self.device)
-        written: Tensor = self.generate(
-            input_ids=input_ids,
-            attention_mask=inputs["attention_mask"].to(self.device),
-            decoder_input_ids=prefix.repeat(len(input_ids), 1),
-            # Else `generate` puts the start token before the behavior token that a stream starts with.
-            decoder_start_token_id=int(prefix[0]),
-            num_beams=max(4, num_answers),
-            num_return_sequences=num_answers,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            repetition_penalty=_REPETITION_PENALTY,
-            suppress_tokens=list(range(self.config.first_identifier_token_id, self.config.vocab_size)),
-        )
-        return written[:, len(prefix) :].reshape(len(input_ids), num_answers, -1)
 
 
 __all__ = [
