@@ -17,7 +17,6 @@ interval, and the p-value. `<output_dir>/ablations.png` draws the differences, a
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,10 +27,9 @@ import yaml
 
 from seekrec.errors import ConfigurationError, MissingDependencyError
 from seekrec.evaluation import ResultRow, compare, read_results
+from seekrec.recipes.variants import as_options, run_variant
 from seekrec.schema import BEHAVIORS
 from seekrec.util.command_line import one_line_errors
-from seekrec.util.files import write_json
-from seekrec.util.hashing import file_sha256
 from seekrec.util.parsing import is_given, parse_known_arguments, read_settings
 
 RECIPES = Path(__file__).parent
@@ -57,10 +55,19 @@ def main(arguments: AblationArguments, options: Sequence[str]) -> None:
     """Run the variants, compare, draw."""
     settings = {one.name: one.value for one in read_settings(arguments.config) if not is_given(options, one.name)}
     variants = choose_variants(arguments.recipe, arguments.which, settings)
+    if arguments.data_dir is not None:
+        options = ["--data_dir", arguments.data_dir, *options]
     folder = Path(arguments.output_dir or f"runs/{arguments.recipe}-ablations")
     results = {
         name: read_results(
-            run_variant(arguments, folder, FULL if changes == variants[FULL] else name, changes, options)
+            run_variant(
+                RECIPES / f"train_{arguments.recipe}.py",
+                arguments.config,
+                folder,
+                FULL if changes == variants[FULL] else name,
+                [*options, *changes],
+                num_train_epochs=arguments.num_train_epochs,
+            )
         )
         for name, changes in variants.items()
     }
@@ -90,7 +97,7 @@ def main(arguments: AblationArguments, options: Sequence[str]) -> None:
 def choose_variants(
     recipe: str, which: Sequence[str], settings: Mapping[str, Any] | None = None
 ) -> dict[str, list[str]]:
-    """Give the options of each variant, those of all included; the full model comes first.
+    """Return the options of each variant, those of all included; the full model comes first.
 
     An option that `settings` have already is left out, so a variant that changes nothing has those of the full model.
 
@@ -113,59 +120,6 @@ def choose_variants(
             news = {key: value for key, value in changes.items() if key not in known or known[key] != value}
             variants[variant] = [*everywhere, *as_options(news)]
     return variants
-
-
-def as_options(settings: Mapping[str, Any]) -> list[str]:
-    """Write settings as they stand on a command line."""
-    options = []
-    for key, value in settings.items():
-        options += [f"--{key}", *(str(part) for part in (value if isinstance(value, list) else [value]))]
-    return options
-
-
-def run_variant(
-    arguments: AblationArguments, folder: Path, name: str, changes: Sequence[str], options: Sequence[str]
-) -> Path:
-    """Train and evaluate a variant, unless that is done; gives its results file.
-
-    Raises:
-        ConfigurationError: If the recipe ends with an error.
-    """
-    target = folder / "".join(letter if letter.isalnum() or letter == "." else "-" for letter in name)
-    results = target / "model" / "results.json"
-    # Evaluation and saving go by epochs here: the schedule is another than the file's. Rivals do not depend on it.
-    fixed = {
-        "output_dir": target,
-        "num_train_epochs": arguments.num_train_epochs,
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "rivals": False,
-        "stages_dir": folder / "stages",
-    }
-    if arguments.data_dir is not None:
-        fixed["data_dir"] = arguments.data_dir
-    script = str(RECIPES / f"train_{arguments.recipe}.py")
-    command = [sys.executable, script, "--config", arguments.config, *as_options(fixed), *options, *changes]
-    record = target / "ablation.json"
-    wanted = {"command": command[2:], "files": digests_of_paths(arguments, options)}
-    if not results.is_file() or not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != wanted:
-        target.mkdir(parents=True, exist_ok=True)
-        record.unlink(missing_ok=True)
-        with open(target / "log.txt", "w", encoding="utf-8") as log:
-            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            raise ConfigurationError(f"The variant {name!r} failed; {target / 'log.txt'} says why.")
-        write_json(record, wanted)
-    return results
-
-
-def digests_of_paths(arguments: AblationArguments, options: Sequence[str]) -> dict[str, str]:
-    """Give the SHA-256 of every file that the settings name, or that lies in a folder they name."""
-    values = [one.value for one in read_settings(arguments.config) if one.name not in ("output_dir", "stages_dir")]
-    words = [option.rpartition("=")[2] for option in (*options, arguments.config, arguments.data_dir or "")]
-    named = {Path(value) for value in (*values, *words) if isinstance(value, str) and value}
-    files = [path for root in named for path in ((root,) if root.is_file() else sorted(root.rglob("*")))]
-    return {str(path): file_sha256(path) for path in files if path.is_file()}
 
 
 def draw(results: dict[str, list[ResultRow]], lines: Sequence[dict], metric: str, path: Path) -> None:

@@ -24,13 +24,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ablations import RECIPES, AblationArguments, as_options, run_variant
 
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import compare, read_results
+from seekrec.recipes.variants import as_options, run_variant
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_known_arguments
 
+RECIPES = Path(__file__).parent
 DAY = 86_400
 KINDS = ("lamp", "kettle", "rug", "clock", "vase", "chair", "shelf", "tray", "bench", "mirror", "basket", "candle")
 LOGS = ("simulated", "movielens")
@@ -67,11 +68,6 @@ def main(arguments: AlignmentArguments, options: Sequence[str]) -> None:
         for kind in arguments.negatives:
             rows = []
             for aligned in (True, False):
-                settings = AblationArguments(
-                    recipe="intsr",
-                    config=str(RECIPES / "intsr" / f"alignment-{log}.yaml"),
-                    num_train_epochs=arguments.num_train_epochs,
-                )
                 changes = {
                     **source,
                     "negatives": kind,
@@ -80,7 +76,15 @@ def main(arguments: AlignmentArguments, options: Sequence[str]) -> None:
                     "on_offer_only": True,
                 }
                 name = f"{kind}, {'aligned' if aligned else 'not aligned'}"
-                rows.append(read_results(run_variant(settings, folder, name, as_options(changes), options)))
+                results = run_variant(
+                    RECIPES / "train_intsr.py",
+                    str(RECIPES / "intsr" / f"alignment-{log}.yaml"),
+                    folder,
+                    name,
+                    [*options, *as_options(changes)],
+                    num_train_epochs=arguments.num_train_epochs,
+                )
+                rows.append(read_results(results))
             for found in compare(*rows):
                 line = {
                     "log": log,

@@ -3,7 +3,6 @@
 
 import json
 import runpy
-import sys
 
 import numpy as np
 import pytest
@@ -16,9 +15,7 @@ from seekrec.events import read_tables
 
 
 @pytest.fixture
-def alignment(monkeypatch):
-    # A script finds its neighbours by its own folder.
-    monkeypatch.setattr(sys, "path", [str(ROOT / "recipes"), *sys.path])
+def alignment():
     return runpy.run_path(str(ROOT / "recipes" / "temporal_alignment.py"))
 
 

@@ -19,22 +19,22 @@ class IntSRRecipe(WindowRecipe[IntSRForSearchAndRecommendation, IntSRProcessor])
     """IntSR, or plain HSTU.
 
     Args:
-        model ([`IntSRConfig`]): The decoder and its losses.
+        config ([`IntSRConfig`]): The decoder and its losses.
     """
 
-    model: IntSRConfig
+    config: IntSRConfig
     model_type = IntSRForSearchAndRecommendation
     processor_type = IntSRProcessor
 
     @property
     def name(self) -> str:
         """IntSR, or HSTU without placeholders."""
-        return "IntSR" if self.model.use_placeholders else "HSTU"
+        return "IntSR" if self.config.use_placeholders else "HSTU"
 
     @property
     def behaviors(self) -> tuple[Behavior, ...]:
         """What the model is trained and asked for. Plain HSTU reads no query: it is asked for recommendations."""
-        return super().behaviors if self.model.use_placeholders else (RECOMMENDATION,)
+        return super().behaviors if self.config.use_placeholders else (RECOMMENDATION,)
 
     @property
     def geohashes(self) -> list[str]:
@@ -43,13 +43,13 @@ class IntSRRecipe(WindowRecipe[IntSRForSearchAndRecommendation, IntSRProcessor])
         Raises:
             DataError: If the scenario shall hold a geohash and training has none.
         """
-        has_areas = "geohash" in self.model.scenario_features
+        has_areas = "geohash" in self.config.scenario_features
         return log_geohashes(self.split, GEOHASH_PRECISION) if has_areas else []
 
     @property
     def is_aligned(self) -> bool:
         """Whether items are drawn among those available at the time."""
-        return self.model.align_candidates
+        return self.config.align_candidates
 
     def from_data(self) -> dict[str, object]:
         """Return the fields of the configuration that the log decides."""

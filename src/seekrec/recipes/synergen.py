@@ -17,10 +17,10 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
     """SynerGen: one decoder with a retrieval and a ranking head.
 
     Args:
-        model ([`SynerGenConfig`]): The decoder and its losses.
+        config ([`SynerGenConfig`]): The decoder and its losses.
     """
 
-    model: SynerGenConfig
+    config: SynerGenConfig
     model_type = SynerGenForSearchAndRecommendation
     processor_type = SynerGenProcessor
     name = "SynerGen"

@@ -76,11 +76,11 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
 
     Args:
         window ([`WindowArguments`]): Windows, and what they ask.
-        model ([`DenseConfig`]): The decoder and its losses.
+        config ([`DenseConfig`]): The decoder and its losses.
     """
 
     window: WindowArguments
-    model: DenseConfig
+    config: DenseConfig
     # What a family's recipe names.
     model_type: ClassVar[type[DenseRetrieval[Any]]]
     processor_type: ClassVar[type[EventSequenceProcessor]]
@@ -124,14 +124,14 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
     def make_processor(self) -> EventProcessorT:
         """Make the processor that lays requests out as windows are."""
         processor: Any = make_window_processor(
-            self.processor_type, self.model, self.split, self.catalog, self.window, geohashes=self.geohashes
+            self.processor_type, self.config, self.split, self.catalog, self.window, geohashes=self.geohashes
         )
         return processor
 
     def prepare_corpus(self) -> None:
         """Cut training into windows with their questions."""
         self.windows = make_windows(
-            self.split, self.catalog, self.model, self.window, geohashes=self.processor.geohashes
+            self.split, self.catalog, self.config, self.window, geohashes=self.processor.geohashes
         )
         logger.info("windows: %d with %d questions", len(self.windows), len(self.windows.behavior))
 
@@ -139,7 +139,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         """Make the model with its start weights."""
         model: Any = make_window_model(
             self.model_type,
-            self.model,
+            self.config,
             self.catalog,
             self.processor,
             self.window,
