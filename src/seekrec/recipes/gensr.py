@@ -75,25 +75,25 @@ def make_gensr_model(
             "Yes and No begin with the same token of this tokenizer; use another backbone, or a larger "
             f"`tokenizer_vocab_size` than {t5.tokenizer_vocab_size}."
         )
+    recommender = None
+    if isinstance(collaborative, SASRecForNextItem):
+        recommender, size = recommender_sizes(collaborative), collaborative.config.hidden_size
+    else:
+        size = collaborative.shape[1]
+    identifiers = identifier_fields(processor.vocabulary if config.writes_identifiers else catalog)
+    # Where nothing is written the catalogue must still be the one the model was trained with, and transformers wants a
+    # token that is there.
+    identifiers.setdefault("first_identifier_token_id", 0)
     model = make_t5(
         GenSRForConditionalGeneration,
         config,
         tokenizer,
         backbone=t5.backbone,
-        recommender=recommender_sizes(collaborative) if isinstance(collaborative, SASRecForNextItem) else None,
-        collaborative_size=(
-            collaborative.config.hidden_size
-            if isinstance(collaborative, SASRecForNextItem)
-            else collaborative.shape[1]
-        ),
+        recommender=recommender,
+        collaborative_size=size,
         yes_token_id=yes,
         no_token_id=no,
-        # Where nothing is written the catalogue must still be the one the model was trained with, and transformers
-        # wants a token that is there.
-        **{
-            "first_identifier_token_id": 0,
-            **identifier_fields(processor.vocabulary if config.writes_identifiers else catalog),
-        },
+        **identifiers,
     )
     set_collaborative(model, collaborative)
     if config.writes_identifiers:

@@ -17,6 +17,7 @@ from seekrec.corpora import set_text_folding, train_tokenizer
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
 from seekrec.events import Split
+from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.models.t5_backbone import T5Backbone
 from seekrec.recipes.arguments import IdentifierArguments, T5Arguments
 from seekrec.recipes.items import PreparedItems, prepare_items, prepare_plain_items
@@ -26,10 +27,6 @@ from seekrec.util.settings import option_names
 from seekrec.util.text import TEXT_FOLDING, WORD_FOLDING, fold_text
 
 T5T = TypeVar("T5T", bound=T5Backbone)
-# Settings of a T5 that is made here; a backbone has its own.
-FROM_SCRATCH = (
-    *("d_model", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "dropout_rate", "initializer_factor"),
-)
 
 
 def load_or_train_tokenizer(
@@ -87,7 +84,7 @@ def scratch_fields(config: T5Config, tokenizer: PreTrainedTokenizerBase) -> dict
 
 def make_t5(
     model_class: type[T5T],
-    config: T5Config,
+    config: IdentifierT5Config,
     tokenizer: PreTrainedTokenizerBase,
     *,
     backbone: str | None,
@@ -97,7 +94,7 @@ def make_t5(
 
     Args:
         model_class (`type`): Class of the model.
-        config (`T5Config`): The options that were chosen.
+        config ([`IdentifierT5Config`]): The options that were chosen.
         tokenizer (`PreTrainedTokenizerBase`): Tokenizer, which says how large the vocabulary is.
         backbone (`str`, *optional*): Name or path of a T5 checkpoint; from scratch if not given.
         from_data (`object`): Fields of the configuration that data decide.
@@ -105,8 +102,8 @@ def make_t5(
     fields: dict[str, Any] = {name: getattr(config, name) for name in option_names(type(config))} | from_data
     if backbone is None:
         return model_class(type(config)(**fields, **scratch_fields(config, tokenizer)))
-    sizes = getattr(config, "fields_from_base", ())
-    return model_class.from_t5(backbone, **{name: value for name, value in fields.items() if name not in sizes})
+    own = {name: value for name, value in fields.items() if name not in config.fields_from_base}
+    return model_class.from_t5(backbone, **own)
 
 
 def codebooks_by_block(catalog: Catalog) -> dict[str, np.ndarray] | None:
@@ -188,7 +185,7 @@ class T5Recipe(Recipe[ModelT, ProcessorT]):
 
     def refuse_ignored(self, given: Collection[str]) -> None:
         """Refuse the sizes of a T5 from scratch beside a backbone."""
-        ignored = sorted({"tokenizer_vocab_size", *FROM_SCRATCH}.intersection(given))
+        ignored = sorted({"tokenizer_vocab_size", *IdentifierT5Config.fields_from_base}.intersection(given))
         if self.t5.backbone is not None and ignored:
             raise ConfigurationError(
                 f"`{ignored[0]}` is given beside `backbone: {self.t5.backbone}`, which has its own; leave out one "

@@ -4,9 +4,8 @@
 from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import T5Config
 
-from seekrec.schema import View
+from seekrec.models.configuration_t5 import IdentifierT5Config
 
 # What follows from `corpus`. Checkpoints of older versions have other combinations: they answer, but cannot learn.
 _FOLLOWS: dict[str, dict[str, bool | str]] = {
@@ -20,10 +19,8 @@ _FOLLOWS: dict[str, dict[str, bool | str]] = {
 }
 
 
-# Identical to T5Config except: the fields below. As there, `tie_word_embeddings=False` at creation says that decoder
-# states are not scaled (`scale_decoder_outputs`), nothing else.
 @strict
-class GenSARConfig(T5Config):
+class GenSARConfig(IdentifierT5Config):
     """Configuration of [`GenSARForConditionalGeneration`].
 
     Args:
@@ -39,28 +36,9 @@ class GenSARConfig(T5Config):
         max_history_searches (`int`): Maximum number of searches read from a history, the latest (S).
         max_query_tokens (`int`): Maximum number of tokens read from a query.
         max_text_tokens (`int`): Maximum number of tokens read from an item's title and description.
-        d_model (`int`): Without a backbone: width of the model.
-        d_ff (`int`): Without a backbone: width of the feed-forward layers.
-        num_layers (`int`): Without a backbone: number of encoder layers and, if not set apart, of decoder layers.
-        num_heads (`int`): Without a backbone: number of attention heads.
-        dropout_rate (`float`): Without a backbone: dropout.
-        num_shared_levels (`int`): Levels that both identifiers of an item share (L_m, GenSAR section 3.2.2).
-        num_specific_levels (`int`): Levels that each identifier has for itself (L_n).
-        codebook_size (`int`): Codes a level (K).
-        views (`list[str]`): The identifiers that exist: `"semantic"`, `"collaborative"` or both.
-        untied_head (`bool`):
-            The output layer is one of its own, as in T5 1.1, Flan-T5 and mT5; otherwise it is the token embeddings.
-        first_identifier_token_id (`int`):
-            Token id of the first behavior token; the three behavior tokens and then every level's codes follow it
-            without gaps.
-        identifier_hash (`str`, *optional*):
-            Hash of the codebooks the identifiers come from. A catalogue with another hash is refused.
         item_vector_size (`int`):
             Size of the catalogue's vector of an item, semantic and collaborative joined, which the encoder of a stream
             reads beside the item's codes; 0, it reads the codes alone.
-        num_items (`int`):
-            Items of the catalogue that the model was trained with, its first rows; 0 before it has one. Later items
-            are scored beside the beams.
         trained_tasks (`list[str]`):
             What the model was trained on, by the names of `task_weights`; `suggest_queries` and `describe` refuse what
             is not among them.
@@ -81,19 +59,11 @@ class GenSARConfig(T5Config):
 
     model_type = "gensar"
     fields_from_data: ClassVar[tuple[str, ...]] = (
-        "num_shared_levels",
-        "num_specific_levels",
-        "codebook_size",
-        "views",
-        "untied_head",
-        "first_identifier_token_id",
-        "identifier_hash",
+        *IdentifierT5Config.fields_from_data,
         "item_vector_size",
-        "num_items",
         "trained_tasks",
         *_FOLLOWS["stream"],
     )
-    fields_from_base: ClassVar[tuple[str, ...]] = ("d_model", "d_ff", "num_layers", "num_heads", "dropout_rate")
 
     corpus: Literal["instructions", "stream"] = "instructions"
     recommend_searched_items: bool = False
@@ -102,15 +72,7 @@ class GenSARConfig(T5Config):
     max_history_searches: int = 5
     max_query_tokens: int = 64
     max_text_tokens: int = 256
-    num_shared_levels: int = 2
-    num_specific_levels: int = 2
-    codebook_size: int = 256
-    views: list[View] | tuple[View, ...] = ("semantic", "collaborative")
-    untied_head: bool = False
-    first_identifier_token_id: int = 32100
-    identifier_hash: str | None = None
     item_vector_size: int = 0
-    num_items: int = 0
     trained_tasks: list[str] | tuple[str, ...] = ()
     merge_events: bool | None = None
     summarize_history: bool | None = None
@@ -129,16 +91,6 @@ class GenSARConfig(T5Config):
             if getattr(self, name) is None:
                 setattr(self, name, value)
         super().__post_init__(**kwargs)
-
-    @property
-    def num_levels(self) -> int:
-        """Codes in an identifier."""
-        return self.num_shared_levels + self.num_specific_levels
-
-    @property
-    def num_identifier_tokens(self) -> int:
-        """Behavior tokens and codes together."""
-        return 3 + self.codebook_size * (self.num_shared_levels + len(self.views) * self.num_specific_levels)
 
     def validate_lengths(self) -> None:
         """Check that there is room for what is read."""
@@ -165,24 +117,6 @@ class GenSARConfig(T5Config):
             raise ValueError(f"`{needed[0]}` is {getattr(self, needed[0])} and `merge_events` False; leave both out.")
         if self.order_by == "next_item" and self.corpus == "instructions":
             raise ValueError("`order_by` is 'next_item', which only a model with `corpus: stream` learns.")
-
-    def validate_identifiers(self) -> None:
-        """Check that the identifier fields agree with each other."""
-        if self.num_shared_levels < 0 or self.num_specific_levels < 0 or self.num_levels < 1:
-            raise ValueError(
-                f"`num_shared_levels` is {self.num_shared_levels} and `num_specific_levels` is "
-                f"{self.num_specific_levels}; an identifier needs at least one level."
-            )
-        if not self.views or len(set(self.views)) != len(self.views):
-            raise ValueError(f"`views` is {list(self.views)}; use 'semantic', 'collaborative' or both, each once.")
-        if self.codebook_size < 1:
-            raise ValueError(f"`codebook_size` is {self.codebook_size}; it must be at least 1.")
-        needed = self.first_identifier_token_id + self.num_identifier_tokens
-        if self.identifier_hash is not None and needed > self.vocab_size:
-            raise ValueError(
-                f"`vocab_size` is {self.vocab_size}, but the identifier tokens end at {needed}; resize the token "
-                "embeddings before setting `identifier_hash`."
-            )
 
 
 __all__ = ["GenSARConfig"]

@@ -5,105 +5,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import BatchFeature, PreTrainedTokenizerBase
+from transformers import BatchFeature
 
-from seekrec.catalog import Catalog
 from seekrec.corpora import (
-    IdentifierVocabulary,
-    add_identifier_tokens,
     encode_items,
     encode_requests,
     encode_stream,
 )
-from seekrec.errors import CatalogError, RequestError
-from seekrec.models.candidates import candidate_rows, check_unknown, seen_rows
+from seekrec.errors import RequestError
+from seekrec.models.candidates import candidate_rows, seen_rows
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
-from seekrec.models.processing import CatalogProcessor
+from seekrec.models.processing_t5 import T5Processor
 from seekrec.schema import BEHAVIORS, Request, View, shown
 from seekrec.util.ragged import Ragged
 
-# What a processor reads of the model's configuration, and is saved with.
-_READ = ("corpus", "max_history_recommendations", "max_history_searches", "max_query_tokens", "max_text_tokens")
 
+class GenSARProcessor(T5Processor[GenSARConfig]):
+    """Turns requests into tensors and token ids into text; see [`T5Processor`] for the arguments."""
 
-class GenSARProcessor(CatalogProcessor):
-    """Turns requests into tensors and token ids into text.
-
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`): Has the identifier tokens, or gets them here.
-        catalog ([`Catalog`], *optional*): The items and their identifiers.
-        config ([`GenSARConfig`], *optional*): The model's configuration, which says what is read of a request.
-        unknown (`str`): What is done with events of a history whose item the catalogue does not hold: `"skip"` leaves
-            them out and logs it, `"raise"` refuses the call. Candidates must always be known.
-    """
-
-    _not_settings = ("_catalog", "_vocabulary", "config")
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        catalog: Catalog | None = None,
-        config: GenSARConfig | None = None,
-        unknown: str = "skip",
-    ) -> None:
-        super().__init__(tokenizer)
-        self.config = GenSARConfig() if config is None else config
-        self.unknown = check_unknown(unknown)
-        self._catalog: Catalog | None = None
-        self._vocabulary: IdentifierVocabulary | None = None
-        if catalog is not None:
-            self.set_catalog(catalog)
+    config_class = GenSARConfig
+    settings_read = (
+        "corpus",
+        "max_history_recommendations",
+        "max_history_searches",
+        "max_query_tokens",
+        "max_text_tokens",
+    )
 
     @classmethod
-    def from_config(
-        cls, config: GenSARConfig, tokenizer: PreTrainedTokenizerBase, catalog: Catalog | None = None
-    ) -> Self:
-        """Make the processor of a model.
-
-        Args:
-            config ([`GenSARConfig`]): The model's configuration.
-            tokenizer (`PreTrainedTokenizerBase`): Has the identifier tokens, or gets them here.
-            catalog ([`Catalog`], *optional*): The items and their identifiers.
-        """
-        return cls(tokenizer, catalog, config)
-
-    @classmethod
-    def from_args_and_dict(cls, args: list[object], processor_dict: dict[str, object], **kwargs: object) -> Self:
-        """Make a processor from its saved settings and those given to `from_pretrained`."""
-        settings = {**processor_dict, **kwargs}
+    def _take_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
         if "shared_history" in settings:  # saved by an older version
             settings["corpus"] = "stream" if settings.pop("shared_history") else "instructions"
-        config = GenSARConfig.from_dict({name: settings.pop(name) for name in _READ if name in settings})
-        made: Self = super().from_args_and_dict(args, {**settings, "config": config})
-        return made
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the settings: what is read of the model's configuration, and what is done with unknown items."""
-        return {**super().to_dict(), **{name: getattr(self.config, name) for name in _READ}}
-
-    def set_catalog(self, catalog: Catalog) -> None:
-        """Use this catalogue from now on; see [`CatalogProcessor`]."""
-        self._vocabulary = add_identifier_tokens(self.tokenizer, catalog)
-        super().set_catalog(catalog)
-
-    @property
-    def vocabulary(self) -> IdentifierVocabulary:
-        """The identifier tokens, and where they stand in the vocabulary.
-
-        Raises:
-            CatalogError: If the processor has no catalogue.
-        """
-        if self._vocabulary is None:
-            raise CatalogError("The processor has no catalogue; load a complete checkpoint or call `set_catalog`.")
-        return self._vocabulary
-
-    def _model_settings(self) -> dict[str, object]:
-        own = {name: getattr(self.config, name) for name in _READ}
-        return {"first_identifier_token_id": self.vocabulary.first_token_id, **own}
+        return super()._take_settings(settings)
 
     def __call__(
         self,

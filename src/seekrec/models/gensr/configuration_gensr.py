@@ -7,8 +7,8 @@ No `from __future__ import annotations` here: with types as strings, `strict` ch
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import T5Config
 
+from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.schema import View
 
 VIEW_NAMES: tuple[View, ...] = ("collaborative", "semantic")
@@ -20,10 +20,8 @@ NUM_VIEW_HEADS = 2
 NUM_POSITIONS = 32
 
 
-# Identical to T5Config except: the fields below. As there, `tie_word_embeddings=False` at creation says that decoder
-# states are not scaled (`scale_decoder_outputs`), nothing else.
 @strict
-class GenSRConfig(T5Config):
+class GenSRConfig(IdentifierT5Config):
     """Configuration of [`GenSRForConditionalGeneration`].
 
     Args:
@@ -56,12 +54,6 @@ class GenSRConfig(T5Config):
         contrast_temperature (`float`): Temperature of the contrastive loss (tau of equation 10).
         loss_norm (`str`): What Yes, No and codes compete with in the loss: `"vocab"`, all tokens (the paper), or
             `"level"`, only each other, which is all that answers compare.
-        d_model (`int`): Without a backbone: width of the model.
-        d_ff (`int`): Without a backbone: width of the feed-forward layers.
-        num_layers (`int`): Without a backbone: number of layers of the encoder, and of the decoder.
-        num_heads (`int`): Without a backbone: number of attention heads.
-        dropout_rate (`float`): Without a backbone: dropout.
-        num_items (`int`): Rows of the collaborative table; 0 until `set_collaborative_table` is called.
         collaborative_size (`int`): Width of the collaborative table (d of the paper).
         table_scale (`float`): Factor that turns the collaborative table back into the recommender's own embeddings.
         table_hash (`str`, *optional*): Hash of the item ids that the rows of the collaborative table belong to.
@@ -69,14 +61,6 @@ class GenSRConfig(T5Config):
             table is the collaborative one. Its layers are part of the model, frozen; `set_recommender` brings them.
         yes_token_id (`int`): Token of a candidate that the user acts on.
         no_token_id (`int`): Token of one that the user does not act on.
-        untied_head (`bool`): Whether the output layer has weights of its own, as in T5 1.1, Flan-T5 and mT5, or those
-            of the token embeddings.
-        first_identifier_token_id (`int`): Token id of the first behavior token; see [`GenSARConfig`].
-        num_shared_levels (`int`): Levels that both identifiers of an item share.
-        num_specific_levels (`int`): Levels that each identifier has for itself.
-        codebook_size (`int`): Codes of a level.
-        views (`list[str]`): The identifiers that exist.
-        identifier_hash (`str`, *optional*): Hash of the identifiers that the model was trained for.
 
     Raises:
         StrictDataclassFieldValidationError: If a value has the wrong type.
@@ -85,22 +69,14 @@ class GenSRConfig(T5Config):
 
     model_type = "gensr"
     fields_from_data: ClassVar[tuple[str, ...]] = (
-        "num_items",
+        *IdentifierT5Config.fields_from_data,
         "collaborative_size",
         "table_scale",
         "table_hash",
         "recommender",
         "yes_token_id",
         "no_token_id",
-        "untied_head",
-        "first_identifier_token_id",
-        "num_shared_levels",
-        "num_specific_levels",
-        "codebook_size",
-        "views",
-        "identifier_hash",
     )
-    fields_from_base: ClassVar[tuple[str, ...]] = ("d_model", "d_ff", "num_layers", "num_heads", "dropout_rate")
 
     # One view alone is an ablation of figure 5.
     prompt_views: list[View] | tuple[View, ...] = VIEW_NAMES
@@ -136,20 +112,12 @@ class GenSRConfig(T5Config):
     contrast_weight: float = 0.01
     contrast_temperature: float = 0.07
     loss_norm: Literal["vocab", "level"] = "vocab"
-    num_items: int = 0
     collaborative_size: int = 64
     table_scale: float = 1.0
     table_hash: str | None = None
     recommender: dict[str, int | float] | None = None
     yes_token_id: int = 2163
     no_token_id: int = 465
-    untied_head: bool = False
-    first_identifier_token_id: int = 32100
-    num_shared_levels: int = 2
-    num_specific_levels: int = 2
-    codebook_size: int = 256
-    views: list[View] | tuple[View, ...] = ("semantic", "collaborative")
-    identifier_hash: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if "soft_filter" in kwargs:
@@ -162,16 +130,6 @@ class GenSRConfig(T5Config):
                 if kwargs.pop(name, value) != value:
                     raise ValueError(f"The checkpoint's `{name}` is not {value}; load it with the version it is from.")
         super().__post_init__(**kwargs)
-
-    @property
-    def num_levels(self) -> int:
-        """Codes in an identifier."""
-        return self.num_shared_levels + self.num_specific_levels
-
-    @property
-    def num_identifier_tokens(self) -> int:
-        """Behavior tokens and codes together."""
-        return 3 + self.codebook_size * (self.num_shared_levels + len(self.views) * self.num_specific_levels)
 
     @property
     def scores_candidates(self) -> bool:
@@ -240,21 +198,6 @@ class GenSRConfig(T5Config):
             raise ValueError(f"`contrast_temperature` is {self.contrast_temperature}; it must be positive.")
         if self.yes_token_id == self.no_token_id:
             raise ValueError(f"`yes_token_id` and `no_token_id` are both {self.yes_token_id}; they must differ.")
-
-    def validate_identifiers(self) -> None:
-        """Check that the identifier fields agree with each other."""
-        levels = (self.num_shared_levels, self.num_specific_levels)
-        if min(levels) < 0 or (self.identifier_weight and (sum(levels) < 1 or not self.views)):
-            raise ValueError(
-                f"`num_shared_levels` is {levels[0]}, `num_specific_levels` {levels[1]}, `views` {list(self.views)}; "
-                "an identifier needs at least one level and one view."
-            )
-        needed = self.first_identifier_token_id + self.num_identifier_tokens
-        if self.identifier_weight and self.identifier_hash is not None and needed > self.vocab_size:
-            raise ValueError(
-                f"`vocab_size` is {self.vocab_size}, but the identifier tokens end at {needed}; resize the token "
-                "embeddings before setting `identifier_hash`."
-            )
 
 
 __all__ = ["NUM_POSITIONS", "NUM_VIEW_HEADS", "VIEW_NAMES", "GenSRConfig"]

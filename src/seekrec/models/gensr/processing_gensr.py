@@ -14,31 +14,23 @@ introduces and leaves the prompt with it. What depends on the candidate comes la
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from transformers import BatchFeature, PreTrainedTokenizerBase
+from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
-from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens
 from seekrec.corpora.segments import list_histories
 from seekrec.corpora.text import shared_encoder
-from seekrec.errors import CatalogError
 from seekrec.events.columns import EventColumns
-from seekrec.models.candidates import candidate_rows, check_unknown, seen_rows
+from seekrec.models.candidates import candidate_rows, seen_rows
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
-from seekrec.models.processing import CatalogProcessor
+from seekrec.models.processing_t5 import T5Processor
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Request
 from seekrec.util.ragged import Ragged, join_rows
-
-# What a processor reads of the model's configuration, and is saved with.
-_SETTINGS = (
-    *("wording", "prompt_views", "history_in_prompt", "query_as_event", "retrieve_by", "item_text_fields"),
-    *("max_item_tokens", "max_query_tokens", "max_history", "scores_candidates", "writes_identifiers"),
-)
 
 PADDING = -1
 FIRST_VECTOR = -2
@@ -77,90 +69,33 @@ WORDINGS: dict[str, dict[Behavior, list[Phrase]]] = {
 }
 
 
-class GenSRProcessor(CatalogProcessor):
-    """Turns requests, and candidates, into tensors.
+class GenSRProcessor(T5Processor[GenSRConfig]):
+    """Turns requests, and candidates, into tensors; see [`T5Processor`] for the arguments."""
 
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`): The tokenizer; identifier tokens are added where it has none.
-        catalog ([`Catalog`], *optional*): The items and their identifiers.
-        config ([`GenSRConfig`], *optional*): Configuration of the model, which says how prompts are written.
-        unknown (`str`): What to do with events of a history whose item is not in the catalogue: `"skip"` leaves them
-            out and logs it, `"raise"` refuses the call. Candidates must always be known.
-    """
-
-    _not_settings = ("_catalog", "_vocabulary", "_items", "config")
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        catalog: Catalog | None = None,
-        config: GenSRConfig | None = None,
-        unknown: str = "skip",
-    ) -> None:
-        super().__init__(tokenizer)
-        self.config = GenSRConfig() if config is None else config
-        self.unknown = check_unknown(unknown)
-        self._catalog: Catalog | None = None
-        self._vocabulary: IdentifierVocabulary | None = None
-        # A catalogue and the tokens of its items' texts, together: another thread may set new ones.
-        self._items: tuple[Catalog, np.ndarray] | None = None
-        if catalog is not None:
-            self.set_catalog(catalog)
+    _not_settings = (*T5Processor._not_settings, "_items")
+    config_class = GenSRConfig
+    settings_read = (
+        *("wording", "prompt_views", "history_in_prompt", "query_as_event", "retrieve_by", "item_text_fields"),
+        *("max_item_tokens", "max_query_tokens", "max_history", "scores_candidates", "writes_identifiers"),
+    )
+    # A catalogue and the tokens of its items' texts, together: another thread may set new ones.
+    _items: tuple[Catalog, np.ndarray] | None = None
 
     @classmethod
-    def from_config(
-        cls, config: GenSRConfig, tokenizer: PreTrainedTokenizerBase, catalog: Catalog | None = None
-    ) -> Self:
-        """Make the processor of a model from its configuration; see the class for the arguments."""
-        return cls(tokenizer, catalog, config)
-
-    @classmethod
-    def from_args_and_dict(cls, args: list[object], processor_dict: dict[str, Any], **kwargs: Any) -> Self:
-        """Make a processor from its saved settings and those given to `from_pretrained`."""
-        settings = {**processor_dict, **kwargs}
-        read: dict[str, Any] = {name: settings.pop(name) for name in _SETTINGS if name in settings}
+    def _take_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        read = super()._take_settings(settings)
         # Weights of losses are of no concern here, but must not contradict what the model does.
         read["yes_no_weight"] = float(read.pop("scores_candidates", True))
         read["identifier_weight"] = float(read.pop("writes_identifiers", False))
         read["contrast_weight"] = 0.0
-        made: Self = super().from_args_and_dict(args, {**settings, "config": GenSRConfig(**read)})
-        return made
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings: those of the model's configuration that are read, and what is done with the unknown."""
-        return {**super().to_dict(), **self._settings()}
+        return read
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Use this catalogue from now on; see [`CatalogProcessor`]."""
-        if self.config.writes_identifiers:
-            self._vocabulary = add_identifier_tokens(self.tokenizer, catalog)
         texts = describe_items(catalog.items, self.config.item_text_fields)
         tokens = shared_encoder(self.tokenizer).encode_ragged(texts, self.config.max_item_tokens)
         self._items = catalog, tokens.pad(PADDING, width=self.config.max_item_tokens)
         super().set_catalog(catalog)
-
-    @property
-    def vocabulary(self) -> IdentifierVocabulary:
-        """Where the identifier tokens are.
-
-        Raises:
-            CatalogError: If there is no catalogue, or the model writes no identifiers.
-        """
-        if self._vocabulary is None:
-            raise CatalogError(
-                "The processor has no identifier tokens: it has no catalogue, or its model writes no identifiers."
-            )
-        return self._vocabulary
-
-    def _settings(self) -> dict[str, object]:
-        read = {name: getattr(self.config, name) for name in _SETTINGS}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in read.items()}
-
-    def _model_settings(self) -> dict[str, object]:
-        settings = self._settings()
-        if self._vocabulary is not None:
-            settings["first_identifier_token_id"] = self._vocabulary.first_token_id
-        return settings
 
     def __call__(
         self,
