@@ -84,7 +84,7 @@ def build_stream(
     writer = _StreamWriter(columns, catalog, vocabulary, tokenizer, settings)
     rows = split.training_acts()
     timeline = split.timeline
-    user, time = timeline.user[rows], timeline.time[rows]
+    user, time = timeline.user[rows], timeline.timestamp[rows]
     cut = cut_windows(user, settings.max_history_recommendations + settings.max_history_searches)
     windows = cut.events
 

@@ -200,12 +200,12 @@ def _has_past(split: Split, rows: np.ndarray) -> np.ndarray:
     first_item = np.full(int(t.user.max(initial=-1)) + 1, -2)
     first_time, other_time = np.full(len(first_item), never), np.full(len(first_item), never)
     users, first = np.unique(t.user[acts], return_index=True)
-    first_item[users], first_time[users] = t.item[acts[first]], t.time[acts[first]]
+    first_item[users], first_time[users] = t.item[acts[first]], t.timestamp[acts[first]]
     others = acts[t.item[acts] != first_item[t.user[acts]]]
     users, first = np.unique(t.user[others], return_index=True)
-    other_time[users] = t.time[others[first]]
+    other_time[users] = t.timestamp[others[first]]
     user = t.user[rows]
-    return np.where(t.item[rows] == first_item[user], other_time[user], first_time[user]) < t.time[rows]
+    return np.where(t.item[rows] == first_item[user], other_time[user], first_time[user]) < t.timestamp[rows]
 
 
 def _first_of(window: np.ndarray, item: np.ndarray) -> np.ndarray:

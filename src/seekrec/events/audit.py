@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count where a split tells the answer.
+"""Count where a split shows the answer.
 
 The counts come from the arrays of the finished split, not from the rules that built it, so they check the builder too.
 """
@@ -183,7 +183,7 @@ def audit(split: Split, *, max_history_rows: int = MAX_TRAINING_HISTORY_ROWS) ->
             in_own_history=_count_own_item(timeline, histories, own_item),
             pair_trained=0,
             pair_trained_in_other_task=0,
-            history_not_before=_count_late(timeline, histories, timeline.time[targets]),
+            history_not_before=_count_late(timeline, histories, timeline.timestamp[targets]),
             training_not_before=0,
         ),
         num_training_targets=num_training_targets,
@@ -209,7 +209,7 @@ def _audit_cases(split: Split, part: str, cases: Cases, used: np.ndarray) -> Par
     latest = np.full(len(user_ids), np.iinfo(np.int64).min)
     # Rows are sorted by user and time: the last write to each user is its latest.
     all_used = np.flatnonzero(used)
-    latest[timeline.user[all_used]] = timeline.time[all_used]
+    latest[timeline.user[all_used]] = timeline.timestamp[all_used]
     return PartAudit(
         part=part,
         num_targets=len(cases),
@@ -226,4 +226,4 @@ def _count_own_item(timeline: Timeline, histories: Ragged, own_item: np.ndarray)
 
 
 def _count_late(timeline: Timeline, histories: Ragged, own_time: np.ndarray) -> int:
-    return int(histories.any(timeline.time[histories.values] >= histories.spread(own_time)).sum())
+    return int(histories.any(timeline.timestamp[histories.values] >= histories.spread(own_time)).sum())

@@ -175,10 +175,10 @@ def build_requests(log: EventLog, cases: Cases, numbers: np.ndarray, max_history
     rows = np.flatnonzero(is_used)
     # The one column that may be absent is the last field.
     names = [field.name for field in fields(Event) if field.name in log.events.column_names]
-    told = log.events.select(names).take(rows)
+    used = log.events.select(names).take(rows)
     events = np.empty(log.num_events, dtype=object)
     events[rows] = np.fromiter(
-        (Event(*values) for values in zip(*told.to_pydict().values(), strict=True)), dtype=object, count=len(rows)
+        (Event(*values) for values in zip(*used.to_pydict().values(), strict=True)), dtype=object, count=len(rows)
     )
     return [
         Request(history=events[cases.histories.values[start:end]].tolist(), **cases.question(number))

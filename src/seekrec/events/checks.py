@@ -56,7 +56,7 @@ class Source:
         num_unreadable (`int`): Rows of the file that could not even be cut into columns and are not in the table.
         unreadable (`str`, *optional*): What is wrong with the first of them, and where it stands.
         remarks (`tuple[str, ...]`): What a person should know of how the file was read, without any value of it.
-        names_people (`bool`): Whether `name_row` tells ids of users, which notes must not.
+        names_people (`bool`): Whether `name_row` shows ids of users, which notes must not.
     """
 
     name: str

@@ -59,7 +59,7 @@ def sample_negatives(
         kind (`str`):
             `"uniform"`: each item alike. `"popularity"`: in proportion to its interactions in training; items without
             any are never drawn. `"bm25"`: the best matches for the query (for a recommendation: for the title of the
-            target) over title and description, as far as they share a word with it; what is then missing is filled up
+            target) over title and description, if they share a word with it; what is then missing is filled up
             by popularity, then uniformly.
         num_negatives (`int`): How many.
         seed (`int`): Changes the draw.
@@ -205,7 +205,7 @@ def _draw(rng: np.random.Generator, taken: np.ndarray, count: int, sums: np.ndar
 
 
 class NegativeSampler:
-    """Draws items that are not among a user's own.
+    """Draw items that are not among a user's own.
 
     Args:
         num_items (`int`): Items to draw from.
@@ -260,7 +260,7 @@ class NegativeSampler:
 
         Args:
             users (`np.ndarray`): int64 user row of each row, shape `(batch,)`.
-            keys (`np.ndarray`): int64 of the same shape: what tells a row in an epoch from every other.
+            keys (`np.ndarray`): int64 of the same shape: a number of its own for each row of an epoch.
             texts (`np.ndarray`, *optional*): int64 of the same shape: row of `matches`; needed for `"bm25"`.
 
         Returns:
@@ -308,7 +308,7 @@ class NegativeSampler:
 
 
 class ItemNegatives:
-    """Draws negatives for questions, each by a probability that depends on who asks by what is left out alone.
+    """Draw negatives for questions; who asks only decides which items are left out.
 
     Args:
         counts (`np.ndarray`): Interactions of each item in training, of shape `(num_items,)`.
@@ -363,7 +363,7 @@ class ItemNegatives:
         """Draw the negatives of questions.
 
         Args:
-            keys (`np.ndarray`): int64 of any shape: what tells a question in an epoch from every other.
+            keys (`np.ndarray`): int64 of any shape: a number of its own for each question of an epoch.
             labels (`np.ndarray`): int64 targets of that shape.
             timestamps (`np.ndarray`): int64 seconds of that shape.
             users (`np.ndarray`, *optional*): int64 user rows of that shape; needed where there are `acts`.

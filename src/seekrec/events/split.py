@@ -106,7 +106,7 @@ class Split:
         return self.test if part == "test" else self.validation
 
     def training_acts(self) -> np.ndarray:
-        """Return the `train_rows` in which a user did something, be it a search without a click: int64, ascending."""
+        """Return the `train_rows` of acts, searches without a click included: int64, ascending."""
         return self.train_rows[~self.timeline.is_impression[self.train_rows]]
 
     def training_interactions(self) -> np.ndarray:

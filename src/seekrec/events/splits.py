@@ -158,8 +158,8 @@ def leave_one_out_strict(timeline: Timeline) -> HeldOut:
     # Per user: when the validation target happened, and the two items; users without targets lose nothing.
     num_users = int(t.user[-1]) + 1
     until = np.full(num_users, np.iinfo(np.int64).max)
-    until[t.user[validation]] = t.time[validation]
-    out = t.time >= until[t.user]
+    until[t.user[validation]] = t.timestamp[validation]
+    out = t.timestamp >= until[t.user]
     for targets in (validation, test):
         target_item = np.full(num_users, -2)
         target_item[t.user[targets]] = t.item[targets]
@@ -191,7 +191,7 @@ def last_days(log: EventLog, timeline: Timeline, num_test_days: int, *, is_stric
     rows = t.distinct_interactions() if is_strict else np.flatnonzero(t.is_interaction)
     if not len(rows):
         raise DataError(f"Log {log.name!r} holds no interactions; there is nothing to hold out.")
-    day = t.time // SECONDS_PER_DAY
+    day = t.timestamp // SECONDS_PER_DAY
     first_test_day = int(day[rows].max()) - num_test_days + 1
     num_days = int(day[rows].max() - day[rows].min()) + 1
     if num_days < num_test_days + 2:
@@ -233,17 +233,17 @@ def find_queries(log: EventLog, timeline: Timeline, targets: np.ndarray, seed: i
     searches = np.flatnonzero(t.is_interaction & t.is_search)
     keys, first = np.unique(t.moment[searches] * t.num_items + t.item[searches], return_index=True)
     own_keys = t.moment[targets] * t.num_items + t.item[targets]
-    told = np.full(len(targets), -1)
+    searched = np.full(len(targets), -1)
     if len(keys):
         place = np.minimum(np.searchsorted(keys, own_keys), len(keys) - 1)
-        told = np.where(keys[place] == own_keys, searches[first[place]], -1)
+        searched = np.where(keys[place] == own_keys, searches[first[place]], -1)
     queries: list[str | None] = [None] * len(targets)
-    with_own = np.flatnonzero(told >= 0)
-    for number, query in zip(with_own.tolist(), log.events["query"].take(told[with_own]).to_pylist(), strict=True):
+    with_own = np.flatnonzero(searched >= 0)
+    for number, query in zip(with_own.tolist(), log.events["query"].take(searched[with_own]).to_pylist(), strict=True):
         queries[number] = query
     if log.query_source != "category":
         return queries
-    without = np.flatnonzero(told < 0)
+    without = np.flatnonzero(searched < 0)
     choices = category_queries(log.items)
     for number, event in zip(without.tolist(), log.events.take(targets[without]).to_pylist(), strict=True):
         of_item = choices[t.item[targets[number]]]
@@ -314,7 +314,7 @@ def make_cases(
         behavior=behaviors,
         query=queries,
         item_id=log.events["item_id"].take(targets).to_pylist(),
-        timestamp=timeline.time[targets],
+        timestamp=timeline.timestamp[targets],
         histories=histories,
         geohash=log.events["geohash"].take(targets).to_pylist() if "geohash" in log.events.column_names else None,
         session_id=log.events["session_id"].take(targets).to_pylist() if has_sessions else None,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The event table as numpy arrays, and the histories of many targets at once.
+"""The order of a log as arrays, and the histories of many targets at once.
 
 A log is sorted by user and time, so "what this user did before" is a range of rows. Nothing here loops over events:
 ranges are expanded, filtered and cut as flat arrays, a bounded number of rows at a time.
@@ -31,13 +31,14 @@ MIN_INTERACTIONS = 3
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """Columns of `EventLog.events` as arrays, one entry an event.
+    """Who acted on what, and when, in the order of `EventLog.events`: one entry an event.
 
+    Fields that [`~seekrec.events.columns.EventColumns`] has too mean the same; items are rows of the log's own table.
     A *moment* is a user and a timestamp; the events of one moment are neighbours.
 
     Args:
         user (`np.ndarray`): int64 number of the user, 0 for the first in the table.
-        time (`np.ndarray`): int64 timestamp.
+        timestamp (`np.ndarray`): int64 seconds.
         item (`np.ndarray`): int64 row in `EventLog.items`, -1 where the event has no item.
         is_search (`np.ndarray`): bool.
         is_impression (`np.ndarray`): bool; shown, not acted on.
@@ -49,7 +50,7 @@ class Timeline:
     """
 
     user: np.ndarray
-    time: np.ndarray
+    timestamp: np.ndarray
     item: np.ndarray
     is_search: np.ndarray
     is_impression: np.ndarray
@@ -73,7 +74,7 @@ class Timeline:
         moment_starts = np.append(np.flatnonzero(new_moment), len(time))
         return cls(
             user=user,
-            time=time,
+            timestamp=time,
             item=item_rows(log, events["item_id"]),
             is_search=to_mask(pc.equal(events["behavior"], SEARCH)),
             is_impression=impression_mask(events),
@@ -257,7 +258,8 @@ def paper_order(log: EventLog, timeline: Timeline) -> PaperOrder:
     rank_in_task = np.zeros(len(t.user), dtype=np.int64)
     rank_in_task[rows] = np.where(is_search, own_searches, own_recommendations)
 
-    by_target = listed[np.lexsort((listed, item_order[listed], t.time[listed], t.is_search[listed], t.user[listed]))]
+    keys = (listed, item_order[listed], t.timestamp[listed], t.is_search[listed], t.user[listed])
+    by_target = listed[np.lexsort(keys)]
     target_rank = np.zeros(len(t.user), dtype=np.int64)
     target_rank[by_target] = np.arange(len(by_target))
     task = t.user[by_target] * 2 + t.is_search[by_target]

@@ -183,7 +183,7 @@ def with_lifetimes(catalog: Catalog, split: Split, settings: WindowArguments) ->
     timeline = split.timeline
     rows = split.training_interactions()
     first = np.full(timeline.num_items, np.iinfo(np.int64).max)
-    np.minimum.at(first, timeline.item[rows], timeline.time[rows])
+    np.minimum.at(first, timeline.item[rows], timeline.timestamp[rows])
     has_event = first < np.iinfo(np.int64).max
     column = catalog.items.column_names.index("available_from")
     old = catalog.items["available_from"].to_pylist()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a command ends when something is wrong that its user can mend."""
+"""How a command ends when something is wrong that its user can correct."""
 
 from __future__ import annotations
 

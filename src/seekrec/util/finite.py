@@ -11,16 +11,16 @@ from seekrec.errors import NotFiniteError
 
 
 def check_finite(name: str, values: Tensor | np.ndarray, entry: str, remedy: str) -> None:
-    """Refuse values of which one is not finite.
+    """Refuse values that are not all finite.
 
     Args:
-        name (`str`): What they are, as a sentence begins: "The item vectors".
+        name (`str`): What the values are, to begin a sentence: "The item vectors".
         values (`torch.Tensor` or `np.ndarray`): Floats of any shape.
         entry (`str`): What one entry of the first dimension is: "row", "request".
-        remedy (`str`): What to do, as a sentence goes on.
+        remedy (`str`): What to do, to end that sentence.
 
     Raises:
-        NotFiniteError: If there is one; names the first entry.
+        NotFiniteError: If a value is not finite; the message names the first entry.
     """
     tensor = torch.as_tensor(values)
     # A sum shows it at the cost of one reading; one that is too large for its type is looked at again.
@@ -39,11 +39,11 @@ def check_weights(model: nn.Module, source: str) -> None:
     """Refuse a model with a weight that is not finite.
 
     Args:
-        model (`torch.nn.Module`): Just loaded.
-        source (`str`): Where from, for the message.
+        model (`torch.nn.Module`): The model.
+        source (`str`): Where the weights come from, for the message.
 
     Raises:
-        NotFiniteError: Names the weight.
+        NotFiniteError: If a weight is not finite; the message names it.
     """
     for name, weight in model.state_dict().items():
         if weight.is_floating_point() and weight.itemsize > 1 and weight.device.type != "meta":

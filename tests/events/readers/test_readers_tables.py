@@ -268,7 +268,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match="absent.csv is not a file; check the path"):
         read_tables(tmp_path / "absent.csv", items)
     (tmp_path / "events.xlsx").write_text("x")
-    with pytest.raises(DataError, match="ends in none of .parquet, .csv, .tsv"):
+    with pytest.raises(DataError, match="does not end in one of .parquet, .csv, .tsv"):
         read_tables(tmp_path / "events.xlsx", items)
     (tmp_path / "events.parquet").write_text("x")
     with pytest.raises(DataError, match="events.parquet is not a Parquet file"):

@@ -100,7 +100,7 @@ def to_seconds(
         column (`pyarrow.ChunkedArray`): See above.
         name (`str`): Our name of the column, for the message.
         source (`Source`): The file, for the message.
-        has_time (`bool`): Without, numbers are positions, of which nothing is thought.
+        has_time (`bool`): Whether numbers are times. If not, they are positions and are not checked.
 
     Returns:
         `tuple`: int64 array, null where there was nothing or nothing usable; the findings about the latter.

@@ -143,7 +143,7 @@ def verify(folder: Path, hashes: Mapping[str, str], *, remedy: str) -> None:
     Args:
         folder (`Path`): Where the files are.
         hashes (`Mapping[str, str]`): Hexadecimal SHA-256 by file name.
-        remedy (`str`): What the message tells to do.
+        remedy (`str`): What the message advises.
 
     Raises:
         DataError: If one differs or is missing.

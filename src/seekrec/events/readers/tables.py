@@ -106,8 +106,8 @@ def read_tables(
             character that cuts the names of needed columns out of the header, if not given.
         quoting (`str`, *optional*): What `"` means in them: `"doubled"` (encloses fields and stands twice inside),
             `"escaped"` (encloses fields, `\"` inside) or `"none"` (a letter); found from the file if not given.
-        encoding (`str`, *optional*): Of text files, such as `"cp1252"` or `"utf-16"`; the byte order mark, else UTF-8,
-            if not given.
+        encoding (`str`, *optional*): Encoding of text files, such as `"cp1252"` or `"utf-16"`; the byte order mark,
+            else UTF-8, if not given.
 
     Returns:
         `EventLog`: `query_source` is `"logged"` if there is any search.
@@ -237,7 +237,7 @@ def _read_events(
 def _read_raw(
     path: Path, mapping: dict[str, str], ours: list[str], form: _FileFormat, *, needed: tuple[str, ...]
 ) -> tuple[pa.Table, Source]:
-    """Read a file and give its columns our names."""
+    """Read a file and rename its columns to ours."""
     check_file(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
@@ -270,7 +270,9 @@ def _read_raw(
             encoding=form.encoding,
         )
     else:
-        raise DataError(f"{path} has a name that ends in none of {', '.join(_SUFFIXES)}; give it the right ending.")
+        raise DataError(
+            f"{path} has a name that does not end in one of {', '.join(_SUFFIXES)}; give it the right ending."
+        )
     check_names(table.column_names, path.name)
     absent = [(mine, their) for mine, their in mapping.items() if their not in table.column_names]
     # A name given for both tables may be meant for the other one: then our own name will do.
