@@ -51,12 +51,12 @@ REQUESTS = [
 
 
 def log_of(lines, *, items=None, queries=None, query_source=None, has_time=True, name="small", notes=()) -> EventLog:
-    """A log of lines `(user_id, timestamp, item_id[, query[, action]])`; without a query it is a recommendation.
+    """A log of lines `(user_id, timestamp, item_id[, query[, action[, session_id]]])`; with a query it is a search.
 
     `items` is a table, titles by id, or ids; `queries` are the category queries of items.
     """
-    full = [(*line, *(None, "click")[len(line) - 3 :]) for line in lines]
-    users, times, item_ids, texts, actions = zip(*full, strict=True)
+    full = [(*line, *(None, "click", None)[len(line) - 3 :]) for line in lines]
+    users, times, item_ids, texts, actions, sessions = zip(*full, strict=True)
     if items is None:
         items = sorted({item for item in item_ids if item is not None})
     if not isinstance(items, pa.Table):
@@ -72,6 +72,7 @@ def log_of(lines, *, items=None, queries=None, query_source=None, has_time=True,
         "query": pa.array(texts, pa.string()),
         "item_id": pa.array(item_ids, pa.string()),
         "action": actions,
+        "session_id": pa.array(sessions, pa.string()),
     }
     source = query_source or ("logged" if any(text is not None for text in texts) else "none")
     return EventLog(name, pa.table(events), items, has_time=has_time, query_source=source, notes=notes)

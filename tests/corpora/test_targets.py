@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from small_shop import log_of
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.targets import report_questions
 from seekrec.corpora.training_windows import build_training_windows, log_actions
-from seekrec.events import EventLog, audit, split_log, synthesize_searches
+from seekrec.events import audit, split_log, synthesize_searches
 from seekrec.models import IntSRConfig
 from seekrec.recipes.windows import WindowArguments, make_windows, with_lifetimes
 from seekrec.schema import IdMap
@@ -27,20 +28,9 @@ IDS = IdMap([f"i{number}" for number in range(9)])
 def make_log(acts):
     """`acts`: (time, item, query, action, session) of one user; two more are held out behind them."""
     acts = [*acts, (8_000, 7, None, "click", None), (9_000, 8, None, "click", None)]
-    times, items, queries, actions, sessions = map(list, zip(*acts, strict=True))
-    events = pa.table(
-        {
-            "user_id": ["u"] * len(acts),
-            "timestamp": times,
-            "item_id": [f"i{item}" for item in items],
-            "behavior": ["search" if query else "recommendation" for query in queries],
-            "query": pa.array(queries, pa.string()),
-            "action": actions,
-            "session_id": pa.array(sessions, pa.string()),
-        }
-    )
+    lines = [("u", time, f"i{item}", query, action, session) for time, item, query, action, session in acts]
     table = pa.table({"item_id": IDS.ids, "title": IDS.ids, "categories": [[["Shop", "kites"]]] * len(IDS)})
-    return EventLog("shop", events, table, query_source="logged" if any(queries) else "none")
+    return log_of(lines, items=table, name="shop")
 
 
 def questions(windows):

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from small_shop import log_of
 
 from seekrec.corpora.training_windows import build_training_windows, log_actions
 from seekrec.errors import DataError
-from seekrec.events import EventLog, split_log
+from seekrec.events import split_log
 from seekrec.events.columns import EventColumns, number_sessions
 from seekrec.schema import Event, IdMap
 from seekrec.util.ragged import Ragged
@@ -43,28 +43,12 @@ def test_sessions_of_one_row_do_not_touch_those_of_the_next():
 def make_split(rows, *, num_items=9):
     """One user's events as (timestamp, item, query, action); three more events are held out behind them."""
     held_out = [(100, 6, None, "click"), (101, 7, None, "click")]
-    events = [
-        {
-            "user_id": "u",
-            "timestamp": time,
-            "behavior": "recommendation" if query is None else "search",
-            "query": query,
-            "item_id": None if item is None else f"i{item}",
-            "action": action,
-            "session_id": None,
-        }
+    lines = [
+        ("u", time, None if item is None else f"i{item}", query, action)
         for time, item, query, action in [*rows, *held_out]
     ]
-    items = pa.table(
-        {"item_id": [f"i{n}" for n in range(num_items)], "title": [f"thing {n}" for n in range(num_items)]}
-    )
-    schema = {"query": pa.string(), "session_id": pa.string()}
-    table = pa.Table.from_pylist(events)
-    for name, kind in schema.items():
-        table = table.set_column(table.column_names.index(name), name, table[name].cast(kind))
-    source = "logged" if any(query for _, _, query, _ in rows) else "none"
-    log = EventLog("one user", table, items, query_source=source)
-    return split_log(log), IdMap(items["item_id"].to_pylist())
+    ids = [f"i{row}" for row in range(num_items)]
+    return split_log(log_of(lines, items=ids, name="one user")), IdMap(ids)
 
 
 def test_questions_of_a_window():

@@ -1,12 +1,12 @@
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from small_shop import log_of
 from transformers import AutoModel
 
 from seekrec.embeddings import LightGCNConfig, LightGCNModel, interaction_graph
 from seekrec.errors import DataError, RequestError, UnknownItemError
-from seekrec.events import EventLog, split_log
+from seekrec.events import split_log
 from seekrec.schema import IdMap
 
 # Two users and three items: user 0 acted on items 0 and 1, user 1 on item 1.
@@ -125,20 +125,16 @@ def test_wrong_settings_are_refused(settings, message):
 
 def test_the_graph_of_a_split_holds_training_pairs_once():
     """Each user's last two items are held out; searches count if asked for, impressions never."""
-    rows = [
-        ("a", 1, "recommendation", None, "i0", "click"),
-        ("a", 2, "search", "kite", "i1", "click"),
-        ("a", 3, "recommendation", None, "i0", "click"),
-        ("a", 4, "recommendation", None, "i2", "impression"),
-        ("a", 5, "recommendation", None, "i3", "click"),
-        ("a", 6, "recommendation", None, "i4", "click"),
+    lines = [
+        ("a", 1, "i0"),
+        ("a", 2, "i1", "kite"),
+        ("a", 3, "i0"),
+        ("a", 4, "i2", None, "impression"),
+        ("a", 5, "i3"),
+        ("a", 6, "i4"),
     ]
-    names = ("user_id", "timestamp", "behavior", "query", "item_id", "action")
-    events = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
-    items = pa.table({"item_id": [f"i{row}" for row in range(5)], "title": ["x"] * 5})
-    log = EventLog("small", events, items, query_source="logged")
-    split = split_log(log)
-    id_map = IdMap(items["item_id"].to_pylist())
+    split = split_log(log_of(lines))
+    id_map = IdMap([f"i{row}" for row in range(5)])
     graph = interaction_graph(split, id_map, behaviors=["recommendation"])
     assert (graph.user_ids, graph.users.tolist(), graph.items.tolist()) == (["a"], [0], [0])
     assert interaction_graph(split, id_map).items.tolist() == [0, 1]

@@ -1,25 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
-import pyarrow as pa
 import pytest
+from small_shop import log_of
 
 from seekrec.embeddings import last_interactions, sasrec_sequences
 from seekrec.errors import UnknownItemError
-from seekrec.events import Cases, EventLog, Split, split_log
+from seekrec.events import Cases, Split, split_log
 from seekrec.schema import IdMap
 from seekrec.util.ragged import Ragged
 
 
 def split_of(*events, train=True):
     """All events are training events, each a second after the one before."""
-    table = [
-        {"user_id": user, "timestamp": second, "item_id": item, "behavior": "recommendation" if item else "search"}
-        for second, (user, item) in enumerate(events)
-    ]
-    table = [{**event, "query": None if event["item_id"] else "words"} for event in table]
-    items = pa.table({"item_id": list("abx"), "title": list("ABX")})
-    source = "logged" if any(event["query"] for event in table) else "none"
-    log = EventLog("letters", pa.Table.from_pylist(table), items, query_source=source)
+    lines = [(user, second, item, None if item else "words") for second, (user, item) in enumerate(events)]
+    log = log_of(lines, items=list("abx"), name="letters")
     empty = np.empty(0, dtype=np.int64)
     cases = Cases([], [], [], [], empty, Ragged.from_lists([]))
     return Split(log, "leave_one_out", "strict", 0, np.arange(log.num_events if train else 0), cases, cases)
@@ -49,16 +43,14 @@ def test_unknown_item_is_refused():
 def test_sequences_can_end_before_the_last_interactions():
     """Leave-one-out holds out the last two of each user: u trains on a, b, c, d, v on e and w on b and a."""
     lines = {"u": "abc+dfe", "v": "ead", "w": "badc"}  # "+": d is shown before it is acted on
-    events = []
-    for user, items in lines.items():
-        for time, item in enumerate(items):
-            action = "impression" if item == "+" else "click"
-            events.append({"user_id": user, "timestamp": time, "item_id": item.replace("+", "d"), "action": action})
-    table = pa.Table.from_pylist([{**event, "behavior": "recommendation", "query": None} for event in events])
-    items = pa.table({"item_id": list("abcdef"), "title": list("ABCDEF")})
-    split = split_log(EventLog("letters", table, items, query_source="none"), keep_impressions=True)
+    events = [
+        (user, time, item.replace("+", "d"), None, "impression" if item == "+" else "click")
+        for user, items in lines.items()
+        for time, item in enumerate(items)
+    ]
+    split = split_log(log_of(events, name="letters"), keep_impressions=True)
     id_map = IdMap(list("abcdef"))
-    item_ids = table["item_id"].to_pylist()
+    item_ids = [event[2] for event in events]
     assert [item_ids[row] for row in last_interactions(split, 1).tolist()] == ["d", "a"]
     assert [item_ids[row] for row in last_interactions(split, 2).tolist()] == ["c", "d", "a"]
     # A user's first interaction is never left out.

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from small_shop import log_of
 
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem
 from seekrec.errors import ConfigurationError, DataError, RequestError
 from seekrec.evaluation import BM25, DenseText, Popularity, SASRecScorer, Scorer
-from seekrec.events.log import EventLog
 from seekrec.events.splits import split_log
 from seekrec.schema import Event, IdMap, Request
 
@@ -36,15 +36,8 @@ def test_popularity_counts_training_events(toy_split, toy_id_map):
 
 
 def test_popularity_does_not_count_what_was_only_shown(toy_items, toy_id_map):
-    events = pa.table(
-        {
-            "user_id": ["u"] * 6,
-            "timestamp": range(6),
-            "item_id": ["a", "b", "c", "a", "d", "e"],
-            "action": ["click", "impression", "click", "impression", "click", "click"],
-        }
-    )
-    split = split_log(EventLog(name="shown", events=events, items=toy_items))
+    acts = [("a", "click"), ("b", "impression"), ("c", "click"), ("a", "impression"), ("d", "click"), ("e", "click")]
+    split = split_log(log_of([("u", time, item, None, act) for time, (item, act) in enumerate(acts)], items=toy_items))
     # d and e are held out.
     assert Popularity.fit(split, toy_id_map).counts.tolist() == [1, 0, 1, 0, 0, 0]
 

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from small_shop import log_of
 
-from seekrec import EventLog, split_log
+from seekrec import split_log
 from seekrec.errors import ConfigurationError, DataError, UnknownItemError
 from seekrec.evaluation import protocols
 from seekrec.evaluation.protocols import build_cases
@@ -177,15 +177,7 @@ def test_part_without_cases_is_refused(toy_split, toy_id_map, monkeypatch):
 def test_cases_that_cannot_be_drawn_are_left_out_and_counted(caplog):
     # User u acts on all of A to E but is asked for E; v leaves C and D to draw from.
     lines = [("u", time, item) for time, item in enumerate("ABCDE")] + [("v", time, "ABE"[time]) for time in range(3)]
-    items = pa.table({"item_id": list("ABCDE"), "title": list("ABCDE")})
-    events = pa.table(
-        {
-            "user_id": [line[0] for line in lines],
-            "timestamp": [line[1] for line in lines],
-            "item_id": [line[2] for line in lines],
-        }
-    )
-    split = split_log(EventLog("small", events, items))
+    split = split_log(log_of(lines))
     id_map = IdMap(list("ABCDE"))
     cases = build_cases(split, id_map, protocol="uniform", num_negatives=2)
     assert [request.user_id for request in cases.requests] == ["v"]

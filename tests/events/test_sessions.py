@@ -3,31 +3,18 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
 import pytest
+from small_shop import log_of
 
-from seekrec.events import EventLog, split_log
+from seekrec.events import split_log
 from seekrec.events.sessions import guess_session_ids
 
 
 def make_split(acts):
     """`acts`: (time, session, query, action) of one user, each on an item of its own; two are held out behind them."""
     acts = [*acts, (9_000, None, None, "click"), (9_001, None, None, "click")]
-    times, sessions, queries, actions = map(list, zip(*acts, strict=True))
-    ids = [f"i{number}" for number in range(len(acts))]
-    events = pa.table(
-        {
-            "user_id": ["u"] * len(acts),
-            "timestamp": times,
-            "item_id": ids,
-            "behavior": ["search" if query else "recommendation" for query in queries],
-            "query": pa.array(queries, pa.string()),
-            "action": actions,
-            "session_id": pa.array(sessions, pa.string()),
-        }
-    )
-    source = "logged" if any(queries) else "none"
-    return split_log(EventLog("shop", events, pa.table({"item_id": ids, "title": ids}), query_source=source))
+    lines = [("u", time, f"i{row}", query, action, session) for row, (time, session, query, action) in enumerate(acts)]
+    return split_log(log_of(lines, items=[f"i{row}" for row in range(len(acts))], name="shop"))
 
 
 @pytest.mark.parametrize(
