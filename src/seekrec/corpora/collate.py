@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from seekrec.corpora.tokens import LABEL_PADDING
 from seekrec.errors import DataError
+from seekrec.util.constants import LABEL_PADDING
 from seekrec.util.ragged import Ragged
 
 
