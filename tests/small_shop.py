@@ -232,16 +232,16 @@ HSTU = {
     "num_dsf_layers": 0,
     "use_scenario_tokens": False,
     "use_session_mask": False,
-    "time_bias": "buckets",
+    "relative_bias": "buckets",
 }
 INTSR_WAYS = {
     "paper": {},
-    "merged": {"merge_event_tokens": True, "time_bias": "buckets"},
+    "merged": {"merge_event_tokens": True, "relative_bias": "buckets"},
     "no_session_mask": {"use_session_mask": False},
     "hstu": HSTU,
     "latest": {"starts_from_latest_item": True},
     "latest_merged": {"starts_from_latest_item": True, "merge_event_tokens": True},
-    "cold": {"temperature": 0.1, "ranking_weight": 0.0},
+    "retrieval_only": {"ranking_weight": 0.0},
 }
 
 
@@ -255,7 +255,7 @@ def make_intsr(seed: int = 0, *, catalog=None, **settings):
 
 SYNERGEN_WAYS = {
     "paper": {},
-    "order": {"time_encoding": "order", "use_ids": False},
+    "order": {"time_encoding": "order", "item_parts": "text"},
     "both": {"time_encoding": "both", "queries_in_context": True},
     "latest": {"starts_from_latest_item": True, "queries_in_context": True},
     "retrieval_only": {"ranking_weight": 0.0, "use_target_time": False},

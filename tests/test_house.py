@@ -7,8 +7,8 @@ import house
 import pytest
 
 ROOT = house.ROOT
-MAX_SETTINGS = {"gensar": 73, "gensr": 101, "intsr": 62, "synergen": 60}
-MAX_REPEATED = {"gensar": 14, "gensr": 25, "intsr": 2, "synergen": 2}
+MAX_SETTINGS = {"gensar": 73, "gensr": 101, "intsr": 58, "synergen": 58}
+MAX_REPEATED = {"gensar": 14, "gensr": 25, "intsr": 0, "synergen": 0}
 MAX_PASSES = {"GenSAR.retrieve": (30, 159), "GenSR.rank": (22, 98), "IntSR.rank": (17, 93)}
 
 

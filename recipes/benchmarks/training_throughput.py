@@ -126,9 +126,8 @@ def make_family(config: DenseConfig, split: Split, catalog: Catalog, arguments: 
     """Make a model over a catalogue."""
     torch.manual_seed(arguments.seed)
     _, model_type, processor_type = FAMILIES[config.model_type]
-    window = WindowArguments()
-    processor = make_window_processor(processor_type, config, split, catalog, window)
-    return make_window_model(model_type, config, catalog, processor, window).train()
+    processor = make_window_processor(processor_type, config, split, catalog)
+    return make_window_model(model_type, config, catalog, processor, WindowArguments()).train()
 
 
 def make_batch(windows: TrainingWindows, catalog: Catalog, seed: int) -> Batch:

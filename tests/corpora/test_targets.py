@@ -123,7 +123,8 @@ class Catalogue:
 def warnings_of(caplog, log, **changes):
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="seekrec"):
-        make_windows(split_log(log), Catalogue(), IntSRConfig(), WindowArguments(**changes))
+        config = IntSRConfig(session_ids=changes.pop("session_ids", "auto"))
+        make_windows(split_log(log), Catalogue(), config, WindowArguments(**changes))
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 

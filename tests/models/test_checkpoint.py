@@ -97,7 +97,7 @@ def test_one_checkpoint_loads(folder, pairs):
 )
 def test_a_file_of_another_checkpoint_is_named(folder, folders, name, message):
     if name == CONFIG:
-        change(folder / name, temperature=0.5)  # both were made with the same configuration
+        change(folder / name, dropout=0.5)  # both were made with the same configuration
     else:
         shutil.copy(folders[1] / name, folder / name)
     with pytest.raises(CheckpointError, match=message):
@@ -159,9 +159,9 @@ def test_folders_without_manifests_load(folder, folders):
     [
         (lambda folder: change(folder / SETTINGS, actions=["click", "buy"]), "`num_actions` is 2, the model there"),
         (lambda folder: change(folder / SETTINGS, max_history=1000), "`max_history` is 1000, the model there has"),
-        (lambda folder: change(folder / SETTINGS, max_history=-5), "`max_history` is -5; give a whole number"),
-        (lambda folder: change(folder / SETTINGS, max_history=0), "`max_history` is 0; give a whole number"),
-        (lambda folder: change(folder / SETTINGS, max_history="x"), "`max_history` is 'x'; give a whole number"),
+        (lambda folder: change(folder / SETTINGS, max_history=-5), "`max_history` is -5; it must be at least 1"),
+        (lambda folder: change(folder / SETTINGS, max_history=0), "`max_history` is 0; it must be at least 1"),
+        (lambda folder: change(folder / SETTINGS, max_history="x"), "'max_history' expected int, got str"),
         (lambda folder: change(folder / SETTINGS, actions=["click", "click"]), r"`actions` is \['click', 'click'\]"),
         (
             lambda folder: change(folder / CONFIG, num_hidden_layers=10**9),

@@ -88,8 +88,8 @@ def test_id_embeddings_start_from_vectors_and_keep_the_rest():
 def test_vectors_that_do_not_fit_are_no_start(shape):
     with pytest.raises(ConfigurationError, match=r"shape \(\d, \d\), the id embeddings \(3, 4\)"):
         ItemTower(3, 4, 0).start_ids(np.zeros(shape, np.float32))
-    with pytest.raises(ConfigurationError, match="no id embeddings to start; `use_ids` is off"):
-        ItemTower(3, 4, 2, use_ids=False).start_ids(np.zeros((3, 4), np.float32))
+    with pytest.raises(ConfigurationError, match="no id embeddings to start; `item_parts` is 'text'"):
+        ItemTower(3, 4, 2, has_ids=False).start_ids(np.zeros((3, 4), np.float32))
 
 
 def test_faiss_is_loaded_when_it_is_asked_for():

@@ -27,7 +27,7 @@ MAKERS = [
     (make_synergen, {"ranking_weight": 0.0, "temperature": 0.1}),
     (make_synergen, {"queries_in_context": True}),
     (make_intsr, {}),
-    (make_intsr, {"merge_event_tokens": True, "ranking_weight": 0.0, "temperature": 0.5}),
+    (make_intsr, {"merge_event_tokens": True, "ranking_weight": 0.0}),
     (make_intsr, HSTU),
 ]
 
@@ -77,7 +77,7 @@ def text_scores(catalog, rows):
 def test_scores_are_added_to_those_of_recommendations(make, settings):
     sasrec = make_sasrec()
     model, processor = make_fused(make, sasrec, **settings)
-    ids, temperature = model.catalog.id_map, model.config.temperature
+    ids, temperature = model.catalog.id_map, model.fusion.temperature
     found = scores_of(model.retrieve(processor([*FUSED, SEARCH]), top_k=100, exclude_seen=False))
     own = own_answers(model, processor([*FUSED, SEARCH]))
     histories = [
@@ -101,7 +101,7 @@ def test_of_a_long_history_sasrec_reads_its_latest(make):
     )
     found, own = scores_of(model.retrieve(asked, top_k=100, exclude_seen=False))[0], own_answers(model, asked)[0]
     by_sasrec = sasrec.score([model.catalog.id_map.convert_to_rows(names)])[0].numpy()
-    expected = 1.5 * by_sasrec * model.config.temperature
+    expected = 1.5 * by_sasrec * model.fusion.temperature
     np.testing.assert_allclose([found[item] - own[item] for item in model.catalog.id_map.ids], expected, atol=2e-5)
 
 
@@ -146,7 +146,7 @@ def test_either_part_stands_alone(make, parts):
     more = 4.0 * text_scores(model.catalog, rows)
     if "text_weight" in parts:
         more = 1.5 * make_sasrec().score([rows])[0].numpy()
-    more = more * model.config.temperature
+    more = more * model.fusion.temperature
     np.testing.assert_allclose([found[item] - own[item] for item in model.catalog.id_map.ids], more, atol=2e-5)
 
 
@@ -209,7 +209,7 @@ def test_a_new_item_has_its_text_and_the_mean_of_the_others(make):
     rows = catalog.id_map.convert_to_rows([event.item_id for event in HISTORY if event.item_id])
     by_sasrec = sasrec.score([rows])[0].numpy()
     more = 1.5 * by_sasrec.mean() + 4.0 * text_scores(grown, rows)[24]
-    assert found["new"] - own["new"] == pytest.approx(more * model.config.temperature, abs=2e-5)
+    assert found["new"] - own["new"] == pytest.approx(more * model.fusion.temperature, abs=2e-5)
     # In a history it stands at the mean, too.
     table = torch.from_numpy(sasrec.item_embeddings())
     later = [*HISTORY, Event("new", timestamp=250_000)]
@@ -220,7 +220,7 @@ def test_a_new_item_has_its_text_and_the_mean_of_the_others(make):
     embeds = torch.stack([start, *table[rows], table.mean(0)])[None]
     with torch.no_grad():
         state = sasrec.model(torch.ones(embeds.shape[:2], dtype=torch.long), inputs_embeds=embeds).last_hidden_state
-    expected = 1.5 * (state[0, -1] @ table.T).numpy() * model.config.temperature
+    expected = 1.5 * (state[0, -1] @ table.T).numpy() * model.fusion.temperature
     np.testing.assert_allclose([found[item] - own[item] for item in catalog.id_map.ids], expected, atol=2e-5)
 
 

@@ -142,9 +142,10 @@ def test_position_buckets_are_those_of_t5():
 
 
 def test_alibi_falls_with_the_logarithm_of_seconds():
-    bias = RelativeBias(IntSRConfig(use_position_bias=False, num_attention_heads=2))
+    bias = RelativeBias(IntSRConfig(num_attention_heads=2))
     with torch.no_grad():
         bias.slopes.copy_(torch.tensor([1.0, 0.5]))
+        bias.position.zero_()
     # log2(1 + 7) = 3, log2(1 + 0) = 0
     found = bias.of(torch.zeros(1, 2, dtype=torch.long), torch.tensor([[7, 0]]))
     torch.testing.assert_close(found, torch.tensor([[[-3.0, 0.0]], [[-1.5, 0.0]]]))
@@ -152,11 +153,11 @@ def test_alibi_falls_with_the_logarithm_of_seconds():
 
 def test_dsfnet_mixes_the_weights_of_scenarios():
     """Equations 11-13, with W_l put together for each row as the paper writes it."""
-    net = DSFNet(IntSRConfig(hidden_size=4, num_scenarios=3, num_dsf_layers=2))
+    net = DSFNet(IntSRConfig(hidden_size=4, num_dsf_layers=2))
     rows, scenario = torch.randn(5, 4), torch.randn(5, 8)
     expected = rows * torch.sigmoid(net.filter(torch.cat([rows, scenario], 1)))
     for number, (layer, gate) in enumerate(zip(net.layers, net.gates, strict=True)):
-        weight, offset = layer.weight.view(3, 4, 4), layer.bias.view(3, 4)
+        weight, offset = layer.weight.view(2, 4, 4), layer.bias.view(2, 4)
         gamma = 2 * torch.sigmoid(gate(scenario))
         mixed_weight = torch.einsum("rg,gio->rio", gamma, weight)
         expected = torch.einsum("rio,ro->ri", mixed_weight, expected) + gamma @ offset
@@ -299,11 +300,11 @@ def test_where_keeps_to_what_it_allows(intsr):
         ({}, {}),
         ({"merge_event_tokens": True, "negatives": "hard", "num_training_negatives": 5}, {}),
         ({"negatives": "popularity", "correct_sampling": True}, {"kind": "popularity"}),
-        ({"temperature": 0.5, "time_bias": "buckets"}, {}),
+        ({"relative_bias": "buckets"}, {}),
         ({"starts_from_latest_item": True}, {}),
         (HSTU | {"ranking_weight": 0.0}, {}),
     ],
-    ids=["paper", "hard", "drawn", "warm", "latest", "hstu"],
+    ids=["paper", "hard", "drawn", "buckets", "latest", "hstu"],
 )
 def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, drawn):
     split, catalog, table = windows
@@ -458,11 +459,10 @@ def test_queries_can_be_switched_off(windows):
     ("settings", "message"),
     [
         ({"hidden_size": 10, "num_attention_heads": 3}, "`hidden_size` is 10, which 3 heads do not divide"),
-        ({"time_bias": "linear"}, "time_bias"),
+        ({"relative_bias": "linear"}, "relative_bias"),
         ({"num_hidden_layers": 0}, "`num_hidden_layers` is 0; it must be at least 1"),
         ({"scenario_features": ["moon"]}, "scenario_features"),
-        ({"use_ids": False, "text_size": 0}, "items would have no vectors"),
-        ({"temperature": 0.0}, "`temperature` is 0.0"),
+        ({"item_parts": "text", "text_size": 0}, "items would have no vectors"),
         ({"use_placeholders": False, "ranking_weight": 1.0}, "`ranking_weight` needs `use_placeholders`"),
         (
             {"use_placeholders": False, "starts_from_latest_item": True},

@@ -86,10 +86,10 @@ def positions(position, time):
 
 
 @pytest.mark.parametrize("alike", [True, False])
-@pytest.mark.parametrize("kind", ["alibi", "buckets", "none"])
+@pytest.mark.parametrize("kind", ["alibi", "buckets", "position"])
 def test_the_bias_is_that_of_each_pair(kind, alike):
     torch.manual_seed(1)
-    config = IntSRConfig(time_bias=kind, num_position_buckets=8, max_history=5)
+    config = IntSRConfig(relative_bias=kind, num_position_buckets=8, max_history=5)
     bias = RelativeBias(config)
     for weight in bias.parameters():
         torch.nn.init.normal_(weight)
@@ -98,7 +98,7 @@ def test_the_bias_is_that_of_each_pair(kind, alike):
     time, seen_time = torch.randint(0, 10**9, (2, 30)), torch.randint(0, 10**9, (2, 25))
     found = bias(positions(position, time), positions(seen, seen_time))
     # Rows that are numbered alike share their bias, unless time tells them apart.
-    assert found.shape == (1 if alike and kind == "none" else 2, 2, 30, 25)
+    assert found.shape == (1 if alike and kind == "position" else 2, 2, 30, 25)
 
     expected = torch.empty(2, 2, 30, 25)
     for row in range(2):

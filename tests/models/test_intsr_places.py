@@ -26,7 +26,7 @@ SETTINGS = {"scenario_features": ["hour", "page", "geohash"], "num_geohashes": 2
 
 def make_placed(**settings):
     model, processor = make_intsr(**SETTINGS | settings)
-    return model, IntSRProcessor(processor.catalog, max_history=12, query_vectors=AisleVectors(), geohashes=PLACES)
+    return model, IntSRProcessor(processor.catalog, model.config, query_vectors=AisleVectors(), geohashes=PLACES)
 
 
 def make_placed_log():
@@ -120,5 +120,5 @@ def test_answers_depend_on_where_they_are_asked(tmp_path, way):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(Exception, match="`num_geohashes` is 0; with 'geohash' in `scenario_features` it must be"):
         IntSRConfig(scenario_features=["geohash"], num_items=3)
-    with pytest.raises(ConfigurationError, match="`geohashes` are from 2 to 4 characters long; give them one length"):
+    with pytest.raises(ConfigurationError, match="from 2 to 4 characters long; pass them in one length"):
         IntSRProcessor(geohashes=["u3", "u33d"])

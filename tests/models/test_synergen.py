@@ -350,13 +350,11 @@ def test_ranking_losses_by_hand():
 
 def test_the_loss_is_the_sum_of_its_parts(windows):
     _, catalog, table = windows
-    model, processor = make_synergen(easy_weight=0.1, pairwise_weight=0.5, ranking_weight=2.0, temperature=0.3)
+    model, processor = make_synergen(easy_weight=0.1, ranking_weight=2.0, temperature=0.3)
     negatives = make_negatives(table, catalog, "popularity", 3, is_corrected=True)
     batch = collate(windows, processor, [0, 5], negatives=negatives)
     output = model(**batch)
-    by_hand = (
-        0.1 * output.easy_loss + 0.9 * output.hard_loss + 2 * (output.pointwise_loss + 0.5 * output.pairwise_loss)
-    )
+    by_hand = 0.1 * output.easy_loss + 0.9 * output.hard_loss + 2 * (output.pointwise_loss + output.pairwise_loss)
     torch.testing.assert_close(output.loss, by_hand)
     asked = batch["labels"] >= 0
     # Hard negatives once more: the target against the drawn ones, each less the logarithm of its share of the targets.
@@ -401,7 +399,7 @@ def test_what_is_asked_for_is_read(windows):
                 "easy_weight": 1.0,
                 "temperature": 0.1,
                 "ranking_weight": 0.0,
-                "use_ids": False,
+                "item_parts": "text",
                 "learn_time_scales": True,
             },
             "uniform",
@@ -548,7 +546,7 @@ def test_start_values_are_as_described():
         ({"num_hidden_layers": 0}, "`num_hidden_layers` is 0; it must be at least 1"),
         ({"easy_weight": 1.5}, "`easy_weight` is 1.5; it must be from 0 to 1"),
         ({"asked_action": 4}, "`asked_action` is 4; it must be from 0 to 1"),
-        ({"use_ids": False, "text_size": 0}, "items would have no vectors"),
+        ({"item_parts": "text", "text_size": 0}, "items would have no vectors"),
         ({"min_period": 10.0, "max_period": 5.0}, "`min_period` is 10.0 and `max_period` 5.0"),
         ({"temperature": 0.0}, "`temperature` is 0.0"),
     ],

@@ -78,7 +78,7 @@ def test_there_are_the_five_setting_files_of_families_of_vectors(family):
 def test_the_paper_setting_of_intsr_is_the_papers():
     recipe = read("intsr", "paper")
     model, training = recipe.config, recipe.training
-    assert (model.num_hidden_layers, model.hidden_size, model.num_scenarios, model.num_dsf_layers) == (3, 32, 2, 3)
+    assert (model.num_hidden_layers, model.hidden_size, model.num_dsf_layers) == (3, 32, 3)
     assert model.max_history == 30 + 30 and model.align_candidates
     assert training.learning_rate == 1e-3 and training.per_device_train_batch_size == 32
     assert model.use_scenario_tokens and not model.merge_event_tokens and model.ranking_weight > 0
@@ -88,7 +88,7 @@ def test_the_paper_setting_of_synergen_is_the_papers():
     recipe = read("synergen", "paper")
     window, model, training = recipe.window, recipe.config, recipe.training
     assert (training.learning_rate, window.sparse_learning_rate) == (1e-3, 3e-3) and training.bf16
-    assert (model.temperature, model.easy_weight, model.pairwise_weight, model.ranking_weight) == (0.085, 0.1, 1, 1)
+    assert (model.temperature, model.easy_weight, model.ranking_weight) == (0.085, 0.1, 1)
     assert model.negatives == "popularity" and model.correct_sampling
     assert model.time_encoding == "time" and model.use_target_time and not model.queries_in_context
     # 12 width^2 weights a layer: 100 million.

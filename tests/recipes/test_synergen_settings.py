@@ -17,9 +17,11 @@ from seekrec.models import (
 from seekrec.training import make_window_optimizer
 
 
-@pytest.mark.parametrize("use_ids", [True, False])
-def test_tables_and_the_rest_have_their_own_step_sizes(tmp_path, use_ids):
-    model = SynerGenForSearchAndRecommendation(SynerGenConfig(num_items=5, use_ids=use_ids, learn_time_scales=True))
+@pytest.mark.parametrize("item_parts", ["both", "text"])
+def test_tables_and_the_rest_have_their_own_step_sizes(tmp_path, item_parts):
+    model = SynerGenForSearchAndRecommendation(
+        SynerGenConfig(num_items=5, item_parts=item_parts, learn_time_scales=True)
+    )
     training = TrainingArguments(
         output_dir=str(tmp_path), learning_rate=1e-3, weight_decay=0.1, adam_beta2=0.98, use_cpu=True
     )
@@ -28,8 +30,8 @@ def test_tables_and_the_rest_have_their_own_step_sizes(tmp_path, use_ids):
     names = dict(model.named_parameters())
     assert set(group) == {id(weight) for weight in names.values()} and len(group) == len(names)
     sparse = {name for name, weight in names.items() if group[id(weight)] == 0}
-    assert sparse == {"model.tokens.actions.weight", *(["model.items.ids.weight"] if use_ids else [])}
-    assert group[id(names["model.tokens.ids.weight" if use_ids else "model.tokens.text.weight"])] == 1
+    assert sparse == {"model.tokens.actions.weight", *(["model.items.ids.weight"] if item_parts == "both" else [])}
+    assert group[id(names["model.tokens.ids.weight" if item_parts == "both" else "model.tokens.text.weight"])] == 1
     assert group[id(names["model.rotary.log_scales"])] == group[id(names["retrieval_norm.weight"])] == 2
     settings = [(one["lr"], one["weight_decay"], one["betas"]) for one in optimizer.param_groups]
     assert settings == [(3e-3, 0.0, (0.9, 0.98)), (1e-3, 0.1, (0.9, 0.98)), (1e-3, 0.0, (0.9, 0.98))]
@@ -78,6 +80,16 @@ def test_settings_of_earlier_versions_are_read_under_the_names_of_today():
     config = IntSRConfig.from_dict({**old, "max_position_distance": 400, "attention_scale": "visible", "num_items": 3})
     assert (config.negatives, config.num_training_negatives) == ("popularity", 7)
     assert not hasattr(config, "max_position_distance") and not hasattr(config, "attention_scale")
+    for kind, old, now in (
+        (IntSRConfig, {"use_ids": False, "num_scenarios": 2, "temperature": 1.0}, {"item_parts": "text"}),
+        (IntSRConfig, {"time_bias": "buckets", "use_position_bias": True}, {"relative_bias": "buckets"}),
+        (IntSRConfig, {"time_bias": "none", "use_position_bias": True}, {"relative_bias": "position"}),
+        (IntSRConfig, {"time_bias": "none", "use_position_bias": False}, {"relative_bias": "none"}),
+        (SynerGenConfig, {"use_ids": True, "pairwise_weight": 1.0}, {"item_parts": "both"}),
+    ):
+        config = kind.from_dict(old)
+        assert {name: getattr(config, name) for name in now} == now
+        assert not any(hasattr(config, name) for name in old if name != "temperature")
     config = SynerGenConfig.from_dict({"easy_negatives": "in_batch", "correct_popularity": True, "align_tasks": True})
     assert (config.negatives, config.correct_sampling) == ("popularity", True)
     for kind, settings, message in (

@@ -75,8 +75,8 @@ def test_the_demo_answers_the_model_is_published_and_the_ablations_are_settings(
     assert "query_vectors.safetensors" in published and "catalog/embeddings.safetensors" in published
     (tmp_path / "stages").symlink_to(output_dir / "stages")
     options = (
-        "--use_ids",
-        "false",
+        "--item_parts",
+        "text",
         "--start_from_sasrec",
         "false",
         "--time_encoding",

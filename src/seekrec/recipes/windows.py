@@ -42,7 +42,6 @@ class WindowArguments:
 
     Args:
         tasks (`str`): What is trained and measured.
-        session_ids (`str`): What `session_id` means: events of a page view do not see each other; auto: a guess.
         recommend_searched_items (`bool`): Whether a searched item is asked for as a recommendation too, without its
             query.
         query_pool (`list[str]`): Queries that may stand for an item: logged, category, item_text.
@@ -58,7 +57,6 @@ class WindowArguments:
     """
 
     tasks: Literal["joint", "search", "recommendation"] = "joint"
-    session_ids: Literal["auto", "page_view", "visit"] = "auto"
     recommend_searched_items: bool = True
     query_pool: list[str] = field(default_factory=lambda: ["logged", "category", "item_text"])
     pool_probability: float = 0.0
@@ -124,7 +122,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
     def make_processor(self) -> EventProcessorT:
         """Make the processor that lays requests out as windows are."""
         processor: Any = make_window_processor(
-            self.processor_type, self.config, self.split, self.catalog, self.window, geohashes=self.geohashes
+            self.processor_type, self.config, self.split, self.catalog, geohashes=self.geohashes
         )
         return processor
 
@@ -197,7 +195,6 @@ def make_window_processor(
     config: DenseConfig,
     split: Split,
     catalog: Catalog,
-    window: WindowArguments,
     *,
     geohashes: Sequence[str] = (),
 ) -> EventProcessorT:
@@ -208,16 +205,10 @@ def make_window_processor(
         config ([`DenseConfig`]): Settings of the model.
         split (`Split`): Whose training events name the actions.
         catalog ([`Catalog`]): The items.
-        window ([`WindowArguments`]): What `session_id` means.
         geohashes (`Sequence[str]`): The areas that the model tells apart.
     """
-    return kind.from_config(
-        config,
-        catalog,
-        actions=log_actions(split),
-        geohashes=geohashes,
-        session_ids=choose_session_ids(split, window.session_ids),
-    )
+    config = config.with_data(session_ids=choose_session_ids(split, config.session_ids))
+    return kind.from_config(config, catalog, actions=log_actions(split), geohashes=geohashes)
 
 
 def make_windows(
@@ -228,15 +219,15 @@ def make_windows(
     Args:
         split (`Split`): Split whose training events are read.
         catalog ([`Catalog`]): The items.
-        config ([`DenseConfig`]): The length of a history, and whether its questions see their own session.
-        window ([`WindowArguments`]): Tasks, and what `session_id` means.
+        config ([`DenseConfig`]): The length of a history, and what questions see of their own session.
+        window ([`WindowArguments`]): Tasks, and what is asked for.
         geohashes (`Sequence[str]`): Those of the processor.
 
     Raises:
         DataError: If nothing is left to ask.
         LeakageError: If a question of a strict split sees its own answer.
     """
-    if window.session_ids == "auto" and (guess := guess_session_ids(split)) is not None:
+    if config.session_ids == "auto" and (guess := guess_session_ids(split)) is not None:
         logger.info("%s: %s", split.log.name, guess)
     windows = build_training_windows(
         split,
@@ -245,7 +236,7 @@ def make_windows(
         geohashes=geohashes,
         max_history=config.max_history,
         recommend_searched_items=window.recommend_searched_items,
-        session_ids=window.session_ids,
+        session_ids=config.session_ids,
         use_session_mask=config.use_session_mask,
     )
     if split.protocol == "strict" and (num_leaks := windows.count_leaks()):
@@ -292,6 +283,7 @@ def make_window_model(
             text_size=width,
             query_size=width,
             num_actions=max(1, len(processor.actions)),
+            session_ids=processor.session_ids,
             recommender=recommender_sizes(sasrec) if is_fused and sasrec is not None else None,
             **from_data,
         )

@@ -11,7 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from seekrec.embeddings.softmax import LARGE_CATALOG
-from seekrec.util.settings import option_names
+from seekrec.util.settings import option_values
 
 
 @strict
@@ -32,9 +32,11 @@ class DenseConfig(PreTrainedConfig):
     The items and the decoder:
 
     Args:
-        use_ids (`bool`): Whether items have id embeddings; off for text alone.
-        use_text (`bool`): Whether items are read by their text; off for ids alone.
+        item_parts (`str`): What an item's vector is made of: `ids`, an embedding of its id; `text`, its projected text
+            vector; or `both`.
         max_history (`int`): Maximum number of latest events read of a history.
+        session_ids (`str`): What `session_id` of events means: `page_view`, whose events do not see each other, or
+            `visit`, which changes nothing; `auto`, a guess by the training events.
         hidden_size (`int`): Width of the decoder.
         num_hidden_layers (`int`): Number of layers.
         num_attention_heads (`int`): Number of heads.
@@ -47,7 +49,6 @@ class DenseConfig(PreTrainedConfig):
     What is learned, and what is added to answers:
 
     Args:
-        temperature (`float`): Divides similarities.
         negatives (`str`): What a target is compared with: `full`, every item of the catalogue; `uniform` or
             `popularity`, items drawn so; `hard`, the most similar items at that moment (IntSR alone); `auto`, full up
             to 50,000 items, then drawn by popularity and corrected.
@@ -80,9 +81,9 @@ class DenseConfig(PreTrainedConfig):
     texts_hash: str | None = None
     recommender: dict[str, Any] | None = None
 
-    use_ids: bool = True
-    use_text: bool = True
+    item_parts: Literal["both", "ids", "text"] = "both"
     max_history: int = 50
+    session_ids: Literal["auto", "page_view", "visit"] = "auto"
     hidden_size: int = 64
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
@@ -91,7 +92,6 @@ class DenseConfig(PreTrainedConfig):
     starts_from_latest_item: bool = False
     use_session_mask: bool = True
 
-    temperature: float = 1.0
     negatives: Literal["auto", "full", "uniform", "popularity", "hard"] = "auto"
     num_training_negatives: int = 20
     correct_sampling: bool = False
@@ -99,7 +99,7 @@ class DenseConfig(PreTrainedConfig):
     text_weight: float = 0.0
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if not self.use_text:
+        if self.item_parts == "ids":
             self.text_size = 0
         if self.negatives == "auto" and self.num_items:
             is_small = self.num_items <= LARGE_CATALOG
@@ -116,10 +116,9 @@ class DenseConfig(PreTrainedConfig):
         """Return these settings with the fields that data decide.
 
         Args:
-            found: Fields named in `fields_from_data`.
+            found: Fields named in `fields_from_data`, and options that data decide where they are `auto`.
         """
-        kept: dict[str, Any] = {name: getattr(self, name) for name in option_names(type(self))}
-        return type(self)(**kept, **found)
+        return type(self)(**{**option_values(self), **found})
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
@@ -130,6 +129,8 @@ class DenseConfig(PreTrainedConfig):
         """
         settings = dict(config_dict)
         cls._drop_fixed(settings, cls.fixed_settings)
+        if not settings.pop("use_ids", True):
+            settings["item_parts"] = "text"
         made: Self = super().from_dict(cls._upgrade(settings), **kwargs)
         return made
 
@@ -158,8 +159,6 @@ class DenseConfig(PreTrainedConfig):
                 f"`hidden_size` is {self.hidden_size}, which {self.num_attention_heads} heads do not divide; change "
                 "`hidden_size` or `num_attention_heads`."
             )
-        if not self.temperature > 0:
-            raise ValueError(f"`temperature` is {self.temperature}; it must be above 0.")
 
     def validate_items(self) -> None:
         """Check that items have vectors, and what is added to answers its parts."""
@@ -169,8 +168,8 @@ class DenseConfig(PreTrainedConfig):
             )
         if self.text_weight and not self.text_size:
             raise ValueError(f"`text_weight` is {self.text_weight}, but `text_size` is 0: the items have no texts.")
-        if not self.use_ids and not self.text_size:
-            raise ValueError("`use_ids` is False and `text_size` 0, so items would have no vectors; change one.")
+        if self.item_parts == "text" and not self.text_size:
+            raise ValueError("`item_parts` is 'text' and `text_size` 0, so items would have no vectors; change one.")
 
     def _check_at_least(self, least: int, *names: str) -> None:
         for name in names:

@@ -111,7 +111,7 @@ class DenseRetrieval(CheckpointMixin, HistoryModel[StateT]):
             return own
         parts = self.fusion.questions(items.texts, item_rows, allowed, inputs["question_behavior_ids"])
         # The model's own product is divided by the temperature, those of the parts are not.
-        return torch.cat([own, *(part * self.config.temperature for part in parts)], dim=-1)
+        return torch.cat([own, *(part * self.fusion.temperature for part in parts)], dim=-1)
 
     def answer_scores(self, questions: Tensor, rows: Tensor, history: Tensor, items: CatalogItems) -> Tensor:
         """Score candidates as [`retrieve`] scores items: float32 of the shape of `rows`.

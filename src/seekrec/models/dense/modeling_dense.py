@@ -97,13 +97,13 @@ class ItemTower(nn.Module):
         num_items (`int`): Items with an id embedding: the catalogue's first rows.
         hidden_size (`int`): Width of a vector.
         text_size (`int`): Width of a text vector; 0 for ids alone.
-        use_ids (`bool`): Off for text alone.
+        has_ids (`bool`): Off for text alone.
     """
 
-    def __init__(self, num_items: int, hidden_size: int, text_size: int, use_ids: bool = True) -> None:
+    def __init__(self, num_items: int, hidden_size: int, text_size: int, has_ids: bool = True) -> None:
         super().__init__()
         self.num_items, self.hidden_size = num_items, hidden_size
-        self.ids = nn.Embedding(num_items, hidden_size) if use_ids else None
+        self.ids = nn.Embedding(num_items, hidden_size) if has_ids else None
         self.text = TextProjection(text_size, hidden_size, bias=False) if text_size else None
         # Not a buffer: `from_pretrained` would leave one that is not among the weights uninitialised.
         self.texts = ItemTexts(None, num_items)
@@ -124,7 +124,7 @@ class ItemTower(nn.Module):
             ConfigurationError: If there are no id embeddings, or the vectors are more or wider than they.
         """
         if self.ids is None:
-            raise ConfigurationError("The items have no id embeddings to start; `use_ids` is off, switch it on.")
+            raise ConfigurationError("The items have no id embeddings to start; `item_parts` is 'text'.")
         if len(vectors) != self.num_items or vectors.shape[1] > self.hidden_size:
             raise ConfigurationError(
                 f"The vectors to start from have shape {vectors.shape}, the id embeddings ({self.num_items}, "
@@ -251,13 +251,19 @@ class AnswerFusion(nn.Module):
         recommender (`dict`, *optional*): Sizes of the SASRec, from `recommender_sizes`.
         recommender_weight (`float`): Weight of its score.
         text_weight (`float`): Weight of the cosine of texts.
+        temperature (`float`): What divides the model's own product; the weights are those beside the quotient.
     """
 
     def __init__(
-        self, num_items: int, recommender: dict[str, object] | None, recommender_weight: float, text_weight: float
+        self,
+        num_items: int,
+        recommender: dict[str, object] | None,
+        recommender_weight: float,
+        text_weight: float,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        self.num_items = num_items
+        self.num_items, self.temperature = num_items, temperature
         self.recommender_weight, self.text_weight = recommender_weight, text_weight
         self.recommender: FrozenSASRec | None = None
         self.table: ItemTower | None = None
@@ -332,11 +338,12 @@ class AnswerFusion(nn.Module):
         return found
 
 
-def make_fusion(config: DenseConfig) -> AnswerFusion | None:
+def make_fusion(config: DenseConfig, temperature: float = 1.0) -> AnswerFusion | None:
     """Make what a configuration adds to its model's answers; None for nothing."""
     if not (config.recommender_weight or config.text_weight):
         return None
-    return AnswerFusion(config.num_items, config.recommender, config.recommender_weight, config.text_weight)
+    weights = config.recommender_weight, config.text_weight
+    return AnswerFusion(config.num_items, config.recommender, *weights, temperature)
 
 
 def without_own(

@@ -1,29 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processor of families that read events as vectors: requests to padded arrays.
 
-[`EventSequenceProcessor`] is complete; a family subclasses it to have a processor of its own name. What it gives and
-what `TrainingWindows.batch` gives have the same names, so one forward pass serves both: a request is a window with one
+[`EventSequenceProcessor`] is complete; a family subclasses it to have a processor of its own name. What it makes and
+what `TrainingWindows.batch` makes have the same names, so one forward pass serves both: a request is a window with one
 question behind its last event.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import BatchFeature
 from transformers.utils.hub import cached_file
 
 from seekrec.catalog import Catalog
 from seekrec.embeddings import DEFAULT_ENCODER
 from seekrec.errors import ConfigurationError, RequestError
-from seekrec.events.checks import check_choice
-from seekrec.events.columns import SESSION_IDS, EventColumns, SessionIds, number_geohashes, number_sessions
+from seekrec.events.columns import EventColumns, SessionIds, number_geohashes, number_sessions
 from seekrec.models.candidates import candidate_rows, check_unknown, known_histories, seen_rows
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
@@ -34,7 +35,8 @@ from seekrec.util.ragged import Ragged
 from seekrec.util.redaction import place_name
 from seekrec.util.text import TEXT_FOLDING, check_folding
 
-ProcessorT = TypeVar("ProcessorT", bound="EventSequenceProcessor")
+# What a processor reads of its model's configuration, and keeps.
+_READ = ("max_history", "session_ids")
 
 
 class EventSequenceProcessor(CatalogProcessor):
@@ -42,23 +44,21 @@ class EventSequenceProcessor(CatalogProcessor):
 
     Args:
         catalog ([`Catalog`], *optional*): The items; it needs no identifiers, but the embeddings `"semantic"`.
-        max_history (`int`): Of a history the latest so many events are read.
+        config ([`DenseConfig`], *optional*): Configuration of the model, which says how many events are read and what
+            `session_id` means; a request for a page view does not see the events of that.
         actions (`Sequence[str]`): The actions that the model tells apart; others count as unknown.
         text_encoder (`str`, *optional*): What embeds queries: a sentence-transformers name or path. `None` is the
             catalogue's own encoder, or the default one.
         query_vectors ([`QueryVectors`], *optional*): Known queries; those of the training log, for example.
-        geohashes (`Sequence[str]`): The places that the model tells apart, by how their geohash begins; all of one
+        geohashes (`Sequence[str]`): The areas that the model tells apart, by how their geohash begins; all of one
             length. Others count as unknown.
         text_folding (`Sequence[str]`): How queries are folded, in training and answering, as for
             [`~seekrec.util.text.fold_text`]; if `query_vectors` are given, as they do.
-        session_ids (`str`): What `session_id` of events and requests means: `"page_view"`, whose events the request
-            for it does not see, or `"visit"`, which changes nothing.
         unknown (`str`): What is done with events of a history whose item the catalogue does not hold: `"skip"` leaves
             them out and logs it, `"raise"` refuses the call. Candidates must always be known.
 
     Raises:
-        ConfigurationError: If `max_history` is below 1, an action stands twice, `geohashes` differ in length, or
-            `session_ids` is unknown.
+        ConfigurationError: If an action is named twice, or `geohashes` differ in length.
     """
 
     _not_settings = ("_catalog", "_query_vectors")
@@ -67,31 +67,28 @@ class EventSequenceProcessor(CatalogProcessor):
     def __init__(
         self,
         catalog: Catalog | None = None,
-        max_history: int = 50,
+        config: DenseConfig | None = None,
         actions: Sequence[str] = ("click",),
         text_encoder: str | None = None,
         query_vectors: QueryVectors | None = None,
         geohashes: Sequence[str] = (),
         text_folding: Sequence[str] = TEXT_FOLDING,
-        session_ids: SessionIds = "page_view",
         unknown: str = "skip",
     ) -> None:
         super().__init__()
-        if not isinstance(max_history, int) or isinstance(max_history, bool) or max_history < 1:
-            raise ConfigurationError(f"`max_history` is {max_history!r}; give a whole number from 1 up.")
         for name, texts in (("actions", actions), ("geohashes", geohashes)):
             if not all(isinstance(text, str) for text in texts) or len(set(texts)) != len(texts):
-                raise ConfigurationError(f"`{name}` is {list(texts)!r}; give texts, each once.")
-        check_choice("session_ids", session_ids, SESSION_IDS)
+                raise ConfigurationError(f"`{name}` is {list(texts)!r}; pass texts, each once.")
         if len({len(name) for name in geohashes}) > 1:
             raise ConfigurationError(
-                f"`geohashes` are from {min(map(len, geohashes))} to {max(map(len, geohashes))} characters long; give "
-                "them one length."
+                f"`geohashes` are from {min(map(len, geohashes))} to {max(map(len, geohashes))} characters long; pass "
+                "them in one length."
             )
-        self.max_history = max_history
+        config = DenseConfig() if config is None else config
+        self.max_history = config.max_history
+        self.session_ids: SessionIds = "visit" if config.session_ids == "visit" else "page_view"
         self.actions = list(actions)
         self.geohashes = list(geohashes)
-        self.session_ids: SessionIds = session_ids
         self.text_encoder = text_encoder
         self.text_folding = list(check_folding(text_folding) if query_vectors is None else query_vectors.folding)
         self.unknown = check_unknown(unknown)
@@ -102,33 +99,38 @@ class EventSequenceProcessor(CatalogProcessor):
 
     @classmethod
     def from_config(
-        cls: type[ProcessorT],
+        cls,
         config: DenseConfig,
         catalog: Catalog | None = None,
         *,
         actions: Sequence[str] = ("click",),
         geohashes: Sequence[str] = (),
-        session_ids: SessionIds = "page_view",
         query_vectors: QueryVectors | None = None,
-    ) -> ProcessorT:
+    ) -> Self:
         """Make the processor of a model.
 
         Args:
-            config ([`DenseConfig`]): Settings of the model.
+            config ([`DenseConfig`]): Configuration of the model.
             catalog ([`Catalog`], *optional*): The items.
             actions (`Sequence[str]`): The actions that the model tells apart.
             geohashes (`Sequence[str]`): The areas that the model tells apart.
-            session_ids (`str`): What `session_id` means.
             query_vectors ([`QueryVectors`], *optional*): Known queries.
         """
-        return cls(
-            catalog,
-            max_history=config.max_history,
-            actions=actions,
-            geohashes=geohashes,
-            session_ids=session_ids,
-            query_vectors=query_vectors,
-        )
+        return cls(catalog, config, actions, query_vectors=query_vectors, geohashes=geohashes)
+
+    @classmethod
+    def from_args_and_dict(cls, args: list[object], processor_dict: dict[str, object], **kwargs: object) -> Self:
+        """Make a processor from its saved settings and those given to `from_pretrained`."""
+        settings = {**processor_dict, **kwargs}
+        read: dict[str, Any] = {name: settings.pop(name) for name in _READ if name in settings}
+        try:
+            config = DenseConfig(**read)
+        except StrictDataclassError as error:
+            raise ConfigurationError(
+                f"The settings of the processor are damaged: {error.__cause__ or error}"
+            ) from error
+        made: Self = super().from_args_and_dict(args, {"config": config, **settings})
+        return made
 
     @property
     def query_vectors(self) -> QueryVectors:
@@ -165,7 +167,7 @@ class EventSequenceProcessor(CatalogProcessor):
             `question_behavior_ids`, `question_action_ids` (-1 where the request names no action),
             `question_timestamps` (of the last event where the request has none), `question_geohash_ids` and
             `question_query_rows`. `query_vectors`: float32 of shape `(num_queries, dimension)`, to which the query
-            rows point. `seen_rows`: int64 `(batch, most_seen)`, what [`seen_rows`] gives. With candidates
+            rows point. `seen_rows`: int64 `(batch, most_seen)`, what [`seen_rows`] returns. With candidates
             `candidate_rows`: int64 `(batch, 1, most_candidates)`, -1 for padding.
 
         Raises:
@@ -179,8 +181,7 @@ class EventSequenceProcessor(CatalogProcessor):
         lists = [
             events[len(events) - self.max_history :] if self.max_history < len(events) else events for events in lists
         ]
-        features = self._layout(lists, catalog)
-        queries = features.pop("queries")
+        features, queries = self._layout(lists, catalog)
         last = [events[-1].timestamp if events else 0 for events in lists]
         times = [
             before if request.timestamp is None else request.timestamp
@@ -190,7 +191,7 @@ class EventSequenceProcessor(CatalogProcessor):
         sessions = self._asked_sessions(asked, lists, features)
         numbers = {text: number for number, text in enumerate(queries)}
         query_rows = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked]
-        places = pa.array([one.geohash for one in asked], pa.string())
+        areas = pa.array([one.geohash for one in asked], pa.string())
         features |= {
             "question_events": lengths[:, None],
             "question_session_ids": sessions[:, None],
@@ -198,7 +199,7 @@ class EventSequenceProcessor(CatalogProcessor):
             "question_behavior_ids": np.array([[BEHAVIORS.index(one.behavior)] for one in asked]),
             "question_action_ids": np.array([[self._asked_action(one)] for one in asked]),
             "question_timestamps": np.array(times, dtype=np.int64)[:, None],
-            "question_geohash_ids": number_geohashes(places, self.geohashes)[:, None],
+            "question_geohash_ids": number_geohashes(areas, self.geohashes)[:, None],
             "question_query_rows": np.array(query_rows, dtype=np.int64)[:, None],
             "query_vectors": self.query_vectors.encode(list(numbers)),
             "seen_rows": seen_rows(asked, catalog.id_map),
@@ -221,8 +222,9 @@ class EventSequenceProcessor(CatalogProcessor):
         """
         catalog = self.catalog
         asked = known_histories([Request(events) for events in histories], catalog.id_map, self.unknown)
-        features = self._layout([[event for event in one.history if _is_read(event)] for one in asked], catalog)
-        features["query_vectors"] = self.query_vectors.encode(features.pop("queries"))
+        lists = [[event for event in one.history if _is_read(event)] for one in asked]
+        features, queries = self._layout(lists, catalog)
+        features["query_vectors"] = self.query_vectors.encode(queries)
         features["seen_rows"] = seen_rows(asked, catalog.id_map)
         return BatchFeature({name: torch.from_numpy(array) for name, array in features.items()})
 
@@ -237,9 +239,9 @@ class EventSequenceProcessor(CatalogProcessor):
         return 1 + self.actions.index(request.action)
 
     def _asked_sessions(
-        self, requests: Sequence[Request], lists: list[list[Event]], features: dict[str, Any]
+        self, requests: Sequence[Request], lists: list[list[Event]], features: dict[str, np.ndarray]
     ) -> np.ndarray:
-        """Give the session of each request: that of the first event of its page view, as in training, or a new one."""
+        """Return the session of each request: that of its page view's first event, as in training, or a new one."""
         numbers = features["history_session_ids"]
         sessions: np.ndarray = np.where(features["history_mask"], numbers, -1).max(1, initial=-1) + 1
         if self.session_ids == "page_view":
@@ -252,28 +254,26 @@ class EventSequenceProcessor(CatalogProcessor):
                     numbers[row, first : len(names)] = numbers[row, first]
         return sessions
 
-    def _layout(self, lists: list[list[Event]], catalog: Catalog) -> dict[str, Any]:
+    def _layout(self, lists: list[list[Event]], catalog: Catalog) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Return the `history_*` arrays of lists of events, and the queries that they name by number."""
         flat = [event for one in lists for event in one]
         events = EventColumns.from_events(
             flat, catalog.id_map, self.actions, self.geohashes, session_ids=self.session_ids
         )
         rows = Ragged.from_lengths(np.arange(len(events)), np.array([len(one) for one in lists], dtype=np.int64))
         keys = np.array([self._session_key(event.session_id) for event in flat], dtype=np.int64)
-        return {
-            **events.pad(rows, number_sessions(events.timestamp, events.session, rows)),
-            "history_session_keys": rows.pad(-1, keys),
-            "queries": events.queries,
-        }
+        columns = events.pad(rows, number_sessions(events.timestamp, events.session, rows))
+        return {**columns, "history_session_keys": rows.pad(-1, keys)}, list(events.queries)
 
     def _session_key(self, name: str | None) -> int:
-        """Give what tells page views apart in a state, from 0 up; -1 where there is none."""
+        """Return what tells page views apart in a state, from 0 up; -1 where there is none."""
         if name is None or self.session_ids != "page_view":
             return -1
         return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the settings alone, without the place of the text encoder."""
-        settings = super().to_dict()
+    def to_dict(self) -> dict[str, object]:
+        """Return the settings alone, without the folder of the text encoder."""
+        settings = {**super().to_dict(), **{name: getattr(self, name) for name in _READ}}
         if isinstance(settings.get("text_encoder"), str):
             settings["text_encoder"] = place_name(settings["text_encoder"])
         return settings
@@ -282,14 +282,14 @@ class EventSequenceProcessor(CatalogProcessor):
         super()._save_files(folder)
         self.query_vectors.save(folder)
 
-    def _model_settings(self) -> dict[str, Any]:
+    def _model_settings(self) -> dict[str, object]:
         sizes = {"num_actions": max(1, len(self.actions)), "num_geohashes": len(self.geohashes)}
         return {**sizes, "max_history": self.max_history}
 
     @classmethod
     def from_pretrained(
-        cls: type[ProcessorT], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any
-    ) -> ProcessorT:
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: object, **kwargs: Any
+    ) -> Self:
         """Load a processor with the catalogue and the query vectors it was saved with.
 
         A text encoder that only the checkpoint names, in its settings or its catalogue, is not loaded unless it is the

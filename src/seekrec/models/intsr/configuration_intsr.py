@@ -42,18 +42,17 @@ class IntSRConfig(DenseConfig):
             Whether questions are placeholders. Off: plain HSTU. The state of the last token is then compared with
             items, attention is divided by `max_history`, queries of requests are not read, and `rank` orders by
             retrieval.
-        use_position_bias (`bool`): Whether there is a learned bias by distance in tokens, in the buckets of T5.
-        num_position_buckets (`int`): Number of buckets; half of them for one distance each, the others up to four
-            times `max_history`.
-        time_bias (`str`):
-            `alibi`: minus a slope a head times `log2(1 + seconds)`; `buckets`: learned, by the logarithm of seconds,
-            as in HSTU; `none`. Table 4, "w/o relative bias": `none` and no position bias.
+        relative_bias (`str`):
+            What attention adds for the distance of two tokens: `position`, a learned number by distance in tokens, in
+            the buckets of T5; `alibi`, that and minus a slope a head times `log2(1 + seconds)`; `buckets`, that and a
+            learned number by the logarithm of seconds, as in HSTU; `none` (table 4, "w/o relative bias").
+        num_position_buckets (`int`): Number of buckets by distance in tokens; half of them for one distance each, the
+            others up to four times `max_history`.
 
     What follows it (section 3.4):
 
     Args:
         use_dsfnet (`bool`): Whether scenarios mix the layers. Off: plain layers (table 4, "w/o DSFNet").
-        num_scenarios (`int`): Number of scenarios, N_g.
         num_dsf_layers (`int`): Layers of DSFNet; 0 for none, nor any in its place.
 
     Learning (section 3.5):
@@ -70,6 +69,11 @@ class IntSRConfig(DenseConfig):
 
     model_type = "intsr"
     fields_from_data: ClassVar[tuple[str, ...]] = (*DenseConfig.fields_from_data, "num_geohashes")
+    fixed_settings: ClassVar[dict[str, object]] = {
+        **DenseConfig.fixed_settings,
+        "temperature": 1.0,
+        "num_scenarios": 2,
+    }
 
     num_geohashes: int = 0
 
@@ -81,12 +85,10 @@ class IntSRConfig(DenseConfig):
     use_queries: bool = True
 
     use_placeholders: bool = True
-    use_position_bias: bool = True
+    relative_bias: Literal["alibi", "buckets", "position", "none"] = "alibi"
     num_position_buckets: int = 32
-    time_bias: Literal["alibi", "buckets", "none"] = "alibi"
 
     use_dsfnet: bool = True
-    num_scenarios: int = 2
     num_dsf_layers: int = 3
 
     align_candidates: bool = True
@@ -112,13 +114,20 @@ class IntSRConfig(DenseConfig):
         cls._drop_fixed(settings, own)
         if "num_hard_negatives" in settings:
             settings["num_training_negatives"] = settings.pop("num_hard_negatives")
+        if "time_bias" in settings:
+            time_bias, has_position = settings.pop("time_bias"), settings.pop("use_position_bias", True)
+            if time_bias != "none" and not has_position:
+                raise ValueError(
+                    f"`time_bias` is {time_bias!r} without `use_position_bias`, which is no longer known."
+                )
+            settings["relative_bias"] = "position" if time_bias == "none" and has_position else time_bias
         if settings.get("negatives") == "sampled":
             settings["negatives"] = "popularity" if settings.get("correct_sampling") else "uniform"
         return settings
 
     def validate_intsr(self) -> None:
         """Check what IntSR has beside the settings of [`DenseConfig`]."""
-        self._check_at_least(1, "num_position_buckets", "num_scenarios", "num_ranking_negatives")
+        self._check_at_least(1, "num_position_buckets", "num_ranking_negatives")
         self._check_at_least(0, "num_geohashes", "num_dsf_layers", "ranking_weight")
         if "geohash" in self.scenario_features and self.num_items and not self.num_geohashes:
             raise ValueError("`num_geohashes` is 0; with 'geohash' in `scenario_features` it must be at least 1.")

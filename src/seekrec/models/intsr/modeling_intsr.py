@@ -66,6 +66,8 @@ UNIVERSAL, SEARCHED, CANDIDATE = range(3)
 # The base of HSTU's buckets of seconds, and how many there are.
 _LOG_STEP = 0.301
 _NUM_TIME_BUCKETS = 128
+# Scenarios of DSFNet, N_g.
+_NUM_SCENARIOS = 2
 
 
 @dataclass(frozen=True)
@@ -331,12 +333,12 @@ class RelativeBias(nn.Module):
 
     def __init__(self, config: IntSRConfig) -> None:
         super().__init__()
-        heads, kind = config.num_attention_heads, config.time_bias
+        heads, kind = config.num_attention_heads, config.relative_bias
         self.num_heads, self.num_buckets = heads, config.num_position_buckets
         # From here on one bucket.
         self.max_distance = 4 * config.max_history
         # Parameters, not embeddings: those have start values of their own.
-        self.position = nn.Parameter(torch.empty(self.num_buckets, heads)) if config.use_position_bias else None
+        self.position = nn.Parameter(torch.empty(self.num_buckets, heads)) if kind != "none" else None
         self.time_buckets = nn.Parameter(torch.empty(_NUM_TIME_BUCKETS + 1, heads)) if kind == "buckets" else None
         self.slopes = nn.Parameter(torch.empty(heads)) if kind == "alibi" else None
 
@@ -522,13 +524,13 @@ class DSFNet(nn.Module):
 
     def __init__(self, config: IntSRConfig) -> None:
         super().__init__()
-        size, self.num_scenarios = config.hidden_size, config.num_scenarios if config.use_dsfnet else 1
+        size, self.num_scenarios = config.hidden_size, _NUM_SCENARIOS if config.use_dsfnet else 1
         kinds = [nn.Linear] * (config.num_dsf_layers - 1) + [LastDSFLinear]
         self.layers = nn.ModuleList(kind(size, self.num_scenarios * size) for kind in kinds)
         self.gates = self.filter = None
         if config.use_dsfnet:
             # R is the setting of the question (time, area), its page and its task tag, two vectors of this width.
-            self.gates = nn.ModuleList(nn.Linear(2 * size, config.num_scenarios) for _ in range(config.num_dsf_layers))
+            self.gates = nn.ModuleList(nn.Linear(2 * size, _NUM_SCENARIOS) for _ in range(config.num_dsf_layers))
             self.filter = nn.Linear(3 * size, size)
 
     def forward(self, hidden_states: Tensor, scenario: Tensor | None) -> Tensor:
@@ -578,7 +580,9 @@ class IntSRModel(IntSRPreTrainedModel):
 
     def __init__(self, config: IntSRConfig) -> None:
         super().__init__(config)
-        self.items = ItemTower(config.num_items, config.hidden_size, config.text_size, config.use_ids)
+        self.items = ItemTower(
+            config.num_items, config.hidden_size, config.text_size, has_ids=config.item_parts != "text"
+        )
         self.tokens = TokenEmbedder(config)
         self.bias = RelativeBias(config)
         self.latest = LatestItem(config.hidden_size) if config.starts_from_latest_item else None
@@ -821,7 +825,6 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
                 is_valid=rows >= 0,
                 positive_log_q=inputs["label_log_q"][is_asked] if is_corrected else None,
                 negative_log_q=inputs["negative_log_q"][is_asked] if is_corrected else None,
-                temperature=config.temperature,
                 divisor=divisor,
             )
         times = inputs["question_timestamps"][is_asked]
@@ -836,12 +839,9 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
                 labels,
                 count=config.num_training_negatives,
                 candidates=available,
-                temperature=config.temperature,
                 divisor=divisor,
             )
-        return full_softmax(
-            questions, all_items, labels, candidates=available, temperature=config.temperature, divisor=divisor
-        )
+        return full_softmax(questions, all_items, labels, candidates=available, divisor=divisor)
 
     def _ranking_loss(
         self, state: IntSRState, inputs: Inputs, labels: Tensor, all_items: Tensor | None, divisor: Tensor | int
@@ -899,7 +899,6 @@ def hard_negatives(
     *,
     count: int,
     candidates: Candidates | None = None,
-    temperature: float = 1.0,
     divisor: Tensor | int | None = None,
 ) -> Tensor:
     """Compute the loss of the target against the items most similar to the question at this moment (section 4.3).
@@ -910,7 +909,6 @@ def hard_negatives(
         labels (`torch.LongTensor`): Rows of the targets, `(num_questions,)`.
         count (`int`): Number of negatives of a question.
         candidates (`Callable`, *optional*): As in [`full_softmax`].
-        temperature (`float`): Divides similarities.
         divisor (`int`, *optional*): As in [`full_softmax`].
 
     Returns:
@@ -929,9 +927,7 @@ def hard_negatives(
     if not rows:
         return (questions.sum() + items.sum() * 0).float()
     scores = (items[torch.cat(rows)] * questions[:, None]).sum(-1)
-    return info_nce(
-        scores[:, 0], scores[:, 1:], is_valid=torch.cat(is_valid), temperature=temperature, divisor=divisor
-    )
+    return info_nce(scores[:, 0], scores[:, 1:], is_valid=torch.cat(is_valid), divisor=divisor)
 
 
 def candidate_loss(logits: Tensor, is_real: Tensor, *, divisor: Tensor | int | None = None) -> Tensor:

@@ -47,11 +47,11 @@ class SynerGenConfig(DenseConfig):
     Learning (section 3.5):
 
     Args:
+        temperature (`float`): tau, divides similarities.
         easy_weight (`float`): alpha, the weight of easy negatives, which `negatives: full` makes all items, and the
             other targets of the batch otherwise; hard ones, shown or drawn beside a target, have one minus that.
         ranking_weight (`float`): Weight of the ranking loss, 1 in the paper; 0 for no ranking head (table 4), and
             `rank` orders by retrieval.
-        pairwise_weight (`float`): lambda, the weight of the order of pairs in the ranking loss.
         rank_by (`str`): What `rank` answers with: `ranking`, the click probability, or `retrieval`, the score that
             `retrieve` gives; `validation`, the one that orders validation candidates better, until it is chosen.
 
@@ -66,6 +66,7 @@ class SynerGenConfig(DenseConfig):
         "align_tasks": True,
         "use_question_action": True,
         "rotary_fraction": 1.0,
+        "pairwise_weight": 1.0,
     }
 
     asked_action: int = 1
@@ -81,9 +82,9 @@ class SynerGenConfig(DenseConfig):
     learn_time_scales: bool = False
     use_target_time: bool = True
 
+    temperature: float = 0.085
     easy_weight: float = 0.1
     ranking_weight: float = 1.0
-    pairwise_weight: float = 1.0
     rank_by: Literal["validation", "ranking", "retrieval"] = "validation"
 
     @property
@@ -106,7 +107,9 @@ class SynerGenConfig(DenseConfig):
     def validate_synergen(self) -> None:
         """Check what SynerGen has beside the settings of [`DenseConfig`]."""
         self._check_at_least(1, "fusion_size", "intermediate_size")
-        self._check_at_least(0, "ranking_weight", "pairwise_weight")
+        self._check_at_least(0, "ranking_weight")
+        if not self.temperature > 0:
+            raise ValueError(f"`temperature` is {self.temperature}; it must be above 0.")
         if not 0 <= self.easy_weight <= 1:
             raise ValueError(f"`easy_weight` is {self.easy_weight}; it must be from 0 to 1.")
         if not 0 <= self.asked_action <= self.num_actions:

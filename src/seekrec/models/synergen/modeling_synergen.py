@@ -297,7 +297,7 @@ class TokenFusion(nn.Module):
         size, width = config.hidden_size, config.fusion_size
         # As in SASRec, rows start small for the sake of the output and are scaled up at the input.
         self.scale = size**0.5
-        self.ids = nn.Linear(size, width, bias=False) if config.use_ids else None
+        self.ids = nn.Linear(size, width, bias=False) if config.item_parts != "text" else None
         self.text = nn.Linear(config.text_size, width, bias=False) if config.text_size else None
         self.queries = nn.Linear(config.query_size, width, bias=False)
         self.actions = nn.Embedding(config.num_actions + 1, width)
@@ -490,7 +490,9 @@ class SynerGenModel(SynerGenPreTrainedModel):
 
     def __init__(self, config: SynerGenConfig) -> None:
         super().__init__(config)
-        self.items = ItemTower(config.num_items, config.hidden_size, config.text_size, config.use_ids)
+        self.items = ItemTower(
+            config.num_items, config.hidden_size, config.text_size, has_ids=config.item_parts != "text"
+        )
         self.tokens = TokenFusion(config)
         self.rotary = TimeRotary(config)
         self.latest = LatestItem(config.hidden_size) if config.starts_from_latest_item else None
@@ -630,8 +632,7 @@ class SynerGenOutput(ModelOutput):
         easy_loss (`torch.FloatTensor`, *optional*): Retrieval against other targets or all items, before alpha.
         hard_loss (`torch.FloatTensor`, *optional*): Retrieval against what was shown, or drawn, beside the target.
         pointwise_loss (`torch.FloatTensor`, *optional*): Log-loss of clicks; with a ranking head.
-        pairwise_loss (`torch.FloatTensor`, *optional*): Loss of the order of pairs, before lambda; with a ranking
-            head.
+        pairwise_loss (`torch.FloatTensor`, *optional*): Loss of the order of pairs; with a ranking head.
         questions (`torch.FloatTensor`): Vectors of the questions, `(batch, num_questions, hidden_size)`.
     """
 
@@ -656,7 +657,7 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
             self.ranking_head = nn.Sequential(
                 nn.LayerNorm(size, eps=LAYER_NORM_EPS), nn.Linear(size, size), nn.GELU(), nn.Linear(size, 1)
             )
-        self.fusion = make_fusion(config)
+        self.fusion = make_fusion(config, config.temperature)
         self.post_init()
 
     @property
@@ -735,7 +736,7 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
             logits = self._click_logits(state, asked, inputs, rows)[is_asked]
             ranking = ranking_losses(logits, rows[is_asked] >= 0, divisor=divisor)
             parts |= {"pointwise_loss": ranking.pointwise, "pairwise_loss": ranking.pairwise}
-            loss = loss + config.ranking_weight * (ranking.pointwise + config.pairwise_weight * ranking.pairwise)
+            loss = loss + config.ranking_weight * (ranking.pointwise + ranking.pairwise)
         return SynerGenOutput(loss=loss, questions=questions, **parts)
 
     def _easy_loss(
