@@ -166,7 +166,7 @@ class Catalog(CatalogParts):
             at (`int`, *optional*): Available at this time.
             categories (`str` or `Sequence[str]`, *optional*): In any of these, at any depth of a category path.
             title_contains (`str`, *optional*): Text in the title, capitals or not.
-            columns: Any other column of `items` by name: a tuple `(lowest, highest)` is a range with both ends
+            columns: Other columns of `items` by name: a tuple `(lowest, highest)` is a range with both ends
                 included and `None` for an open one, a list or set is a choice, anything else must be equal. Null
                 never passes.
 

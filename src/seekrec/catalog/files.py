@@ -10,8 +10,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -27,6 +28,7 @@ from seekrec.identifiers.configuration_dual_rqvae import DualRQVAEConfig, Identi
 from seekrec.identifiers.modeling_dual_rqvae import DualRQVAEModel
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.identifiers.residual_kmeans import ResidualKMeans
+from seekrec.schema import View
 from seekrec.util.files import recover_folder, replace_folder
 from seekrec.util.finite import check_weights
 from seekrec.util.hashing import array_digest, json_digest, table_digest
@@ -82,19 +84,33 @@ def write_catalog(folder: Path, catalog: CatalogParts) -> None:
         (new / CATALOG_FILE).write_text(content, "utf-8")
 
 
+class BuildArguments(TypedDict):
+    """The arguments of [`Catalog.build`]."""
+
+    items: pa.Table
+    codes: Mapping[View, np.ndarray] | None
+    num_shared_levels: int
+    codebook_size: int
+    embeddings: Mapping[View, np.ndarray | None] | None
+    identifier_model: IdentifierModel | None
+    semantic_encoder_name: str | None
+    is_removed: np.ndarray
+    is_predicted: np.ndarray
+
+
 @dataclass(frozen=True)
 class SavedCatalog:
     """The content of a catalogue's files, each part checked against its hash.
 
     Args:
         path (`Path`): The file `catalog.json`.
-        fields (`dict`): The arguments of [`Catalog.build`].
+        fields (`BuildArguments`): The arguments of [`Catalog.build`].
         parts (`dict[str, str]`): SHA-256 of each part.
         content_hash (`str`): SHA-256 of the whole, as the file says.
     """
 
     path: Path
-    fields: dict[str, Any]
+    fields: BuildArguments
     parts: dict[str, str]
     content_hash: str
 
@@ -132,29 +148,15 @@ def read_catalog(folder_or_repo: str | Path, revision: str | None) -> SavedCatal
         )
     _check_description(folder / CATALOG_FILE, description)
     _check_sizes(folder, description["parts"])
-    readers: dict[str, Callable[[Path], Any]] = {
-        "items": _read_items,
-        "codes": load_file,
-        "embeddings": lambda path: {view: tensor.float().numpy() for view, tensor in load_tensors(path).items()},
-        "identifier_model": _read_model,
-    }
-    digests: dict[str, Callable[[Any], str]] = {
-        "items": table_digest,
-        "codes": array_digest,
-        "embeddings": array_digest,
-        "identifier_model": model_digest,
-    }
-    parts = {}
-    for part, expected in description["parts"].items():
-        path = folder / PART_FILES[part]
-        parts[part] = _read(path, readers[part])
-        found = digests[part](parts[part])
-        if found != expected:
-            raise CatalogError(
-                f"{path} holds content {found[:12]}, {CATALOG_FILE} says {expected[:12]}: the file was changed or is "
-                "another catalogue's. Save the catalogue again or fetch it anew."
-            )
-    settings, codes = description["settings"], parts["codes"]
+    hashes: dict[str, str] = description["parts"]
+    items = _read_part(folder, hashes, "items", _read_items, table_digest)
+    codes = _read_part(folder, hashes, "codes", load_file, array_digest)
+    embeddings, model = None, None
+    if "embeddings" in hashes:
+        embeddings = _read_part(folder, hashes, "embeddings", _read_embeddings, array_digest)
+    if "identifier_model" in hashes:
+        model = _read_part(folder, hashes, "identifier_model", _read_model, model_digest)
+    settings = description["settings"]
     expected = {f"{view}_codes" for view in settings["views"]} | {"is_removed", "is_predicted"}
     if codes.keys() != expected:
         raise CatalogError(
@@ -162,18 +164,33 @@ def read_catalog(folder_or_repo: str | Path, revision: str | None) -> SavedCatal
             "save the catalogue again or fetch it anew."
         )
 
-    fields = {
-        "items": parts["items"],
+    fields: BuildArguments = {
+        "items": items,
         "codes": {view: codes[f"{view}_codes"] for view in settings["views"]} or None,
         "num_shared_levels": settings["num_shared_levels"],
         "codebook_size": settings["codebook_size"],
-        "embeddings": parts.get("embeddings"),
-        "identifier_model": parts.get("identifier_model"),
+        "embeddings": embeddings,
+        "identifier_model": model,
         "semantic_encoder_name": settings["semantic_encoder_name"],
         "is_removed": codes["is_removed"],
         "is_predicted": codes["is_predicted"],
     }
-    return SavedCatalog(folder / CATALOG_FILE, fields, description["parts"], description["content_hash"])
+    return SavedCatalog(folder / CATALOG_FILE, fields, hashes, description["content_hash"])
+
+
+def _read_part(
+    folder: Path, hashes: Mapping[str, str], name: str, reader: Callable[[Path], PartT], digest: Callable[[PartT], str]
+) -> PartT:
+    """Read one part and check it against its hash."""
+    path = folder / PART_FILES[name]
+    part = _read(path, reader)
+    found, expected = digest(part), hashes[name]
+    if found != expected:
+        raise CatalogError(
+            f"{path} holds content {found[:12]}, {CATALOG_FILE} says {expected[:12]}: the file was changed or is "
+            "another catalogue's. Save the catalogue again or fetch it anew."
+        )
+    return part
 
 
 def _check_description(path: Path, description: Mapping[str, Any]) -> None:
@@ -255,6 +272,11 @@ def _read(path: Path, reader: Callable[[Path], PartT]) -> PartT:
             f"{path} cannot be read ({type(error).__name__}: {error}): it is truncated or damaged. Save the catalogue "
             "again or fetch it anew."
         ) from error
+
+
+def _read_embeddings(path: Path) -> dict[View, np.ndarray]:
+    tensors = load_tensors(path)
+    return {view: tensors[view].float().numpy() for view in VIEWS if view in tensors}
 
 
 def _read_model(path: Path) -> IdentifierModel:

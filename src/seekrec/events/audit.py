@@ -144,7 +144,7 @@ def audit(split: Split, *, max_history_rows: int = MAX_TRAINING_HISTORY_ROWS) ->
     """Count the leaks of a split.
 
     Args:
-        split (`Split`): Any split, whatever its protocol.
+        split (`Split`): A split of either protocol.
         max_history_rows (`int`): Above so many rows in the training histories, a seeded sample of the training targets
             is examined. The cases always are all examined; but with protocol `"paper"`, whose training histories may
             hold held-out rows, `pair_trained` and `training_not_before` are then lower bounds.

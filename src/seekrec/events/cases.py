@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -96,14 +96,15 @@ class Cases:
         """int64 of length `len(cases) + 1`: where each history begins and ends in `histories.values`."""
         return self.histories.offsets
 
-    def question(self, case: int) -> dict[str, Any]:
-        """Return the fields of the [`Request`] of one case, but for its history."""
-        return {
-            "query": self.query[case],
-            "timestamp": int(self.timestamp[case]),
-            "user_id": self.user_id[case],
-            **{name: column[case] for name, column in self._optional().items()},
-        }
+    def request(self, case: int, history: Sequence[Event]) -> Request:
+        """Return the question of one case.
+
+        Args:
+            case (`int`): Number of the case.
+            history (`Sequence[Event]`): Its history, oldest first.
+        """
+        optional = {name: column[case] for name, column in self._optional().items()}
+        return Request(history, self.query[case], int(self.timestamp[case]), self.user_id[case], **optional)
 
     def _optional(self) -> dict[str, list[str | None]]:
         """Return those of the optional columns that this log has."""
@@ -181,7 +182,7 @@ def build_requests(log: EventLog, cases: Cases, numbers: np.ndarray, max_history
         (Event(*values) for values in zip(*used.to_pydict().values(), strict=True)), dtype=object, count=len(rows)
     )
     return [
-        Request(history=events[cases.histories.values[start:end]].tolist(), **cases.question(number))
+        cases.request(number, events[cases.histories.values[start:end]].tolist())
         for number, (start, end) in zip(numbers.tolist(), ranges, strict=True)
     ]
 

@@ -73,7 +73,7 @@ def item_words(items: pa.Table, fields: Sequence[str] = TEXT_FIELDS) -> list[lis
 
     Args:
         items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
-        fields (`Sequence[str]`): Any of `"title"`, `"description"`, `"categories"`; of the categories each name once.
+        fields (`Sequence[str]`): Some of `"title"`, `"description"`, `"categories"`; of the categories each name once.
 
     Returns:
         `list[list[str]]`: The words of each row, as [`~seekrec.util.text.split_words`] returns them.

@@ -60,7 +60,7 @@ def fold_text(text: str, folding: Collection[str] = TEXT_FOLDING) -> str:
     question mark.
 
     Args:
-        text (`str`): Any text.
+        text (`str`): The text.
         folding (`Collection[str]`): `"case"`; `"punctuation"`, which becomes spaces unless it stands between digits,
             so that "sci-fi?" reads "sci fi"; `"plurals"`, as in [`split_words`], and possessive endings;
             `"accents"` of Latin, Greek and Cyrillic letters.
@@ -98,7 +98,7 @@ def split_words(text: str) -> list[str]:
     the same for items and queries.
 
     Args:
-        text (`str`): Any text.
+        text (`str`): The text.
 
     Returns:
         `list[str]`: Words in order, repeated as often as they occur.
