@@ -114,10 +114,10 @@ def test_the_contrast_is_equation_10_by_hand():
 
 
 def test_pooled_tokens_keep_the_length_of_one():
-    tokens = torch.tensor([[[3.0, 0.0], [3.0, 4.0], [9.0, 9.0], [9.0, 9.0]], [[1.0, 1.0]] * 4])
-    mask = torch.tensor([[True, True, False, False], [False] * 4])
+    embedding = torch.nn.Embedding.from_pretrained(torch.tensor([[9.0, 9.0], [3.0, 0.0], [3.0, 4.0]]))
+    texts = torch.tensor([[1, 2, -1, -1], [-1, -1, -1, -1]])
     # (3 + 3, 0 + 4) over the root of two tokens; nothing for an empty text.
-    torch.testing.assert_close(pool_tokens(tokens, mask), torch.tensor([[6.0, 4.0], [0.0, 0.0]]) / math.sqrt(2))
+    torch.testing.assert_close(pool_tokens(embedding, texts), torch.tensor([[6.0, 4.0], [0.0, 0.0]]) / math.sqrt(2))
 
 
 def test_a_history_is_read_by_order_behavior_and_query(aisles):

@@ -58,7 +58,7 @@ def encode_prefix(stack: T5Stack, embeds: Tensor, mask: Tensor) -> EncodedPrefix
         normed = layer.layer_norm(hidden)
         attention = layer.SelfAttention
         query_states, key_states, value_states = (
-            split_heads(project(normed), attention.n_heads) for project in (attention.q, attention.k, attention.v)
+            _split_heads(project(normed), attention.n_heads) for project in (attention.q, attention.k, attention.v)
         )
         attended = F.scaled_dot_product_attention(
             query_states,
@@ -100,7 +100,7 @@ def encode_suffixes(stack: T5Stack, prefix: EncodedPrefix, embeds: Tensor, mask:
         attention = layer.SelfAttention
         normed = layer.layer_norm(hidden)
         query_states, key_states, value_states = (
-            split_heads(project(normed), attention.n_heads) for project in (attention.q, attention.k, attention.v)
+            _split_heads(project(normed), attention.n_heads) for project in (attention.q, attention.k, attention.v)
         )
         attended = _attend(
             query_states,
@@ -144,11 +144,11 @@ def decode_first_token(stack: T5Stack, prefix: EncodedPrefix, suffixes: Tensor, 
         hidden = hidden + own.dropout(own.SelfAttention.o(own.SelfAttention.v(own.layer_norm(hidden))))
         attention = cross.EncDecAttention
         attended = _attend(
-            split_heads(attention.q(cross.layer_norm(hidden)), attention.n_heads),
-            split_heads(attention.k(prefix.states), attention.n_heads),
-            split_heads(attention.v(prefix.states), attention.n_heads),
-            split_heads(attention.k(flat), attention.n_heads),
-            split_heads(attention.v(flat), attention.n_heads),
+            _split_heads(attention.q(cross.layer_norm(hidden)), attention.n_heads),
+            _split_heads(attention.k(prefix.states), attention.n_heads),
+            _split_heads(attention.v(prefix.states), attention.n_heads),
+            _split_heads(attention.k(flat), attention.n_heads),
+            _split_heads(attention.v(flat), attention.n_heads),
             num_candidates,
             to_prefix,
             to_itself,
@@ -203,7 +203,7 @@ def _attend(
     return attended.transpose(1, 2).flatten(2)
 
 
-def split_heads(states: Tensor, num_heads: int) -> Tensor:
+def _split_heads(states: Tensor, num_heads: int) -> Tensor:
     """Split vectors into heads: `(batch, length, size)` to `(batch, num_heads, length, size / num_heads)`."""
     return states.view(*states.shape[:2], num_heads, -1).transpose(1, 2)
 
@@ -226,4 +226,4 @@ def _padding_bias(mask: Tensor, like: Tensor) -> Tensor:
     return bias.masked_fill_(~mask, torch.finfo(like.dtype).min)[:, None, None, :]
 
 
-__all__ = ["EncodedPrefix", "decode_first_token", "encode_prefix", "encode_suffixes", "split_heads"]
+__all__ = ["EncodedPrefix", "decode_first_token", "encode_prefix", "encode_suffixes"]

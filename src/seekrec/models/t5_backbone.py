@@ -8,8 +8,10 @@ transformers ties the head of all of them whenever it can, so what a checkpoint 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import MT5Config, PreTrainedConfig, T5Config, T5ForConditionalGeneration
@@ -17,6 +19,7 @@ from transformers import MT5Config, PreTrainedConfig, T5Config, T5ForConditional
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import ConfigurationError
+from seekrec.models.configuration_t5 import IdentifierT5Config
 
 # What has the weights of a T5, layer by layer, by the `model_type` of its configuration.
 _BACKBONES: dict[str, type[T5Config] | type[MT5Config]] = {"t5": T5Config, "mt5": MT5Config}
@@ -26,11 +29,13 @@ class T5Backbone(T5ForConditionalGeneration):
     """Identical to `T5ForConditionalGeneration` except: it can start from a checkpoint, and takes identifier rows.
 
     Args:
-        config (`T5Config`): One of ours: with `untied_head` and the identifier fields.
+        config ([`IdentifierT5Config`]): Sizes of T5 and of the identifiers.
     """
 
+    config_class = IdentifierT5Config
+
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        """Tell which weights are one: the token embeddings of both stacks, and those of the head unless untied.
+        """Return which weights are tied: the token embeddings of both stacks, and those of the head unless untied.
 
         `config.tie_word_embeddings` has no say: it is all or nothing, and PEFT sets it off after merging.
         """
@@ -40,7 +45,7 @@ class T5Backbone(T5ForConditionalGeneration):
         return tied
 
     @classmethod
-    def from_t5(cls, name_or_path: str, **settings: Any) -> Self:
+    def from_t5(cls, name_or_path: str, **settings: object) -> Self:
         """Load the weights of a T5, T5 1.1, Flan-T5 or mT5 checkpoint; `add_identifier_rows` comes next.
 
         Args:
@@ -53,8 +58,8 @@ class T5Backbone(T5ForConditionalGeneration):
         Raises:
             ConfigurationError: If the checkpoint is of another kind, or lacks some of T5's weights.
         """
-        config_class: Any = cls.config_class
-        config = config_class(**{**_read_config(name_or_path), **settings})
+        fields: dict[str, Any] = {**_read_config(name_or_path), **settings}
+        config = cls.config_class(**fields)
         loaded: Any = super().from_pretrained(name_or_path, config=config, output_loading_info=True)
         model, found = loaded
         with torch.device("meta"):
@@ -70,9 +75,9 @@ class T5Backbone(T5ForConditionalGeneration):
 
     @torch.no_grad()
     def add_identifier_rows(
-        self, vocabulary: IdentifierVocabulary, *, codebooks: dict[str, Any] | None = None, seed: int = 0
+        self, vocabulary: IdentifierVocabulary, *, codebooks: Mapping[str, np.ndarray] | None = None, seed: int = 0
     ) -> None:
-        """Make room for identifier tokens behind the old vocabulary and give their rows a start.
+        """Make room for identifier tokens behind the old vocabulary and initialize their rows.
 
         Old rows stay bit-equal, in the token table and in an untied head. A code's row is the mean old row plus its
         codeword, carried to the model's width by a seeded random projection and scaled to the spread of the old rows,
@@ -80,10 +85,10 @@ class T5Backbone(T5ForConditionalGeneration):
         same spread takes its place. An untied head is given rows in the same way, from its own.
 
         Args:
-            vocabulary ([`IdentifierVocabulary`]): Where the tokens stand.
+            vocabulary ([`IdentifierVocabulary`]): Where the tokens are.
             codebooks (`dict[str, np.ndarray]`, *optional*):
-                Codewords of each block (`"M1"`, `"S1"`, ...), float of shape `(codebook_size, any)`.
-            seed (`int`): Of the draws.
+                Codewords of each block (`"M1"`, `"S1"`, ...), floats of shape `(codebook_size, any)`.
+            seed (`int`): Seed of the draws.
         """
         old_rows = self.shared.weight.shape[0]
         first = vocabulary.first_token_id
@@ -102,17 +107,17 @@ class T5Backbone(T5ForConditionalGeneration):
                     setattr(config, name, value)
 
 
-def identifier_fields(source: IdentifierVocabulary | Catalog) -> dict[str, Any]:
-    """Give the fields of a configuration that say how long identifiers are, and where their tokens begin if known."""
+def identifier_fields(source: IdentifierVocabulary | Catalog) -> dict[str, object]:
+    """Return the fields of a configuration that tell how long identifiers are and, if known, where they begin."""
     names = ("num_shared_levels", "num_specific_levels", "codebook_size")
-    fields: dict[str, Any] = {name: getattr(source, name) for name in names}
+    fields: dict[str, object] = {name: getattr(source, name) for name in names}
     fields["views"] = list(source.views)
     if isinstance(source, IdentifierVocabulary):
         fields["first_identifier_token_id"] = source.first_token_id
     return fields
 
 
-def _read_config(name_or_path: str) -> dict[str, Any]:
+def _read_config(name_or_path: str) -> dict[str, object]:
     """Read the configuration of a checkpoint as fields of a `T5Config`."""
     model_type = PreTrainedConfig.get_config_dict(name_or_path)[0].get("model_type")
     if model_type not in _BACKBONES:
@@ -120,7 +125,7 @@ def _read_config(name_or_path: str) -> dict[str, Any]:
             f"{name_or_path} has `model_type` {model_type!r}; a backbone is a T5, T5 1.1, Flan-T5 or mT5 "
             f"({' or '.join(map(repr, _BACKBONES))}), such as 'google/flan-t5-base'."
         )
-    plain: dict[str, Any] = _BACKBONES[model_type].from_pretrained(name_or_path).to_dict()
+    plain: dict[str, object] = _BACKBONES[model_type].from_pretrained(name_or_path).to_dict()
     plain.pop("model_type")
     # T5 multiplies decoder states by d_model^-0.5; T5 1.1 and Flan-T5, whose configuration says so by this field, and
     # mT5 do not. `T5Config` takes it by another name.
@@ -129,7 +134,7 @@ def _read_config(name_or_path: str) -> dict[str, Any]:
 
 
 def _start_rows(
-    known: Tensor, count: int, vocabulary: IdentifierVocabulary, codebooks: dict[str, Any], seed: int
+    known: Tensor, count: int, vocabulary: IdentifierVocabulary, codebooks: Mapping[str, np.ndarray], seed: int
 ) -> Tensor:
     """Draw rows for identifier tokens, and for the unused ones behind them, like those known: `(count, width)`."""
     mean, spread = known.mean(0), known.std()

@@ -134,7 +134,7 @@ def add_lora(model: PreTrainedModel, rank: int) -> PreTrainedModel:
     whole = list(getattr(model, "modules_outside_t5", ()))
     rows = None
     # A model that only says Yes and No has no identifier rows.
-    if getattr(family.config, "identifier_weight", 1.0):
+    if family.config.writes_identifiers:
         new = list(range(family.vocabulary.first_token_id, family.vocabulary.end_token_id))
         # What is tied to the token embeddings follows them.
         rows = {name: new for name in (("shared", "lm_head") if family.config.untied_head else ("shared",))}

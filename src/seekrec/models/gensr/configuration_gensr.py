@@ -4,7 +4,7 @@
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -119,7 +119,7 @@ class GenSRConfig(IdentifierT5Config):
     yes_token_id: int = 2163
     no_token_id: int = 465
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __post_init__(self, **kwargs: object) -> None:
         if "soft_filter" in kwargs:
             # A checkpoint of an older version, which had switches in place of `filtered_history`.
             agrees, filters = kwargs.pop("agreement_in_prompt", False), kwargs.pop("soft_filter")

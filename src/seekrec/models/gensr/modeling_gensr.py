@@ -37,7 +37,7 @@ from seekrec.models.gensr.configuration_gensr import NUM_POSITIONS, NUM_VIEW_HEA
 from seekrec.models.gensr.processing_gensr import FIRST_VECTOR, PADDING
 from seekrec.models.interface import GenerativeRetrievalMixin, GenerativeSnapshot
 from seekrec.models.losses import level_loss, token_loss, view_contrast
-from seekrec.models.shared_prompts import decode_first_token, encode_prefix, encode_suffixes, split_heads
+from seekrec.models.shared_prompts import decode_first_token, encode_prefix, encode_suffixes
 from seekrec.models.snapshot import weights_key
 from seekrec.models.t5_backbone import T5Backbone
 from seekrec.schema import Behavior, ScoredItem, View
@@ -254,9 +254,14 @@ class SoftFilter(nn.Module):
             attends to: its sum over a head is the similarity that attention found, which a softmax over the history
             forgets.
         """
-        query_states = split_heads(self.query_projection(candidates), self.num_heads)
-        key_states = split_heads(self.key_projection(states), self.num_heads)
-        value_states = split_heads(self.value_projection(states), self.num_heads)
+        query_states, key_states, value_states = (
+            project(vectors).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for project, vectors in (
+                (self.query_projection, candidates),
+                (self.key_projection, states),
+                (self.value_projection, states),
+            )
+        )
         scores = query_states @ key_states.transpose(2, 3) * query_states.shape[-1] ** -0.5
         weights = scores.masked_fill(~mask[:, None, None, :], float("-inf")).softmax(-1)
         # (batch, num_heads, num_candidates, length) with values, and with keys: one attention for both.
@@ -390,17 +395,18 @@ class EncodedHistories:
         return EncodedHistories(self.items, states, self.mask[rows], wanted)
 
 
-def pool_tokens(embeddings: Tensor, mask: Tensor) -> Tensor:
+def pool_tokens(embedding: nn.Embedding, token_ids: Tensor) -> Tensor:
     """Pool the token embeddings of texts to one vector each, about as long as one token's.
 
     Args:
-        embeddings (`torch.Tensor` of shape `(num_texts, length, size)`): Token embeddings.
-        mask (`torch.BoolTensor` of shape `(num_texts, length)`): True for a token.
+        embedding (`nn.Embedding`): The token embeddings.
+        token_ids (`torch.LongTensor` of shape `(num_texts, length)`): Tokens of the texts, -1 for padding.
 
     Returns:
         `torch.Tensor`: The sum over the root of the count, of shape `(num_texts, size)`; zero for an empty text.
     """
-    weights = mask.to(embeddings.dtype)
+    embeddings = embedding(token_ids.clamp(min=0))
+    weights = (token_ids >= 0).to(embeddings.dtype)
     total = torch.einsum("nld,nl->nd", embeddings, weights)
     return total / weights.sum(1, keepdim=True).clamp(min=1).sqrt()
 
@@ -484,7 +490,7 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
             module.start_weights()
 
     @classmethod
-    def from_t5(cls, name_or_path: str, **settings: Any) -> Self:
+    def from_t5(cls, name_or_path: str, **settings: object) -> Self:
         """Load the weights of a checkpoint, as [`T5Backbone`] does; the views are new.
 
         Args:
@@ -639,10 +645,10 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
         wanted: dict[str, Tensor] = {}
         for name, view in self.views_by_name.items():
             if name == "semantic":
-                items[name] = _with_zero(view.item_norm(self._pool(features["item_text_ids"])))
+                items[name] = _with_zero(view.item_norm(pool_tokens(self.shared, features["item_text_ids"])))
                 events = items[name][history_items]
                 # What was searched for is part of what the event says.
-                queries = _with_zero(view.item_norm(self._pool(features["query_text_ids"])))
+                queries = _with_zero(view.item_norm(pool_tokens(self.shared, features["query_text_ids"])))
                 events = events + queries[features["history_queries"]]
                 wanted[name] = queries[features["asked_queries"]]
             else:
@@ -660,9 +666,6 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
         latest = F.pad(positions * has_item, (1, 0)).amax(1)
         states = recommender.states(events * self.config.table_scale, has_item)
         return states[torch.arange(len(states), device=states.device), latest]
-
-    def _pool(self, token_ids: Tensor) -> Tensor:
-        return pool_tokens(self.shared(token_ids.clamp(min=0)), token_ids >= 0)
 
     def _event_bank(self, histories: EncodedHistories) -> Tensor:
         """Return every event of every view as a vector of a prompt: `(batch, 1, 2 * (1 + length), d_model)`."""

@@ -30,7 +30,7 @@ from seekrec.models.candidates import candidate_rows, seen_rows
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
 from seekrec.models.processing_t5 import T5Processor
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Request
-from seekrec.util.ragged import Ragged, join_rows
+from seekrec.util.ragged import Ragged
 
 PADDING = -1
 FIRST_VECTOR = -2
@@ -211,69 +211,62 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
         if candidates is not None:
             features["candidate_rows"] = candidates
             features["candidate_items"] = positions[mask.size :].reshape(candidates.shape)
-        with_empty = Ragged.stack([query_texts, Ragged.from_lists([[]])])
-        texts = with_empty.take(np.where(asked < 0, len(query_texts), asked))
+        texts = query_texts.to_lists()
+        searched = [[] if number < 0 else texts[number] for number in asked.tolist()]
         # The prompt for writing identifiers holds every event; where a candidate's does too, they are the same.
         same_prompt = self.config.history_in_prompt != "filtered"
         if self.config.yes_no_weight:
-            prefixes = self._write_prefixes(behaviors, texts, lengths, events=same_prompt)
+            prefixes = self._write_prefixes(behaviors, searched, lengths, events=same_prompt)
             features["prompt_layout"] = prefixes.pad(PADDING, on_left=True)
             features["suffix_layout"] = self._write_suffixes(behaviors).pad(PADDING)
         if self.config.identifier_weight and not (self.config.yes_no_weight and same_prompt):
-            prefixes = self._write_prefixes(behaviors, texts, lengths, events=True)
+            prefixes = self._write_prefixes(behaviors, searched, lengths, events=True)
             features["retrieval_layout"] = prefixes.pad(PADDING, on_left=True)
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in features.items()}
 
-    def _write_prefixes(self, behaviors: np.ndarray, queries: Ragged, lengths: np.ndarray, *, events: bool) -> Ragged:
+    def _write_prefixes(
+        self, behaviors: np.ndarray, queries: list[list[int]], lengths: np.ndarray, *, events: bool
+    ) -> Ragged:
         """Write what comes before the candidate: int64 layouts, with every event or without any."""
-        width = int(lengths.max(initial=0))
-        rows, order = [], []
-        for number, behavior in enumerate(BEHAVIORS):
-            chosen = np.flatnonzero(behaviors == number)
-            if not len(chosen):
-                continue
-            cells: list[Ragged] = []
-            for phrase, slot in self._phrases(behavior):
-                is_event = slot in ("events_collaborative", "events_semantic")
-                if slot in SUFFIX_VECTORS or (is_event and not events):
+        first = {"events_collaborative": 1, "events_semantic": 2 + int(lengths.max(initial=0))}
+        phrases = [self._phrases(behavior) for behavior in BEHAVIORS]
+        rows = []
+        for behavior, query, length in zip(behaviors.tolist(), queries, lengths.tolist(), strict=True):
+            row: list[int] = []
+            for tokens, slot in phrases[behavior]:
+                if slot in SUFFIX_VECTORS or (slot in first and not events):
                     continue
-                tokens = np.array(self._encode_phrase(phrase, starts_text=not cells), dtype=np.int64)
-                cells.append(Ragged.from_matrix(np.tile(tokens, (len(chosen), 1))))
+                row += tokens
                 if slot == "query":
-                    cells.append(queries.take(chosen).astype(np.int64))
-                elif is_event:
-                    first = 1 if slot == "events_collaborative" else 2 + width
-                    cells.append(_event_vectors(lengths[chosen], first))
-            rows.append(join_rows(cells))
-            order.append(chosen)
-        back = np.empty(len(behaviors), dtype=np.int64)
-        back[np.concatenate(order)] = np.arange(len(behaviors))
-        return Ragged.stack(rows).take(back)
+                    row += query
+                elif slot in first:
+                    row += [FIRST_VECTOR - (first[slot] + position) for position in range(length)]
+            rows.append(row)
+        return Ragged.from_lists(rows, np.int64)
 
     def _write_suffixes(self, behaviors: np.ndarray) -> Ragged:
         """Write what comes with the candidate, for each number into `BEHAVIORS`: int64 layouts."""
         table = []
         for behavior in BEHAVIORS:
             row: list[int] = []
-            for phrase, slot in self._phrases(behavior):
+            for tokens, slot in self._phrases(behavior):
                 is_left_out = (
                     slot is not None and slot.startswith("history_") and self.config.history_in_prompt == "whole"
                 )
                 if slot in SUFFIX_VECTORS and not is_left_out:
-                    row += [*self._encode_phrase(phrase, starts_text=False), FIRST_VECTOR - SUFFIX_VECTORS.index(slot)]
+                    row += [*tokens, FIRST_VECTOR - SUFFIX_VECTORS.index(slot)]
             table.append(row)
         return Ragged.from_lists(table, np.int64).take(behaviors)
 
-    def _phrases(self, behavior: Behavior) -> list[Phrase]:
+    def _phrases(self, behavior: Behavior) -> list[tuple[list[int], str | None]]:
+        """Return the phrases of a prompt as tokens, with what follows each, without those of views left out."""
+        encoder = shared_encoder(self.tokenizer)
         hidden = set(VIEW_NAMES) - set(self.config.prompt_views)
         return [
-            (phrase, slot)
-            for phrase, slot in WORDINGS[self.config.wording][behavior]
+            (encoder.encode_piece(phrase, starts_text=not number) if phrase else [], slot)
+            for number, (phrase, slot) in enumerate(WORDINGS[self.config.wording][behavior])
             if slot is None or slot.rpartition("_")[2] not in hidden
         ]
-
-    def _encode_phrase(self, phrase: str, *, starts_text: bool) -> list[int]:
-        return shared_encoder(self.tokenizer).encode_piece(phrase, starts_text=starts_text) if phrase else []
 
 
 def tokenizer_texts(texts: Sequence[str]) -> list[str]:
@@ -310,13 +303,6 @@ def describe_items(items: pa.Table, fields: Sequence[str]) -> list[str]:
             elif value:
                 texts.append(value)
     return [" ".join(" ".join(texts).split()) for texts in parts]
-
-
-def _event_vectors(lengths: np.ndarray, first: int) -> Ragged:
-    """Return layout numbers of the events of each history, whose bank starts at `first`."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    return Ragged(FIRST_VECTOR - (first + positions), offsets)
 
 
 def _number(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
