@@ -26,6 +26,7 @@ from seekrec.util.ragged import Ragged, join_rows
 class CorpusSettings(Protocol):
     """What a corpus reads of the model's configuration; `GenSARConfig` says what each field means."""
 
+    recommend_searched_items: bool
     max_history_recommendations: int
     max_history_searches: int
     max_query_tokens: int

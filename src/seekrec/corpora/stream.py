@@ -55,7 +55,6 @@ def build_stream(
     vocabulary: IdentifierVocabulary,
     settings: CorpusSettings,
     *,
-    recommend_searched_items: bool = False,
     shares: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> Dataset:
@@ -69,8 +68,7 @@ def build_stream(
         catalog (`Catalog`): Identifiers of the items.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
         vocabulary ([`IdentifierVocabulary`]): Where they are.
-        settings ([`CorpusSettings`]): Maximum lengths.
-        recommend_searched_items (`bool`): Also ask `nrip` for the items of searches, without their queries.
+        settings ([`CorpusSettings`]): Maximum lengths, and whether to ask `nrip` for the items of searches too.
         shares (`Mapping[str, float]`, *optional*): Tasks out of nrip, nsip and nsqp, and the share of its targets that
             each asks for, above 0 up to 1; all targets of all three if not given.
         seed (`int`): Seed of the draw of targets.
@@ -95,7 +93,7 @@ def build_stream(
     is_target = np.arange(len(place)) - windows.offsets[window] >= cut.first_target[window]
     is_target &= np.isin(event, split.training_targets(include_queries=True))
     is_search = columns.is_search[event]
-    counts_as = np.stack([recommend_searched_items | ~is_search, is_search], axis=1)
+    counts_as = np.stack([settings.recommend_searched_items | ~is_search, is_search], axis=1)
     is_asked = counts_as & (is_target & (columns.item[event] >= 0))[:, None]
     if split.protocol == "strict":
         # A recommendation sees earlier timestamps, a search all that stands before its query.

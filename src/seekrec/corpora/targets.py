@@ -3,7 +3,7 @@
 
 Every interaction of training (`Split.training_targets`) is a **target**. GenSAR's instructions and GenSR write each
 target with a history of its own, from which its item is taken out; they ask for all of them. Families that read a
-user's events once for all targets (IntSR, SynerGen, GenSAR's shared histories) cannot take an item out of what is
+user's events once for all targets (IntSR, SynerGen, GenSAR's streams) cannot take an item out of what is
 shared. Under protocol `strict` they ask for a target, as a recommendation or as a search, by what its window holds of
 the item before:
 

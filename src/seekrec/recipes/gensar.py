@@ -124,7 +124,6 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
             self.rows[HISTORIES] = build_stream(
                 self.split,
                 *shared,
-                recommend_searched_items=self.config.recommend_searched_items,
                 # They stand in the same rows, so a lower weight is fewer of its targets.
                 shares={name: weight / max(in_histories.values()) for name, weight in in_histories.items()},
                 seed=seed,
