@@ -22,8 +22,6 @@ def test_negatives_are_drawn_as_asked():
     popular = popular.ravel()
     np.testing.assert_allclose(np.bincount(popular, minlength=5) / len(popular), [0, 0.25, 0.25, 0.5, 0], atol=0.01)
     np.testing.assert_allclose(np.exp(sampler.log_q), np.array([0.5, 1, 1, 2, 4]) / 8, rtol=1e-6)
-    flat = ItemNegatives(counts, 2, "popularity", power=0.5)
-    np.testing.assert_allclose(np.exp(flat.log_q[4] - flat.log_q[1]), 2, rtol=1e-6)
 
 
 def test_what_a_user_did_is_no_negative_of_that_user():

@@ -54,7 +54,7 @@ def test_places_are_learned_from_training_events():
     split = split_log(make_placed_log())
     assert log_geohashes(split, 4) == PLACES  # 9q8y has one event
     assert log_geohashes(split, 5) == ["u33db", "u33dc", "u33eb", "u33ec"]
-    with pytest.raises(DataError, match="No two training events .* share a geohash of 6 characters; lower"):
+    with pytest.raises(DataError, match="No two training events .* share a geohash of 6 characters; leave"):
         log_geohashes(split, 6)
     with pytest.raises(DataError, match="have no column 'geohash', only user_id, .* leave 'geohash' out"):
         log_geohashes(split_log(make_log()), 4)

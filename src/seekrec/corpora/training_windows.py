@@ -256,8 +256,8 @@ def log_geohashes(split: Split, precision: int) -> list[str]:
     geohashes = sorted(name for name, count in found.items() if name and len(name) == precision and count > 1)
     if not geohashes:
         raise DataError(
-            f"No two training events of {split.log.name!r} share a geohash of {precision} characters; lower "
-            "`geohash_precision`, or leave 'geohash' out of `scenario_features`."
+            f"No two training events of {split.log.name!r} share a geohash of {precision} characters; "
+            "leave 'geohash' out of `scenario_features`."
         )
     return geohashes
 

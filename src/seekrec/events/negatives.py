@@ -313,8 +313,7 @@ class ItemNegatives:
     Args:
         counts (`np.ndarray`): Interactions of each item in training, of shape `(num_items,)`.
         count (`int`): Negatives of a question.
-        kind (`str`): `"uniform"`, or `"popularity"`: in proportion to `counts ** power`.
-        power (`float`): Exponent of the counts, with `"popularity"` (alpha of IntSR section 4.3).
+        kind (`str`): `"uniform"`, or `"popularity"`: in proportion to `counts`.
         periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available, int64; only
             items that were when the question was asked are negatives (temporal alignment, IntSR equation 15).
         acts (`tuple[np.ndarray, np.ndarray]`, *optional*): int64 user rows and item rows: what users acted on is no
@@ -333,7 +332,6 @@ class ItemNegatives:
         count: int,
         kind: SampledKind = "uniform",
         *,
-        power: float = 1.0,
         periods: tuple[np.ndarray, np.ndarray] | None = None,
         acts: tuple[np.ndarray, np.ndarray] | None = None,
         draws_target: bool = False,
@@ -343,7 +341,7 @@ class ItemNegatives:
             raise ConfigurationError(
                 f"The negatives are {count} of kind {kind!r}; ask for at least one, uniform or by popularity."
             )
-        weights = np.ones(len(counts)) if kind == "uniform" else np.asarray(counts, dtype=np.float64) ** power
+        weights = np.ones(len(counts)) if kind == "uniform" else np.array(counts, dtype=np.float64)
         weights[np.asarray(counts) == 0] *= kind == "uniform"
         if not weights.sum() > 0:
             raise ConfigurationError(f"No item has an interaction, so negatives of kind {kind!r} cannot be drawn.")

@@ -51,7 +51,7 @@ class ItemIndex:
         """Find the best items of each query.
 
         Args:
-            queries (`torch.Tensor`): Of shape `(num_queries, size)`.
+            queries (`torch.Tensor`): Vectors of queries, `(num_queries, size)`.
             top_k (`Sequence[int]`): Items wanted, for each query.
             allowed (`Sequence`): For each query a bool mask of shape `(num_items,)`, or `None` for all. The same
                 object given several times is looked at once.
@@ -92,13 +92,12 @@ class ItemIndex:
     @staticmethod
     def _hide(scores: Tensor, allowed: Sequence[np.ndarray | None], begin: int) -> None:
         end = begin + scores.shape[1]
-        lines: dict[int, list[int]] = {}
+        lines: dict[int, tuple[np.ndarray, list[int]]] = {}
         for line, mask in enumerate(allowed):
             if mask is not None:
-                lines.setdefault(id(mask), []).append(line)
-        for own in lines.values():
-            mask = allowed[own[0]]
-            hidden = torch.from_numpy(~mask[begin:end]).to(scores.device)  # type: ignore[index]
+                lines.setdefault(id(mask), (mask, []))[1].append(line)
+        for mask, own in lines.values():
+            hidden = torch.from_numpy(~mask[begin:end]).to(scores.device)
             if len(own) == len(scores):
                 scores.masked_fill_(hidden, float("-inf"))
             else:

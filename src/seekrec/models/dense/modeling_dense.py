@@ -91,7 +91,7 @@ class ItemTower(nn.Module):
     """Rows of the catalogue to vectors.
 
     The weights are the tower's; how many items there are and what their texts say stands in [`ItemTexts`], which
-    every method takes. Left out, it is what [`set_text_vectors`] set last.
+    every method takes. Left out, they are those in `texts`.
 
     Args:
         num_items (`int`): Items with an id embedding: the catalogue's first rows.
@@ -107,10 +107,6 @@ class ItemTower(nn.Module):
         self.text = TextProjection(text_size, hidden_size, bias=False) if text_size else None
         # Not a buffer: `from_pretrained` would leave one that is not among the weights uninitialised.
         self.texts = ItemTexts(None, num_items)
-
-    def set_text_vectors(self, vectors: np.ndarray | None, num_rows: int) -> None:
-        """Set the frozen text vectors, float32 `(num_rows, text_size)`, and the catalogue's length."""
-        self.texts = ItemTexts(vectors, num_rows)
 
     @torch.no_grad()
     def start_ids(self, vectors: np.ndarray) -> None:
@@ -182,12 +178,6 @@ class ItemTower(nn.Module):
             weight = self.text.weight
             parts.append(self.text(texts.on(weight.device).to(weight.dtype)))
         return sum(parts[1:], parts[0])
-
-    @torch.no_grad()
-    def frozen(self) -> Tensor:
-        """Return [`all`] for answering: computed once, and again when a weight has changed."""
-        texts = self.texts
-        return texts.part("frozen", lambda: self.all(texts).detach(), weights_key(self.parameters()))
 
 
 def latest_items(item_rows: Tensor, allowed: Tensor) -> Tensor:

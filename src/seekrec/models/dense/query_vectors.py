@@ -67,7 +67,7 @@ class QueryVectors:
             self._known.update(zip(missing, vectors, strict=True))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Give the vectors of texts; several threads may ask at once.
+        """Return the vectors of texts; several threads may ask at once.
 
         Returns:
             `np.ndarray`: float32 of shape `(len(texts), dimension)`, of unit length up to half precision, to which

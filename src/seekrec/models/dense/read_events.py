@@ -47,7 +47,7 @@ class ReadEvents:
 
     Args:
         columns (`dict[str, torch.Tensor]`): The `history_*` tensors, `(batch, length)`, padded on the right.
-        query_vectors (`torch.Tensor`): Of their queries, `(num_queries, dimension)`.
+        query_vectors (`torch.Tensor`): Vectors of their queries, `(num_queries, dimension)`.
         seen_rows (`torch.Tensor`): int64 items that each user acted on, be it before these events, `(batch,
             most_seen)`; -1 for padding.
     """
@@ -83,7 +83,7 @@ class ReadEvents:
         return ReadEvents(columns, self.query_vectors.to(device), self.seen_rows.to(device))
 
     def last(self, name: str, nothing: int) -> Tensor:
-        """Give the last entry of a column of each user, `(batch,)`."""
+        """Return the last entry of a column of each user, `(batch,)`."""
         column, lengths = self.columns[name], self.lengths
         padded = F.pad(column, (1, 0), value=nothing)
         return padded.gather(1, lengths[:, None])[:, 0]
@@ -118,7 +118,7 @@ class ReadEvents:
         return replace(self, columns={**self.columns, "history_mask": mask & is_late}).compact().number()
 
     def select(self, rows: Tensor) -> ReadEvents:
-        """Give the events of some users, in the order asked."""
+        """Return the events of some users, in the order asked."""
         columns = {name: column[rows] for name, column in self.columns.items()}
         return replace(self, columns=columns, seen_rows=self.seen_rows[rows])
 
@@ -153,7 +153,7 @@ class ReadEvents:
         """Let questions belong to page views that these events hold.
 
         Args:
-            keys (`torch.LongTensor`): Of the page view of each user's question, `(batch,)`; -1 for none.
+            keys (`torch.LongTensor`): Page view of each user's question, `(batch,)`; -1 for none.
 
         Returns:
             `tuple`: The events, of which those from the first of the page view on are one session, and the session of
@@ -178,9 +178,9 @@ class ReadEvents:
         for name, column in columns.items():
             columns[name] = torch.where(kept, column, torch.full_like(column, _FILL.get(name, 0)))
         rows = columns["history_query_rows"]
-        used, places = rows.unique(return_inverse=True)
+        used, numbers = rows.unique(return_inverse=True)
         num_none = int((used < 0).sum())
-        columns["history_query_rows"] = (places - num_none).clamp_min(-1)
+        columns["history_query_rows"] = (numbers - num_none).clamp_min(-1)
         return ReadEvents(columns, self.query_vectors[used[num_none:]], self.seen_rows)
 
     def save(self, path: str | Path) -> None:
