@@ -1,14 +1,10 @@
 """The recipe from a raw log to answers, tiny, as a user starts it."""
 
-import os
 import re
-import signal
-import subprocess
-import time
 
 import pytest
 import tiny_runs
-from tiny_runs import ROOT, environment, metrics, run_script
+from tiny_runs import kill_in_training, metrics, run_script
 
 
 def command(inputs, output_dir, *options, **launcher):
@@ -79,22 +75,7 @@ def test_the_demo_answers_from_the_saved_model(finished):
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, finished, tmp_path):
-    """Killed without warning once training has written a checkpoint, and again later."""
-    process = subprocess.Popen(
-        command(inputs, tmp_path, launcher=()),
-        env=environment(),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 240
-    while not list((tmp_path / "trainer").glob("checkpoint-*/trainer_state.json")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "model").exists()
+    kill_in_training(command(inputs, tmp_path, launcher=()), tmp_path)
     run(inputs, tmp_path, launcher=())
     assert metrics(tmp_path) == metrics(finished[0])
 

@@ -1,12 +1,7 @@
 """The GenSR recipe from a raw log to answers, tiny, as a user starts it."""
 
-import os
-import signal
-import subprocess
-import time
-
 import pytest
-from tiny_runs import ROOT, command, environment, metrics, run, run_script
+from tiny_runs import command, kill_in_training, metrics, run, run_script
 
 
 @pytest.fixture(scope="module")
@@ -85,21 +80,6 @@ def test_a_finished_run_is_not_repeated(finished, inputs):
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, finished, tmp_path):
-    """Killed without warning once training has written a checkpoint."""
-    process = subprocess.Popen(
-        command("gensr", inputs, tmp_path, launcher=()),
-        env=environment(),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 240
-    while not list((tmp_path / "trainer").glob("checkpoint-*/trainer_state.json")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "model").exists()
+    kill_in_training(command("gensr", inputs, tmp_path, launcher=()), tmp_path)
     run(command("gensr", inputs, tmp_path, launcher=()))
     assert metrics(tmp_path) == metrics(finished[0])

@@ -4,14 +4,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import time
 
 import pytest
 import tiny_runs
-from tiny_runs import ROOT, environment, metrics, run, run_script
+from tiny_runs import kill_in_training, metrics, run, run_script
 
 
 def command(inputs, output_dir, *options, launcher=()):
@@ -72,20 +68,7 @@ def test_plain_hstu_and_two_stages_are_settings(inputs, finished, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, finished, tmp_path):
-    process = subprocess.Popen(
-        command(inputs, tmp_path),
-        env=environment(),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 240
-    while not list((tmp_path / "trainer").glob("checkpoint-*/trainer_state.json")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_in_training(command(inputs, tmp_path), tmp_path)
     run(command(inputs, tmp_path))
     assert metrics(tmp_path) == metrics(finished[0])
 

@@ -4,15 +4,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 import tiny_runs
-from tiny_runs import ROOT, environment, metrics, run
+from tiny_runs import ROOT, kill_in_training, metrics, run
 
 from seekrec.evaluation import read_results
 from seekrec.hub import describe_model, render_model_card
@@ -93,20 +89,7 @@ def test_the_demo_answers_the_model_is_published_and_the_ablations_are_settings(
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, finished, tmp_path):
-    process = subprocess.Popen(
-        command(inputs, tmp_path),
-        env=environment(),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 240
-    while not list((tmp_path / "trainer").glob("checkpoint-*/trainer_state.json")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_in_training(command(inputs, tmp_path), tmp_path)
     run(command(inputs, tmp_path))
     assert metrics(tmp_path) == metrics(finished[0])
 

@@ -5,8 +5,10 @@ import io
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,19 @@ def run(arguments):
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done
+
+
+def kill_in_training(arguments, output_dir):
+    """Start a run, and kill it without warning once training has written a checkpoint."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(arguments, env=environment(), cwd=ROOT, start_new_session=True, **quiet)
+    deadline = time.monotonic() + 240
+    while not list((output_dir / "trainer").glob("checkpoint-*/trainer_state.json")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (output_dir / "model").exists()
 
 
 def run_script(name, *options):
