@@ -35,7 +35,7 @@ class Popularity:
 
     behaviors: tuple[Behavior, ...] = BEHAVIORS
 
-    def __init__(self, counts: npt.NDArray[Any]) -> None:
+    def __init__(self, counts: np.ndarray) -> None:
         self.counts = np.asarray(counts, dtype=np.float64)
 
     @classmethod
@@ -78,7 +78,7 @@ class BM25:
         self, items: pa.Table, *, k1: float = 1.5, b: float = 0.75, fields: Sequence[str] = TEXT_FIELDS
     ) -> None:
         self._index = WordIndex(item_words(items, fields), k1=k1, b=b)
-        self.details: dict[str, Any] = {"k1": k1, "b": b, "fields": list(fields)}
+        self.details: dict[str, object] = {"k1": k1, "b": b, "fields": list(fields)}
 
     @classmethod
     def variants(
@@ -126,9 +126,9 @@ class DenseText:
 
     def __init__(
         self,
-        item_embeddings: npt.NDArray[Any],
+        item_embeddings: np.ndarray,
         id_map: IdMap,
-        embed: Callable[[list[str]], npt.NDArray[Any]],
+        embed: Callable[[list[str]], np.ndarray],
         *,
         num_history_items: int = 5,
     ) -> None:
@@ -173,7 +173,7 @@ class DenseText:
 class NextItemModel(Protocol):
     """What [`SASRecScorer`] needs of a model; [`~seekrec.embeddings.SASRecForNextItem`] has it."""
 
-    def score(self, histories: Sequence[npt.NDArray[Any]]) -> Any:
+    def score(self, histories: Sequence[np.ndarray]) -> Any:
         """Score all items as the next of each history: a tensor `(num_histories, num_items)`."""
         ...
 
@@ -202,7 +202,7 @@ class SASRecScorer:
 class GraphModel(Protocol):
     """What [`LightGCNScorer`] needs of a model; [`~seekrec.embeddings.LightGCNModel`] has it."""
 
-    def score(self, histories: Sequence[npt.NDArray[Any]], user_rows: npt.NDArray[Any] | None = None) -> Any:
+    def score(self, histories: Sequence[np.ndarray], user_rows: np.ndarray | None = None) -> Any:
         """Score all items for each user: a tensor `(num_histories, num_items)`."""
         ...
 

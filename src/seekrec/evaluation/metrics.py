@@ -12,7 +12,7 @@ gives `n` items the same score has recall@k of `min(1, k / n)`, whatever the ord
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -153,7 +153,7 @@ def all_metric_values(ranks: npt.ArrayLike, k: Sequence[int] = DEFAULT_K) -> dic
     return {f"{name}@{cut}": function(ranks, cut) for name, function in METRICS.items() for cut in k}
 
 
-def ranks_from_scores(scores: npt.NDArray[Any], targets: npt.NDArray[Any]) -> FloatArray:
+def ranks_from_scores(scores: np.ndarray, targets: np.ndarray) -> FloatArray:
     """Rank each row's target among all items of the row.
 
     `first = 1 + #(higher)`, `last = first + #(other items with the same score)`. A target with score -inf was ruled

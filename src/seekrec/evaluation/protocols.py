@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,7 @@ class Scorer(Protocol):
 
     behaviors: tuple[Behavior, ...]
 
-    def score_all(self, requests: Sequence[Request]) -> npt.NDArray[Any]:
+    def score_all(self, requests: Sequence[Request]) -> np.ndarray:
         """Score every item for each request.
 
         Args:
@@ -142,7 +142,7 @@ class EvaluationCases:
             digest.update(np.ascontiguousarray(side, dtype="<i8").tobytes())
         return digest.hexdigest()[:16]
 
-    def hide_ruled_out(self, scores: npt.NDArray[Any], cases: RowArray) -> None:
+    def hide_ruled_out(self, scores: np.ndarray, cases: RowArray) -> None:
         """Set the scores of items that may not be answered to -inf, in place.
 
         Args:

@@ -12,7 +12,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,16 +68,16 @@ class ResultRow:
     seconds: float
     metrics: dict[str, float]
     intervals: dict[str, Interval]
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, object] = field(default_factory=dict)
     ranks: FloatArray | None = field(default=None, repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Give everything but the ranks, ready for JSON."""
         content = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "ranks"}
         return {**content, "intervals": {name: list(interval) for name, interval in self.intervals.items()}}
 
     @property
-    def setting(self) -> tuple[Any, ...]:
+    def setting(self) -> tuple[object, ...]:
         """What must agree for two rows to be compared."""
         return (
             self.behavior,
@@ -123,7 +122,7 @@ class Comparison:
             f"p = {self.p_value:.4f}, {self.num_cases:,} cases"
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Give the fields, ready for JSON."""
         return {**asdict(self), "interval": list(self.interval)}
 
@@ -142,7 +141,11 @@ def write_results(path: str | Path, rows: Sequence[ResultRow], *, save_ranks: bo
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    content: dict[str, Any] = {"version": RESULTS_VERSION, "ranks": None, "results": [row.to_dict() for row in rows]}
+    content: dict[str, object] = {
+        "version": RESULTS_VERSION,
+        "ranks": None,
+        "results": [row.to_dict() for row in rows],
+    }
     if save_ranks:
         table = _ranks_table(rows)
         ranks_path = target.with_suffix(".ranks.parquet")
@@ -254,7 +257,7 @@ def format_table(rows: Sequence[ResultRow], *, metrics: Sequence[str] = TABLE_ME
     Returns:
         `str`: Lines without a line break at the end.
     """
-    sections: dict[tuple[Any, ...], list[ResultRow]] = {}
+    sections: dict[tuple[object, ...], list[ResultRow]] = {}
     for row in rows:
         sections.setdefault(row.setting, []).append(row)
     return "\n\n".join(_format_section(section, metrics) for section in sections.values())

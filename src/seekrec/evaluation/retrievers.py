@@ -69,21 +69,19 @@ class ModelRetriever:
         self.candidate_scoring = candidate_scoring
         self.behaviors = behaviors
         self.show_progress = show_progress
-        self.details: dict[str, Any] = {} if num_beams is None else {"num_beams": num_beams}
+        self.details: dict[str, object] = {} if num_beams is None else {"num_beams": num_beams}
 
     def retrieve(
         self, requests: Sequence[Request], *, top_k: int, where: Sequence[BoolArray | list[str]] | None = None
     ) -> list[list[ScoredItem]]:
         """Answer in batches; see [`Retriever`]."""
         # `where` says all: the protocol rules out what was seen, and never the target.
-        options: dict[str, Any] = {"exclude_seen": False}
-        if self.num_beams is not None:
-            options["num_beams"] = self.num_beams
+        beams = {} if self.num_beams is None else {"num_beams": self.num_beams}
         answers: list[list[ScoredItem]] = []
         for begin, end in self._batches(len(requests)):
             masks = None if where is None else list(where[begin:end])
             answers += self.model.retrieve(
-                self.processor(list(requests[begin:end])), top_k=top_k, where=masks, **options
+                self.processor(list(requests[begin:end])), top_k=top_k, where=masks, exclude_seen=False, **beams
             )
         return answers
 

@@ -14,10 +14,9 @@ The softmax's normaliser is the same for all items of a request, so logits serve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from tqdm.auto import tqdm
 
@@ -82,7 +81,7 @@ class ReweightedText:
         check_choice("form", form, get_args(CombinationForm))
         self.form: CombinationForm = form
         self.weight = weight
-        self.details: dict[str, Any] = {"text": self.text, "form": self.form, "weight": self.weight}
+        self.details: dict[str, object] = {"text": self.text, "form": self.form, "weight": self.weight}
 
     def fit(
         self,
@@ -207,9 +206,7 @@ class ReweightedBM25(ReweightedText):
         super().__init__(texts, prior, form=form, weight=weight)
 
 
-def combine_scores(
-    text: npt.NDArray[Any], prior: npt.NDArray[Any], form: CombinationForm, weight: float
-) -> Float32Array:
+def combine_scores(text: np.ndarray, prior: np.ndarray, form: CombinationForm, weight: float) -> Float32Array:
     """Combine scores of text and recommender; the module's docstring gives the forms.
 
     Args:
@@ -229,7 +226,7 @@ def combine_scores(
     return _add_prior(_prepare(text, form), np.asarray(prior, dtype=np.float32), weight)
 
 
-def _prepare(text: npt.NDArray[Any], form: CombinationForm) -> Float32Array:
+def _prepare(text: np.ndarray, form: CombinationForm) -> Float32Array:
     """Give the text's part of the combined score, a new array."""
     if form == "sum":
         return np.array(text, dtype=np.float32)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -100,12 +101,16 @@ class ValidationRanking:
         self.split = split
         self.id_map = catalog.id_map
         self.periods = item_periods(catalog.items) if on_offer_only else None
-        self._settings = {
-            "num_negatives": num_negatives,
-            "remove_seen": remove_seen,
-            "max_cases": max_cases,
-            "seed": seed,
-        }
+        self._build_cases = partial(
+            build_cases,
+            split,
+            self.id_map,
+            part="validation",
+            num_negatives=num_negatives,
+            remove_seen=remove_seen,
+            max_cases=max_cases,
+            seed=seed,
+        )
         self._asked = [
             (behavior, protocol)
             for behavior in behaviors
@@ -131,14 +136,8 @@ class ValidationRanking:
         """
         if not self._cases:
             self._cases = [
-                build_cases(
-                    self.split,
-                    self.id_map,
-                    part="validation",
-                    behavior=behavior,
-                    protocol=protocol,
-                    periods=self.periods if protocol == "full" else None,
-                    **self._settings,  # type: ignore[arg-type]
+                self._build_cases(
+                    behavior=behavior, protocol=protocol, periods=self.periods if protocol == "full" else None
                 )
                 for behavior, protocol in self._asked
             ]

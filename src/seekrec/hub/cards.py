@@ -28,7 +28,10 @@ CARD_METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr@10")
 INTERVAL_METRIC = "ndcg@10"
 PIPELINE_TAG = "text-ranking"
 
-Row = ResultRow | Mapping[str, Any]
+# A row of results, a run or a data set, as JSON holds it.
+Values = Mapping[str, Any]
+Table = dict[str, Any]
+Row = ResultRow | Values
 
 
 class _Safe(str):
@@ -37,7 +40,7 @@ class _Safe(str):
     __slots__ = ()
 
 
-def escape_markdown(value: Any) -> Any:
+def escape_markdown(value: object) -> Any:
     """Make text one line that Markdown and HTML show as it is; anything else is returned unchanged."""
     if not isinstance(value, str) or isinstance(value, _Safe):
         return value
@@ -45,29 +48,29 @@ def escape_markdown(value: Any) -> Any:
     return re.sub(r"([\\`*\[\]<>|#~$&!]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", re.sub(r"\s+", " ", value))
 
 
-def _code(value: Any) -> _Safe:
+def _code(value: object) -> _Safe:
     """Write a value as a literal that Python and JSON read alike; it has no line break and no fence."""
     _refuse_undefined(value)
     return _Safe(json.dumps(value, ensure_ascii=False).replace("```", "\\u0060\\u0060\\u0060"))
 
 
-def _line(value: Any) -> _Safe:
+def _line(value: object) -> _Safe:
     """Write text as one line of a code block."""
     return _Safe(_one_line(value).replace("```", "` ` `"))
 
 
-def _number(value: Any, form: str) -> _Safe:
+def _number(value: object, form: str) -> _Safe:
     _refuse_undefined(value)
     return _Safe(format(value, form).replace("%", " %"))
 
 
-def _refuse_undefined(value: Any) -> None:
+def _refuse_undefined(value: object) -> None:
     """Raise the error that names what is missing, before a TypeError is raised that does not."""
     if isinstance(value, jinja2.Undefined):
         str(value)
 
 
-def _one_line(value: Any) -> str:
+def _one_line(value: object) -> str:
     return " ".join(str(value).split())
 
 
@@ -80,7 +83,7 @@ _FILTERS = {
 }
 
 
-def render_model_card(template_path: str | Path, results: Sequence[Row], run: Mapping[str, Any]) -> str:
+def render_model_card(template_path: str | Path, results: Sequence[Row], run: Values) -> str:
     """Render the card of a model.
 
     The template sees `run`, `metadata` (the YAML front matter) and `tables` (see [`result_tables`]).
@@ -103,7 +106,7 @@ def render_model_card(template_path: str | Path, results: Sequence[Row], run: Ma
     return _render(template_path, {"run": run, "metadata": _model_metadata(rows, run), "tables": result_tables(rows)})
 
 
-def render_dataset_card(template_path: str | Path, data: Mapping[str, Any]) -> str:
+def render_dataset_card(template_path: str | Path, data: Values) -> str:
     """Render the card of a published corpus or log.
 
     Args:
@@ -129,7 +132,7 @@ def render_dataset_card(template_path: str | Path, data: Mapping[str, Any]) -> s
     return _render(template_path, {"data": data, "metadata": _Safe(metadata.to_yaml())})
 
 
-def result_tables(results: Sequence[Row]) -> list[dict[str, Any]]:
+def result_tables(results: Sequence[Row]) -> list[Table]:
     """Arrange rows for a card: one table for each setting, in the order of the rows.
 
     Returns:
@@ -151,7 +154,7 @@ def result_tables(results: Sequence[Row]) -> list[dict[str, Any]]:
         "num_cases",
         "num_items",
     )
-    tables: dict[tuple[Any, ...], dict[str, Any]] = {}
+    tables: dict[tuple[object, ...], Table] = {}
     for row in map(_as_mapping, results):
         setting = {name: _need(row, name) for name in fields}
         table = tables.setdefault(tuple(setting.values()), {**setting, "rows": []})
@@ -171,7 +174,7 @@ def result_tables(results: Sequence[Row]) -> list[dict[str, Any]]:
     return list(tables.values())
 
 
-def eval_results_yaml(results: Sequence[Row], run: Mapping[str, Any]) -> str | None:
+def eval_results_yaml(results: Sequence[Row], run: Values) -> str | None:
     """Write this model's results in the format of a repository's `.eval_results/*.yaml`.
 
     Args:
@@ -195,7 +198,7 @@ def eval_results_yaml(results: Sequence[Row], run: Mapping[str, Any]) -> str | N
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
 
 
-def _model_metadata(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> _Safe:
+def _model_metadata(rows: Sequence[Values], run: Values) -> _Safe:
     dataset_id, base_model = _need(run, "dataset_id"), _need(run, "base_model")
     results = [
         EvalResult(
@@ -226,7 +229,7 @@ def _model_metadata(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -
     return _Safe(data.to_yaml())
 
 
-def _own_rows(results: Sequence[Row], run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _own_rows(results: Sequence[Row], run: Values) -> list[Values]:
     system = _need(run, "system")
     rows = [_as_mapping(row) for row in results]
     own = [row for row in rows if row["system"] == system and row["part"] == "test"]
@@ -239,7 +242,7 @@ def _own_rows(results: Sequence[Row], run: Mapping[str, Any]) -> list[Mapping[st
     return own
 
 
-def _setting_text(row: Mapping[str, Any]) -> str:
+def _setting_text(row: Values) -> str:
     seen = "removed" if row["seen_removed"] else "kept"
     return (
         f"{_behavior_text(row)}, {row['protocol']} ranking, {row['split_method']} split, {row['split_protocol']}, "
@@ -247,7 +250,7 @@ def _setting_text(row: Mapping[str, Any]) -> str:
     )
 
 
-def _behavior_text(row: Mapping[str, Any]) -> str:
+def _behavior_text(row: Values) -> str:
     is_synthetic = row["behavior"] == "search" and row["query_source"] == "category"
     return f"{row['behavior']} (synthetic queries)" if is_synthetic else str(row["behavior"])
 
@@ -261,11 +264,11 @@ def _interval_text(interval: Sequence[float] | None) -> _Safe:
     return _Safe("-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}")
 
 
-def _as_mapping(row: Row) -> Mapping[str, Any]:
+def _as_mapping(row: Row) -> Values:
     return row.to_dict() if isinstance(row, ResultRow) else row
 
 
-def _need(values: Mapping[str, Any], name: str) -> Any:
+def _need(values: Values, name: str) -> Any:
     if name not in values:
         raise ConfigurationError(
             f"A card needs `{name}`, which was not given; there are {', '.join(values) or 'none'}."
@@ -273,7 +276,7 @@ def _need(values: Mapping[str, Any], name: str) -> Any:
     return values[name]
 
 
-def _render(template_path: str | Path, variables: Mapping[str, Any]) -> str:
+def _render(template_path: str | Path, variables: Values) -> str:
     path = Path(template_path)
     if not path.is_file():
         raise ConfigurationError(

@@ -7,18 +7,20 @@ list of requests. Importing this module registers the task.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from seekrec.errors import RequestError
+from seekrec.evaluation.retrievers import RetrievalModel
 from seekrec.generation.lanes import per_request
 from seekrec.schema import Request, ScoredItem, shown
 
+Answer = dict[str, str | float | None]
 TASK = "search-and-recommendation"
 
 
@@ -45,13 +47,9 @@ class SearchAndRecommendationPipeline(Pipeline):
     - `batch_size` (`int`): Requests that the model answers at once, 16 if not given.
     """
 
-    _load_processor = True  # type: ignore[assignment]
-    _load_tokenizer = False  # type: ignore[assignment]
-    _load_image_processor = False  # type: ignore[assignment]
-    _load_video_processor = False  # type: ignore[assignment]
-    _load_feature_extractor = False  # type: ignore[assignment]
-
-    def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _sanitize_parameters(
+        self, **parameters: Any
+    ) -> tuple[dict[str, object], dict[str, object], dict[str, object]]:
         unknown = sorted(parameters.keys() - {"top_k", "where", "exclude_seen", "candidates"})
         if unknown:
             raise RequestError(
@@ -101,7 +99,7 @@ class SearchAndRecommendationPipeline(Pipeline):
             return self._answers(iter(requests), size, options)
         raise RequestError(f"{shown(requests)} is no request; pass a seekrec.Request, a query, or a list of these.")
 
-    def _answers(self, requests: Iterator[Any], size: int, options: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    def _answers(self, requests: Iterator[Any], size: int, options: dict[str, Any]) -> Iterator[list[Answer]]:
         start = 0
         while batch := list(islice(requests, size)):
             here = slice(start, start + len(batch))
@@ -118,7 +116,7 @@ class SearchAndRecommendationPipeline(Pipeline):
             )
             start += len(batch)
 
-    def preprocess(self, requests: Sequence[Any], candidates: Any = None) -> dict[str, Any]:  # type: ignore[override]
+    def preprocess(self, requests: Sequence[Any], candidates: Any = None) -> dict[str, object]:  # type: ignore[override]
         """Turn requests into the tensors of the processor."""
         asked = []
         for position, request in enumerate(requests):
@@ -129,17 +127,17 @@ class SearchAndRecommendationPipeline(Pipeline):
                 )
             asked.append(Request(query=request) if isinstance(request, str) else request)
         given = {} if candidates is None else {"candidates": candidates}
-        processor: Any = self.processor
+        processor = cast(Callable[..., object], self.processor)
         return {"features": processor(asked, **given), "ranks": candidates is not None}
 
     def _forward(  # type: ignore[override]
         self,
-        inputs: dict[str, Any],
+        inputs: dict[str, object],
         top_k: int | None = None,
         where: Any = None,
         exclude_seen: bool | None = None,
     ) -> list[list[ScoredItem]]:
-        model: Any = self.model
+        model = cast(RetrievalModel, self.model)
         if inputs["ranks"]:
             if where is not None:
                 raise RequestError(
@@ -153,7 +151,7 @@ class SearchAndRecommendationPipeline(Pipeline):
         wanted = 10 if top_k is None else top_k
         return list(model.retrieve(inputs["features"], top_k=wanted, where=where, exclude_seen=exclude_seen))
 
-    def postprocess(self, answers: list[list[ScoredItem]]) -> list[list[dict[str, Any]]]:  # type: ignore[override]
+    def postprocess(self, answers: list[list[ScoredItem]]) -> list[list[Answer]]:  # type: ignore[override]
         """Turn answers into plain dictionaries that can be written as JSON."""
         return [
             [{"item_id": item.item_id, "title": item.title, "score": float(item.score)} for item in answer]
@@ -165,5 +163,9 @@ def _is_per_request(where: Any) -> bool:
     """Return whether a list holds a mask or list for each request, not one mask or one list of ids for all."""
     return not isinstance(where, np.ndarray) and any(not isinstance(entry, str) for entry in where)
 
+
+# The flags are None in the base class, which a type checker takes for their only value.
+for _part in ("processor", "tokenizer", "image_processor", "video_processor", "feature_extractor"):
+    setattr(SearchAndRecommendationPipeline, f"_load_{_part}", _part == "processor")
 
 PIPELINE_REGISTRY.register_pipeline(TASK, SearchAndRecommendationPipeline, pt_model=AutoModel, type="text")

@@ -8,7 +8,6 @@ import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -86,7 +85,7 @@ def describe_model(
     license: str,
     dataset_id: str | None = None,
     base_model: str | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Gather what a card says of a model, from its folder.
 
     Args:
@@ -111,7 +110,7 @@ def describe_model(
     source = Path(folder)
     catalog = check_model_folder(source)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    run: dict[str, Any] = dict.fromkeys(("command", "log", "settings", "seconds"))
+    run: dict[str, object] = dict.fromkeys(("command", "log", "settings", "seconds"))
     if (source / RUN_FILE).is_file():
         run |= publishable(read_json(source / RUN_FILE))
     return {
@@ -216,7 +215,7 @@ def _count_parameters(folder: Path) -> int:
     return count
 
 
-def _measure_identifiers(catalog: Catalog) -> dict[str, Any] | None:
+def _measure_identifiers(catalog: Catalog) -> dict[str, object] | None:
     if catalog.identifier_model is None or any(view not in catalog.embeddings for view in catalog.views):
         return None
     vectors = {view: catalog.embeddings[view] for view in catalog.views}
@@ -232,7 +231,7 @@ def _measure_identifiers(catalog: Catalog) -> dict[str, Any] | None:
     return identifier_quality(catalog.identifier_model, encoded, assigned, vectors).to_dict()
 
 
-def _example(catalog: Catalog) -> dict[str, Any]:
+def _example(catalog: Catalog) -> dict[str, object]:
     """Return two items and a query that make sense in the card's code: the name of a category, else a title."""
     rows = np.flatnonzero(catalog.live)[:2]
     items = catalog.items.take(rows).select(["item_id", "title", "categories"]).to_pylist()

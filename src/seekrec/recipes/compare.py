@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoProcessor
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation.evaluator import evaluate_systems
-from seekrec.evaluation.protocols import Retriever, Scorer, build_cases
+from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
 from seekrec.evaluation.retrievers import ModelRetriever
 from seekrec.evaluation.robustness import compare_query_forms
@@ -65,13 +65,14 @@ def compare_on_test(
     baselines = make_baselines() if settings.rivals else {}
     everyone: dict[str, Scorer | Retriever] = {**baselines, **others, **systems}
     rows = []
-    for protocol in ("full", *settings.candidate_protocols):
+    everything: tuple[RankingProtocol, ...] = ("full", *settings.candidate_protocols)
+    for protocol in everything:
         rows += evaluate_systems(
             {name: system for name, system in everyone.items() if protocol != "full" or name not in only_candidates},
             split,
             catalog.id_map,
             behaviors=behaviors,
-            protocols=(protocol,),  # type: ignore[arg-type]
+            protocols=(protocol,),
             num_negatives=settings.num_negatives,
             remove_seen=remove_seen,
             max_cases=settings.max_test_cases,
@@ -80,14 +81,14 @@ def compare_on_test(
             show_progress=show_progress,
         )
     searching = {name: system for name, system in systems.items() if name not in only_candidates}
-    protocols = ["full"] if searching else settings.candidate_protocols
+    protocols = everything if searching else everything[1:]
     if "BM25" in baselines and SEARCH in behaviors and split.targets("test", SEARCH) and protocols:
         limits = (_MAX_QUERY_FORM_CASES, settings.max_validation_cases, settings.max_test_cases)
         cases = build_cases(
             split,
             catalog.id_map,
             behavior=SEARCH,
-            protocol=protocols[0],  # type: ignore[arg-type]
+            protocol=protocols[0],
             num_negatives=settings.num_negatives,
             remove_seen=remove_seen,
             max_cases=min(limit for limit in limits if limit is not None),

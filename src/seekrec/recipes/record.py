@@ -7,12 +7,13 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from transformers import PreTrainedModel
 
 from seekrec.evaluation import ResultRow, write_results
 from seekrec.events import EventLog, Split, write_examples
 from seekrec.identifiers import IdentifierQualityReport
-from seekrec.models.manifest import replace_part, save_checkpoint
+from seekrec.models.manifest import Saveable, replace_part, save_checkpoint
 from seekrec.schema import RECOMMENDATION
 from seekrec.util.files import write_json
 from seekrec.util.redaction import publishable, publishable_command
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 
 
-def save_trained(model: Any, processor: Any, split: Split, output_dir: str | Path) -> Path:
+def save_trained(model: PreTrainedModel, processor: Saveable, split: Split, output_dir: str | Path) -> Path:
     """Save a trained model with its processor, and requests to ask it, and put it into evaluation mode.
 
     An older model in the folder is replaced as one, and its results are deleted.
@@ -43,7 +44,7 @@ def save_run(
     *,
     command: str,
     log: EventLog,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     seconds: Mapping[str, float] | None = None,
 ) -> None:
     """Write `run.json` into a model folder: where its numbers come from, for the card.
@@ -59,7 +60,7 @@ def save_run(
     write_run(Path(folder) / RUN_FILE, content)
 
 
-def write_run(path: Path, content: Mapping[str, Any]) -> None:
+def write_run(path: Path, content: Mapping[str, object]) -> None:
     """Write a description of a run without secrets, and with paths as their last part."""
     write_json(path, publishable(content))
 

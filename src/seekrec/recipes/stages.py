@@ -14,7 +14,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +47,7 @@ class StageCache:
     def run(
         self,
         name: str,
-        key: dict[str, Any],
+        key: Mapping[str, object],
         make: Callable[[Path], object],
         load: Callable[[Path], T],
         *,
@@ -84,7 +84,9 @@ class StageCache:
         self.seconds[name] = float(record["seconds"])
         return load(target)
 
-    def _make(self, name: str, key: dict[str, Any], target: Path, make: Callable[[Path], object]) -> dict[str, Any]:
+    def _make(
+        self, name: str, key: Mapping[str, object], target: Path, make: Callable[[Path], object]
+    ) -> dict[str, Any]:
         partial = target.with_name(f"{target.name}.partial")
         partial.mkdir(parents=True, exist_ok=True)
         # Killed between the last file and the name: all is there.

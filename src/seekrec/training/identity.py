@@ -69,10 +69,10 @@ class Identity:
         origins (`dict`): Settings that led to the contents; they tell people why those differ.
     """
 
-    settings: dict[str, Any]
+    settings: dict[str, object]
     contents: dict[str, str]
     length: dict[str, float]
-    origins: dict[str, Any]
+    origins: dict[str, object]
 
     def name(self) -> str:
         """Give 12 hexadecimal digits that differ where the training does."""
@@ -184,7 +184,7 @@ def claim_folder(folder: Path, identity: Identity) -> None:
     identity.write(folder)
 
 
-def content_digest(content: Any) -> str:
+def content_digest(content: object) -> str:
     """Compute a SHA-256 of a content: tables, arrays, modules, tokenizers, dataclasses, and containers of these.
 
     Returns:
@@ -217,11 +217,11 @@ def _set_aside(folder: Path, before: Identity | None, identity: Identity) -> Non
     )
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(value: object) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def _feed(digest: Any, content: Any) -> None:
+def _feed(digest: hashlib._Hash, content: object) -> None:
     digest.update(f"{type(content).__name__}:".encode())
     if content is None or isinstance(content, (bool, int, float, str, Enum)):
         digest.update(f"{content!r};".encode())

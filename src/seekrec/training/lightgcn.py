@@ -93,8 +93,7 @@ def train_lightgcn(
         model.set_graph(graph.users, graph.items)
         return model
 
-    def evaluate(model: LightGCNModel) -> dict[str, float]:
-        held_out: GraphValidation = validation  # type: ignore[assignment]
+    def evaluate(model: LightGCNModel, held_out: GraphValidation) -> dict[str, float]:
 
         def score(part: slice) -> Tensor:
             return model.score(held_out.histories[part], held_out.users[part])
@@ -118,7 +117,7 @@ def train_lightgcn(
         num_epochs=num_epochs,
         batch_size=batch_size,
         num_evaluations=num_evaluations,
-        evaluate=None if validation is None else evaluate,
+        evaluate=None if validation is None else lambda model: evaluate(model, validation),
         sampler=CodeSampler(MixtureSampler({"pairs": len(graph.users)}, {"pairs": 1.0}, seed=seed)),
     )
 

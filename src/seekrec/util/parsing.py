@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -58,8 +58,7 @@ def parse_arguments(
     Raises:
         ConfigurationError: For an unknown key or option, or a value of the wrong type; it names the file and the line.
     """
-    groups = [options_of(kind) if kind.__module__.startswith("seekrec.") else kind for kind in dataclass_types]
-    parser = _Parser(groups, allow_abbrev=False)  # type: ignore[arg-type]
+    parser = _Parser(options_of(kind) if kind.__module__.startswith("seekrec.") else kind for kind in dataclass_types)
     parser.add_argument("--config", help="YAML file of settings; options on the command line override it.")
     for name in ignored:
         action = parser.action_of(name)
@@ -104,7 +103,7 @@ def parse_known_arguments(dataclass_types: Sequence[type], argv: Sequence[str]) 
     Raises:
         ConfigurationError: For a value of the wrong type, or an option that is missing.
     """
-    return tuple(_Parser(list(dataclass_types), allow_abbrev=False).fill(argv))  # type: ignore[arg-type]
+    return tuple(_Parser(dataclass_types).fill(argv))
 
 
 def is_given(options: Sequence[str], name: str) -> bool:
@@ -177,6 +176,11 @@ class _Parser(HfArgumentParser):
 
     source: str = "command line"
 
+    def __init__(self, groups: Iterable[type]) -> None:
+        # Types of dataclasses, of which the type checker knows no name.
+        self.groups: list[Any] = list(groups)
+        super().__init__(self.groups, allow_abbrev=False)
+
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(f"{self.source}: {message}")
 
@@ -195,7 +199,7 @@ class _Parser(HfArgumentParser):
         except (ValueError, ImportError, TypeError) as error:
             # What the settings' own checks say, those of transformers among them.
             raise ConfigurationError(f"{self.source}: {error}") from error
-        for part in filled[: len(self.dataclass_types)]:  # type: ignore[arg-type]
+        for part in filled[: len(self.groups)]:
             for name, value in vars(part).items():
                 if isinstance(value, float) and not math.isfinite(value):
                     raise ConfigurationError(f"{self.source}: `{name}` is {value}; give a number that is finite.")
@@ -270,7 +274,7 @@ def _check_flat(text: str, path: Path) -> None:
 
 def _file_options(settings: Sequence[FileSetting], parser: _Parser) -> list[str]:
     """Write the settings of a file as options, each checked by itself."""
-    defaults = {one.name: one for kind in parser.dataclass_types for one in fields(kind)}
+    defaults = {one.name: one for kind in parser.groups for one in fields(kind)}
     options: list[str] = []
     for setting in settings:
         name, value = setting.name, setting.value

@@ -59,7 +59,7 @@ def _hide_secrets(text: str) -> str:
     return _LOGIN.sub(f"{HIDDEN}@", _SHAPES.sub(HIDDEN, text))
 
 
-def publishable(value: Any, name: str = "") -> Any:
+def publishable(value: object, name: str = "") -> Any:
     """Make settings fit to be published.
 
     Args:

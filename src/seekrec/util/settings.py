@@ -27,7 +27,7 @@ def option_names(kind: type) -> list[str]:
     if not is_configuration(kind):
         return names
     own = {name for base in kind.__mro__ if base.__module__.startswith("seekrec.") for name in _annotations(base)}
-    chosen = (own | set(getattr(kind, "fields_from_base", ()))) - set(kind.fields_from_data)  # type: ignore[attr-defined]
+    chosen = (own | set(getattr(kind, "fields_from_base", ()))) - set(getattr(kind, "fields_from_data", ()))
     return [name for name in names if name in chosen]
 
 
