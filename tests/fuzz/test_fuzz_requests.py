@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_shop import make_aisles, make_gensar, make_intsr, make_synergen
+from small_shop import make_aisles, make_gensar, make_gensr, make_intsr, make_synergen
 from tally import TALLY, fuzzed
 from values import ITEMS, events, histories, junk, queries, texts, times
 
@@ -64,10 +64,15 @@ def test_requests_of_anything(data):
         assert stamps == sorted(stamps)
 
 
+FAMILIES = ["gensar", "gensr", "gensr_asking", "intsr", "synergen"]
+
+
 @pytest.fixture(scope="module")
 def families():
     made = {
         "gensar": make_gensar(make_aisles()),
+        "gensr": make_gensr(make_aisles(), query_as_event=True),
+        "gensr_asking": make_gensr(make_aisles(), retrieve_by="answer", shared_prompt=True, wording="short"),
         "intsr": make_intsr(),
         "synergen": make_synergen(),
     }
@@ -82,7 +87,7 @@ def check_answer(answer, allowed, most):
     return ids
 
 
-@pytest.mark.parametrize("family", ["gensar", "intsr", "synergen"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_answers(families, family):
     model, processor = families[family]
 
@@ -116,7 +121,7 @@ def key_of(value):
     return value if isinstance(value, str) else id(value)
 
 
-@pytest.mark.parametrize("family", ["gensar", "intsr", "synergen"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_arguments_of_anything(families, family):
     model, processor = families[family]
 
