@@ -42,6 +42,7 @@ HISTORY = [
     Event("i9", "search", timestamp=2, query="kitchen"),
     Event("i1", timestamp=3),
 ]
+SEEN = [Event(f"i{row}", timestamp=10 + row) for row in range(12)]
 REQUESTS = [
     Request(HISTORY),
     Request(HISTORY[:1], query="garden"),
@@ -178,6 +179,25 @@ def make_gensar(aisles, *, seed: int = 0, **settings):
     return model, GenSARProcessor.from_config(config, tokenizer, catalog)
 
 
+GENSR_WAYS = {
+    "sentence": {},
+    "shared_prompt": {
+        "shared_prompt": True,
+        "history_in_prompt": "both",
+        "query_as_event": True,
+        "wording": "short",
+        "loss_norm": "level",
+    },
+    "whole_history": {"history_in_prompt": "whole", "wording": "short", "filtered_history": "mean"},
+    "one_view": {
+        "prompt_views": ["semantic"],
+        "contrast_weight": 0.0,
+        "shared_prompt": True,
+        "wording": "compact",
+    },
+}
+
+
 def make_gensr(aisles, *, seed: int = 0, **settings):
     """A small model with random weights and a random collaborative table, and its processor."""
     _, catalog, tokenizer, vocabulary = aisles
@@ -269,6 +289,23 @@ def make_synergen(seed: int = 0, *, catalog=None, **settings):
     return _make_dense(
         SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor, seed, catalog, {**own, **settings}
     )
+
+
+# Of GenSR one way more: `retrieve` asks about every item.
+WAYS = {
+    "gensar": GENSAR_WAYS,
+    "gensr": {**GENSR_WAYS, "every_item": {"retrieve_by": "answer", "shared_prompt": True, "wording": "short"}},
+    "intsr": INTSR_WAYS,
+    "synergen": SYNERGEN_WAYS,
+}
+
+
+def make_model(family, way, aisles):
+    """A model of a family in one of its ways, and its processor."""
+    settings = WAYS[family][way]
+    if family in ("gensar", "gensr"):
+        return (make_gensar if family == "gensar" else make_gensr)(aisles, **settings)
+    return (make_intsr if family == "intsr" else make_synergen)(**settings)
 
 
 def _make_dense(config_class, model_class, processor_class, seed, catalog, settings):

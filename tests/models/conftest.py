@@ -3,14 +3,17 @@
 import pytest
 from small_shop import (
     GENSAR_WAYS,
+    GENSR_WAYS,
     INTSR_WAYS,
     SYNERGEN_WAYS,
+    WAYS,
     make_aisles,
     make_dense_catalog,
     make_gensar,
     make_gensr,
     make_intsr,
     make_log,
+    make_model,
     make_synergen,
 )
 
@@ -30,42 +33,10 @@ def gensar(request, aisles):
     return make_gensar(aisles, **GENSAR_WAYS[request.param])
 
 
-GENSR_WAYS = {
-    "sentence": {},
-    "shared_prompt": {
-        "shared_prompt": True,
-        "history_in_prompt": "both",
-        "query_as_event": True,
-        "wording": "short",
-        "loss_norm": "level",
-    },
-    "whole_history": {"history_in_prompt": "whole", "wording": "short", "filtered_history": "mean"},
-    "one_view": {
-        "prompt_views": ["semantic"],
-        "contrast_weight": 0.0,
-        "shared_prompt": True,
-        "wording": "compact",
-    },
-}
-
-
 @pytest.fixture(params=GENSR_WAYS)
 def gensr(request, aisles):
     """A model and its processor, with each kind of prompt."""
     return make_gensr(aisles, **GENSR_WAYS[request.param])
-
-
-# The same face, but `retrieve` asks about every item.
-GENSR_ASKING = {"every_item": {"retrieve_by": "answer", "shared_prompt": True, "wording": "short"}}
-FAMILIES = {"gensar": GENSAR_WAYS, "gensr": GENSR_WAYS | GENSR_ASKING}
-
-
-@pytest.fixture(params=[(name, way) for name, ways in FAMILIES.items() for way in ways], ids="-".join)
-def family(request, aisles):
-    """A model and its processor, of every family in every way."""
-    name, way = request.param
-    make = make_gensar if name == "gensar" else make_gensr
-    return make(aisles, **FAMILIES[name][way])
 
 
 @pytest.fixture(params=INTSR_WAYS)
@@ -80,13 +51,26 @@ def synergen(request):
     return make_synergen(**SYNERGEN_WAYS[request.param])
 
 
-@pytest.fixture(
-    params=[("intsr", way) for way in INTSR_WAYS] + [("synergen", way) for way in SYNERGEN_WAYS], ids="-".join
-)
-def dense_family(request):
-    """A model and its processor, of every family of vectors in every variant."""
-    name, way = request.param
-    return make_intsr(**INTSR_WAYS[way]) if name == "intsr" else make_synergen(**SYNERGEN_WAYS[way])
+def ways_of(*families):
+    return [(family, way) for family in families for way in WAYS[family]]
+
+
+@pytest.fixture(params=ways_of("gensar", "gensr"), ids="-".join)
+def family(request, aisles):
+    """A model and its processor, of every family of identifiers in every way."""
+    return make_model(*request.param, aisles)
+
+
+@pytest.fixture(params=ways_of("intsr", "synergen"), ids="-".join)
+def dense_family(request, aisles):
+    """A model and its processor, of every family of vectors in every way."""
+    return make_model(*request.param, aisles)
+
+
+@pytest.fixture(params=ways_of(*WAYS), ids="-".join)
+def any_family(request, aisles):
+    """A model and its processor, of every family in every way."""
+    return make_model(*request.param, aisles)
 
 
 @pytest.fixture(scope="module")

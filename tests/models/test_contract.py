@@ -1,4 +1,4 @@
-"""What every family of identifiers promises: one face, one folder, one set of errors."""
+"""What every family promises, and every family of identifiers: one face, one folder, one set of errors."""
 
 import dataclasses
 import shutil
@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from small_shop import CODEBOOK_SIZE, NUM_ITEMS, REQUESTS
+from small_shop import CODEBOOK_SIZE, NUM_ITEMS, REQUESTS, SEEN
 from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 
 import seekrec
@@ -122,12 +122,9 @@ def test_bad_requests_are_named(family):
         model.retrieve(processor(REQUESTS[:1]), where=[None, None], exclude_seen=False)
 
 
-SEEN = [Event(f"i{row}", timestamp=10 + row) for row in range(12)]
-
-
-def test_what_was_seen_is_no_recommendation(family):
+def test_what_was_seen_is_no_recommendation(any_family):
     """All of the history counts, be it more than a model reads; an item that was only shown does not."""
-    model, processor = family
+    model, processor = any_family
     shown = Event("i20", timestamp=30, action="impression")
     asked = [Request([*SEEN, shown]), Request(SEEN, query="office")]
     inputs = processor(asked)

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 from dense_questions import collate
-from small_shop import NUM_ITEMS, make_log
+from small_shop import NUM_ITEMS, SEEN, make_log
 
 from seekrec.corpora.training_windows import build_training_windows
 from seekrec.errors import RequestError
@@ -49,36 +49,6 @@ def test_a_question_does_not_know_its_answer_nor_what_came_later(windows, dense_
             untouched = asked <= place
             torch.testing.assert_close(after[untouched], before[untouched])
             assert not torch.allclose(after[~untouched], before[~untouched]) or not (~untouched).any()
-
-
-SEEN = [Event(f"i{row}", timestamp=10 + row) for row in range(12)]
-
-
-def test_what_was_seen_is_no_recommendation(dense_family):
-    """All of the history counts, be it more than a model reads; an item that was only shown does not."""
-    model, processor = dense_family
-    shown = Event("i20", timestamp=30, action="impression")
-    asked = [Request([*SEEN, shown]), Request(SEEN, query="office")]
-    inputs = processor(asked)
-
-    def found(**options):
-        return [{item.item_id for item in answer} for answer in model.retrieve(inputs, top_k=50, **options)]
-
-    everything = {f"i{row}" for row in range(NUM_ITEMS)}
-    rest = everything - {f"i{row}" for row in range(12)}
-    assert found() == [rest, everything]
-    assert found(exclude_seen=True) == [rest, rest]
-    assert found(exclude_seen=False) == [everything, everything]
-    assert found(where=["i1", "i13"]) == [{"i13"}, {"i1", "i13"}]
-    # The same as a mask without these items.
-    mask = model.catalog.where(ids=rest)
-    assert model.retrieve(inputs, top_k=5, exclude_seen=True) == model.retrieve(
-        inputs, top_k=5, where=mask, exclude_seen=False
-    )
-    del inputs["seen_rows"]
-    assert found(exclude_seen=False) == [everything, everything]
-    with pytest.raises(RequestError, match="do not say what was seen; .*`exclude_seen=False`"):
-        model.retrieve(inputs)
 
 
 def test_what_a_state_has_read_was_seen_too(dense_family):
