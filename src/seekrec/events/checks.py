@@ -7,11 +7,13 @@ warning, as long as they are at most `max_refused` of the table. Everything work
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -352,6 +354,20 @@ def check_files(folder: Path, names: Sequence[str], what: str) -> None:
             raise DataError(
                 f"{folder} holds no {name}: it is not a whole {what}, or saving it was interrupted; save it again."
             )
+
+
+def read_description(path: Path, version: int, what: str) -> Any:
+    """Read the JSON file that describes a saved folder.
+
+    Raises:
+        DataError: If another version of the package wrote it.
+    """
+    description = json.loads(path.read_text(encoding="utf-8"))
+    if description.get("version") != version:
+        raise DataError(
+            f"{path} has version {description.get('version')!r}, this package reads {version}; save the {what} again."
+        )
+    return description
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import InitVar, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from seekrec.events.checks import (
     conform,
     find_event_problems,
     find_item_problems,
+    read_description,
     refuse,
     refuse_damage,
 )
@@ -200,12 +200,7 @@ class EventLog:
         source = Path(folder)
         check_files(source, (LOG_FILE, EVENTS_FILE, ITEMS_FILE), "event log")
         with refuse_damage(source, "log"):
-            description = json.loads((source / LOG_FILE).read_text(encoding="utf-8"))
-            if description.get("version") != LOG_VERSION:
-                raise DataError(
-                    f"{source / LOG_FILE} has version {description.get('version')!r}, this package reads "
-                    f"{LOG_VERSION}; save the log again."
-                )
+            description = read_description(source / LOG_FILE, LOG_VERSION, "log")
             log = cls(
                 name=description["name"],
                 events=pq.read_table(source / EVENTS_FILE),

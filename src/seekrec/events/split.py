@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.cases import Cases, TrainingHistories, build_requests
-from seekrec.events.checks import check_choice, check_files, refuse_damage
+from seekrec.events.checks import check_choice, check_files, read_description, refuse_damage
 from seekrec.events.log import EventLog
 from seekrec.events.timeline import (
     PaperOrder,
@@ -281,12 +281,7 @@ class Split:
         source = Path(folder)
         check_files(source, (SPLIT_FILE, TRAIN_FILE, *(f"{part}.parquet" for part in SPLIT_PARTS)), "split")
         with refuse_damage(source, "split"):
-            description = json.loads((source / SPLIT_FILE).read_text(encoding="utf-8"))
-            if description.get("version") != SPLIT_VERSION:
-                raise DataError(
-                    f"{source / SPLIT_FILE} has version {description.get('version')!r}, this package reads "
-                    f"{SPLIT_VERSION}; save the split again."
-                )
+            description = read_description(source / SPLIT_FILE, SPLIT_VERSION, "split")
             if log is None:
                 log = EventLog.load(source / LOG_FOLDER)
             split = cls(

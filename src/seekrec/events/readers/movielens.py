@@ -24,18 +24,12 @@ from seekrec.events.checks import (
     Finding,
     Source,
     check_max_refused,
-    conform,
-    find_event_problems,
-    find_item_problems,
-    find_items_without_text,
-    find_repeated_events,
-    refuse,
 )
 from seekrec.events.log import EventLog
 from seekrec.events.readers.columns import to_ids, to_numbers, to_seconds
 from seekrec.events.readers.delimited import read_delimited, read_double_colons
+from seekrec.events.readers.kept_rows import keep_events, keep_items
 from seekrec.events.readers.movielens_files import MovieLensFiles, find_in_folder, find_ml_100k
-from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +107,7 @@ def read_movielens(
         )
     notes = [f"MovieLens, release {files.name}, from {files.origin}."]
     items, item_warning = _read_movies(files, max_refused)
-    events, event_warning = _read_ratings(files, items["item_id"], max_refused)
+    events, event_warning = _read_ratings(files, items, max_refused)
     notes += [warning for warning in (item_warning, event_warning) if warning]
     log = EventLog(files.name, events, items, notes=tuple(notes), is_checked=True)
     logger.info("%s %d ratings of %d users, %d films.", notes[0], log.num_events, log.num_users, log.num_items)
@@ -161,7 +155,7 @@ def film_queries(genres: list[str], decade: str | None) -> list[str]:
     return queries + ([genre_phrase([genre]) for genre in genres] if len(genres) > 1 else [])
 
 
-def _read_ratings(files: MovieLensFiles, item_ids: pa.ChunkedArray, max_refused: float) -> tuple[pa.Table, str | None]:
+def _read_ratings(files: MovieLensFiles, items: pa.Table, max_refused: float) -> tuple[pa.Table, str | None]:
     names = ["user_id", "item_id", "rating", "timestamp"]
     if files.layout == "tab":
         raw, source = read_delimited(files.ratings, delimiter="\t", names=names, quoting="none")
@@ -186,10 +180,7 @@ def _read_ratings(files: MovieLensFiles, item_ids: pa.ChunkedArray, max_refused:
             "rating": pa.array(stars),
         }
     )
-    events = conform(table, EVENT_FEATURES, source.name, required=("user_id", "timestamp", "item_id"))
-    findings += [*find_event_problems(events, item_ids), *find_repeated_events(events)]
-    events, _, warning = refuse(events, findings, source, max_refused=max_refused)
-    return events, warning
+    return keep_events(table, items, source, max_refused=max_refused, findings=findings)
 
 
 def _read_movies(files: MovieLensFiles, max_refused: float) -> tuple[pa.Table, str | None]:
@@ -214,10 +205,7 @@ def _read_movies(files: MovieLensFiles, max_refused: float) -> tuple[pa.Table, s
             "queries": pa.array(map(film_queries, genres, decades), pa.list_(pa.string())),
         }
     )
-    items = conform(table, ITEM_FEATURES, source.name, required=("item_id", "title"))
-    findings = [*find_item_problems(items), *find_items_without_text(items)]
-    items, _, warning = refuse(items, findings, source, max_refused=max_refused)
-    return items, warning
+    return keep_items(table, source, max_refused=max_refused)
 
 
 def _put_articles_first(titles: pa.Array) -> pa.Array:

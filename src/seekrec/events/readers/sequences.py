@@ -27,10 +27,6 @@ from seekrec.events.checks import (
     Source,
     check_choice,
     check_max_refused,
-    conform,
-    find_event_problems,
-    find_item_problems,
-    find_items_without_text,
     is_blank,
     refuse,
     repeats,
@@ -38,8 +34,8 @@ from seekrec.events.checks import (
 from seekrec.events.log import EventLog
 from seekrec.events.readers.columns import clean_text, to_ids
 from seekrec.events.readers.delimited import read_delimited, read_lines
+from seekrec.events.readers.kept_rows import keep_events, keep_items
 from seekrec.events.readers.text_files import check_file
-from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES
 
 logger = logging.getLogger(__name__)
 
@@ -86,12 +82,8 @@ def read_sequences(
         items, item_source = _read_tsv_items(items_path)
         events, event_source, warning = _read_text_sequences(events_path, max_refused)
         name = folder.resolve().name
-    items = conform(items, ITEM_FEATURES, items_path.name, required=("item_id", "title"))
-    problems = [*find_item_problems(items), *find_items_without_text(items)]
-    items, _, item_warning = refuse(items, problems, item_source, max_refused=max_refused)
-    events = conform(events, EVENT_FEATURES, events_path.name, required=("user_id", "timestamp", "item_id"))
-    problems = find_event_problems(events, items["item_id"])
-    events, _, event_warning = refuse(events, problems, event_source, max_refused=max_refused)
+    items, item_warning = keep_items(items, item_source, max_refused=max_refused)
+    events, event_warning = keep_events(events, items, event_source, max_refused=max_refused, may_repeat=True)
     notes = [
         f"Sequences from {events_path.name}, items from {items_path.name}.",
         "The log has order but no time: timestamps are positions in each user's sequence.",

@@ -24,18 +24,13 @@ from seekrec.events.checks import (
     Source,
     check_max_refused,
     check_names,
-    conform,
     count_out_of_order,
-    find_event_problems,
-    find_item_problems,
-    find_items_without_text,
-    find_repeated_events,
-    refuse,
 )
 from seekrec.events.log import EventLog
 from seekrec.events.readers.columns import to_category_paths, to_ids, to_seconds, to_text
 from seekrec.events.readers.delimited import read_delimited
 from seekrec.events.readers.json_lines import read_json_lines
+from seekrec.events.readers.kept_rows import keep_events, keep_items
 from seekrec.events.readers.quotes import Quoting
 from seekrec.events.readers.text_files import check_file
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES, RECOMMENDATION, SEARCH
@@ -122,7 +117,7 @@ def read_tables(
     events_file, items_file = Path(events_path), Path(items_path)
     form = _FileFormat(delimiter, quoting, encoding)
     items, item_notes = _read_items(items_file, mapping["items"], form, max_refused, category_separator)
-    events, notes = _read_events(events_file, mapping["events"], form, max_refused, has_time, items["item_id"])
+    events, notes = _read_events(events_file, mapping["events"], form, max_refused, has_time, items)
     has_searches = pc.any(pc.is_valid(events["query"])).as_py()
     log = EventLog(
         name=name if name is not None else events_file.name.split(".")[0],
@@ -180,9 +175,7 @@ def _read_items(
             columns[name] = to_category_paths(column, name, source, separator=separator)
         else:
             columns[name] = column
-    items = conform(pa.table(columns), ITEM_FEATURES, source.name, required=("item_id", "title"))
-    findings += [*find_item_problems(items), *find_items_without_text(items)]
-    items, _, left_out = refuse(items, findings, source, max_refused=max_refused)
+    items, left_out = keep_items(pa.table(columns), source, max_refused=max_refused, findings=findings)
     return items, [*source.remarks, *([left_out] if left_out else [])]
 
 
@@ -192,7 +185,7 @@ def _read_events(
     form: _FileFormat,
     max_refused: float,
     has_time: bool,
-    item_ids: pa.ChunkedArray,
+    items: pa.Table,
 ) -> tuple[pa.Table, list[str]]:
     needed = ("user_id", "timestamp", "item_id") if has_time else ("user_id", "item_id")
     raw, source = _read_raw(path, mapping, [*EVENT_FEATURES, *OPTIONAL_EVENT_FEATURES], form, needed=needed)
@@ -219,15 +212,7 @@ def _read_events(
         notes.append(f"{source.name} has no column behavior: an event with a query is a search.")
     if "action" in columns:
         columns["action"] = pc.fill_null(columns["action"], "click")
-    events = conform(
-        pa.table(columns),
-        EVENT_FEATURES,
-        source.name,
-        required=("user_id", "timestamp", "item_id"),
-        optional=OPTIONAL_EVENT_FEATURES,
-    )
-    findings += [*find_event_problems(events, item_ids), *find_repeated_events(events)]
-    events, _, left_out = refuse(events, findings, source, max_refused=max_refused)
+    events, left_out = keep_events(pa.table(columns), items, source, max_refused=max_refused, findings=findings)
     num_late = count_out_of_order(events)
     if num_late:
         notes.append(f"{num_late} events of {source.name} stood after a later one of the same user; they were sorted.")
