@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from seekrec.errors import RequestError
 from seekrec.schema import check_characters, shown
 from seekrec.util.arrow import is_list, to_mask
+from seekrec.util.ragged import Ragged
 
 _FIRST_SECOND = np.iinfo(np.int64).min
 _LAST_SECOND = np.iinfo(np.int64).max
@@ -147,10 +148,10 @@ class _Members:
         encoded = pc.dictionary_encode(array)
         codes = pc.fill_null(encoded.indices, -1).to_numpy()
         order = np.argsort(codes, kind="stable")
+        order = order[codes[order] >= 0]
         self.num_items = len(column)
         self.numbers = {name: number for number, name in enumerate(encoded.dictionary.to_pylist())}
-        self.rows = rows[order]
-        self.offsets = np.searchsorted(codes[order], np.arange(len(self.numbers) + 1))
+        self.rows = Ragged.from_owners(rows[order], codes[order], len(self.numbers))
 
     def holds_any(self, column: str, names: list[object]) -> np.ndarray:
         mask = np.zeros(self.num_items, dtype=bool)
@@ -162,7 +163,7 @@ class _Members:
                     f"`{column}` is asked to hold {shown(name)}, which no item of the catalogue does"
                     f"{_suggestion(name, known) if isinstance(name, str) else ''}."
                 )
-            mask[self.rows[self.offsets[number] : self.offsets[number + 1]]] = True
+            mask[self.rows[number]] = True
         return mask
 
 
