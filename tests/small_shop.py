@@ -279,7 +279,7 @@ SYNERGEN_WAYS = {
     "both": {"time_encoding": "both", "queries_in_context": True},
     "latest": {"starts_from_latest_item": True, "queries_in_context": True},
     "retrieval_only": {"ranking_weight": 0.0, "use_target_time": False},
-    "unmasked": {"use_session_mask": False, "learn_time_scales": True},
+    "learned_scales": {"learn_time_scales": True},
 }
 
 

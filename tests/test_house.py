@@ -11,8 +11,8 @@ import pytest
 from seekrec.util.settings import options_of
 
 ROOT = house.ROOT
-MAX_SETTINGS = {"gensar": 45, "gensr": 61, "intsr": 62, "synergen": 60}
-MAX_REPEATED = {"gensar": 0, "gensr": 0, "intsr": 2, "synergen": 2}
+MAX_SETTINGS = {"gensar": 45, "gensr": 61, "intsr": 58, "synergen": 57}
+MAX_REPEATED = {"gensar": 0, "gensr": 0, "intsr": 0, "synergen": 0}
 MAX_PASSES = {"GenSAR.retrieve": (27, 150), "GenSR.rank": (17, 86), "IntSR.rank": (16, 93)}
 
 

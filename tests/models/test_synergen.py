@@ -77,12 +77,11 @@ class Tokens:
         return TokenPositions(position=first["event"], item=first["event"], **first)
 
 
-def task_mask(tokens, use_session_mask=True):
+def task_mask(tokens):
     """The table of the module: what each token sees of the others."""
     kind, is_context = tokens.kind[:, :, None], tokens.kind[:, None] == CONTEXT
     before = tokens.time[:, None] < tokens.time[:, :, None]
-    key = tokens.session if use_session_mask else tokens.event
-    known = key[:, None] < key[:, :, None]
+    known = tokens.session[:, None] < tokens.session[:, :, None]
     is_own = (kind == RANKING) & (tokens.kind[:, None] == RETRIEVAL)
     is_own &= tokens.question[:, None] == tokens.question[:, :, None]
     allowed = (is_context & torch.where(kind == CONTEXT, before, known)) | is_own
@@ -101,21 +100,18 @@ def small_tokens():
     )
 
 
-@pytest.mark.parametrize("use_session_mask", [True, False])
 @pytest.mark.parametrize("is_padded", [True, False])
-def test_every_entry_of_the_task_mask(use_session_mask, is_padded):
+def test_every_entry_of_the_task_mask(is_padded):
     tokens, expected = small_tokens(), EXPECTED.clone()
-    if not use_session_mask:  # a question about C3 knows C1 and C2; the context is what it was
-        expected[5:8, 1:3] = True
     if is_padded:  # seen by nothing but itself
         tokens.is_real[0, 0] = False
         expected[1:, 0] = False
-    assert torch.equal(task_mask(tokens, use_session_mask)[0], expected)
+    assert torch.equal(task_mask(tokens)[0], expected)
     context = tokens.context(5)
     assert torch.equal(context_mask(context, context)[0], expected[:5, :5])
     later = replace(context, **{name: value[:, 3:] for name, value in vars(context).items()})
     assert torch.equal(context_mask(later, context)[0], expected[3:5, :5])
-    asked = question_mask(tokens.session[:, 5:], tokens.event[:, 5:], context, use_session_mask=use_session_mask)
+    asked = question_mask(tokens.session[:, 5:], context)
     assert torch.equal(asked[0], expected[5:, :5])
 
 
@@ -137,7 +133,7 @@ def dense_pass(model, batch, rows):
         question=torch.cat([torch.full_like(history, -1), number], 1),
         is_real=torch.cat([batch["history_mask"], torch.ones(len(rows), count, dtype=torch.bool)], 1),
     )
-    mask = task_mask(tokens, config.use_session_mask)
+    mask = task_mask(tokens)
     # Tokens counted in order: a question stands behind the context tokens that it sees.
     seen = mask[:, history.shape[1] :, : history.shape[1]].sum(-1)
     order = torch.cat([torch.arange(history.shape[1]).expand_as(history), seen], 1)
@@ -168,7 +164,7 @@ def dense_pass(model, batch, rows):
     return hidden[:, history.shape[1] :].view(*asked.shape)
 
 
-@pytest.mark.parametrize("way", ["paper", "both", "latest", "unmasked"])
+@pytest.mark.parametrize("way", ["paper", "both", "latest", "learned_scales"])
 @torch.no_grad()
 def test_the_streams_compute_what_one_pass_under_the_mask_computes(windows, way):
     model, processor = make_synergen(**SYNERGEN_WAYS[way])

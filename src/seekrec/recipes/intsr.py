@@ -47,6 +47,11 @@ class IntSRRecipe(WindowRecipe[IntSRForSearchAndRecommendation, IntSRProcessor])
         return log_geohashes(self.split, GEOHASH_PRECISION) if has_areas else []
 
     @property
+    def use_session_mask(self) -> bool:
+        """Whether the events of a session are hidden from its questions."""
+        return self.config.use_session_mask
+
+    @property
     def is_aligned(self) -> bool:
         """Whether items are drawn among those available at the time."""
         return self.config.align_candidates

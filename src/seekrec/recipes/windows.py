@@ -106,6 +106,11 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         return []
 
     @property
+    def use_session_mask(self) -> bool:
+        """Whether the events of a session are hidden from its questions."""
+        return True
+
+    @property
     def is_aligned(self) -> bool:
         """Whether items are drawn among those available at the time."""
         return True
@@ -129,7 +134,12 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
     def prepare_corpus(self) -> None:
         """Cut training into windows with their questions."""
         self.windows = make_windows(
-            self.split, self.catalog, self.config, self.window, geohashes=self.processor.geohashes
+            self.split,
+            self.catalog,
+            self.config,
+            self.window,
+            geohashes=self.processor.geohashes,
+            use_session_mask=self.use_session_mask,
         )
         logger.info("windows: %d with %d questions", len(self.windows), len(self.windows.behavior))
 
@@ -212,16 +222,23 @@ def make_window_processor(
 
 
 def make_windows(
-    split: Split, catalog: Catalog, config: DenseConfig, window: WindowArguments, *, geohashes: Sequence[str] = ()
+    split: Split,
+    catalog: Catalog,
+    config: DenseConfig,
+    window: WindowArguments,
+    *,
+    geohashes: Sequence[str] = (),
+    use_session_mask: bool = True,
 ) -> TrainingWindows:
     """Cut training into windows, keep the questions of the tasks, and warn of what they leave out.
 
     Args:
         split (`Split`): Split whose training events are read.
         catalog ([`Catalog`]): The items.
-        config ([`DenseConfig`]): The length of a history, and what questions see of their own session.
+        config ([`DenseConfig`]): The length of a history, and what `session_id` means.
         window ([`WindowArguments`]): Tasks, and what is asked for.
         geohashes (`Sequence[str]`): Those of the processor.
+        use_session_mask (`bool`): Whether the events of a session are hidden from its questions.
 
     Raises:
         DataError: If nothing is left to ask.
@@ -237,7 +254,7 @@ def make_windows(
         max_history=config.max_history,
         recommend_searched_items=window.recommend_searched_items,
         session_ids=config.session_ids,
-        use_session_mask=config.use_session_mask,
+        use_session_mask=use_session_mask,
     )
     if split.protocol == "strict" and (num_leaks := windows.count_leaks()):
         raise LeakageError(

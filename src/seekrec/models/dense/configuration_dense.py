@@ -44,7 +44,6 @@ class DenseConfig(PreTrainedConfig):
         embedding_dropout (`float`): Dropout on the tokens.
         starts_from_latest_item (`bool`): Whether a question that retrieves begins with the vector of the latest item
             it sees, as the state of SASRec does. Off in both papers.
-        use_session_mask (`bool`): Whether the events of one session are hidden from each other's questions.
 
     What is learned, and what is added to answers:
 
@@ -90,7 +89,6 @@ class DenseConfig(PreTrainedConfig):
     dropout: float = 0.2
     embedding_dropout: float = 0.2
     starts_from_latest_item: bool = False
-    use_session_mask: bool = True
 
     negatives: Literal["auto", "full", "uniform", "popularity", "hard"] = "auto"
     num_training_negatives: int = 20

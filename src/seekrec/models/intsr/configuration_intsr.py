@@ -42,6 +42,8 @@ class IntSRConfig(DenseConfig):
             Whether questions are placeholders. Off: plain HSTU. The state of the last token is then compared with
             items, attention is divided by `max_history`, queries of requests are not read, and `rank` orders by
             retrieval.
+        use_session_mask (`bool`): Whether the events of a session are hidden from its questions. Off: table 4, "w/o
+            session mask".
         relative_bias (`str`):
             What attention adds for the distance of two tokens: `position`, a learned number by distance in tokens, in
             the buckets of T5; `alibi`, that and minus a slope a head times `log2(1 + seconds)`; `buckets`, that and a
@@ -85,6 +87,7 @@ class IntSRConfig(DenseConfig):
     use_queries: bool = True
 
     use_placeholders: bool = True
+    use_session_mask: bool = True
     relative_bias: Literal["alibi", "buckets", "position", "none"] = "alibi"
     num_position_buckets: int = 32
 

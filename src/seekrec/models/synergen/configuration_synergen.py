@@ -67,6 +67,7 @@ class SynerGenConfig(DenseConfig):
         "use_question_action": True,
         "rotary_fraction": 1.0,
         "pairwise_weight": 1.0,
+        "use_session_mask": True,
     }
 
     asked_action: int = 1

@@ -154,23 +154,17 @@ def context_block_mask(time: Tensor, is_real: Tensor) -> BlockMask:
     return mask
 
 
-def question_mask(session: Tensor, event: Tensor, keys: TokenPositions, *, use_session_mask: bool = True) -> Tensor:
+def question_mask(session: Tensor, keys: TokenPositions) -> Tensor:
     """Compute what questions see of context tokens: earlier sessions.
 
     Args:
         session (`torch.LongTensor`): Session of each question, `(batch, num_questions)`.
-        event (`torch.LongTensor`): The event that each asks for, `(batch, num_questions)`.
         keys ([`TokenPositions`]): The context tokens, `(batch, num_keys)`.
-        use_session_mask (`bool`): Off: questions see all earlier events.
 
     Returns:
         `torch.BoolTensor`: True where a token is seen, `(batch, num_questions, num_keys)`.
     """
-    if use_session_mask:
-        known = keys.session[:, None] < session[:, :, None]
-    else:
-        known = keys.event[:, None] < event[:, :, None]
-    return known & keys.is_real[:, None]
+    return (keys.session[:, None] < session[:, :, None]) & keys.is_real[:, None]
 
 
 def uses_flex(implementation: str | None, device: torch.device, head_size: int) -> bool:
@@ -571,8 +565,8 @@ class SynerGenModel(SynerGenPreTrainedModel):
         Returns:
             [`AskedQuestions`]: To compare with items, or to [`judge`] candidates.
         """
-        session, event, time = (inputs[f"question_{name}"] for name in ("session_ids", "events", "timestamps"))
-        allowed = question_mask(session, event, state.positions, use_session_mask=self.config.use_session_mask)
+        session, time = inputs["question_session_ids"], inputs["question_timestamps"]
+        allowed = question_mask(session, state.positions)
         seconds = time
         if not self.config.use_target_time:
             seen = state.positions.time[:, None].masked_fill(~allowed, torch.iinfo(torch.int64).min)
