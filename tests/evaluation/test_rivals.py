@@ -64,8 +64,8 @@ def test_validation_is_ranked_on_the_same_cases_each_time(toy_split, toy_items, 
     worst = ranking(Fixed([3, 4, 5, 1, 2, 0]))
     # Fourth of four in full ranking: 1 / log2(5).
     assert worst["search_ndcg@10"] == pytest.approx(1 / np.log2(5))
-    only = ValidationRanking(toy_split, catalog, behaviors=("search",), max_cases=1)
     monkeypatch.undo()
+    only = ValidationRanking(toy_split, catalog, behaviors=("search",), max_cases=1)
     assert set(only(Fixed([2, 0, 3, 4, 5, 1]))) == {"search_ndcg@10", "ndcg@10"}
 
 

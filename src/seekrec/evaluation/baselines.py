@@ -9,12 +9,13 @@ All of them know training events only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from torch import Tensor
 
 from seekrec.errors import DataError, RequestError
 from seekrec.events import Split
@@ -173,7 +174,7 @@ class DenseText:
 class NextItemModel(Protocol):
     """What [`SASRecScorer`] needs of a model; [`~seekrec.embeddings.SASRecForNextItem`] has it."""
 
-    def score(self, histories: Sequence[np.ndarray]) -> Any:
+    def score(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Score all items as the next of each history: a tensor `(num_histories, num_items)`."""
         ...
 
@@ -202,7 +203,7 @@ class SASRecScorer:
 class GraphModel(Protocol):
     """What [`LightGCNScorer`] needs of a model; [`~seekrec.embeddings.LightGCNModel`] has it."""
 
-    def score(self, histories: Sequence[np.ndarray], user_rows: np.ndarray | None = None) -> Any:
+    def score(self, histories: Sequence[np.ndarray], user_rows: np.ndarray | None = None) -> Tensor:
         """Score all items for each user: a tensor `(num_histories, num_items)`."""
         ...
 

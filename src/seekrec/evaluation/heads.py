@@ -6,19 +6,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Literal
 
 from seekrec.evaluation.protocols import Retriever
 from seekrec.evaluation.rivals import ValidationRanking
+from seekrec.models import SynerGenForSearchAndRecommendation
 
 logger = logging.getLogger(__name__)
 
 # The first is kept where both are equally good: its scores are probabilities of a click.
-HEADS = ("ranking", "retrieval")
+Head = Literal["validation", "ranking", "retrieval"]
+HEADS: tuple[Head, ...] = ("ranking", "retrieval")
 
 
 @contextmanager
-def ranking_by(model: Any, head: str) -> Iterator[None]:
+def ranking_by(model: SynerGenForSearchAndRecommendation, head: Head) -> Iterator[None]:
     """Let `model.rank` answer with a head, and afterwards with the one it answered with before.
 
     Args:
@@ -34,7 +36,11 @@ def ranking_by(model: Any, head: str) -> Iterator[None]:
 
 
 def choose_head(
-    model: Any, system: Retriever, validation: ValidationRanking, *, heads: Sequence[str] = HEADS
+    model: SynerGenForSearchAndRecommendation,
+    system: Retriever,
+    validation: ValidationRanking,
+    *,
+    heads: Sequence[Head] = HEADS,
 ) -> dict[str, float]:
     """Write into `model.config.rank_by` the head that orders the candidates of validation better, and say it.
 
@@ -47,7 +53,7 @@ def choose_head(
     Returns:
         `dict[str, float]`: For each head its mean NDCG@10.
     """
-    found = {}
+    found: dict[str, float] = {}
     for head in heads:
         with ranking_by(model, head):
             found[head] = validation(system)["ndcg@10"]

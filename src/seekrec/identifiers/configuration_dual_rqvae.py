@@ -15,7 +15,7 @@ GenSAR are settings of it, not classes:
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -51,7 +51,7 @@ class IdentifierConfig(PreTrainedConfig):
     num_specific_levels: int = 2
     codebook_size: int = 256
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __post_init__(self, **kwargs: object) -> None:
         # JSON knows lists only: always a list, so that a saved and loaded configuration equals the one saved.
         self.views = list(self.views)
         super().__post_init__(**kwargs)
@@ -118,7 +118,7 @@ class DualRQVAEConfig(IdentifierConfig):
     # category path with "sum" and 28% with "mean"; both use all codes alike (7.9 of 8 bits at every level).
     reduction: Literal["sum", "mean"] = "sum"
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __post_init__(self, **kwargs: object) -> None:
         self.hidden_sizes = list(self.hidden_sizes)
         super().__post_init__(**kwargs)
 

@@ -10,14 +10,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from transformers import TrainingArguments
 
 from seekrec.errors import ConfigurationError
 from seekrec.recipes.arguments import STAGES, EvaluationArguments
-from seekrec.recipes.recipe import Recipe
+from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.files import lock_folder
 from seekrec.util.parsing import given_settings, parse_arguments
@@ -29,7 +28,7 @@ _IN_A_GROUP = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_
 _OF_A_GROUP = ("RANK", "LOCAL_", "WORLD_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC_", "ACCELERATE_")
 
 
-def run_recipe(script: str, recipe_type: type[Recipe[Any, Any]]) -> None:
+def run_recipe(script: str, recipe_type: type[Recipe[ModelT, ProcessorT]]) -> None:
     """Run a recipe with the settings of its command line, and log to the terminal.
 
     What its user can mend ends it with one line; see [`one_line_errors`].

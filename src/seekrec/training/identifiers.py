@@ -193,7 +193,7 @@ class _ReviveAndSave(TrainerCallback):
         control: TrainerControl,
         model: DualRQVAEModel | None = None,
         optimizer: torch.optim.Optimizer | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> TrainerControl:
         if model is None or optimizer is None:
             raise ConfigurationError("The callback needs the model and the optimizer; use it with `Trainer.train`.")

@@ -239,7 +239,7 @@ def _feed(digest: hashlib._Hash, content: object) -> None:
     elif isinstance(content, PreTrainedTokenizerBase):
         _feed(digest, tokenizer_digest(content))
     elif isinstance(content, nn.Module):
-        config: Any = getattr(content, "config", None)
+        config = getattr(content, "config", None)
         own = {} if config is None else config.to_dict()
         # Where it came from and who wrote it, which is not what it is.
         own = {name: _as_json(value) for name, value in own.items() if name not in ("transformers_version",)}

@@ -127,13 +127,13 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
 class RowGradientTrainer(Trainer):
     """Identical to `Trainer` except: it clips gradients of rows too."""
 
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor | float | None:
         if not _has_row_gradients(model):
             return super()._clip_grad_norm(model)
         self.accelerator.unscale_gradients()
         return clip_gradients(model.parameters(), self.args.max_grad_norm)
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         # With clipping switched off the Trainer asks for the norm alone.
         if grad_norm is None and _has_row_gradients(model):
             grad_norm = clip_gradients(model.parameters(), float("inf"))

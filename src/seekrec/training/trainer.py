@@ -56,7 +56,7 @@ class GenerativeTrainer(RowGradientTrainer):
         self._sampler = sampler
         self._evaluate_model = evaluate_model
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int] | None:
+    def _get_train_sampler(self, train_dataset: Dataset[object] | None = None) -> Sampler[int] | None:
         return super()._get_train_sampler(train_dataset) if self._sampler is None else self._sampler
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -69,7 +69,7 @@ class GenerativeTrainer(RowGradientTrainer):
             raise self._diverged(f"the loss is {loss.mean().item()}", self.state.global_step + 1)
         return loss
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         # Of half precision the scaler skips such a step and takes a smaller scale.
         if norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm)):
@@ -92,7 +92,7 @@ class GenerativeTrainer(RowGradientTrainer):
 
     def evaluate(
         self,
-        eval_dataset: Any = None,
+        eval_dataset: object = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
@@ -164,8 +164,9 @@ def train_once(
     """
     arguments = trainer.args
     folder = Path(str(arguments.output_dir))
-    model: Any = trainer.model
-    identity = training_identity(model, arguments, settings, contents, origins=origins)
+    identity = training_identity(
+        trainer.accelerator.unwrap_model(trainer.model), arguments, settings, contents, origins=origins
+    )
     # One process tidies up before the others look.
     with arguments.main_process_first(local=False):
         if trainer.is_world_process_zero():
