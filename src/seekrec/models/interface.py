@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import BatchFeature, GenerationConfig
+from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
@@ -23,6 +23,7 @@ from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, join_new, scored_items, seen_items
 from seekrec.models.checkpoint import CheckpointMixin, save_bundled_catalog
 from seekrec.models.snapshot import CatalogSnapshot, read_snapshot
+from seekrec.models.t5_backbone import T5Backbone
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 from seekrec.util.finite import check_finite
 
@@ -39,19 +40,15 @@ class GenerativeSnapshot(CatalogSnapshot):
 SnapshotT = TypeVar("SnapshotT", bound=GenerativeSnapshot)
 
 
-class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
-    """`retrieve` and `rank` for an encoder-decoder that writes identifiers.
-
-    The class it is mixed into is a `PreTrainedModel` whose configuration has the identifier fields of
-    [`GenSARConfig`].
-    """
+class GenerativeModel(CheckpointMixin, T5Backbone, Generic[SnapshotT]):
+    """A T5 that writes identifiers: `retrieve` and `rank`; a family defines `_make_snapshot`."""
 
     _snapshot: SnapshotT | None = None
 
     @property
     def vocabulary(self) -> IdentifierVocabulary:
         """Where behavior tokens and codes stand in the token vocabulary."""
-        config: Any = self.config  # type: ignore[attr-defined]
+        config = self.config
         return IdentifierVocabulary(
             first_token_id=config.first_identifier_token_id,
             num_shared_levels=config.num_shared_levels,
@@ -95,8 +92,7 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
             # After `remove_items` the identifiers are the same arrays: the trie and its masks stay.
             kept = [view for view in catalog.views if old.catalog.codes.get(view) is catalog.codes[view]]
             snapshot.take_parts(old, [("trie", view) for view in kept])
-        config: Any = self.config  # type: ignore[attr-defined]
-        config.identifier_hash = catalog.identifier_hash
+        self.config.identifier_hash = catalog.identifier_hash
         self._snapshot = snapshot
 
     def _make_snapshot(self, catalog: Catalog) -> SnapshotT:
@@ -104,7 +100,7 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
         raise TypeError(f"{type(self).__name__} must define `_make_snapshot`.")
 
     def _check_catalog(self, catalog: Catalog) -> None:
-        config: Any = self.config  # type: ignore[attr-defined]
+        config = self.config
         sizes = {
             "num_shared_levels": (config.num_shared_levels, catalog.num_shared_levels),
             "num_specific_levels": (config.num_specific_levels, catalog.num_specific_levels),
@@ -134,9 +130,8 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
         Returns:
             `torch.LongTensor` of shape `(num_rows, 2)`.
         """
-        config: Any = self.config  # type: ignore[attr-defined]
-        row = [config.decoder_start_token_id, self.vocabulary.item_token_id(behavior)]
-        return torch.tensor(row, device=self.device).repeat(num_rows, 1)  # type: ignore[attr-defined]
+        row = [self.config.decoder_start_token_id, self.vocabulary.item_token_id(behavior)]
+        return torch.tensor(row, device=self.device).repeat(num_rows, 1)
 
     @torch.no_grad()
     def retrieve(
@@ -214,11 +209,10 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Save as [`CheckpointMixin.save_pretrained`] does, with settings for `generate` without sampling."""
         # Trainer switches the cache off for training and leaves it so; a saved model is for answering.
-        self.config.use_cache = True  # type: ignore[attr-defined]
-        generation_config: GenerationConfig | None = self.generation_config  # type: ignore[attr-defined]
-        if generation_config is not None:
-            generation_config.do_sample = False
-            generation_config.use_cache = True
+        self.config.use_cache = True
+        if self.generation_config is not None:
+            self.generation_config.do_sample = False
+            self.generation_config.use_cache = True
         super().save_pretrained(save_directory, *args, **kwargs)
 
     @staticmethod
@@ -240,8 +234,7 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Give for each request rows of the catalogue and their scores, best first: by beams, and what is new."""
         found = self._search(snapshot, inputs, top_k, allowed, num_beams, norm)
-        config: Any = self.config  # type: ignore[attr-defined]
-        new = snapshot.new_rows(config.num_items)
+        new = snapshot.new_rows(self.config.num_items)
         if not found or not len(new):
             return found
         scores = self._score_new(snapshot, inputs, new, norm)
@@ -266,13 +259,13 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
             return []
         tries = [snapshot.trie(view) for view in views]
         output = beam_search(
-            self,  # type: ignore[arg-type]
+            self,
             **prompt,
             trie=tries,
             num_beams=num_beams,
             top_k=top_k.tolist(),
             masks=_masks(allowed, tries),
-            norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
+            norm=norm or self.config.loss_norm,
         )
         return list(zip(output.rows, output.scores, strict=True))
 
@@ -299,10 +292,10 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
         if not views:
             return []
         return score_candidates(
-            self,  # type: ignore[arg-type]
+            self,
             **prompt,
             codes=[snapshot.catalog.codes[view][line] for view, line in zip(views, rows, strict=True)],
-            norm=norm or self.config.loss_norm,  # type: ignore[attr-defined]
+            norm=norm or self.config.loss_norm,
         )
 
     def _prompt(self, snapshot: SnapshotT, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
@@ -311,10 +304,9 @@ class GenerativeRetrievalMixin(CheckpointMixin, Generic[SnapshotT]):
         views = [snapshot.catalog.view_of(behavior) for behavior in behaviors]
         prefixes = {behavior: self.decoder_prefix(behavior, 1) for behavior in BEHAVIORS}
         offsets = {view: self.vocabulary.level_offsets(view) for view in snapshot.catalog.views}
-        device: torch.device = self.device  # type: ignore[attr-defined]
         prompt = {
-            "input_ids": inputs["input_ids"].to(device),
-            "attention_mask": inputs["attention_mask"].to(device),
+            "input_ids": inputs["input_ids"].to(self.device),
+            "attention_mask": inputs["attention_mask"].to(self.device),
             "decoder_prefix": torch.cat([prefixes[behavior] for behavior in behaviors]) if behaviors else None,
             "level_offsets": [offsets[view] for view in views],
         }
@@ -331,4 +323,4 @@ def _masks(allowed: Sequence[np.ndarray | None], tries: list[IdentifierTrie]) ->
     return masks
 
 
-__all__ = ["GenerativeRetrievalMixin", "GenerativeSnapshot", "save_bundled_catalog"]
+__all__ = ["GenerativeModel", "GenerativeSnapshot", "save_bundled_catalog"]

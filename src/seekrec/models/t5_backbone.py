@@ -32,6 +32,7 @@ class T5Backbone(T5ForConditionalGeneration):
         config ([`IdentifierT5Config`]): Sizes of T5 and of the identifiers.
     """
 
+    config: IdentifierT5Config
     config_class = IdentifierT5Config
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:

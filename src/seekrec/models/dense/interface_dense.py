@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`retrieve` and `rank` for families that compare vectors: the same face as `GenerativeRetrievalMixin`.
+"""`retrieve` and `rank` for families that compare vectors: the same face as `GenerativeModel`.
 
 A family derives its model from [`DenseRetrieval`] and defines [`items`], [`read_events`], [`encode_questions`] and
 [`score_candidates`]. Its configuration is a [`DenseConfig`].

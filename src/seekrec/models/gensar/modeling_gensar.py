@@ -6,7 +6,7 @@ From the bottom up: the catalogue's vectors of items, the encoder, and the model
 Unusual here:
 
 - With `corpus: instructions`, the paper's setting, the model is a T5. What is added are the identifier rows of the
-  vocabulary, a catalogue beside the weights, and [`GenerativeRetrievalMixin`] with `retrieve` and `rank`.
+  vocabulary, a catalogue beside the weights, and [`GenerativeModel`] with `retrieve` and `rank`.
 - With `corpus: stream` the encoder is causal and one decoder sequence holds many targets, each in a segment of its own
   that sees only what came before it. An item or a query is one position, the sum of its token embeddings; that of an
   item adds the catalogue's vector of it: codes of items that are alike are alike, so a sum of code embeddings cannot
@@ -38,10 +38,9 @@ from seekrec.generation.lanes import per_request
 from seekrec.models.attention import additive_mask, causal_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
-from seekrec.models.interface import GenerativeRetrievalMixin, GenerativeSnapshot
+from seekrec.models.interface import GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
 from seekrec.models.snapshot import Parts, has_same_items
-from seekrec.models.t5_backbone import T5Backbone
 from seekrec.schema import BEHAVIORS, Behavior, Request, View, shown
 
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
@@ -299,7 +298,7 @@ class GenSARSnapshot(GenerativeSnapshot):
         self.items = items
 
 
-class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T5Backbone):
+class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
     """GenSAR: T5 with identifier tokens, and a catalogue to search and recommend from.
 
     ```python
@@ -332,7 +331,7 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
     def set_catalog(self, catalog: Catalog) -> None:
         """Answer from this catalogue from now on; with `config.item_vector_size` its vectors are read, too.
 
-        See [`GenerativeRetrievalMixin`].
+        See [`GenerativeModel`].
 
         Raises:
             CatalogError: If the identifiers, or the sizes of the vectors, are not those of the model.
@@ -629,7 +628,7 @@ class GenSARForConditionalGeneration(GenerativeRetrievalMixin[GenSARSnapshot], T
         num_beams: int | Sequence[int],
         norm: Norm | None,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Encode once for beams, order and new items; see [`GenerativeRetrievalMixin`]."""
+        """Encode once for beams, order and new items; see [`GenerativeModel`]."""
         if not len(inputs["behavior_ids"]):
             return []
         inputs = self._encoded(snapshot, inputs)

@@ -35,11 +35,10 @@ from seekrec.models.answers import scored_items
 from seekrec.models.dense.interface_dense import items_hash
 from seekrec.models.gensr.configuration_gensr import NUM_POSITIONS, NUM_VIEW_HEADS, VIEW_NAMES, GenSRConfig
 from seekrec.models.gensr.processing_gensr import FIRST_VECTOR, PADDING
-from seekrec.models.interface import GenerativeRetrievalMixin, GenerativeSnapshot
+from seekrec.models.interface import GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, token_loss, view_contrast
 from seekrec.models.shared_prompts import decode_first_token, encode_prefix, encode_suffixes
 from seekrec.models.snapshot import weights_key
-from seekrec.models.t5_backbone import T5Backbone
 from seekrec.schema import Behavior, ScoredItem, View
 from seekrec.util.finite import check_finite
 from seekrec.util.ragged import Ragged
@@ -450,7 +449,7 @@ class GenSROutput(ModelOutput):
     contrast_loss: Tensor | None = None
 
 
-class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot], T5Backbone):
+class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
     """GenSR: T5 with two views of the history in its prompt, and a catalogue to search and recommend from.
 
     ```python
@@ -561,7 +560,7 @@ class GenSRForConditionalGeneration(GenerativeRetrievalMixin[GenerativeSnapshot]
     def set_catalog(self, catalog: Catalog) -> None:
         """Answer from this catalogue from now on; later items get a collaborative vector predicted from their text.
 
-        See [`GenerativeRetrievalMixin`].
+        See [`GenerativeModel`].
 
         Raises:
             CatalogError: If the identifiers or the items are not those of the model, or a new item's vector cannot be
