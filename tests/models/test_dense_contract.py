@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from dense_questions import collate
+from dense_questions import HISTORY, REQUESTS, assert_same_scores, collate, scores_of
 from small_shop import NUM_ITEMS, SEEN, make_log
+from transformers import AutoModel, AutoProcessor
 
 from seekrec.corpora.training_windows import build_training_windows
 from seekrec.errors import RequestError
@@ -154,3 +155,91 @@ def test_a_new_item_is_scored_by_the_items_with_texts_like_its_own(dense_family,
     ranked = model.answer_scores(asked, rows, inputs["history_item_rows"], items)[0, 0]
     expected = torch.tensor([found[item] for item in grown.id_map.ids])
     torch.testing.assert_close(ranked, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cut", range(len(HISTORY) + 1))
+def test_a_state_grows_by_events_as_if_all_were_read_at_once(dense_family, cut):
+    """The cut between the second and third event falls into a session: they share a timestamp."""
+    model, processor = dense_family
+    inputs = processor(Request(HISTORY, timestamp=300_000), candidates=[["i3", "i4"]])
+    state = model.encode_history(processor(Request(HISTORY[:cut])))
+    for event in HISTORY[cut:]:
+        state = model.extend(state, processor.events([[event]]))
+    at_once = model.encode_history(inputs)
+    assert torch.equal(state.num_events, at_once.num_events)
+    assert torch.equal(getattr(state, "origin", state.num_events), getattr(at_once, "origin", at_once.num_events))
+    for name, value in vars(at_once.positions).items():
+        assert torch.equal(getattr(state.positions, name), value), name
+    for one, other in zip(state.keys + state.values, at_once.keys + at_once.values, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert_same_scores(
+        model.retrieve(inputs, state=state, exclude_seen=False), model.retrieve(inputs, exclude_seen=False)
+    )
+    assert_same_scores(model.rank(inputs, state=state), model.rank(inputs))
+
+
+def test_states_of_several_users_grow_together(dense_family):
+    model, processor = dense_family
+    short, long = HISTORY[:1], HISTORY[:3]
+    state = model.encode_history(processor([Request(long), Request(short)])).select(torch.tensor([1, 0]))
+    state = model.extend(state, processor.events([HISTORY[1:4], HISTORY[3:4]]))
+    inputs = processor([Request(HISTORY[:4], timestamp=100_000)] * 2)
+    assert_same_scores(
+        model.retrieve(inputs, state=state, exclude_seen=False), model.retrieve(inputs, exclude_seen=False)
+    )
+
+
+def test_a_saved_folder_is_complete(tmp_path, dense_family):
+    model, processor = dense_family
+    processor.query_vectors.add(["garden", "office", "kitchen"])
+    inputs = processor(REQUESTS, candidates=[["i3", "i4"]] * 4)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert not list(tmp_path.rglob("*.bin")) and not any("text_vectors" in name for name in model.state_dict())
+    loaded, read = AutoModel.from_pretrained(tmp_path).eval(), AutoProcessor.from_pretrained(tmp_path)
+    assert type(loaded) is type(model) and type(read) is type(processor)
+    assert (read.max_history, read.actions) == (12, ["click"]) and len(read.query_vectors) == 3
+    again = read(REQUESTS, candidates=[["i3", "i4"]] * 4)
+    for name, value in inputs.items():
+        assert torch.equal(again[name], value), name
+    assert_same_scores(
+        loaded.retrieve(again, top_k=5, exclude_seen=False), model.retrieve(inputs, top_k=5, exclude_seen=False)
+    )
+    assert_same_scores(loaded.rank(again), model.rank(inputs))
+    assert loaded.catalog.content_hash == model.catalog.content_hash
+
+
+def test_where_keeps_to_what_it_allows(dense_family):
+    model, processor = dense_family
+    inputs = processor(REQUESTS)
+    everything = scores_of(model.retrieve(inputs, top_k=NUM_ITEMS, exclude_seen=False))
+    mask = model.catalog.where(categories="office")
+    for answer, scores in zip(
+        model.retrieve(inputs, top_k=50, where=mask, exclude_seen=False), everything, strict=True
+    ):
+        assert {item.item_id for item in answer} == {f"i{row}" for row in range(16, 24)}
+        assert all(item.score == pytest.approx(scores[item.item_id], abs=1e-5) for item in answer)
+        assert all(item.title.startswith("office") for item in answer)
+    each = model.retrieve(inputs, top_k=50, where=[None, ["i3"], np.zeros(NUM_ITEMS, bool), mask], exclude_seen=False)
+    assert [len(answer) for answer in each] == [NUM_ITEMS, 1, 0, 8]
+
+
+def test_items_come_and_go(dense_family):
+    model, processor = dense_family
+    catalog = model.catalog
+    text = catalog.embeddings["semantic"][3]
+    grown = catalog.add_items([{"item_id": "new", "title": "garden thing"}], semantic_embeddings=text[None])
+    model.set_catalog(grown)
+    processor.set_catalog(grown)
+    inputs = processor([Request([Event("new", timestamp=5)]), Request()], candidates=[["new", "i3"]] * 2)
+    found = model.retrieve(inputs, top_k=50, exclude_seen=False)
+    assert {item.item_id for item in found[0]} == {*catalog.id_map.ids, "new"} and len(found[0]) == NUM_ITEMS + 1
+    assert len(model.rank(inputs)[0]) == 2
+    if model.items.ids is None:
+        # Items of the same text are then the same, wherever they stand.
+        assert all(answer["new"] == pytest.approx(answer["i3"], abs=1e-5) for answer in scores_of(model.rank(inputs)))
+        same = processor(Request([Event("i3", timestamp=5)]))
+        assert_same_scores(model.retrieve(same, top_k=50, exclude_seen=False), found[:1])
+    model.set_catalog(grown.remove_items(["new", "i3"]))
+    kept = model.retrieve(inputs, top_k=50, exclude_seen=False)
+    assert all({"new", "i3"}.isdisjoint(item.item_id for item in answer) for answer in kept)

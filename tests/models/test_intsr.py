@@ -7,10 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from dense_questions import HISTORY, REQUESTS, assert_same_scores, collate, scores_of
+from dense_questions import HISTORY, REQUESTS, assert_same_scores, collate
 from small_shop import AISLES, HSTU, NUM_ITEMS, make_intsr, make_log
 from torch.nn import functional as F
-from transformers import AutoModel, AutoProcessor
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from seekrec.catalog import Catalog
@@ -25,7 +24,7 @@ from seekrec.models.intsr.modeling_intsr import (
     placeholder_visibility,
 )
 from seekrec.recipes.windows import WindowArguments, make_window_collator
-from seekrec.schema import Event, Request
+from seekrec.schema import Request
 from seekrec.training.event_windows import make_negatives
 
 # The mask
@@ -207,91 +206,7 @@ def test_a_history_is_read_once_for_any_number_of_answers(intsr):
     assert_same_scores(model.retrieve(asked, state=one, exclude_seen=False), model.retrieve(whole, exclude_seen=False))
 
 
-@pytest.mark.parametrize("cut", range(len(HISTORY) + 1))
-def test_a_state_grows_by_events_as_if_all_were_read_at_once(intsr, cut):
-    """The cut between the second and third event falls into a session: they share a timestamp."""
-    model, processor = intsr
-    inputs = processor(Request(HISTORY, timestamp=300_000), candidates=[["i3", "i4"]])
-    state = model.encode_history(processor(Request(HISTORY[:cut])))
-    for event in HISTORY[cut:]:
-        state = model.extend(state, processor.events([[event]]))
-    at_once = model.encode_history(inputs)
-    assert torch.equal(state.num_events, at_once.num_events)
-    for name, value in vars(at_once.positions).items():
-        assert torch.equal(getattr(state.positions, name), value), name
-    for one, other in zip(state.keys + state.values, at_once.keys + at_once.values, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-    assert_same_scores(
-        model.retrieve(inputs, state=state, exclude_seen=False), model.retrieve(inputs, exclude_seen=False)
-    )
-    assert_same_scores(model.rank(inputs, state=state), model.rank(inputs))
-
-
-def test_states_of_several_users_grow_together(intsr):
-    model, processor = intsr
-    short, long = HISTORY[:1], HISTORY[:3]
-    state = model.encode_history(processor([Request(short), Request(long)]))
-    state = model.extend(state, processor.events([HISTORY[1:4], HISTORY[3:4]]))
-    inputs = processor([Request(HISTORY[:4], timestamp=100_000)] * 2)
-    assert_same_scores(
-        model.retrieve(inputs, state=state, exclude_seen=False), model.retrieve(inputs, exclude_seen=False)
-    )
-
-
 # The contract
-
-
-def test_a_saved_folder_is_complete(tmp_path, intsr):
-    model, processor = intsr
-    processor.query_vectors.add(["garden", "office", "kitchen"])
-    inputs = processor(REQUESTS, candidates=[["i3", "i4"]] * 4)
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    assert not list(tmp_path.rglob("*.bin")) and not any("text_vectors" in name for name in model.state_dict())
-    loaded, read = AutoModel.from_pretrained(tmp_path).eval(), AutoProcessor.from_pretrained(tmp_path)
-    assert type(loaded) is IntSRForSearchAndRecommendation and type(read) is IntSRProcessor
-    assert (read.max_history, read.actions) == (12, ["click"]) and len(read.query_vectors) == 3
-    again = read(REQUESTS, candidates=[["i3", "i4"]] * 4)
-    for name, value in inputs.items():
-        assert torch.equal(again[name], value), name
-    assert_same_scores(
-        loaded.retrieve(again, top_k=5, exclude_seen=False), model.retrieve(inputs, top_k=5, exclude_seen=False)
-    )
-    assert_same_scores(loaded.rank(again), model.rank(inputs))
-    assert loaded.catalog.content_hash == model.catalog.content_hash
-
-
-def test_items_come_and_go(intsr):
-    model, processor = intsr
-    catalog = model.catalog
-    text = catalog.embeddings["semantic"][3]
-    grown = catalog.add_items([{"item_id": "new", "title": "garden thing"}], semantic_embeddings=text[None])
-    model.set_catalog(grown)
-    processor.set_catalog(grown)
-    inputs = processor([Request([Event("new", timestamp=5)]), Request()], candidates=[["new", "i3"]] * 2)
-    found = model.retrieve(inputs, top_k=50, exclude_seen=False)
-    assert {item.item_id for item in found[0]} == {*catalog.id_map.ids, "new"} and len(found[0]) == NUM_ITEMS + 1
-    assert len(model.rank(inputs)[0]) == 2
-    model.set_catalog(grown.remove_items(["new", "i3"]))
-    kept = model.retrieve(inputs, top_k=50, exclude_seen=False)
-    assert all({"new", "i3"}.isdisjoint(item.item_id for item in answer) for answer in kept)
-    model.set_catalog(catalog)
-    processor.set_catalog(catalog)
-
-
-def test_where_keeps_to_what_it_allows(intsr):
-    model, processor = intsr
-    inputs = processor(REQUESTS)
-    everything = scores_of(model.retrieve(inputs, top_k=NUM_ITEMS, exclude_seen=False))
-    mask = model.catalog.where(categories="office")
-    for answer, scores in zip(
-        model.retrieve(inputs, top_k=50, where=mask, exclude_seen=False), everything, strict=True
-    ):
-        assert {item.item_id for item in answer} == {f"i{row}" for row in range(16, 24)}
-        assert all(item.score == pytest.approx(scores[item.item_id], abs=1e-5) for item in answer)
-        assert all(item.title.startswith("office") for item in answer)
-    each = model.retrieve(inputs, top_k=50, where=[None, ["i3"], np.zeros(NUM_ITEMS, bool), mask], exclude_seen=False)
-    assert [len(answer) for answer in each] == [NUM_ITEMS, 1, 0, 8]
 
 
 @pytest.mark.parametrize(
