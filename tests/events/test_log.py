@@ -176,6 +176,14 @@ def test_save_and_load_agree(tmp_path):
     ]
 
 
+def test_extra_columns_of_lists_come_back_as_they_were(tmp_path):
+    log = make_log()
+    queries = pa.array([["a film", "a play"]] * log.num_items, pa.list_(pa.string()))
+    log = EventLog(log.name, log.events, log.items.append_column("queries", queries))
+    log.save(tmp_path)
+    assert EventLog.load(tmp_path).items.schema == log.items.schema
+
+
 def test_load_refuses_what_is_no_log_or_was_mixed(tmp_path):
     with pytest.raises(
         DataError, match="holds no log.json: it is not a whole event log, or saving it was interrupted"

@@ -73,7 +73,8 @@ def write_json(path: str | Path, content: object, *, sort_keys: bool = False, al
 def write_table(path: str | Path, table: pa.Table) -> None:
     """Write a Parquet file in one step. The folder of `path` must exist."""
     with replace_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        # Not "compliant": that renames the fields of lists, and a table must come back with the types it had.
+        pq.write_table(table, temporary, compression="zstd", use_compliant_nested_type=False)
 
 
 @contextmanager
