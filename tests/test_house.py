@@ -13,7 +13,7 @@ from seekrec.util.settings import options_of
 ROOT = house.ROOT
 MAX_SETTINGS = {"gensar": 45, "gensr": 61, "intsr": 58, "synergen": 57}
 MAX_REPEATED = {"gensar": 0, "gensr": 0, "intsr": 0, "synergen": 0}
-MAX_PASSES = {"GenSAR.retrieve": (27, 150), "GenSR.rank": (17, 86), "IntSR.rank": (16, 93)}
+MAX_PASSES = {"GenSAR.retrieve": (27, 150), "GenSR.rank": (16, 81), "IntSR.rank": (16, 93)}
 
 
 @pytest.mark.parametrize("family", house.FAMILIES)

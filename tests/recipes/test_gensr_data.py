@@ -184,12 +184,9 @@ def test_a_batch_holds_the_answer_and_items_the_user_does_not_know(toys):
         (["uniform=1.5"], "write whole numbers of uniform, popularity, bm25"),
     ],
 )
-def test_wrong_negatives_are_refused(toys, negatives, message):
-    split, catalog, _ = toys
-    settings = RequestArguments(negatives=negatives)
-    requests = training_requests(split, catalog, settings, max_history=20, seed=0)
+def test_wrong_negatives_are_refused(negatives, message):
     with pytest.raises(ConfigurationError, match=message):
-        negative_sampler(split, catalog, requests, settings, seed=0)
+        RequestArguments(negatives=negatives)
 
 
 @pytest.mark.parametrize(
@@ -213,9 +210,8 @@ def test_every_choice_of_tasks_takes_the_same_steps(toys, tmp_path, weights, sha
     behaviors = requests.behaviors[rows]
     assert len(trainer.get_train_dataloader()) == 5  # 39 requests in batches of 8
     assert (int((behaviors == 0).sum()), int((behaviors == 1).sum())) == shares
-    wrong = RequestArguments(task_weights=["nrip=1"])
     with pytest.raises(ConfigurationError, match="`task_weights` names 'nrip'; the tasks are recommendation and"):
-        make_gensr_trainer(model, processor, split, requests, wrong, arguments, evaluate_model=None)
+        RequestArguments(task_weights=["nrip=1"])
 
 
 def test_items_without_learnt_identifiers(toys, tmp_path, monkeypatch):

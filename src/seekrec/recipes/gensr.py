@@ -103,7 +103,7 @@ def make_gensr_model(
 
 
 def set_collaborative(model: GenSRForConditionalGeneration, collaborative: np.ndarray | SASRecForNextItem) -> None:
-    """Give a model the vectors of its collaborative view: a table, or a recommender with its table and layers."""
+    """Set what the collaborative view of a model reads: a table, or a recommender with its table and layers."""
     if isinstance(collaborative, SASRecForNextItem):
         model.set_recommender(collaborative)
     else:
@@ -123,9 +123,6 @@ def make_gensr_trainer(
     """Put model and requests into a Trainer.
 
     Where `task_weights` names one task an epoch asks that one alone, as many requests as both have: equal steps.
-
-    Raises:
-        ConfigurationError: If `task_weights` names an unknown task.
     """
     seed = arguments.data_seed if arguments.data_seed is not None else arguments.seed
     counts = requests.count()
@@ -172,14 +169,15 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
     @property
     def behaviors(self) -> tuple[Behavior, ...]:
         """What the model is trained and asked for."""
-        weights = self.asked.weights
-        return tuple(behavior for behavior in BEHAVIORS if behavior in weights) or BEHAVIORS
+        return tuple(behavior for behavior in BEHAVIORS if behavior in self.asked.weights) or BEHAVIORS
 
     @property
     def selection_protocols(self) -> Sequence[RankingProtocol]:
-        """The protocols of validation that choose the checkpoint: those of the table, as far as they are cheap."""
+        """The protocols of validation that choose the checkpoint: those of the table for what is trained."""
         full: list[RankingProtocol] = ["full"] if self.config.writes_identifiers else []
-        return [*(self.evaluation.candidate_protocols if self.config.scores_candidates else ()), *full]
+        if not self.config.scores_candidates:
+            return full
+        return [*self.evaluation.candidate_protocols, *full] or ["uniform"]
 
     @property
     def only_candidates(self) -> Collection[str]:

@@ -46,6 +46,9 @@ class RequestArguments:
             collaborative view learns them only afterwards. With 0 all are asked for, and SASRec has seen them.
         negatives (`list[str]`): Negatives of a request, as kind=number: uniform, popularity, bm25.
         num_bm25_matches (`int`): Number of best matches of a query that bm25 negatives are drawn from.
+
+    Raises:
+        ConfigurationError: If `task_weights` or `negatives` name something unknown.
     """
 
     task_weights: list[str] = field(default_factory=list)
@@ -56,20 +59,22 @@ class RequestArguments:
     negatives: list[str] = field(default_factory=lambda: ["uniform=4"])
     num_bm25_matches: int = 100
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """Weights of the tasks that are trained; empty where they go by their numbers of requests.
-
-        Raises:
-            ConfigurationError: If `task_weights` names another task.
-        """
+    def __post_init__(self) -> None:
         given = parse_weights(self.task_weights, "task_weights") if self.task_weights else {}
         if unknown := sorted(set(given) - set(BEHAVIORS)):
             raise ConfigurationError(
                 f"`task_weights` names {unknown[0]!r}; the tasks are {' and '.join(BEHAVIORS)}, as in "
                 "recommendation=1 search=2."
             )
-        return {behavior: given[behavior] for behavior in BEHAVIORS if given.get(behavior)}
+        # Weights of the tasks that are trained; empty where they go by their numbers of requests.
+        self.weights: dict[str, float] = {behavior: given[behavior] for behavior in BEHAVIORS if given.get(behavior)}
+        self.negative_counts: dict[NegativeKind, int] = {}
+        for name, number in parse_weights(self.negatives, "negatives").items():
+            if name not in NEGATIVE_KINDS or number != int(number):
+                raise ConfigurationError(
+                    f"`negatives` has {name}={number:g}; write whole numbers of {', '.join(NEGATIVE_KINDS)}."
+                )
+            self.negative_counts[name] = int(number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +127,8 @@ def training_requests(
         [`TrainingRequests`]: At least one.
 
     Raises:
-        DataError: If there is none, or items shall be asked for by queries and no category gives one.
-        ConfigurationError: If recommended items shall be searched for, but the log's queries are people's own.
+        DataError: If there is none, or items are to be asked for by queries and no category gives one.
+        ConfigurationError: If recommended items are to be searched for, but the log's queries are people's own.
     """
     events = EventColumns.from_table(split.log.events, catalog.id_map)
     # Items that were only shown fall out of a history, so it may be cut only after that.
@@ -149,6 +154,9 @@ def training_requests(
         )
         searched, asked = np.concatenate([searched, more]), np.concatenate([asked, chosen])
     order = np.concatenate([recommended, searched])
+    behaviors = np.repeat(
+        [BEHAVIORS.index(RECOMMENDATION), BEHAVIORS.index(SEARCH)], [len(recommended), len(searched)]
+    )
     if not len(order):
         raise DataError(
             f"The training events of {split.log.name!r} hold no interaction to ask for"
@@ -156,17 +164,12 @@ def training_requests(
         )
     # What `num_unseen_events` leaves out is meant to be.
     if not settings.num_unseen_events:
-        numbers = np.repeat(
-            [BEHAVIORS.index(RECOMMENDATION), BEHAVIORS.index(SEARCH)], [len(recommended), len(searched)]
-        )
-        report_questions(split, rows[order], numbers)
+        report_questions(split, rows[order], behaviors)
     requests = TrainingRequests(
         events=events,
         queries=queries,
         histories=histories.take(order),
-        behaviors=np.repeat(
-            [BEHAVIORS.index(RECOMMENDATION), BEHAVIORS.index(SEARCH)], [len(recommended), len(searched)]
-        ),
+        behaviors=behaviors,
         query_numbers=np.concatenate([np.full(len(recommended), -1, dtype=np.int64), asked]),
         users=split.timeline.user[rows[order]],
         targets=events.item[rows[order]],
@@ -183,7 +186,7 @@ def negative_sampler(
 
     For `"bm25"` texts are the queries by number, then the titles of the items by row.
     """
-    counts = _parse_counts(settings.negatives)
+    counts = settings.negative_counts
     timeline = split.timeline
     interactions = split.training_interactions()
     items = requests.events.item[interactions]
@@ -203,12 +206,12 @@ def negative_sampler(
 
 
 class GenSRCollator:
-    """Codes of requests (see [`CodeSampler`]) to a batch of `GenSRForConditionalGeneration.forward`.
+    """Makes batches for `GenSRForConditionalGeneration.forward` from codes of requests (see [`CodeSampler`]).
 
     Args:
         requests ([`TrainingRequests`]): What is asked.
         processor ([`GenSRProcessor`]): Writes the prompts.
-        sampler ([`NegativeSampler`], *optional*): Draws the other candidates; `None` without Yes and No.
+        sampler ([`NegativeSampler`], *optional*): Draws the other candidates, where candidates are scored.
     """
 
     def __init__(self, requests: TrainingRequests, processor: GenSRProcessor, sampler: NegativeSampler | None) -> None:
@@ -252,7 +255,7 @@ class GenSRCollator:
         return batch
 
     def _identifiers(self, behaviors: np.ndarray, targets: np.ndarray) -> tuple[Tensor, Tensor]:
-        """What the decoder reads and what it shall write: int64 of shape `(batch, num_levels)` each."""
+        """Return what the decoder reads and what it should write: int64 of shape `(batch, num_levels)` each."""
         catalog, vocabulary = self.processor.catalog, self.processor.vocabulary
         labels = np.empty((len(targets), catalog.num_levels), dtype=np.int64)
         inputs = np.empty_like(labels)
@@ -265,19 +268,8 @@ class GenSRCollator:
         return torch.from_numpy(inputs), torch.from_numpy(labels)
 
 
-def _parse_counts(pairs: list[str]) -> dict[NegativeKind, int]:
-    counts: dict[NegativeKind, int] = {}
-    for name, number in parse_weights(pairs, "negatives").items():
-        if name not in NEGATIVE_KINDS or number != int(number):
-            raise ConfigurationError(
-                f"`negatives` has {name}={number:g}; write whole numbers of {', '.join(NEGATIVE_KINDS)}."
-            )
-        counts[name] = int(number)
-    return counts
-
-
 def _add_item_queries(requests: TrainingRequests, catalog: Catalog, *, first_user: int) -> TrainingRequests:
-    """Ask behind the requests for every item by its categories' queries; item `i` is user `first_user + i`'s own."""
+    """Append a request for every item by its categories' queries; item `i` belongs to user `first_user + i`."""
     numbers = {query: number for number, query in enumerate(requests.queries)}
     pairs = [(row, numbers.setdefault(query, len(numbers))) for row, query in list_item_queries(catalog)]
     items, asked = np.array(pairs, dtype=np.int64).T
