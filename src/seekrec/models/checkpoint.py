@@ -3,30 +3,57 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from seekrec.catalog import CATALOG_FOLDER, Catalog
 from seekrec.errors import CatalogError, CheckpointError
 from seekrec.models.manifest import IF_THERE, check_part, hub_arguments, read_json, replace_part
+from seekrec.models.snapshot import CatalogSnapshot
 from seekrec.util.finite import check_weights
+
+SnapshotT = TypeVar("SnapshotT", bound=CatalogSnapshot)
 
 _WEIGHTS = "model.safetensors"
 
 
-class CheckpointMixin:
-    """Saving and loading of a model with its catalogue; mixed into a `PreTrainedModel`."""
+class CatalogModel(PreTrainedModel, Generic[SnapshotT]):
+    """What all families share: a model has a catalogue, is saved with it and loaded with it."""
 
-    # What a family answers from; it has the catalogue.
-    _snapshot: Any = None
+    # What the model answers from: the catalogue and what was made of it.
+    _snapshot: SnapshotT | None = None
 
+    @property
+    def catalog(self) -> Catalog:
+        """The items that can be answered.
+
+        Raises:
+            CatalogError: If none was set.
+        """
+        return self.current_snapshot().catalog
+
+    def current_snapshot(self) -> SnapshotT:
+        """Return what a call that begins now answers from; it stays the same whatever is set meanwhile.
+
+        Raises:
+            CatalogError: If no catalogue was set.
+        """
+        if self._snapshot is None:
+            raise CatalogError("The model has no catalogue; load it from a complete checkpoint or call `set_catalog`.")
+        return self._snapshot
+
+    @abstractmethod
     def set_catalog(self, catalog: Catalog) -> None:
-        """Answer from this catalogue from now on."""
-        raise TypeError(f"{type(self).__name__} must define `set_catalog`.")
+        """Answer from this catalogue from now on: after `add_items` or `remove_items`, or an earlier one again.
+
+        Other threads may answer meanwhile. A call answers from one catalogue, that which was set when it began, and
+        what begins after this has returned answers from the new one.
+        """
 
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, *args: Any, **kwargs: Any) -> None:
         """Save weights, settings and the catalogue, if there is one, over what is there.
@@ -38,22 +65,22 @@ class CheckpointMixin:
         Args:
             save_directory (`str` or `Path`): The folder.
             is_main_process (`bool`): Of several processes one writes.
-            *args: Of `PreTrainedModel.save_pretrained`.
-            **kwargs: Likewise.
+            *args: Further arguments of `PreTrainedModel.save_pretrained`.
+            **kwargs: Further arguments of `PreTrainedModel.save_pretrained`.
         """
         # Adapters lie beside a model, and what several processes write into one folder cannot be swapped.
         is_part = getattr(self, "_hf_peft_config_loaded", False) or kwargs.get("distributed_checkpoint", False)
         if is_part or not is_main_process:
-            super().save_pretrained(save_directory, is_main_process, *args, **kwargs)  # type: ignore[misc]
+            super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
             return
         to_hub, settings = split_hub_arguments(kwargs)
         with replace_part(save_directory, "model") as folder:
-            super().save_pretrained(folder, is_main_process, *args, **settings)  # type: ignore[misc]
+            super().save_pretrained(folder, is_main_process, *args, **settings)
             if self._snapshot is not None:
                 save_bundled_catalog(self._snapshot.catalog, folder)
         if to_hub is not None:
             to_hub.setdefault("repo_id", Path(save_directory).name)
-            self.push_to_hub(**to_hub)  # type: ignore[attr-defined]
+            self.push_to_hub(**to_hub)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -69,7 +96,8 @@ class CheckpointMixin:
             _check_depth(source, kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
         try:
-            model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)  # type: ignore[misc]
+            loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+            model, info = loaded
         except SafetensorError as error:
             raise CheckpointError(
                 f"The weights in {source} cannot be read ({error}): they are cut or damaged. Save the model again or "
@@ -181,4 +209,4 @@ def _check_depth(source: str | Path, arguments: dict[str, Any]) -> None:
                 )
 
 
-__all__ = ["CheckpointMixin", "load_bundled_catalog", "load_config", "save_bundled_catalog", "split_hub_arguments"]
+__all__ = ["CatalogModel", "load_bundled_catalog", "load_config", "save_bundled_catalog", "split_hub_arguments"]

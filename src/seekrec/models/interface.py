@@ -8,7 +8,7 @@ A model carries its catalogue: `save_pretrained` writes it into the folder `cata
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
-from seekrec.errors import CatalogError, RequestError
+from seekrec.errors import CatalogError
 from seekrec.generation import IdentifierTrie, Norm, TrieMask, beam_search, score_candidates
 from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, join_new, scored_items, seen_items
-from seekrec.models.checkpoint import CheckpointMixin, save_bundled_catalog
-from seekrec.models.snapshot import CatalogSnapshot, read_snapshot
+from seekrec.models.checkpoint import CatalogModel, save_bundled_catalog
+from seekrec.models.snapshot import CatalogSnapshot
 from seekrec.models.t5_backbone import T5Backbone
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 from seekrec.util.finite import check_finite
@@ -40,10 +40,8 @@ class GenerativeSnapshot(CatalogSnapshot):
 SnapshotT = TypeVar("SnapshotT", bound=GenerativeSnapshot)
 
 
-class GenerativeModel(CheckpointMixin, T5Backbone, Generic[SnapshotT]):
+class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
     """A T5 that writes identifiers: `retrieve` and `rank`; a family defines `_make_snapshot`."""
-
-    _snapshot: SnapshotT | None = None
 
     @property
     def vocabulary(self) -> IdentifierVocabulary:
@@ -57,28 +55,8 @@ class GenerativeModel(CheckpointMixin, T5Backbone, Generic[SnapshotT]):
             views=tuple(config.views),
         )
 
-    @property
-    def catalog(self) -> Catalog:
-        """The items that can be answered.
-
-        Raises:
-            CatalogError: If none was set.
-        """
-        return self.current_snapshot().catalog
-
-    def current_snapshot(self) -> SnapshotT:
-        """Give what a call answers from that begins now; it stays the same whatever is set meanwhile.
-
-        Raises:
-            CatalogError: If no catalogue was set.
-        """
-        return read_snapshot(self._snapshot)
-
     def set_catalog(self, catalog: Catalog) -> None:
-        """Answer from this catalogue from now on: after `add_items` or `remove_items`, or an earlier one again.
-
-        Other threads may answer meanwhile. A call answers from one catalogue, that which was set when it began, and
-        what begins after this has returned answers from the new one.
+        """Answer from this catalogue from now on; see [`CatalogModel`].
 
         The first catalogue a model gets fixes the identifiers it is trained for.
 
@@ -207,7 +185,7 @@ class GenerativeModel(CheckpointMixin, T5Backbone, Generic[SnapshotT]):
         return [scored_items(snapshot.catalog, rows, scores) for rows, scores in ordered]
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Save as [`CheckpointMixin.save_pretrained`] does, with settings for `generate` without sampling."""
+        """Save as [`CatalogModel.save_pretrained`] does, with settings for `generate` without sampling."""
         # Trainer switches the cache off for training and leaves it so; a saved model is for answering.
         self.config.use_cache = True
         if self.generation_config is not None:
@@ -218,9 +196,7 @@ class GenerativeModel(CheckpointMixin, T5Backbone, Generic[SnapshotT]):
     @staticmethod
     def _candidates(snapshot: SnapshotT, inputs: BatchFeature) -> list[np.ndarray]:
         """Give the rows of the candidates of each request."""
-        if "candidate_rows" not in inputs:
-            raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
-        snapshot.check_rows("candidate_rows", inputs["candidate_rows"])
+        snapshot.check_candidates(inputs)
         return [line[line >= 0] for line in inputs["candidate_rows"].cpu().numpy()]
 
     def _find(

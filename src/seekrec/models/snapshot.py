@@ -9,7 +9,7 @@ and kept in the snapshot whose catalogue it was made from: who finishes late put
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ import xxhash
 from torch import Tensor
 
 from seekrec.catalog import Catalog
-from seekrec.errors import CatalogError, RequestError
+from seekrec.errors import RequestError
 from seekrec.models.new_items import TextNeighbors
 
 PartT = TypeVar("PartT")
@@ -85,6 +85,16 @@ class CatalogSnapshot(Parts):
         super().__init__()
         self.catalog = catalog
 
+    def check_candidates(self, inputs: Mapping[str, Tensor]) -> None:
+        """Refuse inputs without candidates, or with candidates that this catalogue does not have.
+
+        Raises:
+            RequestError: If `candidate_rows` is missing, or holds a row that is too large.
+        """
+        if "candidate_rows" not in inputs:
+            raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
+        self.check_rows("candidate_rows", inputs["candidate_rows"])
+
     def check_rows(self, name: str, rows: Tensor) -> None:
         """Refuse rows of items that this catalogue does not have: made by a processor with another one.
 
@@ -133,20 +143,6 @@ class CatalogSnapshot(Parts):
         return is_new
 
 
-SnapshotT = TypeVar("SnapshotT", bound=CatalogSnapshot)
-
-
-def read_snapshot(snapshot: SnapshotT | None) -> SnapshotT:
-    """Give the snapshot to answer from.
-
-    Raises:
-        CatalogError: If no catalogue was set.
-    """
-    if snapshot is None:
-        raise CatalogError("The model has no catalogue; load it from a complete checkpoint or call `set_catalog`.")
-    return snapshot
-
-
 def has_same_items(old: Catalog, new: Catalog) -> bool:
     """Tell whether identifiers and embeddings are the very same arrays, as after `remove_items`."""
     pairs = ((old.codes, new.codes), (old.embeddings, new.embeddings))
@@ -182,4 +178,4 @@ def _digest(weight: Tensor) -> int:
     return xxhash.xxh3_64_intdigest(numbers.detach().flatten().cpu().contiguous().view(torch.uint8).numpy().data)
 
 
-__all__ = ["CatalogSnapshot", "Parts", "has_same_items", "read_snapshot", "weights_key"]
+__all__ = ["CatalogSnapshot", "Parts", "has_same_items", "weights_key"]

@@ -18,10 +18,10 @@ from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
 from seekrec.embeddings import SASRecForNextItem
-from seekrec.errors import CatalogError, RequestError
+from seekrec.errors import CatalogError
 from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Where, allowed_items, join_new, scored_items, seen_items, without_rows
-from seekrec.models.checkpoint import CheckpointMixin
+from seekrec.models.checkpoint import CatalogModel
 from seekrec.models.dense.item_index import Backend
 from seekrec.models.dense.modeling_dense import (
     AnswerFusion,
@@ -35,13 +35,13 @@ from seekrec.models.dense.modeling_dense import (
     without_own,
 )
 from seekrec.models.new_items import TextNeighbors
-from seekrec.models.snapshot import has_same_items, read_snapshot
+from seekrec.models.snapshot import has_same_items
 from seekrec.schema import ScoredItem
 from seekrec.util.finite import check_finite
 from seekrec.util.hashing import json_digest
 
 
-class DenseRetrieval(CheckpointMixin, HistoryModel[StateT]):
+class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
     """`retrieve` by dot product with item vectors, `rank` by a head of the family.
 
     Set `item_index` to `"faiss"` to search with faiss; the answers are the same.
@@ -49,7 +49,6 @@ class DenseRetrieval(CheckpointMixin, HistoryModel[StateT]):
 
     fusion: AnswerFusion | None
     item_index: Backend = "exact"
-    _snapshot: DenseSnapshot | None = None
 
     @property
     @abstractmethod
@@ -93,7 +92,7 @@ class DenseRetrieval(CheckpointMixin, HistoryModel[StateT]):
         Raises:
             CatalogError: If no catalogue was set.
         """
-        return CatalogItems(self.items, self.fusion, read_snapshot(self._snapshot))
+        return CatalogItems(self.items, self.fusion, self.current_snapshot())
 
     def answer_questions(
         self, own: Tensor, item_rows: Tensor, allowed: Tensor, inputs: Inputs, items: CatalogItems
@@ -178,20 +177,8 @@ class DenseRetrieval(CheckpointMixin, HistoryModel[StateT]):
             raise ValueError("`config.recommender` is None or `recommender_weight` 0; make the model with both.")
         self.fusion.take(recommender)
 
-    @property
-    def catalog(self) -> Catalog:
-        """The items that can be answered.
-
-        Raises:
-            CatalogError: If none was set.
-        """
-        return read_snapshot(self._snapshot).catalog
-
     def set_catalog(self, catalog: Catalog) -> None:
-        """Answer from this catalogue from now on: after `add_items` or `remove_items`, or an earlier one again.
-
-        Other threads may answer meanwhile. A call answers from one catalogue, that which was set when it began, and
-        what begins after this has returned answers from the new one.
+        """Answer from this catalogue from now on; see [`CatalogModel`].
 
         The first catalogue a model gets fixes the items that have id embeddings and their text vectors; a later one
         must begin with them.
@@ -248,7 +235,7 @@ class DenseRetrieval(CheckpointMixin, HistoryModel[StateT]):
         Returns:
             `torch.BoolTensor`, *optional*: Of shape `(num_questions, num_items)`; `None` where all items always are.
         """
-        periods = read_snapshot(self._snapshot).periods(timestamps.device)
+        periods = self.current_snapshot().periods(timestamps.device)
         if periods is None:
             return None
         start, end = periods
@@ -331,10 +318,8 @@ class DenseRetrieval(CheckpointMixin, HistoryModel[StateT]):
             RequestError: If the inputs hold no candidates.
             NotFiniteError: If the model computes something that is no number.
         """
-        if "candidate_rows" not in inputs:
-            raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
         items = self.current_items()
-        items.snapshot.check_rows("candidate_rows", inputs["candidate_rows"])
+        items.snapshot.check_candidates(inputs)
         scores = self.score_candidates(inputs, state=state, items=items)[:, 0].float().cpu().numpy()
         rows = inputs["candidate_rows"][:, 0].cpu().numpy()
         check_finite("The scores", np.where(rows >= 0, scores, 0.0), "request", "check the weights")
