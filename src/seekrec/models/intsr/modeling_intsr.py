@@ -361,30 +361,25 @@ class RelativeBias(nn.Module):
         # Rows whose tokens are numbered alike, as those of histories read from the start are, share one bias.
         if bool((own == own[:1]).all() & (others == others[:1]).all()):
             own, others = own[:1], others[:1]
-        bias = self._by_distance(own[:, :, None] - others[:, None])
-        if self.time_buckets is None and self.slopes is None:
-            return bias
-        return _added(bias, self._by_time((queries.time[:, :, None] - keys.time[:, None]).clamp_min(0)))
+        reads_time = self.time_buckets is not None or self.slopes is not None
+        seconds = queries.time[:, :, None] - keys.time[:, None] if reads_time else None
+        return self.of(own[:, :, None] - others[:, None], seconds)
 
-    def of(self, distance: Tensor, seconds: Tensor) -> Tensor | None:
+    def of(self, distance: Tensor, seconds: Tensor | None) -> Tensor | None:
         """Compute the bias of distances, int64 `(..., queries, keys)`, as `(..., num_heads, queries, keys)`."""
-        return _added(self._by_distance(distance), self._by_time(seconds))
-
-    def _by_distance(self, distance: Tensor) -> Tensor | None:
         if self.position is None:
             return None
         distance = distance.clamp_min(0)
         most = int(distance.max()) if distance.numel() else 0
         # Buckets are looked up once for each distance, not once for each pair of tokens.
-        return _picked(self.position[self._bucket(torch.arange(most + 1, device=distance.device))], distance)
-
-    def _by_time(self, seconds: Tensor) -> Tensor | None:
-        if self.time_buckets is not None:
+        bias = _picked(self.position[self._bucket(torch.arange(most + 1, device=distance.device))], distance)
+        if seconds is not None and self.time_buckets is not None:
             number = (seconds.clamp_min(1).float().log() / _LOG_STEP).long().clamp_max(_NUM_TIME_BUCKETS)
-            return _picked(self.time_buckets, number)
-        if self.slopes is None:
-            return None
-        return -self.slopes[:, None, None] * torch.log2(1.0 + seconds.float()).unsqueeze(-3).to(self.slopes.dtype)
+            bias = bias + _picked(self.time_buckets, number)
+        if seconds is not None and self.slopes is not None:
+            passed = torch.log2(1.0 + seconds.clamp_min(0).float()).unsqueeze(-3).to(self.slopes.dtype)
+            bias = bias - self.slopes[:, None, None] * passed
+        return bias
 
     def _bucket(self, distance: Tensor) -> Tensor:
         exact = max(1, self.num_buckets // 2)
@@ -395,12 +390,6 @@ class RelativeBias(nn.Module):
         return torch.where(distance < exact, distance, wide.clamp_max(self.num_buckets - 1)).clamp_max(
             self.num_buckets - 1
         )
-
-
-def _added(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return first + second
 
 
 def _picked(table: Tensor, numbers: Tensor) -> Tensor:
