@@ -23,8 +23,16 @@ class IntSRRecipe(WindowRecipe[IntSRForSearchAndRecommendation, IntSRProcessor])
     """
 
     config: IntSRConfig
-    model_type = IntSRForSearchAndRecommendation
-    processor_type = IntSRProcessor
+
+    @property
+    def model_type(self) -> type[IntSRForSearchAndRecommendation]:
+        """The family's model."""
+        return IntSRForSearchAndRecommendation
+
+    @property
+    def processor_type(self) -> type[IntSRProcessor]:
+        """The family's processor."""
+        return IntSRProcessor
 
     @property
     def name(self) -> str:

@@ -21,11 +21,19 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
     """
 
     config: SynerGenConfig
-    model_type = SynerGenForSearchAndRecommendation
-    processor_type = SynerGenProcessor
     name = "SynerGen"
     # What is drawn stands for items that were shown and not clicked.
     spares_own = True
+
+    @property
+    def model_type(self) -> type[SynerGenForSearchAndRecommendation]:
+        """The family's model."""
+        return SynerGenForSearchAndRecommendation
+
+    @property
+    def processor_type(self) -> type[SynerGenProcessor]:
+        """The family's processor."""
+        return SynerGenProcessor
 
     def from_data(self) -> dict[str, object]:
         """Return the fields of the configuration that the log decides: requests ask for its most frequent action."""

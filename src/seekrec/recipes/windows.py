@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from seekrec.embeddings import SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError, LeakageError
 from seekrec.events import Split
 from seekrec.events.sessions import guess_session_ids
-from seekrec.models.dense import DenseConfig, DenseRetrieval, EventSequenceProcessor, QueryVectors
+from seekrec.models.dense import DenseConfig, DenseModel, EventSequenceProcessor, QueryVectors
 from seekrec.recipes.items import PreparedItems
 from seekrec.recipes.recipe import Recipe
 from seekrec.schema import BEHAVIORS, Behavior
@@ -32,7 +33,7 @@ from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 
 logger = logging.getLogger(__name__)
 
-DenseT = TypeVar("DenseT", bound=DenseRetrieval[Any])
+DenseT = TypeVar("DenseT", bound=DenseModel)
 EventProcessorT = TypeVar("EventProcessorT", bound=EventSequenceProcessor)
 
 
@@ -79,11 +80,18 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
 
     window: WindowArguments
     config: DenseConfig
-    # What a family's recipe names.
-    model_type: ClassVar[type[DenseRetrieval[Any]]]
-    processor_type: ClassVar[type[EventSequenceProcessor]]
     # Whether no item is drawn that the user acted on; see `make_negatives`.
     spares_own: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def model_type(self) -> type[DenseT]:
+        """The family's model."""
+
+    @property
+    @abstractmethod
+    def processor_type(self) -> type[EventProcessorT]:
+        """The family's processor."""
 
     @property
     def behaviors(self) -> tuple[Behavior, ...]:
@@ -126,10 +134,9 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
 
     def make_processor(self) -> EventProcessorT:
         """Make the processor that lays requests out as windows are."""
-        processor: Any = make_window_processor(
+        return make_window_processor(
             self.processor_type, self.config, self.split, self.catalog, geohashes=self.geohashes
         )
-        return processor
 
     def prepare_corpus(self) -> None:
         """Cut training into windows with their questions."""
@@ -145,7 +152,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
 
     def make_model(self) -> DenseT:
         """Make the model with its start weights."""
-        model: Any = make_window_model(
+        return make_window_model(
             self.model_type,
             self.config,
             self.catalog,
@@ -154,7 +161,6 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             self.items.sasrec,
             **self.from_data(),
         )
-        return model
 
     def make_trainers(
         self, model: DenseT, evaluate_model: EvaluateModel
@@ -279,7 +285,7 @@ def make_window_model(
     """Make a model over a catalogue, with the SASRec that the settings may fuse with it.
 
     Args:
-        kind (`type[DenseRetrieval]`): The family's model.
+        kind (`type[DenseModel]`): The family's model.
         config ([`DenseConfig`]): Its settings.
         catalog ([`Catalog`]): Items with text vectors.
         processor ([`EventSequenceProcessor`]): Which actions are told apart.

@@ -8,7 +8,6 @@ alone; see `events/negatives.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from seekrec.corpora.training_windows import TrainingWindows
 from seekrec.errors import ConfigurationError
 from seekrec.events.negatives import ItemNegatives, SampledKind
 from seekrec.events.queries import category_queries
-from seekrec.models.dense import DenseRetrieval, QueryVectors
+from seekrec.models.dense import DenseModel, QueryVectors
 from seekrec.schema import BEHAVIORS, SEARCH
 from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.row_adamw import make_adamw, use_row_gradients
@@ -217,7 +216,7 @@ def make_negatives(
 
 
 def make_window_trainer(
-    model: DenseRetrieval[Any],
+    model: DenseModel,
     collator: WindowCollator,
     arguments: TrainingArguments,
     *,
@@ -227,7 +226,7 @@ def make_window_trainer(
     """Put a model and windows into a Trainer whose batches hold windows of like length.
 
     Args:
-        model ([`DenseRetrieval`]): Takes the collator's batch.
+        model ([`DenseModel`]): Takes the collator's batch.
         collator ([`WindowCollator`]): Gives it.
         arguments (`TrainingArguments`): `remove_unused_columns` is switched off.
         table_learning_rate (`float`, *optional*): Learning rate of embeddings; see [`make_window_optimizer`].
@@ -258,7 +257,7 @@ def make_window_trainer(
 
 
 def make_window_optimizer(
-    model: DenseRetrieval[Any], training: TrainingArguments, *, table_learning_rate: float | None = None
+    model: DenseModel, training: TrainingArguments, *, table_learning_rate: float | None = None
 ) -> torch.optim.AdamW:
     """Make AdamW with two learning rates: one for the embeddings of items and actions, and one for the rest.
 
@@ -266,7 +265,7 @@ def make_window_optimizer(
     of items are updated by rows where there are many (`row_adamw`), unless each is compared with every question.
 
     Args:
-        model ([`DenseRetrieval`]): Whose weights to train.
+        model ([`DenseModel`]): Whose weights to train.
         training (`TrainingArguments`): The learning rate of the rest, and what AdamW takes.
         table_learning_rate (`float`, *optional*): Learning rate of the embeddings; that of the rest if not given.
     """

@@ -78,7 +78,7 @@ class DenseConfig(PreTrainedConfig):
     num_actions: int = 1
     items_hash: str | None = None
     texts_hash: str | None = None
-    recommender: dict[str, Any] | None = None
+    recommender: dict[str, object] | None = None
 
     item_parts: Literal["both", "ids", "text"] = "both"
     max_history: int = 50
@@ -96,7 +96,7 @@ class DenseConfig(PreTrainedConfig):
     recommender_weight: float = 0.0
     text_weight: float = 0.0
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __post_init__(self, **kwargs: object) -> None:
         if self.item_parts == "ids":
             self.text_size = 0
         if self.negatives == "auto" and self.num_items:
@@ -110,16 +110,17 @@ class DenseConfig(PreTrainedConfig):
         """How items are drawn that a loss compares with a target; None where no loss needs them."""
         raise NotImplementedError
 
-    def with_data(self, **found: Any) -> Self:
+    def with_data(self, **found: object) -> Self:
         """Return these settings with the fields that data decide.
 
         Args:
             found: Fields named in `fields_from_data`, and options that data decide where they are `auto`.
         """
-        return type(self)(**{**option_values(self), **found})
+        settings: dict[str, Any] = {**option_values(self), **found}
+        return type(self)(**settings)
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
+    def from_dict(cls, config_dict: dict[str, object], **kwargs: object) -> Self:
         """Make a configuration from saved settings, those of earlier versions among them.
 
         Raises:
@@ -133,7 +134,7 @@ class DenseConfig(PreTrainedConfig):
         return made
 
     @staticmethod
-    def _drop_fixed(settings: dict[str, Any], fixed: Mapping[str, object]) -> None:
+    def _drop_fixed(settings: dict[str, object], fixed: Mapping[str, object]) -> None:
         """Take out what is no longer a setting; refuse a value other than that of today."""
         for name, value in fixed.items():
             if (saved := settings.pop(name, value)) != value:
@@ -143,7 +144,7 @@ class DenseConfig(PreTrainedConfig):
                 )
 
     @classmethod
-    def _upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+    def _upgrade(cls, settings: dict[str, object]) -> dict[str, object]:
         """Return saved settings under the names of today."""
         return settings
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -256,7 +257,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
 
         Items of which training knows no event are scored by those with texts like theirs ([`TextNeighbors`]).
 
-        Any number of threads may call this while another sets a catalogue: see [`set_catalog`]. Weights may change
+        Several threads may call this while another sets a catalogue: see [`set_catalog`]. Weights may change
         between calls, not during one.
 
         Args:
@@ -331,6 +332,10 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
         return answers
 
 
+# A model of either family.
+DenseModel = DenseRetrieval[Any]
+
+
 def items_hash(catalog: Catalog, num_items: int) -> str:
     """Compute the SHA-256 of the ids of a catalogue's first items, in order: what id embeddings belong to."""
     return json_digest(catalog.id_map.ids[:num_items])
@@ -341,4 +346,4 @@ def vectors_hash(vectors: np.ndarray) -> str:
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(vectors).data)
 
 
-__all__ = ["DenseRetrieval", "items_hash", "vectors_hash"]
+__all__ = ["DenseModel", "DenseRetrieval", "items_hash", "vectors_hash"]

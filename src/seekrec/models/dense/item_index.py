@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,12 @@ Backend = Literal["exact", "faiss"]
 
 # Scores held at a time: 16 million floats take 64 MB.
 _BLOCK_CELLS = 16_000_000
+
+
+class _FlatIndex(Protocol):
+    def add(self, vectors: np.ndarray, /) -> None: ...
+
+    def search(self, queries: np.ndarray, count: int, /, **options: object) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class ItemIndex:
@@ -32,10 +39,11 @@ class ItemIndex:
 
     def __init__(self, vectors: Tensor, backend: Backend = "exact") -> None:
         self.vectors, self.backend = vectors, backend
-        self._faiss: Any = None
+        self._faiss: _FlatIndex | None = None
         if backend == "faiss":
             try:
-                import faiss
+                # Imported so, because what its annotations say is C++; its Python layer takes arrays and keywords.
+                faiss = importlib.import_module("faiss")
             except ImportError as error:
                 raise MissingDependencyError(
                     "The index 'faiss' needs faiss; run `pip install faiss-cpu` (the extra `faiss`), or use the "
@@ -68,7 +76,10 @@ class ItemIndex:
             raise RequestError(f"`top_k` is {min(top_k)}; ask for at least one item.")
         check_finite("The vectors of the queries", queries, "request", "check the weights and the query vectors")
         if self._faiss is not None:
-            return [self._search_faiss(query, k, mask) for query, k, mask in zip(queries, top_k, allowed, strict=True)]
+            return [
+                self._search_faiss(self._faiss, query, k, mask)
+                for query, k, mask in zip(queries, top_k, allowed, strict=True)
+            ]
         num_queries, num_items = len(queries), len(self.vectors)
         most = min(max(top_k, default=1), num_items)
         values = queries.new_full((num_queries, 0), 0.0, dtype=torch.float32)
@@ -104,17 +115,16 @@ class ItemIndex:
                 numbers = torch.tensor(own, device=scores.device)
                 scores[numbers] = scores[numbers].masked_fill(hidden, float("-inf"))
 
-    def _search_faiss(self, query: Tensor, top_k: int, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        import faiss
-
-        # What its annotations say is C++; its Python layer takes arrays and keywords.
-        library: Any = faiss
+    def _search_faiss(
+        self, index: _FlatIndex, query: Tensor, top_k: int, mask: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        faiss = importlib.import_module("faiss")
         options = {}
         if mask is not None:
             bits = np.packbits(mask, bitorder="little")
-            options["params"] = library.SearchParameters(sel=library.IDSelectorBitmap(bits))
+            options["params"] = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
         count = min(top_k, len(self.vectors))
-        scores, rows = self._faiss.search(query[None].float().cpu().numpy(), count, **options)
+        scores, rows = index.search(query[None].float().cpu().numpy(), count, **options)
         kept = rows[0] >= 0
         return rows[0][kept].astype(np.int64), scores[0][kept]
 

@@ -122,9 +122,9 @@ class EventSequenceProcessor(CatalogProcessor):
     def from_args_and_dict(cls, args: list[object], processor_dict: dict[str, object], **kwargs: object) -> Self:
         """Make a processor from its saved settings and those given to `from_pretrained`."""
         settings = {**processor_dict, **kwargs}
-        read: dict[str, Any] = {name: settings.pop(name) for name in _READ if name in settings}
+        read = {name: settings.pop(name) for name in _READ if name in settings}
         try:
-            config = DenseConfig(**read)
+            config = DenseConfig().with_data(**read)
         except StrictDataclassError as error:
             raise ConfigurationError(
                 f"The settings of the processor are damaged: {error.__cause__ or error}"

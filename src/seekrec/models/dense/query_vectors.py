@@ -11,7 +11,7 @@ import hashlib
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.util.files import replace_file
 from seekrec.util.finite import check_finite
 from seekrec.util.text import TEXT_FOLDING, check_folding, fold_text
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 QUERY_VECTORS_FILE = "query_vectors.safetensors"
 
@@ -52,7 +55,7 @@ class QueryVectors:
         self.folding = check_folding(folding)
         self._known: dict[bytes, np.ndarray] = {}
         self._new: dict[bytes, np.ndarray] = {}
-        self._encoder: Any = None
+        self._encoder: SentenceTransformer | None = None
 
     def __len__(self) -> int:
         return len(self._known)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -201,7 +200,7 @@ class ReadEvents:
         try:
             with safe_open(path, framework="pt") as file:
                 form = (file.metadata() or {}).get("format")
-                arrays: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}
+                arrays: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
             if form != _FORMAT:
                 raise ValueError(f"its format is {form!r}")
             vectors, seen = arrays.pop("query_vectors"), arrays.pop("seen_rows")

@@ -5,7 +5,7 @@ No `from __future__ import annotations` here: with types as strings, `strict` ch
 """
 
 from dataclasses import field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -106,12 +106,13 @@ class IntSRConfig(DenseConfig):
         return "uniform" if self.ranking_weight or self.negatives == "uniform" else None
 
     @classmethod
-    def _upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+    def _upgrade(cls, settings: dict[str, object]) -> dict[str, object]:
         """Return saved settings under the names of today."""
         settings = dict(settings)
         # Both follow from other settings today.
+        length = settings.get("max_history")
         own = {
-            "max_position_distance": 4 * settings.get("max_history", cls.max_history),
+            "max_position_distance": 4 * (length if isinstance(length, int) else cls.max_history),
             "attention_scale": "visible" if settings.get("use_placeholders", True) else "length",
         }
         cls._drop_fixed(settings, own)

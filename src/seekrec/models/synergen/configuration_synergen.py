@@ -4,7 +4,7 @@
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -96,7 +96,7 @@ class SynerGenConfig(DenseConfig):
         return "popularity" if self.negatives == "popularity" else "uniform"
 
     @classmethod
-    def _upgrade(cls, settings: dict[str, Any]) -> dict[str, Any]:
+    def _upgrade(cls, settings: dict[str, object]) -> dict[str, object]:
         """Return saved settings under the names of today."""
         settings = dict(settings)
         if "easy_negatives" in settings:
