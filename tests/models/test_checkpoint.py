@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 from kill_points import run_killed
-from small_shop import make_gensar, make_intsr
+from small_shop import make_gensar, make_intsr, make_synergen
 from transformers import AutoModel, AutoProcessor
 
 from seekrec.errors import CatalogError, CheckpointError, ConfigurationError
@@ -290,3 +290,36 @@ def test_an_encoder_that_only_the_checkpoint_names_is_not_loaded(folder):
     trusted = AutoProcessor.from_pretrained(folder, text_encoder="/mine/encoder")
     assert (trusted.query_vectors.encoder_name, trusted.query_vectors.encoder_is_trusted) == ("/mine/encoder", True)
     assert trusted.to_dict()["text_encoder"] == "encoder"  # a place of this machine is not published
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "old"),
+    [
+        (
+            make_intsr,
+            {"item_parts": "text", "relative_bias": "buckets"},
+            {"use_ids": False, "time_bias": "buckets", "use_position_bias": True, "max_position_distance": 48}
+            | {"attention_scale": "visible", "num_hard_negatives": 20, "negatives": "sampled", "similarity": "dot"}
+            | {"temperature": 1.0, "num_scenarios": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-6},
+        ),
+        (
+            make_synergen,
+            {},
+            {"use_ids": True, "easy_negatives": "in_batch", "correct_popularity": True, "use_session_mask": True}
+            | {"align_tasks": True, "use_question_action": True, "rotary_fraction": 1.0, "pairwise_weight": 1.0},
+        ),
+    ],
+)
+def test_a_checkpoint_with_the_settings_of_earlier_versions_answers_as_it_did(tmp_path, make, settings, old):
+    model, processor = make(**settings)
+    save_checkpoint(model, processor, tmp_path)
+    without_manifests(tmp_path)
+    content = json.loads((tmp_path / CONFIG).read_text())
+    of_today = (*("item_parts", "relative_bias", "session_ids"), *("num_training_negatives", "correct_sampling"))
+    kept = {name: value for name, value in content.items() if name not in of_today}
+    (tmp_path / CONFIG).write_text(json.dumps({**kept, **old}))
+    loaded, again = AutoModel.from_pretrained(tmp_path).eval(), AutoProcessor.from_pretrained(tmp_path)
+    assert again.max_history == 12
+    inputs = processor(REQUEST, candidates=[["i1", "i9", "i20"]])
+    assert loaded.retrieve(again(REQUEST), top_k=5) == model.retrieve(inputs, top_k=5)
+    assert loaded.rank(inputs) == model.rank(inputs)
