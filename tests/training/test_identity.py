@@ -40,6 +40,7 @@ OTHER = [
     ({"seed": 9}, "`seed` was 42 and is 9"),
     ({"settings": (EvaluationArguments(max_validation_cases=5),)}, "`max_validation_cases` was 2000"),
     ({"contents": {"split": "b"}}, "split differs"),
+    ({"contents": {"validation": ["search", "full"]}}, "validation differs"),
     ({"bias": 1e-7}, "the model before training differs"),
     ({"num_train_epochs": 1}, "`num_train_epochs` was 2.0 and is 1.0"),
     ({"max_steps": 5}, "`max_steps` was -1.0 and is 5.0"),

@@ -8,7 +8,7 @@ so nothing of the Trainer has to be renamed here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from seekrec.schema import Behavior, View
 
@@ -140,6 +140,11 @@ class EvaluationArguments:
             Folder of what is made before training; runs may share one. <output_dir>/stages if not given.
         stop_after (`str`): The last stage to run.
     """
+
+    # What is measured when the model is trained.
+    after_training: ClassVar[tuple[str, ...]] = (
+        *("max_test_cases", "candidate_protocols", "rivals", "compare_with", "stages_dir", "stop_after"),
+    )
 
     max_validation_cases: int | None = 2000
     max_test_cases: int | None = None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from datasets import DatasetDict
 
@@ -51,6 +51,9 @@ class TaskArguments:
         published_identifiers (`str`, *optional*):
             Folder of *.index.json files of the same items, to compare the identifiers with.
     """
+
+    # Checkpoints are chosen by the whole catalogue.
+    after_training: ClassVar[tuple[str, ...]] = ("candidate_scoring", "published_identifiers")
 
     task_weights: list[str] = field(
         default_factory=lambda: [

@@ -181,7 +181,12 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             train_once(
                 trainer,
                 [group for group in settings if not isinstance(group, _SEEN_IN_CONTENTS)],
-                {"split": self.split.fingerprint(), "catalogue": self.catalog.content_hash, **learnt_from},
+                {
+                    "split": self.split.fingerprint(),
+                    "catalogue": self.catalog.content_hash,
+                    "validation": [*self.behaviors, *self.selection_protocols],
+                    **learnt_from,
+                },
                 origins=[group for group in settings if isinstance(group, _SEEN_IN_CONTENTS)],
             )
 

@@ -38,24 +38,22 @@ IDENTITY_FILE = "identity.json"
 TRAINING_VERSION = 2
 _ROWS_AT_ONCE = 10_000
 
-# Settings that leave the weights as they are. What is not named here is taken for one that changes them.
+# Settings of the Trainer that leave the weights as they are. What is not named is taken for one that changes them; a
+# class of ours names its own in `after_training`.
 _HARMLESS_BEGINNINGS = (
     *("logging_", "log_", "report_to", "hub_", "push_to_hub", "ddp_"),
     *("dataloader_num", "dataloader_p", "dataloader_m"),
 )
 _HARMLESS = {
     *("output_dir", "disable_tqdm", "run_name", "project", "save_total_limit", "save_on_each_node", "use_cpu"),
-    *("debug", "stages_dir"),
+    "debug",
     *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "skip_memory_metrics", "local_rank"),
     *("resume_from_checkpoint", "do_train", "do_eval", "do_predict", "include_num_input_tokens_seen"),
     *("torch_empty_cache_steps", "per_device_eval_batch_size", "eval_accumulation_steps", "remove_unused_columns"),
     *("label_names", "save_only_model", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
-    # Of the final table: checkpoints of GenSAR, which knows `candidate_scoring`, are chosen by the whole catalogue.
-    *("max_test_cases", "candidate_protocols", "rivals", "compare_with", "published_identifiers", "stop_after"),
-    "candidate_scoring",
 }
 # How long is asked by itself, for a training may be made longer.
-_LENGTHS = ("num_train_epochs", "max_steps", "search_stage_num_epochs")
+_LENGTHS = ("num_train_epochs", "max_steps")
 
 
 @dataclass(frozen=True)
@@ -75,12 +73,12 @@ class Identity:
     origins: dict[str, object]
 
     def name(self) -> str:
-        """Give 12 hexadecimal digits that differ where the training does."""
+        """Return 12 hexadecimal digits that differ where the training does."""
         text = json.dumps([self.settings, self.contents, self.length], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def goes_on_from(self, other: Identity) -> bool:
-        """Tell whether this is that training, or the same with more epochs."""
+        """Return whether this is that training, or the same with more epochs."""
         if (self.settings, self.contents) != (other.settings, other.contents):
             return False
         return self.length == other.length or (
@@ -90,7 +88,7 @@ class Identity:
         )
 
     def differences(self, other: Identity) -> list[str]:
-        """Say what another training has otherwise, for people: `"`seed` was 1 and is 2"`."""
+        """Return what another training has otherwise, for people: `"`seed` was 1 and is 2"`."""
         found = []
         for mine, theirs in (
             (self.settings | self.length, other.settings | other.length),
@@ -128,12 +126,13 @@ def training_identity(
     *,
     origins: Sequence[object] = (),
 ) -> Identity:
-    """Tell which training this is.
+    """Return which training this is.
 
     Args:
-        model (`torch.nn.Module`): As it is before the first step; so a changed checkpoint it starts from counts.
-        arguments (`TrainingArguments`): Of the Trainer.
-        settings (`Sequence`): Dataclasses of the settings that the weights depend on.
+        model (`torch.nn.Module`): Model before the first step; so a changed checkpoint that it starts from counts.
+        arguments (`TrainingArguments`): Settings of the Trainer.
+        settings (`Sequence`):
+            Groups of settings that the weights depend on, but for those that a group names in `after_training`.
         contents (`Mapping`): What it is trained and validated on: see [`content_digest`].
         origins (`Sequence`):
             Dataclasses of settings whose effect is in the contents: the same log from another folder is the same log.
@@ -141,10 +140,15 @@ def training_identity(
     Returns:
         [`Identity`]: The same for the same training in another process, folder or minute.
     """
-    found = {name: value for part in settings for name, value in option_values(part).items()} | arguments.to_dict()
     kept = {
         name: _as_json(value)
-        for name, value in found.items()
+        for part in settings
+        for name, value in option_values(part).items()
+        if name not in getattr(part, "after_training", ())
+    }
+    kept |= {
+        name: _as_json(value)
+        for name, value in arguments.to_dict().items()
         if name not in _HARMLESS
         and name not in _LENGTHS
         and not name.startswith(_HARMLESS_BEGINNINGS)
