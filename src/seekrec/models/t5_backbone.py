@@ -45,6 +45,11 @@ class T5Backbone(T5ForConditionalGeneration):
             tied.pop("lm_head.weight")
         return tied
 
+    @property
+    def modules_outside_t5(self) -> list[str]:
+        """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
+        return []
+
     @classmethod
     def from_t5(cls, name_or_path: str, **settings: object) -> Self:
         """Load the weights of a T5, T5 1.1, Flan-T5 or mT5 checkpoint; `add_identifier_rows` comes next.

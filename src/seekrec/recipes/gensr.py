@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from transformers import PreTrainedModel, TrainingArguments
+from torch import nn
+from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import MixtureSampler, encode_text
@@ -111,7 +112,7 @@ def set_collaborative(model: GenSRForConditionalGeneration, collaborative: np.nd
 
 
 def make_gensr_trainer(
-    model: PreTrainedModel,
+    model: nn.Module,
     processor: GenSRProcessor,
     split: Split,
     requests: TrainingRequests,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, T5Config
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import set_text_folding, train_tokenizer
@@ -18,15 +19,15 @@ from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
 from seekrec.events import Split
 from seekrec.models.configuration_t5 import IdentifierT5Config
-from seekrec.models.t5_backbone import T5Backbone
+from seekrec.models.interface import GenerativeModel
 from seekrec.recipes.arguments import IdentifierArguments, T5Arguments
 from seekrec.recipes.items import PreparedItems, prepare_items, prepare_plain_items
-from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
+from seekrec.recipes.recipe import ProcessorT, Recipe
 from seekrec.util.files import replace_folder
 from seekrec.util.settings import option_names
 from seekrec.util.text import TEXT_FOLDING, WORD_FOLDING, fold_text
 
-T5T = TypeVar("T5T", bound=T5Backbone)
+T5T = TypeVar("T5T", bound=GenerativeModel[Any])
 
 
 def load_or_train_tokenizer(
@@ -122,52 +123,49 @@ def codebooks_by_block(catalog: Catalog) -> dict[str, np.ndarray] | None:
     return named
 
 
-def add_lora(model: PreTrainedModel, rank: int) -> PreTrainedModel:
+def add_lora(model: GenerativeModel[Any], rank: int) -> nn.Module:
     """Wrap a model with LoRA adapters on the generator's queries and values.
 
     The rows of the identifier tokens are trained beside them, if the model has any, and so is what the family adds to
-    T5 (`modules_outside_t5` of the model's class).
+    T5.
     """
     from peft import LoraConfig, get_peft_model
 
-    family: Any = model
-    whole = list(getattr(model, "modules_outside_t5", ()))
     rows = None
     # A model that only says Yes and No has no identifier rows.
-    if family.config.writes_identifiers:
-        new = list(range(family.vocabulary.first_token_id, family.vocabulary.end_token_id))
+    if model.config.writes_identifiers:
+        new = list(range(model.vocabulary.first_token_id, model.vocabulary.end_token_id))
         # What is tied to the token embeddings follows them.
-        rows = {name: new for name in (("shared", "lm_head") if family.config.untied_head else ("shared",))}
+        rows = {name: new for name in (("shared", "lm_head") if model.config.untied_head else ("shared",))}
     config = LoraConfig(
         task_type="SEQ_2_SEQ_LM",
         r=rank,
         lora_alpha=32,
         target_modules=["q", "v"],
-        modules_to_save=whole or None,
+        modules_to_save=model.modules_outside_t5 or None,
         trainable_token_indices=rows,
     )
-    return get_peft_model(model, config)  # type: ignore[return-value]
+    return get_peft_model(model, config)
 
 
-def merge_lora(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """Save the adapters of a model that has some and return the model with them merged in.
+def merge_lora(model: nn.Module, folder: Path) -> None:
+    """Save the adapters of a model that has some, and merge them into it.
 
     Args:
-        model (`PreTrainedModel`): Model with or without adapters.
+        model (`nn.Module`): Model with or without adapters.
         folder (`Path`): Folder of the adapters; those of an earlier training do not stay there.
     """
     if not hasattr(model, "peft_config"):
         shutil.rmtree(folder, ignore_errors=True)
-        return model
+        return
     adapted: Any = model
     with replace_folder(folder) as new:
         adapted.save_pretrained(new, save_embedding_layers=False)
-    merged: PreTrainedModel = adapted.merge_and_unload()
-    return merged
+    adapted.merge_and_unload()
 
 
 @dataclass
-class T5Recipe(Recipe[ModelT, ProcessorT]):
+class T5Recipe(Recipe[T5T, ProcessorT]):
     """What the recipes of GenSAR and GenSR share: identifiers that are learnt, and adapters.
 
     Args:
@@ -209,16 +207,16 @@ class T5Recipe(Recipe[ModelT, ProcessorT]):
             seed=self.training.seed,
         )
 
-    def with_adapters(self, model: ModelT) -> PreTrainedModel:
+    def with_adapters(self, model: T5T) -> nn.Module:
         """Wrap the model with adapters, where the settings ask for them."""
-        self.adapted: PreTrainedModel = add_lora(model, self.t5.lora_rank) if self.t5.lora_rank else model
+        self.adapted: nn.Module = add_lora(model, self.t5.lora_rank) if self.t5.lora_rank else model
         return self.adapted
 
-    def finish(self, model: ModelT) -> None:
+    def finish(self, model: T5T) -> None:
         """Merge the adapters into the model."""
         merge_lora(self.adapted, self.output_dir / "adapter")
 
-    def make_retriever(self, model: Any) -> ModelRetriever:
+    def make_retriever(self, model: T5T) -> ModelRetriever:
         """Make the system that answers with a model, by beam search."""
         return ModelRetriever(model, self.processor, num_beams=self.num_beams, show_progress=False)
 

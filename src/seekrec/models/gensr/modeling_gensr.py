@@ -512,7 +512,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
 
     @property
     def modules_outside_t5(self) -> list[str]:
-        """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
+        """Names of the modules that no T5 checkpoint has."""
         return [f"history_views.{name}" for name in self.views_by_name]
 
     # ---- the recommender and the catalogue ----
