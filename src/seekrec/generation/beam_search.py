@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import NotFiniteError, RequestError
 from seekrec.generation.inputs import Norm, check_norm, check_prompt, encode, to_log_probs
@@ -73,7 +73,7 @@ def beam_search(
     attention_mask: Tensor | None = None,
     *,
     trie: IdentifierTrie | Sequence[IdentifierTrie],
-    level_offsets: np.ndarray | Tensor | Sequence[Any],
+    level_offsets: np.ndarray | Tensor | Sequence[int] | Sequence[Sequence[int]] | Sequence[np.ndarray],
     decoder_prefix: Tensor,
     num_beams: int | Sequence[int],
     top_k: int | Sequence[int] | None = None,
@@ -81,7 +81,7 @@ def beam_search(
     norm: Norm = "vocab",
     max_per_prefix: int | None = None,
     prefix_levels: int = 1,
-    encoder_outputs: Any = None,
+    encoder_outputs: BaseModelOutput | None = None,
 ) -> BeamOutput:
     """Find the items whose identifiers the model holds most likely.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import ConfigurationError, RequestError
 from seekrec.generation.sessions import Session, open_session, unwrap, vocabulary_size
@@ -24,19 +25,19 @@ class Prompt:
     """An encoded batch and what the decoder reads before the identifier.
 
     Args:
-        model (`Any`): The model, unwrapped.
+        model (`PreTrainedModel`): The model, unwrapped.
         encoder_states (`torch.Tensor`): Of shape `(B, S, d)`.
         attention_mask (`torch.Tensor`, *optional*): Of shape `(B, S)`.
         decoder_prefix (`torch.Tensor`): int64 token ids of shape `(B, P)`.
     """
 
-    model: Any
+    model: PreTrainedModel
     encoder_states: Tensor
     attention_mask: Tensor | None
     decoder_prefix: Tensor
 
     def open(self, requests: Tensor) -> tuple[Session, Tensor]:
-        """Start decoding for some requests (int64, rising); gives the session and the states after the prefix."""
+        """Start decoding for some requests (int64, rising); returns the session and the states after the prefix."""
         if len(requests) == len(self.encoder_states):
             states, mask, prefix = self.encoder_states, self.attention_mask, self.decoder_prefix
         else:
@@ -51,8 +52,8 @@ def check_prompt(
     input_ids: Tensor | None,
     attention_mask: Tensor | None,
     decoder_prefix: Tensor,
-    encoder_outputs: Any,
-) -> tuple[Any, int]:
+    encoder_outputs: BaseModelOutput | None,
+) -> tuple[PreTrainedModel, int]:
     """Check the arguments that describe the batch.
 
     Returns:
@@ -64,10 +65,12 @@ def check_prompt(
         ConfigurationError: If the model cannot be used, see [`sessions.unwrap`].
     """
     base = unwrap(model)
-    if (input_ids is None) == (encoder_outputs is None):
+    if input_ids is not None and encoder_outputs is None:
+        name, source = "input_ids", input_ids
+    elif encoder_outputs is not None and input_ids is None:
+        name, source = "encoder_outputs", encoder_outputs[0]
+    else:
         raise RequestError("Pass either `input_ids` or `encoder_outputs`, not both and not neither.")
-    source = encoder_outputs[0] if input_ids is None else input_ids
-    name = "encoder_outputs" if input_ids is None else "input_ids"
     if input_ids is not None and input_ids.ndim != 2:
         raise RequestError(f"`input_ids` has shape {tuple(input_ids.shape)}; pass (batch, length).")
     if attention_mask is not None and attention_mask.shape != source.shape[:2]:
@@ -84,21 +87,21 @@ def check_prompt(
 
 
 def encode(
-    model: Any,
+    model: PreTrainedModel,
     input_ids: Tensor | None,
     attention_mask: Tensor | None,
     decoder_prefix: Tensor,
-    encoder_outputs: Any,
+    encoder_outputs: BaseModelOutput | None,
     requests: Tensor,
 ) -> Prompt:
     """Run the encoder for some requests.
 
     Args:
-        model (`Any`): From [`check_prompt`], which has checked the others too.
+        model (`PreTrainedModel`): From [`check_prompt`], which has checked the others too.
         input_ids (`torch.Tensor`, *optional*): int64 of shape `(B, S)`.
         attention_mask (`torch.Tensor`, *optional*): Of shape `(B, S)`.
         decoder_prefix (`torch.Tensor`): int64 of shape `(B, P)`.
-        encoder_outputs (`Any`): Output of the encoder in place of `input_ids`, or `None`.
+        encoder_outputs (`BaseModelOutput`, *optional*): Output of the encoder in place of `input_ids`.
         requests (`torch.Tensor`): int64, rising: the requests to encode.
 
     Returns:
@@ -106,11 +109,11 @@ def encode(
     """
     mask = None if attention_mask is None else attention_mask[requests.to(attention_mask.device)]
     prefix = decoder_prefix[requests.to(decoder_prefix.device)]
-    if input_ids is None:
+    if encoder_outputs is not None:
         states = encoder_outputs[0]
         states = states[requests.to(states.device)]
     else:
-        chosen = input_ids[requests.to(input_ids.device)]
+        chosen = None if input_ids is None else input_ids[requests.to(input_ids.device)]
         states = model.get_encoder()(input_ids=chosen, attention_mask=mask)[0]
     return Prompt(model, states, mask, prefix.to(states.device))
 
@@ -128,14 +131,14 @@ def check_norm(norm: str) -> None:
 def check_level_offsets(
     level_offsets: np.ndarray | Tensor | Sequence[int],
     codebook_sizes: Sequence[int],
-    model: Any,
+    model: PreTrainedModel,
 ) -> tuple[int, ...]:
     """Check the token blocks of the levels against the model's vocabulary.
 
     Args:
         level_offsets (`np.ndarray`): Integers of shape `(L,)`: the token id of code 0 of each level.
         codebook_sizes (`Sequence[int]`): Codes per level.
-        model (`Any`): The model.
+        model (`PreTrainedModel`): The model.
 
     Returns:
         `tuple[int, ...]`: The offsets.

@@ -6,11 +6,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from seekrec.errors import RequestError
 from seekrec.generation.inputs import check_level_offsets
@@ -36,7 +37,7 @@ class Lane:
         return values if len(self.members) == len(values) else values[self.members]
 
 
-def per_request(name: str, value: Any, num_requests: int) -> np.ndarray:
+def per_request(name: str, value: object, num_requests: int) -> np.ndarray:
     """Give each request its number.
 
     Args:
@@ -51,7 +52,7 @@ def per_request(name: str, value: Any, num_requests: int) -> np.ndarray:
         RequestError: If one is not positive, or there is not one for each request.
     """
     plain = value.tolist() if isinstance(value, (np.ndarray, Tensor)) else value
-    given: list[Any] = list(plain) if isinstance(plain, Sequence) else [plain] * num_requests
+    given: list[object] = list(plain) if isinstance(plain, Sequence) else [plain] * num_requests
     numbers = np.array(given if all(map(_is_count, given)) else [0], dtype=np.int64)
     if numbers.shape != (num_requests,) or (numbers < 1).any():
         raise RequestError(
@@ -61,9 +62,9 @@ def per_request(name: str, value: Any, num_requests: int) -> np.ndarray:
     return numbers
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     # Whole numbers of any kind, numpy's too; True is none.
-    if isinstance(value, (bool, np.bool_)):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, SupportsIndex):
         return False
     try:
         return 0 < operator.index(value) < 2**31
@@ -97,7 +98,7 @@ def check_masks(
         RequestError: If there is not one for each request, or one does not belong to the request's trie.
     """
     if masks is None or isinstance(masks, (TrieMask, np.ndarray, Tensor)):
-        each: list[Any] = [masks] * len(tries)
+        each: list[TrieMask | np.ndarray | None] = [masks] * len(tries)
     else:
         each = list(masks)
     if len(each) != len(tries):
@@ -115,17 +116,17 @@ def check_masks(
 
 
 def make_lanes(
-    model: Any,
+    model: PreTrainedModel,
     answerable: list[int],
     tries: list[IdentifierTrie],
     row_masks: list[TrieMask | None],
-    level_offsets: np.ndarray | Tensor | Sequence[Any],
+    level_offsets: np.ndarray | Tensor | Sequence[int] | Sequence[Sequence[int]] | Sequence[np.ndarray],
     device: torch.device,
 ) -> list[Lane]:
     """Group requests by trie and token blocks, and in each group by mask.
 
     Args:
-        model (`Any`): Whose vocabulary must hold the token blocks.
+        model (`PreTrainedModel`): Model whose vocabulary must hold the token blocks.
         answerable (`list[int]`): Requests being decoded, of those that the next three describe.
         tries (`list[IdentifierTrie]`): One for each request.
         row_masks (`list`): One mask or `None` for each request.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeGuard
+from typing import Any, SupportsIndex, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ def packed_linears(model: nn.Module, *, min_weights: int = 2**17) -> Iterator[in
     nothing.
 
     Args:
-        model (`torch.nn.Module`): Any; of an encoder-decoder, encoder and head are packed too.
+        model (`torch.nn.Module`): The model; of an encoder-decoder, encoder and head are packed too.
         min_weights (`int`): Entries of the smallest matrix to pack. Calling the packed kernel costs some 20
             microseconds more, which smaller ones do not win back.
 
@@ -93,7 +93,7 @@ class _PackedLinear(nn.Linear):
         )
         return _multiply(input, self._packed, self.bias) if is_usable else super().forward(input)
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[object, ...]:
         state = {name: value for name, value in self.__dict__.items() if name not in ("_packed", "_packed_from")}
         return nn.Linear.__new__, (nn.Linear,), state
 

@@ -8,12 +8,12 @@ share half of their codes cost half. Lists of different lengths stand in one bat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import ConfigurationError, RequestError
 from seekrec.generation.inputs import (
@@ -35,11 +35,11 @@ def score_candidates(
     attention_mask: Tensor | None = None,
     *,
     codes: Sequence[np.ndarray],
-    level_offsets: np.ndarray | Tensor | Sequence[Any],
+    level_offsets: np.ndarray | Tensor | Sequence[int] | Sequence[Sequence[int]] | Sequence[np.ndarray],
     decoder_prefix: Tensor,
     norm: Norm = "vocab",
     codebook_size: int | Sequence[int] | None = None,
-    encoder_outputs: Any = None,
+    encoder_outputs: BaseModelOutput | None = None,
     max_rows: int = 4096,
 ) -> list[np.ndarray]:
     """Compute the log-probability of every candidate's identifier.
@@ -166,9 +166,9 @@ def _check_sizes(codebook_size: int | Sequence[int] | None, flat: np.ndarray, no
 
 
 def _check_offsets(
-    level_offsets: np.ndarray | Tensor | Sequence[Any],
+    level_offsets: np.ndarray | Tensor | Sequence[int] | Sequence[Sequence[int]] | Sequence[np.ndarray],
     sizes: tuple[int, ...],
-    model: Any,
+    model: PreTrainedModel,
     num_requests: int,
     answerable: list[int],
 ) -> Tensor:

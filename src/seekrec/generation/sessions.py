@@ -21,6 +21,7 @@ from transformers import (
     DynamicCache,
     EncoderDecoderCache,
     MT5ForConditionalGeneration,
+    PreTrainedModel,
     T5ForConditionalGeneration,
 )
 from transformers.modeling_outputs import BaseModelOutput
@@ -61,16 +62,16 @@ class Session(Protocol):
         """
 
     def block_logits(self, states: Tensor, first: int, size: int) -> Tensor:
-        """Give the logits of the tokens `first` up to `first + size`: float32 of shape `(R, size)`."""
+        """Return the logits of the tokens `first` up to `first + size`: float32 of shape `(R, size)`."""
 
     def log_partition(self, states: Tensor) -> Tensor:
-        """Give the logarithm of the sum of exponentiated logits over the whole vocabulary: float32 of shape `(R,)`."""
+        """Return the logarithm of the sum of exponentiated logits over the vocabulary: float32 of shape `(R,)`."""
 
 
-def open_session(model: nn.Module, encoder_states: Tensor, attention_mask: Tensor | None) -> Session:
+def open_session(model: PreTrainedModel, encoder_states: Tensor, attention_mask: Tensor | None) -> Session:
     """Start decoding for a batch.
 
-    T5, mT5 and BART decoders are called layer by layer, with cross-attention shared by the rows of a request. Any
+    T5, mT5 and BART decoders are called layer by layer, with cross-attention shared by the rows of a request. Every
     other encoder-decoder is called whole, with its cross-attention cache repeated for every row: as correct, slower.
 
     Args:
@@ -90,8 +91,8 @@ def open_session(model: nn.Module, encoder_states: Tensor, attention_mask: Tenso
 class _LayeredSession:
     """What T5 and BART share: the first step by the model's own decoder, later ones layer by layer."""
 
-    def __init__(self, model: Any, encoder_states: Tensor, attention_mask: Tensor | None) -> None:
-        self._decoder: Any = model.get_decoder()
+    def __init__(self, model: PreTrainedModel, encoder_states: Tensor, attention_mask: Tensor | None) -> None:
+        self._decoder = model.get_decoder()
         self._head = model.get_output_embeddings()
         self._states = encoder_states
         self._attention_mask = attention_mask
@@ -149,17 +150,17 @@ class _LayeredSession:
 class T5Session(_LayeredSession):
     """T5 and mT5."""
 
-    def __init__(self, model: Any, encoder_states: Tensor, attention_mask: Tensor | None) -> None:
+    def __init__(self, model: PreTrainedModel, encoder_states: Tensor, attention_mask: Tensor | None) -> None:
         super().__init__(model, encoder_states, attention_mask)
         # T5 1.0 scales what the head reads, T5 1.1 and mT5 do not; the configuration of T5 says which.
         self._factor = model.config.d_model**-0.5 if getattr(model.config, "scale_decoder_outputs", False) else None
 
     @staticmethod
     def supports(model: nn.Module) -> bool:
-        """Say whether the decoder is T5's own, layer by layer."""
+        """Return whether the decoder is T5's own, layer by layer."""
         if not isinstance(model, (T5ForConditionalGeneration, MT5ForConditionalGeneration)):
             return False
-        decoder: Any = model.get_decoder()
+        decoder = model.get_decoder()
         known = type(decoder) in (T5Stack, MT5Stack) and all(
             type(block) in (T5Block, MT5Block) for block in decoder.block
         )
@@ -187,16 +188,16 @@ class T5Session(_LayeredSession):
 class BartSession(_LayeredSession):
     """BART."""
 
-    def __init__(self, model: Any, encoder_states: Tensor, attention_mask: Tensor | None) -> None:
+    def __init__(self, model: PreTrainedModel, encoder_states: Tensor, attention_mask: Tensor | None) -> None:
         super().__init__(model, encoder_states, attention_mask)
-        self._logits_bias: Tensor = model.final_logits_bias
+        self._logits_bias = model.get_buffer("final_logits_bias")
 
     @staticmethod
     def supports(model: nn.Module) -> bool:
-        """Say whether the decoder is BART's own, layer by layer."""
+        """Return whether the decoder is BART's own, layer by layer."""
         if not isinstance(model, BartForConditionalGeneration):
             return False
-        decoder: Any = model.get_decoder()
+        decoder = model.get_decoder()
         known = type(decoder) is BartDecoder and all(type(layer) is BartDecoderLayer for layer in decoder.layers)
         return known and _can_call_layers(decoder, decoder.layers)
 
@@ -221,13 +222,13 @@ class BartSession(_LayeredSession):
 
 
 class WholeModelSession:
-    """Any encoder-decoder, by its `forward` alone. States are logits here."""
+    """An encoder-decoder of another kind, by its `forward` alone. States are logits here."""
 
-    def __init__(self, model: Any, encoder_states: Tensor, attention_mask: Tensor | None) -> None:
-        self._model: Any = model
+    def __init__(self, model: PreTrainedModel, encoder_states: Tensor, attention_mask: Tensor | None) -> None:
+        self._model = model
         self._states = encoder_states
         self._attention_mask = attention_mask
-        self._cache: Any = None
+        self._cache: Any = None  # of whatever kind the model keeps
         self._cross: list[tuple[Tensor, Tensor]] = []  # keys and values of each layer, one row a request
 
     def start(self, prefix: Tensor) -> Tensor:
@@ -236,8 +237,7 @@ class WholeModelSession:
         Raises:
             ConfigurationError: If the model keeps no cache that beams could share.
         """
-        output = self._forward(prefix, self._states, self._attention_mask)
-        self._cache = output.cache
+        logits = self._forward(prefix, self._states, self._attention_mask)
         if not hasattr(self._cache, "cross_attention_cache"):
             raise ConfigurationError(
                 f"{type(self._model).__name__} keeps a {type(self._cache).__name__} where beams need an "
@@ -245,7 +245,7 @@ class WholeModelSession:
                 "`TrieLogitsProcessor`."
             )
         self._cross = [(layer.keys, layer.values) for layer in self._cache.cross_attention_cache.layers]
-        return output.logits[:, -1].float()
+        return logits
 
     def step(self, tokens: Tensor, parents: Tensor, requests: Tensor) -> Tensor:
         """See [`Session.step`]."""
@@ -253,8 +253,7 @@ class WholeModelSession:
         for layer, (keys, values) in zip(self._cache.cross_attention_cache.layers, self._cross, strict=True):
             layer.keys, layer.values = keys[requests], values[requests]
         mask = None if self._attention_mask is None else self._attention_mask[requests]
-        logits: Tensor = self._forward(tokens[:, None], self._states[requests], mask).logits
-        return logits[:, -1].float()
+        return self._forward(tokens[:, None], self._states[requests], mask)
 
     def block_logits(self, states: Tensor, first: int, size: int) -> Tensor:
         """See [`Session.block_logits`]."""
@@ -264,8 +263,8 @@ class WholeModelSession:
         """See [`Session.log_partition`]."""
         return states.logsumexp(-1)
 
-    def _forward(self, tokens: Tensor, encoder_states: Tensor, attention_mask: Tensor | None) -> Any:
-        return self._model(
+    def _forward(self, tokens: Tensor, encoder_states: Tensor, attention_mask: Tensor | None) -> Tensor:
+        output = self._model(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoder_states),
             attention_mask=attention_mask,
             decoder_input_ids=tokens,
@@ -273,6 +272,10 @@ class WholeModelSession:
             use_cache=True,
             return_dict=True,
         )
+        if self._cache is None:
+            self._cache = output.cache
+        logits: Tensor = output.logits
+        return logits[:, -1].float()
 
 
 class _Rows:
@@ -305,8 +308,8 @@ class _Rows:
         return hidden if self._slots is None else hidden[self._slots]
 
 
-def _can_call_layers(decoder: Any, layers: nn.ModuleList) -> bool:
-    """Say whether skipping the forward of decoder and layers skips nothing that matters."""
+def _can_call_layers(decoder: PreTrainedModel, layers: nn.ModuleList) -> bool:
+    """Return whether skipping the forward of decoder and layers skips nothing that matters."""
     is_wrapped = any(hasattr(module, "_hf_hook") for module in (decoder, *layers))  # accelerate's offloading
     return not is_wrapped and decoder.config._attn_implementation in ("eager", "sdpa")
 
@@ -325,12 +328,12 @@ def vocabulary_size(head: Any) -> int:
     return int(inner.weight.shape[0])
 
 
-def unwrap(model: Any) -> Any:
+def unwrap(model: Any) -> PreTrainedModel:
     """Take the model out of a `peft` wrapper; its adapted layers stay in place.
 
     Raises:
         ConfigurationError: If the adapter lives in the wrapper (prompt tuning), the model is in training mode, or it
-            is no encoder-decoder with a head.
+            is not an encoder-decoder with a head.
     """
     base = model
     if hasattr(model, "get_base_model"):
@@ -349,4 +352,5 @@ def unwrap(model: Any) -> Any:
         raise ConfigurationError(
             "`model` is in training mode, where dropout changes every score; call `model.eval()`."
         )
-    return base
+    checked: PreTrainedModel = base
+    return checked

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+
+from seekrec.models.configuration_t5 import IdentifierT5Config
 
 # `loss_norm="level"` asks for less than the paper's loss: the model need not learn that a code of the second level
 # cannot follow a behavior token, because the trie never lets it.
@@ -29,7 +29,7 @@ def token_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int 
 
 
 def level_loss(
-    hidden: Tensor, labels: Tensor, head: Tensor, config: Any, num_items_in_batch: Tensor | int | None
+    hidden: Tensor, labels: Tensor, head: Tensor, config: IdentifierT5Config, num_items_in_batch: Tensor | int | None
 ) -> Tensor:
     """Negative log-likelihood with each code normalised over its level, other tokens over the vocabulary.
 
@@ -58,7 +58,7 @@ def level_loss(
     return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
-def mask_other_levels(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
+def mask_other_levels(logits: Tensor, labels: Tensor, config: IdentifierT5Config) -> Tensor:
     """Leave a row whose label is a code only the scores of that code's level.
 
     Args:
@@ -134,7 +134,7 @@ def view_contrast(first: Tensor, second: Tensor, temperature: float, users: Tens
     return (torch.cat([logits, logits.T], 1).logsumexp(1) - logits.diagonal()).mean()
 
 
-def _levels(tokens: Tensor, config: Any) -> Tensor:
+def _levels(tokens: Tensor, config: IdentifierT5Config) -> Tensor:
     """Number of the block of codes each token belongs to, -1 for a token that is no code."""
     first_code = config.first_identifier_token_id + 3
     end = config.first_identifier_token_id + config.num_identifier_tokens

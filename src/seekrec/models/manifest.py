@@ -13,7 +13,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -38,7 +38,7 @@ _FILES: dict[Part, tuple[str, ...]] = {
 }
 MANIFEST_VERSION = 1
 # `cached_file` then gives `None`.
-IF_THERE: dict[str, Any] = {
+IF_THERE: dict[str, bool] = {
     "_raise_exceptions_for_missing_entries": False,
     "_raise_exceptions_for_connection_errors": False,
 }
@@ -49,7 +49,7 @@ _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "r
 class Saveable(Protocol):
     """A model or a processor."""
 
-    def save_pretrained(self, save_directory: Any, /) -> Any:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], /) -> object:
         """Write files into a folder."""
 
 
@@ -143,7 +143,7 @@ def check_part(name_or_path: str | Path, part: Part, **hub: Any) -> dict[str, An
     return hub
 
 
-def hub_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+def hub_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Take from the arguments of `from_pretrained` those that say where files come from."""
     return {name: arguments[name] for name in _HUB_ARGUMENTS if arguments.get(name) is not None}
 
