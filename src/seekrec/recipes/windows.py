@@ -219,7 +219,7 @@ def make_window_processor(
     Args:
         kind (`type[EventSequenceProcessor]`): The family's processor.
         config ([`DenseConfig`]): Settings of the model.
-        split (`Split`): Whose training events name the actions.
+        split (`Split`): Split whose training events name the actions.
         catalog ([`Catalog`]): The items.
         geohashes (`Sequence[str]`): The areas that the model tells apart.
     """
@@ -243,7 +243,7 @@ def make_windows(
         catalog ([`Catalog`]): The items.
         config ([`DenseConfig`]): The length of a history, and what `session_id` means.
         window ([`WindowArguments`]): Tasks, and what is asked for.
-        geohashes (`Sequence[str]`): Those of the processor.
+        geohashes (`Sequence[str]`): Geohashes that the processor knows.
         use_session_mask (`bool`): Whether the events of a session are hidden from its questions.
 
     Raises:

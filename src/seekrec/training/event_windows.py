@@ -29,7 +29,7 @@ from seekrec.util.constants import LABEL_PADDING
 from seekrec.util.hashing import hash_fractions, hash_numbers
 from seekrec.util.ragged import Ragged, join_rows
 
-# More questions than a window has: added to the key of a question, it gives that of the one asked beside it.
+# More questions than a window has: added to the key of a question, it is the key of the one asked beside it.
 _ADDED = 2048
 # Arrays of a batch that have a column for each question, besides those whose names begin so.
 _OF_QUESTIONS = ("labels", "shown_item_rows")
@@ -53,7 +53,7 @@ class QueryPool:
         """Gather the pool.
 
         Args:
-            windows ([`TrainingWindows`]): Whose searches are known.
+            windows ([`TrainingWindows`]): Windows with the searches that are known.
             catalog ([`Catalog`]): The items.
             query_vectors ([`QueryVectors`]): Embeds the texts and keeps them.
             kinds (`Sequence[str]`): `"logged"`: what users typed before they took the item; `"category"`: the queries
@@ -147,7 +147,7 @@ class WindowCollator:
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
 
     def _ask_from_pool(self, batch: dict[str, np.ndarray], keys: np.ndarray) -> np.ndarray:
-        """Make searches of some recommendations, in their place or beside them; gives the keys of all questions."""
+        """Make searches of some recommendations, in their place or beside them; return the keys of all questions."""
         labels, pool = np.maximum(batch["labels"], 0), self.pool.pool
         lengths = pool.lengths[labels]
         is_filled = (hash_fractions(self.seed, keys, 1) < self.pool_probability) & (lengths > 0)
@@ -227,7 +227,7 @@ def make_window_trainer(
 
     Args:
         model ([`DenseModel`]): Takes the collator's batch.
-        collator ([`WindowCollator`]): Gives it.
+        collator ([`WindowCollator`]): Makes the batches.
         arguments (`TrainingArguments`): `remove_unused_columns` is switched off.
         table_learning_rate (`float`, *optional*): Learning rate of embeddings; see [`make_window_optimizer`].
         evaluate_model (`Callable`, *optional*): Ranks validation.
@@ -265,7 +265,7 @@ def make_window_optimizer(
     of items are updated by rows where there are many (`row_adamw`), unless each is compared with every question.
 
     Args:
-        model ([`DenseModel`]): Whose weights to train.
+        model ([`DenseModel`]): The model to train.
         training (`TrainingArguments`): The learning rate of the rest, and what AdamW takes.
         table_learning_rate (`float`, *optional*): Learning rate of the embeddings; that of the rest if not given.
     """

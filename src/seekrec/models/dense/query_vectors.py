@@ -77,7 +77,7 @@ class QueryVectors:
             they are rounded. `(0, 0)` without texts.
 
         Raises:
-            NotFiniteError: If the encoder gives something that is no number.
+            NotFiniteError: If the encoder returns a number that is not finite.
         """
         if not len(texts):
             return np.zeros((0, 0), dtype=np.float32)

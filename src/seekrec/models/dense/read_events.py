@@ -57,7 +57,7 @@ class ReadEvents:
 
     @classmethod
     def from_inputs(cls, inputs: Mapping[str, Tensor]) -> ReadEvents:
-        """Take them from what a processor gave; sessions are numbered by the events alone."""
+        """Take them from what a processor made; sessions are numbered by the events alone."""
         columns = {name: inputs[name] for name in _COLUMNS if name in inputs}
         columns.setdefault("history_session_keys", torch.full_like(inputs["history_item_rows"], -1))
         seen = inputs["seen_rows" if "seen_rows" in inputs else "history_item_rows"]
@@ -95,17 +95,17 @@ class ReadEvents:
         """
         if len(other) != len(self):
             raise RequestError(
-                f"The state holds the histories of {len(self)} users, the events are of {len(other)}; give a list of "
+                f"The state holds the histories of {len(self)} users, the events are of {len(other)}; pass a list of "
                 "events for each, `state.select(rows)` picks and repeats users."
             )
         joined = _side_by_side([self, other], 1).compact()
         mask, times = joined.columns["history_mask"], joined.columns["history_timestamps"]
         falls = mask[:, 1:] & (times[:, 1:] < times[:, :-1])
         if bool(falls.any()):
-            row, place = falls.nonzero()[0].tolist()
+            row, column = falls.nonzero()[0].tolist()
             raise RequestError(
-                f"An event of user {row} has timestamp {int(times[row, place + 1])}, the one before it "
-                f"{int(times[row, place])}: a state takes later events only. Leave it out, or read the whole history "
+                f"An event of user {row} has timestamp {int(times[row, column + 1])}, the one before it "
+                f"{int(times[row, column])}: a state takes later events only. Leave it out, or read the whole history "
                 "again in order."
             )
         return joined.number()
@@ -195,7 +195,7 @@ class ReadEvents:
 
         Raises:
             DataError: If the file is none, or contradicts itself.
-            NotFiniteError: If a vector holds something that is no number.
+            NotFiniteError: If a vector holds a number that is not finite.
         """
         try:
             with safe_open(path, framework="pt") as file:
