@@ -41,7 +41,7 @@ class SASRecConfig(PreTrainedConfig):
     num_attention_heads: int = 2
     intermediate_size: int | None = None
     max_history: int = 50
-    # The best of the settings tried on validation of Amazon Scientific (40 epochs, step size 1e-3).
+    # The best of the settings tried on validation of Amazon Scientific (40 epochs, learning rate 1e-3).
     embedding_dropout: float = 0.5
     dropout: float = 0.3
     attention_dropout: float = 0.0

@@ -24,7 +24,7 @@ _SIZES = (
 
 
 def recommender_sizes(recommender: SASRecForNextItem) -> dict[str, Any]:
-    """Give the settings that [`FrozenSASRec`] is made of."""
+    """Return the settings that [`FrozenSASRec`] is made of."""
     return {name: getattr(recommender.config, name) for name in _SIZES}
 
 
@@ -46,7 +46,7 @@ class FrozenSASRec(SASRecModel):
         """Take the layers of a trained SASRec.
 
         Args:
-            recommender ([`SASRecForNextItem`]): Of these sizes.
+            recommender ([`SASRecForNextItem`]): Model of these sizes.
 
         Raises:
             ValueError: If its sizes are others.
@@ -65,7 +65,7 @@ class FrozenSASRec(SASRecModel):
         self.item_embedding.weight[self.config.start_token_id].copy_(start)
 
     def states(self, items: Tensor, has_item: Tensor) -> Tensor:
-        """Give what SASRec expects before the first item and after each.
+        """Return what SASRec expects before the first item and after each.
 
         Args:
             items (`torch.Tensor`): Item embeddings as SASRec has them, oldest first, `(batch, length, hidden_size)`.
@@ -73,7 +73,7 @@ class FrozenSASRec(SASRecModel):
                 with the start, the oldest are not read.
 
         Returns:
-            `torch.Tensor`: Of shape `(batch, 1 + length, hidden_size)`; zero where nothing is read.
+            `torch.Tensor`: Tensor of shape `(batch, 1 + length, hidden_size)`; zero where nothing is read.
         """
         start = self.item_embedding.weight[self.config.start_token_id].expand(len(items), 1, -1)
         tokens = F.pad(has_item, (1, 0), value=True).long()

@@ -68,7 +68,7 @@ class LightGCNModel(PreTrainedModel):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
 
     def set_graph(self, users: np.ndarray, items: np.ndarray) -> None:
-        """Say who acted on what.
+        """Set who acted on what.
 
         Args:
             users (`np.ndarray`): int64 user rows of shape `(num_edges,)`.
@@ -115,7 +115,7 @@ class LightGCNModel(PreTrainedModel):
         item_rows: Tensor | None = None,
         negative_rows: Tensor | None = None,
     ) -> LightGCNOutput:
-        """Propagate and, with items, say how well they are told from their negatives.
+        """Propagate and, with items, return how well they are distinguished from their negatives.
 
         Args:
             user_rows (`torch.Tensor`, *optional*): int64 of shape `(batch,)`.
@@ -187,7 +187,7 @@ class LightGCNModel(PreTrainedModel):
 
     @torch.no_grad()
     def item_embeddings(self) -> np.ndarray:
-        """Give a copy of the items' answers, float32 of shape `(num_items, hidden_size)`, in row order."""
+        """Return a copy of the items' answers, float32 of shape `(num_items, hidden_size)`, in row order."""
         items = self().item_embeddings
         return np.array(items.float().cpu().numpy())
 

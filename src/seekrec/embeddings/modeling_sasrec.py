@@ -99,7 +99,7 @@ class SASRecBlock(nn.Module):
             packing (`_Packing`): Where the tokens stand.
 
         Returns:
-            `torch.Tensor`: Of the shape of `hidden_states`.
+            `torch.Tensor`: Tensor of the shape of `hidden_states`.
         """
         projected = self.query_key_value(self.attention_norm(hidden_states))
         # Rows are left-aligned here, so causality alone hides their padding: no mask is needed.
@@ -161,7 +161,7 @@ class SASRecModel(SASRecPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """Give the table of item embeddings."""
+        """Return the table of item embeddings."""
         return self.item_embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -278,7 +278,7 @@ class SASRecForNextItem(SASRecPreTrainedModel):
         return scores
 
     def item_embeddings(self) -> np.ndarray:
-        """Give a copy of the item embeddings, float32 of shape `(num_items, hidden_size)`, in row order."""
+        """Return a copy of the item embeddings, float32 of shape `(num_items, hidden_size)`, in row order."""
         weight = self.model.item_embedding.weight[1 : self.config.num_items + 1]
         return np.array(weight.detach().float().cpu().numpy())
 
@@ -310,7 +310,7 @@ def to_tokens(rows: np.ndarray, config: SASRecConfig) -> np.ndarray:
 
     Args:
         rows (`np.ndarray`): Integer item rows, oldest first; may be empty.
-        config ([`SASRecConfig`]): Of the model.
+        config ([`SASRecConfig`]): Configuration of the model.
 
     Returns:
         `np.ndarray`: int64 tokens, one more than rows.

@@ -55,7 +55,7 @@ def load_semantic_encoder(name_or_path: str | None = None, *, device: str | None
 
 
 def encoder_version(name_or_path: str | None = None) -> str:
-    """Tell one content of a text encoder from another: the same path or name may hold other weights tomorrow.
+    """Return the version of a text encoder: the same path or name may hold other weights tomorrow.
 
     Args:
         name_or_path (`str`, *optional*): As for [`load_semantic_encoder`].
@@ -127,7 +127,7 @@ def embed_texts(
 
 
 def _cached_commit(name: str) -> str | None:
-    """Give the commit of a repository in the local cache."""
+    """Return the commit of a repository in the local cache."""
     cache = os.environ.get("SENTENCE_TRANSFORMERS_HOME")
     # sentence-transformers completes a name without an organization by its own.
     for repo_id in (name,) if "/" in name else (name, f"sentence-transformers/{name}"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def last_interactions(split: Split, count: int) -> np.ndarray:
-    """Give the last interactions of each user in training.
+    """Return the last interactions of each user in training.
 
     Args:
         split ([`~seekrec.events.Split`]): Only its training events are looked at.
@@ -34,7 +34,7 @@ def last_interactions(split: Split, count: int) -> np.ndarray:
 
 
 def sasrec_sequences(split: Split, id_map: IdMap, *, num_unseen_events: int = 0) -> list[np.ndarray]:
-    """Give the items that each user acted on in training, oldest first, of both behaviors.
+    """Return the items that each user acted on in training, oldest first, of both behaviors.
 
     An item that follows itself counts once.
 
@@ -77,7 +77,7 @@ class InteractionGraph:
 
 
 def interaction_graph(split: Split, id_map: IdMap, *, behaviors: Sequence[Behavior] = BEHAVIORS) -> InteractionGraph:
-    """Give the distinct (user, item) pairs of the training events; items that were only shown do not count.
+    """Return the distinct (user, item) pairs of the training events; items that were only shown do not count.
 
     Args:
         split ([`~seekrec.events.Split`]): Only its training events are used.
@@ -107,7 +107,7 @@ def interaction_graph(split: Split, id_map: IdMap, *, behaviors: Sequence[Behavi
 
 
 def _item_rows(split: Split, rows: np.ndarray, id_map: IdMap) -> np.ndarray:
-    """Give the row in `id_map` of the item of each event, int64."""
+    """Return the row in `id_map` of the item of each event, int64."""
     items = split.timeline.item[rows]
     own_ids = split.log.items["item_id"].to_pylist()
     found = id_map.convert_to_rows(own_ids, strict=False)[items]

@@ -15,7 +15,7 @@ drawn:
 - independently of the target, with replacement (uniform draws that a batch shares, the targets of other questions):
   $c_j = \log q_j$. **A duplicate counts as often as it was drawn, and a draw that is the target stays where it is.**
   A number added to all $c_j$ changes nothing, so $q$ need not be normalised, and a uniform $q$ asks for no correction.
-- the same among some of the items (those on offer at the time, those that are none of the user's others): $q$ is the
+- the same among some of the items (those available at the time, those that are none of the user's others): $q$ is the
   same but for its sum, so $c_j$ is too. $p$ is then the probability among these items.
 - by a draw that is repeated until it is not the target: no number for each item corrects that, because an item that
   was drawn twice cannot be the target. Samples that are corrected are therefore not drawn so.
@@ -65,9 +65,9 @@ def info_nce(
     Args:
         positive (`torch.Tensor`): Similarity to the target, of shape `(num_questions,)`.
         negatives (`torch.Tensor`): Similarities to the negatives, of shape `(num_questions, num_negatives)`.
-        is_valid (`torch.BoolTensor`, *optional*): Of the same shape: False where there is no negative.
+        is_valid (`torch.BoolTensor`, *optional*): Mask of the same shape: False where there is no negative.
         positive_log_q (`torch.Tensor`, *optional*): Correction of the target, `(num_questions,)`.
-        negative_log_q (`torch.Tensor`, *optional*): Of the negatives; broadcasts to `negatives`.
+        negative_log_q (`torch.Tensor`, *optional*): Correction of the negatives; broadcasts to `negatives`.
         temperature (`float`): Divides similarities.
         divisor (`int`, *optional*): Divides the sum over questions; their number if not given.
 
@@ -102,8 +102,8 @@ def softmax_loss(
     included, so that memory does not grow with their number.
 
     Args:
-        questions (`torch.Tensor`): Of shape `(num_questions, size)`.
-        items (`torch.Tensor`): Of shape `(num_items, size)`.
+        questions (`torch.Tensor`): Tensor of shape `(num_questions, size)`.
+        items (`torch.Tensor`): Tensor of shape `(num_items, size)`.
         labels (`torch.LongTensor`): Rows of the targets, `(num_questions,)`.
         candidates (`Callable`, *optional*): What each question is compared with; see `Candidates`. The target always
             counts.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The systems a generative model has to beat, as scorers over the rows of the catalogue.
 
-They are meant as rivals, not as decoration: BM25 folds plurals and reads the category names, SASRec is whatever
+They are meant to be beaten, not as decoration: BM25 folds plurals and reads the category names, SASRec is whatever
 strength it was trained to, and `reweighted.py` combines a text scorer with SASRec, tuned on validation.
 All of them know training events only.
 """
@@ -53,7 +53,7 @@ class Popularity:
         return cls(np.bincount(known, minlength=len(id_map)))
 
     def score_all(self, requests: Sequence[Request]) -> npt.NDArray[np.float64]:
-        """Give each request the counts; see [`Scorer`]."""
+        """Return the counts for each request; see [`Scorer`]."""
         return np.broadcast_to(self.counts, (len(requests), len(self.counts)))
 
 
@@ -235,7 +235,7 @@ class LightGCNScorer:
 
 
 def _distinct_queries(requests: Sequence[Request], system: str) -> tuple[list[str], RowArray]:
-    """Give the distinct queries and, for each request, which of them it asks."""
+    """Return the distinct queries and, for each request, which of them it asks."""
     numbers: dict[str, int] = {}
     inverse = np.empty(len(requests), dtype=np.int64)
     for row, request in enumerate(requests):

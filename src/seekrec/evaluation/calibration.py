@@ -19,7 +19,7 @@ def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLi
 
     Args:
         probabilities (`ArrayLike`): From 0 to 1, of any shape.
-        labels (`ArrayLike`): Of the same shape: 1 where it happened, else 0.
+        labels (`ArrayLike`): Array of the same shape: 1 where it happened, else 0.
         num_bins (`int`): Bins between 0 and 1.
 
     Returns:

@@ -50,11 +50,11 @@ def compare_on_new_items(
         remove_seen (`bool`): Rule out the items of the history.
         on_offer_only (`bool`): Rule out items that are not available when a request is made.
         max_cases (`int`, *optional*): Number of cases of each behavior.
-        seed (`int`): Of the cases and intervals.
+        seed (`int`): Seed of the cases and intervals.
         show_progress (`bool`): Show progress bars.
 
     Returns:
-        `list[ResultRow]`: Of BM25, dense text and the systems, with the protocol `"full, held-out items"`, or
+        `list[ResultRow]`: Rows of BM25, dense text and the systems, with the protocol `"full, held-out items"`, or
         `"full, untrained items"` where the items were in the catalogue. Without the systems where their catalogue
         cannot grow; empty where nothing asks for new items.
     """
@@ -70,7 +70,7 @@ def compare_on_new_items(
         except CatalogError as error:
             logger.warning("New items cannot be asked for: %s", error)
             return []
-    rivals: Mapping[str, Scorer] = text_systems(grown) if with_baselines else {}
+    baselines: Mapping[str, Scorer] = text_systems(grown) if with_baselines else {}
     kind = "held-out items" if cold.held_out else "untrained items"
     rows = []
     with answering_from(grown, list(everyone.values())):
@@ -86,7 +86,7 @@ def compare_on_new_items(
                 only_targets=cold.item_ids,
             )
             cases = replace(cases, protocol=f"{cases.protocol}, {kind}")
-            everyone_here: dict[str, Scorer | Retriever] = {**rivals, **everyone}
+            everyone_here: dict[str, Scorer | Retriever] = {**baselines, **everyone}
             rows += [
                 evaluate_system(
                     system, cold.split, grown.id_map, name=name, cases=cases, seed=seed, show_progress=show_progress

@@ -66,7 +66,7 @@ def evaluate_system(
             its `top_k` misses it.
         split (`Split`): Where the cases come from.
         id_map ([`IdMap`]): Items of the catalogue.
-        name (`str`, *optional*): Of the system in reports; its class by default.
+        name (`str`, *optional*): Name of the system in tables; its class by default.
         part (`str`): `"validation"` or `"test"`.
         behavior (`str`): `"recommendation"` or `"search"`.
         protocol (`str`): `"full"`, `"uniform"`, `"popularity"` or `"bm25"`; see [`build_cases`].
@@ -75,7 +75,7 @@ def evaluate_system(
         k (`Sequence[int]`): The cuts of the metrics.
         top_k (`int`): Length of the lists asked of a retriever in full ranking; at least the largest `k`.
         max_cases (`int`, *optional*): Take a seeded sample of so many cases, the same for every system.
-        seed (`int`): Of the sample, the negatives and the bootstrap.
+        seed (`int`): Seed of the sample, the negatives and the bootstrap.
         cases ([`EvaluationCases`], *optional*):
             Cases built before from this very split: the arguments of `build_cases` are then not looked at.
         show_progress (`bool`): Show a progress bar with the time left.
@@ -168,8 +168,8 @@ def evaluate_systems(
         k (`Sequence[int]`): The cuts of the metrics.
         top_k (`int`): Length of the lists asked of a retriever in full ranking; at least the largest `k`.
         max_cases (`int`, *optional*): Take a seeded sample of so many cases, the same for every system.
-        seed (`int`): Of the sample, the negatives and the bootstrap.
-        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer: in full
+        seed (`int`): Seed of the sample, the negatives and the bootstrap.
+        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available: in full
             ranking the others cannot be answered.
         show_progress (`bool`): Show a progress bar for each system.
 
@@ -230,7 +230,7 @@ def rank_cases(
     top_k: int = 50,
     show_progress: bool = True,
 ) -> FloatArray:
-    """Give the rank of every case's target.
+    """Return the rank of every case's target.
 
     Cases are asked longest history first, so that a batch holds histories of one length and memory runs out at the
     start or not at all.
@@ -239,7 +239,7 @@ def rank_cases(
         system (`Scorer` or `Retriever`): Who is asked.
         cases ([`EvaluationCases`]): What is asked.
         id_map ([`IdMap`]): Items of the catalogue.
-        name (`str`): Of the system, for messages.
+        name (`str`): Name of the system, for messages.
         top_k (`int`): Length of the lists asked of a retriever in full ranking.
         show_progress (`bool`): Show a progress bar with the time left.
 

@@ -47,7 +47,7 @@ def choose_head(
     Args:
         model (`PreTrainedModel`): Its configuration has `rank_by`.
         system ([`Retriever`]): Asks this very model.
-        validation ([`ValidationRanking`]): Of protocols with candidates.
+        validation ([`ValidationRanking`]): Validation by protocols with candidates.
         heads (`Sequence[str]`): Choices of `rank_by`; the first of the best is taken.
 
     Returns:
@@ -58,8 +58,8 @@ def choose_head(
         with ranking_by(model, head):
             found[head] = validation(system)["ndcg@10"]
     model.config.rank_by = max(heads, key=lambda head: found[head])
-    told = ", ".join(f"{head} {value:.4f}" for head, value in found.items())
-    logger.info("`rank` orders by the %s head; NDCG@10 of validation candidates: %s", model.config.rank_by, told)
+    found_text = ", ".join(f"{head} {value:.4f}" for head, value in found.items())
+    logger.info("`rank` orders by the %s head; NDCG@10 of validation candidates: %s", model.config.rank_by, found_text)
     return found
 
 

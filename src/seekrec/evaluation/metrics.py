@@ -232,7 +232,7 @@ def bootstrap_intervals(
 
     Args:
         values (`Mapping[str, ArrayLike]`): Values of shape `(num_cases,)` by name.
-        seed (`int`): Of the resampling. The same seed and number of cases give the same resamples.
+        seed (`int`): Seed of the resampling. The same seed and number of cases give the same resamples.
         num_samples (`int`): Number of resamples.
         confidence (`float`): Share of the resampled means inside the interval, in (0, 1).
 
@@ -277,9 +277,9 @@ def paired_bootstrap(
     Args:
         values_a (`ArrayLike`): A metric's values of system A, `(num_cases,)`.
         values_b (`ArrayLike`): The same of system B, cases in the same order.
-        seed (`int`): Of the resampling.
+        seed (`int`): Seed of the resampling.
         num_samples (`int`): Number of resamples; the smallest p-value is `2 / (num_samples + 1)`.
-        confidence (`float`): Of the interval, in (0, 1).
+        confidence (`float`): Confidence of the interval, in (0, 1).
 
     Returns:
         [`PairedDifference`]: Mean of A minus mean of B. The p-value is twice the share of resamples in which the
@@ -330,7 +330,7 @@ def _tails(confidence: float) -> tuple[float, float]:
 
 
 def _mean_over_tie(ranks: npt.ArrayLike, k: int, gain: Callable[[FloatArray], FloatArray]) -> FloatArray:
-    """Give the mean of `gain` over the ranks from first to last; a rank behind `k` gains 0."""
+    """Return the mean of `gain` over the ranks from first to last; a rank behind `k` gains 0."""
     first, last = _check_ranks(ranks, k).T
     gains = np.concatenate([[0.0], gain(np.arange(1.0, k + 1)), [0.0]])  # by rank; the last stands for all behind k
     # Gains of all ranks up to each one. An untied rank reads its own: no rounding of sums.

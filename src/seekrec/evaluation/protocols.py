@@ -70,7 +70,7 @@ class Retriever(Protocol):
     def retrieve(
         self, requests: Sequence[Request], *, top_k: int, where: Sequence[BoolArray] | None = None
     ) -> list[list[ScoredItem]]:
-        """Give the best `top_k` items of the catalogue for each request.
+        """Return the best `top_k` items of the catalogue for each request.
 
         Args:
             requests (`Sequence[Request]`): All of one behavior.
@@ -105,8 +105,8 @@ class EvaluationCases:
         behavior (`str`), part (`str`): What is asked.
         protocol (`str`): For reports: `"full"`, `"full, on offer"` with `periods`, or such as `"uniform-99"`.
         seen_removed (`bool`): Whether items of the user's history cannot be answered.
-        seed (`int`): Of the choice of cases and negatives.
-        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer, int64
+        seed (`int`): Seed of the choice of cases and negatives.
+        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available, int64
             seconds of shape `(num_items,)`: case i may not be answered with items that are not at the time of its
             request, except the target. `None` asks for no such thing.
     """
@@ -155,7 +155,7 @@ class EvaluationCases:
             scores[~self._on_offer(cases, *self.periods)] = -np.inf
 
     def masks(self, cases: RowArray) -> list[BoolArray] | None:
-        """Give the `where` argument of a [`Retriever`].
+        """Return the `where` argument of a [`Retriever`].
 
         Args:
             cases (`np.ndarray`): int64 positions of the cases.
@@ -173,14 +173,14 @@ class EvaluationCases:
         return list(allowed)
 
     def _on_offer(self, cases: RowArray, begins: RowArray, ends: RowArray) -> BoolArray:
-        """Tell for each case which items are on offer when it is asked: bool of shape `(len(cases), num_items)`."""
+        """Return for each case which items are available when it is asked: bool of shape `(len(cases), num_items)`."""
         times = np.array([self.requests[case].timestamp for case in cases.tolist()], dtype=np.int64)[:, None]
         on_offer: BoolArray = (begins <= times) & (times < ends)
         on_offer[np.arange(len(cases)), self.target_rows[cases]] = True
         return on_offer
 
     def _seen_cells(self, cases: RowArray) -> tuple[RowArray, RowArray]:
-        """Give row (position in `cases`) and column (item) of every seen item."""
+        """Return row (position in `cases`) and column (item) of every seen item."""
         seen = self.seen.take(cases)
         return seen.owners(), seen.values
 
@@ -212,8 +212,8 @@ def build_cases(
             In full ranking, rule out the items of the request's history, except the target. Items that were only shown
             (`action` "impression") do not count as seen. Sampled negatives never hold seen items.
         max_cases (`int`, *optional*): Take a seeded sample of so many cases, the same for every system.
-        seed (`int`): Of that sample and of the negatives.
-        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is on offer (see
+        seed (`int`): Seed of that sample and of the negatives.
+        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available (see
             [`item_periods`]). In full ranking, rules out the items that are not when a request is made.
         only_targets (`Collection[str]`, *optional*): Leave out the cases that look for any other item.
 

@@ -42,7 +42,7 @@ class ResultRow:
         query_source (`str`): `"category"` means synthetic queries; the table says so.
         seen_removed (`bool`): Whether items of the user's history could not be answered.
         num_cases (`int`), num_items (`int`): Sizes.
-        seed (`int`): Of the choice of cases, negatives and resamples.
+        seed (`int`): Seed of the choice of cases, negatives and resamples.
         seconds (`float`): Wall time of asking and ranking, on one machine.
         metrics (`dict[str, float]`): Means by name, such as `"ndcg@10"`.
         intervals (`dict[str, Interval]`): 95% bootstrap intervals of the same.
@@ -72,7 +72,7 @@ class ResultRow:
     ranks: FloatArray | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, object]:
-        """Give everything but the ranks, ready for JSON."""
+        """Return everything but the ranks, ready for JSON."""
         content = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "ranks"}
         return {**content, "intervals": {name: list(interval) for name, interval in self.intervals.items()}}
 
@@ -123,7 +123,7 @@ class Comparison:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """Give the fields, ready for JSON."""
+        """Return the fields, ready for JSON."""
         return {**asdict(self), "interval": list(self.interval)}
 
 
@@ -203,7 +203,7 @@ def compare(
         rows_a (`ResultRow` or `Sequence[ResultRow]`): Rows with ranks.
         rows_b (`ResultRow` or `Sequence[ResultRow]`): Rows to compare them with.
         metrics (`Sequence[str]`): Names such as `"ndcg@10"`.
-        seed (`int`): Of the resampling.
+        seed (`int`): Seed of the resampling.
         num_samples (`int`): As for [`paired_bootstrap`].
 
     Returns:

@@ -22,7 +22,7 @@ class RetrievalModel(Protocol):
     def retrieve(
         self, inputs: Any, /, *, top_k: int = 10, where: Any = None, exclude_seen: bool | None = None
     ) -> list[list[ScoredItem]]:
-        """Give the best items of the catalogue, best first."""
+        """Return the best items of the catalogue, best first."""
         ...
 
     def rank(self, inputs: Any, /) -> list[list[ScoredItem]]:
@@ -129,7 +129,7 @@ class ScorerRetriever:
     def retrieve(
         self, requests: Sequence[Request], *, top_k: int, where: Sequence[BoolArray] | None = None
     ) -> list[list[ScoredItem]]:
-        """Give the best items by score; see [`Retriever`]. Items with score -inf are never given."""
+        """Return the best items by score; see [`Retriever`]. Items with score -inf are never given."""
         scores = np.array(self.scorer.score_all(requests))
         if where is not None:
             scores[~np.stack(list(where))] = -np.inf

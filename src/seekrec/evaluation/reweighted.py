@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text search reweighted by a recommender: the cheap rival that a sceptic of joint models would pick.
+"""Text search reweighted by a recommender: the cheap baseline that a sceptic of joint models would pick.
 
 Everything that could make it stronger is chosen on validation: the text scorer, how the two scores are combined, and
 the weight. With `p` the recommender's softmax over all items, and `max` a request's highest text score:
@@ -54,7 +54,7 @@ class ReweightedText:
         prior ([`Scorer`]): The recommender, such as [`SASRecScorer`].
         text (`str`, *optional*): Which text scorer; the first by default.
         form (`str`): `"sum"` or `"product"`.
-        weight (`float`): Of the recommender, at least 0.
+        weight (`float`): Weight of the recommender, at least 0.
 
     Raises:
         DataError: If there is no text scorer.
@@ -106,7 +106,7 @@ class ReweightedText:
             metric (`str`): What to maximise; the first best of the grid wins.
             remove_seen (`bool`): As for [`build_cases`].
             max_cases (`int`, *optional*): Use a seeded sample of so many validation cases; `None` uses all.
-            seed (`int`): Of the sample.
+            seed (`int`): Seed of the sample.
             show_progress (`bool`): Show a progress bar.
 
         Returns:
@@ -175,7 +175,7 @@ class ReweightedBM25(ReweightedText):
 
     The settings of BM25 run from the usual one to "which words of the query occur at all" (`k1` 0), which leaves most
     of the order to the recommender. The fields run from all text to category names alone: where queries are made from
-    categories, that index knows how they were made, and few rivals are stronger.
+    categories, that index knows how they were made, and few baselines are stronger.
 
     Args:
         items (`pyarrow.Table`): Rows of `ITEM_FEATURES` in the order of the catalogue.
@@ -213,7 +213,7 @@ def combine_scores(text: np.ndarray, prior: np.ndarray, form: CombinationForm, w
         text (`np.ndarray`): Finite floats of shape `(num_requests, num_items)`.
         prior (`np.ndarray`): Logits of the same shape.
         form (`str`): `"sum"` or `"product"`.
-        weight (`float`): Of the recommender; 0 leaves it out.
+        weight (`float`): Weight of the recommender; 0 leaves it out.
 
     Returns:
         `np.ndarray`: A new float32 array of the same shape; of a product the logarithm.
@@ -227,7 +227,7 @@ def combine_scores(text: np.ndarray, prior: np.ndarray, form: CombinationForm, w
 
 
 def _prepare(text: np.ndarray, form: CombinationForm) -> Float32Array:
-    """Give the text's part of the combined score, a new array."""
+    """Return the text's part of the combined score, a new array."""
     if form == "sum":
         return np.array(text, dtype=np.float32)
     highest = np.maximum(text.max(axis=1, keepdims=True), 1e-9)

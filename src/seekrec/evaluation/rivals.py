@@ -81,8 +81,8 @@ class ValidationRanking:
         num_negatives (`int`): Negatives of a case, in sampled protocols.
         remove_seen (`bool`): Rule out the items of the history in full ranking.
         max_cases (`int`, *optional*): Cases of each behavior.
-        on_offer_only (`bool`): In full ranking, rule out items that are not on offer when a request is made.
-        seed (`int`): Of the sample and the negatives.
+        on_offer_only (`bool`): In full ranking, rule out items that are not available when a request is made.
+        seed (`int`): Seed of the sample and the negatives.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ def add_typo(query: str, seed: int = 0) -> str:
 
     Args:
         query (`str`): What was meant.
-        seed (`int`): Of the slip; the same query gets the same one.
+        seed (`int`): Seed of the slip; the same query gets the same one.
 
     Returns:
         `str`: Another text, unless the query has no letter.
@@ -67,7 +67,7 @@ def compare_query_forms(
         split (`Split`): Where the cases come from.
         id_map ([`IdMap`]): Items of the catalogue.
         cases ([`EvaluationCases`]): Searches.
-        seed (`int`): Of the typos and the intervals.
+        seed (`int`): Seed of the typos and the intervals.
         show_progress (`bool`): Show a progress bar for each row.
 
     Returns:

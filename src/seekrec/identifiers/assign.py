@@ -245,7 +245,7 @@ def _rank_within(groups: np.ndarray) -> np.ndarray:
 def _assign_last_level(
     together: dict[View, np.ndarray], costs: CodeCosts, taken: np.ndarray, view: View, codebook_size: int
 ) -> None:
-    """Give the items of each group that holds a collision distinct last codes at the least total cost, in place."""
+    """Assign distinct last codes, at the least total cost, in each group that holds a collision, in place."""
     codes = together[view]
     num_items, num_levels = codes.shape
     joint = np.concatenate([codes, taken])
@@ -266,7 +266,7 @@ def _assign_last_level(
 
 
 def _whole_groups(groups: np.ndarray, marked: np.ndarray) -> list[np.ndarray]:
-    """Give the rows, ascending, of each group that holds a marked row."""
+    """Return the rows, ascending, of each group that holds a marked row."""
     rows = np.flatnonzero(np.isin(groups, groups[marked]))
     rows = rows[np.argsort(groups[rows], kind="stable")]
     return np.split(rows, np.flatnonzero(np.diff(groups[rows])) + 1) if len(rows) else []
@@ -281,7 +281,7 @@ def _batches(groups: list[np.ndarray]) -> list[list[np.ndarray]]:
 
 
 def _cheapest_codes(prices: np.ndarray, current: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Give each item of a group a free code of its own, at the least total cost.
+    """Assign a free code of its own to each item of a group, at the least total cost.
 
     Args:
         prices (`np.ndarray`): Costs of shape `(n, codebook_size)`.

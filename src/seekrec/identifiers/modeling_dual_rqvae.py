@@ -233,7 +233,7 @@ class DualRQVAEModel(IdentifierModel):
 def _revive_stack(
     quantizer: ResidualQuantizer, residual: np.ndarray, dead: Tensor, generator: np.random.Generator
 ) -> np.ndarray:
-    """Give the dead codes of a stack new places, in place, and return what the stack leaves over of the residuals."""
+    """Move the dead codes of a stack, in place, and return what the stack leaves over of the residuals."""
     codebooks = quantizer.codebooks.detach().float().cpu().numpy().copy()
     for level, is_dead in enumerate(dead.cpu().numpy()):
         places = np.resize(generator.permutation(len(residual)), int(is_dead.sum()))

@@ -162,7 +162,7 @@ class IdentifierModel(PreTrainedModel):
         return cast(ViewScaler, self.scalers[view])
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Give a module its start values; called for what a checkpoint does not hold."""
+        """Set the start values of a module; called for what a checkpoint does not hold."""
         if isinstance(module, nn.Linear):
             # As the released code of GenSAR.
             init.xavier_normal_(module.weight)
@@ -231,7 +231,7 @@ class IdentifierModel(PreTrainedModel):
     def encode(
         self, semantic: np.ndarray | Tensor | None = None, collaborative: np.ndarray | Tensor | None = None
     ) -> EncodedItems:
-        """Give each item its nearest codes in each view; they may collide.
+        """Return the nearest codes of each item in each view; they may collide.
 
         Args:
             semantic (`np.ndarray` or `torch.Tensor`, *optional*): float of shape `(num_items, semantic_size)`; not
@@ -256,7 +256,7 @@ class IdentifierModel(PreTrainedModel):
 
     @torch.no_grad()
     def reconstruct(self, codes: Mapping[View, np.ndarray]) -> dict[View, np.ndarray]:
-        """Give the item vectors that identifiers stand for (GenSAR, equations 6 and 7).
+        """Return the item vectors that identifiers stand for (GenSAR, equations 6 and 7).
 
         Args:
             codes (`Mapping[str, np.ndarray]`): For each view, integers of shape `(num_items, num_levels)`.

@@ -30,7 +30,7 @@ class LevelQuality:
     Args:
         num_codes (`int`): Codes of the level.
         num_used (`int`): Codes that at least one item has.
-        entropy (`float`): Of the code of an item, in bits; at most `log2(num_codes)`, when all are used equally.
+        entropy (`float`): Entropy of an item's code, in bits; at most `log2(num_codes)`, when all are used alike.
         dead_codes (`list[int]`): Codes that no item has.
         num_prefixes (`int`): Distinct prefixes that end at this level.
         label_agreement (`float`, *optional*): Of all pairs of items that share the prefix up to this level, the share
@@ -100,7 +100,7 @@ class IdentifierQualityReport:
     published: dict[str, IdentifierQuality] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the report as what JSON can hold."""
+        """Return the report as what JSON can hold."""
         return asdict(self)
 
     @classmethod
@@ -257,7 +257,7 @@ def measure_codes(
 
 
 def label_agreement(groups: np.ndarray, labels: Sequence[str | None]) -> float | None:
-    """Give the share of pairs of items of one group that have the same label.
+    """Return the share of pairs of items of one group that have the same label.
 
     Args:
         groups (`np.ndarray`): int64 group numbers of shape `(num_items,)`.
@@ -287,7 +287,7 @@ def label_agreement(groups: np.ndarray, labels: Sequence[str | None]) -> float |
 
 
 def relative_error(vectors: np.ndarray, restored: np.ndarray) -> float:
-    """Give the squared error of restored vectors, divided by that of the mean vector.
+    """Return the squared error of restored vectors, divided by that of the mean vector.
 
     Args:
         vectors (`np.ndarray`): float of shape `(num_items, size)`.

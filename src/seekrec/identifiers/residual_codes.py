@@ -98,7 +98,7 @@ class EncodedItems:
     codes: dict[View, np.ndarray]
 
     def costs(self, view: View, rows: np.ndarray, prefix: np.ndarray) -> np.ndarray:
-        """Give the squared distance of residuals to every codeword of the level after a prefix (equations 3 and 4).
+        """Return the squared distance of residuals to every codeword of the level after a prefix (equations 3 and 4).
 
         Args:
             view (`str`): The view; on shared levels all views give the same.
@@ -120,7 +120,7 @@ class EncodedItems:
 
 
 def squared_distances(points: np.ndarray, codewords: np.ndarray) -> np.ndarray:
-    """Give the squared distance of each point to each codeword.
+    """Return the squared distance of each point to each codeword.
 
     Args:
         points (`np.ndarray`): float32 of shape `(n, size)`.
@@ -137,7 +137,7 @@ def squared_distances(points: np.ndarray, codewords: np.ndarray) -> np.ndarray:
 
 
 def quantize(latents: Mapping[View, np.ndarray], codebooks: ResidualCodebooks) -> EncodedItems:
-    """Give each item its nearest codes, level by level (GenSAR, equations 3 to 5).
+    """Return the nearest codes of each item, level by level (GenSAR, equations 3 to 5).
 
     Args:
         latents (`Mapping[str, np.ndarray]`): For each view, float32 of shape `(num_items, view size)`.
@@ -159,7 +159,7 @@ class CodeCosts(Protocol):
     """What a code would cost: `costs(view, rows, prefix)`, as [`EncodedItems.costs`]."""
 
     def __call__(self, view: View, rows: np.ndarray, prefix: np.ndarray) -> np.ndarray:
-        """Give the cost of every code of the level after `prefix`, of shape `(len(rows), codebook_size)`."""
+        """Return the cost of every code of the level after `prefix`, of shape `(len(rows), codebook_size)`."""
 
 
 def fill_nearest(

@@ -2,8 +2,8 @@
 """Residual k-means: identifiers without a network.
 
 The vectors themselves take the place of DualRQVAE's latents: k-means over the concatenated views gives the shared
-levels, k-means over what is left of each view its specific levels. It takes seconds and has no step size to choose; it
-is also how DualRQVAE starts its codebooks.
+levels, k-means over what is left of each view its specific levels. It takes seconds and has no learning rate to
+choose; it is also how DualRQVAE starts its codebooks.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ def make_window_model(
         kind (`type[DenseModel]`): The family's model.
         config ([`DenseConfig`]): Its settings.
         catalog ([`Catalog`]): Items with text vectors.
-        processor ([`EventSequenceProcessor`]): Which actions are told apart.
+        processor ([`EventSequenceProcessor`]): Says which actions are distinguished.
         window ([`WindowArguments`]): Whether id embeddings begin as those of SASRec.
         sasrec ([`SASRecForNextItem`], *optional*): The SASRec whose score may be added.
         from_data: Further fields of the configuration that the log decides.

@@ -23,18 +23,18 @@ _REST = (("optimizer*",), ("scheduler.pt",), ("rng_state*",))
 
 
 def list_checkpoints(folder: str | Path) -> list[Path]:
-    """Give the checkpoints of a folder, the oldest first, whole or not."""
+    """Return the checkpoints of a folder, the oldest first, whole or not."""
     found = [path for path in Path(folder).glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def find_checkpoint(folder: str | Path, *, only_model: bool = False) -> str | None:
-    """Give the newest checkpoint of a folder that is whole, with the best one before it; `None` if there is none.
+    """Return the newest checkpoint of a folder that is whole, with the best one before it; `None` if there is none.
 
     Damaged ones are removed: what went on from them would be another training.
 
     Args:
-        folder (`str` or `Path`): Of the training. That it is still where it was is not asked.
+        folder (`str` or `Path`): Folder of the training, wherever it was when it was written.
         only_model (`bool`): `save_only_model` was set, so checkpoints hold no optimizer.
     """
     damages = {path: find_damage(path, only_model=only_model) for path in list_checkpoints(folder)}
@@ -59,7 +59,7 @@ def find_checkpoint(folder: str | Path, *, only_model: bool = False) -> str | No
 
 
 def find_damage(checkpoint: Path, *, only_model: bool = False) -> str | None:
-    """Say what is missing or cut of a checkpoint; `None` if it is whole.
+    """Return what is missing or cut of a checkpoint; `None` if it is whole.
 
     Every file that tells its own length is looked at: weights by their header, what torch wrote by its directory at
     the end. `trainer_state.json` is written last.

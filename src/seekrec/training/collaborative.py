@@ -12,7 +12,7 @@ from seekrec.training.lightgcn import GraphValidation
 
 
 def graph_validation(split: Split, graph: InteractionGraph, id_map: IdMap) -> GraphValidation | None:
-    """Give the validation recommendations by user of a graph; None if there are none."""
+    """Return the validation recommendations by user of a graph; None if there are none."""
     pairs = validation_histories(split, id_map, min_length=0)
     if pairs is None:
         return None
@@ -24,7 +24,7 @@ def graph_validation(split: Split, graph: InteractionGraph, id_map: IdMap) -> Gr
 
 
 def validation_histories(split: Split, id_map: IdMap, *, min_length: int = 1) -> list[tuple[np.ndarray, int]] | None:
-    """Give the histories and targets of the validation recommendations as item rows; None if there are none.
+    """Return the histories and targets of the validation recommendations as item rows; None if there are none.
 
     Cases with less than `min_length` items in their history are left out.
     """

@@ -41,7 +41,7 @@ def make_adamw(
 
     Args:
         model (`nn.Module`): Whose weights are trained.
-        tables (`Sequence[nn.Embedding]`): Of the model; those with `sparse` are updated by rows.
+        tables (`Sequence[nn.Embedding]`): Tables of the model; those with `sparse` are updated by rows.
         training (`TrainingArguments`): Learning rate, weight decay and the numbers of Adam.
         table_rate (`float`): Learning rate of the tables.
     """
