@@ -1,26 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every family's `retrieve` and `rank` share: which items may be answered, and how an answer is told."""
+"""Which items may be answered, and how rows and scores become an answer."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
+from torch import Tensor
 
 from seekrec.catalog import Catalog
 from seekrec.errors import RequestError
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, ScoredItem, shown
+from seekrec.util.finite import check_finite
 
 # One mask or list of item ids for all requests, or one for each; None allows every item.
 Where: TypeAlias = "np.ndarray | Sequence[str] | Sequence[np.ndarray | Sequence[str] | None] | None"
+
+# A boolean mask over the rows of the catalogue for each request; None allows every item.
+Masks: TypeAlias = "list[np.ndarray | None]"
+# int64 rows of the catalogue and their scores, best first.
+Found: TypeAlias = "tuple[np.ndarray, np.ndarray]"
 
 _FILTERS = "a boolean mask over the rows of the catalogue, a list of item ids, or None"
 
 
 def allowed_items(
     where: Where, catalog: Catalog, num_requests: int, seen: Sequence[np.ndarray] | None = None
-) -> list[np.ndarray | None]:
+) -> Masks:
     """Turn `where` and what was seen into a mask for each request.
 
     Args:
@@ -36,7 +43,7 @@ def allowed_items(
     Raises:
         RequestError: If it is no filter, there is not one for each request, or a mask does not fit the catalogue.
     """
-    filters: list[Any] = [where] * num_requests if _is_one_filter(where) else list(where)  # type: ignore[arg-type]
+    filters = [where] * num_requests if _is_one_filter(where) else list(cast("Sequence[Where]", where))
     if len(filters) != num_requests:
         raise RequestError(f"`where` has {len(filters)} filters for {num_requests} requests; give one for each.")
     made = {id(one): _mask(one, catalog) for one in filters}  # a filter given many times is looked at once
@@ -48,19 +55,19 @@ def allowed_items(
 
 def seen_items(
     catalog: Catalog,
-    inputs: Any,
+    inputs: Mapping[str, Tensor],
     behavior_ids: Sequence[int],
     exclude_seen: bool | None,
-    state: Any = None,
+    seen_before: np.ndarray | None = None,
 ) -> list[np.ndarray] | None:
-    """Give the rows that each request may not be answered with because its user acted on them.
+    """Return the rows that each request may not be answered with because its user acted on them.
 
     Args:
         catalog ([`Catalog`]): What is answered from.
         inputs: What the processor made of the requests; has `seen_rows`.
         behavior_ids (`Sequence[int]`): Numbers into `BEHAVIORS`, one a request.
-        exclude_seen (`bool`, *optional*): Of all requests; `None`, of those without a query.
-        state (*optional*): A cached history of each request, whose items were seen too.
+        exclude_seen (`bool`, *optional*): For all requests; `None`, for those without a query.
+        seen_before (`np.ndarray`, *optional*): int64 rows that were seen too, `(num_requests, any)`, below 0 for none.
 
     Returns:
         `list[np.ndarray]`, *optional*: int64 rows for each request; `None` where nothing is excluded.
@@ -77,8 +84,8 @@ def seen_items(
             "The inputs do not say what was seen; make them with the model's processor, or pass `exclude_seen=False`."
         )
     rows = inputs["seen_rows"].cpu().numpy()
-    if state is not None:
-        rows = np.concatenate([rows, state.events.seen_rows.cpu().numpy()], axis=1)
+    if seen_before is not None:
+        rows = np.concatenate([rows, seen_before], axis=1)
     # Inputs made with a larger catalogue may name items that cannot be answered anyway.
     is_known = (rows >= 0) & (rows < len(catalog))
     return [
@@ -87,19 +94,19 @@ def seen_items(
     ]
 
 
-def without_rows(masks: Sequence[np.ndarray | None], rows: np.ndarray, catalog: Catalog) -> list[np.ndarray | None]:
+def without_rows(masks: Sequence[np.ndarray | None], rows: np.ndarray, catalog: Catalog) -> Masks:
     """Leave rows of the catalogue out of what each request may be answered with, once for each mask."""
     made = {id(mask): _without(mask, rows, catalog) for mask in masks}
     return [made[id(mask)] for mask in masks]
 
 
 def join_new(
-    found: tuple[np.ndarray, np.ndarray],
+    found: Found,
     new: np.ndarray,
     scores: np.ndarray,
     allowed: np.ndarray | None,
     top_k: int,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Found:
     """Join what a search found for one request with new items, scored alike.
 
     Args:
@@ -119,8 +126,22 @@ def join_new(
     return rows[order], values[order]
 
 
+def best_first(rows: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> list[Found]:
+    """Order the items of each request by their scores; equal scores stay in the order given.
+
+    Raises:
+        NotFiniteError: If a score is not finite.
+    """
+    ordered = []
+    for line, values in zip(rows, scores, strict=True):
+        check_finite("The scores", values, "candidate", "check the weights of the model and its data type")
+        order = np.argsort(-values, kind="stable")
+        ordered.append((line[order], values[order]))
+    return ordered
+
+
 def scored_items(catalog: Catalog, rows: np.ndarray, scores: np.ndarray) -> list[ScoredItem]:
-    """Give an answer from rows of the catalogue and their scores."""
+    """Make an answer from rows of the catalogue and their scores."""
     ids = catalog.id_map.convert_to_ids(rows)
     titles = catalog.titles(ids)
     return [
@@ -128,7 +149,7 @@ def scored_items(catalog: Catalog, rows: np.ndarray, scores: np.ndarray) -> list
     ]
 
 
-def _mask(where: Any, catalog: Catalog) -> np.ndarray | None:
+def _mask(where: object, catalog: Catalog) -> np.ndarray | None:
     if where is None:
         return catalog.live if catalog.is_removed.any() else None
     if not isinstance(where, np.ndarray):
@@ -154,7 +175,7 @@ def _without(mask: np.ndarray | None, rows: np.ndarray, catalog: Catalog) -> np.
     return left
 
 
-def _is_one_filter(where: Any) -> bool:
+def _is_one_filter(where: object) -> bool:
     if where is None:
         return True
     if isinstance(where, np.ndarray):
@@ -166,4 +187,14 @@ def _is_one_filter(where: Any) -> bool:
     return len(where) == 0 or any(isinstance(entry, str) for entry in where)
 
 
-__all__ = ["Where", "allowed_items", "join_new", "scored_items", "seen_items", "without_rows"]
+__all__ = [
+    "Found",
+    "Masks",
+    "Where",
+    "allowed_items",
+    "best_first",
+    "join_new",
+    "scored_items",
+    "seen_items",
+    "without_rows",
+]

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The face of every family: `retrieve` the best of the catalogue, `rank` given candidates.
-
-A model carries its catalogue: `save_pretrained` writes it into the folder `catalog` beside the weights, and
-`from_pretrained` reads it back and refuses one whose identifiers are not those the weights were trained for.
-"""
+"""`retrieve` and `rank` for families that write identifiers: by beam search, and by the probability of each."""
 
 from __future__ import annotations
 
@@ -19,9 +15,9 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError
 from seekrec.generation import IdentifierTrie, Norm, TrieMask, beam_search, score_candidates
-from seekrec.generation.lanes import per_request
-from seekrec.models.answers import Where, allowed_items, join_new, scored_items, seen_items
-from seekrec.models.checkpoint import CatalogModel, save_bundled_catalog
+from seekrec.models.answers import Found, Masks, Where, join_new
+from seekrec.models.base import CatalogModel
+from seekrec.models.checkpoint import save_bundled_catalog
 from seekrec.models.snapshot import CatalogSnapshot
 from seekrec.models.t5_backbone import T5Backbone
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
@@ -32,7 +28,7 @@ class GenerativeSnapshot(CatalogSnapshot):
     """A catalogue and the tries of its identifiers."""
 
     def trie(self, view: View) -> IdentifierTrie:
-        """Give the prefix trie over all identifiers of a view; built at first use."""
+        """Return the prefix trie over all identifiers of a view; built at first use."""
         codes, size = self.catalog.codes[view], self.catalog.codebook_size
         return self.part(("trie", view), lambda: IdentifierTrie.from_codes(codes, size))
 
@@ -55,28 +51,6 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             views=tuple(config.views),
         )
 
-    def set_catalog(self, catalog: Catalog) -> None:
-        """Answer from this catalogue from now on; see [`CatalogModel`].
-
-        The first catalogue a model gets fixes the identifiers it is trained for.
-
-        Raises:
-            CatalogError: If the identifiers are not those of the model.
-        """
-        self._check_catalog(catalog)
-        snapshot = self._make_snapshot(catalog)
-        old = self._snapshot
-        if old is not None:
-            # After `remove_items` the identifiers are the same arrays: the trie and its masks stay.
-            kept = [view for view in catalog.views if old.catalog.codes.get(view) is catalog.codes[view]]
-            snapshot.take_parts(old, [("trie", view) for view in kept])
-        self.config.identifier_hash = catalog.identifier_hash
-        self._snapshot = snapshot
-
-    def _make_snapshot(self, catalog: Catalog) -> SnapshotT:
-        """Give what answers are made from, with what the family reads of a catalogue besides identifiers."""
-        raise TypeError(f"{type(self).__name__} must define `_make_snapshot`.")
-
     def _check_catalog(self, catalog: Catalog) -> None:
         config = self.config
         sizes = {
@@ -97,6 +71,14 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
                 f"{config.identifier_hash[:12]}; use the catalogue saved with the model, or one grown from it by "
                 "`add_items`."
             )
+
+    def _keep(self, snapshot: SnapshotT) -> None:
+        old, catalog = self._snapshot, snapshot.catalog
+        if old is not None:
+            # After `remove_items` the identifiers are the same arrays: the trie and its masks stay.
+            kept = [view for view in catalog.views if old.catalog.codes.get(view) is catalog.codes[view]]
+            snapshot.take_parts(old, [("trie", view) for view in kept])
+        self.config.identifier_hash = catalog.identifier_hash
 
     def trie(self, view: View) -> IdentifierTrie:
         """The prefix trie over all identifiers of a view; built at first use."""
@@ -156,13 +138,16 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
                 model was not trained to write identifiers.
             NotFiniteError: If the model computes something that is no number.
         """
-        snapshot = self.current_snapshot()
-        behaviors = inputs["behavior_ids"].tolist()
-        wanted = per_request("top_k", top_k, len(behaviors))
-        seen = seen_items(snapshot.catalog, inputs, behaviors, exclude_seen)
-        allowed = allowed_items(where, snapshot.catalog, len(behaviors), seen)
-        found = self._find(snapshot, inputs, wanted, allowed, 20 if num_beams is None else num_beams, norm)
-        return [scored_items(snapshot.catalog, rows, scores) for rows, scores in found]
+        return self._retrieve(
+            inputs,
+            inputs["behavior_ids"].tolist(),
+            top_k,
+            where,
+            exclude_seen,
+            lambda snapshot, wanted, allowed: self._find(
+                snapshot, inputs, wanted, allowed, 20 if num_beams is None else num_beams, norm
+            ),
+        )
 
     @torch.no_grad()
     def rank(self, inputs: BatchFeature, *, norm: Norm | None = None) -> list[list[ScoredItem]]:
@@ -179,13 +164,10 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             RequestError: If the inputs hold no candidates.
             NotFiniteError: If the model computes something that is no number.
         """
-        snapshot = self.current_snapshot()
-        candidates = self._candidates(snapshot, inputs)
-        ordered = self._order(snapshot, inputs, candidates, norm)
-        return [scored_items(snapshot.catalog, rows, scores) for rows, scores in ordered]
+        return self._rank(inputs, lambda snapshot, rows: self._score(snapshot, inputs, rows, norm))
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Save as [`CatalogModel.save_pretrained`] does, with settings for `generate` without sampling."""
+        """Save weights, settings (of `generate`, too: without sampling) and the catalogue; see the base."""
         # Trainer switches the cache off for training and leaves it so; a saved model is for answering.
         self.config.use_cache = True
         if self.generation_config is not None:
@@ -193,22 +175,16 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             self.generation_config.use_cache = True
         super().save_pretrained(save_directory, *args, **kwargs)
 
-    @staticmethod
-    def _candidates(snapshot: SnapshotT, inputs: BatchFeature) -> list[np.ndarray]:
-        """Give the rows of the candidates of each request."""
-        snapshot.check_candidates(inputs)
-        return [line[line >= 0] for line in inputs["candidate_rows"].cpu().numpy()]
-
     def _find(
         self,
         snapshot: SnapshotT,
         inputs: BatchFeature,
         top_k: np.ndarray,
-        allowed: Sequence[np.ndarray | None],
+        allowed: Masks,
         num_beams: int | Sequence[int],
         norm: Norm | None,
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Give for each request rows of the catalogue and their scores, best first: by beams, and what is new."""
+    ) -> list[Found]:
+        """Return for each request rows of the catalogue and their scores, best first: by beams, and what is new."""
         found = self._search(snapshot, inputs, top_k, allowed, num_beams, norm)
         new = snapshot.new_rows(self.config.num_items)
         if not found or not len(new):
@@ -225,10 +201,10 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         snapshot: SnapshotT,
         inputs: BatchFeature,
         top_k: np.ndarray,
-        allowed: Sequence[np.ndarray | None],
+        allowed: Masks,
         num_beams: int | Sequence[int],
         norm: Norm | None,
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    ) -> list[Found]:
         """Search with beams: for each request rows of the catalogue and their scores, best first."""
         prompt, views = self._prompt(snapshot, inputs)
         if not views:
@@ -249,17 +225,6 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         """Score the same rows of the catalogue for each request: of shape `(batch, len(rows))`."""
         return np.stack(self._score(snapshot, inputs, [rows] * len(inputs["behavior_ids"]), norm))
 
-    def _order(
-        self, snapshot: SnapshotT, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Order rows of the catalogue, a line for each request: the rows and their scores, best first."""
-        ordered = []
-        for line, scores in zip(rows, self._score(snapshot, inputs, rows, norm), strict=True):
-            check_finite("The scores", scores, "candidate", "check the weights of the model and its data type")
-            order = np.argsort(-scores, kind="stable")
-            ordered.append((line[order], scores[order]))
-        return ordered
-
     def _score(
         self, snapshot: SnapshotT, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
     ) -> list[np.ndarray]:
@@ -275,7 +240,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         )
 
     def _prompt(self, snapshot: SnapshotT, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
-        """Give what the generation engine reads for each request, and the view each is answered in."""
+        """Return what the generation engine reads for each request, and the view each is answered in."""
         behaviors = [BEHAVIORS[number] for number in inputs["behavior_ids"].tolist()]
         views = [snapshot.catalog.view_of(behavior) for behavior in behaviors]
         prefixes = {behavior: self.decoder_prefix(behavior, 1) for behavior in BEHAVIORS}
@@ -289,7 +254,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         return prompt, views
 
 
-def _masks(allowed: Sequence[np.ndarray | None], tries: list[IdentifierTrie]) -> list[TrieMask | None]:
+def _masks(allowed: Masks, tries: list[IdentifierTrie]) -> list[TrieMask | None]:
     made: dict[tuple[int, int], TrieMask] = {}  # a filter given many times is counted once for each trie
     masks: list[TrieMask | None] = []
     for mask, trie in zip(allowed, tries, strict=True):

@@ -20,9 +20,8 @@ from transformers import BatchFeature
 from seekrec.catalog import Catalog
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import CatalogError
-from seekrec.generation.lanes import per_request
-from seekrec.models.answers import Where, allowed_items, join_new, scored_items, seen_items, without_rows
-from seekrec.models.checkpoint import CatalogModel
+from seekrec.models.answers import Found, Masks, Where, join_new, without_rows
+from seekrec.models.base import CatalogModel
 from seekrec.models.dense.item_index import Backend
 from seekrec.models.dense.modeling_dense import (
     AnswerFusion,
@@ -178,30 +177,21 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
             raise ValueError("`config.recommender` is None or `recommender_weight` 0; make the model with both.")
         self.fusion.take(recommender)
 
-    def set_catalog(self, catalog: Catalog) -> None:
-        """Answer from this catalogue from now on; see [`CatalogModel`].
-
-        The first catalogue a model gets fixes the items that have id embeddings and their text vectors; a later one
-        must begin with them.
-
-        Raises:
-            CatalogError: If its first items or their text vectors are others, or the text vectors are missing or of
-                another width.
-        """
+    def _check_catalog(self, catalog: Catalog) -> None:
         num_items = self.config.num_items
         if len(catalog) < num_items:
             raise CatalogError(
                 f"The catalogue has {len(catalog)} items, the model was made for {num_items}; use the one "
                 "saved with the model, or one grown from it by `add_items`."
             )
-        found = items_hash(catalog, num_items)
-        if self.config.items_hash is not None and self.config.items_hash != found:
+        expected = self.config.items_hash
+        if expected is not None and (found := items_hash(catalog, num_items)) != expected:
             raise CatalogError(
                 f"The catalogue's first {num_items} items have hash {found[:12]}, the model was trained for "
-                f"{self.config.items_hash[:12]}; use the catalogue saved with the model, or one grown from it by "
+                f"{expected[:12]}; use the catalogue saved with the model, or one grown from it by "
                 "`add_items`."
             )
-        vectors = catalog.embeddings.get("semantic") if self.config.text_size else None
+        vectors = self._text_vectors(catalog)
         if self.config.text_size:
             width = None if vectors is None else vectors.shape[1]
             if vectors is None or width != self.config.text_size:
@@ -209,23 +199,34 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
                     f"The catalogue has text vectors of width {width} under embeddings['semantic'], the model reads "
                     f"{self.config.text_size}; embed the items with the encoder that the model was trained with."
                 )
-        texts_hash = None if vectors is None else vectors_hash(vectors[:num_items])
-        if self.config.texts_hash is not None and self.config.texts_hash != texts_hash:
+        expected = self.config.texts_hash
+        if expected is not None and (vectors is None or vectors_hash(vectors[:num_items]) != expected):
             raise CatalogError(
                 f"The catalogue's first {num_items} items are those of the model, but their text vectors are "
                 "others than it was trained with; use the catalogue saved with the model, or one grown from it by "
                 "`add_items`."
             )
+
+    def _make_snapshot(self, catalog: Catalog) -> DenseSnapshot:
         old = self._snapshot
+        if old is None or len(old.catalog) != len(catalog) or not has_same_items(old.catalog, catalog):
+            return DenseSnapshot(catalog, ItemTexts(self._text_vectors(catalog), len(catalog)))
         # After `remove_items` the vectors are the same array: what was made of them stays.
-        is_same = old is not None and len(old.catalog) == len(catalog) and has_same_items(old.catalog, catalog)
-        texts = old.texts if old is not None and is_same else ItemTexts(vectors, len(catalog))
-        snapshot = DenseSnapshot(catalog, texts)
-        if old is not None and is_same:
-            snapshot.take_parts(old, ["vectors", "answers", ("index", self.item_index)])
-        self.config.items_hash, self.config.texts_hash = found, texts_hash
-        self.items.texts = texts  # what training reads
-        self._snapshot = snapshot
+        snapshot = DenseSnapshot(catalog, old.texts)
+        snapshot.take_parts(old, ["vectors", "answers", ("index", self.item_index)])
+        return snapshot
+
+    def _keep(self, snapshot: DenseSnapshot) -> None:
+        catalog, num_items = snapshot.catalog, self.config.num_items
+        if self.config.items_hash is None:
+            self.config.items_hash = items_hash(catalog, num_items)
+        vectors = self._text_vectors(catalog)
+        if self.config.texts_hash is None and vectors is not None:
+            self.config.texts_hash = vectors_hash(vectors[:num_items])
+        self.items.texts = snapshot.texts  # what training reads
+
+    def _text_vectors(self, catalog: Catalog) -> np.ndarray | None:
+        return catalog.embeddings.get("semantic") if self.config.text_size else None
 
     def available_items(self, timestamps: Tensor) -> Tensor | None:
         """Tell which items were on offer at each time (IntSR, equation 15).
@@ -279,12 +280,24 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
             RequestError: If `top_k` is below 1, or one of the arguments does not fit the requests.
             NotFiniteError: If the model computes something that is no number.
         """
-        items = self.current_items()
-        wanted = per_request("top_k", top_k, len(inputs["question_events"])).tolist()
-        questions = self.encode_questions(inputs, state=state, items=items)[:, 0]
         behaviors = inputs["question_behavior_ids"][:, 0].tolist()
-        seen = seen_items(items.catalog, inputs, behaviors, exclude_seen, state)
-        allowed = allowed_items(where, items.catalog, len(wanted), seen)
+        events = None if state is None else self.check_state(state, len(behaviors))
+        return self._retrieve(
+            inputs,
+            behaviors,
+            top_k,
+            where,
+            exclude_seen,
+            lambda snapshot, wanted, allowed: self._search(snapshot, inputs, state, wanted.tolist(), allowed),
+            None if events is None else events.seen_rows.cpu().numpy(),
+        )
+
+    def _search(
+        self, snapshot: DenseSnapshot, inputs: BatchFeature, state: StateT | None, wanted: list[int], allowed: Masks
+    ) -> list[Found]:
+        """Find the items whose vectors are nearest to the questions, and new items by their neighbours."""
+        items = CatalogItems(self.items, self.fusion, snapshot)
+        questions = self.encode_questions(inputs, state=state, items=items)[:, 0]
         history = (inputs["history_item_rows"] if state is None else state.positions.item).to(questions.device)
         own = None if self.fusion is None else self.fusion.own_texts(items.texts, questions[:, None], history)
         new, neighbors = self._new_items(items)
@@ -301,7 +314,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
             scored = self._score_new(questions[:, None], history, items, neighbors)[:, 0].cpu().numpy()
             lines = zip(found, scored, allowed, wanted, strict=True)
             found = [join_new(answer, new, scores, mask, k) for answer, scores, mask, k in lines]
-        return [scored_items(items.catalog, rows, scores) for rows, scores in found]
+        return found
 
     @torch.no_grad()
     def rank(self, inputs: BatchFeature, *, state: StateT | None = None) -> list[list[ScoredItem]]:
@@ -319,17 +332,14 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
             RequestError: If the inputs hold no candidates.
             NotFiniteError: If the model computes something that is no number.
         """
-        items = self.current_items()
-        items.snapshot.check_candidates(inputs)
-        scores = self.score_candidates(inputs, state=state, items=items)[:, 0].float().cpu().numpy()
-        rows = inputs["candidate_rows"][:, 0].cpu().numpy()
-        check_finite("The scores", np.where(rows >= 0, scores, 0.0), "request", "check the weights")
-        answers = []
-        for line, values in zip(rows, scores, strict=True):
-            kept = np.flatnonzero(line >= 0)
-            order = kept[np.argsort(-values[kept], kind="stable")]
-            answers.append(scored_items(items.catalog, line[order], values[order]))
-        return answers
+
+        def score(snapshot: DenseSnapshot, rows: list[np.ndarray]) -> list[np.ndarray]:
+            items = CatalogItems(self.items, self.fusion, snapshot)
+            scores = self.score_candidates(inputs, state=state, items=items)[:, 0].float().cpu().numpy()
+            is_candidate = inputs["candidate_rows"][:, 0].cpu().numpy() >= 0
+            return [line[kept] for line, kept in zip(scores, is_candidate, strict=True)]
+
+        return self._rank(inputs, score)
 
 
 # A model of either family.

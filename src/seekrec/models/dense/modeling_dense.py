@@ -652,12 +652,7 @@ class HistoryModel(DensePreTrainedModel, Generic[StateT]):
         moved = self._move(inputs)
         if state is None:
             return moved, self._read(moved, None, items)
-        shape, events = moved["question_events"], state.events
-        if events is None or len(events) != len(shape):
-            raise RequestError(
-                f"`state` holds the histories of {0 if events is None else len(events)} users for {len(shape)} "
-                "requests; pass one for each, `state.select(rows)` picks and repeats them."
-            )
+        shape, events = moved["question_events"], self.check_state(state, len(moved["question_events"]))
         items.snapshot.check_rows("state", state.positions.item)
         keys = moved.get("question_session_keys")
         keys = torch.full_like(shape, -1) if keys is None else keys
@@ -671,6 +666,21 @@ class HistoryModel(DensePreTrainedModel, Generic[StateT]):
             "question_session_ids": session[:, None].expand_as(shape),
             "question_timestamps": times,
         }, state
+
+    @staticmethod
+    def check_state(state: HistoryState, num_requests: int) -> ReadEvents:
+        """Return the events of a state that is asked about.
+
+        Raises:
+            RequestError: If it is of another number of users than the requests.
+        """
+        events = state.events
+        if events is None or len(events) != num_requests:
+            raise RequestError(
+                f"`state` holds the histories of {0 if events is None else len(events)} users for {num_requests} "
+                "requests; pass one for each, `state.select(rows)` picks and repeats them."
+            )
+        return events
 
     def _read_all(self, events: ReadEvents, items: CatalogItems) -> StateT:
         return replace(self._read(events.inputs, None, items), events=events)

@@ -35,6 +35,7 @@ from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
 from seekrec.generation.lanes import per_request
+from seekrec.models.answers import Found, Masks, best_first
 from seekrec.models.attention import additive_mask, causal_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
@@ -607,16 +608,16 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         snapshot: GenSARSnapshot,
         inputs: BatchFeature,
         top_k: np.ndarray,
-        allowed: Sequence[np.ndarray | None],
+        allowed: Masks,
         num_beams: int | Sequence[int],
         norm: Norm | None,
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    ) -> list[Found]:
         """With `config.order_by="next_item"` the beams find items and the last event's state orders them."""
         if self.config.order_by == "identifier":
             return super()._search(snapshot, inputs, top_k, allowed, num_beams, norm)
         kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
         found = [rows for rows, _ in super()._search(snapshot, inputs, kept, allowed, num_beams, norm)]
-        ordered = self._order(snapshot, inputs, found, norm)
+        ordered = best_first(found, self._score(snapshot, inputs, found, norm))
         return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, top_k, strict=True)]
 
     def _find(
@@ -624,10 +625,10 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         snapshot: GenSARSnapshot,
         inputs: BatchFeature,
         top_k: np.ndarray,
-        allowed: Sequence[np.ndarray | None],
+        allowed: Masks,
         num_beams: int | Sequence[int],
         norm: Norm | None,
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    ) -> list[Found]:
         """Encode once for beams, order and new items; see [`GenerativeModel`]."""
         if not len(inputs["behavior_ids"]):
             return []

@@ -31,7 +31,7 @@ from seekrec.catalog.growth import predict_by_ridge
 from seekrec.embeddings import FrozenSASRec, SASRecForNextItem
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
-from seekrec.models.answers import scored_items
+from seekrec.models.answers import Found, Masks
 from seekrec.models.dense.interface_dense import items_hash
 from seekrec.models.gensr.configuration_gensr import NUM_POSITIONS, NUM_VIEW_HEADS, VIEW_NAMES, GenSRConfig
 from seekrec.models.gensr.processing_gensr import FIRST_VECTOR, PADDING
@@ -851,13 +851,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         """
         if not self.config.yes_no_weight:
             return super().rank(inputs, norm=norm)
-        snapshot = self.current_snapshot()
-        candidates = self._candidates(snapshot, inputs)
-        answers = []
-        for rows, values in zip(candidates, self.score_candidates(inputs, score, snapshot), strict=True):
-            order = np.argsort(-values, kind="stable")
-            answers.append(scored_items(snapshot.catalog, rows[order], values[order]))
-        return answers
+        return self._rank(inputs, lambda snapshot, _: self.score_candidates(inputs, score, snapshot))
 
     # ---- the whole catalogue ----
 
@@ -894,10 +888,10 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         snapshot: GenerativeSnapshot,
         inputs: BatchFeature,
         top_k: np.ndarray,
-        allowed: Sequence[np.ndarray | None],
+        allowed: Masks,
         num_beams: int | Sequence[int],
         norm: Norm | None,
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    ) -> list[Found]:
         """With `config.retrieve_by="answer"` score every item allowed; else find identifiers."""
         if self.config.retrieve_by == "answer":
             return self._ask_all(snapshot, inputs, top_k, allowed)
@@ -913,8 +907,8 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         snapshot: GenerativeSnapshot,
         inputs: BatchFeature,
         top_k: np.ndarray,
-        allowed: Sequence[np.ndarray | None],
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        allowed: Masks,
+    ) -> list[Found]:
         """Score all items that each request allows: rows of the catalogue and logit(Yes) - logit(No), best first.
 
         With inputs that were made with an older or a newer catalogue, the items that both have are scored.

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The base of every family: a model with a catalogue that it searches, recommends from, and is saved with.
+
+A model carries its catalogue: `save_pretrained` writes it into the folder `catalog` beside the weights, and
+`from_pretrained` reads it back and refuses one whose items are not those the weights were trained for.
+
+[`GenerativeModel`] (identifiers) and [`DenseRetrieval`] (vectors) say how a catalogue is searched and how candidates
+are scored; what is the same for both stands here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from transformers import BatchFeature, PreTrainedModel
+
+from seekrec.catalog import Catalog
+from seekrec.errors import CatalogError, CheckpointError
+from seekrec.generation.lanes import per_request
+from seekrec.models.answers import Found, Masks, Where, allowed_items, best_first, scored_items, seen_items
+from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
+from seekrec.models.manifest import check_part, replace_part
+from seekrec.models.snapshot import CatalogSnapshot
+from seekrec.schema import ScoredItem
+from seekrec.util.finite import check_weights
+
+SnapshotT = TypeVar("SnapshotT", bound=CatalogSnapshot)
+
+
+class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
+    """A `PreTrainedModel` with a catalogue, `retrieve` and `rank`."""
+
+    # What a call answers from. Each call reads it once, and setting a catalogue is one assignment.
+    _snapshot: SnapshotT | None = None
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items that can be answered.
+
+        Raises:
+            CatalogError: If none was set.
+        """
+        return self.current_snapshot().catalog
+
+    def current_snapshot(self) -> SnapshotT:
+        """Return what a call that begins now answers from; it stays the same whatever is set meanwhile.
+
+        Raises:
+            CatalogError: If no catalogue was set.
+        """
+        snapshot = self._snapshot
+        if snapshot is None:
+            raise CatalogError("The model has no catalogue; load it from a complete checkpoint or call `set_catalog`.")
+        return snapshot
+
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Answer from this catalogue from now on: after `add_items` or `remove_items`, or an earlier one again.
+
+        Other threads may answer meanwhile. A call answers from one catalogue, that which was set when it began, and
+        what begins after this has returned answers from the new one.
+
+        The first catalogue that a model gets fixes the items or identifiers that it is trained for; a later one must
+        begin with them.
+
+        Args:
+            catalog ([`Catalog`]): The items that can be answered.
+
+        Raises:
+            CatalogError: If its items or identifiers are not those of the model.
+        """
+        self._check_catalog(catalog)
+        snapshot = self._make_snapshot(catalog)
+        self._keep(snapshot)
+        self._snapshot = snapshot
+
+    @abstractmethod
+    def _check_catalog(self, catalog: Catalog) -> None:
+        """Refuse a catalogue that is not of this model."""
+
+    @abstractmethod
+    def _make_snapshot(self, catalog: Catalog) -> SnapshotT:
+        """Make what answers are made from; changes nothing of the model."""
+
+    @abstractmethod
+    def _keep(self, snapshot: SnapshotT) -> None:
+        """Note in the configuration what the catalogue fixes, and let the new snapshot take over what stays."""
+
+    @abstractmethod
+    def retrieve(
+        self,
+        inputs: BatchFeature,
+        *,
+        top_k: int | Sequence[int] = 10,
+        where: Where = None,
+        exclude_seen: bool | None = None,
+    ) -> list[list[ScoredItem]]:
+        """Find the best items of the whole catalogue."""
+
+    @abstractmethod
+    def rank(self, inputs: BatchFeature) -> list[list[ScoredItem]]:
+        """Order the candidates given to the processor."""
+
+    @torch.no_grad()
+    def _retrieve(
+        self,
+        inputs: BatchFeature,
+        behavior_ids: Sequence[int],
+        top_k: int | Sequence[int],
+        where: Where,
+        exclude_seen: bool | None,
+        search: Callable[[SnapshotT, np.ndarray, Masks], list[Found]],
+        seen_before: np.ndarray | None = None,
+    ) -> list[list[ScoredItem]]:
+        """Answer requests by a search over the whole catalogue.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): What the processor made of the requests.
+            behavior_ids (`Sequence[int]`): Numbers into `BEHAVIORS`, one for each request.
+            top_k (`int` or `Sequence[int]`): See [`retrieve`].
+            where (`np.ndarray` or `list`, *optional*): See [`retrieve`].
+            exclude_seen (`bool`, *optional*): See [`retrieve`].
+            search (`Callable`): Finds at most `top_k` of the items allowed for each request: gets the snapshot, the
+                numbers of items wanted, and the masks.
+            seen_before (`np.ndarray`, *optional*): int64 rows of items that users acted on before the inputs begin,
+                `(num_requests, any)`, below 0 for none.
+        """
+        snapshot = self.current_snapshot()
+        wanted = per_request("top_k", top_k, len(behavior_ids))
+        seen = seen_items(snapshot.catalog, inputs, behavior_ids, exclude_seen, seen_before)
+        allowed = allowed_items(where, snapshot.catalog, len(behavior_ids), seen)
+        return [scored_items(snapshot.catalog, *found) for found in search(snapshot, wanted, allowed)]
+
+    @torch.no_grad()
+    def _rank(
+        self, inputs: BatchFeature, score: Callable[[SnapshotT, list[np.ndarray]], Sequence[np.ndarray]]
+    ) -> list[list[ScoredItem]]:
+        """Order the candidates of requests.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): Made by `processor(requests, candidates=...)`.
+            score (`Callable`): Gets the snapshot and the rows of each request's candidates, and gives their scores.
+        """
+        snapshot = self.current_snapshot()
+        snapshot.check_candidates(inputs)
+        table = inputs["candidate_rows"].cpu().numpy()
+        rows = [line[line >= 0] for line in table.reshape(len(table), table.shape[-1])]
+        return [scored_items(snapshot.catalog, *found) for found in best_first(rows, score(snapshot, rows))]
+
+    def save_pretrained(self, save_directory: Any, is_main_process: bool = True, *args: Any, **kwargs: Any) -> None:
+        """Save weights, settings and the catalogue, if there is one, over what is there.
+
+        Killed at any moment, the process leaves the whole old model or the whole new one. A processor in the folder
+        stays, but is refused when loaded until that of the new model is saved; [`save_checkpoint`] saves both as one.
+        Results of other weights are deleted.
+
+        Args:
+            save_directory (`str` or `Path`): The folder.
+            is_main_process (`bool`): Of several processes one writes.
+            *args: Further arguments of `PreTrainedModel.save_pretrained`.
+            **kwargs: Further arguments of `PreTrainedModel.save_pretrained`.
+        """
+        # Adapters lie beside a model, and what several processes write into one folder cannot be swapped.
+        is_part = getattr(self, "_hf_peft_config_loaded", False) or kwargs.get("distributed_checkpoint", False)
+        if is_part or not is_main_process:
+            super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+            return
+        to_hub, settings = split_hub_arguments(kwargs)
+        with replace_part(save_directory, "model") as folder:
+            super().save_pretrained(folder, is_main_process, *args, **settings)
+            if self._snapshot is not None:
+                save_bundled_catalog(self._snapshot.catalog, folder)
+        if to_hub is not None:
+            to_hub.setdefault("repo_id", Path(save_directory).name)
+            self.push_to_hub(**to_hub)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a model and, if it was saved with one, its catalogue.
+
+        Raises:
+            CheckpointError: If a file is damaged, or is not of the model that was saved.
+            CatalogError: If the catalogue is damaged, or not the one the weights were trained for.
+        """
+        source = pretrained_model_name_or_path
+        if source is not None:
+            kwargs |= check_part(source, "model", **kwargs)
+            check_depth(source, kwargs)
+        wants_info = kwargs.pop("output_loading_info", False)
+        try:
+            loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"The weights in {source} cannot be read ({error}): they are cut or damaged. Save the model again or "
+                "fetch the folder anew."
+            ) from error
+        model, info = loaded
+        check_weights(model, str(source))
+        if any(getattr(model.config, name, None) is not None for name in ("identifier_hash", "items_hash")):
+            missing = sorted(info["missing_keys"])
+            if missing:
+                raise CheckpointError(
+                    f"The weights in {source} lack {len(missing)} tensors of {cls.__name__}, {missing[0]} among them: "
+                    "they are those of another model. Save the model again or fetch the folder anew."
+                )
+            model.set_catalog(load_bundled_catalog(source, **kwargs))
+        return (model, info) if wants_info else model
+
+
+__all__ = ["CatalogModel", "SnapshotT"]
