@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cards say what was measured, refuse gaps, and cannot be broken by titles and names."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from kite_shop import COMMAND, HOSTILE_TITLE, make_log, result_row, result_rows,
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.hub import describe_model, eval_results_yaml, render_dataset_card, render_model_card, result_tables
 from seekrec.hub.cards import escape_markdown
+from seekrec.models import GenSARConfig, GenSRConfig, IntSRConfig, SynerGenConfig
 
 TEMPLATES = Path(__file__).parents[2] / "hub_cards"
 
@@ -116,6 +118,12 @@ def test_hostile_names_do_not_become_markup(run):
 )
 def test_escape_markdown(text, escaped):
     assert escape_markdown(text) == escaped
+
+
+@pytest.mark.parametrize("config", [GenSARConfig, GenSRConfig, IntSRConfig, SynerGenConfig])
+def test_cards_ask_for_settings_that_the_family_has(config):
+    asked = re.findall(r"run\.config\.(\w+)", (TEMPLATES / f"{config.model_type}.md").read_text("utf-8"))
+    assert asked and set(asked) <= {field.name for field in dataclasses.fields(config)}
 
 
 def test_missing_variable_is_named(run, tmp_path):
