@@ -48,7 +48,7 @@ def test_propagation_equals_powers_of_a_dense_matrix():
     torch.testing.assert_close(torch.cat([output.user_embeddings, output.item_embeddings]), expected)
 
 
-def test_losses_by_hand():
+def test_the_loss_by_hand():
     model = make(num_propagations=0, l2_weight=0.5)
     with torch.no_grad():
         model.user_embedding.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
@@ -58,9 +58,6 @@ def test_losses_by_hand():
     length = 0.5 * (1 + 4 + 1) / 2
     bpr = -(torch.tensor([1.0, 2.0]).sigmoid().log().mean()).item()
     assert model(*rows).loss.item() == pytest.approx(bpr + length, abs=1e-6)
-    model.config.loss, model.config.temperature = "softmax", 0.5
-    softmax = -torch.tensor([4.0, 2.0, 0.0]).log_softmax(-1)[0].item()
-    assert model(*rows).loss.item() == pytest.approx(softmax + length, abs=1e-6)
 
 
 def test_users_are_scored_by_embedding_and_strangers_by_their_items():
@@ -113,7 +110,6 @@ def test_wrong_rows_are_refused():
     [
         ({"num_users": 0}, "`num_users` is 0"),
         ({"l2_weight": -1.0}, "`l2_weight` is -1.0"),
-        ({"temperature": 0.0}, "`temperature` is 0.0"),
         ({"loss": "hinge"}, "loss"),
     ],
 )

@@ -4,15 +4,13 @@
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """
 
-from typing import Literal
-
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 
 @strict
 class LightGCNConfig(PreTrainedConfig):
-    """Sizes and loss of a LightGCN model over `num_users` users and `num_items` items.
+    """Sizes of a LightGCN model over `num_users` users and `num_items` items.
 
     Args:
         num_users (`int`): Users of the graph; rows `0 ... num_users - 1`.
@@ -20,8 +18,6 @@ class LightGCNConfig(PreTrainedConfig):
         num_edges (`int`): Distinct (user, item) pairs of the graph; the graph is saved with the weights.
         hidden_size (`int`): Width of the embeddings.
         num_propagations (`int`): Steps along the edges (K); the answer is the mean of the `K + 1` layers.
-        loss (`str`): `"bpr"`, the paper's, or `"softmax"` over the item and its sampled negatives.
-        temperature (`float`): Scores are divided by it in the loss `"softmax"`.
         l2_weight (`float`): Weight of the squared length of the embeddings a step trains (the paper's lambda).
         initializer_range (`float`): Standard deviation of the normal distribution of new embeddings.
 
@@ -38,8 +34,6 @@ class LightGCNConfig(PreTrainedConfig):
     hidden_size: int = 64
     # GenSR's released table has two; the paper of LightGCN tried one to four and found three best on larger logs.
     num_propagations: int = 2
-    loss: Literal["bpr", "softmax"] = "bpr"
-    temperature: float = 1.0
     l2_weight: float = 1e-4
     initializer_range: float = 0.1
 
@@ -56,5 +50,3 @@ class LightGCNConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is {value}; it must be at least {bound}.")
         if self.l2_weight < 0:
             raise ValueError(f"`l2_weight` is {self.l2_weight}; it must not be negative.")
-        if self.temperature <= 0:
-            raise ValueError(f"`temperature` is {self.temperature}; it must be positive.")

@@ -43,7 +43,7 @@ class LightGCNModel(PreTrainedModel):
     """LightGCN over a fixed graph.
 
     Args:
-        config ([`LightGCNConfig`]): Sizes and loss.
+        config ([`LightGCNConfig`]): Sizes.
     """
 
     # No `from __future__ import annotations` in this file: transformers reads the class from this annotation.
@@ -132,11 +132,7 @@ class LightGCNModel(PreTrainedModel):
         asking = users[user_rows]  # (batch, hidden_size)
         wanted = (asking * items[item_rows]).sum(-1)  # (batch,)
         others = torch.einsum("bd,bnd->bn", asking, items[negative_rows])  # (batch, num_negatives)
-        if self.config.loss == "bpr":
-            loss = -F.logsigmoid(wanted[:, None] - others).mean()
-        else:
-            scores = torch.cat([wanted[:, None], others], dim=1) / self.config.temperature
-            loss = -scores.log_softmax(-1)[:, 0].mean()
+        loss = -F.logsigmoid(wanted[:, None] - others).mean()
         lengths = self.user_embedding(user_rows).square().sum() + self.item_embedding(item_rows).square().sum()
         lengths = lengths + self.item_embedding(negative_rows).square().sum() / negative_rows.shape[1]
         loss = loss + self.config.l2_weight * lengths / (2 * len(user_rows))
