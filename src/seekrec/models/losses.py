@@ -40,7 +40,7 @@ def level_loss(
         hidden (`torch.Tensor` of shape `(num_labels, d_model)`): Decoder states.
         labels (`torch.LongTensor` of shape `(num_labels,)`): Tokens, none of them -100.
         head (`torch.Tensor` of shape `(vocab_size, d_model)`): Output embeddings.
-        config: Has the identifier fields of [`GenSARConfig`].
+        config ([`IdentifierT5Config`]): Where codes are in the vocabulary.
         num_items_in_batch (`int`, *optional*): As in [`token_loss`].
 
     Returns:
@@ -64,7 +64,7 @@ def mask_other_levels(logits: Tensor, labels: Tensor, config: IdentifierT5Config
     Args:
         logits (`torch.Tensor` of shape `(num_labels, vocab_size)`): Scores.
         labels (`torch.LongTensor` of shape `(num_labels,)`): Tokens; -100 is left alone.
-        config: Has the identifier fields of [`GenSARConfig`].
+        config ([`IdentifierT5Config`]): Where codes are in the vocabulary.
 
     Returns:
         `torch.Tensor`: Scores of the same shape, minus infinity where masked.

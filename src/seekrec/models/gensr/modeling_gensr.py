@@ -315,7 +315,7 @@ class HistoryView(nn.Module):
         Args:
             events (`torch.Tensor` of shape `(batch, length, size)`): One vector an event, oldest first, padded on the
                 right.
-            mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
+            mask (`torch.BoolTensor` of shape `(batch, 1 + length)`): True for the start and for an event.
             behaviors (`torch.LongTensor` of shape `(batch, length)`): Numbers into `BEHAVIORS`.
 
         Returns:
@@ -323,11 +323,11 @@ class HistoryView(nn.Module):
         """
         states = events + self.behavior_embedding(behaviors)
         # The latest event has position 0; what is further back than there are positions shares the last.
-        positions = mask.sum(1, keepdim=True) - 1 - torch.arange(mask.shape[1], device=mask.device)
+        positions = mask.sum(1, keepdim=True) - 2 - torch.arange(events.shape[1], device=mask.device)
         states = states + self.position_embedding(positions.clamp(0, NUM_POSITIONS - 1))
         start = self.start.weight.expand(len(states), 1, -1).to(states.dtype)
         states = torch.cat([start, states], dim=1)
-        encoded: Tensor = self.encoder(states, _with_start(mask))
+        encoded: Tensor = self.encoder(states, mask)
         return encoded
 
     def filtered_vectors(self, candidates: Tensor, states: Tensor, mask: Tensor, wanted: Tensor | None) -> Tensor:
@@ -338,17 +338,16 @@ class HistoryView(nn.Module):
         Args:
             candidates (`torch.Tensor` of shape `(batch, num_candidates, size)`): Vectors of items.
             states (`torch.Tensor` of shape `(batch, 1 + length, size)`): Histories from `encode`.
-            mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
+            mask (`torch.BoolTensor` of shape `(batch, 1 + length)`): True for the start and for an event.
             wanted (`torch.Tensor` of shape `(batch, size)`, *optional*): The query in a view of texts, zero without
                 one; the recommender's state in a collaborative view.
 
         Returns:
             `torch.Tensor`: Vectors of shape `(batch, num_candidates, d_model)`.
         """
-        allowed = _with_start(mask)
         if self.filter is None:
-            return self.history_vectors(_masked_mean(states, allowed))[:, None].expand(-1, candidates.shape[1], -1)
-        filtered, agreement = self.filter(candidates, states, allowed)
+            return self.history_vectors(_masked_mean(states, mask))[:, None].expand(-1, candidates.shape[1], -1)
+        filtered, agreement = self.filter(candidates, states, mask)
         projected = self.history_to_prompt(filtered)
         if self.agreement_to_prompt is not None:
             projected = projected + self.agreement_to_prompt(agreement)
@@ -375,7 +374,7 @@ class EncodedHistories:
     Args:
         items (`dict[str, torch.Tensor]`): By view, vectors of the batch's items, `(U + 1, size)`; the last is zero.
         states (`dict[str, torch.Tensor]`): By view, encoded histories, `(batch, 1 + length, size)`.
-        mask (`torch.BoolTensor` of shape `(batch, length)`): True for an event.
+        mask (`torch.BoolTensor` of shape `(batch, 1 + length)`): True for the start and for an event.
         wanted (`dict[str, torch.Tensor]`): By view, what is wanted now, `(batch, size)`: in the view of texts the
             query, zero if there is none; in the collaborative view the recommender's state after the history, if the
             model has a recommender.
@@ -414,10 +413,6 @@ def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """Average over the positions that a mask allows: `(batch, length, size)` to `(batch, size)`; zero without any."""
     weights = mask.to(states.dtype)
     return torch.einsum("bld,bl->bd", states, weights) / weights.sum(1, keepdim=True).clamp(min=1)
-
-
-def _with_start(mask: Tensor) -> Tensor:
-    return F.pad(mask, (1, 0), value=True)
 
 
 def _with_zero(vectors: Tensor) -> Tensor:
@@ -638,7 +633,8 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         if snapshot is not None:
             snapshot.check_rows("item_rows", features["item_rows"])
             later_items = self._later_items(snapshot)
-        mask, history_items = features["history_mask"], features["history_items"]
+        history_items = features["history_items"]
+        mask = F.pad(features["history_mask"], (1, 0), value=True)
         items: dict[str, Tensor] = {}
         states: dict[str, Tensor] = {}
         wanted: dict[str, Tensor] = {}
@@ -668,8 +664,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
 
     def _event_bank(self, histories: EncodedHistories) -> Tensor:
         """Return every event of every view as a vector of a prompt: `(batch, 1, 2 * (1 + length), d_model)`."""
-        length = 1 + histories.mask.shape[1]
-        batch = len(histories.mask)
+        batch, length = histories.mask.shape
         parts = []
         for name in VIEW_NAMES:
             if name in histories.states:
@@ -1017,9 +1012,10 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         return token_loss(self.lm_head(hidden).flatten(0, 1), labels.flatten(), None)
 
     def _contrast_loss(self, histories: EncodedHistories, users: Tensor | None) -> Tensor:
-        has_history = histories.mask.any(1)
+        has_history = histories.mask[:, 1:].any(1)
+        mask = histories.mask[has_history, 1:]
         vectors = [
-            view.history_to_prompt(_masked_mean(histories.states[name][has_history, 1:], histories.mask[has_history]))
+            view.history_to_prompt(_masked_mean(histories.states[name][has_history, 1:], mask))
             for name, view in self.views_by_name.items()
         ]
         known = None if users is None else users[has_history]
