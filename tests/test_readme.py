@@ -197,6 +197,14 @@ def test_links_lead_to_files_and_headings():
     assert wrong == []
 
 
+def test_paths_in_prose_exist():
+    prose = {path: path.read_text("utf-8") for path in DOCUMENTS}
+    named = {
+        name for text in prose.values() for name in re.findall(r"`((?:src|tests|recipes|hub_cards)/[\w./-]+)`", text)
+    }
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 def headings_of(path: Path) -> set[str]:
     """The anchors of a file's headings, as GitHub makes them."""
     lines = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), flags=re.MULTILINE)
