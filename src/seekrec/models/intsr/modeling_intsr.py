@@ -654,7 +654,9 @@ class IntSRModel(IntSRPreTrainedModel):
         if opening is not None:
             state = self.read(*opening, state)
         session, event, time = (inputs[f"question_{name}"] for name in ("session_ids", "events", "timestamps"))
-        allowed = self.visible(inputs, state)
+        allowed = placeholder_visibility(
+            session, event, state.positions, use_session_mask=self.config.use_session_mask
+        )
         if state.outputs is not None:
             return self._last_states(state.outputs, allowed)
         count = allowed.sum(-1)
@@ -671,15 +673,6 @@ class IntSRModel(IntSRPreTrainedModel):
         for block, keys, values in zip(self.blocks, state.keys, state.values, strict=True):
             hidden = block.answer(hidden, keys, values, allowed, bias, own_bias)
         return hidden
-
-    def visible(self, inputs: Inputs, state: IntSRState) -> Tensor:
-        """Compute which tokens of a state questions see, bool `(batch, num_questions, length)`."""
-        return placeholder_visibility(
-            inputs["question_session_ids"],
-            inputs["question_events"],
-            state.positions,
-            use_session_mask=self.config.use_session_mask,
-        )
 
     def _last_states(self, outputs: Tensor, allowed: Tensor) -> Tensor:
         """Return what plain HSTU compares with items: the state of the last token seen, or a start vector."""
@@ -853,7 +846,13 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         own = self._question_vectors(state, inputs, items.vectors)
         if self.fusion is None:
             return own
-        return self.answer_questions(own, state.positions.item, self.model.visible(inputs, state), inputs, items)
+        allowed = placeholder_visibility(
+            inputs["question_session_ids"],
+            inputs["question_events"],
+            state.positions,
+            use_session_mask=self.config.use_session_mask,
+        )
+        return self.answer_questions(own, state.positions.item, allowed, inputs, items)
 
     def _candidate_logits(self, state: IntSRState, inputs: Inputs, candidates: Tensor) -> Tensor:
         if self.ranking_head is None:
