@@ -12,7 +12,7 @@ from seekrec.util.settings import options_of
 
 ROOT = house.ROOT
 MAX_SETTINGS = {"gensar": 45, "gensr": 61, "intsr": 58, "synergen": 57}
-MAX_PASSES = {"GenSAR.retrieve": (28, 150), "GenSR.rank": (16, 81), "IntSR.rank": (17, 93)}
+MAX_PASSES = {"GenSAR.retrieve": (28, 150), "GenSR.rank": (16, 81), "IntSR.rank": (17, 92)}
 
 
 @pytest.mark.parametrize("family", house.FAMILIES)
