@@ -56,6 +56,7 @@ class Repository:
     kind: str
     name: str
     is_private: bool = False
+    token: str | None = None  # who has no other token is answered as if there were no repository
     commits: dict[str, dict[str, StoredFile]] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
@@ -169,7 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
     def find(self, kind: str, repo: str, revision: str = "main") -> tuple[Repository, str] | None:
         """Give a repository and a commit of it, or answer 404."""
         repository = self.hub.repositories.get((_KINDS.get(kind, kind), repo))
-        if repository is None:
+        token = None if repository is None else repository.token
+        if repository is None or token not in (None, self.headers.get("Authorization", "").removeprefix("Bearer ")):
             self.send_json({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
             return None
         commit = repository.resolve(revision)

@@ -18,6 +18,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from seekrec.errors import RequestError
 from seekrec.evaluation.retrievers import RetrievalModel
 from seekrec.generation.lanes import per_request
+from seekrec.models.answers import Where
 from seekrec.schema import Request, ScoredItem, shown
 
 Answer = dict[str, str | float | None]
@@ -60,7 +61,7 @@ class SearchAndRecommendationPipeline(Pipeline):
         to_forward = {name: value for name, value in parameters.items() if name != "candidates"}
         return to_preprocess, to_forward, {}
 
-    def __call__(self, requests: Any, *, batch_size: int | None = None, **options: Any) -> Any:  # type: ignore[override]
+    def __call__(self, requests: object, *, batch_size: int | None = None, **options: Any) -> Any:  # type: ignore[override]
         """Answer one request or many.
 
         Args:
@@ -99,7 +100,7 @@ class SearchAndRecommendationPipeline(Pipeline):
             return self._answers(iter(requests), size, options)
         raise RequestError(f"{shown(requests)} is no request; pass a seekrec.Request, a query, or a list of these.")
 
-    def _answers(self, requests: Iterator[Any], size: int, options: dict[str, Any]) -> Iterator[list[Answer]]:
+    def _answers(self, requests: Iterator[object], size: int, options: dict[str, Any]) -> Iterator[list[Answer]]:
         start = 0
         while batch := list(islice(requests, size)):
             here = slice(start, start + len(batch))
@@ -116,7 +117,9 @@ class SearchAndRecommendationPipeline(Pipeline):
             )
             start += len(batch)
 
-    def preprocess(self, requests: Sequence[Any], candidates: Any = None) -> dict[str, object]:  # type: ignore[override]
+    def preprocess(  # type: ignore[override]
+        self, requests: Sequence[object], candidates: Sequence[Sequence[str]] | None = None
+    ) -> dict[str, object]:
         """Turn requests into the tensors of the processor."""
         asked = []
         for position, request in enumerate(requests):
@@ -134,7 +137,7 @@ class SearchAndRecommendationPipeline(Pipeline):
         self,
         inputs: dict[str, object],
         top_k: int | None = None,
-        where: Any = None,
+        where: Where = None,
         exclude_seen: bool | None = None,
     ) -> list[list[ScoredItem]]:
         model = cast(RetrievalModel, self.model)
@@ -159,7 +162,7 @@ class SearchAndRecommendationPipeline(Pipeline):
         ]
 
 
-def _is_per_request(where: Any) -> bool:
+def _is_per_request(where: Iterable[object]) -> bool:
     """Return whether a list holds a mask or list for each request, not one mask or one list of ids for all."""
     return not isinstance(where, np.ndarray) and any(not isinstance(entry, str) for entry in where)
 

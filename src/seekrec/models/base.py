@@ -10,6 +10,7 @@ are scored; what is the same for both stands here.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from seekrec.errors import CatalogError, CheckpointError
 from seekrec.generation.lanes import per_request
 from seekrec.models.answers import Found, Masks, Where, allowed_items, best_first, scored_items, seen_items
 from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
-from seekrec.models.manifest import check_part, replace_part
+from seekrec.models.manifest import check_part, hub_arguments, replace_part
 from seekrec.models.snapshot import CatalogSnapshot
 from seekrec.schema import ScoredItem
 from seekrec.util.finite import check_weights
@@ -152,7 +153,9 @@ class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
         rows = [line[line >= 0] for line in table.reshape(len(table), table.shape[-1])]
         return [scored_items(snapshot.catalog, *found) for found in best_first(rows, score(snapshot, rows))]
 
-    def save_pretrained(self, save_directory: Any, is_main_process: bool = True, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
         """Save weights, settings and the catalogue, if there is one, over what is there.
 
         Killed at any moment, the process leaves the whole old model or the whole new one. A processor in the folder
@@ -180,7 +183,9 @@ class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
             self.push_to_hub(**to_hub)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: object, **kwargs: Any
+    ) -> Any:
         """Load a model and, if it was saved with one, its catalogue.
 
         Raises:
@@ -188,9 +193,11 @@ class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
             CatalogError: If the catalogue is damaged, or not the one the weights were trained for.
         """
         source = pretrained_model_name_or_path
+        hub = hub_arguments(kwargs)
         if source is not None:
-            kwargs |= check_part(source, "model", **kwargs)
-            check_depth(source, kwargs)
+            hub = check_part(source, "model", hub)
+            check_depth(source, hub)
+        kwargs = {**kwargs, **hub}
         wants_info = kwargs.pop("output_loading_info", False)
         try:
             loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
@@ -201,14 +208,16 @@ class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
             ) from error
         model, info = loaded
         check_weights(model, str(source))
-        if any(getattr(model.config, name, None) is not None for name in ("identifier_hash", "items_hash")):
+        if source is not None and any(
+            getattr(model.config, name, None) is not None for name in ("identifier_hash", "items_hash")
+        ):
             missing = sorted(info["missing_keys"])
             if missing:
                 raise CheckpointError(
                     f"The weights in {source} lack {len(missing)} tensors of {cls.__name__}, {missing[0]} among them: "
                     "they are those of another model. Save the model again or fetch the folder anew."
                 )
-            model.set_catalog(load_bundled_catalog(source, **kwargs))
+            model.set_catalog(load_bundled_catalog(source, hub))
         return (model, info) if wants_info else model
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +134,7 @@ def candidate_rows(candidates: Sequence[Sequence[str]], num_requests: int, id_ma
     return Ragged.from_arrays(rows).pad(-1, width=1)
 
 
-def _check_candidates(line: Any, position: int) -> list[str]:
+def _check_candidates(line: object, position: int) -> list[str]:
     if isinstance(line, str):
         raise RequestError(f"`candidates[{position}]` is the text {shown(line)}; give a list of item ids.")
     if not isinstance(line, Iterable):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ from transformers.utils.hub import cached_file
 
 from seekrec.catalog import CATALOG_FOLDER, Catalog
 from seekrec.errors import CatalogError, CheckpointError
-from seekrec.models.manifest import IF_THERE, hub_arguments, read_json
+from seekrec.models.manifest import IF_THERE, HubArguments, read_json
 
 _WEIGHTS = "model.safetensors"
 
 
-def load_bundled_catalog(name_or_path: str | Path, **hub: Any) -> Catalog:
+def load_bundled_catalog(name_or_path: str | os.PathLike[str], hub: HubArguments) -> Catalog:
     """Read the catalogue that was saved with a checkpoint.
 
     Args:
         name_or_path (`str` or `Path`): A folder written by `save_pretrained`, or a Hub repository.
-        hub: As for [`check_part`].
+        hub ([`HubArguments`]): Where the files come from.
 
     Raises:
         CatalogError: If the checkpoint holds none, or a damaged one.
@@ -31,8 +32,16 @@ def load_bundled_catalog(name_or_path: str | Path, **hub: Any) -> Catalog:
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        arguments = {name: value for name, value in hub_arguments(hub).items() if name != "subfolder"}
-        folder = Path(snapshot_download(str(name_or_path), allow_patterns=f"{inside.as_posix()}/*", **arguments))
+        found = snapshot_download(
+            str(name_or_path),
+            allow_patterns=f"{inside.as_posix()}/*",
+            cache_dir=hub.get("cache_dir"),
+            force_download=hub.get("force_download", False),
+            local_files_only=hub.get("local_files_only", False),
+            revision=hub.get("revision"),
+            token=hub.get("token"),
+        )
+        folder = Path(found)
     if not (folder / inside).is_dir():
         raise CatalogError(
             f"{name_or_path} holds no folder {CATALOG_FOLDER!r}, but its configuration names identifiers; save the "
@@ -46,14 +55,13 @@ def save_bundled_catalog(catalog: Catalog, folder: str | Path) -> None:
     catalog.save(Path(folder) / CATALOG_FOLDER)
 
 
-def load_config(name_or_path: str | Path, **hub: Any) -> PreTrainedConfig | None:
+def load_config(name_or_path: str | os.PathLike[str], hub: HubArguments) -> PreTrainedConfig | None:
     """Read the configuration of the model in a checkpoint; `None` where there is no model.
 
     Args:
         name_or_path (`str` or `Path`): A folder or a Hub repository.
-        hub: As for [`check_part`].
+        hub ([`HubArguments`]): Where the files come from.
     """
-    hub = hub_arguments(hub)
     found = cached_file(name_or_path, "config.json", **hub, **IF_THERE)
     if found is None:
         return None
@@ -72,41 +80,36 @@ def split_hub_arguments(arguments: dict[str, Any]) -> tuple[dict[str, Any] | Non
     return (to_hub if arguments.get("push_to_hub") else None), settings
 
 
-def check_depth(source: str | Path, arguments: dict[str, Any]) -> None:
+def check_depth(source: str | os.PathLike[str], hub: HubArguments) -> None:
     """Refuse a configuration of more layers than the weights have tensors, before anything is built of it."""
-    hub = hub_arguments(arguments)
-    found: dict[str, Any] = {
-        name: cached_file(
-            source,
-            name,
-            **hub,
-            **IF_THERE,
-        )
+    found: dict[str, str | None] = {
+        name: cached_file(source, name, **hub, **IF_THERE)
         for name in ("config.json", _WEIGHTS, f"{_WEIGHTS}.index.json")
     }
-    if found["config.json"] is None:
+    settings, weights, index = found.values()
+    if settings is None:
         return
-    if found[_WEIGHTS] is not None:
+    if weights is not None:
         try:
-            with safe_open(found[_WEIGHTS], "np") as tensors:
+            with safe_open(weights, "np") as tensors:
                 count = len(tensors.keys())
         except SafetensorError as error:
             raise CheckpointError(
-                f"{found[_WEIGHTS]} cannot be read ({error}): it is cut or damaged. Save the model again or fetch the "
+                f"{weights} cannot be read ({error}): it is cut or damaged. Save the model again or fetch the "
                 "folder anew."
             ) from error
-    elif found[f"{_WEIGHTS}.index.json"] is not None:
-        count = len(read_json(Path(found[f"{_WEIGHTS}.index.json"])).get("weight_map") or ())
+    elif index is not None:
+        count = len(read_json(Path(index)).get("weight_map") or ())
     else:
         return
-    pending: list[Any] = [read_json(Path(found["config.json"]))]
+    pending = [read_json(Path(settings))]
     while pending:
         for name, value in pending.pop().items():
             if isinstance(value, dict):
                 pending.append(value)
             elif name.endswith(("layers", "levels")) and isinstance(value, int) and value > count:
                 raise CheckpointError(
-                    f"{found['config.json']} has {name} {value}, but the weights beside it are {count} tensors: the "
+                    f"{settings} has {name} {value}, but the weights beside it are {count} tensors: the "
                     "file is damaged or another model's. Save the model again or fetch the folder anew."
                 )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -166,7 +167,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         """
         return self._rank(inputs, lambda snapshot, rows: self._score(snapshot, inputs, rows, norm))
 
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save weights, settings (of `generate`, too: without sampling) and the catalogue; see the base."""
         # Trainer switches the cache off for training and leaves it so; a saved model is for answering.
         self.config.use_cache = True

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict, cast
 
 from transformers.utils.hub import cached_file, cached_files, extract_commit_hash
 
@@ -42,8 +42,24 @@ IF_THERE: dict[str, bool] = {
     "_raise_exceptions_for_missing_entries": False,
     "_raise_exceptions_for_connection_errors": False,
 }
-# What `from_pretrained` says of where files come from.
-_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+class HubArguments(TypedDict, total=False):
+    """The arguments of `from_pretrained` that say where files come from."""
+
+    cache_dir: str | Path
+    force_download: bool
+    local_files_only: bool
+    token: str | bool
+    revision: str
+    subfolder: str
+
+
+class Manifest(NamedTuple):
+    """What a manifest says: the SHA-256 of each file, and of the model that they were saved beside."""
+
+    files: dict[str, str]
+    model: str | None
 
 
 class Saveable(Protocol):
@@ -106,50 +122,48 @@ def save_checkpoint(model: Saveable, processor: Saveable, folder: str | Path) ->
         processor.save_pretrained(new)
 
 
-def check_part(name_or_path: str | Path, part: Part, **hub: Any) -> dict[str, Any]:
+def check_part(name_or_path: str | os.PathLike[str], part: Part, hub: HubArguments | None = None) -> HubArguments:
     """Refuse a part of a checkpoint that is not what was saved.
 
     Args:
         name_or_path (`str` or `Path`): A folder or a Hub repository.
         part (`str`): `"model"`, `"processor"` or `"results"`.
-        hub: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder` of `from_pretrained`.
+        hub ([`HubArguments`], *optional*): Where the files come from.
 
     Returns:
-        `dict`: `hub`, with the revision that was checked: what is loaded next is of the same commit.
+        [`HubArguments`]: `hub`, with the revision that was checked: what is loaded next is of the same commit.
 
     Raises:
         CheckpointError: If a file is missing, was changed, or belongs to another model; the message names it.
     """
-    hub = hub_arguments(hub)
+    checked: HubArguments = {} if hub is None else {**hub}
     if Path(name_or_path).parent.is_dir() and not Path(name_or_path).exists():
-        recover_folder(name_or_path)
-    found = cached_file(
-        name_or_path,
-        manifest_file(part),
-        **hub,
-        **IF_THERE,
-    )
+        recover_folder(os.fspath(name_or_path))
+    found = cached_file(name_or_path, manifest_file(part), **checked, **IF_THERE)
     if found is None:
-        return hub
+        return checked
     is_local = Path(name_or_path).is_dir()
     if not is_local:
-        hub["revision"] = extract_commit_hash(found, None) or hub.get("revision")
+        commit = extract_commit_hash(found, None)
+        if commit is not None:
+            checked["revision"] = commit
     folder = Path(found).parent
     manifest = _read_manifest(Path(found))
     if not is_local:
-        cached_files(name_or_path, list(manifest["files"]), **hub, _raise_exceptions_for_missing_entries=False)
-        cached_file(name_or_path, manifest_file("model"), **hub, _raise_exceptions_for_missing_entries=False)
+        cached_files(name_or_path, list(manifest.files), **checked, _raise_exceptions_for_missing_entries=False)
+        cached_file(name_or_path, manifest_file("model"), **checked, _raise_exceptions_for_missing_entries=False)
     _check_files(folder, part, manifest)
-    return hub
+    return checked
 
 
-def hub_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def hub_arguments(arguments: Mapping[str, object]) -> HubArguments:
     """Take from the arguments of `from_pretrained` those that say where files come from."""
-    return {name: arguments[name] for name in _HUB_ARGUMENTS if arguments.get(name) is not None}
+    found = {name: arguments[name] for name in HubArguments.__annotations__ if arguments.get(name) is not None}
+    return cast(HubArguments, found)
 
 
-def _check_files(folder: Path, part: Part, manifest: dict[str, Any]) -> None:
-    title, listed = part, manifest["files"]
+def _check_files(folder: Path, part: Part, manifest: Manifest) -> None:
+    title, listed = part, manifest.files
     for name, digest in listed.items():
         if not (folder / name).is_file():
             raise CheckpointError(
@@ -168,7 +182,7 @@ def _check_files(folder: Path, part: Part, manifest: dict[str, Any]) -> None:
             f"{folder / others[0]} does not belong to the {title} saved there, but would be read with it; delete it, "
             f"or save the {title} again."
         )
-    belongs_to = manifest.get("model")
+    belongs_to = manifest.model
     # Without a manifest the model may have been changed by hand.
     model = _model_digest(folder) if (folder / manifest_file("model")).is_file() else belongs_to
     if belongs_to is not None and model is not None and belongs_to != model:
@@ -208,7 +222,7 @@ def files_digest(files: dict[str, str]) -> str:
 def _model_digest(folder: Path) -> str | None:
     """Name the model in a folder; `None` where there is none."""
     if (folder / manifest_file("model")).is_file():
-        return files_digest(_read_manifest(folder / manifest_file("model"))["files"])
+        return files_digest(_read_manifest(folder / manifest_file("model")).files)
     files = {name: _digest(folder / name) for name in _matching(folder, "model")} if folder.is_dir() else {}
     return files_digest(files) if files else None
 
@@ -219,7 +233,7 @@ def part_files(folder: Path, part: Part) -> list[str]:
         return []
     path = folder / manifest_file(part)
     try:
-        listed = list(_read_manifest(path)["files"]) if path.is_file() else []
+        listed = list(_read_manifest(path).files) if path.is_file() else []
     except CheckpointError:
         listed = []  # damaged: it is replaced
     return sorted({*listed, *_matching(folder, part)})
@@ -245,11 +259,11 @@ def _write_manifest(folder: Path, part: Part, files: dict[str, str], model: str 
     (folder / manifest_file(part)).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest = read_json(path)
-    files, model = manifest.get("files"), manifest.get("model")
+def _read_manifest(path: Path) -> Manifest:
+    content = read_json(path)
+    files, model = content.get("files"), content.get("model")
     if (
-        manifest.get("version") != MANIFEST_VERSION
+        content.get("version") != MANIFEST_VERSION
         or not isinstance(files, dict)
         or not all(isinstance(digest, str) and Path(name).name == name for name, digest in files.items())
         or not isinstance(model, str | None)
@@ -258,11 +272,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{path} is no manifest of version {MANIFEST_VERSION}; save the folder again, or delete this file to load "
             "what is there unchecked."
         )
-    return manifest
+    return Manifest(files, model)
 
 
 __all__ = [
     "IF_THERE",
+    "HubArguments",
     "Part",
     "check_part",
     "files_digest",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -14,7 +15,7 @@ from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError, CheckpointError
 from seekrec.models.candidates import Unknown, check_requests, known_histories
 from seekrec.models.checkpoint import load_bundled_catalog, load_config, save_bundled_catalog, split_hub_arguments
-from seekrec.models.manifest import check_part, replace_part
+from seekrec.models.manifest import check_part, hub_arguments, replace_part
 from seekrec.schema import Request
 
 ProcessorT = TypeVar("ProcessorT", bound="CatalogProcessor")
@@ -48,7 +49,9 @@ class CatalogProcessor(ProcessorMixin):
         """
         self._catalog = catalog
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
         """Save the settings, a tokenizer if there is one, and the catalogue, if there is one, over what is there.
 
         Killed at any moment, the process leaves the whole old processor or the whole new one; that of the model in the
@@ -69,7 +72,7 @@ class CatalogProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(
-        cls: type[ProcessorT], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any
+        cls: type[ProcessorT], pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
     ) -> ProcessorT:
         """Load a processor with the catalogue it was saved with.
 
@@ -78,17 +81,17 @@ class CatalogProcessor(ProcessorMixin):
                 in the folder.
             CatalogError: If the catalogue is damaged.
         """
-        hub = check_part(pretrained_model_name_or_path, "processor", **kwargs)
+        hub = check_part(pretrained_model_name_or_path, "processor", hub_arguments(kwargs))
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **{**kwargs, **hub})
         if processor._catalog is None:
-            processor.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, **hub))
-        config = load_config(pretrained_model_name_or_path, **hub)
+            processor.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, hub))
+        config = load_config(pretrained_model_name_or_path, hub)
         if config is not None:
             processor._check_model(config, pretrained_model_name_or_path)
         return processor
 
     def _model_settings(self) -> dict[str, Any]:
-        """Give the settings of its model that a processor must agree with, under the names of the configuration."""
+        """Return the settings of its model that a processor must agree with, under the names of the configuration."""
         return {}
 
     def _check_model(self, config: PreTrainedConfig, source: str | os.PathLike[str]) -> None:
@@ -104,15 +107,17 @@ class CatalogProcessor(ProcessorMixin):
                     "folder anew."
                 )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the settings alone."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the settings alone."""
         bare = copy.copy(self)  # other threads go on answering with this one
         for name in self._not_settings:
             bare.__dict__.pop(name, None)
         return super(CatalogProcessor, bare).to_dict()
 
-    def _check_requests(self, requests: Any, catalog: Catalog, return_tensors: str = "pt") -> list[Request]:
-        """Give a list of requests whose histories hold items of the catalogue."""
+    def _check_requests(
+        self, requests: Request | Iterable[Request], catalog: Catalog, return_tensors: str = "pt"
+    ) -> list[Request]:
+        """Return a list of requests whose histories hold items of the catalogue."""
         return known_histories(check_requests(requests, return_tensors), catalog.id_map, self.unknown)
 
 

@@ -9,7 +9,7 @@ and kept in the snapshot whose catalogue it was made from: who finishes late put
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,11 +31,11 @@ class Parts:
     """Things that are made at first use and kept; several threads may ask at once."""
 
     def __init__(self) -> None:
-        self._kept: dict[Any, tuple[Any, Any]] = {}
+        self._kept: dict[Hashable, tuple[object, Any]] = {}
         self._lock = threading.RLock()
 
-    def part(self, name: Any, make: Callable[[], PartT], key: Any = None) -> PartT:
-        """Give a part, made by the first call and again when `key` is another one.
+    def part(self, name: Hashable, make: Callable[[], PartT], key: object = None) -> PartT:
+        """Return a part, made by the first call and again when `key` is another one.
 
         Args:
             name: Which part.
@@ -51,7 +51,7 @@ class Parts:
         part: PartT = kept[1]
         return part
 
-    def take_parts(self, other: Parts, names: Iterable[Any]) -> None:
+    def take_parts(self, other: Parts, names: Iterable[Hashable]) -> None:
         """Take what another one has made already and this one would make alike.
 
         Args:
@@ -60,16 +60,16 @@ class Parts:
         """
         self._kept |= {name: other._kept[name] for name in names if name in other._kept}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Parts:
+    def __deepcopy__(self, memo: dict[int, object]) -> Parts:
         # What is never changed is shared. The parts are not: a copy of a model has weights of its own.
         copied = type(self).__new__(type(self))
         copied.__setstate__(self.__getstate__())
         return copied
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_kept", "_lock")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         Parts.__init__(self)
 
@@ -149,8 +149,8 @@ def has_same_items(old: Catalog, new: Catalog) -> bool:
     return all(own.keys() == its.keys() and all(own[view] is its[view] for view in own) for own, its in pairs)
 
 
-def weights_key(weights: Iterable[Tensor]) -> tuple[Any, ...]:
-    """Give something that is another one after weights were changed, in whatever way.
+def weights_key(weights: Iterable[Tensor]) -> tuple[tuple[object, ...], ...]:
+    """Return something that is another one after weights were changed, in whatever way.
 
     What torch counts (optimizers, `load_state_dict`, any operation in place) and what makes other tensors (`.to`,
     `.half`, `vector_to_parameters`) always is noticed. What is written past torch (`weight.data.copy_`, as averaging
