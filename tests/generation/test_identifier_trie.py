@@ -158,7 +158,7 @@ def test_a_loaded_trie_is_mapped_not_read(tmp_path):
 def test_files_that_are_no_trie_are_refused(tmp_path):
     path = tmp_path / "trie.safetensors"
     path.write_bytes(b"not at all")
-    with pytest.raises(CatalogError, match="trie.safetensors is no safetensors file"):
+    with pytest.raises(CatalogError, match="trie.safetensors is not a safetensors file"):
         IdentifierTrie.load(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(CatalogError, match="has format None, version None; expected 'seekrec-identifier-trie'"):

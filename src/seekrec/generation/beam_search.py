@@ -23,8 +23,18 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import NotFiniteError, RequestError
-from seekrec.generation.inputs import Norm, check_norm, check_prompt, encode, to_log_probs
-from seekrec.generation.lanes import Lane, check_masks, check_tries, make_lanes, per_request
+from seekrec.generation.inputs import (
+    Lane,
+    Norm,
+    check_masks,
+    check_norm,
+    check_prompt,
+    check_tries,
+    encode,
+    make_lanes,
+    per_request,
+    to_log_probs,
+)
 from seekrec.generation.masks import TrieMask
 from seekrec.generation.sessions import Session
 from seekrec.generation.trie import IdentifierTrie

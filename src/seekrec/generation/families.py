@@ -59,7 +59,7 @@ class Families:
         return cls("extras", torch.from_numpy(parents), num_parents, num_children)
 
     def ranges(self, parents: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the children of parents.
+        """Return the children of parents.
 
         Args:
             parents (`torch.Tensor`): int64 of any shape.
@@ -77,7 +77,7 @@ class Families:
         return parents + before, 1 + end - before
 
     def first_children(self) -> np.ndarray:
-        """Give the first child of every parent, int64 of shape `(num_parents,)`."""
+        """Return the first child of every parent, int64 of shape `(num_parents,)`."""
         array = self.array.cpu().numpy().astype(np.int64)
         if self.form == "starts":
             return array[:-1]
@@ -86,7 +86,7 @@ class Families:
         return np.flatnonzero(is_first)
 
     def to(self, device: torch.device) -> Families:
-        """Give a copy on a device."""
+        """Return a copy on a device."""
         return Families(self.form, self.array.to(device), self.num_parents, self.num_children)
 
     def check(self) -> str | None:

@@ -29,7 +29,7 @@ class TrieLogitsProcessor(LogitsProcessor):
 
     Args:
         trie (`IdentifierTrie`): The identifiers.
-        level_offsets (`Sequence[int]`): Of length `L`: the token id of code 0 of each level.
+        level_offsets (`Sequence[int]`): The token id of code 0 of each level.
         prompt_length (`int`): Decoder tokens before the identifier, the start token included.
         masks (`TrieMask`, *optional*): What may be returned, for all requests or one (or `None`) for each.
         num_beams (`int`): The `num_beams` of the `generate` call; it tells which rows belong to one request.
@@ -165,10 +165,10 @@ def collect_items(
         sequences (`torch.Tensor`): int64 of shape `(B * num_return_sequences, length)`, best first for each request.
         scores (`torch.Tensor`, *optional*): `sequences_scores` of the same call; without them scores are NaN.
         trie (`IdentifierTrie`): The trie of the processor.
-        level_offsets (`Sequence[int]`): Of the processor.
-        prompt_length (`int`): Of the processor.
-        num_return_sequences (`int`): Of the call.
-        masks (`TrieMask`, *optional*): Of the processor.
+        level_offsets (`Sequence[int]`): Those of the processor.
+        prompt_length (`int`): That of the processor.
+        num_return_sequences (`int`): That of the `generate` call.
+        masks (`TrieMask`, *optional*): Those of the processor.
 
     Returns:
         `BeamOutput`: For each request the distinct items, best first. Sequences that are no allowed identifier are

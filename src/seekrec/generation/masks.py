@@ -46,7 +46,7 @@ class TrieMask:
         return sum(_BYTES_OF_AN_ARRAY + array.numel() * array.element_size() for array in (self.where, *self.counts))
 
     def allows(self, depth: int, nodes: Tensor) -> Tensor:
-        """Say which nodes have an allowed item below them.
+        """Return which nodes have an allowed item below them.
 
         Args:
             depth (`int`): Depth of `nodes`.
@@ -58,7 +58,7 @@ class TrieMask:
         return self.counts[depth][nodes] > 0
 
     def to(self, device: torch.device) -> TrieMask:
-        """Give a copy on a device; the copy is kept."""
+        """Return a copy on a device; the copy is kept."""
         if device == self.where.device:
             return self
         if device not in self._copies:

@@ -71,7 +71,7 @@ def packed_linears(model: nn.Module, *, min_weights: int = 2**17) -> Iterator[in
 
 
 def is_plain_linear(module: Any) -> bool:
-    """Say whether a module computes what its weight and bias say, and nothing more, packed or not."""
+    """Return whether a module computes what its weight and bias say, and nothing more, packed or not."""
     is_linear = type(module) in (nn.Linear, _PackedLinear)
     return is_linear and not module._forward_hooks and not module._forward_pre_hooks
 

@@ -172,7 +172,7 @@ def _check_offsets(
     num_requests: int,
     answerable: list[int],
 ) -> Tensor:
-    """Give int64 offsets of shape `(len(answerable), L)`."""
+    """Return int64 offsets of shape `(len(answerable), L)`."""
     table = np.asarray(level_offsets.cpu() if isinstance(level_offsets, Tensor) else level_offsets)
     if table.ndim == 1:
         table = np.tile(table, (num_requests, 1))

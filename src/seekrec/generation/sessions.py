@@ -76,7 +76,7 @@ def open_session(model: PreTrainedModel, encoder_states: Tensor, attention_mask:
 
     Args:
         model (`transformers.PreTrainedModel`): Encoder-decoder with a language-modelling head.
-        encoder_states (`torch.Tensor`): Of shape `(B, S, d)`.
+        encoder_states (`torch.Tensor`): Output of the encoder, `(B, S, d)`.
         attention_mask (`torch.Tensor`, *optional*): 1 where the encoder input is real, shape `(B, S)`.
 
     Returns:

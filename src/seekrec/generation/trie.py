@@ -85,7 +85,7 @@ class IdentifierTrie:
             `IdentifierTrie`: On the CPU. Node numbers depend only on the set of identifiers.
 
         Raises:
-            CatalogError: If there is no item or no level, or a code is outside its codebook.
+            CatalogError: If there are no items or no levels, or a code is outside its codebook.
         """
         table = _check_code_table(codes)
         num_items, num_levels = table.shape
@@ -188,7 +188,7 @@ class IdentifierTrie:
         return torch.where(is_found, nodes, -1)
 
     def items(self, leaf: int) -> np.ndarray:
-        """Give the item rows of one identifier, rising.
+        """Return the item rows of one identifier, rising.
 
         Args:
             leaf (`int`): A node of depth `num_levels`.
@@ -237,7 +237,7 @@ class IdentifierTrie:
         return self._mask_cache.get(allowed, self._count_allowed).to(self.device)
 
     def owns(self, mask: TrieMask) -> bool:
-        """Say whether `mask` was made by this trie (or by a copy of it on another device)."""
+        """Return whether `mask` was made by this trie (or by a copy of it on another device)."""
         return mask.owner is self._mask_cache
 
     def _count_allowed(self, allowed: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -251,7 +251,7 @@ class IdentifierTrie:
         return tuple(reversed(result))
 
     def to(self, device: torch.device | str) -> IdentifierTrie:
-        """Give a copy on a device; the copy is kept, and shares the masks."""
+        """Return a copy on a device; the copy is kept, and shares the masks."""
         target = torch.device(device)
         if target == self.device:
             return self
@@ -290,7 +290,7 @@ class IdentifierTrie:
                 arrays = {key: file.get_tensor(key) for key in file.keys()}
         except SafetensorError as error:
             raise CatalogError(
-                f"{path} is no safetensors file ({error}); write it with `IdentifierTrie.save`."
+                f"{path} is not a safetensors file ({error}); write it with `IdentifierTrie.save`."
             ) from error
         if meta.get("format") != _FORMAT or meta.get("version") != _FORMAT_VERSION:
             raise CatalogError(

@@ -17,7 +17,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from seekrec.errors import RequestError
 from seekrec.evaluation.retrievers import RetrievalModel
-from seekrec.generation.lanes import per_request
+from seekrec.generation.inputs import per_request
 from seekrec.models.answers import Where
 from seekrec.schema import Request, ScoredItem, shown
 

@@ -41,7 +41,7 @@ def allowed_items(
         `list`: bool of shape `(num_items,)`, without removed items; `None` where every item is allowed.
 
     Raises:
-        RequestError: If it is no filter, there is not one for each request, or a mask does not fit the catalogue.
+        RequestError: If it is not a filter, there is not one for each request, or a mask does not fit the catalogue.
     """
     filters = [where] * num_requests if _is_one_filter(where) else list(cast("Sequence[Where]", where))
     if len(filters) != num_requests:

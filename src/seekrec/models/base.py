@@ -23,7 +23,7 @@ from transformers import BatchFeature, PreTrainedModel
 
 from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError, CheckpointError
-from seekrec.generation.lanes import per_request
+from seekrec.generation.inputs import per_request
 from seekrec.models.answers import Found, Masks, Where, allowed_items, best_first, scored_items, seen_items
 from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
 from seekrec.models.manifest import check_part, hub_arguments, replace_part
@@ -164,7 +164,7 @@ class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
 
         Args:
             save_directory (`str` or `Path`): The folder.
-            is_main_process (`bool`): Of several processes one writes.
+            is_main_process (`bool`): Whether this process writes; of several one does.
             *args: Further arguments of `PreTrainedModel.save_pretrained`.
             **kwargs: Further arguments of `PreTrainedModel.save_pretrained`.
         """

@@ -26,7 +26,7 @@ def load_bundled_catalog(name_or_path: str | os.PathLike[str], hub: HubArguments
         hub ([`HubArguments`]): Where the files come from.
 
     Raises:
-        CatalogError: If the checkpoint holds none, or a damaged one.
+        CatalogError: If the checkpoint has no catalogue, or a damaged one.
     """
     folder, inside = Path(name_or_path), Path(hub.get("subfolder") or "", CATALOG_FOLDER)
     if not folder.is_dir():

@@ -31,7 +31,7 @@ class GenerativeSnapshot(CatalogSnapshot):
     def trie(self, view: View) -> IdentifierTrie:
         """Return the prefix trie over all identifiers of a view; built at first use."""
         codes, size = self.catalog.codes[view], self.catalog.codebook_size
-        return self.part(("trie", view), lambda: IdentifierTrie.from_codes(codes, size))
+        return self.value(("trie", view), lambda: IdentifierTrie.from_codes(codes, size))
 
 
 SnapshotT = TypeVar("SnapshotT", bound=GenerativeSnapshot)
@@ -78,7 +78,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         if old is not None:
             # After `remove_items` the identifiers are the same arrays: the trie and its masks stay.
             kept = [view for view in catalog.views if old.catalog.codes.get(view) is catalog.codes[view]]
-            snapshot.take_parts(old, [("trie", view) for view in kept])
+            snapshot.take_values(old, [("trie", view) for view in kept])
         self.config.identifier_hash = catalog.identifier_hash
 
     def trie(self, view: View) -> IdentifierTrie:
@@ -110,7 +110,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         Items that training knows no event of (those added later, and those whose collaborative vector is predicted)
         are out of the beams' reach, for the decoder has never written them. They are scored all, beside the beams.
 
-        Searches and recommendations may stand in one batch, and each gets what it gets alone. Any number of threads
+        Searches and recommendations may stand in one batch, and each gets what it gets alone. Several threads
         may call this while another sets a catalogue: see [`set_catalog`]. Weights may change between calls, not
         during one.
 
@@ -137,7 +137,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         Raises:
             RequestError: If `top_k` or `num_beams` is below 1, one of the arguments does not fit the requests, or the
                 model was not trained to write identifiers.
-            NotFiniteError: If the model computes something that is no number.
+            NotFiniteError: If the model computes something that is not a finite number.
         """
         return self._retrieve(
             inputs,
@@ -163,7 +163,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
 
         Raises:
             RequestError: If the inputs hold no candidates.
-            NotFiniteError: If the model computes something that is no number.
+            NotFiniteError: If the model computes something that is not a finite number.
         """
         return self._rank(inputs, lambda snapshot, rows: self._score(snapshot, inputs, rows, norm))
 

@@ -135,7 +135,7 @@ def view_contrast(first: Tensor, second: Tensor, temperature: float, users: Tens
 
 
 def _levels(tokens: Tensor, config: IdentifierT5Config) -> Tensor:
-    """Number of the block of codes each token belongs to, -1 for a token that is no code."""
+    """Number of the block of codes each token belongs to, -1 for a token that is not a code."""
     first_code = config.first_identifier_token_id + 3
     end = config.first_identifier_token_id + config.num_identifier_tokens
     block = torch.div(tokens - first_code, config.codebook_size, rounding_mode="floor")

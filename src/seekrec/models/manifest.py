@@ -70,13 +70,13 @@ class Saveable(Protocol):
 
 
 def manifest_file(part: Part) -> str:
-    """Give the name of a part's manifest."""
+    """Return the name of a part's manifest."""
     return f"{part}_manifest.json"
 
 
 @contextmanager
 def replace_part(folder: str | os.PathLike[str], part: Part) -> Iterator[Path]:
-    """Give an empty folder for the files of one part; they take their place in the checkpoint in one step.
+    """Return an empty folder for the files of one part; they take their place in the checkpoint in one step.
 
     Other parts and files that belong to none stay, except results of other weights.
 
@@ -201,7 +201,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: If the file holds none.
+        CheckpointError: If the file does not hold one.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -269,8 +269,8 @@ def _read_manifest(path: Path) -> Manifest:
         or not isinstance(model, str | None)
     ):
         raise CheckpointError(
-            f"{path} is no manifest of version {MANIFEST_VERSION}; save the folder again, or delete this file to load "
-            "what is there unchecked."
+            f"{path} is not a manifest of version {MANIFEST_VERSION}; save the folder again, or delete this file to "
+            "load what is there unchecked."
         )
     return Manifest(files, model)
 

@@ -63,7 +63,7 @@ class TextNeighbors:
         return cls(rows, places[: len(references)], found[: len(references)], found[len(references) :])
 
     def score(self, scores: np.ndarray) -> np.ndarray:
-        """Give the scores of the new items.
+        """Return the scores of the new items.
 
         Args:
             scores (`np.ndarray`): float of shape `(batch, len(rows))`: what the scorer says of `rows`.
@@ -82,7 +82,7 @@ class TextNeighbors:
 
 
 def _nearest(vectors: np.ndarray, asked: np.ndarray, pool: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """Give the rows of `pool` whose vectors are nearest to those of `asked`, themselves left out."""
+    """Return the rows of `pool` whose vectors are nearest to those of `asked`, themselves left out."""
     count = min(NUM_NEIGHBORS, len(pool) - 1)
     among = _unit(vectors[pool], center)
     nearest = np.empty((len(asked), count), dtype=np.int64)

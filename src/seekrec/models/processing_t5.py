@@ -10,9 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens
 from seekrec.errors import CatalogError
-from seekrec.models.candidates import check_unknown
 from seekrec.models.configuration_t5 import IdentifierT5Config
-from seekrec.models.processing import CatalogProcessor
+from seekrec.models.processing import CatalogProcessor, check_unknown
 
 ConfigT = TypeVar("ConfigT", bound=IdentifierT5Config)
 

@@ -21,24 +21,24 @@ from seekrec.catalog import Catalog
 from seekrec.errors import RequestError
 from seekrec.models.new_items import TextNeighbors
 
-PartT = TypeVar("PartT")
+ValueT = TypeVar("ValueT")
 
 # Of a larger weight evenly spaced rows are looked at: to read two million numbers takes half a millisecond.
 _MAX_NUMBERS = 2**21
 
 
-class Parts:
-    """Things that are made at first use and kept; several threads may ask at once."""
+class LazyValues:
+    """Values that are made at first use and kept; several threads may ask at once."""
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, tuple[object, Any]] = {}
         self._lock = threading.RLock()
 
-    def part(self, name: Hashable, make: Callable[[], PartT], key: object = None) -> PartT:
-        """Return a part, made by the first call and again when `key` is another one.
+    def value(self, name: Hashable, make: Callable[[], ValueT], key: object = None) -> ValueT:
+        """Return a value, made by the first call and again when `key` is another one.
 
         Args:
-            name: Which part.
+            name (`Hashable`): Which value.
             make (`Callable`): Makes it.
             key (*optional*): What it depends on besides this object.
         """
@@ -48,20 +48,20 @@ class Parts:
                 kept = self._kept.get(name)
                 if kept is None or kept[0] != key:
                     kept = self._kept[name] = (key, make())
-        part: PartT = kept[1]
-        return part
+        value: ValueT = kept[1]
+        return value
 
-    def take_parts(self, other: Parts, names: Iterable[Hashable]) -> None:
+    def take_values(self, other: LazyValues, names: Iterable[Hashable]) -> None:
         """Take what another one has made already and this one would make alike.
 
         Args:
-            other ([`Parts`]): The other one.
-            names (`Iterable`): Which parts.
+            other ([`LazyValues`]): The other one.
+            names (`Iterable`): Which values.
         """
         self._kept |= {name: other._kept[name] for name in names if name in other._kept}
 
-    def __deepcopy__(self, memo: dict[int, object]) -> Parts:
-        # What is never changed is shared. The parts are not: a copy of a model has weights of its own.
+    def __deepcopy__(self, memo: dict[int, object]) -> LazyValues:
+        # What is never changed is shared. What was made is not: a copy of a model has weights of its own.
         copied = type(self).__new__(type(self))
         copied.__setstate__(self.__getstate__())
         return copied
@@ -71,10 +71,10 @@ class Parts:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        Parts.__init__(self)
+        LazyValues.__init__(self)
 
 
-class CatalogSnapshot(Parts):
+class CatalogSnapshot(LazyValues):
     """A catalogue and what a model makes of it; nothing in it is ever changed.
 
     Args:
@@ -110,7 +110,7 @@ class CatalogSnapshot(Parts):
             )
 
     def new_rows(self, num_trained: int) -> np.ndarray:
-        """Give the items that training knows no event of, int64 rows.
+        """Return the items that training knows no event of, int64 rows.
 
         A scorer that was trained has never been told that one is an answer.
 
@@ -121,10 +121,10 @@ class CatalogSnapshot(Parts):
         def find() -> np.ndarray:
             return np.flatnonzero(self._is_new(num_trained) & self.catalog.live)
 
-        return self.part("new_rows", find, num_trained)
+        return self.value("new_rows", find, num_trained)
 
     def text_neighbors(self, num_trained: int) -> TextNeighbors | None:
-        """Give the items whose scores stand for those of the new items; `None` without text vectors to find them by.
+        """Return the items whose scores stand for those of the new items; `None` without text vectors to find them by.
 
         Args:
             num_trained (`int`): As in [`new_rows`].
@@ -135,7 +135,7 @@ class CatalogSnapshot(Parts):
             known = np.flatnonzero(~self._is_new(num_trained))
             return None if vectors is None else TextNeighbors.find(vectors, self.new_rows(num_trained), known)
 
-        return self.part("text_neighbors", find, num_trained)
+        return self.value("text_neighbors", find, num_trained)
 
     def _is_new(self, num_trained: int) -> np.ndarray:
         is_new = self.catalog.is_predicted.copy()
@@ -144,7 +144,7 @@ class CatalogSnapshot(Parts):
 
 
 def has_same_items(old: Catalog, new: Catalog) -> bool:
-    """Tell whether identifiers and embeddings are the very same arrays, as after `remove_items`."""
+    """Return whether identifiers and embeddings are the very same arrays, as after `remove_items`."""
     pairs = ((old.codes, new.codes), (old.embeddings, new.embeddings))
     return all(own.keys() == its.keys() and all(own[view] is its[view] for view in own) for own, its in pairs)
 
@@ -178,4 +178,4 @@ def _digest(weight: Tensor) -> int:
     return xxhash.xxh3_64_intdigest(numbers.detach().flatten().cpu().contiguous().view(torch.uint8).numpy().data)
 
 
-__all__ = ["CatalogSnapshot", "Parts", "has_same_items", "weights_key"]
+__all__ = ["CatalogSnapshot", "LazyValues", "has_same_items", "weights_key"]

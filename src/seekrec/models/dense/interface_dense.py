@@ -117,7 +117,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
 
         Args:
             questions (`torch.Tensor`): What [`answer_questions`] gave, `(batch, num_questions, size)`.
-            rows (`torch.LongTensor`): Of the catalogue, `(batch, num_questions, num_candidates)`; below 0 for none.
+            rows (`torch.LongTensor`): Catalogue rows, `(batch, num_questions, num_candidates)`; below 0 for none.
             history (`torch.LongTensor`): Items of the histories, `(batch, length)`; below 0 for none.
             items ([`CatalogItems`]): What is answered from.
         """
@@ -134,7 +134,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
         return scores
 
     def _new_items(self, items: CatalogItems) -> tuple[np.ndarray, TextNeighbors | None]:
-        """Give the rows of items that training knows no event of, and who speaks for them.
+        """Return the rows of items that training knows no event of, and who speaks for them.
 
         Without id embeddings all items are compared by their texts alone, and none is new; where texts are fused, they
         speak for themselves.
@@ -168,7 +168,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
         """Take the SASRec whose score is added to the model's own.
 
         Args:
-            recommender ([`SASRecForNextItem`]): Of the sizes of `config.recommender`, over the items with an id.
+            recommender ([`SASRecForNextItem`]): With the sizes of `config.recommender`, over the items with an id.
 
         Raises:
             ValueError: If the model has no place for it, or its sizes or items are others.
@@ -213,7 +213,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
             return DenseSnapshot(catalog, ItemTexts(self._text_vectors(catalog), len(catalog)))
         # After `remove_items` the vectors are the same array: what was made of them stays.
         snapshot = DenseSnapshot(catalog, old.texts)
-        snapshot.take_parts(old, ["vectors", "answers", ("index", self.item_index)])
+        snapshot.take_values(old, ["vectors", "answers", ("index", self.item_index)])
         return snapshot
 
     def _keep(self, snapshot: DenseSnapshot) -> None:
@@ -229,7 +229,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
         return catalog.embeddings.get("semantic") if self.config.text_size else None
 
     def available_items(self, timestamps: Tensor) -> Tensor | None:
-        """Tell which items were on offer at each time (IntSR, equation 15).
+        """Return which items were available at each time (IntSR, equation 15).
 
         Args:
             timestamps (`torch.LongTensor`): Seconds, of shape `(num_questions,)`.
@@ -278,7 +278,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
 
         Raises:
             RequestError: If `top_k` is below 1, or one of the arguments does not fit the requests.
-            NotFiniteError: If the model computes something that is no number.
+            NotFiniteError: If the model computes something that is not a finite number.
         """
         behaviors = inputs["question_behavior_ids"][:, 0].tolist()
         events = None if state is None else self.check_state(state, len(behaviors))
@@ -330,7 +330,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
 
         Raises:
             RequestError: If the inputs hold no candidates.
-            NotFiniteError: If the model computes something that is no number.
+            NotFiniteError: If the model computes something that is not a finite number.
         """
 
         def score(snapshot: DenseSnapshot, rows: list[np.ndarray]) -> list[np.ndarray]:

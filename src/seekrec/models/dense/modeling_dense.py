@@ -36,7 +36,7 @@ from seekrec.errors import CatalogError, ConfigurationError, RequestError
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.item_index import Backend, ItemIndex
 from seekrec.models.dense.read_events import ReadEvents
-from seekrec.models.snapshot import CatalogSnapshot, Parts, weights_key
+from seekrec.models.snapshot import CatalogSnapshot, LazyValues, weights_key
 from seekrec.schema import BEHAVIORS, RECOMMENDATION
 from seekrec.util.finite import check_finite
 
@@ -54,7 +54,7 @@ class TextProjection(nn.Linear):
     """A linear layer that reads text vectors, which have unit length: it takes the start values of an embedding."""
 
 
-class ItemTexts(Parts):
+class ItemTexts(LazyValues):
     """What a catalogue tells a tower: how many items there are, and their frozen text vectors. Never changed.
 
     Args:
@@ -72,7 +72,7 @@ class ItemTexts(Parts):
         vectors = self.vectors
         if vectors is None:
             raise CatalogError("The model has no text vectors; call `set_catalog` first.")
-        return vectors if vectors.device == device else self.part(("on", device), lambda: vectors.to(device))
+        return vectors if vectors.device == device else self.value(("on", device), lambda: vectors.to(device))
 
     def centered(self, num_items: int, device: torch.device) -> Tensor:
         """Return the text vectors less the mean of the first `num_items`, at unit length, `(num_rows, text_size)`.
@@ -84,7 +84,7 @@ class ItemTexts(Parts):
             texts = self.on(device).float()
             return F.normalize(texts - texts[:num_items].mean(0), dim=-1)
 
-        return self.part(("centered", device), center, num_items)
+        return self.value(("centered", device), center, num_items)
 
 
 class ItemTower(nn.Module):
@@ -380,7 +380,7 @@ class DenseSnapshot(CatalogSnapshot):
                 return None
             return torch.tensor(start, device=device), torch.tensor(end, device=device)
 
-        return self.part(("periods", device), read)
+        return self.value(("periods", device), read)
 
 
 class CatalogItems:
@@ -421,7 +421,7 @@ class CatalogItems:
             check_finite("The item vectors", found, "row", "load weights and text vectors that are whole")
             return found
 
-        return self.snapshot.part("vectors", make, self._key)
+        return self.snapshot.value("vectors", make, self._key)
 
     @property
     def answers(self) -> Tensor:
@@ -436,11 +436,11 @@ class CatalogItems:
             check_finite("What is added to the item vectors", found, "row", "set a recommender that is whole")
             return found
 
-        return self.snapshot.part("answers", make, self._key)
+        return self.snapshot.value("answers", make, self._key)
 
     def index(self, backend: Backend) -> ItemIndex:
         """Return the index of [`answers`]."""
-        return self.snapshot.part(("index", backend), lambda: ItemIndex(self.answers, backend), self._key)
+        return self.snapshot.value(("index", backend), lambda: ItemIndex(self.answers, backend), self._key)
 
 
 @dataclass(frozen=True)

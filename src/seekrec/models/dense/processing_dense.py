@@ -25,11 +25,10 @@ from seekrec.catalog import Catalog
 from seekrec.embeddings import DEFAULT_ENCODER
 from seekrec.errors import ConfigurationError, RequestError
 from seekrec.events.columns import EventColumns, SessionIds, number_geohashes, number_sessions
-from seekrec.models.candidates import candidate_rows, check_unknown, known_histories, seen_rows
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments
-from seekrec.models.processing import CatalogProcessor
+from seekrec.models.processing import CatalogProcessor, candidate_rows, check_unknown, known_histories, seen_rows
 from seekrec.schema import BEHAVIORS, Event, Request
 from seekrec.util.ragged import Ragged
 from seekrec.util.redaction import place_name

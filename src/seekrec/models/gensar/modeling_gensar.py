@@ -34,21 +34,20 @@ from seekrec.catalog.checks import VIEWS
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
-from seekrec.generation.lanes import per_request
+from seekrec.generation.inputs import per_request
 from seekrec.models.answers import Found, Masks, best_first
-from seekrec.models.attention import additive_mask, causal_mask
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
 from seekrec.models.interface import GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
-from seekrec.models.snapshot import Parts, has_same_items
+from seekrec.models.snapshot import LazyValues, has_same_items
 from seekrec.schema import BEHAVIORS, Behavior, Request, View, shown
 
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
 _REPETITION_PENALTY = 1.5
 
 
-class ItemTable(Parts):
+class ItemTable(LazyValues):
     """The vectors of a catalogue's items, and which row an identifier is. Never changed.
 
     Args:
@@ -68,7 +67,7 @@ class ItemTable(Parts):
 
     def on(self, device: torch.device) -> ItemTable:
         """Return the table on a device."""
-        return self if self.vectors.device == device else self.part(("on", device), lambda: self._copy(device))
+        return self if self.vectors.device == device else self.value(("on", device), lambda: self._copy(device))
 
     def _copy(self, device: torch.device) -> ItemTable:
         copied = copy.deepcopy(self)
@@ -751,6 +750,39 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         written = processor.decode_texts(self._write_text(asked, prefix, 1, max_new_tokens))
         texts = [answers[0] if answers else "" for answers in written]
         return texts[0] if isinstance(item_ids, str) else texts
+
+
+def additive_mask(allowed: Tensor, like: Tensor) -> Tensor:
+    """Turn a boolean mask into one to add to attention scores.
+
+    Args:
+        allowed (`torch.BoolTensor` of shape `(batch, queries, keys)`): True where a query may see a key.
+        like (`torch.Tensor`): Gives dtype and device.
+
+    Returns:
+        `torch.Tensor`: 0 or the lowest number of the dtype, of shape `(batch, 1, queries, keys)`.
+    """
+    lowest = torch.finfo(like.dtype).min
+    return torch.zeros(allowed.shape, dtype=like.dtype, device=like.device).masked_fill_(~allowed, lowest)[:, None]
+
+
+def causal_mask(batch: int, length: int, attention_mask: Tensor | None, like: Tensor) -> Tensor:
+    """Let each position see itself and what came before it.
+
+    Args:
+        batch (`int`): Rows.
+        length (`int`): Positions.
+        attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): True or 1 where there is something.
+        like (`torch.Tensor`): Gives dtype and device.
+
+    Returns:
+        `torch.Tensor`: Additive mask of shape `(batch, 1, length, length)`.
+    """
+    steps = torch.arange(length, device=like.device)
+    allowed = (steps[:, None] >= steps).expand(batch, length, length)
+    if attention_mask is not None:
+        allowed = allowed & attention_mask[:, None, :].bool()
+    return additive_mask(allowed, like)
 
 
 __all__ = [

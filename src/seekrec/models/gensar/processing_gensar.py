@@ -17,8 +17,8 @@ from seekrec.corpora import (
     encode_stream,
 )
 from seekrec.errors import RequestError
-from seekrec.models.candidates import candidate_rows, seen_rows
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
+from seekrec.models.processing import candidate_rows, seen_rows
 from seekrec.models.processing_t5 import T5Processor
 from seekrec.schema import BEHAVIORS, Request, View, shown
 from seekrec.util.ragged import Ragged

@@ -611,7 +611,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
             predicted = predict_by_ridge(pairs, catalog.live[:known], semantic[known:])
             return torch.as_tensor(predicted, dtype=torch.float32).to(table)
 
-        return snapshot.part("later", predict, weights_key([table]))
+        return snapshot.value("later", predict, weights_key([table]))
 
     # ---- from features to prompts ----
 

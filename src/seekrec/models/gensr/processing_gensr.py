@@ -26,8 +26,8 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.segments import list_histories
 from seekrec.corpora.text import shared_encoder
 from seekrec.events.columns import EventColumns
-from seekrec.models.candidates import candidate_rows, seen_rows
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
+from seekrec.models.processing import candidate_rows, seen_rows
 from seekrec.models.processing_t5 import T5Processor
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Request
 from seekrec.util.ragged import Ragged
