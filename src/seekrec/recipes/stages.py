@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 from seekrec.errors import ConfigurationError, FolderInUseError
 from seekrec.util.files import lock_folder, sweep_folder, write_json
@@ -27,6 +27,17 @@ from seekrec.util.hashing import file_sha256
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+class StageRecord(TypedDict):
+    """What `stage.json` says of a stage: its key, how long it took, and the SHA-256 of each of its files."""
+
+    name: str
+    key: dict[str, object]
+    seconds: float
+    files: dict[str, str]
+
+
 STAGE_FILE = "stage.json"
 # Raised when this package makes something else of the same settings and inputs: what was made before is not found.
 STAGE_VERSION = 2
@@ -84,9 +95,7 @@ class StageCache:
         self.seconds[name] = float(record["seconds"])
         return load(target)
 
-    def _make(
-        self, name: str, key: Mapping[str, object], target: Path, make: Callable[[Path], object]
-    ) -> dict[str, Any]:
+    def _make(self, name: str, key: Mapping[str, object], target: Path, make: Callable[[Path], object]) -> StageRecord:
         partial = target.with_name(f"{target.name}.partial")
         partial.mkdir(parents=True, exist_ok=True)
         # Killed between the last file and the name: all is there.
@@ -95,7 +104,12 @@ class StageCache:
             logger.info("%s ...", name)
             started = time.monotonic()
             make(partial)
-            record = {"name": name, "key": key, "seconds": time.monotonic() - started, "files": _digests(partial)}
+            record = {
+                "name": name,
+                "key": dict(key),
+                "seconds": time.monotonic() - started,
+                "files": _digests(partial),
+            }
             write_json(partial / STAGE_FILE, record, sort_keys=True)
         sweep_folder(partial)
         shutil.rmtree(target, ignore_errors=True)
@@ -120,14 +134,14 @@ class StageCache:
             yield
 
 
-def _read_whole(folder: Path) -> dict[str, Any] | None:
+def _read_whole(folder: Path) -> StageRecord | None:
     """Return the record of a stage; `None` where there is none, or its files are not those that were made."""
     if not (folder / STAGE_FILE).exists():
         if folder.is_dir() and folder.suffix != ".partial":
             logger.warning("%s has no %s; it is made again.", folder, STAGE_FILE)
         return None
     try:
-        record: dict[str, Any] = json.loads((folder / STAGE_FILE).read_text(encoding="utf-8"))
+        record: StageRecord = json.loads((folder / STAGE_FILE).read_text(encoding="utf-8"))
         float(record["seconds"])
         damaged = [name for name, digest in record["files"].items() if not _is_file_of(folder / name, digest)]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -24,12 +24,13 @@ from seekrec.errors import DivergenceError
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_once
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+RowT = TypeVar("RowT")
 
 
 def fit_embedding(
     make_model: Callable[[], ModelT],
-    rows: Dataset[Any],
-    collate: Callable[[list[Any]], dict[str, Tensor]],
+    rows: Dataset[RowT],
+    collate: Callable[[list[RowT]], dict[str, Tensor]],
     *,
     folder: Path,
     contents: Mapping[str, object],

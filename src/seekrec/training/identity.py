@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -221,7 +220,7 @@ def _set_aside(folder: Path, before: Identity | None, identity: Identity) -> Non
     )
 
 
-def _as_json(value: object) -> Any:
+def _as_json(value: object) -> object:
     return json.loads(json.dumps(value, default=str))
 
 

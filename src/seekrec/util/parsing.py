@@ -32,12 +32,12 @@ class FileSetting:
 
     Args:
         name (`str`): The key.
-        value (`Any`): `None`, a bool, number, string or date, or a list of these.
+        value (`object`): `None`, a bool, number, string or date, or a list of these.
         place (`str`): File and line, for messages.
     """
 
     name: str
-    value: Any
+    value: object
     place: str
 
 

@@ -13,7 +13,8 @@ import inspect
 import re
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from functools import partial
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 
 def is_configuration(kind: type) -> bool:
@@ -46,19 +47,19 @@ def options_of(kind: type) -> type:
     fields = []
     for name in names:
         old = defaults[name]
-        default: Any = old.default
+        default: object = old.default
         if old.default_factory is not dataclasses.MISSING:
             default = old.default_factory()
-        kept = {} if default is dataclasses.MISSING else {"default": default}
-        if isinstance(default, (list, tuple)):
-            kept = {"default_factory": lambda default=default: list(default)}
         # A percent sign would be a placeholder to argparse.
         text = old.metadata.get("help") or texts.get(name, "")
         metadata: dict[str, object] = {"help": text.replace("%", "%%")}
         kind_of_field, choices = _parsed_type(hints[name])
         if choices:
             metadata["choices"] = choices
-        fields.append((name, kind_of_field, dataclasses.field(**kept, metadata=metadata)))
+        option: object = dataclasses.field(default=default, metadata=metadata)
+        if isinstance(default, (list, tuple)):
+            option = dataclasses.field(default_factory=partial(list, default), metadata=metadata)
+        fields.append((name, kind_of_field, option))
     return dataclasses.make_dataclass(kind.__name__, fields)
 
 
@@ -79,13 +80,13 @@ def argument_texts(docstring: str) -> dict[str, str]:
     return {name: " ".join(" ".join(lines).split()) for name, lines in found.items()}
 
 
-def _annotations(kind: type) -> Mapping[str, Any]:
+def _annotations(kind: type) -> Mapping[str, object]:
     return inspect.get_annotations(kind)
 
 
-def _hints(kind: type, names: list[str]) -> dict[str, Any]:
+def _hints(kind: type, names: list[str]) -> dict[str, object]:
     """Return the types of some fields; others of a library's class may name what cannot be imported here."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for base in reversed(kind.__mro__):
         own = {name: hint for name, hint in _annotations(base).items() if name in names}
         holder = type(base.__name__, (), {"__annotations__": own, "__module__": base.__module__})
@@ -93,7 +94,7 @@ def _hints(kind: type, names: list[str]) -> dict[str, Any]:
     return found
 
 
-def _parsed_type(hint: Any) -> tuple[Any, list[Any]]:
+def _parsed_type(hint: object) -> tuple[object, list[object]]:
     """Return the type that argparse reads, and the choices of a sequence's values: a sequence is a list of strings."""
     options = list(_alternatives(hint))
     if set(options) == {int, float}:
@@ -105,7 +106,7 @@ def _parsed_type(hint: Any) -> tuple[Any, list[Any]]:
     return (list[str] if types.NoneType not in options else list[str] | None), list(get_args(held[0])) if held else []
 
 
-def _alternatives(hint: Any) -> Iterator[Any]:
+def _alternatives(hint: object) -> Iterator[object]:
     if get_origin(hint) in (Union, types.UnionType):
         yield from get_args(hint)
     else:
