@@ -126,6 +126,16 @@ def test_a_swapped_tokenizer_is_named(aisles, tmp_path):
         AutoProcessor.from_pretrained(tmp_path)
 
 
+def test_a_model_and_its_processor_hold_one_catalogue(folder):
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    assert model.catalog is processor.catalog
+    removed = model.catalog.remove_items(["i1"])
+    removed.save(folder / "catalog")
+    again = AutoModel.from_pretrained(folder)
+    assert again.catalog.content_hash == removed.content_hash
+    assert model.catalog is processor.catalog
+
+
 def test_a_file_that_would_be_read_too_is_named(folder):
     (folder / "chat_template.jinja").write_text("x")
     with pytest.raises(CheckpointError, match=r"chat_template\.jinja does not belong to the processor saved there"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig
@@ -16,10 +17,12 @@ from seekrec.errors import CatalogError, CheckpointError
 from seekrec.models.manifest import IF_THERE, HubArguments, read_json
 
 _WEIGHTS = "model.safetensors"
+# Catalogues that something still holds, by their folder and the state of its files.
+_LOADED: WeakValueDictionary[tuple[Path, tuple[object, ...]], Catalog] = WeakValueDictionary()
 
 
 def load_bundled_catalog(name_or_path: str | os.PathLike[str], hub: HubArguments) -> Catalog:
-    """Read the catalogue that was saved with a checkpoint.
+    """Read the catalogue that was saved with a checkpoint; the one already loaded while the files are the same.
 
     Args:
         name_or_path (`str` or `Path`): A folder written by `save_pretrained`, or a Hub repository.
@@ -47,7 +50,13 @@ def load_bundled_catalog(name_or_path: str | os.PathLike[str], hub: HubArguments
             f"{name_or_path} holds no folder {CATALOG_FOLDER!r}, but its configuration names identifiers; save the "
             "model with its catalogue, or pass one to `set_catalog`."
         )
-    return Catalog.load(folder / inside)
+    # A model and its processor that are loaded one after the other hold one object.
+    files = [(path.name, path.stat()) for path in sorted((folder / inside).iterdir())]
+    state = tuple((name, found.st_ino, found.st_size, found.st_mtime_ns) for name, found in files)
+    catalog = _LOADED.get((folder / inside, state))
+    if catalog is None:
+        catalog = _LOADED[folder / inside, state] = Catalog.load(folder / inside)
+    return catalog
 
 
 def save_bundled_catalog(catalog: Catalog, folder: str | Path) -> None:
