@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, SupportsIndex, TypeGuard
+from typing import SupportsIndex, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -70,10 +70,11 @@ def packed_linears(model: nn.Module, *, min_weights: int = 2**17) -> Iterator[in
             del module.__dict__["_packed"], module.__dict__["_packed_from"]
 
 
-def is_plain_linear(module: Any) -> bool:
+def is_plain_linear(module: object) -> bool:
     """Return whether a module computes what its weight and bias say, and nothing more, packed or not."""
-    is_linear = type(module) in (nn.Linear, _PackedLinear)
-    return is_linear and not module._forward_hooks and not module._forward_pre_hooks
+    if not isinstance(module, nn.Linear) or type(module) not in (nn.Linear, _PackedLinear):
+        return False
+    return not module._forward_hooks and not module._forward_pre_hooks
 
 
 class _PackedLinear(nn.Linear):

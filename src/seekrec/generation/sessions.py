@@ -12,7 +12,7 @@ inside is known can be called so; see [`open_session`] for what happens with the
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -322,10 +322,11 @@ def _clamp(hidden: Tensor) -> Tensor:
     return hidden.clamp(-limit, limit) if not bool(hidden.isinf().any()) else hidden.clamp(1000 - limit, limit - 1000)
 
 
-def vocabulary_size(head: Any) -> int:
+def vocabulary_size(head: nn.Module) -> int:
     """Count the tokens a head gives logits for."""
-    inner = getattr(head, "original_module", head)  # below an adapter, whose own `weight` is merged at every access
-    return int(inner.weight.shape[0])
+    # Below an adapter, whose own `weight` is merged at every access.
+    weight = cast(Tensor, getattr(head, "original_module", head).weight)
+    return len(weight)
 
 
 def unwrap(model: Any) -> PreTrainedModel:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import BatchFeature
+from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
@@ -32,6 +33,16 @@ class GenerativeSnapshot(CatalogSnapshot):
         """Return the prefix trie over all identifiers of a view; built at first use."""
         codes, size = self.catalog.codes[view], self.catalog.codebook_size
         return self.value(("trie", view), lambda: IdentifierTrie.from_codes(codes, size))
+
+
+class DecodingInputs(TypedDict):
+    """What the generation engine reads of a batch; see [`beam_search`]."""
+
+    input_ids: Tensor | None
+    attention_mask: Tensor
+    decoder_prefix: Tensor
+    level_offsets: list[np.ndarray]
+    encoder_outputs: BaseModelOutput | None
 
 
 SnapshotT = TypeVar("SnapshotT", bound=GenerativeSnapshot)
@@ -240,17 +251,18 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             norm=norm or self.config.loss_norm,
         )
 
-    def _prompt(self, snapshot: SnapshotT, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
+    def _prompt(self, snapshot: SnapshotT, inputs: BatchFeature) -> tuple[DecodingInputs, list[View]]:
         """Return what the generation engine reads for each request, and the view each is answered in."""
         behaviors = [BEHAVIORS[number] for number in inputs["behavior_ids"].tolist()]
         views = [snapshot.catalog.view_of(behavior) for behavior in behaviors]
         prefixes = {behavior: self.decoder_prefix(behavior, 1) for behavior in BEHAVIORS}
         offsets = {view: self.vocabulary.level_offsets(view) for view in snapshot.catalog.views}
-        prompt = {
+        prompt: DecodingInputs = {
             "input_ids": inputs["input_ids"].to(self.device),
             "attention_mask": inputs["attention_mask"].to(self.device),
-            "decoder_prefix": torch.cat([prefixes[behavior] for behavior in behaviors]) if behaviors else None,
+            "decoder_prefix": torch.cat([self.decoder_prefix(BEHAVIORS[0], 0), *(prefixes[one] for one in behaviors)]),
             "level_offsets": [offsets[view] for view in views],
+            "encoder_outputs": None,
         }
         return prompt, views
 
@@ -265,4 +277,4 @@ def _masks(allowed: Masks, tries: list[IdentifierTrie]) -> list[TrieMask | None]
     return masks
 
 
-__all__ = ["GenerativeModel", "GenerativeSnapshot", "save_bundled_catalog"]
+__all__ = ["DecodingInputs", "GenerativeModel", "GenerativeSnapshot", "save_bundled_catalog"]

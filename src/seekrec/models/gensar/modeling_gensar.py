@@ -38,7 +38,7 @@ from seekrec.generation.inputs import per_request
 from seekrec.models.answers import Found, Masks, best_first
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
-from seekrec.models.interface import GenerativeModel, GenerativeSnapshot
+from seekrec.models.interface import DecodingInputs, GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
 from seekrec.models.snapshot import LazyValues, has_same_items
 from seekrec.schema import BEHAVIORS, Behavior, Request, View, shown
@@ -559,7 +559,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         products = [embedded[view] @ state.to(embedded[view].dtype) for view, state in zip(views, states, strict=True)]
         return [line.float().cpu().numpy() for line in products]
 
-    def _prompt(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[dict[str, object], list[View]]:
+    def _prompt(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[DecodingInputs, list[View]]:
         """Let the engine go on from states that are there."""
         prompt, views = super()._prompt(snapshot, inputs)
         states = BaseModelOutput(last_hidden_state=inputs["encoder_states"])

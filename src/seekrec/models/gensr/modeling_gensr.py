@@ -35,7 +35,7 @@ from seekrec.models.answers import Found, Masks
 from seekrec.models.dense.interface_dense import items_hash
 from seekrec.models.gensr.configuration_gensr import NUM_POSITIONS, NUM_VIEW_HEADS, VIEW_NAMES, GenSRConfig
 from seekrec.models.gensr.processing_gensr import FIRST_VECTOR, PADDING
-from seekrec.models.interface import GenerativeModel, GenerativeSnapshot
+from seekrec.models.interface import DecodingInputs, GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, token_loss, view_contrast
 from seekrec.models.shared_prompts import decode_first_token, encode_prefix, encode_suffixes
 from seekrec.models.snapshot import weights_key
@@ -870,7 +870,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         """Return what the decoder reads before an identifier: the behavior token, in place of its start token."""
         return super().decoder_prefix(behavior, num_rows)[:, 1:]
 
-    def _prompt(self, snapshot: GenerativeSnapshot, inputs: BatchFeature) -> tuple[dict[str, Any], list[View]]:
+    def _prompt(self, snapshot: GenerativeSnapshot, inputs: BatchFeature) -> tuple[DecodingInputs, list[View]]:
         features = {name: value.to(self.device) for name, value in inputs.items()}
         histories = self.encode_histories(features, snapshot)
         states, mask = self.encode_retrieval_prompts(histories, _retrieval_layout(features))
