@@ -73,7 +73,7 @@ def main(arguments: AlignmentArguments, options: Sequence[str]) -> None:
                     "negatives": kind,
                     "num_training_negatives": arguments.num_negatives,
                     "align_candidates": aligned,
-                    "on_offer_only": True,
+                    "available_only": True,
                 }
                 name = f"{kind}, {'aligned' if aligned else 'not aligned'}"
                 results = run_variant(

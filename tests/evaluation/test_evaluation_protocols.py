@@ -66,7 +66,7 @@ def test_items_not_on_offer_cannot_be_answered(toy_split, toy_id_map):
     scores = np.zeros((2, 6))
     cases.hide_ruled_out(scores, block)
     assert (np.isneginf(scores) == ~np.array(expected)).all()
-    assert cases.protocol == "full, on offer"
+    assert cases.protocol == "full, available"
     every = build_cases(toy_split, toy_id_map, part="validation", remove_seen=False)
     assert cases.fingerprint != every.fingerprint
 

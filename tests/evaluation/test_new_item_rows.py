@@ -9,7 +9,7 @@ import pytest
 import seekrec.embeddings
 from seekrec.catalog import Catalog
 from seekrec.errors import DataError
-from seekrec.evaluation import ModelRetriever, build_cases, compare_on_new_items, rivals
+from seekrec.evaluation import ModelRetriever, build_cases, compare_on_new_items, systems
 from seekrec.events import ColdStart, hold_out_items, split_log
 from seekrec.schema import ScoredItem
 
@@ -38,8 +38,8 @@ class LatestFirst:
 
 @pytest.fixture(autouse=True)
 def no_encoder(monkeypatch):
-    monkeypatch.setattr(rivals, "load_semantic_encoder", lambda name: name)
-    monkeypatch.setattr(rivals, "embed_texts", lambda texts, encoder, show_progress: np.eye(6)[: len(texts)])
+    monkeypatch.setattr(systems, "load_semantic_encoder", lambda name: name)
+    monkeypatch.setattr(systems, "embed_texts", lambda texts, encoder, show_progress: np.eye(6)[: len(texts)])
     # Added items get the vector of d: which of the two it is does not matter to what is asked here.
     added = lambda texts, name_or_path: np.stack([VECTORS["d"]] * len(texts))  # noqa: E731
     monkeypatch.setattr(seekrec.embeddings, "embed_texts", added)

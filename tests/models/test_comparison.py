@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved models as rivals in the table of a recipe."""
+"""Saved models in the table of a recipe."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def test_saved_models_stand_beside_the_systems(aisles, tmp_path):
         settings,
         make_baselines=lambda: {"counts": popularity["popularity"]},
         only_candidates=("popularity", "counts"),
-        on_offer_only=True,
+        available_only=True,
         num_beams=8,
         seed=0,
         show_progress=False,
     )
     asked = [(row.system, row.behavior, row.protocol) for row in rows]
-    # Both behaviors have test cases in this log; nothing limits what is on offer, but that is looked at.
+    # Both behaviors have test cases in this log; nothing limits what is available, but that is looked at.
     assert asked == [
-        ("GenSAR (a-run)", "recommendation", "full, on offer"),
-        ("GenSAR (a-run)", "search", "full, on offer"),
+        ("GenSAR (a-run)", "recommendation", "full, available"),
+        ("GenSAR (a-run)", "search", "full, available"),
         ("counts", "recommendation", "uniform-5"),
         ("GenSAR (a-run)", "recommendation", "uniform-5"),
         ("popularity", "recommendation", "uniform-5"),
@@ -71,7 +71,7 @@ def test_searches_are_asked_as_people_type_them(only_candidates, protocol, aisle
     )
 
 
-def test_a_model_of_another_catalogue_is_no_rival(aisles, tmp_path):
+def test_a_model_of_another_catalogue_is_refused(aisles, tmp_path):
     split, catalog, *_ = aisles
     model, processor = make_gensar(aisles)
     model.save_pretrained(tmp_path / "model")

@@ -57,4 +57,4 @@ def test_models_are_trained_and_compared(alignment, tmp_path, capsys):
     assert {(line["negatives"], line["behavior"]) for line in lines} == {
         (kind, behavior) for kind in ("uniform", "popularity", "hard") for behavior in ("recommendation", "search")
     }
-    assert all(line["protocol"].startswith("full, on offer") for line in lines)
+    assert all(line["protocol"].startswith("full, available") for line in lines)

@@ -8,10 +8,10 @@ evaluator.py   systems over cases, to result rows
 report.py      result rows as JSON, as a table, compared
 baselines.py   popularity, BM25, dense text, SASRec, LightGCN
 reweighted.py  text search times a recommender
+systems.py     our models as retrievers, and all baselines of a data set
+validation.py  the ranking of validation cases that chooses a checkpoint
+conditions.py  searches as people type them, and items that are new
 calibration.py whether probabilities are what they say
-robustness.py  searches as people type them: capitals, a question mark, a typo
-rivals.py      what recipes evaluate: all baselines, the ranking of validation
-retrievers.py  our models, and scorers, as retrievers
 ```
 """
 
@@ -19,9 +19,8 @@ from pathlib import Path
 
 from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer
 from seekrec.evaluation.calibration import click_calibration, expected_calibration_error
-from seekrec.evaluation.cold_start import compare_on_new_items
+from seekrec.evaluation.conditions import QUERY_FORMS, add_typo, compare_on_new_items, compare_query_forms
 from seekrec.evaluation.evaluator import evaluate_system, evaluate_systems, rank_cases
-from seekrec.evaluation.heads import choose_head, ranking_by
 from seekrec.evaluation.metrics import (
     Interval,
     PairedDifference,
@@ -52,10 +51,9 @@ from seekrec.evaluation.report import (
     read_results,
     write_results,
 )
-from seekrec.evaluation.retrievers import ModelRetriever, ScorerRetriever
 from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText, combine_scores
-from seekrec.evaluation.rivals import ValidationRanking, rival_systems
-from seekrec.evaluation.robustness import QUERY_FORMS, add_typo, compare_query_forms
+from seekrec.evaluation.systems import ModelRetriever, baseline_systems
+from seekrec.evaluation.validation import ValidationRanking
 
 # The folder for `evaluate.load(str(METRICS_FOLDER))`.
 METRICS_FOLDER = Path(__file__).parent / "seekrec_metrics"
@@ -80,14 +78,13 @@ __all__ = [
     "ReweightedText",
     "SASRecScorer",
     "Scorer",
-    "ScorerRetriever",
     "ValidationRanking",
     "add_typo",
     "all_metric_values",
+    "baseline_systems",
     "bootstrap_interval",
     "bootstrap_intervals",
     "build_cases",
-    "choose_head",
     "click_calibration",
     "combine_scores",
     "compare",
@@ -103,10 +100,8 @@ __all__ = [
     "paired_bootstrap",
     "rank_cases",
     "rank_in_list",
-    "ranking_by",
     "ranks_from_scores",
     "read_results",
     "recall_at_k",
-    "rival_systems",
     "write_results",
 ]

@@ -103,7 +103,7 @@ class EvaluationCases:
             seeded random place, padded with -1. `None` ranks the whole catalogue.
         num_items (`int`): Items of the catalogue.
         behavior (`str`), part (`str`): What is asked.
-        protocol (`str`): For reports: `"full"`, `"full, on offer"` with `periods`, or such as `"uniform-99"`.
+        protocol (`str`): For reports: `"full"`, `"full, available"` with `periods`, or such as `"uniform-99"`.
         seen_removed (`bool`): Whether items of the user's history cannot be answered.
         seed (`int`): Seed of the choice of cases and negatives.
         periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available, int64
@@ -312,9 +312,9 @@ def _seen_items(requests: Sequence[Request], targets: RowArray, id_map: IdMap) -
     return found.keep(found.values != found.spread(targets))
 
 
-def _protocol_name(protocol: RankingProtocol, num_negatives: int, on_offer_only: bool) -> str:
+def _protocol_name(protocol: RankingProtocol, num_negatives: int, available_only: bool) -> str:
     if protocol == "full":
-        return "full, on offer" if on_offer_only else "full"
+        return "full, available" if available_only else "full"
     return f"{protocol}-{num_negatives}"
 
 

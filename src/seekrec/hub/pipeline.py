@@ -16,7 +16,7 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from seekrec.errors import RequestError
-from seekrec.evaluation.retrievers import RetrievalModel
+from seekrec.evaluation.systems import RetrievalModel
 from seekrec.generation.inputs import per_request
 from seekrec.models.answers import Where
 from seekrec.schema import Request, ScoredItem, shown

@@ -134,7 +134,7 @@ class EvaluationArguments:
         max_test_cases (`int`, *optional*): Number of cases of each task in the final table; all if not given.
         candidate_protocols (`list[str]`): Protocols beside full ranking.
         num_negatives (`int`): Number of negatives beside the target in protocols with candidates.
-        rivals (`bool`): Whether the table holds baselines.
+        baselines (`bool`): Whether the table holds the baselines, too.
         compare_with (`list[str]`): Folders of saved models of the same log, of any family, for the same table.
         stages_dir (`str`, *optional*):
             Folder of what is made before training; runs may share one. <output_dir>/stages if not given.
@@ -143,14 +143,14 @@ class EvaluationArguments:
 
     # What is measured when the model is trained.
     after_training: ClassVar[tuple[str, ...]] = (
-        *("max_test_cases", "candidate_protocols", "rivals", "compare_with", "stages_dir", "stop_after"),
+        *("max_test_cases", "candidate_protocols", "baselines", "compare_with", "stages_dir", "stop_after"),
     )
 
     max_validation_cases: int | None = 2000
     max_test_cases: int | None = None
     candidate_protocols: list[Literal["uniform", "popularity", "bm25"]] = field(default_factory=list)
     num_negatives: int = 99
-    rivals: bool = True
+    baselines: bool = True
     compare_with: list[str] = field(default_factory=list)
     stages_dir: str | None = None
     stop_after: Literal["data", "embeddings", "identifiers", "corpus", "training", "evaluation"] = "evaluation"

@@ -10,11 +10,11 @@ from transformers import AutoModel, AutoProcessor
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import ConfigurationError
+from seekrec.evaluation.conditions import compare_query_forms
 from seekrec.evaluation.evaluator import evaluate_systems
 from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
-from seekrec.evaluation.retrievers import ModelRetriever
-from seekrec.evaluation.robustness import compare_query_forms
+from seekrec.evaluation.systems import ModelRetriever
 from seekrec.events import Split
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
@@ -34,7 +34,7 @@ def compare_on_test(
     behaviors: Sequence[Behavior] = BEHAVIORS,
     only_candidates: Collection[str] = (),
     remove_seen: bool = True,
-    on_offer_only: bool = False,
+    available_only: bool = False,
     num_beams: int = 50,
     seed: int,
     show_progress: bool = True,
@@ -53,7 +53,7 @@ def compare_on_test(
         behaviors (`Sequence[str]`): What is asked.
         only_candidates (`Collection[str]`): Systems that order candidates and cannot search the whole catalogue.
         remove_seen (`bool`): Rule out the items of the history in full ranking.
-        on_offer_only (`bool`): In full ranking, rule out items that are not available when a request is made.
+        available_only (`bool`): In full ranking, rule out items that are not available when a request is made.
         num_beams (`int`): Beam width of saved models that write identifiers.
         seed (`int`): Seed of the cases, negatives and intervals.
         show_progress (`bool`): Show progress bars.
@@ -62,7 +62,7 @@ def compare_on_test(
         `list[ResultRow]`: By protocol, then behavior, then system; the forms of queries last.
     """
     others = dict(load_other(folder, catalog, num_beams) for folder in settings.compare_with)
-    baselines = make_baselines() if settings.rivals else {}
+    baselines = make_baselines() if settings.baselines else {}
     everyone: dict[str, Scorer | Retriever] = {**baselines, **others, **systems}
     rows = []
     everything: tuple[RankingProtocol, ...] = ("full", *settings.candidate_protocols)
@@ -77,7 +77,7 @@ def compare_on_test(
             remove_seen=remove_seen,
             max_cases=settings.max_test_cases,
             seed=seed,
-            periods=item_periods(catalog.items) if on_offer_only else None,
+            periods=item_periods(catalog.items) if available_only else None,
             show_progress=show_progress,
         )
     searching = {name: system for name, system in systems.items() if name not in only_candidates}
@@ -93,7 +93,7 @@ def compare_on_test(
             remove_seen=remove_seen,
             max_cases=min(limit for limit in limits if limit is not None),
             seed=seed,
-            periods=item_periods(catalog.items) if on_offer_only and searching else None,
+            periods=item_periods(catalog.items) if available_only and searching else None,
         )
         asked = {"BM25": baselines["BM25"], **(searching or systems)}
         rows += compare_query_forms(asked, split, catalog.id_map, cases, seed=seed, show_progress=show_progress)

@@ -15,7 +15,7 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import MixtureSampler, encode_text
 from seekrec.embeddings import SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation import rival_systems
+from seekrec.evaluation import baseline_systems
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.events import Split
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
@@ -254,7 +254,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
 
     def make_baselines(self) -> Mapping[str, Scorer]:
         """Make the baselines, LightGCN among them."""
-        return rival_systems(
+        return baseline_systems(
             self.split, self.catalog, self.items.sasrec, lightgcn=self.lightgcn, user_ids=self.graph.user_ids
         )
 

@@ -12,9 +12,9 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
-from seekrec.evaluation import ModelRetriever, ResultRow, compare_on_new_items, format_table, rival_systems
+from seekrec.evaluation import ModelRetriever, ResultRow, baseline_systems, compare_on_new_items, format_table
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
-from seekrec.evaluation.rivals import ValidationRanking
+from seekrec.evaluation.validation import ValidationRanking
 from seekrec.models.processing import CatalogProcessor
 from seekrec.recipes.arguments import (
     STAGES,
@@ -200,7 +200,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             num_negatives=self.evaluation.num_negatives,
             remove_seen=self.remove_seen,
             max_cases=self.evaluation.max_validation_cases,
-            on_offer_only=self.on_offer_only,
+            available_only=self.available_only,
             seed=self.data.split_seed,
         )
 
@@ -233,7 +233,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         return True
 
     @property
-    def on_offer_only(self) -> bool:
+    def available_only(self) -> bool:
         """Whether full ranking rules out items that are not available when a request is made."""
         return False
 
@@ -258,7 +258,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             behaviors=self.behaviors,
             only_candidates=self.only_candidates,
             remove_seen=self.remove_seen,
-            on_offer_only=self.on_offer_only,
+            available_only=self.available_only,
             num_beams=self.num_beams,
             seed=self.data.split_seed,
             show_progress=self.show_progress,
@@ -269,9 +269,9 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             self.catalog,
             behaviors=self.behaviors,
             only_candidates=self.only_candidates,
-            with_baselines=self.evaluation.rivals,
+            with_baselines=self.evaluation.baselines,
             remove_seen=self.remove_seen,
-            on_offer_only=self.on_offer_only,
+            available_only=self.available_only,
             max_cases=self.evaluation.max_test_cases,
             seed=self.data.split_seed,
             show_progress=self.show_progress,
@@ -279,7 +279,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
 
     def make_baselines(self) -> Mapping[str, Scorer]:
         """Make the baselines."""
-        return rival_systems(self.split, self.catalog, self.items.sasrec)
+        return baseline_systems(self.split, self.catalog, self.items.sasrec)
 
     def report(self, model: ModelT) -> None:  # noqa: B027
         """Print what a family measures beside the table."""

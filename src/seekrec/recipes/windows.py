@@ -54,7 +54,7 @@ class WindowArguments:
         start_from_sasrec (`bool`): Whether id embeddings begin as those of SASRec, which every recipe trains as a
             baseline.
         remove_seen (`bool`): Whether full ranking leaves out the items of the history.
-        on_offer_only (`bool`): Whether full ranking leaves out items that are not available when a request is made.
+        available_only (`bool`): Whether full ranking leaves out items that are not available when a request is made.
     """
 
     tasks: Literal["joint", "search", "recommendation"] = "joint"
@@ -66,7 +66,7 @@ class WindowArguments:
     sparse_learning_rate: float | None = None
     start_from_sasrec: bool = False
     remove_seen: bool = True
-    on_offer_only: bool = False
+    available_only: bool = False
 
 
 @dataclass
@@ -104,9 +104,9 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         return self.window.remove_seen
 
     @property
-    def on_offer_only(self) -> bool:
+    def available_only(self) -> bool:
         """Whether full ranking rules out items that are not available when a request is made."""
-        return self.window.on_offer_only
+        return self.window.available_only
 
     @property
     def geohashes(self) -> list[str]:

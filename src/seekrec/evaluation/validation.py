@@ -1,73 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every recipe evaluates: the rivals of a model, and the ranking of validation that chooses its checkpoint."""
+"""The ranking of validation cases that chooses a checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
-
 from seekrec.catalog import Catalog, item_periods
-from seekrec.embeddings import LightGCNModel, SASRecForNextItem, embed_texts, load_semantic_encoder
 from seekrec.errors import DataError
-from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer
 from seekrec.evaluation.evaluator import evaluate_system
 from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases
-from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText
 from seekrec.events import Split
-from seekrec.schema import BEHAVIORS, SEARCH, Behavior
-
-
-def rival_systems(
-    split: Split,
-    catalog: Catalog,
-    sasrec: SASRecForNextItem,
-    *,
-    lightgcn: LightGCNModel | None = None,
-    user_ids: Sequence[str] = (),
-) -> dict[str, Scorer]:
-    """Build the baselines of a data set.
-
-    Args:
-        split (`Split`): Its training events are counted; its validation searches tune the reweighted systems.
-        catalog (`Catalog`): Items, with semantic embeddings.
-        sasrec ([`SASRecForNextItem`]): Trained on the rows of the catalogue.
-        lightgcn ([`LightGCNModel`], *optional*): Trained on the rows of the catalogue.
-        user_ids (`Sequence[str]`): Users of its graph.
-
-    Returns:
-        `dict[str, Scorer]`: By their names in reports; the reweighted ones only where there are validation searches.
-    """
-    id_map = catalog.id_map
-    texts = text_systems(catalog)
-    prior = SASRecScorer(sasrec, id_map)
-    systems: dict[str, Scorer] = {"popularity": Popularity.fit(split, id_map), **texts, "SASRec": prior}
-    if lightgcn is not None:
-        systems["LightGCN"] = LightGCNScorer(lightgcn, id_map, user_ids)
-    if split.targets("validation", SEARCH):
-        systems["BM25 x SASRec"] = ReweightedBM25(catalog.items, prior).fit(split, id_map, show_progress=False)
-        systems["dense x SASRec"] = ReweightedText({"dense text": texts["dense text"]}, prior).fit(
-            split, id_map, show_progress=False
-        )
-    return systems
-
-
-def text_systems(catalog: Catalog) -> dict[str, Scorer]:
-    """Build the baselines that know items by their text alone: BM25 of searches, and cosines of text vectors.
-
-    Args:
-        catalog (`Catalog`): Items, with semantic embeddings.
-    """
-    encoder = load_semantic_encoder(catalog.semantic_encoder_name)
-
-    def embed(texts: list[str]) -> np.ndarray:
-        return embed_texts(texts, encoder=encoder, show_progress=False)
-
-    return {
-        "BM25": BM25(catalog.items),
-        "dense text": DenseText(catalog.embeddings["semantic"], catalog.id_map, embed),
-    }
+from seekrec.schema import BEHAVIORS, Behavior
 
 
 class ValidationRanking:
@@ -81,7 +25,7 @@ class ValidationRanking:
         num_negatives (`int`): Negatives of a case, in sampled protocols.
         remove_seen (`bool`): Rule out the items of the history in full ranking.
         max_cases (`int`, *optional*): Cases of each behavior.
-        on_offer_only (`bool`): In full ranking, rule out items that are not available when a request is made.
+        available_only (`bool`): In full ranking, rule out items that are not available when a request is made.
         seed (`int`): Seed of the sample and the negatives.
     """
 
@@ -95,12 +39,12 @@ class ValidationRanking:
         num_negatives: int = 99,
         remove_seen: bool = True,
         max_cases: int | None = None,
-        on_offer_only: bool = False,
+        available_only: bool = False,
         seed: int = 0,
     ) -> None:
         self.split = split
         self.id_map = catalog.id_map
-        self.periods = item_periods(catalog.items) if on_offer_only else None
+        self.periods = item_periods(catalog.items) if available_only else None
         self._build_cases = partial(
             build_cases,
             split,
@@ -149,4 +93,4 @@ class ValidationRanking:
         return {**metrics, "ndcg@10": sum(metrics.values()) / len(metrics)}
 
 
-__all__ = ["ValidationRanking", "rival_systems", "text_systems"]
+__all__ = ["ValidationRanking"]

@@ -3,7 +3,14 @@ import pytest
 import torch
 
 from seekrec.catalog import Catalog
-from seekrec.evaluation import LightGCNScorer, ValidationRanking, evaluate_systems, rival_systems, rivals
+from seekrec.evaluation import (
+    LightGCNScorer,
+    ValidationRanking,
+    baseline_systems,
+    evaluate_systems,
+    systems,
+    validation,
+)
 from seekrec.schema import BEHAVIORS, Event, IdMap, Request
 
 IDS = ["a", "b", "c"]
@@ -60,7 +67,7 @@ def test_validation_is_ranked_on_the_same_cases_each_time(toy_split, toy_items, 
         "search_uniform_ndcg@10": 1.0,
         "ndcg@10": 1.0,
     }
-    monkeypatch.setattr(rivals, "build_cases", None)  # not built again
+    monkeypatch.setattr(validation, "build_cases", None)  # not built again
     worst = ranking(Fixed([3, 4, 5, 1, 2, 0]))
     # Fourth of four in full ranking: 1 / log2(5).
     assert worst["search_ndcg@10"] == pytest.approx(1 / np.log2(5))
@@ -69,7 +76,7 @@ def test_validation_is_ranked_on_the_same_cases_each_time(toy_split, toy_items, 
     assert set(only(Fixed([2, 0, 3, 4, 5, 1]))) == {"search_ndcg@10", "ndcg@10"}
 
 
-def test_all_rivals_stand_on_one_data_set(toy_split, toy_items, monkeypatch):
+def test_all_baselines_stand_on_one_data_set(toy_split, toy_items, monkeypatch):
     class FakeNext:
         def score(self, histories):
             return torch.zeros(len(histories), 6)
@@ -79,14 +86,14 @@ def test_all_rivals_stand_on_one_data_set(toy_split, toy_items, monkeypatch):
             return torch.zeros(len(histories), 6)
 
     vectors = np.eye(6, dtype=np.float32)
-    monkeypatch.setattr(rivals, "load_semantic_encoder", lambda name: name)
-    monkeypatch.setattr(rivals, "embed_texts", lambda texts, encoder, show_progress: vectors[: len(texts)])
+    monkeypatch.setattr(systems, "load_semantic_encoder", lambda name: name)
+    monkeypatch.setattr(systems, "embed_texts", lambda texts, encoder, show_progress: vectors[: len(texts)])
     catalog = Catalog.build(toy_items, embeddings={"semantic": vectors})
-    systems = rival_systems(toy_split, catalog, FakeNext(), lightgcn=FakeUsers(), user_ids=["u1"])
-    assert list(systems) == [
+    baselines = baseline_systems(toy_split, catalog, FakeNext(), lightgcn=FakeUsers(), user_ids=["u1"])
+    assert list(baselines) == [
         *("popularity", "BM25", "dense text", "SASRec", "LightGCN", "BM25 x SASRec", "dense x SASRec"),
     ]
-    rows = evaluate_systems(systems, toy_split, catalog.id_map, show_progress=False)
-    assert {row.system for row in rows if row.behavior == "search"} == set(systems)
-    without = rival_systems(toy_split, catalog, FakeNext())
+    rows = evaluate_systems(baselines, toy_split, catalog.id_map, show_progress=False)
+    assert {row.system for row in rows if row.behavior == "search"} == set(baselines)
+    without = baseline_systems(toy_split, catalog, FakeNext())
     assert "LightGCN" not in without

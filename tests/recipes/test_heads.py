@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from seekrec.evaluation import choose_head, ranking_by
+from seekrec.recipes.synergen import choose_head, ranking_by
 
 
 class TwoHeads:

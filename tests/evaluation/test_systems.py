@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation import ModelRetriever, Retriever, Scorer, ScorerRetriever, evaluate_system
-from seekrec.schema import IdMap, Request, ScoredItem
+from seekrec.evaluation import ModelRetriever, evaluate_system
+from seekrec.schema import Request, ScoredItem
 
 
 class FakeModel:
@@ -77,25 +77,6 @@ def test_model_is_evaluated(toy_split, toy_id_map, protocol):
 def test_batch_size_is_checked():
     with pytest.raises(ConfigurationError, match="`batch_size` is 0; use at least 1"):
         ModelRetriever(FakeModel([]), process, batch_size=0)
-
-
-def test_scorer_behind_the_face_of_a_model():
-    class Constant:
-        behaviors = ("search",)
-
-        def score_all(self, requests):
-            return np.tile([1.0, 3.0, 2.0, -np.inf], (len(requests), 1))
-
-    retriever = ScorerRetriever(Constant(), IdMap(["a", "b", "c", "d"]))
-    assert retriever.behaviors == ("search",)
-    assert retriever.retrieve([Request()], top_k=2) == [[ScoredItem("b", 3.0), ScoredItem("c", 2.0)]]
-    # An item ruled out by its score is not given to fill the list.
-    assert [item.item_id for item in retriever.retrieve([Request()], top_k=9)[0]] == ["b", "c", "a"]
-    mask = np.array([True, False, True, True])
-    assert [item.item_id for item in retriever.retrieve([Request()], top_k=9, where=[mask])[0]] == ["c", "a"]
-    assert retriever.rank([Request()], [["a", "b"]]) == [[ScoredItem("b", 3.0), ScoredItem("a", 1.0)]]
-    assert isinstance(retriever, Retriever)
-    assert not isinstance(retriever, Scorer)
 
 
 def test_candidates_that_no_beam_reaches_come_last_and_tied():

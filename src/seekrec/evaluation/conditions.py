@@ -1,25 +1,106 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How new items are found: a trained model against text search, on questions that only a new item answers."""
+"""The same systems under other conditions: searches as people type them, and items that are new."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import CatalogError
 from seekrec.evaluation.evaluator import evaluate_system
-from seekrec.evaluation.protocols import Retriever, Scorer, build_cases
+from seekrec.evaluation.protocols import EvaluationCases, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
-from seekrec.evaluation.retrievers import ModelRetriever
-from seekrec.evaluation.rivals import text_systems
-from seekrec.events import ColdStart
-from seekrec.schema import BEHAVIORS, Behavior
+from seekrec.evaluation.systems import ModelRetriever, text_systems
+from seekrec.events import ColdStart, Split
+from seekrec.events.cases import case_hash
+from seekrec.schema import BEHAVIORS, SEARCH, Behavior, IdMap
 
 logger = logging.getLogger(__name__)
+
+
+def add_typo(query: str, seed: int = 0) -> str:
+    """Type a query with one slip: a letter left out, typed twice, or swapped with the next.
+
+    Args:
+        query (`str`): What was meant.
+        seed (`int`): Seed of the slip; the same query gets the same one.
+
+    Returns:
+        `str`: Another text, unless the query has no letter.
+
+    Example:
+        >>> add_typo("romantic comedy"), add_typo("romantic comedy", seed=1)
+        ('rmoantic comedy', 'romaantic comedy')
+    """
+    rng = np.random.default_rng(case_hash(seed, "typo", query))
+    places = [place for place, sign in enumerate(query) if sign.isalpha()]
+    for place in rng.permutation(places).tolist():
+        before, letter, after = query[:place], query[place], query[place + 1 :]
+        swapped = before + after[:1] + letter + after[1:] if after[:1].isalpha() else query
+        slips = [slip for slip in (before + after, before + 2 * letter + after, swapped) if slip not in (query, "")]
+        if slips:
+            return slips[int(rng.integers(len(slips)))]
+    return query
+
+
+# The forms in which each search is asked, by their names in reports; a form is given the query and the seed.
+QUERY_FORMS: Mapping[str, Callable[[str, int], str]] = {
+    "as typed": lambda query, seed: query,
+    "Title Case": lambda query, seed: query.title(),
+    "UPPER CASE": lambda query, seed: query.upper(),
+    "question mark": lambda query, seed: f"{query}?",
+    "one typo": add_typo,
+}
+
+
+def compare_query_forms(
+    systems: Mapping[str, Scorer | Retriever],
+    split: Split,
+    id_map: IdMap,
+    cases: EvaluationCases,
+    *,
+    seed: int = 0,
+    show_progress: bool = True,
+) -> list[ResultRow]:
+    """Ask the same searches in each of the [`QUERY_FORMS`]; what the history holds stays as it is.
+
+    Args:
+        systems (`Mapping[str, Scorer | Retriever]`): By their names in reports.
+        split (`Split`): Where the cases come from.
+        id_map ([`IdMap`]): Items of the catalogue.
+        cases ([`EvaluationCases`]): Searches.
+        seed (`int`): Seed of the typos and the intervals.
+        show_progress (`bool`): Show a progress bar for each row.
+
+    Returns:
+        `list[ResultRow]`: By system, then form: `"GenSAR, Title Case"`. All in one setting, whose protocol ends with
+            `"query forms"`.
+    """
+    rows = []
+    for name, system in systems.items():
+        if SEARCH not in system.behaviors:
+            continue
+        for form, change in QUERY_FORMS.items():
+            requests = [replace(request, query=change(request.query or "", seed)) for request in cases.requests]
+            asked = replace(cases, requests=requests, protocol=f"{cases.protocol}, query forms")
+            rows.append(
+                evaluate_system(
+                    system,
+                    split,
+                    id_map,
+                    name=f"{name}, {form}",
+                    cases=asked,
+                    seed=seed,
+                    show_progress=show_progress,
+                )
+            )
+    return rows
 
 
 def compare_on_new_items(
@@ -31,7 +112,7 @@ def compare_on_new_items(
     only_candidates: Collection[str] = (),
     with_baselines: bool = True,
     remove_seen: bool = True,
-    on_offer_only: bool = False,
+    available_only: bool = False,
     max_cases: int | None = None,
     seed: int,
     show_progress: bool = True,
@@ -48,7 +129,7 @@ def compare_on_new_items(
         only_candidates (`Collection[str]`): Systems that cannot search the whole catalogue; they are left out.
         with_baselines (`bool`): Rank with BM25 and dense text, too.
         remove_seen (`bool`): Rule out the items of the history.
-        on_offer_only (`bool`): Rule out items that are not available when a request is made.
+        available_only (`bool`): Rule out items that are not available when a request is made.
         max_cases (`int`, *optional*): Number of cases of each behavior.
         seed (`int`): Seed of the cases and intervals.
         show_progress (`bool`): Show progress bars.
@@ -82,7 +163,7 @@ def compare_on_new_items(
                 remove_seen=remove_seen,
                 max_cases=max_cases,
                 seed=seed,
-                periods=item_periods(grown.items) if on_offer_only else None,
+                periods=item_periods(grown.items) if available_only else None,
                 only_targets=cold.item_ids,
             )
             cases = replace(cases, protocol=f"{cases.protocol}, {kind}")
@@ -111,4 +192,4 @@ def answering_from(catalog: Catalog, systems: Sequence[ModelRetriever]) -> Itera
             part.set_catalog(own)
 
 
-__all__ = ["answering_from", "compare_on_new_items"]
+__all__ = ["QUERY_FORMS", "add_typo", "compare_on_new_items", "compare_query_forms"]

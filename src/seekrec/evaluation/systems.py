@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adapters: our models, and scorers, as retrievers."""
+"""The systems of a comparison: our models behind the face of a retriever, and the baselines of a data set."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
+from seekrec.catalog import Catalog
+from seekrec.embeddings import LightGCNModel, SASRecForNextItem, embed_texts, load_semantic_encoder
 from seekrec.errors import ConfigurationError
+from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer
 from seekrec.evaluation.protocols import BoolArray, Scorer
-from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
+from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText
+from seekrec.events import Split
+from seekrec.schema import BEHAVIORS, SEARCH, Behavior, Request, ScoredItem
 
 CandidateScoring = Literal["exact", "beams"]
 
@@ -111,45 +116,55 @@ class ModelRetriever:
         return tqdm(bounds, desc="batches", leave=False, disable=not self.show_progress or len(bounds) < 2)
 
 
-class ScorerRetriever:
-    """A [`Scorer`] as a [`Retriever`]: the baselines behind the models' face, for demos and for tests.
-
-    Ties are broken by catalogue row, so its lists are repeatable but not neutral: evaluate the scorer itself.
+def baseline_systems(
+    split: Split,
+    catalog: Catalog,
+    sasrec: SASRecForNextItem,
+    *,
+    lightgcn: LightGCNModel | None = None,
+    user_ids: Sequence[str] = (),
+) -> dict[str, Scorer]:
+    """Build the baselines of a data set.
 
     Args:
-        scorer ([`Scorer`]): Scores all items.
-        id_map ([`IdMap`]): Items of the catalogue.
+        split (`Split`): Its training events are counted; its validation searches tune the reweighted systems.
+        catalog (`Catalog`): Items, with semantic embeddings.
+        sasrec ([`SASRecForNextItem`]): Trained on the rows of the catalogue.
+        lightgcn ([`LightGCNModel`], *optional*): Trained on the rows of the catalogue.
+        user_ids (`Sequence[str]`): Users of its graph.
+
+    Returns:
+        `dict[str, Scorer]`: By their names in reports; the reweighted ones only where there are validation searches.
     """
+    id_map = catalog.id_map
+    texts = text_systems(catalog)
+    prior = SASRecScorer(sasrec, id_map)
+    systems: dict[str, Scorer] = {"popularity": Popularity.fit(split, id_map), **texts, "SASRec": prior}
+    if lightgcn is not None:
+        systems["LightGCN"] = LightGCNScorer(lightgcn, id_map, user_ids)
+    if split.targets("validation", SEARCH):
+        systems["BM25 x SASRec"] = ReweightedBM25(catalog.items, prior).fit(split, id_map, show_progress=False)
+        systems["dense x SASRec"] = ReweightedText({"dense text": texts["dense text"]}, prior).fit(
+            split, id_map, show_progress=False
+        )
+    return systems
 
-    def __init__(self, scorer: Scorer, id_map: IdMap) -> None:
-        self.scorer = scorer
-        self.id_map = id_map
-        self.behaviors = scorer.behaviors
 
-    def retrieve(
-        self, requests: Sequence[Request], *, top_k: int, where: Sequence[BoolArray] | None = None
-    ) -> list[list[ScoredItem]]:
-        """Return the best items by score; see [`Retriever`]. Items with score -inf are never given."""
-        scores = np.array(self.scorer.score_all(requests))
-        if where is not None:
-            scores[~np.stack(list(where))] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
-        best = np.take_along_axis(scores, order, axis=1)
-        answers = []
-        for rows, values in zip(order, best, strict=True):
-            keep = ~np.isneginf(values)
-            answers.append(self._items(self.id_map.convert_to_ids(rows[keep]), values[keep].tolist()))
-        return answers
+def text_systems(catalog: Catalog) -> dict[str, Scorer]:
+    """Build the baselines that know items by their text alone: BM25 of searches, and cosines of text vectors.
 
-    def rank(self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]) -> list[list[ScoredItem]]:
-        """Order all candidates by score; see [`Retriever`]."""
-        answers = []
-        for scores, items in zip(self.scorer.score_all(requests), candidates, strict=True):
-            values = scores[self.id_map.convert_to_rows(items)]
-            order = np.argsort(-values, kind="stable").tolist()
-            answers.append(self._items([items[place] for place in order], values[order].tolist()))
-        return answers
+    Args:
+        catalog (`Catalog`): Items, with semantic embeddings.
+    """
+    encoder = load_semantic_encoder(catalog.semantic_encoder_name)
 
-    @staticmethod
-    def _items(ids: Sequence[str], scores: Sequence[float]) -> list[ScoredItem]:
-        return [ScoredItem(item_id, score) for item_id, score in zip(ids, scores, strict=True)]
+    def embed(texts: list[str]) -> np.ndarray:
+        return embed_texts(texts, encoder=encoder, show_progress=False)
+
+    return {
+        "BM25": BM25(catalog.items),
+        "dense text": DenseText(catalog.embeddings["semantic"], catalog.id_map, embed),
+    }
+
+
+__all__ = ["CandidateScoring", "ModelRetriever", "RetrievalModel", "baseline_systems", "text_systems"]
