@@ -329,22 +329,27 @@ def vocabulary_size(head: nn.Module) -> int:
     return len(weight)
 
 
-def unwrap(model: Any) -> PreTrainedModel:
+def unwrap(model: nn.Module) -> PreTrainedModel:
     """Take the model out of a `peft` wrapper; its adapted layers stay in place.
 
     Raises:
         ConfigurationError: If the adapter lives in the wrapper (prompt tuning), the model is in training mode, or it
             is not an encoder-decoder with a head.
     """
-    base = model
-    if hasattr(model, "get_base_model"):
+    base: object = model
+    get_base_model = getattr(model, "get_base_model", None)
+    if callable(get_base_model):
         if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
             raise ConfigurationError(
                 f"`model` is a {type(model).__name__} with a prompt-learning adapter, whose tokens live outside the "
                 "model; use an adapter of the weights, such as LoRA."
             )
-        base = model.get_base_model()
-    if not getattr(getattr(base, "config", None), "is_encoder_decoder", False) or base.get_output_embeddings() is None:
+        base = get_base_model()
+    if (
+        not isinstance(base, PreTrainedModel)
+        or not getattr(base.config, "is_encoder_decoder", False)
+        or base.get_output_embeddings() is None
+    ):
         raise ConfigurationError(
             f"`model` is a {type(base).__name__}; pass an encoder-decoder with a language-modelling head, such as "
             "T5ForConditionalGeneration."
@@ -353,5 +358,4 @@ def unwrap(model: Any) -> PreTrainedModel:
         raise ConfigurationError(
             "`model` is in training mode, where dropout changes every score; call `model.eval()`."
         )
-    checked: PreTrainedModel = base
-    return checked
+    return base
