@@ -12,13 +12,12 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.segments import (
     CorpusSettings,
     SegmentTable,
-    list_histories,
     repeat_segment,
     single_segment,
 )
 from seekrec.corpora.templates import TASK_BY_NAME, Task, template_pieces
 from seekrec.corpora.tokens import IdentifierVocabulary
-from seekrec.events.columns import EventColumns
+from seekrec.events.columns import EventColumns, list_histories
 from seekrec.schema import Request, View, item_texts
 from seekrec.util.ragged import Ragged, join_rows
 

@@ -8,7 +8,6 @@ gives its tokens; nothing loops over rows. Training and inference both come thro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +18,7 @@ from seekrec.corpora.text import shared_encoder
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import CatalogError, ConfigurationError
 from seekrec.events.columns import EventColumns
-from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Event, View
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, View
 from seekrec.util.ragged import Ragged, join_rows
 
 
@@ -174,13 +173,6 @@ def single_segment(segments: np.ndarray) -> Ragged:
     return Ragged(segments, np.arange(len(segments) + 1))
 
 
-def list_histories(histories: Sequence[Sequence[Event]]) -> tuple[list[Event], Ragged]:
-    """Join histories into one list of events; returns it and the numbers of each history's events."""
-    events = list(chain.from_iterable(histories))
-    lengths = np.fromiter(map(len, histories), np.int64, count=len(histories))
-    return events, Ragged.from_lengths(np.arange(len(events)), lengths)
-
-
 def _check_vocabulary(catalog: Catalog, vocabulary: IdentifierVocabulary) -> None:
     """Refuse a vocabulary made for other identifiers."""
     for name in ("num_shared_levels", "num_specific_levels", "codebook_size"):
@@ -198,4 +190,4 @@ def _check_vocabulary(catalog: Catalog, vocabulary: IdentifierVocabulary) -> Non
         )
 
 
-__all__ = ["CorpusSettings", "SegmentTable", "list_histories", "repeat_segment", "single_segment"]
+__all__ = ["CorpusSettings", "SegmentTable", "repeat_segment", "single_segment"]

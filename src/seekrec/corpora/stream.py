@@ -31,7 +31,6 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.segments import (
     CorpusSettings,
     SegmentTable,
-    list_histories,
     repeat_segment,
     single_segment,
 )
@@ -39,7 +38,7 @@ from seekrec.corpora.targets import choose_questions, cut_windows, own_windows, 
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import DataError
 from seekrec.events import Split
-from seekrec.events.columns import EventColumns
+from seekrec.events.columns import EventColumns, list_histories
 from seekrec.events.queries import category_queries
 from seekrec.schema import RECOMMENDATION, SEARCH, Behavior, Event, Request
 from seekrec.util.ragged import Ragged, join_rows

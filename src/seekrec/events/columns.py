@@ -190,6 +190,13 @@ class EventColumns:
         }
 
 
+def list_histories(histories: Sequence[Sequence[Event]]) -> tuple[list[Event], Ragged]:
+    """Join histories into one list of events; returns it and the numbers of each history's events."""
+    events = list(chain.from_iterable(histories))
+    lengths = np.fromiter(map(len, histories), np.int64, count=len(histories))
+    return events, Ragged.from_lengths(np.arange(len(events)), lengths)
+
+
 def history_rows(requests: Sequence[Request], id_map: IdMap) -> Ragged:
     """Return the items that the users of the requests acted on, oldest first.
 
@@ -278,6 +285,7 @@ __all__ = [
     "SessionIds",
     "history_rows",
     "impression_mask",
+    "list_histories",
     "number_geohashes",
     "number_sessions",
 ]

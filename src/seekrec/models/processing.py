@@ -17,10 +17,9 @@ from transformers import PreTrainedConfig, ProcessorMixin
 
 from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError, CheckpointError, ConfigurationError, RequestError, UnknownItemError
-from seekrec.events.columns import history_rows
 from seekrec.models.checkpoint import load_bundled_catalog, load_config, save_bundled_catalog, split_hub_arguments
 from seekrec.models.manifest import check_part, hub_arguments, replace_part
-from seekrec.schema import Event, IdMap, Request, shown
+from seekrec.schema import IdMap, Request, shown
 from seekrec.util.ragged import Ragged
 
 logger = logging.getLogger(__name__)
@@ -69,42 +68,6 @@ def check_requests(requests: Request | Iterable[Request], return_tensors: str = 
     if return_tensors != "pt":
         raise RequestError(f"`return_tensors` is {shown(return_tensors)}; only 'pt' exists.")
     return asked
-
-
-def known_histories(requests: Sequence[Request], id_map: IdMap, unknown: Unknown) -> list[Request]:
-    """Return requests whose histories name items of the catalogue only.
-
-    Args:
-        requests (`Sequence[Request]`): What was asked.
-        id_map ([`IdMap`]): The items of the catalogue.
-        unknown (`str`): `"skip"` leaves events with other items out and logs how many, so that one does not keep a
-            whole batch from its answers; `"raise"` refuses them.
-
-    Raises:
-        UnknownItemError: With `"raise"`, if there is one.
-    """
-    kept = known_events([request.history for request in requests], id_map, unknown)
-    return [
-        request if len(events) == len(request.history) else replace(request, history=events)
-        for request, events in zip(requests, kept, strict=True)
-    ]
-
-
-def known_events(histories: Sequence[Sequence[Event]], id_map: IdMap, unknown: Unknown) -> list[list[Event]]:
-    """Return the events whose items the catalogue holds, and those without an item; see [`known_histories`]."""
-    kept = [[event for event in events if event.item_id is None or event.item_id in id_map] for events in histories]
-    lost = [number for number, events in enumerate(histories) if len(kept[number]) < len(events)]
-    if lost:
-        first = next(event.item_id for event in histories[lost[0]] if event not in kept[lost[0]])
-        count = sum(map(len, histories)) - sum(map(len, kept))
-        found = f"{count} events of {len(lost)} of {len(histories)} histories have items that the catalogue lacks"
-        if unknown == "raise":
-            raise UnknownItemError(
-                f"{found}, the first is {first!r} in history {lost[0]}; add the items to the catalogue, leave the "
-                "events out, or make the processor with `unknown='skip'`."
-            )
-        logger.warning("%s, the first is %r; they are left out.", found, first)
-    return kept
 
 
 def candidate_rows(candidates: Sequence[Sequence[str]], num_requests: int, id_map: IdMap) -> NDArray[np.int64]:
@@ -156,16 +119,6 @@ def _check_candidates(line: object, position: int) -> list[str]:
         twice = next(one for one in items if items.count(one) > 1)
         raise RequestError(f"`candidates[{position}]` names {twice!r} more than once; name each item once.")
     return items
-
-
-def seen_rows(requests: Sequence[Request], id_map: IdMap) -> NDArray[np.int64]:
-    """Return what the users of requests acted on, be it more than a model reads of a history.
-
-    Returns:
-        `np.ndarray`: int64 rows of the catalogue, of shape `(num_requests, most_seen)`, at least one column, -1 for
-        padding.
-    """
-    return history_rows(requests, id_map).pad(-1, width=1)
 
 
 ProcessorT = TypeVar("ProcessorT", bound="CatalogProcessor")
@@ -264,11 +217,66 @@ class CatalogProcessor(ProcessorMixin):
             bare.__dict__.pop(name, None)
         return super(CatalogProcessor, bare).to_dict()
 
-    def _check_requests(
-        self, requests: Request | Iterable[Request], catalog: Catalog, return_tensors: str = "pt"
-    ) -> list[Request]:
-        """Return a list of requests whose histories hold items of the catalogue."""
-        return known_histories(check_requests(requests, return_tensors), catalog.id_map, self.unknown)
+    def _read_requests(
+        self,
+        requests: Request | Iterable[Request],
+        catalog: Catalog,
+        candidates: Sequence[Sequence[str]] | None = None,
+        return_tensors: str = "pt",
+    ) -> tuple[list[Request], dict[str, NDArray[np.int64]]]:
+        """Check what a processor was called with, and find the items in the catalogue.
+
+        Args:
+            requests ([`Request`] or a list of them): What was asked.
+            catalog ([`Catalog`]): The items.
+            candidates (`list[list[str]]`, *optional*): Item ids, a list for each request.
+            return_tensors (`str`): Only `"pt"`.
+
+        Returns:
+            `tuple`: Requests whose histories name items of the catalogue only, and int64 rows of the catalogue, -1 for
+            padding: `seen_rows` of shape `(num_requests, most_seen)`, what the users acted on, be it more than a model
+            reads of a history; with candidates `candidate_rows` of shape `(num_requests, most_candidates)`.
+
+        Raises:
+            RequestError: If there is no request, or the candidates do not fit.
+            UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
+        """
+        asked, seen = self._known_requests(check_requests(requests, return_tensors), catalog)
+        rows = {"seen_rows": seen}
+        if candidates is not None:
+            rows["candidate_rows"] = candidate_rows(candidates, len(asked), catalog.id_map)
+        return asked, rows
+
+    def _known_requests(
+        self, requests: Sequence[Request], catalog: Catalog
+    ) -> tuple[list[Request], NDArray[np.int64]]:
+        """Leave out, or refuse, events with items that the catalogue lacks; return requests and `seen_rows`."""
+        id_map = catalog.id_map
+        known, seen = [], []
+        lost: dict[int, list[str | None]] = {}
+        for number, request in enumerate(requests):
+            kept = [event for event in request.history if event.item_id is None or event.item_id in id_map]
+            if len(kept) == len(request.history):
+                known.append(request)
+            else:
+                known.append(replace(request, history=kept))
+                lost[number] = [event.item_id for event in request.history if event not in kept]
+            acted_on = [event.item_id for event in kept if event.item_id is not None and event.is_interaction]
+            seen.append(id_map.convert_to_rows(acted_on))
+        if lost:
+            number, item_ids = next(iter(lost.items()))
+            found = (
+                f"{sum(map(len, lost.values()))} events of {len(lost)} of {len(requests)} histories have items that "
+                "the catalogue lacks"
+            )
+            if self.unknown == "raise":
+                raise UnknownItemError(
+                    f"{found}, the first is {item_ids[0]!r} in history {number}; add the items to the catalogue, "
+                    "leave the events out, or make the processor with `unknown='skip'`."
+                )
+            # One unknown item does not keep a whole batch from its answers.
+            logger.warning("%s, the first is %r; they are left out.", found, item_ids[0])
+        return known, Ragged.from_arrays(seen).pad(-1, width=1)
 
 
 __all__ = [
@@ -277,7 +285,4 @@ __all__ = [
     "candidate_rows",
     "check_requests",
     "check_unknown",
-    "known_events",
-    "known_histories",
-    "seen_rows",
 ]

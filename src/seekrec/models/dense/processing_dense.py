@@ -28,7 +28,7 @@ from seekrec.events.columns import EventColumns, SessionIds, number_geohashes, n
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments
-from seekrec.models.processing import CatalogProcessor, candidate_rows, check_unknown, known_histories, seen_rows
+from seekrec.models.processing import CatalogProcessor, check_unknown
 from seekrec.schema import BEHAVIORS, Event, Request
 from seekrec.util.ragged import Ragged
 from seekrec.util.redaction import place_name
@@ -166,7 +166,7 @@ class EventSequenceProcessor(CatalogProcessor):
             `question_behavior_ids`, `question_action_ids` (-1 where the request names no action),
             `question_timestamps` (of the last event where the request has none), `question_geohash_ids` and
             `question_query_rows`. `query_vectors`: float32 of shape `(num_queries, dimension)`, to which the query
-            rows point. `seen_rows`: int64 `(batch, most_seen)`, what [`seen_rows`] returns. With candidates
+            rows point. `seen_rows`: int64 `(batch, most_seen)`, what users acted on. With candidates
             `candidate_rows`: int64 `(batch, 1, most_candidates)`, -1 for padding.
 
         Raises:
@@ -175,7 +175,7 @@ class EventSequenceProcessor(CatalogProcessor):
             UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
         """
         catalog = self.catalog  # once: another thread may set a new one
-        asked = self._check_requests(requests, catalog, return_tensors)
+        asked, rows = self._read_requests(requests, catalog, candidates, return_tensors)
         lists = [[event for event in request.history if _is_read(event)] for request in asked]
         lists = [
             events[len(events) - self.max_history :] if self.max_history < len(events) else events for events in lists
@@ -201,10 +201,10 @@ class EventSequenceProcessor(CatalogProcessor):
             "question_geohash_ids": number_geohashes(areas, self.geohashes)[:, None],
             "question_query_rows": np.array(query_rows, dtype=np.int64)[:, None],
             "query_vectors": self.query_vectors.encode(list(numbers)),
-            "seen_rows": seen_rows(asked, catalog.id_map),
+            "seen_rows": rows["seen_rows"],
         }
         if candidates is not None:
-            features["candidate_rows"] = candidate_rows(candidates, len(asked), catalog.id_map)[:, None]
+            features["candidate_rows"] = rows["candidate_rows"][:, None]
         return BatchFeature({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in features.items()})
 
     def events(self, histories: Sequence[Sequence[Event]]) -> BatchFeature:
@@ -220,11 +220,11 @@ class EventSequenceProcessor(CatalogProcessor):
             RequestError: If events are not in the order of time.
         """
         catalog = self.catalog
-        asked = known_histories([Request(events) for events in histories], catalog.id_map, self.unknown)
+        asked, seen = self._known_requests([Request(events) for events in histories], catalog)
         lists = [[event for event in one.history if _is_read(event)] for one in asked]
         features, queries = self._layout(lists, catalog)
         features["query_vectors"] = self.query_vectors.encode(queries)
-        features["seen_rows"] = seen_rows(asked, catalog.id_map)
+        features["seen_rows"] = seen
         return BatchFeature({name: torch.from_numpy(array) for name, array in features.items()})
 
     def _asked_action(self, request: Request) -> int:

@@ -18,7 +18,6 @@ from seekrec.corpora import (
 )
 from seekrec.errors import RequestError
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
-from seekrec.models.processing import candidate_rows, seen_rows
 from seekrec.models.processing_t5 import T5Processor
 from seekrec.schema import BEHAVIORS, Request, View, shown
 from seekrec.util.ragged import Ragged
@@ -59,7 +58,7 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
         Returns:
             [`~transformers.BatchFeature`]: int64 tensors `input_ids` and `attention_mask` of shape
             `(batch, length)`, `behavior_ids` of shape `(batch,)` (numbers into `BEHAVIORS`), `seen_rows` of shape
-            `(batch, most_seen)` (what [`seen_rows`] gives) and, with candidates, `candidate_rows` of shape
+            `(batch, most_seen)` (what users acted on) and, with candidates, `candidate_rows` of shape
             `(batch, most_candidates)`: rows of the catalogue, -1 for padding.
 
         Raises:
@@ -67,15 +66,11 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
             UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
         """
         catalog = self.catalog  # once: another thread may set a new one
-        asked = self._check_requests(requests, catalog, return_tensors)
+        asked, rows = self._read_requests(requests, catalog, candidates, return_tensors)
         encode = encode_stream if self.config.corpus == "stream" else encode_requests
-        rows = encode(asked, catalog, self.vocabulary, self.tokenizer, self.config)
-        features = self._pad(rows)
+        features = self._pad(encode(asked, catalog, self.vocabulary, self.tokenizer, self.config))
         features["behavior_ids"] = torch.tensor([BEHAVIORS.index(request.behavior) for request in asked])
-        features["seen_rows"] = torch.from_numpy(seen_rows(asked, catalog.id_map))
-        if candidates is not None:
-            features["candidate_rows"] = torch.from_numpy(candidate_rows(candidates, len(asked), catalog.id_map))
-        return BatchFeature(features)
+        return BatchFeature(features | {name: torch.from_numpy(found) for name, found in rows.items()})
 
     def describe_items(self, item_ids: Sequence[str], view: View = "semantic") -> BatchFeature:
         """Write the instructions that ask for the description of items (ID2Desc), for `model.describe`.
@@ -108,7 +103,7 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
             [`~transformers.BatchFeature`]: `input_ids` and `attention_mask`.
         """
         catalog = self.catalog
-        asked = [replace(request, query=None) for request in self._check_requests(requests, catalog)]
+        asked = [replace(request, query=None) for request in self._read_requests(requests, catalog)[0]]
         written = (catalog, self.vocabulary, self.tokenizer, self.config)
         if self.config.corpus == "stream":
             return BatchFeature(self._pad(encode_stream(asked, *written)))

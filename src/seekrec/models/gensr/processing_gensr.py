@@ -23,11 +23,9 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.segments import list_histories
 from seekrec.corpora.text import shared_encoder
-from seekrec.events.columns import EventColumns
+from seekrec.events.columns import EventColumns, list_histories
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
-from seekrec.models.processing import candidate_rows, seen_rows
 from seekrec.models.processing_t5 import T5Processor
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Request
 from seekrec.util.ragged import Ragged
@@ -113,14 +111,14 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
 
         Returns:
             [`~transformers.BatchFeature`]: The tensors of `write_features`, and `seen_rows`, int64 of shape `(batch,
-            most_seen)`: see [`seen_rows`].
+            most_seen)`: what users acted on, be it more than the model reads.
 
         Raises:
             RequestError: If there is no request, or the candidates do not fit.
             UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
         """
         catalog, item_tokens = self.current_items()
-        asked = self._check_requests(requests, catalog, return_tensors)
+        asked, rows = self._read_requests(requests, catalog, candidates, return_tensors)
         events, histories = list_histories([request.history for request in asked])
         columns = EventColumns.from_events(events, catalog.id_map)
         numbers = {query: number for number, query in enumerate(columns.queries)}
@@ -132,9 +130,9 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
             np.array([BEHAVIORS.index(request.behavior) for request in asked], dtype=np.int64),
             np.array(queries, dtype=np.int64),
             item_tokens,
-            None if candidates is None else candidate_rows(candidates, len(asked), catalog.id_map),
+            rows.get("candidate_rows"),
         )
-        features["seen_rows"] = torch.from_numpy(seen_rows(asked, catalog.id_map))
+        features["seen_rows"] = torch.from_numpy(rows["seen_rows"])
         return BatchFeature(features)
 
     def current_items(self) -> tuple[Catalog, np.ndarray]:
