@@ -14,11 +14,17 @@ from transformers import AutoModel, AutoProcessor
 
 import seekrec  # noqa: F401  registers the families
 
-report = []
-for repository, arguments in json.loads(sys.argv[1]):
-    try:
-        parts = [loader.from_pretrained(repository, **arguments) for loader in (AutoModel, AutoProcessor)]
-        report.append([part.catalog.content_hash for part in parts])
-    except OSError as error:
-        report.append(type(error).__name__)
-Path(sys.argv[2]).write_text(json.dumps(report))
+
+def main(questions, report_path):
+    report = []
+    for repository, arguments in json.loads(questions):
+        try:
+            parts = [loader.from_pretrained(repository, **arguments) for loader in (AutoModel, AutoProcessor)]
+            report.append([part.catalog.content_hash for part in parts])
+        except OSError as error:
+            report.append(type(error).__name__)
+    Path(report_path).write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
