@@ -118,12 +118,12 @@ def test_metric_values_by_name():
 
 @pytest.mark.parametrize("name", ["hit@10", "ndcg", "ndcg@", "ndcg@ten", "recall@-1"])
 def test_unknown_metric_is_refused(name):
-    with pytest.raises(ConfigurationError, match=f"no metric '{name}'; use one of recall@k"):
+    with pytest.raises(ConfigurationError, match=f"Unknown metric '{name}'; use one of recall@k"):
         metric_values([1], name)
 
 
 def test_k_below_one_is_refused():
-    with pytest.raises(ConfigurationError, match="`k` is 0; metrics need at least 1 place"):
+    with pytest.raises(ConfigurationError, match="`k` is 0; it must be at least 1"):
         recall_at_k([1], 0)
 
 
@@ -145,7 +145,7 @@ def test_impossible_rank_is_refused(rank, shown):
 
 
 def test_ranks_of_another_shape_are_refused():
-    with pytest.raises(DataError, match=r"`ranks` has shape \(1, 3\); give the first and last rank of each case"):
+    with pytest.raises(DataError, match=r"`ranks` has shape \(1, 3\); pass the first and last rank of each case"):
         ndcg_at_k([(1, 2, 3)], 10)
 
 

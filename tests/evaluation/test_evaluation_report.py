@@ -97,12 +97,12 @@ def test_failed_write_leaves_the_old_results(tmp_path):
 def test_file_that_holds_no_results_is_refused(tmp_path, text):
     path = tmp_path / "results.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=r"results.json is no results file"):
+    with pytest.raises(DataError, match=r"results.json does not hold results"):
         read_results(path)
 
 
 def test_missing_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"absent.json is no results file .*FileNotFoundError"):
+    with pytest.raises(DataError, match=r"absent.json does not hold results .*FileNotFoundError"):
         read_results(tmp_path / "absent.json")
 
 

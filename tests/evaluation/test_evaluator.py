@@ -235,8 +235,8 @@ def test_retriever_ranks_all_candidates(toy_split, toy_id_map):
     [
         ([("d", 2.0), ("d", 1.0)], "System 'bad', recommendation, full: An answer holds the item 'd' twice"),
         ([("d", 1.0), ("e", 2.0)], "not in falling order"),
-        ([("x", 1.0)], "`retrieve` answered 'x', which the catalogue does not hold"),
-        ([("d", 2.0), ("a", 1.0)], "`retrieve` answered 'a', which the catalogue does not hold or `where` rules out"),
+        ([("x", 1.0)], "`retrieve` returned 'x', which the catalogue does not hold"),
+        ([("d", 2.0), ("a", 1.0)], "`retrieve` returned 'a', which the catalogue does not hold or `where` rules out"),
     ],
 )
 def test_lists_that_break_the_rules_are_refused(toy_split, toy_id_map, retrieved, message):
@@ -245,16 +245,16 @@ def test_lists_that_break_the_rules_are_refused(toy_split, toy_id_map, retrieved
 
 
 def test_list_longer_than_asked_is_refused(toy_split, toy_id_map):
-    with pytest.raises(DataError, match="asked for 2 items and answered 3"):
+    with pytest.raises(DataError, match="asked for 2 items and returned 3"):
         quiet(Answers([("d", 3.0), ("e", 2.0), ("f", 1.0)]), toy_split, toy_id_map, k=(1,), top_k=2)
 
 
 @pytest.mark.parametrize(
     ("ranked", "message"),
     [
-        ([("d", 2.0), ("f", 1.0)], r"given 3 candidates and answered 2; the answers differ in \['e'\]"),
-        ([("d", 2.0), ("e", 1.0), ("a", 0.0)], r"the answers differ in \['a', 'f'\]"),
-        ([("d", 2.0), ("e", 1.0), ("f", 0.0), ("f", 0.0)], "the answers differ in how often an item occurs"),
+        ([("d", 2.0), ("f", 1.0)], r"got 3 candidates and returned 2; they differ in \['e'\]"),
+        ([("d", 2.0), ("e", 1.0), ("a", 0.0)], r"they differ in \['a', 'f'\]"),
+        ([("d", 2.0), ("e", 1.0), ("f", 0.0), ("f", 0.0)], "they differ in how often an item occurs"),
     ],
 )
 def test_rankings_that_break_the_rules_are_refused(toy_split, toy_id_map, ranked, message):

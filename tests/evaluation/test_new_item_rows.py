@@ -100,7 +100,7 @@ def test_a_catalogue_that_cannot_grow_gives_no_rows(toy_split, caplog):
     rest, cold = hold_out_items(toy_split, 1, seed=0)
     atomic = Catalog.build(rest.items, {"collaborative": np.arange(5)[:, None]}, num_shared_levels=1, codebook_size=5)
     assert ask(cold, atomic, LatestFirst(atomic)) == []
-    assert "cannot be asked for: This catalogue has no identifier model" in caplog.text
+    assert "are not evaluated: This catalogue has no identifier model" in caplog.text
 
 
 def test_cases_of_chosen_targets(toy_split, toy_id_map):

@@ -104,7 +104,7 @@ def test_reweighted_scorers_nest(toy_items):
 
 def test_text_scores_must_be_finite():
     system = ReweightedText(Fixed([1.0, -np.inf]), Fixed([0, 0]))
-    with pytest.raises(DataError, match="Text scorer 'Fixed' gave a score that is no finite number"):
+    with pytest.raises(DataError, match="Text scorer 'Fixed' returned a score that is not finite"):
         system.score_all([Request(query="x")])
 
 

@@ -242,5 +242,5 @@ def test_a_missing_view_is_refused():
 
 
 def test_nothing_to_start_from():
-    with pytest.raises(DataError, match="There is no item in `semantic`"):
+    with pytest.raises(DataError, match="`semantic` holds no item"):
         DualRQVAEModel(small_config()).initialize_codebooks(np.ones((0, 6)), np.ones((0, 5)))

@@ -103,7 +103,7 @@ def test_one_item_and_constant_vectors():
             "`collaborative`.* in 2 rows, the first is row 1",
         ),
         (np.ones((3, 2)), np.ones((4, 2)), "different numbers of items: {'semantic': 3, 'collaborative': 4}"),
-        (np.ones((0, 2)), np.ones((0, 2)), "There is no item"),
+        (np.ones((0, 2)), np.ones((0, 2)), "holds no item"),
     ],
 )
 def test_bad_vectors_are_refused(semantic, collaborative, message):

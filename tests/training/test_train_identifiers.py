@@ -198,5 +198,5 @@ def test_bad_settings_are_refused(arguments, message, tmp_path):
 
 
 def test_no_items(tmp_path):
-    with pytest.raises(DataError, match="There is no item in `semantic`; pass at least one"):
+    with pytest.raises(DataError, match="`semantic` holds no item; pass at least one"):
         train_dual_rqvae(np.ones((0, 6)), np.ones((0, 5)), config(), output_dir=tmp_path, device="cpu")

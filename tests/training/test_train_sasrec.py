@@ -171,10 +171,10 @@ def test_best_weights_are_kept_not_the_last(tmp_path, monkeypatch):
 
 
 def test_long_sequences_are_cut_from_the_end_and_no_label_is_lost():
-    from seekrec.training.sasrec import _Windows
+    from seekrec.training.sasrec import _SequenceWindows
 
     # Start token 9, then items 1..8; the last window has `max_history` inputs, the first what is left.
-    windows = _Windows([np.arange(8), np.array([], np.int64), np.array([4])], tiny(max_history=3))
+    windows = _SequenceWindows([np.arange(8), np.array([], np.int64), np.array([4])], tiny(max_history=3))
     tokens = [windows[number]["tokens"].tolist() for number in range(len(windows))]
     assert tokens == [[5, 6, 7, 8], [2, 3, 4, 5], [9, 1, 2], [9, 5]]
 

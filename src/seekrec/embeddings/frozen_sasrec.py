@@ -32,7 +32,7 @@ class FrozenSASRec(SASRecModel):
     """The layers of a SASRec, without its items.
 
     Args:
-        sizes (`dict`): What [`recommender_sizes`] gave; saved in the configuration of the model around it.
+        sizes (`dict`): What [`recommender_sizes`] returned; saved in the configuration of the model around it.
     """
 
     def __init__(self, sizes: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ class FrozenSASRec(SASRecModel):
             recommender ([`SASRecForNextItem`]): Model of these sizes.
 
         Raises:
-            ValueError: If its sizes are others.
+            ValueError: If its sizes differ.
         """
         weights = {
             name: values for name, values in recommender.model.state_dict().items() if name != "item_embedding.weight"

@@ -90,7 +90,7 @@ class LightGCNModel(PreTrainedModel):
                 raise DataError(f"`{name}` holds rows {rows.min()}..{rows.max()}; the model knows 0..{limit - 1}.")
         num_distinct = len(np.unique(users * np.int64(self.config.num_items) + items))
         if num_distinct != len(users):
-            raise DataError(f"{len(users) - num_distinct} of {len(users)} pairs occur twice; give each pair once.")
+            raise DataError(f"{len(users) - num_distinct} of {len(users)} pairs occur twice; pass each pair once.")
         self.edge_users.copy_(torch.from_numpy(users))
         self.edge_items.copy_(torch.from_numpy(items))
         self._adjacency = None
@@ -194,8 +194,8 @@ class LightGCNModel(PreTrainedModel):
             size = self.config.num_users + self.config.num_items
             degrees = torch.bincount(torch.cat([users, items]), minlength=size).float()
             weights = (degrees[users] * degrees[items]).rsqrt()
-            places = torch.stack([torch.cat([users, items]), torch.cat([items, users])])
+            indices = torch.stack([torch.cat([users, items]), torch.cat([items, users])])
             self._adjacency = torch.sparse_coo_tensor(
-                places, torch.cat([weights, weights]), (size, size), check_invariants=False
+                indices, torch.cat([weights, weights]), (size, size), check_invariants=False
             ).coalesce()
         return self._adjacency

@@ -52,8 +52,9 @@ class _Packing:
     """Where the tokens of a batch stand, so that layers skip padding.
 
     Args:
-        columns (`torch.Tensor`): int64 of shape `(num_tokens,)`: places in the flattened input.
-        slots (`torch.Tensor`): int64 of shape `(num_tokens,)`: places in a flat, left-aligned `(batch_size, length)`.
+        columns (`torch.Tensor`): int64 of shape `(num_tokens,)`: positions in the flattened input.
+        slots (`torch.Tensor`): int64 of shape `(num_tokens,)`: positions in a flat, left-aligned
+            `(batch_size, length)`.
         positions (`torch.Tensor`): int64 of shape `(num_tokens,)`: tokens before this one in its row.
         batch_size (`int`): Rows.
         length (`int`): Tokens of the longest row.

@@ -93,22 +93,22 @@ def embed_texts(
 
     Args:
         texts (`Sequence[str]`): Each must hold a visible character. May be empty as a whole.
-        encoder (`sentence_transformers.SentenceTransformer`, *optional*): What [`load_semantic_encoder`] gave.
+        encoder (`sentence_transformers.SentenceTransformer`, *optional*): What [`load_semantic_encoder`] returned.
         name_or_path (`str`, *optional*): Loaded by [`load_semantic_encoder`] if there is no `encoder`.
-        batch_size (`int`): Texts in one pass.
+        batch_size (`int`): Number of texts in one call of the encoder.
         show_progress (`bool`): Show a progress bar.
 
     Returns:
         `np.ndarray`: float32 rows of unit length, of shape `(len(texts), embedding_dim)`.
 
     Raises:
-        DataError: If a text is empty or no text; the message names its row.
+        DataError: If a text is empty or not a string; the message names its row.
         ConfigurationError: If both `encoder` and `name_or_path` are given.
     """
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise DataError(
-                f"Text of row {row} is {text!r}: there is nothing to embed. Give the item a title or description, or "
+                f"Text of row {row} is {text!r}: there is nothing to embed; give the item a title or description, or "
                 "leave it out."
             )
     if encoder is not None and name_or_path is not None:

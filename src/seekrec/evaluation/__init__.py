@@ -3,7 +3,7 @@
 
 ```
 metrics.py     recall, ndcg and mrr of ranks; bootstrap intervals, paired comparisons
-protocols.py   the two faces of a system, and the cases it is asked
+protocols.py   scorers and retrievers, and the cases that they are evaluated on
 evaluator.py   systems over cases, to result rows
 report.py      result rows as JSON, as a table, compared
 baselines.py   popularity, BM25, dense text, SASRec, LightGCN

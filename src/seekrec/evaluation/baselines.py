@@ -93,7 +93,7 @@ class BM25:
             fields (`Sequence[str]`): As for [`BM25`].
 
         Returns:
-            `dict[str, BM25]`: By a name that tells fields and settings.
+            `dict[str, BM25]`: By a name that says fields and settings.
         """
         words = item_words(items, fields)
         built = {}
@@ -135,8 +135,8 @@ class DenseText:
     ) -> None:
         if item_embeddings.ndim != 2 or len(item_embeddings) != len(id_map):
             raise DataError(
-                f"`item_embeddings` has shape {item_embeddings.shape}, the catalogue {len(id_map)} items; give one "
-                "row an item."
+                f"`item_embeddings` has shape {item_embeddings.shape}, the catalogue {len(id_map)} items; pass "
+                "one row for each item."
             )
         lengths = np.linalg.norm(item_embeddings, axis=1)
         wrong = ~(np.abs(lengths - 1) < 1e-2)

@@ -39,8 +39,8 @@ def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLi
     values, happened = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if values.shape != happened.shape or not values.size:
         raise DataError(
-            f"There are probabilities of shape {values.shape} and labels of shape {happened.shape}; give one label "
-            "for each probability, and at least one."
+            f"There are probabilities of shape {values.shape} and labels of shape {happened.shape}; pass at "
+            "least one probability, and one label for each."
         )
     if not ((values >= 0) & (values <= 1)).all():
         wrong = values[~((values >= 0) & (values <= 1))][0]
@@ -57,7 +57,7 @@ def click_calibration(system: Retriever, cases: EvaluationCases, id_map: IdMap, 
     model is calibrated to the share it was trained with: ask with as many negatives, drawn alike.
 
     Args:
-        system ([`Retriever`]): Its `rank` gives probabilities.
+        system ([`Retriever`]): Its `rank` returns probabilities as scores.
         cases ([`EvaluationCases`]): With candidates.
         id_map ([`IdMap`]): Items of the catalogue.
         num_bins (`int`): As for [`expected_calibration_error`].
@@ -66,7 +66,9 @@ def click_calibration(system: Retriever, cases: EvaluationCases, id_map: IdMap, 
         ConfigurationError: If the cases have no candidates.
     """
     if cases.candidate_rows is None:
-        raise ConfigurationError("The cases rank the whole catalogue; build them with a protocol of candidates.")
+        raise ConfigurationError(
+            "The cases rank the whole catalogue; build them with candidates, as by `protocol='uniform'`."
+        )
     candidates = [id_map.convert_to_ids(row[row >= 0]) for row in cases.candidate_rows]
     answers = system.rank(cases.requests, candidates)
     clicked = [

@@ -39,9 +39,9 @@ def add_typo(query: str, seed: int = 0) -> str:
         ('rmoantic comedy', 'romaantic comedy')
     """
     rng = np.random.default_rng(case_hash(seed, "typo", query))
-    places = [place for place, sign in enumerate(query) if sign.isalpha()]
-    for place in rng.permutation(places).tolist():
-        before, letter, after = query[:place], query[place], query[place + 1 :]
+    positions = [position for position, character in enumerate(query) if character.isalpha()]
+    for position in rng.permutation(positions).tolist():
+        before, letter, after = query[:position], query[position], query[position + 1 :]
         swapped = before + after[:1] + letter + after[1:] if after[:1].isalpha() else query
         slips = [slip for slip in (before + after, before + 2 * letter + after, swapped) if slip not in (query, "")]
         if slips:
@@ -49,7 +49,7 @@ def add_typo(query: str, seed: int = 0) -> str:
     return query
 
 
-# The forms in which each search is asked, by their names in reports; a form is given the query and the seed.
+# The forms in which each search is asked, by their names in reports; a form takes the query and the seed.
 QUERY_FORMS: Mapping[str, Callable[[str, int], str]] = {
     "as typed": lambda query, seed: query,
     "Title Case": lambda query, seed: query.title(),
@@ -125,7 +125,7 @@ def compare_on_new_items(
         systems (`Mapping[str, ModelRetriever]`): What was trained, by names in reports; all over `catalog`.
         cold ([`ColdStart`]): The new items and who asks for them.
         catalog ([`Catalog`]): What the systems were trained with.
-        behaviors (`Sequence[str]`): What is asked.
+        behaviors (`Sequence[str]`): Behaviors to evaluate.
         only_candidates (`Collection[str]`): Systems that cannot search the whole catalogue; they are left out.
         with_baselines (`bool`): Rank with BM25 and dense text, too.
         remove_seen (`bool`): Rule out the items of the history.
@@ -149,7 +149,7 @@ def compare_on_new_items(
         try:
             grown = catalog.add_items(cold.items)
         except CatalogError as error:
-            logger.warning("New items cannot be asked for: %s", error)
+            logger.warning("New items are not evaluated: %s", error)
             return []
     baselines: Mapping[str, Scorer] = text_systems(grown) if with_baselines else {}
     kind = "held-out items" if cold.held_out else "untrained items"

@@ -77,15 +77,15 @@ def evaluate_system(
         max_cases (`int`, *optional*): Take a seeded sample of so many cases, the same for every system.
         seed (`int`): Seed of the sample, the negatives and the bootstrap.
         cases ([`EvaluationCases`], *optional*):
-            Cases built before from this very split: the arguments of `build_cases` are then not looked at.
+            Cases built before from this very split: the arguments of `build_cases` are then not read.
         show_progress (`bool`): Show a progress bar with the time left.
 
     Returns:
         [`ResultRow`]: Metrics, intervals and what they were measured on, with the rank of each case.
 
     Raises:
-        ConfigurationError: If an argument is none of its choices, `top_k` is below the largest `k`, or `system` has
-            neither face.
+        ConfigurationError: If an argument is not one of its choices, `top_k` is below the largest `k`, or `system` is
+            neither a scorer nor a retriever.
         RequestError: If the system does not answer the behavior.
         DataError: If there are no cases, or an answer breaks the rules; the message names the system.
     """
@@ -161,7 +161,7 @@ def evaluate_systems(
         split (`Split`): Where the cases come from.
         id_map ([`IdMap`]): Items of the catalogue.
         part (`str`): `"validation"` or `"test"`.
-        behaviors (`Sequence[str]`): What to ask.
+        behaviors (`Sequence[str]`): Behaviors to evaluate.
         protocols (`Sequence[str]`): As for [`evaluate_system`].
         num_negatives (`int`): Negatives a case, for sampled protocols.
         remove_seen (`bool`): Rule out the items of the request's history in full ranking.
@@ -236,8 +236,8 @@ def rank_cases(
     start or not at all.
 
     Args:
-        system (`Scorer` or `Retriever`): Who is asked.
-        cases ([`EvaluationCases`]): What is asked.
+        system (`Scorer` or `Retriever`): The system.
+        cases ([`EvaluationCases`]): Requests and their targets.
         id_map ([`IdMap`]): Items of the catalogue.
         name (`str`): Name of the system, for messages.
         top_k (`int`): Length of the lists asked of a retriever in full ranking.
@@ -269,7 +269,7 @@ def _rank_by_scores(system: Scorer, cases: EvaluationCases, block: RowArray) -> 
     answer = system.score_all([cases.requests[case] for case in block.tolist()])
     expected = (len(block), cases.num_items)
     if answer.shape != expected:
-        raise DataError(f"`score_all` gave scores of shape {answer.shape}; expected {expected}, requests by items.")
+        raise DataError(f"`score_all` returned shape {answer.shape}; expected {expected}, requests by items.")
     if cases.candidate_rows is not None:
         candidates = cases.candidate_rows[block]
         scores = np.take_along_axis(answer, np.maximum(candidates, 0), axis=1)
@@ -293,9 +293,9 @@ def _rank_by_lists(
             if sorted(ids) != sorted(asked):
                 wrong = sorted(set(ids) ^ set(asked))
                 raise DataError(
-                    f"`rank` was given {len(asked)} candidates and answered {len(ids)}; the answers differ in "
-                    f"{wrong[:3] or 'how often an item occurs'}. It must give each candidate once: one left out would "
-                    "lift the others."
+                    f"`rank` got {len(asked)} candidates and returned {len(ids)}; they differ in "
+                    f"{wrong[:3] or 'how often an item occurs'}. It must return each candidate once: leaving one "
+                    "out would lift the others."
                 )
     else:
         masks = cases.masks(block)
@@ -306,11 +306,11 @@ def _rank_by_lists(
             wrong_items = rows < 0 if masks is None else (rows < 0) | ~masks[number][rows]
             if wrong_items.any():
                 raise DataError(
-                    f"`retrieve` answered {ids[int(np.argmax(wrong_items))]!r}, which the catalogue does not hold or "
-                    "`where` rules out; a system must answer allowed items only."
+                    f"`retrieve` returned {ids[int(np.argmax(wrong_items))]!r}, which the catalogue does not hold or "
+                    "`where` rules out; a system must return allowed items only."
                 )
             if len(ids) > top_k:
-                raise DataError(f"`retrieve` was asked for {top_k} items and answered {len(ids)}.")
+                raise DataError(f"`retrieve` was asked for {top_k} items and returned {len(ids)}.")
     targets = [cases.target_ids[case] for case in block.tolist()]
     return np.array(
         [rank_in_list(ids, scores, target) for (ids, scores), target in zip(answers, targets, strict=True)]

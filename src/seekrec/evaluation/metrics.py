@@ -62,16 +62,16 @@ def recall_at_k(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
     Args:
         ranks (`ArrayLike`):
-            First and last rank of the target of each case, `(num_cases, 2)`, as [`ranks_from_scores`] gives them; or
+            First and last rank of the target of each case, `(num_cases, 2)`, as [`ranks_from_scores`] returns them; or
             of shape `(num_cases,)` where nothing ties. 1 = best, infinite = not found.
-        k (`int`): How many places count.
+        k (`int`): Number of positions that count.
 
     Returns:
         `np.ndarray`: float64 of shape `(num_cases,)`; the mean is the metric.
 
     Raises:
         ConfigurationError: If `k` is below 1.
-        DataError: If a rank is no whole number from 1, or a last rank is before its first.
+        DataError: If a rank is not a whole number of at least 1, or a last rank is before its first.
 
     Example:
         >>> recall_at_k([1, 10, 11, float("inf")], k=10).tolist()
@@ -126,7 +126,7 @@ def metric_values(ranks: npt.ArrayLike, name: str) -> FloatArray:
         `np.ndarray`: float64 of shape `(num_cases,)`.
 
     Raises:
-        ConfigurationError: If the name is none of these.
+        ConfigurationError: If the name is not one of these.
 
     Example:
         >>> metric_values([2], "mrr@5").tolist()
@@ -134,9 +134,7 @@ def metric_values(ranks: npt.ArrayLike, name: str) -> FloatArray:
     """
     kind, _, k = name.partition("@")
     if kind not in METRICS or not k.isdecimal():
-        raise ConfigurationError(
-            f"There is no metric {name!r}; use one of recall@k, ndcg@k, mrr@k, such as 'ndcg@10'."
-        )
+        raise ConfigurationError(f"Unknown metric {name!r}; use one of recall@k, ndcg@k, mrr@k, such as 'ndcg@10'.")
     return METRICS[kind](ranks, int(k))
 
 
@@ -177,8 +175,8 @@ def ranks_from_scores(scores: np.ndarray, targets: np.ndarray) -> FloatArray:
     if np.isnan(scores.min(initial=np.inf)):  # the smallest is NaN if any is; quicker than a mask
         row, column = (int(index) for index in np.argwhere(np.isnan(scores))[0])
         raise DataError(
-            f"The score of item column {column} in row {row} is NaN; a system must give every item a number, or -inf "
-            "to rule it out."
+            f"The score of item column {column} in row {row} is NaN; a system must score every item with a number, "
+            "or -inf to rule it out."
         )
     own = np.take_along_axis(scores, targets[:, None], axis=1)
     higher, not_lower = np.count_nonzero(scores > own, axis=1), np.count_nonzero(scores >= own, axis=1)
@@ -209,13 +207,13 @@ def rank_in_list(item_ids: Sequence[str], scores: Sequence[float], target: str) 
     """
     if len(set(item_ids)) < len(item_ids):
         twice = next(item for position, item in enumerate(item_ids) if item in item_ids[:position])
-        raise DataError(f"An answer holds the item {twice!r} twice; a system must give each item once.")
+        raise DataError(f"An answer holds the item {twice!r} twice; a system must return each item once.")
     values = np.asarray(scores, dtype=np.float64)
     # Written so that NaN, which compares false with everything, fails too.
     if not (values[:-1] >= values[1:]).all() or np.isnan(values).any():
         raise DataError(
             f"The scores of an answer are not in falling order: {[float(value) for value in values[:10]]}; a system "
-            "must answer best first."
+            "must return the best item first."
         )
     if target not in item_ids:
         return NOT_FOUND
@@ -304,7 +302,7 @@ def paired_bootstrap(
 
 
 def _resample_means(table: FloatArray, seed: int, num_samples: int) -> FloatArray:
-    """Draw `num_samples` resamples of the rows; give their means, `(num_samples, num_columns)`."""
+    """Draw `num_samples` resamples of the rows and return their means, `(num_samples, num_columns)`."""
     num_cases = len(table)
     if num_cases == 0:
         raise DataError("A bootstrap needs at least one case, got 0; evaluate a part that holds cases.")
@@ -343,14 +341,14 @@ def _mean_over_tie(ranks: npt.ArrayLike, k: int, gain: Callable[[FloatArray], Fl
 
 def _check_ranks(ranks: npt.ArrayLike, k: int) -> FloatArray:
     if k < 1:
-        raise ConfigurationError(f"`k` is {k}; metrics need at least 1 place.")
+        raise ConfigurationError(f"`k` is {k}; it must be at least 1.")
     checked = np.asarray(ranks, dtype=np.float64)
     if checked.ndim == 1:
         checked = np.stack([checked, checked], axis=1)
     if checked.ndim != 2 or checked.shape[1] != 2:
         raise DataError(
-            f"`ranks` has shape {checked.shape}; give the first and last rank of each case, of shape (num_cases, 2), "
-            "or one rank a case."
+            f"`ranks` has shape {checked.shape}; pass the first and last rank of each case, of shape (num_cases, 2), "
+            "or one rank for each case."
         )
     first, last = checked.T
     # NaN and halves are wrong too: the mean rank of a tie does not tell how many items share it.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked of a system, and of whom: the two faces of a system, and the cases it is tried on.
+"""The two interfaces of a system, and the cases that it is evaluated on.
 
-A system is a [`Scorer`] (it can score every item, so its ranks are exact) or a [`Retriever`] (it gives a list; a
-target that is not in the list is a miss). [`build_cases`] asks the same questions of both.
+A system is a [`Scorer`] (it can score every item, so its ranks are exact) or a [`Retriever`] (it returns a list; a
+target that is not in the list is a miss). [`build_cases`] makes the same cases for both.
 
 Protocols: `"full"` ranks all items of the catalogue; `"uniform"`, `"popularity"` and `"bm25"` rank the target among
 sampled negatives. Sampled rankings are easier and order systems differently: never compare them with full ones.
@@ -74,7 +74,7 @@ class Retriever(Protocol):
 
         Args:
             requests (`Sequence[Request]`): All of one behavior.
-            top_k (`int`): The longest list wanted; fewer items are no error.
+            top_k (`int`): Length of the longest list wanted; fewer items are allowed.
             where (`Sequence[np.ndarray]`, *optional*):
                 For each request, bool of shape `(num_items,)`: which items may be answered.
 
@@ -90,25 +90,25 @@ class Retriever(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class EvaluationCases:
-    """Questions, their targets, and what may be answered.
+    """Requests, their targets, and the items that may be returned.
 
     Args:
-        requests (`list[Request]`): The questions, all of one behavior.
-        target_ids (`list[str]`): The item each is looking for.
+        requests (`list[Request]`): The requests, all of one behavior.
+        target_ids (`list[str]`): The item that each is looking for.
         target_rows (`np.ndarray`): The same as rows of the catalogue, int64 `(num_cases,)`.
         case_numbers (`np.ndarray`): Where each stands among all cases of the part and behavior, int64 `(num_cases,)`.
         seen (`Ragged`): int64 rows of the catalogue that each case may not be answered with, never its target; empty
             rows if seen items are kept.
         candidate_rows (`np.ndarray`, *optional*): int64 `(num_cases, max_candidates)`, the target among them at a
-            seeded random place, padded with -1. `None` ranks the whole catalogue.
+            seeded random position, padded with -1. `None` ranks the whole catalogue.
         num_items (`int`): Items of the catalogue.
-        behavior (`str`), part (`str`): What is asked.
+        behavior (`str`), part (`str`): Behavior of the requests, and part of the split.
         protocol (`str`): For reports: `"full"`, `"full, available"` with `periods`, or such as `"uniform-99"`.
         seen_removed (`bool`): Whether items of the user's history cannot be answered.
         seed (`int`): Seed of the choice of cases and negatives.
         periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available, int64
             seconds of shape `(num_items,)`: case i may not be answered with items that are not at the time of its
-            request, except the target. `None` asks for no such thing.
+            request, except the target. `None` allows all items at any time.
     """
 
     requests: list[Request]
@@ -152,7 +152,7 @@ class EvaluationCases:
         rows, columns = self._seen_cells(cases)
         scores[rows, columns] = -np.inf
         if self.periods is not None:
-            scores[~self._on_offer(cases, *self.periods)] = -np.inf
+            scores[~self._available(cases, *self.periods)] = -np.inf
 
     def masks(self, cases: RowArray) -> list[BoolArray] | None:
         """Return the `where` argument of a [`Retriever`].
@@ -167,17 +167,17 @@ class EvaluationCases:
             return None
         allowed = np.ones((len(cases), self.num_items), dtype=np.bool_)
         if self.periods is not None:
-            allowed &= self._on_offer(cases, *self.periods)
+            allowed &= self._available(cases, *self.periods)
         rows, columns = self._seen_cells(cases)
         allowed[rows, columns] = False
         return list(allowed)
 
-    def _on_offer(self, cases: RowArray, begins: RowArray, ends: RowArray) -> BoolArray:
+    def _available(self, cases: RowArray, begins: RowArray, ends: RowArray) -> BoolArray:
         """Return for each case which items are available when it is asked: bool of shape `(len(cases), num_items)`."""
         times = np.array([self.requests[case].timestamp for case in cases.tolist()], dtype=np.int64)[:, None]
-        on_offer: BoolArray = (begins <= times) & (times < ends)
-        on_offer[np.arange(len(cases)), self.target_rows[cases]] = True
-        return on_offer
+        available: BoolArray = (begins <= times) & (times < ends)
+        available[np.arange(len(cases)), self.target_rows[cases]] = True
+        return available
 
     def _seen_cells(self, cases: RowArray) -> tuple[RowArray, RowArray]:
         """Return row (position in `cases`) and column (item) of every seen item."""
@@ -199,10 +199,10 @@ def build_cases(
     periods: tuple[RowArray, RowArray] | None = None,
     only_targets: Collection[str] | None = None,
 ) -> EvaluationCases:
-    """Build the questions of one part and behavior.
+    """Build the cases of one part and behavior.
 
     Args:
-        split (`Split`): Where the questions come from.
+        split (`Split`): Where the cases come from.
         id_map ([`IdMap`]): Items of the catalogue; must hold every target.
         part (`str`): `"validation"` or `"test"`.
         behavior (`str`): `"recommendation"` or `"search"`.
@@ -218,11 +218,11 @@ def build_cases(
         only_targets (`Collection[str]`, *optional*): Leave out the cases that look for any other item.
 
     Returns:
-        [`EvaluationCases`]: The questions in the order of the split, without those for which too few negatives are
+        [`EvaluationCases`]: The cases in the order of the split, without those for which too few negatives are
             left (a warning counts them).
 
     Raises:
-        ConfigurationError: If an argument is none of its choices.
+        ConfigurationError: If an argument is not one of its choices.
         DataError: If the part holds no case of the behavior.
         UnknownItemError: If the catalogue does not hold a target.
     """
@@ -319,7 +319,7 @@ def _protocol_name(protocol: RankingProtocol, num_negatives: int, available_only
 
 
 def _candidates(targets: RowArray, negatives: list[list[str]], id_map: IdMap, seed: int) -> RowArray:
-    """Put each target among its negatives at a random place: a system that keeps the order given gains nothing."""
+    """Put each target among its negatives at a random position: keeping the order gains nothing."""
     lengths = np.array([len(items) for items in negatives], dtype=np.int64)
     width = int(lengths.max(initial=0)) + 1
     table = np.full((len(targets), width), -1, dtype=np.int64)
@@ -331,8 +331,8 @@ def _candidates(targets: RowArray, negatives: list[list[str]], id_map: IdMap, se
             f"The negatives of case {case} hold its target {id_map.convert_to_ids([targets[case]])[0]!r}; sample "
             "negatives for this very split."
         )
-    places = np.random.default_rng(seed).integers(0, lengths + 1)
+    positions = np.random.default_rng(seed).integers(0, lengths + 1)
     everyone = np.arange(len(targets))
-    table[everyone, lengths] = table[everyone, places]
-    table[everyone, places] = targets
+    table[everyone, lengths] = table[everyone, positions]
+    table[everyone, positions] = targets
     return table

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Result rows: what was measured and on what, as JSON, as a printed table, and compared pair by pair.
 
-A number without its data set, protocol and split is no result: a [`ResultRow`] carries them all, and `compare` refuses
+A number says nothing without its data set, protocol and split: a [`ResultRow`] carries them all, and `compare` refuses
 rows that were not measured on the same cases.
 """
 
@@ -164,14 +164,14 @@ def read_results(path: str | Path) -> list[ResultRow]:
         `list[ResultRow]`: The rows in the order written.
 
     Raises:
-        DataError: If the file is no results file of this version, or the ranks are missing or belong to another run.
+        DataError: If the file does not hold results of this version, or the ranks are missing or of another run.
     """
     source = Path(path)
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
         version = content["version"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{source} is no results file ({error!r}); pass a file that `write_results` wrote.") from error
+        raise DataError(f"{source} does not hold results ({error!r}); pass a file of `write_results`.") from error
     if version != RESULTS_VERSION:
         raise DataError(f"{source} has version {version!r}, this package reads {RESULTS_VERSION}; evaluate again.")
     names = {entry.name for entry in fields(ResultRow)} - {"ranks"}

@@ -58,7 +58,7 @@ class ReweightedText:
 
     Raises:
         DataError: If there is no text scorer.
-        ConfigurationError: If `text` or `form` is none of its choices.
+        ConfigurationError: If `text` or `form` is not one of its choices.
     """
 
     behaviors: tuple[Behavior, ...] = (SEARCH,)
@@ -74,7 +74,7 @@ class ReweightedText:
     ) -> None:
         self.texts: dict[str, Scorer] = dict(texts) if isinstance(texts, Mapping) else {type(texts).__name__: texts}
         if not self.texts:
-            raise DataError("`texts` is empty; give at least one text scorer.")
+            raise DataError("`texts` is empty; pass at least one text scorer.")
         self.prior = prior
         self.text = next(iter(self.texts)) if text is None else text
         check_choice("text", self.text, self.texts)
@@ -164,7 +164,7 @@ class ReweightedText:
         scores = np.asarray(self.texts[name].score_all(requests), dtype=np.float32)
         if not np.isfinite(scores).all():
             raise DataError(
-                f"Text scorer {name!r} gave a score that is no finite number; scores are combined, so all must be."
+                f"Text scorer {name!r} returned a score that is not finite; scores are combined, so all must be."
             )
         return scores
 
@@ -207,7 +207,7 @@ class ReweightedBM25(ReweightedText):
 
 
 def combine_scores(text: np.ndarray, prior: np.ndarray, form: CombinationForm, weight: float) -> Float32Array:
-    """Combine scores of text and recommender; the module's docstring gives the forms.
+    """Combine scores of text and recommender; the forms stand in the module's docstring.
 
     Args:
         text (`np.ndarray`): Finite floats of shape `(num_requests, num_items)`.

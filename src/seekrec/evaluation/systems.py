@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The systems of a comparison: our models behind the face of a retriever, and the baselines of a data set."""
+"""The systems of a comparison: our models as retrievers, and the baselines of a data set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CandidateScoring = Literal["exact", "beams"]
 
 
 class RetrievalModel(Protocol):
-    """The face of every seekrec model. Inputs come from the model's processor."""
+    """What every seekrec model can do. Inputs come from the model's processor."""
 
     def retrieve(
         self, inputs: Any, /, *, top_k: int = 10, where: Any = None, exclude_seen: bool | None = None
@@ -45,11 +45,11 @@ class ModelRetriever:
         num_beams (`int`, *optional*): Passed to `model.retrieve`; `None` for models that search without beams.
         candidate_scoring (`str`): `"exact"` orders candidates by `model.rank`; `"beams"` by a beam search among them,
             as GenSAR's released code does: those that none of `num_beams` beams reaches come last, tied.
-        behaviors (`tuple[str, ...]`): What the model was trained to answer.
+        behaviors (`tuple[str, ...]`): Behaviors that the model was trained for.
         show_progress (`bool`): Show a bar when a call needs several batches.
 
     Raises:
-        ConfigurationError: If `batch_size` is below 1, or beams are to order candidates and there are none.
+        ConfigurationError: If `batch_size` is below 1, or beams are to order candidates and `num_beams` is None.
     """
 
     def __init__(

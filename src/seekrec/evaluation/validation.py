@@ -21,7 +21,7 @@ class ValidationRanking:
         split (`Split`): The split.
         catalog (`Catalog`): Its items.
         protocols (`Sequence[str]`): As for [`build_cases`].
-        behaviors (`Sequence[str]`): What is asked; behaviors without a validation case are left out.
+        behaviors (`Sequence[str]`): Behaviors to rank; those without a validation case are left out.
         num_negatives (`int`): Negatives of a case, in sampled protocols.
         remove_seen (`bool`): Rule out the items of the history in full ranking.
         max_cases (`int`, *optional*): Cases of each behavior.

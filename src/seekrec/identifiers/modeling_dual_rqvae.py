@@ -28,7 +28,7 @@ from seekrec.identifiers.residual_codes import squared_distances
 from seekrec.identifiers.residual_kmeans import fit_codebooks
 from seekrec.schema import View
 
-# Items from which dead codes get new places; more would not make the draw more random.
+# Items from which dead codes get new positions; more would not make the draw more random.
 _REVIVAL_SAMPLE = 16_384
 
 
@@ -90,14 +90,14 @@ class DualRQVAEModel(IdentifierModel):
     def forward(
         self, semantic: Tensor | None = None, collaborative: Tensor | None = None, return_dict: bool | None = None
     ) -> DualRQVAEOutput | tuple[Tensor, ...]:
-        """Quantize and restore item vectors, and give the loss (GenSAR, equations 2 to 10).
+        """Quantize and restore item vectors, and compute the loss (GenSAR, equations 2 to 10).
 
         Args:
             semantic (`torch.Tensor`, *optional*): float of shape `(batch, semantic_size)`; needed if the semantic view
                 is used.
             collaborative (`torch.Tensor`, *optional*): float of shape `(batch, collaborative_size)`; needed if the
                 collaborative view is used.
-            return_dict (`bool`, *optional*): `False` gives a tuple.
+            return_dict (`bool`, *optional*): `False` returns a tuple.
 
         Returns:
             [`DualRQVAEOutput`]: Losses, codes and reconstructions.
@@ -236,8 +236,8 @@ def _revive_stack(
     """Move the dead codes of a stack, in place, and return what the stack leaves over of the residuals."""
     codebooks = quantizer.codebooks.detach().float().cpu().numpy().copy()
     for level, is_dead in enumerate(dead.cpu().numpy()):
-        places = np.resize(generator.permutation(len(residual)), int(is_dead.sum()))
-        codebooks[level, is_dead] = residual[places]
+        chosen = np.resize(generator.permutation(len(residual)), int(is_dead.sum()))
+        codebooks[level, is_dead] = residual[chosen]
         # The next level sees what is left after the codes have moved.
         residual = residual - codebooks[level][squared_distances(residual, codebooks[level]).argmin(axis=1)]
     quantizer.codebooks.copy_(torch.from_numpy(codebooks))

@@ -209,7 +209,7 @@ class IdentifierModel(PreTrainedModel):
     def _fit_scalers(self, vectors: Mapping[View, np.ndarray]) -> None:
         for view, own in vectors.items():
             if not len(own):
-                raise DataError(f"There is no item in `{view}`; pass at least one to find codebooks for.")
+                raise DataError(f"`{view}` holds no item; pass at least one to find codebooks for.")
             self.scaler(view).fit(own)
 
     @torch.no_grad()

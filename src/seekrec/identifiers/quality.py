@@ -86,7 +86,7 @@ class ViewQuality:
 
 @dataclass(frozen=True)
 class IdentifierQualityReport:
-    """What identifiers are worth; `str` gives a table for people.
+    """What identifiers are worth; `str` formats it as a table.
 
     Args:
         views (`dict[str, ViewQuality]`): One for each view.
@@ -171,7 +171,7 @@ def identifier_quality(
         labels (`Sequence[str]`, *optional*): One word for each item, such as its category; items that share a prefix
             should agree in it. `None` or an empty one is left out of the count.
         published (`Mapping[str, np.ndarray]`, *optional*): Other identifiers of the same items to compare with, by
-            name, such as [`read_published_identifiers`] gives them.
+            name, such as [`read_published_identifiers`] returns them.
 
     Returns:
         [`IdentifierQualityReport`]: The report.

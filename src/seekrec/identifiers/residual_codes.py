@@ -101,7 +101,7 @@ class EncodedItems:
         """Return the squared distance of residuals to every codeword of the level after a prefix (equations 3 and 4).
 
         Args:
-            view (`str`): The view; on shared levels all views give the same.
+            view (`str`): The view; on shared levels all views have the same.
             rows (`np.ndarray`): int64 item rows of shape `(n,)`.
             prefix (`np.ndarray`): int64 codes of shape `(n, level)`: what was chosen before, not necessarily the
                 nearest.

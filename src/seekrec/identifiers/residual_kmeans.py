@@ -100,7 +100,7 @@ def fit_codebooks(
 def _fit_levels(
     residual: np.ndarray, num_levels: int, codebook_size: int, seed: int, num_iterations: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the codebooks `(num_levels, codebook_size, size)` of one stack; give them and what they leave over."""
+    """Find the codebooks `(num_levels, codebook_size, size)` of one stack; return them and what they leave over."""
     codebooks = np.zeros((num_levels, codebook_size, residual.shape[1]), np.float32)
     for level in range(num_levels):
         codebooks[level] = kmeans_centers(residual, codebook_size, seed=seed + level, num_iterations=num_iterations)

@@ -61,14 +61,14 @@ def find_checkpoint(folder: str | Path, *, only_model: bool = False) -> str | No
 def find_damage(checkpoint: Path, *, only_model: bool = False) -> str | None:
     """Return what is missing or cut of a checkpoint; `None` if it is whole.
 
-    Every file that tells its own length is looked at: weights by their header, what torch wrote by its directory at
+    Every file that holds its own length is looked at: weights by their header, what torch wrote by its directory at
     the end. `trainer_state.json` is written last.
     """
     if not read_state(checkpoint):
         return f"{STATE_FILE} is missing or cut"
     for patterns in (_WEIGHTS,) if only_model else (_WEIGHTS, *_REST):
         if not any(True for pattern in patterns for _ in checkpoint.glob(pattern)):
-            return f"there is no {patterns[0]}"
+            return f"{patterns[0]} is missing"
     for path in sorted(checkpoint.rglob("*")):
         try:
             if path.suffix == ".safetensors":

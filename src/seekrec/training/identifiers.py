@@ -170,7 +170,7 @@ class _ItemVectors(Dataset[dict[str, Tensor]]):
 
 
 def _as_is(batch: Any) -> dict[str, Tensor]:
-    """Collate nothing: `_ItemVectors` gives whole batches."""
+    """Return the batch as it is: `_ItemVectors` makes whole batches."""
     return cast(dict[str, Tensor], batch)
 
 

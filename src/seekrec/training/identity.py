@@ -51,7 +51,7 @@ _HARMLESS = {
     *("torch_empty_cache_steps", "per_device_eval_batch_size", "eval_accumulation_steps", "remove_unused_columns"),
     *("label_names", "save_only_model", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
 }
-# How long is asked by itself, for a training may be made longer.
+# The length is compared by itself: a training may be made longer.
 _LENGTHS = ("num_train_epochs", "max_steps")
 
 
@@ -261,7 +261,7 @@ def _feed(digest: hashlib._Hash, content: object) -> None:
             _feed(digest, part)
         digest.update(b"];")
     else:
-        raise TypeError(f"There is no digest of a {type(content).__name__}.")
+        raise TypeError(f"Cannot compute a digest of a {type(content).__name__}.")
 
 
 __all__ = ["Identity", "claim_folder", "content_digest", "training_identity"]

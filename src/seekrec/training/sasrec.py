@@ -71,7 +71,7 @@ def train_sasrec(
             raise ConfigurationError(f"`{name}` is {value}; it must be at least 1.")
     if learning_rate <= 0:
         raise ConfigurationError(f"`learning_rate` is {learning_rate}; it must be positive.")
-    windows = _Windows(sequences, config)
+    windows = _SequenceWindows(sequences, config)
     if not len(windows):
         raise DataError(f"None of the {len(sequences)} `sequences` holds an item; SASRec needs users with history.")
     if validation is not None and not len(validation):
@@ -110,7 +110,7 @@ def _row_optimizer(model: SASRecForNextItem, training: TrainingArguments) -> tor
     return make_adamw(model, [table], training, table_rate=training.learning_rate)
 
 
-class _Windows(Dataset[dict[str, np.ndarray]]):
+class _SequenceWindows(Dataset[dict[str, np.ndarray]]):
     """Each user's tokens, cut from the end into windows of `max_history` inputs."""
 
     def __init__(self, sequences: Sequence[np.ndarray], config: SASRecConfig) -> None:
@@ -133,7 +133,7 @@ def rank_validation(model: SASRecForNextItem, validation: Validation, *, batch_s
     Args:
         model ([`SASRecForNextItem`]): The model.
         validation (`Sequence[tuple[np.ndarray, int]]`): Pairs of a history (item rows) and the item row that followed.
-        batch_size (`int`): Histories in one pass.
+        batch_size (`int`): Number of histories in one call of the model.
 
     Returns:
         `dict`: `recall@10` and `ndcg@10`, means over `validation`. Ties are averaged over their orders; a target
