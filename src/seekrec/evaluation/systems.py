@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -16,30 +16,17 @@ from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popula
 from seekrec.evaluation.protocols import BoolArray, Scorer
 from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText
 from seekrec.events import Split
+from seekrec.models.base import CatalogModel
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior, Request, ScoredItem
 
 CandidateScoring = Literal["exact", "beams"]
-
-
-class RetrievalModel(Protocol):
-    """What every seekrec model can do. Inputs come from the model's processor."""
-
-    def retrieve(
-        self, inputs: Any, /, *, top_k: int = 10, where: Any = None, exclude_seen: bool | None = None
-    ) -> list[list[ScoredItem]]:
-        """Return the best items of the catalogue, best first."""
-        ...
-
-    def rank(self, inputs: Any, /) -> list[list[ScoredItem]]:
-        """Order the candidates that the inputs hold."""
-        ...
 
 
 class ModelRetriever:
     """A seekrec model and its processor as a [`Retriever`].
 
     Args:
-        model (`RetrievalModel`): Has `retrieve` and `rank`.
+        model ([`CatalogModel`]): A model of any family.
         processor (`Callable`): Turns requests (and `candidates=`) into the model's inputs.
         batch_size (`int`): Requests in one call of the model.
         num_beams (`int`, *optional*): Passed to `model.retrieve`; `None` for models that search without beams.
@@ -54,7 +41,7 @@ class ModelRetriever:
 
     def __init__(
         self,
-        model: RetrievalModel,
+        model: CatalogModel[Any],
         processor: Callable[..., Any],
         *,
         batch_size: int = 64,
@@ -167,4 +154,4 @@ def text_systems(catalog: Catalog) -> dict[str, Scorer]:
     }
 
 
-__all__ = ["CandidateScoring", "ModelRetriever", "RetrievalModel", "baseline_systems", "text_systems"]
+__all__ = ["CandidateScoring", "ModelRetriever", "baseline_systems", "text_systems"]

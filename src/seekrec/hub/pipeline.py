@@ -12,13 +12,13 @@ from itertools import islice
 from typing import Any, cast
 
 import numpy as np
-from transformers import AutoModel, Pipeline
+from transformers import AutoModel, BatchFeature, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from seekrec.errors import RequestError
-from seekrec.evaluation.systems import RetrievalModel
 from seekrec.generation.inputs import per_request
 from seekrec.models.answers import Where
+from seekrec.models.base import CatalogModel
 from seekrec.schema import Request, ScoredItem, shown
 
 Answer = dict[str, str | float | None]
@@ -140,19 +140,19 @@ class SearchAndRecommendationPipeline(Pipeline):
         where: Where = None,
         exclude_seen: bool | None = None,
     ) -> list[list[ScoredItem]]:
-        model = cast(RetrievalModel, self.model)
+        model, features = cast(CatalogModel[Any], self.model), cast(BatchFeature, inputs["features"])
         if inputs["ranks"]:
             if where is not None:
                 raise RequestError(
                     "`where` and `candidates` are both given; leave unwanted items out of `candidates`."
                 )
-            answers = model.rank(inputs["features"])
+            answers = model.rank(features)
             if top_k is None:
                 return list(answers)
             counts = per_request("top_k", top_k, len(answers)).tolist()
             return [answer[:count] for answer, count in zip(answers, counts, strict=True)]
         wanted = 10 if top_k is None else top_k
-        return list(model.retrieve(inputs["features"], top_k=wanted, where=where, exclude_seen=exclude_seen))
+        return list(model.retrieve(features, top_k=wanted, where=where, exclude_seen=exclude_seen))
 
     def postprocess(self, answers: list[list[ScoredItem]]) -> list[list[Answer]]:  # type: ignore[override]
         """Turn answers into plain dictionaries that can be written as JSON."""
