@@ -72,9 +72,10 @@ def main(arguments: AlignmentArguments, options: Sequence[str]) -> None:
                     **source,
                     "negatives": kind,
                     "num_training_negatives": arguments.num_negatives,
-                    "align_candidates": aligned,
                     "available_only": True,
                 }
+                if not aligned:
+                    changes["without"] = "alignment"
                 name = f"{kind}, {'aligned' if aligned else 'not aligned'}"
                 results = run_variant(
                     RECIPES / "train_intsr.py",

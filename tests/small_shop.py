@@ -247,17 +247,14 @@ def make_dense_catalog(log=None):
 
 
 HSTU = {
-    "use_placeholders": False,
-    "use_dsfnet": False,
+    "without": ["placeholders", "dsfnet", "scenario_tokens", "session_mask"],
     "num_dsf_layers": 0,
-    "use_scenario_tokens": False,
-    "use_session_mask": False,
     "relative_bias": "buckets",
 }
 INTSR_WAYS = {
     "paper": {},
     "merged": {"merge_event_tokens": True, "relative_bias": "buckets"},
-    "no_session_mask": {"use_session_mask": False},
+    "no_session_mask": {"without": ["session_mask"]},
     "hstu": HSTU,
     "latest": {"starts_from_latest_item": True},
     "latest_merged": {"starts_from_latest_item": True, "merge_event_tokens": True},
@@ -267,7 +264,7 @@ INTSR_WAYS = {
 
 def make_intsr(seed: int = 0, *, catalog=None, **settings):
     """A model in evaluation mode with random weights far from their start values, and its processor."""
-    own = {"num_hidden_layers": 2, "ranking_weight": float(settings.get("use_placeholders", True))}
+    own = {"num_hidden_layers": 2, "ranking_weight": float("placeholders" not in settings.get("without", []))}
     return _make_dense(
         IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor, seed, catalog, {**own, **settings}
     )

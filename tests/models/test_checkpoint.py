@@ -307,9 +307,10 @@ def test_an_encoder_that_only_the_checkpoint_names_is_not_loaded(folder):
     [
         (
             make_intsr,
-            {"item_parts": "text", "relative_bias": "buckets"},
+            {"item_parts": "text", "relative_bias": "buckets", "without": ["session_mask"]},
             {"use_ids": False, "time_bias": "buckets", "use_position_bias": True, "max_position_distance": 48}
             | {"attention_scale": "visible", "num_hard_negatives": 20, "negatives": "sampled", "similarity": "dot"}
+            | {"use_scenario_tokens": True, "use_session_mask": False, "use_dsfnet": True, "align_candidates": True}
             | {"temperature": 1.0, "num_scenarios": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-6},
         ),
         (
@@ -325,7 +326,10 @@ def test_a_checkpoint_with_the_settings_of_earlier_versions_answers_as_it_did(tm
     save_checkpoint(model, processor, tmp_path)
     without_manifests(tmp_path)
     content = json.loads((tmp_path / CONFIG).read_text())
-    of_today = (*("item_parts", "relative_bias", "session_ids"), *("num_training_negatives", "correct_sampling"))
+    of_today = (
+        *("item_parts", "relative_bias", "session_ids", "without"),
+        *("num_training_negatives", "correct_sampling"),
+    )
     kept = {name: value for name, value in content.items() if name not in of_today}
     (tmp_path / CONFIG).write_text(json.dumps({**kept, **old}))
     loaded, again = AutoModel.from_pretrained(tmp_path).eval(), AutoProcessor.from_pretrained(tmp_path)

@@ -93,10 +93,10 @@ def test_without_the_session_mask_all_that_came_before_is_seen():
     assert [[first[column] for column in row.nonzero()[:, 0]] for row in seen] == expected
 
 
-@pytest.mark.parametrize("use_placeholders", [True, False])
-def test_the_streams_compute_what_one_dense_attention_computes(use_placeholders):
+@pytest.mark.parametrize("without", [[], ["placeholders"]])
+def test_the_streams_compute_what_one_dense_attention_computes(without):
     """Equations 5-9 written out over all 11 tokens with the printed mask, against the block in its two streams."""
-    config = IntSRConfig(hidden_size=8, dropout=0.0, use_placeholders=use_placeholders, max_history=7)
+    config = IntSRConfig(hidden_size=8, dropout=0.0, without=without, max_history=7)
     block, bias = QueryDrivenBlock(config).eval(), RelativeBias(config)
     torch.nn.init.normal_(bias.position)
     torch.nn.init.normal_(bias.slopes)
@@ -108,7 +108,7 @@ def test_the_streams_compute_what_one_dense_attention_computes(use_placeholders)
     gates, queries, keys, values = block.split(hidden)
     raw = queries @ keys.transpose(-1, -2) + bias(whole, whole)
     weights = F.silu(raw) * EXPECTED_MASK
-    divisor = EXPECTED_MASK.sum(-1)[:, None] if use_placeholders else 7
+    divisor = 7 if without else EXPECTED_MASK.sum(-1)[:, None]
     mixed = (weights @ values / divisor).transpose(1, 2).flatten(2)
     dense = hidden + block.output(block.mixed_norm(mixed) * gates)
 
@@ -293,7 +293,7 @@ def test_only_what_was_on_offer_competes(windows):
             model, processor = make_intsr(
                 catalog=later,
                 negatives=negatives,
-                align_candidates=aligned,
+                without=[] if aligned else ["alignment"],
                 ranking_weight=0.0,
                 num_training_negatives=23,
             )
@@ -362,7 +362,7 @@ def test_one_task_alone_makes_no_searches(windows, tasks, asks):
 
 
 def test_queries_can_be_switched_off(windows):
-    model, processor = make_intsr(use_queries=False)
+    model, processor = make_intsr(without=["queries"])
     with_query, without = (
         model.retrieve(processor(Request(HISTORY[:1], query=query)), exclude_seen=False)
         for query in ("garden", "office")
@@ -378,11 +378,9 @@ def test_queries_can_be_switched_off(windows):
         ({"num_hidden_layers": 0}, "`num_hidden_layers` is 0; it must be at least 1"),
         ({"scenario_features": ["moon"]}, "scenario_features"),
         ({"item_parts": "text", "text_size": 0}, "items would have no vectors"),
-        ({"use_placeholders": False, "ranking_weight": 1.0}, "`ranking_weight` needs `use_placeholders`"),
-        (
-            {"use_placeholders": False, "starts_from_latest_item": True},
-            "`starts_from_latest_item` needs `use_placeholders`",
-        ),
+        ({"without": ["placeholders"], "ranking_weight": 1.0}, "`ranking_weight` is 1.0, but `without` names the"),
+        ({"without": ["placeholders"], "starts_from_latest_item": True}, "`starts_from_latest_item` is on, but"),
+        ({"without": ["attention"]}, "without"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

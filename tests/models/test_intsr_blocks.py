@@ -32,13 +32,11 @@ def answer_one(block, state, keys, values, allowed, bias, own_bias):
 
 
 @pytest.mark.parametrize("rows_of_bias", [1, 2])
-@pytest.mark.parametrize("use_placeholders", [True, False])
-def test_placeholders_answer_together_as_each_alone(use_placeholders, rows_of_bias):
+@pytest.mark.parametrize("without", [[], ["placeholders"]])
+def test_placeholders_answer_together_as_each_alone(without, rows_of_bias):
     torch.manual_seed(0)
     batch, groups, size, num_keys = 2, 3, 2, 5
-    block = QueryDrivenBlock(
-        IntSRConfig(hidden_size=8, dropout=0.0, use_placeholders=use_placeholders, max_history=7)
-    ).double()
+    block = QueryDrivenBlock(IntSRConfig(hidden_size=8, dropout=0.0, without=without, max_history=7)).double()
     hidden = torch.randn(batch, groups, size, 8, dtype=torch.float64, requires_grad=True)
     keys, values = (
         torch.randn(batch, 2, num_keys, 4, dtype=torch.float64, requires_grad=True),

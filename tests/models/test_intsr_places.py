@@ -95,7 +95,7 @@ def test_a_request_is_laid_out_as_training_was():
     assert (model.model.tokens.geohashes.weight.grad.abs().sum(1) > 0).all()
 
 
-@pytest.mark.parametrize("way", [{}, {"merge_event_tokens": True}, {"use_scenario_tokens": False}])
+@pytest.mark.parametrize("way", [{}, {"merge_event_tokens": True}, {"without": ["scenario_tokens"]}])
 def test_answers_depend_on_where_they_are_asked(tmp_path, way):
     model, processor = make_placed(**way)
     history = [Event("i0", timestamp=1000, geohash="u33dc"), Event("i9", timestamp=5000, geohash="u33e")]

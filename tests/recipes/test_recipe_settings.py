@@ -79,9 +79,9 @@ def test_the_paper_setting_of_intsr_is_the_papers():
     recipe = read("intsr", "paper")
     model, training = recipe.config, recipe.training
     assert (model.num_hidden_layers, model.hidden_size, model.num_dsf_layers) == (3, 32, 3)
-    assert model.max_history == 30 + 30 and model.align_candidates
+    assert model.max_history == 30 + 30 and not model.without
     assert training.learning_rate == 1e-3 and training.per_device_train_batch_size == 32
-    assert model.use_scenario_tokens and not model.merge_event_tokens and model.ranking_weight > 0
+    assert model.has_scenario_tokens and not model.merge_event_tokens and model.ranking_weight > 0
 
 
 def test_the_paper_setting_of_synergen_is_the_papers():

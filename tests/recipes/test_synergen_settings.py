@@ -85,6 +85,12 @@ def test_settings_of_earlier_versions_are_read_under_the_names_of_today():
         (IntSRConfig, {"time_bias": "buckets", "use_position_bias": True}, {"relative_bias": "buckets"}),
         (IntSRConfig, {"time_bias": "none", "use_position_bias": True}, {"relative_bias": "position"}),
         (IntSRConfig, {"time_bias": "none", "use_position_bias": False}, {"relative_bias": "none"}),
+        (IntSRConfig, {"use_dsfnet": False, "align_candidates": True}, {"without": ["dsfnet"]}),
+        (
+            IntSRConfig,
+            {"use_scenario_tokens": False, "use_queries": False, "use_session_mask": False, "use_placeholders": False},
+            {"without": ["scenario_tokens", "queries", "session_mask", "placeholders"]},
+        ),
         (SynerGenConfig, {"use_ids": True, "pairwise_weight": 1.0}, {"item_parts": "both"}),
     ):
         config = kind.from_dict(old)
@@ -95,6 +101,11 @@ def test_settings_of_earlier_versions_are_read_under_the_names_of_today():
     for kind, settings, message in (
         (IntSRConfig, {"similarity": "cosine"}, "`similarity` is 'cosine' in the saved configuration, and only 'dot'"),
         (IntSRConfig, {"max_position_distance": 128, "max_history": 50}, "only 200 is known today"),
+        (
+            IntSRConfig,
+            {"use_scenario_tokens": True, "scenario_features": ["page"], "merge_event_tokens": False},
+            "S tokens of",
+        ),
         (SynerGenConfig, {"rotary_fraction": 0.5}, "`rotary_fraction` is 0.5"),
     ):
         with pytest.raises(ValueError, match=message):

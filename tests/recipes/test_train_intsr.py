@@ -52,7 +52,7 @@ def test_plain_hstu_is_a_setting(inputs, finished, tmp_path):
     output_dir, _ = finished
     (tmp_path / "hstu").mkdir()
     (tmp_path / "hstu" / "stages").symlink_to(output_dir / "stages")
-    options = ("--use_placeholders", "false", "--use_dsfnet", "false", "--num_dsf_layers", "0")
+    options = ("--without", "placeholders", "dsfnet", "--num_dsf_layers", "0")
     options += ("--ranking_weight", "0", "--negatives", "full", "--num_train_epochs", "1")
     run(command(inputs, tmp_path / "hstu", *options))
     assert {key for key in metrics(tmp_path / "hstu") if key[0] == "HSTU"} == {

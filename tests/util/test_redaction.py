@@ -17,7 +17,7 @@ def test_secrets_are_told_by_name(name):
     assert publishable({name: ["a", "b"], "seed": 1}) == {name: ["***", "***"], "seed": 1}
 
 
-@pytest.mark.parametrize("name", ["max_query_tokens", "use_scenario_tokens", "monkey", "key", "yes_no_loss", "seed"])
+@pytest.mark.parametrize("name", ["max_query_tokens", "merge_event_tokens", "monkey", "key", "yes_no_loss", "seed"])
 def test_other_names_are_no_secrets(name):
     assert not is_secret(name)
     assert publishable("token", name) == "token"

@@ -37,12 +37,12 @@ class IntSRRecipe(WindowRecipe[IntSRForSearchAndRecommendation, IntSRProcessor])
     @property
     def name(self) -> str:
         """IntSR, or HSTU without placeholders."""
-        return "IntSR" if self.config.use_placeholders else "HSTU"
+        return "HSTU" if "placeholders" in self.config.without else "IntSR"
 
     @property
     def behaviors(self) -> tuple[Behavior, ...]:
         """What the model is trained and asked for. Plain HSTU reads no query: it is asked for recommendations."""
-        return super().behaviors if self.config.use_placeholders else (RECOMMENDATION,)
+        return (RECOMMENDATION,) if "placeholders" in self.config.without else super().behaviors
 
     @property
     def geohashes(self) -> list[str]:
@@ -57,12 +57,12 @@ class IntSRRecipe(WindowRecipe[IntSRForSearchAndRecommendation, IntSRProcessor])
     @property
     def use_session_mask(self) -> bool:
         """Whether the events of a session are hidden from its questions."""
-        return self.config.use_session_mask
+        return "session_mask" not in self.config.without
 
     @property
     def is_aligned(self) -> bool:
         """Whether items are drawn among those available at the time."""
-        return self.config.align_candidates
+        return "alignment" not in self.config.without
 
     def from_data(self) -> dict[str, object]:
         """Return the fields of the configuration that the log decides."""

@@ -27,23 +27,14 @@ class IntSRConfig(DenseConfig):
         merge_event_tokens (`bool`):
             Whether an event is one token, the sum of its parts, in place of up to four (S, Q, I, F). Off in the paper;
             three to four times fewer tokens.
-        use_scenario_tokens (`bool`):
-            Whether an S token opens each session. Off: table 4, "w/o S"; DSFNet still reads the scenario.
         scenario_features (`list[str]`):
-            What a scenario says: `hour` and `weekday` (UTC) of the timestamp and the area (`geohash`), in S tokens;
-            and the `page`, a feed or the results of a search, in the tokens of items and placeholders, because a
-            session may hold both.
-        use_queries (`bool`): Whether queries are read. Off: table 4, "w/o search queries".
+            What a scenario says: `hour` and `weekday` (UTC) of the timestamp and the area (`geohash`), in S tokens,
+            which there are if any of these is named; and the `page`, a feed or the results of a search, in the tokens
+            of items and placeholders, because a session may hold both.
 
     The decoder (section 3.3):
 
     Args:
-        use_placeholders (`bool`):
-            Whether questions are placeholders. Off: plain HSTU. The state of the last token is then compared with
-            items, attention is divided by `max_history`, queries of requests are not read, and `rank` orders by
-            retrieval.
-        use_session_mask (`bool`): Whether the events of a session are hidden from its questions. Off: table 4, "w/o
-            session mask".
         relative_bias (`str`):
             What attention adds for the distance of two tokens: `position`, a learned number by distance in tokens, in
             the buckets of T5; `alibi`, that and minus a slope a head times `log2(1 + seconds)`; `buckets`, that and a
@@ -54,16 +45,24 @@ class IntSRConfig(DenseConfig):
     What follows it (section 3.4):
 
     Args:
-        use_dsfnet (`bool`): Whether scenarios mix the layers. Off: plain layers (table 4, "w/o DSFNet").
         num_dsf_layers (`int`): Layers of DSFNet; 0 for none, nor any in its place.
 
     Learning (section 3.5):
 
     Args:
-        align_candidates (`bool`): Whether targets are compared only with items that were available at the time.
         ranking_weight (`float`): Weight of the ranking loss on candidates; 0 for no ranking head, and `rank` orders by
             retrieval.
         num_ranking_negatives (`int`): Number of drawn items that are ranked beside each target.
+
+    What is left out (tables 3 and 4):
+
+    Args:
+        without (`list[str]`):
+            Parts of the model that are left out: `scenario_tokens`, "w/o S", where DSFNet still reads the scenario;
+            `queries`, which are then not read; `session_mask`, so that questions see the events of their session;
+            `dsfnet`, plain layers in its place; `alignment`, targets are compared with items that were not available
+            at the time, too; `placeholders`, plain HSTU: the state of the last token is compared with items,
+            attention is divided by `max_history`, queries of requests are not read, and `rank` orders by retrieval.
 
     Raises:
         StrictDataclassClassValidationError: If a number is out of range, or settings contradict each other.
@@ -80,23 +79,26 @@ class IntSRConfig(DenseConfig):
     num_geohashes: int = 0
 
     merge_event_tokens: bool = False
-    use_scenario_tokens: bool = True
     scenario_features: list[Literal["hour", "weekday", "page", "geohash"]] = field(
         default_factory=lambda: ["hour", "weekday", "page"]
     )
-    use_queries: bool = True
 
-    use_placeholders: bool = True
-    use_session_mask: bool = True
     relative_bias: Literal["alibi", "buckets", "position", "none"] = "alibi"
     num_position_buckets: int = 32
 
-    use_dsfnet: bool = True
     num_dsf_layers: int = 3
 
-    align_candidates: bool = True
     ranking_weight: float = 0.0
     num_ranking_negatives: int = 4
+
+    without: list[Literal["scenario_tokens", "queries", "session_mask", "dsfnet", "alignment", "placeholders"]] = (
+        field(default_factory=list)
+    )
+
+    @property
+    def has_scenario_tokens(self) -> bool:
+        """Whether an S token opens each session: only if it says something."""
+        return "scenario_tokens" not in self.without and any(name != "page" for name in self.scenario_features)
 
     @property
     def drawn_negatives(self) -> Literal["uniform", "popularity"] | None:
@@ -109,11 +111,25 @@ class IntSRConfig(DenseConfig):
     def _upgrade(cls, settings: dict[str, object]) -> dict[str, object]:
         """Return saved settings under the names of today."""
         settings = dict(settings)
+        # A switch each.
+        switches = {
+            "use_scenario_tokens": "scenario_tokens",
+            "use_queries": "queries",
+            "use_session_mask": "session_mask",
+            "use_dsfnet": "dsfnet",
+            "align_candidates": "alignment",
+            "use_placeholders": "placeholders",
+        }
+        features, is_merged = settings.get("scenario_features"), settings.get("merge_event_tokens")
+        if settings.get("use_scenario_tokens") and features in ([], ["page"]) and not is_merged:
+            raise ValueError(f"The saved model writes S tokens of {features}, which say nothing and are gone.")
+        left_out = [part for switch, part in switches.items() if not settings.pop(switch, True)]
+        settings.setdefault("without", left_out)
         # Both follow from other settings today.
         length = settings.get("max_history")
         own = {
             "max_position_distance": 4 * (length if isinstance(length, int) else cls.max_history),
-            "attention_scale": "visible" if settings.get("use_placeholders", True) else "length",
+            "attention_scale": "length" if "placeholders" in left_out else "visible",
         }
         cls._drop_fixed(settings, own)
         if "num_hard_negatives" in settings:
@@ -135,12 +151,15 @@ class IntSRConfig(DenseConfig):
         self._check_at_least(0, "num_geohashes", "num_dsf_layers", "ranking_weight")
         if "geohash" in self.scenario_features and self.num_items and not self.num_geohashes:
             raise ValueError("`num_geohashes` is 0; with 'geohash' in `scenario_features` it must be at least 1.")
-        if self.ranking_weight and not self.use_placeholders:
-            raise ValueError("`ranking_weight` needs `use_placeholders`: candidates stand in placeholders.")
-        if self.starts_from_latest_item and not self.use_placeholders:
+        if self.ranking_weight and "placeholders" in self.without:
             raise ValueError(
-                "`starts_from_latest_item` needs `use_placeholders`: plain HSTU compares the state of the latest item "
-                "as it is."
+                f"`ranking_weight` is {self.ranking_weight}, but `without` names the placeholders, in which "
+                "candidates are ranked; set the weight to 0."
+            )
+        if self.starts_from_latest_item and "placeholders" in self.without:
+            raise ValueError(
+                "`starts_from_latest_item` is on, but `without` names the placeholders: plain HSTU compares the state "
+                "of the latest item as it is; switch it off."
             )
 
 

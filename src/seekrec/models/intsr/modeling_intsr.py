@@ -8,7 +8,7 @@ Unusual here:
   seeing what came before its session.
 - Item vectors are an id embedding plus a projected text vector, on both sides: as tokens, and as what the output is
   compared with.
-- With `use_placeholders` off this is plain HSTU over items.
+- Without placeholders (`without`) this is plain HSTU over items.
 
 The tokens of the first stream (section 3.1): S opens a session, then for each event Q (what was searched for), I, F.
 
@@ -161,16 +161,16 @@ class TokenEmbedder(nn.Module):
         # As in SASRec, rows start small for the sake of the output and are scaled up at the input.
         self.scale = size**0.5
         self.actions = nn.Embedding(config.num_actions + 1, size)
-        self.queries = TextProjection(config.query_size, size, bias=False) if config.use_queries else None
-        reads_scenario = config.use_dsfnet or config.use_scenario_tokens
+        self.queries = TextProjection(config.query_size, size, bias=False) if "queries" not in config.without else None
+        reads_scenario = "dsfnet" not in config.without or config.has_scenario_tokens
         self.hours = nn.Embedding(24, size) if "hour" in features and reads_scenario else None
         self.weekdays = nn.Embedding(7, size) if "weekday" in features and reads_scenario else None
         has_areas = "geohash" in features and reads_scenario
         self.geohashes = nn.Embedding(config.num_geohashes + 1, size) if has_areas else None
         self.pages = nn.Embedding(2, size) if "page" in features else None
-        self.tasks = nn.Embedding(2, size) if config.use_dsfnet and config.num_dsf_layers else None
-        self.placeholders = nn.Embedding(3, size) if config.use_placeholders else None
-        self.start = None if config.use_placeholders else nn.Embedding(1, size)
+        self.tasks = nn.Embedding(2, size) if "dsfnet" not in config.without and config.num_dsf_layers else None
+        self.placeholders = nn.Embedding(3, size) if "placeholders" not in config.without else None
+        self.start = nn.Embedding(1, size) if "placeholders" in config.without else None
         self.dropout = nn.Dropout(config.embedding_dropout)
 
     def history(
@@ -234,12 +234,12 @@ class TokenEmbedder(nn.Module):
         query = self.query(query_rows, inputs["query_vectors"], item)
         if self.config.merge_event_tokens:
             merged = item + action + query
-            if self.config.use_scenario_tokens:
+            if self.config.has_scenario_tokens:
                 merged = merged + self.setting(inputs, "history", merged)
             return merged[:, :, None], inputs["history_mask"][:, :, None]
-        scenario = self.setting(inputs, "history", item) if self.config.use_scenario_tokens else torch.zeros_like(item)
+        scenario = self.setting(inputs, "history", item) if self.config.has_scenario_tokens else torch.zeros_like(item)
         parts = torch.stack([scenario, query, item, action], dim=2)
-        opens, mask = opens & self.config.use_scenario_tokens, inputs["history_mask"]
+        opens, mask = opens & self.config.has_scenario_tokens, inputs["history_mask"]
         return parts, torch.stack([opens, has_query & mask, has_item & mask, has_item & mask], dim=2)
 
     def scenario_token(self, inputs: Inputs, state: IntSRState) -> tuple[Tensor, IntSRPositions] | None:
@@ -247,7 +247,7 @@ class TokenEmbedder(nn.Module):
         beyond = inputs["question_events"][:, 0] >= state.num_events
         # A page view of which the history holds events has its S token.
         beyond = beyond & (inputs["question_session_ids"][:, 0] > state.last_session())
-        if self.config.merge_event_tokens or not self.config.use_scenario_tokens or not bool(beyond.any()):
+        if self.config.merge_event_tokens or not self.config.has_scenario_tokens or not bool(beyond.any()):
             return None
         time, session = inputs["question_timestamps"][:, :1], inputs["question_session_ids"][:, :1]
         like = state.keys[0].new_zeros(*inputs["question_timestamps"].shape, self.config.hidden_size)
@@ -273,7 +273,7 @@ class TokenEmbedder(nn.Module):
             `torch.Tensor`: Vectors `(batch, num_questions, num_candidates or 1, hidden_size)`.
         """
         if self.placeholders is None:
-            raise ConfigurationError("`use_placeholders` is off, so nothing can be asked by a placeholder.")
+            raise ConfigurationError("`without` names the placeholders, so nothing can be asked by one.")
         query_rows, behavior = inputs["question_query_rows"], inputs["question_behavior_ids"]
         if self.queries is None:
             query_rows = torch.full_like(query_rows, -1)
@@ -282,7 +282,7 @@ class TokenEmbedder(nn.Module):
         content = self.query(query_rows, inputs["query_vectors"], like)
         if self.pages is not None:
             content = content + self.pages(behavior) * self.scale
-        if self.config.merge_event_tokens and self.config.use_scenario_tokens:
+        if self.config.merge_event_tokens and self.config.has_scenario_tokens:
             content = content + self.setting(inputs, "question", like)
         if candidates is None:
             alone: Tensor = self.dropout(content + self.placeholders(kind) * self.scale)
@@ -406,7 +406,7 @@ class QueryDrivenBlock(nn.Module):
         super().__init__()
         self.num_heads = config.num_attention_heads
         # What attention is divided by, as in HSTU; the keys that are seen, with placeholders.
-        self.length = None if config.use_placeholders else config.max_history
+        self.length = config.max_history if "placeholders" in config.without else None
         self.input_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.project = nn.Linear(config.hidden_size, 4 * config.hidden_size)  # MLP_1
         self.mixed_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
@@ -513,11 +513,11 @@ class DSFNet(nn.Module):
 
     def __init__(self, config: IntSRConfig) -> None:
         super().__init__()
-        size, self.num_scenarios = config.hidden_size, _NUM_SCENARIOS if config.use_dsfnet else 1
+        size, self.num_scenarios = config.hidden_size, _NUM_SCENARIOS if "dsfnet" not in config.without else 1
         kinds = [nn.Linear] * (config.num_dsf_layers - 1) + [LastDSFLinear]
         self.layers = nn.ModuleList(kind(size, self.num_scenarios * size) for kind in kinds)
         self.gates = self.filter = None
-        if config.use_dsfnet:
+        if "dsfnet" not in config.without:
             # R is the setting of the question (time, area), its page and its task tag, two vectors of this width.
             self.gates = nn.ModuleList(nn.Linear(2 * size, _NUM_SCENARIOS) for _ in range(config.num_dsf_layers))
             self.filter = nn.Linear(3 * size, size)
@@ -610,7 +610,9 @@ class IntSRModel(IntSRPreTrainedModel):
     def read(self, vectors: Tensor, positions: IntSRPositions, state: IntSRState | None) -> IntSRState:
         """Send tokens of the first stream through all blocks, behind those of a state (equations 5, 6 and 8)."""
         all_positions = positions if state is None else state.positions.append(positions)
-        allowed = history_visibility(positions, all_positions, use_session_mask=self.config.use_session_mask)
+        allowed = history_visibility(
+            positions, all_positions, use_session_mask="session_mask" not in self.config.without
+        )
         bias = self.bias(positions, all_positions)
         all_keys, all_values, hidden = [], [], vectors
         for number, block in enumerate(self.blocks):
@@ -621,10 +623,10 @@ class IntSRModel(IntSRPreTrainedModel):
             all_keys.append(keys)
             all_values.append(values)
             # Placeholders read keys and values of the last block, not what it makes of the history.
-            if number + 1 < len(self.layers) or not self.config.use_placeholders:
+            if number + 1 < len(self.layers) or "placeholders" in self.config.without:
                 hidden = block.history(hidden, gates, queries, keys, values, allowed, bias)
         outputs = None
-        if not self.config.use_placeholders:
+        if "placeholders" in self.config.without:
             before = None if state is None else state.outputs
             outputs = hidden if before is None else torch.cat([before, hidden], dim=1)
         num_events = positions.event.new_zeros(len(vectors)) if state is None else state.num_events
@@ -655,7 +657,7 @@ class IntSRModel(IntSRPreTrainedModel):
             state = self.read(*opening, state)
         session, event, time = (inputs[f"question_{name}"] for name in ("session_ids", "events", "timestamps"))
         allowed = placeholder_visibility(
-            session, event, state.positions, use_session_mask=self.config.use_session_mask
+            session, event, state.positions, use_session_mask="session_mask" not in self.config.without
         )
         if state.outputs is not None:
             return self._last_states(state.outputs, allowed)
@@ -677,7 +679,7 @@ class IntSRModel(IntSRPreTrainedModel):
     def _last_states(self, outputs: Tensor, allowed: Tensor) -> Tensor:
         """Return what plain HSTU compares with items: the state of the last token seen, or a start vector."""
         if self.tokens.start is None:
-            raise ConfigurationError("`use_placeholders` is on, so there is no start vector.")
+            raise ConfigurationError("The model has placeholders, so there is no start vector.")
         start = self.tokens.start.weight * self.tokens.scale
         numbers = torch.arange(1, allowed.shape[-1] + 1, device=allowed.device)
         last = (allowed * numbers).amax(-1) if allowed.shape[-1] else allowed.sum(-1)
@@ -812,7 +814,7 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         times = inputs["question_timestamps"][is_asked]
 
         def available(part: slice) -> Tensor | None:
-            return self.available_items(times[part]) if config.align_candidates else None
+            return self.available_items(times[part]) if "alignment" not in config.without else None
 
         if config.negatives == "hard":
             return hard_negatives(
@@ -850,7 +852,7 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
             inputs["question_session_ids"],
             inputs["question_events"],
             state.positions,
-            use_session_mask=self.config.use_session_mask,
+            use_session_mask="session_mask" not in self.config.without,
         )
         return self.answer_questions(own, state.positions.item, allowed, inputs, items)
 
