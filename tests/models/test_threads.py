@@ -11,7 +11,7 @@ import torch
 from hammer import HAMMERED, REQUESTS, grow, hammer, make_pair, plain
 
 from seekrec.generation import IdentifierTrie
-from seekrec.models.snapshot import weights_key
+from seekrec.util.finite import weights_key
 
 
 @pytest.mark.parametrize("name", HAMMERED)
@@ -120,7 +120,7 @@ def test_a_change_of_type_is_noticed(name, aisles):
 
 
 def test_of_a_large_weight_evenly_spaced_rows_are_looked_at(monkeypatch):
-    monkeypatch.setattr("seekrec.models.snapshot._MAX_NUMBERS", 8)
+    monkeypatch.setattr("seekrec.util.finite._MAX_NUMBERS", 8)
     weight = torch.zeros(8, 4)
     key = weights_key([weight])
     weight.data[1] = 1.0  # 32 numbers of which 8 are read: every fourth row

@@ -92,6 +92,10 @@ class CatalogParts:
         known = array_digest(self.codes) if self.identifier_model is None else model_digest(self.identifier_model)
         return json_digest([sizes, known])
 
+    def items_hash(self, num_items: int) -> str:
+        """Compute the SHA-256 of the ids of the first items, in order: what id embeddings belong to."""
+        return json_digest(self.id_map.ids[:num_items])
+
     def part_hashes(self) -> dict[str, str]:
         """Compute the SHA-256 of each part's content, under the names of the parts in `catalog.json`."""
         hashes = {"items": table_digest(self.items), "codes": array_digest(self.code_arrays())}

@@ -15,7 +15,6 @@ from safetensors import safe_open
 from seekrec.catalog import CATALOG_FOLDER, Catalog
 from seekrec.errors import CatalogError, ConfigurationError, DataError
 from seekrec.identifiers import AssignmentResult, identifier_quality
-from seekrec.models.dense.interface_dense import items_hash
 from seekrec.models.manifest import Part, check_part, part_files, read_json, replace_part
 from seekrec.recipes.record import RUN_FILE, write_run
 from seekrec.util.redaction import holds_secret, publishable
@@ -63,7 +62,7 @@ def check_model_folder(folder: str | Path) -> Catalog:
     for part in parts:
         check_part(source, part)
     catalog = Catalog.load(source / CATALOG_FOLDER)
-    if compares_vectors and items_hash(catalog, config["num_items"]) != config["items_hash"]:
+    if compares_vectors and catalog.items_hash(config["num_items"]) != config["items_hash"]:
         raise CatalogError(
             f"{source / CATALOG_FOLDER} begins with other items than the {config['num_items']} that the weights were "
             "trained for; save the model with its own catalogue."

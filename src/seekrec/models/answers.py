@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which items may be answered, and how rows and scores become an answer."""
+"""Which items may be answered: what `where` allows, what a user has seen, what is new."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from seekrec.catalog import Catalog
 from seekrec.errors import RequestError
-from seekrec.schema import BEHAVIORS, RECOMMENDATION, ScoredItem, shown
-from seekrec.util.finite import check_finite
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, shown
 
 # One mask or list of item ids for all requests, or one for each; None allows every item.
 Where: TypeAlias = "np.ndarray | Sequence[str] | Sequence[np.ndarray | Sequence[str] | None] | None"
@@ -126,29 +125,6 @@ def join_new(
     return rows[order], values[order]
 
 
-def best_first(rows: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> list[Found]:
-    """Order the items of each request by their scores; equal scores stay in the order given.
-
-    Raises:
-        NotFiniteError: If a score is not finite.
-    """
-    ordered = []
-    for line, values in zip(rows, scores, strict=True):
-        check_finite("The scores", values, "candidate", "check the weights of the model and its data type")
-        order = np.argsort(-values, kind="stable")
-        ordered.append((line[order], values[order]))
-    return ordered
-
-
-def scored_items(catalog: Catalog, rows: np.ndarray, scores: np.ndarray) -> list[ScoredItem]:
-    """Make an answer from rows of the catalogue and their scores."""
-    ids = catalog.id_map.convert_to_ids(rows)
-    titles = catalog.titles(ids)
-    return [
-        ScoredItem(item_id, float(score), title) for item_id, score, title in zip(ids, scores, titles, strict=True)
-    ]
-
-
 def _mask(where: object, catalog: Catalog) -> np.ndarray | None:
     if where is None:
         return catalog.live if catalog.is_removed.any() else None
@@ -192,9 +168,7 @@ __all__ = [
     "Masks",
     "Where",
     "allowed_items",
-    "best_first",
     "join_new",
-    "scored_items",
     "seen_items",
     "without_rows",
 ]

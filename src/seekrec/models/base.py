@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The base of every family: a model with a catalogue that it searches, recommends from, and is saved with.
 
+Every call answers from one [`CatalogSnapshot`], whatever other threads set meanwhile. What is costly to make (tries,
+item vectors, an index) is made at first use and kept in the snapshot whose catalogue it was made from: who finishes
+late puts nothing old into something new.
+
 A model carries its catalogue: `save_pretrained` writes it into the folder `catalog` beside the weights, and
 `from_pretrained` reads it back and refuses one whose items are not those the weights were trained for.
 
@@ -11,25 +15,143 @@ are scored; what is the same for both stands here.
 from __future__ import annotations
 
 import os
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel
 
 from seekrec.catalog import Catalog
-from seekrec.errors import CatalogError, CheckpointError
+from seekrec.errors import CatalogError, CheckpointError, RequestError
 from seekrec.generation.inputs import per_request
-from seekrec.models.answers import Found, Masks, Where, allowed_items, best_first, scored_items, seen_items
+from seekrec.models.answers import Found, Masks, Where, allowed_items, seen_items
 from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
 from seekrec.models.manifest import check_part, hub_arguments, replace_part
-from seekrec.models.snapshot import CatalogSnapshot
+from seekrec.models.new_items import TextNeighbors
 from seekrec.schema import ScoredItem
-from seekrec.util.finite import check_weights
+from seekrec.util.finite import check_finite, check_weights
+
+ValueT = TypeVar("ValueT")
+
+
+class LazyValues:
+    """Values that are made at first use and kept; several threads may ask at once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[object, Any]] = {}
+        self._lock = threading.RLock()
+
+    def value(self, name: Hashable, make: Callable[[], ValueT], key: object = None) -> ValueT:
+        """Return a value, made by the first call and again when `key` is another one.
+
+        Args:
+            name (`Hashable`): Which value.
+            make (`Callable`): Makes it.
+            key (*optional*): What it depends on besides this object.
+        """
+        kept = self._kept.get(name)
+        if kept is None or kept[0] != key:
+            with self._lock:
+                kept = self._kept.get(name)
+                if kept is None or kept[0] != key:
+                    kept = self._kept[name] = (key, make())
+        value: ValueT = kept[1]
+        return value
+
+    def take_values(self, other: LazyValues, names: Iterable[Hashable]) -> None:
+        """Take what another one has made already and this one would make alike.
+
+        Args:
+            other ([`LazyValues`]): The other one.
+            names (`Iterable`): Which values.
+        """
+        self._kept |= {name: other._kept[name] for name in names if name in other._kept}
+
+    def __deepcopy__(self, memo: dict[int, object]) -> LazyValues:
+        # What is never changed is shared. What was made is not: a copy of a model has weights of its own.
+        copied = type(self).__new__(type(self))
+        copied.__setstate__(self.__getstate__())
+        return copied
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_kept", "_lock")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        LazyValues.__init__(self)
+
+
+class CatalogSnapshot(LazyValues):
+    """A catalogue and what a model makes of it; nothing in it is ever changed.
+
+    Args:
+        catalog ([`Catalog`]): The items that can be answered.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__()
+        self.catalog = catalog
+
+    def check_rows(self, name: str, rows: Tensor) -> None:
+        """Refuse rows of items that this catalogue does not have: made by a processor with another one.
+
+        Raises:
+            RequestError: If one is too large.
+        """
+        largest = int(rows.max()) if rows.numel() else -1
+        if largest >= len(self.catalog):
+            raise RequestError(
+                f"`{name}` holds row {largest} of a catalogue, the model's has {len(self.catalog)} items: the inputs "
+                "were made with a larger catalogue. Give model and processor the same one; where other threads "
+                "answer meanwhile, a grown catalogue to the model first, a smaller one to the processor first."
+            )
+
+    def new_rows(self, num_trained: int) -> np.ndarray:
+        """Return the items that training knows no event of, int64 rows.
+
+        A scorer that was trained has never been told that one is an answer.
+
+        Args:
+            num_trained (`int`): Rows of the catalogue that the model was trained with; 0 if that is not known.
+        """
+
+        def find() -> np.ndarray:
+            return np.flatnonzero(self._is_new(num_trained) & self.catalog.live)
+
+        return self.value("new_rows", find, num_trained)
+
+    def text_neighbors(self, num_trained: int) -> TextNeighbors | None:
+        """Return the items whose scores stand for those of the new items; `None` without text vectors to find them by.
+
+        Args:
+            num_trained (`int`): As in [`new_rows`].
+        """
+
+        def find() -> TextNeighbors | None:
+            vectors = self.catalog.embeddings.get("semantic")
+            known = np.flatnonzero(~self._is_new(num_trained))
+            return None if vectors is None else TextNeighbors.find(vectors, self.new_rows(num_trained), known)
+
+        return self.value("text_neighbors", find, num_trained)
+
+    def _is_new(self, num_trained: int) -> np.ndarray:
+        is_new = self.catalog.is_predicted.copy()
+        is_new[num_trained or len(is_new) :] = True
+        return is_new
+
+
+def has_same_items(old: Catalog, new: Catalog) -> bool:
+    """Return whether identifiers and embeddings are the very same arrays, as after `remove_items`."""
+    pairs = ((old.codes, new.codes), (old.embeddings, new.embeddings))
+    return all(own.keys() == its.keys() and all(own[view] is its[view] for view in own) for own, its in pairs)
+
 
 SnapshotT = TypeVar("SnapshotT", bound=CatalogSnapshot)
 
@@ -148,7 +270,9 @@ class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
             score (`Callable`): Gets the snapshot and the rows of each request's candidates, and gives their scores.
         """
         snapshot = self.current_snapshot()
-        snapshot.check_candidates(inputs)
+        if "candidate_rows" not in inputs:
+            raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
+        snapshot.check_rows("candidate_rows", inputs["candidate_rows"])
         table = inputs["candidate_rows"].cpu().numpy()
         rows = [line[line >= 0] for line in table.reshape(len(table), table.shape[-1])]
         return [scored_items(snapshot.catalog, *found) for found in best_first(rows, score(snapshot, rows))]
@@ -221,4 +345,34 @@ class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
         return (model, info) if wants_info else model
 
 
-__all__ = ["CatalogModel", "SnapshotT"]
+def best_first(rows: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> list[Found]:
+    """Order the items of each request by their scores; equal scores stay in the order given.
+
+    Raises:
+        NotFiniteError: If a score is not finite.
+    """
+    ordered = []
+    for line, values in zip(rows, scores, strict=True):
+        check_finite("The scores", values, "candidate", "check the weights of the model and its data type")
+        order = np.argsort(-values, kind="stable")
+        ordered.append((line[order], values[order]))
+    return ordered
+
+
+def scored_items(catalog: Catalog, rows: np.ndarray, scores: np.ndarray) -> list[ScoredItem]:
+    """Make an answer from rows of the catalogue and their scores."""
+    ids = catalog.id_map.convert_to_ids(rows)
+    titles = catalog.items["title"].take(pa.array(rows)).to_pylist()
+    return [
+        ScoredItem(item_id, float(score), title) for item_id, score, title in zip(ids, scores, titles, strict=True)
+    ]
+
+
+__all__ = [
+    "CatalogModel",
+    "CatalogSnapshot",
+    "LazyValues",
+    "SnapshotT",
+    "best_first",
+    "has_same_items",
+]

@@ -18,9 +18,8 @@ from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError
 from seekrec.generation import IdentifierTrie, Norm, TrieMask, beam_search, score_candidates
 from seekrec.models.answers import Found, Masks, Where, join_new
-from seekrec.models.base import CatalogModel
+from seekrec.models.base import CatalogModel, CatalogSnapshot
 from seekrec.models.checkpoint import save_bundled_catalog
-from seekrec.models.snapshot import CatalogSnapshot
 from seekrec.models.t5_backbone import T5Backbone
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 from seekrec.util.finite import check_finite

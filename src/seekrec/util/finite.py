@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights, vectors and scores that are NaN or infinite are refused where they would come in."""
+"""Weights, vectors and scores that are NaN or infinite are refused where they would come in; changed weights show."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor, nn
 
 from seekrec.errors import NotFiniteError
+
+# Of a larger weight evenly spaced rows are looked at: to read two million numbers takes half a millisecond.
+_MAX_NUMBERS = 2**21
 
 
 def check_finite(name: str, values: Tensor | np.ndarray, entry: str, remedy: str) -> None:
@@ -56,4 +62,33 @@ def check_weights(model: nn.Module, source: str) -> None:
             )
 
 
-__all__ = ["check_finite", "check_weights"]
+def weights_key(weights: Iterable[Tensor]) -> tuple[tuple[object, ...], ...]:
+    """Return something that is another one after weights were changed, in whatever way.
+
+    What torch counts (optimizers, `load_state_dict`, any operation in place) and what makes other tensors (`.to`,
+    `.half`, `vector_to_parameters`) always is noticed. What is written past torch (`weight.data.copy_`, as averaging
+    of weights does) shows in the numbers: all of a weight up to two million, evenly spaced rows of a larger one.
+    """
+    return tuple(
+        (
+            weight.data_ptr(),
+            -1 if weight.is_inference() else weight._version,
+            weight.dtype,
+            weight.device,
+            weight.shape,
+            _digest(weight),
+        )
+        for weight in weights
+        if weight.device.type != "meta"
+    )
+
+
+@torch.no_grad()
+def _digest(weight: Tensor) -> int:
+    step = -(-weight.numel() // _MAX_NUMBERS)
+    numbers = weight[::step] if step > 1 else weight
+    # Bytes, because numpy knows neither bfloat16 nor the types of eight bits.
+    return xxhash.xxh3_64_intdigest(numbers.detach().flatten().cpu().contiguous().view(torch.uint8).numpy().data)
+
+
+__all__ = ["check_finite", "check_weights", "weights_key"]

@@ -2,9 +2,8 @@
 """What the families that compare vectors share: settings, a processor, item vectors, `retrieve` and `rank`."""
 
 from seekrec.models.dense.configuration_dense import DenseConfig
-from seekrec.models.dense.interface_dense import DenseModel, DenseRetrieval
 from seekrec.models.dense.item_index import ItemIndex
-from seekrec.models.dense.modeling_dense import ItemTower
+from seekrec.models.dense.modeling_dense import DenseModel, DenseRetrieval, ItemTower
 from seekrec.models.dense.processing_dense import EventSequenceProcessor
 from seekrec.models.dense.query_vectors import QueryVectors
 

@@ -35,12 +35,12 @@ from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
 from seekrec.generation.inputs import per_request
-from seekrec.models.answers import Found, Masks, best_first
+from seekrec.models.answers import Found, Masks
+from seekrec.models.base import LazyValues, best_first, has_same_items
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
 from seekrec.models.interface import DecodingInputs, GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
-from seekrec.models.snapshot import LazyValues, has_same_items
 from seekrec.schema import BEHAVIORS, Behavior, Request, View, shown
 
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.

@@ -32,15 +32,13 @@ from seekrec.embeddings import FrozenSASRec, SASRecForNextItem
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
 from seekrec.models.answers import Found, Masks
-from seekrec.models.dense.interface_dense import items_hash
 from seekrec.models.gensr.configuration_gensr import NUM_POSITIONS, NUM_VIEW_HEADS, VIEW_NAMES, GenSRConfig
 from seekrec.models.gensr.processing_gensr import FIRST_VECTOR, PADDING
 from seekrec.models.interface import DecodingInputs, GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, token_loss, view_contrast
 from seekrec.models.shared_prompts import decode_first_token, encode_prefix, encode_suffixes
-from seekrec.models.snapshot import weights_key
 from seekrec.schema import Behavior, ScoredItem, View
-from seekrec.util.finite import check_finite
+from seekrec.util.finite import check_finite, weights_key
 from seekrec.util.ragged import Ragged
 
 CandidateScore = Literal["logit", "probability", "vocabulary"]
@@ -564,13 +562,13 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         super().set_catalog(catalog)
         self.collaborative_table.later = self._later_items(self.current_snapshot())
         if self.config.num_items:
-            self.config.table_hash = items_hash(catalog, self.config.num_items)
+            self.config.table_hash = catalog.items_hash(self.config.num_items)
 
     def _check_catalog(self, catalog: Catalog) -> None:
         super()._check_catalog(catalog)
         known = self.config.num_items
         if len(catalog) < known or (
-            self.config.table_hash is not None and items_hash(catalog, known) != self.config.table_hash
+            self.config.table_hash is not None and catalog.items_hash(known) != self.config.table_hash
         ):
             raise CatalogError(
                 f"The catalogue begins with other items than the {known} of the model's collaborative table; use the "

@@ -43,12 +43,12 @@ from transformers.utils.generic import ModelOutput
 
 from seekrec.embeddings.softmax import Candidates, info_nce, parts
 from seekrec.errors import ConfigurationError
-from seekrec.models.dense.interface_dense import DenseRetrieval
 from seekrec.models.dense.modeling_dense import (
     INITIALIZER_RANGE,
     LAYER_NORM_EPS,
     CatalogItems,
     DensePreTrainedModel,
+    DenseRetrieval,
     HistoryState,
     Inputs,
     ItemTower,

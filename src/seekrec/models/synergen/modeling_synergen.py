@@ -51,11 +51,11 @@ from transformers.utils.generic import ModelOutput
 
 from seekrec.embeddings.softmax import info_nce
 from seekrec.errors import ConfigurationError
-from seekrec.models.dense.interface_dense import DenseRetrieval
 from seekrec.models.dense.modeling_dense import (
     LAYER_NORM_EPS,
     CatalogItems,
     DensePreTrainedModel,
+    DenseRetrieval,
     HistoryState,
     Inputs,
     ItemTower,
