@@ -282,7 +282,7 @@ SYNERGEN_WAYS = {
 
 def make_synergen(seed: int = 0, *, catalog=None, **settings):
     """A model in evaluation mode with random weights far from their start values, and its processor."""
-    own = {"fusion_size": 24, "intermediate_size": 32, "negatives": "popularity", "correct_sampling": True}
+    own = {"fusion_size": 24, "intermediate_size": 32, "negatives": "popularity"}
     return _make_dense(
         SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor, seed, catalog, {**own, **settings}
     )

@@ -214,7 +214,7 @@ def test_a_history_is_read_once_for_any_number_of_answers(intsr):
     [
         ({}, {}),
         ({"merge_event_tokens": True, "negatives": "hard", "num_training_negatives": 5}, {}),
-        ({"negatives": "popularity", "correct_sampling": True}, {"kind": "popularity"}),
+        ({"negatives": "popularity"}, {"kind": "popularity"}),
         ({"relative_bias": "buckets"}, {}),
         ({"starts_from_latest_item": True}, {}),
         (HSTU | {"ranking_weight": 0.0}, {}),
@@ -228,8 +228,7 @@ def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, 
     model, processor = make_intsr(embedding_dropout=0.0, **config)
     model = IntSRForSearchAndRecommendation(model.config)  # start values as they are meant
     model.set_catalog(catalog)
-    is_corrected = model.config.correct_sampling
-    negatives = make_negatives(table, catalog, drawn.get("kind", "uniform"), 6, is_corrected=is_corrected)
+    negatives = make_negatives(table, catalog, drawn.get("kind", "uniform"), 6)
     batch = collate(windows, processor, list(range(len(table))), negatives=negatives)
     start = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)

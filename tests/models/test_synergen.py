@@ -315,7 +315,7 @@ def test_ranking_losses_by_hand():
 def test_the_loss_is_the_sum_of_its_parts(windows):
     _, catalog, table = windows
     model, processor = make_synergen(easy_weight=0.1, ranking_weight=2.0, temperature=0.3)
-    negatives = make_negatives(table, catalog, "popularity", 3, is_corrected=True)
+    negatives = make_negatives(table, catalog, "popularity", 3)
     batch = collate(windows, processor, [0, 5], negatives=negatives)
     output = model(**batch)
     by_hand = 0.1 * output.easy_loss + 0.9 * output.hard_loss + 2 * (output.pointwise_loss + output.pairwise_loss)
@@ -338,7 +338,7 @@ def test_the_loss_is_the_sum_of_its_parts(windows):
 
 def test_what_is_asked_for_is_read(windows):
     batch = collate(windows, make_synergen()[1], [0, 5])
-    model, processor = make_synergen(negatives="full", correct_sampling=False, ranking_weight=0.0)
+    model, processor = make_synergen(negatives="full", ranking_weight=0.0)
     inputs = processor(Request(HISTORY))
     before = model.retrieve(inputs, exclude_seen=False)
     model.config.asked_action = 0
@@ -359,7 +359,6 @@ def test_what_is_asked_for_is_read(windows):
         (
             {
                 "negatives": "full",
-                "correct_sampling": False,
                 "easy_weight": 1.0,
                 "temperature": 0.1,
                 "ranking_weight": 0.0,
@@ -469,7 +468,9 @@ def test_wrong_settings_are_named(settings, message):
 
 def test_a_batch_without_popularities_is_refused(windows):
     model, processor = make_synergen()
-    with pytest.raises(ConfigurationError, match="The batch has no `label_log_q`, which `correct_sampling` needs"):
+    with pytest.raises(
+        ConfigurationError, match="The batch has no `label_log_q`, which `negatives: popularity` needs"
+    ):
         model(**collate(windows, processor, [0]))
-    model, processor = make_synergen(correct_sampling=False)
+    model, processor = make_synergen(negatives="uniform")
     assert model(**collate(windows, processor, [0])).loss.isfinite()

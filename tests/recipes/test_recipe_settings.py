@@ -89,7 +89,7 @@ def test_the_paper_setting_of_synergen_is_the_papers():
     window, model, training = recipe.window, recipe.config, recipe.training
     assert (training.learning_rate, window.sparse_learning_rate) == (1e-3, 3e-3) and training.bf16
     assert (model.temperature, model.easy_weight, model.ranking_weight) == (0.085, 0.1, 1)
-    assert model.negatives == "popularity" and model.correct_sampling
+    assert model.negatives == "popularity"
     assert model.time_encoding == "time" and model.use_target_time and not model.queries_in_context
     # 12 width^2 weights a layer: 100 million.
     assert model.intermediate_size == 4 * model.hidden_size

@@ -41,13 +41,11 @@ def test_tables_and_the_rest_have_their_own_step_sizes(tmp_path, item_parts):
 def test_negatives_that_cannot_be_are_refused():
     assert SynerGenConfig(negatives="full").drawn_negatives == "uniform"
     assert SynerGenConfig(negatives="full", ranking_weight=0.0, easy_weight=1.0).drawn_negatives is None
-    assert SynerGenConfig(negatives="popularity", correct_sampling=True).drawn_negatives == "popularity"
-    for settings, message in (
-        ({"negatives": "hard"}, "`negatives` is 'hard', but SynerGen's hard negatives are the items that were shown"),
-        ({"negatives": "uniform", "correct_sampling": True}, "`correct_sampling` needs `negatives: popularity`"),
+    assert SynerGenConfig(negatives="popularity").drawn_negatives == "popularity"
+    with pytest.raises(
+        StrictDataclassClassValidationError, match="`negatives` is 'hard', but SynerGen's hard negativ"
     ):
-        with pytest.raises(StrictDataclassClassValidationError, match=message):
-            SynerGenConfig(**settings)
+        SynerGenConfig(negatives="hard")
 
 
 def test_the_tables_of_intsr_have_a_step_size_of_their_own(tmp_path):
@@ -69,8 +67,8 @@ def test_negatives_are_chosen_by_the_size_of_the_catalogue():
         settings = kind()
         assert settings.negatives == "auto"
         small, large = settings.with_data(num_items=LARGE_CATALOG), settings.with_data(num_items=LARGE_CATALOG + 1)
-        assert (small.negatives, small.correct_sampling) == ("full", False)
-        assert (large.negatives, large.correct_sampling) == ("popularity", True)
+        assert small.negatives == "full"
+        assert large.negatives == "popularity"
         # What was chosen stays, whatever the size.
         assert kind(negatives="full", num_items=10**6).negatives == "full"
 
@@ -97,7 +95,7 @@ def test_settings_of_earlier_versions_are_read_under_the_names_of_today():
         assert {name: getattr(config, name) for name in now} == now
         assert not any(hasattr(config, name) for name in old if name != "temperature")
     config = SynerGenConfig.from_dict({"easy_negatives": "in_batch", "correct_popularity": True, "align_tasks": True})
-    assert (config.negatives, config.correct_sampling) == ("popularity", True)
+    assert config.negatives == "popularity"
     for kind, settings, message in (
         (IntSRConfig, {"similarity": "cosine"}, "`similarity` is 'cosine' in the saved configuration, and only 'dot'"),
         (IntSRConfig, {"max_position_distance": 128, "max_history": 50}, "only 200 is known today"),

@@ -82,7 +82,7 @@ def test_the_demo_answers_the_model_is_published_and_the_ablations_are_settings(
         "--use_target_time",
         "false",
     )
-    options += ("--negatives", "full", "--correct_sampling", "false", "--easy_weight", "1", "--num_train_epochs", "1")
+    options += ("--negatives", "full", "--easy_weight", "1", "--num_train_epochs", "1")
     done = run(command(inputs, tmp_path, *options))
     assert "SynerGen" in done.stdout and "calibration" not in done.stdout
 
@@ -98,8 +98,8 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, finished, tmp_path):
 @pytest.mark.parametrize(
     "negatives",
     [
-        ("--negatives", "full", "--correct_sampling", "false"),
-        ("--negatives", "popularity", "--correct_sampling", "true"),
+        ("--negatives", "full"),
+        ("--negatives", "popularity"),
     ],
     ids=["full", "in_batch"],
 )

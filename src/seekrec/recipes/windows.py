@@ -350,7 +350,6 @@ def make_window_collator(
             config.drawn_negatives,
             config.num_training_negatives,
             is_aligned=is_aligned,
-            is_corrected=config.correct_sampling,
             spares_own=spares_own,
             seed=seed,
         )

@@ -189,15 +189,15 @@ def make_negatives(
     count: int,
     *,
     is_aligned: bool = True,
-    is_corrected: bool = False,
     spares_own: bool = False,
     seed: int = 0,
 ) -> ItemNegatives:
     """Make [`ItemNegatives`] from windows and a catalogue.
 
-    With `is_aligned` they keep to items available at the time; with `is_corrected` a draw may be the target; with
-    `spares_own` no other item that the user acted on is drawn. That is for what stands for items that were shown and
-    not clicked. What stands for all items must hold the user's own, for the full softmax holds them.
+    With `is_aligned` they keep to items available at the time. A draw by popularity may be the target, as its
+    correction asks. With `spares_own` no other item that the user acted on is drawn. That is for what stands for items
+    that were shown and not clicked. What stands for all items must hold the user's own, for the full softmax holds
+    them.
     """
     acts = None
     if spares_own:
@@ -210,7 +210,7 @@ def make_negatives(
         kind,
         periods=item_periods(catalog.items) if is_aligned else None,
         acts=acts,
-        draws_target=is_corrected,
+        draws_target=kind == "popularity",
         seed=seed,
     )
 

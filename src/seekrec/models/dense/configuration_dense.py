@@ -49,10 +49,10 @@ class DenseConfig(PreTrainedConfig):
 
     Args:
         negatives (`str`): What a target is compared with: `full`, every item of the catalogue; `uniform` or
-            `popularity`, items drawn so; `hard`, the most similar items at that moment (IntSR alone); `auto`, full up
-            to 50,000 items, then drawn by popularity and corrected.
+            `popularity`, items drawn so (by popularity, the log-probability of being drawn is taken off
+            similarities); `hard`, the most similar items at that moment (IntSR alone); `auto`, full up to 50,000
+            items, then popularity.
         num_training_negatives (`int`): Number of negatives of a question, unless full.
-        correct_sampling (`bool`): Whether the log-probability of being drawn is taken off sampled similarities.
         recommender_weight (`float`): Weight of the score of SASRec, which is added to that of recommendations when
             they are answered; 0 for none. In neither paper.
         text_weight (`float`): Weight of the cosine between an item's text and those of the latest items of the
@@ -92,7 +92,6 @@ class DenseConfig(PreTrainedConfig):
 
     negatives: Literal["auto", "full", "uniform", "popularity", "hard"] = "auto"
     num_training_negatives: int = 20
-    correct_sampling: bool = False
     recommender_weight: float = 0.0
     text_weight: float = 0.0
 
@@ -100,9 +99,7 @@ class DenseConfig(PreTrainedConfig):
         if self.item_parts == "ids":
             self.text_size = 0
         if self.negatives == "auto" and self.num_items:
-            is_small = self.num_items <= LARGE_CATALOG
-            self.negatives = "full" if is_small else "popularity"
-            self.correct_sampling = self.correct_sampling or not is_small
+            self.negatives = "full" if self.num_items <= LARGE_CATALOG else "popularity"
         super().__post_init__(**kwargs)
 
     @property
@@ -130,7 +127,10 @@ class DenseConfig(PreTrainedConfig):
         cls._drop_fixed(settings, cls.fixed_settings)
         if not settings.pop("use_ids", True):
             settings["item_parts"] = "text"
-        made: Self = super().from_dict(cls._upgrade(settings), **kwargs)
+        settings = cls._upgrade(settings)
+        # Follows from `negatives`; read by training alone.
+        settings.pop("correct_sampling", None)
+        made: Self = super().from_dict(settings, **kwargs)
         return made
 
     @staticmethod

@@ -802,7 +802,7 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
             rows = _negative_rows(inputs)[is_asked]
             pair = torch.cat([labels[:, None], rows], dim=1)
             scores = (self.items(pair) * questions[:, None]).sum(-1)
-            is_corrected = config.correct_sampling
+            is_corrected = config.negatives == "popularity"
             return info_nce(
                 scores[:, 0],
                 scores[:, 1:],

@@ -91,9 +91,9 @@ class SynerGenConfig(DenseConfig):
     @property
     def drawn_negatives(self) -> Literal["uniform", "popularity"] | None:
         """How items are drawn that stand beside a target as if shown; None where no loss needs them."""
-        if not self.ranking_weight and self.easy_weight == 1 and not self.correct_sampling:
-            return None
-        return "popularity" if self.negatives == "popularity" else "uniform"
+        if self.negatives == "popularity":
+            return "popularity"
+        return None if not self.ranking_weight and self.easy_weight == 1 else "uniform"
 
     @classmethod
     def _upgrade(cls, settings: dict[str, object]) -> dict[str, object]:
@@ -101,8 +101,7 @@ class SynerGenConfig(DenseConfig):
         settings = dict(settings)
         if "easy_negatives" in settings:
             settings["negatives"] = "full" if settings.pop("easy_negatives") == "full" else "popularity"
-        if "correct_popularity" in settings:
-            settings["correct_sampling"] = settings.pop("correct_popularity")
+        settings.pop("correct_popularity", None)
         return settings
 
     def validate_synergen(self) -> None:
@@ -122,16 +121,11 @@ class SynerGenConfig(DenseConfig):
             )
 
     def validate_negatives(self) -> None:
-        """Check that the negatives are among SynerGen's, and can be corrected."""
+        """Check that the negatives are among SynerGen's."""
         if self.negatives == "hard":
             raise ValueError(
                 "`negatives` is 'hard', but SynerGen's hard negatives are the items that were shown; choose full, "
                 "uniform or popularity."
-            )
-        if self.negatives == "uniform" and self.correct_sampling:
-            raise ValueError(
-                "`correct_sampling` needs `negatives: popularity`: other targets of a batch come by popularity; "
-                "choose it, or switch the correction off."
             )
 
 

@@ -741,7 +741,7 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
             return questions.sum() * 0.0
         if config.negatives == "full":
             return full_softmax(questions, self.items.all(), labels, temperature=config.temperature, divisor=divisor)
-        log_q = _log_q(inputs, "label")[is_asked] if config.correct_sampling else None
+        log_q = _log_q(inputs, "label")[is_asked] if config.negatives == "popularity" else None
         first, columns = 0, [labels] if log_q is None else [labels, log_q]
         # The batch is that of all processes. In training alone: any other loss may be one process's own affair.
         if self.training:
@@ -767,15 +767,15 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
     ) -> Tensor:
         """Compare targets with what was shown or drawn beside them.
 
-        How the shop chose what it showed is not known; with `correct_sampling` it counts as chosen by popularity, so
-        that shown and drawn items are on one scale.
+        How the shop chose what it showed is not known; beside negatives by popularity it counts as chosen by
+        popularity, so that shown and drawn items are on one scale.
         """
         if self.config.easy_weight == 1 or not beside.shape[-1]:
             return questions.sum() * 0.0
         vectors = self.items(torch.cat([labels[:, None], beside], dim=1))
         scores = (vectors * questions[:, None]).sum(-1)
         own_log_q = log_q = None
-        if self.config.correct_sampling:
+        if self.config.negatives == "popularity":
             own_log_q = _log_q(inputs, "label")[is_asked]
             names = ["shown", "negative"] if "negative_rows" in inputs else ["shown"]
             log_q = torch.cat([_log_q(inputs, name)[is_asked] for name in names], dim=-1)
@@ -812,8 +812,8 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
 def _log_q(inputs: Inputs, name: str) -> Tensor:
     if f"{name}_log_q" not in inputs:
         raise ConfigurationError(
-            f"The batch has no `{name}_log_q`, which `correct_sampling` needs; pass the collator `negatives=` of kind "
-            "'popularity', or switch the correction off."
+            f"The batch has no `{name}_log_q`, which `negatives: popularity` needs; pass the collator `negatives=` "
+            "of that kind."
         )
     return inputs[f"{name}_log_q"]
 
