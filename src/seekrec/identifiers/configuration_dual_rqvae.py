@@ -20,6 +20,7 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from seekrec.identifiers.levels import IdentifierLevels
 from seekrec.schema import View
 
 # The order in which views are concatenated for the shared levels (GenSAR, equation 3).
@@ -27,16 +28,13 @@ VIEW_ORDER: tuple[View, ...] = ("semantic", "collaborative")
 
 
 @strict
-class IdentifierConfig(PreTrainedConfig):
-    """Views, levels and codes of a residual quantizer.
+class IdentifierConfig(IdentifierLevels, PreTrainedConfig):
+    """Views of a residual quantizer, on top of [`IdentifierLevels`]; a single view has no shared levels.
 
     Args:
         views (`list[str]`): `"semantic"`, `"collaborative"` or both, in this order.
         semantic_size (`int`): Numbers in a semantic item vector.
         collaborative_size (`int`): Numbers in a collaborative item vector.
-        num_shared_levels (`int`): Levels over the concatenation of both views; 0 with a single view.
-        num_specific_levels (`int`): Levels of each view after the shared ones.
-        codebook_size (`int`): Codes of every level.
 
     Raises:
         StrictDataclassFieldValidationError: If a value has the wrong type.
@@ -47,19 +45,11 @@ class IdentifierConfig(PreTrainedConfig):
     # The vectors of all-MiniLM-L6-v2, the semantic encoder that is used when none is named.
     semantic_size: int = 384
     collaborative_size: int = 64
-    num_shared_levels: int = 2
-    num_specific_levels: int = 2
-    codebook_size: int = 256
 
     def __post_init__(self, **kwargs: object) -> None:
         # JSON knows lists only: always a list, so that a saved and loaded configuration equals the one saved.
         self.views = list(self.views)
         super().__post_init__(**kwargs)
-
-    @property
-    def num_levels(self) -> int:
-        """Codes of an identifier: shared levels, then specific ones."""
-        return self.num_shared_levels + self.num_specific_levels
 
     @property
     def input_sizes(self) -> dict[View, int]:

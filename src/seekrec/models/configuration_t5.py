@@ -9,14 +9,15 @@ from typing import ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import T5Config
 
+from seekrec.identifiers.levels import IdentifierLevels
 from seekrec.schema import View
 
 
 # Identical to T5Config except: the fields below. As there, `tie_word_embeddings=False` at creation says that decoder
 # states are not scaled (`scale_decoder_outputs`), nothing else.
 @strict
-class IdentifierT5Config(T5Config):
-    """Configuration of a T5 that has tokens for identifiers.
+class IdentifierT5Config(IdentifierLevels, T5Config):
+    """Configuration of a T5 that has tokens for identifiers, on top of [`IdentifierLevels`].
 
     Args:
         d_model (`int`): Without a backbone: width of the model.
@@ -24,9 +25,6 @@ class IdentifierT5Config(T5Config):
         num_layers (`int`): Without a backbone: number of layers of the encoder, and of the decoder.
         num_heads (`int`): Without a backbone: number of attention heads.
         dropout_rate (`float`): Without a backbone: dropout.
-        num_shared_levels (`int`): Levels that both identifiers of an item share (L_m, GenSAR section 3.2.2).
-        num_specific_levels (`int`): Levels that each identifier has for itself (L_n).
-        codebook_size (`int`): Codes of a level (K).
         views (`list[str]`): The identifiers that exist: `"semantic"`, `"collaborative"` or both.
         first_identifier_token_id (`int`):
             Token id of the first behavior token; the three behavior tokens and then every level's codes follow it
@@ -57,19 +55,11 @@ class IdentifierT5Config(T5Config):
     )
     fields_from_base: ClassVar[tuple[str, ...]] = ("d_model", "d_ff", "num_layers", "num_heads", "dropout_rate")
 
-    num_shared_levels: int = 2
-    num_specific_levels: int = 2
-    codebook_size: int = 256
     views: list[View] | tuple[View, ...] = ("semantic", "collaborative")
     first_identifier_token_id: int = 32100
     identifier_hash: str | None = None
     num_items: int = 0
     untied_head: bool = False
-
-    @property
-    def num_levels(self) -> int:
-        """Codes in an identifier."""
-        return self.num_shared_levels + self.num_specific_levels
 
     @property
     def num_identifier_tokens(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from seekrec.identifiers.levels import IdentifierLevels
 from seekrec.schema import Behavior, View
 
 # What a recipe does, in this order; `stop_after` names one.
@@ -82,15 +83,12 @@ class CollaborativeArguments:
 
 
 @dataclass
-class IdentifierArguments:
-    """Identifiers learnt from the vectors.
+class IdentifierArguments(IdentifierLevels):
+    """Identifiers learnt from the vectors, on top of [`IdentifierLevels`].
 
     Args:
         identifier_views (`list[str]`):
             Identifiers of an item; one of the two alone gives TIGER and its collaborative twin.
-        num_shared_levels (`int`): Levels that both identifiers share.
-        num_specific_levels (`int`): Levels that each identifier has for itself.
-        codebook_size (`int`): Codes of a level.
         identifier_learner (`str`): What learns the identifiers; `atomic`: none, each item is one token (BSR).
         identifier_num_epochs (`int`): Epochs of the identifier learner.
         identifier_learning_rate (`float`): Learning rate of the identifier learner.
@@ -99,9 +97,6 @@ class IdentifierArguments:
     """
 
     identifier_views: list[View] = field(default_factory=lambda: ["semantic", "collaborative"])
-    num_shared_levels: int = 2
-    num_specific_levels: int = 2
-    codebook_size: int = 256
     identifier_learner: Literal["dual_rqvae", "residual_kmeans", "atomic"] = "dual_rqvae"
     identifier_num_epochs: int = 200
     identifier_learning_rate: float = 4e-3
