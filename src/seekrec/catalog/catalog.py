@@ -32,7 +32,7 @@ from seekrec.embeddings.semantic import DEFAULT_ENCODER
 from seekrec.errors import CatalogError, DataError
 from seekrec.events.checks import Source, conform, find_item_problems, refuse
 from seekrec.identifiers.modeling_identifier import IdentifierModel
-from seekrec.schema import ITEM_FEATURES, VIEW_OF_BEHAVIOR, Behavior, View
+from seekrec.schema import ITEM_FEATURES, View
 
 
 class Catalog(CatalogParts):
@@ -114,11 +114,6 @@ class Catalog(CatalogParts):
             f"Catalog({len(self)} items, {int(self.is_removed.sum())} of them removed; views {', '.join(self.views)}; "
             f"{self.num_shared_levels} shared and {self.num_specific_levels} specific levels of {self.codebook_size})"
         )
-
-    def view_of(self, behavior: Behavior) -> View:
-        """Return the view whose identifier answers a behavior; the only view where there is one."""
-        wanted = VIEW_OF_BEHAVIOR[behavior]
-        return wanted if wanted in self.codes else self.views[0]
 
     def titles(self, ids: Iterable[str]) -> list[str | None]:
         """Return the titles of items.

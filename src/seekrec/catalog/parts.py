@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from seekrec.catalog.checks import VIEWS
 from seekrec.identifiers.modeling_identifier import IdentifierModel
-from seekrec.schema import IdMap, View
+from seekrec.schema import VIEW_OF_BEHAVIOR, Behavior, IdMap, View
 from seekrec.util.hashing import array_digest, json_digest, table_digest
 from seekrec.util.redaction import place_name
 
@@ -61,6 +61,11 @@ class CatalogParts:
     def views(self) -> tuple[View, ...]:
         """The views that have identifiers, semantic before collaborative."""
         return tuple(view for view in VIEWS if view in self.codes)
+
+    def view_of(self, behavior: Behavior) -> View:
+        """Return the view whose identifier answers a behavior; the only view where there is one."""
+        wanted = VIEW_OF_BEHAVIOR[behavior]
+        return wanted if wanted in self.codes else self.views[0]
 
     @property
     def num_levels(self) -> int:

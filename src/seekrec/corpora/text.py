@@ -146,7 +146,8 @@ class TextEncoder:
 
 
 # A copy of a tokenizer costs half a second.
-_ENCODERS: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, TextEncoder]] = weakref.WeakKeyDictionary()
+_ENCODERS: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[int, list[str]], TextEncoder]]
+_ENCODERS = weakref.WeakKeyDictionary()
 # Where a tokenizer keeps it: `save_pretrained` writes these settings, `from_pretrained` reads them.
 _FOLDING = "text_folding"
 
@@ -199,10 +200,11 @@ def encode_text(
 
 def shared_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
     """Return the [`TextEncoder`] of a tokenizer, made on first use and after tokens were added or folding set."""
-    length, encoder = _ENCODERS.get(tokenizer, (-1, None))
-    if encoder is None or length != len(tokenizer) or encoder.folding != get_text_folding(tokenizer):
+    state = len(tokenizer), list(tokenizer.init_kwargs.get(_FOLDING, ()))
+    made_of, encoder = _ENCODERS.get(tokenizer, (None, None))
+    if encoder is None or made_of != state:
         encoder = TextEncoder(tokenizer)
-        _ENCODERS[tokenizer] = (len(tokenizer), encoder)
+        _ENCODERS[tokenizer] = (state, encoder)
     return encoder
 
 

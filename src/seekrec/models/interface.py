@@ -252,14 +252,19 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
 
     def _prompt(self, snapshot: SnapshotT, inputs: BatchFeature) -> tuple[DecodingInputs, list[View]]:
         """Return what the generation engine reads for each request, and the view each is answered in."""
-        behaviors = [BEHAVIORS[number] for number in inputs["behavior_ids"].tolist()]
-        views = [snapshot.catalog.view_of(behavior) for behavior in behaviors]
-        prefixes = {behavior: self.decoder_prefix(behavior, 1) for behavior in BEHAVIORS}
-        offsets = {view: self.vocabulary.level_offsets(view) for view in snapshot.catalog.views}
+
+        def make() -> tuple[Tensor, dict[View, np.ndarray]]:
+            offsets = {view: self.vocabulary.level_offsets(view) for view in snapshot.catalog.views}
+            return torch.cat([self.decoder_prefix(behavior, 1) for behavior in BEHAVIORS]), offsets
+
+        key = (self.config.first_identifier_token_id, self.device)
+        prefixes, offsets = snapshot.value("prefixes and offsets", make, key)
+        behavior_ids = inputs["behavior_ids"]
+        views = [snapshot.catalog.view_of(BEHAVIORS[number]) for number in behavior_ids.tolist()]
         prompt: DecodingInputs = {
             "input_ids": inputs["input_ids"].to(self.device),
             "attention_mask": inputs["attention_mask"].to(self.device),
-            "decoder_prefix": torch.cat([self.decoder_prefix(BEHAVIORS[0], 0), *(prefixes[one] for one in behaviors)]),
+            "decoder_prefix": prefixes[behavior_ids.to(self.device)],
             "level_offsets": [offsets[view] for view in views],
             "encoder_outputs": None,
         }

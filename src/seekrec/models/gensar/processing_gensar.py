@@ -18,7 +18,7 @@ from seekrec.corpora import (
 )
 from seekrec.errors import RequestError
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
-from seekrec.models.processing_t5 import T5Processor
+from seekrec.models.processing import T5Processor
 from seekrec.schema import BEHAVIORS, Request, View, shown
 from seekrec.util.ragged import Ragged
 

@@ -26,7 +26,7 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.text import shared_encoder
 from seekrec.events.columns import EventColumns, list_histories
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
-from seekrec.models.processing_t5 import T5Processor
+from seekrec.models.processing import T5Processor
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Request
 from seekrec.util.ragged import Ragged
 
