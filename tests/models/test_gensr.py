@@ -304,7 +304,7 @@ def test_generate_with_the_trie_processor_gives_the_same_items(aisles):
 
 @torch.no_grad()
 def test_a_model_without_yes_and_no_ranks_by_identifiers(aisles):
-    model, processor = make_gensr(aisles, yes_no_weight=0.0, contrast_weight=0.0)
+    model, processor = make_gensr(aisles, yes_no_loss="none", contrast_weight=0.0)
     ranked = model.rank(processor(REQUESTS[:1], candidates=[["i3", "i9"]]))[0]
     found = {
         item.item_id: item.score
@@ -584,8 +584,8 @@ def test_a_table_of_other_items_is_refused(aisles):
             "`recommender` has `max_history` 20, but reads 20 events and a start",
         ),
         ({"contrast_weight": -1.0}, "`contrast_weight` is -1.0"),
-        ({"yes_no_weight": 0.0}, "both 0; train one mode at least"),
-        ({"yes_no_weight": 0.0, "identifier_weight": 1.0, "retrieve_by": "answer"}, "answers no candidates"),
+        ({"yes_no_loss": "none"}, "`identifier_weight` 0; train one mode at least"),
+        ({"yes_no_loss": "none", "identifier_weight": 1.0, "retrieve_by": "answer"}, "answers no candidates"),
         ({"contrast_temperature": 0.0}, "`contrast_temperature` is 0.0"),
         ({"yes_token_id": 5, "no_token_id": 5}, "they must differ"),
         ({"num_shared_levels": 0, "num_specific_levels": 0, "identifier_weight": 1.0}, "at least one level"),
@@ -616,12 +616,16 @@ def test_a_checkpoint_of_an_older_version_answers_as_it_did(aisles, tmp_path, sw
     old = json.loads(path.read_text())
     assert old.pop("filtered_history") == mode
     old |= {**switches, "view_num_heads": 2, "view_positions": 32, "train_collaborative_table": False}
+    old["yes_no_weight"] = 0.5
     path.write_text(json.dumps(old))
     (tmp_path / "model_manifest.json").unlink()
     loaded = AutoModel.from_pretrained(tmp_path)
     assert loaded.config.filtered_history == mode and not hasattr(loaded.config, "soft_filter")
+    assert loaded.config.yes_no_loss == "token" and not hasattr(loaded.config, "yes_no_weight")
     for one, other in zip(model.score_candidates(inputs), loaded.score_candidates(inputs), strict=True):
         np.testing.assert_array_equal(one, other)
+    path.write_text(json.dumps({**old, "yes_no_weight": 0.0, "identifier_weight": 1.0}))
+    assert not AutoModel.from_pretrained(tmp_path).config.scores_candidates
     path.write_text(json.dumps({**old, "view_num_heads": 4}))
     with pytest.raises(Exception, match="The checkpoint's `view_num_heads` is not 2"):
         AutoModel.from_pretrained(tmp_path)

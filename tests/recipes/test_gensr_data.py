@@ -110,7 +110,7 @@ def test_events_the_recommender_has_not_seen_are_asked_for_alone(toys):
 
 def test_items_can_be_asked_for_in_both_tasks(toys):
     split, catalog, _ = toys
-    settings = RequestArguments(recommend_searched_items=True, search_recommended_items=True)
+    settings = RequestArguments(extra_requests=["recommend_searched_items", "search_recommended_items"])
     requests = training_requests(split, catalog, settings, max_history=20, seed=0)
     assert requests.count() == {"recommendation": 39, "search": 39}
     choices = category_queries(catalog.items)
@@ -124,7 +124,7 @@ def test_items_can_be_asked_for_in_both_tasks(toys):
 def test_every_item_can_be_asked_for_without_a_history(toys):
     split, catalog, processor = toys
     plain = training_requests(split, catalog, RequestArguments(), max_history=20, seed=0)
-    settings = RequestArguments(item_queries=True, negatives=["uniform=4"])
+    settings = RequestArguments(extra_requests=["item_queries"], negatives=["uniform=4"])
     requests = training_requests(split, catalog, settings, max_history=20, seed=0)
     before, added = len(plain), slice(len(plain), None)
     for name in ("behaviors", "query_numbers", "users", "targets"):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,12 +36,11 @@ class RequestArguments:
         task_weights (`list[str]`):
             Shares of the tasks, as recommendation=1 search=2; a task left out is neither trained nor measured. By
             their numbers of requests if not given. An epoch has the same number of requests in any case.
-        recommend_searched_items (`bool`):
-            Whether a searched item is also asked for as a recommendation, without its query.
-        search_recommended_items (`bool`):
-            Whether a recommended item is also asked for as a search, by a query from its categories.
-        item_queries (`bool`):
-            Whether every item of the catalogue is asked for by the queries from its categories, without a history.
+        extra_requests (`list[str]`):
+            What is asked beside the log's own requests. `recommend_searched_items`: a searched item also as a
+            recommendation, without its query. `search_recommended_items`: a recommended item also as a search, by a
+            query from its categories. `item_queries`: every item of the catalogue by the queries from its categories,
+            without a history.
         num_unseen_events (`int`):
             Number of last events of each user that training asks for, and no others; the SASRec behind the
             collaborative view learns them only afterwards. With 0 all are asked for, and SASRec has seen them.
@@ -52,9 +52,9 @@ class RequestArguments:
     """
 
     task_weights: list[str] = field(default_factory=list)
-    recommend_searched_items: bool = False
-    search_recommended_items: bool = False
-    item_queries: bool = False
+    extra_requests: list[Literal["recommend_searched_items", "search_recommended_items", "item_queries"]] = field(
+        default_factory=list
+    )
     num_unseen_events: int = 0
     negatives: list[str] = field(default_factory=lambda: ["uniform=4"])
     num_bm25_matches: int = 100
@@ -140,14 +140,14 @@ def training_requests(
     is_asked = np.ones(len(rows), dtype=bool)
     if settings.num_unseen_events:
         is_asked = np.isin(rows, last_interactions(split, settings.num_unseen_events))
-    recommended = np.flatnonzero(is_asked & (~is_search | settings.recommend_searched_items))
+    recommended = np.flatnonzero(is_asked & (~is_search | ("recommend_searched_items" in settings.extra_requests)))
     searched = np.flatnonzero(is_asked & is_search)
     queries, asked = list(events.queries), events.query[rows[searched]]
-    if settings.search_recommended_items:
+    if "search_recommended_items" in settings.extra_requests:
         if split.log.query_source != "category":
             raise ConfigurationError(
-                "`search_recommended_items` makes queries from categories, but the log's queries are "
-                f"{split.log.query_source}; leave it out."
+                "`extra_requests` has 'search_recommended_items', which makes queries from categories, but the log's "
+                f"queries are {split.log.query_source}; leave it out."
             )
         queries, more, chosen = _queries_for(
             np.flatnonzero(is_asked & ~is_search), events.item[rows], queries, catalog, seed
@@ -174,7 +174,7 @@ def training_requests(
         users=split.timeline.user[rows[order]],
         targets=events.item[rows[order]],
     )
-    if not settings.item_queries:
+    if "item_queries" not in settings.extra_requests:
         return requests
     return _add_item_queries(requests, catalog, first_user=int(split.timeline.user.max()) + 1)
 

@@ -44,9 +44,9 @@ class GenSRConfig(IdentifierT5Config):
         max_query_tokens (`int`): Maximum number of tokens of a query.
         max_history (`int`): Maximum number of events read from a history, the latest.
         view_dropout_rate (`float`): Dropout in the views.
-        yes_no_loss (`str`): `"token"`, the negative log-likelihood of Yes or No (equation 12), or `"listwise"`, that
-            of the positive among the candidates of its request.
-        yes_no_weight (`float`): Weight of that loss; with 0 the model does not score candidates.
+        yes_no_loss (`str`): How it learns to answer candidates: `"token"`, the negative log-likelihood of Yes or No
+            (equation 12); `"listwise"`, that of the positive among the candidates of its request; `"none"`, not at
+            all.
         identifier_weight (`float`): Weight of the loss of writing identifiers (section 6.3); with 0 it writes none.
         retrieve_by (`str`): How the whole catalogue is searched: `"identifier"`, by the identifiers that the model
             writes; `"answer"`, by its answer to each item: exact, and as slow as there are items.
@@ -102,8 +102,7 @@ class GenSRConfig(IdentifierT5Config):
     max_query_tokens: int = 32
     max_history: int = 20
     view_dropout_rate: float = 0.1
-    yes_no_loss: Literal["token", "listwise"] = "token"
-    yes_no_weight: float = 1.0
+    yes_no_loss: Literal["token", "listwise", "none"] = "token"
     identifier_weight: float = 0.0
     # A model that learns to say Yes needs fewer steps than one that learns to write; a small catalogue can be asked
     # about whole.
@@ -129,12 +128,15 @@ class GenSRConfig(IdentifierT5Config):
             for name, value in (("view_num_heads", NUM_VIEW_HEADS), ("view_positions", NUM_POSITIONS)):
                 if kwargs.pop(name, value) != value:
                     raise ValueError(f"The checkpoint's `{name}` is not {value}; load it with the version it is from.")
+        # Of an older version, too. Beside 0, the weight matters in training alone.
+        if not kwargs.pop("yes_no_weight", 1.0):
+            self.yes_no_loss = "none"
         super().__post_init__(**kwargs)
 
     @property
     def scores_candidates(self) -> bool:
         """Whether the model says Yes or No."""
-        return self.yes_no_weight > 0
+        return self.yes_no_loss != "none"
 
     @property
     def writes_identifiers(self) -> bool:
@@ -187,13 +189,15 @@ class GenSRConfig(IdentifierT5Config):
 
     def validate_losses(self) -> None:
         """Check the weights of the losses."""
-        for name in ("yes_no_weight", "identifier_weight", "contrast_weight"):
+        for name in ("identifier_weight", "contrast_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
-        if not self.yes_no_weight and not self.identifier_weight:
-            raise ValueError("`yes_no_weight` and `identifier_weight` are both 0; train one mode at least.")
-        if self.retrieve_by == "answer" and not self.yes_no_weight:
-            raise ValueError("`retrieve_by` is 'answer', but `yes_no_weight` is 0: the model answers no candidates.")
+        if not self.scores_candidates and not self.writes_identifiers:
+            raise ValueError("`yes_no_loss` is 'none' and `identifier_weight` 0; train one mode at least.")
+        if self.retrieve_by == "answer" and not self.scores_candidates:
+            raise ValueError(
+                "`retrieve_by` is 'answer', but `yes_no_loss` is 'none': the model answers no candidates."
+            )
         if self.contrast_temperature <= 0:
             raise ValueError(f"`contrast_temperature` is {self.contrast_temperature}; it must be positive.")
         if self.yes_token_id == self.no_token_id:

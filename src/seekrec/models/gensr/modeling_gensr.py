@@ -429,7 +429,7 @@ class GenSROutput(ModelOutput):
         loss (`torch.FloatTensor`, *optional*): Equation 11 over the modes that have labels; present with labels.
         candidate_logits (`torch.FloatTensor` of shape `(batch, num_candidates)`, *optional*): logit(Yes) - logit(No);
             present with candidates.
-        yes_no_loss (`torch.FloatTensor`, *optional*): Equation 12, in nats, without its weight.
+        yes_no_loss (`torch.FloatTensor`, *optional*): Equation 12, in nats.
         identifier_loss (`torch.FloatTensor`, *optional*): The loss of writing identifiers, in nats a code, without its
             weight.
         contrast_loss (`torch.FloatTensor`, *optional*): Equation 10, in nats, without its weight.
@@ -826,7 +826,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
     ) -> list[list[ScoredItem]]:
         """Order the candidates given to the processor by how likely the answer to each is Yes.
 
-        A model that was not trained for that (`yes_no_weight` 0) orders them by the log-probability of their
+        A model that was not trained for that (`yes_no_loss` none) orders them by the log-probability of their
         identifiers.
 
         Args:
@@ -842,7 +842,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         Raises:
             RequestError: If the inputs hold no candidates, or `score` is unknown.
         """
-        if not self.config.yes_no_weight:
+        if not self.config.scores_candidates:
             return super().rank(inputs, norm=norm)
         return self._rank(inputs, lambda snapshot, _: self.score_candidates(inputs, score, snapshot))
 
@@ -971,15 +971,14 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         histories = self.encode_histories(features)
         output = GenSROutput()
         total: Tensor | None = None
-        if candidate_items is not None and self.config.yes_no_weight:
+        if candidate_items is not None and self.config.scores_candidates:
             _check_features(features, "prompt_layout", "suffix_layout")
             logits = self.candidate_logits(
                 histories, features["prompt_layout"], features["suffix_layout"], candidate_items
             )
             output["candidate_logits"] = self.yes_minus_no(logits)
             if candidate_labels is not None:
-                output["yes_no_loss"] = self._yes_no_loss(logits, candidate_labels)
-                total = self.config.yes_no_weight * output["yes_no_loss"]
+                total = output["yes_no_loss"] = self._yes_no_loss(logits, candidate_labels)
         if identifier_labels is not None and self.config.identifier_weight:
             states, mask = self.encode_retrieval_prompts(histories, _retrieval_layout(features))
             output["identifier_loss"] = self._identifier_loss(states, mask, identifier_inputs, identifier_labels)

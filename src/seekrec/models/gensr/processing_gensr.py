@@ -82,8 +82,8 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
     @classmethod
     def _take_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
         read = super()._take_settings(settings)
-        # Weights of losses are of no concern here, but must not contradict what the model does.
-        read["yes_no_weight"] = float(read.pop("scores_candidates", True))
+        # Losses and their weights are of no concern here, but must not contradict what the model does.
+        read["yes_no_loss"] = "token" if read.pop("scores_candidates", True) else "none"
         read["identifier_weight"] = float(read.pop("writes_identifiers", False))
         read["contrast_weight"] = 0.0
         return read
@@ -213,11 +213,11 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
         searched = [[] if number < 0 else texts[number] for number in asked.tolist()]
         # The prompt for writing identifiers holds every event; where a candidate's does too, they are the same.
         same_prompt = self.config.history_in_prompt != "filtered"
-        if self.config.yes_no_weight:
+        if self.config.scores_candidates:
             prefixes = self._write_prefixes(behaviors, searched, lengths, events=same_prompt)
             features["prompt_layout"] = prefixes.pad(PADDING, on_left=True)
             features["suffix_layout"] = self._write_suffixes(behaviors).pad(PADDING)
-        if self.config.identifier_weight and not (self.config.yes_no_weight and same_prompt):
+        if self.config.writes_identifiers and not (self.config.scores_candidates and same_prompt):
             prefixes = self._write_prefixes(behaviors, searched, lengths, events=True)
             features["retrieval_layout"] = prefixes.pad(PADDING, on_left=True)
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in features.items()}
