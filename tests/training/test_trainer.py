@@ -106,9 +106,7 @@ def test_the_trainings_of_stages_stop_too(tmp_path):
         semantic_size=8, collaborative_size=8, num_shared_levels=1, num_specific_levels=1, codebook_size=4
     )
     with pytest.raises(DivergenceError, match="Training of DualRQVAEModel diverged at step"):
-        train_dual_rqvae(
-            rows, rows, config, output_dir=tmp_path, learning_rate=1e38, num_epochs=3, warmup_fraction=0.0
-        )
+        train_dual_rqvae(rows, rows, config, output_dir=tmp_path, learning_rate=1e38, num_epochs=3)
 
 
 def test_scores_that_are_not_numbers_rank_nothing():

@@ -98,6 +98,10 @@ class IdentifierArguments(IdentifierLevels):
 
     identifier_views: list[View] = field(default_factory=lambda: ["semantic", "collaborative"])
     identifier_learner: Literal["dual_rqvae", "residual_kmeans", "atomic"] = "dual_rqvae"
+    # The released code takes a learning rate of 1e-3 and 500 epochs, out of proportion for a few thousand items. On
+    # Amazon Scientific (4,344 items, one core, 200 epochs in 92 s, seed 0) the relative errors of the semantic and the
+    # collaborative vectors were 0.39 and 0.29 with 2e-3, 0.34 and 0.24 with 4e-3; 100 epochs of 4e-3 gave 0.43 and
+    # 0.34.
     identifier_num_epochs: int = 200
     identifier_learning_rate: float = 4e-3
     identifier_reduction: Literal["sum", "mean"] = "sum"
