@@ -72,7 +72,7 @@ def main(arguments: AlignmentArguments, options: Sequence[str]) -> None:
                     **source,
                     "negatives": kind,
                     "num_training_negatives": arguments.num_negatives,
-                    "available_only": True,
+                    "ranked_items": "available",
                 }
                 if not aligned:
                     changes["without"] = "alignment"

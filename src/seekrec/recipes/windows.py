@@ -53,8 +53,8 @@ class WindowArguments:
             rest if not given.
         start_from_sasrec (`bool`): Whether id embeddings begin as those of SASRec, which every recipe trains as a
             baseline.
-        remove_seen (`bool`): Whether full ranking leaves out the items of the history.
-        available_only (`bool`): Whether full ranking leaves out items that are not available when a request is made.
+        ranked_items (`str`): What full ranking ranks: `unseen`, all items but those of the history; `all`, these too;
+            `available`, the unseen ones that are available when a request is made.
     """
 
     tasks: Literal["joint", "search", "recommendation"] = "joint"
@@ -65,8 +65,7 @@ class WindowArguments:
     item_lifetimes: Literal["catalog", "first_event"] = "catalog"
     sparse_learning_rate: float | None = None
     start_from_sasrec: bool = False
-    remove_seen: bool = True
-    available_only: bool = False
+    ranked_items: Literal["unseen", "all", "available"] = "unseen"
 
 
 @dataclass
@@ -101,12 +100,12 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
     @property
     def remove_seen(self) -> bool:
         """Whether full ranking rules out the items of the history."""
-        return self.window.remove_seen
+        return self.window.ranked_items != "all"
 
     @property
     def available_only(self) -> bool:
         """Whether full ranking rules out items that are not available when a request is made."""
-        return self.window.available_only
+        return self.window.ranked_items == "available"
 
     @property
     def geohashes(self) -> list[str]:
