@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What it is worth to compare a target only with items that were on offer at the time (IntSR, equation 15, table 3).
+"""What it is worth to compare a target only with items that were available at the time (IntSR, equation 15, table 3).
 
 ```bash
 python recipes/temporal_alignment.py
 python recipes/temporal_alignment.py --logs simulated --negatives uniform
 ```
 
-Two logs. `simulated` is made here, seeded: items appear and vanish, and a user takes, of what is on offer, what is of
+Two logs. `simulated` is made here, seeded: items appear and vanish, and a user takes, of what is available, what is of
 a kind they like or goes with what they took last; half of the events are searches for a kind. `movielens` is
-MovieLens-100K, where a film is on offer from its first rating on. For each kind of negatives IntSR is trained twice,
-its negatives drawn among the items on offer at the time of the question, and among all items; both are measured on the
-test cases, among the items on offer at the time of each, as in the paper. Prints a JSON line for each kind and task:
-NDCG@10 of both, the difference, its 95 % paired bootstrap interval and p-value. Options that are not of this script go
-to `train_intsr.py`.
+MovieLens-100K, where a film is available from its first rating on. For each kind of negatives IntSR is trained twice,
+its negatives drawn among the items available at the time of the request, and among all items; both are measured on
+the test cases, among the items available at the time of each, as in the paper. Prints a JSON line for each kind and
+task: NDCG@10 of both, the difference, its 95 % paired bootstrap interval and p-value. Options that are not of this
+script go to `train_intsr.py`.
 """
 
 import json
@@ -49,7 +49,7 @@ class AlignmentArguments:
     output_dir: str = field(default="runs/temporal-alignment", metadata={"help": "A folder for each model goes here."})
     num_items: int = field(default=900, metadata={"help": "Items of the simulated log."})
     num_users: int = field(default=1500, metadata={"help": "Users of the simulated log."})
-    simulation_seed: int = field(default=0, metadata={"help": "Of the simulated log."})
+    simulation_seed: int = field(default=0, metadata={"help": "Seed of the simulated log."})
 
 
 def main(arguments: AlignmentArguments, options: Sequence[str]) -> None:
@@ -109,7 +109,7 @@ def write_simulated_log(
 
     Args:
         folder (`Path`): Where to.
-        num_items (`int`): Items; each is on offer for 10 to 50 days, so about a sixth is at any time.
+        num_items (`int`): Items; each is available for 10 to 50 days, so about a sixth is at any time.
         num_users (`int`): Users; each takes 8 to 20 items, all at different times.
         seed (`int`): Of everything.
         num_days (`int`): Length of the log.

@@ -55,7 +55,7 @@ def test_seen_items_can_be_kept(toy_split, toy_id_map):
     assert (scores == 0).all()
 
 
-def test_items_not_on_offer_cannot_be_answered(toy_split, toy_id_map):
+def test_items_not_available_cannot_be_answered(toy_split, toy_id_map):
     # Validation is asked at second 3: a is gone by then, f appears later; u2 looks for a, which stays for u2.
     begins = np.array([0, 0, 0, 3, 0, 4])
     ends = np.array([3, 9, 9, 4, 9, 9])
@@ -71,7 +71,7 @@ def test_items_not_on_offer_cannot_be_answered(toy_split, toy_id_map):
     assert cases.fingerprint != every.fingerprint
 
 
-def test_what_is_on_offer_is_asked_in_full_ranking_alone(toy_split, toy_id_map):
+def test_availability_is_asked_in_full_ranking_alone(toy_split, toy_id_map):
     periods = (np.zeros(6, np.int64), np.full(6, 9))
     with pytest.raises(ConfigurationError, match="protocol 'uniform'"):
         build_cases(toy_split, toy_id_map, protocol="uniform", periods=periods)
