@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each part of a model is worth, and what a setting does: short trainings that differ in one thing.
+"""Measure what a part or a setting of a model contributes, by short trainings that differ in one thing.
 
 ```bash
+python recipes/ablations.py --recipe gensar --config recipes/gensar/scientific.yaml --data_dir amazon18-scientific
 python recipes/ablations.py --recipe gensr --config recipes/gensr/scientific.yaml --data_dir amazon18-scientific
 python recipes/ablations.py --recipe intsr --config recipes/intsr/scientific.yaml --data_dir amazon18-scientific
 ```
 
-`recipes/variants/<recipe>.yaml` names the variants by groups (`--which`) and, under `all`, the options that every one
-of them has; `full` is the model with these alone. Each variant is a run of `train_<recipe>.py` for
-`--num_train_epochs`, in a folder of its own under `--output_dir`; all share the stages before training. A variant is
-not run again where its results are there and its options and the files that they name are the same, and one that is
-the full model by another name is not run at all. Options that are not of this script go to the recipe. Prints a JSON
-line for each comparison with the full model: the metric of both, their difference with its 95 % paired bootstrap
-interval, and the p-value. `<output_dir>/ablations.png` draws the differences, and the curves of variants such as
+`recipes/variants/<recipe>.yaml` lists the variants in groups (`--which`) and, under `all`, the options that every
+variant has; `full` is the model with these options alone. Each variant is a run of `train_<recipe>.py` for
+`--num_train_epochs`, in its own folder under `--output_dir`; all variants share the stages before training. A variant
+whose results exist is not run again unless its options, or the files they name, have changed; a variant equal to the
+full model is not run at all. Options that this script does not know are passed on to the recipe. The script prints one
+JSON line for each comparison with the full model: the metric of both, their difference with its 95 % paired bootstrap
+interval, and the p-value. `<output_dir>/ablations.png` shows the differences, and a curve for variants such as
 `beta = 0.1`.
 """
 
@@ -38,21 +39,21 @@ FULL = "full"
 
 @dataclass
 class AblationArguments:
-    """Which variants, and how long each is trained."""
+    """Variants to train, and for how long."""
 
-    recipe: str = field(metadata={"help": "gensr, intsr or synergen: those with a file in variants."})
+    recipe: str = field(metadata={"help": "Family: gensar, gensr, intsr or synergen."})
     config: str = field(metadata={"help": "YAML file of the recipe."})
-    data_dir: str | None = field(default=None, metadata={"help": "Folder of the log, as for the recipe."})
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of the log, as in the recipe."})
     output_dir: str | None = field(
-        default=None, metadata={"help": "A folder for each variant goes here; runs/<recipe>-ablations if not given."}
+        default=None, metadata={"help": "Folder of the variants; runs/<recipe>-ablations if not given."}
     )
-    which: list[str] = field(default_factory=lambda: ["parts"], metadata={"help": "Groups of variants."})
-    num_train_epochs: float = field(default=3.0, metadata={"help": "Passes of each variant."})
-    metric: str = field(default="ndcg@10", metadata={"help": "What is compared."})
+    which: list[str] = field(default_factory=lambda: ["parts"], metadata={"help": "Groups of variants to run."})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "Number of epochs of each variant."})
+    metric: str = field(default="ndcg@10", metadata={"help": "Metric that is compared."})
 
 
 def main(arguments: AblationArguments, options: Sequence[str]) -> None:
-    """Run the variants, compare, draw."""
+    """Run the variants, compare each with the full model, and draw the differences."""
     settings = {one.name: one.value for one in read_settings(arguments.config) if not is_given(options, one.name)}
     variants = choose_variants(arguments.recipe, arguments.which, settings)
     if arguments.data_dir is not None:
@@ -97,9 +98,10 @@ def main(arguments: AblationArguments, options: Sequence[str]) -> None:
 def choose_variants(
     recipe: str, which: Sequence[str], settings: Mapping[str, Any] | None = None
 ) -> dict[str, list[str]]:
-    """Return the options of each variant, those of all included; the full model comes first.
+    """Return the options of each variant, including those under `all`; the full model comes first.
 
-    An option that `settings` have already is left out, so a variant that changes nothing has those of the full model.
+    Options that `settings` already contain are left out, so a variant that changes nothing has the options of the full
+    model.
 
     Raises:
         ConfigurationError: If the recipe has no variants, or a group is unknown.
@@ -115,7 +117,7 @@ def choose_variants(
     variants: dict[str, list[str]] = {FULL: everywhere}
     for name in which:
         if name not in groups:
-            raise ConfigurationError(f"`which` has {name!r}; use some of {', '.join(groups)}.")
+            raise ConfigurationError(f"`which` has the unknown group {name!r}; choose from {', '.join(groups)}.")
         for variant, changes in groups[name].items():
             news = {key: value for key, value in changes.items() if key not in known or known[key] != value}
             variants[variant] = [*everywhere, *as_options(news)]
@@ -123,14 +125,14 @@ def choose_variants(
 
 
 def draw(results: dict[str, list[ResultRow]], lines: Sequence[dict], metric: str, path: Path) -> None:
-    """Draw differences with their intervals, and a curve for each setting that has values, each task a row."""
+    """Draw the differences with their intervals, and a curve for each setting with several values; one row a task."""
     try:
         import matplotlib
 
         matplotlib.use("Agg")
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise MissingDependencyError('The picture needs matplotlib; pip install "seekrec[bench]".') from error
+        raise MissingDependencyError('Drawing needs matplotlib; run pip install "seekrec[bench]".') from error
     curves = sorted({name.partition(" = ")[0] for name in results if " = " in name})
     width = 1 + len(curves)
     figure, axes = plt.subplots(2, width, figsize=(5 * width, 8), layout="constrained", squeeze=False)

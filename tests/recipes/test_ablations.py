@@ -15,10 +15,10 @@ from tiny_runs import ROOT
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ResultRow, write_results
 from seekrec.evaluation.metrics import all_metric_values, bootstrap_intervals
-from seekrec.recipes import GenSRRecipe, IntSRRecipe, SynerGenRecipe
+from seekrec.recipes import GenSARRecipe, GenSRRecipe, IntSRRecipe, SynerGenRecipe
 from seekrec.util.parsing import parse_arguments
 
-RECIPES = ("gensr", "intsr", "synergen")
+RECIPES = {"gensar": GenSARRecipe, "gensr": GenSRRecipe, "intsr": IntSRRecipe, "synergen": SynerGenRecipe}
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +50,27 @@ def test_a_variant_is_the_full_model_with_other_options(ablations):
     assert again["tau = 0.07"] == [*everywhere, "--contrast_temperature", "0.07"]
 
 
+def test_variants_of_gensar_with_the_full_models_levels_are_the_full_model(ablations):
+    variants = ablations["choose_variants"]("gensar", ["identifiers", "shared", "length"])
+    assert variants["shared levels = 2"] == variants["levels = 4"] == variants["full"]
+    assert variants["levels = 5"] == [*variants["full"], "--num_specific_levels", "3"]
+    tiger = variants["semantic identifiers only"][len(variants["full"]) :]
+    assert tiger[:6] == ["--identifier_views", "semantic", "--num_shared_levels", "0", "--num_specific_levels", "4"]
+    assert not any(option.endswith("_collaborative=0.1") for option in tiger)
+
+
 def test_unknown_recipes_and_groups_are_refused(ablations):
-    with pytest.raises(ConfigurationError, match="`which` has 'gamma'; use some of parts, beta, tau, joint"):
+    with pytest.raises(
+        ConfigurationError, match="`which` has the unknown group 'gamma'; choose from parts, beta, tau"
+    ):
         ablations["choose_variants"]("gensr", ["gamma"])
-    with pytest.raises(ConfigurationError, match="`recipe` is 'gpt'; use one of gensr, intsr, synergen"):
+    with pytest.raises(ConfigurationError, match="`recipe` is 'gpt'; use one of gensar, gensr, intsr, synergen"):
         ablations["choose_variants"]("gpt", ["parts"])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_recipes_know_the_options_of_their_variants(ablations, recipe):
-    types = {"gensr": GenSRRecipe, "intsr": IntSRRecipe, "synergen": SynerGenRecipe}[recipe].argument_types()
+    types = RECIPES[recipe].argument_types()
     groups = yaml.safe_load((ROOT / "recipes" / "variants" / f"{recipe}.yaml").read_text())
     for options in ablations["choose_variants"](recipe, [name for name in groups if name != "all"]).values():
         parse_arguments(types, ["--output_dir", "anywhere", "--use_cpu", "true", *options])
@@ -110,13 +121,13 @@ def test_variants_are_trained(ablations, recipe, tmp_path, capsys):
         "recipe": recipe,
         "config": str(ROOT / "recipes" / recipe / "tiny.yaml"),
         "data_dir": str(write_log(tmp_path / "log")),
-        "which": ["joint"],
+        "which": ["identifiers" if recipe == "gensar" else "joint"],
         "num_train_epochs": 1,
     }
     ablations["main"](arguments(ablations, tmp_path / "runs", **changes), options)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    # Single tasks have one behavior each; GenSR's variants are measured by two protocols.
-    assert len({(line["variant"], line["behavior"]) for line in lines}) == 2
+    # Single tasks have one behavior each, single identifiers both; GenSR's variants are measured by two protocols.
+    assert len({(line["variant"], line["behavior"]) for line in lines}) == (4 if recipe == "gensar" else 2)
 
 
 def make_row(behavior, ranks):
