@@ -61,6 +61,8 @@ def test_the_paper_setting_of_gensr_is_the_papers_and_the_released_codes():
     assert recipe.embedding.sasrec_hidden_size == 64
     assert gensr.prompt_views == ["collaborative", "semantic"] and gensr.filtered_history == "picked"
     assert gensr.yes_no_loss == "token" and not gensr.shared_prompt and not gensr.query_as_event
+    assert gensr.wording == "sentence" and read("gensr", "scientific").config.wording == "short"
+    assert read("gensr", "paper", "--shared_prompt", "true").config.wording == "compact"
     assert 0.001 <= gensr.contrast_weight <= 0.3 and 0.01 <= gensr.contrast_temperature <= 0.09
     # 200 rows a step: the positive and its negatives of each request.
     num_candidates = 1 + sum(parse_weights(recipe.asked.negatives, "negatives").values())

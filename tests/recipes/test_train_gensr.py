@@ -44,7 +44,7 @@ def test_the_demo_and_the_card_are_made_of_the_saved_model(finished):
     [
         ("--identifier_learner", "atomic", "--history_in_prompt", "both", "--shared_prompt", "true", "--bf16", "true"),
         ("--yes_no_loss", "none", "--contrast_weight", "0"),
-        ("--identifier_weight", "0", "--wording", "sentence"),
+        ("--identifier_weight", "0"),
         ("--task_weights", "search=1", "--collaborative_source", "sasrec"),
         (
             *("--collaborative_source", "sasrec", "--filtered_history", "recommender"),

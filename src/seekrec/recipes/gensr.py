@@ -90,6 +90,7 @@ def make_gensr_model(
         config,
         tokenizer,
         backbone=t5.backbone,
+        wording=config.wording,
         recommender=recommender,
         collaborative_size=size,
         yes_token_id=yes,
@@ -166,6 +167,14 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
     config: GenSRConfig
     asked: RequestArguments
     name = "GenSR"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # A model from scratch knows no sentences.
+        if self.t5.backbone is None:
+            self.config.wording = "short"
+        else:
+            self.config.wording = "compact" if self.config.shared_prompt else "sentence"
 
     @property
     def behaviors(self) -> tuple[Behavior, ...]:

@@ -36,9 +36,6 @@ class GenSRConfig(IdentifierT5Config):
         query_as_event (`bool`): Whether the query is also the last event of the history, in both views.
         shared_prompt (`bool`): Whether what comes before the candidate in a prompt does not attend to it, so that it
             is computed once for all candidates of a request.
-        wording (`str`): `"sentence"`, prompts that a pretrained model understands; `"compact"`, the same with all
-            words before all vectors, where `shared_prompt` pays for them once; `"short"`, a word or two, for a model
-            from scratch.
         item_text_fields (`list[str]`): Fields that make up the text of an item, in order.
         max_item_tokens (`int`): Maximum number of tokens of an item's text.
         max_query_tokens (`int`): Maximum number of tokens of a query.
@@ -54,6 +51,9 @@ class GenSRConfig(IdentifierT5Config):
         contrast_temperature (`float`): Temperature of the contrastive loss (tau of equation 10).
         loss_norm (`str`): What Yes, No and codes compete with in the loss: `"vocab"`, all tokens (the paper), or
             `"level"`, only each other, which is all that answers compare.
+        wording (`str`): The words of a prompt; the recipe chooses by what is trained. `"sentence"`, prompts that a
+            pretrained model understands; `"compact"`, the same with all words before all vectors, where
+            `shared_prompt` pays for them once; `"short"`, a word or two, for a model from scratch.
         collaborative_size (`int`): Width of the collaborative table (d of the paper).
         table_scale (`float`): Factor that turns the collaborative table back into the recommender's own embeddings.
         table_hash (`str`, *optional*): Hash of the item ids that the rows of the collaborative table belong to.
@@ -70,6 +70,7 @@ class GenSRConfig(IdentifierT5Config):
     model_type = "gensr"
     fields_from_data: ClassVar[tuple[str, ...]] = (
         *IdentifierT5Config.fields_from_data,
+        "wording",
         "collaborative_size",
         "table_scale",
         "table_hash",
@@ -94,7 +95,6 @@ class GenSRConfig(IdentifierT5Config):
     query_as_event: bool = False
     # T5's encoder looks both ways, so nothing of a prompt could be shared by candidates. The paper pays for that.
     shared_prompt: bool = False
-    wording: Literal["sentence", "compact", "short"] = "sentence"
     item_text_fields: (
         list[Literal["title", "description", "categories"]] | tuple[Literal["title", "description", "categories"], ...]
     ) = ("title",)
@@ -111,6 +111,7 @@ class GenSRConfig(IdentifierT5Config):
     contrast_weight: float = 0.01
     contrast_temperature: float = 0.07
     loss_norm: Literal["vocab", "level"] = "vocab"
+    wording: Literal["sentence", "compact", "short"] = "sentence"
     collaborative_size: int = 64
     table_scale: float = 1.0
     table_hash: str | None = None
