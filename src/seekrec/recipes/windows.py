@@ -43,11 +43,11 @@ class WindowArguments:
 
     Args:
         tasks (`str`): What is trained and measured.
-        recommend_searched_items (`bool`): Whether a searched item is asked for as a recommendation too, without its
-            query.
+        extra_requests (`list[str]`): What is asked beside the log's own requests. `recommend_searched_items`: a
+            searched item also as a recommendation, without its query. `pool_searches`: searches by the query pool,
+            which otherwise take the place of recommendations, as in the paper.
         query_pool (`list[str]`): Queries that may stand for an item: logged, category, item_text.
         pool_probability (`float`): How often the pool makes a search of a recommendation; joint alone.
-        pool_questions (`str`): Whether they are asked in its place (replace), as in the paper, or beside it (add).
         item_lifetimes (`str`): When items are available: what the catalogue says, or from their first event on.
         sparse_learning_rate (`float`, *optional*): Learning rate of the embeddings of items and actions; that of the
             rest if not given.
@@ -58,10 +58,11 @@ class WindowArguments:
     """
 
     tasks: Literal["joint", "search", "recommendation"] = "joint"
-    recommend_searched_items: bool = True
+    extra_requests: list[Literal["recommend_searched_items", "pool_searches"]] = field(
+        default_factory=lambda: ["recommend_searched_items"]
+    )
     query_pool: list[str] = field(default_factory=lambda: ["logged", "category", "item_text"])
     pool_probability: float = 0.0
-    pool_questions: Literal["replace", "add"] = "replace"
     item_lifetimes: Literal["catalog", "first_event"] = "catalog"
     sparse_learning_rate: float | None = None
     start_from_sasrec: bool = False
@@ -257,7 +258,7 @@ def make_windows(
         actions=log_actions(split),
         geohashes=geohashes,
         max_history=config.max_history,
-        recommend_searched_items=window.recommend_searched_items,
+        recommend_searched_items="recommend_searched_items" in window.extra_requests,
         session_ids=config.session_ids,
         use_session_mask=use_session_mask,
     )
@@ -358,7 +359,7 @@ def make_window_collator(
         pool,
         # One task alone makes no searches of recommendations.
         pool_probability=window.pool_probability if window.tasks == "joint" else 0.0,
-        pool_adds=window.pool_questions == "add",
+        pool_adds="pool_searches" in window.extra_requests,
         negatives=negatives,
         seed=seed,
     )
