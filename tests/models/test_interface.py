@@ -15,6 +15,9 @@ from small_shop import AISLES, NUM_ITEMS
 
 from seekrec.errors import RequestError
 from seekrec.generation import IdentifierTrie, packed_linears
+from seekrec.models import GenSARConfig
+from seekrec.models.dense import DenseRetrieval
+from seekrec.models.interface import GenerativeModel
 from seekrec.schema import Event, Request
 
 
@@ -156,3 +159,15 @@ def test_a_grown_catalogue_is_searched_as_one_built_at_once(gensar):
     model.set_catalog(grown.remove_items(["new"]))
     answers = model.retrieve(processor([Request(), Request(query="attic")]), top_k=50, exclude_seen=False)
     assert all("new" not in {item.item_id for item in answer} and len(answer) == NUM_ITEMS + 1 for answer in answers)
+
+
+@pytest.mark.parametrize("base", [GenerativeModel, DenseRetrieval])
+def test_a_family_names_its_configuration(base):
+    with pytest.raises(TypeError, match="NoConfiguration has no `config_class` of its own"):
+        type("NoConfiguration", (base,), {})
+
+
+def test_an_incomplete_family_is_refused():
+    incomplete = type("Incomplete", (GenerativeModel,), {"config_class": GenSARConfig})
+    with pytest.raises(TypeError, match="_make_snapshot"):
+        incomplete(GenSARConfig())

@@ -99,6 +99,7 @@ class _LayeredSession:
         # Given here, because the decoder would copy its configuration several times to make one.
         self._cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self._rows = _Rows(len(encoder_states), None)
+        self._logits_bias: Tensor | None = None  # added to what the head computes, shape (1, V)
         # Added to the scores of cross-attention, shape (B or 1, 1, 1, S).
         if attention_mask is None or bool(attention_mask.all()):
             self._cross_bias = encoder_states.new_zeros(1, 1, 1, encoder_states.shape[1])
@@ -127,7 +128,7 @@ class _LayeredSession:
             return self._all_logits(states)[:, first : first + size]
         bias = None if self._head.bias is None else self._head.bias[first : first + size]
         logits = nn.functional.linear(states, self._head.weight[first : first + size], bias)
-        return self._add_logits_bias(logits, first, size).float()
+        return (logits if self._logits_bias is None else logits + self._logits_bias[:, first : first + size]).float()
 
     def log_partition(self, states: Tensor) -> Tensor:
         rows_at_once = max(1, _MAX_LOGITS // vocabulary_size(self._head))
@@ -135,16 +136,13 @@ class _LayeredSession:
 
     def _all_logits(self, states: Tensor) -> Tensor:
         logits: Tensor = self._head(states)
-        return self._add_logits_bias(logits, 0, logits.shape[-1]).float()
+        return (logits if self._logits_bias is None else logits + self._logits_bias).float()
 
     def _run_layers(self, tokens: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _scale(self, states: Tensor) -> Tensor:
         return states
-
-    def _add_logits_bias(self, logits: Tensor, first: int, size: int) -> Tensor:
-        return logits
 
 
 class T5Session(_LayeredSession):
@@ -216,9 +214,6 @@ class BartSession(_LayeredSession):
             hidden = self._rows.unfold(layer.encoder_attn_layer_norm(hidden + attended))
             hidden = layer.final_layer_norm(hidden + layer.fc2(layer.activation_fn(layer.fc1(hidden))))
         return hidden
-
-    def _add_logits_bias(self, logits: Tensor, first: int, size: int) -> Tensor:
-        return logits + self._logits_bias[:, first : first + size]
 
 
 class WholeModelSession:

@@ -97,7 +97,7 @@ class CatalogSnapshot(LazyValues):
 
     def __init__(self, catalog: Catalog) -> None:
         super().__init__()
-        self.catalog = catalog
+        self.catalog, self.num_items = catalog, len(catalog)
 
     def check_rows(self, name: str, rows: Tensor) -> None:
         """Refuse rows of items that this catalogue does not have: made by a processor with another one.
@@ -106,9 +106,9 @@ class CatalogSnapshot(LazyValues):
             RequestError: If one is too large.
         """
         largest = int(rows.max()) if rows.numel() else -1
-        if largest >= len(self.catalog):
+        if largest >= self.num_items:
             raise RequestError(
-                f"`{name}` holds row {largest} of a catalogue, the model's has {len(self.catalog)} items: the inputs "
+                f"`{name}` holds row {largest} of a catalogue, the model's has {self.num_items} items: the inputs "
                 "were made with a larger catalogue. Give model and processor the same one; where other threads "
                 "answer meanwhile, a grown catalogue to the model first, a smaller one to the processor first."
             )

@@ -20,6 +20,7 @@ from seekrec.generation import IdentifierTrie, Norm, TrieMask, beam_search, scor
 from seekrec.models.answers import Found, Masks, Where, join_new
 from seekrec.models.base import CatalogModel, CatalogSnapshot
 from seekrec.models.checkpoint import save_bundled_catalog
+from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.models.t5_backbone import T5Backbone
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 from seekrec.util.finite import check_finite
@@ -48,7 +49,16 @@ SnapshotT = TypeVar("SnapshotT", bound=GenerativeSnapshot)
 
 
 class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
-    """A T5 that writes identifiers: `retrieve` and `rank`; a family defines `_make_snapshot`."""
+    """A T5 that writes identifiers: `retrieve` and `rank`.
+
+    A family defines `_make_snapshot` and names the class of its configuration, which transformers cannot read from an
+    annotation that is text.
+    """
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.config_class is IdentifierT5Config:
+            raise TypeError(f"{cls.__name__} has no `config_class` of its own; name a subclass of IdentifierT5Config.")
 
     @property
     def vocabulary(self) -> IdentifierVocabulary:

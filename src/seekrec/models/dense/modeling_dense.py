@@ -699,8 +699,14 @@ class HistoryModel(DensePreTrainedModel, Generic[StateT]):
 class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
     """`retrieve` by dot product with item vectors, `rank` by a head of the family.
 
-    Set `item_index` to `"faiss"` to search with faiss; the answers are the same.
+    Set `item_index` to `"faiss"` to search with faiss; the answers are the same. A family defines what is abstract
+    here and in [`HistoryModel`], and names the class of its configuration.
     """
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.config_class is DenseConfig:
+            raise TypeError(f"{cls.__name__} has no `config_class` of its own; name a subclass of DenseConfig.")
 
     fusion: AnswerFusion | None
     item_index: Backend = "exact"
