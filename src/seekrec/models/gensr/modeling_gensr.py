@@ -593,14 +593,14 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         """
         table = self.collaborative_table.weight.detach()
         known, catalog = len(table), snapshot.catalog
-        if not 0 < known < len(catalog) or "collaborative" not in self.config.prompt_views:
+        if not 0 < known < snapshot.num_items or "collaborative" not in self.config.prompt_views:
             return table[:0]
 
         def predict() -> Tensor:
             if "semantic" not in catalog.embeddings:
                 raise CatalogError(
-                    f"The catalogue has {len(catalog) - known} new items but no semantic embeddings to predict their "
-                    "collaborative vectors from; build it with `embeddings=`."
+                    f"The catalogue has {snapshot.num_items - known} new items but no semantic embeddings to predict "
+                    "their collaborative vectors from; build it with `embeddings=`."
                 )
             semantic = catalog.embeddings["semantic"]
             measured = table.float()
@@ -906,10 +906,10 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
 
         With inputs that were made with an older or a newer catalogue, the items that both have are scored.
         """
-        named = inputs["item_rows"].cpu().numpy()[: len(snapshot.catalog)]
+        named = inputs["item_rows"].cpu().numpy()[: snapshot.num_items]
         if not np.array_equal(named, np.arange(len(named))):
             raise RequestError(
-                f"The inputs name {len(named)} of {len(snapshot.catalog)} items, but the model asks about all of "
+                f"The inputs name {len(named)} of {snapshot.num_items} items, but the model asks about all of "
                 "them; make them with the model's own processor, without candidates."
             )
         snapshot.check_rows("history_items", inputs["history_items"])
