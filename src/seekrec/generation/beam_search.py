@@ -168,7 +168,7 @@ def _search(
     max_per_prefix: int | None,
     prefix_levels: int,
 ) -> _Beams:
-    """Grow prefixes code by code; gives the beams at the leaves."""
+    """Grow prefixes code by code; return the beams at the leaves."""
     num_requests = len(beam_limit)
     start = torch.zeros((num_requests, 1), dtype=torch.int64, device=states.device)
     beams = _Beams(start.float(), start, start, start, start)

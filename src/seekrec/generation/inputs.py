@@ -227,7 +227,7 @@ def per_request(name: str, value: object, num_requests: int) -> np.ndarray:
 
 
 def _is_count(value: object) -> bool:
-    # Whole numbers of any kind, numpy's too; True is none.
+    # Whole numbers of any kind, numpy's too; True is not one.
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, SupportsIndex):
         return False
     try:

@@ -82,8 +82,8 @@ class TrieLogitsProcessor(LogitsProcessor):
             `torch.Tensor`: Of the shape of `scores`.
 
         Raises:
-            RequestError: If no row of a request can go on: its mask allows nothing, or its tokens are no prefix of an
-                identifier.
+            RequestError: If no row of a request can go on: its mask allows nothing, or its tokens are not a prefix of
+                an identifier.
             ConfigurationError: If the call does not fit the arguments given before.
         """
         trie = self._trie.to(scores.device)
@@ -171,7 +171,7 @@ def collect_items(
         masks (`TrieMask`, *optional*): Those of the processor.
 
     Returns:
-        `BeamOutput`: For each request the distinct items, best first. Sequences that are no allowed identifier are
+        `BeamOutput`: For each request the distinct items, best first. Sequences that are not an allowed identifier are
         dropped; all items of a shared identifier are given.
 
     Raises:

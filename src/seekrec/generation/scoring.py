@@ -98,7 +98,7 @@ def score_candidates(
 
 
 def _score_trie(prompt: Prompt, trie: IdentifierTrie, offsets: Tensor, norm: Norm) -> np.ndarray:
-    """Score a trie whose first code is the request; gives float32 of shape `(num_items,)` by item row."""
+    """Score a trie whose first code is the request; return float32 of shape `(num_items,)` by item row."""
     device = prompt.encoder_states.device
     trie = trie.to(device)
     owner = trie.codes[0].long()  # node of depth 1 -> request of the prompt

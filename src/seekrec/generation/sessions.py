@@ -318,7 +318,7 @@ def _clamp(hidden: Tensor) -> Tensor:
 
 
 def vocabulary_size(head: nn.Module) -> int:
-    """Count the tokens a head gives logits for."""
+    """Count the tokens that a head computes logits for."""
     # Below an adapter, whose own `weight` is merged at every access.
     weight = cast(Tensor, getattr(head, "original_module", head).weight)
     return len(weight)

@@ -241,7 +241,7 @@ class IdentifierTrie:
         return mask.owner is self._mask_cache
 
     def _count_allowed(self, allowed: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Count bottom-up; gives one int32 array per depth, root first."""
+        """Count bottom-up; return one int32 array per depth, root first."""
         counts = allowed[self.item_rows.cpu().numpy()].astype(np.int32)
         result = []
         for family in reversed(self.families):

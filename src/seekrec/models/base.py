@@ -116,7 +116,7 @@ class CatalogSnapshot(LazyValues):
     def new_rows(self, num_trained: int) -> np.ndarray:
         """Return the items that training knows no event of, int64 rows.
 
-        A scorer that was trained has never been told that one is an answer.
+        A trained scorer has never seen one of them as an answer.
 
         Args:
             num_trained (`int`): Rows of the catalogue that the model was trained with; 0 if that is not known.
@@ -267,7 +267,7 @@ class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
 
         Args:
             inputs ([`~transformers.BatchFeature`]): Made by `processor(requests, candidates=...)`.
-            score (`Callable`): Gets the snapshot and the rows of each request's candidates, and gives their scores.
+            score (`Callable`): Gets the snapshot and the rows of each request's candidates, and returns their scores.
         """
         snapshot = self.current_snapshot()
         if "candidate_rows" not in inputs:

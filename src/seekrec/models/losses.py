@@ -118,7 +118,7 @@ def view_contrast(first: Tensor, second: Tensor, temperature: float, users: Tens
         first (`torch.Tensor` of shape `(batch, d)`): One view of each history.
         second (`torch.Tensor` of shape `(batch, d)`): The other view of the same histories.
         temperature (`float`): Divides the cosines (tau).
-        users (`torch.LongTensor` of shape `(batch,)`, *optional*): Rows of one user are no negatives of each other.
+        users (`torch.LongTensor` of shape `(batch,)`, *optional*): Rows of one user are not negatives of each other.
 
     Returns:
         `torch.Tensor`: A float32 number, the mean over rows; 0 without rows.

@@ -60,7 +60,7 @@ def check_requests(requests: Request | Iterable[Request], return_tensors: str = 
         `list[Request]`: At least one.
 
     Raises:
-        RequestError: If there is none, an entry is none, or `return_tensors` is unknown.
+        RequestError: If there is no request, an entry is something else, or `return_tensors` is unknown.
     """
     if not isinstance(requests, Iterable) and not isinstance(requests, Request):
         raise RequestError(f"`requests` is {shown(requests)}; give a seekrec.Request, or a list of them.")
@@ -130,9 +130,9 @@ ProcessorT = TypeVar("ProcessorT", bound="CatalogProcessor")
 
 
 class CatalogProcessor(ProcessorMixin):
-    """A processor with a catalogue; a family gives it `__init__`, which sets `_catalog`, and `__call__`."""
+    """A processor with a catalogue; a family defines `__init__`, which sets `_catalog`, and `__call__`."""
 
-    # Attributes that are no settings: the catalogue, which has files of its own, and what is made of it.
+    # Attributes that are not settings: the catalogue, which has files of its own, and what is made of it.
     _not_settings: ClassVar[tuple[str, ...]] = ("_catalog",)
     _catalog: Catalog | None
     unknown: Unknown

@@ -24,7 +24,7 @@ class DenseConfig(PreTrainedConfig):
         num_items (`int`): Items with an id embedding; 0 as long as it is not known.
         text_size (`int`): Width of the items' text vectors; 0 for ids alone.
         query_size (`int`): Width of query vectors.
-        num_actions (`int`): Actions that are told apart; one more stands for all others.
+        num_actions (`int`): Actions that the model distinguishes; one more stands for all others.
         items_hash (`str`, *optional*): Hash of the ids of the items. A catalogue that begins otherwise is refused.
         texts_hash (`str`, *optional*): Hash of the text vectors of the items.
         recommender (`dict`, *optional*): Sizes of the SASRec that `recommender_weight` adds.

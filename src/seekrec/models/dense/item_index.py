@@ -31,7 +31,7 @@ class ItemIndex:
 
     Args:
         vectors (`torch.Tensor`): float of shape `(num_items, size)`; not copied.
-        backend (`str`): `"exact"`, or `"faiss"` for its flat index on the CPU, which gives the same answers.
+        backend (`str`): `"exact"`, or `"faiss"` for its flat index on the CPU, which returns the same answers.
 
     Raises:
         MissingDependencyError: If faiss is asked for and not installed.
@@ -70,7 +70,7 @@ class ItemIndex:
 
         Raises:
             RequestError: If a number of `top_k` is below 1.
-            NotFiniteError: If queries or scores are no numbers.
+            NotFiniteError: If queries or scores are not finite numbers.
         """
         if len(top_k) and min(top_k) < 1:
             raise RequestError(f"`top_k` is {min(top_k)}; ask for at least one item.")

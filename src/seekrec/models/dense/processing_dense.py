@@ -309,7 +309,7 @@ class EventSequenceProcessor(CatalogProcessor):
 
 
 def _is_read(event: Event) -> bool:
-    """Items that were only shown are no part of a history."""
+    """Return whether a model reads an event: items that were only shown are not part of a history."""
     return not event.is_impression and (event.item_id is not None or event.query is not None)
 
 

@@ -194,7 +194,7 @@ class ReadEvents:
         """Read what [`save`] wrote.
 
         Raises:
-            DataError: If the file is none, or contradicts itself.
+            DataError: If the file is something else, or contradicts itself.
             NotFiniteError: If a vector holds a number that is not finite.
         """
         try:
