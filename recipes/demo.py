@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def describe_history(history: list[Event], catalog: Catalog) -> list[str]:
-    """Give a line for each event."""
+    """Return a line for each event."""
     lines = []
     for event in history:
         title = "(no click)" if event.item_id is None else catalog.titles([event.item_id])[0]
@@ -69,7 +69,7 @@ def answer(
     top_k: int,
     exclude_seen: bool | None,
 ) -> list[str]:
-    """Give a line for each item found."""
+    """Return a line for each item found."""
     request = Request(history=history, query=query)
     # Families that compare vectors search without beams.
     beams = {"num_beams": max(50, top_k)} if model.can_generate() else {}
@@ -88,7 +88,7 @@ def serve(
     try:
         import gradio
     except ImportError as error:
-        raise MissingDependencyError('`--web` needs gradio; pip install "seekrec[demo]".') from error
+        raise MissingDependencyError('`--web` needs gradio; run pip install "seekrec[demo]".') from error
 
     def ask(user_id: str, query: str) -> tuple[str, str]:
         history = histories[user_id]
@@ -109,14 +109,14 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="folder of a trained model, or a Hub repository")
     parser.add_argument("--examples", help="file of users' histories; examples.json beside the model if not given")
-    parser.add_argument("--text_encoder", help="text encoder of queries, where the model only names one")
+    parser.add_argument("--text_encoder", help="text encoder of queries, if the model only names one")
     parser.add_argument("--user", help="user id among the examples; the first if not given")
     parser.add_argument("--query", action="append", default=[], help="text to search for; may be given more than once")
     parser.add_argument("--top_k", type=int, default=5, help="answers to each question")
     parser.add_argument(
         "--exclude_seen",
         action=argparse.BooleanOptionalAction,
-        help="leave out what the user had already; if not given, in recommendations alone",
+        help="leave out items the user acted on; by default in recommendations only",
     )
     parser.add_argument("--web", action="store_true", help="open a page in the browser")
     return parser.parse_args()

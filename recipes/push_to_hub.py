@@ -29,10 +29,10 @@ TEMPLATES = Path(__file__).parents[1] / "hub_cards"
 
 @dataclass
 class PushArguments:
-    """What is published, and where."""
+    """The model to publish, and its repository."""
 
     model_dir: Path = field(metadata={"help": "A model folder as `train_gensar.py` writes it."})
-    repo_id: str = field(metadata={"help": "user/name on the Hub; made if it does not exist."})
+    repo_id: str = field(metadata={"help": "user/name on the Hub; created if it does not exist."})
     results: Path | None = field(
         default=None, metadata={"help": "The results to show; `results.json` of the model folder if not given."}
     )
@@ -41,7 +41,8 @@ class PushArguments:
         default=None, metadata={"help": "The card's template; that of the model's family in hub_cards if not given."}
     )
     license: str = field(
-        default="unknown", metadata={"help": "Of the weights, e.g. apache-2.0. Look at the terms of the data first."}
+        default="unknown",
+        metadata={"help": "License of the weights, e.g. apache-2.0; check the data's terms."},
     )
     dataset_id: str | None = field(default=None, metadata={"help": "The training data, if it is on the Hub."})
     base_model: str | None = field(default=None, metadata={"help": "The checkpoint that training started from."})
@@ -50,7 +51,7 @@ class PushArguments:
 
 
 def main(arguments: PushArguments) -> None:
-    """Check, render, copy, upload."""
+    """Check the folder, render the card, copy and upload."""
     # 1. Check the folder and read the results.
     try:
         validate_repo_id(arguments.repo_id)

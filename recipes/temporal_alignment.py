@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What it is worth to compare a target only with items that were available at the time (IntSR, equation 15, table 3).
+"""Measure the value of negatives that were available at the time of the target (IntSR, equation 15, table 3).
 
 ```bash
 python recipes/temporal_alignment.py
@@ -11,8 +11,8 @@ a kind they like or goes with what they took last; half of the events are search
 MovieLens-100K, where a film is available from its first rating on. For each kind of negatives IntSR is trained twice,
 its negatives drawn among the items available at the time of the request, and among all items; both are measured on
 the test cases, among the items available at the time of each, as in the paper. Prints a JSON line for each kind and
-task: NDCG@10 of both, the difference, its 95 % paired bootstrap interval and p-value. Options that are not of this
-script go to `train_intsr.py`.
+task: NDCG@10 of both, the difference, its 95 % paired bootstrap interval and p-value. Options that this script
+does not know are passed on to `train_intsr.py`.
 """
 
 import json
@@ -40,13 +40,13 @@ NEGATIVES = ("uniform", "popularity", "hard")
 
 @dataclass
 class AlignmentArguments:
-    """Which logs and negatives, and how long each model is trained."""
+    """Logs and negatives to compare, and the length of training."""
 
     logs: list[str] = field(default_factory=lambda: list(LOGS), metadata={"help": "simulated, movielens."})
     negatives: list[str] = field(default_factory=lambda: list(NEGATIVES), metadata={"help": "Kinds to compare."})
     num_negatives: int = field(default=20, metadata={"help": "Negatives of a question, as in the paper."})
-    num_train_epochs: float = field(default=10.0, metadata={"help": "Passes of each model."})
-    output_dir: str = field(default="runs/temporal-alignment", metadata={"help": "A folder for each model goes here."})
+    num_train_epochs: float = field(default=10.0, metadata={"help": "Number of epochs of each model."})
+    output_dir: str = field(default="runs/temporal-alignment", metadata={"help": "Folder of the models."})
     num_items: int = field(default=900, metadata={"help": "Items of the simulated log."})
     num_users: int = field(default=1500, metadata={"help": "Users of the simulated log."})
     simulation_seed: int = field(default=0, metadata={"help": "Seed of the simulated log."})

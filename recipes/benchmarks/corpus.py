@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many rows of instruction corpora are written a second, and requests encoded. Prints JSON lines.
+"""Measure rows of instruction corpora written, and requests encoded, per second. Prints JSON lines.
 
     OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python recipes/benchmarks/corpus.py
     OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python recipes/benchmarks/corpus.py --data_dir path/to/ml-100k
 
-Without `--data_dir` on a log made up on the spot. Identifiers are random: what they are changes no speed. Times are of
+Without `--data_dir` the log is made up. Identifiers are random, which does not affect speed. Times are of
 one run; `build` holds everything from a split to data sets in memory.
 """
 
@@ -48,7 +48,7 @@ class Arguments:
     events_per_user: int = field(default=40, metadata={"help": "Made up: events, half of them searches."})
     vocab_size: int = field(default=4_000, metadata={"help": "Pieces of the tokenizer."})
     num_requests: int = field(default=1_000, metadata={"help": "Requests to encode."})
-    seed: int = field(default=0, metadata={"help": "Of all draws."})
+    seed: int = field(default=0, metadata={"help": "Seed of all draws."})
 
 
 def make_log(arguments: Arguments) -> EventLog:
@@ -78,7 +78,7 @@ def make_log(arguments: Arguments) -> EventLog:
 
 
 def make_catalog(log: EventLog, seed: int) -> Catalog:
-    """Give the items random unique identifiers of 2 + 2 levels."""
+    """Make a catalogue with random unique identifiers of 2 + 2 levels."""
     generator = np.random.default_rng(seed)
     numbers = generator.choice(CODEBOOK_SIZE**3, log.num_items, replace=False)
     codes = np.stack([numbers // CODEBOOK_SIZE**2, numbers // CODEBOOK_SIZE % CODEBOOK_SIZE], axis=1)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast identifiers are found, against `generate` and against what the matrix products alone take. JSON lines.
+"""Measure the search for identifiers, against `generate` and against the matrix products alone. Prints JSON lines.
 
     python recipes/benchmarks/decoding.py
     python recipes/benchmarks/decoding.py --shapes small --threads 1 --batches 1 --beams 50 --catalogs 800000
     python recipes/benchmarks/decoding.py --quick
 
-Models have random weights, identifiers are random: what they are changes no speed. A ratio is one of medians, of runs
+Weights and identifiers are random, which does not affect speed. A ratio is one of medians, of runs
 that took turns in one process; what takes seconds is run less often (`runs` says how often). `target` is the most a
 ratio may be, `holds` whether it is. Where a target is missed, a profile of the search follows.
 """
@@ -50,8 +50,8 @@ BUDGET, TOO_SLOW = 4.0, 8.0
 class Arguments:
     """What is measured."""
 
-    shapes: list[str] = field(default_factory=lambda: ["small", "tiny"], metadata={"help": "Of the model."})
-    threads: list[int] = field(default_factory=lambda: [1, 2], metadata={"help": "Of torch."})
+    shapes: list[str] = field(default_factory=lambda: ["small", "tiny"], metadata={"help": "Shapes of the model."})
+    threads: list[int] = field(default_factory=lambda: [1, 2], metadata={"help": "Threads of torch."})
     batches: list[int] = field(default_factory=lambda: [1, 16], metadata={"help": "Requests in a batch."})
     beams: list[int] = field(default_factory=lambda: [10, 20, 50], metadata={"help": "Beams of a request."})
     catalogs: list[int] = field(
@@ -61,7 +61,7 @@ class Arguments:
     repeats: int = field(default=5, metadata={"help": "Runs of each contender, fewer where one takes seconds."})
     input_length: int = field(default=256, metadata={"help": "Tokens of an encoder input."})
     num_candidates: int = field(default=100, metadata={"help": "Candidates to score."})
-    seed: int = field(default=0, metadata={"help": "Of all draws."})
+    seed: int = field(default=0, metadata={"help": "Seed of all draws."})
     quick: bool = field(default=False, metadata={"help": "Everything once, small, in seconds; targets mean nothing."})
 
     @property
@@ -113,7 +113,7 @@ def take_turns(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[s
 
 
 def milliseconds(timings: dict[str, Timing]) -> dict[str, Any]:
-    """Give what a line shows of timings."""
+    """Return timings in milliseconds, as a line shows them."""
     return {
         "ms": {name: round(1e3 * timing.seconds, 2) for name, timing in timings.items()},
         "runs": {name: timing.runs for name, timing in timings.items()},
@@ -177,7 +177,7 @@ def model_clock(model: T5ForConditionalGeneration) -> Iterator[list[float]]:
 
 
 def share_outside_model(case: Case, trie: IdentifierTrie, repeats: int) -> float:
-    """Give the median share of a search that is neither encoder, decoder nor head."""
+    """Return the median share of a search that is neither encoder, decoder nor head."""
     shares = []
     for _ in range(repeats):
         with model_clock(case.model) as inside:
@@ -306,7 +306,7 @@ def measure_candidates(arguments: Arguments, case: Case, packed: Any) -> None:
 
 
 def measure_memory(arguments: Arguments, shape: str) -> None:
-    """Measure the peak of own and `generate`, each in a process of its own."""
+    """Measure the peak of own and `generate`, each in its own process."""
     last = {"threads": arguments.threads[-1], "batch": arguments.batches[-1], "beams": arguments.beams[-1]}
     place = {"shape": shape, **last}
     options = {**place, "length": arguments.input_length, "num_items": arguments.main_catalog, "seed": arguments.seed}

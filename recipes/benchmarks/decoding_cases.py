@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `decoding.py` compares: a model with inputs, and the ways to search it.
+"""The contenders of `decoding.py`: a model with inputs, and the ways to search it.
 
 Run by itself it measures the memory of one of them, in a process where nothing else was.
 """
@@ -45,7 +45,7 @@ class Case:
 
     @property
     def place(self) -> dict[str, Any]:
-        """What tells this configuration from others."""
+        """Fields that identify this configuration."""
         return {"shape": self.shape, "threads": self.threads, "batch": self.batch, "beams": self.beams}
 
     @property
@@ -87,7 +87,7 @@ class Case:
         )
 
     def generate_with_dict(self, root: dict[int, Any]) -> Any:
-        """As peers do: a nested dict, asked for each beam."""
+        """Search with `generate` and a nested dict that is looked up for each beam, the usual way."""
 
         def allowed(_: int, tokens: torch.Tensor) -> list[int]:
             node = root
@@ -143,7 +143,7 @@ def make_codes(num_items: int, seed: int) -> np.ndarray:
 
 
 def make_dict(codes: np.ndarray) -> dict[int, Any]:
-    """Build the nested dict that peers use."""
+    """Build the nested dict of the usual implementation."""
     root: dict[int, Any] = {}
     for tokens in (codes + np.array(OFFSETS)).tolist():
         node = root
@@ -155,7 +155,7 @@ def make_dict(codes: np.ndarray) -> dict[int, Any]:
 def peak_of_search(
     name: str, *, shape: str, threads: int, beams: int, batch: int, length: int, num_items: int, seed: int
 ) -> float:
-    """Search once and tell how far memory rose above model and catalogue, in MiB; Linux only."""
+    """Search once and return how far memory rose above model and catalogue, in MiB; Linux only."""
     torch.set_num_threads(threads)
     case = Case(shape, threads, beams, make_model(shape, seed), make_inputs(batch, length, seed))
     codes = make_codes(num_items, seed)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast GenSR scores candidates, against a prompt for each. Prints JSON lines.
+"""Measure how fast GenSR scores candidates, against one prompt per candidate. Prints JSON lines.
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/gensr_candidates.py
     OMP_NUM_THREADS=1 python recipes/benchmarks/gensr_candidates.py --prompts shared --shapes recipe
 
-Weights, items and histories are random: what they are changes no speed. `ours` gives the model requests with all their
+Weights, items and histories are random, which does not affect speed. `ours` gives the model requests with all their
 candidates; `one batch` writes a prompt for each candidate, its history included, and runs those of a request together,
 as the released code evaluates; `one by one` runs them one after the other. Features are made inside the time. Medians
 of runs that take turns, in one process; `largest_difference` is between the scores of ours and of the other ways,
@@ -49,14 +49,14 @@ PROMPTS = {
 class Arguments:
     """What is measured."""
 
-    shapes: list[str] = field(default_factory=lambda: list(SHAPES), metadata={"help": "Of the T5."})
+    shapes: list[str] = field(default_factory=lambda: list(SHAPES), metadata={"help": "Shapes of the T5."})
     prompts: list[str] = field(default_factory=lambda: list(PROMPTS), metadata={"help": "How prompts are written."})
     batches: list[int] = field(default_factory=lambda: [1, 16], metadata={"help": "Requests given at once."})
     num_candidates: int = field(default=100, metadata={"help": "Candidates of a request."})
     history_length: int = field(default=20, metadata={"help": "Events of a history."})
     num_items: int = field(default=5_000, metadata={"help": "Items of the catalogue."})
     repeats: int = field(default=5, metadata={"help": "Runs of each way; one for a way that takes ten seconds."})
-    seed: int = field(default=0, metadata={"help": "Of all draws."})
+    seed: int = field(default=0, metadata={"help": "Seed of all draws."})
 
 
 def make_catalog(num_items: int, generator: np.random.Generator) -> Catalog:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ranking candidates over a cached history costs, against reading the history once for each. Prints JSON lines.
+"""Measure ranking over a cached history, against reading the history for each candidate. Prints JSON lines.
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/ranking.py
 
@@ -47,7 +47,7 @@ class Arguments:
     merge_event_tokens: bool = field(default=False, metadata={"help": "One token an event, not up to four."})
     naive_candidates: int = field(default=10, metadata={"help": "Candidates that are run alone."})
     repeats: int = field(default=5, metadata={"help": "Runs of which the median is taken."})
-    seed: int = field(default=0, metadata={"help": "Of weights, histories and candidates."})
+    seed: int = field(default=0, metadata={"help": "Seed of weights, histories and candidates."})
 
 
 def make_model(arguments: Arguments) -> tuple[IntSRForSearchAndRecommendation, IntSRProcessor]:
@@ -73,7 +73,7 @@ def make_model(arguments: Arguments) -> tuple[IntSRForSearchAndRecommendation, I
 
 
 def measure(call: Callable[[], object], repeats: int) -> float:
-    """Give the median processor seconds of a call."""
+    """Return the median processor seconds of a call."""
     seconds = []
     for _ in range(repeats):
         start = time.process_time()

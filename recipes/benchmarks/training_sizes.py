@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events a second and memory of training by length of history and size of catalogue, here and before. JSON lines.
+"""Measure speed and memory of training by length of history and size of catalogue. Prints JSON lines.
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/training_sizes.py --before ../seekrec-before
     OMP_NUM_THREADS=1 python recipes/benchmarks/training_sizes.py --lengths 50 --num_items 3000 100000 1000000
 
 An optimizer step (forward, backward, clipping, AdamW) of SASRec, IntSR and SynerGen with their recipes' defaults, on
 random histories; what the size of the catalogue decides (`negatives: auto`, gradients of rows) is decided by it. Each
-measurement is a process of its own; with `--before`, a path of another checkout of this project, both take turns.
+measurement runs in its own process; with `--before`, a path of another checkout of this project, both take turns.
 Seconds are medians of processor time; a step of half a minute runs once. For each family, length and catalogue:
 
 - `events_per_second`, `step_mib`: of here; the second is what steps add to the memory of model and catalogue, the

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps of training of one model, in a process of its own: what `training_sizes.py` starts. Prints one JSON line.
+"""Measure training steps of one model; `training_sizes.py` starts it as a process. Prints one JSON line.
 
 It reads the package and `training_throughput` from the path that it is started with, which may be that of an older
-checkout, so it asks of both only what they have long had.
+checkout, so it only uses what both have long had.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def clip(model: nn.Module) -> None:
 
 
 def run(step: Callable[[], float], repeats: int) -> tuple[float, float]:
-    """Give the median of the seconds of a step, after one that warms up, and its loss; a long one runs once."""
+    """Return the median of the seconds of a step, after one that warms up, and its loss; a long one runs once."""
     seconds: list[float] = []
     for number in range(repeats + 1):
         started = time.process_time()
@@ -84,7 +84,7 @@ def run(step: Callable[[], float], repeats: int) -> tuple[float, float]:
 
 
 def memory(name: str) -> float:
-    """Give a line of `/proc/self/status` in MiB: `VmRSS`, resident now, or `VmHWM`, at the highest."""
+    """Return a line of `/proc/self/status` in MiB: `VmRSS`, resident now, or `VmHWM`, at the highest."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events a second in training IntSR and SynerGen, against encoding the history anew for each question. JSON lines.
+"""Measure training of IntSR and SynerGen, against encoding the history for each question. Prints JSON lines.
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/training_throughput.py
 
 Items, users and weights are random, the models those of the recipes' settings. `windows` is how they are trained: a
 user's events are read once and all questions about them are answered from that. `prefixes` is the naive way: each
-question is a row of its own, the events before it. Both have the same events, questions and negatives, so they have
-the same losses: every event is a session of its own, and nothing is dropped out. What is timed is an optimizer step:
+question is its own row with the events before it. Both have the same events, questions and negatives, so they have
+the same losses: every event is its own session, and nothing is dropped out. What is timed is an optimizer step:
 forward, backward and AdamW, at a learning rate of 0, so that all steps do their work on the same weights. Seconds are
 medians of processor time, over all threads; both ways take turns.
 
@@ -78,15 +78,15 @@ class Arguments:
     batch_size: int = field(default=4, metadata={"help": "Windows of a step, each of another user."})
     repeats: int = field(default=5, metadata={"help": "Steps of each way; one for a way that takes half a minute."})
     hidden_size: int = field(default=64, metadata={"help": "Width."})
-    room: float = field(default=4.0, metadata={"help": "Of a micro-batch of prefixes; a batch of windows has 1."})
-    seed: int = field(default=0, metadata={"help": "Of weights, items and events."})
-    num_threads: int = field(default=1, metadata={"help": "Of torch."})
+    room: float = field(default=4.0, metadata={"help": "Size of a micro-batch of prefixes, in batches of windows."})
+    seed: int = field(default=0, metadata={"help": "Seed of weights, items and events."})
+    num_threads: int = field(default=1, metadata={"help": "Threads of torch."})
 
 
 def make_split(arguments: Arguments, length: int) -> Split:
     """Make up users with `length` events in training, a third of them searches, and no item twice if there are enough.
 
-    An event an hour: each is a session of its own. The two last of each user are held out.
+    An event an hour, each its own session. The last two of each user are held out.
     """
     generator = np.random.default_rng(arguments.seed)
     num_events, num_users, num_items = length + 2, arguments.batch_size, arguments.num_items
@@ -139,7 +139,7 @@ def make_batch(windows: TrainingWindows, catalog: Catalog, seed: int) -> Batch:
 
 
 def make_prefixes(batch: Batch, room: float) -> list[Batch]:
-    """Give each question of a batch a row of its own.
+    """Write each question of a batch as its own row.
 
     Args:
         batch (`dict[str, torch.Tensor]`): What a `WindowCollator` gave.
@@ -156,7 +156,7 @@ def make_prefixes(batch: Batch, room: float) -> list[Batch]:
     most = room * len(batch["labels"]) * length**2
     parts, stop = [], len(order)
     while stop:
-        # The event asked for keeps its place, for SynerGen looks its action up there; the mask hides it.
+        # The target keeps its position, where SynerGen looks up its action; the mask hides it.
         longest = int(before[stop - 1]) + 1
         start = max(0, stop - max(1, int(most / longest**2)))
         rows = slice(start, stop)
@@ -175,7 +175,7 @@ def make_prefixes(batch: Batch, room: float) -> list[Batch]:
 def run_step(
     model: PreTrainedModel, optimizer: torch.optim.Optimizer, batches: list[Batch], num_questions: int
 ) -> dict[str, float]:
-    """Make one optimizer step on the sum of some batches' losses, and give each loss; gradients are left in place."""
+    """Make one optimizer step on the sum of some batches' losses, and return each loss; gradients are kept."""
     optimizer.zero_grad()
     losses: dict[str, float] = {}
     for batch in batches:

@@ -6,12 +6,12 @@ Every message names the file, row or argument, shows the value and says what to 
 ```
 SeekrecError
 ├── DataError(ValueError)                a file, table or row that cannot be used
-│   ├── LeakageError                     a split that shows the answer
+│   ├── LeakageError                     a split that reveals the answer
 │   └── CheckpointError                  a saved folder that is damaged, or made of parts of several
 ├── RequestError(ValueError)             a request to a model that cannot be answered
 │   └── UnknownItemError                 an item id that the catalogue does not hold
 ├── CatalogError(ValueError)             a catalogue that contradicts itself or its checkpoint
-│   └── IdentifierCollisionError         items that cannot all get an identifier of their own
+│   └── IdentifierCollisionError         items that cannot all get a unique identifier
 ├── ConfigurationError(ValueError)       a recipe or model setting
 ├── DivergenceError(ArithmeticError)     a training or an evaluation with a number that is not finite
 ├── FolderInUseError(RuntimeError)       a folder that another process is working in
@@ -50,7 +50,7 @@ class CatalogError(SeekrecError, ValueError):
 
 
 class IdentifierCollisionError(CatalogError):
-    """Items that cannot all be given an identifier of their own."""
+    """Items that cannot all get a unique identifier."""
 
 
 class ConfigurationError(SeekrecError, ValueError):

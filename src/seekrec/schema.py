@@ -50,7 +50,7 @@ EVENT_FEATURES = Features(
     }
 )
 
-# Columns that a log of events has only where it was given them.
+# Columns that a log of events has only if its source has them.
 OPTIONAL_EVENT_FEATURES = Features(
     {
         "geohash": Value("string"),  # where the user was, a geohash in lower case; null where unknown
@@ -84,7 +84,7 @@ class Event:
         action (`str`): What was done with the item.
         session_id (`str`, *optional*): The page view (or the visit: see `events/sessions.py`) it belongs to; `None`
             where unknown.
-        geohash (`str`, *optional*): Where the user was, in lower case; `None` where unknown.
+        geohash (`str`, *optional*): Geohash of the user, in lower case; `None` where unknown.
 
     Raises:
         RequestError: If a field is of the wrong type, `behavior` is unknown or contradicts `query`, `timestamp` counts
@@ -112,7 +112,7 @@ class Event:
         _check_text(self.item_id, "item_id", "an item's id, or None for a search without a click")
         if self.action is None:
             raise RequestError("`action` of an event is None; pass text, such as 'click'.")
-        _check_text(self.action, "action", "what was done, such as 'click'")
+        _check_text(self.action, "action", "an action, such as 'click'")
         _check_text(self.session_id, "session_id", "text, or None")
         check_geohash(self.geohash)
         object.__setattr__(self, "timestamp", _check_seconds(self.timestamp))
@@ -130,17 +130,17 @@ class Event:
 
 @dataclass(frozen=True)
 class Request:
-    """A question to a model: what next (no query), or what for this query.
+    """A question to a model: the next item (no query), or the item for this query.
 
     Args:
         history (`Iterable[Event]`): The user's earlier events, oldest first. May be empty; read once into a tuple.
         query (`str`, *optional*): The text searched for; `None` asks for a recommendation.
-        timestamp (`int`, *optional*): When it is asked, seconds since the epoch, UTC.
-        user_id (`str`, *optional*): Who asks; no model needs it, reports show it.
-        geohash (`str`, *optional*): Where it is asked, in lower case; `None` where unknown.
-        session_id (`str`, *optional*): The page view it is asked for. A model that was taught what page views are
-            (IntSR, SynerGen) does not look at the events of that page view. `None`: all of the history is known.
-        action (`str`, *optional*): What the user is to do with the item ("purchase"); `None` leaves it to the model.
+        timestamp (`int`, *optional*): Time of the request, seconds since the epoch, UTC.
+        user_id (`str`, *optional*): User who asks; no model needs it, reports show it.
+        geohash (`str`, *optional*): Geohash of the user, in lower case; `None` where unknown.
+        session_id (`str`, *optional*): The page view of the request. A model trained with page views (IntSR, SynerGen)
+            does not read the events of that page view. `None`: the whole history is read.
+        action (`str`, *optional*): Action that the answer should lead to ("purchase"); `None` leaves it to the model.
             SynerGen reads it.
 
     Raises:
@@ -162,7 +162,7 @@ class Request:
             check_query(self.query)
         _check_text(self.user_id, "user_id", "text, or None")
         _check_text(self.session_id, "session_id", "text, or None")
-        _check_text(self.action, "action", "what shall be done, such as 'purchase', or None")
+        _check_text(self.action, "action", "an action, such as 'purchase', or None")
         check_geohash(self.geohash)
         if self.timestamp is not None:
             object.__setattr__(self, "timestamp", _check_seconds(self.timestamp))
@@ -228,7 +228,7 @@ def name_time_unit(number: float) -> tuple[str, int]:
 
 
 def shown(value: object) -> str:
-    """Return the start of what Python shows of a value; whatever comes in as an argument may be shown so."""
+    """Return the start of the `repr` of a value, for messages; works for any argument."""
     try:
         return f"{value!r:.60}"
     except Exception:  # a stranger's __repr__, or an integer of thousands of digits
@@ -257,7 +257,7 @@ def _check_seconds(timestamp: object) -> int:
 
 
 def _read_history(history: object) -> tuple[Event, ...]:
-    """Read the events of a history once, whatever gives them in order."""
+    """Read the events of a history once, from any ordered iterable."""
     if isinstance(history, (str, bytes, Mapping, Set)) or not isinstance(history, Iterable):
         raise RequestError(
             f"`history` is {shown(history)} of type {type(history).__name__}; pass a list of events, oldest first, or "
@@ -274,7 +274,7 @@ def _read_history(history: object) -> tuple[Event, ...]:
 
 
 def _check_text(text: object, argument: str, expected: str) -> None:
-    """Refuse what is neither `None` nor text with a visible character."""
+    """Refuse a value that is neither `None` nor text with a visible character."""
     if text is None:
         return
     if not isinstance(text, str):

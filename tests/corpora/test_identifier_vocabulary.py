@@ -114,7 +114,7 @@ def test_tokens_are_added_once_and_survive_saving(tmp_path):
 def test_tokens_of_another_shape_are_refused(other):
     tokenizer = T5Tokenizer(extra_ids=0)
     add_identifier_tokens(tokenizer, GenSARConfig(codebook_size=8))
-    with pytest.raises(ConfigurationError, match="identifier tokens of another shape"):
+    with pytest.raises(ConfigurationError, match="identifier tokens for other levels"):
         add_identifier_tokens(tokenizer, GenSARConfig(**{"codebook_size": 8, **other}))
 
 

@@ -87,7 +87,7 @@ def test_refusals(parts, tmp_path):
     with pytest.raises(DataError, match="There is nothing to publish: `parts` has no data set"):
         push_corpus({}, "me/corpus")
     save_corpus(parts, tmp_path / "corpus")
-    with pytest.raises(DataError, match="corpus has no part 'validation'; ask for one of those it was saved with"):
+    with pytest.raises(DataError, match="corpus has no part 'validation'; choose one of those it was saved with"):
         load_corpus(tmp_path / "corpus", "validation")
 
 

@@ -24,6 +24,6 @@ def test_pushed_corpora_load_equal(tmp_path):
             "train nsip 2 True",
             "validation nrip 3 True",
             "validation nsip 2 True",
-            "Corpus me/corpus has no part 'test'; ask for one of those it was saved with.",
+            "Corpus me/corpus has no part 'test'; choose one of those it was saved with.",
         ]
         assert hub.unknown == []

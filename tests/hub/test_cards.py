@@ -136,10 +136,10 @@ def test_missing_variable_is_named(run, tmp_path):
             render_model_card(
                 TEMPLATES / "gensar.md", result_rows(), {key: value for key, value in run.items() if key != name}
             )
-    with pytest.raises(ConfigurationError, match="There is no card template .*missing.md"):
+    with pytest.raises(ConfigurationError, match="The card template .*missing.md does not exist"):
         render_model_card(tmp_path / "missing.md", result_rows(), run)
     (tmp_path / "broken.md").write_text("{% if %}")
-    with pytest.raises(ConfigurationError, match="broken.md is no template"):
+    with pytest.raises(ConfigurationError, match="broken.md is not a valid template"):
         render_model_card(tmp_path / "broken.md", result_rows(), run)
 
 

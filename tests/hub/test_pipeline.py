@@ -147,9 +147,9 @@ def test_defaults_come_from_the_constructor():
 @pytest.mark.parametrize(
     ("requests", "options", "message"),
     [
-        (3, {}, "3 is no request; pass a seekrec.Request, a query"),
-        ([request_of(0), {"query": "kite"}], {}, "Entry 1 of the batch is .*'query': 'kite'.*no request"),
-        ("kite", {"num_answers": 3}, "`num_answers` is no option of this pipeline; use `top_k`"),
+        (3, {}, "3 is not a request; pass a seekrec.Request, a query"),
+        ([request_of(0), {"query": "kite"}], {}, "Entry 1 of the batch is .*'query': 'kite'.*not a request"),
+        ("kite", {"num_answers": 3}, "`num_answers` is an unknown option of this pipeline; use `top_k`"),
         (["kite"], {"candidates": [["A"], ["B"]]}, "`candidates` has 2 entries for 1 requests"),
         (["kite"], {"where": [["A"], ["B"]]}, "`where` has 2 entries for 1 requests"),
         ("kite", {"candidates": ["A"], "where": ["A"]}, "`where` and `candidates` are both given"),

@@ -48,14 +48,14 @@ def test_complete_folder_passes(folder, complete):
 )
 def test_missing_file_is_named(folder, name):
     (folder / name).unlink()
-    with pytest.raises(ConfigurationError, match=f"is not complete: there is no {name}. Save the model"):
+    with pytest.raises(ConfigurationError, match=f"is not complete: it lacks {name}. Save the model"):
         check_model_folder(folder)
 
 
 def test_all_missing_files_are_named(tmp_path):
-    with pytest.raises(ConfigurationError, match="no config.json, no generation_config.json, .*no model.safetensors"):
+    with pytest.raises(ConfigurationError, match="lacks config.json, generation_config.json, .*model.safetensors"):
         check_model_folder(tmp_path)
-    with pytest.raises(ConfigurationError, match="There is no folder .*nowhere"):
+    with pytest.raises(ConfigurationError, match="nowhere is not a folder"):
         check_model_folder(tmp_path / "nowhere")
 
 
@@ -63,10 +63,10 @@ def test_missing_shard_is_named(folder):
     (folder / "model.safetensors").unlink()
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ConfigurationError, match="no model-00001-of-00002.safetensors, no model-00002-of-00002"):
+    with pytest.raises(ConfigurationError, match="lacks model-00001-of-00002.safetensors, model-00002-of-00002"):
         check_model_folder(folder)
     (folder / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(DataError, match="model.safetensors.index.json is no index"):
+    with pytest.raises(DataError, match="model.safetensors.index.json is not an index"):
         check_model_folder(folder)
 
 

@@ -109,7 +109,7 @@ def test_comparisons_are_paired_and_drawn(ablations, tmp_path, monkeypatch, caps
 
 def test_a_failed_variant_is_named(ablations, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
-    with pytest.raises(ConfigurationError, match="The variant 'full' failed; .*log.txt says why"):
+    with pytest.raises(ConfigurationError, match="The variant 'full' failed; see .*log.txt"):
         ablations["main"](arguments(ablations, tmp_path), [])
 
 

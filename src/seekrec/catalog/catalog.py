@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The catalogue: items, their identifiers, their embeddings, and which of them may be answered.
+"""The catalogue: items, their identifiers and embeddings, and which of them answers may contain.
 
 A catalogue is never changed: `add_items`, `update_items` and `remove_items` give a new one. Rows only grow at the end
 and old codes never change, so a trained model and every stored row number stay valid. Embeddings are rounded to half
@@ -36,7 +36,7 @@ from seekrec.schema import ITEM_FEATURES, View
 
 
 class Catalog(CatalogParts):
-    """Items, the identifiers that a model writes for them, and what is needed to give new items identifiers.
+    """Items with the identifiers that a model writes for them, and the model that gives new items identifiers.
 
     Use [`Catalog.build`] or [`Catalog.load`]; the constructor, whose arguments [`CatalogParts`] lists, checks nothing.
     """
@@ -128,7 +128,7 @@ class Catalog(CatalogParts):
         return list(self.items["title"].take(pa.array(rows)).to_pylist())
 
     def available(self, at: int) -> np.ndarray:
-        """Mark the items that can be answered at a time.
+        """Mark the items that answers may contain at a given time.
 
         Args:
             at (`int`): Seconds since the epoch, UTC.
@@ -150,7 +150,7 @@ class Catalog(CatalogParts):
         title_contains: str | None = None,
         **columns: object,
     ) -> np.ndarray:
-        """Mark the items that can be answered and pass every filter.
+        """Mark the items that answers may contain and that match every filter.
 
         ```python
         catalog.where(categories="Puzzles", price=(None, 20.0), brand=["Acme", "Zenith"])
@@ -163,7 +163,7 @@ class Catalog(CatalogParts):
             title_contains (`str`, *optional*): Text in the title, capitals or not.
             columns: Other columns of `items` by name: a tuple `(lowest, highest)` is a range with both ends
                 included and `None` for an open one, a list or set is a choice, anything else must be equal. Null
-                never passes.
+                never matches.
 
         Returns:
             `np.ndarray`: bool of shape `(N,)`.

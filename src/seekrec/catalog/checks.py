@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes a catalogue refuse its parts or new items: every check of `catalog.py`, and the messages."""
+"""Checks of the parts of a catalogue and of new items, with their messages."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def check_flags(argument: str, flags: np.ndarray | None, num_items: int) -> np.n
 
 
 def check_model(model: IdentifierModel, expected: Mapping[str, object]) -> None:
-    """Check that settings of an identifier model are what codes and embeddings say. See [`Catalog.build`]."""
+    """Check that the settings of an identifier model agree with codes and embeddings. See [`Catalog.build`]."""
     for name, value in expected.items():
         own = getattr(model.config, name)
         if own != value:
@@ -98,7 +98,7 @@ def check_new_items(
     is_removed: np.ndarray,
     needs_text: bool,
 ) -> pa.Table:
-    """Bring new items to the columns of a catalogue, or say why that cannot be.
+    """Bring new items to the columns of a catalogue.
 
     Args:
         items (`pyarrow.Table` or a list of `dict`): The new items.
@@ -152,7 +152,7 @@ def update_columns(items: pa.Table | Sequence[Mapping[str, object]], known: pa.T
     """
     given = _table_of_records(items, known.schema) if not isinstance(items, pa.Table) else items
     if "item_id" not in given.column_names:
-        raise DataError("The updated items have no column 'item_id', which says whose values they are; add it.")
+        raise DataError("The updated items have no column 'item_id'; add it, so that each row names its item.")
     for name in given.column_names:
         if name not in known.column_names:
             raise DataError(

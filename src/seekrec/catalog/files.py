@@ -194,7 +194,7 @@ def _read_part(
 
 
 def _check_description(path: Path, description: Mapping[str, Any]) -> None:
-    """Check the types of all that is read of `catalog.json`."""
+    """Check the types of the values read from `catalog.json`."""
 
     def check(name: str, value: object, is_right: bool) -> None:
         if not is_right:
@@ -217,7 +217,7 @@ def _check_description(path: Path, description: Mapping[str, Any]) -> None:
 
 
 def _check_sizes(folder: Path, parts: Mapping[str, str]) -> None:
-    """Refuse files that say they hold far more than their bytes, before memory is taken for it."""
+    """Refuse files that claim to hold far more than their size, before memory is allocated."""
     path = folder / PART_FILES["items"]
     metadata = _read(path, pq.read_metadata)
     # The codes are not compressed: a table of as many rows has as many bytes beside it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a catalogue grows: the vectors that new items lack, and free identifiers for them."""
+"""Add items to a catalogue: compute the vectors that they lack, and find free identifiers for them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def vectors_of_new_items(
     config: IdentifierConfig | None,
     encoder_name: str | None,
 ) -> dict[View, np.ndarray]:
-    """Check the vectors given for new items; embed or predict those that are needed and were not given.
+    """Check the vectors given for new items; embed or predict the missing ones.
 
     Args:
         items (`pyarrow.Table`): The new items.
@@ -213,7 +213,7 @@ def place_items(
 
 
 def _can_matter(old: np.ndarray, new: np.ndarray, codebook_size: int) -> np.ndarray:
-    """Mark the old identifiers, of shape `(N, num_levels)`, that can be in the way of new ones.
+    """Mark the old identifiers, of shape `(N, num_levels)`, that new ones could collide with.
 
     No item has to leave a prefix that has room for all its items. So with the longest prefixes that all have room, the
     old identifiers that share none of theirs with a new one can be left out, which are most of them.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Filters over the items of a catalogue: every one is a bool array with one entry an item.
 
-Nothing here loops over items. What is costly to prepare (the words of list columns) is prepared at the first filter
-that needs it and kept.
+Nothing here loops over items. Costly preparations (the words of list columns) are made at the first filter that
+needs them and kept.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class ItemFilters:
         return (start <= at) & (at < end)
 
     def contains(self, column: str, text: str) -> np.ndarray:
-        """Mark the items that have `text` in a text column, capitals or not.
+        """Mark the items that have `text` in a text column, ignoring case.
 
         Args:
             column (`str`): A column of strings.
-            text (`str`): What to look for; every character counts as itself.
+            text (`str`): Text to look for, taken literally.
 
         Returns:
             `np.ndarray`: bool of shape `(num_items,)`.
@@ -92,7 +92,7 @@ class ItemFilters:
 
         Raises:
             RequestError: If there is no such column, a range is empty or not a pair, a value has the wrong type, or no
-                item at all holds a value asked of a list column.
+                item holds a value requested of a list column.
         """
         if column not in self.items.column_names:
             raise RequestError(
@@ -122,7 +122,7 @@ class ItemFilters:
 
 
 def item_periods(items: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return when each item comes and goes.
+    """Return the period in which each item is available.
 
     Args:
         items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.

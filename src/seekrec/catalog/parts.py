@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a catalogue is made of, and the hashes that say which one it is."""
+"""The parts of a catalogue, and the hashes that identify it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class CatalogParts:
         codes (`Mapping[str, np.ndarray]`): For each view its identifiers, int32 of shape `(N, num_levels)`, shared
             levels first. The shared levels are equal in both views; within a view no two rows are equal.
         num_shared_levels (`int`): Levels that the views share.
-        num_specific_levels (`int`): Levels that each view has for itself.
+        num_specific_levels (`int`): Levels specific to each view.
         codebook_size (`int`): Codes at each level.
         embeddings (`Mapping[str, np.ndarray]`): float32 of shape `(N, dimension)`, for the views that have any.
-        is_removed (`np.ndarray`): bool of shape `(N,)`: histories may name the item, answers may not.
-        is_predicted (`np.ndarray`): bool of shape `(N,)`: the item came without a collaborative vector.
-        identifier_model (`DualRQVAEModel` or `ResidualKMeans`, *optional*): What gave the codes; codes new items.
-        semantic_encoder_name (`str`, *optional*): What embeds new items' text; `None` is the default encoder.
-        encoder_is_trusted (`bool`): Whether that may be loaded; not if only a file names it.
+        is_removed (`np.ndarray`): bool of shape `(N,)`: histories may contain the item, answers may not.
+        is_predicted (`np.ndarray`): bool of shape `(N,)`: the collaborative vector of the item was predicted.
+        identifier_model (`DualRQVAEModel` or `ResidualKMeans`, *optional*): Model that gave the codes of the items.
+        semantic_encoder_name (`str`, *optional*): Encoder of new items' text; `None` is the default encoder.
+        encoder_is_trusted (`bool`): Whether that encoder may be loaded; False if only a file names it.
     """
 
     items: pa.Table
@@ -89,7 +89,7 @@ class CatalogParts:
 
     @cached_property
     def identifier_hash(self) -> str:
-        """SHA-256 over the sizes of the levels and the identifier model; what a checkpoint was trained for.
+        """SHA-256 over the sizes of the levels and the identifier model; a checkpoint stores its own.
 
         Adding and removing items leaves it as it is. Without an identifier model it covers the codes instead.
         """
@@ -98,7 +98,7 @@ class CatalogParts:
         return json_digest([sizes, known])
 
     def items_hash(self, num_items: int) -> str:
-        """Compute the SHA-256 of the ids of the first items, in order: what id embeddings belong to."""
+        """Compute the SHA-256 of the ids of the first items, in order, to which id embeddings belong."""
         return json_digest(self.id_map.ids[:num_items])
 
     def part_hashes(self) -> dict[str, str]:
@@ -116,7 +116,7 @@ class CatalogParts:
         return arrays | {"is_removed": self.is_removed, "is_predicted": self.is_predicted}
 
     def settings(self) -> dict[str, object]:
-        """Return what is neither a table, an array nor a model, as `catalog.json` holds it; no local path."""
+        """Return the plain settings, as `catalog.json` holds them, without local paths."""
         encoder = self.semantic_encoder_name
         return {
             "num_items": len(self),

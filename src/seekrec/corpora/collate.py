@@ -14,7 +14,7 @@ from seekrec.util.ragged import Ragged
 
 
 class Seq2SeqCollator:
-    """Pads instructions and answers to the longest of the batch, on the right.
+    """Pad instructions and answers on the right, to the longest of the batch.
 
     Args:
         pad_token_id (`int`): Fills `input_ids`; `labels` are filled with -100, which the loss leaves out.
@@ -47,7 +47,7 @@ class Seq2SeqCollator:
 
 
 class StreamCollator:
-    """Pads rows of many targets and rows of one, side by side, to tensors.
+    """Pad rows with many targets and rows with one to the tensors of one batch.
 
     A row of [`build_stream`] brings its decoder columns. A row of [`build_corpus`] has only `input_ids` and
     `labels`: it becomes one target that sees its whole instruction, its decoder inputs the labels shifted right.

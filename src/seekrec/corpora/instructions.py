@@ -40,7 +40,7 @@ CORPUS_FEATURES = Features(
         "labels": List(Value("int32")),  # the answer
         "task": ClassLabel(names=list(TASKS)),
         "user_id": Value("string"),  # null in tasks about items
-        "item_id": Value("string"),  # the item asked for or described; null for a search without a click
+        "item_id": Value("string"),  # the target, or the item described; null for a search without a click
     }
 )
 CORPUS_VERSION = 1
@@ -81,7 +81,7 @@ def build_corpus(
         ConfigurationError: If a task is unknown or impossible.
         CatalogError: If the vocabulary does not fit the catalogue.
         UnknownItemError: If the catalogue lacks an item of the log.
-        DataError: If a task was asked for by name and training has no row of it.
+        DataError: If a task was requested by name and training has no row for it.
     """
     chosen = choose_tasks(tasks, vocabulary.views)
     columns, rows = EventColumns.from_events([], catalog.id_map), np.empty(0, dtype=np.int64)
@@ -133,7 +133,7 @@ def corpus_fingerprint(
     tasks: Sequence[str] | None = None,
     seed: int = 0,
 ) -> str:
-    """Compute a SHA-256 over all that decides the content of a corpus, without building it.
+    """Compute a SHA-256 over everything that determines a corpus, without building it.
 
     Args:
         split (`Split`): As for [`build_corpus`], like all others.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which rows of which task an epoch holds, and in which order.
+"""Choose the rows of each task in an epoch, and their order.
 
 A **weight** is a share: with `nrip` 1.0 and `nsqp` 0.1, an epoch has ten rows of `nrip` for one of `nsqp`, however
 many there are of each. Rows are dealt like cards: a task's rows are shuffled, epochs deal from the pile, and a new
@@ -25,7 +25,7 @@ _BATCHES_TO_GROUP = 50
 def rows_per_epoch(
     num_rows: Mapping[str, int], weights: Mapping[str, float], epoch_size: int | None = None
 ) -> dict[str, int]:
-    """Share an epoch among tasks.
+    """Divide the rows of an epoch among tasks.
 
     Args:
         num_rows (`Mapping[str, int]`): Rows of each task.
@@ -67,7 +67,7 @@ def rows_per_epoch(
 
 
 class MixtureSampler(Sampler[int]):
-    """Draws the rows of concatenated tasks by weight.
+    """Draw the rows of concatenated tasks by weight.
 
     The order depends on the seed and the epoch alone, so a resumed run (`accelerate.skip_first_batches`) sees what the
     interrupted one would have seen. Call `set_epoch` at the start of each epoch; `Trainer` and accelerate do.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing instructions and answers: the one code path of training and inference."""
+"""Write instructions and answers, by one code path for training and inference."""
 
 from __future__ import annotations
 

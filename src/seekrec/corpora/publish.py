@@ -90,7 +90,7 @@ def load_corpus(
             if "Unknown split" not in str(error):
                 raise
     if not corpus:
-        raise DataError(f"Corpus {place} has no part {part!r}; ask for one of those it was saved with.")
+        raise DataError(f"Corpus {place} has no part {part!r}; choose one of those it was saved with.")
     return corpus
 
 

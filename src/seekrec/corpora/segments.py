@@ -23,7 +23,7 @@ from seekrec.util.ragged import Ragged, join_rows
 
 
 class CorpusSettings(Protocol):
-    """What a corpus reads of the model's configuration; `GenSARConfig` says what each field means."""
+    """The fields of the model's configuration that a corpus reads; see `GenSARConfig` for their meaning."""
 
     recommend_searched_items: bool
     max_history_recommendations: int

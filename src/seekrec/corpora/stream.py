@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user's history once, for all its targets (`corpus: stream`).
+"""Write each user's history once for all its targets (`corpus: stream`).
 
 The paper writes one instruction for each target and encodes the history anew each time. Here a row holds a user's
 events once, `History: <R_I> <M1_30> ... <S_Q> piano <S_I> <M1_247> ...`, and every event of it is a target that sees
@@ -102,7 +102,7 @@ def build_stream(
             window, columns.item[event], action, counts_as, is_asked, np.stack([moment, stream], axis=1)
         )
         if len(places := np.flatnonzero(alone.any(1))):
-            # Each is the last event of its own row; those stand behind all others and ask for no query.
+            # Each is the last event of its own row; these rows stand behind all others and have no query target.
             added = own_windows(windows, places, moment, columns.item[event])
             windows = Ragged.stack([windows, added])
             last = np.zeros((len(added.values), 2), dtype=bool)
@@ -151,7 +151,7 @@ def build_item_queries(
     *,
     max_items: int = 64,
 ) -> Dataset:
-    """Ask for every item by the queries its categories give, without a history; a row holds the items of one query.
+    """Write every item as an answer to the queries of its categories, without a history, in a row for each query.
 
     The released GenSAR code trains on generated queries of each item for the same purpose. Nothing here comes from a
     user: it is what the catalogue says about itself, as a text index of it would.
@@ -210,7 +210,7 @@ def encode_stream(
     tokenizer: PreTrainedTokenizerBase,
     settings: CorpusSettings,
 ) -> Ragged:
-    """Write what the encoder reads for each request: the history and, of a search, the query.
+    """Write the encoder input of each request: the history and, for a search, the query.
 
     Args:
         requests (`Sequence[Request]`): The questions.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which questions training asks, and which it does not.
+"""Choose the questions that training asks.
 
 Every interaction of training (`Split.training_targets`) is a **target**. GenSAR's instructions and GenSR write each
-target with a history of its own, from which its item is taken out; they ask for all of them. Families that read a
+target with its own history, from which its item is removed; they ask for all targets. Families that read a
 user's events once for all targets (IntSR, SynerGen, GenSAR's streams) cannot take an item out of what is
 shared. Under protocol `strict` they ask for a target, as a recommendation or as a search, by what its window holds of
 the item before:
@@ -12,7 +12,7 @@ the item before:
 | none | in its window |
 | the same act in the same behavior | not at all: it is a repeat |
 | others, in the target's own session, which its question does not see (a search that is a copy) | in its window |
-| others that its question would see (clicked and now bought) | in a window of its own, without them |
+| others that its question would see (clicked and now bought) | in a separate window, without them |
 
 Protocol `paper` asks for every target in its window, as the released code does. [`report_questions`] warns of what is
 left out.
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class WindowCuts:
-    """Stretches of users' events: which events, and from which on they are targets.
+    """Stretches of users' events, and the first target of each.
 
     Args:
         events (`Ragged`): Positions in the sequence of training events, a row a window.
@@ -65,7 +65,7 @@ def choose_questions(
     asked: np.ndarray,
     rank: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose how targets are asked under protocol `strict`; the module says by which rules.
+    """Choose how targets are asked under protocol `strict`, by the rules at the top of this module.
 
     All arrays have one entry an event of a window, windows one after the other, each oldest first.
 
@@ -79,7 +79,7 @@ def choose_questions(
         rank (`np.ndarray`): int64 of that shape: a question sees the events whose rank is below its own.
 
     Returns:
-        `tuple[np.ndarray, np.ndarray]`: bool of the shape of `asked`: asked in its window, and in one of its own.
+        `tuple[np.ndarray, np.ndarray]`: bool of the shape of `asked`: asked in its window, and in a separate one.
     """
     num_actions = int(action.max(initial=0)) + 1
     act = np.where(item >= 0, item * num_actions + action, -1)
@@ -131,12 +131,12 @@ def report_questions(
 ) -> None:
     """Log what training will ask and, as warnings, what it will not see.
 
-    Warned of are a behavior and an action that training holds and no question asks for, and a share of a tenth or more
-    of interactions that are not asked for, or of questions that see nothing though their user did something before.
+    It warns of a behavior or an action of the training part that no question asks for, and of a tenth or more of the
+    interactions that are no targets, or of the questions that see nothing although their user has earlier events.
 
     Args:
-        split (`Split`): Whose training is reported.
-        rows (`np.ndarray`): int64 row of `split.log.events` that each question asks for.
+        split (`Split`): Split whose training part is reported.
+        rows (`np.ndarray`): int64 row of `split.log.events` of each target.
         behavior (`np.ndarray`): int64 number into `BEHAVIORS` of each question.
         behaviors (`Sequence[str]`): Those that training is meant to learn.
         is_blind (`np.ndarray`, *optional*): bool of each question: it sees no event.

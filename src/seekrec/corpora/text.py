@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text from outside, as tokens that cannot pretend to be something else; and tokenizers trained from scratch.
+"""Encode outside text, which can never become a control token; and train tokenizers from scratch.
 
 A tokenizer looks for its added tokens in the text before anything else, so the query `"<R_I>"` would become a control
 token. [`TextEncoder`] encodes with a copy that knows no added token, and whose vocabulary holds no special token
@@ -42,7 +42,7 @@ _TEXTS_AT_A_TIME = 10_000
 
 
 class TextEncoder:
-    """Encodes outside text: no text can produce a control, identifier or special token.
+    """Encode outside text such that no text can produce a control, identifier or special token.
 
     The one exception is `<unk>`, which stands for characters that the vocabulary lacks. Text is folded first, as
     [`set_text_folding`] set; no token for end of sequence is added.

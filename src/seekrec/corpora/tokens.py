@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens: the vocabulary of identifiers, and text that cannot pretend to be one.
+"""The identifier and behavior tokens of a vocabulary, which no text can imitate.
 
 Three behavior tokens and then one block of `codebook_size` tokens for each level are added behind the tokenizer's own
 vocabulary, so going from code to token id is an addition:
@@ -43,7 +43,7 @@ SHARED_LETTER = "M"
 
 
 class IdentifierLayout(Protocol):
-    """How long identifiers are: a catalogue, a model's configuration or an [`IdentifierVocabulary`] says so."""
+    """Length and levels of identifiers, as a catalogue, a configuration or an [`IdentifierVocabulary`] has them."""
 
     @property
     def num_shared_levels(self) -> int:
@@ -64,7 +64,7 @@ class IdentifierLayout(Protocol):
 
 @dataclass(frozen=True)
 class IdentifierVocabulary:
-    """Which token stands for which code.
+    """Map between codes and tokens.
 
     Args:
         first_token_id (`int`): Id of `<R_I>`; the other tokens follow without a gap.
@@ -125,7 +125,7 @@ class IdentifierVocabulary:
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens are added to a tokenizer."""
+        """Number of tokens added to a tokenizer."""
         return len(BEHAVIOR_TOKENS) + len(self.blocks) * self.codebook_size
 
     @property
@@ -159,7 +159,7 @@ class IdentifierVocabulary:
         return view if view in self.views else self.views[0]
 
     def level_offsets(self, view: View) -> np.ndarray:
-        """Where the levels of a view start.
+        """Token id at which each level of a view starts.
 
         Returns:
             `np.ndarray`: int64 of shape `(num_levels,)`; the token id of code `c` at level `l` is `offsets[l] + c`.
@@ -283,7 +283,7 @@ def add_identifier_tokens(tokenizer: PreTrainedTokenizerBase, layout: Identifier
     if misplaced or len(tokenizer) != vocabulary.end_token_id:
         where = f"{misplaced[0]!r} has id {known.get(misplaced[0])}" if misplaced else "more tokens follow"
         raise ConfigurationError(
-            f"The tokenizer has identifier tokens of another shape ({where}); {vocabulary.num_tokens} tokens were "
+            f"The tokenizer has identifier tokens for other levels ({where}); {vocabulary.num_tokens} tokens were "
             f"expected from id {vocabulary.first_token_id} up to its end. Start from a tokenizer without them, or use "
             "the level sizes it was made with."
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a family that reads events as vectors learns from: stretches of users' events, and the questions about them.
+"""Training data of families that read events as vectors: stretches of users' events, with their questions.
 
 A window holds a user's events once, and every event that may be a target asks one or two **questions**: what came next
 (`recommendation`), and, where the user searched, what came next for this query (`search`). A question sees the events
@@ -41,7 +41,7 @@ class TrainingWindows:
         windows (`Ragged`): By window: event numbers, oldest first.
         users (`np.ndarray`): int64 user row by window.
         sessions (`np.ndarray`): int64 session within the window, an entry for each of `windows.values`.
-        questions (`Ragged`): By window: the position within the window of the event asked for, ascending.
+        questions (`Ragged`): By window: the position of the target within the window, ascending.
         behavior (`np.ndarray`): int64 number into `BEHAVIORS`, an entry for each of `questions.values`.
         shown (`Ragged`): By question: rows of the items that were shown beside the target and not acted on.
         session_ids (`str`): What `session_id` was taken for: `"page_view"` or `"visit"`.
@@ -107,7 +107,7 @@ class TrainingWindows:
             model knows the events of earlier sessions than that event's), `question_session_ids`,
             `question_behavior_ids` (padding 0), `question_action_ids` (what was done to the target, padding 0),
             `question_timestamps` (padding 0), `question_geohash_ids` (padding 0), `question_query_rows`
-            (number in `events.queries`, -1 for none) and `labels` (rows of the items asked for,
+            (number in `events.queries`, -1 for none) and `labels` (rows of the target items,
             padding -100). `shown_item_rows` is `(num_windows, most_questions, most_shown)`.
         """
         rows = np.asarray(numbers, dtype=np.int64)
@@ -196,7 +196,7 @@ def build_training_windows(
     place, behavior = np.nonzero(asked)
     if not len(place):
         raise DataError(
-            f"The training part of {split.log.name!r} holds no interaction that may be asked for; check the split."
+            f"The training part of {split.log.name!r} holds no interaction that may be a target; check the split."
         )
     counts = np.bincount(owner[place], minlength=len(windows))
     questions = Ragged.from_lengths(within[place], counts)
@@ -214,7 +214,7 @@ def build_training_windows(
 
 
 def choose_session_ids(split: Split, session_ids: SessionIds | Literal["auto"]) -> SessionIds:
-    """Return what `session_id` means: what the settings say, or what the log looks like.
+    """Return what `session_id` means: as set, or as guessed from the log.
 
     Raises:
         ConfigurationError: If the setting is unknown.
@@ -233,9 +233,9 @@ def log_actions(split: Split) -> list[str]:
 
 
 def log_geohashes(split: Split, precision: int) -> list[str]:
-    """Return the places of training events, without impressions, sorted.
+    """Return the geohashes of training events, without impressions, sorted.
 
-    A place with one event is left out: nothing can be learned of it, and it might reveal who was there. It counts as
+    A geohash with one event is left out: it teaches nothing, and it might reveal who was there. It counts as
     unknown, which so gets something to learn from.
 
     Args:
@@ -243,7 +243,7 @@ def log_geohashes(split: Split, precision: int) -> list[str]:
         precision (`int`): Characters of the geohashes; shorter ones are left out.
 
     Raises:
-        DataError: If the events have no places, or none of that precision occurs twice.
+        DataError: If the events have no geohashes, or none of that precision occurs twice.
     """
     events = split.log.events.take(split.training_acts())
     if "geohash" not in events.column_names:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count where a split shows the answer.
+"""Count the leaks of a split: where a question or training reveals the answer.
 
 The counts come from the arrays of the finished split, not from the rules that built it, so they check the builder too.
 """
@@ -30,7 +30,7 @@ class PartAudit:
 
     Args:
         part (`str`): `"validation"`, `"test"` or `"training"`.
-        num_targets (`int`): How many were examined.
+        num_targets (`int`): Number of targets examined.
         in_own_history (`int`): The target's item stands in its own history.
         pair_trained (`int`): Training uses the target's (user, item) pair, as a target or in a history of either task.
         pair_trained_in_other_task (`int`): Of these, those that training uses as an event of the other behavior.
@@ -107,7 +107,7 @@ class AuditReport:
             if getattr(part, name)
         ]
         raise LeakageError(
-            f"The split of log {self.log_name!r} (method {self.method!r}, protocol {self.protocol!r}) shows its "
+            f"The split of log {self.log_name!r} (method {self.method!r}, protocol {self.protocol!r}) reveals its "
             f"answers: {', '.join(found)}. Build it with split_log(protocol='strict') and leave its rows as they are."
         )
 

@@ -22,17 +22,17 @@ class Cases:
     """Held-out questions with their answers; every column has one entry a case.
 
     Args:
-        user_id (`list[str]`): Who asks.
+        user_id (`list[str]`): User of each case.
         behavior (`list[str]`): `"recommendation"` or `"search"`.
         query (`list[str | None]`): The text searched for; `None` for a recommendation.
         item_id (`list[str]`): The answer: the held-out item, called the target.
         timestamp (`np.ndarray`): int64 timestamp of the held-out interaction.
         histories (`Ragged`): int64 rows of `Split.log.events`, one history a case, oldest first.
-        geohash (`list[str | None]`, *optional*): Where it is asked; without it where the log says no places.
-        session_id (`list[str | None]`, *optional*): The session of the held-out interaction; without it where the log
-            has no sessions.
-        action (`list[str | None]`, *optional*): What was done, `None` for what nobody did in training; without it
-            where only one thing is ever done.
+        geohash (`list[str | None]`, *optional*): Geohash of each case; `None` if the log has none.
+        session_id (`list[str | None]`, *optional*): Session of each held-out interaction; `None` if the log has
+            no sessions.
+        action (`list[str | None]`, *optional*): Action of each case, `None` for one that does not occur in
+            training; the column is `None` if the log has only one action.
 
     Raises:
         DataError: If the columns differ in length.
@@ -189,7 +189,7 @@ def build_requests(log: EventLog, cases: Cases, numbers: np.ndarray, max_history
 
 @dataclass(frozen=True, eq=False)
 class TrainingHistories(Ragged):
-    """The targets of training and what is known before each.
+    """The targets of training and the history before each.
 
     Args:
         values (`np.ndarray`): int64 rows of `Split.log.events`; the history of target `k` is

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Items that training knows nothing of, and the test questions that ask for them.
+"""Items without training events, and the test cases whose target they are.
 
 Two kinds, which differ in what training saw:
 
 - **Untrained items** of a log as it is: no training event acts on them. Their text was there when identifiers and
-  vectors were learnt. Many logs have some; asking for them costs no training of its own.
+  vectors were learnt. Many logs have some; evaluating them needs no extra training.
 - **Held-out items**: with [`hold_out_items`] they and all their events leave the log before anything is trained. What
   is trained on the rest then gets them by `add_items`, and is asked the test questions of the whole log that look for
   them. All that was trained on a user is earlier than the user's question, as in the split of the whole log.
@@ -25,10 +25,10 @@ from seekrec.schema import item_texts
 
 @dataclass(frozen=True, eq=False)
 class ColdStart:
-    """New items and where the questions for them are.
+    """New items, and the split whose test cases have them as targets.
 
     Args:
-        split ([`Split`]): Its test part asks for them.
+        split ([`Split`]): Its test part has them as targets.
         items (`pyarrow.Table`): The items, rows of `split.log.items`; there may be none.
         held_out (`bool`): Whether they were taken out of the log before training, and have to be added.
     """
@@ -62,8 +62,8 @@ def hold_out_items(split: Split, num_items: int, *, seed: int) -> tuple[EventLog
     """Take items that test questions look for out of a log, with all events on them.
 
     Args:
-        split ([`Split`]): Of the whole log.
-        num_items (`int`): How many; a seeded draw among the distinct targets of its test part that have text.
+        split ([`Split`]): Split of the whole log.
+        num_items (`int`): Number of items, drawn among the distinct targets of its test part that have text.
         seed (`int`): Seed of the draw.
 
     Returns:

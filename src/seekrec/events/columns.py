@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events as arrays of numbers: what models read of a log or of requests.
+"""Events as arrays of numbers, as models read them from a log or from requests.
 
 A log and the histories of requests come through the same class, so a model is asked as it was taught. Who did what
 when in a whole log, in order, stands in `timeline.py`.
@@ -40,7 +40,7 @@ class EventColumns:
         action (`np.ndarray`): int64: 1 + the position in the list of actions, 0 for one that is not in it.
         timestamp (`np.ndarray`): int64 seconds.
         session (`np.ndarray`): int64 number of the event's page view, -1 for none.
-        geohash (`np.ndarray`): int64 number of the event's place; see [`number_geohashes`].
+        geohash (`np.ndarray`): int64 number of the event's geohash; see [`number_geohashes`].
     """
 
     item: np.ndarray
@@ -258,7 +258,7 @@ def impression_mask(events: pa.Table) -> np.ndarray:
 
 
 def number_geohashes(places: pa.Array | pa.ChunkedArray, geohashes: Sequence[str]) -> np.ndarray:
-    """Number places by how their geohash begins.
+    """Number geohashes by their first characters.
 
     Args:
         places (`pyarrow.Array`): Geohashes, null where unknown.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which items share words with a text, and how much: BM25, as the baseline and hard negatives ask it.
+"""BM25: items that share words with a text, for the baseline and for hard negatives.
 
 Queries and items are split by the same [`~seekrec.util.text.split_words`]. What is read of an item is the caller's
 choice: the baseline reads category names too, hard negatives title and description without English stop words.

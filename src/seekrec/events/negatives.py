@@ -78,7 +78,7 @@ def sample_negatives(
         ConfigurationError: If an argument has an unknown value.
         DataError: If too few items are left to draw from for a case and `skip_short` is not set, or `"bm25"` finds no
             word in any item.
-        MissingDependencyError: If `"bm25"` is asked for and `bm25s` is not installed.
+        MissingDependencyError: If `"bm25"` negatives are requested and `bm25s` is not installed.
     """
     check_choice("kind", kind, NEGATIVE_KINDS)
     check_choice("behavior", behavior, BEHAVIORS)
@@ -205,7 +205,7 @@ def _draw(rng: np.random.Generator, taken: np.ndarray, count: int, sums: np.ndar
 
 
 class NegativeSampler:
-    """Draw items that are not among a user's own.
+    """Draw items that a user did not act on.
 
     Args:
         num_items (`int`): Items to draw from.
@@ -241,9 +241,11 @@ class NegativeSampler:
         if not sum(counts.values()):
             raise ConfigurationError(f"The negatives are {counts}; at least one number must be above 0.")
         if counts.get("popularity") and (interactions is None or not len(interactions)):
-            raise ConfigurationError("Negatives of kind 'popularity' need `interactions`; pass them, or draw others.")
+            raise ConfigurationError(
+                "Negatives of kind 'popularity' need `interactions`; pass them, or choose others."
+            )
         if counts.get("bm25") and matches is None:
-            raise ConfigurationError("Negatives of kind 'bm25' need `matches`; pass them, or draw others.")
+            raise ConfigurationError("Negatives of kind 'bm25' need `matches`; pass them, or choose another kind.")
         self.num_items = num_items
         self.counts = {kind: counts.get(kind, 0) for kind in NEGATIVE_KINDS}
         self.seed = seed
@@ -260,7 +262,7 @@ class NegativeSampler:
 
         Args:
             users (`np.ndarray`): int64 user row of each row, shape `(batch,)`.
-            keys (`np.ndarray`): int64 of the same shape: a number of its own for each row of an epoch.
+            keys (`np.ndarray`): int64 of the same shape: a number that is unique to each row of an epoch.
             texts (`np.ndarray`, *optional*): int64 of the same shape: row of `matches`; needed for `"bm25"`.
 
         Returns:
@@ -308,7 +310,7 @@ class NegativeSampler:
 
 
 class ItemNegatives:
-    """Draw negatives for questions; who asks only decides which items are left out.
+    """Draw negatives for questions; the user only decides which items are left out.
 
     Args:
         counts (`np.ndarray`): Interactions of each item in training, of shape `(num_items,)`.
@@ -361,7 +363,7 @@ class ItemNegatives:
         """Draw the negatives of questions.
 
         Args:
-            keys (`np.ndarray`): int64 of any shape: a number of its own for each question of an epoch.
+            keys (`np.ndarray`): int64 of any shape: a number that is unique to each question of an epoch.
             labels (`np.ndarray`): int64 targets of that shape.
             timestamps (`np.ndarray`): int64 seconds of that shape.
             users (`np.ndarray`, *optional*): int64 user rows of that shape; needed where there are `acts`.

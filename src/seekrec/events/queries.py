@@ -95,7 +95,7 @@ def synthesize_searches(
     """Turn interactions of a log without searches into searches, each with a query of its item.
 
     Which query of [`category_queries`] an event gets is drawn with equal chances from the seed. Events with items that
-    have no query, and impressions (nobody asked for what was merely shown), stay as they are.
+    have no query, and impressions (which nobody searched for), stay as they are.
 
     Args:
         log (`EventLog`): A log whose `query_source` is `"none"`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a log means by `session_id`: page views or visits.
+"""Find out whether the `session_id` of a log means page views or visits.
 
 A **page view** is one request: a list is shown, and the acts on it answer the same question. They must not see each
 other, or a model learns to copy. A **visit** is a run of steps, as in most public logs (Yoochoose, Diginetica,
@@ -25,7 +25,7 @@ _SHARE = 0.1
 
 @dataclass(frozen=True)
 class SessionGuess:
-    """What the sessions of a log look like.
+    """Statistics of the sessions of a log, and the guess that follows from them.
 
     Args:
         kind (`str`): `"page_view"` or `"visit"`.
@@ -84,7 +84,7 @@ def guess_session_ids(split: Split) -> SessionGuess | None:
         return None
     num_times = _count_distinct(session, acts, t.moment)
     queries = split.log.events["query"].combine_chunks().dictionary_encode().indices
-    # What was asked for: a query, or nothing.
+    # The query of each event, or none.
     asked = np.where(t.is_search, pc.fill_null(queries, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1, 0)
     num_asked = _count_distinct(session, acts, asked)
     is_search = np.bincount(session[acts], t.is_search[acts], minlength=len(num_times)) == np.bincount(

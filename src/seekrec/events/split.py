@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A log that is split: what training may use, what is asked, and how both are saved. `splits.py` makes one."""
+"""A split log: the events that training may use and the held-out questions, and how they are saved."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Split:
         return self.train_rows[self.timeline.is_interaction[self.train_rows]]
 
     def is_training_target(self) -> np.ndarray:
-        """Mark those of `train_rows` whose item training may ask for: bool of shape `(len(train_rows),)`.
+        """Mark those of `train_rows` that may be training targets: bool of shape `(len(train_rows),)`.
 
         Strict: every interaction. Paper: those that its filters leave.
         """
@@ -123,7 +123,7 @@ class Split:
         return is_among(self.train_rows, paper_targets(self.timeline, self._paper_order)[0])
 
     def training_targets(self, *, include_queries: bool = False) -> np.ndarray:
-        """Return the rows that training may ask for.
+        """Return the rows that may be training targets.
 
         Args:
             include_queries (`bool`): Also searches without a click: their query can be predicted.

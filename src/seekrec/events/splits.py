@@ -67,7 +67,7 @@ def split_log(
     max_history: int | None = None,
     keep_impressions: bool = False,
 ) -> Split:
-    """Split a log; the module says how.
+    """Split a log, as described at the top of this module.
 
     Args:
         log (`EventLog`): The log.
@@ -152,7 +152,7 @@ def leave_one_out_strict(timeline: Timeline) -> HeldOut:
     if not len(last):
         raise DataError(
             f"No user of the log has {MIN_INTERACTIONS} distinct interactions (the most is {counts.max(initial=0)}), "
-            "so nothing can be held out; leave-one-out needs one to learn from, one for validation, one for the test."
+            "so nothing can be held out; leave-one-out needs one for training, one for validation, one for the test."
         )
     test, validation = rows[last], rows[last - 1]
     # Per user: when the validation target happened, and the two items; users without targets lose nothing.
@@ -215,7 +215,7 @@ def last_days(log: EventLog, timeline: Timeline, num_test_days: int, *, is_stric
 
 
 def find_queries(log: EventLog, timeline: Timeline, targets: np.ndarray, seed: int) -> list[str | None]:
-    """Find the query that each target is searched with.
+    """Find the query of each target.
 
     Its own, where one of its tellings is a search; else, where the log's queries are made from categories, one of the
     item's, chosen by a hash of `seed`, user, item and timestamp; else none.
@@ -301,7 +301,7 @@ def make_cases(
 ) -> Cases:
     """Put the columns of cases together; a case with a query is a search.
 
-    The action of a case is asked for where training knows more than one; one that it does not know is not.
+    A case has its action where training has more than one; an action that training lacks is left out.
     """
     acts = log.events["action"].take(train_rows[~timeline.is_impression[train_rows]])
     known = pc.unique(acts)

@@ -89,7 +89,7 @@ class Timeline:
     def is_interaction(self) -> np.ndarray:
         """Mask of the events in which the user acted on an item: bool, one entry an event.
 
-        The one place that says so: whatever learns, counts, asks or rules out what users did goes by it. An item that
+        Training, counts, questions and exclusions of seen items all use this definition. An item that
         was shown and not acted on is not an interaction, nor is a search without a click.
         """
         return (self.item >= 0) & ~self.is_impression
@@ -197,9 +197,9 @@ def histories_before(
 
 @dataclass(frozen=True, eq=False)
 class PaperOrder:
-    """What the released GenSAR pipeline believes to precede each event (see `splits.py`, protocol `paper`).
+    """The events that the released GenSAR pipeline takes to precede each event (see `splits.py`, protocol `paper`).
 
-    All arrays but the first have one entry an event; impressions have no place and hold zeros.
+    All arrays but the first have one entry an event; impressions have no position and hold zeros.
 
     Args:
         rows (`np.ndarray`): int64 rows of all events but impressions, in the order of histories: user, time,
@@ -266,7 +266,7 @@ def paper_order(log: EventLog, timeline: Timeline) -> PaperOrder:
     position_in_task = np.zeros(len(t.user), dtype=np.int64)
     position_in_task[by_target] = np.arange(len(by_target)) - np.searchsorted(task, task)
 
-    # The recommendation just before each place; of another user, or absent, where own_recommendations is 0.
+    # The recommendation just before each position; of another user, or absent, where own_recommendations is 0.
     recommended = rows[~is_search]
     last_items = np.full(len(rows), -1, dtype=np.int64)
     has_last = own_recommendations > 0
@@ -346,7 +346,7 @@ def _gather(
     keep: Callable[[slice, np.ndarray, np.ndarray], np.ndarray],
     max_history: int | None,
 ) -> Ragged:
-    """Expand `table[starts[k]:ends[k]]` for each k, drop what `keep` refuses, cut to the latest.
+    """Expand `table[starts[k]:ends[k]]` for each k, drop the rows that `keep` rejects, and cut to the latest.
 
     `keep` is given a batch of targets, the length of each one's range, and the rows of all ranges end to end.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way out: the pipeline, and cards and checks for what is published."""
+"""Serving and publishing: the pipeline, model and dataset cards, and checks before an upload."""
 
 from seekrec.hub.cards import eval_results_yaml, render_dataset_card, render_model_card, result_tables
 from seekrec.hub.pipeline import SearchAndRecommendationPipeline

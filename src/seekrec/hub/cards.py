@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cards: a template and what a run measured, rendered so that nothing in the data can break the page.
+"""Cards: a template filled with the results of a run, rendered so that nothing in the data can break the page.
 
 A template is Jinja2. Every text that it prints is escaped for Markdown unless it went through `| code` (a Python or
 JSON literal for a code block) or `| line` (one line of a code block), so a title cannot open a heading, a link, a tag
@@ -237,7 +237,7 @@ def _own_rows(results: Sequence[Row], run: Values) -> list[Values]:
         measured = sorted({f"{row['system']} ({row['part']})" for row in rows})
         raise DataError(
             f"The results hold no test row of {system!r}, only {', '.join(measured) or 'none at all'}; evaluate the "
-            "model, or name the system that is."
+            "model, or name a system that was evaluated."
         )
     return own
 
@@ -280,7 +280,7 @@ def _render(template_path: str | Path, variables: Values) -> str:
     path = Path(template_path)
     if not path.is_file():
         raise ConfigurationError(
-            f"There is no card template {path}; pass a file of the folder hub_cards of a source checkout."
+            f"The card template {path} does not exist; pass a file of the folder hub_cards of a source checkout."
         )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(path.parent),  # parts that templates share
@@ -297,4 +297,4 @@ def _render(template_path: str | Path, variables: Values) -> str:
     except jinja2.UndefinedError as error:
         raise ConfigurationError(f"{path} needs a variable that was not given: {error.message}.") from error
     except jinja2.TemplateError as error:
-        raise ConfigurationError(f"{path} is no template: {error}.") from error
+        raise ConfigurationError(f"{path} is not a valid template: {error}.") from error

@@ -54,8 +54,8 @@ class SearchAndRecommendationPipeline(Pipeline):
         unknown = sorted(parameters.keys() - {"top_k", "where", "exclude_seen", "candidates"})
         if unknown:
             raise RequestError(
-                f"`{unknown[0]}` is no option of this pipeline; use `top_k`, `where`, `exclude_seen`, `candidates` or "
-                "`batch_size`."
+                f"`{unknown[0]}` is an unknown option of this pipeline; use `top_k`, `where`, `exclude_seen`, "
+                "`candidates` or `batch_size`."
             )
         to_preprocess = {name: value for name, value in parameters.items() if name == "candidates"}
         to_forward = {name: value for name, value in parameters.items() if name != "candidates"}
@@ -74,7 +74,7 @@ class SearchAndRecommendationPipeline(Pipeline):
             requests; for any other iterable an iterator that reads ahead by one batch.
 
         Raises:
-            RequestError: If something is no request, an option is unknown, or a list of options does not fit.
+            RequestError: If an input is not a request, an option is unknown, or a list of options does not fit.
         """
         given = self._batch_size if batch_size is None else batch_size
         size = int(per_request("batch_size", 16 if given is None else given, 1)[0])
@@ -98,7 +98,7 @@ class SearchAndRecommendationPipeline(Pipeline):
             return list(self._answers(iter(requests), size, options))
         if isinstance(requests, Iterable):
             return self._answers(iter(requests), size, options)
-        raise RequestError(f"{shown(requests)} is no request; pass a seekrec.Request, a query, or a list of these.")
+        raise RequestError(f"{shown(requests)} is not a request; pass a seekrec.Request, a query, or a list of these.")
 
     def _answers(self, requests: Iterator[object], size: int, options: dict[str, Any]) -> Iterator[list[Answer]]:
         start = 0
@@ -125,7 +125,7 @@ class SearchAndRecommendationPipeline(Pipeline):
         for position, request in enumerate(requests):
             if not isinstance(request, (Request, str)):
                 raise RequestError(
-                    f"Entry {position} of the batch is {shown(request)}, no request; pass a seekrec.Request or a "
+                    f"Entry {position} of the batch is {shown(request)}, not a request; pass a seekrec.Request or a "
                     "query."
                 )
             asked.append(Request(query=request) if isinstance(request, str) else request)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is looked at before a model leaves the machine: is its folder complete, and what is there to say of it."""
+"""Checks and descriptions of a model folder before it is published."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_model_folder(folder: str | Path) -> Catalog:
     """
     source = Path(folder)
     if not source.is_dir():
-        raise ConfigurationError(f"There is no folder {source}; train a model, or pass the folder of one.")
+        raise ConfigurationError(f"{source} is not a folder; train a model, or pass the folder of a trained one.")
     path = source / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     # Both kinds of family keep a hash of what their weights belong to: identifiers, or the rows of items.
@@ -55,7 +55,7 @@ def check_model_folder(folder: str | Path) -> Catalog:
     missing += [name for name in _weight_files(source) if not (source / name).is_file()]
     if missing:
         raise ConfigurationError(
-            f"{source} is not complete: there is no {', no '.join(missing)}. Save the model and its processor with "
+            f"{source} is not complete: it lacks {', '.join(missing)}. Save the model and its processor with "
             "`save_pretrained` into this folder."
         )
     parts: tuple[Part, ...] = ("model", "processor", "results")
@@ -85,7 +85,7 @@ def describe_model(
     dataset_id: str | None = None,
     base_model: str | None = None,
 ) -> dict[str, object]:
-    """Gather what a card says of a model, from its folder.
+    """Collect the facts that a model card shows, from the model folder.
 
     Args:
         folder (`str` or `Path`): A complete model folder; see [`check_model_folder`].
@@ -163,8 +163,8 @@ def copy_model(folder: str | Path, target: str | Path, *, card: str, eval_result
         for name in (*folders, *files):
             if name not in left_out and os.path.islink(os.path.join(place, name)):
                 raise ConfigurationError(
-                    f"{os.path.join(place, name)} is a symbolic link; what it leads to is not published. Put a copy "
-                    "in its place, or remove it."
+                    f"{os.path.join(place, name)} is a symbolic link; its target is not published. Replace it "
+                    "by a copy, or remove it."
                 )
     shutil.copytree(folder, destination, ignore=ignore)
     if (destination / RUN_FILE).is_file():
@@ -178,7 +178,7 @@ def copy_model(folder: str | Path, target: str | Path, *, card: str, eval_result
 
 
 def _republish_run(folder: Path) -> None:
-    """Write `run.json` anew without what must not be published; where that changes it, its manifest too."""
+    """Rewrite `run.json` without what must not be published, and its manifest if that changed it."""
     content = read_json(folder / RUN_FILE)
     if publishable(content) != content:
         with replace_part(folder, "results") as new:
@@ -203,7 +203,7 @@ def _weight_files(folder: Path) -> list[str]:
     try:
         return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{index} is no index of weight files ({error!r}); save the model again.") from error
+        raise DataError(f"{index} is not an index of weight files ({error!r}); save the model again.") from error
 
 
 def _count_parameters(folder: Path) -> int:

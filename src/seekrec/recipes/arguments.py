@@ -19,24 +19,25 @@ STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation
 
 @dataclass
 class DataArguments:
-    """The log, how its searches come about, and how it is split.
+    """The log, the construction of its searches, and the split.
 
     Args:
         dataset (`str`): Reader of the log: MovieLens, user-item sequences, or your own tables.
-        data_dir (`str`, *optional*): Folder of the log; MovieLens-100K is found without.
+        data_dir (`str`, *optional*): Folder of the log; MovieLens-100K needs none.
         events_path (`str`, *optional*): With `dataset: tables`: events table (Parquet, CSV, JSON lines).
         items_path (`str`, *optional*): With `dataset: tables`: items table (Parquet, CSV, JSON lines).
         reader_options (`list[str]`):
             Arguments of the reader, as name=value. MovieLens: variant=1m. Tables: the columns' names, as ours=yours
             (user_id=customer), and delimiter, quoting, encoding, has_time, category_separator, max_refused.
         construction (`str`):
-            Searches for a log without any: `split` labels an interaction once, `copy` as both, as the papers do.
-        split_method (`str`): What is held out: the last events of each user, or the last day.
+            Searches for a log without any: `split` labels each interaction as one of the two, `copy` as both, as the
+            papers do.
+        split_method (`str`): Events that are held out: the last of each user, or the last day.
         protocol (`str`): `strict` leaks nothing; `paper` does what the released code does.
         split_seed (`int`): Seed of the query construction, the split and the negatives.
         num_cold_items (`int`):
-            Number of items that leave the log before training, are added to the trained model and asked for; with 0
-            the rows of new items ask for those that no training event acts on.
+            Number of items that are removed from the log before training, then added to the trained model and
+            evaluated; with 0 the rows of new items evaluate those without training events.
     """
 
     dataset: Literal["movielens", "sequences", "tables"] = "movielens"
@@ -88,8 +89,8 @@ class IdentifierArguments(IdentifierLevels):
 
     Args:
         identifier_views (`list[str]`):
-            Identifiers of an item; one of the two alone gives TIGER and its collaborative twin.
-        identifier_learner (`str`): What learns the identifiers; `atomic`: none, each item is one token (BSR).
+            Identifiers of an item; one of the two alone gives TIGER and its collaborative counterpart.
+        identifier_learner (`str`): Learner of the identifiers; `atomic`: none, each item is one token (BSR).
         identifier_num_epochs (`int`): Epochs of the identifier learner.
         identifier_learning_rate (`float`): Learning rate of the identifier learner.
         identifier_reduction (`str`):
@@ -109,7 +110,7 @@ class IdentifierArguments(IdentifierLevels):
 
 @dataclass
 class T5Arguments:
-    """What GenSAR and GenSR share: a T5 checkpoint by name, or one from scratch by the sizes of the configuration.
+    """Settings of GenSAR and GenSR: a T5 checkpoint by name, or a T5 from scratch, sized by the configuration.
 
     Args:
         backbone (`str`, *optional*): T5 checkpoint, e.g. google-t5/t5-small; from scratch if not given.
@@ -126,17 +127,17 @@ class T5Arguments:
 
 @dataclass
 class EvaluationArguments:
-    """What is measured, and how; and how far a run goes.
+    """The evaluation, and the last stage of a run.
 
     Args:
         max_validation_cases (`int`, *optional*): Number of cases of each task for model selection.
         max_test_cases (`int`, *optional*): Number of cases of each task in the final table; all if not given.
-        candidate_protocols (`list[str]`): Protocols beside full ranking.
+        candidate_protocols (`list[str]`): Protocols in addition to full ranking.
         num_negatives (`int`): Number of negatives beside the target in protocols with candidates.
-        baselines (`bool`): Whether the table holds the baselines, too.
+        baselines (`bool`): Whether the table also holds the baselines.
         compare_with (`list[str]`): Folders of saved models of the same log, of any family, for the same table.
         stages_dir (`str`, *optional*):
-            Folder of what is made before training; runs may share one. <output_dir>/stages if not given.
+            Folder of the stages before training; runs may share one. <output_dir>/stages if not given.
         stop_after (`str`): The last stage to run.
     """
 

@@ -28,7 +28,7 @@ from seekrec.training.collaborative import graph_validation, validation_historie
 from seekrec.training.lightgcn import train_lightgcn
 from seekrec.training.sasrec import train_sasrec
 
-# Epochs in which a SASRec that has not seen the last events learns all of them.
+# Epochs in which a SASRec trained without the last events learns all of them.
 NUM_FINISHING_EPOCHS = 15
 
 
@@ -101,7 +101,7 @@ def prepare_sasrec(
 
 @dataclass(frozen=True)
 class CollaborativeSource:
-    """What the collaborative view reads: a table of item vectors, or a SASRec whose states it reads, too.
+    """Source of the collaborative view: a table of item vectors, or a SASRec whose states are read too.
 
     Args:
         training (`np.ndarray` or [`SASRecForNextItem`]): What it reads while the model learns.
@@ -126,8 +126,8 @@ def prepare_collaborative(
 ) -> CollaborativeSource:
     """Return the vectors that the settings name; with `num_unseen_events` train the SASRec behind them in two parts.
 
-    The first part has not seen the events that the model is asked for. The second goes on from it with all events, in
-    which its vectors hardly turn, so a model that learned to read the first can read it.
+    The first part does not train on the events that are targets of the model. The second continues from it with all
+    events, in which its vectors hardly turn, so a model that learned to read the first can read it.
 
     Args:
         split (`Split`): The log.
@@ -138,7 +138,7 @@ def prepare_collaborative(
         cache ([`StageCache`]): Finds what was done before.
         seed (`int`): Seed of SASRec.
         reads_states (`bool`): Whether the model reads the recommender's states, too.
-        num_unseen_events (`int`): Number of last events of each user that the first part has not seen.
+        num_unseen_events (`int`): Number of last events of each user that the first part leaves out.
 
     Raises:
         ConfigurationError: If states or unseen events are wanted of LightGCN, which has none.

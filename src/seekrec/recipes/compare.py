@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every recipe measures: validation while it trains, and at the end all systems on the test cases."""
+"""Evaluation of every recipe: validation during training, and all systems on the test cases at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
 from seekrec.util.redaction import place_name
 
-# Searches that are asked in every form: few enough for five passes, and differences are paired.
+# Searches that are evaluated in every form: few enough for five rankings, and differences are paired.
 _MAX_QUERY_FORM_CASES = 300
 
 
@@ -50,7 +50,7 @@ def compare_on_test(
         catalog ([`Catalog`]): Its items.
         settings ([`EvaluationArguments`]): What is ranked, and which saved models stand in the table.
         make_baselines (`Callable`): Makes the baselines; called if the settings ask for them.
-        behaviors (`Sequence[str]`): What is asked.
+        behaviors (`Sequence[str]`): Behaviors that are evaluated.
         only_candidates (`Collection[str]`): Systems that order candidates and cannot search the whole catalogue.
         remove_seen (`bool`): Rule out the items of the history in full ranking.
         available_only (`bool`): In full ranking, rule out items that are not available when a request is made.

@@ -36,18 +36,18 @@ logger = logging.getLogger(__name__)
 
 # With `corpus: stream`: the data set that holds nrip, nsip and nsqp together.
 HISTORIES = "histories"
-# Every item asked for by the queries its categories give, without a history.
+# Every item as the answer to the queries of its categories, without a history.
 ITEM_QUERIES = "item_queries"
 
 
 @dataclass
 class TaskArguments:
-    """What the model is trained on, how it orders candidates, and what its identifiers are compared with.
+    """Training tasks, scoring of candidates, and identifiers to compare with.
 
     Args:
         task_weights (`list[str]`):
-            Tasks and their weight in an epoch, as task=weight; a task left out is not trained.
-        candidate_scoring (`str`): What orders candidates: the model's own score of each, or a beam search.
+            Tasks and their weights in an epoch, as task=weight; other tasks are not trained.
+        candidate_scoring (`str`): Order of candidates: by the exact score of each, or by a beam search.
         published_identifiers (`str`, *optional*):
             Folder of *.index.json files of the same items, to compare the identifiers with.
     """
@@ -107,8 +107,8 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
     def prepare_corpus(self) -> None:
         """Write the training corpus: a data set for each task with a weight.
 
-        In a stream nrip, nsip and nsqp stand together in the data set `histories`; of one that weighs less than
-        another only that share of the targets is asked for.
+        In a stream nrip, nsip and nsqp stand together in the data set `histories`; a task with a lower weight than
+        another has that share of its targets.
 
         Raises:
             ConfigurationError: If a task needs `corpus: stream`.

@@ -105,7 +105,7 @@ def make_gensr_model(
 
 
 def set_collaborative(model: GenSRForConditionalGeneration, collaborative: np.ndarray | SASRecForNextItem) -> None:
-    """Set what the collaborative view of a model reads: a table, or a recommender with its table and layers."""
+    """Set the source of a model's collaborative view: a table, or a recommender with its table and layers."""
     if isinstance(collaborative, SASRecForNextItem):
         model.set_recommender(collaborative)
     else:
@@ -178,7 +178,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
 
     @property
     def behaviors(self) -> tuple[Behavior, ...]:
-        """What the model is trained and asked for."""
+        """Behaviors that the model is trained and evaluated on."""
         return tuple(behavior for behavior in BEHAVIORS if behavior in self.asked.weights) or BEHAVIORS
 
     @property
@@ -222,7 +222,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
         return make_gensr_processor(self.split, self.catalog, self.t5, self.config)
 
     def prepare_corpus(self) -> None:
-        """Gather what is asked in training."""
+        """Collect the training requests."""
         self.requests = training_requests(
             self.split, self.catalog, self.asked, max_history=self.config.max_history, seed=self.training.seed
         )

@@ -41,7 +41,7 @@ class IntSRRecipe(WindowRecipe[IntSRForSearchAndRecommendation, IntSRProcessor])
 
     @property
     def behaviors(self) -> tuple[Behavior, ...]:
-        """What the model is trained and asked for. Plain HSTU reads no query: it is asked for recommendations."""
+        """Behaviors that the model is trained and evaluated on; plain HSTU reads no query and only recommends."""
         return (RECOMMENDATION,) if "placeholders" in self.config.without else super().behaviors
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a split to embeddings and a catalogue: the stages that every family's recipe goes on with."""
+"""From a split to embeddings and a catalogue: stages that the recipes of all families share."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def prepare_plain_items(split: Split, embeddings: ItemEmbeddings, *, atomic: boo
     Args:
         split (`Split`): Holds the items.
         embeddings ([`ItemEmbeddings`]): Vectors of the items, which the catalogue keeps.
-        atomic (`bool`): Whether each item has an identifier of one code of its own (BSR); none at all otherwise.
+        atomic (`bool`): Whether each item has an identifier of one unique code (BSR); without identifiers otherwise.
     """
     items = split.log.items
     codes: dict[View, np.ndarray] = {"collaborative": np.arange(items.num_rows)[:, None]}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How every recipe starts: settings of the command line, one run a folder, one process for the first stages."""
+"""Start a recipe: settings from the command line, one run per folder, one process for the first stages."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From settings to a log with searches, and its split: what every recipe begins with."""
+"""From settings to a log with searches, and its split: the first stage of every recipe."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_split(data: DataArguments, cache: StageCache) -> Split:
-    """Read the log, give it searches if it has none, split it, and print what the audit counts.
+    """Read the log, add searches if it has none, split it, and print the audit.
 
     With `num_cold_items` some items leave the log first; [`prepare_cold_start`] returns them.
 
@@ -47,7 +47,7 @@ def prepare_split(data: DataArguments, cache: StageCache) -> Split:
 
 
 def prepare_cold_start(split: Split, data: DataArguments, cache: StageCache) -> ColdStart:
-    """Return the items that training knew nothing of: those held out, or those that no training event acts on.
+    """Return the items without training events: those held out, or those that the split leaves without any.
 
     Args:
         split (`Split`): Split that [`prepare_split`] returned.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all recipes do, from a raw log to a saved model and a table of results; a family says what is its own."""
+"""The run of every recipe, from a raw log to a saved model and a table of results; a family adds its own parts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
     """A run of one family. Its fields are the groups of its settings; a subclass adds those of the family.
 
     `run` does one stage after the other and keeps what they make: `split`, `embeddings`, `items`, `catalog`,
-    `processor`. The methods that it calls are what a family may say of its own.
+    `processor`. A family overrides the methods that it calls.
 
     Args:
         data ([`DataArguments`]): The log and its split.
@@ -136,13 +136,13 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         self.report(model)
 
     def prepare_embeddings(self) -> None:
-        """Make what items are known by before they have identifiers."""
+        """Compute the embeddings of the items."""
         self.embeddings = prepare_embeddings(
             self.split, self.embedding, self.cache, seed=self.training.seed, report_progress=self.show_progress
         )
 
     def prepare_items(self) -> PreparedItems:
-        """Make the catalogue; without identifiers unless a family says otherwise."""
+        """Make the catalogue, by default without identifiers."""
         return prepare_plain_items(self.split, self.embeddings, atomic=False)
 
     @abstractmethod
@@ -151,7 +151,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
 
     @abstractmethod
     def prepare_corpus(self) -> None:
-        """Make what is learned from."""
+        """Make the training data."""
 
     @abstractmethod
     def make_model(self) -> ModelT:
@@ -172,7 +172,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         """
 
     def train(self, model: ModelT) -> None:
-        """Train a model, go on where its training was stopped, or load what is finished."""
+        """Train a model, resume its training, or load it if its training is finished."""
         validation = self.make_validation(self.selection_protocols)
         settings = self.settings()
         for trainer, learnt_from in self.make_trainers(
@@ -191,7 +191,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             )
 
     def make_validation(self, protocols: Sequence[RankingProtocol]) -> ValidationRanking:
-        """Make what ranks the validation cases."""
+        """Make the evaluation of the validation cases."""
         return ValidationRanking(
             self.split,
             self.catalog,
@@ -205,7 +205,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         )
 
     def finish(self, model: ModelT) -> None:  # noqa: B027
-        """Do what is left between training and saving."""
+        """Complete the model between training and saving."""
 
     @property
     @abstractmethod
@@ -214,7 +214,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
 
     @property
     def behaviors(self) -> tuple[Behavior, ...]:
-        """What the model is trained and asked for."""
+        """Behaviors that the model is trained and evaluated on."""
         return BEHAVIORS
 
     @property
@@ -243,11 +243,11 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         return 50
 
     def make_retriever(self, model: Any) -> ModelRetriever:
-        """Make the system that answers with a model."""
+        """Make the retriever of a model for evaluation."""
         return ModelRetriever(model, self.processor, num_beams=None, behaviors=self.behaviors, show_progress=False)
 
     def compare(self, model: ModelT) -> list[ResultRow]:
-        """Rank the test cases with the model, baselines and other saved models; then those that ask for new items."""
+        """Rank the test cases with the model, baselines and other saved models; then the cases of new items."""
         systems = {self.name: self.make_retriever(model)}
         rows = compare_on_test(
             systems,
@@ -282,7 +282,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         return baseline_systems(self.split, self.catalog, self.items.sasrec)
 
     def report(self, model: ModelT) -> None:  # noqa: B027
-        """Print what a family measures beside the table."""
+        """Print what a family measures in addition to the table."""
 
 
 __all__ = ["Recipe"]

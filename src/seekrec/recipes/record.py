@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run leaves beside its weights: where its numbers come from, and what was measured."""
+"""Save a trained model with a record of its run: settings, versions and results."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class StageCache:
         *,
         libraries: Sequence[str] = (),
     ) -> T:
-        """Return what a stage made, making it only if that has not been done or was damaged since.
+        """Return the result of a stage, running it only if that was not done before or its files were damaged since.
 
         Args:
             name (`str`): Name of the stage, for the folder and for people.

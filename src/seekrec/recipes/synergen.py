@@ -52,7 +52,7 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
         return {"asked_action": 1 + int(np.argmax(counts)) if counts else 0}
 
     def finish(self, model: SynerGenForSearchAndRecommendation) -> None:
-        """Choose the head that ranks, where validation shall say which."""
+        """Choose the ranking head by validation, if the settings request it."""
         if model.config.rank_by != "validation":
             return
         if model.ranking_head is None:
@@ -104,7 +104,7 @@ def choose_head(
     *,
     heads: Sequence[Head] = HEADS,
 ) -> dict[str, float]:
-    """Write into `model.config.rank_by` the head that orders the candidates of validation better, and say it.
+    """Write into `model.config.rank_by` the head that orders the validation candidates better, and log it.
 
     Args:
         model (`PreTrainedModel`): Its configuration has `rank_by`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of a recipe that differ in some options, each in a folder of its own and over the same first stages."""
+"""Runs of a recipe that differ in some options, each in its own folder, over the same first stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seekrec.util.parsing import read_settings
 
 
 def as_options(settings: Mapping[str, object]) -> list[str]:
-    """Write settings as they stand on a command line."""
+    """Write settings as command line options."""
     options = []
     for key, value in settings.items():
         options += [f"--{key}", *(str(part) for part in (value if isinstance(value, list) else [value]))]
@@ -26,16 +26,16 @@ def as_options(settings: Mapping[str, object]) -> list[str]:
 def run_variant(
     script: Path, config: str, folder: Path, name: str, options: Sequence[str], *, num_train_epochs: float
 ) -> Path:
-    """Train and evaluate a variant, unless that is done.
+    """Train and evaluate a variant, unless its results exist.
 
-    Evaluation and saving go by epochs: the schedule is not the file's. Baselines, which do not depend on the variant,
-    are left out.
+    The model is evaluated and saved after each epoch, whatever the file says. Baselines, which do not depend on the
+    variant, are left out.
 
     Args:
         script (`Path`): Script of the recipe.
         config (`str`): YAML file of the recipe.
         folder (`Path`): Folder of all variants, and of the stages that they share.
-        name (`str`): Name of the variant, and with letters and digits alone of its folder.
+        name (`str`): Name of the variant; its letters and digits name its folder.
         options (`Sequence[str]`): Options of the recipe, where a later one wins.
         num_train_epochs (`float`): Number of epochs of each variant.
 
@@ -64,7 +64,7 @@ def run_variant(
         with open(target / "log.txt", "w", encoding="utf-8") as log:
             done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
-            raise ConfigurationError(f"The variant {name!r} failed; {target / 'log.txt'} says why.")
+            raise ConfigurationError(f"The variant {name!r} failed; see {target / 'log.txt'}.")
         write_json(record, wanted)
     return results
 

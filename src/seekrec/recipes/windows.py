@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the recipes of IntSR and SynerGen share: windows of events, and training on their questions."""
+"""Shared parts of the recipes of IntSR and SynerGen: windows of events, and training on their questions."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ class WindowArguments:
     """Windows of events, and what they ask.
 
     Args:
-        tasks (`str`): What is trained and measured.
-        extra_requests (`list[str]`): What is asked beside the log's own requests. `recommend_searched_items`: a
+        tasks (`str`): Tasks that are trained and evaluated.
+        extra_requests (`list[str]`): Training requests added to those of the log. `recommend_searched_items`: a
             searched item also as a recommendation, without its query. `pool_searches`: searches by the query pool,
-            which otherwise take the place of recommendations, as in the paper.
+            which otherwise replace recommendations, as in the paper.
         query_pool (`list[str]`): Queries that may stand for an item: logged, category, item_text.
-        pool_probability (`float`): How often the pool makes a search of a recommendation; joint alone.
-        item_lifetimes (`str`): When items are available: what the catalogue says, or from their first event on.
+        pool_probability (`float`): Probability that the pool makes a recommendation a search; for joint tasks.
+        item_lifetimes (`str`): Availability of items: as in the catalogue, or from their first event on.
         sparse_learning_rate (`float`, *optional*): Learning rate of the embeddings of items and actions; that of the
             rest if not given.
-        start_from_sasrec (`bool`): Whether id embeddings begin as those of SASRec, which every recipe trains as a
+        start_from_sasrec (`bool`): Whether id embeddings start from those of SASRec, which every recipe trains as a
             baseline.
-        ranked_items (`str`): What full ranking ranks: `unseen`, all items but those of the history; `all`, these too;
+        ranked_items (`str`): Items of full ranking: `unseen`, all items but those of the history; `all`, these too;
             `available`, the unseen ones that are available when a request is made.
     """
 
@@ -71,7 +71,7 @@ class WindowArguments:
 
 @dataclass
 class WindowRecipe(Recipe[DenseT, EventProcessorT]):
-    """What the recipes of IntSR and SynerGen share.
+    """Shared parts of the recipes of IntSR and SynerGen.
 
     Args:
         window ([`WindowArguments`]): Windows, and what they ask.
@@ -95,7 +95,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
 
     @property
     def behaviors(self) -> tuple[Behavior, ...]:
-        """What the model is trained and asked for."""
+        """Behaviors that the model is trained and evaluated on."""
         return BEHAVIORS if self.window.tasks == "joint" else (self.window.tasks,)
 
     @property
@@ -242,7 +242,7 @@ def make_windows(
         split (`Split`): Split whose training events are read.
         catalog ([`Catalog`]): The items.
         config ([`DenseConfig`]): The length of a history, and what `session_id` means.
-        window ([`WindowArguments`]): Tasks, and what is asked for.
+        window ([`WindowArguments`]): Tasks, and the targets of training.
         geohashes (`Sequence[str]`): Geohashes that the processor knows.
         use_session_mask (`bool`): Whether the events of a session are hidden from its questions.
 
@@ -294,7 +294,7 @@ def make_window_model(
         from_data: Further fields of the configuration that the log decides.
 
     Raises:
-        ConfigurationError: If SASRec's score is wanted and there is no SASRec.
+        ConfigurationError: If SASRec's score is requested and there is no SASRec.
     """
     if config.recommender_weight and sasrec is None:
         raise ConfigurationError(f"`recommender_weight` is {config.recommender_weight}, but no SASRec was given.")

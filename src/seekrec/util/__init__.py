@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every part of the package uses and none owns."""
+"""Helpers that every part of the package uses."""
 
 __all__: list[str] = []

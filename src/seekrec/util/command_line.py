@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a command ends when something is wrong that its user can correct."""
+"""End a command with one line when its user can correct what is wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def one_line_errors(script: str) -> Iterator[None]:
     """End the program with one line where an error of seekrec, or of the file system or network, reaches this block.
 
     The line names the script and goes to the standard error; the exit status is 1. The traceback is logged for those
-    who set the level of logging to DEBUG. Every other exception is a mistake of the program and passes.
+    who set the level of logging to DEBUG. Every other exception is a bug of the program and is raised.
 
     Args:
         script (`str`): Path of the script.

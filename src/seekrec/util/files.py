@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files and folders that change as one: whoever reads finds the whole old one or the whole new one.
 
-What is written goes to a hidden folder beside its place, `.NAME.XXXXXXXX.seekrec-tmp`, and reaches the disk before it
-gets its name. A process that dies leaves such a folder behind; the next one that writes there removes it. Whether its
-process lives is known by a lock of the operating system on the folder, never by a number that another process or
-machine may have too.
+New files are written to a hidden folder beside their destination, `.NAME.XXXXXXXX.seekrec-tmp`, and reach the disk
+before the folder gets its final name. A process that dies leaves such a folder behind; the next one that writes there
+removes it. Whether its process is alive is known by a lock of the operating system on the folder, never by a process
+id, which another process or machine may have too.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def replace_folder(path: str | Path, *, keep: Callable[[str], bool] | None = Non
     """
     target = Path(os.path.realpath(path))
     if target.is_file():
-        raise ConfigurationError(f"{path} is a file; pass a folder, which is made where there is none.")
+        raise ConfigurationError(f"{path} is a file; pass a folder; it is created if it does not exist.")
     target.parent.mkdir(parents=True, exist_ok=True)
     # What is mounted cannot be swapped: it is changed entry by entry, from inside.
     is_mounted = os.path.ismount(target)
@@ -139,7 +139,7 @@ def recover_folder(path: str | Path) -> None:
 
 @contextmanager
 def lock_folder(path: str | Path) -> Iterator[None]:
-    """Hold a folder for one process at a time; it is made where there is none.
+    """Lock a folder for one process; create it if it does not exist.
 
     The lock is the operating system's: it leaves no file, and ends with the process however that ends.
 
@@ -227,7 +227,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _carry_over(source: Path, target: Path, keep: Callable[[str], bool] | None) -> None:
-    """Link the entries to keep that the target has none of."""
+    """Link the entries to keep that the target lacks."""
     if keep is None:
         return
     for entry in list(os.scandir(source)):
@@ -241,7 +241,7 @@ def _carry_over(source: Path, target: Path, keep: Callable[[str], bool] | None) 
 
 
 def _replace_entries(folder: Path, target: Path, keep: Callable[[str], bool] | None) -> None:
-    """Put the entries of a folder at their places in another, and delete those of the other that do not stay."""
+    """Move the entries of a folder into another, and delete those of the other that do not stay."""
     names = {entry.name for entry in os.scandir(folder)}
     for name in sorted(names):
         if (folder / name).is_dir():
@@ -266,7 +266,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _swap(folder: Path, target: Path) -> bool:
-    """Put a folder at a place. Returns whether there was one before, which then is where the new one was."""
+    """Swap a folder into a path. Return whether a folder was there before; it is then where the new one was."""
     try:
         # Onto nothing, or onto an empty folder: one step on every system.
         os.rename(folder, target)

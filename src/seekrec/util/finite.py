@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights, vectors and scores that are NaN or infinite are refused where they would come in; changed weights show."""
+"""Refuse weights, vectors and scores that are NaN or infinite, and detect changed weights."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def check_weights(model: nn.Module, source: str) -> None:
 
 
 def weights_key(weights: Iterable[Tensor]) -> tuple[tuple[object, ...], ...]:
-    """Return something that is another one after weights were changed, in whatever way.
+    """Return a key that differs once weights were changed, in whatever way.
 
     What torch counts (optimizers, `load_state_dict`, any operation in place) and what makes other tensors (`.to`,
     `.half`, `vector_to_parameters`) always is noticed. What is written past torch (`weight.data.copy_`, as averaging

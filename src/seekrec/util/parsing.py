@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings from a flat YAML file and from the command line on top of it; each mistake is named with file and line.
+"""Settings from a flat YAML file, overridden by the command line; errors name file and line.
 
 The file comes from outside as data does: it holds no anchors that could multiply, no key twice and no objects of
 Python, and each value is read by the rules of its setting.
@@ -91,7 +91,7 @@ def given_settings(argv: Sequence[str]) -> set[str]:
 
 
 def parse_known_arguments(dataclass_types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
-    """Read the options of a script that hands all others on.
+    """Read the options of a script that passes all others on.
 
     Args:
         dataclass_types (`Sequence[type]`): Dataclasses whose fields are the options of the script.

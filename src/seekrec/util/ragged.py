@@ -109,7 +109,7 @@ class Ragged:
         return marked[1:] > marked[:-1]
 
     def take(self, rows: np.ndarray | Sequence[int]) -> Ragged:
-        """Return some of the rows, in the order asked, repeated if asked twice."""
+        """Return some of the rows, in the order given, repeated if given twice."""
         numbers = np.asarray(rows, dtype=np.int64)
         return self._gather(numbers, _offsets(self.lengths[numbers]))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be published of a run: no secret, and no path of the machine it ran on."""
+"""Remove secrets and local paths from what is published of a run."""
 
 from __future__ import annotations
 

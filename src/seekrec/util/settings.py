@@ -2,7 +2,7 @@
 """A class of settings as a group of options: its fields are the options, its docstring is their help.
 
 A model's configuration is such a class. Fields that data decide (how many items there are, a hash of their ids) are
-named in its `fields_from_data` and are no options; fields that a library's base class declares are options where
+named in its `fields_from_data` and are not options; fields that a library's base class declares are options where
 `fields_from_base` names them. So a setting of a model is declared once, in its configuration.
 """
 
@@ -64,7 +64,7 @@ def options_of(kind: type) -> type:
 
 
 def argument_texts(docstring: str) -> dict[str, str]:
-    """Return what a Google docstring says of each argument, as one line."""
+    """Return the description of each argument in a Google docstring, as one line."""
     found: dict[str, list[str]] = {}
     name, indent = None, 0
     for line in inspect.cleandoc(docstring).splitlines():

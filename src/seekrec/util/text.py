@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text as people type it, made alike: what is read of a query and of an item's text goes through here.
+"""Fold text as people type it: case, punctuation and plurals of queries and of item texts.
 
 Nothing becomes ASCII: letters of any script stay what they are.
 """

@@ -149,7 +149,7 @@ def test_an_encoding_that_is_said(tmp_path):
     with pytest.raises(DataError, match="i.csv, line 2: byte 0xe9 is not UTF-8 text .*Pass the file's `encoding`"):
         read_tables(*paths)
     assert read_tables(*paths, encoding="latin-1").items["title"].to_pylist() == ["Café", "Naïve"]
-    with pytest.raises(ConfigurationError, match="`encoding` is 'klingon', which Python does not know"):
+    with pytest.raises(ConfigurationError, match="`encoding` is 'klingon', an encoding unknown to Python"):
         read_tables(*paths, encoding="klingon")
     with pytest.raises(DataError, match="i.csv holds zero bytes .* Pass `encoding`, such as 'utf-16-le'"):
         read_tables(*write(tmp_path, encoding="utf-16-le"))

@@ -131,7 +131,7 @@ def read_delimited(
 
 
 def check_delimiter(delimiter: str) -> None:
-    """Refuse what cannot stand between fields.
+    """Refuse a delimiter that cannot separate fields.
 
     Raises:
         ConfigurationError: If it is not one ASCII character, or one that has another meaning.

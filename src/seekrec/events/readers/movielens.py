@@ -115,7 +115,7 @@ def read_movielens(
 
 
 def genre_phrase(genres: list[str]) -> str:
-    """Join genres the way people say them, in lower case.
+    """Join genres into a phrase as people say it, in lower case.
 
     Example:
     ```python
@@ -133,7 +133,7 @@ def genre_phrase(genres: list[str]) -> str:
 
 
 def film_queries(genres: list[str], decade: str | None) -> list[str]:
-    """Return what somebody types who looks for a film of this kind.
+    """Return queries that people might type to find a film of this kind.
 
     All genres together, the same with the decade in front, and, where there are several, each genre alone.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""What a quote means in a file of fields: the world writes it in three ways, and its names do not say which.
+r"""Find out what a quote means in a delimited file: three conventions exist, and files do not say which they use.
 
 - `doubled`: as RFC 4180 and pandas write it. Quotes enclose a field that holds a delimiter, a line break or a quote,
   and a quote inside stands twice.
@@ -51,7 +51,7 @@ class Quoted:
 def apply_quoting(
     data: np.ndarray, path: Path, *, delimiter: str, num_fields: int, quoting: Quoting | None = None
 ) -> Quoted:
-    """Find the quotes that enclose fields, and give a text in which nothing else looks like one.
+    """Find the quotes that enclose fields, and return a text in which nothing else looks like one.
 
     Args:
         data (`np.ndarray`): uint8, the file as UTF-8.
@@ -151,7 +151,7 @@ class _Text:
         return np.searchsorted(self.lines.starts, positions, side="right") - 1
 
     def refuse_if_rows_may_be_enclosed(self, enclosing: np.ndarray) -> None:
-        """Ask the person where a field in quotes spans lines each of which could be a row."""
+        """Raise where a quoted field spans lines that could each be a row, and ask which is meant."""
         first, last = self._line_of(enclosing[::2]), self._line_of(enclosing[1::2])
         spans = np.flatnonzero(last > first)
         if self.num_fields < 2 or not len(spans):

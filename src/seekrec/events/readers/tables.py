@@ -46,7 +46,7 @@ _ITEM_TIMES = ("available_from", "available_until")
 
 @dataclass(frozen=True)
 class _FileFormat:
-    """What the caller says of the files: `delimiter`, `quoting` and `encoding` of [`read_tables`]."""
+    """Options of the files: `delimiter`, `quoting` and `encoding` of [`read_tables`]."""
 
     delimiter: str | None
     quoting: Quoting | None

@@ -153,8 +153,8 @@ def _codec_name(encoding: str) -> str:
         return codecs.lookup(encoding).name
     except (LookupError, UnicodeError, TypeError, ValueError):
         raise ConfigurationError(
-            f"`encoding` is {encoding!r}, which Python does not know; use 'utf-8', 'utf-16', 'cp1252', 'latin-1' or "
-            "another of its names."
+            f"`encoding` is {encoding!r}, an encoding unknown to Python; use 'utf-8', 'utf-16', 'cp1252', 'latin-1' "
+            "or another of its names."
         ) from None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists that a text file holds as text: what pandas, numpy and JSON make of a column of lists."""
+"""Parse lists written as text, as pandas, numpy and JSON write a column of lists."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def parse_written_lists(column: pa.Array, name: str, source: Source) -> list[lis
 
 
 def _parse(text: str) -> list[list[str]] | None:
-    """Read one list of names or of lists of names; `None` if it is none."""
+    """Read one list of names or of lists of names; `None` if the text is not a list."""
     paths: list[list[str]] = []
     alone: list[str] = []
     depth, position, text = 0, 0, text.strip()
