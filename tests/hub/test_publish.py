@@ -115,6 +115,14 @@ def test_description_of_a_catalog_without_learner(folder, complete):
     assert describe(folder)["identifiers"] is None
 
 
+def test_settings_of_an_older_version_are_described_under_the_names_of_today(folder):
+    config = json.loads((folder / "config.json").read_text())
+    corpus = config.pop("corpus")
+    (folder / "config.json").write_text(json.dumps(config | {"shared_history": corpus == "stream"}))
+    (folder / "model_manifest.json").unlink()  # changed by hand
+    assert describe(folder)["config"]["corpus"] == corpus
+
+
 def test_copy_leaves_pickles_and_checkpoints_behind(folder, tmp_path):
     for name in ("optimizer.pt", "training_args.bin", "x.pkl", ".secret", "notes.txt"):
         (folder / name).write_text("x")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
+from transformers import AutoConfig
 
 from seekrec.catalog import CATALOG_FOLDER, Catalog
 from seekrec.errors import CatalogError, ConfigurationError, DataError
@@ -108,7 +109,8 @@ def describe_model(
     """
     source = Path(folder)
     catalog = check_model_folder(source)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    # Under the names of today, whichever version wrote it.
+    config = AutoConfig.from_pretrained(source).to_dict()
     run: dict[str, object] = dict.fromkeys(("command", "log", "settings", "seconds"))
     if (source / RUN_FILE).is_file():
         run |= publishable(read_json(source / RUN_FILE))
