@@ -15,11 +15,15 @@ import random
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
-from small_shop import (
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from small_shop import (  # noqa: E402
     HISTORY,
     NUM_ITEMS,
     make_aisles,
@@ -29,8 +33,8 @@ from small_shop import (
     make_synergen,
 )
 
-from seekrec.catalog import Catalog
-from seekrec.schema import Request
+from seekrec.catalog import Catalog  # noqa: E402
+from seekrec.schema import Request  # noqa: E402
 
 # What a GenSAR with item vectors is made with; of a GenSR that asks about every item the texts come with the inputs.
 READING = {"corpus": "stream", "item_vector_size": 8, "order_by": "identifier"}
