@@ -61,10 +61,10 @@ class Catalog(CatalogParts):
             items (`pyarrow.Table`): One row an item, ids distinct; `item_id` and `title` must be there.
             codes (`Mapping[str, np.ndarray]`, *optional*): Unique identifiers by view, integers `(N, num_levels)`;
                 families that compare vectors need none.
-            num_shared_levels (`int`): How many of the levels the views share; the others are specific.
+            num_shared_levels (`int`): Number of levels that the views share; the others are specific.
             codebook_size (`int`): Codes at each level; codes are `0 .. codebook_size - 1`.
             embeddings (`Mapping[str, np.ndarray]`, *optional*): Vectors by view, floats of shape `(N, dimension)`.
-            identifier_model (*optional*): What gave the codes.
+            identifier_model (*optional*): Model that gave the codes.
             semantic_encoder_name (`str`, *optional*): See the class.
             is_removed (`np.ndarray`, *optional*): bool of shape `(N,)`; all False if not given.
             is_predicted (`np.ndarray`, *optional*): bool of shape `(N,)`; all False if not given.

@@ -104,7 +104,7 @@ def check_new_items(
         items (`pyarrow.Table` or a list of `dict`): The new items.
         schema (`pyarrow.Schema`): The catalogue's columns.
         known ([`IdMap`]): The catalogue's ids.
-        is_removed (`np.ndarray`): Which of them were removed, bool.
+        is_removed (`np.ndarray`): bool mask of the removed items.
         needs_text (`bool`): Refuse items with neither title nor description.
 
     Returns:

@@ -118,7 +118,7 @@ class SavedCatalog:
         """Refuse a catalogue whose settings are not those that were saved with its parts.
 
         Args:
-            settings (`Mapping[str, object]`): What [`CatalogParts.settings`] says of the catalogue that was built.
+            settings (`Mapping[str, object]`): [`CatalogParts.settings`] of the catalogue that was built.
 
         Raises:
             CatalogError: If they do not give the hash of the whole.

@@ -92,7 +92,7 @@ def vectors_of_new_items(
         embeddings (`Mapping[str, np.ndarray]`): The catalogue's vectors by view, float32.
         is_measured (`np.ndarray`): The items whose collaborative vector may be learned from, bool of shape `(N,)`.
         config (*optional*): The identifier model's configuration: `views`, `semantic_size`, `collaborative_size`.
-        encoder_name (`str`, *optional*): What embeds text; `None` is the default encoder.
+        encoder_name (`str`, *optional*): Encoder of text; `None` is the default encoder.
 
     Returns:
         `dict[str, np.ndarray]`: float32 of shape `(num_new, dimension)` for each view that the identifier model or

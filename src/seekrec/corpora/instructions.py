@@ -69,7 +69,7 @@ def build_corpus(
         split (`Split`): Targets and histories.
         catalog (`Catalog`): Items and identifiers; it must hold every item of the split's log.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
-        vocabulary ([`IdentifierVocabulary`]): Where the identifier tokens are.
+        vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
         settings ([`CorpusSettings`]): Maximum lengths.
         tasks (`Sequence[str]`, *optional*): Names out of `TASKS`; `None` takes all that the identifiers allow.
         seed (`int`): Seed of the choice of wordings.
@@ -139,7 +139,7 @@ def corpus_fingerprint(
         split (`Split`): As for [`build_corpus`], like all others.
         catalog (`Catalog`): Items and identifiers.
         tokenizer (`PreTrainedTokenizerBase`): Encodes the text.
-        vocabulary ([`IdentifierVocabulary`]): Where the identifier tokens are.
+        vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
         settings ([`CorpusSettings`]): Maximum lengths.
         tasks (`Sequence[str]`, *optional*): Names of tasks.
         seed (`int`): Seed of the choice of wordings.
@@ -181,7 +181,7 @@ def _write_task(
     """Write one task, some thousand rows at a time.
 
     Args:
-        task ([`Task`]): What is asked.
+        task ([`Task`]): The task.
         writer ([`InstructionWriter`]): Knows the events and items.
         rows (`np.ndarray`): int64 rows of `source`, one a target.
         histories (`Ragged`, *optional*): Event numbers, one row a target; none for a task about items.

@@ -72,7 +72,7 @@ class InstructionWriter:
         """Write instructions.
 
         Args:
-            task ([`Task`]): What is asked.
+            task ([`Task`]): The task.
             targets (`np.ndarray`): int64 of shape `(n,)`: item rows for a task about items; else only counted.
             templates (`np.ndarray`): int of shape `(n,)`: the wording of each row.
             histories (`Ragged`, *optional*): Event numbers, `n` rows, cut already; not for a task about items.
@@ -112,7 +112,7 @@ class InstructionWriter:
         """Write answers.
 
         Args:
-            task ([`Task`]): What is asked.
+            task ([`Task`]): The task.
             targets (`np.ndarray`): As in `write_inputs`.
 
         Returns:
@@ -159,7 +159,7 @@ def encode_requests(
     Args:
         requests (`Sequence[Request]`): With a query it is the instruction of NSIP, without one that of NRIP.
         catalog ([`Catalog`]): The items and their identifiers. Removed items may occur in histories.
-        vocabulary ([`IdentifierVocabulary`]): Where the identifier tokens are.
+        vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
         settings ([`CorpusSettings`]): Those of the model.
         asks_for_query (`bool`): Whether to write the instruction of NSQP instead, which asks for the next query.
@@ -201,7 +201,7 @@ def encode_items(
         items (`np.ndarray`): int64 rows of the catalogue.
         view (`str`): The identifier shown.
         catalog ([`Catalog`]): The items and their identifiers.
-        vocabulary ([`IdentifierVocabulary`]): Where the identifier tokens are.
+        vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
         settings ([`CorpusSettings`]): Those of the model.
 

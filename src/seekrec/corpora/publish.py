@@ -65,8 +65,8 @@ def load_corpus(
 
     Args:
         folder_or_repo (`str` or `Path`): A folder, or a data set repository on the Hub.
-        part (`str`): Which part.
-        cache_dir (`str` or `Path`, *optional*): Where `datasets` keeps its copy.
+        part (`str`): Part to read.
+        cache_dir (`str` or `Path`, *optional*): Folder in which `datasets` keeps its copy.
         revision (`str`, *optional*): Branch, tag or commit of the repository.
 
     Returns:

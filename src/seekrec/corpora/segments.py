@@ -38,7 +38,7 @@ class SegmentTable:
     Args:
         events ([`EventColumns`]): The events that histories and targets may name.
         catalog ([`Catalog`]): The items that events name, and their identifiers.
-        vocabulary ([`IdentifierVocabulary`]): Where the identifier tokens are.
+        vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary; encodes queries, titles and wordings.
         settings ([`CorpusSettings`]): Maximum lengths.
         separator (`str`): Text behind each query and each item of an event.
@@ -95,7 +95,7 @@ class SegmentTable:
         """Add queries, each behind `<S_Q>`, and return the number of the first.
 
         Args:
-            queries (`Sequence[str]`): What users typed.
+            queries (`Sequence[str]`): Queries as users typed them.
             as_written (`bool`): As a model that writes queries learns them; otherwise as a model reads them, folded.
         """
         token = self.vocabulary.behavior_token_id("search_query")

@@ -63,10 +63,10 @@ def build_stream(
     each starts half of that after the one before, and only the events that the one before lacks are targets again.
 
     Args:
-        split (`Split`): Whose training events to write.
+        split (`Split`): Split whose training events are written.
         catalog (`Catalog`): Identifiers of the items.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
-        vocabulary ([`IdentifierVocabulary`]): Where they are.
+        vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
         settings ([`CorpusSettings`]): Maximum lengths, and whether to ask `nrip` for the items of searches too.
         shares (`Mapping[str, float]`, *optional*): Tasks out of nrip, nsip and nsqp, and the share of its targets that
             each asks for, above 0 up to 1; all targets of all three if not given.
@@ -159,7 +159,7 @@ def build_item_queries(
     Args:
         catalog (`Catalog`): Items with category paths; removed ones are left out.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
-        vocabulary ([`IdentifierVocabulary`]): Where they are.
+        vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
         settings ([`CorpusSettings`]): Maximum lengths.
         max_items (`int`): A query with more items gets several rows.
 
@@ -215,7 +215,7 @@ def encode_stream(
     Args:
         requests (`Sequence[Request]`): The questions.
         catalog ([`Catalog`]): The items and their identifiers. Removed items may occur in histories.
-        vocabulary ([`IdentifierVocabulary`]): Where the identifier tokens are.
+        vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
         settings ([`CorpusSettings`]): Those of the model.
 

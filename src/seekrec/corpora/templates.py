@@ -39,9 +39,9 @@ class Task:
 
     Args:
         name (`str`): Its name.
-        kind (`str`): Which wordings it uses.
-        behavior (`str`, *optional*): Whose events are its targets; `None` where items are.
-        view (`str`, *optional*): Which identifier it reads or writes; `None` where the behavior decides.
+        kind (`str`): Name of its wordings.
+        behavior (`str`, *optional*): Behavior of its targets; `None` for tasks about items.
+        view (`str`, *optional*): View of the identifier that it reads or writes; `None` where the behavior decides.
     """
 
     name: str
@@ -249,7 +249,7 @@ def template_pieces(kind: Kind, number: int, *, view: str | None = None, has_his
 
     Args:
         kind (`str`): The kind of task.
-        number (`int`): Which wording, from 0.
+        number (`int`): Number of the wording, from 0.
         view (`str`, *optional*): The view that the wording names, if it names one.
         has_history (`bool`): Whether the user has a history.
 

@@ -44,7 +44,7 @@ class TrainingWindows:
         questions (`Ragged`): By window: the position of the target within the window, ascending.
         behavior (`np.ndarray`): int64 number into `BEHAVIORS`, an entry for each of `questions.values`.
         shown (`Ragged`): By question: rows of the items that were shown beside the target and not acted on.
-        session_ids (`str`): What `session_id` was taken for: `"page_view"` or `"visit"`.
+        session_ids (`str`): Meaning of `session_id`: `"page_view"` or `"visit"`.
     """
 
     events: EventColumns
@@ -148,13 +148,13 @@ def build_training_windows(
     """Cut the training part of a split into windows with questions.
 
     Args:
-        split (`Split`): Whose training events to use.
+        split (`Split`): Split whose training events are used.
         id_map ([`IdMap`]): Ids of the catalogue's items.
         actions (`Sequence[str]`): Actions that the model distinguishes; [`log_actions`] gives the log's.
         geohashes (`Sequence[str]`): Places that the model distinguishes; [`log_geohashes`] gives the log's.
         max_history (`int`): Events of a window.
         recommend_searched_items (`bool`): Ask for the items of searches without their query too.
-        session_ids (`str`): What `session_id` means: `"page_view"`, `"visit"`, or `"auto"`: what [`guess_session_ids`]
+        session_ids (`str`): Meaning of `session_id`: `"page_view"`, `"visit"`, or `"auto"`: what [`guess_session_ids`]
             makes of the training events.
         use_session_mask (`bool`): Off for a model whose questions see all that came before, their session too.
 
@@ -239,7 +239,7 @@ def log_geohashes(split: Split, precision: int) -> list[str]:
     unknown, which so gets something to learn from.
 
     Args:
-        split (`Split`): Whose training events to use.
+        split (`Split`): Split whose training events are used.
         precision (`int`): Characters of the geohashes; shorter ones are left out.
 
     Raises:

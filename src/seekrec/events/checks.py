@@ -36,7 +36,7 @@ class Finding:
     """Rows that break one rule.
 
     Args:
-        problem (`str`): What is wrong, as the end of a sentence that starts with a number of rows.
+        problem (`str`): The problem, as the end of a sentence that starts with a number of rows.
         rows (`np.ndarray`): int64 rows, ascending.
         column (`str`): The column whose value is shown.
         values (`pyarrow.ChunkedArray`, *optional*): The values to show, one a row, where the table no longer has them.
@@ -56,8 +56,8 @@ class Source:
         name (`str`): The file or argument.
         name_row (`Callable[[int], str]`): Says where a row of the table stands in the file.
         num_unreadable (`int`): Rows of the file that could not even be cut into columns and are not in the table.
-        unreadable (`str`, *optional*): What is wrong with the first of them, and where it stands.
-        remarks (`tuple[str, ...]`): What a person should know of how the file was read, without any value of it.
+        unreadable (`str`, *optional*): The problem of the first of them, and its position.
+        remarks (`tuple[str, ...]`): Remarks on how the file was read, without any of its values.
         names_people (`bool`): Whether `name_row` shows ids of users, which notes must not.
     """
 
@@ -265,8 +265,8 @@ def refuse(
 
     Args:
         table (`pyarrow.Table`): The table that was looked at.
-        findings (`Sequence[Finding]`): What was found.
-        source (`Source`): Where the table came from.
+        findings (`Sequence[Finding]`): Problems that were found.
+        source (`Source`): Origin of the table.
         max_refused (`float`, *optional*): The largest share of rows that may be dropped, from 0 to 1; none if not
             given.
 

@@ -70,7 +70,7 @@ class EventColumns:
             id_map ([`IdMap`]): Items of the catalogue.
             actions (`Sequence[str]`): Actions that the model tells apart.
             geohashes (`Sequence[str]`): Places that the model tells apart, all of one length.
-            session_ids (`str`): What the column `session_id` means: `"page_view"` or `"visit"`.
+            session_ids (`str`): Meaning of the column `session_id`: `"page_view"` or `"visit"`.
 
         Raises:
             UnknownItemError: If the catalogue lacks an item.

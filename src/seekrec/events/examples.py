@@ -19,7 +19,7 @@ def write_examples(path: str | Path, requests: Sequence[Request], *, num_users: 
     The file holds what users did: keep it beside a model, not inside one that is published.
 
     Args:
-        path (`str` or `Path`): Where to.
+        path (`str` or `Path`): File to write.
         requests (`Sequence[Request]`): Those without `user_id` are passed over.
         num_users (`int`): Users to write.
     """

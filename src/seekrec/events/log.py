@@ -54,7 +54,7 @@ class EventLog:
         has_time (`bool`): Whether timestamps are seconds. If not, they are positions in each user's sequence.
         query_source (`str`): `"none"` (no searches), `"logged"` (users typed them) or `"category"` (synthetic, from
             category paths: reports must say so).
-        notes (`tuple[str, ...]`): What was done to the data, in sentences for people.
+        notes (`tuple[str, ...]`): Changes made to the data, as sentences.
         is_checked (`bool`): For readers: the tables have the columns named above, and every row was checked.
 
     Raises:

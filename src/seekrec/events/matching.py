@@ -30,8 +30,8 @@ class WordIndex:
 
     Args:
         words (`list[list[str]]`): The words of each item.
-        k1 (`float`): How much a word's repetition counts; 0 = not at all.
-        b (`float`): How much longer texts are discounted, 0 to 1.
+        k1 (`float`): Weight of a word's repetition; 0 ignores it.
+        b (`float`): Discount of longer texts, 0 to 1.
 
     Raises:
         ConfigurationError: If `k1` is negative or `b` outside 0..1.
@@ -133,7 +133,7 @@ class HardMatches:
         """Return the items that match each text: int64 of shape `(len(texts), num_best)`, -1 where there are no more.
 
         Args:
-            texts (`Sequence[str]`): What is matched.
+            texts (`Sequence[str]`): Texts to match.
             num_best (`int`): Matches kept of each text.
         """
         table = np.full((len(texts), num_best), -1, dtype=np.int64)

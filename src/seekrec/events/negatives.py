@@ -61,7 +61,7 @@ def sample_negatives(
             any are never drawn. `"bm25"`: the best matches for the query (for a recommendation: for the title of the
             target) over title and description, if they share a word with it; what is then missing is filled up
             by popularity, then uniformly.
-        num_negatives (`int`): How many.
+        num_negatives (`int`): Number of negatives of each case.
         seed (`int`): Changes the draw.
         exclude_user_items (`bool`):
             Leave out every item that the user acts on anywhere in the log. The target and the items of the case's
@@ -172,7 +172,7 @@ def _draw(rng: np.random.Generator, taken: np.ndarray, count: int, sums: np.ndar
     Args:
         rng (`np.random.Generator`): Generator of the case.
         taken (`np.ndarray`): bool of shape `(num_items,)`: not to be drawn. What is drawn is marked in it.
-        count (`int`): How many; fewer are returned where fewer are left.
+        count (`int`): Number of items; fewer are returned where fewer are left.
         sums (`np.ndarray`, *optional*): int64 of shape `(num_items,)`, running sum of the weights; `None` for equal
             weights.
 
@@ -211,7 +211,7 @@ class NegativeSampler:
         num_items (`int`): Items to draw from.
         users (`np.ndarray`): int64 user rows of the known pairs.
         items (`np.ndarray`): int64 item rows of the known pairs: never drawn for their user.
-        counts (`dict[str, int]`): How many of each kind: `"uniform"`; `"popularity"`, in proportion to the
+        counts (`dict[str, int]`): Number of each kind: `"uniform"`; `"popularity"`, in proportion to the
             interactions an item has; `"bm25"`, among the best matches of a text.
         interactions (`np.ndarray`, *optional*): int64 item row of every interaction; needed for `"popularity"`.
         matches (`np.ndarray`, *optional*): int64 item rows of shape `(num_texts, most)`, -1 for none: what each text

@@ -30,7 +30,7 @@ class SessionGuess:
     Args:
         kind (`str`): `"page_view"` or `"visit"`.
         num_sessions (`int`): Sessions with an act: different pairs of a user and a `session_id`.
-        num_spread (`int`): Of these, those with acts at several times.
+        num_spread (`int`): Number of these with acts at several times.
         reason (`str`): Why, as the end of a sentence.
     """
 
@@ -72,7 +72,7 @@ def guess_session_ids(split: Split) -> SessionGuess | None:
     When things were shown says nothing: a page that is scrolled shows them at many times (Qilin).
 
     Args:
-        split (`Split`): Whose training events to look at.
+        split (`Split`): Split whose training events are examined.
 
     Returns:
         [`SessionGuess`], *optional*: `None` where no training event has a `session_id`.

@@ -131,7 +131,7 @@ class HeldOut:
     """Rows of the event table by use, each int64 and ascending.
 
     Args:
-        train_rows (`np.ndarray`): What training may use.
+        train_rows (`np.ndarray`): Rows that training may use.
         validation (`np.ndarray`): Targets of validation.
         test (`np.ndarray`): Targets of the test.
     """

@@ -92,7 +92,7 @@ def render_model_card(template_path: str | Path, results: Sequence[Row], run: Va
         template_path (`str` or `Path`): The template, such as `hub_cards/gensar.md` of a source checkout.
         results (`Sequence`): Rows of `results.json`, as [`ResultRow`] or as dictionaries: this model's and those of
             the baselines on the same cases.
-        run (`Mapping`): What [`describe_model`] gives. The front matter takes `repo_id`, `system`, `license`, `tags`,
+        run (`Mapping`): From [`describe_model`]. The front matter takes `repo_id`, `system`, `license`, `tags`,
             `dataset_id` and `base_model` from it; the two last may be `None`.
 
     Returns:

@@ -34,7 +34,7 @@ def check_model_folder(folder: str | Path) -> Catalog:
     """Refuse a model folder that could not be loaded from the Hub.
 
     Args:
-        folder (`str` or `Path`): What `save_pretrained` of the model and the processor wrote.
+        folder (`str` or `Path`): Folder that `save_pretrained` of model and processor wrote.
 
     Returns:
         [`Catalog`]: Its catalogue, whose files were checked.
@@ -90,7 +90,7 @@ def describe_model(
 
     Args:
         folder (`str` or `Path`): A complete model folder; see [`check_model_folder`].
-        repo_id (`str`): Where it will be published.
+        repo_id (`str`): Repository on the Hub.
         system (`str`): Its name in `results.json`.
         license (`str`): License of the weights, as the Hub abbreviates it.
         dataset_id (`str`, *optional*): The data set it was trained on, if that is on the Hub.

@@ -50,7 +50,7 @@ def prepare_sasrec(
         cache (`StageCache`): Finds what was done before.
         seed (`int`): Seed of SASRec.
         num_unseen_events (`int`): Number of last interactions of each user that are left out: `last_interactions`.
-        start_from (`tuple`, *optional*): What this function returned: go on from there for `num_finishing_epochs`.
+        start_from (`tuple`, *optional*): Earlier result of this function, to continue for `num_finishing_epochs`.
         num_finishing_epochs (`int`): Epochs of a training that goes on.
 
     Returns:
@@ -104,8 +104,8 @@ class CollaborativeSource:
     """Source of the collaborative view: a table of item vectors, or a SASRec whose states are read too.
 
     Args:
-        training (`np.ndarray` or [`SASRecForNextItem`]): What it reads while the model learns.
-        answering (`np.ndarray` or [`SASRecForNextItem`]): What it reads afterwards; often the same.
+        training (`np.ndarray` or [`SASRecForNextItem`]): Source during training.
+        answering (`np.ndarray` or [`SASRecForNextItem`]): Source afterwards; often the same.
     """
 
     training: np.ndarray | SASRecForNextItem

@@ -45,10 +45,10 @@ def compare_on_test(
     [`compare_query_forms`].
 
     Args:
-        systems (`Mapping[str, Scorer or Retriever]`): What was trained, by its name in tables.
+        systems (`Mapping[str, Scorer or Retriever]`): Trained systems by their names in tables.
         split (`Split`): The split.
         catalog ([`Catalog`]): Its items.
-        settings ([`EvaluationArguments`]): What is ranked, and which saved models stand in the table.
+        settings ([`EvaluationArguments`]): Protocols, and saved models for the table.
         make_baselines (`Callable`): Makes the baselines; called if the settings ask for them.
         behaviors (`Sequence[str]`): Behaviors that are evaluated.
         only_candidates (`Collection[str]`): Systems that order candidates and cannot search the whole catalogue.

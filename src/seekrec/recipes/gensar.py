@@ -81,7 +81,7 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
 
     Args:
         config ([`GenSARConfig`]): The model.
-        tasks ([`TaskArguments`]): What it is trained on.
+        tasks ([`TaskArguments`]): Its training tasks.
     """
 
     config: GenSARConfig

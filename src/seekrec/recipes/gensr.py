@@ -160,7 +160,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
     Args:
         collaborative ([`CollaborativeArguments`]): The table of the collaborative view.
         config ([`GenSRConfig`]): The model.
-        asked ([`RequestArguments`]): What it is asked in training.
+        asked ([`RequestArguments`]): Its training requests.
     """
 
     collaborative: CollaborativeArguments

@@ -102,7 +102,7 @@ def prepare_items(
 
     Args:
         split (`Split`): Holds the items.
-        embeddings ([`ItemEmbeddings`]): What the identifiers are learnt from.
+        embeddings ([`ItemEmbeddings`]): Vectors that the identifiers are learnt from.
         settings ([`IdentifierArguments`]): Learner and levels.
         cache ([`StageCache`]): Finds what was done before.
         published (`str`, *optional*): Folder of `*.index.json` files for the same items, to compare with.

@@ -49,7 +49,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
     Args:
         data ([`DataArguments`]): The log and its split.
         embedding ([`EmbeddingArguments`]): Vectors of the items.
-        evaluation ([`EvaluationArguments`]): What is measured.
+        evaluation ([`EvaluationArguments`]): The evaluation.
         training (`TrainingArguments`): Settings of the Trainer; `output_dir` is the folder of the run.
     """
 

@@ -80,7 +80,7 @@ def record_run(
 
     Args:
         folder (`str` or `Path`): The model folder.
-        rows (`Sequence[ResultRow]`): What was measured.
+        rows (`Sequence[ResultRow]`): Results.
         log ([`EventLog`]): Log that the model was trained on.
         arguments (`Sequence`): The groups of the recipe's settings; their options are written flat.
         seconds (`Mapping[str, float]`): Wall time of each stage.

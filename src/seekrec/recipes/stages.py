@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class StageRecord(TypedDict):
-    """What `stage.json` says of a stage: its key, how long it took, and the SHA-256 of each of its files."""
+    """Content of `stage.json`: the key of a stage, its duration, and the SHA-256 of each of its files."""
 
     name: str
     key: dict[str, object]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the recipes of all T5 families share: tokenizer, sizes, identifier rows and adapters."""
+"""Shared parts of the recipes of the T5 families: tokenizer, sizes, identifier rows and adapters."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def merge_lora(model: nn.Module, folder: Path) -> None:
 
 @dataclass
 class T5Recipe(Recipe[T5T, ProcessorT]):
-    """What the recipes of GenSAR and GenSR share: identifiers that are learnt, and adapters.
+    """Shared parts of the recipes of GenSAR and GenSR: learnt identifiers, and adapters.
 
     Args:
         identifiers ([`IdentifierArguments`]): Identifiers of the items.

@@ -333,7 +333,7 @@ def make_window_collator(
     """Make the collator of a model, with the query pool of the settings and the negatives that a loss needs.
 
     Args:
-        windows (`TrainingWindows`): What is asked in training.
+        windows (`TrainingWindows`): Windows with the training questions.
         catalog ([`Catalog`]): Its items.
         config ([`DenseConfig`]): The configuration of the model: how negatives are drawn, and how many.
         query_vectors ([`QueryVectors`]): To which the queries of the pool are added.

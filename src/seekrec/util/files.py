@@ -58,7 +58,7 @@ def write_json(path: str | Path, content: object, *, sort_keys: bool = False, al
 
     Args:
         path (`str` or `Path`): The file to write. Its folder must exist.
-        content (`object`): What JSON can hold.
+        content (`object`): Value that JSON can hold.
         sort_keys (`bool`): Whether keys are written in order.
         allow_nan (`bool`): Whether numbers may be NaN or infinite.
 

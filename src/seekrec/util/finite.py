@@ -20,10 +20,10 @@ def check_finite(name: str, values: Tensor | np.ndarray, entry: str, remedy: str
     """Refuse values that are not all finite.
 
     Args:
-        name (`str`): What the values are, to begin a sentence: "The item vectors".
+        name (`str`): Name of the values, to begin a sentence: "The item vectors".
         values (`torch.Tensor` or `np.ndarray`): Floats of any shape.
-        entry (`str`): What one entry of the first dimension is: "row", "request".
-        remedy (`str`): What to do, to end that sentence.
+        entry (`str`): Name of an entry of the first dimension: "row", "request".
+        remedy (`str`): Advice that ends that sentence.
 
     Raises:
         NotFiniteError: If a value is not finite; the message names the first entry.
@@ -46,7 +46,7 @@ def check_weights(model: nn.Module, source: str) -> None:
 
     Args:
         model (`torch.nn.Module`): The model.
-        source (`str`): Where the weights come from, for the message.
+        source (`str`): Origin of the weights, for the message.
 
     Raises:
         NotFiniteError: If a weight is not finite; the message names it.

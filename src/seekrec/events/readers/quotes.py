@@ -38,7 +38,7 @@ class Quoted:
         is_doubled (`bool`): Whether `mark` twice inside a field stands for one.
         enclosing (`np.ndarray`): int64 positions *in the file* of the quotes that enclose fields, opening and closing
             in turn.
-        remarks (`tuple[str, ...]`): What a person should know of how the quotes were taken, without any value.
+        remarks (`tuple[str, ...]`): Remarks on how the quotes were read, without any value.
     """
 
     data: np.ndarray
@@ -56,9 +56,9 @@ def apply_quoting(
     Args:
         data (`np.ndarray`): uint8, the file as UTF-8.
         path (`Path`): The file, for messages.
-        delimiter (`str`): What stands between fields.
+        delimiter (`str`): Character between fields.
         num_fields (`int`): Fields of a row, as the header has them.
-        quoting (`str`, *optional*): How the file was written; found from it if not given.
+        quoting (`str`, *optional*): Convention of the quotes; found from the file if not given.
 
     Raises:
         DataError: If a field in quotes spans lines of which each could be a row, and `quoting` is not given.

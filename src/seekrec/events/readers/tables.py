@@ -92,12 +92,12 @@ def read_tables(
         column_map (`Mapping[str, str]`, *optional*): From our column name to the one in the file, such as
             `{"user_id": "customer", "item_id": "sku"}`. A name holds for both tables where both have such a column;
             `"events.item_id"` and `"items.item_id"` name one table's.
-        name (`str`, *optional*): Of the data set; the name of the events file if not given.
+        name (`str`, *optional*): Name of the data set; that of the events file if not given.
         max_refused (`float`): The largest share of rows of a table that may be left out with a warning.
         has_time (`bool`): Whether the log has times. If not, `timestamp` holds positions, or is missing: then the
             order of the rows counts.
         category_separator (`str`): See above.
-        delimiter (`str`, *optional*): What stands between fields of `.csv` and `.tsv`; a comma or a tab, or another
+        delimiter (`str`, *optional*): Character between fields of `.csv` and `.tsv`; a comma or a tab, or another
             character that cuts the names of needed columns out of the header, if not given.
         quoting (`str`, *optional*): What `"` means in them: `"doubled"` (encloses fields and stands twice inside),
             `"escaped"` (encloses fields, `\"` inside) or `"none"` (a letter); found from the file if not given.

@@ -69,7 +69,7 @@ def read_text_bytes(path: Path, *, encoding: str | None = None) -> np.ndarray:
 
     Args:
         path (`Path`): The file; a name that ends in `.gz` is unpacked.
-        encoding (`str`, *optional*): Of the file; if not given, what its byte order mark says, else UTF-8.
+        encoding (`str`, *optional*): Encoding of the file; if not given, by its byte order mark, else UTF-8.
 
     Returns:
         `np.ndarray`: uint8, mapped from the file where nothing had to be changed.
