@@ -16,12 +16,19 @@ import pkgutil
 import re
 import runpy
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = ("gensar", "gensr", "intsr", "synergen")
+# What a recipe puts before the settings of the models behind its items.
+PREFIXES = {
+    "seekrec.embeddings.configuration_sasrec": "sasrec_",
+    "seekrec.embeddings.configuration_lightgcn": "lightgcn_",
+    "seekrec.identifiers": "identifier_",
+}
 
 
 # Lines and imports: what can be read without running anything.
@@ -141,7 +148,9 @@ def repeated_settings(family: str, root: Path) -> dict[str, list[str]]:
     """Return the settings of a recipe that more than one class gives a default, with the classes.
 
     The classes are the recipe's arguments, and the dataclasses, configurations and processors of the family's own
-    modules and of those that all families share. A field that data decide is no setting.
+    modules and of those that all families share, with the configurations of SASRec, LightGCN and identifiers, whose
+    settings have a prefix in a recipe. A field that data decide is no setting, and a default that names another
+    class's or a constant is no second one.
     """
     arguments = {base for kind in argument_classes(family, root) for base in kind.__mro__}
     kinds = {kind for kind in arguments if kind.__module__.startswith("seekrec.")}
@@ -153,7 +162,12 @@ def repeated_settings(family: str, root: Path) -> dict[str, list[str]]:
     names = set(own_settings(family, root))
     declared: dict[str, list[str]] = {}
     for kind in kinds:
-        for name in _declared(kind) & names:
+        prefix = next((added for part, added in PREFIXES.items() if kind.__module__.startswith(part)), "")
+        fields = _declared(kind)
+        written = {prefix + name for name in fields}
+        if not kind.__module__.startswith("seekrec.embeddings"):  # its fields without the prefix are another model's
+            written |= fields
+        for name in written & names:
             declared.setdefault(name, []).append(kind.__name__)
     return {name: sorted(kinds) for name, kinds in sorted(declared.items()) if len(kinds) > 1}
 
@@ -164,7 +178,9 @@ def _belongs_to(parts: list[str], family: str) -> bool:
         return False
     if "dense" in parts:
         return family in ("intsr", "synergen")
-    return parts[1] in ("models", "training", "recipes") or (parts[1] == "corpora" and family == "gensar")
+    return parts[1] in ("models", "training", "recipes", "embeddings", "identifiers") or (
+        parts[1] == "corpora" and family == "gensar"
+    )
 
 
 def _declared(kind: type) -> set[str]:
@@ -175,11 +191,24 @@ def _declared(kind: type) -> set[str]:
             for field in dataclasses.fields(kind)
             if field.name in _annotations(kind)
             and (field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING)
-        } - set(getattr(kind, "fields_from_data", ()))
+        } - {*getattr(kind, "fields_from_data", ()), *_taken_over(kind)}
     if kind.__name__.endswith("Processor") and "__init__" in vars(kind):
         arguments = inspect.signature(vars(kind)["__init__"]).parameters.values()
         return {one.name for one in arguments if one.default is not inspect.Parameter.empty}
     return set()
+
+
+def _taken_over(kind: type) -> set[str]:
+    """The fields of a class whose default is named: `SASRecConfig.hidden_size`, or a constant as `VIEW_ORDER`."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
+    return {one.target.id for one in body if isinstance(one, ast.AnnAssign) and _names_a_default(one)}
+
+
+def _names_a_default(field: ast.AnnAssign) -> bool:
+    nodes = list(ast.walk(field.value)) if field.value else []
+    return any(
+        isinstance(node, ast.Name) and (node.id.isupper() or isinstance(field.value, ast.Attribute)) for node in nodes
+    )
 
 
 # Hops: the files and functions of seekrec that a call goes through.

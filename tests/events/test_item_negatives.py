@@ -48,15 +48,15 @@ def test_what_a_user_did_is_no_negative_of_that_user():
     np.testing.assert_allclose(np.exp(corrected.log_q[[1, 2, 3]] - corrected.log_q[4]), [4, 2, 1], rtol=1e-6)
 
 
-def test_aligned_negatives_were_on_offer():
+def test_aligned_negatives_were_available():
     periods = np.array([0, 10, 0, 0]), np.array([5, 99, 99, 20])
     sampler = ItemNegatives(np.ones(4), 8, periods=periods)
     times = np.array([3, 7, 15, 50])
     drawn = sampler.draw(np.arange(4), np.full(4, 3), times)
-    on_offer = [{0, 2}, {2}, {1, 2}, {1, 2}]
-    for row, allowed in zip(drawn, on_offer, strict=True):
+    available = [{0, 2}, {2}, {1, 2}, {1, 2}]
+    for row, allowed in zip(drawn, available, strict=True):
         assert set(row[row >= 0].tolist()) == allowed
-    # Nothing but the target on offer: no negative, rather than a wrong one.
+    # Nothing but the target available: no negative, rather than a wrong one.
     alone = ItemNegatives(np.ones(2), 3, periods=(np.array([0, 9]), np.array([9, 10])))
     assert alone.draw(np.array([1]), np.array([0]), np.array([4])).tolist() == [[-1, -1, -1]]
 

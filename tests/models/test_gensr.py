@@ -268,8 +268,8 @@ def test_retrieve_equals_brute_force(gensr):
             ).logits[0]
             total = 0.0
             for line, offset, code in zip(logits, offsets.tolist(), codes.tolist(), strict=True):
-                rivals = slice(offset, offset + CODEBOOK_SIZE) if model.config.loss_norm == "level" else slice(None)
-                total += (line[offset + code] - line[rivals].logsumexp(-1)).item()
+                others = slice(offset, offset + CODEBOOK_SIZE) if model.config.loss_norm == "level" else slice(None)
+                total += (line[offset + code] - line[others].logsumexp(-1)).item()
             scores.append(total)
         best = np.argsort(-np.array(scores))[:5]
         assert [item.item_id for item in answer] == [ids[row] for row in best]

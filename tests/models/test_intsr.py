@@ -278,7 +278,7 @@ def test_start_values_are_as_described():
     torch.testing.assert_close(weights["model.bias.slopes"].data, torch.tensor([1 / 4, 1 / 16, 1 / 64, 1 / 256]))
 
 
-def test_only_what_was_on_offer_competes(windows):
+def test_only_what_was_available_competes(windows):
     """Aligned, an item that came later changes no loss; not aligned, it does."""
     _, catalog, table = windows
     items = catalog.items.set_column(

@@ -19,7 +19,7 @@ def alignment():
     return runpy.run_path(str(ROOT / "recipes" / "temporal_alignment.py"))
 
 
-def test_the_simulated_log_keeps_to_what_is_on_offer(alignment, tmp_path):
+def test_the_simulated_log_keeps_to_what_is_available(alignment, tmp_path):
     paths = alignment["write_simulated_log"](tmp_path / "log", 200, 60, seed=1)
     log = read_tables(paths["events_path"], paths["items_path"])
     row_of = {item: row for row, item in enumerate(log.items["item_id"].to_pylist())}
@@ -27,7 +27,7 @@ def test_the_simulated_log_keeps_to_what_is_on_offer(alignment, tmp_path):
     times = log.events["timestamp"].to_numpy()
     begins, ends = item_periods(log.items)
     assert ((begins[rows] <= times) & (times < ends[rows])).all()
-    # Both tasks, and at no time is everything on offer.
+    # Both tasks, and at no time is everything available.
     queries = log.events["query"].to_pylist()
     assert 0.4 < np.mean([query is not None for query in queries]) < 0.6
     shares = [np.mean((begins <= time) & (time < ends)) for time in times[::50]]

@@ -41,7 +41,7 @@ class IdentifierConfig(IdentifierLevels, PreTrainedConfig):
         StrictDataclassClassValidationError: If the values contradict each other or are out of their range.
     """
 
-    views: list[str] | tuple[str, ...] = ("semantic", "collaborative")
+    views: list[str] | tuple[str, ...] = VIEW_ORDER
     # The vectors of all-MiniLM-L6-v2, the semantic encoder that is used when none is named.
     semantic_size: int = 384
     collaborative_size: int = 64

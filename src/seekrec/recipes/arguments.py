@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from seekrec.embeddings import SASRecConfig
+from seekrec.identifiers import VIEW_ORDER, DualRQVAEConfig
 from seekrec.identifiers.levels import IdentifierLevels
 from seekrec.schema import Behavior, View
 
@@ -63,7 +65,7 @@ class EmbeddingArguments:
     """
 
     semantic_encoder: str | None = None
-    sasrec_hidden_size: int = 64
+    sasrec_hidden_size: int = SASRecConfig.hidden_size
     sasrec_num_epochs: int = 40
 
 
@@ -97,7 +99,7 @@ class IdentifierArguments(IdentifierLevels):
             Terms of the learner's loss: squared norms (`sum`), as in the paper, or means, as in its code.
     """
 
-    identifier_views: list[View] = field(default_factory=lambda: ["semantic", "collaborative"])
+    identifier_views: list[View] = field(default_factory=lambda: list(VIEW_ORDER))
     identifier_learner: Literal["dual_rqvae", "residual_kmeans", "atomic"] = "dual_rqvae"
     # The released code takes a learning rate of 1e-3 and 500 epochs, out of proportion for a few thousand items. On
     # Amazon Scientific (4,344 items, one core, 200 epochs in 92 s, seed 0) the relative errors of the semantic and the
@@ -105,7 +107,7 @@ class IdentifierArguments(IdentifierLevels):
     # 0.34.
     identifier_num_epochs: int = 200
     identifier_learning_rate: float = 4e-3
-    identifier_reduction: Literal["sum", "mean"] = "sum"
+    identifier_reduction: Literal["sum", "mean"] = DualRQVAEConfig.reduction
 
 
 @dataclass
