@@ -99,7 +99,7 @@ class IdentifierQualityReport:
     label_base_rate: float | None = None
     published: dict[str, IdentifierQuality] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the report as what JSON can hold."""
         return asdict(self)
 

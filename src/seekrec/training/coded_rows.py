@@ -28,7 +28,7 @@ class CodedRows(Dataset[int]):
 
 
 class CodeSampler(Sampler[int]):
-    """Gives `epoch * num_rows + row` in place of a row, so that a collator can tell the epochs apart.
+    """Sampler of `epoch * num_rows + row` in place of a row, so that a collator can tell the epochs apart.
 
     Args:
         rows ([`MixtureSampler`]): Draws the rows.

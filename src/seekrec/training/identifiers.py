@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -158,7 +158,7 @@ class _ItemVectors(Dataset[dict[str, Tensor]]):
         return {view: own[rows] for view, own in self._vectors.items()}
 
 
-def _as_is(batch: Any) -> dict[str, Tensor]:
+def _as_is(batch: object) -> dict[str, Tensor]:
     """Return the batch as it is: `_ItemVectors` makes whole batches."""
     return cast(dict[str, Tensor], batch)
 
