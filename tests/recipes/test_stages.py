@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stage is run once, a changed setting runs it again, and so does damage; unfinished ones never look finished."""
 
+import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from seekrec.errors import ConfigurationError
 from seekrec.recipes import stages
-from seekrec.recipes.stages import StageCache
+from seekrec.recipes.stages import TRAINING_FOLDER, StageCache
 from seekrec.util.files import lock_folder
 
 
@@ -124,3 +126,27 @@ def test_a_stage_is_waited_for_while_another_process_makes_one(tmp_path, monkeyp
 def test_a_key_must_be_json(tmp_path):
     with pytest.raises(ConfigurationError, match="The key of stage 's' cannot be written as JSON"):
         StageCache(tmp_path).run("s", {"a": object()}, lambda folder: None, lambda folder: None)
+
+
+def test_checkpoints_of_a_stage_go_when_its_result_is_whole(tmp_path, monkeypatch):
+    def make(folder):
+        for name in (TRAINING_FOLDER, f"{TRAINING_FOLDER}-unknown"):
+            (folder / name).mkdir()
+            (folder / name / "checkpoint").write_text("x")
+        make_number(folder)
+
+    delete = shutil.rmtree
+
+    def fail(folder, **options):
+        if not Path(folder).name.startswith(TRAINING_FOLDER):
+            return delete(folder, **options)
+        # Killed when the first of the files is gone.
+        next(folder.iterdir()).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", fail)
+        StageCache(tmp_path).run("s", {"a": 1}, make, read)
+    assert StageCache(tmp_path).run("s", {"a": 1}, make, read) == "1"
+    (folder,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert sorted(path.name for path in folder.iterdir()) == ["part", "stage.json"]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from seekrec.embeddings.softmax import LARGE_CATALOG, NUM_SHARED_NEGATIVES
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
 from seekrec.recipes.arguments import CollaborativeArguments, EmbeddingArguments
-from seekrec.recipes.stages import StageCache
+from seekrec.recipes.stages import TRAINING_FOLDER, StageCache
 from seekrec.schema import IdMap
 from seekrec.training.collaborative import graph_validation, validation_histories
 from seekrec.training.lightgcn import train_lightgcn
@@ -81,13 +80,12 @@ def prepare_sasrec(
             sasrec_sequences(split, id_map, num_unseen_events=num_unseen_events),
             validation_histories(split, id_map),
             config,
-            output_dir=folder / "training",
+            output_dir=folder / TRAINING_FOLDER,
             num_epochs=num_epochs,
             seed=seed,
             start_from=started,
         )
         model.save_pretrained(folder)
-        shutil.rmtree(folder / "training")  # checkpoints, of use only to a killed stage
 
     model = cache.run(
         name,
@@ -185,12 +183,11 @@ def prepare_lightgcn(
             graph,
             graph_validation(split, graph, id_map),
             LightGCNConfig(num_items=len(id_map), hidden_size=hidden_size),
-            output_dir=folder / "training",
+            output_dir=folder / TRAINING_FOLDER,
             num_epochs=settings.lightgcn_num_epochs,
             seed=seed,
         )
         model.save_pretrained(folder)
-        shutil.rmtree(folder / "training")
 
     model = cache.run(
         "lightgcn",

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from seekrec.identifiers import (
 )
 from seekrec.recipes.arguments import EmbeddingArguments, IdentifierArguments
 from seekrec.recipes.collaborative import prepare_sasrec
-from seekrec.recipes.stages import StageCache
+from seekrec.recipes.stages import TRAINING_FOLDER, StageCache
 from seekrec.schema import View, item_texts
 from seekrec.training.identifiers import train_dual_rqvae
 from seekrec.training.identity import content_digest
@@ -126,10 +125,9 @@ def prepare_items(
 
     def make(folder: Path) -> None:
         learnt = learn_catalog(
-            items, vectors, settings, semantic_encoder=embeddings.encoder, folder=folder / "training", seed=seed
+            items, vectors, settings, semantic_encoder=embeddings.encoder, folder=folder / TRAINING_FOLDER, seed=seed
         )
         learnt.save(folder / "catalog")
-        shutil.rmtree(folder / "training", ignore_errors=True)  # checkpoints, of use only to a killed stage
 
     catalog = cache.run(
         "identifiers",

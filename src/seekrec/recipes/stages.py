@@ -39,6 +39,8 @@ class StageRecord(TypedDict):
 
 
 STAGE_FILE = "stage.json"
+# Folder of a stage that trains: its checkpoints, of use only to a killed stage.
+TRAINING_FOLDER = "training"
 # Raised when this package makes something else of the same settings and inputs: what was made before is not found.
 STAGE_VERSION = 2
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -69,7 +71,9 @@ class StageCache:
         Args:
             name (`str`): Name of the stage, for the folder and for people.
             key (`dict`): Everything the result depends on, as JSON values: contents, not paths.
-            make (`Callable`): Writes the result into the folder it is given.
+            make (`Callable`):
+                Writes the result into the folder it is given; checkpoints go into its `TRAINING_FOLDER`, which is
+                deleted at the end.
             load (`Callable`): Reads the result from that folder.
             libraries (`Sequence[str]`): Packages whose numbers the result is; another minor version makes it anew.
 
@@ -112,6 +116,9 @@ class StageCache:
             }
             write_json(partial / STAGE_FILE, record, sort_keys=True)
         sweep_folder(partial)
+        # Only now: a stage that is killed while they go has its result already.
+        for folder in partial.glob(f"{TRAINING_FOLDER}*"):
+            shutil.rmtree(folder)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
         logger.info("%s: %.1f s, kept in %s", name, record["seconds"], target)
@@ -158,9 +165,12 @@ def _is_file_of(path: Path, digest: str) -> bool:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder, by its path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STAGE_FILE)
-    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+    """Return the SHA-256 of every file below a folder, by its path; checkpoints do not belong to the result."""
+    files = sorted(
+        path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name != STAGE_FILE
+    )
+    kept = [path for path in files if not path.parts[0].startswith(TRAINING_FOLDER)]
+    return {path.as_posix(): file_sha256(folder / path) for path in kept}
 
 
-__all__ = ["STAGE_FILE", "StageCache"]
+__all__ = ["STAGE_FILE", "TRAINING_FOLDER", "StageCache"]
