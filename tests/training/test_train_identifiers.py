@@ -126,6 +126,7 @@ def test_a_complete_run_is_loaded_and_not_repeated(tmp_path, kill_at):
     kill_at(1)
     again = train(tmp_path)
     assert_equal(whole, again)
+    assert again.config.to_dict() == whole.config.to_dict()
     assert again.config.name_or_path == ""  # with a catalogue it would be published
     assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == ["checkpoint-24"]
 

@@ -127,6 +127,9 @@ def train_dual_rqvae(
     trainer.remove_callback(PrinterCallback)
     with _without_bars_of_saving():
         train_once(trainer, (), {"vectors": vectors})
+    # As saving a checkpoint leaves them: a training that was complete already saves none.
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = str(model.dtype).removeprefix("torch.")
     return model.cpu().eval()
 
 
