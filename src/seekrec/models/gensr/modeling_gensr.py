@@ -32,6 +32,7 @@ from seekrec.embeddings import FrozenSASRec, SASRecForNextItem
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
 from seekrec.models.answers import Found, Masks
+from seekrec.models.base import best_first
 from seekrec.models.gensr.configuration_gensr import NUM_POSITIONS, NUM_VIEW_HEADS, VIEW_NAMES, GenSRConfig
 from seekrec.models.gensr.processing_gensr import FIRST_VECTOR, PADDING
 from seekrec.models.interface import DecodingInputs, GenerativeModel, GenerativeSnapshot
@@ -920,12 +921,8 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         positions = Ragged.from_arrays(asked_for).pad(-1, width=1)
         # The batch holds every item in the order of the catalogue, so its row is its position.
         asked = BatchFeature({**inputs, "candidate_items": torch.from_numpy(positions)})
-        found = []
-        scored = self.score_candidates(asked, snapshot=snapshot)
-        for rows, scores, count in zip(asked_for, scored, top_k, strict=True):
-            order = np.argsort(-scores, kind="stable")[:count]
-            found.append((rows[order], scores[order]))
-        return found
+        ordered = best_first(asked_for, self.score_candidates(asked, snapshot=snapshot))
+        return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, top_k, strict=True)]
 
     # ---- training ----
 
