@@ -14,10 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.events.columns import SessionIds
 from seekrec.events.split import Split
+from seekrec.events.timeline import Timeline
+from seekrec.util.arrow import one_array
 
 # In so many of the sessions with acts at several times something must show up that a page view cannot hold.
 _SHARE = 0.1
@@ -52,17 +55,31 @@ class SessionGuess:
 
 def session_numbers(split: Split) -> np.ndarray:
     """Number the sessions of the whole log, a user and a `session_id` each: int64, one entry an event, -1 for none."""
-    names = split.log.events["session_id"].combine_chunks().dictionary_encode()
+    return number_sessions(split.log.events, split.timeline)
+
+
+def number_sessions(events: pa.Table, timeline: Timeline) -> np.ndarray:
+    """Number the sessions of events; see [`session_numbers`]."""
+    names = one_array(events["session_id"]).dictionary_encode()
     of_id = pc.fill_null(names.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     named = np.flatnonzero(of_id >= 0)
     numbers = np.full(len(of_id), -1, dtype=np.int64)
-    pairs = split.timeline.user[named] * max(len(names.dictionary), 1) + of_id[named]
+    pairs = timeline.user[named] * max(len(names.dictionary), 1) + of_id[named]
     numbers[named] = np.unique(pairs, return_inverse=True)[1]
     return numbers
 
 
 def guess_session_ids(split: Split) -> SessionGuess | None:
-    """Guess from training events whether `session_id` means page views or visits.
+    """Guess from training events whether `session_id` means page views or visits; see [`guess_kind`].
+
+    Returns:
+        [`SessionGuess`], *optional*: `None` where no training event has a `session_id`.
+    """
+    return guess_kind(split.log.events, split.timeline, session_numbers(split), split.training_acts())
+
+
+def guess_kind(events: pa.Table, timeline: Timeline, session: np.ndarray, acts: np.ndarray) -> SessionGuess | None:
+    """Guess whether `session_id` means page views or visits.
 
     A page view has one list, of one query or of none. So sessions are visits where
 
@@ -72,18 +89,20 @@ def guess_session_ids(split: Split) -> SessionGuess | None:
     When things were shown says nothing: a page that is scrolled shows them at many times (Qilin).
 
     Args:
-        split (`Split`): Split whose training events are examined.
+        events (`pyarrow.Table`): Rows of `EVENT_FEATURES`.
+        timeline ([`Timeline`]): Their order.
+        session (`np.ndarray`): What [`number_sessions`] returns.
+        acts (`np.ndarray`): int64 rows of the events to look at, none of them an impression.
 
     Returns:
-        [`SessionGuess`], *optional*: `None` where no training event has a `session_id`.
+        [`SessionGuess`], *optional*: `None` where none of the acts has a `session_id`.
     """
-    t, session = split.timeline, session_numbers(split)
-    acts = split.training_acts()
+    t = timeline
     acts = acts[session[acts] >= 0]
     if not len(acts):
         return None
     num_times = _count_distinct(session, acts, t.moment)
-    queries = split.log.events["query"].combine_chunks().dictionary_encode().indices
+    queries = one_array(events["query"]).dictionary_encode().indices
     # The query of each event, or none.
     asked = np.where(t.is_search, pc.fill_null(queries, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1, 0)
     num_asked = _count_distinct(session, acts, asked)
