@@ -157,7 +157,7 @@ def write_simulated_log(
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({**events, "query": pa.array(events["query"], pa.string())}), folder / "events.parquet")
     pq.write_table(pa.table(items), folder / "items.parquet")
-    return {"events_path": str(folder / "events.parquet"), "items_path": str(folder / "items.parquet")}
+    return {"events": str(folder / "events.parquet"), "items": str(folder / "items.parquet")}
 
 
 if __name__ == "__main__":

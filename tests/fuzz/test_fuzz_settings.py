@@ -48,9 +48,9 @@ def test_any_yaml(tmp_path_factory, settings):
 
 LINES = [
     "dataset: tables",
-    "events_path: a.csv",
+    "events: a.csv",
     "num_cold_items: 3",
-    "reader_options: [user_id=u]",
+    "column_map: [user_id=u]",
     "split_seed: 2",
     "has_time: false",
     "a: &a [x, x]",

@@ -15,7 +15,7 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import EventLog, split_log
 from seekrec.events.columns import number_geohashes
 from seekrec.models import IntSRConfig, IntSRProcessor
-from seekrec.recipes.arguments import DataArguments, EmbeddingArguments, EvaluationArguments
+from seekrec.recipes.arguments import DataArguments, EmbeddingArguments, EvaluationArguments, RunArguments
 from seekrec.recipes.intsr import IntSRRecipe
 from seekrec.recipes.windows import WindowArguments
 from seekrec.schema import Event, Request
@@ -67,6 +67,7 @@ def test_the_recipes_processor_reads_places_where_the_scenario_has_them():
             DataArguments(),
             EmbeddingArguments(),
             EvaluationArguments(),
+            RunArguments(),
             TrainingArguments(use_cpu=True),
             WindowArguments(),
             IntSRConfig(scenario_features=features),

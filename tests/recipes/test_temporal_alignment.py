@@ -21,7 +21,7 @@ def alignment():
 
 def test_the_simulated_log_keeps_to_what_is_available(alignment, tmp_path):
     paths = alignment["write_simulated_log"](tmp_path / "log", 200, 60, seed=1)
-    log = read_tables(paths["events_path"], paths["items_path"])
+    log = read_tables(paths["events"], paths["items"])
     row_of = {item: row for row, item in enumerate(log.items["item_id"].to_pylist())}
     rows = np.array([row_of[item] for item in log.events["item_id"].to_pylist()])
     times = log.events["timestamp"].to_numpy()
@@ -37,7 +37,7 @@ def test_the_simulated_log_keeps_to_what_is_available(alignment, tmp_path):
     assert all(query == titles[row].split()[0] for query, row in zip(queries, rows, strict=True) if query)
     # The seed decides.
     again = alignment["write_simulated_log"](tmp_path / "again", 200, 60, seed=1)
-    assert read_tables(again["events_path"], again["items_path"]).events.equals(log.events)
+    assert read_tables(again["events"], again["items"]).events.equals(log.events)
 
 
 def test_unknown_logs_and_negatives_are_refused(alignment):

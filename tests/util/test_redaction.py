@@ -41,7 +41,7 @@ def test_settings_that_are_no_text_stay():
         ),
         (["--hub-token=abc", "--seed=3"], "--hub_token=*** --seed=3"),
         (["/home/me/x.py", "--data_dir", "/data/shops/acme"], "x.py --data_dir acme"),
-        (["--events_path=clients/acme/log.csv", "--output_dir", "runs/a b"], "--events_path=log.csv --output_dir a b"),
+        (["--events=acme/log.csv", "--output_dir", "runs/a b"], "--events=log.csv --output_dir a b"),
         (["--compare_with", "/a/one", "../b/two", "--backbone", "google/flan-t5-base"], None),
         (["--x", TOKEN, "--url", "https://me:pw@host/a/b"], "--x *** --url https://***@host/a/b"),
     ],

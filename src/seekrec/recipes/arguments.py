@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from seekrec.embeddings import SASRecConfig
+from seekrec.events.readers import OTHER_DATASETS, READERS
 from seekrec.identifiers import VIEW_ORDER, DualRQVAEConfig
 from seekrec.identifiers.levels import IdentifierLevels
 from seekrec.schema import Behavior, View
@@ -23,17 +24,25 @@ STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation
 class DataArguments:
     """The log, the construction of its searches, and the split.
 
+    What is not said of an own log's tables is recognized from their columns and contents.
+
     Args:
-        dataset (`str`): Reader of the log: MovieLens, user-item sequences, or your own tables.
-        data_dir (`str`, *optional*): Folder of the log; MovieLens-100K needs none.
-        events_path (`str`, *optional*): With `dataset: tables`: events table (Parquet, CSV, JSON lines).
-        items_path (`str`, *optional*): With `dataset: tables`: items table (Parquet, CSV, JSON lines).
-        reader_options (`list[str]`):
-            Arguments of the reader, as name=value. MovieLens: variant=1m. Tables: the columns' names, as ours=yours
-            (user_id=customer), and delimiter, quoting, encoding, has_time, category_separator, max_refused.
+        dataset (`str`, *optional*): Reader of the log; `tables` where `events` is given.
+        data_dir (`str`, *optional*): Folder of a published log; MovieLens-100K needs none.
+        events (`str`, *optional*): Own log: table of events (Parquet, CSV, TSV, JSON lines).
+        items (`str`, *optional*): Own log: table of items (Parquet, CSV, TSV, JSON lines).
+        column_map (`list[str]`): Own log: names of columns, as ours=theirs: user_id=customer items.item_id=sku.
+        time_unit (`str`, *optional*): Own log: unit of times that are numbers.
+        timezone (`str`, *optional*): Own log: zone of times that name none, such as Europe/Berlin.
+        delimiter (`str`, *optional*): Own log: character between the fields of CSV.
+        quote (`str`, *optional*): Own log: what quotes mean in CSV: fields with doubled or escaped quotes, or letters.
+        encoding (`str`, *optional*): Own log: encoding of text files, such as cp1252.
+        category_separator (`str`, *optional*): Own log: what stands between the names of a category path.
+        has_time (`bool`, *optional*): Own log: whether events have times, or only an order.
+        max_refused (`float`, *optional*): Own log: the largest share of a table's rows that may be refused.
         construction (`str`):
             Searches for a log without any: `split` labels each interaction as one of the two, `copy` as both, as the
-            papers do.
+            papers do; `tags` takes what users typed as tags, where the log has such.
         split_method (`str`): Events that are held out: the last of each user, or the last day.
         protocol (`str`): `strict` leaks nothing; `paper` does what the released code does.
         split_seed (`int`): Seed of the query construction, the split and the negatives.
@@ -42,12 +51,20 @@ class DataArguments:
             evaluated; with 0 the rows of new items evaluate those without training events.
     """
 
-    dataset: Literal["movielens", "sequences", "tables"] = "movielens"
+    dataset: str | None = field(default=None, metadata={"choices": [*READERS, *OTHER_DATASETS]})
     data_dir: str | None = None
-    events_path: str | None = None
-    items_path: str | None = None
-    reader_options: list[str] = field(default_factory=list)
-    construction: Literal["split", "copy", "none"] = "split"
+    events: str | None = None
+    items: str | None = None
+    column_map: list[str] = field(default_factory=list)
+    time_unit: Literal["s", "ms", "us", "ns", "days"] | None = None
+    timezone: str | None = None
+    delimiter: str | None = None
+    quote: Literal["doubled", "escaped", "none"] | None = None
+    encoding: str | None = None
+    category_separator: str | None = None
+    has_time: bool | None = None
+    max_refused: float | None = None
+    construction: Literal["split", "copy", "none", "tags"] = "split"
     split_method: Literal["leave_one_out", "last_days"] = "leave_one_out"
     protocol: Literal["strict", "paper"] = "strict"
     split_seed: int = 0
@@ -129,7 +146,7 @@ class T5Arguments:
 
 @dataclass
 class EvaluationArguments:
-    """The evaluation, and the last stage of a run.
+    """The evaluation.
 
     Args:
         max_validation_cases (`int`, *optional*): Number of cases of each task for model selection.
@@ -138,15 +155,10 @@ class EvaluationArguments:
         num_negatives (`int`): Number of negatives beside the target in protocols with candidates.
         baselines (`bool`): Whether the table also holds the baselines.
         compare_with (`list[str]`): Folders of saved models of the same log, of any family, for the same table.
-        stages_dir (`str`, *optional*):
-            Folder of the stages before training; runs may share one. <output_dir>/stages if not given.
-        stop_after (`str`): The last stage to run.
     """
 
     # What is measured when the model is trained.
-    after_training: ClassVar[tuple[str, ...]] = (
-        *("max_test_cases", "candidate_protocols", "baselines", "compare_with", "stages_dir", "stop_after"),
-    )
+    after_training: ClassVar[tuple[str, ...]] = ("max_test_cases", "candidate_protocols", "baselines", "compare_with")
 
     max_validation_cases: int | None = 2000
     max_test_cases: int | None = None
@@ -154,8 +166,27 @@ class EvaluationArguments:
     num_negatives: int = 99
     baselines: bool = True
     compare_with: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RunArguments:
+    """The run: its stages, and how long it may take.
+
+    Args:
+        stages_dir (`str`, *optional*):
+            Folder of the stages before training; runs may share one. <output_dir>/stages if not given.
+        stop_after (`str`): The last stage to run.
+        max_minutes (`float`, *optional*): Minutes of the whole run: training stops in time for the evaluation.
+        dry_run (`bool`): Read the log, print the plan with its time, memory and disk, and write nothing.
+    """
+
+    # None of them changes what one step of training does.
+    after_training: ClassVar[tuple[str, ...]] = ("stages_dir", "stop_after", "max_minutes", "dry_run")
+
     stages_dir: str | None = None
     stop_after: Literal["data", "embeddings", "identifiers", "corpus", "training", "evaluation"] = "evaluation"
+    max_minutes: float | None = None
+    dry_run: bool = False
 
 
 __all__ = [
@@ -165,5 +196,6 @@ __all__ = [
     "EmbeddingArguments",
     "EvaluationArguments",
     "IdentifierArguments",
+    "RunArguments",
     "T5Arguments",
 ]

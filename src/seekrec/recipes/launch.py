@@ -15,7 +15,7 @@ from accelerate import PartialState
 from transformers import TrainingArguments
 
 from seekrec.errors import ConfigurationError
-from seekrec.recipes.arguments import STAGES, EvaluationArguments
+from seekrec.recipes.arguments import STAGES, RunArguments
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.files import lock_folder
@@ -46,7 +46,7 @@ def run_recipe(script: str, recipe_type: type[Recipe[ModelT, ProcessorT]]) -> No
         recipe = recipe_type(*parse_arguments(recipe_type.argument_types(), sys.argv[1:], ignored=ignored))
         recipe.refuse_ignored(given_settings(sys.argv[1:]))
         _keep_from_hub(recipe.training)
-        _prepare_once(script, sys.argv[1:], recipe.evaluation)
+        _prepare_once(script, sys.argv[1:], recipe.running)
         with _alone_in_folder(recipe.output_dir):
             recipe.run()
 
@@ -81,12 +81,12 @@ def _alone_in_folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def _prepare_once(script: str, argv: Sequence[str], evaluation: EvaluationArguments) -> None:
+def _prepare_once(script: str, argv: Sequence[str], running: RunArguments) -> None:
     """Let one process of several do the stages before training, outside the process group; the others wait."""
     state = PartialState()
     if state.num_processes > 1:
         if state.is_main_process:
-            stop_after = min(evaluation.stop_after, "corpus", key=STAGES.index)
+            stop_after = min(running.stop_after, "corpus", key=STAGES.index)
             alone = {name: value for name, value in os.environ.items() if not name.startswith(_OF_A_GROUP)}
             done = subprocess.run([sys.executable, script, *argv, "--stop_after", stop_after], check=False, env=alone)
             if done.returncode:

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from seekrec.errors import ConfigurationError
 from seekrec.events import (
@@ -15,29 +14,31 @@ from seekrec.events import (
     Split,
     audit,
     hold_out_items,
-    read_movielens,
-    read_sequences,
-    read_tables,
     split_log,
     synthesize_searches,
 )
+from seekrec.events.readers import READERS, TAGGED, WITHOUT_FOLDER, read_tables
 from seekrec.recipes.arguments import DataArguments
 from seekrec.recipes.stages import StageCache
 
 logger = logging.getLogger(__name__)
 
 
-def prepare_split(data: DataArguments, cache: StageCache) -> Split:
-    """Read the log, add searches if it has none, split it, and print the audit.
+def prepare_split(log: EventLog, data: DataArguments, cache: StageCache) -> Split:
+    """Add searches to a log if it has none, split it, and print the audit.
 
     With `num_cold_items` some items leave the log first; [`prepare_cold_start`] returns them.
 
+    Args:
+        log ([`EventLog`]): The log that the settings name: [`read_log`].
+        data ([`DataArguments`]): Construction of searches, and the split.
+        cache ([`StageCache`]): Finds what was done before.
+
     Raises:
-        ConfigurationError: If the settings do not name a log.
         DataError: If the log cannot be used.
         LeakageError: If a strict split leaks.
     """
-    split = _split_once(_searched_log(data), data, cache)
+    split = _split_once(_searched_log(log, data), data, cache)
     if data.num_cold_items:
         log, _ = hold_out_items(split, data.num_cold_items, seed=data.split_seed)
         logger.info("%s: %s", log.name, log.notes[-1])
@@ -56,13 +57,12 @@ def prepare_cold_start(split: Split, data: DataArguments, cache: StageCache) -> 
     """
     if not data.num_cold_items:
         return ColdStart.of_untrained(split)
-    whole = _split_once(_searched_log(data), data, cache)
+    whole = _split_once(_searched_log(read_log(data), data), data, cache)
     return hold_out_items(whole, data.num_cold_items, seed=data.split_seed)[1]
 
 
-def _searched_log(data: DataArguments) -> EventLog:
-    log = read_log(data)
-    if log.query_source == "none" and data.construction != "none":
+def _searched_log(log: EventLog, data: DataArguments) -> EventLog:
+    if log.query_source == "none" and data.construction in ("split", "copy"):
         log = synthesize_searches(log, construction=data.construction, seed=data.split_seed)
     for note in log.notes:
         logger.info("%s: %s", log.name, note)
@@ -89,62 +89,76 @@ def read_log(data: DataArguments) -> EventLog:
     """Read the log that the settings name.
 
     Raises:
-        ConfigurationError: If a path that the reader needs is missing, or an option is not one of the reader's.
+        ConfigurationError: If no log is named, a path that the reader needs is missing, or a setting is given that the
+            reader does not read.
+        DataError: If the log cannot be used.
     """
-    options = _parse_pairs(data.reader_options)
-    if data.dataset == "movielens":
-        _check_names(options, ("variant",), data.dataset)
-        return read_movielens(data.data_dir, variant=options.get("variant", "100k"))
-    if data.dataset == "sequences":
-        _check_names(options, (), data.dataset)
-        if data.data_dir is None:
-            raise ConfigurationError("`dataset: sequences` needs `data_dir`, the folder of the log; pass --data_dir.")
-        return read_sequences(data.data_dir)
-    if data.events_path is None or data.items_path is None:
-        raise ConfigurationError("`dataset: tables` needs `events_path` and `items_path`; pass both.")
-    own = {name: read(name, options.pop(name)) for name, read in _OF_TABLES.items() if name in options}
-    return read_tables(data.events_path, data.items_path, column_map=options or None, **own)
+    dataset = name_dataset(data)
+    if dataset == "tables":
+        return _read_own_tables(data)
+    if ignored := [name for name in ("events", "items", *_OF_TABLES) if getattr(data, name) not in (None, [])]:
+        raise ConfigurationError(
+            f"`{ignored[0]}` is given beside `dataset: {dataset}`, which does not read it; leave it out, or leave out "
+            "`dataset` and name your tables by --events and --items."
+        )
+    if data.data_dir is None and dataset not in WITHOUT_FOLDER:
+        raise ConfigurationError(f"`dataset: {dataset}` needs `data_dir`, the folder of the log; pass --data_dir.")
+    if data.construction != "tags":
+        return READERS[dataset](data.data_dir)
+    if dataset not in TAGGED:
+        raise ConfigurationError(
+            f"`construction: tags` needs a log with what users typed as tags: {', '.join(sorted(TAGGED))}; `dataset` "
+            f"is {dataset}. Use `construction: split`, which takes words of the categories."
+        )
+    return READERS[dataset](data.data_dir, queries="tags")
+
+
+def name_dataset(data: DataArguments) -> str:
+    """Return the name of the reader: `tables` where a table of events is given and nothing else is said.
+
+    Raises:
+        ConfigurationError: If the settings do not name a log.
+    """
+    if data.dataset is not None:
+        return data.dataset
+    if data.events is None:
+        raise ConfigurationError(
+            "No log is named: pass --events (and --items) for your own tables, or --dataset and --data_dir for a "
+            f"published log ({', '.join(READERS)})."
+        )
+    return "tables"
+
+
+def name_log(data: DataArguments) -> str:
+    """Return a name of the log for folders: that of its file or folder, without endings."""
+    place = data.events if name_dataset(data) == "tables" else data.data_dir or data.dataset
+    return Path(str(place)).name.split(".")[0] or "log"
+
+
+def _read_own_tables(data: DataArguments) -> EventLog:
+    if data.events is None or data.items is None:
+        raise ConfigurationError("`dataset: tables` needs the tables of your log; pass --events and --items.")
+    if data.data_dir is not None:
+        raise ConfigurationError("`data_dir` is given beside your own tables, which do not read it; leave it out.")
+    given = {name: getattr(data, name) for name in _OF_TABLES if getattr(data, name) not in (None, [])}
+    if "column_map" in given:
+        given["column_map"] = _parse_pairs(data.column_map)
+    if "quote" in given:
+        given["quoting"] = given.pop("quote")
+    return read_tables(data.events, data.items, **given)
 
 
 def _parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
-            raise ConfigurationError(f"`reader_options` has {pair!r}; write name=value, e.g. user_id=customer.")
+            raise ConfigurationError(f"`column_map` has {pair!r}; write ours=theirs, e.g. user_id=customer.")
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def _check_names(options: Mapping[str, str], known: Sequence[str], dataset: str) -> None:
-    if unknown := [name for name in options if name not in known]:
-        raise ConfigurationError(
-            f"`reader_options` has {unknown[0]!r}; `dataset: {dataset}` has {', '.join(known) or 'none'}."
-        )
+# Settings that only the reader of own tables takes.
+_OF_TABLES = (
+    *("column_map", "time_unit", "timezone", "delimiter", "quote", "encoding", "category_separator", "has_time"),
+    "max_refused",
+)
 
-
-def _one_of(*choices: str) -> Callable[[str, str], str]:
-    def read(name: str, value: str) -> str:
-        if value not in choices:
-            raise ConfigurationError(f"`reader_options` has {name}={value}; use one of {', '.join(choices)}.")
-        return value
-
-    return read
-
-
-def _share(name: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise ConfigurationError(f"`reader_options` has {name}={value}; write a number from 0 to 1.") from None
-
-
-# What `read_tables` takes beside the names of columns, and how it is read.
-_OF_TABLES: dict[str, Callable[[str, str], Any]] = {
-    "delimiter": lambda name, value: value,
-    "quoting": _one_of("doubled", "escaped", "none"),
-    "encoding": lambda name, value: value,
-    "has_time": lambda name, value: _one_of("true", "false")(name, value.lower()) == "true",
-    "category_separator": lambda name, value: value,
-    "max_refused": _share,
-}
-
-
-__all__ = ["prepare_cold_start", "prepare_split", "read_log"]
+__all__ = ["name_dataset", "name_log", "prepare_cold_start", "prepare_split", "read_log"]

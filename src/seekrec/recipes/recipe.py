@@ -8,13 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from seekrec.evaluation import ModelRetriever, ResultRow, baseline_systems, compare_on_new_items, format_table
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.evaluation.validation import ValidationRanking
+from seekrec.events import EventLog
 from seekrec.models.processing import CatalogProcessor
 from seekrec.recipes.arguments import (
     STAGES,
@@ -22,10 +23,11 @@ from seekrec.recipes.arguments import (
     EmbeddingArguments,
     EvaluationArguments,
     IdentifierArguments,
+    RunArguments,
 )
 from seekrec.recipes.compare import compare_on_test
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
-from seekrec.recipes.logs import prepare_cold_start, prepare_split
+from seekrec.recipes.logs import prepare_cold_start, prepare_split, read_log
 from seekrec.recipes.record import record_run, save_trained
 from seekrec.recipes.stages import StageCache
 from seekrec.schema import BEHAVIORS, Behavior
@@ -50,17 +52,21 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         data ([`DataArguments`]): The log and its split.
         embedding ([`EmbeddingArguments`]): Vectors of the items.
         evaluation ([`EvaluationArguments`]): The evaluation.
+        running ([`RunArguments`]): The stages, and how long they may take.
         training (`TrainingArguments`): Settings of the Trainer; `output_dir` is the folder of the run.
     """
 
     data: DataArguments
     embedding: EmbeddingArguments
     evaluation: EvaluationArguments
+    running: RunArguments
     training: TrainingArguments
+    # The log, where it was read to make a plan.
+    log: ClassVar[EventLog | None] = None
 
     def __post_init__(self) -> None:
         self.output_dir = Path(str(self.training.output_dir))
-        self.cache = StageCache(self.evaluation.stages_dir or self.output_dir / "stages")
+        self.cache = StageCache(self.running.stages_dir or self.output_dir / "stages")
         self.show_progress = not self.training.disable_tqdm
 
     @classmethod
@@ -86,10 +92,11 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
 
     def run(self) -> None:
         """Run the stages up to `stop_after`."""
-        last = STAGES.index(self.evaluation.stop_after)
+        last = STAGES.index(self.running.stop_after)
 
         # 1. Data: read, write searches, split, audit.
-        self.split = prepare_split(self.data, self.cache)
+        log = read_log(self.data) if self.log is None else self.log
+        self.split = prepare_split(log, self.data, self.cache)
         logger.info("data: %s", self.split.log.describe())
         if last < 1:
             return

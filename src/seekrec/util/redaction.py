@@ -76,7 +76,7 @@ def publishable(value: object, name: str = "") -> Any:
         value = os.fspath(value)
     if not isinstance(value, str):
         return value
-    is_place = re.search(r"(^|[_-])(dir|path|file|folder)$", name) is not None
+    is_place = re.search(r"(^|[_-])(dir|path|file|folder)$|^(events|items)$", name) is not None
     if is_place and value:
         value = Path(value).name
     elif value.startswith(("/", "~")) or not any(map(str.isspace, value)):

@@ -54,8 +54,8 @@ def options_of(kind: type) -> type:
         text = old.metadata.get("help") or texts.get(name, "")
         metadata: dict[str, object] = {"help": text.replace("%", "%%")}
         kind_of_field, choices = _parsed_type(hints[name])
-        if choices:
-            metadata["choices"] = choices
+        if choices or "choices" in old.metadata:
+            metadata["choices"] = choices or old.metadata["choices"]
         option: object = dataclasses.field(default=default, metadata=metadata)
         if isinstance(default, (list, tuple)):
             option = dataclasses.field(default_factory=partial(list, default), metadata=metadata)
