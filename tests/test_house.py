@@ -11,7 +11,7 @@ import pytest
 from seekrec.util.settings import options_of
 
 ROOT = house.ROOT
-MAX_SETTINGS = {"gensar": 45, "gensr": 57, "intsr": 50, "synergen": 54}
+MAX_SETTINGS = {"gensar": 55, "gensr": 67, "intsr": 60, "synergen": 64}
 MAX_PASSES = {"GenSAR.retrieve": (23, 136), "GenSR.rank": (11, 74), "IntSR.rank": (12, 86)}
 
 
