@@ -30,4 +30,10 @@ def is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
-__all__ = ["is_list", "is_text", "one_array", "to_mask"]
+def to_lists(values: pa.Array, lengths: np.ndarray) -> pa.ListArray:
+    """Cut an array into lists: `lengths` holds the int64 length of each, one after the other."""
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), values)
+
+
+__all__ = ["is_list", "is_text", "one_array", "to_lists", "to_mask"]

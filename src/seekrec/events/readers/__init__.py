@@ -16,12 +16,14 @@ A new reader is a function in a module of its own and a line of `READERS`; `reci
 from collections.abc import Callable
 
 from seekrec.events.log import EventLog
+from seekrec.events.readers.amazon import read_amazon
 from seekrec.events.readers.movielens import read_movielens
 from seekrec.events.readers.sequences import read_sequences
 from seekrec.events.readers.tables import read_tables
 
 # Name of the log -> function of the folder of its files (`str` or `Path`).
 READERS: dict[str, Callable[..., EventLog]] = {
+    "amazon": read_amazon,
     "movielens": read_movielens,
     "sequences": read_sequences,
 }
@@ -40,6 +42,7 @@ __all__ = [
     "READERS",
     "TAGGED",
     "WITHOUT_FOLDER",
+    "read_amazon",
     "read_movielens",
     "read_sequences",
     "read_tables",
