@@ -10,32 +10,15 @@ Three kinds of readers, told apart by what they are given:
 - [`read_tables`]: an own log, two tables of any names.
 - readers that are given no folder: each is a function of its own, its name in `OTHER_DATASETS`.
 
-A new reader is a function in a module of its own and a line of `READERS`; `recipes/logs.py` turns settings into calls.
+A new reader is a function in a module of its own and a line in `registry.py`; `recipes/logs.py` turns settings into
+calls.
 """
 
-from collections.abc import Callable
-
-from seekrec.events.log import EventLog
 from seekrec.events.readers.amazon import read_amazon
 from seekrec.events.readers.movielens import read_movielens
+from seekrec.events.readers.registry import OTHER_DATASETS, READERS, TAGGED, WITHOUT_FOLDER
 from seekrec.events.readers.sequences import read_sequences
 from seekrec.events.readers.tables import read_tables
-
-# Name of the log -> function of the folder of its files (`str` or `Path`).
-READERS: dict[str, Callable[..., EventLog]] = {
-    "amazon": read_amazon,
-    "movielens": read_movielens,
-    "sequences": read_sequences,
-}
-
-# The readers that take `queries="tags"`.
-TAGGED: frozenset[str] = frozenset()
-
-# The readers that can find or fetch their files themselves: they also take `None` for the folder.
-WITHOUT_FOLDER = frozenset({"movielens"})
-
-# What `dataset` may be beside the names in `READERS`.
-OTHER_DATASETS = ("tables",)
 
 __all__ = [
     "OTHER_DATASETS",
