@@ -12,7 +12,11 @@ from seekrec.util.settings import options_of
 
 ROOT = house.ROOT
 MAX_SETTINGS = {"gensar": 55, "gensr": 67, "intsr": 60, "synergen": 64}
-MAX_PASSES = {"GenSAR.retrieve": (23, 136), "GenSR.rank": (11, 74), "IntSR.rank": (12, 86)}
+MAX_PASSES = {
+    "GenSAR.retrieve": (21, 120),
+    "GenSR.rank": (11, 74),
+    "IntSR.rank": (12, 86),
+}
 
 
 @pytest.mark.parametrize("family", house.FAMILIES)

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import IdentifierTrie
-from seekrec.generation.families import Families
 from seekrec.generation.masks import MaskCache, TrieMask
+from seekrec.generation.trie import Families
 
 # Six items, five identifiers: rows 1 and 4 share (0, 2).
 CODES = np.array([[3, 1], [0, 2], [0, 0], [3, 0], [0, 2], [1, 1]])
@@ -49,8 +49,8 @@ def test_lookup_gives_every_item_of_an_identifier():
     trie = make_trie()
     leaves = trie.find(torch.from_numpy(CODES))
     assert leaves.tolist() == [4, 1, 0, 3, 1, 2]
-    assert trie.items(1).tolist() == [1, 4]
-    assert trie.items(4).tolist() == [0]
+    assert trie.expand_leaves(torch.tensor([1]))[0].tolist() == [1, 4]
+    assert trie.expand_leaves(torch.tensor([4]))[0].tolist() == [0]
     rows, source = trie.expand_leaves(torch.tensor([1, 3]))
     assert (rows.tolist(), source.tolist()) == ([1, 4, 3], [0, 0, 1])
 
@@ -98,7 +98,7 @@ def test_any_table_equals_sets_of_tuples(table, share):
                 below = sorted({identifier[depth] for identifier in rows_of if identifier[:depth] == prefix})
                 assert children.codes[node][children.is_real[node]].tolist() == below
     for leaf, identifier in enumerate(sorted(rows_of)):
-        assert trie.items(leaf).tolist() == rows_of[identifier]
+        assert trie.expand_leaves(torch.tensor([leaf]))[0].tolist() == rows_of[identifier]
     assert mask.num_allowed == allowed.sum()
 
 

@@ -26,8 +26,6 @@ from seekrec.errors import NotFiniteError, RequestError
 from seekrec.generation.inputs import (
     Lane,
     Norm,
-    check_masks,
-    check_norm,
     check_prompt,
     check_tries,
     encode,
@@ -36,7 +34,7 @@ from seekrec.generation.inputs import (
     to_log_probs,
 )
 from seekrec.generation.masks import TrieMask
-from seekrec.generation.sessions import Session
+from seekrec.generation.sessions import Session, open_session
 from seekrec.generation.trie import IdentifierTrie
 
 _NEVER = float("-inf")
@@ -128,15 +126,13 @@ def beam_search(
         ConfigurationError: If the model cannot be used, or its vocabulary lacks the tokens.
         NotFiniteError: If it computes scores that are not numbers.
     """
-    base, num_requests = check_prompt(model, input_ids, attention_mask, decoder_prefix, encoder_outputs)
-    check_norm(norm)
+    base, num_requests = check_prompt(model, input_ids, attention_mask, decoder_prefix, encoder_outputs, norm)
     if not num_requests:
         return BeamOutput([], [])
     widths = per_request("num_beams", num_beams, num_requests)
     wanted = widths if top_k is None else per_request("top_k", top_k, num_requests)
     widths = np.maximum(widths, wanted)
-    tries = check_tries(trie, num_requests)
-    row_masks = check_masks(masks, tries)
+    tries, row_masks = check_tries(trie, masks, num_requests)
     if max_per_prefix is not None and (max_per_prefix < 1 or not 1 <= prefix_levels <= tries[0].num_levels):
         raise RequestError(
             f"`max_per_prefix` is {max_per_prefix}, `prefix_levels` {prefix_levels}; both must be at least 1, and a "
@@ -147,9 +143,10 @@ def beam_search(
     answerable = [index for index in range(num_requests) if (mask := row_masks[index]) is None or mask.num_allowed]
     if answerable:
         prompt = encode(base, input_ids, attention_mask, decoder_prefix, encoder_outputs, torch.tensor(answerable))
-        device = prompt.encoder_states.device
+        device = prompt.states.device
         lanes = make_lanes(base, answerable, tries, row_masks, level_offsets, device)
-        session, states = prompt.open(torch.arange(len(answerable), device=device))
+        session = open_session(base, prompt.states, prompt.attention_mask)
+        states = session.start(prompt.decoder_prefix)
         beam_limit = torch.tensor(widths[answerable], device=device)
         beams = _search(session, states, lanes, beam_limit, norm, max_per_prefix, prefix_levels)
         for lane in lanes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, SupportsIndex, get_args
+from typing import Literal, NamedTuple, SupportsIndex, cast, get_args
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import ConfigurationError, RequestError
 from seekrec.generation.masks import TrieMask
-from seekrec.generation.sessions import Session, open_session, unwrap, vocabulary_size
+from seekrec.generation.sessions import Session, unwrap, vocabulary_size
 from seekrec.generation.trie import IdentifierTrie
 from seekrec.schema import shown
 
@@ -24,31 +24,18 @@ from seekrec.schema import shown
 Norm = Literal["vocab", "level"]
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(NamedTuple):
     """An encoded batch and what the decoder reads before the identifier.
 
     Args:
-        model (`PreTrainedModel`): The model, unwrapped.
-        encoder_states (`torch.Tensor`): Output of the encoder, `(B, S, d)`.
+        states (`torch.Tensor`): Output of the encoder, `(B, S, d)`.
         attention_mask (`torch.Tensor`, *optional*): 1 where the input is real, `(B, S)`.
         decoder_prefix (`torch.Tensor`): int64 token ids of shape `(B, P)`.
     """
 
-    model: PreTrainedModel
-    encoder_states: Tensor
+    states: Tensor
     attention_mask: Tensor | None
     decoder_prefix: Tensor
-
-    def open(self, requests: Tensor) -> tuple[Session, Tensor]:
-        """Start decoding for some requests (int64, rising); returns the session and the states after the prefix."""
-        if len(requests) == len(self.encoder_states):
-            states, mask, prefix = self.encoder_states, self.attention_mask, self.decoder_prefix
-        else:
-            states, prefix = self.encoder_states[requests], self.decoder_prefix[requests]
-            mask = None if self.attention_mask is None else self.attention_mask[requests]
-        session = open_session(self.model, states, mask)
-        return session, session.start(prefix)
 
 
 def check_prompt(
@@ -57,8 +44,9 @@ def check_prompt(
     attention_mask: Tensor | None,
     decoder_prefix: Tensor,
     encoder_outputs: BaseModelOutput | None,
+    norm: str,
 ) -> tuple[PreTrainedModel, int]:
-    """Check the arguments that describe the batch.
+    """Check the arguments that describe the batch, and the normalisation.
 
     Returns:
         `tuple`: The model, unwrapped, and the number of requests.
@@ -66,7 +54,7 @@ def check_prompt(
     Raises:
         RequestError: If shapes contradict each other, or neither or both of `input_ids` and `encoder_outputs` are
             given.
-        ConfigurationError: If the model cannot be used, see [`sessions.unwrap`].
+        ConfigurationError: If the model cannot be used, see [`sessions.unwrap`], or `norm` is not one of `Norm`.
     """
     base = unwrap(model)
     if input_ids is not None and encoder_outputs is None:
@@ -87,6 +75,8 @@ def check_prompt(
             f"`decoder_prefix` has shape {tuple(decoder_prefix.shape)} for {len(source)} requests; pass (batch, "
             "length) with at least the decoder's start token."
         )
+    if norm not in get_args(Norm):
+        raise ConfigurationError(f"`norm` is {norm!r}; use one of {', '.join(get_args(Norm))}.")
     return base, len(source)
 
 
@@ -119,17 +109,7 @@ def encode(
     else:
         chosen = None if input_ids is None else input_ids[requests.to(input_ids.device)]
         states = model.get_encoder()(input_ids=chosen, attention_mask=mask)[0]
-    return Prompt(model, states, mask, prefix.to(states.device))
-
-
-def check_norm(norm: str) -> None:
-    """Refuse an unknown normalisation.
-
-    Raises:
-        ConfigurationError: If `norm` is not one of `Norm`.
-    """
-    if norm not in get_args(Norm):
-        raise ConfigurationError(f"`norm` is {norm!r}; use one of {', '.join(get_args(Norm))}.")
+    return Prompt(states, mask, prefix.to(states.device))
 
 
 def check_level_offsets(
@@ -217,30 +197,29 @@ def per_request(name: str, value: object, num_requests: int) -> np.ndarray:
     """
     plain = value.tolist() if isinstance(value, (np.ndarray, Tensor)) else value
     given: list[object] = list(plain) if isinstance(plain, Sequence) else [plain] * num_requests
-    numbers = np.array(given if all(map(_is_count, given)) else [0], dtype=np.int64)
-    if numbers.shape != (num_requests,) or (numbers < 1).any():
+    try:
+        # Whole numbers of any kind, numpy's too; True is not one.
+        whole = [0 if isinstance(one, bool) else operator.index(cast(SupportsIndex, one)) for one in given]
+    except TypeError:
+        whole = []
+    if len(whole) != num_requests or not all(0 < number < 2**31 for number in whole):
         raise RequestError(
             f"`{name}` is {shown(value)}; pass a positive number, or one for each of the {num_requests} requests of "
             "the batch."
         )
-    return numbers
+    return np.array(whole, dtype=np.int64)
 
 
-def _is_count(value: object) -> bool:
-    # Whole numbers of any kind, numpy's too; True is not one.
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, SupportsIndex):
-        return False
-    try:
-        return 0 < operator.index(value) < 2**31
-    except TypeError:
-        return False
-
-
-def check_tries(trie: IdentifierTrie | Sequence[IdentifierTrie], num_requests: int) -> list[IdentifierTrie]:
-    """Return each request its trie.
+def check_tries(
+    trie: IdentifierTrie | Sequence[IdentifierTrie],
+    masks: TrieMask | np.ndarray | Sequence[TrieMask | np.ndarray | None] | None,
+    num_requests: int,
+) -> tuple[list[IdentifierTrie], list[TrieMask | None]]:
+    """Return each request its trie and its mask; `None` where everything is allowed.
 
     Raises:
-        RequestError: If there is not one for each request, or their depths differ.
+        RequestError: If there is not one for each request, the depths of tries differ, or a mask does not belong to
+            the request's trie.
     """
     tries = [trie] * num_requests if isinstance(trie, IdentifierTrie) else list(trie)
     if len(tries) != num_requests:
@@ -250,33 +229,25 @@ def check_tries(trie: IdentifierTrie | Sequence[IdentifierTrie], num_requests: i
         raise RequestError(
             f"The tries of one batch have identifiers of {sorted(depths)} levels; call once for each length."
         )
-    return tries
-
-
-def check_masks(
-    masks: TrieMask | np.ndarray | Sequence[TrieMask | np.ndarray | None] | None, tries: list[IdentifierTrie]
-) -> list[TrieMask | None]:
-    """Return each request its mask; `None` where everything is allowed.
-
-    Raises:
-        RequestError: If there is not one for each request, or one does not belong to the request's trie.
-    """
     if masks is None or isinstance(masks, (TrieMask, np.ndarray, Tensor)):
-        each: list[TrieMask | np.ndarray | None] = [masks] * len(tries)
+        each: list[TrieMask | np.ndarray | None] = [masks] * num_requests
     else:
         each = list(masks)
-    if len(each) != len(tries):
-        raise RequestError(f"`masks` has {len(each)} entries for {len(tries)} requests; pass one, or one for each.")
-    checked: list[TrieMask | None] = []
-    for index, (mask, trie) in enumerate(zip(each, tries, strict=True)):
-        made = mask if mask is None or isinstance(mask, TrieMask) else trie.mask(mask)
-        if made is not None and not trie.owns(made):
+    if len(each) != num_requests:
+        raise RequestError(f"`masks` has {len(each)} entries for {num_requests} requests; pass one, or one for each.")
+    made: dict[tuple[int, int], TrieMask | None] = {}  # a mask given many times is counted once for each trie
+    for index, (mask, one) in enumerate(zip(each, tries, strict=True)):
+        if (id(mask), id(one)) in made:
+            continue
+        counted = mask if mask is None or isinstance(mask, TrieMask) else one.mask(mask)
+        if counted is not None and not one.owns(counted):
             raise RequestError(
                 f"The mask of request {index} was made by another trie; make it with `trie.mask(where)` of the trie "
                 "searched."
             )
-        checked.append(None if made is None or made.num_allowed == trie.num_items else made)
-    return checked
+        allows_all = counted is None or counted.num_allowed == one.num_items
+        made[id(mask), id(one)] = None if allows_all else counted
+    return tries, [made[id(mask), id(one)] for mask, one in zip(each, tries, strict=True)]
 
 
 def make_lanes(

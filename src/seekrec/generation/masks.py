@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class TrieMask:
     owner: object
     _copies: dict[torch.device, TrieMask] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def num_allowed(self) -> int:
         """Items that may be returned."""
         return int(self.counts[0][0])

@@ -58,7 +58,7 @@ def packed_linears(model: nn.Module, *, min_weights: int = 2**17) -> Iterator[in
                 weight = module.weight
                 module.__dict__["_packed"] = _pack(weight.detach())
                 module.__dict__["_packed_from"] = (weight.data_ptr(), weight._version)
-                module.__class__ = _PackedLinear
+                module.__class__ = PackedLinear
                 packed.append(module)
     else:
         logger.info("This build of torch has no working oneDNN kernel for packed weights; nothing is packed.")
@@ -70,20 +70,14 @@ def packed_linears(model: nn.Module, *, min_weights: int = 2**17) -> Iterator[in
             del module.__dict__["_packed"], module.__dict__["_packed_from"]
 
 
-def is_plain_linear(module: object) -> bool:
-    """Return whether a module computes what its weight and bias say, and nothing more, packed or not."""
-    if not isinstance(module, nn.Linear) or type(module) not in (nn.Linear, _PackedLinear):
-        return False
-    return not module._forward_hooks and not module._forward_pre_hooks
-
-
-class _PackedLinear(nn.Linear):
+class PackedLinear(nn.Linear):
     """What a layer is inside [`packed_linears`]. Copies and pickles of it are of class `nn.Linear`."""
 
     _packed: Tensor
     _packed_from: tuple[int, int]
 
     def forward(self, input: Tensor) -> Tensor:
+        """Multiply by the packed weight, as long as it is that of the layer and nothing wants its gradient."""
         weight = self.weight
         is_usable = (
             self._packed_from == (weight.data_ptr(), weight._version)

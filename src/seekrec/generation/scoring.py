@@ -20,11 +20,11 @@ from seekrec.generation.inputs import (
     Norm,
     Prompt,
     check_level_offsets,
-    check_norm,
     check_prompt,
     encode,
     to_log_probs,
 )
+from seekrec.generation.sessions import open_session
 from seekrec.generation.trie import IdentifierTrie
 
 
@@ -69,8 +69,7 @@ def score_candidates(
         ConfigurationError: If the model cannot be used, its vocabulary lacks the tokens, or `codebook_size` is
             missing.
     """
-    base, num_requests = check_prompt(model, input_ids, attention_mask, decoder_prefix, encoder_outputs)
-    check_norm(norm)
+    base, num_requests = check_prompt(model, input_ids, attention_mask, decoder_prefix, encoder_outputs, norm)
     if max_rows < 1:
         raise RequestError(f"`max_rows` is {max_rows}; pass at least 1.")
     tables = _check_codes(codes, num_requests)
@@ -85,24 +84,28 @@ def score_candidates(
     )
     offsets = _check_offsets(level_offsets, sizes, base, num_requests, answerable)
     prompt = encode(base, input_ids, attention_mask, decoder_prefix, encoder_outputs, torch.tensor(answerable))
-    offsets = offsets.to(prompt.encoder_states.device)
+    offsets = offsets.to(prompt.states.device)
     # The request is the first code: one trie for all lists.
     keyed = np.column_stack([owner, flat])
     scores = np.empty(len(flat), np.float32)
     order = np.lexsort(keyed.T[::-1])  # parts of neighbours share prefixes
     for chosen in np.split(order, range(max_rows, len(order), max_rows)):
         trie = IdentifierTrie.from_codes(keyed[chosen], (len(answerable), *sizes))
-        scores[chosen] = _score_trie(prompt, trie, offsets, norm)
+        scores[chosen] = _score_trie(base, prompt, trie, offsets, norm)
     parts = iter(np.split(scores, np.cumsum([lengths[index] for index in answerable])[:-1]))
     return [next(parts) if length else np.zeros(0, np.float32) for length in lengths]
 
 
-def _score_trie(prompt: Prompt, trie: IdentifierTrie, offsets: Tensor, norm: Norm) -> np.ndarray:
+def _score_trie(
+    model: PreTrainedModel, prompt: Prompt, trie: IdentifierTrie, offsets: Tensor, norm: Norm
+) -> np.ndarray:
     """Score a trie whose first code is the request; return float32 of shape `(num_items,)` by item row."""
-    device = prompt.encoder_states.device
+    device = prompt.states.device
     trie = trie.to(device)
     owner = trie.codes[0].long()  # node of depth 1 -> request of the prompt
-    session, states = prompt.open(owner)
+    mask = None if prompt.attention_mask is None else prompt.attention_mask[owner]
+    session = open_session(model, prompt.states[owner], mask)
+    states = session.start(prompt.decoder_prefix[owner])
     nodes_request = torch.arange(len(owner), device=device)  # node of the current depth -> row of `owner`
     scores = torch.zeros(len(owner), device=device)
     num_levels = trie.num_levels - 1

@@ -12,7 +12,8 @@ inside is known can be called so; see [`open_session`] for what happens with the
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from transformers.models.mt5.modeling_mt5 import MT5Block, MT5Stack
 from transformers.models.t5.modeling_t5 import T5Block, T5Stack
 
 from seekrec.errors import ConfigurationError
-from seekrec.generation.packing import is_plain_linear
+from seekrec.generation.packing import PackedLinear
 
 # Logits that exist at one time while the whole vocabulary is summed: 64 MiB in float32.
 _MAX_LOGITS = 2**24
@@ -82,14 +83,26 @@ def open_session(model: PreTrainedModel, encoder_states: Tensor, attention_mask:
     Returns:
         `Session`: Ready for `start`.
     """
-    for session in (T5Session, BartSession):
-        if session.supports(model):
-            return session(model, encoder_states, attention_mask)
+    decoder = model.get_decoder()
+    for kind in (T5Session, BartSession):
+        if not isinstance(model, kind.models):
+            continue
+        layers = getattr(decoder, kind.layers)
+        # Skipping the forward of decoder and layers must skip nothing that matters, such as accelerate's offloading.
+        is_plain = not any(hasattr(module, "_hf_hook") for module in (decoder, *layers))
+        is_known = {type(decoder), *map(type, layers)} <= kind.parts
+        if is_plain and is_known and decoder.config._attn_implementation in ("eager", "sdpa"):
+            return kind(model, encoder_states, attention_mask)
     return WholeModelSession(model, encoder_states, attention_mask)
 
 
 class _LayeredSession:
     """What T5 and BART share: the first step by the model's own decoder, later ones layer by layer."""
+
+    models: ClassVar[tuple[type[PreTrainedModel], ...]]
+    # The classes of the decoder and of its layers, and the attribute that holds the layers.
+    parts: ClassVar[set[type[nn.Module]]]
+    layers: ClassVar[str]
 
     def __init__(self, model: PreTrainedModel, encoder_states: Tensor, attention_mask: Tensor | None) -> None:
         self._decoder = model.get_decoder()
@@ -98,8 +111,17 @@ class _LayeredSession:
         self._attention_mask = attention_mask
         # Given here, because the decoder would copy its configuration several times to make one.
         self._cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        self._rows = _Rows(len(encoder_states), None)
-        self._logits_bias: Tensor | None = None  # added to what the head computes, shape (1, V)
+        # Rows of a request, and where each stands among those of all requests; `None` where all have as many.
+        self._width = 1
+        self._slots: Tensor | None = None
+        # T5 1.0 scales what the head reads, T5 1.1 and mT5 do not; the configuration of T5 says which.
+        self._factor = model.config.d_model**-0.5 if getattr(model.config, "scale_decoder_outputs", False) else 1.0
+        # BART adds it to what the head computes, shape (1, V).
+        self._logits_bias: Tensor | None = getattr(model, "final_logits_bias", None)
+        # An adapter or a quantised head computes more than its weight says; a packed one does not.
+        self._head_is_plain = type(self._head) in (nn.Linear, PackedLinear) and not (
+            self._head._forward_hooks or self._head._forward_pre_hooks
+        )
         # Added to the scores of cross-attention, shape (B or 1, 1, 1, S).
         if attention_mask is None or bool(attention_mask.all()):
             self._cross_bias = encoder_states.new_zeros(1, 1, 1, encoder_states.shape[1])
@@ -116,102 +138,91 @@ class _LayeredSession:
             cache=self._cache,
             use_cache=True,
         )
-        return self._scale(output.last_hidden_state[:, -1])
+        states: Tensor = output.last_hidden_state[:, -1] * self._factor
+        return states
 
     def step(self, tokens: Tensor, parents: Tensor, requests: Tensor) -> Tensor:
         self._cache.self_attention_cache.reorder_cache(parents)
-        self._rows = _Rows(len(self._states), requests)
-        return self._scale(self._run_layers(tokens[:, None])[:, 0])
+        num_requests = len(self._states)
+        counts = torch.bincount(requests, minlength=num_requests)
+        self._width, self._slots = int(counts.max()), None
+        if len(requests) < self._width * num_requests:
+            first = torch.cumsum(counts, 0) - counts
+            within = torch.arange(len(requests), device=requests.device) - first[requests]
+            self._slots = requests * self._width + within
+        return self._run_layers(tokens[:, None])[:, 0] * self._factor
 
     def block_logits(self, states: Tensor, first: int, size: int) -> Tensor:
-        if not is_plain_linear(self._head):  # an adapter or a quantised head computes more than its weight says
-            return self._all_logits(states)[:, first : first + size]
-        bias = None if self._head.bias is None else self._head.bias[first : first + size]
-        logits = nn.functional.linear(states, self._head.weight[first : first + size], bias)
-        return (logits if self._logits_bias is None else logits + self._logits_bias[:, first : first + size]).float()
+        block = slice(first, first + size)
+        if self._head_is_plain:
+            bias = None if self._head.bias is None else self._head.bias[block]
+            logits = nn.functional.linear(states, self._head.weight[block], bias)
+        else:
+            logits = self._head(states)[:, block]
+        return (logits if self._logits_bias is None else logits + self._logits_bias[:, block]).float()
 
     def log_partition(self, states: Tensor) -> Tensor:
-        rows_at_once = max(1, _MAX_LOGITS // vocabulary_size(self._head))
-        return torch.cat([self._all_logits(part).logsumexp(-1) for part in states.split(rows_at_once)])
+        sums = []
+        for part in states.split(max(1, _MAX_LOGITS // vocabulary_size(self._head))):
+            logits = self._head(part)
+            logits = logits if self._logits_bias is None else logits + self._logits_bias
+            sums.append(logits.float().logsumexp(-1))
+        return torch.cat(sums)
 
-    def _all_logits(self, states: Tensor) -> Tensor:
-        logits: Tensor = self._head(states)
-        return (logits if self._logits_bias is None else logits + self._logits_bias).float()
+    def _attend(self, attention: Callable[..., tuple[Tensor, ...]], hidden: Tensor, **bias: Tensor) -> Tensor:
+        """Let rows `(R, 1, d)` attend to their request's encoder states, as one sequence a request `(B, K, d)`.
+
+        Where requests have different numbers of rows, `K` is the largest and the rest is zeros.
+        """
+        num_requests, size = len(self._states), hidden.shape[-1]
+        if self._slots is not None:
+            padded = hidden.new_zeros(num_requests * self._width, size)
+            hidden = padded.index_copy_(0, self._slots, hidden[:, 0])
+        rows = hidden.view(num_requests, -1, size)
+        attended = attention(rows, key_value_states=self._states, cache=self._cache, **bias)[0].reshape(-1, 1, size)
+        return attended if self._slots is None else attended[self._slots]
 
     def _run_layers(self, tokens: Tensor) -> Tensor:
         raise NotImplementedError
-
-    def _scale(self, states: Tensor) -> Tensor:
-        return states
 
 
 class T5Session(_LayeredSession):
     """T5 and mT5."""
 
-    def __init__(self, model: PreTrainedModel, encoder_states: Tensor, attention_mask: Tensor | None) -> None:
-        super().__init__(model, encoder_states, attention_mask)
-        # T5 1.0 scales what the head reads, T5 1.1 and mT5 do not; the configuration of T5 says which.
-        self._factor = model.config.d_model**-0.5 if getattr(model.config, "scale_decoder_outputs", False) else None
-
-    @staticmethod
-    def supports(model: nn.Module) -> bool:
-        """Return whether the decoder is T5's own, layer by layer."""
-        if not isinstance(model, (T5ForConditionalGeneration, MT5ForConditionalGeneration)):
-            return False
-        decoder = model.get_decoder()
-        known = type(decoder) in (T5Stack, MT5Stack) and all(
-            type(block) in (T5Block, MT5Block) for block in decoder.block
-        )
-        return known and _can_call_layers(decoder, decoder.block)
+    models = (T5ForConditionalGeneration, MT5ForConditionalGeneration)
+    parts: ClassVar[set[type[nn.Module]]] = {T5Stack, MT5Stack, T5Block, MT5Block}
+    layers = "block"
 
     def _run_layers(self, tokens: Tensor) -> Tensor:
-        # As T5Block.forward, but for the two lines that fold rows into positions around cross-attention.
+        # As T5Block.forward, but for `_attend`. The mask goes in as the position bias of cross-attention, which T5
+        # would otherwise fill with zeros for every head.
         hidden = self._decoder.embed_tokens(tokens)
         bias = None  # relative positions; the first layer computes them for all
         for block in self._decoder.block:
             hidden, bias, _ = block.layer[0](hidden, position_bias=bias, cache=self._cache)
-            hidden = self._rows.fold(_clamp(hidden))
-            # The mask goes in as the position bias, which T5 would otherwise fill with zeros for every head.
-            hidden, _, _ = block.layer[1](
-                hidden, key_value_states=self._states, position_bias=self._cross_bias, cache=self._cache
-            )
-            hidden = self._rows.unfold(_clamp(hidden))
-            hidden = _clamp(block.layer[-1](hidden))
+            hidden = self._attend(block.layer[1], _clamp(hidden), position_bias=self._cross_bias)
+            hidden = _clamp(block.layer[-1](_clamp(hidden)))
         return self._decoder.final_layer_norm(hidden)
-
-    def _scale(self, states: Tensor) -> Tensor:
-        return states if self._factor is None else states * self._factor
 
 
 class BartSession(_LayeredSession):
     """BART."""
 
-    def __init__(self, model: PreTrainedModel, encoder_states: Tensor, attention_mask: Tensor | None) -> None:
-        super().__init__(model, encoder_states, attention_mask)
-        self._logits_bias = model.get_buffer("final_logits_bias")
-
-    @staticmethod
-    def supports(model: nn.Module) -> bool:
-        """Return whether the decoder is BART's own, layer by layer."""
-        if not isinstance(model, BartForConditionalGeneration):
-            return False
-        decoder = model.get_decoder()
-        known = type(decoder) is BartDecoder and all(type(layer) is BartDecoderLayer for layer in decoder.layers)
-        return known and _can_call_layers(decoder, decoder.layers)
+    models = (BartForConditionalGeneration,)
+    parts: ClassVar[set[type[nn.Module]]] = {BartDecoder, BartDecoderLayer}
+    layers = "layers"
 
     def _run_layers(self, tokens: Tensor) -> Tensor:
-        # As BartDecoderLayer.forward in evaluation mode, but for folding rows into positions around cross-attention.
+        # As BartDecoderLayer.forward in evaluation mode, but for `_attend`.
         decoder = self._decoder
         hidden = decoder.embed_tokens(tokens)
         hidden = hidden + decoder.embed_positions(tokens, self._cache.get_seq_length()).to(hidden.device)
         hidden = decoder.layernorm_embedding(hidden)
         for layer in decoder.layers:
             attended, _ = layer.self_attn(hidden, cache=self._cache)
-            hidden = self._rows.fold(layer.self_attn_layer_norm(hidden + attended))
-            attended, _ = layer.encoder_attn(
-                hidden, key_value_states=self._states, attention_mask=self._cross_bias, cache=self._cache
-            )
-            hidden = self._rows.unfold(layer.encoder_attn_layer_norm(hidden + attended))
+            hidden = layer.self_attn_layer_norm(hidden + attended)
+            attended = self._attend(layer.encoder_attn, hidden, attention_mask=self._cross_bias)
+            hidden = layer.encoder_attn_layer_norm(hidden + attended)
             hidden = layer.final_layer_norm(hidden + layer.fc2(layer.activation_fn(layer.fc1(hidden))))
         return hidden
 
@@ -271,42 +282,6 @@ class WholeModelSession:
             self._cache = output.cache
         logits: Tensor = output.logits
         return logits[:, -1].float()
-
-
-class _Rows:
-    """Folds rows `(R, 1, d)` into one sequence a request `(B, K, d)`, and back.
-
-    Where requests have different numbers of rows, `K` is the largest and the rest is zeros.
-    """
-
-    def __init__(self, num_requests: int, requests: Tensor | None) -> None:
-        self._num_requests = num_requests
-        self._slots: Tensor | None = None
-        if requests is None:
-            return
-        counts = torch.bincount(requests, minlength=num_requests)
-        self._width = int(counts.max())
-        if len(requests) < self._width * num_requests:
-            first = torch.cumsum(counts, 0) - counts
-            within = torch.arange(len(requests), device=requests.device) - first[requests]
-            self._slots = requests * self._width + within
-
-    def fold(self, hidden: Tensor) -> Tensor:
-        size = hidden.shape[-1]
-        if self._slots is not None:
-            padded = hidden.new_zeros(self._num_requests * self._width, size)
-            hidden = padded.index_copy_(0, self._slots, hidden[:, 0])
-        return hidden.view(self._num_requests, -1, size)
-
-    def unfold(self, hidden: Tensor) -> Tensor:
-        hidden = hidden.reshape(-1, 1, hidden.shape[-1])
-        return hidden if self._slots is None else hidden[self._slots]
-
-
-def _can_call_layers(decoder: PreTrainedModel, layers: nn.ModuleList) -> bool:
-    """Return whether skipping the forward of decoder and layers skips nothing that matters."""
-    is_wrapped = any(hasattr(module, "_hf_hook") for module in (decoder, *layers))  # accelerate's offloading
-    return not is_wrapped and decoder.config._attn_implementation in ("eager", "sdpa")
 
 
 def _clamp(hidden: Tensor) -> Tensor:

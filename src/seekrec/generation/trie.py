@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -27,12 +28,104 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from seekrec.errors import CatalogError, RequestError
-from seekrec.generation.families import Families
 from seekrec.generation.masks import MaskCache, TrieMask
+from seekrec.generation.sorted_codes import check_codes, code_type, sort_identifiers
 from seekrec.util.files import replace_file
 
 _FORMAT = "seekrec-identifier-trie"
 _FORMAT_VERSION = "1"
+
+
+@dataclass(frozen=True, eq=False)
+class Families:
+    """Parents 0..n-1 with at least one child each; children are numbered in the order of their parents.
+
+    A family is a range of children, so the first child of each parent says all. Two forms of it, the smaller is kept:
+
+    - `"starts"`: the first child of every parent, and the number of children at the end;
+    - `"extras"`: for every child that is not a first child, its parent. Small where nearly every parent has one child,
+      as deep in a trie. The first child of parent `n` is then `n` plus the number of entries below `n`.
+
+    Args:
+        form (`str`): `"starts"` or `"extras"`.
+        array (`torch.Tensor`): int32 or int64, rising. `num_parents + 1` entries, or `num_children - num_parents`.
+        num_parents (`int`): Parents.
+        num_children (`int`): Children.
+    """
+
+    form: Literal["starts", "extras"]
+    array: Tensor
+    num_parents: int
+    num_children: int
+
+    @classmethod
+    def from_first_children(cls, first: np.ndarray, num_children: int) -> Families:
+        """Keep the smaller form.
+
+        Args:
+            first (`np.ndarray`): Integers of shape `(num_parents,)`, strictly rising from 0: the first child of each
+                parent.
+            num_children (`int`): Children of all parents together.
+
+        Returns:
+            `Families`: On the CPU.
+        """
+        num_parents = len(first)
+        dtype = np.int32 if num_children < 2**31 else np.int64
+        if num_children - num_parents > num_parents:
+            starts = np.append(first, num_children).astype(dtype)
+            return cls("starts", torch.from_numpy(starts), num_parents, num_children)
+        is_first = np.zeros(num_children, bool)
+        is_first[first] = True
+        extra = np.flatnonzero(~is_first)
+        # Extra child number i at position p has p - i first children before it, the last of which is its own parent's.
+        parents = (extra - np.arange(len(extra)) - 1).astype(dtype)
+        return cls("extras", torch.from_numpy(parents), num_parents, num_children)
+
+    def ranges(self, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the children of parents.
+
+        Args:
+            parents (`torch.Tensor`): int64 of any shape.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: int64 first child and number of children, each of that shape.
+        """
+        if self.form == "starts":
+            first = self.array[parents].long()
+            return first, self.array[parents + 1].long() - first
+        if not len(self.array):
+            return parents, torch.ones_like(parents)
+        wanted = parents.to(self.array.dtype).contiguous()
+        before, end = torch.searchsorted(self.array, wanted), torch.searchsorted(self.array, wanted, right=True)
+        return parents + before, 1 + end - before
+
+    def first_children(self) -> np.ndarray:
+        """Return the first child of every parent, int64 of shape `(num_parents,)`."""
+        array = self.array.cpu().numpy().astype(np.int64)
+        if self.form == "starts":
+            return array[:-1]
+        is_first = np.ones(self.num_children, bool)
+        is_first[array + 1 + np.arange(len(array))] = False
+        return np.flatnonzero(is_first)
+
+    def to(self, device: torch.device) -> Families:
+        """Return a copy on a device."""
+        return Families(self.form, self.array.to(device), self.num_parents, self.num_children)
+
+    def check(self) -> str | None:
+        """Say what contradicts itself, from lengths and ends alone; `None` if nothing does."""
+        if self.form == "extras":
+            if self.num_parents + len(self.array) != self.num_children:
+                return f"{len(self.array)} entries for {self.num_children} children of {self.num_parents} parents"
+            if len(self.array) and not 0 <= int(self.array[0]) <= int(self.array[-1]) < self.num_parents:
+                return f"entries from {int(self.array[0])} to {int(self.array[-1])} for {self.num_parents} parents"
+            return None
+        ends = self.array[[0, -1]].tolist() if len(self.array) else [None, None]
+        if len(self.array) == self.num_parents + 1 and ends == [0, self.num_children]:
+            return None
+        found = f"{len(self.array)} entries from {ends[0]} to {ends[1]}"
+        return f"{found} for {self.num_parents} parents of {self.num_children}"
 
 
 class Children(NamedTuple):
@@ -87,18 +180,9 @@ class IdentifierTrie:
         Raises:
             CatalogError: If there are no items or no levels, or a code is outside its codebook.
         """
-        table = _check_code_table(codes)
-        num_items, num_levels = table.shape
-        sizes = _check_codebook_sizes(codebook_size, num_levels)
-        for level, size in enumerate(sizes):
-            column = table[:, level]
-            if column.min() < 0 or column.max() >= size:
-                row = int(np.flatnonzero((column < 0) | (column >= size))[0])
-                raise CatalogError(
-                    f"`codes` has code {int(column[row])} at row {row}, level {level}; the codebook of that level has "
-                    f"{size} codes (0..{size - 1}). Pass the right `codebook_size` or leave the row out."
-                )
-        order, columns = _sort_identifiers(table, sizes)
+        table, sizes = check_codes(codes, codebook_size)
+        num_items = len(table)
+        order, columns = sort_identifiers(table, sizes)
         level_codes, families = [], []
         is_start = np.zeros(num_items, bool)  # at sorted position i: does a prefix of the current depth begin here?
         is_start[0] = True
@@ -107,19 +191,19 @@ class IdentifierTrie:
             begins_parent = is_start.copy()
             is_start[1:] |= column[1:] != column[:-1]
             parents = np.flatnonzero(is_start)
-            level_codes.append(torch.from_numpy(column[parents].astype(_code_type(size))))
+            level_codes.append(torch.from_numpy(column[parents].astype(code_type(size))))
             # A child that begins where its parent begins is the parent's first.
             families.append(Families.from_first_children(np.flatnonzero(begins_parent[parents]), len(parents)))
         families.append(Families.from_first_children(parents, num_items))
         rows = order.astype(np.int32 if num_items < 2**31 else np.int64)
         return cls(sizes, tuple(level_codes), tuple(families), torch.from_numpy(rows))
 
-    @property
+    @cached_property
     def num_levels(self) -> int:
         """Codes per identifier."""
         return len(self.codebook_sizes)
 
-    @property
+    @cached_property
     def num_items(self) -> int:
         """Items, those with a shared identifier counted one by one."""
         return len(self.item_rows)
@@ -134,7 +218,7 @@ class IdentifierTrie:
         """Bytes of all arrays."""
         return sum(array.numel() * array.element_size() for array in self._arrays().values())
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where the arrays are."""
         return self.item_rows.device
@@ -186,18 +270,6 @@ class IdentifierTrie:
             is_found &= (low < end) & (level_codes[nodes].long() == wanted)
             nodes = torch.where(is_found, nodes, 0)
         return torch.where(is_found, nodes, -1)
-
-    def items(self, leaf: int) -> np.ndarray:
-        """Return the item rows of one identifier, rising.
-
-        Args:
-            leaf (`int`): A node of depth `num_levels`.
-
-        Returns:
-            `np.ndarray`: int64 rows, at least one.
-        """
-        rows, _ = self.expand_leaves(torch.tensor([leaf], device=self.device))
-        return rows.cpu().numpy()
 
     def expand_leaves(self, leaves: Tensor) -> tuple[Tensor, Tensor]:
         """Replace leaves by their items.
@@ -318,55 +390,3 @@ class IdentifierTrie:
         arrays.update({f"{family.form}.{depth}": family.array for depth, family in enumerate(self.families)})
         arrays["item_rows"] = self.item_rows
         return arrays
-
-
-def _check_code_table(codes: np.ndarray | Tensor | Sequence[Sequence[int]]) -> np.ndarray:
-    table = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
-    if table.ndim != 2 or 0 in table.shape or table.dtype.kind not in "iu":
-        raise CatalogError(
-            f"`codes` is {table.dtype} of shape {table.shape}; pass integers of shape (num_items, num_levels) with at "
-            "least one item and one level."
-        )
-    return table
-
-
-def _check_codebook_sizes(codebook_size: int | Sequence[int], num_levels: int) -> tuple[int, ...]:
-    given = np.full(num_levels, codebook_size) if np.ndim(codebook_size) == 0 else np.asarray(codebook_size)
-    if given.shape != (num_levels,) or given.dtype.kind not in "iu" or given.min() < 1:
-        raise CatalogError(
-            f"`codebook_size` is {codebook_size}; pass one positive number, or one for each of the {num_levels} "
-            "levels."
-        )
-    return tuple(given.tolist())
-
-
-def _code_type(codebook_size: int) -> type[np.generic]:
-    """Narrowest type for codes that torch can gather from on every device."""
-    return np.uint8 if codebook_size <= 2**8 else np.int16 if codebook_size <= 2**15 else np.int32
-
-
-def _sort_identifiers(table: np.ndarray, sizes: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Sort rows of codes lexicographically, ties by row.
-
-    Returns:
-        `tuple`: The row order, and the sorted codes level by level.
-    """
-    num_items = len(table)
-    bits = [max(1, (size - 1).bit_length()) for size in sizes]
-    row_bits = max(1, (num_items - 1).bit_length())
-    if sum(bits) + row_bits > 63:
-        order = np.lexsort(table.T[::-1])  # stable: ties stay in row order
-        return order, [table[order, level] for level in range(len(sizes))]
-    # Codes and row in one integer: a plain sort of it is several times faster than lexsort.
-    packed = np.zeros(num_items, np.int64)
-    for level, width in enumerate(bits):
-        packed = (packed << width) | table[:, level].astype(np.int64)
-    packed = (packed << row_bits) | np.arange(num_items)
-    packed.sort()
-    order = packed & ((1 << row_bits) - 1)
-    columns = []
-    shift = row_bits
-    for width, size in zip(reversed(bits), reversed(sizes), strict=True):
-        columns.append(((packed >> shift) & ((1 << width) - 1)).astype(_code_type(size)))
-        shift += width
-    return order, columns[::-1]
