@@ -42,7 +42,6 @@ class Arguments:
     """What is measured."""
 
     data_dir: str | None = field(default=None, metadata={"help": "Folder of MovieLens; made up if not given."})
-    movielens_variant: str = field(default="100k", metadata={"help": "Which MovieLens `data_dir` holds."})
     num_users: int = field(default=5_000, metadata={"help": "Made up: users."})
     num_items: int = field(default=20_000, metadata={"help": "Made up: items."})
     events_per_user: int = field(default=40, metadata={"help": "Made up: events, half of them searches."})
@@ -117,7 +116,7 @@ def main(arguments: Arguments) -> None:
     if arguments.data_dir is None:
         log = make_log(arguments)
     else:
-        log = read_movielens(arguments.data_dir, variant=arguments.movielens_variant)
+        log = read_movielens(arguments.data_dir)
         log = synthesize_searches(log, seed=arguments.seed)
     catalog = make_catalog(log, arguments.seed)
     split = split_log(log, seed=arguments.seed)

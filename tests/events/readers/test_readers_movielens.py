@@ -12,7 +12,7 @@ import pytest
 
 from seekrec.errors import DataError
 from seekrec.events import category_queries, read_movielens, synthesize_searches
-from seekrec.events.readers import movielens_files
+from seekrec.events.readers import movielens, movielens_files
 from seekrec.events.readers.movielens import film_queries, genre_phrase
 from seekrec.events.readers.movielens_files import (
     MovieLensFiles,
@@ -97,6 +97,46 @@ def test_every_layout_gives_the_same_log(tmp_path, layout):
     assert (unknown["categories"], unknown["queries"]) == ([], [])
     assert category_queries(log.items)[0] == ["crime thriller", "1990s crime thriller", "crime", "thriller"]
     assert synthesize_searches(log, construction="copy").describe()["num_events_by_behavior"]["search"] == 3
+
+
+# (user, film, tag, time): a Chinese one, one with both quotes and colons, one of a film that is not there.
+TAGS = [(1, 2, "奇幻 dreams", 150), (2, 1, " Kevin's ::twist:: ", 210), (2, 1, "twist", 210), (1, 99, "x", 1)]
+
+
+def test_tags_are_searches(tmp_path, caplog):
+    write_colons(tmp_path, encoding="utf8")
+    (tmp_path / "tags.dat").write_text(lines(TAGS, "::") + "1::2::3\n", encoding="utf8")
+    bad = "tags.dat: 2 of 5 rows .* 1 are not user, film, tag and time .first: line 5, .* 1 name an item .* line 4"
+    with pytest.raises(DataError, match=bad):
+        read_movielens(tmp_path, queries="tags")
+    (tmp_path / "tags.dat").write_text(lines(TAGS[:3], "::"), encoding="utf8")
+    with caplog.at_level(logging.INFO):
+        log = read_movielens(tmp_path, queries="tags")
+    assert (log.num_events, log.query_source) == (7, "logged")
+    searches = [event for event in log.events.to_pylist() if event["behavior"] == "search"]
+    assert [(event["user_id"], event["item_id"], event["query"], event["timestamp"]) for event in searches] == [
+        ("1", "2", "奇幻 dreams", 150),
+        ("2", "1", "Kevin's ::twist::", 210),
+        ("2", "1", "twist", 210),
+    ]
+    assert searches[0]["rating"] is None
+    assert any(note.startswith("3 searches are tags: texts that users typed to describe") for note in log.notes)
+    assert "7 events of 2 users, 3 of them searches; 3 items." in caplog.text
+    # The same in the later layout, and none without the file.
+    folder = tmp_path / "later"
+    folder.mkdir()
+    write_csv(folder)
+    with pytest.raises(DataError, match="release later, has no tags; releases from 10M on"):
+        read_movielens(folder, queries="tags")
+    quoted = [(user, film, f'"{tag}"', time) for user, film, tag, time in TAGS[:3]]
+    (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\n" + lines(quoted, ","), encoding="utf8")
+    assert read_movielens(folder, queries="tags").events.equals(log.events)
+
+
+def test_the_number_of_ratings_names_the_release(tmp_path, monkeypatch):
+    write_csv(tmp_path)
+    monkeypatch.setitem(movielens._RELEASES, 4, "ml-tiny")
+    assert read_movielens(tmp_path).name == "ml-tiny"
 
 
 def test_films_of_10m_are_in_utf8(tmp_path):
@@ -185,10 +225,6 @@ def test_folders(tmp_path):
         find_in_folder(tmp_path)
     write_tab(tmp_path)
     assert find_in_folder(tmp_path).name == "ml-100k"
-    with pytest.raises(
-        DataError, match="`variant` is '1m', but without `data_dir` only '100k' can be found; download"
-    ):
-        read_movielens(variant="1m")
 
 
 def sha256(path):

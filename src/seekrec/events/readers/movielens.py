@@ -6,32 +6,30 @@ that reads like text: "The Usual Suspects (1995)", "A crime thriller film of the
 
 Films have genres, not category paths, so their queries are made here, in the column `queries`: what people type who
 look for a kind of film, "crime thriller" rather than "movies crime". They are as synthetic as those of
-[`seekrec.events.category_queries`], which hands them on.
+[`seekrec.events.category_queries`], which hands them on. The tags of 10M and later were typed by users: with
+`queries="tags"` each becomes a search that found the film.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.errors import DataError
-from seekrec.events.checks import (
-    Finding,
-    Source,
-    check_max_refused,
-)
+from seekrec.events.checks import Finding, Source, check_choice, check_max_refused
 from seekrec.events.log import EventLog
 from seekrec.events.readers.columns import to_ids, to_numbers, to_seconds
-from seekrec.events.readers.delimited import read_delimited, read_double_colons
+from seekrec.events.readers.delimited import read_delimited, read_double_colons, read_lines
 from seekrec.events.readers.kept_rows import keep_events, keep_items
 from seekrec.events.readers.movielens_files import MovieLensFiles, find_in_folder, find_ml_100k
-
-logger = logging.getLogger(__name__)
+from seekrec.events.readers.published import Queries, build_log, tag_searches
+from seekrec.util.arrow import to_mask
 
 # Genre as in the files: as a word of its own, and as it stands before another one. In the order in which they stand
 # before each other: "romantic comedy", "animated children's comedy", "sci-fi action thriller".
@@ -66,6 +64,19 @@ _U_ITEM_GENRES = (
     "Mystery|Romance|Sci-Fi|Thriller|War|Western"
 ).split("|")
 
+_TAG_LINE = r"^(?P<user_id>[^:]+)::(?P<item_id>[^:]+)::(?P<tag>.*)::(?P<timestamp>[^:]+)$"
+
+# Number of ratings that tells a release, whatever its folder is called.
+_RELEASES = {
+    100_000: "ml-100k",
+    1_000_209: "ml-1m",
+    10_000_054: "ml-10m",
+    20_000_263: "ml-20m",
+    25_000_095: "ml-25m",
+    32_000_204: "ml-32m",
+    100_836: "ml-latest-small",
+}
+
 # Titles are sorted by their first noun: "Postman, The (Postino, Il)". Only articles that end no English title.
 _ARTICLES = "The|A|An|La|Le|Les|L'|Il|Der|Die|Das|El|Los|Las|Un|Une|Den|Det"
 
@@ -73,7 +84,7 @@ _ARTICLES = "The|A|An|La|Le|Les|L'|Il|Der|Die|Das|El|Los|Las|Un|Une|Den|Det"
 def read_movielens(
     data_dir: str | Path | None = None,
     *,
-    variant: str = "100k",
+    queries: Queries = "none",
     cache_dir: str | Path | None = None,
     max_refused: float = 0.01,
 ) -> EventLog:
@@ -84,34 +95,36 @@ def read_movielens(
             and movies.dat, ratings.csv and movies.csv, or one .inter and one .item file). If not given, MovieLens 100K
             is taken from the installed wheel `recbole`, else from the cache, else downloaded into the cache; notes and
             log say which, and the SHA-256 is checked.
-        variant (`str`): Release to find without `data_dir`: only `"100k"`.
+        queries (`str`): `"tags"` makes a search of each tag; `"none"` leaves the tags out.
         cache_dir (`str` or `Path`, *optional*): Folder of downloads; `~/.cache/seekrec/movielens` if not given.
         max_refused (`float`): The largest share of rows of a file that may be left out with a warning.
 
     Returns:
-        `EventLog`: One recommendation event a rating, with `rating` (stars) as an extra column; items with the extra
-            columns `year` (int64, null if unknown) and `queries` (list of text).
+        `EventLog`: One recommendation event a rating, with `rating` (stars; null for a tag) as an extra column; items
+            with the extra columns `year` (int64, null if unknown) and `queries` (list of text).
 
     Raises:
         DataError: If files are missing, cannot be fetched, have the wrong SHA-256, or too many rows cannot be used.
     """
     check_max_refused(max_refused)
-    if data_dir is not None:
-        files = find_in_folder(data_dir)
-    elif variant == "100k":
-        files = find_ml_100k(cache_dir)
-    else:
-        raise DataError(
-            f"`variant` is {variant!r}, but without `data_dir` only '100k' can be found; download the release from "
-            "https://grouplens.org/datasets/movielens and pass its folder as `data_dir`."
-        )
-    notes = [f"MovieLens, release {files.name}, from {files.origin}."]
+    check_choice("queries", queries, get_args(Queries))
+    files = find_ml_100k(cache_dir) if data_dir is None else find_in_folder(data_dir)
     items, item_warning = _read_movies(files, max_refused)
     events, event_warning = _read_ratings(files, items, max_refused)
-    notes += [warning for warning in (item_warning, event_warning) if warning]
-    log = EventLog(files.name, events, items, notes=tuple(notes), is_checked=True)
-    logger.info("%s %d ratings of %d users, %d films.", notes[0], log.num_events, log.num_users, log.num_items)
-    return log
+    files = replace(files, name=_RELEASES.get(events.num_rows, files.name))
+    notes = [warning for warning in (item_warning, event_warning) if warning]
+    if queries == "tags":
+        searches, tag_notes = _read_tags(files, items, max_refused)
+        events = pa.concat_tables([events, searches], promote_options="default")
+        notes += tag_notes
+    return build_log(
+        files.name,
+        f"MovieLens, release {files.name}, from {files.origin}.",
+        events,
+        items,
+        notes,
+        query_source="none" if queries == "none" else "logged",
+    )
 
 
 def genre_phrase(genres: list[str]) -> str:
@@ -181,6 +194,37 @@ def _read_ratings(files: MovieLensFiles, items: pa.Table, max_refused: float) ->
         }
     )
     return keep_events(table, items, source, max_refused=max_refused, findings=findings)
+
+
+def _read_tags(files: MovieLensFiles, items: pa.Table, max_refused: float) -> tuple[pa.Table, list[str]]:
+    if files.tags is None:
+        raise DataError(
+            f"MovieLens, release {files.name}, has no tags; releases from 10M on have them. Leave `queries` at "
+            "'none' and let searches be made of genres."
+        )
+    names = ["user_id", "item_id", "tag", "timestamp"]
+    unreadable = []
+    if files.layout == "colons":
+        lines, source = read_lines(files.tags)
+        # A tag may hold what stands between fields.
+        fields = pc.extract_regex(lines, _TAG_LINE)
+        raw = pa.table({name: pc.struct_field(fields, name) for name in names})
+        bad = np.flatnonzero(to_mask(pc.is_null(fields)))
+        unreadable = [Finding("are not user, film, tag and time", bad, "tag", lines)] if len(bad) else []
+    else:
+        raw, source = read_delimited(files.tags, delimiter=",")
+        raw = _rename(raw, source, {"userId": "user_id", "movieId": "item_id"}, names)
+    seconds, findings = to_seconds(raw["timestamp"], "timestamp", source)
+    return tag_searches(
+        to_ids(raw["user_id"], "user_id", source),
+        seconds,
+        to_ids(raw["item_id"], "item_id", source),
+        raw["tag"],
+        items,
+        source,
+        findings=[*unreadable, *findings],
+        max_refused=max_refused,
+    )
 
 
 def _read_movies(files: MovieLensFiles, max_refused: float) -> tuple[pa.Table, str | None]:

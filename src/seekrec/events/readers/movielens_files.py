@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from seekrec.errors import DataError
+from seekrec.events.readers.published import find_release
 from seekrec.util.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class MovieLensFiles:
             `"atomic"` (RecBole's .inter and .item).
         name (`str`): Name of the release, such as `"ml-100k"`.
         origin (`str`): Where they were found, for messages.
+        tags (`Path`, *optional*): User, movie, tag, time; releases before 10M have none.
     """
 
     ratings: Path
@@ -65,6 +67,7 @@ class MovieLensFiles:
     layout: Layout
     name: str
     origin: str
+    tags: Path | None = None
 
 
 def find_in_folder(data_dir: str | Path) -> MovieLensFiles:
@@ -76,23 +79,10 @@ def find_in_folder(data_dir: str | Path) -> MovieLensFiles:
     Raises:
         DataError: If the folder does not exist or holds none of the four layouts.
     """
-    folder = Path(data_dir)
-    if not folder.is_dir():
-        raise DataError(f"`data_dir` {folder} is not a folder; give the one that holds the MovieLens files, or none.")
-    inside = sorted(path for path in folder.iterdir() if path.is_dir())
-    found = [files for files in map(_files_of, [folder, *inside]) if files is not None]
-    if found and (found[0].ratings.parent == folder or len(found) == 1):
-        return found[0]
-    names = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
-    if found:
-        raise DataError(
-            f"`data_dir` {folder} holds several releases ({', '.join(files.name for files in found)}); give the "
-            "folder of one."
-        )
-    raise DataError(
-        f"`data_dir` {folder} holds no MovieLens files, only {names}. Expected u.data and u.item, ratings.dat and "
-        "movies.dat, ratings.csv and movies.csv, or one .inter and one .item file."
+    expected = (
+        "u.data and u.item, ratings.dat and movies.dat, ratings.csv and movies.csv, or one .inter and one .item file"
     )
+    return find_release(data_dir, _files_of, what="MovieLens", expected=expected)
 
 
 def find_ml_100k(cache_dir: str | Path | None = None) -> MovieLensFiles:
@@ -200,8 +190,10 @@ def _files_of(folder: Path) -> MovieLensFiles | None:
         if (folder / ratings).is_file() and (folder / movies).is_file():
             # The folder of the 100K archive is named like the release; a renamed one still is what the layout says.
             name = "ml-100k" if layout == "tab" else folder.resolve().name
+            tags = folder / ratings.replace("ratings", "tags")
+            tagged = tags if layout != "tab" and tags.is_file() else None
             origin = f"{ratings} and {movies} in `data_dir`"
-            return MovieLensFiles(folder / ratings, folder / movies, layout, name, origin)
+            return MovieLensFiles(folder / ratings, folder / movies, layout, name, origin, tagged)
     inter, item = sorted(folder.glob("*.inter")), sorted(folder.glob("*.item"))
     if len(inter) == len(item) == 1:
         origin = f"{inter[0].name} and {item[0].name} in `data_dir`"

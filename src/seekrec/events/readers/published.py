@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,7 @@ from seekrec.events.checks import (
 from seekrec.events.log import EventLog, QuerySource
 from seekrec.events.readers.columns import to_numbers
 from seekrec.events.readers.kept_rows import keep_events, keep_items
-from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES
+from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES, SEARCH
 from seekrec.util.arrow import is_text, one_array, to_mask
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,9 @@ class _Named(Protocol):
     @property
     def name(self) -> str: ...
 
+
+# What a reader of a log with user tags makes of them.
+Queries = Literal["none", "tags"]
 
 Files = TypeVar("Files", bound=_Named)
 
@@ -142,6 +145,52 @@ def usable_events(read: ReadTable, items: pa.Table, *, max_refused: float) -> tu
     return events, [*read.source.remarks, *(one for one in (note, refused) if one)]
 
 
+def tag_searches(
+    users: pa.Array,
+    seconds: pa.Array,
+    items_tagged: pa.Array,
+    tags: pa.Array | pa.ChunkedArray,
+    items: pa.Table,
+    source: Source,
+    *,
+    findings: Sequence[Finding],
+    max_refused: float,
+) -> tuple[pa.Table, list[str]]:
+    """Return a search for each tag that a user gave an item: the tag is the query, and the item was found.
+
+    Args:
+        users (`pyarrow.Array`): Who gave the tag.
+        seconds (`pyarrow.Array`): When: int64.
+        items_tagged (`pyarrow.Array`): To which item.
+        tags (`pyarrow.Array`): Texts of the tags.
+        items (`pyarrow.Table`): Items of the log.
+        source (`Source`): Where the rows stand.
+        findings (`Sequence[Finding]`): Rows that cannot be used.
+        max_refused (`float`): The largest share of them.
+
+    Returns:
+        `tuple`: The searches; notes that say what they are, and what was left out.
+
+    Raises:
+        DataError: If too many rows cannot be used.
+    """
+    table = pa.table(
+        {
+            "user_id": users,
+            "timestamp": seconds,
+            "behavior": pa.repeat(SEARCH, len(users)),
+            "query": pc.utf8_trim_whitespace(one_array(tags)),
+            "item_id": items_tagged,
+        }
+    )
+    searches, note = keep_events(table, items, source, max_refused=max_refused, findings=findings)
+    remark = (
+        f"{searches.num_rows} searches are tags: texts that users typed to describe an item, not to find it. Each "
+        "counts as a search that found the item."
+    )
+    return searches, [remark, *([note] if note else [])]
+
+
 def build_log(
     name: str,
     found: str,
@@ -228,11 +277,13 @@ def _leave_out(table: pa.Table, known: Sequence[Finding], read: ReadTable) -> tu
 
 
 __all__ = [
+    "Queries",
     "ReadTable",
     "build_log",
     "find_release",
     "milliseconds_to_seconds",
     "put_together",
+    "tag_searches",
     "usable_events",
     "usable_items",
     "with_events",

@@ -18,7 +18,7 @@ READERS: dict[str, Callable[..., EventLog]] = {
 }
 
 # The readers that take `queries="tags"`.
-TAGGED: frozenset[str] = frozenset()
+TAGGED = frozenset({"movielens"})
 
 # The readers that can find or fetch their files themselves: they also take `None` for the folder.
 WITHOUT_FOLDER = frozenset({"movielens"})
