@@ -7,13 +7,7 @@ warning, as long as they are at most `max_refused` of the table. Everything work
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,52 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Features
 
-from seekrec.errors import ConfigurationError, DataError, SeekrecError
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.events.refused import Finding as Finding
+from seekrec.events.refused import Refused
+from seekrec.events.refused import Source as Source
 from seekrec.schema import BEHAVIORS, GEOHASH_PATTERN, MAX_QUERY_CHARACTERS, MAX_SECONDS, RECOMMENDATION, SEARCH
 from seekrec.util.arrow import is_list, is_text, one_array
 
-logger = logging.getLogger(__name__)
-
 # Columns whose absence has a meaning; every other absent column is filled with nulls.
 DEFAULTS = {"behavior": RECOMMENDATION, "action": "click"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Rows that break one rule.
-
-    Args:
-        problem (`str`): The problem, as the end of a sentence that starts with a number of rows.
-        rows (`np.ndarray`): int64 rows, ascending.
-        column (`str`): The column whose value is shown.
-        values (`pyarrow.ChunkedArray`, *optional*): The values to show, one a row, where the table no longer has them.
-    """
-
-    problem: str
-    rows: np.ndarray
-    column: str
-    values: pa.ChunkedArray | None = None
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a table came from, for messages.
-
-    Args:
-        name (`str`): The file or argument.
-        name_row (`Callable[[int], str]`): Says where a row of the table stands in the file.
-        num_unreadable (`int`): Rows of the file that could not even be cut into columns and are not in the table.
-        unreadable (`str`, *optional*): The problem of the first of them, and its position.
-        remarks (`tuple[str, ...]`): Remarks on how the file was read, without any of its values.
-        names_people (`bool`): Whether `name_row` shows ids of users, which notes must not.
-    """
-
-    name: str
-    name_row: Callable[[int], str] = "row {} (from 0)".format
-    num_unreadable: int = 0
-    unreadable: str | None = None
-    remarks: tuple[str, ...] = ()
-    names_people: bool = False
 
 
 def conform(
@@ -278,33 +235,10 @@ def refuse(
     Raises:
         DataError: If more than `max_refused` of the rows, or all of them, were found.
     """
-    keep = np.ones(table.num_rows, dtype=bool)
-    reasons, notes = [], []
-    if source.num_unreadable:
-        reasons.append(f"{source.num_unreadable} cannot be read (first: {source.unreadable})")
-        notes.append(reasons[0])
-    for finding in findings:
-        rows = finding.rows[keep[finding.rows]]
-        if len(rows):
-            keep[rows] = False
-            reasons.append(_describe(table, finding, rows, source))
-            where = f"row {int(rows[0])} (from 0)" if source.names_people else source.name_row(int(rows[0]))
-            notes.append(f"{len(rows)} {finding.problem} (first: {where})")
-    if not reasons:
-        return table, keep, None
-    num_rows = table.num_rows + source.num_unreadable
-    num_refused = int((~keep).sum()) + source.num_unreadable
-    counted = f"{source.name}: {num_refused} of {num_rows} rows cannot be used"
-    summary = f"{counted}: {'; '.join(reasons)}."
-    if max_refused is None:
-        raise DataError(f"{summary} Correct them or leave them out.")
-    if num_refused > max_refused * num_rows or not keep.any():
-        raise DataError(
-            f"{summary} That is {num_refused / num_rows:.2%}, and `max_refused` allows {max_refused:.2%}. Correct "
-            "them or raise `max_refused`."
-        )
-    logger.warning("%s They were left out.", summary)
-    return table.filter(pa.array(keep)), keep, f"{counted}: {'; '.join(notes)}. They were left out."
+    refused = Refused()
+    keep = refused.add(table, findings)
+    note = refused.settle(source, max_refused=max_refused)
+    return table if note is None else table.filter(pa.array(keep)), keep, note
 
 
 def check_max_refused(max_refused: float) -> None:
@@ -334,56 +268,3 @@ def _findings(rules: Sequence[tuple[str, pa.ChunkedArray | pa.Array, str]]) -> l
         if len(rows):
             findings.append(Finding(problem, rows, column))
     return findings
-
-
-def _describe(table: pa.Table, finding: Finding, rows: np.ndarray, source: Source) -> str:
-    first = int(rows[0])
-    value = repr((table[finding.column] if finding.values is None else finding.values)[first].as_py())
-    shown = value if len(value) <= 60 else f"{value[:57]}..."
-    return f"{len(rows)} {finding.problem} (first: {source.name_row(first)}, {finding.column} {shown})"
-
-
-def check_files(folder: Path, names: Sequence[str], what: str) -> None:
-    """Refuse a folder that lacks a file.
-
-    Raises:
-        DataError: Naming the first that is missing.
-    """
-    for name in names:
-        if not (folder / name).is_file():
-            raise DataError(
-                f"{folder} holds no {name}: it is not a whole {what}, or saving it was interrupted; save it again."
-            )
-
-
-def read_description(path: Path, version: int, what: str) -> Any:
-    """Read the JSON file that describes a saved folder.
-
-    Raises:
-        DataError: If another version of the package wrote it.
-    """
-    description = json.loads(path.read_text(encoding="utf-8"))
-    if description.get("version") != version:
-        raise DataError(
-            f"{path} has version {description.get('version')!r}, this package reads {version}; save the {what} again."
-        )
-    return description
-
-
-@contextmanager
-def refuse_damage(folder: Path, what: str) -> Iterator[None]:
-    """Turn whatever a damaged file raises into one error that names the folder.
-
-    Raises:
-        DataError: Instead of what was raised in the block, unless that is an error of ours.
-    """
-    try:
-        yield
-    except SeekrecError:
-        raise
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise DataError(
-            f"{folder} holds a {what} with a damaged file ({type(error).__name__}: {error}); save it again."
-        ) from error
-    except pa.ArrowException as error:
-        raise DataError(f"{folder} holds a {what} with a damaged table ({error}); save it again.") from error

@@ -18,14 +18,12 @@ from datasets.table import InMemoryTable
 from seekrec.errors import DataError
 from seekrec.events.checks import (
     Source,
-    check_files,
     conform,
     find_event_problems,
     find_item_problems,
-    read_description,
     refuse,
-    refuse_damage,
 )
+from seekrec.events.saved import check_files, read_description, refuse_damage
 from seekrec.schema import BEHAVIORS, EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES
 from seekrec.util.files import write_json, write_table
 from seekrec.util.hashing import table_digest

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.cases import Cases, TrainingHistories, build_requests
-from seekrec.events.checks import check_choice, check_files, read_description, refuse_damage
+from seekrec.events.checks import check_choice
 from seekrec.events.log import EventLog
+from seekrec.events.saved import check_files, read_description, refuse_damage
 from seekrec.events.timeline import (
     PaperOrder,
     Timeline,
