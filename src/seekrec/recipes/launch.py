@@ -15,7 +15,10 @@ from accelerate import PartialState
 from transformers import TrainingArguments
 
 from seekrec.errors import ConfigurationError
+from seekrec.events.report import summarize_log
 from seekrec.recipes.arguments import STAGES, RunArguments
+from seekrec.recipes.logs import name_log, read_log
+from seekrec.recipes.plan import describe_log, given_values, make_plan, write_settings
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.files import lock_folder
@@ -40,15 +43,64 @@ def run_recipe(script: str, recipe_type: type[Recipe[ModelT, ProcessorT]]) -> No
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in ("bm25s", "sentence_transformers", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Without a group of processes there is nothing that a backend could connect, and torch refuses one.
-    ignored = () if any(name in os.environ for name in _IN_A_GROUP) else ("ddp_backend",)
     with one_line_errors(script):
-        recipe = recipe_type(*parse_arguments(recipe_type.argument_types(), sys.argv[1:], ignored=ignored))
-        recipe.refuse_ignored(given_settings(sys.argv[1:]))
+        recipe = make_recipe(script, recipe_type, sys.argv[1:])
+        if recipe.running.dry_run:
+            return
         _keep_from_hub(recipe.training)
         _prepare_once(script, sys.argv[1:], recipe.running)
         with _alone_in_folder(recipe.output_dir):
             recipe.run()
+
+
+def make_recipe(
+    script: str, recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[str]
+) -> Recipe[ModelT, ProcessorT]:
+    """Make a recipe from a command line; without a settings file the log and the machine choose what it leaves open.
+
+    Args:
+        script (`str`): Path of the script, for messages.
+        recipe_type (`type[Recipe]`): The recipe.
+        argv (`Sequence[str]`): The command line without the program's name.
+
+    Raises:
+        ConfigurationError: If a setting is wrong, or nothing can be learned from the log.
+        DataError: If the log cannot be used.
+    """
+    # Without a group of processes there is nothing that a backend could connect, and torch refuses one.
+    ignored = () if any(name in os.environ for name in _IN_A_GROUP) else ("ddp_backend",)
+    types, given = recipe_type.argument_types(), given_settings(argv)
+    recipe = recipe_type(*parse_arguments(types, argv, ignored=ignored))
+    recipe.refuse_ignored(given)
+    chosen: dict[str, object] = {}
+    if "output_dir" not in given:
+        chosen["output_dir"] = f"runs/{recipe_type.family()}-{name_log(recipe.data)}"
+    plan = None
+    log = None
+    if "config" not in given:
+        output_dir = Path(str(chosen.get("output_dir", recipe.output_dir)))
+        log = read_log(recipe.data)
+        values = given_values(sorted(given), recipe.groups())
+        # One process makes the plan, the others find it.
+        state = PartialState()
+        with state.main_process_first():
+            if state.is_main_process:
+                summary = describe_log(log)
+            else:
+                summary = summarize_log(log)
+            plan = make_plan(recipe_type.family(), log, values, recipe.running, output_dir, summary=summary)
+            if state.is_main_process:
+                print(plan, flush=True)
+                if not recipe.running.dry_run:
+                    output_dir.mkdir(parents=True, exist_ok=True)
+                    plan.save(output_dir)
+                    write_settings(output_dir, plan, values, script=script)
+        chosen |= plan.values
+    if not chosen:
+        return recipe
+    recipe = recipe_type(*parse_arguments(types, argv, ignored=ignored, chosen=chosen))
+    recipe.plan, recipe.log = plan, log
+    return recipe
 
 
 def _keep_from_hub(training: TrainingArguments) -> None:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
@@ -28,6 +28,7 @@ from seekrec.recipes.arguments import (
 from seekrec.recipes.compare import compare_on_test
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
 from seekrec.recipes.logs import prepare_cold_start, prepare_split, read_log
+from seekrec.recipes.plan import Plan
 from seekrec.recipes.record import record_run, save_trained
 from seekrec.recipes.stages import StageCache
 from seekrec.schema import BEHAVIORS, Behavior
@@ -61,13 +62,14 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
     evaluation: EvaluationArguments
     running: RunArguments
     training: TrainingArguments
-    # The log, where it was read to make a plan.
-    log: ClassVar[EventLog | None] = None
 
     def __post_init__(self) -> None:
         self.output_dir = Path(str(self.training.output_dir))
         self.cache = StageCache(self.running.stages_dir or self.output_dir / "stages")
         self.show_progress = not self.training.disable_tqdm
+        # Without a settings file: the plan that chose the settings, and the log, which was read to make it.
+        self.plan: Plan | None = None
+        self.log: EventLog | None = None
 
     @classmethod
     def argument_types(cls) -> list[type]:
@@ -85,10 +87,18 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             ConfigurationError: If one of them would be ignored.
         """
 
+    @classmethod
+    def family(cls) -> str:
+        """Return the name of the family in scripts and folders: gensar, gensr, intsr or synergen."""
+        return cls.__name__.removesuffix("Recipe").lower()
+
+    def groups(self) -> list[object]:
+        """Return the groups of settings."""
+        return [getattr(self, field.name) for field in fields(self)]
+
     def settings(self) -> list[object]:
         """Return the groups of settings that are ours."""
-        groups = [getattr(self, field.name) for field in fields(self)]
-        return [group for group in groups if not isinstance(group, TrainingArguments)]
+        return [group for group in self.groups() if not isinstance(group, TrainingArguments)]
 
     def run(self) -> None:
         """Run the stages up to `stop_after`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,7 +42,11 @@ class FileSetting:
 
 
 def parse_arguments(
-    dataclass_types: Sequence[type], argv: Sequence[str], *, ignored: Collection[str] = ()
+    dataclass_types: Sequence[type],
+    argv: Sequence[str],
+    *,
+    ignored: Collection[str] = (),
+    chosen: Mapping[str, object] | None = None,
 ) -> tuple[Any, ...]:
     """Read settings from `--config FILE.yaml` and the options after it.
 
@@ -51,6 +55,7 @@ def parse_arguments(
             Dataclasses whose fields are the settings, model configurations among them (see `util.settings`).
         argv (`Sequence[str]`): The command line without the program's name.
         ignored (`Collection[str]`): Settings that may be given and are left at `None`.
+        chosen (`Mapping`, *optional*): Values of settings that neither file nor command line gives.
 
     Returns:
         `tuple`: One filled dataclass for each type.
@@ -68,6 +73,8 @@ def parse_arguments(
     path = _pop_config(options)
     if path is not None:
         options = _file_options(read_settings(path), parser) + options
+    if chosen:
+        options = _file_options([FileSetting(name, value, "plan") for name, value in chosen.items()], parser) + options
     parser.source = "command line" if path is None else f"{path} and command line"
     *filled, rest = parser.fill(options)
     if rest:

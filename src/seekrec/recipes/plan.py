@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan of a run without a settings file: settings that follow from the log, the machine and the time there is.
+
+What the command line gives stands; the plan fills in the rest. It is printed with its reasons and kept in
+`<output_dir>/plan.json`, so that the same command goes on with the same plan, and `<output_dir>/settings.yaml` holds
+all settings of the run, for `--config`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+import yaml
+
+from seekrec.events import EventLog
+from seekrec.events.queries import category_queries
+from seekrec.events.report import LogSummary, summarize_log
+from seekrec.recipes.arguments import RunArguments
+from seekrec.recipes.choices import Choice, Situation, Value, choose
+from seekrec.recipes.costs import StageCost, add_epochs, estimate_costs, format_costs
+from seekrec.recipes.machine import Machine
+from seekrec.util.files import replace_file, write_json
+from seekrec.util.hashing import json_digest
+from seekrec.util.redaction import is_secret
+from seekrec.util.settings import option_names, option_values
+
+logger = logging.getLogger(__name__)
+
+PLAN_FILE = "plan.json"
+SETTINGS_FILE = "settings.yaml"
+# Raised when the same log on the same machine gets other settings.
+PLAN_VERSION = 1
+# Settings that say where and how far, not what; another one of them is no reason for another plan.
+_OF_THE_PLACE = {"output_dir", "stages_dir", "stop_after", "dry_run", "disable_tqdm", "compare_with", "baselines"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings that were chosen, and what the run will cost.
+
+    Args:
+        family (`str`): gensar, gensr, intsr or synergen.
+        log (`str`): Name of the log.
+        machine (`str`): The machine, in words.
+        choices (`Sequence[Choice]`): Settings and reasons.
+        costs (`Sequence[StageCost]`): Time, memory and disk of each stage, estimated.
+        key (`str`): A hash of what the plan depends on.
+    """
+
+    family: str
+    log: str
+    machine: str
+    choices: Sequence[Choice]
+    costs: Sequence[StageCost]
+    key: str
+
+    @property
+    def values(self) -> dict[str, Value]:
+        """The chosen settings, by name."""
+        return {one.name: one.value for one in self.choices}
+
+    def with_choice(self, choice: Choice) -> Plan:
+        """Return the plan with another value of a setting."""
+        return replace(self, choices=[*(one for one in self.choices if one.name != choice.name), choice])
+
+    def save(self, folder: Path) -> None:
+        """Write `plan.json`."""
+        write_json(folder / PLAN_FILE, asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path, key: str) -> Plan | None:
+        """Read the plan of a folder; `None` where there is none of that key."""
+        try:
+            content = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+            if content["key"] != key:
+                return None
+            choices = [Choice(**one) for one in content.pop("choices")]
+            costs = [StageCost(**one) for one in content.pop("costs")]
+            return cls(choices=choices, costs=costs, **content)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def __str__(self) -> str:
+        width = max(len(one.name) for one in self.choices)
+        values = [_as_words(one.value) for one in self.choices]
+        column = min(40, max(map(len, values)))
+        rows = [
+            f"  {one.name:<{width}}  {value:<{column}}  {one.reason}".rstrip()
+            for one, value in zip(self.choices, values, strict=True)
+        ]
+        return "\n".join(
+            [
+                f"plan of {self.family} for {self.log}, on {self.machine}",
+                *rows,
+                "expected:",
+                *(f"  {line}" for line in format_costs(self.costs)),
+            ]
+        )
+
+
+def make_plan(
+    family: str,
+    log: EventLog,
+    given: Mapping[str, object],
+    running: RunArguments,
+    output_dir: Path,
+    *,
+    summary: LogSummary,
+) -> Plan:
+    """Choose the settings that nobody gave; an earlier plan for the same log and the same settings is taken over.
+
+    Args:
+        family (`str`): gensar, gensr, intsr or synergen.
+        log ([`EventLog`]): The log.
+        given (`Mapping`): Settings of the command line, by name.
+        running ([`RunArguments`]): `max_minutes`.
+        output_dir (`Path`): Folder of the run.
+        summary ([`LogSummary`]): Summary of the log.
+
+    Raises:
+        ConfigurationError: If nothing can be learned from the log.
+    """
+    machine = Machine.measure(output_dir, use_cpu=bool(given.get("use_cpu", False)))
+    key = json_digest(
+        {
+            "version": PLAN_VERSION,
+            "family": family,
+            "log": log.fingerprint(),
+            "gpu": machine.gpu,
+            "given": {name: str(value) for name, value in given.items() if name not in _OF_THE_PLACE},
+        }
+    )
+    if (earlier := Plan.load(output_dir, key)) is not None:
+        logger.info("The plan is that of %s.", output_dir / PLAN_FILE)
+        return earlier
+    can_construct = summary.has_categories and not summary.has_searches and any(category_queries(log.items))
+    if summary.has_searches:
+        can_construct = summary.has_categories
+    situation = Situation(summary, machine, can_construct, given)
+    choices = [one for one in choose(family, situation) if one.name not in given]
+    values = {**{one.name: one.value for one in choices}, **given}
+    epochs = add_epochs(family, situation, values, running.max_minutes)
+    choices += [one for one in epochs if one.name not in given]
+    values = {**{one.name: one.value for one in choices}, **given}
+    costs = estimate_costs(family, situation, values)
+    return Plan(family, log.name, str(machine), choices, costs, key)
+
+
+def describe_log(log: EventLog) -> LogSummary:
+    """Summarize a log, and print the summary with the notes of the reader."""
+    summary = summarize_log(log)
+    print(summary)
+    return summary
+
+
+def given_values(names: Sequence[str], groups: Sequence[object]) -> dict[str, object]:
+    """Return the values of settings by name, as YAML has them.
+
+    Args:
+        names (`Sequence[str]`): Names of the settings that were given.
+        groups (`Sequence`): The groups of a recipe's settings, `TrainingArguments` among them.
+    """
+    found: dict[str, object] = {}
+    for group in groups:
+        is_ours = type(group).__module__.startswith("seekrec.")
+        values = option_values(group) if is_ours else vars(group)
+        found.update({name: values[name] for name in names if name in values and not is_secret(name)})
+    return {name: value.value if isinstance(value, Enum) else value for name, value in found.items()}
+
+
+def write_settings(folder: Path, plan: Plan, given: Mapping[str, object], *, script: str) -> None:
+    """Write `settings.yaml`: what was given and what was chosen, with the reasons.
+
+    Args:
+        folder (`Path`): Folder of the run.
+        plan ([`Plan`]): What was chosen.
+        given (`Mapping`): What the command line gave.
+        script (`str`): The script, for the command in the first line.
+    """
+    without = {*option_names(RunArguments), "config"}
+    lines = [f"# Reproduces this run: {script} --config {folder / SETTINGS_FILE}", "# Given:"]
+    lines += [_line(name, value) for name, value in given.items() if name not in without and value is not None]
+    lines.append("# Chosen:")
+    lines += [_line(one.name, one.value) + (f"  # {one.reason}" if one.reason else "") for one in plan.choices]
+    with replace_file(folder / SETTINGS_FILE) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _line(name: str, value: object) -> str:
+    text = yaml.safe_dump({name: value}, default_flow_style=None, allow_unicode=True, width=10_000)
+    return text.strip()
+
+
+def _as_words(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "(none)"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+__all__ = [
+    "PLAN_FILE",
+    "SETTINGS_FILE",
+    "Plan",
+    "describe_log",
+    "given_values",
+    "make_plan",
+    "write_settings",
+]
