@@ -29,6 +29,7 @@ from seekrec.corpora import (
 )
 from seekrec.corpora.mixture import input_lengths
 from seekrec.events import EventLog, read_movielens, split_log, synthesize_searches
+from seekrec.events.columns import RequestColumns
 from seekrec.models import GenSARConfig
 from seekrec.schema import item_texts
 from seekrec.util.command_line import one_line_errors
@@ -141,9 +142,12 @@ def main(arguments: Arguments) -> None:
     # 4. Requests: together, then one at a time.
     requests = split.requests("test")[: arguments.num_requests]
     with Stage("requests together") as stage:
-        stage.rows = len(encode_requests(requests, catalog, vocabulary, tokenizer, settings))
+        stage.rows = len(
+            encode_requests(RequestColumns.read(requests, catalog.id_map), catalog, vocabulary, tokenizer, settings)
+        )
     with Stage("requests one by one") as stage:
-        written = [encode_requests([one], catalog, vocabulary, tokenizer, settings) for one in requests[:100]]
+        alone = [RequestColumns.read([one], catalog.id_map) for one in requests[:100]]
+        written = [encode_requests(one, catalog, vocabulary, tokenizer, settings) for one in alone]
         stage.rows = len(written)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"stage": "memory", "peak_mib": round(peak)}))

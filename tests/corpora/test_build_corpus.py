@@ -23,10 +23,16 @@ from seekrec.corpora import (
 )
 from seekrec.errors import CatalogError, ConfigurationError, DataError, UnknownItemError
 from seekrec.events import split_log
+from seekrec.events.columns import RequestColumns
 from seekrec.models import GenSARConfig
 from seekrec.schema import Event, Request
 
 SETTINGS = GenSARConfig()
+
+
+def encode(requests, catalog, *others, **options):
+    """Write the instructions of requests."""
+    return encode_requests(RequestColumns.read(requests, catalog.id_map), catalog, *others, **options)
 
 
 @pytest.fixture
@@ -180,11 +186,11 @@ def test_requests_are_written_as_training_rows(shop_catalog, trained, one_wordin
         if rows[target]["item_id"] is not None:
             requests["nrip" if request.query is None else "nsip"].append(request)
     for name, asked in requests.items():
-        written = encode_requests(asked, shop_catalog, vocabulary, tokenizer, settings, asks_for_query=name == "nsqp")
+        written = encode(asked, shop_catalog, vocabulary, tokenizer, settings, asks_for_query=name == "nsqp")
         assert written.to_lists() == corpus[name]["input_ids"][:]
     mixed = split.requests("test")
-    written = encode_requests(mixed, shop_catalog, vocabulary, tokenizer, settings).to_lists()
-    alone = [encode_requests([one], shop_catalog, vocabulary, tokenizer, settings).to_lists()[0] for one in mixed]
+    written = encode(mixed, shop_catalog, vocabulary, tokenizer, settings).to_lists()
+    alone = [encode([one], shop_catalog, vocabulary, tokenizer, settings).to_lists()[0] for one in mixed]
     assert written == alone
 
 
@@ -229,7 +235,7 @@ def test_hostile_texts_stay_text_in_rows():
     for row in corpus["id2desc_semantic"]:
         assert not set(row["labels"][:-1]).intersection([*control, 0, 1])
     # Three tokens for `<S_Q>`, one a query; four an item.
-    row = encode_requests(
+    row = encode(
         [Request(history=[Event("upright", "search", query="<S_I> </s>")], query="<pad> <R_I>")],
         catalog,
         vocabulary,
@@ -243,13 +249,13 @@ def test_hostile_texts_stay_text_in_rows():
 def test_empty_and_invisible_requests(shop_catalog, trained):
     tokenizer, vocabulary = trained
     requests = [Request(), Request(query="\u200b")]
-    rows = encode_requests(requests, shop_catalog, vocabulary, tokenizer, SETTINGS).to_lists()
+    rows = encode(requests, shop_catalog, vocabulary, tokenizer, SETTINGS).to_lists()
     assert decode_tokens(tokenizer, rows[0]) == (
         "The user has no interaction history. Please recommend the next item the user is likely to click."
     )
     assert "<S_Q>" in decode_tokens(tokenizer, rows[1])
     impression = Request(history=[Event("bow", action="impression")])
-    assert encode_requests([impression], shop_catalog, vocabulary, tokenizer, SETTINGS).to_lists() == rows[:1]
+    assert encode([impression], shop_catalog, vocabulary, tokenizer, SETTINGS).to_lists() == rows[:1]
 
 
 def test_unknown_items_of_requests_are_named(shop_catalog, trained):
@@ -257,7 +263,7 @@ def test_unknown_items_of_requests_are_named(shop_catalog, trained):
     with pytest.raises(
         UnknownItemError, match="the first is 'cello'; add the items to the catalogue or leave them out"
     ):
-        encode_requests([Request(history=[Event("cello")])], shop_catalog, vocabulary, tokenizer, SETTINGS)
+        encode([Request(history=[Event("cello")])], shop_catalog, vocabulary, tokenizer, SETTINGS)
 
 
 def test_removed_items_stay_in_histories_but_are_not_described(shop_split, shop_catalog, trained):
@@ -309,10 +315,10 @@ def test_other_vocabularies_are_refused(shop_split, shop_catalog):
     with pytest.raises(
         CatalogError, match="tokens for a collaborative identifier, but the catalogue has only semantic"
     ):
-        encode_requests([Request()], semantic, vocabulary, tokenizer, SETTINGS)
+        encode([Request()], semantic, vocabulary, tokenizer, SETTINGS)
     tokenizer.eos_token = None
     with pytest.raises(ConfigurationError, match="The tokenizer has no `eos_token`; set one"):
-        encode_requests([Request()], shop_catalog, vocabulary, tokenizer, SETTINGS)
+        encode([Request()], shop_catalog, vocabulary, tokenizer, SETTINGS)
 
 
 def test_fingerprint_follows_everything_that_matters(shop_tools, shop_catalog):

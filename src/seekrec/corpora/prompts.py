@@ -17,8 +17,8 @@ from seekrec.corpora.segments import (
 )
 from seekrec.corpora.templates import TASK_BY_NAME, Task, template_pieces
 from seekrec.corpora.tokens import IdentifierVocabulary
-from seekrec.events.columns import EventColumns, list_histories
-from seekrec.schema import Request, View, item_texts
+from seekrec.events.columns import EventColumns, RequestColumns
+from seekrec.schema import View, item_texts
 from seekrec.util.ragged import Ragged, join_rows
 
 _SEPARATOR = "; "  # between the events of a history, and between a query and the item clicked after it
@@ -146,7 +146,7 @@ class InstructionWriter:
 
 
 def encode_requests(
-    requests: Sequence[Request],
+    asked: RequestColumns,
     catalog: Catalog,
     vocabulary: IdentifierVocabulary,
     tokenizer: PreTrainedTokenizerBase,
@@ -157,7 +157,7 @@ def encode_requests(
     """Write the instruction of each request, as training wrote it (wording 0).
 
     Args:
-        requests (`Sequence[Request]`): With a query it is the instruction of NSIP, without one that of NRIP.
+        asked ([`RequestColumns`]): With a query it is the instruction of NSIP, without one that of NRIP.
         catalog ([`Catalog`]): The items and their identifiers. Removed items may occur in histories.
         vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
@@ -168,14 +168,12 @@ def encode_requests(
         `Ragged`: int32 token ids for the encoder, a row a request, ending with end of sequence.
 
     Raises:
-        UnknownItemError: If a history names an item that the catalogue does not hold.
         CatalogError: If the vocabulary does not fit the catalogue.
         ConfigurationError: If the tokenizer has no end of sequence.
     """
-    events, histories = list_histories([request.history for request in requests])
-    columns = EventColumns.from_events(events, catalog.id_map)
-    writer = InstructionWriter(columns, catalog, vocabulary, tokenizer, settings)
-    histories = columns.cut(histories, settings.max_history_recommendations, settings.max_history_searches)
+    requests = asked.requests
+    writer = InstructionWriter(asked.events, catalog, vocabulary, tokenizer, settings)
+    histories = asked.events.cut(asked.histories, settings.max_history_recommendations, settings.max_history_searches)
     queries = np.arange(len(requests)) + writer.segments.add_queries([request.query or "" for request in requests])
     tasks = ["nsqp" if asks_for_query else "nrip" if request.query is None else "nsip" for request in requests]
     written, order = [], []

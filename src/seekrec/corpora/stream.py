@@ -38,9 +38,9 @@ from seekrec.corpora.targets import choose_questions, cut_windows, own_windows, 
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import DataError
 from seekrec.events import Split
-from seekrec.events.columns import EventColumns, list_histories
+from seekrec.events.columns import EventColumns, RequestColumns
 from seekrec.events.queries import category_queries
-from seekrec.schema import RECOMMENDATION, SEARCH, Behavior, Event, Request
+from seekrec.schema import RECOMMENDATION, SEARCH, Behavior, Event
 from seekrec.util.ragged import Ragged, join_rows
 
 LEAD_IN = "History:"
@@ -204,7 +204,7 @@ def list_item_queries(catalog: Catalog) -> list[tuple[int, str]]:
 
 
 def encode_stream(
-    requests: Sequence[Request],
+    asked: RequestColumns,
     catalog: Catalog,
     vocabulary: IdentifierVocabulary,
     tokenizer: PreTrainedTokenizerBase,
@@ -213,7 +213,7 @@ def encode_stream(
     """Write the encoder input of each request: the history and, for a search, the query.
 
     Args:
-        requests (`Sequence[Request]`): The questions.
+        asked ([`RequestColumns`]): The questions.
         catalog ([`Catalog`]): The items and their identifiers. Removed items may occur in histories.
         vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
         tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
@@ -221,14 +221,10 @@ def encode_stream(
 
     Returns:
         `Ragged`: int32 token ids, a row a request.
-
-    Raises:
-        UnknownItemError: If a history names an item that the catalogue does not hold.
     """
-    events, histories = list_histories([request.history for request in requests])
-    columns = EventColumns.from_events(events, catalog.id_map)
-    writer = _StreamWriter(columns, catalog, vocabulary, tokenizer, settings)
-    histories = columns.cut(histories, settings.max_history_recommendations, settings.max_history_searches)
+    requests = asked.requests
+    writer = _StreamWriter(asked.events, catalog, vocabulary, tokenizer, settings)
+    histories = asked.events.cut(asked.histories, settings.max_history_recommendations, settings.max_history_searches)
     queries = [request.query for request in requests if request.query is not None]
     counts = np.cumsum([0, *(request.query is not None for request in requests)])
     questions = Ragged(np.arange(len(queries)) + writer.segments.add_queries(queries), counts)

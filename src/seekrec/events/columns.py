@@ -34,7 +34,7 @@ class EventColumns:
     Args:
         item (`np.ndarray`): int64 row of the catalogue, -1 where the event has no item.
         is_search (`np.ndarray`): bool.
-        is_impression (`np.ndarray`): bool; the item was shown, not acted on.
+        is_shown (`np.ndarray`): bool; no model reads it: an impression, or an event with neither item nor query.
         query (`np.ndarray`): int64 number in `queries`, -1 where the event has none.
         queries (`list[str]`): Distinct queries.
         action (`np.ndarray`): int64: 1 + the position in the list of actions, 0 for one that is not in it.
@@ -45,7 +45,7 @@ class EventColumns:
 
     item: np.ndarray
     is_search: np.ndarray
-    is_impression: np.ndarray
+    is_shown: np.ndarray
     query: np.ndarray
     queries: list[str]
     action: np.ndarray
@@ -83,10 +83,11 @@ class EventColumns:
         sessions = events["session_id"] if has_sessions else pa.nulls(events.num_rows, pa.string())
         has_places = "geohash" in events.column_names
         places = events["geohash"] if has_places else pa.nulls(events.num_rows, pa.string())
+        item, is_search = rows[_numbers(items.indices)], to_mask(pc.equal(events["behavior"], SEARCH))
         return cls(
-            item=rows[_numbers(items.indices)],
-            is_search=to_mask(pc.equal(events["behavior"], SEARCH)),
-            is_impression=impression_mask(events),
+            item=item,
+            is_search=is_search,
+            is_shown=impression_mask(events) | (~is_search & (item < 0)),
             query=_numbers(queries.indices),
             queries=queries.dictionary.to_pylist(),
             action=_numbers(pc.index_in(events["action"], value_set=pa.array(list(actions), pa.string()))) + 1,
@@ -104,16 +105,28 @@ class EventColumns:
         geohashes: Sequence[str] = (),
         *,
         session_ids: SessionIds = "page_view",
+        strict: bool = True,
     ) -> EventColumns:
         """Read the columns from events; see `from_table`.
 
+        Args:
+            events (`Sequence[Event]`): The events.
+            id_map ([`IdMap`]): Items of the catalogue.
+            actions (`Sequence[str]`): As in `from_table`, like the next two.
+            geohashes (`Sequence[str]`): Places.
+            session_ids (`str`): Meaning of `session_id`.
+            strict (`bool`): Raise on an item that the catalogue lacks; otherwise its row is -1.
+
         Raises:
-            UnknownItemError: If the catalogue lacks an item; the message names the first.
+            UnknownItemError: If `strict` and the catalogue lacks an item; the message names the first.
         """
         item_ids = [event.item_id for event in events]
         has_item = np.array([item_id is not None for item_id in item_ids], dtype=bool)
         item = np.full(len(item_ids), -1, dtype=np.int64)
-        item[has_item] = id_map.convert_to_rows(item_id for item_id in item_ids if item_id is not None)
+        known = (item_id for item_id in item_ids if item_id is not None)
+        item[has_item] = id_map.convert_to_rows(known, strict=strict)
+        is_search = np.array([event.behavior == SEARCH for event in events], dtype=bool)
+        is_impression = np.array([event.action == IMPRESSION for event in events], dtype=bool)
         texts = [event.query for event in events]
         query_numbers: dict[str | None, int] = {None: -1}
         for text in texts:
@@ -125,8 +138,8 @@ class EventColumns:
         action_numbers = {name: number for number, name in enumerate(actions, start=1)}
         return cls(
             item=item,
-            is_search=np.array([event.behavior == SEARCH for event in events], dtype=bool),
-            is_impression=np.array([event.is_impression for event in events], dtype=bool),
+            is_search=is_search,
+            is_shown=is_impression | (~is_search & (item < 0)),
             query=np.array([query_numbers[text] for text in texts], dtype=np.int64),
             queries=[text for text in query_numbers if text is not None],
             action=np.array([action_numbers.get(event.action, 0) for event in events], dtype=np.int64),
@@ -138,10 +151,16 @@ class EventColumns:
     def __len__(self) -> int:
         return len(self.item)
 
-    @property
-    def is_shown(self) -> np.ndarray:
-        """Mask of the events that are never written: impressions, and events with neither item nor query. Bool."""
-        return self.is_impression | (~self.is_search & (self.item < 0))
+    def latest(self, histories: Ragged, max_events: int) -> Ragged:
+        """Keep the latest events of each history, without those that no model reads.
+
+        Args:
+            histories (`Ragged`): Event numbers, each row oldest first.
+            max_events (`int`): Events to keep.
+        """
+        read = histories.keep(~self.is_shown[histories.values])
+        from_end = np.repeat(read.offsets[1:], read.lengths) - np.arange(len(read.values))
+        return read.keep(from_end <= max_events)
 
     def cut(self, histories: Ragged, max_recommendations: int, max_searches: int) -> Ragged:
         """Keep the latest so many recommendations and searches of each history, in their common order.
@@ -152,7 +171,7 @@ class EventColumns:
             max_searches (`int`): Searches to keep.
 
         Returns:
-            `Ragged`: The histories without events that are never written.
+            `Ragged`: The histories without events that no model reads.
         """
         written = histories.keep(~self.is_shown[histories.values])
         searched = self.is_search[written.values]
@@ -190,11 +209,42 @@ class EventColumns:
         }
 
 
-def list_histories(histories: Sequence[Sequence[Event]]) -> tuple[list[Event], Ragged]:
-    """Join histories into one list of events; returns it and the numbers of each history's events."""
-    events = list(chain.from_iterable(histories))
-    lengths = np.fromiter(map(len, histories), np.int64, count=len(histories))
-    return events, Ragged.from_lengths(np.arange(len(events)), lengths)
+@dataclass(frozen=True, eq=False)
+class RequestColumns:
+    """Requests, and the events of their histories as columns.
+
+    Args:
+        requests (`Sequence[Request]`): The requests.
+        event_list (`list[Event]`): The events of all histories, one history after the other.
+        events ([`EventColumns`]): Their columns.
+        histories (`Ragged`): Event numbers, a row a request, oldest first.
+    """
+
+    requests: Sequence[Request]
+    event_list: list[Event]
+    events: EventColumns
+    histories: Ragged
+
+    @classmethod
+    def read(
+        cls,
+        requests: Sequence[Request],
+        id_map: IdMap,
+        actions: Sequence[str] = (),
+        geohashes: Sequence[str] = (),
+        *,
+        session_ids: SessionIds = "page_view",
+        strict: bool = True,
+    ) -> RequestColumns:
+        """Read the histories of requests; for the arguments see [`EventColumns.from_events`].
+
+        Raises:
+            UnknownItemError: If `strict` and the catalogue lacks an item.
+        """
+        events = list(chain.from_iterable(request.history for request in requests))
+        lengths = np.array([len(request.history) for request in requests], dtype=np.int64)
+        columns = EventColumns.from_events(events, id_map, actions, geohashes, session_ids=session_ids, strict=strict)
+        return cls(requests, events, columns, Ragged.from_lengths(np.arange(len(events)), lengths))
 
 
 def history_rows(requests: Sequence[Request], id_map: IdMap) -> Ragged:
@@ -281,11 +331,11 @@ def _numbers(indices: pa.Array | pa.ChunkedArray) -> np.ndarray:
 __all__ = [
     "SESSION_IDS",
     "EventColumns",
+    "RequestColumns",
     "RowArray",
     "SessionIds",
     "history_rows",
     "impression_mask",
-    "list_histories",
     "number_geohashes",
     "number_sessions",
 ]

@@ -21,6 +21,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMix
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens
 from seekrec.errors import CatalogError, CheckpointError, ConfigurationError, RequestError, UnknownItemError
+from seekrec.events.columns import RequestColumns, SessionIds
 from seekrec.models.checkpoint import load_bundled_catalog, load_config, save_bundled_catalog, split_hub_arguments
 from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.models.manifest import check_part, hub_arguments, replace_part
@@ -136,6 +137,10 @@ class CatalogProcessor(ProcessorMixin):
     _not_settings: ClassVar[tuple[str, ...]] = ("_catalog",)
     _catalog: Catalog | None
     unknown: Unknown
+    # What a model tells apart of the events of a history; see [`EventColumns`].
+    actions: Sequence[str] = ()
+    geohashes: Sequence[str] = ()
+    session_ids: SessionIds = "page_view"
 
     @property
     def catalog(self) -> Catalog:
@@ -228,7 +233,7 @@ class CatalogProcessor(ProcessorMixin):
         catalog: Catalog,
         candidates: Sequence[Sequence[str]] | None = None,
         return_tensors: str = "pt",
-    ) -> tuple[list[Request], dict[str, NDArray[np.int64]]]:
+    ) -> tuple[RequestColumns, dict[str, NDArray[np.int64]]]:
         """Check what a processor was called with, and find the items in the catalogue.
 
         Args:
@@ -246,18 +251,23 @@ class CatalogProcessor(ProcessorMixin):
             RequestError: If there is no request, or the candidates do not fit.
             UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
         """
-        asked, seen = self._known_requests(check_requests(requests, return_tensors), catalog)
-        rows = {"seen_rows": seen}
+        asked, id_map = check_requests(requests, return_tensors), catalog.id_map
+        read = RequestColumns.read(
+            asked, id_map, self.actions, self.geohashes, session_ids=self.session_ids, strict=False
+        )
+        num_named = sum(event.item_id is not None for event in read.event_list)
+        if int((read.events.item >= 0).sum()) < num_named:
+            asked = self._leave_out_unknown(asked, id_map)
+            read = RequestColumns.read(asked, id_map, self.actions, self.geohashes, session_ids=self.session_ids)
+        acted_on = (read.events.item >= 0) & ~read.events.is_shown
+        rows = {"seen_rows": Ragged(read.events.item, read.histories.offsets).keep(acted_on).pad(-1, width=1)}
         if candidates is not None:
-            rows["candidate_rows"] = candidate_rows(candidates, len(asked), catalog.id_map)
-        return asked, rows
+            rows["candidate_rows"] = candidate_rows(candidates, len(asked), id_map)
+        return read, rows
 
-    def _known_requests(
-        self, requests: Sequence[Request], catalog: Catalog
-    ) -> tuple[list[Request], NDArray[np.int64]]:
-        """Leave out, or refuse, events with items that the catalogue lacks; return requests and `seen_rows`."""
-        id_map = catalog.id_map
-        known, seen = [], []
+    def _leave_out_unknown(self, requests: Sequence[Request], id_map: IdMap) -> list[Request]:
+        """Leave out, or refuse, events with items that the catalogue lacks."""
+        known = []
         lost: dict[int, list[str | None]] = {}
         for number, request in enumerate(requests):
             kept = [event for event in request.history if event.item_id is None or event.item_id in id_map]
@@ -266,22 +276,19 @@ class CatalogProcessor(ProcessorMixin):
             else:
                 known.append(replace(request, history=kept))
                 lost[number] = [event.item_id for event in request.history if event not in kept]
-            acted_on = [event.item_id for event in kept if event.item_id is not None and event.is_interaction]
-            seen.append(id_map.convert_to_rows(acted_on))
-        if lost:
-            number, item_ids = next(iter(lost.items()))
-            found = (
-                f"{sum(map(len, lost.values()))} events of {len(lost)} of {len(requests)} histories have items that "
-                "the catalogue lacks"
+        number, item_ids = next(iter(lost.items()))
+        found = (
+            f"{sum(map(len, lost.values()))} events of {len(lost)} of {len(requests)} histories have items that "
+            "the catalogue lacks"
+        )
+        if self.unknown == "raise":
+            raise UnknownItemError(
+                f"{found}, the first is {item_ids[0]!r} in history {number}; add the items to the catalogue, "
+                "leave the events out, or make the processor with `unknown='skip'`."
             )
-            if self.unknown == "raise":
-                raise UnknownItemError(
-                    f"{found}, the first is {item_ids[0]!r} in history {number}; add the items to the catalogue, "
-                    "leave the events out, or make the processor with `unknown='skip'`."
-                )
-            # One unknown item does not keep a whole batch from its answers.
-            logger.warning("%s, the first is %r; they are left out.", found, item_ids[0])
-        return known, Ragged.from_arrays(seen).pad(-1, width=1)
+        # One unknown item does not keep a whole batch from its answers.
+        logger.warning("%s, the first is %r; they are left out.", found, item_ids[0])
+        return known
 
 
 ConfigT = TypeVar("ConfigT", bound=IdentifierT5Config)

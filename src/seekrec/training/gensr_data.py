@@ -21,7 +21,6 @@ from seekrec.events.columns import EventColumns
 from seekrec.events.matching import HardMatches
 from seekrec.events.negatives import NEGATIVE_KINDS, NegativeKind, NegativeSampler
 from seekrec.models import GenSRProcessor
-from seekrec.models.gensr.processing_gensr import cut_histories
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH
 from seekrec.util.hashing import hash_numbers
 from seekrec.util.parsing import parse_weights
@@ -136,7 +135,7 @@ def training_requests(
     found = split.training_histories(max_history=limit)
     rows = found.target_rows
     is_search = events.is_search[rows]
-    histories = cut_histories(Ragged(found.values, found.offsets), events, max_history)
+    histories = events.latest(Ragged(found.values, found.offsets), max_history)
     is_asked = np.ones(len(rows), dtype=bool)
     if settings.num_unseen_events:
         is_asked = np.isin(rows, last_interactions(split, settings.num_unseen_events))

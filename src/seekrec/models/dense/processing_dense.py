@@ -24,7 +24,7 @@ from transformers.utils.hub import cached_file
 from seekrec.catalog import Catalog
 from seekrec.embeddings import DEFAULT_ENCODER
 from seekrec.errors import ConfigurationError, RequestError
-from seekrec.events.columns import EventColumns, SessionIds, number_geohashes, number_sessions
+from seekrec.events.columns import RequestColumns, SessionIds, number_geohashes, number_sessions
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments
@@ -175,19 +175,16 @@ class EventSequenceProcessor(CatalogProcessor):
             UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
         """
         catalog = self.catalog  # once: another thread may set a new one
-        asked, rows = self._read_requests(requests, catalog, candidates, return_tensors)
-        lists = [[event for event in request.history if _is_read(event)] for request in asked]
-        lists = [
-            events[len(events) - self.max_history :] if self.max_history < len(events) else events for events in lists
-        ]
-        features, queries = self._layout(lists, catalog)
-        last = [events[-1].timestamp if events else 0 for events in lists]
+        read, rows = self._read_requests(requests, catalog, candidates, return_tensors)
+        asked, histories = read.requests, read.events.latest(read.histories, self.max_history)
+        features, queries = self._layout(read, histories)
+        lengths = histories.lengths
+        last = [read.event_list[events[-1]].timestamp if len(events) else 0 for events in histories]
         times = [
             before if request.timestamp is None else request.timestamp
             for before, request in zip(last, asked, strict=True)
         ]
-        lengths = features["history_mask"].sum(1)
-        sessions = self._asked_sessions(asked, lists, features)
+        sessions = self._asked_sessions(read, histories, features)
         numbers = {text: number for number, text in enumerate(queries)}
         query_rows = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked]
         areas = pa.array([one.geohash for one in asked], pa.string())
@@ -220,11 +217,10 @@ class EventSequenceProcessor(CatalogProcessor):
             RequestError: If events are not in the order of time.
         """
         catalog = self.catalog
-        asked, seen = self._known_requests([Request(events) for events in histories], catalog)
-        lists = [[event for event in one.history if _is_read(event)] for one in asked]
-        features, queries = self._layout(lists, catalog)
+        read, rows = self._read_requests([Request(events) for events in histories], catalog)
+        features, queries = self._layout(read, read.histories.keep(~read.events.is_shown))
         features["query_vectors"] = self.query_vectors.encode(queries)
-        features["seen_rows"] = seen
+        features["seen_rows"] = rows["seen_rows"]
         return BatchFeature({name: torch.from_numpy(array) for name, array in features.items()})
 
     def _asked_action(self, request: Request) -> int:
@@ -237,15 +233,13 @@ class EventSequenceProcessor(CatalogProcessor):
             )
         return 1 + self.actions.index(request.action)
 
-    def _asked_sessions(
-        self, requests: Sequence[Request], lists: list[list[Event]], features: dict[str, np.ndarray]
-    ) -> np.ndarray:
+    def _asked_sessions(self, read: RequestColumns, histories: Ragged, features: dict[str, np.ndarray]) -> np.ndarray:
         """Return the session of each request: that of its page view's first event, as in training, or a new one."""
         numbers = features["history_session_ids"]
         sessions: np.ndarray = np.where(features["history_mask"], numbers, -1).max(1, initial=-1) + 1
         if self.session_ids == "page_view":
-            for row, (request, events) in enumerate(zip(requests, lists, strict=True)):
-                names = [event.session_id for event in events]
+            for row, (request, events) in enumerate(zip(read.requests, histories, strict=True)):
+                names = [read.event_list[number].session_id for number in events.tolist()]
                 if request.session_id is not None and request.session_id in names:
                     # From there to the question all is one session: see `number_sessions`.
                     first = names.index(request.session_id)
@@ -253,16 +247,19 @@ class EventSequenceProcessor(CatalogProcessor):
                     numbers[row, first : len(names)] = numbers[row, first]
         return sessions
 
-    def _layout(self, lists: list[list[Event]], catalog: Catalog) -> tuple[dict[str, np.ndarray], list[str]]:
-        """Return the `history_*` arrays of lists of events, and the queries that they name by number."""
-        flat = [event for one in lists for event in one]
-        events = EventColumns.from_events(
-            flat, catalog.id_map, self.actions, self.geohashes, session_ids=self.session_ids
-        )
-        rows = Ragged.from_lengths(np.arange(len(events)), np.array([len(one) for one in lists], dtype=np.int64))
-        keys = np.array([self._session_key(event.session_id) for event in flat], dtype=np.int64)
-        columns = events.pad(rows, number_sessions(events.timestamp, events.session, rows))
-        return {**columns, "history_session_keys": rows.pad(-1, keys)}, list(events.queries)
+    def _layout(self, read: RequestColumns, histories: Ragged) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Return the `history_*` arrays of histories, and the queries that they name by number."""
+        events, chosen = read.events, histories.values
+        sessions = number_sessions(events.timestamp[chosen], events.session[chosen], histories)
+        features = events.pad(histories, sessions)
+        keys = [self._session_key(read.event_list[number].session_id) for number in chosen.tolist()]
+        features["history_session_keys"] = histories.pad(-1, np.array(keys, dtype=np.int64))
+        # Of the queries, only those of the events that are read.
+        used = np.unique(events.query[chosen])
+        used = used[used >= 0]
+        asked = features["history_query_rows"]
+        features["history_query_rows"] = np.where(asked < 0, -1, np.searchsorted(used, asked))
+        return features, [events.queries[number] for number in used.tolist()]
 
     def _session_key(self, name: str | None) -> int:
         """Return what tells page views apart in a state, from 0 up; -1 where there is none."""
@@ -306,11 +303,6 @@ class EventSequenceProcessor(CatalogProcessor):
         vectors.encoder_is_trusted = name in (None, DEFAULT_ENCODER) or kwargs.get("text_encoder") is not None
         processor._query_vectors = vectors
         return processor
-
-
-def _is_read(event: Event) -> bool:
-    """Return whether a model reads an event: items that were only shown are not part of a history."""
-    return not event.is_impression and (event.item_id is not None or event.query is not None)
 
 
 __all__ = ["EventSequenceProcessor"]

@@ -69,7 +69,7 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
         asked, rows = self._read_requests(requests, catalog, candidates, return_tensors)
         encode = encode_stream if self.config.corpus == "stream" else encode_requests
         features = self._pad(encode(asked, catalog, self.vocabulary, self.tokenizer, self.config))
-        features["behavior_ids"] = torch.tensor([BEHAVIORS.index(request.behavior) for request in asked])
+        features["behavior_ids"] = torch.tensor([BEHAVIORS.index(request.behavior) for request in asked.requests])
         return BatchFeature(features | {name: torch.from_numpy(found) for name, found in rows.items()})
 
     def describe_items(self, item_ids: Sequence[str], view: View = "semantic") -> BatchFeature:
@@ -103,7 +103,8 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
             [`~transformers.BatchFeature`]: `input_ids` and `attention_mask`.
         """
         catalog = self.catalog
-        asked = [replace(request, query=None) for request in self._read_requests(requests, catalog)[0]]
+        asked = self._read_requests(requests, catalog)[0]
+        asked = replace(asked, requests=[replace(request, query=None) for request in asked.requests])
         written = (catalog, self.vocabulary, self.tokenizer, self.config)
         if self.config.corpus == "stream":
             return BatchFeature(self._pad(encode_stream(asked, *written)))

@@ -24,7 +24,7 @@ from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.text import shared_encoder
-from seekrec.events.columns import EventColumns, list_histories
+from seekrec.events.columns import EventColumns
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
 from seekrec.models.processing import T5Processor
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Request
@@ -119,15 +119,13 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
         """
         catalog, item_tokens = self.current_items()
         asked, rows = self._read_requests(requests, catalog, candidates, return_tensors)
-        events, histories = list_histories([request.history for request in asked])
-        columns = EventColumns.from_events(events, catalog.id_map)
-        numbers = {query: number for number, query in enumerate(columns.queries)}
-        queries = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked]
+        numbers = {query: number for number, query in enumerate(asked.events.queries)}
+        queries = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked.requests]
         features = self.write_features(
-            columns,
+            asked.events,
             shared_encoder(self.tokenizer).encode_ragged(list(numbers), self.config.max_query_tokens),
-            cut_histories(histories, columns, self.config.max_history),
-            np.array([BEHAVIORS.index(request.behavior) for request in asked], dtype=np.int64),
+            asked.events.latest(asked.histories, self.config.max_history),
+            np.array([BEHAVIORS.index(request.behavior) for request in asked.requests], dtype=np.int64),
             np.array(queries, dtype=np.int64),
             item_tokens,
             rows.get("candidate_rows"),
@@ -275,13 +273,6 @@ def tokenizer_texts(texts: Sequence[str]) -> list[str]:
     """
     phrases = [phrase for by_behavior in WORDINGS.values() for parts in by_behavior.values() for phrase, _ in parts]
     return [*texts, *phrases, *["Yes No"] * len(texts)]
-
-
-def cut_histories(histories: Ragged, events: EventColumns, max_history: int) -> Ragged:
-    """Keep the latest `max_history` events of each history, without those that were only shown."""
-    written = histories.keep(~events.is_shown[histories.values])
-    from_end = np.repeat(written.offsets[1:], written.lengths) - np.arange(len(written.values))
-    return written.keep(from_end <= max_history)
 
 
 def describe_items(items: pa.Table, fields: Sequence[str]) -> list[str]:
