@@ -15,10 +15,13 @@ calls.
 """
 
 from seekrec.events.readers.amazon import read_amazon
+from seekrec.events.readers.lastfm import read_lastfm
 from seekrec.events.readers.movielens import read_movielens
+from seekrec.events.readers.recbole import read_recbole
 from seekrec.events.readers.registry import OTHER_DATASETS, READERS, TAGGED, WITHOUT_FOLDER
 from seekrec.events.readers.sequences import read_sequences
 from seekrec.events.readers.tables import read_tables
+from seekrec.events.readers.yelp import read_yelp
 
 __all__ = [
     "OTHER_DATASETS",
@@ -26,7 +29,10 @@ __all__ = [
     "TAGGED",
     "WITHOUT_FOLDER",
     "read_amazon",
+    "read_lastfm",
     "read_movielens",
+    "read_recbole",
     "read_sequences",
     "read_tables",
+    "read_yelp",
 ]

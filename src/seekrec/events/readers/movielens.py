@@ -28,7 +28,7 @@ from seekrec.events.readers.columns import to_ids, to_numbers, to_seconds
 from seekrec.events.readers.delimited import read_delimited, read_double_colons, read_lines
 from seekrec.events.readers.kept_rows import keep_events, keep_items
 from seekrec.events.readers.movielens_files import MovieLensFiles, find_in_folder, find_ml_100k
-from seekrec.events.readers.published import Queries, build_log, tag_searches
+from seekrec.events.readers.published import Queries, ReadTable, build_log, tag_searches, utf8_or_latin1
 from seekrec.util.arrow import to_mask
 
 # Genre as in the files: as a word of its own, and as it stands before another one. In the order in which they stand
@@ -215,16 +215,13 @@ def _read_tags(files: MovieLensFiles, items: pa.Table, max_refused: float) -> tu
         raw, source = read_delimited(files.tags, delimiter=",")
         raw = _rename(raw, source, {"userId": "user_id", "movieId": "item_id"}, names)
     seconds, findings = to_seconds(raw["timestamp"], "timestamp", source)
-    return tag_searches(
-        to_ids(raw["user_id"], "user_id", source),
-        seconds,
-        to_ids(raw["item_id"], "item_id", source),
-        raw["tag"],
-        items,
-        source,
-        findings=[*unreadable, *findings],
-        max_refused=max_refused,
-    )
+    columns = {
+        "user_id": to_ids(raw["user_id"], "user_id", source),
+        "timestamp": seconds,
+        "item_id": to_ids(raw["item_id"], "item_id", source),
+    }
+    tagged = ReadTable(pa.table(columns), source, [*unreadable, *findings])
+    return tag_searches(tagged, raw["tag"], items, max_refused=max_refused)
 
 
 def _read_movies(files: MovieLensFiles, max_refused: float) -> tuple[pa.Table, str | None]:
@@ -277,12 +274,9 @@ def _read_tab_movies(files: MovieLensFiles) -> tuple[pa.Table, Source]:
 
 
 def _read_colon_movies(files: MovieLensFiles) -> tuple[pa.Table, Source]:
-    # 1M is latin-1, 10M is UTF-8; latin-1 reads any bytes, so it is the second guess.
+    # 1M is latin-1, 10M is UTF-8.
     names = ["item_id", "title", "genres"]
-    try:
-        raw, source = read_double_colons(files.movies, names, encoding="utf8")
-    except DataError:
-        raw, source = read_double_colons(files.movies, names, encoding="latin-1")
+    raw, source = utf8_or_latin1(lambda encoding: read_double_colons(files.movies, names, encoding=encoding))
     return _with_genres(raw, pc.split_pattern(raw["genres"], "|").to_pylist()), source
 
 

@@ -32,7 +32,7 @@ from seekrec.events.log import EventLog, QuerySource
 from seekrec.events.readers.columns import to_numbers
 from seekrec.events.readers.kept_rows import keep_events, keep_items
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES, SEARCH
-from seekrec.util.arrow import is_text, one_array, to_mask
+from seekrec.util.arrow import is_text, one_array, to_lists, to_mask
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class _Named(Protocol):
 Queries = Literal["none", "tags"]
 
 Files = TypeVar("Files", bound=_Named)
+Table = TypeVar("Table")
 
 # Where more events than this share name items without metadata, the metadata are those of another log.
 _MAX_UNKNOWN = 0.5
@@ -146,27 +147,15 @@ def usable_events(read: ReadTable, items: pa.Table, *, max_refused: float) -> tu
 
 
 def tag_searches(
-    users: pa.Array,
-    seconds: pa.Array,
-    items_tagged: pa.Array,
-    tags: pa.Array | pa.ChunkedArray,
-    items: pa.Table,
-    source: Source,
-    *,
-    findings: Sequence[Finding],
-    max_refused: float,
+    tagged: ReadTable, tags: pa.Array | pa.ChunkedArray, items: pa.Table, *, max_refused: float
 ) -> tuple[pa.Table, list[str]]:
     """Return a search for each tag that a user gave an item: the tag is the query, and the item was found.
 
     Args:
-        users (`pyarrow.Array`): Who gave the tag.
-        seconds (`pyarrow.Array`): When: int64.
-        items_tagged (`pyarrow.Array`): To which item.
-        tags (`pyarrow.Array`): Texts of the tags.
+        tagged ([`ReadTable`]): Who tagged what and when: `user_id`, `timestamp`, `item_id`.
+        tags (`pyarrow.Array`): Text of the tag of each row.
         items (`pyarrow.Table`): Items of the log.
-        source (`Source`): Where the rows stand.
-        findings (`Sequence[Finding]`): Rows that cannot be used.
-        max_refused (`float`): The largest share of them.
+        max_refused (`float`): The largest share of rows that may be left out.
 
     Returns:
         `tuple`: The searches; notes that say what they are, and what was left out.
@@ -174,21 +163,37 @@ def tag_searches(
     Raises:
         DataError: If too many rows cannot be used.
     """
-    table = pa.table(
-        {
-            "user_id": users,
-            "timestamp": seconds,
-            "behavior": pa.repeat(SEARCH, len(users)),
-            "query": pc.utf8_trim_whitespace(one_array(tags)),
-            "item_id": items_tagged,
-        }
-    )
-    searches, note = keep_events(table, items, source, max_refused=max_refused, findings=findings)
+    typed = {"behavior": pa.repeat(SEARCH, len(tags)), "query": pc.utf8_trim_whitespace(one_array(tags))}
+    for name, column in typed.items():
+        tagged = replace(tagged, table=tagged.table.append_column(name, column))
+    searches, notes = usable_events(tagged, items, max_refused=max_refused)
     remark = (
         f"{searches.num_rows} searches are tags: texts that users typed to describe an item, not to find it. Each "
         "counts as a search that found the item."
     )
-    return searches, [remark, *([note] if note else [])]
+    return searches, [remark, *notes]
+
+
+def utf8_or_latin1(read: Callable[[str], Table]) -> Table:
+    """Read a file in UTF-8, and in latin-1, which reads any bytes, where it is something else."""
+    try:
+        return read("utf8")
+    except DataError:
+        return read("latin-1")
+
+
+def flat_categories(names: pa.Array, lengths: np.ndarray) -> tuple[pa.Array, pa.Array]:
+    """Return categories that have no order among them as paths of one level, and as queries.
+
+    Args:
+        names (`pyarrow.Array`): Names of the categories of all items, end to end.
+        lengths (`np.ndarray`): int64 number of categories of each item.
+
+    Returns:
+        `tuple`: The paths of each item; what people type who look for such an item: each category, in lower case.
+    """
+    paths = to_lists(to_lists(names, np.ones(len(names), dtype=np.int64)), lengths)
+    return paths, to_lists(pc.utf8_lower(names), lengths)
 
 
 def build_log(
@@ -281,10 +286,12 @@ __all__ = [
     "ReadTable",
     "build_log",
     "find_release",
+    "flat_categories",
     "milliseconds_to_seconds",
     "put_together",
     "tag_searches",
     "usable_events",
     "usable_items",
+    "utf8_or_latin1",
     "with_events",
 ]

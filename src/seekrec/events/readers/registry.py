@@ -7,18 +7,24 @@ from collections.abc import Callable
 
 from seekrec.events.log import EventLog
 from seekrec.events.readers.amazon import read_amazon
+from seekrec.events.readers.lastfm import read_lastfm
 from seekrec.events.readers.movielens import read_movielens
+from seekrec.events.readers.recbole import read_recbole
 from seekrec.events.readers.sequences import read_sequences
+from seekrec.events.readers.yelp import read_yelp
 
 # Name of the log -> function of the folder of its files (`str` or `Path`).
 READERS: dict[str, Callable[..., EventLog]] = {
     "amazon": read_amazon,
+    "lastfm": read_lastfm,
     "movielens": read_movielens,
+    "recbole": read_recbole,
     "sequences": read_sequences,
+    "yelp": read_yelp,
 }
 
 # The readers that take `queries="tags"`.
-TAGGED = frozenset({"movielens"})
+TAGGED = frozenset({"lastfm", "movielens"})
 
 # The readers that can find or fetch their files themselves: they also take `None` for the folder.
 WITHOUT_FOLDER = frozenset({"movielens"})
