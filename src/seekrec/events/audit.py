@@ -140,7 +140,9 @@ class AuditReport:
         return self.describe()
 
 
-def audit(split: Split, *, max_history_rows: int = MAX_TRAINING_HISTORY_ROWS) -> AuditReport:
+def audit(
+    split: Split, *, max_history_rows: int = MAX_TRAINING_HISTORY_ROWS, targets: np.ndarray | None = None
+) -> AuditReport:
     """Count the leaks of a split.
 
     Args:
@@ -148,29 +150,31 @@ def audit(split: Split, *, max_history_rows: int = MAX_TRAINING_HISTORY_ROWS) ->
         max_history_rows (`int`): Above so many rows in the training histories, a seeded sample of the training targets
             is examined. The cases always are all examined; but with protocol `"paper"`, whose training histories may
             hold held-out rows, `pair_trained` and `training_not_before` are then lower bounds.
+        targets (`np.ndarray`, *optional*): The training targets to examine instead: int64 rows, ascending.
 
     Returns:
         `AuditReport`: Counts for validation, test and training.
     """
     timeline = split.timeline
-    targets = split.training_targets(include_queries=True)
-    num_training_targets = len(targets)
-    # No history is longer than the user's earlier events.
-    longest = targets - timeline.user_start[targets]
-    if split.max_history is not None:
-        longest = np.minimum(longest, split.max_history)
-    if longest.sum() > max_history_rows:
-        shuffled = np.random.default_rng(split.seed).permutation(len(targets))
-        enough = int(np.searchsorted(np.cumsum(longest[shuffled]), max_history_rows))
-        targets = np.sort(targets[shuffled[: max(enough, 1)]])
-    histories = split.training_histories(target_rows=targets)
+    all_targets = split.training_targets(include_queries=True)
+    if targets is None:
+        targets = all_targets
+        longest = longest_histories(split, targets)
+        if longest.sum() > max_history_rows:
+            shuffled = np.random.default_rng(split.seed).permutation(len(targets))
+            enough = int(np.searchsorted(np.cumsum(longest[shuffled]), max_history_rows))
+            targets = np.sort(targets[shuffled[: max(enough, 1)]])
 
     used = np.zeros(len(timeline.user), dtype=bool)
     used[split.train_rows] = True
-    used[histories.values] = True
-
-    # A search without a click has no item to leak.
-    own_item = np.where(timeline.item[targets] < 0, -2, timeline.item[targets])
+    in_own_history = history_not_before = 0
+    for some in _in_blocks(targets, longest_histories(split, targets)):
+        histories = split.training_histories(target_rows=some)
+        used[histories.values] = True
+        # A search without a click has no item to leak.
+        own_item = np.where(timeline.item[some] < 0, -2, timeline.item[some])
+        in_own_history += _count_own_item(timeline, histories, own_item)
+        history_not_before += _count_late(timeline, histories, timeline.timestamp[some])
     return AuditReport(
         log_name=split.log.name,
         method=split.method,
@@ -180,14 +184,26 @@ def audit(split: Split, *, max_history_rows: int = MAX_TRAINING_HISTORY_ROWS) ->
         training=PartAudit(
             part="training",
             num_targets=len(targets),
-            in_own_history=_count_own_item(timeline, histories, own_item),
+            in_own_history=in_own_history,
             pair_trained=0,
             pair_trained_in_other_task=0,
-            history_not_before=_count_late(timeline, histories, timeline.timestamp[targets]),
+            history_not_before=history_not_before,
             training_not_before=0,
         ),
-        num_training_targets=num_training_targets,
+        num_training_targets=len(all_targets),
     )
+
+
+def longest_histories(split: Split, targets: np.ndarray) -> np.ndarray:
+    """Bound the length of the history of each target, int64: no history is longer than the user's earlier events."""
+    longest: np.ndarray = targets - split.timeline.user_start[targets]
+    return longest if split.max_history is None else np.minimum(longest, split.max_history)
+
+
+def _in_blocks(targets: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+    """Cut targets into runs whose histories hold about `MAX_TRAINING_HISTORY_ROWS` rows at most."""
+    block = (np.cumsum(lengths) - lengths) // MAX_TRAINING_HISTORY_ROWS
+    return np.split(targets, np.flatnonzero(np.diff(block)) + 1) if len(targets) else []
 
 
 def _audit_cases(split: Split, part: str, cases: Cases, used: np.ndarray) -> PartAudit:

@@ -79,13 +79,15 @@ class EventLog:
             refuse(items, find_item_problems(items), Source("`items`"))
             refuse(events, find_event_problems(events, items["item_id"]), Source("`events`"))
         has_searches = bool(pc.any(pc.is_valid(events["query"])).as_py())
-        if has_searches != (self.query_source != "none"):
+        says_searches = self.query_source != "none"
+        # A part of a log may have none of its searches.
+        if has_searches != says_searches and not (is_checked and says_searches):
             raise DataError(
                 f"`query_source` of log {self.name!r} is {self.query_source!r} but its events hold "
                 f"{'searches' if has_searches else 'no searches'}; use 'logged' or 'category' with searches and "
                 "'none' without."
             )
-        object.__setattr__(self, "events", _sort_events(events))
+        object.__setattr__(self, "events", sort_events(events))
         object.__setattr__(self, "items", items)
         object.__setattr__(self, "notes", tuple(self.notes))
 
@@ -216,7 +218,7 @@ class EventLog:
             return log
 
 
-def _sort_events(events: pa.Table) -> pa.Table:
+def sort_events(events: pa.Table) -> pa.Table:
     """Sort by user id, then timestamp, stably; a table in order is returned as it is."""
     users = events["user_id"].combine_chunks().dictionary_encode()
     order_of_users = np.empty(len(users.dictionary), dtype=np.int64)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from seekrec.events.cases import Cases, TrainingHistories, build_requests
 from seekrec.events.checks import check_choice
 from seekrec.events.log import EventLog
 from seekrec.events.saved import check_files, read_description, refuse_damage
+from seekrec.events.split_counts import SplitCounts, check_counts
 from seekrec.events.timeline import (
     PaperOrder,
     Timeline,
@@ -47,11 +47,6 @@ SPLIT_FILE = "split.json"
 TRAIN_FILE = "train_rows.parquet"
 LOG_FOLDER = "log"
 SPLIT_VERSION = 1
-
-# From this share of questions without a history on, a warning is worth its line.
-_WORTH_SAYING = 0.5
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,12 +218,32 @@ class Split:
             **self._settings(),
             "num_train_events": len(self.train_rows),
             "num_train_users": int(np.count_nonzero(np.bincount(self.timeline.user[self.train_rows]))),
-            "num_cases": {
-                part: {behavior: len(self.cases(part).select(behavior)) for behavior in BEHAVIORS}
-                for part in SPLIT_PARTS
-            },
+            "num_cases": self._num_cases(),
             "query_source": self.log.query_source,
             "fingerprint": self.fingerprint(),
+        }
+
+    def counts(self) -> SplitCounts:
+        """Count what was split, for the checks of the whole."""
+        t = self.timeline
+        num_targets = len(self.training_targets(include_queries=True)) if len(self.train_rows) else 0
+        # Nothing but whether there is any is asked of the histories, so one event of each will do.
+        lengths = self.training_histories(max_history=1).lengths if len(self.train_rows) else np.empty(0)
+        return SplitCounts(
+            num_events=self.log.num_events,
+            num_users=int(t.user[-1]) + 1 if len(t.user) else 0,
+            num_train_events=len(self.train_rows),
+            num_train_users=int(np.count_nonzero(np.bincount(t.user[self.train_rows]))),
+            num_targets=num_targets,
+            num_histories=len(lengths),
+            num_empty_histories=int((lengths == 0).sum()),
+            num_cases=self._num_cases(),
+            num_empty_cases={part: int((self.cases(part).histories.lengths == 0).sum()) for part in SPLIT_PARTS},
+        )
+
+    def _num_cases(self) -> dict[str, dict[str, int]]:
+        return {
+            part: {behavior: len(self.cases(part).select(behavior)) for behavior in BEHAVIORS} for part in SPLIT_PARTS
         }
 
     def fingerprint(self) -> str:
@@ -315,45 +330,4 @@ def check_split(split: Split) -> None:
     Raises:
         DataError: If training has no event or nothing to ask for, or the test or validation has no question.
     """
-    what = f"The split of log {split.log.name!r} (method {split.method!r}, protocol {split.protocol!r})"
-    other = (
-        "method='last_days', which trains on the earlier days of all users"
-        if split.method == "leave_one_out"
-        else "fewer `num_test_days`, or method='leave_one_out'"
-    )
-    parts: tuple[SplitPart, ...] = ("validation", "test")
-    num_users = int(split.timeline.user[-1]) + 1
-    if not len(split.train_rows):
-        raise DataError(
-            f"{what} leaves none of {split.log.num_events} events to train on: those of the {num_users} users lie at "
-            "or after the time of their held-out ones, as where many events have one timestamp (reviews written in "
-            f"one go) or the log is short. Use {other}, or a log with more of the past."
-        )
-    # The filters of protocol "paper" may leave none of a log that has been cut down.
-    if split.protocol == "strict" and not len(split.training_targets(include_queries=True)):
-        raise DataError(
-            f"{what} leaves {len(split.train_rows)} events to train on, but none that a model could learn to answer: "
-            f"all were only shown. Use {other}, or a log with more of the past."
-        )
-    for part in parts:
-        if not len(split.cases(part)):
-            raise DataError(f"{what} has no {part} question. Use {other}, or a log with more of the past.")
-    for part in parts:
-        lengths = split.cases(part).histories.lengths
-        _warn(what, f"{part} questions", int((lengths == 0).sum()), len(lengths), other)
-    histories = split.training_histories(max_history=1)
-    _warn(what, "training targets", int((histories.lengths == 0).sum()), len(histories), other)
-
-
-def _warn(what: str, of: str, num_empty: int, num_all: int, other: str) -> None:
-    if num_all and num_empty >= _WORTH_SAYING * num_all:
-        logger.warning(
-            "%s gives %d of %d %s an empty history: the user did nothing earlier (events at the same timestamp are "
-            "not earlier). Nothing personal can be learnt or measured from them; use %s, finer timestamps, or users "
-            "with more events.",
-            what,
-            num_empty,
-            num_all,
-            of,
-            other,
-        )
+    check_counts(split.counts(), split.log.name, split.method, split.protocol)

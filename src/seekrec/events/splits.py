@@ -29,29 +29,37 @@ With `last_days`, `paper` asks every interaction of the window in its own task, 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from seekrec.errors import ConfigurationError, DataError
+from seekrec.errors import ConfigurationError
 from seekrec.events.audit import audit
 from seekrec.events.cases import Cases, case_hash
 from seekrec.events.checks import check_choice
+from seekrec.events.held_out import (
+    HeldOutDays,
+    check_held_out,
+    find_held_out_days,
+    interaction_days,
+    last_days,
+    leave_one_out_paper,
+    leave_one_out_strict,
+    most_interactions,
+)
 from seekrec.events.log import EventLog
 from seekrec.events.queries import category_queries
 from seekrec.events.split import METHODS, PROTOCOLS, Method, Protocol, Split, check_max_history, check_split
 from seekrec.events.timeline import (
-    MIN_INTERACTIONS,
     PaperOrder,
     Timeline,
     histories_before,
-    is_among,
     paper_order,
-    paper_targets,
 )
 from seekrec.schema import RECOMMENDATION, SEARCH, Behavior
-from seekrec.util.constants import SECONDS_PER_DAY
 from seekrec.util.ragged import Ragged
 
 logger = logging.getLogger(__name__)
@@ -93,32 +101,24 @@ def split_log(
     if method == "last_days" and num_test_days < 1:
         raise ConfigurationError(f"`num_test_days` is {num_test_days!r}; give 1 or more.")
     t = Timeline.from_log(log)
-    order = paper_order(log, t) if protocol == "paper" else None
-    if method == "last_days":
-        chosen = last_days(log, t, num_test_days, is_strict=order is None)
-    elif order is None:
-        chosen = leave_one_out_strict(t)
-    else:
-        chosen = leave_one_out_paper(t, order)
-
-    usable = np.arange(len(t.user)) if keep_impressions else np.flatnonzero(~t.is_impression)
-    cases = [
-        ask(log, t, rows, chosen.train_rows, usable=usable, order=order, seed=seed, max_history=max_history)
-        for rows in (chosen.validation, chosen.test)
-    ]
-    split = Split(
-        log=log,
-        method=method,
+    is_last_days = method == "last_days"
+    days = None
+    if is_last_days:
+        days = find_held_out_days(log.name, interaction_days(t) if log.has_time else None, num_test_days)
+    split = build_split(
+        log,
+        t,
         protocol=protocol,
+        days=days,
+        num_test_days=num_test_days if is_last_days else None,
         seed=seed,
-        train_rows=chosen.train_rows,
-        validation=cases[0],
-        test=cases[1],
-        num_test_days=num_test_days if method == "last_days" else None,
         max_history=max_history,
         keep_impressions=keep_impressions,
+        has_sessions=log.events["session_id"].null_count < log.num_events,
     )
-    split.__dict__["timeline"] = t  # already made; fills the cached property
+    if not is_last_days:
+        check_held_out(len(split.test), most_interactions(t), protocol)
+    split = keep_actions(split, training_actions(split))
     check_split(split)
     if protocol == "strict":
         audit(split).raise_if_leaking()
@@ -126,92 +126,92 @@ def split_log(
     return split
 
 
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Rows of the event table by use, each int64 and ascending.
+def build_split(
+    log: EventLog,
+    timeline: Timeline,
+    *,
+    protocol: Protocol,
+    days: HeldOutDays | None,
+    num_test_days: int | None,
+    seed: int,
+    max_history: int | None,
+    keep_impressions: bool,
+    has_sessions: bool,
+) -> Split:
+    """Split a log or a part of it with whole users; nothing is checked, and a part may have no question.
 
     Args:
-        train_rows (`np.ndarray`): Rows that training may use.
-        validation (`np.ndarray`): Targets of validation.
-        test (`np.ndarray`): Targets of the test.
+        log (`EventLog`): The log, or the part.
+        timeline (`Timeline`): The same as arrays.
+        protocol (`str`): See [`split_log`].
+        days ([`HeldOutDays`], *optional*): Days of the whole log to hold out; without them, leave-one-out.
+        num_test_days (`int`, *optional*): See [`split_log`].
+        seed (`int`): See [`split_log`].
+        max_history (`int`, *optional*): See [`split_log`].
+        keep_impressions (`bool`): See [`split_log`].
+        has_sessions (`bool`): Whether any event of the whole log has a `session_id`.
+
+    Returns:
+        `Split`: The action of each case is that of its event: [`keep_actions`] comes after.
+    """
+    order = paper_order(log, timeline) if protocol == "paper" else None
+    if days is not None:
+        chosen = last_days(timeline, days, is_strict=order is None)
+    elif order is None:
+        chosen = leave_one_out_strict(timeline)
+    else:
+        chosen = leave_one_out_paper(timeline, order)
+    usable = np.arange(len(timeline.user)) if keep_impressions else np.flatnonzero(~timeline.is_impression)
+    validation, test = (
+        ask(
+            log,
+            timeline,
+            rows,
+            usable=usable,
+            order=order,
+            seed=seed,
+            max_history=max_history,
+            has_sessions=has_sessions,
+        )
+        for rows in (chosen.validation, chosen.test)
+    )
+    split = Split(
+        log=log,
+        method="leave_one_out" if days is None else "last_days",
+        protocol=protocol,
+        seed=seed,
+        train_rows=chosen.train_rows,
+        validation=validation,
+        test=test,
+        num_test_days=num_test_days,
+        max_history=max_history,
+        keep_impressions=keep_impressions,
+    )
+    split.__dict__["timeline"] = timeline  # already made; fills the cached property
+    return split
+
+
+def training_actions(split: Split) -> list[str]:
+    """Return the actions of training events, impressions left out, in no order."""
+    return pc.unique(split.log.events["action"].take(split.training_acts())).to_pylist()
+
+
+def keep_actions(split: Split, known: Sequence[str]) -> Split:
+    """Return the split whose cases have their action where training has more than one.
+
+    Args:
+        split (`Split`): From [`build_split`].
+        known (`Sequence[str]`): Actions of training events; a case's action that is none of them is left out.
     """
 
-    train_rows: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
+    def kept(cases: Cases) -> Cases:
+        actions = pa.array(cases.action, pa.string())
+        actions = pc.if_else(pc.is_in(actions, value_set=pa.array(known, pa.string())), actions, None)
+        return replace(cases, action=actions.to_pylist() if len(known) > 1 else None)
 
-
-def leave_one_out_strict(timeline: Timeline) -> HeldOut:
-    """Hold out each user's last two distinct interactions; train on what lies before the first of them."""
-    t = timeline
-    rows = t.distinct_interactions()
-    users = t.user[rows]
-    last = np.flatnonzero(np.append(users[1:] != users[:-1], True)) if len(rows) else np.empty(0, dtype=np.int64)
-    counts = np.diff(last, prepend=-1)
-    last = last[counts >= MIN_INTERACTIONS]
-    if not len(last):
-        raise DataError(
-            f"No user of the log has {MIN_INTERACTIONS} distinct interactions (the most is {counts.max(initial=0)}), "
-            "so nothing can be held out; leave-one-out needs one for training, one for validation, one for the test."
-        )
-    test, validation = rows[last], rows[last - 1]
-    # Per user: when the validation target happened, and the two items; users without targets lose nothing.
-    num_users = int(t.user[-1]) + 1
-    until = np.full(num_users, np.iinfo(np.int64).max)
-    until[t.user[validation]] = t.timestamp[validation]
-    out = t.timestamp >= until[t.user]
-    for targets in (validation, test):
-        target_item = np.full(num_users, -2)
-        target_item[t.user[targets]] = t.item[targets]
-        out |= t.item == target_item[t.user]
-    return HeldOut(np.flatnonzero(~out), validation, test)
-
-
-def leave_one_out_paper(timeline: Timeline, order: PaperOrder) -> HeldOut:
-    """Hold out the last two recommendations and, apart from them, the last two searches of each user."""
-    targets, places_from_end = paper_targets(timeline, order)
-    test, validation = np.sort(targets[places_from_end == 0]), np.sort(targets[places_from_end == 1])
-    if not len(test):
-        raise DataError(
-            f"No user of the log has {MIN_INTERACTIONS} interactions of one behavior that follow both a "
-            "recommendation and a search, as protocol 'paper' needs; use protocol='strict'."
-        )
-    train = np.ones(len(timeline.user), dtype=bool)
-    train[test] = train[validation] = False
-    return HeldOut(np.flatnonzero(train), validation, test)
-
-
-def last_days(log: EventLog, timeline: Timeline, num_test_days: int, *, is_strict: bool) -> HeldOut:
-    """Hold out the last calendar days (UTC) for the test and the last day with interactions before for validation."""
-    if not log.has_time:
-        raise DataError(
-            f"Log {log.name!r} has order but no time, so it has no days to hold out; use method='leave_one_out'."
-        )
-    t = timeline
-    rows = t.distinct_interactions() if is_strict else np.flatnonzero(t.is_interaction)
-    if not len(rows):
-        raise DataError(f"Log {log.name!r} holds no interactions; there is nothing to hold out.")
-    day = t.timestamp // SECONDS_PER_DAY
-    first_test_day = int(day[rows].max()) - num_test_days + 1
-    num_days = int(day[rows].max() - day[rows].min()) + 1
-    if num_days < num_test_days + 2:
-        raise DataError(
-            f"The interactions of log {log.name!r} span {num_days} days; `num_test_days` {num_test_days} needs "
-            f"{num_test_days + 2}: one at least to learn from, one for validation, then the test. Lower "
-            "`num_test_days` or use method='leave_one_out'."
-        )
-    test = rows[day[rows] >= first_test_day]
-    # The day before, unless nothing happened on it: shops close, and logs have gaps.
-    validation_day = int(day[rows[day[rows] < first_test_day]].max())
-    on_validation_day = rows[day[rows] == validation_day]
-    # The first of each user; where both behaviors are tasks of their own (paper), the first of each.
-    task = t.user[on_validation_day] * 2 + (0 if is_strict else t.is_search[on_validation_day])
-    validation = np.sort(on_validation_day[np.unique(task, return_index=True)[1]])
-    is_train = day < validation_day
-    if is_strict:
-        held_out_pairs = t.pairs(np.concatenate([validation, test]))
-        is_train &= ~is_among(t.pairs(np.arange(len(t.user))), held_out_pairs)
-    return HeldOut(np.flatnonzero(is_train), validation, test)
+    changed = replace(split, validation=kept(split.validation), test=kept(split.test))
+    changed.__dict__["timeline"] = split.timeline
+    return changed
 
 
 def find_queries(log: EventLog, timeline: Timeline, targets: np.ndarray, seed: int) -> list[str | None]:
@@ -257,12 +257,12 @@ def ask(
     log: EventLog,
     timeline: Timeline,
     rows: np.ndarray,
-    train_rows: np.ndarray,
     *,
     usable: np.ndarray,
     order: PaperOrder | None,
     seed: int,
     max_history: int | None,
+    has_sessions: bool,
 ) -> Cases:
     """Make the questions of held-out interactions.
 
@@ -270,11 +270,11 @@ def ask(
         log (`EventLog`): The log.
         timeline (`Timeline`): The same log as arrays.
         rows (`np.ndarray`): int64 rows of the interactions.
-        train_rows (`np.ndarray`): int64 rows that training may use.
         usable (`np.ndarray`): int64 rows that a strict history may hold.
         order (`PaperOrder`, *optional*): Order of protocol `"paper"`; without it, strict.
         seed (`int`): Seed of the choice among an item's synthetic queries.
         max_history (`int`, *optional*): Keep the latest so many events of a history.
+        has_sessions (`bool`): Whether cases have a `session_id`.
     """
     t = timeline
     if order is None:
@@ -287,7 +287,7 @@ def ask(
         targets = np.concatenate([rows[~t.is_search[rows]], rows[t.is_search[rows]]])
         queries = log.events["query"].take(targets).to_pylist()
     histories = histories_before(t, targets, usable, order, max_history)
-    return make_cases(log, t, targets, queries, histories, train_rows=train_rows)
+    return make_cases(log, t, targets, queries, histories, has_sessions=has_sessions)
 
 
 def make_cases(
@@ -297,17 +297,9 @@ def make_cases(
     queries: list[str | None],
     histories: Ragged,
     *,
-    train_rows: np.ndarray,
+    has_sessions: bool,
 ) -> Cases:
-    """Put the columns of cases together; a case with a query is a search.
-
-    A case has its action where training has more than one; an action that training lacks is left out.
-    """
-    acts = log.events["action"].take(train_rows[~timeline.is_impression[train_rows]])
-    known = pc.unique(acts)
-    actions = log.events["action"].take(targets)
-    actions = pc.if_else(pc.is_in(actions, value_set=known), actions, None)
-    has_sessions = log.events["session_id"].null_count < log.num_events
+    """Put the columns of cases together; a case with a query is a search."""
     behaviors: list[Behavior] = [RECOMMENDATION if query is None else SEARCH for query in queries]
     return Cases(
         user_id=log.events["user_id"].take(targets).to_pylist(),
@@ -318,5 +310,5 @@ def make_cases(
         histories=histories,
         geohash=log.events["geohash"].take(targets).to_pylist() if "geohash" in log.events.column_names else None,
         session_id=log.events["session_id"].take(targets).to_pylist() if has_sessions else None,
-        action=actions.to_pylist() if len(known) > 1 else None,
+        action=log.events["action"].take(targets).to_pylist(),
     )

@@ -211,6 +211,7 @@ class PaperOrder:
         num_searches (`np.ndarray`): int64; the history holds the user's first so many searches.
         target_rank (`np.ndarray`): int64; orders the events of a user and behavior by time, then item id: the last two
             are held out.
+        has_searches (`bool`): Whether the log has any search.
     """
 
     rows: np.ndarray
@@ -219,6 +220,7 @@ class PaperOrder:
     num_recommendations: np.ndarray
     num_searches: np.ndarray
     target_rank: np.ndarray
+    has_searches: bool
 
 
 def paper_order(log: EventLog, timeline: Timeline) -> PaperOrder:
@@ -277,7 +279,9 @@ def paper_order(log: EventLog, timeline: Timeline) -> PaperOrder:
     num_recommendations[rows] = np.where(is_search, own_recommendations - repeats, position_in_task[rows])
     num_searches = np.zeros(len(t.user), dtype=np.int64)
     num_searches[rows] = np.where(is_search, own_searches, own_searches[moment_begin])
-    return PaperOrder(rows, place, rank_in_task, num_recommendations, num_searches, target_rank)
+    # Not looked up among the rows: those of a part of a log may have none.
+    has_searches = log.query_source != "none"
+    return PaperOrder(rows, place, rank_in_task, num_recommendations, num_searches, target_rank, has_searches)
 
 
 def paper_targets(timeline: Timeline, order: PaperOrder) -> tuple[np.ndarray, np.ndarray]:
@@ -292,7 +296,7 @@ def paper_targets(timeline: Timeline, order: PaperOrder) -> tuple[np.ndarray, np
     """
     t = timeline
     is_target = t.is_interaction & (order.num_recommendations > 0)
-    if t.is_search.any():
+    if order.has_searches:
         is_target &= order.num_searches > 0
     rows = np.flatnonzero(is_target)
     rows = rows[np.argsort(order.target_rank[rows])]
