@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One block of the simulated log: from requests to a table of events."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pyarrow as pa
+
+from seekrec.errors import RequestError
+from seekrec.events.simulator.choices import Choices, buying_chance, draw_items
+from seekrec.events.simulator.items import item_ids, numbered
+from seekrec.events.simulator.people import BLOCK_EVENTS, BLOCK_USERS, People
+from seekrec.events.simulator.queries import Language, Queries
+from seekrec.events.simulator.shelves import Shelves
+from seekrec.schema import EVENT_FEATURES, IMPRESSION, RECOMMENDATION, SEARCH, shown
+
+# What is done in a request, in the order of time, and so many seconds after it: from, and how many are possible.
+ACTIONS = (IMPRESSION, "search", "click", "click", "purchase")
+_SHOWN, _SEARCHED, _CLICKED, _CLICKED_AGAIN, _BOUGHT = range(len(ACTIONS))
+_DELAYS = ((0, 1), (0, 1), (3, 30), (35, 30), (70, 40))
+
+# Ten billion events have users and sessions of so many digits.
+_USER_DIGITS = 9
+_SESSION_DIGITS = 11
+
+
+def make_block(
+    shelves: Shelves, language: Language, seed: int, block: int, search_fraction: float, impression_fraction: float
+) -> tuple[People, pa.Table]:
+    """Make the users and the events of a block; both depend on the arguments alone.
+
+    Args:
+        shelves ([`Shelves`]): The items.
+        language ([`Language`]): What can be typed.
+        seed (`int`): Seed of the shop.
+        block (`int`): Number of the block, from 0.
+        search_fraction (`float`): Share of requests that are searches.
+        impression_fraction (`float`): Share of events that are impressions.
+
+    Returns:
+        `tuple`: [`People`], and `BLOCK_EVENTS` rows of `EVENT_FEATURES` by user and time.
+    """
+    excess, table = 1.1, None
+    while table is None:
+        draws = np.random.default_rng(np.random.SeedSequence([seed, 2, block]))
+        people = People.draw(
+            draws, shelves, search_fraction=search_fraction, impression_fraction=impression_fraction, excess=excess
+        )
+        table = _make_events(shelves, language, people, draws, block)
+        excess *= 1.3
+    return people, table
+
+
+def user_ids(block: int, users: np.ndarray) -> pa.Array:
+    """Return the ids of users of a block, ordered as their numbers are."""
+    return numbered("u", block * BLOCK_USERS + users, _USER_DIGITS)
+
+
+def user_number(user_id: str) -> int:
+    """Return the number behind an id of [`user_ids`].
+
+    Raises:
+        RequestError: If it is no such id.
+    """
+    if not re.fullmatch(rf"u[0-9]{{{_USER_DIGITS}}}", user_id, re.ASCII):
+        raise RequestError(f"The user {shown(user_id)} is none of the simulated shop's; ask about users of its log.")
+    return int(user_id[1:])
+
+
+def _make_events(
+    shelves: Shelves, language: Language, people: People, draws: np.random.Generator, block: int
+) -> pa.Table | None:
+    """Draw what is typed, chosen and shown; `None` if that makes too few events for a block."""
+    count = len(people.user)
+    searches = np.flatnonzero(people.is_search)
+    asked, texts = language.draw(draws, people, searches)
+    queries = Queries(*(_spread(values, searches, count) for values in (asked.kind, asked.value, asked.leaf)))
+
+    clicked = np.repeat(np.arange(count), people.num_clicks)
+    is_second = np.diff(clicked, prepend=-1) == 0
+    items = draw_items(draws, shelves, Choices.of_requests(people, queries, clicked, by_user=True))
+    first, second = np.full((2, count), -1, dtype=np.int64)
+    first[clicked[~is_second]], second[clicked[is_second]] = items[~is_second], items[is_second]
+    chance = buying_chance(shelves.price_level[first], people.budget[people.user])
+    is_bought = (first >= 0) & (draws.random(count) < chance)
+
+    page = np.repeat(np.arange(count), people.num_shown)
+    listed = draw_items(draws, shelves, Choices.of_requests(people, queries, page, by_user=False))
+    # An item stands on a page once.
+    is_new = (listed != first[page]) & (listed != second[page])
+    _, distinct = np.unique(page * shelves.num_items + listed, return_index=True)
+    is_first = np.zeros(len(page), dtype=bool)
+    is_first[distinct] = True
+    page, listed = page[is_new & is_first], listed[is_new & is_first]
+
+    counts = np.stack(
+        [
+            np.bincount(page, minlength=count),
+            people.is_search & (people.num_clicks == 0),
+            first >= 0,
+            second >= 0,
+            is_bought,
+        ],
+        axis=1,
+    )
+    num_events = counts.sum(axis=1)
+    if num_events.sum() < BLOCK_EVENTS:
+        return None
+    # One row an act, in the order of requests and of time; impressions of a request follow each other.
+    request = np.repeat(np.arange(count), num_events)[:BLOCK_EVENTS]
+    act = np.repeat(np.tile(np.arange(len(ACTIONS)), count), counts.ravel())[:BLOCK_EVENTS]
+    item = np.select(
+        [act == _SEARCHED, act == _CLICKED_AGAIN], [np.full(BLOCK_EVENTS, -1), second[request]], first[request]
+    )
+    is_shown = act == _SHOWN
+    item[is_shown] = listed[: is_shown.sum()]
+    delays = np.array(_DELAYS)
+    fractions = draws.random(len(act))
+    time = people.time[request] + delays[act, 0] + (fractions * delays[act, 1]).astype(np.int64)
+
+    is_search = people.is_search[request]
+    query = _spread(np.arange(len(searches)), searches, count)[request]
+    rows = shelves.row[item]
+    users, sessions = np.unique(people.user[request]), np.arange(request[-1] + 1)
+    columns = {
+        "user_id": user_ids(block, users).take(pa.array(np.searchsorted(users, people.user[request]))),
+        "timestamp": pa.array(time),
+        "behavior": pa.array([RECOMMENDATION, SEARCH]).take(pa.array(is_search.astype(np.int8))),
+        "query": texts.take(pa.array(query, mask=~is_search)),
+        "item_id": item_ids(np.arange(shelves.num_items), shelves.num_items).take(pa.array(rows, mask=item < 0)),
+        "action": pa.array(ACTIONS).take(pa.array(act.astype(np.int8))),
+        "session_id": numbered("s", block * BLOCK_EVENTS + sessions, _SESSION_DIGITS).take(pa.array(request)),
+    }
+    return pa.table(columns, schema=EVENT_FEATURES.arrow_schema)
+
+
+def _spread(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
+    """Put values in some places of `count`, and 0 elsewhere."""
+    spread = np.zeros(count, dtype=np.int64)
+    spread[places] = values
+    return spread
+
+
+__all__ = ["ACTIONS", "make_block", "user_ids"]
