@@ -234,16 +234,20 @@ def _read_movies(files: MovieLensFiles, max_refused: float) -> tuple[pa.Table, s
     with_year = pc.binary_join_element_wise(bare, " (", years.cast(pa.string()), ")", "")
     genres = [[genre for genre in of_film or [] if genre not in _NO_GENRE] for of_film in raw["genres"].to_pylist()]
     decades = [None if year is None else f"{year // 10 * 10}s" for year in years.to_pylist()]
+    # A hundred thousand films are of a few thousand kinds.
+    kinds = list(zip(map(tuple, genres), decades, strict=True))
+    described = {kind: _describe(list(kind[0]), kind[1]) for kind in set(kinds)}
+    queries = {kind: film_queries(list(kind[0]), kind[1]) for kind in set(kinds)}
     table = pa.table(
         {
             "item_id": to_ids(raw["item_id"], "item_id", source),
             "title": pc.coalesce(with_year, bare),
-            "description": pa.array(map(_describe, genres, decades), pa.string()),
+            "description": pa.array([described[kind] for kind in kinds], pa.string()),
             "categories": pa.array(
                 [[["Movies", genre] for genre in of_film] for of_film in genres], pa.list_(pa.list_(pa.string()))
             ),
             "year": years,
-            "queries": pa.array(map(film_queries, genres, decades), pa.list_(pa.string())),
+            "queries": pa.array([queries[kind] for kind in kinds], pa.list_(pa.string())),
         }
     )
     return keep_items(table, source, max_refused=max_refused)
