@@ -51,7 +51,7 @@ LINES = [
     "events: a.csv",
     "num_cold_items: 3",
     "column_map: [user_id=u]",
-    "split_seed: 2",
+    "num_negatives: 2",
     "has_time: false",
     "a: &a [x, x]",
     "b: [*a, *a]",

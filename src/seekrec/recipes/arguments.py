@@ -18,6 +18,9 @@ from seekrec.schema import Behavior, View
 
 # What a recipe does, in this order; `stop_after` names one.
 STAGES = ("data", "embeddings", "identifiers", "corpus", "training", "evaluation")
+# Of constructed queries, the split and the negatives of the evaluation. No setting: runs with different seeds of
+# training are compared on the same cases.
+SPLIT_SEED = 0
 
 
 @dataclass
@@ -45,7 +48,6 @@ class DataArguments:
             papers do; `tags` takes what users typed as tags, where the log has such.
         split_method (`str`): Events that are held out: the last of each user, or the last day.
         protocol (`str`): `strict` leaks nothing; `paper` does what the released code does.
-        split_seed (`int`): Seed of the query construction, the split and the negatives.
         num_cold_items (`int`):
             Number of items that are removed from the log before training, then added to the trained model and
             evaluated; with 0 the rows of new items evaluate those without training events.
@@ -67,7 +69,6 @@ class DataArguments:
     construction: Literal["split", "copy", "none", "tags"] = "split"
     split_method: Literal["leave_one_out", "last_days"] = "leave_one_out"
     protocol: Literal["strict", "paper"] = "strict"
-    split_seed: int = 0
     num_cold_items: int = 0
 
 
@@ -190,6 +191,7 @@ class RunArguments:
 
 
 __all__ = [
+    "SPLIT_SEED",
     "STAGES",
     "CollaborativeArguments",
     "DataArguments",

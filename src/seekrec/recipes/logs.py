@@ -18,7 +18,7 @@ from seekrec.events import (
     synthesize_searches,
 )
 from seekrec.events.readers import READERS, TAGGED, WITHOUT_FOLDER, read_tables
-from seekrec.recipes.arguments import DataArguments
+from seekrec.recipes.arguments import SPLIT_SEED, DataArguments
 from seekrec.recipes.stages import StageCache
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def prepare_split(log: EventLog, data: DataArguments, cache: StageCache) -> Spli
     """
     split = _split_once(_searched_log(log, data), data, cache)
     if data.num_cold_items:
-        log, _ = hold_out_items(split, data.num_cold_items, seed=data.split_seed)
+        log, _ = hold_out_items(split, data.num_cold_items, seed=SPLIT_SEED)
         logger.info("%s: %s", log.name, log.notes[-1])
         split = _split_once(log, data, cache)
     logger.info("audit of the split:\n%s", audit(split))
@@ -58,12 +58,12 @@ def prepare_cold_start(split: Split, data: DataArguments, cache: StageCache) -> 
     if not data.num_cold_items:
         return ColdStart.of_untrained(split)
     whole = _split_once(_searched_log(read_log(data), data), data, cache)
-    return hold_out_items(whole, data.num_cold_items, seed=data.split_seed)[1]
+    return hold_out_items(whole, data.num_cold_items, seed=SPLIT_SEED)[1]
 
 
 def _searched_log(log: EventLog, data: DataArguments) -> EventLog:
     if log.query_source == "none" and data.construction in ("split", "copy"):
-        log = synthesize_searches(log, construction=data.construction, seed=data.split_seed)
+        log = synthesize_searches(log, construction=data.construction, seed=SPLIT_SEED)
     for note in log.notes:
         logger.info("%s: %s", log.name, note)
     return log
@@ -75,11 +75,11 @@ def _split_once(log: EventLog, data: DataArguments, cache: StageCache) -> Split:
         "name": log.name,
         "method": data.split_method,
         "protocol": data.protocol,
-        "seed": data.split_seed,
+        "seed": SPLIT_SEED,
     }
 
     def make(folder: Path) -> None:
-        split = split_log(log, method=data.split_method, protocol=data.protocol, seed=data.split_seed)
+        split = split_log(log, method=data.split_method, protocol=data.protocol, seed=SPLIT_SEED)
         split.save(folder, include_log=False)
 
     return cache.run("split", settings, make, lambda folder: Split.load(folder, log=log), libraries=("numpy",))

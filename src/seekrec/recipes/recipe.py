@@ -18,6 +18,7 @@ from seekrec.evaluation.validation import ValidationRanking
 from seekrec.events import EventLog
 from seekrec.models.processing import CatalogProcessor
 from seekrec.recipes.arguments import (
+    SPLIT_SEED,
     STAGES,
     DataArguments,
     EmbeddingArguments,
@@ -218,7 +219,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             remove_seen=self.remove_seen,
             max_cases=self.evaluation.max_validation_cases,
             available_only=self.available_only,
-            seed=self.data.split_seed,
+            seed=SPLIT_SEED,
         )
 
     def finish(self, model: ModelT) -> None:  # noqa: B027
@@ -277,7 +278,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             remove_seen=self.remove_seen,
             available_only=self.available_only,
             num_beams=self.num_beams,
-            seed=self.data.split_seed,
+            seed=SPLIT_SEED,
             show_progress=self.show_progress,
         )
         return rows + compare_on_new_items(
@@ -290,7 +291,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             remove_seen=self.remove_seen,
             available_only=self.available_only,
             max_cases=self.evaluation.max_test_cases,
-            seed=self.data.split_seed,
+            seed=SPLIT_SEED,
             show_progress=self.show_progress,
         )
 

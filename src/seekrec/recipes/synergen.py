@@ -13,6 +13,7 @@ import numpy as np
 
 from seekrec.evaluation import Retriever, ValidationRanking, build_cases, click_calibration
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
+from seekrec.recipes.arguments import SPLIT_SEED
 from seekrec.recipes.windows import WindowRecipe
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
                 protocol=model.config.drawn_negatives,
                 num_negatives=model.config.num_training_negatives,
                 max_cases=self.evaluation.max_test_cases,
-                seed=self.data.split_seed,
+                seed=SPLIT_SEED,
             )
             with ranking_by(model, "ranking"):
                 error = click_calibration(self.make_retriever(model), cases, self.catalog.id_map)
