@@ -17,13 +17,17 @@ calls.
 from seekrec.events.readers.amazon import read_amazon
 from seekrec.events.readers.lastfm import read_lastfm
 from seekrec.events.readers.movielens import read_movielens
+from seekrec.events.readers.qilin import read_qilin
 from seekrec.events.readers.recbole import read_recbole
 from seekrec.events.readers.registry import OTHER_DATASETS, READERS, TAGGED, WITHOUT_FOLDER
 from seekrec.events.readers.sequences import read_sequences
 from seekrec.events.readers.tables import read_tables
+from seekrec.events.readers.trivago import read_trivago
 from seekrec.events.readers.yelp import read_yelp
 
 __all__ = [
+    "read_trivago",
+    "read_qilin",
     "OTHER_DATASETS",
     "READERS",
     "TAGGED",

@@ -9,8 +9,10 @@ from seekrec.events.log import EventLog
 from seekrec.events.readers.amazon import read_amazon
 from seekrec.events.readers.lastfm import read_lastfm
 from seekrec.events.readers.movielens import read_movielens
+from seekrec.events.readers.qilin import read_qilin
 from seekrec.events.readers.recbole import read_recbole
 from seekrec.events.readers.sequences import read_sequences
+from seekrec.events.readers.trivago import read_trivago
 from seekrec.events.readers.yelp import read_yelp
 
 # Name of the log -> function of the folder of its files (`str` or `Path`).
@@ -18,8 +20,10 @@ READERS: dict[str, Callable[..., EventLog]] = {
     "amazon": read_amazon,
     "lastfm": read_lastfm,
     "movielens": read_movielens,
+    "qilin": read_qilin,
     "recbole": read_recbole,
     "sequences": read_sequences,
+    "trivago": read_trivago,
     "yelp": read_yelp,
 }
 
