@@ -256,7 +256,8 @@ def test_retrieve_equals_brute_force(gensr):
     ids = model.catalog.id_map.ids
     answers = model.retrieve(processor(REQUESTS), top_k=5, num_beams=NUM_ITEMS, exclude_seen=False)
     for request, answer in zip(REQUESTS, answers, strict=True):
-        prompt, views = model._prompt(model.current_snapshot(), processor([request]))
+        asked = model._prompt(model.current_snapshot(), processor([request]))
+        prompt, views = asked.decoding, asked.views
         offsets = model.vocabulary.level_offsets(views[0])
         scores = []
         for codes in model.catalog.codes[views[0]]:
@@ -280,7 +281,8 @@ def test_retrieve_equals_brute_force(gensr):
 def test_generate_with_the_trie_processor_gives_the_same_items(aisles):
     model, processor = make_gensr(aisles)
     inputs = processor([Request(HISTORY)])
-    prompt, views = model._prompt(model.current_snapshot(), inputs)
+    asked = model._prompt(model.current_snapshot(), inputs)
+    prompt, views = asked.decoding, asked.views
     offsets = model.vocabulary.level_offsets(views[0])
     written = model.generate(
         encoder_outputs=prompt["encoder_outputs"],

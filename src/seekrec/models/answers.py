@@ -25,59 +25,41 @@ _FILTERS = "a boolean mask over the rows of the catalogue, a list of item ids, o
 
 
 def allowed_items(
-    where: Where, catalog: Catalog, num_requests: int, seen: Sequence[np.ndarray] | None = None
-) -> Masks:
-    """Turn `where` and what was seen into a mask for each request.
-
-    Args:
-        where (`np.ndarray` or `list`, *optional*): What `retrieve` was given.
-        catalog ([`Catalog`]): What is answered from.
-        num_requests (`int`): Requests.
-        seen (`Sequence[np.ndarray]`, *optional*): For each request int64 rows that are not allowed; what
-            [`seen_items`] gave.
-
-    Returns:
-        `list`: bool of shape `(num_items,)`, without removed items; `None` where every item is allowed.
-
-    Raises:
-        RequestError: If it is not a filter, there is not one for each request, or a mask does not fit the catalogue.
-    """
-    filters = [where] * num_requests if _is_one_filter(where) else list(cast("Sequence[Where]", where))
-    if len(filters) != num_requests:
-        raise RequestError(f"`where` has {len(filters)} filters for {num_requests} requests; give one for each.")
-    made = {id(one): _mask(one, catalog) for one in filters}  # a filter given many times is looked at once
-    masks = [made[id(one)] for one in filters]
-    if seen is None:
-        return masks
-    return [mask if not len(rows) else _without(mask, rows, catalog) for mask, rows in zip(masks, seen, strict=True)]
-
-
-def seen_items(
+    where: Where,
     catalog: Catalog,
     inputs: Mapping[str, Tensor],
     behavior_ids: Sequence[int],
     exclude_seen: bool | None,
     seen_before: np.ndarray | None = None,
-) -> list[np.ndarray] | None:
-    """Return the rows that each request may not be answered with because its user acted on them.
+) -> Masks:
+    """Turn `where`, and what users acted on, into a mask for each request.
 
     Args:
+        where (`np.ndarray` or `list`, *optional*): What `retrieve` was given.
         catalog ([`Catalog`]): What is answered from.
         inputs: What the processor made of the requests; has `seen_rows`.
         behavior_ids (`Sequence[int]`): Numbers into `BEHAVIORS`, one a request.
-        exclude_seen (`bool`, *optional*): For all requests; `None`, for those without a query.
+        exclude_seen (`bool`, *optional*): Whether users are not given what they acted on; `None`, in requests without
+            a query alone.
         seen_before (`np.ndarray`, *optional*): int64 rows that were seen too, `(num_requests, any)`, below 0 for none.
 
     Returns:
-        `list[np.ndarray]`, *optional*: int64 rows for each request; `None` where nothing is excluded.
+        `list`: bool of shape `(num_items,)`, without removed items; `None` where every item is allowed.
 
     Raises:
-        RequestError: If the inputs do not say what was seen.
+        RequestError: If `where` is not a filter, there is not one for each request, a mask does not fit the catalogue,
+            or the inputs do not say what was seen.
     """
+    num_requests = len(behavior_ids)
+    filters = [where] * num_requests if _is_one_filter(where) else list(cast("Sequence[Where]", where))
+    if len(filters) != num_requests:
+        raise RequestError(f"`where` has {len(filters)} filters for {num_requests} requests; give one for each.")
+    made = {id(one): _mask(one, catalog) for one in filters}  # a filter given many times is looked at once
+    masks = [made[id(one)] for one in filters]
     recommends = BEHAVIORS.index(RECOMMENDATION)
     is_excluded = [behavior == recommends if exclude_seen is None else exclude_seen for behavior in behavior_ids]
     if not any(is_excluded):
-        return None
+        return masks
     if "seen_rows" not in inputs:
         raise RequestError(
             "The inputs do not say what was seen; make them with the model's processor, or pass `exclude_seen=False`."
@@ -86,10 +68,10 @@ def seen_items(
     if seen_before is not None:
         rows = np.concatenate([rows, seen_before], axis=1)
     # Inputs made with a larger catalogue may name items that cannot be answered anyway.
-    is_known = (rows >= 0) & (rows < len(catalog))
+    is_known = (rows >= 0) & (rows < len(catalog.is_removed))
     return [
-        line[known] if excluded else line[:0]
-        for line, known, excluded in zip(rows, is_known, is_excluded, strict=True)
+        _without(mask, line[known], catalog) if excluded and known.any() else mask
+        for mask, line, known, excluded in zip(masks, rows, is_known, is_excluded, strict=True)
     ]
 
 
@@ -127,7 +109,7 @@ def join_new(
 
 def _mask(where: object, catalog: Catalog) -> np.ndarray | None:
     if where is None:
-        return catalog.live if catalog.is_removed.any() else None
+        return ~catalog.is_removed if catalog.is_removed.any() else None
     if not isinstance(where, np.ndarray):
         if isinstance(where, str) or not isinstance(where, Collection):
             raise RequestError(f"`where` holds {shown(where)}; a filter is {_FILTERS}.")
@@ -137,16 +119,16 @@ def _mask(where: object, catalog: Catalog) -> np.ndarray | None:
                 f"`where` holds {shown(wrong[0])} of type {type(wrong[0]).__name__}; a filter is {_FILTERS}."
             )
         where = catalog.where(ids=where)
-    if where.dtype != np.bool_ or where.shape != (len(catalog),):
+    if where.dtype != np.bool_ or where.shape != catalog.is_removed.shape:
         raise RequestError(
             f"`where` has dtype {where.dtype} and shape {where.shape}; a mask is boolean of shape ({len(catalog)},), "
             "one value for each row of the catalogue."
         )
-    return np.asarray(where & catalog.live)
+    return np.asarray(where & ~catalog.is_removed)
 
 
 def _without(mask: np.ndarray | None, rows: np.ndarray, catalog: Catalog) -> np.ndarray:
-    left = catalog.live if mask is None else mask.copy()
+    left = ~catalog.is_removed if mask is None else mask.copy()
     left[rows] = False
     return left
 
@@ -169,6 +151,5 @@ __all__ = [
     "Where",
     "allowed_items",
     "join_new",
-    "seen_items",
     "without_rows",
 ]

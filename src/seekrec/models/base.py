@@ -31,7 +31,7 @@ from transformers import BatchFeature, PreTrainedModel
 from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError, CheckpointError, RequestError
 from seekrec.generation.inputs import per_request
-from seekrec.models.answers import Found, Masks, Where, allowed_items, seen_items
+from seekrec.models.answers import Found, Masks, Where, allowed_items
 from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
 from seekrec.models.manifest import check_part, hub_arguments, replace_part
 from seekrec.models.new_items import TextNeighbors
@@ -255,8 +255,9 @@ class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
         """
         snapshot = self.current_snapshot()
         wanted = per_request("top_k", top_k, len(behavior_ids))
-        seen = seen_items(snapshot.catalog, inputs, behavior_ids, exclude_seen, seen_before)
-        allowed = allowed_items(where, snapshot.catalog, len(behavior_ids), seen)
+        allowed = allowed_items(where, snapshot.catalog, inputs, behavior_ids, exclude_seen, seen_before)
+        if not allowed:
+            return []
         return [scored_items(snapshot.catalog, *found) for found in search(snapshot, wanted, allowed)]
 
     @torch.no_grad()
@@ -275,6 +276,8 @@ class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
         snapshot.check_rows("candidate_rows", inputs["candidate_rows"])
         table = inputs["candidate_rows"].cpu().numpy()
         rows = [line[line >= 0] for line in table.reshape(len(table), table.shape[-1])]
+        if not rows:
+            return []
         return [scored_items(snapshot.catalog, *found) for found in best_first(rows, score(snapshot, rows))]
 
     def save_pretrained(

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
 
 import numpy as np
@@ -16,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError
-from seekrec.generation import IdentifierTrie, Norm, TrieMask, beam_search, score_candidates
+from seekrec.generation import IdentifierTrie, Norm, beam_search, score_candidates
 from seekrec.models.answers import Found, Masks, Where, join_new
 from seekrec.models.base import CatalogModel, CatalogSnapshot
 from seekrec.models.checkpoint import save_bundled_catalog
@@ -38,11 +40,25 @@ class GenerativeSnapshot(CatalogSnapshot):
 class DecodingInputs(TypedDict):
     """What the generation engine reads of a batch; see [`beam_search`]."""
 
-    input_ids: Tensor | None
     attention_mask: Tensor
     decoder_prefix: Tensor
     level_offsets: list[np.ndarray]
-    encoder_outputs: BaseModelOutput | None
+    encoder_outputs: BaseModelOutput
+
+
+@dataclass
+class EncodedRequests:
+    """Requests that were encoded, ready to be answered.
+
+    Args:
+        decoding ([`DecodingInputs`]): What the generation engine reads.
+        views (`list[str]`): For each request the view that it is answered in.
+        new_scores (`np.ndarray`, *optional*): Scores of the catalogue's new items, where a family keeps them.
+    """
+
+    decoding: DecodingInputs
+    views: list[View]
+    new_scores: np.ndarray | None = None
 
 
 SnapshotT = TypeVar("SnapshotT", bound=GenerativeSnapshot)
@@ -51,8 +67,8 @@ SnapshotT = TypeVar("SnapshotT", bound=GenerativeSnapshot)
 class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
     """A T5 that writes identifiers: `retrieve` and `rank`.
 
-    A family defines `_make_snapshot` and names the class of its configuration, which transformers cannot read from an
-    annotation that is text.
+    A family defines `_make_snapshot` and `_encode`, and names the class of its configuration, which transformers
+    cannot read from an annotation that is text.
     """
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -185,7 +201,9 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             RequestError: If the inputs hold no candidates.
             NotFiniteError: If the model computes something that is not a finite number.
         """
-        return self._rank(inputs, lambda snapshot, rows: self._score(snapshot, inputs, rows, norm))
+        return self._rank(
+            inputs, lambda snapshot, rows: self._score(snapshot, self._prompt(snapshot, inputs), rows, norm)
+        )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save weights, settings (of `generate`, too: without sampling) and the catalogue; see the base."""
@@ -195,6 +213,36 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             self.generation_config.do_sample = False
             self.generation_config.use_cache = True
         super().save_pretrained(save_directory, *args, **kwargs)
+
+    @abstractmethod
+    def _encode(self, snapshot: SnapshotT, inputs: BatchFeature) -> tuple[Tensor, Tensor]:
+        """Encode what the processor made of requests.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: Encoder states `(batch, length, d_model)`, and a mask `(batch,
+            length)`, 0 for padding.
+        """
+
+    def _prompt(self, snapshot: SnapshotT, inputs: BatchFeature) -> EncodedRequests:
+        """Encode requests, once for beams, order and new items."""
+
+        def make() -> tuple[Tensor, list[View], list[np.ndarray]]:
+            views = [snapshot.catalog.view_of(behavior) for behavior in BEHAVIORS]
+            offsets = [self.vocabulary.level_offsets(view) for view in views]
+            return torch.cat([self.decoder_prefix(behavior, 1) for behavior in BEHAVIORS]), views, offsets
+
+        key = (self.config.first_identifier_token_id, self.device)
+        prefixes, views, offsets = snapshot.value("prefixes and offsets", make, key)
+        states, mask = self._encode(snapshot, inputs)
+        behavior_ids = inputs["behavior_ids"]
+        numbers = behavior_ids.tolist()
+        decoding: DecodingInputs = {
+            "attention_mask": mask,
+            "decoder_prefix": prefixes[behavior_ids.to(self.device)],
+            "level_offsets": [offsets[number] for number in numbers],
+            "encoder_outputs": BaseModelOutput(last_hidden_state=states),
+        }
+        return EncodedRequests(decoding, [views[number] for number in numbers])
 
     def _find(
         self,
@@ -206,11 +254,12 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         norm: Norm | None,
     ) -> list[Found]:
         """Return for each request rows of the catalogue and their scores, best first: by beams, and what is new."""
-        found = self._search(snapshot, inputs, top_k, allowed, num_beams, norm)
+        asked = self._prompt(snapshot, inputs)
+        found = self._search(snapshot, asked, top_k, allowed, num_beams, norm)
         new = snapshot.new_rows(self.config.num_items)
-        if not found or not len(new):
+        if not len(new):
             return found
-        scores = self._score_new(snapshot, inputs, new, norm)
+        scores = self._score_new(snapshot, asked, norm)
         check_finite("The scores of new items", scores, "request", "check the weights of the model and its data type")
         return [
             join_new(own, new, scores_line, mask, count)
@@ -220,75 +269,41 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
     def _search(
         self,
         snapshot: SnapshotT,
-        inputs: BatchFeature,
+        asked: EncodedRequests,
         top_k: np.ndarray,
         allowed: Masks,
         num_beams: int | Sequence[int],
         norm: Norm | None,
     ) -> list[Found]:
         """Search with beams: for each request rows of the catalogue and their scores, best first."""
-        prompt, views = self._prompt(snapshot, inputs)
-        if not views:
-            return []
-        tries = [snapshot.trie(view) for view in views]
         output = beam_search(
             self,
-            **prompt,
-            trie=tries,
+            None,
+            **asked.decoding,
+            trie=[snapshot.trie(view) for view in asked.views],
             num_beams=num_beams,
             top_k=top_k.tolist(),
-            masks=_masks(allowed, tries),
+            masks=allowed,
             norm=norm or self.config.loss_norm,
         )
         return list(zip(output.rows, output.scores, strict=True))
 
-    def _score_new(self, snapshot: SnapshotT, inputs: BatchFeature, rows: np.ndarray, norm: Norm | None) -> np.ndarray:
-        """Score the same rows of the catalogue for each request: of shape `(batch, len(rows))`."""
-        return np.stack(self._score(snapshot, inputs, [rows] * len(inputs["behavior_ids"]), norm))
+    def _score_new(self, snapshot: SnapshotT, asked: EncodedRequests, norm: Norm | None) -> np.ndarray:
+        """Score the catalogue's new items for each request: of shape `(batch, num_new)`."""
+        new = snapshot.new_rows(self.config.num_items)
+        return np.stack(self._score(snapshot, asked, [new] * len(asked.views), norm))
 
     def _score(
-        self, snapshot: SnapshotT, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
+        self, snapshot: SnapshotT, asked: EncodedRequests, rows: Sequence[np.ndarray], norm: Norm | None
     ) -> list[np.ndarray]:
         """Score rows of the catalogue, a line for each request."""
-        prompt, views = self._prompt(snapshot, inputs)
-        if not views:
-            return []
         return score_candidates(
             self,
-            **prompt,
-            codes=[snapshot.catalog.codes[view][line] for view, line in zip(views, rows, strict=True)],
+            None,
+            **asked.decoding,
+            codes=[snapshot.catalog.codes[view][line] for view, line in zip(asked.views, rows, strict=True)],
             norm=norm or self.config.loss_norm,
         )
 
-    def _prompt(self, snapshot: SnapshotT, inputs: BatchFeature) -> tuple[DecodingInputs, list[View]]:
-        """Return what the generation engine reads for each request, and the view each is answered in."""
 
-        def make() -> tuple[Tensor, dict[View, np.ndarray]]:
-            offsets = {view: self.vocabulary.level_offsets(view) for view in snapshot.catalog.views}
-            return torch.cat([self.decoder_prefix(behavior, 1) for behavior in BEHAVIORS]), offsets
-
-        key = (self.config.first_identifier_token_id, self.device)
-        prefixes, offsets = snapshot.value("prefixes and offsets", make, key)
-        behavior_ids = inputs["behavior_ids"]
-        views = [snapshot.catalog.view_of(BEHAVIORS[number]) for number in behavior_ids.tolist()]
-        prompt: DecodingInputs = {
-            "input_ids": inputs["input_ids"].to(self.device),
-            "attention_mask": inputs["attention_mask"].to(self.device),
-            "decoder_prefix": prefixes[behavior_ids.to(self.device)],
-            "level_offsets": [offsets[view] for view in views],
-            "encoder_outputs": None,
-        }
-        return prompt, views
-
-
-def _masks(allowed: Masks, tries: list[IdentifierTrie]) -> list[TrieMask | None]:
-    made: dict[tuple[int, int], TrieMask] = {}  # a filter given many times is counted once for each trie
-    masks: list[TrieMask | None] = []
-    for mask, trie in zip(allowed, tries, strict=True):
-        if mask is not None and (id(mask), id(trie)) not in made:
-            made[id(mask), id(trie)] = trie.mask(mask)
-        masks.append(None if mask is None else made[id(mask), id(trie)])
-    return masks
-
-
-__all__ = ["DecodingInputs", "GenerativeModel", "GenerativeSnapshot", "save_bundled_catalog"]
+__all__ = ["DecodingInputs", "EncodedRequests", "GenerativeModel", "GenerativeSnapshot", "save_bundled_catalog"]

@@ -39,7 +39,7 @@ from seekrec.models.answers import Found, Masks
 from seekrec.models.base import LazyValues, best_first, has_same_items
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
-from seekrec.models.interface import DecodingInputs, GenerativeModel, GenerativeSnapshot
+from seekrec.models.interface import EncodedRequests, GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
 from seekrec.schema import BEHAVIORS, Behavior, Request, View, shown
 
@@ -534,78 +534,66 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         prefix = super().decoder_prefix(behavior, num_rows)
         return prefix[:, 1:] if self.config.corpus == "stream" else prefix
 
-    def _encoded(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> BatchFeature:
-        """Add the encoder's states to the inputs, as `encoder_states`, which beams and order share."""
-        if "encoder_states" in inputs:
-            return inputs
+    def _encode(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[Tensor, Tensor]:
+        """Encode histories; see [`GenerativeModel`]."""
         mask = inputs["attention_mask"].to(self.device)
         states = self.encoder(
             input_ids=inputs["input_ids"].to(self.device), attention_mask=mask, item_table=snapshot.items
         )[0]
-        return BatchFeature({**inputs, "encoder_states": states})
-
-    def _last_states(self, inputs: BatchFeature) -> Tensor:
-        """Return the state of each request's last event, `(batch, d_model)`; the last token has it."""
-        last = inputs["attention_mask"].to(self.device).sum(1) - 1
-        states: Tensor = inputs["encoder_states"][torch.arange(len(last), device=self.device), last]
-        return states
+        return states, mask
 
     def _products(
-        self, snapshot: GenSARSnapshot, rows: dict[View, np.ndarray], views: Sequence[View], states: Tensor
+        self, snapshot: GenSARSnapshot, asked: EncodedRequests, rows: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """Return the products of each request's state with items of its view, each item embedded once."""
-        items = {view: torch.from_numpy(line).to(self.device) for view, line in rows.items()}
-        embedded = {view: self.embed_items(view, line, snapshot) for view, line in items.items()}
-        products = [embedded[view] @ state.to(embedded[view].dtype) for view, state in zip(views, states, strict=True)]
-        return [line.float().cpu().numpy() for line in products]
+        """Return the products of the state of each request's last event, which the last token has, with items.
 
-    def _prompt(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[DecodingInputs, list[View]]:
-        """Let the engine go on from states that are there."""
-        prompt, views = super()._prompt(snapshot, inputs)
-        states = BaseModelOutput(last_hidden_state=inputs["encoder_states"])
-        return {**prompt, "input_ids": None, "encoder_outputs": states}, views
+        Args:
+            snapshot ([`GenSARSnapshot`]): The catalogue.
+            asked ([`EncodedRequests`]): The requests.
+            rows (`Sequence[np.ndarray]`): int64 rows of the catalogue, a line a request.
+        """
+        last = asked.decoding["attention_mask"].sum(1) - 1
+        states = asked.decoding["encoder_outputs"][0][torch.arange(len(last), device=self.device), last]
+        embedded: dict[tuple[View, int], Tensor] = {}  # rows asked of many requests are embedded once
+        products = []
+        for view, line, state in zip(asked.views, rows, states, strict=True):
+            if (view, id(line)) not in embedded:
+                embedded[view, id(line)] = self.embed_items(view, torch.from_numpy(line).to(self.device), snapshot)
+            vectors = embedded[view, id(line)]
+            products.append((vectors @ state.to(vectors.dtype)).float().cpu().numpy())
+        return products
 
-    def _score_new(
-        self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: np.ndarray, norm: Norm | None
-    ) -> np.ndarray:
+    def _score_new(self, snapshot: GenSARSnapshot, asked: EncodedRequests, norm: Norm | None) -> np.ndarray:
         """With `config.order_by="next_item"` what that order says of the items with texts like theirs."""
         if self.config.order_by == "identifier":
-            return super()._score_new(snapshot, inputs, rows, norm)
-        if "new_scores" in inputs:
-            scored: np.ndarray = inputs["new_scores"]
-            return scored
-        neighbors = snapshot.text_neighbors(self.config.num_items)
-        asked = rows if neighbors is None else neighbors.rows
-        views = [snapshot.catalog.view_of(BEHAVIORS[number]) for number in inputs["behavior_ids"].tolist()]
-        own = np.stack(self._products(snapshot, dict.fromkeys(views, asked), views, self._last_states(inputs)))
-        return own if neighbors is None else neighbors.score(own)
+            return super()._score_new(snapshot, asked, norm)
+        if asked.new_scores is None:
+            neighbors = snapshot.text_neighbors(self.config.num_items)
+            known = snapshot.new_rows(self.config.num_items) if neighbors is None else neighbors.rows
+            own = np.stack(self._products(snapshot, asked, [known] * len(asked.views)))
+            asked.new_scores = own if neighbors is None else neighbors.score(own)
+        return asked.new_scores
 
     def _score(
-        self, snapshot: GenSARSnapshot, inputs: BatchFeature, rows: Sequence[np.ndarray], norm: Norm | None
+        self, snapshot: GenSARSnapshot, asked: EncodedRequests, rows: Sequence[np.ndarray], norm: Norm | None
     ) -> list[np.ndarray]:
         """With `config.order_by="next_item"` the dot product of the last event's state with each item."""
-        if not len(rows):
-            return []
-        inputs = self._encoded(snapshot, inputs)
         if self.config.order_by == "identifier":
-            return super()._score(snapshot, inputs, rows, norm)
-        states, new = self._last_states(inputs), snapshot.new_rows(self.config.num_items)
-        scores, of_new = [], None
-        for number, (behavior, line) in enumerate(zip(inputs["behavior_ids"].tolist(), rows, strict=True)):
-            line = np.asarray(line, dtype=np.int64)
-            view = snapshot.catalog.view_of(BEHAVIORS[behavior])
-            own = self._products(snapshot, {view: line}, [view], states[number : number + 1])[0]
+            return super()._score(snapshot, asked, rows, norm)
+        new = snapshot.new_rows(self.config.num_items)
+        lines = [np.asarray(line, dtype=np.int64) for line in rows]
+        scores = self._products(snapshot, asked, lines)
+        for number, line in enumerate(lines):
             is_new = np.isin(line, new)
             if is_new.any():
-                of_new = self._score_new(snapshot, inputs, new, norm) if of_new is None else of_new
-                own[is_new] = of_new[number][np.searchsorted(new, line[is_new])]
-            scores.append(own)
+                of_new = self._score_new(snapshot, asked, norm)[number]
+                scores[number][is_new] = of_new[np.searchsorted(new, line[is_new])]
         return scores
 
     def _search(
         self,
         snapshot: GenSARSnapshot,
-        inputs: BatchFeature,
+        asked: EncodedRequests,
         top_k: np.ndarray,
         allowed: Masks,
         num_beams: int | Sequence[int],
@@ -613,29 +601,11 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
     ) -> list[Found]:
         """With `config.order_by="next_item"` the beams find items and the last event's state orders them."""
         if self.config.order_by == "identifier":
-            return super()._search(snapshot, inputs, top_k, allowed, num_beams, norm)
+            return super()._search(snapshot, asked, top_k, allowed, num_beams, norm)
         kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
-        found = [rows for rows, _ in super()._search(snapshot, inputs, kept, allowed, num_beams, norm)]
-        ordered = best_first(found, self._score(snapshot, inputs, found, norm))
+        found = [rows for rows, _ in super()._search(snapshot, asked, kept, allowed, num_beams, norm)]
+        ordered = best_first(found, self._score(snapshot, asked, found, norm))
         return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, top_k, strict=True)]
-
-    def _find(
-        self,
-        snapshot: GenSARSnapshot,
-        inputs: BatchFeature,
-        top_k: np.ndarray,
-        allowed: Masks,
-        num_beams: int | Sequence[int],
-        norm: Norm | None,
-    ) -> list[Found]:
-        """Encode once for beams, order and new items; see [`GenerativeModel`]."""
-        if not len(inputs["behavior_ids"]):
-            return []
-        inputs = self._encoded(snapshot, inputs)
-        new = snapshot.new_rows(self.config.num_items)
-        if len(new) and self.config.order_by == "next_item":
-            inputs["new_scores"] = self._score_new(snapshot, inputs, new, norm)
-        return super()._find(snapshot, inputs, top_k, allowed, num_beams, norm)
 
     def _check_trained(self, task: str, what: str) -> None:
         trained = self.config.trained_tasks

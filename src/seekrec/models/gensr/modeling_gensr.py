@@ -35,7 +35,7 @@ from seekrec.models.answers import Found, Masks
 from seekrec.models.base import best_first
 from seekrec.models.gensr.configuration_gensr import NUM_POSITIONS, NUM_VIEW_HEADS, VIEW_NAMES, GenSRConfig
 from seekrec.models.gensr.processing_gensr import FIRST_VECTOR, PADDING
-from seekrec.models.interface import DecodingInputs, GenerativeModel, GenerativeSnapshot
+from seekrec.models.interface import GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, token_loss, view_contrast
 from seekrec.models.shared_prompts import decode_first_token, encode_prefix, encode_suffixes
 from seekrec.schema import Behavior, ScoredItem, View
@@ -869,13 +869,10 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         """Return what the decoder reads before an identifier: the behavior token, in place of its start token."""
         return super().decoder_prefix(behavior, num_rows)[:, 1:]
 
-    def _prompt(self, snapshot: GenerativeSnapshot, inputs: BatchFeature) -> tuple[DecodingInputs, list[View]]:
+    def _encode(self, snapshot: GenerativeSnapshot, inputs: BatchFeature) -> tuple[Tensor, Tensor]:
+        """Encode the prompts that ask for an identifier; see [`GenerativeModel`]."""
         features = {name: value.to(self.device) for name, value in inputs.items()}
-        histories = self.encode_histories(features, snapshot)
-        states, mask = self.encode_retrieval_prompts(histories, _retrieval_layout(features))
-        text = BatchFeature({"behavior_ids": inputs["behavior_ids"], "input_ids": mask, "attention_mask": mask})
-        prompt, views = super()._prompt(snapshot, text)
-        return {**prompt, "input_ids": None, "encoder_outputs": BaseModelOutput(last_hidden_state=states)}, views
+        return self.encode_retrieval_prompts(self.encode_histories(features, snapshot), _retrieval_layout(features))
 
     def _find(
         self,
