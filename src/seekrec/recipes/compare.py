@@ -21,7 +21,7 @@ from seekrec.schema import BEHAVIORS, SEARCH, Behavior
 from seekrec.util.redaction import place_name
 
 # Searches that are evaluated in every form: few enough for five rankings, and differences are paired.
-_MAX_QUERY_FORM_CASES = 300
+MAX_QUERY_FORM_CASES = 300
 
 
 def compare_on_test(
@@ -83,7 +83,7 @@ def compare_on_test(
     searching = {name: system for name, system in systems.items() if name not in only_candidates}
     protocols = everything if searching else everything[1:]
     if "BM25" in baselines and SEARCH in behaviors and split.targets("test", SEARCH) and protocols:
-        limits = (_MAX_QUERY_FORM_CASES, settings.max_validation_cases, settings.max_test_cases)
+        limits = (MAX_QUERY_FORM_CASES, settings.max_validation_cases, settings.max_test_cases)
         cases = build_cases(
             split,
             catalog.id_map,
@@ -132,4 +132,4 @@ def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, Mode
     )
 
 
-__all__ = ["compare_on_test"]
+__all__ = ["MAX_QUERY_FORM_CASES", "compare_on_test"]

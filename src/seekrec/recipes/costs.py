@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Expected time, memory and disk of the stages of a run.
 
-The model is simple and says so: for each stage the floating-point operations that its sizes make, over those that this
-machine did in a probe, times a factor that was measured once. Training is measured
-anew when it begins, if a run has a budget.
+For each stage: the floating-point operations that its sizes make, over those that this machine did a second in a
+probe, times a factor that was measured once (`FACTORS`). Small models wait for memory and Python more than they
+multiply, so factors are large; they were found on one core for logs of a hundred thousand events. Expect to be right
+within a factor of two. A run with a budget times its real steps before it trains; see `recipes/fit.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,29 @@ from dataclasses import dataclass
 
 from seekrec.recipes.choices import Choice, Situation
 from seekrec.util.units import format_bytes, format_seconds
+
+# Operations of a second of the probe that a counted operation of a stage takes.
+FACTORS = {
+    "semantic": 0.6,
+    "sasrec": 6.0,
+    "lightgcn": 4.0,
+    "identifiers": 3.0,
+    "gensar": 3.0,
+    "gensr": 3.0,
+    "intsr": 3.0,
+    "synergen": 3.0,
+}
+# Seconds of an event from reading to an audited split, and of starting.
+_SECONDS_PER_EVENT, _SECONDS_TO_START = 1.2e-5, 12.0
+# MiniLM: operations of a word piece, and pieces of a title with its description.
+_ENCODER_OPERATIONS, _TEXT_TOKENS, _TEXT_SIZE = 44e6, 24, 384
+# Steps after which more of them rarely help, at the sizes that are chosen here.
+_ENOUGH_STEPS = {"gensar": 3000, "gensr": 1500, "intsr": 3000, "synergen": 3000}
+_MOST_EPOCHS = {"gensar": 30, "gensr": 6, "intsr": 15, "synergen": 15}
+# Shares of a budget: stages before training.
+_SHARE_OF_STAGES = 0.3
+# A GPU multiplies small matrices far below its speed.
+_BASE_MEMORY = 1_200_000_000
 
 
 @dataclass(frozen=True)
@@ -32,6 +56,27 @@ class StageCost:
     disk: int
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """Sizes of a run that costs follow from.
+
+    Args:
+        rows (`float`): Rows of an epoch: windows, histories or requests.
+        row_operations (`float`): Operations of a row, forward and backward.
+        parameters (`float`): Number of trained parameters.
+        case_operations (`float`): Operations of answering a test case.
+        batch (`int`): Rows of a step.
+        activations (`float`): Numbers that a row keeps for its backward pass.
+    """
+
+    rows: float
+    row_operations: float
+    parameters: float
+    case_operations: float
+    batch: int
+    activations: float
+
+
 def estimate_costs(family: str, situation: Situation, values: Mapping[str, object]) -> list[StageCost]:
     """Estimate the cost of every stage.
 
@@ -40,13 +85,45 @@ def estimate_costs(family: str, situation: Situation, values: Mapping[str, objec
         situation ([`Situation`]): The log and the machine.
         values (`Mapping`): Settings, by name.
     """
-    return []
+    log, sizes = situation.log, _measure(family, situation, values)
+    seconds = _stage_seconds(family, situation, values)
+    events, items = log.num_events, log.num_items
+    log_bytes = 400 * events + 1000 * items
+    vectors = 4 * items * (_TEXT_SIZE + _number(values, "sasrec_hidden_size", 64))
+    training = 16 * sizes.parameters + 4 * sizes.batch * sizes.activations
+    memory = {
+        "data": _BASE_MEMORY + 2 * log_bytes,
+        "embeddings": _BASE_MEMORY + log_bytes + 3 * vectors,
+        "identifiers": _BASE_MEMORY + log_bytes + 3 * vectors,
+        "training": _BASE_MEMORY + log_bytes + vectors + training,
+        "evaluation": _BASE_MEMORY + 2 * log_bytes + vectors + 4 * sizes.parameters + 64 * 12 * items,
+    }
+    disk = {
+        "data": 40 * events,
+        "embeddings": vectors,
+        "identifiers": vectors if seconds["identifiers"] else 0,
+        # Two checkpoints with the state of the optimizer, and the model with its catalogue.
+        "training": 28 * sizes.parameters + vectors + 200 * items,
+        "evaluation": 0,
+    }
+    return [
+        StageCost(stage, seconds[stage], int(memory[stage]), int(disk[stage]))
+        for stage in memory
+        if seconds[stage] > 0
+    ]
+
+
+def most_epochs(family: str, situation: Situation, values: Mapping[str, object]) -> float:
+    """Return the number of epochs that would be trained if time did not matter."""
+    sizes = _measure(family, situation, values)
+    steps = max(1.0, sizes.rows / sizes.batch)
+    return float(min(_MOST_EPOCHS[family], max(2, round(_ENOUGH_STEPS[family] / steps))))
 
 
 def add_epochs(
     family: str, situation: Situation, values: Mapping[str, object], max_minutes: float | None
 ) -> list[Choice]:
-    """Choose the number of epochs: what learning needs, or what the time allows.
+    """Choose the numbers of epochs: what learning needs, or what the time allows.
 
     Args:
         family (`str`): gensar, gensr, intsr or synergen.
@@ -54,22 +131,143 @@ def add_epochs(
         values (`Mapping`): The other settings, by name.
         max_minutes (`float`, *optional*): Minutes of the whole run.
     """
-    epochs = {"gensar": 4, "gensr": 4, "intsr": 10, "synergen": 10}[family]
-    return [Choice("num_train_epochs", epochs, "as on MovieLens-100K")]
+    most = most_epochs(family, situation, values)
+    sizes = _measure(family, situation, values)
+    updates = f"{sizes.rows / sizes.batch:,.0f} steps an epoch, estimated"
+    if max_minutes is None:
+        return [Choice("num_train_epochs", most, updates)]
+    budget = 60 * max_minutes
+    found: list[Choice] = []
+    # Stages before training that take more than their share are shortened, all by the same factor.
+    trainings = ("sasrec_num_epochs", "identifier_num_epochs", "lightgcn_num_epochs")
+    stages = [name for name in trainings if name in values]
+    parts = _part_seconds(family, situation, values)
+    trained = sum(parts[name] for name in stages)
+    room = max(0.05 * budget, _SHARE_OF_STAGES * budget - parts["data"] - parts["semantic"])
+    if trained > room:
+        for name in stages:
+            shortened = max(2, int(_number(values, name, 1) * room / trained))
+            if shortened < _number(values, name, 1):
+                found.append(Choice(name, shortened, f"shortened to a share of {max_minutes:g} minutes"))
+    values = {**values, **{one.name: one.value for one in found}}
+    costs = _stage_seconds(family, situation, {**values, "num_train_epochs": 1.0})
+    left = budget - sum(costs.values()) + costs["training"]
+    epochs = min(most, max(0.05, 0.9 * left / max(1e-9, costs["training"])))
+    reason = f"{updates}; {max_minutes:g} minutes; timed again before training"
+    found.append(Choice("num_train_epochs", float(round(epochs)) if epochs >= 3 else round(epochs, 2), reason))
+    return found
 
 
 def format_costs(costs: Sequence[StageCost]) -> list[str]:
     """Write costs as the lines of a table."""
+    total = StageCost(
+        "in all",
+        sum(one.seconds for one in costs),
+        max(one.memory for one in costs),
+        sum(one.disk for one in costs),
+    )
     lines = [f"{'stage':<12}{'time':>10}{'memory':>11}{'disk':>10}"]
-    for one in costs:
-        lines.append(
-            f"{one.stage:<12}{format_seconds(one.seconds):>10}{format_bytes(one.memory):>11}{format_bytes(one.disk):>10}"
-        )
-    if costs:
-        total = format_seconds(sum(one.seconds for one in costs))
-        memory, disk = max(one.memory for one in costs), sum(one.disk for one in costs)
-        lines.append(f"{'in all':<12}{total:>10}{format_bytes(memory):>11}{format_bytes(disk):>10}")
+    for one in (*costs, total):
+        time, memory, disk = format_seconds(one.seconds), format_bytes(one.memory), format_bytes(one.disk)
+        lines.append(f"{one.stage:<12}{time:>10}{memory:>11}{disk:>10}")
     return lines
 
 
-__all__ = ["StageCost", "add_epochs", "estimate_costs", "format_costs"]
+def _stage_seconds(family: str, situation: Situation, values: Mapping[str, object]) -> dict[str, float]:
+    parts = _part_seconds(family, situation, values)
+    return {
+        "data": parts["data"],
+        "embeddings": parts["semantic"] + parts["sasrec_num_epochs"] + parts["lightgcn_num_epochs"],
+        "identifiers": parts["identifier_num_epochs"],
+        "training": parts["training"],
+        "evaluation": parts["evaluation"],
+    }
+
+
+def _part_seconds(family: str, situation: Situation, values: Mapping[str, object]) -> dict[str, float]:
+    """Return the seconds of each part, those that train by the name of their number of epochs."""
+    log, sizes = situation.log, _measure(family, situation, values)
+    speed = situation.machine.gflops * 1e9
+    items, width = log.num_items, _number(values, "sasrec_hidden_size", 64)
+    compared = min(items, 4096 if items > 50_000 else items)
+    sasrec = log.num_interactions * (6 * 24 * width * width + 6 * compared * width)
+    graph = 3 * log.num_interactions * width * 6 + (log.num_users + items) * width * 12
+    text = 2.0 * items * _TEXT_TOKENS * _ENCODER_OPERATIONS / 2 if log.has_text else 0.0
+    learner = items * 6 * 3e5
+    cases = min(log.num_users_to_hold_out, _number(values, "max_test_cases", log.num_users_to_hold_out))
+    chosen = 8 * min(log.num_users_to_hold_out, _number(values, "max_validation_cases", 1000))
+    tasks = 2 if situation.has_searches else 1
+    rate = FACTORS[family] / speed
+    # Each case is also ranked by the baselines, in a matrix of items.
+    answers = tasks * (cases * (sizes.case_operations * rate + 3e-3 + 2e-8 * items))
+    return {
+        "data": _SECONDS_TO_START + _SECONDS_PER_EVENT * log.num_events,
+        "semantic": FACTORS["semantic"] * text / speed,
+        "sasrec_num_epochs": _number(values, "sasrec_num_epochs", 40) * sasrec * FACTORS["sasrec"] / speed,
+        "lightgcn_num_epochs": (
+            _number(values, "lightgcn_num_epochs", 0) * graph * FACTORS["lightgcn"] / speed
+            if family == "gensr"
+            else 0.0
+        ),
+        "identifier_num_epochs": (
+            _number(values, "identifier_num_epochs", 0) * learner * FACTORS["identifiers"] / speed
+        ),
+        "training": (
+            _number(values, "num_train_epochs", 1) * sizes.rows * sizes.row_operations * rate
+            + tasks * chosen * sizes.case_operations * rate
+        ),
+        "evaluation": answers,
+    }
+
+
+def _measure(family: str, situation: Situation, values: Mapping[str, object]) -> _Sizes:
+    """Return the sizes of a family's training."""
+    log = situation.log
+    batch = int(_number(values, "per_device_train_batch_size", 8) * _number(values, "gradient_accumulation_steps", 1))
+    if family in ("intsr", "synergen"):
+        return _measure_dense(situation, values, batch)
+    width = _number(values, "d_model", 512)
+    layers = _number(values, "num_layers", 6)
+    layer = 12 * width * width
+    vocabulary = _number(values, "tokenizer_vocab_size", 32000) + 8 * _number(values, "codebook_size", 256)
+    parameters = vocabulary * width + 2.5 * layers * layer
+    if family == "gensar":
+        history = _number(values, "max_history_recommendations", 5) + _number(values, "max_history_searches", 5)
+        rows = log.num_users_to_hold_out + 2 * log.num_interactions / history + log.num_items
+        # The encoder reads a vector an event, the decoder writes four codes for each target.
+        tokens = history * (1 + 5 * 2)
+        operations = 6 * tokens * (layers * layer + 0.1 * vocabulary * width)
+        beams = _number(values, "num_beams", 50)
+        case = 2 * beams * 4 * (layers * layer * 2 + vocabulary * width) + 2 * history * layers * layer
+        return _Sizes(rows, operations, parameters, case, batch, tokens * layers * width * 20)
+    candidates = 9
+    asked = min(log.num_interactions, log.num_users_to_hold_out * _number(values, "num_unseen_events", 0) or 1e18)
+    rows = asked * (1.5 if situation.has_searches else 1.0) + (log.num_items if situation.has_searches else 0)
+    prompt, each = 40, 24
+    operations = 6 * (prompt + candidates * each) * layers * layer * 2
+    full = log.num_items if values.get("retrieve_by") == "answer" else 100 + 4 * _number(values, "num_beams", 50)
+    case = 2 * full * each * layers * layer * 2
+    return _Sizes(rows, operations, parameters, case, batch, (prompt + candidates * each) * layers * width * 20)
+
+
+def _measure_dense(situation: Situation, values: Mapping[str, object], batch: int) -> _Sizes:
+    log = situation.log
+    width, layers = _number(values, "hidden_size", 64), _number(values, "num_hidden_layers", 2)
+    history = _number(values, "max_history", 50)
+    # A later act on the same item is asked in a window of its own.
+    rows = log.num_users + 2 * log.num_interactions / history * (1 + log.share_repeats)
+    length = min(history, max(4.0, log.num_interactions / max(1, log.num_users)))
+    compared = log.num_items if values.get("negatives") == "full" else batch * 8
+    layer = 12 * width * width + 4 * history * width
+    token = 2 * layers * layer + compared * width
+    parameters = log.num_items * width + 24 * layers * width * width + _TEXT_SIZE * width * 4
+    case = 2 * (length * layers * layer + log.num_items * width)
+    return _Sizes(rows, 6 * length * token, parameters, case, batch, length * (layers * width * 30 + 3 * compared))
+
+
+def _number(values: Mapping[str, object], name: str, default: float) -> float:
+    value = values.get(name)
+    return float(value) if isinstance(value, int | float) else float(default)
+
+
+__all__ = ["FACTORS", "StageCost", "add_epochs", "estimate_costs", "format_costs", "most_epochs"]

@@ -18,7 +18,7 @@ from seekrec.errors import ConfigurationError
 from seekrec.events.report import summarize_log
 from seekrec.recipes.arguments import STAGES, RunArguments
 from seekrec.recipes.logs import name_log, read_log
-from seekrec.recipes.plan import describe_log, given_values, make_plan, write_settings
+from seekrec.recipes.plan import describe_log, given_values, make_plan
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.files import lock_folder
@@ -94,7 +94,6 @@ def make_recipe(
                 if not recipe.running.dry_run:
                     output_dir.mkdir(parents=True, exist_ok=True)
                     plan.save(output_dir)
-                    write_settings(output_dir, plan, values, script=script)
         chosen |= plan.values
     if not chosen:
         return recipe

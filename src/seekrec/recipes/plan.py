@@ -22,12 +22,14 @@ from seekrec.events.queries import category_queries
 from seekrec.events.report import LogSummary, summarize_log
 from seekrec.recipes.arguments import RunArguments
 from seekrec.recipes.choices import Choice, Situation, Value, choose
-from seekrec.recipes.costs import StageCost, add_epochs, estimate_costs, format_costs
+from seekrec.recipes.costs import StageCost, add_epochs, estimate_costs, format_costs, most_epochs
+from seekrec.recipes.fit import Fit
 from seekrec.recipes.machine import Machine
 from seekrec.util.files import replace_file, write_json
 from seekrec.util.hashing import json_digest
 from seekrec.util.redaction import is_secret
 from seekrec.util.settings import option_names, option_values
+from seekrec.util.units import format_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ PLAN_FILE = "plan.json"
 SETTINGS_FILE = "settings.yaml"
 # Raised when the same log on the same machine gets other settings.
 PLAN_VERSION = 1
+# What is fitted to timed steps, if a run has a budget.
+FITTED = ("num_train_epochs", "eval_steps", "save_steps", "max_test_cases")
 # Settings that say where and how far, not what; another one of them is no reason for another plan.
 _OF_THE_PLACE = {"output_dir", "stages_dir", "stop_after", "dry_run", "disable_tqdm", "compare_with", "baselines"}
 
@@ -50,6 +54,9 @@ class Plan:
         choices (`Sequence[Choice]`): Settings and reasons.
         costs (`Sequence[StageCost]`): Time, memory and disk of each stage, estimated.
         key (`str`): A hash of what the plan depends on.
+        given (`Mapping`): What the command line gave.
+        most_epochs (`float`): Number of epochs that would be trained if time did not matter.
+        is_measured (`bool`): Whether epochs and cases were fitted to timed steps.
     """
 
     family: str
@@ -58,19 +65,47 @@ class Plan:
     choices: Sequence[Choice]
     costs: Sequence[StageCost]
     key: str
+    given: Mapping[str, object]
+    most_epochs: float
+    is_measured: bool = False
 
     @property
     def values(self) -> dict[str, Value]:
         """The chosen settings, by name."""
         return {one.name: one.value for one in self.choices}
 
-    def with_choice(self, choice: Choice) -> Plan:
-        """Return the plan with another value of a setting."""
-        return replace(self, choices=[*(one for one in self.choices if one.name != choice.name), choice])
+    def with_fit(self, fit: Fit) -> Plan:
+        """Return the plan with what timed steps and rankings allow; what the command line gave stays."""
+        share = round(1 / fit.num_validations, 4)
+        reason = f"{format_seconds(fit.step_seconds * 1000)} for 1,000 steps, timed"
+        measured = [
+            Choice("num_train_epochs", fit.num_train_epochs, reason),
+            Choice("eval_steps", share, f"{fit.num_validations} times in all"),
+            Choice("save_steps", share, "with each evaluation"),
+            Choice("max_test_cases", fit.num_test_cases, "of each task, in the time that is left"),
+        ]
+        # Evaluations and checkpoints go together.
+        fixed = set(self.given) | ({"eval_steps", "save_steps"} if self._gives_intervals else set())
+        new = {one.name: one for one in measured if one.name not in fixed}
+        old = {one.name: one for one in self.choices}
+        return replace(self, choices=[*{**old, **new}.values()], is_measured=True)
+
+    @property
+    def _gives_intervals(self) -> bool:
+        return not {"eval_steps", "save_steps", "eval_strategy", "save_strategy"}.isdisjoint(self.given)
 
     def save(self, folder: Path) -> None:
-        """Write `plan.json`."""
+        """Write `plan.json`, and `settings.yaml`: what was given and what was chosen, with the reasons."""
         write_json(folder / PLAN_FILE, asdict(self))
+        without = set(option_names(RunArguments))
+        lines = [f"# The settings of a run, for train_{self.family}.py --config {SETTINGS_FILE}", "# Given:"]
+        lines += [
+            _line(name, value) for name, value in self.given.items() if name not in without and value is not None
+        ]
+        lines.append("# Chosen:")
+        lines += [_line(one.name, one.value) + (f"  # {one.reason}" if one.reason else "") for one in self.choices]
+        with replace_file(folder / SETTINGS_FILE) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, key: str) -> Plan | None:
@@ -144,11 +179,14 @@ def make_plan(
     situation = Situation(summary, machine, can_construct, given)
     choices = [one for one in choose(family, situation) if one.name not in given]
     values = {**{one.name: one.value for one in choices}, **given}
-    epochs = add_epochs(family, situation, values, running.max_minutes)
-    choices += [one for one in epochs if one.name not in given]
+    epochs = {one.name: one for one in add_epochs(family, situation, values, running.max_minutes)}
+    choices = [*{**{one.name: one for one in choices}, **epochs}.values()]
+    choices = [one for one in choices if one.name not in given]
     values = {**{one.name: one.value for one in choices}, **given}
     costs = estimate_costs(family, situation, values)
-    return Plan(family, log.name, str(machine), choices, costs, key)
+    return Plan(
+        family, log.name, str(machine), choices, costs, key, dict(given), most_epochs(family, situation, values)
+    )
 
 
 def describe_log(log: EventLog) -> LogSummary:
@@ -173,24 +211,6 @@ def given_values(names: Sequence[str], groups: Sequence[object]) -> dict[str, ob
     return {name: value.value if isinstance(value, Enum) else value for name, value in found.items()}
 
 
-def write_settings(folder: Path, plan: Plan, given: Mapping[str, object], *, script: str) -> None:
-    """Write `settings.yaml`: what was given and what was chosen, with the reasons.
-
-    Args:
-        folder (`Path`): Folder of the run.
-        plan ([`Plan`]): What was chosen.
-        given (`Mapping`): What the command line gave.
-        script (`str`): The script, for the command in the first line.
-    """
-    without = {*option_names(RunArguments), "config"}
-    lines = [f"# Reproduces this run: {script} --config {folder / SETTINGS_FILE}", "# Given:"]
-    lines += [_line(name, value) for name, value in given.items() if name not in without and value is not None]
-    lines.append("# Chosen:")
-    lines += [_line(one.name, one.value) + (f"  # {one.reason}" if one.reason else "") for one in plan.choices]
-    with replace_file(folder / SETTINGS_FILE) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
 def _line(name: str, value: object) -> str:
     text = yaml.safe_dump({name: value}, default_flow_style=None, allow_unicode=True, width=10_000)
     return text.strip()
@@ -205,11 +225,11 @@ def _as_words(value: object) -> str:
 
 
 __all__ = [
+    "FITTED",
     "PLAN_FILE",
     "SETTINGS_FILE",
     "Plan",
     "describe_log",
     "given_values",
     "make_plan",
-    "write_settings",
 ]

@@ -7,6 +7,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
@@ -27,12 +28,14 @@ from seekrec.recipes.arguments import (
     RunArguments,
 )
 from seekrec.recipes.compare import compare_on_test
+from seekrec.recipes.fit import NUM_TIMED_CASES, SAVING_SECONDS, RankingTimes, fit_to_time, time_ranking
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
 from seekrec.recipes.logs import prepare_cold_start, prepare_split, read_log
-from seekrec.recipes.plan import Plan
+from seekrec.recipes.plan import FITTED, Plan
 from seekrec.recipes.record import record_run, save_trained
 from seekrec.recipes.stages import StageCache
 from seekrec.schema import BEHAVIORS, Behavior
+from seekrec.training.budget import TimeBudget
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_once
 
 logger = logging.getLogger(__name__)
@@ -206,10 +209,60 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
                     **learnt_from,
                 },
                 origins=[group for group in settings if isinstance(group, _SEEN_IN_CONTENTS)],
+                budget=self.make_budget(trainer, model),
             )
 
-    def make_validation(self, protocols: Sequence[RankingProtocol]) -> ValidationRanking:
-        """Make the evaluation of the validation cases."""
+    def make_budget(self, trainer: GenerativeTrainer, model: ModelT) -> TimeBudget | None:
+        """Make the clock of `max_minutes`, and fit what the plan chose into the time that is left."""
+        if self.running.max_minutes is None:
+            return None
+        times = self.time_rankings(model)
+        budget = TimeBudget(60 * self.running.max_minutes, validation_seconds=times.validation_seconds)
+        plan = self.plan
+        if plan is not None and not plan.is_measured and "num_train_epochs" in plan.values:
+            fit = fit_to_time(trainer, times, budget, most_epochs=plan.most_epochs)
+            self.plan = plan = plan.with_fit(fit)
+            logger.info("fitted to %g minutes: %s", self.running.max_minutes, fit)
+            if not self.training.process_index:
+                plan.save(self.output_dir)
+            # What the command line gave is not among these.
+            for name, value in plan.values.items():
+                for group in (self.training, self.evaluation):
+                    if name in FITTED and hasattr(group, name):
+                        setattr(group, name, value)
+        num_test = min(self.evaluation.max_test_cases or times.num_test, times.num_test)
+        budget.least_reserve = times.test_seconds(num_test) + SAVING_SECONDS
+        return budget
+
+    def time_rankings(self, model: ModelT) -> RankingTimes:
+        """Time how long the model, as it is, takes to rank some validation cases by each protocol."""
+        full: tuple[RankingProtocol, ...] = () if self.name in self.only_candidates else ("full",)
+        test = (*full, *self.evaluation.candidate_protocols) or tuple(self.selection_protocols)
+        seconds: dict[RankingProtocol, float] = {}
+        for protocol in dict.fromkeys((*self.selection_protocols, *test)):
+            ranking = self.make_validation((protocol,), max_cases=NUM_TIMED_CASES)
+            seconds[protocol] = time_ranking(model, partial(ranking, self.make_retriever(model)))
+        counts = {
+            part: max(len(self.split.targets(part, behavior)) for behavior in self.behaviors)
+            for part in ("validation", "test")
+        }
+        return RankingTimes(
+            seconds,
+            num_validation=min(counts["validation"], self.evaluation.max_validation_cases or counts["validation"]),
+            num_test=counts["test"],
+            validation_protocols=tuple(self.selection_protocols),
+            test_protocols=test,
+        )
+
+    def make_validation(
+        self, protocols: Sequence[RankingProtocol], *, max_cases: int | None = None
+    ) -> ValidationRanking:
+        """Make the evaluation of the validation cases.
+
+        Args:
+            protocols (`Sequence[str]`): How they are ranked.
+            max_cases (`int`, *optional*): Number of cases of each task; `max_validation_cases` if not given.
+        """
         return ValidationRanking(
             self.split,
             self.catalog,
@@ -217,7 +270,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             behaviors=self.behaviors,
             num_negatives=self.evaluation.num_negatives,
             remove_seen=self.remove_seen,
-            max_cases=self.evaluation.max_validation_cases,
+            max_cases=self.evaluation.max_validation_cases if max_cases is None else max_cases,
             available_only=self.available_only,
             seed=SPLIT_SEED,
         )

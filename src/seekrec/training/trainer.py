@@ -18,10 +18,11 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerState
 
 from seekrec.errors import DivergenceError
-from seekrec.training.checkpoints import find_checkpoint
+from seekrec.training.budget import TimeBudget, is_used_up
+from seekrec.training.checkpoints import STATE_FILE, find_checkpoint
 from seekrec.training.identity import claim_folder, training_identity
 from seekrec.training.row_adamw import RowGradientTrainer
 
@@ -79,6 +80,14 @@ class GenerativeTrainer(RowGradientTrainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         self.check_weights()
         super()._save_checkpoint(*args, **kwargs)
+
+    def take(self, checkpoint: str) -> None:
+        """Take the result of a training that ended with a checkpoint: its weights, or the best ones before it."""
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / STATE_FILE))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+        else:
+            self._load_from_checkpoint(checkpoint)
 
     def check_weights(self) -> None:
         """Refuse weights that are not numbers.
@@ -143,6 +152,7 @@ def train_once(
     contents: Mapping[str, object],
     *,
     origins: Sequence[object] = (),
+    budget: TimeBudget | None = None,
 ) -> PreTrainedModel:
     """Train, or go on where the same training was stopped, or take its result where it is finished.
 
@@ -154,6 +164,7 @@ def train_once(
         contents (`Mapping`): By name, everything else that it learns from and is validated on: split, catalogue,
             corpus, tokenizer.
         origins (`Sequence`): Dataclasses of settings whose effect is in the contents.
+        budget ([`TimeBudget`], *optional*): Ends the training in time.
 
     Returns:
         `PreTrainedModel`: The model, the best by validation if the arguments ask for that; in evaluation mode, whether
@@ -172,7 +183,13 @@ def train_once(
         if trainer.is_world_process_zero():
             claim_folder(folder, identity)
         checkpoint = find_checkpoint(folder, only_model=arguments.save_only_model)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    if budget is not None and checkpoint is not None and is_used_up(checkpoint, budget.max_seconds):
+        logger.info("%s: the training ended when its time was used up; it is taken as it is.", folder)
+        trainer.take(checkpoint)
+    else:
+        if budget is not None:
+            trainer.add_callback(budget)
+        trainer.train(resume_from_checkpoint=checkpoint)
     trainer.check_weights()
     trained: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
     return trained.eval()

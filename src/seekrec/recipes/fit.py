@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit a training into the time that is left: steps and rankings are timed, then epochs and cases are chosen."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from accelerate.utils import broadcast_object_list
+from transformers import PreTrainedModel
+from transformers.trainer import Trainer
+
+from seekrec.evaluation.conditions import QUERY_FORMS
+from seekrec.evaluation.protocols import RankingProtocol
+from seekrec.recipes.compare import MAX_QUERY_FORM_CASES
+from seekrec.training.budget import TimeBudget, process_seconds, time_steps
+
+logger = logging.getLogger(__name__)
+
+# Cases of each behavior that are ranked to time a ranking.
+NUM_TIMED_CASES = 24
+# Share of the remaining time that the final evaluation may take, and that validation may take of training.
+_SHARE_OF_TEST, _SHARE_OF_VALIDATION = 0.3, 0.2
+_MOST_VALIDATIONS = 8
+_LEAST_TEST_CASES = 20
+# What a timing may be off, and the time that saving takes.
+_MARGIN = 0.9
+SAVING_SECONDS = 3.0
+# Seconds that the baselines take for a case.
+_BASELINE_SECONDS = 2e-3
+
+
+@dataclass(frozen=True)
+class RankingTimes:
+    """Times of ranking.
+
+    Args:
+        seconds_by_protocol (`Mapping`): Seconds of a case of each behavior together, by protocol.
+        num_validation (`int`): Number of validation cases of a behavior.
+        num_test (`int`): Number of test cases of a behavior.
+        validation_protocols (`Sequence[str]`): Protocols of validation.
+        test_protocols (`Sequence[str]`): Protocols of the final table.
+    """
+
+    seconds_by_protocol: Mapping[RankingProtocol, float]
+    num_validation: int
+    num_test: int
+    validation_protocols: tuple[RankingProtocol, ...]
+    test_protocols: tuple[RankingProtocol, ...]
+
+    @property
+    def validation_seconds(self) -> float:
+        """Seconds of a validation."""
+        return self.num_validation * sum(self.seconds_by_protocol[name] for name in self.validation_protocols)
+
+    def test_seconds(self, num_cases: int) -> float:
+        """Return the seconds of the final table with so many cases of a behavior, baselines included."""
+        own = sum(self.seconds_by_protocol[name] for name in self.test_protocols)
+        seconds = num_cases * (own + _BASELINE_SECONDS * len(self.test_protocols))
+        # A sample of the searches is asked in all forms, of the model and of BM25; half of what is timed are searches.
+        asked = min(num_cases, MAX_QUERY_FORM_CASES, self.num_validation)
+        first = self.seconds_by_protocol[self.test_protocols[0]]
+        return seconds + asked * len(QUERY_FORMS) * (first / 2 + _BASELINE_SECONDS)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What fits into the time.
+
+    Args:
+        num_train_epochs (`float`): Number of epochs, a part of one if no whole one fits.
+        num_validations (`int`): Number of validations.
+        num_test_cases (`int`): Number of test cases of each task.
+        step_seconds (`float`): Seconds of an update.
+    """
+
+    num_train_epochs: float
+    num_validations: int
+    num_test_cases: int
+    step_seconds: float
+
+
+def time_ranking(model: PreTrainedModel, rank: Callable[[], object]) -> float:
+    """Return the seconds of a case, ranked by a model as it is; it stays in training mode if it was.
+
+    Args:
+        model (`PreTrainedModel`): The model.
+        rank (`Callable`):
+            Ranks `NUM_TIMED_CASES` cases of each behavior; the first time they are drawn, so it is called twice.
+    """
+    was_training = model.training
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        model.eval()
+        rank()
+        started = time.monotonic()
+        rank()
+        seconds = time.monotonic() - started
+        model.train(was_training)
+    return seconds / NUM_TIMED_CASES
+
+
+def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, most_epochs: float) -> Fit:
+    """Choose epochs, validations and test cases for the time that is left; all processes choose the same.
+
+    Args:
+        trainer (`Trainer`): A Trainer that has not begun.
+        times ([`RankingTimes`]): Times of ranking.
+        budget ([`TimeBudget`]): The time of the run.
+        most_epochs (`float`): Number of epochs that would be trained without a budget.
+    """
+    step_seconds, updates = time_steps(trainer)
+    left = max(0.0, budget.max_seconds - process_seconds() - SAVING_SECONDS) * _MARGIN
+    num_test = times.num_test
+    while num_test > _LEAST_TEST_CASES and times.test_seconds(num_test) > _SHARE_OF_TEST * left:
+        num_test = max(_LEAST_TEST_CASES, int(0.9 * num_test))
+    left = max(0.0, left - times.test_seconds(num_test))
+    validation = times.validation_seconds + SAVING_SECONDS / 6
+    wanted = most_epochs * updates * step_seconds
+    share = min(left, wanted) * _SHARE_OF_VALIDATION
+    num_validations = int(min(_MOST_VALIDATIONS, max(1, share / validation)))
+    left = max(0.0, left - num_validations * validation)
+    epochs = min(most_epochs, max(1 / updates, left / (updates * step_seconds)))
+    epochs = float(round(epochs)) if epochs >= 3 else round(epochs, 3)
+    chosen = [Fit(epochs, num_validations, num_test, step_seconds)]
+    if trainer.args.world_size > 1:
+        chosen = broadcast_object_list(chosen)
+    return chosen[0]
+
+
+__all__ = ["NUM_TIMED_CASES", "SAVING_SECONDS", "Fit", "RankingTimes", "fit_to_time", "time_ranking"]
