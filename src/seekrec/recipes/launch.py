@@ -22,7 +22,7 @@ from seekrec.recipes.plan import describe_log, given_values, make_plan
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.files import lock_folder
-from seekrec.util.parsing import given_settings, parse_arguments
+from seekrec.util.parsing import given_settings, is_given, parse_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def make_recipe(
         chosen["output_dir"] = f"runs/{recipe_type.family()}-{name_log(recipe.data)}"
     plan = None
     log = None
-    if "config" not in given:
+    if not is_given(argv, "config"):
         output_dir = Path(str(chosen.get("output_dir", recipe.output_dir)))
         log = read_log(recipe.data)
         values = given_values(sorted(given), recipe.groups())
