@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from seekrec.errors import RequestError
 from seekrec.events.simulator.choices import Choices, buying_chance, draw_items
-from seekrec.events.simulator.items import item_ids, numbered
+from seekrec.events.simulator.items import numbered
 from seekrec.events.simulator.people import BLOCK_EVENTS, BLOCK_USERS, People
 from seekrec.events.simulator.queries import Language, Queries
 from seekrec.events.simulator.shelves import Shelves
@@ -26,31 +27,110 @@ _USER_DIGITS = 9
 _SESSION_DIGITS = 11
 
 
-def make_block(
-    shelves: Shelves, language: Language, seed: int, block: int, search_fraction: float, impression_fraction: float
-) -> tuple[People, pa.Table]:
-    """Make the users and the events of a block; both depend on the arguments alone.
+@dataclass(frozen=True, eq=False)
+class BlockMaker:
+    """Makes the blocks of a log.
 
     Args:
         shelves ([`Shelves`]): The items.
         language ([`Language`]): What can be typed.
+        item_ids (`pyarrow.Array`): Ids by row of the table of items.
         seed (`int`): Seed of the shop.
-        block (`int`): Number of the block, from 0.
         search_fraction (`float`): Share of requests that are searches.
         impression_fraction (`float`): Share of events that are impressions.
-
-    Returns:
-        `tuple`: [`People`], and `BLOCK_EVENTS` rows of `EVENT_FEATURES` by user and time.
     """
-    excess, table = 1.1, None
-    while table is None:
-        draws = np.random.default_rng(np.random.SeedSequence([seed, 2, block]))
-        people = People.draw(
-            draws, shelves, search_fraction=search_fraction, impression_fraction=impression_fraction, excess=excess
+
+    shelves: Shelves
+    language: Language
+    item_ids: pa.Array
+    seed: int
+    search_fraction: float
+    impression_fraction: float
+
+    def make(self, block: int) -> tuple[People, pa.Table]:
+        """Make the users and the events of a block, which depend on its number alone.
+
+        Returns:
+            `tuple`: [`People`], and `BLOCK_EVENTS` rows of `EVENT_FEATURES` by user and time.
+        """
+        excess, table = 1.1, None
+        while table is None:
+            draws = np.random.default_rng(np.random.SeedSequence([self.seed, 2, block]))
+            people = People.draw(
+                draws,
+                self.shelves,
+                search_fraction=self.search_fraction,
+                impression_fraction=self.impression_fraction,
+                excess=excess,
+            )
+            table = self._make_events(people, draws, block)
+            # Lists of a small shop repeat themselves, and make fewer events.
+            excess *= 1.3
+        return people, table
+
+    def _make_events(self, people: People, draws: np.random.Generator, block: int) -> pa.Table | None:
+        """Draw what is typed, chosen and shown; `None` if that makes too few events for a block."""
+        shelves, count = self.shelves, len(people.user)
+        searches = np.flatnonzero(people.is_search)
+        asked, texts = self.language.draw(draws, people, searches)
+        queries = Queries(*(_spread(values, searches, count) for values in (asked.kind, asked.value, asked.leaf)))
+
+        clicked = np.repeat(np.arange(count), people.num_clicks)
+        is_second = np.diff(clicked, prepend=-1) == 0
+        items = draw_items(draws, shelves, Choices.of_requests(people, queries, clicked, by_user=True))
+        first, second = np.full((2, count), -1, dtype=np.int64)
+        first[clicked[~is_second]], second[clicked[is_second]] = items[~is_second], items[is_second]
+        chance = buying_chance(shelves.price_level[first], people.budget[people.user])
+        is_bought = (first >= 0) & (draws.random(count) < chance)
+
+        page = np.repeat(np.arange(count), people.num_shown)
+        listed = draw_items(draws, shelves, Choices.of_requests(people, queries, page, by_user=False))
+        # An item stands on a page once.
+        is_new = (listed != first[page]) & (listed != second[page])
+        _, distinct = np.unique(page * shelves.num_items + listed, return_index=True)
+        is_first = np.zeros(len(page), dtype=bool)
+        is_first[distinct] = True
+        page, listed = page[is_new & is_first], listed[is_new & is_first]
+
+        counts = np.stack(
+            [
+                np.bincount(page, minlength=count),
+                people.is_search & (people.num_clicks == 0),
+                first >= 0,
+                second >= 0,
+                is_bought,
+            ],
+            axis=1,
         )
-        table = _make_events(shelves, language, people, draws, block)
-        excess *= 1.3
-    return people, table
+        num_events = counts.sum(axis=1)
+        if num_events.sum() < BLOCK_EVENTS:
+            return None
+        # One row an act, in the order of requests and of time; impressions of a request follow each other.
+        request = np.repeat(np.arange(count), num_events)[:BLOCK_EVENTS]
+        act = np.repeat(np.tile(np.arange(len(ACTIONS)), count), counts.ravel())[:BLOCK_EVENTS]
+        item = np.select(
+            [act == _SEARCHED, act == _CLICKED_AGAIN], [np.full(BLOCK_EVENTS, -1), second[request]], first[request]
+        )
+        is_shown = act == _SHOWN
+        item[is_shown] = listed[: is_shown.sum()]
+        delays = np.array(_DELAYS)
+        fractions = draws.random(len(act))
+        time = people.time[request] + delays[act, 0] + (fractions * delays[act, 1]).astype(np.int64)
+
+        is_search = people.is_search[request]
+        query = _spread(np.arange(len(searches)), searches, count)[request]
+        rows = shelves.row[item]
+        users, sessions = np.unique(people.user[request]), np.arange(request[-1] + 1)
+        columns = {
+            "user_id": user_ids(block, users).take(pa.array(np.searchsorted(users, people.user[request]))),
+            "timestamp": pa.array(time),
+            "behavior": pa.array([RECOMMENDATION, SEARCH]).take(pa.array(is_search.astype(np.int8))),
+            "query": texts.take(pa.array(query, mask=~is_search)),
+            "item_id": self.item_ids.take(pa.array(rows, mask=item < 0)),
+            "action": pa.array(ACTIONS).take(pa.array(act.astype(np.int8))),
+            "session_id": numbered("s", block * BLOCK_EVENTS + sessions, _SESSION_DIGITS).take(pa.array(request)),
+        }
+        return pa.table(columns, schema=EVENT_FEATURES.arrow_schema)
 
 
 def user_ids(block: int, users: np.ndarray) -> pa.Array:
@@ -69,73 +149,6 @@ def user_number(user_id: str) -> int:
     return int(user_id[1:])
 
 
-def _make_events(
-    shelves: Shelves, language: Language, people: People, draws: np.random.Generator, block: int
-) -> pa.Table | None:
-    """Draw what is typed, chosen and shown; `None` if that makes too few events for a block."""
-    count = len(people.user)
-    searches = np.flatnonzero(people.is_search)
-    asked, texts = language.draw(draws, people, searches)
-    queries = Queries(*(_spread(values, searches, count) for values in (asked.kind, asked.value, asked.leaf)))
-
-    clicked = np.repeat(np.arange(count), people.num_clicks)
-    is_second = np.diff(clicked, prepend=-1) == 0
-    items = draw_items(draws, shelves, Choices.of_requests(people, queries, clicked, by_user=True))
-    first, second = np.full((2, count), -1, dtype=np.int64)
-    first[clicked[~is_second]], second[clicked[is_second]] = items[~is_second], items[is_second]
-    chance = buying_chance(shelves.price_level[first], people.budget[people.user])
-    is_bought = (first >= 0) & (draws.random(count) < chance)
-
-    page = np.repeat(np.arange(count), people.num_shown)
-    listed = draw_items(draws, shelves, Choices.of_requests(people, queries, page, by_user=False))
-    # An item stands on a page once.
-    is_new = (listed != first[page]) & (listed != second[page])
-    _, distinct = np.unique(page * shelves.num_items + listed, return_index=True)
-    is_first = np.zeros(len(page), dtype=bool)
-    is_first[distinct] = True
-    page, listed = page[is_new & is_first], listed[is_new & is_first]
-
-    counts = np.stack(
-        [
-            np.bincount(page, minlength=count),
-            people.is_search & (people.num_clicks == 0),
-            first >= 0,
-            second >= 0,
-            is_bought,
-        ],
-        axis=1,
-    )
-    num_events = counts.sum(axis=1)
-    if num_events.sum() < BLOCK_EVENTS:
-        return None
-    # One row an act, in the order of requests and of time; impressions of a request follow each other.
-    request = np.repeat(np.arange(count), num_events)[:BLOCK_EVENTS]
-    act = np.repeat(np.tile(np.arange(len(ACTIONS)), count), counts.ravel())[:BLOCK_EVENTS]
-    item = np.select(
-        [act == _SEARCHED, act == _CLICKED_AGAIN], [np.full(BLOCK_EVENTS, -1), second[request]], first[request]
-    )
-    is_shown = act == _SHOWN
-    item[is_shown] = listed[: is_shown.sum()]
-    delays = np.array(_DELAYS)
-    fractions = draws.random(len(act))
-    time = people.time[request] + delays[act, 0] + (fractions * delays[act, 1]).astype(np.int64)
-
-    is_search = people.is_search[request]
-    query = _spread(np.arange(len(searches)), searches, count)[request]
-    rows = shelves.row[item]
-    users, sessions = np.unique(people.user[request]), np.arange(request[-1] + 1)
-    columns = {
-        "user_id": user_ids(block, users).take(pa.array(np.searchsorted(users, people.user[request]))),
-        "timestamp": pa.array(time),
-        "behavior": pa.array([RECOMMENDATION, SEARCH]).take(pa.array(is_search.astype(np.int8))),
-        "query": texts.take(pa.array(query, mask=~is_search)),
-        "item_id": item_ids(np.arange(shelves.num_items), shelves.num_items).take(pa.array(rows, mask=item < 0)),
-        "action": pa.array(ACTIONS).take(pa.array(act.astype(np.int8))),
-        "session_id": numbered("s", block * BLOCK_EVENTS + sessions, _SESSION_DIGITS).take(pa.array(request)),
-    }
-    return pa.table(columns, schema=EVENT_FEATURES.arrow_schema)
-
-
 def _spread(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
     """Put values in some places of `count`, and 0 elsewhere."""
     spread = np.zeros(count, dtype=np.int64)
@@ -143,4 +156,4 @@ def _spread(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
     return spread
 
 
-__all__ = ["ACTIONS", "make_block", "user_ids"]
+__all__ = ["ACTIONS", "BlockMaker", "user_ids", "user_number"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seekrec.events.simulator.people import People
-from seekrec.events.simulator.queries import BRAND, COLOUR, STYLE_WORD, Queries, pick
+from seekrec.events.simulator.queries import BRAND, COLOUR, STYLE_WORD, Queries, pick, pick_by_totals
 from seekrec.events.simulator.shelves import NUM_STYLES, Shelves
 from seekrec.events.simulator.words import COLOURS, PALETTES, WORDS_PER_STYLE
 
@@ -28,7 +28,7 @@ _OTHER_COLOUR = 0.08
 _PRICE_CARE = 0.5
 _BUYING = 0.3
 # So many times an item is drawn and refused.
-_ROUNDS = 20
+_ROUNDS = 40
 # float64 `(NUM_STYLES, number of colours)`: whether things of the style come in the colour.
 _COMES_IN = np.zeros((NUM_STYLES, len(COLOURS)), dtype=bool)
 _COMES_IN[np.arange(NUM_STYLES)[:, None], PALETTES] = True
@@ -87,33 +87,37 @@ def draw_items(draws: np.random.Generator, shelves: Shelves, choices: Choices) -
     """
     chosen = np.full(len(choices), -1, dtype=np.int64)
     period = shelves.period(choices.time)
+    # Choices of one leaf and period read the same memory, so they come after each other.
+    groups = period * shelves.num_leaves + choices.leaf
+    pending = np.argsort(groups.astype(np.min_scalar_type(shelves.masses.size)), kind="stable")
     largest = style_match(shelves, choices.kind, choices.value)
-    weights = shelves.masses[period, choices.leaf] * choices.style_liking * largest
-    totals = np.cumsum(weights, axis=1)
-    pending = np.arange(len(choices))
+    totals = np.cumsum(shelves.masses[period, choices.leaf] * choices.style_liking * largest, axis=1)
+    starts = shelves.shelf_starts
     for _ in range(_ROUNDS):
         fractions = draws.random((3, len(pending)))
-        of_pending = totals[pending]
-        style = (of_pending < (fractions[0] * of_pending[:, -1])[:, None]).sum(axis=1).clip(0, NUM_STYLES - 1)
+        style = pick_by_totals(totals[pending], fractions[0])
         shelf = choices.leaf[pending] * NUM_STYLES + style
-        first, end = shelves.bounds[shelf], shelves.bounds[shelf + 1]
-        base = period[pending] * shelves.num_items
-        low, high = shelves.cumulative[base + first], shelves.cumulative[base + end]
-        item = np.searchsorted(shelves.cumulative, low + fractions[1] * (high - low), side="right") - 1 - base
-        item = np.clip(item, first, np.maximum(end - 1, first))
-        part = choices.select(pending)
-        chance = price_match(shelves.price_level[item], part.budget)
-        chance *= item_match(shelves, item, part.kind, part.value) / largest[pending, style]
-        chance[~is_for_sale(shelves, item, part.time) | (first == end)] = 0.0
-        kept = fractions[2] < chance
+        low, high = starts[period[pending], shelf], starts[period[pending], shelf + 1]
+        place = shelves.find(low + fractions[1] * (high - low))
+        item = place - period[pending] * shelves.num_items
+        # Rounding may lead to the next shelf.
+        is_there = (item >= shelves.bounds[shelf]) & (item < shelves.bounds[shelf + 1])
+        item[~is_there] = 0
+        kept = is_there & is_for_sale(shelves, item, choices.time[pending])
+        chance = price_match(shelves.price_level[item], choices.budget[pending])
+        asked = np.flatnonzero(choices.kind[pending])
+        rows = pending[asked]
+        match = item_match(shelves, item[asked], choices.kind[rows], choices.value[rows])
+        chance[asked] *= match / largest[rows, style[asked]]
+        kept &= fractions[2] < chance
         chosen[pending[kept]] = item[kept]
         pending = pending[~kept]
     # For the few that are left all chances are computed.
-    fractions = draws.random(len(pending))
+    last = draws.random(len(pending))
     for leaf in np.unique(choices.leaf[pending]).tolist():
         rows = choices.leaf[pending] == leaf
         of_leaf, chances = leaf_chances(shelves, leaf, choices.select(pending[rows]))
-        chosen[pending[rows]] = of_leaf.start + pick(chances, fractions[rows])
+        chosen[pending[rows]] = of_leaf.start + pick(chances, last[rows])
     return chosen
 
 

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-import pyarrow as pa
 
 from seekrec.errors import RequestError
-from seekrec.events.simulator.blocks import user_number
+from seekrec.events.simulator.blocks import BlockMaker, user_number
 from seekrec.events.simulator.choices import Choices, buying_chance, leaf_chances
 from seekrec.events.simulator.people import (
     BLOCK_USERS,
@@ -19,11 +18,10 @@ from seekrec.events.simulator.people import (
     REQUEST_SECONDS,
     STAYS,
     VISIT_SECONDS,
-    People,
     next_leaves,
 )
-from seekrec.events.simulator.queries import BRAND_ALONE, Language
-from seekrec.events.simulator.shelves import NUM_STYLES, Shelves, department_numbers
+from seekrec.events.simulator.queries import BRAND_ALONE
+from seekrec.events.simulator.shelves import NUM_STYLES, department_numbers
 from seekrec.schema import BEHAVIORS, Behavior, Request
 
 # Users of so many blocks are kept, not drawn again.
@@ -39,18 +37,14 @@ class Oracle:
     not what the dice will show. Its scores are the true chances of the click.
 
     Args:
-        shelves ([`Shelves`]): The items.
-        language ([`Language`]): What queries mean.
-        make_block (`Callable`): Makes the users and events of a block.
+        maker ([`BlockMaker`]): What makes the blocks of the log.
     """
 
     behaviors: tuple[Behavior, ...] = BEHAVIORS
 
-    def __init__(
-        self, shelves: Shelves, language: Language, make_block: Callable[[int], tuple[People, pa.Table]]
-    ) -> None:
-        self.shelves, self.language = shelves, language
-        self._people = lru_cache(_KEPT_BLOCKS)(lambda block: make_block(block)[0])
+    def __init__(self, maker: BlockMaker) -> None:
+        self.shelves, self.language = maker.shelves, maker.language
+        self._people = lru_cache(_KEPT_BLOCKS)(lambda block: maker.make(block)[0])
 
     def score_all(self, requests: Sequence[Request]) -> np.ndarray:
         """Return the chance of each item for each request.

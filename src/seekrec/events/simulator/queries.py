@@ -173,8 +173,16 @@ def pick(weights: np.ndarray, fraction: np.ndarray) -> np.ndarray:
     Returns:
         `np.ndarray`: int64 `(count,)`.
     """
-    totals = np.cumsum(weights, axis=1)
-    return (totals < (fraction * totals[:, -1])[:, None]).sum(axis=1).clip(0, weights.shape[1] - 1)
+    return pick_by_totals(np.cumsum(weights, axis=1), fraction)
 
 
-__all__ = ["BRAND", "BRAND_ALONE", "COLOUR", "NOTHING", "STYLE_WORD", "Language", "Queries", "pick"]
+def pick_by_totals(totals: np.ndarray, fraction: np.ndarray) -> np.ndarray:
+    """Pick as [`pick`] does, from cumulative weights."""
+    # A sum over few columns is fastest column by column.
+    threshold = fraction * totals[:, -1]
+    if totals.shape[1] > NUM_STYLES:
+        return (totals[:, :-1] < threshold[:, None]).sum(axis=1)
+    return sum((totals[:, column] < threshold for column in range(totals.shape[1] - 1)), np.zeros(len(totals), int))
+
+
+__all__ = ["BRAND", "BRAND_ALONE", "COLOUR", "NOTHING", "STYLE_WORD", "Language", "Queries", "pick", "pick_by_totals"]

@@ -171,10 +171,35 @@ class Shelves:
         return totals
 
     @cached_property
+    def shelf_starts(self) -> np.ndarray:
+        """float64 `(num_periods, num_leaves * NUM_STYLES + 1)`: the cumulative weight at each of `bounds`."""
+        return self.cumulative[np.arange(self.num_periods)[:, None] * self.num_items + self.bounds]
+
+    @cached_property
     def masses(self) -> np.ndarray:
         """float64 `(num_periods, num_leaves, NUM_STYLES)`: the weights of each shelf together."""
-        at = np.arange(self.num_periods)[:, None] * self.num_items + self.bounds
-        return np.diff(self.cumulative[at], axis=1).reshape(self.num_periods, self.num_leaves, NUM_STYLES)
+        return np.diff(self.shelf_starts, axis=1).reshape(self.num_periods, self.num_leaves, NUM_STYLES)
+
+    def find(self, weights: np.ndarray) -> np.ndarray:
+        """Return the entry of `cumulative` up to which each weight reaches, and no further: int64.
+
+        It is a search in a sorted array, at the cost of a few look-ups, whatever its length.
+        """
+        step = (weights * (len(self._near) / self.cumulative[-1])).astype(np.int64)
+        place = self._near[np.minimum(step, len(self._near) - 1)].astype(np.int64)
+        place = np.minimum(place, len(self.cumulative) - 2)
+        short = np.flatnonzero(self.cumulative[place + 1] <= weights)
+        while len(short):
+            place[short] += 1
+            short = short[self.cumulative[place[short] + 1] <= weights[short]]
+        return place
+
+    @cached_property
+    def _near(self) -> np.ndarray:
+        """int32 entries of `cumulative` that equal steps of the weight reach."""
+        count = len(self.cumulative)
+        steps = np.arange(count) * (self.cumulative[-1] / count)
+        return (np.searchsorted(self.cumulative, steps, side="right") - 1).astype(np.int32)
 
     def weights(self, period: int) -> np.ndarray:
         """Return how much each item is taken in a period: float64 `(num_items,)`, 0 where it is not for sale."""

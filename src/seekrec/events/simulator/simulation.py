@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seekrec.errors import ConfigurationError
 from seekrec.events.log import ITEMS_FILE, EventLog
-from seekrec.events.simulator.blocks import make_block
-from seekrec.events.simulator.items import make_items
+from seekrec.events.simulator.blocks import BlockMaker
+from seekrec.events.simulator.items import item_ids, make_items
 from seekrec.events.simulator.oracle import Oracle
-from seekrec.events.simulator.people import BLOCK_EVENTS, People
+from seekrec.events.simulator.people import BLOCK_EVENTS
 from seekrec.events.simulator.queries import Language
 from seekrec.events.simulator.shelves import MIN_ITEMS, Shelves
 from seekrec.schema import EVENT_FEATURES
@@ -54,9 +55,11 @@ class SimulatedShop:
         return Shelves.draw(self.num_items, self.seed, self.num_days)
 
     @cached_property
-    def language(self) -> Language:
-        """What can be typed."""
-        return Language(self.shelves)
+    def maker(self) -> BlockMaker:
+        """What makes the blocks."""
+        ids = item_ids(np.arange(self.num_items), self.num_items)
+        language = Language(self.shelves)
+        return BlockMaker(self.shelves, language, ids, self.seed, self.search_fraction, self.impression_fraction)
 
     @cached_property
     def items(self) -> pa.Table:
@@ -66,7 +69,7 @@ class SimulatedShop:
     @property
     def oracle(self) -> Oracle:
         """Who knows with which chances users choose."""
-        return Oracle(self.shelves, self.language, self._block)
+        return Oracle(self.maker)
 
     def block(self, number: int) -> pa.Table:
         """Make one block.
@@ -82,7 +85,7 @@ class SimulatedShop:
         """
         if not 0 <= number < self.num_blocks:
             raise IndexError(f"Block {number} is outside 0..{self.num_blocks - 1}.")
-        _, table = self._block(number)
+        _, table = self.maker.make(number)
         return table.slice(0, self.num_events - number * BLOCK_EVENTS)
 
     def blocks(self) -> Iterator[pa.Table]:
@@ -137,11 +140,6 @@ class SimulatedShop:
                         writer.write_table(table)
                         room -= table.num_rows
             write_table(target / ITEMS_FILE, self.items)
-
-    def _block(self, number: int) -> tuple[People, pa.Table]:
-        return make_block(
-            self.shelves, self.language, self.seed, number, self.search_fraction, self.impression_fraction
-        )
 
 
 def simulate(
