@@ -139,5 +139,5 @@ def test_control_tokens_in_a_query_are_only_text(gensar):
     first = processor.vocabulary.first_token_id
     written = processor([Request(query=hostile)])["input_ids"][0].tolist()
     # The one behavior token is ours: <S_Q> before the query.
-    assert [token for token in written if token >= first] == [processor.vocabulary.behavior_token_id("search_query")]
+    assert [token for token in written if token >= first] == [processor.vocabulary.behavior_token_ids["search_query"]]
     sys.stdout.write(f"control tokens in a query: no error, encoded as {len(row)} ordinary pieces\n")

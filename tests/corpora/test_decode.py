@@ -14,9 +14,9 @@ def history(real_t5):
     separator = shared_encoder(tokenizer).encode_piece("; ")
     semantic = vocabulary.encode([[247, 197, 184, 110]], "semantic")[0].tolist()
     collaborative = vocabulary.encode([[30, 147, 247, 229]], "collaborative")[0].tolist()
-    search = [vocabulary.behavior_token_id("search_query"), *encode_text(tokenizer, ["piano"])[0], *separator]
-    click = [vocabulary.item_token_id("search"), *semantic, *separator]
-    return [*search, *click, vocabulary.item_token_id("recommendation"), *collaborative]
+    search = [vocabulary.behavior_token_ids["search_query"], *encode_text(tokenizer, ["piano"])[0], *separator]
+    click = [vocabulary.item_token_ids["search"], *semantic, *separator]
+    return [*search, *click, vocabulary.item_token_ids["recommendation"], *collaborative]
 
 
 def test_history_reads_as_in_the_paper(real_t5, history):

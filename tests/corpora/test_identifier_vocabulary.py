@@ -16,10 +16,10 @@ def make(**changes):
 def test_blocks_follow_the_behavior_tokens():
     vocabulary = make()
     # <R_I> 10, <S_Q> 11, <S_I> 12; then blocks of 5: M1 13, S1 18, S2 23, R1 28, R2 33; end 38.
-    assert [vocabulary.behavior_token_id(name) for name in BEHAVIOR_TOKENS] == [10, 11, 12]
+    assert [vocabulary.behavior_token_ids[name] for name in BEHAVIOR_TOKENS] == [10, 11, 12]
     assert vocabulary.blocks == ["M1", "S1", "S2", "R1", "R2"]
-    assert vocabulary.level_offsets("semantic").tolist() == [13, 18, 23]
-    assert vocabulary.level_offsets("collaborative").tolist() == [13, 28, 33]
+    assert vocabulary.level_offsets["semantic"].tolist() == [13, 18, 23]
+    assert vocabulary.level_offsets["collaborative"].tolist() == [13, 28, 33]
     assert vocabulary.num_tokens == 3 + 5 * 5
     assert vocabulary.end_token_id == 38
     assert vocabulary.tokens[:5] == ["<R_I>", "<S_Q>", "<S_I>", "<M1_0>", "<M1_1>"]
@@ -48,15 +48,15 @@ def test_ablations_are_vocabularies_too(changes, blocks):
         last = vocabulary.codebook_size - 1
         assert all(token.endswith(f"_{last}>") for token in written)
     for behavior in ("recommendation", "search"):
-        assert vocabulary.view_of_behavior(behavior) in vocabulary.views
+        assert vocabulary.view_of_behavior[behavior] in vocabulary.views
 
 
 def test_each_behavior_has_its_view():
-    assert make().view_of_behavior("recommendation") == "collaborative"
-    assert make().view_of_behavior("search") == "semantic"
-    assert make(views=("semantic",)).view_of_behavior("recommendation") == "semantic"
-    assert make().item_token_id("recommendation") == 10
-    assert make().item_token_id("search") == 12
+    assert make().view_of_behavior["recommendation"] == "collaborative"
+    assert make().view_of_behavior["search"] == "semantic"
+    assert make(views=("semantic",)).view_of_behavior["recommendation"] == "semantic"
+    assert make().item_token_ids["recommendation"] == 10
+    assert make().item_token_ids["search"] == 12
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,6 @@ def test_wrong_codes_and_tokens_are_refused():
         vocabulary.decode(np.array([[13, 13, 23]]), "semantic")
     with pytest.raises(ConfigurationError, match="Items have no 'collaborative' identifier in this vocabulary"):
         vocabulary.encode(np.array([[0, 0, 0]]), "collaborative")
-    with pytest.raises(ConfigurationError, match="'item' is not a behavior token; use one of recommendation_item"):
-        vocabulary.behavior_token_id("item")
 
 
 def test_tokens_are_added_once_and_survive_saving(tmp_path):
@@ -107,7 +105,7 @@ def test_tokens_are_added_once_and_survive_saving(tmp_path):
     assert add_identifier_tokens(loaded, GenSARConfig(codebook_size=8)) == vocabulary
     assert len(loaded) == len(tokenizer)
     # Not special: they are part of an answer, and stay when special tokens are left out.
-    assert "<M1_3>" in loaded.decode([vocabulary.level_offsets("semantic")[0] + 3], skip_special_tokens=True)
+    assert "<M1_3>" in loaded.decode([vocabulary.level_offsets["semantic"][0] + 3], skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("other", [{"codebook_size": 4}, {"codebook_size": 16}, {"views": ("semantic",)}])

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from seekrec.corpora import TASKS, TEMPLATES, all_wordings
-from seekrec.corpora.templates import TASK_BY_NAME, choose_tasks, template_pieces
+from seekrec.corpora.templates import TASK_BY_NAME, choose_tasks
 from seekrec.errors import ConfigurationError
 
 SLOTS = {
@@ -21,34 +21,35 @@ def test_wordings_have_their_slots(kind):
     templates = TEMPLATES[kind]
     assert 5 <= len(templates) <= 10
     assert len({template.text for template in templates}) == len(templates)
-    for number, template in enumerate(templates):
-        pieces = template_pieces(kind, number, view="semantic")
+    for template in templates:
+        pieces = template.pieces
         assert sorted(pieces[1::2]) == sorted(SLOTS[kind])
-        assert not any("{" in piece or "}" in piece for piece in pieces[::2])
+        # The view is a word of the wording, filled in where it is written.
+        words = [piece.replace("{view}", "semantic") for piece in pieces[::2]]
+        assert not any("{" in piece or "}" in piece for piece in words)
         if "history" in SLOTS[kind]:
-            without = template_pieces(kind, number, has_history=False)
+            without = template.pieces_without_history
             assert set(without[1::2]) == SLOTS[kind] - {"history"}
         else:
             assert template.text_without_history is None
         # Both views have the same text: only a wording that names the view has one right answer.
         if kind == "desc2id":
-            assert "semantic" in "".join(pieces[::2])
-            assert "collaborative" in "".join(template_pieces(kind, number, view="collaborative")[::2])
+            assert "{view}" in "".join(pieces[::2])
 
 
 def test_wording_0_is_the_papers():
     # Sections 3.3.1 to 3.3.4 of the paper, with a plain apostrophe and quotation marks.
-    assert template_pieces("nrip", 0) == [
+    assert TEMPLATES["nrip"][0].pieces == [
         "Below is the user's interaction history: ",
         "history",
         ". Please recommend the next item the user is likely to click.",
     ]
-    assert template_pieces("nsip", 0)[::2] == [
+    assert TEMPLATES["nsip"][0].pieces[::2] == [
         "Below is the user's interaction history: ",
         ". The user's search query is ",
         ". Please predict the next item the user might click.",
     ]
-    assert template_pieces("id2desc", 0) == ["Please provide a description for the item ", "identifier", "."]
+    assert TEMPLATES["id2desc"][0].pieces == ["Please provide a description for the item ", "identifier", "."]
 
 
 def test_all_wordings_are_plain_text():

@@ -37,7 +37,7 @@ def brute_force(model, processor, request):
     """Teacher-forced log-probability of every identifier, normalised as the model was trained."""
     inputs = processor([request])
     view = model.catalog.view_of(request.behavior)
-    offsets = model.vocabulary.level_offsets(view)
+    offsets = model.vocabulary.level_offsets[view]
     prefix = model.decoder_prefix(request.behavior, 1)
     scores = []
     for codes in model.catalog.codes[view]:
@@ -82,7 +82,7 @@ def test_generate_with_the_trie_processor_gives_the_same_items(gensar):
     inputs = processor([request])
     prefix = model.decoder_prefix("recommendation", 1)
     trie = model.trie("collaborative")
-    offsets = model.vocabulary.level_offsets("collaborative")
+    offsets = model.vocabulary.level_offsets["collaborative"]
     written = model.generate(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
@@ -194,8 +194,8 @@ def test_a_stream_has_one_position_of_an_item_and_of_a_query(aisles):
     inputs = processor([REQUESTS[1]])  # History: <R_I> <M1> <R1> <S_Q> garden
     tokens = inputs["input_ids"][0].tolist()
     events = model.encoder.encode_events(inputs["input_ids"], inputs["attention_mask"])
-    num_lead_in = tokens.index(model.vocabulary.item_token_id("recommendation"))
-    num_query = len(tokens) - tokens.index(model.vocabulary.behavior_token_id("search_query"))
+    num_lead_in = tokens.index(model.vocabulary.item_token_ids["recommendation"])
+    num_query = len(tokens) - tokens.index(model.vocabulary.behavior_token_ids["search_query"])
     expected = [*range(num_lead_in), *[num_lead_in] * 3, *[num_lead_in + 1] * num_query]
     assert events.event_of_token[0].tolist() == expected
     assert events.output[0].shape[1] == num_lead_in + 2
@@ -216,11 +216,11 @@ def test_the_next_item_loss_is_a_softmax_over_all_items(aisles):
         for segment in np.unique(segments):
             inside = np.flatnonzero(segments == segment)
             first = row["decoder_input_ids"][inside[0]]
-            if first == vocabulary.behavior_token_id("search_query"):
+            if first == vocabulary.behavior_token_ids["search_query"]:
                 continue  # a query to be written is no item
             seen = torch.tensor([row["input_ids"][: row["decoder_history_lengths"][inside[0]]]])
             state = model.encoder.encode_events(seen, None).output[0][0, -1]
-            view = "semantic" if first == vocabulary.item_token_id("search") else "collaborative"
+            view = "semantic" if first == vocabulary.item_token_ids["search"] else "collaborative"
             tokens = torch.from_numpy(vocabulary.encode(codes[view], view))
             item_scores = torch.stack([state @ model.shared.weight[item].sum(0) for item in tokens])
             target = tokens.tolist().index([row["labels"][place] for place in inside])
@@ -230,7 +230,7 @@ def test_the_next_item_loss_is_a_softmax_over_all_items(aisles):
                 input_ids=seen, decoder_input_ids=torch.tensor([[row["decoder_input_ids"][place] for place in inside]])
             ).logits[0]
             likely = item_scores.softmax(0)
-            for level, offset in enumerate(vocabulary.level_offsets(view).tolist()):
+            for level, offset in enumerate(vocabulary.level_offsets[view].tolist()):
                 under = [item for item in range(len(tokens)) if (tokens[item] == tokens[target])[:level].all()]
                 answered = logits[level, offset : offset + CODEBOOK_SIZE].log_softmax(-1)
                 share = likely[under] / likely[under].sum()
@@ -365,8 +365,8 @@ def test_a_lower_weight_asks_for_fewer_targets_of_a_stream(aisles):
         rows = build_stream(*aisles, GenSARConfig(), shares=shares)
         starts = [first for row in rows for first in row["decoder_input_ids"]]
         vocabulary = aisles[3]
-        kinds = {"nrip": vocabulary.item_token_id("recommendation"), "nsip": vocabulary.item_token_id("search")}
-        kinds["nsqp"] = vocabulary.behavior_token_id("search_query")
+        kinds = {"nrip": vocabulary.item_token_ids["recommendation"], "nsip": vocabulary.item_token_ids["search"]}
+        kinds["nsqp"] = vocabulary.behavior_token_ids["search_query"]
         return {name: starts.count(token) for name, token in kinds.items()}
 
     everything = targets(None)

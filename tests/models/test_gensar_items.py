@@ -27,17 +27,17 @@ def test_items_are_found_by_their_whole_identifiers(aisles):
     vectors, vocabulary = model.encoder.item_vectors, model.vocabulary
     tokens = processor([Request(HISTORY)])["input_ids"]  # i0, then i9 by a search, then i1
     found = vectors.find_rows(tokens)[0]
-    begins = [vocabulary.item_token_id("recommendation"), vocabulary.item_token_id("search")]
+    begins = [vocabulary.item_token_ids["recommendation"], vocabulary.item_token_ids["search"]]
     assert [row for row in found.tolist() if row >= 0] == [0, 9, 1]
     assert all((token in begins) == (row >= 0) for token, row in zip(tokens[0].tolist(), found.tolist(), strict=True))
     # One that is cut off, and a code of the other view in its place, name no item.
     assert vectors.find_rows(tokens[:, :-1]).max() == 9
     other = tokens.clone()
-    other[0, -1] = vocabulary.level_offsets("semantic")[1]
+    other[0, -1] = vocabulary.level_offsets["semantic"][1]
     assert vectors.find_rows(other)[0, -3] == -1
     # Code 5 of the shared level belongs to no item: three aisles use 0, 1 and 2.
     unknown = tokens.clone()
-    unknown[0, -2] = vocabulary.level_offsets("collaborative")[0] + 5
+    unknown[0, -2] = vocabulary.level_offsets["collaborative"][0] + 5
     assert vectors.find_rows(unknown)[0, -3] == -1
 
 

@@ -258,7 +258,7 @@ def test_retrieve_equals_brute_force(gensr):
     for request, answer in zip(REQUESTS, answers, strict=True):
         asked = model._prompt(model.current_snapshot(), processor([request]))
         prompt, views = asked.decoding, asked.views
-        offsets = model.vocabulary.level_offsets(views[0])
+        offsets = model.vocabulary.level_offsets[views[0]]
         scores = []
         for codes in model.catalog.codes[views[0]]:
             tokens = torch.from_numpy(codes + offsets)[None]
@@ -283,7 +283,7 @@ def test_generate_with_the_trie_processor_gives_the_same_items(aisles):
     inputs = processor([Request(HISTORY)])
     asked = model._prompt(model.current_snapshot(), inputs)
     prompt, views = asked.decoding, asked.views
-    offsets = model.vocabulary.level_offsets(views[0])
+    offsets = model.vocabulary.level_offsets[views[0]]
     written = model.generate(
         encoder_outputs=prompt["encoder_outputs"],
         attention_mask=prompt["attention_mask"],

@@ -196,7 +196,7 @@ def test_any_backbone_merges_events_and_reads_item_vectors(num_shared, num_speci
         model.add_identifier_rows(vocabulary)
         model.set_catalog(catalog)
         # Two items and a query between them: three events, whatever the number of tokens.
-        item = [FIRST, *(vocabulary.level_offsets("collaborative") + catalog.codes["collaborative"][5]).tolist()]
+        item = [FIRST, *(vocabulary.level_offsets["collaborative"] + catalog.codes["collaborative"][5]).tolist()]
         tokens = torch.tensor([[*item, FIRST + 1, 7, 8, *item]])
         events = model.encoder.encode_events(tokens, None)
         assert events.event_of_token.tolist() == [[0] * len(item) + [1] * 3 + [2] * len(item)]

@@ -196,7 +196,7 @@ def _write_task(
         chunk = rows[start:stop]
         user_id = pa.nulls(len(chunk), pa.string()) if histories is None else source["user_id"].take(chunk)
         own = None if histories is None else histories.slice(start, stop)
-        queries = writer.segments.query_segments(chunk) if task.kind == "nsip" else None
+        queries = writer.segments.query_segments[chunk] if task.kind == "nsip" else None
         inputs = writer.write_inputs(task, chunk, templates[start:stop], own, queries)
         yield pa.record_batch(
             [

@@ -15,7 +15,7 @@ from seekrec.corpora.segments import (
     repeat_segment,
     single_segment,
 )
-from seekrec.corpora.templates import TASK_BY_NAME, Task, template_pieces
+from seekrec.corpora.templates import TASK_BY_NAME, TEMPLATES, Task
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.events.columns import EventColumns, RequestColumns
 from seekrec.schema import View, item_texts
@@ -51,10 +51,10 @@ class InstructionWriter:
             `np.ndarray`: bool, which of them have text that can be encoded; the others cannot be targets.
         """
         encoder, max_length = self.segments.encoder, self.segments.settings.max_text_tokens
-        encoded = encoder.encode_ragged(texts, max_length)
+        encoded = encoder.encode(texts, max_length)
         self._items = items
         self._first_text = self.segments.add(encoded)
-        self._first_written_text = self.segments.add(encoder.encode_ragged(texts, max_length, as_written=True))
+        self._first_written_text = self.segments.add(encoder.encode(texts, max_length, as_written=True))
         self._first_identifier = {
             view: self.segments.add(self.segments.identifier_tokens(items, view))
             for view in self.segments.vocabulary.views
@@ -81,13 +81,20 @@ class InstructionWriter:
         Returns:
             `Ragged`: int32 token ids, `n` rows, each ending with end of sequence.
         """
-        history = None if histories is None else self._write_histories(histories)
-        has_history = np.zeros(len(targets), dtype=bool) if history is None else history.lengths > 0
+        history, has_history = None, np.zeros(len(targets), dtype=bool)
+        if histories is not None:
+            # As segments, without the last separator.
+            history = self.segments.event_segments.expand(histories)
+            has_history = history.lengths > 0
+            is_written = np.ones(len(history.values), dtype=bool)
+            is_written[history.offsets[1:][has_history] - 1] = False
+            history = history.keep(is_written)
         groups = templates.astype(np.int64) * 2 + has_history
         written, order = [], []
         for group in np.unique(groups).tolist():
             rows = np.flatnonzero(groups == group)
-            pieces = template_pieces(task.kind, group // 2, view=task.view, has_history=bool(group % 2))
+            template = TEMPLATES[task.kind][group // 2]
+            pieces = template.pieces if group % 2 else template.pieces_without_history
             cells = []
             for position, piece in enumerate(pieces):
                 if piece == "history" and history is not None:
@@ -97,7 +104,9 @@ class InstructionWriter:
                 elif position % 2:
                     cells.append(self._describe(piece, task, targets[rows]))
                 elif piece:
-                    segment = self.segments.add_piece(piece, starts_text=position == 0)
+                    # The view is a word of the wording, not a slot.
+                    wording = piece.replace("{view}", task.view or "")
+                    segment = self.segments.add_piece(wording, starts_text=position == 0)
                     cells.append(repeat_segment(segment, len(rows)))
             cells.append(repeat_segment(self.segments.end, len(rows)))
             written.append(join_rows(cells))
@@ -120,7 +129,7 @@ class InstructionWriter:
             code: its length is known.
         """
         if task.kind in ("nrip", "nsip"):
-            return self.segments.tokens(single_segment(self.segments.item_segments(targets)))
+            return self.segments.tokens(single_segment(self.segments.item_segments[targets]))
         if task.kind == "desc2id":
             return self.segments.tokens(self._describe("identifier", task, targets))
         # What is read is folded; what is written is as people wrote it.
@@ -129,13 +138,6 @@ class InstructionWriter:
         else:
             text = single_segment(self._first_written_text + np.searchsorted(self._items, targets))
         return self.segments.tokens(join_rows([text, repeat_segment(self.segments.end, len(targets))]))
-
-    def _write_histories(self, histories: Ragged) -> Ragged:
-        """Turn rows of event numbers into rows of segment numbers, without the last separator."""
-        written = self.segments.event_segments.expand(histories)
-        mask = np.ones(len(written.values), dtype=bool)
-        mask[written.offsets[1:][written.lengths > 0] - 1] = False
-        return written.keep(mask)
 
     def _describe(self, slot: str, task: Task, items: np.ndarray) -> Ragged:
         """Return the identifier or the text of items, by the slot of a wording: segment numbers, a row an item."""

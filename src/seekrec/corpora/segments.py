@@ -18,7 +18,7 @@ from seekrec.corpora.text import shared_encoder
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import CatalogError, ConfigurationError
 from seekrec.events.columns import EventColumns
-from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, View
+from seekrec.schema import BEHAVIORS, Behavior, View
 from seekrec.util.ragged import Ragged, join_rows
 
 
@@ -73,15 +73,26 @@ class SegmentTable:
 
         # The segment that ends an instruction, and every answer that is text.
         self.end = self.add(Ragged.from_lists([[tokenizer.eos_token_id]]))
-        self._first_query = self.add_queries(events.queries)
         self._first_written_query: int | None = None
-        # Only the items that occur: a request names a few out of millions.
-        self._items = np.unique(events.item[events.item >= 0])
-        self._first_item: dict[Behavior, int] = {
-            behavior: self.add(self.item_tokens(self._items, behavior)) for behavior in BEHAVIORS
-        }
-        # By event, its segments; an event that is never written has none.
-        self.event_segments = self._number_events([self.add_piece(separator)] if separator else [])
+        # The segments of each event's query, with `<S_Q>`, and of its item, with its behavior token. Only items that
+        # occur: a request names a few out of millions.
+        items = np.unique(events.item[events.item >= 0])
+        first_recommended, first_searched = [self.add(self.item_tokens(items, behavior)) for behavior in BEHAVIORS]
+        self.query_segments = self.add_queries(events.queries) + events.query
+        self.item_segments = np.searchsorted(items, events.item) + np.where(
+            events.is_search, first_searched, first_recommended
+        )
+        # By event, its segments: query, separator, item, separator, as far as it has them. One that no model reads has
+        # none.
+        parts = []
+        for numbers, present in (
+            (self.query_segments, events.is_search & ~events.is_shown),
+            (self.item_segments, (events.item >= 0) & ~events.is_shown),
+        ):
+            parts.append(Ragged.from_lengths(numbers[present], present))
+            if separator:
+                parts.append(Ragged(np.full(int(present.sum()), self.add_piece(separator)), parts[-1].offsets))
+        self.event_segments = join_rows(parts)
 
     def add(self, segments: Ragged) -> int:
         """Add segments and return the number of the first."""
@@ -98,9 +109,9 @@ class SegmentTable:
             queries (`Sequence[str]`): Queries as users typed them.
             as_written (`bool`): As a model that writes queries learns them; otherwise as a model reads them, folded.
         """
-        token = self.vocabulary.behavior_token_id("search_query")
-        marks = Ragged.from_matrix(np.full((len(queries), 1), token, dtype=np.int32))
-        texts = self.encoder.encode_ragged(queries, self.settings.max_query_tokens, as_written=as_written)
+        token = self.vocabulary.behavior_token_ids["search_query"]
+        marks = Ragged(np.full(len(queries), token, dtype=np.int32), np.arange(len(queries) + 1))
+        texts = self.encoder.encode(queries, self.settings.max_query_tokens, as_written=as_written)
         return self.add(join_rows([marks, texts]))
 
     def add_piece(self, text: str, *, starts_text: bool = False) -> int:
@@ -123,44 +134,22 @@ class SegmentTable:
             self._table = self._parts[0]
         return self._table.expand(segments)
 
-    def query_segments(self, rows: np.ndarray) -> np.ndarray:
-        """Return the segment of the query (with `<S_Q>`) of each event."""
-        return self._first_query + self.events.query[rows]
-
     def written_query_segments(self, rows: np.ndarray) -> np.ndarray:
         """Return the segment of each event's query as the user typed it (with `<S_Q>`), for a model that writes it."""
         if self._first_written_query is None:
             self._first_written_query = self.add_queries(self.events.queries, as_written=True)
         return self._first_written_query + self.events.query[rows]
 
-    def item_segments(self, rows: np.ndarray) -> np.ndarray:
-        """Return the segment of the item (with its behavior token) of each event."""
-        place = np.searchsorted(self._items, self.events.item[rows])
-        first = [self._first_item[behavior] for behavior in (RECOMMENDATION, SEARCH)]
-        return place + np.where(self.events.is_search[rows], first[1], first[0])
-
     def item_tokens(self, items: np.ndarray, behavior: Behavior) -> Ragged:
         """Return the behavior token and identifier of items, as an event of a behavior has them (equation 11)."""
-        view = self.vocabulary.view_of_behavior(behavior)
-        identifiers = self.vocabulary.encode(self._codes[view][items], view)
-        tokens = np.full((len(items), 1), self.vocabulary.item_token_id(behavior))
-        return Ragged.from_matrix(np.concatenate([tokens, identifiers], axis=1).astype(np.int32))
+        view, size = self.vocabulary.view_of_behavior[behavior], 1 + self.vocabulary.num_levels
+        tokens = np.full((len(items), size), self.vocabulary.item_token_ids[behavior], dtype=np.int32)
+        tokens[:, 1:] = self._codes[view][items] + self.vocabulary.level_offsets[view]
+        return Ragged(tokens.ravel(), np.arange(len(items) + 1) * size)
 
     def identifier_tokens(self, items: np.ndarray, view: View) -> Ragged:
         """Return the identifier of items in a view, without a behavior token."""
         return Ragged.from_matrix(self.vocabulary.encode(self._codes[view][items], view).astype(np.int32))
-
-    def _number_events(self, separator: list[int]) -> Ragged:
-        """List the segments of each event: query, separator, item, separator, as far as it has them."""
-        rows = np.arange(len(self.events))
-        has_query = self.events.is_search & ~self.events.is_shown
-        has_item = (self.events.item >= 0) & ~self.events.is_shown
-        parts = []
-        for present, numbers in ((has_query, self.query_segments), (has_item, self.item_segments)):
-            parts.append(Ragged.from_lengths(numbers(rows[present]), present))
-            if separator:
-                parts.append(Ragged(np.full(int(present.sum()), separator[0]), parts[-1].offsets))
-        return join_rows(parts)
 
 
 def repeat_segment(segment: int, num_rows: int) -> Ragged:

@@ -259,7 +259,7 @@ class _StreamWriter:
 
     def query_lengths(self, events: np.ndarray) -> np.ndarray:
         """Count the tokens of the query of each event, its behavior token included."""
-        return self.segments.tokens(single_segment(self.segments.query_segments(events))).lengths
+        return self.segments.tokens(single_segment(self.segments.query_segments[events])).lengths
 
     def items(self, events: np.ndarray, behavior: Behavior) -> Ragged:
         """Return the behavior token and identifier of each event's item, in the view of a behavior."""

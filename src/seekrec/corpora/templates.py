@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from seekrec.errors import ConfigurationError
@@ -114,6 +115,16 @@ class Template:
 
     text: str
     text_without_history: str | None = None
+
+    @cached_property
+    def pieces(self) -> list[str]:
+        """The instruction cut at its slots: text, slot name, text, slot name, ..., text. Texts may be empty."""
+        return _SLOT.split(self.text)
+
+    @cached_property
+    def pieces_without_history(self) -> list[str]:
+        """The same for a user without history."""
+        return self.pieces if self.text_without_history is None else _SLOT.split(self.text_without_history)
 
 
 TEMPLATES: dict[Kind, tuple[Template, ...]] = {
@@ -242,26 +253,6 @@ TEMPLATES: dict[Kind, tuple[Template, ...]] = {
         Template("The item {identifier} is known by which title?"),
     ),
 }
-
-
-def template_pieces(kind: Kind, number: int, *, view: str | None = None, has_history: bool = True) -> list[str]:
-    """Cut one wording at its slots.
-
-    Args:
-        kind (`str`): The kind of task.
-        number (`int`): Number of the wording, from 0.
-        view (`str`, *optional*): The view that the wording names, if it names one.
-        has_history (`bool`): Whether the user has a history.
-
-    Returns:
-        `list[str]`: Text, slot name, text, slot name, ..., text. Texts may be empty.
-    """
-    template = TEMPLATES[kind][number]
-    text = template.text if has_history or template.text_without_history is None else template.text_without_history
-    pieces = _SLOT.split(text)
-    return [
-        piece.replace("{view}", view or "") if position % 2 == 0 else piece for position, piece in enumerate(pieces)
-    ]
 
 
 def all_wordings() -> list[str]:

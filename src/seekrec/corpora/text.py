@@ -69,9 +69,7 @@ class TextEncoder:
         self._known: dict[str, list[int]] = {}
         self._backend = _without_added_tokens(backend, added)
 
-    def encode(
-        self, texts: Sequence[str], max_length: int | None = None, *, as_written: bool = False
-    ) -> list[list[int]]:
+    def encode(self, texts: Sequence[str], max_length: int | None = None, *, as_written: bool = False) -> Ragged:
         """Encode texts; a word (or, with a tokenizer that does not split at spaces, a text) is encoded once.
 
         Args:
@@ -80,7 +78,7 @@ class TextEncoder:
             as_written (`bool`): Fold width alone: for what a model writes, and for wordings of ours.
 
         Returns:
-            `list[list[int]]`: Token ids of each text; empty where nothing visible is left.
+            `Ragged`: int32 token ids of each text; empty where nothing visible is left.
 
         Raises:
             DataError: If a text is not text, or would yield a forbidden token.
@@ -88,25 +86,19 @@ class TextEncoder:
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise DataError(f"Text {row} is {text!r} of type {type(text).__name__}; give a string.")
-        folded = [fold_text(text, () if as_written else self.folding) for text in texts]
-        parts = [text.split() if self._splits_words else [text] for text in folded]
-        distinct = dict.fromkeys(chain.from_iterable(parts))
-        if len(self._known) > _MAX_KNOWN:
-            self._known = {}
-        known = self._known
-        new = [part for part in distinct if part not in known]
-        known.update(zip(new, self._encode_new(new), strict=True))
-        return [list(chain.from_iterable(map(known.__getitem__, part)))[:max_length] for part in parts]
-
-    def encode_ragged(
-        self, texts: Sequence[str], max_length: int | None = None, *, as_written: bool = False
-    ) -> Ragged:
-        """Encode many texts in little memory; as `encode`, but the rows lie one after the other in int32."""
-        blocks = [
-            Ragged.from_lists(self.encode(texts[start : start + _TEXTS_AT_A_TIME], max_length, as_written=as_written))
-            for start in range(0, len(texts), _TEXTS_AT_A_TIME)
-        ]
-        return Ragged.stack(blocks) if blocks else Ragged.from_lists([])
+        folding = () if as_written else self.folding
+        blocks = []
+        for start in range(0, len(texts), _TEXTS_AT_A_TIME):  # so that many texts take little memory
+            folded = [fold_text(text, folding) for text in texts[start : start + _TEXTS_AT_A_TIME]]
+            parts = [text.split() if self._splits_words else [text] for text in folded]
+            if len(self._known) > _MAX_KNOWN:
+                self._known = {}
+            known = self._known
+            if new := [part for part in dict.fromkeys(chain.from_iterable(parts)) if part not in known]:
+                known.update(zip(new, self._encode_new(new), strict=True))
+            rows = [list(chain.from_iterable(map(known.__getitem__, part)))[:max_length] for part in parts]
+            blocks.append(Ragged.from_lists(rows))
+        return blocks[0] if len(blocks) == 1 else Ragged.stack([Ragged.from_lists([]), *blocks])
 
     def _encode_new(self, parts: list[str]) -> list[list[int]]:
         if len(parts) < _FEW_TEXTS:
@@ -141,7 +133,7 @@ class TextEncoder:
             # The model alone, without the steps before it, adds no space in front.
             head = "" if starts_text or text[:1].isspace() else text.split(" ")[0]
             joined = [token.id for token in self._backend.model.tokenize(head)] if head else []
-            self._pieces[key] = joined + self.encode([text[len(head) :]], as_written=True)[0]
+            self._pieces[key] = joined + self.encode([text[len(head) :]], as_written=True).to_lists()[0]
         return list(self._pieces[key])
 
 
@@ -195,7 +187,7 @@ def encode_text(
     Returns:
         `list[list[int]]`: Token ids of each text, without end of sequence.
     """
-    return shared_encoder(tokenizer).encode(texts, max_length, as_written=as_written)
+    return shared_encoder(tokenizer).encode(texts, max_length, as_written=as_written).to_lists()
 
 
 def shared_encoder(tokenizer: PreTrainedTokenizerBase) -> TextEncoder:

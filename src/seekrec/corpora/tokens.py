@@ -37,7 +37,6 @@ BEHAVIOR_TOKENS: dict[BehaviorToken, str] = {
     "search_query": "<S_Q>",
     "search_item": "<S_I>",
 }
-_NUMBER_OF_ITEM_TOKEN: dict[Behavior, int] = {RECOMMENDATION: 0, SEARCH: 2}
 LETTER_OF_VIEW: dict[View, str] = {"semantic": "S", "collaborative": "R"}
 SHARED_LETTER = "M"
 
@@ -79,7 +78,7 @@ class IdentifierVocabulary:
     Example:
         >>> views = ("semantic", "collaborative")
         >>> vocabulary = IdentifierVocabulary(100, 1, 1, codebook_size=4, views=views)
-        >>> vocabulary.level_offsets("collaborative").tolist()  # 3 behavior tokens, M1 (4), S1 (4), R1
+        >>> vocabulary.level_offsets["collaborative"].tolist()  # 3 behavior tokens, M1 (4), S1 (4), R1
         [103, 111]
         >>> vocabulary.format([2, 3], "collaborative")
         '<M1_2> <R1_3>'
@@ -108,12 +107,12 @@ class IdentifierVocabulary:
                 f"`views` is {self.views!r}; name each of {', '.join(LETTER_OF_VIEW)} at most once, and at least one."
             )
 
-    @property
+    @cached_property
     def num_levels(self) -> int:
         """Codes in an identifier."""
         return self.num_shared_levels + self.num_specific_levels
 
-    @property
+    @cached_property
     def blocks(self) -> list[str]:
         """Names of the levels in the order of their ids: `M1`, `M2`, `S1`, ..."""
         names = [f"{SHARED_LETTER}{level + 1}" for level in range(self.num_shared_levels)]
@@ -139,42 +138,28 @@ class IdentifierVocabulary:
         codes = [f"<{block}_{code}>" for block in self.blocks for code in range(self.codebook_size)]
         return [*BEHAVIOR_TOKENS.values(), *codes]
 
-    def behavior_token_id(self, token: BehaviorToken) -> int:
-        """Id of a behavior token, by its name in `BEHAVIOR_TOKENS`.
-
-        Raises:
-            ConfigurationError: If the name is unknown.
-        """
-        if token not in BEHAVIOR_TOKENS:
-            raise ConfigurationError(f"{token!r} is not a behavior token; use one of {', '.join(BEHAVIOR_TOKENS)}.")
-        return self.first_token_id + list(BEHAVIOR_TOKENS).index(token)
-
-    def item_token_id(self, behavior: Behavior) -> int:
-        """Id of the token before an item: `<R_I>` of a recommendation, `<S_I>` of a search."""
-        return self.first_token_id + _NUMBER_OF_ITEM_TOKEN[behavior]
-
-    def view_of_behavior(self, behavior: Behavior) -> View:
-        """The view an item is written in; the only one where there is only one (TIGER writes both behaviors so)."""
-        view = VIEW_OF_BEHAVIOR[behavior]
-        return view if view in self.views else self.views[0]
-
-    def level_offsets(self, view: View) -> np.ndarray:
-        """Token id at which each level of a view starts.
-
-        Returns:
-            `np.ndarray`: int64 of shape `(num_levels,)`; the token id of code `c` at level `l` is `offsets[l] + c`.
-
-        Raises:
-            ConfigurationError: If items have no identifier in this view.
-        """
-        if view not in self.views:
-            raise ConfigurationError(
-                f"Items have no {view!r} identifier in this vocabulary, only {', '.join(self.views)}."
-            )
-        return self._level_offsets[view]
+    @cached_property
+    def behavior_token_ids(self) -> dict[BehaviorToken, int]:
+        """Ids of the behavior tokens, by their names in `BEHAVIOR_TOKENS`."""
+        return {token: self.first_token_id + number for number, token in enumerate(BEHAVIOR_TOKENS)}
 
     @cached_property
-    def _level_offsets(self) -> dict[View, np.ndarray]:
+    def item_token_ids(self) -> dict[Behavior, int]:
+        """Ids of the tokens before an item: `<R_I>` of a recommendation, `<S_I>` of a search."""
+        ids = self.behavior_token_ids
+        return {RECOMMENDATION: ids["recommendation_item"], SEARCH: ids["search_item"]}
+
+    @cached_property
+    def view_of_behavior(self) -> dict[Behavior, View]:
+        """The view an item is written in; the only one where there is only one (TIGER writes both behaviors so)."""
+        return {behavior: view if view in self.views else self.views[0] for behavior, view in VIEW_OF_BEHAVIOR.items()}
+
+    @cached_property
+    def level_offsets(self) -> dict[View, np.ndarray]:
+        """Token ids at which the levels of each view start.
+
+        int64 of shape `(num_levels,)`: code `c` at level `l` of a view is token `level_offsets[view][l] + c`.
+        """
         first_code = self.first_token_id + len(BEHAVIOR_TOKENS)
         shared = [f"{SHARED_LETTER}{level + 1}" for level in range(self.num_shared_levels)]
         offsets = {}
@@ -195,10 +180,11 @@ class IdentifierVocabulary:
             `np.ndarray`: int64 token ids of shape `(n, num_levels)`.
 
         Raises:
+            ConfigurationError: If items have no identifier in this view.
             DataError: If the shape or a code is out of range.
         """
         array = np.asarray(codes)
-        self._check_shape(array, "codes")
+        self._check(array, "codes", view)
         wrong = (array < 0) | (array >= self.codebook_size)
         if wrong.any():
             row, level = np.argwhere(wrong)[0].tolist()
@@ -206,7 +192,7 @@ class IdentifierVocabulary:
                 f"`codes` has {array[row, level]} in row {row} at level {level}; codes are "
                 f"0..{self.codebook_size - 1}."
             )
-        return array.astype(np.int64) + self.level_offsets(view)
+        return array.astype(np.int64) + self.level_offsets[view]
 
     def decode(self, token_ids: np.ndarray, view: View) -> np.ndarray:
         """Turn token ids into codes.
@@ -219,11 +205,12 @@ class IdentifierVocabulary:
             `np.ndarray`: int64 codes of shape `(n, num_levels)`.
 
         Raises:
+            ConfigurationError: If items have no identifier in this view.
             DataError: If a token is not one of its level.
         """
         array = np.asarray(token_ids)
-        self._check_shape(array, "token_ids")
-        codes = array.astype(np.int64) - self.level_offsets(view)
+        self._check(array, "token_ids", view)
+        codes = array.astype(np.int64) - self.level_offsets[view]
         wrong = (codes < 0) | (codes >= self.codebook_size)
         if wrong.any():
             row, level = np.argwhere(wrong)[0].tolist()
@@ -239,7 +226,11 @@ class IdentifierVocabulary:
         tokens = self.tokens
         return " ".join(tokens[number] for number in token_ids.tolist())
 
-    def _check_shape(self, array: np.ndarray, name: str) -> None:
+    def _check(self, array: np.ndarray, name: str, view: View) -> None:
+        if view not in self.views:
+            raise ConfigurationError(
+                f"Items have no {view!r} identifier in this vocabulary, only {', '.join(self.views)}."
+            )
         if array.ndim != 2 or array.shape[1] != self.num_levels or array.dtype.kind not in "iu":
             raise DataError(
                 f"`{name}` has shape {array.shape} and dtype {array.dtype}; give integers of shape "

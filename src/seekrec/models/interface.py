@@ -127,7 +127,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         Returns:
             `torch.LongTensor` of shape `(num_rows, 2)`.
         """
-        row = [self.config.decoder_start_token_id, self.vocabulary.item_token_id(behavior)]
+        row = [self.config.decoder_start_token_id, self.vocabulary.item_token_ids[behavior]]
         return torch.tensor(row, device=self.device).repeat(num_rows, 1)
 
     @torch.no_grad()
@@ -228,7 +228,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
 
         def make() -> tuple[Tensor, list[View], list[np.ndarray]]:
             views = [snapshot.catalog.view_of(behavior) for behavior in BEHAVIORS]
-            offsets = [self.vocabulary.level_offsets(view) for view in views]
+            offsets = [self.vocabulary.level_offsets[view] for view in views]
             return torch.cat([self.decoder_prefix(behavior, 1) for behavior in BEHAVIORS]), views, offsets
 
         key = (self.config.first_identifier_token_id, self.device)

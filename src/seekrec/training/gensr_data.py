@@ -218,7 +218,7 @@ class GenSRCollator:
         self.processor = processor
         self.sampler = sampler
         encoder = shared_encoder(processor.tokenizer)
-        tokens = encoder.encode_ragged(requests.queries, processor.config.max_query_tokens)
+        tokens = encoder.encode(requests.queries, processor.config.max_query_tokens)
         self._query_tokens = tokens
         # What a request costs: the positions of its history, and the tokens of its query.
         queries = np.append(tokens.lengths, 0)[requests.query_numbers]
@@ -262,7 +262,7 @@ class GenSRCollator:
             chosen = behaviors == number
             view = catalog.view_of(behavior)
             labels[chosen] = vocabulary.encode(catalog.codes[view][targets[chosen]], view)
-            inputs[chosen, 0] = vocabulary.item_token_id(behavior)
+            inputs[chosen, 0] = vocabulary.item_token_ids[behavior]
         inputs[:, 1:] = labels[:, :-1]
         return torch.from_numpy(inputs), torch.from_numpy(labels)
 

@@ -39,13 +39,13 @@ class Ragged:
         kept = list(rows)
         lengths = np.fromiter((len(row) for row in kept), np.int64, count=len(kept))
         values = np.fromiter(chain.from_iterable(kept), dtype, count=int(lengths.sum()))
-        return cls(values, _offsets(lengths))
+        return cls.from_lengths(values, lengths)
 
     @classmethod
     def from_arrays(cls, rows: Sequence[np.ndarray], dtype: type[np.integer] = np.int64) -> Ragged:
         """Build it from an array for each row."""
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        return cls(np.concatenate([np.empty(0, dtype), *rows]).astype(dtype, copy=False), _offsets(lengths))
+        return cls.from_lengths(np.concatenate([np.empty(0, dtype), *rows]).astype(dtype, copy=False), lengths)
 
     @classmethod
     def from_matrix(cls, matrix: np.ndarray) -> Ragged:
@@ -55,13 +55,14 @@ class Ragged:
     @classmethod
     def from_lengths(cls, values: np.ndarray, lengths: np.ndarray) -> Ragged:
         """Build it from the entries of all rows, end to end, and the length of each row."""
-        return cls(values, _offsets(lengths))
+        return cls(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
     @classmethod
     def from_ranges(cls, starts: np.ndarray, lengths: np.ndarray) -> Ragged:
         """Build rows of consecutive int64 numbers: row `k` holds `starts[k]` up to `starts[k] + lengths[k] - 1`."""
-        offsets = _offsets(lengths)
-        return cls(np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets)
+        shifts = cls.from_lengths(np.repeat(starts, lengths), lengths)
+        within = np.arange(len(shifts.values)) - np.repeat(shifts.offsets[:-1], lengths)
+        return cls(shifts.values + within, shifts.offsets)
 
     @classmethod
     def from_owners(cls, values: np.ndarray, owners: np.ndarray, num_rows: int) -> Ragged:
@@ -72,13 +73,13 @@ class Ragged:
             owners (`np.ndarray`): int64 row number of each entry, ascending.
             num_rows (`int`): Number of rows, those without an entry included.
         """
-        return cls(values, _offsets(np.bincount(owners, minlength=num_rows)))
+        return cls.from_lengths(values, np.bincount(owners, minlength=num_rows))
 
     @classmethod
     def stack(cls, parts: Sequence[Ragged]) -> Ragged:
         """Concatenate the rows of several."""
         lengths = np.concatenate([part.lengths for part in parts])
-        return cls(np.concatenate([part.values for part in parts]), _offsets(lengths))
+        return cls.from_lengths(np.concatenate([part.values for part in parts]), lengths)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -111,7 +112,12 @@ class Ragged:
     def take(self, rows: np.ndarray | Sequence[int]) -> Ragged:
         """Return some of the rows, in the order given, repeated if given twice."""
         numbers = np.asarray(rows, dtype=np.int64)
-        return self._gather(numbers, _offsets(self.lengths[numbers]))
+        lengths = self.lengths[numbers]
+        # Entry j of the result lies at j plus a shift that is constant along a row.
+        ends = np.cumsum(lengths)
+        places = np.repeat(self.offsets[numbers] - ends + lengths, lengths)
+        places += np.arange(len(places))
+        return Ragged.from_lengths(self.values[places], lengths)
 
     def slice(self, start: int, stop: int) -> Ragged:
         """Return the rows `start..stop - 1`; `values` are a view."""
@@ -127,15 +133,8 @@ class Ragged:
         Returns:
             `Ragged`: As many rows as `numbers`, each the concatenation of the rows it names.
         """
-        ends = np.concatenate([[0], np.cumsum(self.lengths[numbers.values])])
-        gathered = self._gather(numbers.values, ends)
-        return Ragged(gathered.values, ends[numbers.offsets])
-
-    def _gather(self, rows: np.ndarray, offsets: np.ndarray) -> Ragged:
-        # Entry j of the result lies at j plus a shift that is constant along a row.
-        shifts = np.repeat(self.offsets[rows] - offsets[:-1], np.diff(offsets))
-        shifts += np.arange(len(shifts))
-        return Ragged(self.values[shifts], offsets)
+        named = self.take(numbers.values)
+        return Ragged(named.values, named.offsets[numbers.offsets])
 
     def keep(self, mask: np.ndarray) -> Ragged:
         """Drop entries: `mask` is bool with one entry for each of `values`."""
@@ -180,16 +179,13 @@ class Ragged:
 def join_rows(parts: Sequence[Ragged]) -> Ragged:
     """Join several of equal length row by row: row `k` is row `k` of the first, then of the second, and so on."""
     lengths = [part.lengths for part in parts]
-    offsets = _offsets(np.sum(lengths, axis=0))
-    values = np.empty(offsets[-1], dtype=np.result_type(*[part.values for part in parts]))
-    starts = offsets[:-1].copy()
+    total = np.sum(lengths, axis=0)
+    values = np.empty(total.sum(), dtype=np.result_type(*[part.values for part in parts]))
+    joined = Ragged.from_lengths(values, total)
+    starts = joined.offsets[:-1].copy()
     for part, length in zip(parts, lengths, strict=True):
         places = np.repeat(starts - part.offsets[:-1], length)
         places += np.arange(len(places))
         values[places] = part.values
         starts += length
-    return Ragged(values, offsets)
-
-
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return joined

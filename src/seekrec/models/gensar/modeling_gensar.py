@@ -149,14 +149,14 @@ class ItemVectors(nn.Module):
         table = self._table(table)
         found = torch.full_like(input_ids, -1)
         for behavior in BEHAVIORS:
-            row, position = (input_ids == self.vocabulary.item_token_id(behavior)).nonzero(as_tuple=True)
+            row, position = (input_ids == self.vocabulary.item_token_ids[behavior]).nonzero(as_tuple=True)
             is_whole = position + self.vocabulary.num_levels < input_ids.shape[1]
             row, position = row[is_whole], position[is_whole]
             if not len(row):
                 continue
-            view = self.vocabulary.view_of_behavior(behavior)
+            view = self.vocabulary.view_of_behavior[behavior]
             places = position[:, None] + torch.arange(1, self.vocabulary.num_levels + 1, device=input_ids.device)
-            offsets = torch.from_numpy(self.vocabulary.level_offsets(view)).to(input_ids.device)
+            offsets = torch.from_numpy(self.vocabulary.level_offsets[view]).to(input_ids.device)
             codes = input_ids[row[:, None], places] - offsets
             is_code = ((codes >= 0) & (codes < self.vocabulary.codebook_size)).all(1)
             keys, rows = table.keys[view], table.rows[view]
@@ -365,7 +365,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         """Codes of items, all or some, `(num_items, num_levels)`, and each level's first token, `(num_levels,)`."""
         chosen = catalog.codes[view] if rows is None else catalog.codes[view][rows.cpu().numpy()]
         codes = torch.as_tensor(chosen.astype(np.int64), device=self.device)
-        return codes, torch.from_numpy(self.vocabulary.level_offsets(view)).to(self.device)
+        return codes, torch.from_numpy(self.vocabulary.level_offsets[view]).to(self.device)
 
     def _sum_codes(self, catalog: Catalog, view: View, rows: Tensor | None = None) -> Tensor:
         codes, offsets = self._codes(catalog, view, rows)
@@ -409,7 +409,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         catalog = self.catalog
         known = None if self.encoder.item_vectors is None else self.encoder.item_vectors()  # the same in both views
         for behavior in BEHAVIORS:
-            row, position = (decoder_input_ids == self.vocabulary.item_token_id(behavior)).nonzero(as_tuple=True)
+            row, position = (decoder_input_ids == self.vocabulary.item_token_ids[behavior]).nonzero(as_tuple=True)
             if not len(row):
                 continue
             view = catalog.view_of(behavior)
@@ -675,7 +675,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
             RequestError: If the model was not trained on `nsqp`, or a number is below 1.
         """
         self._check_trained("nsqp", "suggest queries")
-        row = [self.config.decoder_start_token_id, self.vocabulary.behavior_token_id("search_query")]
+        row = [self.config.decoder_start_token_id, self.vocabulary.behavior_token_ids["search_query"]]
         prefix = torch.tensor(row[1:] if self.config.corpus == "stream" else row, device=self.device)
         asked = processor.ask_for_queries(requests)
         written = processor.decode_texts(self._write_text(asked, prefix, num_queries, max_new_tokens))

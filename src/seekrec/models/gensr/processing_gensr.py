@@ -91,7 +91,7 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
     def set_catalog(self, catalog: Catalog) -> None:
         """Use this catalogue from now on; see [`CatalogProcessor`]."""
         texts = describe_items(catalog.items, self.config.item_text_fields)
-        tokens = shared_encoder(self.tokenizer).encode_ragged(texts, self.config.max_item_tokens)
+        tokens = shared_encoder(self.tokenizer).encode(texts, self.config.max_item_tokens)
         self._items = catalog, tokens.pad(PADDING, width=self.config.max_item_tokens)
         super().set_catalog(catalog)
 
@@ -123,7 +123,7 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
         queries = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked.requests]
         features = self.write_features(
             asked.events,
-            shared_encoder(self.tokenizer).encode_ragged(list(numbers), self.config.max_query_tokens),
+            shared_encoder(self.tokenizer).encode(list(numbers), self.config.max_query_tokens),
             asked.events.latest(asked.histories, self.config.max_history),
             np.array([BEHAVIORS.index(request.behavior) for request in asked.requests], dtype=np.int64),
             np.array(queries, dtype=np.int64),
