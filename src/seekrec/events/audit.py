@@ -6,7 +6,9 @@ The counts come from the arrays of the finished split, not from the rules that b
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +55,11 @@ class PartAudit:
         """Sum of the counts; a case that leaks twice counts twice."""
         return self.in_own_history + self.pair_trained + self.history_not_before + self.training_not_before
 
+    def plus(self, other: PartAudit) -> PartAudit:
+        """Add the counts of the same part of other users."""
+        mine, its = asdict(self), asdict(other)
+        return PartAudit(self.part, **{name: mine[name] + its[name] for name in mine if name != "part"})
+
 
 @dataclass(frozen=True)
 class AuditReport:
@@ -90,6 +97,26 @@ class AuditReport:
     def to_dict(self) -> dict[str, object]:
         """Return all counts as plain numbers."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, counts: Mapping[str, Any]) -> AuditReport:
+        """Read what `to_dict` returned."""
+        parts = {part: PartAudit(**counts[part]) for part in ("validation", "test", "training")}
+        return cls(**{**counts, **parts})
+
+    @classmethod
+    def total(cls, reports: Iterable[AuditReport]) -> AuditReport:
+        """Add up the reports of parts of one log that have different users."""
+        first, *others = reports
+        for other in others:
+            first = replace(
+                first,
+                validation=first.validation.plus(other.validation),
+                test=first.test.plus(other.test),
+                training=first.training.plus(other.training),
+                num_training_targets=first.num_training_targets + other.num_training_targets,
+            )
+        return first
 
     def raise_if_leaking(self) -> None:
         """Raise unless every count is zero.

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which partition a user belongs to, and digests that do not depend on how many partitions there are.
+
+The **bucket** of a user is the first ten bits of XXH64 (seed 0) of the UTF-8 bytes of its id: a number from 0 to 1023
+that any language with xxHash finds. A partition holds the users of a run of buckets: of `P` partitions, bucket `b` is
+in number `b * P // 1024`. The content of each bucket is digested apart, so that the digest over all buckets, in order,
+is that of the whole log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from seekrec.errors import ConfigurationError
+from seekrec.util.arrow import one_array
+from seekrec.util.hashing import hash_texts, json_digest, table_digest
+
+NUM_BUCKETS = 1024
+_BUCKET_SHIFT = np.uint64(64 - 10)
+
+# Each partition is a file that stays open while the log is scattered.
+MAX_PARTITIONS = 512
+
+
+def user_hashes(user_ids: pa.Array) -> np.ndarray:
+    """Hash users: uint64, XXH64 of each id."""
+    return hash_texts(user_ids)
+
+
+def user_buckets(user_ids: pa.Array) -> np.ndarray:
+    """Return the bucket of each user: int64 from 0 to `NUM_BUCKETS - 1`."""
+    return (user_hashes(user_ids) >> _BUCKET_SHIFT).astype(np.int64)
+
+
+def partition_of_bucket(buckets: np.ndarray, num_partitions: int) -> np.ndarray:
+    """Return the partition of each bucket: int64."""
+    return buckets * num_partitions // NUM_BUCKETS
+
+
+def check_num_partitions(num_partitions: int) -> None:
+    """Refuse a number of partitions that is out of range.
+
+    Raises:
+        ConfigurationError: If it is outside 1..`MAX_PARTITIONS`.
+    """
+    if not 1 <= num_partitions <= MAX_PARTITIONS:
+        raise ConfigurationError(f"`num_partitions` is {num_partitions!r}; give 1 to {MAX_PARTITIONS}.")
+
+
+def digest_buckets(buckets: np.ndarray, digest: Callable[[np.ndarray], str]) -> dict[int, str]:
+    """Digest the rows of each bucket.
+
+    Args:
+        buckets (`np.ndarray`): int64 bucket of each row.
+        digest (`Callable[[np.ndarray], str]`): Returns the digest of some rows: int64, ascending.
+
+    Returns:
+        `dict[int, str]`: By bucket, ascending; buckets without rows are left out.
+    """
+    rows = np.argsort(buckets, kind="stable")
+    ends = np.searchsorted(buckets[rows], np.arange(NUM_BUCKETS + 1))
+    return {
+        bucket: digest(rows[ends[bucket] : ends[bucket + 1]])
+        for bucket in range(NUM_BUCKETS)
+        if ends[bucket + 1] > ends[bucket]
+    }
+
+
+def join_digests(digests: dict[int, str], *rest: object) -> str:
+    """Digest the digests of buckets in order, and what else belongs to them: 64 hexadecimal digits."""
+    return json_digest([[digests[bucket] for bucket in sorted(digests)], *rest])
+
+
+def digest_table_buckets(events: pa.Table) -> dict[int, str]:
+    """Digest the events of each bucket of a table that is sorted by user."""
+    users = one_array(events["user_id"]).dictionary_encode()
+    buckets = user_buckets(users.dictionary)[users.indices.to_numpy()]
+    return digest_buckets(buckets, lambda rows: table_digest(events.take(pa.array(rows))))
+
+
+__all__ = [
+    "MAX_PARTITIONS",
+    "NUM_BUCKETS",
+    "check_num_partitions",
+    "digest_buckets",
+    "digest_table_buckets",
+    "join_digests",
+    "partition_of_bucket",
+    "user_buckets",
+    "user_hashes",
+]

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two passes that make partitions: scatter slices of a source by user, then gather and sort each partition.
+
+Both are functions of a [`Job`]: what a job writes depends on its inputs and settings alone.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from seekrec.events.checks import count_out_of_order, find_event_problems, find_repeated_events
+from seekrec.events.columns import impression_mask
+from seekrec.events.log import sort_events
+from seekrec.events.partitions.buckets import digest_table_buckets, partition_of_bucket, user_buckets
+from seekrec.events.partitions.engines import Job
+from seekrec.events.partitions.sources import Columns, ParquetEvents, Piece, read_pieces
+from seekrec.events.refused import Reason, Refused
+from seekrec.util.arrow import one_array, to_mask
+from seekrec.util.constants import SECONDS_PER_DAY
+from seekrec.util.files import write_json, write_table
+
+EVENTS_FILE = "events.parquet"
+FACTS_FILE = "facts.json"
+
+# Number of the row in the source, while the log is scattered.
+_ROW = "__row__"
+
+
+class SliceSettings(TypedDict):
+    """Settings of [`scatter_slice`]: a slice is a run of pieces."""
+
+    name: str
+    first_row: int
+    pieces: list[dict[str, object]]
+    column_names: dict[str, str]
+    has_time: bool
+    num_partitions: int
+    batch_rows: int
+
+
+class PartitionFacts(TypedDict):
+    """Facts about a partition; see [`gather_partition`]. Those of all partitions make those of the log."""
+
+    num_events: int
+    num_users: int
+    num_searches: int
+    num_late: int
+    has_sessions: bool
+    first_timestamp: int
+    last_timestamp: int
+    interaction_days: list[int]
+    buckets: dict[str, str]
+
+
+def scatter_slice(job: Job, folder: Path) -> None:
+    """Check the events of a slice, and write those of each partition to a file of their own, in order.
+
+    Inputs are the items (Parquet) and the schema of the source (Arrow); settings are [`SliceSettings`]. Rows that
+    break a rule are counted and left out, but for repeats, which may stand in different slices.
+    """
+    settings = cast(SliceSettings, job.settings)
+    items_path, schema_path = job.inputs
+    item_ids = _item_ids(items_path)
+    pieces = [Piece(**piece) for piece in settings["pieces"]]  # type: ignore[arg-type]
+    schema = pa.ipc.read_schema(pa.py_buffer(Path(schema_path).read_bytes()))
+    source = ParquetEvents(settings["name"], tuple(pieces), schema).describe()
+    columns = Columns(settings["column_names"], settings["has_time"])
+    num_partitions = settings["num_partitions"]
+    refused, row = Refused(), settings["first_row"]
+    with ExitStack() as files:
+        writers: dict[int, pa.RecordBatchWriter] = {}
+        for raw in read_pieces(pieces, schema, settings["batch_rows"]):
+            events, findings = columns.convert(raw, row - settings["first_row"], source)
+            keep = refused.add(events, [*findings, *find_event_problems(events, item_ids)])
+            events = events.append_column(_ROW, pa.array(np.arange(row, row + len(keep))))
+            row += len(keep)
+            if not keep.all():
+                events = events.filter(pa.array(keep))
+            users = one_array(events["user_id"]).dictionary_encode()
+            of_user = partition_of_bucket(user_buckets(users.dictionary), num_partitions)
+            partitions = of_user[users.indices.to_numpy(zero_copy_only=False)]
+            order = np.argsort(partitions, kind="stable")
+            ends = np.searchsorted(partitions[order], np.arange(num_partitions + 1)).tolist()
+            events = events.take(pa.array(order))
+            for number in range(num_partitions):
+                if ends[number] == ends[number + 1]:
+                    continue
+                if number not in writers:
+                    options = pa.ipc.IpcWriteOptions(compression="lz4")
+                    path = str(folder / _slice_file(number))
+                    writers[number] = files.enter_context(pa.ipc.new_file(path, events.schema, options=options))
+                writers[number].write_table(events.slice(ends[number], ends[number + 1] - ends[number]))
+    write_json(folder / FACTS_FILE, asdict(refused))
+
+
+@lru_cache(maxsize=1)
+def _item_ids(path: str) -> pa.Array:
+    return one_array(pq.read_table(path, columns=["item_id"])["item_id"])
+
+
+def _slice_file(partition: int) -> str:
+    return f"{partition:05d}.arrow"
+
+
+def gather_partition(job: Job, folder: Path) -> None:
+    """Sort the events of one partition, and write them with facts about them. A partition without events has no file.
+
+    Inputs are the folders of all slices, in order; the setting `partition` is the number of the partition. Of equal
+    events the first is kept. Events are sorted by user, time and order of the source.
+    """
+    number = cast(int, job.settings["partition"])
+    paths = [
+        path for path in (Path(slice_folder) / _slice_file(number) for slice_folder in job.inputs) if path.exists()
+    ]
+    if not paths:
+        write_json(folder / FACTS_FILE, {"num_events": 0, "refused": asdict(Refused())})
+        return
+    tables = []
+    for path in paths:
+        with pa.memory_map(str(path)) as file:
+            tables.append(pa.ipc.open_file(file).read_all())
+    events = pa.concat_tables(tables)
+    del tables
+    refused = Refused()
+    keep = refused.add(events, find_repeated_events(events), numbers=events[_ROW].to_numpy())
+    events = events.drop_columns([_ROW])
+    if not keep.all():
+        events = events.filter(pa.array(keep))
+    num_late = count_out_of_order(events)
+    events = sort_events(events)
+    write_table(folder / EVENTS_FILE, events)
+    write_json(folder / FACTS_FILE, {**_describe(events, num_late), "refused": asdict(refused)})
+
+
+def _describe(events: pa.Table, num_late: int) -> PartitionFacts:
+    times = events["timestamp"].to_numpy()
+    is_interaction = to_mask(pc.is_valid(events["item_id"])) & ~impression_mask(events)
+    return {
+        "num_events": events.num_rows,
+        "num_users": int(pc.count_distinct(events["user_id"]).as_py()),
+        "num_searches": events.num_rows - events["query"].null_count,
+        "num_late": num_late,
+        "has_sessions": events["session_id"].null_count < events.num_rows,
+        "first_timestamp": int(times.min()),
+        "last_timestamp": int(times.max()),
+        "interaction_days": np.unique(times[is_interaction] // SECONDS_PER_DAY).tolist(),
+        "buckets": {str(bucket): digest for bucket, digest in digest_table_buckets(events).items()},
+    }
+
+
+def read_refused(counted: Any) -> Refused:
+    """Read what [`scatter_slice`] or [`gather_partition`] counted from what JSON holds of it."""
+    return Refused(counted["num_rows"], {problem: Reason(**reason) for problem, reason in counted["reasons"].items()})
+
+
+def read_facts(folder: str | Path) -> Any:
+    """Read the facts that a job wrote: what JSON holds."""
+    return json.loads((Path(folder) / FACTS_FILE).read_text("utf-8"))
+
+
+__all__ = [
+    "EVENTS_FILE",
+    "FACTS_FILE",
+    "PartitionFacts",
+    "SliceSettings",
+    "gather_partition",
+    "read_facts",
+    "read_refused",
+    "scatter_slice",
+]

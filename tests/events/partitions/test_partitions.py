@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Partitioned logs and splits against those in memory."""
+
+import json
+import logging
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import xxhash
+from drawn_log import draw_events, draw_items
+from small_shop import log_of
+
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.events import audit, read_tables, split_log
+from seekrec.events.partitions import (
+    PartitionedLog,
+    PartitionedSplit,
+    audit_partitions,
+    partition_log,
+    split_partitions,
+)
+
+EVENT_COLUMNS = ("user_id", "timestamp", "behavior", "query", "item_id", "action", "session_id")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    pq.write_table(draw_events(), folder / "events.parquet", row_group_size=700)
+    pq.write_table(draw_items(), folder / "items.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def in_memory(source):
+    return read_tables(source / "events.parquet", source / "items.parquet", max_refused=0.1)
+
+
+@pytest.fixture(scope="module")
+def logs(source, tmp_path_factory):
+    """The same log in one, three and twelve partitions."""
+    folder = tmp_path_factory.mktemp("logs")
+    paths = source / "events.parquet", source / "items.parquet"
+    return {
+        number: partition_log(*paths, folder / str(number), num_partitions=number, max_refused=0.1)
+        for number in (1, 3, 12)
+    }
+
+
+def rows_of(cases, log):
+    """Questions with their histories as values: what is asked, whatever the numbers of rows."""
+    events = log.events.select(EVENT_COLUMNS).to_pylist()
+    table = cases.to_table()
+    histories = [[tuple(events[row].values()) for row in history] for history in cases.histories]
+    names = [name for name in table.column_names if name != "history"]
+    return sorted(zip(*(map(repr, table[name].to_pylist()) for name in names), map(repr, histories), strict=True))
+
+
+def test_partitions_hold_what_a_reader_reads(logs, in_memory):
+    expected = in_memory.events.to_pylist()
+    for number, log in logs.items():
+        parts = [part.events for part in log]
+        assert log.num_partitions <= number
+        assert sorted(map(repr, pa.concat_tables(parts).to_pylist())) == sorted(map(repr, expected))
+        # Whole users, each as in memory: by time, and by order in the source at one time.
+        seen = set()
+        for part in parts:
+            users = part["user_id"].unique()
+            assert seen.isdisjoint(users.to_pylist())
+            seen.update(users.to_pylist())
+            assert part.equals(in_memory.events.filter(pc.is_in(in_memory.events["user_id"], value_set=users)))
+        assert (log.num_events, log.num_users) == (in_memory.num_events, in_memory.num_users)
+        assert log.query_source == "logged"
+        assert log.notes[1:] == in_memory.notes[1:]
+    assert len({log.fingerprint for log in logs.values()}) == 1
+    assert logs[12].num_partitions > 6
+
+
+def test_the_partition_of_a_user_is_its_xxhash(logs):
+    for number, log in logs.items():
+        for part, info in zip(log, log.partitions, strict=True):
+            for user in part.events["user_id"].unique().to_pylist():
+                bucket = xxhash.xxh64_intdigest(user.encode()) >> 54
+                assert f"partition-{bucket * number // 1024:05d}" == info.folder
+
+
+@pytest.mark.parametrize("protocol", ["strict", "paper"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"method": "last_days", "num_test_days": 2}, {"max_history": 5, "keep_impressions": True}],
+    ids=["leave_one_out", "last_days", "short"],
+)
+def test_a_partitioned_split_is_the_split_in_memory(logs, in_memory, tmp_path, protocol, settings):
+    whole = split_log(in_memory, protocol=protocol, **settings)
+    train = sorted(map(repr, whole.train_events().to_pylist()))
+    fingerprints = set()
+    for number, log in logs.items():
+        split = split_partitions(log, tmp_path / str(number), protocol=protocol, **settings)
+        parts = list(split)
+        assert sorted(repr(row) for part in parts for row in part.train_events().to_pylist()) == train
+        for name in ("validation", "test"):
+            found = sorted(row for part in parts for row in rows_of(part.cases(name), part.log))
+            assert found == rows_of(whole.cases(name), in_memory)
+        assert split.counts == whole.counts()
+        assert [part.training_targets().size for part in parts] and sum(
+            part.training_targets().size for part in parts
+        ) == whole.training_targets().size
+        fingerprints.add(split.fingerprint)
+        # Cases are all audited; of the training targets of the one busy user a sample.
+        report, expected = audit_partitions(split), audit(whole)
+        if protocol == "strict":
+            assert (report.validation, report.test) == (expected.validation, expected.test)
+        assert report.num_training_targets == expected.num_training_targets
+        assert report.training.num_targets <= expected.training.num_targets
+    assert len(fingerprints) == 1
+
+
+def test_few_events_are_audited_whole(tmp_path):
+    lines = [(f"u{user}", time, f"i{(user + time) % 9}") for user in range(12) for time in range(1, 20)]
+    log = log_of(lines)
+    pq.write_table(log.events, tmp_path / "events.parquet")
+    parted = partition_log(tmp_path / "events.parquet", log.items, tmp_path / "log", num_partitions=4)
+    for protocol in ("strict", "paper"):
+        split = split_partitions(parted, tmp_path / protocol, protocol=protocol)
+        whole = audit(split_log(log, protocol=protocol)).to_dict()
+        assert {**audit_partitions(split).to_dict(), "log_name": "small"} == whole
+
+
+def test_refused_rows_are_counted_and_said_as_by_the_reader(tmp_path, caplog):
+    items = draw_items()
+    pq.write_table(items, tmp_path / "items.parquet")
+    pq.write_table(draw_events(num_bad=9), tmp_path / "events.parquet", row_group_size=500)
+    paths = tmp_path / "events.parquet", tmp_path / "items.parquet"
+    with caplog.at_level(logging.WARNING):
+        read_tables(*paths, max_refused=0.1)
+        partition_log(*paths, tmp_path / "log", num_partitions=3, max_refused=0.1, memory_limit=2**26)
+    messages = [record.getMessage() for record in caplog.records if "cannot be used" in record.getMessage()]
+    assert len(messages) == 2 and messages[0] == messages[1]
+    assert "9 name an item that the items table does not hold" in messages[0]
+    with pytest.raises(DataError, match=r"That is 1\.03%, and `max_refused` allows 0\.01%"):
+        partition_log(*paths, tmp_path / "other", max_refused=0.0001)
+    assert not (tmp_path / "other").exists()
+
+
+def test_folders_as_spark_writes_them(tmp_path, source, in_memory):
+    # Ids as numbers, times as timestamps, days in the names of folders, marks and checksums beside the files.
+    events = pq.read_table(source / "events.parquet")
+    number = pc.cast(pc.utf8_slice_codeunits(events["user_id"], 1), pa.int32())
+    times = pc.cast(pc.multiply(events["timestamp"], 1_000_000), pa.timestamp("us", "UTC"))
+    events = events.drop_columns(["user_id", "timestamp"]).append_column("customer", number).append_column("at", times)
+    days = pc.strftime(pc.cast(times, pa.timestamp("us")), "%Y-%m-%d")
+    folder = tmp_path / "export"
+    for day in sorted(days.unique().to_pylist()):
+        of_day = folder / f"day={day}"
+        of_day.mkdir(parents=True)
+        rows = events.filter(pc.equal(days, day))
+        half = len(rows) // 2
+        for part, some in enumerate((rows.slice(0, half), rows.slice(half))):
+            pq.write_table(some, of_day / f"part-{part:05d}-8a1f.c000.snappy.parquet", compression="snappy")
+            (of_day / f".part-{part:05d}-8a1f.c000.snappy.parquet.crc").write_bytes(b"\0")
+    (folder / "_SUCCESS").touch()
+    column_map = {"user_id": "customer", "timestamp": "at"}
+    log = partition_log(
+        folder, source / "items.parquet", tmp_path / "log", column_map=column_map, num_partitions=2, max_refused=0.1
+    )
+    found = pa.concat_tables([part.events for part in log])
+    assert {"day", "rating"} < set(found.column_names)
+    expected = in_memory.events.select(["timestamp", "query", "item_id", "action"])
+    assert sorted(map(repr, found.select(expected.column_names).to_pylist())) == sorted(
+        map(repr, expected.to_pylist())
+    )
+    assert set(found["user_id"].to_pylist()) == {user[1:] for user in in_memory.events["user_id"].to_pylist()}
+    with pytest.raises(DataError, match="export has no column 'user_id', only"):
+        partition_log(folder, source / "items.parquet", tmp_path / "none")
+
+
+def test_an_interrupted_split_goes_on_and_another_is_redone(logs, tmp_path):
+    log = logs[3]
+    split = split_partitions(log, tmp_path / "split")
+    kept, lost = (tmp_path / "split" / partition.folder / "facts.json" for partition in log.partitions[:2])
+    (tmp_path / "split" / "split.json").unlink()
+    lost.unlink()
+    lost.parent.joinpath("train_rows.parquet").unlink()
+    for rest in lost.parent.iterdir():
+        rest.unlink()
+    lost.parent.rmdir()
+    with pytest.raises(DataError, match=r"holds no split\.json"):
+        PartitionedSplit.load(tmp_path / "split")
+    before = kept.stat().st_ino
+    assert split_partitions(log, tmp_path / "split").fingerprint == split.fingerprint
+    assert kept.stat().st_ino == before
+    other = split_partitions(log, tmp_path / "split", max_history=3)
+    assert kept.stat().st_ino != before
+    assert other.fingerprint != split.fingerprint
+
+
+def test_what_cannot_be_done_is_said(logs, source, tmp_path):
+    log = logs[1]
+    with pytest.raises(ConfigurationError, match="`num_partitions` is 0; give 1 to 512"):
+        partition_log(source / "events.parquet", source / "items.parquet", tmp_path / "log", num_partitions=0)
+    with pytest.raises(DataError, match="span 9 days; `num_test_days` 8 needs 10"):
+        split_partitions(log, tmp_path / "split", method="last_days", num_test_days=8)
+    with pytest.raises(DataError, match="does not exist; pass a Parquet file"):
+        partition_log(tmp_path / "none.parquet", source / "items.parquet", tmp_path / "log")
+    two = log_of([("a", 1, "x"), ("a", 2, "y"), ("b", 1, "x")])
+    pq.write_table(two.events, tmp_path / "two.parquet")
+    short = partition_log(tmp_path / "two.parquet", two.items, tmp_path / "two", num_partitions=2)
+    with pytest.raises(DataError, match=r"No user of the log has 3 distinct interactions \(the most is 2\)"):
+        split_partitions(short, tmp_path / "split")
+    path = short.folder / short.partitions[0].folder / "events.parquet"
+    path.write_bytes(path.read_bytes()[:-9] + b"123456789")
+    with pytest.raises(DataError, match="the file was changed"):
+        PartitionedLog.load(short.folder).partition(0)
+    description = json.loads((short.folder / "partitions.json").read_text())
+    (short.folder / "partitions.json").write_text(json.dumps({**description, "version": 99}))
+    with pytest.raises(DataError, match="has version 99, this package reads 1"):
+        PartitionedLog.load(short.folder)
+
+
+def test_sizes_of_partitions_follow_the_limit(source, tmp_path):
+    log = partition_log(
+        source / "events.parquet", source / "items.parquet", tmp_path / "log", memory_limit=2**26, max_refused=0.1
+    )
+    assert log.num_partitions == 1
+    assert np.sum([part.num_events for part in log]) == log.num_events
