@@ -15,7 +15,12 @@ calls.
 """
 
 from seekrec.events.readers.amazon import read_amazon
+from seekrec.events.readers.criteo import read_criteo
+from seekrec.events.readers.diginetica import read_diginetica
+from seekrec.events.readers.kuairec import read_kuairec
+from seekrec.events.readers.kuaisar import read_kuaisar
 from seekrec.events.readers.lastfm import read_lastfm
+from seekrec.events.readers.mind import read_mind
 from seekrec.events.readers.movielens import read_movielens
 from seekrec.events.readers.qilin import read_qilin
 from seekrec.events.readers.recbole import read_recbole
@@ -24,8 +29,15 @@ from seekrec.events.readers.sequences import read_sequences
 from seekrec.events.readers.tables import read_tables
 from seekrec.events.readers.trivago import read_trivago
 from seekrec.events.readers.yelp import read_yelp
+from seekrec.events.readers.yoochoose import read_yoochoose
 
 __all__ = [
+    "read_criteo",
+    "read_diginetica",
+    "read_yoochoose",
+    "read_kuairec",
+    "read_kuaisar",
+    "read_mind",
     "read_trivago",
     "read_qilin",
     "OTHER_DATASETS",

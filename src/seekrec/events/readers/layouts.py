@@ -6,7 +6,7 @@ Everything works on whole columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +42,7 @@ def read_columns(
     optional: Sequence[str] = (),
     delimiter: str = ",",
     names: Sequence[str] | None = None,
+    renamed: Mapping[str, str] | None = None,
     quoting: Quoting | None = None,
 ) -> tuple[pa.Table, Source]:
     """Read columns of a published table.
@@ -52,6 +53,7 @@ def read_columns(
         optional (`Sequence[str]`): Columns that are read where they are there.
         delimiter (`str`): Between the fields of text.
         names (`Sequence[str]`, *optional*): Names of the columns of text whose first line is data.
+        renamed (`Mapping[str, str]`, *optional*): From names that copies of the text have to those above.
         quoting (`str`, *optional*): Meaning of quotes in text, as [`read_delimited`] takes it.
 
     Returns:
@@ -63,6 +65,8 @@ def read_columns(
     if path.is_dir() or path.suffix == ".parquet":
         return _read_parquet(path, needed, optional)
     table, source = read_delimited(path, delimiter=delimiter, names=names, quoting=quoting)
+    if renamed:
+        table = table.rename_columns([renamed.get(name, name) for name in table.column_names])
     _need(path, table.column_names, needed)
     return table.select([name for name in (*needed, *optional) if name in table.column_names]), source
 
