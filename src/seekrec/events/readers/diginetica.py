@@ -241,7 +241,8 @@ def _opened_by_click(table: pa.Table, times: np.ndarray) -> np.ndarray:
 
 def _read_products(files: DigineticaFiles, events: pa.Table, max_refused: float) -> tuple[pa.Table, list[str]]:
     """Return the products: those that events name, and those that are published."""
-    items, notes = None, []
+    items: pa.Table | None = None
+    notes: list[str] = []
     category, number = pa.array([], pa.string()), pa.array([], pa.string())
     if files.categories is not None:
         raw, source = _read(files.categories, ("itemId", "categoryId"))

@@ -119,7 +119,8 @@ def _files_of(folder: Path, chosen: Path | None) -> KuairecFiles | None:
 
 def _read_videos(files: KuairecFiles, events: pa.Table, max_refused: float) -> tuple[pa.Table, list[str]]:
     """Return the videos of the events: text from the captions; tags, or else their number, for those without."""
-    items, notes = None, []
+    items: pa.Table | None = None
+    notes: list[str] = []
     if files.captions is not None:
         raw, source = read_columns(files.captions, ["video_id"], optional=[*_TEXTS, *_LEVELS])
         texts = [one_line(column_or_nulls(raw, name), _NOTHING) for name in _TEXTS]
