@@ -21,6 +21,7 @@ from seekrec.schema import EVENT_FEATURES, IMPRESSION, RECOMMENDATION, SEARCH, s
 ACTIONS = (IMPRESSION, "search", "click", "click", "purchase")
 _SHOWN, _SEARCHED, _CLICKED, _CLICKED_AGAIN, _BOUGHT = range(len(ACTIONS))
 _DELAYS = ((0, 1), (0, 1), (3, 30), (35, 30), (70, 40))
+_REDRAWS = 3
 
 # Ten billion events have users and sessions of so many digits.
 _USER_DIGITS = 9
@@ -84,13 +85,14 @@ class BlockMaker:
         is_bought = (first >= 0) & (draws.random(count) < chance)
 
         page = np.repeat(np.arange(count), people.num_shown)
-        listed = draw_items(draws, shelves, Choices.of_requests(people, queries, page, by_user=False))
-        # An item stands on a page once.
-        is_new = (listed != first[page]) & (listed != second[page])
-        _, distinct = np.unique(page * shelves.num_items + listed, return_index=True)
-        is_first = np.zeros(len(page), dtype=bool)
-        is_first[distinct] = True
-        page, listed = page[is_new & is_first], listed[is_new & is_first]
+        asked_of_shop = Choices.of_requests(people, queries, page, by_user=False)
+        listed = draw_items(draws, shelves, asked_of_shop)
+        # An item stands on a page once; what cannot be changed in a few draws is left out.
+        for _ in range(_REDRAWS):
+            repeated = np.flatnonzero(_is_repeated(page, listed, first, second))
+            listed[repeated] = draw_items(draws, shelves, asked_of_shop.select(repeated))
+        is_new = ~_is_repeated(page, listed, first, second)
+        page, listed = page[is_new], listed[is_new]
 
         counts = np.stack(
             [
@@ -147,6 +149,14 @@ def user_number(user_id: str) -> int:
     if not re.fullmatch(rf"u[0-9]{{{_USER_DIGITS}}}", user_id, re.ASCII):
         raise RequestError(f"The user {shown(user_id)} is none of the simulated shop's; ask about users of its log.")
     return int(user_id[1:])
+
+
+def _is_repeated(page: np.ndarray, listed: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Mark the entries of lists that were clicked on their page, or stand there before."""
+    order = np.lexsort((listed, page))
+    is_again = np.zeros(len(page), dtype=bool)
+    is_again[order[1:]] = (np.diff(page[order]) == 0) & (np.diff(listed[order]) == 0)
+    return is_again | (listed == first[page]) | (listed == second[page])
 
 
 def _spread(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:

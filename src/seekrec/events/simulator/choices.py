@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seekrec.events.simulator.people import People
+from seekrec.events.simulator.people import REQUEST_SECONDS, People
 from seekrec.events.simulator.queries import BRAND, COLOUR, STYLE_WORD, Queries, pick, pick_by_totals
 from seekrec.events.simulator.shelves import NUM_STYLES, Shelves
 from seekrec.events.simulator.words import COLOURS, PALETTES, WORDS_PER_STYLE
@@ -144,8 +144,8 @@ def leaf_chances(shelves: Shelves, leaf: int, choices: Choices) -> tuple[slice, 
 
 
 def is_for_sale(shelves: Shelves, item: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Return whether items are for sale at a time: bool."""
-    return (shelves.begin[item] <= time) & (time < shelves.end[item])
+    """Return whether items are for sale at a time, and still are when the page is left: bool."""
+    return (shelves.begin[item] <= time) & (time + REQUEST_SECONDS <= shelves.end[item])
 
 
 def price_match(level: np.ndarray, budget: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ _STYLE_LIKING = 0.7
 _CLICKED_SHARE = 0.88
 _SECOND_CLICK = 0.15
 _LANGUAGE_SHARES = (0.94, 0.98)  # English up to the first, Chinese up to the second, then Arabic
-_ACTS_OF_REQUEST = 1.05
+_ACTS_OF_REQUEST = 1.3
 
 
 @dataclass(frozen=True, eq=False)

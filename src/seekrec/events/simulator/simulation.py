@@ -163,7 +163,8 @@ def simulate(
         seed (`int`): Seed of everything.
         num_days (`int`): Length of the log.
         search_fraction (`float`): Share of page views that are searches, 0 to 1.
-        impression_fraction (`float`): Share of events that are impressions, about; from 0 to 0.9.
+        impression_fraction (`float`): Share of events that are impressions, about; from 0 to 0.9. Fewer in a shop so
+            small that its lists would repeat items.
 
     Returns:
         [`SimulatedShop`]: Nothing of it is made yet.
