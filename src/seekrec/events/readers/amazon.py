@@ -264,7 +264,8 @@ def _read_metadata(path: Path, wanted: pa.Array) -> ReadTable:
         raise DataError(f"{path.name} has no column parent_asin or asin, only {', '.join(raw.column_names)}.")
     ids = to_ids(raw[key], "item_id", whole)
     rows = np.flatnonzero(to_mask(pc.or_kleene(pc.is_in(ids, value_set=wanted), pc.is_null(ids))))
-    raw = raw.take(pa.array(rows))
+    used = [name for name in ("title", "description", *_CATEGORIES, *_ROOTS, *_BRANDS) if name in raw.column_names]
+    raw = raw.select(used).take(pa.array(rows))
     source = replace(whole, name_row=lambda row: whole.name_row(int(rows[row])))
     title = _text(raw, ("title",), source)
     is_script = pc.fill_null(pc.match_substring(title, _SCRIPT), False)
