@@ -2,6 +2,7 @@
 """Readers: what is written comes back, and damage is named."""
 
 import csv
+import functools
 import gzip
 import io
 import json
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from tally import TALLY, fuzzed
 
 from seekrec import read_movielens, read_sequences, read_tables
+from seekrec.events.readers import read_amazon, read_lastfm, read_recbole, read_yelp
 from seekrec.events.readers.delimited import read_delimited
 
 # Without lone surrogates and NUL; with everything that has a meaning in some format.
@@ -266,8 +268,51 @@ RATINGS = {
 }
 
 
+REVIEWS = {
+    "reviews_T_5.json": b'{"reviewerID": "a", "asin": "B1", "overall": 5.0, "unixReviewTime": 964982703}\n'
+    b'{"reviewerID": "b", "asin": "B2", "overall": 1.0, "unixReviewTime": 964982704}\n',
+    "meta_T.json": b"{'asin': 'B1', 'title': 'Comb', 'categories': [['A', 'B']]}\n"
+    b"{'asin': 'B2', 'description': \"Kevin's\", 'brand': 'x'}\n",
+    "query_text.txt": b"comb\nsoap\n",
+    "test.qrels": b"a_0 0 B1 1\nb_1 0 B2 1\n",
+}
+PRODUCTS = {
+    "T.jsonl": b'{"user_id": "a", "parent_asin": "B1", "rating": 5.0, "timestamp": 1588687728923}\n'
+    b'{"user_id": "b", "parent_asin": "B2", "rating": 1.0, "timestamp": 1588687728924}\n',
+    "meta_T.jsonl": b'{"parent_asin": "B1", "title": "Comb", "description": ["x"], "categories": ["A", "B"]}\n'
+    b'{"parent_asin": "B2", "title": "Soap", "description": [], "categories": [], "main_category": "A"}\n',
+}
+ARTISTS = {
+    "artists.dat": b"id\tname\n1\tAbba\n2\tBj\xc3\xb6rk\n",
+    "tags.dat": b"tagID\ttagValue\n7\tpop\n8\tsue\xf1o\n",
+    "user_artists.dat": b"userID\tartistID\tweight\n1\t1\t50\n",
+    "user_taggedartists-timestamps.dat": b"userID\tartistID\ttagID\ttimestamp\n1\t1\t7\t1238536800000\n"
+    b"1\t2\t8\t1238536800000\n",
+}
+PLACES = {
+    "business.json": b'{"business_id": "1", "name": "Bar", "city": "Reno", "categories": "Bars, Food"}\n'
+    b'{"business_id": "2", "name": "Gym", "city": null, "categories": null}\n',
+    "review.json": b'{"user_id": "a", "business_id": "1", "stars": 5.0, "date": "2018-07-07 22:09:11"}\n'
+    b'{"user_id": "b", "business_id": "2", "stars": 1.0, "date": "2018-07-08 22:09:11"}\n',
+}
+ATOMIC = {
+    "t.inter": b"user_id:token\titem_id:token\ttimestamp:float\n1\t1\t964982703\n1\t2\t964982704\n",
+    "t.item": b"item_id:token\tname:token_seq\tclass:token_seq\n1\tComb\tA B\n2\tSoap\t\n",
+}
+
+
 @pytest.mark.parametrize(
-    ("files", "read"), [(SEQUENCES, read_sequences), (RATINGS, read_movielens)], ids=["sequences", "movielens"]
+    ("files", "read"),
+    [
+        (SEQUENCES, read_sequences),
+        (RATINGS, read_movielens),
+        (REVIEWS, read_amazon),
+        (PRODUCTS, read_amazon),
+        (ARTISTS, functools.partial(read_lastfm, queries="tags")),
+        (PLACES, read_yelp),
+        (ATOMIC, read_recbole),
+    ],
+    ids=["sequences", "movielens", "amazon 2014", "amazon 2023", "lastfm", "yelp", "recbole"],
 )
 def test_damaged_releases(tmp_path, files, read):
     @fuzzed(400)

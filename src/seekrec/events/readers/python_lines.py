@@ -11,7 +11,7 @@ import gzip
 import re
 import warnings
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,8 +53,8 @@ def read_python_lines(
     """
     check_file(path)
     rows: list[tuple[int, dict[str, object]]] = []
-    bad: list[str] = []
-    num_bad = num_lines = 0
+    bad: list[tuple[int, str]] = []
+    num_lines = 0
     finder = None if key is None else re.compile(rb"'%s':\s*(?:'([^'\\]*)'|\"([^\"\\]*)\")" % key.encode())
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file, warnings.catch_warnings():
@@ -69,25 +69,51 @@ def read_python_lines(
                 if len(found) == 1 and (found[0][0] or found[0][1]).decode("utf-8", "replace") not in wanted:
                     continue
                 try:
-                    row = _parse(line, columns)
+                    content = _parse(line)
                 except ValueError as error:
-                    num_bad += 1
-                    bad = bad or [f"line {number}, which {error}"]
+                    bad.append((number, f"which {error}"))
                     continue
-                if key is None or row[key] is None or row[key] in wanted:
-                    rows.append((number, row))
+                value = None if key is None else content.get(key)
+                if not isinstance(value, str) or value in wanted:
+                    rows.append((number, {name: content.get(name) for name in columns}))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be unpacked: {error}; fetch the file again.") from error
-    if not num_lines or num_bad == num_lines:
-        detail = f": {bad[0]}" if bad else ""
+    table = _make_table(rows, columns)
+    if table is None:
+        # Rare, so that rows are looked at one by one only now.
+        problems = [_problem(row, columns) for _, row in rows]
+        bad += [(number, problem) for (number, _), problem in zip(rows, problems, strict=True) if problem]
+        rows = [row for row, problem in zip(rows, problems, strict=True) if not problem]
+        table = _make_table(rows, columns)
+    bad.sort()
+    first = f"line {bad[0][0]}, {bad[0][1]}" if bad else None
+    if table is None or len(bad) == num_lines:
+        detail = f": {first}" if first else ""
         raise DataError(f"{path.name} cannot be read as lines of Python dictionaries{detail}. Fetch the file again.")
-    table = pa.table({name: pa.array([row[name] for _, row in rows], kind) for name, kind in columns.items()})
     numbers = [number for number, _ in rows]
-    source = Source(path.name, lambda row: f"line {numbers[row]}", num_bad, bad[0] if bad else None)
-    return table, source
+    return table, Source(path.name, lambda row: f"line {numbers[row]}", len(bad), first)
 
 
-def _parse(line: bytes, columns: Mapping[str, pa.DataType]) -> dict[str, object]:
+def _make_table(
+    rows: Sequence[tuple[int, Mapping[str, object]]], columns: Mapping[str, pa.DataType]
+) -> pa.Table | None:
+    """Return the columns; `None` where a value has another type."""
+    try:
+        return pa.table({name: pa.array([row[name] for _, row in rows], kind) for name, kind in columns.items()})
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _problem(row: Mapping[str, object], columns: Mapping[str, pa.DataType]) -> str | None:
+    for name, kind in columns.items():
+        try:
+            pa.scalar(row[name], kind)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            return f"which holds a {name} of type {type(row[name]).__name__} that is not {kind}"
+    return None
+
+
+def _parse(line: bytes) -> dict[str, object]:
     try:
         content = ast.literal_eval(line.decode("utf-8").strip())
     except UnicodeDecodeError as error:
@@ -96,13 +122,7 @@ def _parse(line: bytes, columns: Mapping[str, pa.DataType]) -> dict[str, object]
         raise ValueError("is not a Python dictionary") from None
     if not isinstance(content, dict):
         raise ValueError(f"holds {type(content).__name__}, not a dictionary")
-    row = {name: content.get(name) for name in columns}
-    for name, value in row.items():
-        try:
-            pa.scalar(value, columns[name])
-        except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            raise ValueError(f"holds a {name} of type {type(value).__name__} that is not {columns[name]}") from None
-    return row
+    return content
 
 
 __all__ = ["holds_python_lines", "read_python_lines"]

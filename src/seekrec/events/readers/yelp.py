@@ -98,12 +98,12 @@ def _read_businesses(path: Path) -> ReadTable:
     names, lengths = _cut_categories(one_array(column))
     paths, queries = flat_categories(names, lengths)
     kinds = pc.if_else(pa.array(lengths > 0), pc.binary_join(to_lists(names, lengths), ", "), None)
-    place = pc.binary_join_element_wise(city, state, ", ", null_handling="skip")
+    place = _join(city, state, ", ")
     table = pa.table(
         {
             "item_id": to_ids(raw["business_id"], "item_id", source),
             "title": to_text(raw["name"], "title", source),
-            "description": pc.binary_join_element_wise(kinds, place, " in ", null_handling="skip"),
+            "description": _join(kinds, place, " in "),
             "categories": paths,
             "city": city,
             "state": state,
@@ -124,6 +124,11 @@ def _cut_categories(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     has_text = ~to_mask(is_blank(names))
     rows = pc.list_parent_indices(column).to_numpy()[has_text]
     return names.filter(pa.array(has_text)), np.bincount(rows, minlength=len(column))
+
+
+def _join(first: pa.Array, second: pa.Array, between: str) -> pa.Array:
+    """Join two texts, or return the one that is there (Arrow's own skipping of nulls drops rows)."""
+    return pc.coalesce(pc.binary_join_element_wise(first, second, between), first, second)
 
 
 def _read_acts(path: Path, action: str) -> ReadTable:
