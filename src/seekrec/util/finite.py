@@ -62,6 +62,7 @@ def check_weights(model: nn.Module, source: str) -> None:
             )
 
 
+@torch.no_grad()
 def weights_key(weights: Iterable[Tensor]) -> tuple[tuple[object, ...], ...]:
     """Return a key that differs once weights were changed, in whatever way.
 
@@ -69,26 +70,17 @@ def weights_key(weights: Iterable[Tensor]) -> tuple[tuple[object, ...], ...]:
     `.half`, `vector_to_parameters`) always is noticed. What is written past torch (`weight.data.copy_`, as averaging
     of weights does) shows in the numbers: all of a weight up to two million, evenly spaced rows of a larger one.
     """
-    return tuple(
-        (
-            weight.data_ptr(),
-            -1 if weight.is_inference() else weight._version,
-            weight.dtype,
-            weight.device,
-            weight.shape,
-            _digest(weight),
-        )
-        for weight in weights
-        if weight.device.type != "meta"
-    )
-
-
-@torch.no_grad()
-def _digest(weight: Tensor) -> int:
-    step = -(-weight.numel() // _MAX_NUMBERS)
-    numbers = weight[::step] if step > 1 else weight
-    # Bytes, because numpy knows neither bfloat16 nor the types of eight bits.
-    return xxhash.xxh3_64_intdigest(numbers.detach().flatten().cpu().contiguous().view(torch.uint8).numpy().data)
+    key: list[tuple[object, ...]] = []
+    for weight in weights:
+        if weight.device.type == "meta":
+            continue
+        step = -(-weight.numel() // _MAX_NUMBERS)
+        numbers = weight.detach()[::step] if step > 1 else weight.detach()
+        # Bytes, because numpy knows neither bfloat16 nor the types of eight bits.
+        digest = xxhash.xxh3_64_intdigest(numbers.flatten().cpu().contiguous().view(torch.uint8).numpy().data)
+        version = -1 if weight.is_inference() else weight._version
+        key.append((weight.data_ptr(), version, weight.dtype, weight.device, weight.shape, digest))
+    return tuple(key)
 
 
 __all__ = ["check_finite", "check_weights", "weights_key"]

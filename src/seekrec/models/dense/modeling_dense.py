@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -110,6 +110,11 @@ class ItemTower(nn.Module):
         self.text = TextProjection(text_size, hidden_size, bias=False) if text_size else None
         # Not a buffer: `from_pretrained` would leave one that is not among the weights uninitialised.
         self.texts = ItemTexts(None, num_items)
+
+    @classmethod
+    def from_config(cls, config: DenseConfig) -> Self:
+        """Make the tower of a model."""
+        return cls(config.num_items, config.hidden_size, config.text_size, has_ids=config.item_parts != "text")
 
     @torch.no_grad()
     def start_ids(self, vectors: np.ndarray) -> None:
@@ -543,16 +548,76 @@ class DensePreTrainedModel(PreTrainedModel):
         """Return the standard deviation of a linear layer's weights at the start."""
 
 
-class HistoryModel(DensePreTrainedModel, Generic[StateT]):
-    """A model that reads histories once: its states are asked about, grow, are joined and saved."""
+class Decoder(Protocol):
+    """What a family has under `model`: item vectors, and layers that read events behind a state or from the start."""
+
+    items: ItemTower
+
+    def __call__(self, inputs: Inputs, state: Any, items: CatalogItems) -> Any:
+        """Read the `history_*` tensors; return the state after them."""
+
+
+class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[StateT]):
+    """`retrieve` by dot product with item vectors, `rank` by a head of the family.
+
+    Histories are read once: their states are asked about, grow, are joined and saved.
+
+    Set `item_index` to `"faiss"` to search with faiss; the answers are the same. A family defines what is abstract
+    here, and names the class of its configuration.
+    """
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.config_class is DenseConfig:
+            raise TypeError(f"{cls.__name__} has no `config_class` of its own; name a subclass of DenseConfig.")
+
+    model: Decoder
+    fusion: AnswerFusion | None
+    item_index: Backend = "exact"
+
+    @property
+    def items(self) -> ItemTower:
+        """Items to vectors."""
+        return self.model.items
+
+    @property
+    @abstractmethod
+    def action_embedding(self) -> nn.Embedding:
+        """The vectors of actions."""
+
+    @property
+    @abstractmethod
+    def compares_all_items(self) -> bool:
+        """Whether a step of training reads the vector of every item."""
 
     @abstractmethod
-    def read_events(self, inputs: Inputs, state: StateT | None, items: CatalogItems) -> StateT:
-        """Read the `history_*` tensors behind a state, or from the start where it is None; return the state after."""
+    def encode_questions(
+        self, inputs: Inputs, *, state: StateT | None = None, items: CatalogItems | None = None
+    ) -> Tensor:
+        """Compute the vector of each question, `(batch, num_questions, size)`; its dot products rank items.
+
+        Args:
+            inputs (`dict[str, torch.Tensor]`): What the processor made of requests, or a batch of training windows.
+            state ([`HistoryState`], *optional*): A history that was read, in place of the one in `inputs`.
+            items ([`CatalogItems`], *optional*): What to answer from; that of now if not given.
+        """
 
     @abstractmethod
+    def score_candidates(
+        self, inputs: Inputs, *, state: StateT | None = None, items: CatalogItems | None = None
+    ) -> Tensor:
+        """Score each candidate, float32 in the shape of `inputs["candidate_rows"]`: the probability of an act.
+
+        Without a head for that, the score that [`retrieve`] gives.
+        """
+
     def current_items(self) -> CatalogItems:
-        """Return what a call that begins now answers from; it stays the same whatever is set meanwhile."""
+        """Return what a call that begins now answers from; it stays the same whatever is set meanwhile.
+
+        Raises:
+            CatalogError: If no catalogue was set.
+        """
+        return CatalogItems(self.items, self.fusion, self.current_snapshot())
 
     @torch.no_grad()
     def encode_history(self, inputs: Inputs) -> StateT:
@@ -566,7 +631,7 @@ class HistoryModel(DensePreTrainedModel, Generic[StateT]):
         Returns:
             [`HistoryState`]: Pass it as `state=` to `retrieve` and `rank`, or to [`extend`].
         """
-        return self._read_all(ReadEvents.from_inputs(self._move(inputs)), self.current_items())
+        return self._read_all(ReadEvents.from_inputs(inputs).to(self.device), self.current_items())
 
     @torch.no_grad()
     def extend(self, state: StateT, inputs: Inputs) -> StateT:
@@ -588,7 +653,7 @@ class HistoryModel(DensePreTrainedModel, Generic[StateT]):
         if state.events is None:
             raise RequestError("`state` does not hold its events; pass one that `encode_history` returned.")
         items = self.current_items()
-        new = ReadEvents.from_inputs(self._move(inputs))
+        new = ReadEvents.from_inputs(inputs).to(self.device)
         events = state.events.append(new)
         if int(events.lengths.max()) > self.config.max_history:
             return self._read_all(events.latest(self.config.max_history), items)
@@ -652,7 +717,7 @@ class HistoryModel(DensePreTrainedModel, Generic[StateT]):
         Raises:
             RequestError: If the state is of another number of users than the requests.
         """
-        moved = self._move(inputs)
+        moved = {name: value.to(self.device) for name, value in inputs.items()}
         if state is None:
             return moved, self._read(moved, None, items)
         shape, events = moved["question_events"], self.check_state(state, len(moved["question_events"]))
@@ -690,70 +755,8 @@ class HistoryModel(DensePreTrainedModel, Generic[StateT]):
 
     def _read(self, inputs: Inputs, state: StateT | None, items: CatalogItems) -> StateT:
         items.snapshot.check_rows("history_item_rows", inputs["history_item_rows"])
-        return self.read_events(inputs, state, items)
-
-    def _move(self, inputs: Inputs) -> dict[str, Tensor]:
-        return {name: value.to(self.device) for name, value in inputs.items()}
-
-
-class DenseRetrieval(CatalogModel[DenseSnapshot], HistoryModel[StateT]):
-    """`retrieve` by dot product with item vectors, `rank` by a head of the family.
-
-    Set `item_index` to `"faiss"` to search with faiss; the answers are the same. A family defines what is abstract
-    here and in [`HistoryModel`], and names the class of its configuration.
-    """
-
-    def __init_subclass__(cls, **kwargs: object) -> None:
-        super().__init_subclass__(**kwargs)
-        if cls.config_class is DenseConfig:
-            raise TypeError(f"{cls.__name__} has no `config_class` of its own; name a subclass of DenseConfig.")
-
-    fusion: AnswerFusion | None
-    item_index: Backend = "exact"
-
-    @property
-    @abstractmethod
-    def items(self) -> ItemTower:
-        """Items to vectors."""
-
-    @property
-    @abstractmethod
-    def action_embedding(self) -> nn.Embedding:
-        """The vectors of actions."""
-
-    @property
-    @abstractmethod
-    def compares_all_items(self) -> bool:
-        """Whether a step of training reads the vector of every item."""
-
-    @abstractmethod
-    def encode_questions(
-        self, inputs: Inputs, *, state: StateT | None = None, items: CatalogItems | None = None
-    ) -> Tensor:
-        """Compute the vector of each question, `(batch, num_questions, size)`; its dot products rank items.
-
-        Args:
-            inputs (`dict[str, torch.Tensor]`): What the processor made of requests, or a batch of training windows.
-            state ([`HistoryState`], *optional*): A history that was read, in place of the one in `inputs`.
-            items ([`CatalogItems`], *optional*): What to answer from; that of now if not given.
-        """
-
-    @abstractmethod
-    def score_candidates(
-        self, inputs: Inputs, *, state: StateT | None = None, items: CatalogItems | None = None
-    ) -> Tensor:
-        """Score each candidate, float32 in the shape of `inputs["candidate_rows"]`: the probability of an act.
-
-        Without a head for that, the score that [`retrieve`] gives.
-        """
-
-    def current_items(self) -> CatalogItems:
-        """Return what a call that begins now answers from; it stays the same whatever is set meanwhile.
-
-        Raises:
-            CatalogError: If no catalogue was set.
-        """
-        return CatalogItems(self.items, self.fusion, self.current_snapshot())
+        read: StateT = self.model(inputs, state, items)
+        return read
 
     def answer_questions(
         self, own: Tensor, item_rows: Tensor, allowed: Tensor, inputs: Inputs, items: CatalogItems
@@ -1050,7 +1053,6 @@ __all__ = [
     "DensePreTrainedModel",
     "DenseRetrieval",
     "DenseSnapshot",
-    "HistoryModel",
     "HistoryState",
     "Inputs",
     "ItemTexts",

@@ -179,21 +179,34 @@ class EventSequenceProcessor(CatalogProcessor):
         asked, histories = read.requests, read.events.latest(read.histories, self.max_history)
         features, queries = self._layout(read, histories)
         lengths = histories.lengths
-        last = [read.event_list[events[-1]].timestamp if len(events) else 0 for events in histories]
+        latest = np.append(0, read.events.timestamp[histories.values])[np.where(lengths > 0, histories.offsets[1:], 0)]
         times = [
-            before if request.timestamp is None else request.timestamp
-            for before, request in zip(last, asked, strict=True)
+            before if one.timestamp is None else one.timestamp
+            for before, one in zip(latest.tolist(), asked, strict=True)
         ]
-        sessions = self._asked_sessions(read, histories, features)
+        # The session of a request is that of its page view's first event, or a new one. From that event to the
+        # question all is one session, as in training: see `number_sessions`.
+        keys = np.array([[self._session_key(one.session_id)] for one in asked], dtype=np.int64)
+        sessions, none = features["history_session_ids"], np.iinfo(np.int64).max
+        is_own = (features["history_session_keys"] == keys) & (keys >= 0)
+        own = np.where(is_own, sessions, none).min(1, initial=none, keepdims=True)
+        new = np.where(features["history_mask"], sessions, -1).max(1, initial=-1, keepdims=True) + 1
+        features["history_session_ids"] = np.minimum(sessions, own)
+        actions: dict[str | None, int] = {None: -1, **{name: 1 + number for number, name in enumerate(self.actions)}}
+        if unknown := [one.action for one in asked if one.action not in actions]:
+            raise RequestError(
+                f"`action` of a request is {unknown[0]!r}; the model knows {', '.join(self.actions)}. Ask for one of "
+                "these, or for None."
+            )
         numbers = {text: number for number, text in enumerate(queries)}
         query_rows = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked]
         areas = pa.array([one.geohash for one in asked], pa.string())
         features |= {
             "question_events": lengths[:, None],
-            "question_session_ids": sessions[:, None],
-            "question_session_keys": np.array([[self._session_key(one.session_id)] for one in asked]),
+            "question_session_ids": np.minimum(new, own),
+            "question_session_keys": keys,
             "question_behavior_ids": np.array([[BEHAVIORS.index(one.behavior)] for one in asked]),
-            "question_action_ids": np.array([[self._asked_action(one)] for one in asked]),
+            "question_action_ids": np.array([[actions[one.action]] for one in asked]),
             "question_timestamps": np.array(times, dtype=np.int64)[:, None],
             "question_geohash_ids": number_geohashes(areas, self.geohashes)[:, None],
             "question_query_rows": np.array(query_rows, dtype=np.int64)[:, None],
@@ -222,30 +235,6 @@ class EventSequenceProcessor(CatalogProcessor):
         features["query_vectors"] = self.query_vectors.encode(queries)
         features["seen_rows"] = rows["seen_rows"]
         return BatchFeature({name: torch.from_numpy(array) for name, array in features.items()})
-
-    def _asked_action(self, request: Request) -> int:
-        if request.action is None:
-            return -1
-        if request.action not in self.actions:
-            raise RequestError(
-                f"`action` of a request is {request.action!r}; the model knows {', '.join(self.actions)}. Ask for one "
-                "of these, or for None."
-            )
-        return 1 + self.actions.index(request.action)
-
-    def _asked_sessions(self, read: RequestColumns, histories: Ragged, features: dict[str, np.ndarray]) -> np.ndarray:
-        """Return the session of each request: that of its page view's first event, as in training, or a new one."""
-        numbers = features["history_session_ids"]
-        sessions: np.ndarray = np.where(features["history_mask"], numbers, -1).max(1, initial=-1) + 1
-        if self.session_ids == "page_view":
-            for row, (request, events) in enumerate(zip(read.requests, histories, strict=True)):
-                names = [read.event_list[number].session_id for number in events.tolist()]
-                if request.session_id is not None and request.session_id in names:
-                    # From there to the question all is one session: see `number_sessions`.
-                    first = names.index(request.session_id)
-                    sessions[row] = numbers[row, first]
-                    numbers[row, first : len(names)] = numbers[row, first]
-        return sessions
 
     def _layout(self, read: RequestColumns, histories: Ragged) -> tuple[dict[str, np.ndarray], list[str]]:
         """Return the `history_*` arrays of histories, and the queries that they name by number."""

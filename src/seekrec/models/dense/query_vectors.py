@@ -62,9 +62,7 @@ class QueryVectors:
 
     def add(self, texts: Sequence[str], *, show_progress: bool = False) -> None:
         """Compute the vectors of these texts, where missing, and keep them for good: `save` writes them."""
-        texts = self._fold(texts)
-        digests = [_digest(text) for text in texts]
-        missing = {key: text for key, text in zip(digests, texts, strict=True) if key not in self._known}
+        missing = {key: text for key, text in self._named(texts) if key not in self._known}
         if missing:
             vectors = self._embed(list(missing.values()), show_progress)
             self._known.update(zip(missing, vectors, strict=True))
@@ -81,11 +79,10 @@ class QueryVectors:
         """
         if not len(texts):
             return np.zeros((0, 0), dtype=np.float32)
-        texts = self._fold(texts)
-        digests = [_digest(text) for text in texts]
+        named = self._named(texts)
         with _TABLE:
-            found = {key: table[key] for table in (self._new, self._known) for key in digests if key in table}
-        missing = {key: text for key, text in zip(digests, texts, strict=True) if key not in found}
+            found = {key: table[key] for table in (self._new, self._known) for key, _ in named if key in table}
+        missing = {key: text for key, text in named if key not in found}
         if missing:
             computed = dict(zip(missing, self._embed(list(missing.values()), False), strict=True))
             found.update(computed)
@@ -93,7 +90,7 @@ class QueryVectors:
                 self._new.update(computed)
                 while len(self._new) > _MAX_NEW:
                     self._new.pop(next(iter(self._new)))
-        return np.stack([found[key] for key in digests]).astype(np.float32)
+        return np.stack([found[key] for key, _ in named]).astype(np.float32)
 
     def save(self, folder: str | Path) -> None:
         """Write the kept vectors; without any, remove an older file."""
@@ -131,8 +128,10 @@ class QueryVectors:
             loaded._known = {row.tobytes(): vector for row, vector in zip(digests, vectors, strict=True)}
         return loaded
 
-    def _fold(self, texts: Sequence[str]) -> list[str]:
-        return [fold_text(text, self.folding) for text in texts] if self.folding else list(texts)
+    def _named(self, texts: Sequence[str]) -> list[tuple[bytes, str]]:
+        """Return for each text the digest that the tables know it by, and its folded form."""
+        folded = [fold_text(text, self.folding) for text in texts] if self.folding else texts
+        return [(hashlib.blake2b(text.encode(), digest_size=_DIGEST_SIZE).digest(), text) for text in folded]
 
     def _embed(self, texts: list[str], show_progress: bool) -> np.ndarray:
         if self._encoder is None and not self.encoder_is_trusted:
@@ -148,10 +147,6 @@ class QueryVectors:
         check_finite("The vectors of queries", vectors, "query", "check the encoder's weights and its data type")
         # By torch, whose conversion is the one of the catalogue's vectors.
         return np.asarray(torch.from_numpy(vectors).half().numpy())
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_SIZE).digest()
 
 
 __all__ = ["QUERY_VECTORS_FILE", "QueryVectors"]

@@ -162,7 +162,8 @@ class TokenEmbedder(nn.Module):
         self.scale = size**0.5
         self.actions = nn.Embedding(config.num_actions + 1, size)
         self.queries = TextProjection(config.query_size, size, bias=False) if "queries" not in config.without else None
-        reads_scenario = "dsfnet" not in config.without or config.has_scenario_tokens
+        self.writes_scenarios = config.has_scenario_tokens
+        reads_scenario = "dsfnet" not in config.without or self.writes_scenarios
         self.hours = nn.Embedding(24, size) if "hour" in features and reads_scenario else None
         self.weekdays = nn.Embedding(7, size) if "weekday" in features and reads_scenario else None
         has_areas = "geohash" in features and reads_scenario
@@ -234,12 +235,12 @@ class TokenEmbedder(nn.Module):
         query = self.query(query_rows, inputs["query_vectors"], item)
         if self.config.merge_event_tokens:
             merged = item + action + query
-            if self.config.has_scenario_tokens:
+            if self.writes_scenarios:
                 merged = merged + self.setting(inputs, "history", merged)
             return merged[:, :, None], inputs["history_mask"][:, :, None]
-        scenario = self.setting(inputs, "history", item) if self.config.has_scenario_tokens else torch.zeros_like(item)
+        scenario = self.setting(inputs, "history", item) if self.writes_scenarios else torch.zeros_like(item)
         parts = torch.stack([scenario, query, item, action], dim=2)
-        opens, mask = opens & self.config.has_scenario_tokens, inputs["history_mask"]
+        opens, mask = opens & self.writes_scenarios, inputs["history_mask"]
         return parts, torch.stack([opens, has_query & mask, has_item & mask, has_item & mask], dim=2)
 
     def scenario_token(self, inputs: Inputs, state: IntSRState) -> tuple[Tensor, IntSRPositions] | None:
@@ -247,7 +248,7 @@ class TokenEmbedder(nn.Module):
         beyond = inputs["question_events"][:, 0] >= state.num_events
         # A page view of which the history holds events has its S token.
         beyond = beyond & (inputs["question_session_ids"][:, 0] > state.last_session())
-        if self.config.merge_event_tokens or not self.config.has_scenario_tokens or not bool(beyond.any()):
+        if self.config.merge_event_tokens or not self.writes_scenarios or not bool(beyond.any()):
             return None
         time, session = inputs["question_timestamps"][:, :1], inputs["question_session_ids"][:, :1]
         like = state.keys[0].new_zeros(*inputs["question_timestamps"].shape, self.config.hidden_size)
@@ -282,7 +283,7 @@ class TokenEmbedder(nn.Module):
         content = self.query(query_rows, inputs["query_vectors"], like)
         if self.pages is not None:
             content = content + self.pages(behavior) * self.scale
-        if self.config.merge_event_tokens and self.config.has_scenario_tokens:
+        if self.config.merge_event_tokens and self.writes_scenarios:
             content = content + self.setting(inputs, "question", like)
         if candidates is None:
             alone: Tensor = self.dropout(content + self.placeholders(kind) * self.scale)
@@ -569,9 +570,7 @@ class IntSRModel(IntSRPreTrainedModel):
 
     def __init__(self, config: IntSRConfig) -> None:
         super().__init__(config)
-        self.items = ItemTower(
-            config.num_items, config.hidden_size, config.text_size, has_ids=config.item_parts != "text"
-        )
+        self.items = ItemTower.from_config(config)
         self.tokens = TokenEmbedder(config)
         self.bias = RelativeBias(config)
         self.latest = LatestItem(config.hidden_size) if config.starts_from_latest_item else None
@@ -584,28 +583,30 @@ class IntSRModel(IntSRPreTrainedModel):
         return [layer for layer in self.layers if isinstance(layer, QueryDrivenBlock)]
 
     def forward(
-        self, inputs: Inputs, item_vectors: Tensor | None = None, state: IntSRState | None = None
+        self, inputs: Inputs, state: IntSRState | None = None, items: CatalogItems | Tensor | None = None
     ) -> IntSRState:
         """Read events.
 
         Args:
             inputs (`dict[str, torch.Tensor]`): Has the `history_*` tensors and `query_vectors`; see
                 `EventSequenceProcessor`.
-            item_vectors (`torch.Tensor`, *optional*): Vectors of the whole catalogue, if they are at hand.
             state ([`IntSRState`], *optional*): What the events follow.
+            items ([`CatalogItems`] or `torch.Tensor`, *optional*): What is answered from, or the vectors of the whole
+                catalogue; the tower if not given.
 
         Returns:
             [`IntSRState`]: The state of all events so far.
         """
-        vectors, positions = self.tokens.history(inputs, self.lookup(item_vectors), state)
+        vectors, positions = self.tokens.history(inputs, self.lookup(items), state)
         read = self.read(vectors, positions, state)
         return replace(read, num_events=read.num_events + inputs["history_mask"].sum(1))
 
-    def lookup(self, item_vectors: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def lookup(self, items: CatalogItems | Tensor | None) -> Callable[[Tensor], Tensor]:
         """Return the function from catalogue rows to vectors; below 0 is no item."""
-        if item_vectors is None:
+        if items is None:
             return self.items
-        return lambda rows: item_vectors[rows.clamp_min(0)] * (rows >= 0)[..., None]
+        vectors = items.vectors if isinstance(items, CatalogItems) else items
+        return lambda rows: vectors[rows.clamp_min(0)] * (rows >= 0)[..., None]
 
     def read(self, vectors: Tensor, positions: IntSRPositions, state: IntSRState | None) -> IntSRState:
         """Send tokens of the first stream through all blocks, behind those of a state (equations 5, 6 and 8)."""
@@ -636,18 +637,17 @@ class IntSRModel(IntSRPreTrainedModel):
         self,
         state: IntSRState,
         inputs: Inputs,
+        items: CatalogItems | Tensor | None = None,
         candidates: Tensor | None = None,
-        *,
-        item_vectors: Tensor | None = None,
     ) -> Tensor:
         """Send questions through all blocks (equations 5, 7 and 9).
 
         Args:
             state ([`IntSRState`]): What they ask about.
             inputs (`dict[str, torch.Tensor]`): Has the `question_*` tensors and `query_vectors`.
-            candidates (`torch.Tensor`, *optional*): Item vectors `(batch, num_questions, num_candidates,
-                hidden_size)`: a placeholder for each, which sees what its question sees, and itself.
-            item_vectors (`torch.Tensor`, *optional*): Vectors of the whole catalogue, if they are at hand.
+            items ([`CatalogItems`] or `torch.Tensor`, *optional*): As in [`forward`].
+            candidates (`torch.LongTensor`, *optional*): Catalogue rows `(batch, num_questions, num_candidates)`: a
+                placeholder for each, which sees what its question sees, and itself.
 
         Returns:
             `torch.Tensor`: States `(batch, num_questions, num_candidates or 1, hidden_size)`.
@@ -667,10 +667,11 @@ class IntSRModel(IntSRPreTrainedModel):
         bias = self.bias(asked, state.positions)
         nothing = torch.zeros(1, 1, dtype=torch.long, device=count.device)
         own_bias = self.bias.of(nothing, nothing)
-        hidden = self.tokens.question(inputs, candidates)
+        lookup = self.lookup(items)
+        hidden = self.tokens.question(inputs, None if candidates is None else lookup(candidates))
         if self.latest is not None and candidates is None:
             behaviors = inputs["question_behavior_ids"]
-            latest = self.latest(state.positions.item, allowed, behaviors, self.lookup(item_vectors))
+            latest = self.latest(state.positions.item, allowed, behaviors, lookup)
             hidden = hidden + latest[:, :, None]
         for block, keys, values in zip(self.blocks, state.keys, state.values, strict=True):
             hidden = block.answer(hidden, keys, values, allowed, bias, own_bias)
@@ -707,6 +708,8 @@ class IntSROutput(ModelOutput):
 class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSRState]):
     """IntSR with DSFNet, the comparison with items and the ranking head."""
 
+    model: IntSRModel
+
     def __init__(self, config: IntSRConfig) -> None:
         super().__init__(config)
         self.model = IntSRModel(config)
@@ -720,11 +723,6 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         self.post_init()
 
     @property
-    def items(self) -> ItemTower:
-        """Items to vectors."""
-        return self.model.items
-
-    @property
     def action_embedding(self) -> nn.Embedding:
         """The vectors of actions."""
         return self.model.tokens.actions
@@ -733,11 +731,6 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
     def compares_all_items(self) -> bool:
         """Whether a step of training reads the vector of every item."""
         return self.config.negatives in ("full", "hard")
-
-    def read_events(self, inputs: Inputs, state: IntSRState | None, items: CatalogItems) -> IntSRState:
-        """Read events behind a state; see `DenseRetrieval`."""
-        read: IntSRState = self.model(inputs, items.vectors, state)
-        return read
 
     def encode_questions(
         self, inputs: Inputs, *, state: IntSRState | None = None, items: CatalogItems | None = None
@@ -758,7 +751,8 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         inputs, state = self.with_state(inputs, state, items)
         rows = inputs["candidate_rows"]
         if self.ranking_head is not None:
-            return torch.sigmoid(self._candidate_logits(state, inputs, self.model.lookup(items.vectors)(rows)).float())
+            logits = self.ranking_head(self._outputs(state, inputs, items, rows))[..., 0]
+            return torch.sigmoid(logits.float())
         return self.answer_scores(self._answered(state, inputs, items), rows, state.positions.item, items)
 
     def forward(
@@ -775,8 +769,8 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
             [`IntSROutput`]: With losses if labels are given.
         """
         all_items = self.items.all() if self.compares_all_items or labels is None else None
-        state = self.model(inputs, all_items)
-        questions = self._question_vectors(state, inputs, all_items)
+        state = self.model(inputs, items=all_items)
+        questions = self._outputs(state, inputs, all_items)[:, :, 0]
         if labels is None:
             return IntSROutput(questions=questions)
         is_asked = labels >= 0
@@ -784,7 +778,12 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         retrieval = self._retrieval_loss(questions[is_asked], labels[is_asked], is_asked, inputs, all_items, divisor)
         loss, ranking = retrieval, None
         if self.ranking_head is not None:
-            ranking = self._ranking_loss(state, inputs, labels, all_items, divisor)
+            # Each target is ranked among negatives (appendix C.1). A corrected draw may be the target.
+            negatives = _negative_rows(inputs)[..., : self.config.num_ranking_negatives]
+            negatives = torch.where(negatives == labels[..., None], -1, negatives)
+            rows = torch.cat([labels.clamp_min(-1)[..., None], negatives], dim=-1)
+            logits = self.ranking_head(self._outputs(state, inputs, all_items, rows))[..., 0]
+            ranking = candidate_loss(logits[is_asked], rows[is_asked] >= 0, divisor=divisor)
             loss = loss + self.config.ranking_weight * ranking
         return IntSROutput(loss=loss, retrieval_loss=retrieval, ranking_loss=ranking, questions=questions)
 
@@ -827,25 +826,8 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
             )
         return full_softmax(questions, all_items, labels, candidates=available, divisor=divisor)
 
-    def _ranking_loss(
-        self, state: IntSRState, inputs: Inputs, labels: Tensor, all_items: Tensor | None, divisor: Tensor | int
-    ) -> Tensor:
-        """Rank each target among negatives (appendix C.1)."""
-        is_asked = labels >= 0
-        negatives = _negative_rows(inputs)[..., : self.config.num_ranking_negatives]
-        # A corrected draw may be the target.
-        negatives = torch.where(negatives == labels[..., None], -1, negatives)
-        rows = torch.cat([labels.clamp_min(-1)[..., None], negatives], dim=-1)
-        logits = self._candidate_logits(state, inputs, self.model.lookup(all_items)(rows))
-        return candidate_loss(logits[is_asked], rows[is_asked] >= 0, divisor=divisor)
-
-    def _question_vectors(self, state: IntSRState, inputs: Inputs, item_vectors: Tensor | None = None) -> Tensor:
-        """Compute what is compared with items, `(batch, num_questions, hidden_size)`."""
-        answers = self.model.answer(state, inputs, item_vectors=item_vectors)
-        return self._outputs(answers, inputs)[:, :, 0]
-
     def _answered(self, state: IntSRState, inputs: Inputs, items: CatalogItems) -> Tensor:
-        own = self._question_vectors(state, inputs, items.vectors)
+        own = self._outputs(state, inputs, items)[:, :, 0]
         if self.fusion is None:
             return own
         allowed = placeholder_visibility(
@@ -856,14 +838,19 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         )
         return self.answer_questions(own, state.positions.item, allowed, inputs, items)
 
-    def _candidate_logits(self, state: IntSRState, inputs: Inputs, candidates: Tensor) -> Tensor:
-        if self.ranking_head is None:
-            raise ConfigurationError("`ranking_weight` is 0, so the model has no ranking head.")
-        logits: Tensor = self.ranking_head(self._outputs(self.model.answer(state, inputs, candidates), inputs))
-        return logits[..., 0]
+    def _outputs(
+        self,
+        state: IntSRState,
+        inputs: Inputs,
+        items: CatalogItems | Tensor | None,
+        candidates: Tensor | None = None,
+    ) -> Tensor:
+        """Answer questions, or judge candidates, through all blocks, DSFNet and the last norm.
 
-    def _outputs(self, hidden_states: Tensor, inputs: Inputs) -> Tensor:
-        """Apply DSFNet and the last norm: `(batch, num_questions, group_size, hidden_size)` in and out."""
+        Returns:
+            `torch.Tensor`: `(batch, num_questions, num_candidates or 1, hidden_size)`.
+        """
+        hidden_states = self.model.answer(state, inputs, items, candidates)
         if self.dsfnet is not None:
             scenario = self.model.tokens.scenario(inputs)
             if scenario is not None:

@@ -233,7 +233,9 @@ class TimeRotary(nn.Module):
         Returns:
             `tuple[torch.Tensor, torch.Tensor]`: float32 `(*seconds.shape, num_pairs)`.
         """
-        angles = torch.cat([self._by_time(seconds), self._by_order(positions)], dim=-1)
+        steps = torch.arange(self.num_by_order, dtype=torch.float64, device=positions.device)
+        by_order = positions.double()[..., None] * _ORDER_BASE ** (-steps / max(self.num_by_order, 1))
+        angles = torch.cat([self._by_time(seconds), by_order], dim=-1)
         return angles.cos().float(), angles.sin().float()
 
     def _by_time(self, seconds: Tensor) -> Tensor:
@@ -245,10 +247,6 @@ class TimeRotary(nn.Module):
         angles = seconds.double()[..., None] * (turns * torch.exp(-log_scales.detach())) * _TURN
         slope = -angles * (angles.abs() <= _SLOPE_LIMIT)
         return angles.remainder(_TURN) + (log_scales - log_scales.detach()) * slope
-
-    def _by_order(self, positions: Tensor) -> Tensor:
-        steps = torch.arange(self.num_by_order, dtype=torch.float64, device=positions.device)
-        return positions.double()[..., None] * _ORDER_BASE ** (-steps / max(self.num_by_order, 1))
 
 
 def rotate(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
@@ -297,8 +295,12 @@ class TokenFusion(nn.Module):
         self.actions = nn.Embedding(config.num_actions + 1, width)
         self.mask = nn.Embedding(1, width)
         self.kinds = nn.Embedding(3, width)
-        self.output = nn.Sequential(nn.GELU(), nn.Linear(width, size), nn.LayerNorm(size, eps=LAYER_NORM_EPS))
-        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.output = nn.Sequential(
+            nn.GELU(),
+            nn.Linear(width, size),
+            nn.LayerNorm(size, eps=LAYER_NORM_EPS),
+            nn.Dropout(config.embedding_dropout),
+        )
 
     def context(self, inputs: Inputs, items: ItemTower | CatalogItems) -> Tensor:
         """Fuse events, `(batch, length)`, to context tokens, `(batch, length, hidden_size)`."""
@@ -306,18 +308,20 @@ class TokenFusion(nn.Module):
         parts = parts + self.actions(inputs["history_action_ids"])
         if self.queries_in_context:
             parts = parts + self._queries(inputs["history_query_rows"], inputs["query_vectors"])
-        return self._fuse(parts)
+        fused: Tensor = self.output(parts)
+        return fused
 
     def retrieval(self, inputs: Inputs, actions: Tensor) -> Tensor:
         """Fuse questions, `(batch, num_questions)`, to retrieval tokens, `(batch, num_questions, 1, hidden_size)`."""
-        return self._fuse(self._question(inputs, actions) + self.mask.weight[0] + self.kinds.weight[RETRIEVAL])[
-            :, :, None
-        ]
+        question = self._question(inputs, actions) + self.mask.weight[0] + self.kinds.weight[RETRIEVAL]
+        fused: Tensor = self.output(question)
+        return fused[:, :, None]
 
     def ranking(self, inputs: Inputs, actions: Tensor, rows: Tensor, items: ItemTower | CatalogItems) -> Tensor:
         """Fuse questions with candidates, `(batch, num_questions, num_candidates)`, to ranking tokens."""
         question = self._question(inputs, actions) + self.kinds.weight[RANKING]
-        return self._fuse(self._items(rows, items) + question[:, :, None])
+        fused: Tensor = self.output(self._items(rows, items) + question[:, :, None])
+        return fused
 
     def _question(self, inputs: Inputs, actions: Tensor) -> Tensor:
         asked: Tensor = self._queries(inputs["question_query_rows"], inputs["query_vectors"]) + self.actions(actions)
@@ -340,10 +344,6 @@ class TokenFusion(nn.Module):
         projected = self.queries(vectors.to(weight.dtype))
         picked: Tensor = projected[rows.clamp_min(0)] * (rows >= 0)[..., None]
         return picked
-
-    def _fuse(self, parts: Tensor) -> Tensor:
-        fused: Tensor = self.dropout(self.output(parts))
-        return fused
 
 
 class ResidualLinear(nn.Linear):
@@ -484,9 +484,7 @@ class SynerGenModel(SynerGenPreTrainedModel):
 
     def __init__(self, config: SynerGenConfig) -> None:
         super().__init__(config)
-        self.items = ItemTower(
-            config.num_items, config.hidden_size, config.text_size, has_ids=config.item_parts != "text"
-        )
+        self.items = ItemTower.from_config(config)
         self.tokens = TokenFusion(config)
         self.rotary = TimeRotary(config)
         self.latest = LatestItem(config.hidden_size) if config.starts_from_latest_item else None
@@ -641,6 +639,8 @@ class SynerGenOutput(ModelOutput):
 class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval[SynerGenState]):
     """SynerGen with the comparison with items and the ranking head."""
 
+    model: SynerGenModel
+
     def __init__(self, config: SynerGenConfig) -> None:
         super().__init__(config)
         size = config.hidden_size
@@ -655,11 +655,6 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
         self.post_init()
 
     @property
-    def items(self) -> ItemTower:
-        """Items to vectors."""
-        return self.model.items
-
-    @property
     def action_embedding(self) -> nn.Embedding:
         """The vectors of actions."""
         return self.model.tokens.actions
@@ -668,11 +663,6 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
     def compares_all_items(self) -> bool:
         """Whether a step of training reads the vector of every item."""
         return self.config.negatives == "full" and self.config.easy_weight > 0
-
-    def read_events(self, inputs: Inputs, state: SynerGenState | None, items: CatalogItems) -> SynerGenState:
-        """Read events behind a state; see `DenseRetrieval`."""
-        read: SynerGenState = self.model(inputs, state, items)
-        return read
 
     def encode_questions(
         self, inputs: Inputs, *, state: SynerGenState | None = None, items: CatalogItems | None = None
@@ -694,7 +684,8 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
         rows = inputs["candidate_rows"]
         questions = self.model.ask(state, inputs, items)
         if self.ranking_head is not None and self.config.rank_by != "retrieval":
-            return torch.sigmoid(self._click_logits(state, questions, inputs, rows, items).float())
+            logits = self.ranking_head(self.model.judge(state, questions, inputs, rows, items))[..., 0]
+            return torch.sigmoid(logits.float())
         answered = self._answered(questions, state, inputs, items)
         return self.answer_scores(answered, rows, state.positions.item, items)
 
@@ -727,8 +718,8 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
             # A corrected draw may be the target, which was clicked.
             others = torch.where(beside == labels[..., None], -1, beside)
             rows = torch.cat([labels.clamp_min(-1)[..., None], others], dim=-1)
-            logits = self._click_logits(state, asked, inputs, rows)[is_asked]
-            ranking = ranking_losses(logits, rows[is_asked] >= 0, divisor=divisor)
+            logits = self.ranking_head(self.model.judge(state, asked, inputs, rows))[..., 0]
+            ranking = ranking_losses(logits[is_asked], rows[is_asked] >= 0, divisor=divisor)
             parts |= {"pointwise_loss": ranking.pointwise, "pairwise_loss": ranking.pairwise}
             loss = loss + config.ranking_weight * (ranking.pointwise + ranking.pairwise)
         return SynerGenOutput(loss=loss, questions=questions, **parts)
@@ -788,19 +779,6 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
             temperature=self.config.temperature,
             divisor=divisor,
         )
-
-    def _click_logits(
-        self,
-        state: SynerGenState,
-        questions: AskedQuestions,
-        inputs: Inputs,
-        rows: Tensor,
-        items: CatalogItems | None = None,
-    ) -> Tensor:
-        if self.ranking_head is None:
-            raise ConfigurationError("`ranking_weight` is 0, so the model has no ranking head.")
-        logits: Tensor = self.ranking_head(self.model.judge(state, questions, inputs, rows, items))
-        return logits[..., 0]
 
     def _answered(
         self, questions: AskedQuestions, state: SynerGenState, inputs: Inputs, items: CatalogItems
