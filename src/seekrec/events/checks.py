@@ -17,10 +17,18 @@ from datasets import Features
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.refused import Finding as Finding
+from seekrec.events.refused import Limits as Limits
 from seekrec.events.refused import Refused
 from seekrec.events.refused import Source as Source
 from seekrec.schema import BEHAVIORS, GEOHASH_PATTERN, MAX_QUERY_CHARACTERS, MAX_SECONDS, RECOMMENDATION, SEARCH
 from seekrec.util.arrow import is_list, is_text, one_array
+
+# What logs of shops often hold.
+_NO_USER, _NO_ITEM = "have no user_id", "are recommendations without an item_id"
+_NO_QUERY = "are searches without a query"
+_UNKNOWN_ITEM, _REPEATED = "name an item that the items table does not hold", "repeat an earlier row"
+_REPEATED_ITEM, _NO_TEXT = "repeat the item_id of an earlier row", "have neither a title nor a description"
+_COMMON = {_NO_USER, _NO_ITEM, _NO_QUERY, _UNKNOWN_ITEM, _REPEATED, _REPEATED_ITEM, _NO_TEXT}
 
 # Columns whose absence has a meaning; every other absent column is filled with nulls.
 DEFAULTS = {"behavior": RECOMMENDATION, "action": "click"}
@@ -116,7 +124,7 @@ def find_event_problems(events: pa.Table, item_ids: pa.Array | pa.ChunkedArray) 
     no_item = is_blank(events["item_id"])
     known_item = pc.is_in(events["item_id"], value_set=one_array(item_ids))
     rules: list[tuple[str, pa.ChunkedArray, str]] = [
-        ("have no user_id", is_blank(events["user_id"]), "user_id"),
+        (_NO_USER, is_blank(events["user_id"]), "user_id"),
         ("have no timestamp", pc.is_null(events["timestamp"]), "timestamp"),
         ("have a negative timestamp", pc.less(events["timestamp"], 0), "timestamp"),
         ("have a timestamp too large for seconds", pc.greater(events["timestamp"], MAX_SECONDS), "timestamp"),
@@ -125,16 +133,16 @@ def find_event_problems(events: pa.Table, item_ids: pa.Array | pa.ChunkedArray) 
             pc.invert(pc.is_in(events["behavior"], value_set=pa.array(BEHAVIORS))),
             "behavior",
         ),
-        ("are searches without a query", pc.and_(is_search, no_query), "query"),
+        (_NO_QUERY, pc.and_(is_search, no_query), "query"),
         ("are recommendations with a query", pc.and_(is_recommendation, pc.is_valid(events["query"])), "query"),
         (
             f"have a query of more than {MAX_QUERY_CHARACTERS} characters",
             pc.greater(pc.utf8_length(events["query"]), MAX_QUERY_CHARACTERS),
             "query",
         ),
-        ("are recommendations without an item_id", pc.and_(is_recommendation, no_item), "item_id"),
+        (_NO_ITEM, pc.and_(is_recommendation, no_item), "item_id"),
         (
-            "name an item that the items table does not hold",
+            _UNKNOWN_ITEM,
             pc.and_(pc.invert(pc.is_null(events["item_id"])), pc.invert(known_item)),
             "item_id",
         ),
@@ -164,7 +172,7 @@ def find_item_problems(items: pa.Table) -> list[Finding]:
     return _findings(
         [
             ("have no item_id", is_blank(items["item_id"]), "item_id"),
-            ("repeat the item_id of an earlier row", pa.array(repeats(items.select(["item_id"]))), "item_id"),
+            (_REPEATED_ITEM, pa.array(repeats(items.select(["item_id"]))), "item_id"),
             ("have an available_until that is not after available_from", ends_early, "available_until"),
         ]
     )
@@ -173,13 +181,13 @@ def find_item_problems(items: pa.Table) -> list[Finding]:
 def find_items_without_text(items: pa.Table) -> list[Finding]:
     """Find the items that have neither a title nor a description: nothing can be embedded or shown of them."""
     no_text = pc.and_(is_blank(items["title"]), is_blank(items["description"]))
-    return _findings([("have neither a title nor a description", no_text, "item_id")])
+    return _findings([(_NO_TEXT, no_text, "item_id")])
 
 
 def find_repeated_events(events: pa.Table) -> list[Finding]:
     """Find the events that repeat an earlier row: same user, item, timestamp, behavior, query and action."""
     columns = events.select(["user_id", "item_id", "timestamp", "behavior", "query", "action"])
-    return _findings([("repeat an earlier row", pa.array(repeats(columns)), "item_id")])
+    return _findings([(_REPEATED, pa.array(repeats(columns)), "item_id")])
 
 
 def repeats(table: pa.Table) -> np.ndarray:
@@ -216,7 +224,7 @@ def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def refuse(
-    table: pa.Table, findings: Sequence[Finding], source: Source, *, max_refused: float | None = None
+    table: pa.Table, findings: Sequence[Finding], source: Source, *, max_refused: float | Limits | None = None
 ) -> tuple[pa.Table, np.ndarray, str | None]:
     """Drop the rows that were found, or raise if they are too many. A row counts for the first rule it breaks.
 
@@ -224,8 +232,8 @@ def refuse(
         table (`pyarrow.Table`): The table that was looked at.
         findings (`Sequence[Finding]`): Problems that were found.
         source (`Source`): Origin of the table.
-        max_refused (`float`, *optional*): The largest share of rows that may be dropped, from 0 to 1; none if not
-            given.
+        max_refused (`float` or [`Limits`], *optional*): The largest share of rows that may be dropped, from 0 to 1;
+            none if not given.
 
     Returns:
         `tuple`: The rows that are left; bool of shape `(num_rows,)` that marks them; what was left out, for the notes
@@ -241,14 +249,15 @@ def refuse(
     return table if note is None else table.filter(pa.array(keep)), keep, note
 
 
-def check_max_refused(max_refused: float) -> None:
-    """Refuse a limit that is not a share from 0 to 1.
+def check_max_refused(max_refused: float) -> float:
+    """Return a limit if it is a share from 0 to 1.
 
     Raises:
         ConfigurationError: If it is outside 0..1.
     """
     if not 0.0 <= max_refused <= 1.0:
         raise ConfigurationError(f"`max_refused` is {max_refused!r}; give a share of the rows from 0 to 1.")
+    return max_refused
 
 
 def check_choice(argument: str, value: object, choices: Collection[object]) -> None:
@@ -266,5 +275,5 @@ def _findings(rules: Sequence[tuple[str, pa.ChunkedArray | pa.Array, str]]) -> l
     for problem, is_bad, column in rules:
         rows = np.flatnonzero(pc.fill_null(is_bad, False).to_numpy(zero_copy_only=False))
         if len(rows):
-            findings.append(Finding(problem, rows, column))
+            findings.append(Finding(problem, rows, column, is_common=problem in _COMMON))
     return findings

@@ -24,12 +24,27 @@ class Finding:
         rows (`np.ndarray`): int64 rows, ascending.
         column (`str`): The column whose value is shown.
         values (`pyarrow.ChunkedArray`, *optional*): The values to show, one a row, where the table no longer has them.
+        is_common (`bool`): Whether logs of shops often have such rows, so that they do not point to a misread file.
     """
 
     problem: str
     rows: np.ndarray
     column: str
     values: pa.ChunkedArray | None = None
+    is_common: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest shares of the rows of a table that may be left out.
+
+    Args:
+        damaged (`float`): Share of rows that break a rule; more of them point to a file that was misread.
+        all (`float`): Share of these and of rows that are common in logs of shops.
+    """
+
+    damaged: float = 0.01
+    all: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,11 +76,13 @@ class Reason:
         count (`int`): Number of rows.
         row (`int`): The first of them, counted from 0 over the whole table.
         shown (`str`): Its column and value, for the logged warning.
+        is_common (`bool`): As in [`Finding`].
     """
 
     count: int
     row: int
     shown: str
+    is_common: bool = False
 
 
 @dataclass
@@ -98,7 +115,8 @@ class Refused:
             if len(rows):
                 keep[rows] = False
                 number = self.num_rows + int(rows[0]) if numbers is None else int(numbers[rows[0]])
-                self._count(finding.problem, Reason(len(rows), number, _shown(table, finding, int(rows[0]))))
+                shown = _shown(table, finding, int(rows[0]))
+                self._count(finding.problem, Reason(len(rows), number, shown, finding.is_common))
         if numbers is None:
             self.num_rows += table.num_rows
         return keep
@@ -115,12 +133,13 @@ class Refused:
             reason = replace(min(before, reason, key=lambda one: one.row), count=before.count + reason.count)
         self.reasons[problem] = reason
 
-    def settle(self, source: Source, *, max_refused: float | None = None) -> str | None:
+    def settle(self, source: Source, *, max_refused: float | Limits | None = None) -> str | None:
         """Warn of the rows that were left out, or raise if they are too many.
 
         Args:
             source (`Source`): Origin of the table.
-            max_refused (`float`, *optional*): The largest share of rows that may be left out; none if not given.
+            max_refused (`float` or [`Limits`], *optional*): The largest share of rows that may be left out; none if
+                not given.
 
         Returns:
             `str`, *optional*: What was left out, for the notes of the log, without any value.
@@ -146,10 +165,15 @@ class Refused:
         summary = f"{counted}: {'; '.join(described)}."
         if max_refused is None:
             raise DataError(f"{summary} Correct them or leave them out.")
-        if num_refused > max_refused * num_rows or num_found == self.num_rows:
+        limits = max_refused if isinstance(max_refused, Limits) else Limits(max_refused, max_refused)
+        num_damaged = num_refused - sum(reason.count for reason in self.reasons.values() if reason.is_common)
+        is_damaged = num_damaged > limits.damaged * num_rows
+        if is_damaged or num_refused > limits.all * num_rows or num_found == self.num_rows:
+            allowed = f"{limits.damaged if is_damaged else limits.all:.2%}"
+            of_damaged = " of damaged rows" if is_damaged and limits.damaged < limits.all else ""
             raise DataError(
-                f"{summary} That is {num_refused / num_rows:.2%}, and `max_refused` allows {max_refused:.2%}. Correct "
-                "them or raise `max_refused`."
+                f"{summary} That is {num_refused / num_rows:.2%}, and `max_refused` allows {allowed}{of_damaged}. "
+                "Correct them or raise `max_refused`."
             )
         logger.warning("%s They were left out.", summary)
         return f"{counted}: {'; '.join(notes)}. They were left out."
@@ -160,4 +184,4 @@ def _shown(table: pa.Table, finding: Finding, row: int) -> str:
     return f"{finding.column} {value if len(value) <= 60 else f'{value[:57]}...'}"
 
 
-__all__ = ["Finding", "Reason", "Refused", "Source"]
+__all__ = ["Finding", "Limits", "Reason", "Refused", "Source"]

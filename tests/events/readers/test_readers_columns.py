@@ -9,6 +9,7 @@ import pytest
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.checks import Source, check_max_refused, refuse, repeats
 from seekrec.events.readers.columns import clean_text, to_category_paths, to_ids, to_numbers, to_seconds, to_text
+from seekrec.events.readers.times import are_positions, read_times
 
 SOURCE = Source("file.csv")
 
@@ -78,10 +79,16 @@ def test_seconds(values):
 
 def test_seconds_that_cannot_be_used_are_found():
     seconds, findings = to_seconds(column(["2019-01-01", "NaN", None, "soon", "1546300800000"]), "timestamp", SOURCE)
-    assert seconds.to_pylist() == [NEW_YEAR, None, None, None, None]
+    # Milliseconds among dates have one reading.
+    assert seconds.to_pylist() == [NEW_YEAR, None, None, None, NEW_YEAR]
     assert [(finding.problem, finding.rows.tolist()) for finding in findings] == [
-        ("have a timestamp that is not a time", [1, 3]),
-        ("have a timestamp too large for seconds", [4]),
+        ("have a timestamp that is not a time", [1, 3])
+    ]
+    # Beside positions, or whatever 1 and 2 are, they have not.
+    seconds, findings = to_seconds(column(["1", "1546300800000", "2"]), "timestamp", SOURCE)
+    assert seconds.to_pylist() == [1, None, 2]
+    assert [(finding.problem, finding.rows.tolist()) for finding in findings] == [
+        ("have a timestamp too large for seconds", [1])
     ]
     seconds, findings = to_seconds(column([1.0, float("nan"), float("inf"), None]), "timestamp", SOURCE)
     assert seconds.to_pylist() == [1, None, None, None]
@@ -90,13 +97,113 @@ def test_seconds_that_cannot_be_used_are_found():
 
 
 @pytest.mark.parametrize(
-    ("factor", "unit"), [(10**3, "milliseconds"), (10**6, "microseconds"), (10**9, "nanoseconds")]
+    ("factor", "unit"), [(1, "seconds"), (10**3, "milliseconds"), (10**6, "microseconds"), (10**9, "nanoseconds")]
 )
-def test_finer_units_are_refused(factor, unit):
-    with pytest.raises(
-        DataError, match=rf"'timestamp' holds \d+, which looks like {unit}; .* divide the column by {factor}"
-    ):
-        to_seconds(column([NEW_YEAR * factor, NEW_YEAR * factor + 1, None]), "timestamp", SOURCE)
+def test_units_are_told_apart_by_magnitude(factor, unit):
+    numbers = [NEW_YEAR * factor, (NEW_YEAR + 1) * factor, None]
+    for values in (numbers, [None if number is None else str(number) for number in numbers]):
+        times = read_times(column(values), "timestamp", SOURCE)
+        assert times.seconds.to_pylist() == [NEW_YEAR, NEW_YEAR + 1, None]
+        assert (times.form, times.findings, times.are_days) == (f"{unit} since 1970", [], False)
+
+
+def test_a_column_of_several_units_is_read_number_by_number_where_each_has_one_reading():
+    numbers = [NEW_YEAR, NEW_YEAR * 1000, NEW_YEAR * 10**6, 7, NEW_YEAR * 1000]
+    times = read_times(column(numbers), "timestamp", SOURCE)
+    assert times.seconds.to_pylist() == [NEW_YEAR, NEW_YEAR, NEW_YEAR, None, NEW_YEAR]
+    assert times.form == "25.0% seconds since 1970, 50.0% milliseconds since 1970, 25.0% microseconds since 1970"
+    (finding,) = times.findings
+    assert (finding.problem, finding.rows.tolist()) == (
+        "have a timestamp that is no time between 1990 and 2100 in any unit",
+        [3],
+    )
+    # In every unit of 1970's these are of another century.
+    with pytest.raises(DataError, match="holds 200000000000, which is no time between 1990 and 2100"):
+        read_times(column([200_000_000_000, 200_000_000_001]), "timestamp", SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "seconds"),
+    [
+        ([1546300800.9], "s", NEW_YEAR),
+        ([NEW_YEAR // 86400], "days", NEW_YEAR),
+        # A spreadsheet's day 1 is 1899-12-31; 1970-01-01 is day 25569.
+        (["43466"], "spreadsheet_days", NEW_YEAR),
+        ([43466.5], "spreadsheet_days", NEW_YEAR + 43200),
+        (["20190101"], "date_digits", NEW_YEAR),
+        ([2019], "date_digits", NEW_YEAR),
+        ([201901], "date_digits", NEW_YEAR),
+        (["20190101000102"], "date_digits", NEW_YEAR + 62),
+        (["2019010105"], "date_digits", NEW_YEAR + 5 * 3600),
+    ],
+)
+def test_units_that_are_said(values, unit, seconds):
+    times = read_times(column(values), "timestamp", SOURCE, unit=unit)
+    assert times.seconds.to_pylist() == [seconds]
+    assert times.are_days == (seconds == NEW_YEAR and unit in ("days", "date_digits"))
+
+
+def test_dates_in_digits_that_do_not_exist_are_found():
+    # 2019 has no 29 February, and no month has a 13th number.
+    times = read_times(column([20190228, 20190229, 20191301]), "timestamp", SOURCE, unit="date_digits")
+    assert times.seconds.to_pylist() == [NEW_YEAR + (31 + 27) * 86400, None, None]
+    assert [finding.problem for finding in times.findings] == ["have a timestamp that is no date in digits"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2019-01-31 12:00:00 UTC",
+        "2019/01/31 12:00:00",
+        "2019-01-31T13:00:00.123456789+01:00",
+        "2019-01-31 12:00",
+        "31.01.2019 12:00:00",
+        "31/01/2019 12:00:00",
+        "1/31/2019 12:00:00",
+        "31/Jan/2019:13:00:00 +0100",
+        "Thu, 31 Jan 2019 12:00:00 +0000",
+        "Jan 31, 2019 12:00:00",
+    ],
+)
+def test_forms_of_text(text):
+    times = read_times(column([text, None]), "timestamp", SOURCE)
+    assert times.seconds.to_pylist() == [NEW_YEAR + 30 * 86400 + 43200, None]
+
+
+def test_day_and_month_are_never_guessed():
+    with pytest.raises(DataError, match="'timestamp' holds '03/04/2019', in which day and month cannot be told apart"):
+        read_times(column(["03/04/2019"]), "timestamp", SOURCE)
+
+
+def test_days_and_zones():
+    days = read_times(column(["2019-01-01", "2019-01-02"]), "timestamp", SOURCE, timezone="Asia/Tokyo")
+    assert (days.seconds.to_pylist(), days.are_days) == ([NEW_YEAR, NEW_YEAR + 86400], True)
+    # Tokyo is nine hours ahead; what names a zone, or counts seconds, stays.
+    values = ["2019-01-01 09:00:00", "2019-01-01T00:00:00Z", str(NEW_YEAR), "2019-01-01"]
+    times = read_times(column(values), "timestamp", SOURCE, timezone="Asia/Tokyo")
+    assert times.seconds.to_pylist() == [NEW_YEAR, NEW_YEAR, NEW_YEAR, NEW_YEAR - 9 * 3600]
+    naive = column([datetime.datetime(2019, 1, 1, 9)], pa.timestamp("ns"))
+    assert read_times(naive, "timestamp", SOURCE, timezone="Asia/Tokyo").seconds.to_pylist() == [NEW_YEAR]
+    # 2019-10-27 02:30 came twice in Berlin, first at 00:30 UTC; 2019-03-31 02:30 never: an hour on it was 01:00 UTC.
+    values = ["2019-10-27 02:30:00", "2019-03-31 02:30:00"]
+    times = read_times(column(values), "timestamp", SOURCE, timezone="Europe/Berlin")
+    assert times.seconds.to_pylist() == [
+        int(datetime.datetime(2019, 10, 27, 0, 30, tzinfo=datetime.UTC).timestamp()),
+        int(datetime.datetime(2019, 3, 31, 1, 0, tzinfo=datetime.UTC).timestamp()),
+    ]
+    with pytest.raises(ConfigurationError, match="`timezone` is 'Mars/Base', which is no time zone"):
+        read_times(column([1]), "timestamp", SOURCE, timezone="Mars/Base")
+
+
+def test_positions_are_recognised_only_where_nothing_else_is_left():
+    users = column([f"u{row % 4}" for row in range(20)])
+    of_users = [row // 4 for row in range(20)]
+    assert are_positions(users, column(of_users))
+    assert are_positions(users, column([str(place + 1) for place in of_users]))
+    assert are_positions(users, column(list(range(20))[::-1]))
+    assert not are_positions(users, column([*of_users[:-1], 9]))
+    assert not are_positions(users, column([*of_users[:-1], None]))
+    assert not are_positions(column(["u"]), column([0]))
 
 
 def test_columns_that_are_no_times_are_refused():

@@ -151,8 +151,12 @@ def test_an_encoding_that_is_said(tmp_path):
     assert read_tables(*paths, encoding="latin-1").items["title"].to_pylist() == ["Café", "Naïve"]
     with pytest.raises(ConfigurationError, match="`encoding` is 'klingon', an encoding unknown to Python"):
         read_tables(*paths, encoding="klingon")
+    for wide in ("utf-16-le", "utf-16-be"):
+        log = read_tables(*write(tmp_path, encoding=wide))
+        assert log.items["title"].to_pylist() == ["Café", "Naïve"]
+        assert f"i.csv has ',' between fields, no quotes, {wide}." in log.notes
     with pytest.raises(DataError, match="i.csv holds zero bytes .* Pass `encoding`, such as 'utf-16-le'"):
-        read_tables(*write(tmp_path, encoding="utf-16-le"))
+        read_tables(*write(tmp_path, items="item_id,title\n1,\0\n"))
     with pytest.raises(DataError, match="i.csv, line 3: byte 0xff is not UTF-8"):
         (tmp_path / "i.csv").write_bytes(b"item_id,title\n1,a\n2,\xff\n")
         read_tables(tmp_path / "e.csv", tmp_path / "i.csv")
@@ -204,9 +208,10 @@ def test_a_line_of_json_that_cannot_be_used_is_one_refused_row(tmp_path):
         ):
             read_items(tmp_path, text)
         assert read_items(tmp_path, text, max_refused=0.25).items["item_id"].to_pylist() == ["1", "2", "3"]
-    with pytest.raises(DataError, match="i.jsonl cannot be read as JSON lines: it is one list"):
-        read_items(tmp_path, "[{}]")
-    with pytest.raises(DataError, match="i.jsonl cannot be read as JSON lines: line 1, which is not JSON"):
+    for text in ("[1, 2]", "[{}]"):
+        with pytest.raises(DataError, match="i.jsonl cannot be read as JSON. It must hold one object a line, or o"):
+            read_items(tmp_path, text)
+    with pytest.raises(DataError, match="i.jsonl cannot be read as JSON: line 1, which is not JSON"):
         read_items(tmp_path, "{\n")
 
 

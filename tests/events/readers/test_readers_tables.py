@@ -238,10 +238,7 @@ def test_refused_items(tmp_path, row, message):
         ("user_id,item_id,timestamp\n", "`events.csv` is empty; a log needs at least one row"),
         ("user_id,timestamp\nu,1\n", "events.csv has no column 'item_id', only user_id, timestamp"),
         ("user_id,user_id,item_id,timestamp\nu,u,8,1\n", "more than one column 'user_id'"),
-        (
-            "user_id,item_id,timestamp\nu,8,1546300800123\n",
-            "'timestamp' holds 1546300800123, which looks like millisec",
-        ),
+        ("user_id,item_id,timestamp\nu,8,20190131\n", "holds 20190131, .* pass time_unit='date_digits'"),
         ("user_id,item_id,timestamp\nu,8,yesterday\n", "'timestamp' holds 'yesterday', which is not a time"),
         ("user_id,item_id,timestamp\nu,9,1\n", "1 of 1 rows cannot be used"),
     ],
@@ -274,7 +271,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match="events.parquet is not a Parquet file"):
         read_tables(tmp_path / "events.parquet", items)
     (tmp_path / "events.jsonl").write_text('[{"user_id": "u"}]\n')
-    with pytest.raises(DataError, match="events.jsonl cannot be read as JSON lines: .* one object a line"):
+    with pytest.raises(DataError, match="events.jsonl has no column 'item_id' and no 'timestamp', only user_id. Say"):
         read_tables(tmp_path / "events.jsonl", items)
     (tmp_path / "latin.csv").write_bytes("user_id,item_id,timestamp\n\xe9,8,1\n".encode("latin-1"))
     with pytest.raises(DataError, match="latin.csv, line 2: byte 0xe9 is not UTF-8 text .* `encoding`"):

@@ -3,14 +3,15 @@
 
 Lines that cannot be cut into the expected number of fields do not stop the reading: they are counted, and the reader's
 cap on refused rows decides. What stands between fields, and what quotes mean, are found from the file: see
-`wanted` of [`read_delimited`] and [`apply_quoting`](quotes.py).
+[`open_delimited`] and [`apply_quoting`](quotes.py).
 """
 
 from __future__ import annotations
 
 import csv as python_csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ from pyarrow import csv
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.checks import Source
-from seekrec.events.readers.quotes import Quoting, apply_quoting
-from seekrec.events.readers.text_files import Lines, find_lines, read_text_bytes
+from seekrec.events.readers.quotes import Quoted, Quoting, apply_quoting
+from seekrec.events.readers.text_files import Lines, find_lines, open_text
 from seekrec.util.arrow import one_array
 
 logger = logging.getLogger(__name__)
@@ -38,96 +39,197 @@ _NULLS = ["", "\\N"]
 _BLOCK_SIZE = 1 << 20
 
 
-def read_delimited(
+@dataclass(frozen=True, eq=False)
+class Delimited:
+    """A file of fields whose columns are not read yet.
+
+    Args:
+        path (`Path`): The file.
+        names (`tuple[str, ...]`): Names of its columns.
+        has_header (`bool`): Whether they are its first line.
+        delimiter (`str`): Character between fields.
+        encoding (`str`): Its encoding.
+        quoted ([`Quoted`]): Its text, with the quotes found that enclose fields.
+        records ([`Lines`]): Where its rows stand, the header included.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    has_header: bool
+    delimiter: str
+    encoding: str
+    quoted: Quoted
+    records: Lines
+
+    def describe(self) -> str:
+        """Say how the file is written."""
+        quotes = "no quotes" if self.quoted.mark is None else "quotes around fields"
+        between = {"\t": "tabs"}.get(self.delimiter, repr(self.delimiter))
+        return f"{between} between fields, {quotes}, {self.encoding}"
+
+    def peek(self) -> pa.Table:
+        """Return the first rows, all as text."""
+        try:
+            with csv.open_csv(
+                pa.BufferReader(pa.py_buffer(self.quoted.data)),
+                read_options=_read_options(self.records, None if self.has_header else self.names),
+                parse_options=_parse_options(self.quoted, self.delimiter, lambda _: "skip"),
+                convert_options=_convert_options(self.names),
+            ) as reader:
+                return pa.Table.from_batches([reader.read_next_batch()])
+        except StopIteration:
+            return pa.table({name: pa.array([], pa.string()) for name in self.names})
+        except pa.ArrowException as error:
+            raise _cannot_be_cut(self.path, self.delimiter, error) from error
+
+    def read(
+        self, columns: Sequence[str] | None = None, text_columns: Sequence[str] | None = None
+    ) -> tuple[pa.Table, Source]:
+        """Read columns; only these are parsed.
+
+        Args:
+            columns (`Sequence[str]`, *optional*): Their names; all if not given.
+            text_columns (`Sequence[str]`, *optional*): Columns to keep as text; all if not given. The type of the
+                others is guessed.
+
+        Returns:
+            `tuple`: The table, empty fields null and empty lines left out, and where its rows stand.
+
+        Raises:
+            DataError: If the file cannot be cut into columns.
+        """
+        bad_rows: list[tuple[int, str]] = []
+
+        def skip(row: csv.InvalidRow) -> str:
+            bad_rows.append((row.number, f"{row.actual_columns}, not {row.expected_columns}"))
+            return "skip"
+
+        wanted = self.names if columns is None else tuple(columns)
+        try:
+            table = csv.read_csv(
+                pa.BufferReader(pa.py_buffer(self.quoted.data)),
+                read_options=_read_options(self.records, None if self.has_header else self.names),
+                parse_options=_parse_options(self.quoted, self.delimiter, skip),
+                convert_options=_convert_options(wanted if text_columns is None else text_columns, columns or ()),
+            )
+        except pa.ArrowException as error:
+            raise _cannot_be_cut(self.path, self.delimiter, error) from error
+        remarks = self.quoted.remarks
+        for remark in remarks:
+            logger.warning(remark)
+        return table, _locate(self.path, self.records, table.num_rows, self.has_header, bad_rows, remarks)
+
+
+def open_delimited(
     path: Path,
     *,
     delimiter: str,
-    wanted: Sequence[str] = (),
+    count_known: Callable[[Sequence[str]], int] | None = None,
     names: Sequence[str] | None = None,
-    text_columns: Sequence[str] | None = None,
     encoding: str | None = None,
     quoting: Quoting | None = None,
-) -> tuple[pa.Table, Source]:
-    r"""Read a file of fields between single characters.
+) -> Delimited:
+    r"""Find the columns of a file of fields between single characters.
 
     Args:
         path (`Path`): The file; a name that ends in `.gz` is unpacked.
         delimiter (`str`): One character.
-        wanted (`Sequence[str]`): Names of columns: another delimiter that cuts more of them out of the header is taken
-            instead. Without them `delimiter` is certain.
+        count_known (`Callable`, *optional*): Counts the names of columns that are known: another delimiter that cuts
+            more of them out of the header is taken instead. Without it `delimiter` is certain.
         names (`Sequence[str]`, *optional*): Names of the columns, where the first line is data.
-        text_columns (`Sequence[str]`, *optional*): Columns to keep as text; all if not given. The type of the others
-            is guessed.
-        encoding (`str`, *optional*): Encoding of the file; its byte order mark, else UTF-8, if not given.
+        encoding (`str`, *optional*): Encoding of the file; found out if not given.
         quoting (`str`, *optional*): What `"` means: `"doubled"` (it encloses fields, which may then hold line breaks,
             and stands twice inside them), `"escaped"` (the same, but `\"` inside them) or `"none"` (a letter); found
             from the file if not given.
-
-    Returns:
-        `tuple`: The table, empty fields null and empty lines left out, and where its rows stand.
 
     Raises:
         DataError: If the file is missing, empty, not in this encoding, or `quoting` cannot be found from it.
         ConfigurationError: If `delimiter` or `encoding` is none.
     """
     check_delimiter(delimiter)
-    data = read_text_bytes(path, encoding=encoding)
-    if wanted:
+    text = open_text(path, encoding=encoding)
+    data = text.data
+    if count_known is not None:
         candidates = (delimiter, *(one for one in _DELIMITERS if one != delimiter))
-        delimiter = max(candidates, key=lambda one: len(set(_header(data, one)) & set(wanted)))
+        delimiter = max(candidates, key=lambda one: count_known(_header(data, one)))
     expected = len(names) if names is not None else len(_header(data, delimiter))
     quoted = apply_quoting(data, path, delimiter=delimiter, num_fields=expected, quoting=quoting)
     records = find_lines(data, enclosing=quoted.enclosing).without_empty()
     if not len(records.starts):
         raise DataError(f"{path} is empty; a log needs at least one row of it.")
-    bad_rows: list[tuple[int, str]] = []
+    found = names
+    if found is None:
+        try:
+            with csv.open_csv(
+                pa.BufferReader(pa.py_buffer(quoted.data)),
+                read_options=_read_options(records, None),
+                parse_options=_parse_options(quoted, delimiter, lambda _: "skip"),
+            ) as reader:
+                found = reader.schema.names
+        except pa.ArrowException as error:
+            raise _cannot_be_cut(path, delimiter, error) from error
+    return Delimited(path, tuple(found), names is None, delimiter, text.encoding, quoted, records)
 
-    def skip(row: csv.InvalidRow) -> str:
-        bad_rows.append((row.number, f"{row.actual_columns}, not {row.expected_columns}"))
-        return "skip"
 
+def read_delimited(
+    path: Path,
+    *,
+    delimiter: str,
+    names: Sequence[str] | None = None,
+    encoding: str | None = None,
+    quoting: Quoting | None = None,
+) -> tuple[pa.Table, Source]:
+    """Read a file of fields between single characters, all of it as text.
+
+    Args:
+        path (`Path`): The file; a name that ends in `.gz` is unpacked.
+        delimiter (`str`): One character.
+        names (`Sequence[str]`, *optional*): Names of the columns, where the first line is data.
+        encoding (`str`, *optional*): As for [`open_delimited`].
+        quoting (`str`, *optional*): As for [`open_delimited`].
+
+    Returns:
+        `tuple`: The table, empty fields null and empty lines left out, and where its rows stand.
+
+    Raises:
+        DataError: If the file is missing, empty, not in this encoding, or cannot be cut into columns.
+        ConfigurationError: If `delimiter` or `encoding` is none.
+    """
+    return open_delimited(path, delimiter=delimiter, names=names, encoding=encoding, quoting=quoting).read()
+
+
+def _read_options(records: Lines, names: Sequence[str] | None) -> csv.ReadOptions:
     longest = int((records.ends - records.starts).max())
-    read_options = csv.ReadOptions(
+    return csv.ReadOptions(
         use_threads=False, column_names=names, block_size=min(max(_BLOCK_SIZE, 2 * longest), 2**31 - 1)
     )
-    parse_options = csv.ParseOptions(
+
+
+def _parse_options(quoted: Quoted, delimiter: str, skip: Callable[[csv.InvalidRow], str]) -> csv.ParseOptions:
+    return csv.ParseOptions(
         delimiter=delimiter,
         quote_char=quoted.mark or False,
         double_quote=quoted.is_doubled,
         newlines_in_values=quoted.mark is not None,
         invalid_row_handler=skip,
     )
-    buffer = pa.py_buffer(quoted.data)
-    try:
-        if names is None:
-            with csv.open_csv(
-                pa.BufferReader(buffer), read_options=read_options, parse_options=parse_options
-            ) as reader:
-                in_file = reader.schema.names
-            bad_rows.clear()
-        else:
-            in_file = list(names)
-        as_text = in_file if text_columns is None else [name for name in in_file if name in text_columns]
-        table = csv.read_csv(
-            pa.BufferReader(buffer),
-            read_options=read_options,
-            parse_options=parse_options,
-            convert_options=csv.ConvertOptions(
-                column_types=dict.fromkeys(as_text, pa.string()),
-                strings_can_be_null=True,
-                null_values=_NULLS,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-    except pa.ArrowException as error:
-        raise DataError(
-            f"{path.name} cannot be cut into columns with {delimiter!r} between fields: {error}. Pass `delimiter`, or "
-            "`quoting`, if that is not how it was written."
-        ) from error
-    for remark in quoted.remarks:
-        logger.warning(remark)
-    source = _locate(path, records, table.num_rows, names is None, bad_rows, quoted.remarks)
-    return table, source
+
+
+def _convert_options(text_columns: Sequence[str], columns: Sequence[str] = ()) -> csv.ConvertOptions:
+    return csv.ConvertOptions(
+        column_types=dict.fromkeys(text_columns, pa.string()),
+        include_columns=list(columns),
+        strings_can_be_null=True,
+        null_values=_NULLS,
+        quoted_strings_can_be_null=False,
+    )
+
+
+def _cannot_be_cut(path: Path, delimiter: str, error: Exception) -> DataError:
+    return DataError(
+        f"{path.name} cannot be cut into columns with {delimiter!r} between fields: {error}. Pass `delimiter`, or "
+        "`quoting`, if that is not how it was written."
+    )
 
 
 def check_delimiter(delimiter: str) -> None:
@@ -218,4 +320,4 @@ def _locate(
     return Source(path.name, name_row, len(bad_rows), unreadable, remarks)
 
 
-__all__ = ["check_delimiter", "read_delimited", "read_double_colons", "read_lines"]
+__all__ = ["Delimited", "check_delimiter", "open_delimited", "read_delimited", "read_double_colons", "read_lines"]

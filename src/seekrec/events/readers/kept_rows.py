@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from seekrec.events.checks import (
     Finding,
+    Limits,
     Source,
     conform,
     find_event_problems,
@@ -21,14 +22,14 @@ from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURE
 
 
 def keep_items(
-    table: pa.Table, source: Source, *, max_refused: float, findings: Sequence[Finding] = ()
+    table: pa.Table, source: Source, *, max_refused: float | Limits, findings: Sequence[Finding] = ()
 ) -> tuple[pa.Table, str | None]:
     """Keep the items that can be used.
 
     Args:
         table (`pyarrow.Table`): Columns of `ITEM_FEATURES`, and any more.
         source (`Source`): The file, for messages.
-        max_refused (`float`): The largest share of rows that may be left out.
+        max_refused (`float` or [`Limits`]): The largest share of rows that may be left out.
         findings (`Sequence[Finding]`): Problems that the reader has found already.
 
     Returns:
@@ -48,7 +49,7 @@ def keep_events(
     items: pa.Table,
     source: Source,
     *,
-    max_refused: float,
+    max_refused: float | Limits,
     findings: Sequence[Finding] = (),
     may_repeat: bool = False,
 ) -> tuple[pa.Table, str | None]:
@@ -58,7 +59,7 @@ def keep_events(
         table (`pyarrow.Table`): Columns of `EVENT_FEATURES` and `OPTIONAL_EVENT_FEATURES`, and any more.
         items (`pyarrow.Table`): The items that events may name.
         source (`Source`): The file, for messages.
-        max_refused (`float`): The largest share of rows that may be left out.
+        max_refused (`float` or [`Limits`]): The largest share of rows that may be left out.
         findings (`Sequence[Finding]`): Problems that the reader has found already.
         may_repeat (`bool`): Whether a row may repeat an earlier one.
 

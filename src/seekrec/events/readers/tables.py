@@ -1,144 +1,254 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user's own log: two tables in Parquet, CSV or JSON lines, with a map from our column names to theirs.
+"""A user's own log: a table of events, and one of items, in Parquet, CSV, JSON or memory.
 
-What is unusual: CSV columns are never guessed. Ids stay text ("007" keeps its zeros), times are parsed here, and only
-columns that seekrec does not know get a guessed type. What stands between fields, and what quotes mean, is found from
-the file and can be named.
+Columns are recognised by name and content, or named by a map, and what was taken for what is reported before the rows
+are looked at. Types are not guessed: ids stay text ("007" keeps its zeros), times are read here, and only columns of
+items that seekrec does not know get a guessed type.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from seekrec.errors import ConfigurationError, DataError
-from seekrec.events.checks import (
-    Finding,
-    Source,
-    check_max_refused,
-    check_names,
-    count_out_of_order,
-)
+from seekrec.errors import ConfigurationError
+from seekrec.events.checks import Finding, Limits, Source, check_max_refused, check_names, count_out_of_order
 from seekrec.events.log import EventLog
-from seekrec.events.readers.columns import to_category_paths, to_ids, to_seconds, to_text
-from seekrec.events.readers.delimited import read_delimited
-from seekrec.events.readers.json_lines import read_json_lines
+from seekrec.events.readers.column_names import ITEM_NAMES, count_known, find_named, is_flag_name
+from seekrec.events.readers.columns import to_actions, to_behaviors, to_ids, to_text
+from seekrec.events.readers.item_tables import build_items
+from seekrec.events.readers.json_lines import Kind
 from seekrec.events.readers.kept_rows import keep_events, keep_items
 from seekrec.events.readers.quotes import Quoting
-from seekrec.events.readers.text_files import check_file
+from seekrec.events.readers.raw_tables import FileFormat, RawTable, open_table
+from seekrec.events.readers.recognition import (
+    Recognition,
+    recognize_events,
+    recognize_item_ids,
+    recognize_items,
+    require,
+    start_recognition,
+)
+from seekrec.events.readers.times import Times, TimeUnit, are_positions, read_times
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES, RECOMMENDATION, SEARCH
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-_EVENT_IDS = ("user_id", "item_id", "session_id")
-_EVENT_TEXTS = ("behavior", "query", "action", "geohash")
-_ITEM_TEXTS = ("title", "description")
-_ITEM_TIMES = ("available_from", "available_until")
+_EVENT_ROLES = (*EVENT_FEATURES, *OPTIONAL_EVENT_FEATURES)
+_ITEM_ROLES = (*ITEM_FEATURES, "queries")
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("user_id", "item_id", "session_id"), "id"),
+    **dict.fromkeys(("behavior", "query", "action", "geohash", "title", "description"), "text"),
+    **dict.fromkeys(("timestamp", "categories", "available_from", "available_until"), "value"),
+}
 
+# Seconds of 1973: numbers below are rarely times.
+_EARLY = 94_694_400
 
-@dataclass(frozen=True)
-class _FileFormat:
-    """Options of the files: `delimiter`, `quoting` and `encoding` of [`read_tables`]."""
-
-    delimiter: str | None
-    quoting: Quoting | None
-    encoding: str | None
+# Columns of items that stand in the table of events where there is no other.
+_ITEMS_OF_EVENTS = ("title", "description", "categories")
 
 
 def read_tables(
-    events_path: str | Path,
-    items_path: str | Path,
+    events: str | Path | pa.Table,
+    items: str | Path | pa.Table | None = None,
     *,
     column_map: Mapping[str, str] | None = None,
     name: str | None = None,
-    max_refused: float = 0.01,
-    has_time: bool = True,
-    category_separator: str = ">",
+    max_refused: float | None = None,
+    has_time: bool | None = None,
+    time_unit: TimeUnit | None = None,
+    timezone: str | None = None,
+    category_separator: str | None = None,
     delimiter: str | None = None,
     quoting: Quoting | None = None,
     encoding: str | None = None,
 ) -> EventLog:
     r"""Read a table of events and a table of items.
 
-    Columns are those of `EVENT_FEATURES` and `ITEM_FEATURES`; others are kept as they are. Needed are `user_id`,
-    `item_id` and `timestamp` of events, `item_id` and `title` of items. Without a column `behavior` an event with a
-    query is a search and any other a recommendation; without a column `action` every event is a click. A column
-    `geohash`, if there is one, says where the user was.
+    Columns are recognised by their names (`user_id`, `uid`, `customer`; `item_id`, `sku`, `asin`; `timestamp`, `ts`,
+    `created_at`; `query`, `search_term`; `action`, `event_type`; `session_id`; `title`, `name`; `category` and many
+    more, in any case and with anything between their parts) and by what they hold; `recipes/data.md` has the list.
+    What has two readings is refused with the way out. Needed are a user (or a session, which then counts as one), an
+    item and, unless the log has only an order, a time. Other columns of items are kept, those of events are not read.
 
-    Timestamps are seconds since 1970 (whole or not, also as text), dates and times, or ISO 8601 text; they are UTC
-    where no zone is named. Milliseconds, dates in digits (20190131), years and numbers of days are refused. Categories
-    are lists of paths, lists of names (one path), either of them written as text (`['Toys', 'Cars']`), or text (one
-    path with `category_separator` between the names). Ids may be text or whole numbers; floats that cannot tell large
-    ids apart are refused. In JSON lines, a column of ours that is a list of texts is joined with spaces, and other
-    columns with values of several types become text.
+    Without a column `behavior` an event with a query is a search and any other a recommendation; without a column
+    `action` every event is a click. Words for views, clicks, purchases, carts, impressions and searches become
+    "view", "click", "purchase", "cart", "impression" and "search", other actions stay as they are.
+
+    Times are numbers since 1970 in seconds, milliseconds, microseconds or nanoseconds, told apart by magnitude; dates
+    and times; or text, as ISO 8601 or in one of the common forms. Dates in digits (20190131), years and numbers of
+    days are refused unless `time_unit` says so. Categories are lists of paths, lists of names (one path), either of
+    them written as text (`['Toys', 'Cars']`), or text (one path with a separator between the names). Ids may be text
+    or whole numbers; floats that cannot tell large ids apart are refused.
 
     Rows that cannot be used are left out with a warning if they are few. Those are rows without user, item or time,
     with an unknown behavior, a search without query or a query that is too long, an invalid geohash, an item that
-    the items table does not hold, a row that repeats an earlier one, and items without id or text or with
-    the id of an earlier one.
+    the items table does not hold, a row that repeats an earlier one, and items without id or with the id of an earlier
+    one. Items without title are named by their categories and brands; where no item has any text, by their ids.
 
     Args:
-        events_path (`str` or `Path`): `.parquet`, `.csv`, `.tsv`, `.jsonl` (also `.ndjson`, `.json`); the text formats
-            also with `.gz`.
-        items_path (`str` or `Path`): The items, in any of these formats, also another than the events.
+        events (`str`, `Path` or `pyarrow.Table`): `.parquet`, `.csv`, `.tsv`, `.jsonl` (also `.ndjson`, `.json`; one
+            object a line, or one list of objects), the text formats also with `.gz`; a folder of Parquet files, also
+            in folders `column=value` as Spark writes them; or a table.
+        items (`str`, `Path` or `pyarrow.Table`, *optional*): The items, in any of these forms, also another than the
+            events. Made from the events if not given.
         column_map (`Mapping[str, str]`, *optional*): From our column name to the one in the file, such as
             `{"user_id": "customer", "item_id": "sku"}`. A name holds for both tables where both have such a column;
             `"events.item_id"` and `"items.item_id"` name one table's.
         name (`str`, *optional*): Name of the data set; that of the events file if not given.
-        max_refused (`float`): The largest share of rows of a table that may be left out with a warning.
-        has_time (`bool`): Whether the log has times. If not, `timestamp` holds positions, or is missing: then the
-            order of the rows counts.
-        category_separator (`str`): See above.
+        max_refused (`float`, *optional*): The largest share of rows of a table that may be left out with a warning. If
+            not given, 1 % may be damaged, and 10 % what logs of shops hold: items that are gone, repeated rows,
+            events without user or item.
+        has_time (`bool`, *optional*): Whether the log has times. If not, `timestamp` holds positions, or is missing:
+            then the order of the rows counts. If not given, a column that counts the rows, or each user's events, is
+            taken for positions.
+        time_unit (`str`, *optional*): Unit of times that are numbers; see [`read_times`].
+        timezone (`str`, *optional*): Zone of dates with times that name none, such as "Europe/Berlin"; UTC if not
+            given.
+        category_separator (`str`, *optional*): Separator of the names of a path in text; `>`, `|`, ` / `, `::` or `»`,
+            whichever most texts have, if not given.
         delimiter (`str`, *optional*): Character between fields of `.csv` and `.tsv`; a comma or a tab, or another
-            character that cuts the names of needed columns out of the header, if not given.
+            character that cuts more known names out of the header, if not given.
         quoting (`str`, *optional*): What `"` means in them: `"doubled"` (encloses fields and stands twice inside),
             `"escaped"` (encloses fields, `\"` inside) or `"none"` (a letter); found from the file if not given.
-        encoding (`str`, *optional*): Encoding of text files, such as `"cp1252"` or `"utf-16"`; the byte order mark,
-            else UTF-8, if not given.
+        encoding (`str`, *optional*): Encoding of text files, such as `"cp1252"`; that of the byte order mark or the
+            zeros of UTF-16, else UTF-8, if not given.
 
     Returns:
-        `EventLog`: `query_source` is `"logged"` if there is any search.
+        `EventLog`: `query_source` is `"logged"` if there is any search; `notes` say what was taken for what, and how
+        many rows were left out and why.
 
     Raises:
-        DataError: If a file or column is missing, of the wrong type or empty, or too many rows cannot be used. The
-            message names file, row and value.
-        ConfigurationError: If `column_map`, `max_refused`, `delimiter`, `quoting` or `encoding` is wrong.
+        DataError: If a file or column is missing, has two readings, is of the wrong type or empty, or too many rows
+            cannot be used. The message names file, row and value.
+        ConfigurationError: If an argument is wrong.
     """
-    check_max_refused(max_refused)
+    limits = Limits() if max_refused is None else check_max_refused(max_refused)
     mapping = _split_map(column_map or {})
-    events_file, items_file = Path(events_path), Path(items_path)
-    form = _FileFormat(delimiter, quoting, encoding)
-    items, item_notes = _read_items(items_file, mapping["items"], form, max_refused, category_separator)
-    events, notes = _read_events(events_file, mapping["events"], form, max_refused, has_time, items)
-    has_searches = pc.any(pc.is_valid(events["query"])).as_py()
+    form = FileFormat(delimiter, quoting, encoding)
+    raw_events = _open(events, "events", form, mapping)
+    raw_items = None if items is None else _open(items, "items", form, mapping)
+    reading = _recognize(raw_events, raw_items, mapping, time_unit, timezone, has_time)
+    for line in reading.report():
+        logger.info(line)
+
+    raw, source = raw_events.read(reading.kinds_of_events())
+    if raw_items is None:
+        ids = to_ids(raw[reading.events.taken["item_id"]], "item_id", source)
+        columns, notes = build_items(raw, reading.items, source, category_separator, ids=ids)
+        item_source = Source(f"the items of {source.name}")
+        findings: list[Finding] = []
+    else:
+        raw_of_items, item_source = raw_items.read(reading.kinds_of_items())
+        columns, notes = build_items(raw_of_items, reading.items, item_source, category_separator)
+        findings = []
+        for role in ("available_from", "available_until"):
+            if role in reading.items.taken:
+                times = read_times(raw_of_items[reading.items.taken[role]], role, item_source, timezone=timezone)
+                columns[role] = times.seconds
+                findings += times.findings
+    kept_items, left_out = keep_items(pa.table(columns), item_source, max_refused=limits, findings=findings)
+    item_notes = [*item_source.remarks, *notes, *([left_out] if left_out else [])]
+
+    clock = _read_clock(raw, source, reading, has_time, time_unit, timezone)
+    kept_events, event_notes = _build_events(raw, source, reading.events, clock, kept_items, limits)
+    has_searches = pc.any(pc.is_valid(kept_events["query"])).as_py()
+    both = raw_events.name if raw_items is None else f"{raw_events.name}, items from {raw_items.name}"
     log = EventLog(
-        name=name if name is not None else events_file.name.split(".")[0],
-        events=events,
-        items=items,
-        has_time=has_time,
+        name=name if name is not None else raw_events.name.strip("`").split(".")[0],
+        events=kept_events,
+        items=kept_items,
+        has_time=clock.has_time,
         query_source="logged" if has_searches else "none",
-        notes=(
-            f"Events from {events_file.name}, items from {items_file.name}.",
-            *item_notes,
-            *notes,
-        ),
+        notes=(f"Events from {both}.", *reading.notes(clock.times), *item_notes, *event_notes),
         is_checked=True,
     )
     logger.info("%s %d events of %d users, %d items.", log.notes[0], log.num_events, log.num_users, log.num_items)
     return log
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What was recognised in both tables; `raw_items` is `None` where items are made from events."""
+
+    events: Recognition
+    items: Recognition
+    raw_events: RawTable
+    raw_items: RawTable | None
+
+    def kinds_of_events(self) -> dict[str, Kind]:
+        """Return what the columns to read are to us: only those that are used."""
+        used = {column: role for role, column in self.events.taken.items()}
+        if self.raw_items is None:
+            used |= {column: role for role, column in self.items.taken.items() if column not in used}
+            used |= dict.fromkeys(self.items.texts(), "title")
+        return {name: _kind(role, name) for name, role in used.items()}
+
+    def kinds_of_items(self) -> dict[str, Kind]:
+        """Return what the columns to read are to us: all of them."""
+        of_role = {column: role for role, column in self.items.taken.items()}
+        return {name: _kind(of_role.get(name), name) for name in self.items.columns} | dict.fromkeys(
+            self.items.levels, "text"
+        )
+
+    def report(self) -> list[str]:
+        """Return what was taken for what, to print."""
+        lines = []
+        for found, raw in ((self.events, self.raw_events), (self.items, self.raw_items)):
+            if raw is None and not found.taken:
+                continue
+            dialect = f" ({raw.dialect})" if raw is not None and raw.dialect else ""
+            lines += [f"{found.name}{dialect} is read as{'' if raw is not None else ' items'}", *found.lines()]
+            lines += found.remarks
+        return lines
+
+    def notes(self, times: Times | None) -> list[str]:
+        """Return the same as sentences, without anything of the rows."""
+        notes = []
+        for found, raw in ((self.events, self.raw_events), (self.items, self.raw_items)):
+            form = times.form if times is not None and found is self.events else None
+            if note := found.note(form, is_all_read=raw is self.raw_items):
+                notes.append(note)
+            if raw is not None and raw.dialect:
+                notes.append(f"{found.name} has {raw.dialect}.")
+            notes += found.remarks
+        return notes
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """The times of the events: seconds, or positions where the log has none; `times` is `None` without a column."""
+
+    times: Times | None
+    has_time: bool
+    notes: tuple[str, ...] = ()
+
+
+def _open(
+    table: str | Path | pa.Table, argument: str, form: FileFormat, mapping: Mapping[str, Mapping[str, str]]
+) -> RawTable:
+    mapped = set(mapping[argument].values())
+    return open_table(
+        table, argument, form, count_known=lambda names: count_known(names) + len(mapped.intersection(names))
+    )
+
+
+def _kind(role: str | None, column: str) -> Kind:
+    if role == "action" and is_flag_name(column):
+        return "value"
+    return "other" if role is None else _KINDS.get(role, "other")
+
+
 def _split_map(column_map: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Map our names of columns to those in the file, for each table."""
-    ours = {"events": [*EVENT_FEATURES, *OPTIONAL_EVENT_FEATURES], "items": [*ITEM_FEATURES, "queries"]}
+    ours = {"events": _EVENT_ROLES, "items": _ITEM_ROLES}
     mapping: dict[str, dict[str, str]] = {"events": {}, "items": {}}
     # Names for one table come last: they win over the name for both.
     for name in sorted(column_map, key=lambda name: "." in name):
@@ -157,129 +267,119 @@ def _split_map(column_map: Mapping[str, str]) -> dict[str, dict[str, str]]:
     return mapping
 
 
-def _read_items(
-    path: Path, mapping: dict[str, str], form: _FileFormat, max_refused: float, separator: str
-) -> tuple[pa.Table, list[str]]:
-    raw, source = _read_raw(path, mapping, [*ITEM_FEATURES], form, needed=("item_id", "title"))
-    columns, findings = {}, []
-    for name in raw.column_names:
-        column = raw[name]
-        if name == "item_id":
-            columns[name] = to_ids(column, name, source)
-        elif name in _ITEM_TEXTS:
-            columns[name] = to_text(column, name, source)
-        elif name in _ITEM_TIMES:
-            columns[name], found = to_seconds(column, name, source)
-            findings += found
-        elif name == "categories":
-            columns[name] = to_category_paths(column, name, source, separator=separator)
-        else:
-            columns[name] = column
-    items, left_out = keep_items(pa.table(columns), source, max_refused=max_refused, findings=findings)
-    return items, [*source.remarks, *([left_out] if left_out else [])]
+def _recognize(
+    raw_events: RawTable,
+    raw_items: RawTable | None,
+    mapping: Mapping[str, Mapping[str, str]],
+    unit: TimeUnit | None,
+    timezone: str | None,
+    has_time: bool | None,
+) -> _Reading:
+    """Find out which column is what.
+
+    Raises:
+        DataError: If a column is missing or has two readings; the message names all of them.
+    """
+    events = start_recognition(raw_events.name, raw_events.columns, mapping["events"], _EVENT_ROLES)
+    sample = raw_events.peek()
+    if raw_items is None:
+        recognize_item_ids(events, sample, None, None)
+        recognize_events(events, sample, unit=unit, timezone=timezone)
+        named = {role: column for role, column in mapping["items"].items() if role in _ITEMS_OF_EVENTS}
+        free = [name for name in raw_events.columns if name in events.free() or name in named.values()]
+        items = start_recognition(raw_events.name, free, named, _ITEMS_OF_EVENTS)
+        recognize_items(items, sample)
+        require((events, ("user_id", "item_id", *(("timestamp",) if has_time is not False else ()))), (items, ()))
+        return _Reading(events, items, raw_events, None)
+    items = start_recognition(raw_items.name, raw_items.columns, mapping["items"], _ITEM_ROLES)
+    # Whole columns of ids: those of some of the items would say little.
+    named_ids = [name for group in find_named(items.columns, ITEM_NAMES["item_id"]) for name in group]
+    ids = [items.taken["item_id"]] if "item_id" in items.taken else named_ids or [*items.columns]
+    recognize_item_ids(events, sample, items, raw_items.read(dict.fromkeys(ids, "id" if named_ids else "value"))[0])
+    recognize_items(items, raw_items.peek())
+    recognize_events(events, sample, unit=unit, timezone=timezone)
+    needed = ("user_id", "item_id", *(("timestamp",) if has_time is not False else ()))
+    require((events, needed), (items, ("item_id",)))
+    return _Reading(events, items, raw_events, raw_items)
 
 
-def _read_events(
-    path: Path,
-    mapping: dict[str, str],
-    form: _FileFormat,
-    max_refused: float,
-    has_time: bool,
-    items: pa.Table,
+def _read_clock(
+    raw: pa.Table,
+    source: Source,
+    reading: _Reading,
+    has_time: bool | None,
+    unit: TimeUnit | None,
+    timezone: str | None,
+) -> _Clock:
+    taken = reading.events.taken
+    if "timestamp" not in taken:
+        seconds = pa.array(np.arange(raw.num_rows))
+        note = f"{source.name} has no timestamps: the number of the row counts as the time."
+        return _Clock(Times(seconds, form="positions"), False, (note,))
+    column = raw[taken["timestamp"]]
+    if has_time is None and unit is None and are_positions(raw[taken["user_id"]], column):
+        note = (
+            f"{taken['timestamp']!r} of {source.name} counts the rows, or the events of each user: it was taken for "
+            "positions in an order. Pass has_time=True if the numbers are times."
+        )
+        return _Clock(read_times(column, "timestamp", source, has_time=False), False, (note,))
+    times = read_times(column, "timestamp", source, unit=unit, timezone=timezone, has_time=has_time is not False)
+    if has_time is False:
+        return _Clock(times, False, ("The log has order but no time: timestamps are positions.",))
+    notes = []
+    if times.are_days:
+        notes.append(f"Times of {source.name} are days: events of one day have no order inside it.")
+    latest = pc.max(times.seconds).as_py()
+    if has_time is None and unit is None and latest is not None and latest < _EARLY:
+        notes.append(
+            f"Times of {source.name} are all before 1973. If the numbers are positions in an order, pass "
+            "has_time=False; if they are no seconds, pass time_unit."
+        )
+    return _Clock(times, True, tuple(notes))
+
+
+def _build_events(
+    raw: pa.Table, source: Source, found: Recognition, clock: _Clock, items: pa.Table, limits: Limits | float
 ) -> tuple[pa.Table, list[str]]:
-    needed = ("user_id", "timestamp", "item_id") if has_time else ("user_id", "item_id")
-    raw, source = _read_raw(path, mapping, [*EVENT_FEATURES, *OPTIONAL_EVENT_FEATURES], form, needed=needed)
-    columns: dict[str, pa.Array | pa.ChunkedArray] = {}
-    findings: list[Finding] = []
-    notes = [*source.remarks]
-    if "timestamp" not in raw.column_names:
-        columns["timestamp"] = pa.array(np.arange(raw.num_rows))
-        notes.append(f"{source.name} has no timestamps: the number of the row counts as the time.")
-    elif not has_time:
-        notes.append("The log has order but no time: timestamps are positions.")
-    for name in raw.column_names:
+    times = clock.times
+    columns: dict[str, pa.Array] = {} if times is None else {"timestamp": times.seconds}
+    notes = [*source.remarks, *clock.notes]
+    for role, name in found.taken.items():
         column = raw[name]
-        if name in _EVENT_IDS:
-            columns[name] = to_ids(column, name, source)
-        elif name in _EVENT_TEXTS:
-            columns[name] = to_text(column, name, source)
-        elif name == "timestamp":
-            columns[name], findings = to_seconds(column, name, source, has_time=has_time)
-        else:
-            columns[name] = column
+        if role in ("user_id", "item_id", "session_id"):
+            columns[role] = to_ids(column, role, source)
+        elif role == "action":
+            columns[role], unknown = to_actions(column, role, source, is_flag=is_flag_name(name))
+            if unknown:
+                notes.append(f"Actions of {source.name} that were kept as they are: {', '.join(unknown)}.")
+        elif role == "behavior":
+            columns[role] = to_behaviors(column, role, source)
+        elif role in ("query", "geohash"):
+            columns[role] = to_text(column, role, source)
     if "behavior" not in columns and "query" in columns:
-        columns["behavior"] = pc.if_else(pc.is_valid(columns["query"]), SEARCH, RECOMMENDATION)
+        is_search = pc.is_valid(columns["query"])
+        if "action" in columns:
+            # A search without text is no recommendation; it is refused for what it is.
+            is_search = pc.or_(
+                is_search, pc.and_(pc.equal(columns["action"], "search"), pc.is_null(columns["item_id"]))
+            )
+        columns["behavior"] = pc.if_else(pc.fill_null(is_search, False), SEARCH, RECOMMENDATION)
         notes.append(f"{source.name} has no column behavior: an event with a query is a search.")
     if "action" in columns:
         columns["action"] = pc.fill_null(columns["action"], "click")
-    events, left_out = keep_events(pa.table(columns), items, source, max_refused=max_refused, findings=findings)
+    events, left_out = keep_events(
+        pa.table(columns),
+        items,
+        source,
+        max_refused=limits,
+        findings=times.findings if times is not None else (),
+        # Two acts of one day look like one that is written twice.
+        may_repeat=times is not None and times.are_days and clock.has_time,
+    )
     num_late = count_out_of_order(events)
     if num_late:
         notes.append(f"{num_late} events of {source.name} stood after a later one of the same user; they were sorted.")
     return events, notes + ([left_out] if left_out else [])
 
 
-def _read_raw(
-    path: Path, mapping: dict[str, str], ours: list[str], form: _FileFormat, *, needed: tuple[str, ...]
-) -> tuple[pa.Table, Source]:
-    """Read a file and rename its columns to ours."""
-    check_file(path)
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] == [".gz"]:
-        suffixes.pop()
-    kind = suffixes[-1] if suffixes else ""
-
-    def theirs(names: Sequence[str]) -> list[str]:
-        return [mapping.get(name, name) for name in names if name in ours]
-
-    if kind in (".csv", ".tsv"):
-        table, source = read_delimited(
-            path,
-            delimiter=("," if kind == ".csv" else "\t") if form.delimiter is None else form.delimiter,
-            wanted=theirs(needed) if form.delimiter is None else (),
-            text_columns=theirs(ours),
-            encoding=form.encoding,
-            quoting=form.quoting,
-        )
-    elif kind == ".parquet":
-        try:
-            table, source = pq.read_table(path), Source(path.name)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} is not a Parquet file: {error}") from error
-    elif kind in (".jsonl", ".ndjson", ".json"):
-        table, source = read_json_lines(
-            path,
-            ids=theirs(_EVENT_IDS),
-            texts=theirs((*_EVENT_TEXTS, *_ITEM_TEXTS)),
-            others=theirs(("timestamp", "categories", *_ITEM_TIMES)),
-            encoding=form.encoding,
-        )
-    else:
-        raise DataError(
-            f"{path} has a name that does not end in one of {', '.join(_SUFFIXES)}; give it the right ending."
-        )
-    check_names(table.column_names, path.name)
-    absent = [(mine, their) for mine, their in mapping.items() if their not in table.column_names]
-    # A name given for both tables may be meant for the other one: then our own name will do.
-    for mine, their in absent:
-        if mine not in table.column_names:
-            raise DataError(
-                f"{path.name} has no column {their!r}, which `column_map` names for {mine!r}; it has "
-                f"{', '.join(table.column_names)}."
-            )
-    our_name = {their: mine for mine, their in mapping.items() if (mine, their) not in absent}
-    # A column that has one of our names but was mapped away would be taken for ours.
-    taken = [name for name in table.column_names if name in our_name.values() and name not in our_name]
-    table = table.drop_columns([*taken, *(name for name in table.column_names if name.startswith("__index_level_"))])
-    table = table.rename_columns([our_name.get(name, name) for name in table.column_names])
-    _need(table, source, needed)
-    return table, source
-
-
-def _need(table: pa.Table, source: Source, names: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in table.column_names:
-            raise DataError(
-                f"{source.name} has no column {name!r}, only {', '.join(table.column_names)}. Say which one holds it: "
-                f"`column_map={{{name!r}: 'its name'}}`. If names run together, pass the `delimiter` between them."
-            )
+__all__ = ["read_tables"]

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text files as UTF-8 bytes, whatever they were written in, and the lines in them.
 
-Nothing is guessed but what a file says of itself by its byte order mark. Bytes that are not UTF-8 are named with their
-line.
+Nothing is guessed but what a file says of itself: by its byte order mark, or the zeros of UTF-16. Bytes that are not
+UTF-8 are named with their line.
 """
 
 from __future__ import annotations
 
 import codecs
 import gzip
+import tempfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,37 +66,46 @@ def check_file(path: Path) -> None:
         raise DataError(f"{path} is empty; a log needs at least one row of it.")
 
 
+@dataclass(frozen=True, eq=False)
+class Text:
+    """Content of a text file.
+
+    Args:
+        data (`np.ndarray`): uint8, the text as UTF-8 without a byte order mark, mapped from a file.
+        encoding (`str`): Encoding of the file, as Python names it.
+    """
+
+    data: np.ndarray
+    encoding: str
+
+
 def read_text_bytes(path: Path, *, encoding: str | None = None) -> np.ndarray:
-    """Read a text file as UTF-8 without a byte order mark.
+    """Read a text file as UTF-8 without a byte order mark: uint8; see [`open_text`]."""
+    return open_text(path, encoding=encoding).data
+
+
+def open_text(path: Path, *, encoding: str | None = None) -> Text:
+    """Open a text file as UTF-8 without a byte order mark.
+
+    What has to be unpacked or written anew goes through a temporary file a block at a time, not through memory.
 
     Args:
         path (`Path`): The file; a name that ends in `.gz` is unpacked.
-        encoding (`str`, *optional*): Encoding of the file; if not given, by its byte order mark, else UTF-8.
-
-    Returns:
-        `np.ndarray`: uint8, mapped from the file where nothing had to be changed.
+        encoding (`str`, *optional*): Encoding of the file. If not given: what its byte order mark says; UTF-16 where
+            every other byte of its start is zero; else UTF-8.
 
     Raises:
         DataError: If the file is missing, empty, or no text of this encoding. Names the line.
         ConfigurationError: If Python knows no such encoding.
     """
     check_file(path)
-    if path.suffix == ".gz":
-        try:
-            with gzip.open(path, "rb") as file:
-                raw = np.frombuffer(file.read(), dtype=np.uint8)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(
-                f"{path} cannot be unpacked: {error}; unpack it, or give it a name without .gz."
-            ) from error
-    else:
-        raw = np.memmap(path, dtype=np.uint8, mode="r")
+    raw = _map(_unpacked(path)) if path.suffix == ".gz" else np.memmap(path, dtype=np.uint8, mode="r")
+    if not len(raw):
+        raise DataError(f"{path} is empty; a log needs at least one row of it.")
     marked = next((name for mark, name in _MARKS if raw[: len(mark)].tobytes() == mark), None)
-    name = _codec_name(encoding or marked or "utf-8")
-    if name == "utf-8" and marked == "utf-8-sig":
-        name = marked
+    name = _codec_name(encoding or marked or _guess_wide(raw) or "utf-8")
     if name not in ("utf-8", "utf-8-sig"):
-        return _transcode(raw.tobytes(), name, path)
+        return Text(_map(_transcoded(raw, name, path)), name)
     text = raw[len(codecs.BOM_UTF8) :] if marked == "utf-8-sig" else raw
     if (text[:1000] == 0).any():
         raise DataError(
@@ -102,7 +113,35 @@ def read_text_bytes(path: Path, *, encoding: str | None = None) -> np.ndarray:
             "text. Pass `encoding`, such as 'utf-16-le'."
         )
     _check_utf8(text, path)
-    return text
+    return Text(text, name)
+
+
+def _guess_wide(raw: np.ndarray) -> str | None:
+    """Return the name of UTF-16 without a byte order mark, whose letters of ASCII have every other byte zero."""
+    pairs = np.asarray(raw[:2000])[: len(raw[:2000]) // 2 * 2].reshape(-1, 2) == 0
+    even, odd = pairs.mean(axis=0) if len(pairs) else (0.0, 0.0)
+    if even == 0 and odd > 0.5:
+        return "utf-16-le"
+    return "utf-16-be" if odd == 0 and even > 0.5 else None
+
+
+def _unpacked(path: Path) -> Iterator[bytes]:
+    try:
+        with gzip.open(path, "rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be unpacked: {error}; unpack it, or give it a name without .gz.") from error
+
+
+def _map(blocks: Iterator[bytes]) -> np.ndarray:
+    """Map bytes from a temporary file that is gone when nothing uses them."""
+    with tempfile.TemporaryFile() as file:
+        for block in blocks:
+            file.write(block)
+        file.flush()
+        # An empty file cannot be mapped.
+        return np.memmap(file, dtype=np.uint8, mode="r") if file.tell() else np.empty(0, dtype=np.uint8)
 
 
 def find_lines(data: np.ndarray, *, enclosing: np.ndarray | None = None) -> Lines:
@@ -158,16 +197,22 @@ def _codec_name(encoding: str) -> str:
         ) from None
 
 
-def _transcode(raw: bytes, encoding: str, path: Path) -> np.ndarray:
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].decode(encoding, errors="ignore").count("\n") + 1
-        raise DataError(
-            f"{path.name}, line {line}: byte 0x{raw[error.start]:02x} is not {encoding} text ({error.reason}); pass "
-            "another `encoding`."
-        ) from None
-    return np.frombuffer(text.removeprefix("\ufeff").encode(errors="replace"), dtype=np.uint8)
+def _transcoded(raw: np.ndarray, encoding: str, path: Path) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    num_lines, is_start = 0, True
+    for at in range(0, len(raw), _BLOCK):
+        block = raw[at : at + _BLOCK].tobytes()
+        try:
+            text = decoder.decode(block, final=at + _BLOCK >= len(raw))
+        except UnicodeDecodeError as error:
+            line = num_lines + error.object[: error.start].decode(encoding, errors="ignore").count("\n") + 1
+            raise DataError(
+                f"{path.name}, line {line}: byte 0x{error.object[error.start]:02x} is not {encoding} text "
+                f"({error.reason}); pass another `encoding`."
+            ) from None
+        num_lines += text.count("\n")
+        yield (text.removeprefix("\ufeff") if is_start else text).encode(errors="replace")
+        is_start = is_start and not text
 
 
 def _check_utf8(data: np.ndarray, path: Path) -> None:
@@ -187,4 +232,4 @@ def _check_utf8(data: np.ndarray, path: Path) -> None:
         ) from None
 
 
-__all__ = ["Lines", "check_file", "find_byte", "find_lines", "read_text_bytes"]
+__all__ = ["Lines", "Text", "check_file", "find_byte", "find_lines", "open_text", "read_text_bytes"]

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What some rows of a column say about it: could these be times, ids, words of actions, text that people typed?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seekrec.errors import DataError
+from seekrec.events.checks import Source
+from seekrec.events.readers.column_names import ACTION_OF_WORD, BEHAVIOR_OF_WORD, plain_name
+from seekrec.events.readers.times import PLAUSIBLE_SECONDS, Times, TimeUnit, decoded, read_times, to_numbers
+from seekrec.util.arrow import is_list, is_text, to_mask
+
+# Typed text: so many of the values have a space, and the different ones are neither few nor nearly as many as rows.
+_SHARE_SPACED, _MIN_DISTINCT = 0.2, 20
+
+_DAY = 86_400
+
+# Stands for the table in messages that nobody sees.
+NOWHERE = Source("a sample")
+
+
+def read_sample(column: pa.ChunkedArray, unit: TimeUnit | None, timezone: str | None) -> Times | None:
+    """Read times; `None` where they have no reading."""
+    tried: tuple[TimeUnit | None, ...] = (unit, None, "date_digits")
+    for one in tried:
+        try:
+            return read_times(column, "timestamp", NOWHERE, unit=one, timezone=timezone)
+        except DataError:
+            continue
+    return None
+
+
+def says_day_of(one: Times | None, other: Times | None) -> bool:
+    """Return whether one column says the day of the times in the other."""
+    if one is None or other is None or not one.are_days or other.are_days:
+        return False
+    # A day and a time of it may be of two zones.
+    apart = pc.subtract(other.seconds, one.seconds)
+    return bool(pc.all(pc.and_(pc.greater(apart, -_DAY), pc.less(apart, 2 * _DAY))).as_py())
+
+
+def same_times(columns: Sequence[Times | None]) -> bool:
+    """Return whether columns hold the same times."""
+    first = columns[0]
+    return first is not None and all(one is not None and one.seconds.equals(first.seconds) for one in columns[1:])
+
+
+def all_equal(sample: pa.Table, columns: Sequence[str]) -> bool:
+    """Return whether columns hold the same values."""
+    first = decoded(sample[columns[0]])
+    return all(decoded(sample[name]).equals(first) for name in columns[1:])
+
+
+def could_be_times(column: pa.ChunkedArray) -> bool:
+    """Return whether the values of a column may be times, in whatever form."""
+    array = decoded(column)
+    kind = array.type
+    if not is_text(kind):
+        return bool(
+            pa.types.is_integer(kind)
+            or pa.types.is_floating(kind)
+            or pa.types.is_timestamp(kind)
+            or pa.types.is_date(kind)
+            or pa.types.is_null(kind)
+        )
+    filled = array.filter(pc.not_equal(pc.utf8_trim_whitespace(array), ""))
+    if not len(filled):
+        return True
+    looks = pc.match_substring_regex(filled, r"^\s*[+-]?[0-9]+(\.[0-9]*)?\s*$|[0-9]{4}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.]")
+    return bool(2 * to_mask(looks).sum() > len(filled))
+
+
+def holds_plausible_times(column: pa.ChunkedArray) -> bool:
+    """Return whether a column of any name can only be times: of 1990 to 2100, and most of them different."""
+    if not could_be_times(column):
+        return False
+    try:
+        times = read_times(column, "timestamp", NOWHERE)
+    except DataError:
+        return False
+    seconds = times.seconds.drop_null()
+    if 2 * len(seconds) < len(column) or not len(seconds):
+        return False
+    first, last = pc.min_max(seconds).values()
+    return bool(first.as_py() >= PLAUSIBLE_SECONDS[0] and last.as_py() < PLAUSIBLE_SECONDS[1])
+
+
+def is_id_column(column: pa.ChunkedArray) -> bool:
+    """Return whether a column is of a type that ids have."""
+    kind = decoded(column).type
+    return bool(is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind))
+
+
+def is_text_column(column: pa.ChunkedArray) -> bool:
+    """Return whether a column holds text, or lists of it."""
+    kind = decoded(column).type
+    return bool(is_text(kind) or pa.types.is_null(kind) or (is_list(kind) and is_text(kind.value_type)))
+
+
+def anything(column: pa.ChunkedArray) -> bool:
+    """Return True: any content will do."""
+    return True
+
+
+def _words(column: pa.ChunkedArray) -> list[str]:
+    """Return the different texts of a column, as names are compared."""
+    array = decoded(column)
+    return [] if not is_text(array.type) else [plain_name(text) for text in array.drop_null().unique().to_pylist()]
+
+
+def holds_behaviors(column: pa.ChunkedArray) -> bool:
+    """Return whether at least half of the words of a column are behaviors."""
+    words = _words(column)
+    return bool(words) and 2 * sum(word in BEHAVIOR_OF_WORD for word in words) >= len(words)
+
+
+def holds_actions(column: pa.ChunkedArray) -> bool:
+    """Return whether a column has a word for an action of ours."""
+    return any(word in ACTION_OF_WORD for word in _words(column))
+
+
+def holds_only_actions(column: pa.ChunkedArray) -> bool:
+    """Return whether a column has several words, all of them for actions of ours."""
+    words = _words(column)
+    return len(words) > 1 and all(word in ACTION_OF_WORD for word in words)
+
+
+def holds_flags(column: pa.ChunkedArray) -> bool:
+    """Return whether a column holds nothing but yes and no."""
+    array = decoded(column)
+    if pa.types.is_boolean(array.type):
+        return True
+    if is_text(array.type):
+        return set(_words(column)) <= {"0", "1", "true", "false"} and array.null_count < len(array)
+    return pa.types.is_integer(array.type) and set(array.drop_null().unique().to_pylist()) <= {0, 1}
+
+
+def holds_words(column: pa.ChunkedArray) -> bool:
+    """Return whether most texts of a column have a letter; a column without a value has none that has not."""
+    array = decoded(column)
+    if pa.types.is_null(array.type):
+        return True
+    if not is_text(array.type):
+        return False
+    texts = array.drop_null()
+    texts = texts.filter(pc.not_equal(pc.utf8_trim_whitespace(texts), ""))
+    return not len(texts) or 2 * int(to_mask(pc.match_substring_regex(texts, r"\p{L}")).sum()) > len(texts)
+
+
+def holds_names(column: pa.ChunkedArray) -> bool:
+    """Return whether a column holds names of categories: lists, or texts with letters, not numbers of categories."""
+    return is_list(decoded(column).type) or holds_words(column)
+
+
+def looks_typed(column: pa.ChunkedArray) -> bool:
+    """Return whether a column holds text as people type it: short, of several words, some of it often."""
+    array = decoded(column)
+    if not is_text(array.type) or not array.null_count:
+        return False
+    texts = array.drop_null()
+    different = texts.unique()
+    if len(different) < _MIN_DISTINCT or len(different) > 0.9 * len(texts) or not holds_words(column):
+        return False
+    spaced = to_mask(pc.match_substring_regex(different, r"\S\s+\S"))
+    lengths = pc.utf8_length(different).to_numpy()
+    is_number = ~np.isnan(to_numbers(different))
+    return bool(spaced.mean() >= _SHARE_SPACED and np.median(lengths) <= 60 and not is_number.any())
+
+
+def shown(column: pa.ChunkedArray) -> str:
+    """Say what a column holds, without a value."""
+    kind = decoded(column).type
+    if is_text(kind):
+        return "text that does not look like it"
+    return {True: "numbers"}.get(bool(pa.types.is_integer(kind) or pa.types.is_floating(kind)), str(kind))
+
+
+__all__ = [
+    "NOWHERE",
+    "all_equal",
+    "anything",
+    "could_be_times",
+    "holds_actions",
+    "holds_behaviors",
+    "holds_flags",
+    "holds_names",
+    "holds_only_actions",
+    "holds_plausible_times",
+    "holds_words",
+    "is_id_column",
+    "is_text_column",
+    "looks_typed",
+    "read_sample",
+    "same_times",
+    "says_day_of",
+    "shown",
+]
