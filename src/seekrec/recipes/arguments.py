@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 from seekrec.embeddings import SASRecConfig
 from seekrec.events.readers import OTHER_DATASETS, READERS
+from seekrec.events.readers.times import TimeUnit
 from seekrec.identifiers import VIEW_ORDER, DualRQVAEConfig
 from seekrec.identifiers.levels import IdentifierLevels
 from seekrec.schema import Behavior, View
@@ -35,7 +36,7 @@ class DataArguments:
         events (`str`, *optional*): Own log: table of events (Parquet, CSV, TSV, JSON lines).
         items (`str`, *optional*): Own log: table of items (Parquet, CSV, TSV, JSON lines).
         column_map (`list[str]`): Own log: names of columns, as ours=theirs: user_id=customer items.item_id=sku.
-        time_unit (`str`, *optional*): Own log: unit of times that are numbers.
+        time_unit (`str`, *optional*): Own log: unit of times that are numbers, where their size does not say it.
         timezone (`str`, *optional*): Own log: zone of times that name none, such as Europe/Berlin.
         delimiter (`str`, *optional*): Own log: character between the fields of CSV.
         quote (`str`, *optional*): Own log: what quotes mean in CSV: fields with doubled or escaped quotes, or letters.
@@ -58,7 +59,7 @@ class DataArguments:
     events: str | None = None
     items: str | None = None
     column_map: list[str] = field(default_factory=list)
-    time_unit: Literal["s", "ms", "us", "ns", "days"] | None = None
+    time_unit: TimeUnit | None = None
     timezone: str | None = None
     delimiter: str | None = None
     quote: Literal["doubled", "escaped", "none"] | None = None

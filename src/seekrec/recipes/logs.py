@@ -136,8 +136,8 @@ def name_log(data: DataArguments) -> str:
 
 
 def _read_own_tables(data: DataArguments) -> EventLog:
-    if data.events is None or data.items is None:
-        raise ConfigurationError("`dataset: tables` needs the tables of your log; pass --events and --items.")
+    if data.events is None:
+        raise ConfigurationError("`dataset: tables` needs the table of your events; pass --events.")
     if data.data_dir is not None:
         raise ConfigurationError("`data_dir` is given beside your own tables, which do not read it; leave it out.")
     given = {name: getattr(data, name) for name in _OF_TABLES if getattr(data, name) not in (None, [])}
