@@ -118,7 +118,7 @@ def test_a_cluster_that_loses_a_node_writes_the_same_bytes(tmp_path, source, mon
         cluster.shutdown()
     with capsys.disabled():
         sys.stdout.write(
-            f"\n2 nodes, {lost[0][2]:g} of 2 processors idle; one node killed after {lost[0][1]} of {log.num_partitions} "
+            f"\n2 nodes, {lost[0][2]:g} of 2 processors idle; one killed after {lost[0][1]} of {log.num_partitions} "
             f"partitions, {alive} left; split {found.fingerprint[:16]}, local {expected.fingerprint[:16]}\n"
         )
     assert lost[0][0] == 2 and lost[0][1] < log.num_partitions and alive == 1
