@@ -277,7 +277,7 @@ def _choose_gensar(s: Situation) -> list[Choice]:
         tasks += ["id2desc_semantic=0.1", "id2desc_collaborative=0.1"]
     large = s.on_gpu and s.log.num_interactions > 1_000_000
     width = 256 if large else 128
-    batch = _batch_size(s.log.num_users_to_hold_out, most=256 if s.on_gpu else 64)
+    batch = _batch_size(s.log.num_interactions // length, most=256 if s.on_gpu else 64)
     found = [
         *_choose_t5(s, width),
         *_choose_codes(s),

@@ -27,7 +27,7 @@ from seekrec.training.collaborative import graph_validation, validation_historie
 from seekrec.training.lightgcn import train_lightgcn
 from seekrec.training.sasrec import train_sasrec
 
-# Epochs in which a SASRec trained without the last events learns all of them.
+# Epochs in which a SASRec trained without the last events learns all of them, at most as many as it had before.
 NUM_FINISHING_EPOCHS = 15
 
 
@@ -152,7 +152,12 @@ def prepare_collaborative(
         first = prepare_sasrec(split, settings, cache, seed=seed, num_unseen_events=num_unseen_events)
         started = first[0]
         finished, _ = prepare_sasrec(
-            split, settings, cache, seed=seed, start_from=first, num_finishing_epochs=NUM_FINISHING_EPOCHS
+            split,
+            settings,
+            cache,
+            seed=seed,
+            start_from=first,
+            num_finishing_epochs=min(NUM_FINISHING_EPOCHS, settings.sasrec_num_epochs),
         )
     if reads_states:
         return CollaborativeSource(started, finished)

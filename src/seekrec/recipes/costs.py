@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from seekrec.corpora.stream import HISTORY_TASKS
 from seekrec.recipes.choices import Choice, Situation
+from seekrec.recipes.collaborative import NUM_FINISHING_EPOCHS
+from seekrec.util.parsing import parse_weights
 from seekrec.util.units import format_bytes, format_seconds
 
 # Operations of a second of the probe that a counted operation of a stage takes.
@@ -190,6 +193,9 @@ def _part_seconds(family: str, situation: Situation, values: Mapping[str, object
     speed = situation.machine.gflops * 1e9
     items, width = log.num_items, _number(values, "sasrec_hidden_size", 64)
     compared = min(items, 4096 if items > 50_000 else items)
+    # GenSR trains one without the last events, which then learns them.
+    epochs = _number(values, "sasrec_num_epochs", 40)
+    passes = 2 * epochs + min(epochs, NUM_FINISHING_EPOCHS) if _number(values, "num_unseen_events", 0) else epochs
     sasrec = log.num_interactions * (6 * 24 * width * width + 6 * compared * width)
     graph = 3 * log.num_interactions * width * 6 + (log.num_users + items) * width * 12
     text = 2.0 * items * _TEXT_TOKENS * _ENCODER_OPERATIONS / 2 if log.has_text else 0.0
@@ -203,7 +209,7 @@ def _part_seconds(family: str, situation: Situation, values: Mapping[str, object
     return {
         "data": _SECONDS_TO_START + _SECONDS_PER_EVENT * log.num_events,
         "semantic": FACTORS["semantic"] * text / speed,
-        "sasrec_num_epochs": _number(values, "sasrec_num_epochs", 40) * sasrec * FACTORS["sasrec"] / speed,
+        "sasrec_num_epochs": passes * sasrec * FACTORS["sasrec"] / speed,
         "lightgcn_num_epochs": (
             _number(values, "lightgcn_num_epochs", 0) * graph * FACTORS["lightgcn"] / speed
             if family == "gensr"
@@ -233,7 +239,10 @@ def _measure(family: str, situation: Situation, values: Mapping[str, object]) ->
     parameters = vocabulary * width + 2.5 * layers * layer
     if family == "gensar":
         history = _number(values, "max_history_recommendations", 5) + _number(values, "max_history_searches", 5)
-        rows = log.num_users_to_hold_out + 2 * log.num_interactions / history + log.num_items
+        rows = log.num_users_to_hold_out + 2 * log.num_interactions / history
+        # Other tasks have their share of rows beside the histories.
+        weights = parse_weights([str(one) for one in _list(values, "task_weights")] or ["nrip=1"], "task_weights")
+        rows *= 1 + sum(weight for name, weight in weights.items() if name not in HISTORY_TASKS)
         # The encoder reads a vector an event, the decoder writes four codes for each target.
         tokens = history * (1 + 5 * 2)
         operations = 6 * tokens * (layers * layer + 0.1 * vocabulary * width)
@@ -263,6 +272,11 @@ def _measure_dense(situation: Situation, values: Mapping[str, object], batch: in
     parameters = log.num_items * width + 24 * layers * width * width + _TEXT_SIZE * width * 4
     case = 2 * (length * layers * layer + log.num_items * width)
     return _Sizes(rows, 6 * length * token, parameters, case, batch, length * (layers * width * 30 + 3 * compared))
+
+
+def _list(values: Mapping[str, object], name: str) -> list[object]:
+    value = values.get(name)
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _number(values: Mapping[str, object], name: str, default: float) -> float:

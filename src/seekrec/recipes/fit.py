@@ -26,11 +26,10 @@ NUM_TIMED_CASES = 24
 _SHARE_OF_TEST, _SHARE_OF_VALIDATION = 0.3, 0.2
 _MOST_VALIDATIONS = 8
 _LEAST_TEST_CASES = 20
-# What a timing may be off, and the time that saving takes.
+# What a timing may be off, and the seconds that saving takes, and making the baselines.
 _MARGIN = 0.9
 SAVING_SECONDS = 3.0
-# Seconds that the baselines take for a case.
-_BASELINE_SECONDS = 2e-3
+_SECONDS_OF_BASELINES, _SECONDS_OF_BASELINE_CASE = 4.0, 1e-3
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,18 @@ class RankingTimes:
     def test_seconds(self, num_cases: int) -> float:
         """Return the seconds of the final table with so many cases of a behavior, baselines included."""
         own = sum(self.seconds_by_protocol[name] for name in self.test_protocols)
-        seconds = num_cases * (own + _BASELINE_SECONDS * len(self.test_protocols))
+        seconds = _SECONDS_OF_BASELINES + num_cases * (own + _SECONDS_OF_BASELINE_CASE * len(self.test_protocols))
         # A sample of the searches is asked in all forms, of the model and of BM25; half of what is timed are searches.
         asked = min(num_cases, MAX_QUERY_FORM_CASES, self.num_validation)
         first = self.seconds_by_protocol[self.test_protocols[0]]
-        return seconds + asked * len(QUERY_FORMS) * (first / 2 + _BASELINE_SECONDS)
+        return seconds + asked * len(QUERY_FORMS) * (first / 2 + _SECONDS_OF_BASELINE_CASE)
+
+    def fit_test(self, seconds: float) -> int:
+        """Return the number of test cases of a behavior that can be ranked in so many seconds, from a few up."""
+        num_cases = self.num_test
+        while num_cases > _LEAST_TEST_CASES and self.test_seconds(num_cases) > seconds:
+            num_cases = max(_LEAST_TEST_CASES, int(0.9 * num_cases))
+        return num_cases
 
 
 @dataclass(frozen=True)
@@ -71,13 +77,15 @@ class Fit:
     """What fits into the time.
 
     Args:
-        num_train_epochs (`float`): Number of epochs, a part of one if no whole one fits.
+        num_train_epochs (`float`): Number of epochs: those of so many steps that the last one is validated.
+        eval_steps (`int`): Steps between validations.
         num_validations (`int`): Number of validations.
         num_test_cases (`int`): Number of test cases of each task.
         step_seconds (`float`): Seconds of an update.
     """
 
     num_train_epochs: float
+    eval_steps: int
     num_validations: int
     num_test_cases: int
     step_seconds: float
@@ -113,18 +121,16 @@ def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, mo
     """
     step_seconds, updates = time_steps(trainer)
     left = max(0.0, budget.max_seconds - process_seconds() - SAVING_SECONDS) * _MARGIN
-    num_test = times.num_test
-    while num_test > _LEAST_TEST_CASES and times.test_seconds(num_test) > _SHARE_OF_TEST * left:
-        num_test = max(_LEAST_TEST_CASES, int(0.9 * num_test))
+    num_test = times.fit_test(_SHARE_OF_TEST * left)
     left = max(0.0, left - times.test_seconds(num_test))
     validation = times.validation_seconds + SAVING_SECONDS / 6
-    wanted = most_epochs * updates * step_seconds
-    share = min(left, wanted) * _SHARE_OF_VALIDATION
+    share = min(left, most_epochs * updates * step_seconds) * _SHARE_OF_VALIDATION
     num_validations = int(min(_MOST_VALIDATIONS, max(1, share / validation)))
-    left = max(0.0, left - num_validations * validation)
-    epochs = min(most_epochs, max(1 / updates, left / (updates * step_seconds)))
-    epochs = float(round(epochs)) if epochs >= 3 else round(epochs, 3)
-    chosen = [Fit(epochs, num_validations, num_test, step_seconds)]
+    steps = min(most_epochs * updates, max(0.0, left - num_validations * validation) / step_seconds)
+    interval = max(1, int(steps / num_validations))
+    # Trainer rounds up to whole steps.
+    epochs = round((interval * num_validations - 0.5) / updates, 6)
+    chosen = [Fit(epochs, interval, num_validations, num_test, step_seconds)]
     if trainer.args.world_size > 1:
         chosen = broadcast_object_list(chosen)
     return chosen[0]

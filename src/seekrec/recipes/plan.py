@@ -29,7 +29,6 @@ from seekrec.util.files import replace_file, write_json
 from seekrec.util.hashing import json_digest
 from seekrec.util.redaction import is_secret
 from seekrec.util.settings import option_names, option_values
-from seekrec.util.units import format_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +75,11 @@ class Plan:
 
     def with_fit(self, fit: Fit) -> Plan:
         """Return the plan with what timed steps and rankings allow; what the command line gave stays."""
-        share = round(1 / fit.num_validations, 4)
-        reason = f"{format_seconds(fit.step_seconds * 1000)} for 1,000 steps, timed"
+        reason = f"{fit.step_seconds:.3g} s a step, timed"
         measured = [
             Choice("num_train_epochs", fit.num_train_epochs, reason),
-            Choice("eval_steps", share, f"{fit.num_validations} times in all"),
-            Choice("save_steps", share, "with each evaluation"),
+            Choice("eval_steps", fit.eval_steps, f"{fit.num_validations} times in all"),
+            Choice("save_steps", fit.eval_steps, "with each evaluation"),
             Choice("max_test_cases", fit.num_test_cases, "of each task, in the time that is left"),
         ]
         # Evaluations and checkpoints go together.
@@ -89,6 +87,11 @@ class Plan:
         new = {one.name: one for one in measured if one.name not in fixed}
         old = {one.name: one for one in self.choices}
         return replace(self, choices=[*{**old, **new}.values()], is_measured=True)
+
+    def with_test_cases(self, number: int) -> Plan:
+        """Return the plan with fewer test cases, for the time that is left after training."""
+        choice = Choice("max_test_cases", number, "of each task, in the time that was left after training")
+        return replace(self, choices=[*(one for one in self.choices if one.name != choice.name), choice])
 
     @property
     def _gives_intervals(self) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
@@ -35,7 +35,7 @@ from seekrec.recipes.plan import FITTED, Plan
 from seekrec.recipes.record import record_run, save_trained
 from seekrec.recipes.stages import StageCache
 from seekrec.schema import BEHAVIORS, Behavior
-from seekrec.training.budget import TimeBudget
+from seekrec.training.budget import TimeBudget, process_seconds
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_once
 
 logger = logging.getLogger(__name__)
@@ -144,6 +144,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             return
 
         # 6. Evaluation beside baselines on the same split.
+        self.fit_evaluation()
         rows = self.compare(model)
         record_run(
             folder,
@@ -152,6 +153,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             arguments=self.settings(),
             seconds=self.cache.seconds,
             quality=self.items.quality,
+            plan=[] if self.plan is None else [asdict(choice) for choice in self.plan.choices],
         )
         print(format_table(rows))
         self.report(model)
@@ -216,7 +218,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         """Make the clock of `max_minutes`, and fit what the plan chose into the time that is left."""
         if self.running.max_minutes is None:
             return None
-        times = self.time_rankings(model)
+        self.times = times = self.time_rankings(model)
         budget = TimeBudget(60 * self.running.max_minutes, validation_seconds=times.validation_seconds)
         plan = self.plan
         if plan is not None and not plan.is_measured and "num_train_epochs" in plan.values:
@@ -233,6 +235,18 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         num_test = min(self.evaluation.max_test_cases or times.num_test, times.num_test)
         budget.least_reserve = times.test_seconds(num_test) + SAVING_SECONDS
         return budget
+
+    def fit_evaluation(self) -> None:
+        """Rank fewer test cases than the plan chose where training and saving left no time for more."""
+        if self.plan is None or self.running.max_minutes is None or "max_test_cases" in self.plan.given:
+            return
+        planned = self.evaluation.max_test_cases or self.times.num_test
+        number = self.times.fit_test(60 * self.running.max_minutes - process_seconds())
+        if number < planned:
+            logger.info("%d of %d test cases of each task fit into the time that is left.", number, planned)
+            self.evaluation.max_test_cases = number
+            self.plan = self.plan.with_test_cases(number)
+            self.plan.save(self.output_dir)
 
     def time_rankings(self, model: ModelT) -> RankingTimes:
         """Time how long the model, as it is, takes to rank some validation cases by each protocol."""

@@ -46,6 +46,7 @@ def save_run(
     log: EventLog,
     settings: Mapping[str, object],
     seconds: Mapping[str, float] | None = None,
+    plan: Sequence[Mapping[str, object]] = (),
 ) -> None:
     """Write `run.json` into a model folder: where its numbers come from, for the card.
 
@@ -55,8 +56,11 @@ def save_run(
         log ([`EventLog`]): Log that it was trained on; only counts are written, and its notes.
         settings (`Mapping`): The settings of the recipe, flat. Secrets are not written, paths as their last part.
         seconds (`Mapping[str, float]`, *optional*): Wall time of each stage.
+        plan (`Sequence[Mapping]`): Settings that were chosen by log and machine: name, value, reason.
     """
     content = {"command": command, "log": log.describe(), "settings": dict(settings), "seconds": dict(seconds or {})}
+    if plan:
+        content["plan"] = [dict(choice) for choice in plan]
     write_run(Path(folder) / RUN_FILE, content)
 
 
@@ -73,6 +77,7 @@ def record_run(
     arguments: Sequence[object],
     seconds: Mapping[str, float],
     quality: IdentifierQualityReport | None = None,
+    plan: Sequence[Mapping[str, object]] = (),
 ) -> None:
     """Write what a recipe measured, with the rank of every case, and `run.json` for the command that is running.
 
@@ -85,6 +90,7 @@ def record_run(
         arguments (`Sequence`): The groups of the recipe's settings; their options are written flat.
         seconds (`Mapping[str, float]`): Wall time of each stage.
         quality ([`IdentifierQualityReport`], *optional*): Quality of the identifiers, for `identifiers.json`.
+        plan (`Sequence[Mapping]`): Settings that were chosen by log and machine: name, value, reason.
     """
     command = publishable_command(["accelerate", "launch", *sys.argv])
     settings = {name: value for part in arguments for name, value in option_values(part).items()}
@@ -92,7 +98,7 @@ def record_run(
         write_results(new / "results.json", rows, save_ranks=True)
         if quality is not None:
             quality.save(new / "identifiers.json")
-        save_run(new, command=command, log=log, settings=settings, seconds=seconds)
+        save_run(new, command=command, log=log, settings=settings, seconds=seconds, plan=plan)
 
 
 __all__ = ["RUN_FILE", "record_run", "save_run", "save_trained", "write_run"]
