@@ -58,7 +58,12 @@ def save_run(
         seconds (`Mapping[str, float]`, *optional*): Wall time of each stage.
         plan (`Sequence[Mapping]`): Settings that were chosen by log and machine: name, value, reason.
     """
-    content = {"command": command, "log": log.describe(), "settings": dict(settings), "seconds": dict(seconds or {})}
+    content: dict[str, object] = {
+        "command": command,
+        "log": log.describe(),
+        "settings": dict(settings),
+        "seconds": dict(seconds or {}),
+    }
     if plan:
         content["plan"] = [dict(choice) for choice in plan]
     write_run(Path(folder) / RUN_FILE, content)
