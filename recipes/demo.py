@@ -15,9 +15,9 @@ from pathlib import Path
 
 from transformers import AutoModel, AutoProcessor
 
-from seekrec import Catalog
 from seekrec.errors import MissingDependencyError, RequestError
 from seekrec.events import read_examples
+from seekrec.recipes.show import answer, describe_history
 from seekrec.schema import Event, Request
 from seekrec.util.command_line import one_line_errors
 
@@ -48,33 +48,9 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"  {line}")
     for query in [None, *arguments.query]:
         print("\nRecommended:" if query is None else f"\nFound for {query!r}:")
-        for line in answer(model, processor, history, query, arguments.top_k, arguments.exclude_seen):
+        asked = Request(history=history, query=query)
+        for line in answer(model, processor, asked, top_k=arguments.top_k, exclude_seen=arguments.exclude_seen):
             print(f"  {line}")
-
-
-def describe_history(history: list[Event], catalog: Catalog) -> list[str]:
-    """Return a line for each event."""
-    lines = []
-    for event in history:
-        title = "(no click)" if event.item_id is None else catalog.titles([event.item_id])[0]
-        lines.append(f"{title}" if event.query is None else f"{title}   (searched for: {event.query})")
-    return lines
-
-
-def answer(
-    model,  # noqa: ANN001
-    processor,  # noqa: ANN001
-    history: list[Event],
-    query: str | None,
-    top_k: int,
-    exclude_seen: bool | None,
-) -> list[str]:
-    """Return a line for each item found."""
-    request = Request(history=history, query=query)
-    # Families that compare vectors search without beams.
-    beams = {"num_beams": max(50, top_k)} if model.can_generate() else {}
-    found = model.retrieve(processor([request]), top_k=top_k, exclude_seen=exclude_seen, **beams)[0]
-    return [f"{place:2d}. {item.title}   ({item.score:.2f})" for place, item in enumerate(found, start=1)]
 
 
 def serve(
@@ -92,7 +68,8 @@ def serve(
 
     def ask(user_id: str, query: str) -> tuple[str, str]:
         history = histories[user_id]
-        lines = answer(model, processor, history, query.strip() or None, top_k, exclude_seen)
+        asked = Request(history=history, query=query.strip() or None)
+        lines = answer(model, processor, asked, top_k=top_k, exclude_seen=exclude_seen)
         return "\n".join(describe_history(history, processor.catalog)), "\n".join(lines)
 
     gradio.Interface(

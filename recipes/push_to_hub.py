@@ -22,9 +22,8 @@ from seekrec.errors import ConfigurationError
 from seekrec.evaluation import format_table, read_results
 from seekrec.hub import copy_model, describe_model, eval_results_yaml, render_model_card
 from seekrec.util.command_line import one_line_errors
+from seekrec.util.package_data import data_folder
 from seekrec.util.parsing import parse_arguments
-
-TEMPLATES = Path(__file__).parents[1] / "hub_cards"
 
 
 @dataclass
@@ -69,7 +68,7 @@ def main(arguments: PushArguments) -> None:
     print(format_table(results))
 
     # 2. Render the card.
-    template = arguments.template or TEMPLATES / f"{run['config']['model_type']}.md"
+    template = arguments.template or data_folder("hub_cards") / f"{run['config']['model_type']}.md"
     card = render_model_card(template, results, run)
 
     # 3. Copy what is to be published, and upload it.

@@ -36,8 +36,8 @@ _ENCODER_OPERATIONS, _TEXT_TOKENS, _TEXT_SIZE = 44e6, 24, 384
 # Steps after which more of them rarely help, at the sizes that are chosen here.
 _ENOUGH_STEPS = {"gensar": 3000, "gensr": 1500, "intsr": 3000, "synergen": 3000}
 _MOST_EPOCHS = {"gensar": 30, "gensr": 6, "intsr": 15, "synergen": 15}
-# Shares of a budget: stages before training.
-_SHARE_OF_STAGES = 0.3
+# Shares of a budget that trainings before the model's may take. To IntSR and SynerGen SASRec is a baseline alone.
+_SHARE_OF_STAGES = {"gensar": 0.35, "gensr": 0.35, "intsr": 0.15, "synergen": 0.15}
 # A GPU multiplies small matrices far below its speed.
 _BASE_MEMORY = 1_200_000_000
 
@@ -146,7 +146,7 @@ def add_epochs(
     stages = [name for name in trainings if name in values]
     parts = _part_seconds(family, situation, values)
     trained = sum(parts[name] for name in stages)
-    room = max(0.05 * budget, _SHARE_OF_STAGES * budget - parts["data"] - parts["semantic"])
+    room = max(0.05 * budget, _SHARE_OF_STAGES[family] * budget - parts["data"] - parts["semantic"])
     if trained > room:
         for name in stages:
             shortened = max(2, int(_number(values, name, 1) * room / trained))

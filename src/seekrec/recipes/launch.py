@@ -22,6 +22,7 @@ from seekrec.recipes.plan import describe_log, given_values, make_plan
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.files import lock_folder
+from seekrec.util.package_data import find_settings
 from seekrec.util.parsing import given_settings, is_given, parse_arguments
 
 logger = logging.getLogger(__name__)
@@ -31,35 +32,54 @@ _IN_A_GROUP = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_
 _OF_A_GROUP = ("RANK", "LOCAL_", "WORLD_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC_", "ACCELERATE_")
 
 
-def run_recipe(script: str, recipe_type: type[Recipe[ModelT, ProcessorT]]) -> None:
+def run_recipe(
+    script: str | Sequence[str], recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[str] | None = None
+) -> Recipe[ModelT, ProcessorT]:
     """Run a recipe with the settings of its command line, and log to the terminal.
 
     What its user can mend ends it with one line; see [`one_line_errors`].
 
     Args:
-        script (`str`): Path of the script that calls this; with several processes it is run by itself, too.
+        script (`str` or `Sequence[str]`): Path of the script that calls this, or what follows `python` in its place
+            (`-m`, a module, words of its own); with several processes it is run by itself, too.
         recipe_type (`type[Recipe]`): The recipe.
+        argv (`Sequence[str]`, *optional*): Options of the recipe; those of this process if not given.
+
+    Returns:
+        [`Recipe`]: The recipe, which has run.
     """
+    words = [script] if isinstance(script, str) else list(script)
+    options = find_packaged_settings(recipe_type.family(), sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in ("bm25s", "sentence_transformers", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    with one_line_errors(script):
-        recipe = make_recipe(script, recipe_type, sys.argv[1:])
-        if recipe.running.dry_run:
-            return
+    with one_line_errors(script if isinstance(script, str) else " ".join(["seekrec", *script[2:]])):
+        recipe = make_recipe(recipe_type, options)
+        if not isinstance(script, str):
+            recipe.command = ["seekrec", *script[2:], *options]
         _keep_from_hub(recipe.training)
-        _prepare_once(script, sys.argv[1:], recipe.running)
-        with _alone_in_folder(recipe.output_dir):
-            recipe.run()
+        if not recipe.running.dry_run:
+            _prepare_once(words, options, recipe.running)
+            with _alone_in_folder(recipe.output_dir):
+                recipe.run()
+    return recipe
 
 
-def make_recipe(
-    script: str, recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[str]
-) -> Recipe[ModelT, ProcessorT]:
+def find_packaged_settings(family: str, argv: Sequence[str]) -> list[str]:
+    """Return options whose `--config NAME` names the packaged file, where it is the name of one."""
+    options = list(argv)
+    for place, option in enumerate(options):
+        if option == "--config" and place + 1 < len(options):
+            options[place + 1] = find_settings(family, options[place + 1])
+        elif option.startswith("--config="):
+            options[place] = f"--config={find_settings(family, option.partition('=')[2])}"
+    return options
+
+
+def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[str]) -> Recipe[ModelT, ProcessorT]:
     """Make a recipe from a command line; without a settings file the log and the machine choose what it leaves open.
 
     Args:
-        script (`str`): Path of the script, for messages.
         recipe_type (`type[Recipe]`): The recipe.
         argv (`Sequence[str]`): The command line without the program's name.
 
@@ -132,17 +152,17 @@ def _alone_in_folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def _prepare_once(script: str, argv: Sequence[str], running: RunArguments) -> None:
+def _prepare_once(words: Sequence[str], argv: Sequence[str], running: RunArguments) -> None:
     """Let one process of several do the stages before training, outside the process group; the others wait."""
     state = PartialState()
     if state.num_processes > 1:
         if state.is_main_process:
             stop_after = min(running.stop_after, "corpus", key=STAGES.index)
             alone = {name: value for name, value in os.environ.items() if not name.startswith(_OF_A_GROUP)}
-            done = subprocess.run([sys.executable, script, *argv, "--stop_after", stop_after], check=False, env=alone)
+            done = subprocess.run([sys.executable, *words, *argv, "--stop_after", stop_after], check=False, env=alone)
             if done.returncode:
                 sys.exit(done.returncode)  # it has said why
         state.wait_for_everyone()
 
 
-__all__ = ["run_recipe"]
+__all__ = ["find_packaged_settings", "make_recipe", "run_recipe"]

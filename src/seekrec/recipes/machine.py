@@ -89,20 +89,19 @@ def _memory_limit() -> int:
 
 
 def _measure_gflops(device: torch.device) -> float:
-    """Multiply for a moment; the fastest of several runs, as others may use the machine, too."""
+    """Multiply for a moment; where others use the machine, too, it is their share that is measured."""
     scale = 8 if device.type == "cuda" else 1
     left = torch.ones(_ROWS * scale, _WIDTH, device=device)
     right = torch.ones(_WIDTH, _INNER, device=device)
-    times: list[float] = []
-    deadline = time.monotonic() + _PROBE_SECONDS
+    (left @ right).sum().item()
+    count, started = 0, time.perf_counter()
     with torch.no_grad():
-        while time.monotonic() < deadline:
-            started = time.perf_counter()
+        while time.perf_counter() - started < _PROBE_SECONDS:
             for _ in range(10):
                 product = left @ right
             product.sum().item()
-            times.append((time.perf_counter() - started) / 10)
-    return 2e-9 * _ROWS * scale * _WIDTH * _INNER / sorted(times)[len(times) // 4]
+            count += 10
+    return 2e-9 * _ROWS * scale * _WIDTH * _INNER * count / (time.perf_counter() - started)
 
 
 def _cpu_has_bf16() -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -71,6 +72,8 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         self.output_dir = Path(str(self.training.output_dir))
         self.cache = StageCache(self.running.stages_dir or self.output_dir / "stages")
         self.show_progress = not self.training.disable_tqdm
+        # Words of the command, for the record of the run.
+        self.command = ["accelerate", "launch", *sys.argv]
         # Without a settings file: the plan that chose the settings, and the log, which was read to make it.
         self.plan: Plan | None = None
         self.log: EventLog | None = None
@@ -149,6 +152,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         record_run(
             folder,
             rows,
+            command=self.command,
             log=self.split.log,
             arguments=self.settings(),
             seconds=self.cache.seconds,

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -78,32 +77,33 @@ def record_run(
     folder: str | Path,
     rows: Sequence[ResultRow],
     *,
+    command: Sequence[str],
     log: EventLog,
     arguments: Sequence[object],
     seconds: Mapping[str, float],
     quality: IdentifierQualityReport | None = None,
     plan: Sequence[Mapping[str, object]] = (),
 ) -> None:
-    """Write what a recipe measured, with the rank of every case, and `run.json` for the command that is running.
+    """Write what a recipe measured, with the rank of every case, and `run.json`.
 
     They replace older ones as one, and belong to the weights in the folder from now on.
 
     Args:
         folder (`str` or `Path`): The model folder.
         rows (`Sequence[ResultRow]`): Results.
+        command (`Sequence[str]`): Words of the command that is running.
         log ([`EventLog`]): Log that the model was trained on.
         arguments (`Sequence`): The groups of the recipe's settings; their options are written flat.
         seconds (`Mapping[str, float]`): Wall time of each stage.
         quality ([`IdentifierQualityReport`], *optional*): Quality of the identifiers, for `identifiers.json`.
         plan (`Sequence[Mapping]`): Settings that were chosen by log and machine: name, value, reason.
     """
-    command = publishable_command(["accelerate", "launch", *sys.argv])
     settings = {name: value for part in arguments for name, value in option_values(part).items()}
     with replace_part(folder, "results") as new:
         write_results(new / "results.json", rows, save_ranks=True)
         if quality is not None:
             quality.save(new / "identifiers.json")
-        save_run(new, command=command, log=log, settings=settings, seconds=seconds, plan=plan)
+        save_run(new, command=publishable_command(command), log=log, settings=settings, seconds=seconds, plan=plan)
 
 
 __all__ = ["RUN_FILE", "record_run", "save_run", "save_trained", "write_run"]

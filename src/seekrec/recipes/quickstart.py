@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From nothing to answers: a simulated shop, a model that learns from its log, and what it answers to one user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoModel, AutoProcessor
+
+from seekrec.events import Split
+from seekrec.events.simulator import SimulatedShop, simulate
+from seekrec.recipes.intsr import IntSRRecipe
+from seekrec.recipes.launch import run_recipe
+from seekrec.recipes.show import answer, describe_history
+from seekrec.schema import RECOMMENDATION, SEARCH, Behavior
+from seekrec.util.files import write_table
+
+NUM_EVENTS = 20_000
+MAX_MINUTES = 1.4
+_SHOWN_EVENTS, _SHOWN_ITEMS = 6, 5
+
+
+def run_quickstart(output_dir: str | Path, *, seed: int = 0) -> None:
+    """Simulate a shop, train IntSR on its log, and print its answers to a user beside the truth.
+
+    Args:
+        output_dir (`str` or `Path`): Folder of the shop's tables and of the run.
+        seed (`int`): Seed of the shop.
+    """
+    folder = Path(output_dir)
+    shop = simulate(NUM_EVENTS, seed=seed)
+    tables = folder / "shop"
+    tables.mkdir(parents=True, exist_ok=True)
+    events, items = tables / "events.parquet", tables / "items.parquet"
+    write_table(events, shop.log.events)
+    write_table(items, shop.items)
+    print(f"A simulated shop: {NUM_EVENTS:,} events with {shop.num_items:,} items, in {tables}\n")
+    own = ["--events", str(events), "--items", str(items)]
+    print(f"$ seekrec train intsr {' '.join(own)} --max_minutes {MAX_MINUTES}\n", flush=True)
+    options = [*own, "--max_minutes", str(MAX_MINUTES), "--output_dir", str(folder), "--disable_tqdm", "true"]
+    recipe = run_recipe(["-m", "seekrec.recipes.command", "train", "intsr"], IntSRRecipe, options)
+    show_answers(folder / "model", shop, recipe.split)
+    print(f"\nThe model is in {folder / 'model'}, all settings in {folder / 'settings.yaml'}. Your own log:")
+    print("$ seekrec train intsr --events my/events.parquet --items my/items.csv --max_minutes 30")
+
+
+def show_answers(model_dir: Path, shop: SimulatedShop, split: Split) -> None:
+    """Print what a saved model recommends to one user of a shop and finds for one search, beside the truth.
+
+    Args:
+        model_dir (`Path`): Folder of the model.
+        shop ([`SimulatedShop`]): The shop, whose oracle knows the chances that its users choose by.
+        split ([`Split`]): Split of its log; its test requests are shown.
+    """
+    model = AutoModel.from_pretrained(model_dir).eval()
+    processor = AutoProcessor.from_pretrained(model_dir)
+    catalog = processor.catalog
+    behaviors: tuple[Behavior, ...] = (RECOMMENDATION, SEARCH)
+    for behavior in behaviors:
+        requests, targets = split.requests("test", behavior), split.targets("test", behavior)
+        # A user of a middling past.
+        number = int(np.argsort([len(request.history) for request in requests], kind="stable")[len(requests) // 2])
+        request, target = requests[number], targets[number]
+        print(f"\nUser {request.user_id}, the latest of {len(request.history)} events last:")
+        for line in describe_history(request.history[-_SHOWN_EVENTS:], catalog):
+            print(f"    {line}")
+        print(
+            f"  then chose: {catalog.titles([target])[0]}"
+            + (f"   (searched for: {request.query})" if request.query else "")
+        )
+        print(
+            "  recommended by the model:" if request.query is None else f"  found by the model for {request.query!r}:"
+        )
+        for line in answer(model, processor, request, top_k=_SHOWN_ITEMS, target=target):
+            print(f"    {line}")
+        print("  most likely in truth (known to the simulator alone):")
+        chances = shop.oracle.score_all([request])[0]
+        ids = shop.items["item_id"].to_pylist()
+        for place, row in enumerate(np.argsort(-chances)[:_SHOWN_ITEMS], start=1):
+            mark = "   <- the user chose this" if ids[row] == target else ""
+            print(f"    {place:2d}. {catalog.titles([ids[row]])[0]}   ({chances[row]:.1%}){mark}")
+
+
+__all__ = ["MAX_MINUTES", "NUM_EVENTS", "run_quickstart", "show_answers"]

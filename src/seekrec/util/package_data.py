@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that travel in the wheel: settings of the recipes and templates of cards.
+
+Each stands once, in `recipes/` or `hub_cards/` of a source checkout; the wheel holds them inside the package.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+# In a source checkout the package is in `src`.
+_CHECKOUT = _PACKAGE.parents[1]
+# Folder of the checkout -> folder of the installed package.
+_PLACES = {"recipes": _PACKAGE / "recipes" / "settings", "hub_cards": _PACKAGE / "hub" / "templates"}
+
+
+def data_folder(name: str) -> Path:
+    """Return the folder of the packaged files of a kind.
+
+    Args:
+        name (`str`): `"recipes"`: a folder of YAML files for each family; `"hub_cards"`: the templates of cards.
+    """
+    installed = _PLACES[name]
+    return installed if installed.is_dir() else _CHECKOUT / name
+
+
+def find_settings(family: str, config: str) -> str:
+    """Return the path of a settings file: itself, or the packaged file of that name.
+
+    Args:
+        family (`str`): gensar, gensr, intsr or synergen.
+        config (`str`): Path of a file, or a name such as `movielens-100k`.
+    """
+    packaged = data_folder("recipes") / family / f"{config}.yaml"
+    is_name = Path(config).name == config and not Path(config).exists()
+    return str(packaged) if is_name and packaged.is_file() else config
+
+
+def settings_names(family: str) -> list[str]:
+    """Return the names of the packaged settings files of a family."""
+    return sorted(path.stem for path in (data_folder("recipes") / family).glob("*.yaml"))
+
+
+__all__ = ["data_folder", "find_settings", "settings_names"]
