@@ -66,15 +66,20 @@ def train(family: str, options: list[str]) -> None:
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
         launch += ["--num_processes", str(num_processes), "-m", _MODULE, "train", family, *options]
         sys.exit(subprocess.run(launch, check=False).returncode)
-    from seekrec import recipes
+    # Only what is asked for is imported: help comes at once.
+    from seekrec.recipes.gensar import GenSARRecipe
+    from seekrec.recipes.gensr import GenSRRecipe
+    from seekrec.recipes.intsr import IntSRRecipe
+    from seekrec.recipes.launch import run_recipe
+    from seekrec.recipes.recipe import Recipe
+    from seekrec.recipes.synergen import SynerGenRecipe
 
-    kinds: dict[str, type[recipes.Recipe[Any, Any]]] = {
-        kind.family(): kind
-        for kind in (recipes.GenSARRecipe, recipes.GenSRRecipe, recipes.IntSRRecipe, recipes.SynerGenRecipe)
+    kinds: dict[str, type[Recipe[Any, Any]]] = {
+        kind.family(): kind for kind in (GenSARRecipe, GenSRRecipe, IntSRRecipe, SynerGenRecipe)
     }
     # `argparse` names the program in its help by this.
     sys.argv[0] = f"seekrec train {family}"
-    recipes.run_recipe(["-m", _MODULE, "train", family], kinds[family], options)
+    run_recipe(["-m", _MODULE, "train", family], kinds[family], options)
 
 
 def _pop_num_processes(options: list[str]) -> tuple[int, list[str]]:
