@@ -13,9 +13,9 @@ from seekrec.util.settings import options_of
 ROOT = house.ROOT
 MAX_SETTINGS = {"gensar": 55, "gensr": 67, "intsr": 60, "synergen": 64}
 MAX_PASSES = {
-    "GenSAR.retrieve": (21, 120),
-    "GenSR.rank": (11, 74),
-    "IntSR.rank": (12, 86),
+    "GenSAR.retrieve": (18, 86),
+    "GenSR.rank": (11, 59),
+    "IntSR.rank": (12, 81),
 }
 
 

@@ -136,6 +136,9 @@ class EventColumns:
         for name in sessions:
             session_numbers.setdefault(name, len(session_numbers) - 1)
         action_numbers = {name: number for number, name in enumerate(actions, start=1)}
+        geohash = np.zeros(len(events), dtype=np.int64)
+        if geohashes:
+            geohash = number_geohashes(pa.array([event.geohash for event in events], pa.string()), geohashes)
         return cls(
             item=item,
             is_search=is_search,
@@ -145,7 +148,7 @@ class EventColumns:
             action=np.array([action_numbers.get(event.action, 0) for event in events], dtype=np.int64),
             timestamp=np.array([event.timestamp for event in events], dtype=np.int64),
             session=np.array([session_numbers[name] for name in sessions], dtype=np.int64),
-            geohash=number_geohashes(pa.array([event.geohash for event in events], pa.string()), geohashes),
+            geohash=geohash,
         )
 
     def __len__(self) -> int:
@@ -177,7 +180,7 @@ class EventColumns:
         searched = self.is_search[written.values]
         # Counted from the start of the flat array; the difference to a row's end counts from an entry to that end.
         searches = np.concatenate([[0], np.cumsum(searched)])
-        ends = written.spread(written.offsets[1:])
+        ends = np.repeat(written.offsets[1:], written.lengths)
         searches_left = searches[ends] - searches[:-1]
         others_left = ends - np.arange(len(searched)) - searches_left
         return written.keep(np.where(searched, searches_left <= max_searches, others_left <= max_recommendations))
@@ -218,12 +221,14 @@ class RequestColumns:
         event_list (`list[Event]`): The events of all histories, one history after the other.
         events ([`EventColumns`]): Their columns.
         histories (`Ragged`): Event numbers, a row a request, oldest first.
+        behavior_ids (`np.ndarray`): int64 numbers into `BEHAVIORS`, one a request: whether it has a query.
     """
 
     requests: Sequence[Request]
     event_list: list[Event]
     events: EventColumns
     histories: Ragged
+    behavior_ids: np.ndarray
 
     @classmethod
     def read(
@@ -244,7 +249,9 @@ class RequestColumns:
         events = list(chain.from_iterable(request.history for request in requests))
         lengths = np.array([len(request.history) for request in requests], dtype=np.int64)
         columns = EventColumns.from_events(events, id_map, actions, geohashes, session_ids=session_ids, strict=strict)
-        return cls(requests, events, columns, Ragged.from_lengths(np.arange(len(events)), lengths))
+        behavior_ids = np.array([request.query is not None for request in requests], dtype=np.int64)
+        histories = Ragged.from_lengths(np.arange(len(events)), lengths)
+        return cls(requests, events, columns, histories, behavior_ids)
 
 
 def history_rows(requests: Sequence[Request], id_map: IdMap) -> Ragged:

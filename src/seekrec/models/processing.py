@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
@@ -95,36 +96,33 @@ def candidate_rows(candidates: Sequence[Sequence[str]], num_requests: int, id_ma
         raise RequestError(f"`candidates` is {shown(candidates)}; give a list of item ids for each request.")
     if len(candidates) != num_requests:
         raise RequestError(f"`candidates` has {len(candidates)} lists for {num_requests} requests; give one for each.")
-    lines = [_check_candidates(line, position) for position, line in enumerate(candidates)]
-    rows = []
-    for position, line in enumerate(lines):
-        found = id_map.convert_to_rows(line, strict=False)
-        if (found < 0).any():
-            unknown = [item for item, row in zip(line, found.tolist(), strict=True) if row < 0]
-            named = ", ".join(map(repr, unknown[:_MAX_NAMED])) + (", ..." if len(unknown) > _MAX_NAMED else "")
-            raise UnknownItemError(
-                f"`candidates[{position}]` names {len(unknown)} items that the catalogue lacks: {named}; add the "
-                "items to the catalogue or leave them out."
-            )
-        rows.append(found)
-    return Ragged.from_arrays(rows).pad(-1, width=1)
-
-
-def _check_candidates(line: object, position: int) -> list[str]:
-    if isinstance(line, str):
-        raise RequestError(f"`candidates[{position}]` is the text {shown(line)}; give a list of item ids.")
-    if not isinstance(line, Iterable):
-        raise RequestError(f"`candidates[{position}]` is {shown(line)}; give a list of item ids.")
-    items = list(line)
-    for item in items:
-        if not isinstance(item, str):
-            raise RequestError(
-                f"`candidates[{position}]` holds {shown(item)} of type {type(item).__name__}; item ids are text."
-            )
-    if len(set(items)) != len(items):
-        twice = next(one for one in items if items.count(one) > 1)
-        raise RequestError(f"`candidates[{position}]` names {twice!r} more than once; name each item once.")
-    return items
+    lines = []
+    for position, line in enumerate(candidates):
+        if isinstance(line, str):
+            raise RequestError(f"`candidates[{position}]` is the text {shown(line)}; give a list of item ids.")
+        if not isinstance(line, Iterable):
+            raise RequestError(f"`candidates[{position}]` is {shown(line)}; give a list of item ids.")
+        items = list(line)
+        for item in items:
+            if not isinstance(item, str):
+                raise RequestError(
+                    f"`candidates[{position}]` holds {shown(item)} of type {type(item).__name__}; item ids are text."
+                )
+        if len(set(items)) != len(items):
+            twice = next(one for one in items if items.count(one) > 1)
+            raise RequestError(f"`candidates[{position}]` names {twice!r} more than once; name each item once.")
+        lines.append(items)
+    lengths = np.array([len(items) for items in lines], dtype=np.int64)
+    rows = Ragged.from_lengths(id_map.convert_to_rows(chain.from_iterable(lines), strict=False), lengths)
+    if (rows.values < 0).any():
+        position = int(np.flatnonzero(rows.any(rows.values < 0))[0])
+        unknown = [item for item, row in zip(lines[position], rows[position].tolist(), strict=True) if row < 0]
+        named = ", ".join(map(repr, unknown[:_MAX_NAMED])) + (", ..." if len(unknown) > _MAX_NAMED else "")
+        raise UnknownItemError(
+            f"`candidates[{position}]` names {len(unknown)} items that the catalogue lacks: {named}; add the "
+            "items to the catalogue or leave them out."
+        )
+    return rows.pad(-1, width=1)
 
 
 ProcessorT = TypeVar("ProcessorT", bound="CatalogProcessor")

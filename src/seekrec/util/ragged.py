@@ -141,10 +141,6 @@ class Ragged:
         kept = np.concatenate([[0], np.cumsum(mask)])
         return Ragged(self.values[mask], kept[self.offsets])
 
-    def astype(self, dtype: type[np.integer]) -> Ragged:
-        """Return the same rows with values of another dtype."""
-        return Ragged(self.values.astype(dtype, copy=False), self.offsets)
-
     def pad(self, fill: int, values: np.ndarray | None = None, *, width: int = 0, on_left: bool = False) -> np.ndarray:
         """Lay out the rows as a matrix.
 

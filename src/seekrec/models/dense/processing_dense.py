@@ -29,7 +29,7 @@ from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments
 from seekrec.models.processing import CatalogProcessor, check_unknown
-from seekrec.schema import BEHAVIORS, Event, Request
+from seekrec.schema import Event, Request
 from seekrec.util.ragged import Ragged
 from seekrec.util.redaction import place_name
 from seekrec.util.text import TEXT_FOLDING, check_folding
@@ -205,7 +205,7 @@ class EventSequenceProcessor(CatalogProcessor):
             "question_events": lengths[:, None],
             "question_session_ids": np.minimum(new, own),
             "question_session_keys": keys,
-            "question_behavior_ids": np.array([[BEHAVIORS.index(one.behavior)] for one in asked]),
+            "question_behavior_ids": read.behavior_ids[:, None],
             "question_action_ids": np.array([[actions[one.action]] for one in asked]),
             "question_timestamps": np.array(times, dtype=np.int64)[:, None],
             "question_geohash_ids": number_geohashes(areas, self.geohashes)[:, None],

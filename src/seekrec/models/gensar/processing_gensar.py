@@ -19,7 +19,7 @@ from seekrec.corpora import (
 from seekrec.errors import RequestError
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.processing import T5Processor
-from seekrec.schema import BEHAVIORS, Request, View, shown
+from seekrec.schema import Request, View, shown
 from seekrec.util.ragged import Ragged
 
 
@@ -69,7 +69,7 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
         asked, rows = self._read_requests(requests, catalog, candidates, return_tensors)
         encode = encode_stream if self.config.corpus == "stream" else encode_requests
         features = self._pad(encode(asked, catalog, self.vocabulary, self.tokenizer, self.config))
-        features["behavior_ids"] = torch.tensor([BEHAVIORS.index(request.behavior) for request in asked.requests])
+        features["behavior_ids"] = torch.from_numpy(asked.behavior_ids)
         return BatchFeature(features | {name: torch.from_numpy(found) for name, found in rows.items()})
 
     def describe_items(self, item_ids: Sequence[str], view: View = "semantic") -> BatchFeature:
