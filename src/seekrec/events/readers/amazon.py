@@ -36,16 +36,14 @@ from seekrec.events.readers.columns import (
     to_category_paths,
     to_ids,
     to_numbers,
-    to_seconds,
     to_text,
 )
 from seekrec.events.readers.delimited import read_delimited, read_lines
-from seekrec.events.readers.json_lines import read_json_lines
+from seekrec.events.readers.json_lines import Kind, read_json_lines
 from seekrec.events.readers.published import (
     ReadTable,
     build_log,
     find_release,
-    milliseconds_to_seconds,
     put_together,
     usable_events,
     usable_items,
@@ -53,6 +51,7 @@ from seekrec.events.readers.published import (
 )
 from seekrec.events.readers.python_lines import holds_python_lines, read_python_lines
 from seekrec.events.readers.text_files import read_text_bytes
+from seekrec.events.readers.times import read_times
 from seekrec.util.arrow import one_array, to_lists, to_mask
 
 _REVIEWS = re.compile(
@@ -69,6 +68,17 @@ _REVIEW_COLUMNS = {
 _CATEGORIES = ("categories", "category")
 _ROOTS = ("main_category", "main_cat")
 _BRANDS = ("brand", "store")
+
+# What the columns of JSON are to us.
+_JSON_REVIEWS: dict[str, Kind] = {
+    **dict.fromkeys((*_REVIEW_COLUMNS["user_id"], *_REVIEW_COLUMNS["item_id"]), "id"),
+    **dict.fromkeys((*_REVIEW_COLUMNS["timestamp"], *_REVIEW_COLUMNS["rating"]), "value"),
+}
+_JSON_METADATA: dict[str, Kind] = {
+    **dict.fromkeys(_REVIEW_COLUMNS["item_id"], "id"),
+    **dict.fromkeys(("title", "description", *_BRANDS, *_ROOTS), "text"),
+    **dict.fromkeys(_CATEGORIES, "value"),
+}
 
 # User, query, product and label of a line of TREC's.
 _QREL = r"^\S+_(?P<query>[0-9]{1,9})\s+\S+\s+(?P<item>\S+)\s+(?P<relevance>\S+)\s*$"
@@ -208,8 +218,8 @@ def _read_reviews(files: AmazonFiles) -> tuple[ReadTable, str]:
             columns[name] = raw[found]
         parts.append((pa.table(columns), source))
     raw, source = put_together(parts)
-    times = milliseconds_to_seconds(raw["timestamp"]) if release == "2023" else raw["timestamp"]
-    seconds, findings = to_seconds(times, "timestamp", source)
+    times = read_times(raw["timestamp"], "timestamp", source, unit="ms" if release == "2023" else "s")
+    findings = [*times.findings]
     stars = to_numbers(one_array(raw["rating"]).cast(pa.string()))
     wrong = np.flatnonzero(~((stars >= 0) & (stars <= 5)))
     if len(wrong):
@@ -217,7 +227,7 @@ def _read_reviews(files: AmazonFiles) -> tuple[ReadTable, str]:
     table = pa.table(
         {
             "user_id": to_ids(raw["user_id"], "user_id", source),
-            "timestamp": seconds,
+            "timestamp": times.seconds,
             "item_id": to_ids(raw["item_id"], "item_id", source),
             "rating": pa.array(stars),
         }
@@ -229,9 +239,7 @@ def _read_review_file(path: Path) -> tuple[pa.Table, Source]:
     if ".csv" not in path.suffixes:
         if holds_python_lines(path):
             return read_python_lines(path, _PYTHON_REVIEWS)
-        ids = [*_REVIEW_COLUMNS["user_id"], *_REVIEW_COLUMNS["item_id"]]
-        others = [*_REVIEW_COLUMNS["timestamp"], *_REVIEW_COLUMNS["rating"]]
-        return read_json_lines(path, ids=ids, texts=[], others=others)
+        return read_json_lines(path, _JSON_REVIEWS)
     raw, source = read_delimited(path, delimiter=",", quoting="none")
     if "parent_asin" in raw.column_names:
         return raw, source
@@ -245,7 +253,7 @@ def _read_review_file(path: Path) -> tuple[pa.Table, Source]:
 def _release_of(path: Path, columns: Sequence[str]) -> str:
     if "parent_asin" in columns:
         return "2023"
-    return "2014" if path.name.startswith(("reviews_", "ratings_")) or "helpful" in columns else "2018"
+    return "2014" if path.name.startswith(("reviews_", "ratings_")) else "2018"
 
 
 def _first(raw: pa.Table, names: Sequence[str]) -> str | None:
@@ -257,8 +265,7 @@ def _read_metadata(path: Path, wanted: pa.Array) -> ReadTable:
     if holds_python_lines(path):
         raw, whole = read_python_lines(path, _PYTHON_METADATA, key="asin", wanted=set(wanted.to_pylist()))
     else:
-        texts = ["title", "description", *_BRANDS, *_ROOTS]
-        raw, whole = read_json_lines(path, ids=_REVIEW_COLUMNS["item_id"], texts=texts, others=_CATEGORIES)
+        raw, whole = read_json_lines(path, _JSON_METADATA)
     key = _first(raw, _REVIEW_COLUMNS["item_id"])
     if key is None:
         raise DataError(f"{path.name} has no column parent_asin or asin, only {', '.join(raw.column_names)}.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,6 +35,9 @@ Kind = Literal["id", "text", "value", "other"]
 
 # Bytes of objects that are read at once.
 _STRETCH = 1 << 25
+
+# Bytes of a stretch that show its types.
+_HEAD_BYTES = 1 << 20
 
 # Objects looked at for the names of columns: at the start, and in groups all over the file.
 _FIRST, _GROUPS, _GROUP = 2_000, 200, 20
@@ -119,29 +122,24 @@ def open_json(path: Path, *, encoding: str | None = None) -> JsonFile:
     return JsonFile(path, text, objects, names, tuple(rows))
 
 
-def read_json_lines(
-    path: Path, *, ids: Sequence[str], texts: Sequence[str], others: Sequence[str], encoding: str | None = None
-) -> tuple[pa.Table, Source]:
-    """Read all columns of a file of objects.
+def read_json_lines(path: Path, kinds: Mapping[str, Kind]) -> tuple[pa.Table, Source]:
+    """Read columns of a file of objects; only these are parsed.
 
     Args:
         path (`Path`): The file; a name that ends in `.gz` is unpacked.
-        ids (`Sequence[str]`): Columns of ids: text or whole numbers, whose digits are kept.
-        texts (`Sequence[str]`): Columns of text; lists of text are kept.
-        others (`Sequence[str]`): Further columns of the schema: in them, text that looks like a date stays text.
-        encoding (`str`, *optional*): Encoding of the file; if not given, it is found out.
+        kinds (`Mapping[str, str]`): The columns, and what each is to us; those that the file lacks are left out.
 
     Returns:
         `tuple`: The table, empty lines left out, and on which lines its rows stand.
 
     Raises:
-        DataError: If the file is missing, empty, or holds no objects.
+        DataError: If the file is missing, empty, or holds no objects or none of the columns.
     """
-    file = open_json(path, encoding=encoding)
-    kinds: dict[str, Kind] = dict.fromkeys(others, "value")
-    kinds |= dict.fromkeys(texts, "text")
-    kinds |= dict.fromkeys(ids, "id")
-    return file.read({name: kinds.get(name, "other") for name in file.names})
+    file = open_json(path)
+    found = {name: kind for name, kind in kinds.items() if name in file.names}
+    if not found:
+        raise DataError(f"{path.name} has no column {' or '.join(kinds)}, only {', '.join(file.names)}.")
+    return file.read(found)
 
 
 class _Reading:
@@ -219,16 +217,19 @@ class _Reading:
         buffer = pa.py_buffer(np.ascontiguousarray(stretch))
         options = arrow_json.ReadOptions(use_threads=False, block_size=min(len(stretch) + 16, 2**31 - 1))
 
-        def read(schema: pa.Schema | None, unexpected: str) -> pa.Table:
+        def read(schema: pa.Schema | None, unexpected: str, num_bytes: int | None = None) -> pa.Table:
             parse = arrow_json.ParseOptions(
                 explicit_schema=schema,
                 unexpected_field_behavior=unexpected,
                 newlines_in_values=not self.file.objects.is_lines,
             )
-            return arrow_json.read_json(pa.BufferReader(buffer), options, parse)
+            return arrow_json.read_json(pa.BufferReader(buffer[:num_bytes]), options, parse)
 
+        # Whole objects at the start, which show the types of columns without those that nobody asked for.
+        few = int(np.searchsorted(records.ends[first:last], begin + _HEAD_BYTES, side="right"))
+        head = int(records.ends[first + few - 1]) - begin if 0 < few < last - first else None
         try:
-            table = self._read_with_schema(read)
+            table = self._read_with_schema(read, head)
             # Arrow's reader of lists of nothing but null writes offsets that point nowhere.
             table.validate(full=True)
         except pa.ArrowException:
@@ -236,35 +237,44 @@ class _Reading:
         # More objects than there are, or fewer: some is no object.
         return table if table.num_rows == last - first else None
 
-    def _read_with_schema(self, read: Callable[[pa.Schema | None, str], pa.Table]) -> pa.Table:
-        """Read a stretch with the types that earlier ones had, or with its own.
+    def _read_with_schema(self, read: Callable[..., pa.Table], head: int | None) -> pa.Table:
+        """Read a stretch with the types that earlier ones or its head have, or with its own.
+
+        Args:
+            read (`Callable`): Reads the stretch with a schema; or its first bytes.
+            head (`int`, *optional*): Number of bytes at the start to learn types from, where the stretch is longer.
 
         Raises:
             pyarrow.ArrowException: If Arrow cannot read it, or a column of ids or text holds numbers that are not
                 whole.
         """
+        if self.schema is None and head is not None:
+            self.schema = self._learn(read(None, "infer", head))
         if self.schema is not None:
             try:
                 return read(self.schema, "ignore").select(self.columns)
             except pa.ArrowException:
-                pass
+                self.schema = None
         table = read(None, "infer")
-        fields, is_changed = [], False
-        for name in self.columns:
-            found = table.schema.field(name).type if name in table.column_names else pa.null()
-            kind = found if self.kinds[name] == "other" else _undated(found)
-            if self.kinds[name] in ("id", "text") and pa.types.is_floating(kind):
-                raise pa.ArrowInvalid("digits would be lost")
-            fields.append(pa.field(name, kind))
-            is_changed |= kind != found
-        known = pa.schema([one for one in fields if not pa.types.is_null(one.type)])
-        if is_changed:
-            table = read(known, "ignore")
-        # A column that is empty so far is learned when it is not.
-        if len(known) == len(fields):
-            self.schema = known
+        self.schema = self._learn(table)
+        kinds = {name: self._kind(table, name) for name in self.columns}
+        if any(kind != table.schema.field(name).type for name, kind in kinds.items() if name in table.column_names):
+            known = [pa.field(name, kind) for name, kind in kinds.items() if not pa.types.is_null(kind)]
+            table = read(pa.schema(known), "ignore")
         nothing = pa.nulls(table.num_rows)
         return pa.table({name: table[name] if name in table.column_names else nothing for name in self.columns})
+
+    def _learn(self, table: pa.Table) -> pa.Schema | None:
+        """Return the types of the columns; `None` as long as one is empty: it is learned when it is not."""
+        fields = [pa.field(name, self._kind(table, name)) for name in self.columns]
+        return None if any(pa.types.is_null(one.type) for one in fields) else pa.schema(fields)
+
+    def _kind(self, table: pa.Table, name: str) -> pa.DataType:
+        found = table.schema.field(name).type if name in table.column_names else pa.null()
+        kind = found if self.kinds[name] == "other" else _undated(found)
+        if self.kinds[name] in ("id", "text") and pa.types.is_floating(kind):
+            raise pa.ArrowInvalid("digits would be lost")
+        return kind
 
     def _read_each(self, first: int, last: int) -> tuple[pa.Table, np.ndarray]:
         """Read a stretch object by object; returns the table and the numbers of the objects in it."""

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from seekrec.events.checks import Source, check_max_refused
 from seekrec.events.log import EventLog
-from seekrec.events.readers.columns import to_ids, to_numbers, to_seconds
+from seekrec.events.readers.columns import to_ids, to_numbers
 from seekrec.events.readers.layouts import (
     column_or_nulls,
     find_table,
@@ -35,11 +35,11 @@ from seekrec.events.readers.published import (
     ReadTable,
     build_log,
     find_release,
-    milliseconds_to_seconds,
     put_together,
     usable_events,
     usable_items,
 )
+from seekrec.events.readers.times import read_times
 from seekrec.schema import IMPRESSION, RECOMMENDATION, SEARCH
 from seekrec.util.arrow import one_array
 
@@ -87,9 +87,9 @@ def read_kuaisar(folder: str | Path, *, max_refused: float = 0.01) -> EventLog:
     parts = [_read_searches(files.searches)] if files.searches else []
     parts += [_read_plays(files.plays)] if files.plays else []
     table, source = put_together(parts)
-    seconds, findings = to_seconds(milliseconds_to_seconds(table["timestamp"]), "timestamp", source)
-    table = table.set_column(table.column_names.index("timestamp"), "timestamp", seconds)
-    events, remarks = usable_events(ReadTable(table, source, findings), items, max_refused=max_refused)
+    times = read_times(table["timestamp"], "timestamp", source, unit="ms")
+    table = table.set_column(table.column_names.index("timestamp"), "timestamp", times.seconds)
+    events, remarks = usable_events(ReadTable(table, source, times.findings), items, max_refused=max_refused)
     notes += [*remarks, "Words of queries and captions are published as numbers: a text encoder cannot read them."]
     paths = [path.name for path in (files.searches, files.plays, files.items) if path is not None]
     found = f"KuaiSAR: {', '.join(paths)}."

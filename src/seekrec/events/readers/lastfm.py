@@ -20,19 +20,19 @@ import pyarrow.compute as pc
 from seekrec.errors import DataError
 from seekrec.events.checks import Source, check_choice, check_max_refused, repeats
 from seekrec.events.log import EventLog
-from seekrec.events.readers.columns import to_ids, to_numbers, to_seconds, to_text
+from seekrec.events.readers.columns import to_ids, to_numbers, to_text
 from seekrec.events.readers.delimited import read_delimited
 from seekrec.events.readers.published import (
     Queries,
     ReadTable,
     build_log,
     find_release,
-    milliseconds_to_seconds,
     tag_searches,
     usable_events,
     usable_items,
     utf8_or_latin1,
 )
+from seekrec.events.readers.times import read_times
 from seekrec.util.arrow import one_array
 
 _TAGGED = "user_taggedartists-timestamps.dat"
@@ -123,13 +123,13 @@ def _read_artists(path: Path) -> ReadTable:
 
 
 def _acts(raw: pa.Table, source: Source) -> ReadTable:
-    seconds, findings = to_seconds(milliseconds_to_seconds(raw["timestamp"]), "timestamp", source)
+    times = read_times(raw["timestamp"], "timestamp", source, unit="ms")
     columns = {
         "user_id": to_ids(raw["userID"], "user_id", source),
-        "timestamp": seconds,
+        "timestamp": times.seconds,
         "item_id": to_ids(raw["artistID"], "item_id", source),
     }
-    return ReadTable(pa.table(columns), source, findings)
+    return ReadTable(pa.table(columns), source, times.findings)
 
 
 def _weights(path: Path, acts: pa.Table) -> pa.Array:

@@ -29,10 +29,9 @@ from seekrec.events.checks import (
     repeats,
 )
 from seekrec.events.log import EventLog, QuerySource
-from seekrec.events.readers.columns import to_numbers
 from seekrec.events.readers.kept_rows import keep_events, keep_items
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES, SEARCH
-from seekrec.util.arrow import is_text, one_array, to_lists, to_mask
+from seekrec.util.arrow import one_array, to_lists, to_mask
 
 logger = logging.getLogger(__name__)
 
@@ -254,13 +253,6 @@ def put_together(parts: Sequence[tuple[pa.Table, Source]]) -> tuple[pa.Table, So
     return pa.concat_tables([table for table, _ in parts], promote_options="permissive"), source
 
 
-def milliseconds_to_seconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the seconds of a column of milliseconds, numbers or text: float64, NaN for text that is no number."""
-    array = one_array(column)
-    values = to_numbers(array) if is_text(array.type) else array.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return pa.chunked_array([pa.array(values / 1000, mask=np.asarray(array.is_null()))])
-
-
 def _leave_out(table: pa.Table, known: Sequence[Finding], read: ReadTable) -> tuple[ReadTable, str | None]:
     """Leave out what does not count; rows of the findings and names of the rows follow."""
     readable = replace(read.source, num_unreadable=0, unreadable=None)
@@ -287,7 +279,6 @@ __all__ = [
     "build_log",
     "find_release",
     "flat_categories",
-    "milliseconds_to_seconds",
     "put_together",
     "tag_searches",
     "usable_events",

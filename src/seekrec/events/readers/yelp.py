@@ -19,7 +19,7 @@ from seekrec.errors import DataError
 from seekrec.events.checks import check_max_refused, is_blank
 from seekrec.events.log import EventLog
 from seekrec.events.readers.columns import to_ids, to_numbers, to_seconds, to_text
-from seekrec.events.readers.json_lines import read_json_lines
+from seekrec.events.readers.json_lines import Kind, read_json_lines
 from seekrec.events.readers.published import (
     ReadTable,
     build_log,
@@ -31,6 +31,17 @@ from seekrec.events.readers.published import (
 from seekrec.util.arrow import is_list, one_array, to_lists, to_mask
 
 _PREFIX = "yelp_academic_dataset_"
+
+# What the columns are to us.
+_BUSINESS: dict[str, Kind] = {
+    "business_id": "id",
+    **dict.fromkeys(("name", "city", "state"), "text"),
+    "categories": "value",
+}
+_ACT: dict[str, Kind] = {
+    **dict.fromkeys(("user_id", "business_id"), "id"),
+    **dict.fromkeys(("date", "stars"), "value"),
+}
 
 # The names of categories that hold what stands between two of them, and what stands for it while they are cut.
 _WITH_COMMAS = ("Beer, Wine & Spirits", "Books, Mags, Music & Video", "Used, Vintage & Consignment")
@@ -87,7 +98,7 @@ def _files_of(folder: Path) -> _YelpFiles | None:
 
 
 def _read_businesses(path: Path) -> ReadTable:
-    raw, source = read_json_lines(path, ids=["business_id"], texts=["name", "city", "state"], others=["categories"])
+    raw, source = read_json_lines(path, _BUSINESS)
     if "business_id" not in raw.column_names or "name" not in raw.column_names:
         raise DataError(f"{path.name} has no column business_id or name, only {', '.join(raw.column_names)}.")
     city, state = (
@@ -132,7 +143,7 @@ def _join(first: pa.Array, second: pa.Array, between: str) -> pa.Array:
 
 
 def _read_acts(path: Path, action: str) -> ReadTable:
-    raw, source = read_json_lines(path, ids=["user_id", "business_id"], texts=[], others=["date", "stars"])
+    raw, source = read_json_lines(path, _ACT)
     for name in ("user_id", "business_id", "date"):
         if name not in raw.column_names:
             raise DataError(f"{path.name} has no column {name!r}, only {', '.join(raw.column_names)}.")
