@@ -256,6 +256,7 @@ def passes() -> dict[str, Passes]:
         "GenSAR.retrieve": shop.make_gensar(aisles),
         "GenSR.rank": shop.make_gensr(aisles),
         "IntSR.rank": shop.make_intsr(),
+        "SynerGen.rank": shop.make_synergen(),
     }.items():
         for _ in range(2):
             with Passes() as passed:

@@ -21,6 +21,7 @@ from seekrec.models.synergen.modeling_synergen import (
     RANKING,
     RETRIEVAL,
     TimeRotary,
+    attend,
     context_mask,
     in_batch_loss,
     question_mask,
@@ -159,7 +160,7 @@ def dense_pass(model, batch, rows):
     hidden = torch.cat([decoder.tokens.context(batch, decoder.items), asked.flatten(1, 2)], 1)
     for layer in decoder.layers:
         queries, keys, values = layer.split(hidden, rotation)
-        hidden = layer.history(hidden, queries, keys, values, mask)
+        hidden = layer.finish(hidden, attend(queries, keys, values, mask))
     return hidden[:, history.shape[1] :].view(*asked.shape)
 
 

@@ -473,18 +473,12 @@ class TokenPositions:
 
     def append(self, other: Self) -> Self:
         """Put other tokens behind these."""
-        return self._each(lambda name, own: torch.cat([own, getattr(other, name)], dim=1))
+        names = [one.name for one in fields(self)]
+        return replace(self, **{name: torch.cat([getattr(self, name), getattr(other, name)], dim=1) for name in names})
 
     def select(self, rows: Tensor) -> Self:
         """Return the positions of some rows, in the order asked."""
-        return self._each(lambda _, own: own[rows])
-
-    def gather(self, order: Tensor) -> Self:
-        """Return the tokens of each row in another order, int64 `(batch, new_length)`."""
-        return self._each(lambda _, own: own.gather(1, order))
-
-    def _each(self, change: Callable[[str, Tensor], Tensor]) -> Self:
-        return replace(self, **{one.name: change(one.name, getattr(self, one.name)) for one in fields(self)})
+        return replace(self, **{one.name: getattr(self, one.name)[rows] for one in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -617,7 +611,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         Raises:
             CatalogError: If no catalogue was set.
         """
-        return CatalogItems(self.items, self.fusion, self.current_snapshot())
+        return CatalogItems(self.model.items, self.fusion, self.current_snapshot())
 
     @torch.no_grad()
     def encode_history(self, inputs: Inputs) -> StateT:
@@ -960,7 +954,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         self, snapshot: DenseSnapshot, inputs: BatchFeature, state: StateT | None, wanted: list[int], allowed: Masks
     ) -> list[Found]:
         """Find the items whose vectors are nearest to the questions, and new items by their neighbours."""
-        items = CatalogItems(self.items, self.fusion, snapshot)
+        items = CatalogItems(self.model.items, self.fusion, snapshot)
         questions = self.encode_questions(inputs, state=state, items=items)[:, 0]
         history = (inputs["history_item_rows"] if state is None else state.positions.item).to(questions.device)
         own = None if self.fusion is None else self.fusion.own_texts(items.texts, questions[:, None], history)
@@ -998,7 +992,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         """
 
         def score(snapshot: DenseSnapshot, rows: list[np.ndarray]) -> list[np.ndarray]:
-            items = CatalogItems(self.items, self.fusion, snapshot)
+            items = CatalogItems(self.model.items, self.fusion, snapshot)
             scores = self.score_candidates(inputs, state=state, items=items)[:, 0].float().cpu().numpy()
             is_candidate = inputs["candidate_rows"][:, 0].cpu().numpy() >= 0
             return [line[kept] for line, kept in zip(scores, is_candidate, strict=True)]

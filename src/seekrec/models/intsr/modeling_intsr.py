@@ -198,30 +198,22 @@ class TokenEmbedder(nn.Module):
         vectors, present = self._event_tokens(inputs, items, opens & mask)
         kinds = vectors.shape[2]
         event = (first_event + torch.arange(mask.shape[1], device=mask.device)).expand_as(session)
-        is_scenario = torch.zeros_like(present)
-        is_scenario[..., 0] = kinds == 4
         # S, Q, I, F; or all in one.
-        item = torch.full_like(event[..., None].expand_as(present), -1)
+        is_scenario, item = torch.zeros_like(present), torch.full_like(present, -1, dtype=torch.long)
+        is_scenario[..., 0] = kinds == 4
         item[..., 2 if kinds == 4 else 0] = inputs["history_item_rows"]
-        positions = IntSRPositions(
-            position=torch.zeros_like(present.flatten(1), dtype=torch.long),
-            session=session[..., None].expand_as(present).flatten(1),
-            event=event[..., None].expand_as(present).flatten(1),
-            time=time[..., None].expand_as(present).flatten(1),
-            item=item.flatten(1),
-            is_real=present.flatten(1),
-            is_scenario=is_scenario.flatten(1),
-        )
+        shared = [part[..., None].expand_as(present) for part in (session, event, time)]
+        slots = [part.flatten(1) for part in (*shared, item, present, is_scenario)]
         vectors = vectors.flatten(1, 2)
         if kinds > 1:
             # Slots without a token go to the end of the row and are cut off there.
-            is_real = positions.is_real
+            is_real = present.flatten(1)
             longest = int(is_real.sum(1).max()) if is_real.numel() else 0
             order = (~is_real).byte().argsort(dim=1, stable=True)[:, :longest]
             vectors = vectors.gather(1, order[..., None].expand(-1, -1, vectors.shape[-1]))
-            positions = positions.gather(order)
-        numbers = torch.arange(positions.is_real.shape[1], device=mask.device).expand_as(positions.is_real)
-        return self.dropout(vectors), replace(positions, position=first_position + numbers)
+            slots = [part.gather(1, order) for part in slots]
+        numbers = torch.arange(slots[0].shape[1], device=mask.device).expand_as(slots[0])
+        return self.dropout(vectors), IntSRPositions(first_position + numbers, *slots)
 
     def _event_tokens(self, inputs: Inputs, items: Callable[[Tensor], Tensor], opens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tokens of each event, `(batch, events, 1 or 4, hidden_size)`, and which of them there are."""

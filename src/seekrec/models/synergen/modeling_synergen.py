@@ -380,24 +380,6 @@ class DecoderLayer(nn.Module):
         cosines, sines = (part[:, None] for part in rotation)
         return rotate(queries, cosines, sines), rotate(keys, cosines, sines), values
 
-    def history(
-        self, hidden_states: Tensor, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | BlockMask
-    ) -> Tensor:
-        """Apply the layer to context tokens.
-
-        Args:
-            hidden_states (`torch.Tensor`): States `(batch, length, hidden_size)`.
-            queries (`torch.Tensor`): Queries from [`split`].
-            keys (`torch.Tensor`): Keys of these tokens and those before them, `(batch, num_heads, num_keys,
-                head_size)`.
-            values (`torch.Tensor`): Values of the same tokens, in that shape.
-            allowed (`torch.BoolTensor` or `BlockMask`): What [`attend`] takes.
-
-        Returns:
-            `torch.Tensor`: States in the shape of `hidden_states`.
-        """
-        return self._finish(hidden_states, attend(queries, keys, values, allowed))
-
     def answer(
         self,
         hidden_states: Tensor,
@@ -435,9 +417,10 @@ class DecoderLayer(nn.Module):
         mixed = mixed + weights[..., num_keys : num_keys + 1] * own_values
         if shared is not None:
             mixed = mixed + weights[..., num_keys + 1 :] * shared[1]
-        return self._finish(hidden_states, mixed), (own_keys, own_values)
+        return self.finish(hidden_states, mixed), (own_keys, own_values)
 
-    def _finish(self, hidden_states: Tensor, mixed: Tensor) -> Tensor:
+    def finish(self, hidden_states: Tensor, mixed: Tensor) -> Tensor:
+        """Put mixed values, `(batch, num_heads, ..., head_size)`, and the feed-forward layer on top of states."""
         mixed = mixed.movedim(1, -2).flatten(-2)  # heads side by side again
         hidden_states = hidden_states + self.dropout(self.attention_output(mixed))
         expanded = F.gelu(self.expand(self.feed_forward_norm(hidden_states)))
@@ -546,7 +529,7 @@ class SynerGenModel(SynerGenPreTrainedModel):
             all_values.append(values)
             # Questions read keys and values of the last layer, not what it makes of the history.
             if number + 1 < len(self.layers) and hidden.shape[1]:
-                hidden = layer.history(hidden, queries, keys, values, allowed)
+                hidden = layer.finish(hidden, attend(queries, keys, values, allowed))
         num_events = num_events + mask.sum(1)
         return SynerGenState(all_positions, tuple(all_keys), tuple(all_values), num_events, None, origin)
 
