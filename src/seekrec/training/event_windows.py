@@ -7,7 +7,7 @@ alone; see `events/negatives.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,9 +17,8 @@ from transformers import TrainingArguments
 from seekrec.catalog import Catalog, item_periods
 from seekrec.corpora import MixtureSampler
 from seekrec.corpora.training_windows import TrainingWindows
-from seekrec.errors import ConfigurationError
 from seekrec.events.negatives import ItemNegatives, SampledKind
-from seekrec.events.queries import category_queries
+from seekrec.events.pool_texts import ITEM_TEXT, LOGGED, check_pool_kinds, pool_texts
 from seekrec.models.dense import DenseModel, QueryVectors
 from seekrec.schema import BEHAVIORS, SEARCH
 from seekrec.training.coded_rows import CodedRows, CodeSampler
@@ -48,7 +47,12 @@ class QueryPool:
 
     @classmethod
     def build(
-        cls, windows: TrainingWindows, catalog: Catalog, query_vectors: QueryVectors, kinds: Sequence[str]
+        cls,
+        windows: TrainingWindows,
+        catalog: Catalog,
+        query_vectors: QueryVectors,
+        kinds: Sequence[str],
+        written: Mapping[str, Sequence[Sequence[str]]] | None = None,
     ) -> QueryPool:
         """Gather the pool.
 
@@ -56,34 +60,31 @@ class QueryPool:
             windows ([`TrainingWindows`]): Windows with the searches that are known.
             catalog ([`Catalog`]): The items.
             query_vectors ([`QueryVectors`]): Embeds the texts and keeps them.
-            kinds (`Sequence[str]`): `"logged"`: what users typed before they took the item; `"category"`: the queries
-                of its category paths; `"item_text"`: its own title and description.
+            kinds (`Sequence[str]`): `"logged"`: what users typed before they took the item; `"item_text"`: its own
+                title and description; and those of [`~seekrec.events.pool_texts`].
+            written (`Mapping`, *optional*): Texts of each item for the kinds that a model writes.
 
         Raises:
-            ConfigurationError: If a kind is unknown.
+            ConfigurationError: If a kind is unknown, or one that a model writes was not written.
         """
-        unknown = sorted(set(kinds) - {"logged", "category", "item_text"})
-        if unknown:
-            raise ConfigurationError(
-                f"The query pool has the kind {unknown[0]!r}; choose among 'logged', 'category' and 'item_text'."
-            )
+        check_pool_kinds(kinds)
         columns = windows.events
         texts = {text: number for number, text in enumerate(columns.queries)}
         parts = []
-        if "logged" in kinds:
+        if LOGGED in kinds:
             used = np.unique(windows.windows.values)
             used = used[columns.is_search[used] & (columns.item[used] >= 0)]
             pairs = np.unique(np.stack([columns.item[used], columns.query[used]], axis=1), axis=0)
             counts = np.bincount(pairs[:, 0], minlength=len(catalog))
             parts.append(Ragged.from_lengths(pairs[:, 1], counts))
-        if "category" in kinds:
-            of_items = [
-                [texts.setdefault(text, len(texts)) for text in queries] for queries in category_queries(catalog.items)
-            ]
-            parts.append(Ragged.from_lists(of_items, np.int64))
+        for kind in kinds:
+            if kind not in (LOGGED, ITEM_TEXT):
+                of_items = written[kind] if written and kind in written else pool_texts(catalog.items, kind)
+                rows = [[texts.setdefault(text, len(texts)) for text in of_item] for of_item in of_items]
+                parts.append(Ragged.from_lists(rows, np.int64))
         query_vectors.add(list(texts))
         vectors = query_vectors.encode(list(texts))
-        if "item_text" in kinds:
+        if ITEM_TEXT in kinds:
             parts.append(Ragged.from_matrix(len(texts) + np.arange(len(catalog))[:, None]))
             own = catalog.embeddings["semantic"]
             vectors = np.concatenate([vectors, own]) if len(vectors) else own

@@ -51,6 +51,18 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def folder_sha256(path: str | Path) -> str:
+    """Compute the SHA-256 of the names and contents of the files in a folder and below.
+
+    Returns:
+        `str`: 64 hexadecimal digits.
+    """
+    folder, digest = Path(path), hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()}:{file_sha256(file)};".encode())
+    return digest.hexdigest()
+
+
 def json_digest(content: object) -> str:
     """Compute the SHA-256 of what can be written as JSON, whatever the order of its keys: 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
