@@ -147,8 +147,9 @@ def _folder_values(path: Path) -> dict[str, str | None]:
 
 
 def read_pieces(pieces: Sequence[Piece], schema: pa.Schema, batch_rows: int) -> Iterator[pa.Table]:
-    """Read the rows of pieces in order, in tables of at most `batch_rows` rows with the columns of all files."""
+    """Read the rows of pieces in order, in tables of about `batch_rows` rows with the columns of all files."""
     folder_names = list(dict.fromkeys(name for piece in pieces for name in piece.values))
+    waiting: list[pa.Table] = []
     for piece in pieces:
         with pq.ParquetFile(piece.path) as file:
             for batch in file.iter_batches(batch_rows, row_groups=[piece.row_group]):
@@ -162,7 +163,13 @@ def read_pieces(pieces: Sequence[Piece], schema: pa.Schema, batch_rows: int) -> 
                 for name in folder_names:
                     value = pa.scalar(piece.values.get(name), pa.string())
                     columns[name] = pa.chunked_array([pa.repeat(value, table.num_rows)])
-                yield pa.table(columns)
+                # Small row groups are put together: the checks look all items up once for each table.
+                waiting.append(pa.table(columns))
+                if sum(table.num_rows for table in waiting) * 2 > batch_rows:
+                    yield pa.concat_tables(waiting).combine_chunks()
+                    waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 @dataclass(frozen=True)
