@@ -151,9 +151,6 @@ class EventColumns:
             geohash=geohash,
         )
 
-    def __len__(self) -> int:
-        return len(self.item)
-
     def latest(self, histories: Ragged, max_events: int) -> Ragged:
         """Keep the latest events of each history, without those that no model reads.
 
