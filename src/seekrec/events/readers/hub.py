@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logs on the Hugging Face Hub: a data set repository with the configurations `events` and `items`.
+
+[`EventLog.to_dataset_dict`] makes such a pair to push. A clone of the repository on disk works the same, and offline a
+repository that was fetched before is read from the cache. What the columns are, [`read_tables`] recognizes, so tables
+with other names work as well. No code of a repository is run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+
+from seekrec.errors import DataError
+from seekrec.events.log import EventLog
+from seekrec.events.readers.tables import read_tables
+
+_EVENTS, _ITEMS = "events", "items"
+
+
+def read_hub(
+    repository: str | Path,
+    *,
+    revision: str | None = None,
+    name: str | None = None,
+    has_time: bool | None = None,
+    max_refused: float | None = None,
+) -> EventLog:
+    """Read a log from a repository of the Hub.
+
+    ```python
+    log = read_hub("me/my-log", revision="v1")
+    ```
+
+    Args:
+        repository (`str` or `Path`): Name of the repository, or the folder of a clone of it.
+        revision (`str`, *optional*): Branch, tag or commit; the main branch if not given. A folder has none.
+        name (`str`, *optional*): Name of the log; that of the repository if not given.
+        has_time (`bool`, *optional*): As in [`read_tables`].
+        max_refused (`float`, *optional*): As in [`read_tables`].
+
+    Returns:
+        `EventLog`: What [`read_tables`] makes of the two tables.
+
+    Raises:
+        DataError: If the repository cannot be read or lacks a configuration, or the rows cannot be used.
+    """
+    events, items = load_tables(repository, revision=revision)
+    name = name if name is not None else Path(repository).name
+    return read_tables(events, items, name=name, has_time=has_time, max_refused=max_refused)
+
+
+def load_tables(repository: str | Path, *, revision: str | None = None) -> tuple[pa.Table, pa.Table]:
+    """Return the events and the items of a repository as tables that [`read_tables`] takes.
+
+    Args:
+        repository (`str` or `Path`): See [`read_hub`].
+        revision (`str`, *optional*): See [`read_hub`].
+
+    Returns:
+        `tuple`: Events and items; the splits of a configuration stand under each other.
+
+    Raises:
+        DataError: If the repository cannot be read or lacks a configuration.
+    """
+    return _load(repository, _EVENTS, revision), _load(repository, _ITEMS, revision)
+
+
+def _load(repository: str | Path, configuration: str, revision: str | None) -> pa.Table:
+    try:
+        splits = datasets.load_dataset(str(repository), configuration, revision=revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        at = f" at revision {revision!r}" if revision is not None else ""
+        reason = str(error).split("\n")[0]
+        raise DataError(
+            f"The configuration {configuration!r} of {repository}{at} cannot be read: {reason} A log on the Hub has "
+            f"the configurations {_EVENTS!r} and {_ITEMS!r}, as EventLog.to_dataset_dict makes them; a private "
+            "repository needs `hf auth login`."
+        ) from error
+    tables = [split.data.table for split in splits.values() if split.num_rows]
+    if not tables:
+        raise DataError(f"The configuration {configuration!r} of {repository} is empty; a log needs at least one row.")
+    # The metadata describe the features of one split.
+    return pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="permissive")
+
+
+__all__ = ["load_tables", "read_hub"]
