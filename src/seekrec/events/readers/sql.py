@@ -54,7 +54,7 @@ def read_sql(
     """Read a log from a database.
 
     ```python
-    log = read_sql("shop.duckdb", "SELECT customer, sku, at, search_text FROM clicks", "SELECT sku, name FROM goods")
+    log = read_sql("shop.duckdb", "SELECT customer, sku, time, search_text FROM clicks", "SELECT sku, name FROM goods")
     ```
 
     Args:
