@@ -21,6 +21,18 @@ def test_an_own_log_needs_no_other_name_than_its_tables(tmp_path):
     assert read_log(data).events["user_id"].to_pylist() == ["u1", "u1"]
 
 
+def test_an_own_log_may_stand_in_a_database(tmp_path):
+    pytest.importorskip("duckdb")
+    write_tables(tmp_path)
+    queries = {"events": "SELECT * FROM 'events.csv'", "items": "SELECT * FROM 'items.csv'"}
+    options = {"column_map": ["user_id=customer"], "has_time": False}
+    data = DataArguments(dataset="sql", data_dir=str(tmp_path), **queries, **options)
+    assert (name_dataset(data), name_log(data)) == ("sql", tmp_path.name)
+    assert read_log(data).events["user_id"].to_pylist() == ["u1", "u1"]
+    assert name_log(DataArguments(dataset="sql", data_dir="postgresql://db/shop?sslmode=require")) == "shop"
+    assert name_log(DataArguments(dataset="hub", data_dir="me/my-log@v1.2")) == "my-log"
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -29,6 +41,14 @@ def test_an_own_log_needs_no_other_name_than_its_tables(tmp_path):
         ({"events": "a.csv", "items": "b.csv", "data_dir": "x"}, "`data_dir` is given beside your own tables"),
         ({"dataset": "movielens", "delimiter": ";"}, "`delimiter` is given beside `dataset: movielens`"),
         ({"dataset": "sequences"}, "`dataset: sequences` needs `data_dir`"),
+        ({"dataset": "sql", "data_dir": "x.duckdb"}, "`dataset: sql` needs a database and a query"),
+        (
+            {"dataset": "sql", "data_dir": "postgresql://me:pw@db/shop", "events": "SELECT 1"},
+            "`data_dir` holds a password, and settings are written into every run",
+        ),
+        ({"dataset": "sql", "data_dir": ".", "events": "SELECT 1", "quote": "none"}, "`quote` is given beside"),
+        ({"dataset": "hub"}, "`dataset: hub` needs a repository"),
+        ({"dataset": "hub", "data_dir": "me/log", "events": "e.csv"}, "`events` is given beside `dataset: hub`"),
         ({"dataset": "sequences", "data_dir": "x", "construction": "tags"}, "needs a log with what users typed"),
     ],
 )

@@ -32,9 +32,11 @@ class DataArguments:
 
     Args:
         dataset (`str`, *optional*): Reader of the log; `tables` where `events` is given.
-        data_dir (`str`, *optional*): Folder of a published log; MovieLens-100K needs none.
-        events (`str`, *optional*): Own log: table of events (Parquet, CSV, TSV, JSON lines).
-        items (`str`, *optional*): Own log: table of items (Parquet, CSV, TSV, JSON lines).
+        data_dir (`str`, *optional*):
+            Folder of a published log; MovieLens-100K needs none. With `dataset: sql` the database, with `dataset: hub`
+            the repository.
+        events (`str`, *optional*): Own log: table of events (Parquet, CSV, TSV, JSON lines), or a SELECT.
+        items (`str`, *optional*): Own log: table of items (Parquet, CSV, TSV, JSON lines), or a SELECT.
         column_map (`list[str]`): Own log: names of columns, as ours=theirs: user_id=customer items.item_id=sku.
         time_unit (`str`, *optional*): Own log: unit of times that are numbers, where their size does not say it.
         timezone (`str`, *optional*): Own log: zone of times that name none, such as Europe/Berlin.

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from seekrec.errors import ConfigurationError
 from seekrec.events import (
@@ -18,6 +20,8 @@ from seekrec.events import (
     synthesize_searches,
 )
 from seekrec.events.readers import READERS, TAGGED, WITHOUT_FOLDER, read_tables
+from seekrec.events.readers.hub import load_tables
+from seekrec.events.readers.sql import holds_password, query_tables
 from seekrec.recipes.arguments import SPLIT_SEED, DataArguments
 from seekrec.recipes.stages import StageCache
 
@@ -96,6 +100,10 @@ def read_log(data: DataArguments) -> EventLog:
     dataset = name_dataset(data)
     if dataset == "tables":
         return _read_own_tables(data)
+    if dataset == "sql":
+        return _read_database(data)
+    if dataset == "hub":
+        return _read_repository(data)
     if ignored := [name for name in ("events", "items", *_OF_TABLES) if getattr(data, name) not in (None, [])]:
         raise ConfigurationError(
             f"`{ignored[0]}` is given beside `dataset: {dataset}`, which does not read it; leave it out, or leave out "
@@ -132,7 +140,7 @@ def name_dataset(data: DataArguments) -> str:
 def name_log(data: DataArguments) -> str:
     """Return a name of the log for folders: that of its file or folder, without endings."""
     place = data.events if name_dataset(data) == "tables" else data.data_dir or data.dataset
-    return Path(str(place)).name.split(".")[0] or "log"
+    return re.split("[.@?]", Path(str(place)).name)[0] or "log"
 
 
 def _read_own_tables(data: DataArguments) -> EventLog:
@@ -140,12 +148,54 @@ def _read_own_tables(data: DataArguments) -> EventLog:
         raise ConfigurationError("`dataset: tables` needs the table of your events; pass --events.")
     if data.data_dir is not None:
         raise ConfigurationError("`data_dir` is given beside your own tables, which do not read it; leave it out.")
-    given = {name: getattr(data, name) for name in _OF_TABLES if getattr(data, name) not in (None, [])}
-    if "column_map" in given:
-        given["column_map"] = _parse_pairs(data.column_map)
+    given = _given(data)
     if "quote" in given:
         given["quoting"] = given.pop("quote")
     return read_tables(data.events, data.items, **given)
+
+
+def _read_database(data: DataArguments) -> EventLog:
+    """Read own tables by SQL; `events` and `items` are statements."""
+    if data.data_dir is None or data.events is None:
+        raise ConfigurationError(
+            "`dataset: sql` needs a database and a query; pass --data_dir shop.duckdb --events 'SELECT ...' (and "
+            "--items 'SELECT ...')."
+        )
+    for name in ("data_dir", "events", "items"):
+        if holds_password(getattr(data, name) or ""):
+            raise ConfigurationError(
+                f"`{name}` holds a password, and settings are written into every run; leave it out, and give it to "
+                "the database by its own file or variable (~/.pgpass, PGPASSWORD, MYSQL_PWD)."
+            )
+    events, items = query_tables(data.data_dir, data.events, data.items)
+    return read_tables(events, items, name=name_log(data), **_given(data, _OF_FILES))
+
+
+def _read_repository(data: DataArguments) -> EventLog:
+    """Read own tables from the Hub; `data_dir` is its name, and may name a revision after an @."""
+    if data.data_dir is None:
+        raise ConfigurationError("`dataset: hub` needs a repository; pass --data_dir me/my-log, or a clone's folder.")
+    if ignored := [name for name in ("events", "items") if getattr(data, name) is not None]:
+        raise ConfigurationError(f"`{ignored[0]}` is given beside `dataset: hub`, which does not read it.")
+    is_clone = Path(data.data_dir).is_dir()
+    repository, revision = (data.data_dir, "") if is_clone else data.data_dir.partition("@")[::2]
+    events, items = load_tables(repository, revision=revision or None)
+    return read_tables(events, items, name=name_log(data), **_given(data, _OF_FILES))
+
+
+def _given(data: DataArguments, ignored: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the settings of own tables that were given, as [`read_tables`] takes them.
+
+    Raises:
+        ConfigurationError: If one of `ignored` was given.
+    """
+    given = {name: getattr(data, name) for name in _OF_TABLES if getattr(data, name) not in (None, [])}
+    for name in ignored:
+        if name in given:
+            raise ConfigurationError(f"`{name}` is given beside `dataset: {data.dataset}`, which reads no text files.")
+    if "column_map" in given:
+        given["column_map"] = _parse_pairs(data.column_map)
+    return given
 
 
 def _parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
@@ -155,9 +205,12 @@ def _parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
+# Settings of text files.
+_OF_FILES = ("delimiter", "quote", "encoding")
+
 # Settings that only the reader of own tables takes.
 _OF_TABLES = (
-    *("column_map", "time_unit", "timezone", "delimiter", "quote", "encoding", "category_separator", "has_time"),
+    *("column_map", "time_unit", "timezone", *_OF_FILES, "category_separator", "has_time"),
     "max_refused",
 )
 

@@ -8,7 +8,8 @@ Three kinds of readers, told apart by what they are given:
   what it found: `READERS["movielens"]("data/ml-1m")`. A reader whose source has user tags (its name is in `TAGGED`)
   also takes `queries="tags"`: each tag that a user typed is then a search that found the item.
 - [`read_tables`]: an own log, two tables of any names.
-- readers that are given no folder: each is a function of its own, its name in `OTHER_DATASETS`.
+- [`read_sql`] and [`read_hub`]: own tables from a database, and from a repository of the Hub. Their names, too, are
+  in `OTHER_DATASETS`.
 
 A new reader is a function in a module of its own and a line in `registry.py`; `recipes/logs.py` turns settings into
 calls.
@@ -17,6 +18,7 @@ calls.
 from seekrec.events.readers.amazon import read_amazon
 from seekrec.events.readers.criteo import read_criteo
 from seekrec.events.readers.diginetica import read_diginetica
+from seekrec.events.readers.hub import read_hub
 from seekrec.events.readers.kuairec import read_kuairec
 from seekrec.events.readers.kuaisar import read_kuaisar
 from seekrec.events.readers.lastfm import read_lastfm
@@ -26,12 +28,15 @@ from seekrec.events.readers.qilin import read_qilin
 from seekrec.events.readers.recbole import read_recbole
 from seekrec.events.readers.registry import OTHER_DATASETS, READERS, TAGGED, WITHOUT_FOLDER
 from seekrec.events.readers.sequences import read_sequences
+from seekrec.events.readers.sql import read_sql
 from seekrec.events.readers.tables import read_tables
 from seekrec.events.readers.trivago import read_trivago
 from seekrec.events.readers.yelp import read_yelp
 from seekrec.events.readers.yoochoose import read_yoochoose
 
 __all__ = [
+    "read_hub",
+    "read_sql",
     "read_criteo",
     "read_diginetica",
     "read_yoochoose",

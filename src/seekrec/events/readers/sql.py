@@ -37,6 +37,7 @@ _SHOWN, _SHOWN_MESSAGE = 80, 300
 
 # Passwords in a URL, and after a name in a connection string or an option.
 _IN_URL = re.compile(r"://[^/\s@'\"]*@")
+_PASSWORD = re.compile(r"(?i)://[^/\s@:'\"]*:[^/\s@'\"]+@|\b(?:password|passwd|pwd|secret)\s*=")
 _NAMED = re.compile(
     r"(?i)\b(\w*(?:password|passwd|pwd|secret|token|key_id|credential)\w*)(\s*(?:=|:|\s)\s*)('[^']*'|\"[^\"]*\"|[^\s,;)'\"]+)"
 )
@@ -119,7 +120,7 @@ def _connect(database: str) -> duckdb.DuckDBPyConnection:
         )
     if scheme is None and not path.exists():
         raise DataError(f"`database` {database} does not exist; give a DuckDB or SQLite file, a folder or a URL.")
-    options = {"autoinstall_known_extensions": "false"}
+    options: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": False}
     try:
         if scheme is None and path.is_file():
             with path.open("rb") as file:
@@ -205,8 +206,13 @@ def _message(error: Exception, database: str = "") -> str:
     return line if len(line) <= _SHOWN_MESSAGE else f"{line[: _SHOWN_MESSAGE - 3]}..."
 
 
+def holds_password(text: str) -> bool:
+    """Return whether a statement, path or URL holds a password: nothing that is recorded may."""
+    return _PASSWORD.search(text) is not None
+
+
 def _without_secrets(text: str) -> str:
     return _NAMED.sub(r"\1\2...", _IN_URL.sub("://...@", text))
 
 
-__all__ = ["query_tables", "read_sql"]
+__all__ = ["holds_password", "query_tables", "read_sql"]
