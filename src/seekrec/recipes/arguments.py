@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from seekrec.embeddings import SASRecConfig
+from seekrec.errors import ConfigurationError
 from seekrec.events.readers import OTHER_DATASETS, READERS
 from seekrec.events.readers.times import TimeUnit
 from seekrec.identifiers import VIEW_ORDER, DualRQVAEConfig
@@ -191,6 +192,10 @@ class RunArguments:
     stop_after: Literal["data", "embeddings", "identifiers", "corpus", "training", "evaluation"] = "evaluation"
     max_minutes: float | None = None
     dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_minutes is not None and self.max_minutes <= 0:
+            raise ConfigurationError(f"`max_minutes` is {self.max_minutes:g}; give the minutes that the run may take.")
 
 
 __all__ = [

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from seekrec.embeddings.softmax import LARGE_CATALOG
 from seekrec.errors import ConfigurationError
 from seekrec.events.report import LogSummary
+from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.machine import Machine
 
 Value = bool | int | float | str | list[str] | None
@@ -24,6 +25,8 @@ _MAX_ASKED_ITEMS = 5_000
 _SHARE_OF_SCORES = 0.25
 # Test cases of a task: the interval of NDCG@10 is then about one point wide.
 _ENOUGH_CASES = 5_000
+# Negatives of a case in candidate protocols, unless there are few items.
+_NUM_NEGATIVES = EvaluationArguments.num_negatives
 _DAY = 86_400.0
 
 
@@ -108,6 +111,12 @@ def _check(s: Situation) -> None:
             "--column_map categories=... and --category_separator."
         )
 
+    if s.given.get("tasks") == "search" and not s.has_searches:
+        raise ConfigurationError(
+            f"`tasks` is search, and {s.log.name} has no searches, nor categories to make any from. Leave `tasks` out "
+            "to learn recommendation, or name the column of what people searched for: --column_map query=..."
+        )
+
 
 def _choose_shared(s: Situation) -> list[Choice]:
     log, gpu = s.log, s.machine.gpu
@@ -129,6 +138,9 @@ def _choose_shared(s: Situation) -> list[Choice]:
         Choice("greater_is_better", True, "NDCG"),
         Choice("logging_steps", 50, ""),
     ]
+    if log.num_items < 4 * _NUM_NEGATIVES:
+        few = max(1, log.num_items // 4)
+        found.append(Choice("num_negatives", few, f"beside the target, of {log.num_items} items"))
     if log.num_users_to_hold_out > _ENOUGH_CASES:
         found.append(Choice("max_test_cases", _ENOUGH_CASES, f"of {log.num_users_to_hold_out:,} users"))
     if s.on_gpu and s.machine.has_bf16:
@@ -261,7 +273,11 @@ def _choose_codes(s: Situation) -> list[Choice]:
         Choice("identifier_num_epochs", _epochs(400_000, items, 20, 200), "by the number of items"),
     ]
     if not s.log.has_text:
-        found.append(Choice("identifier_views", ["collaborative"], "items have no text"))
+        found += [
+            Choice("identifier_views", ["collaborative"], "items have no text"),
+            Choice("num_shared_levels", 0, "there is one view"),
+            Choice("num_specific_levels", 4, "there is one view"),
+        ]
     return found
 
 

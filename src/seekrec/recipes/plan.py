@@ -215,8 +215,8 @@ def given_values(names: Sequence[str], groups: Sequence[object]) -> dict[str, ob
 
 
 def _line(name: str, value: object) -> str:
-    text = yaml.safe_dump({name: value}, default_flow_style=None, allow_unicode=True, width=10_000)
-    return text.strip()
+    text = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=10_000).strip()
+    return f"{name}: {text[1:-1]}"
 
 
 def _as_words(value: object) -> str:

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One command for an own log, whatever it lacks: it trains, or says in one line how it could."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from own_logs import KINDS, write_own_log
+from tiny_runs import metrics, run_script
+
+from seekrec.training.budget import process_seconds
+
+FAMILIES = ("gensar", "gensr", "intsr", "synergen")
+# What is large is made small; the rest is chosen.
+SMALL = {
+    "sasrec_num_epochs": 1,
+    "num_train_epochs": 1,
+    "max_validation_cases": 4,
+    "max_test_cases": 4,
+    "baselines": "false",
+    "disable_tqdm": "true",
+    "per_device_train_batch_size": 64,
+}
+SMALL_T5 = {"identifier_num_epochs": 1, "codebook_size": 8, "d_model": 16, "d_ff": 16, "num_beams": 8, "bf16": "false"}
+
+
+def options_of(family, encoder):
+    small = SMALL | (SMALL_T5 if family == "gensar" else {})
+    return [
+        "--semantic_encoder",
+        str(encoder),
+        *(word for name, value in small.items() for word in (f"--{name}", value)),
+    ]
+
+
+def train(family, kind, encoder, folder, *options):
+    log = write_own_log(folder / "log", kind)
+    words = [*log, *options_of(family, encoder), "--output_dir", folder / "run", *options]
+    return run_script(f"train_{family}.py", *words)
+
+
+CASES = [
+    pytest.param(family, kind, marks=[] if family in ("gensar", "intsr") else pytest.mark.slow)
+    for family in FAMILIES
+    for kind in KINDS
+]
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_every_kind_of_log_is_trained_on(family, kind, inputs, tmp_path):
+    printed = train(family, kind, inputs[1], tmp_path)
+    has = KINDS[kind]
+    found = metrics(tmp_path / "run")
+    name = {"gensar": "GenSAR", "gensr": "GenSR", "intsr": "IntSR", "synergen": "SynerGen"}[family]
+    behaviors = {behavior for system, behavior, _ in found if system == name}
+    searches = "searches" in has or "categories" in has
+    assert behaviors == ({"recommendation", "search"} if searches else {"recommendation"})
+    # The report, the plan with its reasons, and the table.
+    assert "orders: " in printed and f"plan of {family} for orders" in printed and "ndcg@10" in printed
+    chosen = {one["name"]: one["value"] for one in json.loads((tmp_path / "run/model/run.json").read_text())["plan"]}
+    assert chosen["construction"] == ("split" if searches and "searches" not in has else "none")
+    assert ("SYNTHETIC" in printed) == (chosen["construction"] == "split")
+    assert not set(chosen) & set(SMALL)
+    if family == "intsr":
+        assert chosen["item_parts"] == ("both" if "text" in has else "ids")
+        assert chosen["relative_bias"] == ("position" if "order" in has else "buckets")
+        times = [] if "order" in has else ["weekday"] if "days" in has else ["hour", "weekday"]
+        assert chosen["scenario_features"] == [*times, "page"]
+
+
+def test_the_same_command_goes_on_with_its_plan_and_the_settings_file_repeats_the_run(inputs, tmp_path):
+    first = train("intsr", "all of it", inputs[1], tmp_path, "--hidden_size", "16")
+    plan = (tmp_path / "run" / "plan.json").read_bytes()
+    again = train("intsr", "all of it", inputs[1], tmp_path, "--hidden_size", "16")
+    assert (tmp_path / "run" / "plan.json").read_bytes() == plan
+    assert [line for line in first.splitlines() if "  " in line][:60] == [
+        line for line in again.splitlines() if "  " in line
+    ][:60]
+    settings = tmp_path / "run" / "settings.yaml"
+    assert "hidden_size: 16\n" in settings.read_text() and "max_history: 20  # nine of ten" in settings.read_text()
+    printed = run_script("train_intsr.py", "--config", settings, "--output_dir", tmp_path / "other")
+    assert "plan of" not in printed and metrics(tmp_path / "other") == metrics(tmp_path / "run")
+
+
+def test_a_dry_run_says_what_it_costs_and_writes_nothing(inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = write_own_log(tmp_path / "log", "categories alone")
+    for family in FAMILIES:
+        printed = run_script(f"train_{family}.py", *log, "--dry_run")
+        stages = [line.split()[0] for line in printed.partition("expected:\n")[2].splitlines()]
+        learnt = ["identifiers"] if family == "gensar" else []
+        assert stages == ["stage", "data", "embeddings", *learnt, "training", "evaluation", "in"]
+        assert f"plan of {family} for orders" in printed and "180 events of 30 users, 36 items" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+@pytest.mark.slow
+def test_a_budget_of_minutes_is_kept(inputs, tmp_path):
+    """Beside an hour of epochs; what is fitted to the time is kept for the next time."""
+    log = write_own_log(tmp_path / "log", "all of it", num_users=200)
+    options = ["--semantic_encoder", inputs[1], "--output_dir", tmp_path / "run", "--disable_tqdm", "true"]
+    options += ["--baselines", "false", "--hidden_size", "16", "--per_device_train_batch_size", "2"]
+    # The clock counts from the start of the process, which here is that of the tests.
+    started = process_seconds()
+    minutes = (started + 20) / 60
+    run_script("train_intsr.py", *log, *options, "--max_minutes", minutes)
+    assert process_seconds() < started + 35
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    chosen = {one["name"]: one for one in plan["choices"]}
+    assert plan["is_measured"] and chosen["num_train_epochs"]["reason"].endswith("s a step, timed")
+    assert 0 < chosen["num_train_epochs"]["value"] <= plan["most_epochs"]
+    saved = json.loads((tmp_path / "run" / "trainer" / "identity.json").read_text())
+    assert saved["length"]["num_train_epochs"] == chosen["num_train_epochs"]["value"]
+    settings = (tmp_path / "run" / "settings.yaml").read_text()
+    assert f"num_train_epochs: {chosen['num_train_epochs']['value']}" in settings and "max_minutes" not in settings
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        (
+            "bought on days",
+            ["--construction", "split"],
+            "no item of orders has a category path .* Leave it out to learn",
+        ),
+        ("ids alone", ["--column_map", "user_id=visit"], "No user of orders has three interactions or more"),
+        ("bought on days", ["--tasks", "search"], "`tasks` is search.*no searches"),
+        ("bought on days", ["--max_minutes", "0"], "`max_minutes` is 0"),
+    ],
+)
+def test_what_cannot_be_learnt_is_refused_with_the_way_out(kind, options, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=said):
+        run_script("train_intsr.py", *write_own_log(tmp_path / "log", kind), *options)
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
