@@ -17,42 +17,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seekrec.errors import ConfigurationError
-from seekrec.events.checks import Finding, Limits, Source, check_max_refused, check_names, count_out_of_order
+from seekrec.events.checks import Finding, Limits, Source, check_max_refused, count_out_of_order
 from seekrec.events.log import EventLog
-from seekrec.events.readers.column_names import ITEM_NAMES, count_known, find_named, is_flag_name
+from seekrec.events.readers.column_names import is_flag_name
 from seekrec.events.readers.columns import to_actions, to_behaviors, to_ids, to_text
 from seekrec.events.readers.item_tables import build_items
-from seekrec.events.readers.json_lines import Kind
 from seekrec.events.readers.kept_rows import keep_events, keep_items
 from seekrec.events.readers.quotes import Quoting
-from seekrec.events.readers.raw_tables import FileFormat, RawTable, open_table
+from seekrec.events.readers.raw_tables import FileFormat
 from seekrec.events.readers.recognition import (
     Recognition,
-    recognize_events,
-    recognize_item_ids,
-    recognize_items,
-    require,
-    start_recognition,
 )
+from seekrec.events.readers.table_reading import Reading, start_reading
 from seekrec.events.readers.times import Times, TimeUnit, are_positions, read_times
-from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES, RECOMMENDATION, SEARCH
+from seekrec.schema import RECOMMENDATION, SEARCH
 
 logger = logging.getLogger(__name__)
 
-_EVENT_ROLES = (*EVENT_FEATURES, *OPTIONAL_EVENT_FEATURES)
-_ITEM_ROLES = (*ITEM_FEATURES, "queries")
-_KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("user_id", "item_id", "session_id"), "id"),
-    **dict.fromkeys(("behavior", "query", "action", "geohash", "title", "description"), "text"),
-    **dict.fromkeys(("timestamp", "categories", "available_from", "available_until"), "value"),
-}
-
 # Seconds of 1973: numbers below are rarely times.
 _EARLY = 94_694_400
-
-# Columns of items that stand in the table of events where there is no other.
-_ITEMS_OF_EVENTS = ("title", "description", "categories")
 
 
 def read_tables(
@@ -131,34 +114,15 @@ def read_tables(
         ConfigurationError: If an argument is wrong.
     """
     limits = Limits() if max_refused is None else check_max_refused(max_refused)
-    mapping = _split_map(column_map or {})
     form = FileFormat(delimiter, quoting, encoding)
-    raw_events = _open(events, "events", form, mapping)
-    raw_items = None if items is None else _open(items, "items", form, mapping)
-    reading = _recognize(raw_events, raw_items, mapping, time_unit, timezone, has_time)
-    for line in reading.report():
-        logger.info(line)
-
+    reading = start_reading(
+        events, items, form, column_map=column_map, time_unit=time_unit, timezone=timezone, has_time=has_time
+    )
+    raw_events, raw_items = reading.raw_events, reading.raw_items
     raw, source = raw_events.read(reading.kinds_of_events())
-    if raw_items is None:
-        ids = to_ids(raw[reading.events.taken["item_id"]], "item_id", source)
-        columns, notes = build_items(raw, reading.items, source, category_separator, ids=ids)
-        item_source = Source(f"the items of {source.name}")
-        findings: list[Finding] = []
-    else:
-        raw_of_items, item_source = raw_items.read(reading.kinds_of_items())
-        columns, notes = build_items(raw_of_items, reading.items, item_source, category_separator)
-        findings = []
-        for role in ("available_from", "available_until"):
-            if role in reading.items.taken:
-                times = read_times(raw_of_items[reading.items.taken[role]], role, item_source, timezone=timezone)
-                columns[role] = times.seconds
-                findings += times.findings
-    kept_items, left_out = keep_items(pa.table(columns), item_source, max_refused=limits, findings=findings)
-    item_notes = [*item_source.remarks, *notes, *([left_out] if left_out else [])]
-
+    kept_items, item_notes = read_items(reading, limits, category_separator, timezone, of_events=(raw, source))
     clock = _read_clock(raw, source, reading, has_time, time_unit, timezone)
-    kept_events, event_notes = _build_events(raw, source, reading.events, clock, kept_items, limits)
+    kept_events, event_notes = _keep_events(raw, source, reading.events, clock, kept_items, limits)
     has_searches = pc.any(pc.is_valid(kept_events["query"])).as_py()
     both = raw_events.name if raw_items is None else f"{raw_events.name}, items from {raw_items.name}"
     log = EventLog(
@@ -174,139 +138,57 @@ def read_tables(
     return log
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """What was recognised in both tables; `raw_items` is `None` where items are made from events."""
+def read_items(
+    reading: Reading,
+    limits: Limits | float,
+    category_separator: str | None,
+    timezone: str | None,
+    *,
+    of_events: tuple[pa.Table, Source],
+) -> tuple[pa.Table, list[str]]:
+    """Read the table of items, or make it from the table of events where there is none.
 
-    events: Recognition
-    items: Recognition
-    raw_events: RawTable
-    raw_items: RawTable | None
+    Args:
+        reading ([`Reading`]): What was recognised.
+        limits ([`Limits`] or `float`): The largest share of rows that may be left out.
+        category_separator (`str`, *optional*): See [`read_tables`].
+        timezone (`str`, *optional*): See [`read_tables`].
+        of_events (`tuple`): The table of events and its source.
 
-    def kinds_of_events(self) -> dict[str, Kind]:
-        """Return what the columns to read are to us: only those that are used."""
-        used = {column: role for role, column in self.events.taken.items()}
-        if self.raw_items is None:
-            used |= {column: role for role, column in self.items.taken.items() if column not in used}
-            used |= dict.fromkeys(self.items.texts(), "title")
-        return {name: _kind(role, name) for name, role in used.items()}
-
-    def kinds_of_items(self) -> dict[str, Kind]:
-        """Return what the columns to read are to us: all of them."""
-        of_role = {column: role for role, column in self.items.taken.items()}
-        return {name: _kind(of_role.get(name), name) for name in self.items.columns} | dict.fromkeys(
-            self.items.levels, "text"
-        )
-
-    def report(self) -> list[str]:
-        """Return what was taken for what, to print."""
-        lines = []
-        for found, raw in ((self.events, self.raw_events), (self.items, self.raw_items)):
-            if raw is None and not found.taken:
-                continue
-            dialect = f" ({raw.dialect})" if raw is not None and raw.dialect else ""
-            lines += [f"{found.name}{dialect} is read as{'' if raw is not None else ' items'}", *found.lines()]
-            lines += found.remarks
-        return lines
-
-    def notes(self, times: Times | None) -> list[str]:
-        """Return the same as sentences, without anything of the rows."""
-        notes = []
-        for found, raw in ((self.events, self.raw_events), (self.items, self.raw_items)):
-            form = times.form if times is not None and found is self.events else None
-            if note := found.note(form, is_all_read=raw is self.raw_items):
-                notes.append(note)
-            if raw is not None and raw.dialect:
-                notes.append(f"{found.name} has {raw.dialect}.")
-            notes += found.remarks
-        return notes
+    Returns:
+        `tuple`: Rows of `ITEM_FEATURES`; notes for the log.
+    """
+    findings: list[Finding] = []
+    if reading.raw_items is None:
+        raw, source = of_events
+        ids = to_ids(raw[reading.events.taken["item_id"]], "item_id", source)
+        columns, notes = build_items(raw, reading.items, source, category_separator, ids=ids)
+        item_source = Source(f"the items of {source.name}")
+    else:
+        raw, item_source = reading.raw_items.read(reading.kinds_of_items())
+        columns, notes = build_items(raw, reading.items, item_source, category_separator)
+        for role in ("available_from", "available_until"):
+            if role in reading.items.taken:
+                times = read_times(raw[reading.items.taken[role]], role, item_source, timezone=timezone)
+                columns[role] = times.seconds
+                findings += times.findings
+    kept, left_out = keep_items(pa.table(columns), item_source, max_refused=limits, findings=findings)
+    return kept, [*item_source.remarks, *notes, *([left_out] if left_out else [])]
 
 
 @dataclass(frozen=True)
 class _Clock:
-    """The times of the events: seconds, or positions where the log has none; `times` is `None` without a column."""
+    """The times of the events: seconds, or positions where the log has none."""
 
-    times: Times | None
+    times: Times
     has_time: bool
     notes: tuple[str, ...] = ()
-
-
-def _open(
-    table: str | Path | pa.Table, argument: str, form: FileFormat, mapping: Mapping[str, Mapping[str, str]]
-) -> RawTable:
-    mapped = set(mapping[argument].values())
-    return open_table(
-        table, argument, form, count_known=lambda names: count_known(names) + len(mapped.intersection(names))
-    )
-
-
-def _kind(role: str | None, column: str) -> Kind:
-    if role == "action" and is_flag_name(column):
-        return "value"
-    return "other" if role is None else _KINDS.get(role, "other")
-
-
-def _split_map(column_map: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Map our names of columns to those in the file, for each table."""
-    ours = {"events": _EVENT_ROLES, "items": _ITEM_ROLES}
-    mapping: dict[str, dict[str, str]] = {"events": {}, "items": {}}
-    # Names for one table come last: they win over the name for both.
-    for name in sorted(column_map, key=lambda name: "." in name):
-        table, _, column = name.rpartition(".")
-        tables = [table] if table else [table for table, columns in ours.items() if column in columns]
-        if not tables or tables[0] not in ours or column not in ours[tables[0]]:
-            known = ", ".join(dict.fromkeys([*ours["events"], *ours["items"]]))
-            raise ConfigurationError(
-                f"`column_map` has the key {name!r}, which is not one of our columns; keys are {known}, or one of "
-                "them after 'events.' or 'items.'; values are names in the file."
-            )
-        for table in tables:
-            mapping[table][column] = column_map[name]
-    for table, columns in mapping.items():
-        check_names(list(columns.values()), f"`column_map` for {table}")
-    return mapping
-
-
-def _recognize(
-    raw_events: RawTable,
-    raw_items: RawTable | None,
-    mapping: Mapping[str, Mapping[str, str]],
-    unit: TimeUnit | None,
-    timezone: str | None,
-    has_time: bool | None,
-) -> _Reading:
-    """Find out which column is what.
-
-    Raises:
-        DataError: If a column is missing or has two readings; the message names all of them.
-    """
-    events = start_recognition(raw_events.name, raw_events.columns, mapping["events"], _EVENT_ROLES)
-    sample = raw_events.peek()
-    if raw_items is None:
-        recognize_item_ids(events, sample, None, None)
-        recognize_events(events, sample, unit=unit, timezone=timezone)
-        named = {role: column for role, column in mapping["items"].items() if role in _ITEMS_OF_EVENTS}
-        free = [name for name in raw_events.columns if name in events.free() or name in named.values()]
-        items = start_recognition(raw_events.name, free, named, _ITEMS_OF_EVENTS)
-        recognize_items(items, sample)
-        require((events, ("user_id", "item_id", *(("timestamp",) if has_time is not False else ()))), (items, ()))
-        return _Reading(events, items, raw_events, None)
-    items = start_recognition(raw_items.name, raw_items.columns, mapping["items"], _ITEM_ROLES)
-    # Whole columns of ids: those of some of the items would say little.
-    named_ids = [name for group in find_named(items.columns, ITEM_NAMES["item_id"]) for name in group]
-    ids = [items.taken["item_id"]] if "item_id" in items.taken else named_ids or [*items.columns]
-    recognize_item_ids(events, sample, items, raw_items.read(dict.fromkeys(ids, "id" if named_ids else "value"))[0])
-    recognize_items(items, raw_items.peek())
-    recognize_events(events, sample, unit=unit, timezone=timezone)
-    needed = ("user_id", "item_id", *(("timestamp",) if has_time is not False else ()))
-    require((events, needed), (items, ("item_id",)))
-    return _Reading(events, items, raw_events, raw_items)
 
 
 def _read_clock(
     raw: pa.Table,
     source: Source,
-    reading: _Reading,
+    reading: Reading,
     has_time: bool | None,
     unit: TimeUnit | None,
     timezone: str | None,
@@ -338,13 +220,23 @@ def _read_clock(
     return _Clock(times, True, tuple(notes))
 
 
-def _build_events(
-    raw: pa.Table, source: Source, found: Recognition, clock: _Clock, items: pa.Table, limits: Limits | float
+def build_events(
+    raw: pa.Table, source: Source, taken: Mapping[str, str], seconds: pa.Array
 ) -> tuple[pa.Table, list[str]]:
-    times = clock.times
-    columns: dict[str, pa.Array] = {} if times is None else {"timestamp": times.seconds}
-    notes = [*source.remarks, *clock.notes]
-    for role, name in found.taken.items():
+    """Turn a table of events, or a part of one, into our columns; nothing is left out.
+
+    Args:
+        raw (`pyarrow.Table`): The columns that were taken.
+        source ([`Source`]): Their source.
+        taken (`Mapping[str, str]`): From our names to those in the table.
+        seconds (`pyarrow.Array`): The times.
+
+    Returns:
+        `tuple`: Our columns; notes for the log.
+    """
+    columns: dict[str, pa.Array] = {"timestamp": seconds}
+    notes = []
+    for role, name in taken.items():
         column = raw[name]
         if role in ("user_id", "item_id", "session_id"):
             columns[role] = to_ids(column, role, source)
@@ -367,14 +259,23 @@ def _build_events(
         notes.append(f"{source.name} has no column behavior: an event with a query is a search.")
     if "action" in columns:
         columns["action"] = pc.fill_null(columns["action"], "click")
+    return pa.table(columns), notes
+
+
+def _keep_events(
+    raw: pa.Table, source: Source, found: Recognition, clock: _Clock, items: pa.Table, limits: Limits | float
+) -> tuple[pa.Table, list[str]]:
+    times = clock.times
+    columns, notes = build_events(raw, source, found.taken, times.seconds)
+    notes = [*source.remarks, *clock.notes, *notes]
     events, left_out = keep_events(
-        pa.table(columns),
+        columns,
         items,
         source,
         max_refused=limits,
-        findings=times.findings if times is not None else (),
+        findings=times.findings,
         # Two acts of one day look like one that is written twice.
-        may_repeat=times is not None and times.are_days and clock.has_time,
+        may_repeat=times.are_days and clock.has_time,
     )
     num_late = count_out_of_order(events)
     if num_late:
@@ -382,4 +283,4 @@ def _build_events(
     return events, notes + ([left_out] if left_out else [])
 
 
-__all__ = ["read_tables"]
+__all__ = ["build_events", "read_items", "read_tables"]
