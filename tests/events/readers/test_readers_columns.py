@@ -78,11 +78,13 @@ def test_seconds(values):
 
 
 def test_seconds_that_cannot_be_used_are_found():
-    seconds, findings = to_seconds(column(["2019-01-01", "NaN", None, "soon", "1546300800000"]), "timestamp", SOURCE)
+    seconds, findings = to_seconds(
+        column(["2019-01-01", "NaN", None, "soon", "1546300800000", "now"]), "timestamp", SOURCE
+    )
     # Milliseconds among dates have one reading.
-    assert seconds.to_pylist() == [NEW_YEAR, None, None, None, NEW_YEAR]
+    assert seconds.to_pylist() == [NEW_YEAR, None, None, None, NEW_YEAR, None]
     assert [(finding.problem, finding.rows.tolist()) for finding in findings] == [
-        ("have a timestamp that is not a time", [1, 3])
+        ("have a timestamp that is not a time", [1, 3, 5])
     ]
     # Beside positions, or whatever 1 and 2 are, they have not.
     seconds, findings = to_seconds(column(["1", "1546300800000", "2"]), "timestamp", SOURCE)

@@ -89,7 +89,9 @@ def _parse(text: pa.Array, is_zoned: bool) -> tuple[np.ndarray, np.ndarray]:
         )
     except pa.ArrowException:
         pass
-    values = pd.Series(text.to_pylist(), dtype=object)
+    # Words are no times: pandas takes "now" and "today" for the moment of reading.
+    has_digit = pc.match_substring_regex(text, "[0-9]")
+    values = pd.Series(pc.if_else(has_digit, text, pa.scalar(None, text.type)).to_pylist(), dtype=object)
     times = pd.to_datetime(values, format="ISO8601", utc=True, errors="coerce")
     for form in _FORMATS:
         is_open = times.isna()
