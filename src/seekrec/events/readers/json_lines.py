@@ -36,9 +36,6 @@ Kind = Literal["id", "text", "value", "other"]
 # Bytes of objects that are read at once.
 _STRETCH = 1 << 25
 
-# Bytes of a stretch that show its types.
-_HEAD_BYTES = 1 << 20
-
 # Objects looked at for the names of columns: at the start, and in groups all over the file.
 _FIRST, _GROUPS, _GROUP = 2_000, 200, 20
 _SAMPLE_BYTES = 1 << 25
@@ -147,7 +144,7 @@ class _Reading:
 
     def __init__(self, file: JsonFile, kinds: Mapping[str, Kind]) -> None:
         self.file, self.columns, self.kinds = file, list(kinds), kinds
-        self.schema: pa.Schema | None = None
+        self.schema = self._learn_from_sample()
         self.kept: list[np.ndarray] = []
         self.bad: list[tuple[int, str]] = list(file.objects.bad)
         self.mixed: set[str] = set()
@@ -217,19 +214,16 @@ class _Reading:
         buffer = pa.py_buffer(np.ascontiguousarray(stretch))
         options = arrow_json.ReadOptions(use_threads=False, block_size=min(len(stretch) + 16, 2**31 - 1))
 
-        def read(schema: pa.Schema | None, unexpected: str, num_bytes: int | None = None) -> pa.Table:
+        def read(schema: pa.Schema | None, unexpected: str) -> pa.Table:
             parse = arrow_json.ParseOptions(
                 explicit_schema=schema,
                 unexpected_field_behavior=unexpected,
                 newlines_in_values=not self.file.objects.is_lines,
             )
-            return arrow_json.read_json(pa.BufferReader(buffer[:num_bytes]), options, parse)
+            return arrow_json.read_json(pa.BufferReader(buffer), options, parse)
 
-        # Whole objects at the start, which show the types of columns without those that nobody asked for.
-        few = int(np.searchsorted(records.ends[first:last], begin + _HEAD_BYTES, side="right"))
-        head = int(records.ends[first + few - 1]) - begin if 0 < few < last - first else None
         try:
-            table = self._read_with_schema(read, head)
+            table = self._read_with_schema(read)
             # Arrow's reader of lists of nothing but null writes offsets that point nowhere.
             table.validate(full=True)
         except pa.ArrowException:
@@ -237,19 +231,13 @@ class _Reading:
         # More objects than there are, or fewer: some is no object.
         return table if table.num_rows == last - first else None
 
-    def _read_with_schema(self, read: Callable[..., pa.Table], head: int | None) -> pa.Table:
-        """Read a stretch with the types that earlier ones or its head have, or with its own.
-
-        Args:
-            read (`Callable`): Reads the stretch with a schema; or its first bytes.
-            head (`int`, *optional*): Number of bytes at the start to learn types from, where the stretch is longer.
+    def _read_with_schema(self, read: Callable[[pa.Schema | None, str], pa.Table]) -> pa.Table:
+        """Read a stretch with the types that the sample or earlier stretches have, or with its own.
 
         Raises:
             pyarrow.ArrowException: If Arrow cannot read it, or a column of ids or text holds numbers that are not
                 whole.
         """
-        if self.schema is None and head is not None:
-            self.schema = self._learn(read(None, "infer", head))
         if self.schema is not None:
             try:
                 return read(self.schema, "ignore").select(self.columns)
@@ -263,6 +251,15 @@ class _Reading:
             table = read(pa.schema(known), "ignore")
         nothing = pa.nulls(table.num_rows)
         return pa.table({name: table[name] if name in table.column_names else nothing for name in self.columns})
+
+    def _learn_from_sample(self) -> pa.Schema | None:
+        """Return the types of the columns in the objects that were looked at, whatever the other columns hold."""
+        names = set(self.columns)
+        lines = [json.dumps({name: row[name] for name in names & row.keys()}) for row in self.file.sample]
+        try:
+            return self._learn(arrow_json.read_json(pa.BufferReader("\n".join(lines).encode())))
+        except pa.ArrowException:
+            return None
 
     def _learn(self, table: pa.Table) -> pa.Schema | None:
         """Return the types of the columns; `None` as long as one is empty: it is learned when it is not."""
