@@ -579,3 +579,10 @@ def test_split_construction_tells_nothing_twice():
     assert split.test.item_id == ["E"] * 60
     assert split.test.query == [None] * 30 + ["find E"] * 30
     assert len(split.train_rows) == 30 * 3
+
+
+def test_times_that_are_days_are_said(caplog):
+    # Both users act three times on their last day.
+    split_log(same_day_log())
+    (warning,) = [record.message for record in caplog.records if "times are days" in record.message]
+    assert warning.startswith("same-day: times are days, and 2 of 2 users acted several times on their last day")

@@ -18,8 +18,7 @@ from seekrec.events.log import EventLog, QuerySource
 from seekrec.events.sessions import guess_kind, number_sessions
 from seekrec.events.timeline import MIN_INTERACTIONS, Timeline
 from seekrec.util.arrow import to_mask
-
-_DAY = 86_400
+from seekrec.util.constants import SECONDS_PER_DAY
 
 # A user is an outlier from so many events on, if the logarithm of their number is also so many standard deviations
 # above the median. The deviation is that of a normal distribution with the same median absolute deviation (1.4826
@@ -144,7 +143,7 @@ class LogSummary:
     @property
     def span_days(self) -> float:
         """Days from the first to the last event; 0 where there are no times."""
-        return (self.last_timestamp - self.first_timestamp) / _DAY if self.has_time else 0.0
+        return (self.last_timestamp - self.first_timestamp) / SECONDS_PER_DAY if self.has_time else 0.0
 
     def to_dict(self) -> dict[str, object]:
         """Return all of it as values that can be written as JSON."""
@@ -262,7 +261,7 @@ def summarize_log(log: EventLog) -> LogSummary:
         has_time=log.has_time,
         first_timestamp=int(t.timestamp.min()),
         last_timestamp=int(t.timestamp.max()),
-        times_are_days=log.has_time and not (t.timestamp % _DAY).any(),
+        times_are_days=log.has_time and not (t.timestamp % SECONDS_PER_DAY).any(),
         share_simultaneous=_share(at_moment[t.moment[interactions]] > 1) if log.has_time else 0.0,
         median_events_of_user=float(np.median(of_user)),
         p90_events_of_user=float(np.percentile(of_user, 90)),

@@ -60,6 +60,7 @@ from seekrec.events.timeline import (
     paper_order,
 )
 from seekrec.schema import RECOMMENDATION, SEARCH, Behavior
+from seekrec.util.constants import SECONDS_PER_DAY
 from seekrec.util.ragged import Ragged
 
 logger = logging.getLogger(__name__)
@@ -118,12 +119,31 @@ def split_log(
     )
     if not is_last_days:
         check_held_out(len(split.test), most_interactions(t), protocol)
+        _warn_of_days(log, t)
     split = keep_actions(split, training_actions(split))
     check_split(split)
     if protocol == "strict":
         audit(split).raise_if_leaking()
     logger.info("Split %s: %s, protocol %s, %d training events.", log.name, method, protocol, len(split.train_rows))
     return split
+
+
+def _warn_of_days(log: EventLog, timeline: Timeline) -> None:
+    """Warn where the last event of users is one of several of its day, and times do not say the hour."""
+    if not log.has_time or (timeline.timestamp % SECONDS_PER_DAY).any():
+        return
+    rows = np.flatnonzero(timeline.is_interaction)
+    is_last = np.append(timeline.user[rows][1:] != timeline.user[rows][:-1], True)
+    num_of_moment = np.bincount(timeline.moment[rows])
+    is_unclear = num_of_moment[timeline.moment[rows[is_last]]] > 1
+    if is_unclear.any():
+        logger.warning(
+            "%s: times are days, and %d of %d users acted several times on their last day: which event was the last "
+            "is the order of the rows. The method last_days does not depend on it.",
+            log.name,
+            int(is_unclear.sum()),
+            len(is_unclear),
+        )
 
 
 def build_split(

@@ -15,6 +15,7 @@ import pytest
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import read_tables
 from seekrec.events.checks import Source
+from seekrec.events.readers import json_lines, json_objects
 from seekrec.events.readers.columns import to_ids
 from seekrec.events.readers.delimited import read_delimited
 from seekrec.events.readers.text_files import find_lines
@@ -154,7 +155,7 @@ def test_an_encoding_that_is_said(tmp_path):
     for wide in ("utf-16-le", "utf-16-be"):
         log = read_tables(*write(tmp_path, encoding=wide))
         assert log.items["title"].to_pylist() == ["Café", "Naïve"]
-        assert f"i.csv has ',' between fields, no quotes, {wide}." in log.notes
+        assert f"i.csv has encoding {wide}." in log.notes
     with pytest.raises(DataError, match="i.csv holds zero bytes .* Pass `encoding`, such as 'utf-16-le'"):
         read_tables(*write(tmp_path, items="item_id,title\n1,\0\n"))
     with pytest.raises(DataError, match="i.csv, line 3: byte 0xff is not UTF-8"):
@@ -213,6 +214,51 @@ def test_a_line_of_json_that_cannot_be_used_is_one_refused_row(tmp_path):
             read_items(tmp_path, text)
     with pytest.raises(DataError, match="i.jsonl cannot be read as JSON: line 1, which is not JSON"):
         read_items(tmp_path, "{\n")
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_one_list_of_objects_is_read_in_stretches(tmp_path, monkeypatch, indent):
+    monkeypatch.setattr(json_lines, "_STRETCH", 400)
+    monkeypatch.setattr(json_objects, "_BLOCK", 64)
+    tricky = ['a "quote"', "back\\slash", "\\", "{[", "]},{", "two\nlines", "é商", 'ends \\"']
+    rows = [
+        # A number in some stretches, text in others, and an object whose braces are no objects.
+        {"item_id": row if row < 50 else f"x{row}", "title": tricky[row % 8] + str(row), "more": {"n": [row, {}]}}
+        for row in range(100)
+    ]
+    text = json.dumps(rows, indent=indent, ensure_ascii=False)
+    log = read_items(tmp_path, text, max_refused=0.0)
+    assert log.items["item_id"].to_pylist() == [str(row["item_id"]) for row in rows]
+    assert log.items["title"].to_pylist() == [row["title"] for row in rows]
+    # Objects one after the other over several lines are the same.
+    if indent is not None:
+        apart = "\n".join(json.dumps(row, indent=indent) for row in rows)
+        assert (
+            read_items(tmp_path, apart)
+            .items.select(["item_id", "title"])
+            .equals(log.items.select(["item_id", "title"]))
+        )
+
+
+def test_what_is_no_object_of_a_list_has_its_line(tmp_path):
+    good = ['{"item_id": "1", "title": "a"}', '{"item_id": "2", "title": "b"}']
+    for text, message in {
+        f'[{good[0]},\n{{"item_id": 3,\n}},{good[1]}]': "line 2, which is not JSON",
+        f"[{good[0]},\n\n5,{good[1]}]": "line 1, behind which something stands that is no object",
+        f'[{good[0]},\n{good[1]},\n{{"item_id": 9, "tit': "line 3, which starts an object that does not end",
+    }.items():
+        with pytest.raises(DataError, match=f"1 of 3 rows cannot be used: 1 cannot be read .first: {message}"):
+            read_items(tmp_path, text)
+        assert read_items(tmp_path, text, max_refused=0.34).items["item_id"].to_pylist() == ["1", "2"]
+
+
+def test_a_bad_line_of_a_packed_file_with_line_breaks_in_fields_has_its_number(tmp_path):
+    text = 'item_id,title\n1,"a\nb"\n2,c,d\n3,e\n'
+    (tmp_path / "e.csv").write_text(EVENTS.replace("v,2", "v,3"))
+    (tmp_path / "i.csv.gz").write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(DataError, match="1 of 3 rows .*first: line 4, where the number of fields is 3, not 2"):
+        read_tables(tmp_path / "e.csv", tmp_path / "i.csv.gz")
+    assert read_tables(tmp_path / "e.csv", tmp_path / "i.csv.gz", max_refused=0.34).num_items == 2
 
 
 def test_values_of_json_lines_stay_as_they_are(tmp_path):

@@ -14,11 +14,11 @@ from seekrec.events.checks import Source
 from seekrec.events.readers.column_names import ACTION_OF_WORD, BEHAVIOR_OF_WORD, plain_name
 from seekrec.events.readers.times import PLAUSIBLE_SECONDS, Times, TimeUnit, decoded, read_times, to_numbers
 from seekrec.util.arrow import is_list, is_text, to_mask
+from seekrec.util.constants import SECONDS_PER_DAY
 
 # Typed text: so many of the values have a space, and the different ones are neither few nor nearly as many as rows.
 _SHARE_SPACED, _MIN_DISTINCT = 0.2, 20
 
-_DAY = 86_400
 
 # Stands for the table in messages that nobody sees.
 NOWHERE = Source("a sample")
@@ -41,7 +41,7 @@ def says_day_of(one: Times | None, other: Times | None) -> bool:
         return False
     # A day and a time of it may be of two zones.
     apart = pc.subtract(other.seconds, one.seconds)
-    return bool(pc.all(pc.and_(pc.greater(apart, -_DAY), pc.less(apart, 2 * _DAY))).as_py())
+    return bool(pc.all(pc.and_(pc.greater(apart, -SECONDS_PER_DAY), pc.less(apart, 2 * SECONDS_PER_DAY))).as_py())
 
 
 def same_times(columns: Sequence[Times | None]) -> bool:

@@ -61,11 +61,18 @@ class Delimited:
     quoted: Quoted
     records: Lines
 
-    def describe(self) -> str:
-        """Say how the file is written."""
-        quotes = "no quotes" if self.quoted.mark is None else "quotes around fields"
-        between = {"\t": "tabs"}.get(self.delimiter, repr(self.delimiter))
-        return f"{between} between fields, {quotes}, {self.encoding}"
+    def describe(self) -> str | None:
+        """Say how the file is written, where that is not as its name suggests; `None` where it is."""
+        unusual = []
+        is_tsv = self.path.name.lower().removesuffix(".gz").endswith(".tsv")
+        if self.delimiter != ("\t" if is_tsv else ","):
+            between = "tabs" if self.delimiter == "\t" else repr(self.delimiter)
+            unusual.append(f"{between} between fields")
+        if self.quoted.mark is not None and not self.quoted.is_doubled and not self.quoted.remarks:
+            unusual.append("quotes inside of fields escaped by a backslash")
+        if self.encoding not in ("utf-8", "ascii"):
+            unusual.append(f"encoding {self.encoding}")
+        return ", ".join(unusual) or None
 
     def peek(self) -> pa.Table:
         """Return the first rows, all as text."""
@@ -115,8 +122,6 @@ class Delimited:
         except pa.ArrowException as error:
             raise _cannot_be_cut(self.path, self.delimiter, error) from error
         remarks = self.quoted.remarks
-        for remark in remarks:
-            logger.warning(remark)
         return table, _locate(self.path, self.records, table.num_rows, self.has_header, bad_rows, remarks)
 
 
@@ -168,6 +173,8 @@ def open_delimited(
                 found = reader.schema.names
         except pa.ArrowException as error:
             raise _cannot_be_cut(path, delimiter, error) from error
+    for remark in quoted.remarks:
+        logger.warning(remark)
     return Delimited(path, tuple(found), names is None, delimiter, text.encoding, quoted, records)
 
 

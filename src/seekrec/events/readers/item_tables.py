@@ -132,9 +132,8 @@ def _find_separator(text: pa.Array, name: str, source: Source) -> tuple[str, lis
         return ">", []
     shares = {one: to_mask(pc.match_substring(filled, one)).mean() for one in (*_SEPARATORS, *_UNSURE)}
     best = max(_SEPARATORS, key=lambda one: shares[one])
-    if shares[best] >= _FEW or best == ">":
-        found = shares[best] > 0
-        return best, [f"Names of {name!r} in {source.name} are separated by {best.strip()!r}."] if found else []
+    if shares[best] >= (_FEW if best != ">" else 0) and shares[best] > 0:
+        return best, [f"Names of {name!r} in {source.name} are separated by {best.strip()!r}."]
     unsure = max(_UNSURE, key=lambda one: shares[one])
     if shares[unsure] >= _MOST:
         return ">", [

@@ -106,6 +106,10 @@ class Recognition:
         named = [name for name in self.free() if plain_name(name) in TEXT_NAMES]
         return [*self.levels, *sorted(named, key=lambda name: TEXT_NAMES.index(plain_name(name)))]
 
+    def sort(self, roles: Sequence[str]) -> None:
+        """Bring what was taken into the order of our names."""
+        self.taken = {role: self.taken[role] for role in sorted(self.taken, key=list(roles).index)}
+
     def lines(self) -> list[str]:
         """Return what was taken for what, a line each."""
         return [
@@ -375,7 +379,8 @@ def _take_times(found: Recognition, sample: pa.Table, unit: TimeUnit | None, tim
             found.refuse("timestamp", chosen)
             return
         if chosen:
-            found.take("timestamp", chosen[0], "")
+            read = times.get(chosen[0])
+            found.take("timestamp", chosen[0], read.form if read is not None else "")
             return
 
 

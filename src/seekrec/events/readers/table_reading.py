@@ -103,6 +103,8 @@ def start_reading(
     raw_events = _open(events, "events", form, mapping)
     raw_items = None if items is None else _open(items, "items", form, mapping)
     reading = _recognize(raw_events, raw_items, mapping, time_unit, timezone, has_time)
+    reading.events.sort(_EVENT_ROLES)
+    reading.items.sort(_ITEM_ROLES)
     for line in reading.report():
         logger.info(line)
     return reading

@@ -21,20 +21,22 @@ from seekrec.events.checks import Finding, Source, check_choice
 from seekrec.events.readers.written_dates import read_dates, to_utc
 from seekrec.schema import MAX_SECONDS
 from seekrec.util.arrow import is_text, one_array
+from seekrec.util.constants import SECONDS_PER_DAY
 
 TimeUnit = Literal["s", "ms", "us", "ns", "days", "spreadsheet_days", "date_digits"]
 
 _NAMES = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_DAY = 86_400
 # Spreadsheets count days from 1899-12-30.
-_SPREADSHEET_EPOCH = -25_569 * _DAY
+_SPREADSHEET_EPOCH = -25_569 * SECONDS_PER_DAY
 
 # Numbers that are not seconds. Days since 1970 or (spreadsheets) 1900, from 1990 or 1920 to 2100.
 _YEARS = (1900, 2100)
 _DAYS = (7_305, 73_050)
 # Seconds of 1990 and 2100. In no two units does one number stand for times between them.
 PLAUSIBLE_SECONDS = (631_152_000, 4_102_444_800)
+# Numbers looked at to tell what most of a column are.
+_SOME = 10_000
 _OR_POSITIONS = "If the numbers are positions in an order, pass has_time=False."
 
 _NUMBER = r"^[+-]?[0-9]{1,30}(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?$"
@@ -123,7 +125,7 @@ def read_times(
         seconds[rows], is_read[rows], forms = _read_numbers(numbers[rows], unit, name, source)
         unclear = rows[~is_read[rows]]
         findings.append(Finding(_problem_of_numbers(numbers[unclear], unit), unclear, name, column))
-    are_days = unit in ("days", "date_digits") and not (seconds[is_read] % _DAY).any()
+    are_days = unit in ("days", "date_digits") and not (seconds[is_read] % SECONDS_PER_DAY).any()
     rest = np.flatnonzero(~is_number & ~is_null)
     if len(rest) and text is not None:
         dated = text.take(pa.array(rest))
@@ -224,10 +226,11 @@ def _read_timestamps(array: pa.Array, zone: zoneinfo.ZoneInfo | None) -> Times:
     whole = pc.floor_temporal(array, unit="second") if array.type.unit != "s" else array
     seconds = whole.cast(kind, safe=False).cast(pa.int64())
     values = pc.fill_null(seconds, 0).to_numpy(zero_copy_only=False)
-    are_days = not has_zone and len(values) > 0 and not (values % _DAY).any()
+    are_days = not has_zone and len(values) > 0 and not (values % SECONDS_PER_DAY).any()
     if zone is not None and not has_zone and not are_days:
         seconds = pa.array(to_utc(values, zone), mask=np.asarray(seconds.is_null()))
-    return Times(seconds, form="dates" if are_days else "dates and times", are_days=are_days)
+    of_zone = array.type.tz or (zone.key if zone is not None else "no zone, taken for UTC")
+    return Times(seconds, form="dates" if are_days else f"dates and times of {of_zone}", are_days=are_days)
 
 
 def _read_numbers(
@@ -244,7 +247,7 @@ def _read_numbers(
             form = f"{_NAMES[list(_PER_SECOND).index(unit)]} since 1970"
         else:
             epoch = _SPREADSHEET_EPOCH if unit == "spreadsheet_days" else 0
-            seconds, form = values * _DAY + epoch, "days since 1899-12-30" if epoch else "days since 1970"
+            seconds, form = values * SECONDS_PER_DAY + epoch, "days since 1899-12-30" if epoch else "days since 1970"
         return seconds, seconds <= MAX_SECONDS, {form: count}
     _refuse_other_units(values, name, source)
     # Number of the unit, 0 for seconds, and the seconds in it.
@@ -274,6 +277,11 @@ def _problem_of_numbers(values: np.ndarray, unit: TimeUnit | None) -> str:
 
 def _refuse_other_units(values: np.ndarray, name: str, source: Source) -> None:
     """Refuse a column of which most values are dates in digits, years or numbers of days."""
+    some = values[:: max(len(values) // _SOME, 1)]
+    if len(some) < len(values):
+        # What most of them are, some of them are too.
+        _refuse_other_units(some, name, source)
+        return
     is_whole = values == np.floor(values)
     years = is_whole & (values >= _YEARS[0]) & (values <= _YEARS[1])
     days = (values >= _DAYS[0]) & (values <= _DAYS[1])
@@ -317,7 +325,7 @@ def _read_date_digits(values: np.ndarray) -> np.ndarray:
         is_date = (year >= _YEARS[0]) & (year <= _YEARS[1]) & (month >= 1) & (month <= 12) & (day >= 1)
         is_date &= days.astype("datetime64[M]") == months
         is_date &= (hour < 24) & (minute < 60) & (second < 60)
-        found = days.astype(np.int64) * _DAY + hour * 3600 + minute * 60 + second
+        found = days.astype(np.int64) * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second
         seconds[is_so] = np.where(is_date, found, np.nan)
     return seconds
 

@@ -41,9 +41,10 @@ def read_dates(
     if zone is not None and not days_only:
         local = np.flatnonzero(is_read & ~has_zone)
         seconds[local] = to_utc(seconds[local].astype(np.int64), zone)
+    of_zone = f"dates and times of {'no zone, taken for UTC' if zone is None else zone.key}"
     forms = {
         "dates": int((is_read & is_date).sum()),
-        "dates and times": int((is_read & ~is_date & ~has_zone).sum()),
+        of_zone: int((is_read & ~is_date & ~has_zone).sum()),
         "dates and times with a zone": int((is_read & has_zone).sum()),
     }
     return seconds, is_read, {form: count for form, count in forms.items() if count}, days_only
