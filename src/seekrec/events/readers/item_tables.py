@@ -159,9 +159,11 @@ def _write_titles(
         paths = decoded(columns["categories"]).take(rows).to_pylist()
         # The first path, from the root down.
         parts.append(pa.array([" ".join(path[0]) if path and path[0] else None for path in paths], pa.string()))
-    made = (
-        pc.binary_join_element_wise(*parts, " ", null_handling="skip") if parts else pa.nulls(len(rows), pa.string())
-    )
+    made = pa.nulls(len(rows), pa.string())
+    if parts:
+        # Arrow's own skipping of nulls drops the rows in which all are null.
+        joined = pc.binary_join_element_wise(*(pc.fill_null(part, "") for part in parts), " ")
+        made = pc.utf8_trim_whitespace(pc.replace_substring_regex(joined, " +", " "))
     made = pc.if_else(is_blank(made), pa.scalar(None, pa.string()), made)
     num_made = len(made) - made.null_count
     if num_made == 0 and needs.all():
