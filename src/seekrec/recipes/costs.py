@@ -18,17 +18,20 @@ from seekrec.recipes.collaborative import NUM_FINISHING_EPOCHS
 from seekrec.util.parsing import parse_weights
 from seekrec.util.units import format_bytes, format_seconds
 
-# Operations of a second of the probe that a counted operation of a stage takes.
+# So many operations of the probe take as long as a counted one of a stage; measured on a shop of 110,000 events with
+# 1,500 items. GenSR's prompts share their beginning, so a candidate costs less than it counts.
 FACTORS = {
-    "semantic": 0.6,
-    "sasrec": 6.0,
-    "lightgcn": 4.0,
-    "identifiers": 3.0,
-    "gensar": 3.0,
-    "gensr": 3.0,
+    "semantic": 0.3,
+    "sasrec": 4.0,
+    "lightgcn": 300.0,
+    "identifiers": 9.0,
+    "gensar": 2.4,
+    "gensr": 0.55,
     "intsr": 3.0,
-    "synergen": 3.0,
+    "synergen": 8.0,
 }
+# The same for answering a case.
+CASE_FACTORS = {"gensar": 1.0, "gensr": 0.12, "intsr": 4.0, "synergen": 8.0}
 # Seconds of an event from reading to an audited split, and of starting.
 _SECONDS_PER_EVENT, _SECONDS_TO_START = 1.2e-5, 12.0
 # MiniLM: operations of a word piece, and pieces of a title with its description.
@@ -39,6 +42,7 @@ _MOST_EPOCHS = {"gensar": 30, "gensr": 6, "intsr": 15, "synergen": 15}
 # Shares of a budget that trainings before the model's may take. To IntSR and SynerGen SASRec is a baseline alone.
 _SHARE_OF_STAGES = {"gensar": 0.35, "gensr": 0.35, "intsr": 0.15, "synergen": 0.15}
 # A GPU multiplies small matrices far below its speed.
+_SHARE_OF_TEST, _SHARE_OF_VALIDATION, _LEAST_CASES = 0.25, 0.15, 50
 _BASE_MEMORY = 1_200_000_000
 
 
@@ -139,25 +143,56 @@ def add_epochs(
     updates = f"{sizes.rows / sizes.batch:,.0f} steps an epoch, estimated"
     if max_minutes is None:
         return [Choice("num_train_epochs", most, updates)]
-    budget = 60 * max_minutes
-    found: list[Choice] = []
-    # Stages before training that take more than their share are shortened, all by the same factor.
-    trainings = ("sasrec_num_epochs", "identifier_num_epochs", "lightgcn_num_epochs")
-    stages = [name for name in trainings if name in values]
-    parts = _part_seconds(family, situation, values)
-    trained = sum(parts[name] for name in stages)
-    room = max(0.05 * budget, _SHARE_OF_STAGES[family] * budget - parts["data"] - parts["semantic"])
-    if trained > room:
-        for name in stages:
-            shortened = max(2, int(_number(values, name, 1) * room / trained))
-            if shortened < _number(values, name, 1):
-                found.append(Choice(name, shortened, f"shortened to a share of {max_minutes:g} minutes"))
+    found = _shorten_stages(family, situation, values, max_minutes)
     values = {**values, **{one.name: one.value for one in found}}
-    costs = _stage_seconds(family, situation, {**values, "num_train_epochs": 1.0})
-    left = budget - sum(costs.values()) + costs["training"]
-    epochs = min(most, max(0.05, 0.9 * left / max(1e-9, costs["training"])))
+    found += _shorten_rankings(family, situation, values, max_minutes)
+    values = {**values, **{one.name: one.value for one in found}}
+    parts = _part_seconds(family, situation, {**values, "num_train_epochs": 1.0})
+    epoch = parts.pop("training")
+    left = 60 * max_minutes - sum(parts.values())
+    epochs = min(most, max(1 / max(1.0, sizes.rows / sizes.batch), 0.9 * left / max(1e-9, epoch)))
     reason = f"{updates}; {max_minutes:g} minutes; timed again before training"
-    found.append(Choice("num_train_epochs", float(round(epochs)) if epochs >= 3 else round(epochs, 2), reason))
+    return [*found, Choice("num_train_epochs", float(round(epochs)) if epochs >= 3 else round(epochs, 3), reason)]
+
+
+def _shorten_stages(
+    family: str, situation: Situation, values: Mapping[str, object], max_minutes: float
+) -> list[Choice]:
+    """Shorten the trainings before the model's, all by the same factor, where they take more than their share."""
+    names = ("sasrec_num_epochs", "identifier_num_epochs", "lightgcn_num_epochs")
+    parts = _part_seconds(family, situation, values)
+    trained = sum(parts[name] for name in names)
+    budget = 60 * max_minutes
+    room = max(0.05 * budget, _SHARE_OF_STAGES[family] * budget - parts["data"] - parts["semantic"])
+    found = []
+    for name in names if trained > room else ():
+        epochs = _number(values, name, 0)
+        shortened = max(2, int(epochs * room / trained))
+        if shortened < epochs:
+            found.append(Choice(name, shortened, f"shortened to a share of {max_minutes:g} minutes"))
+    return found
+
+
+def _shorten_rankings(
+    family: str, situation: Situation, values: Mapping[str, object], max_minutes: float
+) -> list[Choice]:
+    """Rank fewer cases, less often, where validation or test would take more than their share."""
+    budget, found = 60 * max_minutes, []
+    parts = _part_seconds(family, situation, values)
+    cases, validated = _count_cases(situation, values)
+    fewer = max(_LEAST_CASES, int(cases * _SHARE_OF_TEST * budget / parts["evaluation"]))
+    if fewer < cases:
+        found.append(Choice("max_test_cases", fewer, f"of each task: a share of {max_minutes:g} minutes"))
+    once = parts["validation"] / _count_validations(values)
+    if 2 * once > _SHARE_OF_VALIDATION * budget:
+        number = max(_LEAST_CASES, int(validated * _SHARE_OF_VALIDATION * budget / (2 * once)))
+        once *= min(1.0, number / validated)
+        if number < validated:
+            found.append(Choice("max_validation_cases", number, f"a share of {max_minutes:g} minutes"))
+    times = int(min(_count_validations(values), max(1, _SHARE_OF_VALIDATION * budget / max(1e-9, once))))
+    if times < _count_validations(values):
+        share = round(1 / times, 4) if times > 1 else 0.9999
+        found += [Choice("eval_steps", share, f"{times} times in all"), Choice("save_steps", share, "as often")]
     return found
 
 
@@ -182,7 +217,7 @@ def _stage_seconds(family: str, situation: Situation, values: Mapping[str, objec
         "data": parts["data"],
         "embeddings": parts["semantic"] + parts["sasrec_num_epochs"] + parts["lightgcn_num_epochs"],
         "identifiers": parts["identifier_num_epochs"],
-        "training": parts["training"],
+        "training": parts["training"] + parts["validation"],
         "evaluation": parts["evaluation"],
     }
 
@@ -200,12 +235,11 @@ def _part_seconds(family: str, situation: Situation, values: Mapping[str, object
     graph = 3 * log.num_interactions * width * 6 + (log.num_users + items) * width * 12
     text = 2.0 * items * _TEXT_TOKENS * _ENCODER_OPERATIONS / 2 if log.has_text else 0.0
     learner = items * 6 * 3e5
-    cases = min(log.num_users_to_hold_out, _number(values, "max_test_cases", log.num_users_to_hold_out))
-    chosen = 8 * min(log.num_users_to_hold_out, _number(values, "max_validation_cases", 1000))
+    cases, validated = _count_cases(situation, values)
     tasks = 2 if situation.has_searches else 1
-    rate = FACTORS[family] / speed
+    rate, case_rate = FACTORS[family] / speed, CASE_FACTORS[family] / speed
     # Each case is also ranked by the baselines, in a matrix of items.
-    answers = tasks * (cases * (sizes.case_operations * rate + 3e-3 + 2e-8 * items))
+    answers = tasks * (cases * (sizes.case_operations * case_rate + 3e-3 + 2e-8 * items))
     return {
         "data": _SECONDS_TO_START + _SECONDS_PER_EVENT * log.num_events,
         "semantic": FACTORS["semantic"] * text / speed,
@@ -218,10 +252,8 @@ def _part_seconds(family: str, situation: Situation, values: Mapping[str, object
         "identifier_num_epochs": (
             _number(values, "identifier_num_epochs", 0) * learner * FACTORS["identifiers"] / speed
         ),
-        "training": (
-            _number(values, "num_train_epochs", 1) * sizes.rows * sizes.row_operations * rate
-            + tasks * chosen * sizes.case_operations * rate
-        ),
+        "training": _number(values, "num_train_epochs", 1) * sizes.rows * sizes.row_operations * rate,
+        "validation": _count_validations(values) * tasks * validated * sizes.case_operations * case_rate,
         "evaluation": answers,
     }
 
@@ -274,6 +306,20 @@ def _measure_dense(situation: Situation, values: Mapping[str, object], batch: in
     return _Sizes(rows, 6 * length * token, parameters, case, batch, length * (layers * width * 30 + 3 * compared))
 
 
+def _count_cases(situation: Situation, values: Mapping[str, object]) -> tuple[float, float]:
+    """Return the numbers of test and of validation cases of a task."""
+    users = situation.log.num_users_to_hold_out
+    return min(users, _number(values, "max_test_cases", users)), min(
+        users, _number(values, "max_validation_cases", 2000)
+    )
+
+
+def _count_validations(values: Mapping[str, object]) -> float:
+    """Return the number of validations of a training."""
+    interval = _number(values, "eval_steps", 0.125)
+    return max(1.0, round(1 / interval)) if 0 < interval < 1 else 8.0
+
+
 def _list(values: Mapping[str, object], name: str) -> list[object]:
     value = values.get(name)
     return list(value) if isinstance(value, list | tuple) else []
@@ -284,4 +330,4 @@ def _number(values: Mapping[str, object], name: str, default: float) -> float:
     return float(value) if isinstance(value, int | float) else float(default)
 
 
-__all__ = ["FACTORS", "StageCost", "add_epochs", "estimate_costs", "format_costs", "most_epochs"]
+__all__ = ["CASE_FACTORS", "FACTORS", "StageCost", "add_epochs", "estimate_costs", "format_costs", "most_epochs"]
