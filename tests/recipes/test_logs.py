@@ -3,7 +3,7 @@
 
 import pytest
 
-from seekrec.errors import ConfigurationError
+from seekrec.errors import ConfigurationError, DataError
 from seekrec.recipes.arguments import DataArguments
 from seekrec.recipes.logs import name_dataset, name_log, read_log
 
@@ -55,3 +55,12 @@ def test_an_own_log_may_stand_in_a_database(tmp_path):
 def test_what_names_no_log_is_refused(settings, said):
     with pytest.raises(ConfigurationError, match=said):
         read_log(DataArguments(**settings))
+
+
+def test_the_limit_of_refused_rows_holds_for_published_logs(tmp_path):
+    (tmp_path / "toy.inter").write_text("user_id:token\titem_id:token\nu\t1\nu\t2\nu\n")
+    (tmp_path / "toy.item").write_text("item_id:token\tname:token\n1\tOne\n2\tTwo\n")
+    published = {"dataset": "recbole", "data_dir": str(tmp_path)}
+    with pytest.raises(DataError, match="1 of 3 rows cannot be used.*`max_refused` allows 1.00%"):
+        read_log(DataArguments(**published))
+    assert read_log(DataArguments(**published, max_refused=0.4)).num_events == 2

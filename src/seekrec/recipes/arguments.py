@@ -46,7 +46,7 @@ class DataArguments:
         encoding (`str`, *optional*): Own log: encoding of text files, such as cp1252.
         category_separator (`str`, *optional*): Own log: what stands between the names of a category path.
         has_time (`bool`, *optional*): Own log: whether events have times, or only an order.
-        max_refused (`float`, *optional*): Own log: the largest share of a table's rows that may be refused.
+        max_refused (`float`, *optional*): The largest share of a table's rows that may be refused.
         construction (`str`):
             Searches for a log without any: `split` labels each interaction as one of the two, `copy` as both, as the
             papers do; `tags` takes what users typed as tags, where the log has such.

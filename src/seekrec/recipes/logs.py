@@ -111,14 +111,15 @@ def read_log(data: DataArguments) -> EventLog:
         )
     if data.data_dir is None and dataset not in WITHOUT_FOLDER:
         raise ConfigurationError(f"`dataset: {dataset}` needs `data_dir`, the folder of the log; pass --data_dir.")
+    options: dict[str, object] = {} if data.max_refused is None else {"max_refused": data.max_refused}
     if data.construction != "tags":
-        return READERS[dataset](data.data_dir)
+        return READERS[dataset](data.data_dir, **options)
     if dataset not in TAGGED:
         raise ConfigurationError(
             f"`construction: tags` needs a log with what users typed as tags: {', '.join(sorted(TAGGED))}; `dataset` "
             f"is {dataset}. Use `construction: split`, which takes words of the categories."
         )
-    return READERS[dataset](data.data_dir, queries="tags")
+    return READERS[dataset](data.data_dir, queries="tags", **options)
 
 
 def name_dataset(data: DataArguments) -> str:
@@ -189,7 +190,8 @@ def _given(data: DataArguments, ignored: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigurationError: If one of `ignored` was given.
     """
-    given = {name: getattr(data, name) for name in _OF_TABLES if getattr(data, name) not in (None, [])}
+    names = (*_OF_TABLES, "max_refused")
+    given = {name: getattr(data, name) for name in names if getattr(data, name) not in (None, [])}
     for name in ignored:
         if name in given:
             raise ConfigurationError(f"`{name}` is given beside `dataset: {data.dataset}`, which reads no text files.")
@@ -209,9 +211,6 @@ def _parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
 _OF_FILES = ("delimiter", "quote", "encoding")
 
 # Settings that only the reader of own tables takes.
-_OF_TABLES = (
-    *("column_map", "time_unit", "timezone", *_OF_FILES, "category_separator", "has_time"),
-    "max_refused",
-)
+_OF_TABLES = ("column_map", "time_unit", "timezone", *_OF_FILES, "category_separator", "has_time")
 
 __all__ = ["name_dataset", "name_log", "prepare_cold_start", "prepare_split", "read_log"]

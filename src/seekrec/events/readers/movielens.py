@@ -55,6 +55,8 @@ GENRE_WORDS: dict[str, tuple[str, str]] = {
     "Thriller": ("thriller", "thriller"),
     "Documentary": ("documentary", "documentary"),
 }
+_PLACES = {genre: place for place, genre in enumerate(GENRE_WORDS)}
+
 # What the files say where they know no genre.
 _NO_GENRE = ("unknown", "(no genres listed)", "")
 
@@ -139,8 +141,7 @@ def genre_phrase(genres: list[str]) -> str:
 
     ```
     """
-    places = {genre: place for place, genre in enumerate(GENRE_WORDS)}
-    ordered = sorted(genres, key=lambda genre: places.get(genre, len(places)))
+    ordered = sorted(genres, key=lambda genre: _PLACES.get(genre, len(_PLACES)))
     words = [GENRE_WORDS.get(genre, (genre.lower(), genre.lower())) for genre in ordered]
     return " ".join([before for _, before in words[:-1]] + [alone for alone, _ in words[-1:]])
 
