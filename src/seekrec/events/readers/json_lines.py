@@ -36,9 +36,8 @@ Kind = Literal["id", "text", "value", "other"]
 # Bytes of objects that are read at once.
 _STRETCH = 1 << 25
 
-# Objects looked at for the names of columns: at the start, and in groups all over the file.
-_FIRST, _GROUPS, _GROUP = 2_000, 200, 20
-_SAMPLE_BYTES = 1 << 25
+# Objects looked at for the names of columns: at the start, and in groups all over the file; and their bytes.
+_FIRST, _GROUPS, _GROUP, _SAMPLE_BYTES = 2_000, 200, 20, 1 << 25
 
 # The first integer that a float64 cannot tell from its neighbour.
 _FIRST_INEXACT = 2**53
@@ -54,7 +53,7 @@ class JsonFile:
         objects ([`Objects`]): Where its objects stand.
         names (`tuple[str, ...]`): Names of columns, in the order of their first use. A name that fewer than one in
             a thousand objects of a large file have may be missing.
-        sample (`tuple[dict[str, object], ...]`): The objects that were looked at for names.
+        sample (`tuple[dict[str, object], ...]`): Objects that were looked at for names.
     """
 
     path: Path

@@ -17,12 +17,7 @@ from seekrec.events.readers.text_files import Lines, find_lines
 # Bytes looked at at a time.
 _BLOCK = 1 << 23
 
-_QUOTE, _BACKSLASH, _COMMA, _NEWLINE = 34, 92, 44, 10
-_STEP = np.zeros(256, dtype=np.int8)
-_STEP[[ord("["), ord("{")]] = 1
-_STEP[[ord("]"), ord("}")]] = -1
-_IS_MARK = _STEP != 0
-_IS_MARK[_QUOTE] = True
+_QUOTE, _BACKSLASH, _COMMA, _NEWLINE, _OPEN, _CLOSE = (ord(character) for character in '"\\,\n{}')
 _IS_SPACE = np.zeros(256, dtype=bool)
 _IS_SPACE[[32, 9, 10, 13]] = True
 
@@ -86,49 +81,60 @@ def _scan(data: np.ndarray, start: int, base: int) -> tuple[Lines, int | None]:
     depth, in_string, slashes, num_lines = 0, False, 0, 0
     for at in range(0, len(data), _BLOCK):
         block = np.asarray(data[at : at + _BLOCK])
-        marks = np.flatnonzero(_IS_MARK[block])
-        is_quote = block[marks] == _QUOTE
-        # A quote behind an odd number of backslashes is a letter.
-        found = np.flatnonzero(block == _BACKSLASH)
-        run_before = np.zeros(len(marks), dtype=np.int64)
-        if len(found) or slashes:
-            is_first = np.append(True, found[1:] != found[:-1] + 1) if len(found) else np.empty(0, dtype=bool)
-            firsts = np.flatnonzero(is_first)
-            lengths = np.arange(len(found)) - firsts[np.cumsum(is_first) - 1] + 1 if len(found) else found
-            if len(found) and found[0] == 0:
-                # Goes on from the block before.
-                until = firsts[1] if len(firsts) > 1 else len(found)
-                lengths[:until] += slashes
-            before = np.searchsorted(found, marks - 1)
-            hit = (
-                (before < len(found)) & (found[np.minimum(before, max(len(found) - 1, 0))] == marks - 1)
-                if len(found)
-                else np.zeros(len(marks), dtype=bool)
-            )
-            run_before[hit] = lengths[before[hit]]
-            if len(marks) and marks[0] == 0:
-                run_before[0] = slashes
-            slashes = int(lengths[-1]) if len(found) and found[-1] == len(block) - 1 else 0
-        is_quote &= run_before % 2 == 0
-        # Whether each mark stands in a string: an odd number of quotes came before it.
-        inside = (np.cumsum(is_quote) - is_quote + in_string) % 2 == 1
-        steps = np.where(inside | (block[marks] == _QUOTE), 0, _STEP[block[marks]]).astype(np.int64)
+        # Square and curly brackets differ by one bit.
+        curly = block | 0x20
+        marks = np.flatnonzero((block == _QUOTE) | (curly == _OPEN) | (curly == _CLOSE))
+        values = block[marks]
+        is_quote = values == _QUOTE
+        escaped, slashes = _find_escaped(block, marks, slashes)
+        is_quote &= ~escaped
+        # An odd number of quotes before a bracket: it stands in a string. Of a count of quotes the last bit is enough.
+        num_quotes = np.cumsum(is_quote, dtype=np.uint8) + np.uint8(in_string)
+        outside = np.flatnonzero((values != _QUOTE) & (num_quotes & 1 == 0))
+        in_string = bool(num_quotes[-1] & 1) if len(marks) else in_string
+        positions, values = marks[outside], values[outside]
+        steps = np.where(values | 0x20 == _OPEN, 1, -1)
         after = depth + np.cumsum(steps)
-        opens = (steps == 1) & (after == base + 1) & (block[marks] == ord("{"))
-        closes = (steps == -1) & (after == base) & (block[marks] == ord("}"))
+        depth = int(after[-1]) if len(after) else depth
+        opens = positions[(values == _OPEN) & (after == base + 1)]
         breaks = np.flatnonzero(block == _NEWLINE)
-        starts.append(marks[opens] + at)
-        numbers.append(num_lines + 1 + np.searchsorted(breaks, marks[opens]))
-        ends.append(marks[closes] + at + 1)
+        starts.append(opens + at)
+        numbers.append(num_lines + 1 + np.searchsorted(breaks, opens))
+        ends.append(positions[(values == _CLOSE) & (after == base)] + at + 1)
         num_lines += len(breaks)
-        if len(marks):
-            depth = int(after[-1])
-            in_string = bool((int(is_quote.sum()) + in_string) % 2)
     first, last, line = (np.concatenate([*parts, []]).astype(np.int64) for parts in (starts, ends, numbers))
     # One that does not end is the last, or what follows it would be inside of it.
     rest = int(line[len(last)]) if len(first) > len(last) else None
     count = min(len(first), len(last))
     return Lines(first[:count], last[:count], line[:count]), rest
+
+
+def _find_escaped(block: np.ndarray, marks: np.ndarray, slashes: int) -> tuple[np.ndarray, int]:
+    """Mark the positions behind an odd number of backslashes.
+
+    Args:
+        block (`np.ndarray`): uint8.
+        marks (`np.ndarray`): int64 positions in it, ascending.
+        slashes (`int`): Number of backslashes right before the block.
+
+    Returns:
+        `tuple`: bool for each position; the number of backslashes at the end of the block.
+    """
+    escaped = np.zeros(len(marks), dtype=bool)
+    found = np.flatnonzero(block == _BACKSLASH)
+    if len(marks) and marks[0] == 0:
+        escaped[0] = slashes % 2 == 1
+    if not len(found):
+        return escaped, 0
+    is_first = np.append(True, found[1:] != found[:-1] + 1)
+    firsts = np.flatnonzero(is_first)
+    # Of each backslash, how many stand in a row up to it.
+    lengths = np.arange(len(found)) - firsts[np.cumsum(is_first) - 1] + 1
+    if found[0] == 0:
+        lengths[: firsts[1] if len(firsts) > 1 else len(found)] += slashes
+    before = np.minimum(np.searchsorted(found, marks - 1), len(found) - 1)
+    escaped |= (found[before] == marks - 1) & (lengths[before] % 2 == 1)
+    return escaped, int(lengths[-1]) if found[-1] == len(block) - 1 else 0
 
 
 def _check_between(data: np.ndarray, start: int, records: Lines, *, is_list: bool) -> list[tuple[int, str]]:
