@@ -3,6 +3,7 @@
 
 import json
 import logging
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 from drawn_log import draw_events, draw_items
+from pyarrow import csv
 from small_shop import log_of
 
 from seekrec.errors import ConfigurationError, DataError
@@ -20,6 +22,7 @@ from seekrec.events.partitions import (
     PartitionedSplit,
     audit_partitions,
     partition_log,
+    partitioning,
     split_partitions,
 )
 
@@ -48,6 +51,14 @@ def logs(source, tmp_path_factory):
         number: partition_log(*paths, folder / str(number), num_partitions=number, max_refused=0.1)
         for number in (1, 3, 12)
     }
+
+
+@contextmanager
+def monkeypatched(module, **values):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setattr(module, name, value)
+        yield
 
 
 def rows_of(cases, log):
@@ -150,7 +161,11 @@ def test_folders_as_spark_writes_them(tmp_path, source, in_memory):
     events = pq.read_table(source / "events.parquet")
     number = pc.cast(pc.utf8_slice_codeunits(events["user_id"], 1), pa.int32())
     times = pc.cast(pc.multiply(events["timestamp"], 1_000_000), pa.timestamp("us", "UTC"))
-    events = events.drop_columns(["user_id", "timestamp"]).append_column("customer", number).append_column("at", times)
+    events = (
+        events.drop_columns(["user_id", "timestamp"])
+        .append_column("customer", number)
+        .append_column("event_time", times)
+    )
     days = pc.strftime(pc.cast(times, pa.timestamp("us")), "%Y-%m-%d")
     folder = tmp_path / "export"
     for day in sorted(days.unique().to_pylist()):
@@ -162,19 +177,46 @@ def test_folders_as_spark_writes_them(tmp_path, source, in_memory):
             pq.write_table(some, of_day / f"part-{part:05d}-8a1f.c000.snappy.parquet", compression="snappy")
             (of_day / f".part-{part:05d}-8a1f.c000.snappy.parquet.crc").write_bytes(b"\0")
     (folder / "_SUCCESS").touch()
-    column_map = {"user_id": "customer", "timestamp": "at"}
-    log = partition_log(
-        folder, source / "items.parquet", tmp_path / "log", column_map=column_map, num_partitions=2, max_refused=0.1
-    )
+    # Which column is what is recognised, as by `read_tables`.
+    log = partition_log(folder, source / "items.parquet", tmp_path / "log", num_partitions=2, max_refused=0.1)
     found = pa.concat_tables([part.events for part in log])
-    assert {"day", "rating"} < set(found.column_names)
+    assert any("user_id is 'customer'" in note and "timestamp is 'event_time'" in note for note in log.notes)
     expected = in_memory.events.select(["timestamp", "query", "item_id", "action"])
     assert sorted(map(repr, found.select(expected.column_names).to_pylist())) == sorted(
         map(repr, expected.to_pylist())
     )
     assert set(found["user_id"].to_pylist()) == {user[1:] for user in in_memory.events["user_id"].to_pylist()}
-    with pytest.raises(DataError, match="export has no column 'user_id', only"):
-        partition_log(folder, source / "items.parquet", tmp_path / "none")
+    by_day = partition_log(
+        folder, source / "items.parquet", tmp_path / "days", column_map={"timestamp": "day"}, max_refused=0.1
+    )
+    times = {time for part in by_day for time in part.events["timestamp"].to_pylist()}
+    assert len(times) == 7 and all(time % 86_400 == 0 for time in times)
+    # Two acts of one day are no repeats: all of them are kept.
+    assert by_day.num_events == len(events)
+
+
+def test_fields_and_tables_are_read_as_parquet_is(tmp_path, source, logs):
+    events = pq.read_table(source / "events.parquet")
+    lines = events.drop_columns(["rating"])
+    csv.write_csv(lines, tmp_path / "events.csv")
+    found = partition_log(tmp_path / "events.csv", draw_items(), tmp_path / "csv", num_partitions=5, max_refused=0.1)
+    assert found.fingerprint == logs[1].fingerprint
+    assert "22 repeat" not in " ".join(found.notes) and "20 repeat an earlier row (first: line" in " ".join(
+        found.notes
+    )
+    assert partition_log(lines, draw_items(), tmp_path / "table", max_refused=0.1).fingerprint == found.fingerprint
+
+
+def test_a_column_is_read_one_way_in_all_parts(tmp_path):
+    ids = [f"{number % 7}.0" for number in range(40)] + ["seven"] * 10
+    table = pa.table({"user_id": ids, "item_id": ["a", "b"] * 25, "timestamp": range(1_600_000_000, 1_600_000_050)})
+    pq.write_table(table, tmp_path / "events.parquet", row_group_size=10)
+    items = pa.table({"item_id": ["a", "b"], "title": ["A", "B"]})
+    with monkeypatched(partitioning, _MIN_BATCH=10, _MAX_BATCH=10), pytest.raises(DataError, match="end in '.0'"):
+        partition_log(tmp_path / "events.parquet", items, tmp_path / "log")
+    dates = table.set_column(2, "timestamp", pa.array(["13/01/2019", "01/02/2019"] * 25))
+    with pytest.raises(DataError, match="day and month cannot be told apart where a log is read a part at a time"):
+        partition_log(dates.set_column(0, "user_id", pa.array(["u"] * 50)), items, tmp_path / "log")
 
 
 def test_an_interrupted_split_goes_on_and_another_is_redone(logs, tmp_path):
@@ -203,7 +245,7 @@ def test_what_cannot_be_done_is_said(logs, source, tmp_path):
         partition_log(source / "events.parquet", source / "items.parquet", tmp_path / "log", num_partitions=0)
     with pytest.raises(DataError, match="span 9 days; `num_test_days` 8 needs 10"):
         split_partitions(log, tmp_path / "split", method="last_days", num_test_days=8)
-    with pytest.raises(DataError, match="does not exist; pass a Parquet file"):
+    with pytest.raises(DataError, match="is not a file; check the path"):
         partition_log(tmp_path / "none.parquet", source / "items.parquet", tmp_path / "log")
     two = log_of([("a", 1, "x"), ("a", 2, "y"), ("b", 1, "x")])
     pq.write_table(two.events, tmp_path / "two.parquet")

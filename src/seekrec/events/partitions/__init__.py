@@ -2,7 +2,8 @@
 """Logs that are larger than memory: partitions of whole users, and the engines that work on them."""
 
 from seekrec.events.partitions.engines import Job, run_partitions
-from seekrec.events.partitions.logs import PartitionedLog, PartitionInfo, partition_log
+from seekrec.events.partitions.logs import PartitionedLog, PartitionInfo
+from seekrec.events.partitions.partitioning import partition_log
 from seekrec.events.partitions.splits import PartitionedSplit, audit_partitions, split_partitions
 
 __all__ = [

@@ -1,63 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A log that is larger than memory: Parquet files that hold whole users, written in two passes of bounded memory.
-
-The first pass reads the source a batch at a time, checks it with the rules of [`EventLog`] and scatters it by a hash
-of the user; the second sorts each partition and drops repeated events. Both are pyarrow and numpy, because measuring
-the same step (scan, check, scatter by user, sort by user, time and row, drop repeats; one thread, 4 GiB) gave, in
-seconds and GiB at the peak:
-
-| events | this module | Polars 2.1 | DuckDB 2.0, in two passes | DuckDB 2.0, one sort |
-|---|---|---|---|---|
-| 5 million | 9.0, 1.1 | 8.1, 0.7 | 12.1, 0.9 | 10.4, 1.7 |
-| 20 million | 41.5, 1.6 | 36.5, 1.5 | 51.3, 2.9 | 66.1, 3.0 (spills) |
-
-Polars is a seventh faster, but knows no limit of memory, and either would need the rules of `events/checks.py` written
-a second time and a hash of the user that its next version may change. `recipes/benchmarks/data_floor.py --compare`
-measures it again.
-"""
+"""A log that is larger than memory, in a folder of partitions. [`partition_log`](partitioning.py) writes it."""
 
 from __future__ import annotations
 
-import logging
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seekrec.errors import ConfigurationError, DataError
-from seekrec.events.checks import Source, check_max_refused
+from seekrec.errors import DataError
 from seekrec.events.log import EventLog, QuerySource
-from seekrec.events.partitions.buckets import check_num_partitions, join_digests
-from seekrec.events.partitions.engines import Engine, Job, run_partitions
-from seekrec.events.partitions.scatter import EVENTS_FILE, gather_partition, read_facts, read_refused, scatter_slice
-from seekrec.events.partitions.sources import Columns, ParquetEvents, find_parquet
-from seekrec.events.readers.kept_rows import keep_items
-from seekrec.events.refused import Refused
+from seekrec.events.partitions.scatter import EVENTS_FILE
 from seekrec.events.saved import check_files, read_description, refuse_damage
-from seekrec.util.files import replace_folder, sweep_folder, write_json, write_table
-from seekrec.util.hashing import file_sha256, table_digest
+from seekrec.util.hashing import file_sha256
 
 LOG_FILE = "partitions.json"
 ITEMS_FILE = "items.parquet"
 LOG_VERSION = 1
-
-MEMORY_LIMIT = 4 * 2**30
-
-# What splitting and auditing a partition takes at the peak, measured: bytes for each of its events.
-_BYTES_PER_EVENT = 1_000
-# Bytes for each row of a batch while it is checked and scattered.
-_BYTES_PER_ROW = 4_096
-_MIN_BATCH, _MAX_BATCH = 1 << 12, 1 << 20
-# Rows of a slice, at least; and about the most slices.
-_SLICE_ROWS, _MAX_SLICES = 4_000_000, 32
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -195,183 +157,4 @@ class PartitionedLog:
             )
 
 
-def partition_log(
-    source: str | Path | Sequence[str | Path],
-    items: str | Path | pa.Table,
-    folder: str | Path,
-    *,
-    name: str | None = None,
-    column_map: Mapping[str, str] | None = None,
-    has_time: bool = True,
-    max_refused: float = 0.01,
-    num_partitions: int | None = None,
-    memory_limit: int = MEMORY_LIMIT,
-    engine: Engine = "local",
-    num_workers: int | None = None,
-) -> PartitionedLog:
-    """Check a table of events and write it as Parquet partitioned by user, in bounded memory.
-
-    Args:
-        source (`str`, `Path` or a sequence of them): Parquet files or folders of them, also as Hive and Spark write
-            them; see [`find_parquet`].
-        items (`str`, `Path` or `pyarrow.Table`): The items; a Parquet file, or a table. They are read whole.
-        folder (`str` or `Path`): Where to write; it appears whole, and replaces an earlier one.
-        name (`str`, *optional*): Name of the data set; that of the source if not given.
-        column_map (`Mapping[str, str]`, *optional*): From our name of a column of events to the one in the files.
-        has_time (`bool`): Whether the log has times; see [`~seekrec.events.read_tables`].
-        max_refused (`float`): The largest share of rows that may be left out with a warning.
-        num_partitions (`int`, *optional*): 1 to 512; as few as keep within `memory_limit` if not given.
-        memory_limit (`int`): Bytes that working on one partition, split and audit included, should take at most.
-        engine (`str`): See [`run_partitions`].
-        num_workers (`int`, *optional*): See [`run_partitions`].
-
-    Returns:
-        [`PartitionedLog`]: The log.
-
-    Raises:
-        DataError: If a file or column is missing, of the wrong type or empty, or too many rows cannot be used.
-        ConfigurationError: If an argument is out of range.
-    """
-    check_max_refused(max_refused)
-    if memory_limit < 2**26:
-        raise ConfigurationError(f"`memory_limit` is {memory_limit!r} bytes; give 64 MiB (67108864) or more.")
-    found = find_parquet(source)
-    columns = Columns(dict(column_map or {}), has_time)
-    columns.check(
-        [*found.schema.names, *dict.fromkeys(name for piece in found.pieces for name in piece.values)], found.name
-    )
-    if num_partitions is None:
-        num_partitions = int(np.clip(-(-found.num_rows * _BYTES_PER_EVENT // memory_limit), 1, 512))
-    check_num_partitions(num_partitions)
-    kept_items, item_note = _read_items(items, max_refused)
-    with replace_folder(folder) as target:
-        write_table(target / ITEMS_FILE, kept_items)
-        slices = target / "slices"
-        slices.mkdir()
-        (slices / "schema.arrow").write_bytes(found.schema.serialize())
-        jobs = _slice_jobs(found, columns, num_partitions, memory_limit, target)
-        run_partitions(scatter_slice, jobs, engine=engine, num_workers=num_workers)
-        refused = Refused()
-        for job in jobs:
-            refused.join(read_refused(read_facts(job.output)))
-        gathered = [
-            Job(
-                output=str(target / f"partition-{number:05d}"),
-                inputs=tuple(job.output for job in jobs),
-                settings={"partition": number},
-            )
-            for number in range(num_partitions)
-        ]
-        run_partitions(gather_partition, gathered, engine=engine, num_workers=num_workers)
-        shutil.rmtree(slices)
-        facts = [read_facts(job.output) for job in gathered]
-        for one in facts:
-            refused.join(read_refused(one["refused"]))
-        note = refused.settle(found.describe(), max_refused=max_refused)
-        notes = [f"Events from {found.name}.", *([item_note] if item_note else [])]
-        if not has_time:
-            notes.append("The log has order but no time: timestamps are positions.")
-        if num_late := sum(one.get("num_late", 0) for one in facts):
-            notes.append(
-                f"{num_late} events of {found.name} stood after a later one of the same user; they were sorted."
-            )
-        if note:
-            notes.append(note)
-        description = _describe(name or found.name.split(".")[0], gathered, facts, kept_items, has_time, notes)
-        write_json(target / LOG_FILE, description)
-        sweep_folder(target)
-    log = PartitionedLog.load(folder)
-    logger.info(
-        "%s: %d events of %d users in %d partitions.", log.name, log.num_events, log.num_users, log.num_partitions
-    )
-    return log
-
-
-def _read_items(items: str | Path | pa.Table, max_refused: float) -> tuple[pa.Table, str | None]:
-    if isinstance(items, pa.Table):
-        table, source = items, Source("`items`")
-    else:
-        try:
-            table, source = pq.read_table(items), Source(Path(items).name)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{items} is not a Parquet file: {error}") from error
-    return keep_items(table, source, max_refused=max_refused)
-
-
-def _slice_jobs(
-    found: ParquetEvents, columns: Columns, num_partitions: int, memory_limit: int, target: Path
-) -> list[Job]:
-    """Cut the pieces into runs of about equal size."""
-    slice_rows = max(_SLICE_ROWS, found.num_rows // _MAX_SLICES)
-    jobs: list[Job] = []
-    first = row = 0
-    while first < len(found.pieces):
-        last, num_rows = first, 0
-        while last < len(found.pieces) and (last == first or num_rows + found.pieces[last].num_rows <= slice_rows):
-            num_rows += found.pieces[last].num_rows
-            last += 1
-        settings: dict[str, object] = {
-            "name": found.name,
-            "first_row": row,
-            "pieces": [asdict(piece) for piece in found.pieces[first:last]],
-            "column_names": dict(columns.names),
-            "has_time": columns.has_time,
-            "num_partitions": num_partitions,
-            "batch_rows": int(np.clip(memory_limit // _BYTES_PER_ROW, _MIN_BATCH, _MAX_BATCH)),
-        }
-        inputs = (str(target / ITEMS_FILE), str(target / "slices" / "schema.arrow"))
-        jobs.append(Job(str(target / "slices" / f"slice-{len(jobs):05d}"), inputs, settings))
-        first, row = last, row + num_rows
-    return jobs
-
-
-def _describe(
-    name: str,
-    jobs: Sequence[Job],
-    facts: Sequence[Any],
-    items: pa.Table,
-    has_time: bool,
-    notes: list[str],
-) -> dict[str, object]:
-    """Put the facts about the partitions together; folders of those without users are deleted."""
-    partitions = []
-    digests: dict[int, str] = {}
-    days: set[int] = set()
-    num_searches = 0
-    has_sessions = False
-    for job, one in zip(jobs, facts, strict=True):
-        folder = Path(job.output)
-        if not one["num_events"]:
-            shutil.rmtree(folder)
-            continue
-        buckets = {int(bucket): digest for bucket, digest in one["buckets"].items()}
-        digests |= buckets
-        days.update(one["interaction_days"])
-        num_searches += one["num_searches"]
-        has_sessions |= one["has_sessions"]
-        partitions.append(
-            {
-                "folder": folder.name,
-                "num_events": one["num_events"],
-                "num_users": one["num_users"],
-                "num_bytes": (folder / EVENTS_FILE).stat().st_size,
-                "sha256": file_sha256(folder / EVENTS_FILE),
-                "fingerprint": join_digests(buckets),
-            }
-        )
-    query_source: QuerySource = "logged" if num_searches else "none"
-    return {
-        "version": LOG_VERSION,
-        "name": name,
-        "has_time": has_time,
-        "query_source": query_source,
-        "notes": notes,
-        "num_items": items.num_rows,
-        "has_sessions": has_sessions,
-        "interaction_days": sorted(days),
-        "fingerprint": join_digests(digests, table_digest(items), has_time, query_source),
-        "partitions": partitions,
-    }
-
-
-__all__ = ["MEMORY_LIMIT", "PartitionInfo", "PartitionedLog", "partition_log"]
+__all__ = ["ITEMS_FILE", "LOG_FILE", "LOG_VERSION", "PartitionInfo", "PartitionedLog"]

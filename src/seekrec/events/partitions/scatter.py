@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from seekrec.events.checks import count_out_of_order, find_event_problems, find_repeated_events
+from seekrec.events.checks import Source, count_out_of_order, find_event_problems, find_repeated_events
 from seekrec.events.columns import impression_mask
 from seekrec.events.log import sort_events
 from seekrec.events.partitions.buckets import digest_table_buckets, partition_of_bucket, user_buckets
 from seekrec.events.partitions.engines import Job
 from seekrec.events.partitions.sources import Columns, ParquetEvents, Piece, read_pieces
+from seekrec.events.readers.times import TimeUnit
 from seekrec.events.refused import Reason, Refused
 from seekrec.util.arrow import one_array, to_mask
 from seekrec.util.constants import SECONDS_PER_DAY
@@ -42,8 +43,10 @@ class SliceSettings(TypedDict):
     name: str
     first_row: int
     pieces: list[dict[str, object]]
-    column_names: dict[str, str]
+    taken: dict[str, str]
     has_time: bool
+    time_unit: TimeUnit | None
+    timezone: str | None
     num_partitions: int
     batch_rows: int
 
@@ -73,14 +76,16 @@ def scatter_slice(job: Job, folder: Path) -> None:
     item_ids = _item_ids(items_path)
     pieces = [Piece(**piece) for piece in settings["pieces"]]  # type: ignore[arg-type]
     schema = pa.ipc.read_schema(pa.py_buffer(Path(schema_path).read_bytes()))
-    source = ParquetEvents(settings["name"], tuple(pieces), schema).describe()
-    columns = Columns(settings["column_names"], settings["has_time"])
+    of_slice = ParquetEvents(settings["name"], tuple(pieces), schema).describe()
+    source = Source(of_slice.name, lambda row: of_slice.name_row(row - settings["first_row"]))
+    columns = Columns(settings["taken"], settings["has_time"], settings["time_unit"], settings["timezone"])
     num_partitions = settings["num_partitions"]
     refused, row = Refused(), settings["first_row"]
     with ExitStack() as files:
         writers: dict[int, pa.RecordBatchWriter] = {}
-        for raw in read_pieces(pieces, schema, settings["batch_rows"]):
-            events, findings = columns.convert(raw, row - settings["first_row"], source)
+        names = list(dict.fromkeys(columns.taken.values()))
+        for raw in read_pieces(pieces, schema, names, settings["batch_rows"]):
+            events, findings = columns.convert(raw, row, source)
             keep = refused.add(events, [*findings, *find_event_problems(events, item_ids)])
             events = events.append_column(_ROW, pa.array(np.arange(row, row + len(keep))))
             row += len(keep)
@@ -100,7 +105,14 @@ def scatter_slice(job: Job, folder: Path) -> None:
                     path = str(folder / _slice_file(number))
                     writers[number] = files.enter_context(pa.ipc.new_file(path, events.schema, options=options))
                 writers[number].write_table(events.slice(ends[number], ends[number + 1] - ends[number]))
-    write_json(folder / FACTS_FILE, asdict(refused))
+    facts = {
+        "refused": asdict(refused),
+        "notes": [*columns.notes],
+        "forms": [*columns.forms],
+        "are_days": columns.are_days,
+        "whole_floats": columns.whole_floats,
+    }
+    write_json(folder / FACTS_FILE, facts)
 
 
 @lru_cache(maxsize=1)
@@ -116,7 +128,7 @@ def gather_partition(job: Job, folder: Path) -> None:
     """Sort the events of one partition, and write them with facts about them. A partition without events has no file.
 
     Inputs are the folders of all slices, in order; the setting `partition` is the number of the partition. Of equal
-    events the first is kept. Events are sorted by user, time and order of the source.
+    events the first is kept, unless `may_repeat` is set. Events are sorted by user, time and order of the source.
     """
     number = cast(int, job.settings["partition"])
     paths = [
@@ -132,7 +144,8 @@ def gather_partition(job: Job, folder: Path) -> None:
     events = pa.concat_tables(tables)
     del tables
     refused = Refused()
-    keep = refused.add(events, find_repeated_events(events), numbers=events[_ROW].to_numpy())
+    repeated = [] if job.settings["may_repeat"] else find_repeated_events(events)
+    keep = refused.add(events, repeated, numbers=events[_ROW].to_numpy())
     events = events.drop_columns([_ROW])
     if not keep.all():
         events = events.filter(pa.array(keep))

@@ -124,6 +124,39 @@ class Delimited:
         remarks = self.quoted.remarks
         return table, _locate(self.path, self.records, table.num_rows, self.has_header, bad_rows, remarks)
 
+    def write_rows(self, columns: Sequence[str], write: Callable[[pa.Table], None]) -> Source:
+        """Read columns as text a block at a time, as `read` reads them whole.
+
+        Args:
+            columns (`Sequence[str]`): Their names.
+            write (`Callable`): Called with the rows of each block.
+
+        Returns:
+            [`Source`]: Where the rows stand.
+        """
+        bad_rows: list[tuple[int, str]] = []
+
+        def skip(row: csv.InvalidRow) -> str:
+            bad_rows.append((row.number, f"{row.actual_columns}, not {row.expected_columns}"))
+            return "skip"
+
+        num_rows = 0
+        try:
+            with csv.open_csv(
+                pa.BufferReader(pa.py_buffer(self.quoted.data)),
+                read_options=_read_options(self.records, None if self.has_header else self.names),
+                parse_options=_parse_options(self.quoted, self.delimiter, skip),
+                convert_options=_convert_options(columns, columns),
+            ) as reader:
+                for batch in reader:
+                    num_rows += batch.num_rows
+                    write(pa.Table.from_batches([batch]))
+        except pa.ArrowException as error:
+            raise _cannot_be_cut(self.path, self.delimiter, error) from error
+        for remark in self.quoted.remarks:
+            logger.warning(remark)
+        return _locate(self.path, self.records, num_rows, self.has_header, bad_rows, self.quoted.remarks)
+
 
 def open_delimited(
     path: Path,

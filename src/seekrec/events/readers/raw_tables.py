@@ -50,6 +50,8 @@ class RawTable:
         read (`Callable`): Reads columns, given what each is to us; returns the table and where its rows stand.
         peek (`Callable`): Returns some of the rows, with all columns.
         dialect (`str`, *optional*): How a file of fields is written, for reports.
+        write_rows (`Callable`, *optional*): Reads columns a block of rows at a time, where the format allows it, and
+            calls a function with each; returns where the rows stand.
     """
 
     name: str
@@ -57,6 +59,7 @@ class RawTable:
     read: Callable[[Mapping[str, Kind]], tuple[pa.Table, Source]]
     peek: Callable[[], pa.Table]
     dialect: str | None = None
+    write_rows: Callable[[Sequence[str], Callable[[pa.Table], None]], Source] | None = None
 
 
 def open_table(
@@ -180,6 +183,7 @@ def _of_file(path: Path, form: FileFormat, count_known: Callable[[Sequence[str]]
             lambda columns: opened.read([*columns], [name for name, kind in columns.items() if kind != "other"]),
             opened.peek,
             opened.describe(),
+            opened.write_rows,
         )
     if kind in (".jsonl", ".ndjson", ".json"):
         file = open_json(path, encoding=form.encoding)

@@ -23,7 +23,7 @@ from seekrec.events.readers.recognition import (
     require,
     start_recognition,
 )
-from seekrec.events.readers.times import Times, TimeUnit
+from seekrec.events.readers.times import TimeUnit
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES
 
 logger = logging.getLogger(__name__)
@@ -75,11 +75,11 @@ class Reading:
             lines += found.remarks
         return lines
 
-    def notes(self, times: Times | None) -> list[str]:
+    def notes(self, form_of_times: str) -> list[str]:
         """Return the same as sentences, without anything of the rows."""
         notes = []
         for found, raw in ((self.events, self.raw_events), (self.items, self.raw_items)):
-            form = times.form if times is not None and found is self.events else None
+            form = form_of_times if found is self.events else None
             if note := found.note(form, is_all_read=raw is self.raw_items):
                 notes.append(note)
             if raw is not None and raw.dialect:

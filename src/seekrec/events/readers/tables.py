@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seekrec.errors import ConfigurationError
 from seekrec.events.checks import Finding, Limits, Source, check_max_refused, count_out_of_order
 from seekrec.events.log import EventLog
 from seekrec.events.readers.column_names import is_flag_name
@@ -131,7 +132,7 @@ def read_tables(
         items=kept_items,
         has_time=clock.has_time,
         query_source="logged" if has_searches else "none",
-        notes=(f"Events from {both}.", *reading.notes(clock.times), *item_notes, *event_notes),
+        notes=(f"Events from {both}.", *reading.notes(clock.times.form), *item_notes, *event_notes),
         is_checked=True,
     )
     logger.info("%s %d events of %d users, %d items.", log.notes[0], log.num_events, log.num_users, log.num_items)
@@ -144,7 +145,7 @@ def read_items(
     category_separator: str | None,
     timezone: str | None,
     *,
-    of_events: tuple[pa.Table, Source],
+    of_events: tuple[pa.Table, Source] | None = None,
 ) -> tuple[pa.Table, list[str]]:
     """Read the table of items, or make it from the table of events where there is none.
 
@@ -153,18 +154,18 @@ def read_items(
         limits ([`Limits`] or `float`): The largest share of rows that may be left out.
         category_separator (`str`, *optional*): See [`read_tables`].
         timezone (`str`, *optional*): See [`read_tables`].
-        of_events (`tuple`): The table of events and its source.
+        of_events (`tuple`, *optional*): The table of events and its source, to make items from.
 
     Returns:
         `tuple`: Rows of `ITEM_FEATURES`; notes for the log.
     """
     findings: list[Finding] = []
-    if reading.raw_items is None:
+    if reading.raw_items is None and of_events is not None:
         raw, source = of_events
         ids = to_ids(raw[reading.events.taken["item_id"]], "item_id", source)
         columns, notes = build_items(raw, reading.items, source, category_separator, ids=ids)
         item_source = Source(f"the items of {source.name}")
-    else:
+    elif reading.raw_items is not None:
         raw, item_source = reading.raw_items.read(reading.kinds_of_items())
         columns, notes = build_items(raw, reading.items, item_source, category_separator)
         for role in ("available_from", "available_until"):
@@ -172,6 +173,8 @@ def read_items(
                 times = read_times(raw[reading.items.taken[role]], role, item_source, timezone=timezone)
                 columns[role] = times.seconds
                 findings += times.findings
+    else:
+        raise ConfigurationError("`items` is None; pass the table of items.")
     kept, left_out = keep_items(pa.table(columns), item_source, max_refused=limits, findings=findings)
     return kept, [*item_source.remarks, *notes, *([left_out] if left_out else [])]
 
