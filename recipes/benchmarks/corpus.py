@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python recipes/benchmarks/corpus.py
     OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python recipes/benchmarks/corpus.py --data_dir path/to/ml-100k
 
-Without `--data_dir` the log is made up. Identifiers are random, which does not affect speed. Times are of
+Without `--data_dir` the log is simulated. Identifiers are random, which does not affect speed. Times are of
 one run; `build` holds everything from a split to data sets in memory.
 """
 
@@ -17,7 +17,6 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow as pa
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import (
@@ -30,6 +29,7 @@ from seekrec.corpora import (
 from seekrec.corpora.mixture import input_lengths
 from seekrec.events import EventLog, read_movielens, split_log, synthesize_searches
 from seekrec.events.columns import RequestColumns
+from seekrec.events.simulator import simulate
 from seekrec.models import GenSARConfig
 from seekrec.schema import item_texts
 from seekrec.util.command_line import one_line_errors
@@ -42,39 +42,12 @@ CODEBOOK_SIZE = 256
 class Arguments:
     """What is measured."""
 
-    data_dir: str | None = field(default=None, metadata={"help": "Folder of MovieLens; made up if not given."})
-    num_users: int = field(default=5_000, metadata={"help": "Made up: users."})
-    num_items: int = field(default=20_000, metadata={"help": "Made up: items."})
-    events_per_user: int = field(default=40, metadata={"help": "Made up: events, half of them searches."})
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of MovieLens; simulated if not given."})
+    num_events: int = field(default=200_000, metadata={"help": "Simulated: events."})
+    num_items: int = field(default=20_000, metadata={"help": "Simulated: items."})
     vocab_size: int = field(default=4_000, metadata={"help": "Pieces of the tokenizer."})
     num_requests: int = field(default=1_000, metadata={"help": "Requests to encode."})
     seed: int = field(default=0, metadata={"help": "Seed of all draws."})
-
-
-def make_log(arguments: Arguments) -> EventLog:
-    """Make up a log whose titles have 12 words and whose queries have 3."""
-    generator = np.random.default_rng(arguments.seed)
-    words = np.array(["".join(generator.choice(list("abcdefghijklmnopqrstuvwxyz"), 6)) for _ in range(3_000)])
-
-    def phrases(count: int, length: int) -> list[str]:
-        return [" ".join(row) for row in words[generator.zipf(1.3, (count, length)) % len(words)].tolist()]
-
-    num_events = arguments.num_users * arguments.events_per_user
-    item_ids = np.array([f"i{number}" for number in range(arguments.num_items)])
-    queries = np.array([*phrases(2_000, 3), None], dtype=object)
-    is_search = generator.random(num_events) < 0.5
-    chosen = np.where(is_search, generator.integers(2_000, size=num_events), 2_000)
-    events = pa.table(
-        {
-            "user_id": [f"u{number // arguments.events_per_user}" for number in range(num_events)],
-            "timestamp": generator.permutation(num_events),
-            "behavior": np.where(is_search, "search", "recommendation"),
-            "query": pa.array(queries[chosen], pa.string()),
-            "item_id": item_ids[generator.integers(arguments.num_items, size=num_events)],
-        }
-    )
-    items = pa.table({"item_id": item_ids, "title": phrases(arguments.num_items, 12)})
-    return EventLog(name="made up", events=events, items=items, query_source="logged")
 
 
 def make_catalog(log: EventLog, seed: int) -> Catalog:
@@ -115,7 +88,9 @@ def main(arguments: Arguments) -> None:
     """Measure the stages one after the other."""
     # 1. Data.
     if arguments.data_dir is None:
-        log = make_log(arguments)
+        log = simulate(
+            arguments.num_events, num_items=arguments.num_items, seed=arguments.seed, impression_fraction=0.0
+        ).log
     else:
         log = read_movielens(arguments.data_dir)
         log = synthesize_searches(log, seed=arguments.seed)

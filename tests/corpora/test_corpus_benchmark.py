@@ -8,7 +8,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "benchmarks" / "corpus.py"
 
 def test_benchmark_prints_every_stage(capsys):
     recipe = runpy.run_path(str(RECIPE))
-    sizes = {"num_users": 20, "num_items": 50, "events_per_user": 8, "vocab_size": 300, "num_requests": 5}
+    sizes = {"num_events": 300, "num_items": 50, "vocab_size": 300, "num_requests": 5}
     recipe["main"](recipe["Arguments"](**sizes))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     stages = [line["stage"] for line in lines]
