@@ -79,12 +79,11 @@ def main(arguments: Arguments, options: Sequence[str]) -> None:
     """Simulate, train, and rank."""
     folder = Path(arguments.folder)
     shop = simulate(arguments.num_events, num_items=arguments.num_items, seed=arguments.simulation_seed)
-    shop.write(folder / "log", rows_per_file=arguments.num_events)
+    shop.write(folder / "log")
     OracleRecipe.shop = shop
-    events = folder / "log" / "events" / "part-00000.parquet"
-    own = {"events": events, "items": folder / "log" / "items.parquet", "output_dir": folder}
+    own = {"events": folder / "log" / "events", "items": folder / "log" / "items.parquet", "output_dir": folder}
     argv = [text for name, path in own.items() for text in (f"--{name}", str(path))]
-    recipe = make_recipe(__file__, OracleRecipe, [*argv, *options])
+    recipe = make_recipe(OracleRecipe, [*argv, *options])
     recipe.run()
     rows = [row for row in read_results(recipe.output_dir / "model" / "results.json") if row.protocol == "full"]
     best = {row.behavior: row.metrics[METRIC] for row in rows if row.system == "oracle"}

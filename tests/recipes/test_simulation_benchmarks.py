@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmarks of the simulated shop: its speed, and how close systems come to its oracle."""
 
+import importlib
 import json
 import runpy
 from pathlib import Path
@@ -18,12 +19,13 @@ def test_the_speed_of_the_simulator_is_measured():
 
 
 @pytest.mark.slow
-def test_systems_are_compared_with_the_oracle(tmp_path, capsys):
+def test_systems_are_compared_with_the_oracle(tmp_path, capsys, monkeypatch):
     """Nothing that is trained on a log can order its items better than the chances that they were drawn by."""
-    script = runpy.run_path(str(FOLDER / "oracle.py"))
-    shop = script["Arguments"](num_events=4_000, num_items=100, folder=str(tmp_path))
+    monkeypatch.syspath_prepend(str(FOLDER))
+    script = importlib.import_module("oracle")
+    shop = script.Arguments(num_events=4_000, num_items=100, folder=str(tmp_path))
     options = ["--num_train_epochs", "1", "--sasrec_num_epochs", "1", "--disable_tqdm", "true"]
-    script["main"](shop, [*options, "--max_test_cases", "60", "--max_validation_cases", "20", "--use_cpu", "true"])
+    script.main(shop, [*options, "--max_test_cases", "60", "--max_validation_cases", "20", "--use_cpu", "true"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"system"')]
     assert {"oracle", "popularity", "BM25", "SASRec", "IntSR"} <= {line["system"] for line in lines}
     for line in lines:
