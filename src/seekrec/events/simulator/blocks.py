@@ -21,7 +21,7 @@ from seekrec.schema import EVENT_FEATURES, IMPRESSION, RECOMMENDATION, SEARCH, s
 ACTIONS = (IMPRESSION, "search", "click", "click", "purchase")
 _SHOWN, _SEARCHED, _CLICKED, _CLICKED_AGAIN, _BOUGHT = range(len(ACTIONS))
 _DELAYS = ((0, 1), (0, 1), (3, 30), (35, 30), (70, 40))
-_REDRAWS = 3
+_REDRAWS = 2
 
 # Ten billion events have users and sessions of so many digits.
 _USER_DIGITS = 9
@@ -90,6 +90,8 @@ class BlockMaker:
         # An item stands on a page once; what cannot be changed in a few draws is left out.
         for _ in range(_REDRAWS):
             repeated = np.flatnonzero(_is_repeated(page, listed, first, second))
+            if not len(repeated):
+                break
             listed[repeated] = draw_items(draws, shelves, asked_of_shop.select(repeated))
         is_new = ~_is_repeated(page, listed, first, second)
         page, listed = page[is_new], listed[is_new]
@@ -153,9 +155,10 @@ def user_number(user_id: str) -> int:
 
 def _is_repeated(page: np.ndarray, listed: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Mark the entries of lists that were clicked on their page, or stand there before."""
-    order = np.lexsort((listed, page))
+    entries = page << 32 | listed
+    order = np.argsort(entries, kind="stable")
     is_again = np.zeros(len(page), dtype=bool)
-    is_again[order[1:]] = (np.diff(page[order]) == 0) & (np.diff(listed[order]) == 0)
+    is_again[order[1:]] = np.diff(entries[order]) == 0
     return is_again | (listed == first[page]) | (listed == second[page])
 
 

@@ -94,6 +94,8 @@ def draw_items(draws: np.random.Generator, shelves: Shelves, choices: Choices) -
     totals = np.cumsum(shelves.masses[period, choices.leaf] * choices.style_liking * largest, axis=1)
     starts = shelves.shelf_starts
     for _ in range(_ROUNDS):
+        if not len(pending):
+            break
         fractions = draws.random((3, len(pending)))
         style = pick_by_totals(totals[pending], fractions[0])
         shelf = choices.leaf[pending] * NUM_STYLES + style
