@@ -2,7 +2,7 @@
 """Measure how close systems come to what can be known of a simulated log. Prints JSON lines.
 
     python recipes/benchmarks/oracle.py
-    python recipes/benchmarks/oracle.py --num_events 1000000 --num_train_epochs 5
+    python recipes/benchmarks/oracle.py --num_events 60000 --num_items 600 --folder runs/oracle-60000
 
 The log is simulated and read as an own log, and IntSR is trained on it with the settings that it chooses for itself.
 On the same test cases are ranked: the **oracle**, which orders items by the chances that the simulator drew from;
