@@ -29,6 +29,9 @@ import house
 import pytest
 from packaging.requirements import Requirement
 
+from seekrec.recipes.command import main as console_command
+from seekrec.util.package_data import settings_names
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -88,6 +91,8 @@ def check_command(command: str) -> None:
         check_script(words[1], words[2:])
     elif words[0] == "pytest":
         check_paths(words[1:])
+    elif words[0] == "seekrec":
+        check_console_command(words[1:])
     elif words[:2] == ["pip", "install"]:
         for word in words[2:]:
             check_requirement(word)
@@ -98,6 +103,20 @@ def check_command(command: str) -> None:
         assert (ROOT / words[1]).is_file(), f"`{command}`: there is no {words[1]}"
     else:
         assert words[0] in HARMLESS | {"ruff", "mypy", "source"}, f"`{command}`: nothing here checks {words[0]!r}"
+
+
+def check_console_command(words: list[str]) -> None:
+    """Its options are those of the recipe, or of the command itself; a settings file by name is there."""
+    if words[:1] == ["train"] and len(words) > 1 and words[1] in house.FAMILIES:
+        family, options = words[1], [word for word in words[2:] if word != "--num_processes"]
+        for name, value in zip(options, options[1:], strict=False):
+            assert name != "--config" or value in settings_names(family) or value.startswith("runs/"), value
+        check_script(f"recipes/train_{family}.py", options)
+    else:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as stop:
+            console_command([*words, *(() if "--help" in words else ("--help",))])
+        assert not stop.value.code, printed.getvalue()
 
 
 def check_script(script: str, arguments: list[str]) -> None:
@@ -263,6 +282,8 @@ def test_blocks_are_found_and_split():
         ("pip install torch==1.0", "torch==1.0 is outside torch"),
         ("make nonsense", "the Makefile has help, setup"),
         ("python -m seekrec", "nothing here checks the module 'seekrec'"),
+        ("seekrec train gensar --config nonsense", "nonsense"),
+        ("seekrec train intsr --nonsense", "does not know --nonsense"),
         ("rm -rf x", "nothing here checks 'rm'"),
     ],
 )

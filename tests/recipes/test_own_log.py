@@ -134,3 +134,14 @@ def test_what_cannot_be_learnt_is_refused_with_the_way_out(kind, options, said, 
     with pytest.raises(SystemExit, match=said):
         run_script("train_intsr.py", *write_own_log(tmp_path / "log", kind), *options)
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_costs_are_estimated_for_shops_of_any_size():
+    lines = run_script("benchmarks/plan_costs.py", "--num_events", 2000, 8000, "--gflops", 100).splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [(one["num_events"], one["family"]) for one in found[:5]] == [
+        *((2000, family) for family in ("intsr", "synergen", "gensr", "gensar")),
+        (8000, "intsr"),
+    ]
+    for one in found:
+        assert one["minutes_in_all"] == pytest.approx(sum(one["minutes"].values()), abs=0.3)
