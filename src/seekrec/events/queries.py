@@ -21,7 +21,7 @@ from seekrec.events.checks import Source, check_choice, find_event_problems, ref
 from seekrec.events.columns import impression_mask
 from seekrec.events.log import EventLog
 from seekrec.schema import MAX_QUERY_CHARACTERS, RECOMMENDATION, SEARCH
-from seekrec.util.arrow import is_list, is_text, one_array
+from seekrec.util.arrow import is_list, is_text, one_array, to_lists
 
 Construction = Literal["split", "copy"]
 
@@ -72,12 +72,12 @@ def category_queries(items: pa.Table) -> list[list[str]]:
     paths = one_array(items["categories"]).cast(pa.list_(pa.list_(pa.string())))
     num_paths = pc.fill_null(pc.list_value_length(paths), 0).to_numpy(zero_copy_only=False)
     flat = paths.flatten()
-    num_levels = pc.fill_null(pc.list_value_length(flat), 0)
+    num_levels = pc.fill_null(pc.list_value_length(flat), 0).to_numpy(zero_copy_only=False)
     # A null name would make the whole path null: it counts as no text.
-    names = pa.ListArray.from_arrays(_offsets(num_levels), pc.fill_null(flat.flatten(), ""))
+    names = to_lists(pc.fill_null(flat.flatten(), ""), num_levels)
     joined = pc.binary_join(names, " ").dictionary_encode()
     query_of_path = [_path_to_query(path) for path in joined.dictionary.to_pylist()]
-    has_levels = (num_levels.to_numpy(zero_copy_only=False) > 1).tolist()
+    has_levels = (num_levels > 1).tolist()
     of_path = [
         query_of_path[code] if deep else None
         for code, deep in zip(joined.indices.to_pylist(), has_levels, strict=True)
@@ -187,10 +187,6 @@ def _own_queries(items: pa.Table) -> list[list[str]]:
                     f"{MAX_QUERY_CHARACTERS} characters, some of them visible. Leave it out."
                 )
     return [of_item or [] for of_item in queries]
-
-
-def _offsets(lengths: pa.Array) -> pa.Array:
-    return pa.array(np.concatenate([[0], np.cumsum(lengths.to_numpy(zero_copy_only=False))]).astype(np.int32))
 
 
 def _set_columns(table: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:

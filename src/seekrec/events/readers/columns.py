@@ -20,7 +20,7 @@ from seekrec.events.readers.column_names import ACTION_OF_WORD, BEHAVIOR_OF_WORD
 from seekrec.events.readers.times import decoded, to_numbers, to_seconds, wrong_type
 from seekrec.events.readers.written_lists import parse_written_lists
 from seekrec.schema import IMPRESSION
-from seekrec.util.arrow import is_list, is_text, one_array
+from seekrec.util.arrow import is_list, is_text, one_array, to_lists
 
 # A number with an exponent that stands for a long id: its last digits are lost.
 _ROUNDED_ID = r"^[0-9]\.[0-9]+[eE]\+[0-9]+$"
@@ -157,11 +157,9 @@ def to_category_paths(column: pa.ChunkedArray, name: str, source: Source, *, sep
     if is_list(kind) and is_text(kind.value_type):
         names = pc.utf8_trim_whitespace(array.flatten().cast(pa.string()))
         lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-        path_ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        paths = pa.ListArray.from_arrays(pa.array(path_ends), names)
+        paths = to_lists(names, lengths)
         # One path a row, none where the row has no names.
-        row_ends = np.concatenate([[0], np.cumsum(lengths > 0)]).astype(np.int32)
-        rows = pa.ListArray.from_arrays(pa.array(row_ends), paths.filter(pa.array(lengths > 0)))
+        rows = to_lists(paths.filter(pa.array(lengths > 0)), lengths > 0)
         return pc.if_else(pa.array(lengths > 0), rows, pa.scalar(None, rows.type))
     try:
         return array.cast(pa.list_(pa.list_(pa.string())))
