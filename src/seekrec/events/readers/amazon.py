@@ -38,7 +38,7 @@ from seekrec.events.readers.columns import (
     to_numbers,
     to_text,
 )
-from seekrec.events.readers.delimited import read_delimited, read_lines
+from seekrec.events.readers.delimited import open_delimited, read_delimited, read_lines
 from seekrec.events.readers.json_lines import Kind, read_json_lines
 from seekrec.events.readers.published import (
     ReadTable,
@@ -240,9 +240,10 @@ def _read_review_file(path: Path) -> tuple[pa.Table, Source]:
         if holds_python_lines(path):
             return read_python_lines(path, _PYTHON_REVIEWS)
         return read_json_lines(path, _JSON_REVIEWS)
-    raw, source = read_delimited(path, delimiter=",", quoting="none")
-    if "parent_asin" in raw.column_names:
-        return raw, source
+    file = open_delimited(path, delimiter=",", quoting="none")
+    if "parent_asin" in file.names:
+        # Not the column `history`, in which every row says again all that came before it.
+        return file.read([name for names in _REVIEW_COLUMNS.values() for name in names if name in file.names])
     # Before 2023 without a header, and in 2018 with the product in front.
     names = ["asin", "reviewerID", "overall", "unixReviewTime"]
     if path.name.startswith("ratings_"):

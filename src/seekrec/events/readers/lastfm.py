@@ -21,7 +21,7 @@ from seekrec.errors import DataError
 from seekrec.events.checks import Source, check_choice, check_max_refused, repeats
 from seekrec.events.log import EventLog
 from seekrec.events.readers.columns import to_ids, to_numbers, to_text
-from seekrec.events.readers.delimited import read_delimited
+from seekrec.events.readers.delimited import open_delimited
 from seekrec.events.readers.published import (
     Queries,
     ReadTable,
@@ -109,11 +109,11 @@ def _files_of(folder: Path) -> _Folder | None:
 
 
 def _read(path: Path, names: Sequence[str], encoding: str = "utf8") -> tuple[pa.Table, Source]:
-    raw, source = read_delimited(path, delimiter="\t", encoding=encoding, quoting="none")
+    file = open_delimited(path, delimiter="\t", encoding=encoding, quoting="none")
     for name in names:
-        if name not in raw.column_names:
-            raise DataError(f"{path.name} has no column {name!r}, only {', '.join(raw.column_names)}; fetch it again.")
-    return raw, source
+        if name not in file.names:
+            raise DataError(f"{path.name} has no column {name!r}, only {', '.join(file.names)}; fetch it again.")
+    return file.read(names)
 
 
 def _read_artists(path: Path) -> ReadTable:

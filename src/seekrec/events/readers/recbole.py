@@ -20,7 +20,7 @@ from seekrec.errors import DataError
 from seekrec.events.checks import Finding, Source, check_max_refused, is_blank
 from seekrec.events.log import EventLog
 from seekrec.events.readers.columns import to_ids, to_numbers, to_seconds, to_text
-from seekrec.events.readers.delimited import read_delimited
+from seekrec.events.readers.delimited import open_delimited
 from seekrec.events.readers.published import (
     ReadTable,
     build_log,
@@ -102,19 +102,24 @@ def _files_of(folder: Path) -> _AtomicFiles | None:
 
 def _read(path: Path) -> tuple[pa.Table, Source]:
     """Read one file; numbers become float64, sequences of numbers are left out."""
-    raw, source = read_delimited(path, delimiter="\t", quoting="none")
-    columns: dict[str, pa.Array | pa.ChunkedArray] = {}
-    for header in raw.column_names:
+    file = open_delimited(path, delimiter="\t", quoting="none")
+    kinds = {}
+    for header in file.names:
         name, colon, kind = header.rpartition(":")
         if not colon or kind not in ("token", "token_seq", "float", "float_seq"):
             raise DataError(
                 f"{path.name} has a column {header!r}; in RecBole's atomic files a type stands behind the name, such "
                 "as user_id:token. Read other files with `dataset: tables`."
             )
-        if kind == "float" and name not in _TIMES:
-            columns[name] = pa.array(to_numbers(raw[header]), from_pandas=True)
-        elif kind != "float_seq":
-            columns[name] = raw[header]
+        if kind != "float_seq":
+            kinds[name] = kind
+    if not kinds:
+        raise DataError(f"{path.name} has no column but sequences of numbers; it must name users or items.")
+    raw, source = file.read([f"{name}:{kind}" for name, kind in kinds.items()])
+    columns = {
+        name: pa.array(to_numbers(column), from_pandas=True) if kind == "float" and name not in _TIMES else column
+        for (name, kind), column in zip(kinds.items(), raw.columns, strict=True)
+    }
     return pa.table(columns), source
 
 
