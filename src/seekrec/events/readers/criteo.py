@@ -113,7 +113,8 @@ def _read_attribution(path: Path) -> tuple[ReadTable, pa.Table, list[str]]:
 
 
 def _read_search(path: Path) -> tuple[ReadTable, pa.Table, list[str]]:
-    raw, source = read_columns(path, _CLICKS, delimiter="\t", names=_CLICKS, quoting="none")
+    used = ["sale", "conversion_delay", "click_timestamp", "product_id", "title", "brand", *_LEVELS, "user_id"]
+    raw, source = read_columns(path, used, delimiter="\t", names=_CLICKS, quoting="none")
     products = one_line(raw["product_id"], _NOTHING)
     delay, clicked = to_numbers(raw["conversion_delay"]), to_numbers(raw["click_timestamp"])
     bought = np.flatnonzero(to_mask(pc.equal(raw["sale"], "1")) & (delay >= 0) & (clicked >= 0))

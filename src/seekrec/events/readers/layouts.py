@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from seekrec.errors import DataError
 from seekrec.events.checks import Finding, Source, is_blank, refuse
 from seekrec.events.readers.columns import to_category_paths
-from seekrec.events.readers.delimited import read_delimited
+from seekrec.events.readers.delimited import open_delimited
 from seekrec.events.readers.quotes import Quoting
 from seekrec.util.arrow import one_array, to_lists, to_mask
 
@@ -45,7 +45,7 @@ def read_columns(
     renamed: Mapping[str, str] | None = None,
     quoting: Quoting | None = None,
 ) -> tuple[pa.Table, Source]:
-    """Read columns of a published table.
+    """Read columns of a published table; the others are not parsed.
 
     Args:
         path (`Path`): Text with fields between `delimiter`, a Parquet file, or a folder of Parquet files.
@@ -54,7 +54,7 @@ def read_columns(
         delimiter (`str`): Between the fields of text.
         names (`Sequence[str]`, *optional*): Names of the columns of text whose first line is data.
         renamed (`Mapping[str, str]`, *optional*): From names that copies of the text have to those above.
-        quoting (`str`, *optional*): Meaning of quotes in text, as [`read_delimited`] takes it.
+        quoting (`str`, *optional*): Meaning of quotes in text, as [`open_delimited`] takes it.
 
     Returns:
         `tuple`: The table, all text where the file is; and where its rows stand.
@@ -64,11 +64,12 @@ def read_columns(
     """
     if path.is_dir() or path.suffix == ".parquet":
         return _read_parquet(path, needed, optional)
-    table, source = read_delimited(path, delimiter=delimiter, names=names, quoting=quoting)
-    if renamed:
-        table = table.rename_columns([renamed.get(name, name) for name in table.column_names])
-    _need(path, table.column_names, needed)
-    return table.select([name for name in (*needed, *optional) if name in table.column_names]), source
+    opened = open_delimited(path, delimiter=delimiter, names=names, quoting=quoting)
+    given = {(renamed or {}).get(name, name): name for name in opened.names}
+    _need(path, list(given), needed)
+    wanted = [name for name in (*needed, *optional) if name in given]
+    table, source = opened.read([given[name] for name in wanted])
+    return table.rename_columns(wanted), source
 
 
 def _read_parquet(path: Path, needed: Sequence[str], optional: Sequence[str]) -> tuple[pa.Table, Source]:

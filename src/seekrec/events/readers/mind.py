@@ -38,6 +38,7 @@ from seekrec.util.arrow import one_array, to_mask
 
 _BEHAVIORS = ("session_id", "user_id", "time", "history", "shown")
 _NEWS = ("item_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
+_UNUSED = ("url", "title_entities", "abstract_entities")
 _TIME = "%m/%d/%Y %I:%M:%S %p"
 
 
@@ -97,7 +98,8 @@ def _files_of(folder: Path) -> MindFiles | None:
 
 
 def _read(path: Path, names: tuple[str, ...]) -> tuple[pa.Table, Source]:
-    return read_columns(path, names, delimiter="\t", names=names, quoting="none")
+    used = [name for name in names if name not in _UNUSED]
+    return read_columns(path, used, delimiter="\t", names=names, quoting="none")
 
 
 def _read_news(read: tuple[pa.Table, Source]) -> ReadTable:
