@@ -15,7 +15,20 @@ from hypothesis import strategies as st
 from tally import TALLY, fuzzed
 
 from seekrec import read_movielens, read_sequences, read_tables
-from seekrec.events.readers import read_amazon, read_lastfm, read_recbole, read_yelp
+from seekrec.events.readers import (
+    read_amazon,
+    read_criteo,
+    read_diginetica,
+    read_kuairec,
+    read_kuaisar,
+    read_lastfm,
+    read_mind,
+    read_qilin,
+    read_recbole,
+    read_trivago,
+    read_yelp,
+    read_yoochoose,
+)
 from seekrec.events.readers.delimited import read_delimited
 
 # Without lone surrogates and NUL; with everything that has a meaning in some format.
@@ -300,6 +313,61 @@ ATOMIC = {
     "t.item": b"item_id:token\tname:token_seq\tclass:token_seq\n1\tComb\tA B\n2\tSoap\t\n",
 }
 
+REQUESTS = {
+    "notes.csv": "note_idx,note_title,note_content,taxonomy1_id\n0,面条,汤,a\n1,,茶,\n".encode(),
+    "search_train.csv": "query,search_result_details_with_idx,search_idx,user_idx\n"
+    "面,\"[{'click': 1.0, 'collect': 0.0, 'comment': 0.0, 'like': 0.0, 'note_idx': 0, 'page_time': 4.1, "
+    "'position': 1.0, 'search_timestamp': 1732744734.0, 'share': 0.0}\n {'click': 0.0, 'collect': 0.0, 'like': 0.0, "
+    "'comment': 0.0, 'note_idx': 1, 'page_time': nan, 'position': 2.0, 'search_timestamp': 1732744735.0, "
+    "'share': 0.0}]\",3,9\n".encode(),
+}
+VISITS = {
+    "train.csv": b"user_id,session_id,timestamp,step,action_type,reference,city,impressions\n"
+    b'A,v,1541595108,1,search for destination,Rome,"Rome, Italy",\n'
+    b'A,v,1541595109,2,interaction item info,10,"Rome, Italy",\n'
+    b'A,v,1541595110,3,clickout item,10,"Rome, Italy",10|11|12\n'
+    b'B,w,1541595111,1,search for poi,Zoo,"Bonn, Germany",\n',
+    "item_metadata.csv": b"item_id,properties\n10,Spa|Bar\n",
+}
+NEWS = {
+    "behaviors.tsv": b"1\tU1\t11/15/2019 1:24:44 PM\tN1 N2\tN1-1 N2-0\n2\tU2\t11/15/2019 1:24:45 AM\t\tN2-1\n",
+    "news.tsv": b"N1\tsports\tgolf\tTitle\tText\thttps://x\t[]\t[]\nN2\tnews\tworld\tOther\t\thttps://x\t[]\t[]\n",
+}
+VIDEOS = {
+    "item_features.csv": b'item_id,caption,first_level_category_name\n5,"[7, 8]",Food\n6,[],Fun\n',
+    "src_inter.csv": b"user_id,search_session_id,search_session_timestamp,keyword,item_id,click_cnt\n"
+    b'1,50,1684763932919,"[20, 34]",5,1\n1,50,1684763932919,"[20, 34]",6,0\n',
+    "rec_inter.csv": b"user_id,item_id,timestamp,click,playing_time\n"
+    b"1,5,1684742000500.0,1,900.0\n1,6,1684742000900.0,0,\n",
+}
+WATCHED = {
+    "big_matrix.csv": b"user_id,video_id,timestamp,watch_ratio\n0,5,1593878903.4,1.2\n0,6,1593878904.4,0.5\n",
+    "kuairec_caption_category.csv": b'video_id,caption,first_level_category_name\n5,"a, b",Food\n',
+    "item_categories.csv": b'video_id,feat\n6,"[27, 9]"\n',
+}
+BASKETS = {
+    "yoochoose-clicks.dat": b"1,2014-04-07T10:51:09.277Z,21,0\n1,2014-04-07T10:54:09.868Z,22,5\n",
+    "yoochoose-buys.dat": b"1,2014-04-07T14:00:00.000Z,21,12462,2\n",
+}
+LISTS = {
+    "train-item-views.csv": b"sessionId;userId;itemId;timeframe;eventdate\n"
+    b"1;NA;81;526309;2016-05-09\n2;7;31;10;2016-05-09\n",
+    "train-queries.csv": b"queryId;sessionId;userId;timeframe;eventdate;searchstring.tokens;items;is.test\n"
+    b"1;1;NA;500000;2016-05-09;16,24;71,81,30;FALSE\n2;2;NA;9;2016-05-09;NA;71;TRUE\n",
+    "train-clicks.csv": b"queryId;timeframe;itemId\n1;520000;81\n",
+    "products.csv": b"itemId;pricelog2;product.name.tokens\n81;2;48,77\n",
+    "product-categories.csv": b"itemId;categoryId\n81;40\n",
+}
+BANNERS = {
+    "criteo_attribution_dataset.tsv": b"timestamp\tuid\tcampaign\tconversion_timestamp\t"
+    b"conversion_id\tattribution\tclick\n0\t2\t22\t-1\t-1\t0\t0\n2\t2\t91\t900\t77\t1\t1\n",
+}
+SPONSORED = {
+    "CriteoSearchData": b"0\t9\t-1\t1596439471\t3\t9.5\t-1\tphone\t-1\t-1\tb\tc\t-1\t-1\t-1\t-1\t-1\t-1\t"
+    b"DE\tA\tw1\tp\tu\n"
+    b"1\t9\t100\t1596439500\t3\t9.5\t-1\tphone\t-1\t-1\tb\tc\t-1\t-1\t-1\t-1\t-1\t-1\tDE\tB\t-1\tp\tu\n",
+}
+
 
 @pytest.mark.parametrize(
     ("files", "read"),
@@ -311,8 +379,20 @@ ATOMIC = {
         (ARTISTS, functools.partial(read_lastfm, queries="tags")),
         (PLACES, read_yelp),
         (ATOMIC, read_recbole),
+        (REQUESTS, read_qilin),
+        (VISITS, read_trivago),
+        (NEWS, read_mind),
+        (VIDEOS, read_kuaisar),
+        (WATCHED, read_kuairec),
+        (BASKETS, read_yoochoose),
+        (LISTS, read_diginetica),
+        (BANNERS, read_criteo),
+        (SPONSORED, read_criteo),
     ],
-    ids=["sequences", "movielens", "amazon 2014", "amazon 2023", "lastfm", "yelp", "recbole"],
+    ids=[
+        *("sequences", "movielens", "amazon 2014", "amazon 2023", "lastfm", "yelp", "recbole", "qilin", "trivago"),
+        *("mind", "kuaisar", "kuairec", "yoochoose", "diginetica", "criteo attribution", "criteo search"),
+    ],
 )
 def test_damaged_releases(tmp_path, files, read):
     @fuzzed(400)

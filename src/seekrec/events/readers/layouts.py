@@ -69,6 +69,9 @@ def read_columns(
     _need(path, list(given), needed)
     wanted = [name for name in (*needed, *optional) if name in given]
     table, source = opened.read([given[name] for name in wanted])
+    if not table.num_rows:
+        where = f": {source.unreadable}" if source.unreadable else ""
+        raise DataError(f"{path.name} holds no row that can be read{where}; fetch the published file.")
     return table.rename_columns(wanted), source
 
 
@@ -114,9 +117,10 @@ def written_numbers(text: pa.Array | pa.ChunkedArray) -> pa.Array:
 def to_paths(levels: Sequence[pa.Array], source: Source) -> pa.Array:
     """Return a category path a row from its names by level, root first; nulls are left out."""
     num_rows = len(levels[0])
-    names = pa.concat_arrays(levels).take(pa.array(np.arange(len(levels) * num_rows).reshape(-1, num_rows).T.ravel()))
+    places = np.arange(len(levels) * num_rows).reshape(len(levels), num_rows).T.ravel()
+    names = pa.concat_arrays(levels).take(pa.array(places))
     is_name = ~np.asarray(names.is_null())
-    lists = to_lists(names.filter(pa.array(is_name)), is_name.reshape(num_rows, -1).sum(axis=1))
+    lists = to_lists(names.filter(pa.array(is_name)), is_name.reshape(num_rows, len(levels)).sum(axis=1))
     return to_category_paths(pa.chunked_array([lists]), "categories", source, separator=_NEVER)
 
 

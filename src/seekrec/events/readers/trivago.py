@@ -278,8 +278,10 @@ def _hotels(rows: _Rows, events: pa.Table, metadata: Path | None, max_refused: f
     table = {"item_id": wanted, "title": one_line(title), "categories": to_paths([country, town], source)}
     notes = ["Hotels have no names: the title is the id and the city for which the hotel was shown most often."]
     if metadata is not None:
-        raw, source = read_columns(metadata, ["item_id", "properties"])
-        row = pc.index_in(wanted, value_set=to_ids(raw["item_id"], "item_id", source))
+        raw, read = read_columns(metadata, ["item_id", "properties"])
+        row = pc.index_in(wanted, value_set=to_ids(raw["item_id"], "item_id", read))
+        # Rows of the hotels are not those of the file.
+        source = Source(f"hotels and {read.name}", num_unreadable=read.num_unreadable, unreadable=read.unreadable)
         properties = pc.replace_substring(one_array(raw["properties"]).cast(pa.string()), "|", ", ")
         table["description"] = properties.take(one_array(row))
     items, remarks = usable_items(ReadTable(pa.table(table), source), max_refused=max_refused)
