@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from seekrec.events import Split
 from seekrec.events.simulator import SimulatedShop, simulate
 from seekrec.recipes.intsr import IntSRRecipe
 from seekrec.recipes.launch import run_recipe
-from seekrec.recipes.show import answer, describe_history
-from seekrec.schema import RECOMMENDATION, SEARCH, Behavior
+from seekrec.recipes.show import CHOSEN, answer, describe_history
+from seekrec.schema import RECOMMENDATION, SEARCH, Behavior, Request
 from seekrec.util.files import write_table
 
 NUM_EVENTS = 20_000
@@ -55,31 +56,46 @@ def show_answers(model_dir: Path, shop: SimulatedShop, split: Split) -> None:
     """
     model = AutoModel.from_pretrained(model_dir).eval()
     processor = AutoProcessor.from_pretrained(model_dir)
-    catalog = processor.catalog
+    catalog, ids = processor.catalog, shop.items["item_id"].to_pylist()
     behaviors: tuple[Behavior, ...] = (RECOMMENDATION, SEARCH)
+    asked = {
+        behavior: {
+            str(request.user_id): (request, target)
+            for request, target in zip(split.requests("test", behavior), split.targets("test", behavior), strict=True)
+        }
+        for behavior in behaviors
+    }
+    user_id = choose_user(asked)
     for behavior in behaviors:
-        requests, targets = split.requests("test", behavior), split.targets("test", behavior)
-        # A user of a middling past.
-        number = int(np.argsort([len(request.history) for request in requests], kind="stable")[len(requests) // 2])
-        request, target = requests[number], targets[number]
-        print(f"\nUser {request.user_id}, the latest of {len(request.history)} events last:")
-        for line in describe_history(request.history[-_SHOWN_EVENTS:], catalog):
-            print(f"    {line}")
-        print(
-            f"  then chose: {catalog.titles([target])[0]}"
-            + (f"   (searched for: {request.query})" if request.query else "")
-        )
-        print(
-            "  recommended by the model:" if request.query is None else f"  found by the model for {request.query!r}:"
-        )
+        if user_id not in asked[behavior]:
+            continue
+        request, target = asked[behavior][user_id]
+        chances = shop.oracle.score_all([request])[0]
+        if request.query is None:
+            print(f"\nUser {user_id}, who acted {len(request.history)} times, the latest last:")
+            for line in describe_history(request.history[-_SHOWN_EVENTS:], catalog):
+                print(f"    {line}")
+            print("  recommended by the model, of what the user does not know:")
+            seen = {event.item_id for event in request.history} - {target}
+            chances[[row for row, item_id in enumerate(ids) if item_id in seen]] = 0
+        else:
+            print(f"\n  found by the model when user {user_id} searched for {request.query!r}:")
         for line in answer(model, processor, request, top_k=_SHOWN_ITEMS, target=target):
             print(f"    {line}")
-        print("  most likely in truth (known to the simulator alone):")
-        chances = shop.oracle.score_all([request])[0]
-        ids = shop.items["item_id"].to_pylist()
-        for place, row in enumerate(np.argsort(-chances)[:_SHOWN_ITEMS], start=1):
-            mark = "   <- the user chose this" if ids[row] == target else ""
+        print("  most likely in truth, which the simulator knows:")
+        for place, row in enumerate(np.argsort(-chances)[:_SHOWN_ITEMS].tolist(), start=1):
+            mark = CHOSEN if ids[row] == target else ""
             print(f"    {place:2d}. {catalog.titles([ids[row]])[0]}   ({chances[row]:.1%}){mark}")
+        print(f"  chosen by the user: {catalog.titles([target])[0]}")
 
 
-__all__ = ["MAX_MINUTES", "NUM_EVENTS", "run_quickstart", "show_answers"]
+def choose_user(asked: Mapping[Behavior, Mapping[str, tuple[Request, str]]]) -> str:
+    """Return the user of a middling past among those who are asked about in most tasks."""
+    users = sorted({user for requests in asked.values() for user in requests})
+    most = max(sum(user in requests for requests in asked.values()) for user in users)
+    best = [user for user in users if sum(user in requests for requests in asked.values()) == most]
+    past = [max(len(one[user][0].history) for one in asked.values() if user in one) for user in best]
+    return best[int(np.argsort(past, kind="stable")[len(past) // 2])]
+
+
+__all__ = ["MAX_MINUTES", "NUM_EVENTS", "choose_user", "run_quickstart", "show_answers"]

@@ -9,6 +9,9 @@ from typing import Any
 from seekrec.catalog import Catalog
 from seekrec.schema import Event, Request
 
+# What is written behind the item that a user chose in truth.
+CHOSEN = "   <- the user chose this"
+
 
 def describe_history(history: Sequence[Event], catalog: Catalog) -> list[str]:
     """Return a line for each event: the title, and what was searched for."""
@@ -41,11 +44,11 @@ def answer(
     # Families that compare vectors search without beams.
     beams = {"num_beams": max(50, top_k)} if model.can_generate() else {}
     found = model.retrieve(processor([request]), top_k=top_k, exclude_seen=exclude_seen, **beams)[0]
-    return [
-        f"{place:2d}. {item.title}   ({item.score:.2f})"
-        + ("   <- the user chose this" if item.item_id == target else "")
-        for place, item in enumerate(found, start=1)
-    ]
+    lines = []
+    for place, item in enumerate(found, start=1):
+        mark = CHOSEN if item.item_id == target else ""
+        lines.append(f"{place:2d}. {item.title}   ({item.score:.2f}){mark}")
+    return lines
 
 
-__all__ = ["answer", "describe_history"]
+__all__ = ["CHOSEN", "answer", "describe_history"]

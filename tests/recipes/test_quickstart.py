@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From nothing to answers, on the simulated shop."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from seekrec.recipes.quickstart import choose_user, run_quickstart
+from seekrec.schema import Event, Request
+
+
+def test_the_user_shown_has_both_tasks_and_a_middling_past():
+    def ask(user, length):
+        return Request(history=[Event(f"i{n}") for n in range(length)], user_id=user), "i0"
+
+    asked = {
+        "recommendation": {user: ask(user, length) for user, length in (("a", 1), ("b", 9), ("c", 5), ("d", 5))},
+        "search": {user: ask(user, length) for user, length in (("b", 9), ("c", 5), ("a", 1), ("e", 6))},
+    }
+    assert choose_user(asked) == "c"
+
+
+@pytest.mark.slow
+def test_quickstart_answers_in_two_minutes(tmp_path, capsys):
+    started = time.monotonic()
+    run_quickstart(tmp_path / "run")
+    assert time.monotonic() - started < 120
+    text = capsys.readouterr().out
+    for said in ("plan of intsr", "ndcg@10", "recommended by the model", "most likely in truth", "chosen by the user"):
+        assert said in text
+    assert (tmp_path / "run" / "settings.yaml").is_file()
