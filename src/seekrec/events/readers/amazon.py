@@ -194,7 +194,8 @@ def _files_of(folder: Path, chosen: Path | None) -> AmazonFiles | None:
 
 def _find_queries(folder: Path, reviews: str) -> Path | None:
     """Find the files of Ai et al. beside the reviews, or in a clone of their repository beside them."""
-    for place in (folder, *sorted(folder.glob(f"*/{reviews}"))):
+    packed = f"{reviews.removesuffix('.gz')}.gz"
+    for place in (folder, *sorted(folder.glob(f"*/{packed}"))):
         if _packed_or_not(place, "query_text.txt") is not None:
             return place
     return None
@@ -273,6 +274,11 @@ def _read_metadata(path: Path, wanted: pa.Array) -> ReadTable:
     ids = to_ids(raw[key], "item_id", whole)
     rows = np.flatnonzero(to_mask(pc.or_kleene(pc.is_in(ids, value_set=wanted), pc.is_null(ids))))
     used = [name for name in ("title", "description", *_CATEGORIES, *_ROOTS, *_BRANDS) if name in raw.column_names]
+    if not len(rows):
+        raise DataError(
+            f"{path.name} holds none of the {len(wanted)} products that are reviewed. Are the metadata those of this "
+            "category and release? Fetch the file of the same name."
+        )
     raw = raw.select(used).take(pa.array(rows))
     source = replace(whole, name_row=lambda row: whole.name_row(int(rows[row])))
     title = _text(raw, ("title",), source)
