@@ -4,9 +4,8 @@
 import pyarrow as pa
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from tiny_writer import write_writer
 
-from seekrec.corpora import train_tokenizer
 from seekrec.corpora.pseudo_queries import TextWriter, texts_to_read, writer_version
 from seekrec.errors import ConfigurationError
 from seekrec.recipes.items import prepare_written_queries
@@ -23,25 +22,7 @@ ITEMS = pa.table(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A saved model as doc2query/msmarco-t5-base-v1 is: T5 1.0 with ReLU and tied tables."""
-    target = tmp_path_factory.mktemp("t5")
-    words = ["oak lamp warm steel kettle red blue cup", "Which Lamp Is Good? paraphrase: 红色 台灯"]
-    tokenizer = train_tokenizer(words * 20, 300)
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=16,
-        d_kv=4,
-        d_ff=32,
-        num_layers=2,
-        num_heads=4,
-        decoder_start_token_id=tokenizer.pad_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    T5ForConditionalGeneration(config).save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    return target
+    return write_writer(tmp_path_factory.mktemp("t5"))
 
 
 def test_models_read_title_and_description_or_what_they_paraphrase():

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 import tiny_runs
+from safetensors.numpy import load_file
 from tiny_runs import kill_in_training, metrics, run, run_script
+from tiny_writer import write_writer
 
 
 def command(inputs, output_dir, *options, launcher=()):
@@ -44,6 +47,29 @@ def test_the_model_is_shown_and_published_like_any_other(inputs, finished):
     card = run_script("push_to_hub.py", "--model_dir", model, *options)
     assert "# me/intsr" in card and "projection of its text, so a new item" in card and "synthetic queries" in card
     assert "query_vectors.safetensors" in card and "catalog/embeddings.safetensors" in card
+
+
+@pytest.mark.slow
+def test_all_kinds_of_the_query_pool_are_trained_on(inputs, finished, tmp_path):
+    """What a model wrote is a stage, and its vectors are kept with those of the other queries."""
+    output_dir, _ = finished
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "stages").symlink_to(output_dir / "stages")
+    written = f"doc2query={write_writer(tmp_path / 't5')}"
+    kinds = ("logged", "information", "description", "keywords", "expressions", written)
+    options = ("--query_pool", *kinds, "--pool_probability", "0.5", "--num_train_epochs", "1")
+    run(command(inputs, tmp_path / "pool", *options))
+    stage = next((tmp_path / "pool" / "stages").glob("doc2query-*"))
+    queries = pq.read_table(stage / "written.parquet")["queries"].to_pylist()
+    # Two of the 36 items are held out.
+    assert len(queries) == 34 and sum(map(len, queries)) > 34
+    num_kept = [
+        len(load_file(folder / "model" / "query_vectors.safetensors")["digests"])
+        for folder in (output_dir, tmp_path / "pool")
+    ]
+    assert num_kept[1] > num_kept[0] + len({text for of_item in queries for text in of_item})
+    with pytest.raises(AssertionError, match="The query pool has the kind 'titles'; choose among logged"):
+        run(command(inputs, tmp_path / "pool", "--query_pool", "titles"))
 
 
 @pytest.mark.slow

@@ -274,7 +274,6 @@ class TypedWords:
                 taken.add(correct)
                 forms += [text + ending for text in (correct, correct.title(), correct.upper())]
         self.texts = pa.array(forms, pa.string())
-        self.num_words = len(words)
 
     def numbers(self, word: np.ndarray, spelling: np.ndarray, case: np.ndarray) -> np.ndarray:
         """Number typed words: int64 rows of `texts`."""
