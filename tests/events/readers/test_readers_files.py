@@ -127,6 +127,13 @@ def test_another_delimiter_is_found_from_the_header(tmp_path, delimiter):
     assert log.items["title"].to_pylist() == ["Café", "Naïve"]
 
 
+def test_decimal_commas_of_spreadsheets_are_numbers(tmp_path):
+    log = read_tables(*write(tmp_path, items="item_id;title;price;code\n1;a;12,5;1,2,3\n2;b;7;4\n"))
+    assert log.items["price"].to_pylist() == [12.5, 7.0] and log.items["code"].to_pylist() == ["1,2,3", "4"]
+    assert "i.csv: numbers of column price have a decimal comma." in log.notes
+    assert "i.csv has ';' between fields." in log.notes
+
+
 def test_a_delimiter_that_is_said(tmp_path):
     paths = write(tmp_path, EVENTS.replace(",", ":"), ITEMS.replace(",", ":"))
     with pytest.raises(DataError, match="only item_id:title. .* pass the `delimiter` between them"):

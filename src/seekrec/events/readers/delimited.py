@@ -23,7 +23,7 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.checks import Source
 from seekrec.events.readers.quotes import Quoted, Quoting, apply_quoting
 from seekrec.events.readers.text_files import Lines, find_lines, open_text
-from seekrec.util.arrow import one_array
+from seekrec.util.arrow import is_text, one_array
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +122,9 @@ class Delimited:
         except pa.ArrowException as error:
             raise _cannot_be_cut(self.path, self.delimiter, error) from error
         remarks = self.quoted.remarks
+        if self.delimiter != "," and text_columns is not None:
+            table, found = _read_decimal_commas(table, [name for name in wanted if name not in text_columns])
+            remarks += tuple(f"{self.path.name}: numbers of column {name} have a decimal comma." for name in found)
         return table, _locate(self.path, self.records, table.num_rows, self.has_header, bad_rows, remarks)
 
     def write_rows(self, columns: Sequence[str], write: Callable[[pa.Table], None]) -> Source:
@@ -263,6 +266,21 @@ def _convert_options(text_columns: Sequence[str], columns: Sequence[str] = ()) -
         null_values=_NULLS,
         quoted_strings_can_be_null=False,
     )
+
+
+def _read_decimal_commas(table: pa.Table, names: Sequence[str]) -> tuple[pa.Table, list[str]]:
+    """Turn columns of numbers, some of them with a decimal comma, into floats; returns their names too."""
+    found = []
+    for name in names:
+        column = table[name]
+        if not is_text(column.type) or column.null_count == len(column):
+            continue
+        if not pc.all(pc.match_substring_regex(column, r"^[+-]?[0-9]{1,15}(,[0-9]+)?$")).as_py():
+            continue
+        numbers = pc.replace_substring(column, ",", ".", max_replacements=1).cast(pa.float64())
+        table = table.set_column(table.column_names.index(name), name, numbers)
+        found.append(name)
+    return table, found
 
 
 def _cannot_be_cut(path: Path, delimiter: str, error: Exception) -> DataError:
