@@ -254,3 +254,33 @@ def test_columns_of_json_are_recognised_too(tmp_path):
     (tmp_path / "i.jsonl").write_text('{"asin": "B0", "title": "x"}\n{"asin": "B1", "title": "y"}\n')
     log = read_tables(tmp_path / "e.json", tmp_path / "i.jsonl")
     assert log.num_events == 30 and log.events.column_names[-1] == "session_id"
+
+
+def test_logs_as_shops_publish_them(tmp_path, caplog):
+    """Columns of much used logs: of cosmetics in one table, of fashion with days, and without a header."""
+    caplog.set_level("INFO")
+    text = (
+        "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
+        "2019-01-01 00:00:00 UTC,view,7,2053013555631882655,home.pans,acme,1.5,1,a-b\n"
+        "2019-01-01 00:01:00 UTC,cart,8,2053013555631882655,,zenith,2.5,1,a-b\n"
+    )
+    (tmp_path / "cosmetics.csv").write_text(text)
+    log = read_tables(tmp_path / "cosmetics.csv")
+    assert log.events["timestamp"].to_pylist() == [NEW_YEAR, NEW_YEAR + 60]
+    assert log.events["session_id"].to_pylist() == ["a-b", "a-b"]
+    assert log.items["title"].to_pylist() == ["acme home pans", "zenith"]
+
+    (tmp_path / "bought.csv").write_text("t_dat,customer_id,article_id,price\n2019-01-01,u,0108,0.05\n")
+    (tmp_path / "articles.csv").write_text("article_id,product_code,prod_name,detail_desc\n0108,10,Top,Soft.\n")
+    log = read_tables(tmp_path / "bought.csv", tmp_path / "articles.csv")
+    assert log.events.select(["item_id", "timestamp"]).to_pydict() == {"item_id": ["0108"], "timestamp": [NEW_YEAR]}
+    assert log.items.select(["title", "description"]).to_pylist() == [{"title": "Top", "description": "Soft."}]
+    # The same table written by a program that takes ids for numbers.
+    numbers = pa.table({"t_dat": ["2019-01-01"], "customer_id": ["u"], "article_id": [108]})
+    with pytest.raises(DataError, match="name an item that the items table does not hold"):
+        read_tables(numbers, tmp_path / "articles.csv")
+    assert "the same but for zeros at the front" in caplog.text
+
+    (tmp_path / "taobao.csv").write_text("1,2268318,2520377,pv,1511544070\n1,2333346,2520771,pv,1511561733\n")
+    with pytest.raises(DataError, match="If the first line is data, write a line of names above it"):
+        read_tables(tmp_path / "taobao.csv")

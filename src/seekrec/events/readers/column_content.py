@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from seekrec.errors import DataError
 from seekrec.events.checks import Source
 from seekrec.events.readers.column_names import ACTION_OF_WORD, BEHAVIOR_OF_WORD, plain_name
+from seekrec.events.readers.columns import to_ids
 from seekrec.events.readers.times import PLAUSIBLE_SECONDS, Times, TimeUnit, decoded, read_times, to_numbers
 from seekrec.util.arrow import is_list, is_text, to_mask
 from seekrec.util.constants import SECONDS_PER_DAY
@@ -19,6 +20,9 @@ from seekrec.util.constants import SECONDS_PER_DAY
 # Typed text: so many of the values have a space, and the different ones are neither few nor nearly as many as rows.
 _SHARE_SPACED, _MIN_DISTINCT = 0.2, 20
 
+
+# Share of ids that are known without the zeros at their front, where these were lost.
+_SHARE_LOST = 0.9
 
 # Stands for the table in messages that nobody sees.
 NOWHERE = Source("a sample")
@@ -180,7 +184,31 @@ def shown(column: pa.ChunkedArray) -> str:
     return {True: "numbers"}.get(bool(pa.types.is_integer(kind) or pa.types.is_floating(kind)), str(kind))
 
 
+def share_known(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> float | None:
+    """Return the share of ids that are among the known, `None` where one of the columns holds no ids."""
+    if not (is_id_column(ids) and is_id_column(known)):
+        return None
+    try:
+        one, other = to_ids(ids, "item_id", NOWHERE), to_ids(known, "item_id", NOWHERE)
+    except DataError:
+        return None
+    one = one.drop_null()
+    if not len(one) or other.null_count == len(other):
+        return None
+    return float(to_mask(pc.is_in(one, value_set=other)).mean())
+
+
+def have_lost_zeros(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> bool:
+    """Return whether ids would be known if zeros at their front did not count."""
+    one, other = (
+        pc.utf8_ltrim(to_ids(column, "item_id", NOWHERE), characters="0").drop_null() for column in (ids, known)
+    )
+    return len(one) > 0 and bool(to_mask(pc.is_in(one, value_set=other)).mean() >= _SHARE_LOST)
+
+
 __all__ = [
+    "have_lost_zeros",
+    "share_known",
     "NOWHERE",
     "all_equal",
     "anything",

@@ -39,9 +39,9 @@ EVENT_NAMES: dict[str, Groups] = {
             *("datetime", "date", "createdat", "created", "createtime", "unixtime", "unixtimestamp", "epoch"),
             *("unixreviewtime", "reviewtime", "ratingtime", "occurredat", "loggedat", "clickedat", "viewedat"),
             *("purchasedat", "orderdate", "ordertime", "visittime", "clicktime", "timems", "timestampms"),
-            *("timestampus", "servertime", "clienttime", "requesttime"),
+            *("timestampus", "servertime", "clienttime", "requesttime", "dateadded", "addedat"),
         ),
-        ("day", "dt", "updatedat", "insertedat", "receivedat", "ingestedat", "loadedat", "processedat"),
+        ("day", "dt", "updatedat", "dateupdated", "insertedat", "receivedat", "ingestedat", "loadedat", "processedat"),
     ),
     "query": (
         ("query",),
@@ -64,7 +64,7 @@ EVENT_NAMES: dict[str, Groups] = {
     ),
     "session_id": (
         ("sessionid",),
-        ("session", "visitid", "visit", "gasessionid"),
+        ("session", "usersession", "visitid", "visit", "gasessionid"),
         ("requestid", "searchid", "impressionid", "pageviewid"),
     ),
     "geohash": (("geohash",),),
@@ -75,7 +75,16 @@ ITEM_NAMES: dict[str, Groups] = {
     "title": (
         ("title",),
         (
-            *("productname", "producttitle", "itemname", "itemtitle", "articletitle", "movietitle", "songtitle"),
+            *(
+                "productname",
+                "prodname",
+                "producttitle",
+                "itemname",
+                "itemtitle",
+                "articletitle",
+                "movietitle",
+                "songtitle",
+            ),
             *("booktitle", "newstitle", "headline", "displayname"),
         ),
         ("name",),
@@ -83,16 +92,16 @@ ITEM_NAMES: dict[str, Groups] = {
     ),
     "description": (
         ("description",),
-        ("desc", "productdescription", "itemdescription", "longdescription", "abstract", "summary"),
+        ("desc", "detaildesc", "productdescription", "itemdescription", "longdescription", "abstract", "summary"),
         ("shortdescription", "overview", "body", "content", "text"),
     ),
     "categories": (
         ("categories",),
         (
             *("category", "categorypath", "categoryname", "categorynames", "genres", "genre", "productcategory"),
-            *("productcategories", "breadcrumb", "breadcrumbs", "taxonomy", "categorytree"),
+            *("categorycode", "productcategories", "breadcrumb", "breadcrumbs", "taxonomy", "categorytree"),
         ),
-        ("maincategory", "producttype", "department", "topic", "topics", "section"),
+        ("maincategory", "producttype", "producttypename", "department", "topic", "topics", "section"),
     ),
     "available_from": (("availablefrom",),),
     "available_until": (("availableuntil",),),

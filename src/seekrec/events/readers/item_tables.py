@@ -130,6 +130,9 @@ def _find_separator(text: pa.Array, name: str, source: Source) -> tuple[str, lis
     filled = filled.filter(pc.invert(pc.starts_with(pc.utf8_ltrim_whitespace(filled), "[")))
     if not len(filled):
         return ">", []
+    # Codes such as home.kitchen.pans have no other dots.
+    if to_mask(pc.match_substring_regex(filled, r"^[\p{L}\p{N}_-]+(\.[\p{L}\p{N}_-]+)+$")).mean() >= _MOST:
+        return ".", [f"Names of {name!r} in {source.name} are separated by '.'."]
     shares = {one: to_mask(pc.match_substring(filled, one)).mean() for one in (*_SEPARATORS, *_UNSURE)}
     best = max(_SEPARATORS, key=lambda one: shares[one])
     if shares[best] >= (_FEW if best != ">" else 0) and shares[best] > 0:

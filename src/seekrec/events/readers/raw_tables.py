@@ -6,6 +6,7 @@ The names of its columns are known before any of them is read, so that only colu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,8 @@ _SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 # Rows that [`RawTable.peek`] returns: so many pieces of so many.
 _PIECES, _PIECE = 16, 1_000
 
-# Columns that pandas writes for itself.
-_INDEX = "__index_level_"
+# Columns that pandas writes for itself: the numbers of rows, in Parquet and CSV.
+_INDEX = re.compile(r"__index_level_|Unnamed: [0-9]+$|\s*$")
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _of_file(path: Path, form: FileFormat, count_known: Callable[[Sequence[str]]
         )
         return RawTable(
             path.name,
-            tuple(opened.names),
+            _without_index(opened.names),
             lambda columns: opened.read([*columns], [name for name, kind in columns.items() if kind != "other"]),
             opened.peek,
             opened.describe(),
@@ -192,7 +193,7 @@ def _of_file(path: Path, form: FileFormat, count_known: Callable[[Sequence[str]]
 
 
 def _without_index(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if not name.startswith(_INDEX))
+    return tuple(name for name in names if not _INDEX.match(name))
 
 
 __all__ = ["FileFormat", "RawTable", "open_table"]

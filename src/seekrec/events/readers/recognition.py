@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from seekrec.errors import DataError
 from seekrec.events.readers.column_content import (
-    NOWHERE,
     all_equal,
     anything,
     could_be_times,
+    have_lost_zeros,
     holds_actions,
     holds_behaviors,
     holds_flags,
@@ -34,6 +33,7 @@ from seekrec.events.readers.column_content import (
     read_sample,
     same_times,
     says_day_of,
+    share_known,
     shown,
 )
 from seekrec.events.readers.column_names import (
@@ -45,9 +45,8 @@ from seekrec.events.readers.column_names import (
     find_named,
     plain_name,
 )
-from seekrec.events.readers.columns import to_ids
 from seekrec.events.readers.times import TimeUnit, decoded
-from seekrec.util.arrow import is_text, to_mask
+from seekrec.util.arrow import is_text
 
 # Least share of ids of a column that the other table must hold for the column to be recognised by them, and the
 # difference of two shares that says which of two columns is meant.
@@ -158,6 +157,8 @@ def require(*tables: tuple[Recognition, Sequence[str]]) -> None:
         also = "".join(
             f" {remark}" for remark in found.remarks if any(f"taken for {role}:" in remark for role in missing)
         )
+        if 2 * sum(name.replace(".", "").isdigit() for name in found.columns) >= len(found.columns):
+            also += " If the first line is data, write a line of names above it."
         if "timestamp" in missing:
             also += " If the log has an order and no times, pass has_time=False."
         problems.append(
@@ -266,7 +267,7 @@ def recognize_item_ids(
         (one, other): share
         for one in ours
         for other in theirs
-        if (share := _share_known(event_sample[one], item_table[other])) is not None and share >= least
+        if (share := share_known(event_sample[one], item_table[other])) is not None and share >= least
     }
     best = max(shares.values(), default=0.0)
     pairs = [pair for pair, share in shares.items() if share >= best - _CLEAR]
@@ -279,6 +280,10 @@ def recognize_item_ids(
             if len(columns) > 1 and not all_equal(sample, columns):
                 found.refuse("item_id", columns)
                 return
+    if not pairs:
+        # No ids in common; that is said where rows are refused, of the columns that have one name.
+        named = [(one, other) for one in in_events for other in in_items if plain_name(one) == plain_name(other)]
+        pairs = named if len(named) == 1 else []
     if pairs:
         _take_pair(events, items, *pairs[0], event_sample, item_table)
         return
@@ -298,24 +303,15 @@ def _candidates(found: Recognition, groups: Groups) -> list[str]:
 def _take_pair(
     events: Recognition, items: Recognition, one: str, other: str, event_sample: pa.Table, item_table: pa.Table
 ) -> None:
-    share = _share_known(event_sample[one], item_table[other])
+    share = share_known(event_sample[one], item_table[other])
     known = "" if share is None else f"{share:.1%} of its ids are in {items.name}"
     events.take("item_id", one, known)
     items.take("item_id", other, "")
-
-
-def _share_known(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> float | None:
-    """Return the share of ids that are among the known, `None` where one of the columns holds no ids."""
-    if not (is_id_column(ids) and is_id_column(known)):
-        return None
-    try:
-        one, other = to_ids(ids, "item_id", NOWHERE), to_ids(known, "item_id", NOWHERE)
-    except DataError:
-        return None
-    one = one.drop_null()
-    if not len(one) or other.null_count == len(other):
-        return None
-    return float(to_mask(pc.is_in(one, value_set=other)).mean())
+    if share is not None and share < _SHARE_KNOWN and have_lost_zeros(event_sample[one], item_table[other]):
+        events.remarks.append(
+            f"Ids in {one!r} of {events.name} and {other!r} of {items.name} are the same but for zeros at the front: "
+            "one of the tables was written with ids as numbers. Write it again with ids as text."
+        )
 
 
 def _take_named(

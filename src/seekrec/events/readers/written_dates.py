@@ -18,7 +18,7 @@ _ZONED = r"[0-9](?:Z|[+-][0-9]{2}:?[0-9]{2})$"
 _DAY_OR_MONTH_FIRST = r"^(?P<first>[0-9]{1,2})[/-](?P<second>[0-9]{1,2})[/-](?P<year>[0-9]{4})(?P<rest>.*)$"
 # Forms beside ISO 8601 that have one reading: Apache, RFC 2822, names of months, day first with dots.
 _FORMATS = (
-    *("%d/%b/%Y:%H:%M:%S %z", "%a, %d %b %Y %H:%M:%S %z", "%a %b %d %H:%M:%S %Y"),
+    *("%d/%b/%Y:%H:%M:%S %z", "%a, %d %b %Y %H:%M:%S %z", "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y"),
     *("%b %d, %Y %H:%M:%S", "%b %d, %Y", "%d %b %Y %H:%M:%S", "%d %b %Y", "%m %d, %Y"),
     *("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y"),
 )
