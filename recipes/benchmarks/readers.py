@@ -18,6 +18,7 @@ from typing import Literal
 
 from seekrec.errors import ConfigurationError
 from seekrec.events.readers import READERS, TAGGED
+from seekrec.schema import IMPRESSION
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments
 
@@ -51,6 +52,7 @@ def measure(name: str, folder: str, queries: str) -> dict[str, object]:
         "refused": refused,
         "events": log.num_events,
         "searches": counts["num_events_by_behavior"]["search"],
+        "impressions": counts["num_events_by_action"].get(IMPRESSION, 0),
         "users": log.num_users,
         "items": log.num_items,
         "items_with_events": counts["num_items_with_events"],

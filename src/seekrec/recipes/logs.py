@@ -20,7 +20,7 @@ from seekrec.events import (
     synthesize_searches,
 )
 from seekrec.events.readers import READERS, TAGGED, WITHOUT_FOLDER, read_tables
-from seekrec.events.readers.hub import load_tables
+from seekrec.events.readers.hub import load_tables, note_origin
 from seekrec.events.readers.sql import holds_password, query_tables
 from seekrec.recipes.arguments import SPLIT_SEED, DataArguments
 from seekrec.recipes.stages import StageCache
@@ -181,7 +181,7 @@ def _read_repository(data: DataArguments) -> EventLog:
     is_clone = Path(data.data_dir).is_dir()
     repository, revision = (data.data_dir, "") if is_clone else data.data_dir.partition("@")[::2]
     events, items = load_tables(repository, revision=revision or None)
-    return read_tables(events, items, name=name_log(data), **_given(data, _OF_FILES))
+    return note_origin(read_tables(events, items, name=name_log(data), **_given(data, _OF_FILES)))
 
 
 def _given(data: DataArguments, ignored: Sequence[str] = ()) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def clone(log, tmp_path, monkeypatch):
 def test_clone(log, clone):
     read = read_hub(clone)
     assert read.name == "my-log"
+    assert read.notes[-1].startswith("Where queries come from is not stored on the Hub")
     names = ["user_id", "timestamp", "behavior", "query", "item_id", "action", "session_id"]
     assert read.events.select(names).to_pylist() == log.events.select(names).to_pylist()
     names = ["item_id", "title", "categories"]

@@ -42,14 +42,15 @@ def read_hub(
         max_refused (`float`, *optional*): As in [`read_tables`].
 
     Returns:
-        `EventLog`: What [`read_tables`] makes of the two tables.
+        `EventLog`: What [`read_tables`] makes of the two tables. Queries count as typed: the tables do not say
+            otherwise, and the notes do.
 
     Raises:
         DataError: If the repository cannot be read or lacks a configuration, or the rows cannot be used.
     """
     events, items = load_tables(repository, revision=revision)
     name = name if name is not None else Path(repository).name
-    return read_tables(events, items, name=name, has_time=has_time, max_refused=max_refused)
+    return note_origin(read_tables(events, items, name=name, has_time=has_time, max_refused=max_refused))
 
 
 def load_tables(repository: str | Path, *, revision: str | None = None) -> tuple[pa.Table, pa.Table]:
@@ -66,6 +67,13 @@ def load_tables(repository: str | Path, *, revision: str | None = None) -> tuple
         DataError: If the repository cannot be read or lacks a configuration.
     """
     return _load(repository, _EVENTS, revision), _load(repository, _ITEMS, revision)
+
+
+def note_origin(log: EventLog) -> EventLog:
+    """Say in the notes of a log what its tables on the Hub do not: whether users typed its queries."""
+    if log.query_source == "none":
+        return log
+    return log.with_notes("Where queries come from is not stored on the Hub: they count as typed by users.")
 
 
 def _load(repository: str | Path, configuration: str, revision: str | None) -> pa.Table:
@@ -86,4 +94,4 @@ def _load(repository: str | Path, configuration: str, revision: str | None) -> p
     return pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="permissive")
 
 
-__all__ = ["load_tables", "read_hub"]
+__all__ = ["load_tables", "note_origin", "read_hub"]
