@@ -2,6 +2,7 @@
 """The log that the settings of a recipe name."""
 
 import pytest
+from own_logs import write_own_log
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.recipes.arguments import DataArguments
@@ -64,3 +65,23 @@ def test_the_limit_of_refused_rows_holds_for_published_logs(tmp_path):
     with pytest.raises(DataError, match="1 of 3 rows cannot be used.*`max_refused` allows 1.00%"):
         read_log(DataArguments(**published))
     assert read_log(DataArguments(**published, max_refused=0.4)).num_events == 2
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_large_log_is_read_in_partitions_and_is_the_same_log(engine, tmp_path, monkeypatch):
+    options = write_own_log(tmp_path / "shop", "all of it")
+    settings = {"events": options[1], "items": options[3]}
+    whole = read_log(DataArguments(**settings))
+    if engine == "local":
+        monkeypatch.setattr("seekrec.recipes.logs.memory_size", lambda: 1000)
+    log = read_log(DataArguments(**settings, engine=engine), tmp_path / "run")
+    assert log.fingerprint() == whole.fingerprint() and log.name == whole.name
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_an_engine_reads_own_tables_alone(tmp_path):
+    with pytest.raises(ConfigurationError, match="`engine` is ray beside `dataset: movielens`; it reads your own tab"):
+        read_log(DataArguments(dataset="movielens", engine="ray"))
+    options = write_own_log(tmp_path / "shop", "all of it")
+    with pytest.raises(ConfigurationError, match="`engine: ray` needs a table of items; pass --items"):
+        read_log(DataArguments(events=options[1], engine="ray"))

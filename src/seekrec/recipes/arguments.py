@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 from seekrec.embeddings import SASRecConfig
 from seekrec.errors import ConfigurationError
+from seekrec.events.partitions.engines import Engine
 from seekrec.events.readers import OTHER_DATASETS, READERS
 from seekrec.events.readers.times import TimeUnit
 from seekrec.identifiers import VIEW_ORDER, DualRQVAEConfig
@@ -47,6 +48,7 @@ class DataArguments:
         category_separator (`str`, *optional*): Own log: what stands between the names of a category path.
         has_time (`bool`, *optional*): Own log: whether events have times, or only an order.
         max_refused (`float`, *optional*): The largest share of a table's rows that may be refused.
+        engine (`str`): Own log: where it is read, checked and sorted: on this machine, or on a Ray cluster.
         construction (`str`):
             Searches for a log without any: `split` labels each interaction as one of the two, `copy` as both, as the
             papers do; `tags` takes what users typed as tags, where the log has such.
@@ -70,6 +72,7 @@ class DataArguments:
     category_separator: str | None = None
     has_time: bool | None = None
     max_refused: float | None = None
+    engine: Engine = "local"
     construction: Literal["split", "copy", "none", "tags"] = "split"
     split_method: Literal["leave_one_out", "last_days"] = "leave_one_out"
     protocol: Literal["strict", "paper"] = "strict"

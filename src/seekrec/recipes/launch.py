@@ -99,7 +99,7 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
     log = None
     if not is_given(argv, "config"):
         output_dir = Path(str(chosen.get("output_dir", recipe.output_dir)))
-        log = read_log(recipe.data)
+        log = read_log(recipe.data, None if recipe.running.dry_run else output_dir)
         values = given_values(sorted(given), recipe.groups())
         # One process makes the plan, the others find it.
         state = PartialState()

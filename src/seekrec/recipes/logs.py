@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import logging
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from seekrec.errors import ConfigurationError
 from seekrec.events import (
@@ -19,10 +22,12 @@ from seekrec.events import (
     split_log,
     synthesize_searches,
 )
+from seekrec.events.partitions import partition_log
 from seekrec.events.readers import READERS, TAGGED, WITHOUT_FOLDER, read_tables
 from seekrec.events.readers.hub import load_tables, note_origin
 from seekrec.events.readers.sql import holds_password, query_tables
 from seekrec.recipes.arguments import SPLIT_SEED, DataArguments
+from seekrec.recipes.machine import memory_size
 from seekrec.recipes.stages import StageCache
 
 logger = logging.getLogger(__name__)
@@ -89,8 +94,13 @@ def _split_once(log: EventLog, data: DataArguments, cache: StageCache) -> Split:
     return cache.run("split", settings, make, lambda folder: Split.load(folder, log=log), libraries=("numpy",))
 
 
-def read_log(data: DataArguments) -> EventLog:
+def read_log(data: DataArguments, scratch: Path | None = None) -> EventLog:
     """Read the log that the settings name.
+
+    Args:
+        data ([`DataArguments`]): The settings.
+        scratch (`Path`, *optional*): Folder for the partitions of a large log, which are deleted again; it has to be
+            shared by the nodes of a Ray cluster. That of the system if not given.
 
     Raises:
         ConfigurationError: If no log is named, a path that the reader needs is missing, or a setting is given that the
@@ -99,7 +109,12 @@ def read_log(data: DataArguments) -> EventLog:
     """
     dataset = name_dataset(data)
     if dataset == "tables":
-        return _read_own_tables(data)
+        return _read_own_tables(data, scratch)
+    if data.engine != "local":
+        raise ConfigurationError(
+            f"`engine` is {data.engine} beside `dataset: {dataset}`; it reads your own tables: pass "
+            "--events and --items."
+        )
     if dataset == "sql":
         return _read_database(data)
     if dataset == "hub":
@@ -144,7 +159,7 @@ def name_log(data: DataArguments) -> str:
     return re.split("[.@?]", Path(str(place)).name)[0] or "log"
 
 
-def _read_own_tables(data: DataArguments) -> EventLog:
+def _read_own_tables(data: DataArguments, scratch: Path | None) -> EventLog:
     if data.events is None:
         raise ConfigurationError("`dataset: tables` needs the table of your events; pass --events.")
     if data.data_dir is not None:
@@ -152,7 +167,32 @@ def _read_own_tables(data: DataArguments) -> EventLog:
     given = _given(data)
     if "quote" in given:
         given["quoting"] = given.pop("quote")
-    return read_tables(data.events, data.items, **given)
+    if data.engine == "local" and (data.items is None or not _is_large(Path(data.events))):
+        return read_tables(data.events, data.items, **given)
+    if data.items is None:
+        raise ConfigurationError(f"`engine: {data.engine}` needs a table of items; pass --items.")
+    if scratch is not None:
+        scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partitions-", dir=scratch) as folder:
+        logger.info("%s is read in partitions of whole users, engine %s.", data.events, data.engine)
+        parts = partition_log(data.events, data.items, Path(folder) / "log", engine=data.engine, **given)
+        return EventLog(
+            name=parts.name,
+            events=pa.concat_tables([part.events for part in parts]),
+            items=parts.items,
+            has_time=parts.has_time,
+            query_source=parts.query_source,
+            notes=parts.notes,
+            is_checked=True,
+        )
+
+
+def _is_large(path: Path) -> bool:
+    """Return whether a table, read at once, would take more than its share of memory."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    sizes = ((file, file.stat().st_size if file.is_file() else 0) for file in files)
+    expected = sum(size * (_PARQUET_GROWS if file.suffix == ".parquet" else _TEXT_GROWS) for file, size in sizes)
+    return expected > _SHARE_OF_MEMORY * memory_size()
 
 
 def _read_database(data: DataArguments) -> EventLog:
@@ -209,6 +249,10 @@ def _parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
 
 # Settings of text files.
 _OF_FILES = ("delimiter", "quote", "encoding")
+
+# A log that takes more than this share of memory is read in partitions. Parquet is packed, text is not: so many times
+# their bytes are there at once while a table is read and checked.
+_SHARE_OF_MEMORY, _PARQUET_GROWS, _TEXT_GROWS = 0.3, 20, 5
 
 # Settings that only the reader of own tables takes.
 _OF_TABLES = ("column_map", "time_unit", "timezone", *_OF_FILES, "category_separator", "has_time")

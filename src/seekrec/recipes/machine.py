@@ -59,7 +59,7 @@ class Machine:
         return cls(
             num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             num_threads=torch.get_num_threads(),
-            memory=min(psutil.virtual_memory().total, _memory_limit()),
+            memory=memory_size(),
             free_disk=shutil.disk_usage(place).free,
             gpu=torch.cuda.get_device_name() if has_gpu else None,
             gpu_memory=torch.cuda.get_device_properties(0).total_memory if has_gpu else 0,
@@ -74,6 +74,11 @@ class Machine:
         )
         gpu = "no GPU" if self.gpu is None else f"{self.gpu} with {format_bytes(self.gpu_memory)}"
         return f"{text}, {gpu}; {self.gflops:.0f} GFLOP/s on small matrices"
+
+
+def memory_size() -> int:
+    """Return the bytes of memory that this process may use."""
+    return min(int(psutil.virtual_memory().total), _memory_limit())
 
 
 def _memory_limit() -> int:
@@ -109,4 +114,4 @@ def _cpu_has_bf16() -> bool:
     return any(check() for check in checks if check is not None)
 
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "memory_size"]

@@ -112,7 +112,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         last = STAGES.index(self.running.stop_after)
 
         # 1. Data: read, write searches, split, audit.
-        log = read_log(self.data) if self.log is None else self.log
+        log = read_log(self.data, self.output_dir) if self.log is None else self.log
         self.split = prepare_split(log, self.data, self.cache)
         logger.info("data: %s", self.split.log.describe())
         if last < 1:
