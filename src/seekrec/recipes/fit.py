@@ -42,6 +42,8 @@ class RankingTimes:
         num_test (`int`): Number of test cases of a behavior.
         validation_protocols (`Sequence[str]`): Protocols of validation.
         test_protocols (`Sequence[str]`): Protocols of the final table.
+        share_of_core (`float`): Share of a core that this process got so far, 1 on a machine of its own: what was not
+            timed takes so much longer.
     """
 
     seconds_by_protocol: Mapping[RankingProtocol, float]
@@ -49,6 +51,7 @@ class RankingTimes:
     num_test: int
     validation_protocols: tuple[RankingProtocol, ...]
     test_protocols: tuple[RankingProtocol, ...]
+    share_of_core: float = 1.0
 
     @property
     def validation_seconds(self) -> float:
@@ -58,7 +61,9 @@ class RankingTimes:
     def test_seconds(self, num_cases: int) -> float:
         """Return the seconds of the final table with so many cases of a behavior, baselines included."""
         own = sum(self.seconds_by_protocol[name] for name in self.test_protocols)
-        seconds = _SECONDS_OF_BASELINES + num_cases * (own + _SECONDS_OF_BASELINE_CASE * len(self.test_protocols))
+        seconds = (_SECONDS_OF_BASELINES + SAVING_SECONDS) / self.share_of_core + num_cases * (
+            own + _SECONDS_OF_BASELINE_CASE * len(self.test_protocols)
+        )
         # A sample of the searches is asked in all forms, of the model and of BM25; half of what is timed are searches.
         asked = min(num_cases, MAX_QUERY_FORM_CASES, self.num_validation)
         first = self.seconds_by_protocol[self.test_protocols[0]]
@@ -120,10 +125,10 @@ def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, mo
         most_epochs (`float`): Number of epochs that would be trained without a budget.
     """
     step_seconds, updates = time_steps(trainer)
-    left = max(0.0, budget.max_seconds - process_seconds() - SAVING_SECONDS) * _MARGIN
+    left = max(0.0, budget.max_seconds - process_seconds()) * _MARGIN
     num_test = times.fit_test(_SHARE_OF_TEST * left)
     left = max(0.0, left - times.test_seconds(num_test))
-    validation = times.validation_seconds + SAVING_SECONDS / 6
+    validation = times.validation_seconds + SAVING_SECONDS / 6 / times.share_of_core
     share = min(left, most_epochs * updates * step_seconds) * _SHARE_OF_VALIDATION
     num_validations = int(min(_MOST_VALIDATIONS, max(1, share / validation)))
     steps = min(most_epochs * updates, max(0.0, left - num_validations * validation) / step_seconds)
@@ -136,4 +141,9 @@ def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, mo
     return chosen[0]
 
 
-__all__ = ["NUM_TIMED_CASES", "SAVING_SECONDS", "Fit", "RankingTimes", "fit_to_time", "time_ranking"]
+def share_of_core() -> float:
+    """Return the share of a core that this process got since it began, from a tenth to 1."""
+    return min(1.0, max(0.1, time.process_time() / max(1e-3, process_seconds())))
+
+
+__all__ = ["NUM_TIMED_CASES", "SAVING_SECONDS", "Fit", "RankingTimes", "fit_to_time", "share_of_core", "time_ranking"]

@@ -29,7 +29,7 @@ from seekrec.recipes.arguments import (
     RunArguments,
 )
 from seekrec.recipes.compare import compare_on_test
-from seekrec.recipes.fit import NUM_TIMED_CASES, SAVING_SECONDS, RankingTimes, fit_to_time, time_ranking
+from seekrec.recipes.fit import NUM_TIMED_CASES, RankingTimes, fit_to_time, share_of_core, time_ranking
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
 from seekrec.recipes.logs import prepare_cold_start, prepare_split, read_log
 from seekrec.recipes.plan import FITTED, Plan
@@ -237,7 +237,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
                     if name in FITTED and hasattr(group, name):
                         setattr(group, name, value)
         num_test = min(self.evaluation.max_test_cases or times.num_test, times.num_test)
-        budget.least_reserve = times.test_seconds(num_test) + SAVING_SECONDS
+        budget.least_reserve = times.test_seconds(num_test)
         return budget
 
     def fit_evaluation(self) -> None:
@@ -270,6 +270,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             num_test=counts["test"],
             validation_protocols=tuple(self.selection_protocols),
             test_protocols=test,
+            share_of_core=share_of_core(),
         )
 
     def make_validation(
