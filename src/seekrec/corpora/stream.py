@@ -41,6 +41,7 @@ from seekrec.events import Split
 from seekrec.events.columns import EventColumns, RequestColumns
 from seekrec.events.queries import category_queries
 from seekrec.schema import RECOMMENDATION, SEARCH, Behavior, Event
+from seekrec.util.hashing import hash_fractions
 from seekrec.util.ragged import Ragged, join_rows
 
 LEAD_IN = "History:"
@@ -56,6 +57,7 @@ def build_stream(
     *,
     shares: Mapping[str, float] | None = None,
     seed: int = 0,
+    draw_keys: np.ndarray | None = None,
 ) -> Dataset:
     """Write the training part of a split, a row for each user.
 
@@ -71,6 +73,8 @@ def build_stream(
         shares (`Mapping[str, float]`, *optional*): Tasks out of nrip, nsip and nsqp, and the share of its targets that
             each asks for, above 0 up to 1; all targets of all three if not given.
         seed (`int`): Seed of the draw of targets.
+        draw_keys (`np.ndarray`, *optional*): uint64 key of each event of the log, to draw its tasks by; by the order
+            of the targets if not given, which is another one where a log is written a part at a time.
 
     Returns:
         `datasets.Dataset`: Columns, all lists of int32: `input_ids`; `decoder_input_ids`, `labels` (the token that
@@ -126,6 +130,9 @@ def build_stream(
         report_questions(split, event[number], behavior, behaviors=behaviors)
 
     def draw(task: str, wanted: np.ndarray) -> np.ndarray:
+        if draw_keys is not None:
+            drawn = hash_fractions(seed, HISTORY_TASKS.index(task), draw_keys[event])
+            return np.flatnonzero(wanted & (drawn < tasks[task]))
         generator = np.random.default_rng([seed, HISTORY_TASKS.index(task)])
         return np.flatnonzero(wanted & (generator.random(len(wanted)) < tasks[task]))
 

@@ -11,7 +11,7 @@ the setting `session_ids`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -79,14 +79,7 @@ def guess_session_ids(split: Split) -> SessionGuess | None:
 
 
 def guess_kind(events: pa.Table, timeline: Timeline, session: np.ndarray, acts: np.ndarray) -> SessionGuess | None:
-    """Guess whether `session_id` means page views or visits.
-
-    A page view has one list, of one query or of none. So sessions are visits where
-
-    - a tenth of those with acts at several times hold different queries, or searches and recommendations;
-    - or, where not most of those are the results of one query, sessions hold acts at two times on average.
-
-    When things were shown says nothing: a page that is scrolled shows them at many times (Qilin).
+    """Guess whether `session_id` means page views or visits; see [`SessionCounts`].
 
     Args:
         events (`pyarrow.Table`): Rows of `EVENT_FEATURES`.
@@ -97,10 +90,61 @@ def guess_kind(events: pa.Table, timeline: Timeline, session: np.ndarray, acts: 
     Returns:
         [`SessionGuess`], *optional*: `None` where none of the acts has a `session_id`.
     """
+    return count_sessions(events, timeline, session, acts).guess()
+
+
+@dataclass(frozen=True)
+class SessionCounts:
+    """Counts that tell page views from visits. Those of parts of a log add up, as a session is one user's.
+
+    A page view has one list, of one query or of none. So sessions are visits where
+
+    - a tenth of those with acts at several times hold different queries, or searches and recommendations;
+    - or, where not most of those are the results of one query, sessions hold acts at two times on average.
+
+    When things were shown says nothing: a page that is scrolled shows them at many times (Qilin).
+
+    Args:
+        num_sessions (`int`): Sessions with an act.
+        num_times (`int`): Times at which they have one, added up.
+        num_spread (`int`): Sessions with acts at several times.
+        num_mixed (`int`): Of these, those with several queries, or with searches and recommendations.
+        num_searches (`int`): Of these, those with nothing but searches.
+    """
+
+    num_sessions: int = 0
+    num_times: int = 0
+    num_spread: int = 0
+    num_mixed: int = 0
+    num_searches: int = 0
+
+    def plus(self, other: SessionCounts) -> SessionCounts:
+        """Add the counts of other users."""
+        return SessionCounts(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+    def guess(self) -> SessionGuess | None:
+        """Return the guess; `None` where there are no sessions."""
+        total, count = self.num_sessions, self.num_spread
+        if not total:
+            return None
+        if not count:
+            return SessionGuess("page_view", total, 0, "what is done at one time is not seen anyway")
+        if self.num_mixed / count >= _SHARE:
+            reason = f"{self.num_mixed} of them hold several queries, or searches and recommendations"
+            return SessionGuess("visit", total, count, reason)
+        if self.num_searches / count >= 0.5:
+            return SessionGuess("page_view", total, count, "most of them are the results of one query")
+        average = self.num_times / total
+        kind: SessionIds = "visit" if average >= 2 else "page_view"
+        return SessionGuess(kind, total, count, f"a session has acts at {average:.1f} times on average")
+
+
+def count_sessions(events: pa.Table, timeline: Timeline, session: np.ndarray, acts: np.ndarray) -> SessionCounts:
+    """Count what tells page views from visits; arguments as for [`guess_kind`]."""
     t = timeline
     acts = acts[session[acts] >= 0]
     if not len(acts):
-        return None
+        return SessionCounts()
     num_times = _count_distinct(session, acts, t.moment)
     queries = one_array(events["query"]).dictionary_encode().indices
     # The query of each event, or none.
@@ -109,20 +153,14 @@ def guess_kind(events: pa.Table, timeline: Timeline, session: np.ndarray, acts: 
     is_search = np.bincount(session[acts], t.is_search[acts], minlength=len(num_times)) == np.bincount(
         session[acts], minlength=len(num_times)
     )
-
     spread = num_times > 1
-    total, count = int((num_times > 0).sum()), int(spread.sum())
-    is_mixed = num_asked[spread] > 1
-    if not count:
-        return SessionGuess("page_view", total, 0, "what is done at one time is not seen anyway")
-    if is_mixed.mean() >= _SHARE:
-        reason = f"{int(is_mixed.sum())} of them hold several queries, or searches and recommendations"
-        return SessionGuess("visit", total, count, reason)
-    if is_search[spread].mean() >= 0.5:
-        return SessionGuess("page_view", total, count, "most of them are the results of one query")
-    average = float(num_times[num_times > 0].mean())
-    kind: SessionIds = "visit" if average >= 2 else "page_view"
-    return SessionGuess(kind, total, count, f"a session has acts at {average:.1f} times on average")
+    return SessionCounts(
+        num_sessions=int((num_times > 0).sum()),
+        num_times=int(num_times.sum()),
+        num_spread=int(spread.sum()),
+        num_mixed=int((num_asked[spread] > 1).sum()),
+        num_searches=int(is_search[spread].sum()),
+    )
 
 
 def _count_distinct(session: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:

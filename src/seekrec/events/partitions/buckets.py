@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from seekrec.errors import ConfigurationError
+from seekrec.events.timeline import Timeline
 from seekrec.util.arrow import one_array
-from seekrec.util.hashing import hash_texts, json_digest, table_digest
+from seekrec.util.hashing import hash_numbers, hash_texts, json_digest, table_digest
 
 NUM_BUCKETS = 1024
 _BUCKET_SHIFT = np.uint64(64 - 10)
@@ -38,6 +39,12 @@ def user_buckets(user_ids: pa.Array) -> np.ndarray:
 def partition_of_bucket(buckets: np.ndarray, num_partitions: int) -> np.ndarray:
     """Return the partition of each bucket: int64."""
     return buckets * num_partitions // NUM_BUCKETS
+
+
+def event_keys(events: pa.Table, timeline: Timeline) -> np.ndarray:
+    """Return a key of each event of a log: uint64 of its user and its place among the user's events, nothing else."""
+    users = hash_texts(one_array(events["user_id"]).take(pa.array(timeline.first_rows())))
+    return hash_numbers(users[timeline.user], np.arange(len(timeline.user)) - timeline.user_start)
 
 
 def check_num_partitions(num_partitions: int) -> None:
@@ -87,6 +94,7 @@ __all__ = [
     "check_num_partitions",
     "digest_buckets",
     "digest_table_buckets",
+    "event_keys",
     "join_digests",
     "partition_of_bucket",
     "user_buckets",

@@ -15,11 +15,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from seekrec.errors import ConfigurationError, MissingDependencyError
 from seekrec.events.checks import check_choice
 from seekrec.util.files import replace_folder
+
+# An object of JSON.
+JsonObject = dict[str, Any]
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = ("local", "ray")
@@ -37,12 +40,12 @@ class Job:
     Args:
         output (`str`): The folder to write; with Ray, all nodes must see it under this path.
         inputs (`tuple[str, ...]`): Paths to read.
-        settings (`dict[str, object]`): Whatever else the function needs, as JSON could hold it.
+        settings (`dict`): Whatever else the function needs, as JSON could hold it.
     """
 
     output: str
     inputs: tuple[str, ...] = ()
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: JsonObject = field(default_factory=dict)
 
 
 JobFunction = Callable[[Job, Path], None]
@@ -110,4 +113,4 @@ def _run_on_ray(function: JobFunction, jobs: Sequence[Job], num_workers: int | N
     ray.get(running)
 
 
-__all__ = ["ENGINES", "Engine", "Job", "run_job", "run_partitions"]
+__all__ = ["ENGINES", "Engine", "Job", "JsonObject", "run_job", "run_partitions"]

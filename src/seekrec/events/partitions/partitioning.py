@@ -23,7 +23,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +31,7 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.checks import check_max_refused
 from seekrec.events.log import QuerySource
 from seekrec.events.partitions.buckets import MAX_PARTITIONS, check_num_partitions, join_digests
-from seekrec.events.partitions.engines import Engine, Job, run_partitions
+from seekrec.events.partitions.engines import Engine, Job, JsonObject, run_partitions
 from seekrec.events.partitions.logs import ITEMS_FILE, LOG_FILE, LOG_VERSION, PartitionedLog
 from seekrec.events.partitions.scatter import EVENTS_FILE, gather_partition, read_facts, read_refused, scatter_slice
 from seekrec.events.partitions.sources import ParquetEvents, find_parquet, write_parquet
@@ -134,7 +133,7 @@ def partition_log(
         (slices / "schema.arrow").write_bytes(found.schema.serialize())
         if num_partitions is None:
             num_partitions = int(np.clip(-(-found.num_rows * _BYTES_PER_EVENT // memory_limit), 1, MAX_PARTITIONS))
-        settings: dict[str, object] = {
+        settings: JsonObject = {
             "name": found.name,
             "taken": reading.events.taken,
             "has_time": has_time,
@@ -176,7 +175,7 @@ def partition_log(
     return log
 
 
-def _check_same_reading(name: str, scattered: Sequence[Any]) -> None:
+def _check_same_reading(name: str, scattered: Sequence[JsonObject]) -> None:
     """Refuse ids that were taken for whole numbers in some slices only; see [`Columns`]."""
     for role in ("user_id", "item_id", "session_id"):
         if len({one["whole_floats"][role] for one in scattered if role in one["whole_floats"]}) > 1:
@@ -187,7 +186,9 @@ def _check_same_reading(name: str, scattered: Sequence[Any]) -> None:
             )
 
 
-def _notes_of_events(name: str, scattered: Sequence[Any], facts: Sequence[Any], *, has_time: bool) -> list[str]:
+def _notes_of_events(
+    name: str, scattered: Sequence[JsonObject], facts: Sequence[JsonObject], *, has_time: bool
+) -> list[str]:
     notes = []
     if not has_time:
         notes.append("The log has order but no time: timestamps are positions.")
@@ -200,7 +201,7 @@ def _notes_of_events(name: str, scattered: Sequence[Any], facts: Sequence[Any], 
     return notes
 
 
-def _slice_jobs(found: ParquetEvents, settings: Mapping[str, object], target: Path) -> list[Job]:
+def _slice_jobs(found: ParquetEvents, settings: JsonObject, target: Path) -> list[Job]:
     """Cut the pieces into runs of about equal size."""
     slice_rows = max(_SLICE_ROWS, found.num_rows // _MAX_SLICES)
     inputs = (str(target / ITEMS_FILE), str(target / "slices" / "schema.arrow"))
@@ -220,7 +221,7 @@ def _slice_jobs(found: ParquetEvents, settings: Mapping[str, object], target: Pa
 def _describe(
     name: str,
     jobs: Sequence[Job],
-    facts: Sequence[Any],
+    facts: Sequence[JsonObject],
     items: pa.Table,
     has_time: bool,
     notes: list[str],

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from seekrec.events.checks import Source, count_out_of_order, find_event_problem
 from seekrec.events.columns import impression_mask
 from seekrec.events.log import sort_events
 from seekrec.events.partitions.buckets import digest_table_buckets, partition_of_bucket, user_buckets
-from seekrec.events.partitions.engines import Job
+from seekrec.events.partitions.engines import Job, JsonObject
 from seekrec.events.partitions.sources import Columns, ParquetEvents, Piece, read_pieces
 from seekrec.events.readers.times import TimeUnit
 from seekrec.events.refused import Reason, Refused
@@ -130,7 +130,7 @@ def gather_partition(job: Job, folder: Path) -> None:
     Inputs are the folders of all slices, in order; the setting `partition` is the number of the partition. Of equal
     events the first is kept, unless `may_repeat` is set. Events are sorted by user, time and order of the source.
     """
-    number = cast(int, job.settings["partition"])
+    number: int = job.settings["partition"]
     paths = [
         path for path in (Path(slice_folder) / _slice_file(number) for slice_folder in job.inputs) if path.exists()
     ]
@@ -171,14 +171,14 @@ def _describe(events: pa.Table, num_late: int) -> PartitionFacts:
     }
 
 
-def read_refused(counted: Any) -> Refused:
+def read_refused(counted: JsonObject) -> Refused:
     """Read what [`scatter_slice`] or [`gather_partition`] counted from what JSON holds of it."""
     return Refused(counted["num_rows"], {problem: Reason(**reason) for problem, reason in counted["reasons"].items()})
 
 
-def read_facts(folder: str | Path) -> Any:
-    """Read the facts that a job wrote: what JSON holds."""
-    return json.loads((Path(folder) / FACTS_FILE).read_text("utf-8"))
+def read_facts(folder: str | Path) -> JsonObject:
+    """Read the facts that a job wrote."""
+    return cast(JsonObject, json.loads((Path(folder) / FACTS_FILE).read_text("utf-8")))
 
 
 __all__ = [

@@ -19,9 +19,8 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -33,10 +32,11 @@ from seekrec.events.cases import Cases
 from seekrec.events.checks import check_choice
 from seekrec.events.held_out import HeldOutDays, check_held_out, find_held_out_days, most_interactions
 from seekrec.events.partitions.buckets import digest_buckets, join_digests, user_buckets, user_hashes
-from seekrec.events.partitions.engines import Engine, Job, run_partitions
+from seekrec.events.partitions.engines import Engine, Job, JsonObject, run_partitions
 from seekrec.events.partitions.logs import PartitionedLog
 from seekrec.events.partitions.scatter import FACTS_FILE, read_facts
 from seekrec.events.saved import check_files, read_description, refuse_damage
+from seekrec.events.sessions import SessionCounts, count_sessions, session_numbers
 from seekrec.events.split import (
     METHODS,
     PROTOCOLS,
@@ -79,6 +79,7 @@ class PartitionedSplit:
         keep_impressions (`bool`): As in [`Split`].
         actions (`tuple[str, ...]`): Actions of training events, impressions left out.
         counts ([`SplitCounts`]): Counts over all partitions.
+        sessions ([`SessionCounts`]): What tells whether `session_id` means page views or visits.
         fingerprint (`str`): SHA-256 over the log, the settings and what each user's split is; it does not depend on
             the number of partitions.
     """
@@ -93,6 +94,7 @@ class PartitionedSplit:
     keep_impressions: bool
     actions: tuple[str, ...]
     counts: SplitCounts
+    sessions: SessionCounts
     fingerprint: str
 
     @property
@@ -161,6 +163,7 @@ class PartitionedSplit:
                 log=log,
                 actions=tuple(description["actions"]),
                 counts=SplitCounts(**description["counts"]),
+                sessions=SessionCounts(**description["sessions"]),
                 fingerprint=description["fingerprint"],
                 **description["settings"],
             )
@@ -212,7 +215,7 @@ def split_partitions(
         if num_test_days < 1:
             raise ConfigurationError(f"`num_test_days` is {num_test_days!r}; give 1 or more.")
         days = find_held_out_days(log.name, np.array(log.interaction_days) if log.has_time else None, num_test_days)
-    settings: dict[str, object] = {
+    settings: JsonObject = {
         "method": method,
         "protocol": protocol,
         "seed": seed,
@@ -249,6 +252,7 @@ def split_partitions(
         "settings": settings,
         "actions": actions,
         "counts": asdict(counts),
+        "sessions": asdict(reduce(SessionCounts.plus, (SessionCounts(**one["sessions"]) for one in facts))),
         "audit": report.to_dict(),
         "fingerprint": join_digests({int(bucket): digests[bucket] for bucket in digests}, log.fingerprint, settings),
     }
@@ -267,11 +271,11 @@ def audit_partitions(split: PartitionedSplit) -> AuditReport:
     return _sum_audits([read_facts(split.folder / partition.folder) for partition in split.log.partitions])
 
 
-def _sum_audits(facts: list[Any]) -> AuditReport:
+def _sum_audits(facts: list[JsonObject]) -> AuditReport:
     return AuditReport.total(AuditReport.from_dict(one["audit"]) for one in facts)
 
 
-def _prepare(target: Path, plan: dict[str, object]) -> None:
+def _prepare(target: Path, plan: JsonObject) -> None:
     """Keep the partitions that an interrupted run of the same plan has left in a folder, delete any others."""
     target.mkdir(parents=True, exist_ok=True)
     # Without split.json the folder does not load: an interrupted run is never taken for a split.
@@ -299,18 +303,18 @@ def split_partition(job: Job, folder: Path) -> None:
     """Split and audit one partition: inputs are the folder of the log and the digest of its `partitions.json`."""
     settings = job.settings
     whole = _open_log(*job.inputs)
-    log = whole.partition(cast(int, settings["partition"]))
+    log = whole.partition(settings["partition"])
     timeline = Timeline.from_log(log)
-    days = cast(dict[str, int] | None, settings["days"])
+    days: dict[str, int] | None = settings["days"]
     split = build_split(
         log,
         timeline,
-        protocol=cast(Protocol, settings["protocol"]),
+        protocol=settings["protocol"],
         days=None if days is None else HeldOutDays(**days),
-        num_test_days=cast(int | None, settings["num_test_days"]),
-        seed=cast(int, settings["seed"]),
-        max_history=cast(int | None, settings["max_history"]),
-        keep_impressions=cast(bool, settings["keep_impressions"]),
+        num_test_days=settings["num_test_days"],
+        seed=settings["seed"],
+        max_history=settings["max_history"],
+        keep_impressions=settings["keep_impressions"],
         has_sessions=whole.has_sessions,
     )
     user_ids = log.events["user_id"].combine_chunks().take(pa.array(timeline.first_rows()))
@@ -320,6 +324,7 @@ def split_partition(job: Job, folder: Path) -> None:
         write_table(folder / f"{part}.parquet", split.cases(part).to_table())
     facts = {
         "counts": asdict(split.counts()),
+        "sessions": asdict(count_sessions(log.events, timeline, session_numbers(split), split.training_acts())),
         "most_interactions": most_interactions(timeline),
         "actions": training_actions(split),
         "audit": report.to_dict(),
