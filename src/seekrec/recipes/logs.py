@@ -24,7 +24,7 @@ from seekrec.events import (
 )
 from seekrec.events.partitions import partition_log
 from seekrec.events.readers import READERS, TAGGED, WITHOUT_FOLDER, read_tables
-from seekrec.events.readers.hub import load_tables, note_origin
+from seekrec.events.readers.hub import load_tables, note_origin, restore_log
 from seekrec.events.readers.sql import holds_password, query_tables
 from seekrec.recipes.arguments import SPLIT_SEED, DataArguments
 from seekrec.recipes.machine import memory_size
@@ -221,7 +221,9 @@ def _read_repository(data: DataArguments) -> EventLog:
     is_clone = Path(data.data_dir).is_dir()
     repository, revision = (data.data_dir, "") if is_clone else data.data_dir.partition("@")[::2]
     events, items = load_tables(repository, revision=revision or None)
-    return note_origin(read_tables(events, items, name=name_log(data), **_given(data, _OF_FILES)))
+    given, name = _given(data, _OF_FILES), name_log(data)
+    log = None if given.keys() - {"has_time"} else restore_log(events, items, name=name, **given)
+    return note_origin(read_tables(events, items, name=name, **given) if log is None else log)
 
 
 def _given(data: DataArguments, ignored: Sequence[str] = ()) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def log():
             "item_id": ["a", "b", "a"],
             "action": ["click", "purchase", "impression"],
             "session_id": ["1", "1", "2"],
+            "position": [3, None, 1],
         }
     )
     items = pa.table({"item_id": ["a", "b"], "title": ["Soba", "كسكس"], "categories": [[["Food", "Noodles"]], None]})
@@ -59,10 +60,18 @@ def test_clone(log, clone):
     read = read_hub(clone)
     assert read.name == "my-log"
     assert read.notes[-1].startswith("Where queries come from is not stored on the Hub")
+    assert read.fingerprint() == log.fingerprint()
+    assert read.events["position"].to_pylist() == [3, None, 1]
+
+
+def test_other_tables(log, clone):
+    path = clone / "events" / "train-00000-of-00001.parquet"
+    names = {"user_id": "customer", "item_id": "sku"}
+    events = pq.read_table(path).drop_columns(["behavior"])
+    pq.write_table(events.rename_columns([names.get(name, name) for name in events.column_names]), path)
+    read = read_hub(clone)
     names = ["user_id", "timestamp", "behavior", "query", "item_id", "action", "session_id"]
     assert read.events.select(names).to_pylist() == log.events.select(names).to_pylist()
-    names = ["item_id", "title", "categories"]
-    assert read.items.select(names).to_pylist() == log.items.select(names).to_pylist()
 
 
 def test_what_is_missing(clone, tmp_path):

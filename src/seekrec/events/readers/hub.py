@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Logs on the Hugging Face Hub: a data set repository with the configurations `events` and `items`.
 
-[`EventLog.to_dataset_dict`] makes such a pair to push. A clone of the repository on disk works the same, and offline a
-repository that was fetched before is read from the cache. What the columns are, [`read_tables`] recognizes, so tables
-with other names work as well. No code of a repository is run.
+[`EventLog.to_dataset_dict`] makes such a pair to push, and what it made comes back as it was. Of other tables
+[`read_tables`] recognizes the columns. A clone of the repository on disk works the same, and offline a repository that
+was fetched before is read from the cache. No code of a repository is run.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from pathlib import Path
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seekrec.errors import DataError
 from seekrec.events.log import EventLog
 from seekrec.events.readers.tables import read_tables
+from seekrec.events.readers.times import are_positions
+from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES
 
 _EVENTS, _ITEMS = "events", "items"
 
@@ -42,15 +45,18 @@ def read_hub(
         max_refused (`float`, *optional*): As in [`read_tables`].
 
     Returns:
-        `EventLog`: What [`read_tables`] makes of the two tables. Queries count as typed: the tables do not say
-            otherwise, and the notes do.
+        `EventLog`: The log that was pushed, or what [`read_tables`] makes of the two tables. Queries count as typed:
+            the tables do not say otherwise, and the notes do.
 
     Raises:
         DataError: If the repository cannot be read or lacks a configuration, or the rows cannot be used.
     """
     events, items = load_tables(repository, revision=revision)
     name = name if name is not None else Path(repository).name
-    return note_origin(read_tables(events, items, name=name, has_time=has_time, max_refused=max_refused))
+    log = restore_log(events, items, name=name, has_time=has_time)
+    if log is None:
+        log = read_tables(events, items, name=name, has_time=has_time, max_refused=max_refused)
+    return note_origin(log)
 
 
 def load_tables(repository: str | Path, *, revision: str | None = None) -> tuple[pa.Table, pa.Table]:
@@ -67,6 +73,27 @@ def load_tables(repository: str | Path, *, revision: str | None = None) -> tuple
         DataError: If the repository cannot be read or lacks a configuration.
     """
     return _load(repository, _EVENTS, revision), _load(repository, _ITEMS, revision)
+
+
+def restore_log(events: pa.Table, items: pa.Table, *, name: str, has_time: bool | None = None) -> EventLog | None:
+    """Return the log that [`EventLog.to_dataset_dict`] was called on; `None` where the tables are no such.
+
+    Args:
+        events (`pyarrow.Table`): Events.
+        items (`pyarrow.Table`): Items.
+        name (`str`): Name of the log.
+        has_time (`bool`, *optional*): Whether timestamps are seconds; found from them if not given.
+    """
+    if not (set(EVENT_FEATURES) <= set(events.column_names) and set(ITEM_FEATURES) <= set(items.column_names)):
+        return None
+    if has_time is None:
+        has_time = not are_positions(events["user_id"], events["timestamp"])
+    has_searches = bool(pc.any(pc.is_valid(events["query"])).as_py())
+    try:
+        return EventLog(name, events, items, has_time, query_source="logged" if has_searches else "none")
+    except DataError:
+        # Tables with our columns and rows that a log cannot have: the reader leaves those out.
+        return None
 
 
 def note_origin(log: EventLog) -> EventLog:
@@ -94,4 +121,4 @@ def _load(repository: str | Path, configuration: str, revision: str | None) -> p
     return pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="permissive")
 
 
-__all__ = ["load_tables", "note_origin", "read_hub"]
+__all__ = ["load_tables", "note_origin", "read_hub", "restore_log"]
