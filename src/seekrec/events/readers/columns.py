@@ -163,7 +163,7 @@ def to_category_paths(column: pa.ChunkedArray, name: str, source: Source, *, sep
         return pc.if_else(pa.array(lengths > 0), rows, pa.scalar(None, rows.type))
     try:
         return array.cast(pa.list_(pa.list_(pa.string())))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise DataError(
             wrong_type(column, name, source, "lists of category paths, lists of names, or text")
         ) from error

@@ -98,7 +98,8 @@ def read_times(
     if pa.types.is_null(array.type):
         return Times(array.cast(pa.int64()))
     if pa.types.is_date(array.type):
-        return Times(array.cast(pa.timestamp("s")).cast(pa.int64()), form="dates", are_days=True)
+        days = array.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
+        return Times(days, form="dates", are_days=True)
     if pa.types.is_timestamp(array.type):
         return _read_timestamps(array, zone)
     is_null = np.asarray(array.is_null())
@@ -166,7 +167,7 @@ def are_positions(users: pa.ChunkedArray, column: pa.ChunkedArray) -> bool:
     if is_text(array.type):
         numbers = to_numbers(array)
     elif pa.types.is_integer(array.type):
-        numbers = pc.fill_null(array, -1).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        numbers = pc.fill_null(array.cast(pa.float64(), safe=False), -1.0).to_numpy(zero_copy_only=False)
     else:
         return False
     if len(numbers) < 20 or np.isnan(numbers).any() or (numbers != np.floor(numbers)).any():
@@ -197,16 +198,22 @@ def to_numbers(text: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def decoded(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array without a dictionary."""
+    """Return a column as one array without a dictionary, text as what Arrow's functions take."""
     array = one_array(column)
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return array.cast(pa.string()) if pa.types.is_string_view(array.type) else array
 
 
 def wrong_type(column: pa.ChunkedArray, name: str, source: Source, expected: str) -> str:
     """Return the message about a column of a type that cannot be used."""
-    first = next((value.as_py() for value in column if value.is_valid), None)
+    first = next((value for value in column if value.is_valid), None)
+    try:
+        shown = f"{None if first is None else first.as_py()!r:.60}"
+    except (OverflowError, ValueError):  # a date beyond those of Python
+        shown = "one that Python cannot show"
     return (
-        f"{source.name}: column {name!r} has type {column.type} (first value {first!r:.60}); it must hold {expected}. "
+        f"{source.name}: column {name!r} has type {column.type} (first value {shown}); it must hold {expected}. "
         "Convert it, or map another column."
     )
 
