@@ -25,7 +25,7 @@ from seekrec.events.simulator.shelves import NUM_STYLES, department_numbers
 from seekrec.schema import BEHAVIORS, Behavior, Request
 
 # Users of so many blocks are kept, not drawn again.
-_KEPT_BLOCKS = 64
+_KEPT_BLOCKS = 16
 # Further apart than any two times.
 _APART = 2**40
 

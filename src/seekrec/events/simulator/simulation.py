@@ -115,6 +115,9 @@ class SimulatedShop:
     def write(self, folder: str | Path, *, rows_per_file: int = 5_000_000) -> None:
         """Write `events/part-*.parquet` and `items.parquet`, one block in memory at a time.
 
+        The events of a block stand in the order of time, as shops write them, not user by user as in `log`. Events of
+        one user and second keep their order, so a log that is read from the files is the same.
+
         Args:
             folder (`str` or `Path`): Replaced as a whole, when all is written.
             rows_per_file (`int`): Events of each part but the last.
@@ -136,6 +139,8 @@ class SimulatedShop:
                     while room:
                         if not rest.num_rows:
                             rest = next(blocks)
+                            order = np.argsort(rest["timestamp"].to_numpy(), kind="stable")
+                            rest = rest.take(pa.array(order))
                         table, rest = rest.slice(0, room), rest.slice(min(room, rest.num_rows))
                         writer.write_table(table)
                         room -= table.num_rows
