@@ -2,10 +2,11 @@
 """Logs from databases: what a SELECT returns becomes a log, and messages keep secrets."""
 
 import sqlite3
+import sys
 
 import pytest
 
-from seekrec.errors import ConfigurationError, DataError
+from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
 from seekrec.events.readers.sql import query_tables, read_sql
 
 duckdb = pytest.importorskip("duckdb")
@@ -88,6 +89,12 @@ def test_errors_show_no_secrets(shop, tmp_path):
     with pytest.raises(DataError) as caught:
         query_tables(f"postgresql://user:{secret}@127.0.0.1:1/shop", EVENTS)
     assert secret not in str(caught.value) and caught.value.__suppress_context__
+
+
+def test_without_duckdb(shop, monkeypatch):
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "seekrec\[duckdb\]"'):
+        query_tables(shop, EVENTS)
 
 
 def test_sqlite(tmp_path):
