@@ -15,7 +15,7 @@ MAX_SETTINGS = {"gensar": 52, "gensr": 67, "intsr": 60, "synergen": 64}
 MAX_PASSES = {
     "GenSAR.retrieve": (18, 86),
     "GenSR.rank": (11, 59),
-    "IntSR.rank": (11, 68),
+    "IntSR.rank": (11, 70),
     "SynerGen.rank": (11, 61),
 }
 

@@ -128,7 +128,7 @@ def test_the_streams_compute_what_one_dense_attention_computes(without):
         values,
         placeholder_visibility(two.session, two.event, one),
         bias(two, one),
-        bias.of(nothing, nothing),
+        bias.of(nothing, nothing, nothing, nothing),
     )
     torch.testing.assert_close(answer[:, :, 0], dense[:, second])
 
@@ -146,8 +146,9 @@ def test_alibi_falls_with_the_logarithm_of_seconds():
         bias.slopes.copy_(torch.tensor([1.0, 0.5]))
         bias.position.zero_()
     # log2(1 + 7) = 3, log2(1 + 0) = 0
-    found = bias.of(torch.zeros(1, 2, dtype=torch.long), torch.tensor([[7, 0]]))
-    torch.testing.assert_close(found, torch.tensor([[[-3.0, 0.0]], [[-1.5, 0.0]]]))
+    zero, times = torch.zeros(1, 2, dtype=torch.long), torch.tensor([[0, 7]])
+    found = bias.of(zero[:, :1], zero, times[:, 1:], times)
+    torch.testing.assert_close(found, torch.tensor([[[[-3.0, 0.0]], [[-1.5, 0.0]]]]))
 
 
 def test_dsfnet_mixes_the_weights_of_scenarios():
@@ -448,3 +449,24 @@ def test_families_of_vectors_need_no_text():
     model, processor = make_intsr(catalog=catalog, text_size=0)
     assert len(model.retrieve(processor(Request()), top_k=50, exclude_seen=False)[0]) == NUM_ITEMS
     assert AISLES
+
+
+@pytest.mark.parametrize("way", ["paper", "merged", "hstu"])
+def test_attention_in_blocks_of_queries_computes_what_it_computes_at_once(windows, monkeypatch, way):
+    """Blocks of one query each: the same answers, and the same gradients from pairs that are computed twice."""
+    settings = {"paper": {}, "merged": {"merge_event_tokens": True, "relative_bias": "buckets"}, "hstu": HSTU}[way]
+    model, processor = make_intsr(dropout=0.0, embedding_dropout=0.0, **settings)
+    batch = collate(windows, processor, [0, 3, 5], negatives=make_negatives(windows[2], windows[1], "uniform", 4))
+
+    def step():
+        model.zero_grad()
+        model(**batch).loss.backward()
+        gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+        return gradients, model.rank(processor(REQUESTS, candidates=[["i3", "i9", "i20"]] * len(REQUESTS)))
+
+    gradients, ranked = step()
+    monkeypatch.setattr("seekrec.models.intsr.modeling_intsr._PAIRS_OF_A_BLOCK", 1)
+    in_blocks, ranked_in_blocks = step()
+    assert_same_scores(ranked, ranked_in_blocks)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(in_blocks[name], gradient, rtol=1e-4, atol=1e-6)

@@ -31,6 +31,7 @@ attention begins as a mean over what is seen, where SiLU of zero would begin as 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
@@ -38,6 +39,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
@@ -68,6 +70,8 @@ _LOG_STEP = 0.301
 _NUM_TIME_BUCKETS = 128
 # Scenarios of DSFNet, N_g.
 _NUM_SCENARIOS = 2
+# Pairs of a query and a key that attention holds at a time; 64 MiB of float32.
+_PAIRS_OF_A_BLOCK = 2**24
 
 
 @dataclass(frozen=True)
@@ -354,15 +358,25 @@ class RelativeBias(nn.Module):
         # Rows whose tokens are numbered alike, as those of histories read from the start are, share one bias.
         if bool((own == own[:1]).all() & (others == others[:1]).all()):
             own, others = own[:1], others[:1]
-        reads_time = self.time_buckets is not None or self.slopes is not None
-        seconds = queries.time[:, :, None] - keys.time[:, None] if reads_time else None
-        return self.of(own[:, :, None] - others[:, None], seconds)
+        per_block = _queries_of_a_block(len(queries.time), self.num_heads, keys.time.shape[1])
+        if self.position is None or per_block >= own.shape[1]:
+            return self.of(own, others, queries.time, keys.time)
+        blocks = zip(own.split(per_block, dim=1), queries.time.split(per_block, dim=1), strict=True)
+        return torch.cat(
+            [
+                checkpoint(self.of, some, others, time, keys.time, use_reentrant=False, preserve_rng_state=False)
+                for some, time in blocks
+            ],
+            dim=2,
+        )
 
-    def of(self, distance: Tensor, seconds: Tensor | None) -> Tensor | None:
-        """Compute the bias of distances, int64 `(..., queries, keys)`, as `(..., num_heads, queries, keys)`."""
+    def of(self, own: Tensor, others: Tensor, own_time: Tensor, other_time: Tensor) -> Tensor | None:
+        """Compute the bias of positions `(batch or 1, length)` and times `(batch, length)`, int64, as `forward`."""
         if self.position is None:
             return None
-        distance = distance.clamp_min(0)
+        reads_time = self.time_buckets is not None or self.slopes is not None
+        seconds = own_time[:, :, None] - other_time[:, None] if reads_time else None
+        distance = (own[:, :, None] - others[:, None]).clamp_min(0)
         most = int(distance.max()) if distance.numel() else 0
         # Buckets are looked up once for each distance, not once for each pair of tokens.
         bias = _picked(self.position[self._bucket(torch.arange(most + 1, device=distance.device))], distance)
@@ -390,6 +404,51 @@ def _picked(table: Tensor, numbers: Tensor) -> Tensor:
     # Picked by head: numbers of one head lie side by side, as those they are added to.
     rows = table.T.index_select(1, numbers.flatten())
     return rows.view(table.shape[1], *numbers.shape).movedim(0, -3)
+
+
+def _queries_of_a_block(batch: int, num_heads: int, num_keys: int) -> int:
+    """Return how many queries of each row attention holds at a time."""
+    return max(1, _PAIRS_OF_A_BLOCK // max(1, batch * num_heads * num_keys))
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, bias: Tensor | None) -> Tensor:
+    """Sum values by `silu(q k + bias)`, before the division by what is seen (equations 6 and 7).
+
+    Long histories are read by blocks of queries: one block of pairs is in memory at a time, and in training it is
+    computed again on the way back.
+
+    Args:
+        queries (`torch.Tensor`): Queries `(batch, num_heads, num_groups * group_size, head_size)`; those of one group
+            see the same tokens.
+        keys (`torch.Tensor`): Keys `(batch, num_heads, num_keys, head_size)`.
+        values (`torch.Tensor`): Values in that shape.
+        allowed (`torch.BoolTensor`): What groups see, `(batch, num_groups, num_keys)`.
+        bias (`torch.Tensor`, *optional*): Added to similarities, `(batch or 1, num_heads, num_groups, num_keys)`.
+
+    Returns:
+        `torch.Tensor`: In the shape of `queries`.
+    """
+    (batch, num_groups, num_keys), num_heads = allowed.shape, queries.shape[1]
+    size = queries.shape[2] // max(num_groups, 1)
+    per_block = _queries_of_a_block(batch, num_heads * size, num_keys)
+    if per_block < num_groups:
+        blocks = zip(
+            queries.split(per_block * size, dim=2),
+            allowed.split(per_block, dim=1),
+            itertools.repeat(None) if bias is None else bias.split(per_block, dim=2),
+            strict=False,
+        )
+        return torch.cat(
+            [
+                checkpoint(attend, some, keys, values, seen, added, use_reentrant=False, preserve_rng_state=False)
+                for some, seen, added in blocks
+            ],
+            dim=2,
+        )
+    scores = (queries @ keys.transpose(-1, -2)).unflatten(2, (num_groups, size))
+    if bias is not None:
+        scores = scores + bias[:, :, :, None]
+    return (F.silu(scores) * allowed[:, None, :, None]).flatten(2, 3) @ values
 
 
 class QueryDrivenBlock(nn.Module):
@@ -444,10 +503,9 @@ class QueryDrivenBlock(nn.Module):
         Returns:
             `torch.Tensor`: States in the shape of `hidden_states`.
         """
-        scores = queries @ keys.transpose(-1, -2)
-        weights = F.silu(scores if bias is None else scores + bias) * allowed[:, None]
+        mixed = attend(queries, keys, values, allowed, bias)
         count = allowed.sum(-1)[:, None, :, None]
-        return self._finish(hidden_states, gates, weights @ values, count)
+        return self._finish(hidden_states, gates, mixed, count)
 
     def answer(
         self,
@@ -466,7 +524,7 @@ class QueryDrivenBlock(nn.Module):
             values (`torch.Tensor`): Values of the first stream, in that shape.
             allowed (`torch.BoolTensor`): What groups see, `(batch, num_groups, num_keys)`.
             bias (`torch.Tensor`, *optional*): Added to similarities, `(batch or 1, num_heads, num_groups, num_keys)`.
-            own_bias (`torch.Tensor`, *optional*): Added to that of a placeholder to itself, `(num_heads, 1, 1)`.
+            own_bias (`torch.Tensor`, *optional*): Added to that of a placeholder to itself, `(1, num_heads, 1, 1)`.
 
         Returns:
             `torch.Tensor`: States in the shape of `hidden_states`.
@@ -475,15 +533,12 @@ class QueryDrivenBlock(nn.Module):
         # All placeholders of a row as one list, so that each block of keys is multiplied once and never copied.
         flat = hidden_states.flatten(1, 2)  # (batch, groups * size, hidden_size)
         gates, queries, own_keys, own_values = self.split(flat)
-        scores = (queries @ keys.transpose(-1, -2)).unflatten(2, (groups, size))
-        if bias is not None:
-            scores = scores + bias[:, :, :, None]
-        weights = (F.silu(scores) * allowed[:, None, :, None]).flatten(2, 3)
+        mixed = attend(queries, keys, values, allowed, bias)
         # M_{2,2} is the identity: only its diagonal is computed, and it scales the rows of V_2.
         own = (queries * own_keys).sum(-1, keepdim=True)  # (batch, heads, groups * size, 1)
         own = F.silu(own if own_bias is None else own + own_bias)
         count = (allowed.sum(-1) + 1).repeat_interleave(size, dim=1)[:, None, :, None]
-        return self._finish(flat, gates, weights @ values + own * own_values, count).view_as(hidden_states)
+        return self._finish(flat, gates, mixed + own * own_values, count).view_as(hidden_states)
 
     def _finish(self, hidden_states: Tensor, gates: Tensor, mixed: Tensor, count: Tensor) -> Tensor:
         mixed = mixed / (count.clamp_min(1) if self.length is None else self.length)
@@ -658,7 +713,7 @@ class IntSRModel(IntSRPreTrainedModel):
         asked = TokenPositions(count, session, event, time, item=torch.full_like(time, -1), is_real=real)
         bias = self.bias(asked, state.positions)
         nothing = torch.zeros(1, 1, dtype=torch.long, device=count.device)
-        own_bias = self.bias.of(nothing, nothing)
+        own_bias = self.bias.of(nothing, nothing, nothing, nothing)
         lookup = self.lookup(items)
         hidden = self.tokens.question(inputs, None if candidates is None else lookup(candidates))
         if self.latest is not None and candidates is None:
