@@ -132,6 +132,22 @@ def test_flags_of_clicks_are_clicks_and_impressions():
     assert "Actions of `events` that were kept as they are: wishlist." in log.notes
 
 
+def test_typed_text_is_recognised_and_titles_of_pages_are_not():
+    rows = 200
+    typed = [f"red soap {row % 50}" if row % 2 else None for row in range(rows)]
+    events = {"uid": ["u"] * rows, "sku": [7] * rows, "ts": [NEW_YEAR + row for row in range(rows)]}
+    log = read_tables(pa.table(events | {"box": typed}), ITEMS)
+    assert log.events["query"].null_count == rows // 2
+    assert "query is 'box' (it holds text as people type it)" in log.notes[1]
+    pages = [None if text is None else text.title() for text in typed]
+    assert read_tables(pa.table(events | {"page": pages}), ITEMS).events["query"].null_count == rows
+
+
+def test_many_views_beside_clicks_are_pointed_out():
+    log = read_tables(shop(action=["view", "view", "click"]), ITEMS)
+    assert any("If it means that an item was only shown, write 'impression'" in note for note in log.notes)
+
+
 def test_sessions_stand_for_users_where_there_are_none():
     log = read_tables(shop(customerId=None, session=[1, 1, 2]), ITEMS)
     assert log.events["user_id"].to_pylist() == ["1", "1", "2"]

@@ -13,12 +13,14 @@ from seekrec.errors import DataError
 from seekrec.events.checks import Source
 from seekrec.events.readers.column_names import ACTION_OF_WORD, BEHAVIOR_OF_WORD, plain_name
 from seekrec.events.readers.columns import to_ids
-from seekrec.events.readers.times import PLAUSIBLE_SECONDS, Times, TimeUnit, decoded, read_times, to_numbers
+from seekrec.events.readers.times import PLAUSIBLE_SECONDS, Times, TimeUnit, decoded, read_times
 from seekrec.util.arrow import is_list, is_text, to_mask
 from seekrec.util.constants import SECONDS_PER_DAY
 
 # Typed text: so many of the values have a space, and the different ones are neither few nor nearly as many as rows.
 _SHARE_SPACED, _MIN_DISTINCT = 0.2, 20
+# Most of them have no capitals, and half of them are that short.
+_SHARE_SMALL, _TYPED_LENGTH = 0.8, 40
 
 
 # Share of ids that are known without the zeros at their front, where these were lost.
@@ -171,9 +173,12 @@ def looks_typed(column: pa.ChunkedArray) -> bool:
     if len(different) < _MIN_DISTINCT or len(different) > 0.9 * len(texts) or not holds_words(column):
         return False
     spaced = to_mask(pc.match_substring_regex(different, r"\S\s+\S"))
+    # Titles of pages, places and products have capitals; addresses and codes have signs.
+    small = to_mask(pc.equal(pc.utf8_lower(different), different))
+    has_signs = to_mask(pc.match_substring_regex(different, r"[/@=_<>{}]|\d{5}"))
     lengths = pc.utf8_length(different).to_numpy()
-    is_number = ~np.isnan(to_numbers(different))
-    return bool(spaced.mean() >= _SHARE_SPACED and np.median(lengths) <= 60 and not is_number.any())
+    is_short = np.median(lengths) <= _TYPED_LENGTH
+    return bool(spaced.mean() >= _SHARE_SPACED and small.mean() >= _SHARE_SMALL and is_short and not has_signs.any())
 
 
 def shown(column: pa.ChunkedArray) -> str:

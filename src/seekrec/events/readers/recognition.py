@@ -109,19 +109,20 @@ class Recognition:
         """Bring what was taken into the order of our names."""
         self.taken = {role: self.taken[role] for role in sorted(self.taken, key=list(roles).index)}
 
-    def lines(self) -> list[str]:
-        """Return what was taken for what, a line each."""
-        return [
+    def lines(self, unread: Sequence[str]) -> list[str]:
+        """Return what was taken for what, a line each, and which columns are not read."""
+        taken = [
             f"  {role:<16} {column}{f'  ({self.reasons[role]})' if self.reasons[role] else ''}"
             for role, column in self.taken.items()
         ]
+        return [*taken, f"  {'not read':<16} {', '.join(unread)}"] if unread else taken
 
-    def note(self, form: str | None, *, is_all_read: bool) -> str | None:
+    def note(self, form: str | None, unread: Sequence[str]) -> str | None:
         """Return the same as a sentence; `None` where every column was taken by our own name and nothing else is said.
 
         Args:
             form (`str`, *optional*): What times look like.
-            is_all_read (`bool`): Whether columns that are not taken are kept.
+            unread (`Sequence[str]`): Columns that are not read.
         """
         reasons = dict(self.reasons)
         if form is not None and "timestamp" in reasons:
@@ -132,8 +133,7 @@ class Recognition:
             f"{role} is {column!r}{f' ({reasons[role]})' if reasons[role] else ''}"
             for role, column in self.taken.items()
         )
-        rest = self.free()
-        return f"{self.name}: {taken}." + (f" Not read: {', '.join(rest)}." if rest and not is_all_read else "")
+        return f"{self.name}: {taken}." + (f" Not read: {', '.join(unread)}." if unread else "")
 
 
 def require(*tables: tuple[Recognition, Sequence[str]]) -> None:

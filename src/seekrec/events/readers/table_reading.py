@@ -64,6 +64,10 @@ class Reading:
             self.items.levels, "text"
         )
 
+    def _unread(self, found: Recognition) -> list[str]:
+        """Return the columns of a table that are not read: none of those of items."""
+        return [] if found is self.items else [one for one in found.columns if one not in self.kinds_of_events()]
+
     def report(self) -> list[str]:
         """Return what was taken for what, to print."""
         lines = []
@@ -71,8 +75,8 @@ class Reading:
             if raw is None and not found.taken:
                 continue
             dialect = f" ({raw.dialect})" if raw is not None and raw.dialect else ""
-            lines += [f"{found.name}{dialect} is read as{'' if raw is not None else ' items'}", *found.lines()]
-            lines += found.remarks
+            lines.append(f"{found.name}{dialect} is read as{'' if raw is not None else ' items'}")
+            lines += [*found.lines(self._unread(found)), *found.remarks]
         return lines
 
     def notes(self, form_of_times: str) -> list[str]:
@@ -80,7 +84,7 @@ class Reading:
         notes = []
         for found, raw in ((self.events, self.raw_events), (self.items, self.raw_items)):
             form = form_of_times if found is self.events else None
-            if note := found.note(form, is_all_read=raw is self.raw_items):
+            if note := found.note(form, self._unread(found)):
                 notes.append(note)
             if raw is not None and raw.dialect:
                 notes.append(f"{found.name} has {raw.dialect}.")

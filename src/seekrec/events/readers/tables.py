@@ -31,7 +31,7 @@ from seekrec.events.readers.recognition import (
 )
 from seekrec.events.readers.table_reading import Reading, start_reading
 from seekrec.events.readers.times import Times, TimeUnit, are_positions, read_times
-from seekrec.schema import RECOMMENDATION, SEARCH
+from seekrec.schema import IMPRESSION, RECOMMENDATION, SEARCH
 
 logger = logging.getLogger(__name__)
 
@@ -247,6 +247,11 @@ def build_events(
             columns[role], unknown = to_actions(column, role, source, is_flag=is_flag_name(name))
             if unknown:
                 notes.append(f"Actions of {source.name} that were kept as they are: {', '.join(unknown)}.")
+            if _views_may_be_impressions(columns[role]):
+                notes.append(
+                    f"Most actions of {source.name} are views, some are clicks and none is an impression: a view "
+                    "counts as an act. If it means that an item was only shown, write 'impression' for it."
+                )
         elif role == "behavior":
             columns[role] = to_behaviors(column, role, source)
         elif role in ("query", "geohash"):
@@ -284,6 +289,12 @@ def _keep_events(
     if num_late:
         notes.append(f"{num_late} events of {source.name} stood after a later one of the same user; they were sorted.")
     return events, notes + ([left_out] if left_out else [])
+
+
+def _views_may_be_impressions(actions: pa.Array) -> bool:
+    counts = {str(one["values"]): int(one["counts"]) for one in pc.value_counts(actions).to_pylist()}
+    views, clicks = counts.get("view", 0), counts.get("click", 0)
+    return 0 < clicks < views and 2 * views > len(actions) and IMPRESSION not in counts
 
 
 __all__ = ["build_events", "read_items", "read_tables"]
