@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 
 import pytest
 from own_logs import KINDS, write_own_log
-from tiny_runs import metrics, run_script
+from tiny_runs import metrics, run, run_script
 
 from seekrec.training.budget import process_seconds
 
@@ -92,6 +94,9 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(inputs, tmp_path, monke
         learnt = ["identifiers"] if family == "gensar" else []
         assert stages == ["stage", "data", "embeddings", *learnt, "training", "evaluation", "in"]
         assert f"plan of {family} for orders" in printed and "180 events of 30 users, 36 items" in printed
+        words = ["--config", "scientific", "--dataset", "tables", *log, "--dry_run", "--output_dir", "run"]
+        printed = run_script(f"train_{family}.py", *words)
+        assert f"{family} for orders, on" in printed and "plan of" not in printed and "  in all" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
@@ -114,6 +119,20 @@ def test_a_budget_of_minutes_is_kept(inputs, tmp_path):
     assert saved["length"]["num_train_epochs"] == chosen["num_train_epochs"]["value"]
     settings = (tmp_path / "run" / "settings.yaml").read_text()
     assert f"num_train_epochs: {chosen['num_train_epochs']['value']}" in settings and "max_minutes" not in settings
+
+
+@pytest.mark.slow
+def test_two_processes_have_one_plan(inputs, tmp_path):
+    log = write_own_log(tmp_path / "log", "all of it", num_users=60)
+    words = ["-m", "seekrec.recipes.command", "train", "intsr", *log, "--output_dir", str(tmp_path / "run")]
+    words += ["--num_processes", "2", "--use_cpu", "true", "--ddp_backend", "gloo", "--max_minutes", "3"]
+    words += ["--semantic_encoder", str(inputs[1]), "--sasrec_num_epochs", "1", "--disable_tqdm", "true"]
+    done = run([sys.executable, *words])
+    plans = [line for line in done.stdout.splitlines() if line.startswith("plan of intsr")]
+    # Of the command, and of the process that does the stages before training.
+    assert len(plans) == 2 and len(set(plans)) == 1
+    fits = re.findall(r"fitted to 3 minutes: (.*)", done.stderr)
+    assert len(fits) == 2 and len(set(fits)) == 1
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ _SHARE_OF_SCORES = 0.25
 _ENOUGH_CASES = 5_000
 # Negatives of a case in candidate protocols, unless there are few items.
 _NUM_NEGATIVES = EvaluationArguments.num_negatives
+# Minutes on a CPU in which a T5 family takes few steps.
+_FEW_MINUTES = 15.0
 _DAY = 86_400.0
 
 
@@ -54,12 +56,14 @@ class Situation:
         machine ([`Machine`]): The machine.
         can_construct (`bool`): Whether searches can be made from the categories of the items.
         given (`Mapping`): Settings that the user gave, by name.
+        minutes (`float`, *optional*): Minutes of the whole run, where they are limited.
     """
 
     log: LogSummary
     machine: Machine
     can_construct: bool
     given: Mapping[str, object]
+    minutes: float | None = None
 
     @property
     def makes_searches(self) -> bool:
@@ -293,7 +297,9 @@ def _choose_gensar(s: Situation) -> list[Choice]:
         tasks += ["id2desc_semantic=0.1", "id2desc_collaborative=0.1"]
     large = s.on_gpu and s.log.num_interactions > 1_000_000
     width = 256 if large else 128
-    batch = _batch_size(s.log.num_interactions // length, most=256 if s.on_gpu else 64)
+    # Few minutes are better spent on many small steps.
+    is_short = s.minutes is not None and s.minutes < _FEW_MINUTES
+    batch = _batch_size(s.log.num_interactions // length, most=256 if s.on_gpu else 16 if is_short else 64)
     found = [
         *_choose_t5(s, width),
         *_choose_codes(s),

@@ -18,7 +18,7 @@ from seekrec.errors import ConfigurationError
 from seekrec.events.report import summarize_log
 from seekrec.recipes.arguments import STAGES, RunArguments
 from seekrec.recipes.logs import name_log, read_log
-from seekrec.recipes.plan import describe_log, given_values, make_plan
+from seekrec.recipes.plan import describe_costs, describe_log, given_values, make_plan
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.files import lock_folder
@@ -115,6 +115,10 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
                     output_dir.mkdir(parents=True, exist_ok=True)
                     plan.save(output_dir)
         chosen |= plan.values
+    elif recipe.running.dry_run:
+        log = read_log(recipe.data)
+        groups = recipe.groups()
+        print(describe_costs(recipe_type.family(), log, describe_log(log), groups, recipe.output_dir), flush=True)
     if not chosen:
         return recipe
     recipe = recipe_type(*parse_arguments(types, argv, ignored=ignored, chosen=chosen))

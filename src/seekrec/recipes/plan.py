@@ -39,7 +39,11 @@ PLAN_VERSION = 1
 # What is fitted to timed steps, if a run has a budget.
 FITTED = ("num_train_epochs", "eval_steps", "save_steps", "max_test_cases")
 # Settings that say where and how far, not what; another one of them is no reason for another plan.
-_OF_THE_PLACE = {"output_dir", "stages_dir", "stop_after", "dry_run", "disable_tqdm", "compare_with", "baselines"}
+_OF_THE_PLACE = {
+    *("output_dir", "stages_dir", "stop_after", "dry_run", "disable_tqdm", "compare_with", "baselines"),
+    # One process of several does the first stages alone, without a backend.
+    "ddp_backend",
+}
 
 
 @dataclass(frozen=True)
@@ -176,10 +180,7 @@ def make_plan(
     if (earlier := Plan.load(output_dir, key)) is not None:
         logger.info("The plan is that of %s.", output_dir / PLAN_FILE)
         return earlier
-    can_construct = summary.has_categories and not summary.has_searches and any(category_queries(log.items))
-    if summary.has_searches:
-        can_construct = summary.has_categories
-    situation = Situation(summary, machine, can_construct, given)
+    situation = _look_at(log, summary, machine, given, running.max_minutes)
     choices = [one for one in choose(family, situation) if one.name not in given]
     values = {**{one.name: one.value for one in choices}, **given}
     epochs = {one.name: one for one in add_epochs(family, situation, values, running.max_minutes)}
@@ -190,6 +191,33 @@ def make_plan(
     return Plan(
         family, log.name, str(machine), choices, costs, key, dict(given), most_epochs(family, situation, values)
     )
+
+
+def describe_costs(family: str, log: EventLog, summary: LogSummary, groups: Sequence[object], folder: Path) -> str:
+    """Return the table of what a run with a settings file is expected to cost.
+
+    Args:
+        family (`str`): gensar, gensr, intsr or synergen.
+        log ([`EventLog`]): The log.
+        summary ([`LogSummary`]): Its summary.
+        groups (`Sequence`): The groups of the recipe's settings, `TrainingArguments` among them.
+        folder (`Path`): Folder of the run.
+    """
+    values: dict[str, object] = {}
+    for group in groups:
+        values |= option_values(group) if type(group).__module__.startswith("seekrec.") else vars(group)
+    machine = Machine.measure(folder, use_cpu=bool(values.get("use_cpu", False)))
+    costs = estimate_costs(family, _look_at(log, summary, machine, values, None), values)
+    return "\n".join(
+        [f"{family} for {log.name}, on {machine}", "expected:", *(f"  {line}" for line in format_costs(costs))]
+    )
+
+
+def _look_at(
+    log: EventLog, summary: LogSummary, machine: Machine, given: Mapping[str, object], max_minutes: float | None
+) -> Situation:
+    can_construct = summary.has_categories and (summary.has_searches or any(category_queries(log.items)))
+    return Situation(summary, machine, can_construct, given, max_minutes)
 
 
 def describe_log(log: EventLog) -> LogSummary:
@@ -232,6 +260,7 @@ __all__ = [
     "PLAN_FILE",
     "SETTINGS_FILE",
     "Plan",
+    "describe_costs",
     "describe_log",
     "given_values",
     "make_plan",
