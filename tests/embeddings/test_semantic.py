@@ -4,7 +4,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from seekrec.embeddings import DEFAULT_ENCODER, embed_texts, load_semantic_encoder, semantic
+from seekrec.embeddings import DEFAULT_ENCODER, blocks, embed_texts, load_semantic_encoder, semantic
+from seekrec.embeddings.blocks import embed_in_blocks
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
 
 has_default = pytest.mark.skipif(
@@ -96,3 +97,20 @@ def test_default_encoder_knows_what_words_mean():
     assert vectors.shape == (3, 384)
     similarity = vectors @ vectors.T
     assert similarity[0, 1] > similarity[0, 2] + 0.1
+
+
+def test_blocks_are_embedded_once(encoder_folder, tmp_path, monkeypatch):
+    texts = [" ".join("abcdefgh"[: 1 + number % 8]) for number in range(10)]
+    name = str(encoder_folder)
+    whole = embed_texts(texts, name_or_path=name)
+    found = embed_in_blocks(texts, tmp_path / "blocks", name_or_path=name, block_size=4)
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+    assert len(list((tmp_path / "blocks").glob("block-*"))) == 3
+    # An interrupted run has two of the three: only the third is embedded again.
+    (tmp_path / "blocks" / "block-00002" / "vectors.npy").unlink()
+    (tmp_path / "blocks" / "block-00002").rmdir()
+    embedded = []
+    monkeypatch.setattr(blocks, "embed_texts", lambda texts, **named: embedded.append(texts) or whole[8:])
+    again = embed_in_blocks(texts, tmp_path / "blocks", name_or_path=name, block_size=4)
+    assert embedded == [texts[8:]]
+    np.testing.assert_allclose(again, whole, atol=1e-6)

@@ -224,10 +224,11 @@ def sort_events(events: pa.Table) -> pa.Table:
     order_of_users = np.empty(len(users.dictionary), dtype=np.int64)
     order_of_users[pc.sort_indices(users.dictionary).to_numpy()] = np.arange(len(users.dictionary))
     user_rank = order_of_users[users.indices.to_numpy()]
-    rows = np.lexsort((events["timestamp"].to_numpy(), user_rank))
-    if (rows == np.arange(len(rows))).all():
+    times = events["timestamp"].to_numpy()
+    same_user = user_rank[1:] == user_rank[:-1]
+    if (user_rank[1:] >= user_rank[:-1]).all() and (times[1:] >= times[:-1])[same_user].all():
         return events.combine_chunks()
-    return events.take(pa.array(rows)).combine_chunks()
+    return events.take(pa.array(np.lexsort((times, user_rank)))).combine_chunks()
 
 
 def _count(column: pa.ChunkedArray) -> dict[str, int]:

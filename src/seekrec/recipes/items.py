@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.pseudo_queries import TextWriter, texts_to_read, writer_version
-from seekrec.embeddings import SASRecForNextItem, embed_texts
+from seekrec.embeddings import SASRecForNextItem
+from seekrec.embeddings.blocks import embed_in_blocks
 from seekrec.embeddings.semantic import encoder_version
 from seekrec.errors import CatalogError
 from seekrec.events import Split, has_training_events
+from seekrec.events.partitions.engines import Engine
 from seekrec.events.pool_texts import WRITTEN_KINDS
 from seekrec.identifiers import (
     DualRQVAEConfig,
@@ -78,7 +80,13 @@ class PreparedItems:
 
 
 def prepare_embeddings(
-    split: Split, settings: EmbeddingArguments, cache: StageCache, *, seed: int, report_progress: bool = True
+    split: Split,
+    settings: EmbeddingArguments,
+    cache: StageCache,
+    *,
+    seed: int,
+    report_progress: bool = True,
+    engine: Engine = "local",
 ) -> ItemEmbeddings:
     """Embed the texts of the items, and train SASRec.
 
@@ -88,8 +96,11 @@ def prepare_embeddings(
         cache ([`StageCache`]): Finds what was done before.
         seed (`int`): Seed of SASRec.
         report_progress (`bool`): Show progress bars.
+        engine (`str`): Where texts are embedded: on this machine, or on a Ray cluster.
     """
-    semantic = prepare_semantic(split.log.items, settings.semantic_encoder, cache, report_progress=report_progress)
+    semantic = prepare_semantic(
+        split.log.items, settings.semantic_encoder, cache, report_progress=report_progress, engine=engine
+    )
     sasrec, _ = prepare_sasrec(split, settings, cache, seed=seed)
     return ItemEmbeddings(semantic, sasrec, settings.semantic_encoder)
 
@@ -172,7 +183,12 @@ def prepare_plain_items(split: Split, embeddings: ItemEmbeddings, *, atomic: boo
 
 
 def prepare_semantic(
-    items: pa.Table, encoder: str | None, cache: StageCache, *, report_progress: bool = True
+    items: pa.Table,
+    encoder: str | None,
+    cache: StageCache,
+    *,
+    report_progress: bool = True,
+    engine: Engine = "local",
 ) -> np.ndarray:
     """Embed the text of the items.
 
@@ -182,7 +198,8 @@ def prepare_semantic(
     texts = item_texts(items)
 
     def make(folder: Path) -> None:
-        vectors = embed_texts(texts, name_or_path=encoder, show_progress=report_progress)
+        blocks = folder / TRAINING_FOLDER
+        vectors = embed_in_blocks(texts, blocks, name_or_path=encoder, show_progress=report_progress, engine=engine)
         np.save(folder / VECTORS_FILE, vectors, allow_pickle=False)
 
     return cache.run(

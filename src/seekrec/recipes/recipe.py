@@ -165,7 +165,12 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
     def prepare_embeddings(self) -> None:
         """Compute the embeddings of the items."""
         self.embeddings = prepare_embeddings(
-            self.split, self.embedding, self.cache, seed=self.training.seed, report_progress=self.show_progress
+            self.split,
+            self.embedding,
+            self.cache,
+            seed=self.training.seed,
+            report_progress=self.show_progress,
+            engine=self.data.engine,
         )
 
     def prepare_items(self) -> PreparedItems:

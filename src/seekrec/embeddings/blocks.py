@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Embed many texts in blocks: a run that is interrupted goes on, and a Ray cluster may share the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seekrec.embeddings.semantic import embed_texts
+from seekrec.events.partitions.engines import Engine, Job, run_partitions
+from seekrec.util.files import write_table
+
+# Texts of a block: minutes of work for an encoder on a processor.
+BLOCK_SIZE = 1 << 16
+_VECTORS_FILE = "vectors.npy"
+
+
+def embed_in_blocks(
+    texts: Sequence[str],
+    folder: str | Path,
+    *,
+    name_or_path: str | None = None,
+    show_progress: bool = False,
+    engine: Engine = "local",
+    num_workers: int | None = None,
+    block_size: int = BLOCK_SIZE,
+) -> np.ndarray:
+    """Embed texts as [`embed_texts`] does, a block at a time.
+
+    The engine changes no vector. The size of a block may, in the last bits: texts of one block are encoded together.
+
+    Args:
+        texts (`Sequence[str]`): Each must hold a visible character.
+        folder (`str` or `Path`): Where blocks are kept until it is deleted; a folder of these texts alone.
+        name_or_path (`str`, *optional*): The encoder; see [`embed_texts`].
+        show_progress (`bool`): Show a progress bar for each block.
+        engine (`str`): See [`run_partitions`].
+        num_workers (`int`, *optional*): See [`run_partitions`].
+        block_size (`int`): Texts of a block.
+
+    Returns:
+        `np.ndarray`: float32 rows of unit length, of shape `(len(texts), embedding_dim)`.
+
+    Raises:
+        DataError: If a text is empty; the message names its row in its block.
+    """
+    if engine == "local" and len(texts) <= block_size:
+        return embed_texts(texts, name_or_path=name_or_path, show_progress=show_progress)
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    if name_or_path is not None and Path(name_or_path).is_dir():
+        name_or_path = str(Path(name_or_path).resolve())
+    jobs = []
+    for number, first in enumerate(range(0, len(texts), block_size)):
+        path = target / f"texts-{number:05d}.parquet"
+        write_table(path, pa.table({"text": pa.array(texts[first : first + block_size], pa.string())}))
+        settings = {"encoder": name_or_path, "show_progress": show_progress}
+        jobs.append(Job(str(target / f"block-{number:05d}"), (str(path),), settings))
+    run_partitions(embed_block, jobs, engine=engine, num_workers=num_workers)
+    return np.concatenate([np.load(Path(job.output) / _VECTORS_FILE, allow_pickle=False) for job in jobs])
+
+
+def embed_block(job: Job, folder: Path) -> None:
+    """Embed the texts of one block."""
+    texts = pq.read_table(job.inputs[0])["text"].to_pylist()
+    vectors = embed_texts(texts, name_or_path=job.settings["encoder"], show_progress=job.settings["show_progress"])
+    np.save(folder / _VECTORS_FILE, vectors, allow_pickle=False)
+
+
+__all__ = ["BLOCK_SIZE", "embed_block", "embed_in_blocks"]
