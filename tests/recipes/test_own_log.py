@@ -164,3 +164,23 @@ def test_costs_are_estimated_for_shops_of_any_size():
     ]
     for one in found:
         assert one["minutes_in_all"] == pytest.approx(sum(one["minutes"].values()), abs=0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "kind", "expected"),
+    [
+        ("gensr", "all of it", {"retrieve_by": "identifier", "identifier_weight": 1.0, "codebook_size": 64}),
+        ("gensr", "ids alone", {"retrieve_by": "identifier", "prompt_views": ["collaborative"]}),
+        ("intsr", "all of it", {"negatives": "popularity"}),
+        ("synergen", "ids alone", {"negatives": "popularity"}),
+    ],
+)
+def test_a_catalogue_counts_as_large_from_a_size_on(family, kind, expected, inputs, tmp_path, monkeypatch):
+    """What a plan chooses for many items trains as well; here thirty-six are many."""
+    monkeypatch.setattr("seekrec.recipes.choices._MAX_ASKED_ITEMS", 20)
+    monkeypatch.setattr("seekrec.recipes.choices.LARGE_CATALOG", 20)
+    train(family, kind, inputs[1], tmp_path)
+    chosen = {one["name"]: one["value"] for one in json.loads((tmp_path / "run/model/run.json").read_text())["plan"]}
+    assert {name: chosen[name] for name in expected} == expected
+    assert any(protocol == "full" for _, _, protocol in metrics(tmp_path / "run"))

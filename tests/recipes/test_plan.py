@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings follow from the log, the machine and the minutes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from seekrec.events.report import summarize_log
+from seekrec.events.simulator import simulate
+from seekrec.recipes.choices import Situation, choose
+from seekrec.recipes.costs import add_epochs, estimate_costs
+from seekrec.recipes.fit import RankingTimes
+from seekrec.recipes.machine import Machine
+from seekrec.util.units import format_bytes, format_seconds
+
+FAMILIES = ("gensar", "gensr", "intsr", "synergen")
+CPU = Machine(
+    num_cores=2, num_threads=1, memory=16 << 30, free_disk=1 << 40, gpu=None, gpu_memory=0, gflops=100, has_bf16=False
+)
+GPU = replace(CPU, gpu="a GPU", gpu_memory=80 << 30, gflops=10_000, has_bf16=True)
+
+
+@pytest.fixture(scope="module")
+def summary():
+    return summarize_log(simulate(3000).log)
+
+
+def chosen(family, log, machine=CPU, given=None, minutes=None):
+    situation = Situation(log, machine, log.has_categories, given or {}, minutes)
+    values = {one.name: one.value for one in choose(family, situation)}
+    epochs = add_epochs(family, situation, values, minutes)
+    return situation, values | {one.name: one.value for one in epochs}
+
+
+def seconds(situation, family, values):
+    return sum(one.seconds for one in estimate_costs(family, situation, values))
+
+
+def test_sizes_of_log_and_machine_decide(summary):
+    large = replace(summary, num_items=200_000, num_interactions=5_000_000, num_users_to_hold_out=100_000)
+    for log, machine, family, expected in (
+        (summary, CPU, "intsr", {"negatives": "full", "hidden_size": 64, "use_cpu": True, "tasks": "joint"}),
+        (large, CPU, "intsr", {"negatives": "popularity", "max_test_cases": 5000, "per_device_train_batch_size": 64}),
+        (large, GPU, "intsr", {"hidden_size": 128, "use_cpu": False, "bf16": True}),
+        # Scores of 40,000 items at 100 places of 16 users take 0.7 GiB, and memory is 2 GiB.
+        (
+            replace(summary, num_items=40_000, p90_events_of_user=500.0),
+            replace(CPU, memory=2 << 30),
+            "intsr",
+            {"negatives": "popularity", "max_history": 100},
+        ),
+        (summary, CPU, "gensar", {"codebook_size": 64, "corpus": "stream", "d_model": 128}),
+        (large, GPU, "gensar", {"codebook_size": 256, "d_model": 256, "num_beams": 50}),
+        (replace(large, num_items=1_000_000), CPU, "gensar", {"codebook_size": 1024}),
+        (summary, CPU, "gensr", {"retrieve_by": "answer", "identifier_weight": 0.0}),
+        (large, CPU, "gensr", {"retrieve_by": "identifier", "identifier_weight": 1.0}),
+        (replace(summary, has_time=False), CPU, "synergen", {"time_encoding": "order"}),
+        (replace(summary, times_are_days=True), CPU, "synergen", {"min_period": 172_800.0}),
+    ):
+        _, values = chosen(family, log, machine)
+        assert {name: values.get(name) for name in expected} == expected
+
+
+def test_what_is_given_changes_what_goes_with_it(summary):
+    _, values = chosen("synergen", summary, given={"negatives": "popularity"})
+    assert "easy_weight" not in values
+    _, values = chosen("gensar", summary, given={"backbone": "t5"})
+    assert "d_model" not in values and "tokenizer_vocab_size" not in values
+    _, values = chosen("intsr", replace(summary, share_searches=0.0), given={"construction": "none"})
+    assert values["tasks"] == "recommendation" and values["construction"] == "none"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fewer_minutes_are_fewer_epochs_and_cases_and_the_estimate_keeps_to_them(family, summary):
+    log = replace(summary, num_events=300_000, num_interactions=200_000, num_users=9_000, num_users_to_hold_out=8_000)
+    epochs = []
+    for minutes in (2, 20, 80):
+        situation, values = chosen(family, log, minutes=minutes)
+        assert seconds(situation, family, values) < 1.1 * 60 * minutes
+        epochs.append(values["num_train_epochs"])
+    _, without = chosen(family, log)
+    assert 0 < epochs[0] < epochs[1] <= epochs[2] <= without["num_train_epochs"]
+
+
+def test_a_slower_machine_takes_longer_and_a_larger_log_more_memory(summary):
+    situation, values = chosen("intsr", summary)
+    slow = replace(situation, machine=replace(CPU, gflops=50))
+    assert seconds(slow, "intsr", values) > seconds(situation, "intsr", values)
+    larger = replace(situation, log=replace(summary, num_events=10**8))
+    peaks = [max(one.memory for one in estimate_costs("intsr", at, values)) for at in (situation, larger)]
+    assert peaks[1] > peaks[0] + 40 * 10**9
+
+
+def test_as_many_cases_are_tested_as_fit():
+    times = RankingTimes({"full": 0.01}, 300, 2000, ("full",), ("full",))
+    # Seven seconds of what is not timed, 0.01 + 0.001 a case; 300 searches in five forms at half of 0.01, and 0.001.
+    assert times.test_seconds(1000) == pytest.approx(7 + 11 + 300 * 5 * 0.006)
+    assert times.fit_test(1e9) == 2000 and times.fit_test(0) == 20
+    few = times.fit_test(20)
+    assert times.test_seconds(few) <= 20 < times.test_seconds(int(1.2 * few))
+    assert replace(times, share_of_core=0.5).test_seconds(0) == pytest.approx(14)
+
+
+def test_the_machine_is_seen_and_written():
+    machine = Machine.measure("a/folder/that/is/not/there", use_cpu=True)
+    assert machine.num_cores >= 1 and machine.gpu is None and machine.gflops > 0.1 and machine.memory > 1 << 28
+    assert "no GPU" in str(machine) and "GFLOP/s" in str(machine)
+    assert (format_seconds(40), format_seconds(720), format_seconds(12_600)) == ("40 s", "12 min", "3.5 h")
+    assert (format_bytes(12_000_000), format_bytes(3_500_000_000)) == ("12 MB", "3.5 GB")
