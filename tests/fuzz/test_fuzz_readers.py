@@ -16,6 +16,8 @@ from tally import TALLY, fuzzed
 
 from seekrec import read_movielens, read_sequences, read_tables
 from seekrec.events.readers import (
+    json_lines,
+    json_objects,
     read_amazon,
     read_criteo,
     read_diginetica,
@@ -60,8 +62,12 @@ def check_log(log, events, rows):
     assert sorted(map(repr, read)) == sorted(map(repr, events))
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz"])
-def test_what_is_written_is_read_back(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".parquet", ".csv.gz"])
+def test_what_is_written_is_read_back(tmp_path, suffix, monkeypatch):
+    # A list of objects is looked through in blocks, and read in stretches: many of them even here.
+    monkeypatch.setattr(json_objects, "_BLOCK", 7)
+    monkeypatch.setattr(json_lines, "_STRETCH", 60)
+
     @fuzzed(700)
     @given(tables(), st.data())
     def ask(drawn, data):
@@ -75,6 +81,10 @@ def test_what_is_written_is_read_back(tmp_path, suffix):
                     pq.write_table(pa.Table.from_pylist(records), path)
                 elif suffix == ".jsonl":
                     path.write_text("".join(json.dumps(record) + "\n" for record in records))
+                elif suffix == ".json":
+                    indent = data.draw(st.sampled_from([None, 1]))
+                    text = json.dumps(records, indent=indent, ensure_ascii=data.draw(st.booleans()))
+                    path.write_text(text, encoding="utf-8")
                 else:
                     text = io.StringIO()
                     delimiter = data.draw(st.sampled_from(",;|")) if suffix.startswith(".csv") else "\t"
