@@ -166,5 +166,7 @@ def count_sessions(events: pa.Table, timeline: Timeline, session: np.ndarray, ac
 def _count_distinct(session: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Count for each session the distinct values of its rows: int64 by number of the session."""
     width = int(values.max(initial=0)) + 1
-    pairs = np.unique(session[rows] * width + values[rows])
+    # numpy's own `unique` hashes, which takes four times as long as sorting here.
+    pairs = np.sort(session[rows] * width + values[rows])
+    pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])] if len(pairs) else pairs
     return np.bincount(pairs // width, minlength=int(session.max(initial=-1)) + 1)
