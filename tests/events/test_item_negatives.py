@@ -27,7 +27,7 @@ def test_negatives_are_drawn_as_asked():
 def test_what_a_user_did_is_no_negative_of_that_user():
     counts, keys = np.array([8, 4, 2, 1, 1]), np.arange(20_000)
     # User 0 took items 0 and 2, user 1 took item 4; both are asked for one of theirs.
-    acts = np.array([0, 0, 1]), np.array([0, 2, 4])
+    acts = np.array([0, 0, 1]) * 5 + np.array([0, 2, 4])
     users = np.arange(20_000) % 2
     labels = np.where(users == 0, 2, 4)
     sampler = ItemNegatives(counts, 3, "popularity", acts=acts)

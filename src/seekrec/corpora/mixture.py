@@ -129,7 +129,9 @@ class MixtureSampler(Sampler[int]):
             first += size
         generator = np.random.default_rng([self.seed, 1, epoch])
         rows = generator.permutation(np.concatenate(chosen))
-        return rows if self._lengths is None else self._group(rows, self._lengths[rows], generator)
+        if self._lengths is None:
+            return rows
+        return group_by_length(rows, self._lengths[rows], self._batch_size, generator)
 
     def _deal(self, task: int, size: int, start: int, count: int) -> np.ndarray:
         """Return the cards `start..start + count - 1` of the endless row of shuffled piles."""
@@ -139,15 +141,24 @@ class MixtureSampler(Sampler[int]):
         cards = np.concatenate([np.random.default_rng([self.seed, 0, task, pile]).permutation(size) for pile in piles])
         return cards[start - piles.start * size :][:count]
 
-    def _group(self, rows: np.ndarray, lengths: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Reorder rows such that each batch has rows of like length, the batches in random order."""
-        size = self._batch_size
-        section = np.arange(len(rows)) // (size * _BATCHES_TO_GROUP)
-        rows = rows[np.lexsort((lengths, section))]
-        num_full = len(rows) // size
-        # An incomplete batch stays last, else it would shift the ones after it.
-        full = rows[: num_full * size].reshape(num_full, size)
-        return np.concatenate([full[generator.permutation(num_full)].ravel(), rows[num_full * size :]])
+
+def group_by_length(rows: np.ndarray, lengths: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Reorder rows such that each batch has rows of like length, the batches in random order.
+
+    Args:
+        rows (`np.ndarray`): int64 row numbers, shuffled.
+        lengths (`np.ndarray`): int64 length of each.
+        size (`int`): Rows of a batch.
+        generator (`np.random.Generator`): Draws the order of the batches.
+
+    Returns:
+        `np.ndarray`: The rows; an incomplete batch stays last, else it would shift the ones after it.
+    """
+    section = np.arange(len(rows)) // (size * _BATCHES_TO_GROUP)
+    rows = rows[np.lexsort((lengths, section))]
+    num_full = len(rows) // size
+    full = rows[: num_full * size].reshape(num_full, size)
+    return np.concatenate([full[generator.permutation(num_full)].ravel(), rows[num_full * size :]])
 
 
 def mix_tasks(

@@ -79,6 +79,34 @@ class TrainingWindows:
         earliest = self.sessions[named[first]][np.searchsorted(known, key[self.places])]
         return int((earliest < self.sessions[self.places]).sum())
 
+    @property
+    def queries(self) -> list[str]:
+        """Queries of all events, to which the query rows point."""
+        return self.events.queries
+
+    def user_rows(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the int64 user row of some windows."""
+        found: np.ndarray = self.users[numbers]
+        return found
+
+    def searched_pairs(self) -> np.ndarray:
+        """Return the distinct pairs of an item and a query that led to it: int64 of shape `(num_pairs, 2)`, sorted."""
+        used = np.unique(self.windows.values)
+        used = used[self.events.is_search[used] & (self.events.item[used] >= 0)]
+        return np.unique(np.stack([self.events.item[used], self.events.query[used]], axis=1), axis=0)
+
+    def acted_pairs(self, num_items: int) -> np.ndarray:
+        """Return who acted on what, sorted: int64 `user row * num_items + item row`."""
+        event = self.windows.values
+        items, users = self.events.item[event], self.windows.spread(self.users)
+        return np.unique(users[items >= 0] * np.int64(num_items) + items[items >= 0])
+
+    def question_counts(self, num_items: int) -> np.ndarray:
+        """Count how often each item is asked for: int64 of shape `(len(BEHAVIORS), num_items)`."""
+        items = self.events.item[self.windows.values[self.places]]
+        cells = np.bincount(self.behavior * num_items + items, minlength=len(BEHAVIORS) * num_items)
+        return cells.reshape(len(BEHAVIORS), num_items)
+
     def select(self, behavior: Behavior) -> TrainingWindows:
         """Keep the questions of one behavior, and the windows that still have one; histories stay whole."""
         is_kept = self.behavior == BEHAVIORS.index(behavior)
@@ -113,7 +141,7 @@ class TrainingWindows:
         rows = np.asarray(numbers, dtype=np.int64)
         windows, questions = self.windows.take(rows), self.questions.take(rows)
         sessions = Ragged(self.sessions, self.windows.offsets).take(rows).values
-        asked = Ragged(np.arange(len(self.questions.values)), self.questions.offsets).take(rows).values
+        asked = Ragged.from_ranges(self.questions.offsets[rows], questions.lengths).values
         place = windows.offsets[questions.owners()] + questions.values
         event, behavior = windows.values[place], self.behavior[asked]
         shown = self.shown.take(asked)
@@ -144,6 +172,7 @@ def build_training_windows(
     recommend_searched_items: bool = True,
     session_ids: SessionIds | Literal["auto"] = "auto",
     use_session_mask: bool = True,
+    may_be_empty: bool = False,
 ) -> TrainingWindows:
     """Cut the training part of a split into windows with questions.
 
@@ -157,6 +186,7 @@ def build_training_windows(
         session_ids (`str`): Meaning of `session_id`: `"page_view"`, `"visit"`, or `"auto"`: what [`guess_session_ids`]
             makes of the training events.
         use_session_mask (`bool`): Off for a model whose questions see all that came before, their session too.
+        may_be_empty (`bool`): Whether there need not be a question: the split is a part of a larger one.
 
     Returns:
         [`TrainingWindows`]: Those with a question.
@@ -194,7 +224,7 @@ def build_training_windows(
             within = np.arange(len(event)) - windows.offsets[owner]
     # Both questions of an event stand side by side, so a window's questions are in the order of its events.
     place, behavior = np.nonzero(asked)
-    if not len(place):
+    if not len(place) and not may_be_empty:
         raise DataError(
             f"The training part of {split.log.name!r} holds no interaction that may be a target; check the split."
         )

@@ -318,8 +318,8 @@ class ItemNegatives:
         kind (`str`): `"uniform"`, or `"popularity"`: in proportion to `counts`.
         periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available, int64; only
             items that were when the question was asked are negatives (temporal alignment, IntSR equation 15).
-        acts (`tuple[np.ndarray, np.ndarray]`, *optional*): int64 user rows and item rows: what users acted on is no
-            negative of theirs.
+        acts (`np.ndarray`, *optional*): int64 `user row * num_items + item row`, ascending: what users acted on is no
+            negative of theirs. It may be memory-mapped.
         draws_target (`bool`): A draw may be the target, as the correction for sampling asks for (see
             `seekrec.embeddings.softmax`); off: it is drawn again.
         seed (`int`): Seed of all draws.
@@ -335,7 +335,7 @@ class ItemNegatives:
         kind: SampledKind = "uniform",
         *,
         periods: tuple[np.ndarray, np.ndarray] | None = None,
-        acts: tuple[np.ndarray, np.ndarray] | None = None,
+        acts: np.ndarray | None = None,
         draws_target: bool = False,
         seed: int = 0,
     ) -> None:
@@ -348,9 +348,7 @@ class ItemNegatives:
         if not weights.sum() > 0:
             raise ConfigurationError(f"No item has an interaction, so negatives of kind {kind!r} cannot be drawn.")
         self.count, self.seed, self.periods, self.draws_target = count, seed, periods, draws_target
-        # Sorted, so that a pair is found in it.
-        users, items = (np.empty(0, dtype=np.int64),) * 2 if acts is None else acts
-        self._acts = np.unique(users * np.int64(len(counts)) + items)
+        self._acts = np.empty(0, dtype=np.int64) if acts is None else acts
         self._sums = np.cumsum(weights / weights.sum())
         with np.errstate(divide="ignore"):
             # An item without interactions is drawn as one would be that has half of one.

@@ -12,17 +12,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
 from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.corpora import MixtureSampler
 from seekrec.corpora.training_windows import TrainingWindows
+from seekrec.corpora.window_shards import WindowShards
 from seekrec.events.negatives import ItemNegatives, SampledKind
 from seekrec.events.pool_texts import ITEM_TEXT, LOGGED, check_pool_kinds, pool_texts
 from seekrec.models.dense import DenseModel, QueryVectors
 from seekrec.schema import BEHAVIORS, SEARCH
 from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.row_adamw import make_adamw, use_row_gradients
+from seekrec.training.shards import ShardSampler
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 from seekrec.util.constants import LABEL_PADDING
 from seekrec.util.hashing import hash_fractions, hash_numbers
@@ -48,7 +51,7 @@ class QueryPool:
     @classmethod
     def build(
         cls,
-        windows: TrainingWindows,
+        windows: TrainingWindows | WindowShards,
         catalog: Catalog,
         query_vectors: QueryVectors,
         kinds: Sequence[str],
@@ -68,13 +71,10 @@ class QueryPool:
             ConfigurationError: If a kind is unknown, or one that a model writes was not written.
         """
         check_pool_kinds(kinds)
-        columns = windows.events
-        texts = {text: number for number, text in enumerate(columns.queries)}
+        texts = {text: number for number, text in enumerate(windows.queries)}
         parts = []
         if LOGGED in kinds:
-            used = np.unique(windows.windows.values)
-            used = used[columns.is_search[used] & (columns.item[used] >= 0)]
-            pairs = np.unique(np.stack([columns.item[used], columns.query[used]], axis=1), axis=0)
+            pairs = windows.searched_pairs()
             counts = np.bincount(pairs[:, 0], minlength=len(catalog))
             parts.append(Ragged.from_lengths(pairs[:, 1], counts))
         for kind in kinds:
@@ -95,6 +95,8 @@ class QueryPool:
 class WindowCollator:
     """Turns codes of windows (`epoch * num_windows + window`) into batches.
 
+    A negative code, `-1 - code`, is that window without its questions: it fills up a batch and teaches nothing.
+
     Args:
         windows ([`TrainingWindows`]): What is learned from.
         pool ([`QueryPool`]): Vectors of all queries in the windows, and what else may be asked for.
@@ -107,7 +109,7 @@ class WindowCollator:
 
     def __init__(
         self,
-        windows: TrainingWindows,
+        windows: TrainingWindows | WindowShards,
         pool: QueryPool,
         *,
         pool_probability: float = 0.0,
@@ -128,7 +130,10 @@ class WindowCollator:
             shape of `shown_item_rows`, the logarithm of how likely each is drawn, but for a number of the question.
         """
         numbers = np.asarray(codes, dtype=np.int64)
+        is_silent = numbers < 0
+        numbers = np.where(is_silent, -1 - numbers, numbers)
         batch = self.windows.batch(numbers % len(self.windows))
+        batch["labels"][is_silent] = LABEL_PADDING
         keys = numbers[:, None] * (2 * _ADDED) + np.arange(batch["labels"].shape[1])
         if self.pool_probability:
             keys = self._ask_from_pool(batch, keys)
@@ -140,7 +145,7 @@ class WindowCollator:
         batch["query_vectors"] = self.pool.vectors[used] if len(used) else np.zeros((0, 0), dtype=np.float32)
         if self.negatives is not None:
             labels = batch["labels"]
-            users = np.broadcast_to(self.windows.users[numbers % len(self.windows), None], labels.shape)
+            users = np.broadcast_to(self.windows.user_rows(numbers % len(self.windows))[:, None], labels.shape)
             drawn = self.negatives.draw(keys, labels, batch["question_timestamps"], users)
             batch["negative_rows"] = np.where((labels >= 0)[..., None], drawn, -1)
             for name, rows in (("negative", drawn), ("label", labels), ("shown", batch["shown_item_rows"])):
@@ -171,20 +176,20 @@ class WindowCollator:
         return keys
 
 
-def target_counts(windows: TrainingWindows, num_items: int) -> np.ndarray:
+def target_counts(windows: TrainingWindows | WindowShards, num_items: int) -> np.ndarray:
     """Count how often each item is asked for without a query, or at all if only searches are asked.
 
     Returns:
         `np.ndarray`: int64 of shape `(num_items,)`.
     """
-    place = windows.windows.offsets[windows.questions.owners()] + windows.questions.values
-    is_counted = windows.behavior != BEHAVIORS.index(SEARCH)
-    asked = windows.windows.values[place][is_counted | ~is_counted.any()]
-    return np.bincount(windows.events.item[asked], minlength=num_items)
+    counts = windows.question_counts(num_items)
+    searched = counts[BEHAVIORS.index(SEARCH)]
+    others = counts.sum(0) - searched
+    return others if others.any() else searched
 
 
 def make_negatives(
-    windows: TrainingWindows,
+    windows: TrainingWindows | WindowShards,
     catalog: Catalog,
     kind: SampledKind,
     count: int,
@@ -200,17 +205,12 @@ def make_negatives(
     that were shown and not clicked. What stands for all items must hold the user's own, for the full softmax holds
     them.
     """
-    acts = None
-    if spares_own:
-        event = windows.windows.values
-        items, users = windows.events.item[event], windows.users[windows.windows.owners()]
-        acts = users[items >= 0], items[items >= 0]
     return ItemNegatives(
         target_counts(windows, len(catalog)),
         count,
         kind,
         periods=item_periods(catalog.items) if is_aligned else None,
-        acts=acts,
+        acts=windows.acted_pairs(len(catalog)) if spares_own else None,
         draws_target=kind == "popularity",
         seed=seed,
     )
@@ -239,19 +239,26 @@ def make_window_trainer(
     arguments.remove_unused_columns = False
     arguments.label_names = ["labels"]
     windows = collator.windows
-    sampler = MixtureSampler(
-        {"windows": len(windows)},
-        {"windows": 1.0},
-        seed=arguments.data_seed if arguments.data_seed is not None else arguments.seed,
-        lengths=windows.windows.lengths,
-        batch_size=arguments.per_device_train_batch_size * arguments.world_size,
-    )
+    seed = arguments.data_seed if arguments.data_seed is not None else arguments.seed
+    batch_size, num_processes = arguments.per_device_train_batch_size, arguments.world_size
+    sampler: Sampler[int]
+    if isinstance(windows, WindowShards):
+        sampler = ShardSampler(windows, batch_size=batch_size, num_processes=num_processes, seed=seed)
+    else:
+        rows = MixtureSampler(
+            {"windows": len(windows)},
+            {"windows": 1.0},
+            seed=seed,
+            lengths=windows.windows.lengths,
+            batch_size=batch_size * num_processes,
+        )
+        sampler = CodeSampler(rows)
     return GenerativeTrainer(
         model=model,
         args=arguments,
         train_dataset=CodedRows(len(windows)),
         data_collator=collator,
-        sampler=CodeSampler(sampler),
+        sampler=sampler,
         evaluate_model=evaluate_model,
         optimizers=(make_window_optimizer(model, arguments, table_learning_rate=table_learning_rate), None),
     )

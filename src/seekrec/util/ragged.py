@@ -112,10 +112,11 @@ class Ragged:
     def take(self, rows: np.ndarray | Sequence[int]) -> Ragged:
         """Return some of the rows, in the order given, repeated if given twice."""
         numbers = np.asarray(rows, dtype=np.int64)
-        lengths = self.lengths[numbers]
+        # Of these rows alone: there may be millions.
+        lengths = self.offsets[1:][numbers] - self.offsets[:-1][numbers]
         # Entry j of the result lies at j plus a shift that is constant along a row.
         ends = np.cumsum(lengths)
-        places = np.repeat(self.offsets[numbers] - ends + lengths, lengths)
+        places = np.repeat(self.offsets[:-1][numbers] - ends + lengths, lengths)
         places += np.arange(len(places))
         return Ragged.from_lengths(self.values[places], lengths)
 

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows of a log that is larger than memory: one Arrow file for each partition, memory-mapped when it is read.
+
+A shard holds what [`build_training_windows`] makes of the users of a partition, so all shards together hold the
+windows of the whole log. Each stands for itself: windows are rows, their events, questions and impressions lists.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seekrec.corpora.training_windows import TrainingWindows, build_training_windows
+from seekrec.corpora.window_tables import number_queries, windows_from_table, windows_to_table
+from seekrec.errors import DataError, LeakageError
+from seekrec.events.columns import SessionIds
+from seekrec.events.partitions import Job, PartitionedSplit, run_partitions
+from seekrec.events.partitions.engines import Engine
+from seekrec.events.partitions.logs import ITEMS_FILE
+from seekrec.events.partitions.scatter import FACTS_FILE, read_facts
+from seekrec.events.partitions.training_facts import TrainingFacts
+from seekrec.events.saved import check_files, refuse_damage
+from seekrec.schema import BEHAVIORS, Behavior, IdMap
+from seekrec.util.files import replace_file, write_json, write_table
+from seekrec.util.hashing import file_sha256, table_digest
+
+logger = logging.getLogger(__name__)
+
+WINDOWS_FILE = "windows.arrow"
+SHARDS_FILE = "shards.json"
+QUERIES_FILE = "queries.parquet"
+_COUNTS_FILE, _SEARCHED_FILE, _ACTED_FILE = "counts.parquet", "searched.parquet", "acted.npy"
+_PLAN_FILE = "plan.json"
+SHARDS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """Description of one shard.
+
+    Args:
+        folder (`str`): Its folder.
+        num_windows (`int`): Its windows.
+        sha256 (`str`): SHA-256 of its file of windows.
+    """
+
+    folder: str
+    num_windows: int
+    sha256: str
+
+
+class WindowShards:
+    """Windows in shards; batches are read from the shards that hold them. Made by [`write_window_shards`].
+
+    Windows are numbered from 0 up, one shard after the other.
+
+    Args:
+        folder (`str` or `Path`): The folder.
+
+    Raises:
+        DataError: If a file is missing or damaged.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        check_files(self.folder, (SHARDS_FILE, QUERIES_FILE), "windows")
+        with refuse_damage(self.folder, "windows"):
+            description = json.loads((self.folder / SHARDS_FILE).read_text("utf-8"))
+            self.session_ids: SessionIds = description["session_ids"]
+            self.num_questions: dict[Behavior, int] = description["num_questions"]
+            self.num_blind: int = description["num_blind"]
+            self.fingerprint: str = description["fingerprint"]
+            self.shards = tuple(ShardInfo(**shard) for shard in description["shards"])
+        check_files(self.folder, [f"{shard.folder}/{WINDOWS_FILE}" for shard in self.shards], "windows")
+        # Of each shard the number of its first window; the number of all at the end.
+        self.first = np.concatenate([[0], np.cumsum([shard.num_windows for shard in self.shards])]).astype(np.int64)
+        self._tables: dict[int, pa.Table] = {}
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def __reduce__(self) -> tuple[type[WindowShards], tuple[Path]]:
+        # Processes that load data map the files themselves.
+        return WindowShards, (self.folder,)
+
+    def shard(self, number: int) -> pa.Table:
+        """Return the windows of one shard: a memory-mapped table, a row a window."""
+        if number not in self._tables:
+            path = self.folder / self.shards[number].folder / WINDOWS_FILE
+            with refuse_damage(path.parent, "shard of windows"):
+                self._tables[number] = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        return self._tables[number]
+
+    def lengths(self, number: int) -> np.ndarray:
+        """Return the number of events of each window of one shard: int64."""
+        parts = [np.diff(np.asarray(chunk.offsets)) for chunk in self.shard(number)["events"].chunks]
+        return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64)
+
+    def take(self, numbers: Sequence[int] | np.ndarray) -> TrainingWindows:
+        """Read some windows.
+
+        Args:
+            numbers (`Sequence[int]`): Window numbers, of any shards.
+
+        Returns:
+            [`TrainingWindows`]: These windows, in this order; their query rows point to `queries`.
+        """
+        rows = np.asarray(numbers, dtype=np.int64)
+        of_shard = np.searchsorted(self.first, rows, side="right") - 1
+        order = np.argsort(of_shard, kind="stable")
+        found = [
+            self.shard(number).take(pa.array(rows[of_shard == number] - self.first[number]))
+            for number in np.unique(of_shard).tolist()
+        ]
+        back = np.empty(len(rows), dtype=np.int64)
+        back[order] = np.arange(len(rows))
+        table = pa.concat_tables(found).combine_chunks().take(pa.array(back))
+        return windows_from_table(table, self.session_ids)
+
+    def batch(self, numbers: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """Lay out some windows; see [`TrainingWindows.batch`]."""
+        windows = self.take(numbers)
+        return windows.batch(np.arange(len(windows)))
+
+    def user_rows(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the int64 user row of some windows; users of all shards are numbered together."""
+        of_shard = np.searchsorted(self.first, numbers, side="right") - 1
+        found = np.empty(len(numbers), dtype=np.int64)
+        for number in np.unique(of_shard).tolist():
+            is_here = of_shard == number
+            found[is_here] = np.asarray(self.shard(number)["user"])[numbers[is_here] - self.first[number]]
+        return found
+
+    @cached_property
+    def queries(self) -> list[str]:
+        """Queries of all training events, to which the query rows point."""
+        found: list[str] = pq.read_table(self.folder / QUERIES_FILE)["query"].to_pylist()
+        return found
+
+    def searched_pairs(self) -> np.ndarray:
+        """Return the distinct pairs of an item and a query that led to it; see [`TrainingWindows.searched_pairs`]."""
+        tables = [pq.read_table(self.folder / shard.folder / _SEARCHED_FILE) for shard in self.shards]
+        pairs = [np.stack([table["item"].to_numpy(), table["query"].to_numpy()], axis=1) for table in tables]
+        return np.unique(np.concatenate(pairs).astype(np.int64), axis=0)
+
+    def acted_pairs(self, num_items: int) -> np.ndarray:
+        """Return who acted on what, memory-mapped; see [`TrainingWindows.acted_pairs`].
+
+        Raises:
+            DataError: If `num_items` is not the number of items that the shards were made for.
+        """
+        if num_items != read_facts(self.folder / self.shards[0].folder)["num_items"]:
+            raise DataError(f"The windows in {self.folder} were made for another catalogue than one of {num_items}.")
+        path = self.folder / _ACTED_FILE
+        return cast(np.ndarray, np.load(path, mmap_mode="r", allow_pickle=False))
+
+    def question_counts(self, num_items: int) -> np.ndarray:
+        """Count how often each item is asked for; see [`TrainingWindows.question_counts`]."""
+        counts = np.zeros((len(BEHAVIORS), num_items), dtype=np.int64)
+        for shard in self.shards:
+            table = pq.read_table(self.folder / shard.folder / _COUNTS_FILE)
+            counts[table["behavior"].to_numpy(), table["item"].to_numpy()] += table["count"].to_numpy()
+        return counts
+
+
+def write_window_shards(
+    split: PartitionedSplit,
+    folder: str | Path,
+    facts: TrainingFacts,
+    *,
+    behaviors: Sequence[Behavior] = BEHAVIORS,
+    geohashes: Sequence[str] = (),
+    max_history: int = 50,
+    recommend_searched_items: bool = True,
+    session_ids: SessionIds,
+    use_session_mask: bool = True,
+    engine: Engine = "local",
+    num_workers: int | None = None,
+) -> WindowShards:
+    """Write the windows of every partition.
+
+    An interrupted run goes on when it is called again with the same arguments.
+
+    Items are numbered as in `split.log.items`, which is the order of a catalogue that is built from them.
+
+    Args:
+        split ([`PartitionedSplit`]): Split whose training events are used.
+        folder (`str` or `Path`): Where to write; what other arguments have made there is replaced.
+        facts ([`TrainingFacts`]): What all its training events hold.
+        behaviors (`Sequence[str]`): Questions of these behaviors are kept, and the windows that have one.
+        geohashes (`Sequence[str]`): See [`build_training_windows`], like the next three.
+        max_history (`int`): Events of a window.
+        recommend_searched_items (`bool`): Ask for the items of searches without their query too.
+        session_ids (`str`): Meaning of `session_id`: `"page_view"` or `"visit"`.
+        use_session_mask (`bool`): Off for a model whose questions see all that came before.
+        engine (`str`): See [`run_partitions`].
+        num_workers (`int`, *optional*): See [`run_partitions`].
+
+    Returns:
+        [`WindowShards`]: The windows.
+
+    Raises:
+        DataError: If there is no question at all.
+        LeakageError: If a question of a strict split sees its own answer.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, object] = {
+        "behaviors": list(behaviors),
+        "geohashes": list(geohashes),
+        "max_history": max_history,
+        "recommend_searched_items": recommend_searched_items,
+        "session_ids": session_ids,
+        "use_session_mask": use_session_mask,
+    }
+    plan = {"version": SHARDS_VERSION, "split": split.fingerprint, "log": split.log.digest, "settings": settings}
+    _keep_only(target, plan)
+    queries = pa.table({"query": facts.queries})
+    write_table(target / QUERIES_FILE, queries)
+    first_users = np.cumsum([0, *(partition.num_users for partition in split.log.partitions)]).tolist()
+    jobs = [
+        Job(
+            output=str(target / f"shard-{number:05d}"),
+            inputs=(str(split.folder), str(target / QUERIES_FILE)),
+            settings={**settings, "partition": number, "first_user": first_users[number]},
+        )
+        for number in range(split.num_partitions)
+    ]
+    run_partitions(write_shard, jobs, engine=engine, num_workers=num_workers)
+    found = [read_facts(job.output) for job in jobs]
+    counts = {behavior: sum(one["num_questions"][behavior] for one in found) for behavior in BEHAVIORS}
+    if not any(counts.values()):
+        raise DataError(
+            f"The training part of {split.log.name!r} holds no interaction that may be a target; check the split."
+        )
+    if num_leaks := sum(one["num_leaks"] for one in found):
+        raise LeakageError(f"{num_leaks} training questions of {split.log.name!r} see their own answer.")
+    _join_arrays([Path(job.output) / _ACTED_FILE for job in jobs], target / _ACTED_FILE)
+    shards = [
+        {"folder": Path(job.output).name, "num_windows": one["num_windows"], "sha256": one["sha256"]}
+        for job, one in zip(jobs, found, strict=True)
+    ]
+    description = {
+        "version": SHARDS_VERSION,
+        "session_ids": session_ids,
+        "num_questions": counts,
+        "num_blind": sum(one["num_blind"] for one in found),
+        "fingerprint": table_digest(pa.table({"sha256": [shard["sha256"] for shard in shards]})),
+        "shards": shards,
+    }
+    write_json(target / SHARDS_FILE, description)
+    windows = WindowShards(target)
+    written = ", ".join(f"{count} as a {behavior}" for behavior, count in counts.items())
+    logger.info(
+        "%s: %d windows in %d shards; training asks %s; %d questions see no event.",
+        split.log.name,
+        len(windows),
+        len(shards),
+        written,
+        windows.num_blind,
+    )
+    return windows
+
+
+def write_shard(job: Job, folder: Path) -> None:
+    """Write the windows of one partition: inputs are the folder of the split and the table of queries."""
+    settings = job.settings
+    whole = _open_split(job.inputs[0])
+    split = whole.partition(cast(int, settings["partition"]))
+    id_map = _read_ids(str(whole.log.folder))
+    windows = build_training_windows(
+        split,
+        id_map,
+        actions=whole.actions,
+        geohashes=cast(list[str], settings["geohashes"]),
+        max_history=cast(int, settings["max_history"]),
+        recommend_searched_items=cast(bool, settings["recommend_searched_items"]),
+        session_ids=cast(SessionIds, settings["session_ids"]),
+        use_session_mask=cast(bool, settings["use_session_mask"]),
+        may_be_empty=True,
+    )
+    num_leaks = windows.count_leaks() if split.protocol == "strict" else 0
+    behaviors = cast(list[Behavior], settings["behaviors"])
+    if len(behaviors) == 1:
+        windows = windows.select(behaviors[0])
+    queries = pq.read_table(job.inputs[1])["query"].combine_chunks()
+    table = windows_to_table(windows, cast(int, settings["first_user"]), queries)
+    path = folder / WINDOWS_FILE
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(1, table.num_rows))
+    counts = windows.question_counts(len(id_map))
+    behavior, item = np.nonzero(counts)
+    write_table(folder / _COUNTS_FILE, pa.table({"behavior": behavior, "item": item, "count": counts[behavior, item]}))
+    pairs = windows.searched_pairs()
+    numbers = number_queries(windows, queries)
+    write_table(folder / _SEARCHED_FILE, pa.table({"item": pairs[:, 0], "query": numbers[pairs[:, 1]]}))
+    acted = windows.acted_pairs(len(id_map)) + cast(int, settings["first_user"]) * len(id_map)
+    np.save(folder / _ACTED_FILE, acted, allow_pickle=False)
+    asked = {name: int((windows.behavior == number).sum()) for number, name in enumerate(BEHAVIORS)}
+    facts = {
+        "num_items": len(id_map),
+        "num_windows": len(windows),
+        "num_questions": asked,
+        "num_blind": int(windows.is_blind.sum()),
+        "num_leaks": num_leaks,
+        "sha256": file_sha256(path),
+    }
+    write_json(folder / FACTS_FILE, facts)
+
+
+@lru_cache(maxsize=1)
+def _open_split(folder: str) -> PartitionedSplit:
+    return PartitionedSplit.load(folder)
+
+
+@lru_cache(maxsize=1)
+def _read_ids(folder: str) -> IdMap:
+    """Read the ids of a log's items once for all partitions that this process works on."""
+    return IdMap(pq.read_table(Path(folder) / ITEMS_FILE, columns=["item_id"])["item_id"].to_pylist())
+
+
+def _keep_only(target: Path, plan: dict[str, object]) -> None:
+    """Keep the shards that an interrupted run of the same plan has left in a folder, delete any others."""
+    # Without it the folder does not load: an interrupted run is never taken for a whole one.
+    (target / SHARDS_FILE).unlink(missing_ok=True)
+    path = target / _PLAN_FILE
+    if path.is_file() and json.loads(path.read_text("utf-8")) == plan:
+        return
+    path.unlink(missing_ok=True)
+    for entry in target.glob("shard-*"):
+        shutil.rmtree(entry)
+    write_json(path, plan)
+
+
+def _join_arrays(sources: Sequence[Path], target: Path) -> None:
+    """Write int64 arrays into one file, one after the other, without holding them in memory."""
+    parts = [np.load(source, mmap_mode="r", allow_pickle=False) for source in sources]
+    with replace_file(target) as temporary:
+        shape = (sum(len(part) for part in parts),)
+        whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.int64, shape=shape)
+        start = 0
+        for part in parts:
+            whole[start : start + len(part)] = part
+            start += len(part)
+        whole.flush()
+
+
+__all__ = ["SHARDS_FILE", "WINDOWS_FILE", "ShardInfo", "WindowShards", "write_shard", "write_window_shards"]

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must be known of all training events before any partition is made into training data.
+
+Each partition is read once; what is found there (queries, actions, what sessions look like, when items were first
+acted on) is written beside the split and put together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from seekrec.events.partitions.engines import Engine, Job, run_partitions
+from seekrec.events.partitions.scatter import FACTS_FILE, read_facts
+from seekrec.events.partitions.splits import PartitionedSplit
+from seekrec.events.sessions import SessionCounts, SessionGuess, count_sessions, session_numbers
+from seekrec.util.files import write_json, write_table
+
+_NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingFacts:
+    """Facts of the training events of all partitions; see [`gather_training_facts`].
+
+    Args:
+        queries (`pyarrow.Array`): Distinct queries, sorted.
+        action_counts (`dict[str, int]`): Events of each action, impressions left out; sorted by action.
+        geohash_counts (`dict[str, int]`): Events of each beginning of a geohash; empty where none was asked for.
+        sessions ([`SessionGuess`], *optional*): What `session_id` means; `None` where no event has one.
+        first_times (`np.ndarray`): int64 of shape `(num_items,)`: time of the first act on each item; the largest
+            int64 for an item without any.
+        counts (`np.ndarray`): int64 of shape `(num_items,)`: acts on each item.
+    """
+
+    queries: pa.Array
+    action_counts: dict[str, int]
+    geohash_counts: dict[str, int]
+    sessions: SessionGuess | None
+    first_times: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def has_acts(self) -> np.ndarray:
+        """Bool of shape `(num_items,)`: somebody acted on the item in training."""
+        return self.counts > 0
+
+
+def gather_training_facts(
+    split: PartitionedSplit,
+    folder: str | Path,
+    *,
+    geohash_length: int = 0,
+    engine: Engine = "local",
+    num_workers: int | None = None,
+) -> TrainingFacts:
+    """Read the training events of every partition, or take what an earlier call found.
+
+    Args:
+        split ([`PartitionedSplit`]): The split.
+        folder (`str` or `Path`): Where to keep what was found; one folder for each split and `geohash_length`.
+        geohash_length (`int`): Characters of a geohash that are counted; 0 counts none.
+        engine (`str`): See [`run_partitions`].
+        num_workers (`int`, *optional*): See [`run_partitions`].
+
+    Returns:
+        [`TrainingFacts`]: The facts.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        Job(
+            output=str(target / partition.folder),
+            inputs=(str(split.folder),),
+            settings={"partition": number, "geohash_length": geohash_length},
+        )
+        for number, partition in enumerate(split.log.partitions)
+    ]
+    run_partitions(gather_facts, jobs, engine=engine, num_workers=num_workers)
+    actions: Counter[str] = Counter()
+    geohashes: Counter[str] = Counter()
+    sessions = SessionCounts()
+    first_times = np.full(split.log.num_items, _NEVER)
+    counts = np.zeros(split.log.num_items, dtype=np.int64)
+    queries = pa.array([], pa.string())
+    for job in jobs:
+        facts = read_facts(job.output)
+        actions.update(facts["actions"])
+        geohashes.update(facts["geohashes"])
+        sessions = sessions.plus(SessionCounts(**facts["sessions"]))
+        items = pq.read_table(Path(job.output) / "items.parquet")
+        rows = items["item"].to_numpy()
+        first_times[rows] = np.minimum(first_times[rows], items["first_time"].to_numpy())
+        counts[rows] += items["count"].to_numpy()
+        own = pq.read_table(Path(job.output) / "queries.parquet")["query"]
+        queries = pc.unique(pa.chunked_array([queries, *own.chunks], pa.string()))
+    return TrainingFacts(
+        queries=queries.take(pc.sort_indices(queries)),
+        action_counts=dict(sorted(actions.items())),
+        geohash_counts=dict(sorted(geohashes.items())),
+        sessions=sessions.guess(),
+        first_times=first_times,
+        counts=counts,
+    )
+
+
+def gather_facts(job: Job, folder: Path) -> None:
+    """Write the facts of one partition: the input is the folder of the split."""
+    number, length = int(str(job.settings["partition"])), int(str(job.settings["geohash_length"]))
+    split = PartitionedSplit.load(job.inputs[0]).partition(number)
+    timeline, acts = split.timeline, split.training_acts()
+    events = split.log.events.select(
+        [name for name in ("query", "action", "session_id", "geohash") if name in split.log.events.column_names]
+    ).take(pa.array(acts))
+    rows = split.training_interactions()
+    items, first, counts = np.unique(timeline.item[rows], return_inverse=True, return_counts=True)
+    first_times = np.full(len(items), _NEVER)
+    np.minimum.at(first_times, first, timeline.timestamp[rows])
+    write_table(folder / "items.parquet", pa.table({"item": items, "first_time": first_times, "count": counts}))
+    queries = pc.drop_null(pc.unique(events["query"])).cast(pa.string())
+    write_table(folder / "queries.parquet", pa.table({"query": queries}))
+    geohashes: dict[str, int] = {}
+    if length and "geohash" in events.column_names:
+        geohashes = _count(pc.utf8_slice_codeunits(events["geohash"], 0, length))
+    has_sessions = "session_id" in split.log.events.column_names
+    sessions = SessionCounts()
+    if has_sessions:
+        sessions = count_sessions(split.log.events, timeline, session_numbers(split), acts)
+    write_json(
+        folder / FACTS_FILE,
+        {"actions": _count(events["action"]), "geohashes": geohashes, "sessions": asdict(sessions)},
+    )
+
+
+def _count(column: pa.ChunkedArray) -> dict[str, int]:
+    found = pc.value_counts(column.drop_null())
+    return dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True))
+
+
+__all__ = ["TrainingFacts", "gather_facts", "gather_training_facts"]

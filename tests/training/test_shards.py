@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows in shards: the windows of the log in memory, each once an epoch, however many processes share it."""
+
+import numpy as np
+import pytest
+from accelerate.data_loader import BatchSamplerShard, skip_first_batches
+from torch.utils.data import BatchSampler, DataLoader
+
+from seekrec.corpora.training_windows import build_training_windows, log_actions
+from seekrec.corpora.window_shards import WindowShards, write_window_shards
+from seekrec.errors import DataError
+from seekrec.events import split_log
+from seekrec.events.partitions import PartitionedSplit, partition_log, split_partitions
+from seekrec.events.partitions.training_facts import gather_training_facts
+from seekrec.events.sessions import guess_session_ids
+from seekrec.events.simulator import simulate
+from seekrec.schema import IdMap
+from seekrec.training.coded_rows import CodedRows
+from seekrec.training.shards import ShardSampler
+
+NUM_ITEMS = 60
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop")
+    simulate(6_000, num_items=NUM_ITEMS, seed=5).write(folder / "raw")
+    log = partition_log(folder / "raw/events", folder / "raw/items.parquet", folder / "log", num_partitions=3)
+    split_partitions(log, folder / "split")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def split(folder):
+    return PartitionedSplit.load(folder / "split")
+
+
+@pytest.fixture(scope="module")
+def facts(folder, split):
+    return gather_training_facts(split, folder / "facts")
+
+
+@pytest.fixture(scope="module")
+def in_memory():
+    return split_log(simulate(6_000, num_items=NUM_ITEMS, seed=5).log)
+
+
+@pytest.fixture(scope="module")
+def shards(folder, split, facts):
+    return write_window_shards(split, folder / "windows", facts, max_history=10, session_ids="page_view")
+
+
+def described(windows, queries, user_ids):
+    """Every window as a value: what a batch of it alone holds, its user and its queries by name."""
+    names = [*queries, None]
+    found = []
+    for number in range(len(windows)):
+        batch = windows.batch([number])
+        for name in ("history_query_rows", "question_query_rows"):
+            batch[name] = np.array([[names[row] for row in batch[name][0]]], dtype=object)
+        batch["shown_item_rows"].sort(axis=2)
+        user = user_ids[int(windows.user_rows(np.array([number]))[0])]
+        found.append((user, *((name, batch[name].tolist()) for name in sorted(batch))))
+    return sorted(found, key=repr)
+
+
+def test_shards_hold_the_windows_of_the_log_in_memory(split, shards, facts, in_memory):
+    id_map = IdMap(in_memory.log.items["item_id"].to_pylist())
+    windows = build_training_windows(
+        in_memory, id_map, actions=log_actions(in_memory), max_history=10, session_ids="page_view"
+    )
+    users = in_memory.log.events["user_id"].combine_chunks().take(in_memory.timeline.first_rows()).to_pylist()
+    own = [
+        user
+        for part in split
+        for user in part.log.events["user_id"].combine_chunks().take(part.timeline.first_rows()).to_pylist()
+    ]
+    assert len(shards) == len(windows) > 600
+    assert described(shards, shards.queries, own) == described(windows, windows.queries, users)
+    assert (shards.question_counts(NUM_ITEMS) == windows.question_counts(NUM_ITEMS)).all()
+    pairs = [{(i, w.queries[q]) for i, q in w.searched_pairs().tolist()} for w in (shards, windows)]
+    assert pairs[0] == pairs[1]
+    acted = [
+        {(names[key // NUM_ITEMS], key % NUM_ITEMS) for key in w.acted_pairs(NUM_ITEMS).tolist()}
+        for w, names in ((shards, own), (windows, users))
+    ]
+    assert acted[0] == acted[1] and (np.diff(shards.acted_pairs(NUM_ITEMS)) > 0).all()
+    # What is known of the whole log before.
+    assert facts.sessions == guess_session_ids(in_memory)
+    assert list(facts.action_counts) == log_actions(in_memory)
+    rows = in_memory.training_interactions()
+    first = np.full(NUM_ITEMS, np.iinfo(np.int64).max)
+    np.minimum.at(first, in_memory.timeline.item[rows], in_memory.timeline.timestamp[rows])
+    assert (facts.first_times == first).all()
+
+
+def test_an_interrupted_run_goes_on_and_other_settings_begin_anew(folder, split, facts, shards):
+    target = folder / "again"
+    write_window_shards(split, target, facts, max_history=10, session_ids="page_view")
+    kept = target / "shard-00000/windows.arrow"
+    stamp = kept.stat().st_mtime_ns
+    (target / "shards.json").unlink()
+    for path in (target / "shard-00002").iterdir():
+        path.unlink()
+    (target / "shard-00002").rmdir()
+    with pytest.raises(DataError, match="shards.json"):
+        WindowShards(target)
+    assert write_window_shards(split, target, facts, max_history=10, session_ids="page_view").fingerprint == (
+        shards.fingerprint
+    )
+    assert kept.stat().st_mtime_ns == stamp
+    longer = write_window_shards(split, target, facts, max_history=20, session_ids="page_view")
+    assert len(longer) < len(shards) and longer.fingerprint != shards.fingerprint
+
+
+def batches_of(shards, num_processes, epoch, **options):
+    """The batches of each process, as accelerate deals them."""
+    sampler = ShardSampler(shards, batch_size=8, num_processes=num_processes, seed=3, **options)
+    sampler.set_epoch(epoch)
+    whole = BatchSampler(sampler, 8, drop_last=False)
+    assert len(whole) == -(-len(sampler) // 8)
+    # One process takes the batches as they are.
+    return (
+        [list(whole)]
+        if num_processes == 1
+        else [list(BatchSamplerShard(whole, num_processes, rank)) for rank in range(num_processes)]
+    )
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 5])
+def test_processes_share_an_epoch(shards, num_processes):
+    for epoch, buffer_size in ((0, 100), (3, 1 << 20)):
+        dealt = batches_of(shards, num_processes, epoch, buffer_size=buffer_size)
+        assert len({len(of_rank) for of_rank in dealt}) == 1
+        codes = [code for of_rank in dealt for batch in of_rank for code in batch if code >= 0]
+        assert sorted(codes) == list(range(epoch * len(shards), (epoch + 1) * len(shards)))
+        assert all(max(batch) >= 0 for of_rank in dealt for batch in of_rank)
+        again = batches_of(shards, num_processes, epoch, buffer_size=buffer_size)
+        assert dealt == again != batches_of(shards, num_processes, epoch + 1, buffer_size=buffer_size)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_resumed_epoch_goes_on_with_the_batches_that_would_have_followed(shards, num_workers):
+    sampler = ShardSampler(shards, batch_size=8, seed=3)
+    loader = DataLoader(
+        CodedRows(len(shards)), batch_size=8, sampler=sampler, num_workers=num_workers, collate_fn=shards.batch
+    )
+    batches = [batch["labels"].tolist() for batch in loader]
+    rest = [batch["labels"].tolist() for batch in skip_first_batches(loader, 5)]
+    assert rest == batches[5:] and len(rest) > 50
