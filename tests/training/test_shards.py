@@ -12,7 +12,6 @@ from seekrec.errors import DataError
 from seekrec.events import split_log
 from seekrec.events.partitions import PartitionedSplit, partition_log, split_partitions
 from seekrec.events.partitions.training_facts import gather_training_facts
-from seekrec.events.sessions import guess_session_ids
 from seekrec.events.simulator import simulate
 from seekrec.schema import IdMap
 from seekrec.training.coded_rows import CodedRows
@@ -86,7 +85,6 @@ def test_shards_hold_the_windows_of_the_log_in_memory(split, shards, facts, in_m
     ]
     assert acted[0] == acted[1] and (np.diff(shards.acted_pairs(NUM_ITEMS)) > 0).all()
     # What is known of the whole log before.
-    assert facts.sessions == guess_session_ids(in_memory)
     assert list(facts.action_counts) == log_actions(in_memory)
     rows = in_memory.training_interactions()
     first = np.full(NUM_ITEMS, np.iinfo(np.int64).max)

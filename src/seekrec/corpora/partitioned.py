@@ -40,6 +40,7 @@ def build_partition_windows(
     recommend_searched_items: bool = True,
     session_ids: SessionIds | Literal["auto"] = "auto",
     use_session_mask: bool = True,
+    may_be_empty: bool = False,
 ) -> TrainingWindows:
     """Cut the training part of one partition into windows with questions; see [`build_training_windows`].
 
@@ -52,10 +53,8 @@ def build_partition_windows(
         recommend_searched_items (`bool`): Ask for the items of searches without their query too.
         session_ids (`str`): Meaning of `session_id`; `"auto"` is guessed from the sessions of all partitions.
         use_session_mask (`bool`): Off for a model whose questions see all that came before, their session too.
+        may_be_empty (`bool`): Whether there need not be a question in the partition.
     """
-    if session_ids == "auto":
-        guess = split.sessions.guess()
-        session_ids = "page_view" if guess is None else guess.kind
     return build_training_windows(
         split.partition(number),
         id_map,
@@ -63,8 +62,9 @@ def build_partition_windows(
         geohashes=geohashes,
         max_history=max_history,
         recommend_searched_items=recommend_searched_items,
-        session_ids=session_ids,
+        session_ids=split.session_ids if session_ids == "auto" else session_ids,
         use_session_mask=use_session_mask,
+        may_be_empty=may_be_empty,
     )
 
 

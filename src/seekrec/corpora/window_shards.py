@@ -14,18 +14,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seekrec.corpora.training_windows import TrainingWindows, build_training_windows
+from seekrec.corpora.partitioned import build_partition_windows
+from seekrec.corpora.training_windows import TrainingWindows
 from seekrec.corpora.window_tables import number_queries, windows_from_table, windows_to_table
 from seekrec.errors import DataError, LeakageError
 from seekrec.events.columns import SessionIds
 from seekrec.events.partitions import Job, PartitionedSplit, run_partitions
-from seekrec.events.partitions.engines import Engine
+from seekrec.events.partitions.engines import Engine, JsonObject
 from seekrec.events.partitions.logs import ITEMS_FILE
 from seekrec.events.partitions.scatter import FACTS_FILE, read_facts
 from seekrec.events.partitions.training_facts import TrainingFacts
@@ -182,7 +183,7 @@ def write_window_shards(
     geohashes: Sequence[str] = (),
     max_history: int = 50,
     recommend_searched_items: bool = True,
-    session_ids: SessionIds,
+    session_ids: SessionIds | Literal["auto"] = "auto",
     use_session_mask: bool = True,
     engine: Engine = "local",
     num_workers: int | None = None,
@@ -201,7 +202,7 @@ def write_window_shards(
         geohashes (`Sequence[str]`): See [`build_training_windows`], like the next three.
         max_history (`int`): Events of a window.
         recommend_searched_items (`bool`): Ask for the items of searches without their query too.
-        session_ids (`str`): Meaning of `session_id`: `"page_view"` or `"visit"`.
+        session_ids (`str`): Meaning of `session_id`; `"auto"` is guessed from the sessions of all partitions.
         use_session_mask (`bool`): Off for a model whose questions see all that came before.
         engine (`str`): See [`run_partitions`].
         num_workers (`int`, *optional*): See [`run_partitions`].
@@ -213,9 +214,11 @@ def write_window_shards(
         DataError: If there is no question at all.
         LeakageError: If a question of a strict split sees its own answer.
     """
+    if session_ids == "auto":
+        session_ids = split.session_ids
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, object] = {
+    settings: JsonObject = {
         "behaviors": list(behaviors),
         "geohashes": list(geohashes),
         "max_history": max_history,
@@ -276,25 +279,16 @@ def write_shard(job: Job, folder: Path) -> None:
     """Write the windows of one partition: inputs are the folder of the split and the table of queries."""
     settings = job.settings
     whole = _open_split(job.inputs[0])
-    split = whole.partition(cast(int, settings["partition"]))
     id_map = _read_ids(str(whole.log.folder))
-    windows = build_training_windows(
-        split,
-        id_map,
-        actions=whole.actions,
-        geohashes=cast(list[str], settings["geohashes"]),
-        max_history=cast(int, settings["max_history"]),
-        recommend_searched_items=cast(bool, settings["recommend_searched_items"]),
-        session_ids=cast(SessionIds, settings["session_ids"]),
-        use_session_mask=cast(bool, settings["use_session_mask"]),
-        may_be_empty=True,
+    options = ("geohashes", "max_history", "recommend_searched_items", "session_ids", "use_session_mask")
+    windows = build_partition_windows(
+        whole, settings["partition"], id_map, may_be_empty=True, **{name: settings[name] for name in options}
     )
-    num_leaks = windows.count_leaks() if split.protocol == "strict" else 0
-    behaviors = cast(list[Behavior], settings["behaviors"])
-    if len(behaviors) == 1:
-        windows = windows.select(behaviors[0])
+    num_leaks = windows.count_leaks() if whole.protocol == "strict" else 0
+    if len(settings["behaviors"]) == 1:
+        windows = windows.select(settings["behaviors"][0])
     queries = pq.read_table(job.inputs[1])["query"].combine_chunks()
-    table = windows_to_table(windows, cast(int, settings["first_user"]), queries)
+    table = windows_to_table(windows, settings["first_user"], queries)
     path = folder / WINDOWS_FILE
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(1, table.num_rows))
@@ -304,7 +298,7 @@ def write_shard(job: Job, folder: Path) -> None:
     pairs = windows.searched_pairs()
     numbers = number_queries(windows, queries)
     write_table(folder / _SEARCHED_FILE, pa.table({"item": pairs[:, 0], "query": numbers[pairs[:, 1]]}))
-    acted = windows.acted_pairs(len(id_map)) + cast(int, settings["first_user"]) * len(id_map)
+    acted = windows.acted_pairs(len(id_map)) + settings["first_user"] * len(id_map)
     np.save(folder / _ACTED_FILE, acted, allow_pickle=False)
     asked = {name: int((windows.behavior == number).sum()) for number, name in enumerate(BEHAVIORS)}
     facts = {
@@ -329,7 +323,7 @@ def _read_ids(folder: str) -> IdMap:
     return IdMap(pq.read_table(Path(folder) / ITEMS_FILE, columns=["item_id"])["item_id"].to_pylist())
 
 
-def _keep_only(target: Path, plan: dict[str, object]) -> None:
+def _keep_only(target: Path, plan: JsonObject) -> None:
     """Keep the shards that an interrupted run of the same plan has left in a folder, delete any others."""
     # Without it the folder does not load: an interrupted run is never taken for a whole one.
     (target / SHARDS_FILE).unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.audit import AuditReport, audit, longest_histories
 from seekrec.events.cases import Cases
 from seekrec.events.checks import check_choice
+from seekrec.events.columns import SessionIds
 from seekrec.events.held_out import HeldOutDays, check_held_out, find_held_out_days, most_interactions
 from seekrec.events.partitions.buckets import digest_buckets, join_digests, user_buckets, user_hashes
 from seekrec.events.partitions.engines import Engine, Job, JsonObject, run_partitions
@@ -101,6 +102,12 @@ class PartitionedSplit:
     def num_partitions(self) -> int:
         """Number of partitions."""
         return self.log.num_partitions
+
+    @property
+    def session_ids(self) -> SessionIds:
+        """Meaning of `session_id`, guessed from the sessions of all partitions."""
+        guess = self.sessions.guess()
+        return "page_view" if guess is None else guess.kind
 
     def partition(self, number: int) -> Split:
         """Return the split of the users of one partition, with all items.

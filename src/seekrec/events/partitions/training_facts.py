@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must be known of all training events before any partition is made into training data.
 
-Each partition is read once; what is found there (queries, actions, what sessions look like, when items were first
-acted on) is written beside the split and put together.
+Each partition is read once; what is found there (queries, how often what was done, when items were first acted
+on) is written down and put together.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from seekrec.events.partitions.engines import Engine, Job, run_partitions
 from seekrec.events.partitions.scatter import FACTS_FILE, read_facts
 from seekrec.events.partitions.splits import PartitionedSplit
-from seekrec.events.sessions import SessionCounts, SessionGuess, count_sessions, session_numbers
 from seekrec.util.files import write_json, write_table
 
 _NEVER = np.iinfo(np.int64).max
@@ -33,7 +32,6 @@ class TrainingFacts:
         queries (`pyarrow.Array`): Distinct queries, sorted.
         action_counts (`dict[str, int]`): Events of each action, impressions left out; sorted by action.
         geohash_counts (`dict[str, int]`): Events of each beginning of a geohash; empty where none was asked for.
-        sessions ([`SessionGuess`], *optional*): What `session_id` means; `None` where no event has one.
         first_times (`np.ndarray`): int64 of shape `(num_items,)`: time of the first act on each item; the largest
             int64 for an item without any.
         counts (`np.ndarray`): int64 of shape `(num_items,)`: acts on each item.
@@ -42,7 +40,6 @@ class TrainingFacts:
     queries: pa.Array
     action_counts: dict[str, int]
     geohash_counts: dict[str, int]
-    sessions: SessionGuess | None
     first_times: np.ndarray
     counts: np.ndarray
 
@@ -85,7 +82,6 @@ def gather_training_facts(
     run_partitions(gather_facts, jobs, engine=engine, num_workers=num_workers)
     actions: Counter[str] = Counter()
     geohashes: Counter[str] = Counter()
-    sessions = SessionCounts()
     first_times = np.full(split.log.num_items, _NEVER)
     counts = np.zeros(split.log.num_items, dtype=np.int64)
     queries = pa.array([], pa.string())
@@ -93,7 +89,6 @@ def gather_training_facts(
         facts = read_facts(job.output)
         actions.update(facts["actions"])
         geohashes.update(facts["geohashes"])
-        sessions = sessions.plus(SessionCounts(**facts["sessions"]))
         items = pq.read_table(Path(job.output) / "items.parquet")
         rows = items["item"].to_numpy()
         first_times[rows] = np.minimum(first_times[rows], items["first_time"].to_numpy())
@@ -104,7 +99,6 @@ def gather_training_facts(
         queries=queries.take(pc.sort_indices(queries)),
         action_counts=dict(sorted(actions.items())),
         geohash_counts=dict(sorted(geohashes.items())),
-        sessions=sessions.guess(),
         first_times=first_times,
         counts=counts,
     )
@@ -112,11 +106,11 @@ def gather_training_facts(
 
 def gather_facts(job: Job, folder: Path) -> None:
     """Write the facts of one partition: the input is the folder of the split."""
-    number, length = int(str(job.settings["partition"])), int(str(job.settings["geohash_length"]))
-    split = PartitionedSplit.load(job.inputs[0]).partition(number)
+    length: int = job.settings["geohash_length"]
+    split = PartitionedSplit.load(job.inputs[0]).partition(job.settings["partition"])
     timeline, acts = split.timeline, split.training_acts()
     events = split.log.events.select(
-        [name for name in ("query", "action", "session_id", "geohash") if name in split.log.events.column_names]
+        [name for name in ("query", "action", "geohash") if name in split.log.events.column_names]
     ).take(pa.array(acts))
     rows = split.training_interactions()
     items, first, counts = np.unique(timeline.item[rows], return_inverse=True, return_counts=True)
@@ -128,14 +122,7 @@ def gather_facts(job: Job, folder: Path) -> None:
     geohashes: dict[str, int] = {}
     if length and "geohash" in events.column_names:
         geohashes = _count(pc.utf8_slice_codeunits(events["geohash"], 0, length))
-    has_sessions = "session_id" in split.log.events.column_names
-    sessions = SessionCounts()
-    if has_sessions:
-        sessions = count_sessions(split.log.events, timeline, session_numbers(split), acts)
-    write_json(
-        folder / FACTS_FILE,
-        {"actions": _count(events["action"]), "geohashes": geohashes, "sessions": asdict(sessions)},
-    )
+    write_json(folder / FACTS_FILE, {"actions": _count(events["action"]), "geohashes": geohashes})
 
 
 def _count(column: pa.ChunkedArray) -> dict[str, int]:
