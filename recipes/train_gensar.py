@@ -2,6 +2,7 @@
 """Train GenSAR: from a raw log to a saved model and a table of results.
 
 ```bash
+accelerate launch recipes/train_gensar.py --events my/events.parquet --items my/items.csv --max_minutes 30
 accelerate launch recipes/train_gensar.py --config recipes/gensar/movielens-100k.yaml
 accelerate launch recipes/train_gensar.py --config recipes/gensar/scientific.yaml --data_dir amazon18-scientific
 ```

@@ -2,6 +2,7 @@
 """Train GenSR: from a raw log to a saved model and a table of results.
 
 ```bash
+accelerate launch recipes/train_gensr.py --events my/events.parquet --items my/items.csv --max_minutes 30
 accelerate launch recipes/train_gensr.py --config recipes/gensr/movielens-100k.yaml
 accelerate launch recipes/train_gensr.py --config recipes/gensr/scientific.yaml --data_dir amazon18-scientific
 ```

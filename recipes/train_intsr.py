@@ -2,6 +2,7 @@
 """Train IntSR, or plain HSTU: from a raw log to a saved model and a table of results.
 
 ```bash
+accelerate launch recipes/train_intsr.py --events my/events.parquet --items my/items.csv --max_minutes 30
 accelerate launch recipes/train_intsr.py --config recipes/intsr/beauty.yaml --data_dir amazon14-beauty
 accelerate launch recipes/train_intsr.py --config recipes/intsr/scientific.yaml --data_dir amazon18-scientific
 ```

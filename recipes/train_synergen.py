@@ -2,6 +2,7 @@
 """Train SynerGen: from a raw log to a saved model and a table of results.
 
 ```bash
+accelerate launch recipes/train_synergen.py --events my/events.parquet --items my/items.csv --max_minutes 30
 accelerate launch recipes/train_synergen.py --config recipes/synergen/beauty.yaml --data_dir amazon14-beauty
 accelerate launch recipes/train_synergen.py --config recipes/synergen/scientific.yaml --data_dir amazon18-scientific
 ```

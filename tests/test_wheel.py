@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from seekrec.errors import ConfigurationError
 from seekrec.recipes.command import FAMILIES, main
 from seekrec.recipes.launch import find_packaged_settings
 from seekrec.util.package_data import data_folder, find_settings, settings_names
@@ -61,7 +62,11 @@ def test_settings_are_found_by_name(tmp_path, monkeypatch):
     # A file of that name comes first; what is a path, or no name of ours, stays.
     (tmp_path / "tiny").touch()
     assert find_settings("gensr", "tiny") == "tiny"
-    assert find_settings("gensr", "other/tiny.yaml") == "other/tiny.yaml" and find_settings("gensr", "no") == "no"
+    assert (
+        find_settings("gensr", "other/tiny.yaml") == "other/tiny.yaml" and find_settings("gensr", "a.yml") == "a.yml"
+    )
+    with pytest.raises(ConfigurationError, match="`--config` is 'no', which is neither a file nor .* gensr are movie"):
+        find_settings("gensr", "no")
 
 
 def test_help_is_short_and_names_what_there_is(capsys):

@@ -49,11 +49,11 @@ def run_recipe(
         [`Recipe`]: The recipe, which has run.
     """
     words = [script] if isinstance(script, str) else list(script)
-    options = find_packaged_settings(recipe_type.family(), sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for name in ("bm25s", "sentence_transformers", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with one_line_errors(script if isinstance(script, str) else " ".join(["seekrec", *script[2:]])):
+        options = find_packaged_settings(recipe_type.family(), sys.argv[1:] if argv is None else argv)
         recipe = make_recipe(recipe_type, options)
         if not isinstance(script, str):
             recipe.command = ["seekrec", *script[2:], *options]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from seekrec.errors import ConfigurationError
+
 _PACKAGE = Path(__file__).parents[1]
 # In a source checkout the package is in `src`.
 _CHECKOUT = _PACKAGE.parents[1]
@@ -31,10 +33,19 @@ def find_settings(family: str, config: str) -> str:
     Args:
         family (`str`): gensar, gensr, intsr or synergen.
         config (`str`): Path of a file, or a name such as `movielens-100k`.
+
+    Raises:
+        ConfigurationError: If it is a word that neither is.
     """
+    if Path(config).exists() or Path(config).name != config or Path(config).suffix:
+        return config
     packaged = data_folder("recipes") / family / f"{config}.yaml"
-    is_name = Path(config).name == config and not Path(config).exists()
-    return str(packaged) if is_name and packaged.is_file() else config
+    if not packaged.is_file():
+        raise ConfigurationError(
+            f"`--config` is {config!r}, which is neither a file nor a name of packaged settings; those of {family} are "
+            f"{', '.join(settings_names(family))}."
+        )
+    return str(packaged)
 
 
 def settings_names(family: str) -> list[str]:
