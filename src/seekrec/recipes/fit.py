@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 # Cases of each behavior that are ranked to time a ranking.
 NUM_TIMED_CASES = 24
 # Share of the remaining time that the final evaluation may take, and that validation may take of training.
-_SHARE_OF_TEST, _SHARE_OF_VALIDATION = 0.3, 0.2
+_SHARE_OF_TEST, _SHARE_OF_VALIDATION, _SHARE_OF_ONE_VALIDATION = 0.3, 0.2, 0.1
 _MOST_VALIDATIONS = 8
-_LEAST_TEST_CASES = 20
+_LEAST_CASES = 20
 # What a timing may be off, and the seconds that saving takes, and making the baselines.
 _MARGIN = 0.9
 SAVING_SECONDS = 3.0
@@ -72,8 +72,8 @@ class RankingTimes:
     def fit_test(self, seconds: float) -> int:
         """Return the number of test cases of a behavior that can be ranked in so many seconds, from a few up."""
         num_cases = self.num_test
-        while num_cases > _LEAST_TEST_CASES and self.test_seconds(num_cases) > seconds:
-            num_cases = max(_LEAST_TEST_CASES, int(0.9 * num_cases))
+        while num_cases > _LEAST_CASES and self.test_seconds(num_cases) > seconds:
+            num_cases = max(_LEAST_CASES, int(0.9 * num_cases))
         return num_cases
 
 
@@ -85,6 +85,7 @@ class Fit:
         num_train_epochs (`float`): Number of epochs: those of so many steps that the last one is validated.
         eval_steps (`int`): Steps between validations.
         num_validations (`int`): Number of validations.
+        num_validation_cases (`int`): Number of validation cases of each task.
         num_test_cases (`int`): Number of test cases of each task.
         step_seconds (`float`): Seconds of an update.
     """
@@ -92,6 +93,7 @@ class Fit:
     num_train_epochs: float
     eval_steps: int
     num_validations: int
+    num_validation_cases: int
     num_test_cases: int
     step_seconds: float
 
@@ -128,6 +130,8 @@ def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, mo
     left = max(0.0, budget.max_seconds - process_seconds()) * _MARGIN
     num_test = times.fit_test(_SHARE_OF_TEST * left)
     left = max(0.0, left - times.test_seconds(num_test))
+    fewer = int(_SHARE_OF_ONE_VALIDATION * left * times.num_validation / max(1e-9, times.validation_seconds))
+    times = replace(times, num_validation=min(times.num_validation, max(_LEAST_CASES, fewer)))
     validation = times.validation_seconds + SAVING_SECONDS / 6 / times.share_of_core
     share = min(left, most_epochs * updates * step_seconds) * _SHARE_OF_VALIDATION
     num_validations = int(min(_MOST_VALIDATIONS, max(1, share / validation)))
@@ -135,7 +139,7 @@ def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, mo
     interval = max(1, int(steps / num_validations))
     # Trainer rounds up to whole steps.
     epochs = round((interval * num_validations - 0.5) / updates, 6)
-    chosen = [Fit(epochs, interval, num_validations, num_test, step_seconds)]
+    chosen = [Fit(epochs, interval, num_validations, times.num_validation, num_test, step_seconds)]
     if trainer.args.world_size > 1:
         chosen = broadcast_object_list(chosen)
     return chosen[0]

@@ -37,7 +37,7 @@ SETTINGS_FILE = "settings.yaml"
 # Raised when the same log on the same machine gets other settings.
 PLAN_VERSION = 1
 # What is fitted to timed steps, if a run has a budget.
-FITTED = ("num_train_epochs", "eval_steps", "save_steps", "max_test_cases")
+FITTED = ("num_train_epochs", "eval_steps", "save_steps", "max_validation_cases", "max_test_cases")
 # Settings that say where and how far, not what; another one of them is no reason for another plan.
 _OF_THE_PLACE = {
     *("output_dir", "stages_dir", "stop_after", "dry_run", "disable_tqdm", "compare_with", "baselines"),
@@ -84,6 +84,7 @@ class Plan:
             Choice("num_train_epochs", fit.num_train_epochs, reason),
             Choice("eval_steps", fit.eval_steps, f"{fit.num_validations} times in all"),
             Choice("save_steps", fit.eval_steps, "with each evaluation"),
+            Choice("max_validation_cases", fit.num_validation_cases, "of each task"),
             Choice("max_test_cases", fit.num_test_cases, "of each task, in the time that is left"),
         ]
         # Evaluations and checkpoints go together.

@@ -7,8 +7,8 @@ import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
@@ -205,10 +205,11 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
 
     def train(self, model: ModelT) -> None:
         """Train a model, resume its training, or load it if its training is finished."""
-        validation = self.make_validation(self.selection_protocols)
         settings = self.settings()
+        # Made when it is first asked for: how many cases it has may depend on how long they take.
+        make_validation = cache(lambda: self.make_validation(self.selection_protocols))
         for trainer, learnt_from in self.make_trainers(
-            model, lambda trained: validation(self.make_retriever(trained))
+            model, lambda trained: make_validation()(self.make_retriever(trained))
         ):
             train_once(
                 trainer,
@@ -241,8 +242,12 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
                 for group in (self.training, self.evaluation):
                     if name in FITTED and hasattr(group, name):
                         setattr(group, name, value)
-        num_test = min(self.evaluation.max_test_cases or times.num_test, times.num_test)
-        budget.least_reserve = times.test_seconds(num_test)
+        number = min(self.evaluation.max_validation_cases or times.num_validation, times.num_validation)
+        self.times = times = replace(times, num_validation=number)
+        budget.validation_seconds = times.validation_seconds
+        budget.least_reserve = times.test_seconds(
+            min(self.evaluation.max_test_cases or times.num_test, times.num_test)
+        )
         return budget
 
     def fit_evaluation(self) -> None:

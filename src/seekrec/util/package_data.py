@@ -42,8 +42,8 @@ def find_settings(family: str, config: str) -> str:
     packaged = data_folder("recipes") / family / f"{config}.yaml"
     if not packaged.is_file():
         raise ConfigurationError(
-            f"`--config` is {config!r}, which is neither a file nor a name of packaged settings; those of {family} are "
-            f"{', '.join(settings_names(family))}."
+            f"`--config` is {config!r}, which is neither a file nor a name of packaged settings; those of "
+            f"{family} are {', '.join(settings_names(family))}."
         )
     return str(packaged)
 
