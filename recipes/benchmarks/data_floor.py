@@ -300,7 +300,7 @@ def measure_size(folder: Path, num_events: int, *, with_duckdb: bool, compare: b
 def main() -> None:
     """Measure every size, and how time grows from one to the next."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where to work; about 400 bytes an event")
+    parser.add_argument("--folder", type=Path, required=True, help="where to work; about 150 bytes an event")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of events")
     parser.add_argument("--no_duckdb", action="store_true", help="leave DuckDB out")
     parser.add_argument("--compare", action="store_true", help="also the step that an engine was chosen by")

@@ -156,7 +156,7 @@ def test_refused_rows_are_counted_and_said_as_by_the_reader(tmp_path, caplog):
     assert not (tmp_path / "other").exists()
 
 
-def test_folders_as_spark_writes_them(tmp_path, source, in_memory):
+def test_folders_as_spark_writes_them(tmp_path, source, in_memory, monkeypatch):
     # Ids as numbers, times as timestamps, days in the names of folders, marks and checksums beside the files.
     events = pq.read_table(source / "events.parquet")
     number = pc.cast(pc.utf8_slice_codeunits(events["user_id"], 1), pa.int32())
@@ -177,8 +177,9 @@ def test_folders_as_spark_writes_them(tmp_path, source, in_memory):
             pq.write_table(some, of_day / f"part-{part:05d}-8a1f.c000.snappy.parquet", compression="snappy")
             (of_day / f".part-{part:05d}-8a1f.c000.snappy.parquet.crc").write_bytes(b"\0")
     (folder / "_SUCCESS").touch()
-    # Which column is what is recognised, as by `read_tables`.
-    log = partition_log(folder, source / "items.parquet", tmp_path / "log", num_partitions=2, max_refused=0.1)
+    # Which column is what is recognised, as by `read_tables`; the folder may be named from where one is.
+    monkeypatch.chdir(tmp_path)
+    log = partition_log("export", source / "items.parquet", tmp_path / "log", num_partitions=2, max_refused=0.1)
     found = pa.concat_tables([part.events for part in log])
     assert any("user_id is 'customer'" in note and "timestamp is 'event_time'" in note for note in log.notes)
     expected = in_memory.events.select(["timestamp", "query", "item_id", "action"])

@@ -6,6 +6,7 @@ The names of its columns are known before any of them is read, so that only colu
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def _of_folder(folder: Path) -> RawTable:
             f"{folder} cannot be read as a folder of Parquet files of one table: {error}. Keep other files out of it, "
             "and columns of one type in all."
         ) from error
-    names = [Path(part.path).relative_to(folder.resolve()).as_posix() for part in parts] if parts else []
+    names = [os.path.relpath(part.path, folder) for part in parts]
 
     def read(columns: Mapping[str, Kind]) -> tuple[pa.Table, Source]:
         try:
