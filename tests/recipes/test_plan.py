@@ -94,13 +94,15 @@ def test_a_slower_machine_takes_longer_and_a_larger_log_more_memory(summary):
 
 
 def test_as_many_cases_are_tested_as_fit():
-    times = RankingTimes({"full": 0.01}, 300, 2000, ("full",), ("full",))
-    # Seven seconds of what is not timed, 0.01 + 0.001 a case; 300 searches in five forms at half of 0.01, and 0.001.
-    assert times.test_seconds(1000) == pytest.approx(7 + 11 + 300 * 5 * 0.006)
+    times = RankingTimes({"full": (0.5, 0.01)}, 300, 2000, ("full",), ("full",))
+    # Seven seconds of what is not timed, 0.5 once and 0.01 + 0.001 a case; 300 searches in five forms, each form once
+    # 0.5, then half of 0.01 and 0.001 a search.
+    assert times.validation_seconds == pytest.approx(3.5)
+    assert times.test_seconds(1000) == pytest.approx(7 + 0.5 + 11 + 5 * (0.5 + 300 * 0.006))
     assert times.fit_test(1e9) == 2000 and times.fit_test(0) == 20
-    few = times.fit_test(20)
-    assert times.test_seconds(few) <= 20 < times.test_seconds(int(1.2 * few))
-    assert replace(times, share_of_core=0.5).test_seconds(0) == pytest.approx(14)
+    few = times.fit_test(25)
+    assert times.test_seconds(few) <= 25 < times.test_seconds(int(1.2 * few))
+    assert replace(times, share_of_core=0.5).test_seconds(0) == pytest.approx(14 + 6 * 0.5)
 
 
 def test_the_machine_is_seen_and_written():

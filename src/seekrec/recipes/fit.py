@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,8 +20,9 @@ from seekrec.training.budget import TimeBudget, process_seconds, time_steps
 
 logger = logging.getLogger(__name__)
 
-# Cases of each behavior that are ranked to time a ranking.
-NUM_TIMED_CASES = 24
+# Cases of each behavior that are ranked to time a ranking; the second number where the first takes little time.
+_TIMED_CASES = (24, 120)
+_LITTLE_TIME = 3.0
 # Share of the remaining time that the final evaluation may take, and that validation may take of training.
 _SHARE_OF_TEST, _SHARE_OF_VALIDATION, _SHARE_OF_ONE_VALIDATION = 0.3, 0.2, 0.1
 _MOST_VALIDATIONS = 8
@@ -37,7 +38,8 @@ class RankingTimes:
     """Times of ranking.
 
     Args:
-        seconds_by_protocol (`Mapping`): Seconds of a case of each behavior together, by protocol.
+        seconds_by_protocol (`Mapping`): By protocol, the seconds of a ranking without cases, and those of a case of
+            each behavior together.
         num_validation (`int`): Number of validation cases of a behavior.
         num_test (`int`): Number of test cases of a behavior.
         validation_protocols (`Sequence[str]`): Protocols of validation.
@@ -46,7 +48,7 @@ class RankingTimes:
             timed takes so much longer.
     """
 
-    seconds_by_protocol: Mapping[RankingProtocol, float]
+    seconds_by_protocol: Mapping[RankingProtocol, tuple[float, float]]
     num_validation: int
     num_test: int
     validation_protocols: tuple[RankingProtocol, ...]
@@ -56,18 +58,21 @@ class RankingTimes:
     @property
     def validation_seconds(self) -> float:
         """Seconds of a validation."""
-        return self.num_validation * sum(self.seconds_by_protocol[name] for name in self.validation_protocols)
+        return self._seconds(self.validation_protocols, self.num_validation)
 
     def test_seconds(self, num_cases: int) -> float:
         """Return the seconds of the final table with so many cases of a behavior, baselines included."""
-        own = sum(self.seconds_by_protocol[name] for name in self.test_protocols)
-        seconds = (_SECONDS_OF_BASELINES + SAVING_SECONDS) / self.share_of_core + num_cases * (
-            own + _SECONDS_OF_BASELINE_CASE * len(self.test_protocols)
-        )
+        seconds = (_SECONDS_OF_BASELINES + SAVING_SECONDS) / self.share_of_core
+        seconds += self._seconds(self.test_protocols, num_cases)
+        seconds += num_cases * _SECONDS_OF_BASELINE_CASE * len(self.test_protocols)
         # A sample of the searches is asked in all forms, of the model and of BM25; half of what is timed are searches.
         asked = min(num_cases, MAX_QUERY_FORM_CASES, self.num_validation)
-        first = self.seconds_by_protocol[self.test_protocols[0]]
-        return seconds + asked * len(QUERY_FORMS) * (first / 2 + _SECONDS_OF_BASELINE_CASE)
+        once, each = self.seconds_by_protocol[self.test_protocols[0]]
+        return seconds + len(QUERY_FORMS) * (once + asked * (each / 2 + _SECONDS_OF_BASELINE_CASE))
+
+    def _seconds(self, protocols: Sequence[RankingProtocol], num_cases: int) -> float:
+        times = [self.seconds_by_protocol[name] for name in protocols]
+        return sum(once + num_cases * each for once, each in times)
 
     def fit_test(self, seconds: float) -> int:
         """Return the number of test cases of a behavior that can be ranked in so many seconds, from a few up."""
@@ -98,23 +103,34 @@ class Fit:
     step_seconds: float
 
 
-def time_ranking(model: PreTrainedModel, rank: Callable[[], object]) -> float:
-    """Return the seconds of a case, ranked by a model as it is; it stays in training mode if it was.
+def time_ranking(model: PreTrainedModel, make_rank: Callable[[int], Callable[[], object]]) -> tuple[float, float]:
+    """Time rankings by a model as it is; it stays in training mode if it was.
 
     Args:
         model (`PreTrainedModel`): The model.
-        rank (`Callable`):
-            Ranks `NUM_TIMED_CASES` cases of each behavior; the first time they are drawn, so it is called twice.
+        make_rank (`Callable`): Returns what ranks so many cases of each behavior. The first time it draws them.
+
+    Returns:
+        `tuple[float, float]`: Seconds of a ranking without cases, and of each case.
     """
     was_training = model.training
+    found: list[tuple[int, float]] = []
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         model.eval()
-        rank()
-        started = time.monotonic()
-        rank()
-        seconds = time.monotonic() - started
+        for number in _TIMED_CASES:
+            rank = make_rank(number)
+            rank()
+            started = time.monotonic()
+            rank()
+            found.append((number, time.monotonic() - started))
+            if found[-1][1] > _LITTLE_TIME:
+                break
         model.train(was_training)
-    return seconds / NUM_TIMED_CASES
+    if len(found) == 1:
+        return 0.0, found[0][1] / found[0][0]
+    (few, least), (many, most) = found
+    each = max(0.0, most - least) / (many - few)
+    return max(0.0, least - few * each), each
 
 
 def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, most_epochs: float) -> Fit:
@@ -150,4 +166,4 @@ def share_of_core() -> float:
     return min(1.0, max(0.1, time.process_time() / max(1e-3, process_seconds())))
 
 
-__all__ = ["NUM_TIMED_CASES", "SAVING_SECONDS", "Fit", "RankingTimes", "fit_to_time", "share_of_core", "time_ranking"]
+__all__ = ["SAVING_SECONDS", "Fit", "RankingTimes", "fit_to_time", "share_of_core", "time_ranking"]

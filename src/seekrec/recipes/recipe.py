@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from seekrec.recipes.arguments import (
     RunArguments,
 )
 from seekrec.recipes.compare import compare_on_test
-from seekrec.recipes.fit import NUM_TIMED_CASES, RankingTimes, fit_to_time, share_of_core, time_ranking
+from seekrec.recipes.fit import RankingTimes, fit_to_time, share_of_core, time_ranking
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
 from seekrec.recipes.logs import prepare_cold_start, prepare_split, read_log
 from seekrec.recipes.plan import FITTED, Plan
@@ -266,10 +266,14 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         """Time how long the model, as it is, takes to rank some validation cases by each protocol."""
         full: tuple[RankingProtocol, ...] = () if self.name in self.only_candidates else ("full",)
         test = (*full, *self.evaluation.candidate_protocols) or tuple(self.selection_protocols)
-        seconds: dict[RankingProtocol, float] = {}
+        system = self.make_retriever(model)
+        seconds: dict[RankingProtocol, tuple[float, float]] = {}
         for protocol in dict.fromkeys((*self.selection_protocols, *test)):
-            ranking = self.make_validation((protocol,), max_cases=NUM_TIMED_CASES)
-            seconds[protocol] = time_ranking(model, partial(ranking, self.make_retriever(model)))
+
+            def make_rank(number: int, protocol: RankingProtocol = protocol) -> Callable[[], object]:
+                return partial(self.make_validation((protocol,), max_cases=number), system)
+
+            seconds[protocol] = time_ranking(model, make_rank)
         counts = {
             part: max(len(self.split.targets(part, behavior)) for behavior in self.behaviors)
             for part in ("validation", "test")
