@@ -112,8 +112,9 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         last = STAGES.index(self.running.stop_after)
 
         # 1. Data: read, write searches, split, audit.
-        log = read_log(self.data, self.output_dir) if self.log is None else self.log
-        self.split = prepare_split(log, self.data, self.cache)
+        self.split = prepare_split(self.log or read_log(self.data, self.output_dir), self.data, self.cache)
+        # The split has it, with its searches; without them it is not kept beside.
+        self.log = None
         logger.info("data: %s", self.split.log.describe())
         if last < 1:
             return
