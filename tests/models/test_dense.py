@@ -14,11 +14,11 @@ from dense_questions import REQUESTS, assert_same_scores
 from small_shop import make_intsr
 from torch.nn import functional as F
 
-from seekrec.embeddings.softmax import info_nce
+from seekrec.embeddings.softmax import full_softmax, info_nce
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError, RequestError
 from seekrec.models.dense import ItemIndex, ItemTower, QueryVectors
 from seekrec.models.dense import item_index as index_module
-from seekrec.models.dense.modeling_dense import ItemTexts, LatestItem, full_softmax
+from seekrec.models.dense.modeling_dense import ItemTexts, LatestItem
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE
 
 

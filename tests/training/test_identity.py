@@ -68,6 +68,14 @@ def test_more_epochs_go_on_where_all_else_is_the_same():
     assert not base(num_train_epochs=3, seed=1).goes_on_from(base())
 
 
+def test_other_processes_go_on_where_a_step_reads_as_much():
+    two = base(per_device_train_batch_size=4)
+    two.settings["num_processes"] = 2
+    assert two.goes_on_from(base()) and base().goes_on_from(two) and two.name() != base().name()
+    two.settings["per_device_train_batch_size"] = 8
+    assert not two.goes_on_from(base()) and "`num_processes` was 1 and is 2" in two.differences(base())
+
+
 def test_every_setting_of_a_family_counts_unless_it_is_known_not_to():
     """A setting that is added tomorrow is one that changes the weights until somebody says otherwise."""
     for group in (WindowArguments(), IntSRConfig()):

@@ -135,6 +135,35 @@ def _scores(
     return scores.masked_fill(~allowed.scatter(1, labels[part, None], True), float("-inf"))
 
 
+def full_softmax(
+    questions: Tensor,
+    items: Tensor,
+    labels: Tensor,
+    *,
+    candidates: Candidates | None = None,
+    temperature: float = 1.0,
+    divisor: Tensor | int | None = None,
+) -> Tensor:
+    """Compute the loss of the target against every item (IntSR, equation 14, without sampling).
+
+    Args:
+        questions (`torch.Tensor`): Vectors of questions, `(num_questions, size)`.
+        items (`torch.Tensor`): Vectors of all items, `(num_items, size)`.
+        labels (`torch.LongTensor`): Rows of the targets, `(num_questions,)`, none of them -100.
+        candidates (`Callable`, *optional*): Returns, for a slice of the questions, the items that were available when
+            they were asked, bool `(questions, num_items)`, or None for all. The target always counts.
+        temperature (`float`): Divides similarities.
+        divisor (`int`, *optional*): Divides the sum over questions; their number if not given.
+
+    Returns:
+        `torch.Tensor`: A float32 number in nats; 0 without questions.
+    """
+    if not len(questions):
+        return (questions.sum() + items.sum() * 0).float()
+    loss = softmax_loss(questions, items, labels, candidates=candidates, temperature=temperature)
+    return loss / (len(labels) if divisor is None else divisor)
+
+
 class _SoftmaxInParts(torch.autograd.Function):
     """The sum of [`softmax_loss`]; what it takes to go back is computed on the way, and no score is kept."""
 
@@ -192,6 +221,7 @@ __all__ = [
     "MAX_SCORES",
     "NUM_SHARED_NEGATIVES",
     "Candidates",
+    "full_softmax",
     "info_nce",
     "parts",
     "softmax_loss",

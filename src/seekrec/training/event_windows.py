@@ -24,7 +24,7 @@ from seekrec.events.pool_texts import ITEM_TEXT, LOGGED, check_pool_kinds, pool_
 from seekrec.models.dense import DenseModel, QueryVectors
 from seekrec.schema import BEHAVIORS, SEARCH
 from seekrec.training.coded_rows import CodedRows, CodeSampler
-from seekrec.training.row_adamw import make_adamw, use_row_gradients
+from seekrec.training.row_adamw import make_adamw, share_rows, use_row_gradients
 from seekrec.training.shards import ShardSampler
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 from seekrec.util.constants import LABEL_PADDING
@@ -270,16 +270,21 @@ def make_window_optimizer(
     """Make AdamW with two learning rates: one for the embeddings of items and actions, and one for the rest.
 
     An item is met seldom, so with the learning rate of the others it learns too little from each meeting. Embeddings
-    of items are updated by rows where there are many (`row_adamw`), unless each is compared with every question.
+    of items are updated by rows where there are many (`row_adamw`), and of several processes each holds some of them,
+    unless each is compared with every question.
 
     Args:
         model ([`DenseModel`]): The model to train.
         training (`TrainingArguments`): The learning rate of the rest, and what AdamW takes.
         table_learning_rate (`float`, *optional*): Learning rate of the embeddings; that of the rest if not given.
     """
+    if (
+        model.items.ids is not None
+        and not model.compares_all_items
+        and not use_row_gradients(model.items.ids, training)
+    ):
+        share_rows(model, model.items.ids, training)
     tables = [model.items.ids, model.action_embedding]
-    if model.items.ids is not None and not model.compares_all_items:
-        use_row_gradients(model.items.ids, training)
     rate = training.learning_rate if table_learning_rate is None else table_learning_rate
     return make_adamw(model, [table for table in tables if table is not None], training, table_rate=rate)
 

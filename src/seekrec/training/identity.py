@@ -3,7 +3,7 @@
 
 `identity.json` in a Trainer's folder says which. A run that asks for another training in that place sets the folder
 aside under a name of its own, `trainer-<hash>`, and begins anew; asked for again, it is taken back. More epochs go on
-from what is there, if all else is the same.
+from what is there, if all else is the same; so does another number of processes, if a step reads as many rows.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -25,6 +26,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from seekrec.corpora.text import tokenizer_digest
+from seekrec.embeddings.row_shards import RowShards, row_shards
 from seekrec.training.checkpoints import list_checkpoints
 from seekrec.util.files import write_json
 from seekrec.util.hashing import table_digest
@@ -51,6 +53,8 @@ _HARMLESS = {
     *("torch_empty_cache_steps", "per_device_eval_batch_size", "eval_accumulation_steps", "remove_unused_columns"),
     *("label_names", "save_only_model", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint"),
 }
+# Their product is the rows that are read at once, however many processes read them.
+_OF_A_STEP = ("num_processes", "per_device_train_batch_size")
 # The length is compared by itself: a training may be made longer.
 _LENGTHS = ("num_train_epochs", "max_steps")
 
@@ -77,8 +81,8 @@ class Identity:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def goes_on_from(self, other: Identity) -> bool:
-        """Return whether this is that training, or the same with more epochs."""
-        if (self.settings, self.contents) != (other.settings, other.contents):
+        """Return whether this is that training, or the same with more epochs or other processes."""
+        if (_per_step(self.settings), self.contents) != (_per_step(other.settings), other.contents):
             return False
         return self.length == other.length or (
             self.length["max_steps"] <= 0
@@ -153,7 +157,6 @@ def training_identity(
         and not name.startswith(_HARMLESS_BEGINNINGS)
         and not name.endswith("_token")
     }
-    # A step is of all processes.
     kept["num_processes"] = arguments.world_size
     digests = {name: content_digest(value) for name, value in contents.items()}
     return Identity(
@@ -169,6 +172,9 @@ def claim_folder(folder: Path, identity: Identity) -> None:
     own = folder.with_name(f"{folder.name}-{identity.name()}")
     before = Identity.read(folder)
     if before is not None and identity.goes_on_from(before) and (before == identity or not own.is_dir()):
+        was, now = (one.settings.get("num_processes") for one in (before, identity))
+        if was != now:
+            logger.info("%s: %s processes go on where %s were.", folder, now, was)
         if before.length != identity.length:
             logger.info(
                 "%s: goes on from %g epochs to %g.",
@@ -220,12 +226,19 @@ def _set_aside(folder: Path, before: Identity | None, identity: Identity) -> Non
     )
 
 
+def _per_step(settings: Mapping[str, object]) -> dict[str, object]:
+    """Return settings with the rows of a step in place of what they are a product of."""
+    factors = [value for name in _OF_A_STEP if isinstance(value := settings.get(name), int)]
+    return {name: value for name, value in settings.items() if name not in _OF_A_STEP} | {"step": math.prod(factors)}
+
+
 def _as_json(value: object) -> object:
     return json.loads(json.dumps(value, default=str))
 
 
 def _feed(digest: hashlib._Hash, content: object) -> None:
-    digest.update(f"{type(content).__name__}:".encode())
+    # A table is its weight, wherever its rows lie.
+    digest.update(f"{'Tensor' if isinstance(content, RowShards) else type(content).__name__}:".encode())
     if content is None or isinstance(content, (bool, int, float, str, Enum)):
         digest.update(f"{content!r};".encode())
     elif isinstance(content, np.ndarray):
@@ -233,7 +246,11 @@ def _feed(digest: hashlib._Hash, content: object) -> None:
         digest.update(np.ascontiguousarray(content).reshape(-1).view(np.uint8).data)
     elif isinstance(content, torch.Tensor):
         digest.update(f"{content.dtype}{tuple(content.shape)};".encode())
-        digest.update(content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_tensor_bytes(content))
+    elif isinstance(content, RowShards):
+        digest.update(f"{content.weight.dtype}{(content.num_rows, content.embedding_dim)};".encode())
+        for block in content.blocks():
+            digest.update(_tensor_bytes(block))
     elif isinstance(content, pa.Table):
         digest.update(table_digest(content).encode())
     elif isinstance(content, Dataset):
@@ -248,7 +265,8 @@ def _feed(digest: hashlib._Hash, content: object) -> None:
         own = {name: _as_json(value) for name, value in own.items() if name not in ("transformers_version",)}
         own = {name: value for name, value in own.items() if not name.startswith("_")}
         _feed(digest, json.dumps(own, sort_keys=True))
-        _feed(digest, content.state_dict())
+        # Of tables whose rows lie in several processes, all rows.
+        _feed(digest, content.state_dict() | row_shards(content))
     elif isinstance(content, Mapping):
         for name in sorted(content):
             _feed(digest, name)
@@ -262,6 +280,11 @@ def _feed(digest: hashlib._Hash, content: object) -> None:
         digest.update(b"];")
     else:
         raise TypeError(f"Cannot compute a digest of a {type(content).__name__}.")
+
+
+def _tensor_bytes(tensor: torch.Tensor) -> memoryview:
+    array: np.ndarray = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return array.data
 
 
 __all__ = ["Identity", "claim_folder", "content_digest", "training_identity"]

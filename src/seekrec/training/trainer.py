@@ -24,7 +24,7 @@ from seekrec.errors import DivergenceError
 from seekrec.training.budget import TimeBudget, is_used_up
 from seekrec.training.checkpoints import STATE_FILE, find_checkpoint
 from seekrec.training.identity import claim_folder, training_identity
-from seekrec.training.row_adamw import RowGradientTrainer
+from seekrec.training.row_adamw import RowGradientTrainer, gather_rows
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ def train_once(
 
     Returns:
         `PreTrainedModel`: The model, the best by validation if the arguments ask for that; in evaluation mode, whether
-        it was trained just now or before.
+        it was trained just now or before. Where processes held parts of a table it is whole in the first one alone.
 
     Raises:
         DivergenceError: If a loss, a gradient or a weight is not a number.
@@ -192,6 +192,7 @@ def train_once(
         trainer.train(resume_from_checkpoint=checkpoint)
     trainer.check_weights()
     trained: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
+    gather_rows(trained)
     return trained.eval()
 
 

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 from seekrec.errors import MissingDependencyError, RequestError
 from seekrec.util.finite import check_finite
@@ -32,13 +33,15 @@ class ItemIndex:
     Args:
         vectors (`torch.Tensor`): float of shape `(num_items, size)`; not copied.
         backend (`str`): `"exact"`, or `"faiss"` for its flat index on the CPU, which returns the same answers.
+        shared_from (`int`, *optional*): Where processes that train together hold a stretch of the rows each: the first
+            row of this one. They search together, for the same queries, and find the same.
 
     Raises:
         MissingDependencyError: If faiss is asked for and not installed.
     """
 
-    def __init__(self, vectors: Tensor, backend: Backend = "exact") -> None:
-        self.vectors, self.backend = vectors, backend
+    def __init__(self, vectors: Tensor, backend: Backend = "exact", *, shared_from: int | None = None) -> None:
+        self.vectors, self.backend, self.shared_from = vectors, backend, shared_from
         self._faiss: _FlatIndex | None = None
         if backend == "faiss":
             try:
@@ -75,6 +78,38 @@ class ItemIndex:
         if len(top_k) and min(top_k) < 1:
             raise RequestError(f"`top_k` is {min(top_k)}; ask for at least one item.")
         check_finite("The vectors of the queries", queries, "request", "check the weights and the query vectors")
+        if self.shared_from is None:
+            return self._search(queries, top_k, allowed)
+        held = slice(self.shared_from, self.shared_from + len(self.vectors))
+        masks = {id(mask): mask[held] for mask in allowed if mask is not None}
+        own = self._search(queries, top_k, [None if mask is None else masks[id(mask)] for mask in allowed])
+        return self._join([(rows + held.start, scores) for rows, scores in own], top_k, queries.device)
+
+    @staticmethod
+    def _join(
+        own: Sequence[tuple[np.ndarray, np.ndarray]], top_k: Sequence[int], device: torch.device
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Find the best items of each query among the best of each process."""
+        scores = torch.full((len(own), max(top_k, default=1)), float("-inf"), device=device)
+        rows = torch.zeros(scores.shape, dtype=torch.long, device=device)
+        for line, (found, values) in enumerate(own):
+            rows[line, : len(found)], scores[line, : len(found)] = torch.from_numpy(found), torch.from_numpy(values)
+        all_scores, all_rows = (
+            [torch.empty_like(part) for _ in range(dist.get_world_size())] for part in (scores, rows)
+        )
+        dist.all_gather(all_scores, scores)
+        dist.all_gather(all_rows, rows)
+        best, place = torch.cat(all_scores, 1).sort(dim=1, descending=True, stable=True)
+        joined = torch.cat(all_rows, 1).gather(1, place).cpu().numpy()
+        answers = []
+        for line, k, values in zip(joined, top_k, best.cpu().numpy(), strict=True):
+            count = min(k, int(np.isfinite(values).sum()))
+            answers.append((line[:count], values[:count]))
+        return answers
+
+    def _search(
+        self, queries: Tensor, top_k: Sequence[int], allowed: Sequence[np.ndarray | None]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         if self._faiss is not None:
             return [
                 self._search_faiss(self._faiss, query, k, mask)
@@ -129,4 +164,26 @@ class ItemIndex:
         return rows[0][kept].astype(np.int64), scores[0][kept]
 
 
-__all__ = ["Backend", "ItemIndex"]
+def without_own(
+    rows: np.ndarray, scores: np.ndarray, top_k: int, history: np.ndarray, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take off what items of a history got for their own text, and keep the best.
+
+    Args:
+        rows (`np.ndarray`): int64 rows of the catalogue, best first.
+        scores (`np.ndarray`): float32 scores of the rows.
+        top_k (`int`): Items wanted.
+        history (`np.ndarray`): int64 rows; below 0 for none.
+        own (`np.ndarray`): float32 score for its text of each item of `history`; of one that comes twice, twice the
+            same.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: At most `top_k` rows and scores, best first.
+    """
+    taken = dict(zip(history.tolist(), own.tolist(), strict=True))
+    scores = scores - np.array([taken.get(row, 0.0) for row in rows.tolist()], dtype=scores.dtype)
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return rows[order], scores[order]
+
+
+__all__ = ["Backend", "ItemIndex", "without_own"]

@@ -15,6 +15,7 @@ is like what was taken says nothing about its being taken again.
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -25,19 +26,21 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import numpy as np
 import torch
 import xxhash
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BatchFeature, PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.embeddings import FrozenSASRec, SASRecForNextItem
-from seekrec.embeddings.softmax import Candidates, softmax_loss
+from seekrec.embeddings.row_shards import RowShards, row_shards, save_rows
 from seekrec.errors import CatalogError, ConfigurationError, RequestError
 from seekrec.models.answers import Found, Masks, Where, join_new, without_rows
 from seekrec.models.base import CatalogModel, CatalogSnapshot, LazyValues, has_same_items
 from seekrec.models.dense.configuration_dense import DenseConfig
-from seekrec.models.dense.item_index import Backend, ItemIndex
+from seekrec.models.dense.item_index import Backend, ItemIndex, without_own
 from seekrec.models.dense.read_events import ReadEvents
 from seekrec.models.new_items import TextNeighbors
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, ScoredItem
@@ -169,23 +172,37 @@ class ItemTower(nn.Module):
         if self.ids is not None:
             ids = self.ids(safe.clamp_max(self.num_items - 1))
             if texts.num_rows > self.num_items:
+                self._check_whole()
                 ids = torch.where((safe >= self.num_items)[..., None], self.ids.weight.mean(0), ids)
         if self.text is not None:
             frozen = texts.on(rows.device)[safe].to(self.text.weight.dtype)
         return ids, frozen
 
     def all(self, texts: ItemTexts | None = None) -> Tensor:
-        """Return the vectors of the whole catalogue, `(num_rows, hidden_size)`, with gradients in training."""
+        """Return the vectors of the whole catalogue, `(num_rows, hidden_size)`, with gradients in training.
+
+        Where processes share the id embeddings, the vectors of the rows that this one holds.
+        """
         texts = self.texts if texts is None else texts
         parts = []
         if self.ids is not None:
             new = texts.num_rows - self.num_items
             weight = self.ids.weight
+            if new > 0:
+                self._check_whole()
             parts.append(torch.cat([weight, weight.mean(0).expand(new, -1)]) if new > 0 else weight)
         if self.text is not None:
             weight = self.text.weight
-            parts.append(self.text(texts.on(weight.device).to(weight.dtype)))
+            held = self.ids.held if isinstance(self.ids, RowShards) else slice(None)
+            parts.append(self.text(texts.on(weight.device)[held].to(weight.dtype)))
         return sum(parts[1:], parts[0])
+
+    def _check_whole(self) -> None:
+        if isinstance(self.ids, RowShards):
+            raise CatalogError(
+                "The catalogue has grown while several processes train, each with some of its rows; train with the "
+                "catalogue that the model was made for."
+            )
 
 
 def latest_items(item_rows: Tensor, allowed: Tensor) -> Tensor:
@@ -344,28 +361,6 @@ def make_fusion(config: DenseConfig, temperature: float = 1.0) -> AnswerFusion |
     return AnswerFusion(config.num_items, config.recommender, *weights, temperature)
 
 
-def without_own(
-    rows: np.ndarray, scores: np.ndarray, top_k: int, history: np.ndarray, own: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Take off what items of a history got for their own text, and keep the best.
-
-    Args:
-        rows (`np.ndarray`): int64 rows of the catalogue, best first.
-        scores (`np.ndarray`): float32 scores of the rows.
-        top_k (`int`): Items wanted.
-        history (`np.ndarray`): int64 rows; below 0 for none.
-        own (`np.ndarray`): float32 score for its text of each item of `history`; of one that comes twice, twice the
-            same.
-
-    Returns:
-        `tuple[np.ndarray, np.ndarray]`: At most `top_k` rows and scores, best first.
-    """
-    taken = dict(zip(history.tolist(), own.tolist(), strict=True))
-    scores = scores - np.array([taken.get(row, 0.0) for row in rows.tolist()], dtype=scores.dtype)
-    order = np.argsort(-scores, kind="stable")[:top_k]
-    return rows[order], scores[order]
-
-
 class DenseSnapshot(CatalogSnapshot):
     """A catalogue, what it tells the tower, and what was made of both.
 
@@ -403,6 +398,8 @@ class CatalogItems:
     def __init__(self, tower: ItemTower, fusion: AnswerFusion | None, snapshot: DenseSnapshot) -> None:
         self.snapshot, self.catalog, self.texts = snapshot, snapshot.catalog, snapshot.texts
         self._tower, self._fusion = tower, fusion
+        # The id embeddings, where this process holds only some of them.
+        self.shards = tower.ids if isinstance(tower.ids, RowShards) else None
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return the vectors of some items, as [`ItemTower`] does."""
@@ -420,9 +417,15 @@ class CatalogItems:
         added = None if fusion is None else (fusion.recommender_weight, fusion.text_weight)
         return added, weights_key(weights)
 
+    def look_up(self, rows: Tensor) -> Tensor:
+        """Return what answers multiply with questions for some items, `(*rows.shape, size)`, whoever holds them."""
+        rows = rows.clamp_min(0)
+        added = [] if self._fusion is None else self._fusion.items(self.texts, rows.device)
+        return torch.cat([self(rows), *(part[rows] for part in added)], dim=-1)
+
     @property
     def vectors(self) -> Tensor:
-        """The vectors of all items, `(num_rows, hidden_size)`; made anew when a weight has changed."""
+        """The vectors of all items that this process holds, `(num_rows, hidden_size)`; made anew with new weights."""
 
         def make() -> Tensor:
             found = self._tower.all(self.texts).detach()
@@ -440,7 +443,9 @@ class CatalogItems:
         fusion = self._fusion
 
         def make() -> Tensor:
-            found = torch.cat([own, *fusion.items(self.texts, own.device)], dim=-1)
+            held = slice(None) if self.shards is None else self.shards.held
+            added = (part[held] for part in fusion.items(self.texts, own.device))
+            found = torch.cat([own, *added], dim=-1)
             check_finite("What is added to the item vectors", found, "row", "set a recommender that is whole")
             return found
 
@@ -448,7 +453,10 @@ class CatalogItems:
 
     def index(self, backend: Backend) -> ItemIndex:
         """Return the index of [`answers`]."""
-        return self.snapshot.value(("index", backend), lambda: ItemIndex(self.answers, backend), self._key)
+        first = None if self.shards is None else self.shards.begin
+        return self.snapshot.value(
+            ("index", backend), lambda: ItemIndex(self.answers, backend, shared_from=first), self._key
+        )
 
 
 @dataclass(frozen=True)
@@ -536,6 +544,30 @@ class DensePreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, LatestItem):
             module.start_weights()
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """Save weights and settings; where processes share rows of a table, all must call it and each writes its own.
+
+        What they write is one file as any other.
+
+        Args:
+            save_directory (`str` or `Path`): The folder; all processes must be able to reach it.
+            is_main_process (`bool`): Whether this process writes all that is not shared.
+            *args: Further arguments of `PreTrainedModel.save_pretrained`.
+            **kwargs: Further arguments of `PreTrainedModel.save_pretrained`.
+        """
+        tables = row_shards(self)
+        if not tables:
+            super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+            return
+        path, others = Path(save_directory) / SAFE_WEIGHTS_NAME, {}
+        if is_main_process:
+            kept = {name: value for name, value in self.state_dict().items() if name not in tables}
+            super().save_pretrained(save_directory, True, *args, **{**kwargs, "state_dict": kept})
+            others = load_file(path)
+        save_rows(path, {name: (table, table.weight) for name, table in tables.items()}, others)
 
     @abstractmethod
     def _linear_spread(self, layer: nn.Linear) -> float:
@@ -812,7 +844,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         return scored.unflatten(0, questions.shape[:2])
 
     def _products(self, questions: Tensor, rows: Tensor, history: Tensor, items: CatalogItems) -> Tensor:
-        vectors = items.answers[rows.clamp_min(0)]
+        vectors = items.answers[rows.clamp_min(0)] if items.shards is None else items.look_up(rows)
         scores = torch.einsum("bqs,bqcs->bqc", questions, vectors.to(questions.dtype)).float()
         own = None if self.fusion is None else self.fusion.own_texts(items.texts, questions, history)
         if own is not None and own.shape[-1]:
@@ -1009,35 +1041,6 @@ def _vectors_hash(vectors: np.ndarray) -> str:
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(vectors).data)
 
 
-def full_softmax(
-    questions: Tensor,
-    items: Tensor,
-    labels: Tensor,
-    *,
-    candidates: Candidates | None = None,
-    temperature: float = 1.0,
-    divisor: Tensor | int | None = None,
-) -> Tensor:
-    """Compute the loss of the target against every item (IntSR, equation 14, without sampling).
-
-    Args:
-        questions (`torch.Tensor`): Vectors of questions, `(num_questions, size)`.
-        items (`torch.Tensor`): Vectors of all items, `(num_items, size)`.
-        labels (`torch.LongTensor`): Rows of the targets, `(num_questions,)`, none of them -100.
-        candidates (`Callable`, *optional*): Returns, for a slice of the questions, the items that were available when
-            they were asked, bool `(questions, num_items)`, or None for all. The target always counts.
-        temperature (`float`): Divides similarities.
-        divisor (`int`, *optional*): Divides the sum over questions; their number if not given.
-
-    Returns:
-        `torch.Tensor`: A float32 number in nats; 0 without questions.
-    """
-    if not len(questions):
-        return (questions.sum() + items.sum() * 0).float()
-    loss = softmax_loss(questions, items, labels, candidates=candidates, temperature=temperature)
-    return loss / (len(labels) if divisor is None else divisor)
-
-
 __all__ = [
     "INITIALIZER_RANGE",
     "LAYER_NORM_EPS",
@@ -1055,8 +1058,6 @@ __all__ = [
     "StateT",
     "TextProjection",
     "TokenPositions",
-    "full_softmax",
     "latest_items",
     "make_fusion",
-    "without_own",
 ]

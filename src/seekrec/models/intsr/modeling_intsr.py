@@ -43,7 +43,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
-from seekrec.embeddings.softmax import Candidates, info_nce, parts
+from seekrec.embeddings.softmax import Candidates, full_softmax, info_nce, parts
 from seekrec.errors import ConfigurationError
 from seekrec.models.dense.modeling_dense import (
     INITIALIZER_RANGE,
@@ -57,7 +57,6 @@ from seekrec.models.dense.modeling_dense import (
     LatestItem,
     TextProjection,
     TokenPositions,
-    full_softmax,
     make_fusion,
 )
 from seekrec.models.intsr.configuration_intsr import IntSRConfig
@@ -652,6 +651,8 @@ class IntSRModel(IntSRPreTrainedModel):
         """Return the function from catalogue rows to vectors; below 0 is no item."""
         if items is None:
             return self.items
+        if isinstance(items, CatalogItems) and items.shards is not None:
+            return items
         vectors = items.vectors if isinstance(items, CatalogItems) else items
         return lambda rows: vectors[rows.clamp_min(0)] * (rows >= 0)[..., None]
 

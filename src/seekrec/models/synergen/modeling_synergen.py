@@ -49,7 +49,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
-from seekrec.embeddings.softmax import info_nce
+from seekrec.embeddings.softmax import full_softmax, info_nce
 from seekrec.errors import ConfigurationError
 from seekrec.models.dense.modeling_dense import (
     LAYER_NORM_EPS,
@@ -61,7 +61,6 @@ from seekrec.models.dense.modeling_dense import (
     ItemTower,
     LatestItem,
     TokenPositions,
-    full_softmax,
     make_fusion,
 )
 from seekrec.models.synergen.configuration_synergen import SynerGenConfig
@@ -744,8 +743,9 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
         How the shop chose what it showed is not known; beside negatives by popularity it counts as chosen by
         popularity, so that shown and drawn items are on one scale.
         """
-        if self.config.easy_weight == 1 or not beside.shape[-1]:
+        if self.config.easy_weight == 1:
             return questions.sum() * 0.0
+        # Nothing may stand beside any target; the vectors are read all the same, as in the other processes.
         vectors = self.items(torch.cat([labels[:, None], beside], dim=1))
         scores = (vectors * questions[:, None]).sum(-1)
         own_log_q = log_q = None
