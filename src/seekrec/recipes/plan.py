@@ -38,6 +38,8 @@ SETTINGS_FILE = "settings.yaml"
 PLAN_VERSION = 1
 # What is fitted to timed steps, if a run has a budget.
 FITTED = ("num_train_epochs", "eval_steps", "save_steps", "max_validation_cases", "max_test_cases")
+# Seconds of a run that a person may want to be shorter.
+_LONG = 1200.0
 # Settings that say where and how far, not what; another one of them is no reason for another plan.
 _OF_THE_PLACE = {
     *("output_dir", "stages_dir", "stop_after", "dry_run", "disable_tqdm", "compare_with", "baselines"),
@@ -136,12 +138,15 @@ class Plan:
             f"  {one.name:<{width}}  {value:<{column}}  {one.reason}".rstrip()
             for one, value in zip(self.choices, values, strict=True)
         ]
+        total = sum(one.seconds for one in self.costs)
+        is_long = total > _LONG and "max_minutes" not in self.given
         return "\n".join(
             [
                 f"plan of {self.family} for {self.log}, on {self.machine}",
                 *rows,
                 "expected:",
                 *(f"  {line}" for line in format_costs(self.costs)),
+                *(["--max_minutes M fits the run into M minutes."] if is_long else []),
             ]
         )
 
