@@ -46,7 +46,8 @@ from seekrec.util.hashing import file_sha256, table_digest
 
 MEMORY_LIMIT = 4 * 2**30
 
-# What splitting and auditing a partition takes at the peak, measured: bytes for each of its events.
+# Bytes for each event of a partition. Splitting and auditing take 250 to 350 at the peak, measured; the rest is for
+# longer texts, and for Python with its libraries.
 _BYTES_PER_EVENT = 1_000
 # Bytes for each row of a batch while it is checked and scattered.
 _BYTES_PER_ROW = 4_096
