@@ -373,6 +373,8 @@ class DenseSnapshot(CatalogSnapshot):
         super().__init__(catalog)
         self.texts = texts
 
+    # Read from the catalogue once, by numpy: `torch.compile` has nothing to gain here.
+    @torch.compiler.disable
     def periods(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
         """Return when each item comes and goes, int64 seconds `(num_items,)`; `None` where all always are there."""
 
