@@ -9,8 +9,6 @@ is that of the whole log.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pyarrow as pa
 
@@ -57,20 +55,21 @@ def check_num_partitions(num_partitions: int) -> None:
         raise ConfigurationError(f"`num_partitions` is {num_partitions!r}; give 1 to {MAX_PARTITIONS}.")
 
 
-def digest_buckets(buckets: np.ndarray, digest: Callable[[np.ndarray], str]) -> dict[int, str]:
-    """Digest the rows of each bucket.
+def digest_buckets(table: pa.Table, buckets: np.ndarray) -> dict[int, str]:
+    """Digest the rows of each bucket, in their order.
 
     Args:
+        table (`pyarrow.Table`): The rows.
         buckets (`np.ndarray`): int64 bucket of each row.
-        digest (`Callable[[np.ndarray], str]`): Returns the digest of some rows: int64, ascending.
 
     Returns:
         `dict[int, str]`: By bucket, ascending; buckets without rows are left out.
     """
     rows = np.argsort(buckets, kind="stable")
-    ends = np.searchsorted(buckets[rows], np.arange(NUM_BUCKETS + 1))
+    ends = np.searchsorted(buckets[rows], np.arange(NUM_BUCKETS + 1)).tolist()
+    ordered = table.take(pa.array(rows)).combine_chunks()
     return {
-        bucket: digest(rows[ends[bucket] : ends[bucket + 1]])
+        bucket: table_digest(ordered.slice(ends[bucket], ends[bucket + 1] - ends[bucket]))
         for bucket in range(NUM_BUCKETS)
         if ends[bucket + 1] > ends[bucket]
     }
@@ -85,7 +84,7 @@ def digest_table_buckets(events: pa.Table) -> dict[int, str]:
     """Digest the events of each bucket of a table that is sorted by user."""
     users = one_array(events["user_id"]).dictionary_encode()
     buckets = user_buckets(users.dictionary)[users.indices.to_numpy()]
-    return digest_buckets(buckets, lambda rows: table_digest(events.take(pa.array(rows))))
+    return digest_buckets(events, buckets)
 
 
 __all__ = [

@@ -19,7 +19,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial, reduce
+from functools import lru_cache, reduce
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ from seekrec.events.split_counts import SplitCounts, check_counts
 from seekrec.events.splits import build_split, keep_actions, training_actions
 from seekrec.events.timeline import Timeline
 from seekrec.util.files import sweep_folder, write_json, write_table
-from seekrec.util.hashing import hash_fractions, table_digest
+from seekrec.util.hashing import hash_fractions
 
 SPLIT_VERSION = 1
 _PLAN_FILE = "plan.json"
@@ -356,8 +356,7 @@ def _digest(split: Split, user_ids: pa.Array) -> dict[int, str]:
     is_train = np.zeros(len(timeline.user), dtype=bool)
     is_train[split.train_rows] = True
     of_user = user_buckets(user_ids)
-    events = pa.table({"is_train": is_train})
-    digests = {"train": digest_buckets(of_user[timeline.user], partial(_digest_rows, events))}
+    digests = {"train": digest_buckets(pa.table({"is_train": is_train}), of_user[timeline.user])}
     for part in SPLIT_PARTS:
         cases = split.cases(part)
         table = cases.to_table()
@@ -367,15 +366,11 @@ def _digest(split: Split, user_ids: pa.Array) -> dict[int, str]:
         )
         table = table.set_column(table.column_names.index("history"), "history", history)
         buckets = user_buckets(table["user_id"].combine_chunks())
-        digests[part] = digest_buckets(buckets, partial(_digest_rows, table))
+        digests[part] = digest_buckets(table, buckets)
     return {
         bucket: join_digests({number: one.get(bucket, "") for number, one in enumerate(digests.values())})
         for bucket in digests["train"]
     }
-
-
-def _digest_rows(table: pa.Table, rows: np.ndarray) -> str:
-    return table_digest(table.take(pa.array(rows)))
 
 
 __all__ = ["PartitionedSplit", "audit_partitions", "split_partition", "split_partitions"]
