@@ -26,7 +26,6 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import numpy as np
 import torch
 import xxhash
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BatchFeature, PreTrainedModel
@@ -564,12 +563,11 @@ class DensePreTrainedModel(PreTrainedModel):
         if not tables:
             super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
             return
-        path, others = Path(save_directory) / SAFE_WEIGHTS_NAME, {}
+        others = {name: value for name, value in self.state_dict().items() if name not in tables}
         if is_main_process:
-            kept = {name: value for name, value in self.state_dict().items() if name not in tables}
-            super().save_pretrained(save_directory, True, *args, **{**kwargs, "state_dict": kept})
-            others = load_file(path)
-        save_rows(path, {name: (table, table.weight) for name, table in tables.items()}, others)
+            super().save_pretrained(save_directory, True, *args, **{**kwargs, "state_dict": dict(others)})
+        rows = {name: (table, table.weight) for name, table in tables.items()}
+        save_rows(Path(save_directory) / SAFE_WEIGHTS_NAME, rows, others)
 
     @abstractmethod
     def _linear_spread(self, layer: nn.Linear) -> float:
