@@ -23,6 +23,7 @@ from test_readme import DOCUMENTS, ROOT, commands_of, fenced
 from tiny_runs import run_script
 
 from seekrec.events.log import EventLog
+from seekrec.events.readers import OTHER_DATASETS, READERS
 from seekrec.recipes import GenSARRecipe, GenSRRecipe, IntSRRecipe, SynerGenRecipe
 from seekrec.recipes.launch import find_packaged_settings, run_recipe
 from seekrec.util.parsing import given_settings, parse_arguments
@@ -239,6 +240,12 @@ def test_python_of_the_pages_runs(before, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_own(tmp_path, ["--events", "my/events", "--items", "my/items"])
     exec(compile(code, "a page of the handbook", "exec"), {"__name__": "page"})
+
+
+def test_the_page_of_data_has_every_dataset():
+    page = (ROOT / "recipes" / "data.md").read_text("utf-8")
+    told = set(re.findall(r"^\| `(\w+)` \| ", page, flags=re.MULTILINE)) | set(re.findall(r"--dataset (\w+)", page))
+    assert {*READERS, *OTHER_DATASETS} - {"tables"} <= told
 
 
 @pytest.mark.slow
