@@ -111,26 +111,76 @@ def evaluate_system(
     begin = time.perf_counter()
     ranks = rank_cases(system, cases, id_map, name=system_name, top_k=top_k, show_progress=show_progress)
     seconds = time.perf_counter() - begin
-    values = all_metric_values(ranks, k)
-    return ResultRow(
+    return make_row(
+        ranks,
+        cases,
+        k,
         system=system_name,
         dataset=split.log.name,
-        behavior=cases.behavior,
-        part=cases.part,
-        protocol=cases.protocol,
         split_method=split.method,
         split_protocol=split.protocol,
         split_fingerprint=split.fingerprint(),
         cases_fingerprint=cases.fingerprint,
         query_source=split.log.query_source,
+        seed=seed,
+        seconds=seconds,
+        details=dict(getattr(system, "details", {})),
+    )
+
+
+def make_row(
+    ranks: FloatArray,
+    cases: EvaluationCases,
+    k: Sequence[int],
+    *,
+    system: str,
+    dataset: str,
+    split_method: str,
+    split_protocol: str,
+    split_fingerprint: str,
+    cases_fingerprint: str,
+    query_source: str,
+    seed: int,
+    seconds: float,
+    details: dict[str, object],
+) -> ResultRow:
+    """Make the row of a system from the ranks of its targets.
+
+    Args:
+        ranks (`np.ndarray`): What [`rank_cases`] returns.
+        cases ([`EvaluationCases`]): The cases, or some of them.
+        k (`Sequence[int]`): The cuts of the metrics.
+        system (`str`): As in [`ResultRow`], like all that follow.
+        dataset (`str`): Name of the log.
+        split_method (`str`): Method of the split.
+        split_protocol (`str`): Protocol of the split.
+        split_fingerprint (`str`): Digest of the split.
+        cases_fingerprint (`str`): Digest of all cases.
+        query_source (`str`): Origin of the queries.
+        seed (`int`): Seed of the resamples.
+        seconds (`float`): Time of asking and ranking.
+        details (`dict`): What the system says of itself.
+    """
+    values = all_metric_values(ranks, k)
+    return ResultRow(
+        system=system,
+        dataset=dataset,
+        behavior=cases.behavior,
+        part=cases.part,
+        protocol=cases.protocol,
+        split_method=split_method,
+        split_protocol=split_protocol,
+        split_fingerprint=split_fingerprint,
+        cases_fingerprint=cases_fingerprint,
+        query_source=query_source,
         seen_removed=cases.seen_removed,
-        num_cases=len(cases),
+        num_cases=len(ranks),
         num_items=cases.num_items,
         seed=seed,
         seconds=seconds,
         metrics={metric: float(column.mean()) for metric, column in values.items()},
         intervals=bootstrap_intervals(values, seed=seed),
-        details=dict(getattr(system, "details", {})),
+        details=details,
         ranks=ranks,
     )
 

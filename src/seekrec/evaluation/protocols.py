@@ -198,6 +198,8 @@ def build_cases(
     seed: int = 0,
     periods: tuple[RowArray, RowArray] | None = None,
     only_targets: Collection[str] | None = None,
+    chosen: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
 ) -> EvaluationCases:
     """Build the cases of one part and behavior.
 
@@ -216,6 +218,8 @@ def build_cases(
         periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available (see
             [`item_periods`]). In full ranking, rules out the items that are not when a request is made.
         only_targets (`Collection[str]`, *optional*): Leave out the cases that look for any other item.
+        chosen (`np.ndarray`, *optional*): int64 numbers among the cases: no others are built.
+        counts (`np.ndarray`, *optional*): See [`sample_negatives`].
 
     Returns:
         [`EvaluationCases`]: The cases in the order of the split, without those for which too few negatives are
@@ -240,7 +244,7 @@ def build_cases(
     if periods is not None:
         if protocol != "full":
             raise ConfigurationError(f"`periods` with the protocol {protocol!r}: it rules out items in full ranking.")
-    case_numbers = np.arange(len(target_ids), dtype=np.int64)
+    case_numbers = np.arange(len(target_ids), dtype=np.int64) if chosen is None else chosen
     if only_targets is not None:
         case_numbers = case_numbers[[item_id in only_targets for item_id in target_ids]]
         if not len(case_numbers):
@@ -259,6 +263,7 @@ def build_cases(
             seed=seed,
             chosen=case_numbers,
             skip_short=True,
+            counts=counts,
         )
         case_numbers, negatives = _leave_out_short(case_numbers, negatives, split, part, num_negatives)
     requests = split.requests(part, behavior, chosen=case_numbers)

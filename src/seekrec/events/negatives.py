@@ -49,6 +49,7 @@ def sample_negatives(
     exclude_user_items: bool = True,
     chosen: np.ndarray | None = None,
     skip_short: bool = False,
+    counts: np.ndarray | None = None,
 ) -> list[list[str]]:
     """Draw distinct items that are not the answer, for each case.
 
@@ -69,6 +70,8 @@ def sample_negatives(
         chosen (`np.ndarray`, *optional*): int64 numbers among the cases: only they are drawn for, and get the same
             items as among all.
         skip_short (`bool`): Give a case for which too few items are left (its user acted on nearly all) an empty list.
+        counts (`np.ndarray`, *optional*): Interactions of each item in training; those of the split if not given,
+            which may be a part of a larger one.
 
     Returns:
         `list[list[str]]`: Item ids for each case, in the order of `split.requests(part, behavior)`: BM25's by score,
@@ -91,7 +94,7 @@ def sample_negatives(
     known = _known_items(split, part, numbers, exclude_user_items)
     items = split.log.items
     ids = np.asarray(items["item_id"].to_pylist(), dtype=object)
-    popularity = np.cumsum(_training_counts(split))
+    popularity = np.cumsum(_training_counts(split) if counts is None else counts)
     matches: HardMatches | None = None
     num_best = 0
     queries = [cases.query[number] for number in numbers]
