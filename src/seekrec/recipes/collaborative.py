@@ -20,6 +20,7 @@ from seekrec.embeddings import (
 from seekrec.embeddings.softmax import LARGE_CATALOG, NUM_SHARED_NEGATIVES
 from seekrec.errors import ConfigurationError
 from seekrec.events import Split
+from seekrec.events.partitions import PartitionedSplit
 from seekrec.recipes.arguments import CollaborativeArguments, EmbeddingArguments
 from seekrec.recipes.stages import TRAINING_FOLDER, StageCache
 from seekrec.schema import IdMap
@@ -29,6 +30,8 @@ from seekrec.training.sasrec import train_sasrec
 
 # Epochs in which a SASRec trained without the last events learns all of them, at most as many as it had before.
 NUM_FINISHING_EPOCHS = 15
+# Validation cases of a SASRec that is trained from partitions: a partition may have a hundred thousand.
+MAX_VALIDATION_CASES = 10_000
 
 
 def prepare_sasrec(
@@ -40,6 +43,7 @@ def prepare_sasrec(
     num_unseen_events: int = 0,
     start_from: tuple[SASRecForNextItem, dict[str, object]] | None = None,
     num_finishing_epochs: int = 0,
+    whole: PartitionedSplit | None = None,
 ) -> tuple[SASRecForNextItem, dict[str, object]]:
     """Train SASRec on the training events of a split; the best epoch by validation is kept.
 
@@ -51,6 +55,8 @@ def prepare_sasrec(
         num_unseen_events (`int`): Number of last interactions of each user that are left out: `last_interactions`.
         start_from (`tuple`, *optional*): Earlier result of this function, to continue for `num_finishing_epochs`.
         num_finishing_epochs (`int`): Epochs of a training that goes on.
+        whole ([`PartitionedSplit`], *optional*): What is trained on, where `split` is one partition of it, which
+            chooses the epoch.
 
     Returns:
         `tuple[SASRecForNextItem, dict]`: The model, and the settings it depends on.
@@ -62,7 +68,7 @@ def prepare_sasrec(
         num_sampled_negatives=NUM_SHARED_NEGATIVES if len(id_map) > LARGE_CATALOG else 0,
     )
     key: dict[str, object] = {
-        "split": split.fingerprint(),
+        "split": split.fingerprint() if whole is None else whole.fingerprint,
         "hidden_size": settings.sasrec_hidden_size,
         "num_epochs": settings.sasrec_num_epochs,
         "seed": seed,
@@ -76,9 +82,12 @@ def prepare_sasrec(
         key = {**before, "num_finishing_epochs": num_finishing_epochs}
 
     def make(folder: Path) -> None:
+        sequences: list[np.ndarray] = []
+        for part in [split] if whole is None else whole:
+            sequences += sasrec_sequences(part, id_map, num_unseen_events=num_unseen_events)
         model = train_sasrec(
-            sasrec_sequences(split, id_map, num_unseen_events=num_unseen_events),
-            validation_histories(split, id_map),
+            sequences,
+            validation_histories(split, id_map, max_cases=None if whole is None else MAX_VALIDATION_CASES),
             config,
             output_dir=folder / TRAINING_FOLDER,
             num_epochs=num_epochs,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from seekrec.corpora.training_windows import log_geohashes
 from seekrec.models import IntSRConfig, IntSRForSearchAndRecommendation, IntSRProcessor
-from seekrec.recipes.windows import WindowRecipe
+from seekrec.recipes.window_recipe import WindowRecipe
 from seekrec.schema import RECOMMENDATION, Behavior
 
 # Characters of a geohash that tell areas apart; five are about five kilometres.
@@ -51,8 +51,16 @@ class IntSRRecipe(WindowRecipe[IntSRForSearchAndRecommendation, IntSRProcessor])
         Raises:
             DataError: If the scenario shall hold a geohash and training has none.
         """
-        has_areas = "geohash" in self.config.scenario_features
-        return log_geohashes(self.split, GEOHASH_PRECISION) if has_areas else []
+        if not self.geohash_length:
+            return []
+        if self.parts is not None:
+            return self.parts.geohashes()
+        return log_geohashes(self.split, GEOHASH_PRECISION)
+
+    @property
+    def geohash_length(self) -> int:
+        """Characters of the geohashes that the model reads; 0 if it reads none."""
+        return GEOHASH_PRECISION if "geohash" in self.config.scenario_features else 0
 
     @property
     def use_session_mask(self) -> bool:

@@ -19,6 +19,7 @@ from seekrec.embeddings.blocks import embed_in_blocks
 from seekrec.embeddings.semantic import encoder_version
 from seekrec.errors import CatalogError
 from seekrec.events import Split, has_training_events
+from seekrec.events.partitions import PartitionedSplit
 from seekrec.events.partitions.engines import Engine
 from seekrec.events.pool_texts import WRITTEN_KINDS
 from seekrec.identifiers import (
@@ -87,6 +88,7 @@ def prepare_embeddings(
     seed: int,
     report_progress: bool = True,
     engine: Engine = "local",
+    whole: PartitionedSplit | None = None,
 ) -> ItemEmbeddings:
     """Embed the texts of the items, and train SASRec.
 
@@ -97,11 +99,12 @@ def prepare_embeddings(
         seed (`int`): Seed of SASRec.
         report_progress (`bool`): Show progress bars.
         engine (`str`): Where texts are embedded: on this machine, or on a Ray cluster.
+        whole ([`PartitionedSplit`], *optional*): What SASRec is trained on, where `split` is one partition of it.
     """
     semantic = prepare_semantic(
         split.log.items, settings.semantic_encoder, cache, report_progress=report_progress, engine=engine
     )
-    sasrec, _ = prepare_sasrec(split, settings, cache, seed=seed)
+    sasrec, _ = prepare_sasrec(split, settings, cache, seed=seed, whole=whole)
     return ItemEmbeddings(semantic, sasrec, settings.semantic_encoder)
 
 
@@ -160,13 +163,16 @@ def prepare_items(
     return PreparedItems(catalog, embeddings.sasrec, quality)
 
 
-def prepare_plain_items(split: Split, embeddings: ItemEmbeddings, *, atomic: bool) -> PreparedItems:
+def prepare_plain_items(
+    split: Split, embeddings: ItemEmbeddings, *, atomic: bool, has_events: np.ndarray | None = None
+) -> PreparedItems:
     """Put the items into a catalogue whose identifiers are not learnt.
 
     Args:
         split (`Split`): Holds the items.
         embeddings ([`ItemEmbeddings`]): Vectors of the items, which the catalogue keeps.
         atomic (`bool`): Whether each item has an identifier of one unique code (BSR); without identifiers otherwise.
+        has_events (`np.ndarray`, *optional*): bool of each item: training acts on it; as the split says if not given.
     """
     items = split.log.items
     codes: dict[View, np.ndarray] = {"collaborative": np.arange(items.num_rows)[:, None]}
@@ -177,7 +183,7 @@ def prepare_plain_items(split: Split, embeddings: ItemEmbeddings, *, atomic: boo
         codebook_size=items.num_rows if atomic else 0,
         embeddings=embeddings.vectors(),
         semantic_encoder_name=embeddings.encoder,
-        is_predicted=~has_training_events(split),
+        is_predicted=~(has_training_events(split) if has_events is None else has_events),
     )
     return PreparedItems(catalog, embeddings.sasrec, None)
 

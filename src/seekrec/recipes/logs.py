@@ -22,7 +22,8 @@ from seekrec.events import (
     split_log,
     synthesize_searches,
 )
-from seekrec.events.partitions import partition_log
+from seekrec.events.partitions import PartitionedLog, partition_log
+from seekrec.events.partitions.logs import LOG_FILE
 from seekrec.events.readers import READERS, TAGGED, WITHOUT_FOLDER, read_tables
 from seekrec.events.readers.hub import load_tables, note_origin, restore_log
 from seekrec.events.readers.sql import holds_password, query_tables
@@ -94,6 +95,51 @@ def _split_once(log: EventLog, data: DataArguments, cache: StageCache) -> Split:
     return cache.run("split", settings, make, lambda folder: Split.load(folder, log=log), libraries=("numpy",))
 
 
+def open_partitions(data: DataArguments, cache: StageCache) -> PartitionedLog | None:
+    """Open the partitions of an own log: those that `events` names, or those made of a log too large for memory.
+
+    Args:
+        data ([`DataArguments`]): The settings.
+        cache ([`StageCache`]): Keeps the partitions that are made.
+
+    Returns:
+        [`PartitionedLog`], *optional*: `None` where the settings name a log that is read into memory.
+    """
+    if name_dataset(data) != "tables" or data.events is None:
+        return None
+    source = Path(data.events)
+    if (source / LOG_FILE).is_file():
+        return _open_log(data)
+    if data.items is None or not _is_large(source):
+        return None
+    given = _given_to_tables(data)
+    # What is in them would take as long to digest as to read.
+    stamps = [
+        (file.name, file.stat().st_size, file.stat().st_mtime_ns)
+        for path in (source, Path(data.items))
+        for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+        if file.is_file()
+    ]
+
+    def make(folder: Path) -> None:
+        partition_log(source, str(data.items), folder / "log", engine=data.engine, **given)
+
+    key = {"files": stamps, "settings": given}
+    return cache.run("partitions", key, make, lambda folder: PartitionedLog.load(folder / "log"))
+
+
+def _open_log(data: DataArguments) -> PartitionedLog:
+    """Open the partitions that `events` names.
+
+    Raises:
+        ConfigurationError: If a setting says how to read them, which is known.
+    """
+    _refuse_folder(data)
+    if ignored := [name for name in ("items", *_OF_TABLES) if getattr(data, name) not in (None, [])]:
+        raise ConfigurationError(f"`{ignored[0]}` is given, but {data.events} is a partitioned log; leave it out.")
+    return PartitionedLog.load(str(data.events))
+
+
 def read_log(data: DataArguments, scratch: Path | None = None) -> EventLog:
     """Read the log that the settings name.
 
@@ -162,11 +208,10 @@ def name_log(data: DataArguments) -> str:
 def _read_own_tables(data: DataArguments, scratch: Path | None) -> EventLog:
     if data.events is None:
         raise ConfigurationError("`dataset: tables` needs the table of your events; pass --events.")
-    if data.data_dir is not None:
-        raise ConfigurationError("`data_dir` is given beside your own tables, which do not read it; leave it out.")
-    given = _given(data)
-    if "quote" in given:
-        given["quoting"] = given.pop("quote")
+    _refuse_folder(data)
+    if (Path(data.events) / LOG_FILE).is_file():
+        return _join_partitions(_open_log(data))
+    given = _given_to_tables(data)
     if data.engine == "local" and (data.items is None or not _is_large(Path(data.events))):
         return read_tables(data.events, data.items, **given)
     if data.items is None:
@@ -176,15 +221,24 @@ def _read_own_tables(data: DataArguments, scratch: Path | None) -> EventLog:
     with tempfile.TemporaryDirectory(prefix=".partitions-", dir=scratch) as folder:
         logger.info("%s is read in partitions of whole users, engine %s.", data.events, data.engine)
         parts = partition_log(data.events, data.items, Path(folder) / "log", engine=data.engine, **given)
-        return EventLog(
-            name=parts.name,
-            events=pa.concat_tables([part.events for part in parts]),
-            items=parts.items,
-            has_time=parts.has_time,
-            query_source=parts.query_source,
-            notes=parts.notes,
-            is_checked=True,
-        )
+        return _join_partitions(parts)
+
+
+def _refuse_folder(data: DataArguments) -> None:
+    if data.data_dir is not None:
+        raise ConfigurationError("`data_dir` is given beside your own tables, which do not read it; leave it out.")
+
+
+def _join_partitions(parts: PartitionedLog) -> EventLog:
+    return EventLog(
+        name=parts.name,
+        events=pa.concat_tables([part.events for part in parts]),
+        items=parts.items,
+        has_time=parts.has_time,
+        query_source=parts.query_source,
+        notes=parts.notes,
+        is_checked=True,
+    )
 
 
 def _is_large(path: Path) -> bool:
@@ -226,6 +280,13 @@ def _read_repository(data: DataArguments) -> EventLog:
     return note_origin(read_tables(events, items, name=name, **given) if log is None else log)
 
 
+def _given_to_tables(data: DataArguments) -> dict[str, Any]:
+    given = _given(data)
+    if "quote" in given:
+        given["quoting"] = given.pop("quote")
+    return given
+
+
 def _given(data: DataArguments, ignored: Sequence[str] = ()) -> dict[str, Any]:
     """Return the settings of own tables that were given, as [`read_tables`] takes them.
 
@@ -259,4 +320,4 @@ _SHARE_OF_MEMORY, _PARQUET_GROWS, _TEXT_GROWS = 0.3, 20, 5
 # Settings that only the reader of own tables takes.
 _OF_TABLES = ("column_map", "time_unit", "timezone", *_OF_FILES, "category_separator", "has_time")
 
-__all__ = ["name_dataset", "name_log", "prepare_cold_start", "prepare_split", "read_log"]
+__all__ = ["name_dataset", "name_log", "open_partitions", "prepare_cold_start", "prepare_split", "read_log"]

@@ -18,6 +18,8 @@ from seekrec.evaluation import ModelRetriever, ResultRow, baseline_systems, comp
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.evaluation.validation import ValidationRanking
 from seekrec.events import EventLog
+from seekrec.events.partitions import PartitionedLog
+from seekrec.events.split import SPLIT_PARTS
 from seekrec.models.processing import CatalogProcessor
 from seekrec.recipes.arguments import (
     SPLIT_SEED,
@@ -112,10 +114,8 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         last = STAGES.index(self.running.stop_after)
 
         # 1. Data: read, write searches, split, audit.
-        self.split = prepare_split(self.log or read_log(self.data, self.output_dir), self.data, self.cache)
-        # The split has it, with its searches; without them it is not kept beside.
-        self.log = None
-        logger.info("data: %s", self.split.log.describe())
+        self.prepare_data()
+        logger.info("data: %s", self.whole_log.describe())
         if last < 1:
             return
 
@@ -154,7 +154,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             folder,
             rows,
             command=self.command,
-            log=self.split.log,
+            log=self.whole_log,
             arguments=self.settings(),
             seconds=self.cache.seconds,
             quality=self.items.quality,
@@ -162,6 +162,17 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         )
         print(format_table(rows))
         self.report(model)
+
+    def prepare_data(self) -> None:
+        """Read the log and split it."""
+        self.split = prepare_split(self.log or read_log(self.data, self.output_dir), self.data, self.cache)
+        # The split has it, with its searches; without them it is not kept beside.
+        self.log = None
+
+    @property
+    def whole_log(self) -> EventLog | PartitionedLog:
+        """The log that is learned from."""
+        return self.split.log
 
     def prepare_embeddings(self) -> None:
         """Compute the embeddings of the items."""
@@ -275,10 +286,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
                 return partial(self.make_validation((protocol,), max_cases=number), system)
 
             seconds[protocol] = time_ranking(model, make_rank)
-        counts = {
-            part: max(len(self.split.targets(part, behavior)) for behavior in self.behaviors)
-            for part in ("validation", "test")
-        }
+        counts = {part: max(len(self.split.targets(part, one)) for one in self.behaviors) for part in SPLIT_PARTS}
         return RankingTimes(
             seconds,
             num_validation=min(counts["validation"], self.evaluation.max_validation_cases or counts["validation"]),

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from seekrec.evaluation import ResultRow, write_results
 from seekrec.events import EventLog, Split, write_examples
+from seekrec.events.partitions import PartitionedLog
 from seekrec.identifiers import IdentifierQualityReport
 from seekrec.models.manifest import Saveable, replace_part, save_checkpoint
 from seekrec.schema import RECOMMENDATION
@@ -42,7 +43,7 @@ def save_run(
     folder: str | Path,
     *,
     command: str,
-    log: EventLog,
+    log: EventLog | PartitionedLog,
     settings: Mapping[str, object],
     seconds: Mapping[str, float] | None = None,
     plan: Sequence[Mapping[str, object]] = (),
@@ -78,7 +79,7 @@ def record_run(
     rows: Sequence[ResultRow],
     *,
     command: Sequence[str],
-    log: EventLog,
+    log: EventLog | PartitionedLog,
     arguments: Sequence[object],
     seconds: Mapping[str, float],
     quality: IdentifierQualityReport | None = None,

@@ -14,7 +14,7 @@ import numpy as np
 from seekrec.evaluation import Retriever, ValidationRanking, build_cases, click_calibration
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
 from seekrec.recipes.arguments import SPLIT_SEED
-from seekrec.recipes.windows import WindowRecipe
+from seekrec.recipes.window_recipe import WindowRecipe
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,11 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
 
     def from_data(self) -> dict[str, object]:
         """Return the fields of the configuration that the log decides: requests ask for its most frequent action."""
-        actions = self.split.log.events["action"].take(self.split.training_acts()).to_numpy(zero_copy_only=False)
-        counts = [int(np.sum(actions == name)) for name in self.processor.actions]
+        if self.parts is not None:
+            counts = [self.parts.facts.action_counts.get(name, 0) for name in self.processor.actions]
+        else:
+            actions = self.split.log.events["action"].take(self.split.training_acts()).to_numpy(zero_copy_only=False)
+            counts = [int(np.sum(actions == name)) for name in self.processor.actions]
         return {"asked_action": 1 + int(np.argmax(counts)) if counts else 0}
 
     def finish(self, model: SynerGenForSearchAndRecommendation) -> None:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared parts of the recipes of IntSR and SynerGen: windows of events, and training on their questions."""
+"""Parts of the recipes of IntSR and SynerGen: windows of events, the model over them, and the batches it reads."""
 
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,17 +19,14 @@ from seekrec.corpora.training_windows import (
     choose_session_ids,
     log_actions,
 )
+from seekrec.corpora.window_shards import WindowShards
 from seekrec.embeddings import SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError, LeakageError
 from seekrec.events import Split
-from seekrec.events.pool_texts import check_pool_kinds
 from seekrec.events.sessions import guess_session_ids
 from seekrec.models.dense import DenseConfig, DenseModel, EventSequenceProcessor, QueryVectors
-from seekrec.recipes.items import PreparedItems, prepare_written_queries
-from seekrec.recipes.recipe import Recipe
-from seekrec.schema import BEHAVIORS, Behavior
-from seekrec.training.event_windows import QueryPool, WindowCollator, make_negatives, make_window_trainer
-from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
+from seekrec.schema import BEHAVIORS
+from seekrec.training.event_windows import QueryPool, WindowCollator, make_negatives
 
 logger = logging.getLogger(__name__)
 
@@ -72,136 +68,6 @@ class WindowArguments:
     ranked_items: Literal["unseen", "all", "available"] = "unseen"
 
 
-@dataclass
-class WindowRecipe(Recipe[DenseT, EventProcessorT]):
-    """Shared parts of the recipes of IntSR and SynerGen.
-
-    Args:
-        window ([`WindowArguments`]): Windows, and what they ask.
-        config ([`DenseConfig`]): The decoder and its losses.
-    """
-
-    window: WindowArguments
-    config: DenseConfig
-    # Whether no item is drawn that the user acted on; see `make_negatives`.
-    spares_own: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_pool_kinds(self.window.query_pool)
-
-    @property
-    @abstractmethod
-    def model_type(self) -> type[DenseT]:
-        """The family's model."""
-
-    @property
-    @abstractmethod
-    def processor_type(self) -> type[EventProcessorT]:
-        """The family's processor."""
-
-    @property
-    def behaviors(self) -> tuple[Behavior, ...]:
-        """Behaviors that the model is trained and evaluated on."""
-        return BEHAVIORS if self.window.tasks == "joint" else (self.window.tasks,)
-
-    @property
-    def remove_seen(self) -> bool:
-        """Whether full ranking rules out the items of the history."""
-        return self.window.ranked_items != "all"
-
-    @property
-    def available_only(self) -> bool:
-        """Whether full ranking rules out items that are not available when a request is made."""
-        return self.window.ranked_items == "available"
-
-    @property
-    def geohashes(self) -> list[str]:
-        """The areas that the model tells apart."""
-        return []
-
-    @property
-    def use_session_mask(self) -> bool:
-        """Whether the events of a session are hidden from its questions."""
-        return True
-
-    @property
-    def is_aligned(self) -> bool:
-        """Whether items are drawn among those available at the time."""
-        return True
-
-    def from_data(self) -> dict[str, object]:
-        """Return the fields of the family's configuration that the log decides."""
-        return {}
-
-    def prepare_items(self) -> PreparedItems:
-        """Make the catalogue, and set when its items are available."""
-        items = super().prepare_items()
-        return replace(items, catalog=with_lifetimes(items.catalog, self.split, self.window))
-
-    def make_processor(self) -> EventProcessorT:
-        """Make the processor that lays requests out as windows are."""
-        return make_window_processor(
-            self.processor_type, self.config, self.split, self.catalog, geohashes=self.geohashes
-        )
-
-    def prepare_corpus(self) -> None:
-        """Cut training into windows with their questions, and let models write what the query pool asks of them."""
-        self.windows = make_windows(
-            self.split,
-            self.catalog,
-            self.config,
-            self.window,
-            geohashes=self.processor.geohashes,
-            use_session_mask=self.use_session_mask,
-        )
-        logger.info("windows: %d with %d questions", len(self.windows), len(self.windows.behavior))
-        self.written = prepare_written_queries(
-            self.catalog.items,
-            self.window.query_pool,
-            self.cache,
-            seed=self.training.seed,
-            report_progress=self.show_progress,
-        )
-
-    def make_model(self) -> DenseT:
-        """Make the model with its start weights."""
-        return make_window_model(
-            self.model_type,
-            self.config,
-            self.catalog,
-            self.processor,
-            self.window,
-            self.items.sasrec,
-            **self.from_data(),
-        )
-
-    def make_trainers(
-        self, model: DenseT, evaluate_model: EvaluateModel
-    ) -> Iterator[tuple[GenerativeTrainer, Mapping[str, object]]]:
-        """Make the one training, on all questions."""
-        collator = make_window_collator(
-            self.windows,
-            self.catalog,
-            model.config,
-            self.processor.query_vectors,
-            self.window,
-            written=self.written,
-            is_aligned=self.is_aligned,
-            spares_own=self.spares_own,
-            seed=self.training.seed,
-        )
-        self.training.output_dir = str(self.output_dir / "trainer")
-        trainer = make_window_trainer(
-            model,
-            collator,
-            self.training,
-            table_learning_rate=self.window.sparse_learning_rate,
-            evaluate_model=evaluate_model,
-        )
-        yield trainer, {"windows": self.windows}
-
-
 def with_lifetimes(catalog: Catalog, split: Split, settings: WindowArguments) -> Catalog:
     """Make items available from the first act on them in training on, where the settings ask for it.
 
@@ -213,6 +79,16 @@ def with_lifetimes(catalog: Catalog, split: Split, settings: WindowArguments) ->
     rows = split.training_interactions()
     first = np.full(timeline.num_items, np.iinfo(np.int64).max)
     np.minimum.at(first, timeline.item[rows], timeline.timestamp[rows])
+    return start_at(catalog, first)
+
+
+def start_at(catalog: Catalog, first: np.ndarray) -> Catalog:
+    """Make items available from a time on.
+
+    Args:
+        catalog ([`Catalog`]): The items.
+        first (`np.ndarray`): int64 time of each item; the largest int64 leaves an item as the catalogue has it.
+    """
     has_event = first < np.iinfo(np.int64).max
     column = catalog.items.column_names.index("available_from")
     old = catalog.items["available_from"].to_pylist()
@@ -335,7 +211,7 @@ def make_window_model(
 
 
 def make_window_collator(
-    windows: TrainingWindows,
+    windows: TrainingWindows | WindowShards,
     catalog: Catalog,
     config: DenseConfig,
     query_vectors: QueryVectors,
@@ -349,7 +225,7 @@ def make_window_collator(
     """Make the collator of a model, with the query pool of the settings and the negatives that a loss needs.
 
     Args:
-        windows (`TrainingWindows`): Windows with the training questions.
+        windows (`TrainingWindows` or `WindowShards`): Windows with the training questions.
         catalog ([`Catalog`]): Its items.
         config ([`DenseConfig`]): The configuration of the model: how negatives are drawn, and how many.
         query_vectors ([`QueryVectors`]): To which the queries of the pool are added.
@@ -384,10 +260,10 @@ def make_window_collator(
 
 __all__ = [
     "WindowArguments",
-    "WindowRecipe",
     "make_window_collator",
     "make_window_model",
     "make_window_processor",
     "make_windows",
+    "start_at",
     "with_lifetimes",
 ]

@@ -23,13 +23,16 @@ def graph_validation(split: Split, graph: InteractionGraph, id_map: IdMap) -> Gr
     return GraphValidation(users, list(histories), np.array(targets, dtype=np.int64))
 
 
-def validation_histories(split: Split, id_map: IdMap, *, min_length: int = 1) -> list[tuple[np.ndarray, int]] | None:
+def validation_histories(
+    split: Split, id_map: IdMap, *, min_length: int = 1, max_cases: int | None = None
+) -> list[tuple[np.ndarray, int]] | None:
     """Return the histories and targets of the validation recommendations as item rows; None if there are none.
 
-    Cases with less than `min_length` items in their history are left out.
+    Cases with less than `min_length` items in their history are left out, and those after the first `max_cases`.
     """
-    requests = split.requests("validation", RECOMMENDATION)
-    targets = id_map.convert_to_rows(split.targets("validation", RECOMMENDATION))
+    items = split.targets("validation", RECOMMENDATION)[:max_cases]
+    requests = split.requests("validation", RECOMMENDATION, chosen=np.arange(len(items)))
+    targets = id_map.convert_to_rows(items)
     pairs = []
     for request, target in zip(requests, targets.tolist(), strict=True):
         acted_on = (event.item_id for event in request.history if event.is_interaction)

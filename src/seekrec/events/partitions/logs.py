@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from seekrec.errors import DataError
@@ -128,6 +131,36 @@ class PartitionedLog:
                 is_checked=True,
             )
 
+    def describe(self) -> dict[str, object]:
+        """Count what the log holds, a partition at a time; see [`EventLog.describe`]."""
+        behaviors: Counter[str] = Counter()
+        actions: Counter[str] = Counter()
+        items = pa.array([], pa.string())
+        queries = pa.array([], pa.string())
+        times: list[int] = []
+        for part in self:
+            counted = part.describe()
+            behaviors.update(cast(dict[str, int], counted["num_events_by_behavior"]))
+            actions.update(cast(dict[str, int], counted["num_events_by_action"]))
+            times += [cast(int, counted["first_timestamp"]), cast(int, counted["last_timestamp"])]
+            items = _join_distinct(items, part.events["item_id"])
+            queries = _join_distinct(queries, part.events["query"])
+        return {
+            "name": self.name,
+            "num_users": self.num_users,
+            "num_items": self.num_items,
+            "num_items_with_events": len(items),
+            "num_events": self.num_events,
+            "num_events_by_behavior": dict(behaviors),
+            "num_events_by_action": dict(sorted(actions.items())),
+            "num_distinct_queries": len(queries),
+            "first_timestamp": min(times),
+            "last_timestamp": max(times),
+            "has_time": self.has_time,
+            "query_source": self.query_source,
+            "notes": list(self.notes),
+        }
+
     def __iter__(self) -> Iterator[EventLog]:
         return (self.partition(number) for number in range(self.num_partitions))
 
@@ -155,6 +188,11 @@ class PartitionedLog:
                 interaction_days=tuple(description.pop("interaction_days")),
                 **description,
             )
+
+
+def _join_distinct(known: pa.Array, column: pa.ChunkedArray) -> pa.Array:
+    found = pc.drop_null(pc.unique(column))
+    return pc.unique(pa.chunked_array([known, found.cast(known.type)]))
 
 
 __all__ = ["ITEMS_FILE", "LOG_FILE", "LOG_VERSION", "PartitionInfo", "PartitionedLog"]

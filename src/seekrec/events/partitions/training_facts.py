@@ -121,7 +121,8 @@ def gather_facts(job: Job, folder: Path) -> None:
     write_table(folder / "queries.parquet", pa.table({"query": queries}))
     geohashes: dict[str, int] = {}
     if length and "geohash" in events.column_names:
-        geohashes = _count(pc.utf8_slice_codeunits(events["geohash"], 0, length))
+        begins = _count(pc.utf8_slice_codeunits(events["geohash"], 0, length))
+        geohashes = {name: count for name, count in begins.items() if len(name) == length}
     write_json(folder / FACTS_FILE, {"actions": _count(events["action"]), "geohashes": geohashes})
 
 

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data of a run whose log is larger than memory: partitions, their split, and one partition for what needs a log.
+
+Whole users stand in one partition, chosen by a hash, so the users of a partition are a fair sample of all of them.
+Validation, examples and the notes of the log are taken from the largest one, as an ordinary [`Split`]; training and
+the test read all of them, one after the other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seekrec.catalog import Catalog, item_periods
+from seekrec.corpora.window_shards import WindowShards, write_window_shards
+from seekrec.embeddings import SASRecForNextItem
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.evaluation import ResultRow
+from seekrec.evaluation.baselines import Popularity, SASRecScorer
+from seekrec.evaluation.partitioned import evaluate_partitions
+from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer
+from seekrec.evaluation.systems import text_systems
+from seekrec.events import ColdStart, Split
+from seekrec.events.partitions import PartitionedLog, PartitionedSplit, audit_partitions, split_partitions
+from seekrec.events.partitions.engines import Engine
+from seekrec.events.partitions.training_facts import TrainingFacts, gather_training_facts
+from seekrec.models.dense import DenseConfig
+from seekrec.recipes.arguments import SPLIT_SEED, DataArguments, EvaluationArguments
+from seekrec.recipes.compare import load_other
+from seekrec.recipes.stages import StageCache
+from seekrec.schema import Behavior
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PartitionedData:
+    """The split of a partitioned log, and what is known of all its training events.
+
+    Args:
+        split ([`PartitionedSplit`]): The split.
+        facts ([`TrainingFacts`]): Facts of its training events.
+        sample (`Split`): The largest partition.
+    """
+
+    split: PartitionedSplit
+    facts: TrainingFacts
+    sample: Split
+
+    def geohashes(self) -> list[str]:
+        """Return the areas that two training events share; see [`~seekrec.corpora.training_windows.log_geohashes`].
+
+        Raises:
+            DataError: If there are none.
+        """
+        found = [name for name, count in self.facts.geohash_counts.items() if count > 1]
+        if not found:
+            raise DataError(
+                f"No two training events of {self.split.log.name!r} share a geohash; leave 'geohash' out of "
+                "`scenario_features`."
+            )
+        return found
+
+    def untrained(self) -> ColdStart:
+        """Return the items without training events, with the cases of the sample that look for them."""
+        items = self.split.log.items.filter(~self.facts.has_acts)
+        return ColdStart(self.sample, items, held_out=False)
+
+
+def prepare_partitions(
+    log: PartitionedLog, data: DataArguments, cache: StageCache, *, geohash_length: int = 0
+) -> PartitionedData:
+    """Split and audit a partitioned log, and gather the facts of its training events.
+
+    Args:
+        log ([`PartitionedLog`]): The log.
+        data ([`DataArguments`]): The split.
+        cache ([`StageCache`]): Finds what was done before.
+        geohash_length (`int`): Characters of the geohashes that are counted.
+
+    Raises:
+        ConfigurationError: If the settings ask for what needs the whole log in memory.
+        LeakageError: If a strict split leaks.
+    """
+    if log.query_source == "none" and data.construction in ("split", "copy"):
+        raise ConfigurationError(
+            f"{log.name!r} is trained from partitions and has no searches; constructing them (`construction: "
+            f"{data.construction}`) needs the log in memory. Pass --construction none --tasks recommendation."
+        )
+    if data.num_cold_items:
+        raise ConfigurationError(
+            f"`num_cold_items` is {data.num_cold_items}, and {log.name!r} is trained from partitions: taking items "
+            "out needs the log in memory. Leave it out; items without training events are evaluated all the same."
+        )
+    for note in log.notes:
+        logger.info("%s: %s", log.name, note)
+    key: dict[str, object] = {
+        "log": log.fingerprint,
+        "files": log.digest,
+        "name": log.name,
+        "method": data.split_method,
+        "protocol": data.protocol,
+        "seed": SPLIT_SEED,
+    }
+
+    def make(folder: Path) -> None:
+        split_partitions(
+            log,
+            folder / "split",
+            method=data.split_method,
+            protocol=data.protocol,
+            seed=SPLIT_SEED,
+            engine=data.engine,
+        )
+
+    split = cache.run(
+        "split", key, make, lambda folder: PartitionedSplit.load(folder / "split", log=log), libraries=("numpy",)
+    )
+    logger.info("audit of the split:\n%s", audit_partitions(split))
+
+    facts = cache.run(
+        "facts",
+        {**key, "geohash_length": geohash_length},
+        lambda folder: gather_training_facts(split, folder, geohash_length=geohash_length, engine=data.engine),
+        lambda folder: gather_training_facts(split, folder, geohash_length=geohash_length),
+        libraries=("pyarrow",),
+    )
+    largest = int(np.argmax([partition.num_events for partition in log.partitions]))
+    return PartitionedData(split, facts, split.partition(largest))
+
+
+def prepare_window_shards(
+    data: PartitionedData,
+    cache: StageCache,
+    config: DenseConfig,
+    *,
+    behaviors: Sequence[Behavior],
+    geohashes: Sequence[str],
+    recommend_searched_items: bool,
+    use_session_mask: bool,
+    engine: Engine,
+) -> WindowShards:
+    """Write the windows of all partitions; see [`write_window_shards`].
+
+    Args:
+        data ([`PartitionedData`]): The split.
+        cache ([`StageCache`]): Finds what was done before.
+        config ([`DenseConfig`]): The length of a history, and what `session_id` means.
+        behaviors (`Sequence[str]`): See [`write_window_shards`], like all that follow.
+        geohashes (`Sequence[str]`): Places.
+        recommend_searched_items (`bool`): Whether searched items are recommendations too.
+        use_session_mask (`bool`): Whether the events of a session are hidden from its questions.
+        engine (`str`): Where windows are made.
+    """
+    settings: dict[str, Any] = {
+        "behaviors": list(behaviors),
+        "geohashes": list(geohashes),
+        "max_history": config.max_history,
+        "recommend_searched_items": recommend_searched_items,
+        "session_ids": config.session_ids,
+        "use_session_mask": use_session_mask,
+    }
+
+    def make(folder: Path) -> None:
+        write_window_shards(data.split, folder, data.facts, engine=engine, **settings)
+
+    key = {"split": data.split.fingerprint, "files": data.split.log.digest, **settings}
+    return cache.run("windows", key, make, WindowShards, libraries=("pyarrow",))
+
+
+def compare_on_partitions(
+    systems: Mapping[str, Scorer | Retriever],
+    data: PartitionedData,
+    catalog: Catalog,
+    sasrec: SASRecForNextItem,
+    settings: EvaluationArguments,
+    *,
+    behaviors: Sequence[Behavior],
+    remove_seen: bool,
+    available_only: bool,
+    num_beams: int,
+) -> list[ResultRow]:
+    """Rank the test cases of all partitions with all systems, as [`~seekrec.recipes.compare.compare_on_test`] does.
+
+    Baselines are those that need no tuning: popularity, text and SASRec.
+
+    Args:
+        systems (`Mapping[str, Scorer or Retriever]`): Trained systems by their names in tables.
+        data ([`PartitionedData`]): The split.
+        catalog ([`Catalog`]): Its items.
+        sasrec ([`SASRecForNextItem`]): The baseline.
+        settings ([`EvaluationArguments`]): Protocols, and saved models for the table.
+        behaviors (`Sequence[str]`): Behaviors that are evaluated.
+        remove_seen (`bool`): Rule out the items of the history in full ranking.
+        available_only (`bool`): In full ranking, rule out items that are not available when a request is made.
+        num_beams (`int`): Beam width of saved models that write identifiers.
+    """
+    others = dict(load_other(folder, catalog, num_beams) for folder in settings.compare_with)
+    baselines: dict[str, Scorer] = {}
+    if settings.baselines:
+        baselines = {"popularity": Popularity(data.facts.counts), **text_systems(catalog)}
+        baselines["SASRec"] = SASRecScorer(sasrec, catalog.id_map)
+    protocols: tuple[RankingProtocol, ...] = ("full", *settings.candidate_protocols)
+    rows = evaluate_partitions(
+        {**baselines, **others, **systems},
+        data.split,
+        catalog.id_map,
+        behaviors=behaviors,
+        protocols=protocols,
+        num_negatives=settings.num_negatives,
+        remove_seen=remove_seen,
+        max_cases=settings.max_test_cases,
+        seed=SPLIT_SEED,
+        periods=item_periods(catalog.items) if available_only else None,
+        counts=data.facts.counts,
+    )
+    return sorted(rows, key=lambda row: [row.protocol.startswith(name) for name in protocols].index(True))
+
+
+__all__ = ["PartitionedData", "compare_on_partitions", "prepare_partitions", "prepare_window_shards"]

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe that IntSR and SynerGen share: training on windows of events, in memory or from shards."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from seekrec.corpora.training_windows import TrainingWindows
+from seekrec.corpora.window_shards import WindowShards
+from seekrec.evaluation import ResultRow, compare_on_new_items
+from seekrec.events import EventLog
+from seekrec.events.partitions import PartitionedLog
+from seekrec.events.pool_texts import check_pool_kinds
+from seekrec.events.split import SplitPart
+from seekrec.models.dense import DenseConfig
+from seekrec.recipes.arguments import SPLIT_SEED
+from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items, prepare_written_queries
+from seekrec.recipes.logs import open_partitions
+from seekrec.recipes.partitioned import (
+    PartitionedData,
+    compare_on_partitions,
+    prepare_partitions,
+    prepare_window_shards,
+)
+from seekrec.recipes.recipe import Recipe
+from seekrec.recipes.windows import (
+    DenseT,
+    EventProcessorT,
+    WindowArguments,
+    make_window_collator,
+    make_window_model,
+    make_window_processor,
+    make_windows,
+    start_at,
+    with_lifetimes,
+)
+from seekrec.schema import BEHAVIORS, Behavior
+from seekrec.training.event_windows import make_window_trainer
+from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class WindowRecipe(Recipe[DenseT, EventProcessorT]):
+    """Shared parts of the recipes of IntSR and SynerGen.
+
+    Args:
+        window ([`WindowArguments`]): Windows, and what they ask.
+        config ([`DenseConfig`]): The decoder and its losses.
+    """
+
+    window: WindowArguments
+    config: DenseConfig
+    # Whether no item is drawn that the user acted on; see `make_negatives`.
+    spares_own: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pool_kinds(self.window.query_pool)
+        # A log that is larger than memory; `split` is then one of its partitions.
+        self.parts: PartitionedData | None = None
+
+    @property
+    @abstractmethod
+    def model_type(self) -> type[DenseT]:
+        """The family's model."""
+
+    @property
+    @abstractmethod
+    def processor_type(self) -> type[EventProcessorT]:
+        """The family's processor."""
+
+    @property
+    def behaviors(self) -> tuple[Behavior, ...]:
+        """Behaviors that the model is trained and evaluated on."""
+        return BEHAVIORS if self.window.tasks == "joint" else (self.window.tasks,)
+
+    @property
+    def remove_seen(self) -> bool:
+        """Whether full ranking rules out the items of the history."""
+        return self.window.ranked_items != "all"
+
+    @property
+    def available_only(self) -> bool:
+        """Whether full ranking rules out items that are not available when a request is made."""
+        return self.window.ranked_items == "available"
+
+    @property
+    def geohashes(self) -> list[str]:
+        """The areas that the model tells apart."""
+        return []
+
+    @property
+    def geohash_length(self) -> int:
+        """Characters of the geohashes that the model reads; 0 if it reads none."""
+        return 0
+
+    @property
+    def use_session_mask(self) -> bool:
+        """Whether the events of a session are hidden from its questions."""
+        return True
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether items are drawn among those available at the time."""
+        return True
+
+    def from_data(self) -> dict[str, object]:
+        """Return the fields of the family's configuration that the log decides."""
+        return {}
+
+    def prepare_data(self) -> None:
+        """Read the log and split it; one that is larger than memory, a partition at a time."""
+        log = open_partitions(self.data, self.cache)
+        if log is None:
+            super().prepare_data()
+            return
+        self.parts = prepare_partitions(log, self.data, self.cache, geohash_length=self.geohash_length)
+        self.split = self.parts.sample
+
+    @property
+    def whole_log(self) -> EventLog | PartitionedLog:
+        """The log that is learned from."""
+        return super().whole_log if self.parts is None else self.parts.split.log
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Digest of the log and its split."""
+        return super().data_fingerprint if self.parts is None else self.parts.split.fingerprint
+
+    def count_cases(self, part: SplitPart) -> int:
+        """Return the number of cases of a part, of the behavior that has more."""
+        if self.parts is None or part == "validation":
+            return super().count_cases(part)
+        return max(self.parts.split.counts.num_cases[part][behavior] for behavior in self.behaviors)
+
+    def prepare_embeddings(self) -> None:
+        """Compute the embeddings of the items."""
+        self.embeddings = prepare_embeddings(
+            self.split,
+            self.embedding,
+            self.cache,
+            seed=self.training.seed,
+            report_progress=self.show_progress,
+            engine=self.data.engine,
+            whole=None if self.parts is None else self.parts.split,
+        )
+
+    def prepare_items(self) -> PreparedItems:
+        """Make the catalogue, and set when its items are available."""
+        if self.parts is None:
+            items = super().prepare_items()
+            return replace(items, catalog=with_lifetimes(items.catalog, self.split, self.window))
+        facts = self.parts.facts
+        items = prepare_plain_items(self.split, self.embeddings, atomic=False, has_events=facts.has_acts)
+        if self.window.item_lifetimes == "catalog":
+            return items
+        return replace(items, catalog=start_at(items.catalog, facts.first_times))
+
+    def make_processor(self) -> EventProcessorT:
+        """Make the processor that lays requests out as windows are."""
+        if self.parts is not None:
+            split = self.parts.split
+            kind = split.session_ids if self.config.session_ids == "auto" else self.config.session_ids
+            return self.processor_type.from_config(
+                self.config.with_data(session_ids=kind),
+                self.catalog,
+                actions=sorted(split.actions),
+                geohashes=self.geohashes,
+            )
+        return make_window_processor(
+            self.processor_type, self.config, self.split, self.catalog, geohashes=self.geohashes
+        )
+
+    def prepare_corpus(self) -> None:
+        """Cut training into windows with their questions, and let models write what the query pool asks of them."""
+        self.windows = self.cut_windows()
+        self.written = prepare_written_queries(
+            self.catalog.items,
+            self.window.query_pool,
+            self.cache,
+            seed=self.training.seed,
+            report_progress=self.show_progress,
+        )
+
+    def cut_windows(self) -> TrainingWindows | WindowShards:
+        """Cut training into windows with their questions."""
+        if self.parts is not None:
+            return prepare_window_shards(
+                self.parts,
+                self.cache,
+                self.config,
+                behaviors=BEHAVIORS if self.window.tasks == "joint" else (self.window.tasks,),
+                geohashes=self.processor.geohashes,
+                recommend_searched_items="recommend_searched_items" in self.window.extra_requests,
+                use_session_mask=self.use_session_mask,
+                engine=self.data.engine,
+            )
+        windows = make_windows(
+            self.split,
+            self.catalog,
+            self.config,
+            self.window,
+            geohashes=self.processor.geohashes,
+            use_session_mask=self.use_session_mask,
+        )
+        logger.info("windows: %d with %d questions", len(windows), len(windows.behavior))
+        return windows
+
+    def make_model(self) -> DenseT:
+        """Make the model with its start weights."""
+        return make_window_model(
+            self.model_type,
+            self.config,
+            self.catalog,
+            self.processor,
+            self.window,
+            self.items.sasrec,
+            **self.from_data(),
+        )
+
+    def make_trainers(
+        self, model: DenseT, evaluate_model: EvaluateModel
+    ) -> Iterator[tuple[GenerativeTrainer, Mapping[str, object]]]:
+        """Make the one training, on all questions."""
+        collator = make_window_collator(
+            self.windows,
+            self.catalog,
+            model.config,
+            self.processor.query_vectors,
+            self.window,
+            written=self.written,
+            is_aligned=self.is_aligned,
+            spares_own=self.spares_own,
+            seed=self.training.seed,
+        )
+        self.training.output_dir = str(self.output_dir / "trainer")
+        trainer = make_window_trainer(
+            model,
+            collator,
+            self.training,
+            table_learning_rate=self.window.sparse_learning_rate,
+            evaluate_model=evaluate_model,
+        )
+        yield (
+            trainer,
+            {"windows": self.windows.fingerprint if isinstance(self.windows, WindowShards) else self.windows},
+        )
+
+    def compare(self, model: DenseT) -> list[ResultRow]:
+        """Rank the test cases with the model, baselines and other saved models; then the cases of new items."""
+        if self.parts is None:
+            return super().compare(model)
+        systems = {self.name: self.make_retriever(model)}
+        rows = compare_on_partitions(
+            systems,
+            self.parts,
+            self.catalog,
+            self.items.sasrec,
+            self.evaluation,
+            behaviors=self.behaviors,
+            remove_seen=self.remove_seen,
+            available_only=self.available_only,
+            num_beams=self.num_beams,
+        )
+        return rows + compare_on_new_items(
+            systems,
+            self.parts.untrained(),
+            self.catalog,
+            behaviors=self.behaviors,
+            with_baselines=self.evaluation.baselines,
+            remove_seen=self.remove_seen,
+            available_only=self.available_only,
+            max_cases=self.evaluation.max_test_cases,
+            seed=SPLIT_SEED,
+            show_progress=self.show_progress,
+        )
+
+
+__all__ = ["WindowRecipe"]
