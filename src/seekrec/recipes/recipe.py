@@ -74,7 +74,6 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         self.output_dir = Path(str(self.training.output_dir))
         self.cache = StageCache(self.running.stages_dir or self.output_dir / "stages")
         self.show_progress = not self.training.disable_tqdm
-        # Words of the command, for the record of the run.
         self.command = ["accelerate", "launch", *sys.argv]
         # Without a settings file: the plan that chose the settings, and the log, which was read to make it.
         self.plan: Plan | None = None

@@ -15,9 +15,9 @@ from seekrec.evaluation import ResultRow, compare_on_new_items
 from seekrec.events import EventLog
 from seekrec.events.partitions import PartitionedLog
 from seekrec.events.pool_texts import check_pool_kinds
-from seekrec.events.split import SplitPart
 from seekrec.models.dense import DenseConfig
 from seekrec.recipes.arguments import SPLIT_SEED
+from seekrec.recipes.fit import RankingTimes
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items, prepare_written_queries
 from seekrec.recipes.logs import open_partitions
 from seekrec.recipes.partitioned import (
@@ -121,23 +121,20 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             super().prepare_data()
             return
         self.parts = prepare_partitions(log, self.data, self.cache, geohash_length=self.geohash_length)
-        self.split = self.parts.sample
+        self.split, self.log = self.parts.sample, None
 
     @property
     def whole_log(self) -> EventLog | PartitionedLog:
         """The log that is learned from."""
         return super().whole_log if self.parts is None else self.parts.split.log
 
-    @property
-    def data_fingerprint(self) -> str:
-        """Digest of the log and its split."""
-        return super().data_fingerprint if self.parts is None else self.parts.split.fingerprint
-
-    def count_cases(self, part: SplitPart) -> int:
-        """Return the number of cases of a part, of the behavior that has more."""
-        if self.parts is None or part == "validation":
-            return super().count_cases(part)
-        return max(self.parts.split.counts.num_cases[part][behavior] for behavior in self.behaviors)
+    def time_rankings(self, model: DenseT) -> RankingTimes:
+        """Time how long the model, as it is, takes to rank some validation cases by each protocol."""
+        times = super().time_rankings(model)
+        if self.parts is None:
+            return times
+        counts = self.parts.split.counts.num_cases["test"]
+        return replace(times, num_test=max(counts[behavior] for behavior in self.behaviors))
 
     def prepare_embeddings(self) -> None:
         """Compute the embeddings of the items."""
@@ -247,10 +244,10 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             table_learning_rate=self.window.sparse_learning_rate,
             evaluate_model=evaluate_model,
         )
-        yield (
-            trainer,
-            {"windows": self.windows.fingerprint if isinstance(self.windows, WindowShards) else self.windows},
-        )
+        learnt_from: dict[str, object] = {"windows": self.windows}
+        if self.parts is not None and isinstance(self.windows, WindowShards):
+            learnt_from = {"windows": self.windows.fingerprint, "split": self.parts.split.fingerprint}
+        yield trainer, learnt_from
 
     def compare(self, model: DenseT) -> list[ResultRow]:
         """Rank the test cases with the model, baselines and other saved models; then the cases of new items."""
