@@ -109,7 +109,12 @@ def write_table(path: Path, rows: list[dict[str, object]], delimiter: str) -> No
         for part in range(2):
             folder = path / f"day=2024-05-0{part + 1}" if path.name == "events" else path
             folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.Table.from_pylist(rows[part::2]), folder / f"part-{part:05d}.snappy.parquet")
+            table = pa.Table.from_pylist(rows[part::2])
+            if "timestamp" in table.column_names:
+                place = table.column_names.index("timestamp")
+                table = table.set_column(place, "timestamp", table["timestamp"].cast(pa.timestamp("s")))
+            # Spark's own kind of timestamps.
+            pq.write_table(table, folder / f"part-{part:05d}.snappy.parquet", use_deprecated_int96_timestamps=True)
         (path / "_SUCCESS").touch()
 
 
