@@ -23,6 +23,7 @@ from test_readme import DOCUMENTS, ROOT, commands_of, fenced
 from tiny_runs import run_script
 
 from seekrec.events.log import EventLog
+from seekrec.events.partitions import partition_log
 from seekrec.events.readers import OTHER_DATASETS, READERS
 from seekrec.recipes import GenSARRecipe, GenSRRecipe, IntSRRecipe, SynerGenRecipe
 from seekrec.recipes.launch import find_packaged_settings, run_recipe
@@ -131,7 +132,11 @@ def write_own(folder: Path, options: list[str]) -> None:
         {names.get(name, name): value * scale if name == "timestamp" else value for name, value in row.items()}
         for row in draw_acts()
     ]
-    write_table(folder / str(option_of(options, "--events")), acts, delimiter)
+    events = folder / str(option_of(options, "--events"))
+    if events.name == "partitions":
+        partition_log(pa.Table.from_pylist(acts), pa.Table.from_pylist(draw_goods()), events, num_partitions=2)
+        return
+    write_table(events, acts, delimiter)
     if (items := option_of(options, "--items")) is not None:
         goods = draw_goods(option_of(options, "--category_separator") or " > ")
         named = {ours.removeprefix("items."): theirs for ours, theirs in names.items() if ours.startswith("items.")}
