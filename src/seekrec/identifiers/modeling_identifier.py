@@ -19,6 +19,8 @@ from seekrec.schema import View
 
 # Items that pass through a network at once; only memory depends on it.
 _CHUNK_ROWS = 8_192
+# Items whose float64 differences from the centre exist at once.
+_SCALED_ROWS = 65_536
 
 
 class ViewScaler(nn.Module):
@@ -41,7 +43,10 @@ class ViewScaler(nn.Module):
     def fit(self, vectors: np.ndarray) -> None:
         """Measure the centre and the scale on vectors of shape `(num_items, size)`."""
         center = vectors.mean(axis=0, dtype=np.float64)
-        scale = float(np.sqrt(np.square(vectors - center).sum(axis=1).mean()))
+        # A block at a time: in float64 a million vectors take gigabytes.
+        blocks = (vectors[start : start + _SCALED_ROWS] for start in range(0, len(vectors), _SCALED_ROWS))
+        squares = np.concatenate([np.square(block - center).sum(axis=1) for block in blocks])
+        scale = float(np.sqrt(squares.mean()))
         self.center.copy_(torch.from_numpy(center))
         # Vectors that are all the same have no scale.
         self.scale.fill_(scale if scale > 0 else 1.0)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -21,6 +21,10 @@ from seekrec.identifiers.configuration_dual_rqvae import IdentifierConfig, Resid
 from seekrec.identifiers.modeling_identifier import IdentifierModel, check_vectors
 from seekrec.identifiers.residual_codes import ResidualCodebooks, squared_distances
 from seekrec.schema import View
+
+# More points than this are clustered by faiss, or where it is not installed in mini-batches.
+LARGE_CLUSTERING = 200_000
+_MINI_BATCH, _MINI_BATCH_ROUNDS = 16_384, 20
 
 
 class ResidualKMeans(IdentifierModel):
@@ -104,12 +108,24 @@ def _fit_levels(
     codebooks = np.zeros((num_levels, codebook_size, residual.shape[1]), np.float32)
     for level in range(num_levels):
         codebooks[level] = kmeans_centers(residual, codebook_size, seed=seed + level, num_iterations=num_iterations)
-        residual = residual - codebooks[level][squared_distances(residual, codebooks[level]).argmin(axis=1)]
+        residual = _leave_over(residual, codebooks[level])
     return codebooks, residual
+
+
+def _leave_over(residual: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+    """Return what the nearest codewords leave over; the distances of a block of points exist at once."""
+    left = np.empty_like(residual)
+    for start in range(0, len(residual), LARGE_CLUSTERING):
+        own = residual[start : start + LARGE_CLUSTERING]
+        left[start : start + len(own)] = own - codebook[squared_distances(own, codebook).argmin(axis=1)]
+    return left
 
 
 def kmeans_centers(points: np.ndarray, num_centers: int, *, seed: int, num_iterations: int = 100) -> np.ndarray:
     """Find k-means centres.
+
+    Up to `LARGE_CLUSTERING` points scikit-learn looks at all of them in every round. More are clustered by faiss, on
+    256 points a centre that it draws, or where faiss is not installed by scikit-learn in mini-batches.
 
     Args:
         points (`np.ndarray`): float32 of shape `(num_points, size)`, at least one.
@@ -120,10 +136,35 @@ def kmeans_centers(points: np.ndarray, num_centers: int, *, seed: int, num_itera
     Returns:
         `np.ndarray`: float32 of shape `(num_centers, size)`. With fewer distinct points than centres, centres repeat.
     """
+    if len(points) > LARGE_CLUSTERING:
+        return _large_centers(points, num_centers, seed=seed, num_iterations=num_iterations)
     kmeans = KMeans(min(num_centers, len(points)), n_init=1, max_iter=num_iterations, random_state=seed)
     # Threads add partial sums in the order in which they end; one thread gives the same bits every time.
     with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
         # "Fewer distinct points than clusters": repeated centres are what we promise then.
         warnings.simplefilter("ignore", ConvergenceWarning)
         centers = kmeans.fit(np.ascontiguousarray(points, np.float32)).cluster_centers_
+    return np.resize(centers, (num_centers, points.shape[1])).astype(np.float32)
+
+
+def _large_centers(points: np.ndarray, num_centers: int, *, seed: int, num_iterations: int) -> np.ndarray:
+    """Find the centres of many points; see [`kmeans_centers`]."""
+    try:
+        import faiss
+    except ImportError:
+        kmeans = MiniBatchKMeans(
+            num_centers,
+            batch_size=_MINI_BATCH,
+            max_iter=min(num_iterations, _MINI_BATCH_ROUNDS),
+            n_init=1,
+            random_state=seed,
+        )
+        with threadpool_limits(1, user_api="openmp"):
+            centers = kmeans.fit(np.ascontiguousarray(points, np.float32)).cluster_centers_
+    else:
+        # One thread gives the same bits every time.
+        with threadpool_limits(1, user_api="openmp"):
+            index = faiss.Kmeans(points.shape[1], num_centers, niter=num_iterations, seed=seed, verbose=False)
+            index.train(np.ascontiguousarray(points, np.float32))
+        centers = index.centroids
     return np.resize(centers, (num_centers, points.shape[1])).astype(np.float32)
