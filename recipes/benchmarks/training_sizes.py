@@ -39,7 +39,7 @@ class Arguments:
     )
     lengths: list[int] = field(default_factory=lambda: [50], metadata={"help": "Events of a user."})
     num_items: list[int] = field(
-        default_factory=lambda: [3_000, 100_000, 1_000_000], metadata={"help": "Items of the catalogue."}
+        default_factory=lambda: [1_000, 10_000, 100_000, 1_000_000], metadata={"help": "Items of the catalogue."}
     )
     batch_size: int = field(default=8, metadata={"help": "Users of a step."})
     repeats: int = field(default=3, metadata={"help": "Steps of which the median is taken."})

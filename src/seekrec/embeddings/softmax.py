@@ -128,7 +128,9 @@ def _scores(
     temperature: float,
     part: slice,
 ) -> Tensor:
-    scores = (questions[part] @ items.T).float() / temperature
+    scores = (questions[part] @ items.T).float()
+    if temperature != 1:
+        scores = scores / temperature
     allowed = None if candidates is None else candidates(part)
     if allowed is None:
         return scores
