@@ -7,8 +7,10 @@ import sys
 import pytest
 from tiny_runs import ACCELERATE, ROOT, kill_in_training, metrics, run, run_script
 
-from seekrec.events.partitions import partition_log
+from seekrec.events.partitions import PartitionedLog, partition_log
+from seekrec.events.report import summarize_log
 from seekrec.events.simulator import simulate
+from seekrec.recipes.launch import scale_summary
 
 # Columns of the table of results that no training decides.
 BASELINES = ("popularity", "BM25", "dense text")
@@ -44,6 +46,18 @@ def test_a_log_in_partitions_is_trained_on_and_ranked_as_a_whole(inputs, shop, t
     found, expected = metrics(tmp_path / "parts"), metrics(tmp_path / "whole")
     same = [key for key in found if key[0] in BASELINES]
     assert len(same) == 10 and all(found[key] == expected[key] for key in same)
+
+
+def test_a_plan_is_made_of_one_partition_and_the_counts_of_all(shop, tmp_path):
+    """A dry run with nothing but the partitions: of 3,000 events, one partition is read."""
+    run_script("train_synergen.py", "--events", shop / "log", "--output_dir", tmp_path / "run", "--dry_run", "true")
+    log = PartitionedLog.load(shop / "log")
+    summary = scale_summary(summarize_log(log.largest()), log)
+    assert (summary.num_events, summary.num_users) == (3_000, log.num_users)
+    whole = summarize_log(simulate(3_000, num_items=60, seed=5).log)
+    # The interactions of a third of the users, three times.
+    assert abs(summary.num_interactions - whole.num_interactions) < 0.1 * whole.num_interactions
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,20 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
 from transformers import TrainingArguments
 
 from seekrec.errors import ConfigurationError
-from seekrec.events.report import summarize_log
+from seekrec.events.partitions import PartitionedLog
+from seekrec.events.report import LogSummary, summarize_log
 from seekrec.recipes.arguments import STAGES, RunArguments
-from seekrec.recipes.logs import name_log, read_log
+from seekrec.recipes.logs import is_partitioned, name_log, open_partitions, read_log
 from seekrec.recipes.plan import describe_costs, describe_log, given_values, make_plan
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
+from seekrec.recipes.stages import StageCache
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.files import lock_folder
 from seekrec.util.package_data import find_settings
@@ -99,7 +102,12 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
     log = None
     if not is_given(argv, "config"):
         output_dir = Path(str(chosen.get("output_dir", recipe.output_dir)))
-        log = read_log(recipe.data, None if recipe.running.dry_run else output_dir)
+        parts = _find_partitions(recipe, output_dir)
+        if parts is None:
+            log = read_log(recipe.data, None if recipe.running.dry_run else output_dir)
+        else:
+            # Its users are a sample of all: a hash chose them.
+            log = parts.largest()
         values = given_values(sorted(given), recipe.groups())
         # One process makes the plan, the others find it.
         state = PartialState()
@@ -108,6 +116,8 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
                 summary = describe_log(log)
             else:
                 summary = summarize_log(log)
+            if parts is not None:
+                summary = scale_summary(summary, parts)
             plan = make_plan(recipe_type.family(), log, values, recipe.running, output_dir, summary=summary)
             if state.is_main_process:
                 print(plan, flush=True)
@@ -124,6 +134,33 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
     recipe = recipe_type(*parse_arguments(types, argv, ignored=ignored, chosen=chosen))
     recipe.plan, recipe.log = plan, log
     return recipe
+
+
+def _find_partitions(recipe: Recipe[ModelT, ProcessorT], output_dir: Path) -> PartitionedLog | None:
+    """Open the partitions that a recipe trains on; a dry run, which writes nothing, opens those that are there."""
+    if not recipe.reads_partitions or (recipe.running.dry_run and not is_partitioned(recipe.data)):
+        return None
+    return open_partitions(recipe.data, StageCache(recipe.running.stages_dir or output_dir / "stages"))
+
+
+def scale_summary(summary: LogSummary, parts: PartitionedLog) -> LogSummary:
+    """Return the summary of a partitioned log, of which one partition was summarised: counts grow with its events."""
+    times = parts.num_events / summary.num_events
+    logger.info(
+        "The log has %d events of %d users; one of its %d partitions was summarised, %d events.",
+        parts.num_events,
+        parts.num_users,
+        parts.num_partitions,
+        summary.num_events,
+    )
+    return replace(
+        summary,
+        num_events=parts.num_events,
+        num_users=parts.num_users,
+        num_interactions=round(times * summary.num_interactions),
+        num_users_to_hold_out=round(times * summary.num_users_to_hold_out),
+        actions={name: round(times * count) for name, count in summary.actions.items()},
+    )
 
 
 def _keep_from_hub(training: TrainingArguments) -> None:

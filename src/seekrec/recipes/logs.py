@@ -108,7 +108,7 @@ def open_partitions(data: DataArguments, cache: StageCache) -> PartitionedLog | 
     if name_dataset(data) != "tables" or data.events is None:
         return None
     source = Path(data.events)
-    if (source / LOG_FILE).is_file():
+    if is_partitioned(data):
         return _open_log(data)
     if data.items is None or not _is_large(source):
         return None
@@ -126,6 +126,11 @@ def open_partitions(data: DataArguments, cache: StageCache) -> PartitionedLog | 
 
     key = {"files": stamps, "settings": given}
     return cache.run("partitions", key, make, lambda folder: PartitionedLog.load(folder / "log"))
+
+
+def is_partitioned(data: DataArguments) -> bool:
+    """Return whether `events` names a folder that [`partition_log`] wrote."""
+    return data.events is not None and (Path(data.events) / LOG_FILE).is_file()
 
 
 def _open_log(data: DataArguments) -> PartitionedLog:
@@ -209,7 +214,7 @@ def _read_own_tables(data: DataArguments, scratch: Path | None) -> EventLog:
     if data.events is None:
         raise ConfigurationError("`dataset: tables` needs the table of your events; pass --events.")
     _refuse_folder(data)
-    if (Path(data.events) / LOG_FILE).is_file():
+    if is_partitioned(data):
         return _join_partitions(_open_log(data))
     given = _given_to_tables(data)
     if data.engine == "local" and (data.items is None or not _is_large(Path(data.events))):
@@ -320,4 +325,12 @@ _SHARE_OF_MEMORY, _PARQUET_GROWS, _TEXT_GROWS = 0.3, 20, 5
 # Settings that only the reader of own tables takes.
 _OF_TABLES = ("column_map", "time_unit", "timezone", *_OF_FILES, "category_separator", "has_time")
 
-__all__ = ["name_dataset", "name_log", "open_partitions", "prepare_cold_start", "prepare_split", "read_log"]
+__all__ = [
+    "is_partitioned",
+    "name_dataset",
+    "name_log",
+    "open_partitions",
+    "prepare_cold_start",
+    "prepare_split",
+    "read_log",
+]

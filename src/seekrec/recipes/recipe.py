@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
@@ -64,6 +64,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         training (`TrainingArguments`): Settings of the Trainer; `output_dir` is the folder of the run.
     """
 
+    reads_partitions: ClassVar[bool] = False
     data: DataArguments
     embedding: EmbeddingArguments
     evaluation: EvaluationArguments
@@ -75,7 +76,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         self.cache = StageCache(self.running.stages_dir or self.output_dir / "stages")
         self.show_progress = not self.training.disable_tqdm
         self.command = ["accelerate", "launch", *sys.argv]
-        # Without a settings file: the plan that chose the settings, and the log, which was read to make it.
+        # Without a settings file: the plan that chose the settings, and the log that was read to make it.
         self.plan: Plan | None = None
         self.log: EventLog | None = None
 
@@ -111,7 +112,6 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
     def run(self) -> None:
         """Run the stages up to `stop_after`."""
         last = STAGES.index(self.running.stop_after)
-
         # 1. Data: read, write searches, split, audit.
         self.prepare_data()
         logger.info("data: %s", self.whole_log.describe())

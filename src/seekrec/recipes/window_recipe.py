@@ -56,6 +56,8 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
 
     window: WindowArguments
     config: DenseConfig
+    # A log that is larger than memory is trained on a partition at a time.
+    reads_partitions: ClassVar[bool] = True
     # Whether no item is drawn that the user acted on; see `make_negatives`.
     spares_own: ClassVar[bool] = False
 

@@ -131,6 +131,10 @@ class PartitionedLog:
                 is_checked=True,
             )
 
+    def largest(self) -> EventLog:
+        """Return the log of the partition with the most events."""
+        return self.partition(max(range(len(self)), key=lambda number: self.partitions[number].num_events))
+
     def describe(self) -> dict[str, object]:
         """Count what the log holds, a partition at a time; see [`EventLog.describe`]."""
         behaviors: Counter[str] = Counter()
