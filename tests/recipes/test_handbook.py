@@ -134,7 +134,7 @@ def write_own(folder: Path, options: list[str]) -> None:
     ]
     events = folder / str(option_of(options, "--events"))
     if events.name == "partitions":
-        partition_log(pa.Table.from_pylist(acts), pa.Table.from_pylist(draw_goods()), events, num_partitions=2)
+        partition_log(pa.Table.from_pylist(acts), pa.Table.from_pylist(draw_goods()), events, num_partitions=1)
         return
     write_table(events, acts, delimiter)
     if (items := option_of(options, "--items")) is not None:
