@@ -3,7 +3,6 @@
 
 import json
 import shutil
-import sys
 from dataclasses import make_dataclass
 
 import pytest
@@ -156,15 +155,15 @@ def test_copy_leaves_pickles_and_checkpoints_behind(folder, tmp_path):
     assert not (folder / "README.md").exists()
 
 
-def record(folder, monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", ["recipes/train_gensar.py", *options])
+def record(folder, *options):
     settings = {"data_dir": "/home/me/acme", "hub_token": "s3cr3t", "backbone": "google/flan-t5-base", "seed": 1}
     settings = make_dataclass("Settings", settings)(**settings)
-    record_run(folder, [], log=make_log(), arguments=[settings], seconds={})
+    command = ["accelerate", "launch", "recipes/train_gensar.py", *options]
+    record_run(folder, [], command=command, log=make_log(), arguments=[settings], seconds={})
 
 
-def test_a_run_is_recorded_without_secrets_and_paths(folder, monkeypatch):
-    record(folder, monkeypatch, "--data_dir", "/home/me/acme", "--hub_token", "s3cr3t")
+def test_a_run_is_recorded_without_secrets_and_paths(folder):
+    record(folder, "--data_dir", "/home/me/acme", "--hub_token", "s3cr3t")
     run = json.loads((folder / "run.json").read_text())
     assert run["command"] == "accelerate launch recipes/train_gensar.py --data_dir acme --hub_token ***"
     assert run["settings"] == {"data_dir": "acme", "hub_token": "***", "backbone": "google/flan-t5-base", "seed": 1}

@@ -182,6 +182,7 @@ def test_it_is_saved_frozen_and_no_part_of_training(make, windows, tmp_path):
     batch = collate(windows, processor, [0, 5], negatives=None)
     if make is make_synergen:
         batch["label_log_q"] = torch.zeros(batch["labels"].shape)
+        batch["shown_log_q"] = torch.zeros(batch["shown_item_rows"].shape)
     else:
         model.config.ranking_weight, model.ranking_head = 0.0, None
     fused_loss = model(**batch).loss

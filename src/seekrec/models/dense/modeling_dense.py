@@ -373,7 +373,7 @@ class DenseSnapshot(CatalogSnapshot):
         self.texts = texts
 
     # Read from the catalogue once, by numpy: `torch.compile` has nothing to gain here.
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def periods(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
         """Return when each item comes and goes, int64 seconds `(num_items,)`; `None` where all always are there."""
 
