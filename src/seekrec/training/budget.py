@@ -27,7 +27,9 @@ from seekrec.training.checkpoints import read_state
 logger = logging.getLogger(__name__)
 
 # Steps that are timed, after so many that are not: the first ones make caches and threads.
-_NUM_TIMED, _NUM_UNTIMED = 6, 3
+_NUM_TIMED, _NUM_UNTIMED = 10, 3
+# Batches of an epoch that these are taken from.
+_NUM_LOOKED_AT = 2000
 # What a step is longer than its forward and backward pass: the optimizer.
 _OPTIMIZER_SHARE = 1.15
 
@@ -148,15 +150,19 @@ def time_steps(trainer: Trainer) -> tuple[float, int]:
         `tuple[float, int]`: Seconds of an update, and the number of updates of an epoch.
     """
     arguments, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
-    updates = max(1, trainer.get_train_dataloader().__len__() // arguments.gradient_accumulation_steps)
+    loader = trainer.get_train_dataloader()
+    updates = max(1, len(loader) // arguments.gradient_accumulation_steps)
+    # Histories of one length stand beside each other, so batches from all over the epoch are timed.
+    batches = list(itertools.islice(loader.batch_sampler or (), _NUM_LOOKED_AT))
+    spread = batches[:: max(1, len(batches) // _NUM_TIMED)]
     # Set by the loop of training, which has not begun.
     trainer.current_gradient_accumulation_steps = arguments.gradient_accumulation_steps
     times = []
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), trainer.accelerator.autocast():
         was_training = model.training
-        for batch in itertools.islice(trainer.get_train_dataloader(), _NUM_UNTIMED + _NUM_TIMED):
+        for rows in spread[:_NUM_UNTIMED] + spread:
             started = time.monotonic()
-            trainer.training_step(model, batch)
+            trainer.training_step(model, loader.collate_fn([loader.dataset[row] for row in rows]))
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             times.append(time.monotonic() - started)
