@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seekrec.errors import DataError
+from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.split import Protocol
 from seekrec.events.timeline import MIN_INTERACTIONS, PaperOrder, Timeline, is_among, paper_targets
 from seekrec.util.constants import SECONDS_PER_DAY
@@ -114,8 +114,11 @@ def find_held_out_days(name: str, days: np.ndarray | None, num_test_days: int) -
         num_test_days (`int`): Days of the test.
 
     Raises:
+        ConfigurationError: If `num_test_days` is below 1.
         DataError: If the log has no time, no interaction, or too few days.
     """
+    if num_test_days < 1:
+        raise ConfigurationError(f"`num_test_days` is {num_test_days!r}; give 1 or more.")
     if days is None:
         raise DataError(
             f"Log {name!r} has order but no time, so it has no days to hold out; use method='leave_one_out'."

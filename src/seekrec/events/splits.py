@@ -36,7 +36,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seekrec.errors import ConfigurationError
 from seekrec.events.audit import audit
 from seekrec.events.cases import Cases, case_hash
 from seekrec.events.checks import check_choice
@@ -99,8 +98,6 @@ def split_log(
     check_choice("method", method, METHODS)
     check_choice("protocol", protocol, PROTOCOLS)
     check_max_history(max_history)
-    if method == "last_days" and num_test_days < 1:
-        raise ConfigurationError(f"`num_test_days` is {num_test_days!r}; give 1 or more.")
     t = Timeline.from_log(log)
     is_last_days = method == "last_days"
     days = None

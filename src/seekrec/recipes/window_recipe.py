@@ -194,7 +194,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
                 self.parts,
                 self.cache,
                 self.config,
-                behaviors=BEHAVIORS if self.window.tasks == "joint" else (self.window.tasks,),
+                behaviors=self.behaviors,
                 geohashes=self.processor.geohashes,
                 recommend_searched_items="recommend_searched_items" in self.window.extra_requests,
                 use_session_mask=self.use_session_mask,

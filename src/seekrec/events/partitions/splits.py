@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seekrec.errors import ConfigurationError, DataError
+from seekrec.errors import DataError
 from seekrec.events.audit import AuditReport, audit, longest_histories
 from seekrec.events.cases import Cases
 from seekrec.events.checks import check_choice
@@ -219,8 +219,6 @@ def split_partitions(
     check_max_history(max_history)
     days = None
     if method == "last_days":
-        if num_test_days < 1:
-            raise ConfigurationError(f"`num_test_days` is {num_test_days!r}; give 1 or more.")
         days = find_held_out_days(log.name, np.array(log.interaction_days) if log.has_time else None, num_test_days)
     settings: JsonObject = {
         "method": method,
