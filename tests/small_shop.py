@@ -276,13 +276,13 @@ SYNERGEN_WAYS = {
     "both": {"time_encoding": "both", "queries_in_context": True},
     "latest": {"starts_from_latest_item": True, "queries_in_context": True},
     "retrieval_only": {"ranking_weight": 0.0, "use_target_time": False},
-    "learned_scales": {"learn_time_scales": True},
+    "learned_scales": {"time_encoding": "learned_time"},
 }
 
 
 def make_synergen(seed: int = 0, *, catalog=None, **settings):
     """A model in evaluation mode with random weights far from their start values, and its processor."""
-    own = {"fusion_size": 24, "intermediate_size": 32, "negatives": "popularity"}
+    own = {"intermediate_size": 32, "negatives": "popularity"}
     return _make_dense(
         SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor, seed, catalog, {**own, **settings}
     )

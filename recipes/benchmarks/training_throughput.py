@@ -119,7 +119,7 @@ def make_config(family: str, arguments: Arguments, length: int) -> DenseConfig:
     if family not in FAMILIES:
         raise SystemExit(f"--families has {family!r}; choose among intsr and synergen.")
     config_type = FAMILIES[family][0]
-    return config_type(max_history=length, hidden_size=arguments.hidden_size, dropout=0.0, embedding_dropout=0.0)
+    return config_type(max_history=length, hidden_size=arguments.hidden_size, dropout=0.0)
 
 
 def make_family(config: DenseConfig, split: Split, catalog: Catalog, arguments: Arguments) -> DenseRetrieval:

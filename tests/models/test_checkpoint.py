@@ -315,8 +315,10 @@ def test_an_encoder_that_only_the_checkpoint_names_is_not_loaded(folder):
         ),
         (
             make_synergen,
-            {},
-            {"use_ids": True, "easy_negatives": "in_batch", "correct_popularity": True, "use_session_mask": True}
+            {"time_encoding": "learned_both", "time_scales": [4.0, 400.0], "dropout": [0.1, 0.2]},
+            {"time_encoding": "both", "learn_time_scales": True, "min_period": 4.0, "max_period": 400.0}
+            | {"dropout": 0.1, "embedding_dropout": 0.2, "fusion_size": 24, "rank_by": "ranking"}
+            | {"use_ids": True, "easy_negatives": "in_batch", "correct_popularity": True, "use_session_mask": True}
             | {"align_tasks": True, "use_question_action": True, "rotary_fraction": 1.0, "pairwise_weight": 1.0},
         ),
     ],
@@ -328,7 +330,7 @@ def test_a_checkpoint_with_the_settings_of_earlier_versions_answers_as_it_did(tm
     content = json.loads((tmp_path / CONFIG).read_text())
     of_today = (
         *("item_parts", "relative_bias", "session_ids", "without"),
-        "num_training_negatives",
+        *("num_training_negatives", "time_scales"),
     )
     kept = {name: value for name, value in content.items() if name not in of_today}
     (tmp_path / CONFIG).write_text(json.dumps({**kept, **old}))

@@ -226,7 +226,7 @@ def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, 
     split, catalog, table = windows
     torch.manual_seed(0)
     config = {"hidden_size": 32, "ranking_weight": 1.0, "dropout": 0.0} | settings
-    model, processor = make_intsr(embedding_dropout=0.0, **config)
+    model, processor = make_intsr(**config)
     model = IntSRForSearchAndRecommendation(model.config)  # start values as they are meant
     model.set_catalog(catalog)
     negatives = make_negatives(table, catalog, drawn.get("kind", "uniform"), 6)
@@ -354,7 +354,7 @@ def test_the_pool_can_ask_beside_recommendations(windows):
 @pytest.mark.parametrize(("tasks", "asks"), [("joint", True), ("recommendation", False)])
 def test_one_task_alone_makes_no_searches(windows, tasks, asks):
     _, catalog, table = windows
-    settings = WindowArguments(tasks=tasks, pool_probability=1.0)
+    settings = WindowArguments(tasks=tasks, extra_requests=["pool_in_place=1"])
     model, processor = make_intsr(ranking_weight=0.0)
     collator = make_window_collator(table, catalog, model.config, processor.query_vectors, settings, seed=0)
     plain = collate(windows, make_intsr()[1], [0, 1])
@@ -455,7 +455,7 @@ def test_families_of_vectors_need_no_text():
 def test_attention_in_blocks_of_queries_computes_what_it_computes_at_once(windows, monkeypatch, way):
     """Blocks of one query each: the same answers, and the same gradients from pairs that are computed twice."""
     settings = {"paper": {}, "merged": {"merge_event_tokens": True, "relative_bias": "buckets"}, "hstu": HSTU}[way]
-    model, processor = make_intsr(dropout=0.0, embedding_dropout=0.0, **settings)
+    model, processor = make_intsr(dropout=0.0, **settings)
     batch = collate(windows, processor, [0, 3, 5], negatives=make_negatives(windows[2], windows[1], "uniform", 4))
 
     def step():

@@ -199,7 +199,7 @@ def test_a_shift_by_years_changes_nothing_and_a_second_does():
 
 def test_rotation_is_the_formula_at_unix_times():
     """The product of a rotated query and key is the sum over pairs of Re(q conj(k) exp(i (t - s) w))."""
-    config = SynerGenConfig(hidden_size=8, num_attention_heads=1, min_period=4.0, max_period=4e6)
+    config = SynerGenConfig(hidden_size=8, num_attention_heads=1, time_scales=[4.0, 4e6])
     rotary = TimeRotary(config)
     times = torch.tensor([1_700_000_000, 1_700_000_001, 1_800_000_007])
     cosines, sines = rotary(times - times[0], torch.zeros_like(times))
@@ -222,7 +222,7 @@ def test_rotation_is_the_formula_at_unix_times():
 
 def test_learned_time_scales_have_the_slope_of_the_rotation():
     config = SynerGenConfig(
-        hidden_size=4, num_attention_heads=1, learn_time_scales=True, min_period=10.0, max_period=1000.0
+        hidden_size=4, num_attention_heads=1, time_encoding="learned_time", time_scales=[10.0, 1000.0]
     )
     rotary = TimeRotary(config)
     torch.nn.init.zeros_(rotary.log_scales)
@@ -364,7 +364,7 @@ def test_what_is_asked_for_is_read(windows):
                 "temperature": 0.1,
                 "ranking_weight": 0.0,
                 "item_parts": "text",
-                "learn_time_scales": True,
+                "time_encoding": "learned_time",
             },
             "uniform",
         ),
@@ -375,10 +375,9 @@ def test_training_moves_every_weight_and_finds_the_next_item(windows, settings, 
     split, catalog, table = windows
     model, processor = make_synergen(
         hidden_size=32,
+        fusion_size=24,
         dropout=0.0,
-        embedding_dropout=0.0,
-        min_period=4.0,
-        max_period=100.0,
+        time_scales=[4.0, 100.0],
         **settings,
     )
     torch.manual_seed(0)
@@ -435,7 +434,7 @@ def test_rank_can_answer_with_what_retrieval_says():
 
 
 def test_start_values_are_as_described():
-    config = SynerGenConfig(num_items=2000, hidden_size=64, fusion_size=256, learn_time_scales=True)
+    config = SynerGenConfig(num_items=2000, hidden_size=64, fusion_size=256, time_encoding="learned_time")
     weights = dict(SynerGenForSearchAndRecommendation(config).named_parameters())
     for name, spread in {
         "model.items.ids.weight": 0.02,
@@ -458,7 +457,9 @@ def test_start_values_are_as_described():
         ({"easy_weight": 1.5}, "`easy_weight` is 1.5; it must be from 0 to 1"),
         ({"asked_action": 4}, "`asked_action` is 4; it must be from 0 to 1"),
         ({"item_parts": "text", "text_size": 0}, "items would have no vectors"),
-        ({"min_period": 10.0, "max_period": 5.0}, "`min_period` is 10.0 and `max_period` 5.0"),
+        ({"time_scales": [10.0, 5.0]}, r"`time_scales` is \[10.0, 5.0\]; give the shortest"),
+        ({"time_scales": [10.0]}, r"`time_scales` is \[10.0\]"),
+        ({"min_period": 10.0}, "`min_period` is no longer a setting of its own: `time_scales` holds it"),
         ({"temperature": 0.0}, "`temperature` is 0.0"),
     ],
 )

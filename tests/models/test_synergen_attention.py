@@ -75,7 +75,7 @@ def test_auto_goes_by_the_device(implementation, device, head_size, expected):
 def test_flex_attention_on_a_gpu_learns_as_sdpa_does(windows):
     results = []
     for implementation in ("sdpa", "flex_attention"):
-        model, processor = make_synergen(hidden_size=64, dropout=0.0, embedding_dropout=0.0, negatives="full")
+        model, processor = make_synergen(hidden_size=64, dropout=0.0, negatives="full")
         model.set_attn_implementation(implementation)
         model.cuda().train()
         batch = {name: value.cuda() for name, value in collate(windows, processor, [0, 3, 7]).items()}

@@ -28,7 +28,7 @@ def main(folder, rank):
     dist.destroy_process_group()
 
 
-SETTINGS = {"dropout": 0.0, "embedding_dropout": 0.0, "easy_weight": 0.5, "temperature": 0.5}
+SETTINGS = {"dropout": 0.0, "easy_weight": 0.5, "temperature": 0.5}
 
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]))

@@ -57,7 +57,7 @@ def test_sizes_of_log_and_machine_decide(summary):
         (summary, CPU, "gensr", {"retrieve_by": "answer", "identifier_weight": 0.0}),
         (large, CPU, "gensr", {"retrieve_by": "identifier", "identifier_weight": 1.0}),
         (replace(summary, has_time=False), CPU, "synergen", {"time_encoding": "order"}),
-        (replace(summary, times_are_days=True), CPU, "synergen", {"min_period": 172_800.0}),
+        (replace(summary, times_are_days=True), CPU, "synergen", {"time_scales": [172_800.0, 3.2e8]}),
     ):
         _, values = chosen(family, log, machine)
         assert {name: values.get(name) for name in expected} == expected

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two step sizes, and what the negatives of SynerGen may be."""
+"""Settings of IntSR and SynerGen: two learning rates, pairs of numbers, and the names of earlier versions."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import TrainingArguments
 
 from seekrec.embeddings.softmax import LARGE_CATALOG
+from seekrec.errors import ConfigurationError
 from seekrec.models import (
     IntSRConfig,
     IntSRForSearchAndRecommendation,
     SynerGenConfig,
     SynerGenForSearchAndRecommendation,
 )
+from seekrec.recipes.windows import WindowArguments
 from seekrec.training import make_window_optimizer
+from seekrec.util.parsing import parse_arguments
 
 
 @pytest.mark.parametrize("item_parts", ["both", "text"])
 def test_tables_and_the_rest_have_their_own_step_sizes(tmp_path, item_parts):
     model = SynerGenForSearchAndRecommendation(
-        SynerGenConfig(num_items=5, item_parts=item_parts, learn_time_scales=True)
+        SynerGenConfig(num_items=5, item_parts=item_parts, time_encoding="learned_time")
     )
     training = TrainingArguments(
         output_dir=str(tmp_path), learning_rate=1e-3, weight_decay=0.1, adam_beta2=0.98, use_cpu=True
@@ -73,6 +76,51 @@ def test_negatives_are_chosen_by_the_size_of_the_catalogue():
         assert kind(negatives="full", num_items=10**6).negatives == "full"
 
 
+def test_dropout_is_one_number_or_one_for_layers_and_one_for_tokens():
+    for options, rates in ((["0.4"], (0.4, 0.4)), (["0.3", "0.5"], (0.3, 0.5)), (["0"], (0, 0))):
+        for kind in (IntSRConfig, SynerGenConfig):
+            (config,) = parse_arguments([kind], ["--dropout", *options])
+            assert (config.layer_dropout, config.token_dropout) == rates
+    model = IntSRForSearchAndRecommendation(IntSRConfig(num_items=5, dropout=[0.3, 0.5]))
+    assert (model.model.layers[0].dropout.p, model.model.tokens.dropout.p) == (0.3, 0.5)
+    for options, message in (
+        (["1.0"], r"`dropout` is 1.0; give a number from 0 up and below 1, or two"),
+        (["0.1", "0.2", "0.3"], r"`dropout` is \[0.1, 0.2, 0.3\]; give"),
+        (["nan"], "`dropout` is nan; give a number that is finite"),
+        (["much"], "--dropout: invalid float value: 'much'"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            parse_arguments([IntSRConfig], ["--dropout", *options])
+    with pytest.raises(ConfigurationError, match="--embedding_dropout 0.1 is not a setting"):
+        parse_arguments([IntSRConfig], ["--embedding_dropout", "0.1"])
+
+
+def test_the_fusion_lies_between_tokens_and_feed_forward_layers():
+    # Geometric means: of 64 and 256, of 1024 and 4096; that of 16 and 32 is 22.6.
+    for sizes, expected in (((64, 256), 128), ((1024, 4096), 2048), ((16, 32), 24)):
+        assert SynerGenConfig(hidden_size=sizes[0], intermediate_size=sizes[1]).fusion_size == expected
+
+
+def test_how_the_pool_is_asked_stands_among_the_requests():
+    for requests, expected in (
+        (["recommend_searched_items"], (0.0, False)),
+        (["recommend_searched_items", "pool_searches=0.5"], (0.5, True)),
+        (["pool_in_place=0.1"], (0.1, False)),
+    ):
+        settings = WindowArguments(extra_requests=requests)
+        assert (settings.pool_probability, settings.pool_adds) == expected
+    for requests, message in (
+        (["pool_searches"], "`extra_requests` has 'pool_searches'; choose among .* P is a probability above 0"),
+        (["pool_searches=2"], "has 'pool_searches=2'"),
+        (["pool_in_place=0"], "has 'pool_in_place=0'"),
+        (["pool=0.5"], "has 'pool=0.5'"),
+        (["pool_searches=0.5", "pool_in_place=0.5"], "pool_searches=0.5, pool_in_place=0.5; name each once, and one"),
+        (["recommend_searched_items"] * 2, "name each once"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            WindowArguments(extra_requests=requests)
+
+
 def test_settings_of_earlier_versions_are_read_under_the_names_of_today():
     old = {"negatives": "sampled", "correct_sampling": True, "num_hard_negatives": 7, "max_history": 100}
     config = IntSRConfig.from_dict({**old, "max_position_distance": 400, "attention_scale": "visible", "num_items": 3})
@@ -90,10 +138,16 @@ def test_settings_of_earlier_versions_are_read_under_the_names_of_today():
             {"without": ["scenario_tokens", "queries", "session_mask", "placeholders"]},
         ),
         (SynerGenConfig, {"use_ids": True, "pairwise_weight": 1.0}, {"item_parts": "both"}),
+        (IntSRConfig, {"embedding_dropout": 0.5, "dropout": 0.3}, {"dropout": [0.3, 0.5]}),
+        (SynerGenConfig, {"embedding_dropout": 0.1, "dropout": 0.1}, {"dropout": 0.1}),
+        (SynerGenConfig, {"min_period": 4.0, "max_period": 9.0}, {"time_scales": [4.0, 9.0]}),
+        (SynerGenConfig, {"learn_time_scales": True, "time_encoding": "both"}, {"time_encoding": "learned_both"}),
+        (SynerGenConfig, {"learn_time_scales": True, "time_encoding": "order"}, {"time_encoding": "order"}),
+        (SynerGenConfig, {"fusion_size": 56, "hidden_size": 16}, {"fusion_size": 56}),
     ):
         config = kind.from_dict(old)
         assert {name: getattr(config, name) for name in now} == now
-        assert not any(hasattr(config, name) for name in old if name != "temperature")
+        assert not any(hasattr(config, name) for name in old if name not in (*now, "temperature", "hidden_size"))
     config = SynerGenConfig.from_dict({"easy_negatives": "in_batch", "correct_popularity": True, "align_tasks": True})
     assert config.negatives == "popularity"
     for kind, settings, message in (

@@ -57,7 +57,7 @@ def test_all_kinds_of_the_query_pool_are_trained_on(inputs, finished, tmp_path):
     (tmp_path / "pool" / "stages").symlink_to(output_dir / "stages")
     written = f"doc2query={write_writer(tmp_path / 't5')}"
     kinds = ("logged", "information", "description", "keywords", "expressions", written)
-    options = ("--query_pool", *kinds, "--pool_probability", "0.5", "--num_train_epochs", "1")
+    options = ("--query_pool", *kinds, "--extra_requests", "pool_in_place=0.5", "--num_train_epochs", "1")
     run(command(inputs, tmp_path / "pool", *options))
     stage = next((tmp_path / "pool" / "stages").glob("doc2query-*"))
     queries = pq.read_table(stage / "written.parquet")["queries"].to_pylist()
@@ -102,7 +102,7 @@ def test_two_processes_lose_what_one_does(inputs, tmp_path):
     60 windows are three whole batches of 20 an epoch: a rest would be filled up with windows of the start by two
     processes.
     """
-    still = ("--dropout", "0", "--embedding_dropout", "0", "--stop_after", "training", "--logging_steps", "1")
+    still = ("--dropout", "0", "--stop_after", "training", "--logging_steps", "1")
     run(command(inputs, tmp_path / "one", *still, "--per_device_train_batch_size", "20"))
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
     options = (*still, "--per_device_train_batch_size", "10", "--ddp_backend", "gloo")

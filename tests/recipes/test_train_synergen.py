@@ -109,7 +109,7 @@ def test_two_processes_lose_what_one_does(inputs, tmp_path, negatives):
     60 windows are three whole batches of 20 an epoch: a rest would be filled up with windows of the start by two
     processes.
     """
-    still = ("--dropout", "0", "--embedding_dropout", "0", "--stop_after", "training", "--logging_steps", "1")
+    still = ("--dropout", "0", "--stop_after", "training", "--logging_steps", "1")
     still += negatives
     run(command(inputs, tmp_path / "one", *still, "--per_device_train_batch_size", "20"))
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")

@@ -19,7 +19,7 @@ from seekrec.training.event_windows import QueryPool, WindowCollator, make_negat
 from seekrec.training.trainer import train_once
 
 TOTAL_BATCH, STEPS = 4, 6
-SETTINGS = {"dropout": 0.0, "embedding_dropout": 0.0, "negatives": "popularity"}
+SETTINGS = {"dropout": 0.0, "negatives": "popularity"}
 
 
 class Stop(TrainerCallback):

@@ -17,7 +17,7 @@ from seekrec.events.report import LogSummary
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.machine import Machine
 
-Value = bool | int | float | str | list[str] | None
+Value = bool | int | float | str | list[str] | list[float] | None
 
 # From so many items on, asking GenSR about each of them for every request takes too long.
 _MAX_ASKED_ITEMS = 5_000
@@ -182,7 +182,6 @@ def _choose_dense(s: Situation) -> list[Choice]:
         Choice("num_hidden_layers", 2, "as on MovieLens-100K"),
         Choice("num_attention_heads", 2, "as on MovieLens-100K"),
         Choice("dropout", 0.3, "as on MovieLens-100K"),
-        Choice("embedding_dropout", 0.3, "as on MovieLens-100K"),
         Choice("learning_rate", 1e-3, "as on MovieLens-100K"),
         Choice("sparse_learning_rate", 3e-3, "item vectors see few events each"),
         Choice("adam_beta2", 0.98, "as on MovieLens-100K"),
@@ -194,9 +193,12 @@ def _choose_dense(s: Situation) -> list[Choice]:
     if s.has_searches:
         pool = ["logged", "category"] if s.can_construct else ["logged"]
         found += [
-            Choice("extra_requests", ["recommend_searched_items", "pool_searches"], "search and recommendation share"),
+            Choice(
+                "extra_requests",
+                ["recommend_searched_items", "pool_searches=0.5"],
+                "search and recommendation share; every second recommendation is also asked as a search",
+            ),
             Choice("query_pool", pool, "what people typed" + (", and categories" if s.can_construct else "")),
-            Choice("pool_probability", 0.5, "every second recommendation is also asked as a search"),
         ]
     return found
 
@@ -232,10 +234,12 @@ def _choose_synergen(s: Situation) -> list[Choice]:
     found = [
         *dense,
         Choice("time_encoding", "both" if s.log.has_time else "order", _describe_times(s)),
-        Choice("min_period", shortest if s.log.has_time else 4.0, _describe_times(s)),
-        Choice("max_period", longest, "ten years, in seconds" if s.log.has_time else "positions"),
+        Choice(
+            "time_scales",
+            [shortest if s.log.has_time else 4.0, longest],
+            f"{_describe_times(s)}; {'up to ten years, in seconds' if s.log.has_time else 'positions'}",
+        ),
         Choice("queries_in_context", s.has_searches, "earlier queries are read" if s.has_searches else "no searches"),
-        Choice("fusion_size", 128, "as on MovieLens-100K"),
         Choice("intermediate_size", 256, "as on MovieLens-100K"),
     ]
     if is_full:

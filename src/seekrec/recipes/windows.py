@@ -40,13 +40,13 @@ class WindowArguments:
 
     Args:
         tasks (`str`): Tasks that are trained and evaluated.
-        extra_requests (`list[str]`): Training requests added to those of the log. `recommend_searched_items`: a
-            searched item also as a recommendation, without its query. `pool_searches`: searches by the query pool,
-            which otherwise replace recommendations, as in the paper.
+        extra_requests (`list[str]`): Training requests beside those of the log. `recommend_searched_items`: a searched
+            item also as a recommendation, without its query. `pool_searches=P`: with probability P a recommendation
+            also as a search, by a query of the pool; `pool_in_place=P`: that search in place of the recommendation,
+            as in the paper. The pool is for joint tasks.
         query_pool (`list[str]`): Queries that may stand for an item, of the five kinds of the paper: logged;
             information, category; description, paraphrase=MODEL, item_text; keywords; expressions, doc2query=MODEL.
             MODEL is a sequence-to-sequence model, such as doc2query/msmarco-t5-base-v1.
-        pool_probability (`float`): Probability that the pool makes a recommendation a search; for joint tasks.
         item_lifetimes (`str`): Availability of items: as in the catalogue, or from their first event on.
         sparse_learning_rate (`float`, *optional*): Learning rate of the embeddings of items and actions; that of the
             rest if not given.
@@ -57,15 +57,33 @@ class WindowArguments:
     """
 
     tasks: Literal["joint", "search", "recommendation"] = "joint"
-    extra_requests: list[Literal["recommend_searched_items", "pool_searches"]] = field(
-        default_factory=lambda: ["recommend_searched_items"]
-    )
+    extra_requests: list[str] = field(default_factory=lambda: ["recommend_searched_items"])
     query_pool: list[str] = field(default_factory=lambda: ["logged", "category", "item_text"])
-    pool_probability: float = 0.0
     item_lifetimes: Literal["catalog", "first_event"] = "catalog"
     sparse_learning_rate: float | None = None
     start_from_sasrec: bool = False
     ranked_items: Literal["unseen", "all", "available"] = "unseen"
+
+    def __post_init__(self) -> None:
+        pool = [request for request in self.extra_requests if request != "recommend_searched_items"]
+        for request in pool:
+            name, _, number = request.partition("=")
+            try:
+                is_probability = 0 < float(number) <= 1
+            except ValueError:
+                is_probability = False
+            if name not in ("pool_searches", "pool_in_place") or not is_probability:
+                raise ConfigurationError(
+                    f"`extra_requests` has {request!r}; choose among recommend_searched_items, pool_searches=P and "
+                    "pool_in_place=P, where P is a probability above 0 and up to 1."
+                )
+        if len(pool) > 1 or len(set(self.extra_requests)) < len(self.extra_requests):
+            raise ConfigurationError(
+                f"`extra_requests` is {', '.join(self.extra_requests)}; name each once, and one way to ask the pool."
+            )
+        # One task alone makes no searches of recommendations.
+        self.pool_probability = float(pool[0].partition("=")[2]) if pool and self.tasks == "joint" else 0.0
+        self.pool_adds = bool(pool) and pool[0].startswith("pool_searches")
 
 
 def with_lifetimes(catalog: Catalog, split: Split, settings: WindowArguments) -> Catalog:
@@ -229,7 +247,7 @@ def make_window_collator(
         catalog ([`Catalog`]): Its items.
         config ([`DenseConfig`]): The configuration of the model: how negatives are drawn, and how many.
         query_vectors ([`QueryVectors`]): To which the queries of the pool are added.
-        window ([`WindowArguments`]): The pool and its probability.
+        window ([`WindowArguments`]): The pool, and how often it is asked.
         written (`Mapping`, *optional*): What models wrote for the pool; see [`prepare_written_queries`].
         is_aligned (`bool`): Whether negatives are drawn among items available at the time.
         spares_own (`bool`): Whether none of them is an item that the user acted on; see [`make_negatives`].
@@ -250,9 +268,8 @@ def make_window_collator(
     return WindowCollator(
         windows,
         pool,
-        # One task alone makes no searches of recommendations.
-        pool_probability=window.pool_probability if window.tasks == "joint" else 0.0,
-        pool_adds="pool_searches" in window.extra_requests,
+        pool_probability=window.pool_probability,
+        pool_adds=window.pool_adds,
         negatives=negatives,
         seed=seed,
     )

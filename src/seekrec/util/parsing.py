@@ -208,8 +208,9 @@ class _Parser(HfArgumentParser):
             raise ConfigurationError(f"{self.source}: {error}") from error
         for part in filled[: len(self.groups)]:
             for name, value in vars(part).items():
-                if isinstance(value, float) and not math.isfinite(value):
-                    raise ConfigurationError(f"{self.source}: `{name}` is {value}; give a number that is finite.")
+                for number in value if isinstance(value, list) else [value]:
+                    if isinstance(number, float) and not math.isfinite(number):
+                        raise ConfigurationError(f"{self.source}: `{name}` is {number}; give a number that is finite.")
         return list(filled)
 
 

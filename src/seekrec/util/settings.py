@@ -56,6 +56,8 @@ def options_of(kind: type) -> type:
         kind_of_field, choices = _parsed_type(hints[name])
         if choices or "choices" in old.metadata:
             metadata["choices"] = choices or old.metadata["choices"]
+        if kind_of_field == list[float] and isinstance(default, float):
+            default = [default]
         option: object = dataclasses.field(default=default, metadata=metadata)
         if isinstance(default, (list, tuple)):
             option = dataclasses.field(default_factory=partial(list, default), metadata=metadata)
@@ -95,13 +97,15 @@ def _hints(kind: type, names: list[str]) -> dict[str, object]:
 
 
 def _parsed_type(hint: object) -> tuple[object, list[object]]:
-    """Return the type that argparse reads, and the choices of a sequence's values: a sequence is a list of strings."""
+    """Return the type that argparse reads, and the choices of a sequence's values: a list of numbers or of strings."""
     options = list(_alternatives(hint))
     if set(options) == {int, float}:
         return float, []
     sequences = [option for option in options if get_origin(option) in (list, tuple)]
     if not sequences:
         return hint, []
+    if float in get_args(sequences[0]):
+        return list[float], []
     held = [kind for kind in get_args(sequences[0]) if get_origin(kind) is Literal]
     return (list[str] if types.NoneType not in options else list[str] | None), list(get_args(held[0])) if held else []
 

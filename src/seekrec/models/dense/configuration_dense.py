@@ -40,8 +40,8 @@ class DenseConfig(PreTrainedConfig):
         hidden_size (`int`): Width of the decoder.
         num_hidden_layers (`int`): Number of layers.
         num_attention_heads (`int`): Number of heads.
-        dropout (`float`): Dropout on the output of each layer.
-        embedding_dropout (`float`): Dropout on the tokens.
+        dropout (`float` or `list[float]`): Dropout on the output of each layer and on the tokens: one number for both,
+            or one for each.
         starts_from_latest_item (`bool`): Whether a question that retrieves begins with the vector of the latest item
             it sees, as the state of SASRec does. Off in both papers.
 
@@ -72,6 +72,9 @@ class DenseConfig(PreTrainedConfig):
         "layer_norm_eps": 1e-6,
     }
 
+    # What another setting holds today.
+    renamed_settings: ClassVar[dict[str, str]] = {"embedding_dropout": "dropout"}
+
     num_items: int = 0
     text_size: int = 384
     query_size: int = 384
@@ -86,8 +89,7 @@ class DenseConfig(PreTrainedConfig):
     hidden_size: int = 64
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
-    dropout: float = 0.2
-    embedding_dropout: float = 0.2
+    dropout: float | list[float] = 0.2
     starts_from_latest_item: bool = False
 
     negatives: Literal["auto", "full", "uniform", "popularity", "hard"] = "auto"
@@ -96,11 +98,26 @@ class DenseConfig(PreTrainedConfig):
     text_weight: float = 0.0
 
     def __post_init__(self, **kwargs: object) -> None:
+        for name, today in self.renamed_settings.items():
+            if name in kwargs:
+                raise ValueError(f"`{name}` is no longer a setting of its own: `{today}` holds it.")
+        if isinstance(self.dropout, list) and len(set(self.dropout)) == 1:
+            self.dropout = self.dropout[0]
         if self.item_parts == "ids":
             self.text_size = 0
         if self.negatives == "auto" and self.num_items:
             self.negatives = "full" if self.num_items <= LARGE_CATALOG else "popularity"
         super().__post_init__(**kwargs)
+
+    @property
+    def layer_dropout(self) -> float:
+        """Dropout on the output of each layer."""
+        return self.dropout[0] if isinstance(self.dropout, list) else self.dropout
+
+    @property
+    def token_dropout(self) -> float:
+        """Dropout on the tokens."""
+        return self.dropout[-1] if isinstance(self.dropout, list) else self.dropout
 
     @property
     def drawn_negatives(self) -> Literal["uniform", "popularity"] | None:
@@ -127,6 +144,8 @@ class DenseConfig(PreTrainedConfig):
         cls._drop_fixed(settings, cls.fixed_settings)
         if not settings.pop("use_ids", True):
             settings["item_parts"] = "text"
+        if "embedding_dropout" in settings:
+            settings["dropout"] = [settings.get("dropout", cls.dropout), settings.pop("embedding_dropout")]
         settings = cls._upgrade(settings)
         # Follows from `negatives`; read by training alone.
         settings.pop("correct_sampling", None)
@@ -153,6 +172,11 @@ class DenseConfig(PreTrainedConfig):
         self._check_at_least(1, "hidden_size", "num_hidden_layers", "num_attention_heads", "max_history", "query_size")
         self._check_at_least(1, "num_actions", "num_training_negatives")
         self._check_at_least(0, "num_items", "text_size", "recommender_weight", "text_weight")
+        rates = self.dropout if isinstance(self.dropout, list) else [self.dropout]
+        if len(rates) not in (1, 2) or not all(0 <= rate < 1 for rate in rates):
+            raise ValueError(
+                f"`dropout` is {self.dropout}; give a number from 0 up and below 1, or two: of layers and of tokens."
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"`hidden_size` is {self.hidden_size}, which {self.num_attention_heads} heads do not divide; change "

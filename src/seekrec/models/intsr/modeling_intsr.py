@@ -175,7 +175,7 @@ class TokenEmbedder(nn.Module):
         self.tasks = nn.Embedding(2, size) if "dsfnet" not in config.without and config.num_dsf_layers else None
         self.placeholders = nn.Embedding(3, size) if "placeholders" not in config.without else None
         self.start = nn.Embedding(1, size) if "placeholders" in config.without else None
-        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.dropout = nn.Dropout(config.token_dropout)
 
     def history(
         self, inputs: Inputs, items: Callable[[Tensor], Tensor], state: IntSRState | None
@@ -462,7 +462,7 @@ class QueryDrivenBlock(nn.Module):
         self.project = nn.Linear(config.hidden_size, 4 * config.hidden_size)  # MLP_1
         self.mixed_norm = nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)  # MLP_2
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.layer_dropout)
 
     def split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Compute gates, queries, keys and values (equation 5).

@@ -4,6 +4,8 @@
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """
 
+import math
+from dataclasses import field
 from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -21,11 +23,14 @@ class SynerGenConfig(DenseConfig):
 
     Args:
         asked_action (`int`): Number of the action that requests ask for, 1 for the first of the processor's list.
+        rank_by (`str`): What `rank` answers with: `ranking`, the click probability, or `retrieval`, the score that
+            `retrieve` gives; `validation` until the one is chosen that orders validation candidates better.
+        fusion_size (`int`): Width inside the MLP that fuses the parts of a token; 0 for
+            the geometric mean of `hidden_size` and `intermediate_size`, rounded up to a multiple of eight.
 
     The tokens (sections 3.2 and 3.3):
 
     Args:
-        fusion_size (`int`): Width inside the MLP that fuses the parts of a token.
         queries_in_context (`bool`):
             Whether context tokens read the query of their event too, and searches without an item are tokens. Off in
             the paper, whose context is query-free.
@@ -36,10 +41,9 @@ class SynerGenConfig(DenseConfig):
         intermediate_size (`int`): Width of the feed-forward layers.
         time_encoding (`str`):
             What attention rotates by: `time`, seconds; `order`, the number of the token (table 4, "w/o time-based
-            RoPE"); `both`, half of the pairs each.
-        min_period (`float`): Shortest time scale, in seconds: a rotation by one full turn.
-        max_period (`float`): Longest time scale, in seconds; those between grow geometrically.
-        learn_time_scales (`bool`): Whether the time scales are trained, from where the geometric ones are.
+            RoPE"); `both`, half of the pairs each. `learned_time` and `learned_both` train the time scales, too.
+        time_scales (`list[float]`): Shortest and longest time scale, in seconds: a rotation by one full turn. Those
+            between grow geometrically.
         use_target_time (`bool`):
             Whether questions stand at the time they are asked. Off: at that of the last event they see (table 4, "w/o
             target time info.").
@@ -52,15 +56,16 @@ class SynerGenConfig(DenseConfig):
             other targets of the batch otherwise; hard ones, shown or drawn beside a target, have one minus that.
         ranking_weight (`float`): Weight of the ranking loss, 1 in the paper; 0 for no ranking head (table 4), and
             `rank` orders by retrieval.
-        rank_by (`str`): What `rank` answers with: `ranking`, the click probability, or `retrieval`, the score that
-            `retrieve` gives; `validation`, the one that orders validation candidates better, until it is chosen.
 
     Raises:
         StrictDataclassClassValidationError: If a number is out of range, or settings contradict each other.
     """
 
     model_type = "synergen"
-    fields_from_data: ClassVar[tuple[str, ...]] = (*DenseConfig.fields_from_data, "asked_action")
+    fields_from_data: ClassVar[tuple[str, ...]] = (
+        *DenseConfig.fields_from_data,
+        *("asked_action", "rank_by", "fusion_size"),
+    )
     fixed_settings: ClassVar[dict[str, object]] = {
         **DenseConfig.fixed_settings,
         "align_tasks": True,
@@ -70,23 +75,33 @@ class SynerGenConfig(DenseConfig):
         "use_session_mask": True,
     }
 
-    asked_action: int = 1
+    renamed_settings: ClassVar[dict[str, str]] = {
+        **DenseConfig.renamed_settings,
+        "min_period": "time_scales",
+        "max_period": "time_scales",
+        "learn_time_scales": "time_encoding",
+    }
 
-    fusion_size: int = 128
+    asked_action: int = 1
+    rank_by: Literal["validation", "ranking", "retrieval"] = "validation"
+    fusion_size: int = 0
+
     queries_in_context: bool = False
 
     intermediate_size: int = 256
-    time_encoding: Literal["time", "order", "both"] = "time"
-    min_period: float = 8.0
-    # Ten years.
-    max_period: float = 3.2e8
-    learn_time_scales: bool = False
+    time_encoding: Literal["time", "order", "both", "learned_time", "learned_both"] = "time"
+    # Up to ten years.
+    time_scales: list[float] = field(default_factory=lambda: [8.0, 3.2e8])
     use_target_time: bool = True
 
     temperature: float = 0.085
     easy_weight: float = 0.1
     ranking_weight: float = 1.0
-    rank_by: Literal["validation", "ranking", "retrieval"] = "validation"
+
+    def __post_init__(self, **kwargs: object) -> None:
+        if not self.fusion_size:
+            self.fusion_size = 8 * math.ceil(math.sqrt(self.hidden_size * self.intermediate_size) / 8)
+        super().__post_init__(**kwargs)
 
     @property
     def drawn_negatives(self) -> Literal["uniform", "popularity"] | None:
@@ -102,11 +117,15 @@ class SynerGenConfig(DenseConfig):
         if "easy_negatives" in settings:
             settings["negatives"] = "full" if settings.pop("easy_negatives") == "full" else "popularity"
         settings.pop("correct_popularity", None)
+        if settings.pop("learn_time_scales", False) and settings.get("time_encoding", "time") != "order":
+            settings["time_encoding"] = f"learned_{settings.get('time_encoding', 'time')}"
+        if "min_period" in settings:
+            settings["time_scales"] = [settings.pop("min_period"), settings.pop("max_period")]
         return settings
 
     def validate_synergen(self) -> None:
         """Check what SynerGen has beside the settings of [`DenseConfig`]."""
-        self._check_at_least(1, "fusion_size", "intermediate_size")
+        self._check_at_least(1, "intermediate_size", "fusion_size")
         self._check_at_least(0, "ranking_weight")
         if not self.temperature > 0:
             raise ValueError(f"`temperature` is {self.temperature}; it must be above 0.")
@@ -114,10 +133,9 @@ class SynerGenConfig(DenseConfig):
             raise ValueError(f"`easy_weight` is {self.easy_weight}; it must be from 0 to 1.")
         if not 0 <= self.asked_action <= self.num_actions:
             raise ValueError(f"`asked_action` is {self.asked_action}; it must be from 0 to {self.num_actions}.")
-        if not 0 < self.min_period <= self.max_period:
+        if len(self.time_scales) != 2 or not 0 < self.time_scales[0] <= self.time_scales[1]:
             raise ValueError(
-                f"`min_period` is {self.min_period} and `max_period` {self.max_period}; the first must be above 0 and "
-                "the second not below it."
+                f"`time_scales` is {self.time_scales}; give the shortest, above 0, and the longest, not below it."
             )
 
     def validate_negatives(self) -> None:

@@ -216,10 +216,11 @@ class TimeRotary(nn.Module):
     def __init__(self, config: SynerGenConfig) -> None:
         super().__init__()
         num_pairs = config.hidden_size // config.num_attention_heads // 2
-        by_order = {"time": 0, "order": num_pairs, "both": num_pairs // 2}[config.time_encoding]
+        encoding = config.time_encoding.removeprefix("learned_")
+        by_order = {"time": 0, "order": num_pairs, "both": num_pairs // 2}[encoding]
         self.num_by_time, self.num_by_order = num_pairs - by_order, by_order
-        self.shortest, self.longest = config.min_period, config.max_period
-        learns = config.learn_time_scales and self.num_by_time > 0
+        self.shortest, self.longest = config.time_scales
+        learns = encoding != config.time_encoding and self.num_by_time > 0
         self.log_scales = nn.Parameter(torch.empty(self.num_by_time)) if learns else None
 
     def forward(self, seconds: Tensor, positions: Tensor) -> Rotation:
@@ -298,7 +299,7 @@ class TokenFusion(nn.Module):
             nn.GELU(),
             nn.Linear(width, size),
             nn.LayerNorm(size, eps=LAYER_NORM_EPS),
-            nn.Dropout(config.embedding_dropout),
+            nn.Dropout(config.token_dropout),
         )
 
     def context(self, inputs: Inputs, items: ItemTower | CatalogItems) -> Tensor:
@@ -362,7 +363,7 @@ class DecoderLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(size, eps=LAYER_NORM_EPS)
         self.expand = nn.Linear(size, config.intermediate_size)
         self.contract = ResidualLinear(config.intermediate_size, size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.layer_dropout)
 
     def split(self, hidden_states: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """Compute queries, keys and values, the first two rotated.
