@@ -12,7 +12,7 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import train_tokenizer
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.events import EventLog, category_queries, split_log
+from seekrec.events import EventLog, category_queries, has_training_events, split_log
 from seekrec.models import GenSRConfig, GenSRProcessor
 from seekrec.models.gensr.processing_gensr import tokenizer_texts
 from seekrec.recipes import items as preparation
@@ -222,9 +222,9 @@ def test_items_without_learnt_identifiers(toys, tmp_path, monkeypatch):
     cache = StageCache(tmp_path)
     settings = EmbeddingArguments(sasrec_num_epochs=1, sasrec_hidden_size=8)
     embeddings = prepare_embeddings(split, settings, cache, seed=0, report_progress=False)
-    plain = prepare_plain_items(split, embeddings, atomic=False)
+    plain = prepare_plain_items(split, embeddings, atomic=False, has_events=has_training_events(split))
     assert plain.catalog.views == () and plain.quality is None
-    atomic = prepare_plain_items(split, embeddings, atomic=True)
+    atomic = prepare_plain_items(split, embeddings, atomic=True, has_events=has_training_events(split))
     assert atomic.catalog.codes["collaborative"][:, 0].tolist() == list(range(NUM_ITEMS))
     assert atomic.catalog.embeddings["collaborative"].shape == (NUM_ITEMS, 8)
     model, graph = prepare_lightgcn(split, CollaborativeArguments(lightgcn_num_epochs=1), cache, hidden_size=4, seed=0)

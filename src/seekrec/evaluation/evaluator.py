@@ -231,7 +231,7 @@ def evaluate_systems(
         DataError: If the part holds no case of any of the behaviors, or an answer breaks the rules.
     """
     for name, system in systems.items():
-        _check_system(system, name)
+        check_system(system, name)
     asked = [behavior for behavior in behaviors if split.targets(part, behavior)]
     if not asked:
         raise DataError(
@@ -376,7 +376,12 @@ def _check_number(answers: Sequence[object], requests: Sequence[Request]) -> Non
         raise DataError(f"{len(requests)} requests got {len(answers)} answers; a system must answer each.")
 
 
-def _check_system(system: Scorer | Retriever, name: str) -> None:
+def check_system(system: Scorer | Retriever, name: str) -> None:
+    """Refuse what is neither a scorer nor a retriever.
+
+    Raises:
+        ConfigurationError: If it is neither.
+    """
     if not isinstance(system, (Scorer, Retriever)):
         raise ConfigurationError(
             f"System {name!r} of type {type(system).__name__} has neither `behaviors` and `score_all` nor "
@@ -385,7 +390,7 @@ def _check_system(system: Scorer | Retriever, name: str) -> None:
 
 
 def _check_answers(system: Scorer | Retriever, name: str, behavior: Behavior) -> None:
-    _check_system(system, name)
+    check_system(system, name)
     if behavior not in system.behaviors:
         raise RequestError(
             f"System {name!r} answers {', '.join(system.behaviors)}, not {behavior}; evaluate it on what it answers."

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.errors import DataError
-from seekrec.evaluation.evaluator import make_row, rank_cases
+from seekrec.evaluation.evaluator import check_system, make_row, rank_cases
 from seekrec.evaluation.metrics import DEFAULT_K, FloatArray
 from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
@@ -59,6 +59,7 @@ def evaluate_partitions(
     seed: int = 0,
     periods: tuple[RowArray, RowArray] | None = None,
     counts: np.ndarray | None = None,
+    show_progress: bool = False,
     block_cases: int = _BLOCK_CASES,
 ) -> list[ResultRow]:
     """Evaluate several systems on the same cases of all partitions.
@@ -79,15 +80,19 @@ def evaluate_partitions(
         periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available.
         counts (`np.ndarray`, *optional*): Interactions of each item in the whole training part; needed for negatives
             by popularity and of BM25.
+        show_progress (`bool`): Show a progress bar for each system and block of cases.
         block_cases (`int`): Cases whose requests exist at once.
 
     Returns:
         `list[ResultRow]`: By behavior, then protocol, then system in the order given.
 
     Raises:
+        ConfigurationError: If a system is neither a scorer nor a retriever.
         DataError: If the part holds no case of any of the behaviors, `counts` is missing, or an answer breaks the
             rules.
     """
+    for name, system in systems.items():
+        check_system(system, name)
     if counts is None and {"popularity", "bm25"} & set(protocols):
         raise DataError("Negatives by popularity need `counts`, which one partition does not know; pass them.")
     totals = {behavior: split.counts.num_cases[part].get(behavior, 0) for behavior in behaviors}
@@ -124,7 +129,9 @@ def evaluate_partitions(
                     for name, system in systems.items():
                         if behavior in system.behaviors:
                             started = time.perf_counter()
-                            ranks = rank_cases(system, cases, id_map, name=name, top_k=top_k, show_progress=False)
+                            ranks = rank_cases(
+                                system, cases, id_map, name=name, top_k=top_k, show_progress=show_progress
+                            )
                             found.ranks.setdefault(name, []).append(ranks)
                             found.seconds[name] = found.seconds.get(name, 0.0) + time.perf_counter() - started
     rows = []

@@ -218,7 +218,7 @@ class Split:
             **self._settings(),
             "num_train_events": len(self.train_rows),
             "num_train_users": int(np.count_nonzero(np.bincount(self.timeline.user[self.train_rows]))),
-            "num_cases": self._num_cases(),
+            "num_cases": self.num_cases(),
             "query_source": self.log.query_source,
             "fingerprint": self.fingerprint(),
         }
@@ -237,11 +237,12 @@ class Split:
             num_targets=num_targets,
             num_histories=len(lengths),
             num_empty_histories=int((lengths == 0).sum()),
-            num_cases=self._num_cases(),
+            num_cases=self.num_cases(),
             num_empty_cases={part: int((self.cases(part).histories.lengths == 0).sum()) for part in SPLIT_PARTS},
         )
 
-    def _num_cases(self) -> dict[str, dict[str, int]]:
+    def num_cases(self) -> dict[str, dict[str, int]]:
+        """Count the questions of each part by behavior."""
         return {
             part: {behavior: len(self.cases(part).select(behavior)) for behavior in BEHAVIORS} for part in SPLIT_PARTS
         }

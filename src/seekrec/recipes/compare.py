@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from transformers import AutoModel, AutoProcessor
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation.conditions import compare_query_forms
 from seekrec.evaluation.evaluator import evaluate_systems
+from seekrec.evaluation.partitioned import evaluate_partitions
 from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
 from seekrec.evaluation.systems import ModelRetriever
 from seekrec.events import Split
+from seekrec.events.partitions import PartitionedSplit
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
 from seekrec.util.redaction import place_name
@@ -26,11 +30,12 @@ MAX_QUERY_FORM_CASES = 300
 
 def compare_on_test(
     systems: Mapping[str, Scorer | Retriever],
-    split: Split,
+    split: Split | PartitionedSplit,
     catalog: Catalog,
     settings: EvaluationArguments,
     *,
     make_baselines: Callable[[], Mapping[str, Scorer]],
+    counts: np.ndarray | None = None,
     behaviors: Sequence[Behavior] = BEHAVIORS,
     only_candidates: Collection[str] = (),
     remove_seen: bool = True,
@@ -42,14 +47,15 @@ def compare_on_test(
     """Rank the test cases with all systems: the whole catalogue, then the candidate protocols of the settings.
 
     With baselines the searches are also asked as people type them, of the systems and of BM25, a sample of them: see
-    [`compare_query_forms`].
+    [`compare_query_forms`]; not those of a log in partitions.
 
     Args:
         systems (`Mapping[str, Scorer or Retriever]`): Trained systems by their names in tables.
-        split (`Split`): The split.
+        split (`Split` or [`PartitionedSplit`]): The split.
         catalog ([`Catalog`]): Its items.
         settings ([`EvaluationArguments`]): Protocols, and saved models for the table.
         make_baselines (`Callable`): Makes the baselines; called if the settings ask for them.
+        counts (`np.ndarray`, *optional*): Of a log in partitions, interactions of each item in training.
         behaviors (`Sequence[str]`): Behaviors that are evaluated.
         only_candidates (`Collection[str]`): Systems that order candidates and cannot search the whole catalogue.
         remove_seen (`bool`): Rule out the items of the history in full ranking.
@@ -64,13 +70,17 @@ def compare_on_test(
     others = dict(load_other(folder, catalog, num_beams) for folder in settings.compare_with)
     baselines = make_baselines() if settings.baselines else {}
     everyone: dict[str, Scorer | Retriever] = {**baselines, **others, **systems}
-    rows = []
+    rows: list[ResultRow] = []
     everything: tuple[RankingProtocol, ...] = ("full", *settings.candidate_protocols)
+    evaluate: Callable[..., list[ResultRow]]
+    if isinstance(split, PartitionedSplit):
+        evaluate = partial(evaluate_partitions, split=split, counts=counts)
+    else:
+        evaluate = partial(evaluate_systems, split=split)
     for protocol in everything:
-        rows += evaluate_systems(
+        rows += evaluate(
             {name: system for name, system in everyone.items() if protocol != "full" or name not in only_candidates},
-            split,
-            catalog.id_map,
+            id_map=catalog.id_map,
             behaviors=behaviors,
             protocols=(protocol,),
             num_negatives=settings.num_negatives,
@@ -80,6 +90,8 @@ def compare_on_test(
             periods=item_periods(catalog.items) if available_only else None,
             show_progress=show_progress,
         )
+    if isinstance(split, PartitionedSplit):
+        return rows
     searching = {name: system for name, system in systems.items() if name not in only_candidates}
     protocols = everything if searching else everything[1:]
     if "BM25" in baselines and SEARCH in behaviors and split.targets("test", SEARCH) and protocols:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -14,8 +15,12 @@ from transformers import PreTrainedModel
 from transformers.trainer import Trainer
 
 from seekrec.evaluation.conditions import QUERY_FORMS
-from seekrec.evaluation.protocols import RankingProtocol
+from seekrec.evaluation.protocols import RankingProtocol, Retriever
+from seekrec.evaluation.validation import ValidationRanking
+from seekrec.events.split import SPLIT_PARTS
+from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.compare import MAX_QUERY_FORM_CASES
+from seekrec.schema import Behavior
 from seekrec.training.budget import TimeBudget, process_seconds, time_steps
 
 logger = logging.getLogger(__name__)
@@ -133,6 +138,49 @@ def time_ranking(model: PreTrainedModel, make_rank: Callable[[int], Callable[[],
     return max(0.0, least - few * each), each
 
 
+def time_rankings(
+    model: PreTrainedModel,
+    make_validation: Callable[[RankingProtocol, int], ValidationRanking],
+    system: Retriever,
+    settings: EvaluationArguments,
+    *,
+    selection: Sequence[RankingProtocol],
+    searches_all: bool,
+    counts: Mapping[str, Mapping[str, int]],
+    behaviors: Sequence[Behavior],
+) -> RankingTimes:
+    """Time how long a model, as it is, takes to rank some validation cases by each protocol.
+
+    Args:
+        model (`PreTrainedModel`): The model.
+        make_validation (`Callable`): Makes the ranking of so many validation cases of each behavior by a protocol.
+        system ([`Retriever`]): The model as a system.
+        settings ([`EvaluationArguments`]): Protocols of the final table, and numbers of cases.
+        selection (`Sequence[str]`): Protocols of validation.
+        searches_all (`bool`): Whether the final table ranks the whole catalogue, too.
+        counts (`Mapping`): Number of cases of each behavior, by part of the split.
+        behaviors (`Sequence[str]`): Behaviors that are evaluated.
+    """
+    test: tuple[RankingProtocol, ...] = (*(("full",) if searches_all else ()), *settings.candidate_protocols)
+    test = test or tuple(selection)
+    seconds: dict[RankingProtocol, tuple[float, float]] = {}
+    for protocol in dict.fromkeys((*selection, *test)):
+
+        def make_rank(number: int, protocol: RankingProtocol = protocol) -> Callable[[], object]:
+            return partial(make_validation(protocol, number), system)
+
+        seconds[protocol] = time_ranking(model, make_rank)
+    most = {part: max(counts[part][behavior] for behavior in behaviors) for part in SPLIT_PARTS}
+    return RankingTimes(
+        seconds,
+        num_validation=min(most["validation"], settings.max_validation_cases or most["validation"]),
+        num_test=most["test"],
+        validation_protocols=tuple(selection),
+        test_protocols=test,
+        share_of_core=share_of_core(),
+    )
+
+
 def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, most_epochs: float) -> Fit:
     """Choose epochs, validations and test cases for the time that is left; all processes choose the same.
 
@@ -166,4 +214,4 @@ def share_of_core() -> float:
     return min(1.0, max(0.1, time.process_time() / max(1e-3, process_seconds())))
 
 
-__all__ = ["SAVING_SECONDS", "Fit", "RankingTimes", "fit_to_time", "share_of_core", "time_ranking"]
+__all__ = ["SAVING_SECONDS", "Fit", "RankingTimes", "fit_to_time", "share_of_core", "time_ranking", "time_rankings"]

@@ -262,7 +262,9 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
             set_collaborative(model, self.source.answering)
 
     def make_baselines(self) -> Mapping[str, Scorer]:
-        """Make the baselines, LightGCN among them."""
+        """Make the baselines, LightGCN among them where it was trained."""
+        if self.parts is not None:
+            return super().make_baselines()
         return baseline_systems(
             self.split, self.catalog, self.items.sasrec, lightgcn=self.lightgcn, user_ids=self.graph.user_ids
         )

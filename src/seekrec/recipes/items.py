@@ -18,7 +18,7 @@ from seekrec.embeddings import SASRecForNextItem
 from seekrec.embeddings.blocks import embed_in_blocks
 from seekrec.embeddings.semantic import encoder_version
 from seekrec.errors import CatalogError
-from seekrec.events import Split, has_training_events
+from seekrec.events import Split
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.events.partitions.engines import Engine
 from seekrec.events.pool_texts import WRITTEN_KINDS
@@ -114,6 +114,7 @@ def prepare_items(
     settings: IdentifierArguments,
     cache: StageCache,
     *,
+    has_events: np.ndarray,
     published: str | None = None,
     seed: int,
 ) -> PreparedItems:
@@ -124,6 +125,7 @@ def prepare_items(
         embeddings ([`ItemEmbeddings`]): Vectors that the identifiers are learnt from.
         settings ([`IdentifierArguments`]): Learner and levels.
         cache ([`StageCache`]): Finds what was done before.
+        has_events (`np.ndarray`): bool of each item: training acts on it.
         published (`str`, *optional*): Folder of `*.index.json` files for the same items, to compare with.
         seed (`int`): Seed of the identifier learner.
     """
@@ -157,14 +159,14 @@ def prepare_items(
         libraries=("torch", "transformers", "numpy", "scipy", "scikit-learn"),
     )
     # What SASRec has of an item without training events is where it began: nothing is learnt from it.
-    catalog = replace(catalog, is_predicted=catalog.is_predicted | ~has_training_events(split))
+    catalog = replace(catalog, is_predicted=catalog.is_predicted | ~has_events)
     quality = measure_catalog(catalog, vectors, published=published)
     logger.info("identifiers:\n%s", quality)
     return PreparedItems(catalog, embeddings.sasrec, quality)
 
 
 def prepare_plain_items(
-    split: Split, embeddings: ItemEmbeddings, *, atomic: bool, has_events: np.ndarray | None = None
+    split: Split, embeddings: ItemEmbeddings, *, atomic: bool, has_events: np.ndarray
 ) -> PreparedItems:
     """Put the items into a catalogue whose identifiers are not learnt.
 
@@ -172,7 +174,7 @@ def prepare_plain_items(
         split (`Split`): Holds the items.
         embeddings ([`ItemEmbeddings`]): Vectors of the items, which the catalogue keeps.
         atomic (`bool`): Whether each item has an identifier of one unique code (BSR); without identifiers otherwise.
-        has_events (`np.ndarray`, *optional*): bool of each item: training acts on it; as the split says if not given.
+        has_events (`np.ndarray`): bool of each item: training acts on it.
     """
     items = split.log.items
     codes: dict[View, np.ndarray] = {"collaborative": np.arange(items.num_rows)[:, None]}
@@ -183,7 +185,7 @@ def prepare_plain_items(
         codebook_size=items.num_rows if atomic else 0,
         embeddings=embeddings.vectors(),
         semantic_encoder_name=embeddings.encoder,
-        is_predicted=~(has_training_events(split) if has_events is None else has_events),
+        is_predicted=~has_events,
     )
     return PreparedItems(catalog, embeddings.sasrec, None)
 

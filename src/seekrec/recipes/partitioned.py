@@ -9,29 +9,26 @@ the test read all of them, one after the other.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seekrec.catalog import Catalog, item_periods
+from seekrec.catalog import Catalog
 from seekrec.corpora.window_shards import WindowShards, write_window_shards
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.evaluation import ResultRow
 from seekrec.evaluation.baselines import Popularity, SASRecScorer
-from seekrec.evaluation.partitioned import evaluate_partitions
-from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer
+from seekrec.evaluation.protocols import Scorer
 from seekrec.evaluation.systems import text_systems
 from seekrec.events import ColdStart, Split
 from seekrec.events.partitions import PartitionedLog, PartitionedSplit, audit_partitions, split_partitions
 from seekrec.events.partitions.engines import Engine
 from seekrec.events.partitions.training_facts import TrainingFacts, gather_training_facts
 from seekrec.models.dense import DenseConfig
-from seekrec.recipes.arguments import SPLIT_SEED, DataArguments, EvaluationArguments
-from seekrec.recipes.compare import load_other
+from seekrec.recipes.arguments import SPLIT_SEED, DataArguments
 from seekrec.recipes.stages import StageCache
 from seekrec.schema import Behavior
 
@@ -65,6 +62,18 @@ class PartitionedData:
                 "`scenario_features`."
             )
         return found
+
+    def baselines(self, catalog: Catalog, sasrec: SASRecForNextItem) -> dict[str, Scorer]:
+        """Return the baselines that need no tuning: popularity, text and SASRec."""
+        return {
+            "popularity": Popularity(self.facts.counts),
+            **text_systems(catalog),
+            "SASRec": SASRecScorer(sasrec, catalog.id_map),
+        }
+
+    def num_cases(self) -> dict[str, dict[str, int]]:
+        """Count the questions by behavior: those of validation in the sample, those of the test in all partitions."""
+        return {**self.sample.num_cases(), "test": self.split.counts.num_cases["test"]}
 
     def untrained(self) -> ColdStart:
         """Return the items without training events, with the cases of the sample that look for them."""
@@ -173,53 +182,4 @@ def prepare_window_shards(
     return cache.run("windows", key, make, WindowShards, libraries=("pyarrow",))
 
 
-def compare_on_partitions(
-    systems: Mapping[str, Scorer | Retriever],
-    data: PartitionedData,
-    catalog: Catalog,
-    sasrec: SASRecForNextItem,
-    settings: EvaluationArguments,
-    *,
-    behaviors: Sequence[Behavior],
-    remove_seen: bool,
-    available_only: bool,
-    num_beams: int,
-) -> list[ResultRow]:
-    """Rank the test cases of all partitions with all systems, as [`~seekrec.recipes.compare.compare_on_test`] does.
-
-    Baselines are those that need no tuning: popularity, text and SASRec.
-
-    Args:
-        systems (`Mapping[str, Scorer or Retriever]`): Trained systems by their names in tables.
-        data ([`PartitionedData`]): The split.
-        catalog ([`Catalog`]): Its items.
-        sasrec ([`SASRecForNextItem`]): The baseline.
-        settings ([`EvaluationArguments`]): Protocols, and saved models for the table.
-        behaviors (`Sequence[str]`): Behaviors that are evaluated.
-        remove_seen (`bool`): Rule out the items of the history in full ranking.
-        available_only (`bool`): In full ranking, rule out items that are not available when a request is made.
-        num_beams (`int`): Beam width of saved models that write identifiers.
-    """
-    others = dict(load_other(folder, catalog, num_beams) for folder in settings.compare_with)
-    baselines: dict[str, Scorer] = {}
-    if settings.baselines:
-        baselines = {"popularity": Popularity(data.facts.counts), **text_systems(catalog)}
-        baselines["SASRec"] = SASRecScorer(sasrec, catalog.id_map)
-    protocols: tuple[RankingProtocol, ...] = ("full", *settings.candidate_protocols)
-    rows = evaluate_partitions(
-        {**baselines, **others, **systems},
-        data.split,
-        catalog.id_map,
-        behaviors=behaviors,
-        protocols=protocols,
-        num_negatives=settings.num_negatives,
-        remove_seen=remove_seen,
-        max_cases=settings.max_test_cases,
-        seed=SPLIT_SEED,
-        periods=item_periods(catalog.items) if available_only else None,
-        counts=data.facts.counts,
-    )
-    return sorted(rows, key=lambda row: [row.protocol.startswith(name) for name in protocols].index(True))
-
-
-__all__ = ["PartitionedData", "compare_on_partitions", "prepare_partitions", "prepare_window_shards"]
+__all__ = ["PartitionedData", "prepare_partitions", "prepare_window_shards"]

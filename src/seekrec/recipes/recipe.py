@@ -6,9 +6,9 @@ from __future__ import annotations
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
@@ -17,9 +17,8 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 from seekrec.evaluation import ModelRetriever, ResultRow, baseline_systems, compare_on_new_items, format_table
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.evaluation.validation import ValidationRanking
-from seekrec.events import EventLog
-from seekrec.events.partitions import PartitionedLog
-from seekrec.events.split import SPLIT_PARTS
+from seekrec.events import EventLog, Split, has_training_events
+from seekrec.events.partitions import PartitionedSplit
 from seekrec.models.processing import CatalogProcessor
 from seekrec.recipes.arguments import (
     SPLIT_SEED,
@@ -31,9 +30,10 @@ from seekrec.recipes.arguments import (
     RunArguments,
 )
 from seekrec.recipes.compare import compare_on_test
-from seekrec.recipes.fit import RankingTimes, fit_to_time, share_of_core, time_ranking
+from seekrec.recipes.fit import fit_to_time, time_rankings
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
-from seekrec.recipes.logs import prepare_cold_start, prepare_split, read_log
+from seekrec.recipes.logs import open_partitions, prepare_cold_start, prepare_split, read_log
+from seekrec.recipes.partitioned import PartitionedData, prepare_partitions
 from seekrec.recipes.plan import FITTED, Plan
 from seekrec.recipes.record import record_run, save_trained
 from seekrec.recipes.stages import StageCache
@@ -64,7 +64,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         training (`TrainingArguments`): Settings of the Trainer; `output_dir` is the folder of the run.
     """
 
-    reads_partitions: ClassVar[bool] = False
+    reads_partitions: ClassVar[bool] = True
     data: DataArguments
     embedding: EmbeddingArguments
     evaluation: EvaluationArguments
@@ -79,6 +79,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         # Without a settings file: the plan that chose the settings, and the log that was read to make it.
         self.plan: Plan | None = None
         self.log: EventLog | None = None
+        self.parts: PartitionedData | None = None
 
     @classmethod
     def argument_types(cls) -> list[type]:
@@ -114,7 +115,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         last = STAGES.index(self.running.stop_after)
         # 1. Data: read, write searches, split, audit.
         self.prepare_data()
-        logger.info("data: %s", self.whole_log.describe())
+        logger.info("data: %s", self.whole.log.describe())
         if last < 1:
             return
 
@@ -153,7 +154,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             folder,
             rows,
             command=self.command,
-            log=self.whole_log,
+            log=self.whole.log,
             arguments=self.settings(),
             seconds=self.cache.seconds,
             quality=self.items.quality,
@@ -163,15 +164,22 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         self.report(model)
 
     def prepare_data(self) -> None:
-        """Read the log and split it."""
-        self.split = prepare_split(self.log or read_log(self.data, self.output_dir), self.data, self.cache)
+        """Read the log and split it; one that is larger than memory, a partition at a time."""
+        log = open_partitions(self.data, self.cache) if self.reads_partitions else None
+        self.whole: Split | PartitionedSplit
+        if log is None:
+            self.split = prepare_split(self.log or read_log(self.data, self.output_dir), self.data, self.cache)
+            self.whole, self.has_events = self.split, has_training_events(self.split)
+        else:
+            self.parts = prepare_partitions(log, self.data, self.cache, geohash_length=self.geohash_length)
+            self.whole, self.split, self.has_events = self.parts.split, self.parts.sample, self.parts.facts.has_acts
         # The split has it, with its searches; without them it is not kept beside.
         self.log = None
 
     @property
-    def whole_log(self) -> EventLog | PartitionedLog:
-        """The log that is learned from."""
-        return self.split.log
+    def geohash_length(self) -> int:
+        """Characters of the geohashes that the model reads; 0 if it reads none."""
+        return 0
 
     def prepare_embeddings(self) -> None:
         """Compute the embeddings of the items."""
@@ -182,11 +190,12 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             seed=self.training.seed,
             report_progress=self.show_progress,
             engine=self.data.engine,
+            whole=None if self.parts is None else self.parts.split,
         )
 
     def prepare_items(self) -> PreparedItems:
         """Make the catalogue, by default without identifiers."""
-        return prepare_plain_items(self.split, self.embeddings, atomic=False)
+        return prepare_plain_items(self.split, self.embeddings, atomic=False, has_events=self.has_events)
 
     @abstractmethod
     def make_processor(self) -> ProcessorT:
@@ -239,7 +248,16 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         """Make the clock of `max_minutes`, and fit what the plan chose into the time that is left."""
         if self.running.max_minutes is None:
             return None
-        self.times = times = self.time_rankings(model)
+        self.times = times = time_rankings(
+            model,
+            lambda protocol, number: self.make_validation((protocol,), max_cases=number),
+            self.make_retriever(model),
+            self.evaluation,
+            selection=self.selection_protocols,
+            searches_all=self.name not in self.only_candidates,
+            counts=self.split.num_cases() if self.parts is None else self.parts.num_cases(),
+            behaviors=self.behaviors,
+        )
         budget = TimeBudget(60 * self.running.max_minutes, validation_seconds=times.validation_seconds)
         plan = self.plan
         if plan is not None and not plan.is_measured and "num_train_epochs" in plan.values:
@@ -272,28 +290,6 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             self.evaluation.max_test_cases = number
             self.plan = self.plan.with_test_cases(number)
             self.plan.save(self.output_dir)
-
-    def time_rankings(self, model: ModelT) -> RankingTimes:
-        """Time how long the model, as it is, takes to rank some validation cases by each protocol."""
-        full: tuple[RankingProtocol, ...] = () if self.name in self.only_candidates else ("full",)
-        test = (*full, *self.evaluation.candidate_protocols) or tuple(self.selection_protocols)
-        system = self.make_retriever(model)
-        seconds: dict[RankingProtocol, tuple[float, float]] = {}
-        for protocol in dict.fromkeys((*self.selection_protocols, *test)):
-
-            def make_rank(number: int, protocol: RankingProtocol = protocol) -> Callable[[], object]:
-                return partial(self.make_validation((protocol,), max_cases=number), system)
-
-            seconds[protocol] = time_ranking(model, make_rank)
-        counts = {part: max(len(self.split.targets(part, one)) for one in self.behaviors) for part in SPLIT_PARTS}
-        return RankingTimes(
-            seconds,
-            num_validation=min(counts["validation"], self.evaluation.max_validation_cases or counts["validation"]),
-            num_test=counts["test"],
-            validation_protocols=tuple(self.selection_protocols),
-            test_protocols=test,
-            share_of_core=share_of_core(),
-        )
 
     def make_validation(
         self, protocols: Sequence[RankingProtocol], *, max_cases: int | None = None
@@ -363,10 +359,11 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         systems = {self.name: self.make_retriever(model)}
         rows = compare_on_test(
             systems,
-            self.split,
+            self.whole,
             self.catalog,
             self.evaluation,
             make_baselines=self.make_baselines,
+            counts=None if self.parts is None else self.parts.facts.counts,
             behaviors=self.behaviors,
             only_candidates=self.only_candidates,
             remove_seen=self.remove_seen,
@@ -375,9 +372,10 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             seed=SPLIT_SEED,
             show_progress=self.show_progress,
         )
+        cold = self.parts.untrained() if self.parts else prepare_cold_start(self.split, self.data, self.cache)
         return rows + compare_on_new_items(
             systems,
-            prepare_cold_start(self.split, self.data, self.cache),
+            cold,
             self.catalog,
             behaviors=self.behaviors,
             only_candidates=self.only_candidates,
@@ -391,6 +389,8 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
 
     def make_baselines(self) -> Mapping[str, Scorer]:
         """Make the baselines."""
+        if self.parts is not None:
+            return self.parts.baselines(self.catalog, self.items.sasrec)
         return baseline_systems(self.split, self.catalog, self.items.sasrec)
 
     def report(self, model: ModelT) -> None:  # noqa: B027

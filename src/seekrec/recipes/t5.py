@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from torch import nn
@@ -173,6 +173,7 @@ class T5Recipe(Recipe[T5T, ProcessorT]):
         t5 ([`T5Arguments`]): Backbone, tokenizer, adapters.
     """
 
+    reads_partitions: ClassVar[bool] = False
     identifiers: IdentifierArguments
     t5: T5Arguments
 
@@ -197,12 +198,13 @@ class T5Recipe(Recipe[T5T, ProcessorT]):
             published (`str`, *optional*): Folder of published identifiers to compare with.
         """
         if self.identifiers.identifier_learner == "atomic":
-            return prepare_plain_items(self.split, self.embeddings, atomic=True)
+            return prepare_plain_items(self.split, self.embeddings, atomic=True, has_events=self.has_events)
         return prepare_items(
             self.split,
             self.embeddings,
             self.identifiers,
             self.cache,
+            has_events=self.has_events,
             published=published,
             seed=self.training.seed,
         )

@@ -11,19 +11,10 @@ from typing import ClassVar
 
 from seekrec.corpora.training_windows import TrainingWindows
 from seekrec.corpora.window_shards import WindowShards
-from seekrec.evaluation import ResultRow, compare_on_new_items
-from seekrec.events import EventLog
-from seekrec.events.partitions import PartitionedLog
 from seekrec.events.pool_texts import check_pool_kinds
 from seekrec.models.dense import DenseConfig
-from seekrec.recipes.arguments import SPLIT_SEED
-from seekrec.recipes.fit import RankingTimes
-from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items, prepare_written_queries
-from seekrec.recipes.logs import open_partitions
+from seekrec.recipes.items import PreparedItems, prepare_written_queries
 from seekrec.recipes.partitioned import (
-    PartitionedData,
-    compare_on_partitions,
-    prepare_partitions,
     prepare_window_shards,
 )
 from seekrec.recipes.recipe import Recipe
@@ -56,16 +47,12 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
 
     window: WindowArguments
     config: DenseConfig
-    # A log that is larger than memory is trained on a partition at a time.
-    reads_partitions: ClassVar[bool] = True
     # Whether no item is drawn that the user acted on; see `make_negatives`.
     spares_own: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_pool_kinds(self.window.query_pool)
-        # A log that is larger than memory; `split` is then one of its partitions.
-        self.parts: PartitionedData | None = None
 
     @property
     @abstractmethod
@@ -98,11 +85,6 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         return []
 
     @property
-    def geohash_length(self) -> int:
-        """Characters of the geohashes that the model reads; 0 if it reads none."""
-        return 0
-
-    @property
     def use_session_mask(self) -> bool:
         """Whether the events of a session are hidden from its questions."""
         return True
@@ -116,50 +98,14 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         """Return the fields of the family's configuration that the log decides."""
         return {}
 
-    def prepare_data(self) -> None:
-        """Read the log and split it; one that is larger than memory, a partition at a time."""
-        log = open_partitions(self.data, self.cache)
-        if log is None:
-            super().prepare_data()
-            return
-        self.parts = prepare_partitions(log, self.data, self.cache, geohash_length=self.geohash_length)
-        self.split, self.log = self.parts.sample, None
-
-    @property
-    def whole_log(self) -> EventLog | PartitionedLog:
-        """The log that is learned from."""
-        return super().whole_log if self.parts is None else self.parts.split.log
-
-    def time_rankings(self, model: DenseT) -> RankingTimes:
-        """Time how long the model, as it is, takes to rank some validation cases by each protocol."""
-        times = super().time_rankings(model)
-        if self.parts is None:
-            return times
-        counts = self.parts.split.counts.num_cases["test"]
-        return replace(times, num_test=max(counts[behavior] for behavior in self.behaviors))
-
-    def prepare_embeddings(self) -> None:
-        """Compute the embeddings of the items."""
-        self.embeddings = prepare_embeddings(
-            self.split,
-            self.embedding,
-            self.cache,
-            seed=self.training.seed,
-            report_progress=self.show_progress,
-            engine=self.data.engine,
-            whole=None if self.parts is None else self.parts.split,
-        )
-
     def prepare_items(self) -> PreparedItems:
         """Make the catalogue, and set when its items are available."""
+        items = super().prepare_items()
         if self.parts is None:
-            items = super().prepare_items()
             return replace(items, catalog=with_lifetimes(items.catalog, self.split, self.window))
-        facts = self.parts.facts
-        items = prepare_plain_items(self.split, self.embeddings, atomic=False, has_events=facts.has_acts)
         if self.window.item_lifetimes == "catalog":
             return items
-        return replace(items, catalog=start_at(items.catalog, facts.first_times))
+        return replace(items, catalog=start_at(items.catalog, self.parts.facts.first_times))
 
     def make_processor(self) -> EventProcessorT:
         """Make the processor that lays requests out as windows are."""
@@ -250,35 +196,6 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         if self.parts is not None and isinstance(self.windows, WindowShards):
             learnt_from = {"windows": self.windows.fingerprint, "split": self.parts.split.fingerprint}
         yield trainer, learnt_from
-
-    def compare(self, model: DenseT) -> list[ResultRow]:
-        """Rank the test cases with the model, baselines and other saved models; then the cases of new items."""
-        if self.parts is None:
-            return super().compare(model)
-        systems = {self.name: self.make_retriever(model)}
-        rows = compare_on_partitions(
-            systems,
-            self.parts,
-            self.catalog,
-            self.items.sasrec,
-            self.evaluation,
-            behaviors=self.behaviors,
-            remove_seen=self.remove_seen,
-            available_only=self.available_only,
-            num_beams=self.num_beams,
-        )
-        return rows + compare_on_new_items(
-            systems,
-            self.parts.untrained(),
-            self.catalog,
-            behaviors=self.behaviors,
-            with_baselines=self.evaluation.baselines,
-            remove_seen=self.remove_seen,
-            available_only=self.available_only,
-            max_cases=self.evaluation.max_test_cases,
-            seed=SPLIT_SEED,
-            show_progress=self.show_progress,
-        )
 
 
 __all__ = ["WindowRecipe"]
