@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cases ranked a block of a partition at a time have the ranks and means of all cases in memory."""
 
+import time
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from ray_cluster import two_nodes
 
 from seekrec.errors import DataError
 from seekrec.evaluation import evaluate_systems
@@ -61,3 +66,29 @@ def test_ranks_and_means_are_those_of_all_cases_in_memory(shop):
     assert {row.num_cases for row in sample} == {10}
     with pytest.raises(DataError, match="need `counts`"):
         evaluate_partitions(systems, split, id_map, protocols=("popularity",))
+
+
+class Slow(LastItem):
+    """Takes its time, in which a node is lost."""
+
+    def score_all(self, requests):
+        time.sleep(0.1)
+        return super().score_all(requests)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_loses_a_node_ranks_alike(shop, tmp_path):
+    _, split, facts = shop
+    id_map = IdMap(split.log.items["item_id"].to_pylist())
+    systems = {"BM25": BM25(split.log.items), "popularity": Popularity(facts.counts), "last item": Slow(id_map)}
+    options = {"protocols": ("full", "popularity"), "num_negatives": 20, "counts": facts.counts, "block_cases": 7}
+    expected = evaluate_partitions(systems, split, id_map, **options)
+    with two_nodes(Path(__file__).parent) as nodes:
+        nodes.lose_one_when(lambda: any(tmp_path.glob(".ranks-*/partition-*")))
+        rows = evaluate_partitions(systems, split, id_map, scratch=tmp_path, engine="ray", **options)
+        assert nodes.count_left() == 1 and nodes.lost == [0]
+    assert list(tmp_path.iterdir()) == [] and len(rows) == 10
+    for row, other in zip(rows, expected, strict=True):
+        assert (row.ranks == other.ranks).all()
+        assert vars(replace(row, seconds=0, ranks=None)) == vars(replace(other, seconds=0, ranks=None))

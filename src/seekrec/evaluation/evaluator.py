@@ -23,6 +23,7 @@ from seekrec.evaluation.metrics import (
     ranks_from_scores,
 )
 from seekrec.evaluation.protocols import (
+    CaseFacts,
     EvaluationCases,
     RankingProtocol,
     Retriever,
@@ -113,7 +114,7 @@ def evaluate_system(
     seconds = time.perf_counter() - begin
     return make_row(
         ranks,
-        cases,
+        cases.facts,
         k,
         system=system_name,
         dataset=split.log.name,
@@ -130,7 +131,7 @@ def evaluate_system(
 
 def make_row(
     ranks: FloatArray,
-    cases: EvaluationCases,
+    facts: CaseFacts,
     k: Sequence[int],
     *,
     system: str,
@@ -148,7 +149,7 @@ def make_row(
 
     Args:
         ranks (`np.ndarray`): What [`rank_cases`] returns.
-        cases ([`EvaluationCases`]): The cases, or some of them.
+        facts ([`CaseFacts`]): What the cases share.
         k (`Sequence[int]`): The cuts of the metrics.
         system (`str`): As in [`ResultRow`], like all that follow.
         dataset (`str`): Name of the log.
@@ -165,17 +166,17 @@ def make_row(
     return ResultRow(
         system=system,
         dataset=dataset,
-        behavior=cases.behavior,
-        part=cases.part,
-        protocol=cases.protocol,
+        behavior=facts.behavior,
+        part=facts.part,
+        protocol=facts.protocol,
         split_method=split_method,
         split_protocol=split_protocol,
         split_fingerprint=split_fingerprint,
         cases_fingerprint=cases_fingerprint,
         query_source=query_source,
-        seen_removed=cases.seen_removed,
+        seen_removed=facts.seen_removed,
         num_cases=len(ranks),
-        num_items=cases.num_items,
+        num_items=facts.num_items,
         seed=seed,
         seconds=seconds,
         metrics={metric: float(column.mean()) for metric, column in values.items()},

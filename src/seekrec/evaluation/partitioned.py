@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation of a log that is larger than memory: cases are built and ranked a block of a partition at a time.
 
+Partitions are ranked one after the other, or by several processes, on this machine or a Ray cluster.
+
 Nothing but the ranks and the users of the cases is kept, and they are put in the order of users in which a log in
 memory has them. So means and intervals are those of [`evaluate_systems`] to the last digit, unless a system's scores
 depend on what is asked together.
@@ -9,38 +11,170 @@ depend on what is asked together.
 from __future__ import annotations
 
 import hashlib
+import json
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from seekrec.errors import DataError
 from seekrec.evaluation.evaluator import check_system, make_row, rank_cases
-from seekrec.evaluation.metrics import DEFAULT_K, FloatArray
-from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases
+from seekrec.evaluation.metrics import DEFAULT_K
+from seekrec.evaluation.protocols import CaseFacts, EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
 from seekrec.events import Split
 from seekrec.events.columns import RowArray
-from seekrec.events.partitions import PartitionedSplit
+from seekrec.events.partitions import Job, PartitionedSplit, run_partitions
+from seekrec.events.partitions.engines import Engine, JsonObject
 from seekrec.events.split import SplitPart
 from seekrec.schema import BEHAVIORS, Behavior, IdMap
+from seekrec.util.files import write_json, write_table
 
 # Cases whose requests exist at once.
 _BLOCK_CASES = 8_192
+_FACTS_FILE = "facts.json"
 
 
 @dataclass
-class _Gathered:
-    """What is kept of the cases of one behavior and protocol."""
+class _Ranked:
+    """What is kept of the cases of one behavior and protocol: their users, and ranks by system.
 
+    Args:
+        facts ([`CaseFacts`], *optional*): What all of them share; `None` where there are none.
+        users (`list[pyarrow.Array]`): Users of the cases, a block after the other.
+        ranks (`dict[str, list[np.ndarray]]`): By system, float64 of shape `(num_cases, 2)` for each block.
+        seconds (`dict[str, float]`): By system, time of asking and ranking.
+        digests (`list[str]`): Fingerprints of the blocks.
+    """
+
+    facts: CaseFacts | None = None
     users: list[pa.Array] = field(default_factory=list)
-    ranks: dict[str, list[FloatArray]] = field(default_factory=dict)
+    ranks: dict[str, list[np.ndarray]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     digests: list[str] = field(default_factory=list)
-    last: EvaluationCases | None = None
+
+    def join(self, other: _Ranked) -> None:
+        """Add the cases of another partition."""
+        self.facts = other.facts or self.facts
+        self.users += other.users
+        self.digests += other.digests
+        for name, ranks in other.ranks.items():
+            self.ranks.setdefault(name, []).extend(ranks)
+            self.seconds[name] = self.seconds.get(name, 0.0) + other.seconds[name]
+
+    def write(self, path: Path) -> JsonObject:
+        """Write users and ranks as Parquet; return the rest as JSON could hold it."""
+        if self.facts is None:
+            return {}
+        columns: dict[str, pa.Array] = {"user": pa.concat_arrays(self.users)}
+        for number, ranks in enumerate(self.ranks.values()):
+            first, last = np.concatenate(ranks).T
+            columns |= {f"first_{number}": pa.array(first), f"last_{number}": pa.array(last)}
+        write_table(path, pa.table(columns))
+        return {"facts": asdict(self.facts), "seconds": self.seconds, "digests": self.digests}
+
+    @classmethod
+    def read(cls, path: Path, content: JsonObject) -> _Ranked:
+        """Read what `write` wrote and returned."""
+        if not content:
+            return cls()
+        table = pq.read_table(path)
+        found = cls(CaseFacts(**content["facts"]), [table["user"].combine_chunks()])
+        found.seconds, found.digests = dict(content["seconds"]), list(content["digests"])
+        for number, name in enumerate(found.seconds):
+            sides = [table[f"{side}_{number}"].to_numpy() for side in ("first", "last")]
+            found.ranks[name] = [np.stack(sides, axis=1)]
+        return found
+
+
+@dataclass(frozen=True)
+class RankPartition:
+    """Ranks the cases of one partition with all systems; it holds them, so that each process loads them once.
+
+    Args:
+        systems (`Mapping[str, Scorer | Retriever]`): As in [`evaluate_partitions`], like all that follow.
+        split ([`PartitionedSplit`]): The split.
+        id_map ([`IdMap`]): Items of the catalogue.
+        part (`str`): Part of the split.
+        behaviors (`Sequence[str]`): Behaviors.
+        protocols (`Sequence[str]`): Protocols.
+        num_negatives (`int`): Negatives a case.
+        remove_seen (`bool`): Whether seen items are ruled out.
+        top_k (`int`): Length of lists.
+        max_cases (`int`, *optional*): Cases of each behavior.
+        seed (`int`): Seed.
+        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): When items are available.
+        counts (`np.ndarray`, *optional*): Interactions of each item.
+        show_progress (`bool`): Whether progress bars are shown.
+        block_cases (`int`): Cases whose requests exist at once.
+    """
+
+    systems: Mapping[str, Scorer | Retriever]
+    split: PartitionedSplit
+    id_map: IdMap
+    part: SplitPart
+    behaviors: Sequence[Behavior]
+    protocols: Sequence[RankingProtocol]
+    num_negatives: int
+    remove_seen: bool
+    top_k: int
+    max_cases: int | None
+    seed: int
+    periods: tuple[RowArray, RowArray] | None
+    counts: np.ndarray | None
+    show_progress: bool
+    block_cases: int
+
+    def __call__(self, job: Job, folder: Path) -> None:
+        """Rank the cases of the partition that a job names, and write what is kept of them."""
+        partition = self.split.partition(job.settings["partition"])
+        kept = []
+        for number, (behavior, protocol) in enumerate(product(self.behaviors, self.protocols)):
+            count = len(partition.cases(self.part).select(behavior))
+            begin = job.settings["first"][behavior]
+            wanted = _choose(self.split.counts.num_cases[self.part].get(behavior, 0), self.max_cases, self.seed)
+            wanted = wanted[(wanted >= begin) & (wanted < begin + count)] - begin
+            kept.append(self._rank(partition, behavior, protocol, wanted).write(_ranks_file(folder, number)))
+        write_json(folder / _FACTS_FILE, kept)
+
+    def _rank(self, split: Split, behavior: Behavior, protocol: RankingProtocol, wanted: RowArray) -> _Ranked:
+        found = _Ranked()
+        for begin in range(0, len(wanted), self.block_cases):
+            cases = build_cases(
+                split,
+                self.id_map,
+                part=self.part,
+                behavior=behavior,
+                protocol=protocol,
+                num_negatives=self.num_negatives,
+                remove_seen=self.remove_seen,
+                seed=self.seed,
+                periods=self.periods if protocol == "full" else None,
+                chosen=wanted[begin : begin + self.block_cases],
+                counts=self.counts,
+            )
+            found.join(self._rank_block(cases, behavior))
+        return found
+
+    def _rank_block(self, cases: EvaluationCases, behavior: Behavior) -> _Ranked:
+        users = pa.array([request.user_id for request in cases.requests], pa.string())
+        found = _Ranked(cases.facts, [users], digests=[cases.fingerprint])
+        for name, system in self.systems.items():
+            if behavior in system.behaviors:
+                started = time.perf_counter()
+                ranks = rank_cases(
+                    system, cases, self.id_map, name=name, top_k=self.top_k, show_progress=self.show_progress
+                )
+                found.ranks[name] = [ranks]
+                found.seconds[name] = time.perf_counter() - started
+        return found
 
 
 def evaluate_partitions(
@@ -61,11 +195,14 @@ def evaluate_partitions(
     counts: np.ndarray | None = None,
     show_progress: bool = False,
     block_cases: int = _BLOCK_CASES,
+    scratch: str | Path | None = None,
+    engine: Engine = "local",
+    num_workers: int | None = None,
 ) -> list[ResultRow]:
     """Evaluate several systems on the same cases of all partitions.
 
     Args:
-        systems (`Mapping[str, Scorer | Retriever]`): See [`evaluate_systems`], like all but the last three.
+        systems (`Mapping[str, Scorer | Retriever]`): See [`evaluate_systems`], like all but the last six.
         split ([`PartitionedSplit`]): Where the cases come from.
         id_map ([`IdMap`]): Items of the catalogue.
         part (`str`): `"validation"` or `"test"`.
@@ -82,6 +219,10 @@ def evaluate_partitions(
             by popularity and of BM25.
         show_progress (`bool`): Show a progress bar for each system and block of cases.
         block_cases (`int`): Cases whose requests exist at once.
+        scratch (`str` or `Path`, *optional*): Where the ranks of partitions are kept until all are there; all nodes
+            of a Ray cluster must see it. The system's folder if not given.
+        engine (`str`): See [`run_partitions`]. With Ray, systems travel to each process once.
+        num_workers (`int`, *optional*): See [`run_partitions`].
 
     Returns:
         `list[ResultRow]`: By behavior, then protocol, then system in the order given.
@@ -95,48 +236,43 @@ def evaluate_partitions(
         check_system(system, name)
     if counts is None and {"popularity", "bm25"} & set(protocols):
         raise DataError("Negatives by popularity need `counts`, which one partition does not know; pass them.")
-    totals = {behavior: split.counts.num_cases[part].get(behavior, 0) for behavior in behaviors}
-    if not any(totals.values()):
+    if not any(split.counts.num_cases[part].get(behavior, 0) for behavior in behaviors):
         raise DataError(f"The {part} part of {split.log.name!r} holds no case of {' or '.join(behaviors)}.")
-    chosen = {behavior: _choose(total, max_cases, seed) for behavior, total in totals.items()}
-    first = dict.fromkeys(behaviors, 0)
-    gathered = {(behavior, protocol): _Gathered() for behavior in behaviors for protocol in protocols}
-    for partition in split:
-        for behavior in behaviors:
-            number = len(partition.cases(part).select(behavior))
-            begin, first[behavior] = first[behavior], first[behavior] + number
-            wanted = chosen[behavior]
-            wanted = wanted[(wanted >= begin) & (wanted < begin + number)] - begin
-            for protocol in protocols:
-                found = gathered[behavior, protocol]
-                for cases in _blocks(
-                    partition,
-                    id_map,
-                    wanted,
-                    block_cases,
-                    part=part,
-                    behavior=behavior,
-                    protocol=protocol,
-                    num_negatives=num_negatives,
-                    remove_seen=remove_seen,
-                    seed=seed,
-                    periods=periods if protocol == "full" else None,
-                    counts=counts,
-                ):
-                    found.last = cases
-                    found.users.append(pa.array([request.user_id for request in cases.requests], pa.string()))
-                    found.digests.append(cases.fingerprint)
-                    for name, system in systems.items():
-                        if behavior in system.behaviors:
-                            started = time.perf_counter()
-                            ranks = rank_cases(
-                                system, cases, id_map, name=name, top_k=top_k, show_progress=show_progress
-                            )
-                            found.ranks.setdefault(name, []).append(ranks)
-                            found.seconds[name] = found.seconds.get(name, 0.0) + time.perf_counter() - started
+    rank_partition = RankPartition(
+        systems=dict(systems),
+        split=split,
+        id_map=id_map,
+        part=part,
+        behaviors=tuple(behaviors),
+        protocols=tuple(protocols),
+        num_negatives=num_negatives,
+        remove_seen=remove_seen,
+        top_k=top_k,
+        max_cases=max_cases,
+        seed=seed,
+        periods=periods,
+        counts=counts,
+        show_progress=show_progress and engine == "local",
+        block_cases=block_cases,
+    )
+    gathered = {kind: _Ranked() for kind in product(behaviors, protocols)}
+    with tempfile.TemporaryDirectory(prefix=".ranks-", dir=scratch) as folder:
+        jobs = []
+        first = dict.fromkeys(behaviors, 0)
+        for number in range(split.num_partitions):
+            settings = {"partition": number, "first": dict(first)}
+            jobs.append(Job(str(Path(folder) / f"partition-{number:05d}"), (str(split.folder),), settings))
+            cases = split.cases(number, part)
+            first = {behavior: begin + len(cases.select(behavior)) for behavior, begin in first.items()}
+        use_gpu = any(_is_on_gpu(system) for system in systems.values())
+        run_partitions(rank_partition, jobs, engine=engine, num_workers=num_workers, use_gpu=use_gpu)
+        for job in jobs:
+            kept = json.loads((Path(job.output) / _FACTS_FILE).read_text(encoding="utf-8"))
+            for number, (found, content) in enumerate(zip(gathered.values(), kept, strict=True)):
+                found.join(_Ranked.read(_ranks_file(Path(job.output), number), content))
     rows = []
     for found in gathered.values():
-        if found.last is None:
+        if found.facts is None:
             continue
         order = _order_of_users(pa.concat_arrays(found.users))
         digest = hashlib.sha256("".join(found.digests).encode()).hexdigest()[:16]
@@ -144,7 +280,7 @@ def evaluate_partitions(
             if name in found.ranks:
                 row = make_row(
                     np.concatenate(found.ranks[name])[order],
-                    found.last,
+                    found.facts,
                     k,
                     system=name,
                     dataset=split.log.name,
@@ -161,17 +297,19 @@ def evaluate_partitions(
     return rows
 
 
+def _is_on_gpu(system: Scorer | Retriever) -> bool:
+    """Return whether the weights of a system lie on a GPU: another process needs one to take them over."""
+    return str(getattr(getattr(system, "model", None), "device", "cpu")).startswith("cuda")
+
+
+def _ranks_file(folder: Path, number: int) -> Path:
+    return folder / f"ranks-{number}.parquet"
+
+
 def _choose(total: int, max_cases: int | None, seed: int) -> np.ndarray:
     if max_cases is None or max_cases >= total:
         return np.arange(total)
     return np.sort(np.random.default_rng(seed).choice(total, size=max_cases, replace=False))
-
-
-def _blocks(
-    split: Split, id_map: IdMap, numbers: np.ndarray, size: int, **arguments: object
-) -> Iterator[EvaluationCases]:
-    for begin in range(0, len(numbers), size):
-        yield build_cases(split, id_map, chosen=numbers[begin : begin + size], **arguments)  # type: ignore[arg-type]
 
 
 def _order_of_users(users: pa.Array) -> np.ndarray:
@@ -182,4 +320,4 @@ def _order_of_users(users: pa.Array) -> np.ndarray:
     return np.argsort(rank[names.indices.to_numpy()], kind="stable")
 
 
-__all__ = ["evaluate_partitions"]
+__all__ = ["RankPartition", "evaluate_partitions"]

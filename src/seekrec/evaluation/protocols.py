@@ -88,6 +88,25 @@ class Retriever(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class CaseFacts:
+    """What the cases of a row of results share; see [`EvaluationCases`].
+
+    Args:
+        behavior (`str`): Behavior of the requests.
+        part (`str`): Part of the split.
+        protocol (`str`): For reports.
+        seen_removed (`bool`): Whether items of the user's history cannot be answered.
+        num_items (`int`): Items of the catalogue.
+    """
+
+    behavior: Behavior
+    part: SplitPart
+    protocol: str
+    seen_removed: bool
+    num_items: int
+
+
 @dataclass(frozen=True, eq=False)
 class EvaluationCases:
     """Requests, their targets, and the items that may be returned.
@@ -127,6 +146,11 @@ class EvaluationCases:
 
     def __len__(self) -> int:
         return len(self.requests)
+
+    @property
+    def facts(self) -> CaseFacts:
+        """What all of the cases share."""
+        return CaseFacts(self.behavior, self.part, self.protocol, self.seen_removed, self.num_items)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -20,6 +20,7 @@ from seekrec.evaluation.report import ResultRow
 from seekrec.evaluation.systems import ModelRetriever
 from seekrec.events import Split
 from seekrec.events.partitions import PartitionedSplit
+from seekrec.events.partitions.engines import Engine
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
 from seekrec.util.redaction import place_name
@@ -43,6 +44,8 @@ def compare_on_test(
     num_beams: int = 50,
     seed: int,
     show_progress: bool = True,
+    scratch: Path | None = None,
+    engine: Engine = "local",
 ) -> list[ResultRow]:
     """Rank the test cases with all systems: the whole catalogue, then the candidate protocols of the settings.
 
@@ -63,6 +66,8 @@ def compare_on_test(
         num_beams (`int`): Beam width of saved models that write identifiers.
         seed (`int`): Seed of the cases, negatives and intervals.
         show_progress (`bool`): Show progress bars.
+        scratch (`Path`, *optional*): Of a log in partitions, where ranks are kept until all are there.
+        engine (`str`): Where partitions are ranked.
 
     Returns:
         `list[ResultRow]`: By protocol, then behavior, then system; the forms of queries last.
@@ -74,7 +79,7 @@ def compare_on_test(
     everything: tuple[RankingProtocol, ...] = ("full", *settings.candidate_protocols)
     evaluate: Callable[..., list[ResultRow]]
     if isinstance(split, PartitionedSplit):
-        evaluate = partial(evaluate_partitions, split=split, counts=counts)
+        evaluate = partial(evaluate_partitions, split=split, counts=counts, scratch=scratch, engine=engine)
     else:
         evaluate = partial(evaluate_systems, split=split)
     for protocol in everything:

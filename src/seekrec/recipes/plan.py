@@ -95,6 +95,17 @@ class Plan:
         old = {one.name: one for one in self.choices}
         return replace(self, choices=[*{**old, **new}.values()], is_measured=True)
 
+    def apply(self, *groups: object) -> None:
+        """Set what was fitted to timed steps in groups of settings; what the command line gave is not among it.
+
+        Args:
+            groups (`object`): Groups of settings.
+        """
+        for name, value in self.values.items():
+            for group in groups:
+                if name in FITTED and hasattr(group, name):
+                    setattr(group, name, value)
+
     def with_test_cases(self, number: int) -> Plan:
         """Return the plan with fewer test cases, for the time that is left after training."""
         choice = Choice("max_test_cases", number, "of each task, in the time that was left after training")

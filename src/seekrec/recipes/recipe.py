@@ -34,7 +34,7 @@ from seekrec.recipes.fit import fit_to_time, time_rankings
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
 from seekrec.recipes.logs import open_partitions, prepare_cold_start, prepare_split, read_log
 from seekrec.recipes.partitioned import PartitionedData, prepare_partitions
-from seekrec.recipes.plan import FITTED, Plan
+from seekrec.recipes.plan import Plan
 from seekrec.recipes.record import record_run, save_trained
 from seekrec.recipes.stages import StageCache
 from seekrec.schema import BEHAVIORS, Behavior
@@ -266,11 +266,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             logger.info("fitted to %g minutes: %s", self.running.max_minutes, fit)
             if not self.training.process_index:
                 plan.save(self.output_dir)
-            # What the command line gave is not among these.
-            for name, value in plan.values.items():
-                for group in (self.training, self.evaluation):
-                    if name in FITTED and hasattr(group, name):
-                        setattr(group, name, value)
+            plan.apply(self.training, self.evaluation)
         number = min(self.evaluation.max_validation_cases or times.num_validation, times.num_validation)
         self.times = times = replace(times, num_validation=number)
         budget.validation_seconds = times.validation_seconds
@@ -371,6 +367,8 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             num_beams=self.num_beams,
             seed=SPLIT_SEED,
             show_progress=self.show_progress,
+            scratch=self.output_dir,
+            engine=self.data.engine,
         )
         cold = self.parts.untrained() if self.parts else prepare_cold_start(self.split, self.data, self.cache)
         return rows + compare_on_new_items(

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engines: whatever runs the jobs, the same bytes are written; a job that is done is not run again."""
 
-import os
 import sys
-import threading
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from drawn_log import draw_events, draw_items
+from ray_cluster import two_nodes
 
 from seekrec.errors import ConfigurationError
 from seekrec.events.partitions import Job, partition_log, run_partitions, split_partitions
@@ -78,50 +77,45 @@ def test_several_processes_write_the_same_bytes(tmp_path, source):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_cluster_that_loses_a_node_writes_the_same_bytes(tmp_path, source, monkeypatch, capsys):
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    here = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    monkeypatch.setenv("PYTHONPATH", here)
+def test_a_cluster_that_loses_a_node_writes_the_same_bytes(tmp_path, source, capsys):
     _, expected = make(tmp_path / "local", source)
-
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 * 2**20}, connect=False
-    )
-    other = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    cluster.wait_for_nodes()
-    ray.init(address=cluster.address, log_to_driver=False)
-    lost = []
-
-    def lose_a_node():
+    with two_nodes(Path(__file__).parent) as nodes:
         # Halfway: a third of the partitions of the split are written, and both nodes are at work.
-        split = tmp_path / "ray" / "split"
-        while len(done := list(split.glob("partition-*"))) < 8:
-            time.sleep(0.02)
-        nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        idle = ray.available_resources().get("CPU", 0)
-        cluster.remove_node(other, allow_graceful=False)
-        lost.append((len(nodes), len(done), idle))
-
-    thread = threading.Thread(target=lose_a_node, daemon=True)
-    thread.start()
-    try:
+        parts = tmp_path / "ray" / "split"
+        nodes.lose_one_when(lambda: len(list(parts.glob("partition-*"))) >= 8)
         log, found = make(tmp_path / "ray", source, engine="ray")
-        thread.join(60)
-        deadline = time.monotonic() + 60
-        while sum(node["Alive"] for node in ray.nodes()) > 1 and time.monotonic() < deadline:
-            time.sleep(0.2)
-        alive = sum(node["Alive"] for node in ray.nodes())
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+        left = nodes.count_left()
     with capsys.disabled():
         sys.stdout.write(
-            f"\n2 nodes, {lost[0][2]:g} of 2 processors idle; one killed after {lost[0][1]} of {log.num_partitions} "
-            f"partitions, {alive} left; split {found.fingerprint[:16]}, local {expected.fingerprint[:16]}\n"
+            f"\n2 nodes, {nodes.lost[0]:g} of 2 processors idle; one killed on the way, {left} left; split "
+            f"{found.fingerprint[:16]}, local {expected.fingerprint[:16]}\n"
         )
-    assert lost[0][0] == 2 and lost[0][1] < log.num_partitions and alive == 1
+    assert left == 1
     assert found.fingerprint == expected.fingerprint
     assert digests_of(tmp_path / "ray") == digests_of(tmp_path / "local")
     assert not list((tmp_path / "ray").rglob(".*.seekrec-tmp"))
+
+
+class CopyTo:
+    """Copies a file under a name that it holds the ending of."""
+
+    def __init__(self, ending):
+        self.ending = ending
+
+    def __call__(self, job, folder):
+        (folder / f"copied{self.ending}").write_text(Path(job.inputs[0]).read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_function_may_hold_what_all_jobs_need_and_paths_may_be_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in").write_text("one")
+    jobs = [Job(f"out-{number}", ("in",)) for number in range(4)]
+    with two_nodes(Path(__file__).parent):
+        run_partitions(CopyTo(".txt"), jobs, engine="ray")
+        with pytest.raises(ConfigurationError, match="no"):
+            run_partitions(fail, [Job("failed")], engine="ray")
+    run_partitions(CopyTo(".txt"), [replace(job, output=f"{job.output}-local") for job in jobs], num_workers=2)
+    found = sorted(path.as_posix() for path in Path().rglob("copied.txt"))
+    assert found == sorted(f"out-{number}{end}/copied.txt" for number in range(4) for end in ("", "-local"))

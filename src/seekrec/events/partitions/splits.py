@@ -47,6 +47,7 @@ from seekrec.events.split import (
     Method,
     Protocol,
     Split,
+    SplitPart,
     check_max_history,
 )
 from seekrec.events.split_counts import SplitCounts, check_counts
@@ -135,6 +136,15 @@ class PartitionedSplit:
                 keep_impressions=self.keep_impressions,
             )
             return keep_actions(split, self.actions)
+
+    def cases(self, number: int, part: SplitPart) -> Cases:
+        """Return the questions of one partition, without reading its events.
+
+        Args:
+            number (`int`): From 0 to `num_partitions - 1`.
+            part (`str`): `"validation"` or `"test"`.
+        """
+        return Cases.from_table(pq.read_table(self.folder / self.log.partitions[number].folder / f"{part}.parquet"))
 
     def __iter__(self) -> Iterator[Split]:
         return (self.partition(number) for number in range(self.num_partitions))
