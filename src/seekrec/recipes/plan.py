@@ -273,7 +273,6 @@ def _as_words(value: object) -> str:
 
 
 __all__ = [
-    "FITTED",
     "PLAN_FILE",
     "SETTINGS_FILE",
     "Plan",
