@@ -745,7 +745,9 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         """
         moved = {name: value.to(self.device) for name, value in inputs.items()}
         if state is None:
-            return moved, self._read(moved, None, items)
+            items.snapshot.check_rows("history_item_rows", moved["history_item_rows"])
+            read: StateT = self.model(moved, None, items)
+            return moved, read
         shape, events = moved["question_events"], self.check_state(state, len(moved["question_events"]))
         items.snapshot.check_rows("state", state.positions.item)
         keys = moved.get("question_session_keys")

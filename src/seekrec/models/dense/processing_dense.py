@@ -24,13 +24,12 @@ from transformers.utils.hub import cached_file
 from seekrec.catalog import Catalog
 from seekrec.embeddings import DEFAULT_ENCODER
 from seekrec.errors import ConfigurationError, RequestError
-from seekrec.events.columns import RequestColumns, SessionIds, number_geohashes, number_sessions
+from seekrec.events.columns import SessionIds, number_geohashes, number_sessions
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments
 from seekrec.models.processing import CatalogProcessor, check_unknown
 from seekrec.schema import Event, Request
-from seekrec.util.ragged import Ragged
 from seekrec.util.redaction import place_name
 from seekrec.util.text import TEXT_FOLDING, check_folding
 
@@ -60,7 +59,7 @@ class EventSequenceProcessor(CatalogProcessor):
         ConfigurationError: If an action is named twice, or `geohashes` differ in length.
     """
 
-    _not_settings = ("_catalog", "_query_vectors")
+    _not_settings = ("_catalog", "query_vectors")
 
     # `ProcessorMixin` reads the names of the settings from the signature and knows no keyword-only ones.
     def __init__(
@@ -92,7 +91,7 @@ class EventSequenceProcessor(CatalogProcessor):
         self.text_folding = list(check_folding(text_folding) if query_vectors is None else query_vectors.folding)
         self.unknown = check_unknown(unknown)
         self._catalog: Catalog | None = None
-        self._query_vectors = query_vectors
+        self.query_vectors = QueryVectors(text_encoder, self.text_folding) if query_vectors is None else query_vectors
         if catalog is not None:
             self.set_catalog(catalog)
 
@@ -131,15 +130,13 @@ class EventSequenceProcessor(CatalogProcessor):
         made: Self = super().from_args_and_dict(args, {"config": config, **settings})
         return made
 
-    @property
-    def query_vectors(self) -> QueryVectors:
-        """The vectors of queries."""
-        if self._query_vectors is None:
-            own = None if self._catalog is None else self._catalog.semantic_encoder_name
-            self._query_vectors = QueryVectors(self.text_encoder or own, self.text_folding)
-            is_named_by_file = self._catalog is not None and not self._catalog.encoder_is_trusted
-            self._query_vectors.encoder_is_trusted = self.text_encoder is not None or not is_named_by_file
-        return self._query_vectors
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Use this catalogue from now on; see [`CatalogProcessor`]. Its encoder embeds queries, if none is named."""
+        super().set_catalog(catalog)
+        vectors = self.query_vectors
+        if vectors.encoder_name is None and catalog.semantic_encoder_name is not None:
+            vectors.encoder_name = catalog.semantic_encoder_name
+            vectors.encoder_is_trusted = catalog.encoder_is_trusted
 
     def __call__(
         self,
@@ -176,30 +173,43 @@ class EventSequenceProcessor(CatalogProcessor):
         """
         catalog = self.catalog  # once: another thread may set a new one
         read, rows = self._read_requests(requests, catalog, candidates, return_tensors)
-        asked, histories = read.requests, read.events.latest(read.histories, self.max_history)
-        features, queries = self._layout(read, histories)
-        lengths = histories.lengths
-        latest = np.append(0, read.events.timestamp[histories.values])[np.where(lengths > 0, histories.offsets[1:], 0)]
-        times = [
-            before if one.timestamp is None else one.timestamp
-            for before, one in zip(latest.tolist(), asked, strict=True)
+        asked, events = read.requests, read.events
+        histories = events.latest(read.histories, self.max_history)
+        chosen, lengths = histories.values, histories.lengths
+        features = events.pad(histories, number_sessions(events.timestamp[chosen], events.session[chosen], histories))
+        # Page views, of events and requests, by a digest of their name from 0 up; -1 for none.
+        has_views = self.session_ids == "page_view"
+        views = [read.event_list[number].session_id for number in chosen.tolist()] + [one.session_id for one in asked]
+        digests = [
+            int.from_bytes(hashlib.blake2b(view.encode(), digest_size=8).digest(), "big") >> 1
+            if has_views and view is not None
+            else -1
+            for view in views
         ]
+        of_events, keys = np.split(np.array(digests, dtype=np.int64), [len(chosen)])
+        features["history_session_keys"], keys = histories.pad(-1, of_events), keys[:, None]
         # The session of a request is that of its page view's first event, or a new one. From that event to the
         # question all is one session, as in training: see `number_sessions`.
-        keys = np.array([[self._session_key(one.session_id)] for one in asked], dtype=np.int64)
         sessions, none = features["history_session_ids"], np.iinfo(np.int64).max
         is_own = (features["history_session_keys"] == keys) & (keys >= 0)
         own = np.where(is_own, sessions, none).min(1, initial=none, keepdims=True)
         new = np.where(features["history_mask"], sessions, -1).max(1, initial=-1, keepdims=True) + 1
         features["history_session_ids"] = np.minimum(sessions, own)
+        # Queries, of the events that are read and of the requests.
+        used = np.unique(events.query[chosen])
+        used, named = used[used >= 0], features["history_query_rows"]
+        features["history_query_rows"] = np.where(named < 0, -1, np.searchsorted(used, named))
+        numbers = {events.queries[row]: number for number, row in enumerate(used.tolist())}
+        query_rows = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked]
+        # What is asked for: the action, when and where.
         actions: dict[str | None, int] = {None: -1, **{name: 1 + number for number, name in enumerate(self.actions)}}
         if unknown := [one.action for one in asked if one.action not in actions]:
             raise RequestError(
                 f"`action` of a request is {unknown[0]!r}; the model knows {', '.join(self.actions)}. Ask for one of "
                 "these, or for None."
             )
-        numbers = {text: number for number, text in enumerate(queries)}
-        query_rows = [-1 if one.query is None else numbers.setdefault(one.query, len(numbers)) for one in asked]
+        latest = np.append(0, events.timestamp[chosen])[np.where(lengths > 0, histories.offsets[1:], 0)].tolist()
+        times = [last if one.timestamp is None else one.timestamp for last, one in zip(latest, asked, strict=True)]
         areas = pa.array([one.geohash for one in asked], pa.string())
         features |= {
             "question_events": lengths[:, None],
@@ -221,7 +231,8 @@ class EventSequenceProcessor(CatalogProcessor):
         """Lay out events that follow a history which a model has in a state already; see `model.extend`.
 
         Args:
-            histories (`Sequence[Sequence[Event]]`): For each state its new events, oldest first.
+            histories (`Sequence[Sequence[Event]]`): For each state its new events, oldest first; the latest
+                `max_history` are read.
 
         Returns:
             [`~transformers.BatchFeature`]: The `history_*` tensors, `query_vectors` and `seen_rows`.
@@ -229,32 +240,8 @@ class EventSequenceProcessor(CatalogProcessor):
         Raises:
             RequestError: If events are not in the order of time.
         """
-        catalog = self.catalog
-        read, rows = self._read_requests([Request(events) for events in histories], catalog)
-        features, queries = self._layout(read, read.histories.keep(~read.events.is_shown))
-        features["query_vectors"] = self.query_vectors.encode(queries)
-        features["seen_rows"] = rows["seen_rows"]
-        return BatchFeature({name: torch.from_numpy(array) for name, array in features.items()})
-
-    def _layout(self, read: RequestColumns, histories: Ragged) -> tuple[dict[str, np.ndarray], list[str]]:
-        """Return the `history_*` arrays of histories, and the queries that they name by number."""
-        events, chosen = read.events, histories.values
-        sessions = number_sessions(events.timestamp[chosen], events.session[chosen], histories)
-        features = events.pad(histories, sessions)
-        keys = [self._session_key(read.event_list[number].session_id) for number in chosen.tolist()]
-        features["history_session_keys"] = histories.pad(-1, np.array(keys, dtype=np.int64))
-        # Of the queries, only those of the events that are read.
-        used = np.unique(events.query[chosen])
-        used = used[used >= 0]
-        asked = features["history_query_rows"]
-        features["history_query_rows"] = np.where(asked < 0, -1, np.searchsorted(used, asked))
-        return features, [events.queries[number] for number in used.tolist()]
-
-    def _session_key(self, name: str | None) -> int:
-        """Return what tells page views apart in a state, from 0 up; -1 where there is none."""
-        if name is None or self.session_ids != "page_view":
-            return -1
-        return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
+        features = self([Request(events) for events in histories])
+        return BatchFeature({name: part for name, part in features.items() if not name.startswith("question_")})
 
     def to_dict(self) -> dict[str, object]:
         """Return the settings alone, without the folder of the text encoder."""
@@ -290,7 +277,7 @@ class EventSequenceProcessor(CatalogProcessor):
         name = processor.text_encoder or processor.catalog.semantic_encoder_name
         vectors = QueryVectors.load(folder, name, processor.text_folding)
         vectors.encoder_is_trusted = name in (None, DEFAULT_ENCODER) or kwargs.get("text_encoder") is not None
-        processor._query_vectors = vectors
+        processor.query_vectors = vectors
         return processor
 
 
