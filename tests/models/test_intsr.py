@@ -105,8 +105,9 @@ def test_the_streams_compute_what_one_dense_attention_computes(without):
     first = [number for number, name in enumerate(TOKENS) if name not in ("Q1", "Q3")]
     second = [TOKENS.index("Q1"), TOKENS.index("Q3")]
 
-    gates, queries, keys, values = block.split(hidden)
-    raw = queries @ keys.transpose(-1, -2) + bias(whole, whole)
+    gates, *rest = F.silu(block.project(block.input_norm(hidden))).chunk(4, dim=-1)
+    queries, keys, values = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in rest)
+    raw = queries @ keys.transpose(-1, -2) + bias_of(bias, whole, whole)
     weights = F.silu(raw) * EXPECTED_MASK
     divisor = 7 if without else EXPECTED_MASK.sum(-1)[:, None]
     mixed = (weights @ values / divisor).transpose(1, 2).flatten(2)
@@ -116,28 +117,43 @@ def test_the_streams_compute_what_one_dense_attention_computes(without):
         return IntSRPositions(**{name: value[:, numbers] for name, value in vars(whole).items()})
 
     one, two = part(first), part(second)
-    gates, queries, keys, values = block.split(hidden[:, first])
-    history = block.history(
-        hidden[:, first], gates, queries, keys, values, history_visibility(one, one), bias(one, one)
-    )
+    seen = history_visibility(one, one)
+    history, keys, values = block(hidden[:, first], None, seen, bias_of(bias, one, one))
     torch.testing.assert_close(history, dense[:, first])
-    nothing = torch.zeros(1, 1, dtype=torch.long)
-    answer = block.answer(
-        hidden[:, second, None],
-        keys,
-        values,
-        placeholder_visibility(two.session, two.event, one),
-        bias(two, one),
-        bias.of(nothing, nothing, nothing, nothing),
+    # The last four tokens behind the others, and keys and values alone.
+    before, behind = part(first[:-4]), part(first[-4:])
+    _, *early = block(hidden[:, first[:-4]], None, None, None)
+    later, *all_of_them = block(
+        hidden[:, first[-4:]], tuple(early), history_visibility(behind, one), bias_of(bias, behind, one)
     )
-    torch.testing.assert_close(answer[:, :, 0], dense[:, second])
+    torch.testing.assert_close(later, dense[:, first[-4:]])
+    torch.testing.assert_close(all_of_them, [keys, values])
+    assert early[0].shape[2] == before.time.shape[1]
+    nothing = torch.zeros(1, 1, dtype=torch.long)
+    answer, *unchanged = block(
+        hidden[:, second],
+        (keys, values),
+        placeholder_visibility(two.session, two.event, one),
+        bias_of(bias, two, one),
+        bias(nothing, nothing, nothing, nothing),
+        asks=True,
+    )
+    torch.testing.assert_close(answer, dense[:, second])
+    assert unchanged[0] is keys and unchanged[1] is values
+
+
+def bias_of(bias, queries, keys):
+    return bias(queries.position, keys.position, queries.time, keys.time)
 
 
 def test_position_buckets_are_those_of_t5():
-    bias = RelativeBias(IntSRConfig(num_position_buckets=32, max_history=32))
+    bias = RelativeBias(IntSRConfig(num_position_buckets=32, max_history=32, relative_bias="position"))
+    with torch.no_grad():
+        bias.position.copy_(torch.arange(32.0)[:, None].expand(-1, 2))
     distance = torch.arange(300)
+    found = bias(distance[None], torch.zeros(1, 1, dtype=torch.long), distance[None], distance[None, :1])
     expected = T5Attention._relative_position_bucket(-distance, bidirectional=False, num_buckets=32, max_distance=128)
-    assert torch.equal(bias._bucket(distance), expected)
+    assert torch.equal(found[0, 1, :, 0].long(), expected)
 
 
 def test_alibi_falls_with_the_logarithm_of_seconds():
@@ -147,7 +163,7 @@ def test_alibi_falls_with_the_logarithm_of_seconds():
         bias.position.zero_()
     # log2(1 + 7) = 3, log2(1 + 0) = 0
     zero, times = torch.zeros(1, 2, dtype=torch.long), torch.tensor([[0, 7]])
-    found = bias.of(zero[:, :1], zero, times[:, 1:], times)
+    found = bias(zero[:, :1], zero, times[:, 1:], times)
     torch.testing.assert_close(found, torch.tensor([[[[-3.0, 0.0]], [[-1.5, 0.0]]]]))
 
 

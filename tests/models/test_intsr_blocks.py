@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from seekrec.models import IntSRConfig
-from seekrec.models.dense.modeling_dense import TokenPositions
 from seekrec.models.intsr.modeling_intsr import QueryDrivenBlock, RelativeBias
 
 
@@ -46,7 +45,12 @@ def test_placeholders_answer_together_as_each_alone(without, rows_of_bias):
     allowed[0, 0] = False  # a question at the start sees itself alone
     bias = torch.randn(rows_of_bias, 2, groups, num_keys, dtype=torch.float64, requires_grad=True)
     own_bias = torch.randn(2, 1, 1, dtype=torch.float64, requires_grad=True)
-    together = block.answer(hidden, keys, values, allowed, bias, own_bias)
+
+    def answer(bias, own_bias):
+        found, _, _ = block(hidden.flatten(1, 2), (keys, values), allowed, bias, own_bias, asks=True)
+        return found.view_as(hidden)
+
+    together = answer(bias, own_bias)
     alone = torch.stack(
         [
             answer_one(
@@ -73,14 +77,9 @@ def test_placeholders_answer_together_as_each_alone(without, rows_of_bias):
     ):
         torch.testing.assert_close(one, other)
     # Without a bias.
-    unbiased = block.answer(hidden, keys, values, allowed, None, None)
-    zero = block.answer(hidden, keys, values, allowed, torch.zeros_like(bias), torch.zeros_like(own_bias))
+    unbiased = answer(None, None)
+    zero = answer(torch.zeros_like(bias), torch.zeros_like(own_bias))
     torch.testing.assert_close(unbiased, zero)
-
-
-def positions(position, time):
-    nothing = torch.zeros_like(position)
-    return TokenPositions(position, nothing, nothing, time, nothing, ~nothing.bool())
 
 
 @pytest.mark.parametrize("alike", [True, False])
@@ -94,7 +93,7 @@ def test_the_bias_is_that_of_each_pair(kind, alike):
     position = torch.stack([torch.arange(30), torch.arange(30) + (0 if alike else 3)])
     seen = torch.stack([torch.arange(25), torch.arange(25)])
     time, seen_time = torch.randint(0, 10**9, (2, 30)), torch.randint(0, 10**9, (2, 25))
-    found = bias(positions(position, time), positions(seen, seen_time))
+    found = bias(position, seen, time, seen_time)
     # Rows that are numbered alike share their bias, unless time tells them apart.
     assert found.shape == (1 if alike and kind == "position" else 2, 2, 30, 25)
 

@@ -89,22 +89,19 @@ class IntSRState(HistoryState):
     """A history that was read.
 
     Args:
+        last_session (`torch.Tensor`): int64 latest session of each row, `(batch,)`; -1 without a token.
         outputs (`torch.Tensor`, *optional*): What the last block returns, `(batch, length, hidden_size)`; plain HSTU
             alone needs it.
     """
 
     positions: IntSRPositions
+    last_session: Tensor
     outputs: Tensor | None
 
     def select(self, rows: Tensor) -> Self:
         """Return the states of some rows, in the order asked."""
         outputs = None if self.outputs is None else self.outputs[rows]
-        return replace(super().select(rows), outputs=outputs)
-
-    def last_session(self) -> Tensor:
-        """Return the latest session of each row, int64 `(batch,)`; -1 without a token."""
-        session = self.positions.session.masked_fill(~self.positions.is_real, -1)
-        return session.amax(1) if session.shape[1] else session.new_full((len(session),), -1)
+        return replace(super().select(rows), last_session=self.last_session[rows], outputs=outputs)
 
 
 def history_visibility(queries: IntSRPositions, keys: IntSRPositions, *, use_session_mask: bool = True) -> Tensor:
@@ -191,22 +188,40 @@ class TokenEmbedder(nn.Module):
             `tuple`: Vectors `(batch, length, hidden_size)` and their [`IntSRPositions`].
         """
         mask, time, session = inputs["history_mask"], inputs["history_timestamps"], inputs["history_session_ids"]
+        rows, query_rows = inputs["history_item_rows"], inputs["history_query_rows"]
+        # S opens a session, also behind a state.
         opens = torch.ones_like(mask)
         opens[:, 1:] = session[:, 1:] != session[:, :-1]
         first_event = torch.zeros_like(time[:, :1])
         first_position = first_event
         if state is not None:
-            opens[:, :1] &= session[:, :1] > state.last_session()[:, None]
+            opens[:, :1] &= session[:, :1] > state.last_session[:, None]
             first_event, first_position = state.num_events[:, None], state.positions.is_real.sum(1, keepdim=True)
-        vectors, present = self._event_tokens(inputs, items, opens & mask)
+        # The vectors of S, Q, I and F: `(batch, events, 4, hidden_size)`; or of all in one.
+        item = items(rows) * self.scale
+        if self.pages is not None:
+            item = item + self.pages(inputs["history_behavior_ids"]) * self.scale
+        action = self.actions(inputs["history_action_ids"]) * self.scale
+        query = self.query(query_rows, inputs["query_vectors"], item)
+        if self.config.merge_event_tokens:
+            merged = item + action + query
+            if self.writes_scenarios:
+                merged = merged + self.setting(inputs, "history", merged)
+            vectors, present = merged[:, :, None], mask[:, :, None]
+        else:
+            scenario = self.setting(inputs, "history", item) if self.writes_scenarios else torch.zeros_like(item)
+            vectors = torch.stack([scenario, query, item, action], dim=2)
+            has_scenario, has_item = opens & mask & self.writes_scenarios, (rows >= 0) & mask
+            has_query = (query_rows >= 0) & mask & (self.queries is not None)
+            present = torch.stack([has_scenario, has_query, has_item, has_item], dim=2)
+        # Where they stand.
         kinds = vectors.shape[2]
         event = (first_event + torch.arange(mask.shape[1], device=mask.device)).expand_as(session)
-        # S, Q, I, F; or all in one.
-        is_scenario, item = torch.zeros_like(present), torch.full_like(present, -1, dtype=torch.long)
+        is_scenario, brought = torch.zeros_like(present), torch.full_like(present, -1, dtype=torch.long)
         is_scenario[..., 0] = kinds == 4
-        item[..., 2 if kinds == 4 else 0] = inputs["history_item_rows"]
+        brought[..., 2 if kinds == 4 else 0] = rows
         shared = [part[..., None].expand_as(present) for part in (session, event, time)]
-        slots = [part.flatten(1) for part in (*shared, item, present, is_scenario)]
+        slots = [part.flatten(1) for part in (*shared, brought, present, is_scenario)]
         vectors = vectors.flatten(1, 2)
         if kinds > 1:
             # Slots without a token go to the end of the row and are cut off there.
@@ -217,46 +232,6 @@ class TokenEmbedder(nn.Module):
             slots = [part.gather(1, order) for part in slots]
         numbers = torch.arange(slots[0].shape[1], device=mask.device).expand_as(slots[0])
         return self.dropout(vectors), IntSRPositions(first_position + numbers, *slots)
-
-    def _event_tokens(self, inputs: Inputs, items: Callable[[Tensor], Tensor], opens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the tokens of each event, `(batch, events, 1 or 4, hidden_size)`, and which of them there are."""
-        rows, query_rows = inputs["history_item_rows"], inputs["history_query_rows"]
-        behavior, has_item = inputs["history_behavior_ids"], rows >= 0
-        has_query = query_rows >= 0 if self.queries is not None else torch.zeros_like(has_item)
-        item = items(rows) * self.scale
-        if self.pages is not None:
-            item = item + self.pages(behavior) * self.scale
-        action = self.actions(inputs["history_action_ids"]) * self.scale
-        query = self.query(query_rows, inputs["query_vectors"], item)
-        if self.config.merge_event_tokens:
-            merged = item + action + query
-            if self.writes_scenarios:
-                merged = merged + self.setting(inputs, "history", merged)
-            return merged[:, :, None], inputs["history_mask"][:, :, None]
-        scenario = self.setting(inputs, "history", item) if self.writes_scenarios else torch.zeros_like(item)
-        parts = torch.stack([scenario, query, item, action], dim=2)
-        opens, mask = opens & self.writes_scenarios, inputs["history_mask"]
-        return parts, torch.stack([opens, has_query & mask, has_item & mask, has_item & mask], dim=2)
-
-    def scenario_token(self, inputs: Inputs, state: IntSRState) -> tuple[Tensor, IntSRPositions] | None:
-        """Write the S token that opens the session of a request; None where every question has its own already."""
-        beyond = inputs["question_events"][:, 0] >= state.num_events
-        # A page view of which the history holds events has its S token.
-        beyond = beyond & (inputs["question_session_ids"][:, 0] > state.last_session())
-        if self.config.merge_event_tokens or not self.writes_scenarios or not bool(beyond.any()):
-            return None
-        time, session = inputs["question_timestamps"][:, :1], inputs["question_session_ids"][:, :1]
-        like = state.keys[0].new_zeros(*inputs["question_timestamps"].shape, self.config.hidden_size)
-        positions = IntSRPositions(
-            position=state.positions.is_real.sum(1, keepdim=True),
-            session=session,
-            event=inputs["question_events"][:, :1],
-            time=time,
-            item=torch.full_like(time, -1),
-            is_real=beyond[:, None],
-            is_scenario=torch.ones_like(time, dtype=torch.bool),
-        )
-        return self.dropout(self.setting(inputs, "question", like)[:, :1]), positions
 
     def question(self, inputs: Inputs, candidates: Tensor | None = None) -> Tensor:
         """Write placeholders (section 3.2).
@@ -286,20 +261,6 @@ class TokenEmbedder(nn.Module):
         own = candidates * self.scale + self.placeholders.weight[CANDIDATE] * self.scale
         written: Tensor = self.dropout(content[:, :, None] + own)
         return written
-
-    def scenario(self, inputs: Inputs) -> Tensor | None:
-        """Return R of equation 10 for each question: time, area and page, and task; `(batch, questions, 2 * size)`.
-
-        None where no layer reads it.
-        """
-        if self.tasks is None:
-            return None
-        behavior = inputs["question_behavior_ids"]
-        task = self.tasks(behavior)
-        around = self.setting(inputs, "question", torch.zeros_like(task))
-        if self.pages is not None:
-            around = around + self.pages(behavior) * self.scale
-        return torch.cat([around, task * self.scale], dim=-1)
 
     def setting(self, inputs: Inputs, of: str, like: Tensor) -> Tensor:
         """Return the vectors of when and where, in the shape of `like`; `of` is "history" or "question"."""
@@ -348,66 +309,60 @@ class RelativeBias(nn.Module):
             heads = torch.arange(1, self.num_heads + 1)
             init.copy_(self.slopes, 2.0 ** (-8.0 * heads / self.num_heads))
 
-    def forward(self, queries: TokenPositions, keys: TokenPositions) -> Tensor | None:
-        """Compute the bias, `(batch or 1, num_heads, num_queries, num_keys)`, or None where there is none.
+    def forward(self, own: Tensor, others: Tensor, own_time: Tensor, other_time: Tensor) -> Tensor | None:
+        """Compute the bias of each query for each key, by blocks of queries as [`attend`] reads them.
 
-        Without a time bias it has one row where all rows of a batch have the same positions.
+        Args:
+            own (`torch.LongTensor`): Positions of the queries, `(batch, num_queries)`.
+            others (`torch.LongTensor`): Positions of the keys, `(batch, num_keys)`.
+            own_time (`torch.LongTensor`): Seconds of the queries, `(batch, num_queries)`.
+            other_time (`torch.LongTensor`): Seconds of the keys, `(batch, num_keys)`.
+
+        Returns:
+            `torch.Tensor`, *optional*: Of shape `(batch or 1, num_heads, num_queries, num_keys)`: without a time bias
+            it has one row where all rows of a batch have the same positions. `None` where there is no bias.
         """
-        own, others = queries.position, keys.position
-        # Rows whose tokens are numbered alike, as those of histories read from the start are, share one bias.
-        if bool((own == own[:1]).all() & (others == others[:1]).all()):
-            own, others = own[:1], others[:1]
-        per_block = _queries_of_a_block(len(queries.time), self.num_heads, keys.time.shape[1])
-        if self.position is None or per_block >= own.shape[1]:
-            return self.of(own, others, queries.time, keys.time)
-        blocks = zip(own.split(per_block, dim=1), queries.time.split(per_block, dim=1), strict=True)
-        return torch.cat(
-            [
-                checkpoint(self.of, some, others, time, keys.time, use_reentrant=False, preserve_rng_state=False)
-                for some, time in blocks
-            ],
-            dim=2,
-        )
-
-    def of(self, own: Tensor, others: Tensor, own_time: Tensor, other_time: Tensor) -> Tensor | None:
-        """Compute the bias of positions `(batch or 1, length)` and times `(batch, length)`, int64, as `forward`."""
         if self.position is None:
             return None
-        reads_time = self.time_buckets is not None or self.slopes is not None
-        seconds = own_time[:, :, None] - other_time[:, None] if reads_time else None
+        # Rows whose tokens are numbered alike, as those of histories read from the start are, share one bias.
+        if len(own) > 1 and bool((own == own[:1]).all() & (others == others[:1]).all()):
+            own, others = own[:1], others[:1]
+        per_block = max(1, _PAIRS_OF_A_BLOCK // max(1, len(own_time) * self.num_heads * others.shape[1]))
+        if per_block < own.shape[1]:
+            blocks = zip(own.split(per_block, dim=1), own_time.split(per_block, dim=1), strict=True)
+            return torch.cat(
+                [
+                    checkpoint(self, some, others, time, other_time, use_reentrant=False, preserve_rng_state=False)
+                    for some, time in blocks
+                ],
+                dim=2,
+            )
         distance = (own[:, :, None] - others[:, None]).clamp_min(0)
-        most = int(distance.max()) if distance.numel() else 0
-        # Buckets are looked up once for each distance, not once for each pair of tokens.
-        bias = _picked(self.position[self._bucket(torch.arange(most + 1, device=distance.device))], distance)
-        if seconds is not None and self.time_buckets is not None:
+        # T5's buckets: half of them for one distance each, the others wider and wider. They are looked up once for
+        # each distance, not once for each pair of tokens.
+        distances = torch.arange((int(distance.max()) if distance.numel() else 0) + 1, device=distance.device)
+        exact = max(1, self.num_buckets // 2)
+        far = (distances.clamp_min(1).float() / exact).log() / max(
+            torch.log(torch.tensor(self.max_distance / exact)).item(), 1e-6
+        )
+        wide = (exact + (far * (self.num_buckets - exact)).long()).clamp_max(self.num_buckets - 1)
+        buckets = torch.where(distances < exact, distances, wide).clamp_max(self.num_buckets - 1)
+        picks = [(self.position[buckets], distance)]
+        if self.time_buckets is not None:
+            seconds = own_time[:, :, None] - other_time[:, None]
             number = (seconds.clamp_min(1).float().log() / _LOG_STEP).long().clamp_max(_NUM_TIME_BUCKETS)
-            bias = bias + _picked(self.time_buckets, number)
-        if seconds is not None and self.slopes is not None:
+            picks.append((self.time_buckets, number))
+        # By head: numbers of one head lie side by side, as those they are added to.
+        parts = [
+            table.T.index_select(1, numbers.flatten()).view(self.num_heads, *numbers.shape).movedim(0, -3)
+            for table, numbers in picks
+        ]
+        bias = sum(parts[1:], parts[0])
+        if self.slopes is not None:
+            seconds = own_time[:, :, None] - other_time[:, None]
             passed = torch.log2(1.0 + seconds.clamp_min(0).float()).unsqueeze(-3).to(self.slopes.dtype)
             bias = bias - self.slopes[:, None, None] * passed
         return bias
-
-    def _bucket(self, distance: Tensor) -> Tensor:
-        exact = max(1, self.num_buckets // 2)
-        far = (distance.clamp_min(1).float() / exact).log() / max(
-            torch.log(torch.tensor(self.max_distance / exact)).item(), 1e-6
-        )
-        wide = exact + (far * (self.num_buckets - exact)).long()
-        return torch.where(distance < exact, distance, wide.clamp_max(self.num_buckets - 1)).clamp_max(
-            self.num_buckets - 1
-        )
-
-
-def _picked(table: Tensor, numbers: Tensor) -> Tensor:
-    """Return rows of a table, `(rows, num_heads)`, that int64 `(..., queries, keys)` name, heads before queries."""
-    # Picked by head: numbers of one head lie side by side, as those they are added to.
-    rows = table.T.index_select(1, numbers.flatten())
-    return rows.view(table.shape[1], *numbers.shape).movedim(0, -3)
-
-
-def _queries_of_a_block(batch: int, num_heads: int, num_keys: int) -> int:
-    """Return how many queries of each row attention holds at a time."""
-    return max(1, _PAIRS_OF_A_BLOCK // max(1, batch * num_heads * num_keys))
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, bias: Tensor | None) -> Tensor:
@@ -429,7 +384,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, bias:
     """
     (batch, num_groups, num_keys), num_heads = allowed.shape, queries.shape[1]
     size = queries.shape[2] // max(num_groups, 1)
-    per_block = _queries_of_a_block(batch, num_heads * size, num_keys)
+    per_block = max(1, _PAIRS_OF_A_BLOCK // max(1, batch * num_heads * size * num_keys))
     if per_block < num_groups:
         blocks = zip(
             queries.split(per_block * size, dim=2),
@@ -464,85 +419,51 @@ class QueryDrivenBlock(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.hidden_size)  # MLP_2
         self.dropout = nn.Dropout(config.layer_dropout)
 
-    def split(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compute gates, queries, keys and values (equation 5).
-
-        Args:
-            hidden_states (`torch.Tensor`): States `(..., length, hidden_size)`.
-
-        Returns:
-            `tuple`: Gates of that shape; the others `(..., num_heads, length, head_size)`.
-        """
-        gates, *rest = F.silu(self.project(self.input_norm(hidden_states))).chunk(4, dim=-1)
-        queries, keys, values = (part.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3) for part in rest)
-        return gates, queries, keys, values
-
-    def history(
+    def forward(
         self,
         hidden_states: Tensor,
-        gates: Tensor,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        allowed: Tensor,
+        before: tuple[Tensor, Tensor] | None,
+        allowed: Tensor | None,
         bias: Tensor | None,
-    ) -> Tensor:
-        """Apply the block to the first stream (equations 6 and 8).
+        own_bias: Tensor | None = None,
+        *,
+        asks: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Apply the block to tokens of the first stream (equations 5, 6 and 8) or to placeholders (5, 7 and 9).
 
         Args:
-            hidden_states (`torch.Tensor`): States `(batch, length, hidden_size)`.
-            gates (`torch.Tensor`): Gates from [`split`].
-            queries (`torch.Tensor`): Queries from [`split`].
-            keys (`torch.Tensor`): Keys of these tokens and those before them, `(batch, num_heads, num_keys,
-                head_size)`.
-            values (`torch.Tensor`): Values of the same tokens, in that shape.
-            allowed (`torch.BoolTensor`): What tokens see, `(batch, length, num_keys)`.
-            bias (`torch.Tensor`, *optional*): Added to similarities, `(batch or 1, num_heads, length, num_keys)`.
-
-        Returns:
-            `torch.Tensor`: States in the shape of `hidden_states`.
-        """
-        mixed = attend(queries, keys, values, allowed, bias)
-        count = allowed.sum(-1)[:, None, :, None]
-        return self._finish(hidden_states, gates, mixed, count)
-
-    def answer(
-        self,
-        hidden_states: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        allowed: Tensor,
-        bias: Tensor | None,
-        own_bias: Tensor | None,
-    ) -> Tensor:
-        """Apply the block to placeholders (equations 7 and 9); those of one group see the same tokens.
-
-        Args:
-            hidden_states (`torch.Tensor`): States `(batch, num_groups, group_size, hidden_size)`.
-            keys (`torch.Tensor`): Keys of the first stream, `(batch, num_heads, num_keys, head_size)`.
-            values (`torch.Tensor`): Values of the first stream, in that shape.
-            allowed (`torch.BoolTensor`): What groups see, `(batch, num_groups, num_keys)`.
+            hidden_states (`torch.Tensor`): States `(batch, num_groups * group_size, hidden_size)`. Placeholders of
+                one group see the same tokens; tokens of the first stream are groups of one.
+            before (`tuple[torch.Tensor, torch.Tensor]`, *optional*): Keys and values of the first stream so far, each
+                `(batch, num_heads, num_before, head_size)`.
+            allowed (`torch.BoolTensor`, *optional*): What groups see, `(batch, num_groups, num_keys)`. `None` where
+                keys and values alone are wanted; states are then returned as they came.
             bias (`torch.Tensor`, *optional*): Added to similarities, `(batch or 1, num_heads, num_groups, num_keys)`.
             own_bias (`torch.Tensor`, *optional*): Added to that of a placeholder to itself, `(1, num_heads, 1, 1)`.
+            asks (`bool`): Whether these are placeholders, which nothing sees but each itself.
 
         Returns:
-            `torch.Tensor`: States in the shape of `hidden_states`.
+            `tuple[torch.Tensor, torch.Tensor, torch.Tensor]`: States in the shape of `hidden_states`; keys and values
+            of the first stream, with those of its tokens that were given.
         """
-        groups, size = hidden_states.shape[1:3]
-        # All placeholders of a row as one list, so that each block of keys is multiplied once and never copied.
-        flat = hidden_states.flatten(1, 2)  # (batch, groups * size, hidden_size)
-        gates, queries, own_keys, own_values = self.split(flat)
+        gates, *rest = F.silu(self.project(self.input_norm(hidden_states))).chunk(4, dim=-1)
+        queries, own_keys, own_values = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in rest)
+        keys, values = (own_keys, own_values) if before is None else before
+        if before is not None and not asks:
+            keys, values = torch.cat([keys, own_keys], dim=2), torch.cat([values, own_values], dim=2)
+        if allowed is None:
+            return hidden_states, keys, values
         mixed = attend(queries, keys, values, allowed, bias)
-        # M_{2,2} is the identity: only its diagonal is computed, and it scales the rows of V_2.
-        own = (queries * own_keys).sum(-1, keepdim=True)  # (batch, heads, groups * size, 1)
-        own = F.silu(own if own_bias is None else own + own_bias)
-        count = (allowed.sum(-1) + 1).repeat_interleave(size, dim=1)[:, None, :, None]
-        return self._finish(flat, gates, mixed + own * own_values, count).view_as(hidden_states)
-
-    def _finish(self, hidden_states: Tensor, gates: Tensor, mixed: Tensor, count: Tensor) -> Tensor:
-        mixed = mixed / (count.clamp_min(1) if self.length is None else self.length)
-        mixed = mixed.transpose(-2, -3).flatten(-2)  # heads side by side again
-        return hidden_states + self.dropout(self.output(self.mixed_norm(mixed) * gates))
+        count = allowed.sum(-1)
+        if asks:
+            # M_{2,2} is the identity: only its diagonal is computed, and it scales the rows of V_2.
+            own = (queries * own_keys).sum(-1, keepdim=True)  # (batch, heads, groups * size, 1)
+            own = F.silu(own if own_bias is None else own + own_bias)
+            mixed = mixed + own * own_values
+            count = (count + 1).repeat_interleave(hidden_states.shape[1] // max(count.shape[1], 1), dim=1)
+        mixed = mixed / (count[:, None, :, None].clamp_min(1) if self.length is None else self.length)
+        mixed = mixed.transpose(1, 2).flatten(2)  # heads side by side again
+        return hidden_states + self.dropout(self.output(self.mixed_norm(mixed) * gates)), keys, values
 
 
 class LastDSFLinear(nn.Linear):
@@ -623,11 +544,6 @@ class IntSRModel(IntSRPreTrainedModel):
         self.layers = nn.ModuleList(QueryDrivenBlock(config) for _ in range(config.num_hidden_layers))
         self.post_init()
 
-    @property
-    def blocks(self) -> list[QueryDrivenBlock]:
-        """The blocks, first to last."""
-        return [layer for layer in self.layers if isinstance(layer, QueryDrivenBlock)]
-
     def forward(
         self, inputs: Inputs, state: IntSRState | None = None, items: CatalogItems | Tensor | None = None
     ) -> IntSRState:
@@ -662,24 +578,28 @@ class IntSRModel(IntSRPreTrainedModel):
         allowed = history_visibility(
             positions, all_positions, use_session_mask="session_mask" not in self.config.without
         )
-        bias = self.bias(positions, all_positions)
+        bias = self.bias(positions.position, all_positions.position, positions.time, all_positions.time)
+        # Placeholders read keys and values of the last block, not what it makes of the history.
+        last = None if "placeholders" in self.config.without else self.layers[-1]
         all_keys, all_values, hidden = [], [], vectors
-        for number, block in enumerate(self.blocks):
-            gates, queries, keys, values = block.split(hidden)
-            if state is not None:
-                keys = torch.cat([state.keys[number], keys], dim=2)
-                values = torch.cat([state.values[number], values], dim=2)
+        for number, block in enumerate(self.layers):
+            before = None if state is None else (state.keys[number], state.values[number])
+            hidden, keys, values = block(hidden, before, None if block is last else allowed, bias)
             all_keys.append(keys)
             all_values.append(values)
-            # Placeholders read keys and values of the last block, not what it makes of the history.
-            if number + 1 < len(self.layers) or "placeholders" in self.config.without:
-                hidden = block.history(hidden, gates, queries, keys, values, allowed, bias)
         outputs = None
-        if "placeholders" in self.config.without:
-            before = None if state is None else state.outputs
-            outputs = hidden if before is None else torch.cat([before, hidden], dim=1)
-        num_events = positions.event.new_zeros(len(vectors)) if state is None else state.num_events
-        return IntSRState(all_positions, tuple(all_keys), tuple(all_values), num_events, None, outputs)
+        if last is None:
+            outputs = hidden if state is None or state.outputs is None else torch.cat([state.outputs, hidden], dim=1)
+        sessions = all_positions.session.masked_fill(~all_positions.is_real, -1)
+        return IntSRState(
+            positions=all_positions,
+            keys=tuple(all_keys),
+            values=tuple(all_values),
+            num_events=positions.event.new_zeros(len(vectors)) if state is None else state.num_events,
+            events=None,
+            last_session=F.pad(sessions, (0, 1), value=-1).amax(1),
+            outputs=outputs,
+        )
 
     def answer(
         self,
@@ -700,30 +620,44 @@ class IntSRModel(IntSRPreTrainedModel):
         Returns:
             `torch.Tensor`: States `(batch, num_questions, num_candidates or 1, hidden_size)`.
         """
-        opening = self.tokens.scenario_token(inputs, state)
-        if opening is not None:
-            state = self.read(*opening, state)
         session, event, time = (inputs[f"question_{name}"] for name in ("session_ids", "events", "timestamps"))
+        tokens, config = self.tokens, self.config
+        # A request of a new session reads the S token that opens it. A page view of which the history holds events
+        # has its own, and so has every question of training.
+        opens = (event[:, 0] >= state.num_events) & (session[:, 0] > state.last_session)
+        if tokens.writes_scenarios and not config.merge_event_tokens and bool(opens.any()):
+            nothing = state.keys[0].new_zeros(*time.shape, config.hidden_size)
+            positions = IntSRPositions(
+                position=state.positions.is_real.sum(1, keepdim=True),
+                session=session[:, :1],
+                event=event[:, :1],
+                time=time[:, :1],
+                item=torch.full_like(time[:, :1], -1),
+                is_real=opens[:, None],
+                is_scenario=torch.ones_like(opens[:, None]),
+            )
+            state = self.read(tokens.dropout(tokens.setting(inputs, "question", nothing)[:, :1]), positions, state)
         allowed = placeholder_visibility(
-            session, event, state.positions, use_session_mask="session_mask" not in self.config.without
+            session, event, state.positions, use_session_mask="session_mask" not in config.without
         )
         if state.outputs is not None:
             return self._last_states(state.outputs, allowed)
-        count = allowed.sum(-1)
-        real = torch.ones_like(allowed[..., 0]) if allowed.shape[-1] else count == 0
-        asked = TokenPositions(count, session, event, time, item=torch.full_like(time, -1), is_real=real)
-        bias = self.bias(asked, state.positions)
-        nothing = torch.zeros(1, 1, dtype=torch.long, device=count.device)
-        own_bias = self.bias.of(nothing, nothing, nothing, nothing)
+        # How many tokens a question sees is its position.
+        stands, nowhere = allowed.sum(-1), session.new_zeros(1, 1)
+        bias = self.bias(stands, state.positions.position, time, state.positions.time)
+        own_bias = self.bias(nowhere, nowhere, nowhere, nowhere)
         lookup = self.lookup(items)
-        hidden = self.tokens.question(inputs, None if candidates is None else lookup(candidates))
+        hidden = tokens.question(inputs, None if candidates is None else lookup(candidates))
         if self.latest is not None and candidates is None:
             behaviors = inputs["question_behavior_ids"]
             latest = self.latest(state.positions.item, allowed, behaviors, lookup)
             hidden = hidden + latest[:, :, None]
-        for block, keys, values in zip(self.blocks, state.keys, state.values, strict=True):
-            hidden = block.answer(hidden, keys, values, allowed, bias, own_bias)
-        return hidden
+        shape = hidden.shape
+        # All placeholders of a row as one list, so that each block of keys is multiplied once and never copied.
+        hidden = hidden.flatten(1, 2)
+        for block, keys, values in zip(self.layers, state.keys, state.values, strict=True):
+            hidden, _, _ = block(hidden, (keys, values), allowed, bias, own_bias, asks=True)
+        return hidden.view(shape)
 
     def _last_states(self, outputs: Tensor, allowed: Tensor) -> Tensor:
         """Return what plain HSTU compares with items: the state of the last token seen, or a start vector."""
@@ -900,8 +834,14 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         """
         hidden_states = self.model.answer(state, inputs, items, candidates)
         if self.dsfnet is not None:
-            scenario = self.model.tokens.scenario(inputs)
-            if scenario is not None:
+            # R of equation 10: time and area, page, and task; plain layers in the place of DSFNet read none.
+            tokens, behavior, scenario = self.model.tokens, inputs["question_behavior_ids"], None
+            if tokens.tasks is not None:
+                task = tokens.tasks(behavior)
+                around = tokens.setting(inputs, "question", torch.zeros_like(task))
+                if tokens.pages is not None:
+                    around = around + tokens.pages(behavior) * tokens.scale
+                scenario = torch.cat([around, task * tokens.scale], dim=-1)
                 scenario = scenario[:, :, None].expand(*hidden_states.shape[:3], -1)
             hidden_states = self.dsfnet(hidden_states, scenario)
         normed: Tensor = self.output_norm(hidden_states)
