@@ -203,3 +203,16 @@ def test_rows_on_other_cases_are_not_compared(changes):
 def test_comparison_needs_ranks():
     with pytest.raises(DataError, match="row of 'two' .* has no ranks; write results with `save_ranks=True`"):
         compare(make_row("one"), replace(make_row("two"), ranks=None))
+
+
+def test_the_strongest_baseline_is_named_and_bounds_are_explained():
+    assert "strongest" not in format_table([make_row()])
+    roles = {"BM25": "baseline", "SASRec": "baseline", "group": "ceiling", "SASRec less draws": "correction"}
+    named = [
+        make_row(name, details={"role": role}, metrics={"ndcg@10": number / 10})
+        for number, (name, role) in enumerate(roles.items())
+    ]
+    *_, strongest, ceiling, correction = format_table([make_row(), *named]).splitlines()
+    assert strongest == "The strongest baseline is SASRec: ndcg@10 0.1000."
+    assert ceiling.startswith("group is told which items")
+    assert 'rows "less draws"' in correction

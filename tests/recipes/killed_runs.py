@@ -55,7 +55,7 @@ def start(
     command = [
         *(f"train_{family}.py", "--config", str(ROOT / "recipes" / family / "tiny.yaml"), "--data_dir", str(log)),
         *("--semantic_encoder", str(encoder), "--output_dir", str(folder), "--use_cpu", "true"),
-        *("--disable_tqdm", "true", "--seed", str(seed), "--baselines", "false"),
+        *("--disable_tqdm", "true", "--seed", str(seed), "--baselines", "none"),
     ]
     process = os.fork()
     if process:

@@ -84,7 +84,7 @@ def test_comparisons_are_paired_and_drawn(ablations, tmp_path, monkeypatch, caps
         if not any(str(part).endswith("train_gensr.py") for part in command):
             return real_run(command, **options)  # matplotlib looks for fonts
         folder = command[command.index("--output_dir") + 1]
-        assert command[command.index("--baselines") + 1] == "False"
+        assert command[command.index("--baselines") + 1] == "none"
         # The tiny settings have beta 0.1: that variant is the full model.
         assert not folder.endswith("beta---0.1")
         first = "--contrast_weight" in command and command[command.index("--contrast_weight") + 1] == "0.3"

@@ -20,7 +20,7 @@ SMALL = {
     "num_train_epochs": 1,
     "max_validation_cases": 4,
     "max_test_cases": 4,
-    "baselines": "false",
+    "baselines": "none",
     "disable_tqdm": "true",
     "per_device_train_batch_size": 64,
 }
@@ -105,7 +105,7 @@ def test_a_budget_of_minutes_is_kept(inputs, tmp_path):
     """Beside an hour of epochs; what is fitted to the time is kept for the next time."""
     log = write_own_log(tmp_path / "log", "all of it", num_users=200)
     options = ["--semantic_encoder", inputs[1], "--output_dir", tmp_path / "run", "--disable_tqdm", "true"]
-    options += ["--baselines", "false", "--hidden_size", "16", "--per_device_train_batch_size", "2"]
+    options += ["--baselines", "none", "--hidden_size", "16", "--per_device_train_batch_size", "2"]
     # The clock counts from the start of the process, which here is that of the tests.
     started = process_seconds()
     minutes = (started + 20) / 60

@@ -19,7 +19,7 @@ def inputs(tmp_path_factory):
 
 
 def start(family, inputs, folder, *options):
-    return run(command(family, inputs, folder, "--baselines", "false", *options, launcher=()))
+    return run(command(family, inputs, folder, "--baselines", "none", *options, launcher=()))
 
 
 def weights(folder):

@@ -32,7 +32,7 @@ SAME = [
     {"logging_steps": 7, "disable_tqdm": True, "save_total_limit": 1, "report_to": "none"},
     {
         "origins": (DataArguments(data_dir="elsewhere"),),
-        "settings": (EvaluationArguments(max_test_cases=3, baselines=False),),
+        "settings": (EvaluationArguments(max_test_cases=3, baselines=["none"]),),
     },
 ]
 OTHER = [

@@ -106,7 +106,7 @@ class BM25:
 
     def score_all(self, requests: Sequence[Request]) -> Float32Array:
         """Score by the query alone; items without a word of it get 0. See [`Scorer`]."""
-        queries, inverse = _distinct_queries(requests, "BM25")
+        queries, inverse = distinct_queries(requests, "BM25")
         return np.stack([self._index.score(split_words(query)) for query in queries])[inverse]
 
 
@@ -234,7 +234,7 @@ class LightGCNScorer:
         return np.asarray(self.model.score(histories, known), dtype=np.float32)
 
 
-def _distinct_queries(requests: Sequence[Request], system: str) -> tuple[list[str], RowArray]:
+def distinct_queries(requests: Sequence[Request], system: str) -> tuple[list[str], RowArray]:
     """Return the distinct queries and, for each request, which of them it asks."""
     numbers: dict[str, int] = {}
     inverse = np.empty(len(requests), dtype=np.int64)

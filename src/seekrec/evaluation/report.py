@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,9 @@ from seekrec.evaluation.metrics import FloatArray, Interval, metric_values, pair
 from seekrec.util.files import write_json, write_table
 
 RESULTS_VERSION = 2  # 1 held the mean rank of a tie
+
+# What a system that is not ours is in a table: its row says so in `details["role"]`.
+Role = Literal["baseline", "ceiling", "correction"]
 
 TABLE_METRICS = ("recall@1", "recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10")
 
@@ -248,7 +252,8 @@ def compare(
 def format_table(rows: Sequence[ResultRow], *, metrics: Sequence[str] = TABLE_METRICS) -> str:
     """Lay out rows as text: a section for each setting, a line for each system, the best value of a column starred.
 
-    The 95% interval of `ndcg@10` stands beside it. A metric that a row does not have is shown as `-`.
+    The 95% interval of `ndcg@10` stands beside it. A metric that a row does not have is shown as `-`. Where rows say
+    that they are baselines, the strongest is named below.
 
     Args:
         rows (`Sequence[ResultRow]`): The rows; sections and lines keep their order.
@@ -304,7 +309,26 @@ def _format_section(rows: Sequence[ResultRow], metrics: Sequence[str]) -> str:
         ).rstrip()
         for line in (header, *lines)
     ]
-    return "\n".join([heading, table[0], "-" * max(map(len, table)), *table[1:]])
+    return "\n".join([heading, table[0], "-" * max(map(len, table)), *table[1:], *_notes(rows)])
+
+
+def _notes(rows: Sequence[ResultRow]) -> list[str]:
+    """Name the strongest baseline, and say what rows are that are none."""
+    notes = []
+    roles = [row.details.get("role") for row in rows]
+    baselines = [row for row, role in zip(rows, roles, strict=True) if role == "baseline" and "ndcg@10" in row.metrics]
+    if baselines:
+        best = max(baselines, key=lambda row: row.metrics["ndcg@10"])
+        notes.append(f"The strongest baseline is {best.system}: ndcg@10 {best.metrics['ndcg@10']:.4f}.")
+    if "ceiling" in roles:
+        ceiling = rows[roles.index("ceiling")].system
+        notes.append(f"{ceiling} is told which items a query was made for: a ceiling, not a baseline.")
+    if "correction" in roles:
+        notes.append(
+            'A target is rarely drawn as a negative: rows "less draws" take off log(1 + draws) of an item without a '
+            "look at the query, and what that gains, the choice of negatives gives away."
+        )
+    return notes
 
 
 def _need_ranks(row: ResultRow) -> FloatArray:

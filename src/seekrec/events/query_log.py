@@ -68,24 +68,35 @@ class QueryLog:
         self._idf = np.log1p(self._query_totals.sum() / np.maximum(self._word_totals, 1e-12))
 
     @classmethod
-    def fit(cls, split: Split, id_map: IdMap, *, smoothing: float = 1.0) -> QueryLog:
+    def fit(cls, split: Split | Iterable[Split], id_map: IdMap, *, smoothing: float = 1.0) -> QueryLog:
         """Count the searches that training may use and that led to an item.
 
         Args:
-            split (`Split`): Its training events are used.
+            split (`Split` or `Iterable[Split]`): The training events of it, or of all partitions, are used.
             id_map ([`IdMap`]): Items of the catalogue; clicks on other items are left out.
             smoothing (`float`): As for [`QueryLog`].
         """
-        t = split.timeline
-        rows = split.training_interactions()
-        rows = rows[t.is_search[rows]]
-        catalog_rows = id_map.convert_to_rows(split.log.items["item_id"].to_pylist(), strict=False)
-        items = catalog_rows[t.item[rows]]
-        known = items >= 0
-        queries = one_array(split.log.events["query"].take(rows[known])).dictionary_encode()
+        texts, items = [pa.array([], pa.string())], [np.empty(0, np.int64)]
+        for part in [split] if isinstance(split, Split) else split:
+            rows = part.training_interactions()
+            rows = rows[part.timeline.is_search[rows]]
+            catalog_rows = id_map.convert_to_rows(part.log.items["item_id"].to_pylist(), strict=False)
+            clicked = catalog_rows[part.timeline.item[rows]]
+            texts.append(one_array(part.log.events["query"].take(rows[clicked >= 0])))
+            items.append(clicked[clicked >= 0])
+        queries = pa.concat_arrays(texts).dictionary_encode()
         numbers = np.asarray(queries.indices).astype(np.int64)
-        texts = queries.dictionary.to_pylist()
-        return cls.count(texts, numbers, items[known], num_items=len(id_map), smoothing=smoothing)
+        return cls.count(
+            queries.dictionary.to_pylist(),
+            numbers,
+            np.concatenate(items),
+            num_items=len(id_map),
+            smoothing=smoothing,
+        )
+
+    def smoothed(self, smoothing: float) -> QueryLog:
+        """Return the same table with another smoothing."""
+        return QueryLog(self.query_keys, self.query_clicks, self.word_keys, self.word_clicks, smoothing=smoothing)
 
     @classmethod
     def count(

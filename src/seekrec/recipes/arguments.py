@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 from seekrec.embeddings import SASRecConfig
 from seekrec.errors import ConfigurationError
+from seekrec.evaluation.rivals import RIVALS, Rival
 from seekrec.events.partitions.engines import Engine
 from seekrec.events.readers import OTHER_DATASETS, READERS
 from seekrec.events.readers.times import TimeUnit
@@ -161,19 +162,43 @@ class EvaluationArguments:
         max_test_cases (`int`, *optional*): Number of cases of each task in the final table; all if not given.
         candidate_protocols (`list[str]`): Protocols in addition to full ranking.
         num_negatives (`int`): Number of negatives beside the target in protocols with candidates.
-        baselines (`bool`): Whether the table also holds the baselines.
+        baselines (`list[str]`):
+            What the table also holds: `none`; the `usual` baselines; beside them clicks by query and word
+            (`query_log`), BM25 and dense text fused by rank (`rank_fusion`), items of the same users (`item_knn`), a
+            wide SASRec of a sampled softmax (`sampled_sasrec`), and two bounds: a search that is told which items a
+            synthetic query was made for (`query_group`), and what the choice of BM25's negatives gives away
+            (`negative_draws`); or `all`.
         compare_with (`list[str]`): Folders of saved models of the same log, of any family, for the same table.
     """
 
     # What is measured when the model is trained.
-    after_training: ClassVar[tuple[str, ...]] = ("max_test_cases", "candidate_protocols", "baselines", "compare_with")
+    after_training: ClassVar[tuple[str, ...]] = (
+        "max_test_cases",
+        "candidate_protocols",
+        "baselines",
+        "compare_with",
+    )
 
     max_validation_cases: int | None = 2000
     max_test_cases: int | None = None
     candidate_protocols: list[Literal["uniform", "popularity", "bm25"]] = field(default_factory=list)
     num_negatives: int = 99
-    baselines: bool = True
+    baselines: list[Literal["none", "usual", Rival, "all"]] = field(default_factory=lambda: ["usual"])
     compare_with: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if "none" in self.baselines and len(self.baselines) > 1:
+            raise ConfigurationError(f"`baselines` is {self.baselines}; name `none` alone, or leave it out.")
+
+    @property
+    def has_baselines(self) -> bool:
+        """Whether the table holds any baseline."""
+        return bool(self.baselines) and "none" not in self.baselines
+
+    @property
+    def rivals(self) -> list[Rival]:
+        """The baselines beside the usual ones."""
+        return [name for name in RIVALS if name in self.baselines or "all" in self.baselines]
 
 
 @dataclass

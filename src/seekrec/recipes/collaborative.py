@@ -19,6 +19,7 @@ from seekrec.embeddings import (
 )
 from seekrec.embeddings.softmax import LARGE_CATALOG, NUM_SHARED_NEGATIVES
 from seekrec.errors import ConfigurationError
+from seekrec.evaluation.baselines import SASRecScorer
 from seekrec.events import Split
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.recipes.arguments import CollaborativeArguments, EmbeddingArguments
@@ -32,6 +33,9 @@ from seekrec.training.sasrec import train_sasrec
 NUM_FINISHING_EPOCHS = 15
 # Validation cases of a SASRec that is trained from partitions: a partition may have a hundred thousand.
 MAX_VALIDATION_CASES = 10_000
+# Of the SASRec that is trained by a sampled softmax.
+MAX_SAMPLED_EPOCHS = 200
+SAMPLED_PATIENCE = 10
 
 
 def prepare_sasrec(
@@ -104,6 +108,61 @@ def prepare_sasrec(
         libraries=("torch", "transformers"),
     )
     return model, key
+
+
+def sampled_sasrec(split: Split, whole: Split | PartitionedSplit, cache: StageCache, *, seed: int) -> SASRecScorer:
+    """Train the SASRec that has the best published results on Amazon Beauty, for comparison.
+
+    Sizes, loss and schedule are those of <https://github.com/blondered/transformer_benchmark>: one wide layer, 256
+    negatives (here shared by a batch), a constant learning rate, and at most 200 epochs until validation no longer
+    gets better.
+
+    Args:
+        split (`Split`): Its validation cases end the training.
+        whole (`Split` or [`PartitionedSplit`]): Its training events are learned from.
+        cache (`StageCache`): Finds what was done before.
+        seed (`int`): Seed of SASRec.
+    """
+    id_map = IdMap(split.log.items["item_id"].to_pylist())
+    config = SASRecConfig(
+        num_items=len(id_map),
+        hidden_size=256,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        embedding_dropout=0.2,
+        dropout=0.2,
+        attention_dropout=0.2,
+        num_sampled_negatives=256,
+    )
+
+    def make(folder: Path) -> None:
+        parts = [whole] if isinstance(whole, Split) else whole
+        sequences = [items for part in parts for items in sasrec_sequences(part, id_map)]
+        model = train_sasrec(
+            sequences,
+            validation_histories(split, id_map, max_cases=MAX_VALIDATION_CASES),
+            config,
+            output_dir=folder / TRAINING_FOLDER,
+            num_epochs=MAX_SAMPLED_EPOCHS,
+            num_evaluations=MAX_SAMPLED_EPOCHS,
+            patience=SAMPLED_PATIENCE,
+            seed=seed,
+        )
+        model.save_pretrained(folder)
+
+    model = cache.run(
+        "sasrec-sampled",
+        {
+            "split": whole.fingerprint() if isinstance(whole, Split) else whole.fingerprint,
+            "seed": seed,
+            "num_epochs": MAX_SAMPLED_EPOCHS,
+            "patience": SAMPLED_PATIENCE,
+        },
+        make,
+        lambda folder: SASRecForNextItem.from_pretrained(folder).eval(),
+        libraries=("torch", "transformers"),
+    )
+    return SASRecScorer(model, id_map)
 
 
 @dataclass(frozen=True)
@@ -213,4 +272,10 @@ def prepare_lightgcn(
     return model, graph
 
 
-__all__ = ["CollaborativeSource", "prepare_collaborative", "prepare_lightgcn", "prepare_sasrec"]
+__all__ = [
+    "CollaborativeSource",
+    "prepare_collaborative",
+    "prepare_lightgcn",
+    "prepare_sasrec",
+    "sampled_sasrec",
+]

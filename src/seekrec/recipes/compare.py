@@ -17,6 +17,7 @@ from seekrec.evaluation.evaluator import evaluate_systems
 from seekrec.evaluation.partitioned import evaluate_partitions
 from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
+from seekrec.evaluation.rivals import answers_protocol, rival_systems, role_of
 from seekrec.evaluation.systems import ModelRetriever
 from seekrec.events import Split
 from seekrec.events.partitions import PartitionedSplit
@@ -36,7 +37,9 @@ def compare_on_test(
     settings: EvaluationArguments,
     *,
     make_baselines: Callable[[], Mapping[str, Scorer]],
+    sample: Split | None = None,
     counts: np.ndarray | None = None,
+    train_sampled: Callable[[], Scorer] | None = None,
     behaviors: Sequence[Behavior] = BEHAVIORS,
     only_candidates: Collection[str] = (),
     remove_seen: bool = True,
@@ -58,7 +61,9 @@ def compare_on_test(
         catalog ([`Catalog`]): Its items.
         settings ([`EvaluationArguments`]): Protocols, and saved models for the table.
         make_baselines (`Callable`): Makes the baselines; called if the settings ask for them.
+        sample (`Split`, *optional*): Of a log in partitions, the one whose validation cases tune baselines.
         counts (`np.ndarray`, *optional*): Of a log in partitions, interactions of each item in training.
+        train_sampled (`Callable`, *optional*): Trains the baseline `sampled_sasrec`.
         behaviors (`Sequence[str]`): Behaviors that are evaluated.
         only_candidates (`Collection[str]`): Systems that order candidates and cannot search the whole catalogue.
         remove_seen (`bool`): Rule out the items of the history in full ranking.
@@ -73,7 +78,21 @@ def compare_on_test(
         `list[ResultRow]`: By protocol, then behavior, then system; the forms of queries last.
     """
     others = dict(load_other(folder, catalog, num_beams) for folder in settings.compare_with)
-    baselines = make_baselines() if settings.baselines else {}
+    baselines: dict[str, Scorer] = {}
+    if settings.has_baselines:
+        baselines.update(make_baselines())
+        whole, tuned_on = (split, sample) if isinstance(split, PartitionedSplit) else (None, split)
+        if tuned_on is not None:
+            baselines |= rival_systems(
+                settings.rivals,
+                tuned_on,
+                catalog.id_map,
+                baselines,
+                train_sampled=train_sampled,
+                num_negatives=settings.num_negatives,
+                whole=whole,
+                counts=counts,
+            )
     everyone: dict[str, Scorer | Retriever] = {**baselines, **others, **systems}
     rows: list[ResultRow] = []
     everything: tuple[RankingProtocol, ...] = ("full", *settings.candidate_protocols)
@@ -84,7 +103,11 @@ def compare_on_test(
         evaluate = partial(evaluate_systems, split=split)
     for protocol in everything:
         rows += evaluate(
-            {name: system for name, system in everyone.items() if protocol != "full" or name not in only_candidates},
+            {
+                name: system
+                for name, system in everyone.items()
+                if (protocol != "full" or name not in only_candidates) and answers_protocol(system, protocol)
+            },
             id_map=catalog.id_map,
             behaviors=behaviors,
             protocols=(protocol,),
@@ -95,6 +118,9 @@ def compare_on_test(
             periods=item_periods(catalog.items) if available_only else None,
             show_progress=show_progress,
         )
+    for row in rows:
+        if row.system in baselines:
+            row.details["role"] = role_of(row.system)
     if isinstance(split, PartitionedSplit):
         return rows
     searching = {name: system for name, system in systems.items() if name not in only_candidates}

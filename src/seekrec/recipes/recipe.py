@@ -8,7 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
@@ -29,6 +29,7 @@ from seekrec.recipes.arguments import (
     IdentifierArguments,
     RunArguments,
 )
+from seekrec.recipes.collaborative import sampled_sasrec
 from seekrec.recipes.compare import compare_on_test
 from seekrec.recipes.fit import fit_to_time, time_rankings
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
@@ -88,13 +89,10 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         return [hints[field.name] for field in fields(cls)]
 
     def refuse_ignored(self, given: Collection[str]) -> None:  # noqa: B027
-        """Refuse settings that other settings make meaningless.
+        """Raise a `ConfigurationError` if other settings make one meaningless.
 
         Args:
             given (`Collection[str]`): Names of the settings that the file and the command line give.
-
-        Raises:
-            ConfigurationError: If one of them would be ignored.
         """
 
     @classmethod
@@ -359,6 +357,8 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             self.catalog,
             self.evaluation,
             make_baselines=self.make_baselines,
+            train_sampled=partial(sampled_sasrec, self.split, self.whole, self.cache, seed=self.training.seed),
+            sample=self.split,
             counts=None if self.parts is None else self.parts.facts.counts,
             behaviors=self.behaviors,
             only_candidates=self.only_candidates,
@@ -377,7 +377,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             self.catalog,
             behaviors=self.behaviors,
             only_candidates=self.only_candidates,
-            with_baselines=self.evaluation.baselines,
+            with_baselines=self.evaluation.has_baselines,
             remove_seen=self.remove_seen,
             available_only=self.available_only,
             max_cases=self.evaluation.max_test_cases,

@@ -52,7 +52,7 @@ def run_variant(
         "num_train_epochs": num_train_epochs,
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
-        "baselines": False,
+        "baselines": "none",
         "stages_dir": folder / "stages",
     }
     command = [sys.executable, str(script), "--config", config, *as_options(fixed), *options]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import (
+    EarlyStoppingCallback,
     PreTrainedModel,
     TrainerCallback,
     TrainerControl,
@@ -42,6 +43,7 @@ def fit_embedding(
     evaluate: EvaluateModel | None,
     sampler: Sampler[int] | None = None,
     make_optimizer: Callable[[ModelT, TrainingArguments], torch.optim.Optimizer] | None = None,
+    patience: int | None = None,
 ) -> ModelT:
     """Train a model, go on where its training was stopped, or load what is finished; see [`train_once`].
 
@@ -59,6 +61,7 @@ def fit_embedding(
         evaluate (`Callable`, *optional*): Returns `ndcg@10` and more of a model; `None` keeps the last weights.
         sampler (`Sampler`, *optional*): The rows of an epoch in order, with `set_epoch`; a shuffle if not given.
         make_optimizer (`Callable`, *optional*): Makes the optimizer of a model; the Trainer's AdamW if not given.
+        patience (`int`, *optional*): Ends the training after so many evaluations without a better one.
 
     Returns:
         The best model, in evaluation mode.
@@ -85,6 +88,8 @@ def fit_embedding(
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=False,
         report_to="none",
+        # A training that goes on knows how long it has not become better.
+        restore_callback_states_from_checkpoint=patience is not None,
         **arguments,
     )
     set_seed(seed)
@@ -94,7 +99,7 @@ def fit_embedding(
         args=training,
         train_dataset=rows,
         data_collator=collate,
-        callbacks=[_EvaluateAtEnd()],
+        callbacks=[_EvaluateAtEnd(), *([] if patience is None else [EarlyStoppingCallback(patience)])],
         evaluate_model=evaluate,
         sampler=sampler,
         optimizers=(None if make_optimizer is None else make_optimizer(model, training), None),

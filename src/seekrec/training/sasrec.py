@@ -37,6 +37,7 @@ def train_sasrec(
     seed: int,
     num_evaluations: int = 20,
     start_from: SASRecForNextItem | None = None,
+    patience: int | None = None,
 ) -> SASRecForNextItem:
     """Train SASRec.
 
@@ -56,6 +57,8 @@ def train_sasrec(
         seed (`int`): Seed of the start weights, the order and dropout.
         num_evaluations (`int`): How often validation is scored, and a checkpoint written (at most).
         start_from ([`SASRecForNextItem`], *optional*): A model of the same sizes whose weights are the start.
+        patience (`int`, *optional*): Keep the learning rate after warm-up, and end the training after so many
+            evaluations without a better one; `num_epochs` is then the most.
 
     Returns:
         [`SASRecForNextItem`]: The best model, in evaluation mode.
@@ -92,7 +95,7 @@ def train_sasrec(
         contents={"windows": windows.windows, "validation": validation},
         arguments={
             "learning_rate": learning_rate,
-            "lr_scheduler_type": "cosine",
+            "lr_scheduler_type": "cosine" if patience is None else "constant_with_warmup",
             "warmup_steps": min(100, num_epochs * -(-len(windows) // batch_size) // 10),
         },
         seed=seed,
@@ -101,6 +104,7 @@ def train_sasrec(
         num_evaluations=num_evaluations,
         evaluate=None if validation is None else lambda model: rank_validation(model, validation),
         make_optimizer=_row_optimizer if config.num_sampled_negatives else None,
+        patience=None if validation is None else patience,
     )
 
 

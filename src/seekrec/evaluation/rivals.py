@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a sceptic would put into the table beside the usual baselines, each by its name in the settings.
+
+- `query_log`: what was clicked for the query and its words in training, alone and times SASRec;
+- `rank_fusion`: BM25 and dense text by reciprocal ranks, alone and times SASRec;
+- `item_knn`: items that the same users acted on;
+- `sampled_sasrec`: a SASRec that is trained by a sampled softmax, on another schedule;
+- `query_group`: the items that a synthetic query was made for, times SASRec. Not a baseline but a ceiling: it is told
+  what a search engine has to find out;
+- `negative_draws`: systems less how often an item is drawn as a negative, for the protocol `bm25`. Not a baseline
+  either: what it gains, the sampling gives away.
+
+Whatever is chosen, is chosen on validation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+from scipy.stats import rankdata
+
+from seekrec.evaluation.baselines import Float32Array, distinct_queries
+from seekrec.evaluation.bounds import DrawCorrection, QueryGroup
+from seekrec.evaluation.item_knn import ItemKNN
+from seekrec.evaluation.protocols import RankingProtocol, Scorer
+from seekrec.evaluation.report import Role
+from seekrec.evaluation.reweighted import ReweightedText
+from seekrec.events import Split
+from seekrec.events.query_log import QueryLog
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap, Request
+
+logger = logging.getLogger(__name__)
+
+CEILING = "exact query group x SASRec"
+LESS_DRAWS = " less draws"
+
+Rival = Literal["query_log", "rank_fusion", "item_knn", "sampled_sasrec", "query_group", "negative_draws"]
+
+RIVALS: tuple[Rival, ...] = get_args(Rival)
+
+# Smoothings that a query log chooses from.
+_SMOOTHINGS = (0.1, 1.0, 10.0)
+
+
+class QueryLogScorer:
+    """Items by what was clicked for the query and its words; see [`QueryLog`]. Searches only.
+
+    Args:
+        query_log ([`QueryLog`]): The clicks, over the rows of the catalogue.
+    """
+
+    behaviors: tuple[Behavior, ...] = (SEARCH,)
+
+    def __init__(self, query_log: QueryLog) -> None:
+        self.query_log = query_log
+        self.details: dict[str, object] = {"smoothing": query_log.smoothing}
+
+    def score_all(self, requests: Sequence[Request]) -> Float32Array:
+        """Score by the query alone; items that were clicked for no word of it get 0. See [`Scorer`]."""
+        queries, inverse = distinct_queries(requests, "a query log")
+        return np.asarray(self.query_log.scores(queries).toarray()[inverse], dtype=np.float32)
+
+
+class RankFusion:
+    """Several systems by reciprocal ranks (Cormack et al., SIGIR 2009): the sum of `1 / (60 + rank)`.
+
+    Tied items share their mean rank; an item that a text scorer gives 0 is not in its list.
+
+    Args:
+        systems (`Mapping[str, Scorer]`): Systems by name; requests must be of a behavior that all answer.
+        lists_all (`Collection[str]`): Those whose list holds every item, whatever its score.
+        constant (`float`): What is added to each rank.
+    """
+
+    def __init__(
+        self, systems: Mapping[str, Scorer], *, lists_all: Collection[str] = (), constant: float = 60.0
+    ) -> None:
+        self.systems = dict(systems)
+        self.lists_all = frozenset(lists_all)
+        self.constant = constant
+        answered = [set(system.behaviors) for system in self.systems.values()]
+        self.behaviors = tuple(behavior for behavior in BEHAVIORS if all(behavior in own for own in answered))
+        self.details: dict[str, object] = {"systems": list(self.systems), "constant": constant}
+
+    def score_all(self, requests: Sequence[Request]) -> Float32Array:
+        """Add up the reciprocal ranks; see [`Scorer`]."""
+        fused: Float32Array | None = None
+        for name, system in self.systems.items():
+            scores = system.score_all(requests)
+            fused = np.zeros(scores.shape, np.float32) if fused is None else fused
+            for total, row in zip(fused, scores, strict=True):
+                listed = np.arange(len(row)) if name in self.lists_all else np.flatnonzero(row > 0)
+                total[listed] += 1 / (self.constant + rankdata(-row[listed], method="average"))
+        return np.zeros((0, 0), np.float32) if fused is None else fused
+
+
+def rival_systems(
+    names: Collection[Rival],
+    split: Split,
+    id_map: IdMap,
+    baselines: Mapping[str, Scorer],
+    *,
+    train_sampled: Callable[[], Scorer] | None = None,
+    num_negatives: int = 99,
+    whole: Iterable[Split] | None = None,
+    counts: np.ndarray | None = None,
+) -> dict[str, Scorer]:
+    """Build rivals by their names in settings.
+
+    One that the log has nothing for is left out: a query log without searches in training, say.
+
+    Args:
+        names (`Collection[str]`): See the top of this module.
+        split (`Split`): Its training events are counted; its validation cases choose weights.
+        id_map ([`IdMap`]): Items of the catalogue.
+        baselines (`Mapping[str, Scorer]`): What [`baseline_systems`] made.
+        train_sampled (`Callable`, *optional*): Trains the other SASRec; needed for `sampled_sasrec`.
+        num_negatives (`int`): Negatives of a case in the protocol `bm25`.
+        whole (`Iterable[Split]`, *optional*): All partitions, where `split` is one of them: they are counted.
+        counts (`np.ndarray`, *optional*): With `whole`: interactions of each item in training.
+
+    Returns:
+        `dict[str, Scorer]`: By their names in reports.
+    """
+    if not names:
+        return {}
+    prior, found = baselines["SASRec"], dict[str, Scorer]()
+    is_tuned = bool(split.targets("validation", SEARCH))
+
+    def add(name: str, system: Scorer, texts: Mapping[str, Scorer] | None = None) -> None:
+        found[name] = system
+        if is_tuned:
+            reweighted = ReweightedText(texts or {name: system}, prior)
+            found[f"{name} x SASRec"] = reweighted.fit(split, id_map, show_progress=False)
+
+    if "query_log" in names:
+        query_log = QueryLog.fit(split if whole is None else whole, id_map)
+        if query_log.query_clicks.nnz:
+            texts = {f"query log, smoothing {one}": QueryLogScorer(query_log.smoothed(one)) for one in _SMOOTHINGS}
+            add("query log", texts["query log, smoothing 1.0"], texts)
+        else:
+            logger.info("No search of training led to an item: there is no query log.")
+    if "rank_fusion" in names:
+        both = {name: baselines[name] for name in ("BM25", "dense text")}
+        add("BM25 + dense by rank", RankFusion(both, lists_all=("dense text",)))
+    if "item_knn" in names and split.targets("validation", RECOMMENDATION):
+        found["item-kNN"] = ItemKNN.fit(split, id_map, whole=whole)
+    if "sampled_sasrec" in names and train_sampled is not None:
+        found["SASRec, sampled softmax"] = train_sampled()
+    if "query_group" in names and is_tuned and split.log.query_source == "category":
+        group = QueryGroup.of_items(split.log.items, id_map)
+        found[CEILING] = ReweightedText({"query group": group}, prior).fit(split, id_map, show_progress=False)
+    if "negative_draws" in names:
+        for name in ("SASRec", CEILING):
+            system = found.get(name, baselines.get(name))
+            if system is not None:
+                found[f"{name}{LESS_DRAWS}"] = DrawCorrection.fit(
+                    system, split, id_map, num_negatives=num_negatives, counts=counts
+                )
+    return found
+
+
+def answers_protocol(system: object, protocol: RankingProtocol) -> bool:
+    """Return whether a system is meant for a protocol; all but [`DrawCorrection`] are for any."""
+    return protocol in getattr(system, "protocols", (protocol,))
+
+
+def role_of(name: str) -> Role:
+    """Return what a system that is not ours is in a table, by its name there."""
+    if name.endswith(LESS_DRAWS):
+        return "correction"
+    return "ceiling" if name == CEILING else "baseline"
+
+
+__all__ = [
+    "CEILING",
+    "LESS_DRAWS",
+    "RIVALS",
+    "QueryLogScorer",
+    "RankFusion",
+    "Rival",
+    "answers_protocol",
+    "rival_systems",
+    "role_of",
+]

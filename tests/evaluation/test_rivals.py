@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.sparse import csr_array
+from small_shop import log_of
+
+from seekrec.evaluation.bounds import DrawCorrection, QueryGroup, count_draws
+from seekrec.evaluation.evaluator import evaluate_system
+from seekrec.evaluation.item_knn import ItemKNN, item_cosines, keep_largest
+from seekrec.evaluation.protocols import build_cases
+from seekrec.evaluation.rivals import CEILING, QueryLogScorer, RankFusion, rival_systems
+from seekrec.events.query_log import QueryLog
+from seekrec.events.splits import split_log
+from seekrec.schema import BEHAVIORS, Event, IdMap, Request
+
+IDS = IdMap("abcd")
+
+
+class Fixed:
+    """Gives each request the same scores."""
+
+    def __init__(self, scores, behaviors=BEHAVIORS):
+        self.scores = np.array(scores, dtype=np.float32)
+        self.behaviors = behaviors
+
+    def score_all(self, requests):
+        return np.tile(self.scores, (len(requests), 1))
+
+
+def test_query_log_answers_each_search_by_its_query():
+    log = QueryLog.count(["red"], np.zeros(3, int), np.array([1, 1, 3]), num_items=4)
+    scores = QueryLogScorer(log).score_all([Request(query="red"), Request(query="blue"), Request(query="red")])
+    # (2 + 2/3) / (3 + 1) and (1 + 1/3) / 4
+    np.testing.assert_allclose(scores, [[0, 2 / 3, 0, 1 / 3], [0] * 4, [0, 2 / 3, 0, 1 / 3]], rtol=1e-6)
+
+
+def test_ranks_are_fused_by_their_reciprocals_and_unmatched_items_are_in_no_list():
+    fusion = RankFusion(
+        {"words": Fixed([0, 5, 2, 2], ("search",)), "dense": Fixed([-0.5, 0.1, 0.1, -0.9])}, lists_all=("dense",)
+    )
+    assert fusion.behaviors == ("search",)
+    # Of words: b first, c and d share ranks 2 and 3; of dense: b and c share 1 and 2, then a, then d.
+    expected = [1 / 63, 1 / 61 + 1 / 61.5, 1 / 62.5 + 1 / 61.5, 1 / 62.5 + 1 / 64]
+    np.testing.assert_allclose(fusion.score_all([Request(query="x")])[0], expected, rtol=1e-6)
+
+
+def test_cosines_of_items_count_common_users():
+    """a was had by users 0 1 2 3, b by 0 1, c by 1, d by 4."""
+    acted = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], np.float32)
+    ab, ac, bc = 2 / np.sqrt(8), 1 / 2, 1 / np.sqrt(2)
+    table = item_cosines(csr_array(acted), 5).toarray()
+    np.testing.assert_allclose(table, [[0, ab, ac, 0], [ab, 0, bc, 0], [ac, bc, 0, 0], [0] * 4], rtol=1e-6)
+    # ab = bc: the tie goes to the lower row.
+    np.testing.assert_allclose(
+        item_cosines(csr_array(acted), 1).toarray(), [[0, ab, 0, 0], [ab, 0, 0, 0], [0, bc, 0, 0], [0] * 4], rtol=1e-6
+    )
+
+
+def test_neighbours_of_later_items_weigh_more_and_an_item_counts_once():
+    similar = csr_array(np.array([[0, 0.5, 0, 0], [0.5, 0, 0.25, 0], [0, 0.25, 0, 0], [0, 0, 0, 0]], np.float32))
+    history = [Event(item) for item in "abab"]
+    knn = ItemKNN(similar, IDS, decay=0.5)
+    # b is the last (weight 1), a the one before (weight 1/2).
+    expected = [[0.5, 0.25, 0.25, 0], [0] * 4]
+    np.testing.assert_allclose(knn.score_all([Request(history), Request()]), expected)
+    assert keep_largest(similar, 1).toarray().tolist() == [[0, 0.5, 0, 0], [0.5, 0, 0, 0], [0, 0.25, 0, 0], [0] * 4]
+
+
+def test_a_query_group_is_the_items_the_query_was_made_for():
+    items = pa.table({"item_id": ["b", "a", "z"], "queries": [["red", "lamp"], ["red"], ["blue"]]})
+    group = QueryGroup.of_items(items, IDS)
+    scores = group.score_all([Request(query=query) for query in ("red", "lamp", "blue", "green", "red")])
+    assert scores.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [0] * 4, [0] * 4, [1, 1, 0, 0]]
+
+
+def test_draws_of_negatives_leave_the_targets_out():
+    candidates = np.array([[0, 1, 2], [1, 3, -1], [2, 1, 0]])
+    assert count_draws(candidates, np.array([0, 3, 0]), 5).tolist() == [0, 3, 2, 0, 0]
+
+
+def test_a_correction_takes_off_the_logarithm_of_the_draws():
+    corrected = DrawCorrection(Fixed([3, 3, 3, 3]), {"search": np.array([0, 1, 3, 7])}, {"search": 2.0})
+    assert corrected.behaviors == ("search",)
+    # log(1 + 1), log(1 + 3), log(1 + 7)
+    expected = 3 - 2 * np.log([1, 2, 4, 8])
+    np.testing.assert_allclose(corrected.score_all([Request(query="x")])[0], expected, rtol=1e-6)
+
+
+@pytest.fixture
+def shop_split():
+    """Twelve users who search lamps and chairs in turn; lamps 0-3, chairs 4-7, hoses 8 and 9."""
+    kinds = {f"i{row}": ["lamp", "lamp", "chair", "chair", "hose"][row // 2] for row in range(10)}
+    rows = []
+    for user in range(12):
+        for step in range(5):
+            item = f"i{(user + step * 3) % 10}"
+            rows.append((f"u{user:02}", step, item, kinds[item] if (user + step) % 2 else None))
+    items = pa.table(
+        {
+            "item_id": list(kinds),
+            "title": [f"{kind} {item}" for item, kind in kinds.items()],
+            "description": [""] * 10,
+            "queries": [[kind] for kind in kinds.values()],
+        }
+    )
+    return split_log(log_of(rows, items=items, query_source="category"))
+
+
+def test_rivals_stand_beside_the_baselines_and_say_what_validation_chose(shop_split):
+    id_map = IdMap(shop_split.log.items["item_id"].to_pylist())
+    uniform = Fixed(np.arange(10.0))
+    baselines = {"SASRec": uniform, "BM25": Fixed([1] * 10, ("search",)), "dense text": uniform}
+    names = ["query_log", "rank_fusion", "item_knn", "sampled_sasrec", "query_group", "negative_draws"]
+    found = rival_systems(
+        names, shop_split, id_map, baselines, train_sampled=lambda: Fixed(-np.arange(10.0)), num_negatives=3
+    )
+    assert list(found) == [
+        "query log",
+        "query log x SASRec",
+        "BM25 + dense by rank",
+        "BM25 + dense by rank x SASRec",
+        "item-kNN",
+        "SASRec, sampled softmax",
+        "exact query group x SASRec",
+        "SASRec less draws",
+        "exact query group x SASRec less draws",
+    ]
+    assert found["query log x SASRec"].details["text"].startswith("query log, smoothing")
+    assert {"decay", "num_neighbours"} == set(found["item-kNN"].details)
+    # No more than two items stand in a group of the ceiling before others, so the target is among them.
+    ceiling = evaluate_system(found[CEILING], shop_split, id_map, behavior="search", show_progress=False)
+    assert ceiling.metrics["recall@5"] == 1.0
+    corrected = found["SASRec less draws"]
+    cases = build_cases(
+        shop_split, id_map, part="validation", behavior="search", protocol="bm25", num_negatives=3, max_cases=2000
+    )
+    draws = count_draws(cases.candidate_rows, cases.target_rows, 10)
+    weight = corrected.details["weights"]["search"]
+    np.testing.assert_allclose(
+        corrected.score_all([Request(query="lamp")])[0], np.arange(10) - weight * np.log1p(draws), rtol=1e-5
+    )
+
+
+def test_a_log_without_searches_has_no_rivals_of_searches(shop_split):
+    rows = [("u1", step, item, None) for step, item in enumerate("abcd")]
+    split = split_log(log_of(rows, items=list("abcd")))
+    baselines = {"SASRec": Fixed([1, 2, 3, 4])}
+    assert list(rival_systems(["query_log", "query_group", "item_knn"], split, IDS, baselines)) == ["item-kNN"]
