@@ -130,12 +130,12 @@ def test_strict_building_raises_on_a_leak(monkeypatch):
     # A builder with a mistake, here one that keeps every row for training, is caught by split_log itself.
     from seekrec.events import splits
 
-    right = splits.leave_one_out_strict
+    right = splits.hold_out_last
 
-    def wrong(timeline):
-        return replace(right(timeline), train_rows=np.arange(len(timeline.user)))
+    def wrong(timeline, **options):
+        return replace(right(timeline, **options), train_rows=np.arange(len(timeline.user)))
 
-    monkeypatch.setattr(splits, "leave_one_out_strict", wrong)
+    monkeypatch.setattr(splits, "hold_out_last", wrong)
     with pytest.raises(LeakageError, match=r"pair_trained 1 of 1 \(validation\), training_not_before 1 of 1"):
         leaking_split()
     assert issubclass(LeakageError, DataError)

@@ -66,6 +66,26 @@ def test_strict_leave_one_out_by_hand():
     assert histories_of(split, "validation") == {("a", "recommendation"): ["E", "B", "C"]}
 
 
+def test_the_last_tenth_by_hand():
+    # a: 21 distinct interactions, 2 + 2 held out: test T, U; validation R, S at 18 and 19. The R at 3, though early, is
+    # not trained; the search for S is asked as one. b: 3 interactions, 1 + 1. c: two, training only.
+    items = "ABRDEFGHIJKLMNOPQRSTU"
+    rows = [("a", step, item, "find s" if item == "S" else None) for step, item in enumerate(items, start=1)]
+    rows += [("b", 1, "A"), ("b", 2, "B"), ("b", 2, "C"), ("c", 1, "A"), ("c", 99, "B")]
+    split = split_log(log_of(rows), method="last_tenth")
+    asked = [(part.user_id, part.item_id, part.behavior) for part in (split.test, split.validation)]
+    tasks = ["recommendation"] * 3
+    assert asked[0] == (["a", "a", "b"], ["T", "U", "C"], tasks)
+    assert asked[1] == (["a", "a", "b", "a"], ["R", "S", "B", "S"], [*tasks, "search"])
+    trained = split.train_events().select(["user_id", "item_id"]).to_pylist()
+    assert "".join(event["item_id"] for event in trained if event["user_id"] == "a") == "ABDEFGHIJKLMNOPQ"
+    assert [event["item_id"] for event in trained if event["user_id"] != "a"] == ["A", "A", "B"]
+    # What was asked before is history: U is asked after R, S and T.
+    assert [item for item, _, _ in told(split, split.test.history(1))] == list("ABRDEFGHIJKLMNOPQRST")
+    assert [item for item, _, _ in told(split, split.validation.history(0))] == list("ABDEFGHIJKLMNOPQ")
+    assert split.describe()["method"] == "last_tenth"
+
+
 def test_strict_leaves_out_the_whole_moment_of_a_target():
     # Three reviews on the last day, of which C and B are held out: A of that day is in no history and not trained.
     split = split_log(log_of([("u", DAY, "P"), ("u", 2 * DAY, "Q"), *(("u", 3 * DAY, item) for item in "ABC")]))
@@ -250,8 +270,12 @@ def test_what_split_log_refuses():
         split_log(log)
     with pytest.raises(DataError, match=r"3 interactions of one behavior that follow both .* use protocol='strict'"):
         split_log(log, protocol="paper")
-    with pytest.raises(ConfigurationError, match=r"`method` is 'random'; use one of 'leave_one_out', 'last_days'"):
+    with pytest.raises(
+        ConfigurationError, match=r"`method` is 'random'; use one of 'leave_one_out', 'last_tenth', 'last_days'"
+    ):
         split_log(log, method="random")
+    with pytest.raises(ConfigurationError, match=r"'last_tenth' and `protocol` 'paper'"):
+        split_log(log, method="last_tenth", protocol="paper")
     with pytest.raises(ConfigurationError, match=r"`protocol` is 'loose'; use one of 'strict', 'paper'"):
         split_log(log, protocol="loose")
     with pytest.raises(ConfigurationError, match=r"`max_history` is 0; give 1 or more, or None for all"):

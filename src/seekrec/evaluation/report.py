@@ -40,7 +40,7 @@ class ResultRow:
         behavior (`str`): `"recommendation"` or `"search"`.
         part (`str`): `"validation"` or `"test"`.
         protocol (`str`): `"full"`, or the kind and number of negatives, such as `"uniform-99"`.
-        split_method (`str`): `"leave_one_out"` or `"last_days"`.
+        split_method (`str`): `"leave_one_out"`, `"last_tenth"` or `"last_days"`.
         split_protocol (`str`): `"strict"` or `"paper"`.
         split_fingerprint (`str`), cases_fingerprint (`str`): Ranks can be paired where both agree.
         query_source (`str`): `"category"` means synthetic queries; the table says so.

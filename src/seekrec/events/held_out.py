@@ -28,24 +28,25 @@ class HeldOut:
     test: np.ndarray
 
 
-def leave_one_out_strict(timeline: Timeline) -> HeldOut:
-    """Hold out each user's last two distinct interactions; train on what lies before the first of them."""
+def hold_out_last(timeline: Timeline, *, share: float = 0.0) -> HeldOut:
+    """Hold out each user's last distinct interactions; train on what lies before the first of them.
+
+    Args:
+        timeline (`Timeline`): The log.
+        share (`float`): Share of a user's distinct interactions that is asked in the test, rounded down, and again in
+            validation: at least one each. Users with fewer than `MIN_INTERACTIONS` are asked nothing.
+    """
     t = timeline
     rows = t.distinct_interactions()
-    users = t.user[rows]
-    last = np.flatnonzero(np.append(users[1:] != users[:-1], True)) if len(rows) else np.empty(0, dtype=np.int64)
-    counts = np.diff(last, prepend=-1)
-    last = last[counts >= MIN_INTERACTIONS]
-    test, validation = rows[last], rows[last - 1]
-    # Per user: when the validation target happened, and the two items; users without targets lose nothing.
-    num_users = int(t.user[-1]) + 1
-    until = np.full(num_users, np.iinfo(np.int64).max)
-    until[t.user[validation]] = t.timestamp[validation]
+    _, owner, counts = np.unique(t.user[rows], return_inverse=True, return_counts=True)
+    number = np.where(counts >= MIN_INTERACTIONS, np.maximum(1, (counts * share).astype(np.int64)), 0)[owner]
+    from_end = np.cumsum(counts)[owner] - np.arange(len(rows))  # 1 for a user's last
+    test, validation = rows[from_end <= number], rows[(number < from_end) & (from_end <= 2 * number)]
+    # Users without targets lose nothing.
+    until = np.full(int(t.user[-1]) + 1 if len(t.user) else 0, np.iinfo(np.int64).max)
+    np.minimum.at(until, t.user[validation], t.timestamp[validation])
     out = t.timestamp >= until[t.user]
-    for targets in (validation, test):
-        target_item = np.full(num_users, -2)
-        target_item[t.user[targets]] = t.item[targets]
-        out |= t.item == target_item[t.user]
+    out |= is_among(t.pairs(np.arange(len(t.user))), t.pairs(np.concatenate([validation, test])))
     return HeldOut(np.flatnonzero(~out), validation, test)
 
 

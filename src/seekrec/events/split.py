@@ -32,11 +32,11 @@ from seekrec.schema import BEHAVIORS, Behavior, Request
 from seekrec.util.files import write_json, write_table
 from seekrec.util.hashing import table_digest
 
-Method = Literal["leave_one_out", "last_days"]
+Method = Literal["leave_one_out", "last_tenth", "last_days"]
 Protocol = Literal["strict", "paper"]
 SplitPart = Literal["validation", "test"]
 
-METHODS: tuple[Method, ...] = ("leave_one_out", "last_days")
+METHODS: tuple[Method, ...] = ("leave_one_out", "last_tenth", "last_days")
 PROTOCOLS: tuple[Protocol, ...] = ("strict", "paper")
 Kinds = tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]
 SPLIT_PARTS: tuple[SplitPart, ...] = ("validation", "test")
@@ -55,7 +55,7 @@ class Split:
 
     Args:
         log (`EventLog`): The log.
-        method (`str`): `"leave_one_out"` or `"last_days"`.
+        method (`str`): `"leave_one_out"`, `"last_tenth"` or `"last_days"`.
         protocol (`str`): `"strict"` or `"paper"`.
         seed (`int`): Seed of the choice of queries.
         train_rows (`np.ndarray`): int64 rows of `log.events` that training may use, as target or history, ascending.

@@ -84,7 +84,7 @@ def check_counts(counts: SplitCounts, log_name: str, method: str, protocol: str)
     what = f"The split of log {log_name!r} (method {method!r}, protocol {protocol!r})"
     other = (
         "method='last_days', which trains on the earlier days of all users"
-        if method == "leave_one_out"
+        if method != "last_days"
         else "fewer `num_test_days`, or method='leave_one_out'"
     )
     if not counts.num_train_events:

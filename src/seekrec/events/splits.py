@@ -7,7 +7,9 @@ Protocol `strict` (the default) makes one split of each user's timeline for both
 - training holds no event of the user with that item, and none at or after the timestamp of the user's first target.
 
 Method `leave_one_out` takes each user's last distinct (user, item, timestamp) for the test and the last but one for
-validation; users with fewer than three stay in training only. Method `last_days` takes every interaction of the last
+validation; users with fewer than three stay in training only. Method `last_tenth` takes the last tenth of them for the
+test and the tenth before for validation, at least one each: where few events are searches, the last event of a user
+seldom is one, and many questions of few users say more. Method `last_days` takes every interaction of the last
 `num_test_days` days (UTC) for the test, each user's first of the last day before that has any for validation, and
 trains on what lies before that day. Either way a held-out interaction is asked as a recommendation and, where a query
 can be had ([`find_queries`]), as a search. Only `last_days` trains on no later event of *other* users.
@@ -36,6 +38,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seekrec.errors import ConfigurationError
 from seekrec.events.audit import audit
 from seekrec.events.cases import Cases, case_hash
 from seekrec.events.checks import check_choice
@@ -43,10 +46,10 @@ from seekrec.events.held_out import (
     HeldOutDays,
     check_held_out,
     find_held_out_days,
+    hold_out_last,
     interaction_days,
     last_days,
     leave_one_out_paper,
-    leave_one_out_strict,
     most_interactions,
 )
 from seekrec.events.log import EventLog
@@ -79,7 +82,7 @@ def split_log(
 
     Args:
         log (`EventLog`): The log.
-        method (`str`): `"leave_one_out"` or `"last_days"`.
+        method (`str`): `"leave_one_out"`, `"last_tenth"` or `"last_days"`.
         protocol (`str`): `"strict"`, or `"paper"` to compare with published numbers.
         num_test_days (`int`): Days of the test with `"last_days"`; ignored otherwise.
         seed (`int`): Seed of the choice among an item's synthetic queries.
@@ -95,8 +98,7 @@ def split_log(
             time.
         LeakageError: If a strict split leaks.
     """
-    check_choice("method", method, METHODS)
-    check_choice("protocol", protocol, PROTOCOLS)
+    check_method(method, protocol)
     check_max_history(max_history)
     t = Timeline.from_log(log)
     is_last_days = method == "last_days"
@@ -106,6 +108,7 @@ def split_log(
     split = build_split(
         log,
         t,
+        method=method,
         protocol=protocol,
         days=days,
         num_test_days=num_test_days if is_last_days else None,
@@ -123,6 +126,21 @@ def split_log(
         audit(split).raise_if_leaking()
     logger.info("Split %s: %s, protocol %s, %d training events.", log.name, method, protocol, len(split.train_rows))
     return split
+
+
+def check_method(method: str, protocol: str) -> None:
+    """Refuse a method or protocol that is unknown, or two that do not go together.
+
+    Raises:
+        ConfigurationError: If it is so.
+    """
+    check_choice("method", method, METHODS)
+    check_choice("protocol", protocol, PROTOCOLS)
+    if method == "last_tenth" and protocol == "paper":
+        raise ConfigurationError(
+            "`method` is 'last_tenth' and `protocol` 'paper', whose pipeline holds out one event of a user; use "
+            "protocol='strict', or another method."
+        )
 
 
 def _warn_of_days(log: EventLog, timeline: Timeline) -> None:
@@ -147,6 +165,7 @@ def build_split(
     log: EventLog,
     timeline: Timeline,
     *,
+    method: Method,
     protocol: Protocol,
     days: HeldOutDays | None,
     num_test_days: int | None,
@@ -160,8 +179,9 @@ def build_split(
     Args:
         log (`EventLog`): The log, or the part.
         timeline (`Timeline`): The same as arrays.
-        protocol (`str`): See [`split_log`].
-        days ([`HeldOutDays`], *optional*): Days of the whole log to hold out; without them, leave-one-out.
+        method (`str`): See [`split_log`], like the next.
+        protocol (`str`): Protocol of the split.
+        days ([`HeldOutDays`], *optional*): With `last_days`: days of the whole log to hold out.
         num_test_days (`int`, *optional*): See [`split_log`].
         seed (`int`): See [`split_log`].
         max_history (`int`, *optional*): See [`split_log`].
@@ -175,7 +195,7 @@ def build_split(
     if days is not None:
         chosen = last_days(timeline, days, is_strict=order is None)
     elif order is None:
-        chosen = leave_one_out_strict(timeline)
+        chosen = hold_out_last(timeline, share=0.1 if method == "last_tenth" else 0)
     else:
         chosen = leave_one_out_paper(timeline, order)
     usable = np.arange(len(timeline.user)) if keep_impressions else np.flatnonzero(~timeline.is_impression)
@@ -194,7 +214,7 @@ def build_split(
     )
     split = Split(
         log=log,
-        method="leave_one_out" if days is None else "last_days",
+        method=method,
         protocol=protocol,
         seed=seed,
         train_rows=chosen.train_rows,

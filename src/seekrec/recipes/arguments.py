@@ -53,7 +53,7 @@ class DataArguments:
         construction (`str`):
             Searches for a log without any: `split` labels each interaction as one of the two, `copy` as both, as the
             papers do; `tags` takes what users typed as tags, where the log has such.
-        split_method (`str`): Events that are held out: the last of each user, or the last day.
+        split_method (`str`): Events that are held out: the last of each user, the last tenth, or the last day.
         protocol (`str`): `strict` leaks nothing; `paper` does what the released code does.
         num_cold_items (`int`):
             Number of items that are removed from the log before training, then added to the trained model and
@@ -75,7 +75,7 @@ class DataArguments:
     max_refused: float | None = None
     engine: Engine = "local"
     construction: Literal["split", "copy", "none", "tags"] = "split"
-    split_method: Literal["leave_one_out", "last_days"] = "leave_one_out"
+    split_method: Literal["leave_one_out", "last_tenth", "last_days"] = "leave_one_out"
     protocol: Literal["strict", "paper"] = "strict"
     num_cold_items: int = 0
 

@@ -29,7 +29,6 @@ import pyarrow.parquet as pq
 from seekrec.errors import DataError
 from seekrec.events.audit import AuditReport, audit, longest_histories
 from seekrec.events.cases import Cases
-from seekrec.events.checks import check_choice
 from seekrec.events.columns import SessionIds
 from seekrec.events.held_out import HeldOutDays, check_held_out, find_held_out_days, most_interactions
 from seekrec.events.partitions.buckets import digest_buckets, join_digests, user_buckets, user_hashes
@@ -39,8 +38,6 @@ from seekrec.events.partitions.scatter import FACTS_FILE, read_facts
 from seekrec.events.saved import check_files, read_description, refuse_damage
 from seekrec.events.sessions import SessionCounts, count_sessions, session_numbers
 from seekrec.events.split import (
-    METHODS,
-    PROTOCOLS,
     SPLIT_FILE,
     SPLIT_PARTS,
     TRAIN_FILE,
@@ -51,7 +48,7 @@ from seekrec.events.split import (
     check_max_history,
 )
 from seekrec.events.split_counts import SplitCounts, check_counts
-from seekrec.events.splits import build_split, keep_actions, training_actions
+from seekrec.events.splits import build_split, check_method, keep_actions, training_actions
 from seekrec.events.timeline import Timeline
 from seekrec.util.files import sweep_folder, write_json, write_table
 from seekrec.util.hashing import hash_fractions
@@ -224,8 +221,7 @@ def split_partitions(
             time.
         LeakageError: If a strict split leaks.
     """
-    check_choice("method", method, METHODS)
-    check_choice("protocol", protocol, PROTOCOLS)
+    check_method(method, protocol)
     check_max_history(max_history)
     days = None
     if method == "last_days":
@@ -324,6 +320,7 @@ def split_partition(job: Job, folder: Path) -> None:
     split = build_split(
         log,
         timeline,
+        method=settings["method"],
         protocol=settings["protocol"],
         days=None if days is None else HeldOutDays(**days),
         num_test_days=settings["num_test_days"],
