@@ -67,8 +67,8 @@ def test_strict_leave_one_out_by_hand():
 
 
 def test_the_last_tenth_by_hand():
-    # a: 21 distinct interactions, 2 + 2 held out: test T, U; validation R, S at 18 and 19. The R at 3, though early, is
-    # not trained; the search for S is asked as one. b: 3 interactions, 1 + 1. c: two, training only.
+    # a: 21 distinct interactions, 2 + 2 held out: test T and U, validation R and S at 18 and 19. R at 3, though early,
+    # is not trained; the search for S is asked as one. b: 3 interactions, 1 + 1. c: two, training only.
     items = "ABRDEFGHIJKLMNOPQRSTU"
     rows = [("a", step, item, "find s" if item == "S" else None) for step, item in enumerate(items, start=1)]
     rows += [("b", 1, "A"), ("b", 2, "B"), ("b", 2, "C"), ("c", 1, "A"), ("c", 99, "B")]
