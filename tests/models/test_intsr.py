@@ -320,6 +320,24 @@ def test_only_what_was_available_competes(windows):
             assert (model(**batch).loss.item() == before) is aligned
 
 
+@pytest.mark.parametrize("negatives", ["full", "hard", "uniform"])
+def test_the_temperature_divides_similarities(windows, negatives):
+    """By hand: a softmax over all items, or over those that were drawn; with all others, hard negatives are all."""
+    _, catalog, table = windows
+    settings = {"temperature": 0.3, "negatives": negatives, "num_training_negatives": NUM_ITEMS - 1}
+    model, processor = make_intsr(ranking_weight=0.0, without=["alignment"], **settings)
+    draws = make_negatives(table, catalog, "uniform", 6) if negatives == "uniform" else None
+    batch = collate(windows, processor, [0, 3], negatives=draws)
+    output = model(**batch)
+    is_asked = batch["labels"] >= 0
+    labels = batch["labels"][is_asked]
+    scores = (output.questions[is_asked] @ model.items.all().T) / 0.3
+    if draws is not None:
+        rows = torch.cat([labels[:, None], batch["negative_rows"][is_asked]], dim=1)
+        scores, labels = scores.gather(1, rows), torch.zeros_like(labels)
+    torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(scores, labels))
+
+
 def test_the_pool_turns_recommendations_into_searches(windows):
     _, _, table = windows
     processor = make_intsr()[1]
@@ -416,6 +434,7 @@ def test_queries_can_be_switched_off(windows):
         ({"without": ["placeholders"], "ranking_weight": 1.0}, "`ranking_weight` is 1.0, but `without` names the"),
         ({"without": ["placeholders"], "starts_from_latest_item": True}, "`starts_from_latest_item` is on, but"),
         ({"without": ["attention"]}, "without"),
+        ({"temperature": 0.0}, "`temperature` is 0.0; it must be above 0"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

@@ -53,6 +53,7 @@ class DenseConfig(PreTrainedConfig):
             similarities); `hard`, the most similar items at that moment (IntSR alone); `auto`, full up to 50,000
             items, then popularity.
         num_training_negatives (`int`): Number of negatives of a question, unless full.
+        temperature (`float`): tau, divides similarities in the loss.
         recommender_weight (`float`): Weight of the score of SASRec, which is added to that of recommendations when
             they are answered; 0 for none. In neither paper.
         text_weight (`float`): Weight of the cosine between an item's text and those of the latest items of the
@@ -94,6 +95,7 @@ class DenseConfig(PreTrainedConfig):
 
     negatives: Literal["auto", "full", "uniform", "popularity", "hard"] = "auto"
     num_training_negatives: int = 20
+    temperature: float = 1.0
     recommender_weight: float = 0.0
     text_weight: float = 0.0
 
@@ -177,6 +179,8 @@ class DenseConfig(PreTrainedConfig):
             raise ValueError(
                 f"`dropout` is {self.dropout}; give a number from 0 up and below 1, or two: of layers and of tokens."
             )
+        if not self.temperature > 0:
+            raise ValueError(f"`temperature` is {self.temperature}; it must be above 0.")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"`hidden_size` is {self.hidden_size}, which {self.num_attention_heads} heads do not divide; change "

@@ -352,12 +352,12 @@ class AnswerFusion(nn.Module):
         return found
 
 
-def make_fusion(config: DenseConfig, temperature: float = 1.0) -> AnswerFusion | None:
+def make_fusion(config: DenseConfig) -> AnswerFusion | None:
     """Make what a configuration adds to its model's answers; None for nothing."""
     if not (config.recommender_weight or config.text_weight):
         return None
     weights = config.recommender_weight, config.text_weight
-    return AnswerFusion(config.num_items, config.recommender, *weights, temperature)
+    return AnswerFusion(config.num_items, config.recommender, *weights, config.temperature)
 
 
 class DenseSnapshot(CatalogSnapshot):

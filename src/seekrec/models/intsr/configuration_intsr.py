@@ -72,7 +72,6 @@ class IntSRConfig(DenseConfig):
     fields_from_data: ClassVar[tuple[str, ...]] = (*DenseConfig.fields_from_data, "num_geohashes")
     fixed_settings: ClassVar[dict[str, object]] = {
         **DenseConfig.fixed_settings,
-        "temperature": 1.0,
         "num_scenarios": 2,
     }
 

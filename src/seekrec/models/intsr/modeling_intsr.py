@@ -790,6 +790,7 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
                 is_valid=rows >= 0,
                 positive_log_q=inputs["label_log_q"][is_asked] if is_corrected else None,
                 negative_log_q=inputs["negative_log_q"][is_asked] if is_corrected else None,
+                temperature=config.temperature,
                 divisor=divisor,
             )
         times = inputs["question_timestamps"][is_asked]
@@ -804,9 +805,12 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
                 labels,
                 count=config.num_training_negatives,
                 candidates=available,
+                temperature=config.temperature,
                 divisor=divisor,
             )
-        return full_softmax(questions, all_items, labels, candidates=available, divisor=divisor)
+        return full_softmax(
+            questions, all_items, labels, candidates=available, temperature=config.temperature, divisor=divisor
+        )
 
     def _answered(self, state: IntSRState, inputs: Inputs, items: CatalogItems) -> Tensor:
         own = self._outputs(state, inputs, items)[:, :, 0]
@@ -864,6 +868,7 @@ def hard_negatives(
     *,
     count: int,
     candidates: Candidates | None = None,
+    temperature: float = 1.0,
     divisor: Tensor | int | None = None,
 ) -> Tensor:
     """Compute the loss of the target against the items most similar to the question at this moment (section 4.3).
@@ -874,6 +879,7 @@ def hard_negatives(
         labels (`torch.LongTensor`): Rows of the targets, `(num_questions,)`.
         count (`int`): Number of negatives of a question.
         candidates (`Callable`, *optional*): As in [`full_softmax`].
+        temperature (`float`): As in [`full_softmax`].
         divisor (`int`, *optional*): As in [`full_softmax`].
 
     Returns:
@@ -892,7 +898,9 @@ def hard_negatives(
     if not rows:
         return (questions.sum() + items.sum() * 0).float()
     scores = (items[torch.cat(rows)] * questions[:, None]).sum(-1)
-    return info_nce(scores[:, 0], scores[:, 1:], is_valid=torch.cat(is_valid), divisor=divisor)
+    return info_nce(
+        scores[:, 0], scores[:, 1:], is_valid=torch.cat(is_valid), temperature=temperature, divisor=divisor
+    )
 
 
 def candidate_loss(logits: Tensor, is_real: Tensor, *, divisor: Tensor | int | None = None) -> Tensor:

@@ -51,7 +51,6 @@ class SynerGenConfig(DenseConfig):
     Learning (section 3.5):
 
     Args:
-        temperature (`float`): tau, divides similarities.
         easy_weight (`float`): alpha, the weight of easy negatives, which `negatives: full` makes all items, and the
             other targets of the batch otherwise; hard ones, shown or drawn beside a target, have one minus that.
         ranking_weight (`float`): Weight of the ranking loss, 1 in the paper; 0 for no ranking head (table 4), and
@@ -127,8 +126,6 @@ class SynerGenConfig(DenseConfig):
         """Check what SynerGen has beside the settings of [`DenseConfig`]."""
         self._check_at_least(1, "intermediate_size", "fusion_size")
         self._check_at_least(0, "ranking_weight")
-        if not self.temperature > 0:
-            raise ValueError(f"`temperature` is {self.temperature}; it must be above 0.")
         if not 0 <= self.easy_weight <= 1:
             raise ValueError(f"`easy_weight` is {self.easy_weight}; it must be from 0 to 1.")
         if not 0 <= self.asked_action <= self.num_actions:

@@ -634,7 +634,7 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
             self.ranking_head = nn.Sequential(
                 nn.LayerNorm(size, eps=LAYER_NORM_EPS), nn.Linear(size, size), nn.GELU(), nn.Linear(size, 1)
             )
-        self.fusion = make_fusion(config, config.temperature)
+        self.fusion = make_fusion(config)
         self.post_init()
 
     @property
