@@ -7,7 +7,7 @@ import pytest
 from small_shop import make_aisles
 
 from seekrec.corpora import build_stream
-from seekrec.corpora.partitioned import build_partition_windows, write_streams
+from seekrec.corpora.partitioned import write_streams
 from seekrec.corpora.training_windows import build_training_windows, log_actions
 from seekrec.events.partitions import partition_log, split_partitions
 from seekrec.events.partitions.buckets import event_keys
@@ -68,7 +68,12 @@ def test_windows_of_partitions_are_those_of_the_log(shop):
     split, parted, catalog, *_ = shop
     assert parted.sessions.guess() == guess_session_ids(split)
     whole = build_training_windows(split, catalog.id_map, actions=log_actions(split), max_history=5)
-    parts = [build_partition_windows(parted, number, catalog.id_map, max_history=5) for number in range(3)]
+    parts = [
+        build_training_windows(
+            part, catalog.id_map, actions=parted.actions, max_history=5, session_ids=parted.session_ids
+        )
+        for part in parted
+    ]
     found = [row for part in parts for row in rows_of(part, part.events.queries)]
     assert sum(map(len, parts)) == len(whole)
     assert sorted(found) == sorted(rows_of(whole, whole.events.queries))

@@ -37,7 +37,7 @@ def test_a_log_in_partitions_is_trained_on_and_ranked_as_a_whole(inputs, shop, t
     assert "IntSR" in text and "SASRec" in text
     stages = tmp_path / "parts" / "stages"
     windows = json.loads(next(stages.glob("windows-*/shards.json")).read_text())
-    assert len(windows["shards"]) == 3 and all(shard["num_windows"] for shard in windows["shards"])
+    assert len(windows["shards"]) == 3 and all(shard["num_rows"] for shard in windows["shards"])
     run_of = json.loads((tmp_path / "parts" / "model" / "run.json").read_text())
     assert run_of["log"]["num_events"] == 3_000
     more = ("--items", str(shop / "raw/items.parquet"), "--num_train_epochs", "1")
@@ -83,7 +83,7 @@ def test_two_processes_train_on_shards_and_a_killed_run_goes_on(family, inputs, 
     assert "recommendation" in str(run([sys.executable, *launcher, script, *two]).stdout).lower()
     state = max((tmp_path / "two" / "trainer").glob("checkpoint-*/trainer_state.json"))
     num_windows = sum(
-        shard["num_windows"]
+        shard["num_rows"]
         for shard in json.loads(next((tmp_path / "two/stages").glob("windows-*/shards.json")).read_text())["shards"]
     )
     # Two epochs of global batches of 32.

@@ -7,10 +7,9 @@ depend on user and event alone: together the partitions hold what would be made 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 from transformers import AutoTokenizer
@@ -19,53 +18,12 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.segments import CorpusSettings
 from seekrec.corpora.stream import build_stream
 from seekrec.corpora.tokens import IdentifierVocabulary
-from seekrec.corpora.training_windows import TrainingWindows, build_training_windows
-from seekrec.events.columns import SessionIds
 from seekrec.events.partitions.buckets import event_keys
 from seekrec.events.partitions.engines import Engine, Job, run_partitions
 from seekrec.events.partitions.splits import PartitionedSplit
-from seekrec.schema import IdMap
 from seekrec.util.files import write_table
 
 CORPUS_FILE = "corpus.parquet"
-
-
-def build_partition_windows(
-    split: PartitionedSplit,
-    number: int,
-    id_map: IdMap,
-    *,
-    geohashes: Sequence[str] = (),
-    max_history: int = 50,
-    recommend_searched_items: bool = True,
-    session_ids: SessionIds | Literal["auto"] = "auto",
-    use_session_mask: bool = True,
-    may_be_empty: bool = False,
-) -> TrainingWindows:
-    """Cut the training part of one partition into windows with questions; see [`build_training_windows`].
-
-    Args:
-        split ([`PartitionedSplit`]): The split.
-        number (`int`): Number of the partition.
-        id_map ([`IdMap`]): Ids of the catalogue's items.
-        geohashes (`Sequence[str]`): Places that the model distinguishes.
-        max_history (`int`): Events of a window.
-        recommend_searched_items (`bool`): Ask for the items of searches without their query too.
-        session_ids (`str`): Meaning of `session_id`; `"auto"` is guessed from the sessions of all partitions.
-        use_session_mask (`bool`): Off for a model whose questions see all that came before, their session too.
-        may_be_empty (`bool`): Whether there need not be a question in the partition.
-    """
-    return build_training_windows(
-        split.partition(number),
-        id_map,
-        actions=sorted(split.actions),
-        geohashes=geohashes,
-        max_history=max_history,
-        recommend_searched_items=recommend_searched_items,
-        session_ids=split.session_ids if session_ids == "auto" else session_ids,
-        use_session_mask=use_session_mask,
-        may_be_empty=may_be_empty,
-    )
 
 
 @dataclass
@@ -147,4 +105,4 @@ def write_stream(job: Job, folder: Path) -> None:
     write_table(folder / CORPUS_FILE, pa.table(corpus.data.table))
 
 
-__all__ = ["StreamLengths", "build_partition_windows", "write_stream", "write_streams"]
+__all__ = ["StreamLengths", "write_stream", "write_streams"]

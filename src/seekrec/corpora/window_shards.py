@@ -7,11 +7,8 @@ windows of the whole log. Each stands for itself: windows are rows, their events
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, cast
@@ -20,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seekrec.corpora.partitioned import build_partition_windows
-from seekrec.corpora.training_windows import TrainingWindows
+from seekrec.corpora.shards import Shards, ShardWriter, begin_shards, finish_shards, join_arrays, open_split
+from seekrec.corpora.training_windows import TrainingWindows, build_training_windows
 from seekrec.corpora.window_tables import number_queries, windows_from_table, windows_to_table
 from seekrec.errors import DataError, LeakageError
 from seekrec.events.columns import SessionIds
@@ -32,35 +29,18 @@ from seekrec.events.partitions.scatter import FACTS_FILE, read_facts
 from seekrec.events.partitions.training_facts import TrainingFacts
 from seekrec.events.saved import check_files, refuse_damage
 from seekrec.schema import BEHAVIORS, Behavior, IdMap
-from seekrec.util.files import replace_file, write_json, write_table
-from seekrec.util.hashing import file_sha256, table_digest
+from seekrec.util.files import write_json, write_table
 
 logger = logging.getLogger(__name__)
 
 WINDOWS_FILE = "windows.arrow"
-SHARDS_FILE = "shards.json"
 QUERIES_FILE = "queries.parquet"
 _COUNTS_FILE, _SEARCHED_FILE, _ACTED_FILE = "counts.parquet", "searched.parquet", "acted.npy"
-_PLAN_FILE = "plan.json"
-SHARDS_VERSION = 1
+# Options of [`build_training_windows`].
+_OPTIONS = ("geohashes", "max_history", "recommend_searched_items", "session_ids", "use_session_mask")
 
 
-@dataclass(frozen=True)
-class ShardInfo:
-    """Description of one shard.
-
-    Args:
-        folder (`str`): Its folder.
-        num_windows (`int`): Its windows.
-        sha256 (`str`): SHA-256 of its file of windows.
-    """
-
-    folder: str
-    num_windows: int
-    sha256: str
-
-
-class WindowShards:
+class WindowShards(Shards):
     """Windows in shards; batches are read from the shards that hold them. Made by [`write_window_shards`].
 
     Windows are numbered from 0 up, one shard after the other.
@@ -72,40 +52,16 @@ class WindowShards:
         DataError: If a file is missing or damaged.
     """
 
+    kind = "windows"
+    length_column = "events"
+
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        check_files(self.folder, (SHARDS_FILE, QUERIES_FILE), "windows")
-        with refuse_damage(self.folder, "windows"):
-            description = json.loads((self.folder / SHARDS_FILE).read_text("utf-8"))
-            self.session_ids: SessionIds = description["session_ids"]
-            self.num_questions: dict[Behavior, int] = description["num_questions"]
-            self.num_blind: int = description["num_blind"]
-            self.fingerprint: str = description["fingerprint"]
-            self.shards = tuple(ShardInfo(**shard) for shard in description["shards"])
-        check_files(self.folder, [f"{shard.folder}/{WINDOWS_FILE}" for shard in self.shards], "windows")
-        # Of each shard the number of its first window; the number of all at the end.
-        self.first = np.concatenate([[0], np.cumsum([shard.num_windows for shard in self.shards])]).astype(np.int64)
-        self._tables: dict[int, pa.Table] = {}
-
-    def __len__(self) -> int:
-        return int(self.first[-1])
-
-    def __reduce__(self) -> tuple[type[WindowShards], tuple[Path]]:
-        # Processes that load data map the files themselves.
-        return WindowShards, (self.folder,)
-
-    def shard(self, number: int) -> pa.Table:
-        """Return the windows of one shard: a memory-mapped table, a row a window."""
-        if number not in self._tables:
-            path = self.folder / self.shards[number].folder / WINDOWS_FILE
-            with refuse_damage(path.parent, "shard of windows"):
-                self._tables[number] = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        return self._tables[number]
-
-    def lengths(self, number: int) -> np.ndarray:
-        """Return the number of events of each window of one shard: int64."""
-        parts = [np.diff(np.asarray(chunk.offsets)) for chunk in self.shard(number)["events"].chunks]
-        return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64)
+        super().__init__(folder)
+        check_files(self.folder, (QUERIES_FILE,), self.kind)
+        with refuse_damage(self.folder, self.kind):
+            self.session_ids: SessionIds = self.description["session_ids"]
+            self.num_questions: dict[Behavior, int] = self.description["num_questions"]
+            self.num_blind: int = self.description["num_blind"]
 
     def take(self, numbers: Sequence[int] | np.ndarray) -> TrainingWindows:
         """Read some windows.
@@ -116,17 +72,7 @@ class WindowShards:
         Returns:
             [`TrainingWindows`]: These windows, in this order; their query rows point to `queries`.
         """
-        rows = np.asarray(numbers, dtype=np.int64)
-        of_shard = np.searchsorted(self.first, rows, side="right") - 1
-        order = np.argsort(of_shard, kind="stable")
-        found = [
-            self.shard(number).take(pa.array(rows[of_shard == number] - self.first[number]))
-            for number in np.unique(of_shard).tolist()
-        ]
-        back = np.empty(len(rows), dtype=np.int64)
-        back[order] = np.arange(len(rows))
-        table = pa.concat_tables(found).combine_chunks().take(pa.array(back))
-        return windows_from_table(table, self.session_ids)
+        return windows_from_table(self.take_table(np.asarray(numbers, dtype=np.int64)), self.session_ids)
 
     def batch(self, numbers: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """Lay out some windows; see [`TrainingWindows.batch`]."""
@@ -135,12 +81,7 @@ class WindowShards:
 
     def user_rows(self, numbers: np.ndarray) -> np.ndarray:
         """Return the int64 user row of some windows; users of all shards are numbered together."""
-        of_shard = np.searchsorted(self.first, numbers, side="right") - 1
-        found = np.empty(len(numbers), dtype=np.int64)
-        for number in np.unique(of_shard).tolist():
-            is_here = of_shard == number
-            found[is_here] = np.asarray(self.shard(number)["user"])[numbers[is_here] - self.first[number]]
-        return found
+        return np.asarray(self.take_table(numbers, ["user"])["user"])
 
     @cached_property
     def queries(self) -> list[str]:
@@ -150,7 +91,7 @@ class WindowShards:
 
     def searched_pairs(self) -> np.ndarray:
         """Return the distinct pairs of an item and a query that led to it; see [`TrainingWindows.searched_pairs`]."""
-        tables = [pq.read_table(self.folder / shard.folder / _SEARCHED_FILE) for shard in self.shards]
+        tables = [pq.read_table((self.folder / shard.path).parent / _SEARCHED_FILE) for shard in self.shards]
         pairs = [np.stack([table["item"].to_numpy(), table["query"].to_numpy()], axis=1) for table in tables]
         return np.unique(np.concatenate(pairs).astype(np.int64), axis=0)
 
@@ -160,7 +101,7 @@ class WindowShards:
         Raises:
             DataError: If `num_items` is not the number of items that the shards were made for.
         """
-        if num_items != read_facts(self.folder / self.shards[0].folder)["num_items"]:
+        if num_items != read_facts((self.folder / self.shards[0].path).parent)["num_items"]:
             raise DataError(f"The windows in {self.folder} were made for another catalogue than one of {num_items}.")
         path = self.folder / _ACTED_FILE
         return cast(np.ndarray, np.load(path, mmap_mode="r", allow_pickle=False))
@@ -169,7 +110,7 @@ class WindowShards:
         """Count how often each item is asked for; see [`TrainingWindows.question_counts`]."""
         counts = np.zeros((len(BEHAVIORS), num_items), dtype=np.int64)
         for shard in self.shards:
-            table = pq.read_table(self.folder / shard.folder / _COUNTS_FILE)
+            table = pq.read_table((self.folder / shard.path).parent / _COUNTS_FILE)
             counts[table["behavior"].to_numpy(), table["item"].to_numpy()] += table["count"].to_numpy()
         return counts
 
@@ -217,7 +158,6 @@ def write_window_shards(
     if session_ids == "auto":
         session_ids = split.session_ids
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     settings: JsonObject = {
         "behaviors": list(behaviors),
         "geohashes": list(geohashes),
@@ -226,8 +166,7 @@ def write_window_shards(
         "session_ids": session_ids,
         "use_session_mask": use_session_mask,
     }
-    plan = {"version": SHARDS_VERSION, "split": split.fingerprint, "log": split.log.digest, "settings": settings}
-    _keep_only(target, plan)
+    begin_shards(target, split, settings)
     queries = pa.table({"query": facts.queries})
     write_table(target / QUERIES_FILE, queries)
     first_users = np.cumsum([0, *(partition.num_users for partition in split.log.partitions)]).tolist()
@@ -248,27 +187,16 @@ def write_window_shards(
         )
     if num_leaks := sum(one["num_leaks"] for one in found):
         raise LeakageError(f"{num_leaks} training questions of {split.log.name!r} see their own answer.")
-    _join_arrays([Path(job.output) / _ACTED_FILE for job in jobs], target / _ACTED_FILE)
-    shards = [
-        {"folder": Path(job.output).name, "num_windows": one["num_windows"], "sha256": one["sha256"]}
-        for job, one in zip(jobs, found, strict=True)
-    ]
-    description = {
-        "version": SHARDS_VERSION,
-        "session_ids": session_ids,
-        "num_questions": counts,
-        "num_blind": sum(one["num_blind"] for one in found),
-        "fingerprint": table_digest(pa.table({"sha256": [shard["sha256"] for shard in shards]})),
-        "shards": shards,
-    }
-    write_json(target / SHARDS_FILE, description)
+    join_arrays([Path(job.output) / _ACTED_FILE for job in jobs], target / _ACTED_FILE)
+    more = {"session_ids": session_ids, "num_questions": counts, "num_blind": sum(one["num_blind"] for one in found)}
+    finish_shards(target, jobs, more)
     windows = WindowShards(target)
     written = ", ".join(f"{count} as a {behavior}" for behavior, count in counts.items())
     logger.info(
         "%s: %d windows in %d shards; training asks %s; %d questions see no event.",
         split.log.name,
         len(windows),
-        len(shards),
+        len(windows.shards),
         written,
         windows.num_blind,
     )
@@ -278,20 +206,23 @@ def write_window_shards(
 def write_shard(job: Job, folder: Path) -> None:
     """Write the windows of one partition: inputs are the folder of the split and the table of queries."""
     settings = job.settings
-    whole = _open_split(job.inputs[0])
+    whole = open_split(job.inputs[0])
     id_map = _read_ids(str(whole.log.folder))
-    options = ("geohashes", "max_history", "recommend_searched_items", "session_ids", "use_session_mask")
-    windows = build_partition_windows(
-        whole, settings["partition"], id_map, may_be_empty=True, **{name: settings[name] for name in options}
+    windows = build_training_windows(
+        whole.partition(settings["partition"]),
+        id_map,
+        actions=sorted(whole.actions),
+        may_be_empty=True,
+        **{name: settings[name] for name in _OPTIONS},
     )
     num_leaks = windows.count_leaks() if whole.protocol == "strict" else 0
     if len(settings["behaviors"]) == 1:
         windows = windows.select(settings["behaviors"][0])
     queries = pq.read_table(job.inputs[1])["query"].combine_chunks()
     table = windows_to_table(windows, settings["first_user"], queries)
-    path = folder / WINDOWS_FILE
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=max(1, table.num_rows))
+    with ShardWriter(folder / WINDOWS_FILE, "windows") as writer:
+        for batch in table.to_batches():
+            writer.write(batch)
     counts = windows.question_counts(len(id_map))
     behavior, item = np.nonzero(counts)
     write_table(folder / _COUNTS_FILE, pa.table({"behavior": behavior, "item": item, "count": counts[behavior, item]}))
@@ -303,18 +234,12 @@ def write_shard(job: Job, folder: Path) -> None:
     asked = {name: int((windows.behavior == number).sum()) for number, name in enumerate(BEHAVIORS)}
     facts = {
         "num_items": len(id_map),
-        "num_windows": len(windows),
+        "shards": writer.describe(),
         "num_questions": asked,
         "num_blind": int(windows.is_blind.sum()),
         "num_leaks": num_leaks,
-        "sha256": file_sha256(path),
     }
     write_json(folder / FACTS_FILE, facts)
-
-
-@lru_cache(maxsize=1)
-def _open_split(folder: str) -> PartitionedSplit:
-    return PartitionedSplit.load(folder)
 
 
 @lru_cache(maxsize=1)
@@ -323,30 +248,4 @@ def _read_ids(folder: str) -> IdMap:
     return IdMap(pq.read_table(Path(folder) / ITEMS_FILE, columns=["item_id"])["item_id"].to_pylist())
 
 
-def _keep_only(target: Path, plan: JsonObject) -> None:
-    """Keep the shards that an interrupted run of the same plan has left in a folder, delete any others."""
-    # Without it the folder does not load: an interrupted run is never taken for a whole one.
-    (target / SHARDS_FILE).unlink(missing_ok=True)
-    path = target / _PLAN_FILE
-    if path.is_file() and json.loads(path.read_text("utf-8")) == plan:
-        return
-    path.unlink(missing_ok=True)
-    for entry in target.glob("shard-*"):
-        shutil.rmtree(entry)
-    write_json(path, plan)
-
-
-def _join_arrays(sources: Sequence[Path], target: Path) -> None:
-    """Write int64 arrays into one file, one after the other, without holding them in memory."""
-    parts = [np.load(source, mmap_mode="r", allow_pickle=False) for source in sources]
-    with replace_file(target) as temporary:
-        shape = (sum(len(part) for part in parts),)
-        whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.int64, shape=shape)
-        start = 0
-        for part in parts:
-            whole[start : start + len(part)] = part
-            start += len(part)
-        whole.flush()
-
-
-__all__ = ["SHARDS_FILE", "WINDOWS_FILE", "ShardInfo", "WindowShards", "write_shard", "write_window_shards"]
+__all__ = ["WINDOWS_FILE", "WindowShards", "write_shard", "write_window_shards"]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from seekrec.catalog import Catalog
+from seekrec.corpora.shards import SHARDS_VERSION
 from seekrec.corpora.window_shards import WindowShards, write_window_shards
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError, DataError
@@ -178,7 +179,7 @@ def prepare_window_shards(
     def make(folder: Path) -> None:
         write_window_shards(data.split, folder, data.facts, engine=engine, **settings)
 
-    key = {"split": data.split.fingerprint, "files": data.split.log.digest, **settings}
+    key = {"split": data.split.fingerprint, "files": data.split.log.digest, "version": SHARDS_VERSION, **settings}
     return cache.run("windows", key, make, WindowShards, libraries=("pyarrow",))
 
 
