@@ -31,7 +31,7 @@ from seekrec.events import Split
 from seekrec.events.columns import EventColumns
 from seekrec.schema import RECOMMENDATION, SEARCH, item_texts
 from seekrec.util.arrow import one_array
-from seekrec.util.hashing import json_digest
+from seekrec.util.hashing import hash_numbers, json_digest
 from seekrec.util.ragged import Ragged
 
 CORPUS_FEATURES = Features(
@@ -48,7 +48,7 @@ CORPUS_VERSION = 1
 # Bounds the index arrays: 16,384 rows of 150 tokens need 40 MB.
 ROWS_AT_A_TIME = 16_384
 # Histories are asked of the split for so many targets at a time.
-_TARGETS_AT_A_TIME = 1_000_000
+_TARGETS_AT_A_TIME = 1 << 19
 
 logger = logging.getLogger(__name__)
 
@@ -84,43 +84,116 @@ def build_corpus(
         DataError: If a task was requested by name and training has no row for it.
     """
     chosen = choose_tasks(tasks, vocabulary.views)
-    columns, rows = EventColumns.from_events([], catalog.id_map), np.empty(0, dtype=np.int64)
-    if any(not task.is_about_items for task in chosen):
-        columns = EventColumns.from_table(split.log.events, catalog.id_map)
-        rows = split.training_targets(include_queries=True)
-    asked = [task.behavior for task in chosen if task.behavior is not None and task.kind in ("nrip", "nsip")]
-    if asked:
-        is_search = columns.is_search[rows]
-        reported = (columns.item[rows] >= 0) & np.isin(np.where(is_search, SEARCH, RECOMMENDATION), asked)
-        report_questions(split, rows[reported], is_search[reported].astype(int), behaviors=asked)
-    histories = _cut_histories(split, columns, rows, settings)
-    writer = InstructionWriter(columns, catalog, vocabulary, tokenizer, settings)
-    items = np.empty(0, dtype=np.int64)
-    if any(task.is_about_items for task in chosen):
-        items = np.flatnonzero(~catalog.is_removed)
-        texts = item_texts(catalog.items)
-        items = items[writer.add_items(items, [texts[row] for row in items.tolist()])]
     fingerprint = corpus_fingerprint(split, catalog, tokenizer, vocabulary, settings, tasks=tasks, seed=seed)
+    written: dict[str, list[pa.RecordBatch]] = {task.name: [] for task in chosen}
+    shared = (catalog, tokenizer, vocabulary, settings)
+    for name, batch in write_item_tasks(*shared, tasks=chosen, seed=seed):
+        written[name].append(batch)
+    for name, batch in write_history_tasks(split, *shared, tasks=chosen, seed=seed):
+        written[name].append(batch)
     corpus = DatasetDict()
-    for task in chosen:
-        if task.is_about_items:
-            batches = list(_write_task(task, writer, items, None, catalog.items, seed))
-        else:
-            is_search = columns.is_search[rows]
-            wanted = is_search if task.behavior == SEARCH else ~is_search
-            if task.kind != "nsqp":
-                wanted = wanted & (columns.item[rows] >= 0)
-            numbers = np.flatnonzero(wanted)
-            batches = list(_write_task(task, writer, rows[numbers], histories.take(numbers), split.log.events, seed))
+    for name, batches in written.items():
         if batches:
-            corpus[task.name] = _make_dataset(batches, f"{fingerprint} {task.name}")
+            corpus[name] = _make_dataset(batches, f"{fingerprint} {name}")
         elif tasks is not None:
             raise DataError(
-                f"`tasks` names {task.name!r}, but log {split.log.name!r} has nothing to train it on; leave it out, "
+                f"`tasks` names {name!r}, but log {split.log.name!r} has nothing to train it on; leave it out, "
                 "or give the log searches and the items text."
             )
     logger.info("Corpus of %s: %s.", split.log.name, {name: len(rows) for name, rows in corpus.items()})
     return corpus
+
+
+def write_item_tasks(
+    catalog: Catalog,
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: IdentifierVocabulary,
+    settings: CorpusSettings,
+    *,
+    tasks: Sequence[Task],
+    seed: int,
+) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Write the tasks about items, some thousand rows at a time; for the arguments see [`build_corpus`].
+
+    Args:
+        catalog (`Catalog`): Items and identifiers.
+        tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
+        vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
+        settings ([`CorpusSettings`]): Maximum lengths.
+        tasks (`Sequence[Task]`): Those out of these that are about items are written.
+        seed (`int`): Seed of the choice of wordings.
+
+    Yields:
+        `tuple[str, pyarrow.RecordBatch]`: A task and some of its rows.
+    """
+    about_items = [task for task in tasks if task.is_about_items]
+    if not about_items:
+        return
+    columns = EventColumns.from_events([], catalog.id_map)
+    writer = InstructionWriter(columns, catalog, vocabulary, tokenizer, settings)
+    items = np.flatnonzero(~catalog.is_removed)
+    texts = item_texts(catalog.items)
+    items = items[writer.add_items(items, [texts[row] for row in items.tolist()])]
+    for task in about_items:
+        templates = _draw_templates(task, len(items), seed)
+        for batch in _write_task(task, writer, items, templates, None, catalog.items):
+            yield task.name, batch
+
+
+def write_history_tasks(
+    split: Split,
+    catalog: Catalog,
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: IdentifierVocabulary,
+    settings: CorpusSettings,
+    *,
+    tasks: Sequence[Task],
+    seed: int,
+    draw_keys: np.ndarray | None = None,
+) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Write the tasks about histories, some thousand rows at a time; for the arguments see [`build_corpus`].
+
+    Args:
+        split (`Split`): Targets and histories.
+        catalog (`Catalog`): Items and identifiers.
+        tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
+        vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
+        settings ([`CorpusSettings`]): Maximum lengths.
+        tasks (`Sequence[Task]`): Those out of these that are not about items are written.
+        seed (`int`): Seed of the choice of wordings.
+        draw_keys (`np.ndarray`, *optional*): uint64 key of each event of the log, which is a part of a larger one, to
+            draw wordings by; by the order of the targets if not given.
+
+    Yields:
+        `tuple[str, pyarrow.RecordBatch]`: A task and some of its rows.
+    """
+    chosen = [task for task in tasks if not task.is_about_items]
+    if not chosen:
+        return
+    columns = EventColumns.from_table(split.log.events, catalog.id_map)
+    writer = InstructionWriter(columns, catalog, vocabulary, tokenizer, settings)
+    rows = split.training_targets(include_queries=True)
+    is_search = columns.is_search[rows]
+    asked = [task.behavior for task in chosen if task.behavior is not None and task.kind in ("nrip", "nsip")]
+    if asked and draw_keys is None:
+        reported = (columns.item[rows] >= 0) & np.isin(np.where(is_search, SEARCH, RECOMMENDATION), asked)
+        report_questions(split, rows[reported], is_search[reported].astype(int), behaviors=asked)
+    is_wanted, templates = {}, {}
+    for task in chosen:
+        wanted = is_search if task.behavior == SEARCH else ~is_search
+        is_wanted[task] = wanted = wanted & (columns.item[rows] >= 0) if task.kind != "nsqp" else wanted
+        templates[task] = np.zeros(len(rows), dtype=np.int64)
+        keys = None if draw_keys is None else draw_keys[rows[wanted]]
+        templates[task][wanted] = _draw_templates(task, int(wanted.sum()), seed, keys)
+    for start in range(0, len(rows), _TARGETS_AT_A_TIME):
+        part = slice(start, start + _TARGETS_AT_A_TIME)
+        histories = _cut_histories(split, columns, rows[part], settings)
+        for task in chosen:
+            numbers = np.flatnonzero(is_wanted[task][part])
+            drawn = templates[task][part][numbers]
+            own = histories.take(numbers)
+            for batch in _write_task(task, writer, rows[part][numbers], drawn, own, split.log.events):
+                yield task.name, batch
 
 
 def corpus_fingerprint(
@@ -167,16 +240,26 @@ def _cut_histories(split: Split, events: EventColumns, rows: np.ndarray, setting
     limits = (settings.max_history_recommendations, settings.max_history_searches)
     is_written, is_search = ~events.is_shown, events.is_search
     kinds = ((is_written & ~is_search, limits[0]), (is_written & is_search, limits[1]))
-    parts = []
-    for start in range(0, len(rows), _TARGETS_AT_A_TIME):
-        chunk = rows[start : start + _TARGETS_AT_A_TIME]
-        found = split.training_histories(target_rows=chunk, max_of_kind=kinds)
-        parts.append(events.cut(Ragged(found.values, found.offsets), *limits))
-    return Ragged.stack(parts) if parts else Ragged.from_lists([])
+    found = split.training_histories(target_rows=rows, max_of_kind=kinds)
+    return events.cut(Ragged(found.values, found.offsets), *limits)
+
+
+def _draw_templates(task: Task, count: int, seed: int, keys: np.ndarray | None = None) -> np.ndarray:
+    """Choose the wordings of a task's rows, by their order or by their uint64 keys: int64 of shape `(count,)`."""
+    number, choices = TASKS.index(task.name), len(TEMPLATES[task.kind])
+    if keys is not None:
+        return (hash_numbers(seed, number, keys) % np.uint64(choices)).astype(np.int64)
+    # Its own generator for each task, so that leaving one task out changes nothing in the others.
+    return np.random.default_rng([seed, number]).integers(choices, size=count)
 
 
 def _write_task(
-    task: Task, writer: InstructionWriter, rows: np.ndarray, histories: Ragged | None, source: pa.Table, seed: int
+    task: Task,
+    writer: InstructionWriter,
+    rows: np.ndarray,
+    templates: np.ndarray,
+    histories: Ragged | None,
+    source: pa.Table,
 ) -> Iterator[pa.RecordBatch]:
     """Write one task, some thousand rows at a time.
 
@@ -184,13 +267,10 @@ def _write_task(
         task ([`Task`]): The task.
         writer ([`InstructionWriter`]): Knows the events and items.
         rows (`np.ndarray`): int64 rows of `source`, one a target.
+        templates (`np.ndarray`): int64 wording of each.
         histories (`Ragged`, *optional*): Event numbers, one row a target; none for a task about items.
         source (`pyarrow.Table`): The events, or the items for a task about items.
-        seed (`int`): Seed of the choice of wordings.
     """
-    # Its own generator for each task, so that leaving one task out changes nothing in the others.
-    generator = np.random.default_rng([seed, TASKS.index(task.name)])
-    templates = generator.integers(len(TEMPLATES[task.kind]), size=len(rows))
     for start in range(0, len(rows), ROWS_AT_A_TIME):
         stop = min(start + ROWS_AT_A_TIME, len(rows))
         chunk = rows[start:stop]
@@ -219,4 +299,4 @@ def _make_dataset(batches: list[pa.RecordBatch], name: str) -> Dataset:
     )
 
 
-__all__ = ["CORPUS_FEATURES", "build_corpus", "corpus_fingerprint"]
+__all__ = ["CORPUS_FEATURES", "build_corpus", "corpus_fingerprint", "write_history_tasks", "write_item_tasks"]

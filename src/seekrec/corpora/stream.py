@@ -20,7 +20,7 @@ timestamp with an event of another item before it is left out too: its query cou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +46,8 @@ from seekrec.util.ragged import Ragged, join_rows
 
 LEAD_IN = "History:"
 HISTORY_TASKS = ("nrip", "nsip", "nsqp")
+# Bounds what is held while a partition is written.
+_EVENTS_AT_A_TIME = 1 << 19
 
 
 def build_stream(
@@ -83,7 +85,60 @@ def build_stream(
     tasks = dict.fromkeys(HISTORY_TASKS, 1.0) if shares is None else shares
     columns = EventColumns.from_table(split.log.events, catalog.id_map)
     writer = _StreamWriter(columns, catalog, vocabulary, tokenizer, settings)
+    return Dataset(_write_users(split, split.training_acts(), writer, tasks, seed, draw_keys, reports=True))
+
+
+def write_stream(
+    split: Split,
+    catalog: Catalog,
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: IdentifierVocabulary,
+    settings: CorpusSettings,
+    *,
+    shares: Mapping[str, float],
+    seed: int,
+    draw_keys: np.ndarray,
+    num_events: int = _EVENTS_AT_A_TIME,
+) -> Iterator[pa.Table]:
+    """Write what [`build_stream`] writes, some users at a time; the arguments are the same but for the last.
+
+    Args:
+        split (`Split`): A partition of a larger split; there need not be anything to train on.
+        catalog (`Catalog`): Identifiers of the items.
+        tokenizer (`PreTrainedTokenizerBase`): Has the tokens of the vocabulary.
+        vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
+        settings ([`CorpusSettings`]): Maximum lengths.
+        shares (`Mapping[str, float]`): Tasks, and the share of its targets that each asks for.
+        seed (`int`): Seed of the draw of targets.
+        draw_keys (`np.ndarray`): uint64 key of each event.
+        num_events (`int`): Events at a time, at least; those of a user stay together.
+
+    Yields:
+        `pyarrow.Table`: Some rows.
+    """
+    columns = EventColumns.from_table(split.log.events, catalog.id_map)
+    writer = _StreamWriter(columns, catalog, vocabulary, tokenizer, settings)
     rows = split.training_acts()
+    user = split.timeline.user[rows]
+    start = 0
+    while start < len(rows):
+        stop = int(np.searchsorted(user, user[min(start + num_events, len(rows)) - 1], side="right"))
+        yield _write_users(split, rows[start:stop], writer, shares, seed, draw_keys)
+        start = stop
+
+
+def _write_users(
+    split: Split,
+    rows: np.ndarray,
+    writer: _StreamWriter,
+    tasks: Mapping[str, float],
+    seed: int,
+    draw_keys: np.ndarray | None,
+    *,
+    reports: bool = False,
+) -> pa.Table:
+    """Write the training events `rows`, which are those of whole users; see [`build_stream`]."""
+    columns, settings = writer.segments.events, writer.segments.settings
     timeline = split.timeline
     user, time = timeline.user[rows], timeline.timestamp[rows]
     cut = cut_windows(user, settings.max_history_recommendations + settings.max_history_searches)
@@ -125,7 +180,7 @@ def build_stream(
         visible, is_searchable = starts, np.ones(len(place), dtype=bool)
     is_asked[:, 1] &= is_searchable
     behaviors = [one for one, task in ((RECOMMENDATION, "nrip"), (SEARCH, "nsip")) if task in tasks]
-    if behaviors:
+    if behaviors and reports:
         number, behavior = np.nonzero(is_asked & np.isin([RECOMMENDATION, SEARCH], behaviors))
         report_questions(split, event[number], behavior, behaviors=behaviors)
 
@@ -190,7 +245,7 @@ def build_item_queries(
     targets = Ragged.from_lists(items)
     tokens = writer.segments.item_tokens(targets.values.astype(np.int64), SEARCH)
     owners = targets.owners()
-    return _assemble(inputs, owners, [(np.arange(len(owners)), inputs.lengths[owners], tokens)])
+    return Dataset(_assemble(inputs, owners, [(np.arange(len(owners)), inputs.lengths[owners], tokens)]))
 
 
 def list_item_queries(catalog: Catalog) -> list[tuple[int, str]]:
@@ -278,7 +333,9 @@ class _StreamWriter:
         return self.segments.tokens(join_rows([numbers, repeat_segment(self.segments.end, len(events))]))
 
 
-def _assemble(inputs: Ragged, window: np.ndarray, targets: Sequence[tuple[np.ndarray, np.ndarray, Ragged]]) -> Dataset:
+def _assemble(
+    inputs: Ragged, window: np.ndarray, targets: Sequence[tuple[np.ndarray, np.ndarray, Ragged]]
+) -> pa.Table:
     """Put the targets of each window into one decoder row."""
     where = np.concatenate([chosen for chosen, _, _ in targets])
     visible = np.concatenate([lengths for _, lengths, _ in targets])
@@ -304,7 +361,7 @@ def _assemble(inputs: Ragged, window: np.ndarray, targets: Sequence[tuple[np.nda
         "decoder_history_lengths": Ragged(np.repeat(visible, pairs), offsets),
     }
     has_target = np.flatnonzero(np.diff(offsets) > 0)
-    return Dataset(pa.table({name: column.take(has_target).to_arrow() for name, column in columns.items()}))
+    return pa.table({name: column.take(has_target).to_arrow() for name, column in columns.items()})
 
 
 def _first_of_run(keys: np.ndarray) -> np.ndarray:
@@ -314,4 +371,12 @@ def _first_of_run(keys: np.ndarray) -> np.ndarray:
     return np.flatnonzero(changes)[np.cumsum(changes) - 1]
 
 
-__all__ = ["HISTORY_TASKS", "LEAD_IN", "build_item_queries", "build_stream", "encode_stream", "list_item_queries"]
+__all__ = [
+    "HISTORY_TASKS",
+    "LEAD_IN",
+    "build_item_queries",
+    "build_stream",
+    "encode_stream",
+    "list_item_queries",
+    "write_stream",
+]

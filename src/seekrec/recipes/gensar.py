@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from datasets import DatasetDict
 
@@ -20,6 +20,7 @@ from seekrec.corpora import (
     build_stream,
     mix_tasks,
 )
+from seekrec.corpora.partitioned import HISTORIES, ITEM_QUERIES, CorpusShards
 from seekrec.corpora.stream import HISTORY_TASKS
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
@@ -27,17 +28,15 @@ from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARP
 from seekrec.models.gensar.modeling_gensar import vector_size
 from seekrec.models.t5_backbone import identifier_fields
 from seekrec.recipes.items import PreparedItems
+from seekrec.recipes.partitioned import prepare_corpus_shards
 from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, make_t5
 from seekrec.schema import item_texts
+from seekrec.training.coded_rows import CodedRows
+from seekrec.training.shards import ShardCollator, ShardSampler
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 from seekrec.util.parsing import parse_weights
 
 logger = logging.getLogger(__name__)
-
-# With `corpus: stream`: the data set that holds nrip, nsip and nsqp together.
-HISTORIES = "histories"
-# Every item as the answer to the queries of its categories, without a history.
-ITEM_QUERIES = "item_queries"
 
 
 @dataclass
@@ -122,18 +121,28 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
                     f"`task_weights` has {ITEM_QUERIES!r}, which needs `corpus: stream`; set that, or leave it out."
                 )
             in_histories = {}
-        self.rows = DatasetDict()
-        if in_histories:
-            self.rows[HISTORIES] = build_stream(
-                self.split,
+        # They stand in the same rows, so a lower weight is fewer of its targets.
+        shares = {name: weight / max(in_histories.values()) for name, weight in in_histories.items()}
+        others = [name for name in weights if name not in (*in_histories, ITEM_QUERIES)]
+        self.rows: DatasetDict | CorpusShards
+        if self.parts is not None:
+            self.rows = prepare_corpus_shards(
+                self.parts,
+                self.cache,
                 *shared,
-                # They stand in the same rows, so a lower weight is fewer of its targets.
-                shares={name: weight / max(in_histories.values()) for name, weight in in_histories.items()},
+                shares=shares,
+                tasks=others,
+                item_queries=ITEM_QUERIES in weights,
                 seed=seed,
+                engine=self.data.engine,
             )
+            return
+        self.rows = DatasetDict()
+        if shares:
+            self.rows[HISTORIES] = build_stream(self.split, *shared, shares=shares, seed=seed)
         if ITEM_QUERIES in weights:
             self.rows[ITEM_QUERIES] = build_item_queries(*shared)
-        if others := [name for name in weights if name not in (*in_histories, ITEM_QUERIES)]:
+        if others:
             self.rows.update(build_corpus(self.split, *shared, tasks=others, seed=seed))
         logger.info("corpus: %s", {name: len(rows) for name, rows in self.rows.items()})
 
@@ -159,21 +168,35 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
         training, weights = self.training, {**self.tasks.weights, HISTORIES: 1.0}
         training.output_dir = str(self.output_dir / "trainer")
         training.remove_unused_columns = False
-        rows, sampler = mix_tasks(
-            self.rows,
-            {name: weights[name] for name in self.rows},
-            seed=training.data_seed if training.data_seed is not None else training.seed,
-            group_by_length=True,
-            batch_size=training.per_device_train_batch_size * training.world_size,
-        )
+        seed = training.data_seed if training.data_seed is not None else training.seed
+        batch_size, num_processes = training.per_device_train_batch_size, training.world_size
         pad, start = self.tokenizer.pad_token_id, model.config.decoder_start_token_id
+        collate = StreamCollator(pad, start) if self.config.corpus == "stream" else Seq2SeqCollator(pad)
+        data: dict[str, Any]
+        if isinstance(self.rows, CorpusShards):
+            sampler = ShardSampler(
+                self.rows,
+                batch_size=batch_size,
+                num_processes=num_processes,
+                seed=seed,
+                weights={name: weights[name] for name in self.rows.num_rows},
+            )
+            data = {
+                "train_dataset": CodedRows(len(self.rows)),
+                "sampler": sampler,
+                "data_collator": ShardCollator(self.rows, collate),
+            }
+        else:
+            rows, mixture = mix_tasks(
+                self.rows,
+                {name: weights[name] for name in self.rows},
+                seed=seed,
+                group_by_length=True,
+                batch_size=batch_size * num_processes,
+            )
+            data = {"train_dataset": rows, "sampler": mixture, "data_collator": collate}
         trainer = GenerativeTrainer(
-            model=self.with_adapters(model),
-            args=training,
-            train_dataset=rows,
-            data_collator=StreamCollator(pad, start) if self.config.corpus == "stream" else Seq2SeqCollator(pad),
-            sampler=sampler,
-            evaluate_model=evaluate_model,
+            model=self.with_adapters(model), args=training, evaluate_model=evaluate_model, **data
         )
         yield trainer, {"corpus": self.rows, "tokenizer": self.tokenizer}
 

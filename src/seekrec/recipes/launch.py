@@ -138,7 +138,7 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
 
 def _find_partitions(recipe: Recipe[ModelT, ProcessorT], output_dir: Path) -> PartitionedLog | None:
     """Open the partitions that a recipe trains on; a dry run, which writes nothing, opens those that are there."""
-    if not recipe.reads_partitions or (recipe.running.dry_run and not is_partitioned(recipe.data)):
+    if recipe.running.dry_run and not is_partitioned(recipe.data):
         return None
     return open_partitions(recipe.data, StageCache(recipe.running.stages_dir or output_dir / "stages"))
 

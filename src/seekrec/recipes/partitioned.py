@@ -9,15 +9,20 @@ the test read all of them, one after the other.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
+from seekrec.corpora.partitioned import CorpusLengths, CorpusShards, write_corpus_shards
+from seekrec.corpora.segments import CorpusSettings
 from seekrec.corpora.shards import SHARDS_VERSION
+from seekrec.corpora.text import tokenizer_digest
+from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.corpora.window_shards import WindowShards, write_window_shards
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError, DataError
@@ -183,4 +188,51 @@ def prepare_window_shards(
     return cache.run("windows", key, make, WindowShards, libraries=("pyarrow",))
 
 
-__all__ = ["PartitionedData", "prepare_partitions", "prepare_window_shards"]
+def prepare_corpus_shards(
+    data: PartitionedData,
+    cache: StageCache,
+    catalog: Catalog,
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: IdentifierVocabulary,
+    settings: CorpusSettings,
+    *,
+    shares: Mapping[str, float],
+    tasks: Sequence[str],
+    item_queries: bool,
+    seed: int,
+    engine: Engine,
+) -> CorpusShards:
+    """Write the corpora of all partitions; see [`write_corpus_shards`].
+
+    Args:
+        data ([`PartitionedData`]): The split.
+        cache ([`StageCache`]): Finds what was done before.
+        catalog ([`Catalog`]): See [`write_corpus_shards`], like all that follow.
+        tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
+        vocabulary ([`IdentifierVocabulary`]): The identifier tokens.
+        settings ([`CorpusSettings`]): Maximum lengths.
+        shares (`Mapping[str, float]`): Tasks of the stream.
+        tasks (`Sequence[str]`): Tasks of instructions.
+        item_queries (`bool`): Whether items are asked for by their categories.
+        seed (`int`): Seed of the draws.
+        engine (`str`): Where corpora are written.
+    """
+    asked: dict[str, Any] = {"shares": dict(shares), "tasks": list(tasks), "item_queries": item_queries, "seed": seed}
+    shared = (catalog, tokenizer, vocabulary, settings)
+    key = {
+        "split": data.split.fingerprint,
+        "files": data.split.log.digest,
+        "version": SHARDS_VERSION,
+        "catalogue": catalog.content_hash,
+        "tokenizer": tokenizer_digest(tokenizer),
+        "lengths": {name: getattr(settings, name) for name in CorpusLengths.__dataclass_fields__},
+        **asked,
+    }
+
+    def make(folder: Path) -> None:
+        write_corpus_shards(data.split, *shared, folder, engine=engine, **asked)
+
+    return cache.run("corpus", key, make, CorpusShards, libraries=("pyarrow", "tokenizers"))
+
+
+__all__ = ["PartitionedData", "prepare_corpus_shards", "prepare_partitions", "prepare_window_shards"]

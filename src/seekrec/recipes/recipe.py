@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
@@ -65,7 +65,6 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         training (`TrainingArguments`): Settings of the Trainer; `output_dir` is the folder of the run.
     """
 
-    reads_partitions: ClassVar[bool] = True
     data: DataArguments
     embedding: EmbeddingArguments
     evaluation: EvaluationArguments
@@ -163,7 +162,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
 
     def prepare_data(self) -> None:
         """Read the log and split it; one that is larger than memory, a partition at a time."""
-        log = open_partitions(self.data, self.cache) if self.reads_partitions else None
+        log = open_partitions(self.data, self.cache)
         self.whole: Split | PartitionedSplit
         if log is None:
             self.split = prepare_split(self.log or read_log(self.data, self.output_dir), self.data, self.cache)
@@ -233,7 +232,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
                 trainer,
                 [group for group in settings if not isinstance(group, _SEEN_IN_CONTENTS)],
                 {
-                    "split": self.split.fingerprint(),
+                    "split": self.split.fingerprint() if self.parts is None else self.parts.split.fingerprint,
                     "catalogue": self.catalog.content_hash,
                     "validation": [*self.behaviors, *self.selection_protocols],
                     **learnt_from,

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
@@ -173,7 +173,6 @@ class T5Recipe(Recipe[T5T, ProcessorT]):
         t5 ([`T5Arguments`]): Backbone, tokenizer, adapters.
     """
 
-    reads_partitions: ClassVar[bool] = False
     identifiers: IdentifierArguments
     t5: T5Arguments
 

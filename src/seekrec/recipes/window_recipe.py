@@ -192,10 +192,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             table_learning_rate=self.window.sparse_learning_rate,
             evaluate_model=evaluate_model,
         )
-        learnt_from: dict[str, object] = {"windows": self.windows}
-        if self.parts is not None and isinstance(self.windows, WindowShards):
-            learnt_from = {"windows": self.windows.fingerprint, "split": self.parts.split.fingerprint}
-        yield trainer, learnt_from
+        yield trainer, {"windows": self.windows}
 
 
 __all__ = ["WindowRecipe"]

@@ -25,6 +25,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from seekrec.corpora.shards import Shards
 from seekrec.corpora.text import tokenizer_digest
 from seekrec.embeddings.row_shards import RowShards, row_shards
 from seekrec.training.checkpoints import list_checkpoints
@@ -194,7 +195,7 @@ def claim_folder(folder: Path, identity: Identity) -> None:
 
 
 def content_digest(content: object) -> str:
-    """Compute a SHA-256 of a content: tables, arrays, modules, tokenizers, dataclasses, and containers of these.
+    """Compute a SHA-256 of a content: tables, shards, arrays, modules, tokenizers, dataclasses, containers of these.
 
     Returns:
         `str`: 64 hexadecimal digits.
@@ -251,6 +252,8 @@ def _feed(digest: hashlib._Hash, content: object) -> None:
         digest.update(f"{content.weight.dtype}{(content.num_rows, content.embedding_dim)};".encode())
         for block in content.blocks():
             digest.update(_tensor_bytes(block))
+    elif isinstance(content, Shards):
+        _feed(digest, content.fingerprint)
     elif isinstance(content, pa.Table):
         digest.update(table_digest(content).encode())
     elif isinstance(content, Dataset):

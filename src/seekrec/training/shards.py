@@ -16,12 +16,14 @@ collator leaves out or lets teach nothing: each row comes once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from seekrec.corpora.mixture import group_by_length, rows_per_epoch
+from seekrec.corpora.partitioned import CorpusShards
 from seekrec.corpora.shards import Shards
 from seekrec.errors import ConfigurationError
 
@@ -143,6 +145,23 @@ class ShardSampler(Sampler[int]):
             pile += 1
 
 
+class ShardCollator:
+    """Makes batches from codes of rows (see [`ShardSampler`]); those below 0 are left out.
+
+    Args:
+        shards ([`CorpusShards`]): The rows.
+        collate (`Callable`): Makes a batch of rows.
+    """
+
+    def __init__(self, shards: CorpusShards, collate: Callable[[list[dict[str, list[int]]]], dict[str, Tensor]]):
+        self.shards, self.collate = shards, collate
+
+    def __call__(self, codes: Sequence[int]) -> dict[str, Tensor]:
+        """Make a batch."""
+        numbers = np.asarray(codes, dtype=np.int64)
+        return self.collate(self.shards.take(numbers[numbers >= 0] % len(self.shards)))
+
+
 class _Deck:
     """Takes so many cards at a time from the buffers of a task."""
 
@@ -160,4 +179,4 @@ class _Deck:
         return np.concatenate(parts)
 
 
-__all__ = ["BUFFER_SIZE", "ShardSampler"]
+__all__ = ["BUFFER_SIZE", "ShardCollator", "ShardSampler"]
