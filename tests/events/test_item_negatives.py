@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seekrec.errors import ConfigurationError
-from seekrec.events.negatives import ItemNegatives
+from seekrec.events.training_negatives import ItemNegatives
 
 
 def test_negatives_are_drawn_as_asked():

@@ -5,7 +5,7 @@ import pytest
 from seekrec.corpora import MixtureSampler
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.matching import HardMatches
-from seekrec.events.negatives import NegativeSampler
+from seekrec.events.training_negatives import NegativeSampler, number_pairs
 from seekrec.training.coded_rows import CodeSampler
 from seekrec.util.hashing import hash_numbers
 
@@ -15,7 +15,7 @@ ITEMS = np.array([0, 1, *[row for row in range(10) if row != 7]])
 
 
 def make(counts, **settings):
-    return NegativeSampler(10, USERS, ITEMS, counts, **settings)
+    return NegativeSampler(10, number_pairs(USERS, ITEMS, 10), counts, **settings)
 
 
 def test_negatives_are_items_the_user_does_not_know():
@@ -59,7 +59,7 @@ def test_a_match_table_names_items_that_share_words():
 
 
 def test_a_user_who_knows_everything_has_no_negatives():
-    sampler = NegativeSampler(2, np.array([0, 0]), np.array([0, 1]), {"uniform": 1})
+    sampler = NegativeSampler(2, number_pairs(np.array([0, 0]), np.array([0, 1]), 2), {"uniform": 1})
     with pytest.raises(DataError, match="User row 0 acted on all 2 items"):
         sampler.draw(np.array([0]), np.array([0]))
 

@@ -26,7 +26,8 @@ from seekrec.recipes.gensr import make_gensr_model, make_gensr_processor
 from seekrec.recipes.t5 import add_lora
 from seekrec.schema import Request
 from seekrec.training import RequestArguments, training_requests
-from seekrec.training.gensr_data import GenSRCollator, negative_sampler
+from seekrec.training.gensr_batches import GenSRCollator
+from seekrec.training.gensr_data import negative_sampler
 
 CANDIDATES = [["i3", "i9", "i20"], ["i1"], ["i2", "i3", "i4", "i5"], ["i23", "i0"]]
 SHARED = {"shared_prompt": True, "wording": "short"}

@@ -23,7 +23,8 @@ from seekrec.recipes.items import prepare_embeddings, prepare_plain_items
 from seekrec.recipes.stages import StageCache
 from seekrec.schema import item_texts
 from seekrec.training import RequestArguments, training_requests
-from seekrec.training.gensr_data import GenSRCollator, negative_sampler
+from seekrec.training.gensr_batches import EncodedRequests, GenSRCollator
+from seekrec.training.gensr_data import negative_sampler
 
 NUM_ITEMS = 20
 SIZES = {"d_model": 16, "d_ff": 16, "num_layers": 1, "num_heads": 2}
@@ -173,8 +174,9 @@ def test_a_batch_holds_the_answer_and_items_the_user_does_not_know(toys):
     # The same rows of another epoch have other negatives; a part of the batch the same.
     assert collate(list(range(len(requests))))["candidate_rows"].tolist() != batch["candidate_rows"].tolist()
     assert collate(codes[5:8])["candidate_rows"].tolist() == batch["candidate_rows"][5:8].tolist()
-    assert collate.lengths[:19].tolist() == requests.histories.lengths[:19].tolist()
-    assert (collate.lengths[19:] > requests.histories.lengths[19:]).all()
+    lengths = EncodedRequests(requests, processor).lengths
+    assert lengths[:19].tolist() == requests.histories.lengths[:19].tolist()
+    assert (lengths[19:] > requests.histories.lengths[19:]).all()
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,7 @@ def write_corpus_shards(
         "seed": seed,
     }
     begin_shards(target, split, asked)
-    inputs = target / _INPUTS
-    catalog.save(inputs / "catalog")
-    tokenizer.save_pretrained(inputs / "tokenizer")
+    inputs = save_inputs(target, catalog, tokenizer)
     partitions: list[int | None] = [*range(split.num_partitions), None]
     jobs = [
         Job(
@@ -148,7 +146,7 @@ def write_corpus_shards(
 def write_corpus_shard(job: Job, folder: Path) -> None:
     """Write the corpora of one partition, or those of the items: inputs are the split, and catalogue and tokenizer."""
     settings = job.settings
-    catalog, tokenizer = _load_inputs(job.inputs[1], settings["catalog"], settings["tokenizer"])
+    catalog, tokenizer = load_inputs(job.inputs[1], settings["catalog"], settings["tokenizer"])
     vocabulary = IdentifierVocabulary(**settings["vocabulary"])
     shared = (catalog, tokenizer, vocabulary, CorpusLengths(**settings["lengths"]))
     with ExitStack() as stack:
@@ -183,11 +181,28 @@ def _write_tasks(
         yield task, batch.select(["input_ids", "labels"])
 
 
+def save_inputs(folder: Path, catalog: Catalog, tokenizer: PreTrainedTokenizerBase) -> Path:
+    """Save what the jobs of a corpus read, for [`load_inputs`], and return where."""
+    inputs = folder / _INPUTS
+    catalog.save(inputs / "catalog")
+    tokenizer.save_pretrained(inputs / "tokenizer")
+    return inputs
+
+
 @lru_cache(maxsize=1)
-def _load_inputs(folder: str, *_: str) -> tuple[Catalog, PreTrainedTokenizerBase]:
+def load_inputs(folder: str, *_: str) -> tuple[Catalog, PreTrainedTokenizerBase]:
     """Load catalogue and tokenizer once for all partitions that this process works on; digests tell them apart."""
     inputs = Path(folder)
     return Catalog.load(inputs / "catalog"), AutoTokenizer.from_pretrained(inputs / "tokenizer")
 
 
-__all__ = ["HISTORIES", "ITEM_QUERIES", "CorpusLengths", "CorpusShards", "write_corpus_shard", "write_corpus_shards"]
+__all__ = [
+    "HISTORIES",
+    "ITEM_QUERIES",
+    "CorpusLengths",
+    "CorpusShards",
+    "load_inputs",
+    "save_inputs",
+    "write_corpus_shard",
+    "write_corpus_shards",
+]

@@ -126,7 +126,7 @@ class HardMatches:
         """Return the items that match a text: int64 rows, best first, ties by row."""
         key = (text, num_best)
         if key not in self._found:
-            self._found[key] = self._index.best(self._content_words(split_words(text)), num_best)
+            self._found[key] = self._match(text, num_best)
         return self._found[key]
 
     def table(self, texts: Sequence[str], num_best: int) -> npt.NDArray[np.int64]:
@@ -138,9 +138,13 @@ class HardMatches:
         """
         table = np.full((len(texts), num_best), -1, dtype=np.int64)
         for row, text in enumerate(texts):
-            found = self.best(text, num_best)
+            # Texts of a table are many and differ: none of them is kept.
+            found = self._match(text, num_best)
             table[row, : len(found)] = found
         return table
+
+    def _match(self, text: str, num_best: int) -> npt.NDArray[np.int64]:
+        return self._index.best(self._content_words(split_words(text)), num_best)
 
     def _content_words(self, words: list[str]) -> list[str]:
         return [word for word in words if word not in self._stop_words]

@@ -27,13 +27,8 @@ from seekrec.recipes.items import PreparedItems
 from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, make_t5
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.coded_rows import CodedRows, CodeSampler
-from seekrec.training.gensr_data import (
-    GenSRCollator,
-    RequestArguments,
-    TrainingRequests,
-    negative_sampler,
-    training_requests,
-)
+from seekrec.training.gensr_batches import EncodedRequests, GenSRCollator
+from seekrec.training.gensr_data import RequestArguments, TrainingRequests, negative_sampler, training_requests
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 
 logger = logging.getLogger(__name__)
@@ -134,20 +129,20 @@ def make_gensr_trainer(
     sampler = None
     if processor.config.scores_candidates:
         sampler = negative_sampler(split, processor.catalog, requests, settings, seed=seed)
-    collate = GenSRCollator(requests, processor, sampler)
+    source = EncodedRequests(requests, processor)
     rows = MixtureSampler(
         counts,
         {behavior: weights.get(behavior, 0.0) for behavior in counts},
         epoch_size=len(requests),
         seed=seed,
-        lengths=collate.lengths,
+        lengths=source.lengths,
         batch_size=arguments.per_device_train_batch_size * arguments.world_size,
     )
     return GenerativeTrainer(
         model=model,
         args=arguments,
         train_dataset=CodedRows(len(requests)),
-        data_collator=collate,
+        data_collator=GenSRCollator(source, processor, sampler),
         sampler=CodeSampler(rows),
         evaluate_model=evaluate_model,
     )

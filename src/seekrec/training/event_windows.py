@@ -2,7 +2,7 @@
 """Batches of training windows for the families that compare vectors, and the Trainer that draws them.
 
 What is drawn at random for a window (queries from the pool, negatives) depends on the seed, the epoch and the window
-alone; see `events/negatives.py`.
+alone; see `events/training_negatives.py`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from seekrec.catalog import Catalog, item_periods
 from seekrec.corpora import MixtureSampler
 from seekrec.corpora.training_windows import TrainingWindows
 from seekrec.corpora.window_shards import WindowShards
-from seekrec.events.negatives import ItemNegatives, SampledKind
 from seekrec.events.pool_texts import ITEM_TEXT, LOGGED, check_pool_kinds, pool_texts
+from seekrec.events.training_negatives import ItemNegatives, SampledKind
 from seekrec.models.dense import DenseModel, QueryVectors
 from seekrec.schema import BEHAVIORS, SEARCH
 from seekrec.training.coded_rows import CodedRows, CodeSampler

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training requests of GenSR, and batches of them: what was asked, what was acted on, and items that were not."""
+"""Training requests of GenSR: what was asked, what was acted on, and items that were not."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.stream import list_item_queries
 from seekrec.corpora.targets import report_questions
-from seekrec.corpora.text import shared_encoder
 from seekrec.embeddings import last_interactions
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import Split, category_queries
 from seekrec.events.columns import EventColumns
+from seekrec.events.log import QuerySource
 from seekrec.events.matching import HardMatches
-from seekrec.events.negatives import NEGATIVE_KINDS, NegativeKind, NegativeSampler
-from seekrec.models import GenSRProcessor
+from seekrec.events.negatives import NEGATIVE_KINDS, NegativeKind
+from seekrec.events.training_negatives import NegativeSampler, number_pairs
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH
 from seekrec.util.hashing import hash_numbers
 from seekrec.util.parsing import parse_weights
@@ -129,13 +127,93 @@ def training_requests(
         DataError: If there is none, or items are to be asked for by queries and no category gives one.
         ConfigurationError: If recommended items are to be searched for, but the log's queries are people's own.
     """
+    check_requests(settings, split.log.query_source)
     events = EventColumns.from_table(split.log.events, catalog.id_map)
-    # Items that were only shown fall out of a history, so it may be cut only after that.
-    limit = None if split.keep_impressions else max_history
-    found = split.training_histories(max_history=limit)
-    rows = found.target_rows
+    questions = choose_questions(split, events, catalog, settings, seed=seed)
+    if not len(questions):
+        raise no_requests(split.log.name, settings)
+    # What `num_unseen_events` leaves out is meant to be.
+    if not settings.num_unseen_events:
+        report_questions(split, questions.rows, questions.behaviors)
+    requests = TrainingRequests(
+        events=events,
+        queries=questions.queries,
+        histories=write_histories(split, events, split.training_targets(), max_history).take(questions.places),
+        behaviors=questions.behaviors,
+        query_numbers=questions.query_numbers,
+        users=split.timeline.user[questions.rows],
+        targets=events.item[questions.rows],
+    )
+    if "item_queries" not in settings.extra_requests:
+        return requests
+    return _add_item_queries(requests, catalog, first_user=int(split.timeline.user.max()) + 1)
+
+
+def check_requests(settings: RequestArguments, query_source: QuerySource) -> None:
+    """Refuse what a log's queries do not allow.
+
+    Raises:
+        ConfigurationError: If recommended items are to be searched for, but the log's queries are people's own.
+    """
+    if "search_recommended_items" in settings.extra_requests and query_source != "category":
+        raise ConfigurationError(
+            "`extra_requests` has 'search_recommended_items', which makes queries from categories, but the log's "
+            f"queries are {query_source}; leave it out."
+        )
+
+
+def no_requests(name: str, settings: RequestArguments) -> DataError:
+    """Return the error of a log without any request."""
+    return DataError(
+        f"The training events of {name!r} hold no interaction to ask for"
+        + (f"; `num_unseen_events` is {settings.num_unseen_events}." if settings.num_unseen_events else ".")
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """What training asks of events, recommendations before searches.
+
+    Args:
+        places (`np.ndarray`): int64 of shape `(n,)`: numbers into `Split.training_targets`.
+        rows (`np.ndarray`): int64 of shape `(n,)`: rows of the log's events.
+        behaviors (`np.ndarray`): int64 of shape `(n,)`: numbers into `BEHAVIORS`.
+        query_numbers (`np.ndarray`): int64 of shape `(n,)`: numbers into `queries`, -1 for a recommendation.
+        queries (`list[str]`): Distinct queries; the events' own come first.
+    """
+
+    places: np.ndarray
+    rows: np.ndarray
+    behaviors: np.ndarray
+    query_numbers: np.ndarray
+    queries: list[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def choose_questions(
+    split: Split,
+    events: EventColumns,
+    catalog: Catalog,
+    settings: RequestArguments,
+    *,
+    seed: int,
+    draw_keys: np.ndarray | None = None,
+) -> Questions:
+    """Choose which training interactions are asked for, and as what.
+
+    Args:
+        split (`Split`): The split; there may be nothing to ask.
+        events ([`EventColumns`]): The events of its log.
+        catalog (`Catalog`): Its items.
+        settings ([`RequestArguments`]): What is asked.
+        seed (`int`): Seed of the choice of a query for items that were recommended.
+        draw_keys (`np.ndarray`, *optional*): uint64 key of each event of the log, which is a part of a larger one, to
+            draw these queries by; by the order of the targets if not given.
+    """
+    rows = split.training_targets()
     is_search = events.is_search[rows]
-    histories = events.latest(Ragged(found.values, found.offsets), max_history)
     is_asked = np.ones(len(rows), dtype=bool)
     if settings.num_unseen_events:
         is_asked = np.isin(rows, last_interactions(split, settings.num_unseen_events))
@@ -143,39 +221,27 @@ def training_requests(
     searched = np.flatnonzero(is_asked & is_search)
     queries, asked = list(events.queries), events.query[rows[searched]]
     if "search_recommended_items" in settings.extra_requests:
-        if split.log.query_source != "category":
-            raise ConfigurationError(
-                "`extra_requests` has 'search_recommended_items', which makes queries from categories, but the log's "
-                f"queries are {split.log.query_source}; leave it out."
-            )
-        queries, more, chosen = _queries_for(
-            np.flatnonzero(is_asked & ~is_search), events.item[rows], queries, catalog, seed
-        )
-        searched, asked = np.concatenate([searched, more]), np.concatenate([asked, chosen])
+        places = np.flatnonzero(is_asked & ~is_search)
+        draws = hash_numbers(seed, places if draw_keys is None else draw_keys[rows[places]])
+        queries, is_kept, chosen = _queries_for(events.item[rows[places]], draws, queries, catalog)
+        searched, asked = np.concatenate([searched, places[is_kept]]), np.concatenate([asked, chosen])
     order = np.concatenate([recommended, searched])
-    behaviors = np.repeat(
-        [BEHAVIORS.index(RECOMMENDATION), BEHAVIORS.index(SEARCH)], [len(recommended), len(searched)]
-    )
-    if not len(order):
-        raise DataError(
-            f"The training events of {split.log.name!r} hold no interaction to ask for"
-            + (f"; `num_unseen_events` is {settings.num_unseen_events}." if settings.num_unseen_events else ".")
-        )
-    # What `num_unseen_events` leaves out is meant to be.
-    if not settings.num_unseen_events:
-        report_questions(split, rows[order], behaviors)
-    requests = TrainingRequests(
-        events=events,
-        queries=queries,
-        histories=histories.take(order),
-        behaviors=behaviors,
+    numbers = [BEHAVIORS.index(RECOMMENDATION), BEHAVIORS.index(SEARCH)]
+    return Questions(
+        places=order,
+        rows=rows[order],
+        behaviors=np.repeat(numbers, [len(recommended), len(searched)]),
         query_numbers=np.concatenate([np.full(len(recommended), -1, dtype=np.int64), asked]),
-        users=split.timeline.user[rows[order]],
-        targets=events.item[rows[order]],
+        queries=queries,
     )
-    if "item_queries" not in settings.extra_requests:
-        return requests
-    return _add_item_queries(requests, catalog, first_user=int(split.timeline.user.max()) + 1)
+
+
+def write_histories(split: Split, events: EventColumns, rows: np.ndarray, max_history: int) -> Ragged:
+    """Return the history of each of some training targets as event numbers, oldest first, cut."""
+    # Items that were only shown fall out of a history, so it may be cut only after that.
+    limit = None if split.keep_impressions else max_history
+    found = split.training_histories(max_history=limit, target_rows=rows)
+    return events.latest(Ragged(found.values, found.offsets), max_history)
 
 
 def negative_sampler(
@@ -193,78 +259,15 @@ def negative_sampler(
     if counts.get("bm25"):
         titles = [title or "" for title in catalog.items["title"].to_pylist()]
         matches = HardMatches(catalog.items).table([*requests.queries, *titles], settings.num_bm25_matches)
+    users = np.concatenate([timeline.user[interactions], requests.users])
     return NegativeSampler(
         len(catalog),
-        np.concatenate([timeline.user[interactions], requests.users]),
-        np.concatenate([items, requests.targets]),
+        number_pairs(users, np.concatenate([items, requests.targets]), len(catalog)),
         counts,
         interactions=items,
         matches=matches,
         seed=seed,
     )
-
-
-class GenSRCollator:
-    """Makes batches for `GenSRForConditionalGeneration.forward` from codes of requests (see [`CodeSampler`]).
-
-    Args:
-        requests ([`TrainingRequests`]): What is asked.
-        processor ([`GenSRProcessor`]): Writes the prompts.
-        sampler ([`NegativeSampler`], *optional*): Draws the other candidates, where candidates are scored.
-    """
-
-    def __init__(self, requests: TrainingRequests, processor: GenSRProcessor, sampler: NegativeSampler | None) -> None:
-        self.requests = requests
-        self.processor = processor
-        self.sampler = sampler
-        encoder = shared_encoder(processor.tokenizer)
-        tokens = encoder.encode(requests.queries, processor.config.max_query_tokens)
-        self._query_tokens = tokens
-        # What a request costs: the positions of its history, and the tokens of its query.
-        queries = np.append(tokens.lengths, 0)[requests.query_numbers]
-        self.lengths = requests.histories.lengths + queries
-
-    def __call__(self, codes: list[int]) -> dict[str, Tensor]:
-        """Make a batch."""
-        keys = np.asarray(codes, dtype=np.int64)
-        rows = keys % len(self.requests)
-        asked = self.requests
-        behaviors, targets = asked.behaviors[rows], asked.targets[rows]
-        candidates = None
-        if self.sampler is not None:
-            texts = np.where(asked.query_numbers[rows] < 0, len(asked.queries) + targets, asked.query_numbers[rows])
-            negatives = self.sampler.draw(asked.users[rows], keys, texts)
-            candidates = np.concatenate([targets[:, None], negatives], axis=1)
-        batch = self.processor.write_features(
-            asked.events,
-            self._query_tokens,
-            asked.histories.take(rows),
-            behaviors,
-            asked.query_numbers[rows],
-            self.processor.current_items()[1],
-            candidates,
-        )
-        batch["user_ids"] = torch.from_numpy(asked.users[rows])
-        if candidates is not None:
-            labels = torch.zeros(candidates.shape, dtype=torch.long)
-            labels[:, 0] = 1
-            batch["candidate_labels"] = labels
-        if self.processor.config.writes_identifiers:
-            batch["identifier_inputs"], batch["identifier_labels"] = self._identifiers(behaviors, targets)
-        return batch
-
-    def _identifiers(self, behaviors: np.ndarray, targets: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return what the decoder reads and what it should write: int64 of shape `(batch, num_levels)` each."""
-        catalog, vocabulary = self.processor.catalog, self.processor.vocabulary
-        labels = np.empty((len(targets), catalog.num_levels), dtype=np.int64)
-        inputs = np.empty_like(labels)
-        for number, behavior in enumerate(BEHAVIORS):
-            chosen = behaviors == number
-            view = catalog.view_of(behavior)
-            labels[chosen] = vocabulary.encode(catalog.codes[view][targets[chosen]], view)
-            inputs[chosen, 0] = vocabulary.item_token_ids[behavior]
-        inputs[:, 1:] = labels[:, :-1]
-        return torch.from_numpy(inputs), torch.from_numpy(labels)
 
 
 def _add_item_queries(requests: TrainingRequests, catalog: Catalog, *, first_user: int) -> TrainingRequests:
@@ -285,19 +288,33 @@ def _add_item_queries(requests: TrainingRequests, catalog: Catalog, *, first_use
 
 
 def _queries_for(
-    rows: np.ndarray, items: np.ndarray, queries: list[str], catalog: Catalog, seed: int
+    items: np.ndarray, draws: np.ndarray, queries: list[str], catalog: Catalog
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Choose a query of the categories for some rows: all queries, the rows that have one, and its number for each."""
-    numbers = {query: number for number, query in enumerate(queries)}
-    choices = category_queries(catalog.items)
-    draws = hash_numbers(seed, rows)
-    kept, chosen = [], []
-    for row, draw in zip(rows.tolist(), draws.tolist(), strict=True):
-        of_item = choices[items[row]]
-        if of_item:
-            kept.append(row)
-            chosen.append(numbers.setdefault(of_item[draw % len(of_item)], len(numbers)))
-    return list(numbers), np.array(kept, dtype=np.int64), np.array(chosen, dtype=np.int64)
+    """Choose a query of the categories for some items: all queries, which items have one, and its number for each."""
+    texts: dict[str, int] = {}
+    choices = Ragged.from_lists(
+        [[texts.setdefault(query, len(texts)) for query in own] for own in category_queries(catalog.items)], np.int64
+    )
+    is_kept = choices.lengths[items] > 0
+    items, draws = items[is_kept], draws[is_kept]
+    place = (draws % choices.lengths[items].astype(np.uint64)).astype(np.int64)
+    text = choices.values[choices.offsets[items] + place]
+    # New ones are numbered as they come.
+    found, first = np.unique(text, return_index=True)
+    names, numbers = list(texts), {query: number for number, query in enumerate(queries)}
+    number_of = np.zeros(len(texts), dtype=np.int64)
+    for one in found[np.argsort(first)].tolist():
+        number_of[one] = numbers.setdefault(names[one], len(numbers))
+    return list(numbers), is_kept, number_of[text]
 
 
-__all__ = ["GenSRCollator", "RequestArguments", "TrainingRequests", "negative_sampler", "training_requests"]
+__all__ = [
+    "RequestArguments",
+    "TrainingRequests",
+    "check_requests",
+    "choose_questions",
+    "negative_sampler",
+    "no_requests",
+    "training_requests",
+    "write_histories",
+]

@@ -18,7 +18,7 @@ from torch import Tensor
 from seekrec.corpora import MixtureSampler
 from seekrec.embeddings import InteractionGraph, LightGCNConfig, LightGCNModel
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.events.negatives import NegativeSampler
+from seekrec.events.training_negatives import NegativeSampler, number_pairs
 from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.embedding_runs import fit_embedding, rank_targets
 
@@ -100,7 +100,8 @@ def train_lightgcn(
 
         return rank_targets(score, held_out.histories, held_out.targets)
 
-    sampler = NegativeSampler(config.num_items, graph.users, graph.items, {"uniform": num_negatives}, seed=seed)
+    acts = number_pairs(graph.users, graph.items, config.num_items)
+    sampler = NegativeSampler(config.num_items, acts, {"uniform": num_negatives}, seed=seed)
     steps_per_epoch = -(-len(graph.users) // batch_size)
     return fit_embedding(
         make_model,
