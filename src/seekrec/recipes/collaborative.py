@@ -181,7 +181,7 @@ class CollaborativeSource:
 def prepare_collaborative(
     split: Split,
     sasrec: SASRecForNextItem,
-    lightgcn: LightGCNModel,
+    lightgcn: LightGCNModel | None,
     settings: EmbeddingArguments,
     collaborative: CollaborativeArguments,
     cache: StageCache,
@@ -189,6 +189,7 @@ def prepare_collaborative(
     seed: int,
     reads_states: bool = False,
     num_unseen_events: int = 0,
+    whole: PartitionedSplit | None = None,
 ) -> CollaborativeSource:
     """Return the vectors that the settings name; with `num_unseen_events` train the SASRec behind them in two parts.
 
@@ -198,18 +199,19 @@ def prepare_collaborative(
     Args:
         split (`Split`): The log.
         sasrec ([`SASRecForNextItem`]): SASRec, trained on all events.
-        lightgcn ([`LightGCNModel`]): LightGCN, trained on all events.
+        lightgcn ([`LightGCNModel`], *optional*): LightGCN, trained on all events.
         settings ([`EmbeddingArguments`]): Width and epochs of SASRec.
         collaborative ([`CollaborativeArguments`]): Says which of the two is read.
         cache ([`StageCache`]): Finds what was done before.
         seed (`int`): Seed of SASRec.
         reads_states (`bool`): Whether the model reads the recommender's states, too.
         num_unseen_events (`int`): Number of last events of each user that the first part leaves out.
+        whole ([`PartitionedSplit`], *optional*): See [`prepare_sasrec`].
 
     Raises:
         ConfigurationError: If states or unseen events are wanted of LightGCN, which has none.
     """
-    if collaborative.collaborative_source == "lightgcn":
+    if collaborative.collaborative_source == "lightgcn" and lightgcn is not None:
         wanted = "filtered_history: recommender" if reads_states else f"num_unseen_events: {num_unseen_events}"
         if reads_states or num_unseen_events:
             raise ConfigurationError(f"`{wanted}` needs SASRec; pass --collaborative_source sasrec.")
@@ -217,7 +219,7 @@ def prepare_collaborative(
         return CollaborativeSource(table, table)
     started = finished = sasrec
     if num_unseen_events:
-        first = prepare_sasrec(split, settings, cache, seed=seed, num_unseen_events=num_unseen_events)
+        first = prepare_sasrec(split, settings, cache, seed=seed, num_unseen_events=num_unseen_events, whole=whole)
         started = first[0]
         finished, _ = prepare_sasrec(
             split,
@@ -226,6 +228,7 @@ def prepare_collaborative(
             seed=seed,
             start_from=first,
             num_finishing_epochs=min(NUM_FINISHING_EPOCHS, settings.sasrec_num_epochs),
+            whole=whole,
         )
     if reads_states:
         return CollaborativeSource(started, finished)

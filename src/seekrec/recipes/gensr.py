@@ -9,26 +9,31 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
+from torch.utils.data import Sampler
 from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import MixtureSampler, encode_text
-from seekrec.embeddings import SASRecForNextItem, recommender_sizes
+from seekrec.embeddings import LightGCNModel, SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import baseline_systems
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.events import Split
+from seekrec.events.training_negatives import NegativeSampler
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
 from seekrec.models.gensr.processing_gensr import describe_items, tokenizer_texts
 from seekrec.models.t5_backbone import identifier_fields
 from seekrec.recipes.arguments import CollaborativeArguments, T5Arguments
 from seekrec.recipes.collaborative import prepare_collaborative, prepare_lightgcn
 from seekrec.recipes.items import PreparedItems
+from seekrec.recipes.partitioned import prepare_request_shards
 from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, make_t5
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.coded_rows import CodedRows, CodeSampler
-from seekrec.training.gensr_batches import EncodedRequests, GenSRCollator
+from seekrec.training.gensr_batches import EncodedRequests, GenSRCollator, RequestSource
 from seekrec.training.gensr_data import RequestArguments, TrainingRequests, negative_sampler, training_requests
+from seekrec.training.gensr_shards import RequestShards
+from seekrec.training.shards import ShardSampler
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 
 logger = logging.getLogger(__name__)
@@ -111,7 +116,7 @@ def make_gensr_trainer(
     model: nn.Module,
     processor: GenSRProcessor,
     split: Split,
-    requests: TrainingRequests,
+    requests: TrainingRequests | RequestShards,
     settings: RequestArguments,
     arguments: TrainingArguments,
     *,
@@ -122,28 +127,47 @@ def make_gensr_trainer(
     Where `task_weights` names one task an epoch asks that one alone, as many requests as both have: equal steps.
     """
     seed = arguments.data_seed if arguments.data_seed is not None else arguments.seed
-    counts = requests.count()
-    # By their numbers: no request comes twice before all came once.
-    weights = settings.weights or {behavior: float(count) for behavior, count in counts.items()}
+    batch_size, num_processes = arguments.per_device_train_batch_size, arguments.world_size
     arguments.remove_unused_columns = False
-    sampler = None
-    if processor.config.scores_candidates:
-        sampler = negative_sampler(split, processor.catalog, requests, settings, seed=seed)
-    source = EncodedRequests(requests, processor)
-    rows = MixtureSampler(
-        counts,
-        {behavior: weights.get(behavior, 0.0) for behavior in counts},
-        epoch_size=len(requests),
-        seed=seed,
-        lengths=source.lengths,
-        batch_size=arguments.per_device_train_batch_size * arguments.world_size,
-    )
+    negatives: NegativeSampler | None = None
+    sampler: Sampler[int]
+    source: RequestSource
+    if isinstance(requests, RequestShards):
+        source = requests
+        sampler = ShardSampler(
+            requests,
+            batch_size=batch_size,
+            num_processes=num_processes,
+            seed=seed,
+            weights={name: settings.weights.get(name, 0.0) for name in requests.num_rows}
+            if settings.weights
+            else None,
+            epoch_size=len(requests),
+        )
+        if processor.config.scores_candidates:
+            negatives = requests.sampler(settings, len(processor.catalog), seed=seed)
+    else:
+        counts = requests.count()
+        # By their numbers: no request comes twice before all came once.
+        weights = settings.weights or {behavior: float(count) for behavior, count in counts.items()}
+        if processor.config.scores_candidates:
+            negatives = negative_sampler(split, processor.catalog, requests, settings, seed=seed)
+        source = EncodedRequests(requests, processor)
+        rows = MixtureSampler(
+            counts,
+            {behavior: weights.get(behavior, 0.0) for behavior in counts},
+            epoch_size=len(requests),
+            seed=seed,
+            lengths=source.lengths,
+            batch_size=batch_size * num_processes,
+        )
+        sampler = CodeSampler(rows)
     return GenerativeTrainer(
         model=model,
         args=arguments,
         train_dataset=CodedRows(len(requests)),
-        data_collator=GenSRCollator(source, processor, sampler),
-        sampler=CodeSampler(rows),
+        data_collator=GenSRCollator(source, processor, negatives),
+        sampler=sampler,
         evaluate_model=evaluate_model,
     )
 
@@ -189,13 +213,29 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
         """GenSR, where it writes no identifiers: it orders candidates and cannot search all items."""
         return () if self.config.writes_identifiers or self.config.retrieve_by == "answer" else (self.name,)
 
+    def prepare_data(self) -> None:
+        """Read the log and split it.
+
+        Raises:
+            ConfigurationError: If LightGCN is to be trained on a log that is larger than memory.
+        """
+        super().prepare_data()
+        if self.parts is not None and self.collaborative.collaborative_source == "lightgcn":
+            raise ConfigurationError(
+                f"{self.parts.split.log.name!r} is trained from partitions, and LightGCN (`collaborative_source: "
+                "lightgcn`) needs a vector of each user and all interactions in memory; pass --collaborative_source "
+                "sasrec."
+            )
+
     def prepare_embeddings(self) -> None:
         """Embed texts, train SASRec and LightGCN, and choose what the collaborative view reads of these."""
         super().prepare_embeddings()
         seed = self.training.seed
-        self.lightgcn, self.graph = prepare_lightgcn(
-            self.split, self.collaborative, self.cache, hidden_size=self.embedding.sasrec_hidden_size, seed=seed
-        )
+        self.lightgcn: LightGCNModel | None = None
+        if self.parts is None:
+            self.lightgcn, self.graph = prepare_lightgcn(
+                self.split, self.collaborative, self.cache, hidden_size=self.embedding.sasrec_hidden_size, seed=seed
+            )
         self.source = prepare_collaborative(
             self.split,
             self.embeddings.sasrec,
@@ -206,6 +246,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
             seed=seed,
             reads_states=self.config.filtered_history == "recommender",
             num_unseen_events=self.asked.num_unseen_events,
+            whole=None if self.parts is None else self.parts.split,
         )
 
     def prepare_items(self) -> PreparedItems:
@@ -218,6 +259,17 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
 
     def prepare_corpus(self) -> None:
         """Collect the training requests."""
+        self.requests: TrainingRequests | RequestShards
+        if self.parts is not None:
+            self.requests = prepare_request_shards(
+                self.parts,
+                self.cache,
+                self.processor,
+                self.asked,
+                seed=self.training.seed,
+                engine=self.data.engine,
+            )
+            return
         self.requests = training_requests(
             self.split, self.catalog, self.asked, max_history=self.config.max_history, seed=self.training.seed
         )

@@ -33,10 +33,13 @@ from seekrec.events import ColdStart, Split
 from seekrec.events.partitions import PartitionedLog, PartitionedSplit, audit_partitions, split_partitions
 from seekrec.events.partitions.engines import Engine
 from seekrec.events.partitions.training_facts import TrainingFacts, gather_training_facts
+from seekrec.models import GenSRProcessor
 from seekrec.models.dense import DenseConfig
 from seekrec.recipes.arguments import SPLIT_SEED, DataArguments
 from seekrec.recipes.stages import StageCache
 from seekrec.schema import Behavior
+from seekrec.training.gensr_data import RequestArguments
+from seekrec.training.gensr_shards import RequestShards, request_key, write_request_shards
 
 logger = logging.getLogger(__name__)
 
@@ -235,4 +238,43 @@ def prepare_corpus_shards(
     return cache.run("corpus", key, make, CorpusShards, libraries=("pyarrow", "tokenizers"))
 
 
-__all__ = ["PartitionedData", "prepare_corpus_shards", "prepare_partitions", "prepare_window_shards"]
+def prepare_request_shards(
+    data: PartitionedData,
+    cache: StageCache,
+    processor: GenSRProcessor,
+    settings: RequestArguments,
+    *,
+    seed: int,
+    engine: Engine,
+) -> RequestShards:
+    """Write GenSR's training requests of all partitions; see [`write_request_shards`].
+
+    Args:
+        data ([`PartitionedData`]): The split.
+        cache ([`StageCache`]): Finds what was done before.
+        processor ([`GenSRProcessor`]): See [`write_request_shards`], like all that follow.
+        settings ([`RequestArguments`]): What is asked.
+        seed (`int`): Seed of the draws.
+        engine (`str`): Where requests are written.
+    """
+    key = {
+        "split": data.split.fingerprint,
+        "files": data.split.log.digest,
+        "version": SHARDS_VERSION,
+        "seed": seed,
+        **request_key(processor, settings),
+    }
+
+    def make(folder: Path) -> None:
+        write_request_shards(data.split, processor, data.facts, settings, folder, seed=seed, engine=engine)
+
+    return cache.run("requests", key, make, RequestShards, libraries=("pyarrow", "tokenizers"))
+
+
+__all__ = [
+    "PartitionedData",
+    "prepare_corpus_shards",
+    "prepare_partitions",
+    "prepare_request_shards",
+    "prepare_window_shards",
+]
