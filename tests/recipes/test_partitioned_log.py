@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IntSR and SynerGen from a log in partitions: what one partition after the other gives is what the log gives."""
+"""All families from a log in partitions: what one partition after the other gives is what the log gives."""
 
 import json
 import sys
@@ -24,11 +24,20 @@ def shop(tmp_path_factory):
     return folder
 
 
+# What the settings of the tests ask that a log in partitions cannot give.
+OWN_OPTIONS = {
+    "gensr": (
+        *("--collaborative_source", "sasrec", "--num_unseen_events", "3"),
+        *("--extra_requests", "recommend_searched_items", "item_queries"),
+    )
+}
+
+
 def options(family, inputs, events, output_dir, *more):
     return [
         *("--config", str(ROOT / "recipes" / family / "tiny.yaml"), "--dataset", "tables", "--num_cold_items", "0"),
         *("--events", str(events), "--semantic_encoder", str(inputs[1]), "--output_dir", str(output_dir)),
-        *("--use_cpu", "true", "--disable_tqdm", "true", *more),
+        *("--use_cpu", "true", "--disable_tqdm", "true", *OWN_OPTIONS.get(family, ()), *more),
     ]
 
 
@@ -46,6 +55,36 @@ def test_a_log_in_partitions_is_trained_on_and_ranked_as_a_whole(inputs, shop, t
     found, expected = metrics(tmp_path / "parts"), metrics(tmp_path / "whole")
     same = [key for key in found if key[0] in BASELINES]
     assert len(same) == 10 and all(found[key] == expected[key] for key in same)
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "tasks"),
+    [
+        ("gensar", ("--corpus", "stream"), {"histories": 3, "desc2id_semantic": 1}),
+        ("gensar", ("--corpus", "instructions"), {"nrip": 3, "nsip": 3, "nsqp": 3, "id2desc_collaborative": 1}),
+        ("gensr", (), {"recommendation": 3, "search": 4}),
+    ],
+    ids=["stream", "instructions", "gensr"],
+)
+def test_models_that_write_text_train_on_shards(family, more, tasks, inputs, shop, tmp_path):
+    """Each partition gives a shard of each task, the items one of theirs; the log itself is not read as a whole."""
+    more = (*more, "--num_train_epochs", "1", "--max_test_cases", "10")
+    text = run_script(f"train_{family}.py", *options(family, inputs, shop / "log", tmp_path, *more))
+    assert "full ranking of 60 items" in text and "uniform-20" in text
+    stage = next((tmp_path / "stages").glob("requests-*" if family == "gensr" else "corpus-*"))
+    shards = json.loads((stage / "shards.json").read_text())["shards"]
+    assert {task: sum(shard["task"] == task for shard in shards) for task in tasks} == tasks
+    found = metrics(tmp_path)
+    name = {"gensar": "GenSAR", "gensr": "GenSR"}[family]
+    assert {key[1] for key in found if key[0] == name} == {"recommendation", "search"}
+    assert json.loads((tmp_path / "model" / "run.json").read_text())["log"]["num_events"] == 3_000
+
+
+def test_lightgcn_is_refused_where_the_log_does_not_fit_into_memory(inputs, shop, tmp_path):
+    arguments = options("gensr", inputs, shop / "log", tmp_path, "--collaborative_source", "lightgcn")
+    with pytest.raises(SystemExit) as stopped:
+        run_script("train_gensr.py", *arguments)
+    assert "pass --collaborative_source sasrec" in str(stopped.value)
 
 
 def test_a_plan_is_made_of_one_partition_and_the_counts_of_all(shop, tmp_path):
@@ -75,19 +114,18 @@ def test_settings_that_need_the_log_in_memory_are_refused(inputs, shop, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["intsr", "synergen"])
+@pytest.mark.parametrize("family", ["intsr", "synergen", "gensar", "gensr"])
 def test_two_processes_train_on_shards_and_a_killed_run_goes_on(family, inputs, shop, tmp_path):
     script = str(ROOT / "recipes" / f"train_{family}.py")
     launcher = (*ACCELERATE, "--multi_gpu", "--num_processes", "2")
     two = options(family, inputs, shop / "log", tmp_path / "two", "--ddp_backend", "gloo")
     assert "recommendation" in str(run([sys.executable, *launcher, script, *two]).stdout).lower()
-    state = max((tmp_path / "two" / "trainer").glob("checkpoint-*/trainer_state.json"))
-    num_windows = sum(
-        shard["num_rows"]
-        for shard in json.loads(next((tmp_path / "two/stages").glob("windows-*/shards.json")).read_text())["shards"]
-    )
-    # Two epochs of global batches of 32.
-    assert json.loads(state.read_text())["max_steps"] == 2 * -(-num_windows // 32)
+    if family in ("intsr", "synergen"):
+        state = max((tmp_path / "two" / "trainer").glob("checkpoint-*/trainer_state.json"))
+        described = json.loads(next((tmp_path / "two/stages").glob("windows-*/shards.json")).read_text())
+        num_windows = sum(shard["num_rows"] for shard in described["shards"])
+        # Two epochs of global batches of 32.
+        assert json.loads(state.read_text())["max_steps"] == 2 * -(-num_windows // 32)
     for name in ("whole", "killed"):
         arguments = [sys.executable, script, *options(family, inputs, shop / "log", tmp_path / name)]
         if name == "killed":

@@ -1,21 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Windows in shards: the windows of the log in memory, each once an epoch, however many processes share it."""
 
+import json
+import os
+import socket
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from accelerate.data_loader import BatchSamplerShard, skip_first_batches
+from torch import multiprocessing, nn
 from torch.utils.data import BatchSampler, DataLoader
+from transformers import TrainingArguments
 
+from seekrec.corpora.partitioned import CorpusShards
+from seekrec.corpora.shards import ShardWriter, finish_shards
 from seekrec.corpora.training_windows import build_training_windows, log_actions
 from seekrec.corpora.window_shards import WindowShards, write_window_shards
-from seekrec.errors import DataError
+from seekrec.errors import ConfigurationError, DataError
 from seekrec.events import split_log
-from seekrec.events.partitions import PartitionedSplit, partition_log, split_partitions
+from seekrec.events.partitions import Job, PartitionedSplit, partition_log, split_partitions
 from seekrec.events.partitions.training_facts import gather_training_facts
 from seekrec.events.simulator import simulate
 from seekrec.schema import IdMap
 from seekrec.training.coded_rows import CodedRows
-from seekrec.training.shards import ShardSampler
+from seekrec.training.shards import ShardCollator, ShardSampler
+from seekrec.training.trainer import GenerativeTrainer
+from seekrec.util.files import write_json
 
 NUM_ITEMS = 60
 
@@ -111,6 +122,47 @@ def test_an_interrupted_run_goes_on_and_other_settings_begin_anew(folder, split,
     assert len(longer) < len(shards) and longer.fingerprint != shards.fingerprint
 
 
+def share(rank, folder):
+    """What each of two processes reads in an epoch, and from its fourth batch on."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": (folder / "port").read_text()}
+    shards = CorpusShards(folder / "corpus")
+    arguments = TrainingArguments(
+        str(folder / "trainer"), per_device_train_batch_size=8, use_cpu=True, ddp_backend="gloo", report_to="none"
+    )
+    arguments.remove_unused_columns = False
+    trainer = GenerativeTrainer(
+        model=nn.Linear(1, 1),
+        args=arguments,
+        train_dataset=CodedRows(len(shards)),
+        data_collator=ShardCollator(shards, lambda rows: {"input_ids": [row["input_ids"] for row in rows]}),
+        sampler=ShardSampler(shards, batch_size=8, num_processes=arguments.world_size, seed=3, buffer_size=100),
+    )
+    loader = trainer.get_train_dataloader()
+    read = [batch["input_ids"] for batch in loader]
+    rest = [batch["input_ids"] for batch in skip_first_batches(loader, 3)]
+    (folder / f"read-{rank}.json").write_text(json.dumps([read, rest]))
+
+
+@pytest.mark.slow
+def test_two_processes_read_each_row_once_and_go_on_where_they_were(tmp_path):
+    (tmp_path / "corpus/shard-00000").mkdir(parents=True)
+    jobs = [Job(str(tmp_path / "corpus/shard-00000"))]
+    with ShardWriter(tmp_path / "corpus/shard-00000/histories.arrow", "histories") as writer:
+        writer.write(pa.record_batch({"input_ids": [[row] for row in range(217)]}))
+    write_json(tmp_path / "corpus/shard-00000/facts.json", {"shards": writer.describe()})
+    finish_shards(tmp_path / "corpus", jobs, {})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        (tmp_path / "port").write_text(str(free.getsockname()[1]))
+    multiprocessing.spawn(share, (tmp_path,), nprocs=2)
+    found = [json.loads((tmp_path / f"read-{rank}.json").read_text()) for rank in range(2)]
+    # 217 rows are 13 global batches of 16 and 9 rows: 14 batches for each.
+    assert [len(read) for read, _ in found] == [14, 14]
+    assert sorted(row for read, _ in found for batch in read for (row,) in batch) == list(range(217))
+    assert all(rest == read[3:] for read, rest in found)
+
+
 def batches_of(shards, num_processes, epoch, **options):
     """The batches of each process, as accelerate deals them."""
     sampler = ShardSampler(shards, batch_size=8, num_processes=num_processes, seed=3, **options)
@@ -146,3 +198,11 @@ def test_a_resumed_epoch_goes_on_with_the_batches_that_would_have_followed(shard
     batches = [batch["labels"].tolist() for batch in loader]
     rest = [batch["labels"].tolist() for batch in skip_first_batches(loader, 5)]
     assert rest == batches[5:] and len(rest) > 50
+
+
+def test_processes_that_cannot_share_what_is_left_over_are_refused(shards):
+    odd = next(number for number in (2, 3, 5, 7) if len(shards) % number)
+    with pytest.raises(ConfigurationError, match="give `per_device_train_batch_size` 2 or more"):
+        ShardSampler(shards, batch_size=1, num_processes=odd)
+    with pytest.raises(ConfigurationError, match="start fewer of them"):
+        ShardSampler(shards, batch_size=8, num_processes=len(shards) + 1)
