@@ -14,9 +14,11 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy.sparse import csr_array
 
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
 from seekrec.events.checks import check_choice
+from seekrec.util.hashing import hash_texts
 from seekrec.util.text import WORD, split_words
 
 # What can be searched.
@@ -45,8 +47,25 @@ class WordIndex:
         if not any(words):
             raise DataError(f"None of the {len(words)} items has a word that BM25 could match; give the items texts.")
         self._num_items = len(words)
+        # Words of an item, against which a longer one is discounted.
+        self.mean_length = float(np.mean([len(own) for own in words]))
         self._index = _import_bm25s().BM25(k1=k1, b=b, method="lucene")
         self._index.index(words, show_progress=False)
+
+    def weights(self) -> tuple[npt.NDArray[np.uint64], csr_array]:
+        """Return what each word adds to the score of each item.
+
+        Returns:
+            `tuple[np.ndarray, scipy.sparse.csr_array]`: uint64 hashes of the words, ascending, and float32 weights of
+            shape `(num_words, num_items)`; those of a query's words add up to what [`score`] gives.
+        """
+        scores = self._index.scores
+        shape = (len(scores["indptr"]) - 1, self._num_items)
+        # The index has an empty word beside those that occur.
+        numbers = {word: number for word, number in self._index.vocab_dict.items() if number < shape[0]}
+        keys, order = np.unique(hash_texts(pa.array(list(numbers), pa.string())), return_index=True)
+        table = csr_array((scores["data"], scores["indices"], scores["indptr"]), shape=shape)
+        return keys, csr_array(table[np.fromiter(numbers.values(), np.int64, count=len(numbers))[order]])
 
     def score(self, words: list[str]) -> npt.NDArray[np.float32]:
         """Score all items for the words of a query: float32 of shape `(num_items,)`, 0 for items without any."""

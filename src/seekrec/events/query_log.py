@@ -125,7 +125,7 @@ class QueryLog:
         rows = key_of_query[np.asarray(query_numbers, np.int64)]
         query_clicks = csr_array((counts, (rows, item_rows)), shape=(len(query_keys), num_items), dtype=np.float32)
         query_clicks.sum_duplicates()
-        word_keys, holds = _words_of([words[query] for query in first.tolist()])
+        word_keys, holds = words_by_text([words[query] for query in first.tolist()])
         word_clicks = csr_array(holds.T @ query_clicks)
         word_clicks.sum_duplicates()
         return cls(query_keys, query_clicks, word_keys, word_clicks, smoothing=smoothing)
@@ -140,14 +140,14 @@ class QueryLog:
             `scipy.sparse.csr_array`: float32 of shape `(len(queries), num_items)`; what is not stored is 0.
         """
         words = [_words(query) for query in queries]
-        places, found = _find(self.query_keys, _query_keys(words))
+        places, found = find_keys(self.query_keys, _query_keys(words))
         totals = np.where(found, self._query_totals[places] if len(self._query_totals) else 0, 0)
         share = 1 / (totals + self.smoothing)
         everyone = np.arange(len(words))
         asked = _csr(share[found], everyone[found], places[found], (len(words), len(self.query_keys)))
 
-        keys, holds = _words_of(words)
-        word_places, known = _find(self.word_keys, keys)
+        keys, holds = words_by_text(words)
+        word_places, known = find_keys(self.word_keys, keys)
         entries = holds.tocoo()
         rows, columns = entries.row[known[entries.col]], word_places[entries.col[known[entries.col]]]
         weights = np.bincount(rows, self._idf[columns], minlength=len(words)) if len(rows) else np.zeros(len(words))
@@ -157,7 +157,7 @@ class QueryLog:
 
     def knows(self, queries: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Mark the queries that were asked in training, in the same words: bool, one a query."""
-        return _find(self.query_keys, _query_keys([_words(query) for query in queries]))[1]
+        return find_keys(self.query_keys, _query_keys([_words(query) for query in queries]))[1]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the table as arrays, for a file of tensors: int64, int32 and float32, by name."""
@@ -217,9 +217,18 @@ def _query_keys(words: Iterable[Sequence[str]]) -> _Hashes:
     return hash_texts(pa.array([" ".join(own) for own in words], pa.string()))
 
 
-def _words_of(words: Sequence[Sequence[str]]) -> tuple[_Hashes, csr_array]:
-    """Return the distinct words' hashes, ascending, and which texts hold each: 1 in `(num_texts, num_words)`."""
-    own = [list(dict.fromkeys(text)) for text in words]
+def words_by_text(words: Sequence[Sequence[str]], *, repeated: bool = False) -> tuple[_Hashes, csr_array]:
+    """Find the distinct words of texts, and which texts hold each.
+
+    Args:
+        words (`Sequence[Sequence[str]]`): The words of each text.
+        repeated (`bool`): Whether a word counts as often as it occurs; else once a text.
+
+    Returns:
+        `tuple[np.ndarray, scipy.sparse.csr_array]`: uint64 hashes of the words, ascending, and float32 counts of shape
+        `(num_texts, num_words)`.
+    """
+    own = [list(text) if repeated else list(dict.fromkeys(text)) for text in words]
     flat = pa.array([word for text in own for word in text], pa.string()).dictionary_encode()
     keys, columns = np.unique(hash_texts(flat.dictionary), return_inverse=True)
     rows = Ragged.from_lengths(np.empty(0), np.array([len(text) for text in own], dtype=np.int64)).owners()
@@ -231,7 +240,7 @@ def _csr(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple
     return csr_array((values.astype(np.float32), (rows, columns)), shape=shape)
 
 
-def _find(table: _Hashes, keys: _Hashes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def find_keys(table: _Hashes, keys: _Hashes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Return where an ascending table holds each key (somewhere if it does not), and whether it does."""
     if not len(table):
         return np.zeros(len(keys), np.int64), np.zeros(len(keys), np.bool_)
@@ -239,4 +248,4 @@ def _find(table: _Hashes, keys: _Hashes) -> tuple[npt.NDArray[np.int64], npt.NDA
     return places, table[places] == keys
 
 
-__all__ = ["QueryLog"]
+__all__ = ["QueryLog", "find_keys", "words_by_text"]

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boosts: numbers of the caller's own that are added to the scores of items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from seekrec.catalog import Catalog
+from seekrec.errors import RequestError
+from seekrec.models.views.added import Numbers
+from seekrec.schema import shown
+
+# Numbers of all items, for all requests or for each; or of some items by id, for all requests.
+Boost: TypeAlias = "np.ndarray | Sequence[float] | Sequence[Sequence[float]] | Mapping[str, float] | None"
+
+
+def read_boost(boost: Boost, catalog: Catalog, num_requests: int, device: torch.device) -> Numbers | None:
+    """Check what `retrieve` was given.
+
+    Args:
+        boost (`np.ndarray` or `dict`, *optional*): Numbers of the shape `(num_items,)` or `(num_requests, num_items)`,
+            or by item id, zero for the others.
+        catalog ([`Catalog`]): The items.
+        num_requests (`int`): Size of the batch.
+        device (`torch.device`): Where they are added.
+
+    Returns:
+        [`Numbers`], *optional*: float32; `None` for no boost.
+
+    Raises:
+        RequestError: If the numbers do not fit the catalogue or the batch, or one is not finite.
+        UnknownItemError: If the catalogue does not hold an id.
+    """
+    if boost is None:
+        return None
+    if isinstance(boost, Mapping):
+        wrong = [one for one in boost.items() if not isinstance(one[1], (int, float, np.number))]
+        if wrong:
+            raise RequestError(f"`boost` gives {shown(wrong[0][0])} {shown(wrong[0][1])}; give each id a number.")
+        values = np.zeros(len(catalog), np.float32)
+        values[catalog.id_map.convert_to_rows(boost)] = list(boost.values())
+    else:
+        try:
+            values = np.asarray(boost, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"`boost` is {shown(boost)}; give numbers, or a number by item id.") from error
+    if values.shape not in ((len(catalog),), (num_requests, len(catalog))):
+        raise RequestError(
+            f"`boost` has shape {values.shape}; give one number for each of the {len(catalog)} items, for all "
+            f"requests or for each of the {num_requests}."
+        )
+    is_wrong = ~np.isfinite(values)
+    if is_wrong.any():
+        place = tuple(int(axis[0]) for axis in np.nonzero(is_wrong))
+        raise RequestError(
+            f"`boost` is {values[place]} for the item in row {place[-1]}; give finite numbers, and use `where` for "
+            "what must not be answered."
+        )
+    return Numbers(torch.from_numpy(values).to(device))
+
+
+__all__ = ["Boost", "read_boost"]

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the views say of the items of a catalogue, which may have grown since they were made."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+from torch.nn import functional as F
+
+from seekrec.catalog import Catalog
+from seekrec.embeddings import SASRecForNextItem
+from seekrec.errors import ConfigurationError
+from seekrec.models.new_items import TextNeighbors
+from seekrec.models.views.added import Entries, Part, Products
+from seekrec.models.views.lexical import LexicalIndex
+from seekrec.models.views.views import ANSWER_VIEWS, Views, ViewWeights
+from seekrec.schema import SEARCH, Behavior
+from seekrec.util.ragged import Ragged
+
+# Below one in so many of the best, an item is hardly told from one that matches nothing.
+_SCALE = 1000.0
+# An older item of the history weighs so much of the one after it.
+TEXT_DECAY = 0.7
+
+
+@dataclass(frozen=True)
+class ViewRequests:
+    """What views read of a batch of requests.
+
+    Args:
+        behaviors (`Sequence[str]`): The task of each.
+        history (`np.ndarray`): int64 rows of the items that users acted on, oldest first, `(batch, longest)`; below 0
+            for none.
+        queries (`Sequence[str]`): The query of each search; anything for a recommendation.
+        query_vectors (`torch.Tensor`, *optional*): float32 text vectors of the queries, `(batch, dimension)`; what a
+            recommendation has is not read. Without them the semantic view of searches is zero.
+    """
+
+    behaviors: Sequence[Behavior]
+    history: np.ndarray
+    queries: Sequence[str]
+    query_vectors: Tensor | None = None
+
+    def histories(self) -> Ragged:
+        """Return the items of each history, oldest first; one that follows itself once."""
+        filled = self.history >= 0
+        rows = Ragged(self.history[filled], np.concatenate([[0], np.cumsum(filled.sum(1))]))
+        if not len(rows.values):
+            return rows
+        is_same = np.append(False, rows.values[1:] == rows.values[:-1])
+        is_same[rows.offsets[:-1][rows.lengths > 0]] = False
+        return rows.keep(~is_same)
+
+
+@dataclass(frozen=True, eq=False)
+class CatalogViews:
+    """Views over a catalogue that may have grown since they were made; what answers read. Never changed.
+
+    Args:
+        views ([`Views`]): As they were saved.
+        catalog ([`Catalog`]): The items.
+        device (`torch.device`): Where vectors are.
+        neighbors ([`TextNeighbors`], *optional*): Items with texts like those of new ones.
+        new (`np.ndarray`): int64 rows of the new items.
+    """
+
+    views: Views
+    catalog: Catalog
+    device: torch.device
+    neighbors: TextNeighbors | None
+    new: np.ndarray
+
+    @cached_property
+    def recommender(self) -> SASRecForNextItem:
+        """The recommender on the device."""
+        recommender = self.views.recommender
+        if recommender is None:
+            raise ConfigurationError("The views hold no recommender; weigh others than 'collaborative'.")
+        if self.device.type == "cpu":
+            return recommender
+        moved = copy.deepcopy(recommender)
+        moved.to(self.device)  # type: ignore[arg-type]
+        return moved
+
+    @cached_property
+    def item_vectors(self) -> Tensor:
+        """The recommender's vectors of all items; a new one has the mean of those with texts like its own."""
+        known = self.recommender.model.item_embedding.weight[1 : self.views.num_items + 1]
+        more = len(self.catalog) - len(known)
+        if more <= 0:
+            return known[: len(self.catalog)]
+        later = known.mean(0).expand(more, -1).clone()
+        if self.neighbors is not None:
+            rows = torch.from_numpy(self.neighbors.rows[self.neighbors.of_new]).to(self.device)
+            is_later = self.new >= len(known)
+            places = torch.from_numpy(self.new[is_later] - len(known)).to(self.device)
+            later[places] = known[rows[torch.from_numpy(is_later).to(self.device)].clamp_max(len(known) - 1)].mean(1)
+        return torch.cat([known, later])
+
+    @cached_property
+    def lexical(self) -> LexicalIndex:
+        """The words of all items."""
+        index = self.views.lexical
+        if index is None:
+            raise ConfigurationError("The views hold no words of items; weigh others than 'lexical'.")
+        return index.grown(self.catalog.items)
+
+    @cached_property
+    def texts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Text vectors of the items, the mean of the first, and the inverse lengths of the vectors less that mean.
+
+        What all texts of a catalogue share says nothing about which of them are alike.
+        """
+        vectors = self.catalog.embeddings.get("semantic")
+        if vectors is None:
+            raise ConfigurationError("The catalogue has no text vectors; weigh other views than 'semantic'.")
+        whole = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)).to(self.device)
+        mean = whole[: self.views.num_items].mean(0)
+        # |t - m|^2 = |t|^2 - 2 t.m + |m|^2, without a second table.
+        squares = torch.einsum("nd,nd->n", whole, whole) - 2 * (whole @ mean) + mean @ mean
+        return whole, mean, squares.clamp_min(1e-12).rsqrt()
+
+    def added(self, requests: ViewRequests, weights: ViewWeights, scale: float) -> list[Part]:
+        """Return what the views add for a batch of requests.
+
+        Args:
+            requests ([`ViewRequests`]): What was asked.
+            weights (`Mapping`): By task, then by view.
+            scale (`float`): What a unit of log-probability is in the model's scores.
+        """
+        of = {
+            name: np.array([weights.get(task, {}).get(name, 0.0) * scale for task in requests.behaviors], np.float32)
+            for name in ANSWER_VIEWS
+        }
+        histories = requests.histories()
+        parts: list[Part] = []
+        if of["collaborative"].any():
+            parts.append(self._collaborative(histories, of["collaborative"]))
+        is_search = np.array([task == SEARCH for task in requests.behaviors])
+        if (factors := of["lexical"] * is_search).any():
+            asked = np.flatnonzero(factors)
+            found = self.lexical.scores([requests.queries[number] for number in asked.tolist()])
+            parts.append(self._matches(found, asked, factors))
+        if (factors := of["query_log"] * is_search).any():
+            log = self.views.query_log
+            if log is None:
+                raise ConfigurationError("The views hold no query log; weigh others than 'query_log'.")
+            asked = np.flatnonzero(factors)
+            found = self._with_new(log.scores([requests.queries[number] for number in asked.tolist()]))
+            parts.append(self._matches(found, asked, factors))
+        if of["semantic"].any():
+            parts += self._semantic(requests, histories, of["semantic"], is_search)
+        return parts
+
+    def _collaborative(self, histories: Ragged, factors: np.ndarray) -> Products:
+        recommender, items = self.recommender, self.item_vectors
+        lines = [line[-(recommender.config.max_history - 1) :] for line in histories]
+        rows = torch.from_numpy(Ragged.from_arrays(lines).pad(-1)).to(self.device)
+        table = recommender.model.item_embedding.weight
+        start = table[recommender.config.start_token_id].expand(len(rows), 1, -1)
+        embeds = torch.cat([start, items[rows.clamp_min(0)]], dim=1)
+        tokens = F.pad(rows >= 0, (1, 0), value=True)
+        states = recommender.model(tokens.long(), inputs_embeds=embeds).last_hidden_state
+        latest = states[torch.arange(len(rows), device=self.device), tokens.sum(1) - 1]
+        weighted = latest * torch.from_numpy(factors).to(self.device)[:, None]
+        return Products(weighted, items)
+
+    def _matches(self, found: csr_array, asked: np.ndarray, factors: np.ndarray) -> Entries:
+        """Soften the scores of matches; see `views.py`."""
+        found.sort_indices()
+        lines = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(factors)
+        for place, number in enumerate(asked.tolist()):
+            begin, end = found.indptr[place : place + 2]
+            values = found.data[begin:end]
+            softened = np.log1p(values * (_SCALE / max(float(values.max(initial=0.0)), 1e-12)))
+            lines[number] = (found.indices[begin:end].astype(np.int64), softened * factors[number])
+        return Entries.from_lines(lines, self.device)
+
+    def _semantic(
+        self, requests: ViewRequests, histories: Ragged, factors: np.ndarray, is_search: np.ndarray
+    ) -> list[Part]:
+        texts, mean, scales = self.texts
+        questions = torch.zeros(len(factors), texts.shape[1], device=self.device)
+        for number in np.flatnonzero(factors * ~is_search).tolist():
+            line = histories[number]
+            if len(line):
+                rows = torch.from_numpy(line).to(self.device)
+                share = TEXT_DECAY ** torch.arange(len(line) - 1, -1, -1, device=self.device)
+                unit = (texts[rows] - mean) * scales[rows, None]
+                questions[number] = float(factors[number]) * (share / share.sum()) @ unit
+        searches = np.flatnonzero(factors * is_search)
+        if len(searches) and requests.query_vectors is not None:
+            places = torch.from_numpy(searches).to(self.device)
+            asked = F.normalize(requests.query_vectors.to(self.device)[places].float(), dim=-1)
+            questions[places] = asked * torch.from_numpy(factors[searches]).to(self.device)[:, None]
+        products = Products(questions, texts, mean, scales)
+        own = []
+        for number, line in enumerate(histories):
+            taken = np.empty(0, np.int64) if is_search[number] else np.unique(line)
+            own.append((taken, -products.at(number, taken)))
+        return [products, Entries.from_lines(own, self.device)]
+
+    def _with_new(self, scores: csr_array) -> csr_array:
+        """Give an item that was never clicked the mean of those with texts like its own."""
+        wide = csr_array((scores.data, scores.indices, scores.indptr), shape=(scores.shape[0], len(self.catalog)))
+        neighbors = self.neighbors
+        if neighbors is None or not len(self.new):
+            return wide
+        near = neighbors.rows[neighbors.of_new]
+        places = (near.ravel(), np.repeat(self.new, near.shape[1]))
+        shares = np.full(near.size, 1 / near.shape[1], np.float32)
+        means = csr_array((shares, places), shape=(scores.shape[1], len(self.catalog)))
+        return csr_array(wide + scores @ means)
+
+
+__all__ = ["TEXT_DECAY", "CatalogViews", "ViewRequests"]

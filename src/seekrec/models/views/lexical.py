@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lexical view: BM25 of a query over the words of items, as a sparse matrix that new items join."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+from scipy.sparse import csr_array
+
+from seekrec.errors import DataError
+from seekrec.events.matching import TEXT_FIELDS, WordIndex, item_words
+from seekrec.events.query_log import find_keys, words_by_text
+from seekrec.util.text import split_words
+
+
+@dataclass(frozen=True)
+class LexicalSettings:
+    """How words of items are weighed.
+
+    Args:
+        fields (`tuple[str, ...]`): What is read of an item, some of `"title"`, `"description"`, `"categories"`.
+        k1 (`float`): How much a word's repetition counts; 0 = not at all.
+        b (`float`): How much longer texts are discounted, 0 to 1.
+    """
+
+    fields: tuple[str, ...] = TEXT_FIELDS
+    k1: float = 1.5
+    b: float = 0.75
+
+
+# What validation may choose from: all words, or one word as good as many, and the names of categories alone.
+LEXICAL_CHOICES = (
+    LexicalSettings(),
+    LexicalSettings(k1=0.0, b=0.0),
+    LexicalSettings(("title", "categories"), k1=0.5, b=0.3),
+    LexicalSettings(("categories",), k1=0.0, b=0.0),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LexicalIndex:
+    """The words of items and what each adds to an item's score (Lucene's variant of BM25).
+
+    Args:
+        settings ([`LexicalSettings`]): How words are weighed.
+        mean_length (`float`): Words of an item, on average over those that it was made from.
+        keys (`np.ndarray`): uint64 hashes of the words, ascending.
+        weights (`scipy.sparse.csr_array`): float32 of shape `(num_words, num_items)`.
+    """
+
+    settings: LexicalSettings
+    mean_length: float
+    keys: np.ndarray
+    weights: csr_array
+
+    @classmethod
+    def fit(cls, items: pa.Table, settings: LexicalSettings) -> LexicalIndex | None:
+        """Weigh the words of items; `None` where no item has one in these fields.
+
+        Args:
+            items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
+            settings ([`LexicalSettings`]): How words are weighed.
+        """
+        try:
+            words = item_words(items, settings.fields)
+        except DataError:
+            return None
+        index = WordIndex(words, k1=settings.k1, b=settings.b)
+        return cls(settings, index.mean_length, *index.weights())
+
+    def grown(self, items: pa.Table) -> LexicalIndex:
+        """Return the index of more items; the weights of those it was made from stay as they are.
+
+        A word that a later item has `f` times among `l` words adds to its score `idf * f / (f + k1 * (1 - b + b * l /
+        mean_length))` with `idf = log(1 + (N - n + 0.5) / (n + 0.5))`, where `n` of the `N` first items have it.
+
+        Args:
+            items (`pyarrow.Table`): All items, those that it was made from first.
+        """
+        num_known = self.weights.shape[1]
+        later = items.slice(num_known)
+        if not later.num_rows:
+            return self
+        try:
+            words = item_words(later, self.settings.fields)
+        except DataError:
+            words = [[]] * later.num_rows
+        keys, counts = words_by_text(words, repeated=True)
+        counts.sum_duplicates()
+        entries = counts.tocoo()
+        places, is_known = find_keys(self.keys, keys)
+        having = np.where(is_known, np.diff(self.weights.indptr)[places] if len(self.keys) else 0, 0)
+        idf = np.log(1 + (num_known - having + 0.5) / (having + 0.5))
+        k1, b = self.settings.k1, self.settings.b
+        length = np.array([len(own) for own in words])[entries.row] / self.mean_length
+        values = idf[entries.col] * entries.data / (entries.data + k1 * (1 - b + b * length))
+        every = np.union1d(self.keys, keys)
+        old = self.weights.tocoo()
+        rows = np.concatenate([np.searchsorted(every, self.keys)[old.row], np.searchsorted(every, keys)[entries.col]])
+        columns = np.concatenate([old.col, entries.row + num_known])
+        weights = np.concatenate([old.data, values.astype(np.float32)])
+        joined = csr_array((weights, (rows, columns)), shape=(len(every), items.num_rows))
+        return LexicalIndex(self.settings, self.mean_length, every, joined)
+
+    def scores(self, queries: Sequence[str]) -> csr_array:
+        """Score the items that have words of queries, each word of a query once.
+
+        Args:
+            queries (`Sequence[str]`): The queries.
+
+        Returns:
+            `scipy.sparse.csr_array`: float32 of shape `(len(queries), num_items)`; what is not stored is 0.
+        """
+        keys, holds = words_by_text([split_words(query) for query in queries])
+        places, known = find_keys(self.keys, keys)
+        entries = holds.tocoo()
+        kept = known[entries.col]
+        asked = (np.ones(int(kept.sum()), np.float32), (entries.row[kept], places[entries.col[kept]]))
+        return csr_array(csr_array(asked, shape=(len(queries), len(self.keys))) @ self.weights)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the index as arrays, for a file of tensors."""
+        table = self.weights
+        return {
+            "keys": self.keys.view(np.int64),
+            "offsets": table.indptr.astype(np.int64),
+            "items": table.indices.astype(np.int32),
+            "weights": table.data.astype(np.float32),
+        }
+
+    def describe(self) -> dict[str, object]:
+        """Return what is saved beside the arrays."""
+        return {**asdict(self.settings), "mean_length": self.mean_length}
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], described: Mapping[str, object], num_items: int
+    ) -> LexicalIndex:
+        """Read what [`arrays`] and [`describe`] returned.
+
+        Args:
+            arrays (`Mapping[str, np.ndarray]`): The arrays by name.
+            described (`Mapping[str, object]`): The rest.
+            num_items (`int`): Items it was made from.
+
+        Raises:
+            DataError: If they do not belong together.
+        """
+        try:
+            settings = dict(described)
+            mean_length, fields = settings.pop("mean_length"), settings.pop("fields")
+            if not isinstance(mean_length, float) or not isinstance(fields, list):
+                raise ValueError(f"mean_length is {mean_length!r}, fields {fields!r}")
+            numbers = {name: float(str(settings[name])) for name in ("k1", "b")}
+            keys = np.ascontiguousarray(arrays["keys"], np.int64).view(np.uint64)
+            table = csr_array((arrays["weights"], arrays["items"], arrays["offsets"]), shape=(len(keys), num_items))
+            table.check_format(full_check=True)
+            if (keys[1:] <= keys[:-1]).any() or not np.isfinite(table.data).all():
+                raise ValueError("its words do not ascend, or a weight is not finite")
+        except (KeyError, ValueError) as error:
+            raise DataError(f"The lexical view cannot be read ({error}): it is damaged.") from error
+        return cls(LexicalSettings(tuple(map(str, fields)), **numbers), mean_length, keys, table)
+
+
+__all__ = ["LEXICAL_CHOICES", "LexicalIndex", "LexicalSettings"]

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Views: what else is known of how well items answer a request, beside what a generative model says.
+
+Each gives a number for every item of a request. The answer is `score + sum_v weight[task][v] * view_v`, in units of a
+log-probability:
+
+- `collaborative`: what a SASRec says of the items after the history.
+- `lexical`: BM25 of the query over the words of the items.
+- `query_log`: what was clicked in training for the query, and for its words.
+- `semantic`: of a search the cosine of query and item text; of a recommendation that of the item's text and the latest
+  ones of the history (an older item weighs 0.7 of the one after it). An item of the history gets nothing for its own
+  text: that it is like what was taken says nothing about its being taken again.
+
+The two that count matches, `t` of an item, add `log(1 + 1000 t / max t)`: the logarithm of `t / max t + 0.001` above
+that of an item that matches nothing. In no paper of the families; with every weight zero, nothing is computed.
+
+All are saved with the model, in the folder `views`, and none is trained with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from seekrec.catalog import Catalog
+from seekrec.embeddings import SASRecConfig, SASRecForNextItem, recommender_sizes
+from seekrec.errors import CheckpointError, ConfigurationError, DataError
+from seekrec.events import Split
+from seekrec.events.query_log import QueryLog
+from seekrec.models.views.lexical import LexicalIndex, LexicalSettings
+from seekrec.schema import BEHAVIORS
+from seekrec.util.finite import check_finite
+from seekrec.util.hashing import file_sha256, json_digest
+
+ViewName = Literal["collaborative", "lexical", "query_log", "semantic"]
+ANSWER_VIEWS: tuple[ViewName, ...] = get_args(ViewName)
+# By task, then by view.
+ViewWeights = Mapping[str, Mapping[str, float]]
+
+VIEWS_FOLDER = "views"
+_VIEWS_FILE = "views.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """The views of a catalogue, as they are saved; never changed.
+
+    Args:
+        num_items (`int`): Items that they were made for: the first rows of the catalogue.
+        recommender ([`SASRecForNextItem`], *optional*): Gives the collaborative view.
+        lexical ([`LexicalIndex`], *optional*): Gives the lexical view.
+        query_log ([`QueryLog`], *optional*): Gives the view of the query log.
+    """
+
+    num_items: int
+    recommender: SASRecForNextItem | None = None
+    lexical: LexicalIndex | None = None
+    query_log: QueryLog | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        split: Split,
+        catalog: Catalog,
+        recommender: SASRecForNextItem | None = None,
+        lexical: LexicalSettings | None = None,
+    ) -> Views:
+        """Make the views of a log, from its training events alone.
+
+        Args:
+            split (`Split`): The log; its training searches are counted.
+            catalog ([`Catalog`]): Its items.
+            recommender ([`SASRecForNextItem`], *optional*): A SASRec over the items, trained on the same events.
+            lexical ([`LexicalSettings`], *optional*): How words of items are weighed.
+
+        Raises:
+            ConfigurationError: If the recommender knows other items.
+        """
+        settings = LexicalSettings() if lexical is None else lexical
+        log = QueryLog.fit(split, catalog.id_map)
+        has_clicks = bool(len(log.query_keys))
+        words = LexicalIndex.fit(catalog.items, settings)
+        return cls(len(catalog), None, words, log if has_clicks else None).with_recommender(recommender)
+
+    def with_recommender(self, recommender: SASRecForNextItem | None) -> Views:
+        """Return these views with another recommender.
+
+        Raises:
+            ConfigurationError: If it knows other items.
+        """
+        if recommender is not None and recommender.config.num_items != self.num_items:
+            raise ConfigurationError(
+                f"`recommender` knows {recommender.config.num_items} items, the catalogue has {self.num_items}; pass "
+                "one over the items of the catalogue."
+            )
+        kept = None if recommender is None else copy.deepcopy(recommender).cpu().eval().requires_grad_(False)
+        return replace(self, recommender=kept)
+
+    def names(self, catalog: Catalog) -> list[ViewName]:
+        """Return the views that there are."""
+        has = {
+            "collaborative": self.recommender is not None,
+            "lexical": self.lexical is not None,
+            "query_log": self.query_log is not None,
+            "semantic": "semantic" in catalog.embeddings,
+        }
+        return [name for name in ANSWER_VIEWS if has[name]]
+
+    def save(self, folder: str | Path) -> str:
+        """Write the views into a folder.
+
+        Args:
+            folder (`str` or `Path`): Made if it does not exist: `views.json`, and a file of tensors for each view.
+
+        Returns:
+            `str`: The digest of what was written.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        parts: dict[str, object] = {}
+        if self.recommender is not None:
+            weights = {name: value.numpy() for name, value in self.recommender.state_dict().items()}
+            save_file(weights, target / "collaborative.safetensors")
+            parts["collaborative"] = recommender_sizes(self.recommender)
+        if self.lexical is not None:
+            save_file(self.lexical.arrays(), target / "lexical.safetensors")
+            parts["lexical"] = self.lexical.describe()
+        if self.query_log is not None:
+            save_file(self.query_log.arrays(), target / "query_log.safetensors")
+            parts["query_log"] = {"smoothing": self.query_log.smoothing}
+        digests = {name: file_sha256(target / f"{name}.safetensors") for name in parts}
+        content = {"version": _VERSION, "num_items": self.num_items, "parts": parts, "digests": digests}
+        (target / _VIEWS_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return json_digest(content)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> tuple[Views, str]:
+        """Read what `save` wrote.
+
+        Args:
+            folder (`str` or `Path`): The folder.
+
+        Returns:
+            `tuple[Views, str]`: The views, and the digest of what was read.
+
+        Raises:
+            CheckpointError: If a file is missing or damaged.
+        """
+        source = Path(folder)
+        try:
+            content = json.loads((source / _VIEWS_FILE).read_text(encoding="utf-8"))
+            if content["version"] != _VERSION:
+                raise ValueError(f"version {content['version']!r}, expected {_VERSION}")
+            parts, num_items = content["parts"], int(content["num_items"])
+            read = {}
+            for name, digest in content["digests"].items():
+                if name not in ANSWER_VIEWS or file_sha256(source / f"{name}.safetensors") != digest:
+                    raise ValueError(f"{name}.safetensors is not the file that was saved")
+                read[name] = load_file(source / f"{name}.safetensors")
+            recommender = lexical = log = None
+            if "collaborative" in read:
+                recommender = _make_recommender(parts["collaborative"], num_items)
+                recommender.load_state_dict(
+                    {name: torch.from_numpy(own) for name, own in read["collaborative"].items()}
+                )
+                check_finite("A weight of the recommender", recommender.item_embeddings(), "item", "save it again")
+            if "lexical" in read:
+                lexical = LexicalIndex.from_arrays(read["lexical"], parts["lexical"], num_items)
+            if "query_log" in read:
+                smoothing = float(parts["query_log"]["smoothing"])
+                log = QueryLog.from_arrays(read["query_log"], num_items, smoothing=smoothing)
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, DataError) as error:
+            raise CheckpointError(
+                f"The views in {source} cannot be read ({error}): they are missing or damaged. Save the model again "
+                "or fetch the folder anew."
+            ) from error
+        return cls(num_items, recommender, lexical, log), json_digest(content)
+
+
+def _make_recommender(sizes: Mapping[str, object], num_items: int) -> SASRecForNextItem:
+    config = SASRecConfig.from_dict({**sizes, "num_items": num_items})
+    return SASRecForNextItem(config).eval().requires_grad_(False)
+
+
+def check_view_weights(weights: object) -> None:
+    """Refuse weights that are not numbers by task and view.
+
+    Raises:
+        ValueError: If a task or a view is unknown, or a weight is not a finite number.
+    """
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"`view_weights` is {weights!r}; give weights by task and view.")
+    for task, own in weights.items():
+        if task not in BEHAVIORS or not isinstance(own, Mapping):
+            raise ValueError(
+                f"`view_weights` has {task!r}: {own!r}; give {' or '.join(BEHAVIORS)} a weight of each view."
+            )
+        for name, weight in own.items():
+            is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool) and np.isfinite(weight)
+            if name not in ANSWER_VIEWS or not is_number:
+                raise ValueError(
+                    f"`view_weights` of {task} has {name!r}: {weight!r}; give {', '.join(ANSWER_VIEWS)} a number."
+                )
+
+
+def weighed_views(weights: ViewWeights | None) -> set[str]:
+    """Return the views that have a weight for some task."""
+    return {name for own in (weights or {}).values() for name, weight in own.items() if weight}
+
+
+__all__ = [
+    "ANSWER_VIEWS",
+    "VIEWS_FOLDER",
+    "ViewName",
+    "ViewWeights",
+    "Views",
+    "check_view_weights",
+    "weighed_views",
+]
