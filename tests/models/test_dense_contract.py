@@ -135,7 +135,7 @@ def test_a_new_item_is_scored_by_the_items_with_texts_like_its_own(dense_family,
     assert [item.score for item in answer] == sorted(found.values(), reverse=True)
 
     if model.items.ids is None:  # all are compared by their texts
-        products = model.encode_questions(inputs)[0, 0] @ model.current_items().answers[-1]
+        products = model.encode_questions(inputs)[0, 0] @ model.current_items().vectors[-1]
         assert found["new"] == pytest.approx(products.item(), abs=1e-5)
         return
     # The same by hand: the new one takes the score that has as many scores below it as its neighbours' mean has means.
@@ -152,7 +152,7 @@ def test_a_new_item_is_scored_by_the_items_with_texts_like_its_own(dense_family,
     items = model.current_items()
     asked = model.encode_questions(inputs, items=items).detach()
     rows = torch.arange(NUM_ITEMS + 1).view(1, 1, -1)
-    ranked = model.answer_scores(asked, rows, inputs["history_item_rows"], items)[0, 0]
+    ranked = model.answer_scores(asked, rows, items)[0, 0]
     expected = torch.tensor([found[item] for item in grown.id_map.ids])
     torch.testing.assert_close(ranked, expected, atol=1e-4, rtol=1e-4)
 

@@ -16,7 +16,7 @@ from seekrec.schema import Event, Request
 MAKERS = {
     "intsr": lambda: make_intsr(),
     "intsr_merged": lambda: make_intsr(merge_event_tokens=True, starts_from_latest_item=True),
-    "intsr_fused": lambda: make_intsr(text_weight=1.0),
+    "intsr_views": lambda: make_intsr(view_weights=["recommendation.semantic=1"]),
     "synergen": lambda: make_synergen(),
     "synergen_queries": lambda: make_synergen(queries_in_context=True, time_encoding="both"),
 }

@@ -31,7 +31,30 @@ def load_bundled_catalog(name_or_path: str | os.PathLike[str], hub: HubArguments
     Raises:
         CatalogError: If the checkpoint has no catalogue, or a damaged one.
     """
-    folder, inside = Path(name_or_path), Path(hub.get("subfolder") or "", CATALOG_FOLDER)
+    folder = find_bundled(name_or_path, hub, CATALOG_FOLDER)
+    if not folder.is_dir():
+        raise CatalogError(
+            f"{name_or_path} holds no folder {CATALOG_FOLDER!r}, but its configuration names identifiers; save the "
+            "model with its catalogue, or pass one to `set_catalog`."
+        )
+    # A model and its processor that are loaded one after the other hold one object.
+    files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    state = tuple((name, found.st_ino, found.st_size, found.st_mtime_ns) for name, found in files)
+    catalog = _LOADED.get((folder, state))
+    if catalog is None:
+        catalog = _LOADED[folder, state] = Catalog.load(folder)
+    return catalog
+
+
+def find_bundled(name_or_path: str | os.PathLike[str], hub: HubArguments, name: str) -> Path:
+    """Return a folder that was saved inside a checkpoint, fetched from the Hub if need be; it may not be there.
+
+    Args:
+        name_or_path (`str` or `Path`): A folder written by `save_pretrained`, or a Hub repository.
+        hub ([`HubArguments`]): Where the files come from.
+        name (`str`): The folder inside it.
+    """
+    folder, inside = Path(name_or_path), Path(hub.get("subfolder") or "", name)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
@@ -45,18 +68,7 @@ def load_bundled_catalog(name_or_path: str | os.PathLike[str], hub: HubArguments
             token=hub.get("token"),
         )
         folder = Path(found)
-    if not (folder / inside).is_dir():
-        raise CatalogError(
-            f"{name_or_path} holds no folder {CATALOG_FOLDER!r}, but its configuration names identifiers; save the "
-            "model with its catalogue, or pass one to `set_catalog`."
-        )
-    # A model and its processor that are loaded one after the other hold one object.
-    files = [(path.name, path.stat()) for path in sorted((folder / inside).iterdir())]
-    state = tuple((name, found.st_ino, found.st_size, found.st_mtime_ns) for name, found in files)
-    catalog = _LOADED.get((folder / inside, state))
-    if catalog is None:
-        catalog = _LOADED[folder / inside, state] = Catalog.load(folder / inside)
-    return catalog
+    return folder / inside
 
 
 def save_bundled_catalog(catalog: Catalog, folder: str | Path) -> None:
@@ -123,4 +135,11 @@ def check_depth(source: str | os.PathLike[str], hub: HubArguments) -> None:
                 )
 
 
-__all__ = ["check_depth", "load_bundled_catalog", "load_config", "save_bundled_catalog", "split_hub_arguments"]
+__all__ = [
+    "check_depth",
+    "find_bundled",
+    "load_bundled_catalog",
+    "load_config",
+    "save_bundled_catalog",
+    "split_hub_arguments",
+]

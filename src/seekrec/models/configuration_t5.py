@@ -10,6 +10,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import T5Config
 
 from seekrec.identifiers.levels import IdentifierLevels
+from seekrec.models.views.weights import read_view_weights
 from seekrec.schema import View
 
 
@@ -34,6 +35,10 @@ class IdentifierT5Config(IdentifierLevels, T5Config):
         num_items (`int`):
             Items that the model was trained with, the first rows of the catalogue; 0 before it has one. Later items
             are scored beside the beams.
+        view_weights (`list[str]`):
+            Weights of what is added to answers, see [`Views`]: `search.lexical=0.5`, `recommendation.collaborative=1`;
+            `validation` alone lets the recipe choose them. In no paper.
+        views_hash (`str`, *optional*): Digest of the views that the model was saved with.
         untied_head (`bool`):
             Whether the output layer has weights of its own, as in T5 1.1, Flan-T5 and mT5, or those of the token
             embeddings.
@@ -51,6 +56,7 @@ class IdentifierT5Config(IdentifierLevels, T5Config):
         "first_identifier_token_id",
         "identifier_hash",
         "num_items",
+        "views_hash",
         "untied_head",
     )
     fields_from_base: ClassVar[tuple[str, ...]] = ("d_model", "d_ff", "num_layers", "num_heads", "dropout_rate")
@@ -60,6 +66,8 @@ class IdentifierT5Config(IdentifierLevels, T5Config):
     identifier_hash: str | None = None
     num_items: int = 0
     untied_head: bool = False
+    view_weights: list[str] | tuple[str, ...] = ()
+    views_hash: str | None = None
 
     @property
     def num_identifier_tokens(self) -> int:
@@ -70,6 +78,10 @@ class IdentifierT5Config(IdentifierLevels, T5Config):
     def writes_identifiers(self) -> bool:
         """Whether the model writes identifiers."""
         return True
+
+    def validate_view_weights(self) -> None:
+        """Check that the weights of views are numbers of views that there are."""
+        read_view_weights(self.view_weights)
 
     def validate_identifiers(self) -> None:
         """Check that the identifier fields agree with each other."""

@@ -19,11 +19,13 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError
 from seekrec.generation import IdentifierTrie, Norm, beam_search, score_candidates
+from seekrec.generation.inputs import per_request
 from seekrec.models.answers import Found, Masks, Where, join_new
-from seekrec.models.base import CatalogModel, CatalogSnapshot
+from seekrec.models.base import CatalogModel, CatalogSnapshot, best_first
 from seekrec.models.checkpoint import save_bundled_catalog
 from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.models.t5_backbone import T5Backbone
+from seekrec.models.views import AddedScores, Boost
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 from seekrec.util.finite import check_finite
 
@@ -140,6 +142,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         num_beams: int | Sequence[int] | None = None,
         norm: Norm | None = None,
         exclude_seen: bool | None = None,
+        boost: Boost = None,
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue, by beam search over their identifiers.
 
@@ -165,10 +168,14 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             exclude_seen (`bool`, *optional*):
                 Leave out what the user acted on, be it further back than the model reads; if not given in
                 recommendations and not in searches.
+            boost (`np.ndarray` or `dict`, *optional*):
+                Numbers of the caller's that are added to scores: of all items, for all requests or for each, or of
+                some items by id. Items are compared by the sum.
 
         Returns:
             `list[list[ScoredItem]]`: For each request at most `top_k` distinct items, best first, with the
-            log-probability of the identifier in nats. Fewer where fewer are allowed.
+            log-probability of the identifier in nats, and what views and boost add to it. Fewer where fewer are
+            allowed.
 
         Raises:
             RequestError: If `top_k` or `num_beams` is below 1, one of the arguments does not fit the requests, or the
@@ -181,8 +188,9 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             top_k,
             where,
             exclude_seen,
-            lambda snapshot, wanted, allowed: self._find(
-                snapshot, inputs, wanted, allowed, 20 if num_beams is None else num_beams, norm
+            boost,
+            lambda snapshot, wanted, allowed, added: self._find(
+                snapshot, inputs, wanted, allowed, 20 if num_beams is None else num_beams, norm, added
             ),
         )
 
@@ -202,8 +210,16 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             NotFiniteError: If the model computes something that is not a finite number.
         """
         return self._rank(
-            inputs, lambda snapshot, rows: self._score(snapshot, self._prompt(snapshot, inputs), rows, norm)
+            inputs,
+            inputs["behavior_ids"].tolist(),
+            lambda snapshot, rows: self._score(snapshot, self._prompt(snapshot, inputs), rows, norm),
         )
+
+    @torch.no_grad()
+    def score_items(self, inputs: BatchFeature, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Score items as [`retrieve`] does, with nothing added; see the base."""
+        snapshot = self.current_snapshot()
+        return self._score(snapshot, self._prompt(snapshot, inputs), rows, None)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save weights, settings (of `generate`, too: without sampling) and the catalogue; see the base."""
@@ -252,9 +268,22 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         allowed: Masks,
         num_beams: int | Sequence[int],
         norm: Norm | None,
+        added: AddedScores | None,
     ) -> list[Found]:
-        """Return for each request rows of the catalogue and their scores, best first: by beams, and what is new."""
+        """Return for each request rows of the catalogue and their scores, best first: by beams, and what is new.
+
+        Where something is added to scores, as many items as there are beams are also found by that alone.
+        """
         asked = self._prompt(snapshot, inputs)
+        if added is not None:
+            widths = np.maximum(per_request("num_beams", num_beams, len(asked.views)), top_k)
+            beams = self._search(snapshot, asked, widths, allowed, num_beams, norm)
+            alone = added.best(widths.tolist(), allowed)
+            rows = [np.union1d(own, more) for (own, _), more in zip(beams, alone, strict=True)]
+            own_scores = self._score(snapshot, asked, rows, norm)
+            total = [own + more for own, more in zip(own_scores, added.at(rows), strict=True)]
+            ordered = best_first(rows, total)
+            return [(line[:k], values[:k]) for (line, values), k in zip(ordered, top_k, strict=True)]
         found = self._search(snapshot, asked, top_k, allowed, num_beams, norm)
         new = snapshot.new_rows(self.config.num_items)
         if not len(new):

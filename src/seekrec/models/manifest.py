@@ -37,6 +37,8 @@ _FILES: dict[Part, tuple[str, ...]] = {
     "results": ("results.json", "results.ranks.parquet", "run.json", "identifiers.json"),
 }
 MANIFEST_VERSION = 1
+# Folder of the views of a model, which have a digest in its configuration; see `models.views`.
+VIEWS_FOLDER = "views"
 # `cached_file` then gives `None`.
 IF_THERE: dict[str, bool] = {
     "_raise_exceptions_for_missing_entries": False,
@@ -97,6 +99,7 @@ def replace_part(folder: str | os.PathLike[str], part: Part) -> Iterator[Path]:
         files = {name: _digest(new / name) for name in sorted(own)}
         belongs_to = _model_digest(target)
         if part == "model":
+            dropped.add(VIEWS_FOLDER)
             if "results" in old and files_digest(files) != belongs_to:
                 dropped |= {manifest_file("results"), *old["results"]}
             if "processor" in old and not (target / manifest_file("processor")).is_file() and belongs_to is not None:
@@ -117,7 +120,7 @@ def save_checkpoint(model: Saveable, processor: Saveable, folder: str | Path) ->
     """
     target = Path(folder)
     parts = [name for part in _FILES for name in (manifest_file(part), *part_files(target, part))]
-    with replace_folder(target, keep=lambda name: name not in parts and name != CATALOG_FOLDER) as new:
+    with replace_folder(target, keep=lambda name: name not in (*parts, CATALOG_FOLDER, VIEWS_FOLDER)) as new:
         model.save_pretrained(new)
         processor.save_pretrained(new)
 
@@ -277,6 +280,7 @@ def _read_manifest(path: Path) -> Manifest:
 
 __all__ = [
     "IF_THERE",
+    "VIEWS_FOLDER",
     "HubArguments",
     "Part",
     "check_part",

@@ -231,7 +231,7 @@ class CatalogProcessor(ProcessorMixin):
         catalog: Catalog,
         candidates: Sequence[Sequence[str]] | None = None,
         return_tensors: str = "pt",
-    ) -> tuple[RequestColumns, dict[str, NDArray[np.int64]]]:
+    ) -> tuple[RequestColumns, dict[str, np.ndarray]]:
         """Check what a processor was called with, and find the items in the catalogue.
 
         Args:
@@ -243,7 +243,8 @@ class CatalogProcessor(ProcessorMixin):
         Returns:
             `tuple`: Requests whose histories name items of the catalogue only, and int64 rows of the catalogue, -1 for
             padding: `seen_rows` of shape `(num_requests, most_seen)`, what the users acted on, be it more than a model
-            reads of a history; with candidates `candidate_rows` of shape `(num_requests, most_candidates)`.
+            reads of a history; with candidates `candidate_rows` of shape `(num_requests, most_candidates)`. Also
+            `query_letters`, the UTF-8 bytes of the queries, uint8 of shape `(num_requests, longest)`, 0 for padding.
 
         Raises:
             RequestError: If there is no request, or the candidates do not fit.
@@ -259,6 +260,9 @@ class CatalogProcessor(ProcessorMixin):
             read = RequestColumns.read(asked, id_map, self.actions, self.geohashes, session_ids=self.session_ids)
         acted_on = (read.events.item >= 0) & ~read.events.is_shown
         rows = {"seen_rows": Ragged(read.events.item, read.histories.offsets).keep(acted_on).pad(-1, width=1)}
+        texts = [(one.query or "").encode("utf-8", "replace") for one in asked]
+        letters = np.frombuffer(b"".join(texts), np.uint8)
+        rows["query_letters"] = Ragged.from_lengths(letters, np.array(list(map(len, texts)))).pad(0)
         if candidates is not None:
             rows["candidate_rows"] = candidate_rows(candidates, len(asked), id_map)
         return read, rows

@@ -12,13 +12,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
-from transformers import PreTrainedModel, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
 from seekrec.evaluation import ModelRetriever, ResultRow, baseline_systems, compare_on_new_items, format_table
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.evaluation.validation import ValidationRanking
 from seekrec.events import EventLog, Split, has_training_events
 from seekrec.events.partitions import PartitionedSplit
+from seekrec.models.base import CatalogModel
 from seekrec.models.processing import CatalogProcessor
 from seekrec.recipes.arguments import (
     SPLIT_SEED,
@@ -38,13 +39,14 @@ from seekrec.recipes.partitioned import PartitionedData, prepare_partitions
 from seekrec.recipes.plan import Plan
 from seekrec.recipes.record import record_run, save_trained
 from seekrec.recipes.stages import StageCache
+from seekrec.recipes.views import add_views, choose_views
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.budget import TimeBudget, process_seconds
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_once
 
 logger = logging.getLogger(__name__)
 
-ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+ModelT = TypeVar("ModelT", bound=CatalogModel[Any])
 ProcessorT = TypeVar("ProcessorT", bound=CatalogProcessor)
 # Settings whose effect is in the split and the catalogue: the same log from another folder is the same log.
 _SEEN_IN_CONTENTS = (DataArguments, EmbeddingArguments, IdentifierArguments)
@@ -54,8 +56,7 @@ _SEEN_IN_CONTENTS = (DataArguments, EmbeddingArguments, IdentifierArguments)
 class Recipe(ABC, Generic[ModelT, ProcessorT]):
     """A run of one family. Its fields are the groups of its settings; a subclass adds those of the family.
 
-    `run` does one stage after the other and keeps what they make: `split`, `embeddings`, `items`, `catalog`,
-    `processor`. A family overrides the methods that it calls.
+    `run` does one stage after the other and keeps what they make. A family overrides the methods that it calls.
 
     Args:
         data ([`DataArguments`]): The log and its split.
@@ -135,11 +136,12 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             return
 
         # 5. Training; the best checkpoint by validation NDCG@10, the mean of tasks and protocols.
-        model = self.make_model()
+        model = add_views(self, self.make_model())
         self.train(model)
         if self.training.process_index:
             return
         self.finish(model)
+        choose_views(self, model)
         folder = save_trained(model, self.processor, self.split, self.output_dir)
         if last < 5:
             return
@@ -267,18 +269,16 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         number = min(self.evaluation.max_validation_cases or times.num_validation, times.num_validation)
         self.times = times = replace(times, num_validation=number)
         budget.validation_seconds = times.validation_seconds
-        budget.least_reserve = times.test_seconds(
-            min(self.evaluation.max_test_cases or times.num_test, times.num_test)
-        )
+        number = min(self.evaluation.max_test_cases or times.num_test, times.num_test)
+        budget.least_reserve = times.test_seconds(number)
         return budget
 
     def fit_evaluation(self) -> None:
         """Rank fewer test cases than the plan chose where training and saving left no time for more."""
         if self.plan is None or self.running.max_minutes is None or "max_test_cases" in self.plan.given:
             return
-        planned = self.evaluation.max_test_cases or self.times.num_test
         number = self.times.fit_test(60 * self.running.max_minutes - process_seconds())
-        if number < planned:
+        if number < (planned := self.evaluation.max_test_cases or self.times.num_test):
             logger.info("%d of %d test cases of each task fit into the time that is left.", number, planned)
             self.evaluation.max_test_cases = number
             self.plan = self.plan.with_test_cases(number)

@@ -14,6 +14,7 @@ import numpy as np
 from seekrec.evaluation import Retriever, ValidationRanking, build_cases, click_calibration
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
 from seekrec.recipes.arguments import SPLIT_SEED
+from seekrec.recipes.views import choose_views
 from seekrec.recipes.window_recipe import WindowRecipe
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
         return {"asked_action": 1 + int(np.argmax(counts)) if counts else 0}
 
     def finish(self, model: SynerGenForSearchAndRecommendation) -> None:
-        """Choose the ranking head by validation, if the settings request it."""
+        """Choose the ranking head by validation, if the settings request it, with the views that answers have."""
+        choose_views(self, model)
         if model.config.rank_by != "validation":
             return
         if model.ranking_head is None:

@@ -165,7 +165,6 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             self.catalog,
             self.processor,
             self.window,
-            self.items.sasrec,
             **self.from_data(),
         )
 

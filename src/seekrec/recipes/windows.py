@@ -20,7 +20,6 @@ from seekrec.corpora.training_windows import (
     log_actions,
 )
 from seekrec.corpora.window_shards import WindowShards
-from seekrec.embeddings import SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError, LeakageError
 from seekrec.events import Split
 from seekrec.events.sessions import guess_session_ids
@@ -188,10 +187,9 @@ def make_window_model(
     catalog: Catalog,
     processor: EventSequenceProcessor,
     window: WindowArguments,
-    sasrec: SASRecForNextItem | None = None,
     **from_data: object,
 ) -> DenseT:
-    """Make a model over a catalogue, with the SASRec that the settings may fuse with it.
+    """Make a model over a catalogue.
 
     Args:
         kind (`type[DenseModel]`): The family's model.
@@ -199,15 +197,8 @@ def make_window_model(
         catalog ([`Catalog`]): Items with text vectors.
         processor ([`EventSequenceProcessor`]): Says which actions are distinguished.
         window ([`WindowArguments`]): Whether id embeddings begin as those of SASRec.
-        sasrec ([`SASRecForNextItem`], *optional*): The SASRec whose score may be added.
         from_data: Further fields of the configuration that the log decides.
-
-    Raises:
-        ConfigurationError: If SASRec's score is requested and there is no SASRec.
     """
-    if config.recommender_weight and sasrec is None:
-        raise ConfigurationError(f"`recommender_weight` is {config.recommender_weight}, but no SASRec was given.")
-    is_fused = bool(config.recommender_weight) and sasrec is not None
     width = catalog.embeddings["semantic"].shape[1]
     model = kind(
         config.with_data(
@@ -216,15 +207,12 @@ def make_window_model(
             query_size=width,
             num_actions=max(1, len(processor.actions)),
             session_ids=processor.session_ids,
-            recommender=recommender_sizes(sasrec) if is_fused and sasrec is not None else None,
             **from_data,
         )
     )
     model.set_catalog(catalog)
     if window.start_from_sasrec:
         model.items.start_ids(catalog.embeddings["collaborative"])
-    if is_fused and sasrec is not None:
-        model.set_recommender(sasrec)
     return model
 
 

@@ -11,6 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from seekrec.embeddings.softmax import LARGE_CATALOG
+from seekrec.models.views.weights import read_view_weights
 from seekrec.util.settings import option_values
 
 
@@ -27,7 +28,7 @@ class DenseConfig(PreTrainedConfig):
         num_actions (`int`): Actions that the model distinguishes; one more stands for all others.
         items_hash (`str`, *optional*): Hash of the ids of the items. A catalogue that begins otherwise is refused.
         texts_hash (`str`, *optional*): Hash of the text vectors of the items.
-        recommender (`dict`, *optional*): Sizes of the SASRec that `recommender_weight` adds.
+        views_hash (`str`, *optional*): Digest of the views that the model was saved with.
 
     The items and the decoder:
 
@@ -54,17 +55,15 @@ class DenseConfig(PreTrainedConfig):
             items, then popularity.
         num_training_negatives (`int`): Number of negatives of a question, unless full.
         temperature (`float`): tau, divides similarities in the loss.
-        recommender_weight (`float`): Weight of the score of SASRec, which is added to that of recommendations when
-            they are answered; 0 for none. In neither paper.
-        text_weight (`float`): Weight of the cosine between an item's text and those of the latest items of the
-            history, added to the score of recommendations; 0 for none. In neither paper.
+        view_weights (`list[str]`): Weights of what is added to answers, see [`Views`]: `search.lexical=0.5`,
+            `recommendation.collaborative=1`; `validation` alone lets the recipe choose them. In neither paper.
 
     Raises:
         StrictDataclassClassValidationError: If a number is out of range, or settings contradict each other.
     """
 
     fields_from_data: ClassVar[tuple[str, ...]] = (
-        *("num_items", "text_size", "query_size", "num_actions", "items_hash", "texts_hash", "recommender"),
+        *("num_items", "text_size", "query_size", "num_actions", "items_hash", "texts_hash", "views_hash"),
     )
     # What earlier versions could set, and the one value that there is now.
     fixed_settings: ClassVar[dict[str, object]] = {
@@ -82,7 +81,7 @@ class DenseConfig(PreTrainedConfig):
     num_actions: int = 1
     items_hash: str | None = None
     texts_hash: str | None = None
-    recommender: dict[str, object] | None = None
+    views_hash: str | None = None
 
     item_parts: Literal["both", "ids", "text"] = "both"
     max_history: int = 50
@@ -96,8 +95,7 @@ class DenseConfig(PreTrainedConfig):
     negatives: Literal["auto", "full", "uniform", "popularity", "hard"] = "auto"
     num_training_negatives: int = 20
     temperature: float = 1.0
-    recommender_weight: float = 0.0
-    text_weight: float = 0.0
+    view_weights: list[str] | tuple[str, ...] = ()
 
     def __post_init__(self, **kwargs: object) -> None:
         for name, today in self.renamed_settings.items():
@@ -148,6 +146,13 @@ class DenseConfig(PreTrainedConfig):
             settings["item_parts"] = "text"
         if "embedding_dropout" in settings:
             settings["dropout"] = [settings.get("dropout", cls.dropout), settings.pop("embedding_dropout")]
+        fused = {
+            "collaborative": settings.pop("recommender_weight", 0.0),
+            "semantic": settings.pop("text_weight", 0.0),
+        }
+        settings.pop("recommender", None)
+        if any(fused.values()):
+            settings["view_weights"] = [f"recommendation.{name}={weight}" for name, weight in fused.items() if weight]
         settings = cls._upgrade(settings)
         # Follows from `negatives`; read by training alone.
         settings.pop("correct_sampling", None)
@@ -173,7 +178,7 @@ class DenseConfig(PreTrainedConfig):
         """Check that numbers are within range."""
         self._check_at_least(1, "hidden_size", "num_hidden_layers", "num_attention_heads", "max_history", "query_size")
         self._check_at_least(1, "num_actions", "num_training_negatives")
-        self._check_at_least(0, "num_items", "text_size", "recommender_weight", "text_weight")
+        self._check_at_least(0, "num_items", "text_size")
         rates = self.dropout if isinstance(self.dropout, list) else [self.dropout]
         if len(rates) not in (1, 2) or not all(0 <= rate < 1 for rate in rates):
             raise ValueError(
@@ -188,13 +193,8 @@ class DenseConfig(PreTrainedConfig):
             )
 
     def validate_items(self) -> None:
-        """Check that items have vectors, and what is added to answers its parts."""
-        if self.recommender_weight and self.num_items and self.recommender is None:
-            raise ValueError(
-                f"`recommender_weight` is {self.recommender_weight}, but `recommender` is None; pass both."
-            )
-        if self.text_weight and not self.text_size:
-            raise ValueError(f"`text_weight` is {self.text_weight}, but `text_size` is 0: the items have no texts.")
+        """Check that items have vectors, and that the weights of views are numbers of views that there are."""
+        read_view_weights(self.view_weights)
         if self.item_parts == "text" and not self.text_size:
             raise ValueError("`item_parts` is 'text' and `text_size` 0, so items would have no vectors; change one.")
 

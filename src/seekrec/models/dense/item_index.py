@@ -13,6 +13,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from seekrec.errors import MissingDependencyError, RequestError
+from seekrec.models.views import AddedScores
 from seekrec.util.finite import check_finite
 
 Backend = Literal["exact", "faiss"]
@@ -57,7 +58,11 @@ class ItemIndex:
 
     @torch.no_grad()
     def search(
-        self, queries: Tensor, top_k: Sequence[int], allowed: Sequence[np.ndarray | None]
+        self,
+        queries: Tensor,
+        top_k: Sequence[int],
+        allowed: Sequence[np.ndarray | None],
+        added: AddedScores | None = None,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Find the best items of each query.
 
@@ -66,9 +71,11 @@ class ItemIndex:
             top_k (`Sequence[int]`): Items wanted, for each query.
             allowed (`Sequence`): For each query a bool mask of shape `(num_items,)`, or `None` for all. The same
                 object given several times is looked at once.
+            added ([`AddedScores`], *optional*): What is added to dot products; all items are then scored, whatever
+                the backend.
 
         Returns:
-            `list[tuple[np.ndarray, np.ndarray]]`: For each query int64 rows and float32 dot products, best first;
+            `list[tuple[np.ndarray, np.ndarray]]`: For each query int64 rows and float32 scores, best first;
             fewer than `top_k` where fewer are allowed.
 
         Raises:
@@ -79,10 +86,10 @@ class ItemIndex:
             raise RequestError(f"`top_k` is {min(top_k)}; ask for at least one item.")
         check_finite("The vectors of the queries", queries, "request", "check the weights and the query vectors")
         if self.shared_from is None:
-            return self._search(queries, top_k, allowed)
+            return self._search(queries, top_k, allowed, added)
         held = slice(self.shared_from, self.shared_from + len(self.vectors))
         masks = {id(mask): mask[held] for mask in allowed if mask is not None}
-        own = self._search(queries, top_k, [None if mask is None else masks[id(mask)] for mask in allowed])
+        own = self._search(queries, top_k, [None if mask is None else masks[id(mask)] for mask in allowed], added)
         return self._join([(rows + held.start, scores) for rows, scores in own], top_k, queries.device)
 
     @staticmethod
@@ -108,9 +115,13 @@ class ItemIndex:
         return answers
 
     def _search(
-        self, queries: Tensor, top_k: Sequence[int], allowed: Sequence[np.ndarray | None]
+        self,
+        queries: Tensor,
+        top_k: Sequence[int],
+        allowed: Sequence[np.ndarray | None],
+        added: AddedScores | None,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        if self._faiss is not None:
+        if self._faiss is not None and added is None:
             return [
                 self._search_faiss(self._faiss, query, k, mask)
                 for query, k, mask in zip(queries, top_k, allowed, strict=True)
@@ -122,6 +133,9 @@ class ItemIndex:
         size = max(1, _BLOCK_CELLS // max(1, num_queries))
         for begin in range(0, num_items, size):
             scores = (queries @ self.vectors[begin : begin + size].T).float()
+            if added is not None:
+                first = begin + (self.shared_from or 0)
+                scores = scores + added.block(first, first + scores.shape[1])
             self._hide(scores, allowed, begin)
             best, place = scores.topk(min(most, scores.shape[1]))
             values, rows = torch.cat([values, best], 1), torch.cat([rows, place + begin], 1)
@@ -164,26 +178,4 @@ class ItemIndex:
         return rows[0][kept].astype(np.int64), scores[0][kept]
 
 
-def without_own(
-    rows: np.ndarray, scores: np.ndarray, top_k: int, history: np.ndarray, own: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Take off what items of a history got for their own text, and keep the best.
-
-    Args:
-        rows (`np.ndarray`): int64 rows of the catalogue, best first.
-        scores (`np.ndarray`): float32 scores of the rows.
-        top_k (`int`): Items wanted.
-        history (`np.ndarray`): int64 rows; below 0 for none.
-        own (`np.ndarray`): float32 score for its text of each item of `history`; of one that comes twice, twice the
-            same.
-
-    Returns:
-        `tuple[np.ndarray, np.ndarray]`: At most `top_k` rows and scores, best first.
-    """
-    taken = dict(zip(history.tolist(), own.tolist(), strict=True))
-    scores = scores - np.array([taken.get(row, 0.0) for row in rows.tolist()], dtype=scores.dtype)
-    order = np.argsort(-scores, kind="stable")[:top_k]
-    return rows[order], scores[order]
-
-
-__all__ = ["Backend", "ItemIndex", "without_own"]
+__all__ = ["Backend", "ItemIndex"]

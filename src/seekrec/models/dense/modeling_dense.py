@@ -4,13 +4,6 @@
 An item's vector is an id embedding plus a projection of its frozen text vector. The text vectors are the catalogue's
 `embeddings["semantic"]`; they are no weights and are saved once, with the catalogue. An item that came after training
 has no id row: the mean of all id rows takes its place, so it works by its text alone and lies among the others.
-
-What is added to the score of a recommendation ([`AnswerFusion`]) are two signals that a model trained on ids and text
-still lacks, for it knows the answers of training by heart: how alike an item's text is to those of the latest items,
-and what a SASRec beside it scores. Both are a vector of the question times a vector of the item, so they stand behind
-the model's own numbers, and one search of one index finds the best by the sum. Neither is trained with the model;
-their weights are settings, to be chosen on validation. An item of the history gets nothing for its own text: that it
-is like what was taken says nothing about its being taken again.
 """
 
 from __future__ import annotations
@@ -33,23 +26,22 @@ from transformers import initialization as init
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from seekrec.catalog import Catalog, item_periods
-from seekrec.embeddings import FrozenSASRec, SASRecForNextItem
 from seekrec.embeddings.row_shards import RowShards, row_shards, save_rows
 from seekrec.errors import CatalogError, ConfigurationError, RequestError
 from seekrec.models.answers import Found, Masks, Where, join_new, without_rows
 from seekrec.models.base import CatalogModel, CatalogSnapshot, LazyValues, has_same_items
 from seekrec.models.dense.configuration_dense import DenseConfig
-from seekrec.models.dense.item_index import Backend, ItemIndex, without_own
+from seekrec.models.dense.item_index import Backend, ItemIndex
 from seekrec.models.dense.read_events import ReadEvents
 from seekrec.models.new_items import TextNeighbors
-from seekrec.schema import BEHAVIORS, RECOMMENDATION, ScoredItem
+from seekrec.models.views import AddedScores, Boost
+from seekrec.schema import BEHAVIORS, ScoredItem
 from seekrec.util.finite import check_finite, weights_key
+from seekrec.util.ragged import Ragged
 
 # Standard deviation of embeddings at the start.
 INITIALIZER_RANGE = 0.02
 LAYER_NORM_EPS = 1e-6
-# An older item of the history weighs so much of the one after it.
-TEXT_DECAY = 0.7
 
 # What a processor or a collator makes: tensors by name.
 Inputs = Mapping[str, Tensor]
@@ -78,18 +70,6 @@ class ItemTexts(LazyValues):
         if vectors is None:
             raise CatalogError("The model has no text vectors; call `set_catalog` first.")
         return vectors if vectors.device == device else self.value(("on", device), lambda: vectors.to(device))
-
-    def centered(self, num_items: int, device: torch.device) -> Tensor:
-        """Return the text vectors less the mean of the first `num_items`, at unit length, `(num_rows, text_size)`.
-
-        What all texts of a catalogue share says nothing about which of them are alike.
-        """
-
-        def center() -> Tensor:
-            texts = self.on(device).float()
-            return F.normalize(texts - texts[:num_items].mean(0), dim=-1)
-
-        return self.value(("centered", device), center, num_items)
 
 
 class ItemTower(nn.Module):
@@ -257,109 +237,6 @@ class LatestItem(nn.Module):
         return vectors * (rows >= 0)[..., None]
 
 
-class AnswerFusion(nn.Module):
-    """Numbers behind those of the model's own vectors; see the head of this file.
-
-    Args:
-        num_items (`int`): Items that the recommender knows.
-        recommender (`dict`, *optional*): Sizes of the SASRec, from `recommender_sizes`.
-        recommender_weight (`float`): Weight of its score.
-        text_weight (`float`): Weight of the cosine of texts.
-        temperature (`float`): What divides the model's own product; the weights are those beside the quotient.
-    """
-
-    def __init__(
-        self,
-        num_items: int,
-        recommender: dict[str, object] | None,
-        recommender_weight: float,
-        text_weight: float,
-        temperature: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.num_items, self.temperature = num_items, temperature
-        self.recommender_weight, self.text_weight = recommender_weight, text_weight
-        self.recommender: FrozenSASRec | None = None
-        self.table: ItemTower | None = None
-        if recommender is not None and recommender_weight:
-            self.recommender = FrozenSASRec(recommender)
-            # Its items as those of a tower of ids: a new item stands at their mean.
-            width = self.recommender.config.hidden_size
-            self.table = ItemTower(num_items, width, 0).requires_grad_(False)
-
-    @torch.no_grad()
-    def take(self, recommender: SASRecForNextItem) -> None:
-        """Copy the weights of a trained SASRec over the model's items; see `set_recommender` of the model."""
-        if self.recommender is None or self.table is None:
-            raise ValueError("`config.recommender` is None or `recommender_weight` 0; make the model with both.")
-        vectors = recommender.item_embeddings()
-        if len(vectors) != self.num_items:
-            raise ValueError(f"`recommender` knows {len(vectors)} items, the model {self.num_items}; pass its own.")
-        self.recommender.take(recommender)
-        self.table.start_ids(vectors)
-
-    def items(self, texts: ItemTexts, device: torch.device) -> list[Tensor]:
-        """Return the parts behind the item vectors of the whole catalogue, each `(num_rows, size)`."""
-        parts = []
-        if self.table is not None:
-            parts.append(self.table.all(texts))
-        if self.text_weight:
-            parts.append(texts.centered(self.num_items, device))
-        return parts
-
-    def questions(self, texts: ItemTexts, item_rows: Tensor, allowed: Tensor, behaviors: Tensor) -> list[Tensor]:
-        """Return the parts behind the vectors of questions; zero for searches.
-
-        Args:
-            texts ([`ItemTexts`]): Texts of the catalogue.
-            item_rows (`torch.LongTensor`): Items of the tokens, oldest first, `(batch, length)`; below 0 for none.
-            allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, length)`.
-            behaviors (`torch.LongTensor`): Numbers into `BEHAVIORS`, `(batch, num_questions)`.
-
-        Returns:
-            `list[torch.Tensor]`: Each `(batch, num_questions, size)`, in the order of [`items`].
-        """
-        seen = allowed & (item_rows >= 0)[:, None]
-        is_fused = (behaviors == BEHAVIORS.index(RECOMMENDATION))[..., None]
-        parts = []
-        if self.recommender is not None and self.table is not None:
-            states = self.recommender.states(self.table(item_rows, texts), seen.any(1))
-            latest = latest_items(item_rows, allowed)[..., None].expand(-1, -1, states.shape[-1])
-            parts.append(self.recommender_weight * states.gather(1, latest) * is_fused)
-        if self.text_weight:
-            age = seen.flip(-1).cumsum(-1).flip(-1) - 1
-            weights = torch.where(seen, TEXT_DECAY**age, 0.0)
-            weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-9)
-            seen_texts = texts.centered(self.num_items, item_rows.device)[item_rows.clamp_min(0)]
-            parts.append(self.text_weight * (weights.to(seen_texts.dtype) @ seen_texts) * is_fused)
-        return parts
-
-    def own_texts(self, texts: ItemTexts, questions: Tensor, history: Tensor) -> Tensor | None:
-        """Return what the items of histories got for their text, to be taken off again.
-
-        Args:
-            texts ([`ItemTexts`]): Texts of the catalogue.
-            questions (`torch.Tensor`): With the parts of [`questions`] at their end, `(batch, num_questions, size)`.
-            history (`torch.LongTensor`): Items, `(batch, length)`; below 0 for none.
-
-        Returns:
-            `torch.Tensor`, *optional*: Scores `(batch, num_questions, length)`; `None` where texts are not fused.
-        """
-        if not self.text_weight:
-            return None
-        centered = texts.centered(self.num_items, questions.device)
-        found: Tensor = questions[..., -centered.shape[1] :] @ centered[history.clamp_min(0)].transpose(-1, -2)
-        return found
-
-
-def make_fusion(config: DenseConfig) -> AnswerFusion | None:
-    """Make what a configuration adds to its model's answers; None for nothing."""
-    if not (config.recommender_weight or config.text_weight):
-        return None
-    weights = config.recommender_weight, config.text_weight
-    return AnswerFusion(config.num_items, config.recommender, *weights, config.temperature)
-
-
 class DenseSnapshot(CatalogSnapshot):
     """A catalogue, what it tells the tower, and what was made of both.
 
@@ -392,13 +269,12 @@ class CatalogItems:
 
     Args:
         tower ([`ItemTower`]): The weights that make item vectors.
-        fusion ([`AnswerFusion`], *optional*): What is added to them.
         snapshot ([`DenseSnapshot`]): Read once, at the start of the call.
     """
 
-    def __init__(self, tower: ItemTower, fusion: AnswerFusion | None, snapshot: DenseSnapshot) -> None:
+    def __init__(self, tower: ItemTower, snapshot: DenseSnapshot) -> None:
         self.snapshot, self.catalog, self.texts = snapshot, snapshot.catalog, snapshot.texts
-        self._tower, self._fusion = tower, fusion
+        self._tower = tower
         # The id embeddings, where this process holds only some of them.
         self.shards = tower.ids if isinstance(tower.ids, RowShards) else None
 
@@ -413,16 +289,7 @@ class CatalogItems:
 
     @cached_property
     def _key(self) -> object:
-        fusion = self._fusion
-        weights = [*self._tower.parameters(), *(() if fusion is None else fusion.parameters())]
-        added = None if fusion is None else (fusion.recommender_weight, fusion.text_weight)
-        return added, weights_key(weights)
-
-    def look_up(self, rows: Tensor) -> Tensor:
-        """Return what answers multiply with questions for some items, `(*rows.shape, size)`, whoever holds them."""
-        rows = rows.clamp_min(0)
-        added = [] if self._fusion is None else self._fusion.items(self.texts, rows.device)
-        return torch.cat([self(rows), *(part[rows] for part in added)], dim=-1)
+        return weights_key(list(self._tower.parameters()))
 
     @property
     def vectors(self) -> Tensor:
@@ -435,28 +302,11 @@ class CatalogItems:
 
         return self.snapshot.value("vectors", make, self._key)
 
-    @property
-    def answers(self) -> Tensor:
-        """What answers multiply with questions, `(num_rows, size)`: item vectors, and what is fused with them."""
-        own = self.vectors
-        if self._fusion is None:
-            return own
-        fusion = self._fusion
-
-        def make() -> Tensor:
-            held = slice(None) if self.shards is None else self.shards.held
-            added = (part[held] for part in fusion.items(self.texts, own.device))
-            found = torch.cat([own, *added], dim=-1)
-            check_finite("What is added to the item vectors", found, "row", "set a recommender that is whole")
-            return found
-
-        return self.snapshot.value("answers", make, self._key)
-
     def index(self, backend: Backend) -> ItemIndex:
-        """Return the index of [`answers`]."""
+        """Return the index of [`vectors`]."""
         first = None if self.shards is None else self.shards.begin
         return self.snapshot.value(
-            ("index", backend), lambda: ItemIndex(self.answers, backend, shared_from=first), self._key
+            ("index", backend), lambda: ItemIndex(self.vectors, backend, shared_from=first), self._key
         )
 
 
@@ -531,6 +381,8 @@ class DensePreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "history_item_rows"
     _input_embed_layer = "items"
+    # What an earlier version kept among the weights; see `models/views/old.py`.
+    _keys_to_ignore_on_load_unexpected = [r"^fusion\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -598,7 +450,6 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
             raise TypeError(f"{cls.__name__} has no `config_class` of its own; name a subclass of DenseConfig.")
 
     model: Decoder
-    fusion: AnswerFusion | None
     item_index: Backend = "exact"
 
     @property
@@ -615,6 +466,16 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
     @abstractmethod
     def compares_all_items(self) -> bool:
         """Whether a step of training reads the vector of every item."""
+
+    @property
+    def score_unit(self) -> float:
+        """What one unit of log-probability is in the model's scores: training divides them by the temperature."""
+        return self.config.temperature
+
+    @property
+    @abstractmethod
+    def judges_candidates(self) -> bool:
+        """Whether a head judges the candidates of [`rank`]."""
 
     @abstractmethod
     def encode_questions(
@@ -643,7 +504,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         Raises:
             CatalogError: If no catalogue was set.
         """
-        return CatalogItems(self.model.items, self.fusion, self.current_snapshot())
+        return CatalogItems(self.model.items, self.current_snapshot())
 
     @torch.no_grad()
     def encode_history(self, inputs: Inputs) -> StateT:
@@ -786,34 +647,15 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         read: StateT = self.model(inputs, state, items)
         return read
 
-    def answer_questions(
-        self, own: Tensor, item_rows: Tensor, allowed: Tensor, inputs: Inputs, items: CatalogItems
-    ) -> Tensor:
-        """Put behind the vectors of questions, `(batch, num_questions, size)`, what is fused with them.
+    def answer_scores(self, questions: Tensor, rows: Tensor, items: CatalogItems) -> Tensor:
+        """Score candidates as [`retrieve`] scores items, without views: float32 of the shape of `rows`.
 
         Args:
-            own (`torch.Tensor`): As they are compared in training.
-            item_rows (`torch.LongTensor`): Items of the tokens, oldest first, `(batch, length)`; below 0 for none.
-            allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, length)`.
-            inputs: Has `question_behavior_ids`.
-            items ([`CatalogItems`]): What is answered from.
-        """
-        if self.fusion is None:
-            return own
-        parts = self.fusion.questions(items.texts, item_rows, allowed, inputs["question_behavior_ids"])
-        # The model's own product is divided by the temperature, those of the parts are not.
-        return torch.cat([own, *(part * self.fusion.temperature for part in parts)], dim=-1)
-
-    def answer_scores(self, questions: Tensor, rows: Tensor, history: Tensor, items: CatalogItems) -> Tensor:
-        """Score candidates as [`retrieve`] scores items: float32 of the shape of `rows`.
-
-        Args:
-            questions (`torch.Tensor`): What [`answer_questions`] gave, `(batch, num_questions, size)`.
+            questions (`torch.Tensor`): Vectors of questions, `(batch, num_questions, size)`.
             rows (`torch.LongTensor`): Catalogue rows, `(batch, num_questions, num_candidates)`; below 0 for none.
-            history (`torch.LongTensor`): Items of the histories, `(batch, length)`; below 0 for none.
             items ([`CatalogItems`]): What is answered from.
         """
-        scores = self._products(questions, rows, history, items)
+        scores = self._products(questions, rows, items)
         new, neighbors = self._new_items(items)
         if neighbors is None:
             return scores
@@ -821,53 +663,37 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         is_new = np.isin(asked, new)
         if is_new.any():
             places = torch.from_numpy(np.searchsorted(new, asked).clip(max=len(new) - 1)).to(rows.device)
-            of_new = self._score_new(questions, history, items, neighbors)
+            of_new = self._score_new(questions, items, neighbors)
             scores = torch.where(torch.from_numpy(is_new).to(rows.device), of_new.gather(-1, places), scores)
         return scores
 
     def _new_items(self, items: CatalogItems) -> tuple[np.ndarray, TextNeighbors | None]:
         """Return the rows of items that training knows no event of, and who speaks for them.
 
-        Without id embeddings all items are compared by their texts alone, and none is new; where texts are fused, they
-        speak for themselves.
+        Without id embeddings all items are compared by their texts alone, and none is new.
         """
-        if self.items.ids is None or self.fusion is not None:
+        if self.items.ids is None:
             return np.empty(0, dtype=np.int64), None
         num_trained = self.config.num_items
         new = items.snapshot.new_rows(num_trained)
         return new, items.snapshot.text_neighbors(num_trained) if len(new) else None
 
-    def _score_new(self, questions: Tensor, history: Tensor, items: CatalogItems, neighbors: TextNeighbors) -> Tensor:
+    def _score_new(self, questions: Tensor, items: CatalogItems, neighbors: TextNeighbors) -> Tensor:
         """Score the new items by those with texts like theirs, float32 `(batch, num_questions, num_new)`."""
         asked = torch.from_numpy(neighbors.rows).to(questions.device).expand(*questions.shape[:2], -1)
-        known = self._products(questions, asked, history, items).detach().flatten(0, 1).cpu().numpy()
+        known = self._products(questions, asked, items).detach().flatten(0, 1).cpu().numpy()
         check_finite("The scores", known, "request", "check the weights of the model and its data type")
         scored = torch.from_numpy(neighbors.score(known)).to(questions.device)
         return scored.unflatten(0, questions.shape[:2])
 
-    def _products(self, questions: Tensor, rows: Tensor, history: Tensor, items: CatalogItems) -> Tensor:
-        vectors = items.answers[rows.clamp_min(0)] if items.shards is None else items.look_up(rows)
-        scores = torch.einsum("bqs,bqcs->bqc", questions, vectors.to(questions.dtype)).float()
-        own = None if self.fusion is None else self.fusion.own_texts(items.texts, questions, history)
-        if own is not None and own.shape[-1]:
-            # A candidate of the history gets nothing for its own text; one that comes twice has twice the same.
-            is_own = rows[..., None] == torch.where(history >= 0, history, -2)[:, None, None]
-            taken = (is_own * own[:, :, None]).sum(-1) / is_own.sum(-1).clamp_min(1)
-            scores = scores - taken
-        return scores
+    def _products(self, questions: Tensor, rows: Tensor, items: CatalogItems) -> Tensor:
+        vectors = items.vectors[rows.clamp_min(0)] if items.shards is None else items(rows.clamp_min(0))
+        return torch.einsum("bqs,bqcs->bqc", questions, vectors.to(questions.dtype)).float()
 
-    def set_recommender(self, recommender: SASRecForNextItem) -> None:
-        """Take the SASRec whose score is added to the model's own.
-
-        Args:
-            recommender ([`SASRecForNextItem`]): With the sizes of `config.recommender`, over the items with an id.
-
-        Raises:
-            ValueError: If the model has no place for it, or its sizes or items are others.
-        """
-        if self.fusion is None or self.fusion.recommender is None:
-            raise ValueError("`config.recommender` is None or `recommender_weight` 0; make the model with both.")
-        self.fusion.take(recommender)
+    def _query_vectors(self, inputs: BatchFeature) -> Tensor | None:
+        """Return the text vectors of queries, which the processor looked up; see the base."""
+        vectors, rows = inputs["query_vectors"], inputs["question_query_rows"][:, 0]
+        return vectors[rows.clamp_min(0)] if len(vectors) else None
 
     def _check_catalog(self, catalog: Catalog) -> None:
         num_items = self.config.num_items
@@ -905,7 +731,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
             return DenseSnapshot(catalog, ItemTexts(self._text_vectors(catalog), len(catalog)))
         # After `remove_items` the vectors are the same array: what was made of them stays.
         snapshot = DenseSnapshot(catalog, old.texts)
-        snapshot.take_values(old, ["vectors", "answers", ("index", self.item_index)])
+        snapshot.take_values(old, ["vectors", "views", ("index", self.item_index)])
         return snapshot
 
     def _keep(self, snapshot: DenseSnapshot) -> None:
@@ -945,6 +771,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         where: Where = None,
         state: StateT | None = None,
         exclude_seen: bool | None = None,
+        boost: Boost = None,
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue; exact.
 
@@ -963,10 +790,13 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
             exclude_seen (`bool`, *optional*):
                 Leave out what the user acted on: all of the request's history and of the state; if not given in
                 recommendations and not in searches.
+            boost (`np.ndarray` or `dict`, *optional*):
+                Numbers of the caller's that are added to scores: of all items, for all requests or for each, or of
+                some items by id. Items are compared by the sum.
 
         Returns:
             `list[list[ScoredItem]]`: For each request at most `top_k` distinct items, best first, with the similarity
-            that the model was trained on, and of recommendations what is fused with it. Fewer where fewer are allowed.
+            that the model was trained on, and what views and boost add to it. Fewer where fewer are allowed.
 
         Raises:
             RequestError: If `top_k` is below 1, or one of the arguments does not fit the requests.
@@ -980,30 +810,41 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
             top_k,
             where,
             exclude_seen,
-            lambda snapshot, wanted, allowed: self._search(snapshot, inputs, state, wanted.tolist(), allowed),
+            boost,
+            lambda snapshot, wanted, allowed, added: self._search(
+                snapshot, inputs, state, wanted.tolist(), allowed, added
+            ),
             None if events is None else events.seen_rows.cpu().numpy(),
+            (inputs if events is None else events.columns)["history_item_rows"],
         )
 
+    @torch.no_grad()
+    def score_items(self, inputs: BatchFeature, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Score items as [`retrieve`] does, with nothing added; see the base."""
+        items = self.current_items()
+        asked = torch.from_numpy(Ragged.from_arrays(rows).pad(-1)).to(self.device)[:, None]
+        scores = self.answer_scores(self.encode_questions(inputs, items=items), asked, items)[:, 0]
+        return [line[: len(own)] for line, own in zip(scores.cpu().numpy(), rows, strict=True)]
+
     def _search(
-        self, snapshot: DenseSnapshot, inputs: BatchFeature, state: StateT | None, wanted: list[int], allowed: Masks
+        self,
+        snapshot: DenseSnapshot,
+        inputs: BatchFeature,
+        state: StateT | None,
+        wanted: list[int],
+        allowed: Masks,
+        added: AddedScores | None,
     ) -> list[Found]:
         """Find the items whose vectors are nearest to the questions, and new items by their neighbours."""
-        items = CatalogItems(self.model.items, self.fusion, snapshot)
+        items = CatalogItems(self.model.items, snapshot)
         questions = self.encode_questions(inputs, state=state, items=items)[:, 0]
-        history = (inputs["history_item_rows"] if state is None else state.positions.item).to(questions.device)
-        own = None if self.fusion is None else self.fusion.own_texts(items.texts, questions[:, None], history)
         new, neighbors = self._new_items(items)
         searched = allowed if neighbors is None else without_rows(allowed, new, items.catalog)
-        index = items.index(self.item_index)
-        if own is None:
-            found = index.search(questions, wanted, searched)
-        else:
-            # What is taken off moves items of the history down, so with as many more none of the best is missing.
-            found = index.search(questions, [k + history.shape[1] for k in wanted], searched)
-            parts = zip(found, wanted, history.cpu().numpy(), own[:, 0].cpu().numpy(), strict=True)
-            found = [without_own(*answer, k, rows, texts) for answer, k, rows, texts in parts]
+        found = items.index(self.item_index).search(questions, wanted, searched, added)
         if neighbors is not None:
-            scored = self._score_new(questions[:, None], history, items, neighbors)[:, 0].cpu().numpy()
+            scored = self._score_new(questions[:, None], items, neighbors)[:, 0].cpu().numpy()
+            if added is not None:
+                scored = scored + np.stack(added.at([new] * len(scored)))
             lines = zip(found, scored, allowed, wanted, strict=True)
             found = [join_new(answer, new, scores, mask, k) for answer, scores, mask, k in lines]
         return found
@@ -1017,8 +858,8 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
             state (*optional*): As in [`retrieve`].
 
         Returns:
-            `list[list[ScoredItem]]`: For each request its candidates, best first, with the probability of an act, or
-            the score that [`retrieve`] gives where no head judges candidates.
+            `list[list[ScoredItem]]`: For each request its candidates, best first, with the probability of an act, to
+            which nothing is added, or the score that [`retrieve`] gives where no head judges candidates.
 
         Raises:
             RequestError: If the inputs hold no candidates.
@@ -1026,12 +867,20 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         """
 
         def score(snapshot: DenseSnapshot, rows: list[np.ndarray]) -> list[np.ndarray]:
-            items = CatalogItems(self.model.items, self.fusion, snapshot)
+            items = CatalogItems(self.model.items, snapshot)
             scores = self.score_candidates(inputs, state=state, items=items)[:, 0].float().cpu().numpy()
             is_candidate = inputs["candidate_rows"][:, 0].cpu().numpy() >= 0
             return [line[kept] for line, kept in zip(scores, is_candidate, strict=True)]
 
-        return self._rank(inputs, score)
+        behaviors = inputs["question_behavior_ids"][:, 0].tolist()
+        events = None if state is None else self.check_state(state, len(behaviors))
+        return self._rank(
+            inputs,
+            behaviors,
+            score,
+            reads_views=not self.judges_candidates,
+            history=(inputs if events is None else events.columns)["history_item_rows"],
+        )
 
 
 # A model of either family.
@@ -1046,7 +895,6 @@ def _vectors_hash(vectors: np.ndarray) -> str:
 __all__ = [
     "INITIALIZER_RANGE",
     "LAYER_NORM_EPS",
-    "AnswerFusion",
     "CatalogItems",
     "DenseModel",
     "DensePreTrainedModel",
@@ -1061,5 +909,4 @@ __all__ = [
     "TextProjection",
     "TokenPositions",
     "latest_items",
-    "make_fusion",
 ]

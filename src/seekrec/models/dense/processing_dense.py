@@ -163,8 +163,9 @@ class EventSequenceProcessor(CatalogProcessor):
             `question_behavior_ids`, `question_action_ids` (-1 where the request names no action),
             `question_timestamps` (of the last event where the request has none), `question_geohash_ids` and
             `question_query_rows`. `query_vectors`: float32 of shape `(num_queries, dimension)`, to which the query
-            rows point. `seen_rows`: int64 `(batch, most_seen)`, what users acted on. With candidates
-            `candidate_rows`: int64 `(batch, 1, most_candidates)`, -1 for padding.
+            rows point. `seen_rows`: int64 `(batch, most_seen)`, what users acted on. `query_letters`: uint8 `(batch,
+            longest)`, the UTF-8 bytes of the queries, 0 for padding. With candidates `candidate_rows`: int64 `(batch,
+            1, most_candidates)`, -1 for padding.
 
         Raises:
             RequestError: If there is no request, the candidates do not fit, or a request names an action that the
@@ -222,6 +223,7 @@ class EventSequenceProcessor(CatalogProcessor):
             "question_query_rows": np.array(query_rows, dtype=np.int64)[:, None],
             "query_vectors": self.query_vectors.encode(list(numbers)),
             "seen_rows": rows["seen_rows"],
+            "query_letters": rows["query_letters"],
         }
         if candidates is not None:
             features["candidate_rows"] = rows["candidate_rows"][:, None]

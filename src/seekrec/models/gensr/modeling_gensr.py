@@ -38,6 +38,7 @@ from seekrec.models.gensr.processing_gensr import FIRST_VECTOR, PADDING
 from seekrec.models.interface import GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, token_loss, view_contrast
 from seekrec.models.shared_prompts import decode_first_token, encode_prefix, encode_suffixes
+from seekrec.models.views import AddedScores
 from seekrec.schema import Behavior, ScoredItem, View
 from seekrec.util.finite import check_finite, weights_key
 from seekrec.util.ragged import Ragged
@@ -845,7 +846,12 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         """
         if not self.config.scores_candidates:
             return super().rank(inputs, norm=norm)
-        return self._rank(inputs, lambda snapshot, _: self.score_candidates(inputs, score, snapshot))
+        return self._rank(
+            inputs,
+            inputs["behavior_ids"].tolist(),
+            lambda snapshot, _: self.score_candidates(inputs, score, snapshot),
+            reads_views=score == "logit",
+        )
 
     # ---- the whole catalogue ----
 
@@ -882,16 +888,17 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         allowed: Masks,
         num_beams: int | Sequence[int],
         norm: Norm | None,
+        added: AddedScores | None,
     ) -> list[Found]:
         """With `config.retrieve_by="answer"` score every item allowed; else find identifiers."""
         if self.config.retrieve_by == "answer":
-            return self._ask_all(snapshot, inputs, top_k, allowed)
+            return self._ask_all(snapshot, inputs, top_k, allowed, added)
         if not self.config.identifier_weight:
             raise RequestError(
                 "The model was not trained to write identifiers (`identifier_weight` is 0), so it cannot search the "
                 "whole catalogue by them; give it candidates and call `rank`, or train it with `retrieve_by` 'answer'."
             )
-        return super()._find(snapshot, inputs, top_k, allowed, num_beams, norm)
+        return super()._find(snapshot, inputs, top_k, allowed, num_beams, norm, added)
 
     def _ask_all(
         self,
@@ -899,27 +906,49 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         inputs: BatchFeature,
         top_k: np.ndarray,
         allowed: Masks,
+        added: AddedScores | None,
     ) -> list[Found]:
         """Score all items that each request allows: rows of the catalogue and logit(Yes) - logit(No), best first.
 
         With inputs that were made with an older or a newer catalogue, the items that both have are scored.
         """
-        named = inputs["item_rows"].cpu().numpy()[: snapshot.num_items]
+        named = self._named_items(snapshot, inputs)
+        asked_for = [named if mask is None else np.flatnonzero(mask[: len(named)]) for mask in allowed]
+        scores = self._ask(snapshot, inputs, asked_for, len(named))
+        if added is not None:
+            scores = [own + more for own, more in zip(scores, added.at(asked_for), strict=True)]
+        ordered = best_first(asked_for, scores)
+        return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, top_k, strict=True)]
+
+    def _named_items(self, snapshot: GenerativeSnapshot, inputs: BatchFeature) -> np.ndarray:
+        """Return the rows of the items that inputs name, which must be all of the catalogue."""
+        named: np.ndarray = inputs["item_rows"].cpu().numpy()[: snapshot.num_items]
         if not np.array_equal(named, np.arange(len(named))):
             raise RequestError(
                 f"The inputs name {len(named)} of {snapshot.num_items} items, but the model asks about all of "
                 "them; make them with the model's own processor, without candidates."
             )
         snapshot.check_rows("history_items", inputs["history_items"])
-        inputs = BatchFeature(
-            {**inputs, **{name: inputs[name][: len(named)] for name in ("item_rows", "item_text_ids")}}
-        )
-        asked_for = [named if mask is None else np.flatnonzero(mask[: len(named)]) for mask in allowed]
-        positions = Ragged.from_arrays(asked_for).pad(-1, width=1)
+        return named
+
+    def _ask(
+        self, snapshot: GenerativeSnapshot, inputs: BatchFeature, rows: Sequence[np.ndarray], num_named: int
+    ) -> list[np.ndarray]:
+        """Score some of the items that inputs name: logit(Yes) - logit(No)."""
+        known = {name: inputs[name][:num_named] for name in ("item_rows", "item_text_ids")}
         # The batch holds every item in the order of the catalogue, so its row is its position.
-        asked = BatchFeature({**inputs, "candidate_items": torch.from_numpy(positions)})
-        ordered = best_first(asked_for, self.score_candidates(asked, snapshot=snapshot))
-        return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, top_k, strict=True)]
+        positions = torch.from_numpy(Ragged.from_arrays(rows).pad(-1, width=1))
+        return self.score_candidates(
+            BatchFeature({**inputs, **known, "candidate_items": positions}), snapshot=snapshot
+        )
+
+    @torch.no_grad()
+    def score_items(self, inputs: BatchFeature, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Score items as `retrieve` does, with nothing added; see the base."""
+        if self.config.retrieve_by != "answer":
+            return super().score_items(inputs, rows)
+        snapshot = self.current_snapshot()
+        return self._ask(snapshot, inputs, rows, len(self._named_items(snapshot, inputs)))
 
     # ---- training ----
 

@@ -131,6 +131,7 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
             rows.get("candidate_rows"),
         )
         features["seen_rows"] = torch.from_numpy(rows["seen_rows"])
+        features["query_letters"] = torch.from_numpy(rows["query_letters"])
         return BatchFeature(features)
 
     def current_items(self) -> tuple[Catalog, np.ndarray]:

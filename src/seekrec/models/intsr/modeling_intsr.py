@@ -57,7 +57,6 @@ from seekrec.models.dense.modeling_dense import (
     LatestItem,
     TextProjection,
     TokenPositions,
-    make_fusion,
 )
 from seekrec.models.intsr.configuration_intsr import IntSRConfig
 from seekrec.util.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
@@ -701,7 +700,6 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         if config.ranking_weight:
             size = config.hidden_size
             self.ranking_head = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, 1))
-        self.fusion = make_fusion(config)
         self.post_init()
 
     @property
@@ -714,13 +712,18 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         """Whether a step of training reads the vector of every item."""
         return self.config.negatives in ("full", "hard")
 
+    @property
+    def judges_candidates(self) -> bool:
+        """Whether the ranking head judges the candidates of `rank`."""
+        return self.ranking_head is not None
+
     def encode_questions(
         self, inputs: Inputs, *, state: IntSRState | None = None, items: CatalogItems | None = None
     ) -> Tensor:
         """Compute the vector of each question; see `DenseRetrieval`."""
         items = items or self.current_items()
         inputs, state = self.with_state(inputs, state, items)
-        return self._answered(state, inputs, items)
+        return self._outputs(state, inputs, items)[:, :, 0]
 
     def score_candidates(
         self, inputs: Inputs, *, state: IntSRState | None = None, items: CatalogItems | None = None
@@ -735,7 +738,7 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         if self.ranking_head is not None:
             logits = self.ranking_head(self._outputs(state, inputs, items, rows))[..., 0]
             return torch.sigmoid(logits.float())
-        return self.answer_scores(self._answered(state, inputs, items), rows, state.positions.item, items)
+        return self.answer_scores(self._outputs(state, inputs, items)[:, :, 0], rows, items)
 
     def forward(
         self, labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Tensor
@@ -811,18 +814,6 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         return full_softmax(
             questions, all_items, labels, candidates=available, temperature=config.temperature, divisor=divisor
         )
-
-    def _answered(self, state: IntSRState, inputs: Inputs, items: CatalogItems) -> Tensor:
-        own = self._outputs(state, inputs, items)[:, :, 0]
-        if self.fusion is None:
-            return own
-        allowed = placeholder_visibility(
-            inputs["question_session_ids"],
-            inputs["question_events"],
-            state.positions,
-            use_session_mask="session_mask" not in self.config.without,
-        )
-        return self.answer_questions(own, state.positions.item, allowed, inputs, items)
 
     def _outputs(
         self,

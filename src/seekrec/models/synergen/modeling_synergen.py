@@ -61,7 +61,6 @@ from seekrec.models.dense.modeling_dense import (
     ItemTower,
     LatestItem,
     TokenPositions,
-    make_fusion,
 )
 from seekrec.models.synergen.configuration_synergen import SynerGenConfig
 
@@ -634,7 +633,6 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
             self.ranking_head = nn.Sequential(
                 nn.LayerNorm(size, eps=LAYER_NORM_EPS), nn.Linear(size, size), nn.GELU(), nn.Linear(size, 1)
             )
-        self.fusion = make_fusion(config)
         self.post_init()
 
     @property
@@ -647,13 +645,19 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
         """Whether a step of training reads the vector of every item."""
         return self.config.negatives == "full" and self.config.easy_weight > 0
 
+    @property
+    def judges_candidates(self) -> bool:
+        """Whether the ranking head judges the candidates of `rank`."""
+        return self.ranking_head is not None and self.config.rank_by != "retrieval"
+
     def encode_questions(
         self, inputs: Inputs, *, state: SynerGenState | None = None, items: CatalogItems | None = None
     ) -> Tensor:
         """Compute the vector of each question; see `DenseRetrieval`."""
         items = items or self.current_items()
         inputs, state = self.with_state(inputs, state, items)
-        return self._answered(self.model.ask(state, inputs, items), state, inputs, items)
+        answered: Tensor = self.retrieval_norm(self.model.ask(state, inputs, items).hidden_states)
+        return answered
 
     def score_candidates(
         self, inputs: Inputs, *, state: SynerGenState | None = None, items: CatalogItems | None = None
@@ -666,11 +670,10 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
         inputs, state = self.with_state(inputs, state, items)
         rows = inputs["candidate_rows"]
         questions = self.model.ask(state, inputs, items)
-        if self.ranking_head is not None and self.config.rank_by != "retrieval":
+        if self.ranking_head is not None and self.judges_candidates:
             logits = self.ranking_head(self.model.judge(state, questions, inputs, rows, items))[..., 0]
             return torch.sigmoid(logits.float())
-        answered = self._answered(questions, state, inputs, items)
-        return self.answer_scores(answered, rows, state.positions.item, items)
+        return self.answer_scores(self.retrieval_norm(questions.hidden_states), rows, items)
 
     def forward(
         self, labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Tensor
@@ -763,12 +766,6 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
             temperature=self.config.temperature,
             divisor=divisor,
         )
-
-    def _answered(
-        self, questions: AskedQuestions, state: SynerGenState, inputs: Inputs, items: CatalogItems
-    ) -> Tensor:
-        own = self.retrieval_norm(questions.hidden_states)
-        return self.answer_questions(own, state.positions.item, questions.allowed, inputs, items)
 
 
 def _log_q(inputs: Inputs, name: str) -> Tensor:

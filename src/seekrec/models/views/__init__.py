@@ -5,20 +5,21 @@ from seekrec.models.views.added import AddedScores
 from seekrec.models.views.boosts import Boost, read_boost
 from seekrec.models.views.catalog_views import CatalogViews, ViewRequests
 from seekrec.models.views.lexical import LEXICAL_CHOICES, LexicalIndex, LexicalSettings
-from seekrec.models.views.views import (
+from seekrec.models.views.saved import load_views
+from seekrec.models.views.views import Views
+from seekrec.models.views.weights import (
     ANSWER_VIEWS,
-    VIEWS_FOLDER,
+    BY_VALIDATION,
     ViewName,
-    Views,
     ViewWeights,
-    check_view_weights,
-    weighed_views,
+    read_view_weights,
+    write_view_weights,
 )
 
 __all__ = [
     "ANSWER_VIEWS",
+    "BY_VALIDATION",
     "LEXICAL_CHOICES",
-    "VIEWS_FOLDER",
     "AddedScores",
     "Boost",
     "CatalogViews",
@@ -28,7 +29,8 @@ __all__ = [
     "ViewRequests",
     "ViewWeights",
     "Views",
-    "check_view_weights",
+    "load_views",
     "read_boost",
-    "weighed_views",
+    "read_view_weights",
+    "write_view_weights",
 ]

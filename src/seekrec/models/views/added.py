@@ -147,5 +147,24 @@ class AddedScores:
             for request, line in enumerate(rows)
         ]
 
+    def best(self, counts: Sequence[int], allowed: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+        """Find the items to which most is added.
+
+        Args:
+            counts (`Sequence[int]`): Items wanted, for each request.
+            allowed (`Sequence`): For each request a bool mask of shape `(num_items,)`, or `None` for all.
+
+        Returns:
+            `list[np.ndarray]`: For each request int64 rows, best first; fewer where fewer are allowed.
+        """
+        scores = self.block(0, self.num_items)
+        scores = scores.expand(self.num_requests, -1).clone()
+        for line, mask in zip(scores, allowed, strict=True):
+            if mask is not None:
+                line[torch.from_numpy(~mask).to(line.device)] = float("-inf")
+        values, rows = scores.topk(min(max(counts, default=0), self.num_items))
+        found = zip(rows.cpu().numpy(), values.cpu().numpy(), counts, strict=True)
+        return [line[: min(count, int(np.isfinite(own).sum()))] for line, own, count in found]
+
 
 __all__ = ["AddedScores", "Entries", "Numbers", "Part", "Products"]

@@ -20,7 +20,8 @@ from seekrec.errors import ConfigurationError
 from seekrec.models.new_items import TextNeighbors
 from seekrec.models.views.added import Entries, Part, Products
 from seekrec.models.views.lexical import LexicalIndex
-from seekrec.models.views.views import ANSWER_VIEWS, Views, ViewWeights
+from seekrec.models.views.views import Views
+from seekrec.models.views.weights import ANSWER_VIEWS, ViewWeights
 from seekrec.schema import SEARCH, Behavior
 from seekrec.util.ragged import Ragged
 
@@ -161,14 +162,17 @@ class CatalogViews:
 
     def _collaborative(self, histories: Ragged, factors: np.ndarray) -> Products:
         recommender, items = self.recommender, self.item_vectors
-        lines = [line[-(recommender.config.max_history - 1) :] for line in histories]
-        rows = torch.from_numpy(Ragged.from_arrays(lines).pad(-1)).to(self.device)
+        longest = recommender.config.max_history
+        rows = torch.from_numpy(Ragged.from_arrays([line[-longest:] for line in histories]).pad(-1)).to(self.device)
         table = recommender.model.item_embedding.weight
         start = table[recommender.config.start_token_id].expand(len(rows), 1, -1)
         embeds = torch.cat([start, items[rows.clamp_min(0)]], dim=1)
         tokens = F.pad(rows >= 0, (1, 0), value=True)
+        last = tokens.sum(1) - 1
+        # The start is read before a history that leaves room for it.
+        tokens[:, 0] = last < longest
         states = recommender.model(tokens.long(), inputs_embeds=embeds).last_hidden_state
-        latest = states[torch.arange(len(rows), device=self.device), tokens.sum(1) - 1]
+        latest = states[torch.arange(len(rows), device=self.device), last]
         weighted = latest * torch.from_numpy(factors).to(self.device)[:, None]
         return Products(weighted, items)
 

@@ -24,9 +24,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -37,16 +35,10 @@ from seekrec.errors import CheckpointError, ConfigurationError, DataError
 from seekrec.events import Split
 from seekrec.events.query_log import QueryLog
 from seekrec.models.views.lexical import LexicalIndex, LexicalSettings
-from seekrec.schema import BEHAVIORS
+from seekrec.models.views.weights import ANSWER_VIEWS, ViewName
 from seekrec.util.finite import check_finite
 from seekrec.util.hashing import file_sha256, json_digest
 
-ViewName = Literal["collaborative", "lexical", "query_log", "semantic"]
-ANSWER_VIEWS: tuple[ViewName, ...] = get_args(ViewName)
-# By task, then by view.
-ViewWeights = Mapping[str, Mapping[str, float]]
-
-VIEWS_FOLDER = "views"
 _VIEWS_FILE = "views.json"
 _VERSION = 1
 
@@ -192,38 +184,4 @@ def _make_recommender(sizes: Mapping[str, object], num_items: int) -> SASRecForN
     return SASRecForNextItem(config).eval().requires_grad_(False)
 
 
-def check_view_weights(weights: object) -> None:
-    """Refuse weights that are not numbers by task and view.
-
-    Raises:
-        ValueError: If a task or a view is unknown, or a weight is not a finite number.
-    """
-    if not isinstance(weights, Mapping):
-        raise ValueError(f"`view_weights` is {weights!r}; give weights by task and view.")
-    for task, own in weights.items():
-        if task not in BEHAVIORS or not isinstance(own, Mapping):
-            raise ValueError(
-                f"`view_weights` has {task!r}: {own!r}; give {' or '.join(BEHAVIORS)} a weight of each view."
-            )
-        for name, weight in own.items():
-            is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool) and np.isfinite(weight)
-            if name not in ANSWER_VIEWS or not is_number:
-                raise ValueError(
-                    f"`view_weights` of {task} has {name!r}: {weight!r}; give {', '.join(ANSWER_VIEWS)} a number."
-                )
-
-
-def weighed_views(weights: ViewWeights | None) -> set[str]:
-    """Return the views that have a weight for some task."""
-    return {name for own in (weights or {}).values() for name, weight in own.items() if weight}
-
-
-__all__ = [
-    "ANSWER_VIEWS",
-    "VIEWS_FOLDER",
-    "ViewName",
-    "ViewWeights",
-    "Views",
-    "check_view_weights",
-    "weighed_views",
-]
+__all__ = ["Views"]

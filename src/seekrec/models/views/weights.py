@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much each view counts in each task, as a setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Literal, TypeAlias, get_args
+
+from seekrec.schema import BEHAVIORS
+
+ViewName = Literal["collaborative", "lexical", "query_log", "semantic"]
+ANSWER_VIEWS: tuple[ViewName, ...] = get_args(ViewName)
+# By task, then by view.
+ViewWeights: TypeAlias = Mapping[str, Mapping[str, float]]
+
+# What the setting `view_weights` says where a recipe chooses them.
+BY_VALIDATION = "validation"
+
+
+def read_view_weights(settings: Sequence[str]) -> ViewWeights:
+    """Read `["search.lexical=0.5", "recommendation.collaborative=1"]`; what is to be chosen by validation is none yet.
+
+    Raises:
+        ValueError: If a task or a view is unknown, or a weight is not a finite number.
+    """
+    weights: dict[str, dict[str, float]] = {}
+    for setting in [] if list(settings) == [BY_VALIDATION] else settings:
+        name, _, number = setting.partition("=")
+        task, _, view = name.partition(".")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = float("nan")
+        if task not in BEHAVIORS or view not in ANSWER_VIEWS or not isfinite(weight):
+            raise ValueError(
+                f"`view_weights` has {setting!r}; write task.view=number with a task of {', '.join(BEHAVIORS)} and a "
+                f"view of {', '.join(ANSWER_VIEWS)}, or [{BY_VALIDATION}] alone."
+            )
+        if weight:
+            weights.setdefault(task, {})[view] = weight
+    return weights
+
+
+def write_view_weights(weights: ViewWeights) -> list[str]:
+    """Write weights as the setting `view_weights` has them."""
+    return [f"{task}.{view}={weight:g}" for task, own in weights.items() for view, weight in own.items() if weight]
+
+
+__all__ = ["ANSWER_VIEWS", "BY_VALIDATION", "ViewName", "ViewWeights", "read_view_weights", "write_view_weights"]

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Views: what is added to the scores of a model, and that the models add it everywhere alike."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from dense_questions import HISTORY, assert_same_scores, scores_of
+from huggingface_hub.errors import StrictDataclassClassValidationError
+from safetensors.torch import load_file, save_file
+from small_shop import HSTU, aisle_vector, make_intsr, make_synergen
+from transformers import AutoModel
+
+from seekrec.embeddings import SASRecConfig, SASRecForNextItem, recommender_sizes
+from seekrec.errors import CheckpointError, ConfigurationError, RequestError
+from seekrec.events.query_log import QueryLog
+from seekrec.models.views import LexicalIndex, LexicalSettings, Views, read_view_weights, write_view_weights
+from seekrec.schema import Event, Request
+
+WEIGHTS = ["recommendation.collaborative=1.5", "recommendation.semantic=4.0"]
+FUSED = [
+    Request(HISTORY, timestamp=300_000),
+    Request(HISTORY[:1], timestamp=2000),
+    Request(),
+]
+SEARCH = Request(HISTORY, query="garden", timestamp=300_000)
+MAKERS = [
+    (make_synergen, {"ranking_weight": 0.0, "temperature": 0.1}),
+    (make_synergen, {"queries_in_context": True}),
+    (make_intsr, {}),
+    (make_intsr, {"merge_event_tokens": True, "ranking_weight": 0.0}),
+    (make_intsr, HSTU),
+]
+
+
+def make_sasrec(num_items=24, **changes):
+    torch.manual_seed(5)
+    settings = {"hidden_size": 8, "num_attention_heads": 2, "max_history": 6, "initializer_range": 0.5, **changes}
+    return SASRecForNextItem(SASRecConfig(num_items=num_items, **settings)).eval()
+
+
+def make_fused(make, sasrec, *, view_weights=WEIGHTS, **settings):
+    model, processor = make(view_weights=view_weights, **settings)
+    model.set_views(Views(len(model.catalog)).with_recommender(sasrec))
+    return model, processor
+
+
+def own_answers(model, inputs):
+    """The model's own scores of all items, without views."""
+    rows = np.arange(len(model.catalog))
+    scores = model.score_items(inputs, [rows] * len(inputs["seen_rows"]))
+    return [dict(zip(model.catalog.id_map.ids, line.tolist(), strict=True)) for line in scores]
+
+
+def text_scores(catalog, rows):
+    """The cosines with the latest items, 1, 0.7, 0.49, ... parts of each, by hand; nothing for these items."""
+    texts = catalog.embeddings["semantic"]
+    texts = texts - texts[:24].mean(0)
+    texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    if not len(rows):
+        return np.zeros(len(texts))
+    weights = 0.7 ** np.arange(len(rows))[::-1]
+    found = texts @ (weights[:, None] * texts[rows]).sum(0) / weights.sum()
+    found[rows] = 0.0
+    return found
+
+
+@pytest.mark.parametrize(("make", "settings"), MAKERS)
+def test_scores_are_added_to_those_of_recommendations(make, settings):
+    sasrec = make_sasrec()
+    model, processor = make_fused(make, sasrec, **settings)
+    ids, temperature = model.catalog.id_map, model.score_unit
+    found = scores_of(model.retrieve(processor([*FUSED, SEARCH]), top_k=100, exclude_seen=False))
+    own = own_answers(model, processor([*FUSED, SEARCH]))
+    histories = [
+        ids.convert_to_rows([event.item_id for event in request.history if event.item_id]) for request in FUSED
+    ]
+    for number, (rows, by_sasrec) in enumerate(zip(histories, sasrec.score(histories).numpy(), strict=True)):
+        more = temperature * (1.5 * by_sasrec + 4.0 * text_scores(model.catalog, rows))
+        expected = [own[number][item] + more[row] for row, item in enumerate(ids.ids)]
+        np.testing.assert_allclose([found[number][item] for item in ids.ids], expected, atol=2e-5)
+    # A search has its query.
+    np.testing.assert_allclose([found[3][item] for item in ids.ids], [own[3][item] for item in ids.ids], atol=2e-5)
+
+
+@pytest.mark.parametrize("make", [make_synergen, make_intsr])
+def test_of_a_long_history_sasrec_reads_its_latest(make):
+    sasrec = make_sasrec()
+    model, processor = make_fused(make, sasrec, view_weights=WEIGHTS[:1])
+    names = ["i0", "i9", "i1", "i2", "i5", "i7", "i20"]
+    asked = processor(
+        Request([Event(name, timestamp=1000 * place) for place, name in enumerate(names)], timestamp=9000)
+    )
+    found, own = scores_of(model.retrieve(asked, top_k=100, exclude_seen=False))[0], own_answers(model, asked)[0]
+    by_sasrec = sasrec.score([model.catalog.id_map.convert_to_rows(names)])[0].numpy()
+    expected = 1.5 * by_sasrec * model.score_unit
+    np.testing.assert_allclose([found[item] - own[item] for item in model.catalog.id_map.ids], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", ["exact", "faiss"])
+def test_the_best_few_are_the_first_of_all(backend):
+    # With so much for texts, items of the history are the best of the index, and none of the best.
+    model, processor = make_fused(make_synergen, make_sasrec(), view_weights=["recommendation.semantic=50"])
+    model.item_index = backend
+    again = [Event(event.item_id, timestamp=300_000) for event in HISTORY if event.item_id]
+    requests = [*FUSED, Request([*HISTORY, *again], timestamp=400_000)]
+    whole = model.retrieve(processor(requests), top_k=100, exclude_seen=False)
+    for top_k in (1, 3):
+        few = model.retrieve(processor(requests), top_k=top_k, exclude_seen=False)
+        assert [[item.item_id for item in answer] for answer in few] == [
+            [item.item_id for item in answer[:top_k]] for answer in whole
+        ]
+    only = [["i0", "i5"]] * len(requests)
+    assert [
+        len(answer) for answer in model.retrieve(processor(requests), top_k=3, where=only, exclude_seen=False)
+    ] == [2] * 4
+    with pytest.raises(RequestError, match="`top_k` is 0"):
+        model.retrieve(processor(requests), top_k=0, exclude_seen=False)
+
+
+@pytest.mark.parametrize(("make", "settings"), [MAKERS[0], MAKERS[3]])
+def test_candidates_are_ranked_by_the_same_sum(make, settings):
+    model, processor = make_fused(make, make_sasrec(), **settings)
+    names = ["i3", "i17", "i9"]
+    whole = scores_of(model.retrieve(processor(FUSED), top_k=100, exclude_seen=False))
+    ranked = scores_of(model.rank(processor(FUSED, candidates=[names] * 3)))
+    for scores, chosen in zip(whole, ranked, strict=True):
+        assert chosen == pytest.approx({name: scores[name] for name in names}, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("make", [make_synergen, make_intsr])
+def test_either_part_stands_alone(make, part):
+    model, processor = make_fused(make, make_sasrec(), view_weights=WEIGHTS[part : part + 1])
+    inputs = processor(FUSED[:1])
+    found, own = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))[0], own_answers(model, inputs)[0]
+    rows = model.catalog.id_map.convert_to_rows([event.item_id for event in HISTORY if event.item_id])
+    more = 4.0 * text_scores(model.catalog, rows)
+    if part == 0:
+        more = 1.5 * make_sasrec().score([rows])[0].numpy()
+    more = more * model.score_unit
+    np.testing.assert_allclose([found[item] - own[item] for item in model.catalog.id_map.ids], more, atol=2e-5)
+
+
+@pytest.mark.parametrize("make", [make_synergen, make_intsr])
+def test_a_history_read_before_is_fused_as_one_read_now(make):
+    # SASRec reads six places, so of seven items its state must forget the oldest.
+    model, processor = make_fused(make, make_sasrec())
+    first, second = HISTORY[:2], [*HISTORY[2:], *HISTORY[:1], *HISTORY[2:3], *HISTORY[1:2]]
+    later = [Event(event.item_id, timestamp=400_000 + place) for place, event in enumerate(second)]
+    state = model.encode_history(processor(Request(first)))
+    state = model.extend(state, processor.events([later]))
+    asked = Request([*first, *later], timestamp=900_000)
+    whole = model.retrieve(processor(asked), top_k=100, exclude_seen=False)
+    assert_same_scores(
+        model.retrieve(processor(Request(timestamp=900_000)), top_k=100, state=state, exclude_seen=False),
+        whole,
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("make", [make_synergen, make_intsr])
+def test_views_are_saved_with_the_model_and_no_part_of_its_training(make, windows, tmp_path):
+    model, processor = make_fused(make, make_sasrec())
+    before = model.retrieve(processor(FUSED), top_k=100, exclude_seen=False)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert_same_scores(loaded.retrieve(processor(FUSED), top_k=100, exclude_seen=False), before)
+    model.item_index = "faiss"
+    assert_same_scores(model.retrieve(processor(FUSED), top_k=100, exclude_seen=False), before)
+    assert not [name for name in load_file(tmp_path / "model.safetensors") if "recommender" in name]
+    # A changed file is refused, and what is saved without views leaves none behind.
+    loaded.config.view_weights = []
+    loaded.set_views(None)
+    file = tmp_path / "views" / "collaborative.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointError, match="collaborative.safetensors is not the file that was saved"):
+        AutoModel.from_pretrained(tmp_path)
+    loaded.save_pretrained(tmp_path)
+    assert not (tmp_path / "views").exists()
+    assert AutoModel.from_pretrained(tmp_path).views is None
+
+
+@pytest.mark.parametrize("make", [make_synergen, make_intsr])
+def test_what_an_earlier_version_added_is_read(make, tmp_path):
+    sasrec = make_sasrec()
+    model, processor = make_fused(make, sasrec)
+    before = model.retrieve(processor(FUSED), top_k=100, exclude_seen=False)
+    model.set_views(None)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("view_weights") == WEIGHTS
+    del config["views_hash"]
+    config |= {"recommender_weight": 1.5, "text_weight": 4.0, "recommender": recommender_sizes(sasrec)}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    kept = sasrec.model.state_dict()
+    table = kept.pop("item_embedding.weight")
+    fused = {f"fusion.recommender.{name}": value for name, value in kept.items()}
+    fused |= {"fusion.table.ids.weight": table[1:-1], "fusion.recommender.item_embedding.weight": table[[0, 1, -1]]}
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({**weights, **{name: value.clone() for name, value in fused.items()}}, tmp_path / "model.safetensors")
+    (tmp_path / "model_manifest.json").unlink()
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert_same_scores(loaded.retrieve(processor(FUSED), top_k=100, exclude_seen=False), before)
+
+
+@pytest.mark.parametrize("make", [make_synergen, make_intsr])
+def test_a_new_item_has_its_text_and_the_mean_of_those_like_it(make):
+    sasrec = make_sasrec()
+    model, processor = make_fused(make, sasrec)
+    catalog = model.catalog
+    text = aisle_vector("kitchen")[None]
+    grown = catalog.add_items([{"item_id": "new", "title": "kitchen thing"}], semantic_embeddings=text)
+    model.set_catalog(grown)
+    processor.set_catalog(grown)
+    inputs = processor(FUSED[:1])
+    found, own = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))[0], own_answers(model, inputs)[0]
+    rows = catalog.id_map.convert_to_rows([event.item_id for event in HISTORY if event.item_id])
+    by_sasrec = sasrec.score([rows])[0].numpy()
+    neighbors = model.current_snapshot().text_neighbors(24)
+    like_it = by_sasrec[neighbors.rows[neighbors.of_new[0]]].mean()
+    more = 1.5 * like_it + 4.0 * text_scores(grown, rows)[24]
+    assert found["new"] - own["new"] == pytest.approx(more * model.score_unit, abs=2e-5)
+    ranked = scores_of(model.rank(processor(FUSED[:1], candidates=[["new", "i3"]])))[0]
+    if not model.judges_candidates:
+        assert ranked["new"] == pytest.approx(found["new"], abs=2e-5)
+    # In a history it stands at the same place.
+    table = torch.from_numpy(sasrec.item_embeddings())
+    later = [*HISTORY, Event("new", timestamp=250_000)]
+    inputs = processor([Request(later, timestamp=300_000)])
+    model.config.view_weights = WEIGHTS[:1]
+    found, own = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))[0], own_answers(model, inputs)[0]
+    start = sasrec.model.item_embedding.weight[sasrec.config.start_token_id]
+    place = table[neighbors.rows[neighbors.of_new[0]]].mean(0)
+    embeds = torch.stack([start, *table[rows], place])[None]
+    with torch.no_grad():
+        state = sasrec.model(torch.ones(embeds.shape[:2], dtype=torch.long), inputs_embeds=embeds).last_hidden_state
+    expected = 1.5 * (state[0, -1] @ table.T).numpy() * model.score_unit
+    np.testing.assert_allclose([found[item] - own[item] for item in catalog.id_map.ids], expected, atol=2e-5)
+
+
+def make_items(titles):
+    none = [None] * len(titles)
+    columns = {"item_id": [f"i{number}" for number in range(len(titles))], "title": titles, "description": none}
+    return pa.table({**columns, "categories": pa.array(none, pa.list_(pa.list_(pa.string())))})
+
+
+def test_words_are_weighed_by_hand_and_new_items_by_the_same_numbers():
+    index = LexicalIndex.fit(make_items(["red pan", "red pan pan lid", "blue cup"]), LexicalSettings(("title",)))
+    # idf = log(1 + (3 - n + 0.5) / (n + 0.5)); 8 words of 3 items: a length of 8 / 3 is usual.
+    rare, common = np.log(1 + 2.5 / 1.5), np.log(1 + 1.5 / 2.5)
+
+    def weight(idf, count, length):
+        return idf * count / (count + 1.5 * (0.25 + 0.75 * length * 3 / 8))
+
+    expected = [weight(common, 1, 2), weight(common, 2, 4) + weight(rare, 1, 4), 0]
+    np.testing.assert_allclose(index.scores(["a lid for pans"]).toarray()[0], expected, rtol=1e-6)
+    grown = index.grown(make_items(["red pan", "red pan pan lid", "blue cup", "lid lid teapot"]))
+    found = grown.scores(["a lid for pans", "teapot", "\u8336"]).toarray()
+    np.testing.assert_allclose(found[0], [*expected, weight(rare, 2, 3)], rtol=1e-6)
+    new = np.log(1 + 3.5 / 0.5)
+    np.testing.assert_allclose(found[1], [0, 0, 0, weight(new, 1, 3)], rtol=1e-6)
+    assert not found[2].any()
+    again = LexicalIndex.from_arrays(index.arrays(), json.loads(json.dumps(index.describe())), 3)
+    assert (again.scores(["red cup"]) != index.scores(["red cup"])).nnz == 0
+
+
+@pytest.mark.parametrize("make", [make_synergen, make_intsr])
+def test_a_search_gets_words_clicks_and_cosines(make, tmp_path):
+    model, processor = make(view_weights=["search.lexical=2", "search.query_log=0.5", "search.semantic=3"])
+    catalog = model.catalog
+    log = QueryLog.count(["garden", "kitchen"], np.array([0, 0, 0, 1]), np.array([3, 3, 5, 7]), num_items=len(catalog))
+    words = LexicalIndex.fit(catalog.items, LexicalSettings())
+    model.set_views(Views(len(catalog), None, words, log))
+    requests = [Request(HISTORY, query="garden", timestamp=300_000), Request(HISTORY, timestamp=300_000)]
+    inputs = processor(requests)
+    found = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))
+    own = own_answers(model, inputs)
+    texts = catalog.embeddings["semantic"] - catalog.embeddings["semantic"].mean(0)
+    query = processor.query_vectors.encode(["garden"])[0]
+    expected = 3 * texts @ query / np.linalg.norm(query) / np.linalg.norm(texts, axis=1)
+    for weight, matches in ((2, words), (0.5, log)):
+        scores = matches.scores(["garden"]).toarray()[0]
+        expected = expected + weight * np.log1p(1000 * scores / scores.max())
+    ids = catalog.id_map.ids
+    np.testing.assert_allclose([found[0][one] - own[0][one] for one in ids], expected * model.score_unit, atol=5e-5)
+    np.testing.assert_allclose([found[1][one] for one in ids], [own[1][one] for one in ids], atol=1e-6)
+    # Alone as in a batch, with `where`, ranked, and saved.
+    alone = scores_of(model.retrieve(processor(requests[0]), top_k=100, exclude_seen=False, where=["i3", "i7"]))[0]
+    assert alone == pytest.approx({name: found[0][name] for name in ("i3", "i7")}, abs=1e-4)
+    ranked = scores_of(model.rank(processor(requests[:1], candidates=[["i3", "i7"]])))[0]
+    if not model.judges_candidates:
+        assert ranked == pytest.approx(alone, abs=1e-4)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert scores_of(loaded.retrieve(inputs, top_k=100, exclude_seen=False))[0] == pytest.approx(found[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("make", [make_synergen, make_intsr])
+def test_boosts_are_added_to_all_scores(make):
+    model, processor = make_fused(make, make_sasrec())
+    inputs = processor([FUSED[0], SEARCH])
+    plain = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))
+    ids = model.catalog.id_map.ids
+    boosts = np.random.default_rng(0).normal(size=(2, len(ids))).astype(np.float32)
+    for boost in (boosts, boosts[0], dict(zip(ids[:5], boosts[0, :5].tolist(), strict=True))):
+        wide = np.zeros_like(boosts)
+        wide += np.array([boost.get(one, 0) for one in ids]) if isinstance(boost, dict) else boost
+        best = model.retrieve(inputs, top_k=4, exclude_seen=False, boost=boost, where=[ids[:20], None])
+        for answer, scores, line, allowed in zip(best, plain, wide, (ids[:20], ids), strict=True):
+            total = {one: scores[one] + line[ids.index(one)] for one in allowed}
+            expected = sorted(total, key=total.get, reverse=True)[:4]
+            assert [item.item_id for item in answer] == expected
+            assert scores_of([answer])[0] == pytest.approx({one: total[one] for one in expected}, abs=1e-4)
+    for wrong, message in (
+        (boosts[:, 1:], "`boost` has shape \\(2, 23\\)"),
+        (np.full(24, np.nan), "`boost` is nan for the item in row 0"),
+        ({"i1": "much"}, "`boost` gives 'i1' 'much'"),
+        ("i1", "`boost` is 'i1'"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            model.retrieve(inputs, boost=wrong)
+
+
+def test_weights_are_written_as_they_are_read():
+    settings = ["search.lexical=0.5", "recommendation.collaborative=1"]
+    assert write_view_weights(read_view_weights(settings)) == settings
+    assert read_view_weights(["validation"]) == {}
+    for wrong in ("search=1", "search.words=1", "buy.lexical=1", "search.lexical=nan", "search.lexical"):
+        with pytest.raises(StrictDataclassClassValidationError, match="`view_weights` has '"):
+            make_intsr(view_weights=[wrong])
+
+
+def test_views_of_other_items_are_refused():
+    model, _ = make_intsr()
+    with pytest.raises(ConfigurationError, match="knows 23 items, the catalogue has 24"):
+        Views(24).with_recommender(make_sasrec(23))
+    with pytest.raises(ConfigurationError, match="hold no recommender"):
+        model.set_views(Views(24))
+        model.config.view_weights = ["search.collaborative=1"]
+        rows = model.catalog_views(model.current_snapshot(), replace(Views(24), lexical=None))
+        _ = rows.item_vectors
