@@ -68,7 +68,7 @@ class ModelRetriever:
     ) -> list[list[ScoredItem]]:
         """Answer in batches; see [`Retriever`]."""
         # `where` says all: the protocol rules out what was seen, and never the target.
-        beams = {} if self.num_beams is None else {"num_beams": self.num_beams}
+        beams: dict[str, Any] = {} if self.num_beams is None else {"num_beams": self.num_beams}
         answers: list[list[ScoredItem]] = []
         for begin, end in self._batches(len(requests)):
             masks = None if where is None else list(where[begin:end])

@@ -18,12 +18,12 @@ from seekrec.catalog import item_periods
 from seekrec.evaluation.metrics import metric_values, ranks_from_scores
 from seekrec.evaluation.protocols import EvaluationCases, build_cases
 from seekrec.events import Split
-from seekrec.models.base import CatalogModel, CatalogSnapshot
 from seekrec.models.processing import CatalogProcessor
 from seekrec.models.views import (
     LEXICAL_CHOICES,
     AddedScores,
     LexicalIndex,
+    ViewedModel,
     ViewName,
     Views,
     write_view_weights,
@@ -64,7 +64,7 @@ class _Scored:
 
 
 def choose_view_weights(
-    model: CatalogModel[CatalogSnapshot],
+    model: ViewedModel,
     processor: CatalogProcessor,
     split: Split,
     views: Views,
@@ -81,7 +81,7 @@ def choose_view_weights(
     each view is tried by turns, from the one that helps most, until none makes NDCG@10 better.
 
     Args:
-        model ([`CatalogModel`]): Trained; gets `views`, and the weights in `config.view_weights`.
+        model ([`ViewedModel`]): Trained; gets `views`, and the weights in `config.view_weights`.
         processor ([`CatalogProcessor`]): Its processor.
         split (`Split`): Its validation part is used, nothing of the test.
         views ([`Views`]): Made from the training events of the split.
@@ -135,9 +135,7 @@ def choose_view_weights(
     return found
 
 
-def _choose_words(
-    model: CatalogModel[CatalogSnapshot], processor: CatalogProcessor, cases: EvaluationCases, views: Views
-) -> Views:
+def _choose_words(model: ViewedModel, processor: CatalogProcessor, cases: EvaluationCases, views: Views) -> Views:
     """Return the views with the weights of words that help the model most; the first of the best."""
     made = [LexicalIndex.fit(model.catalog.items, settings) for settings in LEXICAL_CHOICES]
     choices = [replace(views, lexical=index) for index in made if index is not None]
@@ -170,7 +168,7 @@ def _search_weights(scored: _Scored, names: Sequence[str]) -> tuple[dict[str, fl
 
 
 def _score(
-    model: CatalogModel[CatalogSnapshot],
+    model: ViewedModel,
     processor: CatalogProcessor,
     cases: EvaluationCases,
     asked: Sequence[tuple[str, Views, ViewName]],

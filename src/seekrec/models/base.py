@@ -15,8 +15,9 @@ are scored; what is the same for both stands here.
 from __future__ import annotations
 
 import os
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -25,7 +26,7 @@ import pyarrow as pa
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import BatchFeature, PreTrainedModel
+from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError, CheckpointError, RequestError
@@ -33,32 +34,134 @@ from seekrec.generation.inputs import per_request
 from seekrec.models.answers import Found, Masks, Where, allowed_items
 from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
 from seekrec.models.manifest import VIEWS_FOLDER, check_part, hub_arguments, replace_part
-from seekrec.models.snapshots import CatalogSnapshot, LazyValues, has_same_items
-from seekrec.models.views import (
-    AddedScores,
-    Boost,
-    CatalogViews,
-    ViewRequests,
-    Views,
-    ViewWeights,
-    load_views,
-    read_boost,
-    read_view_weights,
-)
-from seekrec.models.views.added import Part
-from seekrec.schema import BEHAVIORS, ScoredItem
+from seekrec.models.new_items import TextNeighbors
+from seekrec.models.views import AddedScores, Boost, ViewedModel, load_views
+from seekrec.schema import ScoredItem
 from seekrec.util.finite import check_finite, check_weights
+
+ValueT = TypeVar("ValueT")
+
+
+class LazyValues:
+    """Values that are made at first use and kept; several threads may ask at once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[object, Any]] = {}
+        self._lock = threading.RLock()
+
+    def value(self, name: Hashable, make: Callable[[], ValueT], key: object = None) -> ValueT:
+        """Return a value, made by the first call and again when `key` is another one.
+
+        Args:
+            name (`Hashable`): Which value.
+            make (`Callable`): Makes it.
+            key (*optional*): What it depends on besides this object.
+        """
+        kept = self._kept.get(name)
+        if kept is None or kept[0] != key:
+            with self._lock:
+                kept = self._kept.get(name)
+                if kept is None or kept[0] != key:
+                    kept = self._kept[name] = (key, make())
+        value: ValueT = kept[1]
+        return value
+
+    def take_values(self, other: LazyValues, names: Iterable[Hashable]) -> None:
+        """Take what another one has made already and this one would make alike.
+
+        Args:
+            other ([`LazyValues`]): The other one.
+            names (`Iterable`): Which values.
+        """
+        self._kept |= {name: other._kept[name] for name in names if name in other._kept}
+
+    def __deepcopy__(self, memo: dict[int, object]) -> LazyValues:
+        # What is never changed is shared. What was made is not: a copy of a model has weights of its own.
+        copied = type(self).__new__(type(self))
+        copied.__setstate__(self.__getstate__())
+        return copied
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_kept", "_lock")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        LazyValues.__init__(self)
+
+
+class CatalogSnapshot(LazyValues):
+    """A catalogue and what a model makes of it; nothing in it is ever changed.
+
+    Args:
+        catalog ([`Catalog`]): The items that can be answered.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__()
+        self.catalog, self.num_items = catalog, len(catalog)
+
+    def check_rows(self, name: str, rows: Tensor) -> None:
+        """Refuse rows of items that this catalogue does not have: made by a processor with another one.
+
+        Raises:
+            RequestError: If one is too large.
+        """
+        largest = int(rows.max()) if rows.numel() else -1
+        if largest >= self.num_items:
+            raise RequestError(
+                f"`{name}` holds row {largest} of a catalogue, the model's has {self.num_items} items: the inputs "
+                "were made with a larger catalogue. Give model and processor the same one; where other threads "
+                "answer meanwhile, a grown catalogue to the model first, a smaller one to the processor first."
+            )
+
+    def new_rows(self, num_trained: int) -> np.ndarray:
+        """Return the items that training knows no event of, int64 rows.
+
+        A trained scorer has never seen one of them as an answer.
+
+        Args:
+            num_trained (`int`): Rows of the catalogue that the model was trained with; 0 if that is not known.
+        """
+
+        def find() -> np.ndarray:
+            return np.flatnonzero(self._is_new(num_trained) & self.catalog.live)
+
+        return self.value("new_rows", find, num_trained)
+
+    def text_neighbors(self, num_trained: int) -> TextNeighbors | None:
+        """Return the items whose scores stand for those of the new items; `None` without text vectors to find them by.
+
+        Args:
+            num_trained (`int`): As in [`new_rows`].
+        """
+
+        def find() -> TextNeighbors | None:
+            vectors = self.catalog.embeddings.get("semantic")
+            known = np.flatnonzero(~self._is_new(num_trained))
+            return None if vectors is None else TextNeighbors.find(vectors, self.new_rows(num_trained), known)
+
+        return self.value("text_neighbors", find, num_trained)
+
+    def _is_new(self, num_trained: int) -> np.ndarray:
+        is_new = self.catalog.is_predicted.copy()
+        is_new[num_trained or len(is_new) :] = True
+        return is_new
+
+
+def has_same_items(old: Catalog, new: Catalog) -> bool:
+    """Return whether identifiers and embeddings are the very same arrays, as after `remove_items`."""
+    pairs = ((old.codes, new.codes), (old.embeddings, new.embeddings))
+    return all(own.keys() == its.keys() and all(own[view] is its[view] for view in own) for own, its in pairs)
+
 
 SnapshotT = TypeVar("SnapshotT", bound=CatalogSnapshot)
 
 
-class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
+class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
     """A `PreTrainedModel` with a catalogue, `retrieve` and `rank`."""
 
     # What a call answers from. Each call reads it once, and setting a catalogue is one assignment.
     _snapshot: SnapshotT | None = None
-    # What else is known of items; see `set_views`.
-    _views: Views | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -100,106 +203,6 @@ class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
         self._keep(snapshot)
         self._snapshot = snapshot
 
-    @property
-    def views(self) -> Views | None:
-        """What may be added to the model's own scores, by `config.view_weights`; `None` for nothing."""
-        return self._views
-
-    def set_views(self, views: Views | None) -> None:
-        """Add what these views say to the model's own scores from now on, as `config.view_weights` weighs them.
-
-        They are saved with the model.
-
-        Args:
-            views ([`Views`], *optional*): Made for the items that the model was trained with; `None` for nothing.
-
-        Raises:
-            CatalogError: If they are of another catalogue.
-        """
-        if views is not None and views.num_items > len(self.catalog):
-            raise CatalogError(
-                f"`views` were made for {views.num_items} items, the model's catalogue has {len(self.catalog)}; make "
-                "them for its own."
-            )
-        self._views = views
-
-    @property
-    def view_weights(self) -> ViewWeights:
-        """The weights of `config.view_weights`, by task and view."""
-        return read_view_weights(self.config.view_weights)
-
-    @property
-    def score_unit(self) -> float:
-        """What one unit of log-probability is in the model's scores; weights of views are in these units."""
-        return 1.0
-
-    def _query_vectors(self, inputs: BatchFeature) -> Tensor | None:
-        """Return the text vector of each request's query, `(batch, dimension)`; `None` where inputs have none."""
-        return None
-
-    def _added(
-        self,
-        snapshot: SnapshotT,
-        inputs: BatchFeature,
-        behavior_ids: Sequence[int],
-        history: Tensor | None,
-        boost: Boost,
-    ) -> AddedScores | None:
-        """Return what is added to the model's own scores; `None` for nothing.
-
-        Args:
-            snapshot ([`CatalogSnapshot`]): What is answered from.
-            inputs ([`~transformers.BatchFeature`]): What the processor made of the requests.
-            behavior_ids (`Sequence[int]`): Numbers into `BEHAVIORS`, one for each request.
-            history (`torch.Tensor`, *optional*): As in `_retrieve`.
-            boost (*optional*): See [`retrieve`].
-        """
-        parts: list[Part] = []
-        numbers = read_boost(boost, snapshot.catalog, len(behavior_ids), self.device)
-        if numbers is not None:
-            parts.append(numbers)
-        views, weights = self._views, self.view_weights
-        if views is not None and weights:
-            known = snapshot.value("views", lambda: self.catalog_views(snapshot, views), (views, self.device))
-            parts += known.added(self.view_requests(inputs, behavior_ids, history), weights, self.score_unit)
-        return AddedScores(parts, len(behavior_ids), snapshot.num_items) if parts else None
-
-    def catalog_views(self, snapshot: SnapshotT, views: Views) -> CatalogViews:
-        """Make views ready for the items of a catalogue, new ones included.
-
-        Args:
-            snapshot ([`CatalogSnapshot`]): The catalogue.
-            views ([`Views`]): As they are saved.
-        """
-        num_trained = self.config.num_items
-        new = snapshot.new_rows(num_trained)
-        neighbors = snapshot.text_neighbors(num_trained) if len(new) else None
-        return CatalogViews(views, snapshot.catalog, self.device, neighbors, new)
-
-    def view_requests(
-        self, inputs: BatchFeature, behavior_ids: Sequence[int], history: Tensor | None = None
-    ) -> ViewRequests:
-        """Return what views read of a batch; for the arguments see `_added`."""
-        letters = inputs["query_letters"].cpu().numpy()
-        return ViewRequests(
-            [BEHAVIORS[number] for number in behavior_ids],
-            (inputs["seen_rows"] if history is None else history).cpu().numpy(),
-            [bytes(line[line > 0]).decode() for line in letters],
-            self._query_vectors(inputs),
-        )
-
-    @abstractmethod
-    def score_items(self, inputs: BatchFeature, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Score items as [`retrieve`] does, with nothing added.
-
-        Args:
-            inputs ([`~transformers.BatchFeature`]): What the processor made of requests.
-            rows (`Sequence[np.ndarray]`): int64 rows of the catalogue, a line a request.
-
-        Returns:
-            `list[np.ndarray]`: float32 scores in the shapes of `rows`.
-        """
-
     @abstractmethod
     def _check_catalog(self, catalog: Catalog) -> None:
         """Refuse a catalogue that is not of this model."""
@@ -211,17 +214,6 @@ class CatalogModel(PreTrainedModel, ABC, Generic[SnapshotT]):
     @abstractmethod
     def _keep(self, snapshot: SnapshotT) -> None:
         """Note in the configuration what the catalogue fixes, and let the new snapshot take over what stays."""
-
-    @abstractmethod
-    def retrieve(
-        self,
-        inputs: BatchFeature,
-        *,
-        top_k: int | Sequence[int] = 10,
-        where: Where = None,
-        exclude_seen: bool | None = None,
-    ) -> list[list[ScoredItem]]:
-        """Find the best items of the whole catalogue."""
 
     @abstractmethod
     def rank(self, inputs: BatchFeature) -> list[list[ScoredItem]]:

@@ -10,7 +10,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import T5Config
 
 from seekrec.identifiers.levels import IdentifierLevels
-from seekrec.models.views.weights import read_view_weights
+from seekrec.models.views.weights import NO_VIEWS, read_view_weights
 from seekrec.schema import View
 
 
@@ -66,7 +66,7 @@ class IdentifierT5Config(IdentifierLevels, T5Config):
     identifier_hash: str | None = None
     num_items: int = 0
     untied_head: bool = False
-    view_weights: list[str] | tuple[str, ...] = ()
+    view_weights: list[str] | tuple[str, ...] = NO_VIEWS
     views_hash: str | None = None
 
     @property

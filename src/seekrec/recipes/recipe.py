@@ -19,8 +19,8 @@ from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.evaluation.validation import ValidationRanking
 from seekrec.events import EventLog, Split, has_training_events
 from seekrec.events.partitions import PartitionedSplit
-from seekrec.models.base import CatalogModel
 from seekrec.models.processing import CatalogProcessor
+from seekrec.models.views import ViewedModel
 from seekrec.recipes.arguments import (
     SPLIT_SEED,
     STAGES,
@@ -46,7 +46,7 @@ from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_onc
 
 logger = logging.getLogger(__name__)
 
-ModelT = TypeVar("ModelT", bound=CatalogModel[Any])
+ModelT = TypeVar("ModelT", bound=ViewedModel)
 ProcessorT = TypeVar("ProcessorT", bound=CatalogProcessor)
 # Settings whose effect is in the split and the catalogue: the same log from another folder is the same log.
 _SEEN_IN_CONTENTS = (DataArguments, EmbeddingArguments, IdentifierArguments)

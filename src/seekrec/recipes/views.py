@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from seekrec.catalog import Catalog
 from seekrec.evaluation.view_weights import choose_view_weights
 from seekrec.events import Split
-from seekrec.models.base import CatalogModel
 from seekrec.models.processing import CatalogProcessor
-from seekrec.models.views import BY_VALIDATION, Views, read_view_weights
+from seekrec.models.views import BY_VALIDATION, ViewedModel, Views, read_view_weights
 from seekrec.recipes.arguments import SPLIT_SEED, EvaluationArguments
 from seekrec.recipes.items import PreparedItems
 from seekrec.schema import Behavior
 
-ModelT = TypeVar("ModelT", bound=CatalogModel[Any])
+ModelT = TypeVar("ModelT", bound=ViewedModel)
 
 
 class RunOfRecipe(Protocol):
@@ -49,19 +48,19 @@ def add_views(recipe: RunOfRecipe, model: ModelT) -> ModelT:
 
     Args:
         recipe ([`RunOfRecipe`]): The run.
-        model ([`CatalogModel`]): With start weights.
+        model ([`ViewedModel`]): With start weights.
     """
     if read_view_weights(model.config.view_weights):
         model.set_views(Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec))
     return model
 
 
-def choose_views(recipe: RunOfRecipe, model: CatalogModel[Any]) -> None:
+def choose_views(recipe: RunOfRecipe, model: ViewedModel) -> None:
     """Add views to the answers of a trained model, weighed by validation, where its settings ask for it.
 
     Args:
         recipe ([`RunOfRecipe`]): The run.
-        model ([`CatalogModel`]): As it will answer.
+        model ([`ViewedModel`]): As it will answer.
     """
     if list(model.config.view_weights) != [BY_VALIDATION]:
         return

@@ -11,7 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from seekrec.embeddings.softmax import LARGE_CATALOG
-from seekrec.models.views.weights import read_view_weights
+from seekrec.models.views.weights import NO_VIEWS, read_view_weights
 from seekrec.util.settings import option_values
 
 
@@ -95,7 +95,7 @@ class DenseConfig(PreTrainedConfig):
     negatives: Literal["auto", "full", "uniform", "popularity", "hard"] = "auto"
     num_training_negatives: int = 20
     temperature: float = 1.0
-    view_weights: list[str] | tuple[str, ...] = ()
+    view_weights: list[str] | tuple[str, ...] = NO_VIEWS
 
     def __post_init__(self, **kwargs: object) -> None:
         for name, today in self.renamed_settings.items():

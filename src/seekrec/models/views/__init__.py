@@ -5,11 +5,13 @@ from seekrec.models.views.added import AddedScores
 from seekrec.models.views.boosts import Boost, read_boost
 from seekrec.models.views.catalog_views import CatalogViews, ViewRequests
 from seekrec.models.views.lexical import LEXICAL_CHOICES, LexicalIndex, LexicalSettings
+from seekrec.models.views.model import ViewedModel
 from seekrec.models.views.saved import load_views
 from seekrec.models.views.views import Views
 from seekrec.models.views.weights import (
     ANSWER_VIEWS,
     BY_VALIDATION,
+    NO_VIEWS,
     ViewName,
     ViewWeights,
     read_view_weights,
@@ -20,6 +22,7 @@ __all__ = [
     "ANSWER_VIEWS",
     "BY_VALIDATION",
     "LEXICAL_CHOICES",
+    "NO_VIEWS",
     "AddedScores",
     "Boost",
     "CatalogViews",
@@ -28,6 +31,7 @@ __all__ = [
     "ViewName",
     "ViewRequests",
     "ViewWeights",
+    "ViewedModel",
     "Views",
     "load_views",
     "read_boost",

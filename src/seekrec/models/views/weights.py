@@ -16,6 +16,8 @@ ViewWeights: TypeAlias = Mapping[str, Mapping[str, float]]
 
 # What the setting `view_weights` says where a recipe chooses them.
 BY_VALIDATION = "validation"
+# What it says where nothing is added, as in the papers.
+NO_VIEWS: tuple[str, ...] = ()
 
 
 def read_view_weights(settings: Sequence[str]) -> ViewWeights:
@@ -47,4 +49,12 @@ def write_view_weights(weights: ViewWeights) -> list[str]:
     return [f"{task}.{view}={weight:g}" for task, own in weights.items() for view, weight in own.items() if weight]
 
 
-__all__ = ["ANSWER_VIEWS", "BY_VALIDATION", "ViewName", "ViewWeights", "read_view_weights", "write_view_weights"]
+__all__ = [
+    "ANSWER_VIEWS",
+    "BY_VALIDATION",
+    "NO_VIEWS",
+    "ViewName",
+    "ViewWeights",
+    "read_view_weights",
+    "write_view_weights",
+]

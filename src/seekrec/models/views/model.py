@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model to whose scores views and boosts are added."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+from torch import Tensor
+from transformers import BatchFeature, PreTrainedModel
+
+from seekrec.catalog import Catalog
+from seekrec.errors import CatalogError
+from seekrec.models.answers import Where
+from seekrec.models.new_items import TextNeighbors
+from seekrec.models.views.added import AddedScores, Part
+from seekrec.models.views.boosts import Boost, read_boost
+from seekrec.models.views.catalog_views import CatalogViews, ViewRequests
+from seekrec.models.views.views import Views
+from seekrec.models.views.weights import ViewWeights, read_view_weights
+from seekrec.schema import BEHAVIORS, ScoredItem
+
+ValueT = TypeVar("ValueT")
+
+
+class Snapshot(Protocol):
+    """What is read of a [`~seekrec.models.base.CatalogSnapshot`]."""
+
+    catalog: Catalog
+    num_items: int
+
+    def value(self, name: Hashable, make: Callable[[], ValueT], key: object = None) -> ValueT:
+        """Return a value that is made at first use."""
+
+    def new_rows(self, num_trained: int) -> np.ndarray:
+        """Return the items that training knows no event of."""
+
+    def text_neighbors(self, num_trained: int) -> TextNeighbors | None:
+        """Return the items with texts like those of new ones."""
+
+
+class ViewedModel(PreTrainedModel):
+    """A model that may be saved with views, and answers by its own scores and what they add."""
+
+    # What else is known of items; see `set_views`.
+    _views: Views | None = None
+
+    @property
+    def views(self) -> Views | None:
+        """What may be added to the model's own scores, by `config.view_weights`; `None` for nothing."""
+        return self._views
+
+    def set_views(self, views: Views | None) -> None:
+        """Add what these views say to the model's own scores from now on, as `config.view_weights` weighs them.
+
+        They are saved with the model.
+
+        Args:
+            views ([`Views`], *optional*): Made for the items that the model was trained with; `None` for nothing.
+
+        Raises:
+            CatalogError: If they are of another catalogue.
+        """
+        if views is not None and views.num_items > len(self.catalog):
+            raise CatalogError(
+                f"`views` were made for {views.num_items} items, the model's catalogue has {len(self.catalog)}; make "
+                "them for its own."
+            )
+        self._views = views
+
+    @property
+    def view_weights(self) -> ViewWeights:
+        """The weights of `config.view_weights`, by task and view."""
+        return read_view_weights(self.config.view_weights)
+
+    @property
+    def score_unit(self) -> float:
+        """What one unit of log-probability is in the model's scores; weights of views are in these units."""
+        return 1.0
+
+    def _query_vectors(self, inputs: BatchFeature) -> Tensor | None:
+        """Return the text vector of each request's query, `(batch, dimension)`; `None` where inputs have none."""
+        return None
+
+    def _added(
+        self,
+        snapshot: Snapshot,
+        inputs: BatchFeature,
+        behavior_ids: Sequence[int],
+        history: Tensor | None,
+        boost: Boost,
+    ) -> AddedScores | None:
+        """Return what is added to the model's own scores; `None` for nothing.
+
+        Args:
+            snapshot ([`CatalogSnapshot`]): What is answered from.
+            inputs ([`~transformers.BatchFeature`]): What the processor made of the requests.
+            behavior_ids (`Sequence[int]`): Numbers into `BEHAVIORS`, one for each request.
+            history (`torch.Tensor`, *optional*): As in `_retrieve`.
+            boost (*optional*): See [`retrieve`].
+        """
+        parts: list[Part] = []
+        numbers = read_boost(boost, snapshot.catalog, len(behavior_ids), self.device)
+        if numbers is not None:
+            parts.append(numbers)
+        views, weights = self._views, self.view_weights
+        if views is not None and weights:
+            known = snapshot.value("views", lambda: self.catalog_views(snapshot, views), (views, self.device))
+            parts += known.added(self.view_requests(inputs, behavior_ids, history), weights, self.score_unit)
+        return AddedScores(parts, len(behavior_ids), snapshot.num_items) if parts else None
+
+    def catalog_views(self, snapshot: Snapshot, views: Views) -> CatalogViews:
+        """Make views ready for the items of a catalogue, new ones included.
+
+        Args:
+            snapshot ([`CatalogSnapshot`]): The catalogue.
+            views ([`Views`]): As they are saved.
+        """
+        num_trained = self.config.num_items
+        new = snapshot.new_rows(num_trained)
+        neighbors = snapshot.text_neighbors(num_trained) if len(new) else None
+        return CatalogViews(views, snapshot.catalog, self.device, neighbors, new)
+
+    def view_requests(
+        self, inputs: BatchFeature, behavior_ids: Sequence[int], history: Tensor | None = None
+    ) -> ViewRequests:
+        """Return what views read of a batch; for the arguments see `_added`."""
+        letters = inputs["query_letters"].cpu().numpy()
+        return ViewRequests(
+            [BEHAVIORS[number] for number in behavior_ids],
+            (inputs["seen_rows"] if history is None else history).cpu().numpy(),
+            [bytes(line[line > 0]).decode() for line in letters],
+            self._query_vectors(inputs),
+        )
+
+    @property
+    @abstractmethod
+    def catalog(self) -> Catalog:
+        """The items that can be answered."""
+
+    @abstractmethod
+    def current_snapshot(self) -> Snapshot:
+        """Return what a call that begins now answers from."""
+
+    @abstractmethod
+    def retrieve(
+        self,
+        inputs: BatchFeature,
+        *,
+        top_k: int | Sequence[int] = 10,
+        where: Where = None,
+        exclude_seen: bool | None = None,
+        boost: Boost = None,
+    ) -> list[list[ScoredItem]]:
+        """Find the best items of the whole catalogue."""
+
+    @abstractmethod
+    def score_items(self, inputs: BatchFeature, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Score items as [`retrieve`] does, with nothing added.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): What the processor made of requests.
+            rows (`Sequence[np.ndarray]`): int64 rows of the catalogue, a line a request.
+
+        Returns:
+            `list[np.ndarray]`: float32 scores in the shapes of `rows`.
+        """
+
+
+__all__ = ["Snapshot", "ViewedModel"]
