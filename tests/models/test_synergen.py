@@ -21,7 +21,6 @@ from seekrec.models.synergen.modeling_synergen import (
     RANKING,
     RETRIEVAL,
     TimeRotary,
-    attend,
     context_mask,
     in_batch_loss,
     question_mask,
@@ -139,7 +138,7 @@ def dense_pass(model, batch, rows):
     order = torch.cat([torch.arange(history.shape[1]).expand_as(history), seen], 1)
     rotation = decoder.rotary(tokens.time - history[:, :1], order)
     actions = torch.full_like(session, config.asked_action)
-    retrieval = decoder.tokens.retrieval(batch, actions)
+    retrieval = decoder.tokens(RETRIEVAL, batch, actions)[:, :, None]
     if decoder.latest is not None:
         context = mask[:, history.shape[1] :: 1 + width, : history.shape[1]]
         context = context & (batch["history_item_rows"] >= 0)[:, None]
@@ -153,14 +152,14 @@ def dense_pass(model, batch, rows):
     asked = torch.cat(
         [
             retrieval,
-            decoder.tokens.ranking(batch, actions, rows, decoder.items),
+            decoder.tokens(RANKING, batch, actions, rows, decoder.items),
         ],
         2,
     )
-    hidden = torch.cat([decoder.tokens.context(batch, decoder.items), asked.flatten(1, 2)], 1)
+    context = decoder.tokens(CONTEXT, batch, batch["history_action_ids"], batch["history_item_rows"], decoder.items)
+    hidden = torch.cat([context, asked.flatten(1, 2)], 1)
     for layer in decoder.layers:
-        queries, keys, values = layer.split(hidden, rotation)
-        hidden = layer.finish(hidden, attend(queries, keys, values, mask))
+        hidden, _ = layer(hidden, rotation, None, mask)
     return hidden[:, history.shape[1] :].view(*asked.shape)
 
 

@@ -139,7 +139,7 @@ def context_block_mask(time: Tensor, is_real: Tensor) -> BlockMask:
         is_real (`torch.BoolTensor`): False for padding, `(batch, length)`.
 
     Returns:
-        `torch.nn.attention.flex_attention.BlockMask`: What [`attend`] takes.
+        `torch.nn.attention.flex_attention.BlockMask`: What [`DecoderLayer`] takes.
     """
 
     def is_seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -170,26 +170,6 @@ def uses_flex(implementation: str | None, device: torch.device, head_size: int) 
     if implementation == "auto":
         return device.type == "cuda" and head_size >= MIN_FLEX_HEAD_SIZE
     return implementation == "flex_attention"
-
-
-def attend(queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor | BlockMask) -> Tensor:
-    """Mix values by softmax attention.
-
-    Args:
-        queries (`torch.Tensor`): Queries `(batch, num_heads, num_queries, head_size)`.
-        keys (`torch.Tensor`): Keys `(batch, num_heads, num_keys, head_size)`.
-        values (`torch.Tensor`): Values in the shape of the keys.
-        allowed (`torch.BoolTensor` or `BlockMask`): What is seen: `(batch, num_queries, num_keys)` for SDPA, a block
-            mask for flex attention.
-
-    Returns:
-        `torch.Tensor`: Mixed values in the shape of the queries.
-    """
-    if isinstance(allowed, BlockMask):
-        flex = _compiled(flex_attention) if queries.is_cuda else flex_attention
-        mixed: Tensor = flex(queries, keys, values, block_mask=allowed)
-        return mixed
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed[:, None])
 
 
 @cache
@@ -232,20 +212,21 @@ class TimeRotary(nn.Module):
         Returns:
             `tuple[torch.Tensor, torch.Tensor]`: float32 `(*seconds.shape, num_pairs)`.
         """
-        steps = torch.arange(self.num_by_order, dtype=torch.float64, device=positions.device)
-        by_order = positions.double()[..., None] * _ORDER_BASE ** (-steps / max(self.num_by_order, 1))
-        angles = torch.cat([self._by_time(seconds), by_order], dim=-1)
-        return angles.cos().float(), angles.sin().float()
-
-    def _by_time(self, seconds: Tensor) -> Tensor:
+        # By time: turns a second.
         steps = torch.linspace(0, 1, self.num_by_time, dtype=torch.float64, device=seconds.device)
         turns = (self.longest / self.shortest) ** -steps / self.shortest
         if self.log_scales is None:
-            return (seconds.double()[..., None] * turns).remainder(1.0) * _TURN
-        log_scales = self.log_scales.double()
-        angles = seconds.double()[..., None] * (turns * torch.exp(-log_scales.detach())) * _TURN
-        slope = -angles * (angles.abs() <= _SLOPE_LIMIT)
-        return angles.remainder(_TURN) + (log_scales - log_scales.detach()) * slope
+            by_time = (seconds.double()[..., None] * turns).remainder(1.0) * _TURN
+        else:
+            log_scales = self.log_scales.double()
+            angles = seconds.double()[..., None] * (turns * torch.exp(-log_scales.detach())) * _TURN
+            slope = -angles * (angles.abs() <= _SLOPE_LIMIT)
+            by_time = angles.remainder(_TURN) + (log_scales - log_scales.detach()) * slope
+        # By order: radians a position.
+        steps = torch.arange(self.num_by_order, dtype=torch.float64, device=positions.device)
+        by_order = positions.double()[..., None] * _ORDER_BASE ** (-steps / max(self.num_by_order, 1))
+        angles = torch.cat([by_time, by_order], dim=-1)
+        return angles.cos().float(), angles.sin().float()
 
 
 def rotate(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
@@ -301,48 +282,54 @@ class TokenFusion(nn.Module):
             nn.Dropout(config.token_dropout),
         )
 
-    def context(self, inputs: Inputs, items: ItemTower | CatalogItems) -> Tensor:
-        """Fuse events, `(batch, length)`, to context tokens, `(batch, length, hidden_size)`."""
-        parts = self._items(inputs["history_item_rows"], items) + self.kinds.weight[CONTEXT]
-        parts = parts + self.actions(inputs["history_action_ids"])
-        if self.queries_in_context:
-            parts = parts + self._queries(inputs["history_query_rows"], inputs["query_vectors"])
-        fused: Tensor = self.output(parts)
+    def forward(
+        self,
+        kind: int,
+        inputs: Inputs,
+        actions: Tensor,
+        rows: Tensor | None = None,
+        items: ItemTower | CatalogItems | None = None,
+    ) -> Tensor:
+        """Fuse parts to tokens of one kind.
+
+        Args:
+            kind (`int`): `CONTEXT`, of events, `(batch, length)`; `RETRIEVAL`, of questions, `(batch, num_questions)`;
+                or `RANKING`, of their candidates, `(batch, num_questions, num_candidates)`.
+            inputs (`dict[str, torch.Tensor]`): Has `query_vectors`, and the query rows of events or of questions.
+            actions (`torch.LongTensor`): Actions of the events or questions.
+            rows (`torch.LongTensor`, *optional*): Items of the tokens, below 0 for none; `None` for masked ones.
+            items ([`ItemTower`] or [`CatalogItems`], *optional*): What the rows name.
+
+        Returns:
+            `torch.Tensor`: Tokens, in the shape of what they are of and `hidden_size`.
+        """
+        item = self.mask.weight[0]
+        if rows is not None and items is not None:
+            ids, texts = items.parts(rows)
+            parts = [self.ids(ids * self.scale)] if self.ids is not None and ids is not None else []
+            if self.text is not None and texts is not None:
+                parts.append(self.text(texts))
+            item = sum(parts[1:], parts[0]) * (rows >= 0)[..., None]
+        query = None
+        if kind != CONTEXT or self.queries_in_context:
+            query_rows = inputs["history_query_rows" if kind == CONTEXT else "question_query_rows"]
+            vectors, weight = inputs["query_vectors"], self.queries.weight
+            if vectors.numel():
+                query = self.queries(vectors.to(weight.dtype))[query_rows.clamp_min(0)] * (query_rows >= 0)[..., None]
+            else:
+                # Keeps the weight in the graph: several processes must agree on which weights get a gradient.
+                query = weight.new_zeros(*query_rows.shape, weight.shape[0]) + weight.sum() * 0
+        action, mark = self.actions(actions), self.kinds.weight[kind]
+        if query is None:
+            token = item + mark + action
+        elif kind == CONTEXT:
+            token = item + mark + action + query
+        elif kind == RETRIEVAL:
+            token = query + action + item + mark
+        else:
+            token = item + (query + action + mark)[:, :, None]
+        fused: Tensor = self.output(token)
         return fused
-
-    def retrieval(self, inputs: Inputs, actions: Tensor) -> Tensor:
-        """Fuse questions, `(batch, num_questions)`, to retrieval tokens, `(batch, num_questions, 1, hidden_size)`."""
-        question = self._question(inputs, actions) + self.mask.weight[0] + self.kinds.weight[RETRIEVAL]
-        fused: Tensor = self.output(question)
-        return fused[:, :, None]
-
-    def ranking(self, inputs: Inputs, actions: Tensor, rows: Tensor, items: ItemTower | CatalogItems) -> Tensor:
-        """Fuse questions with candidates, `(batch, num_questions, num_candidates)`, to ranking tokens."""
-        question = self._question(inputs, actions) + self.kinds.weight[RANKING]
-        fused: Tensor = self.output(self._items(rows, items) + question[:, :, None])
-        return fused
-
-    def _question(self, inputs: Inputs, actions: Tensor) -> Tensor:
-        asked: Tensor = self._queries(inputs["question_query_rows"], inputs["query_vectors"]) + self.actions(actions)
-        return asked
-
-    def _items(self, rows: Tensor, items: ItemTower | CatalogItems) -> Tensor:
-        ids, texts = items.parts(rows)
-        parts = []
-        if self.ids is not None and ids is not None:
-            parts.append(self.ids(ids * self.scale))
-        if self.text is not None and texts is not None:
-            parts.append(self.text(texts))
-        return sum(parts[1:], parts[0]) * (rows >= 0)[..., None]
-
-    def _queries(self, rows: Tensor, vectors: Tensor) -> Tensor:
-        weight = self.queries.weight
-        if not vectors.numel():
-            # Keeps the weight in the graph: several processes must agree on which weights get a gradient.
-            return weight.new_zeros(*rows.shape, weight.shape[0]) + weight.sum() * 0
-        projected = self.queries(vectors.to(weight.dtype))
-        picked: Tensor = projected[rows.clamp_min(0)] * (rows >= 0)[..., None]
-        return picked
 
 
 class ResidualLinear(nn.Linear):
@@ -364,66 +351,65 @@ class DecoderLayer(nn.Module):
         self.contract = ResidualLinear(config.intermediate_size, size)
         self.dropout = nn.Dropout(config.layer_dropout)
 
-    def split(self, hidden_states: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute queries, keys and values, the first two rotated.
+    def forward(
+        self,
+        hidden_states: Tensor,
+        rotation: Rotation,
+        before: KeyAndValue | None,
+        allowed: Tensor | BlockMask | None,
+        *,
+        asks: bool = False,
+        shared: KeyAndValue | None = None,
+    ) -> tuple[Tensor, KeyAndValue]:
+        """Apply the layer to context tokens, or to tokens of questions, each of which sees itself, too.
 
         Args:
-            hidden_states (`torch.Tensor`): States `(batch, ..., hidden_size)`.
-            rotation (`tuple[torch.Tensor, torch.Tensor]`): Rotation `(batch, ..., num_pairs)`.
+            hidden_states (`torch.Tensor`): States of context tokens, `(batch, length, hidden_size)`, or of questions,
+                `(batch, num_questions, group_size, hidden_size)`; those of one question see the same context tokens.
+            rotation (`tuple[torch.Tensor, torch.Tensor]`): Rotation `(batch, length, num_pairs)`, or `(batch,
+                num_questions, 1, num_pairs)`.
+            before (`tuple[torch.Tensor, torch.Tensor]`, *optional*): Keys and values of the context so far, each
+                `(batch, num_heads, num_before, head_size)`.
+            allowed (`torch.BoolTensor` or `BlockMask`, *optional*): What is seen: `(batch, length or num_questions,
+                num_keys)`, for context tokens a block mask for flex attention, too. `None` where keys and values alone
+                are wanted; states are then returned as they came.
+            asks (`bool`): Whether these are tokens of questions; `before` is then all of the context.
+            shared (`tuple[torch.Tensor, torch.Tensor]`, *optional*): Key and value of each question's retrieval
+                token, `(batch, num_heads, num_questions, 1, head_size)`, which its other tokens see.
 
         Returns:
-            `tuple[torch.Tensor, ...]`: Each `(batch, num_heads, ..., head_size)`.
+            `tuple`: States in the shape of `hidden_states`; keys and values of the context with its new tokens, or
+            those of the questions' tokens alone.
         """
         parts = self.attention_input(self.attention_norm(hidden_states)).chunk(3, dim=-1)
         queries, keys, values = (part.unflatten(-1, (self.num_heads, -1)).movedim(-2, 1) for part in parts)
         cosines, sines = (part[:, None] for part in rotation)
-        return rotate(queries, cosines, sines), rotate(keys, cosines, sines), values
-
-    def answer(
-        self,
-        hidden_states: Tensor,
-        rotation: Rotation,
-        keys: Tensor,
-        values: Tensor,
-        allowed: Tensor,
-        shared: KeyAndValue | None = None,
-    ) -> tuple[Tensor, KeyAndValue]:
-        """Apply the layer to tokens of questions; those of one question see the same context tokens.
-
-        Args:
-            hidden_states (`torch.Tensor`): States `(batch, num_questions, group_size, hidden_size)`.
-            rotation (`tuple[torch.Tensor, torch.Tensor]`): Rotation `(batch, num_questions, 1, num_pairs)`.
-            keys (`torch.Tensor`): Keys of the context, `(batch, num_heads, num_keys, head_size)`.
-            values (`torch.Tensor`): Values of the context, in that shape.
-            allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, num_keys)`.
-            shared (`tuple[torch.Tensor, torch.Tensor]`, *optional*): Key and value of each question's retrieval
-                token, `(batch, num_heads, num_questions, 1, head_size)`.
-
-        Returns:
-            `tuple`: States in the shape of `hidden_states`, and the tokens' own keys and values.
-        """
-        queries, own_keys, own_values = self.split(hidden_states, rotation)
-        queries = queries * queries.shape[-1] ** -0.5
-        num_keys = keys.shape[2]
-        # One product over all tokens of all questions, so that the keys need no copy for each question.
-        scores = (queries.flatten(2, 3) @ keys.transpose(-1, -2)).view(*queries.shape[:-1], num_keys)
-        scores = scores.float().masked_fill(~allowed[:, None, :, None], float("-inf"))
-        rows = [(queries * own_keys).sum(-1, keepdim=True)]
-        if shared is not None:
-            rows.append((queries * shared[0]).sum(-1, keepdim=True))
-        weights = torch.cat([scores, *(row.float() for row in rows)], dim=-1).softmax(-1).to(values.dtype)
-        mixed = (weights[..., :num_keys].flatten(2, 3) @ values).view_as(own_values)
-        mixed = mixed + weights[..., num_keys : num_keys + 1] * own_values
-        if shared is not None:
-            mixed = mixed + weights[..., num_keys + 1 :] * shared[1]
-        return self.finish(hidden_states, mixed), (own_keys, own_values)
-
-    def finish(self, hidden_states: Tensor, mixed: Tensor) -> Tensor:
-        """Put mixed values, `(batch, num_heads, ..., head_size)`, and the feed-forward layer on top of states."""
+        queries, keys = rotate(queries, cosines, sines), rotate(keys, cosines, sines)
+        if before is not None and not asks:
+            keys, values = torch.cat([before[0], keys], dim=2), torch.cat([before[1], values], dim=2)
+        if allowed is None:
+            return hidden_states, (keys, values)
+        if isinstance(allowed, BlockMask):
+            flex = _compiled(flex_attention) if queries.is_cuda else flex_attention
+            mixed: Tensor = flex(queries, keys, values, block_mask=allowed)
+        elif before is None or not asks:
+            mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed[:, None])
+        else:
+            queries, num_keys = queries * queries.shape[-1] ** -0.5, before[0].shape[2]
+            # One product over all tokens of all questions, so that the keys need no copy for each question.
+            scores = (queries.flatten(2, 3) @ before[0].transpose(-1, -2)).view(*queries.shape[:-1], num_keys)
+            scores = scores.float().masked_fill(~allowed[:, None, :, None], float("-inf"))
+            # Of itself and of its question's retrieval token, rows in place of a matrix.
+            others = [(keys, values)] if shared is None else [(keys, values), shared]
+            rows = [(queries * key).sum(-1, keepdim=True).float() for key, _ in others]
+            weights = torch.cat([scores, *rows], dim=-1).softmax(-1).to(values.dtype)
+            mixed = (weights[..., :num_keys].flatten(2, 3) @ before[1]).view_as(values)
+            for number, (_, value) in enumerate(others, num_keys):
+                mixed = mixed + weights[..., number : number + 1] * value
         mixed = mixed.movedim(1, -2).flatten(-2)  # heads side by side again
         hidden_states = hidden_states + self.dropout(self.attention_output(mixed))
         expanded = F.gelu(self.expand(self.feed_forward_norm(hidden_states)))
-        return hidden_states + self.dropout(self.contract(expanded))
+        return hidden_states + self.dropout(self.contract(expanded)), (keys, values)
 
 
 class SynerGenPreTrainedModel(DensePreTrainedModel):
@@ -473,11 +459,6 @@ class SynerGenModel(SynerGenPreTrainedModel):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.post_init()
 
-    @property
-    def blocks(self) -> list[DecoderLayer]:
-        """The layers, first to last."""
-        return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
-
     def forward(
         self, inputs: Inputs, state: SynerGenState | None = None, items: CatalogItems | None = None
     ) -> SynerGenState:
@@ -509,7 +490,8 @@ class SynerGenModel(SynerGenPreTrainedModel):
             is_real=has_token,
         )
         rotation = self.rotary(time - origin[:, None], positions.position)
-        hidden = self.tokens.context(inputs, items or self.items)
+        actions, rows = inputs["history_action_ids"], inputs["history_item_rows"]
+        hidden = self.tokens(CONTEXT, inputs, actions, rows, items or self.items)
         all_positions = positions if state is None else state.positions.append(positions)
         head_size = self.config.hidden_size // self.config.num_attention_heads
         allowed: Tensor | BlockMask
@@ -518,17 +500,15 @@ class SynerGenModel(SynerGenPreTrainedModel):
             allowed = context_block_mask(positions.time, positions.is_real)
         else:
             allowed = context_mask(positions, all_positions)
+        # Questions read keys and values of the last layer, not what it makes of the history.
+        last = self.layers[-1] if hidden.shape[1] else None
         all_keys, all_values = [], []
-        for number, layer in enumerate(self.blocks):
-            queries, keys, values = layer.split(hidden, rotation)
-            if state is not None:
-                keys = torch.cat([state.keys[number], keys], dim=2)
-                values = torch.cat([state.values[number], values], dim=2)
+        for number, layer in enumerate(self.layers):
+            known = None if state is None else (state.keys[number], state.values[number])
+            is_read_on = last is not None and layer is not last
+            hidden, (keys, values) = layer(hidden, rotation, known, allowed if is_read_on else None)
             all_keys.append(keys)
             all_values.append(values)
-            # Questions read keys and values of the last layer, not what it makes of the history.
-            if number + 1 < len(self.layers) and hidden.shape[1]:
-                hidden = layer.finish(hidden, attend(queries, keys, values, allowed))
         num_events = num_events + mask.sum(1)
         return SynerGenState(all_positions, tuple(all_keys), tuple(all_values), num_events, None, origin)
 
@@ -559,13 +539,13 @@ class SynerGenModel(SynerGenPreTrainedModel):
         actions = inputs.get("question_action_ids")
         usual = torch.full_like(session, self.config.asked_action)
         actions = usual if actions is None else torch.where(actions < 0, usual, actions)
-        hidden = self.tokens.retrieval(inputs, actions)
+        hidden = self.tokens(RETRIEVAL, inputs, actions)[:, :, None]
         if self.latest is not None:
             behaviors = inputs["question_behavior_ids"]
             hidden = hidden + self.latest(state.positions.item, allowed, behaviors, items or self.items)[:, :, None]
         retrieval = []
-        for layer, keys, values in zip(self.blocks, state.keys, state.values, strict=True):
-            hidden, own = layer.answer(hidden, rotation, keys, values, allowed)
+        for layer, keys, values in zip(self.layers, state.keys, state.values, strict=True):
+            hidden, own = layer(hidden, rotation, (keys, values), allowed, asks=True)
             retrieval.append(own)
         return AskedQuestions(hidden[:, :, 0], rotation, allowed, actions, tuple(retrieval))
 
@@ -589,12 +569,13 @@ class SynerGenModel(SynerGenPreTrainedModel):
         Returns:
             `torch.Tensor`: States `(batch, num_questions, num_candidates, hidden_size)`.
         """
-        hidden = self.tokens.ranking(inputs, questions.actions, rows, items or self.items)
-        for layer, keys, values, shared in zip(
-            self.blocks, state.keys, state.values, questions.retrieval, strict=True
-        ):
-            hidden, _ = layer.answer(hidden, questions.rotation, keys, values, questions.allowed, shared)
-        return hidden
+        hidden = self.tokens(RANKING, inputs, questions.actions, rows, items or self.items)
+        rotation, allowed = questions.rotation, questions.allowed
+        layers = zip(self.layers, state.keys, state.values, questions.retrieval, strict=True)
+        for layer, keys, values, shared in layers:
+            hidden, _ = layer(hidden, rotation, (keys, values), allowed, asks=True, shared=shared)
+        judged: Tensor = hidden
+        return judged
 
 
 @dataclass
