@@ -14,9 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +25,8 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.partitioned import load_inputs, save_inputs
 from seekrec.corpora.shards import Shards, ShardWriter, begin_shards, finish_shards, join_arrays, open_split
 from seekrec.corpora.stream import list_item_queries
-from seekrec.corpora.text import shared_encoder, tokenizer_digest
-from seekrec.events import category_queries
+from seekrec.corpora.text import tokenizer_digest
 from seekrec.events.columns import EventColumns
-from seekrec.events.matching import HardMatches
 from seekrec.events.partitions.buckets import event_keys
 from seekrec.events.partitions.engines import Engine, Job, JsonObject, run_partitions
 from seekrec.events.partitions.scatter import FACTS_FILE
@@ -47,6 +43,7 @@ from seekrec.training.gensr_data import (
     no_requests,
     write_histories,
 )
+from seekrec.training.gensr_texts import QUERIES_FILE, TextShards, list_queries, read_queries, write_texts
 from seekrec.util.arrow import one_array, to_lists
 from seekrec.util.files import write_json, write_table
 from seekrec.util.ragged import Ragged
@@ -54,33 +51,9 @@ from seekrec.util.ragged import Ragged
 logger = logging.getLogger(__name__)
 
 TEXTS_FOLDER = "texts"
-_QUERIES_FILE = "queries.parquet"
 _ACTED_FILE, _INTERACTIONS_FILE = "acted.npy", "interactions.npy"
-_TEXTS_AT_A_TIME = 1 << 16
 # Histories of so many requests exist at once.
 _REQUESTS_AT_A_TIME = 1 << 18
-
-
-class TextShards(Shards):
-    """Texts by number: their tokens and, where negatives match texts, the items that match them."""
-
-    kind = "texts"
-    length_column = "tokens"
-
-    def tokens(self, numbers: np.ndarray) -> Ragged:
-        """Return the token ids of some texts."""
-        if not len(numbers):
-            return Ragged.from_lists([])
-        lists = one_array(self.take_table(numbers, ["tokens"])["tokens"])
-        return Ragged.from_lengths(np.asarray(lists.flatten()), np.asarray(pc.list_value_length(lists)))
-
-    def __getitem__(self, numbers: np.ndarray, /) -> np.ndarray:
-        """Return the items that match some texts: int64 of shape `(len(numbers), most)`, -1 for none."""
-        distinct, places = np.unique(numbers, return_inverse=True)
-        if not len(distinct):
-            return np.empty((0, 0), dtype=np.int64)
-        lists = one_array(self.take_table(distinct, ["matches"])["matches"])
-        return np.asarray(lists.flatten()).reshape(len(distinct), -1).astype(np.int64)[places]
 
 
 class RequestShards(Shards):
@@ -189,8 +162,8 @@ def write_request_shards(
     asked: JsonObject = {**request_key(processor, settings), "seed": seed}
     begin_shards(target, split, asked)
     inputs = save_inputs(target, catalog, processor.tokenizer)
-    write_table(inputs / _QUERIES_FILE, pa.table({"query": _list_queries(facts.queries, catalog, settings)}))
-    texts = _write_texts(split, inputs, target / TEXTS_FOLDER, asked, engine=engine, num_workers=num_workers)
+    write_table(inputs / QUERIES_FILE, pa.table({"query": list_queries(facts.queries, catalog, settings)}))
+    texts = write_texts(split, inputs, target / TEXTS_FOLDER, asked, engine=engine, num_workers=num_workers)
     first_users = np.cumsum([0, *(partition.num_users for partition in split.log.partitions)]).tolist()
     numbers: list[int | None] = [*range(split.num_partitions)]
     if "item_queries" in settings.extra_requests:
@@ -207,7 +180,7 @@ def write_request_shards(
     for name in (_ACTED_FILE, _INTERACTIONS_FILE):
         if found := [path for job in jobs if (path := Path(job.output) / name).is_file()]:
             join_arrays(found, target / name)
-    finish_shards(target, jobs, {"num_queries": pq.read_metadata(inputs / _QUERIES_FILE).num_rows})
+    finish_shards(target, jobs, {"num_queries": pq.read_metadata(inputs / QUERIES_FILE).num_rows})
     shutil.rmtree(inputs)
     requests = RequestShards(target)
     if not any(shard.path.partition("/")[0] != "shard-items" for shard in requests.shards):
@@ -235,64 +208,6 @@ def request_key(processor: GenSRProcessor, settings: RequestArguments) -> JsonOb
     }
 
 
-def _list_queries(logged: pa.Array, catalog: Catalog, settings: RequestArguments) -> pa.Array:
-    """Return all queries that are asked: those of the log, then other ones that categories give."""
-    if not {"item_queries", "search_recommended_items"}.intersection(settings.extra_requests):
-        return logged
-    made = pa.array([query for own in category_queries(catalog.items) for query in own], pa.string())
-    return pc.unique(pa.chunked_array([logged, made], pa.string()))
-
-
-def _write_texts(
-    split: PartitionedSplit,
-    inputs: Path,
-    folder: Path,
-    asked: JsonObject,
-    *,
-    engine: Engine,
-    num_workers: int | None,
-) -> TextShards:
-    """Write the tokens and matches of all texts, some at a time."""
-    begin_shards(folder, split, asked)
-    num_texts = pq.read_metadata(inputs / _QUERIES_FILE).num_rows
-    settings = RequestArguments(**asked["requests"])
-    if asked["scores_candidates"] and settings.negative_counts.get("bm25"):
-        num_texts += split.log.num_items
-    jobs = [
-        Job(
-            output=str(folder / f"shard-{first // _TEXTS_AT_A_TIME:05d}"),
-            inputs=(str(inputs),),
-            settings={**asked, "first": first, "stop": min(first + _TEXTS_AT_A_TIME, num_texts)},
-        )
-        for first in range(0, num_texts, _TEXTS_AT_A_TIME)
-    ]
-    run_partitions(write_text_shard, jobs, engine=engine, num_workers=num_workers)
-    finish_shards(folder, jobs, {})
-    return TextShards(folder)
-
-
-def write_text_shard(job: Job, folder: Path) -> None:
-    """Write the tokens and matches of some texts: the input is what [`save_inputs`] saved, and the queries."""
-    settings = job.settings
-    catalog, tokenizer = load_inputs(job.inputs[0], settings["catalog"], settings["tokenizer"])
-    queries = _read_queries(job.inputs[0], settings["catalog"])
-    first, stop = settings["first"], settings["stop"]
-    own = queries[first:stop].to_pylist()
-    titles = catalog.items["title"].slice(max(0, first - len(queries)), stop - first - len(own)).to_pylist()
-    tokens = shared_encoder(tokenizer).encode(own, settings["max_query_tokens"]).to_lists()
-    columns = {"tokens": pa.array([*tokens, *([] for _ in titles)], pa.list_(pa.int32()))}
-    asked = RequestArguments(**settings["requests"])
-    if settings["scores_candidates"] and asked.negative_counts.get("bm25"):
-        matches = _match_items(job.inputs[0], settings["catalog"], settings["tokenizer"])
-        found = matches.table([*own, *(title or "" for title in titles)], asked.num_bm25_matches)
-        columns["matches"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(found.ravel(), pa.int32()), asked.num_bm25_matches
-        )
-    with ShardWriter(folder / "texts.arrow", "texts") as writer:
-        writer.write(pa.record_batch(columns))
-    write_json(folder / FACTS_FILE, {"shards": writer.describe()})
-
-
 def write_request_shard(job: Job, folder: Path) -> None:
     """Write the requests of one partition, or those for the items: inputs are the split, what was saved, and texts."""
     settings = job.settings
@@ -313,7 +228,7 @@ def _partition_requests(
     job: Job, catalog: Catalog, asked: RequestArguments, folder: Path
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     settings = job.settings
-    texts, queries = TextShards(job.inputs[2]), _read_queries(job.inputs[1], settings["catalog"])
+    texts, queries = TextShards(job.inputs[2]), read_queries(job.inputs[1], settings["catalog"])
     split = open_split(job.inputs[0]).partition(settings["partition"])
     events = EventColumns.from_table(split.log.events, catalog.id_map)
     keys = event_keys(split.log.events, split.timeline)
@@ -365,7 +280,7 @@ def _item_requests(
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Ask for every item by its categories' queries; item `i` belongs to user `first_user + i`."""
     settings = job.settings
-    texts, queries = TextShards(job.inputs[2]), _read_queries(job.inputs[1], settings["catalog"])
+    texts, queries = TextShards(job.inputs[2]), read_queries(job.inputs[1], settings["catalog"])
     pairs = list_item_queries(catalog)
     items = np.array([row for row, _ in pairs], dtype=np.int64)
     found = pc.index_in(pa.array([query for _, query in pairs], pa.string()), value_set=queries)
@@ -414,24 +329,10 @@ def _make_batch(
     )
 
 
-@lru_cache(maxsize=1)
-def _read_queries(folder: str, _: str) -> pa.Array:
-    """Read all queries once for all jobs that this process works on; a digest tells those of one folder apart."""
-    return cast(pa.Array, pq.read_table(Path(folder) / _QUERIES_FILE)["query"].combine_chunks())
-
-
-@lru_cache(maxsize=1)
-def _match_items(folder: str, *digests: str) -> HardMatches:
-    """Index the items once for all texts that this process works on."""
-    return HardMatches(load_inputs(folder, *digests)[0].items)
-
-
 __all__ = [
     "TEXTS_FOLDER",
     "RequestShards",
-    "TextShards",
     "request_key",
     "write_request_shard",
     "write_request_shards",
-    "write_text_shard",
 ]
