@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from seekrec.errors import CatalogError, IdentifierCollisionError
 from seekrec.identifiers import ResidualCodebooks, assign_unique, prefix_groups
+from seekrec.identifiers.assign import _cheapest_moves
 from seekrec.identifiers.residual_codes import EncodedItems, quantize
 
 VIEWS = ("semantic", "collaborative")
@@ -195,6 +196,45 @@ def test_total_cost_is_the_least_possible(table):
     # Among equal totals, as many items as possible stay.
     best = [way for way, total in zip(possible, totals, strict=True) if total == min(totals)]
     assert last.count(0) == max(way.count(0) for way in best)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_cheapest_moves_leave_full_codes(data):
+    """Against the same rule written out: in rounds, each item of a full code names its cheapest code with room."""
+    size = data.draw(st.integers(2, 5), "codebook_size")
+    capacity = data.draw(st.integers(1, 4), "capacity")
+    current = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=size * capacity), "codes")
+    cells = st.lists(st.integers(0, 9), min_size=size, max_size=size)
+    table = data.draw(st.lists(cells, min_size=len(current), max_size=len(current)), "prices")
+    counts = [current.count(code) for code in range(size)]
+    expected = list(current)
+    while max(counts) > capacity:
+        wishes = []
+        for item, code in enumerate(expected):
+            if code == current[item] and counts[code] > capacity:
+                target = min((c for c in range(size) if counts[c] < capacity), key=lambda c, i=item: table[i][c])
+                wishes.append((table[item][target] - table[item][code], item, target))
+        leaving = dict.fromkeys(range(size), 0)
+        moves = []
+        for _, item, target in sorted(wishes):
+            leaving[expected[item]] += 1
+            if leaving[expected[item]] <= counts[expected[item]] - capacity:
+                moves.append((item, target))
+        coming = dict.fromkeys(range(size), 0)
+        room = [capacity - count for count in counts]
+        for item, target in moves:
+            coming[target] += 1
+            if coming[target] <= room[target]:
+                counts[expected[item]] -= 1
+                counts[target] += 1
+                expected[item] = target
+    room = capacity - np.bincount(current, minlength=size)
+    movable = np.flatnonzero(room[current] < 0)
+    moved, targets = _cheapest_moves(np.array(table, np.float32)[movable], np.array(current)[movable], room)
+    found = np.array(current)
+    found[movable[moved]] = targets
+    assert found.tolist() == expected
 
 
 def test_one_item():

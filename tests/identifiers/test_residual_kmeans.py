@@ -6,9 +6,18 @@ import pytest
 import torch
 
 from seekrec.errors import CatalogError, ConfigurationError, DataError
-from seekrec.identifiers import ResidualKMeans, ResidualKMeansConfig, residual_kmeans
+from seekrec.identifiers import (
+    DualRQVAEConfig,
+    DualRQVAEModel,
+    ResidualKMeans,
+    ResidualKMeansConfig,
+    relative_error,
+    residual_kmeans,
+)
 from seekrec.identifiers.residual_codes import squared_distances
 from seekrec.identifiers.residual_kmeans import kmeans_centers
+from seekrec.util import memory_maps
+from seekrec.util.memory_maps import map_rows, write_rows_file
 
 
 def corners(num_copies: int = 5) -> np.ndarray:
@@ -151,3 +160,36 @@ def test_many_points_are_clustered_nearly_as_well(monkeypatch, has_faiss):
     # What is left over is the same whether it is computed in blocks or at once.
     left = residual_kmeans._leave_over(points, found)
     np.testing.assert_allclose((left**2).sum(axis=1), distances, atol=1e-4)
+
+
+@pytest.mark.parametrize("learner", ["kmeans", "rqvae"])
+def test_vectors_in_a_file_give_what_they_give_in_memory(tmp_path, monkeypatch, learner):
+    """Of more items than are clustered at once: the same codes, costs and errors, a block at a time."""
+    rng = np.random.default_rng(0)
+    vectors = {view: rng.normal(size=(3_000, 6)).astype(np.float32) for view in ("semantic", "collaborative")}
+    monkeypatch.setattr(residual_kmeans, "LARGE_CLUSTERING", 1_000)
+    monkeypatch.setattr(memory_maps, "BLOCK_BYTES", 6 * 4 * 512)
+    mapped = {}
+    for view, own in vectors.items():
+        write_rows_file(tmp_path / view, [own], own.shape)
+        mapped[view] = map_rows(tmp_path / view)
+    sizes = {"semantic_size": 6, "collaborative_size": 6, "codebook_size": 4}
+    found = []
+    for given in (vectors, mapped):
+        if learner == "kmeans":
+            model = ResidualKMeans(ResidualKMeansConfig(**sizes)).fit(**given, num_iterations=5)
+        else:
+            torch.manual_seed(0)
+            model = DualRQVAEModel(DualRQVAEConfig(**sizes, hidden_sizes=[8], latent_size=4))
+            model.initialize_codebooks(**given, num_iterations=5)
+        encoded = model.encode(**given)
+        rows = np.array([5, 1, 2_999])
+        costs = encoded.costs("semantic", rows, encoded.codes["semantic"][rows, :3])
+        restored = model.reconstruct(encoded.codes)
+        errors = {view: relative_error(own, restored[view]) for view, own in given.items()}
+        found.append((encoded.codes, costs, errors))
+    assert all((found[0][0][view] == found[1][0][view]).all() for view in vectors)
+    assert (found[0][1] == found[1][1]).all()
+    assert found[0][2] == found[1][2]
+    # An autoencoder that was never trained restores nothing.
+    assert learner == "rqvae" or 0.2 < found[0][2]["semantic"] < 1

@@ -16,6 +16,7 @@ from seekrec.identifiers.assign import prefix_groups
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.schema import ITEM_FEATURES, IdMap, View
 from seekrec.util.arrow import is_list
+from seekrec.util.memory_maps import row_blocks
 
 VIEWS: tuple[View, ...] = ("semantic", "collaborative")
 # What an item's vectors, identifiers and queries are made from.
@@ -245,11 +246,14 @@ def check_vectors(argument: str, vectors: np.ndarray, num_items: int, dimension:
             f"{'' if dimension is None else f', and the catalogue has vectors of {dimension} numbers'}: pass one row "
             "for each item, from the same encoder."
         )
-    # By torch, which converts about ten times faster than numpy; a value too large becomes infinite.
-    rounded = np.asarray(torch.tensor(array).half().float().numpy())
-    if not np.isfinite(rounded).all():
-        row = int(np.flatnonzero(~np.isfinite(rounded).all(axis=1))[0])
-        raise CatalogError(
-            f"`{argument}` holds a value that is not finite or above 65504, first in row {row}; check that vector."
-        )
+    rounded = np.empty(array.shape, np.float32)
+    for start, block in row_blocks(array):
+        # By torch, which converts about ten times faster than numpy; a value too large becomes infinite.
+        part = torch.from_numpy(rounded[start : start + len(block)]).copy_(torch.tensor(block).half())
+        is_finite = torch.isfinite(part).all(dim=1).numpy()
+        if not is_finite.all():
+            row = start + int(np.flatnonzero(~is_finite)[0])
+            raise CatalogError(
+                f"`{argument}` holds a value that is not finite or above 65504, first in row {row}; check that vector."
+            )
     return rounded

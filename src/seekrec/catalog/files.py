@@ -32,6 +32,8 @@ from seekrec.schema import View
 from seekrec.util.files import recover_folder, replace_folder
 from seekrec.util.finite import check_weights
 from seekrec.util.hashing import array_digest, json_digest, table_digest
+from seekrec.util.memory_maps import row_blocks
+from seekrec.util.tensor_files import reserve_tensors, write_rows
 
 PartT = TypeVar("PartT")
 
@@ -71,8 +73,7 @@ def write_catalog(folder: Path, catalog: CatalogParts) -> None:
         pq.write_table(catalog.items, items, compression="zstd", use_compliant_nested_type=False)
         save_file(catalog.code_arrays(), new / PART_FILES["codes"])
         if catalog.embeddings:
-            halves = {str(view): torch.tensor(array).half() for view, array in catalog.embeddings.items()}
-            save_tensors(halves, new / PART_FILES["embeddings"])
+            _write_embeddings(new / PART_FILES["embeddings"], catalog.embeddings)
         if catalog.identifier_model is not None:
             tensors = {
                 name: tensor.detach().cpu().clone() for name, tensor in catalog.identifier_model.state_dict().items()
@@ -272,6 +273,15 @@ def _read(path: Path, reader: Callable[[Path], PartT]) -> PartT:
             f"{path} cannot be read ({type(error).__name__}: {error}): it is truncated or damaged. Save the catalogue "
             "again or fetch it anew."
         ) from error
+
+
+def _write_embeddings(path: Path, embeddings: Mapping[View, np.ndarray]) -> None:
+    """Write vectors as they are stored, in half precision, a block at a time."""
+    shapes = {str(view): torch.Size(array.shape) for view, array in embeddings.items()}
+    reserve_tensors(path, {name: torch.empty(0, dtype=torch.float16) for name in shapes}, shapes)
+    for view, array in embeddings.items():
+        for start, block in row_blocks(array):
+            write_rows(path, view, torch.tensor(block).half(), first=start)
 
 
 def _read_embeddings(path: Path) -> dict[View, np.ndarray]:

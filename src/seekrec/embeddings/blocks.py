@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from seekrec.embeddings.semantic import embed_texts
 from seekrec.events.partitions.engines import Engine, Job, run_partitions
 from seekrec.util.files import write_table
+from seekrec.util.memory_maps import map_rows, write_rows_file
 
 # Texts of a block: minutes of work for an encoder on a processor.
 BLOCK_SIZE = 1 << 16
@@ -43,7 +44,8 @@ def embed_in_blocks(
         block_size (`int`): Texts of a block.
 
     Returns:
-        `np.ndarray`: float32 rows of unit length, of shape `(len(texts), embedding_dim)`.
+        `np.ndarray`: float32 rows of unit length, of shape `(len(texts), embedding_dim)`; where there are several
+            blocks, mapped from a file in `folder`.
 
     Raises:
         DataError: If a text is empty; the message names its row in its block.
@@ -61,7 +63,9 @@ def embed_in_blocks(
         settings = {"encoder": name_or_path, "show_progress": show_progress}
         jobs.append(Job(str(target / f"block-{number:05d}"), (str(path),), settings))
     run_partitions(embed_block, jobs, engine=engine, num_workers=num_workers)
-    return np.concatenate([np.load(Path(job.output) / _VECTORS_FILE, allow_pickle=False) for job in jobs])
+    blocks = [map_rows(Path(job.output) / _VECTORS_FILE) for job in jobs]
+    write_rows_file(target / _VECTORS_FILE, blocks, (len(texts), blocks[0].shape[1]))
+    return map_rows(target / _VECTORS_FILE)
 
 
 def embed_block(job: Job, folder: Path) -> None:

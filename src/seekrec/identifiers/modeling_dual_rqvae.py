@@ -25,7 +25,7 @@ from seekrec.errors import DataError
 from seekrec.identifiers.configuration_dual_rqvae import DualRQVAEConfig, IdentifierConfig
 from seekrec.identifiers.modeling_identifier import IdentifierModel, ResidualQuantizer, check_vectors
 from seekrec.identifiers.residual_codes import squared_distances
-from seekrec.identifiers.residual_kmeans import fit_codebooks
+from seekrec.identifiers.residual_kmeans import find_codebooks
 from seekrec.schema import View
 
 # Items from which dead codes get new positions; more would not make the draw more random.
@@ -166,7 +166,7 @@ class DualRQVAEModel(IdentifierModel):
         seed: int = 0,
         num_iterations: int = 100,
     ) -> None:
-        """Measure the scale of each view and start every codebook by k-means on all items, level by level.
+        """Measure the scale of each view and start every codebook by k-means on the items, level by level.
 
         Args:
             semantic (`np.ndarray` or `torch.Tensor`, *optional*): float of shape `(num_items, semantic_size)`.
@@ -181,7 +181,7 @@ class DualRQVAEModel(IdentifierModel):
         vectors = check_vectors(self.config, semantic, collaborative)
         self._fit_scalers(vectors)
         self._set_codebooks(
-            fit_codebooks(self.latents(vectors), self.config, seed=seed, num_iterations=num_iterations)
+            find_codebooks(vectors, self.latents, self.config, seed=seed, num_iterations=num_iterations)
         )
 
     @torch.no_grad()

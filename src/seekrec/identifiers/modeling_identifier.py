@@ -14,8 +14,9 @@ from transformers import initialization as init
 
 from seekrec.errors import CatalogError, ConfigurationError, DataError
 from seekrec.identifiers.configuration_dual_rqvae import IdentifierConfig
-from seekrec.identifiers.residual_codes import EncodedItems, ResidualCodebooks, quantize
+from seekrec.identifiers.residual_codes import EncodedItems, LatentRows, ResidualCodebooks, quantize
 from seekrec.schema import View
+from seekrec.util.memory_maps import release_rows, row_blocks
 
 # Items that pass through a network at once; only memory depends on it.
 _CHUNK_ROWS = 8_192
@@ -42,10 +43,12 @@ class ViewScaler(nn.Module):
 
     def fit(self, vectors: np.ndarray) -> None:
         """Measure the centre and the scale on vectors of shape `(num_items, size)`."""
-        center = vectors.mean(axis=0, dtype=np.float64)
         # A block at a time: in float64 a million vectors take gigabytes.
-        blocks = (vectors[start : start + _SCALED_ROWS] for start in range(0, len(vectors), _SCALED_ROWS))
-        squares = np.concatenate([np.square(block - center).sum(axis=1) for block in blocks])
+        total = sum(block.sum(axis=0, dtype=np.float64) for _, block in row_blocks(vectors, _SCALED_ROWS))
+        center = total / len(vectors)
+        squares = np.concatenate(
+            [np.square(block - center).sum(axis=1) for _, block in row_blocks(vectors, _SCALED_ROWS)]
+        )
         scale = float(np.sqrt(squares.mean()))
         self.center.copy_(torch.from_numpy(center))
         # Vectors that are all the same have no scale.
@@ -227,11 +230,15 @@ class IdentifierModel(PreTrainedModel):
         Returns:
             `dict[str, np.ndarray]`: For each view, float32 of shape `(num_items, latent size)`.
         """
+        return {view: self._latents_of(view, own) for view, own in vectors.items()}
 
-        def to_latents(view: View) -> Callable[[Tensor], Tensor]:
-            return lambda chunk: self._to_latents(view, self.scaler(view)(chunk))
+    @torch.no_grad()
+    def _latents_of(self, view: View, rows: np.ndarray) -> np.ndarray:
+        return _in_chunks(lambda chunk: self._to_latents(view, self.scaler(view)(chunk)), rows, self.device)
 
-        return {view: _in_chunks(to_latents(view), own, self.device) for view, own in vectors.items()}
+    def _latent_rows(self, vectors: Mapping[View, np.ndarray]) -> Mapping[View, LatentRows]:
+        """Return what gives the latents of rows; here they are computed once, as they are smaller than the vectors."""
+        return self.latents(vectors)
 
     def encode(
         self, semantic: np.ndarray | Tensor | None = None, collaborative: np.ndarray | Tensor | None = None
@@ -257,7 +264,7 @@ class IdentifierModel(PreTrainedModel):
                 "trained one before `encode`."
             )
         vectors = check_vectors(self.config, semantic, collaborative)
-        return quantize(self.latents(vectors), self.codebooks())
+        return quantize(self._latent_rows(vectors), self.codebooks())
 
     @torch.no_grad()
     def reconstruct(self, codes: Mapping[View, np.ndarray]) -> dict[View, np.ndarray]:
@@ -295,11 +302,31 @@ class IdentifierModel(PreTrainedModel):
 
 def _in_chunks(function: Callable[[Tensor], Tensor], rows: np.ndarray, device: torch.device) -> np.ndarray:
     """Apply a function to float32 rows, some at a time."""
-    parts = [
-        function(torch.from_numpy(rows[start : start + _CHUNK_ROWS]).to(device)).float().cpu().numpy()
-        for start in range(0, max(len(rows), 1), _CHUNK_ROWS)
-    ]
-    return np.concatenate(parts)
+    first = function(torch.from_numpy(rows[:_CHUNK_ROWS]).to(device)).float().cpu().numpy()
+    if len(rows) <= _CHUNK_ROWS:
+        return first
+    results = np.empty((len(rows), *first.shape[1:]), np.float32)
+    results[:_CHUNK_ROWS] = first
+    for start, block in row_blocks(rows[_CHUNK_ROWS:], _CHUNK_ROWS):
+        computed = function(torch.from_numpy(block).to(device)).float().cpu().numpy()
+        results[_CHUNK_ROWS + start : _CHUNK_ROWS + start + len(block)] = computed
+    return results
+
+
+class ScaledRows:
+    """Scaled vectors that are made of the vectors when rows are asked for, of a learner whose latents they are."""
+
+    def __init__(self, scaler: ViewScaler, vectors: np.ndarray) -> None:
+        self.scaler, self.vectors = scaler, vectors
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @torch.no_grad()
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        read = torch.from_numpy(self.vectors[rows]).to(self.scaler.center.device)
+        release_rows(self.vectors)
+        return np.asarray(self.scaler(read).cpu().numpy())
 
 
 def check_vectors(
@@ -334,7 +361,9 @@ def check_vectors(
                 "configuration says."
             )
         array = np.ascontiguousarray(array, np.float32)
-        is_finite = np.isfinite(array).all(axis=1)
+        is_finite = np.ones(len(array), bool)
+        for start, block in row_blocks(array):
+            is_finite[start : start + len(block)] = np.isfinite(block).all(axis=1)
         if not is_finite.all():
             row = int(np.flatnonzero(~is_finite)[0])
             raise DataError(

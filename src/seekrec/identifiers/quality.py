@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.identifiers.residual_codes import EncodedItems
 from seekrec.schema import View
 from seekrec.util.files import write_json
+from seekrec.util.memory_maps import row_blocks
+
+# Items whose vectors are restored at once.
+_BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -186,14 +190,13 @@ def identifier_quality(
                 f"`{name}` has {len(rows)} rows for {num_items} items; pass one for each item, in their order."
             )
     codebook_size = encoded.codebooks.codebook_size
-    restored_before, restored_after = model.reconstruct(encoded.codes), model.reconstruct(assigned.codes)
     views = {
         view: ViewQuality(
             before=measure_codes(encoded.codes[view], codebook_size, labels=labels),
             after=measure_codes(own, codebook_size, labels=labels),
             num_moved=assigned.num_moved[view],
-            error_before=relative_error(vectors[view], restored_before[view]),
-            error_after=relative_error(vectors[view], restored_after[view]),
+            error_before=relative_error(vectors[view], _RestoredRows(model, view, encoded.codes[view])),
+            error_after=relative_error(vectors[view], _RestoredRows(model, view, own)),
         )
         for view, own in assigned.codes.items()
     }
@@ -286,21 +289,46 @@ def label_agreement(groups: np.ndarray, labels: Sequence[str | None]) -> float |
     return num_equal / num_pairs if num_pairs else None
 
 
-def relative_error(vectors: np.ndarray, restored: np.ndarray) -> float:
+class Restored(Protocol):
+    """Restored vectors: an array, or what restores some rows when asked for them."""
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        """Return some of them."""
+
+
+@dataclass(frozen=True)
+class _RestoredRows:
+    """The vectors that the codes of a view stand for, restored when asked for."""
+
+    model: IdentifierModel
+    view: View
+    codes: np.ndarray
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        return self.model.reconstruct({self.view: self.codes[rows]})[self.view]
+
+
+def relative_error(vectors: np.ndarray, restored: Restored) -> float:
     """Return the squared error of restored vectors, divided by that of the mean vector.
 
     Args:
         vectors (`np.ndarray`): float of shape `(num_items, size)`.
-        restored (`np.ndarray`): The same.
+        restored (`np.ndarray` or `Restored`): The same.
 
     Returns:
         `float`: 0 is perfect; 1 is as good as the mean vector. If all vectors are the same, 0 for a perfect
         restoration and infinity for any other.
     """
-    exact = np.asarray(vectors, np.float64)
-    error = np.square(exact - restored).sum()
-    spread = np.square(exact - exact.mean(axis=0)).sum()
-    return float(error / spread) if spread else (0.0 if error == 0 else float("inf"))
+    mean = np.zeros(vectors.shape[1])
+    for _, block in row_blocks(vectors, _BLOCK_ROWS):
+        mean += block.sum(axis=0, dtype=np.float64)
+    mean /= max(len(vectors), 1)
+    error = spread = 0.0
+    for start, block in row_blocks(vectors, _BLOCK_ROWS):
+        exact = np.asarray(block, np.float64)
+        error += float(np.square(exact - restored[slice(start, start + len(block))]).sum())
+        spread += float(np.square(exact - mean).sum())
+    return error / spread if spread else (0.0 if error == 0 else float("inf"))
 
 
 def _num_pairs(groups: np.ndarray) -> int:

@@ -82,18 +82,28 @@ class ResidualCodebooks:
         return total
 
 
+class LatentRows(Protocol):
+    """Latents of items, float32 of shape `(num_items, size)`: an array, or what computes rows when asked for them."""
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """Return the latents of some rows."""
+
+
 @dataclass(frozen=True)
 class EncodedItems:
     """Items as a residual quantizer sees them, with their nearest codes.
 
     Args:
-        latents (`dict[str, np.ndarray]`): For each view, float32 of shape `(num_items, view size)`.
+        latents (`Mapping[str, LatentRows]`): For each view, float32 rows of `(num_items, view size)`.
         codebooks ([`ResidualCodebooks`]): The codebooks.
         codes (`dict[str, np.ndarray]`): For each view, int64 of shape `(num_items, num_levels)`; the shared levels
             come first and are equal in all views. Identifiers may collide: see [`assign_unique`].
     """
 
-    latents: dict[View, np.ndarray]
+    latents: Mapping[View, LatentRows]
     codebooks: ResidualCodebooks
     codes: dict[View, np.ndarray]
 
@@ -136,11 +146,11 @@ def squared_distances(points: np.ndarray, codewords: np.ndarray) -> np.ndarray:
     return np.maximum(distances, 0, out=distances)
 
 
-def quantize(latents: Mapping[View, np.ndarray], codebooks: ResidualCodebooks) -> EncodedItems:
+def quantize(latents: Mapping[View, LatentRows], codebooks: ResidualCodebooks) -> EncodedItems:
     """Return the nearest codes of each item, level by level (GenSAR, equations 3 to 5).
 
     Args:
-        latents (`Mapping[str, np.ndarray]`): For each view, float32 of shape `(num_items, view size)`.
+        latents (`Mapping[str, LatentRows]`): For each view, float32 rows of `(num_items, view size)`.
         codebooks ([`ResidualCodebooks`]): The codebooks.
 
     Returns:

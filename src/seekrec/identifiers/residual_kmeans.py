@@ -9,7 +9,8 @@ choose; it is also how DualRQVAE starts its codebooks.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans
@@ -18,12 +19,15 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from seekrec.identifiers.configuration_dual_rqvae import IdentifierConfig, ResidualKMeansConfig
-from seekrec.identifiers.modeling_identifier import IdentifierModel, check_vectors
-from seekrec.identifiers.residual_codes import ResidualCodebooks, squared_distances
+from seekrec.identifiers.modeling_identifier import IdentifierModel, ScaledRows, check_vectors
+from seekrec.identifiers.residual_codes import LatentRows, ResidualCodebooks, squared_distances
 from seekrec.schema import View
+from seekrec.util.memory_maps import release_rows
 
-# More points than this are clustered by faiss, or where it is not installed in mini-batches.
+# Codebooks of more items than this are found on a sample of them, by faiss, or where it is not installed in
+# mini-batches. In the sample are as many a codeword as faiss looks at.
 LARGE_CLUSTERING = 200_000
+_SAMPLE_PER_CODE = 256
 _MINI_BATCH, _MINI_BATCH_ROUNDS = 16_384, 20
 
 
@@ -68,13 +72,54 @@ class ResidualKMeans(IdentifierModel):
         vectors = check_vectors(self.config, semantic, collaborative)
         self._fit_scalers(vectors)
         self._set_codebooks(
-            fit_codebooks(self.latents(vectors), self.config, seed=seed, num_iterations=num_iterations)
+            find_codebooks(vectors, self.latents, self.config, seed=seed, num_iterations=num_iterations)
         )
         return self
 
+    def _latent_rows(self, vectors: Mapping[View, np.ndarray]) -> Mapping[View, LatentRows]:
+        """Return what scales rows of the vectors when asked for them: as large, they are not held beside them."""
+        return {view: ScaledRows(self.scaler(view), own) for view, own in vectors.items()}
+
+
+def find_codebooks(
+    vectors: Mapping[View, np.ndarray],
+    to_latents: Callable[[Mapping[View, np.ndarray]], dict[View, np.ndarray]],
+    config: IdentifierConfig,
+    *,
+    seed: int,
+    num_iterations: int = 100,
+) -> ResidualCodebooks:
+    """Find codebooks for item vectors: on all of them, or on a sample of more than `LARGE_CLUSTERING`.
+
+    Args:
+        vectors (`Mapping[str, np.ndarray]`): For each view, float32 of shape `(num_items, input size)`.
+        to_latents (`Callable`): Maps vectors of some items to their latents.
+        config ([`IdentifierConfig`]): Levels and codes.
+        seed (`int`): Equal seeds give equal codebooks.
+        num_iterations (`int`): The most rounds of k-means at each level.
+
+    Returns:
+        [`ResidualCodebooks`]: The codebooks.
+    """
+    num_items = len(next(iter(vectors.values())))
+    is_sample = num_items > LARGE_CLUSTERING
+    if is_sample:
+        size = min(num_items, _SAMPLE_PER_CODE * config.codebook_size)
+        rows = np.sort(np.random.default_rng(seed).choice(num_items, size, replace=False))
+        whole, vectors = vectors, {view: own[rows] for view, own in vectors.items()}
+        for own in whole.values():
+            release_rows(own)
+    latents = to_latents(vectors)
+    return fit_codebooks(latents, config, seed=seed, num_iterations=num_iterations, is_sample=is_sample)
+
 
 def fit_codebooks(
-    latents: Mapping[View, np.ndarray], config: IdentifierConfig, *, seed: int, num_iterations: int = 100
+    latents: Mapping[View, np.ndarray],
+    config: IdentifierConfig,
+    *,
+    seed: int,
+    num_iterations: int = 100,
+    is_sample: bool = False,
 ) -> ResidualCodebooks:
     """Find codebooks for latent vectors by k-means over all of them, level by level on what is left.
 
@@ -84,30 +129,31 @@ def fit_codebooks(
         config ([`IdentifierConfig`]): Levels and codes.
         seed (`int`): Equal seeds give equal codebooks.
         num_iterations (`int`): The most rounds of k-means at each level.
+        is_sample (`bool`): Whether they are drawn from so many that k-means is to be quick.
 
     Returns:
         [`ResidualCodebooks`]: The codebooks.
     """
+    fit_levels = partial(_fit_levels, seed=seed, num_iterations=num_iterations, is_sample=is_sample)
     residual = np.concatenate(list(latents.values()), axis=1)
-    shared, residual = _fit_levels(residual, config.num_shared_levels, config.codebook_size, seed, num_iterations)
+    shared, residual = fit_levels(residual, config.num_shared_levels, config.codebook_size)
     specific: dict[View, np.ndarray] = {}
     start = 0
     for view, own in latents.items():
         columns = residual[:, start : start + own.shape[1]]
-        specific[view], _ = _fit_levels(
-            columns, config.num_specific_levels, config.codebook_size, seed, num_iterations
-        )
+        specific[view], _ = fit_levels(columns, config.num_specific_levels, config.codebook_size)
         start += own.shape[1]
     return ResidualCodebooks(shared, specific)
 
 
 def _fit_levels(
-    residual: np.ndarray, num_levels: int, codebook_size: int, seed: int, num_iterations: int
+    residual: np.ndarray, num_levels: int, codebook_size: int, *, seed: int, num_iterations: int, is_sample: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the codebooks `(num_levels, codebook_size, size)` of one stack; return them and what they leave over."""
     codebooks = np.zeros((num_levels, codebook_size, residual.shape[1]), np.float32)
+    find = _large_centers if is_sample else kmeans_centers
     for level in range(num_levels):
-        codebooks[level] = kmeans_centers(residual, codebook_size, seed=seed + level, num_iterations=num_iterations)
+        codebooks[level] = find(residual, codebook_size, seed=seed + level, num_iterations=num_iterations)
         residual = _leave_over(residual, codebooks[level])
     return codebooks, residual
 

@@ -17,7 +17,6 @@ from seekrec.corpora.pseudo_queries import TextWriter, texts_to_read, writer_ver
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.embeddings.blocks import embed_in_blocks
 from seekrec.embeddings.semantic import encoder_version
-from seekrec.errors import CatalogError
 from seekrec.events import Split
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.events.partitions.engines import Engine
@@ -39,10 +38,13 @@ from seekrec.schema import View, item_texts
 from seekrec.training.identifiers import train_dual_rqvae
 from seekrec.training.identity import content_digest
 from seekrec.util.files import write_table
+from seekrec.util.hashing import file_sha256
+from seekrec.util.memory_maps import map_rows, row_blocks, write_rows_file
 
 logger = logging.getLogger(__name__)
 
 VECTORS_FILE = "vectors.npy"
+QUALITY_FILE = "quality.json"
 WRITTEN_FILE = "written.parquet"
 
 
@@ -143,24 +145,35 @@ def prepare_items(
         "learning_rate": settings.identifier_learning_rate,
         "reduction": settings.identifier_reduction,
         "seed": seed,
+        "published": {path.name: file_sha256(path) for path in _published_files(published)},
     }
 
     def make(folder: Path) -> None:
-        learnt = learn_catalog(
-            items, vectors, settings, semantic_encoder=embeddings.encoder, folder=folder / TRAINING_FOLDER, seed=seed
+        learnt, quality = learn_catalog(
+            items,
+            vectors,
+            settings,
+            semantic_encoder=embeddings.encoder,
+            folder=folder / TRAINING_FOLDER,
+            seed=seed,
+            published=published,
         )
         learnt.save(folder / "catalog")
+        quality.save(folder / QUALITY_FILE)
 
-    catalog = cache.run(
+    def load(folder: Path) -> tuple[Catalog, IdentifierQualityReport]:
+        catalog = Catalog.load(folder / "catalog", semantic_encoder=embeddings.encoder)
+        return catalog, IdentifierQualityReport.load(folder / QUALITY_FILE)
+
+    catalog, quality = cache.run(
         "identifiers",
         key,
         make,
-        lambda folder: Catalog.load(folder / "catalog", semantic_encoder=embeddings.encoder),
+        load,
         libraries=("torch", "transformers", "numpy", "scipy", "scikit-learn"),
     )
     # What SASRec has of an item without training events is where it began: nothing is learnt from it.
     catalog = replace(catalog, is_predicted=catalog.is_predicted | ~has_events)
-    quality = measure_catalog(catalog, vectors, published=published)
     logger.info("identifiers:\n%s", quality)
     return PreparedItems(catalog, embeddings.sasrec, quality)
 
@@ -201,20 +214,20 @@ def prepare_semantic(
     """Embed the text of the items.
 
     Returns:
-        `np.ndarray`: float32 of shape `(num_items, dimension)`, unit length.
+        `np.ndarray`: float32 of shape `(num_items, dimension)`, unit length, mapped from the file of the stage.
     """
     texts = item_texts(items)
 
     def make(folder: Path) -> None:
         blocks = folder / TRAINING_FOLDER
         vectors = embed_in_blocks(texts, blocks, name_or_path=encoder, show_progress=report_progress, engine=engine)
-        np.save(folder / VECTORS_FILE, vectors, allow_pickle=False)
+        write_rows_file(folder / VECTORS_FILE, (block for _, block in row_blocks(vectors)), vectors.shape)
 
     return cache.run(
         "semantic",
         {"texts": content_digest(texts), "encoder": encoder_version(encoder)},
         make,
-        lambda folder: np.load(folder / VECTORS_FILE, allow_pickle=False),
+        lambda folder: map_rows(folder / VECTORS_FILE),
         libraries=("torch", "transformers", "sentence-transformers"),
     )
 
@@ -263,8 +276,9 @@ def learn_catalog(
     semantic_encoder: str | None,
     folder: Path,
     seed: int,
-) -> Catalog:
-    """Learn identifiers from item vectors, make them unique and build the catalogue.
+    published: str | Path | None = None,
+) -> tuple[Catalog, IdentifierQualityReport]:
+    """Learn identifiers from item vectors, make them unique, build the catalogue and measure the identifiers.
 
     Args:
         items (`pyarrow.Table`): The items.
@@ -273,6 +287,11 @@ def learn_catalog(
         semantic_encoder (`str`, *optional*): Name or path of the text encoder.
         folder (`Path`): Folder of the learner's checkpoints.
         seed (`int`): Seed of the learner.
+        published (`str` or `Path`, *optional*): Folder of `*.index.json` files for the same items in the same order.
+
+    Returns:
+        `tuple[Catalog, IdentifierQualityReport]`: The catalogue; and of its identifiers, before and after they were
+        made unique, collisions, code use, errors, and agreement with the items' category paths, where they have any.
     """
     sizes = {
         "views": list(settings.identifier_views),
@@ -304,7 +323,7 @@ def learn_catalog(
         codebook_size=settings.codebook_size,
         num_shared_levels=settings.num_shared_levels,
     )
-    return Catalog.build(
+    catalog = Catalog.build(
         items,
         assigned.codes,
         num_shared_levels=settings.num_shared_levels,
@@ -313,52 +332,29 @@ def learn_catalog(
         identifier_model=learner,
         semantic_encoder_name=semantic_encoder,
     )
-
-
-def measure_catalog(
-    catalog: Catalog, vectors: dict[View, np.ndarray], *, published: str | Path | None = None
-) -> IdentifierQualityReport:
-    """Measure the identifiers of a catalogue that [`learn_catalog`] made, before and after they were made unique.
-
-    Args:
-        catalog (`Catalog`): Catalogue with its identifier model.
-        vectors (`dict[str, np.ndarray]`): The item vectors it was learnt from.
-        published (`str` or `Path`, *optional*): Folder of `*.index.json` files for the same items in the same order.
-
-    Returns:
-        [`IdentifierQualityReport`]: Collisions, code use, errors; agreement with the items' category paths, where they
-        have any.
-
-    Raises:
-        CatalogError: If the catalogue has no identifier model.
-    """
-    if catalog.identifier_model is None:
-        raise CatalogError("The catalogue has no identifier model, so its identifiers cannot be measured.")
-    learner: IdentifierModel = catalog.identifier_model
-    encoded = learner.encode(vectors["semantic"], vectors["collaborative"])
-    assigned = assign_unique(
-        encoded.codes,
-        encoded.costs,
-        codebook_size=catalog.codebook_size,
-        num_shared_levels=catalog.num_shared_levels,
-    )
     labels = [" > ".join(paths[0]) if paths else None for paths in catalog.items["categories"].to_pylist()]
-    files = sorted(Path(published).glob("*.index.json")) if published is not None else []
-    return identifier_quality(
+    quality = identifier_quality(
         learner,
         encoded,
         assigned,
         vectors,
         labels=labels if any(labels) else None,
-        published={path.name.removesuffix(".index.json"): read_published_identifiers(path) for path in files},
+        published={
+            path.name.removesuffix(".index.json"): read_published_identifiers(path)
+            for path in _published_files(published)
+        },
     )
+    return catalog, quality
+
+
+def _published_files(folder: str | Path | None) -> list[Path]:
+    return sorted(Path(folder).glob("*.index.json")) if folder is not None else []
 
 
 __all__ = [
     "ItemEmbeddings",
     "PreparedItems",
     "learn_catalog",
-    "measure_catalog",
     "prepare_embeddings",
     "prepare_items",
     "prepare_plain_items",

@@ -35,11 +35,14 @@ from seekrec.errors import ConfigurationError
 from seekrec.identifiers import DualRQVAEConfig, DualRQVAEModel, check_vectors
 from seekrec.schema import View
 from seekrec.training.trainer import GenerativeTrainer, train_once
+from seekrec.util.memory_maps import BLOCK_BYTES, release_rows
 
 logger = logging.getLogger(__name__)
 
 # How many checkpoints are written over a run. The latest is kept.
 _NUM_SAVES = 10
+# Memory that reading one row of a mapped file takes: the pages around it come with it.
+_PAGES_BYTES = 2**16
 
 
 def train_dual_rqvae(
@@ -146,10 +149,12 @@ def _without_bars_of_saving() -> Iterator[None]:
 
 
 class _ItemVectors(Dataset[dict[str, Tensor]]):
-    """Vectors of items; a whole batch is one indexing operation."""
+    """Vectors of items, in memory or mapped from files; a whole batch is one indexing operation."""
 
     def __init__(self, vectors: dict[View, np.ndarray]) -> None:
+        self._arrays = vectors
         self._vectors = {view: torch.from_numpy(own) for view, own in vectors.items()}
+        self._num_read = 0
 
     def __len__(self) -> int:
         return len(next(iter(self._vectors.values())))
@@ -158,7 +163,14 @@ class _ItemVectors(Dataset[dict[str, Tensor]]):
         return {view: own[row] for view, own in self._vectors.items()}
 
     def __getitems__(self, rows: list[int]) -> dict[str, Tensor]:
-        return {view: own[rows] for view, own in self._vectors.items()}
+        batch: dict[str, Tensor] = {view: own[rows] for view, own in self._vectors.items()}
+        # What is read of a file is given back now and then: each row brings a few pages.
+        self._num_read += len(rows)
+        if self._num_read * _PAGES_BYTES > BLOCK_BYTES:
+            self._num_read = 0
+            for own in self._arrays.values():
+                release_rows(own)
+        return batch
 
 
 def _as_is(batch: object) -> dict[str, Tensor]:
