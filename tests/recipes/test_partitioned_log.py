@@ -2,15 +2,22 @@
 """All families from a log in partitions: what one partition after the other gives is what the log gives."""
 
 import json
+import math
 import sys
+from dataclasses import replace
 
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
 import pytest
 from tiny_runs import ACCELERATE, ROOT, kill_in_training, metrics, run, run_script
 
 from seekrec.events.partitions import PartitionedLog, partition_log
 from seekrec.events.report import summarize_log
 from seekrec.events.simulator import simulate
+from seekrec.recipes.arguments import DataArguments
 from seekrec.recipes.launch import scale_summary
+from seekrec.recipes.logs import look_at_log, open_partitions
+from seekrec.recipes.stages import StageCache
 
 # Columns of the table of results that no training decides.
 BASELINES = ("popularity", "BM25", "dense text")
@@ -97,6 +104,40 @@ def test_a_plan_is_made_of_one_partition_and_the_counts_of_all(shop, tmp_path):
     # The interactions of a third of the users, three times.
     assert abs(summary.num_interactions - whole.num_interactions) < 0.1 * whole.num_interactions
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "times"), [("events", 20), ("events.csv", 5)])
+def test_a_log_larger_than_three_tenths_of_memory_is_read_in_partitions(name, times, shop, tmp_path):
+    """Parquet takes about 20 times its bytes while it is read and checked, text 5 times."""
+    source = shop / "raw" / name
+    if name == "events.csv":
+        csv.write_csv(pq.read_table(shop / "raw/events"), source)
+    files = [file for file in source.rglob("*") if file.is_file()] or [source]
+    expected = times * sum(file.stat().st_size for file in files)
+    data = DataArguments(events=str(source), items=str(shop / "raw/items.parquet"))
+    cache = StageCache(tmp_path / "stages")
+    enough, too_little = math.ceil(expected / 0.3) + 1, math.floor(expected / 0.3) - 1
+    assert open_partitions(data, cache, memory=enough) is None and not (tmp_path / "stages").exists()
+    parts = open_partitions(data, cache, memory=too_little)
+    assert parts.num_events == 3_000 and (tmp_path / "stages").exists()
+    # Made of events, items need them all at once; a folder of partitions is one whatever its size.
+    assert open_partitions(replace(data, items=None), cache, memory=1) is None
+    assert open_partitions(DataArguments(events=str(shop / "log")), cache, memory=1 << 60).num_partitions == 3
+
+
+def test_a_dry_run_of_a_large_table_keeps_the_users_of_one_part(shop, tmp_path, monkeypatch):
+    data = DataArguments(events=str(shop / "raw/events"), items=str(shop / "raw/items.parquet"))
+    log, parts = look_at_log(data, memory=1 << 40)
+    assert parts is None and log.num_events == 3_000
+    # As many parts as the partitions of the shop.
+    monkeypatch.setattr("seekrec.events.partitions.partitioning._BYTES_PER_EVENT", (3 << 30) // 3_000)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    log, parts = look_at_log(data, memory=1)
+    first = PartitionedLog.load(shop / "log").partition(0)
+    assert log.events.equals(first.events) and log.items.equals(first.items)
+    assert (parts.sampled_from, parts.num_partitions) == (3_000, 1) and not list(tmp_path.iterdir())
+    summary = scale_summary(summarize_log(log), parts)
+    assert (summary.num_events, summary.num_users) == (3_000, round(3_000 / log.num_events * parts.num_users))
 
 
 @pytest.mark.parametrize(

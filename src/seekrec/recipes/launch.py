@@ -16,10 +16,11 @@ from accelerate import PartialState
 from transformers import TrainingArguments
 
 from seekrec.errors import ConfigurationError
+from seekrec.events import EventLog
 from seekrec.events.partitions import PartitionedLog
 from seekrec.events.report import LogSummary, summarize_log
 from seekrec.recipes.arguments import STAGES, RunArguments
-from seekrec.recipes.logs import is_partitioned, name_log, open_partitions, read_log
+from seekrec.recipes.logs import look_at_log, name_log, open_partitions, read_log
 from seekrec.recipes.plan import describe_costs, describe_log, given_values, make_plan
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.recipes.stages import StageCache
@@ -102,12 +103,7 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
     log = None
     if not is_given(argv, "config"):
         output_dir = Path(str(chosen.get("output_dir", recipe.output_dir)))
-        parts = _find_partitions(recipe, output_dir)
-        if parts is None:
-            log = read_log(recipe.data, None if recipe.running.dry_run else output_dir)
-        else:
-            # Its users are a sample of all: a hash chose them.
-            log = parts.largest()
+        log, parts = _look_at_log(recipe, output_dir)
         values = given_values(sorted(given), recipe.groups())
         # One process makes the plan, the others find it.
         state = PartialState()
@@ -126,9 +122,11 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
                     plan.save(output_dir)
         chosen |= plan.values
     elif recipe.running.dry_run:
-        log = read_log(recipe.data)
-        groups = recipe.groups()
-        print(describe_costs(recipe_type.family(), log, describe_log(log), groups, recipe.output_dir), flush=True)
+        log, parts = look_at_log(recipe.data)
+        summary = describe_log(log)
+        if parts is not None:
+            summary = scale_summary(summary, parts)
+        print(describe_costs(recipe_type.family(), log, summary, recipe.groups(), recipe.output_dir), flush=True)
     if not chosen:
         return recipe
     recipe = recipe_type(*parse_arguments(types, argv, ignored=ignored, chosen=chosen))
@@ -136,27 +134,30 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
     return recipe
 
 
-def _find_partitions(recipe: Recipe[ModelT, ProcessorT], output_dir: Path) -> PartitionedLog | None:
-    """Open the partitions that a recipe trains on; a dry run, which writes nothing, opens those that are there."""
-    if recipe.running.dry_run and not is_partitioned(recipe.data):
-        return None
-    return open_partitions(recipe.data, StageCache(recipe.running.stages_dir or output_dir / "stages"))
+def _look_at_log(recipe: Recipe[ModelT, ProcessorT], output_dir: Path) -> tuple[EventLog, PartitionedLog | None]:
+    """Read the log for a plan: of one in partitions the largest, whose users are a sample as a hash chose them."""
+    if recipe.running.dry_run:
+        return look_at_log(recipe.data)
+    parts = open_partitions(recipe.data, StageCache(recipe.running.stages_dir or output_dir / "stages"))
+    return (read_log(recipe.data, output_dir), None) if parts is None else (parts.largest(), parts)
 
 
 def scale_summary(summary: LogSummary, parts: PartitionedLog) -> LogSummary:
     """Return the summary of a partitioned log, of which one partition was summarised: counts grow with its events."""
-    times = parts.num_events / summary.num_events
+    num_events = parts.sampled_from or parts.num_events
+    times = num_events / summary.num_events
+    num_users = parts.num_users if parts.sampled_from is None else round(times * parts.num_users)
     logger.info(
-        "The log has %d events of %d users; one of its %d partitions was summarised, %d events.",
-        parts.num_events,
-        parts.num_users,
-        parts.num_partitions,
+        "The log has %d events of %s%d users; a part of it was summarised, %d events.",
+        num_events,
+        "" if parts.sampled_from is None else "about ",
+        num_users,
         summary.num_events,
     )
     return replace(
         summary,
-        num_events=parts.num_events,
-        num_users=parts.num_users,
+        num_events=num_events,
+        num_users=num_users,
         num_interactions=round(times * summary.num_interactions),
         num_users_to_hold_out=round(times * summary.num_users_to_hold_out),
         actions={name: round(times * count) for name, count in summary.actions.items()},

@@ -95,28 +95,26 @@ def _split_once(log: EventLog, data: DataArguments, cache: StageCache) -> Split:
     return cache.run("split", settings, make, lambda folder: Split.load(folder, log=log), libraries=("numpy",))
 
 
-def open_partitions(data: DataArguments, cache: StageCache) -> PartitionedLog | None:
+def open_partitions(data: DataArguments, cache: StageCache, *, memory: int | None = None) -> PartitionedLog | None:
     """Open the partitions of an own log: those that `events` names, or those made of a log too large for memory.
 
     Args:
         data ([`DataArguments`]): The settings.
         cache ([`StageCache`]): Keeps the partitions that are made.
+        memory (`int`, *optional*): Bytes of memory that there are; those of this machine if not given.
 
     Returns:
         [`PartitionedLog`], *optional*: `None` where the settings name a log that is read into memory.
     """
-    if name_dataset(data) != "tables" or data.events is None:
-        return None
-    source = Path(data.events)
-    if is_partitioned(data):
+    if name_dataset(data) == "tables" and is_partitioned(data):
         return _open_log(data)
-    if data.items is None or not _is_large(source):
+    if not is_large(data, memory):
         return None
-    given = _given_to_tables(data)
+    source, given = Path(str(data.events)), _given_to_tables(data)
     # What is in them would take as long to digest as to read.
     stamps = [
         (file.name, file.stat().st_size, file.stat().st_mtime_ns)
-        for path in (source, Path(data.items))
+        for path in (source, Path(str(data.items)))
         for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
         if file.is_file()
     ]
@@ -126,6 +124,46 @@ def open_partitions(data: DataArguments, cache: StageCache) -> PartitionedLog | 
 
     key = {"files": stamps, "settings": given}
     return cache.run("partitions", key, make, lambda folder: PartitionedLog.load(folder / "log"))
+
+
+def look_at_log(data: DataArguments, *, memory: int | None = None) -> tuple[EventLog, PartitionedLog | None]:
+    """Read a log for a plan, without leaving anything on disk; of one that is too large for memory, a sample.
+
+    Args:
+        data ([`DataArguments`]): The settings.
+        memory (`int`, *optional*): Bytes of memory that there are; those of this machine if not given.
+
+    Returns:
+        `tuple`: The log, or a partition of it; and, for a partition, what is known of all.
+    """
+    if name_dataset(data) == "tables" and is_partitioned(data):
+        parts = _open_log(data)
+        return parts.largest(), parts
+    if not is_large(data, memory):
+        return read_log(data), None
+    with tempfile.TemporaryDirectory(prefix="seekrec-") as folder:
+        logger.info("%s is read in parts; the users of one part are kept in memory.", data.events)
+        parts = partition_log(
+            str(data.events),
+            str(data.items),
+            Path(folder) / "log",
+            memory_limit=_MEMORY_OF_SAMPLE,
+            first_only=True,
+            **_given_to_tables(data),
+        )
+        return parts.largest(), parts
+
+
+def is_large(data: DataArguments, memory: int | None = None) -> bool:
+    """Return whether an own log, read at once, would take more than its share of memory.
+
+    Args:
+        data ([`DataArguments`]): The settings.
+        memory (`int`, *optional*): Bytes of memory that there are; those of this machine if not given.
+    """
+    if name_dataset(data) != "tables" or data.events is None or data.items is None:
+        return False
+    return _is_large(Path(data.events), memory_size() if memory is None else memory)
 
 
 def is_partitioned(data: DataArguments) -> bool:
@@ -217,7 +255,7 @@ def _read_own_tables(data: DataArguments, scratch: Path | None) -> EventLog:
     if is_partitioned(data):
         return _join_partitions(_open_log(data))
     given = _given_to_tables(data)
-    if data.engine == "local" and (data.items is None or not _is_large(Path(data.events))):
+    if data.engine == "local" and not is_large(data):
         return read_tables(data.events, data.items, **given)
     if data.items is None:
         raise ConfigurationError(f"`engine: {data.engine}` needs a table of items; pass --items.")
@@ -246,12 +284,11 @@ def _join_partitions(parts: PartitionedLog) -> EventLog:
     )
 
 
-def _is_large(path: Path) -> bool:
-    """Return whether a table, read at once, would take more than its share of memory."""
+def _is_large(path: Path, memory: int) -> bool:
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     sizes = ((file, file.stat().st_size if file.is_file() else 0) for file in files)
     expected = sum(size * (_PARQUET_GROWS if file.suffix == ".parquet" else _TEXT_GROWS) for file, size in sizes)
-    return expected > _SHARE_OF_MEMORY * memory_size()
+    return expected > _SHARE_OF_MEMORY * memory
 
 
 def _read_database(data: DataArguments) -> EventLog:
@@ -321,12 +358,16 @@ _OF_FILES = ("delimiter", "quote", "encoding")
 # A log that takes more than this share of memory is read in partitions. Parquet is packed, text is not: so many times
 # their bytes are there at once while a table is read and checked.
 _SHARE_OF_MEMORY, _PARQUET_GROWS, _TEXT_GROWS = 0.3, 20, 5
+# Bytes that a partition takes which is read for a plan: about a million events.
+_MEMORY_OF_SAMPLE = 1 << 30
 
 # Settings that only the reader of own tables takes.
 _OF_TABLES = ("column_map", "time_unit", "timezone", *_OF_FILES, "category_separator", "has_time")
 
 __all__ = [
+    "is_large",
     "is_partitioned",
+    "look_at_log",
     "name_dataset",
     "name_log",
     "open_partitions",

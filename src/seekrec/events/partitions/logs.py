@@ -65,6 +65,7 @@ class PartitionedLog:
         interaction_days (`tuple[int, ...]`): Days (since 1970, UTC) with an interaction, ascending.
         fingerprint (`str`): SHA-256 over events, items, `has_time` and `query_source`; it does not depend on the
             number of partitions.
+        sampled_from (`int`, *optional*): Where only the first partition was written, events of the whole log.
     """
 
     folder: Path
@@ -77,6 +78,7 @@ class PartitionedLog:
     has_sessions: bool
     interaction_days: tuple[int, ...]
     fingerprint: str
+    sampled_from: int | None = None
 
     @property
     def num_events(self) -> int:

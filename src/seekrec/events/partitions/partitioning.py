@@ -75,6 +75,7 @@ def partition_log(
     encoding: str | None = None,
     num_partitions: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
+    first_only: bool = False,
     engine: Engine = "local",
     num_workers: int | None = None,
 ) -> PartitionedLog:
@@ -102,6 +103,8 @@ def partition_log(
         encoding (`str`, *optional*): See [`~seekrec.events.read_tables`].
         num_partitions (`int`, *optional*): 1 to 512; as few as keep within `memory_limit` if not given.
         memory_limit (`int`): Bytes that working on one partition, split and audit included, should take at most.
+        first_only (`bool`): Read and check all, and write the first partition alone: a sample, as users are in it by
+            a hash.
         engine (`str`): See [`run_partitions`].
         num_workers (`int`, *optional*): See [`run_partitions`].
 
@@ -141,6 +144,7 @@ def partition_log(
             "time_unit": time_unit,
             "timezone": timezone,
             "num_partitions": num_partitions,
+            "num_written": 1 if first_only else num_partitions,
             "batch_rows": int(np.clip(memory_limit // _BYTES_PER_ROW, _MIN_BATCH, _MAX_BATCH)),
         }
         jobs = _slice_jobs(found, settings, target)
@@ -153,7 +157,7 @@ def partition_log(
                 inputs=tuple(job.output for job in jobs),
                 settings={"partition": number, "may_repeat": all(one["are_days"] for one in scattered)},
             )
-            for number in range(num_partitions)
+            for number in range(settings["num_written"])
         ]
         run_partitions(gather_partition, gathered, engine=engine, num_workers=num_workers)
         shutil.rmtree(slices)
@@ -167,6 +171,8 @@ def partition_log(
         notes += _notes_of_events(found.name, scattered, facts, has_time=has_time)
         title = name if name is not None else found.name.strip("`").split(".")[0]
         description = _describe(title, gathered, facts, kept_items, has_time, [*notes, *([note] if note else [])])
+        if first_only:
+            description["sampled_from"] = sum(one["num_events"] for one in scattered)
         write_json(target / LOG_FILE, description)
         sweep_folder(target)
     log = PartitionedLog.load(folder)

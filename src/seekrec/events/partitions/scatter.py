@@ -38,7 +38,7 @@ _ROW = "__row__"
 
 
 class SliceSettings(TypedDict):
-    """Settings of [`scatter_slice`]: a slice is a run of pieces."""
+    """Settings of [`scatter_slice`]: a slice is a run of pieces, the first `num_written` partitions are written."""
 
     name: str
     first_row: int
@@ -48,6 +48,7 @@ class SliceSettings(TypedDict):
     time_unit: TimeUnit | None
     timezone: str | None
     num_partitions: int
+    num_written: int
     batch_rows: int
 
 
@@ -80,7 +81,7 @@ def scatter_slice(job: Job, folder: Path) -> None:
     source = Source(of_slice.name, lambda row: of_slice.name_row(row - settings["first_row"]))
     columns = Columns(settings["taken"], settings["has_time"], settings["time_unit"], settings["timezone"])
     num_partitions = settings["num_partitions"]
-    refused, row = Refused(), settings["first_row"]
+    refused, row, num_events = Refused(), settings["first_row"], 0
     with ExitStack() as files:
         writers: dict[int, pa.RecordBatchWriter] = {}
         names = list(dict.fromkeys(columns.taken.values()))
@@ -91,13 +92,14 @@ def scatter_slice(job: Job, folder: Path) -> None:
             row += len(keep)
             if not keep.all():
                 events = events.filter(pa.array(keep))
+            num_events += events.num_rows
             users = one_array(events["user_id"]).dictionary_encode()
             of_user = partition_of_bucket(user_buckets(users.dictionary), num_partitions)
             partitions = of_user[users.indices.to_numpy(zero_copy_only=False)]
             order = np.argsort(partitions, kind="stable")
             ends = np.searchsorted(partitions[order], np.arange(num_partitions + 1)).tolist()
             events = events.take(pa.array(order))
-            for number in range(num_partitions):
+            for number in range(settings["num_written"]):
                 if ends[number] == ends[number + 1]:
                     continue
                 if number not in writers:
@@ -106,6 +108,7 @@ def scatter_slice(job: Job, folder: Path) -> None:
                     writers[number] = files.enter_context(pa.ipc.new_file(path, events.schema, options=options))
                 writers[number].write_table(events.slice(ends[number], ends[number + 1] - ends[number]))
     facts = {
+        "num_events": num_events,
         "refused": asdict(refused),
         "notes": [*columns.notes],
         "forms": [*columns.forms],
