@@ -101,6 +101,14 @@ def test_the_fusion_lies_between_tokens_and_feed_forward_layers():
         assert SynerGenConfig(hidden_size=sizes[0], intermediate_size=sizes[1]).fusion_size == expected
 
 
+def test_position_buckets_are_those_of_t5_up_to_its_distance():
+    # The largest distance is four times the history: 128 tokens of 32 events.
+    for length, expected in ((6, 32), (32, 32), (33, 64), (100, 64)):
+        assert IntSRConfig(max_history=length).num_position_buckets == expected
+    # A model that was saved with another number keeps it.
+    assert IntSRConfig.from_dict({"max_history": 60, "num_position_buckets": 32}).num_position_buckets == 32
+
+
 def test_how_the_pool_is_asked_stands_among_the_requests():
     for requests, expected in (
         (["recommend_searched_items"], (0.0, False)),

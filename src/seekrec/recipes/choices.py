@@ -220,7 +220,6 @@ def _choose_intsr(s: Situation) -> list[Choice]:
         Choice("merge_event_tokens", True, "shorter sequences"),
         Choice("scenario_features", features, _describe_times(s)),
         Choice("relative_bias", "buckets" if s.log.has_time else "position", _describe_times(s)),
-        Choice("num_position_buckets", 64, "as on MovieLens-100K"),
         Choice("num_dsf_layers", 1, "as on MovieLens-100K"),
     ]
 

@@ -264,6 +264,7 @@ class DenseSnapshot(CatalogSnapshot):
         return self.value(("periods", device), read)
 
 
+@dataclass(frozen=True, eq=False)
 class CatalogItems:
     """What one call answers from: it holds its snapshot, so no other thread changes it.
 
@@ -272,41 +273,36 @@ class CatalogItems:
         snapshot ([`DenseSnapshot`]): Read once, at the start of the call.
     """
 
-    def __init__(self, tower: ItemTower, snapshot: DenseSnapshot) -> None:
-        self.snapshot, self.catalog, self.texts = snapshot, snapshot.catalog, snapshot.texts
-        self._tower = tower
-        # The id embeddings, where this process holds only some of them.
-        self.shards = tower.ids if isinstance(tower.ids, RowShards) else None
+    tower: ItemTower
+    snapshot: DenseSnapshot
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return the vectors of some items, as [`ItemTower`] does."""
-        vectors: Tensor = self._tower(rows, self.texts)
+        vectors: Tensor = self.tower(rows, self.snapshot.texts)
         return vectors
 
     def parts(self, rows: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return what the vectors of some items are made of, as [`ItemTower`] does."""
-        return self._tower.parts(rows, self.texts)
+        return self.tower.parts(rows, self.snapshot.texts)
 
     @cached_property
-    def _key(self) -> object:
-        return weights_key(list(self._tower.parameters()))
-
-    @property
     def vectors(self) -> Tensor:
         """The vectors of all items that this process holds, `(num_rows, hidden_size)`; made anew with new weights."""
 
         def make() -> Tensor:
-            found = self._tower.all(self.texts).detach()
+            found = self.tower.all(self.snapshot.texts).detach()
             check_finite("The item vectors", found, "row", "load weights and text vectors that are whole")
             return found
 
-        return self.snapshot.value("vectors", make, self._key)
+        return self.snapshot.value("vectors", make, weights_key(self.tower.parameters()))
 
     def index(self, backend: Backend) -> ItemIndex:
         """Return the index of [`vectors`]."""
-        first = None if self.shards is None else self.shards.begin
+        vectors, ids = self.vectors, self.tower.ids
+        first = ids.begin if isinstance(ids, RowShards) else None
+        # The index holds its vectors, so no others have their id as long as it is kept.
         return self.snapshot.value(
-            ("index", backend), lambda: ItemIndex(self.vectors, backend, shared_from=first), self._key
+            ("index", backend), lambda: ItemIndex(vectors, backend, shared_from=first), id(vectors)
         )
 
 
@@ -687,7 +683,8 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         return scored.unflatten(0, questions.shape[:2])
 
     def _products(self, questions: Tensor, rows: Tensor, items: CatalogItems) -> Tensor:
-        vectors = items.vectors[rows.clamp_min(0)] if items.shards is None else items(rows.clamp_min(0))
+        is_whole = not isinstance(items.tower.ids, RowShards)
+        vectors = items.vectors[rows.clamp_min(0)] if is_whole else items(rows.clamp_min(0))
         return torch.einsum("bqs,bqcs->bqc", questions, vectors.to(questions.dtype)).float()
 
     def _query_vectors(self, inputs: BatchFeature) -> Tensor | None:
@@ -839,7 +836,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         items = CatalogItems(self.model.items, snapshot)
         questions = self.encode_questions(inputs, state=state, items=items)[:, 0]
         new, neighbors = self._new_items(items)
-        searched = allowed if neighbors is None else without_rows(allowed, new, items.catalog)
+        searched = allowed if neighbors is None else without_rows(allowed, new, snapshot.catalog)
         found = items.index(self.item_index).search(questions, wanted, searched, added)
         if neighbors is not None:
             scored = self._score_new(questions[:, None], items, neighbors)[:, 0].cpu().numpy()

@@ -20,6 +20,9 @@ class IntSRConfig(DenseConfig):
 
     Args:
         num_geohashes (`int`): Areas that are told apart; one more stands for all others.
+        num_position_buckets (`int`): Number of buckets by distance in tokens; half of them for one distance each, the
+            others up to four times `max_history`. 0 for the 32 of T5 where the largest is within 128, as there, and 64
+            where it is farther.
 
     The sequence (section 3.1):
 
@@ -39,8 +42,6 @@ class IntSRConfig(DenseConfig):
             What attention adds for the distance of two tokens: `position`, a learned number by distance in tokens, in
             the buckets of T5; `alibi`, that and minus a slope a head times `log2(1 + seconds)`; `buckets`, that and a
             learned number by the logarithm of seconds, as in HSTU; `none` (table 4, "w/o relative bias").
-        num_position_buckets (`int`): Number of buckets by distance in tokens; half of them for one distance each, the
-            others up to four times `max_history`.
 
     What follows it (section 3.4):
 
@@ -69,13 +70,17 @@ class IntSRConfig(DenseConfig):
     """
 
     model_type = "intsr"
-    fields_from_data: ClassVar[tuple[str, ...]] = (*DenseConfig.fields_from_data, "num_geohashes")
+    fields_from_data: ClassVar[tuple[str, ...]] = (
+        *DenseConfig.fields_from_data,
+        *("num_geohashes", "num_position_buckets"),
+    )
     fixed_settings: ClassVar[dict[str, object]] = {
         **DenseConfig.fixed_settings,
         "num_scenarios": 2,
     }
 
     num_geohashes: int = 0
+    num_position_buckets: int = 0
 
     merge_event_tokens: bool = False
     scenario_features: list[Literal["hour", "weekday", "page", "geohash"]] = field(
@@ -83,7 +88,6 @@ class IntSRConfig(DenseConfig):
     )
 
     relative_bias: Literal["alibi", "buckets", "position", "none"] = "alibi"
-    num_position_buckets: int = 32
 
     num_dsf_layers: int = 3
 
@@ -93,6 +97,11 @@ class IntSRConfig(DenseConfig):
     without: list[Literal["scenario_tokens", "queries", "session_mask", "dsfnet", "alignment", "placeholders"]] = (
         field(default_factory=list)
     )
+
+    def __post_init__(self, **kwargs: object) -> None:
+        if not self.num_position_buckets:
+            self.num_position_buckets = 32 if 4 * self.max_history <= 128 else 64
+        super().__post_init__(**kwargs)
 
     @property
     def has_scenario_tokens(self) -> bool:

@@ -43,6 +43,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
+from seekrec.embeddings.row_shards import RowShards
 from seekrec.embeddings.softmax import Candidates, full_softmax, info_nce, parts
 from seekrec.errors import ConfigurationError
 from seekrec.models.dense.modeling_dense import (
@@ -566,7 +567,7 @@ class IntSRModel(IntSRPreTrainedModel):
         """Return the function from catalogue rows to vectors; below 0 is no item."""
         if items is None:
             return self.items
-        if isinstance(items, CatalogItems) and items.shards is not None:
+        if isinstance(items, CatalogItems) and isinstance(items.tower.ids, RowShards):
             return items
         vectors = items.vectors if isinstance(items, CatalogItems) else items
         return lambda rows: vectors[rows.clamp_min(0)] * (rows >= 0)[..., None]
