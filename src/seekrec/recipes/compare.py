@@ -22,6 +22,7 @@ from seekrec.evaluation.systems import ModelRetriever
 from seekrec.events import Split
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.events.partitions.engines import Engine
+from seekrec.models.processing import CatalogProcessor
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
 from seekrec.util.redaction import place_name
@@ -143,6 +144,20 @@ def compare_on_test(
     return rows
 
 
+def load_processor(folder: str | Path, catalog: Catalog) -> CatalogProcessor:
+    """Load the processor of a saved model; it embeds queries with the encoder of a catalogue if that is its own.
+
+    Args:
+        folder (`str` or `Path`): Model folder that a recipe wrote.
+        catalog ([`Catalog`]): The catalogue of this run.
+    """
+    processor: CatalogProcessor = AutoProcessor.from_pretrained(folder)
+    vectors, name = getattr(processor, "query_vectors", None), catalog.semantic_encoder_name
+    if vectors is not None and name is not None and vectors.encoder_name == place_name(name):
+        vectors.encoder_name, vectors.encoder_is_trusted = name, True  # the encoder of this run
+    return processor
+
+
 def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, ModelRetriever]:
     """Load a saved model for the table.
 
@@ -163,16 +178,12 @@ def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, Mode
             f"`compare_with` names {folder!r}, whose catalogue has {len(model.catalog)} items that are not the "
             f"{len(catalog)} of this data set in this order; name a model trained on the same log."
         )
-    processor = AutoProcessor.from_pretrained(folder)
-    vectors, name = getattr(processor, "query_vectors", None), catalog.semantic_encoder_name
-    if vectors is not None and name is not None and vectors.encoder_name == place_name(name):
-        vectors.encoder_name, vectors.encoder_is_trusted = name, True  # the encoder of this run
     family = type(model).__name__.partition("For")[0]
     writes = hasattr(model.config, "codebook_size")
     run = Path(folder).resolve().parent.name
     return f"{family} ({run})", ModelRetriever(
-        model, processor, num_beams=num_beams if writes else None, show_progress=False
+        model, load_processor(folder, catalog), num_beams=num_beams if writes else None, show_progress=False
     )
 
 
-__all__ = ["MAX_QUERY_FORM_CASES", "compare_on_test"]
+__all__ = ["MAX_QUERY_FORM_CASES", "compare_on_test", "load_other", "load_processor"]

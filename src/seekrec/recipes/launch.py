@@ -10,16 +10,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
-from transformers import TrainingArguments
 
 from seekrec.errors import ConfigurationError
 from seekrec.events import EventLog
 from seekrec.events.partitions import PartitionedLog
 from seekrec.events.report import LogSummary, summarize_log
 from seekrec.recipes.arguments import STAGES, RunArguments
+from seekrec.recipes.cluster import train_on_cluster
 from seekrec.recipes.logs import look_at_log, name_log, open_partitions, read_log
 from seekrec.recipes.plan import describe_costs, describe_log, given_values, make_plan
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
@@ -58,13 +59,14 @@ def run_recipe(
         logging.getLogger(name).setLevel(logging.WARNING)
     with one_line_errors(script if isinstance(script, str) else " ".join(["seekrec", *script[2:]])):
         options = find_packaged_settings(recipe_type.family(), sys.argv[1:] if argv is None else argv)
-        recipe = make_recipe(recipe_type, options)
+        recipe = _make_apart_from_hub(recipe_type, options)
         if not isinstance(script, str):
             recipe.command = ["seekrec", *script[2:], *options]
-        _keep_from_hub(recipe.training)
         if not recipe.running.dry_run:
             _prepare_once(words, options, recipe.running)
             with _alone_in_folder(recipe.output_dir):
+                if recipe.data.engine == "ray" and not _is_in_a_group():
+                    train_on_cluster(recipe, partial(_make_apart_from_hub, recipe_type), options)
                 recipe.run()
     return recipe
 
@@ -92,7 +94,7 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
         DataError: If the log cannot be used.
     """
     # Without a group of processes there is nothing that a backend could connect, and torch refuses one.
-    ignored = () if any(name in os.environ for name in _IN_A_GROUP) else ("ddp_backend",)
+    ignored = () if _is_in_a_group() else ("ddp_backend",)
     types, given = recipe_type.argument_types(), given_settings(argv)
     recipe = recipe_type(*parse_arguments(types, argv, ignored=ignored))
     recipe.refuse_ignored(given)
@@ -134,6 +136,10 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
     return recipe
 
 
+def _is_in_a_group() -> bool:
+    return any(name in os.environ for name in _IN_A_GROUP)
+
+
 def _look_at_log(recipe: Recipe[ModelT, ProcessorT], output_dir: Path) -> tuple[EventLog, PartitionedLog | None]:
     """Read the log for a plan: of one in partitions the largest, whose users are a sample as a hash chose them."""
     if recipe.running.dry_run:
@@ -164,12 +170,16 @@ def scale_summary(summary: LogSummary, parts: PartitionedLog) -> LogSummary:
     )
 
 
-def _keep_from_hub(training: TrainingArguments) -> None:
-    """Refuse the upload by the Trainer, and forget a token, which training would write into its checkpoints.
+def _make_apart_from_hub(
+    recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[str]
+) -> Recipe[ModelT, ProcessorT]:
+    """Make a recipe without the upload by the Trainer, and without a token, which it would write into checkpoints.
 
     Raises:
         ConfigurationError: If `push_to_hub` is set.
     """
+    recipe = make_recipe(recipe_type, argv)
+    training = recipe.training
     if training.push_to_hub:
         raise ConfigurationError(
             "`push_to_hub` is set: the Trainer would upload weights without their catalogue, and a pickle. Train "
@@ -178,6 +188,7 @@ def _keep_from_hub(training: TrainingArguments) -> None:
     if training.hub_token is not None:
         training.hub_token = None
         logger.warning("hub_token is not used and was forgotten; log in with `hf auth login` before you publish.")
+    return recipe
 
 
 @contextmanager

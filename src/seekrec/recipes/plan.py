@@ -20,10 +20,10 @@ import yaml
 from seekrec.events import EventLog
 from seekrec.events.queries import category_queries
 from seekrec.events.report import LogSummary, summarize_log
-from seekrec.recipes.arguments import RunArguments
+from seekrec.recipes.arguments import EvaluationArguments, RunArguments
 from seekrec.recipes.choices import Choice, Situation, Value, choose
 from seekrec.recipes.costs import StageCost, add_epochs, estimate_costs, format_costs, most_epochs
-from seekrec.recipes.fit import Fit
+from seekrec.recipes.fit import Fit, RankingTimes
 from seekrec.recipes.machine import Machine
 from seekrec.util.files import replace_file, write_json
 from seekrec.util.hashing import json_digest
@@ -43,6 +43,7 @@ _LONG = 1200.0
 # Settings that say where and how far, not what; another one of them is no reason for another plan.
 _OF_THE_PLACE = {
     *("output_dir", "stages_dir", "stop_after", "dry_run", "disable_tqdm", "compare_with", "baselines"),
+    "engine",
     # One process of several does the first stages alone, without a backend.
     "ddp_backend",
 }
@@ -106,8 +107,20 @@ class Plan:
                 if name in FITTED and hasattr(group, name):
                     setattr(group, name, value)
 
-    def with_test_cases(self, number: int) -> Plan:
-        """Return the plan with fewer test cases, for the time that is left after training."""
+    def fit_test(self, evaluation: EvaluationArguments, times: RankingTimes, seconds: float) -> Plan:
+        """Return the plan with the test cases that the time which is left allows, and set them where they are fewer.
+
+        Args:
+            evaluation ([`EvaluationArguments`]): The planned number of cases, which is lowered.
+            times ([`RankingTimes`]): How long a case takes.
+            seconds (`float`): What is left.
+        """
+        planned = evaluation.max_test_cases or times.num_test
+        number = times.fit_test(seconds)
+        if number >= planned:
+            return self
+        logger.info("%d of %d test cases of each task fit into the time that is left.", number, planned)
+        evaluation.max_test_cases = number
         choice = Choice("max_test_cases", number, "of each task, in the time that was left after training")
         return replace(self, choices=[*(one for one in self.choices if one.name != choice.name), choice])
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
@@ -32,12 +32,12 @@ from seekrec.recipes.arguments import (
 )
 from seekrec.recipes.collaborative import sampled_sasrec
 from seekrec.recipes.compare import compare_on_test
-from seekrec.recipes.fit import fit_to_time, time_rankings
+from seekrec.recipes.fit import RankingTimes, fit_to_time, time_rankings
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
 from seekrec.recipes.logs import open_partitions, prepare_cold_start, prepare_split, read_log
 from seekrec.recipes.partitioned import PartitionedData, prepare_partitions
 from seekrec.recipes.plan import Plan
-from seekrec.recipes.record import record_run, save_trained
+from seekrec.recipes.record import MODEL_FOLDER, record_run, save_trained
 from seekrec.recipes.stages import StageCache
 from seekrec.recipes.views import add_views, choose_views
 from seekrec.schema import BEHAVIORS, Behavior
@@ -81,6 +81,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         self.plan: Plan | None = None
         self.log: EventLog | None = None
         self.parts: PartitionedData | None = None
+        self.train_elsewhere: Callable[[], ModelT] | None = None  # on a cluster; saves the model there, too
 
     @classmethod
     def argument_types(cls) -> list[type]:
@@ -136,13 +137,16 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             return
 
         # 5. Training; the best checkpoint by validation NDCG@10, the mean of tasks and protocols.
-        model = add_views(self, self.make_model())
-        self.train(model)
-        if self.training.process_index:
-            return
-        self.finish(model)
-        choose_views(self, model)
-        folder = save_trained(model, self.processor, self.split, self.output_dir)
+        if self.train_elsewhere is not None:
+            model = self.train_elsewhere()
+        else:
+            model = add_views(self, self.make_model())
+            self.train(model)
+            if self.training.process_index:
+                return
+            self.finish(model)
+            choose_views(self, model)
+            save_trained(model, self.processor, self.split, self.output_dir)
         if last < 5:
             return
 
@@ -150,7 +154,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         self.fit_evaluation()
         rows = self.compare(model)
         record_run(
-            folder,
+            self.output_dir / MODEL_FOLDER,
             rows,
             command=self.command,
             log=self.whole.log,
@@ -224,7 +228,6 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
 
     def train(self, model: ModelT) -> None:
         """Train a model, resume its training, or load it if its training is finished."""
-        settings = self.settings()
         # Made when it is first asked for: how many cases it has may depend on how long they take.
         make_validation = cache(lambda: self.make_validation(self.selection_protocols))
         for trainer, learnt_from in self.make_trainers(
@@ -232,14 +235,14 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         ):
             train_once(
                 trainer,
-                [group for group in settings if not isinstance(group, _SEEN_IN_CONTENTS)],
+                [group for group in self.settings() if not isinstance(group, _SEEN_IN_CONTENTS)],
                 {
                     "split": self.split.fingerprint() if self.parts is None else self.parts.split.fingerprint,
                     "catalogue": self.catalog.content_hash,
                     "validation": [*self.behaviors, *self.selection_protocols],
                     **learnt_from,
                 },
-                origins=[group for group in settings if isinstance(group, _SEEN_IN_CONTENTS)],
+                origins=[group for group in self.settings() if isinstance(group, _SEEN_IN_CONTENTS)],
                 budget=self.make_budget(trainer, model),
             )
 
@@ -247,16 +250,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         """Make the clock of `max_minutes`, and fit what the plan chose into the time that is left."""
         if self.running.max_minutes is None:
             return None
-        self.times = times = time_rankings(
-            model,
-            lambda protocol, number: self.make_validation((protocol,), max_cases=number),
-            self.make_retriever(model),
-            self.evaluation,
-            selection=self.selection_protocols,
-            searches_all=self.name not in self.only_candidates,
-            counts=self.split.num_cases() if self.parts is None else self.parts.num_cases(),
-            behaviors=self.behaviors,
-        )
+        self.times = times = self.time_rankings(model)
         budget = TimeBudget(60 * self.running.max_minutes, validation_seconds=times.validation_seconds)
         plan = self.plan
         if plan is not None and not plan.is_measured and "num_train_epochs" in plan.values:
@@ -273,16 +267,25 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         budget.least_reserve = times.test_seconds(number)
         return budget
 
+    def time_rankings(self, model: ModelT) -> RankingTimes:
+        """Time how long the model, as it is, takes to rank validation cases."""
+        return time_rankings(
+            model,
+            lambda protocol, number: self.make_validation((protocol,), max_cases=number),
+            self.make_retriever(model),
+            self.evaluation,
+            selection=self.selection_protocols,
+            searches_all=self.name not in self.only_candidates,
+            counts=self.split.num_cases() if self.parts is None else self.parts.num_cases(),
+            behaviors=self.behaviors,
+        )
+
     def fit_evaluation(self) -> None:
         """Rank fewer test cases than the plan chose where training and saving left no time for more."""
         if self.plan is None or self.running.max_minutes is None or "max_test_cases" in self.plan.given:
             return
-        number = self.times.fit_test(60 * self.running.max_minutes - process_seconds())
-        if number < (planned := self.evaluation.max_test_cases or self.times.num_test):
-            logger.info("%d of %d test cases of each task fit into the time that is left.", number, planned)
-            self.evaluation.max_test_cases = number
-            self.plan = self.plan.with_test_cases(number)
-            self.plan.save(self.output_dir)
+        self.plan = self.plan.fit_test(self.evaluation, self.times, 60 * self.running.max_minutes - process_seconds())
+        self.plan.save(self.output_dir)
 
     def make_validation(
         self, protocols: Sequence[RankingProtocol], *, max_cases: int | None = None

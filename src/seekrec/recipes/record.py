@@ -22,6 +22,7 @@ from seekrec.util.settings import option_values
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
+MODEL_FOLDER = "model"
 
 
 def save_trained(model: PreTrainedModel, processor: Saveable, split: Split, output_dir: str | Path) -> Path:
@@ -32,7 +33,7 @@ def save_trained(model: PreTrainedModel, processor: Saveable, split: Split, outp
     Returns:
         `Path`: The model's folder, `<output_dir>/model`.
     """
-    folder = Path(output_dir) / "model"
+    folder = Path(output_dir) / MODEL_FOLDER
     save_checkpoint(model.eval(), processor, folder)
     write_examples(Path(output_dir) / "examples.json", split.requests("test", RECOMMENDATION))
     logger.info("saved the model in %s", folder)
@@ -107,4 +108,4 @@ def record_run(
         save_run(new, command=publishable_command(command), log=log, settings=settings, seconds=seconds, plan=plan)
 
 
-__all__ = ["RUN_FILE", "record_run", "save_run", "save_trained", "write_run"]
+__all__ = ["MODEL_FOLDER", "RUN_FILE", "record_run", "save_run", "save_trained", "write_run"]

@@ -34,6 +34,10 @@ _NUM_LOOKED_AT = 2000
 _OPTIMIZER_SHARE = 1.15
 
 
+# When the runs began that this process has joined.
+_joined: list[float] = []
+
+
 class _Spent(TypedDict):
     """State of a [`TimeBudget`] in `trainer_state.json`."""
 
@@ -130,8 +134,13 @@ class TimeBudget(TrainerCallback, ExportableState):
 
 
 def process_seconds() -> float:
-    """Return the seconds since this process began."""
-    return time.time() - psutil.Process().create_time()
+    """Return the seconds since this process began, or since the run began that it has joined."""
+    return time.time() - (_joined[-1] if _joined else psutil.Process().create_time())
+
+
+def join_run(seconds: float) -> None:
+    """Let the clock of this process be that of a run which has taken so many seconds."""
+    _joined.append(time.time() - seconds)
 
 
 def is_used_up(checkpoint: str | Path, max_seconds: float) -> bool:
@@ -189,4 +198,4 @@ def _read(callbacks: Mapping[str, object]) -> _Spent:
     return {"seconds": 0.0, "is_spent": False, "max_seconds": 0.0}
 
 
-__all__ = ["TimeBudget", "is_used_up", "process_seconds", "time_steps"]
+__all__ = ["TimeBudget", "is_used_up", "join_run", "process_seconds", "time_steps"]

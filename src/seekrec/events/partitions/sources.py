@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +16,7 @@ import pyarrow.parquet as pq
 from seekrec.errors import DataError
 from seekrec.events.checks import Finding, Source, conform
 from seekrec.events.readers.json_lines import Kind
+from seekrec.events.readers.parquet_folders import folder_values, refuse_versioned, unify_columns
 from seekrec.events.readers.raw_tables import RawTable
 from seekrec.events.readers.tables import build_events
 from seekrec.events.readers.times import Times, TimeUnit, read_times
@@ -27,8 +26,6 @@ from seekrec.util.arrow import is_text, to_mask
 _DAY_OR_MONTH_FIRST = r"^\s*[0-9]{1,2}[/-][0-9]{1,2}[/-][0-9]{4}"
 # Rows of a row group where a table of another format is written as Parquet.
 _ROWS_OF_GROUP = 1 << 18
-_HIVE_COLUMN = re.compile(r"([^=/]+)=(.*)")
-_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def find_parquet(root: Path) -> ParquetEvents:
             schemas.append(metadata.schema.to_arrow_schema().remove_metadata())
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is not a Parquet file: {error}") from error
-        values = _folder_values(path.relative_to(root)) if path != root else {}
+        values = folder_values(path.relative_to(root)) if path != root else {}
         first_row = 0
         for group in range(metadata.num_row_groups):
             num_rows = metadata.row_group(group).num_rows
@@ -115,7 +112,7 @@ def find_parquet(root: Path) -> ParquetEvents:
                 pieces.append(Piece(str(path), group, first_row, num_rows, values))
             first_row += num_rows
     try:
-        schema = pa.unify_schemas(schemas, promote_options="permissive")
+        schema = unify_columns(schemas)
     except pa.ArrowException as error:
         raise DataError(
             f"The Parquet files of {root.name} have columns of one name and several types: {error}"
@@ -166,6 +163,7 @@ def _files(root: Path) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise DataError(f"{root} does not exist; pass a Parquet file, or a folder that holds some.")
+    refuse_versioned(root)
     files = sorted(
         path
         for path in root.rglob("*.parquet")
@@ -174,15 +172,6 @@ def _files(root: Path) -> list[Path]:
     if not files:
         raise DataError(f"{root} holds no file that ends in .parquet; pass the folder that Spark, say, has written.")
     return files
-
-
-def _folder_values(path: Path) -> dict[str, str | None]:
-    values = {}
-    for part in path.parent.parts:
-        found = _HIVE_COLUMN.fullmatch(part)
-        if found:
-            values[unquote(found[1])] = None if found[2] == _HIVE_NULL else unquote(found[2])
-    return values
 
 
 def read_pieces(

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from seekrec.errors import DataError
 from seekrec.events.checks import Source, check_names
 from seekrec.events.readers.delimited import open_delimited
 from seekrec.events.readers.json_lines import Kind, open_json
+from seekrec.events.readers.parquet_folders import folder_values, refuse_versioned, unify_columns
 from seekrec.events.readers.quotes import Quoting
 from seekrec.events.readers.text_files import check_file
 
@@ -105,23 +107,31 @@ def _of_memory(table: pa.Table, name: str) -> RawTable:
 
 def _of_folder(folder: Path) -> RawTable:
     """Open the Parquet files below a folder, such as those that Spark and DuckDB write."""
+    refuse_versioned(folder)
     try:
         # Names that start with a dot or an underscore, such as _SUCCESS, are no data.
-        found = pads.dataset(folder, format="parquet", partitioning="hive")
-        parts = list(found.get_fragments())
-        if not parts:
+        files = pads.dataset(folder, format="parquet").files
+        if not files:
             raise DataError(f"{folder} holds no Parquet file; name a file, or a folder of Parquet files.")
+        names = [os.path.relpath(path, folder) for path in files]
         # A column that only later files have counts too.
-        schema = pa.unify_schemas(
-            [found.schema, *(part.physical_schema for part in parts)], promote_options="permissive"
+        schema = unify_columns(pq.read_schema(path).remove_metadata() for path in files)
+        own = [name for name in dict.fromkeys(chain(*(folder_values(Path(name)) for name in names)))]
+        of_folders = pa.schema([(name, pa.string()) for name in own if name not in schema.names])
+        schema = pa.schema([*schema, *of_folders])
+        found = pads.dataset(
+            files,
+            schema=schema,
+            format="parquet",
+            partitioning=pads.partitioning(of_folders, flavor="hive"),
+            partition_base_dir=str(folder),
         )
-        found = found.replace_schema(schema)
+        parts = list(found.get_fragments())
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{folder} cannot be read as a folder of Parquet files of one table: {error}. Keep other files out of it, "
             "and columns of one type in all."
         ) from error
-    names = [os.path.relpath(part.path, folder) for part in parts]
 
     def read(columns: Mapping[str, Kind]) -> tuple[pa.Table, Source]:
         try:
