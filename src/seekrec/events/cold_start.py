@@ -12,6 +12,7 @@ Two kinds, which differ in what training saw:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,13 +76,7 @@ def hold_out_items(split: Split, num_items: int, *, seed: int) -> tuple[EventLog
     log = split.log
     texts = dict(zip(log.items["item_id"].to_pylist(), item_texts(log.items), strict=True))
     asked = [item_id for item_id in dict.fromkeys(split.targets("test")) if texts[item_id]]
-    if not 1 <= num_items <= len(asked):
-        raise ConfigurationError(
-            f"`num_cold_items` is {num_items}, and the test part of {log.name!r} looks for {len(asked)} different "
-            f"items with text; choose from 1 to {len(asked)}, or 0 to hold out none."
-        )
-    chosen = np.random.default_rng(seed).choice(len(asked), size=num_items, replace=False)
-    taken = {asked[number] for number in chosen.tolist()}
+    taken = draw_items(asked, num_items, seed=seed, name=log.name)
     is_taken = np.array([item_id in taken for item_id in log.items["item_id"].to_pylist()])
     is_left = np.array([item_id not in taken for item_id in log.events["item_id"].to_pylist()])
     events = log.events.filter(pa.array(is_left))
@@ -96,4 +91,25 @@ def hold_out_items(split: Split, num_items: int, *, seed: int) -> tuple[EventLog
     return rest, ColdStart(split, log.items.filter(pa.array(is_taken)), held_out=True)
 
 
-__all__ = ["ColdStart", "has_training_events", "hold_out_items"]
+def draw_items(asked: Sequence[str], num_items: int, *, seed: int, name: str) -> set[str]:
+    """Draw items to hold out.
+
+    Args:
+        asked (`Sequence[str]`): Distinct ids of items that can be held out, in the order of the test cases.
+        num_items (`int`): How many.
+        seed (`int`): Seed of the draw.
+        name (`str`): Name of the log, for the message.
+
+    Raises:
+        ConfigurationError: If there are fewer.
+    """
+    if not 1 <= num_items <= len(asked):
+        raise ConfigurationError(
+            f"`num_cold_items` is {num_items}, and the test part of {name!r} looks for {len(asked)} different items "
+            f"with text; choose from 1 to {len(asked)}, or 0 to hold out none."
+        )
+    chosen = np.random.default_rng(seed).choice(len(asked), size=num_items, replace=False)
+    return {asked[number] for number in chosen.tolist()}
+
+
+__all__ = ["ColdStart", "draw_items", "has_training_events", "hold_out_items"]

@@ -9,8 +9,8 @@ reviews use. They are synthetic: `EventLog.query_source` becomes `"category"`, a
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -117,50 +117,146 @@ def synthesize_searches(
     check_choice("construction", construction, ("split", "copy"))
     if not 0.0 <= search_fraction <= 1.0:
         raise ConfigurationError(f"`search_fraction` is {search_fraction!r}; give a chance from 0 to 1.")
-    if log.query_source != "none":
-        raise DataError(
-            f"Log {log.name!r} has searches already (`query_source` is {log.query_source!r}); use it as it is, or "
-            "leave its searches out first."
-        )
-    queries = category_queries(log.items)
-    num_queries = np.array([len(of_item) for of_item in queries], dtype=np.int64)
-    if not num_queries.any():
-        raise DataError(
-            f"No item of log {log.name!r} has a category path of two or more levels or a column `queries`, so there "
-            "is nothing to make queries from; train on recommendations only."
-        )
+    queries = ItemQueries.of(log)
+    num_acts = int((~impression_mask(log.events)).sum())
     generator = np.random.default_rng(seed)
-    item_row = pc.index_in(log.events["item_id"], value_set=one_array(log.items["item_id"])).to_numpy()
-    is_act = ~impression_mask(log.events)
-    may_search = (num_queries[item_row] > 0) & is_act
-    # Drawn for acts alone: what was merely shown beside them changes no draw.
-    coin, choice = np.ones(log.num_events), np.zeros(log.num_events)
-    coin[is_act], choice[is_act] = generator.random(is_act.sum()), generator.random(is_act.sum())
-    is_search = may_search & (coin < search_fraction) if construction == "split" else may_search
+    coin, choice = generator.random(num_acts), generator.random(num_acts)
+    events, counts = add_searches(
+        log.events, queries, coin, choice, construction=construction, search_fraction=search_fraction
+    )
+    note = counts.note(construction, search_fraction, seed)
+    return replace(log, events=events, query_source=counts.query_source, notes=(*log.notes, note), is_checked=True)
+
+
+@dataclass(frozen=True, eq=False)
+class ItemQueries:
+    """The queries of all items, end to end.
+
+    Args:
+        item_ids (`pyarrow.Array`): The items.
+        texts (`pyarrow.Array`): The queries of the first item, then those of the second, ...
+        counts (`np.ndarray`): int64 number of queries of each item.
+    """
+
+    item_ids: pa.Array
+    texts: pa.Array
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, log: LogWithItems) -> ItemQueries:
+        """Make the queries of a log's items; see [`category_queries`].
+
+        Raises:
+            DataError: If the log has searches already, or no item has a query.
+        """
+        if log.query_source != "none":
+            raise DataError(
+                f"Log {log.name!r} has searches already (`query_source` is {log.query_source!r}); use it as it is, or "
+                "leave its searches out first."
+            )
+        queries = category_queries(log.items)
+        counts = np.array([len(of_item) for of_item in queries], dtype=np.int64)
+        if not counts.any():
+            raise DataError(
+                f"No item of log {log.name!r} has a category path of two or more levels or a column `queries`, so "
+                "there is nothing to make queries from; train on recommendations only."
+            )
+        texts = pa.array([query for of_item in queries for query in of_item], pa.string())
+        return cls(one_array(log.items["item_id"]), texts, counts)
+
+
+class LogWithItems(Protocol):
+    """What the queries of a log are made from."""
+
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+
+    @property
+    def query_source(self) -> str:
+        """Where its queries are from."""
+
+    @property
+    def items(self) -> pa.Table:
+        """Its items."""
+
+
+@dataclass(frozen=True)
+class SearchCounts:
+    """What [`add_searches`] made of some events.
+
+    Args:
+        num_searches (`int`): Searches.
+        num_others (`int`): Recommendations.
+        num_without (`int`): Interactions whose item has no query.
+    """
+
+    num_searches: int
+    num_others: int
+    num_without: int
+
+    @property
+    def query_source(self) -> Literal["category", "none"]:
+        """The `query_source` of the log."""
+        return "category" if self.num_searches else "none"
+
+    def note(self, construction: Construction, search_fraction: float, seed: int) -> str:
+        """Say what was done, for the notes of the log."""
+        how = (
+            f"each interaction became a search with chance {search_fraction:g}"
+            if construction == "split"
+            else "each interaction counts both as a recommendation and as a search"
+        )
+        return (
+            f"Synthetic queries from categories, construction {construction!r}, seed {seed}: {how}; "
+            f"{self.num_searches} searches, {self.num_others} {RECOMMENDATION}s; {self.num_without} interactions had "
+            "no query to take."
+        )
+
+
+def add_searches(
+    events: pa.Table,
+    queries: ItemQueries,
+    coin: np.ndarray,
+    choice: np.ndarray,
+    *,
+    construction: Construction,
+    search_fraction: float = 0.5,
+) -> tuple[pa.Table, SearchCounts]:
+    """Turn events into searches, as [`synthesize_searches`] says.
+
+    Args:
+        events (`pyarrow.Table`): Events without searches.
+        queries ([`ItemQueries`]): The queries of the log's items.
+        coin (`np.ndarray`): float64 from 0 to 1 for each act, drawn for acts alone: what was merely shown beside them
+            changes no draw.
+        choice (`np.ndarray`): The same, for the choice of a query.
+        construction (`str`): See [`synthesize_searches`].
+        search_fraction (`float`): See [`synthesize_searches`].
+
+    Returns:
+        `tuple[pyarrow.Table, SearchCounts]`: The events, those of one time in order, and their numbers.
+    """
+    item_row = pc.index_in(events["item_id"], value_set=queries.item_ids).to_numpy()
+    is_act = ~impression_mask(events)
+    num_queries = queries.counts[item_row]
+    may_search = (num_queries > 0) & is_act
+    coins, choices = np.ones(len(events)), np.zeros(len(events))
+    coins[is_act], choices[is_act] = coin, choice
+    is_search = may_search & (coins < search_fraction) if construction == "split" else may_search
     rows = np.flatnonzero(is_search)
-    first_query = np.cumsum(num_queries) - num_queries
-    chosen = first_query[item_row[rows]] + (choice[rows] * num_queries[item_row[rows]]).astype(np.int64)
-    all_queries = pa.array([query for of_item in queries for query in of_item], pa.string())
-    changed = {"behavior": pa.repeat(SEARCH, len(rows)), "query": all_queries.take(pa.array(chosen))}
-    searches = _set_columns(log.events.take(pa.array(rows)), changed)
-    refuse(searches, find_event_problems(searches, log.items["item_id"]), Source("the synthetic searches"))
-    others = log.events.filter(pa.array(~is_search)) if construction == "split" else log.events
+    first_query = (np.cumsum(queries.counts) - queries.counts)[item_row[rows]]
+    chosen = first_query + (choices[rows] * num_queries[rows]).astype(np.int64)
+    changed = {"behavior": pa.repeat(SEARCH, len(rows)), "query": queries.texts.take(pa.array(chosen))}
+    searches = _set_columns(events.take(pa.array(rows)), changed)
+    refuse(searches, find_event_problems(searches, queries.item_ids), Source("the synthetic searches"))
+    others = events.filter(pa.array(~is_search)) if construction == "split" else events
     # Both parts keep their order; the log's stable sort puts them back together, recommendations first at equal times.
-    events = pa.concat_tables([others, searches])
+    both = pa.concat_tables([others, searches])
     if construction == "split":
         order = np.argsort(np.concatenate([np.flatnonzero(~is_search), rows]), kind="stable")
-        events = events.take(pa.array(order))
-    how = (
-        f"each interaction became a search with chance {search_fraction:g}"
-        if construction == "split"
-        else "each interaction counts both as a recommendation and as a search"
-    )
-    note = (
-        f"Synthetic queries from categories, construction {construction!r}, seed {seed}: {how}; {len(rows)} searches, "
-        f"{others.num_rows} {RECOMMENDATION}s; {int((is_act & ~may_search).sum())} interactions had no query to take."
-    )
-    source: Literal["category", "none"] = "category" if len(rows) else "none"
-    return replace(log, events=events, query_source=source, notes=(*log.notes, note), is_checked=True)
+        both = both.take(pa.array(order))
+    return both, SearchCounts(len(rows), others.num_rows, int((is_act & ~may_search).sum()))
 
 
 def _path_to_query(path: str) -> str | None:

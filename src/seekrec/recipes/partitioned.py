@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -25,12 +25,13 @@ from seekrec.corpora.text import tokenizer_digest
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.corpora.window_shards import WindowShards, write_window_shards
 from seekrec.embeddings import SASRecForNextItem
-from seekrec.errors import ConfigurationError, DataError
+from seekrec.errors import DataError
 from seekrec.evaluation.baselines import Popularity, SASRecScorer
 from seekrec.evaluation.protocols import Scorer
 from seekrec.evaluation.systems import text_systems
 from seekrec.events import ColdStart, Split
 from seekrec.events.partitions import PartitionedLog, PartitionedSplit, audit_partitions, split_partitions
+from seekrec.events.partitions.derived import construct_searches, hold_out_partitioned, partitioned_cold_start
 from seekrec.events.partitions.engines import Engine
 from seekrec.events.partitions.training_facts import TrainingFacts, gather_training_facts
 from seekrec.models import GenSRProcessor
@@ -52,11 +53,14 @@ class PartitionedData:
         split ([`PartitionedSplit`]): The split.
         facts ([`TrainingFacts`]): Facts of its training events.
         sample (`Split`): The largest partition.
+        held_out (`tuple`, *optional*): Where items are held out, the split of the log with them, and the folder of
+            the log without them.
     """
 
     split: PartitionedSplit
     facts: TrainingFacts
     sample: Split
+    held_out: tuple[PartitionedSplit, Path] | None = None
 
     def geohashes(self) -> list[str]:
         """Return the areas that two training events share; see [`~seekrec.corpora.training_windows.log_geohashes`].
@@ -84,8 +88,14 @@ class PartitionedData:
         """Count the questions by behavior: those of validation in the sample, those of the test in all partitions."""
         return {**self.sample.num_cases(), "test": self.split.counts.num_cases["test"]}
 
-    def untrained(self) -> ColdStart:
-        """Return the items without training events, with the cases of the sample that look for them."""
+    def cold_start(self) -> ColdStart:
+        """Return the new items and who asks for them.
+
+        Those that are held out, with all questions for them; else those without training events, with the questions
+        of the sample.
+        """
+        if self.held_out is not None:
+            return partitioned_cold_start(*self.held_out)
         items = self.split.log.items.filter(~self.facts.has_acts)
         return ColdStart(self.sample, items, held_out=False)
 
@@ -95,6 +105,9 @@ def prepare_partitions(
 ) -> PartitionedData:
     """Split and audit a partitioned log, and gather the facts of its training events.
 
+    As in memory, a log without searches gets those that the settings ask for, and with `num_cold_items` some items
+    leave it first.
+
     Args:
         log ([`PartitionedLog`]): The log.
         data ([`DataArguments`]): The split.
@@ -102,21 +115,56 @@ def prepare_partitions(
         geohash_length (`int`): Characters of the geohashes that are counted.
 
     Raises:
-        ConfigurationError: If the settings ask for what needs the whole log in memory.
+        ConfigurationError: If more items are to be held out than the test looks for.
+        DataError: If the log cannot be used.
         LeakageError: If a strict split leaks.
     """
     if log.query_source == "none" and data.construction in ("split", "copy"):
-        raise ConfigurationError(
-            f"{log.name!r} is trained from partitions and has no searches; constructing them (`construction: "
-            f"{data.construction}`) needs the log in memory. Pass --construction none --tasks recommendation."
-        )
-    if data.num_cold_items:
-        raise ConfigurationError(
-            f"`num_cold_items` is {data.num_cold_items}, and {log.name!r} is trained from partitions: taking items "
-            "out needs the log in memory. Leave it out; items without training events are evaluated all the same."
-        )
+        log = _with_searches(log, data.construction, cache, data.engine)
     for note in log.notes:
         logger.info("%s: %s", log.name, note)
+    split, held_out = _split_once(log, data, cache), None
+    if data.num_cold_items:
+        log, folder = _hold_out(split, data, cache)
+        held_out = (split, folder)
+        logger.info("%s: %s", log.name, log.notes[-1])
+        split = _split_once(log, data, cache)
+    logger.info("audit of the split:\n%s", audit_partitions(split))
+
+    facts = cache.run(
+        "facts",
+        {"split": split.fingerprint, "files": log.digest, "geohash_length": geohash_length},
+        lambda folder: gather_training_facts(split, folder, geohash_length=geohash_length, engine=data.engine),
+        lambda folder: gather_training_facts(split, folder, geohash_length=geohash_length),
+        libraries=("pyarrow",),
+    )
+    largest = int(np.argmax([partition.num_events for partition in log.partitions]))
+    return PartitionedData(split, facts, split.partition(largest), held_out)
+
+
+def _with_searches(
+    log: PartitionedLog, construction: Literal["split", "copy"], cache: StageCache, engine: Engine
+) -> PartitionedLog:
+    key = {"log": log.fingerprint, "files": log.digest, "construction": construction, "seed": SPLIT_SEED}
+
+    def make(folder: Path) -> None:
+        construct_searches(log, folder / "log", construction=construction, seed=SPLIT_SEED, engine=engine)
+
+    return cache.run("searches", key, make, lambda folder: PartitionedLog.load(folder / "log"), libraries=("numpy",))
+
+
+def _hold_out(split: PartitionedSplit, data: DataArguments, cache: StageCache) -> tuple[PartitionedLog, Path]:
+    """Return the log without the items that are held out, and the folder that names them."""
+    key = {"split": split.fingerprint, "files": split.log.digest, "num_items": data.num_cold_items, "seed": SPLIT_SEED}
+
+    def make(folder: Path) -> None:
+        hold_out_partitioned(split, data.num_cold_items, folder / "log", seed=SPLIT_SEED, engine=data.engine)
+
+    folder = cache.run("held-out", key, make, lambda folder: folder / "log", libraries=("numpy",))
+    return PartitionedLog.load(folder), folder
+
+
+def _split_once(log: PartitionedLog, data: DataArguments, cache: StageCache) -> PartitionedSplit:
     key: dict[str, object] = {
         "log": log.fingerprint,
         "files": log.digest,
@@ -136,20 +184,9 @@ def prepare_partitions(
             engine=data.engine,
         )
 
-    split = cache.run(
+    return cache.run(
         "split", key, make, lambda folder: PartitionedSplit.load(folder / "split", log=log), libraries=("numpy",)
     )
-    logger.info("audit of the split:\n%s", audit_partitions(split))
-
-    facts = cache.run(
-        "facts",
-        {**key, "geohash_length": geohash_length},
-        lambda folder: gather_training_facts(split, folder, geohash_length=geohash_length, engine=data.engine),
-        lambda folder: gather_training_facts(split, folder, geohash_length=geohash_length),
-        libraries=("pyarrow",),
-    )
-    largest = int(np.argmax([partition.num_events for partition in log.partitions]))
-    return PartitionedData(split, facts, split.partition(largest))
 
 
 def prepare_window_shards(

@@ -372,7 +372,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             scratch=self.output_dir,
             engine=self.data.engine,
         )
-        cold = self.parts.untrained() if self.parts else prepare_cold_start(self.split, self.data, self.cache)
+        cold = self.parts.cold_start() if self.parts else prepare_cold_start(self.split, self.data, self.cache)
         return rows + compare_on_new_items(
             systems,
             cold,

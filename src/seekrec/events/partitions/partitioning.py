@@ -170,7 +170,7 @@ def partition_log(
         notes = [f"Events from {found.name}.", *reading.notes(forms), *item_notes, *source.remarks]
         notes += _notes_of_events(found.name, scattered, facts, has_time=has_time)
         title = name if name is not None else found.name.strip("`").split(".")[0]
-        description = _describe(title, gathered, facts, kept_items, has_time, [*notes, *([note] if note else [])])
+        description = describe_log(title, gathered, facts, kept_items, has_time, [*notes, *([note] if note else [])])
         if first_only:
             description["sampled_from"] = sum(one["num_events"] for one in scattered)
         write_json(target / LOG_FILE, description)
@@ -225,15 +225,27 @@ def _slice_jobs(found: ParquetEvents, settings: JsonObject, target: Path) -> lis
     return jobs
 
 
-def _describe(
+def describe_log(
     name: str,
     jobs: Sequence[Job],
     facts: Sequence[JsonObject],
     items: pa.Table,
     has_time: bool,
     notes: list[str],
+    *,
+    query_source: QuerySource = "logged",
 ) -> dict[str, object]:
-    """Put the facts about the partitions together; folders of those without users are deleted."""
+    """Put the facts about the partitions together, for `partitions.json`; delete folders of those without users.
+
+    Args:
+        name (`str`): Name of the data set.
+        jobs (`Sequence[Job]`): What wrote the partitions.
+        facts (`Sequence[JsonObject]`): By partition, what [`describe_events`] says.
+        items (`pyarrow.Table`): The items.
+        has_time (`bool`): Whether timestamps are seconds.
+        notes (`list[str]`): Notes of the log.
+        query_source (`str`): Where the queries are from, if there are any.
+    """
     partitions = []
     digests: dict[int, str] = {}
     days: set[int] = set()
@@ -259,7 +271,7 @@ def _describe(
                 "fingerprint": join_digests(buckets),
             }
         )
-    query_source: QuerySource = "logged" if num_searches else "none"
+    query_source = query_source if num_searches else "none"
     return {
         "version": LOG_VERSION,
         "name": name,
@@ -274,4 +286,4 @@ def _describe(
     }
 
 
-__all__ = ["MEMORY_LIMIT", "partition_log"]
+__all__ = ["MEMORY_LIMIT", "describe_log", "partition_log"]

@@ -155,10 +155,11 @@ def gather_partition(job: Job, folder: Path) -> None:
     num_late = count_out_of_order(events)
     events = sort_events(events)
     write_table(folder / EVENTS_FILE, events)
-    write_json(folder / FACTS_FILE, {**_describe(events, num_late), "refused": asdict(refused)})
+    write_json(folder / FACTS_FILE, {**describe_events(events, num_late), "refused": asdict(refused)})
 
 
-def _describe(events: pa.Table, num_late: int) -> PartitionFacts:
+def describe_events(events: pa.Table, num_late: int = 0) -> PartitionFacts:
+    """Return the facts about the events of a partition that [`PartitionedLog`](logs.py) keeps."""
     times = events["timestamp"].to_numpy()
     is_interaction = to_mask(pc.is_valid(events["item_id"])) & ~impression_mask(events)
     return {
@@ -189,6 +190,7 @@ __all__ = [
     "FACTS_FILE",
     "PartitionFacts",
     "SliceSettings",
+    "describe_events",
     "gather_partition",
     "read_facts",
     "read_refused",
