@@ -11,7 +11,7 @@ import pytest
 from seekrec.util.settings import options_of
 
 ROOT = house.ROOT
-MAX_SETTINGS = {"gensar": 53, "gensr": 68, "intsr": 57, "synergen": 57}
+MAX_SETTINGS = {"gensar": 54, "gensr": 69, "intsr": 58, "synergen": 58}
 MAX_PASSES = {
     "GenSAR.retrieve": (18, 86),
     "GenSR.rank": (11, 59),

@@ -8,7 +8,7 @@ from small_shop import make_gensar
 
 from seekrec.catalog import Catalog
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation import BM25, QUERY_FORMS, Popularity
+from seekrec.evaluation import BM25, QUERY_FORMS, Popularity, format_table
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.compare import compare_on_test
 
@@ -80,3 +80,42 @@ def test_a_model_of_another_catalogue_is_refused(aisles, tmp_path):
     smaller = Catalog.build(catalog.items.slice(0, 10))
     with pytest.raises(ConfigurationError, match="`compare_with` names .* 24 items that are not the 10"):
         compare_on_test({}, split, smaller, settings, make_baselines=dict, seed=0)
+
+
+def test_rivals_and_measures_are_asked_by_name(aisles):
+    split, catalog, *_ = aisles
+    popularity = Popularity.fit(split, catalog.id_map)
+    settings = EvaluationArguments(
+        baselines=["query_log", "item_knn", "sampled_sasrec", "negative_draws"],
+        candidate_protocols=["bm25"],
+        num_negatives=5,
+        measures=True,
+        max_validation_cases=5,
+    )
+    rows = compare_on_test(
+        {"ours": popularity},
+        split,
+        catalog,
+        settings,
+        make_baselines=lambda: {"SASRec": popularity, "BM25": BM25(catalog.items)},
+        train_sampled=lambda: popularity,
+        seed=0,
+        show_progress=False,
+    )
+    named = {(row.behavior, row.protocol): [] for row in rows}
+    for row in rows:
+        named[row.behavior, row.protocol].append(row.system)
+    assert named["search", "full"] == [
+        "SASRec", "BM25", "query log", "SASRec, sampled softmax", "ours"
+    ]  # fmt: skip
+    # Only among negatives of BM25 does it matter how they are drawn.
+    assert named["recommendation", "bm25-5"] == [
+        "SASRec", "item-kNN", "SASRec, sampled softmax", "SASRec less draws", "ours"
+    ]  # fmt: skip
+    full = [row for row in rows if row.protocol == "full"]
+    assert all({"ndcg@10", "coverage@10", "diversity@10"} <= row.metrics.keys() & row.intervals.keys() for row in full)
+    assert {row.details.get("role") for row in full if row.system != "ours"} == {"baseline"}
+    assert any(protocol.startswith(("full, histories", "full, items")) for _, protocol in named)
+    assert "The strongest baseline is" in format_table(rows)
+    with pytest.raises(ConfigurationError, match="name `none` alone"):
+        EvaluationArguments(baselines=["none", "usual"])

@@ -36,7 +36,7 @@ def test_every_setting_file_is_read(path, tmp_path):
 @pytest.mark.parametrize(("family", "more"), [("gensar", set()), ("gensr", {"scientific-full-ranking"})])
 def test_there_are_the_setting_files_of_families_of_identifiers(family, more):
     names = {path.stem for path in FILES if path.parent.name == family}
-    assert names == {"movielens-100k", "scientific", "tiny", "paper"} | more
+    assert names == {"movielens-100k", "movielens-tags", "scientific", "tiny", "paper"} | more
 
 
 def test_the_paper_setting_is_the_papers():
@@ -71,10 +71,10 @@ def test_the_paper_setting_of_gensr_is_the_papers_and_the_released_codes():
 
 
 @pytest.mark.parametrize("family", ["intsr", "synergen"])
-def test_there_are_the_five_setting_files_of_families_of_vectors(family):
+def test_there_are_the_setting_files_of_families_of_vectors(family):
     names = {path.stem for path in FILES if path.parent.name == family}
     own = {"alignment-movielens", "alignment-simulated"} if family == "intsr" else set()
-    assert names == {"beauty", "movielens-100k", "scientific", "tiny", "paper"} | own
+    assert names == {"beauty", "movielens-100k", "movielens-tags", "scientific", "tiny", "paper"} | own
 
 
 def test_the_paper_setting_of_intsr_is_the_papers():

@@ -8,9 +8,11 @@ evaluator.py   systems over cases, to result rows
 report.py      result rows as JSON, as a table, compared
 baselines.py   popularity, BM25, dense text, SASRec, LightGCN
 reweighted.py  text search times a recommender
+rivals.py      the baselines of a sceptic; item_knn.py, and bounds.py for rows that are none
 systems.py     our models as retrievers, and all baselines of a data set
 validation.py  the ranking of validation cases that chooses a checkpoint
 conditions.py  searches as people type them, and items that are new
+measures.py    what is in the lists, and for which cases they are good
 calibration.py whether probabilities are what they say
 ```
 """
@@ -19,7 +21,13 @@ from pathlib import Path
 
 from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer
 from seekrec.evaluation.calibration import click_calibration, expected_calibration_error
-from seekrec.evaluation.conditions import QUERY_FORMS, add_typo, compare_on_new_items, compare_query_forms
+from seekrec.evaluation.conditions import (
+    QUERY_FORMS,
+    add_typo,
+    compare_on_new_items,
+    compare_query_forms,
+    form_losses,
+)
 from seekrec.evaluation.evaluator import evaluate_system, evaluate_systems, rank_cases
 from seekrec.evaluation.metrics import (
     Interval,
@@ -93,6 +101,7 @@ __all__ = [
     "evaluate_system",
     "evaluate_systems",
     "expected_calibration_error",
+    "form_losses",
     "format_table",
     "metric_values",
     "mrr_at_k",

@@ -15,11 +15,12 @@ from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import CatalogError
 from seekrec.evaluation.evaluator import evaluate_system
 from seekrec.evaluation.protocols import EvaluationCases, Retriever, Scorer, build_cases
-from seekrec.evaluation.report import ResultRow
+from seekrec.evaluation.report import Comparison, ResultRow, compare
 from seekrec.evaluation.systems import ModelRetriever, text_systems
 from seekrec.events import ColdStart, Split
 from seekrec.events.cases import case_hash
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior, IdMap
+from seekrec.util.text import fold_text
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,28 @@ def add_typo(query: str, seed: int = 0) -> str:
     return query
 
 
+def swap_words(query: str, seed: int = 0) -> str:
+    """Type a query with two neighbouring words in the other order.
+
+    Args:
+        query (`str`): What was meant.
+        seed (`int`): Seed of which two; the same query gets the same ones.
+
+    Returns:
+        `str`: The same text if it has one word.
+
+    Example:
+        >>> swap_words("romantic comedy")
+        'comedy romantic'
+    """
+    words = query.split()
+    if len(words) < 2:
+        return query
+    first = case_hash(seed, "swap", query) % (len(words) - 1)
+    words[first : first + 2] = words[first + 1], words[first]
+    return " ".join(words)
+
+
 # The forms in which each search is asked, by their names in reports; a form takes the query and the seed.
 QUERY_FORMS: Mapping[str, Callable[[str, int], str]] = {
     "as typed": lambda query, seed: query,
@@ -56,6 +79,11 @@ QUERY_FORMS: Mapping[str, Callable[[str, int], str]] = {
     "UPPER CASE": lambda query, seed: query.upper(),
     "question mark": lambda query, seed: f"{query}?",
     "one typo": add_typo,
+}
+# Those that change some queries only; they are measured on request.
+RARER_FORMS: Mapping[str, Callable[[str, int], str]] = {
+    "no accents": lambda query, seed: fold_text(query, ("accents",)),
+    "swapped words": swap_words,
 }
 
 
@@ -65,16 +93,18 @@ def compare_query_forms(
     id_map: IdMap,
     cases: EvaluationCases,
     *,
+    forms: Mapping[str, Callable[[str, int], str]] = QUERY_FORMS,
     seed: int = 0,
     show_progress: bool = True,
 ) -> list[ResultRow]:
-    """Ask the same searches in each of the [`QUERY_FORMS`]; what the history holds stays as it is.
+    """Ask the same searches in several forms; what the history holds stays as it is.
 
     Args:
         systems (`Mapping[str, Scorer | Retriever]`): By their names in reports.
         split (`Split`): Where the cases come from.
         id_map ([`IdMap`]): Items of the catalogue.
         cases ([`EvaluationCases`]): Searches.
+        forms (`Mapping[str, Callable]`): Forms by name; one of the rarer that changes no query is left out.
         seed (`int`): Seed of the typos and the intervals.
         show_progress (`bool`): Show a progress bar for each row.
 
@@ -86,8 +116,10 @@ def compare_query_forms(
     for name, system in systems.items():
         if SEARCH not in system.behaviors:
             continue
-        for form, change in QUERY_FORMS.items():
+        for form, change in forms.items():
             requests = [replace(request, query=change(request.query or "", seed)) for request in cases.requests]
+            if form in RARER_FORMS and requests == cases.requests:
+                continue
             asked = replace(cases, requests=requests, protocol=f"{cases.protocol}, query forms")
             rows.append(
                 evaluate_system(
@@ -101,6 +133,28 @@ def compare_query_forms(
                 )
             )
     return rows
+
+
+def form_losses(rows: Sequence[ResultRow], *, metric: str = "ndcg@10", seed: int = 0) -> list[Comparison]:
+    """Compare each form of [`compare_query_forms`] with the same searches as typed, in pairs.
+
+    Args:
+        rows (`Sequence[ResultRow]`): Its rows; others are passed over.
+        metric (`str`): What is compared.
+        seed (`int`): Seed of the resamples.
+
+    Returns:
+        `list[Comparison]`: The form less as typed, by system and form.
+    """
+    typed_name = next(iter(QUERY_FORMS))
+    typed = {row.system.removesuffix(f", {typed_name}"): row for row in rows if row.system.endswith(f", {typed_name}")}
+    pairs = [(row, typed.get(row.system.rpartition(", ")[0])) for row in rows]
+    return [
+        comparison
+        for row, base in pairs
+        if base is not None and base is not row and base.setting == row.setting
+        for comparison in compare(row, base, metrics=(metric,), seed=seed)
+    ]
 
 
 def compare_on_new_items(
@@ -192,4 +246,12 @@ def answering_from(catalog: Catalog, systems: Sequence[ModelRetriever]) -> Itera
             part.set_catalog(own)
 
 
-__all__ = ["QUERY_FORMS", "add_typo", "compare_on_new_items", "compare_query_forms"]
+__all__ = [
+    "QUERY_FORMS",
+    "RARER_FORMS",
+    "add_typo",
+    "compare_on_new_items",
+    "compare_query_forms",
+    "form_losses",
+    "swap_words",
+]

@@ -27,6 +27,12 @@ RESULTS_VERSION = 2  # 1 held the mean rank of a tie
 # What a system that is not ours is in a table: its row says so in `details["role"]`.
 Role = Literal["baseline", "ceiling", "correction"]
 
+# Measures of the first items of lists (`measures.py`): a table of their own where rows have them.
+LIST_LENGTH = 10
+LIST_MEASURES = tuple(
+    f"{name}@{LIST_LENGTH}" for name in ("coverage", "novelty", "diversity", "popularity", "popularity_bias")
+)
+
 TABLE_METRICS = ("recall@1", "recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10")
 
 
@@ -253,7 +259,7 @@ def format_table(rows: Sequence[ResultRow], *, metrics: Sequence[str] = TABLE_ME
     """Lay out rows as text: a section for each setting, a line for each system, the best value of a column starred.
 
     The 95% interval of `ndcg@10` stands beside it. A metric that a row does not have is shown as `-`. Where rows say
-    that they are baselines, the strongest is named below.
+    that they are baselines, the strongest is named below; where they have measures of their lists, these follow.
 
     Args:
         rows (`Sequence[ResultRow]`): The rows; sections and lines keep their order.
@@ -265,7 +271,12 @@ def format_table(rows: Sequence[ResultRow], *, metrics: Sequence[str] = TABLE_ME
     sections: dict[tuple[object, ...], list[ResultRow]] = {}
     for row in rows:
         sections.setdefault(row.setting, []).append(row)
-    return "\n\n".join(_format_section(section, metrics) for section in sections.values())
+    texts = []
+    for section in sections.values():
+        texts.append(_format_section(section, metrics))
+        if any(LIST_MEASURES[0] in row.metrics for row in section):
+            texts.append(_format_measures(section))
+    return "\n\n".join(texts)
 
 
 def _format_section(rows: Sequence[ResultRow], metrics: Sequence[str]) -> str:
@@ -301,6 +312,26 @@ def _format_section(rows: Sequence[ResultRow], metrics: Sequence[str]) -> str:
     header.append("seconds")
     for line, row in zip(lines, rows, strict=True):
         line.append(f"{row.seconds:.1f}")
+    return "\n".join([heading, *_lay_out(header, lines), *_notes(rows)])
+
+
+def _format_measures(rows: Sequence[ResultRow]) -> str:
+    """Lay out the measures of lists, each with its 95% interval."""
+    measured = [row for row in rows if LIST_MEASURES[0] in row.metrics]
+    lines = []
+    for row in measured:
+        line = [row.system]
+        for name in LIST_MEASURES:
+            low, high = row.intervals.get(name, (np.nan, np.nan))
+            line.append(f"{row.metrics[name]:.4f} ({low:.4f} to {high:.4f})" if name in row.metrics else "-")
+        lines.append(line)
+    first = rows[0]
+    heading = f"Lists of {first.behavior}: {first.dataset}, {first.part}, {first.num_cases:,} cases, 95% intervals"
+    return "\n".join([heading, *_lay_out(["system", *LIST_MEASURES], lines)])
+
+
+def _lay_out(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return a header, a rule and lines with their cells below each other."""
     widths = [max(len(line[column]) for line in (header, *lines)) for column in range(len(header))]
     table = [
         "  ".join(
@@ -309,7 +340,7 @@ def _format_section(rows: Sequence[ResultRow], metrics: Sequence[str]) -> str:
         ).rstrip()
         for line in (header, *lines)
     ]
-    return "\n".join([heading, table[0], "-" * max(map(len, table)), *table[1:], *_notes(rows)])
+    return [table[0], "-" * max(map(len, table)), *table[1:]]
 
 
 def _notes(rows: Sequence[ResultRow]) -> list[str]:

@@ -168,6 +168,9 @@ class EvaluationArguments:
             wide SASRec of a sampled softmax (`sampled_sasrec`), and two bounds: a search that is told which items a
             synthetic query was made for (`query_group`), and what the choice of BM25's negatives gives away
             (`negative_draws`); or `all`.
+        measures (`bool`):
+            Whether the results also say what is in the lists (coverage, novelty, diversity, popularity), and how good
+            they are for cold items, first-time queries, long and short histories, and queries typed in rarer forms.
         compare_with (`list[str]`): Folders of saved models of the same log, of any family, for the same table.
     """
 
@@ -176,6 +179,7 @@ class EvaluationArguments:
         "max_test_cases",
         "candidate_protocols",
         "baselines",
+        "measures",
         "compare_with",
     )
 
@@ -184,6 +188,7 @@ class EvaluationArguments:
     candidate_protocols: list[Literal["uniform", "popularity", "bm25"]] = field(default_factory=list)
     num_negatives: int = 99
     baselines: list[Literal["none", "usual", Rival, "all"]] = field(default_factory=lambda: ["usual"])
+    measures: bool = False
     compare_with: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,10 @@ from transformers import AutoModel, AutoProcessor
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation.conditions import compare_query_forms
+from seekrec.evaluation.baselines import Popularity
+from seekrec.evaluation.conditions import QUERY_FORMS, RARER_FORMS, compare_query_forms
 from seekrec.evaluation.evaluator import evaluate_systems
+from seekrec.evaluation.measures import measure_rows
 from seekrec.evaluation.partitioned import evaluate_partitions
 from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
@@ -22,10 +25,13 @@ from seekrec.evaluation.systems import ModelRetriever
 from seekrec.events import Split
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.events.partitions.engines import Engine
+from seekrec.events.query_log import QueryLog
 from seekrec.models.processing import CatalogProcessor
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
 from seekrec.util.redaction import place_name
+
+logger = logging.getLogger(__name__)
 
 # Searches that are evaluated in every form: few enough for five rankings, and differences are paired.
 MAX_QUERY_FORM_CASES = 300
@@ -54,7 +60,7 @@ def compare_on_test(
     """Rank the test cases with all systems: the whole catalogue, then the candidate protocols of the settings.
 
     With baselines the searches are also asked as people type them, of the systems and of BM25, a sample of them: see
-    [`compare_query_forms`]; not those of a log in partitions.
+    [`compare_query_forms`]; not those of a log in partitions. `measures` of the settings adds what `measures.py` says.
 
     Args:
         systems (`Mapping[str, Scorer or Retriever]`): Trained systems by their names in tables.
@@ -76,7 +82,7 @@ def compare_on_test(
         engine (`str`): Where partitions are ranked.
 
     Returns:
-        `list[ResultRow]`: By protocol, then behavior, then system; the forms of queries last.
+        `list[ResultRow]`: By protocol, then behavior, then system; then the forms of queries, then groups of cases.
     """
     others = dict(load_other(folder, catalog, num_beams) for folder in settings.compare_with)
     baselines: dict[str, Scorer] = {}
@@ -123,6 +129,8 @@ def compare_on_test(
         if row.system in baselines:
             row.details["role"] = role_of(row.system)
     if isinstance(split, PartitionedSplit):
+        if settings.measures:
+            logger.warning("`measures` is set, but the lists of a log in partitions are not measured.")
         return rows
     searching = {name: system for name, system in systems.items() if name not in only_candidates}
     protocols = everything if searching else everything[1:]
@@ -140,7 +148,22 @@ def compare_on_test(
             periods=item_periods(catalog.items) if available_only and searching else None,
         )
         asked = {"BM25": baselines["BM25"], **(searching or systems)}
-        rows += compare_query_forms(asked, split, catalog.id_map, cases, seed=seed, show_progress=show_progress)
+        forms = {**QUERY_FORMS, **RARER_FORMS} if settings.measures else QUERY_FORMS
+        rows += compare_query_forms(
+            asked, split, catalog.id_map, cases, forms=forms, seed=seed, show_progress=show_progress
+        )
+    if settings.measures:
+        rows += _measure(
+            rows,
+            {name: system for name, system in everyone.items() if name not in only_candidates},
+            split,
+            catalog,
+            settings,
+            behaviors=behaviors,
+            remove_seen=remove_seen,
+            available_only=available_only,
+            seed=seed,
+        )
     return rows
 
 
@@ -156,6 +179,45 @@ def load_processor(folder: str | Path, catalog: Catalog) -> CatalogProcessor:
     if vectors is not None and name is not None and vectors.encoder_name == place_name(name):
         vectors.encoder_name, vectors.encoder_is_trusted = name, True  # the encoder of this run
     return processor
+
+
+def _measure(
+    rows: Sequence[ResultRow],
+    systems: Mapping[str, Scorer | Retriever],
+    split: Split,
+    catalog: Catalog,
+    settings: EvaluationArguments,
+    *,
+    behaviors: Sequence[Behavior],
+    remove_seen: bool,
+    available_only: bool,
+    seed: int,
+) -> list[ResultRow]:
+    """Add the measures of lists to the rows of full ranking; return the rows of groups of cases."""
+    counts, query_log = Popularity.fit(split, catalog.id_map).counts, QueryLog.fit(split, catalog.id_map)
+    groups: list[ResultRow] = []
+    for behavior in behaviors:
+        if not split.targets("test", behavior):
+            continue
+        cases = build_cases(
+            split,
+            catalog.id_map,
+            behavior=behavior,
+            remove_seen=remove_seen,
+            max_cases=settings.max_test_cases,
+            seed=seed,
+            periods=item_periods(catalog.items) if available_only else None,
+        )
+        groups += measure_rows(
+            rows,
+            systems,
+            cases,
+            catalog.id_map,
+            counts=counts,
+            vectors=catalog.embeddings["semantic"],
+            query_log=query_log,
+        )
+    return groups
 
 
 def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, ModelRetriever]:
