@@ -244,41 +244,6 @@ def test_an_empty_batch_gives_no_lists(tiny_t5):
     assert found.rows == []
 
 
-@pytest.mark.parametrize("prefix_levels", [1, 2, 3])
-@pytest.mark.parametrize("limit", [1, 2])
-def test_no_more_than_the_limit_under_one_prefix(tiny_t5, make_batch, brute_force, prefix_levels, limit):
-    codes = random_codes(100, seed=4)
-    trie = IdentifierTrie.from_codes(codes, SIZES)
-    batch = make_batch([5, 8])
-    expected = brute_force(tiny_t5, batch, codes, OFFSETS)
-    found = beam_search(
-        tiny_t5,
-        **batch,
-        trie=trie,
-        level_offsets=OFFSETS,
-        num_beams=100,
-        max_per_prefix=limit,
-        prefix_levels=prefix_levels,
-    )
-    for row in range(2):
-        _, counts = np.unique(codes[found.rows[row], :prefix_levels], axis=0, return_counts=True)
-        assert counts.max() <= limit
-        np.testing.assert_allclose(found.scores[row], expected[row][found.rows[row]], atol=1e-4)
-        assert (np.diff(found.scores[row]) <= 0).all()
-        # Every prefix is represented: with limits that small, enough beams remain for all of them.
-        assert len(counts) == len(np.unique(codes[:, :prefix_levels], axis=0))
-    if prefix_levels == 3:  # the limit only concerns shared identifiers: the best of each remain
-        for row in range(2):
-            order = np.lexsort((np.arange(100), -expected[row].round(4)))
-            seen: dict[tuple[int, ...], int] = {}
-            kept = []
-            for item in order.tolist():
-                seen[tuple(codes[item])] = seen.get(tuple(codes[item]), 0) + 1
-                if seen[tuple(codes[item])] <= limit:
-                    kept.append(item)
-            assert set(found.rows[row].tolist()) == set(kept)
-
-
 def test_top_k_raises_the_number_of_beams(tiny_t5, make_batch):
     trie = IdentifierTrie.from_codes(random_codes(60), SIZES)
     options = {**make_batch([4]), "trie": trie, "level_offsets": OFFSETS}
@@ -426,8 +391,6 @@ def test_arguments_that_contradict_each_other_are_refused(tiny_t5, make_batch):
         ({"trie": [trie]}, "`trie` has 1 entries for 2 requests"),
         ({"trie": [trie, shallow]}, r"identifiers of \[2, 3\] levels; call once for each length"),
         ({"level_offsets": [OFFSETS]}, "`level_offsets` has 1 rows for 2 requests"),
-        ({"max_per_prefix": 0}, "`max_per_prefix` is 0"),
-        ({"max_per_prefix": 1, "prefix_levels": 4}, "`prefix_levels` 4"),
         ({"attention_mask": batch["attention_mask"][:, :3]}, r"`attention_mask` has shape \(2, 3\)"),
         ({"decoder_prefix": batch["decoder_prefix"][:1]}, r"`decoder_prefix` has shape \(1, 2\) for 2 requests"),
         ({"input_ids": batch["input_ids"][0]}, r"`input_ids` has shape \(5,\); pass \(batch, length\)"),

@@ -2,12 +2,11 @@
 """Identifiers out of an encoder-decoder: tries, masks, beam search, exact scores, and the trie inside `generate`."""
 
 from seekrec.generation.beam_search import BeamOutput, beam_search
-from seekrec.generation.inputs import Norm
 from seekrec.generation.logits_process import TrieLogitsProcessor, collect_items
-from seekrec.generation.masks import TrieMask
 from seekrec.generation.packing import packed_linears
 from seekrec.generation.scoring import score_candidates
-from seekrec.generation.trie import IdentifierTrie
+from seekrec.generation.sessions import Norm
+from seekrec.generation.trie import IdentifierTrie, TrieMask
 
 __all__ = [
     "BeamOutput",

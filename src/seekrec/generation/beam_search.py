@@ -13,8 +13,10 @@ It finds what `model.generate` finds with a [`TrieLogitsProcessor`], and differs
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex, cast
 
 import numpy as np
 import torch
@@ -23,19 +25,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import NotFiniteError, RequestError
-from seekrec.generation.inputs import (
-    Lane,
-    Norm,
-    check_prompt,
-    check_tries,
-    encode,
-    make_lanes,
-    per_request,
-    to_log_probs,
-)
-from seekrec.generation.masks import TrieMask
-from seekrec.generation.sessions import Session, open_session
-from seekrec.generation.trie import IdentifierTrie
+from seekrec.generation.sessions import Norm, Session, check_level_offsets, check_prompt, encode, open_session
+from seekrec.generation.trie import IdentifierTrie, TrieMask
+from seekrec.schema import shown
 
 _NEVER = float("-inf")
 
@@ -61,17 +53,37 @@ class _Beams:
     Args:
         scores (`torch.Tensor`): float32 `(B, K)`; minus infinity where there is no beam.
         nodes (`torch.Tensor`): int64 `(B, K)`, nodes of the current depth.
-        groups (`torch.Tensor`): int64 `(B, K)`, the node of depth `prefix_levels` above each beam; meaningless
-            before that depth.
         tokens (`torch.Tensor`): int64 `(B, K)`, the last token.
         parents (`torch.Tensor`): int64 `(B, K)`, the beam of the step before.
     """
 
     scores: Tensor
     nodes: Tensor
-    groups: Tensor
     tokens: Tensor
     parents: Tensor
+
+
+@dataclass
+class Lane:
+    """The requests of a batch that share a trie and token blocks.
+
+    Args:
+        trie ([`IdentifierTrie`]): The trie.
+        offsets (`tuple[int, ...]`): Token id of code 0 of each level.
+        members (`torch.Tensor`): int64 positions of the requests in the batch being decoded.
+        masks (`list`): Each mask of the lane with the positions in `members` that it is of.
+        mask_of (`list`): The mask of each member; `None` where everything is allowed.
+    """
+
+    trie: IdentifierTrie
+    offsets: tuple[int, ...]
+    members: Tensor
+    masks: list[tuple[TrieMask, Tensor]]
+    mask_of: list[TrieMask | None]
+
+    def take(self, values: Tensor) -> Tensor:
+        """Return the rows of the members, of one row for each request being decoded."""
+        return values if len(self.members) == len(values) else values[self.members]
 
 
 @torch.no_grad()
@@ -87,8 +99,6 @@ def beam_search(
     top_k: int | Sequence[int] | None = None,
     masks: TrieMask | np.ndarray | Sequence[TrieMask | np.ndarray | None] | None = None,
     norm: Norm = "vocab",
-    max_per_prefix: int | None = None,
-    prefix_levels: int = 1,
     encoder_outputs: BaseModelOutput | None = None,
 ) -> BeamOutput:
     """Find the items whose identifiers the model holds most likely.
@@ -112,9 +122,6 @@ def beam_search(
             or one (or `None`) for each.
         norm (`str`): `"vocab"` scores a code among all tokens, as `generate` with `length_penalty=0` does; `"level"`
             among the codes of its level, which is faster.
-        max_per_prefix (`int`, *optional*): Return at most that many items with the same first `prefix_levels` codes.
-            Default: no limit.
-        prefix_levels (`int`): See `max_per_prefix`.
         encoder_outputs (`ModelOutput`, *optional*): The encoder's output for the batch, in place of `input_ids`.
 
     Returns:
@@ -132,52 +139,112 @@ def beam_search(
     widths = per_request("num_beams", num_beams, num_requests)
     wanted = widths if top_k is None else per_request("top_k", top_k, num_requests)
     widths = np.maximum(widths, wanted)
-    tries, row_masks = check_tries(trie, masks, num_requests)
-    if max_per_prefix is not None and (max_per_prefix < 1 or not 1 <= prefix_levels <= tries[0].num_levels):
-        raise RequestError(
-            f"`max_per_prefix` is {max_per_prefix}, `prefix_levels` {prefix_levels}; both must be at least 1, and a "
-            "prefix no longer than the identifiers."
-        )
+    answerable, lanes = make_lanes(base, trie, masks, level_offsets, num_requests)
     rows = [np.zeros(0, np.int64)] * num_requests
     scores = [np.zeros(0, np.float32)] * num_requests
-    answerable = [index for index in range(num_requests) if (mask := row_masks[index]) is None or mask.num_allowed]
     if answerable:
         prompt = encode(base, input_ids, attention_mask, decoder_prefix, encoder_outputs, torch.tensor(answerable))
         device = prompt.states.device
-        lanes = make_lanes(base, answerable, tries, row_masks, level_offsets, device)
+        for lane in lanes:
+            lane.trie, lane.members = lane.trie.to(device), lane.members.to(device)
+            lane.masks = [(mask.to(device), places.to(device)) for mask, places in lane.masks]
         session = open_session(base, prompt.states, prompt.attention_mask)
         states = session.start(prompt.decoder_prefix)
-        beam_limit = torch.tensor(widths[answerable], device=device)
-        beams = _search(session, states, lanes, beam_limit, norm, max_per_prefix, prefix_levels)
+        beams = _search(session, states, lanes, torch.tensor(widths[answerable], device=device), norm)
         for lane in lanes:
-            for position, found, found_scores in _expand(lane, beams, row_masks, answerable, max_per_prefix):
+            for position, found, found_scores in _expand(lane, beams):
                 index = answerable[position]
                 rows[index], scores[index] = found[: wanted[index]], found_scores[: wanted[index]]
     return BeamOutput(rows, scores)
 
 
-def _search(
-    session: Session,
-    states: Tensor,
-    lanes: list[Lane],
-    beam_limit: Tensor,
-    norm: Norm,
-    max_per_prefix: int | None,
-    prefix_levels: int,
-) -> _Beams:
+def make_lanes(
+    model: PreTrainedModel,
+    trie: IdentifierTrie | Sequence[IdentifierTrie],
+    masks: TrieMask | np.ndarray | Sequence[TrieMask | np.ndarray | None] | None,
+    level_offsets: np.ndarray | Tensor | Sequence[int] | Sequence[Sequence[int]] | Sequence[np.ndarray],
+    num_requests: int,
+) -> tuple[list[int], list[Lane]]:
+    """Group the requests that can be answered by trie and token blocks, and in each group by mask.
+
+    Args:
+        model (`PreTrainedModel`): Model whose vocabulary must hold the token blocks.
+        trie ([`IdentifierTrie`]): As in [`beam_search`], like the next two.
+        masks (`TrieMask`, *optional*): What may be returned.
+        level_offsets (`np.ndarray`): Token id of code 0 of each level.
+        num_requests (`int`): Requests of the batch.
+
+    Returns:
+        `tuple[list[int], list[Lane]]`: The requests whose mask allows an item, and the lanes they decode in.
+
+    Raises:
+        RequestError: If there is not a trie, a mask or a row of offsets for each request, the depths of tries differ,
+            or a mask does not belong to the request's trie.
+        ConfigurationError: If `level_offsets` does not fit the levels or the vocabulary.
+    """
+    tries = [trie] * num_requests if isinstance(trie, IdentifierTrie) else list(trie)
+    if len(tries) != num_requests:
+        raise RequestError(f"`trie` has {len(tries)} entries for {num_requests} requests; pass one, or one for each.")
+    depths = {one.num_levels for one in tries}
+    if len(depths) > 1:
+        raise RequestError(
+            f"The tries of one batch have identifiers of {sorted(depths)} levels; call once for each length."
+        )
+    if masks is None or isinstance(masks, (TrieMask, np.ndarray, Tensor)):
+        each: list[TrieMask | np.ndarray | None] = [masks] * num_requests
+    else:
+        each = list(masks)
+    if len(each) != num_requests:
+        raise RequestError(f"`masks` has {len(each)} entries for {num_requests} requests; pass one, or one for each.")
+    table = np.asarray(level_offsets.cpu() if isinstance(level_offsets, Tensor) else level_offsets)
+    if table.ndim == 2 and len(table) != num_requests:
+        raise RequestError(
+            f"`level_offsets` has {len(table)} rows for {num_requests} requests; pass one, or one for each."
+        )
+
+    made: dict[tuple[int, int], TrieMask | None] = {}  # a mask given many times is counted once for each trie
+    answerable: list[int] = []
+    groups: dict[tuple[int, tuple[int, ...]], tuple[IdentifierTrie, list[int], list[TrieMask | None]]] = {}
+    for index, (given, one) in enumerate(zip(each, tries, strict=True)):
+        key = id(given), id(one)
+        if key not in made:
+            mask = given if given is None or isinstance(given, TrieMask) else one.mask(given)
+            if mask is not None and mask.owner is not one.masks:
+                raise RequestError(
+                    f"The mask of request {index} was made by another trie; make it with `trie.mask(where)` of the "
+                    "trie searched."
+                )
+            made[key] = None if mask is None or mask.num_allowed == one.num_items else mask
+        mask = made[key]
+        if mask is None or mask.num_allowed:
+            offsets = check_level_offsets(table if table.ndim == 1 else table[index], one.codebook_sizes, model)
+            _, members, mask_of = groups.setdefault((id(one), offsets), (one, [], []))
+            members.append(len(answerable))
+            mask_of.append(mask)
+            answerable.append(index)
+
+    lanes = []
+    for (_, offsets), (one, members, mask_of) in groups.items():
+        places: dict[int, tuple[TrieMask, list[int]]] = {}
+        for place, mask in enumerate(mask_of):
+            if mask is not None:
+                places.setdefault(id(mask), (mask, []))[1].append(place)
+        masked = [(mask, torch.tensor(where)) for mask, where in places.values()]
+        lanes.append(Lane(one, offsets, torch.tensor(members), masked, mask_of))
+    return answerable, lanes
+
+
+def _search(session: Session, states: Tensor, lanes: list[Lane], beam_limit: Tensor, norm: Norm) -> _Beams:
     """Grow prefixes code by code; return the beams at the leaves."""
     num_requests = len(beam_limit)
     start = torch.zeros((num_requests, 1), dtype=torch.int64, device=states.device)
-    beams = _Beams(start.float(), start, start, start, start)
+    beams = _Beams(start.float(), start, start, start)
     state_of = torch.arange(num_requests, device=states.device)[:, None]  # row of `states` of each beam, shape (B, K)
     num_levels = lanes[0].trie.num_levels
     for level in range(num_levels):
         partition = session.log_partition(states) if norm == "vocab" else None
         candidates, first_token = _candidates(session, states, partition, state_of, lanes, level, beams)
-        is_limited = max_per_prefix is not None and level >= prefix_levels
-        beams = _select(*candidates, first_token, beams, beam_limit, max_per_prefix if is_limited else None)
-        if level + 1 == prefix_levels:
-            beams.groups = beams.nodes
+        beams = _select(*candidates, first_token, beam_limit)
         is_beam = beams.scores > _NEVER
         if not bool(is_beam[:, 0].all()):
             raise NotFiniteError(
@@ -214,7 +281,8 @@ def _candidates(
     for lane in lanes:
         first, size = lane.offsets[level], lane.trie.codebook_sizes[level]
         if (first, size) not in blocks:
-            blocks[first, size] = to_log_probs(session, states, partition, first, size)
+            logits = session.block_logits(states, first, size)
+            blocks[first, size] = logits.log_softmax(-1) if partition is None else logits - partition[:, None]
         log_probs = blocks[first, size]
         first_token[lane.members] = first
         nodes = lane.take(beams.nodes)
@@ -222,12 +290,12 @@ def _candidates(
         children = lane.trie.children(level, nodes if level else nodes[:1])
         is_open = children.is_real
         for mask, positions in lane.masks:
+            counts = mask.counts[level + 1]
             if len(positions) == len(nodes):
-                is_open = is_open & mask.allows(level + 1, children.nodes)
+                is_open = is_open & (counts[children.nodes] > 0)
             else:
                 is_open = is_open.expand(len(nodes), -1, -1).clone()
-                own = children.nodes[positions] if level else children.nodes
-                is_open[positions] &= mask.allows(level + 1, own)
+                is_open[positions] &= counts[children.nodes[positions] if level else children.nodes] > 0
         gathered = log_probs[lane.take(state_of)[..., None], children.codes]
         scores = torch.where(is_open, lane.take(beams.scores)[..., None] + gathered, _NEVER)
         parts.append((scores, children.nodes.expand_as(scores), children.codes.expand_as(scores)))
@@ -245,101 +313,66 @@ def _candidates(
     return merged, first_token
 
 
-def _select(
-    scores: Tensor,
-    nodes: Tensor,
-    codes: Tensor,
-    first_token: Tensor,
-    beams: _Beams,
-    beam_limit: Tensor,
-    max_per_group: int | None,
-) -> _Beams:
+def _select(scores: Tensor, nodes: Tensor, codes: Tensor, first_token: Tensor, beam_limit: Tensor) -> _Beams:
     """Keep the best candidates of each request, best first; as many columns as the fullest request needs."""
-    num_children = scores.shape[-1]
     flat = scores.flatten(1)
-    width = min(int(beam_limit.max()), flat.shape[1])
-    if max_per_group is None:
-        best, index = flat.topk(width)
-    else:
-        flat, index = _limit_groups(scores, beams.groups, max_per_group)
-        best, order = flat.topk(min(width, flat.shape[1]))
-        index = index.gather(1, order)
+    best, index = flat.topk(min(int(beam_limit.max()), flat.shape[1]))
     # A request with fewer beams than the widest one keeps only its own number.
     columns = torch.arange(best.shape[1], device=best.device)
     best = torch.where(columns < beam_limit[:, None], best, _NEVER)
     used = max(1, int((best > _NEVER).sum(1).max()))
     best, index = best[:, :used], index[:, :used]
-    parents = torch.div(index, num_children, rounding_mode="floor")
     return _Beams(
         scores=best,
         nodes=nodes.flatten(1).gather(1, index),
-        groups=beams.groups.gather(1, parents),
         tokens=codes.flatten(1).gather(1, index) + first_token,
-        parents=parents,
+        parents=torch.div(index, scores.shape[-1], rounding_mode="floor"),
     )
 
 
-def _limit_groups(scores: Tensor, groups: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Drop candidates that have `limit` better ones in their group.
-
-    Args:
-        scores (`torch.Tensor`): `(B, K, M)`.
-        groups (`torch.Tensor`): int64 `(B, K)`.
-        limit (`int`): At least 1.
-
-    Returns:
-        `tuple`: Scores `(B, n)` of the remaining candidates (dropped ones minus infinity), and their positions in `K
-        * M`.
-    """
-    num_children = scores.shape[-1]
-    best, child = scores.topk(min(limit, num_children))  # more from one beam could not survive
-    offsets = torch.arange(scores.shape[1], device=scores.device)[:, None] * num_children
-    best, order = best.flatten(1).sort(dim=1, descending=True)
-    index = (child + offsets).flatten(1).gather(1, order)
-    group = groups.gather(1, torch.div(index, num_children, rounding_mode="floor"))
-    # Bring groups together, best first; the rank in a group is the distance to where its run begins.
-    group, by_group = group.sort(dim=1, stable=True)
-    place = torch.arange(group.shape[1], device=group.device).expand_as(group)
-    begins = torch.ones_like(group, dtype=torch.bool)
-    begins[:, 1:] = group[:, 1:] != group[:, :-1]
-    rank = place - torch.where(begins, place, 0).cummax(dim=1).values
-    return torch.where(rank < limit, best.gather(1, by_group), _NEVER), index.gather(1, by_group)
-
-
-def _expand(
-    lane: Lane,
-    beams: _Beams,
-    row_masks: list[TrieMask | None],
-    answerable: list[int],
-    max_per_prefix: int | None,
-) -> list[tuple[int, np.ndarray, np.ndarray]]:
+def _expand(lane: Lane, beams: _Beams) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """Replace the leaves of a lane by items: (position in the batch, rows, scores) for each request, best first."""
-    scores, nodes, groups = map(lane.take, (beams.scores, beams.nodes, beams.groups))
+    scores, nodes = lane.take(beams.scores), lane.take(beams.nodes)
     request, slot = (scores > _NEVER).nonzero(as_tuple=True)
     item_rows, source = lane.trie.expand_leaves(nodes[request, slot])
     request, slot = request[source], slot[source]
-    numbers = [tensor.cpu().numpy() for tensor in (item_rows, scores[request, slot], groups[request, slot])]
+    numbers = [tensor.cpu().numpy() for tensor in (item_rows, scores[request, slot])]
     bounds = np.searchsorted(request.cpu().numpy(), np.arange(len(lane.members) + 1))
     result = []
-    for member, position in enumerate(lane.members.tolist()):
-        rows, values, group = (array[bounds[member] : bounds[member + 1]] for array in numbers)
-        mask = row_masks[answerable[position]]
+    for member, (position, mask) in enumerate(zip(lane.members.tolist(), lane.mask_of, strict=True)):
+        rows, values = (array[bounds[member] : bounds[member + 1]] for array in numbers)
         if mask is not None:  # an identifier may be shared by an allowed and a forbidden item
             is_allowed = mask.where[torch.from_numpy(rows).to(mask.where.device)].cpu().numpy()
-            rows, values, group = rows[is_allowed], values[is_allowed], group[is_allowed]
+            rows, values = rows[is_allowed], values[is_allowed]
         order = np.lexsort((rows, -values))
-        rows, values, group = rows[order], values[order], group[order]
-        if max_per_prefix is not None:
-            keep = _rank_in_group(group) < max_per_prefix
-            rows, values = rows[keep], values[keep]
-        result.append((position, rows, values))
+        result.append((position, rows[order], values[order]))
     return result
 
 
-def _rank_in_group(group: np.ndarray) -> np.ndarray:
-    """Count the earlier entries with the same value."""
-    order = np.argsort(group, kind="stable")
-    sorted_group = group[order]
-    rank = np.empty(len(group), np.int64)
-    rank[order] = np.arange(len(group)) - np.searchsorted(sorted_group, sorted_group)
-    return rank
+def per_request(name: str, value: object, num_requests: int) -> np.ndarray:
+    """Return each request its number.
+
+    Args:
+        name (`str`): Name of the argument, for the message.
+        value (`int` or `Sequence[int]`): A whole number of any type for all requests, or one for each.
+        num_requests (`int`): Requests.
+
+    Returns:
+        `np.ndarray`: int64 of shape `(num_requests,)`.
+
+    Raises:
+        RequestError: If one is not positive, or there is not one for each request.
+    """
+    plain = value.tolist() if isinstance(value, (np.ndarray, Tensor)) else value
+    given: list[object] = list(plain) if isinstance(plain, Sequence) else [plain] * num_requests
+    try:
+        # Whole numbers of any kind, numpy's too; True is not one.
+        whole = [0 if isinstance(one, bool) else operator.index(cast(SupportsIndex, one)) for one in given]
+    except TypeError:
+        whole = []
+    if len(whole) != num_requests or not all(0 < number < 2**31 for number in whole):
+        raise RequestError(
+            f"`{name}` is {shown(value)}; pass a positive number, or one for each of the {num_requests} requests of "
+            "the batch."
+        )
+    return np.array(whole, dtype=np.int64)

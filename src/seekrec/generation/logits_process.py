@@ -16,8 +16,7 @@ from transformers import LogitsProcessor
 
 from seekrec.errors import ConfigurationError, RequestError
 from seekrec.generation.beam_search import BeamOutput
-from seekrec.generation.masks import TrieMask
-from seekrec.generation.trie import IdentifierTrie
+from seekrec.generation.trie import IdentifierTrie, TrieMask
 
 
 class TrieLogitsProcessor(LogitsProcessor):
@@ -61,7 +60,7 @@ class TrieLogitsProcessor(LogitsProcessor):
             raise ConfigurationError(f"`prompt_length` is {prompt_length}, `num_beams` {num_beams}; both start at 1.")
         each = masks if isinstance(masks, Sequence) else [masks]
         for index, mask in enumerate(each):
-            if mask is not None and not trie.owns(mask):
+            if mask is not None and mask.owner is not trie.masks:
                 raise RequestError(
                     f"Mask {index} was made by another trie; make it with `trie.mask(where)` of the trie given here."
                 )
@@ -117,7 +116,7 @@ class TrieLogitsProcessor(LogitsProcessor):
             return (
                 torch.ones_like(nodes, dtype=torch.bool)
                 if self._masks is None
-                else self._masks.to(nodes.device).allows(depth, nodes)
+                else self._masks.to(nodes.device).counts[depth][nodes] > 0
             )
         if len(self._masks) * self._num_beams != len(nodes):
             raise ConfigurationError(
@@ -128,7 +127,7 @@ class TrieLogitsProcessor(LogitsProcessor):
         for index, mask in enumerate(self._masks):
             if mask is not None:
                 rows = slice(index * self._num_beams, (index + 1) * self._num_beams)
-                result[rows] = mask.to(nodes.device).allows(depth, nodes[rows])
+                result[rows] = mask.to(nodes.device).counts[depth][nodes[rows]] > 0
         return result
 
     def _check_rows(self, can_continue: Tensor, input_ids: Tensor) -> None:

@@ -16,15 +16,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import ConfigurationError, RequestError
-from seekrec.generation.inputs import (
-    Norm,
-    Prompt,
-    check_level_offsets,
-    check_prompt,
-    encode,
-    to_log_probs,
-)
-from seekrec.generation.sessions import open_session
+from seekrec.generation.sessions import Norm, Prompt, check_level_offsets, check_prompt, encode, open_session
 from seekrec.generation.trie import IdentifierTrie
 
 
@@ -119,7 +111,8 @@ def _score_trie(
         partition = session.log_partition(states) if norm == "vocab" else None
         step_scores = torch.empty(len(codes), device=device)
         for block in torch.unique(first).tolist():
-            log_probs = to_log_probs(session, states, partition, block, trie.codebook_sizes[level + 1])
+            logits = session.block_logits(states, block, trie.codebook_sizes[level + 1])
+            log_probs = logits.log_softmax(-1) if partition is None else logits - partition[:, None]
             in_block = first == block
             step_scores[in_block] = log_probs[parents[in_block], codes[in_block]]
         scores = scores[parents] + step_scores

@@ -12,9 +12,10 @@ inside is known can be called so; see [`open_session`] for what happens with the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -30,11 +31,161 @@ from transformers.models.bart.modeling_bart import BartDecoder, BartDecoderLayer
 from transformers.models.mt5.modeling_mt5 import MT5Block, MT5Stack
 from transformers.models.t5.modeling_t5 import T5Block, T5Stack
 
-from seekrec.errors import ConfigurationError
+from seekrec.errors import ConfigurationError, RequestError
 from seekrec.generation.packing import PackedLinear
+from seekrec.generation.whole_model import WholeModelSession
 
+# "vocab": probability among all tokens, as `generate` has it. "level": among the codes of the level, which is cheaper.
+Norm = Literal["vocab", "level"]
 # Logits that exist at one time while the whole vocabulary is summed: 64 MiB in float32.
 _MAX_LOGITS = 2**24
+
+
+class Prompt(NamedTuple):
+    """An encoded batch and what the decoder reads before the identifier.
+
+    Args:
+        states (`torch.Tensor`): Output of the encoder, `(B, S, d)`.
+        attention_mask (`torch.Tensor`, *optional*): 1 where the input is real, `(B, S)`.
+        decoder_prefix (`torch.Tensor`): int64 token ids of shape `(B, P)`.
+    """
+
+    states: Tensor
+    attention_mask: Tensor | None
+    decoder_prefix: Tensor
+
+
+def check_prompt(
+    model: nn.Module,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    decoder_prefix: Tensor,
+    encoder_outputs: BaseModelOutput | None,
+    norm: str,
+) -> tuple[PreTrainedModel, int]:
+    """Check the model, the arguments that describe the batch, and the normalisation.
+
+    Returns:
+        `tuple`: The model, taken out of a `peft` wrapper (its adapted layers stay in place), and the number of
+        requests.
+
+    Raises:
+        RequestError: If shapes contradict each other, or neither or both of `input_ids` and `encoder_outputs` are
+            given.
+        ConfigurationError: If the adapter lives in the wrapper (prompt tuning), the model is in training mode or not
+            an encoder-decoder with a head, or `norm` is not one of `Norm`.
+    """
+    base: object = model
+    get_base_model = getattr(model, "get_base_model", None)
+    if callable(get_base_model):
+        if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+            raise ConfigurationError(
+                f"`model` is a {type(model).__name__} with a prompt-learning adapter, whose tokens live outside the "
+                "model; use an adapter of the weights, such as LoRA."
+            )
+        base = get_base_model()
+    if (
+        not isinstance(base, PreTrainedModel)
+        or not getattr(base.config, "is_encoder_decoder", False)
+        or base.get_output_embeddings() is None
+    ):
+        raise ConfigurationError(
+            f"`model` is a {type(base).__name__}; pass an encoder-decoder with a language-modelling head, such as "
+            "T5ForConditionalGeneration."
+        )
+    if base.training:
+        raise ConfigurationError(
+            "`model` is in training mode, where dropout changes every score; call `model.eval()`."
+        )
+    if input_ids is not None and encoder_outputs is None:
+        name, source = "input_ids", input_ids
+    elif encoder_outputs is not None and input_ids is None:
+        name, source = "encoder_outputs", encoder_outputs[0]
+    else:
+        raise RequestError("Pass either `input_ids` or `encoder_outputs`, not both and not neither.")
+    if input_ids is not None and input_ids.ndim != 2:
+        raise RequestError(f"`input_ids` has shape {tuple(input_ids.shape)}; pass (batch, length).")
+    if attention_mask is not None and attention_mask.shape != source.shape[:2]:
+        raise RequestError(
+            f"`attention_mask` has shape {tuple(attention_mask.shape)}, `{name}` {tuple(source.shape)}; batch and "
+            "length must agree."
+        )
+    if decoder_prefix.ndim != 2 or decoder_prefix.shape[1] == 0 or len(decoder_prefix) != len(source):
+        raise RequestError(
+            f"`decoder_prefix` has shape {tuple(decoder_prefix.shape)} for {len(source)} requests; pass (batch, "
+            "length) with at least the decoder's start token."
+        )
+    if norm not in get_args(Norm):
+        raise ConfigurationError(f"`norm` is {norm!r}; use one of {', '.join(get_args(Norm))}.")
+    return base, len(source)
+
+
+def encode(
+    model: PreTrainedModel,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    decoder_prefix: Tensor,
+    encoder_outputs: BaseModelOutput | None,
+    requests: Tensor,
+) -> Prompt:
+    """Run the encoder for some requests.
+
+    Args:
+        model (`PreTrainedModel`): From [`check_prompt`], which has checked the others too.
+        input_ids (`torch.Tensor`, *optional*): int64 of shape `(B, S)`.
+        attention_mask (`torch.Tensor`, *optional*): 1 where the input is real, `(B, S)`.
+        decoder_prefix (`torch.Tensor`): int64 of shape `(B, P)`.
+        encoder_outputs (`BaseModelOutput`, *optional*): Output of the encoder in place of `input_ids`.
+        requests (`torch.Tensor`): int64, rising: the requests to encode.
+
+    Returns:
+        `Prompt`: With one row for each of `requests`.
+    """
+    mask = None if attention_mask is None else attention_mask[requests.to(attention_mask.device)]
+    prefix = decoder_prefix[requests.to(decoder_prefix.device)]
+    if encoder_outputs is not None:
+        states = encoder_outputs[0]
+        states = states[requests.to(states.device)]
+    else:
+        chosen = None if input_ids is None else input_ids[requests.to(input_ids.device)]
+        states = model.get_encoder()(input_ids=chosen, attention_mask=mask)[0]
+    return Prompt(states, mask, prefix.to(states.device))
+
+
+def check_level_offsets(
+    level_offsets: np.ndarray | Tensor | Sequence[int],
+    codebook_sizes: Sequence[int],
+    model: PreTrainedModel,
+) -> tuple[int, ...]:
+    """Check the token blocks of the levels against the model's vocabulary.
+
+    Args:
+        level_offsets (`np.ndarray`): Integers of shape `(L,)`: the token id of code 0 of each level.
+        codebook_sizes (`Sequence[int]`): Codes per level.
+        model (`PreTrainedModel`): The model.
+
+    Returns:
+        `tuple[int, ...]`: The offsets.
+
+    Raises:
+        ConfigurationError: If their number is not that of the levels, or a block ends beyond the vocabulary.
+    """
+    offsets = tuple(int(offset) for offset in level_offsets)
+    if len(offsets) != len(codebook_sizes):
+        raise ConfigurationError(
+            f"`level_offsets` has {len(offsets)} entries for identifiers of {len(codebook_sizes)} levels; pass one "
+            "for each."
+        )
+    head = model.get_output_embeddings()
+    # Below an adapter, whose own `weight` is merged at every access.
+    vocabulary = len(cast(Tensor, getattr(head, "original_module", head).weight))
+    for level, (offset, size) in enumerate(zip(offsets, codebook_sizes, strict=True)):
+        if offset < 0 or offset + size > vocabulary:
+            raise ConfigurationError(
+                f"The tokens of level {level} are {offset}..{offset + size - 1} (`level_offsets`), the model's "
+                f"vocabulary has {vocabulary} tokens; resize the model's embeddings or correct the offsets."
+            )
+    return offsets
 
 
 class Session(Protocol):
@@ -163,7 +314,7 @@ class _LayeredSession:
 
     def log_partition(self, states: Tensor) -> Tensor:
         sums = []
-        for part in states.split(max(1, _MAX_LOGITS // vocabulary_size(self._head))):
+        for part in states.split(max(1, _MAX_LOGITS // self._decoder.config.vocab_size)):
             logits = self._head(part)
             logits = logits if self._logits_bias is None else logits + self._logits_bias
             sums.append(logits.float().logsumexp(-1))
@@ -227,105 +378,9 @@ class BartSession(_LayeredSession):
         return hidden
 
 
-class WholeModelSession:
-    """An encoder-decoder of another kind, by its `forward` alone. States are logits here."""
-
-    def __init__(self, model: PreTrainedModel, encoder_states: Tensor, attention_mask: Tensor | None) -> None:
-        self._model = model
-        self._states = encoder_states
-        self._attention_mask = attention_mask
-        self._cache: Any = None  # of whatever kind the model keeps
-        self._cross: list[tuple[Tensor, Tensor]] = []  # keys and values of each layer, one row a request
-
-    def start(self, prefix: Tensor) -> Tensor:
-        """See [`Session.start`]; the states are the logits.
-
-        Raises:
-            ConfigurationError: If the model keeps no cache that beams could share.
-        """
-        logits = self._forward(prefix, self._states, self._attention_mask)
-        if not hasattr(self._cache, "cross_attention_cache"):
-            raise ConfigurationError(
-                f"{type(self._model).__name__} keeps a {type(self._cache).__name__} where beams need an "
-                "encoder-decoder cache; use a model whose `forward` supports `use_cache=True`, or `generate` with "
-                "`TrieLogitsProcessor`."
-            )
-        self._cross = [(layer.keys, layer.values) for layer in self._cache.cross_attention_cache.layers]
-        return logits
-
-    def step(self, tokens: Tensor, parents: Tensor, requests: Tensor) -> Tensor:
-        """See [`Session.step`]."""
-        self._cache.self_attention_cache.reorder_cache(parents)
-        for layer, (keys, values) in zip(self._cache.cross_attention_cache.layers, self._cross, strict=True):
-            layer.keys, layer.values = keys[requests], values[requests]
-        mask = None if self._attention_mask is None else self._attention_mask[requests]
-        return self._forward(tokens[:, None], self._states[requests], mask)
-
-    def block_logits(self, states: Tensor, first: int, size: int) -> Tensor:
-        """See [`Session.block_logits`]."""
-        return states[:, first : first + size]
-
-    def log_partition(self, states: Tensor) -> Tensor:
-        """See [`Session.log_partition`]."""
-        return states.logsumexp(-1)
-
-    def _forward(self, tokens: Tensor, encoder_states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        output = self._model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoder_states),
-            attention_mask=attention_mask,
-            decoder_input_ids=tokens,
-            cache=self._cache,
-            use_cache=True,
-            return_dict=True,
-        )
-        if self._cache is None:
-            self._cache = output.cache
-        logits: Tensor = output.logits
-        return logits[:, -1].float()
-
-
 def _clamp(hidden: Tensor) -> Tensor:
     """Keep float16 finite, as T5Block does."""
     if hidden.dtype != torch.float16:
         return hidden
     limit = torch.finfo(torch.float16).max
     return hidden.clamp(-limit, limit) if not bool(hidden.isinf().any()) else hidden.clamp(1000 - limit, limit - 1000)
-
-
-def vocabulary_size(head: nn.Module) -> int:
-    """Count the tokens that a head computes logits for."""
-    # Below an adapter, whose own `weight` is merged at every access.
-    weight = cast(Tensor, getattr(head, "original_module", head).weight)
-    return len(weight)
-
-
-def unwrap(model: nn.Module) -> PreTrainedModel:
-    """Take the model out of a `peft` wrapper; its adapted layers stay in place.
-
-    Raises:
-        ConfigurationError: If the adapter lives in the wrapper (prompt tuning), the model is in training mode, or it
-            is not an encoder-decoder with a head.
-    """
-    base: object = model
-    get_base_model = getattr(model, "get_base_model", None)
-    if callable(get_base_model):
-        if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-            raise ConfigurationError(
-                f"`model` is a {type(model).__name__} with a prompt-learning adapter, whose tokens live outside the "
-                "model; use an adapter of the weights, such as LoRA."
-            )
-        base = get_base_model()
-    if (
-        not isinstance(base, PreTrainedModel)
-        or not getattr(base.config, "is_encoder_decoder", False)
-        or base.get_output_embeddings() is None
-    ):
-        raise ConfigurationError(
-            f"`model` is a {type(base).__name__}; pass an encoder-decoder with a language-modelling head, such as "
-            "T5ForConditionalGeneration."
-        )
-    if base.training:
-        raise ConfigurationError(
-            "`model` is in training mode, where dropout changes every score; call `model.eval()`."
-        )
-    return base

@@ -13,27 +13,25 @@ Unusual here:
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from seekrec.errors import CatalogError, RequestError
-from seekrec.generation.masks import MaskCache, TrieMask
+from seekrec.errors import RequestError
 from seekrec.generation.sorted_codes import check_codes, code_type, sort_identifiers
-from seekrec.util.files import replace_file
 
-_FORMAT = "seekrec-identifier-trie"
-_FORMAT_VERSION = "1"
+# Bytes of masks that one trie keeps. A mask over a million items takes about 8 MB.
+_CACHE_BYTES = 256 * 2**20
+# What an array takes besides its numbers: the objects of torch and numpy around it.
+_BYTES_OF_AN_ARRAY = 600
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,20 +111,6 @@ class Families:
         """Return a copy on a device."""
         return Families(self.form, self.array.to(device), self.num_parents, self.num_children)
 
-    def check(self) -> str | None:
-        """Say what contradicts itself, from lengths and ends alone; `None` if nothing does."""
-        if self.form == "extras":
-            if self.num_parents + len(self.array) != self.num_children:
-                return f"{len(self.array)} entries for {self.num_children} children of {self.num_parents} parents"
-            if len(self.array) and not 0 <= int(self.array[0]) <= int(self.array[-1]) < self.num_parents:
-                return f"entries from {int(self.array[0])} to {int(self.array[-1])} for {self.num_parents} parents"
-            return None
-        ends = self.array[[0, -1]].tolist() if len(self.array) else [None, None]
-        if len(self.array) == self.num_parents + 1 and ends == [0, self.num_children]:
-            return None
-        found = f"{len(self.array)} entries from {ends[0]} to {ends[1]}"
-        return f"{found} for {self.num_parents} parents of {self.num_children}"
-
 
 class Children(NamedTuple):
     """The children of some nodes, padded to the largest family `M`.
@@ -143,6 +127,85 @@ class Children(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class TrieMask:
+    """The items that may be returned, counted for every prefix. Made by `IdentifierTrie.mask`.
+
+    Args:
+        where (`torch.Tensor`): bool of shape `(num_items,)` over item rows.
+        counts (`tuple[torch.Tensor, ...]`): `counts[d]`, int32 with one entry for each node of depth `d`: how many
+            allowed items are below it.
+        owner ([`MaskCache`]): The `masks` of the trie it belongs to.
+    """
+
+    where: Tensor
+    counts: tuple[Tensor, ...]
+    owner: MaskCache
+    _copies: dict[torch.device, TrieMask] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def num_allowed(self) -> int:
+        """Items that may be returned."""
+        return int(self.counts[0][0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays and of what holds them."""
+        return sum(_BYTES_OF_AN_ARRAY + array.numel() * array.element_size() for array in (self.where, *self.counts))
+
+    def to(self, device: torch.device) -> TrieMask:
+        """Return a copy on a device; the copy is kept."""
+        if device == self.where.device:
+            return self
+        if device not in self._copies:
+            counts = tuple(array.to(device) for array in self.counts)
+            self._copies[device] = TrieMask(self.where.to(device), counts, self.owner)
+        return self._copies[device]
+
+
+class MaskCache:
+    """The masks last made for one trie, found again by content; the least recently used go first."""
+
+    def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._masks: OrderedDict[bytes, TrieMask] = OrderedDict()
+        self._num_bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def get(self, allowed: np.ndarray, count: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> TrieMask:
+        """Find the mask of `allowed`, or make it.
+
+        Args:
+            allowed (`np.ndarray`): bool of shape `(num_items,)`.
+            count (`Callable`): Gives the counts of every depth, root first.
+
+        Returns:
+            `TrieMask`: On the CPU.
+        """
+        key = hashlib.blake2b(np.packbits(allowed).tobytes(), digest_size=16).digest()
+        with self._lock:
+            if key in self._masks:
+                self._masks.move_to_end(key)
+                return self._masks[key]
+        # Outside the lock: two threads may count the same mask, none waits for another's.
+        mask = TrieMask(
+            where=torch.from_numpy(allowed.copy()),
+            counts=tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in count(allowed)),
+            owner=self,
+        )
+        with self._lock:
+            if key in self._masks:  # another thread was first
+                return self._masks[key]
+            self._masks[key] = mask
+            self._num_bytes += mask.nbytes
+            while len(self._masks) > 1 and self._num_bytes > self._max_bytes:
+                self._num_bytes -= self._masks.popitem(last=False)[1].nbytes
+        return mask
+
+
+@dataclass(frozen=True, eq=False)
 class IdentifierTrie:
     """All identifiers of one view of a catalogue. Build it with [`IdentifierTrie.from_codes`].
 
@@ -154,13 +217,14 @@ class IdentifierTrie:
         families (`tuple[Families, ...]`): `families[d]` links depth `d` to depth `d + 1`; the last one links leaves to
             positions in `item_rows`. `L + 1` of them.
         item_rows (`torch.Tensor`): Item rows in the order of the leaves; within a leaf they rise.
+        masks ([`MaskCache`]): The masks last made. It marks them as this trie's, on whatever device.
     """
 
     codebook_sizes: tuple[int, ...]
     codes: tuple[Tensor, ...]
     families: tuple[Families, ...]
     item_rows: Tensor
-    _mask_cache: MaskCache = field(default_factory=MaskCache, repr=False)
+    masks: MaskCache = field(default_factory=MaskCache, repr=False)
     _copies: dict[torch.device, IdentifierTrie] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -216,7 +280,8 @@ class IdentifierTrie:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(array.numel() * array.element_size() for array in self._arrays().values())
+        arrays = (*self.codes, *(family.array for family in self.families), self.item_rows)
+        return sum(array.numel() * array.element_size() for array in arrays)
 
     @cached_property
     def device(self) -> torch.device:
@@ -306,11 +371,7 @@ class IdentifierTrie:
                 f"`where` is {allowed.dtype} of shape {allowed.shape}; pass bool of shape ({self.num_items},), one "
                 "entry for each item of the catalogue."
             )
-        return self._mask_cache.get(allowed, self._count_allowed).to(self.device)
-
-    def owns(self, mask: TrieMask) -> bool:
-        """Return whether `mask` was made by this trie (or by a copy of it on another device)."""
-        return mask.owner is self._mask_cache
+        return self.masks.get(allowed, self._count_allowed).to(self.device)
 
     def _count_allowed(self, allowed: np.ndarray) -> tuple[np.ndarray, ...]:
         """Count bottom-up; return one int32 array per depth, root first."""
@@ -333,60 +394,6 @@ class IdentifierTrie:
                 codes=tuple(array.to(target) for array in self.codes),
                 families=tuple(family.to(target) for family in self.families),
                 item_rows=self.item_rows.to(target),
-                _mask_cache=self._mask_cache,
+                masks=self.masks,
             )
         return self._copies[target]
-
-    def save(self, path: str | Path) -> None:
-        """Write the trie as one safetensors file, in one step.
-
-        Args:
-            path (`str` or `Path`): File to write; replaced if it exists.
-        """
-        meta = {"format": _FORMAT, "version": _FORMAT_VERSION, "codebook_sizes": json.dumps(self.codebook_sizes)}
-        with replace_file(path) as temporary:
-            save_file(
-                {key: value.cpu().contiguous() for key, value in self._arrays().items()}, temporary, metadata=meta
-            )
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> IdentifierTrie:
-        """Open a saved trie; its arrays are mapped from the file, not read.
-
-        Raises:
-            CatalogError: If the file is not a trie, is of another format, or contradicts itself.
-        """
-        try:
-            with safe_open(path, framework="pt") as file:
-                meta = file.metadata() or {}
-                arrays = {key: file.get_tensor(key) for key in file.keys()}
-        except SafetensorError as error:
-            raise CatalogError(
-                f"{path} is not a safetensors file ({error}); write it with `IdentifierTrie.save`."
-            ) from error
-        if meta.get("format") != _FORMAT or meta.get("version") != _FORMAT_VERSION:
-            raise CatalogError(
-                f"{path} has format {meta.get('format')!r}, version {meta.get('version')!r}; expected {_FORMAT!r}, "
-                f"version {_FORMAT_VERSION!r}. Write it again with `IdentifierTrie.save`."
-            )
-        try:
-            sizes = tuple(int(size) for size in json.loads(meta["codebook_sizes"]))
-            codes = tuple(arrays[f"codes.{level}"] for level in range(len(sizes)))
-            lengths = [1, *map(len, codes), len(arrays["item_rows"])]
-            families = []
-            for depth, (num_parents, num_children) in enumerate(zip(lengths, lengths[1:], strict=False)):
-                form: Literal["starts", "extras"] = "starts" if f"starts.{depth}" in arrays else "extras"
-                families.append(Families(form, arrays[f"{form}.{depth}"], num_parents, num_children))
-                if trouble := families[-1].check():
-                    raise ValueError(f"`{form}.{depth}` has {trouble}")
-        except (KeyError, TypeError, ValueError) as error:
-            raise CatalogError(
-                f"{path} is a damaged trie: {error}. Write it again with `IdentifierTrie.save`."
-            ) from error
-        return cls(sizes, codes, tuple(families), arrays["item_rows"])
-
-    def _arrays(self) -> dict[str, Tensor]:
-        arrays = {f"codes.{level}": array for level, array in enumerate(self.codes)}
-        arrays.update({f"{family.form}.{depth}": family.array for depth, family in enumerate(self.families)})
-        arrays["item_rows"] = self.item_rows
-        return arrays

@@ -16,7 +16,7 @@ from transformers import AutoModel, BatchFeature, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from seekrec.errors import RequestError
-from seekrec.generation.inputs import per_request
+from seekrec.generation.beam_search import per_request
 from seekrec.models.answers import Where
 from seekrec.models.base import CatalogModel
 from seekrec.schema import Request, ScoredItem, shown

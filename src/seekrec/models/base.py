@@ -30,7 +30,7 @@ from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError, CheckpointError, RequestError
-from seekrec.generation.inputs import per_request
+from seekrec.generation.beam_search import per_request
 from seekrec.models.answers import Found, Masks, Where, allowed_items
 from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
 from seekrec.models.manifest import VIEWS_FOLDER, check_part, hub_arguments, replace_part

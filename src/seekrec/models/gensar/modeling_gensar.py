@@ -34,7 +34,7 @@ from seekrec.catalog.checks import VIEWS
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
-from seekrec.generation.inputs import per_request
+from seekrec.generation.beam_search import per_request
 from seekrec.models.answers import Found, Masks
 from seekrec.models.base import LazyValues, best_first, has_same_items
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
