@@ -320,14 +320,19 @@ class IdMap:
     Args:
         ids (`Iterable[str]`): Distinct outside ids, in row order.
 
+    Attributes:
+        rows (`Mapping[str, int]`): The row of each outside id.
+
     Raises:
         DataError: If an id occurs twice.
     """
 
+    rows: Mapping[str, int]
+
     def __init__(self, ids: Iterable[str]) -> None:
         self._ids = list(ids)
-        self._rows = {outside: row for row, outside in enumerate(self._ids)}
-        if len(self._rows) != len(self._ids):
+        self.rows = {outside: row for row, outside in enumerate(self._ids)}
+        if len(self.rows) != len(self._ids):
             twice = next(outside for outside, count in Counter(self._ids).items() if count > 1)
             raise DataError(f"The id {twice!r} occurs more than once; ids must be distinct.")
 
@@ -335,7 +340,7 @@ class IdMap:
         return len(self._ids)
 
     def __contains__(self, outside: object) -> bool:
-        return outside in self._rows
+        return outside in self.rows
 
     @property
     def ids(self) -> list[str]:
@@ -356,7 +361,7 @@ class IdMap:
             UnknownItemError: If `strict` and an id is unknown.
         """
         outside_ids = list(ids)
-        rows = np.fromiter((self._rows.get(outside, -1) for outside in outside_ids), np.int64, count=len(outside_ids))
+        rows = np.fromiter((self.rows.get(outside, -1) for outside in outside_ids), np.int64, count=len(outside_ids))
         if strict and (rows < 0).any():
             unknown = [outside for outside, row in zip(outside_ids, rows.tolist(), strict=True) if row < 0]
             raise UnknownItemError(

@@ -21,7 +21,7 @@ from seekrec.corpora import (
     encode_requests,
     train_tokenizer,
 )
-from seekrec.errors import CatalogError, ConfigurationError, DataError, UnknownItemError
+from seekrec.errors import CatalogError, ConfigurationError, DataError
 from seekrec.events import split_log
 from seekrec.events.columns import RequestColumns
 from seekrec.models import GenSARConfig
@@ -256,14 +256,6 @@ def test_empty_and_invisible_requests(shop_catalog, trained):
     assert "<S_Q>" in decode_tokens(tokenizer, rows[1])
     impression = Request(history=[Event("bow", action="impression")])
     assert encode([impression], shop_catalog, vocabulary, tokenizer, SETTINGS).to_lists() == rows[:1]
-
-
-def test_unknown_items_of_requests_are_named(shop_catalog, trained):
-    tokenizer, vocabulary = trained
-    with pytest.raises(
-        UnknownItemError, match="the first is 'cello'; add the items to the catalogue or leave them out"
-    ):
-        encode([Request(history=[Event("cello")])], shop_catalog, vocabulary, tokenizer, SETTINGS)
 
 
 def test_removed_items_stay_in_histories_but_are_not_described(shop_split, shop_catalog, trained):

@@ -2,7 +2,7 @@
 import pytest
 
 from seekrec.corpora import decode_tokens, encode_text
-from seekrec.corpora.text import shared_encoder
+from seekrec.util.text import shared_encoder
 
 # The paper's own example, section 3.3.1.
 HISTORY = "<S_Q> piano; <S_I> <M1_247> <M2_197> <S1_184> <S2_110>; <R_I> <M1_30> <M2_147> <R1_247> <R2_229>"

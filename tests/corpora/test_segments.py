@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seekrec.corpora import decode_tokens
-from seekrec.corpora.segments import SegmentTable
+from seekrec.corpora.segments import InstructionWriter, SegmentTable
 from seekrec.errors import UnknownItemError
 from seekrec.events.columns import EventColumns
 from seekrec.models import GenSARConfig
@@ -84,8 +84,8 @@ def test_impressions_are_never_written():
 
 
 def test_unknown_items_are_named():
-    with pytest.raises(UnknownItemError, match="1 of 2 ids are unknown, the first is 'b'"):
-        EventColumns.from_events([Event("a"), Event("b")], IdMap(["a"]))
+    events = [Event("a"), Event("b"), Event(None, "search", query="b")]
+    assert EventColumns.from_events(events, IdMap(["a"])).item.tolist() == [0, -1, -1]
     table = pa.table({"item_id": ["a", "b"], "behavior": ["recommendation"] * 2, "query": pa.nulls(2, pa.string())})
     table = table.append_column("action", pa.array(["click"] * 2)).append_column("timestamp", pa.array([1, 2]))
     with pytest.raises(UnknownItemError, match="the first is 'b'"):
@@ -95,7 +95,7 @@ def test_unknown_items_are_named():
 def test_events_are_written_as_in_the_paper(shop_log, shop_catalog, trained):
     tokenizer, vocabulary = trained
     columns = EventColumns.from_table(shop_log.events, shop_catalog.id_map)
-    table = SegmentTable(columns, shop_catalog, vocabulary, tokenizer, GenSARConfig(), separator="; ")
+    table = InstructionWriter(columns, shop_catalog, vocabulary, tokenizer, GenSARConfig())
     # Equation 11: <R_I> and the collaborative identifier; <S_Q> and words; <S_I> and the semantic identifier.
     written = [decode_tokens(tokenizer, row) for row in table.tokens(table.event_segments).to_lists()]
     assert written[:5] == [

@@ -104,7 +104,7 @@ def test_many_and_few_texts_agree(tokenizer):
 
 
 def test_memory_of_words_is_bounded(blank, monkeypatch):
-    monkeypatch.setattr("seekrec.corpora.text._MAX_KNOWN", 3)
+    monkeypatch.setattr("seekrec.util.text._MAX_KNOWN", 3)
     encoder = TextEncoder(blank)
     expected = TextEncoder(blank).encode(["piano stool", "b c d e", "piano"]).to_lists()
     assert [encoder.encode([text]).to_lists()[0] for text in ("piano stool", "b c d e", "piano")] == expected

@@ -4,12 +4,11 @@
 from seekrec.corpora.collate import Seq2SeqCollator, StreamCollator
 from seekrec.corpora.instructions import CORPUS_FEATURES, build_corpus, corpus_fingerprint
 from seekrec.corpora.mixture import MixtureSampler, mix_tasks, rows_per_epoch
-from seekrec.corpora.prompts import encode_items, encode_requests
 from seekrec.corpora.publish import describe_corpus, load_corpus, push_corpus, save_corpus
-from seekrec.corpora.segments import CorpusSettings
+from seekrec.corpora.segments import CorpusSettings, encode_items, encode_requests
 from seekrec.corpora.stream import build_item_queries, build_stream, encode_stream
 from seekrec.corpora.templates import TASKS, TEMPLATES, Template, all_wordings
-from seekrec.corpora.text import TextEncoder, encode_text, get_text_folding, set_text_folding, train_tokenizer
+from seekrec.corpora.text import train_tokenizer
 from seekrec.corpora.tokens import (
     BEHAVIOR_TOKENS,
     BehaviorToken,
@@ -19,6 +18,7 @@ from seekrec.corpora.tokens import (
     decode_row,
     decode_tokens,
 )
+from seekrec.util.text import TextEncoder, encode_text, get_text_folding, set_text_folding
 
 __all__ = [
     "BEHAVIOR_TOKENS",

@@ -20,8 +20,7 @@ from datasets.table import InMemoryTable
 from transformers import PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.prompts import InstructionWriter
-from seekrec.corpora.segments import CorpusSettings
+from seekrec.corpora.segments import CorpusSettings, InstructionWriter
 from seekrec.corpora.targets import report_questions
 from seekrec.corpora.templates import TASKS, TEMPLATES, Task, choose_tasks
 from seekrec.corpora.text import tokenizer_digest
@@ -276,7 +275,7 @@ def _write_task(
         chunk = rows[start:stop]
         user_id = pa.nulls(len(chunk), pa.string()) if histories is None else source["user_id"].take(chunk)
         own = None if histories is None else histories.slice(start, stop)
-        queries = writer.segments.query_segments[chunk] if task.kind == "nsip" else None
+        queries = writer.query_segments[chunk] if task.kind == "nsip" else None
         inputs = writer.write_inputs(task, chunk, templates[start:stop], own, queries)
         yield pa.record_batch(
             [

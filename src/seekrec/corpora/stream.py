@@ -31,7 +31,6 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.segments import (
     CorpusSettings,
     SegmentTable,
-    repeat_segment,
     single_segment,
 )
 from seekrec.corpora.targets import choose_questions, cut_windows, own_windows, report_questions
@@ -309,7 +308,10 @@ class _StreamWriter:
 
     def write(self, histories: Ragged, questions: Ragged | None = None) -> Ragged:
         """Write rows of event numbers, and behind each the segments of a question, as rows of tokens."""
-        parts = [repeat_segment(self._lead_in, len(histories)), self.segments.event_segments.expand(histories)]
+        parts = [
+            single_segment(np.full(len(histories), self._lead_in)),
+            self.segments.event_segments.expand(histories),
+        ]
         return self.segments.tokens(join_rows(parts if questions is None else [*parts, questions]))
 
     def starts(self, histories: Ragged) -> np.ndarray:
@@ -317,7 +319,7 @@ class _StreamWriter:
         lengths = self.segments.tokens(self.segments.event_segments.take(histories.values)).lengths
         before = np.concatenate([[0], np.cumsum(lengths)])[:-1]
         starts = before - before[np.minimum(histories.offsets[:-1], max(len(before) - 1, 0))][histories.owners()]
-        return starts + int(self.segments.tokens(repeat_segment(self._lead_in, 1)).lengths[0])
+        return starts + int(self.segments.tokens(single_segment(np.array([self._lead_in]))).lengths[0])
 
     def query_lengths(self, events: np.ndarray) -> np.ndarray:
         """Count the tokens of the query of each event, its behavior token included."""
@@ -330,7 +332,7 @@ class _StreamWriter:
     def queries(self, events: np.ndarray) -> Ragged:
         """Return the query of each event as the user typed it, with its behavior token and the end of sequence."""
         numbers = single_segment(self.segments.written_query_segments(events))
-        return self.segments.tokens(join_rows([numbers, repeat_segment(self.segments.end, len(events))]))
+        return self.segments.tokens(join_rows([numbers, single_segment(np.full(len(events), self.segments.end))]))
 
 
 def _assemble(

@@ -9,7 +9,7 @@ vocabulary, so going from code to token id is an addition:
                     shared levels                      semantic levels           collaborative levels
 ```
 
-Text from outside never becomes one of these tokens: see [`seekrec.corpora.text`].
+Text from outside never becomes one of these tokens: see [`seekrec.util.text`].
 """
 
 from __future__ import annotations

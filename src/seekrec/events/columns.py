@@ -105,9 +105,8 @@ class EventColumns:
         geohashes: Sequence[str] = (),
         *,
         session_ids: SessionIds = "page_view",
-        strict: bool = True,
     ) -> EventColumns:
-        """Read the columns from events; see `from_table`.
+        """Read the columns from events; see `from_table`. The row of an item that the catalogue lacks is -1.
 
         Args:
             events (`Sequence[Event]`): The events.
@@ -115,16 +114,9 @@ class EventColumns:
             actions (`Sequence[str]`): As in `from_table`, like the next two.
             geohashes (`Sequence[str]`): Places.
             session_ids (`str`): Meaning of `session_id`.
-            strict (`bool`): Raise on an item that the catalogue lacks; otherwise its row is -1.
-
-        Raises:
-            UnknownItemError: If `strict` and the catalogue lacks an item; the message names the first.
         """
-        item_ids = [event.item_id for event in events]
-        has_item = np.array([item_id is not None for item_id in item_ids], dtype=bool)
-        item = np.full(len(item_ids), -1, dtype=np.int64)
-        known = (item_id for item_id in item_ids if item_id is not None)
-        item[has_item] = id_map.convert_to_rows(known, strict=strict)
+        rows, item_ids = id_map.rows, [event.item_id for event in events]
+        item = np.array([-1 if name is None else rows.get(name, -1) for name in item_ids], dtype=np.int64)
         is_search = np.array([event.behavior == SEARCH for event in events], dtype=bool)
         is_impression = np.array([event.action == IMPRESSION for event in events], dtype=bool)
         texts = [event.query for event in events]
@@ -236,16 +228,11 @@ class RequestColumns:
         geohashes: Sequence[str] = (),
         *,
         session_ids: SessionIds = "page_view",
-        strict: bool = True,
     ) -> RequestColumns:
-        """Read the histories of requests; for the arguments see [`EventColumns.from_events`].
-
-        Raises:
-            UnknownItemError: If `strict` and the catalogue lacks an item.
-        """
+        """Read the histories of requests; for the arguments see [`EventColumns.from_events`]."""
         events = list(chain.from_iterable(request.history for request in requests))
         lengths = np.array([len(request.history) for request in requests], dtype=np.int64)
-        columns = EventColumns.from_events(events, id_map, actions, geohashes, session_ids=session_ids, strict=strict)
+        columns = EventColumns.from_events(events, id_map, actions, geohashes, session_ids=session_ids)
         behavior_ids = np.array([request.query is not None for request in requests], dtype=np.int64)
         histories = Ragged.from_lengths(np.arange(len(events)), lengths)
         return cls(requests, events, columns, histories, behavior_ids)

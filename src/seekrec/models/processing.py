@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
@@ -51,32 +50,6 @@ def check_unknown(unknown: str) -> Unknown:
     raise ConfigurationError(f"`unknown` is {unknown!r}; use one of {', '.join(get_args(Unknown))}.")
 
 
-def check_requests(requests: Request | Iterable[Request], return_tensors: str = "pt") -> list[Request]:
-    """Return a list of requests.
-
-    Args:
-        requests ([`Request`] or a list of them): What a processor was called with.
-        return_tensors (`str`): Only `"pt"`.
-
-    Returns:
-        `list[Request]`: At least one.
-
-    Raises:
-        RequestError: If there is no request, an entry is something else, or `return_tensors` is unknown.
-    """
-    if not isinstance(requests, Iterable) and not isinstance(requests, Request):
-        raise RequestError(f"`requests` is {shown(requests)}; give a seekrec.Request, or a list of them.")
-    asked = [requests] if isinstance(requests, Request) else list(requests)
-    if not asked:
-        raise RequestError("`requests` is empty; give at least one.")
-    for position, request in enumerate(asked):
-        if not isinstance(request, Request):
-            raise RequestError(f"`requests[{position}]` is a {type(request).__name__}; give a seekrec.Request.")
-    if return_tensors != "pt":
-        raise RequestError(f"`return_tensors` is {shown(return_tensors)}; only 'pt' exists.")
-    return asked
-
-
 def candidate_rows(candidates: Sequence[Sequence[str]], num_requests: int, id_map: IdMap) -> NDArray[np.int64]:
     """Turn candidates into rows of the catalogue.
 
@@ -113,7 +86,8 @@ def candidate_rows(candidates: Sequence[Sequence[str]], num_requests: int, id_ma
             raise RequestError(f"`candidates[{position}]` names {twice!r} more than once; name each item once.")
         lines.append(items)
     lengths = np.array([len(items) for items in lines], dtype=np.int64)
-    rows = Ragged.from_lengths(id_map.convert_to_rows(chain.from_iterable(lines), strict=False), lengths)
+    found = np.array([id_map.rows.get(item, -1) for items in lines for item in items], dtype=np.int64)
+    rows = Ragged.from_lengths(found, lengths)
     if (rows.values < 0).any():
         position = int(np.flatnonzero(rows.any(rows.values < 0))[0])
         unknown = [item for item, row in zip(lines[position], rows[position].tolist(), strict=True) if row < 0]
@@ -247,13 +221,23 @@ class CatalogProcessor(ProcessorMixin):
             `query_letters`, the UTF-8 bytes of the queries, uint8 of shape `(num_requests, longest)`, 0 for padding.
 
         Raises:
-            RequestError: If there is no request, or the candidates do not fit.
+            RequestError: If there is no request, an entry is something else, `return_tensors` is unknown, or the
+                candidates do not fit.
             UnknownItemError: If a candidate is not in the catalogue, or with `unknown="raise"` an item of a history.
         """
-        asked, id_map = check_requests(requests, return_tensors), catalog.id_map
-        read = RequestColumns.read(
-            asked, id_map, self.actions, self.geohashes, session_ids=self.session_ids, strict=False
-        )
+        if not isinstance(requests, Iterable) and not isinstance(requests, Request):
+            raise RequestError(f"`requests` is {shown(requests)}; give a seekrec.Request, or a list of them.")
+        asked = [requests] if isinstance(requests, Request) else list(requests)
+        if not asked:
+            raise RequestError("`requests` is empty; give at least one.")
+        for position, request in enumerate(asked):
+            if not isinstance(request, Request):
+                raise RequestError(f"`requests[{position}]` is a {type(request).__name__}; give a seekrec.Request.")
+        if return_tensors != "pt":
+            raise RequestError(f"`return_tensors` is {shown(return_tensors)}; only 'pt' exists.")
+
+        id_map = catalog.id_map
+        read = RequestColumns.read(asked, id_map, self.actions, self.geohashes, session_ids=self.session_ids)
         num_named = sum(event.item_id is not None for event in read.event_list)
         if int((read.events.item >= 0).sum()) < num_named:
             asked = self._leave_out_unknown(asked, id_map)
@@ -386,6 +370,5 @@ __all__ = [
     "T5Processor",
     "Unknown",
     "candidate_rows",
-    "check_requests",
     "check_unknown",
 ]

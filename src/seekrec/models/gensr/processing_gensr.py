@@ -23,12 +23,12 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
-from seekrec.corpora.text import shared_encoder
 from seekrec.events.columns import EventColumns
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
 from seekrec.models.processing import T5Processor
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Request
 from seekrec.util.ragged import Ragged
+from seekrec.util.text import shared_encoder
 
 PADDING = -1
 FIRST_VECTOR = -2
