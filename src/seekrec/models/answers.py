@@ -50,12 +50,47 @@ def allowed_items(
         RequestError: If `where` is not a filter, there is not one for each request, a mask does not fit the catalogue,
             or the inputs do not say what was seen.
     """
+    # One filter a request.
     num_requests = len(behavior_ids)
-    filters = [where] * num_requests if _is_one_filter(where) else list(cast("Sequence[Where]", where))
+    is_list = isinstance(where, Collection) and not isinstance(where, (str, Mapping))
+    if not (where is None or is_list or isinstance(where, np.ndarray)):
+        raise RequestError(
+            f"`where` is {shown(where)}; give {_FILTERS}, for all requests or in a list with one for each."
+        )
+    if isinstance(where, np.ndarray):
+        is_one = where.ndim == 1
+    else:
+        is_one = not where or any(isinstance(entry, str) for entry in where)
+    filters = [where] * num_requests if is_one else list(cast("Sequence[Where]", where))
     if len(filters) != num_requests:
         raise RequestError(f"`where` has {len(filters)} filters for {num_requests} requests; give one for each.")
-    made = {id(one): _mask(one, catalog) for one in filters}  # a filter given many times is looked at once
+
+    # Their masks. A filter given many times is looked at once.
+    made: dict[int, np.ndarray | None] = {}
+    for one in filters:
+        if id(one) in made:
+            continue
+        if one is None:
+            made[id(one)] = ~catalog.is_removed if catalog.is_removed.any() else None
+            continue
+        if not isinstance(one, np.ndarray):
+            if isinstance(one, str) or not isinstance(one, Collection):
+                raise RequestError(f"`where` holds {shown(one)}; a filter is {_FILTERS}.")
+            wrong = [entry for entry in one if not isinstance(entry, str)]
+            if wrong:
+                raise RequestError(
+                    f"`where` holds {shown(wrong[0])} of type {type(wrong[0]).__name__}; a filter is {_FILTERS}."
+                )
+        mask = one if isinstance(one, np.ndarray) else catalog.where(ids=one)
+        if mask.dtype != np.bool_ or mask.shape != catalog.is_removed.shape:
+            raise RequestError(
+                f"`where` has dtype {mask.dtype} and shape {mask.shape}; a mask is boolean of shape "
+                f"({len(catalog)},), one value for each row of the catalogue."
+            )
+        made[id(one)] = np.asarray(mask & ~catalog.is_removed)
     masks = [made[id(one)] for one in filters]
+
+    # What users have seen.
     recommends = BEHAVIORS.index(RECOMMENDATION)
     is_excluded = [behavior == recommends if exclude_seen is None else exclude_seen for behavior in behavior_ids]
     if not any(is_excluded):
@@ -68,16 +103,22 @@ def allowed_items(
     if seen_before is not None:
         rows = np.concatenate([rows, seen_before], axis=1)
     # Inputs made with a larger catalogue may name items that cannot be answered anyway.
-    is_known = (rows >= 0) & (rows < len(catalog.is_removed))
-    return [
-        _without(mask, line[known], catalog) if excluded and known.any() else mask
-        for mask, line, known, excluded in zip(masks, rows, is_known, is_excluded, strict=True)
-    ]
+    is_known = (rows >= 0) & (rows < len(catalog))
+    for number, (line, known, excluded) in enumerate(zip(rows, is_known, is_excluded, strict=True)):
+        if excluded and known.any():
+            own = masks[number]
+            masks[number] = left = ~catalog.is_removed if own is None else own.copy()
+            left[line[known]] = False
+    return masks
 
 
-def without_rows(masks: Sequence[np.ndarray | None], rows: np.ndarray, catalog: Catalog) -> Masks:
+def without_rows(masks: Masks, rows: np.ndarray, catalog: Catalog) -> Masks:
     """Leave rows of the catalogue out of what each request may be answered with, once for each mask."""
-    made = {id(mask): _without(mask, rows, catalog) for mask in masks}
+    made: dict[int, np.ndarray | None] = {}
+    for mask in masks:
+        if id(mask) not in made:
+            made[id(mask)] = left = ~catalog.is_removed if mask is None else mask.copy()
+            left[rows] = False
     return [made[id(mask)] for mask in masks]
 
 
@@ -105,44 +146,6 @@ def join_new(
     rows, values = np.concatenate([rows, new[keep]]), np.concatenate([values, scores[keep].astype(values.dtype)])
     order = np.argsort(-values, kind="stable")[:top_k]
     return rows[order], values[order]
-
-
-def _mask(where: object, catalog: Catalog) -> np.ndarray | None:
-    if where is None:
-        return ~catalog.is_removed if catalog.is_removed.any() else None
-    if not isinstance(where, np.ndarray):
-        if isinstance(where, str) or not isinstance(where, Collection):
-            raise RequestError(f"`where` holds {shown(where)}; a filter is {_FILTERS}.")
-        wrong = [one for one in where if not isinstance(one, str)]
-        if wrong:
-            raise RequestError(
-                f"`where` holds {shown(wrong[0])} of type {type(wrong[0]).__name__}; a filter is {_FILTERS}."
-            )
-        where = catalog.where(ids=where)
-    if where.dtype != np.bool_ or where.shape != catalog.is_removed.shape:
-        raise RequestError(
-            f"`where` has dtype {where.dtype} and shape {where.shape}; a mask is boolean of shape ({len(catalog)},), "
-            "one value for each row of the catalogue."
-        )
-    return np.asarray(where & ~catalog.is_removed)
-
-
-def _without(mask: np.ndarray | None, rows: np.ndarray, catalog: Catalog) -> np.ndarray:
-    left = ~catalog.is_removed if mask is None else mask.copy()
-    left[rows] = False
-    return left
-
-
-def _is_one_filter(where: object) -> bool:
-    if where is None:
-        return True
-    if isinstance(where, np.ndarray):
-        return where.ndim == 1
-    if isinstance(where, (str, Mapping)) or not isinstance(where, Collection):
-        raise RequestError(
-            f"`where` is {shown(where)}; give {_FILTERS}, for all requests or in a list with one for each."
-        )
-    return len(where) == 0 or any(isinstance(entry, str) for entry in where)
 
 
 __all__ = [

@@ -378,8 +378,8 @@ def best_first(rows: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> list
 
 def scored_items(catalog: Catalog, rows: np.ndarray, scores: np.ndarray) -> list[ScoredItem]:
     """Make an answer from rows of the catalogue and their scores."""
-    ids = catalog.id_map.convert_to_ids(rows)
-    titles = catalog.items["title"].take(pa.array(rows)).to_pylist()
+    named = catalog.items.select(["item_id", "title"]).take(pa.array(rows))
+    ids, titles = (column.to_pylist() for column in named.columns)
     return [
         ScoredItem(item_id, float(score), title) for item_id, score, title in zip(ids, scores, titles, strict=True)
     ]
