@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from seekrec.corpora import decode_tokens
 from seekrec.corpora.segments import InstructionWriter, SegmentTable
 from seekrec.errors import UnknownItemError
-from seekrec.events.columns import EventColumns
+from seekrec.events.columns import EventColumns, RequestColumns
 from seekrec.models import GenSARConfig
-from seekrec.schema import Event, IdMap
+from seekrec.schema import Event, IdMap, Request
 from seekrec.util.ragged import Ragged
 
 
@@ -22,7 +22,7 @@ def columns_of(kinds):
         "q": Event(None, "search", query="piano"),
         "i": Event("a", action="impression"),
     }
-    return EventColumns.from_events([written[kind] for kind in kinds], IdMap(["a"]))
+    return RequestColumns.read([Request([written[kind] for kind in kinds])], IdMap(["a"])).events
 
 
 def cut_by_hand(kinds, history, max_recommendations, max_searches):
@@ -56,7 +56,7 @@ def test_columns_of_a_table_and_of_events_agree(shop_log, shop_catalog):
         Event(row["item_id"], row["behavior"], row["timestamp"], row["query"], row["action"])
         for row in shop_log.events.to_pylist()
     ]
-    from_events = EventColumns.from_events(events, shop_catalog.id_map)
+    from_events = RequestColumns.read([Request([event]) for event in events], shop_catalog.id_map).events
     # ann: violin, piano -> upright, stool, tuning fork -> nothing, music -> score, bow, drum; then bob.
     assert from_table.item.tolist() == [2, 0, 1, -1, 4, 3, 5, 5, 4, 2]
     assert from_table.is_search.tolist() == [False, True, False, True, True, *[False] * 5]
@@ -70,7 +70,7 @@ def test_columns_of_a_table_and_of_events_agree(shop_log, shop_catalog):
 def test_impressions_are_never_written():
     id_map = IdMap(["a"])
     events = [Event("a", action="impression"), Event("a"), Event(None, "search", query="piano")]
-    assert EventColumns.from_events(events, id_map).is_shown.tolist() == [True, False, False]
+    assert RequestColumns.read([Request(events)], id_map).events.is_shown.tolist() == [True, False, False]
     table = pa.table(
         {
             "item_id": ["a", "a", None],
@@ -85,7 +85,7 @@ def test_impressions_are_never_written():
 
 def test_unknown_items_are_named():
     events = [Event("a"), Event("b"), Event(None, "search", query="b")]
-    assert EventColumns.from_events(events, IdMap(["a"])).item.tolist() == [0, -1, -1]
+    assert RequestColumns.read([Request(events)], IdMap(["a"])).events.item.tolist() == [0, -1, -1]
     table = pa.table({"item_id": ["a", "b"], "behavior": ["recommendation"] * 2, "query": pa.nulls(2, pa.string())})
     table = table.append_column("action", pa.array(["click"] * 2)).append_column("timestamp", pa.array([1, 2]))
     with pytest.raises(UnknownItemError, match="the first is 'b'"):

@@ -10,16 +10,15 @@ from small_shop import log_of
 from seekrec.corpora.training_windows import build_training_windows, log_actions
 from seekrec.errors import DataError
 from seekrec.events import split_log
-from seekrec.events.columns import EventColumns, number_sessions
-from seekrec.schema import Event, IdMap
+from seekrec.events.columns import RequestColumns, number_sessions
+from seekrec.schema import Event, IdMap, Request
 from seekrec.util.ragged import Ragged
 
 
 def sessions_of(*events):
     ids = IdMap(["a", "b"])
-    arrays = EventColumns.from_events(
-        [Event("a", timestamp=time, session_id=session) for time, session in events], ids, ["click"]
-    )
+    history = [Event("a", timestamp=time, session_id=session) for time, session in events]
+    arrays = RequestColumns.read([Request(history)], ids, ["click"]).events
     rows = Ragged.from_lists([range(len(events))])
     return number_sessions(arrays.timestamp, arrays.session, rows).tolist()
 
@@ -33,9 +32,8 @@ def test_sessions_are_moments_and_spans_of_a_session_id():
 
 def test_sessions_of_one_row_do_not_touch_those_of_the_next():
     ids = IdMap(["a"])
-    arrays = EventColumns.from_events(
-        [Event("a", timestamp=5, session_id="x"), Event("a", timestamp=5, session_id="x")] * 2, ids, ["click"]
-    )
+    history = [Event("a", timestamp=5, session_id="x"), Event("a", timestamp=5, session_id="x")] * 2
+    arrays = RequestColumns.read([Request(history)], ids, ["click"]).events
     rows = Ragged.from_lists([[0], [1, 2], [], [3]])
     assert number_sessions(arrays.timestamp, arrays.session, rows).tolist() == [0, 0, 0, 0]
 
@@ -130,7 +128,6 @@ def test_a_log_without_targets_is_refused():
 
 
 def test_an_unknown_action_is_number_zero():
-    arrays = EventColumns.from_events(
-        [Event("a", action="buy"), Event("a", action="wish")], IdMap(["a"]), ["buy", "click"]
-    )
+    request = Request([Event("a", action="buy"), Event("a", action="wish")])
+    arrays = RequestColumns.read([request], IdMap(["a"]), ["buy", "click"]).events
     np.testing.assert_array_equal(arrays.action, [1, 0])

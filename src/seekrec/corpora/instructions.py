@@ -27,7 +27,7 @@ from seekrec.corpora.text import tokenizer_digest
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.errors import DataError
 from seekrec.events import Split
-from seekrec.events.columns import EventColumns
+from seekrec.events.columns import EventColumns, RequestColumns
 from seekrec.schema import RECOMMENDATION, SEARCH, item_texts
 from seekrec.util.arrow import one_array
 from seekrec.util.hashing import hash_numbers, json_digest
@@ -128,7 +128,7 @@ def write_item_tasks(
     about_items = [task for task in tasks if task.is_about_items]
     if not about_items:
         return
-    columns = EventColumns.from_events([], catalog.id_map)
+    columns = RequestColumns.read([], catalog.id_map).events
     writer = InstructionWriter(columns, catalog, vocabulary, tokenizer, settings)
     items = np.flatnonzero(~catalog.is_removed)
     texts = item_texts(catalog.items)

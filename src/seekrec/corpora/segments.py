@@ -349,7 +349,9 @@ def encode_items(
     Returns:
         `Ragged`: int32 token ids for the encoder, a row an item.
     """
-    writer = InstructionWriter(EventColumns.from_events([], catalog.id_map), catalog, vocabulary, tokenizer, settings)
+    writer = InstructionWriter(
+        RequestColumns.read([], catalog.id_map).events, catalog, vocabulary, tokenizer, settings
+    )
     known = np.unique(items)
     writer.add_items(known, item_texts(catalog.items.take(known)))
     task = TASK_BY_NAME[f"id2desc_{view}"]

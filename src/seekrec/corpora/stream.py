@@ -39,7 +39,7 @@ from seekrec.errors import DataError
 from seekrec.events import Split
 from seekrec.events.columns import EventColumns, RequestColumns
 from seekrec.events.queries import category_queries
-from seekrec.schema import RECOMMENDATION, SEARCH, Behavior, Event
+from seekrec.schema import RECOMMENDATION, SEARCH, Behavior, Event, Request
 from seekrec.util.hashing import hash_fractions
 from seekrec.util.ragged import Ragged, join_rows
 
@@ -236,9 +236,9 @@ def build_item_queries(
     asked, items = [], []
     for query, rows in pairs.items():
         for start in range(0, len(rows), max_items):
-            asked.append(Event(None, behavior=SEARCH, query=query))
+            asked.append(Request([Event(None, behavior=SEARCH, query=query)]))
             items.append(rows[start : start + max_items])
-    columns = EventColumns.from_events(asked, catalog.id_map)
+    columns = RequestColumns.read(asked, catalog.id_map).events
     writer = _StreamWriter(columns, catalog, vocabulary, tokenizer, settings)
     inputs = writer.write(single_segment(np.arange(len(asked))))
     targets = Ragged.from_lists(items)

@@ -96,53 +96,6 @@ class EventColumns:
             geohash=number_geohashes(places, geohashes),
         )
 
-    @classmethod
-    def from_events(
-        cls,
-        events: Sequence[Event],
-        id_map: IdMap,
-        actions: Sequence[str] = (),
-        geohashes: Sequence[str] = (),
-        *,
-        session_ids: SessionIds = "page_view",
-    ) -> EventColumns:
-        """Read the columns from events; see `from_table`. The row of an item that the catalogue lacks is -1.
-
-        Args:
-            events (`Sequence[Event]`): The events.
-            id_map ([`IdMap`]): Items of the catalogue.
-            actions (`Sequence[str]`): As in `from_table`, like the next two.
-            geohashes (`Sequence[str]`): Places.
-            session_ids (`str`): Meaning of `session_id`.
-        """
-        rows, item_ids = id_map.rows, [event.item_id for event in events]
-        item = np.array([-1 if name is None else rows.get(name, -1) for name in item_ids], dtype=np.int64)
-        is_search = np.array([event.behavior == SEARCH for event in events], dtype=bool)
-        is_impression = np.array([event.action == IMPRESSION for event in events], dtype=bool)
-        texts = [event.query for event in events]
-        query_numbers: dict[str | None, int] = {None: -1}
-        for text in texts:
-            query_numbers.setdefault(text, len(query_numbers) - 1)
-        sessions = [event.session_id if session_ids == "page_view" else None for event in events]
-        session_numbers: dict[str | None, int] = {None: -1}
-        for name in sessions:
-            session_numbers.setdefault(name, len(session_numbers) - 1)
-        action_numbers = {name: number for number, name in enumerate(actions, start=1)}
-        geohash = np.zeros(len(events), dtype=np.int64)
-        if geohashes:
-            geohash = number_geohashes(pa.array([event.geohash for event in events], pa.string()), geohashes)
-        return cls(
-            item=item,
-            is_search=is_search,
-            is_shown=is_impression | (~is_search & (item < 0)),
-            query=np.array([query_numbers[text] for text in texts], dtype=np.int64),
-            queries=[text for text in query_numbers if text is not None],
-            action=np.array([action_numbers.get(event.action, 0) for event in events], dtype=np.int64),
-            timestamp=np.array([event.timestamp for event in events], dtype=np.int64),
-            session=np.array([session_numbers[name] for name in sessions], dtype=np.int64),
-            geohash=geohash,
-        )
-
     def latest(self, histories: Ragged, max_events: int) -> Ragged:
         """Keep the latest events of each history, without those that no model reads.
 
@@ -229,13 +182,46 @@ class RequestColumns:
         *,
         session_ids: SessionIds = "page_view",
     ) -> RequestColumns:
-        """Read the histories of requests; for the arguments see [`EventColumns.from_events`]."""
+        """Read the histories of requests.
+
+        Args:
+            requests (`Sequence[Request]`): The requests.
+            id_map ([`IdMap`]): Items of the catalogue; the row of an item that it lacks is -1.
+            actions (`Sequence[str]`): As in [`EventColumns.from_table`], like the next two.
+            geohashes (`Sequence[str]`): Places.
+            session_ids (`str`): Meaning of `session_id`.
+        """
         events = list(chain.from_iterable(request.history for request in requests))
+        rows, item_ids = id_map.rows, [event.item_id for event in events]
+        item = np.array([-1 if name is None else rows.get(name, -1) for name in item_ids], dtype=np.int64)
+        is_search = np.array([event.behavior == SEARCH for event in events], dtype=bool)
+        is_impression = np.array([event.action == IMPRESSION for event in events], dtype=bool)
+        texts = [event.query for event in events]
+        query_numbers: dict[str | None, int] = {None: -1}
+        for text in texts:
+            query_numbers.setdefault(text, len(query_numbers) - 1)
+        sessions = [event.session_id if session_ids == "page_view" else None for event in events]
+        session_numbers: dict[str | None, int] = {None: -1}
+        for name in sessions:
+            session_numbers.setdefault(name, len(session_numbers) - 1)
+        action_numbers = {name: number for number, name in enumerate(actions, start=1)}
+        geohash = np.zeros(len(events), dtype=np.int64)
+        if geohashes:
+            geohash = number_geohashes(pa.array([event.geohash for event in events], pa.string()), geohashes)
+        columns = EventColumns(
+            item=item,
+            is_search=is_search,
+            is_shown=is_impression | (~is_search & (item < 0)),
+            query=np.array([query_numbers[text] for text in texts], dtype=np.int64),
+            queries=[text for text in query_numbers if text is not None],
+            action=np.array([action_numbers.get(event.action, 0) for event in events], dtype=np.int64),
+            timestamp=np.array([event.timestamp for event in events], dtype=np.int64),
+            session=np.array([session_numbers[name] for name in sessions], dtype=np.int64),
+            geohash=geohash,
+        )
         lengths = np.array([len(request.history) for request in requests], dtype=np.int64)
-        columns = EventColumns.from_events(events, id_map, actions, geohashes, session_ids=session_ids)
         behavior_ids = np.array([request.query is not None for request in requests], dtype=np.int64)
-        histories = Ragged.from_lengths(np.arange(len(events)), lengths)
-        return cls(requests, events, columns, histories, behavior_ids)
+        return cls(requests, events, columns, Ragged.from_lengths(np.arange(len(events)), lengths), behavior_ids)
 
 
 def history_rows(requests: Sequence[Request], id_map: IdMap) -> Ragged:

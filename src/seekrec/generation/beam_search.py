@@ -70,20 +70,18 @@ class Lane:
     Args:
         trie ([`IdentifierTrie`]): The trie.
         offsets (`tuple[int, ...]`): Token id of code 0 of each level.
-        members (`torch.Tensor`): int64 positions of the requests in the batch being decoded.
-        masks (`list`): Each mask of the lane with the positions in `members` that it is of.
-        mask_of (`list`): The mask of each member; `None` where everything is allowed.
+        positions (`list[int]`): Positions of the requests in the batch being decoded.
+        members (`torch.Tensor` or `slice`): The same as an index; a slice that takes all where one lane has all.
+        masks (`list`): Each mask of the lane with the places in `positions` that it is of.
+        mask_of (`list`): The mask of each request; `None` where everything is allowed.
     """
 
     trie: IdentifierTrie
     offsets: tuple[int, ...]
-    members: Tensor
+    positions: list[int]
+    members: Tensor | slice
     masks: list[tuple[TrieMask, Tensor]]
     mask_of: list[TrieMask | None]
-
-    def take(self, values: Tensor) -> Tensor:
-        """Return the rows of the members, of one row for each request being decoded."""
-        return values if len(self.members) == len(values) else values[self.members]
 
 
 @torch.no_grad()
@@ -146,15 +144,28 @@ def beam_search(
         prompt = encode(base, input_ids, attention_mask, decoder_prefix, encoder_outputs, torch.tensor(answerable))
         device = prompt.states.device
         for lane in lanes:
-            lane.trie, lane.members = lane.trie.to(device), lane.members.to(device)
+            lane.trie = lane.trie.to(device)
+            lane.members = slice(None) if len(lanes) == 1 else torch.tensor(lane.positions, device=device)
             lane.masks = [(mask.to(device), places.to(device)) for mask, places in lane.masks]
         session = open_session(base, prompt.states, prompt.attention_mask)
         states = session.start(prompt.decoder_prefix)
         beams = _search(session, states, lanes, torch.tensor(widths[answerable], device=device), norm)
         for lane in lanes:
-            for position, found, found_scores in _expand(lane, beams):
+            # Replace leaves by items: beam by beam, the beams of a request together.
+            lane_scores, nodes = beams.scores[lane.members], beams.nodes[lane.members]
+            request, slot = (lane_scores > _NEVER).nonzero(as_tuple=True)
+            item_rows, source = lane.trie.expand_leaves(nodes[request, slot])
+            request, slot = request[source], slot[source]
+            items, values = item_rows.cpu().numpy(), lane_scores[request, slot].cpu().numpy()
+            ends = np.searchsorted(request.cpu().numpy(), np.arange(len(lane.positions)), side="right").tolist()
+            for position, mask, start, end in zip(lane.positions, lane.mask_of, [0, *ends], ends, strict=False):
+                found, found_scores = items[start:end], values[start:end]
+                if mask is not None:  # an identifier may be shared by an allowed and a forbidden item
+                    is_allowed = mask.where[torch.from_numpy(found).to(mask.where.device)].cpu().numpy()
+                    found, found_scores = found[is_allowed], found_scores[is_allowed]
                 index = answerable[position]
-                rows[index], scores[index] = found[: wanted[index]], found_scores[: wanted[index]]
+                order = np.lexsort((found, -found_scores))[: wanted[index]]
+                rows[index], scores[index] = found[order], found_scores[order]
     return BeamOutput(rows, scores)
 
 
@@ -230,7 +241,7 @@ def make_lanes(
             if mask is not None:
                 places.setdefault(id(mask), (mask, []))[1].append(place)
         masked = [(mask, torch.tensor(where)) for mask, where in places.values()]
-        lanes.append(Lane(one, offsets, torch.tensor(members), masked, mask_of))
+        lanes.append(Lane(one, offsets, members, slice(None), masked, mask_of))
     return answerable, lanes
 
 
@@ -243,8 +254,21 @@ def _search(session: Session, states: Tensor, lanes: list[Lane], beam_limit: Ten
     num_levels = lanes[0].trie.num_levels
     for level in range(num_levels):
         partition = session.log_partition(states) if norm == "vocab" else None
-        candidates, first_token = _candidates(session, states, partition, state_of, lanes, level, beams)
-        beams = _select(*candidates, first_token, beam_limit)
+        (scores, nodes, codes), first_token = _candidates(session, states, partition, state_of, lanes, level, beams)
+        # Keep the best of each request, best first; as many columns as the fullest request needs.
+        flat = scores.flatten(1)
+        best, index = flat.topk(min(int(beam_limit.max()), flat.shape[1]))
+        # A request with fewer beams than the widest one keeps only its own number.
+        columns = torch.arange(best.shape[1], device=best.device)
+        best = torch.where(columns < beam_limit[:, None], best, _NEVER)
+        used = max(1, int((best > _NEVER).sum(1).max()))
+        best, index = best[:, :used], index[:, :used]
+        beams = _Beams(
+            scores=best,
+            nodes=nodes.flatten(1).gather(1, index),
+            tokens=codes.flatten(1).gather(1, index) + first_token,
+            parents=torch.div(index, scores.shape[-1], rounding_mode="floor"),
+        )
         is_beam = beams.scores > _NEVER
         if not bool(is_beam[:, 0].all()):
             raise NotFiniteError(
@@ -285,7 +309,7 @@ def _candidates(
             blocks[first, size] = logits.log_softmax(-1) if partition is None else logits - partition[:, None]
         log_probs = blocks[first, size]
         first_token[lane.members] = first
-        nodes = lane.take(beams.nodes)
+        nodes = beams.nodes[lane.members]
         # At the root all requests have the same children, and there may be millions.
         children = lane.trie.children(level, nodes if level else nodes[:1])
         is_open = children.is_real
@@ -296,8 +320,8 @@ def _candidates(
             else:
                 is_open = is_open.expand(len(nodes), -1, -1).clone()
                 is_open[positions] &= counts[children.nodes[positions] if level else children.nodes] > 0
-        gathered = log_probs[lane.take(state_of)[..., None], children.codes]
-        scores = torch.where(is_open, lane.take(beams.scores)[..., None] + gathered, _NEVER)
+        gathered = log_probs[state_of[lane.members][..., None], children.codes]
+        scores = torch.where(is_open, beams.scores[lane.members][..., None] + gathered, _NEVER)
         parts.append((scores, children.nodes.expand_as(scores), children.codes.expand_as(scores)))
     if len(lanes) == 1:
         return parts[0], first_token
@@ -311,42 +335,6 @@ def _candidates(
         for whole, values in zip(merged, part, strict=True):
             whole[lane.members, :, : values.shape[-1]] = values
     return merged, first_token
-
-
-def _select(scores: Tensor, nodes: Tensor, codes: Tensor, first_token: Tensor, beam_limit: Tensor) -> _Beams:
-    """Keep the best candidates of each request, best first; as many columns as the fullest request needs."""
-    flat = scores.flatten(1)
-    best, index = flat.topk(min(int(beam_limit.max()), flat.shape[1]))
-    # A request with fewer beams than the widest one keeps only its own number.
-    columns = torch.arange(best.shape[1], device=best.device)
-    best = torch.where(columns < beam_limit[:, None], best, _NEVER)
-    used = max(1, int((best > _NEVER).sum(1).max()))
-    best, index = best[:, :used], index[:, :used]
-    return _Beams(
-        scores=best,
-        nodes=nodes.flatten(1).gather(1, index),
-        tokens=codes.flatten(1).gather(1, index) + first_token,
-        parents=torch.div(index, scores.shape[-1], rounding_mode="floor"),
-    )
-
-
-def _expand(lane: Lane, beams: _Beams) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Replace the leaves of a lane by items: (position in the batch, rows, scores) for each request, best first."""
-    scores, nodes = lane.take(beams.scores), lane.take(beams.nodes)
-    request, slot = (scores > _NEVER).nonzero(as_tuple=True)
-    item_rows, source = lane.trie.expand_leaves(nodes[request, slot])
-    request, slot = request[source], slot[source]
-    numbers = [tensor.cpu().numpy() for tensor in (item_rows, scores[request, slot])]
-    bounds = np.searchsorted(request.cpu().numpy(), np.arange(len(lane.members) + 1))
-    result = []
-    for member, (position, mask) in enumerate(zip(lane.members.tolist(), lane.mask_of, strict=True)):
-        rows, values = (array[bounds[member] : bounds[member + 1]] for array in numbers)
-        if mask is not None:  # an identifier may be shared by an allowed and a forbidden item
-            is_allowed = mask.where[torch.from_numpy(rows).to(mask.where.device)].cpu().numpy()
-            rows, values = rows[is_allowed], values[is_allowed]
-        order = np.lexsort((rows, -values))
-        result.append((position, rows[order], values[order]))
-    return result
 
 
 def per_request(name: str, value: object, num_requests: int) -> np.ndarray:

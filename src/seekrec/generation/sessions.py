@@ -350,9 +350,16 @@ class T5Session(_LayeredSession):
         hidden = self._decoder.embed_tokens(tokens)
         bias = None  # relative positions; the first layer computes them for all
         for block in self._decoder.block:
-            hidden, bias, _ = block.layer[0](hidden, position_bias=bias, cache=self._cache)
-            hidden = self._attend(block.layer[1], _clamp(hidden), position_bias=self._cross_bias)
-            hidden = _clamp(block.layer[-1](_clamp(hidden)))
+            for number, layer in enumerate(block.layer):
+                if number == 0:
+                    hidden, bias, _ = layer(hidden, position_bias=bias, cache=self._cache)
+                elif number == 1:
+                    hidden = self._attend(layer, hidden, position_bias=self._cross_bias)
+                else:
+                    hidden = layer(hidden)
+                if hidden.dtype == torch.float16:  # kept finite
+                    limit = torch.finfo(torch.float16).max - (1000 if bool(hidden.isinf().any()) else 0)
+                    hidden = hidden.clamp(-limit, limit)
         return self._decoder.final_layer_norm(hidden)
 
 
@@ -376,11 +383,3 @@ class BartSession(_LayeredSession):
             hidden = layer.encoder_attn_layer_norm(hidden + attended)
             hidden = layer.final_layer_norm(hidden + layer.fc2(layer.activation_fn(layer.fc1(hidden))))
         return hidden
-
-
-def _clamp(hidden: Tensor) -> Tensor:
-    """Keep float16 finite, as T5Block does."""
-    if hidden.dtype != torch.float16:
-        return hidden
-    limit = torch.finfo(torch.float16).max
-    return hidden.clamp(-limit, limit) if not bool(hidden.isinf().any()) else hidden.clamp(1000 - limit, limit - 1000)

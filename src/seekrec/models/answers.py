@@ -103,7 +103,7 @@ def allowed_items(
     if seen_before is not None:
         rows = np.concatenate([rows, seen_before], axis=1)
     # Inputs made with a larger catalogue may name items that cannot be answered anyway.
-    is_known = (rows >= 0) & (rows < len(catalog))
+    is_known = (rows >= 0) & (rows < len(catalog.is_removed))
     for number, (line, known, excluded) in enumerate(zip(rows, is_known, is_excluded, strict=True)):
         if excluded and known.any():
             own = masks[number]
