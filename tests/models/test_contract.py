@@ -110,7 +110,7 @@ def test_bad_requests_are_named(family):
         processor(REQUESTS[:2], candidates=[["i1"]])
     with pytest.raises(RequestError, match=r"`candidates\[0\]` names 'i1' more than once"):
         processor(REQUESTS[:1], candidates=[["i1", "i1"]])
-    with pytest.raises(RequestError, match=r"`candidates\[0\]` is the text 'i1'"):
+    with pytest.raises(RequestError, match=r"`candidates\[0\]` is 'i1'"):
         processor(REQUESTS[:1], candidates=["i1"])
     with pytest.raises(RequestError, match="The inputs hold no candidates"):
         model.rank(processor(REQUESTS[:1]))

@@ -81,13 +81,13 @@ def test_agreement_is_part_of_the_filtered_vector(aisles, request_, layers):
     inputs = processor([request_], candidates=[["i3", "i9", "i20"]])
     before = model.score_candidates(inputs)[0]
     for layer in layers:
-        torch.nn.init.zeros_(getattr(model.views_by_name["semantic"], layer).weight)
+        torch.nn.init.zeros_(getattr(model.history_views["semantic"], layer).weight)
         after = model.score_candidates(inputs)[0]
         assert np.abs(before - after).max() > 1e-5, layer
         before = after
-    model.views_by_name["semantic"].agreement_to_prompt = None
+    model.history_views["semantic"].agreement_to_prompt = None
     # Without a query there is nothing else to agree with.
-    model.views_by_name["semantic"].wanted_agreement_to_prompt = None
+    model.history_views["semantic"].wanted_agreement_to_prompt = None
     np.testing.assert_allclose(model.score_candidates(inputs)[0], before, atol=1e-6)
 
 
@@ -689,8 +689,11 @@ class TestFromT5:
         spread = old.shared.weight[:first].detach().std().item()
         batch = training_batch(aisles, processor)
         histories = model.encode_histories(batch)
-        bank = model._candidate_bank(histories, batch["candidate_items"])
-        assert 0.2 * spread < bank.detach().std().item() < 5 * spread
+        for name, view in model.history_views.items():
+            items = histories.items[name][batch["candidate_items"]]
+            picked = view.filtered_vectors(items, histories.states[name], histories.mask, histories.wanted.get(name))
+            for vectors in (picked, view.item_to_prompt(items) * view.scale.weight):
+                assert 0.2 * spread < vectors.detach().std().item() < 5 * spread
 
     def test_new_weights_start_as_in_a_fresh_model(self, checkpoint, aisles):
         """transformers starts a parent's weights only in modules of its own: ours must hold theirs themselves."""

@@ -349,9 +349,8 @@ def encode_items(
     Returns:
         `Ragged`: int32 token ids for the encoder, a row an item.
     """
-    writer = InstructionWriter(
-        RequestColumns.read([], catalog.id_map).events, catalog, vocabulary, tokenizer, settings
-    )
+    no_events = RequestColumns.read([], catalog.id_map).events
+    writer = InstructionWriter(no_events, catalog, vocabulary, tokenizer, settings)
     known = np.unique(items)
     writer.add_items(known, item_texts(catalog.items.take(known)))
     task = TASK_BY_NAME[f"id2desc_{view}"]

@@ -29,7 +29,7 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
-from seekrec.errors import CatalogError, CheckpointError, RequestError
+from seekrec.errors import CatalogError, CheckpointError, NotFiniteError, RequestError
 from seekrec.generation.beam_search import per_request
 from seekrec.models.answers import Found, Masks, Where, allowed_items
 from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
@@ -37,7 +37,7 @@ from seekrec.models.manifest import VIEWS_FOLDER, check_part, hub_arguments, rep
 from seekrec.models.new_items import TextNeighbors
 from seekrec.models.views import AddedScores, Boost, ViewedModel, load_views
 from seekrec.schema import ScoredItem
-from seekrec.util.finite import check_finite, check_weights
+from seekrec.util.finite import check_weights
 
 ValueT = TypeVar("ValueT")
 
@@ -369,8 +369,12 @@ def best_first(rows: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> list
         NotFiniteError: If a score is not finite.
     """
     ordered = []
-    for line, values in zip(rows, scores, strict=True):
-        check_finite("The scores", values, "candidate", "check the weights of the model and its data type")
+    for number, (line, values) in enumerate(zip(rows, scores, strict=True)):
+        if not np.isfinite(values).all():
+            raise NotFiniteError(
+                f"The scores of request {number} hold {int((~np.isfinite(values)).sum())} numbers that are not finite "
+                "(NaN or infinite); check the weights of the model and its data type."
+            )
         order = np.argsort(-values, kind="stable")
         ordered.append((line[order], values[order]))
     return ordered

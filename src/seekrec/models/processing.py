@@ -50,55 +50,6 @@ def check_unknown(unknown: str) -> Unknown:
     raise ConfigurationError(f"`unknown` is {unknown!r}; use one of {', '.join(get_args(Unknown))}.")
 
 
-def candidate_rows(candidates: Sequence[Sequence[str]], num_requests: int, id_map: IdMap) -> NDArray[np.int64]:
-    """Turn candidates into rows of the catalogue.
-
-    Args:
-        candidates (`list[list[str]]`): Item ids, a list for each request.
-        num_requests (`int`): Requests.
-        id_map ([`IdMap`]): The items of the catalogue.
-
-    Returns:
-        `np.ndarray`: int64 of shape `(num_requests, most_candidates)`, at least one column, -1 for padding.
-
-    Raises:
-        RequestError: If there is not a list for each request, an entry is not an item id, or an item is named twice.
-        UnknownItemError: If a candidate is not in the catalogue.
-    """
-    if isinstance(candidates, str) or not isinstance(candidates, (Sequence, np.ndarray)):
-        raise RequestError(f"`candidates` is {shown(candidates)}; give a list of item ids for each request.")
-    if len(candidates) != num_requests:
-        raise RequestError(f"`candidates` has {len(candidates)} lists for {num_requests} requests; give one for each.")
-    lines = []
-    for position, line in enumerate(candidates):
-        if isinstance(line, str):
-            raise RequestError(f"`candidates[{position}]` is the text {shown(line)}; give a list of item ids.")
-        if not isinstance(line, Iterable):
-            raise RequestError(f"`candidates[{position}]` is {shown(line)}; give a list of item ids.")
-        items = list(line)
-        for item in items:
-            if not isinstance(item, str):
-                raise RequestError(
-                    f"`candidates[{position}]` holds {shown(item)} of type {type(item).__name__}; item ids are text."
-                )
-        if len(set(items)) != len(items):
-            twice = next(one for one in items if items.count(one) > 1)
-            raise RequestError(f"`candidates[{position}]` names {twice!r} more than once; name each item once.")
-        lines.append(items)
-    lengths = np.array([len(items) for items in lines], dtype=np.int64)
-    found = np.array([id_map.rows.get(item, -1) for items in lines for item in items], dtype=np.int64)
-    rows = Ragged.from_lengths(found, lengths)
-    if (rows.values < 0).any():
-        position = int(np.flatnonzero(rows.any(rows.values < 0))[0])
-        unknown = [item for item, row in zip(lines[position], rows[position].tolist(), strict=True) if row < 0]
-        named = ", ".join(map(repr, unknown[:_MAX_NAMED])) + (", ..." if len(unknown) > _MAX_NAMED else "")
-        raise UnknownItemError(
-            f"`candidates[{position}]` names {len(unknown)} items that the catalogue lacks: {named}; add the "
-            "items to the catalogue or leave them out."
-        )
-    return rows.pad(-1, width=1)
-
-
 ProcessorT = TypeVar("ProcessorT", bound="CatalogProcessor")
 
 
@@ -247,9 +198,40 @@ class CatalogProcessor(ProcessorMixin):
         texts = [(one.query or "").encode("utf-8", "replace") for one in asked]
         letters = np.frombuffer(b"".join(texts), np.uint8)
         rows["query_letters"] = Ragged.from_lengths(letters, np.array(list(map(len, texts)))).pad(0)
-        if candidates is not None:
-            rows["candidate_rows"] = candidate_rows(candidates, len(asked), id_map)
-        return read, rows
+        if candidates is None:
+            return read, rows
+
+        if isinstance(candidates, str) or not isinstance(candidates, (Sequence, np.ndarray)):
+            raise RequestError(f"`candidates` is {shown(candidates)}; give a list of item ids for each request.")
+        if len(candidates) != len(asked):
+            raise RequestError(
+                f"`candidates` has {len(candidates)} lists for {len(asked)} requests; give one for each."
+            )
+        lines = []
+        for position, line in enumerate(candidates):
+            if isinstance(line, str) or not isinstance(line, Iterable):
+                raise RequestError(f"`candidates[{position}]` is {shown(line)}; give a list of item ids.")
+            items = list(line)
+            for item in items:
+                if not isinstance(item, str):
+                    raise RequestError(
+                        f"`candidates[{position}]` holds {shown(item)} of type {type(item).__name__}; item ids are "
+                        "text."
+                    )
+            if len(set(items)) != len(items):
+                twice = next(one for one in items if items.count(one) > 1)
+                raise RequestError(f"`candidates[{position}]` names {twice!r} more than once; name each item once.")
+            unknown = [item for item in items if item not in id_map.rows]
+            if unknown:
+                named = ", ".join(map(repr, unknown[:_MAX_NAMED])) + (", ..." if len(unknown) > _MAX_NAMED else "")
+                raise UnknownItemError(
+                    f"`candidates[{position}]` names {len(unknown)} items that the catalogue lacks: {named}; add the "
+                    "items to the catalogue or leave them out."
+                )
+            lines.append([id_map.rows[item] for item in items])
+        width = max(1, *map(len, lines))
+        padded = [line + [-1] * (width - len(line)) for line in lines]
+        return read, rows | {"candidate_rows": np.array(padded, dtype=np.int64)}
 
     def _leave_out_unknown(self, requests: Sequence[Request], id_map: IdMap) -> list[Request]:
         """Leave out, or refuse, events with items that the catalogue lacks."""
@@ -369,6 +351,5 @@ __all__ = [
     "CatalogProcessor",
     "T5Processor",
     "Unknown",
-    "candidate_rows",
     "check_unknown",
 ]

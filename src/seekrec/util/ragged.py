@@ -156,7 +156,7 @@ class Ragged:
         """
         laid_out = self.values if values is None else values
         lengths = self.lengths[:, None]
-        matrix = np.full((len(self), max(width, int(lengths.max(initial=0)))), fill, dtype=laid_out.dtype)
+        matrix = np.full((len(lengths), max(width, int(lengths.max(initial=0)))), fill, dtype=laid_out.dtype)
         column = np.arange(matrix.shape[1])
         matrix[column >= matrix.shape[1] - lengths if on_left else column < lengths] = laid_out
         return matrix

@@ -127,10 +127,6 @@ class Scale(nn.Module):
         """Set the number."""
         init.constant_(self.weight, self.value)
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Multiply vectors of any shape."""
-        return vectors * self.weight
-
 
 class CollaborativeTable(nn.Module):
     """The frozen item embeddings of a recommender, one for each row of the catalogue.
@@ -346,24 +342,15 @@ class HistoryView(nn.Module):
             `torch.Tensor`: Vectors of shape `(batch, num_candidates, d_model)`.
         """
         if self.filter is None:
-            return self.history_vectors(_masked_mean(states, mask))[:, None].expand(-1, candidates.shape[1], -1)
+            projected = self.history_to_prompt(_masked_mean(states, mask)) * self.scale.weight
+            return projected[:, None].expand(-1, candidates.shape[1], -1)
         filtered, agreement = self.filter(candidates, states, mask)
         projected = self.history_to_prompt(filtered)
         if self.agreement_to_prompt is not None:
             projected = projected + self.agreement_to_prompt(agreement)
         if self.wanted_agreement_to_prompt is not None and wanted is not None:
             projected = projected + self.wanted_agreement_to_prompt(self.filter.compare(candidates, wanted))
-        scaled: Tensor = self.scale(projected)
-        return scaled
-
-    def history_vectors(self, states: Tensor) -> Tensor:
-        """Project vectors of histories into the prompt: `(..., size)` to `(..., d_model)`."""
-        scaled: Tensor = self.scale(self.history_to_prompt(states))
-        return scaled
-
-    def item_vectors(self, items: Tensor) -> Tensor:
-        """Project vectors of items into the prompt: `(..., size)` to `(..., d_model)`."""
-        scaled: Tensor = self.scale(self.item_to_prompt(items))
+        scaled: Tensor = projected * self.scale.weight
         return scaled
 
 
@@ -384,13 +371,6 @@ class EncodedHistories:
     states: dict[str, Tensor]
     mask: Tensor
     wanted: dict[str, Tensor]
-
-    def take(self, rows: Tensor) -> EncodedHistories:
-        """Return some rows of the batch, with all items."""
-        states, wanted = (
-            {name: vectors[rows] for name, vectors in part.items()} for part in (self.states, self.wanted)
-        )
-        return EncodedHistories(self.items, states, self.mask[rows], wanted)
 
 
 def pool_tokens(embedding: nn.Embedding, token_ids: Tensor) -> Tensor:
@@ -413,11 +393,6 @@ def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """Average over the positions that a mask allows: `(batch, length, size)` to `(batch, size)`; zero without any."""
     weights = mask.to(states.dtype)
     return torch.einsum("bld,bl->bd", states, weights) / weights.sum(1, keepdim=True).clamp(min=1)
-
-
-def _with_zero(vectors: Tensor) -> Tensor:
-    """Append a row of zeros, which index -1 finds."""
-    return torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])
 
 
 # ---- the model ----
@@ -458,6 +433,8 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
     """
 
     config: GenSRConfig
+    # By name, those that enter the prompt.
+    history_views: Mapping[View, HistoryView]
     # Annotations are text here, so transformers cannot read the class from the one above.
     config_class = GenSRConfig
     # The loss is a mean over rows, whatever their labels: Trainer divides by the number of micro-batches itself.
@@ -466,9 +443,8 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
     def __init__(self, config: GenSRConfig) -> None:
         super().__init__(config)
         sizes = {"collaborative": config.collaborative_size, "semantic": config.d_model}
-        self.history_views = nn.ModuleDict(
-            {view: HistoryView(config, sizes[view], reads_text=view == "semantic") for view in config.prompt_views}
-        )
+        views = {view: HistoryView(config, sizes[view], reads_text=view == "semantic") for view in config.prompt_views}
+        self.history_views = cast("Mapping[View, HistoryView]", nn.ModuleDict(views))
         self.collaborative_table = CollaborativeTable(config.num_items, config.collaborative_size)
         self.recommender = None
         if config.recommender is not None:
@@ -496,19 +472,14 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         """
         model = super().from_t5(name_or_path, **settings)
         spread = float(model.shared.weight.detach().float().std())
-        for view in model.views_by_name.values():
+        for view in model.history_views.values():
             nn.init.constant_(view.scale.weight, spread)
         return model
 
     @property
-    def views_by_name(self) -> dict[str, HistoryView]:
-        """The views that enter the prompt."""
-        return cast("dict[str, HistoryView]", dict(self.history_views.items()))
-
-    @property
     def modules_outside_t5(self) -> list[str]:
         """Names of the modules that no T5 checkpoint has."""
-        return [f"history_views.{name}" for name in self.views_by_name]
+        return [f"history_views.{name}" for name in self.history_views]
 
     # ---- the recommender and the catalogue ----
 
@@ -638,17 +609,18 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         items: dict[str, Tensor] = {}
         states: dict[str, Tensor] = {}
         wanted: dict[str, Tensor] = {}
-        for name, view in self.views_by_name.items():
+        for name, view in self.history_views.items():
             if name == "semantic":
-                items[name] = _with_zero(view.item_norm(pool_tokens(self.shared, features["item_text_ids"])))
+                # With a row of zeros, which index -1 finds.
+                items[name] = F.pad(view.item_norm(pool_tokens(self.shared, features["item_text_ids"])), (0, 0, 0, 1))
                 events = items[name][history_items]
                 # What was searched for is part of what the event says.
-                queries = _with_zero(view.item_norm(pool_tokens(self.shared, features["query_text_ids"])))
+                queries = F.pad(view.item_norm(pool_tokens(self.shared, features["query_text_ids"])), (0, 0, 0, 1))
                 events = events + queries[features["history_queries"]]
                 wanted[name] = queries[features["asked_queries"]]
             else:
                 table = self.collaborative_table(features["item_rows"], later_items)
-                items[name] = _with_zero(view.item_norm(table))
+                items[name] = F.pad(view.item_norm(table), (0, 0, 0, 1))
                 events = items[name][history_items]
                 if self.recommender is not None:
                     wanted[name] = self._recommender_state(self.recommender, events, history_items >= 0)
@@ -664,33 +636,10 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
 
     def _event_bank(self, histories: EncodedHistories) -> Tensor:
         """Return every event of every view as a vector of a prompt: `(batch, 1, 2 * (1 + length), d_model)`."""
-        batch, length = histories.mask.shape
-        parts = []
-        for name in VIEW_NAMES:
-            if name in histories.states:
-                parts.append(self.views_by_name[name].history_vectors(histories.states[name]))
-            else:
-                parts.append(self.shared.weight.new_zeros(batch, length, self.config.d_model))
+        parts = [self.shared.weight.new_zeros(*histories.mask.shape, self.config.d_model)] * len(VIEW_NAMES)
+        for name, view in self.history_views.items():
+            parts[VIEW_NAMES.index(name)] = view.history_to_prompt(histories.states[name]) * view.scale.weight
         return torch.cat(parts, dim=1)[:, None]
-
-    def _candidate_bank(self, histories: EncodedHistories, candidates: Tensor) -> Tensor:
-        """Return the vectors of each candidate as in `SUFFIX_VECTORS`: `(batch, num_candidates, 4, d_model)`."""
-        filtered, items = [], []
-        for name in VIEW_NAMES:
-            if name not in histories.states:
-                zeros = self.shared.weight.new_zeros(*candidates.shape, self.config.d_model)
-                filtered.append(zeros)
-                items.append(zeros)
-                continue
-            view, vectors = self.views_by_name[name], histories.items[name]
-            filtered.append(
-                view.filtered_vectors(
-                    vectors[candidates], histories.states[name], histories.mask, histories.wanted.get(name)
-                )
-            )
-            # Projected once for each item of the batch, not once for each candidate.
-            items.append(view.item_vectors(vectors)[candidates])
-        return torch.stack([*filtered, *items], dim=2)
 
     def _fill(self, layout: Tensor, bank: Tensor) -> Tensor:
         """Turn layouts into embeddings, with vectors from one bank, or one for each candidate.
@@ -727,7 +676,17 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
             those of No and Yes alone, `(batch, num_candidates, 2)`.
         """
         prefix, prefix_mask = self._fill(prompt_layout, self._event_bank(histories))[:, 0], prompt_layout != PADDING
-        suffix = self._fill(suffix_layout, self._candidate_bank(histories, candidates))
+        # The vectors of each candidate as in `SUFFIX_VECTORS`.
+        zeros = self.shared.weight.new_zeros(*candidates.shape, self.config.d_model)
+        filtered, items = [zeros] * len(VIEW_NAMES), [zeros] * len(VIEW_NAMES)
+        for name, view in self.history_views.items():
+            vectors, place = histories.items[name], VIEW_NAMES.index(name)
+            filtered[place] = view.filtered_vectors(
+                vectors[candidates], histories.states[name], histories.mask, histories.wanted.get(name)
+            )
+            # Projected once for each item of the batch, not once for each candidate.
+            items[place] = (view.item_to_prompt(vectors) * view.scale.weight)[candidates]
+        suffix = self._fill(suffix_layout, torch.stack([*filtered, *items], dim=2))
         suffix_mask = suffix_layout != PADDING
         batch, num_candidates, _, width = suffix.shape
         if self.config.shared_prompt:
@@ -744,7 +703,8 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
             decoded = self.decoder(
                 input_ids=start, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
             )[0].view(batch, num_candidates, width)
-        decoded = self._scaled(decoded)
+        if self.config.scale_decoder_outputs:
+            decoded = decoded * self.model_dim**-0.5
         if self.config.loss_norm == "level":
             answers = self.lm_head.weight[[self.config.no_token_id, self.config.yes_token_id]]
             return F.linear(decoded, answers).float()
@@ -756,9 +716,6 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         if self.config.loss_norm == "level":
             return logits[..., 1] - logits[..., 0]
         return logits[..., self.config.yes_token_id] - logits[..., self.config.no_token_id]
-
-    def _scaled(self, decoded: Tensor) -> Tensor:
-        return decoded * self.model_dim**-0.5 if self.config.scale_decoder_outputs else decoded
 
     @torch.no_grad()
     def score_candidates(
@@ -778,7 +735,6 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
 
         Raises:
             RequestError: If `score` is unknown.
-            NotFiniteError: If a score is not finite.
         """
         snapshot = self.current_snapshot() if snapshot is None else snapshot
         if score not in ("logit", "probability", "vocabulary"):
@@ -799,11 +755,26 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         costs = suffixes if self.config.shared_prompt else suffixes + lengths
         # By task, then by length, then by number of candidates.
         order = np.lexsort([values.cpu().numpy() for values in (counts, lengths, features["behavior_ids"])])
+        # Requests of one task together, as many as fit, without those that have no candidate.
+        positions, tasks = (counts * costs).tolist(), features["behavior_ids"].tolist()
+        groups: list[list[int]] = []
+        most = 0
+        for row in order.tolist():
+            if positions[row]:
+                most = max(most, positions[row])
+                if not groups or tasks[groups[-1][0]] != tasks[row] or most * (len(groups[-1]) + 1) > _MAX_POSITIONS:
+                    groups.append([])
+                    most = positions[row]
+                groups[-1].append(row)
         answers: list[np.ndarray] = [np.zeros(0, np.float32)] * len(candidates)
-        for rows in _group_requests(order, counts * costs, features["behavior_ids"]):
+        for group in groups:
+            rows = torch.tensor(group, device=self.device)
             width, length, after = (int(values[rows].max()) for values in (counts, lengths, suffixes))
             step = max(1, _MAX_POSITIONS // (len(rows) * int(costs[rows].max())))
-            chosen, prompts = histories.take(rows), features["prompt_layout"][rows][:, -length:]
+            states = {name: vectors[rows] for name, vectors in histories.states.items()}
+            wanted = {name: vectors[rows] for name, vectors in histories.wanted.items()}
+            chosen = EncodedHistories(histories.items, states, histories.mask[rows], wanted)
+            prompts = features["prompt_layout"][rows][:, -length:]
             scores = []
             for start in range(0, width, step):
                 logits = self.candidate_logits(
@@ -817,9 +788,8 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
                 else:
                     difference = self.yes_minus_no(logits)
                     scores.append(difference.sigmoid() if score == "probability" else difference)
-            for row, line in zip(rows.tolist(), torch.cat(scores, dim=1).float().cpu().numpy(), strict=True):
+            for row, line in zip(group, torch.cat(scores, dim=1).float().cpu().numpy(), strict=True):
                 answers[row] = line[: int(counts[row])]
-                check_finite("The scores", answers[row], "candidate", "check the weights of the model")
         return answers
 
     @torch.no_grad()
@@ -844,7 +814,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         Raises:
             RequestError: If the inputs hold no candidates, or `score` is unknown.
         """
-        if not self.config.scores_candidates:
+        if self.config.yes_no_loss == "none":
             return super().rank(inputs, norm=norm)
         return self._rank(
             inputs,
@@ -994,7 +964,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         histories = self.encode_histories(features)
         output = GenSROutput()
         total: Tensor | None = None
-        if candidate_items is not None and self.config.scores_candidates:
+        if candidate_items is not None and self.config.yes_no_loss != "none":
             _check_features(features, "prompt_layout", "suffix_layout")
             logits = self.candidate_logits(
                 histories, features["prompt_layout"], features["suffix_layout"], candidate_items
@@ -1026,7 +996,8 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         hidden = self.decoder(
             input_ids=inputs, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
         )[0]
-        hidden = self._scaled(hidden)
+        if self.config.scale_decoder_outputs:
+            hidden = hidden * self.model_dim**-0.5
         if self.config.loss_norm == "level":
             return level_loss(hidden.flatten(0, 1), labels.flatten(), self.lm_head.weight, self.config, None)
         return token_loss(self.lm_head(hidden).flatten(0, 1), labels.flatten(), None)
@@ -1036,7 +1007,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         mask = histories.mask[has_history, 1:]
         vectors = [
             view.history_to_prompt(_masked_mean(histories.states[name][has_history, 1:], mask))
-            for name, view in self.views_by_name.items()
+            for name, view in self.history_views.items()
         ]
         known = None if users is None else users[has_history]
         return view_contrast(vectors[0], vectors[1], self.config.contrast_temperature, known)
@@ -1051,22 +1022,6 @@ def _check_features(features: Mapping[str, Tensor], *names: str) -> None:
 def _retrieval_layout(features: Mapping[str, Tensor]) -> Tensor:
     """Return the prompts for writing identifiers; they are left out where they equal those of candidates."""
     return features["retrieval_layout" if "retrieval_layout" in features else "prompt_layout"]
-
-
-def _group_requests(order: np.ndarray, costs: Tensor, behaviors: Tensor) -> list[Tensor]:
-    """Cut ordered requests of one task into groups of at most `_MAX_POSITIONS`, without those that cost nothing."""
-    positions, tasks = costs.tolist(), behaviors.tolist()
-    groups: list[list[int]] = []
-    most = 0
-    for row in order.tolist():
-        if not positions[row]:
-            continue
-        most = max(most, positions[row])
-        if not groups or tasks[groups[-1][0]] != tasks[row] or most * (len(groups[-1]) + 1) > _MAX_POSITIONS:
-            groups.append([])
-            most = positions[row]
-        groups[-1].append(row)
-    return [torch.tensor(rows, device=costs.device) for rows in groups]
 
 
 __all__ = ["CandidateScore", "EncodedHistories", "GenSRForConditionalGeneration", "GenSROutput"]

@@ -190,80 +190,95 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
         named = [history_rows.ravel()] if candidates is None else [history_rows.ravel(), candidates.ravel()]
         if candidates is None and self.config.retrieve_by == "answer":
             named.append(np.arange(len(item_tokens)))
-        item_rows, positions = _number(np.concatenate(named))
-        distinct, query_positions = _number(np.concatenate([history_queries.ravel(), queries]))
-        query_texts = query_tokens.take(distinct)
-        asked = query_positions[mask.size :]
+        # Each item and query once, ascending, and where each is named the position among them, -1 for none.
+        distinct, positions = {}, {}
+        for kind, numbers in (
+            ("item", np.concatenate(named)),
+            ("query", np.concatenate([history_queries.ravel(), queries])),
+        ):
+            found, places = np.unique(numbers, return_inverse=True)
+            num_negative = int((found < 0).sum())
+            distinct[kind], positions[kind] = found[num_negative:], np.maximum(places.reshape(-1) - num_negative, -1)
+        asked = positions["query"][mask.size :]
         features = {
             "behavior_ids": behaviors,
-            "item_rows": item_rows,
-            "item_text_ids": item_tokens[item_rows].astype(np.int64),
-            "query_text_ids": query_texts.pad(PADDING).astype(np.int64),
-            "history_items": positions[: mask.size].reshape(mask.shape),
-            "history_queries": query_positions[: mask.size].reshape(mask.shape),
+            "item_rows": distinct["item"],
+            "item_text_ids": item_tokens[distinct["item"]].astype(np.int64),
+            "query_text_ids": query_tokens.take(distinct["query"]).pad(PADDING).astype(np.int64),
+            "history_items": positions["item"][: mask.size].reshape(mask.shape),
+            "history_queries": positions["query"][: mask.size].reshape(mask.shape),
             "history_behaviors": history_behaviors,
             "history_mask": mask,
             "asked_queries": asked,
         }
         if candidates is not None:
             features["candidate_rows"] = candidates
-            features["candidate_items"] = positions[mask.size :].reshape(candidates.shape)
-        texts = query_texts.to_lists()
-        searched = [[] if number < 0 else texts[number] for number in asked.tolist()]
-        # The prompt for writing identifiers holds every event; where a candidate's does too, they are the same.
-        same_prompt = self.config.history_in_prompt != "filtered"
-        if self.config.scores_candidates:
-            prefixes = self._write_prefixes(behaviors, searched, lengths, events=same_prompt)
-            features["prompt_layout"] = prefixes.pad(PADDING, on_left=True)
-            features["suffix_layout"] = self._write_suffixes(behaviors).pad(PADDING)
-        if self.config.writes_identifiers and not (self.config.scores_candidates and same_prompt):
-            prefixes = self._write_prefixes(behaviors, searched, lengths, events=True)
-            features["retrieval_layout"] = prefixes.pad(PADDING, on_left=True)
+            features["candidate_items"] = positions["item"][mask.size :].reshape(candidates.shape)
+        features |= self._write_layouts(behaviors, asked, features["query_text_ids"], lengths)
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in features.items()}
 
-    def _write_prefixes(
-        self, behaviors: np.ndarray, queries: list[list[int]], lengths: np.ndarray, *, events: bool
-    ) -> Ragged:
-        """Write what comes before the candidate: int64 layouts, with every event or without any."""
-        first = {"events_collaborative": 1, "events_semantic": 2 + int(lengths.max(initial=0))}
-        phrases = [self._phrases(behavior) for behavior in BEHAVIORS]
-        rows = []
-        for behavior, query, length in zip(behaviors.tolist(), queries, lengths.tolist(), strict=True):
-            row: list[int] = []
-            for tokens, slot in phrases[behavior]:
-                if slot in SUFFIX_VECTORS or (slot in first and not events):
-                    continue
-                row += tokens
-                if slot == "query":
-                    row += query
-                elif slot in first:
-                    row += [FIRST_VECTOR - (first[slot] + position) for position in range(length)]
-            rows.append(row)
-        return Ragged.from_lists(rows, np.int64)
+    def _write_layouts(
+        self, behaviors: np.ndarray, asked: np.ndarray, query_text_ids: np.ndarray, lengths: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Write the prompts: int64 layouts, a row a request.
 
-    def _write_suffixes(self, behaviors: np.ndarray) -> Ragged:
-        """Write what comes with the candidate, for each number into `BEHAVIORS`: int64 layouts."""
-        table = []
-        for behavior in BEHAVIORS:
-            row: list[int] = []
-            for tokens, slot in self._phrases(behavior):
-                is_left_out = (
-                    slot is not None and slot.startswith("history_") and self.config.history_in_prompt == "whole"
-                )
-                if slot in SUFFIX_VECTORS and not is_left_out:
-                    row += [*tokens, FIRST_VECTOR - SUFFIX_VECTORS.index(slot)]
-            table.append(row)
-        return Ragged.from_lists(table, np.int64).take(behaviors)
+        Args:
+            behaviors (`np.ndarray` of shape `(n,)`): int64 numbers into `BEHAVIORS`.
+            asked (`np.ndarray` of shape `(n,)`): int64 rows of `query_text_ids`, -1 where nothing is searched for.
+            query_text_ids (`np.ndarray` of shape `(Q, S)`): int64 token ids of queries, -1 for padding.
+            lengths (`np.ndarray` of shape `(n,)`): int64 events of each history.
 
-    def _phrases(self, behavior: Behavior) -> list[tuple[list[int], str | None]]:
-        """Return the phrases of a prompt as tokens, with what follows each, without those of views left out."""
+        Returns:
+            `dict[str, np.ndarray]`: The layouts of `write_features`.
+        """
+        # By behavior: phrases before the candidate, as tokens with what follows each, and what comes with it.
         encoder = shared_encoder(self.tokenizer)
         hidden = set(VIEW_NAMES) - set(self.config.prompt_views)
-        return [
-            (encoder.encode_piece(phrase, starts_text=not number) if phrase else [], slot)
-            for number, (phrase, slot) in enumerate(WORDINGS[self.config.wording][behavior])
-            if slot is None or slot.rpartition("_")[2] not in hidden
-        ]
+        prefixes, suffixes = [], []
+        for behavior in BEHAVIORS:
+            prefix: list[tuple[list[int], str | None]] = []
+            suffix: list[int] = []
+            for number, (phrase, slot) in enumerate(WORDINGS[self.config.wording][behavior]):
+                if slot is not None and slot.rpartition("_")[2] in hidden:
+                    continue
+                tokens = encoder.encode_piece(phrase, starts_text=not number) if phrase else []
+                if slot is None or slot not in SUFFIX_VECTORS:
+                    prefix.append((tokens, slot))
+                elif self.config.history_in_prompt != "whole" or not slot.startswith("history_"):
+                    suffix += [*tokens, FIRST_VECTOR - SUFFIX_VECTORS.index(slot)]
+            prefixes.append(prefix)
+            suffixes.append(suffix)
+
+        # By request: what comes before the candidate, without any event and with every event.
+        first = {"events_collaborative": 1, "events_semantic": 2 + int(lengths.max(initial=0))}
+        without_events, with_events = [], []
+        for behavior, number, length in zip(behaviors.tolist(), asked.tolist(), lengths.tolist(), strict=True):
+            query = [] if number < 0 else query_text_ids[number][query_text_ids[number] != PADDING].tolist()
+            short: list[int] = []
+            long: list[int] = []
+            for tokens, slot in prefixes[behavior]:
+                if slot in first:
+                    place = FIRST_VECTOR - first[slot]
+                    long += [*tokens, *range(place, place - length, -1)]
+                else:
+                    written = [*tokens, *query] if slot == "query" else tokens
+                    short += written
+                    long += written
+            without_events.append(short)
+            with_events.append(long)
+
+        # The prompt for writing identifiers holds every event; where a candidate's does too, they are the same.
+        layouts = {}
+        same_prompt, scores_candidates = self.config.history_in_prompt != "filtered", self.config.yes_no_loss != "none"
+        every_event = Ragged.from_lists(with_events, np.int64)
+        if scores_candidates:
+            prompts = every_event if same_prompt else Ragged.from_lists(without_events, np.int64)
+            layouts["prompt_layout"] = prompts.pad(PADDING, on_left=True)
+            own = [suffixes[number] for number in behaviors.tolist()]
+            layouts["suffix_layout"] = Ragged.from_lists(own, np.int64).pad(PADDING)
+        if self.config.identifier_weight > 0 and not (scores_candidates and same_prompt):
+            layouts["retrieval_layout"] = every_event.pad(PADDING, on_left=True)
+        return layouts
 
 
 def tokenizer_texts(texts: Sequence[str]) -> list[str]:
@@ -293,13 +308,6 @@ def describe_items(items: pa.Table, fields: Sequence[str]) -> list[str]:
             elif value:
                 texts.append(value)
     return [" ".join(" ".join(texts).split()) for texts in parts]
-
-
-def _number(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct values from 0 up, ascending, and each value's position among them, -1 for negative ones."""
-    distinct, positions = np.unique(values, return_inverse=True)
-    num_negative = int((distinct < 0).sum())
-    return distinct[num_negative:], np.maximum(positions.reshape(-1) - num_negative, -1)
 
 
 __all__ = ["FIRST_VECTOR", "PADDING", "SUFFIX_VECTORS", "WORDINGS", "GenSRProcessor", "tokenizer_texts"]
