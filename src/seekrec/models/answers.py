@@ -81,7 +81,7 @@ def allowed_items(
                 raise RequestError(
                     f"`where` holds {shown(wrong[0])} of type {type(wrong[0]).__name__}; a filter is {_FILTERS}."
                 )
-        mask = one if isinstance(one, np.ndarray) else catalog.where(ids=one)
+        mask = one if isinstance(one, np.ndarray) else catalog.where(ids=cast("Sequence[str]", one))
         if mask.dtype != np.bool_ or mask.shape != catalog.is_removed.shape:
             raise RequestError(
                 f"`where` has dtype {mask.dtype} and shape {mask.shape}; a mask is boolean of shape "

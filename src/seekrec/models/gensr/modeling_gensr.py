@@ -443,7 +443,9 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
     def __init__(self, config: GenSRConfig) -> None:
         super().__init__(config)
         sizes = {"collaborative": config.collaborative_size, "semantic": config.d_model}
-        views = {view: HistoryView(config, sizes[view], reads_text=view == "semantic") for view in config.prompt_views}
+        views: dict[str, nn.Module] = {
+            view: HistoryView(config, sizes[view], reads_text=view == "semantic") for view in config.prompt_views
+        }
         self.history_views = cast("Mapping[View, HistoryView]", nn.ModuleDict(views))
         self.collaborative_table = CollaborativeTable(config.num_items, config.collaborative_size)
         self.recommender = None
