@@ -13,8 +13,8 @@ from seekrec.util.settings import options_of
 ROOT = house.ROOT
 MAX_SETTINGS = {"gensar": 54, "gensr": 69, "intsr": 58, "synergen": 58}
 MAX_PASSES = {
-    "GenSAR.retrieve": (18, 86),
-    "GenSR.rank": (11, 59),
+    "GenSAR.retrieve": (13, 67),
+    "GenSR.rank": (7, 37),
     "IntSR.rank": (11, 70),
     "SynerGen.rank": (11, 61),
 }
