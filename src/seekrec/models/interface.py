@@ -19,7 +19,7 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError
 from seekrec.generation import IdentifierTrie, Norm, beam_search, score_candidates
-from seekrec.generation.inputs import per_request
+from seekrec.generation.beam_search import per_request
 from seekrec.models.answers import Found, Masks, Where, join_new
 from seekrec.models.base import CatalogModel, CatalogSnapshot, best_first
 from seekrec.models.checkpoint import save_bundled_catalog

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from seekrec.catalog import Catalog

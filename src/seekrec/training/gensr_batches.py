@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seekrec.corpora.text import shared_encoder
 from seekrec.events.columns import EventColumns
 from seekrec.events.training_negatives import NegativeSampler
 from seekrec.models import GenSRProcessor
 from seekrec.schema import BEHAVIORS
 from seekrec.training.gensr_data import TrainingRequests
 from seekrec.util.ragged import Ragged
+from seekrec.util.text import shared_encoder
 
 
 @dataclass(frozen=True, eq=False)

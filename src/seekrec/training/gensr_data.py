@@ -23,7 +23,6 @@ from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH
 from seekrec.util.hashing import hash_numbers
 from seekrec.util.parsing import parse_weights
 from seekrec.util.ragged import Ragged
-from seekrec.util.text import shared_encoder
 
 
 @dataclass
