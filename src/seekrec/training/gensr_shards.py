@@ -47,7 +47,6 @@ from seekrec.training.gensr_texts import QUERIES_FILE, TextShards, list_queries,
 from seekrec.util.arrow import one_array, to_lists
 from seekrec.util.files import write_json, write_table
 from seekrec.util.ragged import Ragged
-from seekrec.util.text import shared_encoder
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from seekrec.catalog import Catalog
 from seekrec.corpora.partitioned import load_inputs
 from seekrec.corpora.shards import Shards, ShardWriter, begin_shards, finish_shards
-from seekrec.corpora.text import shared_encoder
 from seekrec.events import category_queries
 from seekrec.events.matching import HardMatches
 from seekrec.events.partitions.engines import Engine, Job, JsonObject, run_partitions
@@ -25,6 +24,7 @@ from seekrec.training.gensr_data import RequestArguments
 from seekrec.util.arrow import one_array
 from seekrec.util.files import write_json
 from seekrec.util.ragged import Ragged
+from seekrec.util.text import shared_encoder
 
 QUERIES_FILE = "queries.parquet"
 _TEXTS_AT_A_TIME = 1 << 16
