@@ -48,8 +48,14 @@ def test_parts_have_the_loss_and_gradients_of_the_whole(monkeypatch, is_masked, 
 
 def test_parts_cover_every_question_once(monkeypatch):
     monkeypatch.setattr(module, "MAX_SCORES", 10)
-    assert parts(7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
-    assert parts(2, 100) == [slice(0, 1), slice(1, 2)] and parts(0, 3) == []
+    cpu = torch.device("cpu")
+    assert parts(7, 3, cpu) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert parts(2, 100, cpu) == [slice(0, 1), slice(1, 2)] and parts(0, 3, cpu) == []
+    # A part fits the cache of a CPU, unless it were too few questions for that.
+    monkeypatch.setattr(module, "MAX_SCORES", 2**26)
+    assert [part.stop for part in parts(70, 2**14, cpu)] == [64, 70]
+    assert [part.stop for part in parts(70, 2**16, cpu)] == [32, 64, 70]
+    assert parts(70, 2**16, torch.device("meta")) == [slice(0, 70)]
 
 
 # A catalogue of four items. Targets are drawn from LIKELY, others by PROPOSAL; all outcomes are written out, so the

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 import torch
 from dense_questions import HISTORY, REQUESTS, assert_same_scores, collate, scores_of
-from small_shop import NUM_ITEMS, SEEN, make_log
+from small_shop import NUM_ITEMS, SEEN, make_intsr, make_log, make_synergen
+from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 
 from seekrec.corpora.training_windows import build_training_windows
@@ -13,6 +14,7 @@ from seekrec.errors import RequestError
 from seekrec.events import EventLog, split_log
 from seekrec.models.new_items import TextNeighbors
 from seekrec.schema import Event, Request
+from seekrec.training.event_windows import make_negatives
 
 
 def test_a_model_is_asked_as_it_was_taught(windows, dense_family):
@@ -243,3 +245,31 @@ def test_items_come_and_go(dense_family):
     model.set_catalog(grown.remove_items(["new", "i3"]))
     kept = model.retrieve(inputs, top_k=50, exclude_seen=False)
     assert all({"new", "i3"}.isdisjoint(item.item_id for item in answer) for answer in kept)
+
+
+@pytest.mark.parametrize("make", [make_intsr, make_synergen])
+@pytest.mark.parametrize("negatives", ["full", "uniform"])
+@pytest.mark.parametrize("competes", [True, False])
+def test_what_a_recommendation_sees_competes_only_if_so_set(windows, make, negatives, competes):
+    """By hand: a softmax over all items or the drawn ones, for a recommendation without those of earlier sessions."""
+    _, catalog, table = windows
+    own = {"without": ["alignment"]} if make is make_intsr else {"easy_weight": float(negatives == "full")}
+    settings = {"ranking_weight": 0.0, "negatives": negatives, "seen_compete": competes, "temperature": 0.5}
+    model, processor = make(**settings, **own)
+    draws = make_negatives(table, catalog, "uniform", 20) if negatives == "uniform" else None
+    batch = collate(windows, processor, [0, 3], negatives=draws)
+    output, expected, num_left_out = model(**batch), [], 0
+    for row, question in torch.nonzero(batch["labels"] >= 0).tolist():
+        target = batch["labels"][row, question]
+        rows = torch.arange(NUM_ITEMS) if draws is None else batch["negative_rows"][row, question]
+        is_left_out = rows == target if draws is None else rows < 0
+        if not competes and not batch["question_behavior_ids"][row, question]:
+            before = batch["history_session_ids"][row] < batch["question_session_ids"][row, question]
+            is_seen = torch.isin(rows, batch["history_item_rows"][row, before & batch["history_mask"][row]])
+            num_left_out += int((is_seen & ~is_left_out).sum())
+            is_left_out |= is_seen
+        compared = torch.cat([target[None], rows[~is_left_out]])
+        scores = model.items(compared) @ output.questions[row, question] / 0.5
+        expected.append(-F.log_softmax(scores, dim=0)[0])
+    torch.testing.assert_close(output.loss, torch.stack(expected).mean())
+    assert bool(num_left_out) is not competes

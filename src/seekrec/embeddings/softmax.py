@@ -42,6 +42,9 @@ LARGE_CATALOG = 50_000
 NUM_SHARED_NEGATIVES = 4_096
 # Scores that are held at once: 256 MiB in float32.
 MAX_SCORES = 2**26
+# Scores that a CPU reads and writes several times without leaving its cache: 4 MiB in float32.
+CACHED_SCORES = 2**20
+_LEAST_QUESTIONS = 32
 
 # Gives, for a slice of the questions, the items that each is compared with, bool `(questions, num_items)`; None: all.
 Candidates: TypeAlias = Callable[[slice], Tensor | None]
@@ -98,8 +101,9 @@ def softmax_loss(
 ) -> Tensor:
     """Compute the negative log-likelihood of targets among all items.
 
-    Where there are more than `MAX_SCORES` scores they are computed a part of the questions at a time, gradients
-    included, so that memory does not grow with their number.
+    Where there are more scores than [`parts`] takes at once they are computed a part of the questions at a time,
+    gradients included: memory does not grow with their number, and on a CPU, whose cache a part fits, it takes half
+    the time.
 
     Args:
         questions (`torch.Tensor`): Tensor of shape `(num_questions, size)`.
@@ -113,7 +117,7 @@ def softmax_loss(
     Returns:
         `torch.Tensor`: A float32 number in nats.
     """
-    if len(questions) * len(items) <= MAX_SCORES:
+    if len(questions) * len(items) <= _most_scores(questions.device):
         scores = _scores(questions, items, labels, candidates, temperature, slice(0, len(questions)))
         return F.cross_entropy(scores, labels, reduction=reduction)
     loss: Tensor = _SoftmaxInParts.apply(questions, items, labels, candidates, temperature)
@@ -181,16 +185,20 @@ class _SoftmaxInParts(torch.autograd.Function):
         total = questions.new_zeros((), dtype=torch.float32)
         of_questions = torch.zeros_like(questions) if ctx.needs_input_grad[0] else None
         of_items = torch.zeros_like(items, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for part in parts(len(questions), len(items)):
+        for part in parts(len(questions), len(items), questions.device):
             scores = _scores(questions, items, labels, candidates, temperature, part)
-            own = scores.gather(1, labels[part, None])
-            total += (scores.logsumexp(1, keepdim=True) - own).sum()
+            own, largest = scores.gather(1, labels[part, None]), scores.amax(1, keepdim=True)
+            # A softmax step by step, because each step in its place saves reading all scores anew.
+            likely = scores.sub_(largest).exp_()
+            mass = likely.sum(1, keepdim=True)
+            total += (mass.log() + largest - own).sum()
             if of_questions is None and of_items is None:
                 continue
             # The gradient of a softmax: what is said less what is so.
-            error = scores.softmax(1)
+            error = likely.div_(mass)
             error.scatter_add_(1, labels[part, None], -torch.ones_like(own))
-            error /= temperature
+            if temperature != 1:
+                error /= temperature
             if of_questions is not None:
                 of_questions[part] = (error.to(items.dtype) @ items).to(questions.dtype)
             if of_items is not None:
@@ -212,9 +220,15 @@ class _SoftmaxInParts(torch.autograd.Function):
         )
 
 
-def parts(num_questions: int, num_items: int) -> list[slice]:
-    """Cut questions into slices whose scores of all items are at most `MAX_SCORES`."""
-    size = max(1, MAX_SCORES // max(num_items, 1))
+def _most_scores(device: torch.device) -> int:
+    return min(MAX_SCORES, CACHED_SCORES) if device.type == "cpu" else MAX_SCORES
+
+
+def parts(num_questions: int, num_items: int, device: torch.device) -> list[slice]:
+    """Cut questions into slices with at most `MAX_SCORES` scores of all items, on a CPU about `CACHED_SCORES`."""
+    size = max(1, _most_scores(device) // max(num_items, 1))
+    # A product of few questions reads all items for little.
+    size = max(size, min(_LEAST_QUESTIONS, MAX_SCORES // max(num_items, 1)))
     return [slice(start, min(start + size, num_questions)) for start in range(0, num_questions, size)]
 
 

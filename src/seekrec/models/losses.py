@@ -134,6 +134,32 @@ def view_contrast(first: Tensor, second: Tensor, temperature: float, users: Tens
     return (torch.cat([logits, logits.T], 1).logsumexp(1) - logits.diagonal()).mean()
 
 
+def seen_items(item_rows: Tensor, allowed: Tensor, is_asked: Tensor) -> Tensor:
+    """Return the items that some questions see.
+
+    Args:
+        item_rows (`torch.LongTensor`): Items of the tokens, `(batch, length)`; below 0 for none.
+        allowed (`torch.BoolTensor`): What questions see, `(batch, num_questions, length)`.
+        is_asked (`torch.BoolTensor`): The questions, `(batch, num_questions)`.
+
+    Returns:
+        `torch.LongTensor`: Of shape `(num_asked, length)`; below 0 for none.
+    """
+    return torch.where(allowed, item_rows[:, None], -1)[is_asked]
+
+
+def unseen_items(seen: Tensor, num_items: int) -> Tensor:
+    """Return which items questions do not see, bool `(num_questions, num_items)`; `seen` is of [`seen_items`]."""
+    is_unseen = torch.ones(len(seen), num_items + 1, dtype=torch.bool, device=seen.device)
+    # One column more, for no item.
+    return is_unseen.scatter_(1, torch.where(seen < 0, num_items, seen), False)[:, :num_items]
+
+
+def without_seen(rows: Tensor, seen: Tensor | None) -> Tensor:
+    """Take out of each question's negatives, `(num_questions, num_negatives)`, what it sees; they become -1."""
+    return rows if seen is None else rows.masked_fill((rows[..., None] == seen[:, None]).any(-1), -1)
+
+
 def _levels(tokens: Tensor, config: IdentifierT5Config) -> Tensor:
     """Number of the block of codes each token belongs to, -1 for a token that is not a code."""
     first_code = config.first_identifier_token_id + 3
@@ -142,4 +168,13 @@ def _levels(tokens: Tensor, config: IdentifierT5Config) -> Tensor:
     return torch.where((tokens >= first_code) & (tokens < end), block, -1)
 
 
-__all__ = ["level_loss", "mask_other_levels", "next_item_losses", "token_loss", "view_contrast"]
+__all__ = [
+    "level_loss",
+    "mask_other_levels",
+    "next_item_losses",
+    "seen_items",
+    "token_loss",
+    "unseen_items",
+    "view_contrast",
+    "without_seen",
+]

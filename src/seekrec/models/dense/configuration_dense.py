@@ -55,6 +55,9 @@ class DenseConfig(PreTrainedConfig):
             items, then popularity.
         num_training_negatives (`int`): Number of negatives of a question, unless full.
         temperature (`float`): tau, divides similarities in the loss.
+        seen_compete (`bool`): Whether a recommendation is compared with the items that its question sees too, as in
+            both papers; SynerGen's targets of a batch always are. Off suits answers that leave out what the user
+            knows: who returns to the same items is then not learned as a dislike of what is like them.
         view_weights (`list[str]`): Weights of what is added to answers, see [`Views`]: `search.lexical=0.5`,
             `recommendation.collaborative=1`; `validation` alone lets the recipe choose them. In neither paper.
 
@@ -95,6 +98,7 @@ class DenseConfig(PreTrainedConfig):
     negatives: Literal["auto", "full", "uniform", "popularity", "hard"] = "auto"
     num_training_negatives: int = 20
     temperature: float = 1.0
+    seen_compete: bool = True
     view_weights: list[str] | tuple[str, ...] = NO_VIEWS
 
     def __post_init__(self, **kwargs: object) -> None:

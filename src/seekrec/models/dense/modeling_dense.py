@@ -33,9 +33,10 @@ from seekrec.models.base import CatalogModel, CatalogSnapshot, LazyValues, has_s
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.item_index import Backend, ItemIndex
 from seekrec.models.dense.read_events import ReadEvents
+from seekrec.models.losses import seen_items
 from seekrec.models.new_items import TextNeighbors
 from seekrec.models.views import AddedScores, Boost
-from seekrec.schema import BEHAVIORS, ScoredItem
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, ScoredItem
 from seekrec.util.finite import check_finite, weights_key
 from seekrec.util.ragged import Ragged
 
@@ -199,6 +200,12 @@ def latest_items(item_rows: Tensor, allowed: Tensor) -> Tensor:
     return (seen * numbers).amax(-1) if len(numbers) else seen.sum(-1)
 
 
+def seen_of_recommendations(item_rows: Tensor, allowed: Tensor, inputs: Inputs, is_asked: Tensor) -> Tensor:
+    """Return the items that questions see, of searches none: `(num_asked, length)`; see [`seen_items`]."""
+    recommends = inputs["question_behavior_ids"] == BEHAVIORS.index(RECOMMENDATION)
+    return seen_items(item_rows, allowed & recommends[..., None], is_asked)
+
+
 class LatestItem(nn.Module):
     """What a question begins with besides itself: the latest item that it sees, as the state of SASRec does.
 
@@ -216,7 +223,7 @@ class LatestItem(nn.Module):
     def start_weights(self) -> None:
         """Open the gate of recommendations; a search begins with its query alone."""
         init.zeros_(self.gates)
-        init.ones_(self.gates[BEHAVIORS.index("recommendation")])
+        init.ones_(self.gates[BEHAVIORS.index(RECOMMENDATION)])
 
     def forward(
         self, item_rows: Tensor, allowed: Tensor, behaviors: Tensor, items: Callable[[Tensor], Tensor]
@@ -906,4 +913,5 @@ __all__ = [
     "TextProjection",
     "TokenPositions",
     "latest_items",
+    "seen_of_recommendations",
 ]

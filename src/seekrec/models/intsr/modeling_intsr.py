@@ -58,8 +58,10 @@ from seekrec.models.dense.modeling_dense import (
     LatestItem,
     TextProjection,
     TokenPositions,
+    seen_of_recommendations,
 )
 from seekrec.models.intsr.configuration_intsr import IntSRConfig
+from seekrec.models.losses import unseen_items, without_seen
 from seekrec.util.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 
 # What a placeholder asks: anything, items for a query, or how good one item is.
@@ -761,7 +763,18 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
             return IntSROutput(questions=questions)
         is_asked = labels >= 0
         divisor = int(is_asked.sum()) if num_items_in_batch is None else num_items_in_batch
-        retrieval = self._retrieval_loss(questions[is_asked], labels[is_asked], is_asked, inputs, all_items, divisor)
+        seen = None
+        if not self.config.seen_compete:
+            visible = placeholder_visibility(
+                inputs["question_session_ids"],
+                inputs["question_events"],
+                state.positions,
+                use_session_mask="session_mask" not in self.config.without,
+            )
+            seen = seen_of_recommendations(state.positions.item, visible, inputs, is_asked)
+        retrieval = self._retrieval_loss(
+            questions[is_asked], labels[is_asked], is_asked, inputs, all_items, seen, divisor
+        )
         loss, ranking = retrieval, None
         if self.ranking_head is not None:
             # Each target is ranked among negatives (appendix C.1). A corrected draw may be the target.
@@ -780,11 +793,12 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         is_asked: Tensor,
         inputs: Inputs,
         all_items: Tensor | None,
+        seen: Tensor | None,
         divisor: Tensor | int,
     ) -> Tensor:
         config = self.config
         if all_items is None:
-            rows = _negative_rows(inputs)[is_asked]
+            rows = without_seen(_negative_rows(inputs)[is_asked], seen)
             pair = torch.cat([labels[:, None], rows], dim=1)
             scores = (self.items(pair) * questions[:, None]).sum(-1)
             is_corrected = config.negatives == "popularity"
@@ -800,7 +814,11 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         times = inputs["question_timestamps"][is_asked]
 
         def available(part: slice) -> Tensor | None:
-            return self.available_items(times[part]) if "alignment" not in config.without else None
+            there = self.available_items(times[part]) if "alignment" not in config.without else None
+            if seen is None:
+                return there
+            unseen = unseen_items(seen[part], len(all_items))
+            return unseen if there is None else unseen & there
 
         if config.negatives == "hard":
             return hard_negatives(
@@ -879,7 +897,7 @@ def hard_negatives(
     """
     count, rows, is_valid = min(count, len(items) - 1), [], []
     with torch.no_grad():
-        for part in parts(len(questions), len(items)):
+        for part in parts(len(questions), len(items), questions.device):
             scores = (questions[part] @ items.T).scatter(1, labels[part, None], float("-inf"))
             allowed = None if candidates is None else candidates(part)
             if allowed is not None:

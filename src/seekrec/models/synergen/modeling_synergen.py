@@ -61,7 +61,9 @@ from seekrec.models.dense.modeling_dense import (
     ItemTower,
     LatestItem,
     TokenPositions,
+    seen_of_recommendations,
 )
+from seekrec.models.losses import unseen_items, without_seen
 from seekrec.models.synergen.configuration_synergen import SynerGenConfig
 
 CONTEXT, RETRIEVAL, RANKING = range(3)
@@ -677,8 +679,12 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
         is_asked = labels >= 0
         divisor = int(is_asked.sum()) if num_items_in_batch is None else num_items_in_batch
         config, beside = self.config, _beside(inputs)
-        easy = self._easy_loss(questions[is_asked], labels[is_asked], is_asked, inputs, divisor)
-        hard = self._hard_loss(questions[is_asked], labels[is_asked], beside[is_asked], is_asked, inputs, divisor)
+        seen = None
+        if not config.seen_compete:
+            seen = seen_of_recommendations(state.positions.item, asked.allowed, inputs, is_asked)
+        easy = self._easy_loss(questions[is_asked], labels[is_asked], is_asked, inputs, seen, divisor)
+        shown = without_seen(beside[is_asked], seen)
+        hard = self._hard_loss(questions[is_asked], labels[is_asked], shown, is_asked, inputs, divisor)
         loss = config.easy_weight * easy + (1 - config.easy_weight) * hard
         parts: dict[str, Tensor] = {"easy_loss": easy, "hard_loss": hard}
         if self.ranking_head is not None:
@@ -692,13 +698,26 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
         return SynerGenOutput(loss=loss, questions=questions, **parts)
 
     def _easy_loss(
-        self, questions: Tensor, labels: Tensor, is_asked: Tensor, inputs: Inputs, divisor: Tensor | int
+        self,
+        questions: Tensor,
+        labels: Tensor,
+        is_asked: Tensor,
+        inputs: Inputs,
+        seen: Tensor | None,
+        divisor: Tensor | int,
     ) -> Tensor:
         config = self.config
         if not config.easy_weight:
             return questions.sum() * 0.0
         if config.negatives == "full":
-            return full_softmax(questions, self.items.all(), labels, temperature=config.temperature, divisor=divisor)
+            all_items = self.items.all()
+
+            def unseen(part: slice) -> Tensor | None:
+                return None if seen is None else unseen_items(seen[part], len(all_items))
+
+            return full_softmax(
+                questions, all_items, labels, candidates=unseen, temperature=config.temperature, divisor=divisor
+            )
         log_q = _log_q(inputs, "label")[is_asked] if config.negatives == "popularity" else None
         first, columns = 0, [labels] if log_q is None else [labels, log_q]
         # The batch is that of all processes. In training alone: any other loss may be one process's own affair.
