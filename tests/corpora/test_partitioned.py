@@ -4,6 +4,7 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from ray_cluster import two_nodes
 from small_shop import make_aisles
 
 from seekrec.corpora import build_corpus, build_item_queries, build_stream
@@ -80,6 +81,20 @@ def test_instructions_of_partitions_are_those_of_the_log(shop, monkeypatch):
     found = read(write_corpus_shards(parted, *shared, folder / "worded", tasks=tasks))
     whole = build_corpus(split, *shared, tasks=tasks)
     assert found == {task: values_of(rows) for task, rows in whole.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_loses_a_node_writes_the_same_shards(shop, tmp_path):
+    _, parted, catalog, tokenizer, vocabulary, folder = shop
+    shared = (catalog, tokenizer, vocabulary, GenSARConfig())
+    asked = {"shares": dict.fromkeys(HISTORY_TASKS, 1.0), "tasks": ["nrip", "desc2id_semantic"], "item_queries": True}
+    expected = write_corpus_shards(parted, *shared, folder / "local", **asked)
+    with two_nodes() as nodes:
+        nodes.lose_one_when(lambda: any(tmp_path.glob("shard-*")))
+        found = write_corpus_shards(parted, *shared, tmp_path, engine="ray", **asked)
+        assert nodes.count_left() == 1
+    assert found.shards == expected.shards and found.fingerprint == expected.fingerprint
 
 
 def rows_of(windows, queries):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from ray_cluster import two_nodes
 from small_shop import make_aisles
 
 from seekrec.corpora import train_tokenizer
@@ -100,6 +101,19 @@ def test_requests_of_partitions_are_those_of_the_log(shop, asked):
     )
     # Places that are free in a batch hold a code below 0.
     assert len(GenSRCollator(shards, processor, sampler)([3, -4])["user_ids"]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_writes_the_same_shards(shop, tmp_path):
+    _, parted, facts, processor, folder = shop
+    settings = RequestArguments(extra_requests=ALL_EXTRAS, negatives=["bm25=1"], num_bm25_matches=5)
+    expected = write_request_shards(parted, processor, facts, settings, folder / "local", seed=0)
+    with two_nodes():
+        found = write_request_shards(parted, processor, facts, settings, tmp_path, seed=0, engine="ray")
+    assert found.shards == expected.shards and found.texts.shards == expected.texts.shards
+    arrays = [np.load(one.folder / "acted.npy") for one in (found, expected)]
+    assert (arrays[0] == arrays[1]).all()
 
 
 def test_an_interrupted_writing_goes_on_and_other_settings_begin_anew(shop):
