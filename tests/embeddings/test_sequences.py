@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from small_shop import log_of
 
-from seekrec.embeddings import last_interactions, sasrec_sequences
+from seekrec.embeddings import last_interactions, sasrec_sequences, write_sequences
 from seekrec.errors import UnknownItemError
 from seekrec.events import Cases, Split, split_log
 from seekrec.schema import IdMap
@@ -24,7 +24,7 @@ def test_sequences_follow_users_and_order():
     split = split_of(("u", "a"), ("u", "b"), ("u", "b"), ("u", "a"), ("v", None), ("v", "b"), ("w", None))
     sequences = sasrec_sequences(split, IdMap(["b", "a", "x"]))
     assert [sequence.tolist() for sequence in sequences] == [[1, 0, 1], [0]]
-    assert all(sequence.dtype == "int64" for sequence in sequences)
+    assert sequences.values.dtype == "int32"
 
 
 def test_same_item_of_two_users_in_a_row_is_kept():
@@ -32,7 +32,21 @@ def test_same_item_of_two_users_in_a_row_is_kept():
 
 
 def test_no_events_give_no_sequences():
-    assert sasrec_sequences(split_of(("u", "a"), train=False), IdMap(["a"])) == []
+    assert len(sasrec_sequences(split_of(("u", "a"), train=False), IdMap(["a"]))) == 0
+
+
+def test_sequences_of_several_parts_are_mapped_end_to_end(tmp_path):
+    id_map = IdMap(["a", "b", "x"])
+    splits = [
+        split_of(("u", "a"), ("u", "b"), ("v", "x")),
+        split_of(("w", "a"), train=False),
+        split_of(("w", "b")),
+    ]
+    parts = [sasrec_sequences(split, id_map) for split in splits]
+    found = write_sequences(parts, tmp_path / "sequences")
+    assert [sequence.tolist() for sequence in found] == [[0, 1], [2], [1]]
+    assert isinstance(found.values, np.memmap) and found.values.dtype == "int32"
+    assert len(write_sequences(parts[1:2], tmp_path / "none")) == 0
 
 
 def test_unknown_item_is_refused():

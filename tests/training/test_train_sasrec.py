@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from seekrec.embeddings import SASRecConfig, SASRecForNextItem
+from seekrec.embeddings import SASRecConfig, SASRecForNextItem, write_sequences
 from seekrec.errors import ConfigurationError, DataError, DivergenceError, RequestError
+from seekrec.training import sasrec
 from seekrec.training.checkpoints import list_checkpoints, read_state
 from seekrec.training.embedding_runs import rank_targets
-from seekrec.training.sasrec import rank_validation, train_sasrec
+from seekrec.training.sasrec import BlockShuffle, rank_validation, train_sasrec
 from seekrec.training.trainer import GenerativeTrainer
+from seekrec.util.ragged import Ragged
 
 NUM_ITEMS = 8
 
@@ -171,10 +173,10 @@ def test_best_weights_are_kept_not_the_last(tmp_path, monkeypatch):
 
 
 def test_long_sequences_are_cut_from_the_end_and_no_label_is_lost():
-    from seekrec.training.sasrec import _SequenceWindows
+    from seekrec.training.sasrec import SequenceWindows
 
     # Start token 9, then items 1..8; the last window has `max_history` inputs, the first what is left.
-    windows = _SequenceWindows([np.arange(8), np.array([], np.int64), np.array([4])], tiny(max_history=3))
+    windows = SequenceWindows(Ragged.from_lists([np.arange(8), [], [4]]), tiny(max_history=3))
     tokens = [windows[number]["tokens"].tolist() for number in range(len(windows))]
     assert tokens == [[5, 6, 7, 8], [2, 3, 4, 5], [9, 1, 2], [9, 5]]
 
@@ -224,3 +226,31 @@ def test_a_training_that_diverges_stops(tmp_path):
     with pytest.raises(DivergenceError, match="Training of SASRecForNextItem diverged at step .* a smaller"):
         train(tmp_path, learning_rate=1e38, num_epochs=20)
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_windows_of_a_file_train_the_same_model(tmp_path):
+    sequences, withheld = checkerboard()
+    mapped = write_sequences(
+        [Ragged.from_arrays(sequences[:7]), Ragged.from_arrays(sequences[7:])], tmp_path / "files"
+    )
+    models = [
+        train(tmp_path / name, sequences=given, validation=withheld, config=tiny(max_history=2))
+        for name, given in (("memory", sequences), ("files", mapped))
+    ]
+    weights = [model.state_dict() for model in models]
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+
+
+@pytest.mark.parametrize("num_windows", [1, 5, 4_321])
+def test_a_shuffle_of_blocks_gives_each_window_once(monkeypatch, num_windows):
+    monkeypatch.setattr(sasrec, "_BLOCK", 8)
+    monkeypatch.setattr(sasrec, "_BLOCKS_OF_BUFFER", 50)
+    order = BlockShuffle(num_windows, seed=3)
+    epochs = []
+    for epoch in (0, 1, 0):
+        order.set_epoch(epoch)
+        epochs.append(list(order))
+        assert sorted(epochs[-1]) == list(range(num_windows)) and len(order) == num_windows
+    assert epochs[0] == epochs[2] and (epochs[0] != epochs[1] or num_windows == 1)
+    # Neighbours of one block are spread over a buffer.
+    assert num_windows < 100 or np.abs(np.diff(epochs[0])).mean() > 100

@@ -9,7 +9,13 @@ from seekrec.embeddings.frozen_sasrec import FrozenSASRec, recommender_sizes
 from seekrec.embeddings.modeling_lightgcn import LightGCNModel, LightGCNOutput
 from seekrec.embeddings.modeling_sasrec import SASRecCollator, SASRecForNextItem, SASRecModel, SASRecOutput
 from seekrec.embeddings.semantic import DEFAULT_ENCODER, embed_texts, load_semantic_encoder
-from seekrec.embeddings.sequences import InteractionGraph, interaction_graph, last_interactions, sasrec_sequences
+from seekrec.embeddings.sequences import (
+    InteractionGraph,
+    interaction_graph,
+    last_interactions,
+    sasrec_sequences,
+    write_sequences,
+)
 
 __all__ = [
     "DEFAULT_ENCODER",
@@ -29,6 +35,7 @@ __all__ = [
     "last_interactions",
     "recommender_sizes",
     "sasrec_sequences",
+    "write_sequences",
 ]
 
 AutoConfig.register("sasrec", SASRecConfig, exist_ok=True)

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seekrec.errors import DataError, UnknownItemError
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap
+from seekrec.util.ragged import Ragged
 
 if TYPE_CHECKING:
     from seekrec.events import Split
@@ -33,7 +35,7 @@ def last_interactions(split: Split, count: int) -> np.ndarray:
     return rows[(place > 0) & (place >= np.repeat(totals, totals) - count)]
 
 
-def sasrec_sequences(split: Split, id_map: IdMap, *, num_unseen_events: int = 0) -> list[np.ndarray]:
+def sasrec_sequences(split: Split, id_map: IdMap, *, num_unseen_events: int = 0) -> Ragged:
     """Return the items that each user acted on in training, oldest first, of both behaviors.
 
     An item that follows itself counts once.
@@ -44,7 +46,7 @@ def sasrec_sequences(split: Split, id_map: IdMap, *, num_unseen_events: int = 0)
         num_unseen_events (`int`): Each sequence ends before so many of its user's `last_interactions`.
 
     Returns:
-        `list[np.ndarray]`: int64 item rows, one array for each user with at least one item.
+        [`Ragged`]: int32 item rows, a row for each user with at least one item.
 
     Raises:
         UnknownItemError: If an item of the events is not in `id_map`.
@@ -57,8 +59,33 @@ def sasrec_sequences(split: Split, id_map: IdMap, *, num_unseen_events: int = 0)
     starts_user[1:] = users[1:] != users[:-1]
     is_kept = starts_user.copy()
     is_kept[1:] |= items[1:] != items[:-1]
-    # A user's first event is always kept, so cutting the kept rows at first events gives one sequence a user.
-    return np.split(items[is_kept], np.flatnonzero(starts_user[is_kept])[1:]) if len(users) else []
+    # A user's first event is always kept, so the kept rows begin a sequence at each first event.
+    kept = items[is_kept].astype(np.int32)
+    return Ragged(kept, np.append(np.flatnonzero(starts_user[is_kept]), len(kept)).astype(np.int64))
+
+
+def write_sequences(parts: Iterable[Ragged], folder: str | Path) -> Ragged:
+    """Write sequences to files, those of one part at a time.
+
+    Args:
+        parts (`Iterable[Ragged]`): What [`sasrec_sequences`] returns of each part of a log.
+        folder (`str` or `Path`): Where to write; made if it does not exist.
+
+    Returns:
+        [`Ragged`]: The sequences of all parts, end to end, mapped from the files.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    num_values = 0
+    with (target / "items.i32").open("wb") as items, (target / "offsets.i64").open("wb") as offsets:
+        offsets.write(np.zeros(1, np.int64).tobytes())
+        for part in parts:
+            items.write(np.ascontiguousarray(part.values, np.int32).data)
+            offsets.write((part.offsets[1:] + num_values).astype(np.int64).data)
+            num_values += len(part.values)
+    # Nothing can be mapped of an empty file.
+    values = np.memmap(target / "items.i32", np.int32, "r") if num_values else np.empty(0, np.int32)
+    return Ragged(values, np.memmap(target / "offsets.i64", np.int64, "r"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from seekrec.embeddings import (
     SASRecForNextItem,
     interaction_graph,
     sasrec_sequences,
+    write_sequences,
 )
 from seekrec.embeddings.softmax import LARGE_CATALOG, NUM_SHARED_NEGATIVES
 from seekrec.errors import ConfigurationError
@@ -28,6 +29,7 @@ from seekrec.schema import IdMap
 from seekrec.training.collaborative import graph_validation, validation_histories
 from seekrec.training.lightgcn import train_lightgcn
 from seekrec.training.sasrec import train_sasrec
+from seekrec.util.ragged import Ragged
 
 # Epochs in which a SASRec trained without the last events learns all of them, at most as many as it had before.
 NUM_FINISHING_EPOCHS = 15
@@ -86,11 +88,8 @@ def prepare_sasrec(
         key = {**before, "num_finishing_epochs": num_finishing_epochs}
 
     def make(folder: Path) -> None:
-        sequences: list[np.ndarray] = []
-        for part in [split] if whole is None else whole:
-            sequences += sasrec_sequences(part, id_map, num_unseen_events=num_unseen_events)
         model = train_sasrec(
-            sequences,
+            _write_sequences(whole or split, id_map, folder, num_unseen_events=num_unseen_events),
             validation_histories(split, id_map, max_cases=None if whole is None else MAX_VALIDATION_CASES),
             config,
             output_dir=folder / TRAINING_FOLDER,
@@ -108,6 +107,17 @@ def prepare_sasrec(
         libraries=("torch", "transformers"),
     )
     return model, key
+
+
+def _write_sequences(
+    whole: Split | PartitionedSplit, id_map: IdMap, folder: Path, *, num_unseen_events: int = 0
+) -> Ragged:
+    """Write the sequences of a log into the folder of a stage that trains on them, one partition at a time."""
+    parts = [whole] if isinstance(whole, Split) else whole
+    return write_sequences(
+        (sasrec_sequences(part, id_map, num_unseen_events=num_unseen_events) for part in parts),
+        folder / f"{TRAINING_FOLDER}-sequences",
+    )
 
 
 def sampled_sasrec(split: Split, whole: Split | PartitionedSplit, cache: StageCache, *, seed: int) -> SASRecScorer:
@@ -136,10 +146,8 @@ def sampled_sasrec(split: Split, whole: Split | PartitionedSplit, cache: StageCa
     )
 
     def make(folder: Path) -> None:
-        parts = [whole] if isinstance(whole, Split) else whole
-        sequences = [items for part in parts for items in sasrec_sequences(part, id_map)]
         model = train_sasrec(
-            sequences,
+            _write_sequences(whole, id_map, folder),
             validation_histories(split, id_map, max_cases=MAX_VALIDATION_CASES),
             config,
             output_dir=folder / TRAINING_FOLDER,

@@ -8,12 +8,12 @@ once an epoch. The checkpoint kept is the one with the best NDCG@10 on validatio
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import TrainingArguments
 
 from seekrec.embeddings.configuration_sasrec import SASRecConfig
@@ -21,12 +21,18 @@ from seekrec.embeddings.modeling_sasrec import SASRecCollator, SASRecForNextItem
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.training.embedding_runs import fit_embedding, rank_targets
 from seekrec.training.row_adamw import make_adamw, use_row_gradients
+from seekrec.util.memory_maps import row_blocks
+from seekrec.util.ragged import Ragged
+
+# More windows than this are shuffled by `BlockShuffle`.
+LARGE_SHUFFLE = 2_000_000
+_BLOCK, _BLOCKS_OF_BUFFER = 1_024, 1_024
 
 Validation = Sequence[tuple[np.ndarray, int]]
 
 
 def train_sasrec(
-    sequences: Sequence[np.ndarray],
+    sequences: Ragged | Sequence[np.ndarray],
     validation: Validation | None,
     config: SASRecConfig,
     *,
@@ -45,7 +51,8 @@ def train_sasrec(
     loaded, not repeated. Another training in the folder is set aside.
 
     Args:
-        sequences (`Sequence[np.ndarray]`): Item rows of each user, oldest first. Empty ones are skipped.
+        sequences ([`Ragged`] or `Sequence[np.ndarray]`): Item rows of each user, oldest first, in memory or mapped
+            from a file. Empty ones are skipped.
         validation (`Sequence[tuple[np.ndarray, int]]`, *optional*):
             Pairs of a history (item rows, oldest first) and the item row that followed. `None` keeps the last weights.
         config ([`SASRecConfig`]): Sizes of the model.
@@ -74,7 +81,10 @@ def train_sasrec(
             raise ConfigurationError(f"`{name}` is {value}; it must be at least 1.")
     if learning_rate <= 0:
         raise ConfigurationError(f"`learning_rate` is {learning_rate}; it must be positive.")
-    windows = _SequenceWindows(sequences, config)
+    windows = SequenceWindows(
+        sequences if isinstance(sequences, Ragged) else Ragged.from_arrays([np.asarray(own) for own in sequences]),
+        config,
+    )
     if not len(windows):
         raise DataError(f"None of the {len(sequences)} `sequences` holds an item; SASRec needs users with history.")
     if validation is not None and not len(validation):
@@ -92,7 +102,7 @@ def train_sasrec(
         windows,
         SASRecCollator(),
         folder=Path(output_dir),
-        contents={"windows": windows.windows, "validation": validation},
+        contents={"sequences": windows.sequences, "validation": validation},
         arguments={
             "learning_rate": learning_rate,
             "lr_scheduler_type": "cosine" if patience is None else "constant_with_warmup",
@@ -103,6 +113,7 @@ def train_sasrec(
         batch_size=batch_size,
         num_evaluations=num_evaluations,
         evaluate=None if validation is None else lambda model: rank_validation(model, validation),
+        sampler=BlockShuffle(len(windows), seed=seed) if len(windows) > LARGE_SHUFFLE else None,
         make_optimizer=_row_optimizer if config.num_sampled_negatives else None,
         patience=None if validation is None else patience,
     )
@@ -114,21 +125,73 @@ def _row_optimizer(model: SASRecForNextItem, training: TrainingArguments) -> tor
     return make_adamw(model, [table], training, table_rate=training.learning_rate)
 
 
-class _SequenceWindows(Dataset[dict[str, np.ndarray]]):
-    """Each user's tokens, cut from the end into windows of `max_history` inputs."""
+class SequenceWindows(Dataset[dict[str, np.ndarray]]):
+    """Each user's tokens, cut from the end into windows of `max_history` inputs; made when they are asked for.
 
-    def __init__(self, sequences: Sequence[np.ndarray], config: SASRecConfig) -> None:
-        self.windows: list[np.ndarray] = []
-        for sequence in sequences:
-            tokens = to_tokens(np.asarray(sequence), config)
-            for end in range(len(tokens), 1, -config.max_history):
-                self.windows.append(tokens[max(0, end - config.max_history - 1) : end])
+    Args:
+        sequences ([`Ragged`]): Item rows of each user.
+        config ([`SASRecConfig`]): Configuration of the model.
+
+    Raises:
+        RequestError: If a row is not one of the `num_items` items.
+    """
+
+    def __init__(self, sequences: Ragged, config: SASRecConfig) -> None:
+        # Mapped or not, they are the same contents.
+        self.sequences = Ragged(np.asarray(sequences.values), np.asarray(sequences.offsets))
+        self.config = config
+        for _, block in row_blocks(self.sequences.values):
+            if block.min() < 0 or block.max() >= config.num_items:
+                to_tokens(block, config)
+        lengths = np.diff(self.sequences.offsets)
+        # A window for every `max_history` items of a user, the last of which may be short.
+        counts = -(-lengths // config.max_history)
+        ends = np.cumsum(counts)
+        self.num_windows = int(counts.sum())
+        # Of each window the user, and its number from the user's end. Small numbers: there may be many windows.
+        self.user = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
+        self.number = (np.arange(self.num_windows) - np.repeat(ends - counts, counts)).astype(np.int32)
 
     def __len__(self) -> int:
-        return len(self.windows)
+        return self.num_windows
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"tokens": self.windows[index]}
+        user, most = int(self.user[index]), self.config.max_history
+        begin, end = self.sequences.offsets[user : user + 2].tolist()
+        # Inputs stand one before the items that they predict: the first window begins with the start token.
+        last = end - int(self.number[index]) * most
+        first = last - most - 1
+        tokens = np.array(self.sequences.values[max(first, begin) : last], np.int64) + 1
+        return {"tokens": tokens if first >= begin else np.concatenate([[self.config.start_token_id], tokens])}
+
+
+class BlockShuffle(Sampler[int]):
+    """The windows of an epoch in an order that takes little memory: blocks of neighbours, mixed a buffer at a time.
+
+    A whole shuffle makes a Python number of each window at once, and reads a file all over.
+
+    Args:
+        num_windows (`int`): Windows.
+        seed (`int`): Seed of the order, together with the epoch.
+    """
+
+    def __init__(self, num_windows: int, *, seed: int) -> None:
+        self.num_windows, self.seed, self.epoch = num_windows, seed, 0
+
+    def __len__(self) -> int:
+        return self.num_windows
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        blocks = generator.permutation(-(-self.num_windows // _BLOCK))
+        for start in range(0, len(blocks), _BLOCKS_OF_BUFFER):
+            first = blocks[start : start + _BLOCKS_OF_BUFFER, None] * _BLOCK
+            windows = (first + np.arange(_BLOCK)).ravel()
+            yield from generator.permutation(windows[windows < self.num_windows]).tolist()
 
 
 def rank_validation(model: SASRecForNextItem, validation: Validation, *, batch_size: int = 256) -> dict[str, float]:
