@@ -11,12 +11,12 @@ import pytest
 from seekrec.util.settings import options_of
 
 ROOT = house.ROOT
-MAX_SETTINGS = {"gensar": 54, "gensr": 69, "intsr": 58, "synergen": 58}
+MAX_SETTINGS = {"gensar": 54, "gensr": 69, "intsr": 59, "synergen": 59}
 MAX_PASSES = {
     "GenSAR.retrieve": (13, 67),
     "GenSR.rank": (7, 37),
-    "IntSR.rank": (11, 70),
-    "SynerGen.rank": (11, 61),
+    "IntSR.rank": (10, 47),
+    "SynerGen.rank": (9, 41),
 }
 
 
