@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data floor: simulated events from Parquet to an audited split, against the same steps in DuckDB alone.
+r"""The data floor: simulated events from Parquet to an audited split, against the same steps in DuckDB alone.
 
 ```bash
 OMP_NUM_THREADS=1 python recipes/benchmarks/data_floor.py --folder /tmp/floor
 OMP_NUM_THREADS=1 python recipes/benchmarks/data_floor.py --folder /tmp/floor --sizes 500000 --compare
+OMP_NUM_THREADS=1 python recipes/benchmarks/data_floor.py --folder /tmp/floor --sizes 500000000 --max_minutes 30 \
+  --num_workers 2 --no_duckdb
 ```
 
-Every stage is a process of its own with one thread: its time counts from after the imports, its memory is the largest
-resident size of the process with all that it has loaded.
+Every stage is a process of its own with one thread, or with as many processes as `--num_workers` says: its time counts
+from after the imports, its memory is the largest resident size of a process with all that it has loaded.
+
+With `--max_minutes` a size is cut to what the minutes and the disk have room for, by the speed of the size before it
+(of ten million events if there is none). A stage that is not done in time is stopped and says how far it came. With
+`--keep` the simulated events stay, and another call goes on with them.
 """
 
 from __future__ import annotations
@@ -18,10 +24,14 @@ import math
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -30,8 +40,17 @@ HERE = Path(__file__)
 SIZES = (500_000, 5_000_000, 50_000_000)
 MIN_EVENTS_PER_SECOND = 100_000
 MAX_MEMORY = 4 * 2**30
+# What DuckDB counts itself; its process takes somewhat more.
+DUCKDB_MEMORY = MAX_MEMORY - 2**29
 MAX_SLOPE = 1.05
 STAGES = ("partition", "split")
+# Events of a file of the source, a whole number of the simulator's blocks; and of the run that others are planned by.
+ROWS_PER_FILE = 76 << 16
+NUM_PROBED = 2 * ROWS_PER_FILE
+# Bytes an event that lie on the disk at the same time, with DuckDB's copies and without.
+BYTES_PER_EVENT, BYTES_WITHOUT_DUCKDB = 150, 60
+# Share of the time that is planned: speeds differ from size to size.
+PLANNED = 0.95
 
 # The steps of `partition_log` and `split_partitions` (leave-one-out, strict, audited) in SQL.
 DUCKDB_SCRIPT = """
@@ -114,28 +133,91 @@ def count_events(source: Path) -> int:
     return sum(pq.ParquetFile(path).metadata.num_rows for path in (source / "events").glob("*.parquet"))
 
 
-def simulate_events(folder: Path, num_events: int) -> dict[str, object]:
-    """Write simulated events and items."""
+@dataclass(frozen=True)
+class Limits:
+    """What a stage may use.
+
+    Args:
+        num_workers (`int`): Processes.
+        seconds (`float`): Time; only simulating ends by itself.
+    """
+
+    num_workers: int = 1
+    seconds: float = math.inf
+
+
+def simulate_events(folder: Path, num_events: int, limits: Limits) -> dict[str, object]:
+    """Write simulated events and items: those that are not there yet, as long as there is time."""
     from seekrec.events.simulator import simulate
+    from seekrec.util.files import write_json, write_table
 
-    simulate(num_events).write(folder / "source")
-    return {"bytes": folder_bytes(folder / "source")}
+    source, started = folder / "source", time.monotonic()
+    events, shop_file = source / "events", source / "shop.json"
+    shop = simulate(num_events)
+    if not shop_file.exists() or json.loads(shop_file.read_text()) != shop.num_items:
+        shutil.rmtree(source, ignore_errors=True)
+        events.mkdir(parents=True)
+        write_table(source / "items.parquet", shop.items)
+        write_json(shop_file, shop.num_items)
+    num_parts = shop.num_parts(ROWS_PER_FILE)
+    for path in sorted(events.glob("*.parquet"))[num_parts:]:
+        path.unlink()
+    missing = [part for part in range(num_parts) if not is_written(events, part, num_events)]
+    if limits.num_workers == 1:
+        for part in missing:
+            if time.monotonic() - started > limits.seconds:
+                break
+            shop.write_part(part, events, rows_per_file=ROWS_PER_FILE)
+        return {"written": count_events(source), "bytes": folder_bytes(source)}
+    with ProcessPoolExecutor(limits.num_workers, get_context("spawn")) as pool:
+        running: set[Future[None]] = set()
+        for part in missing:
+            if len(running) == limits.num_workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for one in done:
+                    one.result()
+            if time.monotonic() - started > limits.seconds:
+                break
+            running.add(pool.submit(write_part, num_events, part, events))
+        for one in running:
+            one.result()
+    return {"written": count_events(source), "bytes": folder_bytes(source)}
 
 
-def partition_events(folder: Path, num_events: int) -> dict[str, object]:
+def is_written(events: Path, part: int, num_events: int) -> bool:
+    """Return whether a file of the source is there, with all of its events."""
+    path = events / f"part-{part:05d}.parquet"
+    expected = min(ROWS_PER_FILE, num_events - part * ROWS_PER_FILE)
+    return path.exists() and pq.ParquetFile(path).metadata.num_rows == expected
+
+
+def write_part(num_events: int, part: int, events: Path) -> None:
+    """Write one file of the source."""
+    if num_events not in SHOPS:
+        from seekrec.events.simulator import simulate
+
+        SHOPS[num_events] = simulate(num_events)
+    SHOPS[num_events].write_part(part, events, rows_per_file=ROWS_PER_FILE)
+
+
+# The shop of this process; its shelves are drawn once.
+SHOPS: dict = {}
+
+
+def partition_events(folder: Path, num_events: int, limits: Limits) -> dict[str, object]:
     """Check the events and write them partitioned by user."""
     from seekrec.events.partitions import partition_log
 
     source = folder / "source"
-    log = partition_log(source / "events", source / "items.parquet", folder / "log")
+    log = partition_log(source / "events", source / "items.parquet", folder / "log", num_workers=limits.num_workers)
     return {"partitions": log.num_partitions, "bytes": folder_bytes(folder / "log")}
 
 
-def split_events(folder: Path, num_events: int) -> dict[str, object]:
+def split_events(folder: Path, num_events: int, limits: Limits) -> dict[str, object]:
     """Split and audit each partition."""
     from seekrec.events.partitions import PartitionedLog, audit_partitions, split_partitions
 
-    split = split_partitions(PartitionedLog.load(folder / "log"), folder / "split")
+    split = split_partitions(PartitionedLog.load(folder / "log"), folder / "split", num_workers=limits.num_workers)
     report = audit_partitions(split)
     return {
         "train_events": split.counts.num_train_events,
@@ -146,16 +228,22 @@ def split_events(folder: Path, num_events: int) -> dict[str, object]:
     }
 
 
-def run_duckdb(folder: Path, num_events: int) -> dict[str, object]:
-    """Do both stages in DuckDB alone."""
+def connect_duckdb(place: str, target: Path, num_workers: int):
+    """Open DuckDB within the limit of memory; what is larger spills into a folder."""
     import duckdb
 
+    connection = duckdb.connect(place)
+    connection.execute(f"SET threads = {num_workers}; SET memory_limit = '{DUCKDB_MEMORY // 2**20}MiB'")
+    connection.execute(f"SET temp_directory = '{target}/spill'; SET preserve_insertion_order = false")
+    return connection
+
+
+def run_duckdb(folder: Path, num_events: int, limits: Limits) -> dict[str, object]:
+    """Do both stages in DuckDB alone."""
     target = folder / "duckdb"
     target.mkdir()
     num_partitions = max(1, num_events // 2_500_000)
-    connection = duckdb.connect(str(target / "work.db"))
-    connection.execute(f"SET threads = 1; SET memory_limit = '3GB'; SET temp_directory = '{target}/spill'")
-    connection.execute("SET preserve_insertion_order = false")
+    connection = connect_duckdb(str(target / "work.db"), target, limits.num_workers)
     names = {"source": folder / "source", "target": target, "num_partitions": num_partitions}
     connection.execute(DUCKDB_SCRIPT.format(**names))
     counts = [0, 0, 0, 0]
@@ -178,11 +266,7 @@ def scatter_and_sort(folder: Path, num_events: int, engine: str) -> dict[str, ob
         return {"bytes": folder_bytes(target)}
     target.mkdir()
     if engine == "duckdb":
-        import duckdb
-
-        connection = duckdb.connect()
-        connection.execute(f"SET threads = 1; SET memory_limit = '3GB'; SET temp_directory = '{target}/spill'")
-        connection.execute("SET preserve_insertion_order = false")
+        connection = connect_duckdb(":memory:", target, 1)
         names = {"source": source, "target": target, "num_partitions": num_partitions}
         connection.execute(DUCKDB_SCRIPT.format(**names))
         for part in range(num_partitions):
@@ -228,40 +312,81 @@ def sort_with_polars(source: Path, target: Path, num_partitions: int) -> None:
         kept.sink_parquet(target / f"events-{part}.parquet", engine="streaming", compression="zstd")
 
 
-FUNCTIONS: dict[str, Callable[[Path, int], dict[str, object]]] = {
+FUNCTIONS: dict[str, Callable[[Path, int, Limits], dict[str, object]]] = {
     "simulate": simulate_events,
     "partition": partition_events,
     "split": split_events,
     "duckdb": run_duckdb,
     **{
-        f"sort_{engine}": lambda folder, num_events, engine=engine: scatter_and_sort(folder, num_events, engine)
+        f"sort_{engine}": lambda folder, num_events, limits, engine=engine: scatter_and_sort(
+            folder, num_events, engine
+        )
         for engine in ("seekrec", "polars", "duckdb")
     },
 }
 
 
-def run_stage(stage: str, folder: Path, num_events: int) -> None:
+def run_stage(stage: str, folder: Path, num_events: int, limits: Limits) -> None:
     """Run one stage in this process and print what it took."""
     if stage in ("simulate", *STAGES, "sort_seekrec"):
         import seekrec.events.partitions  # noqa: F401  (imports are not part of the time)
 
-    start, cpu = time.perf_counter(), time.process_time()
-    found = FUNCTIONS[stage](folder, num_events)
+    start, cpu = time.perf_counter(), cpu_seconds()
+    found = FUNCTIONS[stage](folder, num_events, limits)
     seconds = time.perf_counter() - start
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     memory = max(resource.getrusage(kind).ru_maxrss for kind in kinds) * 1024
-    used = {"seconds": round(seconds, 2), "cpu_seconds": round(time.process_time() - cpu, 2), "peak_memory": memory}
+    used = {"seconds": round(seconds, 2), "cpu_seconds": round(cpu_seconds() - cpu, 2), "peak_memory": memory}
     print(json.dumps({"line": stage, "events": num_events, **used, **found}), flush=True)
 
 
-def measure(stage: str, folder: Path, num_events: int) -> dict[str, float]:
-    """Run one stage in a process of its own."""
+def cpu_seconds() -> float:
+    """Return the seconds that processors worked for this process and those it has started."""
+    used = [resource.getrusage(kind) for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def measure(stage: str, folder: Path, num_events: int, limits: Limits) -> dict[str, float]:
+    """Run one stage in a process of its own.
+
+    Raises:
+        TimeoutError: If it was not done in time; what it came to is printed.
+    """
     threads = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "ARROW_NUM_THREADS": "1"}
     command = [sys.executable, str(HERE), "--stage", stage, "--folder", str(folder), "--sizes", str(num_events)]
-    result = subprocess.run(command, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, check=True)
-    line = result.stdout.strip().splitlines()[-1]
+    command += ["--num_workers", str(limits.num_workers), "--max_minutes", str(limits.seconds / 60)]
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command, env={**os.environ, **threads}, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    # Simulating ends in time by itself, with the file that it is at.
+    is_patient = stage == "simulate" or math.isinf(limits.seconds)
+    try:
+        output, _ = process.communicate(timeout=None if is_patient else max(1.0, limits.seconds))
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        seconds = round(time.monotonic() - started, 2)
+        done = describe_progress(stage, folder)
+        print(json.dumps({"line": stage, "events": num_events, "stopped_after": seconds, "done": done}), flush=True)
+        raise TimeoutError(stage) from None
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    line = output.strip().splitlines()[-1]
     print(line, flush=True)
     return json.loads(line)
+
+
+def describe_progress(stage: str, folder: Path) -> str:
+    """Say how far a stage came that was stopped."""
+    if stage == "partition":
+        target = next(folder.glob(".log.*/log"), folder)
+        slices = len(list(target.glob("slices/slice-*")))
+        return f"{slices} slices scattered, {len(list(target.glob('partition-*')))} partitions sorted"
+    if stage == "split":
+        found = len(list((folder / "split").glob("partition-*")))
+        return f"{found} of {len(list((folder / 'log').glob('partition-*')))} partitions split"
+    return f"{len(list((folder / stage).glob('events-*.parquet')))} partitions"
 
 
 def report(name: str, value: float, **limits: object) -> None:
@@ -269,32 +394,91 @@ def report(name: str, value: float, **limits: object) -> None:
     print(json.dumps({"line": name, "value": round(value, 3), **limits}), flush=True)
 
 
-def measure_size(folder: Path, num_events: int, *, with_duckdb: bool, compare: bool) -> dict[str, float]:
-    """Measure all stages at one size; returns seconds and the largest memory."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    measure("simulate", folder, num_events)
-    found = [measure(stage, folder, num_events) for stage in STAGES]
-    seconds = sum(one["seconds"] for one in found)
-    memory = max(one["peak_memory"] for one in found)
-    busy = sum(one["cpu_seconds"] for one in found)
-    report("events a second a core", num_events / seconds, events=num_events, target=MIN_EVENTS_PER_SECOND)
-    report("events a second of processor time", num_events / busy, events=num_events)
-    report("peak memory, GiB", memory / 2**30, events=num_events, target=MAX_MEMORY / 2**30)
-    if with_duckdb:
-        for name in ("log", "split"):
-            shutil.rmtree(folder / name)
-        other = measure("duckdb", folder, num_events)
-        same = [found[1][name] == other[name] for name in ("train_events", "cases", "leaks")]
-        report("seconds: seekrec / DuckDB", seconds / other["seconds"], events=num_events, equal_counts=all(same))
-        report("processor time: seekrec / DuckDB", busy / other["cpu_seconds"], events=num_events)
-        shutil.rmtree(folder / "duckdb")
-    if compare:
-        for engine in ("seekrec", "polars", "duckdb"):
-            measure(f"sort_{engine}", folder, num_events)
-            shutil.rmtree(folder / f"sorted-{engine}")
-    shutil.rmtree(folder)
-    return {"seconds": seconds, "memory": memory}
+@dataclass(frozen=True)
+class Speed:
+    """What a size took.
+
+    Args:
+        num_events (`int`): The size.
+        simulating (`float`): Events a second of simulating.
+        seconds (`float`): Seconds of partitioning and splitting.
+    """
+
+    num_events: int
+    simulating: float
+    seconds: float
+
+    @property
+    def share(self) -> float:
+        """Share of the time that simulating takes."""
+        return 1 / (1 + self.seconds / self.num_events * self.simulating)
+
+    def fit(self, seconds: float, free_bytes: float) -> int:
+        """Return how many events simulating, partitioning and splitting have time and room for, in whole files."""
+        each = 1 / self.simulating + self.seconds / self.num_events
+        number = min(PLANNED * seconds / each, free_bytes)
+        return max(1, int(number // ROWS_PER_FILE)) * ROWS_PER_FILE
+
+
+def measure_size(
+    folder: Path,
+    num_events: int,
+    limits: Limits,
+    *,
+    simulating: float = 1.0,
+    with_duckdb: bool = False,
+    compare: bool = False,
+    keep: bool = False,
+) -> Speed:
+    """Measure all stages at one size.
+
+    Args:
+        folder (`Path`): Where to work.
+        num_events (`int`): The size.
+        limits ([`Limits`]): Processes, and time.
+        simulating (`float`): Share of the time that simulating may take.
+        with_duckdb (`bool`): Whether DuckDB does the same.
+        compare (`bool`): Whether the step is measured that the engine was chosen by.
+        keep (`bool`): Whether the simulated events stay.
+
+    Raises:
+        TimeoutError: If a stage was not done in time.
+    """
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + limits.seconds
+
+    def left() -> Limits:
+        return Limits(limits.num_workers, deadline - time.monotonic())
+
+    try:
+        made = measure("simulate", folder, num_events, Limits(limits.num_workers, simulating * limits.seconds))
+        num_events = int(made["written"])
+        found = [measure(stage, folder, num_events, left()) for stage in STAGES]
+        seconds = sum(one["seconds"] for one in found)
+        memory = max(one["peak_memory"] for one in found)
+        busy = sum(one["cpu_seconds"] for one in found)
+        rate = num_events / seconds / limits.num_workers
+        report("events a second a core", rate, events=num_events, target=MIN_EVENTS_PER_SECOND)
+        report("events a second of processor time", num_events / busy, events=num_events)
+        report("peak memory, GiB", memory / 2**30, events=num_events, target=MAX_MEMORY / 2**30)
+        if with_duckdb:
+            for name in ("log", "split"):
+                shutil.rmtree(folder / name)
+            # The same minutes again.
+            other = measure("duckdb", folder, num_events, limits)
+            same = [found[1][name] == other[name] for name in ("train_events", "cases", "leaks")]
+            report("seconds: seekrec / DuckDB", seconds / other["seconds"], events=num_events, equal_counts=all(same))
+            report("processor time: seekrec / DuckDB", busy / other["cpu_seconds"], events=num_events)
+        if compare:
+            for engine in ("seekrec", "polars", "duckdb"):
+                measure(f"sort_{engine}", folder, num_events, Limits())
+                shutil.rmtree(folder / f"sorted-{engine}")
+    finally:
+        for path in [folder] if not keep else [one for one in folder.iterdir() if one.name != "source"]:
+            shutil.rmtree(path, ignore_errors=True)
+    return Speed(num_events, max(1.0, made["written"] / max(made["seconds"], 0.01)), seconds)
 
 
 def main() -> None:
@@ -304,23 +488,35 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of events")
     parser.add_argument("--no_duckdb", action="store_true", help="leave DuckDB out")
     parser.add_argument("--compare", action="store_true", help="also the step that an engine was chosen by")
+    parser.add_argument("--max_minutes", type=float, default=math.inf, help="minutes of a size; and of DuckDB with it")
+    parser.add_argument("--num_workers", type=int, default=1, help="processes of a stage")
+    parser.add_argument("--keep", action="store_true", help="leave the simulated events, and go on with those there")
     parser.add_argument("--stage", choices=FUNCTIONS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    limits = Limits(arguments.num_workers, 60 * arguments.max_minutes)
     if arguments.stage:
-        run_stage(arguments.stage, arguments.folder, arguments.sizes[0])
+        run_stage(arguments.stage, arguments.folder, arguments.sizes[0], limits)
         return
-    before: tuple[int, float] | None = None
-    for num_events in arguments.sizes:
-        found = measure_size(
-            arguments.folder / f"{num_events}",
-            num_events,
-            with_duckdb=not arguments.no_duckdb,
-            compare=arguments.compare,
-        )
+    options = {"with_duckdb": not arguments.no_duckdb, "compare": arguments.compare, "keep": arguments.keep}
+    before: Speed | None = None
+    for asked in arguments.sizes:
+        num_events, share = asked, 1.0
+        if limits.seconds < math.inf and asked > NUM_PROBED:
+            speed = before or measure_size(arguments.folder / "probe", NUM_PROBED, Limits(limits.num_workers))
+            share = speed.share
+            free = shutil.disk_usage(arguments.folder).free
+            room = free / (BYTES_WITHOUT_DUCKDB if arguments.no_duckdb else BYTES_PER_EVENT)
+            num_events = min(asked, speed.fit(limits.seconds, room))
+            report("events that time and disk have room for", num_events, asked=asked, free_gb=round(free / 1e9, 1))
+        try:
+            found = measure_size(arguments.folder / f"{asked}", num_events, limits, simulating=share, **options)
+        except TimeoutError as error:
+            print(json.dumps({"line": "stopped", "asked": asked, "events": num_events, "stage": str(error)}))
+            break
         if before:
-            slope = math.log(found["seconds"] / before[1]) / math.log(num_events / before[0])
-            report("slope of the time", slope, events=num_events, target=MAX_SLOPE)
-        before = num_events, found["seconds"]
+            slope = math.log(found.seconds / before.seconds) / math.log(found.num_events / before.num_events)
+            report("slope of the time", slope, events=found.num_events, target=MAX_SLOPE)
+        before = found
 
 
 if __name__ == "__main__":

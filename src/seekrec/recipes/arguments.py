@@ -49,7 +49,7 @@ class DataArguments:
         category_separator (`str`, *optional*): Own log: what stands between the names of a category path.
         has_time (`bool`, *optional*): Own log: whether events have times, or only an order.
         max_refused (`float`, *optional*): The largest share of a table's rows that may be refused.
-        engine (`str`): Where an own log is read and sorted, and texts are embedded: here, or on a Ray cluster.
+        engine (`str`): Where an own log is read, learnt from and evaluated: on this machine, or on a Ray cluster.
         construction (`str`):
             Searches for a log without any: `split` labels each interaction as one of the two, `copy` as both, as the
             papers do; `tags` takes what users typed as tags, where the log has such.

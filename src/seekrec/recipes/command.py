@@ -11,6 +11,7 @@ seekrec quickstart
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -83,12 +84,17 @@ def train(family: str, options: list[str]) -> None:
 
 
 def _pop_num_processes(options: list[str]) -> tuple[int, list[str]]:
-    """Take `--num_processes N` out of the options; all GPUs if it is not there, one process without a GPU."""
+    """Take `--num_processes N` out of the options; all GPUs if it is not there, one process without a GPU.
+
+    On a Ray cluster one process starts the others, here and on other nodes.
+    """
     kept = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     kept.add_argument("--num_processes", type=int)
     found, rest = kept.parse_known_args(options)
     if found.num_processes is not None:
         return found.num_processes, rest
+    if "--engine=ray" in rest or ("--engine", "ray") in itertools.pairwise(rest):
+        return 1, rest
     import torch
 
     return torch.cuda.device_count(), rest

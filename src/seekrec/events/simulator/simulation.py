@@ -21,7 +21,7 @@ from seekrec.events.simulator.people import BLOCK_EVENTS
 from seekrec.events.simulator.queries import Language
 from seekrec.events.simulator.shelves import MIN_ITEMS, Shelves
 from seekrec.schema import EVENT_FEATURES
-from seekrec.util.files import replace_folder, write_table
+from seekrec.util.files import replace_file, replace_folder, write_table
 
 EVENTS_FOLDER = "events"
 _EVENTS_OF_ITEM = 50
@@ -131,20 +131,39 @@ class SimulatedShop:
         with replace_folder(folder) as target:
             events = target / EVENTS_FOLDER
             events.mkdir()
-            blocks = self.blocks()
-            rest = EVENT_FEATURES.arrow_schema.empty_table()
-            for part in range(-(-self.num_events // rows_per_file)):
-                room = min(rows_per_file, self.num_events - part * rows_per_file)
-                with pq.ParquetWriter(events / f"part-{part:05d}.parquet", rest.schema) as writer:
-                    while room:
-                        if not rest.num_rows:
-                            rest = next(blocks)
-                            order = np.argsort(rest["timestamp"].to_numpy(), kind="stable")
-                            rest = rest.take(pa.array(order))
-                        table, rest = rest.slice(0, room), rest.slice(min(room, rest.num_rows))
-                        writer.write_table(table)
-                        room -= table.num_rows
+            for part in range(self.num_parts(rows_per_file)):
+                self.write_part(part, events, rows_per_file=rows_per_file)
             write_table(target / ITEMS_FILE, self.items)
+
+    def num_parts(self, rows_per_file: int) -> int:
+        """Return how many files of so many events the log fills."""
+        return -(-self.num_events // rows_per_file)
+
+    def write_part(self, part: int, folder: Path, *, rows_per_file: int) -> Path:
+        """Write one of the files of [`write`]; it appears whole, and depends on no other.
+
+        Args:
+            part (`int`): Number of the file, from 0.
+            folder (`Path`): Where to write it; must exist.
+            rows_per_file (`int`): Events of each file but the last.
+
+        Returns:
+            `Path`: The file.
+        """
+        first = part * rows_per_file
+        last = min(first + rows_per_file, self.num_events)
+        path = folder / f"part-{part:05d}.parquet"
+        with (
+            replace_file(path) as temporary,
+            pq.ParquetWriter(temporary, EVENT_FEATURES.arrow_schema) as writer,
+        ):
+            for number in range(first // BLOCK_EVENTS, -(-last // BLOCK_EVENTS)):
+                table = self.block(number)
+                table = table.take(pa.array(np.argsort(table["timestamp"].to_numpy(), kind="stable")))
+                begin = number * BLOCK_EVENTS
+                start, stop = max(first - begin, 0), min(last - begin, table.num_rows)
+                writer.write_table(table.slice(start, stop - start))
+        return path
 
 
 def simulate(
