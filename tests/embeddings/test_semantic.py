@@ -3,6 +3,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+from ray_cluster import two_nodes
 
 from seekrec.embeddings import DEFAULT_ENCODER, blocks, embed_texts, load_semantic_encoder, semantic
 from seekrec.embeddings.blocks import embed_in_blocks
@@ -114,3 +115,16 @@ def test_blocks_are_embedded_once(encoder_folder, tmp_path, monkeypatch):
     again = embed_in_blocks(texts, tmp_path / "blocks", name_or_path=name, block_size=4)
     assert embedded == [texts[8:]]
     np.testing.assert_allclose(again, whole, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_loses_a_node_embeds_to_the_same_bytes(encoder_folder, tmp_path):
+    texts = [" ".join("abcdefgh"[number % 5 : 1 + number % 8] or "a") for number in range(4_000)]
+    settings = {"name_or_path": str(encoder_folder), "block_size": 100}
+    here = embed_in_blocks(texts, tmp_path / "here", **settings)
+    with two_nodes() as nodes:
+        nodes.lose_one_when(lambda: any((tmp_path / "there").glob("block-*")))
+        there = embed_in_blocks(texts, tmp_path / "there", engine="ray", **settings)
+        assert nodes.count_left() == 1
+    assert there.tobytes() == here.tobytes()
