@@ -4,8 +4,8 @@
 No `from __future__ import annotations` here: with types as strings, `strict` checks none of them.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal, Self
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -134,8 +134,8 @@ class DenseConfig(PreTrainedConfig):
         Args:
             found: Fields named in `fields_from_data`, and options that data decide where they are `auto`.
         """
-        settings: dict[str, Any] = {**option_values(self), **found}
-        return type(self)(**settings)
+        make: Callable[..., Self] = type(self)
+        return make(**{**option_values(self), **found})
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, object], **kwargs: object) -> Self:

@@ -429,12 +429,12 @@ class DensePreTrainedModel(PreTrainedModel):
         """Return the standard deviation of a linear layer's weights at the start."""
 
 
-class Decoder(Protocol):
+class Decoder(Protocol[StateT]):
     """What a family has under `model`: item vectors, and layers that read events behind a state or from the start."""
 
     items: ItemTower
 
-    def __call__(self, inputs: Inputs, state: Any, items: CatalogItems) -> Any:
+    def __call__(self, inputs: Inputs, state: StateT | None, items: CatalogItems) -> StateT:
         """Read the `history_*` tensors; return the state after them."""
 
 
@@ -452,7 +452,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         if cls.config_class is DenseConfig:
             raise TypeError(f"{cls.__name__} has no `config_class` of its own; name a subclass of DenseConfig.")
 
-    model: Decoder
+    model: Decoder[StateT]
     item_index: Backend = "exact"
 
     @property

@@ -12,6 +12,9 @@ from huggingface_hub.dataclasses import strict
 
 from seekrec.models.dense.configuration_dense import DenseConfig
 
+# tau, section 3.5.
+PAPER_TEMPERATURE = 0.085
+
 
 @strict
 class SynerGenConfig(DenseConfig):
@@ -93,7 +96,7 @@ class SynerGenConfig(DenseConfig):
     time_scales: list[float] = field(default_factory=lambda: [8.0, 3.2e8])
     use_target_time: bool = True
 
-    temperature: float = 0.085
+    temperature: float = PAPER_TEMPERATURE
     easy_weight: float = 0.1
     ranking_weight: float = 1.0
 
