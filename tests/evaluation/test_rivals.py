@@ -47,6 +47,11 @@ def test_ranks_are_fused_by_their_reciprocals_and_unmatched_items_are_in_no_list
     np.testing.assert_allclose(fusion.score_all([Request(query="x")])[0], expected, rtol=1e-6)
 
 
+def test_a_list_ends_at_its_depth_with_whatever_ties_there():
+    fusion = RankFusion({"dense": Fixed([0.5, 0.1, 0.1, -0.9])}, lists_all=("dense",), depth=2)
+    np.testing.assert_allclose(fusion.score_all([Request()])[0], [1 / 61, 1 / 62.5, 1 / 62.5, 0], rtol=1e-6)
+
+
 def test_cosines_of_items_count_common_users():
     """a was had by users 0 1 2 3, b by 0 1, c by 1, d by 4."""
     acted = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], np.float32)

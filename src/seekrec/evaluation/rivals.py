@@ -67,23 +67,31 @@ class QueryLogScorer:
 class RankFusion:
     """Several systems by reciprocal ranks (Cormack et al., SIGIR 2009): the sum of `1 / (60 + rank)`.
 
-    Tied items share their mean rank; an item that a text scorer gives 0 is not in its list.
+    Tied items share their mean rank. A list holds the best `depth` items and those that tie with the last of them; one
+    that a text scorer gives 0 is not in its list.
 
     Args:
         systems (`Mapping[str, Scorer]`): Systems by name; requests must be of a behavior that all answer.
-        lists_all (`Collection[str]`): Those whose list holds every item, whatever its score.
+        lists_all (`Collection[str]`): Those whose list may hold items of any score.
         constant (`float`): What is added to each rank.
+        depth (`int`): Length of a list.
     """
 
     def __init__(
-        self, systems: Mapping[str, Scorer], *, lists_all: Collection[str] = (), constant: float = 60.0
+        self,
+        systems: Mapping[str, Scorer],
+        *,
+        lists_all: Collection[str] = (),
+        constant: float = 60.0,
+        depth: int = 1000,
     ) -> None:
         self.systems = dict(systems)
         self.lists_all = frozenset(lists_all)
         self.constant = constant
+        self.depth = depth
         answered = [set(system.behaviors) for system in self.systems.values()]
         self.behaviors = tuple(behavior for behavior in BEHAVIORS if all(behavior in own for own in answered))
-        self.details: dict[str, object] = {"systems": list(self.systems), "constant": constant}
+        self.details: dict[str, object] = {"systems": list(self.systems), "constant": constant, "depth": depth}
 
     def score_all(self, requests: Sequence[Request]) -> Float32Array:
         """Add up the reciprocal ranks; see [`Scorer`]."""
@@ -92,7 +100,8 @@ class RankFusion:
             scores = system.score_all(requests)
             fused = np.zeros(scores.shape, np.float32) if fused is None else fused
             for total, row in zip(fused, scores, strict=True):
-                listed = np.arange(len(row)) if name in self.lists_all else np.flatnonzero(row > 0)
+                lowest = np.partition(row, -self.depth)[-self.depth] if len(row) > self.depth else -np.inf
+                listed = np.flatnonzero((row >= lowest) & ((row > 0) | (name in self.lists_all)))
                 total[listed] += 1 / (self.constant + rankdata(-row[listed], method="average"))
         return np.zeros((0, 0), np.float32) if fused is None else fused
 
