@@ -256,7 +256,7 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
         added = None
         if boost is not None or self._views is not None:
             added = self._added(snapshot, inputs, behavior_ids, history, boost)
-        return [scored_items(snapshot.catalog, *found) for found in search(snapshot, wanted, allowed, added)]
+        return scored_items(snapshot.catalog, search(snapshot, wanted, allowed, added))
 
     @torch.no_grad()
     def _rank(
@@ -290,7 +290,7 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
             added = self._added(snapshot, inputs, behavior_ids, history, None)
             if added is not None:
                 scores = [own + more for own, more in zip(scores, added.at(rows), strict=True)]
-        return [scored_items(snapshot.catalog, *found) for found in best_first(rows, scores)]
+        return scored_items(snapshot.catalog, best_first(rows, scores))
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
@@ -380,12 +380,15 @@ def best_first(rows: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> list
     return ordered
 
 
-def scored_items(catalog: Catalog, rows: np.ndarray, scores: np.ndarray) -> list[ScoredItem]:
-    """Make an answer from rows of the catalogue and their scores."""
+def scored_items(catalog: Catalog, found: Sequence[Found]) -> list[list[ScoredItem]]:
+    """Make answers from rows of the catalogue and their scores."""
+    rows = np.concatenate([rows for rows, _ in found])
     named = catalog.items.select(["item_id", "title"]).take(pa.array(rows))
-    ids, titles = (column.to_pylist() for column in named.columns)
+    items = zip(*(column.to_pylist() for column in named.columns), strict=True)
+    # The scores of a request first: they end before another request's item is taken.
     return [
-        ScoredItem(item_id, float(score), title) for item_id, score, title in zip(ids, scores, titles, strict=True)
+        [ScoredItem(item_id, score, title) for score, (item_id, title) in zip(scores.tolist(), items, strict=False)]
+        for _, scores in found
     ]
 
 
