@@ -38,8 +38,6 @@ WEIGHTS = (0.0, *(round(float(weight), 3) for weight in np.geomspace(0.05, 20, 1
 _NUM_BEST = 100
 _BATCH_SIZE = 32
 _METRIC = "ndcg@10"
-# A view joins where it makes the metric better by so much of itself; less is noise, and costs time in every answer.
-_LEAST_GAIN = 0.002
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +52,15 @@ class _Scored:
     own: np.ndarray
     views: dict[str, np.ndarray]
 
-    def value(self, weights: dict[str, float]) -> float:
+    def values(self, weights: dict[str, float]) -> np.ndarray:
+        """Return the metric of each case with some weights."""
         total = self.own
         for name, weight in weights.items():
             if weight:
                 total = total + np.float32(weight) * self.views[name]
         ranks = ranks_from_scores(total, np.zeros(len(total), np.int64))
-        return float(metric_values(ranks, _METRIC).mean())
+        found: np.ndarray = metric_values(ranks, _METRIC)
+        return found
 
 
 def choose_view_weights(
@@ -78,7 +78,7 @@ def choose_view_weights(
     """Give a model views, with the weights that rank its validation cases best.
 
     Task by task: of the ways to weigh words that `LEXICAL_CHOICES` lists the best beside the model alone is kept; then
-    each view is tried by turns, from the one that helps most, until none makes NDCG@10 better.
+    each view is tried by turns, from the one that helps most, until none makes NDCG@10 clearly better.
 
     Args:
         model ([`ViewedModel`]): Trained; gets `views`, and the weights in `config.view_weights`.
@@ -145,26 +145,34 @@ def _choose_words(model: ViewedModel, processor: CatalogProcessor, cases: Evalua
         (f"lexical {number}", one, "lexical") for number, one in enumerate(choices)
     ]
     scored = _score(model, processor, cases, asked)
-    best = [max(scored.value({name: weight}) for weight in WEIGHTS) for name, _, _ in asked]
+    best = [max(scored.values({name: weight}).mean() for weight in WEIGHTS) for name, _, _ in asked]
     return choices[int(np.argmax(best))]
 
 
 def _search_weights(scored: _Scored, names: Sequence[str]) -> tuple[dict[str, float], list[float]]:
-    """Try views by turns; return the weights, and the metric without views and after each change."""
+    """Try views by turns; return the weights, and the metric without views and after each change.
+
+    The best change is kept while its gain is more than half its standard error over cases: less is noise, and costs time in
+    every answer.
+    """
     weights = dict.fromkeys(names, 0.0)
-    values = [scored.value(weights)]
+    before = scored.values(weights)
+    means = [float(before.mean())]
     while True:
         tried = {
-            (name, weight): scored.value({**weights, name: weight})
+            (name, weight): scored.values({**weights, name: weight})
             for name in names
             for weight in WEIGHTS
             if weight != weights[name]
         }
-        (name, weight), value = max(tried.items(), key=lambda item: item[1], default=(("", 0.0), 0.0))
-        if value <= values[-1] * (1 + _LEAST_GAIN):
-            return weights, values
-        weights[name] = weight
-        values.append(value)
+        if not tried:
+            return weights, means
+        name, weight = max(tried, key=lambda change: float(tried[change].mean()))
+        gains = tried[name, weight] - before
+        if gains.mean() <= 0.5 * gains.std() / np.sqrt(len(gains)):
+            return weights, means
+        weights[name], before = weight, tried[name, weight]
+        means.append(float(before.mean()))
 
 
 def _score(
