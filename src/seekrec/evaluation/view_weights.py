@@ -152,8 +152,8 @@ def _choose_words(model: ViewedModel, processor: CatalogProcessor, cases: Evalua
 def _search_weights(scored: _Scored, names: Sequence[str]) -> tuple[dict[str, float], list[float]]:
     """Try views by turns; return the weights, and the metric without views and after each change.
 
-    The best change is kept while its gain is more than half its standard error over cases: less is noise, and costs time in
-    every answer.
+    The best change is kept while its gain is more than half its standard error over cases: less is noise, and costs
+    time in every answer.
     """
     weights = dict.fromkeys(names, 0.0)
     before = scored.values(weights)

@@ -9,6 +9,9 @@ It finds what `model.generate` finds with a [`TrieLogitsProcessor`], and differs
 - All identifiers have the same length, so there is no end-of-sequence token and no length penalty.
 - A request with fewer allowed identifiers than beams carries fewer beams; it is never filled with copies.
 - Requests of one batch may have their own trie, mask, number of beams and number of answers.
+- What is `added` to the scores of items steers the beams: they hold the prefixes with the highest score plus the most
+  that is added to an item below (see `bounds.py`). An item of the best sums is lost only where, at some level, as many
+  other prefixes as there are beams have a higher one; with `exact` none is (see `exact_search.py`).
 """
 
 from __future__ import annotations
@@ -21,10 +24,13 @@ from typing import SupportsIndex, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import NotFiniteError, RequestError
+from seekrec.generation.bounds import TrieBounds, bounds_of_requests
+from seekrec.generation.exact_search import Dropped, ExactSearch
 from seekrec.generation.sessions import Norm, Session, check_level_offsets, check_prompt, encode, open_session
 from seekrec.generation.trie import IdentifierTrie, TrieMask
 from seekrec.schema import shown
@@ -74,6 +80,7 @@ class Lane:
         members (`torch.Tensor` or `slice`): The same as an index; a slice that takes all where one lane has all.
         masks (`list`): Each mask of the lane with the places in `positions` that it is of.
         mask_of (`list`): The mask of each request; `None` where everything is allowed.
+        bounds ([`TrieBounds`], *optional*): Of what is added to scores.
     """
 
     trie: IdentifierTrie
@@ -82,6 +89,7 @@ class Lane:
     members: Tensor | slice
     masks: list[tuple[TrieMask, Tensor]]
     mask_of: list[TrieMask | None]
+    bounds: TrieBounds | None = None
 
 
 @torch.no_grad()
@@ -97,6 +105,8 @@ def beam_search(
     top_k: int | Sequence[int] | None = None,
     masks: TrieMask | np.ndarray | Sequence[TrieMask | np.ndarray | None] | None = None,
     norm: Norm = "vocab",
+    added: np.ndarray | Tensor | None = None,
+    exact: bool = False,
     encoder_outputs: BaseModelOutput | None = None,
 ) -> BeamOutput:
     """Find the items whose identifiers the model holds most likely.
@@ -120,6 +130,10 @@ def beam_search(
             or one (or `None`) for each.
         norm (`str`): `"vocab"` scores a code among all tokens, as `generate` with `length_penalty=0` does; `"level"`
             among the codes of its level, which is faster.
+        added (`np.ndarray`, *optional*): float32 of shape `(num_items,)`, or `(B, num_items)`: finite numbers that are
+            added to the scores of items. Items are then found and returned by the sum.
+        exact (`bool`): Look behind the prefixes that beams dropped until none can hide a better item than the `top_k`
+            returned, whatever the number of beams. There is much to look at where many items are about equally likely.
         encoder_outputs (`ModelOutput`, *optional*): The encoder's output for the batch, in place of `input_ids`.
 
     Returns:
@@ -147,9 +161,13 @@ def beam_search(
             lane.trie = lane.trie.to(device)
             lane.members = slice(None) if len(lanes) == 1 else torch.tensor(lane.positions, device=device)
             lane.masks = [(mask.to(device), places.to(device)) for mask, places in lane.masks]
+            if exact or added is not None:
+                requests = [answerable[position] for position in lane.positions]
+                lane.bounds = bounds_of_requests(lane.trie, added, requests, lane.mask_of)
         session = open_session(base, prompt.states, prompt.attention_mask)
         states = session.start(prompt.decoder_prefix)
-        beams = _search(session, states, lanes, torch.tensor(widths[answerable], device=device), norm)
+        dropped: list[Dropped] | None = [] if exact else None
+        beams = _search(session, states, lanes, torch.tensor(widths[answerable], device=device), norm, dropped)
         for lane in lanes:
             # Replace leaves by items: beam by beam, the beams of a request together.
             lane_scores, nodes = beams.scores[lane.members], beams.nodes[lane.members]
@@ -158,14 +176,22 @@ def beam_search(
             request, slot = request[source], slot[source]
             items, values = item_rows.cpu().numpy(), lane_scores[request, slot].cpu().numpy()
             ends = np.searchsorted(request.cpu().numpy(), np.arange(len(lane.positions)), side="right").tolist()
+            own: list[tuple[np.ndarray, np.ndarray]] = []
             for position, mask, start, end in zip(lane.positions, lane.mask_of, [0, *ends], ends, strict=False):
                 found, found_scores = items[start:end], values[start:end]
                 if mask is not None:  # an identifier may be shared by an allowed and a forbidden item
                     is_allowed = mask.where[torch.from_numpy(found).to(mask.where.device)].cpu().numpy()
                     found, found_scores = found[is_allowed], found_scores[is_allowed]
                 index = answerable[position]
-                order = np.lexsort((found, -found_scores))[: wanted[index]]
+                order = np.lexsort((found, -found_scores))
+                order = order if lane.bounds is not None else order[: wanted[index]]
                 rows[index], scores[index] = found[order], found_scores[order]
+                own.append((rows[index], scores[index]))
+            if lane.bounds is not None:
+                asked = [answerable[position] for position in lane.positions]
+                parts = lane.trie, lane.offsets, lane.positions, lane.bounds, norm, wanted[asked]
+                for index, sums in zip(asked, ExactSearch(base, prompt, *parts).finish(own, dropped), strict=True):
+                    rows[index], scores[index] = sums
     return BeamOutput(rows, scores)
 
 
@@ -212,7 +238,6 @@ def make_lanes(
         raise RequestError(
             f"`level_offsets` has {len(table)} rows for {num_requests} requests; pass one, or one for each."
         )
-
     made: dict[tuple[int, int], TrieMask | None] = {}  # a mask given many times is counted once for each trie
     answerable: list[int] = []
     groups: dict[tuple[int, tuple[int, ...]], tuple[IdentifierTrie, list[int], list[TrieMask | None]]] = {}
@@ -233,7 +258,6 @@ def make_lanes(
             members.append(len(answerable))
             mask_of.append(mask)
             answerable.append(index)
-
     lanes = []
     for (_, offsets), (one, members, mask_of) in groups.items():
         places: dict[int, tuple[TrieMask, list[int]]] = {}
@@ -245,8 +269,10 @@ def make_lanes(
     return answerable, lanes
 
 
-def _search(session: Session, states: Tensor, lanes: list[Lane], beam_limit: Tensor, norm: Norm) -> _Beams:
-    """Grow prefixes code by code; return the beams at the leaves."""
+def _search(
+    session: Session, states: Tensor, lanes: list[Lane], beam_limit: Tensor, norm: Norm, dropped: list[Dropped] | None
+) -> _Beams:
+    """Grow prefixes code by code; return the beams at the leaves, and what they left in `dropped`, if it is a list."""
     num_requests = len(beam_limit)
     start = torch.zeros((num_requests, 1), dtype=torch.int64, device=states.device)
     beams = _Beams(start.float(), start, start, start)
@@ -254,15 +280,21 @@ def _search(session: Session, states: Tensor, lanes: list[Lane], beam_limit: Ten
     num_levels = lanes[0].trie.num_levels
     for level in range(num_levels):
         partition = session.log_partition(states) if norm == "vocab" else None
-        (scores, nodes, codes), first_token = _candidates(session, states, partition, state_of, lanes, level, beams)
+        (scores, nodes, codes, keys), first_token = _candidates(
+            session, states, partition, state_of, lanes, level, beams
+        )
         # Keep the best of each request, best first; as many columns as the fullest request needs.
-        flat = scores.flatten(1)
+        flat = keys.flatten(1)
         best, index = flat.topk(min(int(beam_limit.max()), flat.shape[1]))
         # A request with fewer beams than the widest one keeps only its own number.
-        columns = torch.arange(best.shape[1], device=best.device)
-        best = torch.where(columns < beam_limit[:, None], best, _NEVER)
+        best = torch.where(torch.arange(best.shape[1], device=best.device) < beam_limit[:, None], best, _NEVER)
         used = max(1, int((best > _NEVER).sum(1).max()))
         best, index = best[:, :used], index[:, :used]
+        if dropped is not None:
+            left = F.pad(flat, (0, 1)).scatter(1, torch.where(best > _NEVER, index, flat.shape[1]), _NEVER)
+            dropped.append(Dropped(left[:, :-1], scores.flatten(1), nodes.flatten(1)))
+        if keys is not scores:
+            best = torch.where(best > _NEVER, scores.flatten(1).gather(1, index), _NEVER)
         beams = _Beams(
             scores=best,
             nodes=nodes.flatten(1).gather(1, index),
@@ -292,12 +324,12 @@ def _candidates(
     lanes: list[Lane],
     level: int,
     beams: _Beams,
-) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """Score the children of all beams.
 
     Returns:
-        `tuple`: Scores, nodes and codes of shape `(B, K, M)` (scores minus infinity where there is no allowed
-        child), and the token id of code 0 for each request, shape `(B, 1)`.
+        `tuple`: Scores, nodes, codes and what beams are chosen by of shape `(B, K, M)` (scores minus infinity where
+        there is no allowed child), and the token id of code 0 for each request, shape `(B, 1)`.
     """
     first_token = torch.zeros((len(state_of), 1), dtype=torch.int64, device=states.device)
     parts = []
@@ -322,19 +354,20 @@ def _candidates(
                 is_open[positions] &= counts[children.nodes[positions] if level else children.nodes] > 0
         gathered = log_probs[state_of[lane.members][..., None], children.codes]
         scores = torch.where(is_open, beams.scores[lane.members][..., None] + gathered, _NEVER)
-        parts.append((scores, children.nodes.expand_as(scores), children.codes.expand_as(scores)))
+        keys = scores
+        if lane.bounds is not None:
+            lines = torch.arange(len(nodes), device=nodes.device)[:, None, None]
+            keys = scores + lane.bounds.of(level + 1, lines, children.nodes)
+        parts.append((scores, children.nodes.expand_as(scores), children.codes.expand_as(scores), keys))
     if len(lanes) == 1:
         return parts[0], first_token
-    shape = (*state_of.shape, max(scores.shape[-1] for scores, _, _ in parts))
-    merged = (
-        torch.full(shape, _NEVER, device=states.device),
-        torch.zeros(shape, dtype=torch.int64, device=states.device),
-        torch.zeros(shape, dtype=torch.int64, device=states.device),
-    )
+    shape = (*state_of.shape, max(scores.shape[-1] for scores, *_ in parts))
+    fills = [_NEVER, 0, 0, _NEVER]
+    merged = [part.new_full(shape, fill) for part, fill in zip(parts[0], fills, strict=True)]
     for lane, part in zip(lanes, parts, strict=True):
         for whole, values in zip(merged, part, strict=True):
             whole[lane.members, :, : values.shape[-1]] = values
-    return merged, first_token
+    return (merged[0], merged[1], merged[2], merged[0] if lanes[0].bounds is None else merged[3]), first_token
 
 
 def per_request(name: str, value: object, num_requests: int) -> np.ndarray:
