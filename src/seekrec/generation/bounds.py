@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import xxhash
 from torch import Tensor
+from torch.nn import functional as F
 
 from seekrec.errors import RequestError
 from seekrec.generation.trie import Families, IdentifierTrie, TrieMask
@@ -59,28 +60,27 @@ class _Step:
     """How maxima go from the children of one depth to their parents."""
 
     def __init__(self, family: Families) -> None:
-        self.first = family.first_children()
-        self.extra: tuple[np.ndarray, np.ndarray] | None = None
+        first = torch.from_numpy(family.first_children())
+        self.first, self.offsets = first, F.pad(first, (0, 1), value=family.num_children)
+        self.extra: tuple[Tensor, Tensor] | None = None
         if family.form == "extras":
-            parents = family.array.cpu().numpy().astype(np.intp)
-            self.extra = parents, parents + 1 + np.arange(len(parents))
+            parents = family.array.cpu().long()
+            self.extra = parents, parents + 1 + torch.arange(len(parents))
 
-    def __call__(self, values: np.ndarray) -> np.ndarray:
+    def __call__(self, values: Tensor) -> Tensor:
         """Return the largest value among the children of each parent."""
         if self.extra is None:
-            return np.maximum.reduceat(values, self.first)
+            return torch.segment_reduce(values, "max", offsets=self.offsets)
         # Nearly every parent has one child.
-        best: np.ndarray = values[self.first]
         parents, children = self.extra
-        np.maximum.at(best, parents, values[children])
-        return best
+        return values[self.first].scatter_reduce_(0, parents, values[children], "amax")
 
 
 class _Kept:
     """What was made of one trie: bounds of numbers that all requests share, found again by content."""
 
     def __init__(self, trie: IdentifierTrie) -> None:
-        self.order = trie.item_rows.cpu().numpy().astype(np.intp)
+        self.order = trie.item_rows.cpu().long()
         # By depth; `None` where each node has one child.
         self.steps = [_Step(family) if family.num_children > family.num_parents else None for family in trie.families]
         self.bounds: OrderedDict[int, TrieBounds] = OrderedDict()
@@ -122,14 +122,14 @@ def make_bounds(trie: IdentifierTrie, added: np.ndarray) -> TrieBounds:
         if key is not None and key in kept.bounds:
             kept.bounds.move_to_end(key)
             return kept.bounds[key]
-    lines = []
-    for line in added:
-        levels = [line[kept.order]]
-        for step in reversed(kept.steps):
-            levels.append(levels[-1] if step is None else step(levels[-1]))
-        lines.append(levels[:0:-1])
-    best = tuple(torch.from_numpy(np.stack(level)).to(trie.device) for level in zip(*lines, strict=True))
-    made = TrieBounds(torch.from_numpy(added).to(trie.device), best)
+    numbers = torch.from_numpy(added)
+    best = [torch.empty(len(added), trie.num_nodes(depth)) for depth in range(trie.num_levels + 1)]
+    for number, line in enumerate(numbers):
+        values = line.index_select(0, kept.order)
+        for depth, step in zip(range(trie.num_levels, -1, -1), reversed(kept.steps), strict=True):
+            values = values if step is None else step(values)
+            best[depth][number] = values
+    made = TrieBounds(numbers.to(trie.device), tuple(level.to(trie.device) for level in best))
     if key is not None:
         with _LOCK:
             kept.bounds[key] = made
