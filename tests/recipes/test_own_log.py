@@ -179,7 +179,7 @@ def test_costs_are_estimated_for_shops_of_any_size():
 def test_a_catalogue_counts_as_large_from_a_size_on(family, kind, expected, inputs, tmp_path, monkeypatch):
     """What a plan chooses for many items trains as well; here thirty-six are many."""
     monkeypatch.setattr("seekrec.recipes.choices._MAX_ASKED_ITEMS", 20)
-    monkeypatch.setattr("seekrec.recipes.choices.LARGE_CATALOG", 20)
+    monkeypatch.setattr("seekrec.recipes.choices.MOST_COMPARED_ITEMS", {"intsr": 20, "synergen": 20})
     train(family, kind, inputs[1], tmp_path)
     chosen = {one["name"]: one["value"] for one in json.loads((tmp_path / "run/model/run.json").read_text())["plan"]}
     assert {name: chosen[name] for name in expected} == expected

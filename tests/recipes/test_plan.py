@@ -44,13 +44,12 @@ def test_sizes_of_log_and_machine_decide(summary):
         (summary, CPU, "intsr", {"negatives": "full", "hidden_size": 64, "use_cpu": True, "tasks": "joint"}),
         (large, CPU, "intsr", {"negatives": "popularity", "max_test_cases": 5000, "per_device_train_batch_size": 64}),
         (large, GPU, "intsr", {"hidden_size": 128, "use_cpu": False, "bf16": True}),
-        # Scores of 40,000 items at 100 places of 16 users take 0.7 GiB, and memory is 2 GiB.
-        (
-            replace(summary, num_items=40_000, p90_events_of_user=500.0),
-            replace(CPU, memory=2 << 30),
-            "intsr",
-            {"negatives": "popularity", "max_history": 100},
-        ),
+        (replace(summary, num_items=9_000, p90_events_of_user=500.0), CPU, "intsr", {"max_history": 100}),
+        (replace(summary, num_items=20_000), CPU, "intsr", {"negatives": "popularity"}),
+        (replace(summary, num_items=20_000), GPU, "intsr", {"negatives": "full"}),
+        (replace(summary, num_items=20_000), CPU, "synergen", {"negatives": "full", "temperature": 1.0}),
+        (summary, CPU, "synergen", {"seen_compete": False, "session_ids": "visit", "view_weights": ["validation"]}),
+        (replace(summary, sessions=None), CPU, "synergen", {"session_ids": None}),
         (summary, CPU, "gensar", {"codebook_size": 64, "corpus": "stream", "d_model": 128}),
         (large, GPU, "gensar", {"codebook_size": 256, "d_model": 256, "num_beams": 50}),
         (replace(large, num_items=1_000_000), CPU, "gensar", {"codebook_size": 1024}),
@@ -66,6 +65,8 @@ def test_sizes_of_log_and_machine_decide(summary):
 def test_what_is_given_changes_what_goes_with_it(summary):
     _, values = chosen("synergen", summary, given={"negatives": "popularity"})
     assert "easy_weight" not in values
+    _, values = chosen("intsr", summary, given={"ranked_items": "all"})
+    assert "seen_compete" not in values
     _, values = chosen("gensar", summary, given={"backbone": "t5"})
     assert "d_model" not in values and "tokenizer_vocab_size" not in values
     _, values = chosen("intsr", replace(summary, share_searches=0.0), given={"construction": "none"})
@@ -103,6 +104,7 @@ def test_as_many_cases_are_tested_as_fit():
     few = times.fit_test(25)
     assert times.test_seconds(few) <= 25 < times.test_seconds(int(1.2 * few))
     assert replace(times, share_of_core=0.5).test_seconds(0) == pytest.approx(14 + 6 * 0.5)
+    assert replace(times, num_more_validations=2.0).test_seconds(0) == pytest.approx(7 + 6 * 0.5 + 2 * 3.5)
 
 
 def test_the_machine_is_seen_and_written():

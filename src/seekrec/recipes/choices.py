@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from seekrec.embeddings.softmax import LARGE_CATALOG
 from seekrec.errors import ConfigurationError
 from seekrec.events.report import LogSummary
+from seekrec.models.views import BY_VALIDATION
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.machine import Machine
 
@@ -21,8 +22,8 @@ Value = bool | int | float | str | list[str] | list[float] | None
 
 # From so many items on, asking GenSR about each of them for every request takes too long.
 _MAX_ASKED_ITEMS = 5_000
-# Shares of memory that the scores of all items of a batch may take.
-_SHARE_OF_SCORES = 0.25
+# Up to so many items a CPU compares a target with all of them in at most 1.5 times the time of a sample.
+MOST_COMPARED_ITEMS = {"intsr": 10_000, "synergen": 30_000}
 # Test cases of a task: the interval of NDCG@10 is then about one point wide.
 _ENOUGH_CASES = 5_000
 # Negatives of a case in candidate protocols, unless there are few items.
@@ -160,7 +161,7 @@ def _choose_construction(s: Situation) -> Choice:
     return Choice("construction", "none", "no searches, nor categories to make them from: recommendation alone")
 
 
-def _choose_dense(s: Situation) -> list[Choice]:
+def _choose_dense(family: str, s: Situation) -> list[Choice]:
     """Choose what IntSR and SynerGen share."""
     log = s.log
     most = 200 if s.on_gpu else 100
@@ -177,17 +178,22 @@ def _choose_dense(s: Situation) -> list[Choice]:
         ),
         Choice("item_parts", "both" if log.has_text else "ids", "items have text" if log.has_text else "no text"),
         Choice("starts_from_latest_item", True, "as on MovieLens-100K"),
-        _choose_negatives(s, max_history, batch),
+        _choose_negatives(family, s),
         Choice("hidden_size", width, f"{log.num_interactions:,} interactions, {'a GPU' if s.on_gpu else 'a CPU'}"),
         Choice("num_hidden_layers", 2, "as on MovieLens-100K"),
         Choice("num_attention_heads", 2, "as on MovieLens-100K"),
         Choice("dropout", 0.3, "as on MovieLens-100K"),
         Choice("learning_rate", 1e-3, "as on MovieLens-100K"),
-        Choice("sparse_learning_rate", 3e-3, "item vectors see few events each"),
+        Choice("sparse_learning_rate", 1e-3, "with a higher one item vectors learn single users by heart"),
         Choice("adam_beta2", 0.98, "as on MovieLens-100K"),
         Choice("per_device_train_batch_size", batch, f"{log.num_users_to_hold_out:,} users learn in steps of so many"),
         Choice("max_validation_cases", 1000, "enough to choose a checkpoint"),
+        Choice("view_weights", [BY_VALIDATION], "SASRec, words and clicks are added as far as validation gains"),
     ]
+    if s.given.get("ranked_items") != "all":
+        found.append(Choice("seen_compete", False, "recommendations leave out what the user knows"))
+    if log.sessions is not None:
+        found.append(Choice("session_ids", "visit", "what was done before on the same page is known, as to SASRec"))
     if log.has_time and log.span_days > 1:
         found.append(Choice("item_lifetimes", "first_event", "negatives had appeared when the user chose"))
     if s.has_searches:
@@ -203,11 +209,9 @@ def _choose_dense(s: Situation) -> list[Choice]:
     return found
 
 
-def _choose_negatives(s: Situation, max_history: int, batch: int) -> Choice:
+def _choose_negatives(family: str, s: Situation) -> Choice:
     items = s.log.num_items
-    # Scores of every item at every place of a batch: values, their softmax and gradients.
-    bytes_of_scores = 3 * 4 * items * batch * max_history
-    if items <= LARGE_CATALOG and bytes_of_scores <= _SHARE_OF_SCORES * s.memory:
+    if items <= (LARGE_CATALOG if s.on_gpu else MOST_COMPARED_ITEMS[family]):
         return Choice("negatives", "full", f"{items:,} items: every other one is a negative")
     return Choice("negatives", "popularity", f"{items:,} items: a sample of negatives for each target")
 
@@ -216,7 +220,7 @@ def _choose_intsr(s: Situation) -> list[Choice]:
     has_hours = s.log.has_time and not s.log.times_are_days
     features = ["hour", "weekday", "page"] if has_hours else ["weekday", "page"] if s.log.has_time else ["page"]
     return [
-        *_choose_dense(s),
+        *_choose_dense("intsr", s),
         Choice("merge_event_tokens", True, "shorter sequences"),
         Choice("scenario_features", features, _describe_times(s)),
         Choice("relative_bias", "buckets" if s.log.has_time else "position", _describe_times(s)),
@@ -225,7 +229,7 @@ def _choose_intsr(s: Situation) -> list[Choice]:
 
 
 def _choose_synergen(s: Situation) -> list[Choice]:
-    dense = _choose_dense(s)
+    dense = _choose_dense("synergen", s)
     chosen = next(one.value for one in dense if one.name == "negatives")
     is_full = s.given.get("negatives", chosen) == "full"
     shortest = 2 * _DAY if s.log.times_are_days else 8.0

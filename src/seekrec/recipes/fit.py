@@ -18,6 +18,7 @@ from seekrec.evaluation.conditions import QUERY_FORMS
 from seekrec.evaluation.protocols import RankingProtocol, Retriever
 from seekrec.evaluation.validation import ValidationRanking
 from seekrec.events.split import SPLIT_PARTS
+from seekrec.models.views import BY_VALIDATION
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.compare import MAX_QUERY_FORM_CASES
 from seekrec.schema import Behavior
@@ -32,6 +33,8 @@ _LITTLE_TIME = 3.0
 _SHARE_OF_TEST, _SHARE_OF_VALIDATION, _SHARE_OF_ONE_VALIDATION = 0.3, 0.2, 0.1
 _MOST_VALIDATIONS = 8
 _LEAST_CASES = 20
+# Choosing the weights of views ranks the validation cases by the model twice, and by each view.
+_VALIDATIONS_OF_VIEWS = 8.0
 # What a timing may be off, and the seconds that saving takes, and making the baselines.
 _MARGIN = 0.9
 SAVING_SECONDS = 3.0
@@ -51,6 +54,7 @@ class RankingTimes:
         test_protocols (`Sequence[str]`): Protocols of the final table.
         share_of_core (`float`): Share of a core that this process got so far, 1 on a machine of its own: what was not
             timed takes so much longer.
+        num_more_validations (`float`): How many times as long as a validation choosing the weights of views takes.
     """
 
     seconds_by_protocol: Mapping[RankingProtocol, tuple[float, float]]
@@ -59,6 +63,7 @@ class RankingTimes:
     validation_protocols: tuple[RankingProtocol, ...]
     test_protocols: tuple[RankingProtocol, ...]
     share_of_core: float = 1.0
+    num_more_validations: float = 0.0
 
     @property
     def validation_seconds(self) -> float:
@@ -66,8 +71,9 @@ class RankingTimes:
         return self._seconds(self.validation_protocols, self.num_validation)
 
     def test_seconds(self, num_cases: int) -> float:
-        """Return the seconds of the final table with so many cases of a behavior, baselines included."""
-        seconds = (_SECONDS_OF_BASELINES + SAVING_SECONDS) / self.share_of_core
+        """Return the seconds of all after training with so many cases of a behavior, baselines included."""
+        seconds = self.num_more_validations * self.validation_seconds
+        seconds += (_SECONDS_OF_BASELINES + SAVING_SECONDS) / self.share_of_core
         seconds += self._seconds(self.test_protocols, num_cases)
         seconds += num_cases * _SECONDS_OF_BASELINE_CASE * len(self.test_protocols)
         # A sample of the searches is asked in all forms, of the model and of BM25; half of what is timed are searches.
@@ -178,6 +184,7 @@ def time_rankings(
         validation_protocols=tuple(selection),
         test_protocols=test,
         share_of_core=share_of_core(),
+        num_more_validations=_VALIDATIONS_OF_VIEWS if list(model.config.view_weights) == [BY_VALIDATION] else 0.0,
     )
 
 

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 PLAN_FILE = "plan.json"
 SETTINGS_FILE = "settings.yaml"
 # Raised when the same log on the same machine gets other settings.
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 # What is fitted to timed steps, if a run has a budget.
 FITTED = ("num_train_epochs", "eval_steps", "save_steps", "max_validation_cases", "max_test_cases")
 # Seconds of a run that a person may want to be shorter.
@@ -116,7 +116,7 @@ class Plan:
             seconds (`float`): What is left.
         """
         planned = evaluation.max_test_cases or times.num_test
-        number = times.fit_test(seconds)
+        number = replace(times, num_more_validations=0.0).fit_test(seconds)
         if number >= planned:
             return self
         logger.info("%d of %d test cases of each task fit into the time that is left.", number, planned)
