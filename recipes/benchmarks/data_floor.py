@@ -51,6 +51,8 @@ NUM_PROBED = 2 * ROWS_PER_FILE
 BYTES_PER_EVENT, BYTES_WITHOUT_DUCKDB = 150, 60
 # Share of the time that is planned: speeds differ from size to size.
 PLANNED = 0.95
+# Share of the time in which events are simulated that others are planned by; they are a file or two.
+PROBED = 0.02
 
 # The steps of `partition_log` and `split_partitions` (leave-one-out, strict, audited) in SQL.
 DUCKDB_SCRIPT = """
@@ -363,9 +365,12 @@ def measure(stage: str, folder: Path, num_events: int, limits: Limits) -> dict[s
     is_patient = stage == "simulate" or math.isinf(limits.seconds)
     try:
         output, _ = process.communicate(timeout=None if is_patient else max(1.0, limits.seconds))
-    except subprocess.TimeoutExpired:
+    except BaseException as error:
+        # Whatever ends this process ends the stage, with the processes that it has started.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         seconds = round(time.monotonic() - started, 2)
         done = describe_progress(stage, folder)
         print(json.dumps({"line": stage, "events": num_events, "stopped_after": seconds, "done": done}), flush=True)
@@ -497,18 +502,21 @@ def main() -> None:
     if arguments.stage:
         run_stage(arguments.stage, arguments.folder, arguments.sizes[0], limits)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     options = {"with_duckdb": not arguments.no_duckdb, "compare": arguments.compare, "keep": arguments.keep}
     before: Speed | None = None
     for asked in arguments.sizes:
         num_events, share = asked, 1.0
-        if limits.seconds < math.inf and asked > NUM_PROBED:
-            speed = before or measure_size(arguments.folder / "probe", NUM_PROBED, Limits(limits.num_workers))
-            share = speed.share
-            free = shutil.disk_usage(arguments.folder).free
-            room = free / (BYTES_WITHOUT_DUCKDB if arguments.no_duckdb else BYTES_PER_EVENT)
-            num_events = min(asked, speed.fit(limits.seconds, room))
-            report("events that time and disk have room for", num_events, asked=asked, free_gb=round(free / 1e9, 1))
         try:
+            if limits.seconds < math.inf and asked > NUM_PROBED:
+                speed = before or measure_size(arguments.folder / "probe", NUM_PROBED, limits, simulating=PROBED)
+                share = speed.share
+                free = shutil.disk_usage(arguments.folder).free
+                room = free / (BYTES_WITHOUT_DUCKDB if arguments.no_duckdb else BYTES_PER_EVENT)
+                num_events = min(asked, speed.fit(limits.seconds, room))
+                report(
+                    "events that time and disk have room for", num_events, asked=asked, free_gb=round(free / 1e9, 1)
+                )
             found = measure_size(arguments.folder / f"{asked}", num_events, limits, simulating=share, **options)
         except TimeoutError as error:
             print(json.dumps({"line": "stopped", "asked": asked, "events": num_events, "stage": str(error)}))
