@@ -42,6 +42,9 @@ _BM25_SETTINGS = ((1.5, 0.75), (0.5, 0.75), (0.5, 0.3), (0.0, 0.0))
 
 # Scores in a block of the grid search: it goes over a block hundreds of times, so a block should stay in the cache.
 _BLOCK_CELLS = 300_000
+# Scores that each point of the grid goes over: above 50,000 items it sees fewer cases, but never below 200.
+_MAX_CELLS = 100_000_000
+_MIN_CASES = 200
 
 
 class ReweightedText:
@@ -105,7 +108,8 @@ class ReweightedText:
             forms (`Sequence[str]`): Forms of the grid.
             metric (`str`): What to maximise; the first best of the grid wins.
             remove_seen (`bool`): As for [`build_cases`].
-            max_cases (`int`, *optional*): Use a seeded sample of so many validation cases; `None` uses all.
+            max_cases (`int`, *optional*): Use a seeded sample of so many validation cases, fewer where items are many;
+                `None` uses all.
             seed (`int`): Seed of the sample.
             show_progress (`bool`): Show a progress bar.
 
@@ -113,6 +117,8 @@ class ReweightedText:
             `ReweightedText`: This object; `details` holds the choice, its validation result, and the grid's best by
                 text scorer and form.
         """
+        if max_cases is not None:
+            max_cases = min(max_cases, max(_MIN_CASES, _MAX_CELLS // len(id_map)))
         cases = build_cases(
             split,
             id_map,
