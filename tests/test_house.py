@@ -15,8 +15,8 @@ MAX_SETTINGS = {"gensar": 54, "gensr": 69, "intsr": 59, "synergen": 59}
 MAX_PASSES = {
     "GenSAR.retrieve": (13, 67),
     "GenSR.rank": (7, 37),
-    "IntSR.rank": (10, 47),
-    "SynerGen.rank": (9, 41),
+    "IntSR.rank": (10, 46),
+    "SynerGen.rank": (9, 40),
 }
 
 

@@ -98,7 +98,7 @@ class Ragged:
 
     def owners(self) -> np.ndarray:
         """int64 row number of each entry of `values`."""
-        return self.spread(np.arange(len(self)))
+        return np.repeat(np.arange(len(self)), self.lengths)
 
     def spread(self, of_row: np.ndarray) -> np.ndarray:
         """Repeat a value of each row for each entry of that row: as long as `values`."""
