@@ -177,8 +177,10 @@ class WordLengths:
         return np.array([[len(text), text.count(" ") + 1] for text in texts], np.float32)
 
 
-def test_known_queries_are_not_computed_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_known_queries_are_not_computed_again(tmp_path, monkeypatch, at_once):
     monkeypatch.setattr("seekrec.models.dense.query_vectors.load_semantic_encoder", lambda name: WordLengths())
+    monkeypatch.setattr("seekrec.models.dense.query_vectors._TEXTS_AT_ONCE", at_once)
     WordLengths.calls = 0
     vectors = QueryVectors()
     vectors.add(["red kite", "kite", "kite"])

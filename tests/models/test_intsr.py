@@ -405,7 +405,13 @@ def test_the_pool_holds_what_was_typed_what_items_say_and_what_a_model_wrote(win
     typed = pool.pool.lengths[3] - 5
     assert typed in (0, 1)
     texts = [*["garden"] * typed, "garden thing 3", "garden", "garden", "thing", "kitchen songs"]
-    assert (pool.vectors[pool.pool[3]] == vectors.encode(texts)).all()
+    assert (pool.take(pool.pool[3]) == vectors.encode(texts)).all()
+    # The texts of items are not copied; they stand behind the others.
+    with_items = QueryPool.build(table, catalog, vectors, [*kinds, "item_text"], written)
+    found = with_items.take(with_items.pool[3])
+    assert (found[:-1] == vectors.encode(texts)).all() and (found[-1] == catalog.embeddings["semantic"][3]).all()
+    alone = QueryPool.build(table, catalog, vectors, ["item_text"])
+    assert (alone.take(alone.pool[3]) == catalog.embeddings["semantic"][3]).all()
     with pytest.raises(ConfigurationError, match="no texts of the kind 'doc2query=me/my-t5' by themselves"):
         QueryPool.build(table, catalog, vectors, kinds)
     with pytest.raises(ConfigurationError, match="The query pool has the kind 'title'"):

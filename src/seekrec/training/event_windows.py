@@ -41,12 +41,25 @@ class QueryPool:
     """Queries that could have led to an item, as vectors (IntSR, section 3.2).
 
     Args:
-        pool (`Ragged`): By catalogue row: rows of `vectors`.
+        pool (`Ragged`): By catalogue row: numbers of vectors.
         vectors (`np.ndarray`): float32 of shape `(num_texts, dimension)`.
+        items (`np.ndarray`, *optional*): The same of shape `(num_items, dimension)`; their numbers follow. They are
+            those of the catalogue, which there is no second copy of.
     """
 
-    def __init__(self, pool: Ragged, vectors: np.ndarray) -> None:
-        self.pool, self.vectors = pool, vectors
+    def __init__(self, pool: Ragged, vectors: np.ndarray, items: np.ndarray | None = None) -> None:
+        self.pool, self.vectors, self.items = pool, vectors, items
+
+    def take(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the vectors of some numbers, float32 of shape `(len(numbers), dimension)`."""
+        if self.items is None:
+            return self.vectors[numbers]
+        is_item = numbers >= len(self.vectors)
+        taken = np.empty((len(numbers), self.items.shape[1]), np.float32)
+        taken[is_item] = self.items[numbers[is_item] - len(self.vectors)]
+        if not is_item.all():
+            taken[~is_item] = self.vectors[numbers[~is_item]]
+        return taken
 
     @classmethod
     def build(
@@ -84,12 +97,12 @@ class QueryPool:
                 parts.append(Ragged.from_lists(rows, np.int64))
         query_vectors.add(list(texts))
         vectors = query_vectors.encode(list(texts))
+        items = None
         if ITEM_TEXT in kinds:
             parts.append(Ragged.from_matrix(len(texts) + np.arange(len(catalog))[:, None]))
-            own = catalog.embeddings["semantic"]
-            vectors = np.concatenate([vectors, own]) if len(vectors) else own
+            items = catalog.embeddings["semantic"]
         empty = Ragged(np.empty(0, dtype=np.int64), np.zeros(len(catalog) + 1, dtype=np.int64))
-        return cls(join_rows(parts) if parts else empty, vectors)
+        return cls(join_rows(parts) if parts else empty, vectors, items)
 
 
 class WindowCollator:
@@ -142,7 +155,7 @@ class WindowCollator:
         for name in ("history_query_rows", "question_query_rows"):
             rows = batch[name]
             batch[name] = np.where(rows >= 0, np.searchsorted(used, rows), -1)
-        batch["query_vectors"] = self.pool.vectors[used] if len(used) else np.zeros((0, 0), dtype=np.float32)
+        batch["query_vectors"] = self.pool.take(used) if len(used) else np.zeros((0, 0), dtype=np.float32)
         if self.negatives is not None:
             labels = batch["labels"]
             users = np.broadcast_to(self.windows.user_rows(numbers % len(self.windows))[:, None], labels.shape)

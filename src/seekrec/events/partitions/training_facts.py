@@ -8,6 +8,7 @@ on) is written down and put together.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,13 @@ import pyarrow.parquet as pq
 from seekrec.events.partitions.engines import Engine, Job, run_partitions
 from seekrec.events.partitions.scatter import FACTS_FILE, read_facts
 from seekrec.events.partitions.splits import PartitionedSplit
+from seekrec.util.arrow import one_array
 from seekrec.util.files import write_json, write_table
+from seekrec.util.hashing import hash_texts
 
 _NEVER = np.iinfo(np.int64).max
+# Queries of all partitions that are compared with each other at once.
+_QUERIES_AT_ONCE = 1 << 23
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +89,6 @@ def gather_training_facts(
     geohashes: Counter[str] = Counter()
     first_times = np.full(split.log.num_items, _NEVER)
     counts = np.zeros(split.log.num_items, dtype=np.int64)
-    queries = pa.array([], pa.string())
     for job in jobs:
         facts = read_facts(job.output)
         actions.update(facts["actions"])
@@ -93,8 +97,7 @@ def gather_training_facts(
         rows = items["item"].to_numpy()
         first_times[rows] = np.minimum(first_times[rows], items["first_time"].to_numpy())
         counts[rows] += items["count"].to_numpy()
-        own = pq.read_table(Path(job.output) / "queries.parquet")["query"]
-        queries = pc.unique(pa.chunked_array([queries, *own.chunks], pa.string()))
+    queries = distinct_queries([Path(job.output) / "queries.parquet" for job in jobs])
     return TrainingFacts(
         queries=queries.take(pc.sort_indices(queries)),
         action_counts=dict(sorted(actions.items())),
@@ -102,6 +105,25 @@ def gather_training_facts(
         first_times=first_times,
         counts=counts,
     )
+
+
+def distinct_queries(files: Sequence[Path]) -> pa.Array:
+    """Return the distinct queries of some files, in no order.
+
+    Where they are many, those of some hashes at a time: beside the result, memory holds no more than these.
+
+    Args:
+        files (`Sequence[Path]`): Parquet files with a column `query`.
+    """
+    num_parts = max(1, -(-sum(pq.read_metadata(path).num_rows for path in files) // _QUERIES_AT_ONCE))
+    parts = []
+    for part in range(num_parts):
+        chunks: list[pa.Array] = []
+        for path in files:
+            own = one_array(pq.read_table(path)["query"])
+            chunks.append(own if num_parts == 1 else own.filter(pa.array(hash_texts(own) % num_parts == part)))
+        parts.append(pc.unique(pa.chunked_array(chunks, pa.string())))
+    return pa.concat_arrays(parts)
 
 
 def gather_facts(job: Job, folder: Path) -> None:
@@ -131,4 +153,4 @@ def _count(column: pa.ChunkedArray) -> dict[str, int]:
     return dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True))
 
 
-__all__ = ["TrainingFacts", "gather_facts", "gather_training_facts"]
+__all__ = ["TrainingFacts", "distinct_queries", "gather_facts", "gather_training_facts"]

@@ -36,6 +36,8 @@ _TABLE, _ENCODER = threading.Lock(), threading.Lock()
 # Vectors of new queries that are kept in memory: 10,000 of 384 numbers take 15 MB.
 _MAX_NEW = 10_000
 _DIGEST_SIZE = 16
+# Texts that are embedded, and vectors that are copied, at a time.
+_TEXTS_AT_ONCE = 1 << 16
 
 
 class QueryVectors:
@@ -63,9 +65,10 @@ class QueryVectors:
     def add(self, texts: Sequence[str], *, show_progress: bool = False) -> None:
         """Compute the vectors of these texts, where missing, and keep them for good: `save` writes them."""
         missing = {key: text for key, text in self._named(texts) if key not in self._known}
-        if missing:
-            vectors = self._embed(list(missing.values()), show_progress)
-            self._known.update(zip(missing, vectors, strict=True))
+        keys, new = list(missing), list(missing.values())
+        for start in range(0, len(new), _TEXTS_AT_ONCE):
+            vectors = self._embed(new[start : start + _TEXTS_AT_ONCE], show_progress)
+            self._known.update(zip(keys[start : start + _TEXTS_AT_ONCE], vectors, strict=True))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return the vectors of texts; several threads may ask at once.
@@ -90,7 +93,12 @@ class QueryVectors:
                 self._new.update(computed)
                 while len(self._new) > _MAX_NEW:
                     self._new.pop(next(iter(self._new)))
-        return np.stack([found[key] for key, _ in named]).astype(np.float32)
+        first = found[named[0][0]]
+        vectors = np.empty((len(named), *first.shape), np.float32)
+        for start in range(0, len(named), _TEXTS_AT_ONCE):
+            block = [found[key] for key, _ in named[start : start + _TEXTS_AT_ONCE]]
+            vectors[start : start + len(block)] = np.stack(block)
+        return vectors
 
     def save(self, folder: str | Path) -> None:
         """Write the kept vectors; without any, remove an older file."""
