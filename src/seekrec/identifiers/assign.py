@@ -24,6 +24,7 @@ from seekrec.schema import View
 
 # Costs are compared by the million: 64k rows x 256 codes x 4 bytes = 64 MB at a time.
 _CHUNK_ROWS = 65_536
+_MAX_KEY = 2**62
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,16 @@ def prefix_groups(codes: np.ndarray, num_prefix_levels: int) -> np.ndarray:
     Returns:
         `np.ndarray`: int64 of shape `(num_items,)`; equal numbers mean equal prefixes, in the order of the prefixes.
     """
-    groups = np.zeros(len(codes), np.int64)
+    groups, bound = np.zeros(len(codes), np.int64), 1
     for level in range(num_prefix_levels):
-        # Renumbered at every level, so that the key never outgrows int64, whatever the depth.
-        groups = np.unique(groups * (codes[:, level].max(initial=0) + 1) + codes[:, level], return_inverse=True)[1]
-    return groups
+        size = int(codes[:, level].max(initial=0)) + 1
+        if bound * size > _MAX_KEY:
+            # Renumbered, so that the key never outgrows int64, whatever the depth.
+            groups = np.unique(groups, return_inverse=True)[1]
+            bound = int(groups.max(initial=0)) + 1
+        groups = groups * size + codes[:, level]
+        bound *= size
+    return np.unique(groups, return_inverse=True)[1]
 
 
 def _num_colliding(codes: np.ndarray, taken: np.ndarray) -> int:
