@@ -239,7 +239,7 @@ def check_vectors(argument: str, vectors: np.ndarray, num_items: int, dimension:
     Raises:
         CatalogError: If the shape is another, or a value is not finite or above 65504, the largest float16.
     """
-    array = np.ascontiguousarray(vectors, dtype=np.float32)
+    array = np.asarray(vectors)
     if array.ndim != 2 or len(array) != num_items or (dimension is not None and array.shape[1] != dimension):
         raise CatalogError(
             f"`{argument}` has shape {array.shape}; there are {num_items} items"
@@ -249,7 +249,9 @@ def check_vectors(argument: str, vectors: np.ndarray, num_items: int, dimension:
     rounded = np.empty(array.shape, np.float32)
     for start, block in row_blocks(array):
         # By torch, which converts about ten times faster than numpy; a value too large becomes infinite.
-        part = torch.from_numpy(rounded[start : start + len(block)]).copy_(torch.tensor(block).half())
+        part = torch.from_numpy(rounded[start : start + len(block)]).copy_(
+            torch.tensor(block, dtype=torch.float32).half()
+        )
         is_finite = torch.isfinite(part).all(dim=1).numpy()
         if not is_finite.all():
             row = start + int(np.flatnonzero(~is_finite)[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -154,7 +155,8 @@ def read_catalog(folder_or_repo: str | Path, revision: str | None) -> SavedCatal
     codes = _read_part(folder, hashes, "codes", load_file, array_digest)
     embeddings, model = None, None
     if "embeddings" in hashes:
-        embeddings = _read_part(folder, hashes, "embeddings", _read_embeddings, array_digest)
+        digest = partial(array_digest, dtype=np.float32)
+        embeddings = _read_part(folder, hashes, "embeddings", _read_embeddings, digest)
     if "identifier_model" in hashes:
         model = _read_part(folder, hashes, "identifier_model", _read_model, model_digest)
     settings = description["settings"]
@@ -285,8 +287,9 @@ def _write_embeddings(path: Path, embeddings: Mapping[View, np.ndarray]) -> None
 
 
 def _read_embeddings(path: Path) -> dict[View, np.ndarray]:
+    """Read vectors as they are stored; [`Catalog.build`] makes them what they are in memory."""
     tensors = load_tensors(path)
-    return {view: tensors[view].float().numpy() for view in VIEWS if view in tensors}
+    return {view: tensors[view].numpy() for view in VIEWS if view in tensors}
 
 
 def _read_model(path: Path) -> IdentifierModel:

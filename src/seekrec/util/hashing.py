@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seekrec.util.arrow import is_list, one_array
+from seekrec.util.memory_maps import row_blocks
 
 NameT = TypeVar("NameT", bound=str)
 
@@ -68,17 +69,23 @@ def json_digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def array_digest(arrays: Mapping[NameT, np.ndarray]) -> str:
+def array_digest(arrays: Mapping[NameT, np.ndarray], *, dtype: type[np.floating] | None = None) -> str:
     """Compute the SHA-256 of named arrays: names, types, shapes and values, whatever their order.
+
+    Args:
+        arrays (`Mapping[str, np.ndarray]`): The arrays, in memory or mapped.
+        dtype (`type`, *optional*): What they are taken for, a block at a time; their own types if not given.
 
     Returns:
         `str`: 64 hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        array = np.atleast_1d(arrays[name])
+        kind = array.dtype if dtype is None else np.dtype(dtype)
+        digest.update(f"{name}:{kind.str}:{array.shape};".encode())
+        for _, block in row_blocks(array):
+            digest.update(np.ascontiguousarray(block, kind).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
