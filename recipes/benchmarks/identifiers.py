@@ -5,8 +5,8 @@
 
 Vectors of two views lie in files. `random`: independent normal numbers; `tight`: 2,000 centres of deviation 1 with
 deviation 0.3 around them, so that hundreds of items lie where an identifier has room for one. Residual k-means, two
-shared and two specific levels of 256. Each line, in a process of its own: the case, seconds of fitting, encoding and
-assigning, how many items of the first view shared an identifier and how many moved, and the highest memory in MiB: of
+shared and two specific levels of 256. Each line, in a process of its own: the case, seconds of a core for fitting,
+encoding and assigning, how many items of the first view shared an identifier and how many moved, and the highest memory in MiB: of
 the process, and without pages of the files.
 """
 
@@ -76,19 +76,19 @@ def measure(case: str, num_items: int, arguments: Arguments) -> None:
             write_rows_file(path, draw(case, num_items, size, seed), (num_items, size))
         vectors[view] = map_rows(path)
     threading.Thread(target=watch, daemon=True).start()
-    times = [time.perf_counter()]
+    times = [time.process_time()]
     config = ResidualKMeansConfig(**{f"{view}_size": size for view, size in sizes.items()})
     model = ResidualKMeans(config).fit(**vectors, num_iterations=arguments.num_iterations)
-    times.append(time.perf_counter())
+    times.append(time.process_time())
     encoded = model.encode(**vectors)
-    times.append(time.perf_counter())
+    times.append(time.process_time())
     assigned = assign_unique(
         encoded.codes,
         encoded.costs,
         codebook_size=config.codebook_size,
         num_shared_levels=config.num_shared_levels,
     )
-    times.append(time.perf_counter())
+    times.append(time.process_time())
     line = {
         "case": case,
         "num_items": num_items,
