@@ -6,8 +6,8 @@
 Vectors of two views lie in files. `random`: independent normal numbers; `tight`: 2,000 centres of deviation 1 with
 deviation 0.3 around them, so that hundreds of items lie where an identifier has room for one. Residual k-means, two
 shared and two specific levels of 256. Each line, in a process of its own: the case, seconds of a core for fitting,
-encoding and assigning, how many items of the first view shared an identifier and how many moved, and the highest memory in MiB: of
-the process, and without pages of the files.
+encoding and assigning, how many items of the first view shared an identifier and how many moved, and the highest
+memory in MiB: of the process, and without pages of the files.
 """
 
 from __future__ import annotations
