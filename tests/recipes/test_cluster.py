@@ -11,6 +11,7 @@ from tiny_runs import ACCELERATE, ROOT, metrics, run, run_script
 from seekrec.events.partitions import partition_log
 from seekrec.events.simulator import simulate
 from seekrec.recipes.cluster import Workers
+from seekrec.recipes.command import _pop_num_processes
 from seekrec.util.hashing import file_sha256
 
 CPU = {"CPU": 8.0, "memory": 1e9}
@@ -42,6 +43,14 @@ def test_processes_share_what_is_left_of_a_cluster():
     assert Workers(3, 1, use_gpu=False).fit([{"CPU": 1.0}]) == 0.333
     # Without any there is nothing to share: the cluster is waited for.
     assert workers.fit([]) == 8
+
+
+@pytest.mark.parametrize("engine", [["--engine", "ray"], ["--engine=ray"]])
+def test_on_a_cluster_one_process_starts_the_others(engine, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert _pop_num_processes(["--seed", "1"]) == (4, ["--seed", "1"])
+    assert _pop_num_processes(["--seed", "1", *engine]) == (1, ["--seed", "1", *engine])
+    assert _pop_num_processes([*engine, "--num_processes", "2"]) == (2, engine)
 
 
 @pytest.mark.slow
