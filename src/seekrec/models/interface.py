@@ -19,9 +19,8 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError
 from seekrec.generation import IdentifierTrie, Norm, beam_search, score_candidates
-from seekrec.generation.beam_search import per_request
 from seekrec.models.answers import Found, Masks, Where, join_new
-from seekrec.models.base import CatalogModel, CatalogSnapshot, best_first
+from seekrec.models.base import CatalogModel, CatalogSnapshot
 from seekrec.models.checkpoint import save_bundled_catalog
 from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.models.t5_backbone import T5Backbone
@@ -143,6 +142,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         norm: Norm | None = None,
         exclude_seen: bool | None = None,
         boost: Boost = None,
+        exact: bool = False,
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue, by beam search over their identifiers.
 
@@ -170,7 +170,10 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
                 recommendations and not in searches.
             boost (`np.ndarray` or `dict`, *optional*):
                 Numbers of the caller's that are added to scores: of all items, for all requests or for each, or of
-                some items by id. Items are compared by the sum.
+                some items by id. Items are compared by the sum, and beams hold the prefixes with the highest
+                log-probability plus the most that an item below gets.
+            exact (`bool`): Whether beams are looked behind until none of the items whose log-probability, or sum of
+                it and what is added, is best can be missing; see [`beam_search`].
 
         Returns:
             `list[list[ScoredItem]]`: For each request at most `top_k` distinct items, best first, with the
@@ -190,7 +193,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             exclude_seen,
             boost,
             lambda snapshot, wanted, allowed, added: self._find(
-                snapshot, inputs, wanted, allowed, 20 if num_beams is None else num_beams, norm, added
+                snapshot, inputs, wanted, allowed, 20 if num_beams is None else num_beams, norm, added, exact
             ),
         )
 
@@ -269,26 +272,17 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         num_beams: int | Sequence[int],
         norm: Norm | None,
         added: AddedScores | None,
+        exact: bool,
     ) -> list[Found]:
-        """Return for each request rows of the catalogue and their scores, best first: by beams, and what is new.
-
-        Where something is added to scores, as many items as there are beams are also found by that alone.
-        """
+        """Return for each request rows of the catalogue and their scores, best first: by beams, and what is new."""
         asked = self._prompt(snapshot, inputs)
-        if added is not None:
-            widths = np.maximum(per_request("num_beams", num_beams, len(asked.views)), top_k)
-            beams = self._search(snapshot, asked, widths, allowed, num_beams, norm)
-            alone = added.best(widths.tolist(), allowed)
-            rows = [np.union1d(own, more) for (own, _), more in zip(beams, alone, strict=True)]
-            own_scores = self._score(snapshot, asked, rows, norm)
-            total = [own + more for own, more in zip(own_scores, added.at(rows), strict=True)]
-            ordered = best_first(rows, total)
-            return [(line[:k], values[:k]) for (line, values), k in zip(ordered, top_k, strict=True)]
-        found = self._search(snapshot, asked, top_k, allowed, num_beams, norm)
+        found = self._search(snapshot, asked, top_k, allowed, num_beams, norm, added, exact)
         new = snapshot.new_rows(self.config.num_items)
         if not len(new):
             return found
         scores = self._score_new(snapshot, asked, norm)
+        if added is not None:
+            scores = scores + np.stack(added.at([new] * len(scores)))
         check_finite("The scores of new items", scores, "request", "check the weights of the model and its data type")
         return [
             join_new(own, new, scores_line, mask, count)
@@ -303,6 +297,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         allowed: Masks,
         num_beams: int | Sequence[int],
         norm: Norm | None,
+        added: AddedScores | None,
+        exact: bool,
     ) -> list[Found]:
         """Search with beams: for each request rows of the catalogue and their scores, best first."""
         output = beam_search(
@@ -314,6 +310,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             top_k=top_k.tolist(),
             masks=allowed,
             norm=norm or self.config.loss_norm,
+            added=None if added is None else added.block(0, snapshot.num_items),
+            exact=exact,
         )
         return list(zip(output.rows, output.scores, strict=True))
 

@@ -41,6 +41,7 @@ from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
 from seekrec.models.interface import EncodedRequests, GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
+from seekrec.models.views import AddedScores
 from seekrec.schema import BEHAVIORS, Behavior, Request, View, shown
 
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
@@ -598,13 +599,19 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         allowed: Masks,
         num_beams: int | Sequence[int],
         norm: Norm | None,
+        added: AddedScores | None,
+        exact: bool,
     ) -> list[Found]:
         """With `config.order_by="next_item"` the beams find items and the last event's state orders them."""
         if self.config.order_by == "identifier":
-            return super()._search(snapshot, asked, top_k, allowed, num_beams, norm)
+            return super()._search(snapshot, asked, top_k, allowed, num_beams, norm, added, exact)
         kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
-        found = [rows for rows, _ in super()._search(snapshot, asked, kept, allowed, num_beams, norm)]
-        ordered = best_first(found, self._score(snapshot, asked, found, norm))
+        beams = super()._search(snapshot, asked, kept, allowed, num_beams, norm, added, exact)
+        found = [rows for rows, _ in beams]
+        scores = self._score(snapshot, asked, found, norm)
+        if added is not None:
+            scores = [own + more for own, more in zip(scores, added.at(found), strict=True)]
+        ordered = best_first(found, scores)
         return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, top_k, strict=True)]
 
     def _check_trained(self, task: str, what: str) -> None:

@@ -861,6 +861,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         num_beams: int | Sequence[int],
         norm: Norm | None,
         added: AddedScores | None,
+        exact: bool,
     ) -> list[Found]:
         """With `config.retrieve_by="answer"` score every item allowed; else find identifiers."""
         if self.config.retrieve_by == "answer":
@@ -870,7 +871,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
                 "The model was not trained to write identifiers (`identifier_weight` is 0), so it cannot search the "
                 "whole catalogue by them; give it candidates and call `rank`, or train it with `retrieve_by` 'answer'."
             )
-        return super()._find(snapshot, inputs, top_k, allowed, num_beams, norm, added)
+        return super()._find(snapshot, inputs, top_k, allowed, num_beams, norm, added, exact)
 
     def _ask_all(
         self,
