@@ -13,12 +13,13 @@ import torch
 from dense_questions import HISTORY, assert_same_scores, scores_of
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
-from small_shop import HSTU, aisle_vector, make_intsr, make_synergen
+from small_shop import HSTU, aisle_vector, make_gensar, make_gensr, make_intsr, make_synergen
 from transformers import AutoModel
 
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem, recommender_sizes
 from seekrec.errors import CheckpointError, ConfigurationError, RequestError
 from seekrec.events.query_log import QueryLog
+from seekrec.models.dense import QueryVectors
 from seekrec.models.views import LexicalIndex, LexicalSettings, Views, read_view_weights, write_view_weights
 from seekrec.schema import Event, Request
 
@@ -345,3 +346,86 @@ def test_views_of_other_items_are_refused():
         model.config.view_weights = ["search.collaborative=1"]
         rows = model.catalog_views(model.current_snapshot(), replace(Views(24), lexical=None))
         _ = rows.item_vectors
+
+
+class FixedVectors(QueryVectors):
+    """Every query to one vector; no encoder."""
+
+    def _embed(self, texts, show_progress):
+        return np.tile(np.float16([1, -2, 3, 0, 0.5]), (len(texts), 1))
+
+
+GENERATIVE = {
+    "gensar-instructions": (make_gensar, {}),
+    "gensar-stream": (make_gensar, {"corpus": "stream"}),
+    "gensr-identifiers": (make_gensr, {}),
+    "gensr-answer": (make_gensr, {"retrieve_by": "answer", "identifier_weight": 0.0}),
+}
+
+
+@pytest.mark.parametrize("way", GENERATIVE)
+def test_generative_families_answer_by_the_same_sum(way, aisles, tmp_path, monkeypatch):
+    make, settings = GENERATIVE[way]
+    weights = [*WEIGHTS, *(f"search.{name}={weight}" for name, weight in [("lexical", 2), ("query_log", 0.5)])]
+    model, processor = make(aisles, view_weights=[*weights, "search.semantic=3"], **settings)
+    monkeypatch.setattr("seekrec.models.interface.QueryVectors", FixedVectors)
+    catalog, ids = model.catalog, model.catalog.id_map.ids
+    sasrec = make_sasrec(len(catalog))
+    log = QueryLog.count(["garden"], np.array([0, 0]), np.array([3, 5]), num_items=len(catalog))
+    words = LexicalIndex.fit(catalog.items, LexicalSettings())
+    model.set_views(Views(len(catalog), None, words, log).with_recommender(sasrec))
+    inputs = processor([FUSED[0], SEARCH])
+    found = scores_of(model.retrieve(inputs, top_k=100, num_beams=100, exclude_seen=False))
+    own = own_answers(model, inputs)
+    rows = catalog.id_map.convert_to_rows([event.item_id for event in HISTORY if event.item_id])
+    texts = catalog.embeddings["semantic"].astype(np.float32)
+    texts = texts - texts.mean(0)
+    texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    shares = 0.7 ** np.arange(len(rows))[::-1]
+    like = texts @ (shares[:, None] * texts[rows]).sum(0) / shares.sum()
+    like[rows] = 0
+    query = np.float32([1, -2, 3, 0, 0.5])
+    expected = [
+        1.5 * sasrec.score([rows])[0].numpy() + 4 * like,
+        3 * texts @ query / np.linalg.norm(query),
+    ]
+    for weight, matches in ((2, words), (0.5, log)):
+        scores = matches.scores(["garden"]).toarray()[0]
+        expected[1] = expected[1] + weight * np.log1p(1000 * scores / scores.max())
+    for scores, plain, more in zip(found, own, expected, strict=True):
+        assert len(scores) == len(ids)
+        np.testing.assert_allclose([scores[one] - plain[one] for one in ids], more, atol=1e-3)
+    # Boosts on top, with few beams, `where`, and in `rank` what views add.
+    boost = np.random.default_rng(0).normal(size=len(ids)).astype(np.float32) * 5
+    for scores, answer in zip(
+        found,
+        model.retrieve(inputs, top_k=4, exclude_seen=False, boost=boost, where=ids[:15], exact=True),
+        strict=True,
+    ):
+        total = {one: scores[one] + boost[ids.index(one)] for one in ids[:15]}
+        assert scores_of([answer])[0] == pytest.approx(
+            {one: total[one] for one in [x.item_id for x in answer]}, abs=1e-3
+        )
+        if way != "gensar-stream":  # there the beams find by identifiers, and another score orders
+            assert [item.item_id for item in answer] == sorted(total, key=total.get, reverse=True)[:4]
+    model.save_pretrained(tmp_path)
+    again = scores_of(
+        AutoModel.from_pretrained(tmp_path).retrieve(inputs, top_k=100, num_beams=100, exclude_seen=False)
+    )
+    assert again[0] == pytest.approx(found[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("make", [make_gensar, make_gensr])
+def test_ranked_candidates_get_what_views_add(make, aisles):
+    model, processor = make(aisles, view_weights=WEIGHTS)
+    sasrec = make_sasrec(len(model.catalog))
+    names = ["i3", "i1", "i20"]
+    inputs = processor(FUSED[:1], candidates=[names])
+    plain = scores_of(model.rank(inputs))[0]
+    model.set_views(Views(len(model.catalog)).with_recommender(sasrec))
+    views = model.catalog_views(model.current_snapshot(), model.views)
+    rows = model.catalog.id_map.convert_to_rows(names)
+    parts = views.added(model.view_requests(inputs, [0]), model.view_weights, 1.0)
+    more = sum(part.at(0, rows) for part in parts)
+    expected = {name: plain[name] + value for name, value in zip(names, more.tolist(), strict=True)}
+    assert scores_of(model.rank(inputs))[0] == pytest.approx(expected, abs=1e-4)

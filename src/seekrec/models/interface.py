@@ -23,6 +23,7 @@ from seekrec.models.answers import Found, Masks, Where, join_new
 from seekrec.models.base import CatalogModel, CatalogSnapshot
 from seekrec.models.checkpoint import save_bundled_catalog
 from seekrec.models.configuration_t5 import IdentifierT5Config
+from seekrec.models.dense.query_vectors import QueryVectors
 from seekrec.models.t5_backbone import T5Backbone
 from seekrec.models.views import AddedScores, Boost
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
@@ -232,6 +233,21 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             self.generation_config.do_sample = False
             self.generation_config.use_cache = True
         super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _query_vectors(self, inputs: BatchFeature, queries: Sequence[str]) -> Tensor:
+        """Embed queries as the items' texts were; see the base. An encoder is loaded at the first."""
+        snapshot = self.current_snapshot()
+
+        def make() -> QueryVectors:
+            vectors = QueryVectors(snapshot.catalog.semantic_encoder_name)
+            vectors.encoder_is_trusted = snapshot.catalog.encoder_is_trusted
+            return vectors
+
+        asked = [number for number, query in enumerate(queries) if query]
+        found = snapshot.value("query vectors", make).encode([queries[number] for number in asked])
+        embedded = np.zeros((len(queries), found.shape[1]), np.float32)
+        embedded[asked] = found
+        return torch.from_numpy(embedded)
 
     @abstractmethod
     def _encode(self, snapshot: SnapshotT, inputs: BatchFeature) -> tuple[Tensor, Tensor]:

@@ -694,10 +694,10 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         vectors = items.vectors[rows.clamp_min(0)] if is_whole else items(rows.clamp_min(0))
         return torch.einsum("bqs,bqcs->bqc", questions, vectors.to(questions.dtype)).float()
 
-    def _query_vectors(self, inputs: BatchFeature) -> Tensor | None:
+    def _query_vectors(self, inputs: BatchFeature, queries: Sequence[str]) -> Tensor:
         """Return the text vectors of queries, which the processor looked up; see the base."""
-        vectors, rows = inputs["query_vectors"], inputs["question_query_rows"][:, 0]
-        return vectors[rows.clamp_min(0)] if len(vectors) else None
+        vectors: Tensor = inputs["query_vectors"]
+        return vectors[inputs["question_query_rows"][:, 0].clamp_min(0)]
 
     def _check_catalog(self, catalog: Catalog) -> None:
         num_items = self.config.num_items

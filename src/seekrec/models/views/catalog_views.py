@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,14 +40,14 @@ class ViewRequests:
         history (`np.ndarray`): int64 rows of the items that users acted on, oldest first, `(batch, longest)`; below 0
             for none.
         queries (`Sequence[str]`): The query of each search; anything for a recommendation.
-        query_vectors (`torch.Tensor`, *optional*): float32 text vectors of the queries, `(batch, dimension)`; what a
-            recommendation has is not read. Without them the semantic view of searches is zero.
+        query_vectors (`Callable`): Returns text vectors of the queries, `(batch, dimension)`, by the encoder of the
+            items' texts; what a recommendation has is not read.
     """
 
     behaviors: Sequence[Behavior]
     history: np.ndarray
     queries: Sequence[str]
-    query_vectors: Tensor | None = None
+    query_vectors: Callable[[], Tensor]
 
     def histories(self) -> Ragged:
         """Return the items of each history, oldest first; one that follows itself once."""
@@ -200,9 +200,9 @@ class CatalogViews:
                 unit = (texts[rows] - mean) * scales[rows, None]
                 questions[number] = float(factors[number]) * (share / share.sum()) @ unit
         searches = np.flatnonzero(factors * is_search)
-        if len(searches) and requests.query_vectors is not None:
+        if len(searches):
             places = torch.from_numpy(searches).to(self.device)
-            asked = F.normalize(requests.query_vectors.to(self.device)[places].float(), dim=-1)
+            asked = F.normalize(requests.query_vectors().to(self.device)[places].float(), dim=-1)
             questions[places] = asked * torch.from_numpy(factors[searches]).to(self.device)[:, None]
         products = Products(questions, texts, mean, scales)
         own = []

@@ -80,9 +80,14 @@ class ViewedModel(PreTrainedModel):
         """What one unit of log-probability is in the model's scores; weights of views are in these units."""
         return 1.0
 
-    def _query_vectors(self, inputs: BatchFeature) -> Tensor | None:
-        """Return the text vector of each request's query, `(batch, dimension)`; `None` where inputs have none."""
-        return None
+    @abstractmethod
+    def _query_vectors(self, inputs: BatchFeature, queries: Sequence[str]) -> Tensor:
+        """Return the text vector of each request's query, `(batch, dimension)`; anything for one without a query.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): What the processor made of the requests.
+            queries (`Sequence[str]`): The queries, empty for none.
+        """
 
     def _added(
         self,
@@ -128,11 +133,12 @@ class ViewedModel(PreTrainedModel):
     ) -> ViewRequests:
         """Return what views read of a batch; for the arguments see `_added`."""
         letters = inputs["query_letters"].cpu().numpy()
+        queries = [bytes(line[line > 0]).decode() for line in letters]
         return ViewRequests(
             [BEHAVIORS[number] for number in behavior_ids],
             (inputs["seen_rows"] if history is None else history).cpu().numpy(),
-            [bytes(line[line > 0]).decode() for line in letters],
-            self._query_vectors(inputs),
+            queries,
+            lambda: self._query_vectors(inputs, queries),
         )
 
     @property
