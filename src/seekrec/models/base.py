@@ -245,8 +245,7 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
                 numbers of items wanted, the masks, and what is added to the model's own scores.
             seen_before (`np.ndarray`, *optional*): int64 rows of items that users acted on before the inputs begin,
                 `(num_requests, any)`, below 0 for none.
-            history (`torch.Tensor`, *optional*): int64 rows of the items of histories, oldest first, that views read
-                in place of `seen_rows`.
+            history (`torch.Tensor`, *optional*): int64 rows of items that views read in place of `seen_rows`.
         """
         snapshot = self.current_snapshot()
         wanted = per_request("top_k", top_k, len(behavior_ids))
@@ -287,8 +286,7 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
             return []
         scores = score(snapshot, rows)
         if reads_views and self._views is not None:
-            added = self._added(snapshot, inputs, behavior_ids, history, None)
-            if added is not None:
+            if (added := self._added(snapshot, inputs, behavior_ids, history, None)) is not None:
                 scores = [own + more for own, more in zip(scores, added.at(rows), strict=True)]
         return scored_items(snapshot.catalog, best_first(rows, scores))
 
