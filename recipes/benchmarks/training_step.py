@@ -54,6 +54,12 @@ def make_windows_family(family: str, num_items: int, batch_size: int, length: in
     split = throughput.make_split(arguments, length)
     catalog = Catalog.build(split.log.items, embeddings={"semantic": throughput.make_vectors(num_items, 0)})
     config = throughput.make_config(family, arguments, length)
+    try:
+        from seekrec.recipes.choices import MOST_COMPARED_ITEMS
+    except ImportError:
+        pass  # then the configuration decides, as plans did
+    else:
+        config.negatives = "full" if num_items <= MOST_COMPARED_ITEMS[family] else "popularity"
     batch = throughput.make_batch(make_windows(split, catalog, config, WindowArguments()), catalog, 0)
     model = throughput.make_family(config, split, catalog, arguments)
     return model, make_window_optimizer(model, training), batch

@@ -22,6 +22,7 @@ def test_a_step_of_each_model_is_measured(family, is_large, monkeypatch, capsys)
         for module in (row_adamw, configuration_dense):
             monkeypatch.setattr(module, "LARGE_CATALOG", 20)
         monkeypatch.setattr("seekrec.embeddings.softmax.LARGE_CATALOG", 20)
+        monkeypatch.setattr("seekrec.recipes.choices.MOST_COMPARED_ITEMS", {"intsr": 20, "synergen": 20})
         assert IntSRConfig(num_items=30).negatives == "popularity"
     step = runpy.run_path(str(BENCHMARKS / "training_step.py"))
     made = []
