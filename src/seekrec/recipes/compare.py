@@ -103,21 +103,29 @@ def compare_on_test(
     everyone: dict[str, Scorer | Retriever] = {**baselines, **others, **systems}
     rows: list[ResultRow] = []
     everything: tuple[RankingProtocol, ...] = ("full", *settings.candidate_protocols)
+    asked_by = {
+        protocol: {
+            name: system
+            for name, system in everyone.items()
+            if (protocol != "full" or name not in only_candidates) and answers_protocol(system, protocol)
+        }
+        for protocol in everything
+    }
     evaluate: Callable[..., list[ResultRow]]
+    together: list[tuple[RankingProtocol, ...]] = [(protocol,) for protocol in everything]
     if isinstance(split, PartitionedSplit):
         evaluate = partial(evaluate_partitions, split=split, counts=counts, scratch=scratch, engine=engine)
+        # Each partition is read once for all protocols that ask the same systems.
+        same = (tuple(one for one in everything if [*asked_by[one]] == [*asked_by[first]]) for first in everything)
+        together = list(dict.fromkeys(same))
     else:
         evaluate = partial(evaluate_systems, split=split)
-    for protocol in everything:
+    for protocols in together:
         rows += evaluate(
-            {
-                name: system
-                for name, system in everyone.items()
-                if (protocol != "full" or name not in only_candidates) and answers_protocol(system, protocol)
-            },
+            asked_by[protocols[0]],
             id_map=catalog.id_map,
             behaviors=behaviors,
-            protocols=(protocol,),
+            protocols=protocols,
             num_negatives=settings.num_negatives,
             remove_seen=remove_seen,
             max_cases=settings.max_test_cases,
@@ -125,6 +133,7 @@ def compare_on_test(
             periods=item_periods(catalog.items) if available_only else None,
             show_progress=show_progress,
         )
+    rows.sort(key=lambda row: [row.protocol.startswith(name) for name in everything].index(True))
     for row in rows:
         if row.system in baselines:
             row.details["role"] = role_of(row.system)
