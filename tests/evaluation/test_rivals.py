@@ -154,3 +154,13 @@ def test_a_log_without_searches_has_no_rivals_of_searches(shop_split):
     split = split_log(log_of(rows, items=list("abcd")))
     baselines = {"SASRec": Fixed([1, 2, 3, 4])}
     assert list(rival_systems(["query_log", "query_group", "item_knn"], split, IDS, baselines)) == ["item-kNN"]
+
+
+def test_partitions_are_counted_together(shop_split):
+    """The same users twice: every count doubles, so cosines stay and clicks are twice as many."""
+    id_map = IdMap(shop_split.log.items["item_id"].to_pylist())
+    once, twice = QueryLog.fit(shop_split, id_map), QueryLog.fit([shop_split, shop_split], id_map)
+    np.testing.assert_array_equal(2 * once.query_clicks.toarray(), twice.query_clicks.toarray())
+    np.testing.assert_array_equal(2 * once.word_clicks.toarray(), twice.word_clicks.toarray())
+    alone, whole = ItemKNN.fit(shop_split, id_map), ItemKNN.fit(shop_split, id_map, whole=[shop_split, shop_split])
+    np.testing.assert_allclose(alone.similarities.toarray(), whole.similarities.toarray(), rtol=1e-6)

@@ -29,6 +29,7 @@ from seekrec.evaluation.conditions import (
     form_losses,
 )
 from seekrec.evaluation.evaluator import evaluate_system, evaluate_systems, rank_cases
+from seekrec.evaluation.measures import case_groups, list_measures, top_items
 from seekrec.evaluation.metrics import (
     Interval,
     PairedDifference,
@@ -60,6 +61,7 @@ from seekrec.evaluation.report import (
     write_results,
 )
 from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText, combine_scores
+from seekrec.evaluation.rivals import rival_systems
 from seekrec.evaluation.systems import ModelRetriever, baseline_systems
 from seekrec.evaluation.validation import ValidationRanking
 
@@ -93,6 +95,7 @@ __all__ = [
     "bootstrap_interval",
     "bootstrap_intervals",
     "build_cases",
+    "case_groups",
     "click_calibration",
     "combine_scores",
     "compare",
@@ -103,6 +106,7 @@ __all__ = [
     "expected_calibration_error",
     "form_losses",
     "format_table",
+    "list_measures",
     "metric_values",
     "mrr_at_k",
     "ndcg_at_k",
@@ -112,5 +116,7 @@ __all__ = [
     "ranks_from_scores",
     "read_results",
     "recall_at_k",
+    "rival_systems",
+    "top_items",
     "write_results",
 ]
