@@ -331,7 +331,7 @@ def test_boosts_are_added_to_all_scores(make):
 def test_weights_are_written_as_they_are_read():
     settings = ["search.lexical=0.5", "recommendation.collaborative=1"]
     assert write_view_weights(read_view_weights(settings)) == settings
-    assert read_view_weights(["validation"]) == {}
+    assert read_view_weights(["validation"]) == read_view_weights(["none"]) == {}
     for wrong in ("search=1", "search.words=1", "buy.lexical=1", "search.lexical=nan", "search.lexical"):
         with pytest.raises(StrictDataclassClassValidationError, match="`view_weights` has '"):
             make_intsr(view_weights=[wrong])

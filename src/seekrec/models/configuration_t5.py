@@ -37,7 +37,7 @@ class IdentifierT5Config(IdentifierLevels, T5Config):
             are scored beside the beams.
         view_weights (`list[str]`):
             Weights of what is added to answers, see [`Views`]: `search.lexical=0.5`, `recommendation.collaborative=1`;
-            `validation` alone lets the recipe choose them. In no paper.
+            `validation` alone lets the recipe choose them, `none` is none. In no paper.
         views_hash (`str`, *optional*): Digest of the views that the model was saved with.
         untied_head (`bool`):
             Whether the output layer has weights of its own, as in T5 1.1, Flan-T5 and mT5, or those of the token

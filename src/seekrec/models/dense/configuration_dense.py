@@ -59,7 +59,8 @@ class DenseConfig(PreTrainedConfig):
             both papers; SynerGen's targets of a batch always are. Off suits answers that leave out what the user
             knows: who returns to the same items is then not learned as a dislike of what is like them.
         view_weights (`list[str]`): Weights of what is added to answers, see [`Views`]: `search.lexical=0.5`,
-            `recommendation.collaborative=1`; `validation` alone lets the recipe choose them. In neither paper.
+            `recommendation.collaborative=1`; `validation` alone lets the recipe choose them, `none` is none. In
+            neither paper.
 
     Raises:
         StrictDataclassClassValidationError: If a number is out of range, or settings contradict each other.

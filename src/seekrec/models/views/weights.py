@@ -16,18 +16,19 @@ ViewWeights: TypeAlias = Mapping[str, Mapping[str, float]]
 
 # What the setting `view_weights` says where a recipe chooses them.
 BY_VALIDATION = "validation"
-# What it says where nothing is added, as in the papers.
+# What it says, beside nothing, where nothing is added, as in the papers: an option needs a word.
+_NONE = "none"
 NO_VIEWS: tuple[str, ...] = ()
 
 
 def read_view_weights(settings: Sequence[str]) -> ViewWeights:
-    """Read `["search.lexical=0.5", "recommendation.collaborative=1"]`; what is to be chosen by validation is none yet.
+    """Read `["search.lexical=0.5", "recommendation.collaborative=1"]`; nothing from `["validation"]` and `["none"]`.
 
     Raises:
         ValueError: If a task or a view is unknown, or a weight is not a finite number.
     """
     weights: dict[str, dict[str, float]] = {}
-    for setting in [] if list(settings) == [BY_VALIDATION] else settings:
+    for setting in [] if list(settings) in ([BY_VALIDATION], [_NONE]) else settings:
         name, _, number = setting.partition("=")
         task, _, view = name.partition(".")
         try:
@@ -37,7 +38,7 @@ def read_view_weights(settings: Sequence[str]) -> ViewWeights:
         if task not in BEHAVIORS or view not in ANSWER_VIEWS or not isfinite(weight):
             raise ValueError(
                 f"`view_weights` has {setting!r}; write task.view=number with a task of {', '.join(BEHAVIORS)} and a "
-                f"view of {', '.join(ANSWER_VIEWS)}, or [{BY_VALIDATION}] alone."
+                f"view of {', '.join(ANSWER_VIEWS)}, or {BY_VALIDATION} or {_NONE} alone."
             )
         if weight:
             weights.setdefault(task, {})[view] = weight
