@@ -27,11 +27,13 @@ FACTORS = {
     "identifiers": 9.0,
     "gensar": 2.4,
     "gensr": 0.55,
-    "intsr": 3.5,
-    "synergen": 10.5,
+    "intsr": 7.0,
+    "synergen": 18.0,
 }
 # The same for answering a case.
 CASE_FACTORS = {"gensar": 1.0, "gensr": 0.12, "intsr": 4.0, "synergen": 8.0}
+# Seconds of a step of IntSR and SynerGen, however small it is.
+_SECONDS_PER_STEP = {"intsr": 0.015, "synergen": 0.015}
 # Seconds of an event from reading to an audited split, and of starting.
 _SECONDS_PER_EVENT, _SECONDS_TO_START = 1.2e-5, 12.0
 # MiniLM: operations of a word piece, and pieces of a title with its description.
@@ -252,7 +254,9 @@ def _part_seconds(family: str, situation: Situation, values: Mapping[str, object
         "identifier_num_epochs": (
             _number(values, "identifier_num_epochs", 0) * learner * FACTORS["identifiers"] / speed
         ),
-        "training": _number(values, "num_train_epochs", 1) * sizes.rows * sizes.row_operations * rate,
+        "training": _number(values, "num_train_epochs", 1)
+        * sizes.rows
+        * (sizes.row_operations * rate + _SECONDS_PER_STEP.get(family, 0.0) / sizes.batch),
         "validation": _count_validations(values) * tasks * validated * sizes.case_operations * case_rate,
         "evaluation": answers,
     }
