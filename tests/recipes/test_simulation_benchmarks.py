@@ -54,3 +54,13 @@ def test_systems_are_compared_with_the_oracle(tmp_path, capsys, monkeypatch):
     assert {"oracle", "popularity", "BM25", "SASRec", "IntSR"} <= {line["system"] for line in lines}
     for line in lines:
         assert (line["of_oracle"] == 1.0) if line["system"] == "oracle" else line["of_oracle"] < 0.9
+
+
+@pytest.mark.slow
+def test_the_memory_of_training_from_partitions_is_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    script = importlib.import_module("partition_memory")
+    asked = script.Arguments(str(tmp_path), events_of_partition=1_000)
+    lines = script.measure("gensar", 3_000, asked)
+    assert [line["stage"] for line in lines] == ["embeddings", "corpus", "evaluation"]
+    assert all(line["num_partitions"] == 3 and line["own_mib"] > 100 for line in lines)
