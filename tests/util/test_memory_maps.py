@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import sys
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,7 @@ def test_what_is_written_in_blocks_is_mapped(tmp_path, shape):
     assert (mapped == rows).all()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Memory is read from /proc.")
 def test_reading_a_mapped_file_takes_the_memory_of_a_block(tmp_path):
     rows = np.ones((4_000, 4_096), np.float32)  # 64 MiB
     write_rows_file(tmp_path / "rows.npy", [rows], rows.shape)

@@ -34,7 +34,7 @@ def write_rows_file(path: str | Path, blocks: Iterable[np.ndarray], shape: tuple
 
 
 def map_rows(path: str | Path) -> np.ndarray:
-    """Map a `.npy` file; what is written to the array stays in memory and does not reach the file."""
+    """Map a `.npy` file. The array is there to be read: [`release_rows`] forgets what is written to it."""
     return np.load(path, mmap_mode="c", allow_pickle=False)
 
 
@@ -60,7 +60,8 @@ def release_rows(rows: np.ndarray) -> None:
     found: object = rows
     while isinstance(found, np.ndarray):
         found = found.base
-    if isinstance(found, mmap.mmap):
+    # Not every system can be told.
+    if isinstance(found, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         found.madvise(mmap.MADV_DONTNEED)
 
 
