@@ -76,7 +76,11 @@ class ItemKNN:
         return grid[max(values, key=values.__getitem__)]
 
     def score_all(self, requests: Sequence[Request]) -> Float32Array:
-        """Score by the history alone; see [`Scorer`]."""
+        """Score by the history alone; see [`Scorer`].
+
+        Scores are logarithms, `log(sum / highest sum + 0.001)`: the order is that of the sums, and text scorers can be
+        reweighted by them.
+        """
         histories = history_rows(requests, self.id_map)
         age = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.values))
         # The youngest of each pair of request and item: its last mention.
@@ -85,7 +89,8 @@ class ItemKNN:
         weights = self.decay ** age[::-1][last].astype(np.float64)
         rows, columns = np.divmod(pairs, len(self.id_map))
         asked = csr_array((weights.astype(np.float32), (rows, columns)), shape=(len(requests), len(self.id_map)))
-        return np.asarray((asked @ self.similarities).toarray(), dtype=np.float32)
+        sums = np.asarray((asked @ self.similarities).toarray(), dtype=np.float32)
+        return np.log(sums / np.maximum(sums.max(axis=1, keepdims=True), 1e-12) + np.float32(1e-3))
 
 
 def item_cosines(acted: csr_array, num_neighbours: int) -> csr_array:

@@ -3,7 +3,7 @@
 
 - `query_log`: what was clicked for the query and its words in training, alone and times SASRec;
 - `rank_fusion`: BM25 and dense text by reciprocal ranks, alone and times SASRec;
-- `item_knn`: items that the same users acted on;
+- `item_knn`: items that the same users acted on; the two above are also weighted by it;
 - `sampled_sasrec`: a SASRec that is trained by a sampled softmax, on another schedule;
 - `query_group`: the items that a synthetic query was made for, times SASRec. Not a baseline but a ceiling: it is told
   what a search engine has to find out;
@@ -139,11 +139,16 @@ def rival_systems(
     prior, found = baselines["SASRec"], dict[str, Scorer]()
     is_tuned = bool(split.targets("validation", SEARCH))
 
+    knn: Scorer | None = None
+    if "item_knn" in names and split.targets("validation", RECOMMENDATION):
+        knn = found["item-kNN"] = ItemKNN.fit(split, id_map, whole=whole)
+
     def add(name: str, system: Scorer, texts: Mapping[str, Scorer] | None = None) -> None:
         found[name] = system
-        if is_tuned:
-            reweighted = ReweightedText(texts or {name: system}, prior)
-            found[f"{name} x SASRec"] = reweighted.fit(split, id_map, show_progress=False)
+        for prior_name, recommender in (("SASRec", prior), ("item-kNN", knn)):
+            if is_tuned and recommender is not None:
+                reweighted = ReweightedText(texts or {name: system}, recommender)
+                found[f"{name} x {prior_name}"] = reweighted.fit(split, id_map, show_progress=False)
 
     if "query_log" in names:
         query_log = QueryLog.fit(split if whole is None else whole, id_map)
@@ -155,8 +160,6 @@ def rival_systems(
     if "rank_fusion" in names:
         both = {name: baselines[name] for name in ("BM25", "dense text")}
         add("BM25 + dense by rank", RankFusion(both, lists_all=("dense text",)))
-    if "item_knn" in names and split.targets("validation", RECOMMENDATION):
-        found["item-kNN"] = ItemKNN.fit(split, id_map, whole=whole)
     if "sampled_sasrec" in names and train_sampled is not None:
         found["SASRec, sampled softmax"] = train_sampled()
     if "query_group" in names and is_tuned and split.log.query_source == "category":
