@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights of views that are learned from validation: of one that tells the target, and of one that tells nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_shop import make_dense_catalog, make_log, make_synergen
+
+from seekrec.embeddings import SASRecConfig, SASRecForNextItem
+from seekrec.evaluation.view_weights import _learn_weights, _Scored, choose_view_weights
+from seekrec.events import split_log
+from seekrec.models.views import Views
+
+
+def test_weights_are_those_that_made_the_targets():
+    # Targets are drawn from a softmax of own + 1.5 a; b is noise. The target stands first in each line.
+    rng = np.random.default_rng(0)
+    own, told, noise = rng.normal(size=(3, 4000, 12)).astype(np.float32)
+    scores = own + 1.5 * told + rng.gumbel(size=own.shape)
+    target = scores.argmax(1)[:, None]
+    order = np.concatenate([target, np.array([np.delete(np.arange(12), one) for one in target[:, 0]])], axis=1)
+    parts = [np.take_along_axis(one, order, axis=1) for one in (own, told, noise)]
+    parts[0][:, -1] = -np.inf  # padding
+    weights = _learn_weights(_Scored(parts[0], {"told": parts[1], "noise": parts[2]}), ["told", "noise"])
+    assert weights["told"] == pytest.approx(1.5, rel=0.08)
+    assert weights["noise"] < 0.08
+
+
+def test_a_model_gets_the_views_that_help():
+    split = split_log(make_log())
+    model, processor = make_synergen()
+    views = Views.fit(split, model.catalog, SASRecForNextItem(SASRecConfig(num_items=24, hidden_size=8)))
+    assert views.names(make_dense_catalog()) == ["collaborative", "lexical", "query_log", "semantic"]
+    found = choose_view_weights(model, processor, split, views, max_cases=40)
+    assert all(own["ndcg@10 with"] >= own["ndcg@10 without"] for own in found.values())
+    used = {setting.partition("=")[0] for setting in model.config.view_weights}
+    named = {
+        f"{task}.{view}" for task, own in found.items() for view, weight in own.items() if weight and "@" not in view
+    }
+    assert used == named
+    assert (model.views is None) == (not used)
