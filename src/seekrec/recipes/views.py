@@ -16,6 +16,8 @@ from seekrec.recipes.items import PreparedItems
 from seekrec.schema import Behavior
 
 ModelT = TypeVar("ModelT", bound=ViewedModel)
+# Validation cases of each task that weights are learned from: a handful of numbers needs no more.
+_MAX_CASES = 1000
 
 
 class RunOfRecipe(Protocol):
@@ -72,7 +74,7 @@ def choose_views(recipe: RunOfRecipe, model: ViewedModel) -> None:
         behaviors=recipe.behaviors,
         remove_seen=recipe.remove_seen,
         available_only=recipe.available_only,
-        max_cases=recipe.evaluation.max_validation_cases,
+        max_cases=min(recipe.evaluation.max_validation_cases or _MAX_CASES, _MAX_CASES),
         seed=SPLIT_SEED,
     )
 
