@@ -257,7 +257,7 @@ INTSR_WAYS = {
     "no_session_mask": {"without": ["session_mask"]},
     "hstu": HSTU,
     "latest": {"starts_from_latest_item": True},
-    "latest_merged": {"starts_from_latest_item": True, "merge_event_tokens": True},
+    "latest_merged": {"starts_from_latest_item": True, "merge_event_tokens": True, "ranks_with_retrieval": True},
     "retrieval_only": {"ranking_weight": 0.0},
 }
 
@@ -274,7 +274,7 @@ SYNERGEN_WAYS = {
     "paper": {},
     "order": {"time_encoding": "order", "item_parts": "text"},
     "both": {"time_encoding": "both", "queries_in_context": True},
-    "latest": {"starts_from_latest_item": True, "queries_in_context": True},
+    "latest": {"starts_from_latest_item": True, "queries_in_context": True, "ranks_with_retrieval": True},
     "retrieval_only": {"ranking_weight": 0.0, "use_target_time": False},
     "learned_scales": {"time_encoding": "learned_time"},
 }

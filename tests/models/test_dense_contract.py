@@ -1,5 +1,7 @@
 """What every family of vectors promises; what each has of its own is in its own file."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -189,6 +191,73 @@ def test_states_of_several_users_grow_together(dense_family):
     assert_same_scores(
         model.retrieve(inputs, state=state, exclude_seen=False), model.retrieve(inputs, exclude_seen=False)
     )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [make_intsr, make_synergen])
+def test_a_ranking_head_begins_with_what_retrieval_says(windows, make):
+    """By hand: its own logit, that of the model without the switch, and the scores of `retrieve`."""
+    settings = {"ranking_weight": 1.0, "temperature": 2.0, "hidden_size": 8}
+    (model, processor), (plain, _) = make(ranks_with_retrieval=True, **settings), make(**settings)
+    found = plain.load_state_dict(model.state_dict(), strict=False)
+    assert (sorted(found.unexpected_keys), found.missing_keys) == (
+        ["retrieval_logit.factor", "retrieval_logit.shift"],
+        [],
+    )
+    model.retrieval_logit.factor.fill_(0.5)
+    model.retrieval_logit.shift.fill_(-0.25)
+    candidates = [[f"i{row}" for row in range(NUM_ITEMS)]] * len(REQUESTS)
+    inputs = processor(REQUESTS, candidates=candidates)
+    retrieved = scores_of(model.retrieve(inputs, top_k=NUM_ITEMS, exclude_seen=False))
+    lines = zip(retrieved, *(scores_of(one.rank(inputs)) for one in (plain, model)), strict=True)
+    for similar, own, ranked in lines:
+        logits = {item: np.log(own[item] / (1 - own[item])) + 0.5 * similar[item] / 2.0 - 0.25 for item in own}
+        expected = {item: 1 / (1 + np.exp(-logit)) for item, logit in logits.items()}
+        assert ranked == pytest.approx(expected, abs=1e-5)
+        assert list(ranked) == sorted(ranked, key=lambda item: -ranked[item])
+
+
+@pytest.mark.parametrize("make", [make_intsr, make_synergen])
+def test_the_ranking_loss_does_not_move_retrieval(windows, make):
+    """A shift and a factor get a gradient; what retrieval knows gets the one it has when the head does not read it."""
+    _, catalog, table = windows
+    model, processor = make(ranks_with_retrieval=True, ranking_weight=1.0)
+    batch = collate(windows, processor, [0, 5], negatives=make_negatives(table, catalog, "popularity", 3))
+    torch.nn.init.zeros_(model.ranking_head[-1].weight)  # the head itself then passes no gradient on
+    gradients = []
+    for factor in (0.0, 0.7):
+        model.retrieval_logit.factor.data.fill_(factor)
+        model.zero_grad()
+        model(**batch).loss.backward()
+        gradients.append({name: weight.grad.clone() for name, weight in model.named_parameters()})
+    without, with_it = gradients
+    own = ("ranking_head.", "retrieval_logit.")
+    for name in without:
+        if not name.startswith(own):
+            torch.testing.assert_close(with_it[name], without[name])
+    assert with_it["retrieval_logit.factor"].abs() > 1e-4 and with_it["retrieval_logit.shift"].abs() > 1e-4
+
+
+def test_a_head_that_begins_with_retrieval_needs_a_weight():
+    for make in (make_intsr, make_synergen):
+        with pytest.raises(Exception, match="`ranks_with_retrieval` is on and `ranking_weight` 0"):
+            make(ranks_with_retrieval=True, ranking_weight=0.0)
+
+
+@pytest.mark.parametrize("make", [make_intsr, make_synergen])
+def test_an_older_model_loads_without_what_retrieval_says(tmp_path, make):
+    model, processor = make()
+    model.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    del settings["ranks_with_retrieval"]
+    older = make(seed=1)[0]
+    older.load_state_dict(model.state_dict())
+    older.config = type(model.config).from_dict(settings)
+    assert older.retrieval_logit is None and not older.config.ranks_with_retrieval
+    inputs = processor(REQUESTS, candidates=[["i3", "i4"]] * 4)
+    assert_same_scores(older.rank(inputs), model.rank(inputs))
+    begun = type(model)(make(ranks_with_retrieval=True)[0].config).retrieval_logit
+    assert (begun.factor.item(), begun.shift.item()) == (1.0, 0.0)
 
 
 def test_a_saved_folder_is_complete(tmp_path, dense_family):

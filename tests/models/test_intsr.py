@@ -233,7 +233,7 @@ def test_a_history_is_read_once_for_any_number_of_answers(intsr):
         ({"merge_event_tokens": True, "negatives": "hard", "num_training_negatives": 5}, {}),
         ({"negatives": "popularity"}, {"kind": "popularity"}),
         ({"relative_bias": "buckets"}, {}),
-        ({"starts_from_latest_item": True}, {}),
+        ({"starts_from_latest_item": True, "ranks_with_retrieval": True}, {}),
         (HSTU | {"ranking_weight": 0.0}, {}),
     ],
     ids=["paper", "hard", "drawn", "buckets", "latest", "hstu"],

@@ -15,10 +15,14 @@ from seekrec.schema import Event, Request
 
 MAKERS = {
     "intsr": lambda: make_intsr(),
-    "intsr_merged": lambda: make_intsr(merge_event_tokens=True, starts_from_latest_item=True),
+    "intsr_merged": lambda: make_intsr(
+        merge_event_tokens=True, starts_from_latest_item=True, ranks_with_retrieval=True
+    ),
     "intsr_views": lambda: make_intsr(view_weights=["recommendation.semantic=1"]),
     "synergen": lambda: make_synergen(),
-    "synergen_queries": lambda: make_synergen(queries_in_context=True, time_encoding="both"),
+    "synergen_queries": lambda: make_synergen(
+        queries_in_context=True, time_encoding="both", ranks_with_retrieval=True
+    ),
 }
 MAX_HISTORY = 12
 

@@ -76,5 +76,10 @@ class IntSRRecipe(WindowRecipe[IntSRForSearchAndRecommendation, IntSRProcessor])
         """Return the fields of the configuration that the log decides."""
         return {"num_geohashes": len(self.processor.geohashes)}
 
+    def report(self, model: IntSRForSearchAndRecommendation) -> None:
+        """Print how well the probabilities of the ranking head are calibrated."""
+        if model.ranking_head is not None:
+            self.print_calibration(model, model.config.num_ranking_negatives)
+
 
 __all__ = ["GEOHASH_PRECISION", "IntSRRecipe"]

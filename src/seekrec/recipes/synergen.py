@@ -11,9 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from seekrec.evaluation import Retriever, ValidationRanking, build_cases, click_calibration
+from seekrec.evaluation import Retriever, ValidationRanking
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
-from seekrec.recipes.arguments import SPLIT_SEED
 from seekrec.recipes.views import choose_views
 from seekrec.recipes.window_recipe import WindowRecipe
 
@@ -69,22 +68,9 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
 
     def report(self, model: SynerGenForSearchAndRecommendation) -> None:
         """Print how well the probabilities of clicks are calibrated."""
-        if model.ranking_head is None or model.config.drawn_negatives is None:
-            return
-        # As many negatives as in training, and drawn alike: the share of clicks that the model learned.
-        for behavior in self.behaviors:
-            cases = build_cases(
-                self.split,
-                self.catalog.id_map,
-                behavior=behavior,
-                protocol=model.config.drawn_negatives,
-                num_negatives=model.config.num_training_negatives,
-                max_cases=self.evaluation.max_test_cases,
-                seed=SPLIT_SEED,
-            )
+        if model.ranking_head is not None:
             with ranking_by(model, "ranking"):
-                error = click_calibration(self.make_retriever(model), cases, self.catalog.id_map)
-            print(f"{behavior}: expected calibration error of click probabilities {error:.4f} ({len(cases)} cases)")
+                self.print_calibration(model, model.config.num_training_negatives)
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from typing import ClassVar
 
 from seekrec.corpora.training_windows import TrainingWindows
 from seekrec.corpora.window_shards import WindowShards
+from seekrec.evaluation import build_cases, click_calibration
 from seekrec.events.pool_texts import check_pool_kinds
 from seekrec.models.dense import DenseConfig
+from seekrec.recipes.arguments import SPLIT_SEED
 from seekrec.recipes.items import PreparedItems, prepare_written_queries
 from seekrec.recipes.partitioned import (
     prepare_window_shards,
@@ -167,6 +169,30 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             self.window,
             **self.from_data(),
         )
+
+    def print_calibration(self, model: DenseT, num_negatives: int) -> None:
+        """Print how well the probabilities of the ranking head are calibrated.
+
+        Args:
+            model (`PreTrainedModel`): Its `rank` answers with probabilities.
+            num_negatives (`int`): As many as stood beside a target in training, where they are drawn alike: the share
+                of clicks that the head learned.
+        """
+        drawn = model.config.drawn_negatives
+        if drawn is None:
+            return
+        for behavior in self.behaviors:
+            cases = build_cases(
+                self.split,
+                self.catalog.id_map,
+                behavior=behavior,
+                protocol=drawn,
+                num_negatives=num_negatives,
+                max_cases=self.evaluation.max_test_cases,
+                seed=SPLIT_SEED,
+            )
+            error = click_calibration(self.make_retriever(model), cases, self.catalog.id_map)
+            print(f"{behavior}: expected calibration error of click probabilities {error:.4f} ({len(cases)} cases)")
 
     def make_trainers(
         self, model: DenseT, evaluate_model: EvaluateModel

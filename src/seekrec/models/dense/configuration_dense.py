@@ -58,6 +58,11 @@ class DenseConfig(PreTrainedConfig):
         seen_compete (`bool`): Whether a recommendation is compared with the items that its question sees too, as in
             both papers; SynerGen's targets of a batch always are. Off suits answers that leave out what the user
             knows: who returns to the same items is then not learned as a dislike of what is like them.
+        ranking_weight (`float`): Weight of the ranking loss on candidates, 1 in SynerGen's paper; 0 for no ranking
+            head (its table 4), and `rank` orders by retrieval.
+        ranks_with_retrieval (`bool`): Whether the ranking head begins with what retrieval says of a candidate: its
+            logit is what it says itself, and the score of `retrieve` times a learned factor, and a learned shift. The
+            ranking loss does not move that score. Off in both papers.
         view_weights (`list[str]`): Weights of what is added to answers, see [`Views`]: `search.lexical=0.5`,
             `recommendation.collaborative=1`; `validation` alone lets the recipe choose them, `none` is none. In
             neither paper.
@@ -100,6 +105,8 @@ class DenseConfig(PreTrainedConfig):
     num_training_negatives: int = 20
     temperature: float = 1.0
     seen_compete: bool = True
+    ranking_weight: float = 0.0
+    ranks_with_retrieval: bool = False
     view_weights: list[str] | tuple[str, ...] = NO_VIEWS
 
     def __post_init__(self, **kwargs: object) -> None:
@@ -183,7 +190,7 @@ class DenseConfig(PreTrainedConfig):
         """Check that numbers are within range."""
         self._check_at_least(1, "hidden_size", "num_hidden_layers", "num_attention_heads", "max_history", "query_size")
         self._check_at_least(1, "num_actions", "num_training_negatives")
-        self._check_at_least(0, "num_items", "text_size")
+        self._check_at_least(0, "num_items", "text_size", "ranking_weight")
         rates = self.dropout if isinstance(self.dropout, list) else [self.dropout]
         if len(rates) not in (1, 2) or not all(0 <= rate < 1 for rate in rates):
             raise ValueError(
@@ -195,6 +202,14 @@ class DenseConfig(PreTrainedConfig):
             raise ValueError(
                 f"`hidden_size` is {self.hidden_size}, which {self.num_attention_heads} heads do not divide; change "
                 "`hidden_size` or `num_attention_heads`."
+            )
+
+    def validate_ranking(self) -> None:
+        """Check that there is a ranking head where a setting needs one."""
+        if self.ranks_with_retrieval and not self.ranking_weight:
+            raise ValueError(
+                "`ranks_with_retrieval` is on and `ranking_weight` 0, so there is no ranking head; give it a weight "
+                "or switch the other off."
             )
 
     def validate_items(self) -> None:

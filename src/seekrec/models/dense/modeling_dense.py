@@ -244,6 +244,44 @@ class LatestItem(nn.Module):
         return vectors * (rows >= 0)[..., None]
 
 
+class RetrievalLogit(nn.Module):
+    """What a ranking head begins with: the score that retrieval gives a candidate.
+
+    Retrieval compares a target with every item, a ranking head with the few that are drawn beside it. In units of its
+    loss a score is a log-probability but for a number that all items share; so the factor starts at 1. No gradient
+    reaches what the score is made of.
+
+    Args:
+        temperature (`float`): What the loss of retrieval divides scores by.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.factor = nn.Parameter(torch.empty(1))
+        self.shift = nn.Parameter(torch.empty(1))
+
+    @classmethod
+    def from_config(cls, config: DenseConfig) -> Self | None:
+        """Make what these settings ask for, if they do."""
+        return cls(config.temperature) if config.ranks_with_retrieval else None
+
+    def start_weights(self) -> None:
+        """Take scores as they are."""
+        init.ones_(self.factor)
+        init.zeros_(self.shift)
+
+    def forward(self, logits: Tensor, scores: Tensor) -> Tensor:
+        """Return the logits of candidates, float32 in the shape given.
+
+        Args:
+            logits (`torch.Tensor`): What the ranking head says itself, in any shape.
+            scores (`torch.Tensor`): What retrieval says, before its temperature, in that shape.
+        """
+        own: Tensor = logits.float()
+        return own + self.factor * scores.detach().float() / self.temperature + self.shift
+
+
 class DenseSnapshot(CatalogSnapshot):
     """A catalogue, what it tells the tower, and what was made of both.
 
@@ -398,7 +436,7 @@ class DensePreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, LatestItem):
+        elif isinstance(module, (LatestItem, RetrievalLogit)):
             module.start_weights()
 
     def save_pretrained(
@@ -496,9 +534,10 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
     def score_candidates(
         self, inputs: Inputs, *, state: StateT | None = None, items: CatalogItems | None = None
     ) -> Tensor:
-        """Score each candidate, float32 in the shape of `inputs["candidate_rows"]`: the probability of an act.
+        """Score each candidate, in the shape of `inputs["candidate_rows"]`: the probability of an act.
 
-        Without a head for that, the score that [`retrieve`] gives.
+        It is float64, where sure candidates still differ. Without a head for that, the score that [`retrieve`] gives,
+        float32.
         """
 
     def current_items(self) -> CatalogItems:
@@ -872,7 +911,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
 
         def score(snapshot: DenseSnapshot, rows: list[np.ndarray]) -> list[np.ndarray]:
             items = CatalogItems(self.model.items, snapshot)
-            scores = self.score_candidates(inputs, state=state, items=items)[:, 0].float().cpu().numpy()
+            scores = self.score_candidates(inputs, state=state, items=items)[:, 0].cpu().numpy()
             is_candidate = inputs["candidate_rows"][:, 0].cpu().numpy() >= 0
             return [line[kept] for line, kept in zip(scores, is_candidate, strict=True)]
 
@@ -909,6 +948,7 @@ __all__ = [
     "ItemTexts",
     "ItemTower",
     "LatestItem",
+    "RetrievalLogit",
     "StateT",
     "TextProjection",
     "TokenPositions",

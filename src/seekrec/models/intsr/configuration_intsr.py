@@ -51,8 +51,6 @@ class IntSRConfig(DenseConfig):
     Learning (section 3.5):
 
     Args:
-        ranking_weight (`float`): Weight of the ranking loss on candidates; 0 for no ranking head, and `rank` orders by
-            retrieval.
         num_ranking_negatives (`int`): Number of drawn items that are ranked beside each target.
 
     What is left out (tables 3 and 4):
@@ -91,7 +89,6 @@ class IntSRConfig(DenseConfig):
 
     num_dsf_layers: int = 3
 
-    ranking_weight: float = 0.0
     num_ranking_negatives: int = 4
 
     without: list[Literal["scenario_tokens", "queries", "session_mask", "dsfnet", "alignment", "placeholders"]] = (
@@ -156,7 +153,7 @@ class IntSRConfig(DenseConfig):
     def validate_intsr(self) -> None:
         """Check what IntSR has beside the settings of [`DenseConfig`]."""
         self._check_at_least(1, "num_position_buckets", "num_ranking_negatives")
-        self._check_at_least(0, "num_geohashes", "num_dsf_layers", "ranking_weight")
+        self._check_at_least(0, "num_geohashes", "num_dsf_layers")
         if "geohash" in self.scenario_features and self.num_items and not self.num_geohashes:
             raise ValueError("`num_geohashes` is 0; with 'geohash' in `scenario_features` it must be at least 1.")
         if self.ranking_weight and "placeholders" in self.without:

@@ -56,6 +56,7 @@ from seekrec.models.dense.modeling_dense import (
     Inputs,
     ItemTower,
     LatestItem,
+    RetrievalLogit,
     TextProjection,
     TokenPositions,
     seen_of_recommendations,
@@ -703,6 +704,7 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         if config.ranking_weight:
             size = config.hidden_size
             self.ranking_head = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, 1))
+        self.retrieval_logit = RetrievalLogit.from_config(config)
         self.post_init()
 
     @property
@@ -740,7 +742,10 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         rows = inputs["candidate_rows"]
         if self.ranking_head is not None:
             logits = self.ranking_head(self._outputs(state, inputs, items, rows))[..., 0]
-            return torch.sigmoid(logits.float())
+            if self.retrieval_logit is not None:
+                scores = self.answer_scores(self._outputs(state, inputs, items)[:, :, 0], rows, items)
+                logits = self.retrieval_logit(logits, scores)
+            return torch.sigmoid(logits.double())
         return self.answer_scores(self._outputs(state, inputs, items)[:, :, 0], rows, items)
 
     def forward(
@@ -782,6 +787,10 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
             negatives = torch.where(negatives == labels[..., None], -1, negatives)
             rows = torch.cat([labels.clamp_min(-1)[..., None], negatives], dim=-1)
             logits = self.ranking_head(self._outputs(state, inputs, all_items, rows))[..., 0]
+            if self.retrieval_logit is not None:
+                with torch.no_grad():
+                    scores = (self.model.lookup(all_items)(rows) * questions[:, :, None]).sum(-1)
+                logits = self.retrieval_logit(logits, scores)
             ranking = candidate_loss(logits[is_asked], rows[is_asked] >= 0, divisor=divisor)
             loss = loss + self.config.ranking_weight * ranking
         return IntSROutput(loss=loss, retrieval_loss=retrieval, ranking_loss=ranking, questions=questions)

@@ -14,6 +14,8 @@ from seekrec.models.dense.configuration_dense import DenseConfig
 
 # tau, section 3.5.
 PAPER_TEMPERATURE = 0.085
+# Of the ranking loss, beside that of retrieval (section 3.5).
+PAPER_RANKING_WEIGHT = 1.0
 
 
 @strict
@@ -56,8 +58,6 @@ class SynerGenConfig(DenseConfig):
     Args:
         easy_weight (`float`): alpha, the weight of easy negatives, which `negatives: full` makes all items, and the
             other targets of the batch otherwise; hard ones, shown or drawn beside a target, have one minus that.
-        ranking_weight (`float`): Weight of the ranking loss, 1 in the paper; 0 for no ranking head (table 4), and
-            `rank` orders by retrieval.
 
     Raises:
         StrictDataclassClassValidationError: If a number is out of range, or settings contradict each other.
@@ -98,7 +98,7 @@ class SynerGenConfig(DenseConfig):
 
     temperature: float = PAPER_TEMPERATURE
     easy_weight: float = 0.1
-    ranking_weight: float = 1.0
+    ranking_weight: float = PAPER_RANKING_WEIGHT
 
     def __post_init__(self, **kwargs: object) -> None:
         if not self.fusion_size:
@@ -128,7 +128,6 @@ class SynerGenConfig(DenseConfig):
     def validate_synergen(self) -> None:
         """Check what SynerGen has beside the settings of [`DenseConfig`]."""
         self._check_at_least(1, "intermediate_size", "fusion_size")
-        self._check_at_least(0, "ranking_weight")
         if not 0 <= self.easy_weight <= 1:
             raise ValueError(f"`easy_weight` is {self.easy_weight}; it must be from 0 to 1.")
         if not 0 <= self.asked_action <= self.num_actions:

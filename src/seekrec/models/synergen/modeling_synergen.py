@@ -60,6 +60,7 @@ from seekrec.models.dense.modeling_dense import (
     Inputs,
     ItemTower,
     LatestItem,
+    RetrievalLogit,
     TokenPositions,
     seen_of_recommendations,
 )
@@ -616,6 +617,7 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
             self.ranking_head = nn.Sequential(
                 nn.LayerNorm(size, eps=LAYER_NORM_EPS), nn.Linear(size, size), nn.GELU(), nn.Linear(size, 1)
             )
+        self.retrieval_logit = RetrievalLogit.from_config(config)
         self.post_init()
 
     @property
@@ -655,7 +657,10 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
         questions = self.model.ask(state, inputs, items)
         if self.ranking_head is not None and self.judges_candidates:
             logits = self.ranking_head(self.model.judge(state, questions, inputs, rows, items))[..., 0]
-            return torch.sigmoid(logits.float())
+            if self.retrieval_logit is not None:
+                scores = self.answer_scores(self.retrieval_norm(questions.hidden_states), rows, items)
+                logits = self.retrieval_logit(logits, scores)
+            return torch.sigmoid(logits.double())
         return self.answer_scores(self.retrieval_norm(questions.hidden_states), rows, items)
 
     def forward(
@@ -692,6 +697,10 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
             others = torch.where(beside == labels[..., None], -1, beside)
             rows = torch.cat([labels.clamp_min(-1)[..., None], others], dim=-1)
             logits = self.ranking_head(self.model.judge(state, asked, inputs, rows))[..., 0]
+            if self.retrieval_logit is not None:
+                with torch.no_grad():
+                    scores = (self.items(rows) * questions[:, :, None]).sum(-1)
+                logits = self.retrieval_logit(logits, scores)
             ranking = ranking_losses(logits[is_asked], rows[is_asked] >= 0, divisor=divisor)
             parts |= {"pointwise_loss": ranking.pointwise, "pairwise_loss": ranking.pairwise}
             loss = loss + config.ranking_weight * (ranking.pointwise + ranking.pairwise)
