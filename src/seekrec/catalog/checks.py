@@ -250,7 +250,7 @@ def check_vectors(argument: str, vectors: np.ndarray, num_items: int, dimension:
     for start, block in row_blocks(array):
         # By torch, which converts about ten times faster than numpy; a value too large becomes infinite.
         part = torch.from_numpy(rounded[start : start + len(block)]).copy_(
-            torch.tensor(block, dtype=torch.float32).half()
+            torch.tensor(np.ascontiguousarray(block), dtype=torch.float32).half()
         )
         is_finite = torch.isfinite(part).all(dim=1).numpy()
         if not is_finite.all():

@@ -26,6 +26,7 @@ from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.models.manifest import check_part, hub_arguments, replace_part
 from seekrec.schema import IdMap, Request, shown
 from seekrec.util.ragged import Ragged
+from seekrec.util.text import fold_text
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ class CatalogProcessor(ProcessorMixin):
             `tuple`: Requests whose histories name items of the catalogue only, and int64 rows of the catalogue, -1 for
             padding: `seen_rows` of shape `(num_requests, most_seen)`, what the users acted on, be it more than a model
             reads of a history; with candidates `candidate_rows` of shape `(num_requests, most_candidates)`. Also
-            `query_letters`, the UTF-8 bytes of the queries, uint8 of shape `(num_requests, longest)`, 0 for padding.
+            `query_letters`, the UTF-8 bytes of folded queries: uint8, `(num_requests, longest)`, 0 for padding.
 
         Raises:
             RequestError: If there is no request, an entry is something else, `return_tensors` is unknown, or the
@@ -194,7 +195,8 @@ class CatalogProcessor(ProcessorMixin):
             read = RequestColumns.read(asked, id_map, self.actions, self.geohashes, session_ids=self.session_ids)
         acted_on = (read.events.item >= 0) & ~read.events.is_shown
         rows = {"seen_rows": Ragged(read.events.item, read.histories.offsets).keep(acted_on).pad(-1, width=1)}
-        texts = [(one.query or "").encode("utf-8", "replace") for one in asked]
+        # Folded, so that what reads them answers alike however a query is typed.
+        texts = [fold_text(one.query or "").encode() for one in asked]
         letters = np.frombuffer(b"".join(texts), np.uint8)
         rows["query_letters"] = Ragged.from_lengths(letters, np.array(list(map(len, texts)))).pad(0)
         if candidates is None:
