@@ -11,7 +11,7 @@ from seekrec.events.report import summarize_log
 from seekrec.events.simulator import simulate
 from seekrec.recipes.choices import Situation, choose
 from seekrec.recipes.costs import add_epochs, estimate_costs
-from seekrec.recipes.fit import RankingTimes
+from seekrec.recipes.fit import RankingTimes, time_cases
 from seekrec.recipes.machine import Machine
 from seekrec.util.units import format_bytes, format_seconds
 
@@ -104,7 +104,39 @@ def test_as_many_cases_are_tested_as_fit():
     few = times.fit_test(25)
     assert times.test_seconds(few) <= 25 < times.test_seconds(int(1.2 * few))
     assert replace(times, share_of_core=0.5).test_seconds(0) == pytest.approx(14 + 6 * 0.5)
-    assert replace(times, num_more_validations=2.0).test_seconds(0) == pytest.approx(7 + 6 * 0.5 + 2 * 3.5)
+    # Reading partitions takes 8 seconds whatever is ranked; views take 2 and 0.02 a validation case.
+    more = replace(times, view_seconds=(2.0, 0.02), reading_seconds=8.0)
+    assert more.test_seconds(0) == pytest.approx(7 + 6 * 0.5 + 8 + 2 + 300 * 0.02)
+    assert more.without_views().test_seconds(0) == pytest.approx(7 + 6 * 0.5 + 8)
+    assert [more.fit_views(seconds).num_validation for seconds in (1.0, 4.0, 9.0)] == [20, 100, 300]
+
+
+class Clock:
+    """Stands still until somebody works."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("once", "each", "expected", "runs"),
+    [
+        (0.1, 0.02, (0.1, 0.02), [4, 24, 120]),
+        (1.0, 0.1, (1.0, 0.1), [4, 24]),
+        (5.0, 0.1, (5.4, 0.0), [4]),
+    ],
+)
+def test_cases_are_timed_while_that_takes_little_time(once, each, expected, runs):
+    clock, done = Clock(), []
+
+    def work(number):
+        done.append(number)
+        clock.now += once + number * each
+
+    assert time_cases(work, clock=clock) == pytest.approx(expected) and done == runs
 
 
 def test_the_machine_is_seen_and_written():

@@ -7,7 +7,6 @@ at for a case are its target and those that the model, or one of the views, hold
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -31,8 +30,6 @@ from seekrec.models.views import (
     write_view_weights,
 )
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
-
-logger = logging.getLogger(__name__)
 
 # What ways to weigh words are compared at: from hardly anything to what decides.
 WEIGHTS = (0.0, *(round(float(weight), 3) for weight in np.geomspace(0.05, 20, 14)))
@@ -128,7 +125,6 @@ def choose_view_weights(
         weights = weights if beside > without else dict.fromkeys(names, 0.0)
         chosen[behavior] = weights
         found[behavior] = {**weights, f"{_METRIC} without": without, f"{_METRIC} with": max(without, beside)}
-        logger.info("views of %s: %s", behavior, found[behavior])
     used = {name for own in chosen.values() for name, weight in own.items() if weight}
     model.set_views(
         replace(

@@ -18,7 +18,6 @@ from seekrec.evaluation.conditions import QUERY_FORMS
 from seekrec.evaluation.protocols import RankingProtocol, Retriever
 from seekrec.evaluation.validation import ValidationRanking
 from seekrec.events.split import SPLIT_PARTS
-from seekrec.models.views import BY_VALIDATION
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.compare import MAX_QUERY_FORM_CASES
 from seekrec.schema import Behavior
@@ -26,15 +25,19 @@ from seekrec.training.budget import TimeBudget, process_seconds, time_steps
 
 logger = logging.getLogger(__name__)
 
-# Cases of each behavior that are ranked to time a ranking; the second number where the first takes little time.
-_TIMED_CASES = (24, 120)
+# Cases of each behavior that are ranked to time a ranking; the second number where the first takes little time. What
+# is timed once a number begins with fewer.
+_TIMED_CASES, _FEWEST_TIMED = (24, 120), 4
 _LITTLE_TIME = 3.0
 # Share of the remaining time that the final evaluation may take, and that validation may take of training.
 _SHARE_OF_TEST, _SHARE_OF_VALIDATION, _SHARE_OF_ONE_VALIDATION = 0.3, 0.2, 0.1
 _MOST_VALIDATIONS = 8
 _LEAST_CASES = 20
-# Choosing the weights of views ranks the validation cases by the model twice, and by each view.
-_VALIDATIONS_OF_VIEWS = 8.0
+# Validation cases of each task that weights of views are learned from: a handful of numbers needs no more. Choosing
+# ranks each of them by the model at least twice.
+MAX_VIEW_CASES = 1000
+_RANKINGS_OF_VIEWS = 2.0
+_SHARE_OF_VIEWS = 0.15
 # What a timing may be off, and the seconds that saving takes, and making the baselines.
 _MARGIN = 0.9
 SAVING_SECONDS = 3.0
@@ -54,7 +57,9 @@ class RankingTimes:
         test_protocols (`Sequence[str]`): Protocols of the final table.
         share_of_core (`float`): Share of a core that this process got so far, 1 on a machine of its own: what was not
             timed takes so much longer.
-        num_more_validations (`float`): How many times as long as a validation choosing the weights of views takes.
+        view_seconds (`tuple[float, float]`): Seconds of choosing the weights of views without cases, and of a
+            validation case of each behavior together.
+        reading_seconds (`float`): Seconds that reading a log in partitions again takes, for all tables together.
     """
 
     seconds_by_protocol: Mapping[RankingProtocol, tuple[float, float]]
@@ -63,7 +68,8 @@ class RankingTimes:
     validation_protocols: tuple[RankingProtocol, ...]
     test_protocols: tuple[RankingProtocol, ...]
     share_of_core: float = 1.0
-    num_more_validations: float = 0.0
+    view_seconds: tuple[float, float] = (0.0, 0.0)
+    reading_seconds: float = 0.0
 
     @property
     def validation_seconds(self) -> float:
@@ -72,7 +78,8 @@ class RankingTimes:
 
     def test_seconds(self, num_cases: int) -> float:
         """Return the seconds of all after training with so many cases of a behavior, baselines included."""
-        seconds = self.num_more_validations * self.validation_seconds
+        once, each = self.view_seconds
+        seconds = self.reading_seconds + once + min(self.num_validation, MAX_VIEW_CASES) * each
         seconds += (_SECONDS_OF_BASELINES + SAVING_SECONDS) / self.share_of_core
         seconds += self._seconds(self.test_protocols, num_cases)
         seconds += num_cases * _SECONDS_OF_BASELINE_CASE * len(self.test_protocols)
@@ -80,6 +87,17 @@ class RankingTimes:
         asked = min(num_cases, MAX_QUERY_FORM_CASES, self.num_validation)
         once, each = self.seconds_by_protocol[self.test_protocols[0]]
         return seconds + len(QUERY_FORMS) * (once + asked * (each / 2 + _SECONDS_OF_BASELINE_CASE))
+
+    def fit_views(self, seconds: float) -> RankingTimes:
+        """Return these times with no more validation cases than views can be weighed by in so many seconds."""
+        once, each = self.view_seconds
+        most = int(max(0.0, seconds - once) / each) if each else MAX_VIEW_CASES
+        fewer = self.num_validation if most >= MAX_VIEW_CASES else max(_LEAST_CASES, most)
+        return replace(self, num_validation=min(self.num_validation, fewer))
+
+    def without_views(self) -> RankingTimes:
+        """Return the times of what is left where the views have their weights."""
+        return replace(self, view_seconds=(0.0, 0.0))
 
     def _seconds(self, protocols: Sequence[RankingProtocol], num_cases: int) -> float:
         times = [self.seconds_by_protocol[name] for name in protocols]
@@ -144,6 +162,31 @@ def time_ranking(model: PreTrainedModel, make_rank: Callable[[int], Callable[[],
     return max(0.0, least - few * each), each
 
 
+def time_cases(run: Callable[[int], object], *, clock: Callable[[], float] = time.monotonic) -> tuple[float, float]:
+    """Time what is done with more and more cases, as long as that takes little time.
+
+    Args:
+        run (`Callable`): Does it with so many cases of each behavior.
+        clock (`Callable`): Returns seconds.
+
+    Returns:
+        `tuple[float, float]`: Seconds without cases, and of each case, by the two largest numbers; where the smallest
+        already takes long, its time is that without cases.
+    """
+    found: list[tuple[int, float]] = []
+    for number in (_FEWEST_TIMED, *_TIMED_CASES):
+        started = clock()
+        run(number)
+        found.append((number, clock() - started))
+        if found[-1][1] > _LITTLE_TIME:
+            break
+    if len(found) == 1:
+        return found[0][1], 0.0
+    (few, least), (many, most) = found[-2:]
+    each = max(0.0, most - least) / (many - few)
+    return max(0.0, most - many * each), each
+
+
 def time_rankings(
     model: PreTrainedModel,
     make_validation: Callable[[RankingProtocol, int], ValidationRanking],
@@ -154,6 +197,8 @@ def time_rankings(
     searches_all: bool,
     counts: Mapping[str, Mapping[str, int]],
     behaviors: Sequence[Behavior],
+    views: tuple[float, float] = (0.0, 0.0),
+    reading: float = 0.0,
 ) -> RankingTimes:
     """Time how long a model, as it is, takes to rank some validation cases by each protocol.
 
@@ -166,6 +211,9 @@ def time_rankings(
         searches_all (`bool`): Whether the final table ranks the whole catalogue, too.
         counts (`Mapping`): Number of cases of each behavior, by part of the split.
         behaviors (`Sequence[str]`): Behaviors that are evaluated.
+        views (`tuple[float, float]`): Its `view_seconds`, as they were measured; a case takes no less than its
+            rankings by the model.
+        reading (`float`): Its `reading_seconds`.
     """
     test: tuple[RankingProtocol, ...] = (*(("full",) if searches_all else ()), *settings.candidate_protocols)
     test = test or tuple(selection)
@@ -177,6 +225,9 @@ def time_rankings(
 
         seconds[protocol] = time_ranking(model, make_rank)
     most = {part: max(counts[part][behavior] for behavior in behaviors) for part in SPLIT_PARTS}
+    once, each = views
+    if once or each:
+        each = max(each, _RANKINGS_OF_VIEWS * seconds[selection[0]][1])
     return RankingTimes(
         seconds,
         num_validation=min(most["validation"], settings.max_validation_cases or most["validation"]),
@@ -184,7 +235,8 @@ def time_rankings(
         validation_protocols=tuple(selection),
         test_protocols=test,
         share_of_core=share_of_core(),
-        num_more_validations=_VALIDATIONS_OF_VIEWS if list(model.config.view_weights) == [BY_VALIDATION] else 0.0,
+        view_seconds=(once, each),
+        reading_seconds=reading,
     )
 
 
@@ -199,6 +251,7 @@ def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, mo
     """
     step_seconds, updates = time_steps(trainer)
     left = max(0.0, budget.max_seconds - process_seconds()) * _MARGIN
+    times = times.fit_views(_SHARE_OF_VIEWS * left)
     num_test = times.fit_test(_SHARE_OF_TEST * left)
     left = max(0.0, left - times.test_seconds(num_test))
     fewer = int(_SHARE_OF_ONE_VALIDATION * left * times.num_validation / max(1e-9, times.validation_seconds))
@@ -221,4 +274,14 @@ def share_of_core() -> float:
     return min(1.0, max(0.1, time.process_time() / max(1e-3, process_seconds())))
 
 
-__all__ = ["SAVING_SECONDS", "Fit", "RankingTimes", "fit_to_time", "share_of_core", "time_ranking", "time_rankings"]
+__all__ = [
+    "MAX_VIEW_CASES",
+    "SAVING_SECONDS",
+    "Fit",
+    "RankingTimes",
+    "fit_to_time",
+    "share_of_core",
+    "time_cases",
+    "time_ranking",
+    "time_rankings",
+]

@@ -9,7 +9,8 @@ the test read all of them, one after the other.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from seekrec.corpora.window_shards import WindowShards, write_window_shards
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import DataError
 from seekrec.evaluation.baselines import Popularity, SASRecScorer
-from seekrec.evaluation.protocols import Scorer
+from seekrec.evaluation.protocols import RankingProtocol, Scorer, build_cases
 from seekrec.evaluation.systems import text_systems
 from seekrec.events import ColdStart, Split
 from seekrec.events.partitions import PartitionedLog, PartitionedSplit, audit_partitions, split_partitions
@@ -36,9 +37,9 @@ from seekrec.events.partitions.engines import Engine
 from seekrec.events.partitions.training_facts import TrainingFacts, gather_training_facts
 from seekrec.models import GenSRProcessor
 from seekrec.models.dense import DenseConfig
-from seekrec.recipes.arguments import SPLIT_SEED, DataArguments
+from seekrec.recipes.arguments import SPLIT_SEED, DataArguments, EvaluationArguments
 from seekrec.recipes.stages import StageCache
-from seekrec.schema import Behavior
+from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.gensr_data import RequestArguments
 from seekrec.training.gensr_shards import RequestShards, request_key, write_request_shards
 
@@ -87,6 +88,46 @@ class PartitionedData:
     def num_cases(self) -> dict[str, dict[str, int]]:
         """Count the questions by behavior: those of validation in the sample, those of the test in all partitions."""
         return {**self.sample.num_cases(), "test": self.split.counts.num_cases["test"]}
+
+    def time_reads(
+        self,
+        catalog: Catalog,
+        settings: EvaluationArguments,
+        only_candidates: Collection[str] = (),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> float:
+        """Time reading the largest partition for its test; return the seconds of all, as often as a test reads them.
+
+        Args:
+            catalog ([`Catalog`]): Its items.
+            settings ([`EvaluationArguments`]): Protocols and baselines of the test. A case of each protocol is built,
+                so that what is made once of a partition is made.
+            only_candidates (`Collection[str]`): Systems that are asked in the second of two readings.
+            clock (`Callable`): Returns seconds.
+        """
+        protocols: tuple[RankingProtocol, ...] = ("full", *settings.candidate_protocols)
+        # Those who ask for held-out items, and the baselines that count all acts or searches, read all of them, too.
+        readings = 1 + bool(only_candidates and len(protocols) > 1) + (self.held_out is not None)
+        if settings.has_baselines:
+            readings += len({"query_log", "item_knn"}.intersection(settings.rivals))
+        sizes = [partition.num_events for partition in self.split.log.partitions]
+        started = clock()
+        part = self.split.partition(int(np.argmax(sizes)))
+        for behavior in BEHAVIORS:
+            if part.targets("test", behavior):
+                for protocol in protocols:
+                    build_cases(
+                        part,
+                        catalog.id_map,
+                        behavior=behavior,
+                        protocol=protocol,
+                        num_negatives=1,
+                        seed=SPLIT_SEED,
+                        chosen=np.arange(1),
+                        counts=self.facts.counts,
+                    )
+        return readings * (clock() - started) * sum(sizes) / max(1, max(sizes))
 
     def cold_start(self) -> ColdStart:
         """Return the new items and who asks for them.

@@ -116,7 +116,7 @@ class Plan:
             seconds (`float`): What is left.
         """
         planned = evaluation.max_test_cases or times.num_test
-        number = replace(times, num_more_validations=0.0).fit_test(seconds)
+        number = times.without_views().fit_test(seconds)
         if number >= planned:
             return self
         logger.info("%d of %d test cases of each task fit into the time that is left.", number, planned)

@@ -20,7 +20,7 @@ from seekrec.evaluation.validation import ValidationRanking
 from seekrec.events import EventLog, Split, has_training_events
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.models.processing import CatalogProcessor
-from seekrec.models.views import ViewedModel
+from seekrec.models.views import ViewedModel, Views
 from seekrec.recipes.arguments import (
     SPLIT_SEED,
     STAGES,
@@ -39,7 +39,7 @@ from seekrec.recipes.partitioned import PartitionedData, prepare_partitions
 from seekrec.recipes.plan import Plan
 from seekrec.recipes.record import MODEL_FOLDER, record_run, save_trained
 from seekrec.recipes.stages import StageCache
-from seekrec.recipes.views import add_views, choose_views
+from seekrec.recipes.views import add_views, choose_views, time_views
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.budget import TimeBudget, process_seconds
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_once
@@ -81,6 +81,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         self.plan: Plan | None = None
         self.log: EventLog | None = None
         self.parts: PartitionedData | None = None
+        self.views: Views | None = None  # made to be timed, until they are weighed
         self.train_elsewhere: Callable[[], ModelT] | None = None  # on a cluster; saves the model there, too
 
     @classmethod
@@ -230,9 +231,8 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         """Train a model, resume its training, or load it if its training is finished."""
         # Made when it is first asked for: how many cases it has may depend on how long they take.
         make_validation = cache(lambda: self.make_validation(self.selection_protocols))
-        for trainer, learnt_from in self.make_trainers(
-            model, lambda trained: make_validation()(self.make_retriever(trained))
-        ):
+        trainers = self.make_trainers(model, lambda trained: make_validation()(self.make_retriever(trained)))
+        for trainer, learnt_from in trainers:
             train_once(
                 trainer,
                 [group for group in self.settings() if not isinstance(group, _SEEN_IN_CONTENTS)],
@@ -252,8 +252,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             return None
         self.times = times = self.time_rankings(model)
         budget = TimeBudget(60 * self.running.max_minutes, validation_seconds=times.validation_seconds)
-        plan = self.plan
-        if plan is not None and not plan.is_measured and "num_train_epochs" in plan.values:
+        if (plan := self.plan) is not None and not plan.is_measured and "num_train_epochs" in plan.values:
             fit = fit_to_time(trainer, times, budget, most_epochs=plan.most_epochs)
             self.plan = plan = plan.with_fit(fit)
             logger.info("fitted to %g minutes: %s", self.running.max_minutes, fit)
@@ -263,8 +262,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         number = min(self.evaluation.max_validation_cases or times.num_validation, times.num_validation)
         self.times = times = replace(times, num_validation=number)
         budget.validation_seconds = times.validation_seconds
-        number = min(self.evaluation.max_test_cases or times.num_test, times.num_test)
-        budget.least_reserve = times.test_seconds(number)
+        budget.least_reserve = times.test_seconds(min(self.evaluation.max_test_cases or sys.maxsize, times.num_test))
         return budget
 
     def time_rankings(self, model: ModelT) -> RankingTimes:
@@ -276,8 +274,10 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             self.evaluation,
             selection=self.selection_protocols,
             searches_all=self.name not in self.only_candidates,
-            counts=self.split.num_cases() if self.parts is None else self.parts.num_cases(),
+            counts=(self.parts or self.split).num_cases(),
             behaviors=self.behaviors,
+            views=time_views(self, model),
+            reading=self.parts.time_reads(self.catalog, self.evaluation, self.only_candidates) if self.parts else 0.0,
         )
 
     def fit_evaluation(self) -> None:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
+
+import torch
 
 from seekrec.catalog import Catalog
 from seekrec.evaluation.view_weights import choose_view_weights
@@ -12,21 +15,25 @@ from seekrec.events import Split
 from seekrec.models.processing import CatalogProcessor
 from seekrec.models.views import BY_VALIDATION, ViewedModel, Views, read_view_weights
 from seekrec.recipes.arguments import SPLIT_SEED, EvaluationArguments
+from seekrec.recipes.fit import MAX_VIEW_CASES, time_cases
 from seekrec.recipes.items import PreparedItems
+from seekrec.recipes.partitioned import PartitionedData
 from seekrec.schema import Behavior
 
+logger = logging.getLogger(__name__)
+
 ModelT = TypeVar("ModelT", bound=ViewedModel)
-# Validation cases of each task that weights are learned from: a handful of numbers needs no more.
-_MAX_CASES = 1000
 
 
 class RunOfRecipe(Protocol):
     """What is read of a [`Recipe`] that has its items."""
 
     split: Split
+    parts: PartitionedData | None
     catalog: Catalog
     items: PreparedItems
     evaluation: EvaluationArguments
+    views: Views | None
 
     @property
     def processor(self) -> CatalogProcessor:
@@ -53,7 +60,7 @@ def add_views(recipe: RunOfRecipe, model: ModelT) -> ModelT:
         model ([`ViewedModel`]): With start weights.
     """
     if read_view_weights(model.config.view_weights):
-        model.set_views(Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec))
+        model.set_views(_fit_views(recipe))
     return model
 
 
@@ -64,19 +71,67 @@ def choose_views(recipe: RunOfRecipe, model: ViewedModel) -> None:
         recipe ([`RunOfRecipe`]): The run.
         model ([`ViewedModel`]): As it will answer.
     """
-    if list(model.config.view_weights) != [BY_VALIDATION]:
+    if not asks_validation(model):
         return
-    choose_view_weights(
+    views = _fit_views(recipe) if recipe.views is None else recipe.views
+    recipe.views = None
+    most = min(recipe.evaluation.max_validation_cases or MAX_VIEW_CASES, MAX_VIEW_CASES)
+    for behavior, found in _choose(recipe, model, views, most).items():
+        logger.info("views of %s: %s", behavior, found)
+
+
+def time_views(recipe: RunOfRecipe, model: ViewedModel) -> tuple[float, float]:
+    """Time how long choosing the weights of views will take; the model stays as it is.
+
+    The views are made for it and kept for `choose_views`, so that what they take is spent before training.
+
+    Args:
+        recipe ([`RunOfRecipe`]): The run.
+        model ([`ViewedModel`]): The model, trained or not.
+
+    Returns:
+        `tuple[float, float]`: Seconds without cases, and of a validation case of each behavior together; 0 where the
+        settings do not ask for it.
+    """
+    if not asks_validation(model):
+        return 0.0, 0.0
+    views = recipe.views = _fit_views(recipe) if recipe.views is None else recipe.views
+    settings, was_training = list(model.config.view_weights), model.training
+
+    def choose(number: int) -> None:
+        _choose(recipe, model, views, number)
+        model.set_views(None)
+        model.config.view_weights = settings
+
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        model.eval()
+        seconds = time_cases(choose)
+        model.train(was_training)
+    return seconds
+
+
+def asks_validation(model: ViewedModel) -> bool:
+    """Return whether the weights of a model's views are still to be chosen by validation."""
+    return list(model.config.view_weights) == [BY_VALIDATION]
+
+
+def _fit_views(recipe: RunOfRecipe) -> Views:
+    whole = None if recipe.parts is None else recipe.parts.split
+    return Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec, whole=whole)
+
+
+def _choose(recipe: RunOfRecipe, model: ViewedModel, views: Views, max_cases: int) -> dict[Behavior, dict[str, float]]:
+    return choose_view_weights(
         model,
         recipe.processor,
         recipe.split,
-        Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec),
+        views,
         behaviors=recipe.behaviors,
         remove_seen=recipe.remove_seen,
         available_only=recipe.available_only,
-        max_cases=min(recipe.evaluation.max_validation_cases or _MAX_CASES, _MAX_CASES),
+        max_cases=max_cases,
         seed=SPLIT_SEED,
     )
 
 
-__all__ = ["RunOfRecipe", "add_views", "choose_views"]
+__all__ = ["RunOfRecipe", "add_views", "asks_validation", "choose_views", "time_views"]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,6 +66,8 @@ class Views:
         catalog: Catalog,
         recommender: SASRecForNextItem | None = None,
         lexical: LexicalSettings | None = None,
+        *,
+        whole: Iterable[Split] | None = None,
     ) -> Views:
         """Make the views of a log, from its training events alone.
 
@@ -74,12 +76,13 @@ class Views:
             catalog ([`Catalog`]): Its items.
             recommender ([`SASRecForNextItem`], *optional*): A SASRec over the items, trained on the same events.
             lexical ([`LexicalSettings`], *optional*): How words of items are weighed.
+            whole (`Iterable[Split]`, *optional*): All partitions, where `split` is one of them: they are counted.
 
         Raises:
             ConfigurationError: If the recommender knows other items.
         """
         settings = LexicalSettings() if lexical is None else lexical
-        log = QueryLog.fit(split, catalog.id_map)
+        log = QueryLog.fit(split if whole is None else whole, catalog.id_map)
         has_clicks = bool(len(log.query_keys))
         words = LexicalIndex.fit(catalog.items, settings)
         return cls(len(catalog), None, words, log if has_clicks else None).with_recommender(recommender)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Views of a run: made of all partitions, timed without a trace in the model, and then weighed."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from small_shop import make_log, make_synergen
+
+from seekrec.catalog import Catalog
+from seekrec.events import split_log
+from seekrec.events.partitions import partition_log, split_partitions
+from seekrec.events.partitions.training_facts import gather_training_facts
+from seekrec.events.simulator import simulate
+from seekrec.models.views import BY_VALIDATION, Views
+from seekrec.recipes.arguments import EvaluationArguments
+from seekrec.recipes.partitioned import PartitionedData
+from seekrec.recipes.views import choose_views, time_views
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop")
+    shop = simulate(3_000, num_items=60, seed=5)
+    shop.write(folder / "raw")
+    log = partition_log(folder / "raw/events", folder / "raw/items.parquet", folder / "log", num_partitions=3)
+    split = split_partitions(log, folder / "split")
+    data = PartitionedData(split, gather_training_facts(split, folder / "facts"), split.partition(1))
+    return split_log(shop.log), data, Catalog.build(shop.log.items)
+
+
+def test_the_query_log_of_all_partitions_is_that_of_the_log_in_memory(shop):
+    whole, data, catalog = shop
+    expected, found, of_one = (
+        Views.fit(split, catalog, whole=parts).query_log.arrays()
+        for split, parts in ((whole, None), (data.sample, data.split), (data.sample, None))
+    )
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    assert of_one["query_clicks"].sum() < expected["query_clicks"].sum()
+
+
+def test_reading_partitions_is_timed_by_the_largest_and_as_often_as_a_test_reads_them(shop):
+    """A clock that shows a second more whenever it is asked: the largest partition takes one second."""
+    _, data, catalog = shop
+    sizes = [partition.num_events for partition in data.split.log.partitions]
+    seconds = sum(sizes) / max(sizes)
+
+    def time_with(only_candidates=(), **settings):
+        clock = iter(range(9)).__next__
+        return data.time_reads(catalog, EvaluationArguments(**settings), only_candidates, clock=clock)
+
+    assert time_with(baselines=["none"]) == pytest.approx(seconds)
+    assert time_with(baselines=["item_knn", "query_log"]) == pytest.approx(3 * seconds)
+    assert time_with(["GenSR"], baselines=["none"], candidate_protocols=["uniform"]) == pytest.approx(2 * seconds)
+
+
+def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing():
+    split = split_log(make_log())
+    model, processor = make_synergen(view_weights=[BY_VALIDATION])
+    recipe = SimpleNamespace(
+        split=split,
+        parts=None,
+        catalog=model.catalog,
+        items=SimpleNamespace(sasrec=None),
+        evaluation=EvaluationArguments(max_validation_cases=40),
+        views=None,
+        processor=processor,
+        behaviors=("search", "recommendation"),
+        remove_seen=True,
+        available_only=False,
+    )
+    model.train()
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    once, each = time_views(recipe, model)
+    assert once > 0 and each >= 0
+    assert model.training and model.views is None and list(model.config.view_weights) == [BY_VALIDATION]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert recipe.views.names(model.catalog) == ["lexical", "query_log", "semantic"]
+    model.eval()
+    choose_views(recipe, model)
+    assert list(model.config.view_weights) != [BY_VALIDATION] and recipe.views is None
+    assert time_views(recipe, model) == (0.0, 0.0)
