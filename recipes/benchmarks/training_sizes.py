@@ -5,9 +5,9 @@
     OMP_NUM_THREADS=1 python recipes/benchmarks/training_sizes.py --lengths 50 --num_items 3000 100000 1000000
 
 An optimizer step (forward, backward, clipping, AdamW) of SASRec, IntSR and SynerGen with their recipes' defaults, on
-random histories; what the size of the catalogue decides (`negatives` as a plan for a CPU chooses them, gradients of
-rows) is decided by it. Each
-measurement runs in its own process; with `--before`, a path of another checkout of this project, both take turns.
+random histories; `negatives` as a plan for a CPU chooses them, and gradients of rows, follow from the size of the
+catalogue. Each measurement runs in its own process; with `--before`, a path of another checkout of this project, both
+take turns.
 Seconds are medians of processor time; a step of half a minute runs once. For each family, length and catalogue:
 
 - `events_per_second`, `step_mib`: of here; the second is what steps add to the memory of model and catalogue, the
