@@ -27,6 +27,19 @@ def test_weights_are_those_that_made_the_targets():
     assert weights["noise"] < 0.08
 
 
+def test_beside_a_model_that_knows_nothing_weights_are_finite(caplog):
+    # Targets are drawn from a softmax of 2 a, whatever the model says: without a limit its factor falls to 0, and what
+    # it divides grows for ever. The limit is 1 / 20.
+    rng = np.random.default_rng(1)
+    own, told = rng.normal(size=(2, 4000, 12)).astype(np.float32)
+    own[:, 0] -= 1.0  # it would rather be wrong
+    told[:, 0] += 2.0
+    weights = _learn_weights(_Scored(own, {"told": told}), ["told"])
+    # The log-odds of two normal distributions of deviation 1 whose means are 2 apart: 2, over 0.05.
+    assert weights["told"] == pytest.approx(40, rel=0.1)
+    assert "hardly at all" in caplog.text
+
+
 def test_a_model_gets_the_views_that_help():
     split = split_log(make_log())
     model, processor = make_synergen()
