@@ -14,7 +14,7 @@ from seekrec.evaluation import (
     build_cases,
     evaluate_system,
     evaluate_systems,
-    evaluator,
+    protocols,
     rank_cases,
 )
 from seekrec.schema import IdMap, Request, ScoredItem
@@ -124,7 +124,7 @@ def test_row_says_what_was_measured(toy_split, toy_id_map):
 
 def test_integer_scores_and_blocks(toy_split, toy_id_map, monkeypatch):
     # Six items: at most 6 cells make blocks of one request.
-    monkeypatch.setattr(evaluator, "_MAX_BLOCK_CELLS", 6)
+    monkeypatch.setattr(protocols, "_MAX_BLOCK_CELLS", 6)
     system = Fixed([0, 0, 0, 1, 2, 3])
     assert quiet(system, toy_split, toy_id_map).ranks.tolist() == [[3, 3], [2, 2]]
     assert system.sizes == [1, 1]

@@ -22,8 +22,6 @@ from seekrec.schema import BEHAVIORS, SEARCH, Behavior, IdMap, Request
 
 _DRAW_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 _VALIDATION_CASES = 2000
-# Scores that exist at once.
-_BLOCK_CELLS = 64_000_000
 
 
 class QueryGroup:
@@ -126,10 +124,13 @@ class DrawCorrection:
             own = np.argmax(candidates == cases.target_rows[:, None], axis=1)
             columns = np.maximum(candidates, 0)
             often = np.log1p(draws[behavior])[columns]
+            size = cases.block_size()
             scores = np.concatenate(
                 [
-                    np.take_along_axis(system.score_all(cases.requests[begin:end]), columns[begin:end], axis=1)
-                    for begin, end in _blocks(len(cases), cases.num_items)
+                    np.take_along_axis(
+                        system.score_all(cases.requests[begin : begin + size]), columns[begin : begin + size], axis=1
+                    )
+                    for begin in range(0, len(cases), size)
                 ]
             )
             scores = np.where(candidates >= 0, scores, -np.inf)
@@ -159,12 +160,6 @@ def count_draws(candidates: np.ndarray, targets: np.ndarray, num_items: int) -> 
     """
     is_negative = (candidates >= 0) & (candidates != targets[:, None])
     return np.bincount(candidates[is_negative], minlength=num_items)
-
-
-def _blocks(num_cases: int, num_items: int) -> list[tuple[int, int]]:
-    """Cut cases into blocks whose scores of all items are few enough to hold."""
-    size = max(1, min(256, _BLOCK_CELLS // max(1, num_items)))
-    return [(begin, min(begin + size, num_cases)) for begin in range(0, num_cases, size)]
 
 
 __all__ = ["DrawCorrection", "QueryGroup", "count_draws"]

@@ -36,11 +36,6 @@ from seekrec.events.columns import RowArray
 from seekrec.events.split import SplitPart
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 
-# Requests in a block: enough to keep numpy and BLAS busy, few enough that a block of scores (or masks) of a large
-# catalogue stays near 256 MiB.
-_MAX_BLOCK = 256
-_MAX_BLOCK_CELLS = 64_000_000
-
 
 def evaluate_system(
     system: Scorer | Retriever,
@@ -300,7 +295,7 @@ def rank_cases(
     """
     lengths = np.array([len(request.history) for request in cases.requests])
     order = np.argsort(-lengths, kind="stable")
-    size = max(1, min(getattr(system, "batch_size", _MAX_BLOCK), _MAX_BLOCK_CELLS // max(1, cases.num_items)))
+    size = cases.block_size(system)
     ranks = np.empty((len(cases), 2))
     with tqdm(total=len(cases), desc=f"{name}: {cases.behavior}, {cases.protocol}", disable=not show_progress) as bar:
         for begin in range(0, len(cases), size):

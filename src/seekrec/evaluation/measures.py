@@ -33,8 +33,8 @@ from seekrec.schema import SEARCH, IdMap
 RARE = 5
 _RESAMPLES = 200
 _NORMAL_95 = 1.96
-_MAX_BLOCK = 256
-_BLOCK_CELLS = 64_000_000
+# Lists whose vectors exist at once.
+_BLOCK_OF_LISTS = 256
 
 
 def top_items(
@@ -53,7 +53,7 @@ def top_items(
         items stand in the order of the catalogue.
     """
     lists = np.full((len(cases), length), -1, dtype=np.int64)
-    size = max(1, min(getattr(system, "batch_size", _MAX_BLOCK), _BLOCK_CELLS // max(1, cases.num_items)))
+    size = cases.block_size(system)
     for begin in range(0, len(cases), size):
         block = np.arange(begin, min(begin + size, len(cases)))
         requests = cases.requests[begin : begin + size]
@@ -223,8 +223,8 @@ def _cover(lists: RowArray, num_items: int) -> float:
 def _diversity(columns: RowArray, listed: BoolArray, vectors: np.ndarray) -> FloatArray:
     """Return 1 less the mean cosine of the pairs of each list: the square of a sum holds each pair twice."""
     found = np.empty(len(columns))
-    for begin in range(0, len(columns), _MAX_BLOCK):
-        block = slice(begin, begin + _MAX_BLOCK)
+    for begin in range(0, len(columns), _BLOCK_OF_LISTS):
+        block = slice(begin, begin + _BLOCK_OF_LISTS)
         own = vectors[columns[block]].astype(np.float64) * listed[block][:, :, None]
         number = listed[block].sum(axis=1)
         pairs = (own.sum(axis=1) ** 2).sum(axis=1) - (own**2).sum(axis=(1, 2))

@@ -35,6 +35,11 @@ RankingProtocol = Literal["full", "uniform", "popularity", "bm25"]
 
 BoolArray = npt.NDArray[np.bool_]
 
+# Requests in a block: enough to keep numpy and BLAS busy, few enough that a block of scores (or masks) of a large
+# catalogue stays near 256 MiB.
+_MAX_BLOCK = 256
+_MAX_BLOCK_CELLS = 64_000_000
+
 
 @runtime_checkable
 class Scorer(Protocol):
@@ -165,6 +170,10 @@ class EvaluationCases:
         for side in self.periods or ():
             digest.update(np.ascontiguousarray(side, dtype="<i8").tobytes())
         return digest.hexdigest()[:16]
+
+    def block_size(self, system: object = None) -> int:
+        """Return how many cases to ask a system at once: its own `batch_size` if it has one, fewer of many items."""
+        return max(1, min(getattr(system, "batch_size", _MAX_BLOCK), _MAX_BLOCK_CELLS // max(1, self.num_items)))
 
     def hide_ruled_out(self, scores: np.ndarray, cases: RowArray) -> None:
         """Set the scores of items that may not be answered to -inf, in place.
