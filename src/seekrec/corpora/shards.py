@@ -7,8 +7,6 @@ partitions together hold what would be made of the log in memory.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,14 +20,13 @@ import pyarrow as pa
 
 from seekrec.events.partitions import Job, PartitionedSplit
 from seekrec.events.partitions.engines import JsonObject
-from seekrec.events.partitions.scatter import read_facts
+from seekrec.events.partitions.scatter import read_facts, resume_jobs
 from seekrec.events.saved import check_files, read_description, refuse_damage
 from seekrec.util.files import replace_file, write_json
 from seekrec.util.hashing import file_sha256, table_digest
 
 SHARDS_FILE = "shards.json"
 SHARDS_VERSION = 2
-_PLAN_FILE = "plan.json"
 # Rows of a batch of a file: few batches to look rows up in, and little memory to write one.
 _ROWS_OF_BATCH = 1 << 16
 
@@ -195,22 +192,13 @@ def _runs(ordered: np.ndarray, places: np.ndarray, starts: np.ndarray) -> Iterat
 
 def begin_shards(target: Path, split: PartitionedSplit, settings: Mapping[str, object]) -> None:
     """Keep what an interrupted run of the same settings has left in a folder; delete anything else."""
-    target.mkdir(parents=True, exist_ok=True)
     plan = {
         "version": SHARDS_VERSION,
         "split": split.fingerprint,
         "log": split.log.digest,
-        "settings": json.loads(json.dumps(settings)),
+        "settings": dict(settings),
     }
-    # Without it the folder does not load: an interrupted run is never taken for a whole one.
-    (target / SHARDS_FILE).unlink(missing_ok=True)
-    path = target / _PLAN_FILE
-    if path.is_file() and json.loads(path.read_text("utf-8")) == plan:
-        return
-    path.unlink(missing_ok=True)
-    for entry in target.glob("shard-*"):
-        shutil.rmtree(entry)
-    write_json(path, plan)
+    resume_jobs(target, plan, final=SHARDS_FILE, parts="shard-*")
 
 
 def finish_shards(target: Path, jobs: Sequence[Job], more: Mapping[str, object]) -> None:

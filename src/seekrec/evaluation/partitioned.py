@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from seekrec.errors import DataError
@@ -35,6 +34,7 @@ from seekrec.events.partitions import Job, PartitionedSplit, run_partitions
 from seekrec.events.partitions.engines import Engine, JsonObject
 from seekrec.events.split import SplitPart
 from seekrec.schema import BEHAVIORS, Behavior, IdMap
+from seekrec.util.arrow import alphabetical_ranks
 from seekrec.util.files import write_json, write_table
 
 # Cases whose requests exist at once.
@@ -315,9 +315,7 @@ def _choose(total: int, max_cases: int | None, seed: int) -> np.ndarray:
 def _order_of_users(users: pa.Array) -> np.ndarray:
     """Return the stable order of cases by user id, which is that of a log in memory."""
     names = users.dictionary_encode()
-    rank = np.empty(len(names.dictionary), dtype=np.int64)
-    rank[pc.sort_indices(names.dictionary).to_numpy()] = np.arange(len(rank))
-    return np.argsort(rank[names.indices.to_numpy()], kind="stable")
+    return np.argsort(alphabetical_ranks(names.dictionary)[names.indices.to_numpy()], kind="stable")
 
 
 __all__ = ["RankPartition", "evaluate_partitions"]

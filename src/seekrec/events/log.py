@@ -25,6 +25,7 @@ from seekrec.events.checks import (
 )
 from seekrec.events.saved import check_files, read_description, refuse_damage
 from seekrec.schema import BEHAVIORS, EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES
+from seekrec.util.arrow import alphabetical_ranks
 from seekrec.util.files import write_json, write_table
 from seekrec.util.hashing import table_digest
 
@@ -221,9 +222,7 @@ class EventLog:
 def sort_events(events: pa.Table) -> pa.Table:
     """Sort by user id, then timestamp, stably; a table in order is returned as it is."""
     users = events["user_id"].combine_chunks().dictionary_encode()
-    order_of_users = np.empty(len(users.dictionary), dtype=np.int64)
-    order_of_users[pc.sort_indices(users.dictionary).to_numpy()] = np.arange(len(users.dictionary))
-    user_rank = order_of_users[users.indices.to_numpy()]
+    user_rank = alphabetical_ranks(users.dictionary)[users.indices.to_numpy()]
     times = events["timestamp"].to_numpy()
     same_user = user_rank[1:] == user_rank[:-1]
     if (user_rank[1:] >= user_rank[:-1]).all() and (times[1:] >= times[:-1])[same_user].all():

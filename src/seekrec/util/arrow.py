@@ -20,6 +20,13 @@ def to_mask(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return np.array(pc.fill_null(column, False), dtype=bool)
 
 
+def alphabetical_ranks(names: pa.Array) -> np.ndarray:
+    """Return for each of several distinct names how many of them come before it: int64."""
+    ranks = np.empty(len(names), dtype=np.int64)
+    ranks[pc.sort_indices(names).to_numpy()] = np.arange(len(names))
+    return ranks
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Return whether a type is text of any width."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
@@ -36,4 +43,4 @@ def to_lists(values: pa.Array, lengths: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(ends), values)
 
 
-__all__ = ["is_list", "is_text", "one_array", "to_lists", "to_mask"]
+__all__ = ["alphabetical_ranks", "is_list", "is_text", "one_array", "to_lists", "to_mask"]

@@ -27,14 +27,14 @@ from seekrec.events.cold_start import ColdStart, draw_items
 from seekrec.events.columns import impression_mask
 from seekrec.events.log import EventLog, QuerySource, sort_events
 from seekrec.events.partitions.engines import Engine, Job, run_partitions
-from seekrec.events.partitions.logs import ITEMS_FILE, LOG_FILE, PartitionedLog
+from seekrec.events.partitions.logs import ITEMS_FILE, LOG_FILE, PartitionedLog, open_log
 from seekrec.events.partitions.partitioning import describe_log
 from seekrec.events.partitions.scatter import EVENTS_FILE, FACTS_FILE, describe_events, read_facts
 from seekrec.events.partitions.splits import PartitionedSplit
 from seekrec.events.queries import Construction, ItemQueries, SearchCounts, add_searches
 from seekrec.events.split import Split
 from seekrec.schema import BEHAVIORS, item_texts
-from seekrec.util.arrow import one_array
+from seekrec.util.arrow import alphabetical_ranks, one_array
 from seekrec.util.files import replace_folder, sweep_folder, write_json, write_table
 from seekrec.util.ragged import Ragged
 
@@ -101,7 +101,7 @@ def construct_searches(
 
 def count_acts(job: Job, folder: Path) -> None:
     """Write how many acts each user of a partition did, in the order of the users."""
-    events = _open_log(*job.inputs).partition(job.settings["partition"]).events
+    events = open_log(*job.inputs).partition(job.settings["partition"]).events
     user_ids, users = _users_of(events)
     acts = np.bincount(users, ~impression_mask(events), minlength=len(user_ids)).astype(np.int64)
     write_table(folder / _USERS_FILE, pa.table({"user_id": user_ids, "num_acts": acts}))
@@ -110,7 +110,7 @@ def count_acts(job: Job, folder: Path) -> None:
 def search_partition(job: Job, folder: Path) -> None:
     """Write the events of a partition with searches, and how many: see [`construct_searches`]."""
     log_folder, digest, users_file = job.inputs
-    settings, log = job.settings, _open_log(log_folder, digest)
+    settings, log = job.settings, open_log(log_folder, digest)
     events = log.partition(settings["partition"]).events
     _, users = _users_of(events)
     users = users[~impression_mask(events)]
@@ -203,7 +203,7 @@ def hold_out_partitioned(
 def hold_out_of_partition(job: Job, folder: Path) -> None:
     """Write the events of a partition that are not on items held out."""
     log_folder, digest, held_out = job.inputs
-    events = _open_log(log_folder, digest).partition(job.settings["partition"]).events
+    events = open_log(log_folder, digest).partition(job.settings["partition"]).events
     taken = pq.read_table(held_out, columns=["item_id"])["item_id"]
     is_taken = pc.is_in(events["item_id"], value_set=one_array(taken))
     left = events.filter(pc.invert(is_taken))
@@ -257,8 +257,7 @@ def join_askers(split: PartitionedSplit, item_ids: pa.Array) -> Split:
         raise DataError(f"No test question of {split.log.name!r} looks for one of {len(item_ids)} items.")
     joined = pa.concat_tables(events)
     user_ids, users_of_rows = _users_of(joined)
-    rank = np.empty(len(user_ids), np.int64)
-    rank[pc.sort_indices(user_ids).to_numpy()] = np.arange(len(user_ids))
+    rank = alphabetical_ranks(user_ids)
     order = np.argsort(rank[users_of_rows], kind="stable")
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
@@ -297,8 +296,7 @@ def _asked_items(split: PartitionedSplit) -> list[str]:
         tables.append(asked.take(pa.array(np.sort(places))))
     joined = pa.concat_tables(tables)
     users = one_array(joined["user_id"]).dictionary_encode()
-    rank = np.empty(len(users.dictionary), np.int64)
-    rank[pc.sort_indices(users.dictionary).to_numpy()] = np.arange(len(rank))
+    rank = alphabetical_ranks(users.dictionary)
     kind = pc.index_in(joined["behavior"], value_set=pa.array(BEHAVIORS)).to_numpy()
     order = np.lexsort((rank[users.indices.to_numpy()], kind))
     return list(dict.fromkeys(joined["item_id"].take(pa.array(order)).to_pylist()))
@@ -351,17 +349,8 @@ def _finish(
 
 
 @lru_cache(maxsize=1)
-def _open_log(folder: str, digest: str) -> PartitionedLog:
-    """Open a log once for all partitions that this process works on: they share the items."""
-    log = PartitionedLog.load(folder)
-    if log.digest != digest:
-        raise DataError(f"The log in {folder} was changed while it was being read; begin again.")
-    return log
-
-
-@lru_cache(maxsize=1)
 def _queries_of(folder: str, digest: str) -> ItemQueries:
-    return ItemQueries.of(_open_log(folder, digest))
+    return ItemQueries.of(open_log(folder, digest))
 
 
 __all__ = [

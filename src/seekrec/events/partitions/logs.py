@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -196,9 +196,26 @@ class PartitionedLog:
             )
 
 
+@lru_cache(maxsize=1)
+def open_log(folder: str, digest: str) -> PartitionedLog:
+    """Open a log once for all partitions that this process works on: they share the items.
+
+    Args:
+        folder (`str`): The folder.
+        digest (`str`): What [`PartitionedLog.digest`] was when the work began.
+
+    Raises:
+        DataError: If the log is another by now.
+    """
+    log = PartitionedLog.load(folder)
+    if log.digest != digest:
+        raise DataError(f"The log in {folder} was changed while it was being read; begin again.")
+    return log
+
+
 def _join_distinct(known: pa.Array, column: pa.ChunkedArray) -> pa.Array:
     found = pc.drop_null(pc.unique(column))
     return pc.unique(pa.chunked_array([known, found.cast(known.type)]))
 
 
-__all__ = ["ITEMS_FILE", "LOG_FILE", "LOG_VERSION", "PartitionInfo", "PartitionedLog"]
+__all__ = ["ITEMS_FILE", "LOG_FILE", "LOG_VERSION", "PartitionInfo", "PartitionedLog", "open_log"]

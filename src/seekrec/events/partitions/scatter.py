@@ -7,6 +7,7 @@ Both are functions of a [`Job`]: what a job writes depends on its inputs and set
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import lru_cache
@@ -32,6 +33,7 @@ from seekrec.util.files import write_json, write_table
 
 EVENTS_FILE = "events.parquet"
 FACTS_FILE = "facts.json"
+_PLAN_FILE = "plan.json"
 
 # Number of the row in the source, while the log is scattered.
 _ROW = "__row__"
@@ -185,6 +187,28 @@ def read_facts(folder: str | Path) -> JsonObject:
     return cast(JsonObject, json.loads((Path(folder) / FACTS_FILE).read_text("utf-8")))
 
 
+def resume_jobs(target: Path, plan: JsonObject, *, final: str, parts: str) -> None:
+    """Keep what an interrupted run of the same plan has left in a folder; delete what jobs of another wrote.
+
+    Args:
+        target (`Path`): The folder, made if it does not exist.
+        plan (`dict`): All that what is written depends on, as JSON could hold it.
+        final (`str`): Name of the file without which the folder does not load: it goes, so that an interrupted run is
+            never taken for a whole one.
+        parts (`str`): Pattern of the names of the folders of jobs.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    (target / final).unlink(missing_ok=True)
+    path = target / _PLAN_FILE
+    if path.is_file() and json.loads(path.read_text("utf-8")) == json.loads(json.dumps(plan)):
+        return
+    path.unlink(missing_ok=True)
+    for entry in target.glob(parts):
+        if (entry / FACTS_FILE).is_file():
+            shutil.rmtree(entry)
+    write_json(path, plan)
+
+
 __all__ = [
     "EVENTS_FILE",
     "FACTS_FILE",
@@ -194,5 +218,6 @@ __all__ = [
     "gather_partition",
     "read_facts",
     "read_refused",
+    "resume_jobs",
     "scatter_slice",
 ]

@@ -14,12 +14,10 @@ for number in shuffled_numbers:
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache, reduce
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +31,8 @@ from seekrec.events.columns import SessionIds
 from seekrec.events.held_out import HeldOutDays, check_held_out, find_held_out_days, most_interactions
 from seekrec.events.partitions.buckets import digest_buckets, join_digests, user_buckets, user_hashes
 from seekrec.events.partitions.engines import Engine, Job, JsonObject, run_partitions
-from seekrec.events.partitions.logs import PartitionedLog
-from seekrec.events.partitions.scatter import FACTS_FILE, read_facts
+from seekrec.events.partitions.logs import PartitionedLog, open_log
+from seekrec.events.partitions.scatter import FACTS_FILE, read_facts, resume_jobs
 from seekrec.events.saved import check_files, read_description, refuse_damage
 from seekrec.events.sessions import SessionCounts, count_sessions, session_numbers
 from seekrec.events.split import (
@@ -54,7 +52,6 @@ from seekrec.util.files import sweep_folder, write_json, write_table
 from seekrec.util.hashing import hash_fractions
 
 SPLIT_VERSION = 1
-_PLAN_FILE = "plan.json"
 
 # The audit examines the histories of so many events for each event of a user, on average: all of them for users with
 # up to 40 events, a sample drawn by a hash of user and event for others.
@@ -235,7 +232,8 @@ def split_partitions(
         "keep_impressions": keep_impressions,
     }
     target = Path(folder)
-    _prepare(target, {"version": SPLIT_VERSION, "log": log.fingerprint, "files": log.digest, "settings": settings})
+    plan = {"version": SPLIT_VERSION, "log": log.fingerprint, "files": log.digest, "settings": settings}
+    resume_jobs(target, plan, final=SPLIT_FILE, parts="partition-*")
     jobs = [
         Job(
             output=str(target / partition.folder),
@@ -286,34 +284,10 @@ def _sum_audits(facts: list[JsonObject]) -> AuditReport:
     return AuditReport.total(AuditReport.from_dict(one["audit"]) for one in facts)
 
 
-def _prepare(target: Path, plan: JsonObject) -> None:
-    """Keep the partitions that an interrupted run of the same plan has left in a folder, delete any others."""
-    target.mkdir(parents=True, exist_ok=True)
-    # Without split.json the folder does not load: an interrupted run is never taken for a split.
-    (target / SPLIT_FILE).unlink(missing_ok=True)
-    path = target / _PLAN_FILE
-    if path.is_file() and json.loads(path.read_text("utf-8")) == plan:
-        return
-    path.unlink(missing_ok=True)
-    for entry in target.glob("partition-*"):
-        if (entry / FACTS_FILE).is_file():
-            shutil.rmtree(entry)
-    write_json(path, plan)
-
-
-@lru_cache(maxsize=1)
-def _open_log(folder: str, digest: str) -> PartitionedLog:
-    """Open a log once for all partitions that this process works on: they share the items."""
-    log = PartitionedLog.load(folder)
-    if log.digest != digest:
-        raise DataError(f"The log in {folder} was changed while it was being split; split it again.")
-    return log
-
-
 def split_partition(job: Job, folder: Path) -> None:
     """Split and audit one partition: inputs are the folder of the log and the digest of its `partitions.json`."""
     settings = job.settings
-    whole = _open_log(*job.inputs)
+    whole = open_log(*job.inputs)
     log = whole.partition(settings["partition"])
     timeline = Timeline.from_log(log)
     days: dict[str, int] | None = settings["days"]
