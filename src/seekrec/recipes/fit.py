@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -142,24 +143,25 @@ def time_ranking(model: PreTrainedModel, make_rank: Callable[[int], Callable[[],
     Returns:
         `tuple[float, float]`: Seconds of a ranking without cases, and of each case.
     """
+
+    def prepare(number: int) -> Callable[[], object]:
+        rank = make_rank(number)
+        rank()
+        return rank
+
+    with as_answering(model):
+        found = _time_growing(prepare, _TIMED_CASES, time.monotonic)
+    return _line_through(found) if len(found) > 1 else (0.0, found[0][1] / found[0][0])
+
+
+@contextmanager
+def as_answering(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model answer as it will after training, and leave its mode and all random states as they were."""
     was_training = model.training
-    found: list[tuple[int, float]] = []
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         model.eval()
-        for number in _TIMED_CASES:
-            rank = make_rank(number)
-            rank()
-            started = time.monotonic()
-            rank()
-            found.append((number, time.monotonic() - started))
-            if found[-1][1] > _LITTLE_TIME:
-                break
+        yield
         model.train(was_training)
-    if len(found) == 1:
-        return 0.0, found[0][1] / found[0][0]
-    (few, least), (many, most) = found
-    each = max(0.0, most - least) / (many - few)
-    return max(0.0, least - few * each), each
 
 
 def time_cases(run: Callable[[int], object], *, clock: Callable[[], float] = time.monotonic) -> tuple[float, float]:
@@ -173,18 +175,30 @@ def time_cases(run: Callable[[int], object], *, clock: Callable[[], float] = tim
         `tuple[float, float]`: Seconds without cases, and of each case, by the two largest numbers; where the smallest
         already takes long, its time is that without cases.
     """
+    found = _time_growing(lambda number: partial(run, number), (_FEWEST_TIMED, *_TIMED_CASES), clock)
+    return _line_through(found) if len(found) > 1 else (found[0][1], 0.0)
+
+
+def _time_growing(
+    prepare: Callable[[int], Callable[[], object]], numbers: Sequence[int], clock: Callable[[], float]
+) -> list[tuple[int, float]]:
+    """Time what is prepared for more and more cases, until it takes long: numbers of cases and seconds."""
     found: list[tuple[int, float]] = []
-    for number in (_FEWEST_TIMED, *_TIMED_CASES):
+    for number in numbers:
+        run = prepare(number)
         started = clock()
-        run(number)
+        run()
         found.append((number, clock() - started))
         if found[-1][1] > _LITTLE_TIME:
             break
-    if len(found) == 1:
-        return found[0][1], 0.0
+    return found
+
+
+def _line_through(found: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Return the seconds without cases and of each, by the two largest numbers."""
     (few, least), (many, most) = found[-2:]
     each = max(0.0, most - least) / (many - few)
-    return max(0.0, most - many * each), each
+    return max(0.0, least - few * each), each
 
 
 def time_rankings(
@@ -279,6 +293,7 @@ __all__ = [
     "SAVING_SECONDS",
     "Fit",
     "RankingTimes",
+    "as_answering",
     "fit_to_time",
     "share_of_core",
     "time_cases",

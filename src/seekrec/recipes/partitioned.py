@@ -265,8 +265,7 @@ def prepare_window_shards(
     def make(folder: Path) -> None:
         write_window_shards(data.split, folder, data.facts, engine=engine, **settings)
 
-    key = {"split": data.split.fingerprint, "files": data.split.log.digest, "version": SHARDS_VERSION, **settings}
-    return cache.run("windows", key, make, WindowShards, libraries=("pyarrow",))
+    return cache.run("windows", _shards_key(data, settings), make, WindowShards, libraries=("pyarrow",))
 
 
 def prepare_corpus_shards(
@@ -301,9 +300,6 @@ def prepare_corpus_shards(
     asked: dict[str, Any] = {"shares": dict(shares), "tasks": list(tasks), "item_queries": item_queries, "seed": seed}
     shared = (catalog, tokenizer, vocabulary, settings)
     key = {
-        "split": data.split.fingerprint,
-        "files": data.split.log.digest,
-        "version": SHARDS_VERSION,
         "catalogue": catalog.content_hash,
         "tokenizer": tokenizer_digest(tokenizer),
         "lengths": {name: getattr(settings, name) for name in CorpusLengths.__dataclass_fields__},
@@ -313,7 +309,7 @@ def prepare_corpus_shards(
     def make(folder: Path) -> None:
         write_corpus_shards(data.split, *shared, folder, engine=engine, **asked)
 
-    return cache.run("corpus", key, make, CorpusShards, libraries=("pyarrow", "tokenizers"))
+    return cache.run("corpus", _shards_key(data, key), make, CorpusShards, libraries=("pyarrow", "tokenizers"))
 
 
 def prepare_request_shards(
@@ -335,18 +331,22 @@ def prepare_request_shards(
         seed (`int`): Seed of the draws.
         engine (`str`): Where requests are written.
     """
-    key = {
-        "split": data.split.fingerprint,
-        "files": data.split.log.digest,
-        "version": SHARDS_VERSION,
-        "seed": seed,
-        **request_key(processor, settings),
-    }
+    key = {"seed": seed, **request_key(processor, settings)}
 
     def make(folder: Path) -> None:
         write_request_shards(data.split, processor, data.facts, settings, folder, seed=seed, engine=engine)
 
-    return cache.run("requests", key, make, RequestShards, libraries=("pyarrow", "tokenizers"))
+    return cache.run("requests", _shards_key(data, key), make, RequestShards, libraries=("pyarrow", "tokenizers"))
+
+
+def _shards_key(data: PartitionedData, settings: Mapping[str, object]) -> dict[str, object]:
+    """Return what shards depend on: the split, the form of shards, and what was asked."""
+    return {
+        "split": data.split.fingerprint,
+        "files": data.split.log.digest,
+        "version": SHARDS_VERSION,
+        **settings,
+    }
 
 
 __all__ = [

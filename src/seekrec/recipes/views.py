@@ -7,15 +7,13 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-import torch
-
 from seekrec.catalog import Catalog
 from seekrec.evaluation.view_weights import choose_view_weights
 from seekrec.events import Split
 from seekrec.models.processing import CatalogProcessor
 from seekrec.models.views import BY_VALIDATION, ViewedModel, Views, read_view_weights
 from seekrec.recipes.arguments import SPLIT_SEED, EvaluationArguments
-from seekrec.recipes.fit import MAX_VIEW_CASES, time_cases
+from seekrec.recipes.fit import MAX_VIEW_CASES, as_answering, time_cases
 from seekrec.recipes.items import PreparedItems
 from seekrec.recipes.partitioned import PartitionedData
 from seekrec.schema import Behavior
@@ -96,18 +94,15 @@ def time_views(recipe: RunOfRecipe, model: ViewedModel) -> tuple[float, float]:
     if not asks_validation(model):
         return 0.0, 0.0
     views = recipe.views = _fit_views(recipe) if recipe.views is None else recipe.views
-    settings, was_training = list(model.config.view_weights), model.training
+    settings = list(model.config.view_weights)
 
     def choose(number: int) -> None:
         _choose(recipe, model, views, number)
         model.set_views(None)
         model.config.view_weights = settings
 
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        model.eval()
-        seconds = time_cases(choose)
-        model.train(was_training)
-    return seconds
+    with as_answering(model):
+        return time_cases(choose)
 
 
 def asks_validation(model: ViewedModel) -> bool:
