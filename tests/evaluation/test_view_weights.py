@@ -40,6 +40,19 @@ def test_beside_a_model_that_knows_nothing_weights_are_finite(caplog):
     assert "hardly at all" in caplog.text
 
 
+@pytest.mark.parametrize("unit", [0.05, 1.0, 30.0])
+def test_weights_do_not_depend_on_the_unit_of_scores(unit, caplog):
+    # A model that knows something, in scores of which `unit` is a log-probability, as what is added to them.
+    rng = np.random.default_rng(2)
+    own, told = rng.normal(size=(2, 4000, 12)).astype(np.float32)
+    own[:, 0] += 1.5
+    told[:, 0] += 1.0
+    weights = _learn_weights(_Scored(own * np.float32(unit), {"told": told * np.float32(unit)}), ["told"], unit=unit)
+    # Log-odds of distributions 1.5 and 1 apart: 1 / 1.5 of the model's own.
+    assert weights["told"] == pytest.approx(1 / 1.5, rel=0.05)
+    assert not caplog.records
+
+
 def test_a_model_gets_the_views_that_help():
     split = split_log(make_log())
     model, processor = make_synergen()

@@ -44,7 +44,7 @@ _METRIC = "ndcg@10"
 _PENALTY = 1e-4
 # A view with less weight changes nothing that is worth its time.
 _LEAST = 0.02
-# Of the factor of a model's own score, which divides weights: less would be a model that tells nothing.
+# Of the factor of a model's own score, which divides weights: one near it tells nothing.
 _LEAST_FACTOR = 0.05
 
 
@@ -124,7 +124,7 @@ def choose_view_weights(
             views = _choose_words(model, processor, cases, views)
         names = [name for name in views.names(catalog) if behavior == SEARCH or name in ("collaborative", "semantic")]
         scored = _score(model, processor, cases, [(name, views, name) for name in names])
-        weights = _learn_weights(scored, names)
+        weights = _learn_weights(scored, names, unit=model.score_unit)
         without, beside = (float(scored.values(one).mean()) for one in ({}, weights))
         # What makes the targets likelier need not bring them to the front.
         weights = weights if beside > without else dict.fromkeys(names, 0.0)
@@ -159,21 +159,23 @@ def _choose_words(model: ViewedModel, processor: CatalogProcessor, cases: Evalua
     return choices[int(np.argmax(best))]
 
 
-def _learn_weights(scored: _Scored, names: Sequence[str]) -> dict[str, float]:
+def _learn_weights(scored: _Scored, names: Sequence[str], *, unit: float = 1.0) -> dict[str, float]:
     """Return the weights at which the targets are likeliest among the items looked at.
 
     A logistic regression of the target among the items of its case, with the model's own score times a factor, which
     divides the weights afterwards, and no weight below 0. It uses every case, where NDCG@10 changes with a few and
-    follows their noise. Beside a model that tells nothing of the targets weights end where views alone decide.
+    follows their noise. Beside a model that tells nothing of the targets weights end where views alone decide:
+    the factor has a limit, in units of a log-probability, of which one is `unit` of the scores.
     """
     is_item = torch.from_numpy(scored.own > -np.inf)
-    own = torch.from_numpy(scored.own).masked_fill(~is_item, 0.0)
-    views = torch.stack([torch.from_numpy(scored.views[name]) for name in names])
+    own = torch.from_numpy(scored.own).masked_fill(~is_item, 0.0) / unit
+    views = torch.stack([torch.from_numpy(scored.views[name]) for name in names]) / unit
     logits = torch.zeros(1 + len(names), requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=60, line_search_fn="strong_wolfe")
 
     def split() -> tuple[Tensor, Tensor]:
-        return logits[0].exp().clamp_min(_LEAST_FACTOR), F.softplus(3 * logits[1:] - 3)
+        # Above the limit, not cut off at it, where no gradient would lead back.
+        return _LEAST_FACTOR + logits[0].exp(), F.softplus(3 * logits[1:] - 3)
 
     def step() -> Tensor:
         optimizer.zero_grad()
@@ -186,7 +188,7 @@ def _learn_weights(scored: _Scored, names: Sequence[str]) -> dict[str, float]:
     with torch.enable_grad():
         optimizer.step(step)
     factor, weights = split()
-    if factor <= _LEAST_FACTOR:
+    if factor < 1.2 * _LEAST_FACTOR:
         logger.warning(
             "On validation, the scores of the model tell a target from other items hardly at all; with these weights "
             "its answers are those of the views. Train it longer, or look at its loss."
