@@ -27,7 +27,8 @@ def test_saved_models_stand_beside_the_systems(aisles, tmp_path):
         catalog,
         settings,
         make_baselines=lambda: {"counts": popularity["popularity"]},
-        only_candidates=("popularity", "counts"),
+        beside={"popularity without views": popularity["popularity"]},
+        only_candidates=("popularity", "popularity without views", "counts"),
         available_only=True,
         num_beams=8,
         seed=0,
@@ -40,9 +41,11 @@ def test_saved_models_stand_beside_the_systems(aisles, tmp_path):
         ("GenSAR (a-run)", "search", "full, available"),
         ("counts", "recommendation", "uniform-5"),
         ("GenSAR (a-run)", "recommendation", "uniform-5"),
+        ("popularity without views", "recommendation", "uniform-5"),
         ("popularity", "recommendation", "uniform-5"),
         ("counts", "search", "uniform-5"),
         ("GenSAR (a-run)", "search", "uniform-5"),
+        ("popularity without views", "search", "uniform-5"),
         ("popularity", "search", "uniform-5"),
     ]
 

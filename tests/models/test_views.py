@@ -78,6 +78,10 @@ def test_scores_are_added_to_those_of_recommendations(make, settings):
     ids, temperature = model.catalog.id_map, model.score_unit
     found = scores_of(model.retrieve(processor([*FUSED, SEARCH]), top_k=100, exclude_seen=False))
     own = own_answers(model, processor([*FUSED, SEARCH]))
+    alone = scores_of(model.without_views().retrieve(processor([*FUSED, SEARCH]), top_k=100, exclude_seen=False))
+    for line, expected in zip(alone, own, strict=True):
+        assert line == pytest.approx(expected, abs=2e-5)
+    assert model.views is not None
     histories = [
         ids.convert_to_rows([event.item_id for event in request.history if event.item_id]) for request in FUSED
     ]

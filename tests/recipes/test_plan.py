@@ -104,6 +104,9 @@ def test_as_many_cases_are_tested_as_fit():
     few = times.fit_test(25)
     assert times.test_seconds(few) <= 25 < times.test_seconds(int(1.2 * few))
     assert replace(times, share_of_core=0.5).test_seconds(0) == pytest.approx(14 + 6 * 0.5)
+    # With views the model ranks each case twice; all else stays.
+    twice = replace(times, rankings=2)
+    assert twice.test_seconds(1000) - times.test_seconds(1000) == pytest.approx(0.5 + 1000 * 0.01)
     # Reading partitions takes 8 seconds whatever is ranked; views take 2 and 0.02 a validation case.
     more = replace(times, view_seconds=(2.0, 0.02), reading_seconds=8.0)
     assert more.test_seconds(0) == pytest.approx(7 + 6 * 0.5 + 8 + 2 + 300 * 0.02)

@@ -47,6 +47,7 @@ def compare_on_test(
     sample: Split | None = None,
     counts: np.ndarray | None = None,
     train_sampled: Callable[[], Scorer] | None = None,
+    beside: Mapping[str, Scorer | Retriever] | None = None,
     behaviors: Sequence[Behavior] = BEHAVIORS,
     only_candidates: Collection[str] = (),
     remove_seen: bool = True,
@@ -71,6 +72,8 @@ def compare_on_test(
         sample (`Split`, *optional*): Of a log in partitions, the one whose validation cases tune baselines.
         counts (`np.ndarray`, *optional*): Of a log in partitions, interactions of each item in training.
         train_sampled (`Callable`, *optional*): Trains the baseline `sampled_sasrec`.
+        beside (`Mapping[str, Scorer or Retriever]`, *optional*): Further systems, whose searches are not asked in
+            other forms.
         behaviors (`Sequence[str]`): Behaviors that are evaluated.
         only_candidates (`Collection[str]`): Systems that order candidates and cannot search the whole catalogue.
         remove_seen (`bool`): Rule out the items of the history in full ranking.
@@ -100,7 +103,7 @@ def compare_on_test(
                 whole=whole,
                 counts=counts,
             )
-    everyone: dict[str, Scorer | Retriever] = {**baselines, **others, **systems}
+    everyone: dict[str, Scorer | Retriever] = {**baselines, **others, **(beside or {}), **systems}
     rows: list[ResultRow] = []
     everything: tuple[RankingProtocol, ...] = ("full", *settings.candidate_protocols)
     asked_by = {

@@ -19,6 +19,7 @@ from seekrec.evaluation.conditions import QUERY_FORMS
 from seekrec.evaluation.protocols import RankingProtocol, Retriever
 from seekrec.evaluation.validation import ValidationRanking
 from seekrec.events.split import SPLIT_PARTS
+from seekrec.models.views import ViewedModel
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.compare import MAX_QUERY_FORM_CASES
 from seekrec.schema import Behavior
@@ -60,6 +61,7 @@ class RankingTimes:
             timed takes so much longer.
         view_seconds (`tuple[float, float]`): Seconds of choosing the weights of views without cases, and of a
             validation case of each behavior together.
+        rankings (`int`): How often the model ranks a test case: with views once more, without them.
         reading_seconds (`float`): Seconds that reading a log in partitions again takes, for all tables together.
     """
 
@@ -70,6 +72,7 @@ class RankingTimes:
     test_protocols: tuple[RankingProtocol, ...]
     share_of_core: float = 1.0
     view_seconds: tuple[float, float] = (0.0, 0.0)
+    rankings: int = 1
     reading_seconds: float = 0.0
 
     @property
@@ -82,7 +85,7 @@ class RankingTimes:
         once, each = self.view_seconds
         seconds = self.reading_seconds + once + min(self.num_validation, MAX_VIEW_CASES) * each
         seconds += (_SECONDS_OF_BASELINES + SAVING_SECONDS) / self.share_of_core
-        seconds += self._seconds(self.test_protocols, num_cases)
+        seconds += self.rankings * self._seconds(self.test_protocols, num_cases)
         seconds += num_cases * _SECONDS_OF_BASELINE_CASE * len(self.test_protocols)
         # A sample of the searches is asked in all forms, of the model and of BM25; half of what is timed are searches.
         asked = min(num_cases, MAX_QUERY_FORM_CASES, self.num_validation)
@@ -250,6 +253,7 @@ def time_rankings(
         test_protocols=test,
         share_of_core=share_of_core(),
         view_seconds=(once, each),
+        rankings=2 if once or each or (isinstance(model, ViewedModel) and model.views is not None) else 1,
         reading_seconds=reading,
     )
 

@@ -28,6 +28,7 @@ from seekrec.recipes.collaborative import prepare_collaborative, prepare_lightgc
 from seekrec.recipes.items import PreparedItems
 from seekrec.recipes.partitioned import prepare_request_shards
 from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, make_t5
+from seekrec.recipes.views import ALONE
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.gensr_batches import EncodedRequests, GenSRCollator, RequestSource
@@ -211,7 +212,8 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
     @property
     def only_candidates(self) -> Collection[str]:
         """GenSR, where it writes no identifiers: it orders candidates and cannot search all items."""
-        return () if self.config.writes_identifiers or self.config.retrieve_by == "answer" else (self.name,)
+        searches = self.config.writes_identifiers or self.config.retrieve_by == "answer"
+        return () if searches else (self.name, f"{self.name}{ALONE}")
 
     def prepare_data(self) -> None:
         """Read the log and split it.

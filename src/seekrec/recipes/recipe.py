@@ -39,7 +39,7 @@ from seekrec.recipes.partitioned import PartitionedData, prepare_partitions
 from seekrec.recipes.plan import Plan
 from seekrec.recipes.record import MODEL_FOLDER, record_run, save_trained
 from seekrec.recipes.stages import StageCache
-from seekrec.recipes.views import add_views, choose_views, time_views
+from seekrec.recipes.views import add_views, choose_views, time_views, without_views
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.budget import TimeBudget, process_seconds
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_once
@@ -77,9 +77,8 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         self.cache = StageCache(self.running.stages_dir or self.output_dir / "stages")
         self.show_progress = not self.training.disable_tqdm
         self.command = ["accelerate", "launch", *sys.argv]
-        # Without a settings file: the plan that chose the settings, and the log that was read to make it.
-        self.plan: Plan | None = None
-        self.log: EventLog | None = None
+        self.plan: Plan | None = None  # without a settings file: what chose the settings
+        self.log: EventLog | None = None  # and what it read
         self.parts: PartitionedData | None = None
         self.views: Views | None = None  # made to be timed, until they are weighed
         self.train_elsewhere: Callable[[], ModelT] | None = None  # on a cluster; saves the model there, too
@@ -177,8 +176,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         else:
             self.parts = prepare_partitions(log, self.data, self.cache, geohash_length=self.geohash_length)
             self.whole, self.split, self.has_events = self.parts.split, self.parts.sample, self.parts.facts.has_acts
-        # The split has it, with its searches; without them it is not kept beside.
-        self.log = None
+        self.log = None  # the split has it, with its searches; without them it is not kept beside
 
     @property
     def geohash_length(self) -> int:
@@ -353,6 +351,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
     def compare(self, model: ModelT) -> list[ResultRow]:
         """Rank the test cases with the model, baselines and other saved models; then the cases of new items."""
         systems = {self.name: self.make_retriever(model)}
+        alone = {name: self.make_retriever(one) for name, one in without_views(self.name, model).items()}
         rows = compare_on_test(
             systems,
             self.whole,
@@ -362,6 +361,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             train_sampled=partial(sampled_sasrec, self.split, self.whole, self.cache, seed=self.training.seed),
             sample=self.split,
             counts=None if self.parts is None else self.parts.facts.counts,
+            beside=alone,
             behaviors=self.behaviors,
             only_candidates=self.only_candidates,
             remove_seen=self.remove_seen,
@@ -374,7 +374,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         )
         cold = self.parts.cold_start() if self.parts else prepare_cold_start(self.split, self.data, self.cache)
         return rows + compare_on_new_items(
-            systems,
+            {**alone, **systems},
             cold,
             self.catalog,
             behaviors=self.behaviors,

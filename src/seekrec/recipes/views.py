@@ -20,6 +20,9 @@ from seekrec.schema import Behavior
 
 logger = logging.getLogger(__name__)
 
+# What stands behind the name of a model in tables that answers by its own scores beside one with views.
+ALONE = " without views"
+
 ModelT = TypeVar("ModelT", bound=ViewedModel)
 
 
@@ -110,6 +113,11 @@ def asks_validation(model: ViewedModel) -> bool:
     return list(model.config.view_weights) == [BY_VALIDATION]
 
 
+def without_views(name: str, model: ModelT) -> dict[str, ModelT]:
+    """Return, by its name in tables, a model by its own scores; nothing where it answers by them anyway."""
+    return {} if model.views is None else {f"{name}{ALONE}": model.without_views()}
+
+
 def _fit_views(recipe: RunOfRecipe) -> Views:
     whole = None if recipe.parts is None else recipe.parts.split
     return Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec, whole=whole)
@@ -129,4 +137,4 @@ def _choose(recipe: RunOfRecipe, model: ViewedModel, views: Views, max_cases: in
     )
 
 
-__all__ = ["RunOfRecipe", "add_views", "asks_validation", "choose_views", "time_views"]
+__all__ = ["ALONE", "RunOfRecipe", "add_views", "asks_validation", "choose_views", "time_views", "without_views"]

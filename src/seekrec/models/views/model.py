@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -69,6 +70,12 @@ class ViewedModel(PreTrainedModel):
                 "them for its own."
             )
         self._views = views
+
+    def without_views(self) -> Self:
+        """Return this model with nothing added to its own scores; weights and catalogue are the same ones."""
+        alone = copy.copy(self)
+        alone._views = None
+        return alone
 
     @property
     def view_weights(self) -> ViewWeights:
