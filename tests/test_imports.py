@@ -18,6 +18,7 @@ LAYERS = [
     ("models",),
     ("training",),
     ("evaluation",),
+    ("serving",),
     ("recipes",),
     ("hub",),
 ]

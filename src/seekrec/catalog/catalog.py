@@ -185,6 +185,21 @@ class Catalog(CatalogParts):
             mask &= self._filters.matches(column, wanted)
         return mask
 
+    def matches(self, column: str, wanted: object) -> np.ndarray:
+        """Mark the items that have a wanted value in a column of `items`, removed ones included; see [`where`].
+
+        Args:
+            column (`str`): Name of the column.
+            wanted: A tuple, a list or set, or a value, as in `where`.
+
+        Returns:
+            `np.ndarray`: bool of shape `(N,)`.
+
+        Raises:
+            RequestError: If the column or the type of a value does not fit the items.
+        """
+        return self._filters.matches(column, wanted)
+
     @cached_property
     def _filters(self) -> ItemFilters:
         return ItemFilters(self.items)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console command `seekrec`: train a family from a log, or see one learn from a simulated shop.
+"""The console command `seekrec`: train a family from a log, serve it, or see one learn from a simulated shop.
 
 ```bash
 seekrec train intsr --events my/events.parquet --items my/items.csv
 seekrec train gensar --config movielens-100k
+seekrec serve --model runs/intsr/model
 seekrec quickstart
 ```
 """
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from seekrec.serving import command as serving
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.package_data import settings_names
 
@@ -48,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         with one_line_errors("seekrec quickstart"):
             run_quickstart(arguments.output_dir, seed=arguments.seed)
+    elif arguments.command == "serve":
+        with one_line_errors("seekrec serve"):
+            serving.serve(arguments)
     elif arguments.command == "train":
         parser.parse_args(["train", "--help"])
     else:
@@ -108,7 +113,8 @@ def _make_parser() -> argparse.ArgumentParser:
         "  seekrec quickstart\n"
         "  seekrec train intsr --events my/events.parquet --items my/items.csv --max_minutes 30\n"
         "  seekrec train intsr --events my/events.parquet --items my/items.csv --dry_run\n"
-        "  seekrec train gensar --config movielens-100k",
+        "  seekrec train gensar --config movielens-100k\n"
+        "  seekrec serve --model runs/intsr/model",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="command")
@@ -126,6 +132,16 @@ def _make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     training.add_argument("family", choices=FAMILIES, metavar="FAMILY")
+    serving.add_arguments(
+        commands.add_parser(
+            "serve",
+            help="answer over HTTP from a trained model, with a store of events and a catalogue that changes",
+            description="Recommends, searches and ranks over HTTP; http://HOST:PORT/docs describes the routes.\n"
+            f"Where the environment variable {serving.TOKEN_VARIABLE} is set, requests must hold it, and admin\n"
+            "routes are on.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     quickstart = commands.add_parser(
         "quickstart",
         help="from nothing to answers in under two minutes, on a simulated shop",

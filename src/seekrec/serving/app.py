@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The routes: what is asked over HTTP, checked by [`messages`], answered by a [`Service`]."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Annotated, TypeVar, cast
+
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from seekrec.errors import RequestError, UnknownItemError
+from seekrec.serving import messages as m
+from seekrec.serving.engine import Answered, ModelSource, Question
+from seekrec.serving.http import add_errors, add_middleware, check_token
+from seekrec.serving.service import Service
+from seekrec.serving.settings import ServingSettings
+from seekrec.serving.store import StoredEvent
+
+ResultT = TypeVar("ResultT")
+
+router = APIRouter()
+ItemId = Annotated[str, Path(min_length=1, max_length=m.MAX_ID_CHARACTERS)]
+
+
+def make_app(source: ModelSource, settings: ServingSettings) -> FastAPI:
+    """Make the application; see [`seekrec.serving.create_app`]."""
+    service = Service(source, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(
+        title="seekrec",
+        summary="One model that searches and recommends.",
+        version=version("seekrec"),
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    app.include_router(router, dependencies=[Depends(check_token)])
+    app.include_router(open_router)
+    add_errors(app)
+    add_middleware(app, service.metrics)
+    return app
+
+
+def get_service(request: Request) -> Service:
+    """Return the service of the application."""
+    return cast(Service, request.app.state.service)
+
+
+Served = Annotated[Service, Depends(get_service)]
+
+
+# ---- questions ----
+
+
+@router.post("/recommend")
+async def recommend(message: m.RecommendMessage, service: Served, request: Request) -> m.Answer:
+    """Recommend items to a user."""
+    return _items(await _ask(message, service, request, await _question(message, service)))
+
+
+@router.post("/search")
+async def search(message: m.SearchMessage, service: Served, request: Request) -> m.Answer:
+    """Find items for a query, of a user or of nobody."""
+    return _items(await _ask(message, service, request, await _question(message, service)))
+
+
+@router.post("/rank")
+async def rank(message: m.RankMessage, service: Served, request: Request) -> m.Answer:
+    """Order some items for a user."""
+    asked = Question((await _question(message, service)).request, candidates=message.candidates)
+    return _items(await _ask(message, service, request, asked))
+
+
+@router.post("/suggest")
+async def suggest(message: m.SuggestMessage, service: Served, request: Request) -> m.Suggestions:
+    """Suggest queries: those that the model writes for the user, then those that many users searched for."""
+    found: list[str] = []
+    if service.model.writes_queries:
+        asked = Question((await _question(message, service)).request, message.top_k, writes_queries=True)
+        found = (await _ask(message, service, request, asked)).queries
+    folded = message.prefix.casefold()
+    found = [query for query in found if query.casefold().startswith(folded)]
+    if len(found) < message.top_k:
+        found += await service.common_queries(message.prefix, message.top_k)
+    model = service.model
+    return m.Suggestions(
+        model=model.name,
+        model_version=model.version,
+        catalog_version=model.catalog_version,
+        queries=list(dict.fromkeys(found))[: message.top_k],
+    )
+
+
+async def _question(message: m.Question, service: Service) -> Question:
+    """Bring a message to what the model is asked."""
+    if message.user_id is not None:
+        history = await service.history(message.user_id, message.timestamp)
+    else:
+        history = [event.to_event() for event in message.history or []]
+    asked = message.to_request(history)
+    if isinstance(message, m.RecommendMessage):
+        return Question(asked, message.top_k, message.where, message.exclude_seen, message.boosts)
+    return Question(asked)
+
+
+async def _ask(message: m.Question, service: Service, request: Request, question: Question) -> Answered:
+    async with asyncio.timeout(service.settings.timeout_s):
+        return await _while_connected(request, service.ask(question))
+
+
+async def _while_connected(request: Request, work: Awaitable[ResultT]) -> ResultT:
+    """Wait for work as long as the one who asked does; else cancel it, so that it leaves the queue."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise asyncio.CancelledError
+        return working.result()
+    finally:
+        gone.cancel()
+        working.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _items(answered: Answered) -> m.Answer:
+    model = answered.model
+    return m.Answer(
+        model=model.name,
+        model_version=model.version,
+        catalog_version=answered.catalog_version,
+        items=[m.AnswerItem(item_id=one.item_id, title=one.title, score=float(one.score)) for one in answered.items],
+    )
+
+
+# ---- events ----
+
+
+@router.post("/events")
+async def append_events(message: m.EventsMessage, service: Served) -> m.Appended:
+    """Keep what users did. An event that is sent again is kept once."""
+    events = [StoredEvent(one.event_id, one.user_id, one.to_event()) for one in message.events]
+    appended = await service.append_events(events)
+    return m.Appended(appended=appended, already_there=len(events) - appended)
+
+
+@router.get("/users/{user_id}/history")
+async def read_history(user_id: ItemId, service: Served) -> m.History:
+    """Return what a user did, oldest first."""
+    events = await service.history(user_id)
+    catalog = service.model.catalog
+    lines: list[dict[str, object]] = []
+    for event in events:
+        known = event.item_id is not None and event.item_id in catalog.id_map
+        title = catalog.titles([event.item_id])[0] if known and event.item_id is not None else None
+        lines.append({**asdict(event), "title": title})
+    return m.History(user_id=user_id, events=lines)
+
+
+# ---- catalogue ----
+
+
+@router.put("/items")
+async def put_items(message: m.ItemsMessage, service: Served) -> m.Changed:
+    """Add items, or change their columns. Doing it again changes nothing."""
+    puts = [one.model_dump(exclude_unset=True) for one in message.items]
+    changed, now = await service.put_items(puts)
+    return m.Changed(changed=changed, catalog_version=now)
+
+
+@router.delete("/items")
+async def delete_items(message: m.ItemIdsMessage, service: Served) -> m.Changed:
+    """Take items out of answers. Histories may still name them."""
+    changed, now = await service.delete_items(message.item_ids)
+    return m.Changed(changed=changed, catalog_version=now)
+
+
+@router.put("/items/{item_id}")
+async def put_item(item_id: ItemId, message: m.ItemMessage, service: Served) -> m.Changed:
+    """Add an item, or change its columns."""
+    if message.item_id != item_id:
+        raise RequestError(f"`item_id` is {message.item_id!r} in the body and {item_id!r} in the path; give one.")
+    changed, now = await service.put_items([message.model_dump(exclude_unset=True)])
+    return m.Changed(changed=changed, catalog_version=now)
+
+
+@router.delete("/items/{item_id}")
+async def delete_item(item_id: ItemId, service: Served) -> m.Changed:
+    """Take an item out of answers."""
+    changed, now = await service.delete_items([item_id])
+    return m.Changed(changed=changed, catalog_version=now)
+
+
+@router.get("/items/{item_id}")
+async def read_item(item_id: ItemId, service: Served) -> m.ItemState:
+    """Return an item as the catalogue holds it."""
+    model = service.model
+    catalog, now = model.catalog, model.catalog_version
+    if item_id not in catalog.id_map:
+        raise UnknownItemError(f"There is no item {item_id!r} in the catalogue.")
+    row = catalog.id_map.rows[item_id]
+    item = catalog.items.slice(row, 1).to_pylist()[0]
+    return m.ItemState(item=item, is_removed=bool(catalog.is_removed[row]), catalog_version=now)
+
+
+@router.get("/items")
+async def list_items(
+    service: Served,
+    search: Annotated[str, Query(max_length=m.MAX_ID_CHARACTERS, description="Text in the title.")] = "",
+    limit: Annotated[int, Query(ge=1, le=m.MAX_TOP_K)] = 20,
+    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+) -> m.ItemList:
+    """Return items that may be answered, in the order of the catalogue."""
+    model = service.model
+    catalog, now = model.catalog, model.catalog_version
+    mask = catalog.where(title_contains=search) if search else catalog.live
+    rows = mask.nonzero()[0][offset : offset + limit]
+    return m.ItemList(items=catalog.items.take(rows).to_pylist(), catalog_version=now)
+
+
+# ---- the server ----
+
+
+@router.post("/admin/model")
+async def use_model(message: m.ModelMessage, service: Served) -> m.Health:
+    """Let another model answer from the next batch on, in all processes. Needs the token of the server."""
+    await service.use_model(message.model)
+    return _health(service)
+
+
+open_router = APIRouter()
+
+
+@open_router.get("/health")
+async def health(service: Served, response: Response) -> m.Health:
+    """Whether the server is ready to answer; 503 if it is not. That it answers at all says that it lives."""
+    if service.status != "ready":
+        response.status_code = 503
+        return m.Health(status="stopping" if service.status == "stopping" else "starting")
+    return _health(service)
+
+
+def _health(service: Service) -> m.Health:
+    model = service.model
+    return m.Health(
+        status="ready",
+        model=model.name,
+        model_version=model.version,
+        catalog_version=model.catalog_version,
+        tasks=model.tasks,
+        num_items=int(model.catalog.live.sum()),
+    )
+
+
+@open_router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(service: Served) -> Response:
+    """Numbers for Prometheus."""
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+__all__ = ["JSONResponse", "get_service", "make_app", "router"]

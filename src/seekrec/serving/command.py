@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`seekrec serve`: run the server from the command line, in one process or several."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING
+
+from seekrec.errors import ConfigurationError, MissingDependencyError
+from seekrec.serving.settings import TOKEN_VARIABLE, ServingSettings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+# Where the processes of a server read how to serve; the token is in a variable of its own.
+_SETTINGS_VARIABLE = "SEEKREC_SERVING"
+# Seconds that requests have to end when the server is stopped.
+_STOP_S = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the server to a parser."""
+    usual = ServingSettings()
+    parser.add_argument("--model", required=True, help="folder of a trained model, or a Hub repository")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; this machine alone by default")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen at")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with the model; they share the store")
+    parser.add_argument(
+        "--store", default=usual.store, help="URL of the database: sqlite:///FILE or postgresql+psycopg://..."
+    )
+    parser.add_argument("--models", help="folder of the models that POST /admin/model may name")
+    parser.add_argument("--text_encoder", help="text encoder of new items and queries, if the model only names one")
+    for name, words in (
+        ("batch_wait_ms", "milliseconds that the first request of a batch waits for others"),
+        ("max_batch", "requests that the model answers at once"),
+        ("max_queue", "requests that wait at most; further ones get 429"),
+        ("timeout_s", "seconds that a request may take"),
+        ("cached_users", "users whose histories are held in memory"),
+    ):
+        value = getattr(usual, name)
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{words} ({value})")
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Run the server until it is stopped.
+
+    Raises:
+        ConfigurationError: If an option is out of its range.
+        MissingDependencyError: If the libraries of the server are not installed.
+    """
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise MissingDependencyError('The server needs uvicorn; run pip install "seekrec[serve]".') from error
+    if arguments.workers < 1:
+        raise ConfigurationError(f"`--workers` is {arguments.workers}; give 1 or more.")
+    names = [one.name for one in fields(ServingSettings)]
+    options = {name: value for name, value in vars(arguments).items() if name in names}
+    settings = ServingSettings.with_options(None, options)
+    kept = {**asdict(settings), "model": arguments.model}
+    del kept["token"]
+    os.environ[_SETTINGS_VARIABLE] = json.dumps(kept)
+    with tempfile.TemporaryDirectory(prefix="seekrec-metrics-") as folder:
+        if arguments.workers > 1:
+            from seekrec.serving.metrics import SHARED_FOLDER_VARIABLE
+
+            os.environ[SHARED_FOLDER_VARIABLE] = folder
+        uvicorn.run(
+            "seekrec.serving.command:make_app",
+            factory=True,
+            host=arguments.host,
+            port=arguments.port,
+            workers=arguments.workers,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_STOP_S,
+        )
+
+
+def make_app() -> FastAPI:
+    """Make the application of a process, from what the command left in the environment."""
+    from seekrec.serving.app import make_app as make
+    from seekrec.serving.logs import log_as_json
+
+    log_as_json()
+    kept = json.loads(os.environ[_SETTINGS_VARIABLE])
+    model = kept.pop("model")
+    settings = ServingSettings(token=os.environ.get(TOKEN_VARIABLE) or None, **kept)
+    return make(model, settings)
+
+
+__all__ = ["TOKEN_VARIABLE", "add_arguments", "make_app", "serve"]

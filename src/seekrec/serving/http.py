@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every request passes: its id, a limit of its size, the token, counting and logging; and errors as answers."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import uuid
+from collections.abc import Sequence
+from time import perf_counter
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from seekrec.errors import CatalogError, DataError, RequestError, SeekrecError, UnknownItemError
+from seekrec.serving.batching import QueueFullError, StoppingError
+from seekrec.serving.logs import logger, request_id
+from seekrec.serving.metrics import Metrics
+from seekrec.serving.service import Service, UnknownModelError
+from seekrec.serving.store import ConflictError
+
+MAX_BODY_BYTES = 4 * 2**20
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ADMIN = "/admin/"
+
+
+async def check_token(request: Request) -> None:
+    """Refuse who does not hold the token, where there is one; and all who ask for admin routes where there is none.
+
+    Raises:
+        HTTPException: 401, or 403 for admin routes of a server without a token.
+    """
+    service: Service = request.app.state.service
+    token = service.settings.token
+    if token is None:
+        if request.url.path.startswith(_ADMIN):
+            raise HTTPException(403, "Admin routes are off: the server was started without a token.")
+        return
+    given = request.headers.get("authorization", "")
+    kind, _, own = given.partition(" ")
+    # In constant time, whatever was given.
+    if not hmac.compare_digest(own.strip().encode(), token.encode()) or kind.lower() != "bearer":
+        raise HTTPException(
+            401, "Give the token of the server in `Authorization: Bearer`.", {"WWW-Authenticate": "Bearer"}
+        )
+
+
+def problem(status: int, message: str, place: Sequence[str | int] = (), **headers: str) -> JSONResponse:
+    """Return an error as an answer: where it is, and what it is. What was given is not sent back."""
+    line = {"loc": [_printable(part) for part in place], "msg": _printable(message)}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return JSONResponse({"detail": [line]}, status, named)
+
+
+def add_errors(app: FastAPI) -> None:
+    """Let an application turn errors into answers."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        lines = [
+            {"loc": [_printable(part) for part in one["loc"]], "msg": _printable(one["msg"])} for one in error.errors()
+        ]
+        return JSONResponse({"detail": lines}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        return problem(error.status_code, str(error.detail), **dict(error.headers or {}))
+
+    @app.exception_handler(SeekrecError)
+    async def failed(request: Request, error: SeekrecError) -> JSONResponse:
+        if isinstance(error, QueueFullError):
+            return problem(429, str(error), Retry_After=str(error.retry_after))
+        if isinstance(error, StoppingError):
+            return problem(503, str(error), Retry_After="1")
+        if isinstance(error, UnknownModelError):
+            return problem(404, str(error), ["body", "model"])
+        if isinstance(error, ConflictError):
+            return problem(409, str(error), _place(error))
+        if isinstance(error, UnknownItemError) and "item_id" in request.path_params:
+            return problem(404, str(error), ["path", "item_id"])
+        if isinstance(error, (RequestError, DataError)):
+            return problem(422, str(error), _place(error))
+        if isinstance(error, CatalogError):
+            return problem(409, str(error), ["body"])
+        logger.error("a request failed", exc_info=error)
+        return problem(500, "The server failed; its log says why, under the id of this request.")
+
+    @app.exception_handler(TimeoutError)
+    async def late(_: Request, __: TimeoutError) -> JSONResponse:
+        return problem(503, "The server took too long; ask again.", Retry_After="1")
+
+    @app.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> JSONResponse:
+        return problem(500, "The server failed; its log says why, under the id of this request.")
+
+
+def _place(error: SeekrecError) -> list[str | int]:
+    """Return the field that a message names: the first word between backticks."""
+    named = re.search(r"`(\w+)", str(error))
+    return ["body", named[1]] if named else ["body"]
+
+
+def _printable(part: str | int) -> str | int:
+    """Return text that can be sent: without halves of surrogate pairs, not longer than a line."""
+    return part if isinstance(part, int) else part.encode("utf-8", "replace").decode()[:500]
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, f"The body is larger than {MAX_BODY_BYTES} bytes; send less at once.")
+
+
+class Passage:
+    """What every request passes; plain ASGI, so that a client that goes away is noticed.
+
+    Args:
+        app (`ASGIApp`): What answers.
+        metrics ([`Metrics`]): Where it is counted.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request pass."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name: value for name, value in scope["headers"]}
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        own = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        token = request_id.set(own)
+        start, status, read = perf_counter(), 500, 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MAX_BODY_BYTES:
+                raise _too_large()
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", own.encode())]
+            await send(message)
+
+        try:
+            if _content_length(headers) > MAX_BODY_BYTES:
+                raise _too_large()
+            await self._app(scope, limited, noted)
+        except HTTPException as error:  # a body that nothing has read yet
+            await problem(error.status_code, str(error.detail), ["body"])(scope, receive, noted)
+        finally:
+            self._note(scope, status, perf_counter() - start)
+            request_id.reset(token)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        route = scope.get("route")
+        # Not the path itself: it may hold the id of a user, and anybody may make up paths.
+        path = getattr(route, "path", "unknown")
+        self._metrics.requests.labels(path, scope["method"], str(status)).inc()
+        self._metrics.latency.labels("request").observe(seconds)
+        fields = {
+            "method": scope["method"],
+            "route": path,
+            "status": status,
+            "milliseconds": round(1000 * seconds, 3),
+        }
+        logger.info("request", extra={"fields": fields})
+
+
+def _content_length(headers: dict[bytes, bytes]) -> int:
+    given = headers.get(b"content-length", b"0")
+    return int(given) if given.isdigit() and len(given) < 20 else 0
+
+
+def add_middleware(app: FastAPI, metrics: Metrics) -> None:
+    """Let every request of an application pass through [`Passage`]."""
+    app.add_middleware(Passage, metrics=metrics)
+
+
+__all__ = ["MAX_BODY_BYTES", "Passage", "add_errors", "add_middleware", "check_token", "problem"]

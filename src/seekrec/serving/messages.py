@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the server reads and writes: every field with its limits, and an example for each route."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from seekrec.schema import (
+    GEOHASH_PATTERN,
+    MAX_QUERY_CHARACTERS,
+    MAX_SECONDS,
+    RECOMMENDATION,
+    Behavior,
+    Event,
+    Request,
+    check_query,
+)
+
+MAX_ID_CHARACTERS = 200
+MAX_HISTORY = 1_000
+MAX_TOP_K = 100
+MAX_CANDIDATES = 1_000
+MAX_SUGGESTIONS = 20
+# Items or events of one request.
+MAX_CHANGES = 1_000
+# Columns of a filter, and values of one column.
+MAX_FILTERS = 20
+MAX_VALUES = 1_000
+MAX_TEXT = 10_000
+
+
+def _check_text(text: str) -> str:
+    """Refuse what databases cannot keep, and text without a visible character."""
+    if "\x00" in text:
+        raise ValueError("holds the character NUL; leave it out")
+    if not text or text.isspace():
+        raise ValueError("holds no visible character; pass text, or leave the field out")
+    return text
+
+
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS), AfterValidator(_check_text)]
+Query = Annotated[
+    str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS), AfterValidator(_check_text), Field(examples=["space"])
+]
+Seconds = Annotated[int, Field(ge=0, le=MAX_SECONDS, description="Seconds since 1970, UTC.", examples=[1_700_000_000])]
+Geohash = Annotated[str, Field(pattern=GEOHASH_PATTERN)]
+Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_check_text)]
+# A value of an item's column, or of a filter.
+Scalar = bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | Text
+Column = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
+
+
+class Message(BaseModel):
+    """What all have in common: no unknown field, no guessing of types, no number that is not finite."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class EventMessage(Message):
+    """One act of one user."""
+
+    item_id: Id | None = Field(default=None, description="The item acted on; null for a search without a click.")
+    behavior: Behavior = RECOMMENDATION
+    timestamp: Seconds = 0
+    query: Query | None = Field(default=None, description='The text searched for; only where `behavior` is "search".')
+    action: Id = "click"
+    session_id: Id | None = None
+    geohash: Geohash | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.to_event()
+        return self
+
+    def to_event(self) -> Event:
+        """Return it as models read it."""
+        return Event(
+            self.item_id, self.behavior, self.timestamp, self.query, self.action, self.session_id, self.geohash
+        )
+
+
+class UserEvent(EventMessage):
+    """One act of a named user, to be kept; the id makes sending it twice safe."""
+
+    event_id: Id
+    user_id: Id
+    timestamp: Seconds
+
+
+class EventsMessage(Message):
+    """What users did."""
+
+    events: list[UserEvent] = Field(min_length=1, max_length=MAX_CHANGES)
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {"event_id": "e-1", "user_id": "ann", "item_id": "168", "timestamp": 1_700_000_000},
+                        {
+                            "event_id": "e-2",
+                            "user_id": "ann",
+                            "item_id": "50",
+                            "behavior": "search",
+                            "query": "space adventure",
+                            "timestamp": 1_700_000_060,
+                        },
+                    ]
+                }
+            ]
+        }
+    )
+
+
+class Appended(Message):
+    """What became of events."""
+
+    appended: int = Field(description="Events that are new.")
+    already_there: int = Field(description="Events that were sent before.")
+
+
+class Range(Message):
+    """Numbers from `lowest` to `highest`, both included; an end left out is open."""
+
+    lowest: int | float | None = None
+    highest: int | float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.lowest is None and self.highest is None:
+            raise ValueError("names neither `lowest` nor `highest`; give at least one")
+        return self
+
+
+class Where(Message):
+    """Which items may be answered: all of its conditions must hold. Columns are those of the catalogue's items."""
+
+    equals: dict[Column, Scalar] = Field(default={}, max_length=MAX_FILTERS)
+    one_of: dict[Column, Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES)]] = Field(
+        default={}, alias="in", max_length=MAX_FILTERS
+    )
+    range: dict[Column, Range] = Field(default={}, max_length=MAX_FILTERS)
+    available_at: Seconds | None = None
+
+
+class Question(Message):
+    """Who asks: a history, or a user whose history the server keeps; neither is a user without one."""
+
+    history: Annotated[list[EventMessage], Field(max_length=MAX_HISTORY)] | None = Field(
+        default=None, description="The user's events, oldest first."
+    )
+    user_id: Id | None = Field(default=None, description="A user whose events were sent to `/events`.")
+    timestamp: Seconds | None = Field(default=None, description="When it is asked; kept events after it are not read.")
+    geohash: Geohash | None = None
+    session_id: Id | None = None
+    action: Id | None = Field(default=None, description="What the answer should lead to; SynerGen reads it.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.history is not None and self.user_id is not None:
+            raise ValueError("has both `history` and `user_id`; give one of them")
+        if self.history:
+            self.to_request([event.to_event() for event in self.history])
+        return self
+
+    def to_request(self, history: list[Event]) -> Request:
+        """Return it as models read it."""
+        query: str | None = getattr(self, "query", None)
+        return Request(history, query, self.timestamp, self.user_id, self.geohash, self.session_id, self.action)
+
+
+_HISTORY: list[JsonValue] = [
+    {"item_id": "168", "timestamp": 1_700_000_000},
+    {"item_id": "50", "timestamp": 1_700_000_060},
+]
+
+
+class RecommendMessage(Question):
+    """Ask for recommendations."""
+
+    top_k: int = Field(default=10, ge=1, le=MAX_TOP_K)
+    where: Where | None = None
+    exclude_seen: bool | None = Field(
+        default=None,
+        description="Leave out what the user acted on; if not given in recommendations and not in searches.",
+    )
+    boosts: dict[Id, float] | None = Field(
+        default=None, max_length=MAX_CANDIDATES, description="Numbers that are added to the scores of items."
+    )
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": "ann", "top_k": 5}, {"history": _HISTORY, "top_k": 5}]}
+    )
+
+
+class SearchMessage(RecommendMessage):
+    """Search."""
+
+    query: Query
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": "space adventure", "user_id": "ann", "top_k": 5}]}
+    )
+
+    @model_validator(mode="after")
+    def _check_query(self) -> Self:
+        check_query(self.query)
+        return self
+
+
+class RankMessage(Question):
+    """Order some items, for a query or without one."""
+
+    query: Query | None = None
+    candidates: list[Id] = Field(min_length=1, max_length=MAX_CANDIDATES)
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ann", "candidates": ["168", "50", "172"]}]})
+
+    @model_validator(mode="after")
+    def _check_candidates(self) -> Self:
+        seen: set[str] = set()
+        for item_id in self.candidates:
+            if item_id in seen:
+                raise ValueError(f"names the candidate {item_id!r} more than once; name each once")
+            seen.add(item_id)
+        return self
+
+
+class SuggestMessage(Question):
+    """Ask what the user may search for."""
+
+    top_k: int = Field(default=5, ge=1, le=MAX_SUGGESTIONS)
+    prefix: Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS)] = Field(
+        default="", description="What was typed so far."
+    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ann", "top_k": 5}]})
+
+
+class AnswerItem(Message):
+    """One item of an answer."""
+
+    item_id: str
+    title: str | None
+    score: float = Field(description="Higher is better; comparable within one answer.")
+    probability: float | None = Field(default=None, description="Of an act, where a model that ranks gives one.")
+
+
+class Versions(Message):
+    """What an answer was made from."""
+
+    model: str = Field(description="Name of the model.")
+    model_version: str = Field(description="Digest of its weights and settings.")
+    catalog_version: int = Field(description="Number of changes of the catalogue so far.")
+
+
+class Answer(Versions):
+    """Items, best first."""
+
+    items: list[AnswerItem]
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "intsr",
+                    "model_version": "b32999284b75",
+                    "catalog_version": 3,
+                    "items": [{"item_id": "50", "title": "Star Wars (1977)", "score": 4.2, "probability": None}],
+                }
+            ]
+        }
+    )
+
+
+class Suggestions(Versions):
+    """Queries, best first."""
+
+    queries: list[str]
+
+
+class ItemMessage(BaseModel):
+    """An item of the catalogue: its text, when it is available, and the columns that the catalogue has besides.
+
+    Of an item that is there, columns that are left out stay as they are.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+        strict=True,
+        allow_inf_nan=False,
+        json_schema_extra={
+            "examples": [{"item_id": "new-1", "title": "A Quiet Voyage (2026)", "categories": [["Movies", "Drama"]]}]
+        },
+    )
+    __pydantic_extra__: dict[Column, Scalar | Annotated[list[Scalar], Field(max_length=MAX_VALUES)] | None]
+
+    item_id: Id
+    title: Text | None = None
+    description: Text | None = None
+    categories: Annotated[list[Annotated[list[Text], Field(max_length=50)]], Field(max_length=50)] | None = None
+    available_from: Seconds | None = None
+    available_until: Seconds | None = None
+
+
+class ItemsMessage(Message):
+    """Items to add or to change."""
+
+    items: list[ItemMessage] = Field(min_length=1, max_length=MAX_CHANGES)
+
+
+class ItemIdsMessage(Message):
+    """Items to take out of answers."""
+
+    item_ids: list[Id] = Field(min_length=1, max_length=MAX_CHANGES)
+
+
+class Changed(Message):
+    """What became of a change of the catalogue."""
+
+    changed: int = Field(description="Items that were not so before.")
+    catalog_version: int
+
+
+class ItemState(Message):
+    """An item as the catalogue holds it."""
+
+    item: dict[str, object]
+    is_removed: bool
+    catalog_version: int
+
+
+class ItemList(Message):
+    """Some items of the catalogue."""
+
+    items: list[dict[str, object]]
+    catalog_version: int
+
+
+class History(Message):
+    """What a user did, oldest first, with the titles of the items."""
+
+    user_id: str
+    events: list[dict[str, object]]
+
+
+class ModelMessage(Message):
+    """Which model answers from now on."""
+
+    model: Id
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "intsr-2"}]})
+
+
+class Health(Message):
+    """Whether the server answers, and from what."""
+
+    status: Literal["ready", "starting", "stopping"]
+    model: str | None = None
+    model_version: str | None = None
+    catalog_version: int | None = None
+    tasks: list[str] = []
+    num_items: int | None = None
