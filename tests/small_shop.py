@@ -5,6 +5,8 @@ Models have random weights. `aisles` is what the models with identifiers are mad
 catalogue, a tokenizer and its vocabulary (`make_aisles`).
 """
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -29,6 +31,7 @@ from seekrec.models import (
 )
 from seekrec.models.dense import QueryVectors
 from seekrec.models.gensr.processing_gensr import tokenizer_texts
+from seekrec.models.words import Vocabulary, item_word_keys
 from seekrec.schema import Event, Request, item_texts
 
 AISLES = ("garden", "kitchen", "office")
@@ -165,7 +168,14 @@ GENSAR_OLD_WAYS = {
 GENSAR_WAYS = {
     "instructions": {},
     **GENSAR_OLD_WAYS,
-    "stream": {"corpus": "stream", "item_vector_size": sum(VECTOR_SIZES.values()), "order_by": "identifier"},
+    "stream": {
+        "corpus": "stream",
+        "item_vector_size": sum(VECTOR_SIZES.values()),
+        "order_by": "identifier",
+        "item_reading": ["codes", "catalog", "vector", "words"],
+        "query_reading": ["words", "recommendation"],
+        "num_items": NUM_ITEMS,
+    },
 }
 
 
@@ -173,10 +183,35 @@ def make_gensar(aisles, *, seed: int = 0, **settings):
     """A small model with random weights, and its processor."""
     _, catalog, tokenizer, vocabulary = aisles
     torch.manual_seed(seed)
-    config = GenSARConfig(**{**t5_settings(tokenizer, vocabulary), **settings})
+    words = Vocabulary.choose([item_word_keys(catalog.items)] if "words" in settings.get("item_reading", ()) else [])
+    config = GenSARConfig(**{**t5_settings(tokenizer, vocabulary), "num_words": len(words), **settings})
     model = GenSARForConditionalGeneration(config).eval()
+    model.set_words(words)
     model.set_catalog(catalog)
+    vectors = model.encoder.item_vectors
+    if vectors is not None and vectors.own is not None:
+        torch.nn.init.normal_(vectors.own.weight, std=0.3)  # it begins with nothing
     return model, GenSARProcessor.from_config(config, tokenizer, catalog)
+
+
+def grow(model, processor, num_new=3):
+    """Add items as `add_items` does, with codes of a shared level that no item of training has."""
+    old = model.catalog
+    items = pa.concat_tables([old.items, old.items.slice(0, num_new)])
+    ids = [*old.id_map.ids, *(f"new{number}" for number in range(num_new))]
+    codes = np.stack([np.full(num_new, 3), np.arange(num_new)], axis=1)
+    grown = dataclasses.replace(
+        old,
+        items=items.set_column(0, "item_id", pa.array(ids)).combine_chunks(),
+        codes={view: np.concatenate([own, codes]).astype(np.int32) for view, own in old.codes.items()},
+        embeddings={view: np.concatenate([own, own[:num_new]]) for view, own in old.embeddings.items()},
+        is_removed=np.zeros(len(ids), bool),
+        is_predicted=np.arange(len(ids)) >= len(old),
+    )
+    model.config.identifier_hash = grown.identifier_hash
+    model.set_catalog(grown)
+    processor.set_catalog(grown)
+    return grown
 
 
 GENSR_WAYS = {

@@ -1,13 +1,11 @@
 """What every family promises, and every family of identifiers: one face, one folder, one set of errors."""
 
-import dataclasses
 import shutil
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from small_shop import CODEBOOK_SIZE, NUM_ITEMS, REQUESTS, SEEN
+from small_shop import CODEBOOK_SIZE, NUM_ITEMS, REQUESTS, SEEN, grow
 from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 
 import seekrec
@@ -147,26 +145,6 @@ def test_what_was_seen_is_no_recommendation(any_family):
     assert found(exclude_seen=False) == [everything, everything]
     with pytest.raises(RequestError, match="do not say what was seen; .*`exclude_seen=False`"):
         model.retrieve(inputs)
-
-
-def grow(model, processor, num_new=3):
-    """Add items as `add_items` does, with codes of a shared level that no item of training has."""
-    old = model.catalog
-    items = pa.concat_tables([old.items, old.items.slice(0, num_new)])
-    ids = [*old.id_map.ids, *(f"new{number}" for number in range(num_new))]
-    codes = np.stack([np.full(num_new, 3), np.arange(num_new)], axis=1)
-    grown = dataclasses.replace(
-        old,
-        items=items.set_column(0, "item_id", pa.array(ids)).combine_chunks(),
-        codes={view: np.concatenate([own, codes]).astype(np.int32) for view, own in old.codes.items()},
-        embeddings={view: np.concatenate([own, own[:num_new]]) for view, own in old.embeddings.items()},
-        is_removed=np.zeros(len(ids), bool),
-        is_predicted=np.arange(len(ids)) >= len(old),
-    )
-    model.config.identifier_hash = grown.identifier_hash
-    model.set_catalog(grown)
-    processor.set_catalog(grown)
-    return grown
 
 
 def test_new_items_are_scored_beside_the_beams(family):

@@ -436,7 +436,7 @@ def test_a_checkpoint_of_an_older_version_answers_as_it_did(aisles, name, tmp_pa
     old, its_processor = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
     assert old.config.corpus == its_processor.config.corpus == model.config.corpus
     assert its_processor.config.max_query_tokens == 9
-    assert not hasattr(old.config, "shared_history") and not hasattr(old.config, "next_item_weight")
+    assert not hasattr(old.config, "shared_history") and not hasattr(old.config, "distillation_weight")
     assert old.retrieve(its_processor(REQUESTS), top_k=5, exclude_seen=False) == before
     # One that is still older names fewer switches: those that it lacks were off.
     rewrite(tmp_path / "config.json", {}, [key for key in switches if not GENSAR_WAYS[name].get(key)])

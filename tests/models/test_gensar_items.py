@@ -2,19 +2,23 @@
 """GenSAR that reads the catalogue's vectors of items, and orders what it found by the encoder's score."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from small_shop import HISTORY, NUM_ITEMS, REQUESTS, VECTOR_SIZES, make_gensar
+from small_shop import GENSAR_WAYS, HISTORY, NUM_ITEMS, REQUESTS, VECTOR_SIZES, grow, make_gensar
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import StreamCollator, build_stream
 from seekrec.errors import CatalogError
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration
+from seekrec.models.words import item_word_keys
 from seekrec.schema import Event, Request
+from seekrec.util.text import split_words
 
 ORDERING = {"corpus": "stream", "item_vector_size": sum(VECTOR_SIZES.values())}
 READING = {**ORDERING, "order_by": "identifier"}
+ALL_PARTS = {**GENSAR_WAYS["stream"], "order_by": "next_item"}
 
 
 def joined_vectors(catalog):
@@ -57,6 +61,101 @@ def test_the_encoder_reads_tokens_and_vector_of_an_item(aisles, monkeypatch):
     tokens = model.shared.weight[inputs["input_ids"][0, -3:]].sum(0)
     vector = model.encoder.item_vectors.projection.weight @ joined_vectors(model.catalog)[0]
     torch.testing.assert_close(given["embeds"][0, -1], tokens + vector)
+
+
+def words_by_hand(model, title):
+    """The words of an item weighed by their idf and brought to the length of one, each looked up by itself."""
+    table = model.encoder.item_vectors.words
+    known = {key: row for row, key in enumerate(table.keys.tolist())}
+    titles = model.catalog.items["title"].to_pylist()[:NUM_ITEMS]
+    aisles = [title.partition(" ")[0] for title in titles]
+    texts = [
+        {*split_words(title), *split_words(f"Store {aisle}")} for title, aisle in zip(titles, aisles, strict=True)
+    ]
+    total, squares = torch.zeros(model.config.d_model), 0.0
+    for word in {*split_words(title), *split_words(f"Store {title.partition(' ')[0]}")}:
+        having = sum(word in text for text in texts)
+        key = int(item_word_keys(pa.table({"item_id": ["x"], "title": [word]}), ["title"]).values[0])
+        assert (key in known) == (having > 1)
+        if key in known:
+            idf = np.log1p(NUM_ITEMS / having)
+            total, squares = total + idf * table.weight[known[key]], squares + idf**2
+    return total / squares**0.5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("parts", [ALL_PARTS["item_reading"], ["vector", "words"], ["catalog"], ["codes", "words"]])
+def test_an_item_is_read_from_the_parts_that_are_named(parts, aisles):
+    """By what an item is scored, and the same in a history; a later item has no vector of its own."""
+    size = sum(VECTOR_SIZES.values()) if "catalog" in parts else 0
+    model, processor = make_gensar(aisles, **{**ALL_PARTS, "item_reading": parts, "item_vector_size": size})
+    grown = grow(model, processor)
+    vectors, view, given = model.encoder.item_vectors, "semantic", []
+    model.encoder.block[0].register_forward_pre_hook(lambda _, args: given.append(args[0]))
+    for row in (0, 9, NUM_ITEMS + 1):
+        codes = torch.from_numpy(model.vocabulary.encode(grown.codes[view][[row]], view))[0]
+        expected = {
+            "codes": model.shared.weight[codes].sum(0),
+            "catalog": vectors.projection.weight @ joined_vectors(grown)[row] if size else 0.0,
+            "vector": vectors.own.weight[row] if row < NUM_ITEMS and "vector" in parts else 0.0,
+            "words": words_by_hand(model, grown.items["title"][row].as_py()) if "words" in parts else 0.0,
+        }
+        wanted = sum(expected[part] for part in parts)
+        torch.testing.assert_close(model.embed_items(view, torch.tensor([row]))[0], wanted)
+        tokens = processor([Request([Event(grown.id_map.ids[row], behavior="search", query="office")])])["input_ids"]
+        model.encoder.encode_events(tokens, None)
+        begins = model.shared.weight[model.vocabulary.item_token_ids["search"]]
+        torch.testing.assert_close(given[-1][0, -1], begins + wanted)
+
+
+@torch.no_grad()
+def test_a_search_is_answered_by_its_state_and_the_one_before(aisles):
+    plain, processor = make_gensar(aisles, **{**ALL_PARTS, "query_reading": ["words"]})
+    model, _ = make_gensar(aisles, **ALL_PARTS)
+    model.load_state_dict(plain.state_dict())
+    asked = [Request(HISTORY), Request(HISTORY, query="office"), Request([], query="garden")]
+    inputs = [processor([request]) for request in asked]
+    # A history holds an answered query, too: <lead-in> i0, query, i9, i1.
+    for request, one in zip(asked, inputs, strict=True):
+        own, both = (
+            each.encoder.encode_events(one["input_ids"], one["attention_mask"]).output[0][0] for each in (plain, model)
+        )
+        queries = [len(own) - 1] if request.query else []
+        queries += [len(own) - 3 - len(queries)] if request.history else []
+        expected = own.clone()
+        expected[queries] += own[[place - 1 for place in queries]]
+        torch.testing.assert_close(both, expected)
+        read = model.encoder(input_ids=one["input_ids"], attention_mask=one["attention_mask"])[0]
+        torch.testing.assert_close(read[0, 0], expected[-1])  # what the decoder reads, too
+
+
+def test_the_weight_is_that_of_picking_the_next_item(aisles):
+    """Twice the weight adds the likelihood of the targets among all items, by hand; a vector is left out whole."""
+    split, catalog, tokenizer, vocabulary = aisles
+    losses, states = {}, {}
+    for weight in (1.0, 2.0):
+        model, _ = make_gensar(aisles, **ALL_PARTS, next_item_weight=weight)
+        rows = build_stream(split, catalog, tokenizer, vocabulary, model.config, shares={"nsip": 1.0})
+        batch = StreamCollator(tokenizer.pad_token_id, tokenizer.pad_token_id)([rows[0]])
+        losses[weight] = model.train()(**batch, num_items_in_batch=1).loss.item()
+    states = model.encoder.encode_events(batch["input_ids"], batch["attention_mask"])
+    vectors, expected = model.embed_items("semantic"), 0.0
+    for segment in batch["decoder_segment_ids"][0].unique():
+        place = (batch["decoder_segment_ids"][0] == segment).nonzero()[0, 0]
+        seen = batch["decoder_history_lengths"][0, place]
+        state = states.output[0][0, states.event_of_token[0, seen - 1]]
+        codes = batch["labels"][0, place : place + 2].numpy() - vocabulary.level_offsets["semantic"]
+        target = (catalog.codes["semantic"] == codes).all(1).argmax()
+        expected -= (vectors @ state).log_softmax(0)[target].item()
+    assert losses[2.0] - losses[1.0] == pytest.approx(expected, rel=1e-4)
+    items = model.encoder.item_vectors
+    items.dropout_rate = 0.5
+    with torch.no_grad():
+        rest = items.eval()() - items.own.weight
+        items.train()
+        kept = (items() - rest) / items.own.weight
+    assert {round(number) for number in kept.mean(1).tolist()} == {0, 2}
+    assert (kept - kept.mean(1, keepdim=True)).abs().max() < 1e-3
 
 
 def test_each_view_begins_as_large_as_a_code(aisles):
@@ -146,6 +245,10 @@ def test_a_catalogue_with_other_vectors_is_refused(aisles):
         ({"item_vector_size": 8}, "`item_vector_size` is 8 and `corpus` 'instructions'; it needs `corpus: stream`"),
         ({"corpus": "stream", "item_vector_size": -1}, "`item_vector_size` is -1"),
         ({"corpus": "stream", "order_by": "encoder"}, "order_by"),
+        ({"next_item_weight": 8.0}, "`next_item_weight` is 8.0 and `corpus` 'instructions'"),
+        ({"corpus": "stream", "query_reading": ["recommendation"]}, "name 'words', too"),
+        ({"corpus": "stream", "item_reading": []}, r"`item_reading` is \[\]; name at least one part"),
+        ({"item_reading": ["codes"]}, "`item_reading` is .*; it needs `corpus: stream`"),
         ({"order_by": "next_item"}, "`order_by` is 'next_item', which only a model with `corpus: stream`"),
     ],
 )
@@ -155,18 +258,20 @@ def test_contradicting_settings_are_refused(settings, message):
 
 
 @pytest.mark.filterwarnings("ignore:.*tied.*:UserWarning")
-def test_adapters_train_the_projection_whole(aisles):
+def test_adapters_train_what_reads_items_whole(aisles):
     from seekrec.recipes.t5 import add_lora
 
     split, catalog, tokenizer, vocabulary = aisles
-    model, _ = make_gensar(aisles, **ORDERING)
+    model, _ = make_gensar(aisles, **ALL_PARTS)
     wrapped = add_lora(model, 4).train()
-    before = model.encoder.item_vectors.projection.weight.detach().clone()
+    before = {name: part.weight.detach().clone() for name, part in model.encoder.item_vectors.parts.items()}
     rows = build_stream(split, catalog, tokenizer, vocabulary, model.config)
     batch = StreamCollator(tokenizer.pad_token_id, tokenizer.pad_token_id)([rows[0], rows[1]])
     optimizer = torch.optim.SGD([weight for weight in wrapped.parameters() if weight.requires_grad], lr=0.1)
     wrapped(**batch).loss.backward()
     optimizer.step()
     merged = wrapped.merge_and_unload()
-    assert not torch.equal(merged.encoder.item_vectors.projection.weight, before)
+    after = {name: part.weight for name, part in merged.encoder.item_vectors.parts.items()}
+    assert before.keys() == {"projection", "own", "words"}
+    assert not any(torch.equal(after[name], before[name]) for name in before)
     assert isinstance(merged, GenSARForConditionalGeneration)

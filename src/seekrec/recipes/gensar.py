@@ -27,6 +27,7 @@ from seekrec.evaluation import ModelRetriever
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
 from seekrec.models.gensar.modeling_gensar import vector_size
 from seekrec.models.t5_backbone import identifier_fields
+from seekrec.models.words import Vocabulary, item_word_keys
 from seekrec.recipes.items import PreparedItems
 from seekrec.recipes.partitioned import prepare_corpus_shards
 from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, make_t5
@@ -148,6 +149,8 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
 
     def make_model(self) -> GenSARForConditionalGeneration:
         """Load the backbone, or make one by size, and give it identifier tokens and the catalogue."""
+        is_stream, reading = self.config.corpus == "stream", self.config.item_reading
+        words = Vocabulary.choose([item_word_keys(self.catalog.items)] if "words" in reading else [])
         model = make_t5(
             GenSARForConditionalGeneration,
             self.config,
@@ -155,9 +158,12 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
             backbone=self.t5.backbone,
             **identifier_fields(self.vocabulary),
             trained_tasks=list(self.tasks.weights),
-            item_vector_size=vector_size(self.catalog) if self.config.corpus == "stream" else 0,
+            num_items=len(self.catalog),
+            item_vector_size=vector_size(self.catalog) if is_stream and "catalog" in reading else 0,
+            num_words=len(words),
         )
         model.add_identifier_rows(self.vocabulary, codebooks=codebooks_by_block(self.catalog), seed=self.training.seed)
+        model.set_words(words)
         model.set_catalog(self.catalog)
         return model
 

@@ -7,6 +7,13 @@ from huggingface_hub.dataclasses import strict
 
 from seekrec.models.configuration_t5 import IdentifierT5Config
 
+ItemPart = Literal["codes", "catalog", "vector", "words"]
+QueryPart = Literal["words", "recommendation"]
+# What the encoder of a stream reads of an item and of a query unless something else is asked for.
+_ITEM_READING: tuple[ItemPart, ...] = ("codes", "catalog")
+_QUERY_READING: tuple[QueryPart, ...] = ("words",)
+_STREAM_ALONE = {"item_reading": _ITEM_READING, "query_reading": _QUERY_READING, "next_item_weight": (1.0,)}
+
 # What follows from `corpus`. Checkpoints of older versions have other combinations: they answer, but cannot learn.
 _FOLLOWS: dict[str, dict[str, bool | str]] = {
     "instructions": {
@@ -32,13 +39,23 @@ class GenSARConfig(IdentifierT5Config):
             finds.
         recommend_searched_items (`bool`):
             With `corpus: stream`: ask for a searched item as a recommendation too, without its query.
+        item_reading (`list[str]`):
+            With `corpus: stream`: what the encoder reads of an item, added up, and so what an item is scored by.
+            `codes` of its identifier, `catalog` the catalogue's frozen vectors of it, `vector` a learned one of its
+            own (left out at `dropout_rate` in training; items that came later have none), `words` those of its text.
+        query_reading (`list[str]`):
+            With `corpus: stream`: what the state that answers a search is made of. `words` of the query as an event
+            of the history, and beside them `recommendation`, the state before the query, added to that after it.
+        next_item_weight (`float`):
+            With `corpus: stream`: weight of the loss that lets a state pick the next item among all items.
         max_history_recommendations (`int`): Maximum number of recommendations read from a history, the latest (R).
         max_history_searches (`int`): Maximum number of searches read from a history, the latest (S).
         max_query_tokens (`int`): Maximum number of tokens read from a query.
         max_text_tokens (`int`): Maximum number of tokens read from an item's title and description.
         item_vector_size (`int`):
             Size of the catalogue's vector of an item, semantic and collaborative joined, which the encoder of a stream
-            reads beside the item's codes; 0, it reads the codes alone.
+            reads; 0 where it does not.
+        num_words (`int`): Words of items that the model has learned.
         trained_tasks (`list[str]`):
             What the model was trained on, by the names of `task_weights`; `suggest_queries` and `describe` refuse what
             is not among them.
@@ -61,18 +78,23 @@ class GenSARConfig(IdentifierT5Config):
     fields_from_data: ClassVar[tuple[str, ...]] = (
         *IdentifierT5Config.fields_from_data,
         "item_vector_size",
+        "num_words",
         "trained_tasks",
         *_FOLLOWS["stream"],
     )
 
     corpus: Literal["instructions", "stream"] = "instructions"
     recommend_searched_items: bool = False
+    item_reading: list[ItemPart] | tuple[ItemPart, ...] = _ITEM_READING
+    query_reading: list[QueryPart] | tuple[QueryPart, ...] = _QUERY_READING
+    next_item_weight: float = 1.0
     # The released code keeps five of each; so do we.
     max_history_recommendations: int = 5
     max_history_searches: int = 5
     max_query_tokens: int = 64
     max_text_tokens: int = 256
     item_vector_size: int = 0
+    num_words: int = 0
     trained_tasks: list[str] | tuple[str, ...] = ()
     merge_events: bool | None = None
     summarize_history: bool | None = None
@@ -85,8 +107,8 @@ class GenSARConfig(IdentifierT5Config):
             # A checkpoint of an older version: what its configuration does not name did not exist, and was off.
             self.corpus = "stream" if kwargs.pop("shared_history") else "instructions"
             follows = _FOLLOWS["instructions"]
-            for name in ("next_item_weight", "distillation_weight"):
-                kwargs.pop(name, None)
+            kwargs.pop("distillation_weight", None)
+            self.next_item_weight = 1.0
         for name, value in follows.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
@@ -100,9 +122,20 @@ class GenSARConfig(IdentifierT5Config):
             ("max_query_tokens", 1),
             ("max_text_tokens", 1),
             ("item_vector_size", 0),
+            ("num_words", 0),
+            ("next_item_weight", 0),
         ):
             if getattr(self, name) < smallest:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; give {smallest} or more.")
+
+    def validate_reading(self) -> None:
+        """Check that items and queries are read by something, each part named once."""
+        for name in ("item_reading", "query_reading"):
+            parts = list(getattr(self, name))
+            if not parts or len(set(parts)) != len(parts):
+                raise ValueError(f"`{name}` is {parts}; name at least one part, and each once.")
+        if "words" not in self.query_reading:
+            raise ValueError(f"`query_reading` is {list(self.query_reading)}; name 'words', too.")
 
     def validate_corpus(self) -> None:
         """Check that nothing is set that only another corpus has."""
@@ -112,6 +145,13 @@ class GenSARConfig(IdentifierT5Config):
             raise ValueError(
                 f"`{given[0]}` is {getattr(self, given[0])} and `corpus` 'instructions'; it needs `corpus: stream`."
             )
+        for name, usual in _STREAM_ALONE.items():
+            value = getattr(self, name)
+            is_usual = tuple(value if isinstance(value, (list, tuple)) else [value]) == usual
+            if self.corpus == "instructions" and not is_usual:
+                raise ValueError(f"`{name}` is {value} and `corpus` 'instructions'; it needs `corpus: stream`.")
+        if not self.merge_events and {"vector", "words"} & set(self.item_reading):
+            raise ValueError(f"`item_reading` is {list(self.item_reading)} and `merge_events` False; leave it out.")
         needed = [name for name in ("summarize_history", "item_vector_size") if getattr(self, name)]
         if needed and not self.merge_events:
             raise ValueError(f"`{needed[0]}` is {getattr(self, needed[0])} and `merge_events` False; leave both out.")

@@ -9,8 +9,8 @@ Unusual here:
   vocabulary, a catalogue beside the weights, and [`GenerativeModel`] with `retrieve` and `rank`.
 - With `corpus: stream` the encoder is causal and one decoder sequence holds many targets, each in a segment of its own
   that sees only what came before it. An item or a query is one position, the sum of its token embeddings; that of an
-  item adds the catalogue's vector of it: codes of items that are alike are alike, so a sum of code embeddings cannot
-  say all that sets one item apart.
+  item adds the catalogue's vector of it, one learned for it and its words, as `item_reading` says: codes of items that
+  are alike are alike, so a sum of code embeddings cannot say all that sets one item apart.
 - The state of the last event before a target also picks it among all items at once. That is a second loss, what the
   decoder is taught by, and the order of what the beams find.
 """
@@ -25,7 +25,9 @@ from typing import overload
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import BatchFeature
+from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
@@ -42,6 +44,7 @@ from seekrec.models.gensar.processing_gensar import GenSARProcessor
 from seekrec.models.interface import EncodedRequests, GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
 from seekrec.models.views import AddedScores
+from seekrec.models.words import TextWords, Vocabulary, WordEmbedding, item_word_keys
 from seekrec.schema import BEHAVIORS, Behavior, Request, View, shown
 
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
@@ -49,17 +52,20 @@ _REPETITION_PENALTY = 1.5
 
 
 class ItemTable(LazyValues):
-    """The vectors of a catalogue's items, and which row an identifier is. Never changed.
+    """What is read of a catalogue's items beside their codes, and which row an identifier is. Never changed.
 
     Args:
         catalog ([`Catalog`]): The items.
+        words ([`TextWords`], *optional*): Their words.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, words: TextWords | None = None) -> None:
         super().__init__()
         known = [catalog.embeddings[view] for view in VIEWS if view in catalog.embeddings]
-        self.vectors = torch.from_numpy(np.concatenate(known, axis=1))
+        self.num_items = len(catalog)
+        self.vectors = torch.from_numpy(np.concatenate(known or [np.empty((len(catalog), 0), np.float32)], axis=1))
         self.widths = [vectors.shape[1] for vectors in known]
+        self.words = words
         self.keys: dict[View, Tensor] = {}
         self.rows: dict[View, Tensor] = {}
         for view in catalog.views:
@@ -73,16 +79,21 @@ class ItemTable(LazyValues):
     def _copy(self, device: torch.device) -> ItemTable:
         copied = copy.deepcopy(self)
         copied.vectors = self.vectors.to(device)
+        copied.words = None if self.words is None else self.words.to(device)
         copied.keys = {view: keys.to(device) for view, keys in self.keys.items()}
         copied.rows = {view: rows.to(device) for view, rows in self.rows.items()}
         return copied
 
 
 class ItemVectors(nn.Module):
-    """Projects the catalogue's vectors of items to the width of the model.
+    """What the encoder reads of an item beside its codes, at the width of the model.
+
+    The catalogue's vectors of it are projected; added to them are a learned vector of its own and its words. In
+    training an item's own vector is left out at the rate of dropout, so the rest learns what the item is like, too: by
+    that items that came later are known.
 
     Args:
-        config ([`GenSARConfig`]): `item_vector_size` numbers an item, the views of the catalogue joined.
+        config ([`GenSARConfig`]): `item_reading` says what is read; `item_vector_size` numbers an item are projected.
     """
 
     # What training and `generate` read; an answer brings its own.
@@ -91,8 +102,22 @@ class ItemVectors(nn.Module):
 
     def __init__(self, config: GenSARConfig) -> None:
         super().__init__()
-        self.size = config.item_vector_size
-        self.projection = nn.Linear(config.item_vector_size, config.d_model, bias=False)
+        self.size, self.dropout_rate = config.item_vector_size, config.dropout_rate
+        self.projection = nn.Linear(config.item_vector_size, config.d_model, bias=False) if self.size else None
+        has = set(config.item_reading)
+        self.own = nn.Embedding(config.num_items, config.d_model) if "vector" in has else None
+        self.words = WordEmbedding(config.num_words, config.d_model) if "words" in has else None
+
+    @staticmethod
+    def from_config(config: GenSARConfig) -> ItemVectors | None:
+        """Make what these settings ask for, if anything is read beside codes."""
+        reads = config.item_vector_size or {"vector", "words"}.intersection(config.item_reading)
+        return ItemVectors(config) if reads else None
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What is learned, by name."""
+        return dict(self.named_children())
 
     def make_table(self, catalog: Catalog) -> ItemTable:
         """Read the vectors of a catalogue.
@@ -101,20 +126,28 @@ class ItemVectors(nn.Module):
             CatalogError: If they have another size than the model's.
         """
         size = vector_size(catalog)
-        if size != self.size:
+        if self.size and size != self.size:
             raise CatalogError(
                 f"`item_vector_size` is {self.size} in the model and the catalogue's vectors have {size} numbers "
                 "together; use the catalogue saved with the model."
             )
-        return ItemTable(catalog)
+        return ItemTable(catalog, None if self.words is None else self.words.find(item_word_keys(catalog.items)))
 
     @torch.no_grad()
     def start_weights(self, spread: float) -> None:
         """Begin with a random projection in which each view moves an item about as far as one code does.
 
+        Words do so too; vectors of single items begin with nothing.
+
         Args:
             spread (`float`): Standard deviation of the token embeddings.
         """
+        if self.words is not None:
+            init.normal_(self.words.weight, std=spread)
+        if self.own is not None:
+            init.zeros_(self.own.weight)
+        if self.projection is None:
+            return
         table = self._table(None)
         # The root of the mean square over items, number by number, so that no view drowns the other.
         scale = table.vectors.square().mean(0).sqrt().clamp_min(1e-6)
@@ -123,19 +156,28 @@ class ItemVectors(nn.Module):
         weight.normal_(std=spread).mul_((share / scale).to(weight))
 
     def forward(self, rows: Tensor | None = None, table: ItemTable | None = None) -> Tensor:
-        """Project the vectors of items.
+        """Add up what is read of items.
 
         Args:
             rows (`torch.LongTensor` of shape `(num_items,)`, *optional*): Rows of the catalogue; all if not given.
-            table ([`ItemTable`], *optional*): Vectors of the catalogue's items; those set last if not given.
+            table ([`ItemTable`], *optional*): What the catalogue says of its items; that set last if not given.
 
         Returns:
             `torch.Tensor`: `(num_items, d_model)`.
         """
-        vectors = self._table(table).vectors
-        chosen = vectors if rows is None else vectors[rows]
-        projected: Tensor = self.projection(chosen.to(self.projection.weight.dtype))
-        return projected
+        table = self._table(table)
+        parts: list[Tensor] = []
+        if self.projection is not None:
+            chosen = table.vectors if rows is None else table.vectors[rows]
+            parts.append(self.projection(chosen.to(self.projection.weight.dtype)))
+        if self.words is not None and table.words is not None:
+            parts.append(self.words.pool(table.words if rows is None else table.words.take(rows)))
+        if self.own is not None:
+            wanted = torch.arange(table.num_items, device=self.own.weight.device) if rows is None else rows
+            has_own = (wanted < self.own.num_embeddings)[:, None].to(self.own.weight.dtype)
+            kept = F.dropout(has_own, self.dropout_rate, self.training)
+            parts.append(self.own(wanted.clamp_max(self.own.num_embeddings - 1)) * kept)
+        return sum(parts[1:], parts[0])
 
     def find_rows(self, input_ids: Tensor, table: ItemTable | None = None) -> Tensor:
         """Find the item that begins at each token: rows of the catalogue, -1 where none does.
@@ -172,7 +214,7 @@ class ItemVectors(nn.Module):
         table = self.table if table is None else table
         if table is None:
             raise CatalogError("The model has no catalogue; call `set_catalog` first.")
-        return table.on(self.projection.weight.device)
+        return table.on(next(self.parameters()).device)
 
 
 def _key(codes: Tensor, codebook_size: int) -> Tensor:
@@ -211,7 +253,7 @@ class GenSAREncoder(T5Stack):
 
     def __init__(self, config: GenSARConfig) -> None:
         super().__init__(config)
-        self.item_vectors = ItemVectors(config) if config.item_vector_size else None
+        self.item_vectors = ItemVectors.from_config(config)
 
     def forward(
         self,
@@ -278,12 +320,21 @@ class GenSAREncoder(T5Stack):
             begins_item = (rows >= 0).nonzero(as_tuple=True)
             projected = self.item_vectors(rows[begins_item], item_table)
             embeds = embeds.index_put(begins_item, projected.to(embeds.dtype), accumulate=True)
-        embeds = embeds * is_token[:, :, None].to(embeds.dtype)
+        reads_codes = "codes" in self.config.item_reading
+        is_read = is_token if reads_codes else is_token * (input_ids < first + 3)
+        embeds = embeds * is_read[:, :, None].to(embeds.dtype)
         merged = embeds.new_zeros(len(input_ids), num_events, embeds.shape[-1])
         merged = merged.scatter_add(1, event_of_token[:, :, None].expand_as(embeds), embeds)
         lengths = is_token.new_zeros(len(input_ids), num_events).scatter_add(1, event_of_token, is_token)
         mask = causal_mask(len(input_ids), num_events, lengths > 0, merged)
-        return EncodedEvents(super().forward(inputs_embeds=merged, attention_mask=mask, **kwargs), event_of_token)
+        output = super().forward(inputs_embeds=merged, attention_mask=mask, **kwargs)
+        if "recommendation" in self.config.query_reading:
+            states = output[0]
+            is_query = (input_ids == first + 1).to(states.dtype) * is_token.to(states.dtype)
+            asks = states.new_zeros(states.shape[:2]).scatter_add(1, event_of_token, is_query)
+            # A lead-in stands before every query.
+            output["last_hidden_state"] = states + asks[:, :, None] * F.pad(states[:, :-1], (0, 0, 1, 0))
+        return EncodedEvents(output, event_of_token)
 
 
 class GenSARSnapshot(GenerativeSnapshot):
@@ -291,7 +342,7 @@ class GenSARSnapshot(GenerativeSnapshot):
 
     Args:
         catalog ([`Catalog`]): The items that can be answered.
-        items ([`ItemTable`], *optional*): With `config.item_vector_size`.
+        items ([`ItemTable`], *optional*): What the encoder reads of them beside codes, if anything.
     """
 
     def __init__(self, catalog: Catalog, items: ItemTable | None) -> None:
@@ -330,14 +381,21 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         self.post_init()
 
     def set_catalog(self, catalog: Catalog) -> None:
-        """Answer from this catalogue from now on; with `config.item_vector_size` its vectors are read, too.
+        """Answer from this catalogue from now on, and read of its items what `config.item_reading` says.
 
         See [`GenerativeModel`].
 
         Raises:
-            CatalogError: If the identifiers, or the sizes of the vectors, are not those of the model.
+            CatalogError: If the identifiers, the sizes of the vectors, or the number of items that a model begins with
+                are not those of the model.
         """
         is_first = self.config.identifier_hash is None
+        own = None if self.encoder.item_vectors is None else self.encoder.item_vectors.own
+        if is_first and own is not None and own.num_embeddings != len(catalog):
+            raise CatalogError(
+                f"`num_items` is {own.num_embeddings} in the model, which has a vector for each, and the catalogue "
+                f"has {len(catalog)} items; make the model with the number of its items."
+            )
         super().set_catalog(catalog)
         if is_first:
             self.config.num_items = len(catalog)
@@ -348,6 +406,15 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
             vectors.table = snapshot.items
             if is_first:
                 vectors.start_weights(self.shared.weight.detach().std().item())
+
+    def set_words(self, vocabulary: Vocabulary) -> None:
+        """Let the model read these words of items; before it gets its first catalogue.
+
+        Args:
+            vocabulary ([`Vocabulary`]): As many words as `config.num_words`.
+        """
+        if self.encoder.item_vectors is not None and self.encoder.item_vectors.words is not None:
+            self.encoder.item_vectors.words.set_vocabulary(vocabulary)
 
     def _make_snapshot(self, catalog: Catalog) -> GenSARSnapshot:
         vectors, old = self.encoder.item_vectors, self._snapshot
@@ -360,7 +427,8 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
     @property
     def modules_outside_t5(self) -> list[str]:
         """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
-        return [] if self.encoder.item_vectors is None else ["encoder.item_vectors.projection"]
+        vectors = self.encoder.item_vectors
+        return [] if vectors is None else [f"encoder.item_vectors.{name}" for name in vectors.parts]
 
     def _codes(self, catalog: Catalog, view: View, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Codes of items, all or some, `(num_items, num_levels)`, and each level's first token, `(num_levels,)`."""
@@ -385,9 +453,15 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
             `torch.Tensor`: `(num_items, d_model)`.
         """
         snapshot = self.current_snapshot() if snapshot is None else snapshot
-        summed = self._sum_codes(snapshot.catalog, view, rows)
         vectors = self.encoder.item_vectors
-        return summed if vectors is None else summed + vectors(rows, snapshot.items)
+        read = None if vectors is None else vectors(rows, snapshot.items)
+        return self._with_codes(snapshot.catalog, view, read, rows)
+
+    def _with_codes(self, catalog: Catalog, view: View, read: Tensor | None, rows: Tensor | None = None) -> Tensor:
+        if read is not None and "codes" not in self.config.item_reading:
+            return read
+        summed = self._sum_codes(catalog, view, rows)
+        return summed if read is None else summed + read
 
     def next_item_loss(
         self, states: Tensor, last: Tensor, hidden: Tensor, decoder_input_ids: Tensor, labels: Tensor
@@ -415,14 +489,13 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
                 continue
             view = catalog.view_of(behavior)
             codes, offsets = self._codes(catalog, view)
-            vectors = self._sum_codes(catalog, view)
-            vectors = vectors if known is None else vectors + known
+            vectors = self._with_codes(catalog, view, known)
             scores = nn.functional.linear(states[row, last[row, position]], vectors.to(states.dtype)).float()
             wanted = labels[row[:, None], position[:, None] + steps] - offsets
             heads = [self.lm_head.weight[offset : offset + self.config.codebook_size] for offset in offsets.tolist()]
             answers = hidden[row[:, None], position[:, None] + steps]
             first, second = next_item_losses(scores, codes, wanted, answers, heads)
-            total = total + first + second
+            total = total + self.config.next_item_weight * first + second
         return total
 
     def _forward_segments(
@@ -555,12 +628,16 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         """
         last = asked.decoding["attention_mask"].sum(1) - 1
         states = asked.decoding["encoder_outputs"][0][torch.arange(len(last), device=self.device), last]
-        embedded: dict[tuple[View, int], Tensor] = {}  # rows asked of many requests are embedded once
+        # Rows asked of many requests are embedded once.
+        wanted: dict[View, np.ndarray] = {}
+        embedded: dict[View, Tensor] = {}
+        for view in dict.fromkeys(asked.views):
+            lines = [line for own, line in zip(asked.views, rows, strict=True) if own == view]
+            wanted[view] = np.unique(np.concatenate(list({id(line): line for line in lines}.values())))
+            embedded[view] = self.embed_items(view, torch.from_numpy(wanted[view]).to(self.device), snapshot)
         products = []
         for view, line, state in zip(asked.views, rows, states, strict=True):
-            if (view, id(line)) not in embedded:
-                embedded[view, id(line)] = self.embed_items(view, torch.from_numpy(line).to(self.device), snapshot)
-            vectors = embedded[view, id(line)]
+            vectors = embedded[view][torch.from_numpy(np.searchsorted(wanted[view], line)).to(self.device)]
             products.append((vectors @ state.to(vectors.dtype)).float().cpu().numpy())
         return products
 
