@@ -31,7 +31,7 @@ from seekrec.models import (
 )
 from seekrec.models.dense import QueryVectors
 from seekrec.models.gensr.processing_gensr import tokenizer_texts
-from seekrec.models.words import Vocabulary, item_word_keys
+from seekrec.models.words import Vocabulary, category_names, item_word_keys
 from seekrec.schema import Event, Request, item_texts
 
 AISLES = ("garden", "kitchen", "office")
@@ -286,13 +286,19 @@ HSTU = {
     "num_dsf_layers": 0,
     "relative_bias": "buckets",
 }
+READS_ALL = {"item_reading": ["vector", "text", "categories", "words"], "query_reading": ["text", "words"]}
 INTSR_WAYS = {
     "paper": {},
     "merged": {"merge_event_tokens": True, "relative_bias": "buckets"},
     "no_session_mask": {"without": ["session_mask"]},
     "hstu": HSTU,
     "latest": {"starts_from_latest_item": True},
-    "latest_merged": {"starts_from_latest_item": True, "merge_event_tokens": True, "ranks_with_retrieval": True},
+    "latest_merged": {
+        "starts_from_latest_item": True,
+        "merge_event_tokens": True,
+        "ranks_with_retrieval": True,
+        **READS_ALL,
+    },
     "retrieval_only": {"ranking_weight": 0.0},
 }
 
@@ -307,9 +313,13 @@ def make_intsr(seed: int = 0, *, catalog=None, **settings):
 
 SYNERGEN_WAYS = {
     "paper": {},
-    "order": {"time_encoding": "order", "item_parts": "text"},
-    "both": {"time_encoding": "both", "queries_in_context": True},
-    "latest": {"starts_from_latest_item": True, "queries_in_context": True, "ranks_with_retrieval": True},
+    "order": {"time_encoding": "order", "item_reading": ["text"]},
+    "both": {"time_encoding": "both", "queries_in_context": True, **READS_ALL},
+    "latest": {
+        "starts_from_latest_item": True,
+        "queries_in_context": True,
+        "ranks_with_retrieval": True,
+    },
     "retrieval_only": {"ranking_weight": 0.0, "use_target_time": False},
     "learned_scales": {"time_encoding": "learned_time"},
 }
@@ -344,8 +354,11 @@ def _make_dense(config_class, model_class, processor_class, seed, catalog, setti
     catalog = catalog or make_dense_catalog()
     torch.manual_seed(seed)
     sizes = {"num_items": len(catalog), "text_size": TEXT_SIZE, "query_size": TEXT_SIZE, "hidden_size": 16}
+    words = Vocabulary.choose([item_word_keys(catalog.items)])
+    sizes |= {"num_words": len(words), "num_categories": len(category_names(catalog.items))}
     config = config_class(**{**sizes, "max_history": 12, **settings})
     model = model_class(config).eval()
+    model.items.set_words(catalog.items, words, AisleVectors().encode)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn(weight.shape) * (0.3 if weight.ndim > 1 else 0.1))

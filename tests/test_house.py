@@ -11,7 +11,7 @@ import pytest
 from seekrec.util.settings import options_of
 
 ROOT = house.ROOT
-MAX_SETTINGS = {"gensar": 57, "gensr": 69, "intsr": 60, "synergen": 60}
+MAX_SETTINGS = {"gensar": 57, "gensr": 69, "intsr": 61, "synergen": 61}
 MAX_PASSES = {
     "GenSAR.retrieve": (13, 67),
     "GenSR.rank": (7, 37),

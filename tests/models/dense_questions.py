@@ -33,5 +33,6 @@ def assert_same_scores(answers, expected, atol=1e-5):
 def collate(windows, processor, numbers, **settings):
     """The batch of some windows, with a query pool of every source."""
     _, catalog, table = windows
-    pool = QueryPool.build(table, catalog, processor.query_vectors, ["logged", "category", "item_text"])
+    kinds, words = ["logged", "category", "item_text"], "words" in processor.query_reading
+    pool = QueryPool.build(table, catalog, processor.query_vectors, kinds, reads_words=words)
     return WindowCollator(table, pool, **settings)(numbers)

@@ -307,7 +307,7 @@ def test_an_encoder_that_only_the_checkpoint_names_is_not_loaded(folder):
     [
         (
             make_intsr,
-            {"item_parts": "text", "relative_bias": "buckets", "without": ["session_mask"]},
+            {"item_reading": ["text"], "relative_bias": "buckets", "without": ["session_mask"]},
             {"use_ids": False, "time_bias": "buckets", "use_position_bias": True, "max_position_distance": 48}
             | {"attention_scale": "visible", "num_hard_negatives": 20, "negatives": "sampled", "similarity": "dot"}
             | {"use_scenario_tokens": True, "use_session_mask": False, "use_dsfnet": True, "align_candidates": True}
@@ -329,7 +329,7 @@ def test_a_checkpoint_with_the_settings_of_earlier_versions_answers_as_it_did(tm
     without_manifests(tmp_path)
     content = json.loads((tmp_path / CONFIG).read_text())
     of_today = (
-        *("item_parts", "relative_bias", "session_ids", "without"),
+        *("item_reading", "relative_bias", "session_ids", "without"),
         *("num_training_negatives", "time_scales"),
     )
     kept = {name: value for name, value in content.items() if name not in of_today}

@@ -18,7 +18,8 @@ from seekrec.embeddings.softmax import full_softmax, info_nce
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError, RequestError
 from seekrec.models.dense import ItemIndex, ItemTower, QueryVectors
 from seekrec.models.dense import item_index as index_module
-from seekrec.models.dense.modeling_dense import ItemTexts, LatestItem
+from seekrec.models.dense.item_tower import ItemTexts
+from seekrec.models.dense.modeling_dense import LatestItem
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE
 
 
@@ -88,7 +89,7 @@ def test_id_embeddings_start_from_vectors_and_keep_the_rest():
 def test_vectors_that_do_not_fit_are_no_start(shape):
     with pytest.raises(ConfigurationError, match=r"shape \(\d, \d\), the id embeddings \(3, 4\)"):
         ItemTower(3, 4, 0).start_ids(np.zeros(shape, np.float32))
-    with pytest.raises(ConfigurationError, match="no id embeddings to start; `item_parts` is 'text'"):
+    with pytest.raises(ConfigurationError, match="no vectors of their own to start: `item_reading` names no 'vector'"):
         ItemTower(3, 4, 2, has_ids=False).start_ids(np.zeros((3, 4), np.float32))
 
 

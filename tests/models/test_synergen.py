@@ -138,7 +138,8 @@ def dense_pass(model, batch, rows):
     order = torch.cat([torch.arange(history.shape[1]).expand_as(history), seen], 1)
     rotation = decoder.rotary(tokens.time - history[:, :1], order)
     actions = torch.full_like(session, config.asked_action)
-    retrieval = decoder.tokens(RETRIEVAL, batch, actions)[:, :, None]
+    words = decoder.items.read_queries(batch)
+    retrieval = decoder.tokens(RETRIEVAL, batch, actions, words=words)[:, :, None]
     if decoder.latest is not None:
         context = mask[:, history.shape[1] :: 1 + width, : history.shape[1]]
         context = context & (batch["history_item_rows"] >= 0)[:, None]
@@ -152,11 +153,12 @@ def dense_pass(model, batch, rows):
     asked = torch.cat(
         [
             retrieval,
-            decoder.tokens(RANKING, batch, actions, rows, decoder.items),
+            decoder.tokens(RANKING, batch, actions, rows, decoder.items, words),
         ],
         2,
     )
-    context = decoder.tokens(CONTEXT, batch, batch["history_action_ids"], batch["history_item_rows"], decoder.items)
+    acts, brought = batch["history_action_ids"], batch["history_item_rows"]
+    context = decoder.tokens(CONTEXT, batch, acts, brought, decoder.items, words)
     hidden = torch.cat([context, asked.flatten(1, 2)], 1)
     for layer in decoder.layers:
         hidden, _ = layer(hidden, rotation, None, mask)
@@ -365,7 +367,7 @@ def test_what_is_asked_for_is_read(windows):
                 "easy_weight": 1.0,
                 "temperature": 0.1,
                 "ranking_weight": 0.0,
-                "item_parts": "text",
+                "item_reading": ["text"],
                 "time_encoding": "learned_time",
             },
             "uniform",
@@ -458,7 +460,7 @@ def test_start_values_are_as_described():
         ({"num_hidden_layers": 0}, "`num_hidden_layers` is 0; it must be at least 1"),
         ({"easy_weight": 1.5}, "`easy_weight` is 1.5; it must be from 0 to 1"),
         ({"asked_action": 4}, "`asked_action` is 4; it must be from 0 to 1"),
-        ({"item_parts": "text", "text_size": 0}, "items would have no vectors"),
+        ({"item_reading": ["text"], "text_size": 0}, "items would have no vectors"),
         ({"time_scales": [10.0, 5.0]}, r"`time_scales` is \[10.0, 5.0\]; give the shortest"),
         ({"time_scales": [10.0]}, r"`time_scales` is \[10.0\]"),
         ({"min_period": 10.0}, "`min_period` is no longer a setting of its own: `time_scales` holds it"),

@@ -20,10 +20,10 @@ from seekrec.training import make_window_optimizer
 from seekrec.util.parsing import parse_arguments
 
 
-@pytest.mark.parametrize("item_parts", ["both", "text"])
-def test_tables_and_the_rest_have_their_own_step_sizes(tmp_path, item_parts):
+@pytest.mark.parametrize("item_reading", [["vector", "text"], ["text"], ["vector", "words", "categories"]])
+def test_tables_and_the_rest_have_their_own_step_sizes(tmp_path, item_reading):
     model = SynerGenForSearchAndRecommendation(
-        SynerGenConfig(num_items=5, item_parts=item_parts, time_encoding="learned_time")
+        SynerGenConfig(num_items=5, num_words=3, item_reading=item_reading, time_encoding="learned_time")
     )
     training = TrainingArguments(
         output_dir=str(tmp_path), learning_rate=1e-3, weight_decay=0.1, adam_beta2=0.98, use_cpu=True
@@ -33,8 +33,9 @@ def test_tables_and_the_rest_have_their_own_step_sizes(tmp_path, item_parts):
     names = dict(model.named_parameters())
     assert set(group) == {id(weight) for weight in names.values()} and len(group) == len(names)
     sparse = {name for name, weight in names.items() if group[id(weight)] == 0}
-    assert sparse == {"model.tokens.actions.weight", *(["model.items.ids.weight"] if item_parts == "both" else [])}
-    assert group[id(names["model.tokens.ids.weight" if item_parts == "both" else "model.tokens.text.weight"])] == 1
+    tables = {"vector": "model.items.ids.weight", "words": "model.items.words.weight"}
+    assert sparse == {"model.tokens.actions.weight", *(tables[name] for name in tables if name in item_reading)}
+    assert group[id(names["model.tokens.ids.weight" if "vector" in item_reading else "model.tokens.text.weight"])] == 1
     assert group[id(names["model.rotary.log_scales"])] == group[id(names["retrieval_norm.weight"])] == 2
     settings = [(one["lr"], one["weight_decay"], one["betas"]) for one in optimizer.param_groups]
     assert settings == [(3e-3, 0.0, (0.9, 0.98)), (1e-3, 0.1, (0.9, 0.98)), (1e-3, 0.0, (0.9, 0.98))]
@@ -135,7 +136,7 @@ def test_settings_of_earlier_versions_are_read_under_the_names_of_today():
     assert (config.negatives, config.num_training_negatives) == ("popularity", 7)
     assert not hasattr(config, "max_position_distance") and not hasattr(config, "attention_scale")
     for kind, old, now in (
-        (IntSRConfig, {"use_ids": False, "num_scenarios": 2, "temperature": 1.0}, {"item_parts": "text"}),
+        (IntSRConfig, {"use_ids": False, "num_scenarios": 2, "temperature": 1.0}, {"item_reading": ["text"]}),
         (IntSRConfig, {"time_bias": "buckets", "use_position_bias": True}, {"relative_bias": "buckets"}),
         (IntSRConfig, {"time_bias": "none", "use_position_bias": True}, {"relative_bias": "position"}),
         (IntSRConfig, {"time_bias": "none", "use_position_bias": False}, {"relative_bias": "none"}),
@@ -143,9 +144,11 @@ def test_settings_of_earlier_versions_are_read_under_the_names_of_today():
         (
             IntSRConfig,
             {"use_scenario_tokens": False, "use_queries": False, "use_session_mask": False, "use_placeholders": False},
-            {"without": ["scenario_tokens", "queries", "session_mask", "placeholders"]},
+            {"without": ["scenario_tokens", "session_mask", "placeholders"], "query_reading": []},
         ),
-        (SynerGenConfig, {"use_ids": True, "pairwise_weight": 1.0}, {"item_parts": "both"}),
+        (SynerGenConfig, {"use_ids": True, "pairwise_weight": 1.0}, {"item_reading": ["vector", "text"]}),
+        (SynerGenConfig, {"item_parts": "ids"}, {"item_reading": ["vector"], "query_reading": ["text"]}),
+        (IntSRConfig, {"without": ["queries", "dsfnet"]}, {"without": ["dsfnet"], "query_reading": []}),
         (IntSRConfig, {"embedding_dropout": 0.5, "dropout": 0.3}, {"dropout": [0.3, 0.5]}),
         (SynerGenConfig, {"embedding_dropout": 0.1, "dropout": 0.1}, {"dropout": 0.1}),
         (SynerGenConfig, {"min_period": 4.0, "max_period": 9.0}, {"time_scales": [4.0, 9.0]}),

@@ -71,7 +71,7 @@ def test_the_demo_answers_the_model_is_published_and_the_ablations_are_settings(
     assert "query_vectors.safetensors" in published and "catalog/embeddings.safetensors" in published
     (tmp_path / "stages").symlink_to(output_dir / "stages")
     options = (
-        "--item_parts",
+        "--item_reading",
         "text",
         "--start_from_sasrec",
         "false",

@@ -6,6 +6,8 @@ Chinese, Japanese and Korean come in pairs of characters. They are known by hash
 read from it what people typed. So what lays texts out needs no vocabulary, and the vocabulary that a model was trained
 with lies among its weights: it cannot be another model's.
 
+Names of categories are known the same way, each in one piece.
+
 A word that training did not know is left out. In a shared bucket it would have the vector of others, and one of its
 own would be random; what it means, the frozen vector of the text says.
 """
@@ -58,6 +60,33 @@ def item_word_keys(items: pa.Table, fields: Sequence[str] = TEXT_FIELDS) -> Ragg
         return _keys(item_words(items, fields))
     except DataError:  # no item has a word
         return _keys([[]] * items.num_rows)
+
+
+def item_category_keys(items: pa.Table) -> Ragged:
+    """Return hashes of the names of items' categories, each name of an item once.
+
+    Args:
+        items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
+
+    Returns:
+        `Ragged`: int64, one row an item; those of a name alone are what [`category_keys`] returns.
+    """
+    return _keys(list(map(_category_names, items["categories"].to_pylist())))
+
+
+def category_names(items: pa.Table) -> list[str]:
+    """Return the distinct names of categories, folded, in the order in which items name them."""
+    named = items["categories"].to_pylist()
+    return list(dict.fromkeys(name for value in named for name in _category_names(value)))
+
+
+def category_keys(names: Sequence[str]) -> Ragged:
+    """Return the hash of each name that [`category_names`] returned, a row each."""
+    return _keys([[name] for name in names])
+
+
+def _category_names(value: Sequence[Sequence[str]] | None) -> list[str]:
+    return [fold_text(name) for path in value or [] for name in path or [] if name]
 
 
 def _keys(words: Sequence[Sequence[str]]) -> Ragged:
@@ -133,22 +162,23 @@ class TextWords:
         return TextWords(self.numbers[torch.arange(len(shift), device=rows.device) + shift], offsets)
 
 
-class WordEmbedding(nn.Embedding):
-    """Vectors of words; a text has the sum of its words', each times its idf, brought to the length of one word.
+class KnownWords(nn.Module):
+    """What words a module knows, and how the vectors of several become that of a text.
 
-    That is `sum_w idf(w) v(w) / sqrt(sum_w idf(w)^2)` over the known words of the text: one word alone counts as it
-    is, and texts of many words are not shorter vectors than those of few. The vocabulary lies among the weights.
-
-    Args:
-        num_words (`int`): Words of the vocabulary.
-        size (`int`): Width of a vector.
+    A text has the sum of its words' vectors, each times its idf, brought to the length of one word:
+    `sum_w idf(w) v(w) / sqrt(sum_w idf(w)^2)` over the known words of the text. One word alone counts as it is, and
+    texts of many words are not shorter vectors than those of few. The vocabulary lies among the weights.
     """
 
     keys: Tensor
     idf: Tensor
 
-    def __init__(self, num_words: int, size: int) -> None:
-        super().__init__(num_words, size)
+    def register_vocabulary(self, num_words: int) -> None:
+        """Make room for the vocabulary.
+
+        Args:
+            num_words (`int`): Number of its words.
+        """
         self.register_buffer("keys", torch.arange(1, num_words + 1))
         self.register_buffer("idf", torch.ones(num_words))
 
@@ -168,9 +198,52 @@ class WordEmbedding(nn.Embedding):
         Args:
             keys (`Ragged`): As [`text_word_keys`] and [`item_word_keys`] return them.
         """
-        rows, is_known = self._look_up(torch.from_numpy(keys.values).to(self.keys.device))
-        counts = F.pad(is_known.cumsum(0), (1, 0))
-        return TextWords(rows[is_known], counts[torch.from_numpy(keys.offsets).to(counts.device)])
+        return self._known(torch.from_numpy(keys.values).to(self.keys.device), torch.from_numpy(keys.offsets))
+
+    def look_up(self, keys: Tensor) -> TextWords:
+        """Return which rows the words of texts have, as [`find`] does.
+
+        Args:
+            keys (`torch.LongTensor`): Hashes, padded with [`NO_WORD`], `(num_texts, most_words)`.
+        """
+        return self._known(keys.flatten(), torch.arange(len(keys) + 1) * keys.shape[1])
+
+    def _known(self, keys: Tensor, offsets: Tensor) -> TextWords:
+        if not len(self.keys):
+            return TextWords(keys[:0], torch.zeros_like(offsets, device=keys.device))
+        rows = torch.searchsorted(self.keys, keys).clamp_max(len(self.keys) - 1)
+        is_known = self.keys[rows] == keys
+        return TextWords(rows[is_known], F.pad(is_known.cumsum(0), (1, 0))[offsets.to(keys.device)])
+
+    def pool_vectors(self, words: TextWords, vectors: Tensor) -> Tensor:
+        """Return the vectors of texts, `(num_texts, size)`; zero for a text without a known word.
+
+        Args:
+            words ([`TextWords`]): The words of each text.
+            vectors (`torch.Tensor`): The vector of each word, `(num_words, size)`.
+        """
+        lengths = words.offsets.diff()
+        owners = torch.arange(len(words), device=lengths.device).repeat_interleave(lengths)
+        weights = self.idf[words.numbers].float()
+        squares = weights.new_zeros(len(words)).index_add(0, owners, weights * weights)
+        shares = (weights * squares.rsqrt()[owners]).to(vectors.dtype)
+        pooled: Tensor = F.embedding_bag(
+            words.numbers, vectors, words.offsets[:-1], mode="sum", per_sample_weights=shares
+        )
+        return pooled
+
+
+class WordEmbedding(nn.Embedding, KnownWords):
+    """Learned vectors of words; see [`KnownWords`].
+
+    Args:
+        num_words (`int`): Words of the vocabulary.
+        size (`int`): Width of a vector.
+    """
+
+    def __init__(self, num_words: int, size: int) -> None:
+        super().__init__(num_words, size)
+        self.register_vocabulary(num_words)
 
     def forward(self, keys: Tensor) -> Tensor:
         """Return the vectors of texts by hashes of their words.
@@ -181,36 +254,24 @@ class WordEmbedding(nn.Embedding):
         Returns:
             `torch.Tensor`: Vectors `(num_texts, size)`; zero for a text without a known word.
         """
-        rows, is_known = self._look_up(keys)
-        return self.pool(TextWords(rows[is_known], F.pad(is_known.sum(-1).cumsum(0), (1, 0))))
+        return self.pool(self.look_up(keys))
 
     def pool(self, words: TextWords) -> Tensor:
         """Return the vectors of texts, `(num_texts, size)`; zero for a text without a known word."""
-        lengths = words.offsets.diff()
-        owners = torch.arange(len(words), device=lengths.device).repeat_interleave(lengths)
-        weights = self.idf[words.numbers].float()
-        squares = weights.new_zeros(len(words)).index_add(0, owners, weights * weights)
-        shares = weights * squares.rsqrt()[owners]
-        pooled: Tensor = F.embedding_bag(
-            words.numbers, self.weight, words.offsets[:-1], mode="sum", per_sample_weights=shares.to(self.weight.dtype)
-        )
-        return pooled
-
-    def _look_up(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the row of each hash, any row for one that is not known, and whether it is known."""
-        if not len(self.keys):
-            return torch.zeros_like(keys), torch.zeros_like(keys, dtype=torch.bool)
-        rows = torch.searchsorted(self.keys, keys.contiguous()).clamp_max(len(self.keys) - 1)
-        return rows, self.keys[rows] == keys
+        return self.pool_vectors(words, self.weight)
 
 
 __all__ = [
     "MAX_WORDS",
     "MIN_TEXTS",
     "NO_WORD",
+    "KnownWords",
     "TextWords",
     "Vocabulary",
     "WordEmbedding",
+    "category_keys",
+    "category_names",
+    "item_category_keys",
     "item_word_keys",
     "text_word_keys",
 ]

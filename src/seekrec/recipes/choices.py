@@ -176,7 +176,11 @@ def _choose_dense(family: str, s: Situation) -> list[Choice]:
             f"nine of ten users have up to {log.p90_events_of_user:g} events"
             + (f"; at most {most} {'on a GPU' if s.on_gpu else 'on a CPU'}" if max_history == most else ""),
         ),
-        Choice("item_parts", "both" if log.has_text else "ids", "items have text" if log.has_text else "no text"),
+        Choice(
+            "item_reading",
+            ["vector", "text"] if log.has_text else ["vector"],
+            "items have text" if log.has_text else "no text",
+        ),
         Choice("starts_from_latest_item", True, "as on MovieLens-100K"),
         _choose_negatives(family, s),
         Choice("hidden_size", width, f"{log.num_interactions:,} interactions, {'a GPU' if s.on_gpu else 'a CPU'}"),

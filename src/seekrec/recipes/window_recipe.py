@@ -167,6 +167,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             self.catalog,
             self.processor,
             self.window,
+            self.windows.queries,
             **self.from_data(),
         )
 

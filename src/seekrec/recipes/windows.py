@@ -24,6 +24,7 @@ from seekrec.errors import ConfigurationError, LeakageError
 from seekrec.events import Split
 from seekrec.events.sessions import guess_session_ids
 from seekrec.models.dense import DenseConfig, DenseModel, EventSequenceProcessor, QueryVectors
+from seekrec.models.words import Vocabulary, category_names, item_word_keys, text_word_keys
 from seekrec.schema import BEHAVIORS
 from seekrec.training.event_windows import QueryPool, WindowCollator, make_negatives
 
@@ -187,6 +188,7 @@ def make_window_model(
     catalog: Catalog,
     processor: EventSequenceProcessor,
     window: WindowArguments,
+    queries: Sequence[str] = (),
     **from_data: object,
 ) -> DenseT:
     """Make a model over a catalogue.
@@ -197,12 +199,17 @@ def make_window_model(
         catalog ([`Catalog`]): Items with text vectors.
         processor ([`EventSequenceProcessor`]): Says which actions are distinguished.
         window ([`WindowArguments`]): Whether id embeddings begin as those of SASRec.
+        queries (`Sequence[str]`): The distinct queries of training, whose words are learned with those of the items.
         from_data: Further fields of the configuration that the log decides.
     """
     width = catalog.embeddings["semantic"].shape[1]
+    texts = [item_word_keys(catalog.items), text_word_keys(queries)] if config.reads_words else []
+    words = Vocabulary.choose(texts)
     model = kind(
         config.with_data(
             num_items=len(catalog),
+            num_words=len(words),
+            num_categories=len(category_names(catalog.items)) if "categories" in config.item_reading else 0,
             text_size=width,
             query_size=width,
             num_actions=max(1, len(processor.actions)),
@@ -210,6 +217,7 @@ def make_window_model(
             **from_data,
         )
     )
+    model.items.set_words(catalog.items, words, processor.query_vectors.encode)
     model.set_catalog(catalog)
     if window.start_from_sasrec:
         model.items.start_ids(catalog.embeddings["collaborative"])
@@ -252,7 +260,8 @@ def make_window_collator(
             spares_own=spares_own,
             seed=seed,
         )
-    pool = QueryPool.build(windows, catalog, query_vectors, window.query_pool, written)
+    reads_words = "words" in config.query_reading
+    pool = QueryPool.build(windows, catalog, query_vectors, window.query_pool, written, reads_words=reads_words)
     return WindowCollator(
         windows,
         pool,

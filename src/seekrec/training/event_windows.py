@@ -22,6 +22,7 @@ from seekrec.corpora.window_shards import WindowShards
 from seekrec.events.pool_texts import ITEM_TEXT, LOGGED, check_pool_kinds, pool_texts
 from seekrec.events.training_negatives import ItemNegatives, SampledKind
 from seekrec.models.dense import DenseModel, QueryVectors
+from seekrec.models.words import NO_WORD, item_word_keys, text_word_keys
 from seekrec.schema import BEHAVIORS, SEARCH
 from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.row_adamw import make_adamw, share_rows, use_row_gradients
@@ -45,10 +46,13 @@ class QueryPool:
         vectors (`np.ndarray`): float32 of shape `(num_texts, dimension)`.
         items (`np.ndarray`, *optional*): The same of shape `(num_items, dimension)`; their numbers follow. They are
             those of the catalogue, which there is no second copy of.
+        words (`Ragged`, *optional*): Hashes of the words of all texts, where they are read.
     """
 
-    def __init__(self, pool: Ragged, vectors: np.ndarray, items: np.ndarray | None = None) -> None:
-        self.pool, self.vectors, self.items = pool, vectors, items
+    def __init__(
+        self, pool: Ragged, vectors: np.ndarray, items: np.ndarray | None = None, words: Ragged | None = None
+    ) -> None:
+        self.pool, self.vectors, self.items, self.words = pool, vectors, items, words
 
     def take(self, numbers: np.ndarray) -> np.ndarray:
         """Return the vectors of some numbers, float32 of shape `(len(numbers), dimension)`."""
@@ -69,6 +73,8 @@ class QueryPool:
         query_vectors: QueryVectors,
         kinds: Sequence[str],
         written: Mapping[str, Sequence[Sequence[str]]] | None = None,
+        *,
+        reads_words: bool = False,
     ) -> QueryPool:
         """Gather the pool.
 
@@ -79,6 +85,7 @@ class QueryPool:
             kinds (`Sequence[str]`): `"logged"`: what users typed before they took the item; `"item_text"`: its own
                 title and description; and those of [`~seekrec.events.pool_texts`].
             written (`Mapping`, *optional*): Texts of each item for the kinds that a model writes.
+            reads_words (`bool`): Whether queries are read by their words too.
 
         Raises:
             ConfigurationError: If a kind is unknown, or one that a model writes was not written.
@@ -101,8 +108,14 @@ class QueryPool:
         if ITEM_TEXT in kinds:
             parts.append(Ragged.from_matrix(len(texts) + np.arange(len(catalog))[:, None]))
             items = catalog.embeddings["semantic"]
+        words = None
+        if reads_words:
+            of_texts = [text_word_keys(list(texts))]
+            if ITEM_TEXT in kinds:
+                of_texts.append(item_word_keys(catalog.items, ("title", "description")))
+            words = Ragged.stack(of_texts)
         empty = Ragged(np.empty(0, dtype=np.int64), np.zeros(len(catalog) + 1, dtype=np.int64))
-        return cls(join_rows(parts) if parts else empty, vectors, items)
+        return cls(join_rows(parts) if parts else empty, vectors, items, words)
 
 
 class WindowCollator:
@@ -138,9 +151,10 @@ class WindowCollator:
 
         Returns:
             `dict[str, torch.Tensor]`: `query_vectors`, float32 `(num_queries, dimension)`, to which the query rows
-            point; with negatives `negative_rows` `(num_windows, most_questions, count)`, -1 for none, and
-            `negative_log_q` of the same shape, `label_log_q` `(num_windows, most_questions)` and `shown_log_q` of the
-            shape of `shown_item_rows`, the logarithm of how likely each is drawn, but for a number of the question.
+            point; where queries are read by words `query_words`, int64 `(num_queries, most_words)`, hashes of them;
+            with negatives `negative_rows` `(num_windows, most_questions, count)`, -1 for none, and `negative_log_q` of
+            the same shape, `label_log_q` `(num_windows, most_questions)` and `shown_log_q` of the shape of
+            `shown_item_rows`, the logarithm of how likely each is drawn, but for a number of the question.
         """
         numbers = np.asarray(codes, dtype=np.int64)
         is_silent = numbers < 0
@@ -156,6 +170,8 @@ class WindowCollator:
             rows = batch[name]
             batch[name] = np.where(rows >= 0, np.searchsorted(used, rows), -1)
         batch["query_vectors"] = self.pool.take(used) if len(used) else np.zeros((0, 0), dtype=np.float32)
+        if self.pool.words is not None:
+            batch["query_words"] = self.pool.words.take(used).pad(NO_WORD)
         if self.negatives is not None:
             labels = batch["labels"]
             users = np.broadcast_to(self.windows.user_rows(numbers % len(self.windows))[:, None], labels.shape)
@@ -297,7 +313,7 @@ def make_window_optimizer(
         and not use_row_gradients(model.items.ids, training)
     ):
         share_rows(model, model.items.ids, training)
-    tables = [model.items.ids, model.action_embedding]
+    tables = [model.items.ids, model.items.words, model.action_embedding]
     rate = training.learning_rate if table_learning_rate is None else table_learning_rate
     return make_adamw(model, [table for table in tables if table is not None], training, table_rate=rate)
 

@@ -3,7 +3,8 @@
 
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.item_index import ItemIndex
-from seekrec.models.dense.modeling_dense import DenseModel, DenseRetrieval, ItemTower
+from seekrec.models.dense.item_tower import ItemTower
+from seekrec.models.dense.modeling_dense import DenseModel, DenseRetrieval
 from seekrec.models.dense.processing_dense import EventSequenceProcessor
 from seekrec.models.dense.query_vectors import QueryVectors
 

@@ -5,6 +5,7 @@ No `from __future__ import annotations` here: with types as strings, `strict` ch
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import field
 from typing import ClassVar, Literal, Self
 
 from huggingface_hub.dataclasses import strict
@@ -22,9 +23,11 @@ class DenseConfig(PreTrainedConfig):
     The data it is made for:
 
     Args:
-        num_items (`int`): Items with an id embedding; 0 as long as it is not known.
-        text_size (`int`): Width of the items' text vectors; 0 for ids alone.
-        query_size (`int`): Width of query vectors.
+        num_items (`int`): Items that training knows; 0 as long as it is not known.
+        num_words (`int`): Words that are learned, see [`~seekrec.models.words.WordEmbedding`].
+        num_categories (`int`): Names of categories that are read.
+        text_size (`int`): Width of the items' text vectors; 0 where they are not read.
+        query_size (`int`): Width of query vectors, and of those of categories.
         num_actions (`int`): Actions that the model distinguishes; one more stands for all others.
         items_hash (`str`, *optional*): Hash of the ids of the items. A catalogue that begins otherwise is refused.
         texts_hash (`str`, *optional*): Hash of the text vectors of the items.
@@ -33,8 +36,11 @@ class DenseConfig(PreTrainedConfig):
     The items and the decoder:
 
     Args:
-        item_parts (`str`): What an item's vector is made of: `ids`, an embedding of its id; `text`, its projected text
-            vector; or `both`.
+        item_reading (`list[str]`): What an item's vector is the sum of: `vector`, learned for each item; `text`, its
+            frozen text vector, projected; `categories`, the frozen vectors of its categories' names, projected, which
+            titles and descriptions do not say; `words`, learned for each word of title, description and categories.
+        query_reading (`list[str]`): What is read of a query: `text`, its frozen vector, projected; `words`, learned,
+            and the same words that items have. Nothing: queries are not read.
         max_history (`int`): Maximum number of latest events read of a history.
         session_ids (`str`): What `session_id` of events means: `page_view`, whose events do not see each other, or
             `visit`, which changes nothing; `auto`, a guess by the training events.
@@ -72,7 +78,8 @@ class DenseConfig(PreTrainedConfig):
     """
 
     fields_from_data: ClassVar[tuple[str, ...]] = (
-        *("num_items", "text_size", "query_size", "num_actions", "items_hash", "texts_hash", "views_hash"),
+        *("num_items", "num_words", "num_categories", "text_size", "query_size", "num_actions"),
+        *("items_hash", "texts_hash", "views_hash"),
     )
     # What earlier versions could set, and the one value that there is now.
     fixed_settings: ClassVar[dict[str, object]] = {
@@ -82,9 +89,11 @@ class DenseConfig(PreTrainedConfig):
     }
 
     # What another setting holds today.
-    renamed_settings: ClassVar[dict[str, str]] = {"embedding_dropout": "dropout"}
+    renamed_settings: ClassVar[dict[str, str]] = {"embedding_dropout": "dropout", "item_parts": "item_reading"}
 
     num_items: int = 0
+    num_words: int = 0
+    num_categories: int = 0
     text_size: int = 384
     query_size: int = 384
     num_actions: int = 1
@@ -92,7 +101,10 @@ class DenseConfig(PreTrainedConfig):
     texts_hash: str | None = None
     views_hash: str | None = None
 
-    item_parts: Literal["both", "ids", "text"] = "both"
+    item_reading: list[Literal["vector", "text", "categories", "words"]] = field(
+        default_factory=lambda: ["vector", "text"]
+    )
+    query_reading: list[Literal["text", "words"]] = field(default_factory=lambda: ["text"])
     max_history: int = 50
     session_ids: Literal["auto", "page_view", "visit"] = "auto"
     hidden_size: int = 64
@@ -115,11 +127,16 @@ class DenseConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is no longer a setting of its own: `{today}` holds it.")
         if isinstance(self.dropout, list) and len(set(self.dropout)) == 1:
             self.dropout = self.dropout[0]
-        if self.item_parts == "ids":
+        if "text" not in self.item_reading:
             self.text_size = 0
         if self.negatives == "auto" and self.num_items:
             self.negatives = "full" if self.num_items <= LARGE_CATALOG else "popularity"
         super().__post_init__(**kwargs)
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether words are learned, of items or queries."""
+        return "words" in self.item_reading or "words" in self.query_reading
 
     @property
     def layer_dropout(self) -> float:
@@ -154,8 +171,8 @@ class DenseConfig(PreTrainedConfig):
         """
         settings = dict(config_dict)
         cls._drop_fixed(settings, cls.fixed_settings)
-        if not settings.pop("use_ids", True):
-            settings["item_parts"] = "text"
+        parts = settings.pop("item_parts", "both" if settings.pop("use_ids", True) else "text")
+        settings.setdefault("item_reading", {"ids": ["vector"], "text": ["text"]}.get(str(parts), ["vector", "text"]))
         if "embedding_dropout" in settings:
             settings["dropout"] = [settings.get("dropout", cls.dropout), settings.pop("embedding_dropout")]
         fused = {
@@ -190,7 +207,7 @@ class DenseConfig(PreTrainedConfig):
         """Check that numbers are within range."""
         self._check_at_least(1, "hidden_size", "num_hidden_layers", "num_attention_heads", "max_history", "query_size")
         self._check_at_least(1, "num_actions", "num_training_negatives")
-        self._check_at_least(0, "num_items", "text_size", "ranking_weight")
+        self._check_at_least(0, "num_items", "num_words", "num_categories", "text_size", "ranking_weight")
         rates = self.dropout if isinstance(self.dropout, list) else [self.dropout]
         if len(rates) not in (1, 2) or not all(0 <= rate < 1 for rate in rates):
             raise ValueError(
@@ -215,8 +232,15 @@ class DenseConfig(PreTrainedConfig):
     def validate_items(self) -> None:
         """Check that items have vectors, and that the weights of views are numbers of views that there are."""
         read_view_weights(self.view_weights)
-        if self.item_parts == "text" and not self.text_size:
-            raise ValueError("`item_parts` is 'text' and `text_size` 0, so items would have no vectors; change one.")
+        for name in ("item_reading", "query_reading"):
+            named = getattr(self, name)
+            if len(set(named)) < len(named):
+                raise ValueError(f"`{name}` is {', '.join(named)}; name each once.")
+        if not self.item_reading or (self.item_reading == ["text"] and not self.text_size):
+            raise ValueError(
+                f"`item_reading` is {', '.join(self.item_reading) or 'empty'} and `text_size` {self.text_size}, so "
+                "items would have no vectors; change one."
+            )
 
     def _check_at_least(self, least: int, *names: str) -> None:
         for name in names:

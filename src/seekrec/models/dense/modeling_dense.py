@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What IntSR and SynerGen are both made of: item vectors, histories that are read once, `retrieve` and `rank`.
 
-An item's vector is an id embedding plus a projection of its frozen text vector. The text vectors are the catalogue's
-`embeddings["semantic"]`; they are no weights and are saved once, with the catalogue. An item that came after training
-has no id row: the mean of all id rows takes its place, so it works by its text alone and lies among the others.
+What an item's vector is made of stands in `item_tower.py`.
 """
 
 from __future__ import annotations
@@ -27,11 +25,12 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.embeddings.row_shards import RowShards, row_shards, save_rows
-from seekrec.errors import CatalogError, ConfigurationError, RequestError
+from seekrec.errors import CatalogError, RequestError
 from seekrec.models.answers import Found, Masks, Where, join_new, without_rows
-from seekrec.models.base import CatalogModel, CatalogSnapshot, LazyValues, has_same_items
+from seekrec.models.base import CatalogModel, CatalogSnapshot, has_same_items
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.item_index import Backend, ItemIndex
+from seekrec.models.dense.item_tower import ItemTexts, ItemTower, TextProjection
 from seekrec.models.dense.read_events import ReadEvents
 from seekrec.models.losses import seen_items
 from seekrec.models.new_items import TextNeighbors
@@ -46,143 +45,6 @@ LAYER_NORM_EPS = 1e-6
 
 # What a processor or a collator makes: tensors by name.
 Inputs = Mapping[str, Tensor]
-
-
-class TextProjection(nn.Linear):
-    """A linear layer that reads text vectors, which have unit length: it takes the start values of an embedding."""
-
-
-class ItemTexts(LazyValues):
-    """What a catalogue tells a tower: how many items there are, and their frozen text vectors. Never changed.
-
-    Args:
-        vectors (`np.ndarray`, *optional*): float32 `(num_rows, text_size)`; `None` where texts are not read.
-        num_rows (`int`): Length of the catalogue.
-    """
-
-    def __init__(self, vectors: np.ndarray | None, num_rows: int) -> None:
-        super().__init__()
-        self.vectors = None if vectors is None else torch.from_numpy(vectors)
-        self.num_rows = num_rows
-
-    def on(self, device: torch.device) -> Tensor:
-        """Return the text vectors on a device."""
-        vectors = self.vectors
-        if vectors is None:
-            raise CatalogError("The model has no text vectors; call `set_catalog` first.")
-        return vectors if vectors.device == device else self.value(("on", device), lambda: vectors.to(device))
-
-
-class ItemTower(nn.Module):
-    """Rows of the catalogue to vectors.
-
-    The weights are the tower's; how many items there are and what their texts say stands in [`ItemTexts`], which
-    every method takes. Left out, they are those in `texts`.
-
-    Args:
-        num_items (`int`): Items with an id embedding: the catalogue's first rows.
-        hidden_size (`int`): Width of a vector.
-        text_size (`int`): Width of a text vector; 0 for ids alone.
-        has_ids (`bool`): Off for text alone.
-    """
-
-    def __init__(self, num_items: int, hidden_size: int, text_size: int, has_ids: bool = True) -> None:
-        super().__init__()
-        self.num_items, self.hidden_size = num_items, hidden_size
-        self.ids = nn.Embedding(num_items, hidden_size) if has_ids else None
-        self.text = TextProjection(text_size, hidden_size, bias=False) if text_size else None
-        # Not a buffer: `from_pretrained` would leave one that is not among the weights uninitialised.
-        self.texts = ItemTexts(None, num_items)
-
-    @classmethod
-    def from_config(cls, config: DenseConfig) -> Self:
-        """Make the tower of a model."""
-        return cls(config.num_items, config.hidden_size, config.text_size, has_ids=config.item_parts != "text")
-
-    @torch.no_grad()
-    def start_ids(self, vectors: np.ndarray) -> None:
-        """Copy vectors that another recommender learned into the id embeddings, which are trained on from there.
-
-        Args:
-            vectors (`np.ndarray`): float32 `(num_items, width)`; with a width below `hidden_size` the numbers behind
-                it keep their random start.
-
-        Raises:
-            ConfigurationError: If there are no id embeddings, or the vectors are more or wider than they.
-        """
-        if self.ids is None:
-            raise ConfigurationError("The items have no id embeddings to start; `item_parts` is 'text'.")
-        if len(vectors) != self.num_items or vectors.shape[1] > self.hidden_size:
-            raise ConfigurationError(
-                f"The vectors to start from have shape {vectors.shape}, the id embeddings ({self.num_items}, "
-                f"{self.hidden_size}); pass one for each item, no wider than `hidden_size`."
-            )
-        self.ids.weight[:, : vectors.shape[1]] = torch.from_numpy(vectors).to(self.ids.weight)
-
-    def forward(self, rows: Tensor, texts: ItemTexts | None = None) -> Tensor:
-        """Return the vectors of some items.
-
-        Args:
-            rows (`torch.LongTensor`): Catalogue rows in any shape; below 0 for no item.
-            texts ([`ItemTexts`], *optional*): Texts of the catalogue.
-
-        Returns:
-            `torch.Tensor`: Vectors `(*rows.shape, hidden_size)`; zero for no item.
-        """
-        ids, frozen = self.parts(rows, texts)
-        parts = [] if ids is None else [ids]
-        if self.text is not None and frozen is not None:
-            parts.append(self.text(frozen))
-        return sum(parts[1:], parts[0]) * (rows >= 0)[..., None]
-
-    def parts(self, rows: Tensor, texts: ItemTexts | None = None) -> tuple[Tensor | None, Tensor | None]:
-        """Return what vectors are made of: id embeddings, and the frozen text vectors before their projection.
-
-        Args:
-            rows (`torch.LongTensor`): Catalogue rows in any shape; below 0 returns the parts of row 0.
-            texts ([`ItemTexts`], *optional*): Texts of the catalogue.
-
-        Returns:
-            `tuple`: Tensors `(*rows.shape, hidden_size)` and `(*rows.shape, text_size)`; `None` for what the tower
-            does not have.
-        """
-        texts = self.texts if texts is None else texts
-        safe = rows.clamp_min(0)
-        ids = frozen = None
-        if self.ids is not None:
-            ids = self.ids(safe.clamp_max(self.num_items - 1))
-            if texts.num_rows > self.num_items:
-                self._check_whole()
-                ids = torch.where((safe >= self.num_items)[..., None], self.ids.weight.mean(0), ids)
-        if self.text is not None:
-            frozen = texts.on(rows.device)[safe].to(self.text.weight.dtype)
-        return ids, frozen
-
-    def all(self, texts: ItemTexts | None = None) -> Tensor:
-        """Return the vectors of the whole catalogue, `(num_rows, hidden_size)`, with gradients in training.
-
-        Where processes share the id embeddings, the vectors of the rows that this one holds.
-        """
-        texts = self.texts if texts is None else texts
-        parts = []
-        if self.ids is not None:
-            new = texts.num_rows - self.num_items
-            weight = self.ids.weight
-            if new > 0:
-                self._check_whole()
-            parts.append(torch.cat([weight, weight.mean(0).expand(new, -1)]) if new > 0 else weight)
-        if self.text is not None:
-            weight = self.text.weight
-            held = self.ids.held if isinstance(self.ids, RowShards) else slice(None)
-            parts.append(self.text(texts.on(weight.device)[held].to(weight.dtype)))
-        return sum(parts[1:], parts[0])
-
-    def _check_whole(self) -> None:
-        if isinstance(self.ids, RowShards):
-            raise CatalogError(
-                "The catalogue has grown while several processes train, each with some of its rows; train with the "
-                "catalogue that the model was made for."
-            )
 
 
 def latest_items(item_rows: Tensor, allowed: Tensor) -> Tensor:
@@ -771,7 +633,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
     def _make_snapshot(self, catalog: Catalog) -> DenseSnapshot:
         old = self._snapshot
         if old is None or len(old.catalog) != len(catalog) or not has_same_items(old.catalog, catalog):
-            return DenseSnapshot(catalog, ItemTexts(self._text_vectors(catalog), len(catalog)))
+            return DenseSnapshot(catalog, self.items.read_texts(catalog.items, self._text_vectors(catalog)))
         # After `remove_items` the vectors are the same array: what was made of them stays.
         snapshot = DenseSnapshot(catalog, old.texts)
         snapshot.take_values(old, ["vectors", "views", ("index", self.item_index)])
@@ -945,12 +807,9 @@ __all__ = [
     "DenseSnapshot",
     "HistoryState",
     "Inputs",
-    "ItemTexts",
-    "ItemTower",
     "LatestItem",
     "RetrievalLogit",
     "StateT",
-    "TextProjection",
     "TokenPositions",
     "latest_items",
     "seen_of_recommendations",

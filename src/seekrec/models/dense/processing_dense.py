@@ -29,12 +29,13 @@ from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments
 from seekrec.models.processing import CatalogProcessor, check_unknown
+from seekrec.models.words import NO_WORD, text_word_keys
 from seekrec.schema import Event, Request
 from seekrec.util.redaction import place_name
 from seekrec.util.text import TEXT_FOLDING, check_folding
 
 # What a processor reads of its model's configuration, and keeps.
-_READ = ("max_history", "session_ids")
+_READ = ("max_history", "session_ids", "query_reading")
 
 
 class EventSequenceProcessor(CatalogProcessor):
@@ -85,6 +86,7 @@ class EventSequenceProcessor(CatalogProcessor):
         config = DenseConfig() if config is None else config
         self.max_history = config.max_history
         self.session_ids: SessionIds = "visit" if config.session_ids == "visit" else "page_view"
+        self.query_reading = list(config.query_reading)
         self.actions = list(actions)
         self.geohashes = list(geohashes)
         self.text_encoder = text_encoder
@@ -163,7 +165,8 @@ class EventSequenceProcessor(CatalogProcessor):
             `question_behavior_ids`, `question_action_ids` (-1 where the request names no action),
             `question_timestamps` (of the last event where the request has none), `question_geohash_ids` and
             `question_query_rows`. `query_vectors`: float32 of shape `(num_queries, dimension)`, to which the query
-            rows point. `seen_rows`: int64 `(batch, most_seen)`, what users acted on. `query_letters`: uint8 `(batch,
+            rows point; where queries are read by words `query_words`, int64 `(num_queries, most_words)`, hashes of
+            them. `seen_rows`: int64 `(batch, most_seen)`, what users acted on. `query_letters`: uint8 `(batch,
             longest)`, the UTF-8 bytes of the queries, 0 for padding. With candidates `candidate_rows`: int64 `(batch,
             1, most_candidates)`, -1 for padding.
 
@@ -225,6 +228,8 @@ class EventSequenceProcessor(CatalogProcessor):
             "seen_rows": rows["seen_rows"],
             "query_letters": rows["query_letters"],
         }
+        if "words" in self.query_reading:
+            features["query_words"] = text_word_keys(list(numbers)).pad(NO_WORD)
         if candidates is not None:
             features["candidate_rows"] = rows["candidate_rows"][:, None]
         return BatchFeature({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in features.items()})

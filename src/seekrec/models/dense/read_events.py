@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from seekrec.errors import DataError, RequestError
 from seekrec.events.columns import number_sessions
+from seekrec.models.words import NO_WORD
 from seekrec.util.files import replace_file
 from seekrec.util.finite import check_finite
 from seekrec.util.ragged import Ragged
@@ -47,12 +48,15 @@ class ReadEvents:
     Args:
         columns (`dict[str, torch.Tensor]`): The `history_*` tensors, `(batch, length)`, padded on the right.
         query_vectors (`torch.Tensor`): Vectors of their queries, `(num_queries, dimension)`.
+        query_words (`torch.Tensor`): int64 hashes of the words of their queries, `(num_queries, most_words)`; without
+            columns where they are not read.
         seen_rows (`torch.Tensor`): int64 items that each user acted on, be it before these events, `(batch,
             most_seen)`; -1 for padding.
     """
 
     columns: Mapping[str, Tensor]
     query_vectors: Tensor
+    query_words: Tensor
     seen_rows: Tensor
 
     @classmethod
@@ -61,7 +65,9 @@ class ReadEvents:
         columns = {name: inputs[name] for name in _COLUMNS if name in inputs}
         columns.setdefault("history_session_keys", torch.full_like(inputs["history_item_rows"], -1))
         seen = inputs["seen_rows" if "seen_rows" in inputs else "history_item_rows"]
-        return cls(columns, inputs["query_vectors"], _distinct(seen)).number()
+        vectors = inputs["query_vectors"]
+        words = inputs["query_words"] if "query_words" in inputs else _no_words(vectors)
+        return cls(columns, vectors, words, _distinct(seen)).number()
 
     def __len__(self) -> int:
         return len(self.columns["history_mask"])
@@ -69,7 +75,7 @@ class ReadEvents:
     @property
     def inputs(self) -> dict[str, Tensor]:
         """What a model reads."""
-        return {**self.columns, "query_vectors": self.query_vectors}
+        return {**self.columns, "query_vectors": self.query_vectors, "query_words": self.query_words}
 
     @property
     def lengths(self) -> Tensor:
@@ -79,7 +85,8 @@ class ReadEvents:
     def to(self, device: torch.device) -> ReadEvents:
         """Return the events on a device."""
         columns = {name: column.to(device) for name, column in self.columns.items()}
-        return ReadEvents(columns, self.query_vectors.to(device), self.seen_rows.to(device))
+        vectors, words = self.query_vectors.to(device), self.query_words.to(device)
+        return ReadEvents(columns, vectors, words, self.seen_rows.to(device))
 
     def last(self, name: str, nothing: int) -> Tensor:
         """Return the last entry of a column of each user, `(batch,)`."""
@@ -180,7 +187,8 @@ class ReadEvents:
         used, numbers = rows.unique(return_inverse=True)
         num_none = int((used < 0).sum())
         columns["history_query_rows"] = (numbers - num_none).clamp_min(-1)
-        return ReadEvents(columns, self.query_vectors[used[num_none:]], self.seen_rows)
+        asked = used[num_none:]
+        return ReadEvents(columns, self.query_vectors[asked], self.query_words[asked], self.seen_rows)
 
     def save(self, path: str | Path) -> None:
         """Write them as one safetensors file: numbers and vectors, no id and no text."""
@@ -204,13 +212,17 @@ class ReadEvents:
             if form != _FORMAT:
                 raise ValueError(f"its format is {form!r}")
             vectors, seen = arrays.pop("query_vectors"), arrays.pop("seen_rows")
+            words = arrays.pop("query_words", _no_words(vectors))  # not in files of earlier versions
             shapes = {tuple(arrays[name].shape) for name in _COLUMNS}
             kinds = {name: arrays[name].dtype for name in _COLUMNS}
             if len(shapes) != 1 or any(len(shape) != 2 for shape in shapes) or vectors.ndim != 2:
                 raise ValueError(f"its tensors have shapes {sorted(shapes)}")
             if seen.ndim != 2 or len(seen) != next(iter(shapes))[0]:
                 raise ValueError(f"its seen rows have shape {tuple(seen.shape)}")
-            if kinds.pop("history_mask") != torch.bool or {*kinds.values(), seen.dtype} != {torch.int64}:
+            if words.ndim != 2 or len(words) != len(vectors):
+                raise ValueError(f"its words of queries have shape {tuple(words.shape)}")
+            is_mask = kinds.pop("history_mask") == torch.bool
+            if not is_mask or {*kinds.values(), seen.dtype, words.dtype} != {torch.int64}:
                 raise ValueError("its tensors have other types")
             queries = arrays["history_query_rows"]
             if queries.numel() and int(queries.max()) >= len(vectors):
@@ -220,12 +232,14 @@ class ReadEvents:
                 f"{path} holds no state of histories ({error}); write it with `model.save_state`."
             ) from error
         check_finite(f"The query vectors of {path}", vectors, "row", "read the histories again")
-        return cls({name: arrays[name] for name in _COLUMNS}, vectors, seen).compact().number()
+        return cls({name: arrays[name] for name in _COLUMNS}, vectors, words, seen).compact().number()
 
 
 def _side_by_side(parts: Sequence[ReadEvents], dim: int) -> ReadEvents:
     """Concatenate columns; rows of queries point into the vectors of all."""
     vectors = [part.query_vectors for part in parts if len(part.query_vectors)]
+    most = max(part.query_words.shape[1] for part in parts)
+    words = [F.pad(part.query_words, (0, most - part.query_words.shape[1]), value=NO_WORD) for part in parts]
     before, columns = 0, []
     for part in parts:
         rows = part.columns["history_query_rows"]
@@ -234,8 +248,14 @@ def _side_by_side(parts: Sequence[ReadEvents], dim: int) -> ReadEvents:
     return ReadEvents(
         {name: torch.cat([one[name] for one in columns], dim=dim) for name in columns[0]},
         torch.cat(vectors) if vectors else parts[0].query_vectors,
+        torch.cat(words),
         _distinct(torch.cat([part.seen_rows for part in parts], dim=dim)),
     )
+
+
+def _no_words(vectors: Tensor) -> Tensor:
+    """Return the words of queries that are not read by words: no columns."""
+    return torch.empty((len(vectors), 0), dtype=torch.int64, device=vectors.device)
 
 
 def _distinct(rows: Tensor) -> Tensor:

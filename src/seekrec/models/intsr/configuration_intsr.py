@@ -58,7 +58,7 @@ class IntSRConfig(DenseConfig):
     Args:
         without (`list[str]`):
             Parts of the model that are left out: `scenario_tokens`, "w/o S", where DSFNet still reads the scenario;
-            `queries`, which are then not read; `session_mask`, so that questions see the events of their session;
+            `session_mask`, so that questions see the events of their session;
             `dsfnet`, plain layers in its place; `alignment`, targets are compared with items that were not available
             at the time, too; `placeholders`, plain HSTU: the state of the last token is compared with items,
             attention is divided by `max_history`, queries of requests are not read, and `rank` orders by retrieval.
@@ -91,8 +91,8 @@ class IntSRConfig(DenseConfig):
 
     num_ranking_negatives: int = 4
 
-    without: list[Literal["scenario_tokens", "queries", "session_mask", "dsfnet", "alignment", "placeholders"]] = (
-        field(default_factory=list)
+    without: list[Literal["scenario_tokens", "session_mask", "dsfnet", "alignment", "placeholders"]] = field(
+        default_factory=list
     )
 
     def __post_init__(self, **kwargs: object) -> None:
@@ -119,7 +119,6 @@ class IntSRConfig(DenseConfig):
         # A switch each.
         switches = {
             "use_scenario_tokens": "scenario_tokens",
-            "use_queries": "queries",
             "use_session_mask": "session_mask",
             "use_dsfnet": "dsfnet",
             "align_candidates": "alignment",
@@ -129,7 +128,11 @@ class IntSRConfig(DenseConfig):
         if settings.get("use_scenario_tokens") and features in ([], ["page"]) and not is_merged:
             raise ValueError(f"The saved model writes S tokens of {features}, which say nothing and are gone.")
         left_out = [part for switch, part in switches.items() if not settings.pop(switch, True)]
-        settings.setdefault("without", left_out)
+        named = settings.get("without", left_out)
+        left_out = [str(part) for part in named] if isinstance(named, list) else left_out
+        if not settings.pop("use_queries", True) or "queries" in left_out:
+            settings["query_reading"] = []
+        settings["without"] = [part for part in left_out if part != "queries"]
         # Both follow from other settings today.
         length = settings.get("max_history")
         own = {

@@ -6,8 +6,8 @@ Unusual here:
 - Questions are **placeholders** in a stream of their own: the history is read once, kept as an [`IntSRState`], and any
   number of questions or candidates is answered from it (appendix C). In training every event of a window asks, each
   seeing what came before its session.
-- Item vectors are an id embedding plus a projected text vector, on both sides: as tokens, and as what the output is
-  compared with.
+- Item vectors are, unless `item_reading` says otherwise, an id embedding plus a projected text vector, on both sides:
+  as tokens, and as what the output is compared with.
 - Without placeholders (`without`) this is plain HSTU over items.
 
 The tokens of the first stream (section 3.1): S opens a session, then for each event Q (what was searched for), I, F.
@@ -46,6 +46,7 @@ from transformers.utils.generic import ModelOutput
 from seekrec.embeddings.row_shards import RowShards
 from seekrec.embeddings.softmax import Candidates, full_softmax, info_nce, parts
 from seekrec.errors import ConfigurationError
+from seekrec.models.dense.item_tower import ItemTower, TextProjection
 from seekrec.models.dense.modeling_dense import (
     INITIALIZER_RANGE,
     LAYER_NORM_EPS,
@@ -54,10 +55,8 @@ from seekrec.models.dense.modeling_dense import (
     DenseRetrieval,
     HistoryState,
     Inputs,
-    ItemTower,
     LatestItem,
     RetrievalLogit,
-    TextProjection,
     TokenPositions,
     seen_of_recommendations,
 )
@@ -164,7 +163,8 @@ class TokenEmbedder(nn.Module):
         # As in SASRec, rows start small for the sake of the output and are scaled up at the input.
         self.scale = size**0.5
         self.actions = nn.Embedding(config.num_actions + 1, size)
-        self.queries = TextProjection(config.query_size, size, bias=False) if "queries" not in config.without else None
+        reads_text = "text" in config.query_reading
+        self.queries = TextProjection(config.query_size, size, bias=False) if reads_text else None
         self.writes_scenarios = config.has_scenario_tokens
         reads_scenario = "dsfnet" not in config.without or self.writes_scenarios
         self.hours = nn.Embedding(24, size) if "hour" in features and reads_scenario else None
@@ -178,13 +178,14 @@ class TokenEmbedder(nn.Module):
         self.dropout = nn.Dropout(config.token_dropout)
 
     def history(
-        self, inputs: Inputs, items: Callable[[Tensor], Tensor], state: IntSRState | None
+        self, inputs: Inputs, items: Callable[[Tensor], Tensor], words: Tensor | None, state: IntSRState | None
     ) -> tuple[Tensor, IntSRPositions]:
         """Write events as tokens.
 
         Args:
             inputs (`dict[str, torch.Tensor]`): Has the `history_*` tensors and `query_vectors`.
             items (`Callable`): Catalogue rows to vectors.
+            words (`torch.Tensor`, *optional*): Queries by their words, `(num_queries, hidden_size)`.
             state ([`IntSRState`], *optional*): What the events follow; their sessions are numbered on from its.
 
         Returns:
@@ -205,7 +206,7 @@ class TokenEmbedder(nn.Module):
         if self.pages is not None:
             item = item + self.pages(inputs["history_behavior_ids"]) * self.scale
         action = self.actions(inputs["history_action_ids"]) * self.scale
-        query = self.query(query_rows, inputs["query_vectors"], item)
+        query = self.query(query_rows, inputs["query_vectors"], words, item)
         if self.config.merge_event_tokens:
             merged = item + action + query
             if self.writes_scenarios:
@@ -215,7 +216,7 @@ class TokenEmbedder(nn.Module):
             scenario = self.setting(inputs, "history", item) if self.writes_scenarios else torch.zeros_like(item)
             vectors = torch.stack([scenario, query, item, action], dim=2)
             has_scenario, has_item = opens & mask & self.writes_scenarios, (rows >= 0) & mask
-            has_query = (query_rows >= 0) & mask & (self.queries is not None)
+            has_query = (query_rows >= 0) & mask & bool(self.config.query_reading)
             present = torch.stack([has_scenario, has_query, has_item, has_item], dim=2)
         # Where they stand.
         kinds = vectors.shape[2]
@@ -236,11 +237,12 @@ class TokenEmbedder(nn.Module):
         numbers = torch.arange(slots[0].shape[1], device=mask.device).expand_as(slots[0])
         return self.dropout(vectors), IntSRPositions(first_position + numbers, *slots)
 
-    def question(self, inputs: Inputs, candidates: Tensor | None = None) -> Tensor:
+    def question(self, inputs: Inputs, words: Tensor | None, candidates: Tensor | None = None) -> Tensor:
         """Write placeholders (section 3.2).
 
         Args:
             inputs (`dict[str, torch.Tensor]`): Has the `question_*` tensors and `query_vectors`.
+            words (`torch.Tensor`, *optional*): Queries by their words, `(num_queries, hidden_size)`.
             candidates (`torch.Tensor`, *optional*): Items, `(batch, num_questions, num_candidates, hidden_size)`.
 
         Returns:
@@ -249,11 +251,11 @@ class TokenEmbedder(nn.Module):
         if self.placeholders is None:
             raise ConfigurationError("`without` names the placeholders, so nothing can be asked by one.")
         query_rows, behavior = inputs["question_query_rows"], inputs["question_behavior_ids"]
-        if self.queries is None:
+        if not self.config.query_reading:
             query_rows = torch.full_like(query_rows, -1)
         kind = torch.where(query_rows >= 0, SEARCHED, UNIVERSAL)
         like = self.placeholders.weight.new_zeros(*query_rows.shape, self.config.hidden_size)
-        content = self.query(query_rows, inputs["query_vectors"], like)
+        content = self.query(query_rows, inputs["query_vectors"], words, like)
         if self.pages is not None:
             content = content + self.pages(behavior) * self.scale
         if self.config.merge_event_tokens and self.writes_scenarios:
@@ -276,15 +278,16 @@ class TokenEmbedder(nn.Module):
             vectors = vectors + self.geohashes(inputs[f"{of}_geohash_ids"]) * self.scale
         return vectors
 
-    def query(self, rows: Tensor, vectors: Tensor, like: Tensor) -> Tensor:
-        """Return the projected vectors of queries, zero where there is none, in the shape of `like`."""
-        if self.queries is None:
-            return torch.zeros_like(like)
-        if not vectors.numel():
-            # Keeps the weight in the graph: several processes must agree on which weights get a gradient.
-            return torch.zeros_like(like) + self.queries.weight.sum() * 0
-        projected = self.queries(vectors.to(self.queries.weight.dtype)) * self.scale
-        picked: Tensor = projected[rows.clamp_min(0)] * (rows >= 0)[..., None]
+    def query(self, rows: Tensor, vectors: Tensor, words: Tensor | None, like: Tensor) -> Tensor:
+        """Return what is read of queries, zero where there is none, in the shape of `like`."""
+        weights = [part for part in (None if self.queries is None else self.queries.weight, words) if part is not None]
+        if not weights or not vectors.numel():
+            # Keeps the weights in the graph: several processes must agree on which weights get a gradient.
+            return torch.zeros_like(like) + sum(weight.sum() for weight in weights) * 0
+        read = [] if self.queries is None else [self.queries(vectors.to(self.queries.weight.dtype)) * self.scale]
+        if words is not None:
+            read.append(words * self.scale)
+        picked: Tensor = sum(read[1:], read[0])[rows.clamp_min(0)] * (rows >= 0)[..., None]
         return picked
 
 
@@ -562,7 +565,7 @@ class IntSRModel(IntSRPreTrainedModel):
         Returns:
             [`IntSRState`]: The state of all events so far.
         """
-        vectors, positions = self.tokens.history(inputs, self.lookup(items), state)
+        vectors, positions = self.tokens.history(inputs, self.lookup(items), self.items.read_queries(inputs), state)
         read = self.read(vectors, positions, state)
         return replace(read, num_events=read.num_events + inputs["history_mask"].sum(1))
 
@@ -650,7 +653,8 @@ class IntSRModel(IntSRPreTrainedModel):
         bias = self.bias(stands, state.positions.position, time, state.positions.time)
         own_bias = self.bias(nowhere, nowhere, nowhere, nowhere)
         lookup = self.lookup(items)
-        hidden = tokens.question(inputs, None if candidates is None else lookup(candidates))
+        words = self.items.read_queries(inputs)
+        hidden = tokens.question(inputs, words, None if candidates is None else lookup(candidates))
         if self.latest is not None and candidates is None:
             behaviors = inputs["question_behavior_ids"]
             latest = self.latest(state.positions.item, allowed, behaviors, lookup)

@@ -8,8 +8,8 @@ Unusual here:
   every event of a window asks, each seeing what came before its session.
 - Attention turns by the time that passed between events ([`TimeRotary`]), and questions stand at the time they are
   asked.
-- Item vectors for comparison are an id embedding plus a projected text vector; as tokens, id and text are fused by the
-  MLP, so a new item works by its text on both sides.
+- Item vectors for comparison are, unless `item_reading` says otherwise, an id embedding plus a projected text vector;
+  as tokens, id and text are fused by the MLP, so a new item works by its text on both sides.
 - The paper tells kinds of token apart by what is masked. A context token and a ranking token without a query would be
   alike, so a learned vector of the kind is a part of each token here.
 
@@ -51,6 +51,7 @@ from transformers.utils.generic import ModelOutput
 
 from seekrec.embeddings.softmax import full_softmax, info_nce
 from seekrec.errors import ConfigurationError
+from seekrec.models.dense.item_tower import ItemTower
 from seekrec.models.dense.modeling_dense import (
     LAYER_NORM_EPS,
     CatalogItems,
@@ -58,7 +59,6 @@ from seekrec.models.dense.modeling_dense import (
     DenseRetrieval,
     HistoryState,
     Inputs,
-    ItemTower,
     LatestItem,
     RetrievalLogit,
     TokenPositions,
@@ -272,9 +272,11 @@ class TokenFusion(nn.Module):
         size, width = config.hidden_size, config.fusion_size
         # As in SASRec, rows start small for the sake of the output and are scaled up at the input.
         self.scale = size**0.5
-        self.ids = nn.Linear(size, width, bias=False) if config.item_parts != "text" else None
+        # Of what is learned of an item: its id, its categories and its words.
+        self.ids = nn.Linear(size, width, bias=False) if config.item_reading != ["text"] else None
         self.text = nn.Linear(config.text_size, width, bias=False) if config.text_size else None
-        self.queries = nn.Linear(config.query_size, width, bias=False)
+        self.queries = nn.Linear(config.query_size, width, bias=False) if "text" in config.query_reading else None
+        self.words = nn.Linear(size, width, bias=False) if "words" in config.query_reading else None
         self.actions = nn.Embedding(config.num_actions + 1, width)
         self.mask = nn.Embedding(1, width)
         self.kinds = nn.Embedding(3, width)
@@ -292,6 +294,7 @@ class TokenFusion(nn.Module):
         actions: Tensor,
         rows: Tensor | None = None,
         items: ItemTower | CatalogItems | None = None,
+        words: Tensor | None = None,
     ) -> Tensor:
         """Fuse parts to tokens of one kind.
 
@@ -302,6 +305,7 @@ class TokenFusion(nn.Module):
             actions (`torch.LongTensor`): Actions of the events or questions.
             rows (`torch.LongTensor`, *optional*): Items of the tokens, below 0 for none; `None` for masked ones.
             items ([`ItemTower`] or [`CatalogItems`], *optional*): What the rows name.
+            words (`torch.Tensor`, *optional*): Queries by their words, `(num_queries, hidden_size)`.
 
         Returns:
             `torch.Tensor`: Tokens, in the shape of what they are of and `hidden_size`.
@@ -316,15 +320,10 @@ class TokenFusion(nn.Module):
         query = None
         if kind != CONTEXT or self.queries_in_context:
             query_rows = inputs["history_query_rows" if kind == CONTEXT else "question_query_rows"]
-            vectors, weight = inputs["query_vectors"], self.queries.weight
-            if vectors.numel():
-                query = self.queries(vectors.to(weight.dtype))[query_rows.clamp_min(0)] * (query_rows >= 0)[..., None]
-            else:
-                # Keeps the weight in the graph: several processes must agree on which weights get a gradient.
-                query = weight.new_zeros(*query_rows.shape, weight.shape[0]) + weight.sum() * 0
+            query = self.read(inputs["query_vectors"], words, query_rows)
         action, mark = self.actions(actions), self.kinds.weight[kind]
         if query is None:
-            token = item + mark + action
+            token = item + mark + action if kind != RANKING else item + (action + mark)[:, :, None]
         elif kind == CONTEXT:
             token = item + mark + action + query
         elif kind == RETRIEVAL:
@@ -333,6 +332,28 @@ class TokenFusion(nn.Module):
             token = item + (query + action + mark)[:, :, None]
         fused: Tensor = self.output(token)
         return fused
+
+    def read(self, vectors: Tensor, words: Tensor | None, rows: Tensor) -> Tensor | None:
+        """Return what is read of queries, zero where there is none; `None` where nothing is read of any.
+
+        Args:
+            vectors (`torch.Tensor`): Their frozen vectors, `(num_queries, query_size)`.
+            words (`torch.Tensor`, *optional*): The same by their words, `(num_queries, hidden_size)`.
+            rows (`torch.LongTensor`): Which query each token reads; below 0 for none.
+        """
+        layers = [layer for layer in (self.queries, self.words) if layer is not None]
+        if not layers:
+            return None
+        if not vectors.numel():
+            # Keeps the weights in the graph: several processes must agree on which weights get a gradient.
+            weight = layers[0].weight
+            unused = sum(layer.weight.sum() for layer in layers) + (0 if words is None else words.sum())
+            return weight.new_zeros(*rows.shape, weight.shape[0]) + unused * 0
+        read = [] if self.queries is None else [self.queries(vectors.to(self.queries.weight.dtype))]
+        if self.words is not None and words is not None:
+            read.append(self.words(words * self.scale))
+        picked: Tensor = sum(read[1:], read[0])[rows.clamp_min(0)] * (rows >= 0)[..., None]
+        return picked
 
 
 class ResidualLinear(nn.Linear):
@@ -494,7 +515,8 @@ class SynerGenModel(SynerGenPreTrainedModel):
         )
         rotation = self.rotary(time - origin[:, None], positions.position)
         actions, rows = inputs["history_action_ids"], inputs["history_item_rows"]
-        hidden = self.tokens(CONTEXT, inputs, actions, rows, items or self.items)
+        words = self.items.read_queries(inputs) if self.config.queries_in_context else None
+        hidden = self.tokens(CONTEXT, inputs, actions, rows, items or self.items, words)
         all_positions = positions if state is None else state.positions.append(positions)
         head_size = self.config.hidden_size // self.config.num_attention_heads
         allowed: Tensor | BlockMask
@@ -542,7 +564,7 @@ class SynerGenModel(SynerGenPreTrainedModel):
         actions = inputs.get("question_action_ids")
         usual = torch.full_like(session, self.config.asked_action)
         actions = usual if actions is None else torch.where(actions < 0, usual, actions)
-        hidden = self.tokens(RETRIEVAL, inputs, actions)[:, :, None]
+        hidden = self.tokens(RETRIEVAL, inputs, actions, words=self.items.read_queries(inputs))[:, :, None]
         if self.latest is not None:
             behaviors = inputs["question_behavior_ids"]
             hidden = hidden + self.latest(state.positions.item, allowed, behaviors, items or self.items)[:, :, None]
@@ -572,7 +594,8 @@ class SynerGenModel(SynerGenPreTrainedModel):
         Returns:
             `torch.Tensor`: States `(batch, num_questions, num_candidates, hidden_size)`.
         """
-        hidden = self.tokens(RANKING, inputs, questions.actions, rows, items or self.items)
+        words = self.items.read_queries(inputs)
+        hidden = self.tokens(RANKING, inputs, questions.actions, rows, items or self.items, words)
         rotation, allowed = questions.rotation, questions.allowed
         layers = zip(self.layers, state.keys, state.values, questions.retrieval, strict=True)
         for layer, keys, values, shared in layers:
