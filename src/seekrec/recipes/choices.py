@@ -168,6 +168,7 @@ def _choose_dense(family: str, s: Situation) -> list[Choice]:
     max_history = int(min(most, max(20, 10 * math.ceil(log.p90_events_of_user / 10))))
     batch = _batch_size(log.num_users_to_hold_out, most=256 if s.on_gpu else 64)
     width = 128 if s.on_gpu and log.num_interactions > 1_000_000 else 64
+    read = ["vector", "text"] if log.has_text else ["vector"]
     found = [
         Choice("tasks", "joint" if s.has_searches else "recommendation", "what the log holds"),
         Choice(
@@ -176,11 +177,7 @@ def _choose_dense(family: str, s: Situation) -> list[Choice]:
             f"nine of ten users have up to {log.p90_events_of_user:g} events"
             + (f"; at most {most} {'on a GPU' if s.on_gpu else 'on a CPU'}" if max_history == most else ""),
         ),
-        Choice(
-            "item_reading",
-            ["vector", "text"] if log.has_text else ["vector"],
-            "items have text" if log.has_text else "no text",
-        ),
+        Choice("item_reading", read, "items have text" if log.has_text else "no text"),
         Choice("starts_from_latest_item", True, "as on MovieLens-100K"),
         _choose_negatives(family, s),
         Choice("hidden_size", width, f"{log.num_interactions:,} interactions, {'a GPU' if s.on_gpu else 'a CPU'}"),
