@@ -16,6 +16,7 @@ SeekrecError
 ├── DivergenceError(ArithmeticError)     a training or an evaluation with a number that is not finite
 ├── FolderInUseError(RuntimeError)       a folder that another process is working in
 ├── NotFiniteError(ValueError)           a weight, vector or score that is NaN or infinite
+├── SearchLimitError(RuntimeError)       an exact search that would take more work than it may
 └── MissingDependencyError(ImportError)  an optional package; the message names the extra
 ```
 """
@@ -67,6 +68,10 @@ class FolderInUseError(SeekrecError, RuntimeError):
 
 class NotFiniteError(SeekrecError, ValueError):
     """A weight, vector or score that is NaN or infinite."""
+
+
+class SearchLimitError(SeekrecError, RuntimeError):
+    """An exact search that ended before its answer was certain."""
 
 
 class MissingDependencyError(SeekrecError, ImportError):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from seekrec.errors import RequestError
-from seekrec.generation import IdentifierTrie, beam_search
-from seekrec.generation.bounds import find_parents, make_bounds
+from seekrec.errors import RequestError, SearchLimitError
+from seekrec.generation import IdentifierTrie, asked_bounds, beam_search, bounds, exact_search
+from seekrec.generation.bounds import bounds_of_requests, find_parents, make_bounds
 from seekrec.generation.trie import Families
 
 OFFSETS = [40, 60, 80]
@@ -26,17 +26,17 @@ def random_catalog(seed):
 def test_each_node_has_the_most_below_it():
     codes = np.array([[1, 0, 2], [0, 1, 1], [1, 0, 2], [1, 2, 0], [0, 1, 0]])
     trie = IdentifierTrie.from_codes(codes, (2, 3, 3))
-    bounds = make_bounds(trie, np.array([[3, -1, 5, 4, 2], [0, 9, -9, 1, 8]], np.float32))
+    bounds = make_bounds(trie, torch.tensor([[3.0, -1, 5, 4, 2], [0, 9, -9, 1, 8]]))
     assert [best.tolist() for best in bounds.best] == [
         [[5], [9]],
         [[2, 5], [9, 1]],  # prefixes 0, 1
         [[2, 5, 4], [9, 0, 1]],  # 01, 10, 12
         [[2, -1, 5, 4], [8, 9, 0, 1]],  # 010, 011, 102 (two items), 120
     ]
-    one = np.arange(5, dtype=np.float32)[None]
-    assert make_bounds(trie, one) is make_bounds(trie, one.copy())  # numbers of all requests are kept
-    with pytest.raises(RequestError, match=r"`added` has shape \(1, 4\), the trie 5 items"):
-        make_bounds(trie, np.zeros((1, 4), np.float32))
+    one = torch.arange(5.0)[None]
+    assert make_bounds(trie, one) is make_bounds(trie, one.clone())  # numbers of all requests are kept
+    with pytest.raises(RequestError, match=r"`added` has shape \(4,\), the trie 5 items"):
+        bounds_of_requests(trie, np.zeros(4, np.float32), [0], [None])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -52,15 +52,35 @@ def test_a_child_knows_its_parent(seed):
         assert find_parents(family, torch.arange(len(parents))).tolist() == parents.tolist()
 
 
+@pytest.fixture(params=["all nodes", "asked"])
+def way(request, monkeypatch):
+    """How bounds are made: of all nodes, or of those asked for as in a large catalogue, with few large numbers."""
+    if request.param == "asked":
+        monkeypatch.setattr(bounds, "_FEW", 0)
+        for name, value in (("_NUM_LARGE", 4), ("_NUM_SAMPLED", 20), ("_FIRST_FEW", 2), ("_TOGETHER", 8)):
+            monkeypatch.setattr(asked_bounds, name, value)
+    return request.param
+
+
+def draw_added(rng, shape):
+    """Numbers that are all different, or as those of few promoted items, or of a few classes."""
+    kind = rng.integers(3)
+    if kind == 1:
+        return np.where(rng.random(shape) < 0.1, rng.normal(size=shape), 0).astype(np.float32)
+    if kind == 2:
+        return rng.integers(-2, 2, shape).astype(np.float32)
+    return (rng.normal(size=shape) * rng.choice([0.1, 1, 5])).astype(np.float32)
+
+
 @pytest.mark.parametrize("kind", ["t5", "mt5"])
 @pytest.mark.parametrize("norm", ["vocab", "level"])
-def test_the_best_sums_are_found_as_by_brute_force(get_model, make_batch, brute_force, kind, norm):
+def test_the_best_sums_are_found_as_by_brute_force(get_model, make_batch, brute_force, kind, norm, way):
     model, batch = get_model(kind), make_batch([9, 4, 6])
-    for seed in range(30):
+    for seed in range(15 * (way == "asked"), 15 + 15 * (way == "asked")):
         codes, sizes, rng = random_catalog(seed)
         trie = IdentifierTrie.from_codes(codes, sizes)
         scores = np.stack(brute_force(model, batch, codes, OFFSETS, norm, sizes))
-        added = (rng.normal(size=scores.shape) * rng.choice([0.1, 1, 5])).astype(np.float32)
+        added = draw_added(rng, scores.shape)
         allowed = [None, rng.random(len(codes)) < 0.7, rng.random(len(codes)) < 0.3]
         one = seed % 3 == 0
         total = scores + (added[0] if one else added)
@@ -84,11 +104,50 @@ def test_the_best_sums_are_found_as_by_brute_force(get_model, make_batch, brute_
             assert len(set(found.rows[line].tolist())) == len(best)
 
 
+def test_bounds_of_what_is_asked_for_choose_the_same_beams(get_model, make_batch, monkeypatch):
+    """In catalogues of thousands of items, some requests with masks, wide and narrow."""
+    model, batch = get_model("t5"), make_batch([9, 4, 6, 5])
+    monkeypatch.setattr(asked_bounds, "_NUM_LARGE", 30)
+    looked = [0]
+    real = asked_bounds.AskedBounds._most
+    monkeypatch.setattr(
+        asked_bounds.AskedBounds, "_most", lambda *parts: looked.__setitem__(0, looked[0] + 1) or real(*parts)
+    )
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        codes = rng.integers(0, (20, 20, 5), (int(rng.integers(500, 4000)), 3))
+        added = draw_added(rng, (4, len(codes)))
+        added = added[0] if seed % 4 == 0 else added
+        allowed = [None, rng.random(len(codes)) < 0.9, rng.random(len(codes)) < 0.05, np.arange(len(codes)) < 20]
+        settings = {"trie": IdentifierTrie.from_codes(codes, 20), "level_offsets": [40, 60, 80], "added": added}
+        settings |= {"num_beams": [5, 1, 8, 30], "top_k": [5, 1, 8, 3], "masks": allowed}
+        found = []
+        for few in (2**30, 0):
+            monkeypatch.setattr(bounds, "_FEW", few)
+            found.append(beam_search(model, **batch, **settings))
+        for one, other in zip(*(result.rows for result in found), strict=True):
+            assert one.tolist() == other.tolist()
+        for one, other in zip(*(result.scores for result in found), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert looked[0] > 12
+
+
+def test_an_exact_answer_that_takes_too_long_is_not_given(get_model, make_batch, monkeypatch):
+    monkeypatch.setattr(exact_search, "_ROUND", 1)
+    monkeypatch.setattr(exact_search, "MOST_ROUNDS", 2)
+    codes = np.stack(np.unravel_index(np.arange(512), (8, 8, 8)), 1)
+    settings = {"trie": IdentifierTrie.from_codes(codes, 8), "level_offsets": OFFSETS, "num_beams": 2, "top_k": 1}
+    beam_search(get_model("t5"), **make_batch([4]), **settings)
+    added = np.random.default_rng(0).normal(size=512).astype(np.float32)
+    with pytest.raises(SearchLimitError, match=r"After 2 rounds of 1 prefixes .* not certain: \d+ more"):
+        beam_search(get_model("t5"), **make_batch([4]), **settings, added=added, exact=True)
+
+
 @pytest.mark.parametrize("norm", ["vocab", "level"])
-def test_beams_are_steered_by_what_is_added(get_model, make_batch, brute_force, norm):
+def test_beams_are_steered_by_what_is_added(get_model, make_batch, brute_force, norm, way):
     """As many beams as prefixes lose nothing; a few find what is promoted far above all others."""
     model, batch = get_model("t5"), make_batch([9, 4, 6])
-    for seed in range(10):
+    for seed in range(5):
         codes, sizes, rng = random_catalog(seed)
         trie = IdentifierTrie.from_codes(codes, sizes)
         scores = np.stack(brute_force(model, batch, codes, OFFSETS, norm, sizes))

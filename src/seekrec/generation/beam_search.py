@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import NotFiniteError, RequestError
-from seekrec.generation.bounds import TrieBounds, bounds_of_requests
+from seekrec.generation.bounds import Bounds, bounds_of_requests
 from seekrec.generation.exact_search import Dropped, ExactSearch
 from seekrec.generation.sessions import Norm, Session, check_level_offsets, check_prompt, encode, open_session
 from seekrec.generation.trie import IdentifierTrie, TrieMask
@@ -80,7 +80,7 @@ class Lane:
         members (`torch.Tensor` or `slice`): The same as an index; a slice that takes all where one lane has all.
         masks (`list`): Each mask of the lane with the places in `positions` that it is of.
         mask_of (`list`): The mask of each request; `None` where everything is allowed.
-        bounds ([`TrieBounds`], *optional*): Of what is added to scores.
+        bounds ([`Bounds`], *optional*): Of what is added to scores.
     """
 
     trie: IdentifierTrie
@@ -89,7 +89,7 @@ class Lane:
     members: Tensor | slice
     masks: list[tuple[TrieMask, Tensor]]
     mask_of: list[TrieMask | None]
-    bounds: TrieBounds | None = None
+    bounds: Bounds | None = None
 
 
 @torch.no_grad()
@@ -133,7 +133,7 @@ def beam_search(
         added (`np.ndarray`, *optional*): float32 of shape `(num_items,)`, or `(B, num_items)`: finite numbers that are
             added to the scores of items. Items are then found and returned by the sum.
         exact (`bool`): Look behind the prefixes that beams dropped until none can hide a better item than the `top_k`
-            returned, whatever the number of beams. There is much to look at where many items are about equally likely.
+            returned, whatever the number of beams. Where very many are about equally likely, this ends in an error.
         encoder_outputs (`ModelOutput`, *optional*): The encoder's output for the batch, in place of `input_ids`.
 
     Returns:
@@ -144,6 +144,7 @@ def beam_search(
         RequestError: If shapes, masks or numbers contradict each other.
         ConfigurationError: If the model cannot be used, or its vocabulary lacks the tokens.
         NotFiniteError: If it computes scores that are not numbers.
+        SearchLimitError: If an exact answer is not certain after 100 rounds of 256 prefixes a request.
     """
     base, num_requests = check_prompt(model, input_ids, attention_mask, decoder_prefix, encoder_outputs, norm)
     if not num_requests:
@@ -280,9 +281,9 @@ def _search(
     num_levels = lanes[0].trie.num_levels
     for level in range(num_levels):
         partition = session.log_partition(states) if norm == "vocab" else None
-        (scores, nodes, codes, keys), first_token = _candidates(
-            session, states, partition, state_of, lanes, level, beams
-        )
+        limits = beam_limit if dropped is None else None  # what is dropped and looked behind must be known too
+        found, first_token = _candidates(session, states, partition, state_of, lanes, level, beams, limits)
+        scores, nodes, codes, keys = found
         # Keep the best of each request, best first; as many columns as the fullest request needs.
         flat = keys.flatten(1)
         best, index = flat.topk(min(int(beam_limit.max()), flat.shape[1]))
@@ -324,6 +325,7 @@ def _candidates(
     lanes: list[Lane],
     level: int,
     beams: _Beams,
+    limits: Tensor | None,
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """Score the children of all beams.
 
@@ -356,14 +358,13 @@ def _candidates(
         scores = torch.where(is_open, beams.scores[lane.members][..., None] + gathered, _NEVER)
         keys = scores
         if lane.bounds is not None:
-            lines = torch.arange(len(nodes), device=nodes.device)[:, None, None]
-            keys = scores + lane.bounds.of(level + 1, lines, children.nodes)
+            own, lines = None if limits is None else limits[lane.members], torch.arange(len(nodes)).to(nodes)
+            keys = lane.bounds.keys(level + 1, lines, scores, children.nodes, own)
         parts.append((scores, children.nodes.expand_as(scores), children.codes.expand_as(scores), keys))
     if len(lanes) == 1:
         return parts[0], first_token
     shape = (*state_of.shape, max(scores.shape[-1] for scores, *_ in parts))
-    fills = [_NEVER, 0, 0, _NEVER]
-    merged = [part.new_full(shape, fill) for part, fill in zip(parts[0], fills, strict=True)]
+    merged = [part.new_full(shape, fill) for part, fill in zip(parts[0], [_NEVER, 0, 0, _NEVER], strict=True)]
     for lane, part in zip(lanes, parts, strict=True):
         for whole, values in zip(merged, part, strict=True):
             whole[lane.members, :, : values.shape[-1]] = values

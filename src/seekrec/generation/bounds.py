@@ -11,25 +11,52 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 import xxhash
 from torch import Tensor
-from torch.nn import functional as F
 
 from seekrec.errors import RequestError
+from seekrec.generation.asked_bounds import AskedBounds, Layout
 from seekrec.generation.trie import Families, IdentifierTrie, TrieMask
 
 # Bounds of numbers that all requests share, kept for the next call: at 800 thousand items about 10 MB each.
 _NUM_KEPT = 4
+# Numbers whose bounds are made at once for all nodes, which takes less than looking for those asked for.
+_FEW = 2**18
+
+
+class Bounds(Protocol):
+    """Bounds of the nodes of a trie, for the requests of a batch."""
+
+    def keys(self, depth: int, lines: Tensor, scores: Tensor, nodes: Tensor, limits: Tensor | None = None) -> Tensor:
+        """Add bounds to the scores of the children of some nodes.
+
+        Args:
+            depth (`int`): Depth of the children.
+            lines (`torch.Tensor`): int64 of shape `(B,)`: which request each line is of.
+            scores (`torch.Tensor`): float32 of shape `(B, K, M)`: of the children of `K` nodes; minus infinity for
+                none.
+            nodes (`torch.Tensor`): int64, the children, that broadcasts to this shape; those of a node are neighbours
+                and the first of them is real.
+            limits (`torch.Tensor`, *optional*): int64 of shape `(B,)`: how many sums of each line are wanted. All
+                others may then be larger than they are, but stay below these.
+
+        Returns:
+            `torch.Tensor`: float32 of shape `(B, K, M)`.
+        """
+
+    def of_items(self, lines: Tensor, rows: Tensor) -> Tensor:
+        """Return what items get: float32 of the shape of `lines` (requests) and `rows` (of items), both int64."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrieBounds:
-    """Bounds of all nodes of a trie, for one request or several. Made by [`make_bounds`].
+    """Bounds of all nodes of a trie. Made by [`make_bounds`]; see [`Bounds`].
 
     Args:
         added (`torch.Tensor`): float32 of shape `(num_lines, num_items)`: what each item gets.
@@ -40,49 +67,45 @@ class TrieBounds:
     added: Tensor
     best: tuple[Tensor, ...]
 
-    def of(self, depth: int, lines: Tensor, nodes: Tensor) -> Tensor:
-        """Return the bounds of nodes.
-
-        Args:
-            depth (`int`): Depth of `nodes`.
-            lines (`torch.Tensor`): int64, which line each node is asked for; broadcasts with `nodes`.
-            nodes (`torch.Tensor`): int64 node numbers.
-        """
+    def keys(self, depth: int, lines: Tensor, scores: Tensor, nodes: Tensor, limits: Tensor | None = None) -> Tensor:
+        """Look bounds up."""
         best = self.best[depth]
-        return best[0][nodes] if len(best) == 1 else best[lines, nodes]
+        return scores + (best[0][nodes] if len(best) == 1 else best[lines[:, None, None], nodes])
 
     def of_items(self, lines: Tensor, rows: Tensor) -> Tensor:
-        """Return what items get, by item row; see [`of`]."""
+        """Look numbers up."""
         return self.added[0][rows] if len(self.added) == 1 else self.added[lines, rows]
 
 
 class _Step:
     """How maxima go from the children of one depth to their parents."""
 
-    def __init__(self, family: Families) -> None:
-        first = torch.from_numpy(family.first_children())
-        self.first, self.offsets = first, F.pad(first, (0, 1), value=family.num_children)
-        self.extra: tuple[Tensor, Tensor] | None = None
-        if family.form == "extras":
-            parents = family.array.cpu().long()
-            self.extra = parents, parents + 1 + torch.arange(len(parents))
+    def __init__(self, family: Families, device: torch.device) -> None:
+        first = family.first_children()
+        is_first = np.zeros(family.num_children, bool)
+        is_first[first] = True
+        parents, children = np.cumsum(is_first)[~is_first] - 1, np.flatnonzero(~is_first)
+        self.first, self.parents, self.children = (
+            torch.from_numpy(part).to(device) for part in (first, parents, children)
+        )
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Return the largest value among the children of each parent."""
-        if self.extra is None:
-            return torch.segment_reduce(values, "max", offsets=self.offsets)
-        # Nearly every parent has one child.
-        parents, children = self.extra
-        return values[self.first].scatter_reduce_(0, parents, values[children], "amax")
+        """Return the largest value among the children of each parent; of each line of `values`."""
+        others = values.index_select(1, self.children)
+        best = values.index_select(1, self.first)
+        return best.scatter_reduce_(1, self.parents.expand(len(values), -1), others, "amax")
 
 
 class _Kept:
     """What was made of one trie: bounds of numbers that all requests share, found again by content."""
 
     def __init__(self, trie: IdentifierTrie) -> None:
-        self.order = trie.item_rows.cpu().long()
+        self.order, self.layout = trie.item_rows.long(), Layout(trie)
         # By depth; `None` where each node has one child.
-        self.steps = [_Step(family) if family.num_children > family.num_parents else None for family in trie.families]
+        self.steps = [
+            _Step(family, trie.device) if family.num_children > family.num_parents else None
+            for family in trie.families
+        ]
         self.bounds: OrderedDict[int, TrieBounds] = OrderedDict()
 
 
@@ -90,47 +113,39 @@ _KEPT: WeakKeyDictionary[IdentifierTrie, _Kept] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
-def make_bounds(trie: IdentifierTrie, added: np.ndarray) -> TrieBounds:
-    """Find the most that an item below every node gets of what is added to scores, in time linear in the catalogue.
-
-    Those of one line are kept: asking again with equal content costs one hash.
-
-    Args:
-        trie ([`IdentifierTrie`]): The trie.
-        added (`np.ndarray`): float32 of shape `(num_lines, num_items)`; minus infinity where an item may not be
-            returned.
-
-    Returns:
-        `TrieBounds`: On the trie's device.
-
-    Raises:
-        RequestError: If there is not a number for each item.
-    """
-    if added.ndim != 2 or added.shape[1] != trie.num_items:
-        raise RequestError(
-            f"`added` has shape {added.shape}, the trie {trie.num_items} items; pass one number for each item, for "
-            "all requests or for each."
-        )
+def _kept_of(trie: IdentifierTrie) -> _Kept:
     with _LOCK:
         kept = _KEPT.get(trie)
     if kept is None:
         kept = _Kept(trie)
         with _LOCK:
             kept = _KEPT.setdefault(trie, kept)
-    key = xxhash.xxh3_128_intdigest(np.ascontiguousarray(added).data) if len(added) == 1 else None
+    return kept
+
+
+def make_bounds(trie: IdentifierTrie, added: Tensor) -> TrieBounds:
+    """Find the most that an item below every node gets of what is added to scores, in time linear in the catalogue.
+
+    Those of one line are kept: asking again with equal content costs one hash.
+
+    Args:
+        trie ([`IdentifierTrie`]): The trie.
+        added (`torch.Tensor`): float32 of shape `(num_lines, num_items)` on the trie's device; minus infinity where an
+            item may not be returned.
+    """
+    kept = _kept_of(trie)
+    key = xxhash.xxh3_128_intdigest(added.cpu().contiguous().numpy().data) if len(added) == 1 else None
     with _LOCK:
         if key is not None and key in kept.bounds:
             kept.bounds.move_to_end(key)
             return kept.bounds[key]
-    numbers = torch.from_numpy(added)
-    best = [torch.empty(len(added), trie.num_nodes(depth)) for depth in range(trie.num_levels + 1)]
-    for number, line in enumerate(numbers):
-        values = line.index_select(0, kept.order)
-        for depth, step in zip(range(trie.num_levels, -1, -1), reversed(kept.steps), strict=True):
-            values = values if step is None else step(values)
-            best[depth][number] = values
-    made = TrieBounds(numbers.to(trie.device), tuple(level.to(trie.device) for level in best))
+    best = [added.index_select(1, kept.order)]
+    for step in reversed(kept.steps):
+        best.append(best[-1] if step is None else step(best[-1]))
+    made = TrieBounds(added, tuple(reversed(best[1:])))
     if key is not None:
+        # The caller may change what it gave.
+        made = replace(made, added=added.clone())
         with _LOCK:
             kept.bounds[key] = made
             while len(kept.bounds) > _NUM_KEPT:
@@ -143,8 +158,8 @@ def bounds_of_requests(
     added: np.ndarray | Tensor | None,
     requests: Sequence[int],
     mask_of: Sequence[TrieMask | None],
-) -> TrieBounds:
-    """Make the bounds of some requests of a batch: a line for each, or one for all.
+) -> Bounds:
+    """Make the bounds of some requests of a batch.
 
     Args:
         trie ([`IdentifierTrie`]): Their trie.
@@ -152,20 +167,36 @@ def bounds_of_requests(
             nothing is added to any item if not given.
         requests (`Sequence[int]`): Their places in the batch.
         mask_of (`Sequence`): What each of them allows; `None` where everything is. The rest gets minus infinity.
+
+    Raises:
+        RequestError: If there is not a number for each item.
     """
     if added is None:
-        added = np.zeros(trie.num_items, np.float32)
-    values = added.detach().cpu().numpy() if isinstance(added, Tensor) else np.asarray(added)
-    values = values.astype(np.float32, copy=False)
-    values = values[None] if values.ndim == 1 else values[list(requests)]
-    if any(mask is not mask_of[0] for mask in mask_of):
-        values = np.array(np.broadcast_to(values, (len(requests), values.shape[1])))
-        for line, mask in zip(values, mask_of, strict=True):
-            if mask is not None:
-                line[~mask.where.cpu().numpy()] = -np.inf
-    elif mask_of[0] is not None:
-        values = np.where(mask_of[0].where.cpu().numpy(), values, np.float32(-np.inf))
-    return make_bounds(trie, values)
+        added = torch.zeros(trie.num_items, device=trie.device)
+    values = (added.detach() if isinstance(added, Tensor) else torch.from_numpy(np.asarray(added))).to(trie.device)
+    if values.ndim not in (1, 2) or values.shape[-1] != trie.num_items:
+        raise RequestError(
+            f"`added` has shape {tuple(values.shape)}, the trie {trie.num_items} items; pass one number for each "
+            "item, for all requests or for each."
+        )
+    if values.ndim == 2 and len(values) == 1:
+        values = values[0]
+    if values.ndim == 2 and list(requests) != list(range(len(values))):
+        values = values[list(requests)]
+    values = values.float()
+    masks = [None if mask is None else mask.to(trie.device).where for mask in mask_of]
+    lines = values[None] if values.ndim == 1 else values
+    is_one = len(lines) == 1 and all(mask is masks[0] for mask in masks)
+    if not is_one and trie.device.type == "cpu" and len(masks) * trie.num_items > _FEW:
+        own = [None if mask is None else mask.numpy() for mask in masks]
+        return AskedBounds(_kept_of(trie).layout, lines.numpy(), own)
+    if not is_one and any(mask is not None for mask in masks):
+        everything = torch.ones(trie.num_items, dtype=torch.bool, device=trie.device)
+        allowed = torch.stack([everything if mask is None else mask for mask in masks])
+        lines = torch.where(allowed, lines, float("-inf"))
+    elif masks[0] is not None:
+        lines = torch.where(masks[0], lines, float("-inf"))
+    return make_bounds(trie, lines)
 
 
 def find_parents(family: Families, children: Tensor) -> Tensor:
@@ -178,4 +209,4 @@ def find_parents(family: Families, children: Tensor) -> Tensor:
     return children - torch.searchsorted(extra, wanted, right=True)
 
 
-__all__ = ["TrieBounds", "bounds_of_requests", "find_parents", "make_bounds"]
+__all__ = ["Bounds", "TrieBounds", "bounds_of_requests", "find_parents", "make_bounds"]

@@ -5,6 +5,9 @@ The beams of [`beam_search`] are chosen by score plus bound, so what they find i
 certain where no dropped prefix has a key above the sum of the last item wanted. Where one has, it is expanded: its
 codes are read again, for few are looked at, and its states were not kept. The best come first, a round at a time, for
 each makes the known sums better, and the rest need not be looked at.
+
+How many those are is up to the model: a trained one leaves few that matter, one that holds all codes about equally
+likely leaves nearly all. So there is a limit, and an answer that is not certain by then is not given.
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from seekrec.generation.bounds import TrieBounds, find_parents
+from seekrec.errors import SearchLimitError
+from seekrec.generation.bounds import Bounds, find_parents
 from seekrec.generation.sessions import Norm, Prompt, Session, open_session
 from seekrec.generation.trie import IdentifierTrie
 
-# Prefixes of a request that are expanded in a round: each reads few codes again, and a round costs as a search.
-_ROUND = 64
+# Prefixes of a request that are expanded in a round. One costs a few searches; smaller ones are not much cheaper.
+_ROUND = 256
+# Rounds of one call.
+MOST_ROUNDS = 100
 
 # int64 rows of items and their sums, best first.
 Sums = tuple[np.ndarray, np.ndarray]
@@ -81,7 +87,7 @@ class ExactSearch:
         trie ([`IdentifierTrie`]): The trie.
         offsets (`Sequence[int]`): Token id of code 0 of each level.
         positions (`Sequence[int]`): Places of the requests in the batch.
-        bounds ([`TrieBounds`]): What is added, for these requests.
+        bounds ([`Bounds`]): What is added, for these requests.
         norm (`str`): As in [`beam_search`].
         wanted (`np.ndarray`): int64 items wanted, by member.
     """
@@ -93,7 +99,7 @@ class ExactSearch:
         trie: IdentifierTrie,
         offsets: Sequence[int],
         positions: Sequence[int],
-        bounds: TrieBounds,
+        bounds: Bounds,
         norm: Norm,
         wanted: np.ndarray,
     ) -> None:
@@ -108,18 +114,31 @@ class ExactSearch:
         Args:
             found (`Sequence`): What the beams found: item rows and log-probabilities, by member.
             dropped (`Sequence[Dropped]`, *optional*): What they left, by level; without it nothing is looked at again.
+
+        Raises:
+            SearchLimitError: If after `MOST_ROUNDS` rounds prefixes are left that may hide a better sum.
         """
         sums = [self._add(member, *own) for member, own in enumerate(found)]
         if not dropped:
             return sums
         waiting = self._waiting(dropped, self._least(sums))
-        while len(waiting.keys):
+        for _ in range(MOST_ROUNDS):
+            if not len(waiting.keys):
+                return sums
             chosen = _best_of_each(waiting, _ROUND)
             more, left = self._expand(waiting.take(chosen), self._least(sums))
             for member, rows, totals in more:
                 sums[member] = self._merge(member, sums[member], rows, totals)
             waiting = waiting.take(~chosen).join([left])
             waiting = waiting.take(waiting.keys > self._least(sums)[waiting.requests])
+        if len(waiting.keys):
+            counts = np.bincount(waiting.requests)
+            raise SearchLimitError(
+                f"After {MOST_ROUNDS} rounds of {_ROUND} prefixes a request, the best items are not certain: "
+                f"{counts.max()} more of one request ({counts.sum()} of all) may hide better ones, for the model holds"
+                " very many about equally likely. Ask without `exact`, with more `num_beams`, or for fewer items by "
+                "`where`."
+            )
         return sums
 
     def _least(self, sums: Sequence[Sums]) -> np.ndarray:
@@ -221,7 +240,8 @@ class ExactSearch:
         )
         children = self.trie.children(level, nodes)
         scores = scores[:, None] + log_probs.gather(1, children.codes)
-        keys = scores + self.bounds.of(level + 1, requests[:, None], children.nodes)
+        scores = torch.where(children.is_real, scores, float("-inf"))
+        keys = self.bounds.keys(level + 1, requests, scores[:, None], children.nodes[:, None])[:, 0]
         owners = requests[:, None].expand_as(keys)
         columns = [part[children.is_real].cpu().numpy() for part in (owners, children.nodes, scores, keys)]
         return _Prefixes(columns[0], np.full(len(columns[0]), level + 1, np.int64), *columns[1:])
@@ -258,4 +278,4 @@ def _best_of_each(prefixes: _Prefixes, count: int) -> np.ndarray:
     return marked
 
 
-__all__ = ["Dropped", "ExactSearch"]
+__all__ = ["MOST_ROUNDS", "Dropped", "ExactSearch"]

@@ -185,6 +185,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             RequestError: If `top_k` or `num_beams` is below 1, one of the arguments does not fit the requests, or the
                 model was not trained to write identifiers.
             NotFiniteError: If the model computes something that is not a finite number.
+            SearchLimitError: If an exact answer would take more work than it may; see [`beam_search`].
         """
         return self._retrieve(
             inputs,
