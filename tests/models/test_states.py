@@ -8,7 +8,7 @@ import pytest
 import torch
 from dense_questions import assert_same_scores
 from safetensors.torch import load_file, save_file
-from small_shop import HISTORY, NUM_ITEMS, make_intsr, make_synergen
+from small_shop import HISTORY, HSTU, NUM_ITEMS, make_intsr, make_synergen
 
 from seekrec.errors import DataError, RequestError
 from seekrec.schema import Event, Request
@@ -18,6 +18,7 @@ MAKERS = {
     "intsr_merged": lambda: make_intsr(
         merge_event_tokens=True, starts_from_latest_item=True, ranks_with_retrieval=True
     ),
+    "intsr_hstu": lambda: make_intsr(**HSTU),
     "intsr_views": lambda: make_intsr(view_weights=["recommendation.semantic=1"]),
     "synergen": lambda: make_synergen(),
     "synergen_queries": lambda: make_synergen(
@@ -86,6 +87,11 @@ def test_states_are_joined_picked_and_saved(dense, tmp_path):
     assert_same_scores(model.retrieve(asked, state=joined), whole)
     picked = joined.select(torch.tensor([2, 2, 0]))
     assert_same_scores(model.retrieve(asked, state=picked), [whole[2], whole[2], whole[0]])
+    # What is picked of a batch is as long as it was alone, and joined as before.
+    apart = [joined.select(torch.tensor([row])).compact() for row in range(3)]
+    assert [one.nbytes for one in apart] == [one.compact().nbytes for one in states]
+    assert apart[1].nbytes == 0 < apart[0].nbytes < apart[2].nbytes
+    assert_same_scores(model.retrieve(asked, state=model.join_states(apart)), whole)
     path = tmp_path / "state.safetensors"
     model.save_state(joined, path)
     assert b"office" not in path.read_bytes()  # neither queries nor names of page views

@@ -16,6 +16,9 @@ from seekrec.schema import BEHAVIORS, RECOMMENDATION, shown
 # One mask or list of item ids for all requests, or one for each; None allows every item.
 Where: TypeAlias = "np.ndarray | Sequence[str] | Sequence[np.ndarray | Sequence[str] | None] | None"
 
+# Whether users are not given what they acted on, for all requests or for each; None: in recommendations alone.
+ExcludeSeen: TypeAlias = "bool | Sequence[bool | None] | None"
+
 # A boolean mask over the rows of the catalogue for each request; None allows every item.
 Masks: TypeAlias = "list[np.ndarray | None]"
 # int64 rows of the catalogue and their scores, best first.
@@ -29,7 +32,7 @@ def allowed_items(
     catalog: Catalog,
     inputs: Mapping[str, Tensor],
     behavior_ids: Sequence[int],
-    exclude_seen: bool | None,
+    exclude_seen: ExcludeSeen,
     seen_before: np.ndarray | None = None,
 ) -> Masks:
     """Turn `where`, and what users acted on, into a mask for each request.
@@ -39,8 +42,8 @@ def allowed_items(
         catalog ([`Catalog`]): What is answered from.
         inputs: What the processor made of the requests; has `seen_rows`.
         behavior_ids (`Sequence[int]`): Numbers into `BEHAVIORS`, one a request.
-        exclude_seen (`bool`, *optional*): Whether users are not given what they acted on; `None`, in requests without
-            a query alone.
+        exclude_seen (`bool` or `Sequence`, *optional*): Whether users are not given what they acted on, for all
+            requests or for each; `None`, in requests without a query alone.
         seen_before (`np.ndarray`, *optional*): int64 rows that were seen too, `(num_requests, any)`, below 0 for none.
 
     Returns:
@@ -48,7 +51,7 @@ def allowed_items(
 
     Raises:
         RequestError: If `where` is not a filter, there is not one for each request, a mask does not fit the catalogue,
-            or the inputs do not say what was seen.
+            or the inputs do not say what was seen; or there is not one of `exclude_seen` for each request.
     """
     # One filter a request.
     num_requests = len(behavior_ids)
@@ -92,7 +95,14 @@ def allowed_items(
 
     # What users have seen.
     recommends = BEHAVIORS.index(RECOMMENDATION)
-    is_excluded = [behavior == recommends if exclude_seen is None else exclude_seen for behavior in behavior_ids]
+    wishes = exclude_seen if isinstance(exclude_seen, Sequence) else [exclude_seen] * num_requests
+    if len(wishes) != num_requests:
+        raise RequestError(
+            f"`exclude_seen` has {len(wishes)} entries for {num_requests} requests; give one for each, or one for all."
+        )
+    is_excluded = [
+        behavior == recommends if wish is None else wish for wish, behavior in zip(wishes, behavior_ids, strict=True)
+    ]
     if not any(is_excluded):
         return masks
     if "seen_rows" not in inputs:
@@ -149,6 +159,7 @@ def join_new(
 
 
 __all__ = [
+    "ExcludeSeen",
     "Found",
     "Masks",
     "Where",

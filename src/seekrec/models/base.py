@@ -31,7 +31,7 @@ from transformers import BatchFeature
 from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError, CheckpointError, NotFiniteError, RequestError
 from seekrec.generation.beam_search import per_request
-from seekrec.models.answers import Found, Masks, Where, allowed_items
+from seekrec.models.answers import ExcludeSeen, Found, Masks, Where, allowed_items
 from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
 from seekrec.models.manifest import VIEWS_FOLDER, check_part, hub_arguments, replace_part
 from seekrec.models.new_items import TextNeighbors
@@ -226,7 +226,7 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
         behavior_ids: Sequence[int],
         top_k: int | Sequence[int],
         where: Where,
-        exclude_seen: bool | None,
+        exclude_seen: ExcludeSeen,
         boost: Boost,
         search: Callable[[SnapshotT, np.ndarray, Masks, AddedScores | None], list[Found]],
         seen_before: np.ndarray | None = None,
@@ -239,7 +239,7 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
             behavior_ids (`Sequence[int]`): Numbers into `BEHAVIORS`, one for each request.
             top_k (`int` or `Sequence[int]`): See [`retrieve`].
             where (`np.ndarray` or `list`, *optional*): See [`retrieve`].
-            exclude_seen (`bool`, *optional*): See [`retrieve`].
+            exclude_seen (`bool` or `Sequence`, *optional*): See [`retrieve`].
             boost (*optional*): See [`retrieve`].
             search (`Callable`): Finds at most `top_k` of the items allowed for each request: gets the snapshot, the
                 numbers of items wanted, the masks, and what is added to the model's own scores.

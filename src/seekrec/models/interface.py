@@ -19,7 +19,7 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import CatalogError
 from seekrec.generation import IdentifierTrie, Norm, beam_search, score_candidates
-from seekrec.models.answers import Found, Masks, Where, join_new
+from seekrec.models.answers import ExcludeSeen, Found, Masks, Where, join_new
 from seekrec.models.base import CatalogModel, CatalogSnapshot
 from seekrec.models.checkpoint import save_bundled_catalog
 from seekrec.models.configuration_t5 import IdentifierT5Config
@@ -141,7 +141,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         where: Where = None,
         num_beams: int | Sequence[int] | None = None,
         norm: Norm | None = None,
-        exclude_seen: bool | None = None,
+        exclude_seen: ExcludeSeen = None,
         boost: Boost = None,
         exact: bool = False,
     ) -> list[list[ScoredItem]]:
@@ -166,9 +166,9 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             norm (`str`, *optional*):
                 `"level"` normalises log-probabilities over the codes of a level, `"vocab"` over the whole vocabulary
                 (equal to `generate` with [`TrieLogitsProcessor`]); as in training if not given.
-            exclude_seen (`bool`, *optional*):
-                Leave out what the user acted on, be it further back than the model reads; if not given in
-                recommendations and not in searches.
+            exclude_seen (`bool` or `Sequence`, *optional*):
+                Leave out what users acted on, be it further back than the model reads, for all requests or for each;
+                if not given in recommendations and not in searches.
             boost (`np.ndarray` or `dict`, *optional*):
                 Numbers of the caller's that are added to scores: of all items, for all requests or for each, or of
                 some items by id. Items are compared by the sum, and beams hold the prefixes with the highest

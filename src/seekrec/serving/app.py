@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Annotated, TypeVar, cast
 
+import pyarrow as pa
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
@@ -79,7 +80,7 @@ async def search(message: m.SearchMessage, service: Served, request: Request) ->
 @router.post("/rank")
 async def rank(message: m.RankMessage, service: Served, request: Request) -> m.Answer:
     """Order some items for a user."""
-    asked = Question((await _question(message, service)).request, candidates=message.candidates)
+    asked = replace(await _question(message, service), candidates=message.candidates)
     return _items(await _ask(message, service, request, asked))
 
 
@@ -88,7 +89,7 @@ async def suggest(message: m.SuggestMessage, service: Served, request: Request) 
     """Suggest queries: those that the model writes for the user, then those that many users searched for."""
     found: list[str] = []
     if service.model.writes_queries:
-        asked = Question((await _question(message, service)).request, message.top_k, writes_queries=True)
+        asked = replace(await _question(message, service), top_k=message.top_k, writes_queries=True)
         found = (await _ask(message, service, request, asked)).queries
     folded = message.prefix.casefold()
     found = [query for query in found if query.casefold().startswith(folded)]
@@ -105,14 +106,25 @@ async def suggest(message: m.SuggestMessage, service: Served, request: Request) 
 
 async def _question(message: m.Question, service: Service) -> Question:
     """Bring a message to what the model is asked."""
-    if message.user_id is not None:
-        history = await service.history(message.user_id, message.timestamp)
+    asked = message.to_request()
+    if message.user_id is None:
+        question = Question(asked, [event.to_event() for event in message.history or []])
     else:
-        history = [event.to_event() for event in message.history or []]
-    asked = message.to_request(history)
-    if isinstance(message, m.RecommendMessage):
-        return Question(asked, message.top_k, message.where, message.exclude_seen, message.boosts)
-    return Question(asked)
+        kept = await service.history(message.user_id)
+        until = message.timestamp
+        if until is None or not kept.events or kept.events[-1].timestamp <= until:
+            question = Question(asked, kept.events, kept)
+        else:
+            question = Question(asked, [event for event in kept.events if event.timestamp <= until])
+    if not isinstance(message, m.RecommendMessage):
+        return question
+    return replace(
+        question,
+        top_k=message.top_k,
+        where=message.where,
+        exclude_seen=message.exclude_seen,
+        boosts=message.boosts,
+    )
 
 
 async def _ask(message: m.Question, service: Service, request: Request, question: Question) -> Answered:
@@ -163,13 +175,11 @@ async def append_events(message: m.EventsMessage, service: Served) -> m.Appended
 @router.get("/users/{user_id}/history")
 async def read_history(user_id: ItemId, service: Served) -> m.History:
     """Return what a user did, oldest first."""
-    events = await service.history(user_id)
-    catalog = service.model.catalog
-    lines: list[dict[str, object]] = []
-    for event in events:
-        known = event.item_id is not None and event.item_id in catalog.id_map
-        title = catalog.titles([event.item_id])[0] if known and event.item_id is not None else None
-        lines.append({**asdict(event), "title": title})
+    events = (await service.history(user_id)).events
+    catalog, _ = service.model.served
+    rows = catalog.id_map.convert_to_rows([event.item_id or "" for event in events], strict=False)
+    titles = catalog.items["title"].take(pa.array(rows, mask=rows < 0)).to_pylist()
+    lines = [{**asdict(event), "title": title} for event, title in zip(events, titles, strict=True)]
     return m.History(user_id=user_id, events=lines)
 
 
@@ -210,8 +220,7 @@ async def delete_item(item_id: ItemId, service: Served) -> m.Changed:
 @router.get("/items/{item_id}")
 async def read_item(item_id: ItemId, service: Served) -> m.ItemState:
     """Return an item as the catalogue holds it."""
-    model = service.model
-    catalog, now = model.catalog, model.catalog_version
+    catalog, now = service.model.served
     if item_id not in catalog.id_map:
         raise UnknownItemError(f"There is no item {item_id!r} in the catalogue.")
     row = catalog.id_map.rows[item_id]
@@ -227,8 +236,7 @@ async def list_items(
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> m.ItemList:
     """Return items that may be answered, in the order of the catalogue."""
-    model = service.model
-    catalog, now = model.catalog, model.catalog_version
+    catalog, now = service.model.served
     mask = catalog.where(title_contains=search) if search else catalog.live
     rows = mask.nonzero()[0][offset : offset + limit]
     return m.ItemList(items=catalog.items.take(rows).to_pylist(), catalog_version=now)

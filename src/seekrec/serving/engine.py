@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol, cast
+from typing import Protocol, TypedDict, cast
 
 import numpy as np
+from scipy.special import expit
 from transformers import AutoModel, AutoProcessor, BatchFeature
 
 from seekrec.catalog import Catalog
@@ -20,9 +22,12 @@ from seekrec.generation import packed_linears
 from seekrec.models.base import CatalogModel, CatalogSnapshot
 from seekrec.models.manifest import manifest_file
 from seekrec.models.processing import CatalogProcessor
-from seekrec.schema import Request, ScoredItem
+from seekrec.schema import Event, Request, ScoredItem
 from seekrec.serving.filters import allowed_rows
+from seekrec.serving.histories import KeptHistory
 from seekrec.serving.messages import Where
+from seekrec.serving.metrics import Metrics
+from seekrec.serving.states import State, StateModel, StateProcessor, UserStates, keeps_states
 from seekrec.util.hashing import json_digest
 
 # A path or the name of a repository, or a model and its processor.
@@ -44,18 +49,13 @@ class _Processor(Protocol):
     ) -> BatchFeature: ...
 
 
-class _Retriever(Protocol):
-    """How a model is asked."""
+class _RetrieveOptions(TypedDict):
+    """What a model is asked beside its inputs."""
 
-    def retrieve(
-        self,
-        inputs: BatchFeature,
-        *,
-        top_k: Sequence[int],
-        where: Sequence[np.ndarray | None],
-        exclude_seen: bool | None,
-        boost: np.ndarray | None,
-    ) -> list[list[ScoredItem]]: ...
+    top_k: list[int]
+    where: list[np.ndarray | None]
+    exclude_seen: list[bool | None]
+    boost: np.ndarray | None
 
 
 class _Suggester(Protocol):
@@ -71,7 +71,9 @@ class Question:
     """One question of a batch.
 
     Args:
-        request ([`Request`]): History, and query of a search.
+        request ([`Request`]): What is asked, without a history.
+        history (`Sequence[Event]`): The user's events, oldest first.
+        kept ([`KeptHistory`], *optional*): The same, where the store has all of them.
         top_k (`int`): Items, or queries, wanted.
         where ([`Where`], *optional*): Which items may be answered.
         exclude_seen (`bool`, *optional*): Leave out what the user acted on.
@@ -80,13 +82,20 @@ class Question:
         writes_queries (`bool`): Whether queries are asked for, not items.
     """
 
-    request: Request
+    request: Request = field(default_factory=Request)
+    history: Sequence[Event] = ()
+    kept: KeptHistory | None = None
     top_k: int = 10
     where: Where | None = None
     exclude_seen: bool | None = None
     boosts: dict[str, float] | None = None
     candidates: list[str] | None = None
     writes_queries: bool = False
+
+    @property
+    def whole(self) -> Request:
+        """What is asked, with the history."""
+        return replace(self.request, history=self.history)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +107,14 @@ class Answered:
         catalog_version (`int`): The version of its catalogue.
         items (`list[ScoredItem]`): Best first; empty where queries were asked for.
         queries (`list[str]`): Best first.
+        probabilities (`list`): Of an act with each item, where the model says one.
     """
 
     model: LoadedModel
     catalog_version: int
     items: list[ScoredItem]
     queries: list[str]
+    probabilities: list[float | None]
 
 
 class LoadedModel:
@@ -118,8 +129,9 @@ class LoadedModel:
 
     def __init__(self, name: str, version: str, model: AnyModel, processor: CatalogProcessor) -> None:
         self.name, self.version, self.model, self.processor = name, version, model.eval(), processor
-        self.catalog_version = 0
+        self._served = (model.catalog, 0)
         self._packing = ExitStack()
+        self._states: UserStates | None = None
 
     @classmethod
     def load(cls, source: ModelSource, text_encoder: str | None = None) -> LoadedModel:
@@ -158,9 +170,24 @@ class LoadedModel:
         return str(self.model.config.model_type)
 
     @property
+    def served(self) -> tuple[Catalog, int]:
+        """The items that are answered from, and their version: what any thread may read as one."""
+        return self._served
+
+    @property
     def catalog(self) -> Catalog:
         """The items that are answered from."""
-        return self.model.catalog
+        return self._served[0]
+
+    @property
+    def catalog_version(self) -> int:
+        """The version of the catalogue."""
+        return self._served[1]
+
+    def keep_states(self, max_bytes: int, metrics: Metrics | None = None) -> None:
+        """Keep what the model makes of users' histories, if its family can."""
+        if max_bytes and keeps_states(self.model):
+            self._states = UserStates(self.model, cast(StateProcessor, self.processor), max_bytes, metrics)
 
     @property
     def tasks(self) -> list[str]:
@@ -175,9 +202,12 @@ class LoadedModel:
 
     def set_catalog(self, catalog: Catalog, version: int) -> None:
         """Answer from this catalogue from now on; only between two batches."""
+        has_grown = len(catalog) > len(self.catalog)
         self.model.set_catalog(catalog)
         self.processor.set_catalog(catalog)
-        self.catalog_version = version
+        self._served = (catalog, version)
+        if has_grown and self._states is not None:
+            self._states.forget_unknown()
 
     def pack(self) -> float | None:
         """Pack linear layers if a trial is faster with them.
@@ -185,7 +215,7 @@ class LoadedModel:
         Returns:
             `float`, *optional*: The share of the time that a batch takes now; `None` where nothing is packed.
         """
-        requests = [Question(Request()), Question(Request(query="a"))]
+        requests = [Question(), Question(Request(query="a"))]
 
         def seconds() -> float:
             taken = []
@@ -219,20 +249,22 @@ class LoadedModel:
         Returns:
             `list`: For each question its answer, or why there is none.
         """
-        found: list[Answered | SeekrecError | None] = [None] * len(questions)
-        kinds: list[tuple[Callable[[Question], bool], Callable[[Sequence[Question]], list[Answered]]]] = [
-            (lambda one: one.writes_queries, self._suggest),
-            (lambda one: one.candidates is not None, self._rank),
-            (lambda one: one.candidates is None and not one.writes_queries, self._retrieve),
-        ]
-        for is_kind, ask in kinds:
-            chosen = [number for number, one in enumerate(questions) if is_kind(one)]
-            if not chosen:
-                continue
-            answers = self._ask_together([questions[number] for number in chosen], ask)
-            for number, answer in zip(chosen, answers, strict=True):
-                found[number] = answer
-        return cast("list[Answered | SeekrecError]", found)
+        found: dict[int, Answered | SeekrecError] = {}
+        groups: dict[tuple[str, object], list[int]] = defaultdict(list)
+        for number, one in enumerate(questions):
+            groups[self._kind(one)].append(number)
+        asks = {"suggest": self._suggest, "rank": self._rank, "retrieve": self._retrieve}
+        for (kind, _), numbers in groups.items():
+            answers = self._ask_together([questions[number] for number in numbers], asks[kind])
+            found |= dict(zip(numbers, answers, strict=True))
+        return [found[number] for number in range(len(questions))]
+
+    def _kind(self, question: Question) -> tuple[str, object]:
+        """Return what is asked, and what else must be the same for all that are asked at once."""
+        if question.writes_queries:
+            return "suggest", question.top_k  # as many beams
+        has_state = self._states is not None and question.kept is not None
+        return "retrieve" if question.candidates is None else "rank", has_state
 
     def _ask_together(
         self, questions: Sequence[Question], ask: Callable[[Sequence[Question]], list[Answered]]
@@ -246,41 +278,58 @@ class LoadedModel:
         return [self._ask_together([one], ask)[0] for one in questions]
 
     def _retrieve(self, questions: Sequence[Question]) -> list[Answered]:
-        catalog = self.catalog
-        inputs = self._read([one.request for one in questions])
-        masks = [None if one.where is None else allowed_rows(one.where, catalog) for one in questions]
-        # What users have seen is left out of masks here: `exclude_seen` is one for a whole batch.
-        answers: dict[int, list[ScoredItem]] = {}
-        for exclude_seen in (None, False, True):
-            chosen = [number for number, one in enumerate(questions) if one.exclude_seen is exclude_seen]
-            if not chosen:
-                continue
-            own = inputs if len(chosen) == len(questions) else self._read([questions[n].request for n in chosen])
-            found = cast(_Retriever, self.model).retrieve(
-                own,
-                top_k=[questions[number].top_k for number in chosen],
-                where=[masks[number] for number in chosen],
-                exclude_seen=exclude_seen,
-                boost=_boosts([questions[number] for number in chosen], catalog),
-            )
-            answers |= dict(zip(chosen, found, strict=True))
-        return [self._answered(answers[number]) for number in range(len(questions))]
+        state = self._state(questions)
+        inputs = self._read([one.whole if state is None else one.request for one in questions])
+        options = _RetrieveOptions(
+            top_k=[one.top_k for one in questions],
+            where=[None if one.where is None else allowed_rows(one.where, self.catalog) for one in questions],
+            exclude_seen=[one.exclude_seen for one in questions],
+            boost=_boosts(questions, self.catalog),
+        )
+        if state is None:
+            found = self.model.retrieve(inputs, **options)
+        else:
+            found = cast(StateModel, self.model).retrieve(inputs, state=state, **options)
+        return [self._answered(items) for items in found]
 
     def _rank(self, questions: Sequence[Question]) -> list[Answered]:
-        candidates = [one.candidates or [] for one in questions]
-        inputs = cast(_Processor, self.processor)([one.request for one in questions], candidates)
-        return [self._answered(items) for items in self.model.rank(inputs)]
+        state, candidates = self._state(questions), [one.candidates or [] for one in questions]
+        if state is None:
+            found = self.model.rank(self._read([one.whole for one in questions], candidates))
+        else:
+            inputs = self._read([one.request for one in questions], candidates)
+            found = cast(StateModel, self.model).rank(inputs, state=state)
+        return [self._answered(items, probabilities=self._probabilities(items)) for items in found]
 
     def _suggest(self, questions: Sequence[Question]) -> list[Answered]:
-        model, most = cast(_Suggester, self.model), max(one.top_k for one in questions)
-        found = model.suggest_queries([one.request for one in questions], processor=self.processor, num_queries=most)
-        return [self._answered([], lines[: one.top_k]) for one, lines in zip(questions, found, strict=True)]
+        found = cast(_Suggester, self.model).suggest_queries(
+            [one.whole for one in questions], processor=self.processor, num_queries=questions[0].top_k
+        )
+        return [self._answered([], queries=lines) for lines in found]
 
-    def _read(self, requests: Sequence[Request]) -> BatchFeature:
-        return cast(_Processor, self.processor)(requests)
+    def _state(self, questions: Sequence[Question]) -> State | None:
+        """Return what the model made of the histories, of questions that are of one kind."""
+        kept = [one.kept for one in questions if one.kept is not None]
+        if self._states is None or len(kept) < len(questions):
+            return None
+        return self._states.read(kept, self.catalog)
 
-    def _answered(self, items: list[ScoredItem], queries: Sequence[str] = ()) -> Answered:
-        return Answered(self, self.catalog_version, items, list(queries))
+    def _read(self, requests: Sequence[Request], candidates: Sequence[Sequence[str]] | None = None) -> BatchFeature:
+        return cast(_Processor, self.processor)(requests, candidates)
+
+    def _probabilities(self, items: Sequence[ScoredItem]) -> list[float | None]:
+        """Return the probability of an act with each item that was ranked, where the scores say one."""
+        model = self.model
+        if getattr(model, "judges_candidates", False):
+            return [one.score for one in items]
+        if getattr(model.config, "yes_no_loss", "none") != "none" and model.views is None:
+            return [float(expit(one.score)) for one in items]  # scores are logit(Yes) - logit(No)
+        return [None] * len(items)
+
+    def _answered(
+        self, items: list[ScoredItem], *, queries: Sequence[str] = (), probabilities: Sequence[float | None] = ()
+    ) -> Answered:
+        return Answered(self, self.catalog_version, items, list(queries), list(probabilities) or [None] * len(items))
 
 
 def _boosts(questions: Sequence[Question], catalog: Catalog) -> np.ndarray | None:

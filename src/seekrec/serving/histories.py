@@ -15,15 +15,25 @@ from seekrec.serving.store import Store
 
 @dataclass(frozen=True)
 class KeptHistory:
-    """A user's events.
+    """A user's latest events, in the order of time; of one second, in the order in which they came.
 
     Args:
-        number (`int`): Events that were read from the store.
-        events (`tuple[Event, ...]`): The latest `MAX_HISTORY` of them, in the order of time.
+        user_id (`str`): Whose.
+        number (`int`): Events that the store has.
+        numbers (`tuple[int, ...]`): Number of each event, from 1 up in the order in which they came.
+        events (`tuple[Event, ...]`): At most `MAX_HISTORY`.
     """
 
+    user_id: str
     number: int = 0
+    numbers: tuple[int, ...] = ()
     events: tuple[Event, ...] = ()
+
+    def after(self, number: int) -> tuple[Event, ...] | None:
+        """Return the events that came after the first `number`; `None` where one belongs before those, by its time."""
+        first = next((place for place, own in enumerate(self.numbers) if own > number), len(self.numbers))
+        is_behind = all(own > number for own in self.numbers[first:])
+        return self.events[first:] if is_behind else None
 
 
 class Histories:
@@ -46,12 +56,13 @@ class Histories:
             kept = self._kept.get(user_id)
             if kept is not None:
                 self._kept.move_to_end(user_id)
-        self._metrics.cache.labels("miss" if kept is None else "hit").inc()
-        kept = kept or KeptHistory()
+        self._metrics.cache.labels("history", "miss" if kept is None else "hit").inc()
+        kept = kept or KeptHistory(user_id)
         if new := self._store.events_after(user_id, kept.number, MAX_HISTORY):
-            # Those of one second stay in the order in which they came.
-            events = sorted([*kept.events, *(event for _, event in new)], key=lambda event: event.timestamp)
-            kept = KeptHistory(new[-1][0], tuple(events[-MAX_HISTORY:]))
+            both = [*zip(kept.numbers, kept.events, strict=True), *new]
+            both.sort(key=lambda one: (one[1].timestamp, one[0]))
+            numbers, events = zip(*both[-MAX_HISTORY:], strict=True)
+            kept = KeptHistory(user_id, new[-1][0], numbers, events)
         with self._lock:
             known = self._kept.get(user_id)
             if known is None or known.number < kept.number:

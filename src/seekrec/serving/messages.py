@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -165,7 +166,7 @@ class Question(Message):
             self.to_request([event.to_event() for event in self.history])
         return self
 
-    def to_request(self, history: list[Event]) -> Request:
+    def to_request(self, history: Sequence[Event] = ()) -> Request:
         """Return it as models read it."""
         query: str | None = getattr(self, "query", None)
         return Request(history, query, self.timestamp, self.user_id, self.geohash, self.session_id, self.action)

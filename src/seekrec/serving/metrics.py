@@ -43,7 +43,13 @@ class Metrics:
         self.queue = Gauge("seekrec_queue_length", "Requests that wait.", registry=own, multiprocess_mode="livesum")
         self.refused = Counter("seekrec_refused", "Requests that the queue had no room for.", registry=own)
         self.cache = Counter(
-            "seekrec_history_cache", "Histories asked for, by whether memory had them.", ["result"], registry=own
+            "seekrec_cache",
+            "Histories, and states of them, asked for, by whether memory had them.",
+            ["cache", "result"],
+            registry=own,
+        )
+        self.state_bytes = Gauge(
+            "seekrec_state_bytes", "Bytes of states of users.", registry=own, multiprocess_mode="livesum"
         )
         self.events = Counter("seekrec_events", "Events kept.", registry=own)
         self.catalog_version = Gauge(

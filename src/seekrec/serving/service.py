@@ -18,10 +18,9 @@ from typing import TypeVar
 from anyio.to_thread import run_sync
 
 from seekrec.errors import SeekrecError
-from seekrec.schema import Event
 from seekrec.serving.batching import Batcher
 from seekrec.serving.engine import Answered, LoadedModel, ModelSource, Question
-from seekrec.serving.histories import Histories
+from seekrec.serving.histories import Histories, KeptHistory
 from seekrec.serving.live_catalog import Placement, apply_changes, merge_puts, removals
 from seekrec.serving.logs import logger
 from seekrec.serving.metrics import Metrics
@@ -75,11 +74,10 @@ class Service:
         """Have a question answered; see [`Batcher.ask`]."""
         return await self.batcher.ask(question)
 
-    async def history(self, user_id: str, until: int | None = None) -> list[Event]:
-        """Return what the store has of a user, oldest first, up to a time."""
+    async def history(self, user_id: str) -> KeptHistory:
+        """Return what the store has of a user."""
         with self.metrics.time("history"):
-            events = (await run_sync(self.histories.read, user_id)).events
-        return [event for event in events if until is None or event.timestamp <= until]
+            return await run_sync(self.histories.read, user_id)
 
     async def append_events(self, events: Sequence[StoredEvent]) -> int:
         """Keep events; see [`Store.append_events`]."""
@@ -138,6 +136,7 @@ class Service:
 
     def _take_up(self, model: LoadedModel) -> None:
         """Bring a model's catalogue up to the store's, and let it answer from the next batch on."""
+        model.keep_states(self.settings.states_mb * 2**20, self.metrics)
         share = model.pack()
         logger.info("model loaded", extra={"fields": {"model": model.name, "packed_share": share}})
         self._catch_up(model)

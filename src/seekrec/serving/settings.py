@@ -30,6 +30,8 @@ class ServingSettings:
         max_queue (`int`): Requests that wait at most; further ones get 429.
         timeout_s (`float`): How long a request may take, in seconds.
         cached_users (`int`): Users whose histories are held in memory.
+        states_mb (`int`): Megabytes of memory for what the model made of users' histories, where its family can go on
+            from there; 0 to read them anew each time.
         poll_s (`float`): How often a process looks for what others changed, in seconds.
     """
 
@@ -42,10 +44,17 @@ class ServingSettings:
     max_queue: int = 256
     timeout_s: float = 30.0
     cached_users: int = 10_000
+    states_mb: int = 512
     poll_s: float = 0.25
 
     def __post_init__(self) -> None:
-        for name, least in (("max_batch", 1), ("max_queue", 1), ("cached_users", 1), ("batch_wait_ms", 0)):
+        for name, least in (
+            ("max_batch", 1),
+            ("max_queue", 1),
+            ("cached_users", 1),
+            ("batch_wait_ms", 0),
+            ("states_mb", 0),
+        ):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or value < least:
                 raise ConfigurationError(f"`{name}` is {value!r}; give a number from {least} up.")

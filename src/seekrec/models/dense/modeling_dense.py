@@ -26,7 +26,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from seekrec.catalog import Catalog, item_periods
 from seekrec.embeddings.row_shards import RowShards, row_shards, save_rows
 from seekrec.errors import CatalogError, RequestError
-from seekrec.models.answers import Found, Masks, Where, join_new, without_rows
+from seekrec.models.answers import ExcludeSeen, Found, Masks, Where, join_new, without_rows
 from seekrec.models.base import CatalogModel, CatalogSnapshot, has_same_items
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.item_index import Backend, ItemIndex
@@ -238,6 +238,16 @@ class TokenPositions:
         names = [one.name for one in fields(self)]
         return replace(self, **{name: torch.cat([getattr(self, name), getattr(other, name)], dim=1) for name in names})
 
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Put the tokens of several batches of users into one batch."""
+        fills = {"item": -1}
+        columns = {
+            one.name: fill_below([getattr(part, one.name) for part in parts], 1, fills.get(one.name, 0))
+            for one in fields(cls)
+        }
+        return cls(**columns)
+
     def select(self, rows: Tensor) -> Self:
         """Return the positions of some rows, in the order asked."""
         return replace(self, **{one.name: getattr(self, one.name)[rows] for one in fields(self)})
@@ -271,6 +281,55 @@ class HistoryState:
             num_events=self.num_events[rows],
             events=None if self.events is None else self.events.select(rows),
         )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values, which are most of it."""
+        return sum(part.nbytes for part in (*self.keys, *self.values))
+
+    def compact(self) -> Self:
+        """Move padding to the end of each row and cut it off: a row that was picked keeps no other's length."""
+        is_real = self.positions.is_real
+        kept = int(is_real.sum(1).max()) if is_real.numel() else 0
+        taken = self.take_tokens((~is_real).byte().argsort(dim=1, stable=True)[:, :kept])
+        return replace(taken, events=None if self.events is None else self.events.compact())
+
+    def take_tokens(self, columns: Tensor) -> Self:
+        """Return the state with some of the tokens of each row, int64 `(batch, num_kept)`."""
+
+        def taken(part: Tensor) -> Tensor:
+            return part.gather(2, columns[:, None, :, None].expand(-1, part.shape[1], -1, part.shape[3]))
+
+        names = [one.name for one in fields(self.positions)]
+        positions = replace(
+            self.positions, **{name: getattr(self.positions, name).gather(1, columns) for name in names}
+        )
+        return replace(
+            self,
+            positions=positions,
+            keys=tuple(taken(part) for part in self.keys),
+            values=tuple(taken(part) for part in self.values),
+        )
+
+    def join(self, others: Sequence[Self]) -> Self:
+        """Put the states of other users below these; nothing is read again."""
+        states = [self, *others]
+        events = [one.events for one in states if one.events is not None]
+        return replace(
+            self,
+            positions=self.positions.join([one.positions for one in states]),
+            keys=tuple(fill_below(parts, 2) for parts in zip(*(one.keys for one in states), strict=True)),
+            values=tuple(fill_below(parts, 2) for parts in zip(*(one.values for one in states), strict=True)),
+            num_events=torch.cat([one.num_events for one in states]),
+            events=ReadEvents.join(events) if len(events) == len(states) else None,
+        )
+
+
+def fill_below(parts: Sequence[Tensor], dim: int, fill: int = 0) -> Tensor:
+    """Put batches below each other; what is shorter along `dim` is filled up at the end."""
+    longest = max(part.shape[dim] for part in parts)
+    before = [0, 0] * (parts[0].ndim - 1 - dim)
+    return torch.cat([F.pad(part, (*before, 0, longest - part.shape[dim]), value=fill) for part in parts])
 
 
 StateT = TypeVar("StateT", bound=HistoryState)
@@ -464,6 +523,8 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
     def join_states(self, states: Sequence[StateT]) -> StateT:
         """Put the states of several users, or of several batches of them, into one batch, in the order given.
 
+        Nothing is read again.
+
         Args:
             states (`Sequence[HistoryState]`): At least one.
 
@@ -473,10 +534,9 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         Raises:
             RequestError: If there is none.
         """
-        events = [state.events for state in states if state.events is not None]
-        if not events:
+        if not states:
             raise RequestError("`states` is empty; pass at least one.")
-        return self._read_all(ReadEvents.join(events), self.current_items())
+        return states[0].join(states[1:])
 
     def save_state(self, state: StateT, path: str | Path) -> None:
         """Write a state as one safetensors file.
@@ -675,7 +735,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         top_k: int | Sequence[int] = 10,
         where: Where = None,
         state: StateT | None = None,
-        exclude_seen: bool | None = None,
+        exclude_seen: ExcludeSeen = None,
         boost: Boost = None,
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue; exact.
@@ -692,9 +752,9 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
                 Items allowed: a boolean mask over the catalogue's rows or a list of ids, for all requests, or a list
                 with one of these (or None) for each request. Removed items are never allowed.
             state (*optional*): A cached history of each request, in place of the one in `inputs`.
-            exclude_seen (`bool`, *optional*):
-                Leave out what the user acted on: all of the request's history and of the state; if not given in
-                recommendations and not in searches.
+            exclude_seen (`bool` or `Sequence`, *optional*):
+                Leave out what users acted on, all of the request's history and of the state, for all requests or for
+                each; if not given in recommendations and not in searches.
             boost (`np.ndarray` or `dict`, *optional*):
                 Numbers of the caller's that are added to scores: of all items, for all requests or for each, or of
                 some items by id. Items are compared by the sum.
@@ -811,6 +871,7 @@ __all__ = [
     "RetrievalLogit",
     "StateT",
     "TokenPositions",
+    "fill_below",
     "latest_items",
     "seen_of_recommendations",
 ]

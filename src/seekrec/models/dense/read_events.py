@@ -188,7 +188,7 @@ class ReadEvents:
         num_none = int((used < 0).sum())
         columns["history_query_rows"] = (numbers - num_none).clamp_min(-1)
         asked = used[num_none:]
-        return ReadEvents(columns, self.query_vectors[asked], self.query_words[asked], self.seen_rows)
+        return ReadEvents(columns, self.query_vectors[asked], self.query_words[asked], _distinct(self.seen_rows))
 
     def save(self, path: str | Path) -> None:
         """Write them as one safetensors file: numbers and vectors, no id and no text."""

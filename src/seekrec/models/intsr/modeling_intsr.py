@@ -32,7 +32,7 @@ attention begins as a mean over what is seen, where SiLU of zero would begin as 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -58,6 +58,7 @@ from seekrec.models.dense.modeling_dense import (
     LatestItem,
     RetrievalLogit,
     TokenPositions,
+    fill_below,
     seen_of_recommendations,
 )
 from seekrec.models.intsr.configuration_intsr import IntSRConfig
@@ -104,6 +105,23 @@ class IntSRState(HistoryState):
         """Return the states of some rows, in the order asked."""
         outputs = None if self.outputs is None else self.outputs[rows]
         return replace(super().select(rows), last_session=self.last_session[rows], outputs=outputs)
+
+    def take_tokens(self, columns: Tensor) -> Self:
+        """Return the state with some of the tokens of each row, int64 `(batch, num_kept)`."""
+        taken = super().take_tokens(columns)
+        if self.outputs is None:
+            return taken
+        return replace(taken, outputs=self.outputs.gather(1, columns[..., None].expand(-1, -1, self.outputs.shape[2])))
+
+    def join(self, others: Sequence[Self]) -> Self:
+        """Put the states of other users below these; nothing is read again."""
+        states = [self, *others]
+        outputs = [one.outputs for one in states if one.outputs is not None]
+        return replace(
+            super().join(others),
+            last_session=torch.cat([one.last_session for one in states]),
+            outputs=fill_below(outputs, 1) if outputs else None,
+        )
 
 
 def history_visibility(queries: IntSRPositions, keys: IntSRPositions, *, use_session_mask: bool = True) -> Tensor:

@@ -37,6 +37,7 @@ divided by `sqrt(2 * num_hidden_layers)`; biases and learned time scales (as log
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple, Self
@@ -94,6 +95,10 @@ class SynerGenState(HistoryState):
     def select(self, rows: Tensor) -> Self:
         """Return the states of some rows, in the order asked."""
         return replace(super().select(rows), origin=self.origin[rows])
+
+    def join(self, others: Sequence[Self]) -> Self:
+        """Put the states of other users below these; nothing is read again."""
+        return replace(super().join(others), origin=torch.cat([one.origin for one in (self, *others)]))
 
 
 @dataclass(frozen=True)

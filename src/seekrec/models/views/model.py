@@ -14,7 +14,7 @@ from transformers import BatchFeature, PreTrainedModel
 
 from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError
-from seekrec.models.answers import Where
+from seekrec.models.answers import ExcludeSeen, Where
 from seekrec.models.new_items import TextNeighbors
 from seekrec.models.views.added import AddedScores, Part
 from seekrec.models.views.boosts import Boost, read_boost
@@ -164,7 +164,7 @@ class ViewedModel(PreTrainedModel):
         *,
         top_k: int | Sequence[int] = 10,
         where: Where = None,
-        exclude_seen: bool | None = None,
+        exclude_seen: ExcludeSeen = None,
         boost: Boost = None,
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue."""

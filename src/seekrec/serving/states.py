@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model made of the histories of users: kept within a bound of memory, extended by what is new.
+
+A state holds the window of a history that the model reads. Of a longer history the window begins at an event whose
+number is a multiple of a quarter of its length, so that it moves once in so many events and is read again only then;
+it depends on the number of events alone, so all processes read the same.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self, TypeGuard
+
+import torch
+from torch import Tensor
+from transformers import BatchFeature
+
+from seekrec.catalog import Catalog
+from seekrec.models.answers import ExcludeSeen, Where
+from seekrec.models.views import Boost
+from seekrec.schema import Event, Request, ScoredItem
+from seekrec.serving.histories import KeptHistory
+from seekrec.serving.metrics import Metrics
+from seekrec.util.ragged import Ragged
+
+# A window moves by this share of its length.
+_STEPS_OF_A_WINDOW = 4
+
+
+class State(Protocol):
+    """Histories that a model has read, a row a user."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+
+    def select(self, rows: Tensor) -> Self:
+        """Return the states of some rows."""
+
+    def compact(self) -> Self:
+        """Cut padding off."""
+
+
+class StateModel(Protocol):
+    """A model that reads histories once; see [`~seekrec.models.dense.DenseRetrieval`]."""
+
+    def encode_history(self, inputs: BatchFeature) -> State:
+        """Read histories."""
+
+    def extend(self, state: State, inputs: BatchFeature) -> State:
+        """Read further events behind them."""
+
+    def join_states(self, states: Sequence[State]) -> State:
+        """Put the states of users into one batch."""
+
+    def retrieve(
+        self,
+        inputs: BatchFeature,
+        *,
+        top_k: int | Sequence[int],
+        where: Where,
+        exclude_seen: ExcludeSeen,
+        boost: Boost,
+        state: State,
+    ) -> list[list[ScoredItem]]:
+        """Find items."""
+
+    def rank(self, inputs: BatchFeature, *, state: State) -> list[list[ScoredItem]]:
+        """Order items."""
+
+
+class StateProcessor(Protocol):
+    """A processor of such a model."""
+
+    max_history: int
+
+    def __call__(self, requests: Sequence[Request]) -> BatchFeature:
+        """Lay out requests."""
+
+    def events(self, histories: Sequence[Sequence[Event]]) -> BatchFeature:
+        """Lay out events that follow a state."""
+
+
+def keeps_states(model: object) -> TypeGuard[StateModel]:
+    """Return whether a model reads histories once."""
+    return all(hasattr(model, name) for name in ("encode_history", "extend", "join_states"))
+
+
+@dataclass(eq=False)
+class _Kept:
+    state: State
+    number: int  # events of the store that it has seen
+    first: int  # place of its first event among all, from 0
+    has_unknown: bool  # whether an event was left out, because the catalogue lacks its item
+
+
+class UserStates:
+    """The states of one model. One thread uses them.
+
+    Args:
+        model ([`StateModel`]): The model.
+        processor ([`StateProcessor`]): Its processor.
+        max_bytes (`int`): What all states may take.
+        metrics ([`Metrics`], *optional*): Where it is counted.
+    """
+
+    def __init__(
+        self, model: StateModel, processor: StateProcessor, max_bytes: int, metrics: Metrics | None = None
+    ) -> None:
+        self._model, self._processor, self._max_bytes, self._metrics = model, processor, max_bytes, metrics
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._bytes = 0
+
+    def forget_unknown(self) -> None:
+        """Forget the states that left events out; the catalogue has grown, and may hold their items now."""
+        for user_id in [user_id for user_id, one in self._kept.items() if one.has_unknown]:
+            self._forget(user_id)
+
+    @torch.no_grad()
+    def read(self, histories: Sequence[KeptHistory], catalog: Catalog) -> State:
+        """Return the state of each history: kept, extended, or read anew.
+
+        Args:
+            histories (`Sequence[KeptHistory]`): At least one; the same user may be there twice.
+            catalog ([`Catalog`]): The items that are answered from.
+        """
+        of_users: dict[str, KeptHistory] = {}
+        for one in histories:
+            other = of_users.setdefault(one.user_id, one)
+            if one.number > other.number:
+                of_users[one.user_id] = one
+        anew: list[KeptHistory] = []
+        behind: list[tuple[KeptHistory, tuple[Event, ...]]] = []
+        for user_id, history in of_users.items():
+            kept = self._kept.get(user_id)
+            new = None if kept is None or kept.first != self._first(history) else history.after(kept.number)
+            if new is None:
+                anew.append(history)
+            elif new:
+                behind.append((history, new))
+            else:
+                self._kept.move_to_end(user_id)
+            self._count("miss" if new is None else "extended" if new else "hit")
+        if behind:
+            states = [self._kept[history.user_id].state for history, _ in behind]
+            extended = self._model.extend(
+                self._model.join_states(states), self._processor.events([new for _, new in behind])
+            )
+            self._keep([history for history, _ in behind], extended, catalog)
+        if anew:
+            self._keep(anew, self._model.encode_history(self._window_inputs(anew, catalog)), catalog)
+        found = self._model.join_states([self._kept[one.user_id].state for one in histories])
+        self._shrink()
+        return found
+
+    def _first(self, history: KeptHistory) -> int:
+        """Return the place of the first event that the model reads, from 0."""
+        longest = self._processor.max_history
+        step = max(1, longest // _STEPS_OF_A_WINDOW)
+        return max(0, -(-(history.number - longest) // step) * step)
+
+    def _window_inputs(self, histories: Sequence[KeptHistory], catalog: Catalog) -> BatchFeature:
+        """Lay out the windows of histories; what was seen before them is seen, too."""
+        windows = []
+        for one in histories:
+            length = one.number - self._first(one)
+            windows.append(one.events[max(0, len(one.events) - length) :])
+        inputs = self._processor([Request(window) for window in windows])
+        seen = [
+            catalog.id_map.convert_to_rows(
+                [event.item_id for event in one.events if event.item_id is not None and not event.is_impression],
+                strict=False,
+            )
+            for one in histories
+        ]
+        inputs["seen_rows"] = torch.from_numpy(Ragged.from_arrays(seen).pad(-1, width=1))
+        return inputs
+
+    def _keep(self, histories: Sequence[KeptHistory], states: State, catalog: Catalog) -> None:
+        known = catalog.id_map.rows
+        for row, history in enumerate(histories):
+            self._forget(history.user_id)
+            state = states.select(torch.tensor([row])).compact()
+            has_unknown = any(one.item_id is not None and one.item_id not in known for one in history.events)
+            self._kept[history.user_id] = _Kept(state, history.number, self._first(history), has_unknown)
+            self._bytes += state.nbytes
+
+    def _forget(self, user_id: str) -> None:
+        old = self._kept.pop(user_id, None)
+        if old is not None:
+            self._bytes -= old.state.nbytes
+
+    def _shrink(self) -> None:
+        """Forget those who asked longest ago, until the rest has room."""
+        while self._bytes > self._max_bytes:
+            self._forget(next(iter(self._kept)))
+        if self._metrics is not None:
+            self._metrics.state_bytes.set(self._bytes)
+
+    def _count(self, result: str) -> None:
+        if self._metrics is not None:
+            self._metrics.cache.labels("state", result).inc()
+
+
+__all__ = ["State", "StateModel", "StateProcessor", "UserStates", "keeps_states"]
