@@ -173,7 +173,7 @@ GENSAR_WAYS = {
         "item_vector_size": sum(VECTOR_SIZES.values()),
         "order_by": "identifier",
         "item_reading": ["codes", "catalog", "vector", "words"],
-        "query_reading": ["words", "recommendation"],
+        "query_reading": ["tokens", "recommendation"],
         "num_items": NUM_ITEMS,
     },
 }

@@ -6,19 +6,26 @@ import pyarrow as pa
 import pytest
 import torch
 from small_shop import GENSAR_WAYS, HISTORY, NUM_ITEMS, REQUESTS, VECTOR_SIZES, grow, make_gensar
+from transformers import BatchFeature
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import StreamCollator, build_stream
-from seekrec.errors import CatalogError
+from seekrec.errors import CatalogError, RequestError
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration
-from seekrec.models.words import item_word_keys
+from seekrec.models.dense import QueryVectors
+from seekrec.models.gensar.processing_gensar import QueryReadingCollator
+from seekrec.models.words import NO_WORD, item_word_keys, text_word_keys
 from seekrec.schema import Event, Request
 from seekrec.util.text import split_words
 
 ORDERING = {"corpus": "stream", "item_vector_size": sum(VECTOR_SIZES.values())}
 READING = {**ORDERING, "order_by": "identifier"}
-ALL_PARTS = {**GENSAR_WAYS["stream"], "order_by": "next_item"}
+ALL_PARTS = {
+    **GENSAR_WAYS["stream"],
+    "order_by": "next_item",
+    "query_reading": ["tokens", "words", "recommendation"],
+}
 
 
 def joined_vectors(catalog):
@@ -88,7 +95,8 @@ def words_by_hand(model, title):
 def test_an_item_is_read_from_the_parts_that_are_named(parts, aisles):
     """By what an item is scored, and the same in a history; a later item has no vector of its own."""
     size = sum(VECTOR_SIZES.values()) if "catalog" in parts else 0
-    model, processor = make_gensar(aisles, **{**ALL_PARTS, "item_reading": parts, "item_vector_size": size})
+    settings = {"item_reading": parts, "item_vector_size": size, "query_reading": ["tokens", "recommendation"]}
+    model, processor = make_gensar(aisles, **{**ALL_PARTS, **settings})
     grown = grow(model, processor)
     vectors, view, given = model.encoder.item_vectors, "semantic", []
     model.encoder.block[0].register_forward_pre_hook(lambda _, args: given.append(args[0]))
@@ -109,9 +117,56 @@ def test_an_item_is_read_from_the_parts_that_are_named(parts, aisles):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("parts", [["tokens", "words", "text"], ["text"], ["words"]])
+def test_a_query_is_read_from_the_parts_that_are_named(parts, aisles):
+    """In a history and asked now, in any row of a batch: the words are those of items."""
+    size = 4 if "text" in parts else 0
+    model, processor = make_gensar(aisles, **{**ALL_PARTS, "query_reading": parts, "query_size": size})
+    vectors = QueryVectors()
+    vectors._embed = lambda texts, _: np.stack([np.full(4, float(len(text)), np.float32) for text in texts])
+    processor._query_vectors = vectors
+    asked = [Request([], query="office"), Request(HISTORY), Request(HISTORY, query="garden thing")]
+    inputs, given = processor(asked), []
+    model.encoder.block[0].register_forward_pre_hook(lambda _, args: given.append(args[0]))
+    answers = model.retrieve(inputs, top_k=3, exclude_seen=False)
+    begins = model.shared.weight[model.vocabulary.behavior_token_ids["search_query"]]
+    lead_in = len(processor.tokenizer("History:", add_special_tokens=False)["input_ids"])
+    for row, place, text in ((0, lead_in, "office"), (1, lead_in + 1, "kitchen"), (2, lead_in + 4, "garden thing")):
+        asks = inputs["input_ids"][row] == model.vocabulary.behavior_token_ids["search_query"]
+        tokens = inputs["input_ids"][row, asks.nonzero()[-1 if row == 2 else 0, 0] + 1 :]
+        length = (
+            ((tokens >= model.vocabulary.first_token_id) | (tokens == 0)).tolist().index(True) if row < 2 else None
+        )
+        tokens = tokens[:length]
+        assert processor.tokenizer.decode(tokens) == text
+        expected = {
+            "tokens": model.shared.weight[tokens].sum(0),
+            "words": model.encoder.item_vectors.words(torch.from_numpy(text_word_keys([text]).pad(NO_WORD)))[0],
+            "text": model.encoder.query_projection.weight.sum(1) * len(text) if size else 0.0,
+        }
+        assert expected["words"].abs().max() > 0.05  # titles have it
+        wanted = begins + sum(expected[part] for part in parts)
+        torch.testing.assert_close(given[0][row, place], wanted, msg=text)
+    for request, answer in zip(asked, answers, strict=True):
+        assert [item.item_id for item in model.retrieve(processor(request), top_k=3, exclude_seen=False)[0]] == [
+            item.item_id for item in answer
+        ]
+    model.config.trained_tasks = ["nsqp"]
+    assert model.suggest_queries(asked[1], processor=processor, num_queries=2) is not None
+    with pytest.raises(RequestError, match="hold no `query_"):
+        model.retrieve(
+            BatchFeature(
+                {name: inputs[name] for name in inputs if not name.startswith("query_w")}
+                if parts == ["words"]
+                else {name: inputs[name] for name in inputs if name != "query_vectors"}
+            )
+        )
+
+
+@torch.no_grad()
 def test_a_search_is_answered_by_its_state_and_the_one_before(aisles):
-    plain, processor = make_gensar(aisles, **{**ALL_PARTS, "query_reading": ["words"]})
-    model, _ = make_gensar(aisles, **ALL_PARTS)
+    plain, processor = make_gensar(aisles, **{**ALL_PARTS, "query_reading": ["tokens"]})
+    model, _ = make_gensar(aisles, **{**ALL_PARTS, "query_reading": ["tokens", "recommendation"]})
     model.load_state_dict(plain.state_dict())
     asked = [Request(HISTORY), Request(HISTORY, query="office"), Request([], query="garden")]
     inputs = [processor([request]) for request in asked]
@@ -134,11 +189,12 @@ def test_the_weight_is_that_of_picking_the_next_item(aisles):
     split, catalog, tokenizer, vocabulary = aisles
     losses, states = {}, {}
     for weight in (1.0, 2.0):
-        model, _ = make_gensar(aisles, **ALL_PARTS, next_item_weight=weight)
+        model, processor = make_gensar(aisles, **ALL_PARTS, next_item_weight=weight)
         rows = build_stream(split, catalog, tokenizer, vocabulary, model.config, shares={"nsip": 1.0})
-        batch = StreamCollator(tokenizer.pad_token_id, tokenizer.pad_token_id)([rows[0]])
+        collate = StreamCollator(tokenizer.pad_token_id, tokenizer.pad_token_id)
+        batch = QueryReadingCollator(collate, processor)([rows[0]])
         losses[weight] = model.train()(**batch, num_items_in_batch=1).loss.item()
-    states = model.encoder.encode_events(batch["input_ids"], batch["attention_mask"])
+    states = model.encoder.encode_events(batch["input_ids"], batch["attention_mask"], None, batch["query_words"])
     vectors, expected = model.embed_items("semantic"), 0.0
     for segment in batch["decoder_segment_ids"][0].unique():
         place = (batch["decoder_segment_ids"][0] == segment).nonzero()[0, 0]
@@ -246,7 +302,8 @@ def test_a_catalogue_with_other_vectors_is_refused(aisles):
         ({"corpus": "stream", "item_vector_size": -1}, "`item_vector_size` is -1"),
         ({"corpus": "stream", "order_by": "encoder"}, "order_by"),
         ({"next_item_weight": 8.0}, "`next_item_weight` is 8.0 and `corpus` 'instructions'"),
-        ({"corpus": "stream", "query_reading": ["recommendation"]}, "name 'words', too"),
+        ({"corpus": "stream", "query_reading": ["recommendation"]}, "name a part of the query, too"),
+        ({"corpus": "stream", "query_reading": ["words"]}, "name 'words' in `item_reading`, too"),
         ({"corpus": "stream", "item_reading": []}, r"`item_reading` is \[\]; name at least one part"),
         ({"item_reading": ["codes"]}, "`item_reading` is .*; it needs `corpus: stream`"),
         ({"order_by": "next_item"}, "`order_by` is 'next_item', which only a model with `corpus: stream`"),
@@ -262,11 +319,12 @@ def test_adapters_train_what_reads_items_whole(aisles):
     from seekrec.recipes.t5 import add_lora
 
     split, catalog, tokenizer, vocabulary = aisles
-    model, _ = make_gensar(aisles, **ALL_PARTS)
+    model, processor = make_gensar(aisles, **ALL_PARTS)
     wrapped = add_lora(model, 4).train()
     before = {name: part.weight.detach().clone() for name, part in model.encoder.item_vectors.parts.items()}
     rows = build_stream(split, catalog, tokenizer, vocabulary, model.config)
-    batch = StreamCollator(tokenizer.pad_token_id, tokenizer.pad_token_id)([rows[0], rows[1]])
+    collate = QueryReadingCollator(StreamCollator(tokenizer.pad_token_id, tokenizer.pad_token_id), processor)
+    batch = collate([rows[0], rows[1]])
     optimizer = torch.optim.SGD([weight for weight in wrapped.parameters() if weight.requires_grad], lr=0.1)
     wrapped(**batch).loss.backward()
     optimizer.step()

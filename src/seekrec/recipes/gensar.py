@@ -26,8 +26,9 @@ from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, GenSARProcessor
 from seekrec.models.gensar.modeling_gensar import vector_size
+from seekrec.models.gensar.processing_gensar import QueryReadingCollator
 from seekrec.models.t5_backbone import identifier_fields
-from seekrec.models.words import Vocabulary, item_word_keys
+from seekrec.models.words import Vocabulary, item_word_keys, text_word_keys
 from seekrec.recipes.items import PreparedItems
 from seekrec.recipes.partitioned import prepare_corpus_shards
 from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, make_t5
@@ -150,7 +151,11 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
     def make_model(self) -> GenSARForConditionalGeneration:
         """Load the backbone, or make one by size, and give it identifier tokens and the catalogue."""
         is_stream, reading = self.config.corpus == "stream", self.config.item_reading
-        words = Vocabulary.choose([item_word_keys(self.catalog.items)] if "words" in reading else [])
+        texts = [item_word_keys(self.catalog.items)] if "words" in reading else []
+        if "words" in self.config.query_reading:
+            queries = self.split.log.events["query"].take(self.split.training_acts()).unique().drop_null()
+            texts.append(text_word_keys(queries.to_pylist()))
+        words = Vocabulary.choose(texts)
         model = make_t5(
             GenSARForConditionalGeneration,
             self.config,
@@ -160,6 +165,7 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
             trained_tasks=list(self.tasks.weights),
             num_items=len(self.catalog),
             item_vector_size=vector_size(self.catalog) if is_stream and "catalog" in reading else 0,
+            query_size=self.catalog.embeddings["semantic"].shape[1] if "text" in self.config.query_reading else 0,
             num_words=len(words),
         )
         model.add_identifier_rows(self.vocabulary, codebooks=codebooks_by_block(self.catalog), seed=self.training.seed)
@@ -177,7 +183,9 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
         seed = training.data_seed if training.data_seed is not None else training.seed
         batch_size, num_processes = training.per_device_train_batch_size, training.world_size
         pad, start = self.tokenizer.pad_token_id, model.config.decoder_start_token_id
-        collate = StreamCollator(pad, start) if self.config.corpus == "stream" else Seq2SeqCollator(pad)
+        plain = StreamCollator(pad, start) if self.config.corpus == "stream" else Seq2SeqCollator(pad)
+        reads = {"words", "text"}.intersection(self.config.query_reading)
+        collate = QueryReadingCollator(plain, self.processor) if reads else plain
         data: dict[str, Any]
         if isinstance(self.rows, CorpusShards):
             sampler = ShardSampler(

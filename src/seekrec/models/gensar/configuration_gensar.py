@@ -8,10 +8,10 @@ from huggingface_hub.dataclasses import strict
 from seekrec.models.configuration_t5 import IdentifierT5Config
 
 ItemPart = Literal["codes", "catalog", "vector", "words"]
-QueryPart = Literal["words", "recommendation"]
+QueryPart = Literal["tokens", "words", "text", "recommendation"]
 # What the encoder of a stream reads of an item and of a query unless something else is asked for.
 _ITEM_READING: tuple[ItemPart, ...] = ("codes", "catalog")
-_QUERY_READING: tuple[QueryPart, ...] = ("words",)
+_QUERY_READING: tuple[QueryPart, ...] = ("tokens",)
 _STREAM_ALONE = {"item_reading": _ITEM_READING, "query_reading": _QUERY_READING, "next_item_weight": (1.0,)}
 
 # What follows from `corpus`. Checkpoints of older versions have other combinations: they answer, but cannot learn.
@@ -44,8 +44,9 @@ class GenSARConfig(IdentifierT5Config):
             `codes` of its identifier, `catalog` the catalogue's frozen vectors of it, `vector` a learned one of its
             own (left out at `dropout_rate` in training; items that came later have none), `words` those of its text.
         query_reading (`list[str]`):
-            With `corpus: stream`: what the state that answers a search is made of. `words` of the query as an event
-            of the history, and beside them `recommendation`, the state before the query, added to that after it.
+            With `corpus: stream`: what the state that answers a search is made of. Of a query the encoder reads its
+            `tokens`; `words`, the vectors that items have for them; `text`, the frozen vector of the whole.
+            `recommendation` adds the state before a query to that after it.
         next_item_weight (`float`):
             With `corpus: stream`: weight of the loss that lets a state pick the next item among all items.
         max_history_recommendations (`int`): Maximum number of recommendations read from a history, the latest (R).
@@ -55,7 +56,8 @@ class GenSARConfig(IdentifierT5Config):
         item_vector_size (`int`):
             Size of the catalogue's vector of an item, semantic and collaborative joined, which the encoder of a stream
             reads; 0 where it does not.
-        num_words (`int`): Words of items that the model has learned.
+        query_size (`int`): Size of the frozen vector of a query; 0 where it is not read.
+        num_words (`int`): Words of items, and of queries where they are read, that the model has learned.
         trained_tasks (`list[str]`):
             What the model was trained on, by the names of `task_weights`; `suggest_queries` and `describe` refuse what
             is not among them.
@@ -78,6 +80,7 @@ class GenSARConfig(IdentifierT5Config):
     fields_from_data: ClassVar[tuple[str, ...]] = (
         *IdentifierT5Config.fields_from_data,
         "item_vector_size",
+        "query_size",
         "num_words",
         "trained_tasks",
         *_FOLLOWS["stream"],
@@ -94,6 +97,7 @@ class GenSARConfig(IdentifierT5Config):
     max_query_tokens: int = 64
     max_text_tokens: int = 256
     item_vector_size: int = 0
+    query_size: int = 0
     num_words: int = 0
     trained_tasks: list[str] | tuple[str, ...] = ()
     merge_events: bool | None = None
@@ -122,6 +126,7 @@ class GenSARConfig(IdentifierT5Config):
             ("max_query_tokens", 1),
             ("max_text_tokens", 1),
             ("item_vector_size", 0),
+            ("query_size", 0),
             ("num_words", 0),
             ("next_item_weight", 0),
         ):
@@ -134,8 +139,12 @@ class GenSARConfig(IdentifierT5Config):
             parts = list(getattr(self, name))
             if not parts or len(set(parts)) != len(parts):
                 raise ValueError(f"`{name}` is {parts}; name at least one part, and each once.")
-        if "words" not in self.query_reading:
-            raise ValueError(f"`query_reading` is {list(self.query_reading)}; name 'words', too.")
+        if set(self.query_reading) == {"recommendation"}:
+            raise ValueError("`query_reading` is ['recommendation']; name a part of the query, too, such as 'tokens'.")
+        if "words" in self.query_reading and "words" not in self.item_reading:
+            raise ValueError(
+                "`query_reading` has 'words', which queries share with items; name 'words' in `item_reading`, too."
+            )
 
     def validate_corpus(self) -> None:
         """Check that nothing is set that only another corpus has."""
@@ -150,8 +159,8 @@ class GenSARConfig(IdentifierT5Config):
             is_usual = tuple(value if isinstance(value, (list, tuple)) else [value]) == usual
             if self.corpus == "instructions" and not is_usual:
                 raise ValueError(f"`{name}` is {value} and `corpus` 'instructions'; it needs `corpus: stream`.")
-        if not self.merge_events and {"vector", "words"} & set(self.item_reading):
-            raise ValueError(f"`item_reading` is {list(self.item_reading)} and `merge_events` False; leave it out.")
+        if not self.merge_events and {"vector", "words", "text"}.intersection(self.item_reading, self.query_reading):
+            raise ValueError("`item_reading` or `query_reading` is given and `merge_events` False; leave them out.")
         needed = [name for name in ("summarize_history", "item_vector_size") if getattr(self, name)]
         if needed and not self.merge_events:
             raise ValueError(f"`{needed[0]}` is {getattr(self, needed[0])} and `merge_events` False; leave both out.")

@@ -49,6 +49,8 @@ from seekrec.schema import BEHAVIORS, Behavior, Request, View, shown
 
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
 _REPETITION_PENALTY = 1.5
+# What a processor reads of queries beside their tokens; see `read_queries`.
+_QUERY_PARTS = ("query_words", "query_vectors")
 
 
 class ItemTable(LazyValues):
@@ -250,10 +252,13 @@ class GenSAREncoder(T5Stack):
     config: GenSARConfig
     config_class = GenSARConfig
     item_vectors: ItemVectors | None
+    query_projection: nn.Linear | None
 
     def __init__(self, config: GenSARConfig) -> None:
         super().__init__(config)
         self.item_vectors = ItemVectors.from_config(config)
+        size = config.query_size
+        self.query_projection = nn.Linear(size, config.d_model, bias=False) if size else None
 
     def forward(
         self,
@@ -261,11 +266,14 @@ class GenSAREncoder(T5Stack):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         item_table: ItemTable | None = None,
+        query_words: Tensor | None = None,
+        query_vectors: Tensor | None = None,
         **kwargs: object,
     ) -> BaseModelOutput:
         """Encode token ids int64 of shape `(batch, length)`; `attention_mask` is 1 for a token, 0 for padding.
 
-        `item_table` holds the vectors of items; left out, they are those of the catalogue set last.
+        `item_table` holds the vectors of items; left out, they are those of the catalogue set last. `query_words` and
+        `query_vectors` are what the processor read of queries.
         """
         if self.config.corpus == "instructions":
             return super().forward(
@@ -276,7 +284,7 @@ class GenSAREncoder(T5Stack):
         if not self.config.merge_events:
             mask = causal_mask(len(input_ids), input_ids.shape[1], attention_mask, self.final_layer_norm.weight)
             return super().forward(input_ids=input_ids, attention_mask=mask, **kwargs)
-        events = self.encode_events(input_ids, attention_mask, item_table, **kwargs)
+        events = self.encode_events(input_ids, attention_mask, item_table, query_words, query_vectors, **kwargs)
         states, event_of_token = events.output[0], events.event_of_token
         last = event_of_token.amax(1, keepdim=True)
         if self.config.summarize_history:
@@ -294,7 +302,13 @@ class GenSAREncoder(T5Stack):
         return events.output
 
     def encode_events(
-        self, input_ids: Tensor, attention_mask: Tensor | None, item_table: ItemTable | None = None, **kwargs: object
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        item_table: ItemTable | None = None,
+        query_words: Tensor | None = None,
+        query_vectors: Tensor | None = None,
+        **kwargs: object,
     ) -> EncodedEvents:
         """Encode a history with one position for each event.
 
@@ -302,6 +316,8 @@ class GenSAREncoder(T5Stack):
             input_ids (`torch.LongTensor` of shape `(batch, length)`): Tokens; padding on the right.
             attention_mask (`torch.LongTensor` of shape `(batch, length)`, *optional*): 1 for a token.
             item_table ([`ItemTable`], *optional*): As in [`forward`].
+            query_words (`torch.LongTensor` of shape `(batch, most_queries, most_words)`, *optional*): Hashes of words.
+            query_vectors (`torch.Tensor` of shape `(batch, most_queries, size)`, *optional*): Frozen vectors.
             kwargs: Further arguments of `T5Stack`.
 
         Returns:
@@ -309,9 +325,10 @@ class GenSAREncoder(T5Stack):
         """
         first = self.config.first_identifier_token_id
         is_token = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
-        begins = ((input_ids >= first) & (input_ids < first + 3)).long()
+        is_behavior = ((input_ids >= first) & (input_ids < first + 3)).long()
+        in_event = is_behavior.cumsum(1) > 0
         # A token before the first behavior token stands for itself; padding joins the last event, as nothing.
-        begins = torch.where(begins.cumsum(1) == 0, 1, begins) * is_token
+        begins = torch.where(in_event, is_behavior, 1) * is_token
         event_of_token = (begins.cumsum(1) - 1).clamp(min=0)
         num_events = int(event_of_token.max()) + 1
         embeds = self.embed_tokens(input_ids)
@@ -320,21 +337,53 @@ class GenSAREncoder(T5Stack):
             begins_item = (rows >= 0).nonzero(as_tuple=True)
             projected = self.item_vectors(rows[begins_item], item_table)
             embeds = embeds.index_put(begins_item, projected.to(embeds.dtype), accumulate=True)
-        reads_codes = "codes" in self.config.item_reading
-        is_read = is_token if reads_codes else is_token * (input_ids < first + 3)
+        is_query = (input_ids == first + 1) & (is_token > 0)
+        reading = self.config.query_reading
+        is_read = is_token > 0
+        if "codes" not in self.config.item_reading:
+            is_read = is_read & (input_ids < first + 3)
+        if "tokens" not in reading:
+            is_read = is_read & ((input_ids >= first) | ~in_event)
         embeds = embeds * is_read[:, :, None].to(embeds.dtype)
+        if {"words", "text"}.intersection(reading):
+            embeds = self._add_queries(embeds, is_query, query_words, query_vectors)
         merged = embeds.new_zeros(len(input_ids), num_events, embeds.shape[-1])
         merged = merged.scatter_add(1, event_of_token[:, :, None].expand_as(embeds), embeds)
         lengths = is_token.new_zeros(len(input_ids), num_events).scatter_add(1, event_of_token, is_token)
         mask = causal_mask(len(input_ids), num_events, lengths > 0, merged)
         output = super().forward(inputs_embeds=merged, attention_mask=mask, **kwargs)
-        if "recommendation" in self.config.query_reading:
+        if "recommendation" in reading:
             states = output[0]
-            is_query = (input_ids == first + 1).to(states.dtype) * is_token.to(states.dtype)
-            asks = states.new_zeros(states.shape[:2]).scatter_add(1, event_of_token, is_query)
+            asks = states.new_zeros(states.shape[:2]).scatter_add(1, event_of_token, is_query.to(states.dtype))
             # A lead-in stands before every query.
             output["last_hidden_state"] = states + asks[:, :, None] * F.pad(states[:, :-1], (0, 0, 1, 0))
         return EncodedEvents(output, event_of_token)
+
+    def _add_queries(
+        self, embeds: Tensor, is_query: Tensor, query_words: Tensor | None, query_vectors: Tensor | None
+    ) -> Tensor:
+        """Add to each query's behavior token what is read of its text; the arguments as in `encode_events`."""
+        row, position = is_query.nonzero(as_tuple=True)
+        number = is_query.cumsum(1)[row, position] - 1
+        parts: list[Tensor] = []
+        if self.query_projection is not None:
+            read = _need("query_vectors", query_vectors).to(self.query_projection.weight)
+            # Without a query there is no size to know; the layer has its part in the graph even so.
+            none = read.new_zeros(0, self.query_projection.in_features)
+            parts.append(self.query_projection(read[row, number] if len(row) else none))
+        if (
+            "words" in self.config.query_reading
+            and self.item_vectors is not None
+            and self.item_vectors.words is not None
+        ):
+            parts.append(self.item_vectors.words(_need("query_words", query_words)[row, number]))
+        return embeds.index_put((row, position), sum(parts[1:], parts[0]).to(embeds.dtype), accumulate=True)
+
+
+def _need(name: str, values: Tensor | None) -> Tensor:
+    if values is None:
+        raise RequestError(f"The inputs hold no `{name}`, which the model reads; make them with its own processor.")
+    return values
 
 
 class GenSARSnapshot(GenerativeSnapshot):
@@ -406,6 +455,10 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
             vectors.table = snapshot.items
             if is_first:
                 vectors.start_weights(self.shared.weight.detach().std().item())
+        projection = self.encoder.query_projection
+        if is_first and projection is not None:
+            # A vector of length one moves a query about as far as a token does.
+            init.normal_(projection.weight, std=self.shared.weight.detach().std().item())
 
     def set_words(self, vocabulary: Vocabulary) -> None:
         """Let the model read these words of items; before it gets its first catalogue.
@@ -428,7 +481,9 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
     def modules_outside_t5(self) -> list[str]:
         """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
         vectors = self.encoder.item_vectors
-        return [] if vectors is None else [f"encoder.item_vectors.{name}" for name in vectors.parts]
+        names = [] if vectors is None else [f"item_vectors.{name}" for name in vectors.parts]
+        names += [] if self.encoder.query_projection is None else ["query_projection"]
+        return [f"encoder.{name}" for name in names]
 
     def _codes(self, catalog: Catalog, view: View, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Codes of items, all or some, `(num_items, num_levels)`, and each level's first token, `(num_levels,)`."""
@@ -507,6 +562,8 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         segment_ids: Tensor,
         history_lengths: Tensor | None,
         num_items_in_batch: Tensor | int | None,
+        query_words: Tensor | None,
+        query_vectors: Tensor | None,
     ) -> Seq2SeqLMOutput:
         if not self.config.summarize_history:
             raise ValueError(
@@ -517,7 +574,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
             raise ValueError(
                 "`decoder_segment_ids` needs `input_ids`, `decoder_input_ids` and `decoder_history_lengths`."
             )
-        events = self.encoder.encode_events(input_ids, attention_mask)
+        events = self.encoder.encode_events(input_ids, attention_mask, None, query_words, query_vectors)
         states = events.output[0]
         last = events.event_of_token.gather(1, history_lengths - 1)  # the last event each target sees
         is_last = torch.arange(states.shape[1], device=states.device) == last[:, :, None]
@@ -553,6 +610,8 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         decoder_segment_ids: Tensor | None = None,
         decoder_history_lengths: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        query_words: Tensor | None = None,
+        query_vectors: Tensor | None = None,
         **kwargs: object,
     ) -> Seq2SeqLMOutput:
         """Predict tokens; with `labels`, the negative log-likelihood of equation 12 in nats a token.
@@ -572,6 +631,8 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
             num_items_in_batch (`int`, *optional*):
                 Scored labels of all micro-batches of one step (`Trainer` counts them); the loss is the sum divided
                 by it, else the mean.
+            query_words (`torch.LongTensor`, *optional*): As in [`GenSAREncoder.encode_events`].
+            query_vectors (`torch.Tensor`, *optional*): As in [`GenSAREncoder.encode_events`].
             kwargs: Further arguments of `T5ForConditionalGeneration`.
 
         Returns:
@@ -586,6 +647,15 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
                 decoder_segment_ids,
                 decoder_history_lengths,
                 num_items_in_batch,
+                query_words,
+                query_vectors,
+            )
+        if encoder_outputs is None and (query_words is not None or query_vectors is not None):
+            encoder_outputs = self.encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                query_words=query_words,
+                query_vectors=query_vectors,
             )
         outputs = super().forward(
             input_ids=input_ids,
@@ -611,10 +681,9 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
     def _encode(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[Tensor, Tensor]:
         """Encode histories; see [`GenerativeModel`]."""
         mask = inputs["attention_mask"].to(self.device)
-        states = self.encoder(
-            input_ids=inputs["input_ids"].to(self.device), attention_mask=mask, item_table=snapshot.items
-        )[0]
-        return states, mask
+        ids = inputs["input_ids"].to(self.device)
+        queries = {name: inputs[name].to(self.device) for name in _QUERY_PARTS if name in inputs}
+        return self.encoder(ids, attention_mask=mask, item_table=snapshot.items, **queries)[0], mask
 
     def _products(
         self, snapshot: GenSARSnapshot, asked: EncodedRequests, rows: Sequence[np.ndarray]
@@ -637,7 +706,9 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
             embedded[view] = self.embed_items(view, torch.from_numpy(wanted[view]).to(self.device), snapshot)
         products = []
         for view, line, state in zip(asked.views, rows, states, strict=True):
-            vectors = embedded[view][torch.from_numpy(np.searchsorted(wanted[view], line)).to(self.device)]
+            vectors = embedded[view]
+            if not np.array_equal(line, wanted[view]):
+                vectors = vectors[torch.from_numpy(np.searchsorted(wanted[view], line)).to(self.device)]
             products.append((vectors @ state.to(vectors.dtype)).float().cpu().numpy())
         return products
 
@@ -718,6 +789,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
             do_sample=False,
             repetition_penalty=_REPETITION_PENALTY,
             suppress_tokens=list(range(self.config.first_identifier_token_id, self.config.vocab_size)),
+            **{name: inputs[name].to(self.device) for name in _QUERY_PARTS if name in inputs},
         )
         return written[:, len(prefix) :].reshape(len(input_ids), num_answers, -1)
 

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from seekrec.corpora import (
     encode_stream,
 )
 from seekrec.errors import RequestError
+from seekrec.models.dense.query_vectors import QueryVectors
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.processing import T5Processor
+from seekrec.models.words import NO_WORD, text_word_keys
 from seekrec.schema import Request, View, shown
 from seekrec.util.ragged import Ragged
 
@@ -33,7 +35,59 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
         "max_history_searches",
         "max_query_tokens",
         "max_text_tokens",
+        "query_reading",
     )
+    _not_settings: ClassVar[tuple[str, ...]] = (*T5Processor._not_settings, "_query_vectors")
+    _query_vectors: QueryVectors | None = None
+
+    @property
+    def query_vectors(self) -> QueryVectors:
+        """The frozen vectors of queries, by the encoder of the items' texts; it is loaded at the first."""
+        catalog, vectors = self.catalog, self._query_vectors
+        if vectors is None:
+            vectors = QueryVectors(catalog.semantic_encoder_name)
+            vectors.encoder_is_trusted = catalog.encoder_is_trusted
+            self._query_vectors = vectors
+        return vectors
+
+    def read_queries(self, input_ids: torch.Tensor, *, keep: bool = False) -> dict[str, torch.Tensor]:
+        """Read the queries in rows of tokens by their words and frozen vectors, where `query_reading` names these.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`): Histories, and queries asked now.
+            keep (`bool`): Keep the vectors for good, as of a training that meets them again.
+
+        Returns:
+            `dict[str, torch.Tensor]`: Of what is read, in the order of the row: `query_words`, int64 hashes of words
+            of shape `(batch, most_queries, most_words)`, and `query_vectors`, float32 of shape `(batch, most_queries,
+            size)`.
+        """
+        rows = input_ids.numpy()
+        first, asks = self.vocabulary.first_token_id, self.vocabulary.behavior_token_ids["search_query"]
+        # A query ends where the next event begins, or padding.
+        ends = np.flatnonzero(
+            np.pad((rows >= first) | (rows == self.tokenizer.pad_token_id), ((0, 0), (0, 1)), constant_values=True)
+        )
+        row, position = np.nonzero(rows == asks)
+        begins = row * (rows.shape[1] + 1) + position
+        lengths = ends[np.searchsorted(ends, begins, side="right")] - begins - 1
+        spans = [
+            tuple(rows[one, at + 1 : at + 1 + length]) for one, at, length in zip(row, position, lengths, strict=True)
+        ]
+        numbers = {span: number for number, span in enumerate(dict.fromkeys(spans), start=1)}
+        texts = self.tokenizer.batch_decode([list(map(int, span)) for span in numbers], skip_special_tokens=True)
+        # Row 0 of what is read is of no query.
+        counts = np.bincount(row, minlength=len(rows))
+        chosen = Ragged.from_lengths(np.array([numbers[span] for span in spans], dtype=np.int64), counts).pad(0)
+        read: dict[str, np.ndarray] = {}
+        if "words" in self.config.query_reading:
+            read["query_words"] = text_word_keys(["", *texts]).pad(NO_WORD)
+        if "text" in self.config.query_reading:
+            if keep:
+                self.query_vectors.add(texts)
+            vectors = self.query_vectors.encode(texts)
+            read["query_vectors"] = np.concatenate([np.zeros_like(vectors, shape=(1, vectors.shape[1])), vectors])
+        return {name: torch.from_numpy(values[chosen]) for name, values in read.items()}
 
     @classmethod
     def _take_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
@@ -127,10 +181,31 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
 
     def _pad(self, tokens: Ragged) -> dict[str, torch.Tensor]:
         values = tokens.values.astype(np.int64)
-        return {
-            "input_ids": torch.from_numpy(tokens.pad(self.tokenizer.pad_token_id, values)),
-            "attention_mask": torch.from_numpy(tokens.pad(0, np.ones_like(values))),
-        }
+        input_ids = torch.from_numpy(tokens.pad(self.tokenizer.pad_token_id, values))
+        mask = torch.from_numpy(tokens.pad(0, np.ones_like(values)))
+        reads = {"words", "text"}.intersection(self.config.query_reading)
+        return {"input_ids": input_ids, "attention_mask": mask, **(self.read_queries(input_ids) if reads else {})}
 
 
-__all__ = ["GenSARProcessor"]
+class QueryReadingCollator:
+    """Add to batches what the processor of a model reads of their queries.
+
+    Args:
+        collate (`Callable`): Makes a batch with `input_ids` of rows.
+        processor ([`GenSARProcessor`]): The processor.
+    """
+
+    def __init__(
+        self,
+        collate: Callable[[Sequence[Mapping[str, Sequence[int]]]], dict[str, torch.Tensor]],
+        processor: GenSARProcessor,
+    ) -> None:
+        self.collate, self.processor = collate, processor
+
+    def __call__(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, torch.Tensor]:
+        """Make a batch."""
+        batch = self.collate(rows)
+        return {**batch, **self.processor.read_queries(batch["input_ids"], keep=True)}
+
+
+__all__ = ["GenSARProcessor", "QueryReadingCollator"]
