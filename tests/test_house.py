@@ -16,7 +16,7 @@ MAX_PASSES = {
     "GenSAR.retrieve": (13, 67),
     "GenSR.rank": (7, 37),
     "IntSR.rank": (11, 47),
-    "SynerGen.rank": (10, 41),
+    "SynerGen.rank": (10, 42),
 }
 
 

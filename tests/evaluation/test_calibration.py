@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.evaluation import click_calibration, expected_calibration_error
+from seekrec.evaluation.calibration import fit_logistic
 from seekrec.evaluation.protocols import EvaluationCases
 from seekrec.schema import IdMap, Request, ScoredItem
 from seekrec.util.ragged import Ragged
@@ -80,3 +82,22 @@ def test_clicks_of_cases():
 def test_what_is_no_probability_is_refused(probabilities, labels, num_bins, error, message):
     with pytest.raises(error, match=message):
         expected_calibration_error(probabilities, labels, num_bins=num_bins)
+
+
+def test_factors_and_shift_are_those_of_scikit_learn():
+    generator = np.random.default_rng(3)
+    features = generator.normal(size=(4000, 2)) * [1.0, 9.0] + [0.0, 40.0]
+    happened = generator.random(4000) < 1 / (1 + np.exp(-(features @ [0.8, 0.3] - 13)))
+    found = fit_logistic(features, happened)
+    reference = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(features, happened)
+    np.testing.assert_allclose(found, [*reference.coef_[0], *reference.intercept_], rtol=5e-3)
+    chance = 1 / (1 + np.exp(-(features @ found[:-1] + found[-1])))
+    assert chance.mean() == pytest.approx(happened.mean(), abs=1e-6)
+    assert expected_calibration_error(chance, happened) < 0.02
+    # What points the wrong way is left out, and the other is fitted alone.
+    turned = fit_logistic(features * [-1, 1], happened)
+    alone = fit_logistic(features[:, 1:], happened)
+    np.testing.assert_allclose(turned, [0.0, *alone])
+    # Told apart without a mistake: large, and finite.
+    apart = fit_logistic([[-2.0], [-1.0], [1.0], [2.0]], [0, 0, 1, 1])
+    assert np.isfinite(apart).all() and apart[0] > 3

@@ -10,6 +10,10 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.evaluation.protocols import EvaluationCases, Retriever
 from seekrec.schema import IdMap
 
+# Of the squares of factors, in units of the features' spread, for each example.
+_PENALTY = 1e-5
+_MAX_STEPS = 100
+
 
 def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike, *, num_bins: int = 10) -> float:
     """Compute how far probabilities are from what happened.
@@ -79,4 +83,42 @@ def click_calibration(system: Retriever, cases: EvaluationCases, id_map: IdMap, 
     )
 
 
-__all__ = ["click_calibration", "expected_calibration_error"]
+def fit_logistic(features: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Fit probabilities `sigmoid(features @ factors + shift)` by maximum likelihood (Platt scaling).
+
+    A factor that comes out below 0 is set to 0 and the others are fitted again: what is scaled may be worth nothing,
+    but is not turned around.
+
+    Args:
+        features (`ArrayLike`): Logits, `(n, num_features)`.
+        labels (`ArrayLike`): 1 where it happened, else 0, `(n,)`.
+
+    Returns:
+        `np.ndarray`: The factors and, last, the shift: float64 of shape `(num_features + 1,)`.
+    """
+    given, happened = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    used = np.ones(given.shape[1], dtype=bool)
+    while True:
+        # In units of their spread, so that one penalty is small for all; it bounds what separates perfectly.
+        spread = np.maximum(given[:, used].std(axis=0), 1e-12)
+        table = np.column_stack([given[:, used] / spread, np.ones(len(given))])
+        penalty = np.append(np.full(table.shape[1] - 1, _PENALTY), 1e-9) * len(given)
+        weights = np.zeros(table.shape[1])
+        for _ in range(_MAX_STEPS):
+            chance = 1 / (1 + np.exp(-np.clip(table @ weights, -500, 500)))
+            slope = table.T @ (chance - happened) + penalty * weights
+            curve = (table * np.maximum(chance * (1 - chance), 1e-9)[:, None]).T @ table + np.diag(penalty)
+            step = np.linalg.solve(curve, slope)
+            # Far from the optimum Newton's step overshoots.
+            weights = weights - step * min(1.0, 2 / max(float(np.abs(step).max()), 1e-12))
+            if np.abs(step).max() < 1e-8:
+                break
+        negative = weights[:-1] < 0
+        if not negative.any():
+            found = np.zeros(given.shape[1] + 1)
+            found[:-1][used], found[-1] = weights[:-1] / spread, weights[-1]
+            return found
+        used[np.flatnonzero(used)[negative]] = False
+
+
+__all__ = ["click_calibration", "expected_calibration_error", "fit_logistic"]

@@ -72,6 +72,11 @@ class IntSRRecipe(WindowRecipe[IntSRForSearchAndRecommendation, IntSRProcessor])
         """Whether items are drawn among those available at the time."""
         return "alignment" not in self.config.without
 
+    @property
+    def num_ranked_negatives(self) -> int:
+        """Number of items that the ranking head sees beside a target in training."""
+        return self.config.num_ranking_negatives
+
     def from_data(self) -> dict[str, object]:
         """Return the fields of the configuration that the log decides."""
         return {"num_geohashes": len(self.processor.geohashes)}
@@ -79,7 +84,7 @@ class IntSRRecipe(WindowRecipe[IntSRForSearchAndRecommendation, IntSRProcessor])
     def report(self, model: IntSRForSearchAndRecommendation) -> None:
         """Print how well the probabilities of the ranking head are calibrated."""
         if model.ranking_head is not None:
-            self.print_calibration(model, model.config.num_ranking_negatives)
+            self.print_calibration(model)
 
 
 __all__ = ["GEOHASH_PRECISION", "IntSRRecipe"]

@@ -13,7 +13,6 @@ import numpy as np
 
 from seekrec.evaluation import Retriever, ValidationRanking
 from seekrec.models import SynerGenConfig, SynerGenForSearchAndRecommendation, SynerGenProcessor
-from seekrec.recipes.views import choose_views
 from seekrec.recipes.window_recipe import WindowRecipe
 
 logger = logging.getLogger(__name__)
@@ -46,6 +45,11 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
         """The family's processor."""
         return SynerGenProcessor
 
+    @property
+    def num_ranked_negatives(self) -> int:
+        """Number of items that the ranking head sees beside a target in training."""
+        return self.config.num_training_negatives
+
     def from_data(self) -> dict[str, object]:
         """Return the fields of the configuration that the log decides: requests ask for its most frequent action."""
         if self.parts is not None:
@@ -57,7 +61,8 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
 
     def finish(self, model: SynerGenForSearchAndRecommendation) -> None:
         """Choose the ranking head by validation, if the settings request it, with the views that answers have."""
-        choose_views(self, model)
+        with ranking_by(model, "ranking"):
+            super().finish(model)
         if model.config.rank_by != "validation":
             return
         if model.ranking_head is None:
@@ -70,7 +75,7 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
         """Print how well the probabilities of clicks are calibrated."""
         if model.ranking_head is not None:
             with ranking_by(model, "ranking"):
-                self.print_calibration(model, model.config.num_training_negatives)
+                self.print_calibration(model)
 
 
 @contextmanager

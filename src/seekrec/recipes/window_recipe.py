@@ -7,11 +7,12 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from seekrec.corpora.training_windows import TrainingWindows
 from seekrec.corpora.window_shards import WindowShards
 from seekrec.evaluation import build_cases, click_calibration
+from seekrec.evaluation.protocols import EvaluationCases
 from seekrec.events.pool_texts import check_pool_kinds
 from seekrec.models.dense import DenseConfig
 from seekrec.recipes.arguments import SPLIT_SEED
@@ -19,7 +20,9 @@ from seekrec.recipes.items import PreparedItems, prepare_written_queries
 from seekrec.recipes.partitioned import (
     prepare_window_shards,
 )
+from seekrec.recipes.ranking_scales import scale_ranking
 from seekrec.recipes.recipe import Recipe
+from seekrec.recipes.views import choose_views
 from seekrec.recipes.windows import (
     DenseT,
     EventProcessorT,
@@ -171,27 +174,56 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             **self.from_data(),
         )
 
-    def print_calibration(self, model: DenseT, num_negatives: int) -> None:
+    @property
+    @abstractmethod
+    def num_ranked_negatives(self) -> int:
+        """Number of items that the ranking head sees beside a target in training."""
+
+    def finish(self, model: DenseT) -> None:
+        """Scale a ranking head that begins with retrieval by validation, with the views that answers have."""
+        choose_views(self, model)
+        if model.retrieval_logit is None:
+            return
+        asked = [behavior for behavior in self.behaviors if self.split.targets("validation", behavior)]
+        cases = {
+            behavior: self.drawn_cases(model, behavior, "validation", self.evaluation.max_validation_cases)
+            for behavior in asked
+        }
+        validation = self.make_validation(self.evaluation.candidate_protocols or ("uniform",))
+        scale_ranking(model, self.make_retriever(model), self.catalog.id_map, cases, validation)
+
+    def drawn_cases(
+        self, model: DenseT, behavior: Behavior, part: Literal["validation", "test"], max_cases: int | None
+    ) -> EvaluationCases:
+        """Make cases whose negatives are drawn as in training, and are as many: the share of clicks is that of it.
+
+        Args:
+            model (`PreTrainedModel`): Says how its losses draw.
+            behavior (`str`): The task.
+            part (`str`): Part of the split.
+            max_cases (`int`, *optional*): Number of cases.
+        """
+        return build_cases(
+            self.split,
+            self.catalog.id_map,
+            behavior=behavior,
+            part=part,
+            protocol=model.config.drawn_negatives or "uniform",
+            num_negatives=self.num_ranked_negatives,
+            max_cases=max_cases,
+            seed=SPLIT_SEED,
+        )
+
+    def print_calibration(self, model: DenseT) -> None:
         """Print how well the probabilities of the ranking head are calibrated.
 
         Args:
             model (`PreTrainedModel`): Its `rank` answers with probabilities.
-            num_negatives (`int`): As many as stood beside a target in training, where they are drawn alike: the share
-                of clicks that the head learned.
         """
-        drawn = model.config.drawn_negatives
-        if drawn is None:
+        if model.config.drawn_negatives is None:
             return
         for behavior in self.behaviors:
-            cases = build_cases(
-                self.split,
-                self.catalog.id_map,
-                behavior=behavior,
-                protocol=drawn,
-                num_negatives=num_negatives,
-                max_cases=self.evaluation.max_test_cases,
-                seed=SPLIT_SEED,
-            )
+            cases = self.drawn_cases(model, behavior, "test", self.evaluation.max_test_cases)
             error = click_calibration(self.make_retriever(model), cases, self.catalog.id_map)
             print(f"{behavior}: expected calibration error of click probabilities {error:.4f} ({len(cases)} cases)")
 

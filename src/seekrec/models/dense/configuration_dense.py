@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 
 from seekrec.embeddings.softmax import LARGE_CATALOG
 from seekrec.models.views.weights import NO_VIEWS, read_view_weights
+from seekrec.schema import BEHAVIORS
 from seekrec.util.settings import option_values
 
 
@@ -32,6 +33,8 @@ class DenseConfig(PreTrainedConfig):
         items_hash (`str`, *optional*): Hash of the ids of the items. A catalogue that begins otherwise is refused.
         texts_hash (`str`, *optional*): Hash of the text vectors of the items.
         views_hash (`str`, *optional*): Digest of the views that the model was saved with.
+        ranking_scales (`list[float]`): With `ranks_with_retrieval`, chosen on validation: factors of what the ranking
+            head says and of the score of `retrieve`, and a shift, for each task in turn; as trained if empty.
 
     The items and the decoder:
 
@@ -68,7 +71,8 @@ class DenseConfig(PreTrainedConfig):
             head (its table 4), and `rank` orders by retrieval.
         ranks_with_retrieval (`bool`): Whether the ranking head begins with what retrieval says of a candidate: its
             logit is what it says itself, and the score of `retrieve` times a learned factor, and a learned shift. The
-            ranking loss does not move that score. Off in both papers.
+            ranking loss does not move that score. After training, validation scales the three for each task, such that
+            `rank` answers with the chance of an act and orders no worse than `retrieve`. Off in both papers.
         view_weights (`list[str]`): Weights of what is added to answers, see [`Views`]: `search.lexical=0.5`,
             `recommendation.collaborative=1`; `validation` alone lets the recipe choose them, `none` is none. In
             neither paper.
@@ -79,7 +83,7 @@ class DenseConfig(PreTrainedConfig):
 
     fields_from_data: ClassVar[tuple[str, ...]] = (
         *("num_items", "num_words", "num_categories", "text_size", "query_size", "num_actions"),
-        *("items_hash", "texts_hash", "views_hash"),
+        *("items_hash", "texts_hash", "views_hash", "ranking_scales"),
     )
     # What earlier versions could set, and the one value that there is now.
     fixed_settings: ClassVar[dict[str, object]] = {
@@ -100,6 +104,7 @@ class DenseConfig(PreTrainedConfig):
     items_hash: str | None = None
     texts_hash: str | None = None
     views_hash: str | None = None
+    ranking_scales: list[float] = field(default_factory=list)
 
     item_reading: list[Literal["vector", "text", "categories", "words"]] = field(
         default_factory=lambda: ["vector", "text"]
@@ -222,7 +227,11 @@ class DenseConfig(PreTrainedConfig):
             )
 
     def validate_ranking(self) -> None:
-        """Check that there is a ranking head where a setting needs one."""
+        """Check that there is a ranking head where a setting needs one, and the shape of what scales it."""
+        if len(self.ranking_scales) not in (0, 3 * len(BEHAVIORS)):
+            raise ValueError(
+                f"`ranking_scales` has {len(self.ranking_scales)} numbers; give none, or three for each task."
+            )
         if self.ranks_with_retrieval and not self.ranking_weight:
             raise ValueError(
                 "`ranks_with_retrieval` is on and `ranking_weight` 0, so there is no ranking head; give it a weight "

@@ -133,15 +133,21 @@ class RetrievalLogit(nn.Module):
         init.ones_(self.factor)
         init.zeros_(self.shift)
 
-    def forward(self, logits: Tensor, scores: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, scores: Tensor, scales: Tensor | None = None) -> Tensor:
         """Return the logits of candidates, float32 in the shape given.
 
         Args:
-            logits (`torch.Tensor`): What the ranking head says itself, in any shape.
+            logits (`torch.Tensor`): What the ranking head says itself, `(batch, num_questions, num_candidates)`.
             scores (`torch.Tensor`): What retrieval says, before its temperature, in that shape.
+            scales (`torch.Tensor`, *optional*): Factors of the one and the other and a shift, `(batch, num_questions,
+                3)`, as validation chose them; 1, 1 and 0 if not given.
         """
         own: Tensor = logits.float()
-        return own + self.factor * scores.detach().float() / self.temperature + self.shift
+        retrieved = self.factor * scores.detach().float() / self.temperature + self.shift
+        if scales is None:
+            return own + retrieved
+        of_own, of_retrieved, shift = scales[..., None].unbind(-2)
+        return of_own * own + of_retrieved * retrieved + shift
 
 
 class DenseSnapshot(CatalogSnapshot):
@@ -412,6 +418,8 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
             raise TypeError(f"{cls.__name__} has no `config_class` of its own; name a subclass of DenseConfig.")
 
     model: Decoder[StateT]
+    # What the ranking head begins with, if it does.
+    retrieval_logit: RetrievalLogit | None
     item_index: Backend = "exact"
 
     @property
@@ -453,13 +461,44 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
 
     @abstractmethod
     def score_candidates(
-        self, inputs: Inputs, *, state: StateT | None = None, items: CatalogItems | None = None
+        self,
+        inputs: Inputs,
+        *,
+        state: StateT | None = None,
+        items: CatalogItems | None = None,
+        added: Tensor | None = None,
     ) -> Tensor:
         """Score each candidate, in the shape of `inputs["candidate_rows"]`: the probability of an act.
 
         It is float64, where sure candidates still differ. Without a head for that, the score that [`retrieve`] gives,
-        float32.
+        float32. A head that begins with that score takes `added`, what views add to it, in the same shape.
         """
+
+    def judge_candidates(
+        self,
+        logits: Tensor,
+        questions: Callable[[], Tensor],
+        inputs: Inputs,
+        items: CatalogItems,
+        added: Tensor | None,
+    ) -> Tensor:
+        """Return the probabilities of candidates from what the ranking head says itself.
+
+        Args:
+            logits (`torch.Tensor`): What it says, `(batch, num_questions, num_candidates)`.
+            questions (`Callable`): Returns the vectors of questions; for a head that begins with retrieval.
+            inputs (`dict[str, torch.Tensor]`): Has `candidate_rows`.
+            items ([`CatalogItems`]): What is answered from.
+            added (`torch.Tensor`, *optional*): As in [`score_candidates`].
+        """
+        if self.retrieval_logit is not None:
+            scores = self.answer_scores(questions(), inputs["candidate_rows"], items)
+            scores = scores if added is None else scores + added
+            chosen = self.config.ranking_scales
+            scales = torch.tensor(chosen, device=scores.device).view(-1, 3) if chosen else None
+            behaviors = inputs["question_behavior_ids"].clamp_min(0)
+            logits = self.retrieval_logit(logits, scores, None if scales is None else scales[behaviors])
+        return torch.sigmoid(logits.double())
 
     def current_items(self) -> CatalogItems:
         """Return what a call that begins now answers from; it stays the same whatever is set meanwhile.
@@ -823,8 +862,9 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
             state (*optional*): As in [`retrieve`].
 
         Returns:
-            `list[list[ScoredItem]]`: For each request its candidates, best first, with the probability of an act, to
-            which nothing is added, or the score that [`retrieve`] gives where no head judges candidates.
+            `list[list[ScoredItem]]`: For each request its candidates, best first, with the probability of an act, or
+            the score that [`retrieve`] gives where no head judges candidates. Views are added to that score, and to
+            what a head begins with that reads it; one that does not knows no views.
 
         Raises:
             RequestError: If the inputs hold no candidates.
@@ -833,19 +873,21 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
 
         def score(snapshot: DenseSnapshot, rows: list[np.ndarray]) -> list[np.ndarray]:
             items = CatalogItems(self.model.items, snapshot)
-            scores = self.score_candidates(inputs, state=state, items=items)[:, 0].cpu().numpy()
             is_candidate = inputs["candidate_rows"][:, 0].cpu().numpy() >= 0
+            more = added = None
+            if self.judges_candidates and self.retrieval_logit is not None and self._views is not None:
+                more = self._added(snapshot, inputs, behaviors, history, None)
+            if more is not None:
+                table = np.zeros(is_candidate.shape, np.float32)
+                table[is_candidate] = np.concatenate(more.at(rows))
+                added = torch.from_numpy(table)[:, None].to(self.device)
+            scores = self.score_candidates(inputs, state=state, items=items, added=added)[:, 0].cpu().numpy()
             return [line[kept] for line, kept in zip(scores, is_candidate, strict=True)]
 
         behaviors = inputs["question_behavior_ids"][:, 0].tolist()
         events = None if state is None else self.check_state(state, len(behaviors))
-        return self._rank(
-            inputs,
-            behaviors,
-            score,
-            reads_views=not self.judges_candidates,
-            history=(inputs if events is None else events.columns)["history_item_rows"],
-        )
+        history = (inputs if events is None else events.columns)["history_item_rows"]
+        return self._rank(inputs, behaviors, score, reads_views=not self.judges_candidates, history=history)
 
 
 # A model of either family.

@@ -753,7 +753,12 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         return self._outputs(state, inputs, items)[:, :, 0]
 
     def score_candidates(
-        self, inputs: Inputs, *, state: IntSRState | None = None, items: CatalogItems | None = None
+        self,
+        inputs: Inputs,
+        *,
+        state: IntSRState | None = None,
+        items: CatalogItems | None = None,
+        added: Tensor | None = None,
     ) -> Tensor:
         """Compute the probability of an act on each candidate; see `DenseRetrieval`.
 
@@ -764,10 +769,9 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
         rows = inputs["candidate_rows"]
         if self.ranking_head is not None:
             logits = self.ranking_head(self._outputs(state, inputs, items, rows))[..., 0]
-            if self.retrieval_logit is not None:
-                scores = self.answer_scores(self._outputs(state, inputs, items)[:, :, 0], rows, items)
-                logits = self.retrieval_logit(logits, scores)
-            return torch.sigmoid(logits.double())
+            return self.judge_candidates(
+                logits, lambda: self._outputs(state, inputs, items)[:, :, 0], inputs, items, added
+            )
         return self.answer_scores(self._outputs(state, inputs, items)[:, :, 0], rows, items)
 
     def forward(

@@ -673,7 +673,12 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
         return answered
 
     def score_candidates(
-        self, inputs: Inputs, *, state: SynerGenState | None = None, items: CatalogItems | None = None
+        self,
+        inputs: Inputs,
+        *,
+        state: SynerGenState | None = None,
+        items: CatalogItems | None = None,
+        added: Tensor | None = None,
     ) -> Tensor:
         """Compute the click probability of each candidate; see `DenseRetrieval`.
 
@@ -685,10 +690,9 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
         questions = self.model.ask(state, inputs, items)
         if self.ranking_head is not None and self.judges_candidates:
             logits = self.ranking_head(self.model.judge(state, questions, inputs, rows, items))[..., 0]
-            if self.retrieval_logit is not None:
-                scores = self.answer_scores(self.retrieval_norm(questions.hidden_states), rows, items)
-                logits = self.retrieval_logit(logits, scores)
-            return torch.sigmoid(logits.double())
+            return self.judge_candidates(
+                logits, lambda: self.retrieval_norm(questions.hidden_states), inputs, items, added
+            )
         return self.answer_scores(self.retrieval_norm(questions.hidden_states), rows, items)
 
     def forward(

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scale a ranking head that begins with retrieval after training, for each task, by validation.
+
+In training a head sees a few drawn items beside each target, of all tasks at once, and its losses stop when retrieval
+is best. So what it says itself, the score of `retrieve` and their sum are neither the chance of an act in each task
+nor the best order. A logistic regression on validation cases, with negatives drawn as in training, gives each task two
+factors and a shift: the chance of an act among candidates that come so. Where the head's own part does not order the
+validation candidates better than `retrieve`, its factor is 0, and the order is that of `retrieve`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from seekrec.evaluation import Retriever, ValidationRanking
+from seekrec.evaluation.calibration import fit_logistic
+from seekrec.evaluation.protocols import EvaluationCases
+from seekrec.models.dense import DenseModel
+from seekrec.schema import BEHAVIORS, Behavior, IdMap
+
+logger = logging.getLogger(__name__)
+
+# As trained: the head and the score as they are.
+_AS_TRAINED = (1.0, 1.0, 0.0)
+# What a score is asked in, so that its sigmoid still tells large ones apart.
+_UNIT = 0.05
+
+
+def scale_ranking(
+    model: DenseModel,
+    system: Retriever,
+    id_map: IdMap,
+    cases: Mapping[Behavior, EvaluationCases],
+    validation: ValidationRanking,
+) -> None:
+    """Write into `model.config.ranking_scales` what validation chooses, and log it.
+
+    Args:
+        model ([`DenseRetrieval`]): Its ranking head begins with retrieval; with the views that it answers with.
+        system ([`Retriever`]): Asks this very model.
+        id_map ([`IdMap`]): Items of the catalogue.
+        cases (`Mapping`): By task: validation cases with negatives drawn as in training.
+        validation ([`ValidationRanking`]): Orders the candidates that the two ways are compared on.
+    """
+    found: dict[str, dict[Behavior, Sequence[float]]] = {"retrieval": {}, "both": {}}
+    for behavior, own_cases in cases.items():
+        own, retrieved, clicked = _evidence(model, system, own_cases, id_map)
+        by_score, shift = fit_logistic(retrieved[:, None], clicked).tolist()
+        found["retrieval"][behavior] = (0.0, by_score, shift)
+        found["both"][behavior] = fit_logistic(np.column_stack([own, retrieved]), clicked).tolist()
+    metrics = {}
+    for name, scales in found.items():
+        _set(model, scales)
+        metrics[name] = validation(system)
+    chosen: dict[Behavior, Sequence[float]] = {}
+    for behavior in cases:
+        means = {
+            name: float(np.mean([value for key, value in values.items() if key.startswith(behavior)]))
+            for name, values in metrics.items()
+        }
+        best = "both" if means["both"] >= means["retrieval"] else "retrieval"
+        chosen[behavior] = found[best][behavior]
+        logger.info(
+            "`rank` of %s: %.3f x the head, %.3f x the score of `retrieve`, shift %.3f; NDCG@10 of validation "
+            "candidates %.4f by both, %.4f by that score",
+            *(behavior, *chosen[behavior], means["both"], means["retrieval"]),
+        )
+    _set(model, chosen)
+
+
+def _set(model: DenseModel, scales: Mapping[Behavior, Sequence[float]]) -> None:
+    model.config.ranking_scales = [
+        float(number) for behavior in BEHAVIORS for number in scales.get(behavior, _AS_TRAINED)
+    ]
+
+
+def _evidence(
+    model: DenseModel, system: Retriever, cases: EvaluationCases, id_map: IdMap
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return, for every candidate of all cases, the logits of the head and of retrieval, and whether it is the target.
+
+    Both are asked of `rank` itself, one at a time, so they are what it adds up.
+    """
+    rows = () if cases.candidate_rows is None else cases.candidate_rows
+    candidates = [id_map.convert_to_ids(row[row >= 0]) for row in rows]
+    logits = []
+    for scales in ((_UNIT, 0.0, 0.0), (0.0, _UNIT, 0.0)):
+        _set(model, dict.fromkeys(BEHAVIORS, scales))
+        answers = system.rank(cases.requests, candidates)
+        by_id = [{item.item_id: item.score for item in answer} for answer in answers]
+        chances = np.array([scores[name] for scores, asked in zip(by_id, candidates, strict=True) for name in asked])
+        logits.append((np.log(chances) - np.log1p(-chances)) / _UNIT)
+    clicked = [name == target for asked, target in zip(candidates, cases.target_ids, strict=True) for name in asked]
+    return logits[0], logits[1], np.array(clicked)
+
+
+__all__ = ["scale_ranking"]
