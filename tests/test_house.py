@@ -15,8 +15,8 @@ MAX_SETTINGS = {"gensar": 57, "gensr": 69, "intsr": 61, "synergen": 61}
 MAX_PASSES = {
     "GenSAR.retrieve": (13, 67),
     "GenSR.rank": (7, 37),
-    "IntSR.rank": (11, 47),
-    "SynerGen.rank": (10, 42),
+    "IntSR.rank": (11, 48),
+    "SynerGen.rank": (10, 43),
 }
 
 
