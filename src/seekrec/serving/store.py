@@ -103,6 +103,9 @@ class Store:
             raise DataError(
                 f"The store cannot be opened: {error.orig}. Check its URL, and that it may be written to."
             ) from error
+        except DataError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the connections."""
