@@ -247,6 +247,12 @@ def test_found_items_and_candidates_stand_in_the_encoders_order(aisles):
         everything = model.retrieve(inputs, top_k=NUM_ITEMS, num_beams=NUM_ITEMS, exclude_seen=False)[0]
         order = [f"i{row}" for row in scores.argsort(descending=True).tolist()]
         assert [item.item_id for item in everything] == order
+        # Or all of them scored, without beams, and what is added.
+        best = model.retrieve(inputs, top_k=5, num_beams=1, exclude_seen=False, exact=True)[0]
+        assert [item.item_id for item in best] == order[:5]
+        assert best[0].score == pytest.approx(scores.max().item(), abs=1e-4)
+        few = {"where": order[5:9], "boost": {order[8]: 100.0}, "exact": True, "exclude_seen": False}
+        assert [item.item_id for item in model.retrieve(inputs, top_k=2, **few)[0]] == [order[8], order[5]]
         candidates = ["i3", "i20", "i11"]
         ranked = model.rank(processor([request], candidates=[candidates]))[0]
         assert [item.item_id for item in ranked] == sorted(candidates, key=order.index)

@@ -174,7 +174,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
                 some items by id. Items are compared by the sum, and beams hold the prefixes with the highest
                 log-probability plus the most that an item below gets.
             exact (`bool`): Whether beams are looked behind until none of the items whose log-probability, or sum of
-                it and what is added, is best can be missing; see [`beam_search`].
+                it and what is added, is best can be missing; see [`beam_search`]. A GenSAR that orders items by its
+                encoder scores them all.
 
         Returns:
             `list[list[ScoredItem]]`: For each request at most `top_k` distinct items, best first, with the

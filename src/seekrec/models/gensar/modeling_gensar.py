@@ -46,6 +46,7 @@ from seekrec.models.losses import level_loss, mask_other_levels, next_item_losse
 from seekrec.models.views import AddedScores
 from seekrec.models.words import TextWords, Vocabulary, WordEmbedding, item_word_keys
 from seekrec.schema import BEHAVIORS, Behavior, Request, View, shown
+from seekrec.util.finite import weights_key
 
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
 _REPETITION_PENALTY = 1.5
@@ -703,7 +704,11 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         for view in dict.fromkeys(asked.views):
             lines = [line for own, line in zip(asked.views, rows, strict=True) if own == view]
             wanted[view] = np.unique(np.concatenate(list({id(line): line for line in lines}.values())))
-            embedded[view] = self.embed_items(view, torch.from_numpy(wanted[view]).to(self.device), snapshot)
+            if 2 * len(wanted[view]) > snapshot.num_items:  # made for all, and kept
+                embedded[view] = self._embed_all(view, snapshot)
+                wanted[view] = np.arange(snapshot.num_items)
+            else:
+                embedded[view] = self.embed_items(view, torch.from_numpy(wanted[view]).to(self.device), snapshot)
         products = []
         for view, line, state in zip(asked.views, rows, states, strict=True):
             vectors = embedded[view]
@@ -711,6 +716,13 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
                 vectors = vectors[torch.from_numpy(np.searchsorted(wanted[view], line)).to(self.device)]
             products.append((vectors @ state.to(vectors.dtype)).float().cpu().numpy())
         return products
+
+    def _embed_all(self, view: View, snapshot: GenSARSnapshot) -> Tensor:
+        """Return what is read of all items; made anew with new weights."""
+        vectors = self.encoder.item_vectors
+        key = weights_key([self.shared.weight, *([] if vectors is None else vectors.parameters())])
+        made: Tensor = snapshot.value(("items", view), lambda: self.embed_items(view, None, snapshot).detach(), key)
+        return made
 
     def _score_new(self, snapshot: GenSARSnapshot, asked: EncodedRequests, norm: Norm | None) -> np.ndarray:
         """With `config.order_by="next_item"` what that order says of the items with texts like theirs."""
@@ -750,12 +762,19 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         added: AddedScores | None,
         exact: bool,
     ) -> list[Found]:
-        """With `config.order_by="next_item"` the beams find items and the last event's state orders them."""
+        """With `config.order_by="next_item"` the beams find items and the last event's state orders them.
+
+        With `exact` it orders all that are allowed, without beams.
+        """
         if self.config.order_by == "identifier":
             return super()._search(snapshot, asked, top_k, allowed, num_beams, norm, added, exact)
-        kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
-        beams = super()._search(snapshot, asked, kept, allowed, num_beams, norm, added, exact)
-        found = [rows for rows, _ in beams]
+        if exact:
+            everything = np.arange(snapshot.num_items)
+            found = [everything if mask is None else np.flatnonzero(mask) for mask in allowed]
+        else:
+            kept = np.maximum(top_k, per_request("num_beams", num_beams, len(top_k)))  # all that the beams hold
+            beams = super()._search(snapshot, asked, kept, allowed, num_beams, norm, added, exact)
+            found = [rows for rows, _ in beams]
         scores = self._score(snapshot, asked, found, norm)
         if added is not None:
             scores = [own + more for own, more in zip(scores, added.at(found), strict=True)]
