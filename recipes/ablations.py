@@ -19,22 +19,18 @@ interval, and the p-value. `<output_dir>/ablations.png` shows the differences, a
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from seekrec.errors import ConfigurationError, MissingDependencyError
+from seekrec.errors import MissingDependencyError
 from seekrec.evaluation import ResultRow, compare, read_results
-from seekrec.recipes.variants import as_options, run_variant
+from seekrec.recipes.variants import FULL, choose_variants, run_variant
 from seekrec.schema import BEHAVIORS
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import is_given, parse_known_arguments, read_settings
 
 RECIPES = Path(__file__).parent
-FULL = "full"
 
 
 @dataclass
@@ -93,35 +89,6 @@ def main(arguments: AblationArguments, options: Sequence[str]) -> None:
             print(json.dumps(line), flush=True)
     (folder / "ablations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     draw(results, lines, arguments.metric, folder / "ablations.png")
-
-
-def choose_variants(
-    recipe: str, which: Sequence[str], settings: Mapping[str, Any] | None = None
-) -> dict[str, list[str]]:
-    """Return the options of each variant, including those under `all`; the full model comes first.
-
-    Options that `settings` already contain are left out, so a variant that changes nothing has the options of the full
-    model.
-
-    Raises:
-        ConfigurationError: If the recipe has no variants, or a group is unknown.
-    """
-    path = RECIPES / "variants" / f"{recipe}.yaml"
-    if not path.is_file():
-        names = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        raise ConfigurationError(f"`recipe` is {recipe!r}; use one of {', '.join(names)}.")
-    groups = yaml.safe_load(path.read_text(encoding="utf-8"))
-    shared = groups.pop("all", {})
-    known = {**(settings or {}), **shared}
-    everywhere = as_options(shared)
-    variants: dict[str, list[str]] = {FULL: everywhere}
-    for name in which:
-        if name not in groups:
-            raise ConfigurationError(f"`which` has the unknown group {name!r}; choose from {', '.join(groups)}.")
-        for variant, changes in groups[name].items():
-            news = {key: value for key, value in changes.items() if key not in known or known[key] != value}
-            variants[variant] = [*everywhere, *as_options(news)]
-    return variants
 
 
 def draw(results: dict[str, list[ResultRow]], lines: Sequence[dict], metric: str, path: Path) -> None:

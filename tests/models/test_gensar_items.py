@@ -53,6 +53,19 @@ def test_items_are_found_by_their_whole_identifiers(aisles):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("corpus", ["instructions", "stream"])
+def test_without_behavior_tokens_a_searched_item_reads_like_a_recommended_one(aisles, corpus):
+    for reads in (True, False):
+        model, processor = make_gensar(aisles, corpus=corpus, reads_behavior=reads)
+        tokens = processor([Request(HISTORY)])["input_ids"]
+        ids = model.vocabulary.item_token_ids
+        assert (tokens == ids["search"]).any()
+        other = tokens.masked_fill(tokens == ids["search"], ids["recommendation"])
+        states = [model.encoder(input_ids=one, attention_mask=torch.ones_like(one))[0] for one in (tokens, other)]
+        assert torch.equal(*states) is not reads
+
+
+@torch.no_grad()
 def test_the_encoder_reads_tokens_and_vector_of_an_item(aisles, monkeypatch):
     model, processor = make_gensar(aisles, **READING)
     given = {}

@@ -16,6 +16,7 @@ from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ResultRow, write_results
 from seekrec.evaluation.metrics import all_metric_values, bootstrap_intervals
 from seekrec.recipes import GenSARRecipe, GenSRRecipe, IntSRRecipe, SynerGenRecipe
+from seekrec.recipes.variants import choose_variants
 from seekrec.util.parsing import parse_arguments
 
 RECIPES = {"gensar": GenSARRecipe, "gensr": GenSRRecipe, "intsr": IntSRRecipe, "synergen": SynerGenRecipe}
@@ -37,7 +38,7 @@ def arguments(ablations, folder, **changes):
 
 
 def test_a_variant_is_the_full_model_with_other_options(ablations):
-    variants = ablations["choose_variants"]("gensr", ["parts", "tau"])
+    variants = choose_variants("gensr", ["parts", "tau"])
     assert next(iter(variants)) == "full"
     everywhere = variants["full"]
     assert everywhere[:2] == ["--identifier_weight", "0"]
@@ -45,13 +46,13 @@ def test_a_variant_is_the_full_model_with_other_options(ablations):
     assert variants["without agreement and soft filter"] == [*everywhere, "--filtered_history", "mean"]
     assert variants["tau = 0.09"] == [*everywhere, "--contrast_temperature", "0.09"]
     # What the file of settings has already is no variant.
-    again = ablations["choose_variants"]("gensr", ["tau"], {"contrast_temperature": 0.09})
+    again = choose_variants("gensr", ["tau"], {"contrast_temperature": 0.09})
     assert again["tau = 0.09"] == again["full"]
     assert again["tau = 0.07"] == [*everywhere, "--contrast_temperature", "0.07"]
 
 
 def test_variants_of_gensar_with_the_full_models_levels_are_the_full_model(ablations):
-    variants = ablations["choose_variants"]("gensar", ["identifiers", "shared", "length"])
+    variants = choose_variants("gensar", ["identifiers", "shared", "length"])
     assert variants["shared levels = 2"] == variants["levels = 4"] == variants["full"]
     assert variants["levels = 5"] == [*variants["full"], "--num_specific_levels", "3"]
     tiger = variants["semantic identifiers only"][len(variants["full"]) :]
@@ -63,16 +64,16 @@ def test_unknown_recipes_and_groups_are_refused(ablations):
     with pytest.raises(
         ConfigurationError, match="`which` has the unknown group 'gamma'; choose from parts, beta, tau"
     ):
-        ablations["choose_variants"]("gensr", ["gamma"])
+        choose_variants("gensr", ["gamma"])
     with pytest.raises(ConfigurationError, match="`recipe` is 'gpt'; use one of gensar, gensr, intsr, synergen"):
-        ablations["choose_variants"]("gpt", ["parts"])
+        choose_variants("gpt", ["parts"])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_recipes_know_the_options_of_their_variants(ablations, recipe):
     types = RECIPES[recipe].argument_types()
     groups = yaml.safe_load((ROOT / "recipes" / "variants" / f"{recipe}.yaml").read_text())
-    for options in ablations["choose_variants"](recipe, [name for name in groups if name != "all"]).values():
+    for options in choose_variants(recipe, [name for name in groups if name != "all"]).values():
         parse_arguments(types, ["--output_dir", "anywhere", "--use_cpu", "true", *options])
 
 

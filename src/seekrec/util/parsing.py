@@ -179,7 +179,7 @@ def parse_weights(pairs: Sequence[str], argument: str) -> dict[str, float]:
 
 
 class _Parser(HfArgumentParser):
-    """Identical to `HfArgumentParser` except: mistakes are exceptions with a source."""
+    """Identical to `HfArgumentParser` except: mistakes are exceptions with a source, and a list may be empty."""
 
     source: str = "command line"
 
@@ -187,6 +187,9 @@ class _Parser(HfArgumentParser):
         # Types of dataclasses, of which the type checker knows no name.
         self.groups: list[Any] = list(groups)
         super().__init__(self.groups, allow_abbrev=False)
+        for action in self._actions:
+            if action.nargs == "+":
+                action.nargs = "*"  # an option without a word is an empty list, as `[]` is in a file
 
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(f"{self.source}: {message}")

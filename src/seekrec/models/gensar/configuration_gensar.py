@@ -39,6 +39,9 @@ class GenSARConfig(IdentifierT5Config):
             finds.
         recommend_searched_items (`bool`):
             With `corpus: stream`: ask for a searched item as a recommendation too, without its query.
+        reads_behavior (`bool`):
+            Whether the encoder reads of an item if it was recommended or searched for: `<R_I>` or `<S_I>`. Without, it
+            reads the first for both (a row of table 5).
         item_reading (`list[str]`):
             With `corpus: stream`: what the encoder reads of an item, added up, and so what an item is scored by.
             `codes` of its identifier, `catalog` the catalogue's frozen vectors of it, `vector` a learned one of its
@@ -88,6 +91,7 @@ class GenSARConfig(IdentifierT5Config):
 
     corpus: Literal["instructions", "stream"] = "instructions"
     recommend_searched_items: bool = False
+    reads_behavior: bool = True
     item_reading: list[ItemPart] | tuple[ItemPart, ...] = _ITEM_READING
     query_reading: list[QueryPart] | tuple[QueryPart, ...] = _QUERY_READING
     next_item_weight: float = 1.0

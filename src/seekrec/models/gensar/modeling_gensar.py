@@ -34,6 +34,7 @@ from transformers.models.t5.modeling_t5 import T5Stack
 from seekrec.catalog import Catalog
 from seekrec.catalog.checks import VIEWS
 from seekrec.corpora import IdentifierVocabulary
+from seekrec.corpora.tokens import BEHAVIOR_TOKENS
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
 from seekrec.generation.beam_search import per_request
@@ -277,6 +278,7 @@ class GenSAREncoder(T5Stack):
         `query_vectors` are what the processor read of queries.
         """
         if self.config.corpus == "instructions":
+            input_ids = None if input_ids is None else self.read_tokens(input_ids)
             return super().forward(
                 input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
             )
@@ -284,7 +286,7 @@ class GenSAREncoder(T5Stack):
             raise ValueError("`input_ids` is None; with `corpus: stream` the encoder needs the tokens themselves.")
         if not self.config.merge_events:
             mask = causal_mask(len(input_ids), input_ids.shape[1], attention_mask, self.final_layer_norm.weight)
-            return super().forward(input_ids=input_ids, attention_mask=mask, **kwargs)
+            return super().forward(input_ids=self.read_tokens(input_ids), attention_mask=mask, **kwargs)
         events = self.encode_events(input_ids, attention_mask, item_table, query_words, query_vectors, **kwargs)
         states, event_of_token = events.output[0], events.event_of_token
         last = event_of_token.amax(1, keepdim=True)
@@ -301,6 +303,13 @@ class GenSAREncoder(T5Stack):
             read = event_of_token + answered.long()
         events.output["last_hidden_state"] = states.gather(1, read[:, :, None].expand(-1, -1, states.shape[-1]))
         return events.output
+
+    def read_tokens(self, input_ids: Tensor) -> Tensor:
+        """Return token ids as they are read: with `reads_behavior` off, `<S_I>` as `<R_I>`."""
+        first = self.config.first_identifier_token_id
+        names = list(BEHAVIOR_TOKENS)
+        searched, recommended = (first + names.index(name) for name in ("search_item", "recommendation_item"))
+        return input_ids if self.config.reads_behavior else input_ids.masked_fill(input_ids == searched, recommended)
 
     def encode_events(
         self,
@@ -332,7 +341,7 @@ class GenSAREncoder(T5Stack):
         begins = torch.where(in_event, is_behavior, 1) * is_token
         event_of_token = (begins.cumsum(1) - 1).clamp(min=0)
         num_events = int(event_of_token.max()) + 1
-        embeds = self.embed_tokens(input_ids)
+        embeds = self.embed_tokens(self.read_tokens(input_ids))
         if self.item_vectors is not None:
             rows = self.item_vectors.find_rows(input_ids, item_table)
             begins_item = (rows >= 0).nonzero(as_tuple=True)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of results: values with their intervals, curves of a setting, and both tasks in one plane.
+
+Needs matplotlib, which the extra `bench` brings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from seekrec.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_DPI = 110
+_MARKERS = "osD^vP*X"
+
+
+class Spread(NamedTuple):
+    """A value with its interval; both ends are the value where nothing was sampled."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def errors(self) -> tuple[float, float]:
+        """Distances to both ends, as matplotlib wants them."""
+        return max(self.value - self.low, 0.0), max(self.high - self.value, 0.0)
+
+
+@contextmanager
+def panels(path: Path, num_rows: int, num_columns: int, *, size: tuple[float, float]) -> Iterator[list[Axes]]:
+    """Yield the empty panels of a picture, row by row, and write it as PNG when they are filled.
+
+    Args:
+        path (`Path`): Where to.
+        num_rows (`int`): Panels below each other.
+        num_columns (`int`): Panels beside each other.
+        size (`tuple[float, float]`): Width and height of a panel in inches.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise MissingDependencyError('Drawing needs matplotlib; run pip install "seekrec[bench]".') from error
+    width, height = size[0] * num_columns, size[1] * num_rows
+    figure, axes = plt.subplots(num_rows, num_columns, figsize=(width, height), layout="constrained", squeeze=False)
+    try:
+        yield list(axes.flat)
+        figure.savefig(path, dpi=_DPI)
+    finally:
+        plt.close(figure)
+
+
+def draw_bars(path: Path, content: Mapping[str, Mapping[str, Spread]], *, unit: str) -> None:
+    """Draw values with their intervals below each other, a panel for each title; a line marks the first value.
+
+    Args:
+        path (`Path`): Where to.
+        content (`Mapping[str, Mapping[str, Spread]]`): By title the values by label.
+        unit (`str`): What is measured.
+    """
+    num_columns = min(2, len(content))
+    num_rows = -(-len(content) // num_columns)
+    most = max(len(values) for values in content.values())
+    with panels(path, num_rows, num_columns, size=(5.6, 1.1 + 0.32 * most)) as axes:
+        for panel in axes[len(content) :]:
+            panel.set_axis_off()
+        for panel, (title, values) in zip(axes, content.items(), strict=False):
+            for place, spread in enumerate(values.values()):
+                panel.errorbar(
+                    [spread.value], [place], xerr=[[one] for one in spread.errors], fmt="o", color="C0", capsize=3
+                )
+            panel.set_yticks(range(len(values)), list(values))
+            panel.set_ylim(len(values) - 0.5, -0.5)
+            if values:
+                panel.axvline(next(iter(values.values())).value, linewidth=0.7, linestyle=":", color="0.4")
+            panel.set_xlabel(f"{unit}, 95 % interval")
+            panel.locator_params(axis="x", nbins=6)
+            panel.set_title(title, fontsize=10)
+
+
+def draw_curves(path: Path, content: Mapping[str, Mapping[str, Sequence[tuple[float, Spread]]]], *, axis: str) -> None:
+    """Draw curves of a setting with intervals, a panel for each title.
+
+    Args:
+        path (`Path`): Where to.
+        content (`Mapping`): By title, and by the name of what is measured: values of the setting with what they gave.
+        axis (`str`): Name of the setting.
+    """
+    with panels(path, 1, len(content), size=(4.6, 3.4)) as axes:
+        for panel, (title, curves) in zip(axes, content.items(), strict=True):
+            for number, (name, points) in enumerate(curves.items()):
+                ordered = sorted(points)
+                errors = list(zip(*(spread.errors for _, spread in ordered), strict=True))
+                panel.errorbar(
+                    [place for place, _ in ordered],
+                    [spread.value for _, spread in ordered],
+                    yerr=errors,
+                    marker=_MARKERS[number % len(_MARKERS)],
+                    capsize=3,
+                    label=name,
+                )
+                panel.set_xticks(sorted({*panel.get_xticks(minor=False), *(place for place, _ in ordered)}))
+            panel.set_xticks(sorted({place for points in curves.values() for place, _ in points}))
+            panel.tick_params(axis="x", labelrotation=30 if max(map(len, curves.values())) > 5 else 0)
+            panel.set_xlabel(axis)
+            panel.set_ylabel(", ".join(curves) if len(curves) == 1 else "value")
+            panel.set_title(title, fontsize=10)
+            if len(curves) > 1:
+                panel.legend()
+
+
+def draw_plane(
+    path: Path,
+    content: Mapping[str, Mapping[str, tuple[Spread, Spread]]],
+    *,
+    axes_names: tuple[str, str],
+    arrows: Mapping[str, Mapping[str, tuple[Spread, Spread]]] | None = None,
+) -> None:
+    """Draw points of two values with their intervals, and arrows that lead to them.
+
+    Args:
+        path (`Path`): Where to.
+        content (`Mapping`): By title, the points by label: the value to the right and the value upwards.
+        axes_names (`tuple[str, str]`): Names of both values.
+        arrows (`Mapping`, *optional*): By title and label of a point: where the arrow to it begins.
+    """
+    with panels(path, 1, len(content), size=(6.2, 5.0)) as axes:
+        for panel, (title, points) in zip(axes, content.items(), strict=True):
+            for number, (label, point) in enumerate(points.items()):
+                color, marker = f"C{number}", _MARKERS[number % len(_MARKERS)]
+                begin = (arrows or {}).get(title, {}).get(label)
+                for place, is_filled in ((begin, False), (point, True)):
+                    if place is None:
+                        continue
+                    across, up = place
+                    panel.errorbar(
+                        [across.value],
+                        [up.value],
+                        xerr=[[one] for one in across.errors],
+                        yerr=[[one] for one in up.errors],
+                        marker=marker,
+                        color=color,
+                        markerfacecolor=color if is_filled else "white",
+                        elinewidth=0.7,
+                        linestyle="none",
+                        label=label if is_filled else None,
+                    )
+                if begin is not None:
+                    panel.annotate(
+                        "",
+                        xy=(point[0].value, point[1].value),
+                        xytext=(begin[0].value, begin[1].value),
+                        arrowprops={"arrowstyle": "->", "color": color, "shrinkA": 6, "shrinkB": 6, "linewidth": 1.6},
+                    )
+            panel.set_xlabel(axes_names[0])
+            panel.set_ylabel(axes_names[1])
+            panel.set_title(title, fontsize=10)
+            panel.legend(fontsize=8)
+
+
+__all__ = ["Spread", "draw_bars", "draw_curves", "draw_plane", "panels"]

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a paper's file to its report: train what the exhibits need, measure, compare and write."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from transformers import AutoModel, PreTrainedModel
+
+from seekrec.errors import ConfigurationError
+from seekrec.evaluation import ResultRow, evaluate_systems, read_results, write_results
+from seekrec.identifiers import IdentifierQualityReport
+from seekrec.models import SynerGenForSearchAndRecommendation
+from seekrec.recipes.arguments import SPLIT_SEED
+from seekrec.recipes.gensr import GenSRRecipe
+from seekrec.recipes.paper_claims import Finding, Number, findings_of, numbers_of, verdict_of
+from seekrec.recipes.paper_report import write_report
+from seekrec.recipes.papers import Exhibit, Trainings
+from seekrec.recipes.record import MODEL_FOLDER
+from seekrec.recipes.synergen import SynerGenRecipe, ranking_by
+from seekrec.recipes.variants import RECORD_FILE
+from seekrec.util.parsing import parse_arguments
+
+logger = logging.getLogger(__name__)
+
+RecipeT = TypeVar("RecipeT", SynerGenRecipe, GenSRRecipe)
+HEADS = ("ranking", "retrieval")
+COLLISIONS = "collision rate"
+
+Measured = tuple[list[Number], list[Finding]]
+
+
+def reproduce(trainings: Trainings, which: Sequence[str] = ()) -> tuple[Path, list[Finding]]:
+    """Train, measure and write the exhibits of a paper; what was done before is not done again.
+
+    Args:
+        trainings ([`Trainings`]): The paper, and its trainings on a log.
+        which (`Sequence[str]`): Names of exhibits; all if empty.
+
+    Returns:
+        `tuple`: The report in Markdown, and what became of the claims.
+
+    Raises:
+        ConfigurationError: If an exhibit is unknown, or a training ends with an error.
+    """
+    paper = trainings.paper
+    for name in which:
+        if name not in paper.exhibits:
+            raise ConfigurationError(f"`which` has {name!r}; {paper.title} has {', '.join(paper.exhibits)}.")
+    exhibits = [exhibit for name, exhibit in paper.exhibits.items() if not which or name in which]
+    names = list(dict.fromkeys(run for exhibit in exhibits for run in exhibit.runs))
+    results: dict[str, list[ResultRow]] = {}
+    for number, name in enumerate(names, start=1):
+        logger.info("%s: run %d of %d, %s", paper.title, number, len(names), name)
+        results[name] = trainings.train(name)
+        if name in paper.heads_of:
+            results[name] = [*results[name], *rank_by_heads(trainings.folder_of(trainings.same_as(name)))]
+    numbers: list[Number] = []
+    findings: list[Finding] = []
+    for exhibit in exhibits:
+        if exhibit.measure is None:
+            found = numbers_of(exhibit, results), findings_of(exhibit, results)
+        else:
+            found = MEASURES[exhibit.measure](exhibit, trainings)
+        numbers += found[0]
+        findings += found[1]
+    rows = [row for own in results.values() for row in own]
+    folder = trainings.folder / "report"
+    return write_report(folder, _heading(trainings, rows), exhibits, numbers, findings), findings
+
+
+def _heading(trainings: Trainings, rows: Sequence[ResultRow]) -> list[str]:
+    """Return what is to be known of the numbers: log, split, settings and schedule."""
+    lines = [f"# {trainings.paper.title} on {rows[0].dataset if rows else trainings.config}", ""]
+    for family, (epochs, in_file) in trainings.epochs.items():
+        length = "a short schedule; the file has" if epochs < in_file else "the file has"
+        lines.append(f"- {family}: `{trainings.config}`, {epochs:g} epochs ({length} {in_file:g})")
+    if trainings.options:
+        lines.append(f"- with `{' '.join(trainings.options)}`")
+    if rows:
+        first = rows[0]
+        searches = "; synthetic queries" if first.query_source == "category" else ""
+        lines.append(
+            f"- test cases of the split {first.split_method}, {first.split_protocol}, "
+            f"{first.split_fingerprint[:12]}{searches}"
+        )
+    lines.append("- 95 % bootstrap intervals, paired for claims; undecided: 0 is inside")
+    return lines
+
+
+def reopen(folder: Path, recipe_type: type[RecipeT]) -> tuple[RecipeT, PreTrainedModel]:
+    """Make the recipe of a finished run again, with all that it learnt from, and load its model.
+
+    Args:
+        folder (`Path`): Folder that [`~seekrec.recipes.variants.run_variant`] made.
+        recipe_type (`type[Recipe]`): Its recipe.
+
+    Returns:
+        `tuple`: The recipe, which has run up to the corpus, and the model.
+    """
+    command: list[str] = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["command"]
+    recipe = recipe_type(
+        *parse_arguments(recipe_type.argument_types(), [*command, "--stop_after", "corpus", "--disable_tqdm", "true"])
+    )
+    recipe.run()
+    model: PreTrainedModel = AutoModel.from_pretrained(folder / MODEL_FOLDER).eval()
+    return recipe, model
+
+
+def rank_by_heads(folder: Path) -> list[ResultRow]:
+    """Rank the test cases with each head of a SynerGen alone; kept beside its results.
+
+    Args:
+        folder (`Path`): Folder of a finished run.
+
+    Returns:
+        `list[ResultRow]`: Rows of `SynerGen, ranking head` and `SynerGen, retrieval head`: of all items the latter
+        alone, for the ranking head orders candidates.
+    """
+    kept = folder / MODEL_FOLDER / "heads.json"
+    if kept.is_file() and kept.stat().st_mtime > (folder / RECORD_FILE).stat().st_mtime:
+        return read_results(kept)
+    recipe, model = reopen(folder, SynerGenRecipe)
+    assert isinstance(model, SynerGenForSearchAndRecommendation)
+    rows = []
+    for head in HEADS:
+        if head == "ranking" and model.ranking_head is None:
+            continue
+        with ranking_by(model, "ranking" if head == "ranking" else "retrieval"):
+            rows += evaluate_systems(
+                {f"SynerGen, {head} head": recipe.make_retriever(model)},
+                split=recipe.split,
+                id_map=recipe.catalog.id_map,
+                behaviors=recipe.behaviors,
+                protocols=(*(("full",) if head == "retrieval" else ()), *recipe.evaluation.candidate_protocols),
+                num_negatives=recipe.evaluation.num_negatives,
+                remove_seen=recipe.remove_seen,
+                max_cases=recipe.evaluation.max_test_cases,
+                seed=SPLIT_SEED,
+                show_progress=False,
+            )
+    write_results(kept, rows, save_ranks=True)
+    return rows
+
+
+def count_collisions(exhibit: Exhibit, trainings: Trainings) -> Measured:
+    """Count the items whose nearest codes another has, too (GenSAR, figure 5); nothing is sampled, so no interval.
+
+    Args:
+        exhibit ([`Exhibit`]): The `system` of its rows is a view.
+        trainings ([`Trainings`]): Its runs, which are done.
+    """
+    rates: dict[str, tuple[float, int]] = {}
+    for label, source in exhibit.rows.items():
+        folder = trainings.folder_of(trainings.same_as(source.run)) / MODEL_FOLDER
+        quality = IdentifierQualityReport.load(folder / "identifiers.json").views[_view(source.system)].before
+        rates[label] = quality.collision_rate, quality.num_items
+    numbers = [
+        Number(exhibit.name, label, "", "", COLLISIONS, rate, None, None, num_items)
+        for label, (rate, num_items) in rates.items()
+    ]
+    findings = []
+    for claim in exhibit.claims:
+        for better in claim.better:
+            for than in claim.than:
+                difference = rates[than][0] - rates[better][0]
+                place = (exhibit.name, claim.says, better, than, "", "", COLLISIONS)
+                findings.append(
+                    Finding(*place, -difference, None, None, rates[better][1], verdict_of(difference, None))
+                )
+    return numbers, findings
+
+
+def _view(name: str | None) -> str:
+    if name is None:
+        raise ConfigurationError("A row of collisions names no view; give it a `system`: semantic or collaborative.")
+    return name
+
+
+MEASURES = {"collisions": count_collisions}
+
+
+__all__ = ["count_collisions", "rank_by_heads", "reopen", "reproduce"]

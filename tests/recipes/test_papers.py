@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The papers' exhibits: the runs that they plan, their claims by paired differences, and how they are drawn."""
+
+import json
+import runpy
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tiny_data import write_encoder, write_log
+from tiny_runs import ROOT
+
+from seekrec.errors import ConfigurationError
+from seekrec.evaluation import ResultRow
+from seekrec.evaluation.metrics import Interval
+from seekrec.recipes import GenSARRecipe, GenSRRecipe, IntSRRecipe, SynerGenRecipe
+from seekrec.recipes.paper_claims import findings_of, numbers_of, rows_of, verdict_of
+from seekrec.recipes.paper_report import summarize, write_report
+from seekrec.recipes.papers import Source, Trainings, paper_names, read_paper
+from seekrec.recipes.variants import as_options
+from seekrec.util.parsing import parse_arguments
+
+RECIPES = {kind.family(): kind for kind in (GenSARRecipe, GenSRRecipe, IntSRRecipe, SynerGenRecipe)}
+
+
+def make_row(ranks, *, system="IntSR", behavior="search", protocol="full", **details):
+    ranks = np.asarray(ranks, dtype=np.float64)
+    return ResultRow(
+        system=system,
+        dataset="made up",
+        behavior=behavior,
+        part="test",
+        protocol=protocol,
+        split_method="leave_one_out",
+        split_protocol="strict",
+        split_fingerprint="0" * 64,
+        cases_fingerprint="1" * 16,
+        query_source="typed",
+        seen_removed=True,
+        num_cases=len(ranks),
+        num_items=100,
+        seed=0,
+        seconds=1.0,
+        metrics={},
+        intervals={},
+        details=details,
+        ranks=np.stack([ranks, ranks], axis=1),
+    )
+
+
+@pytest.mark.parametrize("paper", paper_names())
+def test_every_run_of_a_paper_is_one_that_its_recipe_knows(paper):
+    content = read_paper(paper)
+    for exhibit in content.exhibits.values():
+        labels = set(exhibit.rows)
+        for claim in exhibit.claims:
+            named = {*claim.better, *claim.than} - {"baselines"}
+            assert named <= labels | ({content.title} if exhibit.systems_of else set()), (exhibit.name, claim.says)
+        assert {end for ends in exhibit.arrows.values() for end in ends} <= labels
+        for name in exhibit.runs:
+            run = content.run(name)
+            options = ["--output_dir", "anywhere", "--use_cpu", "true", *as_options(run.settings)]
+            parse_arguments(RECIPES[run.family].argument_types(), options)
+
+
+def test_the_exhibits_that_the_papers_have():
+    found = {name: list(read_paper(name).exhibits) for name in paper_names()}
+    assert found["intsr"] == ["table 1", "table 2", "table 3", "table 4"]
+    assert found["synergen"] == ["table 2", "table 3", "table 4"]
+    assert {"table 3", "table 4", "table 5", "figure 1a", "figure 1b"} < set(found["gensar"])
+    assert {"figure 4", "figure 5", "figure 6", "figure 7"} < set(found["gensar"])
+    with pytest.raises(ConfigurationError, match="`paper` is 'bert'; use one of gensar"):
+        read_paper("bert")
+
+
+def test_a_run_that_changes_nothing_is_the_full_model(tmp_path):
+    trainings = Trainings(read_paper("gensar"), str(ROOT / "recipes/gensar/tiny.yaml"), tmp_path, ROOT / "recipes")
+    assert trainings.same_as("shared levels = 2").name == "full"
+    assert trainings.same_as("shared levels = 3").name == "shared levels = 3"
+    assert trainings.folder_of(trainings.same_as("levels = 5")) == tmp_path / "gensar" / "levels---5"
+    other = replace(trainings, paper=read_paper("synergen"))
+    with pytest.raises(
+        ConfigurationError, match="The paper also needs intsr, whose settings `config` .* does not hold"
+    ):
+        other.train("HSTU")
+
+
+def test_claims_are_paired_differences():
+    """The full model finds each target first, the variant second: 1 against 1 / log2(3) in each case."""
+    exhibit = read_paper("intsr").exhibits["table 4"]
+    full = make_row(np.ones(20))
+    results = {
+        name: [full if name == "full" else make_row(np.full(20, 2.0)), make_row(np.ones(9), protocol="full, typed")]
+        for name in exhibit.runs
+    }
+    assert list(rows_of(exhibit, results, "search", "full")) == list(exhibit.rows)
+    assert rows_of(exhibit, results, "search", "uniform") == {}
+    findings = findings_of(exhibit, results)
+    first = next(one for one in findings if one.says == "S tokens help")
+    gain = 1 - 1 / np.log2(3)
+    assert first.difference == pytest.approx(gain) and first.low == pytest.approx(gain)
+    assert first.verdict == "holds" and first.behavior == "search" and first.num_cases == 20
+    # No part loses more than another: no difference, and nothing decided.
+    most = [one for one in findings if one.says == "Without the session mask most is lost"]
+    assert [one.difference for one in most] == [0.0] * 4 and summarize(most) == "undecided"
+    numbers = [one for one in numbers_of(exhibit, results) if one.label == "w/o S"]
+    assert {one.metric: one.value for one in numbers}["ndcg@10"] == pytest.approx(1 / np.log2(3))
+
+
+def test_the_best_baseline_is_what_a_model_is_compared_with():
+    exhibit = read_paper("intsr").exhibits["table 1"]
+    rows = [
+        make_row([1, 1, 9, 9], system="BM25", role="baseline"),
+        make_row([50, 50, 50, 50], system="popularity", role="baseline"),
+        make_row([1, 1, 1, 1], system="ceiling", role="ceiling"),
+        make_row([2, 2, 2, 2]),
+    ]
+    (finding,) = findings_of(exhibit, {"full": rows})
+    assert (finding.better, finding.than) == ("IntSR", "BM25")
+    # By hand: 1 / log2(3) against the mean of 1 and 1 / log2(10).
+    assert finding.difference == pytest.approx(1 / np.log2(3) - (1 + 1 / np.log2(10)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.01, 0.02, "holds"), (-0.02, -0.01, "does not hold"), (-0.01, 0.02, "undecided")]
+)
+def test_verdicts(low, high, verdict):
+    assert verdict_of((low + high) / 2, Interval(low, high)) == verdict
+    assert verdict_of(0.5, None) == "holds"
+
+
+def test_reports_hold_tables_claims_and_pictures(tmp_path):
+    draws = np.random.default_rng(0)
+    exhibits, numbers, findings = [], [], []
+    for paper, name in (("intsr", "table 4"), ("gensar", "figure 6"), ("trade_off", "trade-off")):
+        exhibit = read_paper(paper).exhibits[name]
+        system = {"intsr": "IntSR", "gensar": "GenSAR", "trade_off": "SynerGen"}[paper]
+        results = {
+            run: [
+                make_row(draws.integers(1, 30, 40), system=system, behavior=behavior, protocol=protocol)
+                for behavior in ("recommendation", "search")
+                for protocol in ("full", "uniform-99", "bm25-99")
+            ]
+            for run in exhibit.runs
+        }
+        exhibits.append(exhibit)
+        numbers += numbers_of(exhibit, results)
+        findings += findings_of(exhibit, results)
+    report = write_report(tmp_path, ["# Made up"], exhibits, numbers, findings)
+    text = report.read_text()
+    assert "## Table 4: IntSR without its parts" in text and "search, among 99 random items, 40 cases" in text
+    assert "- S tokens help: **" in text
+    table = pq.read_table(tmp_path / "numbers.parquet")
+    assert table.num_rows == len(numbers) and table.column_names[:3] == ["exhibit", "label", "behavior"]
+    assert len(json.loads((tmp_path / "claims.json").read_text())) == len(findings)
+    assert [(tmp_path / f"{one.name.replace(' ', '-')}.png").stat().st_size > 10_000 for one in exhibits] == [True] * 3
+
+
+def test_rows_without_a_run_are_refused():
+    assert read_paper("synergen").exhibits["table 2"].rows["SASRec (ids)"] == Source("full", "SASRec")
+    with pytest.raises(ConfigurationError, match="'without wings' is no variant of intsr; choose from full"):
+        read_paper("intsr").run("without wings")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("paper", "which"),
+    [("intsr", ["table 3"]), ("synergen", ["table 4"]), ("gensar", ["figure 5", "figure 7", "table 3"])],
+)
+def test_papers_are_reproduced(paper, which, tmp_path, capsys):
+    script = runpy.run_path(str(ROOT / "recipes" / "papers.py"))
+    arguments = script["PaperArguments"](
+        paper=paper,
+        config=str(ROOT / "recipes" / "{family}" / "tiny.yaml"),
+        data_dir=str(write_log(tmp_path / "log")),
+        output_dir=str(tmp_path / "runs"),
+        which=which,
+        num_train_epochs=1,
+    )
+    script["main"](arguments, ["--semantic_encoder", str(write_encoder(tmp_path)), "--use_cpu", "true"])
+    report = (tmp_path / "runs" / "report" / "report.md").read_text()
+    assert "1 epochs (a short schedule; the file has 2)" in report
+    table = pq.read_table(tmp_path / "runs" / "report" / "numbers.parquet").to_pylist()
+    assert {row["exhibit"] for row in table} == set(which)
+    labels = {row["label"] for row in table}
+    if paper == "synergen":
+        assert {"full, ranking head", "full, retrieval head"} < labels
+    printed = capsys.readouterr().out
+    assert printed.count("holds") + printed.count("does not hold") + printed.count("undecided") >= len(which)
