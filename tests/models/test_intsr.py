@@ -421,7 +421,7 @@ def test_the_pool_holds_what_was_typed_what_items_say_and_what_a_model_wrote(win
 
 
 def test_queries_can_be_switched_off(windows):
-    model, processor = make_intsr(query_reading=[])
+    model, processor = make_intsr(query_reading=["none"])
     with_query, without = (
         model.retrieve(processor(Request(HISTORY[:1], query=query)), exclude_seen=False)
         for query in ("garden", "office")
@@ -437,6 +437,9 @@ def test_queries_can_be_switched_off(windows):
         ({"num_hidden_layers": 0}, "`num_hidden_layers` is 0; it must be at least 1"),
         ({"scenario_features": ["moon"]}, "scenario_features"),
         ({"item_reading": ["text"], "text_size": 0}, "items would have no vectors"),
+        ({"item_reading": ["text", "text"]}, "`item_reading` is text, text; name each once"),
+        ({"query_reading": ["none", "words"]}, "name each once, and 'none' alone"),
+        ({"ranking_scales": [1.0]}, "`ranking_scales` has 1 numbers; give none, or three for each task"),
         ({"without": ["placeholders"], "ranking_weight": 1.0}, "`ranking_weight` is 1.0, but `without` names the"),
         ({"without": ["placeholders"], "starts_from_latest_item": True}, "`starts_from_latest_item` is on, but"),
         ({"without": ["attention"]}, "without"),

@@ -43,7 +43,7 @@ class DenseConfig(PreTrainedConfig):
             frozen text vector, projected; `categories`, the frozen vectors of its categories' names, projected, which
             titles and descriptions do not say; `words`, learned for each word of title, description and categories.
         query_reading (`list[str]`): What is read of a query: `text`, its frozen vector, projected; `words`, learned,
-            and the same words that items have. Nothing: queries are not read.
+            and the same words that items have; `none`: queries are not read.
         max_history (`int`): Maximum number of latest events read of a history.
         session_ids (`str`): What `session_id` of events means: `page_view`, whose events do not see each other, or
             `visit`, which changes nothing; `auto`, a guess by the training events.
@@ -109,7 +109,7 @@ class DenseConfig(PreTrainedConfig):
     item_reading: list[Literal["vector", "text", "categories", "words"]] = field(
         default_factory=lambda: ["vector", "text"]
     )
-    query_reading: list[Literal["text", "words"]] = field(default_factory=lambda: ["text"])
+    query_reading: list[Literal["text", "words", "none"]] = field(default_factory=lambda: ["text"])
     max_history: int = 50
     session_ids: Literal["auto", "page_view", "visit"] = "auto"
     hidden_size: int = 64
@@ -132,6 +132,8 @@ class DenseConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is no longer a setting of its own: `{today}` holds it.")
         if isinstance(self.dropout, list) and len(set(self.dropout)) == 1:
             self.dropout = self.dropout[0]
+        if self.query_reading == ["none"]:
+            self.query_reading = []
         if "text" not in self.item_reading:
             self.text_size = 0
         if self.negatives == "auto" and self.num_items:
@@ -243,8 +245,8 @@ class DenseConfig(PreTrainedConfig):
         read_view_weights(self.view_weights)
         for name in ("item_reading", "query_reading"):
             named = getattr(self, name)
-            if len(set(named)) < len(named):
-                raise ValueError(f"`{name}` is {', '.join(named)}; name each once.")
+            if len(set(named)) < len(named) or "none" in named:
+                raise ValueError(f"`{name}` is {', '.join(named)}; name each once, and 'none' alone.")
         if not self.item_reading or (self.item_reading == ["text"] and not self.text_size):
             raise ValueError(
                 f"`item_reading` is {', '.join(self.item_reading) or 'empty'} and `text_size` {self.text_size}, so "
