@@ -31,6 +31,7 @@ from seekrec.models import (
 )
 from seekrec.models.dense import QueryVectors
 from seekrec.models.gensr.processing_gensr import tokenizer_texts
+from seekrec.models.views import Views
 from seekrec.models.words import Vocabulary, category_names, item_word_keys
 from seekrec.schema import Event, Request, item_texts
 
@@ -251,6 +252,8 @@ def make_gensr(aisles, *, seed: int = 0, **settings):
     model = GenSRForConditionalGeneration(config).eval()
     model.set_collaborative_table(torch.randn(NUM_ITEMS, 6, generator=torch.Generator().manual_seed(1)))
     model.set_catalog(catalog)
+    if config.retrieve_by == "views":
+        model.set_views(Views.fit(aisles[0], catalog))
     return model, GenSRProcessor.from_config(config, tokenizer, catalog)
 
 
@@ -333,10 +336,16 @@ def make_synergen(seed: int = 0, *, catalog=None, **settings):
     )
 
 
-# Of GenSR one way more: `retrieve` asks about every item.
+# Of GenSR two ways more: `retrieve` asks about every item, or about those that views find.
+_ASKING = {"shared_prompt": True, "wording": "short"}
+FINDING = {
+    **_ASKING,
+    "retrieve_by": "views",
+    "view_weights": ["recommendation.semantic=2", "search.lexical=1", "search.query_log=0.5"],
+}
 WAYS = {
     "gensar": GENSAR_WAYS,
-    "gensr": {**GENSR_WAYS, "every_item": {"retrieve_by": "answer", "shared_prompt": True, "wording": "short"}},
+    "gensr": {**GENSR_WAYS, "every_item": {"retrieve_by": "answer", **_ASKING}, "views": FINDING},
     "intsr": INTSR_WAYS,
     "synergen": SYNERGEN_WAYS,
 }

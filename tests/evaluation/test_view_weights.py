@@ -3,14 +3,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from small_shop import make_dense_catalog, make_log, make_synergen
+import torch
+from small_shop import FINDING, log_of, make_aisles, make_dense_catalog, make_gensr, make_log, make_synergen
 
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem
+from seekrec.errors import ConfigurationError
+from seekrec.evaluation import ModelRetriever
+from seekrec.evaluation.validation import ValidationRanking
 from seekrec.evaluation.view_weights import _learn_weights, _Scored, choose_view_weights
 from seekrec.events import split_log
 from seekrec.models.views import Views
+
+
+@pytest.fixture(scope="module")
+def aisles():
+    """As in `small_shop`, but of every second user the validation case is a search."""
+    _, *rest = make_aisles()
+    lines = [
+        (f"u{user}", step, f"i{user % 3 * 8 + (user // 3 + step) % 8}", ("garden", None)[(user + step) % 2])
+        for user in range(30)
+        for step in range(7)
+    ]
+    return split_log(log_of(lines, items=make_log().items)), *rest
 
 
 def test_weights_are_those_that_made_the_targets():
@@ -51,6 +70,42 @@ def test_weights_do_not_depend_on_the_unit_of_scores(unit, caplog):
     # Log-odds of distributions 1.5 and 1 apart: 1 / 1.5 of the model's own.
     assert weights["told"] == pytest.approx(1 / 1.5, rel=0.05)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("told", [2.0, 0.0])
+def test_views_that_find_items_are_weighed_for_the_answers_the_model_gives(aisles, monkeypatch, told):
+    """NDCG@10 that is reported is that of `retrieve`, with and without what the views add to the answers."""
+    for module in ("evaluation.view_weights", "models.gensr.modeling_gensr"):
+        monkeypatch.setattr(f"seekrec.{module}.NUM_VIEWED", 12)
+    split, catalog, *_ = aisles
+    model, processor = make_gensr(aisles, **{**FINDING, "view_weights": ["validation"]})
+    model.set_views(None)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(told)  # at 0 every answer is alike
+    views = Views.fit(split, catalog, SASRecForNextItem(SASRecConfig(num_items=24, hidden_size=8)))
+    views = replace(views, query_log=None)
+    monkeypatch.setattr("seekrec.models.interface.QueryVectors", lambda _: SimpleNamespace(encode=_vectors))
+    found = choose_view_weights(model, processor, split, views, max_cases=40, seed=3)
+    assert all(model.view_weights[task] for task in ("search", "recommendation"))
+    validation = ValidationRanking(split, catalog, max_cases=40, seed=3)
+    values = validation(ModelRetriever(model, processor, num_beams=None))
+    for task, own in found.items():
+        assert values[f"{task}_ndcg@10"] == pytest.approx(own["ndcg@10 with"], abs=1e-6)
+        if not told:
+            # All alike: the views alone decide.
+            assert own["ndcg@10 with"] > own["ndcg@10 without"]
+
+
+def _vectors(texts):
+    return np.stack([np.resize([len(text), 1.0, -2.0], 5) for text in texts]).astype(np.float32)
+
+
+def test_views_that_find_nothing_for_a_task_are_refused(aisles):
+    split, catalog, *_ = aisles
+    model, processor = make_gensr(aisles, **FINDING)
+    model.set_catalog(replace(catalog, embeddings={"collaborative": catalog.embeddings["collaborative"]}))
+    with pytest.raises(ConfigurationError, match="there is none for recommendation"):
+        choose_view_weights(model, processor, split, Views.fit(split, catalog), behaviors=["recommendation"])
 
 
 def test_a_model_gets_the_views_that_help():

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from small_shop import CODEBOOK_SIZE, HISTORY, NUM_ITEMS, REQUESTS, make_gensr
+from hammer import grow
+from small_shop import CODEBOOK_SIZE, FINDING, HISTORY, NUM_ITEMS, REQUESTS, make_gensr
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor, LogitsProcessorList, T5Config
 from transformers import T5ForConditionalGeneration as T5
@@ -335,8 +336,56 @@ def test_retrieve_can_ask_about_every_item(aisles, weight):
         np.testing.assert_allclose([item.score for item in answer], [item.score for item in best], atol=1e-5)
     named = processor(REQUESTS, candidates=CANDIDATES)
     assert len(named["item_rows"]) < NUM_ITEMS
-    with pytest.raises(RequestError, match="The inputs name .* of 24 items, but the model asks about all of them"):
+    with pytest.raises(RequestError, match="The inputs hold no texts of the catalogue's items"):
         model.retrieve(named, exclude_seen=False)
+
+
+def test_answers_order_what_views_find(aisles, tmp_path, monkeypatch):
+    """Of each request the five items with most from views and boost, by the sum of that and the answer; one is new."""
+    monkeypatch.setattr("seekrec.models.gensr.modeling_gensr.NUM_VIEWED", 5)
+    model, processor = make_gensr(aisles, identifier_weight=0.0, **FINDING)
+    requests = [Request(HISTORY, query="garden"), Request(HISTORY[:2]), Request(HISTORY[:1], query="tools")]
+    before = model.retrieve(processor(requests), top_k=3)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    catalog = grow(model.catalog, "garden thing", 1)
+    model.set_catalog(catalog)
+    processor.set_catalog(catalog)
+    inputs = processor(requests)
+    assert len(inputs["item_rows"]) < len(catalog) == len(inputs["catalog_text_ids"])
+    ids, all_rows = np.array(catalog.id_map.ids), [np.arange(len(catalog))] * 3
+    own = model.score_items(inputs, all_rows)
+    whole = model.rank(processor(requests, candidates=[ids.tolist()] * 3))
+    boost = np.random.default_rng(0).normal(size=(3, len(catalog))).astype(np.float32)
+    seen = {event.item_id for event in HISTORY[:2] if event.item_id}
+    some = ids[::2].tolist()
+    for number, answer in enumerate(
+        model.retrieve(inputs, top_k=[3, 3, 9], where=[None, None, some], boost=boost, exclude_seen=None)
+    ):
+        total = {item.item_id: item.score for item in whole[number]}
+        total = np.array([total[one] for one in ids]) + boost[number]
+        first = total - own[number]
+        allowed = np.isin(ids, some) if number == 2 else ~np.isin(ids, list(seen)) if number == 1 else ids != ""
+        # More wanted than views find: they find as many.
+        found = [row for row in np.argsort(-first, kind="stable") if allowed[row]][: 9 if number == 2 else 5]
+        best = sorted(found, key=lambda row: -total[row])[: 9 if number == 2 else 3]
+        assert [item.item_id for item in answer] == ids[best].tolist()
+        np.testing.assert_allclose([item.score for item in answer], total[best], atol=1e-4)
+    assert "new" in [item.item_id for item in model.retrieve(inputs, top_k=5, boost={"new": 9.0})[0]]
+    # Saved and loaded, it answers as before it grew.
+    loaded, own_processor = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    assert loaded.retrieve(own_processor(requests), top_k=3) == before
+
+
+def test_without_views_that_count_nothing_is_found(aisles):
+    model, processor = make_gensr(aisles, **{**FINDING, "view_weights": ["search.lexical=1"]})
+    inputs = processor(REQUESTS)
+    with pytest.raises(RequestError, match=r"no view that counts in recommendation \(`view_weights` is \['search.lex"):
+        model.retrieve(inputs, exclude_seen=False)
+    model.set_views(None)
+    with pytest.raises(RequestError, match="no view that counts in recommendation or search .* call `rank`"):
+        model.retrieve(inputs, exclude_seen=False, boost={"i3": 1.0})
+    assert model.rank(processor(REQUESTS, candidates=CANDIDATES))
 
 
 def test_what_a_model_was_not_trained_for_is_refused(aisles):
@@ -589,6 +638,8 @@ def test_a_table_of_other_items_is_refused(aisles):
         ({"contrast_weight": -1.0}, "`contrast_weight` is -1.0"),
         ({"yes_no_loss": "none"}, "`identifier_weight` 0; train one mode at least"),
         ({"yes_no_loss": "none", "identifier_weight": 1.0, "retrieve_by": "answer"}, "answers no candidates"),
+        ({"yes_no_loss": "none", "identifier_weight": 1.0, "retrieve_by": "views"}, "answers no candidates"),
+        ({"retrieve_by": "views"}, "`retrieve_by` is 'views', but `view_weights` weighs none; write 'validation'"),
         ({"contrast_temperature": 0.0}, "`contrast_temperature` is 0.0"),
         ({"yes_token_id": 5, "no_token_id": 5}, "they must differ"),
         ({"num_shared_levels": 0, "num_specific_levels": 0, "identifier_weight": 1.0}, "at least one level"),

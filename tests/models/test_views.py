@@ -364,6 +364,7 @@ GENERATIVE = {
     "gensar-stream": (make_gensar, {"corpus": "stream"}),
     "gensr-identifiers": (make_gensr, {}),
     "gensr-answer": (make_gensr, {"retrieve_by": "answer", "identifier_weight": 0.0}),
+    "gensr-views": (make_gensr, {"retrieve_by": "views"}),
 }
 
 

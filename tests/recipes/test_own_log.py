@@ -170,8 +170,8 @@ def test_costs_are_estimated_for_shops_of_any_size():
 @pytest.mark.parametrize(
     ("family", "kind", "expected"),
     [
-        ("gensr", "all of it", {"retrieve_by": "identifier", "identifier_weight": 1.0, "codebook_size": 64}),
-        ("gensr", "ids alone", {"retrieve_by": "identifier", "prompt_views": ["collaborative"]}),
+        ("gensr", "all of it", {"retrieve_by": "views", "view_weights": ["validation"]}),
+        ("gensr", "ids alone", {"retrieve_by": "views", "prompt_views": ["collaborative"]}),
         ("intsr", "all of it", {"negatives": "popularity"}),
         ("synergen", "ids alone", {"negatives": "popularity"}),
     ],

@@ -53,8 +53,8 @@ def test_sizes_of_log_and_machine_decide(summary):
         (summary, CPU, "gensar", {"codebook_size": 64, "corpus": "stream", "d_model": 128}),
         (large, GPU, "gensar", {"codebook_size": 256, "d_model": 256, "num_beams": 50}),
         (replace(large, num_items=1_000_000), CPU, "gensar", {"codebook_size": 1024}),
-        (summary, CPU, "gensr", {"retrieve_by": "answer", "identifier_weight": 0.0}),
-        (large, CPU, "gensr", {"retrieve_by": "identifier", "identifier_weight": 1.0}),
+        (replace(summary, num_items=400), CPU, "gensr", {"retrieve_by": "answer", "view_weights": ["validation"]}),
+        (large, CPU, "gensr", {"retrieve_by": "views", "view_weights": ["validation"], "identifier_weight": None}),
         (replace(summary, has_time=False), CPU, "synergen", {"time_encoding": "order"}),
         (replace(summary, times_are_days=True), CPU, "synergen", {"time_scales": [172_800.0, 3.2e8]}),
     ):
@@ -67,6 +67,8 @@ def test_what_is_given_changes_what_goes_with_it(summary):
     assert "easy_weight" not in values
     _, values = chosen("intsr", summary, given={"ranked_items": "all"})
     assert "seen_compete" not in values
+    _, values = chosen("gensr", summary, given={"retrieve_by": "identifier"})
+    assert values["identifier_weight"] == 1.0 and values["codebook_size"] == 64
     _, values = chosen("gensar", summary, given={"backbone": "t5"})
     assert "d_model" not in values and "tokenizer_vocab_size" not in values
     _, values = chosen("intsr", replace(summary, share_searches=0.0), given={"construction": "none"})

@@ -16,7 +16,7 @@ from seekrec.events.simulator import simulate
 from seekrec.models.views import BY_VALIDATION, Views
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.partitioned import PartitionedData
-from seekrec.recipes.views import choose_views, time_views
+from seekrec.recipes.views import choose_views, timed_views
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +74,15 @@ def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing():
     model.train()
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    once, each = time_views(recipe, model)
-    assert once > 0 and each >= 0
+    with timed_views(recipe, model) as (once, each):
+        assert once > 0 and each >= 0
+        # So what is timed meanwhile has views.
+        assert model.views is not None and model.view_weights
     assert model.training and model.views is None and list(model.config.view_weights) == [BY_VALIDATION]
     assert torch.equal(torch.random.get_rng_state(), before)
     assert recipe.views.names(model.catalog) == ["lexical", "query_log", "semantic"]
     model.eval()
     choose_views(recipe, model)
     assert list(model.config.view_weights) != [BY_VALIDATION] and recipe.views is None
-    assert time_views(recipe, model) == (0.0, 0.0)
+    with timed_views(recipe, model) as seconds:
+        assert seconds == (0.0, 0.0) and model.views is not None

@@ -3,31 +3,39 @@
 
 What the views know was made from training events alone, so validation is new to them as the test is. The items looked
 at for a case are its target and those that the model, or one of the views, holds among the best of the catalogue.
+
+Where views find the items that a model then orders, they are weighed among each other first, so that they find the
+targets; then their sum is weighed beside the model, among the items found. Both together are one weight for each view.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seekrec.catalog import item_periods
+from seekrec.catalog import Catalog, item_periods
+from seekrec.errors import ConfigurationError
 from seekrec.evaluation.metrics import metric_values, ranks_from_scores
 from seekrec.evaluation.protocols import EvaluationCases, build_cases
 from seekrec.events import Split
 from seekrec.models.processing import CatalogProcessor
 from seekrec.models.views import (
     LEXICAL_CHOICES,
+    NUM_VIEWED,
     AddedScores,
+    CatalogViews,
     LexicalIndex,
     ViewedModel,
-    ViewName,
     Views,
+    ViewWeights,
     write_view_weights,
 )
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
@@ -36,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 # What ways to weigh words are compared at: from hardly anything to what decides.
 WEIGHTS = (0.0, *(round(float(weight), 3) for weight in np.geomspace(0.05, 20, 14)))
-# Best items of the model and of each view that are ordered anew.
-_NUM_BEST = 100
 _BATCH_SIZE = 32
 _METRIC = "ndcg@10"
 # Of the squares of weights: where words tell every target, no weight is large enough.
@@ -46,6 +52,7 @@ _PENALTY = 1e-4
 _LEAST = 0.02
 # Of the factor of a model's own score, which divides weights: one near it tells nothing.
 _LEAST_FACTOR = 0.05
+_WORDS: Mapping[str, float] = {"lexical": 1.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +67,7 @@ class _Scored:
     own: np.ndarray
     views: dict[str, np.ndarray]
 
-    def values(self, weights: dict[str, float]) -> np.ndarray:
+    def values(self, weights: Mapping[str, float]) -> np.ndarray:
         """Return the metric of each case with some weights."""
         total = self.own
         for name, weight in weights.items():
@@ -86,7 +93,8 @@ def choose_view_weights(
     """Give a model views, with weights learned from its validation cases.
 
     Task by task: of the ways to weigh words that `LEXICAL_CHOICES` lists the best beside the model alone is kept; then
-    the weights of all views are those at which the targets are likeliest, if NDCG@10 gets better by them.
+    the weights of all views are those at which the targets are likeliest, if NDCG@10 gets better by them. Of a model
+    that answers what views find (`finds_by_views`) no task is left without.
 
     Args:
         model ([`ViewedModel`]): Trained; gets `views`, and the weights in `config.view_weights`.
@@ -101,7 +109,10 @@ def choose_view_weights(
 
     Returns:
         `dict`: By task, the weight of each view, and `ndcg@10` of the sample without and with them under
-        `ndcg@10 without` and `ndcg@10 with`.
+        `ndcg@10 without` and `ndcg@10 with`; where views find items, without them these are ordered by answers alone.
+
+    Raises:
+        ConfigurationError: If views shall find items for a task that there are none for.
     """
     catalog = model.catalog
     chosen: dict[str, dict[str, float]] = {}
@@ -120,14 +131,17 @@ def choose_view_weights(
             seed=seed,
             periods=item_periods(catalog.items) if available_only else None,
         )
-        if behavior == SEARCH:
-            views = _choose_words(model, processor, cases, views)
-        names = [name for name in views.names(catalog) if behavior == SEARCH or name in ("collaborative", "semantic")]
-        scored = _score(model, processor, cases, [(name, views, name) for name in names])
-        weights = _learn_weights(scored, names, unit=model.score_unit)
-        without, beside = (float(scored.values(one).mean()) for one in ({}, weights))
-        # What makes the targets likelier need not bring them to the front.
-        weights = weights if beside > without else dict.fromkeys(names, 0.0)
+        if model.finds_by_views:
+            views, weights, without, beside = _weigh_finders(model, processor, cases, views)
+        else:
+            if behavior == SEARCH:
+                views = _choose_words(model, processor, cases, views)
+            names = _names(views, catalog, behavior)
+            scored = _score(model, processor, cases, {name: (views, {name: 1.0}) for name in names})
+            weights = _learn_weights(scored, names, unit=model.score_unit)
+            without, beside = (float(scored.values(one).mean()) for one in ({}, weights))
+            # What makes the targets likelier need not bring them to the front.
+            weights = weights if beside > without else dict.fromkeys(names, 0.0)
         chosen[behavior] = weights
         found[behavior] = {**weights, f"{_METRIC} without": without, f"{_METRIC} with": max(without, beside)}
     used = {name for own in chosen.values() for name, weight in own.items() if weight}
@@ -147,16 +161,67 @@ def choose_view_weights(
 
 def _choose_words(model: ViewedModel, processor: CatalogProcessor, cases: EvaluationCases, views: Views) -> Views:
     """Return the views with the weights of words that help the model most; the first of the best."""
-    made = [LexicalIndex.fit(model.catalog.items, settings) for settings in LEXICAL_CHOICES]
-    choices = [replace(views, lexical=index) for index in made if index is not None]
+    choices = _word_choices(views, model.catalog)
     if len(choices) < 2:
         return views
-    asked: list[tuple[str, Views, ViewName]] = [
-        (f"lexical {number}", one, "lexical") for number, one in enumerate(choices)
-    ]
-    scored = _score(model, processor, cases, asked)
-    best = [max(scored.values({name: weight}).mean() for weight in WEIGHTS) for name, _, _ in asked]
+    scored = _score(model, processor, cases, {str(number): (one, _WORDS) for number, one in enumerate(choices)})
+    best = [max(scored.values({name: weight}).mean() for weight in WEIGHTS) for name in scored.views]
     return choices[int(np.argmax(best))]
+
+
+def _word_choices(views: Views, catalog: Catalog) -> list[Views]:
+    """Return the views with words weighed in each of the ways that there are; themselves where items have no words."""
+    made = [LexicalIndex.fit(catalog.items, settings) for settings in LEXICAL_CHOICES]
+    return [replace(views, lexical=index) for index in made if index is not None] or [views]
+
+
+def _names(views: Views, catalog: Catalog, behavior: Behavior) -> list[str]:
+    return [name for name in views.names(catalog) if behavior == SEARCH or name in ("collaborative", "semantic")]
+
+
+def _weigh_finders(
+    model: ViewedModel, processor: CatalogProcessor, cases: EvaluationCases, views: Views
+) -> tuple[Views, dict[str, float], float, float]:
+    """Weigh views that find the items for a model.
+
+    Returns:
+        `tuple`: The views with the weights of words by which they find best, their weights, none of all of them 0, and
+        NDCG@10 of the cases by the model alone and by the sum, both of what the views found.
+    """
+    catalog, behavior = model.catalog, cases.behavior
+    choices = _word_choices(views, catalog) if behavior == SEARCH else [views]
+    names = _names(choices[0], catalog, behavior)
+    if not names:
+        raise ConfigurationError(
+            f"Views shall find items (`retrieve_by` is 'views'), and there is none for {behavior}; train a SASRec, or "
+            "retrieve in another way."
+        )
+    # 1. Among each other.
+    asked = {name: (choices[0], {name: 1.0}) for name in names if name != "lexical"}
+    words = {f"lexical {number}": (one, _WORDS) for number, one in enumerate(choices) if "lexical" in names}
+    alone = _score(model, processor, cases, {**asked, **words}, by="views")
+    found: list[tuple[float, dict[str, float]]] = []
+    for number in range(len(choices)):
+        line = {name: alone.views[name if name in asked else f"lexical {number}"] for name in names}
+        scored = _Scored(alone.own, line)
+        weights = _learn_weights(scored, names, unit=model.score_unit)
+        weights = weights if any(weights.values()) else dict.fromkeys(names, 1.0)
+        found.append((float(scored.values(weights).mean()), weights))
+    best = int(np.argmax([value for value, _ in found]))
+    views, weights = choices[best], found[best][1]
+
+    # 2. Their sum beside the model.
+    beside_model = _score(model, processor, cases, {"sum": (views, weights)}, by="views then model")
+    share = len(beside_model.own) / len(cases)
+    if not share:
+        return views, weights, 0.0, 0.0
+    learned = _learn_weights(beside_model, ["sum"], unit=model.score_unit)["sum"]
+    # At the second they find the items and no more: so little leaves the order to the model.
+    choices_of_sum = (learned, _LEAST / max(weights.values()))
+    values = {one: share * float(beside_model.values({"sum": one}).mean()) for one in (0.0, *choices_of_sum)}
+    factor = max((one for one in choices_of_sum if one), key=lambda one: values[one])
+    scaled = {name: float(f"{factor * weight:.3g}") for name, weight in weights.items()}
+    return views, scaled, values[0.0], values[factor]
 
 
 def _learn_weights(scored: _Scored, names: Sequence[str], *, unit: float = 1.0) -> dict[str, float]:
@@ -201,46 +266,63 @@ def _score(
     model: ViewedModel,
     processor: CatalogProcessor,
     cases: EvaluationCases,
-    asked: Sequence[tuple[str, Views, ViewName]],
+    asked: Mapping[str, tuple[Views, Mapping[str, float]]],
+    by: Literal["all", "views", "views then model"] = "all",
 ) -> _Scored:
-    """Score what model and views hold best of each case, and its target."""
+    """Score what model and views hold best of each case, and its target.
+
+    Args:
+        model ([`ViewedModel`]): The model.
+        processor ([`CatalogProcessor`]): Its processor.
+        cases ([`EvaluationCases`]): The cases.
+        asked (`Mapping`): By name, views and their weights.
+        by (`str`): `"all"`: model and views find items, and both score them. `"views"`: the model does neither, and
+            its scores are 0. `"views then model"`: views find them, and cases whose target is not found are left out.
+    """
     snapshot, id_map = model.current_snapshot(), model.catalog.id_map
-    ready = [(name, view, model.catalog_views(snapshot, views)) for name, views, view in asked]
+    ready: dict[str, tuple[CatalogViews, ViewWeights]] = {
+        name: (model.catalog_views(snapshot, views), {cases.behavior: own}) for name, (views, own) in asked.items()
+    }
     behavior = BEHAVIORS.index(cases.behavior)
     own_views = model.views
     model.set_views(None)
     lines: list[np.ndarray] = []
-    more: dict[str, list[np.ndarray]] = {name: [] for name, _, _ in asked}
+    more: dict[str, list[np.ndarray]] = {name: [] for name in asked}
     try:
         for begin in range(0, len(cases), _BATCH_SIZE):
             numbers = np.arange(begin, min(begin + _BATCH_SIZE, len(cases)))
             inputs = processor(cases.requests[begin : begin + _BATCH_SIZE])
             masks: list[np.ndarray | None] = [None] * len(numbers)
             masks = masks if (allowed := cases.masks(numbers)) is None else list(allowed)
-            answers = model.retrieve(inputs, top_k=_NUM_BEST, where=masks, exclude_seen=False)
-            rows = [id_map.convert_to_rows(item.item_id for item in answer) for answer in answers]
             requests = model.view_requests(inputs, [behavior] * len(numbers))
             added = {
-                name: AddedScores(
-                    one.added(requests, {cases.behavior: {view: 1.0}}, model.score_unit), len(numbers), len(id_map)
-                )
-                for name, view, one in ready
+                name: AddedScores(one.added(requests, own, model.score_unit), len(numbers), len(id_map))
+                for name, (one, own) in ready.items()
             }
-            best = [one.best([_NUM_BEST] * len(rows), masks) for one in added.values()]
+            best = [one.best([NUM_VIEWED] * len(numbers), masks) for one in added.values()]
+            if by == "all":
+                answers = model.retrieve(inputs, top_k=NUM_VIEWED, where=masks, exclude_seen=False)
+                best.insert(0, [id_map.convert_to_rows(item.item_id for item in answer) for answer in answers])
             # The target first, each once.
             targets = cases.target_rows[numbers][:, None]
-            found = [np.concatenate(parts) for parts in zip(targets, rows, *best, strict=True)]
+            found = [np.concatenate(parts) for parts in zip(targets, *best, strict=True)]
             found = [line[np.sort(np.unique(line, return_index=True)[1])] for line in found]
-            lines += model.score_items(inputs, found)
-            for name, scores in added.items():
-                more[name] += scores.at(found)
+            scores = [np.zeros(len(line), np.float32) for line in found]
+            scores = scores if by == "views" else model.score_items(inputs, found)
+            # One more than the views found, unless the target is among them.
+            kept = [
+                by != "views then model" or len(line) == len(own) for line, own in zip(found, best[0], strict=True)
+            ]
+            lines += compress(scores, kept)
+            for name, one in added.items():
+                more[name] += compress(one.at(found), kept)
     finally:
         model.set_views(own_views)
     return _Scored(_pad(lines, -np.inf), {name: _pad(scores, 0.0) for name, scores in more.items()})
 
 
 def _pad(lines: Sequence[np.ndarray], fill: float) -> np.ndarray:
-    padded = np.full((len(lines), max(map(len, lines))), fill, np.float32)
+    padded = np.full((len(lines), max(map(len, lines), default=0)), fill, np.float32)
     for target, line in zip(padded, lines, strict=True):
         target[: len(line)] = line
     return padded

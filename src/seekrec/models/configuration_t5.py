@@ -48,6 +48,7 @@ class IdentifierT5Config(IdentifierLevels, T5Config):
         StrictDataclassClassValidationError: If values contradict each other.
     """
 
+    after_training: ClassVar[tuple[str, ...]] = ("view_weights",)
     fields_from_data: ClassVar[tuple[str, ...]] = (
         "num_shared_levels",
         "num_specific_levels",

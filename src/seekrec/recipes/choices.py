@@ -20,8 +20,8 @@ from seekrec.recipes.machine import Machine
 
 Value = bool | int | float | str | list[str] | list[float] | None
 
-# From so many items on, asking GenSR about each of them for every request takes too long.
-_MAX_ASKED_ITEMS = 5_000
+# From so many items on GenSR is asked about those that views find, a hundred, and not about each.
+_MAX_ASKED_ITEMS = 500
 # Up to so many items a CPU compares a target with all of them in at most 1.5 times the time of a sample.
 MOST_COMPARED_ITEMS = {"intsr": 10_000, "synergen": 30_000}
 # Test cases of a task: the interval of NDCG@10 is then about one point wide.
@@ -46,6 +46,9 @@ class Choice:
     name: str
     value: Value
     reason: str
+
+
+_VIEWS = Choice("view_weights", [BY_VALIDATION], "SASRec, words, clicks are added as far as validation gains")
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ def _choose_dense(family: str, s: Situation) -> list[Choice]:
         Choice("adam_beta2", 0.98, "as on MovieLens-100K"),
         Choice("per_device_train_batch_size", batch, f"{log.num_users_to_hold_out:,} users learn in steps of so many"),
         Choice("max_validation_cases", 1000, "enough to choose a checkpoint"),
-        Choice("view_weights", [BY_VALIDATION], "SASRec, words and clicks are added as far as validation gains"),
+        _VIEWS,
     ]
     if s.given.get("ranked_items") != "all":
         found.append(Choice("seen_compete", False, "recommendations leave out what the user knows"))
@@ -330,7 +333,6 @@ def _choose_gensar(s: Situation) -> list[Choice]:
 def _choose_gensr(s: Situation) -> list[Choice]:
     log = s.log
     unseen = int(min(20, max(2, log.median_events_of_user // 4)))
-    asks = log.num_items <= _MAX_ASKED_ITEMS
     fields = (["categories"] if log.has_categories else []) + ["title"]
     extra = ["recommend_searched_items"] if s.has_searches else []
     if s.can_construct and s.has_searches:
@@ -355,17 +357,14 @@ def _choose_gensr(s: Situation) -> list[Choice]:
         Choice("per_device_train_batch_size", 128, "requests a step"),
         Choice("candidate_protocols", ["uniform", "bm25"] if s.has_searches and log.has_text else ["uniform"], ""),
         Choice("max_validation_cases", 300, "each is many prompts"),
+        _VIEWS,
     ]
-    if asks:
+    if s.given.get("retrieve_by") == "identifier":
+        found += [Choice("identifier_weight", 1.0, "the model writes identifiers"), *_choose_codes(s)]
+    elif log.num_items <= _MAX_ASKED_ITEMS:
         found.append(Choice("retrieve_by", "answer", f"{log.num_items:,} items: the model is asked about each"))
-        found.append(Choice("identifier_weight", 0.0, "no identifiers are needed"))
     else:
-        found += [
-            Choice("retrieve_by", "identifier", f"{log.num_items:,} items are too many to ask about each"),
-            Choice("identifier_weight", 1.0, "the model also writes identifiers"),
-            Choice("num_beams", 50, f"{log.num_items:,} items"),
-            *_choose_codes(s),
-        ]
+        found.append(Choice("retrieve_by", "views", f"{log.num_items:,} items: views find those it is asked"))
     if not log.has_text:
         found.append(Choice("prompt_views", ["collaborative"], "items have no text"))
         found.append(Choice("contrast_weight", 0.0, "there is one view"))

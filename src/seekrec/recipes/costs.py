@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seekrec.corpora.stream import HISTORY_TASKS
+from seekrec.models.views import NUM_VIEWED
 from seekrec.recipes.choices import Choice, Situation
 from seekrec.recipes.collaborative import NUM_FINISHING_EPOCHS
 from seekrec.util.parsing import parse_weights
@@ -290,7 +291,8 @@ def _measure(family: str, situation: Situation, values: Mapping[str, object]) ->
     rows = asked * (1.5 if situation.has_searches else 1.0) + (log.num_items if situation.has_searches else 0)
     prompt, each = 40, 24
     operations = 6 * (prompt + candidates * each) * layers * layer * 2
-    full = log.num_items if values.get("retrieve_by") == "answer" else 100 + 4 * _number(values, "num_beams", 50)
+    beams = 100 + 4 * _number(values, "num_beams", 50)
+    full = {"answer": log.num_items, "views": NUM_VIEWED}.get(str(values.get("retrieve_by")), beams)
     case = 2 * full * each * layers * layer * 2
     return _Sizes(rows, operations, parameters, case, batch, (prompt + candidates * each) * layers * width * 20)
 

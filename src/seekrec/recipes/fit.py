@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -214,7 +214,7 @@ def time_rankings(
     searches_all: bool,
     counts: Mapping[str, Mapping[str, int]],
     behaviors: Sequence[Behavior],
-    views: tuple[float, float] = (0.0, 0.0),
+    views: AbstractContextManager[tuple[float, float]],
     reading: float = 0.0,
 ) -> RankingTimes:
     """Time how long a model, as it is, takes to rank some validation cases by each protocol.
@@ -228,21 +228,21 @@ def time_rankings(
         searches_all (`bool`): Whether the final table ranks the whole catalogue, too.
         counts (`Mapping`): Number of cases of each behavior, by part of the split.
         behaviors (`Sequence[str]`): Behaviors that are evaluated.
-        views (`tuple[float, float]`): Its `view_seconds`, as they were measured; a case takes no less than its
-            rankings by the model.
+        views (context manager): Yields its `view_seconds`, as they were measured, and lets the model answer with
+            views meanwhile; a case takes no less than its rankings by the model.
         reading (`float`): Its `reading_seconds`.
     """
     test: tuple[RankingProtocol, ...] = (*(("full",) if searches_all else ()), *settings.candidate_protocols)
     test = test or tuple(selection)
     seconds: dict[RankingProtocol, tuple[float, float]] = {}
-    for protocol in dict.fromkeys((*selection, *test)):
+    with views as (once, each):
+        for protocol in dict.fromkeys((*selection, *test)):
 
-        def make_rank(number: int, protocol: RankingProtocol = protocol) -> Callable[[], object]:
-            return partial(make_validation(protocol, number), system)
+            def make_rank(number: int, protocol: RankingProtocol = protocol) -> Callable[[], object]:
+                return partial(make_validation(protocol, number), system)
 
-        seconds[protocol] = time_ranking(model, make_rank)
+            seconds[protocol] = time_ranking(model, make_rank)
     most = {part: max(counts[part][behavior] for behavior in behaviors) for part in SPLIT_PARTS}
-    once, each = views
     if once or each:
         each = max(each, _RANKINGS_OF_VIEWS * seconds[selection[0]][1])
     return RankingTimes(

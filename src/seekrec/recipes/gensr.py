@@ -204,16 +204,21 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
     @property
     def selection_protocols(self) -> Sequence[RankingProtocol]:
         """The protocols of validation that choose the checkpoint: those of the table for what is trained."""
-        full: list[RankingProtocol] = ["full"] if self.config.writes_identifiers else []
+        # Views are weighed when the model has learnt.
+        searches = self.config.writes_identifiers and self.config.retrieve_by != "views"
+        full: list[RankingProtocol] = ["full"] if searches else []
         if not self.config.scores_candidates:
             return full
         return [*self.evaluation.candidate_protocols, *full] or ["uniform"]
 
     @property
     def only_candidates(self) -> Collection[str]:
-        """GenSR, where it writes no identifiers: it orders candidates and cannot search all items."""
+        """Systems that order candidates alone: GenSR where it retrieves nothing, and without the views that find items."""
+        alone = f"{self.name}{ALONE}"
+        if self.config.retrieve_by == "views":
+            return (alone,)
         searches = self.config.writes_identifiers or self.config.retrieve_by == "answer"
-        return () if searches else (self.name, f"{self.name}{ALONE}")
+        return () if searches else (self.name, alone)
 
     def prepare_data(self) -> None:
         """Read the log and split it.
@@ -302,7 +307,10 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
             self.training,
             evaluate_model=evaluate_model,
         )
-        yield trainer, {"requests": self.requests, "tokenizer": self.processor.tokenizer}
+        learnt_from = {"requests": self.requests, "tokenizer": self.processor.tokenizer}
+        if "full" in self.selection_protocols:
+            learnt_from["retrieve_by"] = self.config.retrieve_by  # validation depends on it
+        yield trainer, learnt_from
 
     def finish(self, model: GenSRForConditionalGeneration) -> None:
         """Merge adapters, and answer from then on with the collaborative vectors of all events."""

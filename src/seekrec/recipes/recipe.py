@@ -39,7 +39,7 @@ from seekrec.recipes.partitioned import PartitionedData, prepare_partitions
 from seekrec.recipes.plan import Plan
 from seekrec.recipes.record import MODEL_FOLDER, record_run, save_trained
 from seekrec.recipes.stages import StageCache
-from seekrec.recipes.views import add_views, choose_views, time_views, without_views
+from seekrec.recipes.views import add_views, choose_views, fixed_views, timed_views, without_views
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.budget import TimeBudget, process_seconds
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_once
@@ -237,7 +237,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
                 {
                     "split": self.split.fingerprint() if self.parts is None else self.parts.split.fingerprint,
                     "catalogue": self.catalog.content_hash,
-                    "validation": [*self.behaviors, *self.selection_protocols],
+                    "validation": [*self.behaviors, *self.selection_protocols, *fixed_views(model)],
                     **learnt_from,
                 },
                 origins=[group for group in self.settings() if isinstance(group, _SEEN_IN_CONTENTS)],
@@ -274,7 +274,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             searches_all=self.name not in self.only_candidates,
             counts=(self.parts or self.split).num_cases(),
             behaviors=self.behaviors,
-            views=time_views(self, model),
+            views=timed_views(self, model),
             reading=self.parts.time_reads(self.catalog, self.evaluation, self.only_candidates) if self.parts else 0.0,
         )
 

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from seekrec.catalog import Catalog
 from seekrec.evaluation.view_weights import choose_view_weights
 from seekrec.events import Split
 from seekrec.models.processing import CatalogProcessor
-from seekrec.models.views import BY_VALIDATION, ViewedModel, Views, read_view_weights
+from seekrec.models.views import BY_VALIDATION, ViewedModel, Views, read_view_weights, write_view_weights
 from seekrec.recipes.arguments import SPLIT_SEED, EvaluationArguments
 from seekrec.recipes.fit import MAX_VIEW_CASES, as_answering, time_cases
 from seekrec.recipes.items import PreparedItems
@@ -65,6 +66,11 @@ def add_views(recipe: RunOfRecipe, model: ModelT) -> ModelT:
     return model
 
 
+def fixed_views(model: ViewedModel) -> list[str]:
+    """Return the weights of views by which a model answers while it is trained."""
+    return write_view_weights(model.view_weights)
+
+
 def choose_views(recipe: RunOfRecipe, model: ViewedModel) -> None:
     """Add views to the answers of a trained model, weighed by validation, where its settings ask for it.
 
@@ -81,31 +87,34 @@ def choose_views(recipe: RunOfRecipe, model: ViewedModel) -> None:
         logger.info("views of %s: %s", behavior, found)
 
 
-def time_views(recipe: RunOfRecipe, model: ViewedModel) -> tuple[float, float]:
-    """Time how long choosing the weights of views will take; the model stays as it is.
+@contextmanager
+def timed_views(recipe: RunOfRecipe, model: ViewedModel) -> Iterator[tuple[float, float]]:
+    """Time how long choosing the weights of views will take, and let the model answer with those found meanwhile.
 
-    The views are made for it and kept for `choose_views`, so that what they take is spent before training.
+    Afterwards the model is as it was. The views are kept for `choose_views`, so that what they take is spent before
+    training.
 
     Args:
         recipe ([`RunOfRecipe`]): The run.
         model ([`ViewedModel`]): The model, trained or not.
 
-    Returns:
+    Yields:
         `tuple[float, float]`: Seconds without cases, and of a validation case of each behavior together; 0 where the
         settings do not ask for it.
     """
     if not asks_validation(model):
-        return 0.0, 0.0
+        yield 0.0, 0.0
+        return
     views = recipe.views = _fit_views(recipe) if recipe.views is None else recipe.views
     settings = list(model.config.view_weights)
 
-    def choose(number: int) -> None:
-        _choose(recipe, model, views, number)
+    try:
+        with as_answering(model):
+            seconds = time_cases(lambda number: _choose(recipe, model, views, number))
+        yield seconds
+    finally:
         model.set_views(None)
         model.config.view_weights = settings
-
-    with as_answering(model):
-        return time_cases(choose)
 
 
 def asks_validation(model: ViewedModel) -> bool:
@@ -137,4 +146,7 @@ def _choose(recipe: RunOfRecipe, model: ViewedModel, views: Views, max_cases: in
     )
 
 
-__all__ = ["ALONE", "RunOfRecipe", "add_views", "asks_validation", "choose_views", "time_views", "without_views"]
+__all__ = [
+    *("ALONE", "RunOfRecipe", "add_views", "asks_validation", "choose_views", "fixed_views", "timed_views"),
+    "without_views",
+]

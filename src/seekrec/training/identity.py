@@ -266,7 +266,8 @@ def _feed(digest: hashlib._Hash, content: object) -> None:
         own = {} if config is None else config.to_dict()
         # Where it came from and who wrote it, which is not what it is.
         own = {name: _as_json(value) for name, value in own.items() if name not in ("transformers_version",)}
-        own = {name: value for name, value in own.items() if not name.startswith("_")}
+        after = getattr(config, "after_training", ())
+        own = {name: value for name, value in own.items() if not name.startswith("_") and name not in after}
         _feed(digest, json.dumps(own, sort_keys=True))
         # Of tables whose rows lie in several processes, all rows.
         _feed(digest, content.state_dict() | row_shards(content))

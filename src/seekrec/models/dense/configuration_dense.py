@@ -81,6 +81,7 @@ class DenseConfig(PreTrainedConfig):
         StrictDataclassClassValidationError: If a number is out of range, or settings contradict each other.
     """
 
+    after_training: ClassVar[tuple[str, ...]] = ("view_weights",)
     fields_from_data: ClassVar[tuple[str, ...]] = (
         *("num_items", "num_words", "num_categories", "text_size", "query_size", "num_actions"),
         *("items_hash", "texts_hash", "views_hash", "ranking_scales"),

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from huggingface_hub.dataclasses import strict
 
 from seekrec.models.configuration_t5 import IdentifierT5Config
+from seekrec.models.views.weights import BY_VALIDATION, read_view_weights
 from seekrec.schema import View
 
 VIEW_NAMES: tuple[View, ...] = ("collaborative", "semantic")
@@ -46,7 +47,8 @@ class GenSRConfig(IdentifierT5Config):
             all.
         identifier_weight (`float`): Weight of the loss of writing identifiers (section 6.3); with 0 it writes none.
         retrieve_by (`str`): How the whole catalogue is searched: `"identifier"`, by the identifiers that the model
-            writes; `"answer"`, by its answer to each item: exact, and as slow as there are items.
+            writes; `"answer"`, by its answer to each item: exact, and as slow as there are items; `"views"`, by its
+            answers to the items that its views, as `view_weights` weighs them, hold best.
         contrast_weight (`float`): Weight of the contrastive loss of equation 10 (beta of equation 11).
         contrast_temperature (`float`): Temperature of the contrastive loss (tau of equation 10).
         loss_norm (`str`): What Yes, No and codes compete with in the loss: `"vocab"`, all tokens (the paper), or
@@ -68,6 +70,7 @@ class GenSRConfig(IdentifierT5Config):
     """
 
     model_type = "gensr"
+    after_training: ClassVar[tuple[str, ...]] = (*IdentifierT5Config.after_training, "retrieve_by")
     fields_from_data: ClassVar[tuple[str, ...]] = (
         *IdentifierT5Config.fields_from_data,
         "wording",
@@ -106,7 +109,7 @@ class GenSRConfig(IdentifierT5Config):
     identifier_weight: float = 0.0
     # A model that learns to say Yes needs fewer steps than one that learns to write; a small catalogue can be asked
     # about whole.
-    retrieve_by: Literal["identifier", "answer"] = "identifier"
+    retrieve_by: Literal["identifier", "answer", "views"] = "identifier"
     # The released training script's; the paper tunes it from 0.001 to 0.3.
     contrast_weight: float = 0.01
     contrast_temperature: float = 0.07
@@ -188,6 +191,15 @@ class GenSRConfig(IdentifierT5Config):
                 "`max_history` of the model."
             )
 
+    def validate_retrieval(self) -> None:
+        """Check that there are views where they find items."""
+        asks_validation = list(self.view_weights) == [BY_VALIDATION]
+        if self.retrieve_by == "views" and not (asks_validation or read_view_weights(self.view_weights)):
+            raise ValueError(
+                "`retrieve_by` is 'views', but `view_weights` weighs none; write 'validation', or numbers such as "
+                "search.lexical=0.5 and recommendation.collaborative=1."
+            )
+
     def validate_losses(self) -> None:
         """Check the weights of the losses."""
         for name in ("identifier_weight", "contrast_weight"):
@@ -195,9 +207,9 @@ class GenSRConfig(IdentifierT5Config):
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
         if not self.scores_candidates and not self.writes_identifiers:
             raise ValueError("`yes_no_loss` is 'none' and `identifier_weight` 0; train one mode at least.")
-        if self.retrieve_by == "answer" and not self.scores_candidates:
+        if self.retrieve_by != "identifier" and not self.scores_candidates:
             raise ValueError(
-                "`retrieve_by` is 'answer', but `yes_no_loss` is 'none': the model answers no candidates."
+                f"`retrieve_by` is {self.retrieve_by!r}, but `yes_no_loss` is 'none': the model answers no candidates."
             )
         if self.contrast_temperature <= 0:
             raise ValueError(f"`contrast_temperature` is {self.contrast_temperature}; it must be positive.")

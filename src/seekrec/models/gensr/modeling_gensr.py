@@ -31,15 +31,15 @@ from seekrec.catalog.growth import predict_by_ridge
 from seekrec.embeddings import FrozenSASRec, SASRecForNextItem
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import Norm
-from seekrec.models.answers import Found, Masks
+from seekrec.models.answers import Found, Masks, without_rows
 from seekrec.models.base import best_first
 from seekrec.models.gensr.configuration_gensr import NUM_POSITIONS, NUM_VIEW_HEADS, VIEW_NAMES, GenSRConfig
 from seekrec.models.gensr.processing_gensr import FIRST_VECTOR, PADDING
 from seekrec.models.interface import GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, token_loss, view_contrast
 from seekrec.models.shared_prompts import decode_first_token, encode_prefix, encode_suffixes
-from seekrec.models.views import AddedScores
-from seekrec.schema import Behavior, ScoredItem, View
+from seekrec.models.views import NUM_VIEWED, AddedScores
+from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 from seekrec.util.finite import check_finite, weights_key
 from seekrec.util.ragged import Ragged
 
@@ -59,6 +59,7 @@ _HISTORY_FEATURES = (
     "history_mask",
     "asked_queries",
 )
+_CATALOG_TEXTS = "catalog_text_ids"
 
 
 # ---- layers ----
@@ -863,65 +864,69 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         added: AddedScores | None,
         exact: bool,
     ) -> list[Found]:
-        """With `config.retrieve_by="answer"` score every item allowed; else find identifiers."""
-        if self.config.retrieve_by == "answer":
-            return self._ask_all(snapshot, inputs, top_k, allowed, added)
-        if not self.config.identifier_weight:
-            raise RequestError(
-                "The model was not trained to write identifiers (`identifier_weight` is 0), so it cannot search the "
-                "whole catalogue by them; give it candidates and call `rank`, or train it with `retrieve_by` 'answer'."
-            )
-        return super()._find(snapshot, inputs, top_k, allowed, num_beams, norm, added, exact)
+        """Find identifiers, or order items by the answers to them, as `config.retrieve_by` says.
 
-    def _ask_all(
-        self,
-        snapshot: GenerativeSnapshot,
-        inputs: BatchFeature,
-        top_k: np.ndarray,
-        allowed: Masks,
-        added: AddedScores | None,
-    ) -> list[Found]:
-        """Score all items that each request allows: rows of the catalogue and logit(Yes) - logit(No), best first.
-
-        With inputs that were made with an older or a newer catalogue, the items that both have are scored.
+        With inputs that were made with an older or a newer catalogue, the items that both have are asked about.
         """
-        named = self._named_items(snapshot, inputs)
-        asked_for = [named if mask is None else np.flatnonzero(mask[: len(named)]) for mask in allowed]
-        scores = self._ask(snapshot, inputs, asked_for, len(named))
+        if self.config.retrieve_by == "identifier":
+            if not self.config.identifier_weight:
+                raise RequestError(
+                    "The model was not trained to write identifiers (`identifier_weight` is 0), so it cannot search "
+                    "the whole catalogue by them; give it candidates and call `rank`, or train it with `retrieve_by` "
+                    "'answer' or 'views'."
+                )
+            return super()._find(snapshot, inputs, top_k, allowed, num_beams, norm, added, exact)
+        num_known = len(_catalog_texts(inputs))
+        if num_known < snapshot.num_items:
+            allowed = without_rows(allowed, np.arange(num_known, snapshot.num_items), snapshot.catalog)
+        if self.config.retrieve_by == "views":
+            rows = self._best_of_views(inputs, added).best([max(NUM_VIEWED, int(count)) for count in top_k], allowed)
+        else:
+            rows = [np.arange(snapshot.num_items) if mask is None else np.flatnonzero(mask) for mask in allowed]
+        scores = self._ask(snapshot, inputs, rows)
         if added is not None:
-            scores = [own + more for own, more in zip(scores, added.at(asked_for), strict=True)]
-        ordered = best_first(asked_for, scores)
-        return [(rows[:count], scores[:count]) for (rows, scores), count in zip(ordered, top_k, strict=True)]
+            scores = [own + more for own, more in zip(scores, added.at(rows), strict=True)]
+        ordered = best_first(rows, scores)
+        return [(found[:count], values[:count]) for (found, values), count in zip(ordered, top_k, strict=True)]
 
-    def _named_items(self, snapshot: GenerativeSnapshot, inputs: BatchFeature) -> np.ndarray:
-        """Return the rows of the items that inputs name, which must be all of the catalogue."""
-        named: np.ndarray = inputs["item_rows"].cpu().numpy()[: snapshot.num_items]
-        if not np.array_equal(named, np.arange(len(named))):
+    def _best_of_views(self, inputs: BatchFeature, added: AddedScores | None) -> AddedScores:
+        """Return the scores by which views find items, or say which task has none."""
+        weights = {} if self.views is None else self.view_weights
+        asked = {BEHAVIORS[number] for number in inputs["behavior_ids"].tolist()}
+        tasks = sorted(asked if added is None else asked - weights.keys())
+        if added is None or tasks:
             raise RequestError(
-                f"The inputs name {len(named)} of {snapshot.num_items} items, but the model asks about all of "
-                "them; make them with the model's own processor, without candidates."
+                f"`retrieve_by` is 'views', but the model has no view that counts in {' or '.join(tasks)} "
+                f"(`view_weights` is {list(self.config.view_weights)}), so it cannot search the whole catalogue; give "
+                "it candidates and call `rank`, or `set_views` and weights of that task."
             )
-        snapshot.check_rows("history_items", inputs["history_items"])
-        return named
+        return added
 
-    def _ask(
-        self, snapshot: GenerativeSnapshot, inputs: BatchFeature, rows: Sequence[np.ndarray], num_named: int
-    ) -> list[np.ndarray]:
-        """Score some of the items that inputs name: logit(Yes) - logit(No)."""
-        known = {name: inputs[name][:num_named] for name in ("item_rows", "item_text_ids")}
-        # The batch holds every item in the order of the catalogue, so its row is its position.
-        positions = torch.from_numpy(Ragged.from_arrays(rows).pad(-1, width=1))
-        return self.score_candidates(
-            BatchFeature({**inputs, **known, "candidate_items": positions}), snapshot=snapshot
-        )
+    def _ask(self, snapshot: GenerativeSnapshot, inputs: BatchFeature, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Score some items of the catalogue for each request: logit(Yes) - logit(No)."""
+        texts, asked = _catalog_texts(inputs), Ragged.from_arrays(rows)
+        read = inputs["item_rows"].cpu().numpy()
+        # The items of the histories and those asked about, each once; -1, for none, finds the last place.
+        named, places = np.unique(np.concatenate([read, asked.values]), return_inverse=True)
+        of_history = torch.from_numpy(np.append(places[: len(read)], -1))
+        features = {name: value for name, value in inputs.items() if name != _CATALOG_TEXTS}
+        features["item_rows"] = torch.from_numpy(named)
+        features["item_text_ids"] = texts[features["item_rows"].to(texts.device)].long()
+        features["history_items"] = of_history[inputs["history_items"].cpu()]
+        features["candidate_items"] = torch.from_numpy(Ragged(places[len(read) :], asked.offsets).pad(-1, width=1))
+        return self.score_candidates(BatchFeature(features), snapshot=snapshot)
+
+    @property
+    def finds_by_views(self) -> bool:
+        """Whether `retrieve` scores what views hold best, and nothing else."""
+        return self.config.retrieve_by == "views"
 
     @torch.no_grad()
     def score_items(self, inputs: BatchFeature, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Score items as `retrieve` does, with nothing added; see the base."""
-        if self.config.retrieve_by != "answer":
+        if self.config.retrieve_by == "identifier":
             return super().score_items(inputs, rows)
-        snapshot = self.current_snapshot()
-        return self._ask(snapshot, inputs, rows, len(self._named_items(snapshot, inputs)))
+        return self._ask(self.current_snapshot(), inputs, rows)
 
     # ---- training ----
 
@@ -1025,6 +1030,17 @@ def _check_features(features: Mapping[str, Tensor], *names: str) -> None:
 def _retrieval_layout(features: Mapping[str, Tensor]) -> Tensor:
     """Return the prompts for writing identifiers; they are left out where they equal those of candidates."""
     return features["retrieval_layout" if "retrieval_layout" in features else "prompt_layout"]
+
+
+def _catalog_texts(inputs: BatchFeature) -> Tensor:
+    """Return the token ids of the texts of all items of the catalogue that inputs were made with."""
+    if _CATALOG_TEXTS not in inputs:
+        raise RequestError(
+            "The inputs hold no texts of the catalogue's items, which the model is asked about; make them with the "
+            "model's own processor, without candidates."
+        )
+    texts: Tensor = inputs[_CATALOG_TEXTS]
+    return texts
 
 
 __all__ = ["CandidateScore", "EncodedHistories", "GenSRForConditionalGeneration", "GenSROutput"]

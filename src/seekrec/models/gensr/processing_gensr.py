@@ -26,6 +26,7 @@ from seekrec.catalog import Catalog
 from seekrec.events.columns import EventColumns
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
 from seekrec.models.processing import T5Processor
+from seekrec.models.views import BY_VALIDATION
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Request
 from seekrec.util.ragged import Ragged
 from seekrec.util.text import shared_encoder
@@ -86,6 +87,8 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
         read["yes_no_loss"] = "token" if read.pop("scores_candidates", True) else "none"
         read["identifier_weight"] = float(read.pop("writes_identifiers", False))
         read["contrast_weight"] = 0.0
+        if read.get("retrieve_by") == "views":
+            read["view_weights"] = [BY_VALIDATION]
         return read
 
     def set_catalog(self, catalog: Catalog) -> None:
@@ -111,7 +114,9 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
 
         Returns:
             [`~transformers.BatchFeature`]: The tensors of `write_features`, and `seen_rows`, int64 of shape `(batch,
-            most_seen)`: what users acted on, be it more than the model reads.
+            most_seen)`: what users acted on, be it more than the model reads. Without candidates, for a model that
+            answers the items it retrieves, also `catalog_text_ids`, int32 of shape `(num_items, T)`: the texts of all
+            items, which all batches share.
 
         Raises:
             RequestError: If there is no request, or the candidates do not fit.
@@ -132,6 +137,8 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
         )
         features["seen_rows"] = torch.from_numpy(rows["seen_rows"])
         features["query_letters"] = torch.from_numpy(rows["query_letters"])
+        if candidates is None and self.config.retrieve_by != "identifier":
+            features["catalog_text_ids"] = torch.from_numpy(item_tokens)
         return BatchFeature(features)
 
     def current_items(self) -> tuple[Catalog, np.ndarray]:
@@ -188,8 +195,6 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
         lengths = lengths + is_asked
         mask = np.arange(width) < lengths[:, None]
         named = [history_rows.ravel()] if candidates is None else [history_rows.ravel(), candidates.ravel()]
-        if candidates is None and self.config.retrieve_by == "answer":
-            named.append(np.arange(len(item_tokens)))
         # Each item and query once, ascending, and where each is named the position among them, -1 for none.
         distinct, positions = {}, {}
         for kind, numbers in (

@@ -5,7 +5,7 @@ from seekrec.models.views.added import AddedScores
 from seekrec.models.views.boosts import Boost, read_boost
 from seekrec.models.views.catalog_views import CatalogViews, ViewRequests
 from seekrec.models.views.lexical import LEXICAL_CHOICES, LexicalIndex, LexicalSettings
-from seekrec.models.views.model import ViewedModel
+from seekrec.models.views.model import NUM_VIEWED, ViewedModel
 from seekrec.models.views.saved import load_views
 from seekrec.models.views.views import Views
 from seekrec.models.views.weights import (
@@ -23,6 +23,7 @@ __all__ = [
     "BY_VALIDATION",
     "LEXICAL_CHOICES",
     "NO_VIEWS",
+    "NUM_VIEWED",
     "AddedScores",
     "Boost",
     "CatalogViews",

@@ -23,6 +23,9 @@ from seekrec.models.views.views import Views
 from seekrec.models.views.weights import ViewWeights, read_view_weights
 from seekrec.schema import BEHAVIORS, ScoredItem
 
+# Items of a request that views find where a model orders what they found, unless more are wanted.
+NUM_VIEWED = 100
+
 ValueT = TypeVar("ValueT")
 
 
@@ -86,6 +89,11 @@ class ViewedModel(PreTrainedModel):
     def score_unit(self) -> float:
         """What one unit of log-probability is in the model's scores; weights of views are in these units."""
         return 1.0
+
+    @property
+    def finds_by_views(self) -> bool:
+        """Whether `retrieve` orders what views hold best, so that without views it answers nothing."""
+        return False
 
     @abstractmethod
     def _query_vectors(self, inputs: BatchFeature, queries: Sequence[str]) -> Tensor:
@@ -182,4 +190,4 @@ class ViewedModel(PreTrainedModel):
         """
 
 
-__all__ = ["Snapshot", "ViewedModel"]
+__all__ = ["NUM_VIEWED", "Snapshot", "ViewedModel"]
