@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedModel
 
 from seekrec.catalog import Catalog
-from seekrec.errors import CatalogError
+from seekrec.errors import CatalogError, RequestError
 from seekrec.models.answers import ExcludeSeen, Where
 from seekrec.models.new_items import TextNeighbors
 from seekrec.models.views.added import AddedScores, Part
@@ -147,6 +147,8 @@ class ViewedModel(PreTrainedModel):
         self, inputs: BatchFeature, behavior_ids: Sequence[int], history: Tensor | None = None
     ) -> ViewRequests:
         """Return what views read of a batch; for the arguments see `_added`."""
+        if history is None and "seen_rows" not in inputs:
+            raise RequestError("The inputs do not say what was seen, which views read; use the model's processor.")
         letters = inputs["query_letters"].cpu().numpy()
         queries = [bytes(line[line > 0]).decode() for line in letters]
         return ViewRequests(
