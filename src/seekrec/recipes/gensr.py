@@ -213,7 +213,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
 
     @property
     def only_candidates(self) -> Collection[str]:
-        """Systems that order candidates alone: GenSR where it retrieves nothing, and without the views that find items."""
+        """GenSR where it retrieves nothing, and without the views that find items: these order candidates alone."""
         alone = f"{self.name}{ALONE}"
         if self.config.retrieve_by == "views":
             return (alone,)
