@@ -6,15 +6,16 @@ import pyarrow as pa
 import pytest
 import torch
 from small_shop import GENSAR_WAYS, HISTORY, NUM_ITEMS, REQUESTS, VECTOR_SIZES, grow, make_gensar
-from transformers import BatchFeature
+from transformers import AutoModel, AutoProcessor, BatchFeature
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import StreamCollator, build_stream
-from seekrec.errors import CatalogError, RequestError
+from seekrec.errors import CatalogError, CheckpointError, RequestError
 from seekrec.models import GenSARConfig, GenSARForConditionalGeneration
 from seekrec.models.dense import QueryVectors
 from seekrec.models.gensar.processing_gensar import QueryReadingCollator
+from seekrec.models.manifest import save_checkpoint
 from seekrec.models.words import NO_WORD, item_word_keys, text_word_keys
 from seekrec.schema import Event, Request
 from seekrec.util.text import split_words
@@ -295,15 +296,23 @@ def test_beams_and_order_read_a_history_once(aisles):
     assert len(passes) == 1
 
 
-def test_the_vectors_travel_with_the_checkpoint(aisles, tmp_path):
-    model, processor = make_gensar(aisles, **ORDERING)
-    model.save_pretrained(tmp_path)
-    loaded = GenSARForConditionalGeneration.from_pretrained(tmp_path)
-    inputs = processor([Request([Event("i4")])])
-    before, after = (one.retrieve(inputs, top_k=5, exclude_seen=False)[0] for one in (model, loaded))
+def test_what_is_read_travels_with_the_checkpoint(aisles, tmp_path):
+    model, processor = make_gensar(aisles, **ALL_PARTS)
+    save_checkpoint(model, processor, tmp_path)
+    loaded, its_processor = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    request = Request([Event("i4")], query="office")
+    before, after = (
+        one.retrieve(made(request), top_k=5, exclude_seen=False)[0]
+        for one, made in ((model, processor), (loaded, its_processor))
+    )
     assert [item.item_id for item in after] == [item.item_id for item in before]
     assert [item.score for item in after] == pytest.approx([item.score for item in before], abs=1e-5)
     assert torch.equal(loaded.encoder.item_vectors.table.vectors, joined_vectors(model.catalog))
+    # A processor that reads less of queries is of another model.
+    _, other = make_gensar(aisles, **{**ALL_PARTS, "query_reading": ["tokens"]})
+    other.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="`query_reading`"):
+        AutoProcessor.from_pretrained(tmp_path)
 
 
 def test_a_catalogue_with_other_vectors_is_refused(aisles):

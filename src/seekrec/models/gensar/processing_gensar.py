@@ -35,6 +35,7 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
         "max_history_searches",
         "max_query_tokens",
         "max_text_tokens",
+        "item_reading",
         "query_reading",
     )
     _not_settings: ClassVar[tuple[str, ...]] = (*T5Processor._not_settings, "_query_vectors")
