@@ -11,7 +11,7 @@ import pytest
 from seekrec.evaluation import build_cases, compare_query_forms, evaluate_system, form_losses, format_table
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.conditions import QUERY_FORMS, RARER_FORMS
-from seekrec.evaluation.measures import case_groups, group_rows, list_measures, measure_rows, top_items
+from seekrec.evaluation.measures import CaseTraits, case_groups, group_rows, list_measures, measure_rows, top_items
 from seekrec.events.query_log import QueryLog
 from seekrec.schema import BEHAVIORS, Event, Request, ScoredItem
 
@@ -73,7 +73,7 @@ def test_groups_of_cases_by_hand(toy_split, toy_id_map):
     requests = [Request(history[:number], query=query) for number, query in enumerate(asked)]
     cases = replace(cases, requests=requests, target_rows=np.array([0, 1, 2, 3, 4, 5]))
     query_log = QueryLog.count(["chair", "blue"], np.array([0, 1]), np.array([2, 2]), num_items=6)
-    groups = case_groups(cases, toy_id_map, np.array([1, 9, 5, 0, 6, 0]), query_log)
+    groups = case_groups(CaseTraits.of(cases, toy_id_map, query_log), np.array([1, 9, 5, 0, 6, 0]))
     # Lengths 0 to 5: a third has up to 1, a third above 3.
     assert {name: np.flatnonzero(mask).tolist() for name, mask in groups.items()} == {
         "histories up to 1": [0, 1],

@@ -2,13 +2,17 @@
 """Cases ranked a block of a partition at a time have the ranks and means of all cases in memory."""
 
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from ray_cluster import two_nodes
 
+from seekrec.catalog import Catalog
 from seekrec.errors import DataError
 from seekrec.evaluation import evaluate_systems
 from seekrec.evaluation.baselines import BM25, Popularity
@@ -16,8 +20,11 @@ from seekrec.evaluation.partitioned import evaluate_partitions
 from seekrec.events import split_log
 from seekrec.events.columns import history_rows
 from seekrec.events.partitions import partition_log, split_partitions
+from seekrec.events.partitions.sampled import read_sample
 from seekrec.events.partitions.training_facts import gather_training_facts
 from seekrec.events.simulator import simulate
+from seekrec.recipes.arguments import EvaluationArguments
+from seekrec.recipes.compare import compare_on_test
 from seekrec.schema import BEHAVIORS, IdMap
 
 
@@ -62,10 +69,77 @@ def test_ranks_and_means_are_those_of_all_cases_in_memory(shop):
     for row, other in zip(rows, expected, strict=True):
         assert (row.ranks == other.ranks).all()
         assert (row.metrics, row.intervals) == (other.metrics, other.intervals)
-    sample = evaluate_partitions(systems, split, id_map, max_cases=10)
-    assert {row.num_cases for row in sample} == {10}
+    # A sample is the same sample, from all partitions.
+    expected = evaluate_systems(systems, whole, id_map, max_cases=10, show_progress=False)
+    rows = evaluate_partitions(systems, split, id_map, max_cases=10)
+    assert {row.num_cases for row in rows} == {10}
+    assert all((row.ranks == other.ranks).all() for row, other in zip(rows, expected, strict=True))
     with pytest.raises(DataError, match="need `counts`"):
         evaluate_partitions(systems, split, id_map, protocols=("popularity",))
+
+
+@pytest.mark.parametrize("max_cases", [None, 25])
+def test_forms_of_queries_and_measures_are_those_in_memory(shop, max_cases):
+    whole, split, facts = shop
+    items = whole.log.items
+    vectors = {"semantic": np.random.default_rng(0).normal(size=(items.num_rows, 5)).astype(np.float32)}
+    vectors["semantic"] /= np.linalg.norm(vectors["semantic"], axis=1, keepdims=True)
+    catalog = Catalog.build(items, None, num_shared_levels=0, codebook_size=0, embeddings=vectors)
+    settings = EvaluationArguments(max_test_cases=max_cases, measures=True, candidate_protocols=[])
+    last_item = {"last item": LastItem(catalog.id_map)}
+
+    def compare(asked, **options):
+        return compare_on_test(
+            last_item,
+            asked,
+            catalog,
+            settings,
+            make_baselines=lambda: {"BM25": BM25(items), "popularity": Popularity(facts.counts)},
+            seed=4,
+            show_progress=False,
+            **options,
+        )
+
+    expected, rows = compare(whole), compare(split, counts=facts.counts, sample=whole)
+    assert [(row.system, row.behavior, row.protocol) for row in rows] == [
+        (row.system, row.behavior, row.protocol) for row in expected
+    ]
+    protocols = {row.protocol for row in rows}
+    assert "full, query forms" in protocols and any("histories up to" in name for name in protocols)
+    assert "swapped words" in " ".join(row.system for row in rows)
+    assert any("coverage@10" in row.metrics for row in rows)
+    for row, other in zip(rows, expected, strict=True):
+        assert (row.ranks == other.ranks).all()
+        assert (row.metrics, row.intervals) == (other.metrics, other.intervals)
+
+
+def test_the_sample_has_users_of_all_partitions_with_the_questions_of_memory(shop, tmp_path):
+    whole, split, _ = shop
+    gather_training_facts(split, tmp_path)
+    sample = read_sample(split, [tmp_path / partition.folder for partition in split.log.partitions])
+    users = set(sample.log.events["user_id"].to_pylist())
+    own = [set(part.log.events["user_id"].to_pylist()) for part in split]
+    assert all(len(users & part) > 0.15 * len(part) for part in own)
+    assert 0.2 < sample.log.num_events / whole.log.num_events < 0.5
+    # What a user has is what it has in memory: training, questions, histories.
+    of_users = pc.is_in(whole.log.events["user_id"], value_set=pa.array(sorted(users)))
+    assert sample.log.events.equals(whole.log.events.filter(of_users))
+    trained = whole.train_events()
+    assert sample.train_events().equals(
+        trained.filter(pc.is_in(trained["user_id"], value_set=pa.array(sorted(users))))
+    )
+    for part in ("validation", "test"):
+        expected = [request for request in whole.requests(part) if request.user_id in users]
+        assert sample.requests(part) == expected and len(expected) > 20
+    assert facts_of_queries(split, tmp_path) == facts_of_queries(whole)
+
+
+def facts_of_queries(split, folder=None):
+    if folder is not None:
+        facts = gather_training_facts(split, folder)
+        return dict(zip(facts.queries.to_pylist(), facts.query_counts.tolist(), strict=True))
+    typed = split.log.events["query"].take(split.training_acts()).drop_null().to_pylist()
+    return Counter(typed)
 
 
 class Slow(LastItem):

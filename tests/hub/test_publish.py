@@ -11,6 +11,7 @@ from kite_shop import COMMAND, make_catalog, make_log, write_model_folder
 from seekrec.errors import CatalogError, CheckpointError, ConfigurationError, DataError
 from seekrec.hub import check_model_folder, copy_model, describe_model
 from seekrec.recipes.record import record_run
+from seekrec.recipes.stages import StageCache
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ def record(folder, *options):
     settings = {"data_dir": "/home/me/acme", "hub_token": "s3cr3t", "backbone": "google/flan-t5-base", "seed": 1}
     settings = make_dataclass("Settings", settings)(**settings)
     command = ["accelerate", "launch", "recipes/train_gensar.py", *options]
-    record_run(folder, [], command=command, log=make_log(), arguments=[settings], seconds={})
+    record_run(folder, [], command=command, log=make_log(), arguments=[settings], stages=StageCache(folder))
 
 
 def test_a_run_is_recorded_without_secrets_and_paths(folder):

@@ -724,10 +724,10 @@ class TestFromT5:
         return str(tmp_path / "t5")
 
     def make(self, aisles, checkpoint, **settings):
-        split, catalog, *_ = aisles
+        catalog = aisles[1]
         t5 = T5Arguments(backbone=checkpoint, lora_rank=4)
         config = GenSRConfig(max_history=4, **settings)
-        processor = make_gensr_processor(split, catalog, t5, config)
+        processor = make_gensr_processor({}, catalog, t5, config)
         table = np.random.default_rng(0).normal(size=(NUM_ITEMS, 6)).astype(np.float32)
         return make_gensr_model(catalog, processor, table, t5, config, seed=0), processor, t5
 

@@ -9,10 +9,12 @@ import pytest
 
 from seekrec.events.report import summarize_log
 from seekrec.events.simulator import simulate
+from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.choices import Situation, choose
 from seekrec.recipes.costs import add_epochs, estimate_costs
 from seekrec.recipes.fit import RankingTimes, time_cases
 from seekrec.recipes.machine import Machine
+from seekrec.recipes.plan import Plan
 from seekrec.util.units import format_bytes, format_seconds
 
 FAMILIES = ("gensar", "gensr", "intsr", "synergen")
@@ -87,6 +89,39 @@ def test_fewer_minutes_are_fewer_epochs_and_cases_and_the_estimate_keeps_to_them
     assert 0 < epochs[0] < epochs[1] <= epochs[2] <= without["num_train_epochs"]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_estimate_keeps_to_few_minutes_of_many_events_and_counts_reading_partitions(family, summary):
+    log = replace(
+        summary,
+        num_events=5_000_000,
+        num_interactions=3_400_000,
+        num_users=180_000,
+        num_users_to_hold_out=170_000,
+        num_items=20_000,
+        num_queries=100_000,
+    )
+    situation, values = chosen(family, log, minutes=3)
+    assert seconds(situation, family, values) < 1.3 * 180
+    assert values["sasrec_num_epochs"] == 1
+    apart = replace(situation, minutes=None)
+    # Read five times, at 2 seconds a million events.
+    more = seconds(replace(apart, is_partitioned=True), family, values) - seconds(apart, family, values)
+    assert more == pytest.approx(50)
+
+
+def test_what_there_is_no_time_for_is_left_out_of_the_table(summary):
+    plan = Plan("intsr", "shop", "a machine", [], [], "key", {}, 1.0)
+    times = RankingTimes({"full": (0.5, 0.01)}, 300, 2000, ("full",), ("full",), num_items=20_000)
+    evaluation = EvaluationArguments()
+    fitted = plan.fit_test(evaluation, times, 13.0)
+    # Baselines of so many items take 14 seconds; without them there is time for 950 cases.
+    assert not evaluation.has_baselines and fitted.values["baselines"] == ["none"]
+    assert times.without_baselines().test_seconds(evaluation.max_test_cases) <= 13.0
+    given = EvaluationArguments()
+    replace(plan, given={"baselines": ["usual"]}).fit_test(given, times, 13.0)
+    assert given.has_baselines and given.max_test_cases == 20
+
+
 def test_a_slower_machine_takes_longer_and_a_larger_log_more_memory(summary):
     situation, values = chosen("intsr", summary)
     slow = replace(situation, machine=replace(CPU, gflops=50))
@@ -97,22 +132,23 @@ def test_a_slower_machine_takes_longer_and_a_larger_log_more_memory(summary):
 
 
 def test_as_many_cases_are_tested_as_fit():
-    times = RankingTimes({"full": (0.5, 0.01)}, 300, 2000, ("full",), ("full",))
-    # Seven seconds of what is not timed, 0.5 once and 0.01 + 0.001 a case; 300 searches in five forms, each form once
-    # 0.5, then half of 0.01 and 0.001 a search.
+    times = RankingTimes({"full": (0.5, 0.01)}, 300, 2000, ("full",), ("full",), num_items=2000)
+    # Eight seconds of what is not timed (baselines of 2000 items 5, saving 3), 0.5 once and 0.01 + 0.001 a case; 300
+    # searches in five forms, each form once 0.5, then half of 0.01 and 0.001 a search.
     assert times.validation_seconds == pytest.approx(3.5)
-    assert times.test_seconds(1000) == pytest.approx(7 + 0.5 + 11 + 5 * (0.5 + 300 * 0.006))
+    assert times.test_seconds(1000) == pytest.approx(8 + 0.5 + 11 + 5 * (0.5 + 300 * 0.006))
     assert times.fit_test(1e9) == 2000 and times.fit_test(0) == 20
-    few = times.fit_test(25)
-    assert times.test_seconds(few) <= 25 < times.test_seconds(int(1.2 * few))
-    assert replace(times, share_of_core=0.5).test_seconds(0) == pytest.approx(14 + 6 * 0.5)
+    few = times.fit_test(26)
+    assert times.test_seconds(few) <= 26 < times.test_seconds(int(1.2 * few))
+    assert replace(times, share_of_core=0.5).test_seconds(0) == pytest.approx(16 + 6 * 0.5)
     # With views the model ranks each case twice; all else stays.
     twice = replace(times, rankings=2)
     assert twice.test_seconds(1000) - times.test_seconds(1000) == pytest.approx(0.5 + 1000 * 0.01)
     # Reading partitions takes 8 seconds whatever is ranked; views take 2 and 0.02 a validation case.
     more = replace(times, view_seconds=(2.0, 0.02), reading_seconds=8.0)
-    assert more.test_seconds(0) == pytest.approx(7 + 6 * 0.5 + 8 + 2 + 300 * 0.02)
-    assert more.without_views().test_seconds(0) == pytest.approx(7 + 6 * 0.5 + 8)
+    assert more.test_seconds(0) == pytest.approx(8 + 6 * 0.5 + 8 + 2 + 300 * 0.02)
+    assert more.without_views().test_seconds(0) == pytest.approx(8 + 6 * 0.5 + 8)
+    assert times.without_baselines().test_seconds(1000) == pytest.approx(3 + 0.5 + 10)
     assert [more.fit_views(seconds).num_validation for seconds in (1.0, 4.0, 9.0)] == [20, 100, 300]
 
 

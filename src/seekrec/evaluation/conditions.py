@@ -19,6 +19,7 @@ from seekrec.evaluation.report import Comparison, ResultRow, compare
 from seekrec.evaluation.systems import ModelRetriever, text_systems
 from seekrec.events import ColdStart, Split
 from seekrec.events.cases import case_hash
+from seekrec.events.partitions import PartitionedSplit
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior, IdMap
 from seekrec.util.text import fold_text
 
@@ -89,7 +90,7 @@ RARER_FORMS: Mapping[str, Callable[[str, int], str]] = {
 
 def compare_query_forms(
     systems: Mapping[str, Scorer | Retriever],
-    split: Split,
+    split: Split | PartitionedSplit,
     id_map: IdMap,
     cases: EvaluationCases,
     *,
@@ -101,7 +102,7 @@ def compare_query_forms(
 
     Args:
         systems (`Mapping[str, Scorer | Retriever]`): By their names in reports.
-        split (`Split`): Where the cases come from.
+        split (`Split` or [`PartitionedSplit`]): Where the cases come from.
         id_map ([`IdMap`]): Items of the catalogue.
         cases ([`EvaluationCases`]): Searches.
         forms (`Mapping[str, Callable]`): Forms by name; one of the rarer that changes no query is left out.

@@ -33,13 +33,14 @@ from seekrec.evaluation.protocols import (
 from seekrec.evaluation.report import ResultRow
 from seekrec.events import Split
 from seekrec.events.columns import RowArray
+from seekrec.events.partitions import PartitionedSplit
 from seekrec.events.split import SplitPart
 from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
 
 
 def evaluate_system(
     system: Scorer | Retriever,
-    split: Split,
+    split: Split | PartitionedSplit,
     id_map: IdMap,
     *,
     name: str | None = None,
@@ -60,7 +61,7 @@ def evaluate_system(
     Args:
         system (`Scorer` or `Retriever`): Ranks of a scorer are exact; a retriever that does not list the target among
             its `top_k` misses it.
-        split (`Split`): Where the cases come from.
+        split (`Split`): Where the cases come from; one in partitions, if `cases` are given.
         id_map ([`IdMap`]): Items of the catalogue.
         name (`str`, *optional*): Name of the system in tables; its class by default.
         part (`str`): `"validation"` or `"test"`.
@@ -88,6 +89,8 @@ def evaluate_system(
     system_name = name if name is not None else type(system).__name__
     if cases is None:
         _check_answers(system, system_name, behavior)
+        if not isinstance(split, Split):
+            raise ConfigurationError("`cases` is missing, and `split` is in partitions; use evaluate_partitions.")
         cases = build_cases(
             split,
             id_map,

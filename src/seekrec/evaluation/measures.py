@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import rankdata
@@ -117,23 +117,47 @@ def list_measures(
     return values, intervals
 
 
-def case_groups(
-    cases: EvaluationCases, id_map: IdMap, counts: np.ndarray, query_log: QueryLog | None = None
-) -> dict[str, BoolArray]:
+@dataclass(frozen=True, eq=False)
+class CaseTraits:
+    """What cases are told apart by.
+
+    Args:
+        lengths (`np.ndarray`): int64 length of each history.
+        target_rows (`np.ndarray`): int64 row of what each looks for.
+        is_known (`np.ndarray`, *optional*): bool of each search: the query was typed in training.
+    """
+
+    lengths: RowArray
+    target_rows: RowArray
+    is_known: BoolArray | None = None
+
+    @classmethod
+    def of(cls, cases: EvaluationCases, id_map: IdMap, query_log: QueryLog | None = None) -> CaseTraits:
+        """Read them from cases.
+
+        Args:
+            cases ([`EvaluationCases`]): The cases.
+            id_map ([`IdMap`]): Items of the catalogue.
+            query_log ([`QueryLog`], *optional*): Knows the queries of training; not asked of recommendations.
+        """
+        is_known = None
+        if query_log is not None and cases.behavior == SEARCH:
+            is_known = query_log.knows([request.query or "" for request in cases.requests])
+        return cls(history_rows(cases.requests, id_map).lengths, cases.target_rows, is_known)
+
+
+def case_groups(traits: CaseTraits, counts: np.ndarray) -> dict[str, BoolArray]:
     """Name groups of cases; see the top of this module.
 
     Args:
-        cases ([`EvaluationCases`]): The cases.
-        id_map ([`IdMap`]): Items of the catalogue.
+        traits ([`CaseTraits`]): Of the cases.
         counts (`np.ndarray`): Interactions of each item in training, `(num_items,)`.
-        query_log ([`QueryLog`], *optional*): Knows the queries of training; not asked of recommendations.
 
     Returns:
         `dict[str, np.ndarray]`: bool, an entry a case, by name; groups of no case or of all are left out.
     """
-    lengths = history_rows(cases.requests, id_map).lengths
+    lengths, seen = traits.lengths, counts[traits.target_rows]
     low, high = (int(np.quantile(lengths, share, method="inverted_cdf")) for share in (1 / 3, 2 / 3))
-    seen = counts[cases.target_rows]
     groups: dict[str, BoolArray] = {
         f"histories up to {low}": lengths <= low,
         f"histories above {high}": lengths > high,
@@ -141,9 +165,8 @@ def case_groups(
         f"items seen 1 to {RARE} times": (seen > 0) & (seen <= RARE),
         f"items seen above {RARE} times": seen > RARE,
     }
-    if query_log is not None and cases.behavior == SEARCH:
-        known = query_log.knows([request.query or "" for request in cases.requests])
-        groups |= {"first-time queries": ~known, "repeated queries": known}
+    if traits.is_known is not None:
+        groups |= {"first-time queries": ~traits.is_known, "repeated queries": traits.is_known}
     return {name: mask for name, mask in groups.items() if mask.any() and not mask.all()}
 
 
@@ -205,13 +228,36 @@ def measure_rows(
         `list[ResultRow]`: The rows of groups.
     """
     own = [row for row in rows if row.cases_fingerprint == cases.fingerprint and row.behavior == cases.behavior]
-    for row in own:
-        if row.system in systems:
-            lists = top_items(systems[row.system], cases, id_map)
-            values, intervals = list_measures(lists, cases.target_rows, counts, vectors, seed=row.seed)
+    lists = {row.system: top_items(systems[row.system], cases, id_map) for row in own if row.system in systems}
+    return add_measures(own, lists, CaseTraits.of(cases, id_map, query_log), counts=counts, vectors=vectors)
+
+
+def add_measures(
+    rows: Sequence[ResultRow],
+    lists: Mapping[str, RowArray],
+    traits: CaseTraits,
+    *,
+    counts: np.ndarray,
+    vectors: np.ndarray,
+) -> list[ResultRow]:
+    """Add the measures of lists that are there; see [`measure_rows`].
+
+    Args:
+        rows (`Sequence[ResultRow]`): Rows of the same cases; their `metrics` and `intervals` get the measures.
+        lists (`Mapping[str, np.ndarray]`): By system, what [`top_items`] returns.
+        traits ([`CaseTraits`]): Of the cases.
+        counts (`np.ndarray`): Interactions of each item in training, `(num_items,)`.
+        vectors (`np.ndarray`): float32 text vectors of unit length, `(num_items, dimension)`.
+
+    Returns:
+        `list[ResultRow]`: The rows of groups.
+    """
+    for row in rows:
+        if row.system in lists:
+            values, intervals = list_measures(lists[row.system], traits.target_rows, counts, vectors, seed=row.seed)
             row.metrics.update(values)
             row.intervals.update(intervals)
-    return group_rows(own, case_groups(cases, id_map, counts, query_log))
+    return group_rows(rows, case_groups(traits, counts))
 
 
 def _cover(lists: RowArray, num_items: int) -> float:
@@ -232,4 +278,4 @@ def _diversity(columns: RowArray, listed: BoolArray, vectors: np.ndarray) -> Flo
     return found
 
 
-__all__ = ["case_groups", "group_rows", "list_measures", "measure_rows", "top_items"]
+__all__ = ["CaseTraits", "add_measures", "case_groups", "group_rows", "list_measures", "measure_rows", "top_items"]

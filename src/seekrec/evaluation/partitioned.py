@@ -26,19 +26,17 @@ import pyarrow.parquet as pq
 from seekrec.errors import DataError
 from seekrec.evaluation.evaluator import check_system, make_row, rank_cases
 from seekrec.evaluation.metrics import DEFAULT_K
-from seekrec.evaluation.protocols import CaseFacts, EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases
+from seekrec.evaluation.partition_cases import BLOCK_CASES, PartitionCases, is_on_gpu, users_of
+from seekrec.evaluation.protocols import CaseFacts, EvaluationCases, RankingProtocol, Retriever, Scorer
 from seekrec.evaluation.report import ResultRow
-from seekrec.events import Split
 from seekrec.events.columns import RowArray
 from seekrec.events.partitions import Job, PartitionedSplit, run_partitions
 from seekrec.events.partitions.engines import Engine, JsonObject
+from seekrec.events.partitions.sampled import order_of_users
 from seekrec.events.split import SplitPart
 from seekrec.schema import BEHAVIORS, Behavior, IdMap
-from seekrec.util.arrow import alphabetical_ranks
 from seekrec.util.files import write_json, write_table
 
-# Cases whose requests exist at once.
-_BLOCK_CASES = 8_192
 _FACTS_FILE = "facts.json"
 
 
@@ -99,78 +97,39 @@ class RankPartition:
     """Ranks the cases of one partition with all systems; it holds them, so that each process loads them once.
 
     Args:
+        cases ([`PartitionCases`]): Builds the cases.
         systems (`Mapping[str, Scorer | Retriever]`): As in [`evaluate_partitions`], like all that follow.
-        split ([`PartitionedSplit`]): The split.
-        id_map ([`IdMap`]): Items of the catalogue.
-        part (`str`): Part of the split.
         behaviors (`Sequence[str]`): Behaviors.
         protocols (`Sequence[str]`): Protocols.
-        num_negatives (`int`): Negatives a case.
-        remove_seen (`bool`): Whether seen items are ruled out.
         top_k (`int`): Length of lists.
-        max_cases (`int`, *optional*): Cases of each behavior.
-        seed (`int`): Seed.
-        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): When items are available.
-        counts (`np.ndarray`, *optional*): Interactions of each item.
         show_progress (`bool`): Whether progress bars are shown.
-        block_cases (`int`): Cases whose requests exist at once.
     """
 
+    cases: PartitionCases
     systems: Mapping[str, Scorer | Retriever]
-    split: PartitionedSplit
-    id_map: IdMap
-    part: SplitPart
     behaviors: Sequence[Behavior]
     protocols: Sequence[RankingProtocol]
-    num_negatives: int
-    remove_seen: bool
     top_k: int
-    max_cases: int | None
-    seed: int
-    periods: tuple[RowArray, RowArray] | None
-    counts: np.ndarray | None
     show_progress: bool
-    block_cases: int
 
     def __call__(self, job: Job, folder: Path) -> None:
         """Rank the cases of the partition that a job names, and write what is kept of them."""
-        partition = self.split.partition(job.settings["partition"])
+        partition = self.cases.split.partition(job.settings["partition"])
         kept = []
         for number, (behavior, protocol) in enumerate(product(self.behaviors, self.protocols)):
-            count = len(partition.cases(self.part).select(behavior))
-            begin = job.settings["first"][behavior]
-            wanted = _choose(self.split.counts.num_cases[self.part].get(behavior, 0), self.max_cases, self.seed)
-            wanted = wanted[(wanted >= begin) & (wanted < begin + count)] - begin
-            kept.append(self._rank(partition, behavior, protocol, wanted).write(_ranks_file(folder, number)))
+            found = _Ranked()
+            for cases in self.cases.blocks(partition, behavior, protocol, job.settings["wanted"][behavior]):
+                found.join(self._rank_block(cases, behavior))
+            kept.append(found.write(_ranks_file(folder, number)))
         write_json(folder / _FACTS_FILE, kept)
 
-    def _rank(self, split: Split, behavior: Behavior, protocol: RankingProtocol, wanted: RowArray) -> _Ranked:
-        found = _Ranked()
-        for begin in range(0, len(wanted), self.block_cases):
-            cases = build_cases(
-                split,
-                self.id_map,
-                part=self.part,
-                behavior=behavior,
-                protocol=protocol,
-                num_negatives=self.num_negatives,
-                remove_seen=self.remove_seen,
-                seed=self.seed,
-                periods=self.periods if protocol == "full" else None,
-                chosen=wanted[begin : begin + self.block_cases],
-                counts=self.counts,
-            )
-            found.join(self._rank_block(cases, behavior))
-        return found
-
     def _rank_block(self, cases: EvaluationCases, behavior: Behavior) -> _Ranked:
-        users = pa.array([request.user_id for request in cases.requests], pa.string())
-        found = _Ranked(cases.facts, [users], digests=[cases.fingerprint])
+        found = _Ranked(cases.facts, [users_of(cases)], digests=[cases.fingerprint])
         for name, system in self.systems.items():
             if behavior in system.behaviors:
                 started = time.perf_counter()
                 ranks = rank_cases(
-                    system, cases, self.id_map, name=name, top_k=self.top_k, show_progress=self.show_progress
+                    system, cases, self.cases.id_map, name=name, top_k=self.top_k, show_progress=self.show_progress
                 )
                 found.ranks[name] = [ranks]
                 found.seconds[name] = time.perf_counter() - started
@@ -194,7 +153,7 @@ def evaluate_partitions(
     periods: tuple[RowArray, RowArray] | None = None,
     counts: np.ndarray | None = None,
     show_progress: bool = False,
-    block_cases: int = _BLOCK_CASES,
+    block_cases: int = BLOCK_CASES,
     scratch: str | Path | None = None,
     engine: Engine = "local",
     num_workers: int | None = None,
@@ -238,33 +197,16 @@ def evaluate_partitions(
         raise DataError("Negatives by popularity need `counts`, which one partition does not know; pass them.")
     if not any(split.counts.num_cases[part].get(behavior, 0) for behavior in behaviors):
         raise DataError(f"The {part} part of {split.log.name!r} holds no case of {' or '.join(behaviors)}.")
+    cases = PartitionCases(
+        split, id_map, part, num_negatives, remove_seen, seed, periods, counts, block_cases=block_cases
+    )
     rank_partition = RankPartition(
-        systems=dict(systems),
-        split=split,
-        id_map=id_map,
-        part=part,
-        behaviors=tuple(behaviors),
-        protocols=tuple(protocols),
-        num_negatives=num_negatives,
-        remove_seen=remove_seen,
-        top_k=top_k,
-        max_cases=max_cases,
-        seed=seed,
-        periods=periods,
-        counts=counts,
-        show_progress=show_progress and engine == "local",
-        block_cases=block_cases,
+        cases, dict(systems), tuple(behaviors), tuple(protocols), top_k, show_progress and engine == "local"
     )
     gathered = {kind: _Ranked() for kind in product(behaviors, protocols)}
     with tempfile.TemporaryDirectory(prefix=".ranks-", dir=scratch) as folder:
-        jobs = []
-        first = dict.fromkeys(behaviors, 0)
-        for number in range(split.num_partitions):
-            settings = {"partition": number, "first": dict(first)}
-            jobs.append(Job(str(Path(folder) / f"partition-{number:05d}"), (str(split.folder),), settings))
-            cases = split.cases(number, part)
-            first = {behavior: begin + len(cases.select(behavior)) for behavior, begin in first.items()}
-        use_gpu = any(_is_on_gpu(system) for system in systems.values())
+        jobs = cases.jobs(behaviors, max_cases, Path(folder))
+        use_gpu = any(is_on_gpu(system) for system in systems.values())
         run_partitions(rank_partition, jobs, engine=engine, num_workers=num_workers, use_gpu=use_gpu)
         for job in jobs:
             kept = json.loads((Path(job.output) / _FACTS_FILE).read_text(encoding="utf-8"))
@@ -274,7 +216,7 @@ def evaluate_partitions(
     for found in gathered.values():
         if found.facts is None:
             continue
-        order = _order_of_users(pa.concat_arrays(found.users))
+        order = order_of_users(pa.concat_arrays(found.users))
         digest = hashlib.sha256("".join(found.digests).encode()).hexdigest()[:16]
         for name in systems:
             if name in found.ranks:
@@ -286,7 +228,7 @@ def evaluate_partitions(
                     dataset=split.log.name,
                     split_method=split.method,
                     split_protocol=split.protocol,
-                    split_fingerprint=split.fingerprint,
+                    split_fingerprint=split.fingerprint(),
                     cases_fingerprint=digest,
                     query_source=split.log.query_source,
                     seed=seed,
@@ -297,25 +239,8 @@ def evaluate_partitions(
     return rows
 
 
-def _is_on_gpu(system: Scorer | Retriever) -> bool:
-    """Return whether the weights of a system lie on a GPU: another process needs one to take them over."""
-    return str(getattr(getattr(system, "model", None), "device", "cpu")).startswith("cuda")
-
-
 def _ranks_file(folder: Path, number: int) -> Path:
     return folder / f"ranks-{number}.parquet"
-
-
-def _choose(total: int, max_cases: int | None, seed: int) -> np.ndarray:
-    if max_cases is None or max_cases >= total:
-        return np.arange(total)
-    return np.sort(np.random.default_rng(seed).choice(total, size=max_cases, replace=False))
-
-
-def _order_of_users(users: pa.Array) -> np.ndarray:
-    """Return the stable order of cases by user id, which is that of a log in memory."""
-    names = users.dictionary_encode()
-    return np.argsort(alphabetical_ranks(names.dictionary)[names.indices.to_numpy()], kind="stable")
 
 
 __all__ = ["RankPartition", "evaluate_partitions"]

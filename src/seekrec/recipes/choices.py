@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings that follow from a log and a machine: for each its value, and why.
 
-The values of the models are those that were found for MovieLens-100K and Amazon Scientific (see the RESULTS.md of each
-family); what depends on size, text, searches and times is decided here.
+The values of the models were found on MovieLens-100K and Amazon Scientific (see the RESULTS.md of each family); what
+depends on size, text, searches and times is decided here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from seekrec.recipes.machine import Machine
 
 Value = bool | int | float | str | list[str] | list[float] | None
 
-# From so many items on GenSR is asked about those that views find, a hundred, and not about each.
+# From so many items on GenSR is asked about those that views find, not about each.
 _MAX_ASKED_ITEMS = 500
 # Up to so many items a CPU compares a target with all of them in at most 1.5 times the time of a sample.
 MOST_COMPARED_ITEMS = {"intsr": 10_000, "synergen": 30_000}
@@ -61,6 +61,7 @@ class Situation:
         can_construct (`bool`): Whether searches can be made from the categories of the items.
         given (`Mapping`): Settings that the user gave, by name.
         minutes (`float`, *optional*): Minutes of the whole run, where they are limited.
+        is_partitioned (`bool`): Whether the log is read a partition at a time.
     """
 
     log: LogSummary
@@ -68,6 +69,7 @@ class Situation:
     can_construct: bool
     given: Mapping[str, object]
     minutes: float | None = None
+    is_partitioned: bool = False
 
     @property
     def makes_searches(self) -> bool:

@@ -25,7 +25,7 @@ from seekrec.events import Split
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.recipes.arguments import CollaborativeArguments, EmbeddingArguments
 from seekrec.recipes.stages import TRAINING_FOLDER, StageCache
-from seekrec.schema import IdMap
+from seekrec.schema import RECOMMENDATION, IdMap
 from seekrec.training.collaborative import graph_validation, validation_histories
 from seekrec.training.lightgcn import train_lightgcn
 from seekrec.training.sasrec import train_sasrec
@@ -74,11 +74,15 @@ def prepare_sasrec(
         num_sampled_negatives=NUM_SHARED_NEGATIVES if len(id_map) > LARGE_CATALOG else 0,
     )
     key: dict[str, object] = {
-        "split": split.fingerprint() if whole is None else whole.fingerprint,
+        "split": (whole or split).fingerprint(),
         "hidden_size": settings.sasrec_hidden_size,
         "num_epochs": settings.sasrec_num_epochs,
         "seed": seed,
     }
+    time = cache.make_time()
+    max_cases = None if whole is None and time is None else MAX_VALIDATION_CASES
+    if whole is None and max_cases is not None and len(split.targets("validation", RECOMMENDATION)) > max_cases:
+        key["max_validation_cases"] = max_cases
     name, num_epochs, started = "sasrec", settings.sasrec_num_epochs, None
     if num_unseen_events:
         name, key["num_unseen_events"] = "sasrec-unseen", num_unseen_events
@@ -90,12 +94,13 @@ def prepare_sasrec(
     def make(folder: Path) -> None:
         model = train_sasrec(
             _write_sequences(whole or split, id_map, folder, num_unseen_events=num_unseen_events),
-            validation_histories(split, id_map, max_cases=None if whole is None else MAX_VALIDATION_CASES),
+            validation_histories(split, id_map, max_cases=max_cases),
             config,
             output_dir=folder / TRAINING_FOLDER,
             num_epochs=num_epochs,
             seed=seed,
             start_from=started,
+            time=time,
         )
         model.save_pretrained(folder)
 
@@ -105,7 +110,11 @@ def prepare_sasrec(
         make,
         lambda folder: SASRecForNextItem.from_pretrained(folder).eval(),
         libraries=("torch", "transformers"),
+        time=time,
     )
+    # What is made of a training that was cut short is not what is made of a whole one.
+    if time is not None and time.left_out is not None:
+        key["left_out"] = time.left_out
     return model, key
 
 
@@ -145,6 +154,8 @@ def sampled_sasrec(split: Split, whole: Split | PartitionedSplit, cache: StageCa
         num_sampled_negatives=256,
     )
 
+    time = cache.make_time()
+
     def make(folder: Path) -> None:
         model = train_sasrec(
             _write_sequences(whole, id_map, folder),
@@ -155,13 +166,14 @@ def sampled_sasrec(split: Split, whole: Split | PartitionedSplit, cache: StageCa
             num_evaluations=MAX_SAMPLED_EPOCHS,
             patience=SAMPLED_PATIENCE,
             seed=seed,
+            time=time,
         )
         model.save_pretrained(folder)
 
     model = cache.run(
         "sasrec-sampled",
         {
-            "split": whole.fingerprint() if isinstance(whole, Split) else whole.fingerprint,
+            "split": whole.fingerprint(),
             "seed": seed,
             "num_epochs": MAX_SAMPLED_EPOCHS,
             "patience": SAMPLED_PATIENCE,
@@ -169,6 +181,7 @@ def sampled_sasrec(split: Split, whole: Split | PartitionedSplit, cache: StageCa
         make,
         lambda folder: SASRecForNextItem.from_pretrained(folder).eval(),
         libraries=("torch", "transformers"),
+        time=time,
     )
     return SASRecScorer(model, id_map)
 
@@ -262,6 +275,8 @@ def prepare_lightgcn(
         "seed": seed,
     }
 
+    time = cache.make_time()
+
     def make(folder: Path) -> None:
         model = train_lightgcn(
             graph,
@@ -270,6 +285,7 @@ def prepare_lightgcn(
             output_dir=folder / TRAINING_FOLDER,
             num_epochs=settings.lightgcn_num_epochs,
             seed=seed,
+            time=time,
         )
         model.save_pretrained(folder)
 
@@ -279,6 +295,7 @@ def prepare_lightgcn(
         make,
         lambda folder: LightGCNModel.from_pretrained(folder).eval(),
         libraries=("torch", "transformers"),
+        time=time,
     )
     return model, graph
 

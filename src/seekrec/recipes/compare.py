@@ -12,17 +12,20 @@ import numpy as np
 from transformers import AutoModel, AutoProcessor
 
 from seekrec.catalog import Catalog, item_periods
-from seekrec.errors import ConfigurationError
+from seekrec.errors import ConfigurationError, DataError
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.conditions import QUERY_FORMS, RARER_FORMS, compare_query_forms
 from seekrec.evaluation.evaluator import evaluate_systems
 from seekrec.evaluation.measures import measure_rows
+from seekrec.evaluation.partition_cases import PartitionCases
+from seekrec.evaluation.partition_lists import measure_partitions
 from seekrec.evaluation.partitioned import evaluate_partitions
-from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
+from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
 from seekrec.evaluation.rivals import answers_protocol, rival_systems, role_of
 from seekrec.evaluation.systems import ModelRetriever
 from seekrec.events import Split
+from seekrec.events.columns import RowArray
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.events.partitions.engines import Engine
 from seekrec.events.query_log import QueryLog
@@ -61,7 +64,8 @@ def compare_on_test(
     """Rank the test cases with all systems: the whole catalogue, then the candidate protocols of the settings.
 
     With baselines the searches are also asked as people type them, of the systems and of BM25, a sample of them: see
-    [`compare_query_forms`]; not those of a log in partitions. `measures` of the settings adds what `measures.py` says.
+    [`compare_query_forms`]. `measures` of the settings adds what `measures.py` says. Of a log in partitions the cases
+    are the same.
 
     Args:
         systems (`Mapping[str, Scorer or Retriever]`): Trained systems by their names in tables.
@@ -140,17 +144,14 @@ def compare_on_test(
     for row in rows:
         if row.system in baselines:
             row.details["role"] = role_of(row.system)
-    if isinstance(split, PartitionedSplit):
-        if settings.measures:
-            logger.warning("`measures` is set, but the lists of a log in partitions are not measured.")
-        return rows
     searching = {name: system for name, system in systems.items() if name not in only_candidates}
     protocols = everything if searching else everything[1:]
-    if "BM25" in baselines and SEARCH in behaviors and split.targets("test", SEARCH) and protocols:
+    asks_searches = SEARCH in behaviors and split.num_cases()["test"].get(SEARCH, 0)
+    if "BM25" in baselines and asks_searches and protocols:
         limits = (MAX_QUERY_FORM_CASES, settings.max_validation_cases, settings.max_test_cases)
-        cases = build_cases(
+        cases = _build_test_cases(
             split,
-            catalog.id_map,
+            catalog,
             behavior=SEARCH,
             protocol=protocols[0],
             num_negatives=settings.num_negatives,
@@ -158,6 +159,7 @@ def compare_on_test(
             max_cases=min(limit for limit in limits if limit is not None),
             seed=seed,
             periods=item_periods(catalog.items) if available_only and searching else None,
+            counts=counts,
         )
         asked = {"BM25": baselines["BM25"], **(searching or systems)}
         forms = {**QUERY_FORMS, **RARER_FORMS} if settings.measures else QUERY_FORMS
@@ -165,18 +167,70 @@ def compare_on_test(
             asked, split, catalog.id_map, cases, forms=forms, seed=seed, show_progress=show_progress
         )
     if settings.measures:
-        rows += _measure(
-            rows,
-            {name: system for name, system in everyone.items() if name not in only_candidates},
-            split,
-            catalog,
-            settings,
-            behaviors=behaviors,
-            remove_seen=remove_seen,
-            available_only=available_only,
-            seed=seed,
-        )
+        measured = {name: system for name, system in everyone.items() if name not in only_candidates}
+        query_log = QueryLog.fit(split, catalog.id_map)
+        periods = item_periods(catalog.items) if available_only else None
+        if isinstance(split, PartitionedSplit):
+            if counts is None:
+                raise DataError("Measures of a log in partitions need `counts` of all of them; pass them.")
+            rows += measure_partitions(
+                rows,
+                measured,
+                PartitionCases(split, catalog.id_map, remove_seen=remove_seen, seed=seed, periods=periods),
+                behaviors=behaviors,
+                max_cases=settings.max_test_cases,
+                counts=counts,
+                vectors=catalog.embeddings["semantic"],
+                query_log=query_log,
+                scratch=scratch,
+                engine=engine,
+            )
+        else:
+            rows += _measure(
+                rows,
+                measured,
+                split,
+                catalog,
+                settings,
+                behaviors=behaviors,
+                remove_seen=remove_seen,
+                periods=periods,
+                seed=seed,
+                query_log=query_log,
+            )
     return rows
+
+
+def _build_test_cases(
+    split: Split | PartitionedSplit,
+    catalog: Catalog,
+    *,
+    behavior: Behavior,
+    protocol: RankingProtocol,
+    num_negatives: int,
+    remove_seen: bool,
+    max_cases: int,
+    seed: int,
+    periods: tuple[RowArray, RowArray] | None,
+    counts: np.ndarray | None,
+) -> EvaluationCases:
+    """Build a sample of the test cases of one behavior, of a log in memory or in partitions the same."""
+    if isinstance(split, PartitionedSplit):
+        cases = PartitionCases(
+            split, catalog.id_map, "test", num_negatives, remove_seen, seed, periods=periods, counts=counts
+        )
+        return cases.gather(behavior, protocol, max_cases)
+    return build_cases(
+        split,
+        catalog.id_map,
+        behavior=behavior,
+        protocol=protocol,
+        num_negatives=num_negatives,
+        remove_seen=remove_seen,
+        max_cases=max_cases,
+        seed=seed,
+        periods=periods,
+    )
 
 
 def load_processor(folder: str | Path, catalog: Catalog) -> CatalogProcessor:
@@ -202,11 +256,12 @@ def _measure(
     *,
     behaviors: Sequence[Behavior],
     remove_seen: bool,
-    available_only: bool,
+    periods: tuple[RowArray, RowArray] | None,
     seed: int,
+    query_log: QueryLog,
 ) -> list[ResultRow]:
     """Add the measures of lists to the rows of full ranking; return the rows of groups of cases."""
-    counts, query_log = Popularity.fit(split, catalog.id_map).counts, QueryLog.fit(split, catalog.id_map)
+    counts = Popularity.fit(split, catalog.id_map).counts
     groups: list[ResultRow] = []
     for behavior in behaviors:
         if not split.targets("test", behavior):
@@ -218,7 +273,7 @@ def _measure(
             remove_seen=remove_seen,
             max_cases=settings.max_test_cases,
             seed=seed,
-            periods=item_periods(catalog.items) if available_only else None,
+            periods=periods,
         )
         groups += measure_rows(
             rows,

@@ -16,6 +16,8 @@ from seekrec.corpora.stream import HISTORY_TASKS
 from seekrec.models.views import NUM_VIEWED
 from seekrec.recipes.choices import Choice, Situation
 from seekrec.recipes.collaborative import NUM_FINISHING_EPOCHS
+from seekrec.recipes.fit import SECONDS_OF_BASELINE_ITEM
+from seekrec.recipes.stages import SHARE_OF_A_STAGE
 from seekrec.util.parsing import parse_weights
 from seekrec.util.units import format_bytes, format_seconds
 
@@ -37,8 +39,13 @@ CASE_FACTORS = {"gensar": 1.0, "gensr": 0.12, "intsr": 4.0, "synergen": 8.0}
 _SECONDS_PER_STEP = {"intsr": 0.015, "synergen": 0.015}
 # Seconds of an event from reading to an audited split, and of starting.
 _SECONDS_PER_EVENT, _SECONDS_TO_START = 1.2e-5, 12.0
+# Seconds of an event of a partition that is read again. Before training all are read for facts, for what is learned
+# from and for views, after it for the test.
+_SECONDS_PER_EVENT_READ, _READINGS_BEFORE, _READINGS_AFTER = 2e-6, 3, 2
 # MiniLM: operations of a word piece, and pieces of a title with its description.
-_ENCODER_OPERATIONS, _TEXT_TOKENS, _TEXT_SIZE = 44e6, 24, 384
+_ENCODER_OPERATIONS, _TEXT_TOKENS, _QUERY_TOKENS, _TEXT_SIZE = 44e6, 24, 8, 384
+# What the clock ends if it takes more than its share, in the order of a run.
+_TIMED = ("semantic", "sasrec_num_epochs", "lightgcn_num_epochs", "identifier_num_epochs", "queries")
 # Steps after which more of them rarely help, at the sizes that are chosen here.
 _ENOUGH_STEPS = {"gensar": 3000, "gensr": 1500, "intsr": 3000, "synergen": 3000}
 _MOST_EPOCHS = {"gensar": 30, "gensr": 6, "intsr": 15, "synergen": 15}
@@ -163,16 +170,22 @@ def _shorten_stages(
 ) -> list[Choice]:
     """Shorten the trainings before the model's, all by the same factor, where they take more than their share."""
     names = ("sasrec_num_epochs", "identifier_num_epochs", "lightgcn_num_epochs")
-    parts = _part_seconds(family, situation, values)
+    parts = _whole_seconds(family, situation, values)
     trained = sum(parts[name] for name in names)
     budget = 60 * max_minutes
-    room = max(0.05 * budget, _SHARE_OF_STAGES[family] * budget - parts["data"] - parts["semantic"])
+    # Those who train later have what the clock leaves of texts.
+    texts = min(parts["semantic"], SHARE_OF_A_STAGE * max(0.0, budget - parts["data"]))
+    room = max(0.05 * budget, _SHARE_OF_STAGES[family] * budget - parts["data"] - texts)
     found = []
     for name in names if trained > room else ():
         epochs = _number(values, name, 0)
-        shortened = max(2, int(epochs * room / trained))
+        fitting = epochs * room / trained
+        shortened = max(1, int(fitting))
         if shortened < epochs:
-            found.append(Choice(name, shortened, f"shortened to a share of {max_minutes:g} minutes"))
+            reason = f"shortened to a share of {max_minutes:g} minutes"
+            found.append(
+                Choice(name, shortened, reason if fitting >= 1 else f"{reason}; the clock will end it earlier")
+            )
     return found
 
 
@@ -220,12 +233,23 @@ def _stage_seconds(family: str, situation: Situation, values: Mapping[str, objec
         "data": parts["data"],
         "embeddings": parts["semantic"] + parts["sasrec_num_epochs"] + parts["lightgcn_num_epochs"],
         "identifiers": parts["identifier_num_epochs"],
-        "training": parts["training"] + parts["validation"],
+        "training": parts["queries"] + parts["training"] + parts["validation"],
         "evaluation": parts["evaluation"],
     }
 
 
 def _part_seconds(family: str, situation: Situation, values: Mapping[str, object]) -> dict[str, float]:
+    """Return the seconds of each part as the clock of a run with a budget ends it; see [`_whole_seconds`]."""
+    parts = _whole_seconds(family, situation, values)
+    if situation.minutes is not None:
+        left = max(0.0, 60 * situation.minutes - parts["data"])
+        for name in _TIMED:
+            parts[name] = min(parts[name], SHARE_OF_A_STAGE * left)
+            left -= parts[name]
+    return parts
+
+
+def _whole_seconds(family: str, situation: Situation, values: Mapping[str, object]) -> dict[str, float]:
     """Return the seconds of each part, those that train by the name of their number of epochs."""
     log, sizes = situation.log, _measure(family, situation, values)
     speed = situation.machine.gflops * 1e9
@@ -237,6 +261,8 @@ def _part_seconds(family: str, situation: Situation, values: Mapping[str, object
     sasrec = log.num_interactions * (6 * 24 * width * width + 6 * compared * width)
     graph = 3 * log.num_interactions * width * 6 + (log.num_users + items) * width * 12
     text = 2.0 * items * _TEXT_TOKENS * _ENCODER_OPERATIONS / 2 if log.has_text else 0.0
+    queries = log.num_queries * _QUERY_TOKENS * _ENCODER_OPERATIONS if family in _SECONDS_PER_STEP else 0.0
+    reading = _SECONDS_PER_EVENT_READ * log.num_events if situation.is_partitioned else 0.0
     learner = items * 6 * 3e5
     cases, validated = _count_cases(situation, values)
     tasks = 2 if situation.has_searches else 1
@@ -244,8 +270,9 @@ def _part_seconds(family: str, situation: Situation, values: Mapping[str, object
     # Each case is also ranked by the baselines, in a matrix of items.
     answers = tasks * (cases * (sizes.case_operations * case_rate + 3e-3 + 2e-8 * items))
     return {
-        "data": _SECONDS_TO_START + _SECONDS_PER_EVENT * log.num_events,
+        "data": _SECONDS_TO_START + _SECONDS_PER_EVENT * log.num_events + _READINGS_BEFORE * reading,
         "semantic": FACTORS["semantic"] * text / speed,
+        "queries": FACTORS["semantic"] * queries / speed,
         "sasrec_num_epochs": passes * sasrec * FACTORS["sasrec"] / speed,
         "lightgcn_num_epochs": (
             _number(values, "lightgcn_num_epochs", 0) * graph * FACTORS["lightgcn"] / speed
@@ -259,7 +286,7 @@ def _part_seconds(family: str, situation: Situation, values: Mapping[str, object
         * sizes.rows
         * (sizes.row_operations * rate + _SECONDS_PER_STEP.get(family, 0.0) / sizes.batch),
         "validation": _count_validations(values) * tasks * validated * sizes.case_operations * case_rate,
-        "evaluation": answers,
+        "evaluation": answers + SECONDS_OF_BASELINE_ITEM * items + _READINGS_AFTER * reading,
     }
 
 

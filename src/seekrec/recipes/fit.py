@@ -44,6 +44,8 @@ _SHARE_OF_VIEWS = 0.15
 _MARGIN = 0.9
 SAVING_SECONDS = 3.0
 _SECONDS_OF_BASELINES, _SECONDS_OF_BASELINE_CASE = 4.0, 1e-3
+# Tuning those that read texts makes several indices of them.
+SECONDS_OF_BASELINE_ITEM = 5e-4
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class RankingTimes:
             validation case of each behavior together.
         rankings (`int`): How often the model ranks a test case: with views once more, without them.
         reading_seconds (`float`): Seconds that reading a log in partitions again takes, for all tables together.
+        num_items (`int`): Items that baselines are made of; 0 makes none.
     """
 
     seconds_by_protocol: Mapping[RankingProtocol, tuple[float, float]]
@@ -74,6 +77,14 @@ class RankingTimes:
     view_seconds: tuple[float, float] = (0.0, 0.0)
     rankings: int = 1
     reading_seconds: float = 0.0
+    num_items: int = 0
+
+    @property
+    def baseline_seconds(self) -> float:
+        """Seconds of making and tuning the baselines."""
+        if not self.num_items:
+            return 0.0
+        return (_SECONDS_OF_BASELINES + SECONDS_OF_BASELINE_ITEM * self.num_items) / self.share_of_core
 
     @property
     def validation_seconds(self) -> float:
@@ -84,8 +95,10 @@ class RankingTimes:
         """Return the seconds of all after training with so many cases of a behavior, baselines included."""
         once, each = self.view_seconds
         seconds = self.reading_seconds + once + min(self.num_validation, MAX_VIEW_CASES) * each
-        seconds += (_SECONDS_OF_BASELINES + SAVING_SECONDS) / self.share_of_core
+        seconds += SAVING_SECONDS / self.share_of_core + self.baseline_seconds
         seconds += self.rankings * self._seconds(self.test_protocols, num_cases)
+        if not self.num_items:
+            return seconds
         seconds += num_cases * _SECONDS_OF_BASELINE_CASE * len(self.test_protocols)
         # A sample of the searches is asked in all forms, of the model and of BM25; half of what is timed are searches.
         asked = min(num_cases, MAX_QUERY_FORM_CASES, self.num_validation)
@@ -98,6 +111,10 @@ class RankingTimes:
         most = int(max(0.0, seconds - once) / each) if each else MAX_VIEW_CASES
         fewer = self.num_validation if most >= MAX_VIEW_CASES else max(_LEAST_CASES, most)
         return replace(self, num_validation=min(self.num_validation, fewer))
+
+    def without_baselines(self) -> RankingTimes:
+        """Return the times of a table of the model alone."""
+        return replace(self, num_items=0)
 
     def without_views(self) -> RankingTimes:
         """Return the times of what is left where the views have their weights."""
@@ -216,6 +233,7 @@ def time_rankings(
     behaviors: Sequence[Behavior],
     views: AbstractContextManager[tuple[float, float]],
     reading: float = 0.0,
+    num_items: int = 0,
 ) -> RankingTimes:
     """Time how long a model, as it is, takes to rank some validation cases by each protocol.
 
@@ -231,6 +249,7 @@ def time_rankings(
         views (context manager): Yields its `view_seconds`, as they were measured, and lets the model answer with
             views meanwhile; a case takes no less than its rankings by the model.
         reading (`float`): Its `reading_seconds`.
+        num_items (`int`): Its `num_items`.
     """
     test: tuple[RankingProtocol, ...] = (*(("full",) if searches_all else ()), *settings.candidate_protocols)
     test = test or tuple(selection)
@@ -255,6 +274,7 @@ def time_rankings(
         view_seconds=(once, each),
         rankings=2 if once or each or (isinstance(model, ViewedModel) and model.views is not None) else 1,
         reading_seconds=reading,
+        num_items=num_items if settings.has_baselines else 0,
     )
 
 
@@ -295,6 +315,7 @@ def share_of_core() -> float:
 __all__ = [
     "MAX_VIEW_CASES",
     "SAVING_SECONDS",
+    "SECONDS_OF_BASELINE_ITEM",
     "Fit",
     "RankingTimes",
     "as_answering",

@@ -40,10 +40,12 @@ from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 logger = logging.getLogger(__name__)
 
 
-def make_gensr_processor(split: Split, catalog: Catalog, t5: T5Arguments, config: GenSRConfig) -> GenSRProcessor:
+def make_gensr_processor(
+    queries: Mapping[str, int], catalog: Catalog, t5: T5Arguments, config: GenSRConfig
+) -> GenSRProcessor:
     """Make the processor that writes prompts as training does, with the backbone's tokenizer or one from scratch."""
     texts = describe_items(catalog.items, config.item_text_fields)
-    tokenizer = load_or_train_tokenizer(t5, texts, split, add_wordings=tokenizer_texts, writes_text=False)
+    tokenizer = load_or_train_tokenizer(t5, texts, queries, add_wordings=tokenizer_texts, writes_text=False)
     return GenSRProcessor.from_config(config, tokenizer, catalog)
 
 
@@ -262,7 +264,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
 
     def make_processor(self) -> GenSRProcessor:
         """Make the processor with its tokenizer."""
-        return make_gensr_processor(self.split, self.catalog, self.t5, self.config)
+        return make_gensr_processor(self.training_queries(), self.catalog, self.t5, self.config)
 
     def prepare_corpus(self) -> None:
         """Collect the training requests."""

@@ -16,7 +16,8 @@ from seekrec.catalog import Catalog
 from seekrec.corpora.pseudo_queries import TextWriter, texts_to_read, writer_version
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.embeddings.blocks import embed_in_blocks
-from seekrec.embeddings.semantic import encoder_version
+from seekrec.embeddings.semantic import encoder_version, load_semantic_encoder
+from seekrec.embeddings.timed import embed_in_time
 from seekrec.events import Split
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.events.partitions.engines import Engine
@@ -35,6 +36,7 @@ from seekrec.recipes.arguments import EmbeddingArguments, IdentifierArguments
 from seekrec.recipes.collaborative import prepare_sasrec
 from seekrec.recipes.stages import TRAINING_FOLDER, StageCache
 from seekrec.schema import View, item_texts
+from seekrec.training.budget import StageTime
 from seekrec.training.identifiers import train_dual_rqvae
 from seekrec.training.identity import content_digest
 from seekrec.util.files import write_table
@@ -148,6 +150,8 @@ def prepare_items(
         "published": {path.name: file_sha256(path) for path in _published_files(published)},
     }
 
+    time = cache.make_time()
+
     def make(folder: Path) -> None:
         learnt, quality = learn_catalog(
             items,
@@ -157,6 +161,7 @@ def prepare_items(
             folder=folder / TRAINING_FOLDER,
             seed=seed,
             published=published,
+            time=time,
         )
         learnt.save(folder / "catalog")
         quality.save(folder / QUALITY_FILE)
@@ -171,6 +176,7 @@ def prepare_items(
         make,
         load,
         libraries=("torch", "transformers", "numpy", "scipy", "scikit-learn"),
+        time=time,
     )
     # What SASRec has of an item without training events is where it began: nothing is learnt from it.
     catalog = replace(catalog, is_predicted=catalog.is_predicted | ~has_events)
@@ -211,14 +217,23 @@ def prepare_semantic(
     report_progress: bool = True,
     engine: Engine = "local",
 ) -> np.ndarray:
-    """Embed the text of the items.
+    """Embed the text of the items, those for which there is time; see [`embed_in_time`].
 
     Returns:
         `np.ndarray`: float32 of shape `(num_items, dimension)`, unit length, mapped from the file of the stage.
     """
     texts = item_texts(items)
+    # Nodes of a cluster embed all of them.
+    time = cache.make_time() if engine == "local" else None
 
     def make(folder: Path) -> None:
+        if time is not None:
+            vectors, is_embedded = embed_in_time(
+                texts, encoder=load_semantic_encoder(encoder), seconds_left=time.seconds_left
+            )
+            np.save(folder / VECTORS_FILE, vectors, allow_pickle=False)
+            time.note_texts(is_embedded)
+            return
         blocks = folder / TRAINING_FOLDER
         vectors = embed_in_blocks(texts, blocks, name_or_path=encoder, show_progress=report_progress, engine=engine)
         write_rows_file(folder / VECTORS_FILE, (block for _, block in row_blocks(vectors)), vectors.shape)
@@ -229,6 +244,7 @@ def prepare_semantic(
         make,
         lambda folder: map_rows(folder / VECTORS_FILE),
         libraries=("torch", "transformers", "sentence-transformers"),
+        time=time,
     )
 
 
@@ -277,6 +293,7 @@ def learn_catalog(
     folder: Path,
     seed: int,
     published: str | Path | None = None,
+    time: StageTime | None = None,
 ) -> tuple[Catalog, IdentifierQualityReport]:
     """Learn identifiers from item vectors, make them unique, build the catalogue and measure the identifiers.
 
@@ -288,6 +305,7 @@ def learn_catalog(
         folder (`Path`): Folder of the learner's checkpoints.
         seed (`int`): Seed of the learner.
         published (`str` or `Path`, *optional*): Folder of `*.index.json` files for the same items in the same order.
+        time ([`StageTime`], *optional*): What training them may take.
 
     Returns:
         `tuple[Catalog, IdentifierQualityReport]`: The catalogue; and of its identifiers, before and after they were
@@ -315,6 +333,7 @@ def learn_catalog(
             num_epochs=settings.identifier_num_epochs,
             learning_rate=settings.identifier_learning_rate,
             seed=seed,
+            time=time,
         )
     encoded = learner.encode(semantic, collaborative)
     assigned = assign_unique(

@@ -24,7 +24,7 @@ from seekrec.recipes.cluster import train_on_cluster
 from seekrec.recipes.logs import look_at_log, name_log, open_partitions, read_log
 from seekrec.recipes.plan import describe_costs, describe_log, given_values, make_plan
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
-from seekrec.recipes.stages import StageCache
+from seekrec.recipes.stages import open_stages
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.files import lock_folder
 from seekrec.util.package_data import find_settings
@@ -116,7 +116,15 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
                 summary = summarize_log(log)
             if parts is not None:
                 summary = scale_summary(summary, parts)
-            plan = make_plan(recipe_type.family(), log, values, recipe.running, output_dir, summary=summary)
+            plan = make_plan(
+                recipe_type.family(),
+                log,
+                values,
+                recipe.running,
+                output_dir,
+                summary=summary,
+                is_partitioned=parts is not None,
+            )
             if state.is_main_process:
                 print(plan, flush=True)
                 if not recipe.running.dry_run:
@@ -128,7 +136,17 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
         summary = describe_log(log)
         if parts is not None:
             summary = scale_summary(summary, parts)
-        print(describe_costs(recipe_type.family(), log, summary, recipe.groups(), recipe.output_dir), flush=True)
+        print(
+            describe_costs(
+                recipe_type.family(),
+                log,
+                summary,
+                recipe.groups(),
+                recipe.output_dir,
+                is_partitioned=parts is not None,
+            ),
+            flush=True,
+        )
     if not chosen:
         return recipe
     recipe = recipe_type(*parse_arguments(types, argv, ignored=ignored, chosen=chosen))
@@ -144,7 +162,7 @@ def _look_at_log(recipe: Recipe[ModelT, ProcessorT], output_dir: Path) -> tuple[
     """Read the log for a plan: of one in partitions the largest, whose users are a sample as a hash chose them."""
     if recipe.running.dry_run:
         return look_at_log(recipe.data)
-    parts = open_partitions(recipe.data, StageCache(recipe.running.stages_dir or output_dir / "stages"))
+    parts = open_partitions(recipe.data, open_stages(recipe.running, output_dir))
     return (read_log(recipe.data, output_dir), None) if parts is None else (parts.largest(), parts)
 
 

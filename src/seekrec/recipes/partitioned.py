@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data of a run whose log is larger than memory: partitions, their split, and one partition for what needs a log.
 
-Whole users stand in one partition, chosen by a hash, so the users of a partition are a fair sample of all of them.
-Validation, examples and the notes of the log are taken from the largest one, as an ordinary [`Split`]; training and
-the test read all of them, one after the other.
+Validation, examples and the notes of the log are taken from a sample of the users of all partitions, an ordinary
+[`Split`]; training and the test read all of them, one after the other.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ from seekrec.events import ColdStart, Split
 from seekrec.events.partitions import PartitionedLog, PartitionedSplit, audit_partitions, split_partitions
 from seekrec.events.partitions.derived import construct_searches, hold_out_partitioned, partitioned_cold_start
 from seekrec.events.partitions.engines import Engine
+from seekrec.events.partitions.sampled import read_sample
 from seekrec.events.partitions.training_facts import TrainingFacts, gather_training_facts
 from seekrec.models import GenSRProcessor
 from seekrec.models.dense import DenseConfig
@@ -45,6 +45,8 @@ from seekrec.training.gensr_shards import RequestShards, request_key, write_requ
 
 logger = logging.getLogger(__name__)
 
+_FACTS_VERSION = 2
+
 
 @dataclass(frozen=True)
 class PartitionedData:
@@ -53,7 +55,7 @@ class PartitionedData:
     Args:
         split ([`PartitionedSplit`]): The split.
         facts ([`TrainingFacts`]): Facts of its training events.
-        sample (`Split`): The largest partition.
+        sample (`Split`): A sample of the users, about as large as the largest partition.
         held_out (`tuple`, *optional*): Where items are held out, the split of the log with them, and the folder of
             the log without them.
     """
@@ -172,15 +174,23 @@ def prepare_partitions(
         split = _split_once(log, data, cache)
     logger.info("audit of the split:\n%s", audit_partitions(split))
 
-    facts = cache.run(
+    def load(folder: Path) -> tuple[TrainingFacts, Split]:
+        facts = gather_training_facts(split, folder, geohash_length=geohash_length)
+        return facts, read_sample(split, [folder / partition.folder for partition in log.partitions])
+
+    facts, sample = cache.run(
         "facts",
-        {"split": split.fingerprint, "files": log.digest, "geohash_length": geohash_length},
+        {
+            "split": split.fingerprint(),
+            "files": log.digest,
+            "geohash_length": geohash_length,
+            "version": _FACTS_VERSION,
+        },
         lambda folder: gather_training_facts(split, folder, geohash_length=geohash_length, engine=data.engine),
-        lambda folder: gather_training_facts(split, folder, geohash_length=geohash_length),
+        load,
         libraries=("pyarrow",),
     )
-    largest = int(np.argmax([partition.num_events for partition in log.partitions]))
-    return PartitionedData(split, facts, split.partition(largest), held_out)
+    return PartitionedData(split, facts, sample, held_out)
 
 
 def _with_searches(
@@ -196,7 +206,12 @@ def _with_searches(
 
 def _hold_out(split: PartitionedSplit, data: DataArguments, cache: StageCache) -> tuple[PartitionedLog, Path]:
     """Return the log without the items that are held out, and the folder that names them."""
-    key = {"split": split.fingerprint, "files": split.log.digest, "num_items": data.num_cold_items, "seed": SPLIT_SEED}
+    key = {
+        "split": split.fingerprint(),
+        "files": split.log.digest,
+        "num_items": data.num_cold_items,
+        "seed": SPLIT_SEED,
+    }
 
     def make(folder: Path) -> None:
         hold_out_partitioned(split, data.num_cold_items, folder / "log", seed=SPLIT_SEED, engine=data.engine)
@@ -342,7 +357,7 @@ def prepare_request_shards(
 def _shards_key(data: PartitionedData, settings: Mapping[str, object]) -> dict[str, object]:
     """Return what shards depend on: the split, the form of shards, and what was asked."""
     return {
-        "split": data.split.fingerprint,
+        "split": data.split.fingerprint(),
         "files": data.split.log.digest,
         "version": SHARDS_VERSION,
         **settings,

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 PLAN_FILE = "plan.json"
 SETTINGS_FILE = "settings.yaml"
 # Raised when the same log on the same machine gets other settings.
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 # What is fitted to timed steps, if a run has a budget.
 FITTED = ("num_train_epochs", "eval_steps", "save_steps", "max_validation_cases", "max_test_cases")
 # Seconds of a run that a person may want to be shorter.
@@ -108,21 +108,26 @@ class Plan:
                     setattr(group, name, value)
 
     def fit_test(self, evaluation: EvaluationArguments, times: RankingTimes, seconds: float) -> Plan:
-        """Return the plan with the test cases that the time which is left allows, and set them where they are fewer.
+        """Return the plan with the baselines and test cases that the time which is left allows, and set them.
 
         Args:
-            evaluation ([`EvaluationArguments`]): The planned number of cases, which is lowered.
+            evaluation ([`EvaluationArguments`]): The planned number of cases, which is lowered, and the baselines.
             times ([`RankingTimes`]): How long a case takes.
             seconds (`float`): What is left.
         """
         planned = evaluation.max_test_cases or times.num_test
-        number = times.without_views().fit_test(seconds)
-        if number >= planned:
-            return self
-        logger.info("%d of %d test cases of each task fit into the time that is left.", number, planned)
-        evaluation.max_test_cases = number
-        choice = Choice("max_test_cases", number, "of each task, in the time that was left after training")
-        return replace(self, choices=[*(one for one in self.choices if one.name != choice.name), choice])
+        times, chosen = times.without_views(), []
+        if times.baseline_seconds > seconds and "baselines" not in self.given:
+            logger.warning("There is no time left for the baselines; the table has the model alone.")
+            evaluation.baselines, times = ["none"], times.without_baselines()
+            chosen.append(Choice("baselines", ["none"], "no time was left for them"))
+        number = times.fit_test(seconds)
+        if number < planned and "max_test_cases" not in self.given:
+            logger.info("%d of %d test cases of each task fit into the time that is left.", number, planned)
+            evaluation.max_test_cases = number
+            chosen.append(Choice("max_test_cases", number, "of each task, in the time that was left after training"))
+        names = [one.name for one in chosen]
+        return replace(self, choices=[*(one for one in self.choices if one.name not in names), *chosen])
 
     @property
     def _gives_intervals(self) -> bool:
@@ -183,6 +188,7 @@ def make_plan(
     output_dir: Path,
     *,
     summary: LogSummary,
+    is_partitioned: bool = False,
 ) -> Plan:
     """Choose the settings that nobody gave; an earlier plan for the same log and the same settings is taken over.
 
@@ -193,6 +199,7 @@ def make_plan(
         running ([`RunArguments`]): `max_minutes`.
         output_dir (`Path`): Folder of the run.
         summary ([`LogSummary`]): Summary of the log.
+        is_partitioned (`bool`): Whether the log is read a partition at a time.
 
     Raises:
         ConfigurationError: If nothing can be learned from the log.
@@ -210,7 +217,7 @@ def make_plan(
     if (earlier := Plan.load(output_dir, key)) is not None:
         logger.info("The plan is that of %s.", output_dir / PLAN_FILE)
         return earlier
-    situation = _look_at(log, summary, machine, given, running.max_minutes)
+    situation = _look_at(log, summary, machine, given, running.max_minutes, is_partitioned)
     choices = [one for one in choose(family, situation) if one.name not in given]
     values = {**{one.name: one.value for one in choices}, **given}
     epochs = {one.name: one for one in add_epochs(family, situation, values, running.max_minutes)}
@@ -223,7 +230,15 @@ def make_plan(
     )
 
 
-def describe_costs(family: str, log: EventLog, summary: LogSummary, groups: Sequence[object], folder: Path) -> str:
+def describe_costs(
+    family: str,
+    log: EventLog,
+    summary: LogSummary,
+    groups: Sequence[object],
+    folder: Path,
+    *,
+    is_partitioned: bool = False,
+) -> str:
     """Return the table of what a run with a settings file is expected to cost.
 
     Args:
@@ -232,22 +247,30 @@ def describe_costs(family: str, log: EventLog, summary: LogSummary, groups: Sequ
         summary ([`LogSummary`]): Its summary.
         groups (`Sequence`): The groups of the recipe's settings, `TrainingArguments` among them.
         folder (`Path`): Folder of the run.
+        is_partitioned (`bool`): Whether the log is read a partition at a time.
     """
     values: dict[str, object] = {}
     for group in groups:
         values |= option_values(group) if type(group).__module__.startswith("seekrec.") else vars(group)
     machine = Machine.measure(folder, use_cpu=bool(values.get("use_cpu", False)))
-    costs = estimate_costs(family, _look_at(log, summary, machine, values, None), values)
+    minutes = values.get("max_minutes")
+    max_minutes = float(minutes) if isinstance(minutes, int | float) else None
+    costs = estimate_costs(family, _look_at(log, summary, machine, values, max_minutes, is_partitioned), values)
     return "\n".join(
         [f"{family} for {log.name}, on {machine}", "expected:", *(f"  {line}" for line in format_costs(costs))]
     )
 
 
 def _look_at(
-    log: EventLog, summary: LogSummary, machine: Machine, given: Mapping[str, object], max_minutes: float | None
+    log: EventLog,
+    summary: LogSummary,
+    machine: Machine,
+    given: Mapping[str, object],
+    max_minutes: float | None,
+    is_partitioned: bool,
 ) -> Situation:
     can_construct = summary.has_categories and (summary.has_searches or any(category_queries(log.items)))
-    return Situation(summary, machine, can_construct, given, max_minutes)
+    return Situation(summary, machine, can_construct, given, max_minutes, is_partitioned)
 
 
 def describe_log(log: EventLog) -> LogSummary:

@@ -38,7 +38,7 @@ from seekrec.recipes.logs import open_partitions, prepare_cold_start, prepare_sp
 from seekrec.recipes.partitioned import PartitionedData, prepare_partitions
 from seekrec.recipes.plan import Plan
 from seekrec.recipes.record import MODEL_FOLDER, record_run, save_trained
-from seekrec.recipes.stages import StageCache
+from seekrec.recipes.stages import open_stages
 from seekrec.recipes.views import add_views, choose_views, fixed_views, timed_views, without_views
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.budget import TimeBudget, process_seconds
@@ -74,7 +74,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
 
     def __post_init__(self) -> None:
         self.output_dir = Path(str(self.training.output_dir))
-        self.cache = StageCache(self.running.stages_dir or self.output_dir / "stages")
+        self.cache = open_stages(self.running, self.output_dir)
         self.show_progress = not self.training.disable_tqdm
         self.command = ["accelerate", "launch", *sys.argv]
         self.plan: Plan | None = None  # without a settings file: what chose the settings
@@ -159,7 +159,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             command=self.command,
             log=self.whole.log,
             arguments=self.settings(),
-            seconds=self.cache.seconds,
+            stages=self.cache,
             quality=self.items.quality,
             plan=[] if self.plan is None else [asdict(choice) for choice in self.plan.choices],
         )
@@ -235,7 +235,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
                 trainer,
                 [group for group in self.settings() if not isinstance(group, _SEEN_IN_CONTENTS)],
                 {
-                    "split": self.split.fingerprint() if self.parts is None else self.parts.split.fingerprint,
+                    "split": self.whole.fingerprint(),
                     "catalogue": self.catalog.content_hash,
                     "validation": [*self.behaviors, *self.selection_protocols, *fixed_views(model)],
                     **learnt_from,
@@ -276,14 +276,14 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             behaviors=self.behaviors,
             views=timed_views(self, model),
             reading=self.parts.time_reads(self.catalog, self.evaluation, self.only_candidates) if self.parts else 0.0,
+            num_items=len(self.catalog),
         )
 
     def fit_evaluation(self) -> None:
         """Rank fewer test cases than the plan chose where training and saving left no time for more."""
-        if self.plan is None or self.running.max_minutes is None or "max_test_cases" in self.plan.given:
-            return
-        self.plan = self.plan.fit_test(self.evaluation, self.times, 60 * self.running.max_minutes - process_seconds())
-        self.plan.save(self.output_dir)
+        if self.plan is not None and (minutes := self.running.max_minutes) is not None:
+            self.plan = self.plan.fit_test(self.evaluation, self.times, 60 * minutes - process_seconds())
+            self.plan.save(self.output_dir)
 
     def make_validation(
         self, protocols: Sequence[RankingProtocol], *, max_cases: int | None = None

@@ -14,6 +14,7 @@ from seekrec.events import EventLog, Split, write_examples
 from seekrec.events.partitions import PartitionedLog
 from seekrec.identifiers import IdentifierQualityReport
 from seekrec.models.manifest import Saveable, replace_part, save_checkpoint
+from seekrec.recipes.stages import StageCache
 from seekrec.schema import RECOMMENDATION
 from seekrec.util.files import write_json
 from seekrec.util.redaction import publishable, publishable_command
@@ -47,6 +48,7 @@ def save_run(
     log: EventLog | PartitionedLog,
     settings: Mapping[str, object],
     seconds: Mapping[str, float] | None = None,
+    left_out: Mapping[str, str] | None = None,
     plan: Sequence[Mapping[str, object]] = (),
 ) -> None:
     """Write `run.json` into a model folder: where its numbers come from, for the card.
@@ -57,6 +59,7 @@ def save_run(
         log ([`EventLog`]): Log that it was trained on; only counts are written, and its notes.
         settings (`Mapping`): The settings of the recipe, flat. Secrets are not written, paths as their last part.
         seconds (`Mapping[str, float]`, *optional*): Wall time of each stage.
+        left_out (`Mapping[str, str]`, *optional*): By stage, what there was no time for.
         plan (`Sequence[Mapping]`): Settings that were chosen by log and machine: name, value, reason.
     """
     content: dict[str, object] = {
@@ -65,6 +68,8 @@ def save_run(
         "settings": dict(settings),
         "seconds": dict(seconds or {}),
     }
+    if left_out:
+        content["left_out"] = dict(left_out)
     if plan:
         content["plan"] = [dict(choice) for choice in plan]
     write_run(Path(folder) / RUN_FILE, content)
@@ -82,7 +87,7 @@ def record_run(
     command: Sequence[str],
     log: EventLog | PartitionedLog,
     arguments: Sequence[object],
-    seconds: Mapping[str, float],
+    stages: StageCache,
     quality: IdentifierQualityReport | None = None,
     plan: Sequence[Mapping[str, object]] = (),
 ) -> None:
@@ -96,7 +101,7 @@ def record_run(
         command (`Sequence[str]`): Words of the command that is running.
         log ([`EventLog`]): Log that the model was trained on.
         arguments (`Sequence`): The groups of the recipe's settings; their options are written flat.
-        seconds (`Mapping[str, float]`): Wall time of each stage.
+        stages ([`StageCache`]): Knows how long each stage took, and what there was no time for.
         quality ([`IdentifierQualityReport`], *optional*): Quality of the identifiers, for `identifiers.json`.
         plan (`Sequence[Mapping]`): Settings that were chosen by log and machine: name, value, reason.
     """
@@ -105,7 +110,15 @@ def record_run(
         write_results(new / "results.json", rows, save_ranks=True)
         if quality is not None:
             quality.save(new / "identifiers.json")
-        save_run(new, command=publishable_command(command), log=log, settings=settings, seconds=seconds, plan=plan)
+        save_run(
+            new,
+            command=publishable_command(command),
+            log=log,
+            settings=settings,
+            seconds=stages.seconds,
+            left_out=stages.left_out,
+            plan=plan,
+        )
 
 
 __all__ = ["MODEL_FOLDER", "RUN_FILE", "record_run", "save_run", "save_trained", "write_run"]

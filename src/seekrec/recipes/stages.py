@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import NotRequired, TypedDict, TypeVar
 
 from seekrec.errors import ConfigurationError, FolderInUseError
+from seekrec.recipes.arguments import RunArguments
+from seekrec.training.budget import StageTime, process_seconds
 from seekrec.util.files import lock_folder, sweep_folder, write_json
 from seekrec.util.hashing import file_sha256
 
@@ -30,12 +32,16 @@ T = TypeVar("T")
 
 
 class StageRecord(TypedDict):
-    """Content of `stage.json`: the key of a stage, its duration, and the SHA-256 of each of its files."""
+    """Content of `stage.json`: the key of a stage, its duration, the SHA-256 of each of its files.
+
+    And what there was no time for, where a clock ended it.
+    """
 
     name: str
     key: dict[str, object]
     seconds: float
     files: dict[str, str]
+    left_out: NotRequired[str | None]
 
 
 STAGE_FILE = "stage.json"
@@ -44,6 +50,8 @@ TRAINING_FOLDER = "training"
 # Raised when this package makes something else of the same settings and inputs: what was made before is not found.
 STAGE_VERSION = 2
 _SECONDS_BETWEEN_LOOKS = 0.2
+# Of what is left of a run with a budget, so much may go into a stage that can be ended before it is done.
+SHARE_OF_A_STAGE = 0.25
 
 
 class StageCache:
@@ -51,11 +59,35 @@ class StageCache:
 
     Args:
         folder (`str` or `Path`): Folder of the stages' folders.
+        max_minutes (`float`, *optional*): Minutes of the whole run.
+        clock (`Callable`): Returns the seconds of the run.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        max_minutes: float | None = None,
+        clock: Callable[[], float] = process_seconds,
+    ) -> None:
+        self.folder, self.max_minutes, self.clock = Path(folder), max_minutes, clock
         self.seconds: dict[str, float] = {}
+        self.left_out: dict[str, str] = {}
+
+    def make_time(self) -> StageTime | None:
+        """Return the time of a stage that begins now: a share of what is left; `None` where it may take any."""
+        if self.max_minutes is None:
+            return None
+        seconds = 60 * self.max_minutes
+        return StageTime(SHARE_OF_A_STAGE * (seconds - self.clock()), seconds, self.clock)
+
+    def note(self, name: str, time: StageTime | None) -> None:
+        """Note for the record of the run what a stage left out for want of time."""
+        if time is not None and time.left_out is not None:
+            self.left_out[name] = time.left_out
+            logger.warning(
+                "%s: there was no time for %s, of a run of %g minutes.", name, time.left_out, time.run_seconds / 60
+            )
 
     def run(
         self,
@@ -65,8 +97,12 @@ class StageCache:
         load: Callable[[Path], T],
         *,
         libraries: Sequence[str] = (),
+        time: StageTime | None = None,
     ) -> T:
         """Return the result of a stage, running it only if that was not done before or its files were damaged since.
+
+        What the clock has cut short has a key of its own: only runs of as many minutes find it, as long as there is
+        none that is whole.
 
         Args:
             name (`str`): Name of the stage, for the folder and for people.
@@ -76,6 +112,7 @@ class StageCache:
                 deleted at the end.
             load (`Callable`): Reads the result from that folder.
             libraries (`Sequence[str]`): Packages whose numbers the result is; another minor version makes it anew.
+            time ([`StageTime`], *optional*): What `make` is given and ends by; what it left out is noted there.
 
         Returns:
             What `load` returns.
@@ -85,21 +122,40 @@ class StageCache:
         """
         versions = {library: ".".join(version(library).split(".")[:2]) for library in libraries}
         whole_key = {**key, "stage_version": STAGE_VERSION, "libraries": versions}
+        target = self._folder_of(name, whole_key)
+        places = [target]
+        if time is not None:
+            places.append(self._folder_of(name, {**whole_key, "run_seconds": time.run_seconds}))
+        with self._alone():
+            found = ((place, record) for place in places if (record := _read_whole(place)) is not None)
+            place, record = next(found, (target, None))
+            if record is None:
+                record = self._make(name, whole_key, places, make, time)
+                place = places[-1 if record.get("left_out") else 0]
+            else:
+                logger.info("%s: found in %s", name, place)
+        self.seconds[name] = float(record["seconds"])
+        if time is not None:
+            time.left_out = record.get("left_out")
+        self.note(name, time)
+        return load(place)
+
+    def _folder_of(self, name: str, key: Mapping[str, object]) -> Path:
         try:
-            text = json.dumps(whole_key, sort_keys=True)
+            text = json.dumps(key, sort_keys=True)
         except TypeError as error:
             raise ConfigurationError(f"The key of stage {name!r} cannot be written as JSON: {error}") from error
-        target = self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-        with self._alone():
-            record = _read_whole(target)
-            if record is None:
-                record = self._make(name, whole_key, target, make)
-            else:
-                logger.info("%s: found in %s", name, target)
-        self.seconds[name] = float(record["seconds"])
-        return load(target)
+        return self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
-    def _make(self, name: str, key: Mapping[str, object], target: Path, make: Callable[[Path], object]) -> StageRecord:
+    def _make(
+        self,
+        name: str,
+        key: Mapping[str, object],
+        places: Sequence[Path],
+        make: Callable[[Path], object],
+        limit: StageTime | None,
+    ) -> StageRecord:
+        target = places[0]
         partial = target.with_name(f"{target.name}.partial")
         partial.mkdir(parents=True, exist_ok=True)
         # Killed between the last file and the name: all is there.
@@ -113,9 +169,11 @@ class StageCache:
                 "key": dict(key),
                 "seconds": time.monotonic() - started,
                 "files": _digests(partial),
+                "left_out": None if limit is None else limit.left_out,
             }
             write_json(partial / STAGE_FILE, record, sort_keys=True)
         sweep_folder(partial)
+        target = places[-1 if record.get("left_out") else 0]
         # Only now: a stage that is killed while they go has its result already.
         for folder in partial.glob(f"{TRAINING_FOLDER}*"):
             shutil.rmtree(folder)
@@ -139,6 +197,16 @@ class StageCache:
                     waits = True
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
             yield
+
+
+def open_stages(running: RunArguments, output_dir: Path) -> StageCache:
+    """Return the stages of a run: those of the folder that it names, or its own.
+
+    Args:
+        running ([`RunArguments`]): `stages_dir`, and the minutes that the run may take.
+        output_dir (`Path`): Folder of the run.
+    """
+    return StageCache(running.stages_dir or output_dir / "stages", max_minutes=running.max_minutes)
 
 
 def _read_whole(folder: Path) -> StageRecord | None:
@@ -173,4 +241,4 @@ def _digests(folder: Path) -> dict[str, str]:
     return {path.as_posix(): file_sha256(folder / path) for path in kept}
 
 
-__all__ = ["STAGE_FILE", "TRAINING_FOLDER", "StageCache"]
+__all__ = ["SHARE_OF_A_STAGE", "STAGE_FILE", "TRAINING_FOLDER", "StageCache", "open_stages"]

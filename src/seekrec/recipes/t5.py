@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +19,6 @@ from seekrec.catalog import Catalog
 from seekrec.corpora import set_text_folding, train_tokenizer
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
-from seekrec.events import Split
 from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.models.interface import GenerativeModel
 from seekrec.recipes.arguments import IdentifierArguments, T5Arguments
@@ -33,7 +34,7 @@ T5T = TypeVar("T5T", bound=GenerativeModel[Any])
 def load_or_train_tokenizer(
     settings: T5Arguments,
     texts: Sequence[str],
-    split: Split,
+    queries: Mapping[str, int],
     *,
     add_wordings: Callable[[Sequence[str]], list[str]],
     writes_text: bool,
@@ -45,7 +46,7 @@ def load_or_train_tokenizer(
     Args:
         settings ([`T5Arguments`]): Backbone, or pieces of a new tokenizer.
         texts (`Sequence[str]`): Texts of the items.
-        split (`Split`): Its training queries are added.
+        queries (`Mapping[str, int]`): Queries of training, and how often each was typed.
         add_wordings (`Callable`): Puts our own wordings, which are not folded, beside the texts of the items.
         writes_text (`bool`): Whether the model also writes text, and so needs words as people wrote them.
 
@@ -56,13 +57,16 @@ def load_or_train_tokenizer(
     folding = WORD_FOLDING if is_scratch else TEXT_FOLDING
     tokenizer: PreTrainedTokenizerBase
     if is_scratch:
-        queries = [
-            query for query in split.log.events["query"].take(split.training_acts()).to_pylist() if query is not None
-        ]
         folded = {text: fold_text(text, folding) for text in (*texts, *queries)}
-        read = [*add_wordings([folded[text] for text in texts]), *(folded[query] for query in queries)]
-        written = [text for text in (*texts, *queries) if folded[text] != text] if writes_text else []
-        tokenizer = train_tokenizer([*read, *written], settings.tokenizer_vocab_size)
+        wordings = add_wordings([folded[text] for text in texts])
+        typed = (repeat(folded[query], count) for query, count in queries.items())
+        written: Iterable[str] = ()
+        if writes_text:
+            counted = chain(((text, 1) for text in texts), queries.items())
+            written = chain.from_iterable(repeat(text, count) for text, count in counted if folded[text] != text)
+        tokenizer = train_tokenizer(
+            chain(wordings, chain.from_iterable(typed), written), settings.tokenizer_vocab_size
+        )
     else:
         tokenizer = AutoTokenizer.from_pretrained(settings.backbone)
     set_text_folding(tokenizer, folding)
@@ -189,6 +193,13 @@ class T5Recipe(Recipe[T5T, ProcessorT]):
                 f"`{ignored[0]}` is given beside `backbone: {self.t5.backbone}`, which has its own; leave out one "
                 "of the two."
             )
+
+    def training_queries(self) -> Mapping[str, int]:
+        """Return the queries of training, and how often each was typed."""
+        if self.parts is not None:
+            return dict(zip(self.parts.facts.queries.to_pylist(), self.parts.facts.query_counts.tolist(), strict=True))
+        typed = self.split.log.events["query"].take(self.split.training_acts()).to_pylist()
+        return Counter(query for query in typed if query is not None)
 
     def learn_items(self, *, published: str | None = None) -> PreparedItems:
         """Learn the identifiers of the items, or number the items.

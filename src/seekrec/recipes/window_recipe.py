@@ -231,6 +231,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         self, model: DenseT, evaluate_model: EvaluateModel
     ) -> Iterator[tuple[GenerativeTrainer, Mapping[str, object]]]:
         """Make the one training, on all questions."""
+        time = self.cache.make_time()
         collator = make_window_collator(
             self.windows,
             self.catalog,
@@ -241,7 +242,9 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             is_aligned=self.is_aligned,
             spares_own=self.spares_own,
             seed=self.training.seed,
+            time=time,
         )
+        self.cache.note("queries", time)
         self.training.output_dir = str(self.output_dir / "trainer")
         trainer = make_window_trainer(
             model,

@@ -26,6 +26,7 @@ from seekrec.events.sessions import guess_session_ids
 from seekrec.models.dense import DenseConfig, DenseModel, EventSequenceProcessor, QueryVectors
 from seekrec.models.words import Vocabulary, category_names, item_word_keys, text_word_keys
 from seekrec.schema import BEHAVIORS
+from seekrec.training.budget import StageTime
 from seekrec.training.event_windows import QueryPool, WindowCollator, make_negatives
 
 logger = logging.getLogger(__name__)
@@ -235,6 +236,7 @@ def make_window_collator(
     is_aligned: bool = True,
     spares_own: bool = False,
     seed: int,
+    time: StageTime | None = None,
 ) -> WindowCollator:
     """Make the collator of a model, with the query pool of the settings and the negatives that a loss needs.
 
@@ -248,6 +250,7 @@ def make_window_collator(
         is_aligned (`bool`): Whether negatives are drawn among items available at the time.
         spares_own (`bool`): Whether none of them is an item that the user acted on; see [`make_negatives`].
         seed (`int`): Seed of all draws.
+        time ([`StageTime`], *optional*): What embedding the queries may take.
     """
     negatives = None
     if config.drawn_negatives is not None:
@@ -261,7 +264,9 @@ def make_window_collator(
             seed=seed,
         )
     reads_words = "words" in config.query_reading
-    pool = QueryPool.build(windows, catalog, query_vectors, window.query_pool, written, reads_words=reads_words)
+    pool = QueryPool.build(
+        windows, catalog, query_vectors, window.query_pool, written, reads_words=reads_words, time=time
+    )
     return WindowCollator(
         windows,
         pool,

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """A training within a budget of time: steps are timed before it, and the clock ends it, with a whole checkpoint.
 
-The clock runs for the whole run, from the start of its process: the stages before training count, and what comes
-after it is left its time. A training that was killed and goes on has what was left of its budget; one that the clock
-ended is finished and is taken as it is, unless a larger budget is given.
+The clock runs for the whole run, from the start of its process: the stages before training count, each of which has a
+[`StageTime`], and what comes after it is left its time. A training that was killed and goes on has what was left of
+its budget; one that the clock ended is finished and is taken as it is, unless a larger budget is given.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypedDict, cast
 
+import numpy as np
 import psutil
 import torch
 from accelerate.utils import broadcast
@@ -22,12 +24,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import Trainer
 from transformers.trainer_callback import ExportableState
 
-from seekrec.training.checkpoints import read_state
+from seekrec.training.checkpoints import find_checkpoint, read_state
 
 logger = logging.getLogger(__name__)
 
 # Steps that are timed, after so many that are not: the first ones make caches and threads.
 _NUM_TIMED, _NUM_UNTIMED = 10, 3
+# Share of the time of a stage that timing its steps may take, and what a timing may be off.
+_SHARE_OF_TIMING, _MARGIN = 0.1, 0.9
 # Batches of an epoch that these are taken from.
 _NUM_LOOKED_AT = 2000
 # What a step is longer than its forward and backward pass: the optimizer.
@@ -54,6 +58,7 @@ class TimeBudget(TrainerCallback, ExportableState):
         evaluation_ratio (`float`): How many times as long as one validation everything after training takes.
         least_reserve (`float`): Seconds that are left for it at least.
         validation_seconds (`float`): Seconds of a validation, before one was timed.
+        clock (`Callable`, *optional*): Returns the seconds of the run; see [`process_seconds`].
     """
 
     def __init__(
@@ -63,7 +68,9 @@ class TimeBudget(TrainerCallback, ExportableState):
         evaluation_ratio: float = 1.0,
         least_reserve: float = 0.0,
         validation_seconds: float = 0.0,
+        clock: Callable[[], float] | None = None,
     ) -> None:
+        self.clock = clock or process_seconds
         self.max_seconds = max_seconds
         self.evaluation_ratio = evaluation_ratio
         self.least_reserve = least_reserve
@@ -80,7 +87,7 @@ class TimeBudget(TrainerCallback, ExportableState):
     def seconds_left(self) -> float:
         """Return the seconds that training may still take, its last validation included."""
         reserve = max(self.least_reserve, self.evaluation_ratio * self.validation_seconds)
-        return self.max_seconds - process_seconds() - self.seconds_before - reserve
+        return self.max_seconds - self.clock() - self.seconds_before - reserve
 
     def state(self) -> dict[str, object]:
         """Return what a checkpoint keeps."""
@@ -123,7 +130,7 @@ class TimeBudget(TrainerCallback, ExportableState):
                 "The time is used up: training ends at step %d of %d; %.1f of %.1f minutes are left for the rest.",
                 state.global_step,
                 state.max_steps,
-                max(0.0, self.max_seconds - process_seconds()) / 60,
+                max(0.0, self.max_seconds - self.clock()) / 60,
                 self.max_seconds / 60,
             )
         if self.is_spent:
@@ -131,6 +138,65 @@ class TimeBudget(TrainerCallback, ExportableState):
             control.should_save = args.save_strategy != "no"
             control.should_training_stop = True
         return control
+
+
+class StageTime:
+    """The time that a stage before training may take. What ends a stage early says here what it left out.
+
+    Args:
+        seconds (`float`): Seconds from now.
+        run_seconds (`float`): Seconds of the whole run.
+        clock (`Callable`): Returns the seconds of the run.
+    """
+
+    def __init__(self, seconds: float, run_seconds: float, clock: Callable[[], float]) -> None:
+        self.run_seconds, self.clock = run_seconds, clock
+        self.ends = clock() + max(0.0, seconds)
+        self.left_out: str | None = None
+        self._budget: TimeBudget | None = None
+
+    def seconds_left(self) -> float:
+        """Return the seconds that are left of it."""
+        return self.ends - self.clock()
+
+    def limit_steps(self, trainer: Trainer) -> bool:
+        """Shorten a training that has not begun to the steps that fit, and let the clock end it.
+
+        Its schedule falls over the steps that there are. A training that was killed keeps the length that it had.
+
+        Args:
+            trainer (`Trainer`): The Trainer, whose `num_train_epochs` are what is wanted.
+
+        Returns:
+            `bool`: Whether it is shorter than wanted.
+        """
+        arguments = trainer.args
+        self._budget = TimeBudget(self.ends, clock=self.clock)
+        trainer.add_callback(self._budget)
+        planned = math.ceil(arguments.num_train_epochs * _updates(trainer))
+        if (checkpoint := find_checkpoint(str(arguments.output_dir))) is not None:
+            fitting = int(read_state(Path(checkpoint))["max_steps"])
+        else:
+            seconds, _ = time_steps(trainer, clock=self.clock, max_seconds=_SHARE_OF_TIMING * self.seconds_left())
+            fitting = max(1, int(_MARGIN * self.seconds_left() / max(seconds, 1e-9)))
+        if fitting >= planned:
+            return False
+        arguments.max_steps = fitting
+        if arguments.warmup_steps >= 1:
+            arguments.warmup_steps = min(arguments.warmup_steps, fitting // 10)
+        return True
+
+    def note_steps(self, trainer: Trainer) -> None:
+        """Note how many steps of a training there was time for."""
+        planned, done = math.ceil(trainer.args.num_train_epochs * _updates(trainer)), trainer.state.global_step
+        is_cut = trainer.args.max_steps > 0 or (self._budget is not None and self._budget.is_spent)
+        if is_cut and done < planned:
+            self.left_out = f"{planned - done:,} of {planned:,} steps"
+
+    def note_texts(self, is_embedded: np.ndarray) -> None:
+        """Note how many texts there was no time for, bool of each whether it was embedded."""
+        if not is_embedded.all():
+            self.left_out = f"{int((~is_embedded).sum()):,} of {len(is_embedded):,} texts"
 
 
 def process_seconds() -> float:
@@ -149,11 +215,21 @@ def is_used_up(checkpoint: str | Path, max_seconds: float) -> bool:
     return spent["is_spent"] and max_seconds <= spent["max_seconds"]
 
 
-def time_steps(trainer: Trainer) -> tuple[float, int]:
+def _updates(trainer: Trainer) -> int:
+    """Return the updates of an epoch."""
+    accumulated = trainer.args.gradient_accumulation_steps
+    return max(1, -(-len(trainer.get_train_dataloader()) // accumulated))
+
+
+def time_steps(
+    trainer: Trainer, *, clock: Callable[[], float] = time.monotonic, max_seconds: float = math.inf
+) -> tuple[float, int]:
     """Time some steps on real batches; neither weights nor the random numbers of training change.
 
     Args:
         trainer (`Trainer`): A Trainer that has not begun.
+        clock (`Callable`): Returns seconds.
+        max_seconds (`float`): Time no further step after so many.
 
     Returns:
         `tuple[float, int]`: Seconds of an update, and the number of updates of an epoch.
@@ -166,15 +242,20 @@ def time_steps(trainer: Trainer) -> tuple[float, int]:
     spread = batches[:: max(1, len(batches) // _NUM_TIMED)]
     # Set by the loop of training, which has not begun.
     trainer.current_gradient_accumulation_steps = arguments.gradient_accumulation_steps
-    times = []
+    times: list[float] = []
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), trainer.accelerator.autocast():
-        was_training = model.training
+        was_training, began = model.training, clock()
         for rows in spread[:_NUM_UNTIMED] + spread:
-            started = time.monotonic()
-            trainer.training_step(model, loader.collate_fn([loader.dataset[row] for row in rows]))
+            if times and clock() - began > max_seconds:
+                break
+            started = clock()
+            # As a loader does it.
+            whole = getattr(loader.dataset, "__getitems__", None)
+            found = [loader.dataset[row] for row in rows] if whole is None else whole(rows)
+            trainer.training_step(model, loader.collate_fn(found))
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            times.append(time.monotonic() - started)
+            times.append(clock() - started)
             # Gradients of rows grow longer with every one that is added.
             model.zero_grad(set_to_none=True)
         model.train(was_training)
@@ -198,4 +279,4 @@ def _read(callbacks: Mapping[str, object]) -> _Spent:
     return {"seconds": 0.0, "is_spent": False, "max_seconds": 0.0}
 
 
-__all__ = ["TimeBudget", "is_used_up", "join_run", "process_seconds", "time_steps"]
+__all__ = ["StageTime", "TimeBudget", "is_used_up", "join_run", "process_seconds", "time_steps"]

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from seekrec.errors import DivergenceError
+from seekrec.training.budget import StageTime
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_once
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
@@ -44,6 +45,8 @@ def fit_embedding(
     sampler: Sampler[int] | None = None,
     make_optimizer: Callable[[ModelT, TrainingArguments], torch.optim.Optimizer] | None = None,
     patience: int | None = None,
+    time: StageTime | None = None,
+    evaluate_few: EvaluateModel | None = None,
 ) -> ModelT:
     """Train a model, go on where its training was stopped, or load what is finished; see [`train_once`].
 
@@ -62,6 +65,9 @@ def fit_embedding(
         sampler (`Sampler`, *optional*): The rows of an epoch in order, with `set_epoch`; a shuffle if not given.
         make_optimizer (`Callable`, *optional*): Makes the optimizer of a model; the Trainer's AdamW if not given.
         patience (`int`, *optional*): Ends the training after so many evaluations without a better one.
+        time ([`StageTime`], *optional*): Shortens the training to what fits, or ends it. One that is shortened is
+            evaluated at its end alone.
+        evaluate_few (`Callable`, *optional*): Does it, on fewer cases.
 
     Returns:
         The best model, in evaluation mode.
@@ -104,7 +110,13 @@ def fit_embedding(
         sampler=sampler,
         optimizers=(None if make_optimizer is None else make_optimizer(model, training), None),
     )
+    if time is not None and time.limit_steps(trainer):
+        interval = training.max_steps
+        training.eval_steps = training.save_steps = training.logging_steps = interval
+        trainer.evaluate_model = evaluate_few or evaluate
     train_once(trainer, (), contents)
+    if time is not None:
+        time.note_steps(trainer)
     return model.eval()
 
 

@@ -24,6 +24,7 @@ from seekrec.events.training_negatives import ItemNegatives, SampledKind
 from seekrec.models.dense import DenseModel, QueryVectors
 from seekrec.models.words import NO_WORD, item_word_keys, text_word_keys
 from seekrec.schema import BEHAVIORS, SEARCH
+from seekrec.training.budget import StageTime
 from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.row_adamw import make_adamw, share_rows, use_row_gradients
 from seekrec.training.shards import ShardSampler
@@ -75,6 +76,7 @@ class QueryPool:
         written: Mapping[str, Sequence[Sequence[str]]] | None = None,
         *,
         reads_words: bool = False,
+        time: StageTime | None = None,
     ) -> QueryPool:
         """Gather the pool.
 
@@ -86,6 +88,8 @@ class QueryPool:
                 title and description; and those of [`~seekrec.events.pool_texts`].
             written (`Mapping`, *optional*): Texts of each item for the kinds that a model writes.
             reads_words (`bool`): Whether queries are read by their words too.
+            time ([`StageTime`], *optional*): What embedding them may take. Texts for which there is none have vectors
+                here, made of their words, and `query_vectors` embeds them when they are asked.
 
         Raises:
             ConfigurationError: If a kind is unknown, or one that a model writes was not written.
@@ -102,8 +106,12 @@ class QueryPool:
                 of_items = written[kind] if written and kind in written else pool_texts(catalog.items, kind)
                 rows = [[texts.setdefault(text, len(texts)) for text in of_item] for of_item in of_items]
                 parts.append(Ragged.from_lists(rows, np.int64))
-        query_vectors.add(list(texts))
-        vectors = query_vectors.encode(list(texts))
+        if time is None:
+            query_vectors.add(list(texts))
+            vectors = query_vectors.encode(list(texts))
+        else:
+            vectors, is_embedded = query_vectors.add_in_time(list(texts), time.seconds_left)
+            time.note_texts(is_embedded)
         items = None
         if ITEM_TEXT in kinds:
             parts.append(Ragged.from_matrix(len(texts) + np.arange(len(catalog))[:, None]))

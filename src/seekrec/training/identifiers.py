@@ -34,6 +34,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 from seekrec.errors import ConfigurationError
 from seekrec.identifiers import DualRQVAEConfig, DualRQVAEModel, check_vectors
 from seekrec.schema import View
+from seekrec.training.budget import StageTime
 from seekrec.training.trainer import GenerativeTrainer, train_once
 from seekrec.util.memory_maps import BLOCK_BYTES, release_rows
 
@@ -57,6 +58,7 @@ def train_dual_rqvae(
     seed: int = 0,
     device: str | None = None,
     show_progress: bool = True,
+    time: StageTime | None = None,
 ) -> DualRQVAEModel:
     """Train an identifier learner on the vectors of all items.
 
@@ -76,6 +78,7 @@ def train_dual_rqvae(
         seed (`int`): Seed of the weights, the order of items, the k-means start and the revivals.
         device (`str`, *optional*): `"cpu"`, `"cuda"` or `"mps"`; `None` takes an accelerator where there is one.
         show_progress (`bool`): Show a bar with the time left.
+        time ([`StageTime`], *optional*): What it may take; see [`StageTime.limit_steps`].
 
     Returns:
         [`DualRQVAEModel`]: The trained model, on the CPU, ready to encode.
@@ -128,8 +131,12 @@ def train_dual_rqvae(
         callbacks=[_ReviveAndSave(vectors, seed, save_every=max(1, num_epochs // _NUM_SAVES))],
     )
     trainer.remove_callback(PrinterCallback)
+    if time is not None:
+        time.limit_steps(trainer)
     with _without_bars_of_saving():
         train_once(trainer, (), {"vectors": vectors})
+    if time is not None:
+        time.note_steps(trainer)
     # As saving a checkpoint leaves them: a training that was complete already saves none.
     model.config.architectures = [type(model).__name__]
     model.config.dtype = str(model.dtype).removeprefix("torch.")

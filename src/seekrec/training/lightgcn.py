@@ -19,6 +19,7 @@ from seekrec.corpora import MixtureSampler
 from seekrec.embeddings import InteractionGraph, LightGCNConfig, LightGCNModel
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.training_negatives import NegativeSampler, number_pairs
+from seekrec.training.budget import StageTime
 from seekrec.training.coded_rows import CodedRows, CodeSampler
 from seekrec.training.embedding_runs import fit_embedding, rank_targets
 
@@ -50,6 +51,7 @@ def train_lightgcn(
     learning_rate: float = 5e-3,
     seed: int,
     num_evaluations: int = 20,
+    time: StageTime | None = None,
 ) -> LightGCNModel:
     """Train LightGCN; see [`train_sasrec`] for a training that was killed or is complete.
 
@@ -64,6 +66,7 @@ def train_lightgcn(
         learning_rate (`float`): Learning rate of AdamW; it falls to zero by a cosine.
         seed (`int`): Seed of the start weights, the order and the negatives.
         num_evaluations (`int`): How often validation is scored, and a checkpoint written (at most).
+        time ([`StageTime`], *optional*): What it may take; see [`StageTime.limit_steps`].
 
     Returns:
         [`LightGCNModel`]: The best model, in evaluation mode.
@@ -120,6 +123,7 @@ def train_lightgcn(
         num_evaluations=num_evaluations,
         evaluate=None if validation is None else lambda model: evaluate(model, validation),
         sampler=CodeSampler(MixtureSampler({"pairs": len(graph.users)}, {"pairs": 1.0}, seed=seed)),
+        time=time,
     )
 
 

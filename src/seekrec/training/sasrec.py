@@ -19,6 +19,7 @@ from transformers import TrainingArguments
 from seekrec.embeddings.configuration_sasrec import SASRecConfig
 from seekrec.embeddings.modeling_sasrec import SASRecCollator, SASRecForNextItem, to_tokens
 from seekrec.errors import ConfigurationError, DataError
+from seekrec.training.budget import StageTime
 from seekrec.training.embedding_runs import fit_embedding, rank_targets
 from seekrec.training.row_adamw import make_adamw, use_row_gradients
 from seekrec.util.memory_maps import row_blocks
@@ -27,6 +28,8 @@ from seekrec.util.ragged import Ragged
 # More windows than this are shuffled by `BlockShuffle`.
 LARGE_SHUFFLE = 2_000_000
 _BLOCK, _BLOCKS_OF_BUFFER = 1_024, 1_024
+# Validation cases of a training that there is little time for.
+_FEW_CASES = 1_000
 
 Validation = Sequence[tuple[np.ndarray, int]]
 
@@ -44,6 +47,7 @@ def train_sasrec(
     num_evaluations: int = 20,
     start_from: SASRecForNextItem | None = None,
     patience: int | None = None,
+    time: StageTime | None = None,
 ) -> SASRecForNextItem:
     """Train SASRec.
 
@@ -66,6 +70,8 @@ def train_sasrec(
         start_from ([`SASRecForNextItem`], *optional*): A model of the same sizes whose weights are the start.
         patience (`int`, *optional*): Keep the learning rate after warm-up, and end the training after so many
             evaluations without a better one; `num_epochs` is then the most.
+        time ([`StageTime`], *optional*): What it may take, part of an epoch if there is no more; see
+            [`StageTime.limit_steps`].
 
     Returns:
         [`SASRecForNextItem`]: The best model, in evaluation mode.
@@ -89,6 +95,8 @@ def train_sasrec(
         raise DataError(f"None of the {len(sequences)} `sequences` holds an item; SASRec needs users with history.")
     if validation is not None and not len(validation):
         raise DataError("`validation` is empty; pass None to keep the last weights in place of the best.")
+
+    few = () if validation is None else validation[:: -(-len(validation) // _FEW_CASES)]
 
     def make() -> SASRecForNextItem:
         # A configuration of its own: Trainer writes into the one it gets.
@@ -116,6 +124,8 @@ def train_sasrec(
         sampler=BlockShuffle(len(windows), seed=seed) if len(windows) > LARGE_SHUFFLE else None,
         make_optimizer=_row_optimizer if config.num_sampled_negatives else None,
         patience=None if validation is None else patience,
+        time=time,
+        evaluate_few=None if validation is None else lambda model: rank_validation(model, few),
     )
 
 

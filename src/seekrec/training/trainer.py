@@ -55,7 +55,7 @@ class GenerativeTrainer(RowGradientTrainer):
         kwargs.setdefault("eval_dataset", kwargs.get("train_dataset"))
         super().__init__(**kwargs)
         self._sampler = sampler
-        self._evaluate_model = evaluate_model
+        self.evaluate_model = evaluate_model
 
     def _get_train_sampler(self, train_dataset: Dataset[object] | None = None) -> Sampler[int] | None:
         return super()._get_train_sampler(train_dataset) if self._sampler is None else self._sampler
@@ -113,7 +113,7 @@ class GenerativeTrainer(RowGradientTrainer):
         Raises:
             DivergenceError: If weights or all metrics are not numbers.
         """
-        if self._evaluate_model is None:
+        if self.evaluate_model is None:
             return {}
         self.check_weights()
         model = self.accelerator.unwrap_model(self.model)
@@ -122,7 +122,7 @@ class GenerativeTrainer(RowGradientTrainer):
         # Beam search draws nothing, yet the order of numbers that dropout sees must not depend on being evaluated.
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             model.eval()
-            metrics = self._evaluate_model(model)
+            metrics = self.evaluate_model(model)
         model.train(was_training)
         if metrics and not any(math.isfinite(value) for value in metrics.values()):
             raise self._diverged(f"evaluation finds no finite score ({metrics})", self.state.global_step)

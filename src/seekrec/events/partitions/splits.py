@@ -76,8 +76,7 @@ class PartitionedSplit:
         actions (`tuple[str, ...]`): Actions of training events, impressions left out.
         counts ([`SplitCounts`]): Counts over all partitions.
         sessions ([`SessionCounts`]): What tells whether `session_id` means page views or visits.
-        fingerprint (`str`): SHA-256 over the log, the settings and what each user's split is; it does not depend on
-            the number of partitions.
+        digest (`str`): See [`fingerprint`].
     """
 
     folder: Path
@@ -91,12 +90,23 @@ class PartitionedSplit:
     actions: tuple[str, ...]
     counts: SplitCounts
     sessions: SessionCounts
-    fingerprint: str
+    digest: str
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over the log, the settings and what each user's split is: 64 hexadecimal digits.
+
+        It does not depend on the number of partitions.
+        """
+        return self.digest
 
     @property
     def num_partitions(self) -> int:
         """Number of partitions."""
         return self.log.num_partitions
+
+    def num_cases(self) -> dict[str, dict[str, int]]:
+        """Count the questions of each part by behavior."""
+        return self.counts.num_cases
 
     @property
     def session_ids(self) -> SessionIds:
@@ -175,7 +185,7 @@ class PartitionedSplit:
                 actions=tuple(description["actions"]),
                 counts=SplitCounts(**description["counts"]),
                 sessions=SessionCounts(**description["sessions"]),
-                fingerprint=description["fingerprint"],
+                digest=description["fingerprint"],
                 **description["settings"],
             )
 

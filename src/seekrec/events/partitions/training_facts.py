@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from seekrec.events.partitions.engines import Engine, Job, run_partitions
+from seekrec.events.partitions.sampled import sample_share, write_sample
 from seekrec.events.partitions.scatter import FACTS_FILE, read_facts
 from seekrec.events.partitions.splits import PartitionedSplit
 from seekrec.util.arrow import one_array
@@ -35,6 +36,7 @@ class TrainingFacts:
 
     Args:
         queries (`pyarrow.Array`): Distinct queries, sorted.
+        query_counts (`np.ndarray`): int64: how often each was typed.
         action_counts (`dict[str, int]`): Events of each action, impressions left out; sorted by action.
         geohash_counts (`dict[str, int]`): Events of each beginning of a geohash; empty where none was asked for.
         first_times (`np.ndarray`): int64 of shape `(num_items,)`: time of the first act on each item; the largest
@@ -43,6 +45,7 @@ class TrainingFacts:
     """
 
     queries: pa.Array
+    query_counts: np.ndarray
     action_counts: dict[str, int]
     geohash_counts: dict[str, int]
     first_times: np.ndarray
@@ -72,7 +75,7 @@ def gather_training_facts(
         num_workers (`int`, *optional*): See [`run_partitions`].
 
     Returns:
-        [`TrainingFacts`]: The facts.
+        [`TrainingFacts`]: The facts. Beside them the folder holds what [`read_sample`] reads.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -80,7 +83,7 @@ def gather_training_facts(
         Job(
             output=str(target / partition.folder),
             inputs=(str(split.folder),),
-            settings={"partition": number, "geohash_length": geohash_length},
+            settings={"partition": number, "geohash_length": geohash_length, "share": sample_share(split)},
         )
         for number, partition in enumerate(split.log.partitions)
     ]
@@ -97,9 +100,11 @@ def gather_training_facts(
         rows = items["item"].to_numpy()
         first_times[rows] = np.minimum(first_times[rows], items["first_time"].to_numpy())
         counts[rows] += items["count"].to_numpy()
-    queries = distinct_queries([Path(job.output) / "queries.parquet" for job in jobs])
+    queries = count_queries([Path(job.output) / "queries.parquet" for job in jobs])
+    queries = queries.take(pc.sort_indices(queries["query"]))
     return TrainingFacts(
-        queries=queries.take(pc.sort_indices(queries)),
+        queries=one_array(queries["query"]),
+        query_counts=queries["count"].to_numpy(),
         action_counts=dict(sorted(actions.items())),
         geohash_counts=dict(sorted(geohashes.items())),
         first_times=first_times,
@@ -107,23 +112,28 @@ def gather_training_facts(
     )
 
 
-def distinct_queries(files: Sequence[Path]) -> pa.Array:
-    """Return the distinct queries of some files, in no order.
+def count_queries(files: Sequence[Path]) -> pa.Table:
+    """Return the distinct queries of some files and how often each was typed, in no order.
 
     Where they are many, those of some hashes at a time: beside the result, memory holds no more than these.
 
     Args:
-        files (`Sequence[Path]`): Parquet files with a column `query`.
+        files (`Sequence[Path]`): Parquet files with columns `query` and `count`.
+
+    Returns:
+        `pyarrow.Table`: `query` and `count`, int64.
     """
     num_parts = max(1, -(-sum(pq.read_metadata(path).num_rows for path in files) // _QUERIES_AT_ONCE))
     parts = []
     for part in range(num_parts):
-        chunks: list[pa.Array] = []
+        chunks: list[pa.Table] = []
         for path in files:
-            own = one_array(pq.read_table(path)["query"])
-            chunks.append(own if num_parts == 1 else own.filter(pa.array(hash_texts(own) % num_parts == part)))
-        parts.append(pc.unique(pa.chunked_array(chunks, pa.string())))
-    return pa.concat_arrays(parts)
+            own = pq.read_table(path)
+            hashes = hash_texts(one_array(own["query"])) if num_parts > 1 else np.zeros(own.num_rows, np.int64)
+            chunks.append(own.filter(pa.array(hashes % num_parts == part)))
+        counted = pa.concat_tables(chunks).group_by("query").aggregate([("count", "sum")])
+        parts.append(counted.select(["query", "count_sum"]).rename_columns(["query", "count"]))
+    return pa.concat_tables(parts)
 
 
 def gather_facts(job: Job, folder: Path) -> None:
@@ -139,8 +149,9 @@ def gather_facts(job: Job, folder: Path) -> None:
     first_times = np.full(len(items), _NEVER)
     np.minimum.at(first_times, first, timeline.timestamp[rows])
     write_table(folder / "items.parquet", pa.table({"item": items, "first_time": first_times, "count": counts}))
-    queries = pc.drop_null(pc.unique(events["query"])).cast(pa.string())
-    write_table(folder / "queries.parquet", pa.table({"query": queries}))
+    typed = one_array(pc.drop_null(events["query"])).cast(pa.string()).value_counts()
+    write_table(folder / "queries.parquet", pa.table({"query": typed.field(0), "count": typed.field(1)}))
+    write_sample(split, job.settings["share"], folder)
     geohashes: dict[str, int] = {}
     if length and "geohash" in events.column_names:
         begins = _count(pc.utf8_slice_codeunits(events["geohash"], 0, length))
@@ -153,4 +164,4 @@ def _count(column: pa.ChunkedArray) -> dict[str, int]:
     return dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True))
 
 
-__all__ = ["TrainingFacts", "distinct_queries", "gather_facts", "gather_training_facts"]
+__all__ = ["TrainingFacts", "count_queries", "gather_facts", "gather_training_facts"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from seekrec.embeddings import embed_texts, load_semantic_encoder
+from seekrec.embeddings.timed import embed_in_time
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.util.files import replace_file
 from seekrec.util.finite import check_finite
@@ -69,6 +70,28 @@ class QueryVectors:
         for start in range(0, len(new), _TEXTS_AT_ONCE):
             vectors = self._embed(new[start : start + _TEXTS_AT_ONCE], show_progress)
             self._known.update(zip(keys[start : start + _TEXTS_AT_ONCE], vectors, strict=True))
+
+    def add_in_time(self, texts: Sequence[str], seconds_left: Callable[[], float]) -> tuple[np.ndarray, np.ndarray]:
+        """Compute and keep the vectors of those texts for which there is time; see [`embed_in_time`].
+
+        Args:
+            texts (`Sequence[str]`): Texts.
+            seconds_left (`Callable`): Returns the seconds that are left.
+
+        Returns:
+            `tuple[np.ndarray, np.ndarray]`: Vectors of all, as [`encode`] returns them; those that are not kept are
+            made of their words. And for each whether it is kept, bool.
+        """
+        if not len(texts):
+            return self.encode(texts), np.zeros(0, dtype=bool)
+        named = self._named(texts)
+        with _ENCODER:
+            vectors, is_embedded = embed_in_time(
+                [text for _, text in named], encoder=self._load_encoder(), seconds_left=seconds_left
+            )
+        rounded = self._round(vectors)
+        self._known.update({key: rounded[row] for row, (key, _) in enumerate(named) if is_embedded[row]})
+        return rounded.astype(np.float32), is_embedded
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return the vectors of texts; several threads may ask at once.
@@ -142,16 +165,23 @@ class QueryVectors:
         return [(hashlib.blake2b(text.encode(), digest_size=_DIGEST_SIZE).digest(), text) for text in folded]
 
     def _embed(self, texts: list[str], show_progress: bool) -> np.ndarray:
+        with _ENCODER:
+            vectors = embed_texts(texts, encoder=self._load_encoder(), show_progress=show_progress)
+        return self._round(vectors)
+
+    def _load_encoder(self) -> SentenceTransformer:
         if self._encoder is None and not self.encoder_is_trusted:
             raise ConfigurationError(
                 f"A query is new, and the checkpoint names the text encoder {self.encoder_name!r} for it, which is "
                 "not loaded because a file says so. Pass `text_encoder=` with the path or name of the encoder you "
                 "trust to `from_pretrained` of the processor."
             )
-        with _ENCODER:
-            if self._encoder is None:
-                self._encoder = load_semantic_encoder(self.encoder_name)
-            vectors = embed_texts(texts, encoder=self._encoder, show_progress=show_progress)
+        if self._encoder is None:
+            self._encoder = load_semantic_encoder(self.encoder_name)
+        return self._encoder
+
+    @staticmethod
+    def _round(vectors: np.ndarray) -> np.ndarray:
         check_finite("The vectors of queries", vectors, "query", "check the encoder's weights and its data type")
         # By torch, whose conversion is the one of the catalogue's vectors.
         return np.asarray(torch.from_numpy(vectors).half().numpy())

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Embed as many texts as there is time for; the vectors of the others are made of words that they share with these.
+
+The batches are those of [`embed_in_blocks`], in a random order: what is embedded is a fair sample of the texts, and
+where there is time for all, the vectors are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from sklearn.preprocessing import normalize
+
+from seekrec.embeddings.blocks import BLOCK_SIZE
+from seekrec.embeddings.semantic import embed_texts
+from seekrec.util.text import split_words
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+_BATCH_SIZE = 64
+_SEED = 0
+# A word that stands in so many embedded texts counts half of what it says.
+_SHRINKAGE = 1.0
+_ROWS_AT_ONCE = 16_384
+
+
+def embed_in_time(
+    texts: Sequence[str], *, encoder: SentenceTransformer, seconds_left: Callable[[], float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embed texts until the time is over, but at least one batch.
+
+    Args:
+        texts (`Sequence[str]`): Each must hold a visible character; at least one.
+        encoder (`SentenceTransformer`): The encoder.
+        seconds_left (`Callable`): Returns the seconds that are left.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: float32 rows of unit length, `(len(texts), dimension)`; and for each whether
+        the encoder made it, bool.
+    """
+    batches = []
+    for first in range(0, len(texts), BLOCK_SIZE):
+        # The longest first, as the encoder orders them.
+        order = first + np.argsort([-len(text) for text in texts[first : first + BLOCK_SIZE]])
+        batches += [order[start : start + _BATCH_SIZE] for start in range(0, len(order), _BATCH_SIZE)]
+    vectors: np.ndarray | None = None
+    is_embedded = np.zeros(len(texts), dtype=bool)
+    for number in np.random.default_rng(_SEED).permutation(len(batches)).tolist():
+        rows = batches[number]
+        found = embed_texts([texts[row] for row in rows.tolist()], encoder=encoder, batch_size=_BATCH_SIZE)
+        if vectors is None:
+            vectors = np.empty((len(texts), found.shape[1]), np.float32)
+        vectors[rows] = found
+        is_embedded[rows] = True
+        if seconds_left() <= 0:
+            break
+    if vectors is None:
+        raise ValueError("there are no texts")
+    if not is_embedded.all():
+        fill_by_words(texts, vectors, is_embedded)
+    return vectors, is_embedded
+
+
+def fill_by_words(texts: Sequence[str], vectors: np.ndarray, is_embedded: np.ndarray) -> None:
+    """Fill in the vectors of texts that were not embedded, from the words that they share with those that were.
+
+    What a word says is the mean of the vectors it stands in, less the mean of all, shrunk where it stands in few; a
+    text says the sum of its words, the rarer the more, and the mean of all. A text without a known word is that mean.
+
+    Args:
+        texts (`Sequence[str]`): All texts.
+        vectors (`np.ndarray`): float32 of shape `(len(texts), dimension)`; its other rows are written.
+        is_embedded (`np.ndarray`): bool of each text.
+    """
+    numbers: dict[str, int] = {}
+    words = [list({numbers.setdefault(word, len(numbers)) for word in split_words(text)}) for text in texts]
+    lengths = np.array([len(own) for own in words])
+    columns = np.fromiter((word for own in words for word in own), np.int64, int(lengths.sum()))
+    holds = csr_matrix(
+        (np.ones(len(columns), np.float32), columns, np.concatenate([[0], np.cumsum(lengths)])),
+        shape=(len(texts), max(1, len(numbers))),
+    )
+    known = holds[is_embedded]
+    counts = np.asarray(known.sum(axis=0)).ravel()
+    rarity = np.log((1 + known.shape[0]) / (1 + counts)).astype(np.float32)
+    mean = vectors[is_embedded].mean(axis=0)
+    meanings = np.asarray(known.T @ (vectors[is_embedded] - mean)) / (counts + _SHRINKAGE)[:, None]
+    meanings = (meanings * rarity[:, None]).astype(np.float32)
+    others = np.flatnonzero(~is_embedded)
+    for start in range(0, len(others), _ROWS_AT_ONCE):
+        rows = others[start : start + _ROWS_AT_ONCE]
+        weights = np.maximum(np.asarray(holds[rows] @ rarity), 1e-6)[:, None]
+        vectors[rows] = normalize(mean + np.asarray(holds[rows] @ meanings) / weights)
+
+
+__all__ = ["embed_in_time", "fill_by_words"]
