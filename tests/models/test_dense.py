@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from dense_questions import REQUESTS, assert_same_scores
@@ -15,12 +16,14 @@ from small_shop import make_intsr
 from torch.nn import functional as F
 
 from seekrec.embeddings.softmax import full_softmax, info_nce
-from seekrec.errors import ConfigurationError, DataError, MissingDependencyError, RequestError
-from seekrec.models.dense import ItemIndex, ItemTower, QueryVectors
+from seekrec.errors import CatalogError, ConfigurationError, DataError, MissingDependencyError, RequestError
+from seekrec.models.dense import DenseConfig, ItemIndex, ItemTower, QueryVectors
 from seekrec.models.dense import item_index as index_module
 from seekrec.models.dense.item_tower import ItemTexts
 from seekrec.models.dense.modeling_dense import LatestItem
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE
+from seekrec.models.words import NO_WORD, Vocabulary, item_word_keys, text_word_keys
+from seekrec.schema import ITEM_FEATURES
 
 
 @pytest.mark.parametrize("cells", [16_000_000, 7])  # all items in one block; two items a block
@@ -114,6 +117,50 @@ def test_a_new_item_stands_at_the_mean_id_plus_its_text():
     torch.testing.assert_close(
         tower(torch.tensor([[2, -1], [0, 1]])), torch.stack([torch.stack([expected[2], torch.zeros(3)]), expected[:2]])
     )
+
+
+def test_an_item_is_the_sum_of_what_is_read_of_it_and_a_query_of_its_words():
+    """Four parts by hand; the third item came after training, with a category and a word that are known."""
+    rows = [("red hat", "Wear"), ("hat", "Toys"), ("red scarf", "Wear")]
+    table = pa.Table.from_pylist(
+        [{"item_id": title, "title": title, "categories": [["Shop", kind]]} for title, kind in rows],
+        ITEM_FEATURES.arrow_schema,
+    )
+    trained = table.slice(0, 2)
+    words = Vocabulary.choose([item_word_keys(trained, ["title"])] * 2)
+    settings = {"item_reading": ["vector", "text", "categories", "words"], "query_reading": ["text", "words"]}
+    sizes = {"num_items": 2, "hidden_size": 4, "text_size": 2, "query_size": 2, "num_words": 2, "num_categories": 3}
+    tower = ItemTower.from_config(DenseConfig(**sizes, **settings))
+    named = {"shop": [1.0, 0.0], "wear": [0.0, 1.0], "toys": [1.0, 1.0]}
+    tower.set_words(trained, words, lambda names: np.array([named[name] for name in names], np.float32))
+    texts = np.array([[1, 0], [0, 1], [1, 1]], np.float32)
+    tower.texts = tower.read_texts(table, texts)
+    # Of two items "shop" names both and the others one each; "hat" stands in four of four texts, "red" in two.
+    idf = {"shop": np.log(2), "wear": np.log(3), "toys": np.log(3), "hat": np.log(2), "red": np.log(3)}
+    vector_of = {name: tower.categories.projection(torch.tensor(vector)) for name, vector in named.items()}
+    for name in ("red", "hat"):
+        place = words.keys.tolist().index(int(text_word_keys([name]).values[0]))
+        vector_of[name] = tower.words.weight[place]
+
+    def pooled(*names):
+        share = np.array([idf[name] for name in names])
+        share = share / np.linalg.norm(share)
+        return sum(float(part) * vector_of[name] for part, name in zip(share, names, strict=True))
+
+    ids = torch.cat([tower.ids.weight, tower.ids.weight.mean(0, keepdim=True)])
+    said = [pooled("shop", "wear") + pooled("red", "hat"), pooled("shop", "toys") + pooled("hat")]
+    said.append(pooled("shop", "wear") + pooled("red"))
+    expected = ids + tower.text(torch.from_numpy(texts)) + torch.stack(said)
+    torch.testing.assert_close(tower.all(), expected)
+    torch.testing.assert_close(tower(torch.tensor([[2, -1], [0, 2]]))[[0, 1, 1], [0, 0, 1]], expected[[2, 0, 2]])
+    assert tower(torch.tensor([-1])).abs().sum() == 0
+    asked = torch.from_numpy(text_word_keys(["Red hats!", "blue", "hat"]).pad(NO_WORD))
+    read = tower.read_queries({"query_words": asked})
+    torch.testing.assert_close(read, torch.stack([pooled("red", "hat"), torch.zeros(4), pooled("hat")]))
+    with pytest.raises(ConfigurationError, match="no `query_words`, which `query_reading` asks for"):
+        tower.read_queries({})
+    with pytest.raises(CatalogError, match="does not know the categories of the items; call `set_catalog`"):
+        tower.all(ItemTexts(texts, 3))
 
 
 def test_a_question_begins_with_the_latest_item_it_sees():
