@@ -144,13 +144,12 @@ class UserStates:
                 self._kept.move_to_end(user_id)
             self._count("miss" if new is None else "extended" if new else "hit")
         if behind:
-            states = [self._kept[history.user_id].state for history, _ in behind]
-            extended = self._model.extend(
-                self._model.join_states(states), self._processor.events([new for _, new in behind])
-            )
-            self._keep([history for history, _ in behind], extended, catalog)
+            states = self._model.join_states([self._kept[history.user_id].state for history, _ in behind])
+            extended = self._model.extend(states, self._processor.events([new for _, new in behind]))
+            self._keep([history for history, _ in behind], [new for _, new in behind], extended, catalog)
         if anew:
-            self._keep(anew, self._model.encode_history(self._window_inputs(anew, catalog)), catalog)
+            states = self._model.encode_history(self._window_inputs(anew, catalog))
+            self._keep(anew, [one.events for one in anew], states, catalog)
         found = self._model.join_states([self._kept[one.user_id].state for one in histories])
         self._shrink()
         return found
@@ -178,19 +177,28 @@ class UserStates:
         inputs["seen_rows"] = torch.from_numpy(Ragged.from_arrays(seen).pad(-1, width=1))
         return inputs
 
-    def _keep(self, histories: Sequence[KeptHistory], states: State, catalog: Catalog) -> None:
+    def _keep(
+        self,
+        histories: Sequence[KeptHistory],
+        read: Sequence[Sequence[Event]],
+        states: State,
+        catalog: Catalog,
+    ) -> None:
+        """Keep the state of each history, of which some events were read now."""
         known = catalog.id_map.rows
-        for row, history in enumerate(histories):
-            self._forget(history.user_id)
-            state = states.select(torch.tensor([row])).compact()
-            has_unknown = any(one.item_id is not None and one.item_id not in known for one in history.events)
+        for row, (history, events) in enumerate(zip(histories, read, strict=True)):
+            old = self._forget(history.user_id)
+            state = (states.select(torch.tensor([row])) if len(histories) > 1 else states).compact()
+            has_unknown = any(one.item_id is not None and one.item_id not in known for one in events)
+            has_unknown |= old is not None and old.has_unknown
             self._kept[history.user_id] = _Kept(state, history.number, self._first(history), has_unknown)
             self._bytes += state.nbytes
 
-    def _forget(self, user_id: str) -> None:
+    def _forget(self, user_id: str) -> _Kept | None:
         old = self._kept.pop(user_id, None)
         if old is not None:
             self._bytes -= old.state.nbytes
+        return old
 
     def _shrink(self) -> None:
         """Forget those who asked longest ago, until the rest has room."""

@@ -575,7 +575,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         """
         if not states:
             raise RequestError("`states` is empty; pass at least one.")
-        return states[0].join(states[1:])
+        return states[0].join(states[1:]) if len(states) > 1 else states[0]
 
     def save_state(self, state: StateT, path: str | Path) -> None:
         """Write a state as one safetensors file.

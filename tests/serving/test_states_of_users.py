@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kept state answers as the events it stands for, whatever came in which order, and takes bounded memory."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from small_shop import NUM_ITEMS
+
+from seekrec.schema import Event, Request
+from seekrec.serving.engine import LoadedModel, Question
+from seekrec.serving.histories import Histories, KeptHistory
+from seekrec.serving.metrics import Metrics
+from seekrec.serving.store import Store, StoredEvent
+
+MAX_HISTORY = 12  # of the small models
+
+
+@pytest.fixture(params=["intsr", "synergen"])
+def loaded(request, shops):
+    model = LoadedModel.load(copy.deepcopy(shops[request.param]))
+    model.keep_states(2**20, Metrics())
+    return model
+
+
+@pytest.fixture
+def store(store_url):
+    store = Store(store_url)
+    yield store
+    store.close()
+
+
+def counts(metrics, cache):
+    text = metrics.text().decode()
+    lines = [line for line in text.splitlines() if line.startswith(f'seekrec_cache_total{{cache="{cache}"')]
+    return {line.split('result="')[1].split('"')[0]: float(line.split()[-1]) for line in lines}
+
+
+def assert_same(answers, expected):
+    for answer, items in zip(answers, expected, strict=True):
+        assert [item.item_id for item in answer.items] == [item.item_id for item in items]
+        assert [item.score for item in answer.items] == pytest.approx([item.score for item in items], abs=1e-3)
+
+
+def test_histories_that_grow_are_answered_as_the_model_answers_what_it_reads_of_them(loaded, store):
+    """Window: the latest 12 events; of longer histories from an event on whose number is a multiple of 3."""
+    rng, metrics = np.random.default_rng(0), Metrics()
+    histories = Histories(store, 10, metrics)
+    model, processor = loaded.model, loaded.processor
+    events = {f"u{user}": [] for user in range(3)}
+    for step in range(20):
+        for user, own in events.items():
+            for _ in range(int(rng.integers(3))):
+                # One in five comes late.
+                late = 500 if own and rng.integers(5) == 0 else 0
+                time = 1000 * (step + 1) - late + len(own)
+                query = "kitchen" if rng.integers(3) == 0 else None
+                item = f"i{rng.integers(NUM_ITEMS + 1)}"  # i24 is unknown
+                event = Event(item, "recommendation" if query is None else "search", time, query)
+                store.append_events([StoredEvent(f"{user}-{len(own)}", user, event)])
+                own.append(event)
+        kept = [histories.read(user) for user in events]
+        asked = Request(query="office", timestamp=10**6)
+        questions = [Question(asked, one.events, one, top_k=30, exclude_seen=True) for one in kept]
+        answers = loaded.answer(questions)
+        expected = []
+        for own in events.values():
+            in_time = sorted(own, key=lambda event: event.timestamp)
+            first = max(0, -(-(len(own) - MAX_HISTORY) // 3) * 3)
+            window = [event for event in in_time[first:] if event.item_id != "i24"]
+            unseen = np.ones(NUM_ITEMS, bool)
+            unseen[[int(event.item_id[1:]) for event in own if event.item_id != "i24"]] = False
+            inputs = processor([Request(window, query="office", timestamp=10**6)])
+            expected += model.retrieve(inputs, top_k=30, where=unseen, exclude_seen=False)
+        assert_same(answers, expected)
+    assert max(map(len, events.values())) > MAX_HISTORY + 3
+
+
+def test_what_is_new_is_read_and_nothing_else(shops, store):
+    metrics = Metrics()
+    loaded = LoadedModel.load(copy.deepcopy(shops["intsr"]))
+    loaded.keep_states(2**20, metrics)
+    read = []
+    model = loaded.model.model
+    model.register_forward_pre_hook(lambda _, arguments: read.append(int(arguments[0]["history_mask"].sum())))
+    histories = Histories(store, 10, metrics)
+    for number in range(5):
+        store.append_events([StoredEvent(str(number), "ann", Event(f"i{number}", timestamp=number))])
+        if number >= 2:
+            kept = histories.read("ann")
+            loaded.answer([Question(Request(), kept.events, kept)] * 2)
+    assert read == [3, 1, 1]
+    assert counts(metrics, "state") == {"miss": 1, "extended": 2}
+    assert counts(metrics, "history") == {"miss": 1, "hit": 2}
+
+
+def test_states_are_forgotten_when_memory_ends_and_read_again(shops):
+    loaded, metrics = LoadedModel.load(copy.deepcopy(shops["intsr"])), Metrics()
+    loaded.keep_states(2**20, metrics)
+    events = tuple(Event(f"i{number}", timestamp=number) for number in range(8))
+    users = [KeptHistory(f"u{user}", 8, tuple(range(1, 9)), events) for user in range(4)]
+    questions = [Question(Request(), one.events, one) for one in users]
+    whole = [answer.items for answer in loaded.answer(questions)]
+    of_all = loaded._states._bytes
+    loaded.keep_states(of_all // 2, metrics)
+    for question, items in zip(questions * 2, whole * 2, strict=True):
+        assert_same(loaded.answer([question]), [items])
+        assert loaded._states._bytes <= of_all // 2
+    # Two fit; asked in turn, none is there any more when it is asked again.
+    assert counts(metrics, "state") == {"miss": 4 + 8}
+
+
+def test_an_event_of_an_item_that_comes_later_counts_from_then_on(shops):
+    loaded = LoadedModel.load(copy.deepcopy(shops["intsr"]))
+    loaded.keep_states(2**20)
+    events = (Event("i0", timestamp=1), Event("new", timestamp=2))
+    kept = KeptHistory("ann", 2, (1, 2), events)
+    question = Question(Request(), events, kept)
+    before = loaded.answer([question])[0]
+    vectors = np.zeros((1, 8), np.float32)
+    grown = loaded.catalog.add_items([{"item_id": "new", "title": "a kite"}], semantic_embeddings=vectors)
+    loaded.set_catalog(grown, 1)
+    after = loaded.answer([question])[0]
+    expected = loaded.model.retrieve(loaded.processor([Request(events)]))
+    assert_same([after], expected)
+    assert [item.score for item in before.items] != [item.score for item in after.items]
