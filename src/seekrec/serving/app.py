@@ -11,8 +11,8 @@ from importlib.metadata import version
 from typing import Annotated, TypeVar, cast
 
 import pyarrow as pa
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from seekrec.errors import RequestError, UnknownItemError
 from seekrec.serving import messages as m
@@ -23,6 +23,9 @@ from seekrec.serving.settings import ServingSettings
 from seekrec.serving.store import StoredEvent
 
 ResultT = TypeVar("ResultT")
+
+# What nobody reads: the client has closed the connection. The number is that of nginx.
+CLIENT_IS_GONE = 499
 
 router = APIRouter()
 ItemId = Annotated[str, Path(min_length=1, max_length=m.MAX_ID_CHARACTERS)]
@@ -139,7 +142,7 @@ async def _while_connected(request: Request, work: Awaitable[ResultT]) -> Result
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise asyncio.CancelledError
+            raise HTTPException(CLIENT_IS_GONE)
         return working.result()
     finally:
         gone.cancel()
@@ -282,4 +285,4 @@ async def metrics(service: Served) -> Response:
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-__all__ = ["JSONResponse", "get_service", "make_app", "router"]
+__all__ = ["make_app"]

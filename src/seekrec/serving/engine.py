@@ -17,7 +17,7 @@ from scipy.special import expit
 from transformers import AutoModel, AutoProcessor, BatchFeature
 
 from seekrec.catalog import Catalog
-from seekrec.errors import RequestError, SeekrecError
+from seekrec.errors import CheckpointError, RequestError, SeekrecError, UnknownItemError
 from seekrec.generation import packed_linears
 from seekrec.models.base import CatalogModel, CatalogSnapshot
 from seekrec.models.manifest import manifest_file
@@ -149,6 +149,10 @@ class LoadedModel:
             # What is only in memory has no manifest: its catalogue and settings name it.
             version = json_digest([model.config.to_diff_dict(), model.catalog.content_hash])
             return cls(model.config.model_type, version[:_VERSION_LENGTH], model, processor)
+        if Path(source).is_dir() and not Path(source, "config.json").is_file():
+            raise CheckpointError(
+                f"{source} holds no model: there is no config.json. Name the folder of a trained one."
+            )
         encoder = {} if text_encoder is None else {"text_encoder": text_encoder}
         model = AutoModel.from_pretrained(str(source))
         if not isinstance(model, CatalogModel):
@@ -339,7 +343,11 @@ def _boosts(questions: Sequence[Question], catalog: Catalog) -> np.ndarray | Non
     values = np.zeros((len(questions), len(catalog)), np.float32)
     for line, one in zip(values, questions, strict=True):
         if one.boosts:
-            line[catalog.id_map.convert_to_rows(one.boosts)] = list(one.boosts.values())
+            try:
+                rows = catalog.id_map.convert_to_rows(one.boosts)
+            except UnknownItemError as error:
+                raise RequestError(f"`boosts` cannot be used: {error}") from error
+            line[rows] = list(one.boosts.values())
     return values
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from seekrec.catalog import Catalog
+from seekrec.errors import RequestError
 from seekrec.serving.messages import Where
 
 
@@ -25,8 +26,11 @@ def allowed_rows(where: Where, catalog: Catalog) -> np.ndarray:
     conditions: list[tuple[str, object]] = [*where.equals.items(), *where.one_of.items()]
     conditions += [(column, (bounds.lowest, bounds.highest)) for column, bounds in where.range.items()]
     mask = catalog.live if where.available_at is None else catalog.available(where.available_at)
-    for column, wanted in conditions:
-        mask &= catalog.matches(column, wanted)
+    try:
+        for column, wanted in conditions:
+            mask &= catalog.matches(column, wanted)
+    except RequestError as error:
+        raise RequestError(f"`where` cannot be used: {error}") from error
     return mask
 
 

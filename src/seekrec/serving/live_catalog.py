@@ -74,7 +74,7 @@ def removals(catalog: Catalog, item_ids: Sequence[str]) -> list[ItemChange]:
     """
     for item_id in item_ids:
         if item_id not in catalog.id_map:
-            raise UnknownItemError(f"There is no item {item_id!r} in the catalogue.")
+            raise UnknownItemError(f"`item_ids` names {item_id!r}, which the catalogue does not hold.")
     rows = catalog.id_map.rows
     return [
         ItemChange(item_id, {}, True) for item_id in dict.fromkeys(item_ids) if not catalog.is_removed[rows[item_id]]

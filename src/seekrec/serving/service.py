@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from anyio.to_thread import run_sync
 
-from seekrec.errors import SeekrecError
+from seekrec.errors import DataError, SeekrecError
 from seekrec.serving.batching import Batcher
 from seekrec.serving.engine import Answered, LoadedModel, ModelSource, Question
 from seekrec.serving.histories import Histories, KeptHistory
@@ -97,7 +97,10 @@ class Service:
         Returns:
             `tuple[int, int]`: Items that were not so before, and the version of the catalogue.
         """
-        return await self._in_order(lambda: self._change(lambda: merge_puts(self.model.catalog, items)))
+        try:
+            return await self._in_order(lambda: self._change(lambda: merge_puts(self.model.catalog, items)))
+        except DataError as error:
+            raise DataError(f"`items` cannot be used: {error}") from error
 
     async def delete_items(self, item_ids: Sequence[str]) -> tuple[int, int]:
         """Take items out of answers; as [`put_items`]."""
