@@ -13,10 +13,10 @@ from seekrec.events import split_log
 from seekrec.events.partitions import partition_log, split_partitions
 from seekrec.events.partitions.training_facts import gather_training_facts
 from seekrec.events.simulator import simulate
-from seekrec.models.views import BY_VALIDATION, Views
+from seekrec.models.views import BY_VALIDATION, Views, write_view_weights
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.partitioned import PartitionedData
-from seekrec.recipes.views import choose_views, timed_views
+from seekrec.recipes.views import choose_views, fixed_views, timed_views
 
 
 @pytest.fixture(scope="module")
@@ -84,5 +84,7 @@ def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing():
     model.eval()
     choose_views(recipe, model)
     assert list(model.config.view_weights) != [BY_VALIDATION] and recipe.views is None
+    # What a training is validated by is part of what it is.
+    assert fixed_views(model) == write_view_weights(model.view_weights) != []
     with timed_views(recipe, model) as seconds:
         assert seconds == (0.0, 0.0) and model.views is not None

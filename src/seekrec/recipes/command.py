@@ -25,7 +25,7 @@ from seekrec.util.package_data import settings_names
 
 FAMILIES = {
     "gensar": "writes identifiers of items, token by token; also suggests queries and describes items",
-    "gensr": "says Yes or No to candidates: another system's, or all items of a small catalogue",
+    "gensr": "says Yes or No to candidates: another system's, or those that views of the log find",
     "intsr": "one decoder over the history, both tasks; the fastest to train",
     "synergen": "one decoder, both tasks; the times of events, and click probabilities",
 }
