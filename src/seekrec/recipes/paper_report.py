@@ -58,7 +58,7 @@ def write_report(
         own = [number for number in numbers if number.exhibit == exhibit.name]
         lines += ["", f"## {exhibit.name.capitalize()}: {exhibit.shows}"]
         lines += _tables(exhibit, own)
-        picture = folder / f"{exhibit.name.replace(' ', '-')}.png"
+        picture = picture_path(folder, exhibit)
         if draw(exhibit, own, picture):
             lines += ["", f"![{exhibit.name}: {exhibit.shows}]({picture.name})"]
         lines += _claims([finding for finding in findings if finding.exhibit == exhibit.name])
@@ -66,6 +66,11 @@ def write_report(
     with replace_file(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def picture_path(folder: Path, exhibit: Exhibit) -> Path:
+    """Return where the picture of an exhibit is: `figure-6.png` in the folder of the report."""
+    return folder / f"{exhibit.name.replace(' ', '-')}.png"
 
 
 def summarize(findings: Sequence[Finding]) -> Verdict:
@@ -154,8 +159,10 @@ def draw(exhibit: Exhibit, numbers: Sequence[Number], path: Path) -> bool:
     """
     chosen = [number for number in numbers if number.metric == exhibit.decides]
     sections = {_title(section): own for section, own in _by_section(chosen).items()}
+    if exhibit.picture == "own":
+        return path.is_file()  # drawn where it was measured
     if exhibit.picture == "none" or not sections:
-        return path.is_file() and exhibit.picture != "none"
+        return False
     if exhibit.picture == "bars":
         draw_bars(
             path,
@@ -196,4 +203,4 @@ def _draw_plane(exhibit: Exhibit, numbers: Sequence[Number], path: Path) -> None
     draw_plane(path, {title: own for title, own in points.items() if own}, axes_names=axes_names, arrows=begins)
 
 
-__all__ = ["draw", "summarize", "write_report"]
+__all__ = ["draw", "picture_path", "summarize", "write_report"]

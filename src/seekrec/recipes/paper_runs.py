@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from transformers import AutoModel, PreTrainedModel
-
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ResultRow, evaluate_systems, read_results, write_results
 from seekrec.identifiers import IdentifierQualityReport
 from seekrec.models import SynerGenForSearchAndRecommendation
 from seekrec.recipes.arguments import SPLIT_SEED
 from seekrec.recipes.gensr import GenSRRecipe
+from seekrec.recipes.gensr_twin import measure_conflict, measure_information, measure_space, read_pair, train_pair
 from seekrec.recipes.paper_claims import Finding, Number, findings_of, numbers_of, verdict_of
-from seekrec.recipes.paper_report import write_report
+from seekrec.recipes.paper_report import picture_path, write_report
 from seekrec.recipes.papers import Exhibit, Trainings
 from seekrec.recipes.record import MODEL_FOLDER
 from seekrec.recipes.synergen import SynerGenRecipe, ranking_by
@@ -30,6 +29,7 @@ logger = logging.getLogger(__name__)
 RecipeT = TypeVar("RecipeT", SynerGenRecipe, GenSRRecipe)
 HEADS = ("ranking", "retrieval")
 COLLISIONS = "collision rate"
+REPORT_FOLDER = "report"
 
 Measured = tuple[list[Number], list[Finding]]
 
@@ -69,7 +69,7 @@ def reproduce(trainings: Trainings, which: Sequence[str] = ()) -> tuple[Path, li
         numbers += found[0]
         findings += found[1]
     rows = [row for own in results.values() for row in own]
-    folder = trainings.folder / "report"
+    folder = trainings.folder / REPORT_FOLDER
     return write_report(folder, _heading(trainings, rows), exhibits, numbers, findings), findings
 
 
@@ -92,23 +92,26 @@ def _heading(trainings: Trainings, rows: Sequence[ResultRow]) -> list[str]:
     return lines
 
 
-def reopen(folder: Path, recipe_type: type[RecipeT]) -> tuple[RecipeT, PreTrainedModel]:
-    """Make the recipe of a finished run again, with all that it learnt from, and load its model.
+def reopen(folder: Path, recipe_type: type[RecipeT]) -> RecipeT:
+    """Make the recipe of a finished run again, with all that it learnt from.
 
     Args:
         folder (`Path`): Folder that [`~seekrec.recipes.variants.run_variant`] made.
         recipe_type (`type[Recipe]`): Its recipe.
 
     Returns:
-        `tuple`: The recipe, which has run up to the corpus, and the model.
+        [`Recipe`]: It has run up to the corpus.
     """
     command: list[str] = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["command"]
-    recipe = recipe_type(
-        *parse_arguments(recipe_type.argument_types(), [*command, "--stop_after", "corpus", "--disable_tqdm", "true"])
-    )
+    options = [*command, "--stop_after", "corpus", "--disable_tqdm", "true"]
+    recipe = recipe_type(*parse_arguments(recipe_type.argument_types(), options))
     recipe.run()
-    model: PreTrainedModel = AutoModel.from_pretrained(folder / MODEL_FOLDER).eval()
-    return recipe, model
+    return recipe
+
+
+def _is_fresh(kept: Path, folder: Path) -> bool:
+    """Return whether a file was made after the run in a folder."""
+    return kept.is_file() and kept.stat().st_mtime > (folder / RECORD_FILE).stat().st_mtime
 
 
 def rank_by_heads(folder: Path) -> list[ResultRow]:
@@ -122,10 +125,10 @@ def rank_by_heads(folder: Path) -> list[ResultRow]:
         alone, for the ranking head orders candidates.
     """
     kept = folder / MODEL_FOLDER / "heads.json"
-    if kept.is_file() and kept.stat().st_mtime > (folder / RECORD_FILE).stat().st_mtime:
+    if _is_fresh(kept, folder):
         return read_results(kept)
-    recipe, model = reopen(folder, SynerGenRecipe)
-    assert isinstance(model, SynerGenForSearchAndRecommendation)
+    recipe = reopen(folder, SynerGenRecipe)
+    model = SynerGenForSearchAndRecommendation.from_pretrained(folder / MODEL_FOLDER).eval()
     rows = []
     for head in HEADS:
         if head == "ranking" and model.ranking_head is None:
@@ -181,7 +184,31 @@ def _view(name: str | None) -> str:
     return name
 
 
-MEASURES = {"collisions": count_collisions}
+def compare_with_twin(exhibit: Exhibit, trainings: Trainings) -> Measured:
+    """Measure the inside of a GenSR and of its two-headed twin, trained for the first exhibit that asks.
+
+    Args:
+        exhibit ([`Exhibit`]): Its `measure` is conflict, space or information; its one run is the settings of both.
+        trainings ([`Trainings`]): Its runs, which are done.
+    """
+    folder = trainings.folder_of(trainings.same_as(exhibit.runs[0]))
+    kept = folder / "twin.npz"
+    pair = read_pair(kept) if _is_fresh(kept, folder) else train_pair(reopen(folder, GenSRRecipe), kept)
+    picture = picture_path(trainings.folder / REPORT_FOLDER, exhibit)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    if exhibit.measure == "conflict":
+        return measure_conflict(exhibit, pair, picture)
+    if exhibit.measure == "space":
+        return measure_space(exhibit, pair, picture)
+    return measure_information(exhibit, pair)
 
 
-__all__ = ["count_collisions", "rank_by_heads", "reopen", "reproduce"]
+MEASURES = {
+    "collisions": count_collisions,
+    "conflict": compare_with_twin,
+    "space": compare_with_twin,
+    "information": compare_with_twin,
+}
+
+
+__all__ = ["compare_with_twin", "count_collisions", "rank_by_heads", "reopen", "reproduce"]

@@ -25,7 +25,7 @@ from seekrec.util.parsing import is_given, read_settings
 MODEL_NAMES = {"gensar": ("GenSAR",), "gensr": ("GenSR",), "intsr": ("IntSR", "HSTU"), "synergen": ("SynerGen",)}
 BASELINES = "baselines"
 
-Picture = Literal["none", "bars", "curve", "plane"]
+Picture = Literal["none", "bars", "curve", "plane", "own"]
 
 
 class Source(NamedTuple):
@@ -66,7 +66,7 @@ class Exhibit:
         cases (`dict[str, tuple[str, ...]]`): By behavior the protocols: `full`, `uniform`, `bm25`, or a whole name.
         metrics (`tuple[str, ...]`): Its columns.
         decides (`str`): The metric of claims and pictures.
-        picture (`str`): How it is drawn.
+        picture (`str`): How it is drawn; `own`, by what measures it.
         measure (`str`, *optional*): What is measured of finished runs in place of their rankings.
         axis (`str`): With a curve: what the labels are values of.
         arrows (`dict[str, tuple[str, ...]]`): With a plane, by name: the rows of recommendation and of search where
