@@ -98,8 +98,11 @@ def draw_curves(path: Path, content: Mapping[str, Mapping[str, Sequence[tuple[fl
         content (`Mapping`): By title, and by the name of what is measured: values of the setting with what they gave.
         axis (`str`): Name of the setting.
     """
-    with panels(path, 1, len(content), size=(4.6, 3.4)) as axes:
-        for panel, (title, curves) in zip(axes, content.items(), strict=True):
+    num_columns = min(2, len(content))
+    with panels(path, -(-len(content) // num_columns), num_columns, size=(4.8, 3.2)) as axes:
+        for panel in axes[len(content) :]:
+            panel.set_axis_off()
+        for panel, (title, curves) in zip(axes, content.items(), strict=False):
             for number, (name, points) in enumerate(curves.items()):
                 ordered = sorted(points)
                 errors = list(zip(*(spread.errors for _, spread in ordered), strict=True))
@@ -111,7 +114,6 @@ def draw_curves(path: Path, content: Mapping[str, Mapping[str, Sequence[tuple[fl
                     capsize=3,
                     label=name,
                 )
-                panel.set_xticks(sorted({*panel.get_xticks(minor=False), *(place for place, _ in ordered)}))
             panel.set_xticks(sorted({place for points in curves.values() for place, _ in points}))
             panel.tick_params(axis="x", labelrotation=30 if max(map(len, curves.values())) > 5 else 0)
             panel.set_xlabel(axis)
@@ -127,6 +129,7 @@ def draw_plane(
     *,
     axes_names: tuple[str, str],
     arrows: Mapping[str, Mapping[str, tuple[Spread, Spread]]] | None = None,
+    note: str = "",
 ) -> None:
     """Draw points of two values with their intervals, and arrows that lead to them.
 
@@ -135,6 +138,7 @@ def draw_plane(
         content (`Mapping`): By title, the points by label: the value to the right and the value upwards.
         axes_names (`tuple[str, str]`): Names of both values.
         arrows (`Mapping`, *optional*): By title and label of a point: where the arrow to it begins.
+        note (`str`): What stands below each title.
     """
     with panels(path, 1, len(content), size=(6.2, 5.0)) as axes:
         for panel, (title, points) in zip(axes, content.items(), strict=True):
@@ -153,7 +157,7 @@ def draw_plane(
                         marker=marker,
                         color=color,
                         markerfacecolor=color if is_filled else "white",
-                        elinewidth=0.7,
+                        ecolor=(color, 0.35),
                         linestyle="none",
                         label=label if is_filled else None,
                     )
@@ -166,7 +170,7 @@ def draw_plane(
                     )
             panel.set_xlabel(axes_names[0])
             panel.set_ylabel(axes_names[1])
-            panel.set_title(title, fontsize=10)
+            panel.set_title(f"{title}\n{note}" if note else title, fontsize=10)
             panel.legend(fontsize=8)
 
 

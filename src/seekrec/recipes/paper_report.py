@@ -91,7 +91,7 @@ def _tables(exhibit: Exhibit, numbers: Sequence[Number]) -> list[str]:
         labels = list(dict.fromkeys(number.label for number in own))
         cells = {(number.label, number.metric): number for number in own}
         best = {metric: max(f"{one.value:.4f}" for one in own if one.metric == metric) for metric in metrics}
-        lines += ["", f"{_title(section)}, {own[0].num_cases:,} cases", ""]
+        lines += ["", ", ".join(part for part in (_title(section), f"{own[0].num_cases:,} cases") if part), ""]
         lines += ["| | " + " | ".join(metrics) + " |", "|---" + "|---:" * len(metrics) + "|"]
         for label in labels:
             row = []
@@ -116,10 +116,8 @@ def _claims(findings: Sequence[Finding]) -> list[str]:
         lines.append(f"- {says}: **{summarize(own)}**" + (f" ({_count(counts)})" if len(own) > 1 else ""))
         for one in own:
             interval = "" if one.low is None else f" ({one.low:+.4f} to {one.high:+.4f})"
-            lines.append(
-                f"  - {_title((one.behavior, one.protocol))}, {one.metric}: {one.better} less {one.than} "
-                f"{one.difference:+.4f}{interval}: {one.verdict}"
-            )
+            place = ", ".join(part for part in (_title((one.behavior, one.protocol)), one.metric) if part)
+            lines.append(f"  - {place}: {one.better} less {one.than} {one.difference:+.4f}{interval}: {one.verdict}")
     return lines
 
 
@@ -200,7 +198,9 @@ def _draw_plane(exhibit: Exhibit, numbers: Sequence[Number], path: Path) -> None
                 points.setdefault(title, {})[name] = ends[0], ends[1]
                 begins.setdefault(title, {})[name] = begin[0], begin[1]
     axes_names = f"recommendation, {exhibit.decides}", f"search, {exhibit.decides}"
-    draw_plane(path, {title: own for title, own in points.items() if own}, axes_names=axes_names, arrows=begins)
+    note = "open: a model for each task; filled: one for both" if begins else ""
+    shown = {title: own for title, own in points.items() if own}
+    draw_plane(path, shown, axes_names=axes_names, arrows=begins, note=f"{note}; 95 % intervals".lstrip("; "))
 
 
 __all__ = ["draw", "picture_path", "summarize", "write_report"]
