@@ -4,6 +4,7 @@
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from seekrec.catalog import Catalog
 from seekrec.errors import DataError
 from seekrec.evaluation import evaluate_systems
 from seekrec.evaluation.baselines import BM25, Popularity
+from seekrec.evaluation.partition_cases import PartitionCases
 from seekrec.evaluation.partitioned import evaluate_partitions
 from seekrec.events import split_log
 from seekrec.events.columns import history_rows
@@ -61,7 +63,8 @@ def test_ranks_and_means_are_those_of_all_cases_in_memory(shop):
     }
     options = {"protocols": ("full", "uniform", "popularity"), "num_negatives": 20, "seed": 4}
     expected = evaluate_systems(systems, whole, id_map, show_progress=False, **options)
-    rows = evaluate_partitions(systems, split, id_map, counts=facts.counts, block_cases=7, **options)
+    made = partial(PartitionCases, split, id_map, num_negatives=20, seed=4)
+    rows = evaluate_partitions(systems, made(counts=facts.counts, block_cases=7), protocols=options["protocols"])
     assert [(row.system, row.behavior, row.protocol) for row in rows] == [
         (row.system, row.behavior, row.protocol) for row in expected
     ]
@@ -71,11 +74,11 @@ def test_ranks_and_means_are_those_of_all_cases_in_memory(shop):
         assert (row.metrics, row.intervals) == (other.metrics, other.intervals)
     # A sample is the same sample, from all partitions.
     expected = evaluate_systems(systems, whole, id_map, max_cases=10, show_progress=False)
-    rows = evaluate_partitions(systems, split, id_map, max_cases=10)
+    rows = evaluate_partitions(systems, PartitionCases(split, id_map), max_cases=10)
     assert {row.num_cases for row in rows} == {10}
     assert all((row.ranks == other.ranks).all() for row, other in zip(rows, expected, strict=True))
     with pytest.raises(DataError, match="need `counts`"):
-        evaluate_partitions(systems, split, id_map, protocols=("popularity",))
+        evaluate_partitions(systems, made(), protocols=("popularity",))
 
 
 @pytest.mark.parametrize("max_cases", [None, 25])
@@ -156,11 +159,12 @@ def test_a_cluster_that_loses_a_node_ranks_alike(shop, tmp_path):
     _, split, facts = shop
     id_map = IdMap(split.log.items["item_id"].to_pylist())
     systems = {"BM25": BM25(split.log.items), "popularity": Popularity(facts.counts), "last item": Slow(id_map)}
-    options = {"protocols": ("full", "popularity"), "num_negatives": 20, "counts": facts.counts, "block_cases": 7}
-    expected = evaluate_partitions(systems, split, id_map, **options)
+    cases = PartitionCases(split, id_map, num_negatives=20, counts=facts.counts, block_cases=7)
+    protocols = ("full", "popularity")
+    expected = evaluate_partitions(systems, cases, protocols=protocols)
     with two_nodes(Path(__file__).parent) as nodes:
         nodes.lose_one_when(lambda: any(tmp_path.glob(".ranks-*/partition-*")))
-        rows = evaluate_partitions(systems, split, id_map, scratch=tmp_path, engine="ray", **options)
+        rows = evaluate_partitions(systems, cases, protocols=protocols, scratch=tmp_path, engine="ray")
         assert nodes.count_left() == 1 and nodes.lost == [0]
     assert list(tmp_path.iterdir()) == [] and len(rows) == 10
     for row, other in zip(rows, expected, strict=True):

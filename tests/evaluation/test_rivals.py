@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csr_array
 from small_shop import log_of
 
-from seekrec.evaluation.bounds import DrawCorrection, QueryGroup, count_draws
+from seekrec.evaluation.ceilings import DrawCorrection, QueryGroup, count_draws
 from seekrec.evaluation.evaluator import evaluate_system
 from seekrec.evaluation.item_knn import ItemKNN, item_cosines, keep_largest
 from seekrec.evaluation.protocols import build_cases

@@ -28,14 +28,14 @@ class PartitionCases:
     """Builds the cases of a partition, a block at a time.
 
     Args:
-        split ([`PartitionedSplit`]): As in [`evaluate_partitions`], like all that follow.
+        split ([`PartitionedSplit`]): Where the cases come from.
         id_map ([`IdMap`]): Items of the catalogue.
-        part (`str`): Part of the split.
-        num_negatives (`int`): Negatives a case.
-        remove_seen (`bool`): Whether seen items are ruled out.
-        seed (`int`): Seed.
-        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): When items are available.
-        counts (`np.ndarray`, *optional*): Interactions of each item.
+        part (`str`): `"validation"` or `"test"`.
+        num_negatives (`int`): See [`build_cases`], like all that follow but the last.
+        remove_seen (`bool`): Rule out the items of the request's history in full ranking.
+        seed (`int`): Seed of samples, negatives and intervals.
+        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available.
+        counts (`np.ndarray`, *optional*): Interactions of each item in the whole training part.
         block_cases (`int`): Cases whose requests exist at once.
     """
 

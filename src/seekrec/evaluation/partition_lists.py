@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seekrec.errors import DataError
 from seekrec.evaluation.measures import CaseTraits, add_measures, top_items
 from seekrec.evaluation.partition_cases import PartitionCases, is_on_gpu, users_of
 from seekrec.evaluation.protocols import EvaluationCases, Retriever, Scorer
@@ -71,7 +72,6 @@ def measure_partitions(
     *,
     behaviors: Sequence[Behavior] = BEHAVIORS,
     max_cases: int | None = None,
-    counts: np.ndarray,
     vectors: np.ndarray,
     query_log: QueryLog | None = None,
     scratch: str | Path | None = None,
@@ -83,10 +83,9 @@ def measure_partitions(
     Args:
         rows (`Sequence[ResultRow]`): What [`evaluate_partitions`] returned for these cases.
         systems (`Mapping[str, Scorer | Retriever]`): Those whose lists are measured.
-        cases ([`PartitionCases`]): Builds the cases.
+        cases ([`PartitionCases`]): Builds the cases; its `counts` are those of training.
         behaviors (`Sequence[str]`): Behaviors of the rows.
         max_cases (`int`, *optional*): Number of cases of each behavior.
-        counts (`np.ndarray`): Interactions of each item in training, `(num_items,)`.
         vectors (`np.ndarray`): float32 text vectors of unit length, `(num_items, dimension)`.
         query_log ([`QueryLog`], *optional*): Knows the queries of training.
         scratch (`str` or `Path`, *optional*): See [`evaluate_partitions`].
@@ -95,7 +94,12 @@ def measure_partitions(
 
     Returns:
         `list[ResultRow]`: The rows of groups.
+
+    Raises:
+        DataError: If `counts` is missing.
     """
+    if cases.counts is None:
+        raise DataError("Measures of lists need `counts`, which one partition does not know; pass them.")
     protocol = "full" if cases.periods is None else "full, available"
     list_partition = ListPartition(cases, dict(systems), tuple(behaviors), query_log)
     groups = []
@@ -117,7 +121,7 @@ def measure_partitions(
             is_known = np.array(table["is_known"], dtype=bool) if "is_known" in table.column_names else None
             traits = CaseTraits(table["length"].to_numpy(), table["target"].to_numpy(), is_known)
             own = [row for row in rows if row.behavior == behavior and row.protocol == protocol]
-            groups += add_measures(own, lists, traits, counts=counts, vectors=vectors)
+            groups += add_measures(own, lists, traits, counts=cases.counts, vectors=vectors)
     return groups
 
 

@@ -26,15 +26,13 @@ import pyarrow.parquet as pq
 from seekrec.errors import DataError
 from seekrec.evaluation.evaluator import check_system, make_row, rank_cases
 from seekrec.evaluation.metrics import DEFAULT_K
-from seekrec.evaluation.partition_cases import BLOCK_CASES, PartitionCases, is_on_gpu, users_of
+from seekrec.evaluation.partition_cases import PartitionCases, is_on_gpu, users_of
 from seekrec.evaluation.protocols import CaseFacts, EvaluationCases, RankingProtocol, Retriever, Scorer
 from seekrec.evaluation.report import ResultRow
-from seekrec.events.columns import RowArray
-from seekrec.events.partitions import Job, PartitionedSplit, run_partitions
+from seekrec.events.partitions import Job, run_partitions
 from seekrec.events.partitions.engines import Engine, JsonObject
 from seekrec.events.partitions.sampled import order_of_users
-from seekrec.events.split import SplitPart
-from seekrec.schema import BEHAVIORS, Behavior, IdMap
+from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.util.files import write_json, write_table
 
 _FACTS_FILE = "facts.json"
@@ -138,22 +136,14 @@ class RankPartition:
 
 def evaluate_partitions(
     systems: Mapping[str, Scorer | Retriever],
-    split: PartitionedSplit,
-    id_map: IdMap,
+    cases: PartitionCases,
     *,
-    part: SplitPart = "test",
     behaviors: Sequence[Behavior] = BEHAVIORS,
     protocols: Sequence[RankingProtocol] = ("full",),
-    num_negatives: int = 99,
-    remove_seen: bool = True,
     k: Sequence[int] = DEFAULT_K,
     top_k: int = 50,
     max_cases: int | None = None,
-    seed: int = 0,
-    periods: tuple[RowArray, RowArray] | None = None,
-    counts: np.ndarray | None = None,
     show_progress: bool = False,
-    block_cases: int = BLOCK_CASES,
     scratch: str | Path | None = None,
     engine: Engine = "local",
     num_workers: int | None = None,
@@ -161,23 +151,14 @@ def evaluate_partitions(
     """Evaluate several systems on the same cases of all partitions.
 
     Args:
-        systems (`Mapping[str, Scorer | Retriever]`): See [`evaluate_systems`], like all but the last six.
-        split ([`PartitionedSplit`]): Where the cases come from.
-        id_map ([`IdMap`]): Items of the catalogue.
-        part (`str`): `"validation"` or `"test"`.
+        systems (`Mapping[str, Scorer | Retriever]`): See [`evaluate_systems`], like the next six.
+        cases ([`PartitionCases`]): Builds the cases. It needs `counts` for negatives by popularity and of BM25.
         behaviors (`Sequence[str]`): Behaviors to evaluate.
         protocols (`Sequence[str]`): How cases are ranked.
-        num_negatives (`int`): Negatives a case, for sampled protocols.
-        remove_seen (`bool`): Rule out the items of the request's history in full ranking.
         k (`Sequence[int]`): The cuts of the metrics.
         top_k (`int`): Length of the lists asked of a retriever in full ranking.
         max_cases (`int`, *optional*): Take a seeded sample of so many cases of each behavior.
-        seed (`int`): Seed of the sample, the negatives and the bootstrap.
-        periods (`tuple[np.ndarray, np.ndarray]`, *optional*): From when until when each item is available.
-        counts (`np.ndarray`, *optional*): Interactions of each item in the whole training part; needed for negatives
-            by popularity and of BM25.
         show_progress (`bool`): Show a progress bar for each system and block of cases.
-        block_cases (`int`): Cases whose requests exist at once.
         scratch (`str` or `Path`, *optional*): Where the ranks of partitions are kept until all are there; all nodes
             of a Ray cluster must see it. The system's folder if not given.
         engine (`str`): See [`run_partitions`]. With Ray, systems travel to each process once.
@@ -191,15 +172,13 @@ def evaluate_partitions(
         DataError: If the part holds no case of any of the behaviors, `counts` is missing, or an answer breaks the
             rules.
     """
+    split, part = cases.split, cases.part
     for name, system in systems.items():
         check_system(system, name)
-    if counts is None and {"popularity", "bm25"} & set(protocols):
+    if cases.counts is None and {"popularity", "bm25"} & set(protocols):
         raise DataError("Negatives by popularity need `counts`, which one partition does not know; pass them.")
     if not any(split.counts.num_cases[part].get(behavior, 0) for behavior in behaviors):
         raise DataError(f"The {part} part of {split.log.name!r} holds no case of {' or '.join(behaviors)}.")
-    cases = PartitionCases(
-        split, id_map, part, num_negatives, remove_seen, seed, periods, counts, block_cases=block_cases
-    )
     rank_partition = RankPartition(
         cases, dict(systems), tuple(behaviors), tuple(protocols), top_k, show_progress and engine == "local"
     )
@@ -231,7 +210,7 @@ def evaluate_partitions(
                     split_fingerprint=split.fingerprint(),
                     cases_fingerprint=digest,
                     query_source=split.log.query_source,
-                    seed=seed,
+                    seed=cases.seed,
                     seconds=found.seconds[name],
                     details=dict(getattr(systems[name], "details", {})),
                 )

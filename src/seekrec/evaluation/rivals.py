@@ -23,7 +23,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from seekrec.evaluation.baselines import Float32Array, distinct_queries
-from seekrec.evaluation.bounds import DrawCorrection, QueryGroup
+from seekrec.evaluation.ceilings import DrawCorrection, QueryGroup
 from seekrec.evaluation.item_knn import ItemKNN
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.evaluation.report import Role

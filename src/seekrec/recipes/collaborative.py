@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Required, TypedDict, Unpack
 
 import numpy as np
 
@@ -40,6 +42,15 @@ MAX_SAMPLED_EPOCHS = 200
 SAMPLED_PATIENCE = 10
 
 
+class SASRecSchedule(TypedDict, total=False):
+    """How long a SASRec is trained; see [`train_sasrec`]."""
+
+    num_epochs: Required[int]
+    num_evaluations: int
+    patience: int | None
+    start_from: SASRecForNextItem | None
+
+
 def prepare_sasrec(
     split: Split,
     settings: EmbeddingArguments,
@@ -61,52 +72,96 @@ def prepare_sasrec(
         num_unseen_events (`int`): Number of last interactions of each user that are left out: `last_interactions`.
         start_from (`tuple`, *optional*): Earlier result of this function, to continue for `num_finishing_epochs`.
         num_finishing_epochs (`int`): Epochs of a training that goes on.
-        whole ([`PartitionedSplit`], *optional*): What is trained on, where `split` is one partition of it, which
-            chooses the epoch.
+        whole ([`PartitionedSplit`], *optional*): What is trained on, where `split` is a sample of it, which chooses
+            the epoch.
 
     Returns:
         `tuple[SASRecForNextItem, dict]`: The model, and the settings it depends on.
     """
-    id_map = IdMap(split.log.items["item_id"].to_pylist())
+    num_items = split.log.items.num_rows
     config = SASRecConfig(
-        num_items=len(id_map),
+        num_items=num_items,
         hidden_size=settings.sasrec_hidden_size,
-        num_sampled_negatives=NUM_SHARED_NEGATIVES if len(id_map) > LARGE_CATALOG else 0,
+        num_sampled_negatives=NUM_SHARED_NEGATIVES if num_items > LARGE_CATALOG else 0,
     )
-    key: dict[str, object] = {
-        "split": (whole or split).fingerprint(),
-        "hidden_size": settings.sasrec_hidden_size,
-        "num_epochs": settings.sasrec_num_epochs,
-        "seed": seed,
-    }
-    time = cache.make_time()
-    max_cases = None if whole is None and time is None else MAX_VALIDATION_CASES
-    if whole is None and max_cases is not None and len(split.targets("validation", RECOMMENDATION)) > max_cases:
-        key["max_validation_cases"] = max_cases
     name, num_epochs, started = "sasrec", settings.sasrec_num_epochs, None
+    key: dict[str, object] = {"hidden_size": settings.sasrec_hidden_size, "num_epochs": num_epochs}
     if num_unseen_events:
         name, key["num_unseen_events"] = "sasrec-unseen", num_unseen_events
     if start_from is not None:
         started, before = start_from
         name, num_epochs = "sasrec-finished", num_finishing_epochs
         key = {**before, "num_finishing_epochs": num_finishing_epochs}
+    return _train_once(
+        name,
+        key,
+        split,
+        whole or split,
+        config,
+        cache,
+        num_unseen_events=num_unseen_events,
+        seed=seed,
+        num_epochs=num_epochs,
+        start_from=started,
+    )
+
+
+def _train_once(
+    name: str,
+    key: Mapping[str, object],
+    split: Split,
+    whole: Split | PartitionedSplit,
+    config: SASRecConfig,
+    cache: StageCache,
+    *,
+    num_unseen_events: int = 0,
+    max_cases: int | None = None,
+    seed: int,
+    **schedule: Unpack[SASRecSchedule],
+) -> tuple[SASRecForNextItem, dict[str, object]]:
+    """Train a SASRec as a stage.
+
+    Args:
+        name (`str`): Name of the stage.
+        key (`Mapping`): What it depends on, beside the logs and the seed.
+        split (`Split`): Has the validation cases.
+        whole (`Split` or [`PartitionedSplit`]): Its training events are learned from.
+        config ([`SASRecConfig`]): The model.
+        cache (`StageCache`): Finds what was done before.
+        num_unseen_events (`int`): Number of last interactions of each user that are left out.
+        max_cases (`int`, *optional*): Validation cases; `MAX_VALIDATION_CASES` of a log in partitions or in a run
+            with a budget.
+        seed (`int`): Seed of SASRec.
+        schedule: More of [`train_sasrec`].
+
+    Returns:
+        `tuple[SASRecForNextItem, dict]`: The model, and all that it depends on.
+    """
+    id_map, time = IdMap(split.log.items["item_id"].to_pylist()), cache.make_time()
+    if time is not None or not isinstance(whole, Split):
+        max_cases = MAX_VALIDATION_CASES
+    found: dict[str, object] = {**key, "split": whole.fingerprint(), "seed": seed}
+    if not isinstance(whole, Split):
+        # They decide who validates.
+        found["num_partitions"] = whole.num_partitions
+    elif max_cases is not None and len(split.targets("validation", RECOMMENDATION)) > max_cases:
+        found["max_validation_cases"] = max_cases
 
     def make(folder: Path) -> None:
         model = train_sasrec(
-            _write_sequences(whole or split, id_map, folder, num_unseen_events=num_unseen_events),
+            _write_sequences(whole, id_map, folder, num_unseen_events=num_unseen_events),
             validation_histories(split, id_map, max_cases=max_cases),
             config,
             output_dir=folder / TRAINING_FOLDER,
-            num_epochs=num_epochs,
             seed=seed,
-            start_from=started,
             time=time,
+            **schedule,
         )
         model.save_pretrained(folder)
 
     model = cache.run(
         name,
-        key,
+        found,
         make,
         lambda folder: SASRecForNextItem.from_pretrained(folder).eval(),
         libraries=("torch", "transformers"),
@@ -114,8 +169,8 @@ def prepare_sasrec(
     )
     # What is made of a training that was cut short is not what is made of a whole one.
     if time is not None and time.left_out is not None:
-        key["left_out"] = time.left_out
-    return model, key
+        found["left_out"] = time.left_out
+    return model, found
 
 
 def _write_sequences(
@@ -153,35 +208,18 @@ def sampled_sasrec(split: Split, whole: Split | PartitionedSplit, cache: StageCa
         attention_dropout=0.2,
         num_sampled_negatives=256,
     )
-
-    time = cache.make_time()
-
-    def make(folder: Path) -> None:
-        model = train_sasrec(
-            _write_sequences(whole, id_map, folder),
-            validation_histories(split, id_map, max_cases=MAX_VALIDATION_CASES),
-            config,
-            output_dir=folder / TRAINING_FOLDER,
-            num_epochs=MAX_SAMPLED_EPOCHS,
-            num_evaluations=MAX_SAMPLED_EPOCHS,
-            patience=SAMPLED_PATIENCE,
-            seed=seed,
-            time=time,
-        )
-        model.save_pretrained(folder)
-
-    model = cache.run(
+    model, _ = _train_once(
         "sasrec-sampled",
-        {
-            "split": whole.fingerprint(),
-            "seed": seed,
-            "num_epochs": MAX_SAMPLED_EPOCHS,
-            "patience": SAMPLED_PATIENCE,
-        },
-        make,
-        lambda folder: SASRecForNextItem.from_pretrained(folder).eval(),
-        libraries=("torch", "transformers"),
-        time=time,
+        {"num_epochs": MAX_SAMPLED_EPOCHS, "patience": SAMPLED_PATIENCE},
+        split,
+        whole,
+        config,
+        cache,
+        max_cases=MAX_VALIDATION_CASES,
+        seed=seed,
+        num_epochs=MAX_SAMPLED_EPOCHS,
+        num_evaluations=MAX_SAMPLED_EPOCHS,
+        patience=SAMPLED_PATIENCE,
     )
     return SASRecScorer(model, id_map)
 

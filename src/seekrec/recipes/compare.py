@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from transformers import AutoModel, AutoProcessor
 
 from seekrec.catalog import Catalog, item_periods
-from seekrec.errors import ConfigurationError, DataError
+from seekrec.errors import ConfigurationError
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.conditions import QUERY_FORMS, RARER_FORMS, compare_query_forms
 from seekrec.evaluation.evaluator import evaluate_systems
@@ -20,7 +19,7 @@ from seekrec.evaluation.measures import measure_rows
 from seekrec.evaluation.partition_cases import PartitionCases
 from seekrec.evaluation.partition_lists import measure_partitions
 from seekrec.evaluation.partitioned import evaluate_partitions
-from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Retriever, Scorer, build_cases
+from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
 from seekrec.evaluation.rivals import answers_protocol, rival_systems, role_of
 from seekrec.evaluation.systems import ModelRetriever
@@ -118,28 +117,48 @@ def compare_on_test(
         }
         for protocol in everything
     }
-    evaluate: Callable[..., list[ResultRow]]
     together: list[tuple[RankingProtocol, ...]] = [(protocol,) for protocol in everything]
+    periods = item_periods(catalog.items) if available_only else None
+    parts = None
     if isinstance(split, PartitionedSplit):
-        evaluate = partial(evaluate_partitions, split=split, counts=counts, scratch=scratch, engine=engine)
+        parts = PartitionCases(
+            split,
+            catalog.id_map,
+            num_negatives=settings.num_negatives,
+            remove_seen=remove_seen,
+            seed=seed,
+            periods=periods,
+            counts=counts,
+        )
         # Each partition is read once for all protocols that ask the same systems.
         same = (tuple(one for one in everything if [*asked_by[one]] == [*asked_by[first]]) for first in everything)
         together = list(dict.fromkeys(same))
-    else:
-        evaluate = partial(evaluate_systems, split=split)
     for protocols in together:
-        rows += evaluate(
-            asked_by[protocols[0]],
-            id_map=catalog.id_map,
-            behaviors=behaviors,
-            protocols=protocols,
-            num_negatives=settings.num_negatives,
-            remove_seen=remove_seen,
-            max_cases=settings.max_test_cases,
-            seed=seed,
-            periods=item_periods(catalog.items) if available_only else None,
-            show_progress=show_progress,
-        )
+        if isinstance(split, Split):
+            rows += evaluate_systems(
+                asked_by[protocols[0]],
+                split,
+                catalog.id_map,
+                behaviors=behaviors,
+                protocols=protocols,
+                num_negatives=settings.num_negatives,
+                remove_seen=remove_seen,
+                max_cases=settings.max_test_cases,
+                seed=seed,
+                periods=periods,
+                show_progress=show_progress,
+            )
+        elif parts is not None:
+            rows += evaluate_partitions(
+                asked_by[protocols[0]],
+                parts,
+                behaviors=behaviors,
+                protocols=protocols,
+                max_cases=settings.max_test_cases,
+                show_progress=show_progress,
+                scratch=scratch,
+                engine=engine,
+            )
     rows.sort(key=lambda row: [row.protocol.startswith(name) for name in everything].index(True))
     for row in rows:
         if row.system in baselines:
@@ -149,18 +168,21 @@ def compare_on_test(
     asks_searches = SEARCH in behaviors and split.num_cases()["test"].get(SEARCH, 0)
     if "BM25" in baselines and asks_searches and protocols:
         limits = (MAX_QUERY_FORM_CASES, settings.max_validation_cases, settings.max_test_cases)
-        cases = _build_test_cases(
-            split,
-            catalog,
-            behavior=SEARCH,
-            protocol=protocols[0],
-            num_negatives=settings.num_negatives,
-            remove_seen=remove_seen,
-            max_cases=min(limit for limit in limits if limit is not None),
-            seed=seed,
-            periods=item_periods(catalog.items) if available_only and searching else None,
-            counts=counts,
-        )
+        number = min(limit for limit in limits if limit is not None)
+        if isinstance(split, Split):
+            cases = build_cases(
+                split,
+                catalog.id_map,
+                behavior=SEARCH,
+                protocol=protocols[0],
+                num_negatives=settings.num_negatives,
+                remove_seen=remove_seen,
+                max_cases=number,
+                seed=seed,
+                periods=periods if searching else None,
+            )
+        elif parts is not None:
+            cases = parts.gather(SEARCH, protocols[0], number)
         asked = {"BM25": baselines["BM25"], **(searching or systems)}
         forms = {**QUERY_FORMS, **RARER_FORMS} if settings.measures else QUERY_FORMS
         rows += compare_query_forms(
@@ -169,23 +191,19 @@ def compare_on_test(
     if settings.measures:
         measured = {name: system for name, system in everyone.items() if name not in only_candidates}
         query_log = QueryLog.fit(split, catalog.id_map)
-        periods = item_periods(catalog.items) if available_only else None
-        if isinstance(split, PartitionedSplit):
-            if counts is None:
-                raise DataError("Measures of a log in partitions need `counts` of all of them; pass them.")
+        if parts is not None:
             rows += measure_partitions(
                 rows,
                 measured,
-                PartitionCases(split, catalog.id_map, remove_seen=remove_seen, seed=seed, periods=periods),
+                parts,
                 behaviors=behaviors,
                 max_cases=settings.max_test_cases,
-                counts=counts,
                 vectors=catalog.embeddings["semantic"],
                 query_log=query_log,
                 scratch=scratch,
                 engine=engine,
             )
-        else:
+        elif isinstance(split, Split):
             rows += _measure(
                 rows,
                 measured,
@@ -199,38 +217,6 @@ def compare_on_test(
                 query_log=query_log,
             )
     return rows
-
-
-def _build_test_cases(
-    split: Split | PartitionedSplit,
-    catalog: Catalog,
-    *,
-    behavior: Behavior,
-    protocol: RankingProtocol,
-    num_negatives: int,
-    remove_seen: bool,
-    max_cases: int,
-    seed: int,
-    periods: tuple[RowArray, RowArray] | None,
-    counts: np.ndarray | None,
-) -> EvaluationCases:
-    """Build a sample of the test cases of one behavior, of a log in memory or in partitions the same."""
-    if isinstance(split, PartitionedSplit):
-        cases = PartitionCases(
-            split, catalog.id_map, "test", num_negatives, remove_seen, seed, periods=periods, counts=counts
-        )
-        return cases.gather(behavior, protocol, max_cases)
-    return build_cases(
-        split,
-        catalog.id_map,
-        behavior=behavior,
-        protocol=protocol,
-        num_negatives=num_negatives,
-        remove_seen=remove_seen,
-        max_cases=max_cases,
-        seed=seed,
-        periods=periods,
-    )
 
 
 def load_processor(folder: str | Path, catalog: Catalog) -> CatalogProcessor:

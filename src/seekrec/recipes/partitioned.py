@@ -113,6 +113,10 @@ class PartitionedData:
         readings = 1 + bool(only_candidates and len(protocols) > 1) + (self.held_out is not None)
         if settings.has_baselines:
             readings += len({"query_log", "item_knn"}.intersection(settings.rivals))
+            # Forms of queries are asked of a few searches, which stand in all of them.
+            readings += 1
+        # Lists, and the query log that tells which queries are new.
+        readings += 2 * settings.measures
         sizes = [partition.num_events for partition in self.split.log.partitions]
         started = clock()
         part = self.split.partition(int(np.argmax(sizes)))
