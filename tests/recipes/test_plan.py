@@ -104,9 +104,9 @@ def test_the_estimate_keeps_to_few_minutes_of_many_events_and_counts_reading_par
     assert seconds(situation, family, values) < 1.3 * 180
     assert values["sasrec_num_epochs"] == 1
     apart = replace(situation, minutes=None)
-    # Read five times, at 2 seconds a million events.
+    # Read five times, at a second a million events.
     more = seconds(replace(apart, is_partitioned=True), family, values) - seconds(apart, family, values)
-    assert more == pytest.approx(50)
+    assert more == pytest.approx(25)
 
 
 def test_what_there_is_no_time_for_is_left_out_of_the_table(summary):
