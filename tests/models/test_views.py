@@ -434,3 +434,28 @@ def test_ranked_candidates_get_what_views_add(make, aisles):
     more = sum(part.at(0, rows) for part in parts)
     expected = {name: plain[name] + value for name, value in zip(names, more.tolist(), strict=True)}
     assert scores_of(model.rank(inputs))[0] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("make", [make_synergen, make_intsr])
+def test_a_ranking_head_that_begins_with_retrieval_knows_views(make):
+    """Its logit less that without views is what the views add, in units of the loss, times factor and scale."""
+    settings = {"ranks_with_retrieval": True, "ranking_weight": 1.0, "temperature": 2.0, "hidden_size": 8}
+    model, processor = make_fused(make, make_sasrec(), **settings)
+    model.retrieval_logit.factor.data.fill_(0.5)
+    model.config.ranking_scales = [0.7, 0.3, 0.0] * 2
+    names = list(model.catalog.id_map.ids)
+    inputs = processor(FUSED, candidates=[names] * len(FUSED))
+    with_views, alone = (
+        [{item.item_id: np.log(item.score / (1 - item.score)) for item in line} for line in one.rank(inputs)]
+        for one in (model, model.without_views())
+    )
+    added = [
+        {item.item_id: item.score - own[item.item_id] for item in line}
+        for line, own in zip(
+            model.retrieve(inputs, top_k=len(names), exclude_seen=False), own_answers(model, inputs), strict=True
+        )
+    ]
+    for line, plain, more in zip(with_views, alone, added, strict=True):
+        for name in names:
+            assert line[name] - plain[name] == pytest.approx(0.3 * 0.5 * more[name] / 2.0, abs=2e-4)
+    assert max(map(abs, added[0].values())) > 0.1
