@@ -94,7 +94,7 @@ def choose_view_weights(
 
     Task by task: of the ways to weigh words that `LEXICAL_CHOICES` lists the best beside the model alone is kept; then
     the weights of all views are those at which the targets are likeliest, if NDCG@10 gets better by them. Of a model
-    that answers what views find (`finds_by_views`) no task is left without.
+    that answers what views find (`finds_by_views`) no task is left without: where there is no case, all count alike.
 
     Args:
         model ([`ViewedModel`]): Trained; gets `views`, and the weights in `config.view_weights`.
@@ -120,6 +120,9 @@ def choose_view_weights(
     # Searches choose how words are weighed; recommendations read none.
     for behavior in sorted(behaviors, key=lambda name: name != SEARCH):
         if not split.targets("validation", behavior):
+            if model.finds_by_views:
+                logger.warning("No validation case is a %s: the views that find items count alike there.", behavior)
+                chosen[behavior] = dict.fromkeys(_names(views, catalog, behavior), _LEAST)
             continue
         cases = build_cases(
             split,
