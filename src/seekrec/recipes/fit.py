@@ -27,9 +27,8 @@ from seekrec.training.budget import TimeBudget, process_seconds, time_steps
 
 logger = logging.getLogger(__name__)
 
-# Cases of each behavior that are ranked to time a ranking; the second number where the first takes little time. What
-# is timed once a number begins with fewer.
-_TIMED_CASES, _FEWEST_TIMED = (24, 120), 4
+# Cases of each behavior that are ranked to time a ranking: the next number where one takes little time.
+_TIMED_CASES = (4, 24, 120)
 _LITTLE_TIME = 3.0
 # Share of the remaining time that the final evaluation may take, and that validation may take of training.
 _SHARE_OF_TEST, _SHARE_OF_VALIDATION, _SHARE_OF_ONE_VALIDATION = 0.3, 0.2, 0.1
@@ -195,7 +194,7 @@ def time_cases(run: Callable[[int], object], *, clock: Callable[[], float] = tim
         `tuple[float, float]`: Seconds without cases, and of each case, by the two largest numbers; where the smallest
         already takes long, its time is that without cases.
     """
-    found = _time_growing(lambda number: partial(run, number), (_FEWEST_TIMED, *_TIMED_CASES), clock)
+    found = _time_growing(lambda number: partial(run, number), _TIMED_CASES, clock)
     return _line_through(found) if len(found) > 1 else (found[0][1], 0.0)
 
 
