@@ -308,15 +308,18 @@ def _choose_gensar(s: Situation) -> list[Choice]:
     if s.log.has_text:
         tasks += ["desc2id_semantic=0.2", "desc2id_collaborative=0.1"]
         tasks += ["id2desc_semantic=0.1", "id2desc_collaborative=0.1"]
-    large = s.on_gpu and s.log.num_interactions > 1_000_000
-    width = 256 if large else 128
+    width = 256 if s.on_gpu and s.log.num_interactions > 1_000_000 else 128
     # Few minutes are better spent on many small steps.
     is_short = s.minutes is not None and s.minutes < _FEW_MINUTES
     batch = _batch_size(s.log.num_interactions // length, most=256 if s.on_gpu else 16 if is_short else 64)
-    found = [
+    words = ["words"] if s.log.has_text else []
+    return [
         *_choose_t5(s, width),
         *_choose_codes(s),
         Choice("corpus", "stream", "a user's history once for all its targets"),
+        Choice("item_reading", ["codes", "catalog", "vector", *words], "as on MovieLens-100K"),
+        Choice("query_reading", ["tokens", *words, "recommendation"], "as on MovieLens-100K"),
+        Choice("next_item_weight", 8.0, "as on MovieLens-100K"),
         Choice("task_weights", tasks, "what the log and its items hold"),
         Choice("max_history_recommendations", length, f"median of {s.log.median_events_of_user:g} events a user"),
         Choice("max_history_searches", length, f"median of {s.log.median_events_of_user:g} events a user"),
@@ -324,12 +327,9 @@ def _choose_gensar(s: Situation) -> list[Choice]:
         Choice("per_device_train_batch_size", batch, "histories a step"),
         Choice("num_beams", 30 if s.log.num_items < 20_000 else 50, f"{s.log.num_items:,} items"),
         Choice("max_validation_cases", 300, "beam search takes time"),
+        *([Choice("recommend_searched_items", True, "search and recommendation share")] if s.has_searches else []),
+        *([Choice("bf16", True, "the CPU has it")] if not s.on_gpu and s.machine.has_bf16 else []),
     ]
-    if s.has_searches:
-        found.append(Choice("recommend_searched_items", True, "search and recommendation share"))
-    if not s.on_gpu and s.machine.has_bf16:
-        found.append(Choice("bf16", True, "the CPU has it"))
-    return found
 
 
 def _choose_gensr(s: Situation) -> list[Choice]:
