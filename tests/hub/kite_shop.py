@@ -3,13 +3,15 @@
 
 import numpy as np
 import pyarrow as pa
-from small_shop import log_of, make_gensar, make_tokenizer
+import small_shop
+from small_shop import log_of, make_aisles, make_gensar, make_gensr, make_intsr, make_synergen, make_tokenizer
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import all_wordings
 from seekrec.evaluation import ResultRow, write_results
 from seekrec.evaluation.metrics import Interval
 from seekrec.identifiers import ResidualKMeans, ResidualKMeansConfig, assign_unique
+from seekrec.models.manifest import replace_part
 from seekrec.recipes.record import save_run
 from seekrec.schema import item_texts
 
@@ -103,4 +105,24 @@ def write_model_folder(folder):
     processor.save_pretrained(folder)
     write_results(folder / "results.json", result_rows())
     save_run(folder, command=COMMAND, log=log, settings={"d_model": 16}, seconds={"training": 1.0})
+    return model, processor
+
+
+# Families and the names of their systems.
+SYSTEMS = {"gensar": "GenSAR", "gensr": "GenSR", "intsr": "IntSR", "synergen": "SynerGen"}
+
+
+def write_family_folder(family, folder):
+    """Write a complete model folder of a family over the shop of `small_shop`; give the model and its processor."""
+    make = {"gensar": make_gensar, "gensr": make_gensr, "intsr": make_intsr, "synergen": make_synergen}[family]
+    model, processor = make() if family in ("intsr", "synergen") else make(make_aisles())
+    if family in ("intsr", "synergen"):
+        # The vector of the card's query is known; what would embed another one is not loaded.
+        processor.query_vectors.add(["garden"])
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    rows = [result_row(SYSTEMS[family], behavior) for behavior in ("recommendation", "search")]
+    with replace_part(folder, "results") as new:  # they belong to these weights
+        write_results(new / "results.json", rows)
+        save_run(new, command=COMMAND, log=small_shop.make_log(), settings={"d_model": 16}, seconds={"training": 1.0})
     return model, processor

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user does with the Hub, in a process of its own: `python push_session.py MODEL_FOLDER REPORT`.
+"""What users do with the Hub, in processes of their own: `python push_session.py push|load FOLDER`.
 
-It runs in a subprocess of the tests, because huggingface_hub reads its address when it is imported.
+They run in subprocesses of the tests, because huggingface_hub reads its address when it is imported. `push` publishes
+what lies in the folder and writes `push.json`; `load`, which does not import seekrec, reads it back and writes
+`load.json`.
 """
 
 import contextlib
@@ -12,98 +14,131 @@ import runpy
 import sys
 from pathlib import Path
 
-import datasets
-import huggingface_hub
-from huggingface_hub import HfApi
-from kite_shop import make_log
-from transformers import AutoModel, AutoProcessor, pipeline
-
-import seekrec
-from seekrec.hub import render_dataset_card
-
 ROOT = Path(__file__).parents[2]
-REQUESTS = [seekrec.Request(), seekrec.Request(history=[seekrec.Event("i3")], query="kites")]
+OTHERS = ("gensr", "intsr", "synergen")
 
 
 def run_recipe(*options):
     printed = io.StringIO()
-    sys.argv = ["push_to_hub.py", *options]
+    sys.argv = ["push_to_hub.py", *map(str, options)]
     with contextlib.redirect_stdout(printed):
         runpy.run_path(str(ROOT / "recipes" / "push_to_hub.py"), run_name="__main__")
     return printed.getvalue()
 
 
-def run_code(blocks):
+def run_code(card):
+    """What the card's code blocks print, one after the other."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         namespace = {}
-        for block in blocks:
+        for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
             exec(block, namespace)
     return printed.getvalue()
 
 
-def answers_of(name_or_path):
-    model = AutoModel.from_pretrained(name_or_path).eval()
-    processor = AutoProcessor.from_pretrained(name_or_path)
-    return [
-        [(item.item_id, item.title, item.score) for item in answer]
-        for answer in model.retrieve(processor(REQUESTS), top_k=12)
-    ]
+def plain(answers):
+    return [[(item.item_id, item.title, item.score) for item in answer] for answer in answers]
 
 
-def push_data_set():
-    log = make_log()
-    parts = log.to_dataset_dict()
-    tables = [
-        {"config": name, "split": "train", "num_rows": len(part["train"]), "columns": part["train"].column_names}
-        for name, part in parts.items()
-    ]
-    card = render_dataset_card(
-        ROOT / "hub_cards" / "dataset.md",
-        {
-            "repo_id": "me/kite-log",
-            "license": "other",
-            "tags": ["seekrec"],
-            "description": "What people flew.",
-            "configs": {},
-            "tables": tables,
-            "log": log.describe(),
-            "command": "python recipes/prepare_data.py",
-        },
-    )
-    api = HfApi()
-    api.create_repo("me/kite-log", repo_type="dataset")
-    api.upload_file(
-        path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id="me/kite-log", repo_type="dataset"
-    )
-    for name, part in parts.items():
-        part.push_to_hub("me/kite-log", config_name=name)
-    loaded = {name: datasets.load_dataset("me/kite-log", name, split="train") for name in parts}
-    return {
-        "configs": datasets.get_dataset_config_names("me/kite-log"),
-        "is_equal": {name: loaded[name].to_list() == parts[name]["train"].to_list() for name in parts},
-    }
+def push(folder):
+    import datasets
+    from huggingface_hub import HfApi
+    from transformers import AutoModel, AutoProcessor, pipeline
 
+    import seekrec
+    from seekrec.events.readers import read_hub
+    from seekrec.recipes.t5 import add_lora
 
-def main(model_folder, report_path):
-    options = ["--model_dir", str(model_folder), "--repo_id", "me/kites"]
+    options = ["--model_dir", folder / "kites", "--repo_id", "me/kites"]
     report = {"dry_run": run_recipe(*options, "--dry_run", "true")}
     report["exists_after_dry_run"] = HfApi().repo_exists("me/kites")
     report["push"] = run_recipe(*options, "--private", "true", "--dataset_id", "me/kite-log")
     report["push_again"] = run_recipe(*options, "--private", "true", "--dataset_id", "me/kite-log")
 
-    snapshot = Path(huggingface_hub.snapshot_download("me/kites"))
-    report["snapshot"] = sorted(
-        path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()
-    )
-    card = (snapshot / "README.md").read_text(encoding="utf-8")
-    report["card_code"] = run_code(re.findall(r"```python\n(.*?)```", card, re.DOTALL))
-    report["local"], report["hub"] = answers_of(model_folder), answers_of("me/kites")
-    report["pipeline"] = pipeline("search-and-recommendation", model="me/kites")(REQUESTS, top_k=12)
+    # By Python: the processor and the results lie in the folder, or the processor is given.
+    model = AutoModel.from_pretrained(folder / "gensr").eval()
+    model.push_to_hub("me/gensr", license="apache-2.0", private=True)
+    for family in ("intsr", "synergen"):
+        model = AutoModel.from_pretrained(folder / family).eval()
+        model.name_or_path = ""
+        processor = AutoProcessor.from_pretrained(folder / family)
+        model.push_to_hub(f"me/{family}", processor=processor)
+        # Weights changed: a branch of its own, whose card shows no results of other weights.
+        model.name_or_path = str(folder / family)
+        next(model.parameters()).data += 1
+        model.push_to_hub(f"me/{family}", processor=processor, revision="changed")
+    # One part after the other, as with any model of transformers.
+    model.push_to_hub("me/parts")
+    processor.push_to_hub("me/parts")
+
+    # An adapter of the model on the Hub.
+    base = AutoModel.from_pretrained("me/kites").eval()
+    wrapped = add_lora(base, 4)
+    for name, weight in wrapped.named_parameters():
+        if "lora_B" in name:
+            weight.data += 0.5
+    wrapped.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    report["push_adapter"] = run_recipe("--model_dir", folder / "adapter", "--repo_id", "me/adapter")
+
+    # Data.
+    log, corpus = folder / "log", folder / "corpus"
+    options = ["--events", log / "events.parquet", "--items", log / "items.parquet", "--corpus", corpus]
+    report["push_data"] = run_recipe(*options, "--repo_id", "me/kite-log", "--license", "other")
+
+    def card_of(name, kind="model"):
+        return Path(HfApi().hf_hub_download(name, "README.md", repo_type=kind)).read_text("utf-8")
+
+    report["code"] = {name: run_code(card_of(f"me/{name}")) for name in ("kites", *OTHERS, "adapter")}
+    requests = [seekrec.Request(), seekrec.Request([seekrec.Event("i3")], query="garden")]
+    report["answers"] = {}
+    for name in ("kites", *OTHERS):
+        model = AutoModel.from_pretrained(folder / name).eval()
+        processor = AutoProcessor.from_pretrained(folder / name)
+        report["answers"][name] = plain(model.retrieve(processor(requests), top_k=12))
+        answer = pipeline("search-and-recommendation", model=f"me/{name}")
+        assert [
+            [(item["item_id"], item["title"], item["score"]) for item in found] for found in answer(requests, top_k=12)
+        ] == report["answers"][name]
     report["catalog_hash"] = seekrec.Catalog.load("me/kites").content_hash
-    report["data_set"] = push_data_set()
-    Path(report_path).write_text(json.dumps(report))
+    configs = datasets.get_dataset_config_names("me/kite-log")
+    read = read_hub("me/kite-log")
+    report["data"] = {"configs": configs, "fingerprint": read.fingerprint()}
+    run_code(card_of("me/kite-log", "dataset"))
+    (folder / "push.json").write_text(json.dumps(report))
+
+
+def load(folder):
+    from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
+
+    assert "seekrec" not in sys.modules
+    report = {"refused": None}
+    try:
+        AutoModel.from_pretrained("me/intsr", trust_remote_code=False)
+    except ValueError as error:
+        report["refused"] = str(error)
+    assert "seekrec" not in sys.modules
+    processor = AutoProcessor.from_pretrained("me/intsr", trust_remote_code=True)  # before any model
+    assert type(processor).__module__.startswith("seekrec.")
+    import seekrec
+
+    requests = [seekrec.Request(), seekrec.Request([seekrec.Event("i3")], query="garden")]
+    report["answers"] = {}
+    for name in ("kites", *OTHERS, "parts"):
+        AutoConfig.from_pretrained(f"me/{name}", trust_remote_code=True)
+        model = AutoModel.from_pretrained(f"me/{name}", trust_remote_code=True).eval()
+        processor = AutoProcessor.from_pretrained(f"me/{name}", trust_remote_code=True)
+        report["answers"][name] = plain(model.retrieve(processor(requests), top_k=12))
+        # Saved anew, it is a folder like any other: no module, nothing that leads to the repository.
+        model.save_pretrained(folder / "saved" / name)
+        processor.save_pretrained(folder / "saved" / name)
+        report.setdefault("saved", {})[name] = sorted(path.name for path in (folder / "saved" / name).glob("*.py"))
+        assert "auto_map" not in (folder / "saved" / name / "config.json").read_text()
+        assert "auto_map" not in (folder / "saved" / name / "processor_config.json").read_text()
+        assert plain(AutoModel.from_pretrained(folder / "saved" / name).retrieve(processor(requests), top_k=12))
+    answer = pipeline("search-and-recommendation", model="me/kites", trust_remote_code=True)
+    report["pipeline"] = answer(requests[0], top_k=3)
+    (folder / "load.json").write_text(json.dumps(report))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    {"push": push, "load": load}[sys.argv[1]](Path(sys.argv[2]))

@@ -143,6 +143,16 @@ def test_missing_variable_is_named(run, tmp_path):
         render_model_card(tmp_path / "broken.md", result_rows(), run)
 
 
+def test_says_that_nothing_was_measured(run):
+    card = render_model_card(TEMPLATES / "gensar.md", None, run)
+    assert "No results were saved with these weights." in card
+    assert "kite shop: 24 events" in card and "**The queries are synthetic queries.**" in card
+    assert ModelCard(card).data.eval_results is None
+    bare = render_model_card(TEMPLATES / "gensar.md", None, {**run, "log": None})
+    assert "Where the queries of its searches came from was not recorded" in bare
+    assert eval_results_yaml(None, run) is None
+
+
 def test_results_of_another_system_are_refused(run):
     with pytest.raises(DataError, match=r"no test row of 'GenSAR', only popularity \(test\); evaluate the model"):
         render_model_card(TEMPLATES / "gensar.md", [result_row("popularity")], run)
@@ -176,6 +186,14 @@ def test_eval_results(run):
         "seen items removed",
     }
     assert eval_results_yaml(result_rows(), {**run, "dataset_id": None}) is None
+    # A task has one value: other candidates are another task.
+    others = [result_row(protocol="uniform-99"), result_row(metrics={"ndcg@10": 0.5})]
+    entries = yaml.safe_load(eval_results_yaml([*result_rows(), *others], run))
+    assert [(entry["dataset"]["task_id"], entry["value"]) for entry in entries] == [
+        ("recommendation_ndcg_at_10", 0.125),
+        ("search_ndcg_at_10", 0.125),
+        ("recommendation_uniform_99_ndcg_at_10", 0.125),
+    ]
 
 
 def dataset_data(**changes):
@@ -184,14 +202,14 @@ def dataset_data(**changes):
         "repo_id": "me/kite-log",
         "license": "other",
         "tags": ["seekrec", "recommendation"],
-        "description": "What people flew.",
         "configs": {"events": {"train": "events/train.parquet"}, "items": {"train": "items/train.parquet"}},
         "tables": [
             {"config": "events", "split": "train", "num_rows": log.num_events, "columns": log.events.column_names},
             {"config": "items", "split": "train", "num_rows": log.num_items, "columns": log.items.column_names},
         ],
         "log": log.describe(),
-        "command": "python recipes/prepare_data.py",
+        "has_corpus": False,
+        "command": "python recipes/push_to_hub.py --events events.parquet",
     } | changes
 
 

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from small_shop import REQUESTS, make_aisles, make_model
 from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel, pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -13,6 +14,7 @@ from seekrec.errors import RequestError
 from seekrec.hub import SearchAndRecommendationPipeline
 from seekrec.schema import Event, Request, ScoredItem
 
+WAY = {"gensar": "instructions", "gensr": "sentence", "intsr": "paper", "synergen": "paper"}
 TITLES = {"A": "Red kite", "B": "Blue kite", "C": "Chess set"}
 
 
@@ -31,6 +33,10 @@ class FakeModel(PreTrainedModel):
         self.batch_sizes = []
         self.post_init()
 
+    def _answers(self, lengths, lists, top_k):
+        counts = top_k if isinstance(top_k, list) else [top_k] * len(lengths)
+        return [self._answer(*entry)[:count] for *entry, count in zip(lengths, lists, counts, strict=True)]
+
     def _answer(self, length, ids):
         scores = {item_id: -abs("ABC".index(item_id) - length) for item_id in ids}
         return [
@@ -42,16 +48,16 @@ class FakeModel(PreTrainedModel):
         lengths = inputs["lengths"].tolist()
         self.batch_sizes.append(len(lengths))
         masks = where if isinstance(where, list) and not isinstance(where[0], str) else [where] * len(lengths)
-        answers = []
-        for length, mask in zip(lengths, masks, strict=True):
+        lists = []
+        for mask in masks:
             if mask is None:
                 ids = list("ABC")
             elif isinstance(mask, np.ndarray):
                 ids = [item_id for item_id, allowed in zip("ABC", mask, strict=True) if allowed]
             else:
                 ids = mask
-            answers.append(self._answer(length, ids)[:top_k])
-        return answers
+            lists.append(ids)
+        return self._answers(lengths, lists, top_k)
 
     def rank(self, inputs):
         return [
@@ -118,6 +124,11 @@ def test_generator_streams(answer):
     assert [ids(entry) for entry in stream] == ["A", "B"]
 
 
+def test_numbers_of_items_for_each_request(answer):
+    found = answer([request_of(2), "kite", request_of(1)], top_k=[1, 3, 2], batch_size=2)
+    assert [ids(entry) for entry in found] == ["C", "ABC", "BA"]
+
+
 def test_where(answer):
     mask = np.array([True, False, True])
     assert ids(answer("kite", where=mask)) == "AC"
@@ -144,6 +155,29 @@ def test_defaults_come_from_the_constructor():
     assert model.excludes is True
 
 
+@pytest.mark.parametrize("family", ["gensar", "gensr", "intsr", "synergen"])
+def test_answers_of_each_family_are_those_of_its_calls(family):
+    model, processor = make_model(family, WAY[family], make_aisles())
+    answer = pipeline("search-and-recommendation", model=model, processor=processor, device="cpu", batch_size=3)
+
+    def plain(found):
+        return [[(item.item_id, item.title, pytest.approx(item.score, abs=1e-5)) for item in one] for one in found]
+
+    def given(found):
+        return [[(item["item_id"], item["title"], item["score"]) for item in one] for one in found]
+
+    inputs = processor(REQUESTS)
+    assert given(answer(REQUESTS, top_k=5)) == plain(model.retrieve(inputs, top_k=5))
+    stream = answer((request for request in REQUESTS), top_k=5, batch_size=1)
+    assert given([next(stream), *stream]) == plain(model.retrieve(inputs, top_k=5))
+    mask = model.catalog.where(categories="kitchen")
+    expected = model.retrieve(inputs, top_k=4, where=mask, exclude_seen=True)
+    assert given(answer(REQUESTS, top_k=4, where=mask, exclude_seen=True)) == plain(expected)
+    candidates = [["i3", "i9"], ["i1"], ["i2", "i20", "i4"], ["i5"]]
+    expected = model.rank(processor(REQUESTS, candidates=candidates))
+    assert given(answer(REQUESTS, candidates=candidates)) == plain(expected)
+
+
 @pytest.mark.parametrize(
     ("requests", "options", "message"),
     [
@@ -152,6 +186,7 @@ def test_defaults_come_from_the_constructor():
         ("kite", {"num_answers": 3}, "`num_answers` is an unknown option of this pipeline; use `top_k`"),
         (["kite"], {"candidates": [["A"], ["B"]]}, "`candidates` has 2 entries for 1 requests"),
         (["kite"], {"where": [["A"], ["B"]]}, "`where` has 2 entries for 1 requests"),
+        (["kite"], {"top_k": [1, 2]}, "`top_k` has 2 entries for 1 requests"),
         ("kite", {"candidates": ["A"], "where": ["A"]}, "`where` and `candidates` are both given"),
         ("", {}, "`query` is ''"),
         ([Request()], {"batch_size": 2.5}, "`batch_size` is 2.5; pass a positive number"),

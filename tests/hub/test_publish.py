@@ -143,6 +143,7 @@ def test_copy_leaves_pickles_and_checkpoints_behind(folder, tmp_path):
             "generation_config.json",
             "model.safetensors",
             "model_manifest.json",
+            "modeling_seekrec.py",
             "notes.txt",
             "processor_config.json",
             "processor_manifest.json",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models and data sets go to a Hub and come back; the Hub is `hub_server.py` on loopback."""
+"""Models, adapters and data sets go to a Hub and come back; the Hub is `hub_server.py` on loopback."""
 
 import json
 import os
@@ -8,8 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict
 from hub_server import HubServer
-from kite_shop import write_model_folder
+from kite_shop import make_log, write_family_folder, write_model_folder
+
+from seekrec.corpora import save_corpus
+from seekrec.errors import ConfigurationError, DataError
+from seekrec.events import read_tables
+from seekrec.events.partitions import partition_log
+from seekrec.events.readers.hub import read_hub
+from seekrec.hub import prepare_adapter, prepare_data_set
 
 SESSION = Path(__file__).with_name("push_session.py")
 FILES = [
@@ -25,6 +33,7 @@ FILES = [
     "generation_config.json",
     "model.safetensors",
     "model_manifest.json",
+    "modeling_seekrec.py",
     "processor_config.json",
     "processor_manifest.json",
     "results.json",
@@ -32,92 +41,209 @@ FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
 ]
+DENSE = [
+    "README.md",
+    "catalog/catalog.json",
+    "catalog/codes.safetensors",
+    "catalog/embeddings.safetensors",
+    "catalog/items.parquet",
+    "config.json",
+    "model.safetensors",
+    "model_manifest.json",
+    "modeling_seekrec.py",
+    "processor_config.json",
+    "processor_manifest.json",
+    "query_vectors.safetensors",
+]
+
+
+def run_session(hub, what, folder):
+    finished = subprocess.run(
+        [sys.executable, str(SESSION), what, str(folder)],
+        env={**os.environ, **hub.environment(folder / f"home-{what}"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    # The token is in no output, and no file is written that holds it.
+    assert "hf_test" not in finished.stdout + finished.stderr
+    return json.loads((folder / f"{what}.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
-    """Run `push_session.py` once; give its report, the server and the model."""
+    """Push, then load in another process; give both reports, the server and the model."""
     folder = tmp_path_factory.mktemp("push")
-    model, _ = write_model_folder(folder / "model")
+    model, _ = write_model_folder(folder / "kites")
+    for family in ("gensr", "intsr", "synergen"):
+        write_family_folder(family, folder / family)
+    make_log().save(folder / "log")
+    rows = DatasetDict({"nrip": Dataset.from_dict({"input_ids": [[1, 2], [3]], "labels": [[4], [5]]})})
+    save_corpus({"train": rows, "validation": rows}, folder / "corpus")
     with HubServer() as hub:
-        finished = subprocess.run(
-            [sys.executable, str(SESSION), str(folder / "model"), str(folder / "report.json")],
-            env={**os.environ, **hub.environment(folder / "home"), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert finished.returncode == 0, finished.stderr[-4000:]
-    return json.loads((folder / "report.json").read_text()), hub, model
+        pushed, loaded = run_session(hub, "push", folder), run_session(hub, "load", folder)
+    return pushed, loaded, hub, model
+
+
+def files_of(hub, name, kind="model", revision="main"):
+    # What git keeps apart (.gitattributes) is the client's; the rest is ours.
+    return [path for path in sorted(hub.repository(name, kind).files(revision)) if path != ".gitattributes"]
+
+
+def card_of(hub, name, kind="model", revision="main"):
+    return hub.repository(name, kind).files(revision)["README.md"].decode()
 
 
 def test_server_knew_every_request(session):
-    assert session[1].unknown == []
+    assert session[2].unknown == []
 
 
 def test_dry_run_shows_card_and_files_and_uploads_nothing(session):
-    report, _, _ = session
+    report = session[0]
     assert "# me/kites" in report["dry_run"]
     assert "Nothing was uploaded; these files would be:\nREADME.md\ncatalog/catalog.json" in report["dry_run"]
     assert report["exists_after_dry_run"] is False
 
 
-def test_push_uploads_a_complete_private_repository(session):
-    report, hub, _ = session
-    assert f"Published 18 files: {hub.url}/me/kites" in report["push"]
+def test_push_uploads_a_complete_private_repository_as_one_commit(session):
+    report, _, hub, _ = session
+    assert f"Published 19 files: {hub.url}/me/kites" in report["push"]
     assert "popularity" in report["push"]
     repository = hub.repository("me/kites")
     assert repository.is_private
-    # What git keeps apart (.gitattributes) is the client's; the rest is ours.
-    assert [path for path in sorted(repository.files()) if path != ".gitattributes"] == FILES
+    assert files_of(hub, "me/kites") == FILES
     assert repository.commits[repository.resolve("main")]["model.safetensors"].is_lfs
     assert b"task_id: search_ndcg_at_10" in repository.files()[".eval_results/seekrec.yaml"]
-
-
-def test_second_push_changes_nothing(session):
-    report, hub, _ = session
-    assert "Published 18 files" in report["push_again"]
-    repository = hub.repository("me/kites")
+    # The second push changed nothing.
     contents = [repository.commits[oid] for oid in repository.commits]
     assert all(files == contents[-1] for files in contents[1:])
 
 
-def test_snapshot_is_what_was_pushed(session):
-    report, hub, _ = session
-    assert [name for name in report["snapshot"] if name != ".gitattributes"] == FILES
+def test_a_model_pushes_itself_whole(session):
+    hub = session[2]
+    # Its folder had the processor and the results of these weights.
+    assert {"tokenizer.json", "processor_config.json", "results.json", "run.json"} <= set(files_of(hub, "me/gensr"))
+    assert "| GenSR | **0.2500** |" in card_of(hub, "me/gensr")
+    assert "license: apache-2.0" in card_of(hub, "me/gensr")
+    assert hub.repository("me/gensr").is_private
+    for family in ("intsr", "synergen"):
+        assert files_of(hub, f"me/{family}") == DENSE
+        # Other weights than those that were measured.
+        assert files_of(hub, f"me/{family}", revision="changed") == DENSE
+        assert "No results were saved with these weights." in card_of(hub, f"me/{family}", revision="changed")
+    assert files_of(hub, "me/parts") == DENSE
 
 
-def test_loaded_model_answers_as_the_local_one(session):
-    report, _, _ = session
-    assert [len(answer) for answer in report["hub"]] == [12, 12]
-    assert report["hub"] == report["local"]
+def test_code_of_the_cards_runs(session):
+    code = session[0]["code"]
+    for name in ("kites", "gensr", "intsr", "synergen", "adapter"):
+        lines = code[name].splitlines()
+        # Ten items for each request, each with its score. A title may break a line.
+        assert sum(line.startswith("i") for line in lines) >= (10 if name == "adapter" else 20), name
+        assert name == "adapter" or lines[-1].startswith("[{'item_id': 'i")
 
 
-def test_pipeline_answers_as_the_model(session):
-    report, _, _ = session
-    for answer, expected in zip(report["pipeline"], report["hub"], strict=True):
-        assert [entry["item_id"] for entry in answer] == [item_id for item_id, _, _ in expected]
-        # The batch is the same, so is the sum of log-probabilities up to the rounding of a float32.
-        assert [entry["score"] for entry in answer] == pytest.approx([score for _, _, score in expected], abs=1e-5)
+def test_loaded_without_importing_the_package_it_answers_as_the_local_one(session):
+    pushed, loaded, hub, model = session
+    assert "trust_remote_code=True" in loaded["refused"]
+    for name, answers in pushed["answers"].items():
+        assert [len(answer) for answer in answers] == [12, 12]
+        assert loaded["answers"][name] == answers
+    assert loaded["answers"]["parts"] != pushed["answers"]["synergen"]  # its weights were changed
+    assert [entry["item_id"] for entry in loaded["pipeline"]] == [
+        item for item, _, _ in pushed["answers"]["kites"][0][:3]
+    ]
+    assert loaded["saved"] == dict.fromkeys(loaded["answers"], [])
+    assert pushed["catalog_hash"] == model.catalog.content_hash
 
 
-def test_code_of_the_card_runs(session):
-    report, _, _ = session
-    lines = report["card_code"].splitlines()
-    # Ten items for each of two requests, each with its score, and the pipeline's list. A title may break a line.
-    assert sum(line.startswith("i") for line in lines) == 20
-    assert lines[-1].startswith("[{'item_id': 'i")
+def test_without_the_package_transformers_says_how_to_install_it(tmp_path, session):
+    from transformers.dynamic_module_utils import check_imports
+
+    text = session[2].repository("me/kites").files()["modeling_seekrec.py"].decode()
+    (tmp_path / "modeling_seekrec.py").write_text(text.replace("seekrec", "no_such_seekrec"))
+    with pytest.raises(ImportError, match="Run `pip install no_such_seekrec`"):
+        check_imports(tmp_path / "modeling_seekrec.py")
+    assert check_imports(Path(write_module(tmp_path, text))) == []
 
 
-def test_catalog_is_loaded_from_the_repository(session):
-    report, _, model = session
-    assert report["catalog_hash"] == model.catalog.content_hash
+def write_module(folder, text):
+    path = folder / "again.py"
+    path.write_text(text)
+    return path
 
 
-def test_data_set_comes_back_with_its_card(session):
-    report, hub, _ = session
-    assert report["data_set"] == {"configs": ["events", "items"], "is_equal": {"events": True, "items": True}}
-    card = hub.repository("me/kite-log", "dataset").files()["README.md"].decode()
-    assert "config_name: events" in card
+def test_an_adapter_names_its_model_and_nothing_of_this_machine(session):
+    report, _, hub, _ = session
+    assert "Published 3 files" in report["push_adapter"]
+    assert files_of(hub, "me/adapter") == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    settings = json.loads(hub.repository("me/adapter").files()["adapter_config.json"])
+    assert settings["base_model_name_or_path"] == "me/kites"
+    card = card_of(hub, "me/adapter")
+    assert "base_model: me/kites" in card and "library_name: peft" in card
+    # The adapter changes answers.
+    assert report["code"]["adapter"] not in report["code"]["kites"]
+
+
+def test_a_data_set_comes_back_as_it_was(session):
+    report, _, hub, _ = session
+    assert files_of(hub, "me/kite-log", "dataset") == [
+        "README.md",
+        "corpus.json",
+        "events/train-00000-of-00001.parquet",
+        "items/train-00000-of-00001.parquet",
+        "log.json",
+        "nrip/train-00000-of-00001.parquet",
+        "nrip/validation-00000-of-00001.parquet",
+    ]
+    log = make_log()
+    assert report["data"] == {
+        "configs": ["events", "items", "nrip"],
+        "fingerprint": read_tables(log.events, log.items).fingerprint(),
+    }
+    card = card_of(hub, "me/kite-log", "dataset")
     assert "license: other" in card
-    assert "**The queries are synthetic queries:**" in card
+    assert "config_name: nrip" in card
+    assert "| nrip | validation | 2 | input_ids, labels |" in card
+    assert "/tmp" not in card
+
+
+def test_a_log_on_the_hub_keeps_what_its_tables_do_not_say(tmp_path):
+    log = make_log()
+    files = prepare_data_set(tmp_path / "clone", "me/kite-log", log=log)
+    assert files[-1] == "log.json"
+    read = read_hub(tmp_path / "clone", name=log.name)
+    assert read.fingerprint() == log.fingerprint()
+    assert (read.query_source, read.notes) == ("category", ("Made up.",))
+    (tmp_path / "clone" / "log.json").write_text('{"has_time": true, "query_source": "guessed", "notes": []}')
+    with pytest.raises(DataError, match="holds a log with a damaged file .*guessed"):
+        read_hub(tmp_path / "clone")
+
+
+def test_what_cannot_be_a_repository_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="There is nothing to publish: give a log"):
+        prepare_data_set(tmp_path / "data", "me/x")
+    (tmp_path / "adapter").mkdir()
+    with pytest.raises(ConfigurationError, match="is no adapter: it lacks adapter_config.json, adapter_model"):
+        prepare_adapter(tmp_path / "adapter", tmp_path / "new", "me/x")
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/home/me/base"}))
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match="trained on /home/me/base, which nobody else can load"):
+        prepare_adapter(tmp_path / "adapter", tmp_path / "new", "me/x")
+    corpus = {"num_rows": {'x"] = 1': {"train": 1}}}
+    (tmp_path / "corpus.json").write_text(json.dumps(corpus))
+    with pytest.raises(DataError, match="which are no names"):
+        prepare_data_set(tmp_path / "data", "me/x", corpus=tmp_path)
+
+
+def test_a_partitioned_log_is_published_in_files(tmp_path):
+    log = make_log()
+    log.save(tmp_path / "log")
+    parts = partition_log(
+        tmp_path / "log" / "events.parquet", tmp_path / "log" / "items.parquet", tmp_path / "parts", num_partitions=3
+    )
+    files = prepare_data_set(tmp_path / "clone", "me/kite-log", log=parts)
+    assert len([name for name in files if name.startswith("events/")]) == parts.num_partitions > 1
+    read = read_hub(tmp_path / "clone")
+    assert sorted(read.events.to_pylist(), key=str) == sorted(log.events.to_pylist(), key=str)

@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 import torch
-from hammer import HAMMERED, REQUESTS, grow, hammer, make_pair, plain
+from hammer import HAMMERED, REQUESTS, grow, hammer, hammer_catalog, make_pair, plain
 
 from seekrec.generation import IdentifierTrie
 from seekrec.util.finite import weights_key
@@ -19,6 +19,12 @@ def test_threads_set_catalogues_while_others_ask(name, aisles):
     counts = hammer(name, aisles, seconds=0.6, num_threads=8)
     assert counts["answers"] > 0 and counts["sets"] > 0
     assert (counts["wrong"], counts["stale_afterwards"], counts["first_error"]) == (0, 0, None)
+
+
+def test_threads_change_one_catalogue():
+    counts = hammer_catalog(seconds=0.6, num_threads=8)
+    assert counts["changes"] > 0
+    assert (counts["wrong"], counts["first_error"]) == (0, None)
 
 
 def ids_of(model, processor):
@@ -33,10 +39,14 @@ def test_every_catalogue_can_be_set_again(name, aisles):
     grown = grow(old, "attic", 0)
     removed = grown.remove_items(["new", "i3"])
     removed.__dict__["identifier_hash"] = old.identifier_hash
-    for catalog in (grown, removed, old, removed, grown, old):
+    answers = {}
+    for catalog in (grown, removed, grown, old, removed, grown, old):
         for one in (model, processor):
             one.set_catalog(catalog)
-        found = {item.item_id for item in model.retrieve(processor(REQUESTS), top_k=50, exclude_seen=False)[0]}
+        given = plain(model.retrieve(processor(REQUESTS), top_k=50, exclude_seen=False))
+        # Whatever was set before.
+        assert given == answers.setdefault(catalog.content_hash, given)
+        found = {item_id for item_id, _, _ in given[0]}
         assert found == {item for item in catalog.id_map.ids if item not in ("new", "i3") or catalog is not removed}
     assert plain(model.retrieve(processor(REQUESTS), top_k=50)) == before
 

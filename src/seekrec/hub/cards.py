@@ -83,15 +83,15 @@ _FILTERS = {
 }
 
 
-def render_model_card(template_path: str | Path, results: Sequence[Row], run: Values) -> str:
+def render_model_card(template_path: str | Path, results: Sequence[Row] | None, run: Values) -> str:
     """Render the card of a model.
 
     The template sees `run`, `metadata` (the YAML front matter) and `tables` (see [`result_tables`]).
 
     Args:
         template_path (`str` or `Path`): The template, such as `hub_cards/gensar.md` of a source checkout.
-        results (`Sequence`): Rows of `results.json`, as [`ResultRow`] or as dictionaries: this model's and those of
-            the baselines on the same cases.
+        results (`Sequence`, *optional*): Rows of `results.json`, as [`ResultRow`] or as dictionaries: this model's and
+            those of the baselines on the same cases. `None` where nothing was measured, which the card then says.
         run (`Mapping`): From [`describe_model`]. The front matter takes `repo_id`, `system`, `license`, `tags`,
             `dataset_id` and `base_model` from it; the two last may be `None`.
 
@@ -102,8 +102,33 @@ def render_model_card(template_path: str | Path, results: Sequence[Row], run: Va
         ConfigurationError: If a variable of the template was not given, or the template cannot be read.
         DataError: If no row is of this system.
     """
-    rows = [_as_mapping(row) for row in results]
-    return _render(template_path, {"run": run, "metadata": _model_metadata(rows, run), "tables": result_tables(rows)})
+    rows = None if results is None else [_as_mapping(row) for row in results]
+    metadata = _model_metadata(rows, run)
+    return _render(template_path, {"run": run, "metadata": metadata, "tables": result_tables(rows or ())})
+
+
+def render_adapter_card(template_path: str | Path, adapter: Values) -> str:
+    """Render the card of an adapter.
+
+    Args:
+        template_path (`str` or `Path`): The template, such as `hub_cards/adapter.md` of a source checkout.
+        adapter (`Mapping`): The template sees it as `adapter`: `repo_id`, `base_model`, `license`, and `settings`,
+            those of `peft`.
+
+    Returns:
+        `str`: The card.
+
+    Raises:
+        ConfigurationError: If a variable of the template was not given, or the template cannot be read.
+    """
+    metadata = ModelCardData(
+        license=_need(adapter, "license"),
+        library_name="peft",
+        pipeline_tag=PIPELINE_TAG,
+        tags=["seekrec", "adapter", *([str(kind).lower()] if (kind := adapter["settings"].get("peft_type")) else [])],
+        base_model=_need(adapter, "base_model"),
+    )
+    return _render(template_path, {"adapter": adapter, "metadata": _Safe(metadata.to_yaml())})
 
 
 def render_dataset_card(template_path: str | Path, data: Values) -> str:
@@ -174,31 +199,35 @@ def result_tables(results: Sequence[Row]) -> list[Table]:
     return list(tables.values())
 
 
-def eval_results_yaml(results: Sequence[Row], run: Values) -> str | None:
+def eval_results_yaml(results: Sequence[Row] | None, run: Values) -> str | None:
     """Write this model's results in the format of a repository's `.eval_results/*.yaml`.
 
     Args:
-        results (`Sequence`): Rows, as for [`render_model_card`].
+        results (`Sequence`, *optional*): Rows, as for [`render_model_card`].
         run (`Mapping`): As there: `system`, `dataset_id`.
 
     Returns:
-        `str`, *optional*: YAML, or `None` without a `dataset_id`: entries name a data set of the Hub.
+        `str`, *optional*: YAML, or `None` without results or a `dataset_id`: entries name a data set of the Hub. A
+            task is a behavior and how it is ranked; the first row of each is taken.
     """
-    if run.get("dataset_id") is None:
+    if results is None or run.get("dataset_id") is None:
         return None
-    entries = [
-        EvalResultEntry(
+    entries: dict[str, EvalResultEntry] = {}
+    for row in _own_rows(results, run):
+        # Ranking of the whole catalogue is what a task is; other candidates have their name in it.
+        candidates = "" if row["protocol"] == "full" else f"_{row['protocol']}"
+        task = re.sub(r"\W+", "_", f"{row['behavior']}{candidates}_{INTERVAL_METRIC}".replace("@", "_at_"))
+        entry = EvalResultEntry(
             dataset_id=run["dataset_id"],
-            task_id=f"{row['behavior']}_{INTERVAL_METRIC}".replace("@", "_at_"),
+            task_id=task,
             value=round(row["metrics"][INTERVAL_METRIC], 4),
             notes=_setting_text(row),
         )
-        for row in _own_rows(results, run)
-    ]
-    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+        entries.setdefault(task, entry)
+    return yaml.safe_dump(eval_result_entries_to_yaml(list(entries.values())), sort_keys=False, allow_unicode=True)
 
 
-def _model_metadata(rows: Sequence[Values], run: Values) -> _Safe:
+def _model_metadata(rows: Sequence[Values] | None, run: Values) -> _Safe:
     dataset_id, base_model = _need(run, "dataset_id"), _need(run, "base_model")
     results = [
         EvalResult(
@@ -212,7 +241,7 @@ def _model_metadata(rows: Sequence[Values], run: Values) -> _Safe:
             metric_name=name,
             metric_value=round(row["metrics"][name], 4),
         )
-        for row in _own_rows(rows, run)
+        for row in (() if rows is None else _own_rows(rows, run))
         for name in CARD_METRICS
         if name in row["metrics"]
     ]
@@ -224,7 +253,7 @@ def _model_metadata(rows: Sequence[Values], run: Values) -> _Safe:
         datasets=None if dataset_id is None else [dataset_id],
         base_model=base_model,
         model_name=_need(run, "repo_id").rpartition("/")[2],
-        eval_results=results,
+        eval_results=results or None,
     )
     return _Safe(data.to_yaml())
 

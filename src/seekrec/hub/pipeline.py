@@ -39,7 +39,8 @@ class SearchAndRecommendationPipeline(Pipeline):
 
     Options of a call, which can be given to `pipeline(...)` as defaults too:
 
-    - `top_k` (`int`): Items for each request; if not given 10, or all of `candidates`.
+    - `top_k` (`int`): Items for each request; if not given 10, or all of `candidates`; with a list of requests, a list
+      of numbers.
     - `where` (`np.ndarray` or `list`, *optional*): Which items may be answered: a bool mask over the catalogue's rows
       or a list of item ids, for all requests; or, with a list of requests, a list with one of these for each.
     - `exclude_seen` (`bool`, *optional*): Leave out what the user acted on; if not given in recommendations alone.
@@ -85,15 +86,13 @@ class SearchAndRecommendationPipeline(Pipeline):
                 options["candidates"] = [options["candidates"]]
             return next(self._answers(iter([requests]), 1, options))
         if isinstance(requests, Sequence):
-            for name in ("candidates", "where"):
-                given = options.get(name)
-                if (
-                    given is not None
-                    and (name == "candidates" or _is_per_request(given))
-                    and len(given) != len(requests)
-                ):
+            for name in ("candidates", "where", "top_k"):
+                values = options.get(name)
+                if not isinstance(values, Sequence) or (name == "where" and not _is_per_request(values)):
+                    continue
+                if len(values) != len(requests):
                     raise RequestError(
-                        f"`{name}` has {len(given)} entries for {len(requests)} requests; give one for each request."
+                        f"`{name}` has {len(values)} entries for {len(requests)} requests; give one for each request."
                     )
             return list(self._answers(iter(requests), size, options))
         if isinstance(requests, Iterable):
@@ -104,12 +103,12 @@ class SearchAndRecommendationPipeline(Pipeline):
         start = 0
         while batch := list(islice(requests, size)):
             here = slice(start, start + len(batch))
-            candidates, where = options.get("candidates"), options.get("where")
+            candidates, where, top_k = (options.get(name) for name in ("candidates", "where", "top_k"))
             yield from self.run_single(
                 batch,
                 {"candidates": None if candidates is None else candidates[here]},
                 {
-                    "top_k": options.get("top_k"),
+                    "top_k": top_k[here] if isinstance(top_k, Sequence) else top_k,
                     "where": where[here] if where is not None and _is_per_request(where) else where,
                     "exclude_seen": options.get("exclude_seen"),
                 },
@@ -136,7 +135,7 @@ class SearchAndRecommendationPipeline(Pipeline):
     def _forward(  # type: ignore[override]
         self,
         inputs: dict[str, object],
-        top_k: int | None = None,
+        top_k: int | Sequence[int] | None = None,
         where: Where = None,
         exclude_seen: bool | None = None,
     ) -> list[list[ScoredItem]]:

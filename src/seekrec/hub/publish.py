@@ -17,6 +17,7 @@ from seekrec.catalog import CATALOG_FOLDER, Catalog
 from seekrec.errors import CatalogError, ConfigurationError, DataError
 from seekrec.identifiers import AssignmentResult, identifier_quality
 from seekrec.models.manifest import Part, check_part, part_files, read_json, replace_part
+from seekrec.models.repository import add_module
 from seekrec.recipes.record import RUN_FILE, write_run
 from seekrec.util.redaction import holds_secret, publishable
 
@@ -27,14 +28,15 @@ _NEEDED = ("processor_config.json", f"{CATALOG_FOLDER}/catalog.json")
 _NEEDED_TO_GENERATE = ("generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _TEXTS = (".json", ".md", ".yaml", ".txt", ".jinja")
 # Never published: pickles, optimizer states, half-written and hidden files.
-_LEFT_OUT = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.tmp", "*.partial", "checkpoint-*", "__pycache__", ".*")
+LEFT_OUT = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.tmp", "*.partial", "checkpoint-*", "__pycache__", ".*")
 
 
-def check_model_folder(folder: str | Path) -> Catalog:
+def check_model_folder(folder: str | Path, *, with_processor: bool = True) -> Catalog:
     """Refuse a model folder that could not be loaded from the Hub.
 
     Args:
         folder (`str` or `Path`): Folder that `save_pretrained` of model and processor wrote.
+        with_processor (`bool`): Whether the processor has to be there.
 
     Returns:
         [`Catalog`]: Its catalogue, whose files were checked.
@@ -51,7 +53,9 @@ def check_model_folder(folder: str | Path) -> Catalog:
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     # Both kinds of family keep a hash of what their weights belong to: identifiers, or the rows of items.
     compares_vectors = config.get("items_hash") is not None
-    needed = ("config.json", *(() if compares_vectors else _NEEDED_TO_GENERATE), *_NEEDED)
+    needed = ["config.json", *(() if compares_vectors else _NEEDED_TO_GENERATE), *_NEEDED]
+    if not with_processor:
+        needed = [name for name in needed if not name.startswith(("tokenizer", "processor"))]
     missing = [name for name in needed if not (source / name).is_file()]
     missing += [name for name in _weight_files(source) if not (source / name).is_file()]
     if missing:
@@ -81,20 +85,22 @@ def describe_model(
     folder: str | Path,
     *,
     repo_id: str,
-    system: str,
+    system: str | None = None,
     license: str,
     dataset_id: str | None = None,
     base_model: str | None = None,
+    with_processor: bool = True,
 ) -> dict[str, object]:
     """Collect the facts that a model card shows, from the model folder.
 
     Args:
         folder (`str` or `Path`): A complete model folder; see [`check_model_folder`].
         repo_id (`str`): Repository on the Hub.
-        system (`str`): Its name in `results.json`.
+        system (`str`, *optional*): Its name in `results.json`; that of its family if not given.
         license (`str`): License of the weights, as the Hub abbreviates it.
         dataset_id (`str`, *optional*): The data set it was trained on, if that is on the Hub.
         base_model (`str`, *optional*): The checkpoint it started from.
+        with_processor (`bool`): Whether the processor has to be there.
 
     Returns:
         `dict`: `repo_id`, `system`, `license`, `dataset_id`, `base_model`, `tags`, `seekrec_version`, `config` (of
@@ -108,25 +114,26 @@ def describe_model(
         CatalogError: If the catalogue is damaged or not the one the weights were trained for.
     """
     source = Path(folder)
-    catalog = check_model_folder(source)
+    catalog = check_model_folder(source, with_processor=with_processor)
     # Under the names of today, whichever version wrote it.
-    config = AutoConfig.from_pretrained(source).to_dict()
+    config = AutoConfig.from_pretrained(source)
+    settings = config.to_dict()
     run: dict[str, object] = dict.fromkeys(("command", "log", "settings", "seconds"))
     if (source / RUN_FILE).is_file():
         run |= publishable(read_json(source / RUN_FILE))
     return {
         **run,
         "repo_id": repo_id,
-        "system": system,
+        "system": system or type(config).__name__.removesuffix("Config"),
         "license": license,
         "dataset_id": dataset_id,
         "base_model": base_model,
         "tags": [
-            *("seekrec", config["model_type"], "generative-retrieval", "recommendation", "search"),
+            *("seekrec", config.model_type, "generative-retrieval", "recommendation", "search"),
             *(("semantic-ids",) if catalog.views else ()),
         ],
         "seekrec_version": version("seekrec"),
-        "config": config,
+        "config": settings,
         "num_parameters": _count_parameters(source),
         "catalog": {
             **catalog.settings(),
@@ -140,7 +147,9 @@ def describe_model(
 
 
 def copy_model(folder: str | Path, target: str | Path, *, card: str, eval_results: str | None = None) -> list[str]:
-    """Copy a model folder as it will be published: with its card, without pickles, checkpoints and hidden files.
+    """Copy a model folder as it will be published: with its card and the module that leads to this package.
+
+    Pickles, checkpoints and hidden files stay behind.
 
     Secrets and paths that an older version wrote into `run.json` are left out.
 
@@ -158,7 +167,7 @@ def copy_model(folder: str | Path, target: str | Path, *, card: str, eval_result
             be published a secret.
     """
     destination = Path(target)
-    ignore = shutil.ignore_patterns(*_LEFT_OUT)
+    ignore = shutil.ignore_patterns(*LEFT_OUT)
     for place, folders, files in os.walk(folder):
         left_out = ignore(place, [*folders, *files])
         folders[:] = [name for name in folders if name not in left_out]
@@ -169,13 +178,14 @@ def copy_model(folder: str | Path, target: str | Path, *, card: str, eval_result
                     "by a copy, or remove it."
                 )
     shutil.copytree(folder, destination, ignore=ignore)
+    add_module(destination)
     if (destination / RUN_FILE).is_file():
         _republish_run(destination)
     (destination / "README.md").write_text(card, encoding="utf-8")
     if eval_results is not None:
         (destination / ".eval_results").mkdir()
         (destination / ".eval_results" / "seekrec.yaml").write_text(eval_results, encoding="utf-8")
-    _refuse_secrets(destination)
+    refuse_secrets(destination)
     return sorted(path.relative_to(destination).as_posix() for path in destination.rglob("*") if path.is_file())
 
 
@@ -189,12 +199,17 @@ def _republish_run(folder: Path) -> None:
             write_run(new / RUN_FILE, content)
 
 
-def _refuse_secrets(folder: Path) -> None:
+def refuse_secrets(folder: Path) -> None:
+    """Refuse to publish a folder that holds a secret in a text file.
+
+    Raises:
+        ConfigurationError: Naming the file, not the secret.
+    """
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix in _TEXTS and holds_secret(path.read_text(encoding="utf-8")):
             raise ConfigurationError(
                 f"{path.relative_to(folder)} holds what looks like a token, or the value of a secret environment "
-                "variable; nothing was published. Remove it from the model folder and the card."
+                "variable; nothing was published. Remove it from the folder and the card."
             )
 
 

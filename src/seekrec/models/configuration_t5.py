@@ -10,6 +10,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import T5Config
 
 from seekrec.identifiers.levels import IdentifierLevels
+from seekrec.models.repository import InPackage
 from seekrec.models.views.weights import NO_VIEWS, read_view_weights
 from seekrec.schema import View
 
@@ -17,7 +18,7 @@ from seekrec.schema import View
 # Identical to T5Config except: the fields below. As there, `tie_word_embeddings=False` at creation says that decoder
 # states are not scaled (`scale_decoder_outputs`), nothing else.
 @strict
-class IdentifierT5Config(IdentifierLevels, T5Config):
+class IdentifierT5Config(InPackage, IdentifierLevels, T5Config):
     """Configuration of a T5 that has tokens for identifiers, on top of [`IdentifierLevels`].
 
     Args:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +126,24 @@ def save_checkpoint(model: Saveable, processor: Saveable, folder: str | Path) ->
         processor.save_pretrained(new)
 
 
+def take_parts(source: Path, folder: Path) -> None:
+    """Copy the processor and the results of a checkpoint to a model, where they were saved beside that very model.
+
+    Args:
+        source (`Path`): The checkpoint.
+        folder (`Path`): Holds the model; parts that it has already stay.
+    """
+    model = _model_digest(folder)
+    parts: tuple[Part, ...] = ("processor", "results")
+    for part in parts:
+        path = source / manifest_file(part)
+        if not path.is_file() or (folder / manifest_file(part)).exists() or _read_manifest(path).model != model:
+            continue
+        _check_files(source, part, _read_manifest(path))
+        for name in (path.name, *_read_manifest(path).files):
+            shutil.copyfile(source / name, folder / name)
+
+
 def check_part(name_or_path: str | os.PathLike[str], part: Part, hub: HubArguments | None = None) -> HubArguments:
     """Refuse a part of a checkpoint that is not what was saved.
 
@@ -230,6 +249,11 @@ def _model_digest(folder: Path) -> str | None:
     return files_digest(files) if files else None
 
 
+def part_patterns(part: Part) -> tuple[str, ...]:
+    """Return patterns of the files that a part may have."""
+    return (manifest_file(part), *_FILES[part])
+
+
 def part_files(folder: Path, part: Part) -> list[str]:
     """Name the files of a part: those of its manifest, and those that would be read as its own."""
     if not folder.is_dir():
@@ -254,7 +278,10 @@ def _digest(path: Path) -> str:
     """Compute the SHA-256 of a file; of JSON that of its content, however it is laid out."""
     if path.suffix != ".json":
         return file_sha256(path)
-    return json_digest(read_json(path))
+    content = read_json(path)
+    # A repository adds where transformers finds its classes; what was saved is the same.
+    content.pop("auto_map", None)
+    return json_digest(content)
 
 
 def _write_manifest(folder: Path, part: Part, files: dict[str, str], model: str | None) -> None:
@@ -288,7 +315,9 @@ __all__ = [
     "hub_arguments",
     "manifest_file",
     "part_files",
+    "part_patterns",
     "read_json",
     "replace_part",
     "save_checkpoint",
+    "take_parts",
 ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 import numpy as np
+from huggingface_hub import CommitInfo
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from seekrec.catalog import Catalog
@@ -24,6 +25,7 @@ from seekrec.events.columns import RequestColumns, SessionIds
 from seekrec.models.checkpoint import load_bundled_catalog, load_config, save_bundled_catalog, split_hub_arguments
 from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.models.manifest import check_part, hub_arguments, replace_part
+from seekrec.models.repository import InPackage, push_processor
 from seekrec.schema import IdMap, Request, shown
 from seekrec.util.ragged import Ragged
 from seekrec.util.text import fold_text
@@ -53,7 +55,7 @@ def check_unknown(unknown: str) -> Unknown:
 ProcessorT = TypeVar("ProcessorT", bound="CatalogProcessor")
 
 
-class CatalogProcessor(ProcessorMixin):
+class CatalogProcessor(InPackage, ProcessorMixin):
     """A processor with a catalogue; a family defines `__init__`, which sets `_catalog`, and `__call__`."""
 
     # Attributes that are not settings: the catalogue, which has files of its own, and what is made of it.
@@ -100,6 +102,45 @@ class CatalogProcessor(ProcessorMixin):
         if to_hub is not None:
             self.push_to_hub(**{"repo_id": Path(save_directory).name, **to_hub})
         return [str(Path(save_directory, Path(file).name)) for file in files]
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str | None = None,
+        tags: list[str] | None = None,
+    ) -> CommitInfo:
+        """Upload the processor with its catalogue as one commit; a model in the repository stays.
+
+        `model.push_to_hub(repo_id, processor=processor)` uploads both as one.
+
+        Args:
+            repo_id (`str`): `user/name`; made if it does not exist.
+            commit_message (`str`, *optional*): First line of the commit.
+            commit_description (`str`, *optional*): The rest of the commit's message.
+            private (`bool`, *optional*): Whether a new repository is private.
+            token (`bool` or `str`, *optional*): For the Hub; the one logged in with otherwise.
+            revision (`str`, *optional*): Branch; made if it does not exist.
+            create_pr (`bool`): Whether the commit is proposed as a pull request.
+            max_shard_size (*optional*): Not read: a processor has no weights.
+            tags (*optional*): Not read: the card is the model's.
+        """
+        return push_processor(
+            self,
+            repo_id=repo_id,
+            commit_message=commit_message or "Upload processor",
+            commit_description=commit_description,
+            private=private,
+            token=token,
+            revision=revision,
+            create_pr=create_pr,
+        )
 
     def _save_files(self, folder: Path) -> None:
         """Write what is saved beside the settings."""

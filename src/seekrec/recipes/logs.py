@@ -25,7 +25,7 @@ from seekrec.events import (
 from seekrec.events.partitions import PartitionedLog, partition_log
 from seekrec.events.partitions.logs import LOG_FILE
 from seekrec.events.readers import READERS, TAGGED, WITHOUT_FOLDER, read_tables
-from seekrec.events.readers.hub import load_tables, note_origin, restore_log
+from seekrec.events.readers.hub import load_facts, load_tables, note_origin, restore_log
 from seekrec.events.readers.sql import holds_password, query_tables
 from seekrec.recipes.arguments import SPLIT_SEED, DataArguments
 from seekrec.recipes.machine import memory_size
@@ -318,8 +318,11 @@ def _read_repository(data: DataArguments) -> EventLog:
     repository, revision = (data.data_dir, "") if is_clone else data.data_dir.partition("@")[::2]
     events, items = load_tables(repository, revision=revision or None)
     given, name = _given(data, _OF_FILES), name_log(data)
-    log = None if given.keys() - {"has_time"} else restore_log(events, items, name=name, **given)
-    return note_origin(read_tables(events, items, name=name, **given) if log is None else log)
+    facts = load_facts(repository, revision=revision or None)
+    log = None if given.keys() - {"has_time"} else restore_log(events, items, name=name, facts=facts, **given)
+    if log is None:
+        return note_origin(read_tables(events, items, name=name, **given))
+    return note_origin(log) if facts is None else log
 
 
 def _given_to_tables(data: DataArguments) -> dict[str, Any]:

@@ -8,16 +8,22 @@ was fetched before is read from the cache. No code of a repository is run.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, get_args
 
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
 from seekrec.errors import DataError
-from seekrec.events.log import EventLog
+from seekrec.events.log import LOG_FILE, EventLog, QuerySource
 from seekrec.events.readers.tables import read_tables
 from seekrec.events.readers.times import are_positions
+from seekrec.events.saved import refuse_damage
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES
 
 _EVENTS, _ITEMS = "events", "items"
@@ -45,18 +51,19 @@ def read_hub(
         max_refused (`float`, *optional*): As in [`read_tables`].
 
     Returns:
-        `EventLog`: The log that was pushed, or what [`read_tables`] makes of the two tables. Queries count as typed:
-            the tables do not say otherwise, and the notes do.
+        `EventLog`: The log that was pushed, or what [`read_tables`] makes of the two tables. Queries count as typed
+            where `log.json` does not say otherwise: the tables do not, and the notes do.
 
     Raises:
         DataError: If the repository cannot be read or lacks a configuration, or the rows cannot be used.
     """
     events, items = load_tables(repository, revision=revision)
     name = name if name is not None else Path(repository).name
-    log = restore_log(events, items, name=name, has_time=has_time)
+    facts = load_facts(repository, revision=revision)
+    log = restore_log(events, items, name=name, has_time=has_time, facts=facts)
     if log is None:
-        log = read_tables(events, items, name=name, has_time=has_time, max_refused=max_refused)
-    return note_origin(log)
+        log, facts = read_tables(events, items, name=name, has_time=has_time, max_refused=max_refused), None
+    return note_origin(log) if facts is None else log
 
 
 def load_tables(repository: str | Path, *, revision: str | None = None) -> tuple[pa.Table, pa.Table]:
@@ -75,7 +82,42 @@ def load_tables(repository: str | Path, *, revision: str | None = None) -> tuple
     return _load(repository, _EVENTS, revision), _load(repository, _ITEMS, revision)
 
 
-def restore_log(events: pa.Table, items: pa.Table, *, name: str, has_time: bool | None = None) -> EventLog | None:
+def load_facts(repository: str | Path, *, revision: str | None = None) -> dict[str, Any] | None:
+    """Return what `log.json` of a repository says of its tables; `None` without such a file.
+
+    Args:
+        repository (`str` or `Path`): See [`read_hub`].
+        revision (`str`, *optional*): See [`read_hub`].
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    path = Path(repository) / LOG_FILE
+    if not Path(repository).is_dir():
+        try:
+            found = hf_hub_download(str(repository), LOG_FILE, repo_type="dataset", revision=revision)
+        except (EntryNotFoundError, OSError):  # offline it may be nowhere
+            return None
+        path = Path(found)
+    elif not path.is_file():
+        return None
+    with refuse_damage(path.parent, "log"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "has_time": bool(content["has_time"]),
+            "query_source": {source: source for source in get_args(QuerySource)}[content["query_source"]],
+            "notes": tuple(map(str, content["notes"])),
+        }
+
+
+def restore_log(
+    events: pa.Table,
+    items: pa.Table,
+    *,
+    name: str,
+    has_time: bool | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> EventLog | None:
     """Return the log that [`EventLog.to_dataset_dict`] was called on; `None` where the tables are no such.
 
     Args:
@@ -83,9 +125,15 @@ def restore_log(events: pa.Table, items: pa.Table, *, name: str, has_time: bool 
         items (`pyarrow.Table`): Items.
         name (`str`): Name of the log.
         has_time (`bool`, *optional*): Whether timestamps are seconds; found from them if not given.
+        facts (`Mapping`, *optional*): From [`load_facts`].
     """
     if not (set(EVENT_FEATURES) <= set(events.column_names) and set(ITEM_FEATURES) <= set(items.column_names)):
         return None
+    if facts is not None:
+        try:
+            return EventLog(name, events, items, **{**facts, **({} if has_time is None else {"has_time": has_time})})
+        except DataError:
+            return None
     if has_time is None:
         has_time = not are_positions(events["user_id"], events["timestamp"])
     has_searches = bool(pc.any(pc.is_valid(events["query"])).as_py())
@@ -121,4 +169,4 @@ def _load(repository: str | Path, configuration: str, revision: str | None) -> p
     return pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="permissive")
 
 
-__all__ = ["load_tables", "note_origin", "read_hub", "restore_log"]
+__all__ = ["load_facts", "load_tables", "note_origin", "read_hub", "restore_log"]

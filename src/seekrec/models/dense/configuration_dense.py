@@ -12,13 +12,14 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from seekrec.embeddings.softmax import LARGE_CATALOG
+from seekrec.models.repository import InPackage
 from seekrec.models.views.weights import NO_VIEWS, read_view_weights
 from seekrec.schema import BEHAVIORS
 from seekrec.util.settings import option_values
 
 
 @strict
-class DenseConfig(PreTrainedConfig):
+class DenseConfig(InPackage, PreTrainedConfig):
     """Configuration that [`IntSRConfig`] and [`SynerGenConfig`] share.
 
     The data it is made for:

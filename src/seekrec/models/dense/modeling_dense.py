@@ -734,8 +734,12 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         if old is None or len(old.catalog) != len(catalog) or not has_same_items(old.catalog, catalog):
             return DenseSnapshot(catalog, self.items.read_texts(catalog.items, self._text_vectors(catalog)))
         # After `remove_items` the vectors are the same array: what was made of them stays.
-        snapshot = DenseSnapshot(catalog, old.texts)
-        snapshot.take_values(old, ["vectors", "views", ("index", self.item_index)])
+        snapshot, num_trained = DenseSnapshot(catalog, old.texts), self.config.num_items
+        kept = ["vectors", ("index", self.item_index)]
+        # Views speak for the new items that can be answered.
+        if np.array_equal(old.new_rows(num_trained), snapshot.new_rows(num_trained)):
+            kept.append("views")
+        snapshot.take_values(old, kept)
         return snapshot
 
     def _keep(self, snapshot: DenseSnapshot) -> None:

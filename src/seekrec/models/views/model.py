@@ -10,12 +10,13 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from torch import Tensor
-from transformers import BatchFeature, PreTrainedModel
+from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
 from seekrec.errors import CatalogError, RequestError
 from seekrec.models.answers import ExcludeSeen, Where
 from seekrec.models.new_items import TextNeighbors
+from seekrec.models.repository import RepositoryModel
 from seekrec.models.views.added import AddedScores, Part
 from seekrec.models.views.boosts import Boost, read_boost
 from seekrec.models.views.catalog_views import CatalogViews, ViewRequests
@@ -45,7 +46,7 @@ class Snapshot(Protocol):
         """Return the items with texts like those of new ones."""
 
 
-class ViewedModel(PreTrainedModel):
+class ViewedModel(RepositoryModel):
     """A model that may be saved with views, and answers by its own scores and what they add."""
 
     # What else is known of items; see `set_views`.
