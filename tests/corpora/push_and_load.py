@@ -22,7 +22,6 @@ def main() -> None:
     log = make_log(LINES)
     catalog = Catalog.build(log.items, CODES, num_shared_levels=2, codebook_size=CODEBOOK_SIZE)
     tools = (split_log(log), catalog, *make_tokenizer())
-    # Few, because every task is a push of its own.
     tasks = ("nrip", "nsip")
     parts = {
         part: build_corpus(*tools, GenSARConfig(), tasks=tasks, seed=seed)

@@ -91,18 +91,21 @@ def test_refusals(parts, tmp_path):
         load_corpus(tmp_path / "corpus", "validation")
 
 
-def test_pushed_as_one_configuration_a_task(parts, monkeypatch):
-    pushed = {}
-    monkeypatch.setattr(
-        DatasetDict,
-        "push_to_hub",
-        lambda self, repo_id, config_name, private, token: pushed.setdefault(
-            (repo_id, config_name), {part: len(rows) for part, rows in self.items()}
-        ),
-    )
+def test_pushed_as_one_configuration_a_task_by_one_commit(parts, monkeypatch):
+    pushed = []
+
+    def upload(folder, **options):
+        files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        pushed.append((options["repo_id"], options["repo_type"], options["private"], files))
+
+    monkeypatch.setattr("seekrec.corpora.publish.upload", upload)
     push_corpus(parts, "me/corpus", private=True)
-    assert pushed == {
-        ("me/corpus", "nrip"): {"train": 3, "test": 3},
-        ("me/corpus", "nsip"): {"train": 2},
-        ("me/corpus", "id2desc_semantic"): {"train": 6},
-    }
+    files = [
+        "README.md",
+        "corpus.json",
+        "id2desc_semantic/train-00000-of-00001.parquet",
+        "nrip/test-00000-of-00001.parquet",
+        "nrip/train-00000-of-00001.parquet",
+        "nsip/train-00000-of-00001.parquet",
+    ]
+    assert pushed == [("me/corpus", "dataset", True, files)]

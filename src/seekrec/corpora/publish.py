@@ -12,6 +12,7 @@ folder/
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from datasets import DatasetDict, get_dataset_config_names, load_dataset
 from seekrec.corpora.templates import TASKS
 from seekrec.errors import DataError
 from seekrec.util.files import replace_folder, write_json
+from seekrec.util.repositories import upload
 
 CORPUS_FILE = "corpus.json"
 _README = "README.md"
@@ -79,7 +81,9 @@ def load_corpus(
     if Path(place).is_dir() or Path(place).is_absolute():
         tasks = _tasks_of_folder(Path(place), part)
     else:
-        tasks = get_dataset_config_names(place, revision=revision)
+        # A repository may hold the log, too.
+        names = get_dataset_config_names(place, revision=revision)
+        tasks = [name for name in names if name not in ("events", "items")]
     corpus = DatasetDict()
     for name in sorted(tasks, key=lambda task: TASKS.index(task) if task in TASKS else len(TASKS)):
         try:
@@ -110,7 +114,7 @@ def describe_corpus(folder: str | Path) -> dict[str, object]:
 def push_corpus(
     parts: Mapping[str, DatasetDict], repo_id: str, *, private: bool | None = None, token: str | None = None
 ) -> None:
-    """Publish corpora as a data set repository, one configuration for each task.
+    """Publish corpora as a data set repository, one configuration for each task, by one commit.
 
     Args:
         parts (`Mapping[str, datasets.DatasetDict]`): As in `save_corpus`.
@@ -123,9 +127,18 @@ def push_corpus(
     """
     if not any(parts.values()):
         raise DataError("There is nothing to publish: `parts` has no data set.")
-    for name in _count_rows(parts):
-        by_part = DatasetDict({part: corpus[name] for part, corpus in parts.items() if name in corpus})
-        by_part.push_to_hub(repo_id, config_name=name, private=private, token=token)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "corpus"
+        save_corpus(parts, folder)
+        upload(
+            folder,
+            repo_id=repo_id,
+            repo_type="dataset",
+            commit_message="Upload corpora",
+            private=private,
+            token=token,
+            replaces=["*.parquet"],
+        )
 
 
 def _tasks_of_folder(folder: Path, part: str) -> list[str]:

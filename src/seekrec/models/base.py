@@ -306,10 +306,11 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
             **kwargs: Further arguments of `PreTrainedModel.save_pretrained`.
         """
         # Adapters lie beside a model, and what several processes write into one folder cannot be swapped.
-        is_part = getattr(self, "_hf_peft_config_loaded", False) or kwargs.get("distributed_checkpoint", False)
+        is_part = getattr(self, "_hf_peft_config_loaded", False) or kwargs.get("distributed_checkpoint")
         if is_part or not is_main_process:
             super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
             return
+        self.config.__dict__.pop("auto_map", None)  # of the repository that it came from
         to_hub, settings = split_hub_arguments(kwargs)
         with replace_part(save_directory, "model") as folder:
             self.config.views_hash = None if self._views is None else self._views.save(folder / VIEWS_FOLDER)
@@ -317,8 +318,7 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
             if self._snapshot is not None:
                 save_bundled_catalog(self._snapshot.catalog, folder)
         if to_hub is not None:
-            to_hub.setdefault("repo_id", Path(save_directory).name)
-            self.push_to_hub(**to_hub)
+            self.push_to_hub(**{"repo_id": Path(save_directory).name, **to_hub})
 
     @classmethod
     def from_pretrained(

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
@@ -28,6 +29,7 @@ from seekrec.models.manifest import check_part, hub_arguments, replace_part
 from seekrec.models.repository import InPackage, push_processor
 from seekrec.schema import IdMap, Request, shown
 from seekrec.util.ragged import Ragged
+from seekrec.util.repositories import upload
 from seekrec.util.text import fold_text
 
 logger = logging.getLogger(__name__)
@@ -131,8 +133,8 @@ class CatalogProcessor(InPackage, ProcessorMixin):
             max_shard_size (*optional*): Not read: a processor has no weights.
             tags (*optional*): Not read: the card is the model's.
         """
-        return push_processor(
-            self,
+        push = partial(
+            upload,
             repo_id=repo_id,
             commit_message=commit_message or "Upload processor",
             commit_description=commit_description,
@@ -141,6 +143,7 @@ class CatalogProcessor(InPackage, ProcessorMixin):
             revision=revision,
             create_pr=create_pr,
         )
+        return push_processor(self, push)
 
     def _save_files(self, folder: Path) -> None:
         """Write what is saved beside the settings."""

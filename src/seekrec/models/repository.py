@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from huggingface_hub import CommitInfo
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
@@ -98,11 +99,6 @@ class RepositoryModel(InPackage, PreTrainedModel):
     # Cards are made by a package that stands above this one; it puts what does so here.
     publisher: ClassVar[Publisher]
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Save weights and settings as transformers does, without what a repository said of its own module."""
-        self.config.__dict__.pop("auto_map", None)
-        super().save_pretrained(save_directory, *args, **kwargs)
-
     def push_to_hub(  # type: ignore[override]
         self,
         repo_id: str,
@@ -118,7 +114,7 @@ class RepositoryModel(InPackage, PreTrainedModel):
         token: bool | str | None = None,
         revision: str | None = None,
         create_pr: bool = False,
-        max_shard_size: int | str | None = "50GB",
+        max_shard_size: int | str | None = None,
         tags: list[str] | None = None,
     ) -> CommitInfo:
         """Upload the model as one commit: weights, catalogue, views, card, and the module that finds its classes.
@@ -162,7 +158,7 @@ class RepositoryModel(InPackage, PreTrainedModel):
         )
         with tempfile.TemporaryDirectory() as place:
             folder, target = Path(place) / "model", Path(place) / "repository"
-            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            self.save_pretrained(folder, max_shard_size=max_shard_size or "50GB")
             if getattr(self, "_hf_peft_config_loaded", False):
                 return push(folder)
             if processor is not None:
@@ -183,18 +179,18 @@ class RepositoryModel(InPackage, PreTrainedModel):
             return push(target, replaces=files_of(*parts))
 
 
-def push_processor(processor: Saveable, **options: Any) -> CommitInfo:
+def push_processor(processor: Saveable, push: Callable[..., CommitInfo]) -> CommitInfo:
     """Upload a processor as one commit, with the module that finds its class; a model in the repository stays.
 
     Args:
         processor: Has `save_pretrained`.
-        options: Arguments of [`upload`].
+        push (`Callable`): Gets the folder, and the files that it replaces; see [`upload`].
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "processor"
         processor.save_pretrained(folder)
         add_module(folder)
-        return upload(folder, replaces=files_of("processor"), **options)
+        return push(folder, replaces=files_of("processor"))
 
 
 __all__ = ["MODULE_FILE", "InPackage", "RepositoryModel", "add_module", "files_of", "push_processor"]

@@ -9,9 +9,8 @@ was fetched before is read from the cache. No code of a repository is run.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import NamedTuple, get_args
 
 import datasets
 import pyarrow as pa
@@ -27,6 +26,14 @@ from seekrec.events.saved import refuse_damage
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES
 
 _EVENTS, _ITEMS = "events", "items"
+
+
+class LogFacts(NamedTuple):
+    """What `log.json` of a repository says of a log; see [`EventLog`]."""
+
+    has_time: bool
+    query_source: QuerySource
+    notes: tuple[str, ...]
 
 
 def read_hub(
@@ -82,7 +89,7 @@ def load_tables(repository: str | Path, *, revision: str | None = None) -> tuple
     return _load(repository, _EVENTS, revision), _load(repository, _ITEMS, revision)
 
 
-def load_facts(repository: str | Path, *, revision: str | None = None) -> dict[str, Any] | None:
+def load_facts(repository: str | Path, *, revision: str | None = None) -> LogFacts | None:
     """Return what `log.json` of a repository says of its tables; `None` without such a file.
 
     Args:
@@ -103,11 +110,9 @@ def load_facts(repository: str | Path, *, revision: str | None = None) -> dict[s
         return None
     with refuse_damage(path.parent, "log"):
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            "has_time": bool(content["has_time"]),
-            "query_source": {source: source for source in get_args(QuerySource)}[content["query_source"]],
-            "notes": tuple(map(str, content["notes"])),
-        }
+        sources: dict[str, QuerySource] = {source: source for source in get_args(QuerySource)}
+        notes = tuple(map(str, content["notes"]))
+        return LogFacts(bool(content["has_time"]), sources[content["query_source"]], notes)
 
 
 def restore_log(
@@ -116,7 +121,7 @@ def restore_log(
     *,
     name: str,
     has_time: bool | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: LogFacts | None = None,
 ) -> EventLog | None:
     """Return the log that [`EventLog.to_dataset_dict`] was called on; `None` where the tables are no such.
 
@@ -125,13 +130,14 @@ def restore_log(
         items (`pyarrow.Table`): Items.
         name (`str`): Name of the log.
         has_time (`bool`, *optional*): Whether timestamps are seconds; found from them if not given.
-        facts (`Mapping`, *optional*): From [`load_facts`].
+        facts ([`LogFacts`], *optional*): From [`load_facts`].
     """
     if not (set(EVENT_FEATURES) <= set(events.column_names) and set(ITEM_FEATURES) <= set(items.column_names)):
         return None
     if facts is not None:
         try:
-            return EventLog(name, events, items, **{**facts, **({} if has_time is None else {"has_time": has_time})})
+            given = facts if has_time is None else facts._replace(has_time=has_time)
+            return EventLog(name, events, items, *given)
         except DataError:
             return None
     if has_time is None:
@@ -169,4 +175,4 @@ def _load(repository: str | Path, configuration: str, revision: str | None) -> p
     return pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="permissive")
 
 
-__all__ = ["load_facts", "load_tables", "note_origin", "read_hub", "restore_log"]
+__all__ = ["LogFacts", "load_facts", "load_tables", "note_origin", "read_hub", "restore_log"]
