@@ -14,13 +14,13 @@ import pyarrow as pa
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from seekrec.errors import RequestError, UnknownItemError
+from seekrec.errors import UnknownItemError
 from seekrec.serving import messages as m
 from seekrec.serving.engine import Answered, ModelSource, Question
-from seekrec.serving.http import add_errors, add_middleware, check_token
+from seekrec.serving.http import PROBLEMS, add_errors, add_middleware, check_token
 from seekrec.serving.service import Service
 from seekrec.serving.settings import ServingSettings
-from seekrec.serving.store import StoredEvent
+from seekrec.serving.store import ConflictError, StoredEvent
 
 ResultT = TypeVar("ResultT")
 
@@ -48,6 +48,7 @@ def make_app(source: ModelSource, settings: ServingSettings) -> FastAPI:
         summary="One model that searches and recommends.",
         version=version("seekrec"),
         lifespan=lifespan,
+        responses=PROBLEMS,
     )
     app.state.service = service
     app.include_router(router, dependencies=[Depends(check_token)])
@@ -111,7 +112,7 @@ async def _question(message: m.Question, service: Service) -> Question:
     """Bring a message to what the model is asked."""
     asked = message.to_request()
     if message.user_id is None:
-        question = Question(asked, [event.to_event() for event in message.history or []])
+        question = Question(asked, message.given_history())
     else:
         kept = await service.history(message.user_id)
         until = message.timestamp
@@ -208,7 +209,7 @@ async def delete_items(message: m.ItemIdsMessage, service: Served) -> m.Changed:
 async def put_item(item_id: ItemId, message: m.ItemMessage, service: Served) -> m.Changed:
     """Add an item, or change its columns."""
     if message.item_id != item_id:
-        raise RequestError(f"`item_id` is {message.item_id!r} in the body and {item_id!r} in the path; give one.")
+        raise ConflictError(f"`item_id` is {message.item_id!r} in the body and {item_id!r} in the path; give one.")
     changed, now = await service.put_items([message.model_dump(exclude_unset=True)])
     return m.Changed(changed=changed, catalog_version=now)
 
@@ -227,8 +228,9 @@ async def read_item(item_id: ItemId, service: Served) -> m.ItemState:
     if item_id not in catalog.id_map:
         raise UnknownItemError(f"There is no item {item_id!r} in the catalogue.")
     row = catalog.id_map.rows[item_id]
-    item = catalog.items.slice(row, 1).to_pylist()[0]
-    return m.ItemState(item=item, is_removed=bool(catalog.is_removed[row]), catalog_version=now)
+    if catalog.is_removed[row]:
+        raise UnknownItemError(f"Item {item_id!r} was deleted; put it to have it back.")
+    return m.ItemState(item=catalog.items.slice(row, 1).to_pylist()[0], catalog_version=now)
 
 
 @router.get("/items")

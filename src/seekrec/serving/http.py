@@ -13,16 +13,35 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seekrec.errors import CatalogError, DataError, RequestError, SeekrecError, UnknownItemError
 from seekrec.serving.batching import QueueFullError, StoppingError
 from seekrec.serving.logs import logger, request_id
+from seekrec.serving.messages import Problem
 from seekrec.serving.metrics import Metrics
 from seekrec.serving.service import Service, UnknownModelError
 from seekrec.serving.store import ConflictError
 
 MAX_BODY_BYTES = 4 * 2**20
+# What any route may answer instead.
+PROBLEMS: dict[int | str, dict[str, object]] = {
+    status: {"model": Problem, "description": words}
+    for status, words in {
+        400: "The body is no JSON",
+        401: "The token of the server is missing or wrong",
+        403: "Admin routes are off",
+        404: "There is no such item, model or page",
+        405: "The path has no such method",
+        409: "The message is well formed, but does not fit what the catalogue or the store holds",
+        413: "The body is too large",
+        422: "The message is not well formed; `loc` names the field",
+        429: "Too many requests wait; ask again after `Retry-After` seconds",
+        500: "The server failed",
+        503: "The server is starting or stopping, or took too long",
+    }.items()
+}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ADMIN = "/admin/"
 
@@ -66,8 +85,12 @@ def add_errors(app: FastAPI) -> None:
         return JSONResponse({"detail": lines}, 422)
 
     @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), **dict(error.headers or {}))
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # the framework names the methods of one route of the path alone
+            headers["Allow"] = ", ".join(sorted(_methods(request)))
+        place = ["body"] if error.status_code == 400 else []
+        return problem(error.status_code, str(error.detail), place, **headers)
 
     @app.exception_handler(SeekrecError)
     async def failed(request: Request, error: SeekrecError) -> JSONResponse:
@@ -79,12 +102,11 @@ def add_errors(app: FastAPI) -> None:
             return problem(404, str(error), ["body", "model"])
         if isinstance(error, ConflictError):
             return problem(409, str(error), _place(error))
-        if isinstance(error, UnknownItemError) and "item_id" in request.path_params:
-            return problem(404, str(error), ["path", "item_id"])
-        if isinstance(error, (RequestError, DataError)):
-            return problem(422, str(error), _place(error))
-        if isinstance(error, CatalogError):
-            return problem(409, str(error), ["body"])
+        if isinstance(error, UnknownItemError):
+            return problem(404, str(error), ["path", "item_id"] if "item_id" in request.path_params else _place(error))
+        # The message is well formed: it does not fit the catalogue.
+        if isinstance(error, (RequestError, DataError, CatalogError)):
+            return problem(409, str(error), _place(error))
         logger.error("a request failed", exc_info=error)
         return problem(500, "The server failed; its log says why, under the id of this request.")
 
@@ -95,6 +117,16 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> JSONResponse:
         return problem(500, "The server failed; its log says why, under the id of this request.")
+
+
+def _methods(request: Request) -> set[str]:
+    """Return the methods that the path of a request has."""
+    return {
+        method.upper()
+        for template, operations in request.app.openapi()["paths"].items()
+        if compile_path(template)[0].fullmatch(request.url.path)
+        for method in operations
+    }
 
 
 def _place(error: SeekrecError) -> list[str | int]:

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic.config import JsonDict
 
 from seekrec.schema import (
     GEOHASH_PATTERN,
     MAX_QUERY_CHARACTERS,
     MAX_SECONDS,
     RECOMMENDATION,
+    SEARCH,
     Behavior,
     Event,
     Request,
@@ -30,24 +32,39 @@ MAX_CHANGES = 1_000
 MAX_FILTERS = 20
 MAX_VALUES = 1_000
 MAX_TEXT = 10_000
+# Either way; no score of a model comes near it.
+MAX_BOOST = 1e6
+
+
+# A character that can be seen, in the words of regular expressions that all languages share.
+_SEEN = r"[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff]"
+_VISIBLE = rf"^[^\u0000]*{_SEEN}[^\u0000]*$"
 
 
 def _check_text(text: str) -> str:
     """Refuse what databases cannot keep, and text without a visible character."""
     if "\x00" in text:
         raise ValueError("holds the character NUL; leave it out")
-    if not text or text.isspace():
+    if re.search(_SEEN, text) is None:
         raise ValueError("holds no visible character; pass text, or leave the field out")
     return text
 
 
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS), AfterValidator(_check_text)]
-Query = Annotated[
-    str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS), AfterValidator(_check_text), Field(examples=["space"])
+def _whole(value: object) -> object:
+    """Take 3.0 for 3: to JSON they are the same number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# The same for readers of the schema. What a schema cannot say is no reason to refuse a message as malformed.
+_Visible = Annotated[
+    str, AfterValidator(_check_text), Field(json_schema_extra={"pattern": _VISIBLE})
 ]
-Seconds = Annotated[int, Field(ge=0, le=MAX_SECONDS, description="Seconds since 1970, UTC.", examples=[1_700_000_000])]
+Id = Annotated[_Visible, Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
+Query = Annotated[_Visible, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS, examples=["space"])]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Seconds = Annotated[Whole, Field(ge=0, le=MAX_SECONDS, description="Seconds since 1970, UTC.", examples=[1_700_000_000])]
 Geohash = Annotated[str, Field(pattern=GEOHASH_PATTERN)]
-Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_check_text)]
+Text = Annotated[_Visible, Field(max_length=MAX_TEXT)]
 # A value of an item's column, or of a filter.
 Scalar = bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | Text
 Column = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
@@ -59,9 +76,31 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _one_of_two(first: JsonValue, second: JsonValue) -> JsonDict:
+    """Say in a schema that one of two must hold; what pydantic checks by a function, readers cannot see."""
+    return {"anyOf": [first, second]}
+
+
+def _is_given(name: str, type_: str) -> JsonDict:
+    return {"properties": {name: {"type": type_}}, "required": [name]}
+
+
+def _is_left_out(name: str) -> JsonDict:
+    return {"properties": {name: {"type": "null"}}}
+
+
 class EventMessage(Message):
     """One act of one user."""
 
+    model_config = ConfigDict(
+        json_schema_extra=_one_of_two(
+            {
+                "properties": {"behavior": {"const": SEARCH}, "query": {"type": "string"}},
+                "required": ["behavior", "query"],
+            },
+            {"properties": {"behavior": {"const": RECOMMENDATION}, "query": {"type": "null"}}},
+        )
+    )
     item_id: Id | None = Field(default=None, description="The item acted on; null for a search without a click.")
     behavior: Behavior = RECOMMENDATION
     timestamp: Seconds = 0
@@ -125,6 +164,9 @@ class Appended(Message):
 class Range(Message):
     """Numbers from `lowest` to `highest`, both included; an end left out is open."""
 
+    model_config = ConfigDict(
+        json_schema_extra=_one_of_two(_is_given("lowest", "number"), _is_given("highest", "number"))
+    )
     lowest: int | float | None = None
     highest: int | float | None = None
 
@@ -146,14 +188,18 @@ class Where(Message):
     available_at: Seconds | None = None
 
 
+# Of these two at most one.
+_WHO = _one_of_two(_is_left_out("history"), _is_left_out("user_id"))
+
+
 class Question(Message):
     """Who asks: a history, or a user whose history the server keeps; neither is a user without one."""
 
     history: Annotated[list[EventMessage], Field(max_length=MAX_HISTORY)] | None = Field(
-        default=None, description="The user's events, oldest first."
+        default=None, description="The user's events; they are read in the order of time."
     )
     user_id: Id | None = Field(default=None, description="A user whose events were sent to `/events`.")
-    timestamp: Seconds | None = Field(default=None, description="When it is asked; kept events after it are not read.")
+    timestamp: Seconds | None = Field(default=None, description="When it is asked; events after it are not read.")
     geohash: Geohash | None = None
     session_id: Id | None = None
     action: Id | None = Field(default=None, description="What the answer should lead to; SynerGen reads it.")
@@ -162,14 +208,17 @@ class Question(Message):
     def _check(self) -> Self:
         if self.history is not None and self.user_id is not None:
             raise ValueError("has both `history` and `user_id`; give one of them")
-        if self.history:
-            self.to_request([event.to_event() for event in self.history])
         return self
 
-    def to_request(self, history: Sequence[Event] = ()) -> Request:
-        """Return it as models read it."""
+    def given_history(self) -> list[Event]:
+        """Return the events that came with it, in the order of time; those of one second as they were given."""
+        events = sorted((event.to_event() for event in self.history or []), key=lambda event: event.timestamp)
+        return [event for event in events if self.timestamp is None or event.timestamp <= self.timestamp]
+
+    def to_request(self) -> Request:
+        """Return it as models read it, without a history."""
         query: str | None = getattr(self, "query", None)
-        return Request(history, query, self.timestamp, self.user_id, self.geohash, self.session_id, self.action)
+        return Request((), query, self.timestamp, self.user_id, self.geohash, self.session_id, self.action)
 
 
 _HISTORY: list[JsonValue] = [
@@ -181,17 +230,17 @@ _HISTORY: list[JsonValue] = [
 class RecommendMessage(Question):
     """Ask for recommendations."""
 
-    top_k: int = Field(default=10, ge=1, le=MAX_TOP_K)
+    top_k: Whole = Field(default=10, ge=1, le=MAX_TOP_K)
     where: Where | None = None
     exclude_seen: bool | None = Field(
         default=None,
         description="Leave out what the user acted on; if not given in recommendations and not in searches.",
     )
-    boosts: dict[Id, float] | None = Field(
+    boosts: dict[Id, Annotated[float, Field(ge=-MAX_BOOST, le=MAX_BOOST)]] | None = Field(
         default=None, max_length=MAX_CANDIDATES, description="Numbers that are added to the scores of items."
     )
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"user_id": "ann", "top_k": 5}, {"history": _HISTORY, "top_k": 5}]}
+        json_schema_extra={"examples": [{"user_id": "ann", "top_k": 5}, {"history": _HISTORY, "top_k": 5}], **_WHO}
     )
 
 
@@ -200,7 +249,7 @@ class SearchMessage(RecommendMessage):
 
     query: Query
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"query": "space adventure", "user_id": "ann", "top_k": 5}]}
+        json_schema_extra={"examples": [{"query": "space adventure", "user_id": "ann", "top_k": 5}], **_WHO}
     )
 
     @model_validator(mode="after")
@@ -213,8 +262,10 @@ class RankMessage(Question):
     """Order some items, for a query or without one."""
 
     query: Query | None = None
-    candidates: list[Id] = Field(min_length=1, max_length=MAX_CANDIDATES)
-    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ann", "candidates": ["168", "50", "172"]}]})
+    candidates: list[Id] = Field(min_length=1, max_length=MAX_CANDIDATES, json_schema_extra={"uniqueItems": True})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": "ann", "candidates": ["168", "50", "172"]}], **_WHO}
+    )
 
     @model_validator(mode="after")
     def _check_candidates(self) -> Self:
@@ -229,11 +280,11 @@ class RankMessage(Question):
 class SuggestMessage(Question):
     """Ask what the user may search for."""
 
-    top_k: int = Field(default=5, ge=1, le=MAX_SUGGESTIONS)
+    top_k: Whole = Field(default=5, ge=1, le=MAX_SUGGESTIONS)
     prefix: Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS)] = Field(
         default="", description="What was typed so far."
     )
-    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ann", "top_k": 5}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ann", "top_k": 5}], **_WHO})
 
 
 class AnswerItem(Message):
@@ -288,7 +339,8 @@ class ItemMessage(BaseModel):
         strict=True,
         allow_inf_nan=False,
         json_schema_extra={
-            "examples": [{"item_id": "new-1", "title": "A Quiet Voyage (2026)", "categories": [["Movies", "Drama"]]}]
+            "examples": [{"item_id": "new-1", "title": "A Quiet Voyage (2026)", "categories": [["Movies", "Drama"]]}],
+            "propertyNames": {"minLength": 1, "maxLength": MAX_ID_CHARACTERS},
         },
     )
     __pydantic_extra__: dict[Column, Scalar | Annotated[list[Scalar], Field(max_length=MAX_VALUES)] | None]
@@ -324,7 +376,6 @@ class ItemState(Message):
     """An item as the catalogue holds it."""
 
     item: dict[str, object]
-    is_removed: bool
     catalog_version: int
 
 
@@ -347,6 +398,19 @@ class ModelMessage(Message):
 
     model: Id
     model_config = ConfigDict(json_schema_extra={"examples": [{"model": "intsr-2"}]})
+
+
+class Fault(BaseModel):
+    """What is wrong with a request, and where."""
+
+    loc: list[str | int] = Field(description="Path to the field, from `body`, `path` or `query`; empty if none.")
+    msg: str
+
+
+class Problem(BaseModel):
+    """Why a request was not answered."""
+
+    detail: list[Fault]
 
 
 class Health(Message):
