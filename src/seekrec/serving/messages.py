@@ -56,13 +56,15 @@ def _whole(value: object) -> object:
 
 
 # The same for readers of the schema. What a schema cannot say is no reason to refuse a message as malformed.
-_Visible = Annotated[
-    str, AfterValidator(_check_text), Field(json_schema_extra={"pattern": _VISIBLE})
-]
+_Visible = Annotated[str, AfterValidator(_check_text), Field(json_schema_extra={"pattern": _VISIBLE})]
 Id = Annotated[_Visible, Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
 Query = Annotated[_Visible, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS, examples=["space"])]
-Whole = Annotated[int, BeforeValidator(_whole)]
-Seconds = Annotated[Whole, Field(ge=0, le=MAX_SECONDS, description="Seconds since 1970, UTC.", examples=[1_700_000_000])]
+# Limits stand before what reads a number, or the schema does not show them.
+Seconds = Annotated[
+    int,
+    Field(ge=0, le=MAX_SECONDS, description="Seconds since 1970, UTC.", examples=[1_700_000_000]),
+    BeforeValidator(_whole),
+]
 Geohash = Annotated[str, Field(pattern=GEOHASH_PATTERN)]
 Text = Annotated[_Visible, Field(max_length=MAX_TEXT)]
 # A value of an item's column, or of a filter.
@@ -230,14 +232,17 @@ _HISTORY: list[JsonValue] = [
 class RecommendMessage(Question):
     """Ask for recommendations."""
 
-    top_k: Whole = Field(default=10, ge=1, le=MAX_TOP_K)
+    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K), BeforeValidator(_whole)] = 10
     where: Where | None = None
     exclude_seen: bool | None = Field(
         default=None,
         description="Leave out what the user acted on; if not given in recommendations and not in searches.",
     )
     boosts: dict[Id, Annotated[float, Field(ge=-MAX_BOOST, le=MAX_BOOST)]] | None = Field(
-        default=None, max_length=MAX_CANDIDATES, description="Numbers that are added to the scores of items."
+        default=None,
+        max_length=MAX_CANDIDATES,
+        description="Numbers that are added to the scores of items.",
+        json_schema_extra={"propertyNames": {"pattern": _VISIBLE, "maxLength": MAX_ID_CHARACTERS}},
     )
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"user_id": "ann", "top_k": 5}, {"history": _HISTORY, "top_k": 5}], **_WHO}
@@ -280,7 +285,7 @@ class RankMessage(Question):
 class SuggestMessage(Question):
     """Ask what the user may search for."""
 
-    top_k: Whole = Field(default=5, ge=1, le=MAX_SUGGESTIONS)
+    top_k: Annotated[int, Field(ge=1, le=MAX_SUGGESTIONS), BeforeValidator(_whole)] = 5
     prefix: Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS)] = Field(
         default="", description="What was typed so far."
     )
