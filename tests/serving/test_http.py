@@ -56,17 +56,12 @@ def test_admin_routes_are_off_without_a_token(serve):
         ("/recommend", {"history": [{"item_id": "i0"}] * 1001}, ["history"]),
         ("/recommend", {"history": [{"item_id": "i0", "timestamp": 10**12}]}, ["history", 0, "timestamp"]),
         ("/recommend", {"history": [{"item_id": "i0", "query": "x"}]}, ["history", 0]),
-        ("/recommend", {"where": {"equals": {"colour": "red"}}}, ["where"]),
-        ("/recommend", {"where": {"range": {"title": {"lowest": 3}}}}, ["where"]),
         ("/recommend", {"where": {"range": {"title": {}}}}, ["where", "range", "title"]),
-        ("/recommend", {"where": {"equals": {"categories": "nothing"}}}, ["where"]),
         ("/recommend", {"where": {"code": "__import__('os')"}}, ["where", "code"]),
-        ("/recommend", {"boosts": {"nothing": 1.0}}, ["boosts"]),
         ("/search", {}, ["query"]),
         ("/search", {"query": "  "}, ["query"]),
         ("/search", {"query": "a" * 1001}, ["query"]),
         ("/rank", {"candidates": []}, ["candidates"]),
-        ("/rank", {"candidates": ["i0", "nothing"]}, ["candidates"]),
         ("/rank", {"candidates": ["i0"] * 1001}, ["candidates"]),
         ("/events", {"events": []}, ["events"]),
         ("/events", {"events": [{"event_id": "1", "user_id": "a", "item_id": "i0"}]}, ["events", 0, "timestamp"]),
@@ -77,6 +72,33 @@ def test_what_cannot_be_answered_is_named(serve_once, route, body, field):
     assert answer.status_code == 422, answer.text
     assert field_of(answer) == field
     assert all(set(line) == {"loc", "msg"} for line in answer.json()["detail"])
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "field", "status"),
+    [
+        ("/recommend", {"where": {"equals": {"colour": "red"}}}, ["where"], 409),
+        ("/recommend", {"where": {"range": {"title": {"lowest": 3}}}}, ["where"], 409),
+        ("/recommend", {"where": {"equals": {"categories": "nothing"}}}, ["where"], 409),
+        ("/recommend", {"boosts": {"nothing": 1.0}}, ["boosts"], 409),
+        ("/rank", {"candidates": ["i0", "nothing"]}, ["candidates"], 404),
+    ],
+)
+def test_what_does_not_fit_the_catalogue_is_named(serve_once, route, body, field, status):
+    answer = serve_once.post(route, json=body)
+    assert answer.status_code == status, answer.text
+    assert field_of(answer) == field
+
+
+def test_histories_are_read_in_the_order_of_time_up_to_the_time_asked(serve_once):
+    """As those that the server keeps, so a client need not sort."""
+    events = [{"item_id": f"i{number}", "timestamp": number} for number in (5, 2, 9)]
+    answers = [
+        serve_once.post("/recommend", json={"history": history, "timestamp": 7}).json()
+        for history in (events, [events[1], events[0]])
+    ]
+    assert answers[0] == answers[1]
+    assert serve_once.request("PATCH", "/items").headers["allow"] == "DELETE, GET, PUT"
 
 
 @pytest.fixture(scope="module")

@@ -43,11 +43,11 @@ def test_a_new_item_is_there_for_the_next_request_and_twice_is_once(serve):
     # Out of answers, and back.
     assert client.delete("/items/k1").json() == {"changed": 1, "catalog_version": 2}
     assert client.delete("/items/k1").json() == {"changed": 0, "catalog_version": 2}
-    assert client.get("/items/k1").json()["is_removed"] is True
+    assert "was deleted" in client.get("/items/k1").json()["detail"][0]["msg"]
     answer = client.post("/search", json={"query": "kitchen", "top_k": 30}).json()
     assert len(answer["items"]) == 24 and "k1" not in [item["item_id"] for item in answer["items"]]
     assert client.put("/items/k1", json=NEW).json() == {"changed": 1, "catalog_version": 3}
-    assert client.get("/items/k1").json()["is_removed"] is False
+    assert client.get("/items/k1").status_code == 200
 
 
 def test_columns_change_and_texts_do_not(serve):
@@ -82,7 +82,7 @@ def test_columns_change_and_texts_do_not(serve):
 def test_items_that_do_not_fit_are_refused_and_nothing_changes(serve, items, message):
     client = serve("intsr")
     refused = client.put("/items", json={"items": [{"item_id": "first", "title": "office pen"}, *items]})
-    assert refused.status_code == 422
+    assert refused.status_code == 409
     assert re.search(message, refused.json()["detail"][0]["msg"]), refused.json()
     assert client.get("/items/first").status_code == 404
     assert client.get("/health").json()["catalog_version"] == 0
@@ -91,9 +91,9 @@ def test_items_that_do_not_fit_are_refused_and_nothing_changes(serve, items, mes
 def test_unknown_items_cannot_be_deleted(serve):
     client = serve("intsr")
     one, many = client.delete("/items/nothing"), client.request("DELETE", "/items", json={"item_ids": ["i0", "no"]})
-    assert one.status_code == 404 and many.status_code == 422
+    assert one.status_code == 404 and many.status_code == 404
     assert many.json()["detail"][0]["msg"] == "`item_ids` names 'no', which the catalogue does not hold."
-    assert client.get("/items/i0").json()["is_removed"] is False
+    assert client.get("/items/i0").status_code == 200
 
 
 def test_two_processes_agree_within_a_second(serve):

@@ -45,6 +45,8 @@ def _check_text(text: str) -> str:
     """Refuse what databases cannot keep, and text without a visible character."""
     if "\x00" in text:
         raise ValueError("holds the character NUL; leave it out")
+    if re.search("[\ud800-\udfff]", text):
+        raise ValueError("holds half of a surrogate pair, which is no character; leave it out")
     if re.search(_SEEN, text) is None:
         raise ValueError("holds no visible character; pass text, or leave the field out")
     return text
