@@ -16,6 +16,7 @@ from fastapi.responses import PlainTextResponse
 
 from seekrec.errors import UnknownItemError
 from seekrec.serving import messages as m
+from seekrec.serving import replies
 from seekrec.serving.engine import Answered, ModelSource, Question
 from seekrec.serving.http import PROBLEMS, add_errors, add_middleware, check_token
 from seekrec.serving.service import Service
@@ -70,26 +71,26 @@ Served = Annotated[Service, Depends(get_service)]
 
 
 @router.post("/recommend")
-async def recommend(message: m.RecommendMessage, service: Served, request: Request) -> m.Answer:
+async def recommend(message: m.RecommendMessage, service: Served, request: Request) -> replies.Answer:
     """Recommend items to a user."""
     return _items(await _ask(message, service, request, await _question(message, service)))
 
 
 @router.post("/search")
-async def search(message: m.SearchMessage, service: Served, request: Request) -> m.Answer:
+async def search(message: m.SearchMessage, service: Served, request: Request) -> replies.Answer:
     """Find items for a query, of a user or of nobody."""
     return _items(await _ask(message, service, request, await _question(message, service)))
 
 
 @router.post("/rank")
-async def rank(message: m.RankMessage, service: Served, request: Request) -> m.Answer:
+async def rank(message: m.RankMessage, service: Served, request: Request) -> replies.Answer:
     """Order some items for a user."""
     asked = replace(await _question(message, service), candidates=message.candidates)
     return _items(await _ask(message, service, request, asked))
 
 
 @router.post("/suggest")
-async def suggest(message: m.SuggestMessage, service: Served, request: Request) -> m.Suggestions:
+async def suggest(message: m.SuggestMessage, service: Served, request: Request) -> replies.Suggestions:
     """Suggest queries: those that the model writes for the user, then those that many users searched for."""
     found: list[str] = []
     if service.model.writes_queries:
@@ -100,7 +101,7 @@ async def suggest(message: m.SuggestMessage, service: Served, request: Request) 
     if len(found) < message.top_k:
         found += await service.common_queries(message.prefix, message.top_k)
     model = service.model
-    return m.Suggestions(
+    return replies.Suggestions(
         model=model.name,
         model_version=model.version,
         catalog_version=model.catalog_version,
@@ -155,13 +156,15 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _items(answered: Answered) -> m.Answer:
+def _items(answered: Answered) -> replies.Answer:
     model = answered.model
-    return m.Answer(
+    return replies.Answer(
         model=model.name,
         model_version=model.version,
         catalog_version=answered.catalog_version,
-        items=[m.AnswerItem(item_id=one.item_id, title=one.title, score=float(one.score)) for one in answered.items],
+        items=[
+            replies.AnswerItem(item_id=one.item_id, title=one.title, score=float(one.score)) for one in answered.items
+        ],
     )
 
 
@@ -169,60 +172,60 @@ def _items(answered: Answered) -> m.Answer:
 
 
 @router.post("/events")
-async def append_events(message: m.EventsMessage, service: Served) -> m.Appended:
+async def append_events(message: m.EventsMessage, service: Served) -> replies.Appended:
     """Keep what users did. An event that is sent again is kept once."""
     events = [StoredEvent(one.event_id, one.user_id, one.to_event()) for one in message.events]
     appended = await service.append_events(events)
-    return m.Appended(appended=appended, already_there=len(events) - appended)
+    return replies.Appended(appended=appended, already_there=len(events) - appended)
 
 
 @router.get("/users/{user_id}/history")
-async def read_history(user_id: ItemId, service: Served) -> m.History:
+async def read_history(user_id: ItemId, service: Served) -> replies.History:
     """Return what a user did, oldest first."""
     events = (await service.history(user_id)).events
     catalog, _ = service.model.served
     rows = catalog.id_map.convert_to_rows([event.item_id or "" for event in events], strict=False)
     titles = catalog.items["title"].take(pa.array(rows, mask=rows < 0)).to_pylist()
     lines = [{**asdict(event), "title": title} for event, title in zip(events, titles, strict=True)]
-    return m.History(user_id=user_id, events=lines)
+    return replies.History(user_id=user_id, events=lines)
 
 
 # ---- catalogue ----
 
 
 @router.put("/items")
-async def put_items(message: m.ItemsMessage, service: Served) -> m.Changed:
+async def put_items(message: m.ItemsMessage, service: Served) -> replies.Changed:
     """Add items, or change their columns. Doing it again changes nothing."""
     puts = [one.model_dump(exclude_unset=True) for one in message.items]
     changed, now = await service.put_items(puts)
-    return m.Changed(changed=changed, catalog_version=now)
+    return replies.Changed(changed=changed, catalog_version=now)
 
 
 @router.delete("/items")
-async def delete_items(message: m.ItemIdsMessage, service: Served) -> m.Changed:
+async def delete_items(message: m.ItemIdsMessage, service: Served) -> replies.Changed:
     """Take items out of answers. Histories may still name them."""
     changed, now = await service.delete_items(message.item_ids)
-    return m.Changed(changed=changed, catalog_version=now)
+    return replies.Changed(changed=changed, catalog_version=now)
 
 
 @router.put("/items/{item_id}")
-async def put_item(item_id: ItemId, message: m.ItemMessage, service: Served) -> m.Changed:
+async def put_item(item_id: ItemId, message: m.ItemMessage, service: Served) -> replies.Changed:
     """Add an item, or change its columns."""
     if message.item_id != item_id:
         raise ConflictError(f"`item_id` is {message.item_id!r} in the body and {item_id!r} in the path; give one.")
     changed, now = await service.put_items([message.model_dump(exclude_unset=True)])
-    return m.Changed(changed=changed, catalog_version=now)
+    return replies.Changed(changed=changed, catalog_version=now)
 
 
 @router.delete("/items/{item_id}")
-async def delete_item(item_id: ItemId, service: Served) -> m.Changed:
+async def delete_item(item_id: ItemId, service: Served) -> replies.Changed:
     """Take an item out of answers."""
     changed, now = await service.delete_items([item_id])
-    return m.Changed(changed=changed, catalog_version=now)
+    return replies.Changed(changed=changed, catalog_version=now)
 
 
 @router.get("/items/{item_id}")
-async def read_item(item_id: ItemId, service: Served) -> m.ItemState:
+async def read_item(item_id: ItemId, service: Served) -> replies.ItemState:
     """Return an item as the catalogue holds it."""
     catalog, now = service.model.served
     if item_id not in catalog.id_map:
@@ -230,7 +233,7 @@ async def read_item(item_id: ItemId, service: Served) -> m.ItemState:
     row = catalog.id_map.rows[item_id]
     if catalog.is_removed[row]:
         raise UnknownItemError(f"Item {item_id!r} was deleted; put it to have it back.")
-    return m.ItemState(item=catalog.items.slice(row, 1).to_pylist()[0], catalog_version=now)
+    return replies.ItemState(item=catalog.items.slice(row, 1).to_pylist()[0], catalog_version=now)
 
 
 @router.get("/items")
@@ -239,19 +242,19 @@ async def list_items(
     search: Annotated[str, Query(max_length=m.MAX_ID_CHARACTERS, description="Text in the title.")] = "",
     limit: Annotated[int, Query(ge=1, le=m.MAX_TOP_K)] = 20,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
-) -> m.ItemList:
+) -> replies.ItemList:
     """Return items that may be answered, in the order of the catalogue."""
     catalog, now = service.model.served
     mask = catalog.where(title_contains=search) if search else catalog.live
     rows = mask.nonzero()[0][offset : offset + limit]
-    return m.ItemList(items=catalog.items.take(rows).to_pylist(), catalog_version=now)
+    return replies.ItemList(items=catalog.items.take(rows).to_pylist(), catalog_version=now)
 
 
 # ---- the server ----
 
 
 @router.post("/admin/model")
-async def use_model(message: m.ModelMessage, service: Served) -> m.Health:
+async def use_model(message: m.ModelMessage, service: Served) -> replies.Health:
     """Let another model answer from the next batch on, in all processes. Needs the token of the server."""
     await service.use_model(message.model)
     return _health(service)
@@ -261,17 +264,17 @@ open_router = APIRouter()
 
 
 @open_router.get("/health")
-async def health(service: Served, response: Response) -> m.Health:
+async def health(service: Served, response: Response) -> replies.Health:
     """Whether the server is ready to answer; 503 if it is not. That it answers at all says that it lives."""
     if service.status != "ready":
         response.status_code = 503
-        return m.Health(status="stopping" if service.status == "stopping" else "starting")
+        return replies.Health(status="stopping" if service.status == "stopping" else "starting")
     return _health(service)
 
 
-def _health(service: Service) -> m.Health:
+def _health(service: Service) -> replies.Health:
     model = service.model
-    return m.Health(
+    return replies.Health(
         status="ready",
         model=model.name,
         model_version=model.version,

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from seekrec.errors import CatalogError, DataError, RequestError, SeekrecError, UnknownItemError
 from seekrec.serving.batching import QueueFullError, StoppingError
 from seekrec.serving.logs import logger, request_id
-from seekrec.serving.messages import Problem
 from seekrec.serving.metrics import Metrics
+from seekrec.serving.replies import Problem
 from seekrec.serving.service import Service, UnknownModelError
 from seekrec.serving.store import ConflictError
 

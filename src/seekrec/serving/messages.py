@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic.config import JsonDict
@@ -158,13 +158,6 @@ class EventsMessage(Message):
     )
 
 
-class Appended(Message):
-    """What became of events."""
-
-    appended: int = Field(description="Events that are new.")
-    already_there: int = Field(description="Events that were sent before.")
-
-
 class Range(Message):
     """Numbers from `lowest` to `highest`, both included; an end left out is open."""
 
@@ -294,47 +287,6 @@ class SuggestMessage(Question):
     model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ann", "top_k": 5}], **_WHO})
 
 
-class AnswerItem(Message):
-    """One item of an answer."""
-
-    item_id: str
-    title: str | None
-    score: float = Field(description="Higher is better; comparable within one answer.")
-    probability: float | None = Field(default=None, description="Of an act, where a model that ranks gives one.")
-
-
-class Versions(Message):
-    """What an answer was made from."""
-
-    model: str = Field(description="Name of the model.")
-    model_version: str = Field(description="Digest of its weights and settings.")
-    catalog_version: int = Field(description="Number of changes of the catalogue so far.")
-
-
-class Answer(Versions):
-    """Items, best first."""
-
-    items: list[AnswerItem]
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "intsr",
-                    "model_version": "b32999284b75",
-                    "catalog_version": 3,
-                    "items": [{"item_id": "50", "title": "Star Wars (1977)", "score": 4.2, "probability": None}],
-                }
-            ]
-        }
-    )
-
-
-class Suggestions(Versions):
-    """Queries, best first."""
-
-    queries: list[str]
-
-
 class ItemMessage(BaseModel):
     """An item of the catalogue: its text, when it is available, and the columns that the catalogue has besides.
 
@@ -372,60 +324,8 @@ class ItemIdsMessage(Message):
     item_ids: list[Id] = Field(min_length=1, max_length=MAX_CHANGES)
 
 
-class Changed(Message):
-    """What became of a change of the catalogue."""
-
-    changed: int = Field(description="Items that were not so before.")
-    catalog_version: int
-
-
-class ItemState(Message):
-    """An item as the catalogue holds it."""
-
-    item: dict[str, object]
-    catalog_version: int
-
-
-class ItemList(Message):
-    """Some items of the catalogue."""
-
-    items: list[dict[str, object]]
-    catalog_version: int
-
-
-class History(Message):
-    """What a user did, oldest first, with the titles of the items."""
-
-    user_id: str
-    events: list[dict[str, object]]
-
-
 class ModelMessage(Message):
     """Which model answers from now on."""
 
     model: Id
     model_config = ConfigDict(json_schema_extra={"examples": [{"model": "intsr-2"}]})
-
-
-class Fault(BaseModel):
-    """What is wrong with a request, and where."""
-
-    loc: list[str | int] = Field(description="Path to the field, from `body`, `path` or `query`; empty if none.")
-    msg: str
-
-
-class Problem(BaseModel):
-    """Why a request was not answered."""
-
-    detail: list[Fault]
-
-
-class Health(Message):
-    """Whether the server answers, and from what."""
-
-    status: Literal["ready", "starting", "stopping"]
-    model: str | None = None
-    model_version: str | None = None
-    catalog_version: int | None = None
-    tasks: list[str] = []
-    num_items: int | None = None

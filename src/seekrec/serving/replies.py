@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the server answers; what it is asked is in [`messages`]."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from seekrec.serving.messages import Message
+
+
+class Appended(Message):
+    """What became of events."""
+
+    appended: int = Field(description="Events that are new.")
+    already_there: int = Field(description="Events that were sent before.")
+
+
+class AnswerItem(Message):
+    """One item of an answer."""
+
+    item_id: str
+    title: str | None
+    score: float = Field(description="Higher is better; comparable within one answer.")
+    probability: float | None = Field(default=None, description="Of an act, where a model that ranks gives one.")
+
+
+class Versions(Message):
+    """What an answer was made from."""
+
+    model: str = Field(description="Name of the model.")
+    model_version: str = Field(description="Digest of its weights and settings.")
+    catalog_version: int = Field(description="Number of changes of the catalogue so far.")
+
+
+class Answer(Versions):
+    """Items, best first."""
+
+    items: list[AnswerItem]
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "intsr",
+                    "model_version": "b32999284b75",
+                    "catalog_version": 3,
+                    "items": [{"item_id": "50", "title": "Star Wars (1977)", "score": 4.2, "probability": None}],
+                }
+            ]
+        }
+    )
+
+
+class Suggestions(Versions):
+    """Queries, best first."""
+
+    queries: list[str]
+
+
+class Changed(Message):
+    """What became of a change of the catalogue."""
+
+    changed: int = Field(description="Items that were not so before.")
+    catalog_version: int
+
+
+class ItemState(Message):
+    """An item as the catalogue holds it."""
+
+    item: dict[str, object]
+    catalog_version: int
+
+
+class ItemList(Message):
+    """Some items of the catalogue."""
+
+    items: list[dict[str, object]]
+    catalog_version: int
+
+
+class History(Message):
+    """What a user did, oldest first, with the titles of the items."""
+
+    user_id: str
+    events: list[dict[str, object]]
+
+
+class Fault(BaseModel):
+    """What is wrong with a request, and where."""
+
+    loc: list[str | int] = Field(description="Path to the field, from `body`, `path` or `query`; empty if none.")
+    msg: str
+
+
+class Problem(BaseModel):
+    """Why a request was not answered."""
+
+    detail: list[Fault]
+
+
+class Health(Message):
+    """Whether the server answers, and from what."""
+
+    status: Literal["ready", "starting", "stopping"]
+    model: str | None = None
+    model_version: str | None = None
+    catalog_version: int | None = None
+    tasks: list[str] = []
+    num_items: int | None = None
