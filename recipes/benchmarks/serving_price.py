@@ -5,7 +5,7 @@
     python recipes/benchmarks/serving_price.py --quick
 
 Models have the shapes of the recipes for MovieLens-100K and random weights; items have titles of twelve words, text
-vectors of 384 numbers and a SASRec, queries clicks. Queries' text vectors are made up: an encoder is not what is timed.
+vectors of 384 numbers and a SASRec, queries clicks. Text vectors of queries are made up: an encoder is not timed.
 Requests are read by the processor inside the time; what users have seen is left out of recommendations. JSON lines:
 `on` and `off` are milliseconds a request, medians of runs that took turns, `value` is on / off, and `megabytes_on` and
 `megabytes_off` are what a batch takes at its peak beyond what was there before it, each in its own process.
@@ -17,7 +17,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +26,7 @@ import psutil
 import pyarrow as pa
 import torch
 from boosts import time_in_turns
+from transformers import PreTrainedModel
 
 from seekrec import Event, Request
 from seekrec.catalog import Catalog
@@ -180,6 +180,7 @@ def make_pair(family: str, shop: Shop, seed: int) -> tuple[Any, Any]:
         own = {"d_model": 64, "d_ff": 256, "loss_norm": "level", "yes_token_id": yes, "no_token_id": no}
         own |= {"query_as_event": True, "shared_prompt": True, "max_history": 15, "max_item_tokens": 16}
         own |= {"max_query_tokens": 16, "collaborative_size": SIZES["collaborative"], "wording": "short"}
+        # As the recipes do in a large catalogue: with views they find what the model orders, else identifiers do.
         own |= {"identifier_weight": 1.0, "retrieve_by": "identifier"}
         fields = {**common, **own, "num_items": num_items}
         config = GenSRConfig(**fields, **scratch_fields(GenSRConfig(**fields), tokenizer))
@@ -211,6 +212,13 @@ def weights_of(views: list[str]) -> list[str]:
     return write_view_weights({task: dict.fromkeys(views, 1.0) for task in TASKS})
 
 
+def set_views(model: PreTrainedModel, weights: list[str]) -> None:
+    """Weigh views, or none; by them a GenSR finds what it answers about, as otherwise by identifiers."""
+    model.config.view_weights = weights
+    if model.config.model_type == "gensr":
+        model.config.retrieve_by = "views" if weights else "identifier"
+
+
 def peak_megabytes(run: Callable[[], object]) -> float:
     """Return what a run takes at its peak beyond what the process had, in megabytes."""
     process, peak, ended = psutil.Process(), [0], threading.Event()
@@ -236,7 +244,7 @@ def measure_memory(arguments: Arguments) -> None:
     shop = make_shop(num_items, arguments.seed)
     model, processor = make_pair(family, shop, arguments.seed)
     for task in TASKS:
-        model.config.view_weights = weights_of(arguments.views) if arguments.peak_of == "on" else []
+        set_views(model, weights_of(arguments.views) if arguments.peak_of == "on" else [])
         # The first call makes what is kept; of one batch, as that of others is what is asked for.
         model.retrieve(processor(make_requests(shop, task, 1, 99)), top_k=10)
         requests = make_requests(shop, task, batch, arguments.seed)
@@ -266,7 +274,7 @@ def measure(arguments: Arguments) -> None:
                     requests = make_requests(shop, task, batch, arguments.seed)
 
                     def run(weights: list[str], model=model, processor=processor, requests=requests) -> object:
-                        model.config.view_weights = weights
+                        set_views(model, weights)
                         return model.retrieve(processor(requests), top_k=10)
 
                     found = time_in_turns({"on": lambda: run(on), "off": lambda: run([])}, arguments.repeats)

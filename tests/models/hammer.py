@@ -49,7 +49,7 @@ ASKING = {"retrieve_by": "answer", "shared_prompt": True, "wording": "short"}
 WRITING = {"trained_tasks": ["nsqp", "id2desc_semantic"]}
 VIEWS = ["recommendation.collaborative=1", "recommendation.semantic=2", "search.lexical=1", "search.query_log=0.5"]
 HAMMERED = (
-    *("gensar", "gensar_writing", "gensar_item_vectors", "gensar_views", "gensr", "gensr_asking"),
+    *("gensar", "gensar_writing", "gensar_item_vectors", "gensar_views", "gensr", "gensr_asking", "gensr_views"),
     *("intsr", "intsr_views", "synergen", "synergen_views"),
 )
 
@@ -69,7 +69,8 @@ def make_pair(name, aisles):
         reading = READING if name.endswith("vectors") else WRITING if name.endswith("writing") else {}
         model, processor = make_gensar(aisles, **reading, **views)
     else:
-        model, processor = make_gensr(aisles, **(ASKING if name.endswith("asking") else {}))
+        answers = {**ASKING, "retrieve_by": "views", **views} if views else ASKING if name.endswith("asking") else {}
+        model, processor = make_gensr(aisles, **answers)
     if views:
         model.set_views(make_views(model.catalog))
     return model, processor
@@ -113,6 +114,7 @@ def answers(model, processor):
         "all": lambda: model.retrieve(inputs, top_k=NUM_ITEMS + 1),
         "some": lambda: model.retrieve(inputs, top_k=2, where=SOME),
         "mixed": lambda: model.retrieve(inputs, top_k=[3, 1, 2], where=[None, SOME, ["i9"]]),
+        "boost": lambda: model.retrieve(inputs, top_k=4, exclude_seen=True, boost={"i4": 2.0, "i9": -1.0}),
         "rank": lambda: model.rank(processor(REQUESTS, candidates=CANDIDATES)),
     }
     found = {name: (lambda call=call: plain(call())) for name, call in calls.items()}

@@ -14,13 +14,23 @@ from dense_questions import HISTORY, assert_same_scores, scores_of
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 from small_shop import HSTU, aisle_vector, make_gensar, make_gensr, make_intsr, make_synergen
+from torch.nn import functional as F
 from transformers import AutoModel
 
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem, recommender_sizes
 from seekrec.errors import CheckpointError, ConfigurationError, RequestError
 from seekrec.events.query_log import QueryLog
 from seekrec.models.dense import QueryVectors
-from seekrec.models.views import LexicalIndex, LexicalSettings, Views, read_view_weights, write_view_weights
+from seekrec.models.dense.item_index import ItemIndex
+from seekrec.models.views import (
+    AddedScores,
+    LexicalIndex,
+    LexicalSettings,
+    Views,
+    read_view_weights,
+    write_view_weights,
+)
+from seekrec.models.views.added import Entries, Numbers, Products
 from seekrec.schema import Event, Request
 
 WEIGHTS = ["recommendation.collaborative=1.5", "recommendation.semantic=4.0"]
@@ -330,6 +340,38 @@ def test_boosts_are_added_to_all_scores(make):
     ):
         with pytest.raises(RequestError, match=message):
             model.retrieve(inputs, boost=wrong)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_products_with_limits_are_made_of_the_best_alone(seed):
+    """By the sum of everything: with few and many items near the best, masks, and what earlier blocks hold."""
+    rng, counts = np.random.default_rng(seed), [3, 1, 7, 20]
+    texts = F.normalize(torch.from_numpy(rng.normal(size=(400, 6)).astype(np.float32)), dim=1)
+    questions = torch.from_numpy((rng.normal(size=(4, 6)) * [0.01, 1, 30][seed % 3]).astype(np.float32))
+    late = Products(questions, texts, limits=questions.norm(dim=1) * 1.001)
+    lines = [(np.arange(5 * number), rng.normal(size=5 * number).astype(np.float32)) for number in range(4)]
+    numbers = Numbers(torch.from_numpy(rng.normal(size=(4, 400)).astype(np.float32)))
+    entries = Entries.from_lines(lines, torch.device("cpu"))
+    added = AddedScores([numbers, late, entries], 4, 400, torch.device("cpu"))
+    allowed = [None, rng.random(400) < 0.5, np.arange(400) < 2, np.zeros(400, bool)]
+    total = numbers.values + questions @ texts.T
+    for line, (rows, values) in zip(total, lines, strict=True):
+        line[torch.from_numpy(rows)] += torch.from_numpy(values)
+    np.testing.assert_allclose(added.numbers(), total, atol=1e-4)
+    for line, mask in zip(total, allowed, strict=True):
+        line[torch.zeros(400, dtype=torch.bool) if mask is None else torch.from_numpy(~mask)] = float("-inf")
+    kept = [min(count, int(own.isfinite().sum())) for own, count in zip(total, counts, strict=True)]
+    expected = [own.argsort(descending=True)[:count] for own, count in zip(total, kept, strict=True)]
+    for found, best in zip(added.best(counts, allowed), expected, strict=True):
+        assert found.tolist() == best.tolist()
+    index = ItemIndex(torch.zeros(400, 2))
+    for cells in (10**6, 4 * 90):  # in one block, in five
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("seekrec.models.dense.item_index._BLOCK_CELLS", cells)
+            answers = index.search(torch.zeros(4, 2), counts, allowed, added)
+        for (rows, scores), best, own in zip(answers, expected, total, strict=True):
+            assert rows.tolist() == best.tolist()
+            np.testing.assert_allclose(scores, own[best], atol=1e-4)
 
 
 def test_weights_are_written_as_they_are_read():

@@ -299,7 +299,7 @@ def _score(
             masks = masks if (allowed := cases.masks(numbers)) is None else list(allowed)
             requests = model.view_requests(inputs, [behavior] * len(numbers))
             added = {
-                name: AddedScores(one.added(requests, own, model.score_unit), len(numbers), len(id_map))
+                name: AddedScores(one.added(requests, own, model.score_unit), len(numbers), len(id_map), model.device)
                 for name, (one, own) in ready.items()
             }
             best = [one.best([NUM_VIEWED] * len(numbers), masks) for one in added.values()]

@@ -133,11 +133,15 @@ class ItemIndex:
         size = max(1, _BLOCK_CELLS // max(1, num_queries))
         for begin in range(0, num_items, size):
             scores = (queries @ self.vectors[begin : begin + size].T).float()
+            first = begin + (self.shared_from or 0)
             if added is not None:
-                first = begin + (self.shared_from or 0)
-                scores = scores + added.block(first, first + scores.shape[1])
+                added.add_first(scores, first)
             self._hide(scores, allowed, begin)
-            best, place = scores.topk(min(most, scores.shape[1]))
+            if added is None:
+                best, place = scores.topk(min(most, scores.shape[1]))
+            else:
+                least = values[:, -1] if values.shape[1] == most else None
+                best, place = added.best_of(scores, first, top_k, least)
             values, rows = torch.cat([values, best], 1), torch.cat([rows, place + begin], 1)
             values, order = values.topk(min(most, values.shape[1]))
             rows = rows.gather(1, order)

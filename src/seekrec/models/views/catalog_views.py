@@ -29,6 +29,7 @@ from seekrec.util.ragged import Ragged
 _SCALE = 1000.0
 # An older item of the history weighs so much of the one after it.
 TEXT_DECAY = 0.7
+_ROWS_AT_ONCE = 2**14
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class CatalogViews:
             raise ConfigurationError("The catalogue has no text vectors; weigh other views than 'semantic'.")
         whole = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)).to(self.device)
         mean = whole[: self.views.num_items].mean(0)
-        # |t - m|^2 = |t|^2 - 2 t.m + |m|^2, without a second table.
-        squares = torch.einsum("nd,nd->n", whole, whole) - 2 * (whole @ mean) + mean @ mean
+        # In parts: a second table would take as much as the first.
+        squares = torch.cat([(part - mean).square().sum(1) for part in whole.split(_ROWS_AT_ONCE)])
         return whole, mean, squares.clamp_min(1e-12).rsqrt()
 
     def added(self, requests: ViewRequests, weights: ViewWeights, scale: float) -> list[Part]:
@@ -204,7 +205,8 @@ class CatalogViews:
             places = torch.from_numpy(searches).to(self.device)
             asked = F.normalize(requests.query_vectors().to(self.device)[places].float(), dim=-1)
             questions[places] = asked * torch.from_numpy(factors[searches]).to(self.device)[:, None]
-        products = Products(questions, texts, mean, scales)
+        # Vectors of items less the mean have unit length, up to rounding.
+        products = Products(questions, texts, mean, scales, 1.001 * questions.norm(dim=1) + 1e-6)
         own = []
         for number, line in enumerate(histories):
             taken = np.empty(0, np.int64) if is_search[number] else np.unique(line)

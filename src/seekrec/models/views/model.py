@@ -130,7 +130,7 @@ class ViewedModel(RepositoryModel):
         if views is not None and weights:
             known = snapshot.value("views", lambda: self.catalog_views(snapshot, views), (views, self.device))
             parts += known.added(self.view_requests(inputs, behavior_ids, history), weights, self.score_unit)
-        return AddedScores(parts, len(behavior_ids), snapshot.num_items) if parts else None
+        return AddedScores(parts, len(behavior_ids), snapshot.num_items, self.device) if parts else None
 
     def catalog_views(self, snapshot: Snapshot, views: Views) -> CatalogViews:
         """Make views ready for the items of a catalogue, new ones included.
