@@ -13,8 +13,8 @@ variant has; `full` is the model with these options alone. Each variant is a run
 whose results exist is not run again unless its options, or the files they name, have changed; a variant equal to the
 full model is not run at all. Options that this script does not know are passed on to the recipe. The script prints one
 JSON line for each comparison with the full model: the metric of both, their difference with its 95 % paired bootstrap
-interval, and the p-value. `<output_dir>/ablations.png` shows the differences, and a curve for variants such as
-`beta = 0.1`.
+interval, and the p-value. `<output_dir>/ablations.png` shows the differences, `<output_dir>/beta.png` a curve for
+variants such as `beta = 0.1`. The tables and figures of the papers, with their claims, are made by `papers.py`.
 """
 
 import json
@@ -23,10 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from seekrec.errors import MissingDependencyError
 from seekrec.evaluation import ResultRow, compare, read_results
+from seekrec.recipes.drawing import Spread, draw_bars, draw_curves
 from seekrec.recipes.variants import FULL, choose_variants, run_variant
-from seekrec.schema import BEHAVIORS
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import is_given, parse_known_arguments, read_settings
 
@@ -88,51 +87,26 @@ def main(arguments: AblationArguments, options: Sequence[str]) -> None:
             lines.append(line)
             print(json.dumps(line), flush=True)
     (folder / "ablations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    draw(results, lines, arguments.metric, folder / "ablations.png")
+    draw(results, lines, arguments.metric, folder)
 
 
-def draw(results: dict[str, list[ResultRow]], lines: Sequence[dict], metric: str, path: Path) -> None:
-    """Draw the differences with their intervals, and a curve for each setting with several values; one row a task."""
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise MissingDependencyError('Drawing needs matplotlib; run pip install "seekrec[bench]".') from error
-    curves = sorted({name.partition(" = ")[0] for name in results if " = " in name})
-    width = 1 + len(curves)
-    figure, axes = plt.subplots(2, width, figsize=(5 * width, 8), layout="constrained", squeeze=False)
-    for panels, behavior in zip(axes, BEHAVIORS, strict=True):
-        chosen = [line for line in lines if line["behavior"] == behavior and " = " not in line["variant"]]
-        labels = [f"{line['variant']}, {line['protocol']}" for line in chosen]
-        middles = [line["difference"] for line in chosen]
-        errors = [
-            [line["difference"] - line["interval"][0] for line in chosen],
-            [line["interval"][1] - line["difference"] for line in chosen],
-        ]
-        panels[0].errorbar(middles, range(len(chosen)), xerr=errors, fmt="o")
-        panels[0].set_yticks(range(len(chosen)), labels)
-        panels[0].axvline(0, linewidth=0.5)
-        panels[0].locator_params(axis="x", nbins=5)
-        panels[0].set_title(f"{behavior}: {metric} less that of the full model")
-        for panel, name in zip(panels[1:], curves, strict=True):
-            points: dict[str, list[tuple[float, float]]] = {}
-            for variant, rows in results.items():
-                if variant.startswith(f"{name} = "):
-                    for row in rows:
-                        if row.behavior == behavior:
-                            value = float(variant.rpartition(" ")[2])
-                            points.setdefault(row.protocol, []).append((value, row.metrics[metric]))
-            for protocol, curve in points.items():
-                panel.plot(*zip(*sorted(curve), strict=True), marker="o", label=protocol)
-            panel.set_xlabel(name)
-            panel.set_ylabel(metric)
-            panel.set_title(f"{behavior}: {name}")
-            if points:
-                panel.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+def draw(results: dict[str, list[ResultRow]], lines: Sequence[dict], metric: str, folder: Path) -> None:
+    """Draw the differences with their intervals, and a curve for each setting with several values; a panel a task."""
+    bars: dict[str, dict[str, Spread]] = {}
+    for line in lines:
+        if " = " not in line["variant"]:
+            own = bars.setdefault(f"{line['behavior']}: {metric} less that of the full model", {})
+            own[f"{line['variant']}, {line['protocol']}"] = Spread(line["difference"], *line["interval"])
+    if bars:
+        draw_bars(folder / "ablations.png", bars, unit=metric, mark=0.0)
+    for name in sorted({variant.partition(" = ")[0] for variant in results if " = " in variant}):
+        curves: dict[str, dict[str, list[tuple[float, Spread]]]] = {}
+        for variant, rows in results.items():
+            for row in rows if variant.startswith(f"{name} = ") else ():
+                spread = Spread(row.metrics[metric], *row.intervals[metric])
+                own_curves = curves.setdefault(f"{row.behavior}: {metric}", {})
+                own_curves.setdefault(row.protocol, []).append((float(variant.rpartition(" ")[2]), spread))
+        draw_curves(folder / f"{name.replace(' ', '-')}.png", curves, axis=name)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def test_comparisons_are_paired_and_drawn(ablations, tmp_path, monkeypatch, caps
     assert best["difference"] == pytest.approx(gain, abs=1e-4)
     assert best["interval"] == pytest.approx([gain, gain], abs=1e-4)
     assert all(line["difference"] == 0 for line in lines if line["variant"] != "beta = 0.3")
-    assert (tmp_path / "ablations.png").stat().st_size > 10_000
+    assert (tmp_path / "beta.png").stat().st_size > 10_000
 
 
 def test_a_failed_variant_is_named(ablations, tmp_path, monkeypatch):

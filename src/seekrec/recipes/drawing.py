@@ -62,13 +62,16 @@ def panels(path: Path, num_rows: int, num_columns: int, *, size: tuple[float, fl
         plt.close(figure)
 
 
-def draw_bars(path: Path, content: Mapping[str, Mapping[str, Spread]], *, unit: str) -> None:
-    """Draw values with their intervals below each other, a panel for each title; a line marks the first value.
+def draw_bars(
+    path: Path, content: Mapping[str, Mapping[str, Spread]], *, unit: str, mark: float | None = None
+) -> None:
+    """Draw values with their intervals below each other, a panel for each title.
 
     Args:
         path (`Path`): Where to.
         content (`Mapping[str, Mapping[str, Spread]]`): By title the values by label.
         unit (`str`): What is measured.
+        mark (`float`, *optional*): Where a line is; at the first value of each panel if not given.
     """
     num_columns = min(2, len(content))
     num_rows = -(-len(content) // num_columns)
@@ -83,8 +86,8 @@ def draw_bars(path: Path, content: Mapping[str, Mapping[str, Spread]], *, unit: 
                 )
             panel.set_yticks(range(len(values)), list(values))
             panel.set_ylim(len(values) - 0.5, -0.5)
-            if values:
-                panel.axvline(next(iter(values.values())).value, linewidth=0.7, linestyle=":", color="0.4")
+            place_of_line = next(iter(values.values())).value if mark is None else mark
+            panel.axvline(place_of_line, linewidth=0.7, linestyle=":", color="0.4")
             panel.set_xlabel(f"{unit}, 95 % interval")
             panel.locator_params(axis="x", nbins=6)
             panel.set_title(title, fontsize=10)
@@ -117,7 +120,7 @@ def draw_curves(path: Path, content: Mapping[str, Mapping[str, Sequence[tuple[fl
             panel.set_xticks(sorted({place for points in curves.values() for place, _ in points}))
             panel.tick_params(axis="x", labelrotation=30 if max(map(len, curves.values())) > 5 else 0)
             panel.set_xlabel(axis)
-            panel.set_ylabel(", ".join(curves) if len(curves) == 1 else "value")
+            panel.set_ylabel(", ".join(curves) if len(curves) == 1 else "")
             panel.set_title(title, fontsize=10)
             if len(curves) > 1:
                 panel.legend()
