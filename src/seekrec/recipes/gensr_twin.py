@@ -145,7 +145,7 @@ def measure_conflict(exhibit: Exhibit, pair: PairStates, picture: Path) -> tuple
             panel.plot(pair.steps, column, marker="o", markersize=3, linewidth=1.2, label=name)
         panel.axhline(0, linewidth=0.7, color="0.4")
         panel.set_xlabel("step of training")
-        panel.set_ylabel("cosine of the gradients of search and recommendation")
+        panel.set_ylabel("cosine of the gradients of\nsearch and recommendation")
         panel.legend()
     return _per_case(exhibit, values)
 

@@ -135,7 +135,12 @@ def _by_section(numbers: Sequence[Number]) -> dict[_Section, list[Number]]:
 def _title(section: _Section) -> str:
     behavior, protocol = section
     kind, _, number = protocol.partition("-")
-    names = {"uniform": f"among {number} random items", "bm25": f"among {number} by BM25", "full": "all items"}
+    names = {
+        "uniform": f"among {number} random items",
+        "bm25": f"among {number} by BM25",
+        "full": "all items",
+        "full, available": "items available at the time",
+    }
     return ", ".join(part for part in (behavior, names.get(kind, protocol)) if part)
 
 
