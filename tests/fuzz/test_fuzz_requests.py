@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_shop import make_aisles, make_gensar, make_gensr, make_intsr, make_synergen
+from small_shop import FINDING, make_aisles, make_gensar, make_gensr, make_intsr, make_synergen
 from tally import TALLY, fuzzed
 from values import ITEMS, events, histories, junk, queries, texts, times
 
@@ -64,7 +64,7 @@ def test_requests_of_anything(data):
         assert stamps == sorted(stamps)
 
 
-FAMILIES = ["gensar", "gensr", "gensr_asking", "intsr", "synergen"]
+FAMILIES = ["gensar", "gensr", "gensr_asking", "gensr_finding", "intsr", "synergen"]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,7 @@ def families():
         "gensar": make_gensar(make_aisles()),
         "gensr": make_gensr(make_aisles(), query_as_event=True),
         "gensr_asking": make_gensr(make_aisles(), retrieve_by="answer", shared_prompt=True, wording="short"),
+        "gensr_finding": make_gensr(make_aisles(), **FINDING),
         "intsr": make_intsr(),
         "synergen": make_synergen(),
     }

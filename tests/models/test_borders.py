@@ -9,7 +9,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from small_shop import HISTORY, NUM_ITEMS, make_gensar, make_gensr, make_intsr, make_synergen
+from small_shop import FINDING, HISTORY, NUM_ITEMS, make_gensar, make_gensr, make_intsr, make_synergen
 
 from seekrec.errors import ConfigurationError, NotFiniteError, RequestError, UnknownItemError
 from seekrec.schema import Event, Request
@@ -18,6 +18,7 @@ MAKERS = {
     "gensar": make_gensar,
     "gensr": make_gensr,
     "gensr_asking": lambda aisles: make_gensr(aisles, retrieve_by="answer", shared_prompt=True, wording="short"),
+    "gensr_finding": lambda aisles: make_gensr(aisles, **FINDING),
     "intsr": lambda aisles: make_intsr(),
     "synergen": lambda aisles: make_synergen(),
 }
