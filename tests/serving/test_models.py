@@ -75,6 +75,22 @@ def test_only_models_that_the_server_has_can_be_named(start, name):
     assert client.get("/health").json()["model"] == "first"
 
 
+def test_a_model_beside_answers_who_names_it_and_lives_with_the_same_items(start):
+    client = start(beside=["second"])
+    asked = {"top_k": 30}
+    client.put("/items", json={"items": [{"item_id": "k1", "title": "kitchen lamp"}]})
+    own = client.post("/recommend", json=asked).json()
+    other = client.post("/recommend", json={**asked, "model": "second"}).json()
+    assert (own["model"], other["model"]) == ("first", "second")
+    assert own["catalog_version"] == other["catalog_version"] == client.get("/items/k1").json()["catalog_version"]
+    assert {"k1", "i0"} <= {item["item_id"] for item in own["items"]} == {item["item_id"] for item in other["items"]}
+    assert client.post("/recommend", json={**asked, "model": "third"}).status_code == 404
+    # It takes over, and the first stays to be compared with.
+    client.post("/admin/model", json={"model": "second"})
+    assert client.post("/recommend", json=asked).json() == other
+    assert client.post("/recommend", json={**asked, "model": "first"}).json() == own
+
+
 def test_no_request_fails_while_a_model_takes_over(start):
     client = start()
     answers, stop = [], threading.Event()

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from numpy.linalg import norm
 from small_shop import HISTORY
 
 from seekrec.schema import Request
@@ -35,3 +38,74 @@ def test_a_kept_history_is_answered_as_the_model_answers_it(serve, shops, family
         body = {"user_id": "ann", "candidates": ["i3", "i12", "i20"], **body}
         answer = client.post("/rank", json=body).json()
         assert pairs(answer["items"]) == [(item.item_id, item.score) for item in ranked]
+
+
+def test_why_says_what_an_item_has_in_common(serve, shops, tmp_path):
+    """In the small shop an item's shared code is its aisle, and titles name it; i8 to i15 are in the kitchen."""
+    client = serve("gensar")
+    client.post("/events", json={"events": EVENTS})
+    client.delete("/items/i10")
+    asked = {"user_id": "ann", "item_id": "i8", "query": "kitchens, please"}
+    found = client.post("/why", json=asked).json()
+    assert (found["title"], found["words"], found["catalog_version"]) == ("kitchen thing 8", ["kitchen"], 1)
+    vectors = shops["gensar"][0].catalog.embeddings["semantic"]
+    cosine = {row: vectors[row] @ vectors[8] / norm(vectors[row]) / norm(vectors[8]) for row in (0, 1, 9)}
+    assert [(line["item_id"], line["similarity"]) for line in found["history"]] == [
+        (f"i{row}", pytest.approx(cosine[row], abs=1e-5)) for row in sorted(cosine, key=cosine.get, reverse=True)
+    ]
+    for view, codes in {"semantic": [1, 0], "collaborative": [1, 3]}.items():
+        path = found["identifiers"][view]
+        assert path["codes"] == codes and path["num_siblings"] == 6
+        assert [line["item_id"] for line in path["siblings"]] == ["i9", "i11", "i12", "i13", "i14", "i15"]
+    assert client.post("/why", json={"item_id": "nothing"}).status_code == 404
+    # Families of vectors have no identifiers.
+    found = serve("intsr", store=f"sqlite:///{tmp_path}/other.sqlite").post("/why", json={"item_id": "i3"}).json()
+    assert (found["identifiers"], found["history"], found["words"]) == ({}, [], [])
+
+
+def test_suggestions_are_the_models_and_what_several_users_searched(serve):
+    client = serve("gensar")
+    client.app.state.service.model.model.config.trained_tasks = ["nsqp"]
+    wrote = client.post("/suggest", json={"user_id": "ann", "top_k": 3}).json()["queries"]
+    assert len(wrote) <= 3
+    shared = [("ann", "Quiet lamps"), ("ben", "Quiet lamps"), ("cat", "Quiet lamps"), ("ann", "quiet secret")]
+    shared += [(user, "quills") for user in ("ann", "ben", "cat", "dan")]
+    events = [
+        {"event_id": str(n), "user_id": user, "timestamp": n, "behavior": "search", "query": query}
+        for n, (user, query) in enumerate(shared)
+    ]
+    client.post("/events", json={"events": events})
+    for prefix, expected in (("qui", ["quills", "Quiet lamps"]), ("QUIET", ["Quiet lamps"]), ("%", [])):
+        found = client.post("/suggest", json={"prefix": prefix}).json()["queries"]
+        assert [query for query in found if query not in wrote] == expected
+
+
+def test_a_batch_of_everything_answers_each_as_alone(serve):
+    """Searches, recommendations, orders and suggestions, with filters, numbers and boosts of their own, at once."""
+    client = serve("intsr", batch_wait_ms=50.0)
+    client.post("/events", json={"events": EVENTS})
+    asked = [
+        ("/recommend", {"user_id": "ann", "top_k": 3}),
+        ("/recommend", {"user_id": "ann", "top_k": 7, "exclude_seen": False}),
+        ("/search", {"query": "office", "top_k": 24, "where": {"in": {"categories": ["office", "garden"]}}}),
+        ("/search", {"user_id": "ann", "query": "kitchen", "boosts": {"i20": 1000.0}, "exclude_seen": True}),
+        ("/rank", {"user_id": "ann", "candidates": ["i3", "i9", "i20"]}),
+        ("/rank", {"query": "garden", "candidates": ["i20", "i3"]}),
+        ("/recommend", {"where": {"equals": {"colour": "red"}}}),
+        ("/recommend", {"user_id": "ann", "timestamp": 2, "top_k": 3}),
+    ]
+    alone = [client.post(route, json=body).json() for route, body in asked]
+    with ThreadPoolExecutor(len(asked)) as threads:
+        together = list(threads.map(lambda one: client.post(one[0], json=one[1]).json(), asked))
+    for own, answer in zip(alone, together, strict=True):
+        if "detail" in own:
+            assert answer == own
+        else:
+            assert pairs(answer["items"]) == [(item["item_id"], item["score"]) for item in own["items"]]
+    assert alone[3]["items"][0]["item_id"] == "i20"
+    assert all(0 <= item["probability"] <= 1 for answer in alone[4:6] for item in answer["items"])
+    sizes = client.get("/metrics").text
+    assert 'seekrec_batch_size_bucket{le="1.0"}' in sizes
+    total = float(sizes.split("seekrec_batch_size_sum ")[1].split()[0])
+    count = float(sizes.split("seekrec_batch_size_count ")[1].split()[0])
+    assert total == 2 * len(asked) and count < total

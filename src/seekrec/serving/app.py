@@ -8,20 +8,21 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from typing import Annotated, TypeVar, cast
+from typing import TypeVar
 
 import pyarrow as pa
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from seekrec.errors import UnknownItemError
 from seekrec.serving import messages as m
 from seekrec.serving import replies
 from seekrec.serving.engine import Answered, ModelSource, Question
-from seekrec.serving.http import PROBLEMS, add_errors, add_middleware, check_token
+from seekrec.serving.http import PROBLEMS, ItemId, Served, add_errors, add_middleware, check_token
+from seekrec.serving.item_routes import item_router
+from seekrec.serving.page import page_router
 from seekrec.serving.service import Service
 from seekrec.serving.settings import ServingSettings
-from seekrec.serving.store import ConflictError, StoredEvent
+from seekrec.serving.store import StoredEvent
 
 ResultT = TypeVar("ResultT")
 
@@ -29,7 +30,6 @@ ResultT = TypeVar("ResultT")
 CLIENT_IS_GONE = 499
 
 router = APIRouter()
-ItemId = Annotated[str, Path(min_length=1, max_length=m.MAX_ID_CHARACTERS)]
 
 
 def make_app(source: ModelSource, settings: ServingSettings) -> FastAPI:
@@ -53,18 +53,12 @@ def make_app(source: ModelSource, settings: ServingSettings) -> FastAPI:
     )
     app.state.service = service
     app.include_router(router, dependencies=[Depends(check_token)])
+    app.include_router(item_router, dependencies=[Depends(check_token)])
+    app.include_router(page_router, dependencies=[Depends(check_token)])
     app.include_router(open_router)
     add_errors(app)
     add_middleware(app, service.metrics)
     return app
-
-
-def get_service(request: Request) -> Service:
-    """Return the service of the application."""
-    return cast(Service, request.app.state.service)
-
-
-Served = Annotated[Service, Depends(get_service)]
 
 
 # ---- questions ----
@@ -93,14 +87,14 @@ async def rank(message: m.RankMessage, service: Served, request: Request) -> rep
 async def suggest(message: m.SuggestMessage, service: Served, request: Request) -> replies.Suggestions:
     """Suggest queries: those that the model writes for the user, then those that many users searched for."""
     found: list[str] = []
-    if service.model.writes_queries:
+    model = service.models.named(message.model)
+    if model.writes_queries:
         asked = replace(await _question(message, service), top_k=message.top_k, writes_queries=True)
         found = (await _ask(message, service, request, asked)).queries
     folded = message.prefix.casefold()
     found = [query for query in found if query.casefold().startswith(folded)]
     if len(found) < message.top_k:
         found += await service.common_queries(message.prefix, message.top_k)
-    model = service.model
     return replies.Suggestions(
         model=model.name,
         model_version=model.version,
@@ -113,14 +107,15 @@ async def _question(message: m.Question, service: Service) -> Question:
     """Bring a message to what the model is asked."""
     asked = message.to_request()
     if message.user_id is None:
-        question = Question(asked, message.given_history())
+        question = Question(asked, message.given_history(), model=message.model)
     else:
         kept = await service.history(message.user_id)
         until = message.timestamp
         if until is None or not kept.events or kept.events[-1].timestamp <= until:
-            question = Question(asked, kept.events, kept)
+            question = Question(asked, kept.events, kept, model=message.model)
         else:
-            question = Question(asked, [event for event in kept.events if event.timestamp <= until])
+            earlier = [event for event in kept.events if event.timestamp <= until]
+            question = Question(asked, earlier, model=message.model)
     if not isinstance(message, m.RecommendMessage):
         return question
     return replace(
@@ -163,7 +158,8 @@ def _items(answered: Answered) -> replies.Answer:
         model_version=model.version,
         catalog_version=answered.catalog_version,
         items=[
-            replies.AnswerItem(item_id=one.item_id, title=one.title, score=float(one.score)) for one in answered.items
+            replies.AnswerItem(item_id=one.item_id, title=one.title, score=float(one.score), probability=probability)
+            for one, probability in zip(answered.items, answered.probabilities, strict=True)
         ],
     )
 
@@ -190,73 +186,13 @@ async def read_history(user_id: ItemId, service: Served) -> replies.History:
     return replies.History(user_id=user_id, events=lines)
 
 
-# ---- catalogue ----
-
-
-@router.put("/items")
-async def put_items(message: m.ItemsMessage, service: Served) -> replies.Changed:
-    """Add items, or change their columns. Doing it again changes nothing."""
-    puts = [one.model_dump(exclude_unset=True) for one in message.items]
-    changed, now = await service.put_items(puts)
-    return replies.Changed(changed=changed, catalog_version=now)
-
-
-@router.delete("/items")
-async def delete_items(message: m.ItemIdsMessage, service: Served) -> replies.Changed:
-    """Take items out of answers. Histories may still name them."""
-    changed, now = await service.delete_items(message.item_ids)
-    return replies.Changed(changed=changed, catalog_version=now)
-
-
-@router.put("/items/{item_id}")
-async def put_item(item_id: ItemId, message: m.ItemMessage, service: Served) -> replies.Changed:
-    """Add an item, or change its columns."""
-    if message.item_id != item_id:
-        raise ConflictError(f"`item_id` is {message.item_id!r} in the body and {item_id!r} in the path; give one.")
-    changed, now = await service.put_items([message.model_dump(exclude_unset=True)])
-    return replies.Changed(changed=changed, catalog_version=now)
-
-
-@router.delete("/items/{item_id}")
-async def delete_item(item_id: ItemId, service: Served) -> replies.Changed:
-    """Take an item out of answers."""
-    changed, now = await service.delete_items([item_id])
-    return replies.Changed(changed=changed, catalog_version=now)
-
-
-@router.get("/items/{item_id}")
-async def read_item(item_id: ItemId, service: Served) -> replies.ItemState:
-    """Return an item as the catalogue holds it."""
-    catalog, now = service.model.served
-    if item_id not in catalog.id_map:
-        raise UnknownItemError(f"There is no item {item_id!r} in the catalogue.")
-    row = catalog.id_map.rows[item_id]
-    if catalog.is_removed[row]:
-        raise UnknownItemError(f"Item {item_id!r} was deleted; put it to have it back.")
-    return replies.ItemState(item=catalog.items.slice(row, 1).to_pylist()[0], catalog_version=now)
-
-
-@router.get("/items")
-async def list_items(
-    service: Served,
-    search: Annotated[str, Query(max_length=m.MAX_ID_CHARACTERS, description="Text in the title.")] = "",
-    limit: Annotated[int, Query(ge=1, le=m.MAX_TOP_K)] = 20,
-    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
-) -> replies.ItemList:
-    """Return items that may be answered, in the order of the catalogue."""
-    catalog, now = service.model.served
-    mask = catalog.where(title_contains=search) if search else catalog.live
-    rows = mask.nonzero()[0][offset : offset + limit]
-    return replies.ItemList(items=catalog.items.take(rows).to_pylist(), catalog_version=now)
-
-
 # ---- the server ----
 
 
 @router.post("/admin/model")
 async def use_model(message: m.ModelMessage, service: Served) -> replies.Health:
     """Let another model answer from the next batch on, in all processes. Needs the token of the server."""
-    await service.use_model(message.model)
+    await service.models.use(message.model)
     return _health(service)
 
 
@@ -277,6 +213,7 @@ def _health(service: Service) -> replies.Health:
     return replies.Health(
         status="ready",
         model=model.name,
+        beside=sorted(service.models.beside.keys() - {model.name}),
         model_version=model.version,
         catalog_version=model.catalog_version,
         tasks=model.tasks,

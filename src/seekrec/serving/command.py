@@ -11,6 +11,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
 from seekrec.errors import ConfigurationError, MissingDependencyError
+from seekrec.serving.logs import log_as_json
 from seekrec.serving.settings import TOKEN_VARIABLE, ServingSettings
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 # Where the processes of a server read how to serve; the token is in a variable of its own.
 _SETTINGS_VARIABLE = "SEEKREC_SERVING"
-# Seconds that requests have to end when the server is stopped.
+# Seconds that requests have to end when the server is stopped, and processes to start.
 _STOP_S = 60
 
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--store", default=usual.store, help="URL of the database: sqlite:///FILE or postgresql+psycopg://..."
     )
     parser.add_argument("--models", help="folder of the models that POST /admin/model may name")
+    parser.add_argument("--beside", nargs="*", metavar="NAME", help="models of that folder that questions may name")
     parser.add_argument("--text_encoder", help="text encoder of new items and queries, if the model only names one")
     for name, words in (
         ("batch_wait_ms", "milliseconds that the first request of a batch waits for others"),
@@ -64,6 +66,10 @@ def serve(arguments: argparse.Namespace) -> None:
     kept = {**asdict(settings), "model": arguments.model}
     del kept["token"]
     os.environ[_SETTINGS_VARIABLE] = json.dumps(kept)
+    # Processes that share the cores would wait for each other's threads.
+    if arguments.workers > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.workers)))
+    log_as_json()
     with tempfile.TemporaryDirectory(prefix="seekrec-metrics-") as folder:
         if arguments.workers > 1:
             from seekrec.serving.metrics import SHARED_FOLDER_VARIABLE
@@ -79,15 +85,18 @@ def serve(arguments: argparse.Namespace) -> None:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_STOP_S,
+            timeout_worker_healthcheck=_STOP_S,
         )
 
 
 def make_app() -> FastAPI:
     """Make the application of a process, from what the command left in the environment."""
+    from transformers.utils.logging import disable_progress_bar
+
     from seekrec.serving.app import make_app as make
-    from seekrec.serving.logs import log_as_json
 
     log_as_json()
+    disable_progress_bar()
     kept = json.loads(os.environ[_SETTINGS_VARIABLE])
     model = kept.pop("model")
     settings = ServingSettings(token=os.environ.get(TOKEN_VARIABLE) or None, **kept)

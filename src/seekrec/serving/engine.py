@@ -80,6 +80,7 @@ class Question:
         boosts (`dict`, *optional*): Numbers added to scores, by item id.
         candidates (`list[str]`, *optional*): Items to order, in place of a search.
         writes_queries (`bool`): Whether queries are asked for, not items.
+        model (`str`, *optional*): Name of the model that is asked; that which answers if none is named.
     """
 
     request: Request = field(default_factory=Request)
@@ -91,6 +92,7 @@ class Question:
     boosts: dict[str, float] | None = None
     candidates: list[str] | None = None
     writes_queries: bool = False
+    model: str | None = None
 
     @property
     def whole(self) -> Request:

@@ -8,8 +8,9 @@ import re
 import uuid
 from collections.abc import Sequence
 from time import perf_counter
+from typing import Annotated, cast
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -18,10 +19,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seekrec.errors import CatalogError, DataError, RequestError, SeekrecError, UnknownItemError
 from seekrec.serving.batching import QueueFullError, StoppingError
+from seekrec.serving.living_models import UnknownModelError
 from seekrec.serving.logs import logger, request_id
+from seekrec.serving.messages import MAX_ID_CHARACTERS
 from seekrec.serving.metrics import Metrics
 from seekrec.serving.replies import Problem
-from seekrec.serving.service import Service, UnknownModelError
+from seekrec.serving.service import Service
 from seekrec.serving.store import ConflictError
 
 MAX_BODY_BYTES = 4 * 2**20
@@ -46,14 +49,23 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ADMIN = "/admin/"
 
 
+def get_service(request: Request) -> Service:
+    """Return the service of the application."""
+    return cast(Service, request.app.state.service)
+
+
+# What routes take.
+Served = Annotated[Service, Depends(get_service)]
+ItemId = Annotated[str, Path(min_length=1, max_length=MAX_ID_CHARACTERS)]
+
+
 async def check_token(request: Request) -> None:
     """Refuse who does not hold the token, where there is one; and all who ask for admin routes where there is none.
 
     Raises:
         HTTPException: 401, or 403 for admin routes of a server without a token.
     """
-    service: Service = request.app.state.service
-    token = service.settings.token
+    token = get_service(request).settings.token
     if token is None:
         if request.url.path.startswith(_ADMIN):
             raise HTTPException(403, "Admin routes are off: the server was started without a token.")
@@ -216,4 +228,14 @@ def add_middleware(app: FastAPI, metrics: Metrics) -> None:
     app.add_middleware(Passage, metrics=metrics)
 
 
-__all__ = ["MAX_BODY_BYTES", "Passage", "add_errors", "add_middleware", "check_token", "problem"]
+__all__ = [
+    "MAX_BODY_BYTES",
+    "ItemId",
+    "Passage",
+    "Served",
+    "add_errors",
+    "add_middleware",
+    "check_token",
+    "get_service",
+    "problem",
+]

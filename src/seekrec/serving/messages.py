@@ -200,6 +200,7 @@ class Question(Message):
     geohash: Geohash | None = None
     session_id: Id | None = None
     action: Id | None = Field(default=None, description="What the answer should lead to; SynerGen reads it.")
+    model: Id | None = Field(default=None, description="A model that is loaded beside the one that answers.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

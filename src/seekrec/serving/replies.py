@@ -106,5 +106,6 @@ class Health(Message):
     model: str | None = None
     model_version: str | None = None
     catalog_version: int | None = None
+    beside: list[str] = []
     tasks: list[str] = []
     num_items: int | None = None

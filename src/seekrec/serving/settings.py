@@ -21,6 +21,8 @@ class ServingSettings:
         store (`str`): Where events and changes of the catalogue are kept, a URL of SQLAlchemy.
         models (`str`, *optional*): Folder of the models that `POST /admin/model` may name, each in a folder of its own
             (or its `model/` folder).
+        beside (`Sequence[str]`): Models of that folder that are loaded from the start: questions may name one, and it
+            takes over at once.
         text_encoder (`str`, *optional*): Path or name of the text encoder of new items and queries, where the model
             only names one.
         token (`str`, *optional*): What `Authorization: Bearer` must hold. Without one all may ask, and admin routes
@@ -37,6 +39,7 @@ class ServingSettings:
 
     store: str = "sqlite:///seekrec.sqlite"
     models: str | None = None
+    beside: tuple[str, ...] = ()
     text_encoder: str | None = None
     token: str | None = field(default=None, repr=False)
     batch_wait_ms: float = 5.0
@@ -48,6 +51,7 @@ class ServingSettings:
     poll_s: float = 0.25
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "beside", tuple(self.beside or ()))
         for name, least in (
             ("max_batch", 1),
             ("max_queue", 1),

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError, RequestError
@@ -250,8 +250,7 @@ class Store:
 
         Args:
             version (`int`): The version that they were made from.
-            changes (`Sequence[ItemChange]`): The items that change, each with the columns that do; none if only
-                placements are new.
+            changes (`Sequence[ItemChange]`): The items that change, each with the columns that do.
             model_version (`str`): The model that placed new items.
             placed (`Mapping`): The row of each new item, and its identifiers and vectors.
 
@@ -275,13 +274,35 @@ class Store:
                 }
                 row = make(tables.items).values(item_id=one.item_id, added=last + number, **changed)
                 connection.execute(row.on_conflict_do_update(index_elements=["item_id"], set_=changed))
-            rows = [
-                {"model_version": model_version, "item_id": item_id, "row": row, "parts": parts}
-                for item_id, (row, parts) in placed.items()
-            ]
-            if rows:
-                connection.execute(insert(tables.placements), rows)
+            self._insert_placements(connection, model_version, placed)
         return version + 1
+
+    def place(self, model_version: str, placed: Mapping[str, tuple[int, bytes]]) -> bool:
+        """Keep what a model made of items that came while another one answered.
+
+        Args:
+            model_version (`str`): The model.
+            placed (`Mapping`): The row of each item, and its identifiers and vectors.
+
+        Returns:
+            `bool`: False if another process was faster, and nothing was kept.
+        """
+        try:
+            with self._write() as connection:
+                self._insert_placements(connection, model_version, placed)
+        except IntegrityError:
+            return False
+        return True
+
+    def _insert_placements(
+        self, connection: Connection, model_version: str, placed: Mapping[str, tuple[int, bytes]]
+    ) -> None:
+        rows = [
+            {"model_version": model_version, "item_id": item_id, "row": row, "parts": parts}
+            for item_id, (row, parts) in placed.items()
+        ]
+        if rows:
+            connection.execute(insert(tables.placements), rows)
 
     def _columns_of(self, connection: Connection, item_ids: Sequence[str]) -> dict[str, dict[str, object]]:
         found: dict[str, dict[str, object]] = {}
