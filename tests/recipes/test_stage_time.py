@@ -11,6 +11,7 @@ from seekrec.embeddings import SASRecConfig, SASRecForNextItem
 from seekrec.embeddings.semantic import embed_texts
 from seekrec.embeddings.timed import embed_in_time
 from seekrec.identifiers import DualRQVAEConfig, DualRQVAEModel
+from seekrec.models.dense import QueryVectors
 from seekrec.recipes.stages import SHARE_OF_A_STAGE, StageCache
 from seekrec.training.budget import StageTime
 from seekrec.training.identifiers import train_dual_rqvae
@@ -169,3 +170,21 @@ def test_texts_that_there_is_no_time_for_are_made_of_their_words():
     # With time for all they are those of the encoder, in the order of the texts.
     vectors, is_embedded = embed_in_time(texts, encoder=Topics(Clock()), seconds_left=lambda: 1.0)
     assert is_embedded.all() and np.array_equal(vectors, true)
+
+
+def test_a_query_that_was_not_embedded_is_when_it_is_asked():
+    clock = Clock()
+    vectors = QueryVectors()
+    vectors._encoder = Topics(clock)
+    texts = [f"{first} {second}" for first in "abcdefghijklmn" for second in ("lamp", "rug", "sofa", "灯具")] * 4
+    texts = [f"{text} {'x' * (number % 9 + 1)}" for number, text in enumerate(texts)]
+    time = StageTime(1.5, 60.0, clock)
+    found, is_kept = vectors.add_in_time(texts, time.seconds_left)
+    assert clock.now == 2.0 and is_kept.sum() == 128 and 0 < len(vectors) <= 128
+    assert np.array_equal(
+        vectors.encode([text for text, kept in zip(texts, is_kept, strict=True) if kept]), found[is_kept]
+    )
+    assert clock.now == 2.0
+    missing = [text for text, kept in zip(texts, is_kept, strict=True) if not kept][:10]
+    exact, made = vectors.encode(missing), found[~is_kept][:10]
+    assert clock.now > 2.0 and not np.array_equal(exact, made) and ((exact * made).sum(axis=1) > 0.5).all()
