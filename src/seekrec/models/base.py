@@ -33,7 +33,7 @@ from seekrec.errors import CatalogError, CheckpointError, NotFiniteError, Reques
 from seekrec.generation.beam_search import per_request
 from seekrec.models.answers import ExcludeSeen, Found, Masks, Where, allowed_items
 from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
-from seekrec.models.manifest import VIEWS_FOLDER, check_part, hub_arguments, replace_part
+from seekrec.models.manifest import VIEWS_FOLDER, check_part, hub_arguments, read_whole, replace_part
 from seekrec.models.new_items import TextNeighbors
 from seekrec.models.views import AddedScores, Boost, ViewedModel, load_views
 from seekrec.schema import ScoredItem
@@ -321,6 +321,7 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
             self.push_to_hub(**{"repo_id": Path(save_directory).name, **to_hub})
 
     @classmethod
+    @read_whole
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: object, **kwargs: Any
     ) -> Any:
@@ -390,11 +391,4 @@ def scored_items(catalog: Catalog, found: Sequence[Found]) -> list[list[ScoredIt
     ]
 
 
-__all__ = [
-    "CatalogModel",
-    "CatalogSnapshot",
-    "LazyValues",
-    "SnapshotT",
-    "best_first",
-    "has_same_items",
-]
+__all__ = ["CatalogModel", "CatalogSnapshot", "LazyValues", "SnapshotT", "best_first", "has_same_items"]

@@ -11,13 +11,14 @@ A folder without manifests, of an older version or of hand-picked files, loads w
 from __future__ import annotations
 
 import fnmatch
+import functools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypedDict, cast
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict, TypeVar, cast
 
 from transformers.utils.hub import cached_file, cached_files, extract_commit_hash
 
@@ -38,6 +39,8 @@ _FILES: dict[Part, tuple[str, ...]] = {
     "results": ("results.json", "results.ranks.parquet", "run.json", "identifiers.json"),
 }
 MANIFEST_VERSION = 1
+# A folder into which others save is read so often in the hope of a moment without.
+_MAX_READS = 20
 # Folder of the views of a model, which have a digest in its configuration; see `models.views`.
 VIEWS_FOLDER = "views"
 # `cached_file` then gives `None`.
@@ -45,6 +48,9 @@ IF_THERE: dict[str, bool] = {
     "_raise_exceptions_for_missing_entries": False,
     "_raise_exceptions_for_connection_errors": False,
 }
+
+
+ReadT = TypeVar("ReadT", bound=Callable[..., object])
 
 
 class HubArguments(TypedDict, total=False):
@@ -124,6 +130,43 @@ def save_checkpoint(model: Saveable, processor: Saveable, folder: str | Path) ->
     with replace_folder(target, keep=lambda name: name not in (*parts, CATALOG_FOLDER, VIEWS_FOLDER)) as new:
         model.save_pretrained(new)
         processor.save_pretrained(new)
+
+
+def read_whole(read: ReadT) -> ReadT:
+    """Make a function that reads a checkpoint read it again where another process saved into its folder meanwhile.
+
+    Args:
+        read (`Callable`): Gets a class, and a folder or the name of a repository.
+
+    Returns:
+        `Callable`: Returns what one of the checkpoints that were there holds, never parts of two.
+    """
+
+    @functools.wraps(read)
+    def whole(owner: object, *args: object, **kwargs: object) -> object:
+        source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        for _ in range(_MAX_READS):
+            before = _folder_state(source)
+            try:
+                found = read(owner, *args, **kwargs)
+            except Exception:
+                if _folder_state(source) == before:
+                    raise
+                continue
+            if _folder_state(source) == before:
+                return found
+        return read(owner, *args, **kwargs)
+
+    return cast(ReadT, whole)
+
+
+def _folder_state(source: object) -> tuple[int, int] | None:
+    """Return what changes when a folder is replaced, or files in it are."""
+    try:
+        found = os.stat(source) if isinstance(source, str | os.PathLike) else None
+    except OSError:
+        return None
+    return None if found is None else (found.st_ino, found.st_mtime_ns)
 
 
 def take_parts(source: Path, folder: Path) -> None:
@@ -317,6 +360,7 @@ __all__ = [
     "part_files",
     "part_patterns",
     "read_json",
+    "read_whole",
     "replace_part",
     "save_checkpoint",
     "take_parts",

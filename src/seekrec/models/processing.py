@@ -25,7 +25,7 @@ from seekrec.errors import CatalogError, CheckpointError, ConfigurationError, Re
 from seekrec.events.columns import RequestColumns, SessionIds
 from seekrec.models.checkpoint import load_bundled_catalog, load_config, save_bundled_catalog, split_hub_arguments
 from seekrec.models.configuration_t5 import IdentifierT5Config
-from seekrec.models.manifest import check_part, hub_arguments, replace_part
+from seekrec.models.manifest import check_part, hub_arguments, read_whole, replace_part
 from seekrec.models.repository import InPackage, push_processor
 from seekrec.schema import IdMap, Request, shown
 from seekrec.util.ragged import Ragged
@@ -151,6 +151,7 @@ class CatalogProcessor(InPackage, ProcessorMixin):
             save_bundled_catalog(self._catalog, folder)
 
     @classmethod
+    @read_whole
     def from_pretrained(
         cls: type[ProcessorT], pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
     ) -> ProcessorT:
@@ -392,9 +393,4 @@ class T5Processor(CatalogProcessor, Generic[ConfigT]):
         return self._vocabulary
 
 
-__all__ = [
-    "CatalogProcessor",
-    "T5Processor",
-    "Unknown",
-    "check_unknown",
-]
+__all__ = ["CatalogProcessor", "T5Processor", "Unknown", "check_unknown"]

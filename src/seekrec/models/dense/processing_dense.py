@@ -27,7 +27,7 @@ from seekrec.errors import ConfigurationError, RequestError
 from seekrec.events.columns import SessionIds, number_geohashes, number_sessions
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
-from seekrec.models.manifest import IF_THERE, hub_arguments
+from seekrec.models.manifest import IF_THERE, hub_arguments, read_whole
 from seekrec.models.processing import CatalogProcessor, check_unknown
 from seekrec.models.words import NO_WORD, text_word_keys
 from seekrec.schema import Event, Request
@@ -266,6 +266,7 @@ class EventSequenceProcessor(CatalogProcessor):
         return {**sizes, "max_history": self.max_history}
 
     @classmethod
+    @read_whole
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: object, **kwargs: Any
     ) -> Self:
