@@ -6,7 +6,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from numpy.linalg import norm
 from small_shop import HISTORY
 
 from seekrec.schema import Request
@@ -38,29 +37,6 @@ def test_a_kept_history_is_answered_as_the_model_answers_it(serve, shops, family
         body = {"user_id": "ann", "candidates": ["i3", "i12", "i20"], **body}
         answer = client.post("/rank", json=body).json()
         assert pairs(answer["items"]) == [(item.item_id, item.score) for item in ranked]
-
-
-def test_why_says_what_an_item_has_in_common(serve, shops, tmp_path):
-    """In the small shop an item's shared code is its aisle, and titles name it; i8 to i15 are in the kitchen."""
-    client = serve("gensar")
-    client.post("/events", json={"events": EVENTS})
-    client.delete("/items/i10")
-    asked = {"user_id": "ann", "item_id": "i8", "query": "kitchens, please"}
-    found = client.post("/why", json=asked).json()
-    assert (found["title"], found["words"], found["catalog_version"]) == ("kitchen thing 8", ["kitchen"], 1)
-    vectors = shops["gensar"][0].catalog.embeddings["semantic"]
-    cosine = {row: vectors[row] @ vectors[8] / norm(vectors[row]) / norm(vectors[8]) for row in (0, 1, 9)}
-    assert [(line["item_id"], line["similarity"]) for line in found["history"]] == [
-        (f"i{row}", pytest.approx(cosine[row], abs=1e-5)) for row in sorted(cosine, key=cosine.get, reverse=True)
-    ]
-    for view, codes in {"semantic": [1, 0], "collaborative": [1, 3]}.items():
-        path = found["identifiers"][view]
-        assert path["codes"] == codes and path["num_siblings"] == 6
-        assert [line["item_id"] for line in path["siblings"]] == ["i9", "i11", "i12", "i13", "i14", "i15"]
-    assert client.post("/why", json={"item_id": "nothing"}).status_code == 404
-    # Families of vectors have no identifiers.
-    found = serve("intsr", store=f"sqlite:///{tmp_path}/other.sqlite").post("/why", json={"item_id": "i3"}).json()
-    assert (found["identifiers"], found["history"], found["words"]) == ({}, [], [])
 
 
 def test_suggestions_are_the_models_and_what_several_users_searched(serve):

@@ -19,7 +19,6 @@ from seekrec.serving import replies
 from seekrec.serving.engine import Answered, ModelSource, Question
 from seekrec.serving.http import PROBLEMS, ItemId, Served, add_errors, add_middleware, check_token
 from seekrec.serving.item_routes import item_router
-from seekrec.serving.page import page_router
 from seekrec.serving.service import Service
 from seekrec.serving.settings import ServingSettings
 from seekrec.serving.store import StoredEvent
@@ -54,7 +53,6 @@ def make_app(source: ModelSource, settings: ServingSettings) -> FastAPI:
     app.state.service = service
     app.include_router(router, dependencies=[Depends(check_token)])
     app.include_router(item_router, dependencies=[Depends(check_token)])
-    app.include_router(page_router, dependencies=[Depends(check_token)])
     app.include_router(open_router)
     add_errors(app)
     add_middleware(app, service.metrics)
