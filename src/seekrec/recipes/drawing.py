@@ -143,9 +143,13 @@ def draw_plane(
         arrows (`Mapping`, *optional*): By title and label of a point: where the arrow to it begins.
         note (`str`): What stands below each title.
     """
+    # A label looks the same in all panels.
+    fullest = sorted(content.values(), key=len, reverse=True)
+    labels = list(dict.fromkeys(label for points in fullest for label in points))
     with panels(path, 1, len(content), size=(6.2, 5.0)) as axes:
         for panel, (title, points) in zip(axes, content.items(), strict=True):
-            for number, (label, point) in enumerate(points.items()):
+            for label, point in points.items():
+                number = labels.index(label)
                 color, marker = f"C{number}", _MARKERS[number % len(_MARKERS)]
                 begin = (arrows or {}).get(title, {}).get(label)
                 for place, is_filled in ((begin, False), (point, True)):
