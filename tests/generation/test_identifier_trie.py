@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import IdentifierTrie
-from seekrec.generation.trie import Families, MaskCache, TrieMask
+from seekrec.generation.masks import MaskCache, TrieMask
+from seekrec.generation.trie import Families
 
 # Six items, five identifiers: rows 1 and 4 share (0, 2).
 CODES = np.array([[3, 1], [0, 2], [0, 0], [3, 0], [0, 2], [1, 1]])
@@ -147,6 +148,24 @@ def test_masks_count_items_below_every_node():
     assert [counts.tolist() for counts in mask.counts[:3]] == [[3], [2, 0, 1], [0, 2, 0, 1, 0]]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_few_forbidden_items_close_the_nodes_that_counts_would(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    trie = IdentifierTrie.from_codes(rng.integers(0, (6, 6, 3), (60, 3)), 6)
+    forbidden = rng.choice(60, 12, replace=False)
+    where = ~np.isin(np.arange(60), forbidden)
+    counted = trie.mask(where)
+    monkeypatch.setattr("seekrec.generation.trie._SELDOM", 1)
+    found = IdentifierTrie(trie.codebook_sizes, trie.codes, trie.families, trie.item_rows).mask(where)
+    assert not found.counts and found.num_allowed == 48
+    for depth, counts in enumerate(counted.counts):
+        nodes = torch.arange(len(counts))
+        assert found.is_open(depth, nodes).tolist() == counted.is_open(depth, nodes).tolist() == (counts > 0).tolist()
+    assert not found.is_open(3, torch.arange(trie.num_nodes(3))).all()
+    everything = IdentifierTrie(trie.codebook_sizes, trie.codes, trie.families, trie.item_rows).mask(np.ones(60, bool))
+    assert everything.is_open(2, torch.tensor([[0, 1]])).tolist() == [[True, True]]
+
+
 def test_equal_masks_are_made_once():
     trie = make_trie()
     where = np.array([True, False] * 3)
@@ -163,10 +182,10 @@ def test_the_cache_of_masks_is_bounded():
     cache = MaskCache(max_bytes=3 * size)
     for number in range(10):
         where = np.arange(100) == number
-        mask = cache.get(where, lambda allowed: (np.array([allowed.sum()], np.int32),))
+        mask = cache.get(where, lambda allowed: ((np.array([allowed.sum()], np.int32),), ()))
         assert mask.nbytes == size
     assert len(cache) == 3
-    huge = cache.get(np.ones(10_000, bool), lambda allowed: (np.array([1], np.int32),))
+    huge = cache.get(np.ones(10_000, bool), lambda allowed: ((np.array([1], np.int32),), ()))
     assert len(cache) == 1  # one mask is kept however large
     assert cache.get(np.ones(10_000, bool), lambda allowed: pytest.fail("not kept")) is huge
 
@@ -177,7 +196,7 @@ def test_a_new_mask_costs_the_same_whatever_was_kept_before(monkeypatch):
     monkeypatch.setattr(TrieMask, "nbytes", property(lambda mask: looked_at.append(mask) or nbytes.fget(mask)))
     cache = MaskCache(max_bytes=200 * 2000)
     for number in range(1000):
-        cache.get(np.arange(1000) == number, lambda allowed: (np.array([1], np.int32),))
+        cache.get(np.arange(1000) == number, lambda allowed: ((np.array([1], np.int32),), ()))
     # One comes in and, where it is too much, one goes.
     assert len(looked_at) <= 2 * 1000
 

@@ -10,14 +10,13 @@ chosen is the same as with the bounds of all nodes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seekrec.generation.trie import IdentifierTrie
+from seekrec.generation.trie import Layout
 
 _Rows = npt.NDArray[np.int64]
 # About so many numbers of a line are the large ones; the threshold comes from a sample of so many.
@@ -27,43 +26,6 @@ _FIRST_FEW = 16
 # Items that are looked at together: what is between stays in the cache.
 _TOGETHER = 2**15
 _NEVER = np.float32("-inf")
-
-
-class Layout:
-    """Where items lie in the order of a trie's leaves.
-
-    Args:
-        trie ([`IdentifierTrie`]): The trie.
-    """
-
-    def __init__(self, trie: IdentifierTrie) -> None:
-        # Not the trie itself, which is the key under which this is kept.
-        self._families, self.num_items = trie.families, trie.num_items
-        self.item_rows = trie.item_rows.cpu().numpy()
-
-    @cached_property
-    def starts(self) -> tuple[np.ndarray, ...]:
-        """By depth where the items of each node begin, and their number: `(num_nodes + 1,)`."""
-        starts = [np.arange(self.num_items + 1, dtype=self.item_rows.dtype)]
-        for family in reversed(self._families):
-            below = starts[-1]
-            own = below if family.num_children == family.num_parents else below[family.first_children()]
-            starts.append(own if own is below else np.append(own, below[-1]))
-        return tuple(reversed(starts[1:]))
-
-    @cached_property
-    def places(self) -> np.ndarray:
-        """The place of each item row."""
-        places = np.empty_like(self.item_rows)
-        places[self.item_rows] = np.arange(self.num_items, dtype=self.item_rows.dtype)
-        return places
-
-    @cached_property
-    def sample(self) -> _Rows:
-        """Some item rows, the same each time; all of few."""
-        if self.num_items <= _NUM_SAMPLED:
-            return np.arange(self.num_items)
-        return np.random.default_rng(0).integers(0, self.num_items, _NUM_SAMPLED)
 
 
 class AskedBounds:
@@ -77,9 +39,12 @@ class AskedBounds:
 
     def __init__(self, layout: Layout, added: np.ndarray, masks: Sequence[np.ndarray | None]) -> None:
         self._layout, self._added, self._masks = layout, added, masks
+        # Some item rows, the same each time; all of few.
+        size = layout.num_items
+        few = size <= _NUM_SAMPLED
+        self._sample = np.arange(size) if few else np.random.default_rng(0).integers(0, size, _NUM_SAMPLED)
         large, self._thresholds = self._find_large()
         # What is known of each line, in the order of lines and leaves.
-        size = layout.num_items
         keys = np.concatenate([layout.places[rows] + line * size for line, rows in enumerate(large)])
         values = np.concatenate([self._line(line)[rows] for line, rows in enumerate(large)])
         order = np.argsort(keys)
@@ -130,7 +95,7 @@ class AskedBounds:
                 thresholds.append(threshold)
                 continue
             if shared is None or len(self._added) > 1:
-                threshold = _threshold(numbers[self._layout.sample], size)
+                threshold = _threshold(numbers[self._sample], size)
                 shared = np.flatnonzero(numbers > threshold), threshold
             rows, threshold = shared
             found.append(rows if mask is None else rows[mask[rows]])
@@ -217,4 +182,4 @@ def _least_of(keys: np.ndarray, limits: np.ndarray) -> np.ndarray:
     return least
 
 
-__all__ = ["AskedBounds", "Layout"]
+__all__ = ["AskedBounds"]

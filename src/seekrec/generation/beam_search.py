@@ -31,8 +31,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from seekrec.errors import NotFiniteError, RequestError
 from seekrec.generation.bounds import Bounds, bounds_of_requests
 from seekrec.generation.exact_search import Dropped, ExactSearch
+from seekrec.generation.masks import TrieMask
 from seekrec.generation.sessions import Norm, Session, check_level_offsets, check_prompt, encode, open_session
-from seekrec.generation.trie import IdentifierTrie, TrieMask
+from seekrec.generation.trie import IdentifierTrie
 from seekrec.schema import shown
 
 _NEVER = float("-inf")
@@ -348,12 +349,11 @@ def _candidates(
         children = lane.trie.children(level, nodes if level else nodes[:1])
         is_open = children.is_real
         for mask, positions in lane.masks:
-            counts = mask.counts[level + 1]
             if len(positions) == len(nodes):
-                is_open = is_open & (counts[children.nodes] > 0)
+                is_open = is_open & mask.is_open(level + 1, children.nodes)
             else:
                 is_open = is_open.expand(len(nodes), -1, -1).clone()
-                is_open[positions] &= counts[children.nodes[positions] if level else children.nodes] > 0
+                is_open[positions] &= mask.is_open(level + 1, children.nodes[positions if level else slice(None)])
         gathered = log_probs[state_of[lane.members][..., None], children.codes]
         scores = torch.where(is_open, beams.scores[lane.members][..., None] + gathered, _NEVER)
         keys = scores

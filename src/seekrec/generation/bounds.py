@@ -21,8 +21,9 @@ import xxhash
 from torch import Tensor
 
 from seekrec.errors import RequestError
-from seekrec.generation.asked_bounds import AskedBounds, Layout
-from seekrec.generation.trie import Families, IdentifierTrie, TrieMask
+from seekrec.generation.asked_bounds import AskedBounds
+from seekrec.generation.masks import TrieMask
+from seekrec.generation.trie import Families, IdentifierTrie
 
 # Bounds of numbers that all requests share, kept for the next call: at 800 thousand items about 10 MB each.
 _NUM_KEPT = 4
@@ -100,7 +101,7 @@ class _Kept:
     """What was made of one trie: bounds of numbers that all requests share, found again by content."""
 
     def __init__(self, trie: IdentifierTrie) -> None:
-        self.order, self.layout = trie.item_rows.long(), Layout(trie)
+        self.order = trie.item_rows.long()
         # By depth; `None` where each node has one child.
         self.steps = [
             _Step(family, trie.device) if family.num_children > family.num_parents else None
@@ -189,7 +190,7 @@ def bounds_of_requests(
     is_one = len(lines) == 1 and all(mask is masks[0] for mask in masks)
     if not is_one and trie.device.type == "cpu" and len(masks) * trie.num_items > _FEW:
         own = [None if mask is None else mask.numpy() for mask in masks]
-        return AskedBounds(_kept_of(trie).layout, lines.numpy(), own)
+        return AskedBounds(trie.layout, lines.numpy(), own)
     if not is_one and any(mask is not None for mask in masks):
         everything = torch.ones(trie.num_items, dtype=torch.bool, device=trie.device)
         allowed = torch.stack([everything if mask is None else mask for mask in masks])

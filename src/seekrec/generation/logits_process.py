@@ -16,7 +16,8 @@ from transformers import LogitsProcessor
 
 from seekrec.errors import ConfigurationError, RequestError
 from seekrec.generation.beam_search import BeamOutput
-from seekrec.generation.trie import IdentifierTrie, TrieMask
+from seekrec.generation.masks import TrieMask
+from seekrec.generation.trie import IdentifierTrie
 
 
 class TrieLogitsProcessor(LogitsProcessor):
@@ -116,7 +117,7 @@ class TrieLogitsProcessor(LogitsProcessor):
             return (
                 torch.ones_like(nodes, dtype=torch.bool)
                 if self._masks is None
-                else self._masks.to(nodes.device).counts[depth][nodes] > 0
+                else self._masks.to(nodes.device).is_open(depth, nodes)
             )
         if len(self._masks) * self._num_beams != len(nodes):
             raise ConfigurationError(
@@ -127,7 +128,7 @@ class TrieLogitsProcessor(LogitsProcessor):
         for index, mask in enumerate(self._masks):
             if mask is not None:
                 rows = slice(index * self._num_beams, (index + 1) * self._num_beams)
-                result[rows] = mask.to(nodes.device).counts[depth][nodes[rows]] > 0
+                result[rows] = mask.to(nodes.device).is_open(depth, nodes[rows])
         return result
 
     def _check_rows(self, can_continue: Tensor, input_ids: Tensor) -> None:

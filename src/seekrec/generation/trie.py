@@ -13,10 +13,7 @@ Unusual here:
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -26,12 +23,11 @@ import torch
 from torch import Tensor
 
 from seekrec.errors import RequestError
+from seekrec.generation.masks import Arrays, MaskCache, TrieMask
 from seekrec.generation.sorted_codes import check_codes, code_type, sort_identifiers
 
-# Bytes of masks that one trie keeps. A mask over a million items takes about 8 MB.
-_CACHE_BYTES = 256 * 2**20
-# What an array takes besides its numbers: the objects of torch and numpy around it.
-_BYTES_OF_AN_ARRAY = 600
+# Where less than one item in so many is forbidden, as those that a user has seen, allowed ones are not counted.
+_SELDOM = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +108,48 @@ class Families:
         return Families(self.form, self.array.to(device), self.num_parents, self.num_children)
 
 
+class Layout:
+    """Where items lie in the order of a trie's leaves; on the CPU.
+
+    Args:
+        families (`Sequence[Families]`): Those of the trie.
+        item_rows (`torch.Tensor`): Item rows in the order of the leaves.
+    """
+
+    def __init__(self, families: Sequence[Families], item_rows: Tensor) -> None:
+        self._families, self.num_items = families, len(item_rows)
+        self.item_rows: np.ndarray = item_rows.cpu().numpy()
+
+    @cached_property
+    def starts(self) -> tuple[np.ndarray, ...]:
+        """By depth where the items of each node begin, and their number: `(num_nodes + 1,)`."""
+        starts = [np.arange(self.num_items + 1, dtype=self.item_rows.dtype)]
+        for family in reversed(self._families):
+            below = starts[-1]
+            own = below if family.num_children == family.num_parents else below[family.first_children()]
+            starts.append(own if own is below else np.append(own, below[-1]))
+        return tuple(reversed(starts[1:]))
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """The place of each item row."""
+        places = np.empty_like(self.item_rows)
+        places[self.item_rows] = np.arange(self.num_items, dtype=self.item_rows.dtype)
+        return places
+
+    def closed(self, forbidden: np.ndarray) -> Arrays:
+        """Return for each depth the nodes below which there are forbidden items alone: int64, rising.
+
+        Args:
+            forbidden (`np.ndarray`): int64 rows of the forbidden items.
+        """
+        places, found = self.places[forbidden], []
+        for starts in self.starts:
+            nodes, counts = np.unique(np.searchsorted(starts, places, side="right") - 1, return_counts=True)
+            found.append(nodes[counts == starts[nodes + 1] - starts[nodes]])
+        return tuple(found)
+
+
 class Children(NamedTuple):
     """The children of some nodes, padded to the largest family `M`.
 
@@ -124,85 +162,6 @@ class Children(NamedTuple):
     nodes: Tensor
     codes: Tensor
     is_real: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class TrieMask:
-    """The items that may be returned, counted for every prefix. Made by `IdentifierTrie.mask`.
-
-    Args:
-        where (`torch.Tensor`): bool of shape `(num_items,)` over item rows.
-        counts (`tuple[torch.Tensor, ...]`): `counts[d]`, int32 with one entry for each node of depth `d`: how many
-            allowed items are below it.
-        owner ([`MaskCache`]): The `masks` of the trie it belongs to.
-    """
-
-    where: Tensor
-    counts: tuple[Tensor, ...]
-    owner: MaskCache
-    _copies: dict[torch.device, TrieMask] = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def num_allowed(self) -> int:
-        """Items that may be returned."""
-        return int(self.counts[0][0])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays and of what holds them."""
-        return sum(_BYTES_OF_AN_ARRAY + array.numel() * array.element_size() for array in (self.where, *self.counts))
-
-    def to(self, device: torch.device) -> TrieMask:
-        """Return a copy on a device; the copy is kept."""
-        if device == self.where.device:
-            return self
-        if device not in self._copies:
-            counts = tuple(array.to(device) for array in self.counts)
-            self._copies[device] = TrieMask(self.where.to(device), counts, self.owner)
-        return self._copies[device]
-
-
-class MaskCache:
-    """The masks last made for one trie, found again by content; the least recently used go first."""
-
-    def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._masks: OrderedDict[bytes, TrieMask] = OrderedDict()
-        self._num_bytes = 0
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._masks)
-
-    def get(self, allowed: np.ndarray, count: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> TrieMask:
-        """Find the mask of `allowed`, or make it.
-
-        Args:
-            allowed (`np.ndarray`): bool of shape `(num_items,)`.
-            count (`Callable`): Gives the counts of every depth, root first.
-
-        Returns:
-            `TrieMask`: On the CPU.
-        """
-        key = hashlib.blake2b(np.packbits(allowed).tobytes(), digest_size=16).digest()
-        with self._lock:
-            if key in self._masks:
-                self._masks.move_to_end(key)
-                return self._masks[key]
-        # Outside the lock: two threads may count the same mask, none waits for another's.
-        mask = TrieMask(
-            where=torch.from_numpy(allowed.copy()),
-            counts=tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in count(allowed)),
-            owner=self,
-        )
-        with self._lock:
-            if key in self._masks:  # another thread was first
-                return self._masks[key]
-            self._masks[key] = mask
-            self._num_bytes += mask.nbytes
-            while len(self._masks) > 1 and self._num_bytes > self._max_bytes:
-                self._num_bytes -= self._masks.popitem(last=False)[1].nbytes
-        return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,6 +220,11 @@ class IdentifierTrie:
         families.append(Families.from_first_children(parents, num_items))
         rows = order.astype(np.int32 if num_items < 2**31 else np.int64)
         return cls(sizes, tuple(level_codes), tuple(families), torch.from_numpy(rows))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where items lie in the order of the leaves: 4 bytes an item and a node, made at first use."""
+        return Layout([family.to(torch.device("cpu")) for family in self.families], self.item_rows)
 
     @cached_property
     def num_levels(self) -> int:
@@ -352,7 +316,7 @@ class IdentifierTrie:
         return self.item_rows[first[source] + within].long(), source
 
     def mask(self, where: np.ndarray | Tensor) -> TrieMask:
-        """Count the allowed items below every node, in time linear in the catalogue.
+        """Find the nodes with allowed items, in time linear in the catalogue; faster where few are forbidden.
 
         The last masks are kept: asking again with equal content costs one hash of `where`.
 
@@ -371,17 +335,20 @@ class IdentifierTrie:
                 f"`where` is {allowed.dtype} of shape {allowed.shape}; pass bool of shape ({self.num_items},), one "
                 "entry for each item of the catalogue."
             )
-        return self.masks.get(allowed, self._count_allowed).to(self.device)
+        return self.masks.get(allowed, self._find_open).to(self.device)
 
-    def _count_allowed(self, allowed: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Count bottom-up; return one int32 array per depth, root first."""
+    def _find_open(self, allowed: np.ndarray) -> tuple[Arrays, Arrays]:
+        """Count bottom-up, one int32 array per depth, root first; or find the closed nodes where that is faster."""
+        forbidden = np.flatnonzero(~allowed)
+        if (1 + len(forbidden)) * _SELDOM < self.num_items:
+            return (), self.layout.closed(forbidden)
         counts = allowed[self.item_rows.cpu().numpy()].astype(np.int32)
         result = []
         for family in reversed(self.families):
             if family.num_children > family.num_parents:
                 counts = np.add.reduceat(counts, family.first_children())  # no parent is childless: no empty range
             result.append(counts)
-        return tuple(reversed(result))
+        return tuple(reversed(result)), ()
 
     def to(self, device: torch.device | str) -> IdentifierTrie:
         """Return a copy on a device; the copy is kept, and shares the masks."""
