@@ -30,7 +30,7 @@ from seekrec.recipes.arguments import DataArguments
 from seekrec.recipes.logs import is_partitioned, read_log
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments
-from seekrec.util.redaction import publishable_command
+from seekrec.util.redaction import publishable_command, publishable_text
 from seekrec.util.repositories import upload
 
 
@@ -92,7 +92,7 @@ def main(arguments: PushArguments, data: DataArguments) -> None:
         else:
             own = source / "results.json"
             results = read_results(arguments.results or own) if arguments.results or own.is_file() else None
-            print(format_table(results) if results else "The folder holds no results.")
+            print(publishable_text(format_table(results)) if results else "The folder holds no results.")
             files = prepare_model(
                 source,
                 folder,

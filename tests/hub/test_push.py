@@ -3,6 +3,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 from hub_server import HubServer
-from kite_shop import make_log, write_family_folder, write_model_folder
+from kite_shop import make_log, result_row, write_family_folder, write_model_folder
 
 from seekrec.corpora import save_corpus
 from seekrec.errors import ConfigurationError, DataError
+from seekrec.evaluation import write_results
 from seekrec.events import read_tables
 from seekrec.events.partitions import partition_log
 from seekrec.events.readers.hub import read_hub
@@ -235,6 +237,21 @@ def test_what_cannot_be_a_repository_is_refused(tmp_path):
     (tmp_path / "corpus.json").write_text(json.dumps(corpus))
     with pytest.raises(DataError, match="which are no names"):
         prepare_data_set(tmp_path / "data", "me/x", corpus=tmp_path)
+
+
+def test_a_token_is_published_nowhere_and_shown_nowhere(tmp_path, monkeypatch, capsys):
+    token = "hf_" + "aBcD1234" * 4
+    monkeypatch.setenv("HF_TOKEN", token)
+    write_family_folder("intsr", tmp_path / "model")
+    rows = [result_row("IntSR", dataset=f"shop of {token}"), result_row("IntSR", "search")]
+    write_results(tmp_path / "results.json", rows)
+    options = ["--model_dir", tmp_path / "model", "--repo_id", "me/x", "--results", tmp_path / "results.json"]
+    monkeypatch.setattr(sys, "argv", ["push_to_hub.py", *map(str, options)])
+    with pytest.raises(SystemExit, match=r"README\.md holds what looks like a token") as refused:
+        runpy.run_path(str(SESSION.parents[2] / "recipes" / "push_to_hub.py"), run_name="__main__")
+    printed = capsys.readouterr()
+    assert "shop of ***" in printed.out
+    assert token not in printed.out + printed.err + str(refused.value)
 
 
 def test_a_partitioned_log_is_published_in_files(tmp_path):
