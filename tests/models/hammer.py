@@ -136,7 +136,7 @@ def hammer(name, aisles, *, seconds: float, num_threads: int, seed: int = 0) -> 
     """Set, take back and ask from many threads at once; counts of answers, wrong answers and errors."""
     model, processor = make_pair(name, aisles)
     old = model.catalog
-    titles = ("attic", "attic") if name == "gensr_asking" else ("attic", "cellar")
+    titles = ("attic", "attic") if name in ("gensr_asking", "gensr_views") else ("attic", "cellar")
     first, second = (grow(old, title, number) for number, title in enumerate(titles))
     for catalog in (first, second):
         catalog.__dict__["identifier_hash"] = old.identifier_hash
