@@ -88,7 +88,8 @@ def draw_bars(
             panel.set_ylim(len(values) - 0.5, -0.5)
             place_of_line = next(iter(values.values())).value if mark is None else mark
             panel.axvline(place_of_line, linewidth=0.7, linestyle=":", color="0.4")
-            panel.set_xlabel(f"{unit}, 95 % interval")
+            is_sampled = any(any(spread.errors) for spread in values.values())
+            panel.set_xlabel(f"{unit}, 95 % interval" if is_sampled else unit)
             panel.locator_params(axis="x", nbins=6)
             panel.set_title(title, fontsize=10)
 
