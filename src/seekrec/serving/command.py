@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("max_queue", "requests that wait at most; further ones get 429"),
         ("timeout_s", "seconds that a request may take"),
         ("cached_users", "users whose histories are held in memory"),
+        ("states_mb", "megabytes of memory for what the model made of histories"),
     ):
         value = getattr(usual, name)
         parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{words} ({value})")

@@ -13,6 +13,7 @@ from typing import Annotated, cast
 from fastapi import Depends, FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -121,6 +122,11 @@ def add_errors(app: FastAPI) -> None:
             return problem(409, str(error), _place(error))
         logger.error("a request failed", exc_info=error)
         return problem(500, "The server failed; its log says why, under the id of this request.")
+
+    @app.exception_handler(SQLAlchemyError)
+    async def away(_: Request, error: SQLAlchemyError) -> JSONResponse:
+        logger.error("the store failed", exc_info=error)
+        return problem(503, "The store cannot be reached; ask again.", Retry_After="1")
 
     @app.exception_handler(TimeoutError)
     async def late(_: Request, __: TimeoutError) -> JSONResponse:

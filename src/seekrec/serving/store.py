@@ -320,15 +320,17 @@ class Store:
 
 def _open(url: str) -> Engine:
     """Open a database."""
+    # Errors end in logs, where no text of users may stand.
+    hidden = {"hide_parameters": True}
     try:
         place = make_url(url)
         kind = place.get_backend_name()
         if kind == "postgresql":
-            return create_engine(place, pool_pre_ping=True, pool_size=10, max_overflow=20)
+            return create_engine(place, pool_pre_ping=True, pool_size=10, max_overflow=20, **hidden)
         if kind != "sqlite" or place.database in (None, "", ":memory:"):
             # Not the URL: there may be a password in it.
             raise ConfigurationError(f"`store` is a URL of {kind} without a file or of a kind unknown; {_USABLE}")
-        engine = create_engine(place, connect_args={"timeout": _LOCK_S})
+        engine = create_engine(place, connect_args={"timeout": _LOCK_S}, **hidden)
     except ArgumentError as error:
         raise ConfigurationError(f"`store` cannot be read as a URL; {_USABLE}") from error
     except (NoSuchModuleError, ImportError) as error:
