@@ -84,6 +84,7 @@ class AskedBounds:
         """Return the rows of each request's largest numbers, and what all others are at most."""
         size, found, thresholds = self._layout.num_items, [], []
         shared: tuple[_Rows, np.float32] | None = None
+        is_large = np.empty(size, np.bool_)
         for line, mask in enumerate(self._masks):
             numbers = self._line(line)
             if mask is not None and (count := int(np.count_nonzero(mask))) < size // 2:
@@ -96,7 +97,7 @@ class AskedBounds:
                 continue
             if shared is None or len(self._added) > 1:
                 threshold = _threshold(numbers[self._sample], size)
-                shared = np.flatnonzero(numbers > threshold), threshold
+                shared = np.flatnonzero(np.greater(numbers, threshold, out=is_large)), threshold
             rows, threshold = shared
             found.append(rows if mask is None else rows[mask[rows]])
             thresholds.append(threshold)
