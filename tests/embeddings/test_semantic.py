@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -53,6 +55,18 @@ def test_vectors_have_unit_length_and_keep_their_row(encoder_folder):
     alone = np.concatenate([embed_texts([text], name_or_path=str(encoder_folder)) for text in texts])
     np.testing.assert_allclose(vectors, alone, atol=1e-5)
     assert abs(vectors[0] @ vectors[1]) < 0.999
+
+
+def test_an_encoder_that_is_named_is_loaded_once_for_all_threads(encoder_folder, monkeypatch):
+    semantic._kept_encoder.cache_clear()
+    loads, load = [], load_semantic_encoder
+    monkeypatch.setattr(semantic, "load_semantic_encoder", lambda name: loads.append(name) or load(name, device="cpu"))
+    texts = [[" ".join("abcdefgh"[: 1 + (number + own) % 8]) for own in range(5)] for number in range(8)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(partial(embed_texts, name_or_path=str(encoder_folder)), texts))
+    assert loads == [str(encoder_folder)]
+    for own, vectors in zip(texts, found, strict=True):
+        np.testing.assert_allclose(vectors, embed_texts(own, encoder=load(str(encoder_folder))), atol=1e-6)
 
 
 def test_no_texts_give_no_rows(encoder_folder):

