@@ -13,7 +13,7 @@ from seekrec.util.settings import options_of
 ROOT = house.ROOT
 MAX_SETTINGS = {"gensar": 58, "gensr": 69, "intsr": 61, "synergen": 61}
 MAX_PASSES = {
-    "GenSAR.retrieve": (13, 68),
+    "GenSAR.retrieve": (14, 68),
     "GenSR.rank": (7, 37),
     "IntSR.rank": (11, 48),
     "SynerGen.rank": (10, 43),

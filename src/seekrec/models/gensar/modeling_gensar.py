@@ -278,7 +278,8 @@ class GenSAREncoder(T5Stack):
         `query_vectors` are what the processor read of queries.
         """
         if self.config.corpus == "instructions":
-            input_ids = None if input_ids is None else self.read_tokens(input_ids)
+            if input_ids is not None and not self.config.reads_behavior:
+                input_ids = self.read_tokens(input_ids)
             return super().forward(
                 input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
             )
