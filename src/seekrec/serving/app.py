@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Respons
 from fastapi.responses import PlainTextResponse
 
 from seekrec.serving import messages as m
-from seekrec.serving import replies
+from seekrec.serving import page, replies
 from seekrec.serving.engine import Answered, ModelSource, Question
 from seekrec.serving.http import PROBLEMS, ItemId, Served, add_errors, add_middleware, check_token
 from seekrec.serving.item_routes import item_router
@@ -51,9 +51,10 @@ def make_app(source: ModelSource, settings: ServingSettings) -> FastAPI:
         responses=PROBLEMS,
     )
     app.state.service = service
-    app.include_router(router, dependencies=[Depends(check_token)])
-    app.include_router(item_router, dependencies=[Depends(check_token)])
-    app.include_router(open_router)
+    for own in (router, item_router, page.router):
+        app.include_router(own, dependencies=[Depends(check_token)])
+    for own in (open_router, page.open_router):
+        app.include_router(own)
     add_errors(app)
     add_middleware(app, service.metrics)
     return app

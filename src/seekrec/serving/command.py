@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--models", help="folder of the models that POST /admin/model may name")
     parser.add_argument("--beside", nargs="*", metavar="NAME", help="models of that folder that questions may name")
+    parser.add_argument("--examples", help="file of users' histories that the page offers: examples.json of a run")
     parser.add_argument("--text_encoder", help="text encoder of new items and queries, if the model only names one")
     for name, words in (
         ("batch_wait_ms", "milliseconds that the first request of a batch waits for others"),

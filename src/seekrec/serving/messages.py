@@ -278,6 +278,16 @@ class RankMessage(Question):
         return self
 
 
+class WhyMessage(Question):
+    """Ask what speaks for an item."""
+
+    item_id: Id
+    query: Query | None = None
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": "ann", "item_id": "50", "query": "space adventure"}], **_WHO}
+    )
+
+
 class SuggestMessage(Question):
     """Ask what the user may search for."""
 

@@ -109,3 +109,85 @@ class Health(Message):
     beside: list[str] = []
     tasks: list[str] = []
     num_items: int | None = None
+
+
+class Models(Message):
+    """The models of the server."""
+
+    model: str = Field(description="That which serves.")
+    models: list[str]
+
+
+class Users(Message):
+    """Users whom the server was started with."""
+
+    users: list[str]
+
+
+class CategoryFacet(Message):
+    """A category that items can be filtered by."""
+
+    name: str
+    num_items: int
+
+
+class RangeFacet(Message):
+    """A column of numbers that items can be filtered by, and its ends."""
+
+    column: str
+    lowest: float | int
+    highest: float | int
+
+
+class Facets(Message):
+    """What items can be filtered by."""
+
+    categories: list[CategoryFacet] = Field(description="The commonest first.")
+    root: str | None = Field(description="What all paths of categories begin with.")
+    ranges: list[RangeFacet]
+    has_lifetimes: bool = Field(description="Whether some item is available from, or until, a time.")
+
+
+class ItemName(Message):
+    """An item, as people read it."""
+
+    item_id: str
+    title: str | None
+
+
+class NearItem(ItemName):
+    """An item of a history, and how like another it is."""
+
+    similarity: float = Field(description="Cosine of their vectors, less what all items share.")
+
+
+class Nearest(Message):
+    """The items of a history that are most like an item."""
+
+    by: Literal["text", "behavior"]
+    items: list[NearItem]
+
+
+class IdentifierLevel(Message):
+    """One code of an identifier."""
+
+    code: int
+    num_items: int = Field(description="Items with this code after the codes before it.")
+
+
+class IdentifierPath(Message):
+    """An identifier, from the code that most items share to the one that is the item's alone."""
+
+    view: str
+    levels: list[IdentifierLevel]
+    siblings: list[ItemName] = Field(description="Items that share most of it.")
+
+
+class Why(Message):
+    """What speaks for an item."""
+
+    item: ItemName
+    categories: list[str]
+    words: list[str] = Field(description="Words of the query that it has, folded.")
+    nearest: list[Nearest]
+    identifiers: list[IdentifierPath]

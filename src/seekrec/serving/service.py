@@ -15,6 +15,7 @@ from typing import Literal
 from anyio.to_thread import run_sync
 
 from seekrec.errors import SeekrecError
+from seekrec.events import read_examples
 from seekrec.serving.batching import Batcher
 from seekrec.serving.engine import Answered, LoadedModel, ModelSource, Question
 from seekrec.serving.histories import Histories, KeptHistory
@@ -35,11 +36,14 @@ class Service:
     def __init__(self, source: ModelSource, settings: ServingSettings) -> None:
         self._source, self.settings = source, settings
         self.metrics = Metrics()
+        self.example_users: list[str] = []
         self.status: Literal["starting", "ready", "stopping"] = "starting"
 
     async def start(self) -> None:
         """Load the model, open the store, and begin to answer."""
         self.store = await run_sync(Store, self.settings.store)
+        if self.settings.examples is not None:
+            self.example_users = await run_sync(_keep_examples, self.store, self.settings.examples)
         self.histories = Histories(self.store, self.settings.cached_users, self.metrics)
         self.batcher = Batcher(self._answer, self.settings, self.metrics)
         self.models = LivingModels(self._source, self.settings, self.store, self.batcher.between_batches, self.metrics)
@@ -96,6 +100,17 @@ class Service:
     async def common_queries(self, prefix: str, limit: int) -> list[str]:
         """Return what many users searched for; see [`Store.common_queries`]."""
         return await run_sync(self.store.common_queries, prefix, limit)
+
+
+def _keep_examples(store: Store, path: str) -> list[str]:
+    """Put the histories of a file of examples into a store, once; return the users."""
+    histories = read_examples(path)
+    for user_id, events in histories.items():
+        if events:
+            store.append_events(
+                [StoredEvent(f"example {user_id} {number}", user_id, event) for number, event in enumerate(events)]
+            )
+    return list(histories)
 
 
 __all__ = ["Service"]

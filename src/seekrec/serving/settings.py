@@ -23,6 +23,8 @@ class ServingSettings:
             (or its `model/` folder).
         beside (`Sequence[str]`): Models of that folder that are loaded from the start: questions may name one, and it
             takes over at once.
+        examples (`str`, *optional*): File of users' histories, `examples.json` beside a trained model: they are kept
+            as if they had been sent, and the page offers these users.
         text_encoder (`str`, *optional*): Path or name of the text encoder of new items and queries, where the model
             only names one.
         token (`str`, *optional*): What `Authorization: Bearer` must hold. Without one all may ask, and admin routes
@@ -40,6 +42,7 @@ class ServingSettings:
     store: str = "sqlite:///seekrec.sqlite"
     models: str | None = None
     beside: tuple[str, ...] = ()
+    examples: str | None = None
     text_encoder: str | None = None
     token: str | None = field(default=None, repr=False)
     batch_wait_ms: float = 5.0
