@@ -4,21 +4,22 @@
 ```bash
 python recipes/demo.py --model runs/gensar-movielens-100k/model
 python recipes/demo.py --model runs/gensar-movielens-100k/model --query "space adventure" --query "romantic comedy"
-python recipes/demo.py --model runs/gensar-movielens-100k/model --web    # in the browser; pip install "seekrec[demo]"
+python recipes/demo.py --model runs/gensar-movielens-100k/model --web    # in the browser; pip install "seekrec[serve]"
 ```
 
 The users are those of the data the model was trained on, as the recipe left it beside the model.
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from transformers import AutoModel, AutoProcessor
 
-from seekrec.errors import MissingDependencyError, RequestError
+from seekrec.errors import RequestError
 from seekrec.events import read_examples
 from seekrec.recipes.show import answer, describe_history
-from seekrec.schema import Event, Request
+from seekrec.schema import Request
 from seekrec.util.command_line import one_line_errors
 
 HISTORY_SHOWN = 12
@@ -26,19 +27,21 @@ HISTORY_SHOWN = 12
 
 def main(arguments: argparse.Namespace) -> None:
     """Load the model and answer."""
+    examples = Path(arguments.examples or Path(arguments.model).parent / "examples.json")
+    if arguments.web:
+        serve(arguments, examples)
+        return
+
     # 1. Load.
     model = AutoModel.from_pretrained(arguments.model).eval()
     encoder = {} if arguments.text_encoder is None else {"text_encoder": arguments.text_encoder}
     processor = AutoProcessor.from_pretrained(arguments.model, **encoder)
-    histories = read_examples(arguments.examples or Path(arguments.model).parent / "examples.json")
+    histories = read_examples(examples)
     user_id = arguments.user or next(iter(histories))
     if user_id not in histories:
         raise RequestError(f"`--user` is {user_id!r}; the examples are {', '.join(histories)}.")
 
-    # 2. Serve in the browser, or answer once.
-    if arguments.web:
-        serve(model, processor, histories, arguments.top_k, arguments.exclude_seen)
-        return
+    # 2. Answer.
     history = histories[user_id]
     lines = describe_history(history, processor.catalog)
     print(f"User {user_id} did, latest last:")
@@ -53,32 +56,21 @@ def main(arguments: argparse.Namespace) -> None:
             print(f"  {line}")
 
 
-def serve(
-    model,  # noqa: ANN001
-    processor,  # noqa: ANN001
-    histories: dict[str, list[Event]],
-    top_k: int,
-    exclude_seen: bool | None,
-) -> None:
-    """Open a page with the same three parts."""
-    try:
-        import gradio
-    except ImportError as error:
-        raise MissingDependencyError('`--web` needs gradio; run pip install "seekrec[demo]".') from error
+def serve(arguments: argparse.Namespace, examples: Path) -> None:
+    """Serve the model with the page of the server, which offers the same users."""
+    from seekrec.serving.command import add_arguments
+    from seekrec.serving.command import serve as run_server
 
-    def ask(user_id: str, query: str) -> tuple[str, str]:
-        history = histories[user_id]
-        asked = Request(history=history, query=query.strip() or None)
-        lines = answer(model, processor, asked, top_k=top_k, exclude_seen=exclude_seen)
-        return "\n".join(describe_history(history, processor.catalog)), "\n".join(lines)
-
-    gradio.Interface(
-        fn=ask,
-        inputs=[gradio.Dropdown(list(histories), label="User"), gradio.Textbox(label="Query (empty: recommend)")],
-        outputs=[gradio.Textbox(label="History"), gradio.Textbox(label="Answers")],
-        title=f"seekrec: {Path(model.config._name_or_path).parent.name}",
-        flagging_mode="never",
-    ).launch()
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    encoder = [] if arguments.text_encoder is None else ["--text_encoder", arguments.text_encoder]
+    with tempfile.TemporaryDirectory() as folder:
+        # What visitors do is forgotten in the end.
+        store = f"sqlite:///{folder}/demo.sqlite"
+        print("The page is at http://127.0.0.1:8000 when the model is loaded; Ctrl+C ends it.", flush=True)
+        run_server(
+            parser.parse_args(["--model", arguments.model, "--examples", str(examples), "--store", store, *encoder])
+        )
 
 
 def parse() -> argparse.Namespace:
@@ -95,7 +87,7 @@ def parse() -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         help="leave out items the user acted on; by default in recommendations only",
     )
-    parser.add_argument("--web", action="store_true", help="open a page in the browser")
+    parser.add_argument("--web", action="store_true", help="serve it with a page for the browser")
     return parser.parse_args()
 
 

@@ -41,7 +41,9 @@ def wait(page, text: str) -> None:
     page.get_by_role("status").filter(has_text=text).wait_for(timeout=60_000)
 
 
-def click_through(page, url: str, query: str, axe: Path | None, shots: Path | None, name: str) -> dict[str, object]:
+def click_through(
+    page, url: str, query: str, axe: Path | None, shots: Path | None, name: str, adds: bool
+) -> dict[str, object]:
     """Do everything once; return what was seen."""
     errors: list[str] = []
     outside: list[str] = []
@@ -58,7 +60,6 @@ def click_through(page, url: str, query: str, axe: Path | None, shots: Path | No
     page.goto(url)
     wait(page, "Recommendations are there")
     seen: dict[str, object] = {"recommended": len(titles(page, "#for-you"))}
-    first = titles(page, "#for-you")[0]
     look("start")
     # Search from the keyboard: type, take a suggestion back, and ask.
     page.get_by_role("combobox", name="Search").focus()
@@ -86,7 +87,6 @@ def click_through(page, url: str, query: str, axe: Path | None, shots: Path | No
     wait(page, "Answers for")
     page.locator("#history-items .card b").first.filter(has_text=opened).wait_for(timeout=60_000)
     seen["history"] = [count, page.locator("#history-items li").count()]
-    assert first is not None
     # A filter.
     filters = page.locator("#filters")
     if not filters.evaluate("node => node.open"):
@@ -97,8 +97,13 @@ def click_through(page, url: str, query: str, axe: Path | None, shots: Path | No
         wait(page, "Answers for")
         page.wait_for_timeout(1500)
         seen["with a category"] = [len(titles(page, "#for-you")), len(titles(page, "#found"))]
+        before = titles(page, "#found")
         page.get_by_role("button", name="Show everything").click()
+        page.wait_for_function("!document.querySelector('#categories input:checked')")
         wait(page, "Answers for")
+        page.wait_for_timeout(1500)
+        seen["without it again"] = [len(titles(page, "#for-you")), len(titles(page, "#found"))]
+        assert titles(page, "#found") != before
     # A second model.
     if page.locator("#compare").is_visible():
         page.locator("#compare summary").click()
@@ -107,18 +112,25 @@ def click_through(page, url: str, query: str, axe: Path | None, shots: Path | No
         seen["models"] = page.locator("#for-you h3").all_inner_texts()
         look("compared")
         page.locator("#other-model").select_option(index=0)
-    # A new title, found by its words.
+    if adds:
+        _add(page, name, seen)
+        look("added")
+    return {**seen, "errors": errors, "from elsewhere": outside, "violations": sorted(set(violations))}
+
+
+def _add(page, name: str, seen: dict[str, object]) -> None:
+    """Add a title, which is found by its words."""
     page.locator("#add summary").click()
     page.locator("#add-title").fill(f"A Quiet Voyage to the Moons of Saturn {name}")
     page.get_by_role("button", name="Add and find it").click()
     page.locator("#found .card", has_text=f"Moons of Saturn {name}").wait_for(timeout=60_000)
     seen["new title stands at"] = 1 + [name in title for title in titles(page, "#found")].index(True)
-    look("added")
-    return {**seen, "errors": errors, "from elsewhere": outside, "violations": sorted(set(violations))}
 
 
-def run(url: str, query: str, axe: Path | None, shots: Path | None) -> dict[str, dict[str, object]]:
-    """Use the page at every width, light and dark."""
+def run(
+    url: str, query: str, axe: Path | None, shots: Path | None, *, adds: bool = True
+) -> dict[str, dict[str, object]]:
+    """Use the page at every width, light and dark; `adds`: also add a title, which takes a text encoder and views."""
     from playwright.sync_api import sync_playwright
 
     found = {}
@@ -130,7 +142,7 @@ def run(url: str, query: str, axe: Path | None, shots: Path | None) -> dict[str,
                 context = browser.new_context(
                     viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=False
                 )
-                found[name] = click_through(context.new_page(), url, query, axe, shots, name)
+                found[name] = click_through(context.new_page(), url, query, axe, shots, name, adds)
                 context.close()
         browser.close()
     return found

@@ -244,8 +244,9 @@ function showFacets(facets) {
   byId("ranges").replaceChildren(...facets.ranges.map(({ column: name, lowest, highest }) => {
     const slider = (label, value) => {
       const shown = make("output", {}, String(value));
-      const input = make("input", { type: "range", min: lowest, max: highest, value, step: "any" });
-      if (Number.isInteger(lowest) && Number.isInteger(highest)) input.step = "1";
+      const isWhole = Number.isInteger(lowest) && Number.isInteger(highest);
+      const input = make("input", { type: "range", min: lowest, max: highest, step: isWhole ? "1" : "any" });
+      input.defaultValue = value; // what a reset goes back to
       input.value = value;
       input.addEventListener("input", () => { shown.textContent = input.value; });
       return make("label", {}, make("span", {}, `${label} `, shown), input);
