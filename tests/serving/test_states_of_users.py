@@ -121,7 +121,7 @@ def test_an_event_of_an_item_that_comes_later_counts_from_then_on(shops):
     before = loaded.answer([question])[0]
     vectors = np.zeros((1, 8), np.float32)
     grown = loaded.catalog.add_items([{"item_id": "new", "title": "a kite"}], semantic_embeddings=vectors)
-    loaded.set_catalog(grown, 1)
+    loaded.prepare_catalog(grown, 1)()
     after = loaded.answer([question])[0]
     expected = loaded.model.retrieve(loaded.processor([Request(events)]))
     assert_same([after], expected)

@@ -10,14 +10,20 @@ is above a share `q` of the other items' scores.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
+import xxhash
 
 # Of 1, 3, 5, 10 and 20 each was better than the one before on validation cases of MovieLens-100K, in both tasks.
 NUM_NEIGHBORS = 20
 # Items that a new one is compared with: their places among each other tell a quantile to a thousandth.
 _MAX_REFERENCES = 1_024
+# The nearest of references of the models asked last, by a digest of all that they depend on; a few hundred KiB each.
+_MAX_KEPT = 8
+_kept: dict[str, np.ndarray] = {}
+_lock = threading.Lock()
 # Items among which neighbours are looked for: a product of 1,024 vectors with more takes seconds.
 _MAX_POOL = 100_000
 
@@ -57,7 +63,9 @@ class TextNeighbors:
         references = np.sort(generator.permutation(pool)[:_MAX_REFERENCES])
         # Without what all texts of a catalogue have in common, they differ in what tells them apart.
         center = np.asarray(vectors[pool], dtype=np.float32).mean(axis=0)
-        nearest = _nearest(vectors, np.concatenate([references, new]), pool, center)
+        among = _unit(vectors[pool], center)
+        of_references = _nearest_of_references(vectors, references, pool, center, among)
+        nearest = np.concatenate([of_references, _nearest(vectors, new, pool, center, among)])
         rows, places = np.unique(np.concatenate([references, nearest.ravel()]), return_inverse=True)
         found = places[len(references) :].reshape(nearest.shape)
         return cls(rows, places[: len(references)], found[: len(references)], found[len(references) :])
@@ -81,10 +89,27 @@ class TextNeighbors:
         return answers
 
 
-def _nearest(vectors: np.ndarray, asked: np.ndarray, pool: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """Return the rows of `pool` whose vectors are nearest to those of `asked`, themselves left out."""
+def _nearest_of_references(
+    vectors: np.ndarray, references: np.ndarray, pool: np.ndarray, center: np.ndarray, among: np.ndarray
+) -> np.ndarray:
+    """Return the nearest of the references, kept from call to call: a catalogue that grows leaves them as they are."""
+    key = xxhash.xxh3_128_hexdigest(references.tobytes() + pool.tobytes()) + xxhash.xxh3_128_hexdigest(among.data)
+    with _lock:
+        found = _kept.get(key)
+    if found is None:
+        found = _nearest(vectors, references, pool, center, among)
+        with _lock:
+            _kept[key] = found
+            while len(_kept) > _MAX_KEPT:
+                del _kept[next(iter(_kept))]
+    return found
+
+
+def _nearest(
+    vectors: np.ndarray, asked: np.ndarray, pool: np.ndarray, center: np.ndarray, among: np.ndarray
+) -> np.ndarray:
+    """Return the rows of `pool` whose vectors, in `among`, are nearest to those of `asked`, themselves left out."""
     count = min(NUM_NEIGHBORS, len(pool) - 1)
-    among = _unit(vectors[pool], center)
     nearest = np.empty((len(asked), count), dtype=np.int64)
     for begin in range(0, len(asked), _MAX_REFERENCES):
         part = asked[begin : begin + _MAX_REFERENCES]

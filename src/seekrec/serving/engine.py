@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -39,6 +40,7 @@ _VERSION_LENGTH = 12
 # Packing stays if the self-test takes at most this share of the time without.
 _PACKING_GAIN = 0.95
 _TRIALS = 3
+_TRIAL_QUERY = "a"
 
 
 class _Processor(Protocol):
@@ -206,14 +208,33 @@ class LoadedModel:
         """Whether the model writes queries itself."""
         return "nsqp" in getattr(self.model.config, "trained_tasks", ())
 
-    def set_catalog(self, catalog: Catalog, version: int) -> None:
-        """Answer from this catalogue from now on; only between two batches."""
-        has_grown = len(catalog) > len(self.catalog)
-        self.model.set_catalog(catalog)
-        self.processor.set_catalog(catalog)
-        self._served = (catalog, version)
-        if has_grown and self._states is not None:
-            self._states.forget_unknown()
+    def prepare_catalog(self, catalog: Catalog, version: int) -> Callable[[], None]:
+        """Make what answers from another catalogue need, while the model answers from its own.
+
+        Args:
+            catalog ([`Catalog`]): The items from then on.
+            version (`int`): Their version.
+
+        Returns:
+            `Callable`: Call it between two batches; from then on the model answers from the other catalogue.
+        """
+        # The copies share all weights, and have a catalogue of their own.
+        model, processor = copy.copy(self.model), copy.copy(self.processor)
+        model.set_catalog(catalog)
+        processor.set_catalog(catalog)
+        # What is made at the first answer is made now.
+        for query in (None, _TRIAL_QUERY):
+            with suppress(SeekrecError):  # a model may lack an encoder of queries, or be made to rank alone
+                model.retrieve(cast(_Processor, processor)([Request(query=query)]), top_k=1)
+
+        def take_up() -> None:
+            has_grown = len(catalog) > len(self.catalog)
+            self.model, self.processor = model, processor
+            self._served = (catalog, version)
+            if self._states is not None:
+                self._states.use(cast(StateModel, model), cast(StateProcessor, processor), has_grown)
+
+        return take_up
 
     def pack(self) -> float | None:
         """Pack linear layers if a trial is faster with them.
@@ -221,7 +242,7 @@ class LoadedModel:
         Returns:
             `float`, *optional*: The share of the time that a batch takes now; `None` where nothing is packed.
         """
-        requests = [Question(), Question(Request(query="a"))]
+        requests = [Question(), Question(Request(query=_TRIAL_QUERY))]
 
         def seconds() -> float:
             taken = []

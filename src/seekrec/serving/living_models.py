@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -195,7 +194,7 @@ class LivingModels:
             catalog, placed = apply_changes(model.catalog, changes, {})
             version = self._store.commit_changes(model.catalog_version, changes, model.version, placed)
             if version is not None:
-                self._between_batches(partial(model.set_catalog, catalog, version)).result()
+                self._between_batches(model.prepare_catalog(catalog, version)).result()
                 self._follow()
                 return len(changes), version
 
@@ -220,7 +219,7 @@ class LivingModels:
             if made and not self._store.place(model.version, made):
                 continue
             if version != model.catalog_version:
-                self._between_batches(partial(model.set_catalog, catalog, version)).result()
+                self._between_batches(model.prepare_catalog(catalog, version)).result()
             return
 
     def _note_catalog(self) -> None:

@@ -113,10 +113,18 @@ class UserStates:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._bytes = 0
 
-    def forget_unknown(self) -> None:
-        """Forget the states that left events out; the catalogue has grown, and may hold their items now."""
-        for user_id in [user_id for user_id, one in self._kept.items() if one.has_unknown]:
-            self._forget(user_id)
+    def use(self, model: StateModel, processor: StateProcessor, has_grown: bool) -> None:
+        """Go on with the same model over another catalogue.
+
+        Args:
+            model ([`StateModel`]): The model, with that catalogue.
+            processor ([`StateProcessor`]): Its processor.
+            has_grown (`bool`): Whether it has more items: events that were left out may be known now.
+        """
+        self._model, self._processor = model, processor
+        if has_grown:
+            for user_id in [user_id for user_id, one in self._kept.items() if one.has_unknown]:
+                self._forget(user_id)
 
     @torch.no_grad()
     def read(self, histories: Sequence[KeptHistory], catalog: Catalog) -> State:
