@@ -123,6 +123,16 @@ def test_the_best_baseline_is_what_a_model_is_compared_with():
     assert finding.difference == pytest.approx(1 / np.log2(3) - (1 + 1 / np.log2(10)) / 2)
 
 
+def test_what_a_list_is_too_short_for_is_left_out():
+    exhibit = read_paper("synergen").exhibits["table 2"]
+    short, long = ([7.0, 50.0, np.inf], [7.0, 150.0, np.inf])
+    results = {run: [make_row(short, system="HSTU", behavior="recommendation")] for run in exhibit.runs}
+    results["full"] = [make_row(long, system="SynerGen, retrieval head", behavior="recommendation")]
+    found = {(one.label, one.metric): one.value for one in numbers_of(exhibit, results)}
+    assert found["SynerGen", "recall@200"] == pytest.approx(2 / 3)
+    assert found["HSTU (ids)", "recall@50"] == pytest.approx(2 / 3) and ("HSTU (ids)", "recall@200") not in found
+
+
 @pytest.mark.parametrize(
     ("low", "high", "verdict"), [(0.01, 0.02, "holds"), (-0.02, -0.01, "does not hold"), (-0.01, 0.02, "undecided")]
 )

@@ -9,9 +9,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from seekrec.evaluation import ResultRow, compare
-from seekrec.evaluation.metrics import Interval, bootstrap_intervals, metric_values
+from seekrec.evaluation.metrics import FloatArray, Interval, bootstrap_intervals, metric_values
 from seekrec.recipes.papers import BASELINES, MODEL_NAMES, Claim, Exhibit
 from seekrec.schema import Behavior
+
+_USUAL_LIST = 50
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
@@ -100,12 +102,19 @@ def numbers_of(exhibit: Exhibit, results: Mapping[str, Sequence[ResultRow]]) -> 
         for protocol in protocols:
             for label, row in rows_of(exhibit, results, behavior, protocol).items():
                 ranks = np.empty((0, 2)) if row.ranks is None else row.ranks
-                values = {metric: metric_values(ranks, metric) for metric in exhibit.metrics}
+                metrics = [metric for metric in exhibit.metrics if _reaches(ranks, metric)]
+                values = {metric: metric_values(ranks, metric) for metric in metrics}
                 for metric, (low, high) in bootstrap_intervals(values, seed=row.seed).items():
                     mean = float(values[metric].mean())
                     place = (exhibit.name, label, behavior, row.protocol, metric)
                     numbers.append(Number(*place, mean, low, high, row.num_cases))
     return numbers
+
+
+def _reaches(ranks: FloatArray, metric: str) -> bool:
+    """Return whether the lists that ranks are from were long enough for a metric: those of an evaluation end at 50."""
+    k, is_found = int(metric.partition("@")[2]), np.isfinite(ranks)
+    return k <= _USUAL_LIST or bool(is_found.all()) or float(ranks[is_found].max(initial=0)) > _USUAL_LIST
 
 
 def findings_of(exhibit: Exhibit, results: Mapping[str, Sequence[ResultRow]]) -> list[Finding]:

@@ -30,6 +30,7 @@ RecipeT = TypeVar("RecipeT", SynerGenRecipe, GenSRRecipe)
 HEADS = ("ranking", "retrieval")
 COLLISIONS = "collision rate"
 REPORT_FOLDER = "report"
+LONG_LIST = 200  # of SynerGen's tables
 
 Measured = tuple[list[Number], list[Finding]]
 
@@ -143,6 +144,7 @@ def rank_by_heads(folder: Path) -> list[ResultRow]:
                 num_negatives=recipe.evaluation.num_negatives,
                 remove_seen=recipe.remove_seen,
                 max_cases=recipe.evaluation.max_test_cases,
+                top_k=LONG_LIST,
                 seed=SPLIT_SEED,
                 show_progress=False,
             )
