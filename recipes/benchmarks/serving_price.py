@@ -101,10 +101,10 @@ class Shop:
     catalog: Catalog
     with_identifiers: Catalog
     queries: list[str]
-    views: Views
+    views: Views | None
 
 
-def make_shop(num_items: int, seed: int) -> Shop:
+def make_shop(num_items: int, seed: int, has_views: bool = True) -> Shop:
     """Make up a catalogue, with and without identifiers, and its views."""
     rng = np.random.default_rng(seed)
     words = [f"word{number}" for number in range(20_000)]
@@ -113,6 +113,7 @@ def make_shop(num_items: int, seed: int) -> Shop:
         {
             "item_id": [f"i{number}" for number in range(num_items)],
             "title": [" ".join(words[place] for place in line) for line in chosen.tolist()],
+            "year": 1950 + np.arange(num_items) % 70,
         }
     )
     embeddings = {name: rng.standard_normal((num_items, size), np.float32) for name, size in SIZES.items()}
@@ -123,15 +124,6 @@ def make_shop(num_items: int, seed: int) -> Shop:
     digits = [(numbers // CODEBOOK_SIZE**level) % CODEBOOK_SIZE for level in range(NUM_LEVELS)]
     codes = np.stack([order[digit] for order, digit in zip(shuffled, digits, strict=True)], axis=1)
     queries = [" ".join(words[place] for place in line) for line in ((50 + chosen[:1000, :2]) % len(words)).tolist()]
-    log = QueryLog.count(
-        queries,
-        np.repeat(np.arange(len(queries)), 20),
-        rng.integers(0, num_items, 20 * len(queries)),
-        num_items=num_items,
-    )
-    # Scores that differ by a few nats, as those of a trained one.
-    sasrec = SASRecForNextItem(SASRecConfig(num_items=num_items, hidden_size=64, initializer_range=0.3))
-    lexical = LexicalIndex.fit(items, LexicalSettings(("title",)))
     return Shop(
         Catalog.build(items, embeddings={"semantic": embeddings["semantic"]}),
         Catalog.build(
@@ -142,28 +134,45 @@ def make_shop(num_items: int, seed: int) -> Shop:
             embeddings=embeddings,
         ),
         queries,
-        Views(num_items, None, lexical, log).with_recommender(sasrec),
+        make_views(items, queries, rng) if has_views else None,
     )
 
 
-def make_pair(family: str, shop: Shop, seed: int) -> tuple[Any, Any]:
-    """Make a model with random weights, views and a catalogue, and its processor."""
+def make_views(items: pa.Table, queries: list[str], rng: np.random.Generator) -> Views:
+    """Make up all views of items."""
+    num_items = items.num_rows
+    log = QueryLog.count(
+        queries,
+        np.repeat(np.arange(len(queries)), 20),
+        rng.integers(0, num_items, 20 * len(queries)),
+        num_items=num_items,
+    )
+    # Scores that differ by a few nats, as those of a trained one.
+    sasrec = SASRecForNextItem(SASRecConfig(num_items=num_items, hidden_size=64, initializer_range=0.3))
+    lexical = LexicalIndex.fit(items, LexicalSettings(("title",)))
+    return Views(num_items, None, lexical, log).with_recommender(sasrec)
+
+
+def make_pair(family: str, shop: Shop, seed: int, **changes: object) -> tuple[Any, Any]:
+    """Make a model with random weights, views and a catalogue, and its processor; `changes` are of dense ones."""
     torch.manual_seed(seed)
+    dense = DENSE | changes
     num_items = len(shop.catalog)
     if family == "intsr":
         settings = {"merge_event_tokens": True, "relative_bias": "buckets", "num_dsf_layers": 1}
-        config = IntSRConfig(num_items=num_items, ranking_weight=0.0, **DENSE, **settings)
+        config = IntSRConfig(num_items=num_items, ranking_weight=0.0, **dense, **settings)
         model = IntSRForSearchAndRecommendation(config)
         processor_class = IntSRProcessor
     elif family == "synergen":
         settings = {"queries_in_context": True, "intermediate_size": 256, "time_encoding": "both"}
-        config = SynerGenConfig(num_items=num_items, ranking_weight=0.0, **DENSE, **settings)
+        config = SynerGenConfig(num_items=num_items, ranking_weight=0.0, **dense, **settings)
         model = SynerGenForSearchAndRecommendation(config)
         processor_class = SynerGenProcessor
     if family in ("intsr", "synergen"):
         model.set_catalog(shop.catalog)
         processor = processor_class.from_config(config, shop.catalog, query_vectors=RandomQueries())
-        model.set_views(shop.views)
+        if shop.views is not None:
+            model.set_views(shop.views)
         return model.eval(), processor
     catalog = shop.with_identifiers
     tokenizer = train_tokenizer(tokenizer_texts(catalog.items["title"].slice(0, 2_000).to_pylist()), 2_000)
@@ -191,7 +200,8 @@ def make_pair(family: str, shop: Shop, seed: int) -> tuple[Any, Any]:
         model.set_collaborative_table(catalog.embeddings["collaborative"])
         model.set_catalog(catalog)
         processor = GenSRProcessor.from_config(config, tokenizer, catalog)
-    model.set_views(shop.views)
+    if shop.views is not None:
+        model.set_views(shop.views)
     # In place of the encoder that the catalogue names.
     model.current_snapshot().value("query vectors", RandomQueries)
     return model.eval(), processor

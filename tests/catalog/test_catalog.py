@@ -558,6 +558,10 @@ class TestFiles:
         assert loaded.items.equals(grown.items)
         assert (loaded.embeddings["semantic"] == grown.embeddings["semantic"]).all()
         assert loaded.embeddings["semantic"].dtype == np.float32
+        # Identifiers may lie in memory column by column.
+        turned = {view: np.asfortranarray(codes) for view, codes in grown.codes.items()}
+        replace(grown, codes=turned).save(tmp_path)
+        assert Catalog.load(tmp_path).content_hash == grown.content_hash
         added = [
             each.add_items([new_item("F")], semantic_embeddings=vectors([11, 1])).content_hash
             for each in (grown, loaded)

@@ -112,7 +112,8 @@ class CatalogParts:
 
     def code_arrays(self) -> dict[str, np.ndarray]:
         """Return the identifiers and flags under the names that `codes.safetensors` gives them."""
-        arrays = {f"{view}_codes": array for view, array in self.codes.items()}
+        # In the order of rows: safetensors writes the memory of an array, whatever its strides say.
+        arrays = {f"{view}_codes": np.ascontiguousarray(array) for view, array in self.codes.items()}
         return arrays | {"is_removed": self.is_removed, "is_predicted": self.is_predicted}
 
     def settings(self) -> dict[str, object]:
