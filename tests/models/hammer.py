@@ -118,7 +118,7 @@ def answers(model, processor):
         "rank": lambda: model.rank(processor(REQUESTS, candidates=CANDIDATES)),
     }
     found = {name: (lambda call=call: plain(call())) for name, call in calls.items()}
-    if hasattr(model, "encode_history"):
+    if model.keeps_states:
         # What was read of histories may be older than the catalogue that answers.
         found["state"] = lambda: plain(model.retrieve(inputs, top_k=NUM_ITEMS + 1, state=model.encode_history(inputs)))
     if "nsqp" in getattr(model.config, "trained_tasks", ()):

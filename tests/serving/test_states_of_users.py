@@ -18,11 +18,19 @@ from seekrec.serving.store import Store, StoredEvent
 MAX_HISTORY = 12  # of the small models
 
 
-@pytest.fixture(params=["intsr", "synergen"])
+# Of GenSAR, so many of each behavior.
+LIMITS = {"recommendation": 8, "search": 4}
+
+
+@pytest.fixture(params=["intsr", "synergen", "gensar"])
 def loaded(request, shops):
-    model = LoadedModel.load(copy.deepcopy(shops[request.param]))
-    model.keep_states(2**20, Metrics())
-    return model
+    model, processor = copy.deepcopy(shops[request.param])
+    if request.param == "gensar":
+        for config in (model.config, processor.config):
+            config.max_history_recommendations, config.max_history_searches = LIMITS.values()
+    loaded = LoadedModel.load((model, processor))
+    loaded.keep_states(2**20, Metrics())
+    return loaded
 
 
 @pytest.fixture
@@ -45,7 +53,10 @@ def assert_same(answers, expected):
 
 
 def test_histories_that_grow_are_answered_as_the_model_answers_what_it_reads_of_them(loaded, store):
-    """Window: the latest 12 events; of longer histories from an event on whose number is a multiple of 3."""
+    """Window: the latest 12 events; of longer histories from an event on whose number is a multiple of 3.
+
+    GenSAR: the latest 8 recommendations, from a multiple of 2 on, and the latest 4 searches.
+    """
     rng, metrics = np.random.default_rng(0), Metrics()
     histories = Histories(store, 10, metrics)
     model, processor = loaded.model, loaded.processor
@@ -69,13 +80,26 @@ def test_histories_that_grow_are_answered_as_the_model_answers_what_it_reads_of_
         for own in events.values():
             in_time = sorted(own, key=lambda event: event.timestamp)
             first = max(0, -(-(len(own) - MAX_HISTORY) // 3) * 3)
-            window = [event for event in in_time[first:] if event.item_id != "i24"]
+            window = in_time[first:]
+            if loaded.family == "gensar":
+                places = range(len(own) + 2)
+                starts = {
+                    kind: next(
+                        start
+                        for start in places[:: most // 4]
+                        if sum(event.behavior == kind for event in in_time[start:]) <= most
+                    )
+                    for kind, most in LIMITS.items()
+                }
+                window = [event for place, event in enumerate(in_time) if place >= starts[event.behavior]]
+            window = [event for event in window if event.item_id != "i24"]
             unseen = np.ones(NUM_ITEMS, bool)
             unseen[[int(event.item_id[1:]) for event in own if event.item_id != "i24"]] = False
             inputs = processor([Request(window, query="office", timestamp=10**6)])
             expected += model.retrieve(inputs, top_k=30, where=unseen, exclude_seen=False)
         assert_same(answers, expected)
     assert max(map(len, events.values())) > MAX_HISTORY + 3
+    assert counts(loaded._states._metrics, "state")["extended"] > 10
 
 
 def test_what_is_new_is_read_and_nothing_else(shops, store):

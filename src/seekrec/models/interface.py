@@ -17,13 +17,14 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary
-from seekrec.errors import CatalogError
+from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import IdentifierTrie, Norm, beam_search, score_candidates
 from seekrec.models.answers import ExcludeSeen, Found, Masks, Where, join_new
 from seekrec.models.base import CatalogModel, CatalogSnapshot
 from seekrec.models.checkpoint import save_bundled_catalog
 from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.models.dense.query_vectors import QueryVectors
+from seekrec.models.stream_states import StreamState
 from seekrec.models.t5_backbone import T5Backbone
 from seekrec.models.views import AddedScores, Boost
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
@@ -144,6 +145,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         exclude_seen: ExcludeSeen = None,
         boost: Boost = None,
         exact: bool = False,
+        state: StreamState | None = None,
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue, by beam search over their identifiers.
 
@@ -176,6 +178,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             exact (`bool`): Whether beams are looked behind until none of the items whose log-probability, or sum of
                 it and what is added, is best can be missing; see [`beam_search`]. A GenSAR that orders items by its
                 encoder scores them all.
+            state ([`StreamState`], *optional*): A cached history of each request, in place of the one in `inputs`.
+                Only a GenSAR with `corpus: stream` keeps them.
 
         Returns:
             `list[list[ScoredItem]]`: For each request at most `top_k` distinct items, best first, with the
@@ -188,6 +192,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             NotFiniteError: If the model computes something that is not a finite number.
             SearchLimitError: If an exact answer would take more work than it may; see [`beam_search`].
         """
+        if state is not None:
+            inputs = self._ask_behind(inputs, state)
         return self._retrieve(
             inputs,
             inputs["behavior_ids"].tolist(),
@@ -201,12 +207,15 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         )
 
     @torch.no_grad()
-    def rank(self, inputs: BatchFeature, *, norm: Norm | None = None) -> list[list[ScoredItem]]:
+    def rank(
+        self, inputs: BatchFeature, *, norm: Norm | None = None, state: StreamState | None = None
+    ) -> list[list[ScoredItem]]:
         """Order the candidates given to the processor by the exact log-probability of their identifiers.
 
         Args:
             inputs ([`~transformers.BatchFeature`]): Made by `processor(requests, candidates=...)`.
             norm (`str`, *optional*): As in [`retrieve`].
+            state ([`StreamState`], *optional*): As in [`retrieve`].
 
         Returns:
             `list[list[ScoredItem]]`: For each request its candidates, best first.
@@ -215,6 +224,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             RequestError: If the inputs hold no candidates.
             NotFiniteError: If the model computes something that is not a finite number.
         """
+        if state is not None:
+            inputs = self._ask_behind(inputs, state)
         return self._rank(
             inputs,
             inputs["behavior_ids"].tolist(),
@@ -250,6 +261,22 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         embedded = np.zeros((len(queries), found.shape[1]), np.float32)
         embedded[asked] = found
         return torch.from_numpy(embedded)
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether histories can be read once, and states of them grow."""
+        return False
+
+    def _ask_behind(self, inputs: BatchFeature, state: StreamState) -> BatchFeature:
+        """Return the inputs with questions put behind histories that were read.
+
+        Raises:
+            RequestError: If the family cannot, or the state is of another number of users than the requests.
+        """
+        raise RequestError(
+            f"{type(self).__name__} reads a history anew for each question; leave `state` out, and pass the whole "
+            "history."
+        )
 
     @abstractmethod
     def _encode(self, snapshot: SnapshotT, inputs: BatchFeature) -> tuple[Tensor, Tensor]:

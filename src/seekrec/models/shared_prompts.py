@@ -36,30 +36,45 @@ class EncodedPrefix:
     values: list[Tensor]
 
 
-def encode_prefix(stack: T5Stack, embeds: Tensor, mask: Tensor) -> EncodedPrefix:
-    """Run the encoder over prefixes.
+def encode_prefix(
+    stack: T5Stack, embeds: Tensor, mask: Tensor, before: EncodedPrefix | None = None, *, is_causal: bool = False
+) -> EncodedPrefix:
+    """Run the encoder over prefixes, or over what follows on them.
 
     Args:
         stack (`T5Stack`): The encoder.
-        embeds (`torch.Tensor` of shape `(batch, prefix_length, d_model)`): Embeddings, padded on the left.
-        mask (`torch.BoolTensor` of shape `(batch, prefix_length)`): False for padding; each row has at least one
-            position that is not.
+        embeds (`torch.Tensor` of shape `(batch, prefix_length, d_model)`): Embeddings, padded on the left; on the
+            right where something comes before them.
+        mask (`torch.BoolTensor` of shape `(batch, prefix_length)`): False for padding; each row, with what comes
+            before, has at least one position that is not.
+        before ([`EncodedPrefix`], *optional*): What stands before; it does not attend to what is read now.
+        is_causal (`bool`): Whether a position attends to itself and earlier ones alone.
 
     Returns:
-        [`EncodedPrefix`]: States, keys and values.
+        [`EncodedPrefix`]: States of what was read now, keys and values of all.
     """
     length = embeds.shape[1]
     bias = _padding_bias(mask, embeds)
-    position_bias = _position_bias(stack, length, 0, length) + bias
+    if before is not None:
+        bias = torch.cat([before.bias, bias], dim=-1)
+    total = bias.shape[-1]
+    position_bias = _position_bias(stack, total, total - length, length) + bias
+    if is_causal:
+        steps = torch.arange(total, device=embeds.device)
+        is_later = steps > steps[total - length :, None]
+        position_bias = position_bias.masked_fill(is_later, torch.finfo(embeds.dtype).min)
     keys, values = [], []
     hidden = stack.dropout(embeds)
-    for block in _blocks(stack):
+    for number, block in enumerate(_blocks(stack)):
         layer = block.layer[0]
         normed = layer.layer_norm(hidden)
         attention = layer.SelfAttention
         query_states, key_states, value_states = (
             _split_heads(project(normed), attention.n_heads) for project in (attention.q, attention.k, attention.v)
         )
+        if before is not None:
+            key_states = torch.cat([before.keys[number], key_states], dim=2)
+            value_states = torch.cat([before.values[number], value_states], dim=2)
         attended = F.scaled_dot_product_attention(
             query_states,
             key_states,

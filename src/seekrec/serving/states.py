@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a model made of the histories of users: kept within a bound of memory, extended by what is new.
 
-A state holds the window of a history that the model reads. Of a longer history the window begins at an event whose
-number is a multiple of a quarter of its length, so that it moves once in so many events and is read again only then;
-it depends on the number of events alone, so all processes read the same.
+A state holds the window of a history that the model reads: the latest so many events, or so many of each behavior. Of
+a longer history the window begins at an event whose number is a multiple of a quarter of that, so that it moves once
+in so many events at most and is read again only then; it depends on the history alone, so all processes read the same.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeGuard
 
@@ -20,7 +20,7 @@ from transformers import BatchFeature
 from seekrec.catalog import Catalog
 from seekrec.models.answers import ExcludeSeen, Where
 from seekrec.models.views import Boost
-from seekrec.schema import Event, Request, ScoredItem
+from seekrec.schema import Behavior, Event, Request, ScoredItem
 from seekrec.serving.histories import KeptHistory
 from seekrec.serving.metrics import Metrics
 from seekrec.util.ragged import Ragged
@@ -45,6 +45,10 @@ class State(Protocol):
 
 class StateModel(Protocol):
     """A model that reads histories once; see [`~seekrec.models.dense.DenseRetrieval`]."""
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether it does, as it is configured."""
 
     def encode_history(self, inputs: BatchFeature) -> State:
         """Read histories."""
@@ -74,7 +78,9 @@ class StateModel(Protocol):
 class StateProcessor(Protocol):
     """A processor of such a model."""
 
-    max_history: int
+    @property
+    def history_limits(self) -> Mapping[Behavior | None, int]:
+        """How many of the latest events are read, by behavior; `None` is any."""
 
     def __call__(self, requests: Sequence[Request]) -> BatchFeature:
         """Lay out requests."""
@@ -85,14 +91,14 @@ class StateProcessor(Protocol):
 
 def keeps_states(model: object) -> TypeGuard[StateModel]:
     """Return whether a model reads histories once."""
-    return all(hasattr(model, name) for name in ("encode_history", "extend", "join_states"))
+    return bool(getattr(model, "keeps_states", False))
 
 
 @dataclass(eq=False)
 class _Kept:
     state: State
     number: int  # events of the store that it has seen
-    first: int  # place of its first event among all, from 0
+    starts: tuple[int, ...]  # for each limit the place among all events from which on they are read, from 0
     has_unknown: bool  # whether an event was left out, because the catalogue lacks its item
 
 
@@ -142,8 +148,9 @@ class UserStates:
         anew: list[KeptHistory] = []
         behind: list[tuple[KeptHistory, tuple[Event, ...]]] = []
         for user_id, history in of_users.items():
-            kept = self._kept.get(user_id)
-            new = None if kept is None or kept.first != self._first(history) else history.after(kept.number)
+            kept, new = self._kept.get(user_id), None
+            if kept is not None and (kept.number == history.number or kept.starts == self._starts(history)):
+                new = history.after(kept.number)
             if new is None:
                 anew.append(history)
             elif new:
@@ -162,18 +169,29 @@ class UserStates:
         self._shrink()
         return found
 
-    def _first(self, history: KeptHistory) -> int:
-        """Return the place of the first event that the model reads, from 0."""
-        longest = self._processor.max_history
-        step = max(1, longest // _STEPS_OF_A_WINDOW)
-        return max(0, -(-(history.number - longest) // step) * step)
+    def _starts(self, history: KeptHistory) -> tuple[int, ...]:
+        """Return for each limit the place of the first event that the model reads, from 0."""
+        start, starts = history.number - len(history.events), []
+        for behavior, longest in self._processor.history_limits.items():
+            step = max(1, longest // _STEPS_OF_A_WINDOW)
+            places = [
+                place
+                for place, event in enumerate(history.events, start)
+                if behavior in (None, event.behavior) and not event.is_impression
+            ]
+            first = places[-longest - 1] + 1 if 0 < longest < len(places) else start
+            starts.append(-(-first // step) * step)
+        return tuple(starts)
+
+    def _window(self, history: KeptHistory) -> list[Event]:
+        """Return the events that the model reads."""
+        starts = dict(zip(self._processor.history_limits, self._starts(history), strict=True))
+        places = enumerate(history.events, history.number - len(history.events))
+        return [event for place, event in places if place >= starts.get(event.behavior, starts.get(None, 0))]
 
     def _window_inputs(self, histories: Sequence[KeptHistory], catalog: Catalog) -> BatchFeature:
         """Lay out the windows of histories; what was seen before them is seen, too."""
-        windows = []
-        for one in histories:
-            length = one.number - self._first(one)
-            windows.append(one.events[max(0, len(one.events) - length) :])
+        windows = [self._window(one) for one in histories]
         inputs = self._processor([Request(window) for window in windows])
         seen = [
             catalog.id_map.convert_to_rows(
@@ -199,7 +217,7 @@ class UserStates:
             state = (states.select(torch.tensor([row])) if len(histories) > 1 else states).compact()
             has_unknown = any(one.item_id is not None and one.item_id not in known for one in events)
             has_unknown |= old is not None and old.has_unknown
-            self._kept[history.user_id] = _Kept(state, history.number, self._first(history), has_unknown)
+            self._kept[history.user_id] = _Kept(state, history.number, self._starts(history), has_unknown)
             self._bytes += state.nbytes
 
     def _forget(self, user_id: str) -> _Kept | None:

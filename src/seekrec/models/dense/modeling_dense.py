@@ -412,6 +412,8 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
     here, and names the class of its configuration.
     """
 
+    keeps_states = True
+
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         if cls.config_class is DenseConfig:

@@ -30,7 +30,7 @@ from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments, read_whole
 from seekrec.models.processing import CatalogProcessor, check_unknown
 from seekrec.models.words import NO_WORD, text_word_keys
-from seekrec.schema import Event, Request
+from seekrec.schema import Behavior, Event, Request
 from seekrec.util.redaction import place_name
 from seekrec.util.text import TEXT_FOLDING, check_folding
 
@@ -233,6 +233,11 @@ class EventSequenceProcessor(CatalogProcessor):
         if candidates is not None:
             features["candidate_rows"] = rows["candidate_rows"][:, None]
         return BatchFeature({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in features.items()})
+
+    @property
+    def history_limits(self) -> dict[Behavior | None, int]:
+        """How many of the latest events are read of a history, of whatever behavior."""
+        return {None: self.max_history}
 
     def events(self, histories: Sequence[Sequence[Event]]) -> BatchFeature:
         """Lay out events that follow a history which a model has in a state already; see `model.extend`.

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -44,6 +44,8 @@ from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
 from seekrec.models.interface import EncodedRequests, GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
+from seekrec.models.shared_prompts import EncodedPrefix, encode_prefix
+from seekrec.models.stream_states import QUERY_PARTS, StreamState, StreamTokens
 from seekrec.models.views import AddedScores
 from seekrec.models.words import TextWords, Vocabulary, WordEmbedding, item_word_keys
 from seekrec.schema import BEHAVIORS, Behavior, Request, View, shown
@@ -51,8 +53,6 @@ from seekrec.util.finite import weights_key
 
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
 _REPETITION_PENALTY = 1.5
-# What a processor reads of queries beside their tokens; see `read_queries`.
-_QUERY_PARTS = ("query_words", "query_vectors")
 
 
 class ItemTable(LazyValues):
@@ -240,10 +240,12 @@ class EncodedEvents:
     Args:
         output (`BaseModelOutput`): `last_hidden_state` of shape `(batch, num_events, d_model)`.
         event_of_token (`torch.LongTensor` of shape `(batch, length)`): The event each token belongs to.
+        prefix ([`EncodedPrefix`], *optional*): What further events need, where some may follow.
     """
 
     output: BaseModelOutput
     event_of_token: Tensor
+    prefix: EncodedPrefix | None = None
 
 
 # Identical to T5Stack except: with `corpus: stream` a position sees itself and what came before it, and the stack runs
@@ -288,7 +290,7 @@ class GenSAREncoder(T5Stack):
         if not self.config.merge_events:
             mask = causal_mask(len(input_ids), input_ids.shape[1], attention_mask, self.final_layer_norm.weight)
             return super().forward(input_ids=self.read_tokens(input_ids), attention_mask=mask, **kwargs)
-        events = self.encode_events(input_ids, attention_mask, item_table, query_words, query_vectors, **kwargs)
+        events = self.encode_events(input_ids, attention_mask, item_table, query_words, query_vectors, None, **kwargs)
         states, event_of_token = events.output[0], events.event_of_token
         last = event_of_token.amax(1, keepdim=True)
         if self.config.summarize_history:
@@ -319,6 +321,7 @@ class GenSAREncoder(T5Stack):
         item_table: ItemTable | None = None,
         query_words: Tensor | None = None,
         query_vectors: Tensor | None = None,
+        behind: EncodedPrefix | None = None,
         **kwargs: object,
     ) -> EncodedEvents:
         """Encode a history with one position for each event.
@@ -329,6 +332,7 @@ class GenSAREncoder(T5Stack):
             item_table ([`ItemTable`], *optional*): As in [`forward`].
             query_words (`torch.LongTensor` of shape `(batch, most_queries, most_words)`, *optional*): Hashes of words.
             query_vectors (`torch.Tensor` of shape `(batch, most_queries, size)`, *optional*): Frozen vectors.
+            behind ([`EncodedPrefix`], *optional*): What was read before, and the state of its last event.
             kwargs: Further arguments of `T5Stack`.
 
         Returns:
@@ -361,14 +365,20 @@ class GenSAREncoder(T5Stack):
         merged = embeds.new_zeros(len(input_ids), num_events, embeds.shape[-1])
         merged = merged.scatter_add(1, event_of_token[:, :, None].expand_as(embeds), embeds)
         lengths = is_token.new_zeros(len(input_ids), num_events).scatter_add(1, event_of_token, is_token)
-        mask = causal_mask(len(input_ids), num_events, lengths > 0, merged)
-        output = super().forward(inputs_embeds=merged, attention_mask=mask, **kwargs)
+        prefix = None
+        if behind is None:
+            mask = causal_mask(len(input_ids), num_events, lengths > 0, merged)
+            output = super().forward(inputs_embeds=merged, attention_mask=mask, **kwargs)
+        else:
+            prefix = encode_prefix(self, merged, lengths > 0, behind, is_causal=True)
+            output = BaseModelOutput(last_hidden_state=prefix.states)
         if "recommendation" in reading:
             states = output[0]
             asks = states.new_zeros(states.shape[:2]).scatter_add(1, event_of_token, is_query.to(states.dtype))
             # A lead-in stands before every query.
-            output["last_hidden_state"] = states + asks[:, :, None] * F.pad(states[:, :-1], (0, 0, 1, 0))
-        return EncodedEvents(output, event_of_token)
+            start = states.new_zeros(len(states), 1, states.shape[2]) if behind is None else behind.states
+            output["last_hidden_state"] = states + asks[:, :, None] * torch.cat([start, states[:, :-1]], dim=1)
+        return EncodedEvents(output, event_of_token, prefix)
 
     def _add_queries(
         self, embeds: Tensor, is_query: Tensor, query_words: Tensor | None, query_vectors: Tensor | None
@@ -689,11 +699,123 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         prefix = super().decoder_prefix(behavior, num_rows)
         return prefix[:, 1:] if self.config.corpus == "stream" else prefix
 
+    @property
+    def keeps_states(self) -> bool:
+        """Whether histories are read once: only with a causal encoder of events."""
+        config = self.config
+        return bool(config.corpus == "stream" and config.merge_events and config.summarize_history)
+
+    @torch.no_grad()
+    def encode_history(self, inputs: BatchFeature) -> StreamState:
+        """Read the histories of requests once, to answer from them any number of times.
+
+        A state belongs to the weights and the catalogue that it was read with.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): What the processor made of requests.
+
+        Returns:
+            [`StreamState`]: Pass it as `state=` to `retrieve` and `rank`, or to [`extend`].
+
+        Raises:
+            RequestError: If the model was not made with `corpus: stream`.
+        """
+        return self._read_all(self._split(inputs)[0])
+
+    @torch.no_grad()
+    def extend(self, state: StreamState, inputs: BatchFeature) -> StreamState:
+        """Read further events behind histories; equal to reading the latest of all at once.
+
+        Only the new events are read, unless older ones fall out of `max_history_recommendations` or
+        `max_history_searches`: those after them saw them, so all are read again.
+
+        Args:
+            state ([`StreamState`]): What was read.
+            inputs ([`~transformers.BatchFeature`]): What `processor.events` made of the further events.
+
+        Returns:
+            [`StreamState`]: The state of all events.
+
+        Raises:
+            RequestError: If the events are of another number of users, or one is older than the last of the state.
+        """
+        new = self._split(inputs)[0].events(self.vocabulary)
+        tokens = state.tokens.append(new)
+        limits = (self.config.max_history_recommendations, self.config.max_history_searches)
+        latest = tokens.latest(self.vocabulary, *limits)
+        if latest is not None:
+            return self._read_all(latest)
+        events = self._read_behind(state.prefix, new)
+        if events is None or events.prefix is None:
+            return replace(state, tokens=tokens)
+        return state.append(events.prefix, events.output[0], tokens)
+
+    def join_states(self, states: Sequence[StreamState]) -> StreamState:
+        """Put the states of several users, or of several batches of them, into one batch, in the order given.
+
+        Nothing is read again.
+
+        Args:
+            states (`Sequence[StreamState]`): At least one.
+
+        Returns:
+            [`StreamState`]: The state of all users.
+
+        Raises:
+            RequestError: If there is none.
+        """
+        if not states:
+            raise RequestError("`states` is empty; pass at least one.")
+        return states[0].join(states[1:]) if len(states) > 1 else states[0]
+
+    def _split(self, inputs: BatchFeature) -> tuple[StreamTokens, StreamTokens]:
+        """Take inputs apart into histories and what is asked now."""
+        if not self.keeps_states:
+            raise RequestError(
+                "The model reads a history anew for each question: it was not made with `corpus: stream`, so its "
+                "encoder is not causal (or it is of an older version). Leave states out, and pass the whole history."
+            )
+        return StreamTokens.split(inputs, self.vocabulary, self.device)
+
+    def _read_all(self, tokens: StreamTokens) -> StreamState:
+        """Read histories from their first token on."""
+        config, like = self.config, self.shared.weight.new_zeros(len(tokens), 1, self.config.d_model)
+        none = [like.new_zeros(len(tokens), config.num_heads, 0, config.d_kv)] * config.num_layers
+        nothing = EncodedPrefix(like, like.new_zeros(len(tokens), 1, 1, 0), none, none)
+        state, events = StreamState(nothing, like[:, 0], tokens), self._read_behind(nothing, tokens)
+        if events is None or events.prefix is None:
+            return state
+        return state.append(events.prefix, events.output[0], tokens)
+
+    def _read_behind(self, prefix: EncodedPrefix, new: StreamTokens) -> EncodedEvents | None:
+        """Read tokens behind what was read; `None` if there are none."""
+        if not bool(new.is_token.any()):
+            return None
+        table, mask = self.current_snapshot().items, new.is_token.long()
+        return self.encoder.encode_events(new.input_ids, mask, table, behind=prefix, **new.queries)
+
+    def _ask_behind(self, inputs: BatchFeature, state: StreamState) -> BatchFeature:
+        """Put questions behind histories that were read; see [`GenerativeModel`]."""
+        question = self._split(inputs)[1]
+        if len(question) != len(state):
+            raise RequestError(
+                f"`state` holds the histories of {len(state)} users for {len(question)} requests; pass one for each, "
+                "`state.select(rows)` picks and repeats them."
+            )
+        events, answers = self._read_behind(state.prefix, question), state.answer
+        if events is not None and events.prefix is not None:
+            answers = state.answers(events.prefix, events.output[0])
+        seen = torch.cat([state.tokens.seen_rows, inputs["seen_rows"].to(self.device)], dim=1)
+        return BatchFeature({**inputs, "seen_rows": seen, "answer_states": answers[:, None]})
+
     def _encode(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[Tensor, Tensor]:
-        """Encode histories; see [`GenerativeModel`]."""
+        """Encode histories; see [`GenerativeModel`]. What was asked behind a state is encoded already."""
+        if "answer_states" in inputs:
+            states: Tensor = inputs["answer_states"]
+            return states, torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
         mask = inputs["attention_mask"].to(self.device)
         ids = inputs["input_ids"].to(self.device)
-        queries = {name: inputs[name].to(self.device) for name in _QUERY_PARTS if name in inputs}
+        queries = {name: inputs[name].to(self.device) for name in QUERY_PARTS if name in inputs}
         return self.encoder(ids, attention_mask=mask, item_table=snapshot.items, **queries)[0], mask
 
     def _products(
@@ -818,7 +940,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
             do_sample=False,
             repetition_penalty=_REPETITION_PENALTY,
             suppress_tokens=list(range(self.config.first_identifier_token_id, self.config.vocab_size)),
-            **{name: inputs[name].to(self.device) for name in _QUERY_PARTS if name in inputs},
+            **{name: inputs[name].to(self.device) for name in QUERY_PARTS if name in inputs},
         )
         return written[:, len(prefix) :].reshape(len(input_ids), num_answers, -1)
 

@@ -21,7 +21,7 @@ from seekrec.models.dense.query_vectors import QueryVectors
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.processing import T5Processor
 from seekrec.models.words import NO_WORD, text_word_keys
-from seekrec.schema import Request, View, shown
+from seekrec.schema import RECOMMENDATION, SEARCH, Behavior, Event, Request, View, shown
 from seekrec.util.ragged import Ragged
 
 
@@ -113,7 +113,8 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
         Returns:
             [`~transformers.BatchFeature`]: int64 tensors `input_ids` and `attention_mask` of shape
             `(batch, length)`, `behavior_ids` of shape `(batch,)` (numbers into `BEHAVIORS`), `seen_rows` of shape
-            `(batch, most_seen)` (what users acted on) and, with candidates, `candidate_rows` of shape
+            `(batch, most_seen)` (what users acted on), `history_times` of shape `(batch, 2)` (timestamps of the first
+            and the last event; -1 for none) and, with candidates, `candidate_rows` of shape
             `(batch, most_candidates)`: rows of the catalogue, -1 for padding.
 
         Raises:
@@ -125,7 +126,32 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
         encode = encode_stream if self.config.corpus == "stream" else encode_requests
         features = self._pad(encode(asked, catalog, self.vocabulary, self.tokenizer, self.config))
         features["behavior_ids"] = torch.from_numpy(asked.behavior_ids)
+        ends = np.stack([asked.histories.offsets[:-1], asked.histories.offsets[1:] - 1], axis=1)
+        times = np.append(asked.events.timestamp, -1)  # what an empty history finds
+        features["history_times"] = torch.from_numpy(times[np.where(asked.histories.lengths[:, None] > 0, ends, -1)])
         return BatchFeature(features | {name: torch.from_numpy(found) for name, found in rows.items()})
+
+    @property
+    def history_limits(self) -> dict[Behavior | None, int]:
+        """How many of the latest events of a behavior are read of a history."""
+        return {
+            RECOMMENDATION: self.config.max_history_recommendations,
+            SEARCH: self.config.max_history_searches,
+        }
+
+    def events(self, histories: Sequence[Sequence[Event]]) -> BatchFeature:
+        """Write events that follow a history which a model has in a state already; see `model.extend`.
+
+        Args:
+            histories (`Sequence[Sequence[Event]]`): For each state its new events, oldest first.
+
+        Returns:
+            [`~transformers.BatchFeature`]: What a call makes of requests with these histories.
+
+        Raises:
+            RequestError: If events are not in the order of time.
+        """
+        return self([Request(events) for events in histories])
 
     def describe_items(self, item_ids: Sequence[str], view: View = "semantic") -> BatchFeature:
         """Write the instructions that ask for the description of items (ID2Desc), for `model.describe`.

@@ -38,6 +38,7 @@ from seekrec.models.gensr.processing_gensr import FIRST_VECTOR, PADDING
 from seekrec.models.interface import GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, token_loss, view_contrast
 from seekrec.models.shared_prompts import decode_first_token, encode_prefix, encode_suffixes
+from seekrec.models.stream_states import StreamState
 from seekrec.models.views import NUM_VIEWED, AddedScores
 from seekrec.schema import BEHAVIORS, Behavior, ScoredItem, View
 from seekrec.util.finite import check_finite, weights_key
@@ -797,7 +798,12 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
 
     @torch.no_grad()
     def rank(
-        self, inputs: BatchFeature, *, norm: Norm | None = None, score: CandidateScore = "logit"
+        self,
+        inputs: BatchFeature,
+        *,
+        norm: Norm | None = None,
+        state: StreamState | None = None,
+        score: CandidateScore = "logit",
     ) -> list[list[ScoredItem]]:
         """Order the candidates given to the processor by how likely the answer to each is Yes.
 
@@ -807,6 +813,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         Args:
             inputs ([`~transformers.BatchFeature`]): Output of `processor(requests, candidates=...)`.
             norm (`str`, *optional*): As in [`retrieve`]; only for identifiers.
+            state (*optional*): Refused: a prompt holds the history of its request.
             score (`str`): The score of an item: `"logit"`, logit(Yes) - logit(No), any number; `"probability"`, the
                 softmax of the two, which orders items in the same way; `"vocabulary"`, the probability of Yes among
                 all tokens, as in the released code.
@@ -815,8 +822,10 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
             `list[list[ScoredItem]]`: For each request its candidates, best first.
 
         Raises:
-            RequestError: If the inputs hold no candidates, or `score` is unknown.
+            RequestError: If the inputs hold no candidates, `score` is unknown, or a state is given.
         """
+        if state is not None:
+            inputs = self._ask_behind(inputs, state)
         if self.config.yes_no_loss == "none":
             return super().rank(inputs, norm=norm)
         return self._rank(

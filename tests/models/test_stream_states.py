@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""States of a stream: what GenSAR's causal encoder reads in pieces equals what it reads at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from dense_questions import assert_same_scores
+from small_shop import GENSAR_WAYS, NUM_ITEMS, AisleVectors, make_gensar, make_gensr
+
+from seekrec.errors import RequestError
+from seekrec.schema import Event, Request
+
+BEAMS = GENSAR_WAYS["stream"]  # beams alone, ordered by identifiers
+MAKERS = {
+    "beams": BEAMS,
+    "next_item": {**BEAMS, "order_by": "next_item", "query_reading": ["tokens", "words", "recommendation"]},
+    "texts": {**BEAMS, "order_by": "next_item", "query_reading": ["text"], "query_size": 8},
+    "codes": {"corpus": "stream", "reads_behavior": False},
+}
+LIMITS = {"max_history_recommendations": 5, "max_history_searches": 4}
+
+
+@pytest.fixture(params=MAKERS)
+def streamed(request, aisles):
+    """A model and its processor, which read five recommendations and four searches."""
+    model, processor = make_gensar(aisles, **MAKERS[request.param], **LIMITS)
+    processor._query_vectors = AisleVectors()
+    return model, processor
+
+
+def draw_history(rng, length):
+    """Recommendations, searches with and without a click, and items that were only shown."""
+    events = []
+    for time in range(length):
+        item, kind = f"i{rng.integers(NUM_ITEMS)}", rng.integers(5)
+        if kind < 2:
+            query = str(rng.choice(["kitchen", "garden tool", "office thing with words"]))
+            events.append(Event(item if kind else None, "search", timestamp=time, query=query))
+        else:
+            events.append(Event(item, timestamp=time, action="impression" if kind == 4 else "click"))
+    return events
+
+
+def read_in_pieces(model, processor, history, rng):
+    cut = int(rng.integers(len(history) + 1))
+    state = model.encode_history(processor(Request(history[:cut], query="left out")))
+    while cut < len(history):
+        step = int(rng.integers(1, 4))
+        state = model.extend(state, processor.events([history[cut : cut + step]]))
+        cut += step
+    return state
+
+
+def test_pieces_equal_the_whole(streamed):
+    """Whatever the pieces, of users with histories of any length, alone and in one batch of both tasks."""
+    model, processor = streamed
+    rng = np.random.default_rng(0)
+    histories = [draw_history(rng, length) for length in (0, 1, 3, 7, 12, 30)]
+    states = [read_in_pieces(model, processor, history, rng) for history in histories]
+    queries = [None, "garden", None, "office", "kitchen tool", None]
+    candidates = [["i3", "i4", "i20"]] * len(histories)
+    whole = processor([Request(*one) for one in zip(histories, queries, strict=True)], candidates)
+    asked = processor([Request(query=query) for query in queries], candidates)
+    options = {
+        "top_k": [1, 5, NUM_ITEMS, 2, 9, 4],
+        "num_beams": [NUM_ITEMS, 5, NUM_ITEMS, 9, 9, 9],
+        "where": model.catalog.where(title_contains="e"),
+        "boost": {"i3": 0.5},
+    }
+    # What was seen before the events that are read is excluded, too.
+    expected = model.retrieve(whole, **options)
+    joined = model.join_states([model.join_states(states[:2]), states[2], model.join_states(states[3:])])
+    assert_same_scores(model.retrieve(asked, **options, state=joined), expected)
+    assert_same_scores(model.retrieve(asked, exact=True, state=joined), model.retrieve(whole, exact=True))
+    assert_same_scores(model.rank(asked, state=joined), model.rank(whole))
+    order = torch.tensor([4, 4, 0, 5])
+    for state in (joined.select(order), joined.select(order).compact()):
+        again = processor([Request(query=queries[row]) for row in order])
+        assert_same_scores(
+            model.retrieve(again, state=state),
+            model.retrieve(processor([Request(histories[row], query=queries[row]) for row in order])),
+        )
+    # A batch grows as its rows do, also where one of them gets nothing.
+    more = [draw_history(rng, count) for count in (2, 0, 1, 1, 3, 0)]
+    later = [[Event(e.item_id, e.behavior, e.timestamp + 50, e.query, e.action) for e in line] for line in more]
+    grown = model.extend(joined, processor.events(later))
+    longer = [Request([*one, *events], query) for one, events, query in zip(histories, later, queries, strict=True)]
+    assert_same_scores(model.retrieve(asked, state=grown), model.retrieve(processor(longer)))
+
+
+def test_only_what_is_new_is_encoded(aisles):
+    model, processor = make_gensar(aisles, **BEAMS, **LIMITS)
+    read = []
+    attention = model.encoder.block[0].layer[0].SelfAttention
+    attention.q.register_forward_pre_hook(lambda _, args: read.append(args[0].shape[1]))
+    state = model.encode_history(processor(Request([Event(f"i{row}", timestamp=row) for row in range(3)])))
+    lead_in = len(processor.tokenizer("History:", add_special_tokens=False)["input_ids"])
+    assert read == [lead_in + 3] == state.num_positions.tolist()
+    bytes_of_three = state.nbytes
+    state = model.extend(state, processor.events([[Event("i9", "search", 3, "kitchen")]]))
+    model.retrieve(processor(Request()), state=state)  # nothing to encode
+    model.retrieve(processor(Request(query="garden")), state=state)
+    assert read[1:] == [2, 1]
+    # Two positions more: keys and values of both layers, as wide as the model, and a few tokens.
+    assert 2 * 2 * 2 * 32 * 4 <= state.nbytes - bytes_of_three <= 2 * 2 * 2 * 32 * 4 + 200
+    for row in range(3):  # the sixth recommendation drops the first, which all others saw
+        state = model.extend(state, processor.events([[Event(f"i{row}", timestamp=5 + row)]]))
+    assert read[3:] == [1, 1, lead_in + 2 + 5]
+
+
+def test_what_does_not_fit_a_state_is_refused(aisles):
+    model, processor = make_gensar(aisles, **BEAMS)
+    state = model.encode_history(processor(Request([Event("i1", timestamp=3)])))
+    with pytest.raises(RequestError, match="An event of user 0 has timestamp 1, the one before it 3: a state takes"):
+        model.extend(state, processor.events([[Event("i1", timestamp=1)]]))
+    with pytest.raises(RequestError, match="The state holds the histories of 1 users, the events are of 3"):
+        model.extend(state, processor.events([[Event("i1", timestamp=9)]] * 3))
+    for call in (model.retrieve, model.rank):
+        with pytest.raises(RequestError, match="`state` holds the histories of 1 users for 3 requests"):
+            call(processor([Request()] * 3, candidates=[["i1"]] * 3), state=state)
+    with pytest.raises(RequestError, match="`states` is empty"):
+        model.join_states([])
+    # Who cannot keep a history says so.
+    for other, others in (make_gensar(aisles), make_gensr(aisles)):
+        assert not other.keeps_states
+        for call in (other.retrieve, other.rank):
+            with pytest.raises(RequestError, match="reads a history anew for each question"):
+                call(others(Request(), candidates=[["i1"]]), state=state)
+    instructed, writer = make_gensar(aisles)
+    with pytest.raises(RequestError, match="not made with `corpus: stream`"):
+        instructed.encode_history(writer(Request()))
