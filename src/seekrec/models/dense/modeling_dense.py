@@ -295,9 +295,10 @@ class HistoryState:
 
     def compact(self) -> Self:
         """Move padding to the end of each row and cut it off: a row that was picked keeps no other's length."""
-        is_real = self.positions.is_real
-        kept = int(is_real.sum(1).max()) if is_real.numel() else 0
-        taken = self.take_tokens((~is_real).byte().argsort(dim=1, stable=True)[:, :kept])
+        is_real, taken = self.positions.is_real, self
+        if not bool(is_real.all()):
+            kept = int(is_real.sum(1).max())
+            taken = self.take_tokens((~is_real).byte().argsort(dim=1, stable=True)[:, :kept])
         return replace(taken, events=None if self.events is None else self.events.compact())
 
     def take_tokens(self, columns: Tensor) -> Self:

@@ -177,12 +177,13 @@ class ReadEvents:
 
     def compact(self) -> ReadEvents:
         """Move padding to the end of each row and cut it off; leave out vectors of queries that nobody asks."""
-        mask = self.columns["history_mask"]
-        order = (~mask).byte().argsort(dim=1, stable=True)[:, : int(self.lengths.max()) if mask.numel() else 0]
-        columns = {name: column.gather(1, order) for name, column in self.columns.items()}
-        kept = columns["history_mask"]
-        for name, column in columns.items():
-            columns[name] = torch.where(kept, column, torch.full_like(column, _FILL.get(name, 0)))
+        mask, columns = self.columns["history_mask"], {**self.columns}
+        if not bool(mask.all()):
+            order = (~mask).byte().argsort(dim=1, stable=True)[:, : int(self.lengths.max())]
+            columns = {name: column.gather(1, order) for name, column in columns.items()}
+            kept = columns["history_mask"]
+            for name, column in columns.items():
+                columns[name] = torch.where(kept, column, torch.full_like(column, _FILL.get(name, 0)))
         rows = columns["history_query_rows"]
         used, numbers = rows.unique(return_inverse=True)
         num_none = int((used < 0).sum())

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "recipes" / "benchmarks"
+
+
+@pytest.fixture
+def lines_of(monkeypatch, capsys):
+    """Run parts of the benchmark and return what they print."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def run(*parts):
+        runpy.run_path(str(FOLDER / "serving.py"))["main"](["--quick", "--parts", *parts])
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
+
+
+def test_what_is_kept_answers_as_what_is_read_again(lines_of):
+    intsr, synergen, gensar = lines_of("states")
+    for line, name in ((intsr, "intsr"), (synergen, "synergen")):
+        assert (line["model"], line["events"], line["same_items"]) == (name, 20, True)
+        assert line["largest_difference"] < 1e-4
+        assert line["value"] == pytest.approx(line["extend_ms"] / line["again_ms"], rel=1e-2)
+    assert gensar["model"] == "gensar"
+
+
+@pytest.mark.slow
+def test_servers_are_loaded_overloaded_and_started(lines_of):
+    lines = lines_of("load", "overload", "start")
+    load = [line for line in lines if line["part"] == "load"]
+    assert [line["server"] for line in load] == ["one by one", "0 ms", "5 ms", "20 ms"] * 2
+    assert all(line["statuses"].keys() == {"200"} and 0 < line["p50_ms"] <= line["p99_ms"] for line in load)
+    overload = [line for line in lines if line["part"] == "overload"]
+    assert [line["model"] for line in overload] == ["gensar", "synergen"]
+    for line in overload:
+        assert line["statuses"].keys() <= {"200", "429"} and line["without_answer"] == 0
+        assert line["events_acknowledged"] == line["events_in_store"] >= line["events_before"] == 6_000
+    start = [line for line in lines if line["part"] == "start"]
+    assert [(line["model"], line["items"]) for line in start] == [("gensar", 300), ("synergen", 300)]
+    assert all(line["seconds_first_answer"] >= line["seconds_ready"] for line in start)
