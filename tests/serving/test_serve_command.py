@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -112,27 +113,34 @@ def test_what_was_accepted_is_answered_before_it_ends(tmp_path, workers):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = ["--model", str(tmp_path / "model"), "--store", f"sqlite:///{tmp_path}/store.sqlite", "--port", str(port)]
-    words += ["--workers", str(workers), "--batch_wait_ms", "2000", "--max_batch", "1000"]
-    log = (tmp_path / "log").open("w")
-    server = subprocess.Popen([sys.executable, "-m", "seekrec.recipes.command", "serve", *words], stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(2400):
-            try:
-                if httpx.get(f"{url}/health").status_code == 200:
-                    break
-            except httpx.HTTPError:
+    words += ["--workers", str(workers), "--batch_wait_ms", "10000"]
+    url, num_asked = f"http://127.0.0.1:{port}", 20
+    command = [sys.executable, "-m", "seekrec.recipes.command", "serve", *words]
+    with ExitStack() as stack:
+        log = stack.enter_context((tmp_path / "log").open("w"))
+        server = stack.enter_context(subprocess.Popen(command, stderr=log))
+        stack.callback(server.kill)
+        client = stack.enter_context(httpx.Client(base_url=url, timeout=120))
+
+        def wait_until(path, is_so):
+            for _ in range(3000):
                 assert server.poll() is None, (tmp_path / "log").read_text()
+                try:
+                    if is_so(client.get(path)):
+                        return
+                except httpx.ConnectError:
+                    pass
                 time.sleep(0.1)
-        with ThreadPoolExecutor(30) as threads:
-            # They wait two seconds for others; the server is stopped meanwhile.
-            asked = [threads.submit(httpx.post, f"{url}/recommend", json={"top_k": 3}, timeout=60) for _ in range(30)]
-            time.sleep(1)
-            server.send_signal(signal.SIGTERM)
-            answers = [one.result() for one in asked]
-        assert [one.status_code for one in answers] == [200] * 30
-        assert server.wait(60) == 0
-    finally:
-        server.kill()
+            raise AssertionError((tmp_path / "log").read_text())
+
+        wait_until("/health", lambda answer: answer.status_code == 200)
+        threads = stack.enter_context(ThreadPoolExecutor(num_asked))
+        asked = [threads.submit(client.post, "/recommend", json={"top_k": 3}) for _ in range(num_asked)]
+        # All wait for others, ten seconds, in whichever process; meanwhile the server is stopped.
+        wait_until("/metrics", lambda answer: f"seekrec_queue_length {num_asked}.0" in answer.text)
+        server.send_signal(signal.SIGTERM)
+        assert [one.result().status_code for one in asked] == [200] * num_asked
+        # One process ends by the signal that it was stopped with, as is usual.
+        assert server.wait(60) == (-signal.SIGTERM if workers == 1 else 0)
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
-    assert sum(line.get("route") == "/recommend" and line["status"] == 200 for line in lines) == 30
+    assert sum(line.get("route") == "/recommend" and line["status"] == 200 for line in lines) == num_asked
