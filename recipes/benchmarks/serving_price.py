@@ -154,7 +154,10 @@ def make_views(items: pa.Table, queries: list[str], rng: np.random.Generator) ->
 
 
 def make_pair(family: str, shop: Shop, seed: int, **changes: object) -> tuple[Any, Any]:
-    """Make a model with random weights, views and a catalogue, and its processor; `changes` are of dense ones."""
+    """Make a model with random weights, views and a catalogue, and its processor.
+
+    `changes` are of dense ones; GenSAR reads as many events of each behavior as their `max_history` names.
+    """
     torch.manual_seed(seed)
     dense = DENSE | changes
     num_items = len(shop.catalog)
@@ -180,7 +183,8 @@ def make_pair(family: str, shop: Shop, seed: int, **changes: object) -> tuple[An
     vocabulary = add_identifier_tokens(tokenizer, vocabulary)
     common = {"d_model": 128, "d_ff": 512, "num_layers": 2, "num_heads": 4, **identifier_fields(vocabulary)}
     if family == "gensar":
-        own = {"corpus": "stream", "max_history_recommendations": 10, "max_history_searches": 10}
+        longest = changes.get("max_history", 10)
+        own = {"corpus": "stream", "max_history_recommendations": longest, "max_history_searches": longest}
         own |= {"max_query_tokens": 16, "max_text_tokens": 32, "item_vector_size": sum(SIZES.values())}
         fields = {**common, **own, "num_items": num_items}
         config = GenSARConfig(**fields, **scratch_fields(GenSARConfig(**fields), tokenizer))

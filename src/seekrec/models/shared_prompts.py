@@ -73,8 +73,8 @@ def encode_prefix(
             _split_heads(project(normed), attention.n_heads) for project in (attention.q, attention.k, attention.v)
         )
         if before is not None:
-            key_states = torch.cat([before.keys[number], key_states], dim=2)
-            value_states = torch.cat([before.values[number], value_states], dim=2)
+            key_states = torch.cat([before.keys[number].to(key_states.dtype), key_states], dim=2)
+            value_states = torch.cat([before.values[number].to(key_states.dtype), value_states], dim=2)
         attended = F.scaled_dot_product_attention(
             query_states,
             key_states,

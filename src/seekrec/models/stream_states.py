@@ -301,6 +301,8 @@ class StreamState:
     def _align(self) -> StreamState:
         """Move padding to the front of each row and cut it off where no row has any."""
         is_real = self._is_real
+        if bool(is_real.all()):
+            return self
         longest = int(is_real.sum(1).max()) if is_real.numel() else 0
         order = is_real.byte().argsort(dim=1, stable=True)[:, is_real.shape[1] - longest :]
         prefix = self.prefix
@@ -327,6 +329,8 @@ def _last(encoded: EncodedPrefix, states: Tensor, before: Tensor) -> Tensor:
 
 def _pack(values: Tensor, is_kept: Tensor, fill: int) -> Tensor:
     """Move what is kept of each row to its front and cut the rest off: `(batch, length, ...)`."""
+    if bool(is_kept.all()):
+        return values
     longest = int(is_kept.sum(1).max()) if is_kept.numel() else 0
     order = (~is_kept).byte().argsort(dim=1, stable=True)[:, :longest]
     kept = is_kept.gather(1, order)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol, Self, TypeGuard
 
 import torch
@@ -174,12 +175,9 @@ class UserStates:
         start, starts = history.number - len(history.events), []
         for behavior, longest in self._processor.history_limits.items():
             step = max(1, longest // _STEPS_OF_A_WINDOW)
-            places = [
-                place
-                for place, event in enumerate(history.events, start)
-                if behavior in (None, event.behavior) and not event.is_impression
-            ]
-            first = places[-longest - 1] + 1 if 0 < longest < len(places) else start
+            events = zip(range(history.number - 1, start - 1, -1), reversed(history.events), strict=True)
+            places = (one for one, event in events if behavior in (None, event.behavior) and not event.is_impression)
+            first = next(islice(places, longest, None), start - 1) + 1 if longest else start
             starts.append(-(-first // step) * step)
         return tuple(starts)
 
