@@ -21,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -111,7 +112,7 @@ def measure_load(name: str, model: str, folder: Path, arguments: Arguments) -> N
     one_by_one = "one by one"
     contenders: dict[str, dict[str, float]] = {one_by_one: {"max_batch": 1, "batch_wait_ms": 0.0}}
     contenders |= {f"{wait:g} ms": {"batch_wait_ms": wait} for wait in arguments.deadlines}
-    tallies: dict[str, list[tuple[Tally, float]]] = {contender: [] for contender in contenders}
+    tallies: dict[str, list[Tally]] = {contender: [] for contender in contenders}
     with ExitStack() as stack:
         servers = {one: stack.push(Server(model, folder / one, **options)) for one, options in contenders.items()}
         for server in servers.values():
@@ -123,19 +124,18 @@ def measure_load(name: str, model: str, folder: Path, arguments: Arguments) -> N
                 found = asyncio.run(ask_in_turn(server, traffic[one], arguments.clients, seconds))
                 if number:
                     tallies[one].append(found)
-    rates: dict[str, float] = {}
+    alone: dict[str, float] = {}
     for one, rounds in tallies.items():
-        rates[one] = statistics.median(sum(tally.counts.values()) / seconds for tally, seconds in rounds)
-        counts = sum((tally.counts for tally, _ in rounds), rounds[0][0].counts.__class__())
-        times = [tally.percentiles() for tally, _ in rounds]
-        median = {key: statistics.median(found[key] for found in times) for key in times[0]}
+        found = {"requests_per_second": statistics.median(tally.rate for tally in rounds)}
+        used = [tally.cpu_seconds / sum(tally.counts.values()) for tally in rounds]
+        found["cpu_ms"] = 1e3 * statistics.median(used)
+        times = [tally.percentiles() for tally in rounds]
+        found |= {f"{key}_ms": statistics.median(each[key] for each in times) for key in times[0]}
+        alone = found if one == one_by_one else alone
         line: dict[str, object] = {"model": name, "server": one, "clients": arguments.clients, "top_k": TOP_K}
-        line |= {"requests_per_second": rates[one], "value": rates[one] / rates[one_by_one]}
-        if one == one_by_one:
-            alone = median
-        line |= {f"{key}_ms": value for key, value in median.items()}
-        line |= {f"{key} / one by one": value / alone[key] for key, value in median.items()}
-        say("load", **line, statuses=dict(counts))
+        line |= found | {f"{key} / one by one": value / alone[key] for key, value in found.items()}
+        statuses = sum((tally.counts for tally in rounds), Counter())
+        say("load", **line, statuses=dict(statuses))
 
 
 def measure_overload(name: str, model: str, folder: Path, arguments: Arguments) -> None:
@@ -144,8 +144,8 @@ def measure_overload(name: str, model: str, folder: Path, arguments: Arguments) 
         traffic = Traffic(server, arguments.seed)
         first = traffic.appended
         for seconds in (1.0, 2 * arguments.seconds):
-            tally, taken = asyncio.run(ask_in_turn(server, traffic, 2 * arguments.clients, seconds))
-        rate = 2 * sum(tally.counts.values()) / taken
+            tally = asyncio.run(ask_in_turn(server, traffic, 2 * arguments.clients, seconds))
+        rate = 2 * tally.rate
         memory: list[float] = []
         tally, waiting = asyncio.run(
             ask_at_rate(server, traffic, rate, 60 * arguments.minutes, lambda: memory.append(server.megabytes))
@@ -188,7 +188,7 @@ def measure_start(name: str, model: str, folder: Path, num_items: int | None, ar
         ask("POST", "/recommend", body)
         line: dict[str, object] = {"model": name, "items": num_items or client.get("/health").json()["num_items"]}
         line |= {"seconds_ready": ready, "seconds_first_answer": time.perf_counter() - began}
-        line |= {"megabytes": server.megabytes}
+        line |= {"cpu_seconds": server.cpu_seconds, "megabytes": server.megabytes}
         line |= {"recommend_ms": statistics.median(ask("POST", "/recommend", body) for _ in range(arguments.repeats))}
         line |= {"first_search_ms": ask("POST", "/search", body | {"query": "word7 word9"})}
         queries = [f"word{number} word{number + 1}" for number in range(arguments.repeats)]
