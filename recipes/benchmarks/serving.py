@@ -39,7 +39,7 @@ from seekrec.identifiers.residual_kmeans import ResidualKMeans
 from seekrec.models import save_checkpoint
 from seekrec.serving.engine import LoadedModel, Question
 from seekrec.serving.histories import KeptHistory
-from seekrec.serving.states import UserStates, keeps_states
+from seekrec.serving.states import UserStates
 from seekrec.serving.store import Store
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.parsing import parse_arguments
@@ -206,9 +206,6 @@ def measure_states(family: str, arguments: Arguments) -> None:
     shop = make_shop(2_000, arguments.seed, has_views=False)
     longest = max(arguments.histories) + arguments.repeats + 2
     model, processor = make_pair(family, shop, arguments.seed, max_history=longest)
-    if not keeps_states(model):
-        say("states", model=family, keeps_states=False)
-        return
     rows = np.random.default_rng(arguments.seed).integers(0, len(shop.catalog), longest).tolist()
     events = tuple(Event(f"i{row}", timestamp=600 * place) for place, row in enumerate(rows))
     keeping, reading = (LoadedModel(family, "", model, processor) for _ in range(2))
