@@ -52,11 +52,12 @@ def assert_same(answers, expected):
         assert [item.score for item in answer.items] == pytest.approx([item.score for item in items], abs=1e-3)
 
 
-def test_histories_that_grow_are_answered_as_the_model_answers_what_it_reads_of_them(loaded, store):
-    """Window: the latest 12 events; of longer histories from an event on whose number is a multiple of 3.
+def test_histories_that_grow_are_answered_as_the_model_answers_what_it_reads_of_them(loaded, store, monkeypatch):
+    """Were it long, the window: the latest 12 events; of longer histories from a number on that is a multiple of 3.
 
     GenSAR: the latest 8 recommendations, from a multiple of 2 on, and the latest 4 searches.
     """
+    monkeypatch.setattr("seekrec.serving.states._SHORT_WINDOW", 0)
     rng, metrics = np.random.default_rng(0), Metrics()
     histories = Histories(store, 10, metrics)
     model, processor = loaded.model, loaded.processor
@@ -100,6 +101,21 @@ def test_histories_that_grow_are_answered_as_the_model_answers_what_it_reads_of_
         assert_same(answers, expected)
     assert max(map(len, events.values())) > MAX_HISTORY + 3
     assert counts(loaded._states._metrics, "state")["extended"] > 10
+
+
+def test_a_short_window_is_all_that_the_model_reads(loaded):
+    rows = np.random.default_rng(0).integers(NUM_ITEMS, size=30).tolist()
+    queries = [None if place % 3 else "kitchen" for place in range(30)]
+    events = tuple(
+        Event(f"i{row}", "recommendation" if query is None else "search", place, query)
+        for place, (row, query) in enumerate(zip(rows, queries, strict=True))
+    )
+    asked = Request(query="office", timestamp=10**6)
+    for number in (3, 4, 20, 21, 23, 30):
+        kept = KeptHistory("ann", number, tuple(range(1, number + 1)), events[:number])
+        answers = loaded.answer([Question(asked, kept.events, kept)])
+        whole = Request(kept.events, query="office", timestamp=10**6)
+        assert_same(answers, loaded.model.retrieve(loaded.processor([whole])))
 
 
 def test_what_is_new_is_read_and_nothing_else(shops, store):

@@ -4,6 +4,7 @@
 A state holds the window of a history that the model reads: the latest so many events, or so many of each behavior. Of
 a longer history the window begins at an event whose number is a multiple of a quarter of that, so that it moves once
 in so many events at most and is read again only then; it depends on the history alone, so all processes read the same.
+A short window moves with each event: reading it again costs what reading one event does.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from seekrec.util.ragged import Ragged
 
 # A window moves by this share of its length.
 _STEPS_OF_A_WINDOW = 4
+# The longest window that moves with each event.
+_SHORT_WINDOW = 32
 
 
 class State(Protocol):
@@ -174,7 +177,7 @@ class UserStates:
         """Return for each limit the place of the first event that the model reads, from 0."""
         start, starts = history.number - len(history.events), []
         for behavior, longest in self._processor.history_limits.items():
-            step = max(1, longest // _STEPS_OF_A_WINDOW)
+            step = 1 if longest <= _SHORT_WINDOW else longest // _STEPS_OF_A_WINDOW
             events = zip(range(history.number - 1, start - 1, -1), reversed(history.events), strict=True)
             places = (one for one, event in events if behavior in (None, event.behavior) and not event.is_impression)
             first = next(islice(places, longest, None), start - 1) + 1 if longest else start
