@@ -22,7 +22,8 @@ import httpx
 import psutil
 
 TOP_K = 20
-NUM_USERS, EVENTS_OF_A_USER = 200, 30
+# More events than a model reads: what is kept of a user is as large as it gets.
+NUM_USERS, EVENTS_OF_A_USER = 200, 130
 # Of a hundred requests.
 SHARES = {"/recommend": 40, "/search": 35, "/rank": 15, "/events": 10}
 NUM_CANDIDATES = 50

@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -219,3 +220,28 @@ async def ask_and_leave(app):
     }
     await app(scope, receive, send)
     return status[0]
+
+
+def test_what_there_is_no_room_for_is_refused_unread(serve):
+    client = serve("intsr", max_batch=1, max_queue=3)
+    service = client.app.state.service
+    read, started, may_read = service.histories.read, threading.Semaphore(0), threading.Event()
+
+    def slow(user_id):
+        started.release()
+        may_read.wait(30)
+        return read(user_id)
+
+    service.histories.read = slow
+    with ThreadPoolExecutor(5) as threads:
+        # Three may wait, one be answered and one be read.
+        asked = [threads.submit(client.post, "/recommend", json={"user_id": "ann"}) for _ in range(5)]
+        for _ in asked:
+            assert started.acquire(timeout=30)
+        refused = client.post("/recommend", content=b"no JSON")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert client.get("/health").status_code == 200
+        may_read.set()
+        statuses = [one.result().status_code for one in asked]
+    assert statuses.count(200) >= 4 and set(statuses) <= {200, 429}
+    assert client.post("/recommend", content=b"no JSON").status_code == 422

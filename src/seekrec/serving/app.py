@@ -56,7 +56,7 @@ def make_app(source: ModelSource, settings: ServingSettings) -> FastAPI:
     for own in (open_router, page.open_router):
         app.include_router(own)
     add_errors(app)
-    add_middleware(app, service.metrics)
+    add_middleware(app, service)
     return app
 
 

@@ -107,8 +107,7 @@ class Batcher:
         self._drop_cancelled()
         expected = len(self._waiting) * self._seconds_each
         if len(self._waiting) >= self._settings.max_queue or expected > self._settings.timeout_s * _WAIT_SHARE:
-            self._metrics.refused.inc()
-            raise QueueFullError(max(1, math.ceil(expected)))
+            raise self.refuse()
         job = _Job(question, asyncio.get_running_loop().create_future(), perf_counter())
         self._waiting.append(job)
         self._metrics.queue.set(len(self._waiting))
@@ -116,6 +115,11 @@ class Batcher:
         if len(self._waiting) >= self._settings.max_batch:
             self._full.set()
         return await job.answer
+
+    def refuse(self) -> QueueFullError:
+        """Count a request for which there is no room, and return what it is told."""
+        self._metrics.refused.inc()
+        return QueueFullError(max(1, math.ceil(len(self._waiting) * self._seconds_each)))
 
     def _drop_cancelled(self) -> None:
         if any(job.answer.done() for job in self._waiting):

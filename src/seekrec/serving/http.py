@@ -23,7 +23,6 @@ from seekrec.serving.batching import QueueFullError, StoppingError
 from seekrec.serving.living_models import UnknownModelError
 from seekrec.serving.logs import logger, request_id
 from seekrec.serving.messages import MAX_ID_CHARACTERS
-from seekrec.serving.metrics import Metrics
 from seekrec.serving.replies import Problem
 from seekrec.serving.service import Service
 from seekrec.serving.store import ConflictError
@@ -87,6 +86,10 @@ def problem(status: int, message: str, place: Sequence[str | int] = (), **header
     return JSONResponse({"detail": [line]}, status, named)
 
 
+def _refusal(error: QueueFullError) -> JSONResponse:
+    return problem(429, str(error), Retry_After=str(error.retry_after))
+
+
 def add_errors(app: FastAPI) -> None:
     """Let an application turn errors into answers."""
 
@@ -108,7 +111,7 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(SeekrecError)
     async def failed(request: Request, error: SeekrecError) -> JSONResponse:
         if isinstance(error, QueueFullError):
-            return problem(429, str(error), Retry_After=str(error.retry_after))
+            return _refusal(error)
         if isinstance(error, StoppingError):
             return problem(503, str(error), Retry_After="1")
         if isinstance(error, UnknownModelError):
@@ -167,11 +170,15 @@ class Passage:
 
     Args:
         app (`ASGIApp`): What answers.
-        metrics ([`Metrics`]): Where it is counted.
+        service ([`Service`]): Whose limits hold.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service, self._metrics = app, service, service.metrics
+        # Those that wait, a batch that is answered and one that is read or sent. More are refused before anything of
+        # them is read, or the work of refusing would keep the model from its own.
+        self._max_active = service.settings.max_queue + 2 * service.settings.max_batch
+        self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass."""
@@ -199,13 +206,20 @@ class Passage:
                 message["headers"] = [*message["headers"], (b"x-request-id", own.encode())]
             await send(message)
 
+        is_work = scope["method"] not in ("GET", "HEAD")  # what tells how it goes is always answered
+        is_refused = is_work and self._active >= self._max_active
+        self._active += is_work
         try:
+            if is_refused:
+                await _refusal(self._service.batcher.refuse())(scope, receive, noted)
+                return
             if _content_length(headers) > MAX_BODY_BYTES:
                 raise _too_large()
             await self._app(scope, limited, noted)
         except HTTPException as error:  # a body that nothing has read yet
             await problem(error.status_code, str(error.detail), ["body"])(scope, receive, noted)
         finally:
+            self._active -= is_work
             self._note(scope, status, perf_counter() - start)
             request_id.reset(token)
 
@@ -229,9 +243,9 @@ def _content_length(headers: dict[bytes, bytes]) -> int:
     return int(given) if given.isdigit() and len(given) < 20 else 0
 
 
-def add_middleware(app: FastAPI, metrics: Metrics) -> None:
+def add_middleware(app: FastAPI, service: Service) -> None:
     """Let every request of an application pass through [`Passage`]."""
-    app.add_middleware(Passage, metrics=metrics)
+    app.add_middleware(Passage, service=service)
 
 
 __all__ = [
