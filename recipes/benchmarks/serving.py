@@ -147,7 +147,7 @@ def measure_overload(name: str, model: str, folder: Path, arguments: Arguments) 
             tally = asyncio.run(ask_in_turn(server, traffic, 2 * arguments.clients, seconds))
         rate = 2 * tally.rate
         memory: list[float] = []
-        tally, waiting = asyncio.run(
+        tally, at_stop = asyncio.run(
             ask_at_rate(server, traffic, rate, 60 * arguments.minutes, lambda: memory.append(server.megabytes))
         )
         status = server.wait()
@@ -162,7 +162,7 @@ def measure_overload(name: str, model: str, folder: Path, arguments: Arguments) 
     line: dict[str, object] = {"model": name, "minutes": arguments.minutes, "sent_per_second": rate}
     line |= {"sent": tally.sent, "statuses": dict(tally.counts), "without_answer": tally.sent - answered}
     line |= {f"{key}_ms": value for key, value in tally.percentiles().items()}
-    line |= {"waiting_at_stop": waiting, "exit_status": status}
+    line |= at_stop | {"exit_status": status}
     line |= {"events_acknowledged": traffic.appended, "events_in_store": there, "events_before": first}
     line |= {"megabytes": [round(statistics.median(memory[at : at + tenth])) for at in range(0, len(memory), tenth)]}
     say("overload", **line, megabytes_a_minute=float(slope))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import signal
 import socket
 import statistics
@@ -245,8 +246,8 @@ async def ask_in_turn(server: Server, traffic: Traffic, clients: int, seconds: f
 
 async def ask_at_rate(
     server: Server, traffic: Traffic, rate: float, seconds: float, watch: Callable[[], None]
-) -> tuple[Tally, int]:
-    """Send so many requests a second whatever the server does, then stop it; return answers and what waited then.
+) -> tuple[Tally, dict[str, float]]:
+    """Send so many requests a second whatever the server does, then stop it; return answers and what there was then.
 
     Args:
         server ([`Server`]): It is told to stop while it has requests, and nothing is sent any more.
@@ -269,10 +270,12 @@ async def ask_at_rate(
                 await asyncio.sleep(0)  # it is sent
             await asyncio.sleep(0.5 / rate)
         await asyncio.sleep(1)  # what was sent has come
-        waiting = len(tasks)
+        async with client.get("/metrics") as answer:
+            kept = re.search(r"^seekrec_state_bytes (\S+)$", await answer.text(), re.MULTILINE)
+        at_stop = {"waiting_at_stop": len(tasks), "megabytes_of_states": float(kept[1]) / 1e6 if kept else 0.0}
         server.terminate()
         await asyncio.gather(*tasks)
-    return tally, waiting
+    return tally, at_stop
 
 
 __all__ = ["EVENTS_OF_A_USER", "NUM_USERS", "Server", "Tally", "TOP_K", "Traffic", "ask_at_rate", "ask_in_turn"]

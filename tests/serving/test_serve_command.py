@@ -55,6 +55,7 @@ def test_it_listens_to_this_machine_alone_and_hands_its_settings_on(
     main(["serve", "--model", str(folder), "--store", store_url, "--max_batch", "3", "--workers", "2"])
     ((_, options),) = called
     assert (options["host"], options["port"], options["workers"]) == ("127.0.0.1", 8000, 2)
+    assert options["timeout_keep_alive"] > 60  # proxies keep a connection for a minute
     assert "a secret" not in os.environ["SEEKREC_SERVING"]
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR")
     with TestClient(make_app()) as client:

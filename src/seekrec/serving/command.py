@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _SETTINGS_VARIABLE = "SEEKREC_SERVING"
 # Seconds that requests have to end when the server is stopped, and processes to start.
 _STOP_S = 60
+# Seconds that a connection stays open without a request: longer than clients and proxies keep theirs, or a request may
+# meet the end of its connection.
+_KEEP_ALIVE_S = 75
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +90,7 @@ def serve(arguments: argparse.Namespace) -> None:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_STOP_S,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_worker_healthcheck=_STOP_S,
         )
 
