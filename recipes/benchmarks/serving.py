@@ -30,7 +30,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import torch
-from serving_load import NUM_USERS, TOP_K, Server, Tally, Traffic, ask_at_rate, ask_in_turn
+from serving_load import NUM_USERS, TOP_K, Server, Tally, Traffic, ask_in_turn, ask_too_much
 from serving_price import CODEBOOK_SIZE, NUM_LEVELS, SIZES, Shop, make_pair, make_shop
 
 from seekrec import Event, Request
@@ -148,24 +148,25 @@ def measure_overload(name: str, model: str, folder: Path, arguments: Arguments) 
         rate = 2 * tally.rate
         memory: list[float] = []
         tally, at_stop = asyncio.run(
-            ask_at_rate(server, traffic, rate, 60 * arguments.minutes, lambda: memory.append(server.megabytes))
+            ask_too_much(server, traffic, rate, 60 * arguments.minutes, lambda: memory.append(server.megabytes))
         )
         status = server.wait()
         store = Store(server.store)
         there = sum(len(store.events_after(f"u{user}", 0, 10**6)) for user in range(NUM_USERS))
         store.close()
-    # What is kept of users fills in the beginning.
     tenth = max(1, len(memory) // 10)
-    later = memory[2 * tenth :]
-    slope = np.polyfit(np.arange(len(later)) / 60, later, 1)[0] if len(later) > 2 else float("nan")
+    # What is kept, and what threads hold, fills in the beginning.
+    later = memory[len(memory) // 2 :]
+    slope = float(np.polyfit(np.arange(len(later)) / 60, later, 1)[0]) if len(later) > 2 else None
     answered = sum(number for key, number in tally.counts.items() if key.isdigit())
-    line: dict[str, object] = {"model": name, "minutes": arguments.minutes, "sent_per_second": rate}
+    line: dict[str, object] = {"model": name, "minutes": arguments.minutes}
+    line |= {"sent_per_second": tally.sent / tally.taken, "answered_per_second": tally.counts["200"] / tally.taken}
     line |= {"sent": tally.sent, "statuses": dict(tally.counts), "without_answer": tally.sent - answered}
     line |= {f"{key}_ms": value for key, value in tally.percentiles().items()}
     line |= at_stop | {"exit_status": status}
     line |= {"events_acknowledged": traffic.appended, "events_in_store": there, "events_before": first}
     line |= {"megabytes": [round(statistics.median(memory[at : at + tenth])) for at in range(0, len(memory), tenth)]}
-    say("overload", **line, megabytes_a_minute=float(slope))
+    say("overload", **line, megabytes_a_minute_of_the_second_half=slope)
 
 
 # ---- start ----

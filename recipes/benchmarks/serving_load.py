@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -244,31 +244,38 @@ async def ask_in_turn(server: Server, traffic: Traffic, clients: int, seconds: f
     return tally
 
 
-async def ask_at_rate(
+async def ask_too_much(
     server: Server, traffic: Traffic, rate: float, seconds: float, watch: Callable[[], None]
 ) -> tuple[Tally, dict[str, float]]:
-    """Send so many requests a second whatever the server does, then stop it; return answers and what there was then.
+    """Send twice as many requests a second as are answered, then stop it; return answers and what there was then.
 
     Args:
         server ([`Server`]): It is told to stop while it has requests, and nothing is sent any more.
         traffic ([`Traffic`]): What is asked.
-        rate (`float`): Requests a second.
+        rate (`float`): Requests a second in the beginning; then twice what was answered in the latest seconds.
         seconds (`float`): How long.
         watch (`Callable`): Called once a second.
     """
     tally, tasks = Tally(), set[asyncio.Task[None]]()
+    answered = deque([0], maxlen=6)
     async with _client(server) as client:
-        begin = next_look = time.perf_counter()
+        begin = last = next_look = time.perf_counter()
+        due = 0.0
         while (now := time.perf_counter()) < begin + seconds:
             if now >= next_look:
                 watch()
                 next_look += 1
-            while tally.sent < (now - begin) * rate and len(tasks) < MAX_OPEN:
+                answered.append(tally.counts["200"])
+                if len(answered) == answered.maxlen:
+                    rate = max(rate / 2, 2 * (answered[-1] - answered[0]) / (len(answered) - 1), 1.0)
+            due, last = due + (now - last) * rate, now
+            while tally.sent < due and len(tasks) < MAX_OPEN:
                 task = asyncio.create_task(_send(client, traffic, tally))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 await asyncio.sleep(0)  # it is sent
             await asyncio.sleep(0.5 / rate)
+        tally.taken = time.perf_counter() - begin
         await asyncio.sleep(1)  # what was sent has come
         async with client.get("/metrics") as answer:
             kept = re.search(r"^seekrec_state_bytes (\S+)$", await answer.text(), re.MULTILINE)
@@ -278,4 +285,4 @@ async def ask_at_rate(
     return tally, at_stop
 
 
-__all__ = ["EVENTS_OF_A_USER", "NUM_USERS", "Server", "Tally", "TOP_K", "Traffic", "ask_at_rate", "ask_in_turn"]
+__all__ = ["EVENTS_OF_A_USER", "NUM_USERS", "Server", "Tally", "TOP_K", "Traffic", "ask_too_much", "ask_in_turn"]
