@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from hammer import HAMMERED, REQUESTS, grow, hammer, hammer_catalog, make_pair, plain
+from small_shop import make_aisles, make_gensar
+from transformers import AutoModel, PreTrainedModel
 
 from seekrec.generation import IdentifierTrie
 from seekrec.util.finite import weights_key
@@ -137,3 +140,14 @@ def test_of_a_large_weight_evenly_spaced_rows_are_looked_at(monkeypatch):
     assert weights_key([weight]) == key
     weight.data[4] = 1.0
     assert weights_key([weight]) != key
+
+
+def test_threads_that_load_at_once_leave_transformers_as_it_was(tmp_path):
+    """It replaces `tie_weights` of all models while one is loaded, and puts back what it found."""
+    model, _ = make_gensar(make_aisles())
+    model.save_pretrained(tmp_path)
+    before = PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(6) as pool:
+        loaded = list(pool.map(lambda _: AutoModel.from_pretrained(tmp_path), range(12)))
+    assert PreTrainedModel.tie_weights is before
+    assert all(one.get_input_embeddings().weight is one.encoder.embed_tokens.weight for one in loaded)

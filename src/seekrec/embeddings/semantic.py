@@ -20,6 +20,7 @@ from huggingface_hub import snapshot_download
 
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError
 from seekrec.util.hashing import folder_sha256
+from seekrec.util.loading import LOADING
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -51,7 +52,8 @@ def load_semantic_encoder(name_or_path: str | None = None, *, device: str | None
     from sentence_transformers import SentenceTransformer  # seconds to import: only those who embed pay
 
     try:
-        return SentenceTransformer(source, device=device).eval()
+        with LOADING:
+            return SentenceTransformer(source, device=device).eval()
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"The semantic encoder {name_or_path!r} cannot be loaded ({error}); pass a folder or Hub name of a "

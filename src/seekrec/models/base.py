@@ -38,6 +38,7 @@ from seekrec.models.new_items import TextNeighbors
 from seekrec.models.views import AddedScores, Boost, ViewedModel, load_views
 from seekrec.schema import ScoredItem
 from seekrec.util.finite import check_weights
+from seekrec.util.loading import LOADING
 
 ValueT = TypeVar("ValueT")
 
@@ -339,7 +340,8 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
         kwargs = {**kwargs, **hub}
         wants_info = kwargs.pop("output_loading_info", False)
         try:
-            loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+            with LOADING:
+                loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         except SafetensorError as error:
             raise CheckpointError(
                 f"The weights in {source} cannot be read ({error}): they are cut or damaged. Save the model again or "
