@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from seekrec.corpora import IdentifierVocabulary
 from seekrec.errors import RequestError
 from seekrec.models.shared_prompts import EncodedPrefix
+from seekrec.models.states import check_num_histories, fill_below, refuse_earlier
 from seekrec.models.words import NO_WORD
 from seekrec.schema import BEHAVIORS, SEARCH
 
@@ -113,19 +114,12 @@ class StreamTokens:
         Raises:
             RequestError: If there are not as many users, or an event is older than the last before it.
         """
-        if len(other) != len(self):
-            raise RequestError(
-                f"The state holds the histories of {len(self)} users, the events are of {len(other)}; pass a list of "
-                "events for each, `state.select(rows)` picks and repeats users."
-            )
+        check_num_histories(len(self), len(other))
         last, first = self.times[:, 1], other.times[:, 0]
         falls = (first >= 0) & (first < last)
         if bool(falls.any()):
             row = int(falls.nonzero()[0])
-            raise RequestError(
-                f"An event of user {row} has timestamp {int(first[row])}, the one before it {int(last[row])}: a state "
-                "takes later events only. Leave it out, or read the whole history again in order."
-            )
+            refuse_earlier(row, int(last[row]), int(first[row]))
         has_more = other.times >= 0
         times = torch.stack(
             [
@@ -187,13 +181,13 @@ class StreamTokens:
     def join(parts: Sequence[StreamTokens]) -> StreamTokens:
         """Put the rows of several batches below each other."""
         return StreamTokens(
-            input_ids=_below([one.input_ids for one in parts], 0),
-            is_token=_below([one.is_token for one in parts], 0),
+            input_ids=fill_below([one.input_ids for one in parts], 0),
+            is_token=fill_below([one.is_token for one in parts], 0),
             num_queries=torch.cat([one.num_queries for one in parts]),
             queries={
-                name: _below([one.queries[name] for one in parts], _FILL.get(name, 0)) for name in parts[0].queries
+                name: fill_below([one.queries[name] for one in parts], _FILL.get(name, 0)) for name in parts[0].queries
             },
-            seen_rows=_below([one.seen_rows for one in parts], -1),
+            seen_rows=fill_below([one.seen_rows for one in parts], -1),
             times=torch.cat([one.times for one in parts]),
         )
 
@@ -290,9 +284,9 @@ class StreamState:
         masked = torch.finfo(self.prefix.bias.dtype).min
         prefix = EncodedPrefix(
             torch.cat([one.states for one in prefixes]),
-            _below([one.bias for one in prefixes], masked, at_front=True),
-            [_below(parts, 0, at_front=True) for parts in zip(*(one.keys for one in prefixes), strict=True)],
-            [_below(parts, 0, at_front=True) for parts in zip(*(one.values for one in prefixes), strict=True)],
+            fill_below([one.bias for one in prefixes], masked, at_front=True),
+            [fill_below(parts, 0, at_front=True) for parts in zip(*(one.keys for one in prefixes), strict=True)],
+            [fill_below(parts, 0, at_front=True) for parts in zip(*(one.values for one in prefixes), strict=True)],
         )
         return StreamState(
             prefix, torch.cat([one.answer for one in states]), StreamTokens.join([one.tokens for one in states])
@@ -338,17 +332,6 @@ def _pack(values: Tensor, is_kept: Tensor, fill: int) -> Tensor:
         order, kept = order[..., None], kept[..., None]
     taken = values.gather(1, order.expand(*order.shape[:2], *values.shape[2:]))
     return torch.where(kept, taken, torch.full_like(taken, fill))
-
-
-def _below(parts: Sequence[Tensor], fill: float, *, at_front: bool = False) -> Tensor:
-    """Put batches below each other; what is smaller is filled up at the end, or at the front, of a dimension."""
-    sizes = [max(part.shape[dim] for part in parts) for dim in range(parts[0].ndim)]
-    padded = []
-    for part in parts:
-        missing = [size - own for size, own in zip(sizes[:0:-1], part.shape[:0:-1], strict=True)]
-        sides = [(count, 0) if at_front else (0, count) for count in missing]
-        padded.append(F.pad(part, [one for side in sides for one in side], value=fill))
-    return torch.cat(padded)
 
 
 __all__ = ["QUERY_PARTS", "StreamState", "StreamTokens"]

@@ -23,12 +23,13 @@ from seekrec.generation import packed_linears
 from seekrec.models.base import CatalogModel, CatalogSnapshot
 from seekrec.models.manifest import manifest_file
 from seekrec.models.processing import CatalogProcessor
+from seekrec.models.states import State
 from seekrec.schema import Event, Request, ScoredItem
 from seekrec.serving.filters import allowed_rows
 from seekrec.serving.histories import KeptHistory
 from seekrec.serving.messages import Where
 from seekrec.serving.metrics import Metrics
-from seekrec.serving.states import State, StateModel, StateProcessor, UserStates, keeps_states
+from seekrec.serving.states import StateModel, StateProcessor, UserStates, keeps_states
 from seekrec.util.hashing import json_digest
 
 # A path or the name of a repository, or a model and its processor.

@@ -13,14 +13,14 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol, Self, TypeGuard
+from typing import Protocol, TypeGuard
 
 import torch
-from torch import Tensor
 from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
 from seekrec.models.answers import ExcludeSeen, Where
+from seekrec.models.states import State
 from seekrec.models.views import Boost
 from seekrec.schema import Behavior, Event, Request, ScoredItem
 from seekrec.serving.histories import KeptHistory
@@ -31,20 +31,6 @@ from seekrec.util.ragged import Ragged
 _STEPS_OF_A_WINDOW = 4
 # The longest window that moves with each event.
 _SHORT_WINDOW = 32
-
-
-class State(Protocol):
-    """Histories that a model has read, a row a user."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes."""
-
-    def select(self, rows: Tensor) -> Self:
-        """Return the states of some rows."""
-
-    def compact(self) -> Self:
-        """Cut padding off."""
 
 
 class StateModel(Protocol):
@@ -239,4 +225,4 @@ class UserStates:
             self._metrics.cache.labels("state", result).inc()
 
 
-__all__ = ["State", "StateModel", "StateProcessor", "UserStates", "keeps_states"]
+__all__ = ["StateModel", "StateProcessor", "UserStates", "keeps_states"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from seekrec.models.dense.item_tower import ItemTexts, ItemTower, TextProjection
 from seekrec.models.dense.read_events import ReadEvents
 from seekrec.models.losses import seen_items
 from seekrec.models.new_items import TextNeighbors
+from seekrec.models.states import StatefulModel, check_num_requests, fill_below
 from seekrec.models.views import AddedScores, Boost
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, ScoredItem
 from seekrec.util.finite import check_finite, weights_key
@@ -249,7 +250,7 @@ class TokenPositions:
         """Put the tokens of several batches of users into one batch."""
         fills = {"item": -1}
         columns = {
-            one.name: fill_below([getattr(part, one.name) for part in parts], 1, fills.get(one.name, 0))
+            one.name: fill_below([getattr(part, one.name) for part in parts], fills.get(one.name, 0))
             for one in fields(cls)
         }
         return cls(**columns)
@@ -325,18 +326,22 @@ class HistoryState:
         return replace(
             self,
             positions=self.positions.join([one.positions for one in states]),
-            keys=tuple(fill_below(parts, 2) for parts in zip(*(one.keys for one in states), strict=True)),
-            values=tuple(fill_below(parts, 2) for parts in zip(*(one.values for one in states), strict=True)),
+            keys=tuple(fill_below(parts) for parts in zip(*(one.keys for one in states), strict=True)),
+            values=tuple(fill_below(parts) for parts in zip(*(one.values for one in states), strict=True)),
             num_events=torch.cat([one.num_events for one in states]),
             events=ReadEvents.join(events) if len(events) == len(states) else None,
         )
 
 
-def fill_below(parts: Sequence[Tensor], dim: int, fill: int = 0) -> Tensor:
-    """Put batches below each other; what is shorter along `dim` is filled up at the end."""
-    longest = max(part.shape[dim] for part in parts)
-    before = [0, 0] * (parts[0].ndim - 1 - dim)
-    return torch.cat([F.pad(part, (*before, 0, longest - part.shape[dim]), value=fill) for part in parts])
+def _events_of(state: HistoryState) -> ReadEvents:
+    """Return the events of a state that a caller passes.
+
+    Raises:
+        RequestError: If it is one that a model keeps none in.
+    """
+    if state.events is None:
+        raise RequestError("`state` does not hold its events; pass one that `encode_history` returned.")
+    return state.events
 
 
 StateT = TypeVar("StateT", bound=HistoryState)
@@ -404,7 +409,7 @@ class Decoder(Protocol[StateT]):
         """Read the `history_*` tensors; return the state after them."""
 
 
-class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[StateT]):
+class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePreTrainedModel):
     """`retrieve` by dot product with item vectors, `rank` by a head of the family.
 
     Histories are read once: their states are asked about, grow, are joined and saved.
@@ -513,72 +518,33 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
 
     @torch.no_grad()
     def encode_history(self, inputs: Inputs) -> StateT:
-        """Read the histories of requests once, to answer from them any number of times.
-
-        A state belongs to the weights and the catalogue that it was read with.
-
-        Args:
-            inputs ([`~transformers.BatchFeature`]): What the processor made of requests.
-
-        Returns:
-            [`HistoryState`]: Pass it as `state=` to `retrieve` and `rank`, or to [`extend`].
-        """
+        """Read the histories of requests once; see [`StatefulModel`]."""
         return self._read_all(ReadEvents.from_inputs(inputs).to(self.device), self.current_items())
 
     @torch.no_grad()
     def extend(self, state: StateT, inputs: Inputs) -> StateT:
-        """Read further events behind histories; equal to reading the latest `max_history` of all at once.
+        """Read further events behind histories; see [`StatefulModel`].
 
         Only the new events are read, unless older ones fall out of `max_history` or a page view goes on that other
         events stand after: what those saw would be another, so all are read again.
-
-        Args:
-            state ([`HistoryState`]): What was read.
-            inputs ([`~transformers.BatchFeature`]): What `processor.events` made of the further events.
-
-        Returns:
-            [`HistoryState`]: The state of all events.
-
-        Raises:
-            RequestError: If the events are of another number of users, or one is older than the last of the state.
         """
-        if state.events is None:
-            raise RequestError("`state` does not hold its events; pass one that `encode_history` returned.")
+        known = _events_of(state)
         items = self.current_items()
         new = ReadEvents.from_inputs(inputs).to(self.device)
-        events = state.events.append(new)
+        events = known.append(new)
         if int(events.lengths.max()) > self.config.max_history:
             return self._read_all(events.latest(self.config.max_history), items)
-        before = state.events.columns["history_mask"]
-        numbers = (one.columns["history_session_ids"][:, : before.shape[1]] for one in (state.events, events))
+        before = known.columns["history_mask"]
+        numbers = (one.columns["history_session_ids"][:, : before.shape[1]] for one in (known, events))
         is_same = torch.equal(*(torch.where(before, number, 0) for number in numbers))
         if not is_same or not before.shape[1]:
             return self._read_all(events, items)
         # The new events with the numbers that their sessions have among all.
         mask = new.columns["history_mask"]
-        columns = (state.events.lengths[:, None] + mask.long().cumsum(1) - 1).clamp_min(0)
+        columns = (known.lengths[:, None] + mask.long().cumsum(1) - 1).clamp_min(0)
         session = events.columns["history_session_ids"].gather(1, columns)
         read = self._read({**new.inputs, "history_session_ids": session}, state, items)
         return replace(read, events=events)
-
-    @torch.no_grad()
-    def join_states(self, states: Sequence[StateT]) -> StateT:
-        """Put the states of several users, or of several batches of them, into one batch, in the order given.
-
-        Nothing is read again.
-
-        Args:
-            states (`Sequence[HistoryState]`): At least one.
-
-        Returns:
-            [`HistoryState`]: The state of all users.
-
-        Raises:
-            RequestError: If there is none.
-        """
-        if not states:
-            raise RequestError("`states` is empty; pass at least one.")
-        return states[0].join(states[1:]) if len(states) > 1 else states[0]
 
     def save_state(self, state: StateT, path: str | Path) -> None:
         """Write a state as one safetensors file.
@@ -586,9 +552,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         The file holds what was read, as rows of the catalogue, vectors of queries and digests of page views, not what
         the weights made of it: it fits whatever weights read it again.
         """
-        if state.events is None:
-            raise RequestError("`state` does not hold its events; pass one that `encode_history` returned.")
-        state.events.save(path)
+        _events_of(state).save(path)
 
     @torch.no_grad()
     def load_state(self, path: str | Path) -> StateT:
@@ -637,12 +601,8 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], DensePreTrainedModel, Generic[
         Raises:
             RequestError: If it is of another number of users than the requests.
         """
-        events = state.events
-        if events is None or len(events) != num_requests:
-            raise RequestError(
-                f"`state` holds the histories of {0 if events is None else len(events)} users for {num_requests} "
-                "requests; pass one for each, `state.select(rows)` picks and repeats them."
-            )
+        events = _events_of(state)
+        check_num_requests(len(events), num_requests)
         return events
 
     def _read_all(self, events: ReadEvents, items: CatalogItems) -> StateT:
@@ -920,7 +880,6 @@ __all__ = [
     "RetrievalLogit",
     "StateT",
     "TokenPositions",
-    "fill_below",
     "latest_items",
     "seen_of_recommendations",
 ]

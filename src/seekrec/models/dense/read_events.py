@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from seekrec.errors import DataError, RequestError
+from seekrec.errors import DataError
 from seekrec.events.columns import number_sessions
+from seekrec.models.states import check_num_histories, refuse_earlier
 from seekrec.models.words import NO_WORD
 from seekrec.util.files import replace_file
 from seekrec.util.finite import check_finite
@@ -100,21 +101,13 @@ class ReadEvents:
         Raises:
             RequestError: If there are not as many users, or an event is older than the last before it.
         """
-        if len(other) != len(self):
-            raise RequestError(
-                f"The state holds the histories of {len(self)} users, the events are of {len(other)}; pass a list of "
-                "events for each, `state.select(rows)` picks and repeats users."
-            )
+        check_num_histories(len(self), len(other))
         joined = _side_by_side([self, other], 1).compact()
         mask, times = joined.columns["history_mask"], joined.columns["history_timestamps"]
         falls = mask[:, 1:] & (times[:, 1:] < times[:, :-1])
         if bool(falls.any()):
             row, column = falls.nonzero()[0].tolist()
-            raise RequestError(
-                f"An event of user {row} has timestamp {int(times[row, column + 1])}, the one before it "
-                f"{int(times[row, column])}: a state takes later events only. Leave it out, or read the whole history "
-                "again in order."
-            )
+            refuse_earlier(row, int(times[row, column]), int(times[row, column + 1]))
         return joined.number()
 
     def latest(self, count: int) -> ReadEvents:

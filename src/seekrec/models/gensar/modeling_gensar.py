@@ -45,6 +45,7 @@ from seekrec.models.gensar.processing_gensar import GenSARProcessor
 from seekrec.models.interface import EncodedRequests, GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
 from seekrec.models.shared_prompts import EncodedPrefix, encode_prefix
+from seekrec.models.states import StatefulModel, check_num_requests
 from seekrec.models.stream_states import QUERY_PARTS, StreamState, StreamTokens
 from seekrec.models.views import AddedScores
 from seekrec.models.words import TextWords, Vocabulary, WordEmbedding, item_word_keys
@@ -420,7 +421,7 @@ class GenSARSnapshot(GenerativeSnapshot):
         self.items = items
 
 
-class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
+class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulModel[StreamState]):
     """GenSAR: T5 with identifier tokens, and a catalogue to search and recommend from.
 
     ```python
@@ -707,37 +708,15 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
 
     @torch.no_grad()
     def encode_history(self, inputs: BatchFeature) -> StreamState:
-        """Read the histories of requests once, to answer from them any number of times.
-
-        A state belongs to the weights and the catalogue that it was read with.
-
-        Args:
-            inputs ([`~transformers.BatchFeature`]): What the processor made of requests.
-
-        Returns:
-            [`StreamState`]: Pass it as `state=` to `retrieve` and `rank`, or to [`extend`].
-
-        Raises:
-            RequestError: If the model was not made with `corpus: stream`.
-        """
+        """Read the histories of requests once; see [`StatefulModel`]. Only with `corpus: stream`."""
         return self._read_all(self._split(inputs)[0])
 
     @torch.no_grad()
     def extend(self, state: StreamState, inputs: BatchFeature) -> StreamState:
-        """Read further events behind histories; equal to reading the latest of all at once.
+        """Read further events behind histories; see [`StatefulModel`].
 
         Only the new events are read, unless older ones fall out of `max_history_recommendations` or
         `max_history_searches`: those after them saw them, so all are read again.
-
-        Args:
-            state ([`StreamState`]): What was read.
-            inputs ([`~transformers.BatchFeature`]): What `processor.events` made of the further events.
-
-        Returns:
-            [`StreamState`]: The state of all events.
-
-        Raises:
-            RequestError: If the events are of another number of users, or one is older than the last of the state.
         """
         new = self._split(inputs)[0].events(self.vocabulary)
         tokens = state.tokens.append(new)
@@ -749,24 +728,6 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
         if events is None or events.prefix is None:
             return replace(state, tokens=tokens)
         return state.append(events.prefix, events.output[0], tokens)
-
-    def join_states(self, states: Sequence[StreamState]) -> StreamState:
-        """Put the states of several users, or of several batches of them, into one batch, in the order given.
-
-        Nothing is read again.
-
-        Args:
-            states (`Sequence[StreamState]`): At least one.
-
-        Returns:
-            [`StreamState`]: The state of all users.
-
-        Raises:
-            RequestError: If there is none.
-        """
-        if not states:
-            raise RequestError("`states` is empty; pass at least one.")
-        return states[0].join(states[1:]) if len(states) > 1 else states[0]
 
     def _split(self, inputs: BatchFeature) -> tuple[StreamTokens, StreamTokens]:
         """Take inputs apart into histories and what is asked now."""
@@ -797,11 +758,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot]):
     def _ask_behind(self, inputs: BatchFeature, state: StreamState) -> BatchFeature:
         """Put questions behind histories that were read; see [`GenerativeModel`]."""
         question = self._split(inputs)[1]
-        if len(question) != len(state):
-            raise RequestError(
-                f"`state` holds the histories of {len(state)} users for {len(question)} requests; pass one for each, "
-                "`state.select(rows)` picks and repeats them."
-            )
+        check_num_requests(len(state), len(question))
         events, answers = self._read_behind(state.prefix, question), state.answer
         if events is not None and events.prefix is not None:
             answers = state.answers(events.prefix, events.output[0])

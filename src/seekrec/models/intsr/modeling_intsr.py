@@ -58,11 +58,11 @@ from seekrec.models.dense.modeling_dense import (
     LatestItem,
     RetrievalLogit,
     TokenPositions,
-    fill_below,
     seen_of_recommendations,
 )
 from seekrec.models.intsr.configuration_intsr import IntSRConfig
 from seekrec.models.losses import unseen_items, without_seen
+from seekrec.models.states import fill_below
 from seekrec.util.constants import SECONDS_PER_DAY, SECONDS_PER_HOUR
 
 # What a placeholder asks: anything, items for a query, or how good one item is.
@@ -120,7 +120,7 @@ class IntSRState(HistoryState):
         return replace(
             super().join(others),
             last_session=torch.cat([one.last_session for one in states]),
-            outputs=fill_below(outputs, 1) if outputs else None,
+            outputs=fill_below(outputs) if outputs else None,
         )
 
 

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""States: histories that a model has read, to be asked about any number of times, to grow and to be joined.
+
+What a family keeps of a history is its own: [`StreamState`], [`HistoryState`]. What is asked of states stands here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Generic, NoReturn, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import BatchFeature
+
+from seekrec.errors import RequestError
+
+
+class State(Protocol):
+    """Histories that a model has read, a row a user."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+
+    def select(self, rows: Tensor) -> Self:
+        """Return the states of some rows, in the order asked."""
+
+    def compact(self) -> Self:
+        """Cut padding off: a row that was picked keeps no other's length."""
+
+    def join(self, others: Sequence[Self]) -> Self:
+        """Put the states of other users below these; nothing is read again."""
+
+
+StateT = TypeVar("StateT", bound=State)
+
+
+class StatefulModel(Generic[StateT]):
+    """A model that reads histories once. A state belongs to the weights and the catalogue that it was read with."""
+
+    @abstractmethod
+    def encode_history(self, inputs: BatchFeature) -> StateT:
+        """Read the histories of requests once, to answer from them any number of times.
+
+        Args:
+            inputs ([`~transformers.BatchFeature`]): What the processor made of requests.
+
+        Returns:
+            [`State`]: Pass it as `state=` to `retrieve` and `rank`, or to [`extend`].
+
+        Raises:
+            RequestError: If the model, as it was configured, reads a history anew for each question.
+        """
+
+    @abstractmethod
+    def extend(self, state: StateT, inputs: BatchFeature) -> StateT:
+        """Read further events behind histories; equal to reading the latest of all at once.
+
+        Args:
+            state ([`State`]): What was read.
+            inputs ([`~transformers.BatchFeature`]): What `processor.events` made of the further events.
+
+        Returns:
+            [`State`]: The state of all events.
+
+        Raises:
+            RequestError: If the events are of another number of users, or one is older than the last of the state.
+        """
+
+    def join_states(self, states: Sequence[StateT]) -> StateT:
+        """Put the states of several users, or of several batches of them, into one batch, in the order given.
+
+        Nothing is read again.
+
+        Args:
+            states (`Sequence[State]`): At least one.
+
+        Returns:
+            [`State`]: The state of all users.
+
+        Raises:
+            RequestError: If there is none.
+        """
+        if not states:
+            raise RequestError("`states` is empty; pass at least one.")
+        with torch.no_grad():
+            return states[0].join(states[1:]) if len(states) > 1 else states[0]
+
+
+def check_num_requests(num_users: int, num_requests: int) -> None:
+    """Refuse a state of another number of users than there are requests.
+
+    Raises:
+        RequestError: If they differ.
+    """
+    if num_users != num_requests:
+        raise RequestError(
+            f"`state` holds the histories of {num_users} users for {num_requests} requests; pass one for each, "
+            "`state.select(rows)` picks and repeats them."
+        )
+
+
+def check_num_histories(num_users: int, num_lists: int) -> None:
+    """Refuse events of another number of users than a state holds.
+
+    Raises:
+        RequestError: If they differ.
+    """
+    if num_users != num_lists:
+        raise RequestError(
+            f"The state holds the histories of {num_users} users, the events are of {num_lists}; pass a list of "
+            "events for each, `state.select(rows)` picks and repeats users."
+        )
+
+
+def refuse_earlier(row: int, before: int, timestamp: int) -> NoReturn:
+    """Refuse an event that is older than the one that it follows.
+
+    Args:
+        row (`int`): The user.
+        before (`int`): Timestamp of the event before it.
+        timestamp (`int`): Its own.
+    """
+    raise RequestError(
+        f"An event of user {row} has timestamp {timestamp}, the one before it {before}: a state takes later events "
+        "only. Leave it out, or read the whole history again in order."
+    )
+
+
+def fill_below(parts: Sequence[Tensor], fill: float = 0, *, at_front: bool = False) -> Tensor:
+    """Put batches below each other; what is smaller is filled up at the end, or at the front, of a dimension."""
+    sizes = [max(part.shape[dim] for part in parts) for dim in range(parts[0].ndim)]
+    padded = []
+    for part in parts:
+        missing = [size - own for size, own in zip(sizes[:0:-1], part.shape[:0:-1], strict=True)]
+        sides = [(count, 0) if at_front else (0, count) for count in missing]
+        padded.append(F.pad(part, [one for side in sides for one in side], value=fill))
+    return torch.cat(padded)
+
+
+__all__ = [
+    "State",
+    "StateT",
+    "StatefulModel",
+    "check_num_histories",
+    "check_num_requests",
+    "fill_below",
+    "refuse_earlier",
+]
