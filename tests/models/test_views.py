@@ -259,6 +259,25 @@ def test_a_new_item_has_its_text_and_the_mean_of_those_like_it(make):
     np.testing.assert_allclose([found[item] - own[item] for item in catalog.id_map.ids], expected, atol=2e-5)
 
 
+def test_an_item_without_events_has_the_mean_of_those_like_it():
+    sasrec = make_sasrec()
+    model, processor = make_fused(make_synergen, sasrec, view_weights=WEIGHTS[:1], ranking_weight=0.0)
+    is_predicted = np.arange(len(model.catalog)) == 7
+    catalog = replace(model.catalog, is_predicted=is_predicted)
+    model.set_catalog(catalog)
+    processor.set_catalog(catalog)
+    inputs = processor(FUSED[:1])
+    found, own = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))[0], own_answers(model, inputs)[0]
+    rows = catalog.id_map.convert_to_rows([event.item_id for event in HISTORY if event.item_id])
+    assert 7 not in rows
+    neighbors = model.current_snapshot().text_neighbors(24)
+    (like_it,) = neighbors.rows[neighbors.of_new]
+    by_sasrec = sasrec.score([rows])[0].numpy()
+    by_sasrec[7] = by_sasrec[like_it].mean()
+    expected = 1.5 * by_sasrec * model.score_unit
+    np.testing.assert_allclose([found[item] - own[item] for item in catalog.id_map.ids], expected, atol=2e-5)
+
+
 def make_items(titles):
     none = [None] * len(titles)
     columns = {"item_id": [f"i{number}" for number in range(len(titles))], "title": titles, "description": none}

@@ -48,9 +48,6 @@ class Choice:
     reason: str
 
 
-_VIEWS = Choice("view_weights", [BY_VALIDATION], "SASRec, words, clicks are added as far as validation gains")
-
-
 @dataclass(frozen=True)
 class Situation:
     """What choices depend on.
@@ -147,6 +144,7 @@ def _choose_shared(s: Situation) -> list[Choice]:
         Choice("metric_for_best_model", "eval_ndcg@10", "of validation, the mean of both tasks"),
         Choice("greater_is_better", True, "NDCG"),
         Choice("logging_steps", 50, ""),
+        Choice("view_weights", [BY_VALIDATION], "SASRec, words, clicks are added as far as validation gains"),
     ]
     if log.num_items < 4 * _NUM_NEGATIVES:
         few = max(1, log.num_items // 4)
@@ -194,7 +192,6 @@ def _choose_dense(family: str, s: Situation) -> list[Choice]:
         Choice("adam_beta2", 0.98, "as on MovieLens-100K"),
         Choice("per_device_train_batch_size", batch, f"{log.num_users_to_hold_out:,} users learn in steps of so many"),
         Choice("max_validation_cases", 1000, "enough to choose a checkpoint"),
-        _VIEWS,
     ]
     if s.given.get("ranked_items") != "all":
         found.append(Choice("seen_compete", False, "recommendations leave out what the user knows"))
@@ -359,7 +356,6 @@ def _choose_gensr(s: Situation) -> list[Choice]:
         Choice("per_device_train_batch_size", 128, "requests a step"),
         Choice("candidate_protocols", ["uniform", "bm25"] if s.has_searches and log.has_text else ["uniform"], ""),
         Choice("max_validation_cases", 300, "each is many prompts"),
-        _VIEWS,
     ]
     if s.given.get("retrieve_by") == "identifier":
         found += [Choice("identifier_weight", 1.0, "the model writes identifiers"), *_choose_codes(s)]

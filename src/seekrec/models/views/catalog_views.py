@@ -93,18 +93,19 @@ class CatalogViews:
 
     @cached_property
     def item_vectors(self) -> Tensor:
-        """The recommender's vectors of all items; a new one has the mean of those with texts like its own."""
+        """The recommender's vectors of all items; a new one has the mean of those with texts like its own.
+
+        So has one that was there without an event to learn from: its own vector is one that nobody is to be answered.
+        """
         known = self.recommender.model.item_embedding.weight[1 : self.views.num_items + 1]
-        more = len(self.catalog) - len(known)
-        if more <= 0:
+        if not len(self.new):
             return known[: len(self.catalog)]
-        later = known.mean(0).expand(more, -1).clone()
+        more = max(0, len(self.catalog) - len(known))
+        vectors = torch.cat([known[: len(self.catalog)], known.mean(0).expand(more, -1)])
         if self.neighbors is not None:
             rows = torch.from_numpy(self.neighbors.rows[self.neighbors.of_new]).to(self.device)
-            is_later = self.new >= len(known)
-            places = torch.from_numpy(self.new[is_later] - len(known)).to(self.device)
-            later[places] = known[rows[torch.from_numpy(is_later).to(self.device)].clamp_max(len(known) - 1)].mean(1)
-        return torch.cat([known, later])
+            vectors[torch.from_numpy(self.new).to(self.device)] = known[rows.clamp_max(len(known) - 1)].mean(1)
+        return vectors
 
     @cached_property
     def lexical(self) -> LexicalIndex:
