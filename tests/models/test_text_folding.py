@@ -13,6 +13,7 @@ from transformers import AutoProcessor
 
 from seekrec.corpora import build_corpus, encode_text, get_text_folding, instructions, set_text_folding
 from seekrec.corpora.text import tokenizer_digest
+from seekrec.events.spelling import Spelling
 from seekrec.models import GenSARConfig
 from seekrec.schema import Event, Request
 from seekrec.util.text import WORD_FOLDING
@@ -59,6 +60,23 @@ def test_a_query_has_one_answer_however_it_is_typed(family, folded_aisles):
     searched = [[HISTORY[0], Event("i9", "search", timestamp=2, query=query)] for query in TYPED]
     before = [processor([Request(history)]) for history in searched]
     assert all(torch.equal(one[name], tensor) for one in before for name, tensor in before[0].items())
+
+
+@pytest.mark.parametrize("family", ["gensar", "gensr", "intsr", "synergen"])
+def test_a_slip_is_read_as_meant_and_so_by_a_saved_processor(family, folded_aisles, tmp_path):
+    _, processor = make(family, folded_aisles)
+    processor.spelling = Spelling.fit({"garden kitchen": 2}, processor.catalog.items)
+    processor.save_pretrained(tmp_path)
+    meant, typed = (Request(HISTORY, query=query) for query in ("garden kitchen", "Gadren kitchenn"))
+    for one in (processor, AutoProcessor.from_pretrained(tmp_path)):
+        assert one.read_query("Gadren kitchenn") == "garden kitchen"
+        for name, tensor in one([meant]).items():
+            assert torch.equal(one([typed])[name], tensor), name
+    if family in ("intsr", "synergen"):  # a new item's word is no slip
+        new = {"item_id": "new", "title": "gadren"}
+        text = processor.catalog.embeddings["semantic"][:1]
+        processor.set_catalog(processor.catalog.add_items([new], semantic_embeddings=text))
+        assert processor.read_query("gadren kitchenn") == "gadren kitchen"
 
 
 @pytest.mark.parametrize("family", ["gensar", "intsr"])

@@ -9,6 +9,7 @@ from seekrec.events.log import EventLog
 from seekrec.events.negatives import sample_negatives
 from seekrec.events.queries import category_queries, synthesize_searches
 from seekrec.events.readers import read_movielens, read_sequences, read_tables
+from seekrec.events.spelling import Spelling
 from seekrec.events.split import Split
 from seekrec.events.splits import split_log
 
@@ -17,6 +18,7 @@ __all__ = [
     "Cases",
     "ColdStart",
     "EventLog",
+    "Spelling",
     "Split",
     "TrainingHistories",
     "audit",

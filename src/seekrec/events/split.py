@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +106,11 @@ class Split:
     def training_acts(self) -> np.ndarray:
         """Return the `train_rows` of acts, searches without a click included: int64, ascending."""
         return self.train_rows[~self.timeline.is_impression[self.train_rows]]
+
+    def training_queries(self) -> Mapping[str, int]:
+        """Return the queries of training, and how often each was typed."""
+        typed = self.log.events["query"].take(self.training_acts()).to_pylist()
+        return Counter(query for query in typed if query is not None)
 
     def training_interactions(self) -> np.ndarray:
         """Return the `train_rows` in which a user acted on an item: int64, ascending."""

@@ -9,12 +9,14 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils.hub import cached_file
 
 from seekrec.catalog import CATALOG_FOLDER, Catalog
-from seekrec.errors import CatalogError, CheckpointError
-from seekrec.models.manifest import IF_THERE, HubArguments, read_json
+from seekrec.errors import CatalogError, CheckpointError, DataError
+from seekrec.events.spelling import Spelling
+from seekrec.models.manifest import IF_THERE, SPELLING_FILE, HubArguments, read_json
 
 _WEIGHTS = "model.safetensors"
 # Catalogues that something still holds, by their folder and the state of its files.
@@ -74,6 +76,27 @@ def find_bundled(name_or_path: str | os.PathLike[str], hub: HubArguments, name: 
 def save_bundled_catalog(catalog: Catalog, folder: str | Path) -> None:
     """Write a catalogue into a checkpoint folder; an older one there is replaced as a whole."""
     catalog.save(Path(folder) / CATALOG_FOLDER)
+
+
+def save_spelling(spelling: Spelling | None, folder: str | Path) -> None:
+    """Write the words that queries are known by, into the folder of a checkpoint; nothing if there are none."""
+    if spelling is not None:
+        save_file(spelling.arrays(), Path(folder, SPELLING_FILE))
+
+
+def load_spelling(name_or_path: str | os.PathLike[str], hub: HubArguments) -> Spelling | None:
+    """Read the words that queries are known by, or `None` where a checkpoint has none.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
+    path = cached_file(name_or_path, SPELLING_FILE, **IF_THERE, **hub)
+    try:
+        return None if path is None else Spelling.from_arrays(load_file(path))
+    except (SafetensorError, OSError, DataError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}). Save the processor again, or fetch it anew."
+        ) from error
 
 
 def load_config(name_or_path: str | os.PathLike[str], hub: HubArguments) -> PreTrainedConfig | None:
@@ -140,6 +163,8 @@ __all__ = [
     "find_bundled",
     "load_bundled_catalog",
     "load_config",
+    "load_spelling",
     "save_bundled_catalog",
+    "save_spelling",
     "split_hub_arguments",
 ]

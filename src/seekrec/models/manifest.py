@@ -29,11 +29,15 @@ from seekrec.util.hashing import file_sha256, json_digest
 
 Part = Literal["model", "processor", "results"]
 
+# Words that queries are known by.
+SPELLING_FILE = "spelling.safetensors"
+
 # Files that are read as soon as they lie in a folder: one that the manifest of its part does not list is another's.
 _FILES: dict[Part, tuple[str, ...]] = {
     "model": ("config.json", "generation_config.json", "model.safetensors*", "model-*.safetensors"),
     "processor": (
-        *("processor_config.json", "query_vectors.safetensors", "tokenizer.json", "tokenizer_config.json"),
+        *("processor_config.json", "query_vectors.safetensors", SPELLING_FILE),
+        *("tokenizer.json", "tokenizer_config.json"),
         *("special_tokens_map.json", "added_tokens.json", "chat_template*", "spiece.model", "vocab.*", "merges.txt"),
     ),
     "results": ("results.json", "results.ranks.parquet", "run.json", "identifiers.json"),
@@ -350,6 +354,7 @@ def _read_manifest(path: Path) -> Manifest:
 
 __all__ = [
     "IF_THERE",
+    "SPELLING_FILE",
     "VIEWS_FOLDER",
     "HubArguments",
     "Part",

@@ -1,35 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every processor does: check requests and candidates, and keep, save and load its catalogue.
+"""What every processor does: check requests and candidates, and find their items in its catalogue.
 
 What the processors of GenSAR and GenSR share besides stands in [`T5Processor`]: a tokenizer with identifier tokens.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 import numpy as np
-from huggingface_hub import CommitInfo
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens
-from seekrec.errors import CatalogError, CheckpointError, ConfigurationError, RequestError, UnknownItemError
+from seekrec.errors import CatalogError, ConfigurationError, RequestError, UnknownItemError
+from seekrec.events import Spelling
 from seekrec.events.columns import RequestColumns, SessionIds
-from seekrec.models.checkpoint import load_bundled_catalog, load_config, save_bundled_catalog, split_hub_arguments
 from seekrec.models.configuration_t5 import IdentifierT5Config
-from seekrec.models.manifest import check_part, hub_arguments, read_whole, replace_part
-from seekrec.models.repository import InPackage, push_processor
+from seekrec.models.processing_saved import SavedProcessor
 from seekrec.schema import IdMap, Request, shown
 from seekrec.util.ragged import Ragged
-from seekrec.util.repositories import upload
 from seekrec.util.text import fold_text
 
 logger = logging.getLogger(__name__)
@@ -54,15 +47,11 @@ def check_unknown(unknown: str) -> Unknown:
     raise ConfigurationError(f"`unknown` is {unknown!r}; use one of {', '.join(get_args(Unknown))}.")
 
 
-ProcessorT = TypeVar("ProcessorT", bound="CatalogProcessor")
-
-
-class CatalogProcessor(InPackage, ProcessorMixin):
+class CatalogProcessor(SavedProcessor):
     """A processor with a catalogue; a family defines `__init__`, which sets `_catalog`, and `__call__`."""
 
-    # Attributes that are not settings: the catalogue, which has files of its own, and what is made of it.
-    _not_settings: ClassVar[tuple[str, ...]] = ("_catalog",)
-    _catalog: Catalog | None
+    # The known words with those of items that came later, and the catalogue that these are of.
+    _known_words: tuple[Catalog, Spelling] | None = None
     unknown: Unknown
     # What a model tells apart of the events of a history; see [`EventColumns`].
     actions: Sequence[str] = ()
@@ -79,121 +68,6 @@ class CatalogProcessor(InPackage, ProcessorMixin):
         if self._catalog is None:
             raise CatalogError("The processor has no catalogue; load a complete checkpoint or call `set_catalog`.")
         return self._catalog
-
-    def set_catalog(self, catalog: Catalog) -> None:
-        """Use this catalogue from now on, one grown by `add_items` for example, or an earlier one again.
-
-        Other threads may call the processor meanwhile; each call uses one catalogue, whole. Inputs name items by row,
-        so a model must hold the rows that its processor gives: a grown catalogue goes to the model first, a smaller
-        one to the processor first.
-        """
-        self._catalog = catalog
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
-    ) -> list[str]:
-        """Save the settings, a tokenizer if there is one, and the catalogue, if there is one, over what is there.
-
-        Killed at any moment, the process leaves the whole old processor or the whole new one; that of the model in the
-        folder, if there is one, from now on.
-        """
-        to_hub, settings = split_hub_arguments({**kwargs, "push_to_hub": push_to_hub})
-        with replace_part(save_directory, "processor") as folder:
-            self._save_files(folder)
-            files = super().save_pretrained(os.fspath(folder), **settings)
-        if to_hub is not None:
-            self.push_to_hub(**{"repo_id": Path(save_directory).name, **to_hub})
-        return [str(Path(save_directory, Path(file).name)) for file in files]
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str | None = None,
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: bool | str | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        max_shard_size: int | str | None = None,
-        tags: list[str] | None = None,
-    ) -> CommitInfo:
-        """Upload the processor with its catalogue as one commit; a model in the repository stays.
-
-        `model.push_to_hub(repo_id, processor=processor)` uploads both as one.
-
-        Args:
-            repo_id (`str`): `user/name`; made if it does not exist.
-            commit_message (`str`, *optional*): First line of the commit.
-            commit_description (`str`, *optional*): The rest of the commit's message.
-            private (`bool`, *optional*): Whether a new repository is private.
-            token (`bool` or `str`, *optional*): For the Hub; the one logged in with otherwise.
-            revision (`str`, *optional*): Branch; made if it does not exist.
-            create_pr (`bool`): Whether the commit is proposed as a pull request.
-            max_shard_size (*optional*): Not read: a processor has no weights.
-            tags (*optional*): Not read: the card is the model's.
-        """
-        push = partial(
-            upload,
-            repo_id=repo_id,
-            commit_message=commit_message or "Upload processor",
-            commit_description=commit_description,
-            private=private,
-            token=token,
-            revision=revision,
-            create_pr=create_pr,
-        )
-        return push_processor(self, push)
-
-    def _save_files(self, folder: Path) -> None:
-        """Write what is saved beside the settings."""
-        if self._catalog is not None:
-            save_bundled_catalog(self._catalog, folder)
-
-    @classmethod
-    @read_whole
-    def from_pretrained(
-        cls: type[ProcessorT], pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
-    ) -> ProcessorT:
-        """Load a processor with the catalogue it was saved with.
-
-        Raises:
-            CheckpointError: If a file is damaged or not of the processor that was saved, or it does not fit the model
-                in the folder.
-            CatalogError: If the catalogue is damaged.
-        """
-        hub = check_part(pretrained_model_name_or_path, "processor", hub_arguments(kwargs))
-        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **{**kwargs, **hub})
-        if processor._catalog is None:
-            processor.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, hub))
-        config = load_config(pretrained_model_name_or_path, hub)
-        if config is not None:
-            processor._check_model(config, pretrained_model_name_or_path)
-        return processor
-
-    def _model_settings(self) -> dict[str, Any]:
-        """Return the settings of its model that a processor must agree with, under the names of the configuration."""
-        return {}
-
-    def _check_model(self, config: PreTrainedConfig, source: str | os.PathLike[str]) -> None:
-        """Refuse a model that reads other things than this processor writes."""
-        for name, own in self._model_settings().items():
-            other = getattr(config, name, own)
-            other = list(other) if isinstance(other, tuple) else other
-            # A processor may keep less than the model reads.
-            if own != other and not (name.startswith("max_") and own < other):
-                raise CheckpointError(
-                    f"The processor in {os.fspath(source)} is for a model whose `{name}` is {own!r}, the model there "
-                    f"has {other!r}: they are not of one checkpoint. Save both with `save_checkpoint`, or fetch the "
-                    "folder anew."
-                )
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the settings alone."""
-        bare = copy.copy(self)  # other threads go on answering with this one
-        for name in self._not_settings:
-            bare.__dict__.pop(name, None)
-        return super(CatalogProcessor, bare).to_dict()
 
     def _read_requests(
         self,
@@ -232,6 +106,8 @@ class CatalogProcessor(InPackage, ProcessorMixin):
         if return_tensors != "pt":
             raise RequestError(f"`return_tensors` is {shown(return_tensors)}; only 'pt' exists.")
 
+        if self.spelling is not None:
+            asked = [replace(one, query=self.read_query(one.query, catalog)) if one.query else one for one in asked]
         id_map = catalog.id_map
         read = RequestColumns.read(asked, id_map, self.actions, self.geohashes, session_ids=self.session_ids)
         num_named = sum(event.item_id is not None for event in read.event_list)
@@ -279,6 +155,21 @@ class CatalogProcessor(InPackage, ProcessorMixin):
         padded = [line + [-1] * (width - len(line)) for line in lines]
         return read, rows | {"candidate_rows": np.array(padded, dtype=np.int64)}
 
+    def read_query(self, query: str, catalog: Catalog | None = None) -> str:
+        """Return a query as it is read: with a slip in a word that nobody knows mended, see [`Spelling`].
+
+        Args:
+            query (`str`): As it was typed.
+            catalog ([`Catalog`], *optional*): Its items' words are known; the processor's own if not given.
+        """
+        if self.spelling is None:
+            return query
+        catalog = self.catalog if catalog is None else catalog
+        known = self._known_words
+        if known is None or known[0] is not catalog:
+            known = self._known_words = (catalog, self.spelling.grown(catalog.items))
+        return known[1].correct(query)
+
     def _leave_out_unknown(self, requests: Sequence[Request], id_map: IdMap) -> list[Request]:
         """Leave out, or refuse, events with items that the catalogue lacks."""
         known = []
@@ -319,7 +210,7 @@ class T5Processor(CatalogProcessor, Generic[ConfigT]):
             out and logs it, `"raise"` refuses the call. Candidates must always be known.
     """
 
-    _not_settings: ClassVar[tuple[str, ...]] = ("_catalog", "_vocabulary", "config")
+    _not_settings: ClassVar[tuple[str, ...]] = (*CatalogProcessor._not_settings, "_vocabulary", "config")
     # What a family fills in: its configuration, and the fields of that which are read.
     config_class: type[ConfigT]
     settings_read: ClassVar[tuple[str, ...]]

@@ -98,7 +98,7 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
         self.tokenizer = load_or_train_tokenizer(
             self.t5,
             item_texts(self.catalog.items),
-            self.training_queries(),
+            (self.parts or self.split).training_queries(),
             add_wordings=lambda texts: [*all_wordings(), *texts],
             writes_text=True,
         )

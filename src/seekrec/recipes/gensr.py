@@ -264,7 +264,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
 
     def make_processor(self) -> GenSRProcessor:
         """Make the processor with its tokenizer."""
-        return make_gensr_processor(self.training_queries(), self.catalog, self.t5, self.config)
+        return make_gensr_processor((self.parts or self.split).training_queries(), self.catalog, self.t5, self.config)
 
     def prepare_corpus(self) -> None:
         """Collect the training requests."""

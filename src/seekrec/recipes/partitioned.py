@@ -65,6 +65,10 @@ class PartitionedData:
     sample: Split
     held_out: tuple[PartitionedSplit, Path] | None = None
 
+    def training_queries(self) -> Mapping[str, int]:
+        """Return the queries of training, and how often each was typed."""
+        return dict(zip(self.facts.queries.to_pylist(), self.facts.query_counts.tolist(), strict=True))
+
     def geohashes(self) -> list[str]:
         """Return the areas that two training events share; see [`~seekrec.corpora.training_windows.log_geohashes`].
 

@@ -17,7 +17,7 @@ from transformers import TrainingArguments, set_seed
 from seekrec.evaluation import ModelRetriever, ResultRow, baseline_systems, compare_on_new_items, format_table
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.evaluation.validation import ValidationRanking
-from seekrec.events import EventLog, Split, has_training_events
+from seekrec.events import EventLog, Spelling, Split, has_training_events
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.models.processing import CatalogProcessor
 from seekrec.models.views import ViewedModel, Views
@@ -132,6 +132,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         # 4. The processor, and what is learned from.
         set_seed(self.training.seed)
         self.processor = self.make_processor()
+        self.processor.spelling = Spelling.fit((self.parts or self.split).training_queries(), self.catalog.items)
         self.prepare_corpus()
         if last < 4:
             return
@@ -149,7 +150,6 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             save_trained(model, self.processor, self.split, self.output_dir)
         if last < 5:
             return
-
         # 6. Evaluation beside baselines on the same split.
         self.fit_evaluation()
         rows = self.compare(model)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -193,13 +192,6 @@ class T5Recipe(Recipe[T5T, ProcessorT]):
                 f"`{ignored[0]}` is given beside `backbone: {self.t5.backbone}`, which has its own; leave out one "
                 "of the two."
             )
-
-    def training_queries(self) -> Mapping[str, int]:
-        """Return the queries of training, and how often each was typed."""
-        if self.parts is not None:
-            return dict(zip(self.parts.facts.queries.to_pylist(), self.parts.facts.query_counts.tolist(), strict=True))
-        typed = self.split.log.events["query"].take(self.split.training_acts()).to_pylist()
-        return Counter(query for query in typed if query is not None)
 
     def learn_items(self, *, published: str | None = None) -> PreparedItems:
         """Learn the identifiers of the items, or number the items.

@@ -63,7 +63,7 @@ _COMBINING = re.escape(
     "".join(sign for sign in map(chr, range(_LAST_SIGN + 1)) if unicodedata.category(sign) in ("Mn", "Mc"))
 )
 WORD = re.compile(rf"[{_UNSPACED}]+|(?:[^\W_{_UNSPACED}]|(?![{_UNSPACED}])[{_COMBINING}])+")
-_IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _PLURALS_IN_ES = ("xes", "ches", "shes", "sses")
 
 # The parallel encoder takes a millisecond to start; so few texts are done sooner one by one.
@@ -144,7 +144,7 @@ def check_folding(folding: Collection[str]) -> tuple[Folding, ...]:
 
 
 def _cut(word: str) -> tuple[str, ...]:
-    if _IS_UNSPACED.match(word):
+    if IS_UNSPACED.match(word):
         return tuple(word[place : place + 2] for place in range(max(1, len(word) - 1)))
     return (_singular(word),)
 
@@ -356,6 +356,7 @@ def _without_added_tokens(backend: Tokenizer, added: dict[int, str]) -> Tokenize
 
 
 __all__ = [
+    "IS_UNSPACED",
     "TEXT_FOLDING",
     "WORD",
     "WORD_FOLDING",

@@ -60,7 +60,7 @@ class EventSequenceProcessor(CatalogProcessor):
         ConfigurationError: If an action is named twice, or `geohashes` differ in length.
     """
 
-    _not_settings = ("_catalog", "query_vectors")
+    _not_settings = (*CatalogProcessor._not_settings, "query_vectors")
 
     # `ProcessorMixin` reads the names of the settings from the signature and knows no keyword-only ones.
     def __init__(

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words of queries typed with one slip, read as the word that was meant.
+
+A word is known if training searched for it or an item has it. For one that is not known, all words one slip away are
+made (a letter left out, typed twice, swapped with the next, or another one in its place) and looked up: the one that
+was searched for most is taken. Known words stay, so nothing that training has read is read differently afterwards.
+
+Known words are kept as hashes: whoever is given the table cannot read from it what people typed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from seekrec.errors import DataError
+from seekrec.events.matching import item_words
+from seekrec.events.query_log import find_keys, words_by_text
+from seekrec.util.hashing import hash_texts
+from seekrec.util.text import IS_UNSPACED, WORD, split_words
+
+# What items are called; descriptions hold too many words that nobody looks for.
+_FIELDS = ("title", "categories")
+# A letter alone is one slip from every other.
+_SHORTEST = 2
+# A shorter word is only read as one that was searched for.
+_SHORT = 5
+# Letters that may have been meant; of a script with more, the most frequent.
+_MAX_LETTERS = 64
+# Words looked up before.
+_MAX_REMEMBERED = 50_000
+
+
+class Spelling:
+    """The words of a log and its catalogue.
+
+    Args:
+        keys (`np.ndarray`): uint64 hashes of words, ascending, as [`~seekrec.util.text.split_words`] folds them.
+        searches (`np.ndarray`): float32: how often training searched for each.
+        num_having (`np.ndarray`): float32: how many items have each.
+        letters (`str`): Letters that words are made of.
+        num_items (`int`): Items whose words are known; the first rows of a catalogue.
+    """
+
+    def __init__(
+        self,
+        keys: npt.NDArray[np.uint64],
+        searches: npt.NDArray[np.float32],
+        num_having: npt.NDArray[np.float32],
+        letters: str,
+        num_items: int,
+    ) -> None:
+        self.keys, self.searches, self.num_having = keys, searches, num_having
+        self.letters, self.num_items = letters, num_items
+        self._read: OrderedDict[str, str] = OrderedDict()
+        self._lock = Lock()
+
+    @classmethod
+    def fit(cls, queries: Mapping[str, int], items: pa.Table) -> Spelling | None:
+        """Learn the words of searches and of items; `None` without searches.
+
+        Args:
+            queries (`Mapping[str, int]`): Queries of training, and how often each was typed.
+            items (`pyarrow.Table`): Rows of `ITEM_FEATURES`.
+        """
+        if not queries:
+            return None
+        words = [split_words(query) for query in queries]
+        keys, holds = words_by_text(words)
+        searches = holds.T @ np.fromiter(queries.values(), np.float32, len(queries))
+        typed = cls(keys, np.asarray(searches, np.float32), np.zeros(len(keys), np.float32), "", 0)
+        return typed._with_items(items, Counter(letter for own in words for word in own for letter in word))
+
+    def grown(self, items: pa.Table) -> Spelling:
+        """Return these words with those of items that came later.
+
+        Args:
+            items (`pyarrow.Table`): All items, those whose words are known first.
+        """
+        return self if items.num_rows <= self.num_items else self._with_items(items, Counter(self.letters))
+
+    def _with_items(self, items: pa.Table, used: Counter[str]) -> Spelling:
+        try:
+            words = item_words(items.slice(self.num_items), _FIELDS)
+        except DataError:
+            words = [[]]
+        used.update(letter for own in words for word in set(own) for letter in word)
+        keys, holds = words_by_text(words)
+        every = np.union1d(self.keys, keys)
+        counts = np.zeros((2, len(every)), np.float32)
+        old = np.searchsorted(every, self.keys)
+        counts[0, old], counts[1, old] = self.searches, self.num_having
+        counts[1, np.searchsorted(every, keys)] += np.asarray(holds.sum(axis=0)).ravel()
+        letters = [letter for letter in used if letter.isalpha() and not IS_UNSPACED.match(letter)]
+        most = sorted(letters, key=lambda letter: (-used[letter], letter))[:_MAX_LETTERS]
+        return Spelling(every, counts[0], counts[1], "".join(sorted(most)), items.num_rows)
+
+    def correct(self, query: str) -> str:
+        """Return a query as it was meant: words that nobody knows become those one slip away, where there is one.
+
+        Args:
+            query (`str`): As it was typed.
+
+        Returns:
+            `str`: The same text where all words are known, or nothing is like the others. Single letters, and
+                scripts that are written without spaces, stay; digits are never changed.
+
+        Example:
+            >>> Spelling.fit({"romantic comedy": 3}, items).correct("Rmoantic comedyy!")
+            'romantic comedy!'
+        """
+        words = split_words(query)
+        if not words or find_keys(self.keys, hash_texts(pa.array(words)))[1].all():
+            return query
+        return WORD.sub(lambda found: self._correct_word(found[0]), query)
+
+    def _correct_word(self, typed: str) -> str:
+        with self._lock:
+            found = self._read.get(typed)
+        if found is None:
+            found = self._look_up(typed)
+            with self._lock:
+                self._read[typed] = found
+                while len(self._read) > _MAX_REMEMBERED:
+                    self._read.popitem(last=False)
+        return found
+
+    def _look_up(self, typed: str) -> str:
+        words = split_words(typed)
+        if len(words) != 1 or len(typed) < _SHORTEST or IS_UNSPACED.match(typed):
+            return typed
+        if find_keys(self.keys, hash_texts(pa.array(words)))[1][0]:
+            return typed
+        # Both as it was typed and without its ending: "thrillesr" is a plural, too.
+        near = list(dict.fromkeys(word for own in (typed.casefold(), *words) for word in _slips(own, self.letters)))
+        folded = [split_words(word) for word in near]
+        kept = [(word, own[0]) for word, own in zip(near, folded, strict=True) if len(own) == 1]
+        if not kept:
+            return typed
+        places, known = find_keys(self.keys, hash_texts(pa.array([own for _, own in kept])))
+        searches = np.where(known, self.searches[places], 0)
+        having = np.where(known & (len(typed) >= _SHORT), self.num_having[places], 0)
+        # By searches, then by items; of equal ones the first.
+        best = int(np.lexsort((-np.arange(len(kept)), having, searches))[-1])
+        return kept[best][0] if searches[best] or having[best] else typed
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the words as arrays, for a file of tensors."""
+        return {
+            "keys": self.keys.view(np.int64),
+            "searches": self.searches,
+            "num_having": self.num_having,
+            "letters": np.array([ord(letter) for letter in self.letters], np.int32),
+            "num_items": np.array([self.num_items], np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Spelling:
+        """Read what `arrays` returned.
+
+        Raises:
+            DataError: If an array is missing or they do not belong together.
+        """
+        try:
+            keys = np.ascontiguousarray(arrays["keys"], np.int64).view(np.uint64)
+            counts = [np.asarray(arrays[name], np.float32) for name in ("searches", "num_having")]
+            letters, (num_items,) = "".join(map(chr, arrays["letters"].tolist())), arrays["num_items"].tolist()
+            if any(one.shape != keys.shape for one in counts) or (keys[1:] <= keys[:-1]).any():
+                raise ValueError(f"{len(keys)} words, in no order or of other numbers")
+        except (KeyError, ValueError, OverflowError) as error:
+            raise DataError(f"The known words cannot be read ({error}): the file is damaged.") from error
+        return cls(keys, counts[0], counts[1], letters, int(num_items))
+
+
+def _slips(word: str, letters: Sequence[str]) -> Iterator[str]:
+    """Make the words from which one slip leads to this one: letters swapped, too many, other ones, left out."""
+    places = [place for place, sign in enumerate(word) if not sign.isdigit()]
+    for place in places:
+        if place + 1 in places:
+            yield word[:place] + word[place + 1] + word[place] + word[place + 2 :]
+    for place in places:
+        yield word[:place] + word[place + 1 :]
+    for place in range(len(word) + 1):
+        for letter in letters:
+            yield word[:place] + letter + word[place:]
+    for place in places:
+        for letter in letters:
+            yield word[:place] + letter + word[place + 1 :]
+
+
+__all__ = ["Spelling"]

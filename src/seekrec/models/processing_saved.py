@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a processor is saved with its catalogue, loaded, and shared on the Hub."""
+
+from __future__ import annotations
+
+import copy
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from huggingface_hub import CommitInfo
+from transformers import PreTrainedConfig, ProcessorMixin
+
+from seekrec.catalog import Catalog
+from seekrec.errors import CheckpointError
+from seekrec.events import Spelling
+from seekrec.models.checkpoint import (
+    load_bundled_catalog,
+    load_config,
+    load_spelling,
+    save_bundled_catalog,
+    save_spelling,
+    split_hub_arguments,
+)
+from seekrec.models.manifest import check_part, hub_arguments, read_whole, replace_part
+from seekrec.models.repository import InPackage, push_processor
+from seekrec.util.repositories import upload
+
+ProcessorT = TypeVar("ProcessorT", bound="SavedProcessor")
+
+
+class SavedProcessor(InPackage, ProcessorMixin):
+    """A processor with a catalogue, and the words that queries are known by."""
+
+    # Attributes that are not settings: the catalogue and the words, which have files of their own, and what is made of
+    # them.
+    _not_settings: ClassVar[tuple[str, ...]] = ("_catalog", "spelling", "_known_words")
+    _catalog: Catalog | None
+    # Without any, queries are read as they are typed.
+    spelling: Spelling | None = None
+
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Use this catalogue from now on, one grown by `add_items` for example, or an earlier one again.
+
+        Other threads may call the processor meanwhile; each call uses one catalogue, whole. Inputs name items by row,
+        so a model must hold the rows that its processor gives: a grown catalogue goes to the model first, a smaller
+        one to the processor first.
+        """
+        self._catalog = catalog
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """Save the settings, a tokenizer if there is one, and the catalogue, if there is one, over what is there.
+
+        Killed at any moment, the process leaves the whole old processor or the whole new one; that of the model in the
+        folder, if there is one, from now on.
+        """
+        to_hub, settings = split_hub_arguments({**kwargs, "push_to_hub": push_to_hub})
+        with replace_part(save_directory, "processor") as folder:
+            self._save_files(folder)
+            files = super().save_pretrained(os.fspath(folder), **settings)
+        if to_hub is not None:
+            self.push_to_hub(**{"repo_id": Path(save_directory).name, **to_hub})
+        return [str(Path(save_directory, Path(file).name)) for file in files]
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str | None = None,
+        tags: list[str] | None = None,
+    ) -> CommitInfo:
+        """Upload the processor with its catalogue as one commit; a model in the repository stays.
+
+        `model.push_to_hub(repo_id, processor=processor)` uploads both as one.
+
+        Args:
+            repo_id (`str`): `user/name`; made if it does not exist.
+            commit_message (`str`, *optional*): First line of the commit.
+            commit_description (`str`, *optional*): The rest of the commit's message.
+            private (`bool`, *optional*): Whether a new repository is private.
+            token (`bool` or `str`, *optional*): For the Hub; the one logged in with otherwise.
+            revision (`str`, *optional*): Branch; made if it does not exist.
+            create_pr (`bool`): Whether the commit is proposed as a pull request.
+            max_shard_size (*optional*): Not read: a processor has no weights.
+            tags (*optional*): Not read: the card is the model's.
+        """
+        push = partial(
+            upload,
+            repo_id=repo_id,
+            commit_message=commit_message or "Upload processor",
+            commit_description=commit_description,
+            private=private,
+            token=token,
+            revision=revision,
+            create_pr=create_pr,
+        )
+        return push_processor(self, push)
+
+    def _save_files(self, folder: Path) -> None:
+        """Write what is saved beside the settings."""
+        if self._catalog is not None:
+            save_bundled_catalog(self._catalog, folder)
+        save_spelling(self.spelling, folder)
+
+    @classmethod
+    @read_whole
+    def from_pretrained(
+        cls: type[ProcessorT], pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> ProcessorT:
+        """Load a processor with the catalogue it was saved with.
+
+        Raises:
+            CheckpointError: If a file is damaged or not of the processor that was saved, or it does not fit the model
+                in the folder.
+            CatalogError: If the catalogue is damaged.
+        """
+        hub = check_part(pretrained_model_name_or_path, "processor", hub_arguments(kwargs))
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **{**kwargs, **hub})
+        if processor._catalog is None:
+            processor.set_catalog(load_bundled_catalog(pretrained_model_name_or_path, hub))
+        processor.spelling = load_spelling(pretrained_model_name_or_path, hub)
+        config = load_config(pretrained_model_name_or_path, hub)
+        if config is not None:
+            processor._check_model(config, pretrained_model_name_or_path)
+        return processor
+
+    def _model_settings(self) -> dict[str, object]:
+        """Return the settings of its model that a processor must agree with, under the names of the configuration."""
+        return {}
+
+    def _check_model(self, config: PreTrainedConfig, source: str | os.PathLike[str]) -> None:
+        """Refuse a model that reads other things than this processor writes."""
+        for name, own in self._model_settings().items():
+            other = getattr(config, name, own)
+            other = list(other) if isinstance(other, tuple) else other
+            # A processor may keep less than the model reads.
+            keeps_less = name.startswith("max_") and isinstance(own, int) and isinstance(other, int) and own < other
+            if own != other and not keeps_less:
+                raise CheckpointError(
+                    f"The processor in {os.fspath(source)} is for a model whose `{name}` is {own!r}, the model there "
+                    f"has {other!r}: they are not of one checkpoint. Save both with `save_checkpoint`, or fetch the "
+                    "folder anew."
+                )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the settings alone."""
+        bare = copy.copy(self)  # other threads go on answering with this one
+        for name in self._not_settings:
+            bare.__dict__.pop(name, None)
+        return super(SavedProcessor, bare).to_dict()
+
+
+__all__ = ["SavedProcessor"]
