@@ -273,15 +273,7 @@ def _refuse_folder(data: DataArguments) -> None:
 
 
 def _join_partitions(parts: PartitionedLog) -> EventLog:
-    return EventLog(
-        name=parts.name,
-        events=pa.concat_tables([part.events for part in parts]),
-        items=parts.items,
-        has_time=parts.has_time,
-        query_source=parts.query_source,
-        notes=parts.notes,
-        is_checked=True,
-    )
+    return parts.with_events(pa.concat_tables([part.events for part in parts]))
 
 
 def _is_large(path: Path, memory: int) -> bool:

@@ -25,7 +25,7 @@ from seekrec.events.cases import Cases
 from seekrec.events.checks import check_choice
 from seekrec.events.cold_start import ColdStart, draw_items
 from seekrec.events.columns import impression_mask
-from seekrec.events.log import EventLog, QuerySource, sort_events
+from seekrec.events.log import QuerySource, sort_events
 from seekrec.events.partitions.engines import Engine, Job, run_partitions
 from seekrec.events.partitions.logs import ITEMS_FILE, LOG_FILE, PartitionedLog, open_log
 from seekrec.events.partitions.partitioning import describe_log
@@ -272,15 +272,7 @@ def join_askers(split: PartitionedSplit, item_ids: pa.Array) -> Split:
 
     return replace(
         part,
-        log=EventLog(
-            name=split.log.name,
-            events=joined.take(pa.array(order)),
-            items=split.log.items,
-            has_time=split.log.has_time,
-            query_source=split.log.query_source,
-            notes=split.log.notes,
-            is_checked=True,
-        ),
+        log=split.log.with_events(joined.take(pa.array(order))),
         train_rows=np.sort(place[np.concatenate(trained)]),
         validation=in_order(cases["validation"]),
         test=in_order(cases["test"]),

@@ -123,15 +123,19 @@ class PartitionedLog:
                     f"{path} has SHA-256 {found[:12]}, {LOG_FILE} says {info.sha256[:12]}; the file was changed. "
                     "Partition the log again."
                 )
-            return EventLog(
-                name=self.name,
-                events=pq.read_table(path),
-                items=self.items,
-                has_time=self.has_time,
-                query_source=self.query_source,
-                notes=self.notes,
-                is_checked=True,
-            )
+            return self.with_events(pq.read_table(path))
+
+    def with_events(self, events: pa.Table) -> EventLog:
+        """Return a log in memory of some of its events, rows that were checked, with all items."""
+        return EventLog(
+            name=self.name,
+            events=events,
+            items=self.items,
+            has_time=self.has_time,
+            query_source=self.query_source,
+            notes=self.notes,
+            is_checked=True,
+        )
 
     def largest(self) -> EventLog:
         """Return the log of the partition with the most events."""

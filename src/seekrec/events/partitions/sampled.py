@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from seekrec.events.cases import Cases
-from seekrec.events.log import EventLog
 from seekrec.events.partitions.buckets import user_hashes
 from seekrec.events.partitions.splits import PartitionedSplit
 from seekrec.events.split import SPLIT_PARTS, TRAIN_FILE, Split
@@ -72,15 +71,7 @@ def read_sample(split: PartitionedSplit, folders: Sequence[Path]) -> Split:
     order = order_of_users(one_array(joined["user_id"]))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    log = EventLog(
-        name=split.log.name,
-        events=joined.take(pa.array(order)),
-        items=split.log.items,
-        has_time=split.log.has_time,
-        query_source=split.log.query_source,
-        notes=split.log.notes,
-        is_checked=True,
-    )
+    log = split.log.with_events(joined.take(pa.array(order)))
     rows = [
         begin + pq.read_table(folder / f"sampled-{TRAIN_FILE}")["row"].to_numpy()
         for begin, folder in zip(first, folders, strict=False)
