@@ -111,7 +111,7 @@ def test_row_says_what_was_measured(toy_split, toy_id_map):
         "full",
     )
     assert (row.split_method, row.split_protocol, row.query_source) == ("leave_one_out", "strict", "logged")
-    assert row.split_fingerprint == toy_split.fingerprint()
+    assert row.split_fingerprint == toy_split.fingerprint
     assert (row.num_cases, row.num_items, row.seed, row.seen_removed) == (2, 6, 3, True)
     assert row.seconds >= 0
     # d is first of d, e, f; e is second.

@@ -165,7 +165,7 @@ def test_save_and_load_agree(tmp_path):
     assert again.events.equals(log.events)
     assert again.items.equals(log.items)
     assert (again.name, again.has_time, again.query_source, again.notes) == ("toy", True, "none", ("a note",))
-    assert again.fingerprint() == log.fingerprint()
+    assert again.fingerprint == log.fingerprint
     # A second save replaces the first and leaves nothing behind.
     make_log(timestamp=[5, 6]).save(tmp_path / "log")
     assert EventLog.load(tmp_path / "log").events["timestamp"].to_pylist() == [5, 6]
@@ -214,13 +214,13 @@ def test_an_interrupted_save_does_not_load(tmp_path, monkeypatch):
 
 
 def test_fingerprint_is_of_the_content():
-    fingerprint = make_log().fingerprint()
+    fingerprint = make_log().fingerprint
     assert len(fingerprint) == 64
-    assert make_log().with_notes("said").fingerprint() == fingerprint
-    assert make_log(timestamp=[1, 3]).fingerprint() != fingerprint
-    assert make_log(items=ITEMS.set_column(1, "title", [["Apple", "Butter"]])).fingerprint() != fingerprint
+    assert make_log().with_notes("said").fingerprint == fingerprint
+    assert make_log(timestamp=[1, 3]).fingerprint != fingerprint
+    assert make_log(items=ITEMS.set_column(1, "title", [["Apple", "Butter"]])).fingerprint != fingerprint
     order_only = EventLog("toy", make_log().events, ITEMS, has_time=False)
-    assert order_only.fingerprint() != fingerprint
+    assert order_only.fingerprint != fingerprint
 
 
 def test_digest_does_not_see_chunks_or_what_lies_under_nulls():

@@ -25,7 +25,7 @@ def test_a_log_has_places_only_where_it_was_given_them():
     placed = with_places(log, ["u33db", None])
     assert placed.events["geohash"].to_pylist() == ["u33db", None]
     assert placed.events.schema.field("geohash").type == pa.string()
-    assert placed.fingerprint() != log.fingerprint()
+    assert placed.fingerprint != log.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -138,13 +138,13 @@ def test_copy_tells_everything_twice():
 
 def test_seed_and_fraction():
     log = make_log(200)
-    assert synthesize_searches(log, seed=3).fingerprint() == synthesize_searches(log, seed=3).fingerprint()
-    assert synthesize_searches(log, seed=3).fingerprint() != synthesize_searches(log, seed=4).fingerprint()
+    assert synthesize_searches(log, seed=3).fingerprint == synthesize_searches(log, seed=3).fingerprint
+    assert synthesize_searches(log, seed=3).fingerprint != synthesize_searches(log, seed=4).fingerprint
     everything = synthesize_searches(log, search_fraction=1.0).describe()["num_events_by_behavior"]
     assert everything["search"] == synthesize_searches(log, construction="copy").num_events - 200
     nothing = synthesize_searches(log, search_fraction=0.0)
     assert nothing.query_source == "none"
-    assert nothing.fingerprint() == log.fingerprint()
+    assert nothing.fingerprint == log.fingerprint
 
 
 def test_what_is_refused():

@@ -392,9 +392,9 @@ def test_describe_and_fingerprint():
     assert json.loads(json.dumps(described)) == described
     assert described["num_train_events"] == 8 and described["num_train_users"] == 2
     assert described["num_cases"]["test"] == {"recommendation": 2, "search": 2}
-    assert split.fingerprint() == split_log(log).fingerprint()
+    assert split.fingerprint == split_log(log).fingerprint
     others = [split_log(log, protocol="paper"), split_log(log, seed=1), split_log(log, max_history=3)]
-    assert len({split.fingerprint(), *(other.fingerprint() for other in others)}) == 4
+    assert len({split.fingerprint, *(other.fingerprint for other in others)}) == 4
 
 
 @pytest.mark.parametrize("protocol", ["strict", "paper"])

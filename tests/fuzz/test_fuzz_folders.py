@@ -79,15 +79,13 @@ def fuzz_folder(tmp_path, kind, num_cases, save, load, is_equal):
 
 def test_damaged_logs(tmp_path):
     log = make_log()
-    fuzz_folder(
-        tmp_path, "logs", 700, log.save, EventLog.load, lambda loaded: loaded.fingerprint() == log.fingerprint()
-    )
+    fuzz_folder(tmp_path, "logs", 700, log.save, EventLog.load, lambda loaded: loaded.fingerprint == log.fingerprint)
 
 
 def test_damaged_splits(tmp_path):
     split = split_log(make_log())
     fuzz_folder(
-        tmp_path, "splits", 700, split.save, Split.load, lambda loaded: loaded.fingerprint() == split.fingerprint()
+        tmp_path, "splits", 700, split.save, Split.load, lambda loaded: loaded.fingerprint == split.fingerprint
     )
 
 

@@ -102,7 +102,7 @@ def push(folder):
     report["catalog_hash"] = seekrec.Catalog.load("me/kites").content_hash
     configs = datasets.get_dataset_config_names("me/kite-log")
     read = read_hub("me/kite-log")
-    report["data"] = {"configs": configs, "fingerprint": read.fingerprint()}
+    report["data"] = {"configs": configs, "fingerprint": read.fingerprint}
     run_code(card_of("me/kite-log", "dataset"))
     (folder / "push.json").write_text(json.dumps(report))
 

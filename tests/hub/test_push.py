@@ -202,7 +202,7 @@ def test_a_data_set_comes_back_as_it_was(session):
     log = make_log()
     assert report["data"] == {
         "configs": ["events", "items", "nrip"],
-        "fingerprint": read_tables(log.events, log.items).fingerprint(),
+        "fingerprint": read_tables(log.events, log.items).fingerprint,
     }
     card = card_of(hub, "me/kite-log", "dataset")
     assert "license: other" in card
@@ -216,7 +216,7 @@ def test_a_log_on_the_hub_keeps_what_its_tables_do_not_say(tmp_path):
     files = prepare_data_set(tmp_path / "clone", "me/kite-log", log=log)
     assert files[-1] == "log.json"
     read = read_hub(tmp_path / "clone", name=log.name)
-    assert read.fingerprint() == log.fingerprint()
+    assert read.fingerprint == log.fingerprint
     assert (read.query_source, read.notes) == ("category", ("Made up.",))
     (tmp_path / "clone" / "log.json").write_text('{"has_time": true, "query_source": "guessed", "notes": []}')
     with pytest.raises(DataError, match="holds a log with a damaged file .*guessed"):

@@ -75,7 +75,7 @@ def test_a_large_log_is_read_in_partitions_and_is_the_same_log(engine, tmp_path,
     if engine == "local":
         monkeypatch.setattr("seekrec.recipes.logs.memory_size", lambda: 1000)
     log = read_log(DataArguments(**settings, engine=engine), tmp_path / "run")
-    assert log.fingerprint() == whole.fingerprint() and log.name == whole.name
+    assert log.fingerprint == whole.fingerprint and log.name == whole.name
     assert list((tmp_path / "run").iterdir()) == []
 
 

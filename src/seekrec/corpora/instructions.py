@@ -226,7 +226,7 @@ def corpus_fingerprint(
         None if tasks is None else list(tasks),
         seed,
         asdict(vocabulary),
-        split.fingerprint(),
+        split.fingerprint,
         catalog.content_hash,
         tokenizer_digest(tokenizer),
         {kind: [asdict(template) for template in templates] for kind, templates in TEMPLATES.items()},

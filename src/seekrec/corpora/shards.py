@@ -194,7 +194,7 @@ def begin_shards(target: Path, split: PartitionedSplit, settings: Mapping[str, o
     """Keep what an interrupted run of the same settings has left in a folder; delete anything else."""
     plan = {
         "version": SHARDS_VERSION,
-        "split": split.fingerprint(),
+        "split": split.fingerprint,
         "log": split.log.digest,
         "settings": dict(settings),
     }

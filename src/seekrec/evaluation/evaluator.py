@@ -118,7 +118,7 @@ def evaluate_system(
         dataset=split.log.name,
         split_method=split.method,
         split_protocol=split.protocol,
-        split_fingerprint=split.fingerprint(),
+        split_fingerprint=split.fingerprint,
         cases_fingerprint=cases.fingerprint,
         query_source=split.log.query_source,
         seed=seed,

@@ -207,7 +207,7 @@ def evaluate_partitions(
                     dataset=split.log.name,
                     split_method=split.method,
                     split_protocol=split.protocol,
-                    split_fingerprint=split.fingerprint(),
+                    split_fingerprint=split.fingerprint,
                     cases_fingerprint=digest,
                     query_source=split.log.query_source,
                     seed=cases.seed,

@@ -107,16 +107,12 @@ class EventLog:
         """Number of users; each has at least one event."""
         return int(pc.count_distinct(self.events["user_id"]).as_py())
 
-    def fingerprint(self) -> str:
-        """Return a SHA-256 over the content: both tables, `has_time` and `query_source`, not the name or the notes.
-
-        Returns:
-            `str`: 64 hexadecimal digits.
-        """
-        return self._fingerprint
-
     @cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
+        """SHA-256 over the content, 64 hexadecimal digits: both tables, `has_time`, `query_source`.
+
+        The name and the notes do not count.
+        """
         settings = pa.table({"has_time": [self.has_time], "query_source": [self.query_source]})
         return table_digest(self.events, self.items, settings)
 
@@ -184,7 +180,7 @@ class EventLog:
             "has_time": self.has_time,
             "query_source": self.query_source,
             "notes": list(self.notes),
-            "fingerprint": self.fingerprint(),
+            "fingerprint": self.fingerprint,
         }
         write_json(target / LOG_FILE, description)
 
@@ -210,9 +206,9 @@ class EventLog:
                 query_source=description["query_source"],
                 notes=tuple(description["notes"]),
             )
-            if log.fingerprint() != description["fingerprint"]:
+            if log.fingerprint != description["fingerprint"]:
                 raise DataError(
-                    f"The tables in {source} have fingerprint {log.fingerprint()[:12]}, {LOG_FILE} says "
+                    f"The tables in {source} have fingerprint {log.fingerprint[:12]}, {LOG_FILE} says "
                     f"{description['fingerprint'][:12]}; a file was changed or comes from another log. Save the log "
                     "again."
                 )

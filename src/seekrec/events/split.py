@@ -227,7 +227,7 @@ class Split:
             "num_train_users": int(np.count_nonzero(np.bincount(self.timeline.user[self.train_rows]))),
             "num_cases": self.num_cases(),
             "query_source": self.log.query_source,
-            "fingerprint": self.fingerprint(),
+            "fingerprint": self.fingerprint,
         }
 
     def counts(self) -> SplitCounts:
@@ -254,13 +254,10 @@ class Split:
             part: {behavior: len(self.cases(part).select(behavior)) for behavior in BEHAVIORS} for part in SPLIT_PARTS
         }
 
-    def fingerprint(self) -> str:
-        """Return a SHA-256 over the log, the settings, the training rows and the cases: 64 hexadecimal digits."""
-        return self._fingerprint
-
     @cached_property
-    def _fingerprint(self) -> str:
-        settings = json.dumps({**self._settings(), "log": self.log.fingerprint()}, sort_keys=True)
+    def fingerprint(self) -> str:
+        """SHA-256 over the log, the settings, the training rows and the cases: 64 hexadecimal digits."""
+        settings = json.dumps({**self._settings(), "log": self.log.fingerprint}, sort_keys=True)
         return table_digest(
             pa.table({"settings": [settings]}), self._train_table(), self.validation.to_table(), self.test.to_table()
         )
@@ -315,9 +312,9 @@ class Split:
                 test=Cases.from_table(pq.read_table(source / "test.parquet")),
                 **{name: description[name] for name in SETTINGS},
             )
-            if split.fingerprint() != description["fingerprint"]:
+            if split.fingerprint != description["fingerprint"]:
                 raise DataError(
-                    f"The split in {source} has fingerprint {split.fingerprint()[:12]} with log {log.name!r}, but "
+                    f"The split in {source} has fingerprint {split.fingerprint[:12]} with log {log.name!r}, but "
                     f"{SPLIT_FILE} says {description['fingerprint'][:12]}; a file was changed or the log is another. "
                     "Split the log again."
                 )

@@ -140,7 +140,7 @@ def _train_once(
     id_map, time = IdMap(split.log.items["item_id"].to_pylist()), cache.make_time()
     if time is not None or not isinstance(whole, Split):
         max_cases = MAX_VALIDATION_CASES
-    found: dict[str, object] = {**key, "split": whole.fingerprint(), "seed": seed}
+    found: dict[str, object] = {**key, "split": whole.fingerprint, "seed": seed}
     if not isinstance(whole, Split):
         # They decide who validates.
         found["num_partitions"] = whole.num_partitions
@@ -306,7 +306,7 @@ def prepare_lightgcn(
     id_map = IdMap(split.log.items["item_id"].to_pylist())
     graph = interaction_graph(split, id_map, behaviors=settings.lightgcn_behaviors)
     key: dict[str, object] = {
-        "split": split.fingerprint(),
+        "split": split.fingerprint,
         "behaviors": sorted(settings.lightgcn_behaviors),
         "hidden_size": hidden_size,
         "num_epochs": settings.lightgcn_num_epochs,

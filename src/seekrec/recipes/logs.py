@@ -81,7 +81,7 @@ def _searched_log(log: EventLog, data: DataArguments) -> EventLog:
 
 def _split_once(log: EventLog, data: DataArguments, cache: StageCache) -> Split:
     settings = {
-        "log": log.fingerprint(),
+        "log": log.fingerprint,
         "name": log.name,
         "method": data.split_method,
         "protocol": data.protocol,

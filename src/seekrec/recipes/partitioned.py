@@ -189,7 +189,7 @@ def prepare_partitions(
     facts, sample = cache.run(
         "facts",
         {
-            "split": split.fingerprint(),
+            "split": split.fingerprint,
             "files": log.digest,
             "geohash_length": geohash_length,
             "version": _FACTS_VERSION,
@@ -215,7 +215,7 @@ def _with_searches(
 def _hold_out(split: PartitionedSplit, data: DataArguments, cache: StageCache) -> tuple[PartitionedLog, Path]:
     """Return the log without the items that are held out, and the folder that names them."""
     key = {
-        "split": split.fingerprint(),
+        "split": split.fingerprint,
         "files": split.log.digest,
         "num_items": data.num_cold_items,
         "seed": SPLIT_SEED,
@@ -365,7 +365,7 @@ def prepare_request_shards(
 def _shards_key(data: PartitionedData, settings: Mapping[str, object]) -> dict[str, object]:
     """Return what shards depend on: the split, the form of shards, and what was asked."""
     return {
-        "split": data.split.fingerprint(),
+        "split": data.split.fingerprint,
         "files": data.split.log.digest,
         "version": SHARDS_VERSION,
         **settings,

@@ -209,7 +209,7 @@ def make_plan(
         {
             "version": PLAN_VERSION,
             "family": family,
-            "log": log.fingerprint(),
+            "log": log.fingerprint,
             "gpu": machine.gpu,
             "given": {name: str(value) for name, value in given.items() if name not in _OF_THE_PLACE},
         }

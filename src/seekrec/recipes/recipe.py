@@ -235,7 +235,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
                 trainer,
                 [group for group in self.settings() if not isinstance(group, _SEEN_IN_CONTENTS)],
                 {
-                    "split": self.whole.fingerprint(),
+                    "split": self.whole.fingerprint,
                     "catalogue": self.catalog.content_hash,
                     "validation": [*self.behaviors, *self.selection_protocols, *fixed_views(model)],
                     **learnt_from,

@@ -71,7 +71,7 @@ def source(tmp_path):
 def test_several_processes_write_the_same_bytes(tmp_path, source):
     _, one = make(tmp_path / "one", source)
     _, two = make(tmp_path / "two", source, num_workers=2)
-    assert one.fingerprint() == two.fingerprint()
+    assert one.fingerprint == two.fingerprint
     assert digests_of(tmp_path / "one") == digests_of(tmp_path / "two")
 
 
@@ -88,10 +88,10 @@ def test_a_cluster_that_loses_a_node_writes_the_same_bytes(tmp_path, source, cap
     with capsys.disabled():
         sys.stdout.write(
             f"\n2 nodes, {nodes.lost[0]:g} of 2 processors idle; one killed on the way, {left} left; split "
-            f"{found.fingerprint()[:16]}, local {expected.fingerprint()[:16]}\n"
+            f"{found.fingerprint[:16]}, local {expected.fingerprint[:16]}\n"
         )
     assert left == 1
-    assert found.fingerprint() == expected.fingerprint()
+    assert found.fingerprint == expected.fingerprint
     assert digests_of(tmp_path / "ray") == digests_of(tmp_path / "local")
     assert not list((tmp_path / "ray").rglob(".*.seekrec-tmp"))
 

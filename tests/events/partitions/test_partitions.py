@@ -119,7 +119,7 @@ def test_a_partitioned_split_is_the_split_in_memory(logs, in_memory, tmp_path, p
         assert [part.training_targets().size for part in parts] and sum(
             part.training_targets().size for part in parts
         ) == whole.training_targets().size
-        fingerprints.add(split.fingerprint())
+        fingerprints.add(split.fingerprint)
         # Cases are all audited; of the training targets of the one busy user a sample.
         report, expected = audit_partitions(split), audit(whole)
         if protocol == "strict":
@@ -233,11 +233,11 @@ def test_an_interrupted_split_goes_on_and_another_is_redone(logs, tmp_path):
     with pytest.raises(DataError, match=r"holds no split\.json"):
         PartitionedSplit.load(tmp_path / "split")
     before = kept.stat().st_mtime_ns
-    assert split_partitions(log, tmp_path / "split").fingerprint() == split.fingerprint()
+    assert split_partitions(log, tmp_path / "split").fingerprint == split.fingerprint
     assert kept.stat().st_mtime_ns == before
     other = split_partitions(log, tmp_path / "split", max_history=3)
     assert kept.stat().st_mtime_ns != before
-    assert other.fingerprint() != split.fingerprint()
+    assert other.fingerprint != split.fingerprint
 
 
 def test_what_cannot_be_done_is_said(logs, source, tmp_path):

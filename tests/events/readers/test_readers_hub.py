@@ -60,7 +60,7 @@ def test_clone(log, clone):
     read = read_hub(clone)
     assert read.name == "my-log"
     assert read.notes[-1].startswith("Where queries come from is not stored on the Hub")
-    assert read.fingerprint() == log.fingerprint()
+    assert read.fingerprint == log.fingerprint
     assert read.events["position"].to_pylist() == [3, None, 1]
 
 

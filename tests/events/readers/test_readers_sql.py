@@ -54,7 +54,7 @@ def test_files_in_a_folder(shop, tmp_path):
     log = read_sql(
         tmp_path, EVENTS.replace("acts", "'acts-*.parquet'"), ITEMS.replace("goods", "read_csv('goods.csv')")
     )
-    assert log.fingerprint() == read_sql(shop, EVENTS, ITEMS).fingerprint()
+    assert log.fingerprint == read_sql(shop, EVENTS, ITEMS).fingerprint
 
 
 def test_only_one_select(shop):

@@ -54,7 +54,7 @@ def test_csv(tmp_path):
 
 def test_all_formats_agree(tmp_path):
     paths = write(tmp_path)
-    fingerprint = read_tables(*paths).fingerprint()
+    fingerprint = read_tables(*paths).fingerprint
     events = [dict(zip(EVENTS.split()[0].split(","), row.split(","), strict=True)) for row in EVENTS.split("\n")[1:4]]
     for event in events:
         event["query"] = event["query"] or None
@@ -65,12 +65,12 @@ def test_all_formats_agree(tmp_path):
     lines = {"e.jsonl": events, "i.jsonl": items}
     for name, rows in lines.items():
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read_tables(tmp_path / "e.jsonl", tmp_path / "i.jsonl").fingerprint() == fingerprint
+    assert read_tables(tmp_path / "e.jsonl", tmp_path / "i.jsonl").fingerprint == fingerprint
     pq.write_table(pa.Table.from_pylist(events), tmp_path / "e.parquet")
     pq.write_table(pa.Table.from_pylist(items), tmp_path / "i.parquet")
-    assert read_tables(tmp_path / "e.parquet", tmp_path / "i.parquet").fingerprint() == fingerprint
+    assert read_tables(tmp_path / "e.parquet", tmp_path / "i.parquet").fingerprint == fingerprint
     (tmp_path / "e.tsv.gz").write_bytes(gzip.compress(EVENTS.replace(",", "\t").encode()))
-    assert read_tables(tmp_path / "e.tsv.gz", tmp_path / "i.parquet").fingerprint() == fingerprint
+    assert read_tables(tmp_path / "e.tsv.gz", tmp_path / "i.parquet").fingerprint == fingerprint
 
 
 def test_pandas_parquet_with_real_times_and_integer_ids(tmp_path):

@@ -76,7 +76,8 @@ class PartitionedSplit:
         actions (`tuple[str, ...]`): Actions of training events, impressions left out.
         counts ([`SplitCounts`]): Counts over all partitions.
         sessions ([`SessionCounts`]): What tells whether `session_id` means page views or visits.
-        digest (`str`): See [`fingerprint`].
+        fingerprint (`str`): SHA-256 over the log, the settings and what each user's split is, 64 hexadecimal digits;
+            it does not depend on the number of partitions.
     """
 
     folder: Path
@@ -90,14 +91,7 @@ class PartitionedSplit:
     actions: tuple[str, ...]
     counts: SplitCounts
     sessions: SessionCounts
-    digest: str
-
-    def fingerprint(self) -> str:
-        """Return a SHA-256 over the log, the settings and what each user's split is: 64 hexadecimal digits.
-
-        It does not depend on the number of partitions.
-        """
-        return self.digest
+    fingerprint: str
 
     @property
     def num_partitions(self) -> int:
@@ -185,7 +179,7 @@ class PartitionedSplit:
                 actions=tuple(description["actions"]),
                 counts=SplitCounts(**description["counts"]),
                 sessions=SessionCounts(**description["sessions"]),
-                digest=description["fingerprint"],
+                fingerprint=description["fingerprint"],
                 **description["settings"],
             )
 
