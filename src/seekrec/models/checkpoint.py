@@ -17,6 +17,7 @@ from seekrec.catalog import CATALOG_FOLDER, Catalog
 from seekrec.errors import CatalogError, CheckpointError, DataError
 from seekrec.events.spelling import Spelling
 from seekrec.models.manifest import IF_THERE, SPELLING_FILE, HubArguments, read_json
+from seekrec.util.repositories import CommitArguments
 
 _WEIGHTS = "model.safetensors"
 # Catalogues that something still holds, by their folder and the state of its files.
@@ -118,9 +119,10 @@ def split_hub_arguments(arguments: dict[str, Any]) -> tuple[dict[str, Any] | Non
 
     What is uploaded is saved anew into a folder of its own, because a swapped folder tells nothing of what changed.
     """
-    names = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags")
-    to_hub = {name: arguments[name] for name in (*names, "token", "max_shard_size") if name in arguments}
-    settings = {name: value for name, value in arguments.items() if name not in (*names, "push_to_hub")}
+    shared = {"token", "max_shard_size"}
+    names = {"repo_id", "tags", *CommitArguments.__annotations__} - shared
+    to_hub = {name: value for name, value in arguments.items() if name in names | shared}
+    settings = {name: value for name, value in arguments.items() if name not in {*names, "push_to_hub"}}
     return (to_hub if arguments.get("push_to_hub") else None), settings
 
 

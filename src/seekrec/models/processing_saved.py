@@ -7,7 +7,7 @@ import copy
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, Unpack
 
 from huggingface_hub import CommitInfo
 from transformers import PreTrainedConfig, ProcessorMixin
@@ -25,7 +25,7 @@ from seekrec.models.checkpoint import (
 )
 from seekrec.models.manifest import check_part, hub_arguments, read_whole, replace_part
 from seekrec.models.repository import InPackage, push_processor
-from seekrec.util.repositories import upload
+from seekrec.util.repositories import CommitArguments, upload
 
 ProcessorT = TypeVar("ProcessorT", bound="SavedProcessor")
 
@@ -69,14 +69,9 @@ class SavedProcessor(InPackage, ProcessorMixin):
         self,
         repo_id: str,
         *,
-        commit_message: str | None = None,
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: bool | str | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
         max_shard_size: int | str | None = None,
         tags: list[str] | None = None,
+        **commit: Unpack[CommitArguments],
     ) -> CommitInfo:
         """Upload the processor with its catalogue as one commit; a model in the repository stays.
 
@@ -84,25 +79,12 @@ class SavedProcessor(InPackage, ProcessorMixin):
 
         Args:
             repo_id (`str`): `user/name`; made if it does not exist.
-            commit_message (`str`, *optional*): First line of the commit.
-            commit_description (`str`, *optional*): The rest of the commit's message.
-            private (`bool`, *optional*): Whether a new repository is private.
-            token (`bool` or `str`, *optional*): For the Hub; the one logged in with otherwise.
-            revision (`str`, *optional*): Branch; made if it does not exist.
-            create_pr (`bool`): Whether the commit is proposed as a pull request.
             max_shard_size (*optional*): Not read: a processor has no weights.
             tags (*optional*): Not read: the card is the model's.
+            commit: What the commit is and where it goes, as transformers names it; see [`upload`].
         """
-        push = partial(
-            upload,
-            repo_id=repo_id,
-            commit_message=commit_message or "Upload processor",
-            commit_description=commit_description,
-            private=private,
-            token=token,
-            revision=revision,
-            create_pr=create_pr,
-        )
+        commit["commit_message"] = commit.get("commit_message") or "Upload processor"
+        push = partial(upload, repo_id=repo_id, **commit)
         return push_processor(self, push)
 
     def _save_files(self, folder: Path) -> None:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Unpack
 
 from huggingface_hub import CommitInfo
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
@@ -29,7 +29,7 @@ from seekrec.models.manifest import (
     take_parts,
 )
 from seekrec.util.files import write_json
-from seekrec.util.repositories import upload
+from seekrec.util.repositories import CommitArguments, upload
 
 _MODULE = "modeling_seekrec"
 MODULE_FILE = f"{_MODULE}.py"
@@ -108,14 +108,9 @@ class RepositoryModel(InPackage, PreTrainedModel):
         license: str | None = None,
         dataset_id: str | None = None,
         base_model: str | None = None,
-        commit_message: str | None = None,
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: bool | str | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
         max_shard_size: int | str | None = None,
         tags: list[str] | None = None,
+        **commit: Unpack[CommitArguments],
     ) -> CommitInfo:
         """Upload the model as one commit: weights, catalogue, views, card, and the module that finds its classes.
 
@@ -134,28 +129,15 @@ class RepositoryModel(InPackage, PreTrainedModel):
             license (`str`, *optional*): License of the weights, as the Hub abbreviates it, for the card.
             dataset_id (`str`, *optional*): The data set it was trained on, if that is on the Hub.
             base_model (`str`, *optional*): The checkpoint it started from.
-            commit_message (`str`, *optional*): First line of the commit.
-            commit_description (`str`, *optional*): The rest of the commit's message.
-            private (`bool`, *optional*): Whether a new repository is private.
-            token (`bool` or `str`, *optional*): For the Hub; the one logged in with otherwise.
-            revision (`str`, *optional*): Branch; made if it does not exist.
-            create_pr (`bool`): Whether the commit is proposed as a pull request.
             max_shard_size (`int` or `str`): As in `save_pretrained`.
             tags (`list[str]`, *optional*): Not read: the card's tags say what the model is.
+            commit: What the commit is and where it goes, as transformers names it; see [`upload`].
 
         Raises:
             ConfigurationError: If a text file would publish a secret.
         """
-        push = partial(
-            upload,
-            repo_id=repo_id,
-            commit_message=commit_message or "Upload model",
-            commit_description=commit_description,
-            private=private,
-            token=token,
-            revision=revision,
-            create_pr=create_pr,
-        )
+        commit["commit_message"] = commit.get("commit_message") or "Upload model"
+        push = partial(upload, repo_id=repo_id, **commit)
         with tempfile.TemporaryDirectory() as place:
             folder, target = Path(place) / "model", Path(place) / "repository"
             self.save_pretrained(folder, max_shard_size=max_shard_size or "50GB")

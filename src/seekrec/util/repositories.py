@@ -5,15 +5,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from huggingface_hub import CommitInfo, HfApi
+
+
+class CommitArguments(TypedDict, total=False):
+    """What `push_to_hub` takes for a commit, as transformers names it; see [`upload`]."""
+
+    commit_message: str | None
+    commit_description: str | None
+    private: bool | None
+    token: bool | str | None
+    revision: str | None
+    create_pr: bool
 
 
 def upload(
     folder: Path,
     *,
     repo_id: str,
-    commit_message: str,
+    commit_message: str | None,
     repo_type: str = "model",
     commit_description: str | None = None,
     private: bool | None = None,
@@ -27,7 +39,7 @@ def upload(
     Args:
         folder (`Path`): What to upload, with its subfolders.
         repo_id (`str`): `user/name`.
-        commit_message (`str`): First line of the commit.
+        commit_message (`str`, *optional*): First line of the commit.
         repo_type (`str`): `"model"` or `"dataset"`.
         commit_description (`str`, *optional*): The rest of the commit's message.
         private (`bool`, *optional*): Whether a new repository is private.
@@ -52,4 +64,4 @@ def upload(
     )
 
 
-__all__ = ["upload"]
+__all__ = ["CommitArguments", "upload"]
