@@ -283,7 +283,7 @@ def _write_embeddings(path: Path, embeddings: Mapping[View, np.ndarray]) -> None
     reserve_tensors(path, {name: torch.empty(0, dtype=torch.float16) for name in shapes}, shapes)
     for view, array in embeddings.items():
         for start, block in row_blocks(array):
-            write_rows(path, view, torch.tensor(np.ascontiguousarray(block)).half(), first=start)
+            write_rows(path, view, torch.tensor(block).half(), first=start)
 
 
 def _read_embeddings(path: Path) -> dict[View, np.ndarray]:

@@ -50,6 +50,9 @@ class CatalogParts:
     encoder_is_trusted: bool = True
 
     def __post_init__(self) -> None:
+        # In the order of rows: safetensors writes the memory of an array, whatever its strides say.
+        for name, arrays in (("codes", self.codes), ("embeddings", self.embeddings)):
+            object.__setattr__(self, name, {view: np.ascontiguousarray(array) for view, array in arrays.items()})
         # Not the embeddings: they are handed to torch, which warns of arrays that cannot be written to.
         for array in (*self.codes.values(), self.is_removed, self.is_predicted):
             array.setflags(write=False)
@@ -112,8 +115,7 @@ class CatalogParts:
 
     def code_arrays(self) -> dict[str, np.ndarray]:
         """Return the identifiers and flags under the names that `codes.safetensors` gives them."""
-        # In the order of rows: safetensors writes the memory of an array, whatever its strides say.
-        arrays = {f"{view}_codes": np.ascontiguousarray(array) for view, array in self.codes.items()}
+        arrays = {f"{view}_codes": array for view, array in self.codes.items()}
         return arrays | {"is_removed": self.is_removed, "is_predicted": self.is_predicted}
 
     def settings(self) -> dict[str, object]:

@@ -133,7 +133,7 @@ def _parts(catalog: Catalog, row: int) -> bytes:
     arrays = {f"codes.{view}": codes[row] for view, codes in catalog.codes.items()}
     arrays |= {f"vectors.{view}": vectors[row] for view, vectors in catalog.embeddings.items()}
     arrays["is_predicted"] = catalog.is_predicted[row : row + 1]
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    return save(arrays)
 
 
 def _with_placed(catalog: Catalog, records: Sequence[Mapping[str, object]], placed: Sequence[Placement]) -> Catalog:
