@@ -6,14 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_shop import make_log, make_synergen
+from small_shop import log_of, make_log, make_synergen
 
 from seekrec.catalog import Catalog
 from seekrec.events import split_log
 from seekrec.events.partitions import partition_log, split_partitions
 from seekrec.events.partitions.training_facts import gather_training_facts
+from seekrec.events.query_log import QueryLog
 from seekrec.events.simulator import simulate
-from seekrec.models.views import BY_VALIDATION, Views, write_view_weights
+from seekrec.models.views import BY_VALIDATION, LEXICAL_CHOICES, LexicalIndex, Views, write_view_weights
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.partitioned import PartitionedData
 from seekrec.recipes.views import choose_views, fixed_views, timed_views
@@ -58,8 +59,25 @@ def test_reading_partitions_is_timed_by_the_largest_and_as_often_as_a_test_reads
     assert time_with(["GenSR"], baselines=["none"], candidate_protocols=["uniform"]) == pytest.approx(2 * seconds)
 
 
-def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing():
-    split = split_log(make_log())
+def _counted(fit, made):
+    def counted(*args, **kwargs):
+        made.append(fit.__self__.__name__)
+        return fit(*args, **kwargs)
+
+    return counted
+
+
+def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing(monkeypatch):
+    made = []
+    for kind in (LexicalIndex, QueryLog):
+        monkeypatch.setattr(kind, "fit", _counted(kind.fit, made))
+    # Of every second user the validation case is a search.
+    lines = [
+        (f"u{user}", step, f"i{user % 3 * 8 + step}", ("garden", None)[(user + step) % 2])
+        for user in range(30)
+        for step in range(7)
+    ]
+    split = split_log(log_of(lines, items=make_log().items))
     model, processor = make_synergen(view_weights=[BY_VALIDATION])
     recipe = SimpleNamespace(
         split=split,
@@ -86,6 +104,8 @@ def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing():
     model.eval()
     choose_views(recipe, model)
     assert list(model.config.view_weights) != [BY_VALIDATION] and recipe.views is None
+    # Three times or more they were weighed; made was each once.
+    assert sorted(made) == sorted(["QueryLog", *["LexicalIndex"] * len(LEXICAL_CHOICES)])
     # What a training is validated by is part of what it is.
     assert fixed_views(model) == write_view_weights(model.view_weights) != []
     with timed_views(recipe, model) as seconds:

@@ -32,7 +32,6 @@ from seekrec.models.views import (
     NUM_VIEWED,
     AddedScores,
     CatalogViews,
-    LexicalIndex,
     ViewedModel,
     Views,
     ViewWeights,
@@ -174,8 +173,8 @@ def _choose_words(model: ViewedModel, processor: CatalogProcessor, cases: Evalua
 
 def _word_choices(views: Views, catalog: Catalog) -> list[Views]:
     """Return the views with words weighed in each of the ways that there are; themselves where items have no words."""
-    made = [LexicalIndex.fit(catalog.items, settings) for settings in LEXICAL_CHOICES]
-    return [replace(views, lexical=index) for index in made if index is not None] or [views]
+    made = [views.with_words(catalog.items, settings) for settings in LEXICAL_CHOICES]
+    return [one for one in made if one is not None] or [views]
 
 
 def _names(views: Views, catalog: Catalog, behavior: Behavior) -> list[str]:

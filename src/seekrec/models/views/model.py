@@ -128,21 +128,25 @@ class ViewedModel(RepositoryModel):
             parts.append(numbers)
         views, weights = self._views, self.view_weights
         if views is not None and weights:
-            known = snapshot.value("views", lambda: self.catalog_views(snapshot, views), (views, self.device))
+            known = self.catalog_views(snapshot, views)
             parts += known.added(self.view_requests(inputs, behavior_ids, history), weights, self.score_unit)
         return AddedScores(parts, len(behavior_ids), snapshot.num_items, self.device) if parts else None
 
     def catalog_views(self, snapshot: Snapshot, views: Views) -> CatalogViews:
-        """Make views ready for the items of a catalogue, new ones included.
+        """Return views ready for the items of a catalogue, new ones included; made by the first call.
 
         Args:
             snapshot ([`CatalogSnapshot`]): The catalogue.
             views ([`Views`]): As they are saved.
         """
         num_trained = self.config.num_items
-        new = snapshot.new_rows(num_trained)
-        neighbors = snapshot.text_neighbors(num_trained) if len(new) else None
-        return CatalogViews(views, snapshot.catalog, self.device, neighbors, new)
+
+        def make() -> CatalogViews:
+            new = snapshot.new_rows(num_trained)
+            neighbors = snapshot.text_neighbors(num_trained) if len(new) else None
+            return CatalogViews(views, snapshot.catalog, self.device, neighbors, new)
+
+        return snapshot.value("views", make, (views, self.device))
 
     def view_requests(
         self, inputs: BatchFeature, behavior_ids: Sequence[int], history: Tensor | None = None

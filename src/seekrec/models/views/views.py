@@ -22,9 +22,10 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -58,6 +59,8 @@ class Views:
     recommender: SASRecForNextItem | None = None
     lexical: LexicalIndex | None = None
     query_log: QueryLog | None = None
+    # What [`with_words`] made of the words of which items.
+    _worded: dict[LexicalSettings, tuple[pa.Table, Views | None]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def fit(
@@ -100,6 +103,24 @@ class Views:
             )
         kept = None if recommender is None else copy.deepcopy(recommender).cpu().eval().requires_grad_(False)
         return replace(self, recommender=kept)
+
+    def with_words(self, items: pa.Table, settings: LexicalSettings) -> Views | None:
+        """Return these views with the words of items weighed so; made by the first call.
+
+        Args:
+            items (`pyarrow.Table`): The items that the views were made for.
+            settings ([`LexicalSettings`]): How words are weighed.
+
+        Returns:
+            [`Views`]: `None` where no item has a word in these fields.
+        """
+        if self.lexical is not None and self.lexical.settings == settings:
+            return self
+        made = self._worded.get(settings)
+        if made is None or made[0] is not items:
+            index = LexicalIndex.fit(items, settings)
+            made = self._worded[settings] = (items, None if index is None else replace(self, lexical=index))
+        return made[1]
 
     def names(self, catalog: Catalog) -> list[ViewName]:
         """Return the views that there are."""
