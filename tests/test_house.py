@@ -13,10 +13,10 @@ from seekrec.util.settings import options_of
 ROOT = house.ROOT
 MAX_SETTINGS = {"gensar": 58, "gensr": 69, "intsr": 61, "synergen": 61}
 MAX_PASSES = {
-    "GenSAR.retrieve": (14, 68),
-    "GenSR.rank": (7, 37),
-    "IntSR.rank": (11, 48),
-    "SynerGen.rank": (10, 43),
+    "GenSAR.retrieve": (14, 69),
+    "GenSR.rank": (7, 38),
+    "IntSR.rank": (11, 49),
+    "SynerGen.rank": (10, 44),
 }
 
 

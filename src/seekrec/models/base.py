@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of every family: a model with a catalogue that it searches, recommends from, and is saved with.
+"""The base of every family: a model with a catalogue that it searches and recommends from.
 
 Every call answers from one [`CatalogSnapshot`], whatever other threads set meanwhile. What is costly to make (tries,
 item vectors, an index) is made at first use and kept in the snapshot whose catalogue it was made from: who finishes
 late puts nothing old into something new.
-
-A model carries its catalogue: `save_pretrained` writes it into the folder `catalog` beside the weights, and
-`from_pretrained` reads it back and refuses one whose items are not those the weights were trained for.
 
 [`GenerativeModel`] (identifiers) and [`DenseRetrieval`] (vectors) say how a catalogue is searched and how candidates
 are scored; what is the same for both stands here.
@@ -14,31 +11,27 @@ are scored; what is the same for both stands here.
 
 from __future__ import annotations
 
-import os
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import BatchFeature
 
 from seekrec.catalog import Catalog
-from seekrec.errors import CatalogError, CheckpointError, NotFiniteError, RequestError
+from seekrec.errors import CatalogError, NotFiniteError, RequestError
 from seekrec.generation.beam_search import per_request
 from seekrec.models.answers import ExcludeSeen, Found, Masks, Where, allowed_items
-from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
-from seekrec.models.manifest import VIEWS_FOLDER, check_part, hub_arguments, read_whole, replace_part
+from seekrec.models.base_saved import SavedModel
 from seekrec.models.new_items import TextNeighbors
-from seekrec.models.views import AddedScores, Boost, ViewedModel, load_views
+from seekrec.models.processing import CatalogInputs, other_item
+from seekrec.models.views import AddedScores, Boost
 from seekrec.schema import ScoredItem
-from seekrec.util.finite import check_weights
-from seekrec.util.loading import LOADING
 
 ValueT = TypeVar("ValueT")
 
@@ -47,7 +40,7 @@ class LazyValues:
     """Values that are made at first use and kept; several threads may ask at once."""
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, tuple[object, Any]] = {}
+        self._kept: dict[Hashable, tuple[object, object]] = {}
         self._lock = threading.RLock()
 
     def value(self, name: Hashable, make: Callable[[], ValueT], key: object = None) -> ValueT:
@@ -64,8 +57,7 @@ class LazyValues:
                 kept = self._kept.get(name)
                 if kept is None or kept[0] != key:
                     kept = self._kept[name] = (key, make())
-        value: ValueT = kept[1]
-        return value
+        return cast(ValueT, kept[1])
 
     def take_values(self, other: LazyValues, names: Iterable[Hashable]) -> None:
         """Take what another one has made already and this one would make alike.
@@ -100,6 +92,26 @@ class CatalogSnapshot(LazyValues):
     def __init__(self, catalog: Catalog) -> None:
         super().__init__()
         self.catalog, self.num_items = catalog, len(catalog)
+
+    def refuse_other(self, catalog: Catalog) -> None:
+        """Refuse the rows of a processor that has another catalogue: they would be taken for those of this one.
+
+        It is compared once; one that has more items at its end, or fewer, is no other.
+
+        Raises:
+            RequestError: If a row is another item's, or an identifier is read another way.
+        """
+        # Weak, so that nothing keeps an old catalogue.
+        found = self.value("difference", lambda: self._difference(catalog), weakref.ref(catalog))
+        if found is not None:
+            raise RequestError(
+                f"The inputs were made with another catalogue than the model's: {found}. Load model and processor "
+                "from one checkpoint, or call `processor.set_catalog(model.catalog)`."
+            )
+
+    def _difference(self, catalog: Catalog) -> str | None:
+        """Say what keeps inputs that were made with a catalogue from being read with this one; `None` for nothing."""
+        return other_item(catalog, self.catalog)
 
     def check_rows(self, name: str, rows: Tensor) -> None:
         """Refuse rows of items that this catalogue does not have: made by a processor with another one.
@@ -158,7 +170,7 @@ def has_same_items(old: Catalog, new: Catalog) -> bool:
 SnapshotT = TypeVar("SnapshotT", bound=CatalogSnapshot)
 
 
-class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
+class CatalogModel(SavedModel, ABC, Generic[SnapshotT]):
     """A `PreTrainedModel` with a catalogue, `retrieve` and `rank`."""
 
     # What a call answers from. Each call reads it once, and setting a catalogue is one assignment.
@@ -173,15 +185,22 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
         """
         return self.current_snapshot().catalog
 
-    def current_snapshot(self) -> SnapshotT:
+    def current_snapshot(self, inputs: object = None) -> SnapshotT:
         """Return what a call that begins now answers from; it stays the same whatever is set meanwhile.
+
+        Args:
+            inputs ([`CatalogInputs`], *optional*): What is to be answered.
 
         Raises:
             CatalogError: If no catalogue was set.
+            RequestError: If the inputs were made with other items than the catalogue's.
         """
         snapshot = self._snapshot
         if snapshot is None:
             raise CatalogError("The model has no catalogue; load it from a complete checkpoint or call `set_catalog`.")
+        made_with = inputs.catalog if isinstance(inputs, CatalogInputs) else None
+        if made_with is not None and made_with is not snapshot.catalog:
+            snapshot.refuse_other(made_with)
         return snapshot
 
     def set_catalog(self, catalog: Catalog) -> None:
@@ -248,7 +267,7 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
                 `(num_requests, any)`, below 0 for none.
             history (`torch.Tensor`, *optional*): int64 rows of items that views read in place of `seen_rows`.
         """
-        snapshot = self.current_snapshot()
+        snapshot = self.current_snapshot(inputs)
         wanted = per_request("top_k", top_k, len(behavior_ids))
         allowed = allowed_items(where, snapshot.catalog, inputs, behavior_ids, exclude_seen, seen_before)
         if not allowed:
@@ -277,7 +296,7 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
             reads_views (`bool`): Whether the scores are those of [`retrieve`], to which views are added.
             history (`torch.Tensor`, *optional*): As in `_retrieve`.
         """
-        snapshot = self.current_snapshot()
+        snapshot = self.current_snapshot(inputs)
         if "candidate_rows" not in inputs:
             raise RequestError("The inputs hold no candidates; call `processor(requests, candidates=[[...], ...])`.")
         snapshot.check_rows("candidate_rows", inputs["candidate_rows"])
@@ -290,77 +309,6 @@ class CatalogModel(ViewedModel, ABC, Generic[SnapshotT]):
             if (added := self._added(snapshot, inputs, behavior_ids, history, None)) is not None:
                 scores = [own + more for own, more in zip(scores, added.at(rows), strict=True)]
         return scored_items(snapshot.catalog, best_first(rows, scores))
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
-    ) -> None:
-        """Save weights, settings and the catalogue, if there is one, over what is there.
-
-        Killed at any moment, the process leaves the whole old model or the whole new one. A processor in the folder
-        stays, but is refused when loaded until that of the new model is saved; [`save_checkpoint`] saves both as one.
-        Results of other weights are deleted.
-
-        Args:
-            save_directory (`str` or `Path`): The folder.
-            is_main_process (`bool`): Whether this process writes; of several one does.
-            *args: Further arguments of `PreTrainedModel.save_pretrained`.
-            **kwargs: Further arguments of `PreTrainedModel.save_pretrained`.
-        """
-        # Adapters lie beside a model, and what several processes write into one folder cannot be swapped.
-        is_part = getattr(self, "_hf_peft_config_loaded", False) or kwargs.get("distributed_checkpoint")
-        if is_part or not is_main_process:
-            super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
-            return
-        self.config.__dict__.pop("auto_map", None)  # of the repository that it came from
-        to_hub, settings = split_hub_arguments(kwargs)
-        with replace_part(save_directory, "model") as folder:
-            self.config.views_hash = None if self._views is None else self._views.save(folder / VIEWS_FOLDER)
-            super().save_pretrained(folder, is_main_process, *args, **settings)
-            if self._snapshot is not None:
-                save_bundled_catalog(self._snapshot.catalog, folder)
-        if to_hub is not None:
-            self.push_to_hub(**{"repo_id": Path(save_directory).name, **to_hub})
-
-    @classmethod
-    @read_whole
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: object, **kwargs: Any
-    ) -> Any:
-        """Load a model and, if it was saved with one, its catalogue.
-
-        Raises:
-            CheckpointError: If a file is damaged, or is not of the model that was saved.
-            CatalogError: If the catalogue is damaged, or not the one the weights were trained for.
-        """
-        source = pretrained_model_name_or_path
-        hub = hub_arguments(kwargs)
-        if source is not None:
-            hub = check_part(source, "model", hub)
-            check_depth(source, hub)
-        kwargs = {**kwargs, **hub}
-        wants_info = kwargs.pop("output_loading_info", False)
-        try:
-            with LOADING:
-                loaded: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"The weights in {source} cannot be read ({error}): they are cut or damaged. Save the model again or "
-                "fetch the folder anew."
-            ) from error
-        model, info = loaded
-        check_weights(model, str(source))
-        if source is not None and any(
-            getattr(model.config, name, None) is not None for name in ("identifier_hash", "items_hash")
-        ):
-            missing = sorted(info["missing_keys"])
-            if missing:
-                raise CheckpointError(
-                    f"The weights in {source} lack {len(missing)} tensors of {cls.__name__}, {missing[0]} among them: "
-                    "they are those of another model. Save the model again or fetch the folder anew."
-                )
-            model.set_catalog(load_bundled_catalog(source, hub))
-            model.set_views(load_views(model.config, source, hub))
-        return (model, info) if wants_info else model
 
 
 def best_first(rows: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> list[Found]:
@@ -393,4 +341,4 @@ def scored_items(catalog: Catalog, found: Sequence[Found]) -> list[list[ScoredIt
     ]
 
 
-__all__ = ["CatalogModel", "CatalogSnapshot", "LazyValues", "SnapshotT", "best_first", "has_same_items"]
+__all__ = ["CatalogModel", "CatalogSnapshot", "SnapshotT", "best_first", "has_same_items"]

@@ -34,6 +34,12 @@ from seekrec.util.finite import check_finite
 class GenerativeSnapshot(CatalogSnapshot):
     """A catalogue and the tries of its identifiers."""
 
+    def _difference(self, catalog: Catalog) -> str | None:
+        """Say what keeps inputs from being read; see the base. Histories name items by their identifiers."""
+        own, other = self.catalog.identifier_hash, catalog.identifier_hash
+        has = None if own == other else f"its identifiers have hash {other[:12]}, the model's {own[:12]}"
+        return super()._difference(catalog) or has
+
     def trie(self, view: View) -> IdentifierTrie:
         """Return the prefix trie over all identifiers of a view; built at first use."""
         codes, size = self.catalog.codes[view], self.catalog.codebook_size

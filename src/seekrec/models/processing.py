@@ -7,12 +7,14 @@ What the processors of GenSAR and GenSR share besides stands in [`T5Processor`]:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+import pyarrow.compute as pc
+from torch import Tensor
+from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens
@@ -45,6 +47,34 @@ def check_unknown(unknown: str) -> Unknown:
             chosen: Unknown = choice
             return chosen
     raise ConfigurationError(f"`unknown` is {unknown!r}; use one of {', '.join(get_args(Unknown))}.")
+
+
+class CatalogInputs(BatchFeature):
+    """Tensors, and the catalogue that they were made with.
+
+    The catalogue does not leave the process: inputs that were pickled, or made of these tensors, have none, and it is
+    not compared.
+
+    Args:
+        data (`dict[str, torch.Tensor]`): The tensors.
+        catalog ([`Catalog`], *optional*): What their rows are rows of.
+    """
+
+    catalog: Catalog | None = None
+
+    def __init__(self, data: Mapping[str, Tensor], catalog: Catalog | None) -> None:
+        super().__init__(dict(data))
+        self.catalog = catalog
+
+
+def other_item(one: Catalog, other: Catalog) -> str | None:
+    """Say at which row two catalogues have another item; `None` where one begins with all of the other."""
+    count = min(len(one), len(other))
+    first, second = (each.items["item_id"].slice(0, count) for each in (one, other))
+    if first.equals(second):
+        return None
+    row = int(np.flatnonzero(pc.not_equal(first, second).to_numpy())[0])
+    return f"row {row} is {first[row].as_py()!r} in the one and {second[row].as_py()!r} in the other"
 
 
 class CatalogProcessor(SavedProcessor):
@@ -284,4 +314,4 @@ class T5Processor(CatalogProcessor, Generic[ConfigT]):
         return self._vocabulary
 
 
-__all__ = ["CatalogProcessor", "T5Processor", "Unknown", "check_unknown"]
+__all__ = ["CatalogInputs", "CatalogProcessor", "T5Processor", "Unknown", "check_unknown", "other_item"]

@@ -508,18 +508,15 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
             logits = self.retrieval_logit(logits, scores, None if scales is None else scales[behaviors])
         return torch.sigmoid(logits.double())
 
-    def current_items(self) -> CatalogItems:
-        """Return what a call that begins now answers from; it stays the same whatever is set meanwhile.
-
-        Raises:
-            CatalogError: If no catalogue was set.
-        """
-        return CatalogItems(self.model.items, self.current_snapshot())
+    def current_items(self, inputs: object = None) -> CatalogItems:
+        """Return what a call that begins now answers from; see [`current_snapshot`]."""
+        return CatalogItems(self.model.items, self.current_snapshot(inputs))
 
     @torch.no_grad()
     def encode_history(self, inputs: Inputs) -> StateT:
         """Read the histories of requests once; see [`StatefulModel`]."""
-        return self._read_all(ReadEvents.from_inputs(inputs).to(self.device), self.current_items())
+        items = self.current_items(inputs)
+        return self._read_all(ReadEvents.from_inputs(inputs).to(self.device), items)
 
     @torch.no_grad()
     def extend(self, state: StateT, inputs: Inputs) -> StateT:
@@ -529,7 +526,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
         events stand after: what those saw would be another, so all are read again.
         """
         known = _events_of(state)
-        items = self.current_items()
+        items = self.current_items(inputs)
         new = ReadEvents.from_inputs(inputs).to(self.device)
         events = known.append(new)
         if int(events.lengths.max()) > self.config.max_history:

@@ -28,7 +28,7 @@ from seekrec.events.columns import SessionIds, number_geohashes, number_sessions
 from seekrec.models.dense.configuration_dense import DenseConfig
 from seekrec.models.dense.query_vectors import QUERY_VECTORS_FILE, QueryVectors
 from seekrec.models.manifest import IF_THERE, hub_arguments, read_whole
-from seekrec.models.processing import CatalogProcessor, check_unknown
+from seekrec.models.processing import CatalogInputs, CatalogProcessor, check_unknown
 from seekrec.models.words import NO_WORD, text_word_keys
 from seekrec.schema import Behavior, Event, Request
 from seekrec.util.redaction import place_name
@@ -232,7 +232,8 @@ class EventSequenceProcessor(CatalogProcessor):
             features["query_words"] = text_word_keys(list(numbers)).pad(NO_WORD)
         if candidates is not None:
             features["candidate_rows"] = rows["candidate_rows"][:, None]
-        return BatchFeature({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in features.items()})
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in features.items()}
+        return CatalogInputs(tensors, catalog)
 
     @property
     def history_limits(self) -> dict[Behavior | None, int]:
@@ -253,7 +254,8 @@ class EventSequenceProcessor(CatalogProcessor):
             RequestError: If events are not in the order of time.
         """
         features = self([Request(events) for events in histories])
-        return BatchFeature({name: part for name, part in features.items() if not name.startswith("question_")})
+        of_history = {name: part for name, part in features.items() if not name.startswith("question_")}
+        return CatalogInputs(of_history, features.catalog)
 
     def to_dict(self) -> dict[str, object]:
         """Return the settings alone, without the folder of the text encoder."""

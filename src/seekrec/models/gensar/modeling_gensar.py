@@ -44,6 +44,7 @@ from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
 from seekrec.models.interface import EncodedRequests, GenerativeModel, GenerativeSnapshot
 from seekrec.models.losses import level_loss, mask_other_levels, next_item_losses, token_loss
+from seekrec.models.processing import CatalogInputs
 from seekrec.models.shared_prompts import EncodedPrefix, encode_prefix
 from seekrec.models.states import StatefulModel, check_num_requests
 from seekrec.models.stream_states import QUERY_PARTS, StreamState, StreamTokens
@@ -736,6 +737,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
                 "The model reads a history anew for each question: it was not made with `corpus: stream`, so its "
                 "encoder is not causal (or it is of an older version). Leave states out, and pass the whole history."
             )
+        self.current_snapshot(inputs)
         return StreamTokens.split(inputs, self.vocabulary, self.device)
 
     def _read_all(self, tokens: StreamTokens) -> StreamState:
@@ -763,7 +765,8 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         if events is not None and events.prefix is not None:
             answers = state.answers(events.prefix, events.output[0])
         seen = torch.cat([state.tokens.seen_rows, inputs["seen_rows"].to(self.device)], dim=1)
-        return BatchFeature({**inputs, "seen_rows": seen, "answer_states": answers[:, None]})
+        made_with = inputs.catalog if isinstance(inputs, CatalogInputs) else None
+        return CatalogInputs({**inputs, "seen_rows": seen, "answer_states": answers[:, None]}, made_with)
 
     def _encode(self, snapshot: GenSARSnapshot, inputs: BatchFeature) -> tuple[Tensor, Tensor]:
         """Encode histories; see [`GenerativeModel`]. What was asked behind a state is encoded already."""
@@ -884,6 +887,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         for name, value in (("num_queries", num_answers), ("max_new_tokens", max_new_tokens)):
             if value < 1:
                 raise RequestError(f"`{name}` is {shown(value)}; give 1 or more.")
+        self.current_snapshot(inputs)
         input_ids = inputs["input_ids"].to(self.device)
         written: Tensor = self.generate(
             input_ids=input_ids,

@@ -19,7 +19,7 @@ from seekrec.corpora import (
 from seekrec.errors import RequestError
 from seekrec.models.dense.query_vectors import QueryVectors
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
-from seekrec.models.processing import T5Processor
+from seekrec.models.processing import CatalogInputs, T5Processor
 from seekrec.models.words import NO_WORD, text_word_keys
 from seekrec.schema import RECOMMENDATION, SEARCH, Behavior, Event, Request, View, shown
 from seekrec.util.ragged import Ragged
@@ -129,7 +129,7 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
         ends = np.stack([asked.histories.offsets[:-1], asked.histories.offsets[1:] - 1], axis=1)
         times = np.append(asked.events.timestamp, -1)  # what an empty history finds
         features["history_times"] = torch.from_numpy(times[np.where(asked.histories.lengths[:, None] > 0, ends, -1)])
-        return BatchFeature(features | {name: torch.from_numpy(found) for name, found in rows.items()})
+        return CatalogInputs(features | {name: torch.from_numpy(found) for name, found in rows.items()}, catalog)
 
     @property
     def history_limits(self) -> dict[Behavior | None, int]:
@@ -172,7 +172,7 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
             raise RequestError(f"`view` is {shown(view)}; the items have identifiers of {', '.join(catalog.views)}.")
         items = catalog.id_map.convert_to_rows(item_ids)
         rows = encode_items(items, view, catalog, self.vocabulary, self.tokenizer, self.config)
-        return BatchFeature(self._pad(rows))
+        return CatalogInputs(self._pad(rows), catalog)
 
     def ask_for_queries(self, requests: Request | Sequence[Request]) -> BatchFeature:
         """Write the instructions that ask for the next query (NSQP), for `model.suggest_queries`.
@@ -188,8 +188,8 @@ class GenSARProcessor(T5Processor[GenSARConfig]):
         asked = replace(asked, requests=[replace(request, query=None) for request in asked.requests])
         written = (catalog, self.vocabulary, self.tokenizer, self.config)
         if self.config.corpus == "stream":
-            return BatchFeature(self._pad(encode_stream(asked, *written)))
-        return BatchFeature(self._pad(encode_requests(asked, *written, asks_for_query=True)))
+            return CatalogInputs(self._pad(encode_stream(asked, *written)), catalog)
+        return CatalogInputs(self._pad(encode_requests(asked, *written, asks_for_query=True)), catalog)
 
     def decode_texts(self, token_ids: torch.Tensor) -> list[list[str]]:
         """Turn what `suggest_queries` and `describe` wrote into text.

@@ -25,7 +25,7 @@ from transformers import BatchFeature
 from seekrec.catalog import Catalog
 from seekrec.events.columns import EventColumns
 from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
-from seekrec.models.processing import T5Processor
+from seekrec.models.processing import CatalogInputs, T5Processor
 from seekrec.models.views import BY_VALIDATION
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Request
 from seekrec.util.ragged import Ragged
@@ -139,7 +139,7 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
         features["query_letters"] = torch.from_numpy(rows["query_letters"])
         if candidates is None and self.config.retrieve_by != "identifier":
             features["catalog_text_ids"] = torch.from_numpy(item_tokens)
-        return BatchFeature(features)
+        return CatalogInputs(features, catalog)
 
     def current_items(self) -> tuple[Catalog, np.ndarray]:
         """Return the catalogue and `item_tokens` for `write_features`: one pair, for another thread may set new ones.
