@@ -98,9 +98,10 @@ class CatalogViews:
         So has one that was there without an event to learn from: its own vector is one that nobody is to be answered.
         """
         known = self.recommender.model.item_embedding.weight[1 : self.views.num_items + 1]
-        if not len(self.new):
-            return known[: len(self.catalog)]
         more = max(0, len(self.catalog) - len(known))
+        # A model that does not know how many items it was trained with has later ones, and none of them is new to it.
+        if not more and not len(self.new):
+            return known[: len(self.catalog)]
         vectors = torch.cat([known[: len(self.catalog)], known.mean(0).expand(more, -1)])
         if self.neighbors is not None:
             rows = torch.from_numpy(self.neighbors.rows[self.neighbors.of_new]).to(self.device)
