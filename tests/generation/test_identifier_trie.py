@@ -188,6 +188,16 @@ def test_the_cache_of_masks_is_bounded():
     huge = cache.get(np.ones(10_000, bool), lambda allowed: ((np.array([1], np.int32),), ()))
     assert len(cache) == 1  # one mask is kept however large
     assert cache.get(np.ones(10_000, bool), lambda allowed: pytest.fail("not kept")) is huge
+    # Of few more may be kept than of many.
+    cache, lengths = MaskCache(max_bytes=35 * size, max_bytes_of_many=34 * size), []
+    for number in range(40):
+        cache.get(np.arange(100) == number, lambda allowed: ((np.array([allowed.sum()], np.int32),), ()))
+        lengths.append(len(cache))
+    assert lengths == [*range(1, 35), *[34] * 6]
+    cache = MaskCache(max_bytes=35 * size, max_bytes_of_many=20 * size)
+    for number in range(40):
+        cache.get(np.arange(100) == number, lambda allowed: ((np.array([allowed.sum()], np.int32),), ()))
+    assert len(cache) == 32
 
 
 def test_a_new_mask_costs_the_same_whatever_was_kept_before(monkeypatch):

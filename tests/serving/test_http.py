@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import sqlite3
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from seekrec.serving.http import MAX_BODY_BYTES
 from seekrec.serving.logs import JsonLines
+from seekrec.serving.store import NUM_READERS
 
 SECRET = "correct horse battery"
 
@@ -162,47 +166,114 @@ def test_openapi_has_examples_that_are_answered(serve):
         assert client.post("/recommend" if "query" not in example else "/search", json=example).status_code == 200
 
 
+class Gate:
+    """Stands before a method: says that it was called, and holds it until it may go on."""
+
+    def __init__(self, owner, name):
+        self.calls, self.called, self.open, self._method = [], threading.Semaphore(0), threading.Event(), None
+        self._method = getattr(owner, name)
+        setattr(owner, name, self)
+
+    def __call__(self, *args):
+        self.calls.append(args)
+        self.called.release()
+        assert self.open.wait(30)
+        return self._method(*args)
+
+
 def test_who_goes_away_leaves_the_queue(serve):
     client = serve("intsr", max_batch=1)
+    gate = Gate(client.app.state.service.model, "answer")
+    with ThreadPoolExecutor(1) as thread:
+        stays = thread.submit(client.post, "/recommend", json={})
+        assert gate.called.acquire(timeout=30)
+        assert client.portal.call(ask_and_leave, client.app) == 499
+        gate.open.set()
+        assert stays.result().status_code == 200
+    # Were the first still in the queue, it would come before the second.
+    assert client.post("/recommend", json={}).status_code == 200
+    assert len(gate.calls) == 2
+
+
+def test_who_goes_away_while_the_history_is_read_leaves_at_once(serve):
+    client = serve("intsr")
+    gate = Gate(client.app.state.service.histories, "read")
+    assert client.portal.call(ask_and_leave, client.app, b'{"user_id": "ann"}') == 499
+    assert len(gate.calls) == 1
+    gate.open.set()
+
+
+def test_the_timeout_covers_the_reading_of_the_history(serve):
+    """Who waits for a thread is refused; who waits for the store hears that it takes too long."""
+    client = serve("intsr", timeout_s=0.5)
+    gate = Gate(client.app.state.service.histories, "read")
+    with ThreadPoolExecutor(NUM_READERS) as threads:
+        asked = [threads.submit(client.post, "/recommend", json={"user_id": "ann"}) for _ in range(NUM_READERS)]
+        for _ in asked:
+            assert gate.called.acquire(timeout=30)
+        assert client.post("/recommend", json={"user_id": "ann"}).status_code == 429
+        assert {one.result().status_code for one in asked} == {503}
+    gate.open.set()
+
+
+def test_events_are_kept_and_acknowledged_or_refused_and_not_kept(serve):
+    client = serve("intsr")
     service = client.app.state.service
-    gate, answered = threading.Event(), []
-    answer = service.model.answer
-
-    def slow(questions):
-        assert gate.wait(10)
-        answered.append(len(questions))
-        return answer(questions)
-
-    service.model.answer = slow
-    timed = client.portal.start_task_soon(ask_and_leave, client.app)
-    other = threading.Thread(target=lambda: client.post("/recommend", json={}))
-    other.start()
-    assert timed.result(10) == 499
-    gate.set()
-    other.join(10)
-    time.sleep(0.05)
-    # One was being answered when its client left, or none was; the one that stayed was.
-    assert 1 <= sum(answered) <= 2
-    assert len(service.batcher._waiting) == 0
+    gate = Gate(service.store, "append_events")
+    event = {"user_id": "ann", "item_id": "i0", "timestamp": 1}
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(client.post, "/events", json={"events": [{"event_id": "1", **event}]})
+        assert gate.called.acquire(timeout=30)
+        service.settings = replace(service.settings, timeout_s=0.01)
+        refused = client.post("/events", json={"events": [{"event_id": "2", **event}]})
+        assert refused.status_code == 429 and refused.headers["retry-after"]
+        gate.open.set()
+        # However long it took.
+        assert first.result().json() == {"appended": 1, "already_there": 0}
+    assert len(client.get("/users/ann/history").json()["events"]) == 1
 
 
-async def ask_and_leave(app):
-    """Send a request, and close the connection while it waits."""
-    import asyncio
+def test_a_store_that_others_keep_locked_refuses(serve, store_url, monkeypatch):
+    monkeypatch.setattr("seekrec.serving.store._LOCK_S", 0.01)
+    client = serve("intsr")
+    body = {"events": [{"event_id": "1", "user_id": "ann", "item_id": "i0", "timestamp": 1}]}
+    other = sqlite3.connect(store_url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert client.post("/events", json=body).status_code == 429
+    other.execute("ROLLBACK")
+    other.close()
+    assert client.post("/events", json=body).json()["appended"] == 1
 
-    sent, status = asyncio.Event(), []
-    messages = [{"type": "http.request", "body": b"{}", "more_body": False}]
+
+def test_who_is_cut_off_at_the_stop_is_told_so(serve):
+    client = serve("intsr")
+    gate = Gate(client.app.state.service.model, "answer")
+
+    async def cut_off():
+        asking = asyncio.ensure_future(ask_and_leave(client.app, leaves=False))
+        await asyncio.to_thread(gate.called.acquire, timeout=30)
+        asking.cancel()
+        status = await asking
+        gate.open.set()
+        return status
+
+    assert client.portal.call(cut_off) == 503
+
+
+async def ask_and_leave(app, body=b"{}", leaves=True):
+    """Send a request, and close the connection while it waits; return the status of the answer."""
+    status = []
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive():
         if messages:
             return messages.pop()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1 if leaves else 60)
         return {"type": "http.disconnect"}
 
     async def send(message):
         if message["type"] == "http.response.start":
             status.append(message["status"])
-        sent.set()
 
     scope = {
         "type": "http",
@@ -218,30 +289,23 @@ async def ask_and_leave(app):
         "root_path": "",
         "app": app,
     }
-    await app(scope, receive, send)
+    with suppress(asyncio.CancelledError):
+        await app(scope, receive, send)
     return status[0]
 
 
 def test_what_there_is_no_room_for_is_refused_unread(serve):
     client = serve("intsr", max_batch=1, max_queue=3)
-    service = client.app.state.service
-    read, started, may_read = service.histories.read, threading.Semaphore(0), threading.Event()
-
-    def slow(user_id):
-        started.release()
-        may_read.wait(30)
-        return read(user_id)
-
-    service.histories.read = slow
+    gate = Gate(client.app.state.service.histories, "read")
     with ThreadPoolExecutor(5) as threads:
         # Three may wait, one be answered and one be read.
         asked = [threads.submit(client.post, "/recommend", json={"user_id": "ann"}) for _ in range(5)]
         for _ in asked:
-            assert started.acquire(timeout=30)
+            assert gate.called.acquire(timeout=30)
         refused = client.post("/recommend", content=b"no JSON")
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         assert client.get("/health").status_code == 200
-        may_read.set()
+        gate.open.set()
         statuses = [one.result().status_code for one in asked]
     # They come to the queue at once: whether one of them has left it for the model by then is a matter of time.
     assert statuses.count(200) >= 3 and set(statuses) <= {200, 429}

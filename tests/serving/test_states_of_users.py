@@ -59,7 +59,7 @@ def test_histories_that_grow_are_answered_as_the_model_answers_what_it_reads_of_
     """
     monkeypatch.setattr("seekrec.serving.states._SHORT_WINDOW", 0)
     rng, metrics = np.random.default_rng(0), Metrics()
-    histories = Histories(store, 10, metrics)
+    histories = Histories(store, 2**20, metrics)
     model, processor = loaded.model, loaded.processor
     events = {f"u{user}": [] for user in range(3)}
     for step in range(20):
@@ -125,7 +125,7 @@ def test_what_is_new_is_read_and_nothing_else(shops, store):
     read = []
     model = loaded.model.model
     model.register_forward_pre_hook(lambda _, arguments: read.append(int(arguments[0]["history_mask"].sum())))
-    histories = Histories(store, 10, metrics)
+    histories = Histories(store, 2**20, metrics)
     for number in range(5):
         store.append_events([StoredEvent(str(number), "ann", Event(f"i{number}", timestamp=number))])
         if number >= 2:

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Bytes of masks that one trie keeps. A mask over a million items takes about 8 MB.
-_CACHE_BYTES = 256 * 2**20
+# Bytes of masks that one trie keeps: so many of a few, or of many. A mask over a million items takes about 8 MB and
+# long to make. One over a thousand takes 40 kB, and most of them, what a user has seen, are never asked for again.
+_FEW, _CACHE_BYTES, _CACHE_BYTES_OF_MANY = 32, 256 * 2**20, 16 * 2**20
 # What an array takes besides its numbers: the objects of torch and numpy around it.
 _BYTES_OF_AN_ARRAY = 600
 
@@ -73,10 +74,15 @@ class TrieMask:
 
 
 class MaskCache:
-    """The masks last made for one trie, found again by content; the least recently used go first."""
+    """The masks last made for one trie, found again by content; the least recently used go first.
 
-    def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
-        self._max_bytes = max_bytes
+    Args:
+        max_bytes (`int`): What they may take together, but for the last.
+        max_bytes_of_many (`int`): The same, where there are more than 32.
+    """
+
+    def __init__(self, max_bytes: int = _CACHE_BYTES, max_bytes_of_many: int = _CACHE_BYTES_OF_MANY) -> None:
+        self._max_bytes, self._max_bytes_of_many = max_bytes, max_bytes_of_many
         self._masks: OrderedDict[bytes, TrieMask] = OrderedDict()
         self._num_bytes = 0
         self._lock = threading.Lock()
@@ -107,9 +113,13 @@ class MaskCache:
                 return self._masks[key]
             self._masks[key] = mask
             self._num_bytes += mask.nbytes
-            while len(self._masks) > 1 and self._num_bytes > self._max_bytes:
+            while len(self._masks) > 1 and self._num_bytes > self._room:
                 self._num_bytes -= self._masks.popitem(last=False)[1].nbytes
         return mask
+
+    @property
+    def _room(self) -> int:
+        return self._max_bytes_of_many if len(self._masks) > _FEW else self._max_bytes
 
 
 __all__ = ["MaskCache", "TrieMask"]

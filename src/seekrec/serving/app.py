@@ -17,7 +17,7 @@ from fastapi.responses import PlainTextResponse
 from seekrec.serving import messages as m
 from seekrec.serving import page, replies
 from seekrec.serving.engine import Answered, ModelSource, Question
-from seekrec.serving.http import PROBLEMS, ItemId, Served, add_errors, add_middleware, check_token
+from seekrec.serving.http import PROBLEMS, ItemId, Served, add_errors, add_middleware, check_token, deadline_of
 from seekrec.serving.item_routes import item_router
 from seekrec.serving.service import Service
 from seekrec.serving.settings import ServingSettings
@@ -66,20 +66,19 @@ def make_app(source: ModelSource, settings: ServingSettings) -> FastAPI:
 @router.post("/recommend")
 async def recommend(message: m.RecommendMessage, service: Served, request: Request) -> replies.Answer:
     """Recommend items to a user."""
-    return _items(await _ask(message, service, request, await _question(message, service)))
+    return _items(await _ask(message, service, request))
 
 
 @router.post("/search")
 async def search(message: m.SearchMessage, service: Served, request: Request) -> replies.Answer:
     """Find items for a query, of a user or of nobody."""
-    return _items(await _ask(message, service, request, await _question(message, service)))
+    return _items(await _ask(message, service, request))
 
 
 @router.post("/rank")
 async def rank(message: m.RankMessage, service: Served, request: Request) -> replies.Answer:
     """Order some items for a user."""
-    asked = replace(await _question(message, service), candidates=message.candidates)
-    return _items(await _ask(message, service, request, asked))
+    return _items(await _ask(message, service, request))
 
 
 @router.post("/suggest")
@@ -88,12 +87,11 @@ async def suggest(message: m.SuggestMessage, service: Served, request: Request) 
     found: list[str] = []
     model = service.models.named(message.model)
     if model.writes_queries:
-        asked = replace(await _question(message, service), top_k=message.top_k, writes_queries=True)
-        found = (await _ask(message, service, request, asked)).queries
+        found = (await _ask(message, service, request)).queries
     folded = message.prefix.casefold()
     found = [query for query in found if query.casefold().startswith(folded)]
     if len(found) < message.top_k:
-        found += await service.common_queries(message.prefix, message.top_k)
+        found += await service.common_queries(message.prefix, message.top_k, deadline_of(request))
     return replies.Suggestions(
         model=model.name,
         model_version=model.version,
@@ -102,33 +100,42 @@ async def suggest(message: m.SuggestMessage, service: Served, request: Request) 
     )
 
 
-async def _question(message: m.Question, service: Service) -> Question:
+async def _ask(message: m.Question, service: Service, request: Request) -> Answered:
+    """Have a message answered in the time that it has, from reading the history on, and as long as somebody waits."""
+    return await _while_connected(request, _answer(message, service, deadline_of(request)))
+
+
+async def _answer(message: m.Question, service: Service, deadline: float) -> Answered:
+    service.batcher.check_room(deadline)  # before anything is done for it
+    return await service.ask(await _question(message, service, deadline), deadline)
+
+
+async def _question(message: m.Question, service: Service, deadline: float) -> Question:
     """Bring a message to what the model is asked."""
     asked = message.to_request()
     if message.user_id is None:
         question = Question(asked, message.given_history(), model=message.model)
     else:
-        kept = await service.history(message.user_id)
+        kept = await service.history(message.user_id, deadline)
         until = message.timestamp
         if until is None or not kept.events or kept.events[-1].timestamp <= until:
             question = Question(asked, kept.events, kept, model=message.model)
         else:
             earlier = [event for event in kept.events if event.timestamp <= until]
             question = Question(asked, earlier, model=message.model)
-    if not isinstance(message, m.RecommendMessage):
-        return question
-    return replace(
-        question,
-        top_k=message.top_k,
-        where=message.where,
-        exclude_seen=message.exclude_seen,
-        boosts=message.boosts,
-    )
-
-
-async def _ask(message: m.Question, service: Service, request: Request, question: Question) -> Answered:
-    async with asyncio.timeout(service.settings.timeout_s):
-        return await _while_connected(request, service.ask(question))
+    if isinstance(message, m.RankMessage):
+        return replace(question, candidates=message.candidates)
+    if isinstance(message, m.SuggestMessage):
+        return replace(question, top_k=message.top_k, writes_queries=True)
+    if isinstance(message, m.RecommendMessage):
+        return replace(
+            question,
+            top_k=message.top_k,
+            where=message.where,
+            exclude_seen=message.exclude_seen,
+            boosts=message.boosts,
+        )
+    return question
 
 
 async def _while_connected(request: Request, work: Awaitable[ResultT]) -> ResultT:

@@ -2,7 +2,9 @@
 """The queue before the model: requests that come close together are answered at once.
 
 One thread works for the model: it answers batches, and between two of them it takes up a new catalogue or model. While
-it works, requests gather; the first of a batch waits for others no longer than its deadline.
+it works, requests gather; the first of a batch waits for others no longer than its deadline. A request that comes when
+it would wait too long is refused at once, and one that has waited too long all the same is refused then: nothing has
+been done for it. What the model has begun is answered.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from time import perf_counter
+from time import monotonic
 from typing import TypeVar
 
 from seekrec.errors import SeekrecError
@@ -24,9 +26,9 @@ from seekrec.serving.settings import ServingSettings
 
 ResultT = TypeVar("ResultT")
 
-# How fast the estimate of a question's time follows what is measured.
+# How fast the estimate of a batch's time follows those that take less; it follows those that take more at once.
 _NEWEST_SHARE = 0.2
-# A request is taken if it is expected to wait no longer than this share of the timeout.
+# A request is taken if its answer is expected within this share of the time that it has left.
 _WAIT_SHARE = 0.5
 
 
@@ -51,6 +53,7 @@ class _Job:
     question: Question
     answer: asyncio.Future[Answered]
     arrived: float
+    is_begun: bool = False
 
 
 class Batcher:
@@ -60,6 +63,7 @@ class Batcher:
         answer (`Callable`): Answers a batch: for each question an answer, or an error.
         settings ([`ServingSettings`]): Sizes and times.
         metrics ([`Metrics`]): Where it is counted.
+        clock (`Callable`): Returns seconds, by which batches are timed.
     """
 
     def __init__(
@@ -67,14 +71,16 @@ class Batcher:
         answer: Callable[[Sequence[Question]], list[Answered | SeekrecError]],
         settings: ServingSettings,
         metrics: Metrics,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._answer, self._settings, self._metrics = answer, settings, metrics
+        self._answer, self._settings, self._metrics, self._clock = answer, settings, metrics, clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._waiting: deque[_Job] = deque()
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
         self._is_stopping = False
-        self._seconds_each = 0.0
+        self._batch_seconds = 0.0
+        self._busy_since: float | None = None
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -94,32 +100,73 @@ class Batcher:
         """Do something in the model's thread, when no batch is being answered; any thread may call this."""
         return self._thread.submit(work)
 
-    async def ask(self, question: Question) -> Answered:
-        """Have a question answered; cancelled, it leaves the queue.
+    @property
+    def now(self) -> float:
+        """Seconds by the clock."""
+        return self._clock()
+
+    def check_room(self, deadline: float) -> None:
+        """Refuse a question that would not be answered in time.
+
+        Args:
+            deadline (`float`): When it must have been begun, by the clock.
 
         Raises:
-            QueueFullError: If too many wait.
+            QueueFullError: If too many wait, or those that do will take too long.
             StoppingError: If the server is being stopped.
-            SeekrecError: If the question cannot be answered.
         """
         if self._is_stopping:
             raise StoppingError("The server is being stopped; ask another one.")
         self._drop_cancelled()
-        expected = len(self._waiting) * self._seconds_each
-        if len(self._waiting) >= self._settings.max_queue or expected > self._settings.timeout_s * _WAIT_SHARE:
+        # One may always wait: without an answer now and then nobody would know that the model is fast again.
+        is_late = self._waiting and self._expected_seconds > (deadline - self._clock()) * _WAIT_SHARE
+        if len(self._waiting) >= self._settings.max_queue or is_late:
             raise self.refuse()
-        job = _Job(question, asyncio.get_running_loop().create_future(), perf_counter())
+
+    async def ask(self, question: Question, deadline: float | None = None) -> Answered:
+        """Have a question answered; cancelled, it leaves the queue.
+
+        Args:
+            question ([`Question`]): What is asked.
+            deadline (`float`, *optional*): When it must have been begun, by the clock; the timeout from now on if not
+                given.
+
+        Raises:
+            QueueFullError: If too many wait, or the question has waited too long.
+            StoppingError: If the server is being stopped.
+            TimeoutError: If the model takes longer than a request may.
+            SeekrecError: If the question cannot be answered.
+        """
+        deadline = self.now + self._settings.timeout_s if deadline is None else deadline
+        self.check_room(deadline)
+        job = _Job(question, asyncio.get_running_loop().create_future(), self._clock())
         self._waiting.append(job)
         self._metrics.queue.set(len(self._waiting))
         self._arrived.set()
         if len(self._waiting) >= self._settings.max_batch:
             self._full.set()
-        return await job.answer
+        try:
+            await asyncio.wait([job.answer], timeout=deadline - self._clock())
+            if not job.is_begun:
+                raise self.refuse()
+            return await asyncio.wait_for(job.answer, self._settings.timeout_s)
+        finally:
+            job.answer.cancel()
 
     def refuse(self) -> QueueFullError:
         """Count a request for which there is no room, and return what it is told."""
         self._metrics.refused.inc()
-        return QueueFullError(max(1, math.ceil(len(self._waiting) * self._seconds_each)))
+        return QueueFullError(max(1, math.ceil(self._expected_seconds)))
+
+    @property
+    def _expected_seconds(self) -> float:
+        """Until a question that comes now is answered."""
+        seconds, rest = self._batch_seconds, 0.0
+        if self._busy_since is not None:
+            taken = self._clock() - self._busy_since
+            # A batch that takes longer than the last ones tells before its end that it is slower now.
+            seconds, rest = max(seconds, taken), max(0.0, seconds - taken)
+        return rest + seconds * (1 + len(self._waiting) // self._settings.max_batch)
 
     def _drop_cancelled(self) -> None:
         if any(job.answer.done() for job in self._waiting):
@@ -147,14 +194,15 @@ class Batcher:
     async def _wait_for_others(self) -> None:
         """Wait until the batch is full or the deadline of its first question has come."""
         if self._waiting and not self._full.is_set():
-            left = self._waiting[0].arrived + self._settings.batch_wait_ms / 1000 - perf_counter()
+            left = self._waiting[0].arrived + self._settings.batch_wait_ms / 1000 - self._clock()
             if left > 0:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._full.wait(), left)
 
     async def _answer_batch(self, jobs: Sequence[_Job]) -> None:
-        start = perf_counter()
+        self._busy_since = start = self._clock()
         for job in jobs:
+            job.is_begun = True
             self._metrics.latency.labels("queue").observe(start - job.arrived)
         self._metrics.batch_size.observe(len(jobs))
         answers: Sequence[Answered | BaseException]
@@ -164,10 +212,10 @@ class Batcher:
             )
         except Exception as error:  # a bug: the questions fail, the server goes on
             answers = [error] * len(jobs)
-        seconds = perf_counter() - start
+        seconds, self._busy_since = self._clock() - start, None
         self._metrics.latency.labels("model").observe(seconds)
-        each = seconds / len(jobs)
-        self._seconds_each += _NEWEST_SHARE * (each - self._seconds_each) if self._seconds_each else each
+        faster = self._batch_seconds + _NEWEST_SHARE * (seconds - self._batch_seconds)
+        self._batch_seconds = max(seconds, faster)
         for job, answer in zip(jobs, answers, strict=True):
             if job.answer.done():
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import tempfile
 from dataclasses import asdict, fields
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 # Where the processes of a server read how to serve; the token is in a variable of its own.
 _SETTINGS_VARIABLE = "SEEKREC_SERVING"
-# Seconds that requests have to end when the server is stopped, and processes to start.
-_STOP_S = 60
+# Seconds that processes have to start; and, behind all that a request may take, to stop.
+_START_S, _STOP_S = 60, 10
 # Seconds that a connection stays open without a request: longer than clients and proxies keep theirs, or a request may
 # meet the end of its connection.
 _KEEP_ALIVE_S = 75
@@ -44,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("batch_wait_ms", "milliseconds that the first request of a batch waits for others"),
         ("max_batch", "requests that the model answers at once"),
         ("max_queue", "requests that wait at most; further ones get 429"),
-        ("timeout_s", "seconds that a request may take"),
-        ("cached_users", "users whose histories are held in memory"),
+        ("timeout_s", "seconds that a request may wait, and that the model may take for it"),
+        ("histories_mb", "megabytes of memory for users' histories"),
         ("states_mb", "megabytes of memory for what the model made of histories"),
     ):
         value = getattr(usual, name)
@@ -89,9 +90,9 @@ def serve(arguments: argparse.Namespace) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=_STOP_S,
+            timeout_graceful_shutdown=math.ceil(2 * settings.timeout_s) + _STOP_S,
             timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_worker_healthcheck=_STOP_S,
+            timeout_worker_healthcheck=_START_S,
         )
 
 

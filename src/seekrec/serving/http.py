@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
+import sqlite3
 import uuid
 from collections.abc import Sequence
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Annotated, cast
 
 from fastapi import Depends, FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,11 +45,14 @@ PROBLEMS: dict[int | str, dict[str, object]] = {
         422: "The message is not well formed; `loc` names the field",
         429: "Too many requests wait; ask again after `Retry-After` seconds",
         500: "The server failed",
-        503: "The server is starting or stopping, or took too long",
+        503: "The server is starting or stopping, its store is away, or the model took too long",
     }.items()
 }
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 _ADMIN = "/admin/"
+# Where the scope of a request says until when it may wait.
+_DEADLINE = "seekrec.deadline"
 
 
 def get_service(request: Request) -> Service:
@@ -57,6 +63,11 @@ def get_service(request: Request) -> Service:
 # What routes take.
 Served = Annotated[Service, Depends(get_service)]
 ItemId = Annotated[str, Path(min_length=1, max_length=MAX_ID_CHARACTERS)]
+
+
+def deadline_of(request: Request) -> float:
+    """Return when the model must have begun a request, by the clock of the batcher: the timeout after it came."""
+    return float(request.scope[_DEADLINE])
 
 
 async def check_token(request: Request) -> None:
@@ -90,6 +101,10 @@ def _refusal(error: QueueFullError) -> JSONResponse:
     return problem(429, str(error), Retry_After=str(error.retry_after))
 
 
+def _stopped(message: str) -> JSONResponse:
+    return problem(503, message, Retry_After="1")
+
+
 def add_errors(app: FastAPI) -> None:
     """Let an application turn errors into answers."""
 
@@ -113,7 +128,7 @@ def add_errors(app: FastAPI) -> None:
         if isinstance(error, QueueFullError):
             return _refusal(error)
         if isinstance(error, StoppingError):
-            return problem(503, str(error), Retry_After="1")
+            return _stopped(str(error))
         if isinstance(error, UnknownModelError):
             return problem(404, str(error), ["body", "model"])
         if isinstance(error, ConflictError):
@@ -127,7 +142,9 @@ def add_errors(app: FastAPI) -> None:
         return problem(500, "The server failed; its log says why, under the id of this request.")
 
     @app.exception_handler(SQLAlchemyError)
-    async def away(_: Request, error: SQLAlchemyError) -> JSONResponse:
+    async def away(request: Request, error: SQLAlchemyError) -> JSONResponse:
+        if _is_busy(error):
+            return _refusal(get_service(request).batcher.refuse())
         logger.error("the store failed", exc_info=error)
         return problem(503, "The store cannot be reached; ask again.", Retry_After="1")
 
@@ -138,6 +155,13 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> JSONResponse:
         return problem(500, "The server failed; its log says why, under the id of this request.")
+
+
+def _is_busy(error: SQLAlchemyError) -> bool:
+    """Return whether the store is there, but others have kept it from a request for too long."""
+    if isinstance(error, OperationalError) and isinstance(error.orig, sqlite3.OperationalError):
+        return "locked" in str(error.orig)
+    return isinstance(error, PoolTimeoutError)
 
 
 def _methods(request: Request) -> set[str]:
@@ -189,7 +213,9 @@ class Passage:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         own = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         token = request_id.set(own)
-        start, status, read = perf_counter(), 500, 0
+        start, read = perf_counter(), 0
+        status: int | None = None
+        scope[_DEADLINE] = monotonic() + self._service.settings.timeout_s
 
         async def limited() -> Message:
             nonlocal read
@@ -218,19 +244,25 @@ class Passage:
             await self._app(scope, limited, noted)
         except HTTPException as error:  # a body that nothing has read yet
             await problem(error.status_code, str(error.detail), ["body"])(scope, receive, noted)
+        except asyncio.CancelledError:  # the server was stopped, and its patience has ended
+            if status is None:
+                await _stopped("The server was stopped; ask another one.")(scope, receive, noted)
+            raise
         finally:
             self._active -= is_work
-            self._note(scope, status, perf_counter() - start)
+            self._note(scope, 500 if status is None else status, perf_counter() - start)
             request_id.reset(token)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
         # Not the path itself: it may hold the id of a user, and anybody may make up paths.
         path = getattr(route, "path", "unknown")
-        self._metrics.requests.labels(path, scope["method"], str(status)).inc()
+        # Nor a method that anybody makes up.
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._metrics.requests.labels(path, method, str(status)).inc()
         self._metrics.latency.labels("request").observe(seconds)
         fields = {
-            "method": scope["method"],
+            "method": method,
             "route": path,
             "status": status,
             "milliseconds": round(1000 * seconds, 3),
@@ -256,6 +288,7 @@ __all__ = [
     "add_errors",
     "add_middleware",
     "check_token",
+    "deadline_of",
     "get_service",
     "problem",
 ]

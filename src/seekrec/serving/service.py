@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the routes call: questions, events, changes of the catalogue and of the model, over one store.
 
-Four kinds of threads work here. The event loop takes requests and waits; threads of a pool read and write the store;
+Four kinds of threads work here. The event loop takes requests and waits; a few threads read the store and write it;
 one thread is the model's; and one makes the changes of [`LivingModels`], which the model's thread takes up between two
 batches. So a batch is answered from one catalogue.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, TypeVar
 
 from anyio.to_thread import run_sync
 
@@ -22,7 +24,9 @@ from seekrec.serving.histories import Histories, KeptHistory
 from seekrec.serving.living_models import LivingModels
 from seekrec.serving.metrics import Metrics
 from seekrec.serving.settings import ServingSettings
-from seekrec.serving.store import Store, StoredEvent
+from seekrec.serving.store import NUM_READERS, Store, StoredEvent
+
+ResultT = TypeVar("ResultT")
 
 
 class Service:
@@ -44,7 +48,9 @@ class Service:
         self.store = await run_sync(Store, self.settings.store)
         if self.settings.examples is not None:
             self.example_users = await run_sync(_keep_examples, self.store, self.settings.examples)
-        self.histories = Histories(self.store, self.settings.cached_users, self.metrics)
+        self.histories = Histories(self.store, self.settings.histories_mb * 2**20, self.metrics)
+        self._readers = ThreadPoolExecutor(NUM_READERS, "reader")
+        self._writers = ThreadPoolExecutor(self.store.num_writers, "writer")
         self.batcher = Batcher(self._answer, self.settings, self.metrics)
         self.models = LivingModels(self._source, self.settings, self.store, self.batcher.between_batches, self.metrics)
         await self.models.start()
@@ -56,6 +62,8 @@ class Service:
         self.status = "stopping"
         await self.batcher.stop()
         await self.models.stop()
+        for threads in (self._readers, self._writers):
+            await run_sync(threads.shutdown)
         self.store.close()
 
     @property
@@ -63,14 +71,14 @@ class Service:
         """The model that answers."""
         return self.models.model
 
-    async def ask(self, question: Question) -> Answered:
+    async def ask(self, question: Question, deadline: float) -> Answered:
         """Have a question answered; see [`Batcher.ask`].
 
         Raises:
             UnknownModelError: If the question names a model that is not loaded.
         """
         self.models.named(question.model)
-        return await self.batcher.ask(question)
+        return await self.batcher.ask(question, deadline)
 
     def _answer(self, questions: Sequence[Question]) -> list[Answered | SeekrecError]:
         """Answer a batch, in the model's thread: each question by the model that it names."""
@@ -86,20 +94,51 @@ class Service:
             found |= dict(zip(numbers, answers, strict=True))
         return [found[number] for number in range(len(questions))]
 
-    async def history(self, user_id: str) -> KeptHistory:
-        """Return what the store has of a user."""
+    async def history(self, user_id: str, deadline: float | None = None) -> KeptHistory:
+        """Return what the store has of a user.
+
+        Args:
+            user_id (`str`): Whose.
+            deadline (`float`, *optional*): When it must be there, by the clock of the batcher; the timeout from now on
+                if not given.
+
+        Raises:
+            QueueFullError: If others keep all threads until then.
+            TimeoutError: If the store takes longer.
+        """
         with self.metrics.time("history"):
-            return await run_sync(self.histories.read, user_id)
+            return await self._read(lambda: self.histories.read(user_id), deadline)
+
+    async def common_queries(self, prefix: str, limit: int, deadline: float) -> list[str]:
+        """Return what many users searched for; see [`Store.common_queries`], and [`history`] for the deadline."""
+        return await self._read(lambda: self.store.common_queries(prefix, limit), deadline)
 
     async def append_events(self, events: Sequence[StoredEvent]) -> int:
-        """Keep events; see [`Store.append_events`]."""
-        appended = await run_sync(self.store.append_events, events)
+        """Keep events; see [`Store.append_events`].
+
+        Raises:
+            QueueFullError: If others write until the timeout; nothing is kept then.
+        """
+        writing = self._writers.submit(self.store.append_events, events)
+        written = asyncio.wrap_future(writing)
+        done, _ = await asyncio.wait([written], timeout=self.settings.timeout_s)
+        if not done and writing.cancel():
+            raise self.batcher.refuse()
+        # What has begun ends one way or the other, and the answer says which.
+        appended = await written
         self.metrics.events.inc(appended)
         return appended
 
-    async def common_queries(self, prefix: str, limit: int) -> list[str]:
-        """Return what many users searched for; see [`Store.common_queries`]."""
-        return await run_sync(self.store.common_queries, prefix, limit)
+    async def _read(self, read: Callable[[], ResultT], deadline: float | None) -> ResultT:
+        """Read from the store, in a thread; cancelled, this ends at once."""
+        left = self.settings.timeout_s if deadline is None else deadline - self.batcher.now
+        reading = self._readers.submit(read)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(reading), left)
+        except TimeoutError:
+            if reading.cancelled():  # no thread had begun it
+                raise self.batcher.refuse() from None
+            raise
 
 
 def _keep_examples(store: Store, path: str) -> list[str]:

@@ -32,8 +32,9 @@ class ServingSettings:
         batch_wait_ms (`float`): How long the first request of a batch waits for others, in milliseconds.
         max_batch (`int`): Requests that the model answers at once.
         max_queue (`int`): Requests that wait at most; further ones get 429.
-        timeout_s (`float`): How long a request may take, in seconds.
-        cached_users (`int`): Users whose histories are held in memory.
+        timeout_s (`float`): How long a request may wait for the model, the reading of its history included, and how
+            long the model may take for it, in seconds. One that is expected to wait for half of it gets 429 at once.
+        histories_mb (`int`): Megabytes of memory for users' histories.
         states_mb (`int`): Megabytes of memory for what the model made of users' histories, where its family can go on
             from there; 0 to read them anew each time.
         poll_s (`float`): How often a process looks for what others changed, in seconds.
@@ -49,7 +50,7 @@ class ServingSettings:
     max_batch: int = 32
     max_queue: int = 256
     timeout_s: float = 30.0
-    cached_users: int = 10_000
+    histories_mb: int = 64
     states_mb: int = 512
     poll_s: float = 0.25
 
@@ -58,7 +59,7 @@ class ServingSettings:
         for name, least in (
             ("max_batch", 1),
             ("max_queue", 1),
-            ("cached_users", 1),
+            ("histories_mb", 0),
             ("batch_wait_ms", 0),
             ("states_mb", 0),
         ):

@@ -21,9 +21,13 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, Ope
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError, RequestError
-from seekrec.schema import Event
+from seekrec.schema import BEHAVIORS, Event
 from seekrec.serving import schema_versions as tables
 
+# Threads that read at once, and that write to a database with many writers: each has a connection of its own.
+NUM_READERS = 8
+_NUM_WRITERS = 8
+_POOL = {"pool_size": NUM_READERS + _NUM_WRITERS, "max_overflow": 8}
 # How long a writer waits for another one, in seconds.
 _LOCK_S = 30.0
 _USABLE = "use sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME."
@@ -31,6 +35,8 @@ _USABLE = "use sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME."
 _WRITES = "seekrec_writes"
 # Values of one `IN (...)`, below the limit of every SQLite.
 _MAX_IN = 500
+# One object for all events of a kind.
+_BEHAVIORS = {name: name for name in BEHAVIORS}
 # A query is suggested to others only when so many have asked it.
 MIN_USERS_OF_QUERY = 3
 
@@ -106,6 +112,11 @@ class Store:
         except DataError:
             self.close()
             raise
+
+    @property
+    def num_writers(self) -> int:
+        """Threads of a process that may write at once; SQLite has one writer, for whom others wait unfairly."""
+        return 1 if self._engine.dialect.name == "sqlite" else _NUM_WRITERS
 
     def close(self) -> None:
         """Close the connections."""
@@ -326,11 +337,11 @@ def _open(url: str) -> Engine:
         place = make_url(url)
         kind = place.get_backend_name()
         if kind == "postgresql":
-            return create_engine(place, pool_pre_ping=True, pool_size=10, max_overflow=20, **hidden)
+            return create_engine(place, pool_pre_ping=True, **_POOL, **hidden)
         if kind != "sqlite" or place.database in (None, "", ":memory:"):
             # Not the URL: there may be a password in it.
             raise ConfigurationError(f"`store` is a URL of {kind} without a file or of a kind unknown; {_USABLE}")
-        engine = create_engine(place, connect_args={"timeout": _LOCK_S}, **hidden)
+        engine = create_engine(place, connect_args={"timeout": _LOCK_S}, **_POOL, **hidden)
     except ArgumentError as error:
         raise ConfigurationError(f"`store` cannot be read as a URL; {_USABLE}") from error
     except (NoSuchModuleError, ImportError) as error:
@@ -362,7 +373,16 @@ def _event_row(one: StoredEvent, number: int) -> dict[str, object]:
 
 def _stored_event(row: RowMapping) -> StoredEvent:
     kept = {one.name: row[one.name] for one in fields(Event)}
+    kept["behavior"] = _BEHAVIORS.get(kept["behavior"], kept["behavior"])
     return StoredEvent(row["event_id"], row["user_id"], Event(**kept))
 
 
-__all__ = ["MIN_USERS_OF_QUERY", "ConflictError", "ItemChange", "State", "Store", "StoredEvent"]
+__all__ = [
+    "MIN_USERS_OF_QUERY",
+    "NUM_READERS",
+    "ConflictError",
+    "ItemChange",
+    "State",
+    "Store",
+    "StoredEvent",
+]

@@ -149,7 +149,7 @@ def _cut(word: str) -> tuple[str, ...]:
     return (_singular(word),)
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=50_000)
 def _singular(word: str) -> str:
     if len(word) < 4 or not word.endswith("s") or word[-2] in "su":
         return word
