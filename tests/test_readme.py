@@ -155,7 +155,7 @@ def check_requirement(word: str) -> None:
 
 
 def check_tree(block: str, root: Path) -> set[str]:
-    """Check that each path of a tree is there, and give them all, relative to the root."""
+    """Check that each path of a tree is there, once, and give them all, relative to the root."""
     folders: list[str] = []
     listed: set[str] = set()
     for line in block.splitlines():
@@ -168,6 +168,7 @@ def check_tree(block: str, root: Path) -> set[str]:
         for name in names:
             path = "/".join([*folders, name])
             assert (root / path).exists(), f"the tree names {path}, which is not there"
+            assert path not in listed, f"the tree names {path} twice"
             listed.add(path)
         if (root / "/".join([*folders, names[-1]])).is_dir():
             folders.append(names[-1])
@@ -235,7 +236,7 @@ def test_settings_in_prose_exist():
     """What the documents of a family write as `name: value` or `--name` is a setting of a recipe or of a script."""
     kinds = [kind for family in house.FAMILIES for kind in house.argument_classes(family, ROOT)]
     known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
-    for script in ("ablations", "temporal_alignment", "demo", "push_to_hub"):
+    for script in ("ablations", "papers", "demo", "push_to_hub"):
         known.update(re.findall(r"--([a-z]\w*)", help_of(f"recipes/{script}.py")))
     unknown = {}
     for path in [path for family in house.FAMILIES for path in (ROOT / "recipes" / family).glob("*.md")]:

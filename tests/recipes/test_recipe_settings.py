@@ -73,8 +73,7 @@ def test_the_paper_setting_of_gensr_is_the_papers_and_the_released_codes():
 @pytest.mark.parametrize("family", ["intsr", "synergen"])
 def test_there_are_the_setting_files_of_families_of_vectors(family):
     names = {path.stem for path in FILES if path.parent.name == family}
-    own = {"alignment-movielens", "alignment-simulated"} if family == "intsr" else set()
-    assert names == {"beauty", "movielens-100k", "movielens-tags", "scientific", "tiny", "paper"} | own
+    assert names == {"beauty", "movielens-100k", "movielens-tags", "scientific", "tiny", "paper"}
 
 
 def test_the_paper_setting_of_intsr_is_the_papers():
