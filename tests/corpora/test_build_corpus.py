@@ -16,7 +16,6 @@ from seekrec.corpora import (
     add_identifier_tokens,
     build_corpus,
     corpus_fingerprint,
-    decode_row,
     decode_tokens,
     encode_requests,
     train_tokenizer,
@@ -40,6 +39,12 @@ def one_wording(monkeypatch):
     """Training draws wording 0 alone."""
     first = {kind: wordings[:1] for kind, wordings in TEMPLATES.items()}
     monkeypatch.setattr("seekrec.corpora.instructions.TEMPLATES", first)
+
+
+def decode_row(tokenizer, row):
+    """A row of a corpus as the paper prints its samples."""
+    instruction, response = (decode_tokens(tokenizer, row[name]) for name in ("input_ids", "labels"))
+    return f"Instruction: {instruction}\nResponse: {response}"
 
 
 def rows_of(corpus, tokenizer):

@@ -14,7 +14,6 @@ from seekrec.errors import ConfigurationError, DataError
 from seekrec.evaluation import metrics
 from seekrec.evaluation.metrics import (
     all_metric_values,
-    bootstrap_interval,
     bootstrap_intervals,
     metric_values,
     mrr_at_k,
@@ -26,6 +25,11 @@ from seekrec.evaluation.metrics import (
 )
 
 INF = float("inf")
+
+
+def bootstrap_interval(values, **options):
+    """The interval of one mean."""
+    return bootstrap_intervals({"mean": values}, **options)["mean"]
 
 
 def test_metrics_by_hand():

@@ -14,7 +14,7 @@ Text from outside never becomes one of these tokens: see [`seekrec.util.text`].
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -308,17 +308,3 @@ def decode_tokens(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) 
         first = str(tokenizer.convert_ids_to_tokens(numbers[0]))
         written += " " * first.startswith(WORD_START) + str(tokenizer.decode(numbers)).lstrip(" ")
     return written.strip()
-
-
-def decode_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Iterable[int]]) -> str:
-    """Write a row of a corpus as the paper prints its samples.
-
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`): Has the identifier tokens.
-        row (`Mapping`): Has `input_ids` and `labels`.
-
-    Returns:
-        `str`: Two lines, the instruction and the response.
-    """
-    instruction, response = (decode_tokens(tokenizer, row[name]) for name in ("input_ids", "labels"))
-    return f"Instruction: {instruction}\nResponse: {response}"

@@ -114,16 +114,12 @@ def evaluate_system(
         ranks,
         cases.facts,
         k,
-        system=system_name,
-        dataset=split.log.name,
-        split_method=split.method,
-        split_protocol=split.protocol,
-        split_fingerprint=split.fingerprint,
+        split,
+        name=system_name,
+        system=system,
         cases_fingerprint=cases.fingerprint,
-        query_source=split.log.query_source,
         seed=seed,
         seconds=seconds,
-        details=dict(getattr(system, "details", {})),
     )
 
 
@@ -131,17 +127,13 @@ def make_row(
     ranks: FloatArray,
     facts: CaseFacts,
     k: Sequence[int],
+    split: Split | PartitionedSplit,
     *,
-    system: str,
-    dataset: str,
-    split_method: str,
-    split_protocol: str,
-    split_fingerprint: str,
+    name: str,
+    system: object,
     cases_fingerprint: str,
-    query_source: str,
     seed: int,
     seconds: float,
-    details: dict[str, object],
 ) -> ResultRow:
     """Make the row of a system from the ranks of its targets.
 
@@ -149,29 +141,25 @@ def make_row(
         ranks (`np.ndarray`): What [`rank_cases`] returns.
         facts ([`CaseFacts`]): What the cases share.
         k (`Sequence[int]`): The cuts of the metrics.
-        system (`str`): As in [`ResultRow`], like all that follow.
-        dataset (`str`): Name of the log.
-        split_method (`str`): Method of the split.
-        split_protocol (`str`): Protocol of the split.
-        split_fingerprint (`str`): Digest of the split.
+        split (`Split` or `PartitionedSplit`): What was split, and how.
+        name (`str`): Name of the system.
+        system (*optional*): The system; its `details`, if it has any, are what it says of itself.
         cases_fingerprint (`str`): Digest of all cases.
-        query_source (`str`): Origin of the queries.
         seed (`int`): Seed of the resamples.
         seconds (`float`): Time of asking and ranking.
-        details (`dict`): What the system says of itself.
     """
     values = all_metric_values(ranks, k)
     return ResultRow(
-        system=system,
-        dataset=dataset,
+        system=name,
+        dataset=split.log.name,
         behavior=facts.behavior,
         part=facts.part,
         protocol=facts.protocol,
-        split_method=split_method,
-        split_protocol=split_protocol,
-        split_fingerprint=split_fingerprint,
+        split_method=split.method,
+        split_protocol=split.protocol,
+        split_fingerprint=split.fingerprint,
         cases_fingerprint=cases_fingerprint,
-        query_source=query_source,
+        query_source=split.log.query_source,
         seen_removed=facts.seen_removed,
         num_cases=len(ranks),
         num_items=facts.num_items,
@@ -179,7 +167,7 @@ def make_row(
         seconds=seconds,
         metrics={metric: float(column.mean()) for metric, column in values.items()},
         intervals=bootstrap_intervals(values, seed=seed),
-        details=details,
+        details=dict(getattr(system, "details", {})),
         ranks=ranks,
     )
 

@@ -249,19 +249,6 @@ def bootstrap_intervals(
     return {name: Interval(float(low), float(high)) for name, low, high in zip(values, lows, highs, strict=True)}
 
 
-def bootstrap_interval(
-    values: npt.ArrayLike, *, seed: int = 0, num_samples: int = 1000, confidence: float = 0.95
-) -> Interval:
-    """Compute the percentile bootstrap interval of one mean; see [`bootstrap_intervals`].
-
-    Example:
-        >>> bootstrap_interval([1.0, 1.0, 1.0])
-        Interval(low=1.0, high=1.0)
-    """
-    intervals = bootstrap_intervals({"mean": values}, seed=seed, num_samples=num_samples, confidence=confidence)
-    return intervals["mean"]
-
-
 def paired_bootstrap(
     values_a: npt.ArrayLike,
     values_b: npt.ArrayLike,

@@ -203,16 +203,12 @@ def evaluate_partitions(
                     np.concatenate(found.ranks[name])[order],
                     found.facts,
                     k,
-                    system=name,
-                    dataset=split.log.name,
-                    split_method=split.method,
-                    split_protocol=split.protocol,
-                    split_fingerprint=split.fingerprint,
+                    split,
+                    name=name,
+                    system=systems[name],
                     cases_fingerprint=digest,
-                    query_source=split.log.query_source,
                     seed=cases.seed,
                     seconds=found.seconds[name],
-                    details=dict(getattr(systems[name], "details", {})),
                 )
                 rows.append(row)
     return rows

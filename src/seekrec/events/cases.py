@@ -91,11 +91,6 @@ class Cases:
         """Return the rows of one case's history, int64, oldest first."""
         return self.histories[case]
 
-    @property
-    def history_offsets(self) -> np.ndarray:
-        """int64 of length `len(cases) + 1`: where each history begins and ends in `histories.values`."""
-        return self.histories.offsets
-
     def request(self, case: int, history: Sequence[Event]) -> Request:
         """Return the question of one case.
 
