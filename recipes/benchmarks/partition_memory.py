@@ -2,11 +2,13 @@
 """Measure the memory of training from partitions: it should not grow with the number of events. Prints JSON lines.
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/partition_memory.py --folder /tmp/partitions
-    OMP_NUM_THREADS=1 python recipes/benchmarks/partition_memory.py --folder /tmp/partitions --families gensr
+    OMP_NUM_THREADS=1 python recipes/benchmarks/partition_memory.py --folder /tmp/partitions --families intsr \
+        --num_events 500000
 
 Simulated events are partitioned, the same number a partition, and a model of `tiny.yaml` is trained on them for a few
-steps, validated and tested, each run in a process of its own. What counts is `..._mib`: the largest resident memory
-that belongs to the process. `mapped_mib` is what it has mapped of files besides, which the system takes back.
+steps, validated and tested, each run in a process of its own. A line comes as soon as its process ends; what the runs
+print themselves goes to the standard error. What counts is `own_mib`: the largest resident memory that belongs to the
+process. `mapped_mib` is what it has mapped of files besides, which the system takes back.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import multiprocessing
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +47,7 @@ class Arguments:
     """What is measured."""
 
     folder: str = field(metadata={"help": "Where logs and runs are written, and found again."})
-    families: list[str] = field(default_factory=lambda: ["gensar", "gensr"], metadata={"help": "What is trained."})
+    families: list[str] = field(default_factory=lambda: list(RECIPES), metadata={"help": "What is trained."})
     num_events: list[int] = field(default_factory=lambda: [500_000, 5_000_000], metadata={"help": "Sizes."})
     events_of_partition: int = field(default=500_000, metadata={"help": "Events of a partition."})
     semantic_encoder: str | None = field(default=None, metadata={"help": "Encoder of texts; MiniLM if not given."})
@@ -78,7 +82,8 @@ def train(family: str, events: str, output_dir: str, stop_after: str, encoder: s
     if family in ("gensar", "gensr"):
         options += ["--tokenizer_vocab_size", "2000"]
     options += [] if encoder is None else ["--semantic_encoder", encoder]
-    run_recipe(f"train_{family}.py", RECIPES[family], options)
+    with redirect_stdout(sys.stderr):
+        run_recipe(f"train_{family}.py", RECIPES[family], options)
     watch.is_done.set()
     watch.join()
     return {
@@ -89,8 +94,8 @@ def train(family: str, events: str, output_dir: str, stop_after: str, encoder: s
     }
 
 
-def measure(family: str, num_events: int, arguments: Arguments) -> list[dict[str, object]]:
-    """Train a family on a log of so many events: lines for what is written before training, and for the rest."""
+def measure(family: str, num_events: int, arguments: Arguments) -> Iterator[dict[str, object]]:
+    """Train a family on a log of so many events: a line for each part, when it is done."""
     folder = Path(arguments.folder)
     raw, log = folder / f"raw-{num_events}", folder / f"log-{num_events}-{arguments.events_of_partition}"
     num_partitions = -(-num_events // arguments.events_of_partition)
@@ -98,14 +103,12 @@ def measure(family: str, num_events: int, arguments: Arguments) -> list[dict[str
         simulate(num_events, num_items=NUM_ITEMS, seed=5).write(raw)
         partition_log(raw / "events", raw / "items.parquet", log, num_partitions=num_partitions)
     context = multiprocessing.get_context("spawn")
-    lines = []
     # Stages are found again: what trains and tests has not written them.
     for stage in ("embeddings", "corpus", "evaluation"):
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             given = (family, str(log), str(folder / f"{family}-{num_events}"), stage, arguments.semantic_encoder)
             found = pool.submit(train, *given).result()
-        lines.append({"family": family, "num_events": num_events, "num_partitions": num_partitions, **found})
-    return lines
+        yield {"family": family, "num_events": num_events, "num_partitions": num_partitions, **found}
 
 
 def main(arguments: Arguments) -> None:
