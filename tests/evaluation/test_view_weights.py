@@ -105,7 +105,7 @@ def test_views_find_items_for_a_task_that_validation_lacks(caplog):
     split = make_aisles()[0]  # its validation cases are recommendations
     found = choose_view_weights(model, processor, split, Views.fit(split, model.catalog), behaviors=["search"])
     assert not found and model.view_weights == {"search": dict.fromkeys(("lexical", "query_log", "semantic"), 0.02)}
-    assert "No validation case is a search" in caplog.text and model.views.lexical is not None
+    assert "No validation case of a search is used" in caplog.text and model.views.lexical is not None
 
 
 def test_views_that_find_nothing_for_a_task_are_refused(aisles):

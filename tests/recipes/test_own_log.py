@@ -11,7 +11,7 @@ import pytest
 from own_logs import KINDS, write_own_log
 from tiny_runs import metrics, run, run_script
 
-from seekrec.training.budget import process_seconds
+from seekrec.util.clock import process_seconds
 
 FAMILIES = ("gensar", "gensr", "intsr", "synergen")
 # What is large is made small; the rest is chosen.

@@ -14,7 +14,7 @@ from seekrec.recipes.choices import Situation, choose
 from seekrec.recipes.costs import add_epochs, estimate_costs
 from seekrec.recipes.fit import RankingTimes, time_cases
 from seekrec.recipes.machine import Machine
-from seekrec.recipes.plan import Plan
+from seekrec.recipes.plan import Plan, fit_test
 from seekrec.util.units import format_bytes, format_seconds
 
 FAMILIES = ("gensar", "gensr", "intsr", "synergen")
@@ -113,13 +113,13 @@ def test_what_there_is_no_time_for_is_left_out_of_the_table(summary):
     plan = Plan("intsr", "shop", "a machine", [], [], "key", {}, 1.0)
     times = RankingTimes({"full": (0.5, 0.01)}, 300, 2000, ("full",), ("full",), num_items=20_000)
     evaluation = EvaluationArguments()
-    fitted = plan.fit_test(evaluation, times, 13.0)
-    # Baselines of so many items take 14 seconds; without them there is time for 950 cases.
-    assert not evaluation.has_baselines and fitted.values["baselines"] == ["none"]
-    assert times.without_baselines().test_seconds(evaluation.max_test_cases) <= 13.0
-    given = EvaluationArguments()
-    replace(plan, given={"baselines": ["usual"]}).fit_test(given, times, 13.0)
-    assert given.has_baselines and given.max_test_cases == 20
+    chosen, left = fit_test(evaluation, times, 13.0)
+    # Baselines of so many items take 14 seconds; without them there is time for some 1,100 cases.
+    assert not evaluation.has_baselines and plan.with_choices(chosen).values["baselines"] == ["none"]
+    assert left.test_seconds(evaluation.max_test_cases) <= 13.0 < left.test_seconds(1.2 * evaluation.max_test_cases)
+    # Minutes count for more than what else was given; fewer cases than were wanted are none more.
+    given = EvaluationArguments(max_test_cases=30)
+    assert fit_test(given, times, 1e9)[0] == [] and given.max_test_cases == 30 and given.has_baselines
 
 
 def test_a_slower_machine_takes_longer_and_a_larger_log_more_memory(summary):
@@ -133,23 +133,33 @@ def test_a_slower_machine_takes_longer_and_a_larger_log_more_memory(summary):
 
 def test_as_many_cases_are_tested_as_fit():
     times = RankingTimes({"full": (0.5, 0.01)}, 300, 2000, ("full",), ("full",), num_items=2000)
-    # Eight seconds of what is not timed (baselines of 2000 items 5, saving 3), 0.5 once and 0.01 + 0.001 a case; 300
-    # searches in five forms, each form once 0.5, then half of 0.01 and 0.001 a search.
+    # Five seconds for the baselines of 2000 items, 0.5 once and 0.01 + 0.001 a case; 300 searches in five forms, each
+    # form once 0.5, then half of 0.01 and 0.001 a search; 20 cases of new items.
     assert times.validation_seconds == pytest.approx(3.5)
-    assert times.test_seconds(1000) == pytest.approx(8 + 0.5 + 11 + 5 * (0.5 + 300 * 0.006))
+    assert times.test_seconds(1000) == pytest.approx(5 + 0.5 + 11 + 5 * (0.5 + 300 * 0.006) + 0.7)
+    assert list(times.test_parts(1000)) == ["full", "query forms", "new items"]
+    # And three for saving.
+    assert times.end_seconds(1000) == pytest.approx(3 + times.test_seconds(1000))
     assert times.fit_test(1e9) == 2000 and times.fit_test(0) == 20
     few = times.fit_test(26)
     assert times.test_seconds(few) <= 26 < times.test_seconds(int(1.2 * few))
-    assert replace(times, share_of_core=0.5).test_seconds(0) == pytest.approx(16 + 6 * 0.5)
+    assert replace(times, share_of_core=0.5).end_seconds(0) == pytest.approx(16 + 7 * 0.5)
     # With views the model ranks each case twice; all else stays.
     twice = replace(times, rankings=2)
-    assert twice.test_seconds(1000) - times.test_seconds(1000) == pytest.approx(0.5 + 1000 * 0.01)
+    assert twice.test_seconds(1000) - times.test_seconds(1000) == pytest.approx(0.5 + 1000 * 0.01 + 0.7)
     # Reading partitions takes 8 seconds whatever is ranked; views take 2 and 0.02 a validation case.
     more = replace(times, view_seconds=(2.0, 0.02), reading_seconds=8.0)
-    assert more.test_seconds(0) == pytest.approx(8 + 6 * 0.5 + 8 + 2 + 300 * 0.02)
-    assert more.without_views().test_seconds(0) == pytest.approx(8 + 6 * 0.5 + 8)
-    assert times.without_baselines().test_seconds(1000) == pytest.approx(3 + 0.5 + 10)
+    assert more.test_seconds(0) == pytest.approx(5 + 7 * 0.5 + 8)
+    assert more.end_seconds(0) == pytest.approx(5 + 7 * 0.5 + 8 + 3 + 2 + 300 * 0.02)
+    assert times.without_baselines().test_seconds(1000) == pytest.approx(0.5 + 10 + 0.7)
     assert [more.fit_views(seconds).num_validation for seconds in (1.0, 4.0, 9.0)] == [20, 100, 300]
+    # Saving, and a test of 20 cases with reading: 3 + 8 + 0.7 + 0.7. What is left beyond is for the weights of views.
+    found = [more.fit_finishing(12.4 + seconds) for seconds in (9.0, 5.0, 2.5, 2.3)]
+    assert found[0] == 300 and 130 <= found[1] <= 150 and found[2:] == [25, 0]
+    # A head that is scaled ranks the same cases four times more.
+    scaled = replace(more, finishing=4)
+    assert scaled.finishing_seconds(100) == pytest.approx(2 + 100 * 0.02 + 4 * (0.5 + 100 * 0.01))
+    assert "calibration" in scaled.test_parts(20)
 
 
 class Clock:

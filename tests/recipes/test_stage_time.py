@@ -10,10 +10,11 @@ import pytest
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem
 from seekrec.embeddings.semantic import embed_texts
 from seekrec.embeddings.timed import embed_in_time
+from seekrec.errors import ConfigurationError
 from seekrec.identifiers import DualRQVAEConfig, DualRQVAEModel
 from seekrec.models.dense import QueryVectors
 from seekrec.recipes.stages import SHARE_OF_A_STAGE, StageCache
-from seekrec.training.budget import StageTime
+from seekrec.training.budget import PartTimes, StageTime
 from seekrec.training.identifiers import train_dual_rqvae
 from seekrec.training.sasrec import train_sasrec
 
@@ -56,6 +57,46 @@ def test_a_stage_that_was_cut_short_is_found_by_runs_of_as_many_minutes_alone(tm
     assert run(2, needed=26) == ("2 minutes", {"s": "half of it"})
     assert run(None, needed=1000) == ("None minutes", {})
     assert run(1, needed=11) == ("None minutes", {}) and calls == [1, 2, None]
+
+
+def test_what_follows_the_stages_has_its_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("seekrec.recipes.stages.share_of_core", lambda: 0.5)
+    clock = Clock()
+    clock.now = 10.0
+    cache = StageCache(tmp_path, max_minutes=2, clock=clock)
+    clock.now = 30.0
+    cache.set_reserve()
+    # Reading took 20 seconds; half of the time this process waits for others.
+    assert cache.reserve == 1.5 * 20 + 6 / 0.5
+    assert cache.make_time().seconds_left() == SHARE_OF_A_STAGE * (90 - 42)
+    clock.now = 90.0
+    assert cache.make_time().seconds_left() == 0.0
+    # Reading that took 90 of 120 seconds needs 147 more.
+    with pytest.raises(ConfigurationError, match="`max_minutes` is 2, and 1.7 minutes had .*; give at least 4.2,"):
+        clock.now = 100.0
+        cache.set_reserve()
+    free = StageCache(tmp_path, clock=clock)
+    free.set_reserve()
+    assert free.make_time() is None and free.seconds_left() == np.inf
+
+
+def test_parts_share_what_is_left_by_what_they_are_expected_to_need():
+    clock = Clock()
+    time = PartTimes(60.0, 180.0, clock, {"full": 20.0, "forms": 10.0, "new": 10.0}, in_all={})
+    full = time.take("full")
+    assert full.seconds_left() == 30 and full.fit_cases(100) == 100 and full.left_out is None
+    clock.now = 40.0
+    # It took longer than its share: the others have half of the rest each, and as many cases as fit.
+    forms = time.take("forms")
+    assert forms.seconds_left() == 10 and forms.fit_cases(300) == 300
+    clock.now = 56.0
+    new = time.take("new")
+    assert new.seconds_left() == 4 and new.fit_cases(100) == 40 and new.left_out == "60 of 100 cases"
+    clock.now = 59.0
+    assert new.fit_cases(100) == 0 and new.left_out == "100 of 100 cases"
+    assert list(time.taken) == ["full", "forms", "new"]
+    # Halves of a part are halves of what it is expected to need.
+    assert full.part(0.5).expected == 10
 
 
 def sequences(num_users, num_items=30):

@@ -17,6 +17,7 @@ from seekrec.events.simulator import simulate
 from seekrec.models.views import BY_VALIDATION, LEXICAL_CHOICES, LexicalIndex, Views, write_view_weights
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.partitioned import PartitionedData
+from seekrec.recipes.stages import StageCache
 from seekrec.recipes.views import choose_views, fixed_views, timed_views
 
 
@@ -67,10 +68,7 @@ def _counted(fit, made):
     return counted
 
 
-def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing(monkeypatch):
-    made = []
-    for kind in (LexicalIndex, QueryLog):
-        monkeypatch.setattr(kind, "fit", _counted(kind.fit, made))
+def make_recipe(folder, **cache):
     # Of every second user the validation case is a search.
     lines = [
         (f"u{user}", step, f"i{user % 3 * 8 + step}", ("garden", None)[(user + step) % 2])
@@ -79,7 +77,10 @@ def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing(mo
     ]
     split = split_log(log_of(lines, items=make_log().items))
     model, processor = make_synergen(view_weights=[BY_VALIDATION])
-    recipe = SimpleNamespace(
+    return SimpleNamespace(
+        cache=StageCache(folder, **cache),
+        model=model,
+        finishing_cases=None,
         split=split,
         parts=None,
         catalog=model.catalog,
@@ -91,6 +92,14 @@ def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing(mo
         remove_seen=True,
         available_only=False,
     )
+
+
+def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing(tmp_path, monkeypatch):
+    made = []
+    for kind in (LexicalIndex, QueryLog):
+        monkeypatch.setattr(kind, "fit", _counted(kind.fit, made))
+    recipe = make_recipe(tmp_path)
+    model = recipe.model
     model.train()
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
@@ -110,3 +119,21 @@ def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing(mo
     assert fixed_views(model) == write_view_weights(model.view_weights) != []
     with timed_views(recipe, model) as seconds:
         assert seconds == (0.0, 0.0) and model.views is not None
+
+
+def test_views_that_there_is_no_time_for_are_left_out_and_said(tmp_path):
+    recipe = make_recipe(tmp_path, max_minutes=1, clock=lambda: 50.0)
+    recipe.cache.reserve = 12.0
+    # Of the 10 seconds that are left all are needed for training and saving.
+    with timed_views(recipe, recipe.model) as seconds:
+        assert seconds == (0.0, 0.0) and recipe.model.views is None
+    assert recipe.finishing_cases == 0
+    choose_views(recipe, recipe.model)
+    assert recipe.model.views is None and recipe.model.config.view_weights == []
+    assert "views" in recipe.cache.left_out
+
+    recipe = make_recipe(tmp_path, max_minutes=1, clock=lambda: 50.0)
+    recipe.finishing_cases = 5
+    recipe.model.eval()
+    choose_views(recipe, recipe.model)
+    assert recipe.cache.left_out == {"views": "35 of 40 validation cases that weigh them"}

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, TrainingArguments
 
-from seekrec.training.budget import TimeBudget, is_used_up, process_seconds, time_steps
+from seekrec.training.budget import TimeBudget, is_used_up, time_steps
 from seekrec.training.checkpoints import list_checkpoints, read_state
 from seekrec.training.trainer import GenerativeTrainer, train_once
+from seekrec.util.clock import process_seconds
 
 
 class Counter(PreTrainedModel):

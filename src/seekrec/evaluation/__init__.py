@@ -4,7 +4,8 @@
 ```
 metrics.py     recall, ndcg and mrr of ranks; bootstrap intervals, paired comparisons
 protocols.py   scorers and retrievers, and the cases that they are evaluated on
-evaluator.py   systems over cases, to result rows
+evaluator.py   a system over cases, to a result row
+tables.py      several systems over the same cases, in time
 report.py      result rows as JSON, as a table, compared
 baselines.py   popularity, BM25, dense text, SASRec, LightGCN
 reweighted.py  text search times a recommender
@@ -28,7 +29,7 @@ from seekrec.evaluation.conditions import (
     compare_query_forms,
     form_losses,
 )
-from seekrec.evaluation.evaluator import evaluate_system, evaluate_systems, rank_cases
+from seekrec.evaluation.evaluator import evaluate_system, rank_cases
 from seekrec.evaluation.measures import case_groups, list_measures, top_items
 from seekrec.evaluation.metrics import (
     Interval,
@@ -62,6 +63,7 @@ from seekrec.evaluation.report import (
 from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText, combine_scores
 from seekrec.evaluation.rivals import rival_systems
 from seekrec.evaluation.systems import ModelRetriever, baseline_systems
+from seekrec.evaluation.tables import evaluate_systems
 from seekrec.evaluation.validation import ValidationRanking
 
 # The folder for `evaluate.load(str(METRICS_FOLDER))`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,12 @@ from seekrec.evaluation.evaluator import evaluate_system
 from seekrec.evaluation.protocols import EvaluationCases, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import Comparison, ResultRow, compare
 from seekrec.evaluation.systems import ModelRetriever, text_systems
+from seekrec.evaluation.tables import evaluate_together
 from seekrec.events import ColdStart, Split
 from seekrec.events.cases import case_hash
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior, IdMap
+from seekrec.training.budget import StageTime
 from seekrec.util.text import fold_text
 
 logger = logging.getLogger(__name__)
@@ -171,6 +173,7 @@ def compare_on_new_items(
     max_cases: int | None = None,
     seed: int,
     show_progress: bool = True,
+    time: StageTime | None = None,
 ) -> list[ResultRow]:
     """Rank the test cases that look for new items, in full ranking: searches by what was typed, the others by taste.
 
@@ -188,6 +191,7 @@ def compare_on_new_items(
         max_cases (`int`, *optional*): Number of cases of each behavior.
         seed (`int`): Seed of the cases and intervals.
         show_progress (`bool`): Show progress bars.
+        time ([`StageTime`], *optional*): What it may take; see [`rank_in_time`].
 
     Returns:
         `list[ResultRow]`: Rows of BM25, dense text and the systems, with the protocol `"full, held-out items"`, or
@@ -209,8 +213,12 @@ def compare_on_new_items(
     baselines: Mapping[str, Scorer] = text_systems(grown) if with_baselines else {}
     kind = "held-out items" if cold.held_out else "untrained items"
     rows = []
-    with answering_from(grown, list(everyone.values())):
-        for behavior in asked:
+    # What models have made of their own catalogue is theirs already.
+    with nullcontext() if grown is catalog else answering_from(grown, list(everyone.values())):
+        for number, behavior in enumerate(asked):
+            own_time = None if time is None else time.part(1 / (len(asked) - number))
+            if own_time is not None and own_time.seconds_left() <= 0:
+                continue
             cases = build_cases(
                 cold.split,
                 grown.id_map,
@@ -223,13 +231,10 @@ def compare_on_new_items(
             )
             cases = replace(cases, protocol=f"{cases.protocol}, {kind}")
             everyone_here: dict[str, Scorer | Retriever] = {**baselines, **everyone}
-            rows += [
-                evaluate_system(
-                    system, cold.split, grown.id_map, name=name, cases=cases, seed=seed, show_progress=show_progress
-                )
-                for name, system in everyone_here.items()
-                if behavior in system.behaviors
-            ]
+            answering = {name: system for name, system in everyone_here.items() if behavior in system.behaviors}
+            rows += evaluate_together(
+                answering, cases, cold.split, grown.id_map, time=own_time, seed=seed, show_progress=show_progress
+            )
     return rows
 
 

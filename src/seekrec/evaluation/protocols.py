@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Literal, Protocol, get_args, runtime_checkable
@@ -170,6 +170,22 @@ class EvaluationCases:
         for side in self.periods or ():
             digest.update(np.ascontiguousarray(side, dtype="<i8").tobytes())
         return digest.hexdigest()[:16]
+
+    def take(self, rows: RowArray) -> EvaluationCases:
+        """Return some of the cases.
+
+        Args:
+            rows (`np.ndarray`): int64 positions of the cases, in the order wanted.
+        """
+        return replace(
+            self,
+            requests=[self.requests[row] for row in rows.tolist()],
+            target_ids=[self.target_ids[row] for row in rows.tolist()],
+            target_rows=self.target_rows[rows],
+            case_numbers=self.case_numbers[rows],
+            seen=self.seen.take(rows),
+            candidate_rows=None if self.candidate_rows is None else self.candidate_rows[rows],
+        )
 
     def block_size(self, system: object = None) -> int:
         """Return how many cases to ask a system at once: its own `batch_size` if it has one, fewer of many items."""

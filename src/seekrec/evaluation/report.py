@@ -26,6 +26,7 @@ RESULTS_VERSION = 2  # 1 held the mean rank of a tie
 
 # What a system that is not ours is in a table: its row says so in `details["role"]`.
 Role = Literal["baseline", "ceiling", "correction"]
+NUM_IN_ALL = "num_cases_in_all"  # in `details`, where there was time for a part of the cases
 
 # Measures of the first items of lists (`measures.py`): a table of their own where rows have them.
 LIST_LENGTH = 10
@@ -287,8 +288,9 @@ def _format_section(rows: Sequence[ResultRow], metrics: Sequence[str]) -> str:
     ranking = first.protocol
     if ranking.startswith("full"):
         ranking = ranking.replace("full", f"full ranking of {first.num_items:,} items")
+    of_all = f" of {first.details[NUM_IN_ALL]:,} cases, for --max_minutes" if NUM_IN_ALL in first.details else " cases"
     heading = (
-        f"{behavior}: {first.dataset}, {first.part}, {first.num_cases:,} cases, {ranking}, "
+        f"{behavior}: {first.dataset}, {first.part}, {first.num_cases:,}{of_all}, {ranking}, "
         f"seen items {'removed' if first.seen_removed else 'kept'}\n"
         f"split: {first.split_method}, {first.split_protocol}, {first.split_fingerprint[:12]}; "
         f"cases {first.cases_fingerprint}"

@@ -103,7 +103,7 @@ def choose_view_weights(
         behaviors (`Sequence[str]`): Tasks to choose weights for.
         remove_seen (`bool`): Whether items of the history are ruled out, as in the evaluation.
         available_only (`bool`): Whether items are ruled out that are not available when a request is made.
-        max_cases (`int`, *optional*): Use a seeded sample of so many cases of each task.
+        max_cases (`int`, *optional*): Use a seeded sample of so many cases of each task; with 0 there is no case.
         seed (`int`): Seed of the sample.
 
     Returns:
@@ -118,9 +118,9 @@ def choose_view_weights(
     found: dict[Behavior, dict[str, float]] = {}
     # Searches choose how words are weighed; recommendations read none.
     for behavior in sorted(behaviors, key=lambda name: name != SEARCH):
-        if not split.targets("validation", behavior):
+        if max_cases == 0 or not split.targets("validation", behavior):
             if model.finds_by_views:
-                logger.warning("No validation case is a %s: the views that find items count alike there.", behavior)
+                logger.warning("No validation case of a %s is used: the views that find items count alike.", behavior)
                 chosen[behavior] = dict.fromkeys(_names(views, catalog, behavior), _LEAST)
             continue
         cases = build_cases(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,20 +13,23 @@ from seekrec.schema import Event, Request
 from seekrec.util.files import write_json
 
 
-def write_examples(path: str | Path, requests: Sequence[Request], *, num_users: int = 20) -> None:
+def write_examples(path: str | Path, requests: Iterable[Request], *, num_users: int = 20) -> None:
     """Write the histories of the first users among some requests.
 
     The file holds what users did: keep it beside a model, not inside one that is published.
 
     Args:
         path (`str` or `Path`): File to write.
-        requests (`Sequence[Request]`): Those without `user_id` are passed over.
+        requests (`Iterable[Request]`): Those without `user_id` are passed over; no more is read than is
+            needed.
         num_users (`int`): Users to write.
     """
     histories: dict[str, list[dict[str, object]]] = {}
     for request in requests:
-        if request.user_id is not None and len(histories) < num_users:
-            histories.setdefault(request.user_id, [asdict(event) for event in request.history])
+        if request.user_id is not None and request.user_id not in histories:
+            histories[request.user_id] = [asdict(event) for event in request.history]
+            if len(histories) == num_users:
+                break
     write_json(path, histories)
 
 

@@ -30,8 +30,8 @@ from seekrec.recipes.compare import load_processor
 from seekrec.recipes.plan import Plan
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.recipes.record import MODEL_FOLDER
-from seekrec.training.budget import join_run, process_seconds
 from seekrec.training.checkpoints import list_checkpoints, read_state
+from seekrec.util.clock import join_run, process_seconds
 
 # Tries in a row that may be lost without a newer checkpoint; and that may wait for places a minute each.
 _MAX_LOST, _MAX_WAITS = 3, 30

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from seekrec.serving import command as serving
+from seekrec.util.clock import run_environment
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.package_data import settings_names
 
@@ -71,7 +72,7 @@ def train(family: str, options: list[str]) -> None:
     if num_processes > 1 and "LOCAL_RANK" not in os.environ:
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
         launch += ["--num_processes", str(num_processes), "-m", _MODULE, "train", family, *options]
-        sys.exit(subprocess.run(launch, check=False).returncode)
+        sys.exit(subprocess.run(launch, check=False, env={**os.environ, **run_environment()}).returncode)
     # Only what is asked for is imported: help comes at once.
     from seekrec.recipes.gensar import GenSARRecipe
     from seekrec.recipes.gensr import GenSRRecipe

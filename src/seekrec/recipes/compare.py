@@ -14,15 +14,15 @@ from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.conditions import QUERY_FORMS, RARER_FORMS, compare_query_forms
-from seekrec.evaluation.evaluator import evaluate_systems
 from seekrec.evaluation.measures import measure_rows
 from seekrec.evaluation.partition_cases import PartitionCases
 from seekrec.evaluation.partition_lists import measure_partitions
 from seekrec.evaluation.partitioned import evaluate_partitions
 from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
-from seekrec.evaluation.report import ResultRow
+from seekrec.evaluation.report import NUM_IN_ALL, ResultRow
 from seekrec.evaluation.rivals import answers_protocol, rival_systems, role_of
 from seekrec.evaluation.systems import ModelRetriever
+from seekrec.evaluation.tables import evaluate_systems
 from seekrec.events import Split
 from seekrec.events.columns import RowArray
 from seekrec.events.partitions import PartitionedSplit
@@ -31,12 +31,15 @@ from seekrec.events.query_log import QueryLog
 from seekrec.models.processing import CatalogProcessor
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
+from seekrec.training.budget import PartTimes
 from seekrec.util.redaction import place_name
 
 logger = logging.getLogger(__name__)
 
 # Searches that are evaluated in every form: few enough for five rankings, and differences are paired.
 MAX_QUERY_FORM_CASES = 300
+# Parts of a test beside the tables, which go by the names of their protocols: what a clock is asked for them.
+QUERY_FORM_PART, MEASURE_PART, NEW_ITEM_PART, CALIBRATION_PART = "query forms", "lists", "new items", "calibration"
 
 
 def compare_on_test(
@@ -59,6 +62,7 @@ def compare_on_test(
     show_progress: bool = True,
     scratch: Path | None = None,
     engine: Engine = "local",
+    time: PartTimes | None = None,
 ) -> list[ResultRow]:
     """Rank the test cases with all systems: the whole catalogue, then the candidate protocols of the settings.
 
@@ -86,6 +90,7 @@ def compare_on_test(
         show_progress (`bool`): Show progress bars.
         scratch (`Path`, *optional*): Of a log in partitions, where ranks are kept until all are there.
         engine (`str`): Where partitions are ranked.
+        time ([`PartTimes`], *optional*): What it may take.
 
     Returns:
         `list[ResultRow]`: By protocol, then behavior, then system; then the forms of queries, then groups of cases.
@@ -134,6 +139,7 @@ def compare_on_test(
         same = (tuple(one for one in everything if [*asked_by[one]] == [*asked_by[first]]) for first in everything)
         together = list(dict.fromkeys(same))
     for protocols in together:
+        shares = [] if time is None else [time.take(protocol) for protocol in protocols]
         if isinstance(split, Split):
             rows += evaluate_systems(
                 asked_by[protocols[0]],
@@ -147,7 +153,10 @@ def compare_on_test(
                 seed=seed,
                 periods=periods,
                 show_progress=show_progress,
+                time=shares[0] if shares else None,
             )
+        elif time is not None and time.seconds_left() <= 0:
+            shares[0].left_out = "any case"
         elif parts is not None:
             rows += evaluate_partitions(
                 asked_by[protocols[0]],
@@ -161,6 +170,8 @@ def compare_on_test(
             )
     rows.sort(key=lambda row: [row.protocol.startswith(name) for name in everything].index(True))
     for row in rows:
+        if time is not None and row.num_cases < time.in_all[row.behavior]:
+            row.details[NUM_IN_ALL] = time.in_all[row.behavior]
         if row.system in baselines:
             row.details["role"] = role_of(row.system)
     searching = {name: system for name, system in systems.items() if name not in only_candidates}
@@ -169,6 +180,10 @@ def compare_on_test(
     if "BM25" in baselines and asks_searches and protocols:
         limits = (MAX_QUERY_FORM_CASES, settings.max_validation_cases, settings.max_test_cases)
         number = min(limit for limit in limits if limit is not None)
+        number = number if time is None else time.take(QUERY_FORM_PART).fit_cases(number)
+    else:
+        number = 0
+    if number:
         if isinstance(split, Split):
             cases = build_cases(
                 split,
@@ -188,7 +203,11 @@ def compare_on_test(
         rows += compare_query_forms(
             asked, split, catalog.id_map, cases, forms=forms, seed=seed, show_progress=show_progress
         )
-    if settings.measures:
+    is_cut = time is not None and any(time.taken[name].left_out for name in everything if name in time.taken)
+    if settings.measures and time is not None and (is_cut or time.seconds_left() <= 0):
+        # They measure the lists of the very cases that the tables rank.
+        time.take(MEASURE_PART).left_out = "measures of the lists"
+    elif settings.measures:
         measured = {name: system for name, system in everyone.items() if name not in only_candidates}
         query_log = QueryLog.fit(split, catalog.id_map)
         if parts is not None:

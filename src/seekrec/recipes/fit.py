@@ -21,9 +21,10 @@ from seekrec.evaluation.validation import ValidationRanking
 from seekrec.events.split import SPLIT_PARTS
 from seekrec.models.views import ViewedModel
 from seekrec.recipes.arguments import EvaluationArguments
-from seekrec.recipes.compare import MAX_QUERY_FORM_CASES
+from seekrec.recipes.compare import CALIBRATION_PART, MAX_QUERY_FORM_CASES, NEW_ITEM_PART, QUERY_FORM_PART
 from seekrec.schema import Behavior
-from seekrec.training.budget import TimeBudget, process_seconds, time_steps
+from seekrec.training.budget import LEAST_CASES, TimeBudget, time_steps
+from seekrec.util.clock import process_seconds, share_of_core
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,11 @@ _TIMED_CASES = (4, 24, 120)
 _LITTLE_TIME = 3.0
 # Share of the remaining time that the final evaluation may take, and that validation may take of training.
 _SHARE_OF_TEST, _SHARE_OF_VALIDATION, _SHARE_OF_ONE_VALIDATION = 0.3, 0.2, 0.1
+# And what timing its steps may take of it.
+_SHARE_OF_TIMING = 0.05
+# What a run with a settings file reserves for its test at most.
+MOST_OF_TEST = 0.5
 _MOST_VALIDATIONS = 8
-_LEAST_CASES = 20
 # Validation cases of each task that weights of views are learned from: a handful of numbers needs no more. Choosing
 # ranks each of them by the model at least twice.
 MAX_VIEW_CASES = 1000
@@ -63,6 +67,7 @@ class RankingTimes:
         view_seconds (`tuple[float, float]`): Seconds of choosing the weights of views without cases, and of a
             validation case of each behavior together.
         rankings (`int`): How often the model ranks a test case: with views once more, without them.
+        finishing (`float`): How often what completes a model after training ranks a validation case.
         reading_seconds (`float`): Seconds that reading a log in partitions again takes, for all tables together.
         num_items (`int`): Items that baselines are made of; 0 makes none.
     """
@@ -75,6 +80,7 @@ class RankingTimes:
     share_of_core: float = 1.0
     view_seconds: tuple[float, float] = (0.0, 0.0)
     rankings: int = 1
+    finishing: float = 0.0
     reading_seconds: float = 0.0
     num_items: int = 0
 
@@ -90,34 +96,65 @@ class RankingTimes:
         """Seconds of a validation."""
         return self._seconds(self.validation_protocols, self.num_validation)
 
-    def test_seconds(self, num_cases: int) -> float:
-        """Return the seconds of all after training with so many cases of a behavior, baselines included."""
+    @property
+    def saving_seconds(self) -> float:
+        """Seconds of saving the model with its catalogue."""
+        return SAVING_SECONDS / self.share_of_core
+
+    def finishing_seconds(self, num_cases: int) -> float:
+        """Return the seconds of what so many validation cases of a behavior choose before the model is saved."""
         once, each = self.view_seconds
-        seconds = self.reading_seconds + once + min(self.num_validation, MAX_VIEW_CASES) * each
-        seconds += SAVING_SECONDS / self.share_of_core + self.baseline_seconds
-        seconds += self.rankings * self._seconds(self.test_protocols, num_cases)
-        if not self.num_items:
-            return seconds
-        seconds += num_cases * _SECONDS_OF_BASELINE_CASE * len(self.test_protocols)
-        # A sample of the searches is asked in all forms, of the model and of BM25; half of what is timed are searches.
-        asked = min(num_cases, MAX_QUERY_FORM_CASES, self.num_validation)
+        ranking, of_case = self.seconds_by_protocol[self.validation_protocols[0]]
+        return once + min(num_cases, MAX_VIEW_CASES) * each + self.finishing * (ranking + num_cases * of_case)
+
+    def test_parts(self, num_cases: int) -> dict[str, float]:
+        """Return the seconds of each part of the test with so many cases of a behavior: tables by protocol first."""
+        parts: dict[str, float] = {}
+        beside = _SECONDS_OF_BASELINE_CASE if self.num_items else 0.0
+        for name in self.test_protocols:
+            parts[name] = self.rankings * self._seconds([name], num_cases) + num_cases * beside
         once, each = self.seconds_by_protocol[self.test_protocols[0]]
-        return seconds + len(QUERY_FORMS) * (once + asked * (each / 2 + _SECONDS_OF_BASELINE_CASE))
+        if self.num_items:
+            # A sample of the searches is asked in all forms, of the model and of BM25; half of what is timed are such.
+            asked = min(num_cases, MAX_QUERY_FORM_CASES, self.num_validation)
+            parts[QUERY_FORM_PART] = len(QUERY_FORMS) * (once + asked * (each / 2 + _SECONDS_OF_BASELINE_CASE))
+        if self.test_protocols[0] == "full":
+            # How many cases look for new items is not known before; the clock ends them.
+            parts[NEW_ITEM_PART] = self.rankings * (once + min(num_cases, LEAST_CASES) * each)
+        if self.finishing:
+            parts[CALIBRATION_PART] = once + num_cases * each
+        return parts
+
+    def test_seconds(self, num_cases: int) -> float:
+        """Return the seconds of the test with so many cases of a behavior, baselines included."""
+        return self.reading_seconds + self.baseline_seconds + sum(self.test_parts(num_cases).values())
+
+    def end_seconds(self, num_cases: int) -> float:
+        """Return the seconds of all after training, with so many test cases of a behavior."""
+        return self.finishing_seconds(self.num_validation) + self.saving_seconds + self.test_seconds(num_cases)
+
+    def fit_finishing(self, seconds: float) -> int:
+        """Return the number of validation cases that a model is finished by, so that it can be saved and tested.
+
+        Args:
+            seconds (`float`): What is left. 0 is returned where not even a few cases fit.
+        """
+        left = seconds - self.saving_seconds - self.without_baselines().test_seconds(LEAST_CASES)
+        number = self.num_validation
+        while number >= LEAST_CASES and self.finishing_seconds(number) > left:
+            number = number - 1 if number <= LEAST_CASES else max(LEAST_CASES, int(0.9 * number))
+        return number if number >= min(LEAST_CASES, self.num_validation) else 0
 
     def fit_views(self, seconds: float) -> RankingTimes:
         """Return these times with no more validation cases than views can be weighed by in so many seconds."""
         once, each = self.view_seconds
         most = int(max(0.0, seconds - once) / each) if each else MAX_VIEW_CASES
-        fewer = self.num_validation if most >= MAX_VIEW_CASES else max(_LEAST_CASES, most)
+        fewer = self.num_validation if most >= MAX_VIEW_CASES else max(LEAST_CASES, most)
         return replace(self, num_validation=min(self.num_validation, fewer))
 
     def without_baselines(self) -> RankingTimes:
         """Return the times of a table of the model alone."""
         return replace(self, num_items=0)
-
-    def without_views(self) -> RankingTimes:
-        """Return the times of what is left where the views have their weights."""
-        return replace(self, view_seconds=(0.0, 0.0))
 
     def _seconds(self, protocols: Sequence[RankingProtocol], num_cases: int) -> float:
         times = [self.seconds_by_protocol[name] for name in protocols]
@@ -126,8 +163,8 @@ class RankingTimes:
     def fit_test(self, seconds: float) -> int:
         """Return the number of test cases of a behavior that can be ranked in so many seconds, from a few up."""
         num_cases = self.num_test
-        while num_cases > _LEAST_CASES and self.test_seconds(num_cases) > seconds:
-            num_cases = max(_LEAST_CASES, int(0.9 * num_cases))
+        while num_cases > LEAST_CASES and self.test_seconds(num_cases) > seconds:
+            num_cases = max(LEAST_CASES, int(0.9 * num_cases))
         return num_cases
 
 
@@ -231,6 +268,7 @@ def time_rankings(
     counts: Mapping[str, Mapping[str, int]],
     behaviors: Sequence[Behavior],
     views: AbstractContextManager[tuple[float, float]],
+    finishing: float = 0.0,
     reading: float = 0.0,
     num_items: int = 0,
 ) -> RankingTimes:
@@ -247,6 +285,7 @@ def time_rankings(
         behaviors (`Sequence[str]`): Behaviors that are evaluated.
         views (context manager): Yields its `view_seconds`, as they were measured, and lets the model answer with
             views meanwhile; a case takes no less than its rankings by the model.
+        finishing (`float`): Its `finishing`.
         reading (`float`): Its `reading_seconds`.
         num_items (`int`): Its `num_items`.
     """
@@ -272,6 +311,7 @@ def time_rankings(
         share_of_core=share_of_core(),
         view_seconds=(once, each),
         rankings=2 if once or each or (isinstance(model, ViewedModel) and model.views is not None) else 1,
+        finishing=finishing,
         reading_seconds=reading,
         num_items=num_items if settings.has_baselines else 0,
     )
@@ -286,13 +326,14 @@ def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, mo
         budget ([`TimeBudget`]): The time of the run.
         most_epochs (`float`): Number of epochs that would be trained without a budget.
     """
-    step_seconds, updates = time_steps(trainer)
+    seconds = max(0.0, budget.max_seconds - process_seconds())
+    step_seconds, updates = time_steps(trainer, max_seconds=_SHARE_OF_TIMING * seconds)
     left = max(0.0, budget.max_seconds - process_seconds()) * _MARGIN
     times = times.fit_views(_SHARE_OF_VIEWS * left)
-    num_test = times.fit_test(_SHARE_OF_TEST * left)
-    left = max(0.0, left - times.test_seconds(num_test))
+    num_test = times.fit_test(_SHARE_OF_TEST * left - times.end_seconds(0) + times.test_seconds(0))
+    left = max(0.0, left - times.end_seconds(num_test))
     fewer = int(_SHARE_OF_ONE_VALIDATION * left * times.num_validation / max(1e-9, times.validation_seconds))
-    times = replace(times, num_validation=min(times.num_validation, max(_LEAST_CASES, fewer)))
+    times = replace(times, num_validation=min(times.num_validation, max(LEAST_CASES, fewer)))
     validation = times.validation_seconds + SAVING_SECONDS / 6 / times.share_of_core
     share = min(left, most_epochs * updates * step_seconds) * _SHARE_OF_VALIDATION
     num_validations = int(min(_MOST_VALIDATIONS, max(1, share / validation)))
@@ -306,20 +347,15 @@ def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, mo
     return chosen[0]
 
 
-def share_of_core() -> float:
-    """Return the share of a core that this process got since it began, from a tenth to 1."""
-    return min(1.0, max(0.1, time.process_time() / max(1e-3, process_seconds())))
-
-
 __all__ = [
     "MAX_VIEW_CASES",
+    "MOST_OF_TEST",
     "SAVING_SECONDS",
     "SECONDS_OF_BASELINE_ITEM",
     "Fit",
     "RankingTimes",
     "as_answering",
     "fit_to_time",
-    "share_of_core",
     "time_cases",
     "time_ranking",
     "time_rankings",

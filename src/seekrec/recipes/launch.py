@@ -25,6 +25,7 @@ from seekrec.recipes.logs import look_at_log, name_log, open_partitions, read_lo
 from seekrec.recipes.plan import describe_costs, describe_log, given_values, make_plan
 from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
 from seekrec.recipes.stages import open_stages
+from seekrec.util.clock import run_environment
 from seekrec.util.command_line import one_line_errors
 from seekrec.util.files import lock_folder
 from seekrec.util.package_data import find_settings
@@ -97,6 +98,7 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
     ignored = () if _is_in_a_group() else ("ddp_backend",)
     types, given = recipe_type.argument_types(), given_settings(argv)
     recipe = recipe_type(*parse_arguments(types, argv, ignored=ignored))
+    began = recipe.cache.began
     recipe.refuse_ignored(given)
     chosen: dict[str, object] = {}
     if "output_dir" not in given:
@@ -150,7 +152,8 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
     if not chosen:
         return recipe
     recipe = recipe_type(*parse_arguments(types, argv, ignored=ignored, chosen=chosen))
-    recipe.plan, recipe.log = plan, log
+    # Reading the log for the plan was reading it for the run.
+    recipe.plan, recipe.log, recipe.cache.began = plan, log, began
     return recipe
 
 
@@ -230,6 +233,7 @@ def _prepare_once(words: Sequence[str], argv: Sequence[str], running: RunArgumen
         if state.is_main_process:
             stop_after = min(running.stop_after, "corpus", key=STAGES.index)
             alone = {name: value for name, value in os.environ.items() if not name.startswith(_OF_A_GROUP)}
+            alone |= run_environment()
             done = subprocess.run([sys.executable, *words, *argv, "--stop_after", stop_after], check=False, env=alone)
             if done.returncode:
                 sys.exit(done.returncode)  # it has said why

@@ -25,6 +25,7 @@ from seekrec.recipes.choices import Choice, Situation, Value, choose
 from seekrec.recipes.costs import StageCost, add_epochs, estimate_costs, format_costs, most_epochs
 from seekrec.recipes.fit import Fit, RankingTimes
 from seekrec.recipes.machine import Machine
+from seekrec.training.budget import LEAST_CASES
 from seekrec.util.files import replace_file, write_json
 from seekrec.util.hashing import json_digest
 from seekrec.util.redaction import is_secret
@@ -107,25 +108,8 @@ class Plan:
                 if name in FITTED and hasattr(group, name):
                     setattr(group, name, value)
 
-    def fit_test(self, evaluation: EvaluationArguments, times: RankingTimes, seconds: float) -> Plan:
-        """Return the plan with the baselines and test cases that the time which is left allows, and set them.
-
-        Args:
-            evaluation ([`EvaluationArguments`]): The planned number of cases, which is lowered, and the baselines.
-            times ([`RankingTimes`]): How long a case takes.
-            seconds (`float`): What is left.
-        """
-        planned = evaluation.max_test_cases or times.num_test
-        times, chosen = times.without_views(), []
-        if times.baseline_seconds > seconds and "baselines" not in self.given:
-            logger.warning("There is no time left for the baselines; the table has the model alone.")
-            evaluation.baselines, times = ["none"], times.without_baselines()
-            chosen.append(Choice("baselines", ["none"], "no time was left for them"))
-        number = times.fit_test(seconds)
-        if number < planned and "max_test_cases" not in self.given:
-            logger.info("%d of %d test cases of each task fit into the time that is left.", number, planned)
-            evaluation.max_test_cases = number
-            chosen.append(Choice("max_test_cases", number, "of each task, in the time that was left after training"))
+    def with_choices(self, chosen: Sequence[Choice]) -> Plan:
+        """Return the plan with other choices in place of its own of the same names."""
         names = [one.name for one in chosen]
         return replace(self, choices=[*(one for one in self.choices if one.name not in names), *chosen])
 
@@ -178,6 +162,33 @@ class Plan:
                 *(["--max_minutes M fits the run into M minutes."] if is_long else []),
             ]
         )
+
+
+def fit_test(
+    evaluation: EvaluationArguments, times: RankingTimes, seconds: float
+) -> tuple[list[Choice], RankingTimes]:
+    """Set the baselines and test cases that the time which is left allows.
+
+    Args:
+        evaluation ([`EvaluationArguments`]): The wanted number of cases, which is lowered, and the baselines.
+        times ([`RankingTimes`]): How long a case takes.
+        seconds (`float`): What is left.
+
+    Returns:
+        `tuple[list[Choice], RankingTimes]`: What was changed, and the times of what is left in the table.
+    """
+    planned = min(evaluation.max_test_cases or times.num_test, times.num_test)
+    chosen = []
+    if times.baseline_seconds and times.test_seconds(min(LEAST_CASES, planned)) > seconds:
+        logger.warning("There is no time left for the baselines; the table has the model alone.")
+        evaluation.baselines, times = ["none"], times.without_baselines()
+        chosen.append(Choice("baselines", ["none"], "no time was left for them"))
+    number = min(planned, times.fit_test(seconds))
+    if number < planned:
+        logger.info("%d of %d test cases of each task fit into the time that is left.", number, planned)
+        evaluation.max_test_cases = number
+        chosen.append(Choice("max_test_cases", number, "of each task, in the time that was left after training"))
+    return chosen, times
 
 
 def make_plan(
@@ -314,6 +325,7 @@ __all__ = [
     "Plan",
     "describe_costs",
     "describe_log",
+    "fit_test",
     "given_values",
     "make_plan",
 ]

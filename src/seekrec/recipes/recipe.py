@@ -7,12 +7,12 @@ import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar
 
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from seekrec.evaluation import ModelRetriever, ResultRow, baseline_systems, compare_on_new_items, format_table
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
@@ -26,22 +26,21 @@ from seekrec.recipes.arguments import (
     STAGES,
     DataArguments,
     EmbeddingArguments,
-    EvaluationArguments,
     IdentifierArguments,
-    RunArguments,
 )
 from seekrec.recipes.collaborative import sampled_sasrec
-from seekrec.recipes.compare import compare_on_test
-from seekrec.recipes.fit import RankingTimes, fit_to_time, time_rankings
+from seekrec.recipes.compare import NEW_ITEM_PART, compare_on_test
+from seekrec.recipes.fit import MOST_OF_TEST, RankingTimes, fit_to_time, time_rankings
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
 from seekrec.recipes.logs import open_partitions, prepare_cold_start, prepare_split, read_log
 from seekrec.recipes.partitioned import PartitionedData, prepare_partitions
-from seekrec.recipes.plan import Plan
+from seekrec.recipes.plan import Plan, fit_test
+from seekrec.recipes.recipe_settings import RecipeSettings
 from seekrec.recipes.record import MODEL_FOLDER, record_run, save_trained
 from seekrec.recipes.stages import open_stages
 from seekrec.recipes.views import add_views, choose_views, fixed_views, timed_views, without_views
 from seekrec.schema import BEHAVIORS, Behavior
-from seekrec.training.budget import TimeBudget, process_seconds
+from seekrec.training.budget import LEAST_CASES, PartTimes, TimeBudget
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_once
 
 logger = logging.getLogger(__name__)
@@ -53,24 +52,11 @@ _SEEN_IN_CONTENTS = (DataArguments, EmbeddingArguments, IdentifierArguments)
 
 
 @dataclass
-class Recipe(ABC, Generic[ModelT, ProcessorT]):
-    """A run of one family. Its fields are the groups of its settings; a subclass adds those of the family.
+class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
+    """A run of one family, with its settings as fields; a subclass adds those of the family.
 
     `run` does one stage after the other and keeps what they make. A family overrides the methods that it calls.
-
-    Args:
-        data ([`DataArguments`]): The log and its split.
-        embedding ([`EmbeddingArguments`]): Vectors of the items.
-        evaluation ([`EvaluationArguments`]): The evaluation.
-        running ([`RunArguments`]): The stages, and how long they may take.
-        training (`TrainingArguments`): Settings of the Trainer; `output_dir` is the folder of the run.
     """
-
-    data: DataArguments
-    embedding: EmbeddingArguments
-    evaluation: EvaluationArguments
-    running: RunArguments
-    training: TrainingArguments
 
     def __post_init__(self) -> None:
         self.output_dir = Path(str(self.training.output_dir))
@@ -81,39 +67,16 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         self.log: EventLog | None = None  # and what it read
         self.parts: PartitionedData | None = None
         self.views: Views | None = None  # made to be timed, until they are weighed
+        self.finishing_cases: int | None = None  # of validation, that there is time for after training
+        self.time: PartTimes | None = None  # of the test
         self.train_elsewhere: Callable[[], ModelT] | None = None  # on a cluster; saves the model there, too
-
-    @classmethod
-    def argument_types(cls) -> list[type]:
-        """Return the classes of the settings, in the order of the fields."""
-        hints = get_type_hints(cls)
-        return [hints[field.name] for field in fields(cls)]
-
-    def refuse_ignored(self, given: Collection[str]) -> None:  # noqa: B027
-        """Raise a `ConfigurationError` if other settings make one meaningless.
-
-        Args:
-            given (`Collection[str]`): Names of the settings that the file and the command line give.
-        """
-
-    @classmethod
-    def family(cls) -> str:
-        """Return the name of the family in scripts and folders: gensar, gensr, intsr or synergen."""
-        return cls.__name__.removesuffix("Recipe").lower()
-
-    def groups(self) -> list[object]:
-        """Return the groups of settings."""
-        return [getattr(self, field.name) for field in fields(self)]
-
-    def settings(self) -> list[object]:
-        """Return the groups of settings that are ours."""
-        return [group for group in self.groups() if not isinstance(group, TrainingArguments)]
 
     def run(self) -> None:
         """Run the stages up to `stop_after`."""
         last = STAGES.index(self.running.stop_after)
         # 1. Data: read, write searches, split, audit.
         self.prepare_data()
+        self.cache.set_reserve()
         logger.info("data: %s", self.whole.log.describe())
         if last < 1:
             return
@@ -145,6 +108,8 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             self.train(model)
             if self.training.process_index:
                 return
+            if self.running.max_minutes is not None and self.finishing_cases is None:
+                self.finishing_cases = self.times.fit_finishing(self.cache.seconds_left())
             self.finish(model)
             choose_views(self, model)
             save_trained(model, self.processor, self.split, self.output_dir)
@@ -163,7 +128,7 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             quality=self.items.quality,
             plan=[] if self.plan is None else [asdict(choice) for choice in self.plan.choices],
         )
-        print(format_table(rows))
+        print(format_table(rows) if rows else "No test case was ranked; see above what there was no time for.")
         self.report(model)
 
     def prepare_data(self) -> None:
@@ -260,7 +225,9 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
         number = min(self.evaluation.max_validation_cases or times.num_validation, times.num_validation)
         self.times = times = replace(times, num_validation=number)
         budget.validation_seconds = times.validation_seconds
-        budget.least_reserve = times.test_seconds(min(self.evaluation.max_test_cases or sys.maxsize, times.num_test))
+        tested = min(self.evaluation.max_test_cases or sys.maxsize, times.num_test)
+        most = max(MOST_OF_TEST * self.cache.seconds_left(), times.end_seconds(min(LEAST_CASES, tested)))
+        budget.least_reserve = min(times.end_seconds(tested), most)
         return budget
 
     def time_rankings(self, model: ModelT) -> RankingTimes:
@@ -275,15 +242,25 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             counts=(self.parts or self.split).num_cases(),
             behaviors=self.behaviors,
             views=timed_views(self, model),
+            finishing=self.count_finishing(model),
             reading=self.parts.time_reads(self.catalog, self.evaluation, self.only_candidates) if self.parts else 0.0,
             num_items=len(self.catalog),
         )
 
     def fit_evaluation(self) -> None:
-        """Rank fewer test cases than the plan chose where training and saving left no time for more."""
-        if self.plan is not None and (minutes := self.running.max_minutes) is not None:
-            self.plan = self.plan.fit_test(self.evaluation, self.times, 60 * minutes - process_seconds())
+        """Share out the time that is left among the parts of the test; where it is short, rank fewer cases."""
+        if self.running.max_minutes is None:
+            return
+        wanted = self.evaluation.max_test_cases if self.plan is None else self.plan.given.get("max_test_cases")
+        left = self.cache.seconds_left()
+        chosen, self.times = fit_test(self.evaluation, self.times, left)
+        if self.plan is not None:
+            self.plan = self.plan.with_choices(chosen)
             self.plan.save(self.output_dir)
+        parts = self.times.test_parts(min(self.evaluation.max_test_cases or sys.maxsize, self.times.num_test))
+        limit = wanted if isinstance(wanted, int) else sys.maxsize
+        in_all = {name: min(count, limit) for name, count in (self.parts or self.split).num_cases()["test"].items()}
+        self.time = PartTimes(left, 60 * self.running.max_minutes, self.cache.clock, parts, in_all=in_all)
 
     def make_validation(
         self, protocols: Sequence[RankingProtocol], *, max_cases: int | None = None
@@ -305,6 +282,16 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             available_only=self.available_only,
             seed=SPLIT_SEED,
         )
+
+    @property
+    def num_finishing_cases(self) -> int | None:
+        """Number of validation cases of each task that complete a model; `None` for all."""
+        limits = (self.evaluation.max_validation_cases, self.finishing_cases)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def count_finishing(self, model: ModelT) -> int:
+        """Return how often `finish` ranks a validation case, beside what views take."""
+        return 0
 
     def finish(self, model: ModelT) -> None:  # noqa: B027
         """Complete the model between training and saving."""
@@ -350,6 +337,9 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
 
     def compare(self, model: ModelT) -> list[ResultRow]:
         """Rank the test cases with the model, baselines and other saved models; then the cases of new items."""
+        if self.time is not None and self.time.seconds_left() <= 0:
+            self.cache.leave_out("test", "any of its cases")
+            return []
         systems = {self.name: self.make_retriever(model)}
         alone = {name: self.make_retriever(one) for name, one in without_views(self.name, model).items()}
         rows = compare_on_test(
@@ -371,9 +361,10 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             show_progress=self.show_progress,
             scratch=self.output_dir,
             engine=self.data.engine,
+            time=self.time,
         )
         cold = self.parts.cold_start() if self.parts else prepare_cold_start(self.split, self.data, self.cache)
-        return rows + compare_on_new_items(
+        rows += compare_on_new_items(
             {**alone, **systems},
             cold,
             self.catalog,
@@ -385,7 +376,11 @@ class Recipe(ABC, Generic[ModelT, ProcessorT]):
             max_cases=self.evaluation.max_test_cases,
             seed=SPLIT_SEED,
             show_progress=self.show_progress,
+            time=None if self.time is None else self.time.take(NEW_ITEM_PART),
         )
+        for name, time in () if self.time is None else self.time.taken.items():
+            self.cache.note(f"test, {name}", time)
+        return rows
 
     def make_baselines(self) -> Mapping[str, Scorer]:
         """Make the baselines."""

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from seekrec.evaluation import ResultRow, write_results
@@ -15,7 +16,7 @@ from seekrec.events.partitions import PartitionedLog
 from seekrec.identifiers import IdentifierQualityReport
 from seekrec.models.manifest import Saveable, replace_part, save_checkpoint
 from seekrec.recipes.stages import StageCache
-from seekrec.schema import RECOMMENDATION
+from seekrec.schema import RECOMMENDATION, Request
 from seekrec.util.files import write_json
 from seekrec.util.redaction import publishable, publishable_command
 from seekrec.util.settings import option_values
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 MODEL_FOLDER = "model"
+_REQUESTS_AT_ONCE = 100
 
 
 def save_trained(model: PreTrainedModel, processor: Saveable, split: Split, output_dir: str | Path) -> Path:
@@ -36,9 +38,17 @@ def save_trained(model: PreTrainedModel, processor: Saveable, split: Split, outp
     """
     folder = Path(output_dir) / MODEL_FOLDER
     save_checkpoint(model.eval(), processor, folder)
-    write_examples(Path(output_dir) / "examples.json", split.requests("test", RECOMMENDATION))
+    write_examples(Path(output_dir) / "examples.json", _iterate_requests(split))
     logger.info("saved the model in %s", folder)
     return folder
+
+
+def _iterate_requests(split: Split) -> Iterator[Request]:
+    """Return what the test part recommends for, a few at a time: all of a large log are many objects."""
+    number = len(split.targets("test", RECOMMENDATION))
+    for begin in range(0, number, _REQUESTS_AT_ONCE):
+        chosen = np.arange(begin, min(begin + _REQUESTS_AT_ONCE, number))
+        yield from split.requests("test", RECOMMENDATION, chosen=chosen)
 
 
 def save_run(

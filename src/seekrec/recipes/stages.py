@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,8 @@ from typing import NotRequired, TypedDict, TypeVar
 
 from seekrec.errors import ConfigurationError, FolderInUseError
 from seekrec.recipes.arguments import RunArguments
-from seekrec.training.budget import StageTime, process_seconds
+from seekrec.training.budget import StageTime
+from seekrec.util.clock import process_seconds, share_of_core
 from seekrec.util.files import lock_folder, sweep_folder, write_json
 from seekrec.util.hashing import file_sha256
 
@@ -52,6 +54,8 @@ STAGE_VERSION = 2
 _SECONDS_BETWEEN_LOOKS = 0.2
 # Of what is left of a run with a budget, so much may go into a stage that can be ended before it is done.
 SHARE_OF_A_STAGE = 0.25
+# Of what follows the stages: how many times as long as reading and splitting it takes, and seconds besides.
+_TIMES_OF_READING, _LEAST_SECONDS = 1.5, 6.0
 
 
 class StageCache:
@@ -71,6 +75,9 @@ class StageCache:
         clock: Callable[[], float] = process_seconds,
     ) -> None:
         self.folder, self.max_minutes, self.clock = Path(folder), max_minutes, clock
+        self.began = clock()
+        # Seconds that what follows the stages takes at least.
+        self.reserve = 0.0
         self.seconds: dict[str, float] = {}
         self.left_out: dict[str, str] = {}
 
@@ -78,16 +85,41 @@ class StageCache:
         """Return the time of a stage that begins now: a share of what is left; `None` where it may take any."""
         if self.max_minutes is None:
             return None
-        seconds = 60 * self.max_minutes
-        return StageTime(SHARE_OF_A_STAGE * (seconds - self.clock()), seconds, self.clock)
+        seconds = SHARE_OF_A_STAGE * (self.seconds_left() - self.reserve)
+        return StageTime(seconds, 60 * self.max_minutes, self.clock)
+
+    def seconds_left(self) -> float:
+        """Return the seconds that are left of the run; infinite without a limit."""
+        return math.inf if self.max_minutes is None else 60 * self.max_minutes - self.clock()
+
+    def set_reserve(self) -> None:
+        """Reserve time for what follows the stages, after the log was read and split.
+
+        What follows goes through the log again, and loads and saves, so it takes at least as long in proportion: on
+        this machine, as busy as it is.
+
+        Raises:
+            ConfigurationError: If not even half of that is left.
+        """
+        if self.max_minutes is None:
+            return
+        self.reserve = _TIMES_OF_READING * (self.clock() - self.began) + _LEAST_SECONDS / share_of_core()
+        if self.seconds_left() < self.reserve / 2:
+            needed = math.ceil((self.clock() + self.reserve) / 6) / 10
+            raise ConfigurationError(
+                f"`max_minutes` is {self.max_minutes:g}, and {self.clock() / 60:.1f} minutes had passed when the log "
+                f"was read and split; give at least {needed:g}, or leave it out."
+            )
+
+    def leave_out(self, name: str, what: str) -> None:
+        """Note for the record of the run what there was no time for."""
+        self.left_out[name] = what
+        logger.warning("%s: there was no time for %s, of a run of %g minutes.", name, what, self.max_minutes)
 
     def note(self, name: str, time: StageTime | None) -> None:
         """Note for the record of the run what a stage left out for want of time."""
         if time is not None and time.left_out is not None:
-            self.left_out[name] = time.left_out
-            logger.warning(
-                "%s: there was no time for %s, of a run of %g minutes.", name, time.left_out, time.run_seconds / 60
-            )
+            self.leave_out(name, time.left_out)
 
     def run(
         self,

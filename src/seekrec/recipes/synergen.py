@@ -68,8 +68,18 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
         if model.ranking_head is None:
             model.config.rank_by = "retrieval"
             return
-        validation = self.make_validation(self.evaluation.candidate_protocols or ("uniform",))
+        if self.finishing_cases == 0:
+            self.cache.leave_out("ranking", "choosing the head by validation; it ranks by retrieval")
+            model.config.rank_by = "retrieval"
+            return
+        validation = self.make_validation(
+            self.evaluation.candidate_protocols or ("uniform",), max_cases=self.num_finishing_cases
+        )
         choose_head(model, self.make_retriever(model), validation)
+
+    def count_finishing(self, model: SynerGenForSearchAndRecommendation) -> int:
+        """Return how often `finish` ranks a validation case, beside what views take."""
+        return super().count_finishing(model) + (2 if model.config.rank_by == "validation" else 0)
 
     def report(self, model: SynerGenForSearchAndRecommendation) -> None:
         """Print how well the probabilities of clicks are calibrated."""

@@ -17,6 +17,7 @@ from seekrec.recipes.arguments import SPLIT_SEED, EvaluationArguments
 from seekrec.recipes.fit import MAX_VIEW_CASES, as_answering, time_cases
 from seekrec.recipes.items import PreparedItems
 from seekrec.recipes.partitioned import PartitionedData
+from seekrec.recipes.stages import StageCache
 from seekrec.schema import Behavior
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class RunOfRecipe(Protocol):
     items: PreparedItems
     evaluation: EvaluationArguments
     views: Views | None
+    finishing_cases: int | None
+    cache: StageCache
 
     @property
     def processor(self) -> CatalogProcessor:
@@ -80,9 +83,16 @@ def choose_views(recipe: RunOfRecipe, model: ViewedModel) -> None:
     """
     if not asks_validation(model):
         return
+    if recipe.finishing_cases == 0 and not model.finds_by_views:
+        model.config.view_weights = []
+        recipe.cache.leave_out("views", "weighing them; the model answers without")
+        return
     views = _fit_views(recipe) if recipe.views is None else recipe.views
     recipe.views = None
-    most = min(recipe.evaluation.max_validation_cases or MAX_VIEW_CASES, MAX_VIEW_CASES)
+    wanted = min(recipe.evaluation.max_validation_cases or MAX_VIEW_CASES, MAX_VIEW_CASES)
+    most = wanted if recipe.finishing_cases is None else min(recipe.finishing_cases, wanted)
+    if most < wanted:
+        recipe.cache.leave_out("views", f"{wanted - most:,} of {wanted:,} validation cases that weigh them")
     for behavior, found in _choose(recipe, model, views, most).items():
         logger.info("views of %s: %s", behavior, found)
 
@@ -103,6 +113,11 @@ def timed_views(recipe: RunOfRecipe, model: ViewedModel) -> Iterator[tuple[float
         settings do not ask for it.
     """
     if not asks_validation(model):
+        yield 0.0, 0.0
+        return
+    if recipe.cache.seconds_left() < recipe.cache.reserve and not model.finds_by_views:
+        # Making them would take what training and saving need.
+        recipe.finishing_cases = 0
         yield 0.0, 0.0
         return
     views = recipe.views = _fit_views(recipe) if recipe.views is None else recipe.views

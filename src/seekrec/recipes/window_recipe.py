@@ -16,6 +16,7 @@ from seekrec.evaluation.protocols import EvaluationCases
 from seekrec.events.pool_texts import check_pool_kinds
 from seekrec.models.dense import DenseConfig
 from seekrec.recipes.arguments import SPLIT_SEED
+from seekrec.recipes.compare import CALIBRATION_PART
 from seekrec.recipes.items import PreparedItems, prepare_written_queries
 from seekrec.recipes.partitioned import (
     prepare_window_shards,
@@ -184,13 +185,18 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         choose_views(self, model)
         if model.retrieval_logit is None:
             return
+        if self.finishing_cases == 0:
+            self.cache.leave_out("ranking", "scaling the head by validation; it ranks as trained")
+            return
+        number = self.num_finishing_cases
         asked = [behavior for behavior in self.behaviors if self.split.targets("validation", behavior)]
-        cases = {
-            behavior: self.drawn_cases(model, behavior, "validation", self.evaluation.max_validation_cases)
-            for behavior in asked
-        }
-        validation = self.make_validation(self.evaluation.candidate_protocols or ("uniform",))
+        cases = {behavior: self.drawn_cases(model, behavior, "validation", number) for behavior in asked}
+        validation = self.make_validation(self.evaluation.candidate_protocols or ("uniform",), max_cases=number)
         scale_ranking(model, self.make_retriever(model), self.catalog.id_map, cases, validation)
+
+    def count_finishing(self, model: DenseT) -> int:
+        """Return how often `finish` ranks a validation case, beside what views take."""
+        return 4 if model.retrieval_logit is not None else 0
 
     def drawn_cases(
         self, model: DenseT, behavior: Behavior, part: Literal["validation", "test"], max_cases: int | None
@@ -222,8 +228,14 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
         """
         if model.config.drawn_negatives is None:
             return
+        number = self.evaluation.max_test_cases
+        if self.time is not None:
+            number = self.time.take(CALIBRATION_PART).fit_cases(number or self.times.num_test)
+            if not number:
+                self.cache.leave_out("calibration", "it")
+                return
         for behavior in self.behaviors:
-            cases = self.drawn_cases(model, behavior, "test", self.evaluation.max_test_cases)
+            cases = self.drawn_cases(model, behavior, "test", number)
             error = click_calibration(self.make_retriever(model), cases, self.catalog.id_map)
             print(f"{behavior}: expected calibration error of click probabilities {error:.4f} ({len(cases)} cases)")
 

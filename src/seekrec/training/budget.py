@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 import numpy as np
-import psutil
 import torch
 from accelerate.utils import broadcast
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -25,6 +24,7 @@ from transformers.trainer import Trainer
 from transformers.trainer_callback import ExportableState
 
 from seekrec.training.checkpoints import find_checkpoint, read_state
+from seekrec.util.clock import process_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,8 @@ _SHARE_OF_TIMING, _MARGIN = 0.1, 0.9
 _NUM_LOOKED_AT = 2000
 # What a step is longer than its forward and backward pass: the optimizer.
 _OPTIMIZER_SHARE = 1.15
-
-
-# When the runs began that this process has joined.
-_joined: list[float] = []
+# Cases of a task below which a measurement says nothing.
+LEAST_CASES = 20
 
 
 class _Spent(TypedDict):
@@ -141,16 +139,19 @@ class TimeBudget(TrainerCallback, ExportableState):
 
 
 class StageTime:
-    """The time that a stage before training may take. What ends a stage early says here what it left out.
+    """The time that a part of a run may take. What ends it early says here what it left out.
 
     Args:
         seconds (`float`): Seconds from now.
         run_seconds (`float`): Seconds of the whole run.
         clock (`Callable`): Returns the seconds of the run.
+        expected (`float`): Seconds that it is expected to take.
     """
 
-    def __init__(self, seconds: float, run_seconds: float, clock: Callable[[], float]) -> None:
-        self.run_seconds, self.clock = run_seconds, clock
+    def __init__(
+        self, seconds: float, run_seconds: float, clock: Callable[[], float], *, expected: float = 0.0
+    ) -> None:
+        self.run_seconds, self.clock, self.expected = run_seconds, clock, expected
         self.ends = clock() + max(0.0, seconds)
         self.left_out: str | None = None
         self._budget: TimeBudget | None = None
@@ -158,6 +159,19 @@ class StageTime:
     def seconds_left(self) -> float:
         """Return the seconds that are left of it."""
         return self.ends - self.clock()
+
+    def part(self, share: float) -> StageTime:
+        """Return the time of what begins now and may take a share of what is left."""
+        return StageTime(share * self.seconds_left(), self.run_seconds, self.clock, expected=share * self.expected)
+
+    def fit_cases(self, number: int) -> int:
+        """Return how many of so many cases fit, as what is expected goes with their number; 0 where few would not."""
+        left = self.seconds_left()
+        fitting = number if left >= self.expected else max(0, int(number * left / self.expected))
+        if fitting < number:
+            fitting = fitting if fitting >= LEAST_CASES else 0
+            self.left_out = f"{number - fitting:,} of {number:,} cases"
+        return fitting
 
     def limit_steps(self, trainer: Trainer) -> bool:
         """Shorten a training that has not begun to the steps that fit, and let the clock end it.
@@ -199,14 +213,37 @@ class StageTime:
             self.left_out = f"{int((~is_embedded).sum()):,} of {len(is_embedded):,} texts"
 
 
-def process_seconds() -> float:
-    """Return the seconds since this process began, or since the run began that it has joined."""
-    return time.time() - (_joined[-1] if _joined else psutil.Process().create_time())
+class PartTimes(StageTime):
+    """The time of parts that are done one after the other; what one does not use is there for those that follow.
 
+    Args:
+        seconds (`float`): Seconds from now.
+        run_seconds (`float`): Seconds of the whole run.
+        clock (`Callable`): Returns the seconds of the run.
+        parts (`Mapping[str, float]`): Seconds that each is expected to take, by name.
+        in_all (`Mapping[str, int]`): Cases of each behavior that would be ranked if time did not matter.
+    """
 
-def join_run(seconds: float) -> None:
-    """Let the clock of this process be that of a run which has taken so many seconds."""
-    _joined.append(time.time() - seconds)
+    def __init__(
+        self,
+        seconds: float,
+        run_seconds: float,
+        clock: Callable[[], float],
+        parts: Mapping[str, float],
+        *,
+        in_all: Mapping[str, int],
+    ) -> None:
+        super().__init__(seconds, run_seconds, clock, expected=sum(parts.values()))
+        self._waiting, self.in_all = dict(parts), in_all
+        self.taken: dict[str, StageTime] = {}
+
+    def take(self, name: str) -> StageTime:
+        """Return the time of a part that begins now: its share of what is left, by what is expected."""
+        expected = self._waiting.pop(name, 0.0)
+        rest = expected + sum(self._waiting.values())
+        share = expected / rest if rest > 0 else 1.0
+        self.taken[name] = StageTime(share * self.seconds_left(), self.run_seconds, self.clock, expected=expected)
+        return self.taken[name]
 
 
 def is_used_up(checkpoint: str | Path, max_seconds: float) -> bool:
@@ -279,4 +316,4 @@ def _read(callbacks: Mapping[str, object]) -> _Spent:
     return {"seconds": 0.0, "is_spent": False, "max_seconds": 0.0}
 
 
-__all__ = ["StageTime", "TimeBudget", "is_used_up", "join_run", "process_seconds", "time_steps"]
+__all__ = ["LEAST_CASES", "PartTimes", "StageTime", "TimeBudget", "is_used_up", "time_steps"]
