@@ -198,7 +198,8 @@ def test_texts_that_there_is_no_time_for_are_made_of_their_words():
     texts = [" ".join(words[place] for place in rng.choice(len(words), 2, replace=False)) for _ in range(640)]
     texts[5] = "unheard"
     clock = Clock()
-    time = StageTime(3.5, 60.0, clock)
+    # A fifth of it is for the others.
+    time = StageTime(4.5, 60.0, clock)
     vectors, is_embedded = embed_in_time(texts, encoder=Topics(clock), seconds_left=time.seconds_left)
     time.note_texts(is_embedded)
     assert clock.now == 4.0 and is_embedded.sum() == 256 and time.left_out == "384 of 640 texts"

@@ -27,6 +27,8 @@ _SEED = 0
 # Texts that vectors of words are learned from: seconds.
 _MOST_LEARNED = 4_000
 _ROWS_AT_ONCE = 16_384
+# Share of the time in which the vectors of the others are made.
+_SHARE_OF_FILLING = 0.2
 
 
 def embed_in_time(
@@ -50,6 +52,7 @@ def embed_in_time(
         batches += [order[start : start + _BATCH_SIZE] for start in range(0, len(order), _BATCH_SIZE)]
     vectors: np.ndarray | None = None
     is_embedded = np.zeros(len(texts), dtype=bool)
+    reserve = _SHARE_OF_FILLING * max(0.0, seconds_left())
     for number in np.random.default_rng(_SEED).permutation(len(batches)).tolist():
         rows = batches[number]
         found = embed_texts([texts[row] for row in rows.tolist()], encoder=encoder, batch_size=_BATCH_SIZE)
@@ -57,7 +60,7 @@ def embed_in_time(
             vectors = np.empty((len(texts), found.shape[1]), np.float32)
         vectors[rows] = found
         is_embedded[rows] = True
-        if seconds_left() <= 0:
+        if seconds_left() <= reserve:
             break
     if vectors is None:
         raise ValueError("there are no texts")

@@ -8,7 +8,7 @@ an item outside the mask, a candidate left out, NaN) stops the evaluation: repai
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -35,7 +35,7 @@ from seekrec.events import Split
 from seekrec.events.columns import RowArray
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.events.split import SplitPart
-from seekrec.schema import BEHAVIORS, Behavior, IdMap, Request, ScoredItem
+from seekrec.schema import Behavior, IdMap, Request, ScoredItem
 
 
 def evaluate_system(

@@ -43,9 +43,10 @@ _MOST_VALIDATIONS = 8
 MAX_VIEW_CASES = 1000
 _RANKINGS_OF_VIEWS = 2.0
 _SHARE_OF_VIEWS = 0.15
-# What a timing may be off, and the seconds that saving takes, and making the baselines.
+# What a timing may be off, and the seconds that saving takes, of a checkpoint and of an item of the catalogue, and
+# making the baselines.
 _MARGIN = 0.9
-SAVING_SECONDS = 3.0
+_SECONDS_OF_SAVING, _SECONDS_OF_SAVED_ITEM = 0.3, 2e-5
 _SECONDS_OF_BASELINES, _SECONDS_OF_BASELINE_CASE = 4.0, 1e-3
 # Tuning those that read texts makes several indices of them.
 SECONDS_OF_BASELINE_ITEM = 5e-4
@@ -70,6 +71,7 @@ class RankingTimes:
         finishing (`float`): How often what completes a model after training ranks a validation case.
         reading_seconds (`float`): Seconds that reading a log in partitions again takes, for all tables together.
         num_items (`int`): Items that baselines are made of; 0 makes none.
+        num_saved (`int`): Items of the catalogue that is saved.
     """
 
     seconds_by_protocol: Mapping[RankingProtocol, tuple[float, float]]
@@ -83,6 +85,7 @@ class RankingTimes:
     finishing: float = 0.0
     reading_seconds: float = 0.0
     num_items: int = 0
+    num_saved: int = 0
 
     @property
     def baseline_seconds(self) -> float:
@@ -99,7 +102,7 @@ class RankingTimes:
     @property
     def saving_seconds(self) -> float:
         """Seconds of saving the model with its catalogue."""
-        return SAVING_SECONDS / self.share_of_core
+        return (_SECONDS_OF_SAVING + _SECONDS_OF_SAVED_ITEM * self.num_saved) / self.share_of_core
 
     def finishing_seconds(self, num_cases: int) -> float:
         """Return the seconds of what so many validation cases of a behavior choose before the model is saved."""
@@ -287,7 +290,7 @@ def time_rankings(
             views meanwhile; a case takes no less than its rankings by the model.
         finishing (`float`): Its `finishing`.
         reading (`float`): Its `reading_seconds`.
-        num_items (`int`): Its `num_items`.
+        num_items (`int`): Items of the catalogue.
     """
     test: tuple[RankingProtocol, ...] = (*(("full",) if searches_all else ()), *settings.candidate_protocols)
     test = test or tuple(selection)
@@ -314,6 +317,7 @@ def time_rankings(
         finishing=finishing,
         reading_seconds=reading,
         num_items=num_items if settings.has_baselines else 0,
+        num_saved=num_items,
     )
 
 
@@ -334,7 +338,7 @@ def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, mo
     left = max(0.0, left - times.end_seconds(num_test))
     fewer = int(_SHARE_OF_ONE_VALIDATION * left * times.num_validation / max(1e-9, times.validation_seconds))
     times = replace(times, num_validation=min(times.num_validation, max(LEAST_CASES, fewer)))
-    validation = times.validation_seconds + SAVING_SECONDS / 6 / times.share_of_core
+    validation = times.validation_seconds + _SECONDS_OF_SAVING / times.share_of_core
     share = min(left, most_epochs * updates * step_seconds) * _SHARE_OF_VALIDATION
     num_validations = int(min(_MOST_VALIDATIONS, max(1, share / validation)))
     steps = min(most_epochs * updates, max(0.0, left - num_validations * validation) / step_seconds)
@@ -350,7 +354,6 @@ def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, mo
 __all__ = [
     "MAX_VIEW_CASES",
     "MOST_OF_TEST",
-    "SAVING_SECONDS",
     "SECONDS_OF_BASELINE_ITEM",
     "Fit",
     "RankingTimes",
