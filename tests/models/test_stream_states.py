@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from dense_questions import assert_same_scores
+from safetensors.torch import load_file, save_file
 from small_shop import GENSAR_WAYS, NUM_ITEMS, AisleVectors, make_gensar, make_gensr
 
-from seekrec.errors import RequestError
+from seekrec.errors import DataError, NotFiniteError, RequestError
 from seekrec.schema import Event, Request
 
 BEAMS = GENSAR_WAYS["stream"]  # beams alone, ordered by identifiers
@@ -88,6 +89,73 @@ def test_pieces_equal_the_whole(streamed):
     grown = model.extend(joined, processor.events(later))
     longer = [Request([*one, *events], query) for one, events, query in zip(histories, later, queries, strict=True)]
     assert_same_scores(model.retrieve(asked, state=grown), model.retrieve(processor(longer)))
+
+
+def test_a_saved_state_is_read_again_and_grows(streamed, tmp_path):
+    model, processor = streamed
+    rng, path = np.random.default_rng(1), tmp_path / "state.safetensors"
+    histories = [draw_history(rng, length) for length in (0, 4, 30)]
+    joined = model.join_states([read_in_pieces(model, processor, history, rng) for history in histories])
+    model.save_state(joined, path)
+    loaded = model.load_state(path)
+    asked = processor([Request(query=query) for query in (None, "garden", None)])
+    assert_same_scores(model.retrieve(asked, state=loaded), model.retrieve(asked, state=joined))
+    more = processor.events([[Event("i5", "search", 100, "kitchen")]] * 3)
+    assert_same_scores(
+        model.retrieve(asked, state=model.extend(loaded, more)),
+        model.retrieve(asked, state=model.extend(joined, more)),
+    )
+
+
+def test_damaged_states_are_refused_by_name(aisles, tmp_path):
+    model, processor = make_gensar(aisles, **MAKERS["texts"])
+    processor._query_vectors = AisleVectors()
+    path, about = tmp_path / "state.safetensors", {"format": "seekrec-stream-state", "version": "1"}
+    model.save_state(model.encode_history(processor(Request([Event("i1", "search", 3, "kitchen")]))), path)
+    arrays = load_file(path)
+    negative = torch.zeros_like(arrays["input_ids"])
+    negative[0, 0] = arrays["input_ids"][0, 0] + 1
+    wrong = {
+        "its format is None": (arrays, None),
+        "times": ({name: part for name, part in arrays.items() if name != "times"}, about),
+        "other tensors": (arrays | {"seen_rows": arrays["seen_rows"].float()}, about),
+        "other tensors than a state: .*'more'": (arrays | {"more": arrays["times"].clone()}, about),
+        "contradict each other": (arrays | {"is_token": arrays["is_token"][:, :1].clone()}, about),
+        "its queries are not": (arrays | {"num_queries": arrays["num_queries"] + 1}, about),
+        "holds tokens that the model": (arrays | {"input_ids": arrays["input_ids"] - negative}, about),
+    }
+    for message, (parts, metadata) in wrong.items():
+        save_file(parts, path, metadata=metadata)
+        with pytest.raises(DataError, match=f"holds no state of streams .*{message}"):
+            model.load_state(path)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(DataError, match="holds no state of streams"):
+        model.load_state(path)
+    save_file(arrays | {"seen_rows": arrays["seen_rows"] + 100}, path, metadata=about)
+    with pytest.raises(RequestError, match=f"`seen_rows` holds row .* {NUM_ITEMS} items"):
+        model.load_state(path)
+    save_file(arrays | {"query_vectors": arrays["query_vectors"] * torch.nan}, path, metadata=about)
+    with pytest.raises(NotFiniteError):
+        model.load_state(path)
+    save_file({name: part for name, part in arrays.items() if name != "query_vectors"}, path, metadata=about)
+    with pytest.raises(RequestError, match="holds tokens alone of queries, the model reads query_vectors"):
+        model.load_state(path)
+    with pytest.raises(RequestError, match="not made with `corpus: stream`"):
+        make_gensar(aisles)[0].load_state(path)
+
+
+def test_queries_are_suggested_from_a_state(aisles):
+    model, processor = make_gensar(aisles, **BEAMS, **LIMITS, trained_tasks=["nsqp"])
+    rng = np.random.default_rng(2)
+    histories = [draw_history(rng, length) for length in (0, 3, 30)]
+    state = model.join_states([read_in_pieces(model, processor, history, rng) for history in histories])
+    options = {"processor": processor, "num_queries": 3, "max_new_tokens": 4}
+    whole = model.suggest_queries([Request(history) for history in histories], **options)
+    assert model.suggest_queries([Request()] * 3, **options, state=state) == whole
+    assert len({tuple(line) for line in whole}) > 1
+    assert model.suggest_queries(Request(), **options, state=state.select(torch.tensor([2]))) == whole[2]
+    with pytest.raises(RequestError, match="`state` holds the histories of 3 users for 1 requests"):
+        model.suggest_queries(Request(), **options, state=state)
 
 
 def test_only_what_is_new_is_encoded(aisles):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,6 +117,43 @@ def test_a_short_window_is_all_that_the_model_reads(loaded):
         answers = loaded.answer([Question(asked, kept.events, kept)])
         whole = Request(kept.events, query="office", timestamp=10**6)
         assert_same(answers, loaded.model.retrieve(loaded.processor([whole])))
+
+
+def test_queries_are_suggested_from_what_is_kept(shops):
+    model, processor = copy.deepcopy(shops["gensar"])
+    model.config.trained_tasks = ["nsqp"]
+    loaded, metrics = LoadedModel.load((model, processor)), Metrics()
+    loaded.keep_states(2**20, metrics)
+    questions = []
+    for number in (0, 3, 7):
+        events = tuple(Event(f"i{row}", timestamp=row) for row in range(number))
+        kept = KeptHistory(f"u{number}", number, tuple(range(1, number + 1)), events)
+        questions += [Question(Request(), events, kept, top_k=3, writes_queries=True)]
+    alone = [loaded.answer([replace(one, kept=None)])[0].queries for one in questions]
+    assert counts(metrics, "state") == {}
+    for _ in range(2):
+        assert [answer.queries for answer in loaded.answer(questions)] == alone
+    assert counts(metrics, "state") == {"miss": 3, "hit": 3}
+
+
+def test_histories_are_forgotten_when_memory_ends(store):
+    """Bytes are counted as events come and go; those of nobody are not kept."""
+    metrics = Metrics()
+    for user in range(3):
+        event = Event("i1", "search", timestamp=1, query="kitchen")
+        store.append_events([StoredEvent(f"{user}-{number}", f"u{user}", event) for number in range(1200)])
+    histories = Histories(store, 2**40, metrics)
+    assert [len(histories.read(user).events) for user in ("u0", "nobody", "nobody")] == [1000, 0, 0]
+    store.append_events([StoredEvent("another", "u0", event)])
+    nbytes = histories.read("u0").nbytes
+    assert nbytes == histories._bytes == Histories(store, 2**40, metrics).read("u0").nbytes
+    assert 200_000 < nbytes < 500_000
+    few = Histories(store, 2 * nbytes, metrics)
+    for user in ("u0", "u1", "u2", "u2", "u1", "u0"):
+        few.read(user)
+        assert few._bytes <= 2 * nbytes
+    # Two fit.
+    assert counts(metrics, "history") == {"miss": 4 + 3 + 1, "hit": 1 + 2}
 
 
 def test_what_is_new_is_read_and_nothing_else(shops, store):

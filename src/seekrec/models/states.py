@@ -7,15 +7,19 @@ What a family keeps of a history is its own: [`StreamState`], [`HistoryState`]. 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Generic, NoReturn, Protocol, Self, TypeVar
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import BatchFeature
 
 from seekrec.errors import RequestError
+from seekrec.util.files import replace_file
 
 
 class State(Protocol):
@@ -70,6 +74,32 @@ class StatefulModel(Generic[StateT]):
             RequestError: If the events are of another number of users, or one is older than the last of the state.
         """
 
+    @abstractmethod
+    def save_state(self, state: StateT, path: str | Path) -> None:
+        """Write a state as one safetensors file.
+
+        The file holds what was read, not what the weights made of it: it fits whatever weights read it again.
+
+        Args:
+            state ([`State`]): What was read.
+            path (`str` or `Path`): The file.
+        """
+
+    @abstractmethod
+    def load_state(self, path: str | Path) -> StateT:
+        """Read what [`save_state`] wrote, with the weights and the catalogue as they are now.
+
+        Args:
+            path (`str` or `Path`): The file.
+
+        Returns:
+            [`State`]: As if its events had been read now.
+
+        Raises:
+            DataError: If the file is damaged or something else.
+            RequestError: If it names items that the catalogue does not hold, or the model keeps no states.
+        """
+
     def join_states(self, states: Sequence[StateT]) -> StateT:
         """Put the states of several users, or of several batches of them, into one batch, in the order given.
 
@@ -88,6 +118,28 @@ class StatefulModel(Generic[StateT]):
             raise RequestError("`states` is empty; pass at least one.")
         with torch.no_grad():
             return states[0].join(states[1:]) if len(states) > 1 else states[0]
+
+
+def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write what was read as one safetensors file that says what kind of state it is."""
+    arrays = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    with replace_file(Path(path)) as temporary:
+        save_file(arrays, temporary, metadata={"format": kind, "version": "1"})
+
+
+def load_tensors(path: str | Path, kind: str) -> dict[str, Tensor]:
+    """Read what [`save_tensors`] wrote.
+
+    Raises:
+        ValueError: If the file is of another kind.
+        SafetensorError: If it is no such file.
+    """
+    with safe_open(path, framework="pt") as file:
+        found = (file.metadata() or {}).get("format")
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+    if found != kind:
+        raise ValueError(f"its format is {found!r}")
+    return tensors
 
 
 def check_num_requests(num_users: int, num_requests: int) -> None:
@@ -148,5 +200,7 @@ __all__ = [
     "check_num_histories",
     "check_num_requests",
     "fill_below",
+    "load_tensors",
     "refuse_earlier",
+    "save_tensors",
 ]

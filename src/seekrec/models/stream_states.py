@@ -11,22 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
 from seekrec.corpora import IdentifierVocabulary
-from seekrec.errors import RequestError
+from seekrec.errors import DataError, RequestError
 from seekrec.models.shared_prompts import EncodedPrefix
-from seekrec.models.states import check_num_histories, fill_below, refuse_earlier
+from seekrec.models.states import check_num_histories, fill_below, load_tensors, refuse_earlier, save_tensors
 from seekrec.models.words import NO_WORD
 from seekrec.schema import BEHAVIORS, SEARCH
+from seekrec.util.finite import check_finite
 
+_KIND = "seekrec-stream-state"
 # What stands where there is nothing.
 _FILL = {"seen_rows": -1, "query_words": NO_WORD}
 # What a processor reads of queries beside their tokens, in the order of each row; see `GenSARProcessor.read_queries`.
 QUERY_PARTS = ("query_words", "query_vectors")
+_PLAIN = ("input_ids", "is_token", "num_queries", "seen_rows", "times")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +86,58 @@ class StreamTokens:
             whole.keep(~is_asked, places < answered[:, None]),
             whole.keep(is_asked, places >= answered[:, None]),
         )
+
+    def save(self, path: str | Path) -> None:
+        """Write them as one safetensors file."""
+        save_tensors(path, _KIND, {**self._plain, **self.queries})
+
+    @classmethod
+    def load(cls, path: str | Path, vocabulary: IdentifierVocabulary, vocab_size: int) -> StreamTokens:
+        """Read what [`save`] wrote, for a model of so many tokens.
+
+        Raises:
+            DataError: If the file is something else, or contradicts itself.
+            NotFiniteError: If a vector holds a number that is not finite.
+        """
+        try:
+            arrays = load_tensors(path, _KIND)
+            queries = {name: arrays.pop(name) for name in QUERY_PARTS if name in arrays}
+            read = cls(**{name: arrays.pop(name) for name in _PLAIN}, queries=queries)
+            read._check(vocabulary, vocab_size, arrays)
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise DataError(
+                f"{path} holds no state of streams ({error}); write it with `model.save_state` of a GenSAR."
+            ) from error
+        if "query_vectors" in queries:
+            check_finite(f"The query vectors of {path}", queries["query_vectors"], "row", "read the histories again")
+        return read.compact()
+
+    def _check(self, vocabulary: IdentifierVocabulary, vocab_size: int, others: Mapping[str, Tensor]) -> None:
+        """Raise a `ValueError` if these are no tokens of histories."""
+        ids, types = self.input_ids, {"is_token": torch.bool, "query_vectors": torch.float32}
+        kinds = {name: (part.dtype, part.ndim) for name, part in {**self._plain, **self.queries}.items()}
+        dims = dict.fromkeys(_PLAIN, 2) | {"num_queries": 1} | dict.fromkeys(self.queries, 3)
+        if others or kinds != {name: (types.get(name, torch.int64), dims[name]) for name in kinds}:
+            raise ValueError(f"it holds other tensors than a state: {sorted({*kinds, *others})}")
+        num_users, widths = len(ids), {part.shape[1] for part in self.queries.values()}
+        of_others = any(len(part) != num_users for part in self.tensors)
+        if of_others or self.is_token.shape != ids.shape or self.times.shape[1] != 2 or len(widths) > 1:
+            raise ValueError("the shapes of its tensors contradict each other")
+        is_query = self.is_token & (ids == vocabulary.behavior_token_ids["search_query"])
+        most = int(self.num_queries.max()) if num_users else 0
+        if not torch.equal(is_query.sum(1), self.num_queries) or any(width < most for width in widths):
+            raise ValueError("its queries are not those of its tokens")
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
+            raise ValueError(f"it holds tokens that the model, of {vocab_size}, lacks")
+
+    @property
+    def _plain(self) -> dict[str, Tensor]:
+        """All but what is read of queries, by name."""
+        return {name: getattr(self, name) for name in _PLAIN}
+
+    def to(self, device: torch.device) -> StreamTokens:
+        """Return the tokens on a device."""
+        return self._each(lambda part: part.to(device))
 
     def __len__(self) -> int:
         return len(self.input_ids)

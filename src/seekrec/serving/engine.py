@@ -65,7 +65,7 @@ class _Suggester(Protocol):
     """How a model that writes queries is asked."""
 
     def suggest_queries(
-        self, requests: Sequence[Request], *, processor: object, num_queries: int
+        self, requests: Sequence[Request], *, processor: object, num_queries: int, state: State | None = None
     ) -> list[list[str]]: ...
 
 
@@ -289,9 +289,9 @@ class LoadedModel:
 
     def _kind(self, question: Question) -> tuple[str, object]:
         """Return what is asked, and what else must be the same for all that are asked at once."""
-        if question.writes_queries:
-            return "suggest", question.top_k  # as many beams
         has_state = self._states is not None and question.kept is not None
+        if question.writes_queries:
+            return "suggest", (question.top_k, has_state)  # as many beams
         return "retrieve" if question.candidates is None else "rank", has_state
 
     def _ask_together(
@@ -330,8 +330,10 @@ class LoadedModel:
         return [self._answered(items, probabilities=self._probabilities(items)) for items in found]
 
     def _suggest(self, questions: Sequence[Question]) -> list[Answered]:
+        state = self._state(questions)
+        requests = [one.whole if state is None else one.request for one in questions]
         found = cast(_Suggester, self.model).suggest_queries(
-            [one.whole for one in questions], processor=self.processor, num_queries=questions[0].top_k
+            requests, processor=self.processor, num_queries=questions[0].top_k, state=state
         )
         return [self._answered([], queries=lines) for lines in found]
 

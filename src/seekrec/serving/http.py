@@ -60,8 +60,13 @@ def get_service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
+async def _get_service(request: Request) -> Service:
+    # A dependency that is no coroutine takes a thread for each request.
+    return get_service(request)
+
+
 # What routes take.
-Served = Annotated[Service, Depends(get_service)]
+Served = Annotated[Service, Depends(_get_service)]
 ItemId = Annotated[str, Path(min_length=1, max_length=MAX_ID_CHARACTERS)]
 
 

@@ -99,12 +99,12 @@ class Service:
 
         Args:
             user_id (`str`): Whose.
-            deadline (`float`, *optional*): When it must be there, by the clock of the batcher; the timeout from now on
-                if not given.
+            deadline (`float`, *optional*): When a thread must have begun it, by the clock of the batcher; the timeout
+                from now on if not given.
 
         Raises:
             QueueFullError: If others keep all threads until then.
-            TimeoutError: If the store takes longer.
+            TimeoutError: If the store takes longer than a request may.
         """
         with self.metrics.time("history"):
             return await self._read(lambda: self.histories.read(user_id), deadline)
@@ -130,15 +130,17 @@ class Service:
         return appended
 
     async def _read(self, read: Callable[[], ResultT], deadline: float | None) -> ResultT:
-        """Read from the store, in a thread; cancelled, this ends at once."""
+        """Read from the store, in a thread; cancelled, this ends at once. What was begun goes on past the deadline."""
         left = self.settings.timeout_s if deadline is None else deadline - self.batcher.now
         reading = self._readers.submit(read)
+        answer = asyncio.wrap_future(reading)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(reading), left)
-        except TimeoutError:
-            if reading.cancelled():  # no thread had begun it
-                raise self.batcher.refuse() from None
-            raise
+            done, _ = await asyncio.wait([answer], timeout=left)
+            if not done and reading.cancel():
+                raise self.batcher.refuse()
+            return await asyncio.wait_for(answer, self.settings.timeout_s)
+        finally:
+            reading.cancel()
 
 
 def _keep_examples(store: Store, path: str) -> list[str]:

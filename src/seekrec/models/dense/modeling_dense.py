@@ -544,21 +544,12 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
         return replace(read, events=events)
 
     def save_state(self, state: StateT, path: str | Path) -> None:
-        """Write a state as one safetensors file.
-
-        The file holds what was read, as rows of the catalogue, vectors of queries and digests of page views, not what
-        the weights made of it: it fits whatever weights read it again.
-        """
+        """Write rows of the catalogue, vectors of queries and digests of page views; see [`StatefulModel`]."""
         _events_of(state).save(path)
 
     @torch.no_grad()
     def load_state(self, path: str | Path) -> StateT:
-        """Read what [`save_state`] wrote, with the weights and the catalogue as they are now.
-
-        Raises:
-            DataError: If the file is damaged or something else.
-            RequestError: If it names items that the catalogue does not hold.
-        """
+        """Read what [`save_state`] wrote; see [`StatefulModel`]."""
         return self._read_all(ReadEvents.load(path).to(self.device), self.current_items())
 
     def with_state(

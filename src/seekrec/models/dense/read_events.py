@@ -13,20 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
 from seekrec.errors import DataError
 from seekrec.events.columns import number_sessions
-from seekrec.models.states import check_num_histories, refuse_earlier
+from seekrec.models.states import check_num_histories, load_tensors, refuse_earlier, save_tensors
 from seekrec.models.words import NO_WORD
-from seekrec.util.files import replace_file
 from seekrec.util.finite import check_finite
 from seekrec.util.ragged import Ragged
 
-_FORMAT = "seekrec-history-state"
+_KIND = "seekrec-history-state"
 # What stands where there is no event; 0 in the other columns.
 _FILL = {"history_item_rows": -1, "history_query_rows": -1, "history_session_keys": -1}
 _COLUMNS = (
@@ -186,10 +184,7 @@ class ReadEvents:
 
     def save(self, path: str | Path) -> None:
         """Write them as one safetensors file: numbers and vectors, no id and no text."""
-        arrays = {**self.inputs, "seen_rows": self.seen_rows}
-        arrays = {name: value.cpu().contiguous() for name, value in arrays.items()}
-        with replace_file(Path(path)) as temporary:
-            save_file(arrays, temporary, metadata={"format": _FORMAT, "version": "1"})
+        save_tensors(path, _KIND, {**self.inputs, "seen_rows": self.seen_rows})
 
     @classmethod
     def load(cls, path: str | Path) -> ReadEvents:
@@ -200,11 +195,7 @@ class ReadEvents:
             NotFiniteError: If a vector holds a number that is not finite.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                form = (file.metadata() or {}).get("format")
-                arrays: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
-            if form != _FORMAT:
-                raise ValueError(f"its format is {form!r}")
+            arrays = load_tensors(path, _KIND)
             vectors, seen = arrays.pop("query_vectors"), arrays.pop("seen_rows")
             words = arrays.pop("query_words", _no_words(vectors))  # not in files of earlier versions
             shapes = {tuple(arrays[name].shape) for name in _COLUMNS}

@@ -20,6 +20,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -730,13 +731,36 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
             return replace(state, tokens=tokens)
         return state.append(events.prefix, events.output[0], tokens)
 
-    def _split(self, inputs: BatchFeature) -> tuple[StreamTokens, StreamTokens]:
-        """Take inputs apart into histories and what is asked now."""
+    def save_state(self, state: StreamState, path: str | Path) -> None:
+        """Write tokens, those of queries among them; see [`StatefulModel`]. Who has the tokenizer can read these."""
+        state.tokens.save(path)
+
+    @torch.no_grad()
+    def load_state(self, path: str | Path) -> StreamState:
+        """Read what [`save_state`] wrote; see [`StatefulModel`]."""
+        self._check_keeps_states()
+        tokens = StreamTokens.load(path, self.vocabulary, self.config.vocab_size)
+        parts = dict(zip(QUERY_PARTS, ("words", "text"), strict=True))
+        wanted = [name for name, part in parts.items() if part in self.config.query_reading]
+        if list(tokens.queries) != wanted:
+            read = ", ".join(tokens.queries) or "tokens alone"
+            raise RequestError(
+                f"{path} holds {read} of queries, the model reads {', '.join(wanted) or 'tokens alone'}: it was saved "
+                "by a model with another `query_reading`. Read the histories again."
+            )
+        self.current_snapshot().check_rows("seen_rows", tokens.seen_rows)
+        return self._read_all(tokens.to(self.device))
+
+    def _check_keeps_states(self) -> None:
         if not self.keeps_states:
             raise RequestError(
                 "The model reads a history anew for each question: it was not made with `corpus: stream`, so its "
                 "encoder is not causal (or it is of an older version). Leave states out, and pass the whole history."
             )
+
+    def _split(self, inputs: BatchFeature) -> tuple[StreamTokens, StreamTokens]:
+        """Take inputs apart into histories and what is asked now."""
+        self._check_keeps_states()
         self.current_snapshot(inputs)
         return StreamTokens.split(inputs, self.vocabulary, self.device)
 
@@ -887,12 +911,11 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         for name, value in (("num_queries", num_answers), ("max_new_tokens", max_new_tokens)):
             if value < 1:
                 raise RequestError(f"`{name}` is {shown(value)}; give 1 or more.")
-        self.current_snapshot(inputs)
-        input_ids = inputs["input_ids"].to(self.device)
+        states, mask = self._encode(self.current_snapshot(inputs), inputs)
         written: Tensor = self.generate(
-            input_ids=input_ids,
-            attention_mask=inputs["attention_mask"].to(self.device),
-            decoder_input_ids=prefix.repeat(len(input_ids), 1),
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=mask,
+            decoder_input_ids=prefix.repeat(len(states), 1),
             # Else `generate` puts the start token before the behavior token that a stream starts with.
             decoder_start_token_id=int(prefix[0]),
             num_beams=max(4, num_answers),
@@ -901,13 +924,18 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
             do_sample=False,
             repetition_penalty=_REPETITION_PENALTY,
             suppress_tokens=list(range(self.config.first_identifier_token_id, self.config.vocab_size)),
-            **{name: inputs[name].to(self.device) for name in QUERY_PARTS if name in inputs},
         )
-        return written[:, len(prefix) :].reshape(len(input_ids), num_answers, -1)
+        return written[:, len(prefix) :].reshape(len(states), num_answers, -1)
 
     @overload
     def suggest_queries(
-        self, requests: Request, *, processor: GenSARProcessor, num_queries: int = 5, max_new_tokens: int = 16
+        self,
+        requests: Request,
+        *,
+        processor: GenSARProcessor,
+        num_queries: int = 5,
+        max_new_tokens: int = 16,
+        state: StreamState | None = None,
     ) -> list[str]: ...
 
     @overload
@@ -918,6 +946,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         processor: GenSARProcessor,
         num_queries: int = 5,
         max_new_tokens: int = 16,
+        state: StreamState | None = None,
     ) -> list[list[str]]: ...
 
     def suggest_queries(
@@ -927,6 +956,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         processor: GenSARProcessor,
         num_queries: int = 5,
         max_new_tokens: int = 16,
+        state: StreamState | None = None,
     ) -> list[str] | list[list[str]]:
         """Write what the user may search for next (NSQP).
 
@@ -935,6 +965,7 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
             processor ([`GenSARProcessor`]): The model's own.
             num_queries (`int`): Beams; so many different queries at most.
             max_new_tokens (`int`): Longest query, in tokens.
+            state ([`StreamState`], *optional*): A cached history of each request, in place of its own.
 
         Returns:
             `list[str]`: Queries, best first; for a list of requests a list for each.
@@ -946,6 +977,10 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         row = [self.config.decoder_start_token_id, self.vocabulary.behavior_token_ids["search_query"]]
         prefix = torch.tensor(row[1:] if self.config.corpus == "stream" else row, device=self.device)
         asked = processor.ask_for_queries(requests)
+        if state is not None:
+            self._check_keeps_states()
+            check_num_requests(len(state), len(asked["input_ids"]))
+            asked["answer_states"] = state.answer[:, None]
         written = processor.decode_texts(self._write_text(asked, prefix, num_queries, max_new_tokens))
         return written[0] if isinstance(requests, Request) else written
 
