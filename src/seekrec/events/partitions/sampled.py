@@ -87,18 +87,7 @@ def read_sample(split: PartitionedSplit, folders: Sequence[Path]) -> Split:
         # Searches stand behind all recommendations.
         is_search = to_mask(pc.equal(table["behavior"], SEARCH))
         cases[part] = Cases.from_table(table.take(pa.array(np.argsort(is_search, kind="stable"))))
-    return Split(
-        log=log,
-        method=split.method,
-        protocol=split.protocol,
-        seed=split.seed,
-        train_rows=np.sort(place[np.concatenate(rows)]),
-        validation=cases["validation"],
-        test=cases["test"],
-        num_test_days=split.num_test_days,
-        max_history=split.max_history,
-        keep_impressions=split.keep_impressions,
-    )
+    return split.of_users(log, np.sort(place[np.concatenate(rows)]), cases["validation"], cases["test"])
 
 
 def order_of_users(users: pa.Array) -> np.ndarray:

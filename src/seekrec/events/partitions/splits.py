@@ -29,6 +29,7 @@ from seekrec.events.audit import AuditReport, audit, longest_histories
 from seekrec.events.cases import Cases
 from seekrec.events.columns import SessionIds
 from seekrec.events.held_out import HeldOutDays, check_held_out, find_held_out_days, most_interactions
+from seekrec.events.log import EventLog
 from seekrec.events.partitions.buckets import digest_buckets, join_digests, user_buckets, user_hashes
 from seekrec.events.partitions.engines import Engine, Job, JsonObject, run_partitions
 from seekrec.events.partitions.logs import PartitionedLog, open_log
@@ -121,19 +122,34 @@ class PartitionedSplit:
         """
         folder = self.folder / self.log.partitions[number].folder
         with refuse_damage(folder, "partition of a split"):
-            split = Split(
-                log=self.log.partition(number),
-                method=self.method,
-                protocol=self.protocol,
-                seed=self.seed,
-                train_rows=np.asarray(pq.read_table(folder / TRAIN_FILE)["row"], dtype=np.int64),
-                validation=Cases.from_table(pq.read_table(folder / "validation.parquet")),
-                test=Cases.from_table(pq.read_table(folder / "test.parquet")),
-                num_test_days=self.num_test_days,
-                max_history=self.max_history,
-                keep_impressions=self.keep_impressions,
+            split = self.of_users(
+                self.log.partition(number),
+                np.asarray(pq.read_table(folder / TRAIN_FILE)["row"], dtype=np.int64),
+                *(self.cases(number, part) for part in SPLIT_PARTS),
             )
             return keep_actions(split, self.actions)
+
+    def of_users(self, log: EventLog, train_rows: np.ndarray, validation: Cases, test: Cases) -> Split:
+        """Return the split of some users in memory.
+
+        Args:
+            log (`EventLog`): Their events.
+            train_rows (`np.ndarray`): int64 rows of these, ascending: what is trained on.
+            validation (`Cases`): Their questions of each part.
+            test (`Cases`): The same.
+        """
+        return Split(
+            log=log,
+            method=self.method,
+            protocol=self.protocol,
+            seed=self.seed,
+            train_rows=train_rows,
+            validation=validation,
+            test=test,
+            num_test_days=self.num_test_days,
+            max_history=self.max_history,
+            keep_impressions=self.keep_impressions,
+        )
 
     def cases(self, number: int, part: SplitPart) -> Cases:
         """Return the questions of one partition, without reading its events.
