@@ -149,7 +149,7 @@ def read_catalog(folder_or_repo: str | Path, revision: str | None) -> SavedCatal
             "catalogue again."
         )
     _check_description(folder / CATALOG_FILE, description)
-    _check_sizes(folder, description["parts"])
+    _check_sizes(folder)
     hashes: dict[str, str] = description["parts"]
     items = _read_part(folder, hashes, "items", _read_items, table_digest)
     codes = _read_part(folder, hashes, "codes", load_file, array_digest)
@@ -219,7 +219,7 @@ def _check_description(path: Path, description: Mapping[str, Any]) -> None:
     check("settings['semantic_encoder_name']", encoder, encoder is None or isinstance(encoder, str))
 
 
-def _check_sizes(folder: Path, parts: Mapping[str, str]) -> None:
+def _check_sizes(folder: Path) -> None:
     """Refuse files that claim to hold far more than their size, before memory is allocated."""
     path = folder / PART_FILES["items"]
     metadata = _read(path, pq.read_metadata)

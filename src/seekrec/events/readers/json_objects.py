@@ -52,8 +52,8 @@ def find_objects(data: np.ndarray) -> Objects:
         lines = find_lines(data).without_empty()
         if not _spans_lines(data, lines):
             return Objects(lines, is_lines=True)
-    records, rest = _scan(data, start, base=int(is_list))
-    bad = _check_between(data, start, records, is_list=is_list)
+    records, rest = _scan(data, base=int(is_list))
+    bad = _check_between(data, records, is_list=is_list)
     if rest is not None:
         bad.append((rest, "which starts an object that does not end"))
     return Objects(records, False, tuple(bad))
@@ -73,7 +73,7 @@ def _spans_lines(data: np.ndarray, lines: Lines) -> bool:
     return False
 
 
-def _scan(data: np.ndarray, start: int, base: int) -> tuple[Lines, int | None]:
+def _scan(data: np.ndarray, base: int) -> tuple[Lines, int | None]:
     """Find the objects at a depth, and the line of one that does not end."""
     starts: list[np.ndarray] = []
     ends: list[np.ndarray] = []
@@ -137,7 +137,7 @@ def _find_escaped(block: np.ndarray, marks: np.ndarray, slashes: int) -> tuple[n
     return escaped, int(lengths[-1]) if found[-1] == len(block) - 1 else 0
 
 
-def _check_between(data: np.ndarray, start: int, records: Lines, *, is_list: bool) -> list[tuple[int, str]]:
+def _check_between(data: np.ndarray, records: Lines, *, is_list: bool) -> list[tuple[int, str]]:
     """Find what stands between two objects and is neither space nor the one comma of a list."""
     if not len(records.starts):
         return []
