@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import sqlite3
@@ -13,7 +14,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from fastapi.testclient import TestClient
 
+from seekrec.events import Spelling
+from seekrec.serving import create_app
 from seekrec.serving.http import MAX_BODY_BYTES
 from seekrec.serving.logs import JsonLines
 from seekrec.serving.store import NUM_READERS
@@ -23,6 +27,15 @@ SECRET = "correct horse battery"
 
 def field_of(answer):
     return answer.json()["detail"][0]["loc"][1:]
+
+
+def test_a_slip_in_a_query_is_mended_and_said(shops, store_url):
+    model, processor = copy.deepcopy(shops["intsr"])
+    processor.spelling = Spelling.fit({"garden kitchen": 3}, processor.catalog.items)
+    with TestClient(create_app((model, processor), store=store_url)) as client:
+        meant, typed = (client.post("/search", json={"query": query}).json() for query in ("garden", "Gadren"))
+    assert (meant["read_as"], typed["read_as"]) == ("garden", "garden")
+    assert meant["items"] == typed["items"]
 
 
 def test_a_token_is_asked_for_where_there_is_one(serve):

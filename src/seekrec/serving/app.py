@@ -70,9 +70,11 @@ async def recommend(message: m.RecommendMessage, service: Served, request: Reque
 
 
 @router.post("/search")
-async def search(message: m.SearchMessage, service: Served, request: Request) -> replies.Answer:
+async def search(message: m.SearchMessage, service: Served, request: Request) -> replies.FoundItems:
     """Find items for a query, of a user or of nobody."""
-    return _items(await _ask(message, service, request))
+    answered = await _ask(message, service, request)
+    read_as = answered.model.processor.read_query(message.query)
+    return replies.FoundItems(**_items(answered).model_dump(), read_as=read_as)
 
 
 @router.post("/rank")

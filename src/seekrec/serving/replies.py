@@ -52,6 +52,12 @@ class Answer(Versions):
     )
 
 
+class FoundItems(Answer):
+    """What was found for a query, best first."""
+
+    read_as: str = Field(description="The query as it was read: a slip in a word that nobody knows is mended.")
+
+
 class Suggestions(Versions):
     """Queries, best first."""
 

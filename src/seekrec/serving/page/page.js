@@ -109,7 +109,9 @@ function answerList(answer, query) {
 async function column(path, asked, model, query) {
   const answer = await ask("POST", path, model ? { ...asked, model } : asked);
   const heading = byId("other-model").value ? [make("h3", {}, answer.model)] : [];
-  return make("div", {}, ...heading, answerList(answer, query));
+  const isMended = query && answer.read_as && answer.read_as !== query;
+  const read = isMended ? [make("p", {}, `Read as “${answer.read_as}”.`)] : [];
+  return make("div", {}, ...heading, ...read, answerList(answer, query));
 }
 
 const showAnswers = guarded(async () => {
