@@ -41,7 +41,7 @@ def main(arguments: PlanCostArguments) -> None:
     """Print the estimates."""
     machine = Machine.measure(".")
     if arguments.gflops is not None:
-        machine = replace(machine, gflops=arguments.gflops)
+        machine = replace(machine, gflops=arguments.gflops, share_of_core=1.0)
     for num_events in arguments.num_events:
         log = summarize_log(simulate(num_events).log)
         situation = Situation(log, machine, can_construct=log.has_categories, given={})

@@ -65,18 +65,21 @@ def test_what_follows_the_stages_has_its_time(tmp_path, monkeypatch):
     clock.now = 10.0
     cache = StageCache(tmp_path, max_minutes=2, clock=clock)
     clock.now = 30.0
-    cache.set_reserve()
+    cache.set_reserve("the log was read")
     # Reading took 20 seconds; half of the time this process waits for others.
     assert cache.reserve == 1.5 * 20 + 6 / 0.5
     assert cache.make_time().seconds_left() == SHARE_OF_A_STAGE * (90 - 42)
     clock.now = 90.0
     assert cache.make_time().seconds_left() == 0.0
     # Reading that took 90 of 120 seconds needs 147 more.
-    with pytest.raises(ConfigurationError, match="`max_minutes` is 2, and 1.7 minutes had .*; give at least 4.2,"):
+    with pytest.raises(
+        ConfigurationError,
+        match="`max_minutes` is 2, and 1.7 minutes had passed when the log was read; give at least 4.2,",
+    ):
         clock.now = 100.0
-        cache.set_reserve()
+        cache.set_reserve("the log was read")
     free = StageCache(tmp_path, clock=clock)
-    free.set_reserve()
+    free.set_reserve("it began")
     assert free.make_time() is None and free.seconds_left() == np.inf
 
 

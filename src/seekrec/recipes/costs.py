@@ -3,8 +3,9 @@
 
 For each stage: the floating-point operations that its sizes make, over those that this machine did a second in a
 probe, times a factor that was measured once (`FACTORS`). Small models wait for memory and Python more than they
-multiply, so factors are large; they were found on one core for logs of a hundred thousand events. Expect to be right
-within a factor of two. A run with a budget times its real steps before it trains; see `recipes/fit.py`.
+multiply, so factors are large; they were found on one core for logs of a hundred thousand events. What does not go
+with them is in seconds of a core, of which a process on a busy machine gets a share. Expect to be right within a
+factor of two. A run with a budget times its real steps before it trains; see `recipes/fit.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seekrec.corpora.stream import HISTORY_TASKS
-from seekrec.models.views import NUM_VIEWED
+from seekrec.models.views import BY_VALIDATION, NUM_VIEWED
 from seekrec.recipes.choices import Choice, Situation
 from seekrec.recipes.collaborative import NUM_FINISHING_EPOCHS
 from seekrec.recipes.fit import SECONDS_OF_BASELINE_ITEM
@@ -38,10 +39,12 @@ CASE_FACTORS = {"gensar": 1.0, "gensr": 0.12, "intsr": 4.0, "synergen": 8.0}
 # Seconds of a step of IntSR and SynerGen, however small it is.
 _SECONDS_PER_STEP = {"intsr": 0.015, "synergen": 0.015}
 # Seconds of an event from reading to an audited split, and of starting.
-_SECONDS_PER_EVENT, _SECONDS_TO_START = 1.2e-5, 12.0
+_SECONDS_PER_EVENT, _SECONDS_TO_START = 6e-6, 7.0
 # Seconds of an event of a partition that is read again and gone through. Before training all are read for facts, for
 # what is learned from and for views, after it for the test.
 _SECONDS_PER_EVENT_READ, _READINGS_BEFORE, _READINGS_AFTER = 1e-6, 3, 2
+# Seconds of an item whose words are weighed in all ways for views, before they are weighed themselves.
+_SECONDS_PER_VIEWED_ITEM = 1.5e-4
 # MiniLM: operations of a word piece, and pieces of a title with its description.
 _ENCODER_OPERATIONS, _TEXT_TOKENS, _QUERY_TOKENS, _TEXT_SIZE = 44e6, 24, 8, 384
 # What the clock ends if it takes more than its share, in the order of a run.
@@ -233,7 +236,7 @@ def _stage_seconds(family: str, situation: Situation, values: Mapping[str, objec
         "data": parts["data"],
         "embeddings": parts["semantic"] + parts["sasrec_num_epochs"] + parts["lightgcn_num_epochs"],
         "identifiers": parts["identifier_num_epochs"],
-        "training": parts["queries"] + parts["training"] + parts["validation"],
+        "training": parts["queries"] + parts["views"] + parts["training"] + parts["validation"],
         "evaluation": parts["evaluation"],
     }
 
@@ -252,7 +255,7 @@ def _part_seconds(family: str, situation: Situation, values: Mapping[str, object
 def _whole_seconds(family: str, situation: Situation, values: Mapping[str, object]) -> dict[str, float]:
     """Return the seconds of each part, those that train by the name of their number of epochs."""
     log, sizes = situation.log, _measure(family, situation, values)
-    speed = situation.machine.gflops * 1e9
+    speed, share = situation.machine.gflops * 1e9, situation.machine.share_of_core
     items, width = log.num_items, _number(values, "sasrec_hidden_size", 64)
     compared = min(items, 4096 if items > 50_000 else items)
     # GenSR trains one without the last events, which then learns them.
@@ -268,9 +271,10 @@ def _whole_seconds(family: str, situation: Situation, values: Mapping[str, objec
     tasks = 2 if situation.has_searches else 1
     rate, case_rate = FACTORS[family] / speed, CASE_FACTORS[family] / speed
     # Each case is also ranked by the baselines, in a matrix of items.
-    answers = tasks * (cases * (sizes.case_operations * case_rate + 3e-3 + 2e-8 * items))
+    answers = tasks * cases * (sizes.case_operations * case_rate + (3e-3 + 2e-8 * items) / share)
+    weighs_views = _list(values, "view_weights") == [BY_VALIDATION]
     return {
-        "data": _SECONDS_TO_START + _SECONDS_PER_EVENT * log.num_events + _READINGS_BEFORE * reading,
+        "data": (_SECONDS_TO_START + _SECONDS_PER_EVENT * log.num_events + _READINGS_BEFORE * reading) / share,
         "semantic": FACTORS["semantic"] * text / speed,
         "queries": FACTORS["semantic"] * queries / speed,
         "sasrec_num_epochs": passes * sasrec * FACTORS["sasrec"] / speed,
@@ -284,9 +288,10 @@ def _whole_seconds(family: str, situation: Situation, values: Mapping[str, objec
         ),
         "training": _number(values, "num_train_epochs", 1)
         * sizes.rows
-        * (sizes.row_operations * rate + _SECONDS_PER_STEP.get(family, 0.0) / sizes.batch),
+        * (sizes.row_operations * rate + _SECONDS_PER_STEP.get(family, 0.0) / sizes.batch / share),
+        "views": _SECONDS_PER_VIEWED_ITEM * items / share if weighs_views else 0.0,
         "validation": _count_validations(values) * tasks * validated * sizes.case_operations * case_rate,
-        "evaluation": answers + SECONDS_OF_BASELINE_ITEM * items + _READINGS_AFTER * reading,
+        "evaluation": answers + (SECONDS_OF_BASELINE_ITEM * items + _READINGS_AFTER * reading) / share,
     }
 
 

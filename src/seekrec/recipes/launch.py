@@ -99,6 +99,8 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
     types, given = recipe_type.argument_types(), given_settings(argv)
     recipe = recipe_type(*parse_arguments(types, argv, ignored=ignored))
     began = recipe.cache.began
+    if not recipe.running.dry_run:
+        recipe.cache.set_reserve("all was loaded")
     recipe.refuse_ignored(given)
     chosen: dict[str, object] = {}
     if "output_dir" not in given:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from seekrec.util.clock import share_of_core
 from seekrec.util.units import format_bytes
 
 # Matrices of the probe: the sizes of a feed-forward layer of a small model.
@@ -32,6 +33,7 @@ class Machine:
         gpu_memory (`int`): Bytes of its memory.
         gflops (`float`): Billions of float32 operations a second, measured on small matrices.
         has_bf16 (`bool`): Whether it multiplies in bfloat16 natively.
+        share_of_core (`float`): Share of a core that this process got so far, 1 on a machine of its own.
     """
 
     num_cores: int
@@ -42,6 +44,7 @@ class Machine:
     gpu_memory: int
     gflops: float
     has_bf16: bool
+    share_of_core: float = 1.0
 
     @classmethod
     def measure(cls, folder: str | Path, *, use_cpu: bool = False) -> Machine:
@@ -65,6 +68,7 @@ class Machine:
             gpu_memory=torch.cuda.get_device_properties(0).total_memory if has_gpu else 0,
             gflops=_measure_gflops(device),
             has_bf16=torch.cuda.is_bf16_supported() if has_gpu else _cpu_has_bf16(),
+            share_of_core=share_of_core(),
         )
 
     def __str__(self) -> str:

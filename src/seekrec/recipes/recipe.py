@@ -76,7 +76,7 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
         last = STAGES.index(self.running.stop_after)
         # 1. Data: read, write searches, split, audit.
         self.prepare_data()
-        self.cache.set_reserve()
+        self.cache.set_reserve("the log was read and split")
         logger.info("data: %s", self.whole.log.describe())
         if last < 1:
             return

@@ -92,11 +92,14 @@ class StageCache:
         """Return the seconds that are left of the run; infinite without a limit."""
         return math.inf if self.max_minutes is None else 60 * self.max_minutes - self.clock()
 
-    def set_reserve(self) -> None:
-        """Reserve time for what follows the stages, after the log was read and split.
+    def set_reserve(self, when: str) -> None:
+        """Reserve time for what follows the stages, before and after the log is read and split.
 
         What follows goes through the log again, and loads and saves, so it takes at least as long in proportion: on
         this machine, as busy as it is.
+
+        Args:
+            when (`str`): What has been done so far, for the message.
 
         Raises:
             ConfigurationError: If not even half of that is left.
@@ -107,8 +110,8 @@ class StageCache:
         if self.seconds_left() < self.reserve / 2:
             needed = math.ceil((self.clock() + self.reserve) / 6) / 10
             raise ConfigurationError(
-                f"`max_minutes` is {self.max_minutes:g}, and {self.clock() / 60:.1f} minutes had passed when the log "
-                f"was read and split; give at least {needed:g}, or leave it out."
+                f"`max_minutes` is {self.max_minutes:g}, and {self.clock() / 60:.1f} minutes had passed when "
+                f"{when}; give at least {needed:g}, or leave it out."
             )
 
     def leave_out(self, name: str, what: str) -> None:
