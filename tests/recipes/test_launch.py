@@ -107,7 +107,7 @@ def test_nothing_of_an_earlier_model_stands_beside_a_new_one(tmp_path):
             (folder / self.name).write_text("")
 
     class NoRequests:
-        def requests(self, *_):
+        def targets(self, *_):
             return []
 
     (tmp_path / "model").mkdir()
