@@ -9,11 +9,14 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from small_shop import HISTORY
 
+from seekrec.catalog import Catalog
 from seekrec.events import write_examples
 from seekrec.schema import Request
+from seekrec.serving.page import _facets as facets_of
 
 
 def test_the_page_is_whole_and_loads_nothing_from_elsewhere(serve):
@@ -40,6 +43,33 @@ def test_filters_are_those_of_the_items(serve):
         "ranges": [],
         "has_lifetimes": False,
     }
+
+
+def test_categories_are_counted_by_the_last_names_of_paths():
+    """Of items without, with several, with empty and with missing paths; removed ones do not count."""
+    paths = [
+        [["Shop", "Toys"], ["Shop", "Games", "Cards"]],
+        None,
+        [["Cards"], []],
+        [],
+        [["Shop", "Toys"]],
+        [["Shop", "Books"]],
+        [["Elsewhere", "Toys"]],
+    ]
+    items = pa.table(
+        {
+            "item_id": [f"i{row}" for row in range(len(paths))],
+            "title": [f"thing {row}" for row in range(len(paths))],
+            "categories": pa.array(paths, pa.list_(pa.list_(pa.string()))),
+        }
+    )
+    catalog = Catalog.build(items)
+    found = facets_of(catalog)
+    assert [(one.name, one.num_items) for one in found.categories] == [("Toys", 3), ("Cards", 2), ("Books", 1)]
+    assert found.root is None
+    found = facets_of(catalog.remove_items(["i0", "i6"]))
+    assert [(one.name, one.num_items) for one in found.categories] == [("Cards", 1), ("Toys", 1), ("Books", 1)]
+    assert found.root == "Shop"
 
 
 @pytest.mark.parametrize("family", ["gensar", "intsr"])

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Annotated, Literal
@@ -97,7 +95,7 @@ async def why(message: m.WhyMessage, service: Served) -> replies.Why:
     words = [] if message.query is None else [word for word in split_words(message.query) if word in own]
     return replies.Why(
         item=_item(catalog, row),
-        categories=list(_leaves(item.column("categories"))) if "categories" in item.column_names else [],
+        categories=_ends(item.column("categories"))[1].to_pylist() if "categories" in item.column_names else [],
         words=list(dict.fromkeys(words)),
         nearest=[
             _nearest(catalog, history, vectors - mean, "text" if view == "semantic" else "behavior")
@@ -160,23 +158,26 @@ def _path(catalog: Catalog, row: int, codes: np.ndarray, view: str) -> replies.I
     )
 
 
-def _leaves(categories: pa.ChunkedArray) -> Iterator[str]:
-    """Return the last name of each path of categories."""
-    for paths in categories.to_pylist():
-        for path in paths or []:
-            if path:
-                yield path[-1]
+def _ends(categories: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Return the first name of each path of categories that has several, and the last name of each path."""
+    paths = pc.list_flatten(categories)
+    lengths = pc.fill_null(pc.list_value_length(paths), 0).to_numpy()
+    names = pc.list_flatten(paths)
+    ends = np.cumsum(lengths)
+    return names.take((ends - lengths)[lengths > 1]), names.take(ends[lengths > 0] - 1)
 
 
 def _facets(catalog: Catalog) -> replies.Facets:
     items = catalog.items.filter(pa.array(catalog.live))
-    counts: Counter[str] = Counter()
-    roots: Counter[str] = Counter()
+    counts: list[tuple[str, int]] = []
+    roots: list[str] = []
     if "categories" in items.column_names:
-        counts.update(_leaves(items.column("categories")))
-        roots.update(
-            path[0] for paths in items.column("categories").to_pylist() for path in paths or [] if len(path) > 1
-        )
+        firsts, leaves = _ends(items.column("categories"))
+        roots = pc.unique(firsts).to_pylist()
+        names, numbers = pc.value_counts(leaves).flatten()
+        # The commonest first; of equal ones that which the catalogue has first.
+        order = np.argsort(-numbers.to_numpy(), kind="stable")[:_MAX_CATEGORIES]
+        counts = list(zip(names.take(order).to_pylist(), numbers.take(order).to_pylist(), strict=True))
     ranges = []
     for column in items.column_names:
         values = items.column(column)
@@ -188,10 +189,9 @@ def _facets(catalog: Catalog) -> replies.Facets:
         if ends["min"] is not None and ends["min"] < ends["max"]:
             ranges.append(replies.RangeFacet(column=column, lowest=ends["min"], highest=ends["max"]))
     lifetimes = [items.column(name) for name in ("available_from", "available_until") if name in items.column_names]
-    common: Sequence[tuple[str, int]] = counts.most_common(_MAX_CATEGORIES)
     return replies.Facets(
-        categories=[replies.CategoryFacet(name=name, num_items=number) for name, number in common],
-        root=max(roots, key=roots.__getitem__) if len(roots) == 1 else None,
+        categories=[replies.CategoryFacet(name=name, num_items=number) for name, number in counts],
+        root=roots[0] if len(roots) == 1 else None,
         ranges=ranges,
         has_lifetimes=any(len(values) > values.null_count for values in lifetimes),
     )
