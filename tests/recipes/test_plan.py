@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from seekrec.events.simulator import simulate
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.choices import Situation, choose
 from seekrec.recipes.costs import add_epochs, estimate_costs
-from seekrec.recipes.fit import RankingTimes, time_cases
+from seekrec.recipes.fit import RankingTimes, time_cases, time_rankings
 from seekrec.recipes.machine import Machine
 from seekrec.recipes.plan import Plan, fit_test
 from seekrec.util.units import format_bytes, format_seconds
@@ -197,3 +198,24 @@ def test_the_machine_is_seen_and_written():
     assert "no GPU" in str(machine) and "GFLOP/s" in str(machine)
     assert (format_seconds(40), format_seconds(720), format_seconds(12_600)) == ("40 s", "12 min", "3.5 h")
     assert (format_bytes(12_000_000), format_bytes(3_500_000_000)) == ("12 MB", "3.5 GB")
+
+
+def test_where_the_time_is_over_nothing_is_timed_and_the_least_follows():
+    def rank(*_):
+        raise AssertionError("there was no time to rank")
+
+    times = time_rankings(
+        None,
+        rank,
+        None,
+        EvaluationArguments(candidate_protocols=["uniform"]),
+        selection=("full",),
+        searches_all=True,
+        counts={part: {"search": 500} for part in ("validation", "test")},
+        behaviors=["search"],
+        views=nullcontext((5.0, 5.0)),
+        has_time=False,
+    )
+    assert times.num_validation == 20 and times.validation_seconds == 0 and times.view_seconds == (0.0, 0.0)
+    # Over by two seconds: the model is not finished by validation cases, and saved.
+    assert times.fit_finishing(-2.0) == 0 and list(times.test_parts(20)) == ["full", "uniform", "new items"]

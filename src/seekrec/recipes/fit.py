@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -274,6 +274,7 @@ def time_rankings(
     finishing: float = 0.0,
     reading: float = 0.0,
     num_items: int = 0,
+    has_time: bool = True,
 ) -> RankingTimes:
     """Time how long a model, as it is, takes to rank some validation cases by each protocol.
 
@@ -291,12 +292,17 @@ def time_rankings(
         finishing (`float`): Its `finishing`.
         reading (`float`): Its `reading_seconds`.
         num_items (`int`): Items of the catalogue.
+        has_time (`bool`): Whether there is time to try. If not, nothing is ranked and all seconds are 0: what follows
+            is the least.
     """
     test: tuple[RankingProtocol, ...] = (*(("full",) if searches_all else ()), *settings.candidate_protocols)
     test = test or tuple(selection)
     seconds: dict[RankingProtocol, tuple[float, float]] = {}
-    with views as (once, each):
+    with views if has_time else nullcontext((0.0, 0.0)) as (once, each):
         for protocol in dict.fromkeys((*selection, *test)):
+            if not has_time:
+                seconds[protocol] = (0.0, 0.0)
+                continue
 
             def make_rank(number: int, protocol: RankingProtocol = protocol) -> Callable[[], object]:
                 return partial(make_validation(protocol, number), system)
@@ -307,7 +313,9 @@ def time_rankings(
         each = max(each, _RANKINGS_OF_VIEWS * seconds[selection[0]][1])
     return RankingTimes(
         seconds,
-        num_validation=min(most["validation"], settings.max_validation_cases or most["validation"]),
+        num_validation=min(
+            most["validation"], (settings.max_validation_cases or most["validation"]) if has_time else LEAST_CASES
+        ),
         num_test=most["test"],
         validation_protocols=tuple(selection),
         test_protocols=test,

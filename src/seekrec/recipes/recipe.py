@@ -232,6 +232,8 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
 
     def time_rankings(self, model: ModelT) -> RankingTimes:
         """Time how long the model, as it is, takes to rank validation cases."""
+        has_time = self.cache.seconds_left() > 0
+        parts = self.parts if has_time else None
         return time_rankings(
             model,
             lambda protocol, number: self.make_validation((protocol,), max_cases=number),
@@ -243,7 +245,8 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
             behaviors=self.behaviors,
             views=timed_views(self, model),
             finishing=self.count_finishing(model),
-            reading=self.parts.time_reads(self.catalog, self.evaluation, self.only_candidates) if self.parts else 0.0,
+            has_time=has_time,
+            reading=parts.time_reads(self.catalog, self.evaluation, self.only_candidates) if parts else 0.0,
             num_items=len(self.catalog),
         )
 
