@@ -214,7 +214,7 @@ def test_where_the_time_is_over_nothing_is_timed_and_the_least_follows():
         counts={part: {"search": 500} for part in ("validation", "test")},
         behaviors=["search"],
         views=nullcontext((5.0, 5.0)),
-        has_time=False,
+        seconds_left=-2.0,
     )
     assert times.num_validation == 20 and times.validation_seconds == 0 and times.view_seconds == (0.0, 0.0)
     # Over by two seconds: the model is not finished by validation cases, and saved.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -33,7 +34,7 @@ _TIMED_CASES = (4, 24, 120)
 _LITTLE_TIME = 3.0
 # Share of the remaining time that the final evaluation may take, and that validation may take of training.
 _SHARE_OF_TEST, _SHARE_OF_VALIDATION, _SHARE_OF_ONE_VALIDATION = 0.3, 0.2, 0.1
-# And what timing its steps may take of it.
+# And what timing steps may take of it, and a first ranking that is followed by others.
 _SHARE_OF_TIMING = 0.05
 # What a run with a settings file reserves for its test at most.
 MOST_OF_TEST = 0.5
@@ -192,15 +193,19 @@ class Fit:
     step_seconds: float
 
 
-def time_ranking(model: PreTrainedModel, make_rank: Callable[[int], Callable[[], object]]) -> tuple[float, float]:
+def time_ranking(
+    model: PreTrainedModel, make_rank: Callable[[int], Callable[[], object]], *, max_seconds: float = math.inf
+) -> tuple[float, float]:
     """Time rankings by a model as it is; it stays in training mode if it was.
 
     Args:
         model (`PreTrainedModel`): The model.
         make_rank (`Callable`): Returns what ranks so many cases of each behavior. The first time it draws them.
+        max_seconds (`float`): Where the first ranking takes so long, it is the only one.
 
     Returns:
-        `tuple[float, float]`: Seconds of a ranking without cases, and of each case.
+        `tuple[float, float]`: Seconds of a ranking without cases, and of each case. The first ranking, which makes
+            what all need, counts as one without cases.
     """
 
     def prepare(number: int) -> Callable[[], object]:
@@ -209,6 +214,10 @@ def time_ranking(model: PreTrainedModel, make_rank: Callable[[int], Callable[[],
         return rank
 
     with as_answering(model):
+        started = time.monotonic()
+        prepare(_TIMED_CASES[0])
+        if (seconds := time.monotonic() - started) > max_seconds:
+            return seconds, 0.0
         found = _time_growing(prepare, _TIMED_CASES, time.monotonic)
     return _line_through(found) if len(found) > 1 else (0.0, found[0][1] / found[0][0])
 
@@ -274,7 +283,7 @@ def time_rankings(
     finishing: float = 0.0,
     reading: float = 0.0,
     num_items: int = 0,
-    has_time: bool = True,
+    seconds_left: float = math.inf,
 ) -> RankingTimes:
     """Time how long a model, as it is, takes to rank some validation cases by each protocol.
 
@@ -292,9 +301,10 @@ def time_rankings(
         finishing (`float`): Its `finishing`.
         reading (`float`): Its `reading_seconds`.
         num_items (`int`): Items of the catalogue.
-        has_time (`bool`): Whether there is time to try. If not, nothing is ranked and all seconds are 0: what follows
-            is the least.
+        seconds_left (`float`): What is left of the run. If nothing is, nothing is ranked and all seconds are 0: what
+            follows is the least.
     """
+    has_time = seconds_left > 0
     test: tuple[RankingProtocol, ...] = (*(("full",) if searches_all else ()), *settings.candidate_protocols)
     test = test or tuple(selection)
     seconds: dict[RankingProtocol, tuple[float, float]] = {}
@@ -307,7 +317,7 @@ def time_rankings(
             def make_rank(number: int, protocol: RankingProtocol = protocol) -> Callable[[], object]:
                 return partial(make_validation(protocol, number), system)
 
-            seconds[protocol] = time_ranking(model, make_rank)
+            seconds[protocol] = time_ranking(model, make_rank, max_seconds=_SHARE_OF_TIMING * seconds_left)
     most = {part: max(counts[part][behavior] for behavior in behaviors) for part in SPLIT_PARTS}
     if once or each:
         each = max(each, _RANKINGS_OF_VIEWS * seconds[selection[0]][1])

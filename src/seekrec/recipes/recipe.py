@@ -232,8 +232,8 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
 
     def time_rankings(self, model: ModelT) -> RankingTimes:
         """Time how long the model, as it is, takes to rank validation cases."""
-        has_time = self.cache.seconds_left() > 0
-        parts = self.parts if has_time else None
+        left = self.cache.seconds_left()
+        parts = self.parts if left > 0 else None
         return time_rankings(
             model,
             lambda protocol, number: self.make_validation((protocol,), max_cases=number),
@@ -245,7 +245,7 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
             behaviors=self.behaviors,
             views=timed_views(self, model),
             finishing=self.count_finishing(model),
-            has_time=has_time,
+            seconds_left=left,
             reading=parts.time_reads(self.catalog, self.evaluation, self.only_candidates) if parts else 0.0,
             num_items=len(self.catalog),
         )
