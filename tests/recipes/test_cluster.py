@@ -54,7 +54,7 @@ def test_on_a_cluster_one_process_starts_the_others(engine, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_that_loses_a_node_in_training_saves_the_model_of_two_processes(inputs, tmp_path):
     simulate(3_000, num_items=60, seed=5).write(tmp_path / "raw")

@@ -155,12 +155,13 @@ def test_settings_that_need_the_log_in_memory_are_refused(inputs, shop, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("family", ["intsr", "synergen", "gensar", "gensr"])
 def test_two_processes_train_on_shards_and_a_killed_run_goes_on(family, inputs, shop, tmp_path):
     script = str(ROOT / "recipes" / f"train_{family}.py")
     launcher = (*ACCELERATE, "--multi_gpu", "--num_processes", "2")
     two = options(family, inputs, shop / "log", tmp_path / "two", "--ddp_backend", "gloo")
-    assert "recommendation" in str(run([sys.executable, *launcher, script, *two]).stdout).lower()
+    assert "recommendation" in str(run([sys.executable, *launcher, script, *two], seconds=1200).stdout).lower()
     if family in ("intsr", "synergen"):
         state = max((tmp_path / "two" / "trainer").glob("checkpoint-*/trainer_state.json"))
         described = json.loads(next((tmp_path / "two/stages").glob("windows-*/shards.json")).read_text())
@@ -170,6 +171,6 @@ def test_two_processes_train_on_shards_and_a_killed_run_goes_on(family, inputs, 
     for name in ("whole", "killed"):
         arguments = [sys.executable, script, *options(family, inputs, shop / "log", tmp_path / name)]
         if name == "killed":
-            kill_in_training(arguments, tmp_path / name)
-        run(arguments)
+            kill_in_training(arguments, tmp_path / name, seconds=1200)
+        run(arguments, seconds=1200)
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")

@@ -30,19 +30,19 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def run(arguments):
+def run(arguments, *, seconds=280):
     done = subprocess.run(
-        arguments, capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=280, check=False
+        arguments, capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=seconds, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done
 
 
-def kill_in_training(arguments, output_dir):
+def kill_in_training(arguments, output_dir, *, seconds=240):
     """Start a run, and kill it without warning once training has written a checkpoint."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(arguments, env=environment(), cwd=ROOT, start_new_session=True, **quiet)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + seconds
     while not list((output_dir / "trainer").glob("checkpoint-*/trainer_state.json")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
