@@ -69,7 +69,7 @@ def test_a_cluster_that_loses_a_node_in_training_saves_the_model_of_two_processe
 
     script = str(ROOT / "recipes/train_intsr.py")
     launch = [sys.executable, *ACCELERATE, "--multi_gpu", "--num_processes", "2", script]
-    run([*launch, *options("two", "--ddp_backend", "gloo")])
+    run([*launch, *options("two", "--ddp_backend", "gloo")], seconds=1200)
     with two_nodes() as nodes:
         # What is wrong in one of the processes is said as it would be here.
         with pytest.raises(SystemExit, match="train_intsr: Training of IntSR.* diverged at step"):
