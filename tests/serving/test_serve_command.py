@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ from seekrec.models import save_checkpoint
 from seekrec.recipes.command import main
 from seekrec.serving import ServingSettings, create_app
 from seekrec.serving.command import make_app
+from seekrec.serving.logs import log_as_json
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,24 @@ def test_it_listens_to_this_machine_alone_and_hands_its_settings_on(
         assert (settings.store, settings.max_batch, settings.token) == (store_url, 3, "a secret")
         assert client.get("/health").json()["model"] == "shop"
         assert client.post("/recommend", json={}).status_code == 401
+
+
+def test_logs_of_the_command_are_json_and_hold_nothing_of_a_history(serve, capsys, monkeypatch):
+    root, names = logging.getLogger(), ("", "seekrec.models", "seekrec.serving", "uvicorn", "uvicorn.error")
+    monkeypatch.setattr(root, "handlers", [])
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(one.level, one.propagate) for one in loggers]
+    try:
+        log_as_json()
+        client = serve("intsr")
+        assert client.post("/recommend", json={"history": [{"item_id": "made up"}]}).status_code == 200
+    finally:
+        for one, (level, propagate) in zip(loggers, before, strict=True):
+            one.setLevel(level)
+            one.propagate = propagate
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert lines[-1]["route"] == "/recommend"
+    assert not any("made up" in json.dumps(line) for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ def log_as_json(level: int = logging.INFO) -> None:
         server.handlers[:] = []
         server.propagate = True
         server.setLevel(level)
+    # A history may name items that the catalogue lacks: a line for each such request, with ids that a client made up.
+    logging.getLogger("seekrec.models").setLevel(logging.ERROR)
     # It would write whole paths, with the ids of users in them; the server writes its own.
     logging.getLogger("uvicorn.access").disabled = True
 
