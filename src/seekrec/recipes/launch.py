@@ -110,6 +110,8 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
     if not is_given(argv, "config"):
         output_dir = Path(str(chosen.get("output_dir", recipe.output_dir)))
         log, parts = _look_at_log(recipe, output_dir)
+        if not recipe.running.dry_run:
+            recipe.cache.set_reserve("the log was read")
         values = given_values(sorted(given), recipe.groups())
         # One process makes the plan, the others find it.
         state = PartialState()
