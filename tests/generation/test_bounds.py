@@ -11,6 +11,7 @@ from seekrec.errors import RequestError, SearchLimitError
 from seekrec.generation import IdentifierTrie, asked_bounds, beam_search, bounds, exact_search
 from seekrec.generation.bounds import bounds_of_requests, find_parents, make_bounds
 from seekrec.generation.trie import Families
+from seekrec.models.views.added import AddedScores, Numbers
 
 OFFSETS = [40, 60, 80]
 
@@ -113,6 +114,7 @@ def test_bounds_of_what_is_asked_for_choose_the_same_beams(get_model, make_batch
     monkeypatch.setattr(
         asked_bounds.AskedBounds, "_most", lambda *parts: looked.__setitem__(0, looked[0] + 1) or real(*parts)
     )
+    monkeypatch.setattr(asked_bounds, "_NUM_MADE", 30)
     for seed in range(12):
         rng = np.random.default_rng(seed)
         codes = rng.integers(0, (20, 20, 5), (int(rng.integers(500, 4000)), 3))
@@ -125,10 +127,15 @@ def test_bounds_of_what_is_asked_for_choose_the_same_beams(get_model, make_batch
         for few in (2**30, 0):
             monkeypatch.setattr(bounds, "_FEW", few)
             found.append(beam_search(model, **batch, **settings))
-        for one, other in zip(*(result.rows for result in found), strict=True):
-            assert one.tolist() == other.tolist()
-        for one, other in zip(*(result.scores for result in found), strict=True):
-            np.testing.assert_array_equal(one, other)
+        # Of numbers that are made where they are asked for, too.
+        lines = added if added.ndim == 2 else np.tile(added, (4, 1))
+        made = AddedScores([Numbers(torch.from_numpy(lines))], 4, len(codes), torch.device("cpu"))
+        found.append(beam_search(model, **batch, **{**settings, "added": made}))
+        for other in found[1:]:
+            for own, its in zip(found[0].rows, other.rows, strict=True):
+                assert own.tolist() == its.tolist()
+            for own, its in zip(found[0].scores, other.scores, strict=True):
+                np.testing.assert_array_equal(own, its)
     assert looked[0] > 12
 
 

@@ -27,10 +27,13 @@ from seekrec.models.views import (
     LexicalIndex,
     LexicalSettings,
     Views,
+    products,
     read_view_weights,
     write_view_weights,
 )
-from seekrec.models.views.added import Entries, Numbers, Products
+from seekrec.models.views import added as added_scores
+from seekrec.models.views.added import Entries, Numbers
+from seekrec.models.views.products import Products, VectorTable
 from seekrec.schema import Event, Request
 
 WEIGHTS = ["recommendation.collaborative=1.5", "recommendation.semantic=4.0"]
@@ -367,7 +370,7 @@ def test_products_with_limits_are_made_of_the_best_alone(seed):
     rng, counts = np.random.default_rng(seed), [3, 1, 7, 20]
     texts = F.normalize(torch.from_numpy(rng.normal(size=(400, 6)).astype(np.float32)), dim=1)
     questions = torch.from_numpy((rng.normal(size=(4, 6)) * [0.01, 1, 30][seed % 3]).astype(np.float32))
-    late = Products(questions, texts, limits=questions.norm(dim=1) * 1.001)
+    late = Products(questions, VectorTable(texts), limits=questions.norm(dim=1) * 1.001)
     lines = [(np.arange(5 * number), rng.normal(size=5 * number).astype(np.float32)) for number in range(4)]
     numbers = Numbers(torch.from_numpy(rng.normal(size=(4, 400)).astype(np.float32)))
     entries = Entries.from_lines(lines, torch.device("cpu"))
@@ -386,11 +389,57 @@ def test_products_with_limits_are_made_of_the_best_alone(seed):
     index = ItemIndex(torch.zeros(400, 2))
     for cells in (10**6, 4 * 90):  # in one block, in five
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("seekrec.models.dense.item_index._BLOCK_CELLS", cells)
+            patch.setattr(added_scores, "_BLOCK_CELLS", cells)
+            patch.setattr(added_scores, "_LEAST_ITEMS", 1)
             answers = index.search(torch.zeros(4, 2), counts, allowed, added)
         for (rows, scores), best, own in zip(answers, expected, total, strict=True):
             assert rows.tolist() == best.tolist()
             np.testing.assert_allclose(scores, own[best], atol=1e-4)
+
+
+@pytest.mark.parametrize("cost", [0, 10**6])
+def test_rough_products_find_what_exact_ones_do(cost, monkeypatch):
+    """Of vectors of any length, and of those less a mean, looked through in halves where the processor has them."""
+    rng, counts = np.random.default_rng(cost % 7), [5, 1, 40]
+    monkeypatch.setattr(products, "_FEW_ITEMS", 0)
+    monkeypatch.setattr(products, "_multiplies_halves", lambda: True)
+    monkeypatch.setattr(added_scores, "_COST_OF_PAIR", cost)
+    vectors, texts = (torch.from_numpy(rng.normal(size=(9_000, 32)).astype(np.float32)) for _ in range(2))
+    unit = F.normalize(texts - texts.mean(0), dim=1)
+    questions = [torch.from_numpy(rng.normal(size=(3, 32)).astype(np.float32)) for _ in range(2)]
+    table = VectorTable(texts, texts.mean(0), 1 / (texts - texts.mean(0)).norm(dim=1))
+    late = Products(questions[1], table, questions[1].norm(dim=1) * 1.001)
+    lines = [
+        (np.arange(0, 9_000, 7), rng.normal(size=1286)),
+        (np.empty(0, int), np.empty(0)),
+        (np.arange(3), np.ones(3)),
+    ]
+    parts = [Products(questions[0], VectorTable(vectors)), Entries.from_lines(lines, torch.device("cpu")), late]
+    added = AddedScores(parts, 3, 9_000, torch.device("cpu"))
+    total = questions[0] @ vectors.T + questions[1] @ unit.T
+    for line, (rows, values) in zip(total, lines, strict=True):
+        line[torch.from_numpy(rows)] += torch.from_numpy(values).float()
+    rough = torch.zeros(9_000, 3)
+    parts[0].add_roughly(rough, 0)
+    error = (rough - vectors @ questions[0].T).abs().amax(0)
+    assert (error > 1e-4).all() and (error <= parts[0].slack).all()  # rounded, and by no more than is said
+    allowed = [None, rng.random(9_000) < 0.3, np.arange(9_000) != int(total[2].argmax())]
+    own = torch.from_numpy(rng.normal(size=(9_000, 3)).astype(np.float32))
+    closed = torch.from_numpy(np.stack([np.ones(9_000, bool) if mask is None else mask for mask in allowed]))
+    expected = torch.where(closed, total + own.T, float("-inf"))
+    values, rows = added.best_sums(counts, allowed, lambda begin, end: own[begin:end])
+    for line, count in enumerate(counts):
+        best = expected[line].argsort(descending=True)[:count]
+        assert rows[line, :count].tolist() == best.tolist()
+        np.testing.assert_allclose(values[line, :count], expected[line, best], atol=1e-5)
+    least = total.topk(30).values[:, -1] - 1e-4
+    requests, rows, sums = added.above(least)
+    assert {(int(line), int(row)) for line, row in zip(requests, rows, strict=True)} == {
+        (line, row) for line in range(3) for row in total[line].argsort(descending=True)[:30].tolist()
+    }
+    np.testing.assert_allclose(sums, total[requests, rows], atol=1e-5)
+    np.testing.assert_allclose(added.take([2, 0]).numbers(), total[[2, 0]], atol=1e-4)
+    np.testing.assert_allclose(added.sample(10**6), total, atol=1e-4)
 
 
 def test_weights_are_written_as_they_are_read():
@@ -492,7 +541,7 @@ def test_ranked_candidates_get_what_views_add(make, aisles):
     views = model.catalog_views(model.current_snapshot(), model.views)
     rows = model.catalog.id_map.convert_to_rows(names)
     parts = views.added(model.view_requests(inputs, [0]), model.view_weights, 1.0)
-    more = sum(part.at(0, rows) for part in parts)
+    more = AddedScores(parts, 1, len(model.catalog), model.device).at([rows])[0]
     expected = {name: plain[name] + value for name, value in zip(names, more.tolist(), strict=True)}
     assert scores_of(model.rank(inputs))[0] == pytest.approx(expected, abs=1e-4)
 

@@ -19,6 +19,7 @@ from seekrec.schema import IdMap
 from seekrec.util.arrow import one_array
 from seekrec.util.hashing import hash_texts
 from seekrec.util.ragged import Ragged
+from seekrec.util.sparse import add_rows
 from seekrec.util.text import fold_text, split_words
 
 _Hashes = npt.NDArray[np.uint64]
@@ -153,7 +154,7 @@ class QueryLog:
         weights = np.bincount(rows, self._idf[columns], minlength=len(words)) if len(rows) else np.zeros(len(words))
         values = self._idf[columns] / self._word_totals[columns] / weights[rows] * (self.smoothing * share)[rows]
         by_word = _csr(values, rows, columns, (len(words), len(self.word_keys)))
-        return csr_array(asked @ self.query_clicks + by_word @ self.word_clicks)
+        return csr_array(add_rows(asked, self.query_clicks) + add_rows(by_word, self.word_clicks))
 
     def knows(self, queries: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Mark the queries that were asked in training, in the same words: bool, one a query."""

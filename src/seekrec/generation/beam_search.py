@@ -4,14 +4,13 @@
 It finds what `model.generate` finds with a [`TrieLogitsProcessor`], and differs in how:
 
 - A step looks at the children of the beams only; with `norm="level"` the head computes nothing but the level's codes.
-- The encoder states are shared by the beams of a request, and the first step has one row a request (see
-  `sessions.py`).
-- All identifiers have the same length, so there is no end-of-sequence token and no length penalty.
-- A request with fewer allowed identifiers than beams carries fewer beams; it is never filled with copies.
+- The encoder states are shared by the beams of a request; the first step has one row a request (`sessions.py`).
+- All identifiers have the same length, so there is no end-of-sequence token and no length penalty. A request with
+  fewer allowed identifiers than beams carries fewer beams, never copies.
 - Requests of one batch may have their own trie, mask, number of beams and number of answers.
 - What is `added` to the scores of items steers the beams: they hold the prefixes with the highest score plus the most
-  that is added to an item below (see `bounds.py`). An item of the best sums is lost only where, at some level, as many
-  other prefixes as there are beams have a higher one; with `exact` none is (see `exact_search.py`).
+  that is added to an item below (`bounds.py`). An item of the best sums is lost only where, at some level, as many
+  others as there are beams have a higher one; with `exact` none is (`exact_search.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from seekrec.errors import NotFiniteError, RequestError
+from seekrec.generation.asked_bounds import AddedNumbers
 from seekrec.generation.bounds import Bounds, bounds_of_requests
 from seekrec.generation.exact_search import Dropped, ExactSearch
 from seekrec.generation.masks import TrieMask
@@ -106,7 +106,7 @@ def beam_search(
     top_k: int | Sequence[int] | None = None,
     masks: TrieMask | np.ndarray | Sequence[TrieMask | np.ndarray | None] | None = None,
     norm: Norm = "vocab",
-    added: np.ndarray | Tensor | None = None,
+    added: np.ndarray | Tensor | AddedNumbers | None = None,
     exact: bool = False,
     encoder_outputs: BaseModelOutput | None = None,
 ) -> BeamOutput:
@@ -131,8 +131,8 @@ def beam_search(
             or one (or `None`) for each.
         norm (`str`): `"vocab"` scores a code among all tokens, as `generate` with `length_penalty=0` does; `"level"`
             among the codes of its level, which is faster.
-        added (`np.ndarray`, *optional*): float32 of shape `(num_items,)`, or `(B, num_items)`: finite numbers that are
-            added to the scores of items. Items are then found and returned by the sum.
+        added (`np.ndarray`, *optional*): float32 of shape `(num_items,)` or `(B, num_items)`, or what makes it:
+            finite numbers that are added to scores. Items are found and returned by the sum.
         exact (`bool`): Look behind the prefixes that beams dropped until none can hide a better item than the `top_k`
             returned, whatever the number of beams. Where very many are about equally likely, this ends in an error.
         encoder_outputs (`ModelOutput`, *optional*): The encoder's output for the batch, in place of `input_ids`.

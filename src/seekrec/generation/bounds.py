@@ -21,7 +21,7 @@ import xxhash
 from torch import Tensor
 
 from seekrec.errors import RequestError
-from seekrec.generation.asked_bounds import AskedBounds
+from seekrec.generation.asked_bounds import AddedNumbers, ArrayNumbers, AskedBounds
 from seekrec.generation.masks import TrieMask
 from seekrec.generation.trie import Families, IdentifierTrie
 
@@ -156,7 +156,7 @@ def make_bounds(trie: IdentifierTrie, added: Tensor) -> TrieBounds:
 
 def bounds_of_requests(
     trie: IdentifierTrie,
-    added: np.ndarray | Tensor | None,
+    added: np.ndarray | Tensor | AddedNumbers | None,
     requests: Sequence[int],
     mask_of: Sequence[TrieMask | None],
 ) -> Bounds:
@@ -164,16 +164,22 @@ def bounds_of_requests(
 
     Args:
         trie ([`IdentifierTrie`]): Their trie.
-        added (`np.ndarray`, *optional*): float32 of shape `(num_items,)`, or a line for each request of the batch;
-            nothing is added to any item if not given.
+        added (`np.ndarray`, *optional*): float32 of shape `(num_items,)`, or a line for each request of the batch,
+            or [`AddedNumbers`]; nothing is added to any item if not given.
         requests (`Sequence[int]`): Their places in the batch.
         mask_of (`Sequence`): What each of them allows; `None` where everything is. The rest gets minus infinity.
 
     Raises:
         RequestError: If there is not a number for each item.
     """
+    masks = [None if mask is None else mask.to(trie.device).where for mask in mask_of]
+    asks = trie.device.type == "cpu" and len(masks) * trie.num_items > _FEW
     if added is None:
         added = torch.zeros(trie.num_items, device=trie.device)
+    elif not isinstance(added, (Tensor, np.ndarray, Sequence)):
+        if asks and added.num_items == trie.num_items:
+            return AskedBounds(trie.layout, added.take(requests), [_as_array(mask) for mask in masks])
+        added = added.numbers()
     values = (added.detach() if isinstance(added, Tensor) else torch.from_numpy(np.asarray(added))).to(trie.device)
     if values.ndim not in (1, 2) or values.shape[-1] != trie.num_items:
         raise RequestError(
@@ -185,12 +191,10 @@ def bounds_of_requests(
     if values.ndim == 2 and list(requests) != list(range(len(values))):
         values = values[list(requests)]
     values = values.float()
-    masks = [None if mask is None else mask.to(trie.device).where for mask in mask_of]
     lines = values[None] if values.ndim == 1 else values
     is_one = len(lines) == 1 and all(mask is masks[0] for mask in masks)
-    if not is_one and trie.device.type == "cpu" and len(masks) * trie.num_items > _FEW:
-        own = [None if mask is None else mask.numpy() for mask in masks]
-        return AskedBounds(trie.layout, lines.numpy(), own)
+    if not is_one and asks:
+        return AskedBounds(trie.layout, ArrayNumbers(lines.numpy(), len(masks)), [_as_array(mask) for mask in masks])
     if not is_one and any(mask is not None for mask in masks):
         everything = torch.ones(trie.num_items, dtype=torch.bool, device=trie.device)
         allowed = torch.stack([everything if mask is None else mask for mask in masks])
@@ -198,6 +202,10 @@ def bounds_of_requests(
     elif masks[0] is not None:
         lines = torch.where(masks[0], lines, float("-inf"))
     return make_bounds(trie, lines)
+
+
+def _as_array(mask: Tensor | None) -> np.ndarray | None:
+    return None if mask is None else mask.numpy()
 
 
 def find_parents(family: Families, children: Tensor) -> Tensor:

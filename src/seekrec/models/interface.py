@@ -361,7 +361,7 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             top_k=top_k.tolist(),
             masks=allowed,
             norm=norm or self.config.loss_norm,
-            added=None if added is None else added.numbers(),
+            added=None if added is None else added.for_beams(),
             exact=exact,
         )
         return list(zip(output.rows, output.scores, strict=True))

@@ -128,23 +128,26 @@ class ItemIndex:
             ]
         num_queries, num_items = len(queries), len(self.vectors)
         most = min(max(top_k, default=1), num_items)
-        values = queries.new_full((num_queries, 0), 0.0, dtype=torch.float32)
-        rows = torch.zeros((num_queries, 0), dtype=torch.long, device=queries.device)
-        size = max(1, _BLOCK_CELLS // max(1, num_queries))
-        for begin in range(0, num_items, size):
-            scores = (queries @ self.vectors[begin : begin + size].T).float()
-            first = begin + (self.shared_from or 0)
-            if added is not None:
-                added.add_first(scores, first)
-            self._hide(scores, allowed, begin)
-            if added is None:
+        begins = self.shared_from or 0
+
+        if added is not None:
+
+            def own_scores(begin: int, end: int) -> Tensor:
+                return (self.vectors[begin - begins : end - begins] @ queries.T).float()
+
+            values, rows = added.best_sums(top_k, allowed, own_scores, range(begins, begins + num_items))
+            rows = rows - begins
+        else:
+            values = queries.new_full((num_queries, 0), 0.0, dtype=torch.float32)
+            rows = torch.zeros((num_queries, 0), dtype=torch.long, device=queries.device)
+            size = max(1, _BLOCK_CELLS // max(1, num_queries))
+            for begin in range(0, num_items, size):
+                scores = (queries @ self.vectors[begin : begin + size].T).float()
+                self._hide(scores, allowed, begin)
                 best, place = scores.topk(min(most, scores.shape[1]))
-            else:
-                least = values[:, -1] if values.shape[1] == most else None
-                best, place = added.best_of(scores, first, top_k, least)
-            values, rows = torch.cat([values, best], 1), torch.cat([rows, place + begin], 1)
-            values, order = values.topk(min(most, values.shape[1]))
-            rows = rows.gather(1, order)
+                values, rows = torch.cat([values, best], 1), torch.cat([rows, place + begin], 1)
+                values, order = values.topk(min(most, values.shape[1]))
+                rows = rows.gather(1, order)
         found, kept = rows.cpu().numpy(), values.cpu().numpy()
         check_finite("The scores", kept[kept != float("-inf")], "entry", "a product is too large for the data type")
         answers = []

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores that are added to a model's own: of any items of a batch of requests, in blocks of the catalogue.
 
-Products of long vectors are what costs in a large catalogue. Where it is known how much they can be at most, they are
-made of those items alone that can be among the best: all else is added first.
+Products of long vectors are what costs in a large catalogue. The best sums are found without most of them: what is
+cheap is added first, then products where it is known how much they can be at most, and rough ones where it is known
+how much they are off by; only of what can still be among the best is the sum made exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -15,69 +16,42 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from seekrec.models.views.products import Products
 from seekrec.util.ragged import Ragged
 
-# Of more than one in so many items, products are made of all at once.
-_SELDOM = 16
+# Sums of a block, an item a row: they stay in the cache of a processor. A block has at least so many items.
+_BLOCK_CELLS, _LEAST_ITEMS = 2**17, 2**11
+# A device takes its time to begin with a block.
+_BLOCK_CELLS_OF_DEVICE = 2**24
+# To multiply a pair costs as much as to multiply so many items for all requests, roughly and exactly.
+_COST_OF_PAIR, _COST_OF_EXACT_PAIR = 6, 2
+# Pairs that are multiplied at a time.
+_PAIRS_AT_ONCE = 2**16
+# Stretches of items that are looked at to know how large scores are.
+_NUM_STRETCHES = 16
+# Where fewer than one item in so many may not be answered, they are told by their rows.
+_SELDOM = 64
+# Numbers of items stay below.
+_STRIDE = 2**40
+_NEVER = float("-inf")
+
+# Requests and items, both int64, ascending by request; and float32 sums.
+Pairs = tuple[Tensor, Tensor, Tensor]
 
 
 class Part(Protocol):
     """One of the scores that are added up."""
 
     def add_to(self, total: Tensor, begin: int) -> None:
-        """Add the scores of the items from `begin` on to `total`, float32 of shape `(batch, num_items_of_block)`."""
-
-    def at(self, request: int, rows: np.ndarray) -> np.ndarray:
-        """Return the scores of some items for one request, float32 of the shape of `rows`."""
-
-
-@dataclass(frozen=True)
-class Products:
-    """Dot products of a vector for each request and one for each item.
-
-    Args:
-        questions (`torch.Tensor`): float32 of shape `(batch, size)`.
-        items (`torch.Tensor`): float32 of shape `(num_items, size)`.
-        shift (`torch.Tensor`, *optional*): float32 of shape `(size,)`, taken off every item's vector.
-        scales (`torch.Tensor`, *optional*): float32 of shape `(num_items,)`, by which its product is multiplied.
-        limits (`torch.Tensor`, *optional*): float32 of shape `(batch,)`: what no product of a request exceeds, of
-            either sign; not known if not given.
-    """
-
-    questions: Tensor
-    items: Tensor
-    shift: Tensor | None = None
-    scales: Tensor | None = None
-    limits: Tensor | None = None
-
-    def add_to(self, total: Tensor, begin: int) -> None:
-        """Multiply; see [`Part`]."""
-        items = self.items[begin : begin + total.shape[1]]
-        if self.shift is None and self.scales is None:
-            total.addmm_(self.questions, items.T)
-            return
-        scores = self.questions @ items.T
-        if self.shift is not None:
-            scores -= (self.questions @ self.shift)[:, None]
-        total += scores if self.scales is None else scores.mul_(self.scales[begin : begin + total.shape[1]])
+        """Add the scores of the items from `begin` on to `total`, float32 of shape `(num_items_of_block, batch)`."""
 
     def of(self, requests: Tensor, rows: Tensor) -> Tensor:
-        """Return the products of pairs of a request and an item, ascending by request: float32 of their shape."""
-        counts = torch.bincount(requests, minlength=len(self.questions)).tolist()
-        return torch.cat([self._of_one(number, own) for number, own in enumerate(rows.split(counts))])
+        """Return the scores of pairs of a request and an item, ascending by request: float32 of their shape `(n,)`."""
 
-    def at(self, request: int, rows: np.ndarray) -> np.ndarray:
-        """Multiply; see [`Part`]."""
-        chosen = torch.from_numpy(rows).to(self.items.device)
-        values: np.ndarray = self._of_one(request, chosen).cpu().numpy()
-        return values
-
-    def _of_one(self, request: int, rows: Tensor) -> Tensor:
-        question = self.questions[request]
-        scores = self.items[rows] @ question
-        scores = scores if self.shift is None else scores - self.shift @ question
-        return scores if self.scales is None else scores * self.scales[rows]
+    def take(self, requests: list[int]) -> Part:
+        """Return the scores of some requests."""
 
 
 @dataclass(frozen=True)
@@ -100,21 +74,34 @@ class Entries:
         values = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in lines)]).astype(np.float32)
         return cls(Ragged.from_arrays([rows for rows, _ in lines]), values, device)
 
+    @cached_property
+    def _keys(self) -> np.ndarray:
+        """Numbers of the pairs of a request and an item, ascending."""
+        return self.rows.owners() * _STRIDE + self.rows.values
+
     def add_to(self, total: Tensor, begin: int) -> None:
         """Add them where they are; see [`Part`]."""
-        rows, requests = self.rows.values - begin, self.rows.owners()
-        inside = (rows >= 0) & (rows < total.shape[1])
-        places = (torch.from_numpy(part[inside]).to(self.device) for part in (requests, rows))
-        total.index_put_(tuple(places), torch.from_numpy(self.values[inside]).to(self.device), accumulate=True)
+        num_items, batch = total.shape
+        firsts = np.arange(batch) * _STRIDE + begin
+        low, high = np.searchsorted(self._keys, firsts), np.searchsorted(self._keys, firsts + num_items)
+        inside = Ragged.from_ranges(low, high - low)
+        places = torch.from_numpy((self.rows.values[inside.values] - begin) * batch + inside.owners())
+        values = torch.from_numpy(self.values[inside.values])
+        total.view(-1).index_add_(0, places.to(self.device), values.to(self.device))
 
-    def at(self, request: int, rows: np.ndarray) -> np.ndarray:
+    def of(self, requests: Tensor, rows: Tensor) -> Tensor:
         """Look up; see [`Part`]."""
-        begin, end = self.rows.offsets[request : request + 2]
-        own, values = self.rows.values[begin:end], self.values[begin:end]
-        if not len(own):
-            return np.zeros(rows.shape, np.float32)
-        place = np.searchsorted(own, rows).clip(max=len(own) - 1)
-        return np.where(own[place] == rows, values[place], np.float32(0))
+        if not len(self.values):
+            return torch.zeros(len(rows), device=self.device)
+        wanted = requests.cpu().numpy() * _STRIDE + rows.cpu().numpy()
+        places = np.minimum(np.searchsorted(self._keys, wanted), len(self.values) - 1)
+        found = np.where(self._keys[places] == wanted, self.values[places], np.float32(0))
+        return torch.from_numpy(found).to(self.device)
+
+    def take(self, requests: list[int]) -> Entries:
+        """Take requests; see [`Part`]."""
+        chosen = self.rows.take(requests)
+        return Entries(chosen, Ragged(self.values, self.rows.offsets).take(requests).values, self.device)
 
 
 @dataclass(frozen=True)
@@ -129,13 +116,16 @@ class Numbers:
 
     def add_to(self, total: Tensor, begin: int) -> None:
         """Add them; see [`Part`]."""
-        total += self.values[..., begin : begin + total.shape[1]]
+        own = self.values[..., begin : begin + len(total)]
+        total += own[:, None] if own.ndim == 1 else own.T
 
-    def at(self, request: int, rows: np.ndarray) -> np.ndarray:
+    def of(self, requests: Tensor, rows: Tensor) -> Tensor:
         """Look up; see [`Part`]."""
-        line = self.values if self.values.ndim == 1 else self.values[request]
-        values: np.ndarray = line[torch.from_numpy(rows).to(line.device)].cpu().numpy()
-        return values
+        return self.values[rows] if self.values.ndim == 1 else self.values[requests, rows]
+
+    def take(self, requests: list[int]) -> Numbers:
+        """Take requests; see [`Part`]."""
+        return self if self.values.ndim == 1 else Numbers(self.values[requests])
 
 
 @dataclass(frozen=True)
@@ -158,79 +148,64 @@ class AddedScores:
         """Return what is added to all items: float32 of shape `(num_items,)` for all requests, or a line for each."""
         if len(self.parts) == 1 and isinstance(self.parts[0], Numbers):
             return self.parts[0].values
-        total = torch.zeros(self.num_requests, self.num_items, device=self.device)
+        return self._of_range(0, self.num_items)
+
+    def for_beams(self) -> Tensor | AddedScores:
+        """Return what beams are steered by: numbers where a caller's are all there is."""
+        return self.numbers() if all(isinstance(part, Numbers) for part in self.parts) else self
+
+    def sample(self, count: int) -> Tensor:
+        """Return what is added to some items, in stretches over the catalogue: float32 `(num_requests, any)`."""
+        size = max(1, count // _NUM_STRETCHES)
+        begins = np.linspace(0, max(0, self.num_items - size), _NUM_STRETCHES if count < self.num_items else 1)
+        size = size if count < self.num_items else self.num_items
+        return torch.cat([self._of_range(begin, begin + size) for begin in begins.astype(int).tolist()], dim=1)
+
+    def _of_range(self, begin: int, end: int) -> Tensor:
+        total = torch.zeros(end - begin, self.num_requests, device=self.device)
         for part in self.parts:
-            part.add_to(total, 0)
+            part.add_to(total, begin)
+        return total.T.contiguous()
+
+    def take(self, requests: Sequence[int]) -> AddedScores:
+        """Return what is added for some requests of the batch."""
+        chosen = list(requests)
+        if chosen == list(range(self.num_requests)):
+            return self
+        return AddedScores([part.take(chosen) for part in self.parts], len(chosen), self.num_items, self.device)
+
+    def of_pairs(self, requests: Tensor, rows: Tensor) -> Tensor:
+        """Return what is added to pairs of a request and an item, ascending by request: float32 of their shape."""
+        if len(rows) > _PAIRS_AT_ONCE:
+            parts = zip(requests.split(_PAIRS_AT_ONCE), rows.split(_PAIRS_AT_ONCE), strict=True)
+            return torch.cat([self.of_pairs(*part) for part in parts])
+        total = torch.zeros(len(rows), device=self.device)
+        for part in self.parts:
+            total += part.of(requests, rows)
         return total
-
-    def add_first(self, total: Tensor, begin: int) -> None:
-        """Add to the scores of a block what is cheap; [`best_of`] adds the rest.
-
-        Args:
-            total (`torch.Tensor`): float32 of shape `(batch, num_items_of_block)`.
-            begin (`int`): The first item of the block.
-        """
-        for part in self.parts:
-            if part is not self._late:
-                part.add_to(total, begin)
-
-    def best_of(
-        self, total: Tensor, begin: int, counts: Sequence[int], least: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Add the rest to the scores of a block and find the best.
-
-        Args:
-            total (`torch.Tensor`): What [`add_first`] left, minus infinity for items that may not be answered.
-            begin (`int`): The first item of the block.
-            counts (`Sequence[int]`): How many of the best items of each request are wanted.
-            least (`torch.Tensor`, *optional*): float32 of shape `(batch,)`: what an item must reach to be wanted.
-
-        Returns:
-            `tuple[torch.Tensor, torch.Tensor]`: Scores, best first, and int64 places in the block, of shape `(batch,
-            most wanted)`; minus infinity for none.
-        """
-        most = min(max(counts, default=1), total.shape[1])
-        late = self._late
-        if late is None or late.limits is None:
-            best, places = total.topk(most)
-            return best, places
-        first, places = total.topk(most)
-        lines = torch.arange(len(total), device=total.device)
-        sums = first + late.of(lines[:, None].expand_as(places).reshape(-1), places.reshape(-1) + begin).view_as(first)
-        wanted = torch.tensor(counts, device=total.device).clamp(1, most)
-        reached = sums.sort(descending=True).values[lines, wanted - 1]
-        reached = reached if least is None else torch.maximum(reached, least)
-        # Not minus infinity, which those that may not be answered have.
-        lowest = (reached - late.limits).clamp_min(torch.finfo(total.dtype).min)
-        needed = total >= lowest[:, None]
-        # A torch of the CPU takes long to find few places among many.
-        flat = np.flatnonzero(needed.numpy()) if total.device.type == "cpu" else needed.view(-1).nonzero()[:, 0]
-        if len(flat) * _SELDOM > total.numel():
-            late.add_to(total, begin)
-            best, places = total.topk(most)
-            return best, places
-        chosen = torch.as_tensor(flat, device=total.device)
-        requests, rows = chosen // total.shape[1], chosen % total.shape[1]
-        numbers = torch.bincount(requests, minlength=len(total))
-        columns = torch.arange(len(rows), device=total.device) - (numbers.cumsum(0) - numbers)[requests]
-        few = total.new_full((len(total), max(most, int(numbers.max()))), float("-inf"))
-        rows_of = torch.zeros_like(few, dtype=torch.int64)
-        few[requests, columns] = total[requests, rows] + late.of(requests, rows + begin)
-        rows_of[requests, columns] = rows
-        best, order = few.topk(most)
-        return best, rows_of.gather(1, order)
-
-    @cached_property
-    def _late(self) -> Products | None:
-        """The products that are added last."""
-        return next((part for part in self.parts if isinstance(part, Products) and part.limits is not None), None)
 
     def at(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return what is added to some items: float32, a line a request in the shape of its rows."""
-        return [
-            sum((part.at(request, line) for part in self.parts), np.zeros(line.shape, np.float32))
-            for request, line in enumerate(rows)
-        ]
+        asked = Ragged.from_arrays(rows)
+        places = (torch.from_numpy(part).to(self.device) for part in (asked.owners(), asked.values))
+        return list(Ragged(self.of_pairs(*places).cpu().numpy(), asked.offsets))
+
+    def above(self, least: Tensor) -> Pairs:
+        """Return all pairs of a request and an item to which more is added than `least` says.
+
+        Args:
+            least (`torch.Tensor`): float32 of shape `(num_requests,)`.
+        """
+        found = []
+        for begin, end in self._blocks(self.num_items):
+            rows, requests = self._candidates(*self._roughly(None, begin, end), begin, least)
+            found.append((rows + begin, requests))
+        rows, requests = (torch.cat(column) for column in zip(*found, strict=True))
+        order = requests.argsort(stable=True)
+        requests, rows = requests[order], rows[order]
+        sums = self.of_pairs(requests, rows)
+        is_kept = sums > least[requests]
+        return requests[is_kept], rows[is_kept], sums[is_kept]
 
     def best(self, counts: Sequence[int], allowed: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         """Find the items to which most is added.
@@ -242,14 +217,176 @@ class AddedScores:
         Returns:
             `list[np.ndarray]`: For each request int64 rows, best first; fewer where fewer are allowed.
         """
-        scores = torch.zeros(self.num_requests, self.num_items, device=self.device)
-        self.add_first(scores, 0)
-        for line, mask in zip(scores, allowed, strict=True):
-            if mask is not None:
-                line[torch.from_numpy(~mask).to(line.device)] = float("-inf")
-        values, rows = self.best_of(scores, 0, counts)
+        values, rows = self.best_sums(counts, allowed)
         found = zip(rows.cpu().numpy(), values.cpu().numpy(), counts, strict=True)
         return [line[: min(count, int(np.isfinite(own).sum()))] for line, own, count in found]
 
+    def best_sums(
+        self,
+        counts: Sequence[int],
+        allowed: Sequence[np.ndarray | None],
+        own_scores: Callable[[int, int], Tensor] | None = None,
+        held: range | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Find the best sums of a model's own scores and what is added.
 
-__all__ = ["AddedScores", "Entries", "Numbers", "Part", "Products"]
+        Args:
+            counts (`Sequence[int]`): Items wanted, for each request.
+            allowed (`Sequence`): For each request a bool mask over the rows looked at, or `None` for all.
+            own_scores (`Callable`, *optional*): Returns the model's own scores of a range of rows, by its first and
+                its end: float32 of shape `(num_items_of_range, batch)`; zero if not given.
+            held (`range`, *optional*): The rows to look at; all if not given.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: Sums, best first, and int64 rows, of shape `(batch, most wanted)`;
+            minus infinity for none.
+        """
+        held = range(self.num_items) if held is None else held
+        closed = _Closed.of(allowed, self.device)
+        most = min(max(counts, default=1), len(held))
+        values = torch.full((self.num_requests, most), _NEVER, device=self.device)
+        rows = torch.zeros(values.shape, dtype=torch.int64, device=self.device)
+        last = torch.tensor(counts, device=self.device).clamp(1, most) - 1
+        for begin, end in self._blocks(len(held)):
+            own = None if own_scores is None else own_scores(held.start + begin, held.start + end)
+            if closed is not None:
+                own = torch.zeros(end - begin, self.num_requests, device=self.device) if own is None else own
+                closed.hide(own, begin)
+            first = held.start + begin
+            total, slack = self._roughly(own, first, held.start + end)
+            reached = values.gather(1, last[:, None])[:, 0] if begin else self._least_of_best(own, total, first, last)
+            requests, places, sums = self._reaching(own, total, slack, first, reached)
+            values, rows = _join_best(values, rows, (requests, places + first, sums))
+        return values, rows
+
+    def _least_of_best(self, own: Tensor | None, total: Tensor, begin: int, last: Tensor) -> Tensor:
+        """Return a sum that as many items of a block as are wanted reach: of those with the best rough sums."""
+        most = min(int(last.max()) + 1, len(total))
+        places = total.T.contiguous().topk(most).indices
+        requests = torch.arange(self.num_requests, device=self.device).repeat_interleave(most)
+        sums = self.of_pairs(requests, places.reshape(-1) + begin)
+        sums = sums if own is None else sums + own[places.reshape(-1), requests]
+        ordered = F.pad(sums.view_as(places).sort(descending=True).values, (0, 1), value=_NEVER)
+        return ordered.gather(1, last.clamp_max(most)[:, None])[:, 0]
+
+    def _roughly(self, own: Tensor | None, begin: int, end: int) -> tuple[Tensor, Tensor]:
+        """Add to the scores of a block all but what is added last; return what the sums are off by, too."""
+        total = torch.zeros(end - begin, self.num_requests, device=self.device) if own is None else own.clone()
+        slack = torch.zeros(self.num_requests, device=self.device)
+        for part in self.parts:
+            if part is self._late:
+                continue
+            if isinstance(part, Products):
+                part.add_roughly(total, begin)
+                slack += part.slack
+            else:
+                part.add_to(total, begin)
+        return total, slack
+
+    def _candidates(self, total: Tensor, slack: Tensor, begin: int, least: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the places in a block and the requests of what may reach as much; `total` is changed."""
+        late, num_items = self._late, len(total)
+        slack = slack + 1e-6 * least.abs().nan_to_num(posinf=0)
+        places = _places_above(
+            total, least - slack if late is None or late.limits is None else least - slack - late.limits
+        )
+        if late is not None and len(places) * _COST_OF_PAIR > num_items:
+            if late.table.rounded is not None or len(places) * _COST_OF_EXACT_PAIR > num_items:
+                late.add_roughly(total, begin)
+                places = _places_above(total, least - slack - late.slack)
+        return places // self.num_requests, places % self.num_requests
+
+    def _reaching(self, own: Tensor | None, total: Tensor, slack: Tensor, begin: int, least: Tensor) -> Pairs:
+        """Return requests, places in a block and exact sums of what may reach as much; `total` is changed."""
+        rows, requests = self._candidates(total, slack, begin, least)
+        order = requests.argsort(stable=True)
+        rows, requests = rows[order], requests[order]
+        if len(rows) * _COST_OF_EXACT_PAIR > len(total):
+            exact = torch.zeros_like(total) if own is None else own.clone()
+            for part in self.parts:
+                part.add_to(exact, begin)
+            return requests, rows, exact[rows, requests]
+        sums = self.of_pairs(requests, rows + begin)
+        return requests, rows, sums if own is None else sums + own[rows, requests]
+
+    @cached_property
+    def _late(self) -> Products | None:
+        """The products that are added last."""
+        return next((part for part in self.parts if isinstance(part, Products) and part.limits is not None), None)
+
+    def _blocks(self, num_items: int) -> list[tuple[int, int]]:
+        """Cut a range of items."""
+        cells = _BLOCK_CELLS if self.device.type == "cpu" else _BLOCK_CELLS_OF_DEVICE
+        size = max(_LEAST_ITEMS, cells // max(1, self.num_requests))
+        return [(begin, min(begin + size, num_items)) for begin in range(0, num_items, size)]
+
+
+class _Closed:
+    """Which items may not be answered.
+
+    Args:
+        few ([`Entries`]): Minus infinity for those of requests that have few.
+        many (`list`): The others' masks, each with the requests that it is of.
+    """
+
+    def __init__(self, few: Entries, many: list[tuple[Tensor, list[int]]]) -> None:
+        self._few, self._many = few, many
+
+    @classmethod
+    def of(cls, allowed: Sequence[np.ndarray | None], device: torch.device) -> _Closed | None:
+        """Read masks, each looked at once; `None` where everything may be answered."""
+        lines: dict[int, tuple[np.ndarray, list[int]]] = {}
+        for line, mask in enumerate(allowed):
+            if mask is not None:
+                lines.setdefault(id(mask), (~mask, []))[1].append(line)
+        rows = [np.empty(0, np.int64)] * len(allowed)
+        many = []
+        for closed, own in lines.values():
+            if np.count_nonzero(closed) * _SELDOM > len(closed):
+                many.append((torch.from_numpy(closed).to(device), own))
+            else:
+                found = np.flatnonzero(closed)
+                rows = [found if line in own else before for line, before in enumerate(rows)]
+        few = Entries.from_lines([(own, np.full(len(own), _NEVER, np.float32)) for own in rows], device)
+        return cls(few, many) if lines else None
+
+    def hide(self, scores: Tensor, begin: int) -> None:
+        """Set what may not be answered to minus infinity, in a block of `(num_items_of_block, batch)`."""
+        self._few.add_to(scores, begin)
+        for closed, own in self._many:
+            hidden = closed[begin : begin + len(scores)]
+            if len(own) == scores.shape[1]:
+                scores.masked_fill_(hidden[:, None], _NEVER)
+            else:
+                for line in own:
+                    scores[:, line].masked_fill_(hidden, _NEVER)
+
+
+def _places_above(total: Tensor, lowest: Tensor) -> Tensor:
+    """Return the places in the flat table of what is not below a number of its request; minus infinity always is."""
+    # What is no number is found, too, and refused later.
+    is_found = (total < lowest.clamp_min(torch.finfo(total.dtype).min)).logical_not_()
+    # A torch of the CPU takes long to find few places among many.
+    if total.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(is_found.numpy()))
+    return is_found.view(-1).nonzero()[:, 0]
+
+
+def _join_best(values: Tensor, rows: Tensor, found: Pairs) -> tuple[Tensor, Tensor]:
+    """Return the best of what was known of each request and what was found: sums and rows in the shape they had."""
+    requests, new_rows, sums = found
+    if not len(requests):
+        return values, rows
+    numbers = torch.bincount(requests, minlength=len(values))
+    columns = torch.arange(len(requests), device=values.device) - (numbers.cumsum(0) - numbers)[requests]
+    known = values.shape[1]
+    all_values = F.pad(values, (0, int(numbers.max())), value=_NEVER)
+    all_rows = F.pad(rows, (0, int(numbers.max())))
+    all_values[requests, known + columns] = sums
+    all_rows[requests, known + columns] = new_rows
+    # Of equal sums the first rows, whatever else is in the batch.
+    best, order = all_values.sort(descending=True, stable=True)
+    return best[:, :known], all_rows.gather(1, order[:, :known])
+
+
+__all__ = ["AddedScores", "Entries", "Numbers", "Part"]

@@ -18,8 +18,9 @@ from seekrec.catalog import Catalog
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError
 from seekrec.models.new_items import TextNeighbors
-from seekrec.models.views.added import Entries, Part, Products
+from seekrec.models.views.added import Entries, Part
 from seekrec.models.views.lexical import LexicalIndex
+from seekrec.models.views.products import Products, VectorTable
 from seekrec.models.views.views import Views
 from seekrec.models.views.weights import ANSWER_VIEWS, ViewWeights
 from seekrec.schema import SEARCH, Behavior
@@ -117,8 +118,13 @@ class CatalogViews:
         return index.grown(self.catalog.items)
 
     @cached_property
-    def texts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Text vectors of the items, the mean of the first, and the inverse lengths of the vectors less that mean.
+    def item_table(self) -> VectorTable:
+        """The recommender's vectors, to be multiplied."""
+        return VectorTable(self.item_vectors)
+
+    @cached_property
+    def texts(self) -> VectorTable:
+        """Text vectors of the items less the mean of the first, of unit length.
 
         What all texts of a catalogue share says nothing about which of them are alike.
         """
@@ -129,7 +135,7 @@ class CatalogViews:
         mean = whole[: self.views.num_items].mean(0)
         # In parts: a second table would take as much as the first.
         squares = torch.cat([(part - mean).square().sum(1) for part in whole.split(_ROWS_AT_ONCE)])
-        return whole, mean, squares.clamp_min(1e-12).rsqrt()
+        return VectorTable(whole, mean, squares.clamp_min(1e-12).rsqrt())
 
     def added(self, requests: ViewRequests, weights: ViewWeights, scale: float) -> list[Part]:
         """Return what the views add for a batch of requests.
@@ -177,7 +183,7 @@ class CatalogViews:
         states = recommender.model(tokens.long(), inputs_embeds=embeds).last_hidden_state
         latest = states[torch.arange(len(rows), device=self.device), last]
         weighted = latest * torch.from_numpy(factors).to(self.device)[:, None]
-        return Products(weighted, items)
+        return Products(weighted, self.item_table)
 
     def _matches(self, found: csr_array, asked: np.ndarray, factors: np.ndarray) -> Entries:
         """Soften the scores of matches; see `views.py`."""
@@ -193,27 +199,27 @@ class CatalogViews:
     def _semantic(
         self, requests: ViewRequests, histories: Ragged, factors: np.ndarray, is_search: np.ndarray
     ) -> list[Part]:
-        texts, mean, scales = self.texts
-        questions = torch.zeros(len(factors), texts.shape[1], device=self.device)
+        texts = self.texts
+        questions = torch.zeros(len(factors), texts.vectors.shape[1], device=self.device)
         for number in np.flatnonzero(factors * ~is_search).tolist():
             line = histories[number]
             if len(line):
                 rows = torch.from_numpy(line).to(self.device)
                 share = TEXT_DECAY ** torch.arange(len(line) - 1, -1, -1, device=self.device)
-                unit = (texts[rows] - mean) * scales[rows, None]
-                questions[number] = float(factors[number]) * (share / share.sum()) @ unit
+                questions[number] = float(factors[number]) * (share / share.sum()) @ texts.of(rows)
         searches = np.flatnonzero(factors * is_search)
         if len(searches):
             places = torch.from_numpy(searches).to(self.device)
             asked = F.normalize(requests.query_vectors().to(self.device)[places].float(), dim=-1)
             questions[places] = asked * torch.from_numpy(factors[searches]).to(self.device)[:, None]
         # Vectors of items less the mean have unit length, up to rounding.
-        products = Products(questions, texts, mean, scales, 1.001 * questions.norm(dim=1) + 1e-6)
-        own = []
-        for number, line in enumerate(histories):
-            taken = np.empty(0, np.int64) if is_search[number] else np.unique(line)
-            own.append((taken, -products.at(number, taken)))
-        return [products, Entries.from_lines(own, self.device)]
+        products = Products(questions, texts, 1.001 * questions.norm(dim=1) + 1e-6)
+        nothing = np.empty(0, np.int64)
+        taken = Ragged.from_arrays(
+            [nothing if is_asked else np.unique(line) for line, is_asked in zip(histories, is_search, strict=True)]
+        )
+        owners, rows = (torch.from_numpy(part).to(self.device) for part in (taken.owners(), taken.values))
+        return [products, Entries(taken, -products.of(owners, rows).cpu().numpy(), self.device)]
 
     def _with_new(self, scores: csr_array) -> csr_array:
         """Give an item that was never clicked the mean of those with texts like its own."""

@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from seekrec.errors import DataError
 from seekrec.events.matching import TEXT_FIELDS, WordIndex, item_words
 from seekrec.events.query_log import find_keys, words_by_text
+from seekrec.util.sparse import add_rows
 from seekrec.util.text import split_words
 
 
@@ -119,7 +120,7 @@ class LexicalIndex:
         entries = holds.tocoo()
         kept = known[entries.col]
         asked = (np.ones(int(kept.sum()), np.float32), (entries.row[kept], places[entries.col[kept]]))
-        return csr_array(csr_array(asked, shape=(len(queries), len(self.keys))) @ self.weights)
+        return add_rows(csr_array(asked, shape=(len(queries), len(self.keys))), self.weights)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the index as arrays, for a file of tensors."""

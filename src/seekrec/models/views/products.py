@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dot products of requests with the vectors of a catalogue, roughly or exactly.
+
+To read every vector is what costs in a large catalogue. Where only the best items are wanted, a copy in half the
+bytes, multiplied by instructions that the processor has for it, tells which may be among them; what it is off by at
+most is known, and those few are multiplied exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+# A half is rounded at the eighth binary digit: a copy of fewer items is not worth its making.
+_FEW_ITEMS = 2**15
+_ROUNDING = 2.0**-8
+_ROWS_AT_ONCE = 2**14
+# Fewer pairs of a request are multiplied together with those of the others.
+_FEW_OF_REQUEST = 64
+
+
+def _multiplies_halves() -> bool:
+    """Return whether this processor has instructions for bfloat16."""
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A copy of vectors in bfloat16.
+
+    Args:
+        items (`torch.Tensor`): bfloat16 of shape `(num_items, size)`.
+        longest (`float`): Length of the longest vector.
+        error (`float`): Length of the largest difference to what was rounded.
+    """
+
+    items: Tensor
+    longest: float
+    error: float
+
+    def limits(self, questions: Tensor, halves: Tensor) -> Tensor:
+        """Return what products of these questions are off by at most: float32 of shape `(batch,)`.
+
+        By `|q x - q' x'| <= |q| |x - x'| + |q - q'| |x'|`, and what is rounded of the result.
+        """
+        lengths, missed = questions.norm(dim=1), (questions - halves.float()).norm(dim=1)
+        return 1.01 * (lengths * (self.error + _ROUNDING * self.longest) + missed * (self.longest + self.error))
+
+
+@dataclass(frozen=True, eq=False)
+class VectorTable:
+    """Vectors of all items.
+
+    Args:
+        vectors (`torch.Tensor`): float32 of shape `(num_items, size)`; not copied.
+        shift (`torch.Tensor`, *optional*): float32 of shape `(size,)`, taken off every vector.
+        scales (`torch.Tensor`, *optional*): float32 of shape `(num_items,)`, by which the rest is multiplied.
+    """
+
+    vectors: Tensor
+    shift: Tensor | None = None
+    scales: Tensor | None = None
+
+    def of(self, rows: Tensor | slice) -> Tensor:
+        """Return the vectors of some items, shifted and scaled."""
+        part = self.vectors[rows]
+        part = part if self.shift is None else part - self.shift
+        return part if self.scales is None else part * self.scales[rows, None]
+
+    @cached_property
+    def rounded(self) -> Rounded | None:
+        """A copy to look through; `None` where there are few items, or the processor would be slower with it."""
+        vectors = self.vectors
+        if vectors.device.type != "cpu" or len(vectors) < _FEW_ITEMS or not _multiplies_halves():
+            return None
+        items = torch.empty(vectors.shape, dtype=torch.bfloat16)
+        error = 0.0
+        for begin in range(0, len(vectors), _ROWS_AT_ONCE):
+            exact = self.of(slice(begin, begin + _ROWS_AT_ONCE))
+            halves = items[begin : begin + len(exact)].copy_(exact)
+            error = max(error, float((exact - halves).norm(dim=1).max()))
+        return Rounded(items, self.longest, error)
+
+    @cached_property
+    def longest(self) -> float:
+        """Length of the longest vector."""
+        parts = range(0, len(self.vectors), _ROWS_AT_ONCE)
+        return max(
+            (float(self.of(slice(begin, begin + _ROWS_AT_ONCE)).norm(dim=1).max()) for begin in parts), default=0.0
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """Dot products of a vector for each request and one for each item.
+
+    Args:
+        questions (`torch.Tensor`): float32 of shape `(batch, size)`.
+        table ([`VectorTable`]): The items.
+        limits (`torch.Tensor`, *optional*): float32 of shape `(batch,)`: what no product of a request exceeds, of
+            either sign; not known if not given.
+    """
+
+    questions: Tensor
+    table: VectorTable
+    limits: Tensor | None = None
+
+    def add_to(self, total: Tensor, begin: int) -> None:
+        """Multiply; see [`Part`]."""
+        table, rows = self.table, slice(begin, begin + len(total))
+        if table.shift is None and table.scales is None:
+            total.addmm_(table.vectors[rows], self.questions.T)
+            return
+        scores = table.vectors[rows] @ self.questions.T
+        if table.shift is not None:
+            scores -= self.questions @ table.shift
+        total += scores if table.scales is None else scores.mul_(table.scales[rows, None])
+
+    def add_roughly(self, total: Tensor, begin: int) -> None:
+        """Add what is off by [`slack`] at most."""
+        if (rounded := self.table.rounded) is None:
+            self.add_to(total, begin)
+        else:
+            total += rounded.items[begin : begin + len(total)] @ self._halves.T
+
+    @cached_property
+    def slack(self) -> Tensor:
+        """What [`add_roughly`] is off by at most: float32 of shape `(batch,)`."""
+        questions, rounded = self.questions, self.table.rounded
+        # Adding up in another order makes a difference, too.
+        order = (questions.shape[1] + 8) * 2.0**-23 * self.table.longest * questions.norm(dim=1)
+        return order if rounded is None else order + rounded.limits(questions, self._halves)
+
+    @cached_property
+    def _halves(self) -> Tensor:
+        return self.questions.to(torch.bfloat16)
+
+    def of(self, requests: Tensor, rows: Tensor) -> Tensor:
+        """Multiply pairs; see [`Part`]."""
+        table = self.table
+        if len(rows) < _FEW_OF_REQUEST * len(self.questions):
+            scores = table.vectors[rows].mul_(self.questions[requests]).sum(1)
+        else:
+            counts = torch.bincount(requests, minlength=len(self.questions)).tolist()
+            lines = zip(self.questions, rows.split(counts), strict=True)
+            scores = torch.cat([table.vectors[own] @ question for question, own in lines])
+        scores = scores if table.shift is None else scores - (self.questions @ table.shift)[requests]
+        return scores if table.scales is None else scores * table.scales[rows]
+
+    def take(self, requests: list[int]) -> Products:
+        """Take requests; see [`Part`]."""
+        limits = None if self.limits is None else self.limits[requests]
+        return replace(self, questions=self.questions[requests], limits=limits)
+
+
+__all__ = ["Products", "Rounded", "VectorTable"]
