@@ -23,7 +23,9 @@ from seekrec.events.query_log import QueryLog
 from seekrec.models.dense import QueryVectors
 from seekrec.models.dense.item_index import ItemIndex
 from seekrec.models.views import (
+    ANSWER_VIEWS,
     AddedScores,
+    CatalogViews,
     LexicalIndex,
     LexicalSettings,
     Views,
@@ -305,6 +307,62 @@ def test_words_are_weighed_by_hand_and_new_items_by_the_same_numbers():
     assert not found[2].any()
     again = LexicalIndex.from_arrays(index.arrays(), json.loads(json.dumps(index.describe())), 3)
     assert (again.scores(["red cup"]) != index.scores(["red cup"])).nnz == 0
+
+
+def test_a_changed_catalogue_has_the_views_of_one_made_anew(monkeypatch):
+    """After additions, updates and removals in any order; of what both have, nothing is made again."""
+    for name in ("_FEW_ITEMS", "_ROWS_AT_ONCE"):
+        monkeypatch.setattr(products, name, {"_FEW_ITEMS": 0, "_ROWS_AT_ONCE": 7}[name])
+    monkeypatch.setattr(products, "_multiplies_halves", lambda: True)
+    monkeypatch.setattr("seekrec.models.views.lexical._MOST_STRETCHES", 3)
+    weights = write_view_weights({"search": dict.fromkeys(ANSWER_VIEWS, 1.0)})
+    model, processor = make_synergen(view_weights=weights)
+    catalog, rng = model.catalog, np.random.default_rng(0)
+    log = QueryLog.count(["garden", "thing"], np.array([0, 0, 1]), np.array([3, 5, 7]), num_items=len(catalog))
+    words = LexicalIndex.fit(catalog.items, LexicalSettings(("title",)))
+    views = Views(len(catalog), None, words, log).with_recommender(make_sasrec(len(catalog)))
+    model.set_views(views)
+    request = Request(HISTORY, query="garden thing", timestamp=300_000)
+    texts: list[object] = []
+    for step, change in enumerate(["none", *"aauaraaurasaaaa"]):
+        if change == "a":
+            names = [f"new{step}-{number}" for number in range(int(rng.integers(1, 4)))]
+            vectors = rng.normal(size=(len(names), catalog.embeddings["semantic"].shape[1])).astype(np.float32)
+            records = [{"item_id": name, "title": f"garden {name} thing"} for name in names]
+            catalog = catalog.add_items(records, semantic_embeddings=vectors)
+        elif change == "u":
+            catalog = catalog.update_items([{"item_id": "i4", "available_from": step}])
+        elif change in "rs":
+            ids = [catalog.id_map.ids[2], catalog.id_map.ids[-1]]
+            catalog = catalog.remove_items(ids) if change == "r" else catalog.restore_items(ids[1:])
+        model.set_catalog(catalog)
+        processor.set_catalog(catalog)
+        snapshot, inputs = model.current_snapshot(), processor([request])
+        found = model.retrieve(inputs, top_k=20)
+        kept = snapshot.value("views", lambda: pytest.fail("not made"), (views, model.device))
+        new = snapshot.new_rows(model.config.num_items)
+        neighbors = snapshot.text_neighbors(model.config.num_items) if len(new) else None
+        anew = CatalogViews(views, catalog, model.device, neighbors, new)
+        asked = model.view_requests(inputs, [1]), model.view_weights, 1.0
+        total, expected = (
+            AddedScores(one.added(*asked), 1, len(catalog), model.device).numbers() for one in (kept, anew)
+        )
+        np.testing.assert_allclose(total, expected, atol=1e-5)
+        for one, other in ((kept.texts, anew.texts), (kept.item_table, anew.item_table)):
+            assert torch.equal(one.rounded.items, other.rounded.items)
+            assert one.rounded.error == pytest.approx(other.rounded.error)
+            assert one.longest == pytest.approx(other.longest)
+        assert [item.item_id for item in found[0]]
+        texts.append(kept.texts.rounded.items.data_ptr())
+    assert len(set(texts)) < len(texts)  # grown in place where there was room
+    # What grew twice from one catalogue stays apart.
+    vectors = rng.normal(size=(2, 1, catalog.embeddings["semantic"].shape[1])).astype(np.float32)
+    both = [
+        catalog.add_items([{"item_id": f"twin{number}", "title": "a"}], semantic_embeddings=vector)
+        for number, vector in enumerate(vectors)
+    ]
+    for one, vector in zip(both, vectors, strict=True):
+        np.testing.assert_array_equal(one.embeddings["semantic"][-1], vector[0].astype(np.float16))
 
 
 @pytest.mark.parametrize("make", [make_synergen, make_intsr])

@@ -16,6 +16,7 @@ from seekrec.identifiers.assign import prefix_groups
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.schema import ITEM_FEATURES, IdMap, View
 from seekrec.util.arrow import is_list
+from seekrec.util.growing import empty_rows
 from seekrec.util.memory_maps import row_blocks
 
 VIEWS: tuple[View, ...] = ("semantic", "collaborative")
@@ -183,7 +184,8 @@ def update_columns(items: pa.Table | Sequence[Mapping[str, object]], known: pa.T
         both = pa.chunked_array([*known[field.name].chunks, *values.chunks], type=field.type)
         updated = updated.set_column(number, field, both.take(pa.array(source)))
     updated = updated.combine_chunks()
-    refuse(updated, find_item_problems(updated), Source("the catalogue as updated"))
+    if find_item_problems(updated.take(pa.array(places))):
+        refuse(updated, find_item_problems(updated), Source("the catalogue as updated"))
     return updated
 
 
@@ -246,7 +248,7 @@ def check_vectors(argument: str, vectors: np.ndarray, num_items: int, dimension:
             f"{'' if dimension is None else f', and the catalogue has vectors of {dimension} numbers'}: pass one row "
             "for each item, from the same encoder."
         )
-    rounded = np.empty(array.shape, np.float32)
+    rounded = empty_rows(array.shape, np.float32)
     for start, block in row_blocks(array):
         # By torch, which converts about ten times faster than numpy; a value too large becomes infinite.
         part = torch.from_numpy(rounded[start : start + len(block)]).copy_(

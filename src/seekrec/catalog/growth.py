@@ -16,6 +16,7 @@ from seekrec.identifiers.assign import assign_unique, prefix_groups
 from seekrec.identifiers.configuration_dual_rqvae import IdentifierConfig
 from seekrec.identifiers.modeling_identifier import IdentifierModel
 from seekrec.schema import View, item_texts
+from seekrec.util.growing import append_rows
 
 # A ridge regression of a few hundred numbers on a few hundred is settled by this many rows.
 _MAX_RIDGE_ROWS = 20_000
@@ -67,7 +68,7 @@ def grow(
     return {
         "items": pa.concat_tables([catalog.items, new]).combine_chunks(),
         "codes": {view: np.concatenate([catalog.codes[view], codes[view]]) for view in catalog.views},
-        "embeddings": {view: np.concatenate([old, vectors[view]]) for view, old in catalog.embeddings.items()},
+        "embeddings": {view: append_rows(old, vectors[view]) for view, old in catalog.embeddings.items()},
         "is_removed": np.concatenate([catalog.is_removed, np.zeros(new.num_rows, dtype=bool)]),
         "is_predicted": np.concatenate([catalog.is_predicted, np.full(new.num_rows, is_predicted)]),
     }

@@ -68,6 +68,21 @@ class LazyValues:
         """
         self._kept |= {name: other._kept[name] for name in names if name in other._kept}
 
+    def keep_before(self, other: LazyValues, name: Hashable) -> None:
+        """Keep what another one has made, for this one to begin from.
+
+        Args:
+            other ([`LazyValues`]): The one before.
+            name (`Hashable`): Which value.
+        """
+        made = other._kept.get(name) or other._kept.get((name, "before"))
+        if made is not None:
+            self._kept[name, "before"] = made
+
+    def before(self, name: Hashable) -> object:
+        """Return what [`keep_before`] kept, once; `None` for nothing."""
+        return self._kept.pop((name, "before"), (None, None))[1]
+
     def __deepcopy__(self, memo: dict[int, object]) -> LazyValues:
         # What is never changed is shared. What was made is not: a copy of a model has weights of its own.
         copied = type(self).__new__(type(self))
@@ -219,7 +234,9 @@ class CatalogModel(SavedModel, ABC, Generic[SnapshotT]):
             CatalogError: If its items or identifiers are not those of the model.
         """
         self._check_catalog(catalog)
-        snapshot = self._make_snapshot(catalog)
+        snapshot, old = self._make_snapshot(catalog), self._snapshot
+        if old is not None:
+            snapshot.keep_before(old, "views")
         self._keep(snapshot)
         self._snapshot = snapshot
 

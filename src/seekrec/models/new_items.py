@@ -11,6 +11,7 @@ is above a share `q` of the other items' scores.
 from __future__ import annotations
 
 import threading
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +21,9 @@ import xxhash
 NUM_NEIGHBORS = 20
 # Items that a new one is compared with: their places among each other tell a quantile to a thousandth.
 _MAX_REFERENCES = 1_024
-# The nearest of references of the models asked last, by a digest of all that they depend on; a few hundred KiB each.
-_MAX_KEPT = 8
-_kept: dict[str, np.ndarray] = {}
+# The pools of the catalogues asked last: of the largest 150 MB each, as long as the vectors are there.
+_MAX_KEPT = 2
+_pools: list[_Pool] = []
 _lock = threading.Lock()
 # Items among which neighbours are looked for: a product of 1,024 vectors with more takes seconds.
 _MAX_POOL = 100_000
@@ -61,10 +62,7 @@ class TextNeighbors:
         generator = np.random.default_rng(0)
         pool = np.sort(generator.permutation(known)[:_MAX_POOL])
         references = np.sort(generator.permutation(pool)[:_MAX_REFERENCES])
-        # Without what all texts of a catalogue have in common, they differ in what tells them apart.
-        center = np.asarray(vectors[pool], dtype=np.float32).mean(axis=0)
-        among = _unit(vectors[pool], center)
-        of_references = _nearest_of_references(vectors, references, pool, center, among)
+        center, among, of_references = _pool_of(vectors, references, pool)
         nearest = np.concatenate([of_references, _nearest(vectors, new, pool, center, among)])
         rows, places = np.unique(np.concatenate([references, nearest.ravel()]), return_inverse=True)
         found = places[len(references) :].reshape(nearest.shape)
@@ -89,20 +87,46 @@ class TextNeighbors:
         return answers
 
 
-def _nearest_of_references(
-    vectors: np.ndarray, references: np.ndarray, pool: np.ndarray, center: np.ndarray, among: np.ndarray
-) -> np.ndarray:
-    """Return the nearest of the references, kept from call to call: a catalogue that grows leaves them as they are."""
-    key = xxhash.xxh3_128_hexdigest(references.tobytes() + pool.tobytes()) + xxhash.xxh3_128_hexdigest(among.data)
-    with _lock:
-        found = _kept.get(key)
-    if found is None:
-        found = _nearest(vectors, references, pool, center, among)
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """What is made of the items among which neighbours are looked for.
+
+    Args:
+        vectors (`weakref.ref`): The memory that the vectors are in, which only grows at its end.
+        start (`int`): Where they begin.
+        rows (`str`): Digest of the rows of pool and references.
+        center (`np.ndarray`): Mean of the pool.
+        among (`np.ndarray`): The pool without it, of unit length.
+        of_references (`np.ndarray`): The nearest of the references.
+    """
+
+    vectors: weakref.ref[np.ndarray]
+    start: int
+    rows: str
+    center: np.ndarray
+    among: np.ndarray
+    of_references: np.ndarray
+
+
+def _pool_of(
+    vectors: np.ndarray, references: np.ndarray, pool: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mean, unit vectors and the references' nearest; kept, as a growing catalogue leaves them as they are."""
+    rows = xxhash.xxh3_128_hexdigest(references.tobytes() + pool.tobytes())
+    memory = vectors if vectors.base is None else vectors.base
+    is_owned = isinstance(memory, np.ndarray)
+    for kept in list(_pools):
+        if is_owned and kept.vectors() is memory and (kept.start, kept.rows) == (vectors.ctypes.data, rows):
+            return kept.center, kept.among, kept.of_references
+    # Without what all texts of a catalogue have in common, they differ in what tells them apart.
+    center = np.asarray(vectors[pool], dtype=np.float32).mean(axis=0)
+    among = _unit(vectors[pool], center)
+    of_references = _nearest(vectors, references, pool, center, among)
+    if is_owned:
+        made = _Pool(weakref.ref(memory), vectors.ctypes.data, rows, center, among, of_references)
         with _lock:
-            _kept[key] = found
-            while len(_kept) > _MAX_KEPT:
-                del _kept[next(iter(_kept))]
-    return found
+            _pools[:] = [*(kept for kept in _pools if kept.vectors() is not None), made][-_MAX_KEPT:]
+    return center, among, of_references
 
 
 def _nearest(

@@ -18,6 +18,7 @@ from seekrec.catalog import Catalog
 from seekrec.catalog.checks import TEXT_COLUMNS, check_new_items
 from seekrec.errors import RequestError, UnknownItemError
 from seekrec.serving.store import ConflictError, ItemChange
+from seekrec.util.growing import append_rows
 
 # The row of a new item, and its identifiers and vectors.
 Placement = tuple[int, bytes]
@@ -142,7 +143,7 @@ def _with_placed(catalog: Catalog, records: Sequence[Mapping[str, object]], plac
     parts = [load(one) for _, one in placed]
 
     def joined(old: np.ndarray, name: str) -> np.ndarray:
-        return np.concatenate([old, np.stack([part[name] for part in parts]).astype(old.dtype)])
+        return append_rows(old, np.stack([part[name] for part in parts]).astype(old.dtype))
 
     return replace(
         catalog,

@@ -28,6 +28,7 @@ from seekrec.models.gensr.configuration_gensr import VIEW_NAMES, GenSRConfig
 from seekrec.models.processing import CatalogInputs, T5Processor
 from seekrec.models.views import BY_VALIDATION
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Request
+from seekrec.util.growing import append_rows
 from seekrec.util.ragged import Ragged
 from seekrec.util.text import shared_encoder
 
@@ -93,9 +94,18 @@ class GenSRProcessor(T5Processor[GenSRConfig]):
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Use this catalogue from now on; see [`CatalogProcessor`]."""
-        texts = describe_items(catalog.items, self.config.item_text_fields)
-        tokens = shared_encoder(self.tokenizer).encode(texts, self.config.max_item_tokens)
-        self._items = catalog, tokens.pad(PADDING, width=self.config.max_item_tokens)
+        fields, known = list(self.config.item_text_fields), np.empty((0, self.config.max_item_tokens), np.int32)
+        if self._items is not None:
+            # Texts stay: of a catalogue that grew, the new ones are read.
+            before, tokens = self._items
+            if catalog.items.slice(0, len(before)).select(fields).equals(before.items.select(fields)):
+                known = tokens
+        if len(known) < len(catalog) or self._items is None:
+            texts = describe_items(catalog.items.slice(len(known)), fields)
+            more = shared_encoder(self.tokenizer).encode(texts, self.config.max_item_tokens)
+            padded = more.pad(PADDING, width=self.config.max_item_tokens)
+            known = append_rows(known.astype(padded.dtype, copy=False), padded) if len(known) else padded
+        self._items = catalog, known
         super().set_catalog(catalog)
 
     def __call__(

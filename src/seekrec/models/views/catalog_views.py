@@ -24,6 +24,7 @@ from seekrec.models.views.products import Products, VectorTable
 from seekrec.models.views.views import Views
 from seekrec.models.views.weights import ANSWER_VIEWS, ViewWeights
 from seekrec.schema import SEARCH, Behavior
+from seekrec.util.growing import append_rows, begins_with
 from seekrec.util.ragged import Ragged
 
 # Below one in so many of the best, an item is hardly told from one that matches nothing.
@@ -98,15 +99,26 @@ class CatalogViews:
 
         So has one that was there without an event to learn from: its own vector is one that nobody is to be answered.
         """
-        known = self.recommender.model.item_embedding.weight[1 : self.views.num_items + 1]
-        more = max(0, len(self.catalog) - len(known))
+        known = self._known_vectors
         # A model that does not know how many items it was trained with has later ones, and none of them is new to it.
-        if not more and not len(self.new):
+        if len(self.catalog) <= len(known) and not len(self.new):
             return known[: len(self.catalog)]
-        vectors = torch.cat([known[: len(self.catalog)], known.mean(0).expand(more, -1)])
+        return self._vectors_from(0)
+
+    @property
+    def _known_vectors(self) -> Tensor:
+        return self.recommender.model.item_embedding.weight.detach()[1 : self.views.num_items + 1]
+
+    def _vectors_from(self, first: int) -> Tensor:
+        """Return the vectors of the items from a row on."""
+        known = self._known_vectors
+        kept = known[first : len(self.catalog)]
+        vectors = torch.cat([kept, known.mean(0).expand(len(self.catalog) - first - len(kept), -1)])
         if self.neighbors is not None:
-            rows = torch.from_numpy(self.neighbors.rows[self.neighbors.of_new]).to(self.device)
-            vectors[torch.from_numpy(self.new).to(self.device)] = known[rows.clamp_max(len(known) - 1)].mean(1)
+            is_later = self.new >= first
+            rows = torch.from_numpy(self.neighbors.rows[self.neighbors.of_new[is_later]]).to(self.device)
+            places = torch.from_numpy(self.new[is_later] - first).to(self.device)
+            vectors[places] = known[rows.clamp_max(len(known) - 1)].mean(1)
         return vectors
 
     @cached_property
@@ -131,11 +143,57 @@ class CatalogViews:
         vectors = self.catalog.embeddings.get("semantic")
         if vectors is None:
             raise ConfigurationError("The catalogue has no text vectors; weigh other views than 'semantic'.")
-        whole = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)).to(self.device)
-        mean = whole[: self.views.num_items].mean(0)
-        # In parts: a second table would take as much as the first.
-        squares = torch.cat([(part - mean).square().sum(1) for part in whole.split(_ROWS_AT_ONCE)])
-        return VectorTable(whole, mean, squares.clamp_min(1e-12).rsqrt())
+        whole = self._text_tensor(vectors)
+        return VectorTable.of_directions(whole, whole[: self.views.num_items].mean(0))
+
+    def _text_tensor(self, vectors: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)).to(self.device)
+
+    @classmethod
+    def after(
+        cls,
+        before: object,
+        views: Views,
+        catalog: Catalog,
+        device: torch.device,
+        neighbors: TextNeighbors | None,
+        new: np.ndarray,
+    ) -> CatalogViews:
+        """Make views of a catalogue that came after another; of items that both have, nothing is made again.
+
+        Args:
+            before (`CatalogViews`, *optional*): Those of the catalogue before; anything else for none.
+            views ([`Views`]): As for the class, like the rest.
+            catalog ([`Catalog`]): The items.
+            device (`torch.device`): Where vectors are.
+            neighbors ([`TextNeighbors`], *optional*): Items with texts like those of new ones.
+            new (`np.ndarray`): int64 rows of the new items.
+        """
+        made = cls(views, catalog, device, neighbors, new)
+        if not isinstance(before, cls) or (before.views, before.device) != (views, device):
+            return made
+        kept, own, count = before.__dict__, made.__dict__, len(before.catalog)
+        if "recommender" in kept:
+            own["recommender"] = before.recommender
+        if not views.num_items <= count <= len(catalog):
+            return made
+        if "lexical" in kept:
+            words = list(before.lexical.settings.fields)
+            if catalog.items.slice(0, count).select(words).equals(before.catalog.items.select(words)):
+                own["lexical"] = before.lexical.grown(catalog.items)
+        old, vectors = before.catalog.embeddings.get("semantic"), catalog.embeddings.get("semantic")
+        if old is None or vectors is None or not begins_with(vectors, old) or device.type != "cpu":
+            return made
+        if "texts" in kept:
+            own["texts"] = before.texts.grown(made._text_tensor(vectors))
+        if "item_vectors" in kept and np.array_equal(new[: len(before.new)], before.new):
+            more = made._vectors_from(count)
+            if len(more):
+                own["item_vectors"] = torch.from_numpy(append_rows(before.item_vectors.numpy(), more.numpy()))
+            else:
+                own["item_vectors"] = before.item_vectors
+            own["item_table"] = before.item_table.grown(own["item_vectors"])
+        return made
 
     def added(self, requests: ViewRequests, weights: ViewWeights, scale: float) -> list[Part]:
         """Return what the views add for a batch of requests.
@@ -227,11 +285,13 @@ class CatalogViews:
         neighbors = self.neighbors
         if neighbors is None or not len(self.new):
             return wide
+        return csr_array(wide + scores @ self._means_of_new(neighbors, int(scores.shape[1])))
+
+    def _means_of_new(self, neighbors: TextNeighbors, num_known: int) -> csr_array:
         near = neighbors.rows[neighbors.of_new]
         places = (near.ravel(), np.repeat(self.new, near.shape[1]))
         shares = np.full(near.size, 1 / near.shape[1], np.float32)
-        means = csr_array((shares, places), shape=(scores.shape[1], len(self.catalog)))
-        return csr_array(wide + scores @ means)
+        return csr_array((shares, places), shape=(num_known, len(self.catalog)))
 
 
 __all__ = ["TEXT_DECAY", "CatalogViews", "ViewRequests"]

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 
 from seekrec.errors import DataError
 from seekrec.events.matching import TEXT_FIELDS, WordIndex, item_words
@@ -32,6 +32,9 @@ class LexicalSettings:
     b: float = 0.75
 
 
+# Stretches of later items that are kept apart; then they become one.
+_MOST_STRETCHES = 16
+
 # What validation may choose from: all words, or one word as good as many, and the names of categories alone.
 LEXICAL_CHOICES = (
     LexicalSettings(),
@@ -50,12 +53,14 @@ class LexicalIndex:
         mean_length (`float`): Words of an item, on average over those that it was made from.
         keys (`np.ndarray`): uint64 hashes of the words, ascending.
         weights (`scipy.sparse.csr_array`): float32 of shape `(num_words, num_items)`.
+        later (`tuple`): The same of items that came later: for each of several stretches keys and weights.
     """
 
     settings: LexicalSettings
     mean_length: float
     keys: np.ndarray
     weights: csr_array
+    later: tuple[tuple[np.ndarray, csr_array], ...] = ()
 
     @classmethod
     def fit(cls, items: pa.Table, settings: LexicalSettings) -> LexicalIndex | None:
@@ -81,14 +86,25 @@ class LexicalIndex:
         Args:
             items (`pyarrow.Table`): All items, those that it was made from first.
         """
-        num_known = self.weights.shape[1]
-        later = items.slice(num_known)
-        if not later.num_rows:
+        first, known = self.num_items, self.later
+        if len(known) >= _MOST_STRETCHES:
+            first, known = self.weights.shape[1], ()
+        if first == items.num_rows:
             return self
+        return replace(self, later=(*known, self._weigh(items.slice(first))))
+
+    @property
+    def num_items(self) -> int:
+        """Items that are weighed, later ones included."""
+        return int(self.weights.shape[1] + sum(weights.shape[1] for _, weights in self.later))
+
+    def _weigh(self, items: pa.Table) -> tuple[np.ndarray, csr_array]:
+        """Return the words of items and their weights, `(num_words, num_items)`, by the numbers of the first ones."""
+        num_known = self.weights.shape[1]
         try:
-            words = item_words(later, self.settings.fields)
+            words = item_words(items, self.settings.fields)
         except DataError:
-            words = [[]] * later.num_rows
+            words = [[]] * items.num_rows
         keys, counts = words_by_text(words, repeated=True)
         counts.sum_duplicates()
         entries = counts.tocoo()
@@ -98,13 +114,8 @@ class LexicalIndex:
         k1, b = self.settings.k1, self.settings.b
         length = np.array([len(own) for own in words])[entries.row] / self.mean_length
         values = idf[entries.col] * entries.data / (entries.data + k1 * (1 - b + b * length))
-        every = np.union1d(self.keys, keys)
-        old = self.weights.tocoo()
-        rows = np.concatenate([np.searchsorted(every, self.keys)[old.row], np.searchsorted(every, keys)[entries.col]])
-        columns = np.concatenate([old.col, entries.row + num_known])
-        weights = np.concatenate([old.data, values.astype(np.float32)])
-        joined = csr_array((weights, (rows, columns)), shape=(len(every), items.num_rows))
-        return LexicalIndex(self.settings, self.mean_length, every, joined)
+        shape = (len(keys), items.num_rows)
+        return keys, csr_array((values.astype(np.float32), (entries.col, entries.row)), shape=shape)
 
     def scores(self, queries: Sequence[str]) -> csr_array:
         """Score the items that have words of queries, each word of a query once.
@@ -116,11 +127,13 @@ class LexicalIndex:
             `scipy.sparse.csr_array`: float32 of shape `(len(queries), num_items)`; what is not stored is 0.
         """
         keys, holds = words_by_text([split_words(query) for query in queries])
-        places, known = find_keys(self.keys, keys)
-        entries = holds.tocoo()
-        kept = known[entries.col]
-        asked = (np.ones(int(kept.sum()), np.float32), (entries.row[kept], places[entries.col[kept]]))
-        return add_rows(csr_array(asked, shape=(len(queries), len(self.keys))), self.weights)
+        entries, found = holds.tocoo(), []
+        for own, weights in ((self.keys, self.weights), *self.later):
+            places, known = find_keys(own, keys)
+            kept = known[entries.col]
+            asked = (np.ones(int(kept.sum()), np.float32), (entries.row[kept], places[entries.col[kept]]))
+            found.append(add_rows(csr_array(asked, shape=(len(queries), len(own))), weights))
+        return found[0] if len(found) == 1 else csr_array(hstack(found, format="csr"))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the index as arrays, for a file of tensors."""

@@ -39,6 +39,9 @@ class Snapshot(Protocol):
     def value(self, name: Hashable, make: Callable[[], ValueT], key: object = None) -> ValueT:
         """Return a value that is made at first use."""
 
+    def before(self, name: Hashable) -> object:
+        """Return the value of the catalogue before, once."""
+
     def new_rows(self, num_trained: int) -> np.ndarray:
         """Return the items that training knows no event of."""
 
@@ -144,7 +147,8 @@ class ViewedModel(RepositoryModel):
         def make() -> CatalogViews:
             new = snapshot.new_rows(num_trained)
             neighbors = snapshot.text_neighbors(num_trained) if len(new) else None
-            return CatalogViews(views, snapshot.catalog, self.device, neighbors, new)
+            before = snapshot.before("views")
+            return CatalogViews.after(before, views, snapshot.catalog, self.device, neighbors, new)
 
         return snapshot.value("views", make, (views, self.device))
 

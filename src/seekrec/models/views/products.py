@@ -14,6 +14,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from seekrec.util.growing import append_rows
+
 # A half is rounded at the eighth binary digit: a copy of fewer items is not worth its making.
 _FEW_ITEMS = 2**15
 _ROUNDING = 2.0**-8
@@ -64,6 +66,36 @@ class VectorTable:
     shift: Tensor | None = None
     scales: Tensor | None = None
 
+    @classmethod
+    def of_directions(cls, vectors: Tensor, shift: Tensor) -> VectorTable:
+        """Build it from vectors that are to have unit length after the shift."""
+        return cls(vectors, shift, _inverse_lengths(vectors, shift))
+
+    def grown(self, vectors: Tensor) -> VectorTable:
+        """Return the table of more vectors, which begin with the same; what was made of these is not made again.
+
+        Args:
+            vectors (`torch.Tensor`): float32 of shape `(any, size)`.
+        """
+        num_known, scales = len(self.vectors), self.scales
+        if scales is not None and self.shift is not None:
+            scales = torch.cat([scales, _inverse_lengths(vectors[num_known:], self.shift)])
+        table = VectorTable(vectors, self.shift, scales)
+        more = slice(num_known, len(vectors))
+        rounded = self.__dict__.get("rounded")
+        if "longest" in self.__dict__:
+            table.__dict__["longest"] = max(self.longest, _longest(table.of(more)))
+        if rounded is not None and len(vectors) > num_known:
+            exact = table.of(more)
+            halves = exact.to(torch.bfloat16)
+            # As integers, which numpy knows.
+            items = append_rows(rounded.items.view(torch.int16).numpy(), halves.view(torch.int16).numpy())
+            error = max(rounded.error, _longest(exact - halves))
+            rounded = Rounded(torch.from_numpy(items).view(torch.bfloat16), table.longest, error)
+        if rounded is not None:
+            table.__dict__["rounded"] = rounded
+        return table
+
     def of(self, rows: Tensor | slice) -> Tensor:
         """Return the vectors of some items, shifted and scaled."""
         part = self.vectors[rows]
@@ -81,16 +113,24 @@ class VectorTable:
         for begin in range(0, len(vectors), _ROWS_AT_ONCE):
             exact = self.of(slice(begin, begin + _ROWS_AT_ONCE))
             halves = items[begin : begin + len(exact)].copy_(exact)
-            error = max(error, float((exact - halves).norm(dim=1).max()))
+            error = max(error, _longest(exact - halves))
         return Rounded(items, self.longest, error)
 
     @cached_property
     def longest(self) -> float:
         """Length of the longest vector."""
         parts = range(0, len(self.vectors), _ROWS_AT_ONCE)
-        return max(
-            (float(self.of(slice(begin, begin + _ROWS_AT_ONCE)).norm(dim=1).max()) for begin in parts), default=0.0
-        )
+        return max((_longest(self.of(slice(begin, begin + _ROWS_AT_ONCE))) for begin in parts), default=0.0)
+
+
+def _longest(vectors: Tensor) -> float:
+    return float(vectors.norm(dim=1).max()) if len(vectors) else 0.0
+
+
+def _inverse_lengths(vectors: Tensor, shift: Tensor) -> Tensor:
+    """Return the inverse lengths of vectors less a shift, in parts: a second table would take as much as the first."""
+    squares = [(part - shift).square().sum(1) for part in vectors.split(_ROWS_AT_ONCE)]
+    return torch.cat([vectors.new_empty(0), *squares]).clamp_min(1e-12).rsqrt()
 
 
 @dataclass(frozen=True, eq=False)
