@@ -186,7 +186,7 @@ class CatalogViews:
             return made
         if "texts" in kept:
             own["texts"] = before.texts.grown(made._text_tensor(vectors))
-        if "item_vectors" in kept and np.array_equal(new[: len(before.new)], before.new):
+        if "item_vectors" in kept and np.array_equal(new[new < count], before.new):
             more = made._vectors_from(count)
             if len(more):
                 own["item_vectors"] = torch.from_numpy(append_rows(before.item_vectors.numpy(), more.numpy()))
