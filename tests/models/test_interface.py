@@ -143,6 +143,7 @@ def test_a_grown_catalogue_is_searched_as_one_built_at_once(gensar):
     )
     model.config.identifier_hash = grown.identifier_hash  # as an identifier model would keep it
     model.set_catalog(grown)
+    processor.set_catalog(grown)
     for view in grown.views:
         at_once = IdentifierTrie.from_codes(grown.codes[view], grown.codebook_size)
         assert torch.equal(model.trie(view).item_rows, at_once.item_rows)

@@ -6,7 +6,7 @@ from swapped_folder import MAKERS, pairs, state_of, swap
 from transformers import AutoModel
 
 from seekrec.errors import CheckpointError
-from seekrec.models import base
+from seekrec.models import base_saved
 from seekrec.models.manifest import save_checkpoint
 
 
@@ -14,7 +14,7 @@ from seekrec.models.manifest import save_checkpoint
 def test_what_is_saved_while_it_is_loaded_is_loaded_whole(family, tmp_path, monkeypatch):
     old, new = pairs(family)
     save_checkpoint(*old, tmp_path / "model")
-    read_catalog, saves = base.load_bundled_catalog, []
+    read_catalog, saves = base_saved.load_bundled_catalog, []
 
     def meanwhile(*arguments):
         # The weights are read, the catalogue is not: another process saves.
@@ -22,7 +22,7 @@ def test_what_is_saved_while_it_is_loaded_is_loaded_whole(family, tmp_path, monk
             saves.append(save_checkpoint(*new, tmp_path / "model"))
         return read_catalog(*arguments)
 
-    monkeypatch.setattr(base, "load_bundled_catalog", meanwhile)
+    monkeypatch.setattr(base_saved, "load_bundled_catalog", meanwhile)
     assert state_of(AutoModel.from_pretrained(tmp_path / "model")) == state_of(new[0]) != state_of(old[0])
     assert len(saves) == 1
 
@@ -38,8 +38,8 @@ def test_processes_load_a_folder_that_another_saves(family):
 def test_a_folder_that_is_damaged_is_not_read_again(tmp_path, monkeypatch):
     save_checkpoint(*pairs("intsr")[0], tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").write_bytes(b"")
-    calls, check = [], base.check_part
-    monkeypatch.setattr(base, "check_part", lambda *words: calls.append(words) or check(*words))
+    calls, check = [], base_saved.check_part
+    monkeypatch.setattr(base_saved, "check_part", lambda *words: calls.append(words) or check(*words))
     with pytest.raises(CheckpointError, match="model.safetensors is not the file that was saved"):
         AutoModel.from_pretrained(tmp_path / "model")
     assert len(calls) == 1

@@ -109,10 +109,6 @@ class Spelling:
         Returns:
             `str`: The same text where all words are known, or nothing is like the others. Single letters, and
                 scripts that are written without spaces, stay; digits are never changed.
-
-        Example:
-            >>> Spelling.fit({"romantic comedy": 3}, items).correct("Rmoantic comedyy!")
-            'romantic comedy!'
         """
         words = split_words(query)
         if not words or find_keys(self.keys, hash_texts(pa.array(words)))[1].all():
