@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -79,6 +81,8 @@ def test_words_are_saved_as_hashes_and_damage_is_named():
     assert all(array.dtype.kind in "if" for array in arrays.values())
     again = Spelling.from_arrays(arrays)
     assert [again.correct(typed) for typed in ("thrillesr", "hosres")] == ["thrillers", "horses"]
+    # A processor is copied with them, and goes to other processes.
+    assert copy.deepcopy(SPELLING).correct("thrillesr") == "thrillers"
     for broken in ({**arrays, "searches": arrays["searches"][1:]}, {**arrays, "keys": np.sort(arrays["keys"])[::-1]}):
         with pytest.raises(DataError, match="known words cannot be read"):
             Spelling.from_arrays(broken)

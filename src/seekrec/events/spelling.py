@@ -60,6 +60,10 @@ class Spelling:
         self._read: OrderedDict[str, str] = OrderedDict()
         self._lock = Lock()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # A lock belongs to one process, and so does what was looked up.
+        return Spelling, (self.keys, self.searches, self.num_having, self.letters, self.num_items)
+
     @classmethod
     def fit(cls, queries: Mapping[str, int], items: pa.Table) -> Spelling | None:
         """Learn the words of searches and of items; `None` without searches.
