@@ -74,7 +74,7 @@ async def search(message: m.SearchMessage, service: Served, request: Request) ->
     """Find items for a query, of a user or of nobody."""
     answered = await _ask(message, service, request)
     read_as = answered.model.processor.read_query(message.query)
-    return replies.FoundItems(**_items(answered).model_dump(), read_as=read_as)
+    return replies.FoundItems(**dict(_items(answered)), read_as=read_as)
 
 
 @router.post("/rank")
