@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 
+import pyarrow as pa
 import pytest
 import torch
 from small_shop import HISTORY, make_gensar, make_gensr, make_intsr, make_synergen
@@ -13,8 +15,9 @@ from transformers import AutoProcessor
 
 from seekrec.corpora import build_corpus, encode_text, get_text_folding, instructions, set_text_folding
 from seekrec.corpora.text import tokenizer_digest
-from seekrec.events.spelling import Spelling
-from seekrec.models import GenSARConfig
+from seekrec.errors import CatalogError
+from seekrec.events import Spelling, spelling
+from seekrec.models import GenSARConfig, IntSRProcessor
 from seekrec.schema import Event, Request
 from seekrec.util.text import WORD_FOLDING
 
@@ -77,6 +80,42 @@ def test_a_slip_is_read_as_meant_and_so_by_a_saved_processor(family, folded_aisl
         text = processor.catalog.embeddings["semantic"][:1]
         processor.set_catalog(processor.catalog.add_items([new], semantic_embeddings=text))
         assert processor.read_query("gadren kitchenn") == "gadren kitchen"
+
+
+def test_known_words_follow_the_catalogue_by_what_changed(folded_aisles, tmp_path, monkeypatch):
+    """Each change reads its own texts alone, and what is saved on the way reads as what went on."""
+    _, processor = make("intsr", folded_aisles)
+    catalog, text = processor.catalog, processor.catalog.embeddings["semantic"][:1]
+    processor.spelling = Spelling.fit({"garden kitchen": 2}, catalog.items)
+    read, item_words = [], spelling.item_words
+    monkeypatch.setattr(
+        spelling, "item_words", lambda items, fields: read.append(items.num_rows) or item_words(items, fields)
+    )
+    for number, title in enumerate(("Gramophone", "Samovar")):
+        catalog = catalog.add_items([{"item_id": f"new{number}", "title": title}], semantic_embeddings=text)
+        processor.set_catalog(catalog)
+        assert processor.read_query(f"{title.lower()}x") == title.lower()
+    processor.set_catalog(catalog.remove_items(["new0"]))  # may come back, so its words stay
+    assert processor.read_query("grmaophone samvoar") == "gramophone samovar"
+    assert read == [1, 1]
+    titles = pa.array([*catalog.items["title"].to_pylist()[:-1], "Balalaika"])
+    place = catalog.items.schema.get_field_index("title")
+    catalog = dataclasses.replace(catalog, items=catalog.items.set_column(place, "title", titles))
+    processor.set_catalog(catalog)
+    assert processor.read_query("balalaikaa samvoar") == "balalaika samvoar"
+    assert read == [1, 1, 1, 1]  # the title that came and the one that went
+    processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    for one in (loaded, copy.deepcopy(processor)):
+        assert one.read_query("balalaikaa samvoar grmaophone") == "balalaika samvoar gramophone"
+    assert read == [1, 1, 1, 1]
+    loaded.set_catalog(catalog.add_items([{"item_id": "new2", "title": "Samovar"}], semantic_embeddings=text))
+    assert loaded.read_query("samvoar") == "samovar" and read == [1, 1, 1, 1, 1]
+
+
+def test_words_need_a_catalogue():
+    with pytest.raises(CatalogError, match="`spelling` holds words of a catalogue's items"):
+        IntSRProcessor().spelling = Spelling.fit({"garden": 1}, make_intsr()[1].catalog.items)
 
 
 @pytest.mark.parametrize("family", ["gensar", "intsr"])

@@ -11,7 +11,7 @@ Known words are kept as hashes: whoever is given the table cannot read from it w
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from threading import Lock
 
 import numpy as np
@@ -25,7 +25,7 @@ from seekrec.util.hashing import hash_texts
 from seekrec.util.text import IS_UNSPACED, WORD, split_words
 
 # What items are called; descriptions hold too many words that nobody looks for.
-_FIELDS = ("title", "categories")
+_FIELDS = ["title", "categories"]
 # A letter alone is one slip from every other.
 _SHORTEST = 2
 # A shorter word is only read as one that was searched for.
@@ -34,6 +34,8 @@ _SHORT = 5
 _MAX_LETTERS = 64
 # Words looked up before.
 _MAX_REMEMBERED = 50_000
+# Rows that are compared at once.
+_ROWS_AT_ONCE = 4_096
 
 
 class Spelling:
@@ -43,7 +45,7 @@ class Spelling:
         keys (`np.ndarray`): uint64 hashes of words, ascending, as [`~seekrec.util.text.split_words`] folds them.
         searches (`np.ndarray`): float32: how often training searched for each.
         num_having (`np.ndarray`): float32: how many items have each.
-        letters (`str`): Letters that words are made of.
+        letter_counts (`Mapping[str, int]`): Letters that words are made of, and how often each occurs.
         num_items (`int`): Items whose words are known; the first rows of a catalogue.
     """
 
@@ -52,17 +54,19 @@ class Spelling:
         keys: npt.NDArray[np.uint64],
         searches: npt.NDArray[np.float32],
         num_having: npt.NDArray[np.float32],
-        letters: str,
+        letter_counts: Mapping[str, int],
         num_items: int,
     ) -> None:
         self.keys, self.searches, self.num_having = keys, searches, num_having
-        self.letters, self.num_items = letters, num_items
+        self.letter_counts, self.num_items = letter_counts, num_items
+        most = sorted(letter_counts, key=lambda letter: (-letter_counts[letter], letter))[:_MAX_LETTERS]
+        self._letters = "".join(sorted(most))
         self._read: OrderedDict[str, str] = OrderedDict()
         self._lock = Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
         # A lock belongs to one process, and so does what was looked up.
-        return Spelling, (self.keys, self.searches, self.num_having, self.letters, self.num_items)
+        return Spelling, (self.keys, self.searches, self.num_having, self.letter_counts, self.num_items)
 
     @classmethod
     def fit(cls, queries: Mapping[str, int], items: pa.Table) -> Spelling | None:
@@ -77,32 +81,43 @@ class Spelling:
         words = [split_words(query) for query in queries]
         keys, holds = words_by_text(words)
         searches = holds.T @ np.fromiter(queries.values(), np.float32, len(queries))
-        typed = cls(keys, np.asarray(searches, np.float32), np.zeros(len(keys), np.float32), "", 0)
-        return typed._with_items(items, Counter(letter for own in words for word in own for letter in word))
+        letters = _count_letters(word for own in words for word in own)
+        typed = cls(keys, np.asarray(searches, np.float32), np.zeros(len(keys), np.float32), letters, 0)
+        return typed.grown(items, items.slice(0, 0))
 
-    def grown(self, items: pa.Table) -> Spelling:
-        """Return these words with those of items that came later.
+    def grown(self, items: pa.Table, before: pa.Table) -> Spelling:
+        """Return the words of the same searches and other items; only texts that differ are read.
 
         Args:
-            items (`pyarrow.Table`): All items, those whose words are known first.
+            items (`pyarrow.Table`): The items.
+            before (`pyarrow.Table`): The items that these words were made of.
         """
-        return self if items.num_rows <= self.num_items else self._with_items(items, Counter(self.letters))
+        items, before = items.select(_FIELDS), before.select(_FIELDS)
+        rows, both = _changed_rows(items, before), min(items.num_rows, before.num_rows)
+        come = pa.concat_tables([items.take(rows), items.slice(both)])
+        gone = pa.concat_tables([before.take(rows), before.slice(both)])
+        return self._with_texts(come, 1)._with_texts(gone, -1)
 
-    def _with_items(self, items: pa.Table, used: Counter[str]) -> Spelling:
+    def _with_texts(self, texts: pa.Table, times: int) -> Spelling:
+        """Count the words of texts that come (`times` 1) or go (-1)."""
+        if not texts.num_rows:
+            return self
         try:
-            words = item_words(items.slice(self.num_items), _FIELDS)
+            words = item_words(texts, _FIELDS)
         except DataError:
             words = [[]]
-        used.update(letter for own in words for word in set(own) for letter in word)
-        keys, holds = words_by_text(words)
-        every = np.union1d(self.keys, keys)
-        counts = np.zeros((2, len(every)), np.float32)
-        old = np.searchsorted(every, self.keys)
-        counts[0, old], counts[1, old] = self.searches, self.num_having
-        counts[1, np.searchsorted(every, keys)] += np.asarray(holds.sum(axis=0)).ravel()
-        letters = [letter for letter in used if letter.isalpha() and not IS_UNSPACED.match(letter)]
-        most = sorted(letters, key=lambda letter: (-used[letter], letter))[:_MAX_LETTERS]
-        return Spelling(every, counts[0], counts[1], "".join(sorted(most)), items.num_rows)
+        letters = Counter(self.letter_counts)
+        for letter, count in _count_letters(word for own in words for word in set(own)).items():
+            letters[letter] += times * count
+        found, holds = words_by_text(words)
+        new = found[~find_keys(self.keys, found)[1]]
+        at = np.searchsorted(self.keys, new)
+        keys = np.insert(self.keys, at, new)
+        searches, having = np.insert(self.searches, at, 0), np.insert(self.num_having, at, 0)
+        having[np.searchsorted(keys, found)] += times * np.asarray(holds.sum(axis=0)).ravel()
+        kept = (searches > 0) | (having > 0)
+        num_items = self.num_items + times * texts.num_rows
+        return Spelling(keys[kept], searches[kept], having[kept], +letters, num_items)
 
     def correct(self, query: str) -> str:
         """Return a query as it was meant: words that nobody knows become those one slip away, where there is one.
@@ -137,7 +152,7 @@ class Spelling:
         if find_keys(self.keys, hash_texts(pa.array(words)))[1][0]:
             return typed
         # Both as it was typed and without its ending: "thrillesr" is a plural, too.
-        near = list(dict.fromkeys(word for own in (typed.casefold(), *words) for word in _slips(own, self.letters)))
+        near = list(dict.fromkeys(word for own in (typed.casefold(), *words) for word in _slips(own, self._letters)))
         folded = [split_words(word) for word in near]
         kept = [(word, own[0]) for word, own in zip(near, folded, strict=True) if len(own) == 1]
         if not kept:
@@ -151,11 +166,13 @@ class Spelling:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the words as arrays, for a file of tensors."""
+        letters = sorted(self.letter_counts)
         return {
             "keys": self.keys.view(np.int64),
             "searches": self.searches,
             "num_having": self.num_having,
-            "letters": np.array([ord(letter) for letter in self.letters], np.int32),
+            "letters": np.array([ord(letter) for letter in letters], np.int32),
+            "letter_counts": np.array([self.letter_counts[letter] for letter in letters], np.int64),
             "num_items": np.array([self.num_items], np.int64),
         }
 
@@ -169,15 +186,36 @@ class Spelling:
         try:
             keys = np.ascontiguousarray(arrays["keys"], np.int64).view(np.uint64)
             counts = [np.asarray(arrays[name], np.float32) for name in ("searches", "num_having")]
-            letters, (num_items,) = "".join(map(chr, arrays["letters"].tolist())), arrays["num_items"].tolist()
+            letters, (num_items,) = map(chr, arrays["letters"].tolist()), arrays["num_items"].tolist()
+            # Older files hold the most frequent letters alone: they stay that.
+            often = arrays.get("letter_counts", np.full(len(arrays["letters"]), 2**40))
+            letter_counts = dict(zip(letters, often.tolist(), strict=True))
             if any(one.shape != keys.shape for one in counts) or (keys[1:] <= keys[:-1]).any():
                 raise ValueError(f"{len(keys)} words, in no order or of other numbers")
         except (KeyError, ValueError, OverflowError) as error:
             raise DataError(f"The known words cannot be read ({error}): the file is damaged.") from error
-        return cls(keys, counts[0], counts[1], letters, int(num_items))
+        return cls(keys, counts[0], counts[1], letter_counts, int(num_items))
 
 
-def _slips(word: str, letters: Sequence[str]) -> Iterator[str]:
+def _count_letters(words: Iterable[str]) -> Counter[str]:
+    """Count the letters of words; scripts that are written without spaces have too many."""
+    letters = Counter(letter for word in words for letter in word)
+    return Counter({one: count for one, count in letters.items() if one.isalpha() and not IS_UNSPACED.match(one)})
+
+
+def _changed_rows(items: pa.Table, before: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the rows that both tables have, with other values."""
+    rows: list[int] = []
+    for start in range(0, min(items.num_rows, before.num_rows), _ROWS_AT_ONCE):
+        size = min(_ROWS_AT_ONCE, items.num_rows - start, before.num_rows - start)
+        now, old = items.slice(start, size), before.slice(start, size)
+        if not now.equals(old):
+            pairs = zip(now.to_pylist(), old.to_pylist(), strict=True)
+            rows += [start + place for place, (one, other) in enumerate(pairs) if one != other]
+    return np.array(rows, np.int64)
+
+
+def _slips(word: str, letters: str) -> Iterator[str]:
     """Make the words from which one slip leads to this one: letters swapped, too many, other ones, left out."""
     places = [place for place, sign in enumerate(word) if not sign.isdigit()]
     for place in places:

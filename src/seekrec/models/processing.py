@@ -19,7 +19,6 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens
 from seekrec.errors import CatalogError, ConfigurationError, RequestError, UnknownItemError
-from seekrec.events import Spelling
 from seekrec.events.columns import RequestColumns, SessionIds
 from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.models.processing_saved import SavedProcessor
@@ -80,8 +79,6 @@ def other_item(one: Catalog, other: Catalog) -> str | None:
 class CatalogProcessor(SavedProcessor):
     """A processor with a catalogue; a family defines `__init__`, which sets `_catalog`, and `__call__`."""
 
-    # The known words with those of items that came later, and the catalogue that these are of.
-    _known_words: tuple[Catalog, Spelling] | None = None
     unknown: Unknown
     # What a model tells apart of the events of a history; see [`EventColumns`].
     actions: Sequence[str] = ()
@@ -136,7 +133,7 @@ class CatalogProcessor(SavedProcessor):
         if return_tensors != "pt":
             raise RequestError(f"`return_tensors` is {shown(return_tensors)}; only 'pt' exists.")
 
-        if self.spelling is not None:
+        if self._known_words is not None:
             asked = [replace(one, query=self.read_query(one.query, catalog)) if one.query else one for one in asked]
         id_map = catalog.id_map
         read = RequestColumns.read(asked, id_map, self.actions, self.geohashes, session_ids=self.session_ids)
@@ -192,13 +189,8 @@ class CatalogProcessor(SavedProcessor):
             query (`str`): As it was typed.
             catalog ([`Catalog`], *optional*): Its items' words are known; the processor's own if not given.
         """
-        if self.spelling is None:
-            return query
-        catalog = self.catalog if catalog is None else catalog
-        known = self._known_words
-        if known is None or known[0] is not catalog:
-            known = self._known_words = (catalog, self.spelling.grown(catalog.items))
-        return known[1].correct(query)
+        words = self._words_of(self.catalog if catalog is None else catalog)
+        return query if words is None else words.correct(query)
 
     def _leave_out_unknown(self, requests: Sequence[Request], id_map: IdMap) -> list[Request]:
         """Leave out, or refuse, events with items that the catalogue lacks."""

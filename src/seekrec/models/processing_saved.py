@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Unpack
 
+import pyarrow as pa
 from huggingface_hub import CommitInfo
 from transformers import PreTrainedConfig, ProcessorMixin
 
 from seekrec.catalog import Catalog
-from seekrec.errors import CheckpointError
+from seekrec.errors import CatalogError, CheckpointError
 from seekrec.events import Spelling
 from seekrec.models.checkpoint import (
     load_bundled_catalog,
@@ -33,12 +34,43 @@ ProcessorT = TypeVar("ProcessorT", bound="SavedProcessor")
 class SavedProcessor(InPackage, ProcessorMixin):
     """A processor with a catalogue, and the words that queries are known by."""
 
-    # Attributes that are not settings: the catalogue and the words, which have files of their own, and what is made of
-    # them.
-    _not_settings: ClassVar[tuple[str, ...]] = ("_catalog", "spelling", "_known_words")
+    # Attributes that are not settings: the catalogue and the words, which have files of their own.
+    _not_settings: ClassVar[tuple[str, ...]] = ("_catalog", "_known_words")
     _catalog: Catalog | None
-    # Without any, queries are read as they are typed.
-    spelling: Spelling | None = None
+    # Known words and the items that they were made of, as one: other threads may read with another catalogue.
+    _known_words: tuple[pa.Table, Spelling] | None = None
+
+    @property
+    def spelling(self) -> Spelling | None:
+        """The words that queries are read by, with those of the catalogue's items; `None` to read queries as typed.
+
+        Words that are set are of the catalogue's first `num_items` items. They follow its changes, and are saved so.
+
+        Raises:
+            CatalogError: If words are set and there is no catalogue.
+        """
+        return None if self._catalog is None else self._words_of(self._catalog)
+
+    @spelling.setter
+    def spelling(self, words: Spelling | None) -> None:
+        if words is None:
+            self._known_words = None
+            return
+        if self._catalog is None:
+            raise CatalogError("`spelling` holds words of a catalogue's items; call `set_catalog` first.")
+        items = self._catalog.items
+        is_whole = words.num_items == items.num_rows
+        self._known_words = items if is_whole else items.slice(0, words.num_items), words
+
+    def _words_of(self, catalog: Catalog) -> Spelling | None:
+        """Return the known words for a catalogue; made of those known last, by the texts that differ."""
+        if self._known_words is None:
+            return None
+        items, words = self._known_words
+        if items is not catalog.items:
+            words = words.grown(catalog.items, items)
+            self._known_words = catalog.items, words
+        return words
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Use this catalogue from now on, one grown by `add_items` for example, or an earlier one again.
