@@ -28,12 +28,14 @@ import psutil
 import pyarrow as pa
 import torch
 from boosts import time_in_turns
+from scipy.sparse import csr_array
 from transformers import PreTrainedModel
 
 from seekrec import Event, Request
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens, encode_text, train_tokenizer
-from seekrec.embeddings import SASRecConfig, SASRecForNextItem
+from seekrec.embeddings import ItemNeighbors, SASRecConfig, SASRecForNextItem
+from seekrec.embeddings.item_knn import NUM_NEIGHBORS
 from seekrec.events.query_log import QueryLog
 from seekrec.models import (
     GenSARConfig,
@@ -150,7 +152,16 @@ def make_views(items: pa.Table, queries: list[str], rng: np.random.Generator) ->
     # Scores that differ by a few nats, as those of a trained one.
     sasrec = SASRecForNextItem(SASRecConfig(num_items=num_items, hidden_size=64, initializer_range=0.3))
     lexical = LexicalIndex.fit(items, LexicalSettings(("title",)))
-    return Views(num_items, None, lexical, log).with_recommender(sasrec)
+    near = csr_array(
+        (
+            rng.random(NUM_NEIGHBORS * num_items, dtype=np.float32) + np.float32(1e-3),
+            np.sort(rng.integers(0, num_items, (num_items, NUM_NEIGHBORS), dtype=np.int32), axis=1).ravel(),
+            np.arange(0, NUM_NEIGHBORS * num_items + 1, NUM_NEIGHBORS),
+        ),
+        shape=(num_items, num_items),
+    )
+    near.sum_duplicates()
+    return Views(num_items, None, lexical, log, ItemNeighbors(near)).with_recommender(sasrec)
 
 
 def make_pair(family: str, shop: Shop, seed: int, **changes: object) -> tuple[Any, Any]:

@@ -7,9 +7,10 @@ import pytest
 from scipy.sparse import csr_array
 from small_shop import log_of
 
+from seekrec.embeddings import ItemNeighbors
 from seekrec.evaluation.ceilings import DrawCorrection, QueryGroup, count_draws
 from seekrec.evaluation.evaluator import evaluate_system
-from seekrec.evaluation.item_knn import ItemKNN, item_cosines, keep_largest
+from seekrec.evaluation.item_knn import ItemKNN
 from seekrec.evaluation.protocols import build_cases
 from seekrec.evaluation.rivals import CEILING, QueryLogScorer, RankFusion, rival_systems
 from seekrec.events.query_log import QueryLog
@@ -52,27 +53,14 @@ def test_a_list_ends_at_its_depth_with_whatever_ties_there():
     np.testing.assert_allclose(fusion.score_all([Request()])[0], [1 / 61, 1 / 62.5, 1 / 62.5, 0], rtol=1e-6)
 
 
-def test_cosines_of_items_count_common_users():
-    """a was had by users 0 1 2 3, b by 0 1, c by 1, d by 4."""
-    acted = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], np.float32)
-    ab, ac, bc = 2 / np.sqrt(8), 1 / 2, 1 / np.sqrt(2)
-    table = item_cosines(csr_array(acted), 5).toarray()
-    np.testing.assert_allclose(table, [[0, ab, ac, 0], [ab, 0, bc, 0], [ac, bc, 0, 0], [0] * 4], rtol=1e-6)
-    # ab = bc: the tie goes to the lower row.
-    np.testing.assert_allclose(
-        item_cosines(csr_array(acted), 1).toarray(), [[0, ab, 0, 0], [ab, 0, 0, 0], [0, bc, 0, 0], [0] * 4], rtol=1e-6
-    )
-
-
 def test_neighbours_of_later_items_weigh_more_and_an_item_counts_once():
     similar = csr_array(np.array([[0, 0.5, 0, 0], [0.5, 0, 0.25, 0], [0, 0.25, 0, 0], [0, 0, 0, 0]], np.float32))
     history = [Event(item) for item in "abab"]
-    knn = ItemKNN(similar, IDS, decay=0.5)
+    knn = ItemKNN(ItemNeighbors(similar, decay=0.5), IDS)
     # b is the last (weight 1), a the one before (weight 1/2).
     sums = np.array([[0.5, 0.25, 0.25, 0], [0] * 4])
     expected = np.log(sums / 0.5 + 0.001)
     np.testing.assert_allclose(knn.score_all([Request(history), Request()]), expected, atol=1e-6)
-    assert keep_largest(similar, 1).toarray().tolist() == [[0, 0.5, 0, 0], [0.5, 0, 0, 0], [0, 0.25, 0, 0], [0] * 4]
 
 
 def test_a_query_group_is_the_items_the_query_was_made_for():
@@ -166,4 +154,5 @@ def test_partitions_are_counted_together(shop_split):
     np.testing.assert_array_equal(2 * once.query_clicks.toarray(), twice.query_clicks.toarray())
     np.testing.assert_array_equal(2 * once.word_clicks.toarray(), twice.word_clicks.toarray())
     alone, whole = ItemKNN.fit(shop_split, id_map), ItemKNN.fit(shop_split, id_map, whole=[shop_split, shop_split])
-    np.testing.assert_allclose(alone.similarities.toarray(), whole.similarities.toarray(), rtol=1e-6)
+    cosines, same = (one.neighbors.similarities.toarray() for one in (alone, whole))
+    np.testing.assert_allclose(cosines, same, rtol=1e-6)

@@ -104,7 +104,9 @@ def test_views_find_items_for_a_task_that_validation_lacks(caplog):
     model, processor = make_gensr(make_aisles(), **FINDING)
     split = make_aisles()[0]  # its validation cases are recommendations
     found = choose_view_weights(model, processor, split, Views.fit(split, model.catalog), behaviors=["search"])
-    assert not found and model.view_weights == {"search": dict.fromkeys(("lexical", "query_log", "semantic"), 0.02)}
+    assert not found and model.view_weights == {
+        "search": dict.fromkeys(("item_knn", "lexical", "query_log", "semantic"), 0.02)
+    }
     assert "No validation case of a search is used" in caplog.text and model.views.lexical is not None
 
 
@@ -112,15 +114,16 @@ def test_views_that_find_nothing_for_a_task_are_refused(aisles):
     split, catalog, *_ = aisles
     model, processor = make_gensr(aisles, **FINDING)
     model.set_catalog(replace(catalog, embeddings={"collaborative": catalog.embeddings["collaborative"]}))
+    views = replace(Views.fit(split, catalog), item_knn=None)
     with pytest.raises(ConfigurationError, match="there is none for recommendation"):
-        choose_view_weights(model, processor, split, Views.fit(split, catalog), behaviors=["recommendation"])
+        choose_view_weights(model, processor, split, views, behaviors=["recommendation"])
 
 
 def test_a_model_gets_the_views_that_help():
     split = split_log(make_log())
     model, processor = make_synergen()
     views = Views.fit(split, model.catalog, SASRecForNextItem(SASRecConfig(num_items=24, hidden_size=8)))
-    assert views.names(make_dense_catalog()) == ["collaborative", "lexical", "query_log", "semantic"]
+    assert views.names(make_dense_catalog()) == ["collaborative", "item_knn", "lexical", "query_log", "semantic"]
     found = choose_view_weights(model, processor, split, views, max_cases=40)
     assert all(own["ndcg@10 with"] >= own["ndcg@10 without"] for own in found.values())
     used = {setting.partition("=")[0] for setting in model.config.view_weights}

@@ -13,11 +13,12 @@ import torch
 from dense_questions import HISTORY, assert_same_scores, scores_of
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
+from scipy.sparse import csr_array
 from small_shop import HSTU, aisle_vector, make_gensar, make_gensr, make_intsr, make_synergen
 from torch.nn import functional as F
 from transformers import AutoModel
 
-from seekrec.embeddings import SASRecConfig, SASRecForNextItem, recommender_sizes
+from seekrec.embeddings import ItemNeighbors, SASRecConfig, SASRecForNextItem, recommender_sizes
 from seekrec.errors import CheckpointError, ConfigurationError, RequestError
 from seekrec.events.query_log import QueryLog
 from seekrec.models.dense import QueryVectors
@@ -37,6 +38,7 @@ from seekrec.models.views import added as added_scores
 from seekrec.models.views.added import Entries, Numbers
 from seekrec.models.views.products import Products, VectorTable
 from seekrec.schema import Event, Request
+from seekrec.util.ragged import Ragged
 
 WEIGHTS = ["recommendation.collaborative=1.5", "recommendation.semantic=4.0"]
 FUSED = [
@@ -64,6 +66,19 @@ def make_fused(make, sasrec, *, view_weights=WEIGHTS, **settings):
     model, processor = make(view_weights=view_weights, **settings)
     model.set_views(Views(len(model.catalog)).with_recommender(sasrec))
     return model, processor
+
+
+def make_near(num_items=24):
+    table = np.random.default_rng(9).random((num_items, num_items)).astype(np.float32)
+    np.fill_diagonal(table, 0)
+    return ItemNeighbors(csr_array(np.where(table > 0.8, table, 0)), decay=0.5)
+
+
+def near_scores(near, rows):
+    """Similarities to the latest items, 1, 1/2, 1/4, ... parts of each, softened, by hand."""
+    table = near.similarities.toarray()
+    sums = (0.5 ** np.arange(len(rows))[::-1, None] * table[rows]).sum(0)
+    return np.log1p(1000 * sums / sums.max())
 
 
 def own_answers(model, inputs):
@@ -320,7 +335,7 @@ def test_a_changed_catalogue_has_the_views_of_one_made_anew(monkeypatch):
     catalog, rng = model.catalog, np.random.default_rng(0)
     log = QueryLog.count(["garden", "thing"], np.array([0, 0, 1]), np.array([3, 5, 7]), num_items=len(catalog))
     words = LexicalIndex.fit(catalog.items, LexicalSettings(("title",)))
-    views = Views(len(catalog), None, words, log).with_recommender(make_sasrec(len(catalog)))
+    views = Views(len(catalog), None, words, log, make_near(len(catalog))).with_recommender(make_sasrec(len(catalog)))
     model.set_views(views)
     request = Request(HISTORY, query="garden thing", timestamp=300_000)
     texts: list[object] = []
@@ -394,6 +409,37 @@ def test_a_search_gets_words_clicks_and_cosines(make, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path)
     assert scores_of(loaded.retrieve(inputs, top_k=100, exclude_seen=False))[0] == pytest.approx(found[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("make", [make_synergen, make_intsr])
+def test_both_tasks_get_what_the_same_users_acted_on(make, tmp_path):
+    model, processor = make(view_weights=["search.item_knn=2", "recommendation.item_knn=0.5"])
+    near, catalog = make_near(), model.catalog
+    model.set_views(Views(24, item_knn=near))
+    inputs = processor([SEARCH, FUSED[0], Request(timestamp=300_000)])
+    rows = catalog.id_map.convert_to_rows([event.item_id for event in HISTORY if event.item_id])
+    expected = np.stack([2 * near_scores(near, rows), 0.5 * near_scores(near, rows), np.zeros(24)])
+    found, own = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False)), own_answers(model, inputs)
+    for line, plain, more in zip(found, own, expected, strict=True):
+        np.testing.assert_allclose(
+            [line[one] - plain[one] for one in catalog.id_map.ids], more * model.score_unit, atol=5e-5
+        )
+    model.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert scores_of(loaded.retrieve(inputs, top_k=100, exclude_seen=False))[1] == pytest.approx(found[1], abs=1e-5)
+    # A new item has the mean of the sums of those with texts like it, and is near to nothing itself.
+    grown = catalog.add_items([{"item_id": "new"}], semantic_embeddings=aisle_vector("kitchen")[None])
+    model.set_catalog(grown)
+    processor.set_catalog(grown)
+    neighbors = model.current_snapshot().text_neighbors(24)
+    sums = near.scores(Ragged.from_arrays([np.asarray(rows)])).toarray()[0]
+    mean = sums[neighbors.rows[neighbors.of_new[0]]].mean()
+    later = Request([*HISTORY, Event("new", timestamp=250_000)], timestamp=300_000)
+    inputs = processor([FUSED[0], later])
+    found, own = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False)), own_answers(model, inputs)
+    for line, plain, share in zip(found, own, (1, 1), strict=True):
+        expected = 0.5 * np.log1p(1000 * share * mean / max(sums.max(), mean))
+        assert line["new"] - plain["new"] == pytest.approx(expected * model.score_unit, abs=5e-5)
 
 
 @pytest.mark.parametrize("make", [make_synergen, make_intsr])
@@ -540,13 +586,15 @@ GENERATIVE = {
 def test_generative_families_answer_by_the_same_sum(way, aisles, tmp_path, monkeypatch):
     make, settings = GENERATIVE[way]
     weights = [*WEIGHTS, *(f"search.{name}={weight}" for name, weight in [("lexical", 2), ("query_log", 0.5)])]
-    model, processor = make(aisles, view_weights=[*weights, "search.semantic=3"], **settings)
+    near = [f"{task}.item_knn=0.5" for task in ("search", "recommendation")]
+    model, processor = make(aisles, view_weights=[*weights, *near, "search.semantic=3"], **settings)
     monkeypatch.setattr("seekrec.models.interface.QueryVectors", FixedVectors)
     catalog, ids = model.catalog, model.catalog.id_map.ids
     sasrec = make_sasrec(len(catalog))
     log = QueryLog.count(["garden"], np.array([0, 0]), np.array([3, 5]), num_items=len(catalog))
     words = LexicalIndex.fit(catalog.items, LexicalSettings())
-    model.set_views(Views(len(catalog), None, words, log).with_recommender(sasrec))
+    item_knn = make_near(len(catalog))
+    model.set_views(Views(len(catalog), None, words, log, item_knn).with_recommender(sasrec))
     inputs = processor([FUSED[0], SEARCH])
     found = scores_of(model.retrieve(inputs, top_k=100, num_beams=100, exclude_seen=False))
     own = own_answers(model, inputs)
@@ -565,6 +613,7 @@ def test_generative_families_answer_by_the_same_sum(way, aisles, tmp_path, monke
     for weight, matches in ((2, words), (0.5, log)):
         scores = matches.scores(["garden"]).toarray()[0]
         expected[1] = expected[1] + weight * np.log1p(1000 * scores / scores.max())
+    expected = [more + 0.5 * near_scores(item_knn, rows) for more in expected]
     for scores, plain, more in zip(found, own, expected, strict=True):
         assert len(scores) == len(ids)
         np.testing.assert_allclose([scores[one] - plain[one] for one in ids], more, atol=1e-3)

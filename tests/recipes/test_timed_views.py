@@ -9,6 +9,7 @@ import torch
 from small_shop import log_of, make_log, make_synergen
 
 from seekrec.catalog import Catalog
+from seekrec.embeddings import ItemNeighbors
 from seekrec.events import split_log
 from seekrec.events.partitions import partition_log, split_partitions
 from seekrec.events.partitions.training_facts import gather_training_facts
@@ -96,7 +97,7 @@ def make_recipe(folder, **cache):
 
 def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing(tmp_path, monkeypatch):
     made = []
-    for kind in (LexicalIndex, QueryLog):
+    for kind in (ItemNeighbors, LexicalIndex, QueryLog):
         monkeypatch.setattr(kind, "fit", _counted(kind.fit, made))
     recipe = make_recipe(tmp_path)
     model = recipe.model
@@ -109,12 +110,12 @@ def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing(tm
         assert model.views is not None and model.view_weights
     assert model.training and model.views is None and list(model.config.view_weights) == [BY_VALIDATION]
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert recipe.views.names(model.catalog) == ["lexical", "query_log", "semantic"]
+    assert recipe.views.names(model.catalog) == ["item_knn", "lexical", "query_log", "semantic"]
     model.eval()
     choose_views(recipe, model)
     assert list(model.config.view_weights) != [BY_VALIDATION] and recipe.views is None
     # Three times or more they were weighed; made was each once.
-    assert sorted(made) == sorted(["QueryLog", *["LexicalIndex"] * len(LEXICAL_CHOICES)])
+    assert sorted(made) == sorted(["ItemNeighbors", "QueryLog", *["LexicalIndex"] * len(LEXICAL_CHOICES)])
     # What a training is validated by is part of what it is.
     assert fixed_views(model) == write_view_weights(model.view_weights) != []
     with timed_views(recipe, model) as seconds:

@@ -51,6 +51,8 @@ _PENALTY = 1e-4
 _LEAST = 0.02
 # Of the factor of a model's own score, which divides weights: one near it tells nothing.
 _LEAST_FACTOR = 0.05
+# Views that say nothing without a query.
+_READ_QUERIES = ("lexical", "query_log")
 _WORDS: Mapping[str, float] = {"lexical": 1.0}
 
 
@@ -151,6 +153,7 @@ def choose_view_weights(
         replace(
             views,
             recommender=views.recommender if "collaborative" in used else None,
+            item_knn=views.item_knn if "item_knn" in used else None,
             lexical=views.lexical if "lexical" in used else None,
             query_log=views.query_log if "query_log" in used else None,
         )
@@ -178,7 +181,7 @@ def _word_choices(views: Views, catalog: Catalog) -> list[Views]:
 
 
 def _names(views: Views, catalog: Catalog, behavior: Behavior) -> list[str]:
-    return [name for name in views.names(catalog) if behavior == SEARCH or name in ("collaborative", "semantic")]
+    return [name for name in views.names(catalog) if behavior == SEARCH or name not in _READ_QUERIES]
 
 
 def _weigh_finders(

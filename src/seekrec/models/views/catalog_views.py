@@ -31,6 +31,8 @@ from seekrec.util.ragged import Ragged
 _SCALE = 1000.0
 # An older item of the history weighs so much of the one after it.
 TEXT_DECAY = 0.7
+# Earlier items of a history hardly count for its neighbors.
+_NUM_LATEST = 50
 _ROWS_AT_ONCE = 2**14
 
 
@@ -211,6 +213,13 @@ class CatalogViews:
         parts: list[Part] = []
         if of["collaborative"].any():
             parts.append(self._collaborative(histories, of["collaborative"]))
+        if (factors := of["item_knn"]).any():
+            nearest = self.views.item_knn
+            if nearest is None:
+                raise ConfigurationError("The views hold no neighbors of items; weigh others than 'item_knn'.")
+            asked = np.flatnonzero(factors)
+            latest = Ragged.from_arrays([histories[number][-_NUM_LATEST:] for number in asked.tolist()])
+            parts.append(self._matches(self._with_new(nearest.scores(latest)), asked, factors))
         is_search = np.array([task == SEARCH for task in requests.behaviors])
         if (factors := of["lexical"] * is_search).any():
             asked = np.flatnonzero(factors)
@@ -280,7 +289,7 @@ class CatalogViews:
         return [products, Entries(taken, -products.of(owners, rows).cpu().numpy(), self.device)]
 
     def _with_new(self, scores: csr_array) -> csr_array:
-        """Give an item that was never clicked the mean of those with texts like its own."""
+        """Give an item without an event the mean of those with texts like its own."""
         wide = csr_array((scores.data, scores.indices, scores.indptr), shape=(scores.shape[0], len(self.catalog)))
         neighbors = self.neighbors
         if neighbors is None or not len(self.new):

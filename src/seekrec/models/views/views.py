@@ -5,13 +5,14 @@ Each gives a number for every item of a request. The answer is `score + sum_v we
 log-probability:
 
 - `collaborative`: what a SASRec says of the items after the history.
+- `item_knn`: how near items are to those of the history by who acted on them.
 - `lexical`: BM25 of the query over the words of the items.
 - `query_log`: what was clicked in training for the query, and for its words.
 - `semantic`: of a search the cosine of query and item text; of a recommendation that of the item's text and the latest
   ones of the history (an older item weighs 0.7 of the one after it). An item of the history gets nothing for its own
   text: that it is like what was taken says nothing about its being taken again.
 
-The two that count matches, `t` of an item, add `log(1 + 1000 t / max t)`: the logarithm of `t / max t + 0.001` above
+The three that sum matches, `t` of an item, add `log(1 + 1000 t / max t)`: the logarithm of `t / max t + 0.001` above
 that of an item that matches nothing. In no paper of the families; with every weight zero, nothing is computed.
 
 All are saved with the model, in the folder `views`, and none is trained with it.
@@ -31,7 +32,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from seekrec.catalog import Catalog
-from seekrec.embeddings import SASRecConfig, SASRecForNextItem, recommender_sizes
+from seekrec.embeddings import ItemNeighbors, SASRecConfig, SASRecForNextItem, recommender_sizes
 from seekrec.errors import CheckpointError, ConfigurationError, DataError
 from seekrec.events import Split
 from seekrec.events.query_log import QueryLog
@@ -53,12 +54,14 @@ class Views:
         recommender ([`SASRecForNextItem`], *optional*): Gives the collaborative view.
         lexical ([`LexicalIndex`], *optional*): Gives the lexical view.
         query_log ([`QueryLog`], *optional*): Gives the view of the query log.
+        item_knn ([`ItemNeighbors`], *optional*): Gives the view of items that the same users acted on.
     """
 
     num_items: int
     recommender: SASRecForNextItem | None = None
     lexical: LexicalIndex | None = None
     query_log: QueryLog | None = None
+    item_knn: ItemNeighbors | None = None
     # What [`with_words`] made of the words of which items.
     _worded: dict[LexicalSettings, tuple[pa.Table, Views | None]] = field(default_factory=dict, init=False, repr=False)
 
@@ -75,7 +78,7 @@ class Views:
         """Make the views of a log, from its training events alone.
 
         Args:
-            split (`Split`): The log; its training searches are counted.
+            split (`Split`): The log; its training events are counted.
             catalog ([`Catalog`]): Its items.
             recommender ([`SASRecForNextItem`], *optional*): A SASRec over the items, trained on the same events.
             lexical ([`LexicalSettings`], *optional*): How words of items are weighed.
@@ -88,7 +91,10 @@ class Views:
         log = QueryLog.fit(split if whole is None else whole, catalog.id_map)
         has_clicks = bool(len(log.query_keys))
         words = LexicalIndex.fit(catalog.items, settings)
-        return cls(len(catalog), None, words, log if has_clicks else None).with_recommender(recommender)
+        nearest = ItemNeighbors.fit(split, catalog.id_map, whole=whole)
+        is_near = bool(nearest.similarities.nnz)
+        made = cls(len(catalog), None, words, log if has_clicks else None, nearest if is_near else None)
+        return made.with_recommender(recommender)
 
     def with_recommender(self, recommender: SASRecForNextItem | None) -> Views:
         """Return these views with another recommender.
@@ -126,6 +132,7 @@ class Views:
         """Return the views that there are."""
         has = {
             "collaborative": self.recommender is not None,
+            "item_knn": self.item_knn is not None,
             "lexical": self.lexical is not None,
             "query_log": self.query_log is not None,
             "semantic": "semantic" in catalog.embeddings,
@@ -148,6 +155,9 @@ class Views:
             weights = {name: value.numpy() for name, value in self.recommender.state_dict().items()}
             save_file(weights, target / "collaborative.safetensors")
             parts["collaborative"] = recommender_sizes(self.recommender)
+        if self.item_knn is not None:
+            save_file(self.item_knn.arrays(), target / "item_knn.safetensors")
+            parts["item_knn"] = {"decay": self.item_knn.decay}
         if self.lexical is not None:
             save_file(self.lexical.arrays(), target / "lexical.safetensors")
             parts["lexical"] = self.lexical.describe()
@@ -183,13 +193,16 @@ class Views:
                 if name not in ANSWER_VIEWS or file_sha256(source / f"{name}.safetensors") != digest:
                     raise ValueError(f"{name}.safetensors is not the file that was saved")
                 read[name] = load_file(source / f"{name}.safetensors")
-            recommender = lexical = log = None
+            recommender = lexical = log = nearest = None
             if "collaborative" in read:
                 recommender = _make_recommender(parts["collaborative"], num_items)
                 recommender.load_state_dict(
                     {name: torch.from_numpy(own) for name, own in read["collaborative"].items()}
                 )
                 check_finite("A weight of the recommender", recommender.item_embeddings(), "item", "save it again")
+            if "item_knn" in read:
+                decay = float(parts["item_knn"]["decay"])
+                nearest = ItemNeighbors.from_arrays(read["item_knn"], num_items, decay=decay)
             if "lexical" in read:
                 lexical = LexicalIndex.from_arrays(read["lexical"], parts["lexical"], num_items)
             if "query_log" in read:
@@ -200,7 +213,7 @@ class Views:
                 f"The views in {source} cannot be read ({error}): they are missing or damaged. Save the model again "
                 "or fetch the folder anew."
             ) from error
-        return cls(num_items, recommender, lexical, log), json_digest(content)
+        return cls(num_items, recommender, lexical, log, nearest), json_digest(content)
 
 
 def _make_recommender(sizes: Mapping[str, object], num_items: int) -> SASRecForNextItem:

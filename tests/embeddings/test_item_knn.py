@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Items that the same users acted on."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from small_shop import log_of
+
+from seekrec.embeddings import ItemNeighbors, item_knn
+from seekrec.embeddings.item_knn import item_cosines, keep_largest
+from seekrec.errors import DataError
+from seekrec.events import split_log
+from seekrec.schema import IdMap
+from seekrec.util.ragged import Ragged
+
+
+def test_cosines_of_items_count_common_users():
+    """a was had by users 0 1 2 3, b by 0 1, c by 1, d by 4."""
+    acted = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], np.float32)
+    ab, ac, bc = 2 / np.sqrt(8), 1 / 2, 1 / np.sqrt(2)
+    table = item_cosines(csr_array(acted), 5).toarray()
+    np.testing.assert_allclose(table, [[0, ab, ac, 0], [ab, 0, bc, 0], [ac, bc, 0, 0], [0] * 4], rtol=1e-6)
+    # ab = bc: the tie goes to the lower row.
+    np.testing.assert_allclose(
+        item_cosines(csr_array(acted), 1).toarray(), [[0, ab, 0, 0], [ab, 0, 0, 0], [0, bc, 0, 0], [0] * 4], rtol=1e-6
+    )
+
+
+def test_the_nearest_do_not_depend_on_how_many_pairs_are_summed_at_a_time(monkeypatch):
+    acted = csr_array((np.random.default_rng(3).random((40, 17)) < 0.3).astype(np.float32))
+    whole = item_cosines(acted, 4).toarray()
+    # By hand: common users over the root of the product of users, the largest four of each row.
+    table = acted.toarray()
+    norms = np.sqrt(table.sum(0))
+    expected = table.T @ table / np.outer(norms, norms)
+    np.fill_diagonal(expected, 0)
+    for row in expected:
+        row[np.argsort(-row, kind="stable")[4:]] = 0
+    np.testing.assert_allclose(whole, expected, atol=1e-6)
+    for limit in (1, 50, 300):
+        monkeypatch.setattr(item_knn, "_PAIRS_AT_ONCE", limit)
+        assert (item_cosines(acted, 4).toarray() == whole).all()
+
+
+def test_the_largest_of_each_row_are_kept_and_of_ties_the_first():
+    similar = csr_array(np.array([[0, 0.5, 0, 0], [0.5, 0, 0.25, 0], [0, 0.25, 0, 0.25], [0, 0, 0, 0]], np.float32))
+    assert keep_largest(similar, 1).toarray().tolist() == [[0, 0.5, 0, 0], [0.5, 0, 0, 0], [0, 0.25, 0, 0], [0] * 4]
+
+
+@pytest.fixture
+def log():
+    """Seven users: six act on six items each, of which the last two are for validation and test, the last on two."""
+    lines = [(f"u{user}", step, f"i{(user + step) % 8}", None) for user in range(6) for step in range(6)]
+    return log_of([*lines, ("u6", 0, "i0", None), ("u6", 1, "i7", None)])
+
+
+def test_users_count_with_fewer_items_where_they_have_many(log, monkeypatch):
+    split, ids = split_log(log), IdMap([f"i{row}" for row in range(8)])
+    whole = ItemNeighbors.fit(split, ids)
+    # Six users of four training items each have 6 * 16 pairs; three of each have 6 * 9.
+    counted = []
+    monkeypatch.setattr(
+        item_knn, "item_cosines", lambda acted, number: counted.append(acted) or item_cosines(acted, number)
+    )
+    for limit, items in ((200, 4), (95, 3), (53, 2), (1, 1)):
+        monkeypatch.setattr(item_knn, "_MAX_PAIRS", limit)
+        found = ItemNeighbors.fit(split, ids)
+        assert counted[-1].sum(1).max() == items
+    assert not found.similarities.nnz and whole.similarities.nnz
+
+
+def test_arrays_come_back_and_others_are_refused():
+    table = csr_array(np.array([[0, 0.5, 0], [0.5, 0, 0.25], [0, 0.25, 0]], np.float32))
+    arrays = ItemNeighbors(table, decay=0.5).arrays()
+    again = ItemNeighbors.from_arrays(arrays, 3, decay=0.5)
+    # Item 3 came later; item 1 weighs 1/2.
+    sums = again.scores(Ragged.from_lists([[1, 3], [], [2, 1]], np.int64)).toarray()
+    np.testing.assert_allclose(sums, [[0.25, 0, 0.125], [0, 0, 0], [0.5, 0.125, 0.25]])
+    for wrong in (
+        {**arrays, "items": arrays["items"] + 2},
+        {"items": arrays["items"]},
+        {**arrays, "similarities": -arrays["similarities"]},
+    ):
+        with pytest.raises(DataError, match="neighbors of 3 items"):
+            ItemNeighbors.from_arrays(wrong, 3, decay=0.5)
