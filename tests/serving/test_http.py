@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
+from small_shop import TEXT_SIZE
 
 from seekrec.events import Spelling
 from seekrec.serving import create_app
@@ -36,6 +37,29 @@ def test_a_slip_in_a_query_is_mended_and_said(shops, store_url):
         meant, typed = (client.post("/search", json={"query": query}).json() for query in ("garden", "Gadren"))
     assert (meant["read_as"], typed["read_as"]) == ("garden", "garden")
     assert meant["items"] == typed["items"]
+
+
+def test_a_query_is_said_to_be_read_as_the_answer_read_it(shops, store_url, text_encoder, monkeypatch):
+    """A new title makes the typed word known after the answer and before it is sent."""
+    text_encoder(TEXT_SIZE)
+    model, processor = copy.deepcopy(shops["intsr"])
+    processor.spelling = Spelling.fit({"garden kitchen": 3}, processor.catalog.items)
+    with TestClient(create_app((model, processor), store=store_url, batch_wait_ms=0.0)) as client:
+        meant = client.post("/search", json={"query": "garden"}).json()
+        service = client.app.state.service
+        ask = service.ask
+
+        async def ask_and_put(*question):
+            answered = await ask(*question)
+            await service.models.put_items([{"item_id": "new", "title": "Gadren lamp for a garden"}])
+            return answered
+
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(service, "ask", ask_and_put)
+            before = client.post("/search", json={"query": "gadren"}).json()
+        after = client.post("/search", json={"query": "gadren"}).json()
+    assert (before["read_as"], before["catalog_version"]) == ("garden", 0) and before["items"] == meant["items"]
+    assert (after["read_as"], after["catalog_version"]) == ("gadren", 1)
 
 
 def test_a_token_is_asked_for_where_there_is_one(serve):

@@ -73,7 +73,7 @@ async def recommend(message: m.RecommendMessage, service: Served, request: Reque
 async def search(message: m.SearchMessage, service: Served, request: Request) -> replies.FoundItems:
     """Find items for a query, of a user or of nobody."""
     answered = await _ask(message, service, request)
-    read_as = answered.model.processor.read_query(message.query)
+    read_as = answered.processor.read_query(message.query)
     return replies.FoundItems(**dict(_items(answered)), read_as=read_as)
 
 
@@ -88,8 +88,10 @@ async def suggest(message: m.SuggestMessage, service: Served, request: Request) 
     """Suggest queries: those that the model writes for the user, then those that many users searched for."""
     found: list[str] = []
     model = service.models.named(message.model)
+    catalog_version = model.catalog_version
     if model.writes_queries:
-        found = (await _ask(message, service, request)).queries
+        answered = await _ask(message, service, request)
+        model, catalog_version, found = answered.model, answered.catalog_version, answered.queries
     folded = message.prefix.casefold()
     found = [query for query in found if query.casefold().startswith(folded)]
     if len(found) < message.top_k:
@@ -97,7 +99,7 @@ async def suggest(message: m.SuggestMessage, service: Served, request: Request) 
     return replies.Suggestions(
         model=model.name,
         model_version=model.version,
-        catalog_version=model.catalog_version,
+        catalog_version=catalog_version,
         queries=list(dict.fromkeys(found))[: message.top_k],
     )
 

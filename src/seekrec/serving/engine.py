@@ -109,6 +109,7 @@ class Answered:
 
     Args:
         model ([`LoadedModel`]): The model.
+        processor ([`CatalogProcessor`]): What read the question; the model may have another one by now.
         catalog_version (`int`): The version of its catalogue.
         items (`list[ScoredItem]`): Best first; empty where queries were asked for.
         queries (`list[str]`): Best first.
@@ -116,6 +117,7 @@ class Answered:
     """
 
     model: LoadedModel
+    processor: CatalogProcessor
     catalog_version: int
     items: list[ScoredItem]
     queries: list[str]
@@ -359,7 +361,8 @@ class LoadedModel:
     def _answered(
         self, items: list[ScoredItem], *, queries: Sequence[str] = (), probabilities: Sequence[float | None] = ()
     ) -> Answered:
-        return Answered(self, self.catalog_version, items, list(queries), list(probabilities) or [None] * len(items))
+        chances = list(probabilities) or [None] * len(items)
+        return Answered(self, self.processor, self.catalog_version, items, list(queries), chances)
 
 
 def _boosts(questions: Sequence[Question], catalog: Catalog) -> np.ndarray | None:
