@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 from databases import running_postgres
 from sqlalchemy import create_engine, inspect, text
@@ -112,6 +115,80 @@ def test_queries_are_suggested_that_several_users_asked(url):
     store.close()
 
 
+# Cases that databases do not fold, marks that they read as patterns, and one that is too long for a key of an index.
+QUERIES = [
+    "Ärmel",
+    "ärmel lang",
+    "STRASSE",
+    "Straße 1",
+    "red 100%",
+    "red_lamp",
+    "RED",
+    "白色 🪑",
+    "".join(map(chr, range(0x4E00, 0x51E8))),
+]
+
+
+def draw_searches(count):
+    draws = np.random.default_rng(0)
+    numbers = zip(draws.integers(8, size=count), draws.integers(len(QUERIES), size=count), strict=True)
+    return [act(str(n), f"u{u}", None, behavior="search", query=QUERIES[q]) for n, (u, q) in enumerate(numbers)]
+
+
+def expected_counts(events, prefix=""):
+    """Users of each query that several asked, most first, from the events themselves."""
+    users = {query: len({one.user_id for one in events if one.event.query == query}) for query in QUERIES}
+    folded = prefix.casefold()
+    return {query: n for query, n in users.items() if n >= 3 and query.casefold().startswith(folded)}
+
+
+def check_queries(store, events):
+    for prefix in ("", "ärm", "ÄRMEL L", "strass", "straß", "RED", "red_", "red 1", "%", "白", "nothing"):
+        expected = expected_counts(events, prefix)
+        found = store.common_queries(prefix, 20)
+        assert sorted(found) == sorted(expected)
+        assert [expected[query] for query in found] == sorted(expected.values(), reverse=True)
+
+
+def test_queries_are_counted_as_events_come_by_whoever_writes(url):
+    """Two processes that write at once, and events that are sent again."""
+    stores, events = [Store(url), Store(url)], draw_searches(60)
+    for first, last in ((0, 20), (15, 60)):
+        starts = range(first, last, 5)
+        with ThreadPoolExecutor(4) as pool:
+            writing = [
+                pool.submit(store.append_events, events[start : min(start + 7, last)])
+                for start, store in zip(starts, itertools.cycle(stores))
+            ]
+        assert sum(one.result() for one in writing) == last - min(first, 1) * 20
+        for store in stores:
+            check_queries(store, events[:last])
+    for store in stores:
+        store.close()
+
+
+def test_queries_of_an_older_store_are_counted_when_it_is_opened(url, monkeypatch):
+    events = [*draw_searches(40), act("without", "u1"), act("again", "u1", behavior="search", query=QUERIES[0])]
+    with monkeypatch.context() as older:
+        older.setattr(schema_versions, "STEPS", schema_versions.STEPS[:1])
+        Store(url).close()
+    engine = create_engine(url)
+    assert not inspect(engine).has_table("seekrec_queries")
+    with engine.begin() as connection:
+        rows = [
+            {"event_id": one.event_id, "user_id": one.user_id, "number": n, **asdict(one.event)}
+            for n, one in enumerate(events)
+        ]
+        connection.execute(schema_versions.events.insert(), rows)
+    engine.dispose()
+    store = Store(url)
+    check_queries(store, events)
+    more = [act(f"more {user}", user, None, behavior="search", query=QUERIES[5]) for user in ("v1", "v2", "v3", "u1")]
+    store.append_events(more)
+    check_queries(store, events + more)
+    store.close()
+
+
 def test_stores_of_other_versions(url, monkeypatch):
     """An older one is brought forward and keeps what it has; a newer one is refused and stays as it is."""
     old = Store(url)
@@ -129,10 +206,10 @@ def test_stores_of_other_versions(url, monkeypatch):
         Store(url).close()  # a second time nothing is left to do
     engine = create_engine(url)
     assert inspect(engine).has_table("seekrec_more")
-    with pytest.raises(DataError, match="The store has version 2, this seekrec knows versions up to 1"):
+    with pytest.raises(DataError, match="The store has version 3, this seekrec knows versions up to 2"):
         Store(url)
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT version FROM seekrec_schema")).scalars().all() == [2]
+        assert connection.execute(text("SELECT version FROM seekrec_schema")).scalars().all() == [3]
     engine.dispose()
 
 

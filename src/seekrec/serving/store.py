@@ -23,6 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from seekrec.errors import ConfigurationError, DataError, MissingDependencyError, RequestError
 from seekrec.schema import BEHAVIORS, Event
 from seekrec.serving import schema_versions as tables
+from seekrec.serving.query_counts import count_queries, most_asked
 
 # Threads that read at once, and that write to a database with many writers: each has a connection of its own.
 NUM_READERS = 8
@@ -37,8 +38,6 @@ _WRITES = "seekrec_writes"
 _MAX_IN = 500
 # One object for all events of a kind.
 _BEHAVIORS = {name: name for name in BEHAVIORS}
-# A query is suggested to others only when so many have asked it.
-MIN_USERS_OF_QUERY = 3
 
 
 class ConflictError(RequestError):
@@ -164,6 +163,8 @@ class Store:
                 last = connection.execute(counted.returning(tables.users.c.num_events)).scalar_one()
                 rows = [_event_row(one, last - len(new) + number) for number, one in enumerate(new, start=1)]
                 connection.execute(insert(tables.events), rows)
+            searches = [one for one in given.values() if one.event.query and one.event_id not in there]
+            count_queries(connection, [(one.user_id, one.event.query or "") for one in searches])
         return len(given) - len(there)
 
     def _lock_user(self, connection: Connection, user_id: str) -> None:
@@ -199,18 +200,9 @@ class Store:
         return [(row["number"], _stored_event(row).event) for row in reversed(rows)]
 
     def common_queries(self, prefix: str, limit: int) -> list[str]:
-        """Return the queries that most users asked, of those that begin with a text and that several users asked.
-
-        Args:
-            prefix (`str`): How they begin.
-            limit (`int`): At most so many.
-        """
-        query, askers = tables.events.c.query, func.count(tables.events.c.user_id.distinct())
-        asked = select(query).where(query.is_not(None)).group_by(query).having(askers >= MIN_USERS_OF_QUERY)
-        if prefix:
-            asked = asked.where(func.lower(query).startswith(prefix.lower(), autoescape=True))
+        """Return the queries that most users asked; see [`most_asked`]."""
         with self._engine.connect() as connection:
-            return list(connection.execute(asked.order_by(askers.desc(), query).limit(limit)).scalars())
+            return most_asked(connection, prefix, limit)
 
     # ---- catalogue and model ----
 
@@ -378,7 +370,6 @@ def _stored_event(row: RowMapping) -> StoredEvent:
 
 
 __all__ = [
-    "MIN_USERS_OF_QUERY",
     "NUM_READERS",
     "ConflictError",
     "ItemChange",
