@@ -13,8 +13,8 @@ def lines_of(monkeypatch, capsys):
     """Run parts of the benchmark and return what they print."""
     monkeypatch.syspath_prepend(str(FOLDER))
 
-    def run(*parts):
-        runpy.run_path(str(FOLDER / "serving.py"))["main"](["--quick", "--parts", *parts])
+    def run(*parts, script="serving.py"):
+        runpy.run_path(str(FOLDER / script))["main"](["--quick", *(("--parts", *parts) if parts else ())])
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     return run
@@ -25,6 +25,12 @@ def test_what_is_kept_answers_as_what_is_read_again(lines_of):
         assert (line["model"], line["events"], line["same_items"]) == (name, 20, True)
         assert line["largest_difference"] < 1e-4
         assert line["value"] == pytest.approx(line["extend_ms"] / line["again_ms"], rel=1e-2)
+
+
+def test_queries_that_are_counted_as_they_come_are_those_of_all_events(lines_of):
+    *asked, added = lines_of(script="suggestions.py")
+    assert [line["same"] for line in asked] == [True] * 4 and added["batch"] == 10
+    assert all(line["value"] == pytest.approx(line["kept_ms"] / line["counted_ms"], rel=0.05) for line in asked)
 
 
 @pytest.mark.slow
