@@ -13,11 +13,10 @@ import numpy as np
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import CatalogError
-from seekrec.evaluation.evaluator import evaluate_system
+from seekrec.evaluation.evaluator import evaluate_system, evaluate_together
 from seekrec.evaluation.protocols import EvaluationCases, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import Comparison, ResultRow, compare
 from seekrec.evaluation.systems import ModelRetriever, text_systems
-from seekrec.evaluation.tables import evaluate_together
 from seekrec.events import ColdStart, Split
 from seekrec.events.cases import case_hash
 from seekrec.events.partitions import PartitionedSplit
@@ -191,7 +190,7 @@ def compare_on_new_items(
         max_cases (`int`, *optional*): Number of cases of each behavior.
         seed (`int`): Seed of the cases and intervals.
         show_progress (`bool`): Show progress bars.
-        time ([`StageTime`], *optional*): What it may take; see [`rank_in_time`].
+        time ([`StageTime`], *optional*): What it may take; see [`evaluate_together`].
 
     Returns:
         `list[ResultRow]`: Rows of BM25, dense text and the systems, with the protocol `"full, held-out items"`, or

@@ -7,8 +7,8 @@ an item outside the mask, a candidate left out, NaN) stops the evaluation: repai
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from time import perf_counter
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -30,12 +30,16 @@ from seekrec.evaluation.protocols import (
     Scorer,
     build_cases,
 )
-from seekrec.evaluation.report import ResultRow
+from seekrec.evaluation.report import NUM_IN_ALL, ResultRow
 from seekrec.events import Split
 from seekrec.events.columns import RowArray
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.events.split import SplitPart
 from seekrec.schema import Behavior, IdMap, Request, ScoredItem
+from seekrec.training.budget import LEAST_CASES, StageTime
+
+# Share of what is left of the time that the next cases may take.
+_SHARE_OF_NEXT = 0.25
 
 
 def evaluate_system(
@@ -102,25 +106,103 @@ def evaluate_system(
             max_cases=max_cases,
             seed=seed,
         )
-    _check_answers(system, system_name, cases.behavior)
+    (row,) = evaluate_together(
+        {system_name: system}, cases, split, id_map, k=k, top_k=top_k, seed=seed, show_progress=show_progress
+    )
+    return row
+
+
+def evaluate_together(
+    systems: Mapping[str, Scorer | Retriever],
+    cases: EvaluationCases,
+    split: Split | PartitionedSplit,
+    id_map: IdMap,
+    *,
+    k: Sequence[int] = DEFAULT_K,
+    top_k: int = 50,
+    seed: int = 0,
+    show_progress: bool = True,
+    time: StageTime | None = None,
+) -> list[ResultRow]:
+    """Rank cases with several systems: all of them, or as many as there is time for.
+
+    Where there is a limit, all systems rank a few cases, then more, until the time is over: what was ranked is a
+    seeded sample of the cases, the same for every system, and its rows have the number of all in their details.
+
+    Args:
+        systems (`Mapping[str, Scorer | Retriever]`): By their names in reports; each answers the cases' behavior.
+        cases ([`EvaluationCases`]): The cases.
+        split (`Split` or `PartitionedSplit`): Where they come from.
+        id_map ([`IdMap`]): Items of the catalogue.
+        k (`Sequence[int]`): The cuts of the metrics.
+        top_k (`int`): Length of the lists asked of a retriever in full ranking; at least the largest `k`.
+        seed (`int`): Seed of the bootstrap.
+        show_progress (`bool`): Show progress bars.
+        time ([`StageTime`], *optional*): What is left of the time; notes what there was none for.
+
+    Returns:
+        `list[ResultRow]`: By system; empty where no time is left.
+
+    Raises:
+        ConfigurationError: If `top_k` is below the largest `k`, or a system is neither a scorer nor a retriever.
+        RequestError: If a system does not answer the behavior.
+        DataError: If an answer breaks the rules; the message names the system.
+    """
+    for name, system in systems.items():
+        _check_answers(system, name, cases.behavior)
     if not k or top_k < max(k):
         raise ConfigurationError(
             f"`top_k` is {top_k} and `k` is {tuple(k)}; `top_k` must be at least the largest `k`."
         )
-    begin = time.perf_counter()
-    ranks = rank_cases(system, cases, id_map, name=system_name, top_k=top_k, show_progress=show_progress)
-    seconds = time.perf_counter() - begin
-    return make_row(
-        ranks,
-        cases.facts,
-        k,
-        split,
-        name=system_name,
-        system=system,
-        cases_fingerprint=cases.fingerprint,
-        seed=seed,
-        seconds=seconds,
-    )
+    ranks: dict[str, list[FloatArray]] = {name: [] for name in systems}
+    seconds, rounds = dict.fromkeys(systems, 0.0), [np.empty(0, np.int64)]
+    for chosen in [np.arange(len(cases))] if time is None else _rounds(cases, time):
+        part = cases if time is None else cases.take(chosen)
+        rounds.append(chosen)
+        for name, system in systems.items():
+            started = perf_counter()
+            ranks[name].append(rank_cases(system, part, id_map, name=name, top_k=top_k, show_progress=show_progress))
+            seconds[name] += perf_counter() - started
+    done = np.concatenate(rounds)
+    is_whole = len(done) == len(cases)
+    if time is not None and not is_whole:
+        time.left_out = f"{len(cases) - len(done):,} of {len(cases):,} cases"
+    if not len(done):
+        return []
+    # In the order of the split again, as all cases are.
+    places = np.argsort(done)
+    kept = cases if is_whole else cases.take(done[places])
+    rows = [
+        make_row(
+            np.concatenate(ranks[name])[places],
+            kept.facts,
+            k,
+            split,
+            name=name,
+            system=system,
+            cases_fingerprint=kept.fingerprint,
+            seed=seed,
+            seconds=seconds[name],
+        )
+        for name, system in systems.items()
+    ]
+    for row in () if is_whole else rows:
+        row.details[NUM_IN_ALL] = len(cases)
+    return rows
+
+
+def _rounds(cases: EvaluationCases, time: StageTime) -> Iterator[RowArray]:
+    """Draw cases to be ranked next, until there are no more or the time is over."""
+    order = np.random.default_rng(cases.seed).permutation(len(cases))
+    begun, done, size = time.seconds_left(), 0, LEAST_CASES
+    while done < len(cases) and time.seconds_left() > 0:
+        yield order[done : done + size]
+        done = min(done + size, len(cases))
+        left = time.seconds_left()
+        each = (begun - left) / done
+        if each * LEAST_CASES > left:
+            return
+        size = max(LEAST_CASES, int(_SHARE_OF_NEXT * left / each)) if each > 0 else len(cases)
 
 
 def make_row(
