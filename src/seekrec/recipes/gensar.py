@@ -33,8 +33,8 @@ from seekrec.recipes.items import PreparedItems
 from seekrec.recipes.partitioned import prepare_corpus_shards
 from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, make_t5
 from seekrec.schema import item_texts
-from seekrec.training.coded_rows import CodedRows
-from seekrec.training.shards import ShardCollator, ShardSampler
+from seekrec.training.coded_rows import CodedRows, data_seed, sample_rows
+from seekrec.training.shards import ShardCollator
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 from seekrec.util.parsing import parse_weights
 
@@ -180,33 +180,26 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
         training, weights = self.training, {**self.tasks.weights, HISTORIES: 1.0}
         training.output_dir = str(self.output_dir / "trainer")
         training.remove_unused_columns = False
-        seed = training.data_seed if training.data_seed is not None else training.seed
-        batch_size, num_processes = training.per_device_train_batch_size, training.world_size
         pad, start = self.tokenizer.pad_token_id, model.config.decoder_start_token_id
         plain = StreamCollator(pad, start) if self.config.corpus == "stream" else Seq2SeqCollator(pad)
         reads = {"words", "text"}.intersection(self.config.query_reading)
         collate = QueryReadingCollator(plain, self.processor) if reads else plain
         data: dict[str, Any]
         if isinstance(self.rows, CorpusShards):
-            sampler = ShardSampler(
-                self.rows,
-                batch_size=batch_size,
-                num_processes=num_processes,
-                seed=seed,
-                weights={name: weights[name] for name in self.rows.num_rows},
-            )
             data = {
                 "train_dataset": CodedRows(len(self.rows)),
-                "sampler": sampler,
+                "sampler": sample_rows(
+                    self.rows, training, weights={name: weights[name] for name in self.rows.num_rows}
+                ),
                 "data_collator": ShardCollator(self.rows, collate),
             }
         else:
             rows, mixture = mix_tasks(
                 self.rows,
                 {name: weights[name] for name in self.rows},
-                seed=seed,
+                seed=data_seed(training),
                 group_by_length=True,
-                batch_size=batch_size * num_processes,
+                batch_size=training.per_device_train_batch_size * training.world_size,
             )
             data = {"train_dataset": rows, "sampler": mixture, "data_collator": collate}
         trainer = GenerativeTrainer(

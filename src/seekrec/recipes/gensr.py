@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
-from torch.utils.data import Sampler
 from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog
-from seekrec.corpora import MixtureSampler, encode_text
+from seekrec.corpora import encode_text
 from seekrec.embeddings import LightGCNModel, SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import baseline_systems
@@ -30,11 +29,10 @@ from seekrec.recipes.partitioned import prepare_request_shards
 from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, make_t5
 from seekrec.recipes.views import ALONE
 from seekrec.schema import BEHAVIORS, Behavior
-from seekrec.training.coded_rows import CodedRows, CodeSampler
+from seekrec.training.coded_rows import CodedRows, data_seed, sample_rows
 from seekrec.training.gensr_batches import EncodedRequests, GenSRCollator, RequestSource
 from seekrec.training.gensr_data import RequestArguments, TrainingRequests, negative_sampler, training_requests
 from seekrec.training.gensr_shards import RequestShards
-from seekrec.training.shards import ShardSampler
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 
 logger = logging.getLogger(__name__)
@@ -129,42 +127,25 @@ def make_gensr_trainer(
 
     Where `task_weights` names one task an epoch asks that one alone, as many requests as both have: equal steps.
     """
-    seed = arguments.data_seed if arguments.data_seed is not None else arguments.seed
-    batch_size, num_processes = arguments.per_device_train_batch_size, arguments.world_size
+    seed = data_seed(arguments)
     arguments.remove_unused_columns = False
     negatives: NegativeSampler | None = None
-    sampler: Sampler[int]
     source: RequestSource
+    rows: RequestShards | Mapping[str, int]
     if isinstance(requests, RequestShards):
-        source = requests
-        sampler = ShardSampler(
-            requests,
-            batch_size=batch_size,
-            num_processes=num_processes,
-            seed=seed,
-            weights={name: settings.weights.get(name, 0.0) for name in requests.num_rows}
-            if settings.weights
-            else None,
-            epoch_size=len(requests),
-        )
+        source = rows = requests
+        counts, lengths = requests.num_rows, None
         if processor.config.scores_candidates:
             negatives = requests.sampler(settings, len(processor.catalog), seed=seed)
     else:
-        counts = requests.count()
-        # By their numbers: no request comes twice before all came once.
-        weights = settings.weights or {behavior: float(count) for behavior, count in counts.items()}
         if processor.config.scores_candidates:
             negatives = negative_sampler(split, processor.catalog, requests, settings, seed=seed)
         source = EncodedRequests(requests, processor)
-        rows = MixtureSampler(
-            counts,
-            {behavior: weights.get(behavior, 0.0) for behavior in counts},
-            epoch_size=len(requests),
-            seed=seed,
-            lengths=source.lengths,
-            batch_size=batch_size * num_processes,
-        )
-        sampler = CodeSampler(rows)
+        rows = counts = requests.count()
+        lengths = source.lengths
+    # By their numbers, if not by weights: no request comes twice before all came once.
+    weights = {name: settings.weights.get(name, 0.0) for name in counts} if settings.weights else None
+    sampler = sample_rows(rows, arguments, lengths=lengths, weights=weights, epoch_size=len(requests))
     return GenerativeTrainer(
         model=model,
         args=arguments,

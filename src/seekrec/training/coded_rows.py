@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 from torch.utils.data import Dataset, Sampler
+from transformers import TrainingArguments
 
 from seekrec.corpora import MixtureSampler
+from seekrec.corpora.shards import Shards
+from seekrec.training.shards import ShardSampler
 
 
 class CodedRows(Dataset[int]):
@@ -50,4 +54,38 @@ class CodeSampler(Sampler[int]):
         return (first + row for row in self.rows)
 
 
-__all__ = ["CodeSampler", "CodedRows"]
+def data_seed(arguments: TrainingArguments) -> int:
+    """Return the seed of what is drawn of the data."""
+    return arguments.seed if arguments.data_seed is None else arguments.data_seed
+
+
+def sample_rows(
+    rows: Shards | Mapping[str, int],
+    arguments: TrainingArguments,
+    *,
+    lengths: np.ndarray | None = None,
+    weights: Mapping[str, float] | None = None,
+    epoch_size: int | None = None,
+) -> Sampler[int]:
+    """Return the sampler of the codes of rows, in batches of like length, for as many processes as train.
+
+    Args:
+        rows (`Shards` or `Mapping[str, int]`): Shards, or how many rows of each task are in memory.
+        arguments (`TrainingArguments`): Seed, size of a batch, processes.
+        lengths (`np.ndarray`, *optional*): int64 length of each row in memory.
+        weights (`Mapping[str, float]`, *optional*): Weight of each task; if not given, an epoch has each row once.
+        epoch_size (`int`, *optional*): Rows of an epoch with weights; as in `rows_per_epoch` if not given.
+    """
+    seed, size, processes = data_seed(arguments), arguments.per_device_train_batch_size, arguments.world_size
+    if isinstance(rows, Shards):
+        return ShardSampler(
+            rows, batch_size=size, num_processes=processes, seed=seed, weights=weights, epoch_size=epoch_size
+        )
+    own = {name: float(count) for name, count in rows.items()} if weights is None else weights
+    in_memory = MixtureSampler(
+        rows, own, epoch_size=epoch_size, seed=seed, lengths=lengths, batch_size=size * processes
+    )
+    return CodeSampler(in_memory)
+
+
+__all__ = ["CodeSampler", "CodedRows", "data_seed", "sample_rows"]

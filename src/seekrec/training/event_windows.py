@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
 from transformers import TrainingArguments
 
 from seekrec.catalog import Catalog, item_periods
-from seekrec.corpora import MixtureSampler
 from seekrec.corpora.training_windows import TrainingWindows
 from seekrec.corpora.window_shards import WindowShards
 from seekrec.events.pool_texts import ITEM_TEXT, LOGGED, check_pool_kinds, pool_texts
@@ -25,9 +23,8 @@ from seekrec.models.dense import DenseModel, QueryVectors
 from seekrec.models.words import NO_WORD, item_word_keys, text_word_keys
 from seekrec.schema import BEHAVIORS, SEARCH
 from seekrec.training.budget import StageTime
-from seekrec.training.coded_rows import CodedRows, CodeSampler
+from seekrec.training.coded_rows import CodedRows, sample_rows
 from seekrec.training.row_adamw import make_adamw, share_rows, use_row_gradients
-from seekrec.training.shards import ShardSampler
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer
 from seekrec.util.constants import LABEL_PADDING
 from seekrec.util.hashing import hash_fractions, hash_numbers
@@ -276,20 +273,10 @@ def make_window_trainer(
     arguments.remove_unused_columns = False
     arguments.label_names = ["labels"]
     windows = collator.windows
-    seed = arguments.data_seed if arguments.data_seed is not None else arguments.seed
-    batch_size, num_processes = arguments.per_device_train_batch_size, arguments.world_size
-    sampler: Sampler[int]
     if isinstance(windows, WindowShards):
-        sampler = ShardSampler(windows, batch_size=batch_size, num_processes=num_processes, seed=seed)
+        sampler = sample_rows(windows, arguments)
     else:
-        rows = MixtureSampler(
-            {"windows": len(windows)},
-            {"windows": 1.0},
-            seed=seed,
-            lengths=windows.windows.lengths,
-            batch_size=batch_size * num_processes,
-        )
-        sampler = CodeSampler(rows)
+        sampler = sample_rows({"windows": len(windows)}, arguments, lengths=windows.windows.lengths)
     return GenerativeTrainer(
         model=model,
         args=arguments,
