@@ -69,6 +69,19 @@ def test_users_count_with_fewer_items_where_they_have_many(log, monkeypatch):
     assert not found.similarities.nnz and whole.similarities.nnz
 
 
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_sums_are_those_of_a_dense_product(share):
+    rng = np.random.default_rng(1)
+    table = np.where(rng.random((60, 60)) < share, rng.random((60, 60)), 0).astype(np.float32)
+    np.fill_diagonal(table, 0)
+    near = ItemNeighbors(csr_array(table), decay=0.5)
+    histories = [rng.choice(60, size, replace=False) for size in (0, 1, 7, 30)]
+    expected = [(0.5 ** np.arange(len(line))[::-1, None] * table[line]).sum(0) for line in histories]
+    found = near.scores(Ragged.from_arrays(histories))
+    np.testing.assert_allclose(found.toarray(), expected, rtol=1e-5)
+    assert found.has_sorted_indices
+
+
 def test_arrays_come_back_and_others_are_refused():
     table = csr_array(np.array([[0, 0.5, 0], [0.5, 0, 0.25], [0, 0.25, 0]], np.float32))
     arrays = ItemNeighbors(table, decay=0.5).arrays()

@@ -89,7 +89,12 @@ class ItemNeighbors:
         weights = (self.decay ** age[is_known][::-1][last].astype(np.float64)).astype(np.float32)
         rows, columns = np.divmod(pairs, num_items)
         asked = csr_array((weights, (rows, columns)), shape=(len(histories), num_items))
-        return add_rows(asked, self.similarities)
+        # Few entries of a large catalogue are joined by sorting; many are summed where they belong.
+        if np.diff(self.similarities.indptr)[columns].sum() < num_items * len(histories):
+            return add_rows(asked, self.similarities)
+        found = csr_array(asked @ self.similarities)
+        found.sort_indices()
+        return found
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the table as arrays, for a file of tensors: int64, int32 and float32, by name."""
