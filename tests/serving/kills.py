@@ -5,7 +5,8 @@
 
 Two server processes share a store. Writers put and delete items and append events, at either of them, while one after
 the other is killed (SIGKILL) and started again. In the end every change that was acknowledged must be there, every
-other one whole or not at all, and both servers must say the same.
+other one whole or not at all, both servers must say the same, and the users counted for a query must be those of the
+events.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from databases import running_postgres  # noqa: E402
 from small_shop import NUM_ITEMS, AisleVectors, aisle_vector, make_intsr  # noqa: E402
+from sqlalchemy import create_engine, func, select  # noqa: E402
 
 import seekrec.embeddings  # noqa: E402
 from seekrec.models import save_checkpoint  # noqa: E402
 from seekrec.models.dense import QueryVectors  # noqa: E402
+from seekrec.serving.schema_versions import events, queries  # noqa: E402
 
 # Items of one change, and events: what must be there whole.
 BATCH = 3
@@ -129,6 +132,7 @@ class Writer(threading.Thread):
                 lines = [
                     {"event_id": f"{batch}-{one}", "user_id": self.own, "timestamp": number, "session_id": batch}
                     | {"item_id": f"i{self.random.randrange(NUM_ITEMS)}"}
+                    | ({} if one else {"behavior": "search", "query": f"kitchen {number % 7}"})
                     for one in range(BATCH)
                 ]
                 self.events[batch] = "there" if self._send("POST", "/events", {"events": lines}) else "either"
@@ -196,6 +200,19 @@ def check(servers: list[Server], writers: list[Writer]) -> list[str]:
     return wrong
 
 
+def check_queries(url: str) -> list[str]:
+    """Return the queries whose users were counted wrong."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        kept = dict(connection.execute(select(queries.c.query, queries.c.num_users)).tuples().all())
+        users = func.count(events.c.user_id.distinct())
+        asked = select(events.c.query, users).where(events.c.query.is_not(None)).group_by(events.c.query)
+        counted = dict(connection.execute(asked).tuples().all())
+    engine.dispose()
+    differ = [query for query in kept.keys() | counted.keys() if kept.get(query) != counted.get(query)]
+    return [f"query {query!r}: {kept.get(query)} users, not {counted.get(query)}" for query in differ]
+
+
 def run(store: str, kills: int, *, num_writers: int = 2, seed: int = 0) -> dict[str, object]:
     """Kill servers so often, and return what was seen."""
     # Servers are forked from this process: where catalogue and queries have their text encoder, they find this one.
@@ -225,7 +242,7 @@ def run(store: str, kills: int, *, num_writers: int = 2, seed: int = 0) -> dict[
         for writer in writers:
             writer.join()
         time.sleep(1.0)  # what the other process changed is seen within a second
-        wrong = check(servers, writers)
+        wrong = check(servers, writers) + check_queries(url)
         counts = {name: sum(writer.counts[name] for writer in writers) for name in ("acknowledged", "unanswered")}
         left = {
             name: sum(list(writer.wanted.values()).count(name) for writer in writers)
