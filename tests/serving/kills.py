@@ -204,10 +204,10 @@ def check_queries(url: str) -> list[str]:
     """Return the queries whose users were counted wrong."""
     engine = create_engine(url)
     with engine.connect() as connection:
-        kept = dict(connection.execute(select(queries.c.query, queries.c.num_users)).tuples().all())
-        users = func.count(events.c.user_id.distinct())
+        kept = {row.query: row.num_users for row in connection.execute(select(queries))}
+        users = func.count(events.c.user_id.distinct()).label("num_users")
         asked = select(events.c.query, users).where(events.c.query.is_not(None)).group_by(events.c.query)
-        counted = dict(connection.execute(asked).tuples().all())
+        counted = {row.query: row.num_users for row in connection.execute(asked)}
     engine.dispose()
     differ = [query for query in kept.keys() | counted.keys() if kept.get(query) != counted.get(query)]
     return [f"query {query!r}: {kept.get(query)} users, not {counted.get(query)}" for query in differ]
