@@ -64,10 +64,6 @@ class ItemNeighbors:
         acted = csr_array(vstack(list(_acted([split] if whole is None else whole, id_map)), format="csr"))
         return cls(item_cosines(acted, num_neighbors), decay=decay)
 
-    def keep(self, num_neighbors: int, *, decay: float) -> ItemNeighbors:
-        """Return fewer neighbors of each item, with another decay."""
-        return ItemNeighbors(keep_largest(self.similarities, num_neighbors), decay=decay)
-
     def scores(self, histories: Ragged) -> csr_array:
         """Sum the similarities of each item to those of a history of which it is one of the nearest.
 

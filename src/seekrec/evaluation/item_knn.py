@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from seekrec.embeddings import ItemNeighbors
+from seekrec.embeddings.item_knn import keep_largest
 from seekrec.evaluation.baselines import Float32Array
 from seekrec.evaluation.evaluator import rank_cases
 from seekrec.evaluation.metrics import metric_values
@@ -50,8 +51,9 @@ class ItemKNN:
         nearest = ItemNeighbors.fit(split, id_map, num_neighbors=max(_NEIGHBORS), whole=whole)
         grid = {}
         for num_neighbors in _NEIGHBORS:
+            kept = keep_largest(nearest.similarities, num_neighbors)
             for decay in _DECAYS:
-                one = cls(nearest.keep(num_neighbors, decay=decay), id_map)
+                one = cls(ItemNeighbors(kept, decay=decay), id_map)
                 one.details["num_neighbours"] = num_neighbors
                 grid[f"{num_neighbors} neighbours, decay {decay}"] = one
         cases = build_cases(split, id_map, part="validation", behavior=RECOMMENDATION, max_cases=_VALIDATION_CASES)
