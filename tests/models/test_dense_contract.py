@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoProcessor
 from seekrec.corpora.training_windows import build_training_windows
 from seekrec.errors import RequestError
 from seekrec.events import EventLog, split_log
-from seekrec.models.new_items import TextNeighbors
+from seekrec.models.new_items import NUM_NEIGHBORS, TextNeighbors
 from seekrec.schema import BEHAVIORS, Event, Request
 from seekrec.training.event_windows import make_negatives
 
@@ -144,7 +144,14 @@ def test_a_new_item_is_scored_by_the_items_with_texts_like_its_own(dense_family,
         return
     # The same by hand: the new one takes the score that has as many scores below it as its neighbours' mean has means.
     scores = np.array([found[item] for item in catalog.id_map.ids])
-    neighbors = TextNeighbors.find(np.concatenate([texts, text[None]]), np.array([NUM_ITEMS]), np.arange(NUM_ITEMS))
+    behavior = "recommendation" if query is None else "search"
+    neighbors = TextNeighbors.find(
+        np.concatenate([texts, text[None]]),
+        np.array([NUM_ITEMS]),
+        np.arange(NUM_ITEMS),
+        count=NUM_NEIGHBORS[behavior],
+        categories=None if query is None else grown.items["categories"],
+    )
     usual = np.sort([scores[neighbors.rows[line]].mean() for line in neighbors.of_references])
     mean = scores[neighbors.rows[neighbors.of_new[0]]].mean()
     # Items of one aisle have one text here, so means tie: any score between those of the tied places is right.
@@ -156,7 +163,7 @@ def test_a_new_item_is_scored_by_the_items_with_texts_like_its_own(dense_family,
     items = model.current_items()
     asked = model.encode_questions(inputs, items=items).detach()
     rows = torch.arange(NUM_ITEMS + 1).view(1, 1, -1)
-    ranked = model.answer_scores(asked, rows, items)[0, 0]
+    ranked = model.answer_scores(asked, rows, items, inputs["question_behavior_ids"])[0, 0]
     expected = torch.tensor([found[item] for item in grown.id_map.ids])
     torch.testing.assert_close(ranked, expected, atol=1e-4, rtol=1e-4)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from seekrec.models import new_items
@@ -25,11 +26,10 @@ def test_a_mean_takes_the_score_of_its_place_among_means():
     assert scored.dtype == np.float32
 
 
-def test_neighbours_are_known_items_with_the_nearest_texts(monkeypatch):
-    monkeypatch.setattr(new_items, "NUM_NEIGHBORS", 2)
+def test_neighbours_are_known_items_with_the_nearest_texts():
     angles = np.array([0, 1, 2, 90, 91, 92, 1.6, 90.6]) * np.pi / 180
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1) + 5.0  # what all texts share is taken off
-    neighbors = TextNeighbors.find(vectors, new=np.array([6, 7]), known=np.arange(6))
+    neighbors = TextNeighbors.find(vectors, new=np.array([6, 7]), known=np.arange(6), count=2)
     assert neighbors is not None
     assert neighbors.rows.tolist() == [0, 1, 2, 3, 4, 5]
     assert [set(line) for line in neighbors.rows[neighbors.of_new].tolist()] == [{1, 2}, {3, 4}]
@@ -49,6 +49,33 @@ def test_a_large_catalogue_is_asked_in_part(monkeypatch):
     assert neighbors.of_new.shape == (10, 20) and neighbors.rows.max() < 90
     scored = neighbors.score(np.random.default_rng(1).normal(size=(3, len(neighbors.rows))))
     assert scored.shape == (3, 10) and np.isfinite(scored).all()
+
+
+def test_a_search_asks_those_near_in_texts_and_categories():
+    """As by a plain sum of two cosines; names weigh log(N / n), and those of an update are looked at again."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(40, 6)).astype(np.float32)
+    names = [rng.choice(list("abcdefg"), size=rng.integers(0, 4), replace=False).tolist() for _ in range(40)]
+    known, new = np.arange(30), np.arange(30, 40)
+    for changed in (None, 7, 31):
+        if changed is not None:
+            names[changed] = ["g", "nobody else"] if changed == 7 else ["a", "B"]
+        column = pa.chunked_array([[[["all"], own] for own in names]], pa.list_(pa.list_(pa.string())))
+        near = TextNeighbors.find(vectors, new, known, count=3, categories=column)
+        assert near is not None
+        weights = {name: np.log(30 / sum(name in names[row] for row in known)) for name in "abcdefg"}
+        weights["nobody else"] = np.log(30)
+        for row, found in zip(new, near.rows[near.of_new].tolist(), strict=True):
+            sums = []
+            for other in known:
+                texts = [vectors[one] - vectors[known].mean(0) for one in (row, other)]
+                sums.append(texts[0] @ texts[1] / np.linalg.norm(texts[0]) / np.linalg.norm(texts[1]))
+                # "all" weighs log(30 / 30); names are folded; a name twice is one.
+                bags = [{name.lower() for name in names[one]} for one in (row, other)]
+                lengths = [sum(weights.get(name, 0.0) ** 2 for name in bag) ** 0.5 for bag in bags]
+                shared = sum(weights.get(name, 0.0) ** 2 for name in bags[0] & bags[1])
+                sums[-1] += shared / (lengths[0] * lengths[1]) if shared else 0.0
+            assert set(found) == set(np.argsort(sums)[-3:].tolist())
 
 
 @pytest.mark.parametrize("known", [[], [0]])

@@ -6,6 +6,9 @@ at for a case are its target and those that the model, or one of the views, hold
 
 Where views find the items that a model then orders, they are weighed among each other first, so that they find the
 targets; then their sum is weighed beside the model, among the items found. Both together are one weight for each view.
+
+What items without an event get is weighed last, on cases where a tenth of the items is taken for new, so that nothing
+is known of them but by items like them.
 """
 
 from __future__ import annotations
@@ -54,6 +57,13 @@ _LEAST_FACTOR = 0.05
 # Views that say nothing without a query.
 _READ_QUERIES = ("lexical", "query_log")
 _WORDS: Mapping[str, float] = {"lexical": 1.0}
+# One item in so many is taken for new, though not more than can quickly be compared with all others.
+_ONE_IN = 10
+_MOST_TAKEN = 1_000
+# The weight of being new may cost so much of NDCG@10 over all cases: it moves others down to where they are as likely.
+_MAY_COST = 0.01
+# Beside it no view counts.
+_ALL_THERE_IS = 1000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +106,7 @@ def choose_view_weights(
     Task by task: of the ways to weigh words that `LEXICAL_CHOICES` lists the best beside the model alone is kept; then
     the weights of all views are those at which the targets are likeliest, if NDCG@10 gets better by them. Of a model
     that answers what views find (`finds_by_views`) no task is left without: where there is no case, all count alike.
+    Then the weight of being `new`, at which targets that are taken for new are as likely as others.
 
     Args:
         model ([`ViewedModel`]): Trained; gets `views`, and the weights in `config.view_weights`.
@@ -146,6 +157,7 @@ def choose_view_weights(
             without, beside = (float(scored.values(one).mean()) for one in ({}, weights))
             # What makes the targets likelier need not bring them to the front.
             weights = weights if beside > without else dict.fromkeys(names, 0.0)
+        weights = {**weights, "new": _weigh_new(model, processor, cases, views, weights, seed)}
         chosen[behavior] = weights
         found[behavior] = {**weights, f"{_METRIC} without": without, f"{_METRIC} with": max(without, beside)}
     used = {name for own in chosen.values() for name, weight in own.items() if weight}
@@ -227,6 +239,52 @@ def _weigh_finders(
     factor = max((one for one in choices_of_sum if one), key=lambda one: values[one])
     scaled = {name: float(f"{factor * weight:.3g}") for name, weight in weights.items()}
     return views, scaled, values[0.0], values[factor]
+
+
+def _weigh_new(
+    model: ViewedModel,
+    processor: CatalogProcessor,
+    cases: EvaluationCases,
+    views: Views,
+    weights: Mapping[str, float],
+    seed: int,
+) -> float:
+    """Return the weight of being new beside those of views; 0 where it costs much, or nothing speaks for new items.
+
+    New items are taken to be looked for as often as others. So the items are dealt into ten groups, in the order of
+    how many cases look for them; for each tenth of the cases another group is taken for new, and the cases are dealt
+    so that it holds the targets of one in ten.
+    """
+    catalog = model.catalog
+    known = np.flatnonzero(catalog.live & ~catalog.is_predicted)
+    if "semantic" not in catalog.embeddings or len(known) < 2 * _ONE_IN:
+        return 0.0
+    generator = np.random.default_rng(seed)
+    asked = np.bincount(cases.target_rows, minlength=len(catalog))[known]
+    one_in = max(_ONE_IN, -(-len(known) // _MOST_TAKEN))
+    group = np.full(len(catalog), -1)
+    group[known[np.lexsort((generator.random(len(known)), asked))]] = np.arange(len(known)) % one_in
+    order = np.lexsort((generator.random(len(cases)), group[cases.target_rows]))
+    asked_views = {"new": (views, {**weights, "new": _ALL_THERE_IS}), "sum": (views, weights)}
+    # Where views find the items, it has to bring new ones among these.
+    by: Literal["all", "views"] = "views" if model.finds_by_views else "all"
+    # Views that leave the order to the model count little, and so does what is weighed beside them.
+    unit, scale = model.score_unit, max(weights.values()) if model.finds_by_views else 1.0
+    totals: list[np.ndarray] = []
+    marks: list[np.ndarray] = []
+    try:
+        for number, taken in enumerate(generator.permutation(one_in)[:_ONE_IN].tolist()):
+            model.set_catalog(replace(catalog, is_predicted=catalog.is_predicted | (group == taken)))
+            part = cases.take(np.sort(order[number::_ONE_IN]))
+            scored = _score(model, processor, part, asked_views, by=by)
+            totals += list((scored.own + scored.views["sum"]) / scale)
+            marks += list(np.round((scored.views["new"] - scored.views["sum"]) / (unit * _ALL_THERE_IS)) * unit)
+    finally:
+        model.set_catalog(catalog)
+    beside = _Scored(_pad(totals, -np.inf), {"new": _pad(marks, 0.0)})
+    learned = _learn_weights(beside, ["new"], unit=unit)
+    is_free = beside.values(learned).mean() >= (1 - _MAY_COST) * beside.values({}).mean()
+    return float(f"{scale * learned['new']:.3g}") if is_free else 0.0
 
 
 def _learn_weights(scored: _Scored, names: Sequence[str], *, unit: float = 1.0) -> dict[str, float]:

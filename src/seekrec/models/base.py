@@ -28,10 +28,10 @@ from seekrec.errors import CatalogError, NotFiniteError, RequestError
 from seekrec.generation.beam_search import per_request
 from seekrec.models.answers import ExcludeSeen, Found, Masks, Where, allowed_items
 from seekrec.models.base_saved import SavedModel
-from seekrec.models.new_items import TextNeighbors
+from seekrec.models.new_items import NUM_NEIGHBORS, TextNeighbors
 from seekrec.models.processing import CatalogInputs, other_item
 from seekrec.models.views import AddedScores, Boost
-from seekrec.schema import ScoredItem
+from seekrec.schema import SEARCH, Behavior, ScoredItem
 
 ValueT = TypeVar("ValueT")
 
@@ -156,19 +156,23 @@ class CatalogSnapshot(LazyValues):
 
         return self.value("new_rows", find, num_trained)
 
-    def text_neighbors(self, num_trained: int) -> TextNeighbors | None:
+    def text_neighbors(self, num_trained: int, behavior: Behavior) -> TextNeighbors | None:
         """Return the items whose scores stand for those of the new items; `None` without text vectors to find them by.
 
         Args:
             num_trained (`int`): As in [`new_rows`].
+            behavior (`str`): What is asked; those of a search are near in categories, too.
         """
 
         def find() -> TextNeighbors | None:
             vectors = self.catalog.embeddings.get("semantic")
-            known = np.flatnonzero(~self._is_new(num_trained))
-            return None if vectors is None else TextNeighbors.find(vectors, self.new_rows(num_trained), known)
+            new, known = self.new_rows(num_trained), np.flatnonzero(~self._is_new(num_trained))
+            if vectors is None:
+                return None
+            categories = self.catalog.items["categories"] if behavior == SEARCH else None
+            return TextNeighbors.find(vectors, new, known, count=NUM_NEIGHBORS[behavior], categories=categories)
 
-        return self.value("text_neighbors", find, num_trained)
+        return self.value(("text_neighbors", behavior), find, num_trained)
 
     def _is_new(self, num_trained: int) -> np.ndarray:
         is_new = self.catalog.is_predicted.copy()

@@ -8,13 +8,11 @@ back and refuses one whose items are not those the weights were trained for.
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from seekrec.catalog import Catalog
 from seekrec.errors import CheckpointError
 from seekrec.models.checkpoint import check_depth, load_bundled_catalog, save_bundled_catalog, split_hub_arguments
 from seekrec.models.manifest import VIEWS_FOLDER, check_part, hub_arguments, read_whole, replace_part
@@ -29,10 +27,6 @@ class SavedModel(ViewedModel):
 
     # What a call answers from. Each call reads it once, and setting a catalogue is one assignment.
     _snapshot: Snapshot | None = None
-
-    @abstractmethod
-    def set_catalog(self, catalog: Catalog) -> None:
-        """Answer from this catalogue from now on."""
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any

@@ -62,11 +62,13 @@ class EncodedRequests:
     Args:
         decoding ([`DecodingInputs`]): What the generation engine reads.
         views (`list[str]`): For each request the view that it is answered in.
+        behaviors (`list[str]`): What each asks for.
         new_scores (`np.ndarray`, *optional*): Scores of the catalogue's new items, where a family keeps them.
     """
 
     decoding: DecodingInputs
     views: list[View]
+    behaviors: list[Behavior]
     new_scores: np.ndarray | None = None
 
 
@@ -312,7 +314,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             "level_offsets": [offsets[number] for number in numbers],
             "encoder_outputs": BaseModelOutput(last_hidden_state=states),
         }
-        return EncodedRequests(decoding, [views[number] for number in numbers])
+        behaviors = [BEHAVIORS[number] for number in numbers]
+        return EncodedRequests(decoding, [views[number] for number in numbers], behaviors)
 
     def _find(
         self,

@@ -6,27 +6,39 @@ a new item is far below that of any other, whoever asks. The mean of its scores 
 says whether a user wants something like it. Means are narrower than scores, so this mean is not compared with scores
 but with the means of other items' neighbours: a new item whose mean is above a share `q` of those takes the score that
 is above a share `q` of the other items' scores.
+
+What a user likes lies in texts; what a query asks for, in categories too: a search asks those that are near in both.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import xxhash
+from scipy.sparse import csr_array
 
-# Of 1, 3, 5, 10 and 20 each was better than the one before on validation cases of MovieLens-100K, in both tasks.
-NUM_NEIGHBORS = 20
+from seekrec.models.words import Vocabulary, item_category_keys
+from seekrec.schema import RECOMMENDATION, SEARCH, Behavior
+from seekrec.util.ragged import Ragged
+
+# Chosen on validation cases of MovieLens-100K, where the items looked for were held out: of 10, 20 and 50 by texts, of
+# 20, 30, 50 and 100 by texts and categories.
+NUM_NEIGHBORS: Mapping[Behavior, int] = {RECOMMENDATION: 20, SEARCH: 50}
 # Items that a new one is compared with: their places among each other tell a quantile to a thousandth.
 _MAX_REFERENCES = 1_024
-# The pools of the catalogues asked last: of the largest 150 MB each, as long as the vectors are there.
-_MAX_KEPT = 2
-_pools: list[_Pool] = []
+# The pools of the catalogues asked last, two of each: of the largest 150 MB each, as long as the vectors are there.
+_MAX_KEPT = 4
+_pools: list[_Kept] = []
 _lock = threading.Lock()
 # Items among which neighbours are looked for: a product of 1,024 vectors with more takes seconds.
 _MAX_POOL = 100_000
+# Rows of items whose categories are compared at a time: what comes out is as large as the pool.
+_CATEGORY_ROWS = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +58,25 @@ class TextNeighbors:
     of_new: np.ndarray
 
     @classmethod
-    def find(cls, vectors: np.ndarray, new: np.ndarray, known: np.ndarray) -> TextNeighbors | None:
+    def find(
+        cls,
+        vectors: np.ndarray,
+        new: np.ndarray,
+        known: np.ndarray,
+        *,
+        count: int = NUM_NEIGHBORS[RECOMMENDATION],
+        categories: pa.ChunkedArray | None = None,
+    ) -> TextNeighbors | None:
         """Find the neighbours of new items among known ones.
 
         Args:
             vectors (`np.ndarray`): Text vectors of the whole catalogue, `(num_items, dimension)`.
             new (`np.ndarray`): int64 rows of the new items.
             known (`np.ndarray`): int64 rows of the items that the scorer was trained on.
+            count (`int`): Neighbours of each item; fewer where fewer are known.
+            categories (`pyarrow.ChunkedArray`, *optional*):
+                The items' column `categories`. Given, the nearest are those with the largest sum of the cosine of
+                texts and that of categories, whose names weigh `log(N / n)` where `n` of `N` known items have one.
 
         Returns:
             [`TextNeighbors`], *optional*: `None` where fewer than two items are known.
@@ -60,10 +84,10 @@ class TextNeighbors:
         if len(known) < 2:
             return None
         generator = np.random.default_rng(0)
-        pool = np.sort(generator.permutation(known)[:_MAX_POOL])
-        references = np.sort(generator.permutation(pool)[:_MAX_REFERENCES])
-        center, among, of_references = _pool_of(vectors, references, pool)
-        nearest = np.concatenate([of_references, _nearest(vectors, new, pool, center, among)])
+        rows_of_pool = np.sort(generator.permutation(known)[:_MAX_POOL])
+        references = np.sort(generator.permutation(rows_of_pool)[:_MAX_REFERENCES])
+        pool, own = _pool_of(vectors, references, rows_of_pool, min(count, len(rows_of_pool) - 1), categories)
+        nearest = np.concatenate([own, pool.nearest(vectors, new, categories)])
         rows, places = np.unique(np.concatenate([references, nearest.ravel()]), return_inverse=True)
         found = places[len(references) :].reshape(nearest.shape)
         return cls(rows, places[: len(references)], found[: len(references)], found[len(references) :])
@@ -88,60 +112,121 @@ class TextNeighbors:
 
 
 @dataclass(frozen=True, eq=False)
+class _Categories:
+    """The categories of a pool.
+
+    Args:
+        column (`pyarrow.ChunkedArray`): Of each item.
+        names (`Vocabulary`): What they weigh.
+        table (`scipy.sparse.csr_array`): float32 of shape `(num_names, num_items)`, columns of unit length or 0.
+    """
+
+    column: pa.ChunkedArray
+    names: Vocabulary
+    table: csr_array
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> _Categories:
+        keys = _category_keys(column)
+        found, counts = np.unique(keys.values, return_counts=True)
+        names = Vocabulary(found, np.log(len(keys) / counts).astype(np.float32))
+        return cls(column, names, csr_array(_weigh(keys, names).T))
+
+    def similarity(self, column: pa.ChunkedArray) -> csr_array:
+        """Return the cosine of the categories of items and of those of the pool."""
+        return csr_array(_weigh(_category_keys(column), self.names) @ self.table)
+
+
+def _category_keys(column: pa.ChunkedArray) -> Ragged:
+    return item_category_keys(pa.table({"categories": column}))
+
+
+def _weigh(keys: Ragged, names: Vocabulary) -> csr_array:
+    """Return the names of items as weighed rows of unit length; a name that is not known counts for nothing."""
+    places = np.searchsorted(names.keys, keys.values).clip(max=max(0, len(names) - 1))
+    is_known = names.keys[places] == keys.values if len(names) else np.zeros(len(places), bool)
+    owners, weights = keys.owners()[is_known], names.idf[places[is_known]]
+    lengths = np.sqrt(np.bincount(owners, weights**2, minlength=len(keys)))
+    values = (weights / np.maximum(lengths[owners], 1e-12)).astype(np.float32)
+    return csr_array((values, (owners, places[is_known])), shape=(len(keys), len(names)))
+
+
+@dataclass(frozen=True, eq=False)
 class _Pool:
-    """What is made of the items among which neighbours are looked for.
+    """The items among which neighbours are looked for.
+
+    Args:
+        rows (`np.ndarray`): int64 rows of the catalogue.
+        count (`int`): Neighbours of each item.
+        center (`np.ndarray`): Mean of their text vectors.
+        among (`np.ndarray`): Their text vectors without it, of unit length.
+        categories ([`_Categories`], *optional*): Their categories, where these are compared.
+    """
+
+    rows: np.ndarray
+    count: int
+    center: np.ndarray
+    among: np.ndarray
+    categories: _Categories | None
+
+    def nearest(self, vectors: np.ndarray, asked: np.ndarray, categories: pa.ChunkedArray | None) -> np.ndarray:
+        """Return the rows of those nearest to rows of the catalogue, themselves left out."""
+        nearest = np.empty((len(asked), self.count), dtype=np.int64)
+        for begin in range(0, len(asked), _MAX_REFERENCES):
+            part = asked[begin : begin + _MAX_REFERENCES]
+            similarity = _unit(vectors[part], self.center) @ self.among.T
+            if self.categories is not None and categories is not None:
+                alike = self.categories.similarity(categories.take(pa.array(part)))
+                for first in range(0, len(part), _CATEGORY_ROWS):
+                    similarity[first : first + _CATEGORY_ROWS] += alike[first : first + _CATEGORY_ROWS].toarray()
+            similarity[part[:, None] == self.rows] = -np.inf
+            best = np.argpartition(-similarity, self.count - 1, axis=1)[:, : self.count]
+            nearest[begin : begin + len(part)] = self.rows[best]
+        return nearest
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """A pool that was made before, and the items compared with in it.
 
     Args:
         vectors (`weakref.ref`): The memory that the vectors are in, which only grows at its end.
         start (`int`): Where they begin.
-        rows (`str`): Digest of the rows of pool and references.
-        center (`np.ndarray`): Mean of the pool.
-        among (`np.ndarray`): The pool without it, of unit length.
+        digest (`str`): Of the rows of pool and references, and of the number of neighbours.
+        pool ([`_Pool`]): The pool.
         of_references (`np.ndarray`): The nearest of the references.
     """
 
     vectors: weakref.ref[np.ndarray]
     start: int
-    rows: str
-    center: np.ndarray
-    among: np.ndarray
+    digest: str
+    pool: _Pool
     of_references: np.ndarray
 
 
 def _pool_of(
-    vectors: np.ndarray, references: np.ndarray, pool: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean, unit vectors and the references' nearest; kept, as a growing catalogue leaves them as they are."""
-    rows = xxhash.xxh3_128_hexdigest(references.tobytes() + pool.tobytes())
+    vectors: np.ndarray, references: np.ndarray, rows: np.ndarray, count: int, categories: pa.ChunkedArray | None
+) -> tuple[_Pool, np.ndarray]:
+    """Return a pool and the references' nearest in it; kept, as a growing catalogue leaves them as they are."""
+    digest = xxhash.xxh3_128_hexdigest(references.tobytes() + rows.tobytes() + count.to_bytes(8, "little"))
     memory = vectors if vectors.base is None else vectors.base
     is_owned = isinstance(memory, np.ndarray)
+    column = None if categories is None else categories.take(pa.array(rows))
     for kept in list(_pools):
-        if is_owned and kept.vectors() is memory and (kept.start, kept.rows) == (vectors.ctypes.data, rows):
-            return kept.center, kept.among, kept.of_references
+        if is_owned and kept.vectors() is memory and (kept.start, kept.digest) == (vectors.ctypes.data, digest):
+            known = kept.pool.categories
+            if (known is column) if known is None or column is None else known.column.equals(column):
+                return kept.pool, kept.of_references
     # Without what all texts of a catalogue have in common, they differ in what tells them apart.
-    center = np.asarray(vectors[pool], dtype=np.float32).mean(axis=0)
-    among = _unit(vectors[pool], center)
-    of_references = _nearest(vectors, references, pool, center, among)
+    center = np.asarray(vectors[rows], dtype=np.float32).mean(axis=0)
+    names = None if column is None else _Categories.of(column)
+    pool = _Pool(rows, count, center, _unit(vectors[rows], center), names)
+    of_references = pool.nearest(vectors, references, categories)
     if is_owned:
-        made = _Pool(weakref.ref(memory), vectors.ctypes.data, rows, center, among, of_references)
+        made = _Kept(weakref.ref(memory), vectors.ctypes.data, digest, pool, of_references)
         with _lock:
             _pools[:] = [*(kept for kept in _pools if kept.vectors() is not None), made][-_MAX_KEPT:]
-    return center, among, of_references
-
-
-def _nearest(
-    vectors: np.ndarray, asked: np.ndarray, pool: np.ndarray, center: np.ndarray, among: np.ndarray
-) -> np.ndarray:
-    """Return the rows of `pool` whose vectors, in `among`, are nearest to those of `asked`, themselves left out."""
-    count = min(NUM_NEIGHBORS, len(pool) - 1)
-    nearest = np.empty((len(asked), count), dtype=np.int64)
-    for begin in range(0, len(asked), _MAX_REFERENCES):
-        part = asked[begin : begin + _MAX_REFERENCES]
-        similarity = _unit(vectors[part], center) @ among.T
-        similarity[part[:, None] == pool] = -np.inf
-        best = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-        nearest[begin : begin + len(part)] = pool[best]
-    return nearest
+    return pool, of_references
 
 
 def _unit(vectors: np.ndarray, center: np.ndarray) -> np.ndarray:

@@ -33,7 +33,6 @@ from seekrec.models.dense.item_index import Backend, ItemIndex
 from seekrec.models.dense.item_tower import ItemTexts, ItemTower, TextProjection
 from seekrec.models.dense.read_events import ReadEvents
 from seekrec.models.losses import seen_items
-from seekrec.models.new_items import TextNeighbors
 from seekrec.models.states import StatefulModel, check_num_requests, fill_below
 from seekrec.models.views import AddedScores, Boost
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, ScoredItem
@@ -500,7 +499,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
             added (`torch.Tensor`, *optional*): As in [`score_candidates`].
         """
         if self.retrieval_logit is not None:
-            scores = self.answer_scores(questions(), inputs["candidate_rows"], items)
+            scores = self.answer_scores(questions(), inputs["candidate_rows"], items, inputs["question_behavior_ids"])
             scores = scores if added is None else scores + added
             chosen = self.config.ranking_scales
             scales = torch.tensor(chosen, device=scores.device).view(-1, 3) if chosen else None
@@ -601,44 +600,51 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
         read: StateT = self.model(inputs, state, items)
         return read
 
-    def answer_scores(self, questions: Tensor, rows: Tensor, items: CatalogItems) -> Tensor:
+    def answer_scores(self, questions: Tensor, rows: Tensor, items: CatalogItems, behavior_ids: Tensor) -> Tensor:
         """Score candidates as [`retrieve`] scores items, without views: float32 of the shape of `rows`.
 
         Args:
             questions (`torch.Tensor`): Vectors of questions, `(batch, num_questions, size)`.
             rows (`torch.LongTensor`): Catalogue rows, `(batch, num_questions, num_candidates)`; below 0 for none.
             items ([`CatalogItems`]): What is answered from.
+            behavior_ids (`torch.LongTensor`): Numbers into `BEHAVIORS`, `(batch, num_questions)`.
         """
         scores = self._products(questions, rows, items)
-        new, neighbors = self._new_items(items)
-        if neighbors is None:
+        new = self._new_items(items)
+        if not len(new):
             return scores
         asked = rows.cpu().numpy()
         is_new = np.isin(asked, new)
         if is_new.any():
             places = torch.from_numpy(np.searchsorted(new, asked).clip(max=len(new) - 1)).to(rows.device)
-            of_new = self._score_new(questions, items, neighbors)
+            of_new = self._score_new(questions, items, behavior_ids)
             scores = torch.where(torch.from_numpy(is_new).to(rows.device), of_new.gather(-1, places), scores)
         return scores
 
-    def _new_items(self, items: CatalogItems) -> tuple[np.ndarray, TextNeighbors | None]:
-        """Return the rows of items that training knows no event of, and who speaks for them.
+    def _new_items(self, items: CatalogItems) -> np.ndarray:
+        """Return the rows of items that training knows no event of, where others can speak for them.
 
         Without id embeddings all items are compared by their texts alone, and none is new.
         """
-        if self.items.ids is None:
-            return np.empty(0, dtype=np.int64), None
-        num_trained = self.config.num_items
-        new = items.snapshot.new_rows(num_trained)
-        return new, items.snapshot.text_neighbors(num_trained) if len(new) else None
+        num_trained, none = self.config.num_items, np.empty(0, dtype=np.int64)
+        new = none if self.items.ids is None else items.snapshot.new_rows(num_trained)
+        return new if len(new) and items.snapshot.text_neighbors(num_trained, RECOMMENDATION) is not None else none
 
-    def _score_new(self, questions: Tensor, items: CatalogItems, neighbors: TextNeighbors) -> Tensor:
-        """Score the new items by those with texts like theirs, float32 `(batch, num_questions, num_new)`."""
-        asked = torch.from_numpy(neighbors.rows).to(questions.device).expand(*questions.shape[:2], -1)
-        known = self._products(questions, asked, items).detach().flatten(0, 1).cpu().numpy()
-        check_finite("The scores", known, "request", "check the weights of the model and its data type")
-        scored = torch.from_numpy(neighbors.score(known)).to(questions.device)
-        return scored.unflatten(0, questions.shape[:2])
+    def _score_new(self, questions: Tensor, items: CatalogItems, behavior_ids: Tensor) -> Tensor:
+        """Score the new items by those that are like them, float32 `(batch, num_questions, num_new)`."""
+        num_trained, numbers = self.config.num_items, behavior_ids.clamp_min(0)
+        scored = questions.new_zeros(*numbers.shape, len(self._new_items(items)), dtype=torch.float32)
+        for number, behavior in enumerate(BEHAVIORS):
+            is_asked = numbers == number
+            neighbors = items.snapshot.text_neighbors(num_trained, behavior) if bool(is_asked.any()) else None
+            if neighbors is None:
+                continue
+            own = questions[is_asked][:, None]
+            asked = torch.from_numpy(neighbors.rows).to(questions.device).expand(len(own), 1, -1)
+            known = self._products(own, asked, items).detach()[:, 0].cpu().numpy()
+            check_finite("The scores", known, "request", "check the weights of the model and its data type")
+            scored[is_asked] = torch.from_numpy(neighbors.score(known)).to(questions.device)
+        return scored
 
     def _products(self, questions: Tensor, rows: Tensor, items: CatalogItems) -> Tensor:
         is_whole = not isinstance(items.tower.ids, RowShards)
@@ -734,7 +740,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
     ) -> list[list[ScoredItem]]:
         """Find the best items of the whole catalogue; exact.
 
-        Items of which training knows no event are scored by those with texts like theirs ([`TextNeighbors`]).
+        Items of which training knows no event are scored by those like them: `TextNeighbors`.
 
         Several threads may call this while another sets a catalogue: see [`set_catalog`]. Weights may change
         between calls, not during one.
@@ -782,7 +788,8 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
         """Score items as [`retrieve`] does, with nothing added; see the base."""
         items = self.current_items()
         asked = torch.from_numpy(Ragged.from_arrays(rows).pad(-1)).to(self.device)[:, None]
-        scores = self.answer_scores(self.encode_questions(inputs, items=items), asked, items)[:, 0]
+        questions, behavior_ids = self.encode_questions(inputs, items=items), inputs["question_behavior_ids"]
+        scores = self.answer_scores(questions, asked, items, behavior_ids.to(self.device))[:, 0]
         return [line[: len(own)] for line, own in zip(scores.cpu().numpy(), rows, strict=True)]
 
     def _search(
@@ -797,11 +804,12 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
         """Find the items whose vectors are nearest to the questions, and new items by their neighbours."""
         items = CatalogItems(self.model.items, snapshot)
         questions = self.encode_questions(inputs, state=state, items=items)[:, 0]
-        new, neighbors = self._new_items(items)
-        searched = allowed if neighbors is None else without_rows(allowed, new, snapshot.catalog)
+        new = self._new_items(items)
+        searched = without_rows(allowed, new, snapshot.catalog) if len(new) else allowed
         found = items.index(self.item_index).search(questions, wanted, searched, added)
-        if neighbors is not None:
-            scored = self._score_new(questions[:, None], items, neighbors)[:, 0].cpu().numpy()
+        if len(new):
+            behavior_ids = inputs["question_behavior_ids"].to(self.device)
+            scored = self._score_new(questions[:, None], items, behavior_ids)[:, 0].cpu().numpy()
             if added is not None:
                 scored = scored + np.stack(added.at([new] * len(scored)))
             lines = zip(found, scored, allowed, wanted, strict=True)

@@ -845,10 +845,17 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         if self.config.order_by == "identifier":
             return super()._score_new(snapshot, asked, norm)
         if asked.new_scores is None:
-            neighbors = snapshot.text_neighbors(self.config.num_items)
-            known = snapshot.new_rows(self.config.num_items) if neighbors is None else neighbors.rows
-            own = np.stack(self._products(snapshot, asked, [known] * len(asked.views)))
-            asked.new_scores = own if neighbors is None else neighbors.score(own)
+            num_trained = self.config.num_items
+            neighbors = {one: snapshot.text_neighbors(num_trained, one) for one in dict.fromkeys(asked.behaviors)}
+            speaking = {
+                behavior: snapshot.new_rows(num_trained) if found is None else found.rows
+                for behavior, found in neighbors.items()
+            }
+            lines = self._products(snapshot, asked, [speaking[behavior] for behavior in asked.behaviors])
+            found = [neighbors[behavior] for behavior in asked.behaviors]
+            asked.new_scores = np.stack(
+                [own if near is None else near.score(own[None])[0] for own, near in zip(lines, found, strict=True)]
+            )
         return asked.new_scores
 
     def _score(

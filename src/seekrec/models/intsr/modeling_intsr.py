@@ -772,7 +772,8 @@ class IntSRForSearchAndRecommendation(IntSRPreTrainedModel, DenseRetrieval[IntSR
             return self.judge_candidates(
                 logits, lambda: self._outputs(state, inputs, items)[:, :, 0], inputs, items, added
             )
-        return self.answer_scores(self._outputs(state, inputs, items)[:, :, 0], rows, items)
+        vectors = self._outputs(state, inputs, items)[:, :, 0]
+        return self.answer_scores(vectors, rows, items, inputs["question_behavior_ids"])
 
     def forward(
         self, labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Tensor

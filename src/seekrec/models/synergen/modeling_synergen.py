@@ -693,7 +693,8 @@ class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval
             return self.judge_candidates(
                 logits, lambda: self.retrieval_norm(questions.hidden_states), inputs, items, added
             )
-        return self.answer_scores(self.retrieval_norm(questions.hidden_states), rows, items)
+        vectors = self.retrieval_norm(questions.hidden_states)
+        return self.answer_scores(vectors, rows, items, inputs["question_behavior_ids"])
 
     def forward(
         self, labels: Tensor | None = None, num_items_in_batch: Tensor | int | None = None, **inputs: Tensor

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,7 +23,7 @@ from seekrec.models.views.lexical import LexicalIndex
 from seekrec.models.views.products import Products, VectorTable
 from seekrec.models.views.views import Views
 from seekrec.models.views.weights import ANSWER_VIEWS, ViewWeights
-from seekrec.schema import SEARCH, Behavior
+from seekrec.schema import RECOMMENDATION, SEARCH, Behavior
 from seekrec.util.growing import append_rows, begins_with
 from seekrec.util.ragged import Ragged
 
@@ -73,14 +73,14 @@ class CatalogViews:
         views ([`Views`]): As they were saved.
         catalog ([`Catalog`]): The items.
         device (`torch.device`): Where vectors are.
-        neighbors ([`TextNeighbors`], *optional*): Items with texts like those of new ones.
+        neighbors (`Mapping`): By what is asked, items like the new ones; those of a search are read of a query log.
         new (`np.ndarray`): int64 rows of the new items.
     """
 
     views: Views
     catalog: Catalog
     device: torch.device
-    neighbors: TextNeighbors | None
+    neighbors: Mapping[Behavior, TextNeighbors | None]
     new: np.ndarray
 
     @cached_property
@@ -116,9 +116,10 @@ class CatalogViews:
         known = self._known_vectors
         kept = known[first : len(self.catalog)]
         vectors = torch.cat([kept, known.mean(0).expand(len(self.catalog) - first - len(kept), -1)])
-        if self.neighbors is not None:
+        neighbors = self.neighbors.get(RECOMMENDATION)
+        if neighbors is not None:
             is_later = self.new >= first
-            rows = torch.from_numpy(self.neighbors.rows[self.neighbors.of_new[is_later]]).to(self.device)
+            rows = torch.from_numpy(neighbors.rows[neighbors.of_new[is_later]]).to(self.device)
             places = torch.from_numpy(self.new[is_later] - first).to(self.device)
             vectors[places] = known[rows.clamp_max(len(known) - 1)].mean(1)
         return vectors
@@ -158,7 +159,7 @@ class CatalogViews:
         views: Views,
         catalog: Catalog,
         device: torch.device,
-        neighbors: TextNeighbors | None,
+        neighbors: Mapping[Behavior, TextNeighbors | None],
         new: np.ndarray,
     ) -> CatalogViews:
         """Make views of a catalogue that came after another; of items that both have, nothing is made again.
@@ -168,7 +169,7 @@ class CatalogViews:
             views ([`Views`]): As for the class, like the rest.
             catalog ([`Catalog`]): The items.
             device (`torch.device`): Where vectors are.
-            neighbors ([`TextNeighbors`], *optional*): Items with texts like those of new ones.
+            neighbors (`Mapping`): As for the class.
             new (`np.ndarray`): int64 rows of the new items.
         """
         made = cls(views, catalog, device, neighbors, new)
@@ -234,7 +235,19 @@ class CatalogViews:
             parts.append(self._matches(found, asked, factors))
         if of["semantic"].any():
             parts += self._semantic(requests, histories, of["semantic"], is_search)
+        if of["new"].any() and len(self.new):
+            parts.append(Products(torch.from_numpy(of["new"]).to(self.device)[:, None], self._new_table))
         return parts
+
+    @cached_property
+    def _new_table(self) -> VectorTable:
+        return VectorTable(torch.from_numpy(self._is_new.astype(np.float32))[:, None].to(self.device))
+
+    @cached_property
+    def _is_new(self) -> np.ndarray:
+        marks = np.zeros(len(self.catalog), bool)
+        marks[self.new] = True
+        return marks
 
     def _collaborative(self, histories: Ragged, factors: np.ndarray) -> Products:
         recommender, items = self.recommender, self.item_vectors
@@ -289,11 +302,13 @@ class CatalogViews:
         return [products, Entries(taken, -products.of(owners, rows).cpu().numpy(), self.device)]
 
     def _with_new(self, scores: csr_array) -> csr_array:
-        """Give an item without an event the mean of those with texts like its own."""
+        """Give an item without an event the mean of those that are like it."""
         wide = csr_array((scores.data, scores.indices, scores.indptr), shape=(scores.shape[0], len(self.catalog)))
-        neighbors = self.neighbors
-        if neighbors is None or not len(self.new):
+        neighbors = self.neighbors.get(SEARCH)
+        if neighbors is None:
             return wide
+        # One that counts as new may have been clicked: that is nothing to know.
+        wide.data = np.where(self._is_new[wide.indices], np.float32(0), wide.data)
         return csr_array(wide + scores @ self._means_of_new(neighbors, int(scores.shape[1])))
 
     def _means_of_new(self, neighbors: TextNeighbors, num_known: int) -> csr_array:

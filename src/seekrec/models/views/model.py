@@ -22,7 +22,7 @@ from seekrec.models.views.boosts import Boost, read_boost
 from seekrec.models.views.catalog_views import CatalogViews, ViewRequests
 from seekrec.models.views.views import Views
 from seekrec.models.views.weights import ViewWeights, read_view_weights
-from seekrec.schema import BEHAVIORS, ScoredItem
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, ScoredItem
 
 # Items of a request that views find where a model orders what they found, unless more are wanted.
 NUM_VIEWED = 100
@@ -45,8 +45,8 @@ class Snapshot(Protocol):
     def new_rows(self, num_trained: int) -> np.ndarray:
         """Return the items that training knows no event of."""
 
-    def text_neighbors(self, num_trained: int) -> TextNeighbors | None:
-        """Return the items with texts like those of new ones."""
+    def text_neighbors(self, num_trained: int, behavior: Behavior) -> TextNeighbors | None:
+        """Return the items that are like new ones, where something is asked."""
 
 
 class ViewedModel(RepositoryModel):
@@ -146,7 +146,8 @@ class ViewedModel(RepositoryModel):
 
         def make() -> CatalogViews:
             new = snapshot.new_rows(num_trained)
-            neighbors = snapshot.text_neighbors(num_trained) if len(new) else None
+            asked = [RECOMMENDATION, *([] if views.query_log is None else [SEARCH])] if len(new) else []
+            neighbors = {behavior: snapshot.text_neighbors(num_trained, behavior) for behavior in asked}
             before = snapshot.before("views")
             return CatalogViews.after(before, views, snapshot.catalog, self.device, neighbors, new)
 
@@ -171,6 +172,10 @@ class ViewedModel(RepositoryModel):
     @abstractmethod
     def catalog(self) -> Catalog:
         """The items that can be answered."""
+
+    @abstractmethod
+    def set_catalog(self, catalog: Catalog) -> None:
+        """Answer from this catalogue from now on."""
 
     @abstractmethod
     def current_snapshot(self) -> Snapshot:

@@ -11,6 +11,8 @@ log-probability:
 - `semantic`: of a search the cosine of query and item text; of a recommendation that of the item's text and the latest
   ones of the history (an older item weighs 0.7 of the one after it). An item of the history gets nothing for its own
   text: that it is like what was taken says nothing about its being taken again.
+- `new`: 1 for an item that training knows no event of. What the model and the views above say of it is what they say
+  of items like it, a mean, which lies below what they say of the best: this makes up for it.
 
 The three that sum matches, `t` of an item, add `log(1 + 1000 t / max t)`: the logarithm of `t / max t + 0.001` above
 that of an item that matches nothing. In no paper of the families; with every weight zero, nothing is computed.
@@ -136,6 +138,8 @@ class Views:
             "lexical": self.lexical is not None,
             "query_log": self.query_log is not None,
             "semantic": "semantic" in catalog.embeddings,
+            # Weighed when the others are.
+            "new": False,
         }
         return [name for name in ANSWER_VIEWS if has[name]]
 
