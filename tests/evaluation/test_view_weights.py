@@ -15,9 +15,22 @@ from seekrec.embeddings import SASRecConfig, SASRecForNextItem
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
 from seekrec.evaluation.validation import ValidationRanking
-from seekrec.evaluation.view_weights import _learn_weights, _Scored, choose_view_weights
+from seekrec.evaluation.view_weights import _learn_weights, _Scored, _weigh_new, choose_view_weights
 from seekrec.events import split_log
 from seekrec.models.views import Views
+
+
+class SimpleCases:
+    """What is read of cases to deal them out."""
+
+    def __init__(self, target_rows):
+        self.target_rows = target_rows
+
+    def __len__(self):
+        return len(self.target_rows)
+
+    def take(self, rows):
+        return SimpleCases(self.target_rows[rows])
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +130,37 @@ def test_views_that_find_nothing_for_a_task_are_refused(aisles):
     views = replace(Views.fit(split, catalog), item_knn=None)
     with pytest.raises(ConfigurationError, match="there is none for recommendation"):
         choose_view_weights(model, processor, split, views, behaviors=["recommendation"])
+
+
+@pytest.mark.parametrize("bias", [0.0, -0.8])
+def test_being_new_weighs_what_makes_new_items_as_likely_as_others(monkeypatch, bias):
+    """Everybody is taken for new once, and one case in ten has such a target: cases drawn so tell the weight."""
+    model, processor = make_synergen()
+    catalog, rng = model.catalog, np.random.default_rng(0)
+    cases = SimpleCases(rng.integers(0, 24, size=400) ** 2 // 24)
+    played, held = [], []
+
+    def score(model, processor, part, asked, by):
+        is_new = model.catalog.is_predicted
+        played.append(np.flatnonzero(is_new))
+        held.append(int(is_new[part.target_rows].sum()))
+        # The model says `bias` too much of new items; targets are drawn as it says of known ones.
+        true = rng.normal(size=(8 * len(part), 24)).astype(np.float32)
+        target = (true + rng.gumbel(size=true.shape)).argmax(1)
+        order = np.argsort(np.arange(24) != target[:, None], axis=1, kind="stable")
+        marks = np.take_along_axis(np.broadcast_to(is_new, true.shape), order, 1).astype(np.float32)
+        total = np.take_along_axis(true, order, 1) + bias * marks
+        return _Scored(total * 0.3 - 1, {"new": 300 * marks + 1, "sum": np.ones_like(marks)})
+
+    monkeypatch.setattr("seekrec.evaluation.view_weights._score", score)
+    monkeypatch.setattr(type(model), "score_unit", property(lambda _: 0.3))
+    weight = _weigh_new(model, processor, cases, Views(24), {"lexical": 2.0}, 0)
+    assert model.catalog is catalog
+    assert sorted(np.concatenate(played).tolist()) == list(range(24))
+    of_item = np.bincount(cases.target_rows, minlength=24)
+    assert held == pytest.approx([of_item[rows].sum() / 10 for rows in played], abs=1)
+    # A factor of the model's own says the rest; below 0 no weight is.
+    assert weight == pytest.approx(max(0.0, -bias), abs=0.12)
 
 
 def test_a_model_gets_the_views_that_help():

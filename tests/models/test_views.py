@@ -257,7 +257,7 @@ def test_a_new_item_has_its_text_and_the_mean_of_those_like_it(make):
     found, own = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))[0], own_answers(model, inputs)[0]
     rows = catalog.id_map.convert_to_rows([event.item_id for event in HISTORY if event.item_id])
     by_sasrec = sasrec.score([rows])[0].numpy()
-    neighbors = model.current_snapshot().text_neighbors(24)
+    neighbors = model.current_snapshot().text_neighbors(24, "recommendation")
     like_it = by_sasrec[neighbors.rows[neighbors.of_new[0]]].mean()
     more = 1.5 * like_it + 4.0 * text_scores(grown, rows)[24]
     assert found["new"] - own["new"] == pytest.approx(more * model.score_unit, abs=2e-5)
@@ -290,12 +290,34 @@ def test_an_item_without_events_has_the_mean_of_those_like_it():
     found, own = scores_of(model.retrieve(inputs, top_k=100, exclude_seen=False))[0], own_answers(model, inputs)[0]
     rows = catalog.id_map.convert_to_rows([event.item_id for event in HISTORY if event.item_id])
     assert 7 not in rows
-    neighbors = model.current_snapshot().text_neighbors(24)
+    neighbors = model.current_snapshot().text_neighbors(24, "recommendation")
     (like_it,) = neighbors.rows[neighbors.of_new]
     by_sasrec = sasrec.score([rows])[0].numpy()
     by_sasrec[7] = by_sasrec[like_it].mean()
     expected = 1.5 * by_sasrec * model.score_unit
     np.testing.assert_allclose([found[item] - own[item] for item in catalog.id_map.ids], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("make", "settings"), MAKERS)
+def test_being_new_counts_once_for_new_items_of_a_task(make, settings):
+    weights = ["recommendation.new=0.5", "search.new=-2"]
+    model, processor = make(view_weights=weights, **settings)
+    model.set_views(Views(24))
+    inputs = processor([*FUSED[:1], SEARCH])
+    assert scores_of(model.retrieve(inputs, top_k=99)) == scores_of(model.without_views().retrieve(inputs, top_k=99))
+    text = aisle_vector("kitchen")[None]
+    grown = model.catalog.add_items([{"item_id": "new", "title": "kitchen thing"}], semantic_embeddings=text)
+    grown = replace(grown, is_predicted=grown.is_predicted | (np.arange(25) == 7))
+    for part in (model, processor):
+        part.set_catalog(grown)
+    inputs = processor([*FUSED[:1], SEARCH])
+    found = scores_of(model.retrieve(inputs, top_k=99, exclude_seen=False))
+    alone = scores_of(model.without_views().retrieve(inputs, top_k=99, exclude_seen=False))
+    for line, own, weight in zip(found, alone, (0.5, -2.0), strict=True):
+        more = {item: line[item] - own[item] for item in grown.id_map.ids}
+        assert more["new"] == pytest.approx(weight * model.score_unit, abs=2e-5) == more.pop("i7")
+        del more["new"]
+        assert set(more.values()) == {0.0}
 
 
 def make_items(titles):
@@ -356,7 +378,8 @@ def test_a_changed_catalogue_has_the_views_of_one_made_anew(monkeypatch):
         found = model.retrieve(inputs, top_k=20)
         kept = snapshot.value("views", lambda: pytest.fail("not made"), (views, model.device))
         new = snapshot.new_rows(model.config.num_items)
-        neighbors = snapshot.text_neighbors(model.config.num_items) if len(new) else None
+        asked_of = ("recommendation", "search") if len(new) else ()
+        neighbors = {name: snapshot.text_neighbors(model.config.num_items, name) for name in asked_of}
         anew = CatalogViews(views, catalog, model.device, neighbors, new)
         asked = model.view_requests(inputs, [1]), model.view_weights, 1.0
         total, expected = (
