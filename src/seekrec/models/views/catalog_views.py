@@ -73,7 +73,7 @@ class CatalogViews:
         views ([`Views`]): As they were saved.
         catalog ([`Catalog`]): The items.
         device (`torch.device`): Where vectors are.
-        neighbors (`Mapping`): By what is asked, items like the new ones; those of a search are read of a query log.
+        neighbors (`Mapping`): By what is asked, items like the new ones; a query log reads those of a search.
         new (`np.ndarray`): int64 rows of the new items.
     """
 
@@ -220,7 +220,7 @@ class CatalogViews:
                 raise ConfigurationError("The views hold no neighbors of items; weigh others than 'item_knn'.")
             asked = np.flatnonzero(factors)
             latest = Ragged.from_arrays([histories[number][-_NUM_LATEST:] for number in asked.tolist()])
-            parts.append(self._matches(self._with_new(nearest.scores(latest)), asked, factors))
+            parts.append(self._matches(self._with_new(nearest.scores(latest), RECOMMENDATION), asked, factors))
         is_search = np.array([task == SEARCH for task in requests.behaviors])
         if (factors := of["lexical"] * is_search).any():
             asked = np.flatnonzero(factors)
@@ -231,7 +231,8 @@ class CatalogViews:
             if log is None:
                 raise ConfigurationError("The views hold no query log; weigh others than 'query_log'.")
             asked = np.flatnonzero(factors)
-            found = self._with_new(log.scores([requests.queries[number] for number in asked.tolist()]))
+            clicked = log.scores([requests.queries[number] for number in asked.tolist()])
+            found = self._with_new(clicked, SEARCH)
             parts.append(self._matches(found, asked, factors))
         if of["semantic"].any():
             parts += self._semantic(requests, histories, of["semantic"], is_search)
@@ -301,13 +302,13 @@ class CatalogViews:
         owners, rows = (torch.from_numpy(part).to(self.device) for part in (taken.owners(), taken.values))
         return [products, Entries(taken, -products.of(owners, rows).cpu().numpy(), self.device)]
 
-    def _with_new(self, scores: csr_array) -> csr_array:
+    def _with_new(self, scores: csr_array, behavior: Behavior) -> csr_array:
         """Give an item without an event the mean of those that are like it."""
         wide = csr_array((scores.data, scores.indices, scores.indptr), shape=(scores.shape[0], len(self.catalog)))
-        neighbors = self.neighbors.get(SEARCH)
+        neighbors = self.neighbors.get(behavior)
         if neighbors is None:
             return wide
-        # One that counts as new may have been clicked: that is nothing to know.
+        # One that counts as new may have been acted on: that is nothing to know.
         wide.data = np.where(self._is_new[wide.indices], np.float32(0), wide.data)
         return csr_array(wide + scores @ self._means_of_new(neighbors, int(scores.shape[1])))
 
