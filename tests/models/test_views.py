@@ -454,7 +454,7 @@ def test_both_tasks_get_what_the_same_users_acted_on(make, tmp_path):
     grown = catalog.add_items([{"item_id": "new"}], semantic_embeddings=aisle_vector("kitchen")[None])
     model.set_catalog(grown)
     processor.set_catalog(grown)
-    neighbors = model.current_snapshot().text_neighbors(24)
+    neighbors = model.current_snapshot().text_neighbors(24, "recommendation")
     sums = near.scores(Ragged.from_arrays([np.asarray(rows)])).toarray()[0]
     mean = sums[neighbors.rows[neighbors.of_new[0]]].mean()
     later = Request([*HISTORY, Event("new", timestamp=250_000)], timestamp=300_000)
