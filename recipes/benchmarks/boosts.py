@@ -53,14 +53,17 @@ class Arguments:
 
 
 def time_in_turns(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median seconds of each contender, of runs that take turns after one that does not count."""
+    """Return the median seconds of the processor of each contender, of runs that take turns; the first does not count.
+
+    Those of the processor, not of the clock: other work on the machine takes turns with these, too.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(repeats + 1):
         for name, run in contenders.items():
-            begin = time.perf_counter()
+            begin = time.process_time()
             run()
             if number:
-                seconds[name].append(time.perf_counter() - begin)
+                seconds[name].append(time.process_time() - begin)
     return {name: statistics.median(own) for name, own in seconds.items()}
 
 

@@ -11,7 +11,8 @@ from seekrec.errors import RequestError, SearchLimitError
 from seekrec.generation import IdentifierTrie, asked_bounds, beam_search, bounds, exact_search
 from seekrec.generation.bounds import bounds_of_requests, find_parents, make_bounds
 from seekrec.generation.trie import Families
-from seekrec.models.views.added import AddedScores, Numbers
+from seekrec.models.views.added import AddedScores
+from seekrec.models.views.parts import Numbers
 
 OFFSETS = [40, 60, 80]
 

@@ -35,7 +35,7 @@ from seekrec.models.views import (
     write_view_weights,
 )
 from seekrec.models.views import added as added_scores
-from seekrec.models.views.added import Entries, Numbers
+from seekrec.models.views.parts import Entries, Numbers
 from seekrec.models.views.products import Products, VectorTable
 from seekrec.schema import Event, Request
 from seekrec.util.ragged import Ragged

@@ -21,14 +21,15 @@ from seekrec.generation.trie import Layout
 
 _Rows = npt.NDArray[np.int64]
 # About so many numbers of a line are the large ones; the threshold comes from a sample of so many.
-_NUM_LARGE, _NUM_SAMPLED = 4096, 8192
+_NUM_LARGE, _NUM_SAMPLED = 2048, 8192
+_NEIGHBOURS = 16
 # Of numbers that are made where they are asked for, fewer are worth making.
 _NUM_MADE = 256
 # Items that are looked at before all of a node are: often one has the threshold itself, as most have of few boosts.
 _FIRST_FEW = 16
 # Items that are looked at together: what is between stays in the cache.
 _TOGETHER = 2**15
-_NEVER = np.float32("-inf")
+_NEVER, _LOWEST = np.float32("-inf"), np.finfo(np.float32).min
 
 
 # Requests and item rows, both int64, ascending by request, and float32 numbers.
@@ -86,31 +87,40 @@ class ArrayNumbers:
 
     def sample(self, count: int) -> Tensor:
         """Look some up; see [`AddedNumbers`]."""
-        rows = np.arange(self.num_items)
-        rows = rows if count >= self.num_items else np.random.default_rng(0).integers(0, self.num_items, count)
-        return torch.from_numpy(self._values[:, rows]).expand(self.num_requests, -1)
+        chosen = self._values
+        if count < self.num_items:
+            # Neighbours share a line of the cache.
+            apart = self.num_items * _NEIGHBOURS // count
+            pieces = self._values[:, : self.num_items // apart * apart].reshape(len(self._values), -1, apart)
+            chosen = pieces[:, :, :_NEIGHBOURS].reshape(len(self._values), -1)
+        return torch.from_numpy(chosen).expand(self.num_requests, -1)
 
     def above(self, least: Tensor) -> Pairs:
         """Read all; see [`AddedNumbers`]."""
         limits, is_large = least.numpy(), np.empty(self.num_items, np.bool_)
-        found, of_all = [], None
-        for line in range(self.num_requests):
-            if len(self._values) > 1 or of_all is None:
-                numbers = self._values[min(line, len(self._values) - 1)]
-                limit = limits[line] if len(self._values) > 1 else limits.min(initial=np.inf)
-                of_all = np.flatnonzero(np.greater(numbers, limit, out=is_large))
-            found.append(of_all if len(self._values) > 1 else of_all[numbers[of_all] > limits[line]])
+        found: list[np.ndarray] = []
+        values: list[np.ndarray] = []
+        for line, limit in enumerate(limits):
+            if len(self._values) > 1 or not found:
+                numbers = self._values[line]
+                lowest = limit if len(self._values) > 1 else limits.min()
+                of_all = np.flatnonzero(np.greater(numbers, lowest, out=is_large))
+                numbers = numbers[of_all]
+            is_own = numbers > limit
+            found.append(of_all[is_own])
+            values.append(numbers[is_own])
         lines = np.repeat(np.arange(len(found)), [len(rows) for rows in found])
-        rows = np.concatenate(found)
-        return torch.from_numpy(lines), torch.from_numpy(rows), torch.from_numpy(self._of(lines, rows))
+        return (
+            torch.from_numpy(lines),
+            torch.from_numpy(np.concatenate(found)),
+            torch.from_numpy(np.concatenate(values)),
+        )
 
     def of_pairs(self, requests: Tensor, rows: Tensor) -> Tensor:
         """Look up; see [`AddedNumbers`]."""
-        return torch.from_numpy(self._of(requests.numpy(), rows.numpy()))
-
-    def _of(self, lines: _Rows, rows: np.ndarray) -> np.ndarray:
-        numbers: np.ndarray = self._values[0][rows] if len(self._values) == 1 else self._values[lines, rows]
-        return numbers
+        places = rows.numpy() if len(self._values) == 1 else requests.numpy() * self.num_items + rows.numpy()
+        # All places are real; not to check them again takes a fifth of the time.
+        return torch.from_numpy(self._values.reshape(-1).take(places, mode="clip"))
 
 
 class AskedBounds:
@@ -136,23 +146,20 @@ class AskedBounds:
     def keys(self, depth: int, lines: Tensor, scores: Tensor, nodes: Tensor, limits: Tensor | None = None) -> Tensor:
         """Look at what may be among the best; see [`Bounds`]."""
         batch, width, most = scores.shape
-        given = scores.reshape(-1, most).numpy()
-        is_asked = given > _NEVER
-        used = np.flatnonzero(is_asked.any(1))
-        places, own, asked = used // width, given[used], is_asked[used]
-        owners = lines.numpy()[places]
-        children = nodes.expand_as(scores).reshape(-1, most).numpy()[used]
-        bounds, known = self._look_up(depth, owners, children)
-        keys = np.full(given.shape, _NEVER)
+        given, owners = scores.reshape(-1, most).numpy(), np.repeat(lines.numpy(), width)
+        children = nodes.expand_as(scores).reshape(-1, most).numpy()
+        keys = given + self._thresholds[owners][:, None]
+        flat, bounds = self._look_up(depth, owners, children, np.flatnonzero((given > _NEVER).any(1)))
+        found = given.reshape(-1)[flat] + bounds
+        least = np.full(batch, _LOWEST)
         if limits is not None:
-            keys[used] = np.where(asked & known, own + bounds, _NEVER)
-            least = _least_of(keys.reshape(batch, -1), limits.numpy())
-            needed = asked & ~known & (own + bounds >= least[places][:, None])
-        else:
-            needed = asked & ~known
-        rows, columns = needed.nonzero()
-        bounds[rows, columns] = self._look_at(depth, owners[rows], children[rows, columns])
-        keys[used] = own + bounds
+            least = np.maximum(least, _least_of(found, flat // (width * most), limits.numpy()))
+        is_needed = keys.reshape(batch, -1) >= least[:, None]
+        is_needed.reshape(-1)[flat] = False
+        needed = np.flatnonzero(is_needed)
+        keys.reshape(-1)[flat] = found
+        looked = self._look_at(depth, owners[needed // most], children.reshape(-1)[needed])
+        keys.reshape(-1)[needed] = given.reshape(-1)[needed] + looked
         return torch.from_numpy(keys).view(scores.shape)
 
     def of_items(self, lines: Tensor, rows: Tensor) -> Tensor:
@@ -200,21 +207,27 @@ class AskedBounds:
         found: np.float32 = np.partition(sample, place)[place]
         return found
 
-    def _look_up(self, depth: int, lines: _Rows, children: _Rows) -> tuple[np.ndarray, npt.NDArray[np.bool_]]:
-        """Return the bounds of families of nodes by what is known, and whether they are as said: `(n, M)`."""
+    def _look_up(self, depth: int, lines: _Rows, children: _Rows, used: _Rows) -> tuple[_Rows, np.ndarray]:
+        """Return the bounds of children that are known, and where they are in the flat table, of the families used."""
         starts, size = self._layout.starts[depth], self._layout.num_items
-        first = children[:, 0]
-        begin, end = starts[first].astype(np.int64), starts[children.max(1) + 1].astype(np.int64)
-        low = np.searchsorted(self._keys, lines * size + begin)
-        count = np.searchsorted(self._keys, lines * size + end) - low
-        owners = np.repeat(np.arange(len(lines)), count)
-        places = np.arange(len(owners)) + np.repeat(low - np.cumsum(count) + count, count)
-        below = np.searchsorted(starts, self._keys[places] - lines[owners] * size, side="right") - 1
-        best = np.full(children.shape, _NEVER)
-        np.maximum.at(best.reshape(-1), owners * children.shape[1] + below - first[owners], self._values[places])
-        most = self._thresholds[lines][:, None]
-        known = (best > _NEVER) | (most == _NEVER)
-        return np.where(best > _NEVER, best, most), known
+        first, last, own = children[used, 0], children[used].max(1), lines[used] * size
+        low = np.searchsorted(self._keys, own + starts[first])
+        count = np.searchsorted(self._keys, own + starts[last + 1]) - low
+        if count.sum() > children[used].size:
+            # More items than nodes: look for nodes.
+            edges = starts[np.minimum(first[:, None] + np.arange(children.shape[1] + 1), last[:, None] + 1)]
+            edges = np.searchsorted(self._keys, own[:, None] + edges)
+            has_any = edges[:, 1:] > edges[:, :-1]
+            cuts = np.stack([edges[:, :-1][has_any], edges[:, 1:][has_any]], axis=1).reshape(-1)
+            best = np.maximum.reduceat(np.append(self._values, _NEVER), cuts)[::2]
+            return (used[:, None] * children.shape[1] + np.arange(children.shape[1]))[has_any], best
+        families = np.repeat(np.arange(len(used)), count)
+        places = np.arange(len(families)) + np.repeat(low - np.cumsum(count) + count, count)
+        below = np.searchsorted(starts, (self._keys[places] - own[families]).astype(starts.dtype), side="right") - 1
+        flat = used[families] * children.shape[1] + below - first[families]
+        # The items of a node are neighbours.
+        heads = np.flatnonzero(np.diff(flat, prepend=-1))
+        return flat[heads], np.maximum.reduceat(self._values[places], heads) if len(heads) else self._values[:0]
 
     def _look_at(self, depth: int, lines: _Rows, nodes: _Rows) -> np.ndarray:
         """Return the bounds of nodes from the numbers of all their items."""
@@ -270,12 +283,20 @@ class AskedBounds:
         return numbers
 
 
-def _least_of(keys: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Return the last of each line's `limits` largest keys; minus infinity for fewer."""
-    most = min(int(limits.max(initial=1)), keys.shape[1])
-    best = torch.from_numpy(keys).topk(most).values.numpy()
-    least: np.ndarray = np.where(limits > most, _NEVER, best[np.arange(len(keys)), np.minimum(limits, most) - 1])
-    return least
+def _least_of(found: np.ndarray, owners: _Rows, limits: _Rows) -> np.ndarray:
+    """Return the last of each request's `limits` largest keys; minus infinity for fewer.
+
+    Args:
+        found (`np.ndarray`): float32 keys of all requests.
+        owners (`np.ndarray`): int64, ascending, the request of each of them.
+        limits (`np.ndarray`): int64, by request.
+    """
+    counts = np.bincount(owners, minlength=len(limits))
+    keys = np.full((len(limits), counts.max(initial=1)), _NEVER)
+    keys[owners, np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners]] = found
+    keys.sort(axis=1)
+    least: np.ndarray = keys[np.arange(len(limits)), keys.shape[1] - np.minimum(limits, np.maximum(counts, 1))]
+    return np.where(limits > counts, _NEVER, least)
 
 
 __all__ = ["AddedNumbers", "ArrayNumbers", "AskedBounds", "Pairs"]

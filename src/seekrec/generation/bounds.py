@@ -27,8 +27,8 @@ from seekrec.generation.trie import Families, IdentifierTrie
 
 # Bounds of numbers that all requests share, kept for the next call: at 800 thousand items about 10 MB each.
 _NUM_KEPT = 4
-# Numbers whose bounds are made at once for all nodes, which takes less than looking for those asked for.
-_FEW = 2**18
+# Of so few items the bounds of all nodes are made at once, which takes less than looking for those asked for.
+_FEW = 2**15
 
 
 class Bounds(Protocol):
@@ -173,7 +173,7 @@ def bounds_of_requests(
         RequestError: If there is not a number for each item.
     """
     masks = [None if mask is None else mask.to(trie.device).where for mask in mask_of]
-    asks = trie.device.type == "cpu" and len(masks) * trie.num_items > _FEW
+    asks = trie.device.type == "cpu" and trie.num_items > _FEW
     if added is None:
         added = torch.zeros(trie.num_items, device=trie.device)
     elif not isinstance(added, (Tensor, np.ndarray, Sequence)):

@@ -118,7 +118,14 @@ class ExactSearch:
         Raises:
             SearchLimitError: If after `MOST_ROUNDS` rounds prefixes are left that may hide a better sum.
         """
-        sums = [self._add(member, *own) for member, own in enumerate(found)]
+        items = torch.from_numpy(np.concatenate([rows for rows, _ in found])).to(self.device)
+        lengths = torch.tensor([len(rows) for rows, _ in found])
+        added = self._of_items(torch.arange(len(found)).repeat_interleave(lengths).to(items), items)
+        parts = zip(found, np.split(added, lengths.cumsum(0)[:-1].numpy()), strict=True)
+        sums = [
+            self._merge(member, (rows[:0], scores[:0]), rows, scores + own)
+            for member, ((rows, scores), own) in enumerate(parts)
+        ]
         if not dropped:
             return sums
         waiting = self._waiting(dropped, self._least(sums))
@@ -150,11 +157,6 @@ class ExactSearch:
             ],
             dtype=np.float32,
         )
-
-    def _add(self, member: int, rows: np.ndarray, scores: np.ndarray) -> Sums:
-        chosen = torch.from_numpy(rows).to(self.device)
-        lines = torch.full_like(chosen, member)
-        return self._merge(member, (rows[:0], scores[:0]), rows, scores + self._of_items(lines, chosen))
 
     def _of_items(self, lines: Tensor, rows: Tensor) -> np.ndarray:
         values: np.ndarray = self.bounds.of_items(lines, rows).cpu().numpy()

@@ -11,121 +11,35 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seekrec.models.views.parts import Entries, Numbers, Part
 from seekrec.models.views.products import Products
 from seekrec.util.ragged import Ragged
 
-# Sums of a block, an item a row: they stay in the cache of a processor. A block has at least so many items.
-_BLOCK_CELLS, _LEAST_ITEMS = 2**17, 2**11
+# Sums of a block, an item a row, and items that a block has at least. Smaller ones would stay in a processor's own
+# cache, but each takes its time to begin with: with blocks of an eighth, a request in 100 thousand items took longer.
+_BLOCK_CELLS, _LEAST_ITEMS = 2**20, 2**11
 # A device takes its time to begin with a block.
 _BLOCK_CELLS_OF_DEVICE = 2**24
 # To multiply a pair costs as much as to multiply so many items for all requests, roughly and exactly.
 _COST_OF_PAIR, _COST_OF_EXACT_PAIR = 6, 2
 # Pairs that are multiplied at a time.
 _PAIRS_AT_ONCE = 2**16
+# Items of a group of which the best is looked at, and groups for each item wanted, so that few of these share one.
+_GROUP, _GROUPS_A_WANTED = 64, 16
 # Stretches of items that are looked at to know how large scores are.
 _NUM_STRETCHES = 16
 # Where fewer than one item in so many may not be answered, they are told by their rows.
 _SELDOM = 64
-# Numbers of items stay below.
-_STRIDE = 2**40
 _NEVER = float("-inf")
 
 # Requests and items, both int64, ascending by request; and float32 sums.
 Pairs = tuple[Tensor, Tensor, Tensor]
-
-
-class Part(Protocol):
-    """One of the scores that are added up."""
-
-    def add_to(self, total: Tensor, begin: int) -> None:
-        """Add the scores of the items from `begin` on to `total`, float32 of shape `(num_items_of_block, batch)`."""
-
-    def of(self, requests: Tensor, rows: Tensor) -> Tensor:
-        """Return the scores of pairs of a request and an item, ascending by request: float32 of their shape `(n,)`."""
-
-    def take(self, requests: list[int]) -> Part:
-        """Return the scores of some requests."""
-
-
-@dataclass(frozen=True)
-class Entries:
-    """Scores of a few items of each request; those of all others are zero.
-
-    Args:
-        rows (`Ragged`): int64 rows of items, ascending, each once, a row a request.
-        values (`np.ndarray`): float32 score of each of them.
-        device (`torch.device`): Where they are added.
-    """
-
-    rows: Ragged
-    values: np.ndarray
-    device: torch.device
-
-    @classmethod
-    def from_lines(cls, lines: Sequence[tuple[np.ndarray, np.ndarray]], device: torch.device) -> Entries:
-        """Build it from the rows and the scores of each request."""
-        values = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in lines)]).astype(np.float32)
-        return cls(Ragged.from_arrays([rows for rows, _ in lines]), values, device)
-
-    @cached_property
-    def _keys(self) -> np.ndarray:
-        """Numbers of the pairs of a request and an item, ascending."""
-        return self.rows.owners() * _STRIDE + self.rows.values
-
-    def add_to(self, total: Tensor, begin: int) -> None:
-        """Add them where they are; see [`Part`]."""
-        num_items, batch = total.shape
-        firsts = np.arange(batch) * _STRIDE + begin
-        low, high = np.searchsorted(self._keys, firsts), np.searchsorted(self._keys, firsts + num_items)
-        inside = Ragged.from_ranges(low, high - low)
-        places = torch.from_numpy((self.rows.values[inside.values] - begin) * batch + inside.owners())
-        values = torch.from_numpy(self.values[inside.values])
-        total.view(-1).index_add_(0, places.to(self.device), values.to(self.device))
-
-    def of(self, requests: Tensor, rows: Tensor) -> Tensor:
-        """Look up; see [`Part`]."""
-        if not len(self.values):
-            return torch.zeros(len(rows), device=self.device)
-        wanted = requests.cpu().numpy() * _STRIDE + rows.cpu().numpy()
-        places = np.minimum(np.searchsorted(self._keys, wanted), len(self.values) - 1)
-        found = np.where(self._keys[places] == wanted, self.values[places], np.float32(0))
-        return torch.from_numpy(found).to(self.device)
-
-    def take(self, requests: list[int]) -> Entries:
-        """Take requests; see [`Part`]."""
-        chosen = self.rows.take(requests)
-        return Entries(chosen, Ragged(self.values, self.rows.offsets).take(requests).values, self.device)
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """Numbers that a caller gives.
-
-    Args:
-        values (`torch.Tensor`): float32 of shape `(num_items,)`, for all requests, or `(batch, num_items)`.
-    """
-
-    values: Tensor
-
-    def add_to(self, total: Tensor, begin: int) -> None:
-        """Add them; see [`Part`]."""
-        own = self.values[..., begin : begin + len(total)]
-        total += own[:, None] if own.ndim == 1 else own.T
-
-    def of(self, requests: Tensor, rows: Tensor) -> Tensor:
-        """Look up; see [`Part`]."""
-        return self.values[rows] if self.values.ndim == 1 else self.values[requests, rows]
-
-    def take(self, requests: list[int]) -> Numbers:
-        """Take requests; see [`Part`]."""
-        return self if self.values.ndim == 1 else Numbers(self.values[requests])
 
 
 @dataclass(frozen=True)
@@ -198,11 +112,8 @@ class AddedScores:
         """
         found = []
         for begin, end in self._blocks(self.num_items):
-            rows, requests = self._candidates(*self._roughly(None, begin, end), begin, least)
-            found.append((rows + begin, requests))
-        rows, requests = (torch.cat(column) for column in zip(*found, strict=True))
-        order = requests.argsort(stable=True)
-        requests, rows = requests[order], rows[order]
+            found.append(self._candidates(*self._roughly(None, begin, end), begin, least) + begin * self.num_requests)
+        requests, rows = self._split(torch.cat(found))
         sums = self.of_pairs(requests, rows)
         is_kept = sums > least[requests]
         return requests[is_kept], rows[is_kept], sums[is_kept]
@@ -254,20 +165,34 @@ class AddedScores:
                 closed.hide(own, begin)
             first = held.start + begin
             total, slack = self._roughly(own, first, held.start + end)
-            reached = values.gather(1, last[:, None])[:, 0] if begin else self._least_of_best(own, total, first, last)
-            requests, places, sums = self._reaching(own, total, slack, first, reached)
+            if begin:
+                # More than the last so far: of equal sums the first rows are answered.
+                reached = values.gather(1, last[:, None])[:, 0].nextafter(torch.tensor(float("inf")).to(values))
+            else:
+                reached = self._least_of_best(own, total, first, last)
+            requests, places, sums = self._reaching(own, total, slack, first, reached, most)
             values, rows = _join_best(values, rows, (requests, places + first, sums))
         return values, rows
 
     def _least_of_best(self, own: Tensor | None, total: Tensor, begin: int, last: Tensor) -> Tensor:
         """Return a sum that as many items of a block as are wanted reach: of those with the best rough sums."""
-        most = min(int(last.max()) + 1, len(total))
-        places = total.T.contiguous().topk(most).indices
-        requests = torch.arange(self.num_requests, device=self.device).repeat_interleave(most)
-        sums = self.of_pairs(requests, places.reshape(-1) + begin)
-        sums = sums if own is None else sums + own[places.reshape(-1), requests]
-        ordered = F.pad(sums.view_as(places).sort(descending=True).values, (0, 1), value=_NEVER)
-        return ordered.gather(1, last.clamp_max(most)[:, None])[:, 0]
+        wanted = int(last.max()) + 1
+        # As many items as are wanted reach the last but so many of the best of groups, and hardly more do.
+        size = max(1, min(_GROUP, len(total) // (_GROUPS_A_WANTED * wanted)))
+        num_groups = len(total) // size
+        best = total[: num_groups * size].view(size, num_groups, -1).amax(0).T
+        reached = best.topk(min(wanted, num_groups)).values
+        lowest = F.pad(reached, (0, 1), value=_NEVER).gather(1, last.clamp_max(reached.shape[1])[:, None])[:, 0]
+        places = _places_above(total, lowest)
+        if len(places) > _GROUPS_A_WANTED // 4 * wanted * self.num_requests:
+            # Very many tie, or few may be answered.
+            return torch.full_like(lowest, _NEVER)
+        requests, rows = self._split(places)
+        sums = self.of_pairs(requests, rows + begin)
+        sums = sums if own is None else sums + own[rows, requests]
+        nothing = torch.full((self.num_requests, wanted), _NEVER, device=self.device)
+        values, _ = _join_best(nothing, torch.zeros_like(nothing, dtype=torch.int64), (requests, rows, sums))
+        return values.gather(1, last[:, None])[:, 0]
 
     def _roughly(self, own: Tensor | None, begin: int, end: int) -> tuple[Tensor, Tensor]:
         """Add to the scores of a block all but what is added last; return what the sums are off by, too."""
@@ -283,8 +208,8 @@ class AddedScores:
                 part.add_to(total, begin)
         return total, slack
 
-    def _candidates(self, total: Tensor, slack: Tensor, begin: int, least: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the places in a block and the requests of what may reach as much; `total` is changed."""
+    def _candidates(self, total: Tensor, slack: Tensor, begin: int, least: Tensor) -> Tensor:
+        """Return the places in the flat table of a block of what may reach as much; `total` is changed."""
         late, num_items = self._late, len(total)
         slack = slack + 1e-6 * least.abs().nan_to_num(posinf=0)
         places = _places_above(
@@ -294,18 +219,28 @@ class AddedScores:
             if late.table.rounded is not None or len(places) * _COST_OF_EXACT_PAIR > num_items:
                 late.add_roughly(total, begin)
                 places = _places_above(total, least - slack - late.slack)
-        return places // self.num_requests, places % self.num_requests
+        return places
 
-    def _reaching(self, own: Tensor | None, total: Tensor, slack: Tensor, begin: int, least: Tensor) -> Pairs:
-        """Return requests, places in a block and exact sums of what may reach as much; `total` is changed."""
-        rows, requests = self._candidates(total, slack, begin, least)
+    def _split(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return requests, ascending, and rows of places in the flat table of a block."""
+        rows, requests = places // self.num_requests, places % self.num_requests
         order = requests.argsort(stable=True)
-        rows, requests = rows[order], requests[order]
-        if len(rows) * _COST_OF_EXACT_PAIR > len(total):
+        return requests[order], rows[order]
+
+    def _reaching(
+        self, own: Tensor | None, total: Tensor, slack: Tensor, begin: int, least: Tensor, wanted: int
+    ) -> Pairs:
+        """Return requests, places in a block and exact sums of what may reach as much; `total` is changed.
+
+        At least those of the `wanted` best items that do.
+        """
+        places = self._candidates(total, slack, begin, least)
+        if len(places) * _COST_OF_EXACT_PAIR > len(total):
             exact = torch.zeros_like(total) if own is None else own.clone()
             for part in self.parts:
                 part.add_to(exact, begin)
-            return requests, rows, exact[rows, requests]
+            return _best_of_block(exact, wanted)
+        requests, rows = self._split(places)
         sums = self.of_pairs(requests, rows + begin)
         return requests, rows, sums if own is None else sums + own[rows, requests]
 
@@ -372,6 +307,21 @@ def _places_above(total: Tensor, lowest: Tensor) -> Tensor:
     return is_found.view(-1).nonzero()[:, 0]
 
 
+def _best_of_block(sums: Tensor, wanted: int) -> Pairs:
+    """Return requests, places and sums of the best in a table of `(num_items, batch)`; of equal ones the first."""
+    by_request = sums.T.contiguous()
+    last = by_request.topk(min(wanted, len(sums))).values[:, -1:]
+    # What is no number is found, too.
+    requests, places = (by_request <= last).logical_not_().nonzero(as_tuple=True)
+    tied, tied_places = ((by_request == last) & (last > _NEVER)).nonzero(as_tuple=True)
+    counts = torch.bincount(tied, minlength=len(last))
+    is_first = torch.arange(len(tied), device=tied.device) - (counts.cumsum(0) - counts)[tied] < wanted
+    requests = torch.cat([requests, tied[is_first]])
+    places = torch.cat([places, tied_places[is_first]])
+    order = requests.argsort(stable=True)
+    return requests[order], places[order], by_request[requests[order], places[order]]
+
+
 def _join_best(values: Tensor, rows: Tensor, found: Pairs) -> tuple[Tensor, Tensor]:
     """Return the best of what was known of each request and what was found: sums and rows in the shape they had."""
     requests, new_rows, sums = found
@@ -389,4 +339,4 @@ def _join_best(values: Tensor, rows: Tensor, found: Pairs) -> tuple[Tensor, Tens
     return best[:, :known], all_rows.gather(1, order[:, :known])
 
 
-__all__ = ["AddedScores", "Entries", "Numbers", "Part"]
+__all__ = ["AddedScores"]

@@ -11,7 +11,7 @@ import torch
 
 from seekrec.catalog import Catalog
 from seekrec.errors import RequestError
-from seekrec.models.views.added import Numbers
+from seekrec.models.views.parts import Numbers
 from seekrec.schema import shown
 
 # Numbers of all items, for all requests or for each; or of some items by id, for all requests.

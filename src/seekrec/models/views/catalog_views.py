@@ -18,8 +18,8 @@ from seekrec.catalog import Catalog
 from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import ConfigurationError
 from seekrec.models.new_items import TextNeighbors
-from seekrec.models.views.added import Entries, Part
 from seekrec.models.views.lexical import LexicalIndex
+from seekrec.models.views.parts import Entries, Part
 from seekrec.models.views.products import Products, VectorTable
 from seekrec.models.views.views import Views
 from seekrec.models.views.weights import ANSWER_VIEWS, ViewWeights

@@ -17,9 +17,10 @@ from seekrec.errors import CatalogError, RequestError
 from seekrec.models.answers import ExcludeSeen, Where
 from seekrec.models.new_items import TextNeighbors
 from seekrec.models.repository import RepositoryModel
-from seekrec.models.views.added import AddedScores, Part
+from seekrec.models.views.added import AddedScores
 from seekrec.models.views.boosts import Boost, read_boost
 from seekrec.models.views.catalog_views import CatalogViews, ViewRequests
+from seekrec.models.views.parts import Part
 from seekrec.models.views.views import Views
 from seekrec.models.views.weights import ViewWeights, read_view_weights
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, ScoredItem

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from seekrec.util.growing import append_rows
 
-# A half is rounded at the eighth binary digit: a copy of fewer items is not worth its making.
-_FEW_ITEMS = 2**15
+# A half is rounded at the eighth binary digit. A copy of fewer items is not worth its making: with one a request of
+# sixteen takes 5 % less in a dense family at 100 thousand items and as long in GenSR, and at a million 10 % less there.
+_FEW_ITEMS = 2**16
 _ROUNDING = 2.0**-8
 _ROWS_AT_ONCE = 2**14
 # Fewer pairs of a request are multiplied together with those of the others.
@@ -164,7 +165,8 @@ class Products:
         if (rounded := self.table.rounded) is None:
             self.add_to(total, begin)
         else:
-            total += rounded.items[begin : begin + len(total)] @ self._halves.T
+            products = rounded.items[begin : begin + len(total)] @ self._halves.T
+            total += products[:, : total.shape[1]]
 
     @cached_property
     def slack(self) -> Tensor:
@@ -172,11 +174,13 @@ class Products:
         questions, rounded = self.questions, self.table.rounded
         # Adding up in another order makes a difference, too.
         order = (questions.shape[1] + 8) * 2.0**-23 * self.table.longest * questions.norm(dim=1)
-        return order if rounded is None else order + rounded.limits(questions, self._halves)
+        return order if rounded is None else order + rounded.limits(questions, self._halves[: len(questions)])
 
     @cached_property
     def _halves(self) -> Tensor:
-        return self.questions.to(torch.bfloat16)
+        halves = self.questions.to(torch.bfloat16)
+        # Two take less than one: the products of a single vector are made by other instructions.
+        return halves.expand(2, -1) if len(halves) == 1 else halves
 
     def of(self, requests: Tensor, rows: Tensor) -> Tensor:
         """Multiply pairs; see [`Part`]."""
