@@ -32,6 +32,8 @@ _COST_OF_PAIR, _COST_OF_EXACT_PAIR = 6, 2
 _PAIRS_AT_ONCE = 2**16
 # Items of a group of which the best is looked at, and groups for each item wanted, so that few of these share one.
 _GROUP, _GROUPS_A_WANTED = 64, 16
+# Items of a group of which the best tells whether the others are looked at.
+_SMALL_GROUP = 16
 # Stretches of items that are looked at to know how large scores are.
 _NUM_STRETCHES = 16
 # Where fewer than one item in so many may not be answered, they are told by their rows.
@@ -299,12 +301,25 @@ class _Closed:
 
 def _places_above(total: Tensor, lowest: Tensor) -> Tensor:
     """Return the places in the flat table of what is not below a number of its request; minus infinity always is."""
+    lowest, (num_items, batch) = lowest.clamp_min(torch.finfo(total.dtype).min), total.shape
+    if total.device.type != "cpu":
+        return (total < lowest).logical_not_().view(-1).nonzero()[:, 0]
+    # The best of groups first: to compare all takes longer than to find these.
+    num_groups = num_items // _SMALL_GROUP
+    grouped = num_groups * _SMALL_GROUP
+    groups = _not_below(total[:grouped].view(_SMALL_GROUP, num_groups, batch).amax(0), lowest)
+    if len(groups) * _SMALL_GROUP > total.numel() // _SMALL_GROUP:
+        return torch.from_numpy(_not_below(total, lowest))
+    places = groups + np.arange(0, grouped * batch, num_groups * batch or 1)[:, None]
     # What is no number is found, too, and refused later.
-    is_found = (total < lowest.clamp_min(torch.finfo(total.dtype).min)).logical_not_()
+    is_found = ~(total.numpy().reshape(-1).take(places) < lowest.numpy()[groups % batch])
+    rest = _not_below(total[grouped:], lowest) + grouped * batch
+    return torch.from_numpy(np.concatenate([places[is_found], rest]))
+
+
+def _not_below(values: Tensor, lowest: Tensor) -> np.ndarray:
     # A torch of the CPU takes long to find few places among many.
-    if total.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(is_found.numpy()))
-    return is_found.view(-1).nonzero()[:, 0]
+    return np.flatnonzero((values < lowest).logical_not_().numpy())
 
 
 def _best_of_block(sums: Tensor, wanted: int) -> Pairs:
