@@ -7,8 +7,9 @@
 Models have the shapes of the recipes for MovieLens-100K and random weights; items have titles of twelve words, text
 vectors of 384 numbers and a SASRec, queries clicks. Text vectors of queries are made up: an encoder is not timed.
 Requests are read by the processor inside the time; what users have seen is left out of recommendations. JSON lines:
-`on` and `off` are milliseconds a request, medians of runs that took turns, `value` is on / off, and `megabytes_on` and
-`megabytes_off` are what a batch takes at its peak beyond what was there before it, each in its own process.
+`on` and `off` are milliseconds of the processor a request, medians of runs that took turns, `value` is on / off, and
+`megabytes_on` and `megabytes_off` are what a batch takes at its peak beyond what was there before it, each in its own
+process.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -308,7 +310,8 @@ def measure(arguments: Arguments) -> None:
                         set_views(model, weights)
                         return model.retrieve(processor(requests), top_k=10)
 
-                    found = time_in_turns({"on": lambda: run(on), "off": lambda: run([])}, arguments.repeats)
+                    contenders = {"on": lambda: run(on), "off": lambda: run([])}
+                    found = time_in_turns(contenders, arguments.repeats, time.process_time)
                     line: dict[str, object] = {"family": family, "task": task, "items": num_items, "batch": batch}
                     line |= {name: round(1e3 * seconds / batch, 2) for name, seconds in found.items()}
                     print(json.dumps(line | {"value": round(found["on"] / found["off"], 2)}), flush=True)
