@@ -66,9 +66,11 @@ SAVING = dict(
 
 def test_the_clock_ends_a_training_with_a_whole_checkpoint(tmp_path, caplog):
     trainer = make_trainer(tmp_path, **SAVING)
-    model = train_once(trainer, (), {}, budget=TimeBudget(process_seconds() + 0.5 + 2.0, least_reserve=2.0))
+    # A hundredth of a second a step; the reserve of 2 seconds leaves half of one.
+    budget = TimeBudget(2.5, least_reserve=2.0, clock=lambda: trainer.state.global_step / 100)
+    model = train_once(trainer, (), {}, budget=budget)
     steps = trainer.state.global_step
-    assert 5 < steps < 60 and "The time is used up: training ends at step" in caplog.text
+    assert steps == 50 and "The time is used up: training ends at step" in caplog.text
     # One less with each step: what is saved and returned is the state of the last one.
     assert model.weight.item() == pytest.approx(-steps)
     (last,) = list_checkpoints(tmp_path / "trainer")
