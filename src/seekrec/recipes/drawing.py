@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _DPI = 110
+# Of the width of a panel.
+_CLOSE = 0.06
 _MARKERS = "osD^vP*X"
 
 
@@ -107,18 +110,23 @@ def draw_curves(path: Path, content: Mapping[str, Mapping[str, Sequence[tuple[fl
         for panel in axes[len(content) :]:
             panel.set_axis_off()
         for panel, (title, curves) in zip(axes, content.items(), strict=False):
+            values = sorted({value for points in curves.values() for value, _ in points})
+            # Labels of close values would cover each other: they stand side by side.
+            gaps = [after - before for before, after in pairwise(values)]
+            is_close = bool(gaps) and min(gaps) < _CLOSE * sum(gaps)
+            places = {value: float(number) if is_close else value for number, value in enumerate(values)}
             for number, (name, points) in enumerate(curves.items()):
                 ordered = sorted(points)
                 errors = list(zip(*(spread.errors for _, spread in ordered), strict=True))
                 panel.errorbar(
-                    [place for place, _ in ordered],
+                    [places[value] for value, _ in ordered],
                     [spread.value for _, spread in ordered],
                     yerr=errors,
                     marker=_MARKERS[number % len(_MARKERS)],
                     capsize=3,
                     label=name,
                 )
-            panel.set_xticks(sorted({place for points in curves.values() for place, _ in points}))
+            panel.set_xticks(list(places.values()), [f"{value:g}" for value in values])
             panel.tick_params(axis="x", labelrotation=30 if max(map(len, curves.values())) > 5 else 0)
             panel.set_xlabel(axis)
             panel.set_ylabel(", ".join(curves) if len(curves) == 1 else "")

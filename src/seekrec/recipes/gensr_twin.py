@@ -247,8 +247,10 @@ def _draw_densities(panel: Axes, pair: PairStates) -> None:
     grid = np.stack(np.meshgrid(*np.linspace(low, high, 60).T))
     for task, behavior in enumerate(BEHAVIORS):
         density = gaussian_kde(places[pair.tasks == task].T)(grid.reshape(2, -1)).reshape(grid.shape[1:])
-        panel.contour(*grid, density, levels=6, colors=f"C{task}", linewidths=1.0)
-        panel.plot([], [], color=f"C{task}", label=behavior)
+        # Both are seen where they are the same, as of a log whose searches are copies of its recommendations.
+        style = ("solid", "dashed")[task]
+        panel.contour(*grid, density, levels=6, colors=f"C{task}", linewidths=1.0, linestyles=style)
+        panel.plot([], [], color=f"C{task}", linestyle=style, label=behavior)
     panel.set_title("histories and targets (t-SNE, density)", fontsize=10)
     panel.set_xlabel("first dimension")
     panel.set_ylabel("second dimension")
