@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.evaluation import click_calibration, expected_calibration_error
-from seekrec.evaluation.calibration import fit_logistic
+from seekrec.evaluation.calibration import chance_errors, fit_logistic
 from seekrec.evaluation.protocols import EvaluationCases
 from seekrec.schema import IdMap, Request, ScoredItem
 from seekrec.util.ragged import Ragged
@@ -64,9 +64,43 @@ class Sure:
 def test_clicks_of_cases():
     # Case 1: a (clicked, 1.0) and b (.25). Case 2: c (clicked, .25) alone. The bin of .25: |.5 - 1| over 3.
     found = click_calibration(Sure(), cases(np.array([[1, 0], [2, -1]])), IdMap(["a", "b", "c"]))
-    assert found == pytest.approx(0.5 / 3)
+    assert found.error == pytest.approx(0.5 / 3)
+    # In the one bin that differs the cases add .25 and -.75, of variance .0625 + .5625 in all: by chance the error is
+    # that of a normal number, its mean sqrt(2 / pi) of a deviation and 95% of it below 1.96 deviations.
+    deviation = np.sqrt(0.625) / 3
+    assert found.by_chance == pytest.approx(np.sqrt(2 / np.pi) * deviation, rel=0.03)
+    assert found.limit == pytest.approx(1.96 * deviation, rel=0.03)
     with pytest.raises(ConfigurationError, match="The cases rank the whole catalogue"):
         click_calibration(Sure(), cases(None), IdMap(["a", "b", "c"]))
+
+
+def test_what_right_probabilities_show_by_chance():
+    rng = np.random.default_rng(0)
+    clicked, numbers = np.tile([1, 0, 0, 0, 0], 250), np.repeat(np.arange(250), 5)
+    errors, means, limits, wrong = [], [], [], []
+    for _ in range(200):
+        # One normal number a candidate, of mean 1 for the clicked one: log of .2 N(x; 1, 1) / (.8 N(x; 0, 1)).
+        logits = rng.normal(size=1250) + clicked - 0.5 - np.log(4)
+        right = 1 / (1 + np.exp(-logits))
+        by_chance = chance_errors(right, clicked, numbers)
+        errors.append(expected_calibration_error(right, clicked))
+        means.append(by_chance.mean())
+        limits.append(np.quantile(by_chance, 0.95))
+        # Twice the odds: far from right, and by chance alone not much further.
+        wrong.append(np.quantile(chance_errors(1 / (1 + np.exp(-logits) / 2), clicked, numbers), 0.95))
+    # 200 errors scatter by .006, so their mean by .0004; 10 of them are expected above the limit, with deviation 3.1.
+    assert np.mean(means) == pytest.approx(np.mean(errors), abs=0.0015)
+    assert 1 <= np.sum(np.array(errors) > limits) <= 20
+    assert np.mean(wrong) < 1.2 * np.mean(limits)
+
+
+def test_chance_counts_whole_cases():
+    # Ten cases of one certain click among equals: .2 five times and one click make no difference that chance could.
+    numbers = np.repeat(np.arange(10), 5)
+    assert chance_errors(np.full(50, 0.2), np.tile([1, 0, 0, 0, 0], 10), numbers).max() == pytest.approx(0, abs=1e-12)
+    # Every candidate a case of its own: ten are .8 off and forty .2, a variance of 10 x .64 + 40 x .04 = 8.
+    alone = chance_errors(np.full(50, 0.2), np.tile([1, 0, 0, 0, 0], 10), np.arange(50))
+    assert alone.mean() == pytest.approx(np.sqrt(2 / np.pi) * np.sqrt(8) / 50, rel=0.03)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ calibration.py whether probabilities are what they say
 from pathlib import Path
 
 from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer
-from seekrec.evaluation.calibration import click_calibration, expected_calibration_error
+from seekrec.evaluation.calibration import ClickCalibration, click_calibration, expected_calibration_error
 from seekrec.evaluation.conditions import (
     QUERY_FORMS,
     add_typo,
@@ -73,6 +73,7 @@ __all__ = [
     "BM25",
     "METRICS_FOLDER",
     "QUERY_FORMS",
+    "ClickCalibration",
     "Comparison",
     "DenseText",
     "EvaluationCases",

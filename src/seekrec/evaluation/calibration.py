@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +15,25 @@ from seekrec.schema import IdMap
 # Of the squares of factors, in units of the features' spread, for each example.
 _PENALTY = 1e-5
 _MAX_STEPS = 100
+# Of what chance alone shows; with so many the limit below is sure to some hundredths of itself.
+_NUM_DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class ClickCalibration:
+    """How well the probabilities of clicks are calibrated, beside what chance alone would show.
+
+    With few cases even probabilities that are right in every bin show an error, as each case has but one click.
+
+    Args:
+        error (`float`): The expected calibration error, from 0, the best, to 1.
+        by_chance (`float`): What right probabilities would show over so many such cases, on average.
+        limit (`float`): What they would stay below 19 times in 20.
+    """
+
+    error: float
+    by_chance: float
+    limit: float
 
 
 def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike, *, num_bins: int = 10) -> float:
@@ -49,16 +70,58 @@ def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLi
     if not ((values >= 0) & (values <= 1)).all():
         wrong = values[~((values >= 0) & (values <= 1))][0]
         raise DataError(f"A probability is {wrong}; it must be from 0 to 1.")
-    number = np.minimum((values.ravel() * num_bins).astype(np.int64), num_bins - 1)
-    difference = np.bincount(number, weights=values.ravel() - happened.ravel(), minlength=num_bins)
+    difference = np.bincount(
+        _bins(values.ravel(), num_bins), weights=values.ravel() - happened.ravel(), minlength=num_bins
+    )
     return float(np.abs(difference).sum() / values.size)
 
 
-def click_calibration(system: Retriever, cases: EvaluationCases, id_map: IdMap, *, num_bins: int = 10) -> float:
+def _bins(values: npt.NDArray[np.float64], num_bins: int) -> npt.NDArray[np.int64]:
+    return np.minimum((values * num_bins).astype(np.int64), num_bins - 1)
+
+
+def chance_errors(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, case_numbers: npt.ArrayLike, *, num_bins: int = 10
+) -> npt.NDArray[np.float64]:
+    """Draw the expected calibration errors that chance alone would show, were the mean of every bin right.
+
+    What happened to the candidates of a case is not independent: one of them is clicked. So the draws are of whole
+    cases. The differences that a case adds to the bins have a covariance, and their sums over many cases are about
+    normal: drawn around 0 with that covariance, they are what right probabilities scatter by.
+
+    Clicks drawn from the probabilities themselves would not do. Drawn one by one they scatter more than one click a
+    case can: in a simulation of 250 cases of five whose scores say little, right probabilities show 0.0155 and such
+    draws 0.0181. Drawn one a case, in proportion to the odds, they are exact where the probabilities are right; but a
+    factor of all odds changes no such draw, so what is too high by one would seem to be so by chance.
+
+    Args:
+        probabilities (`ArrayLike`): From 0 to 1, `(n,)`.
+        labels (`ArrayLike`): 1 where it happened, else 0, `(n,)`.
+        case_numbers (`ArrayLike`): The case of each, from 0, `(n,)`. Cases are taken to be independent.
+        num_bins (`int`): As for [`expected_calibration_error`].
+
+    Returns:
+        `np.ndarray`: float64 of shape `(10000,)`; the same for the same input.
+    """
+    values, happened = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    place = np.asarray(case_numbers) * num_bins + _bins(values, num_bins)
+    num_cases = int(np.max(case_numbers)) + 1
+    differences = np.bincount(place, weights=values - happened, minlength=num_cases * num_bins)
+    # Around 0, which is their mean where probabilities are right.
+    by_case = differences.reshape(num_cases, num_bins)
+    draws = np.random.default_rng(0).multivariate_normal(np.zeros(num_bins), by_case.T @ by_case, size=_NUM_DRAWS)
+    errors: npt.NDArray[np.float64] = np.abs(draws).sum(axis=1) / values.size
+    return errors
+
+
+def click_calibration(
+    system: Retriever, cases: EvaluationCases, id_map: IdMap, *, num_bins: int = 10
+) -> ClickCalibration:
     """Compute the expected calibration error of the probabilities with which a system ranks candidates.
 
     The target of a case counts as clicked and its negatives as not, so the share of clicks is that of the cases. A
-    model is calibrated to the share it was trained with: ask with as many negatives, drawn alike.
+    model is calibrated to the share it was trained with: ask with as many negatives, drawn alike. Beside the error
+    stands what chance alone would show: see [`chance_errors`].
 
     Args:
         system ([`Retriever`]): Its `rank` returns probabilities as scores.
@@ -78,9 +141,11 @@ def click_calibration(system: Retriever, cases: EvaluationCases, id_map: IdMap, 
     clicked = [
         item.item_id == target for answer, target in zip(answers, cases.target_ids, strict=True) for item in answer
     ]
-    return expected_calibration_error(
-        [item.score for answer in answers for item in answer], clicked, num_bins=num_bins
-    )
+    probabilities = [item.score for answer in answers for item in answer]
+    error = expected_calibration_error(probabilities, clicked, num_bins=num_bins)
+    case_numbers = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
+    by_chance = chance_errors(probabilities, clicked, case_numbers, num_bins=num_bins)
+    return ClickCalibration(error, float(by_chance.mean()), float(np.quantile(by_chance, 0.95)))
 
 
 def fit_logistic(features: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -121,4 +186,4 @@ def fit_logistic(features: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[
         used[np.flatnonzero(used)[negative]] = False
 
 
-__all__ = ["click_calibration", "expected_calibration_error", "fit_logistic"]
+__all__ = ["ClickCalibration", "chance_errors", "click_calibration", "expected_calibration_error", "fit_logistic"]

@@ -236,8 +236,11 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
                 return
         for behavior in self.behaviors:
             cases = self.drawn_cases(model, behavior, "test", number)
-            error = click_calibration(self.make_retriever(model), cases, self.catalog.id_map)
-            print(f"{behavior}: expected calibration error of click probabilities {error:.4f} ({len(cases)} cases)")
+            found = click_calibration(self.make_retriever(model), cases, self.catalog.id_map)
+            print(
+                f"{behavior}: expected calibration error of click probabilities {found.error:.4f} "
+                f"({len(cases)} cases; right ones would show {found.by_chance:.4f}, up to {found.limit:.4f})"
+            )
 
     def make_trainers(
         self, model: DenseT, evaluate_model: EvaluateModel
