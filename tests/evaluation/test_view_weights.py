@@ -14,8 +14,9 @@ from small_shop import FINDING, log_of, make_aisles, make_dense_catalog, make_ge
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
+from seekrec.evaluation.likely_weights import ScoredCases, likely_weights
 from seekrec.evaluation.validation import ValidationRanking
-from seekrec.evaluation.view_weights import _learn_weights, _Scored, _weigh_new, choose_view_weights
+from seekrec.evaluation.view_weights import _weigh_new, choose_view_weights
 from seekrec.events import split_log
 from seekrec.models.views import Views
 
@@ -54,9 +55,38 @@ def test_weights_are_those_that_made_the_targets():
     order = np.concatenate([target, np.array([np.delete(np.arange(12), one) for one in target[:, 0]])], axis=1)
     parts = [np.take_along_axis(one, order, axis=1) for one in (own, told, noise)]
     parts[0][:, -1] = -np.inf  # padding
-    weights = _learn_weights(_Scored(parts[0], {"told": parts[1], "noise": parts[2]}), ["told", "noise"])
+    weights = likely_weights(ScoredCases(parts[0], {"told": parts[1], "noise": parts[2]}), ["told", "noise"])
     assert weights["told"] == pytest.approx(1.5, rel=0.08)
     assert weights["noise"] < 0.08
+
+
+def test_weights_are_those_of_the_whole_catalogue():
+    # As above, of 2,000 items: looked at are the 20 that each part holds best and 100 others, which stand for all.
+    rng = np.random.default_rng(3)
+    own, told, noise = rng.normal(size=(3, 1500, 2000)).astype(np.float32)
+    target = (own + 1.5 * told + rng.gumbel(size=own.shape)).argmax(1)
+    lines, counts = [], []
+    for case in range(len(own)):
+        best = np.concatenate([[target[case]], *(np.argsort(-part[case])[:20] for part in (own, told, noise))])
+        found = best[np.sort(np.unique(best, return_index=True)[1])]
+        others = np.setdiff1d(rng.integers(2000, size=100), found)
+        lines.append(np.concatenate([found, others, np.zeros(161 - len(found) - len(others), np.int64)]))
+        counts.append([0.0] * len(found) + [np.log(20)] * len(others) + [-np.inf] * (161 - len(found) - len(others)))
+    rows, counts = np.stack(lines), np.array(counts)
+    parts = [np.take_along_axis(part, rows, 1) for part in (own, told, noise)]
+    added = {"told": parts[1], "noise": parts[2]}
+    parts[0][counts == -np.inf] = -np.inf
+    weights = likely_weights(ScoredCases(parts[0], added, np.maximum(counts, 0)), ["told", "noise"])
+    assert weights["told"] == pytest.approx(1.5, rel=0.08) and weights["noise"] < 0.08
+    # What is measured is the rank among those looked at for themselves.
+    parts[0][counts > 0] = -np.inf
+    alone = ScoredCases(parts[0], added)
+    values = [
+        scored.values(weights).tolist() for scored in (alone, ScoredCases(parts[0], added, np.maximum(counts, 0)))
+    ]
+    assert values[0] == values[1]
+    # Without the others, what chose the items is weighed on them.
+    assert likely_weights(alone, ["told", "noise"])["told"] > 1.6
 
 
 def test_beside_a_model_that_knows_nothing_weights_are_finite(caplog):
@@ -66,7 +96,7 @@ def test_beside_a_model_that_knows_nothing_weights_are_finite(caplog):
     own, told = rng.normal(size=(2, 4000, 12)).astype(np.float32)
     own[:, 0] -= 1.0  # it would rather be wrong
     told[:, 0] += 2.0
-    weights = _learn_weights(_Scored(own, {"told": told}), ["told"])
+    weights = likely_weights(ScoredCases(own, {"told": told}), ["told"])
     # The log-odds of two normal distributions of deviation 1 whose means are 2 apart: 2, over 0.05.
     assert weights["told"] == pytest.approx(40, rel=0.1)
     assert "hardly at all" in caplog.text
@@ -79,7 +109,9 @@ def test_weights_do_not_depend_on_the_unit_of_scores(unit, caplog):
     own, told = rng.normal(size=(2, 4000, 12)).astype(np.float32)
     own[:, 0] += 1.5
     told[:, 0] += 1.0
-    weights = _learn_weights(_Scored(own * np.float32(unit), {"told": told * np.float32(unit)}), ["told"], unit=unit)
+    weights = likely_weights(
+        ScoredCases(own * np.float32(unit), {"told": told * np.float32(unit)}), ["told"], unit=unit
+    )
     # Log-odds of distributions 1.5 and 1 apart: 1 / 1.5 of the model's own.
     assert weights["told"] == pytest.approx(1 / 1.5, rel=0.05)
     assert not caplog.records
@@ -150,7 +182,7 @@ def test_being_new_weighs_what_makes_new_items_as_likely_as_others(monkeypatch, 
         order = np.argsort(np.arange(24) != target[:, None], axis=1, kind="stable")
         marks = np.take_along_axis(np.broadcast_to(is_new, true.shape), order, 1).astype(np.float32)
         total = np.take_along_axis(true, order, 1) + bias * marks
-        return _Scored(total * 0.3 - 1, {"new": 300 * marks + 1, "sum": np.ones_like(marks)})
+        return ScoredCases(total * 0.3 - 1, {"new": 300 * marks + 1, "sum": np.ones_like(marks)})
 
     monkeypatch.setattr("seekrec.evaluation.view_weights._score", score)
     monkeypatch.setattr(type(model), "score_unit", property(lambda _: 0.3))

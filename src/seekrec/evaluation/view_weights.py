@@ -2,7 +2,8 @@
 """The weights of what is added to a model's scores, learned from validation cases.
 
 What the views know was made from training events alone, so validation is new to them as the test is. The items looked
-at for a case are its target and those that the model, or one of the views, holds among the best of the catalogue.
+at for a case are its target, those that the model, or one of the views, holds among the best of the catalogue, and
+some of the others, which stand for all of them.
 
 Where views find the items that a model then orders, they are weighed among each other first, so that they find the
 targets; then their sum is weighed beside the model, among the items found. Both together are one weight for each view.
@@ -15,18 +16,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import compress
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation.metrics import metric_values, ranks_from_scores
+from seekrec.evaluation.likely_weights import LEAST_WEIGHT, METRIC, ScoredCases, likely_weights
 from seekrec.evaluation.protocols import EvaluationCases, build_cases
 from seekrec.events import Split
 from seekrec.models.processing import CatalogProcessor
@@ -47,13 +45,8 @@ logger = logging.getLogger(__name__)
 # What ways to weigh words are compared at: from hardly anything to what decides.
 WEIGHTS = (0.0, *(round(float(weight), 3) for weight in np.geomspace(0.05, 20, 14)))
 _BATCH_SIZE = 32
-_METRIC = "ndcg@10"
-# Of the squares of weights: where words tell every target, no weight is large enough.
-_PENALTY = 1e-4
-# A view with less weight changes nothing that is worth its time.
-_LEAST = 0.02
-# Of the factor of a model's own score, which divides weights: one near it tells nothing.
-_LEAST_FACTOR = 0.05
+# So many of the items that neither the model nor a view holds best stand for all of these, in each case.
+_NUM_DRAWN = 300
 # Views that say nothing without a query.
 _READ_QUERIES = ("lexical", "query_log")
 _WORDS: Mapping[str, float] = {"lexical": 1.0}
@@ -64,29 +57,6 @@ _MOST_TAKEN = 1_000
 _MAY_COST = 0.01
 # Beside it no view counts.
 _ALL_THERE_IS = 1000.0
-
-
-@dataclass(frozen=True, eq=False)
-class _Scored:
-    """Validation cases, and what model and views say of the items looked at.
-
-    Args:
-        own (`np.ndarray`): float32 `(num_cases, most_items)`, minus infinity for padding; the target stands first.
-        views (`dict`): By name, what is added at weight 1, of the same shape.
-    """
-
-    own: np.ndarray
-    views: dict[str, np.ndarray]
-
-    def values(self, weights: Mapping[str, float]) -> np.ndarray:
-        """Return the metric of each case with some weights."""
-        total = self.own
-        for name, weight in weights.items():
-            if weight:
-                total = total + np.float32(weight) * self.views[name]
-        ranks = ranks_from_scores(total, np.zeros(len(total), np.int64))
-        found: np.ndarray = metric_values(ranks, _METRIC)
-        return found
 
 
 def choose_view_weights(
@@ -134,7 +104,7 @@ def choose_view_weights(
         if max_cases == 0 or not split.targets("validation", behavior):
             if model.finds_by_views:
                 logger.warning("No validation case of a %s is used: the views that find items count alike.", behavior)
-                chosen[behavior] = dict.fromkeys(_names(views, catalog, behavior), _LEAST)
+                chosen[behavior] = dict.fromkeys(_names(views, catalog, behavior), LEAST_WEIGHT)
             continue
         cases = build_cases(
             split,
@@ -153,13 +123,13 @@ def choose_view_weights(
                 views = _choose_words(model, processor, cases, views)
             names = _names(views, catalog, behavior)
             scored = _score(model, processor, cases, {name: (views, {name: 1.0}) for name in names})
-            weights = _learn_weights(scored, names, unit=model.score_unit)
+            weights = likely_weights(scored, names, unit=model.score_unit)
             without, beside = (float(scored.values(one).mean()) for one in ({}, weights))
             # What makes the targets likelier need not bring them to the front.
             weights = weights if beside > without else dict.fromkeys(names, 0.0)
         weights = {**weights, "new": _weigh_new(model, processor, cases, views, weights, seed)}
         chosen[behavior] = weights
-        found[behavior] = {**weights, f"{_METRIC} without": without, f"{_METRIC} with": max(without, beside)}
+        found[behavior] = {**weights, f"{METRIC} without": without, f"{METRIC} with": max(without, beside)}
     used = {name for own in chosen.values() for name, weight in own.items() if weight}
     model.set_views(
         replace(
@@ -182,7 +152,7 @@ def _choose_words(model: ViewedModel, processor: CatalogProcessor, cases: Evalua
     if len(choices) < 2:
         return views
     scored = _score(model, processor, cases, {str(number): (one, _WORDS) for number, one in enumerate(choices)})
-    best = [max(scored.values({name: weight}).mean() for weight in WEIGHTS) for name in scored.views]
+    best = [max(scored.values({name: weight}).mean() for weight in WEIGHTS) for name in scored.added]
     return choices[int(np.argmax(best))]
 
 
@@ -219,9 +189,9 @@ def _weigh_finders(
     alone = _score(model, processor, cases, {**asked, **words}, by="views")
     found: list[tuple[float, dict[str, float]]] = []
     for number in range(len(choices)):
-        line = {name: alone.views[name if name in asked else f"lexical {number}"] for name in names}
-        scored = _Scored(alone.own, line)
-        weights = _learn_weights(scored, names, unit=model.score_unit)
+        line = {name: alone.added[name if name in asked else f"lexical {number}"] for name in names}
+        scored = ScoredCases(alone.own, line, alone.log_counts)
+        weights = likely_weights(scored, names, unit=model.score_unit)
         weights = weights if any(weights.values()) else dict.fromkeys(names, 1.0)
         found.append((float(scored.values(weights).mean()), weights))
     best = int(np.argmax([value for value, _ in found]))
@@ -232,9 +202,9 @@ def _weigh_finders(
     share = len(beside_model.own) / len(cases)
     if not share:
         return views, weights, 0.0, 0.0
-    learned = _learn_weights(beside_model, ["sum"], unit=model.score_unit)["sum"]
+    learned = likely_weights(beside_model, ["sum"], unit=model.score_unit)["sum"]
     # At the second they find the items and no more: so little leaves the order to the model.
-    choices_of_sum = (learned, _LEAST / max(weights.values()))
+    choices_of_sum = (learned, LEAST_WEIGHT / max(weights.values()))
     values = {one: share * float(beside_model.values({"sum": one}).mean()) for one in (0.0, *choices_of_sum)}
     factor = max((one for one in choices_of_sum if one), key=lambda one: values[one])
     scaled = {name: float(f"{factor * weight:.3g}") for name, weight in weights.items()}
@@ -272,57 +242,21 @@ def _weigh_new(
     unit, scale = model.score_unit, max(weights.values()) if model.finds_by_views else 1.0
     totals: list[np.ndarray] = []
     marks: list[np.ndarray] = []
+    counts: list[np.ndarray] = []
     try:
         for number, taken in enumerate(generator.permutation(one_in)[:_ONE_IN].tolist()):
             model.set_catalog(replace(catalog, is_predicted=catalog.is_predicted | (group == taken)))
             part = cases.take(np.sort(order[number::_ONE_IN]))
             scored = _score(model, processor, part, asked_views, by=by)
-            totals += list((scored.own + scored.views["sum"]) / scale)
-            marks += list(np.round((scored.views["new"] - scored.views["sum"]) / (unit * _ALL_THERE_IS)) * unit)
+            totals += list((scored.own + scored.added["sum"]) / scale)
+            marks += list(np.round((scored.added["new"] - scored.added["sum"]) / (unit * _ALL_THERE_IS)) * unit)
+            counts += [] if scored.log_counts is None else list(scored.log_counts)
     finally:
         model.set_catalog(catalog)
-    beside = _Scored(_pad(totals, -np.inf), {"new": _pad(marks, 0.0)})
-    learned = _learn_weights(beside, ["new"], unit=unit)
+    beside = ScoredCases(_pad(totals, -np.inf), {"new": _pad(marks, 0.0)}, _pad(counts, 0.0) if counts else None)
+    learned = likely_weights(beside, ["new"], unit=unit)
     is_free = beside.values(learned).mean() >= (1 - _MAY_COST) * beside.values({}).mean()
     return float(f"{scale * learned['new']:.3g}") if is_free else 0.0
-
-
-def _learn_weights(scored: _Scored, names: Sequence[str], *, unit: float = 1.0) -> dict[str, float]:
-    """Return the weights at which the targets are likeliest among the items looked at.
-
-    A logistic regression of the target among the items of its case, with the model's own score times a factor, which
-    divides the weights afterwards, and no weight below 0. It uses every case, where NDCG@10 changes with a few and
-    follows their noise. Beside a model that tells nothing of the targets weights end where views alone decide:
-    the factor has a limit, in units of a log-probability, of which one is `unit` of the scores.
-    """
-    is_item = torch.from_numpy(scored.own > -np.inf)
-    own = torch.from_numpy(scored.own).masked_fill(~is_item, 0.0) / unit
-    views = torch.stack([torch.from_numpy(scored.views[name]) for name in names]) / unit
-    logits = torch.zeros(1 + len(names), requires_grad=True)
-    optimizer = torch.optim.LBFGS([logits], max_iter=60, line_search_fn="strong_wolfe")
-
-    def split() -> tuple[Tensor, Tensor]:
-        # Above the limit, not cut off at it, where no gradient would lead back.
-        return _LEAST_FACTOR + logits[0].exp(), F.softplus(3 * logits[1:] - 3)
-
-    def step() -> Tensor:
-        optimizer.zero_grad()
-        factor, weights = split()
-        scores = (factor * own + (weights[:, None, None] * views).sum(0)).masked_fill(~is_item, -1e9)
-        loss = -scores.log_softmax(1)[:, 0].mean() + _PENALTY * weights.square().sum()
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(step)
-    factor, weights = split()
-    if factor < 1.2 * _LEAST_FACTOR:
-        logger.warning(
-            "On validation, the scores of the model tell a target from other items hardly at all; with these weights "
-            "its answers are those of the views. Train it longer, or look at its loss."
-        )
-    learned = dict(zip(names, (weights / factor).tolist(), strict=True))
-    return {name: float(f"{weight:.3g}") if weight >= _LEAST else 0.0 for name, weight in learned.items()}
 
 
 def _score(
@@ -331,7 +265,7 @@ def _score(
     cases: EvaluationCases,
     asked: Mapping[str, tuple[Views, Mapping[str, float]]],
     by: Literal["all", "views", "views then model"] = "all",
-) -> _Scored:
+) -> ScoredCases:
     """Score what model and views hold best of each case, and its target.
 
     Args:
@@ -347,9 +281,11 @@ def _score(
         name: (model.catalog_views(snapshot, views), {cases.behavior: own}) for name, (views, own) in asked.items()
     }
     behavior = BEHAVIORS.index(cases.behavior)
+    generator, stands_for = np.random.default_rng(0), np.log(max(1.0, len(id_map) / _NUM_DRAWN))
     own_views = model.views
     model.set_views(None)
     lines: list[np.ndarray] = []
+    counts: list[np.ndarray] = []
     more: dict[str, list[np.ndarray]] = {name: [] for name in asked}
     try:
         for begin in range(0, len(cases), _BATCH_SIZE):
@@ -370,18 +306,38 @@ def _score(
             targets = cases.target_rows[numbers][:, None]
             found = [np.concatenate(parts) for parts in zip(targets, *best, strict=True)]
             found = [line[np.sort(np.unique(line, return_index=True)[1])] for line in found]
-            scores = [np.zeros(len(line), np.float32) for line in found]
-            scores = scores if by == "views" else model.score_items(inputs, found)
             # One more than the views found, unless the target is among them.
             kept = [
                 by != "views then model" or len(line) == len(own) for line, own in zip(found, best[0], strict=True)
             ]
+            if by != "views then model":
+                pairs = zip(found, masks, strict=True)
+                others = [_draw_others(line, mask, model.catalog, generator) for line, mask in pairs]
+                counts += [
+                    np.repeat([0.0, stands_for], [len(line), len(own)])
+                    for line, own in zip(found, others, strict=True)
+                ]
+                found = [np.concatenate(both) for both in zip(found, others, strict=True)]
+            scores = [np.zeros(len(line), np.float32) for line in found]
+            scores = scores if by == "views" else model.score_items(inputs, found)
             lines += compress(scores, kept)
             for name, one in added.items():
                 more[name] += compress(one.at(found), kept)
     finally:
         model.set_views(own_views)
-    return _Scored(_pad(lines, -np.inf), {name: _pad(scores, 0.0) for name, scores in more.items()})
+    added_scores = {name: _pad(scores, 0.0) for name, scores in more.items()}
+    return ScoredCases(_pad(lines, -np.inf), added_scores, _pad(counts, 0.0) if counts else None)
+
+
+def _draw_others(
+    found: np.ndarray, mask: np.ndarray | None, catalog: Catalog, generator: np.random.Generator
+) -> np.ndarray:
+    """Return rows that may be answered and are not among those found, by lot; all of them in a small catalogue."""
+    size = len(catalog)
+    drawn = np.arange(size) if size <= _NUM_DRAWN else generator.integers(size, size=_NUM_DRAWN)
+    may_be = catalog.live[drawn] if mask is None else mask[drawn] & catalog.live[drawn]
+    others: np.ndarray = drawn[may_be & ~np.isin(drawn, found)]
+    return others
 
 
 def _pad(lines: Sequence[np.ndarray], fill: float) -> np.ndarray:

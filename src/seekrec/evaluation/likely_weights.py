@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The weights of added scores at which the targets of cases are likeliest among all items of a catalogue.
+
+Looked at are those items that the model or something added holds best, and some of the others, drawn by lot, each of
+which stands for many. Without these what is weighed would have chosen what it is weighed on, and its weight be wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+
+from seekrec.evaluation.metrics import metric_values, ranks_from_scores
+
+logger = logging.getLogger(__name__)
+
+METRIC = "ndcg@10"
+# Of the squares of weights, in units of a view's spread: where words tell every target, no weight is large enough.
+_PENALTY = 1e-4
+# A view with less weight changes nothing that is worth its time.
+LEAST_WEIGHT = 0.02
+# Of the factor of a model's own score, which divides weights: one near it tells nothing.
+_LEAST_FACTOR = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredCases:
+    """Cases, and what a model and what is added to it say of the items looked at.
+
+    Args:
+        own (`np.ndarray`): float32 `(num_cases, most_items)`, minus infinity for padding; the target stands first.
+        added (`dict`): By name, what is added at weight 1, of the same shape.
+        log_counts (`np.ndarray`, *optional*): float32 of the same shape: logarithm of how many items each stands for,
+            0 for itself alone, as every item without them.
+    """
+
+    own: np.ndarray
+    added: dict[str, np.ndarray]
+    log_counts: np.ndarray | None = None
+
+    def values(self, weights: Mapping[str, float]) -> np.ndarray:
+        """Return NDCG@10 of each case with some weights, among the items that stand for themselves alone."""
+        total = self.own
+        for name, weight in weights.items():
+            if weight:
+                total = total + np.float32(weight) * self.added[name]
+        if self.log_counts is not None:
+            total = np.where(self.log_counts > 0, -np.inf, total)
+        ranks = ranks_from_scores(total, np.zeros(len(total), np.int64))
+        found: np.ndarray = metric_values(ranks, METRIC)
+        return found
+
+
+def likely_weights(scored: ScoredCases, names: Sequence[str], *, unit: float = 1.0) -> dict[str, float]:
+    """Return the weights at which the targets are likeliest.
+
+    A logistic regression of the target among the items of its case, with the model's own score times a factor, which
+    divides the weights afterwards, and no weight below 0: a convex problem. It uses every case, where NDCG@10 changes
+    with a few and follows their noise. Beside a model that tells nothing of the targets weights end where what is
+    added alone decides: the factor has a limit, in units of a log-probability, of which one is `unit` of the scores.
+
+    Args:
+        scored ([`ScoredCases`]): The cases.
+        names (`Sequence[str]`): What is weighed of what is added.
+        unit (`float`): See above.
+
+    Returns:
+        `dict`: By name, the weight, to three digits; 0 where it would be hardly any.
+    """
+    is_item = scored.own > -np.inf
+    table = np.stack([scored.own, *(scored.added[name] for name in names)]).astype(np.float64) / unit
+    table[:, ~is_item] = 0.0
+    # Of what says the same of all, or of no item at all, any unit will do.
+    spread = np.array([float(part[is_item].std()) if is_item.any() else 0.0 for part in table])
+    spread[spread == 0] = 1.0
+    table /= spread[:, None, None]
+    shifts = np.where(is_item, 0.0 if scored.log_counts is None else scored.log_counts, -np.inf)
+    penalty = _PENALTY * (np.arange(len(table)) > 0)
+
+    def loss(factors: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = np.tensordot(factors, table, 1) + shifts
+        scores -= scores.max(1, keepdims=True)
+        chances = np.exp(scores)
+        totals = chances.sum(1, keepdims=True)
+        chances /= totals
+        value = np.mean(np.log(totals[:, 0]) - scores[:, 0])
+        slope = (np.tensordot(table, chances, ([1, 2], [0, 1])) - table[:, :, 0].sum(1)) / len(scores)
+        return float(value + (penalty * factors**2).sum()), slope + 2 * penalty * factors
+
+    least = np.zeros(len(table))
+    least[0] = _LEAST_FACTOR * spread[0]
+    begin = np.full(len(table), 0.1)
+    begin[0] = spread[0]
+    found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=[(float(one), None) for one in least])
+    factor, *weights = (found.x / spread).tolist()
+    if factor < 1.2 * _LEAST_FACTOR:
+        logger.warning(
+            "On validation, the scores of the model tell a target from other items hardly at all; with these weights "
+            "its answers are those of the views. Train it longer, or look at its loss."
+        )
+    learned = {name: weight / factor for name, weight in zip(names, weights, strict=True)}
+    return {name: float(f"{weight:.3g}") if weight >= LEAST_WEIGHT else 0.0 for name, weight in learned.items()}
+
+
+__all__ = ["LEAST_WEIGHT", "METRIC", "ScoredCases", "likely_weights"]
