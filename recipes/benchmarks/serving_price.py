@@ -37,7 +37,7 @@ from seekrec import Event, Request
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens, encode_text, train_tokenizer
 from seekrec.embeddings import ItemNeighbors, SASRecConfig, SASRecForNextItem
-from seekrec.embeddings.item_knn import NUM_NEIGHBORS
+from seekrec.embeddings.item_knn import NUM_ITEM_NEIGHBORS
 from seekrec.events.query_log import QueryLog
 from seekrec.models import (
     GenSARConfig,
@@ -156,9 +156,9 @@ def make_views(items: pa.Table, queries: list[str], rng: np.random.Generator) ->
     lexical = LexicalIndex.fit(items, LexicalSettings(("title",)))
     near = csr_array(
         (
-            rng.random(NUM_NEIGHBORS * num_items, dtype=np.float32) + np.float32(1e-3),
-            np.sort(rng.integers(0, num_items, (num_items, NUM_NEIGHBORS), dtype=np.int32), axis=1).ravel(),
-            np.arange(0, NUM_NEIGHBORS * num_items + 1, NUM_NEIGHBORS),
+            rng.random(NUM_ITEM_NEIGHBORS * num_items, dtype=np.float32) + np.float32(1e-3),
+            np.sort(rng.integers(0, num_items, (num_items, NUM_ITEM_NEIGHBORS), dtype=np.int32), axis=1).ravel(),
+            np.arange(0, NUM_ITEM_NEIGHBORS * num_items + 1, NUM_ITEM_NEIGHBORS),
         ),
         shape=(num_items, num_items),
     )

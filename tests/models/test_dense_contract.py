@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoProcessor
 from seekrec.corpora.training_windows import build_training_windows
 from seekrec.errors import RequestError
 from seekrec.events import EventLog, split_log
-from seekrec.models.new_items import NUM_NEIGHBORS, TextNeighbors
+from seekrec.models.new_items import NUM_TEXT_NEIGHBORS, TextNeighbors
 from seekrec.schema import BEHAVIORS, Event, Request
 from seekrec.training.event_windows import make_negatives
 
@@ -149,7 +149,7 @@ def test_a_new_item_is_scored_by_the_items_with_texts_like_its_own(dense_family,
         np.concatenate([texts, text[None]]),
         np.array([NUM_ITEMS]),
         np.arange(NUM_ITEMS),
-        count=NUM_NEIGHBORS[behavior],
+        count=NUM_TEXT_NEIGHBORS[behavior],
         categories=None if query is None else grown.items["categories"],
     )
     usual = np.sort([scores[neighbors.rows[line]].mean() for line in neighbors.of_references])

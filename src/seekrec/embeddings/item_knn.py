@@ -17,7 +17,7 @@ from seekrec.util.sparse import add_rows
 
 # Chosen on validation of Amazon Beauty, where 50 and 500, and decays of 0.6 and 0.95, differ by noise, and of the
 # tags of MovieLens, where 500 are as good and 50 are not; other decays were not compared there.
-NUM_NEIGHBORS, DECAY = 100, 0.8
+NUM_ITEM_NEIGHBORS, DECAY = 100, 0.8
 # Pairs of items that users have in common and that are counted at most; above, users count with fewer of their items.
 _MAX_PAIRS = 2 * 10**8
 # Pairs that are summed at a time.
@@ -49,7 +49,7 @@ class ItemNeighbors:
         split: Split,
         id_map: IdMap,
         *,
-        num_neighbors: int = NUM_NEIGHBORS,
+        num_neighbors: int = NUM_ITEM_NEIGHBORS,
         decay: float = DECAY,
         whole: Iterable[Split] | None = None,
     ) -> ItemNeighbors:
@@ -213,4 +213,4 @@ def keep_largest(table: csr_array, number: int) -> csr_array:
     return csr_array((entries.data[order], (entries.row[order], entries.col[order])), shape=table.shape)
 
 
-__all__ = ["DECAY", "NUM_NEIGHBORS", "ItemNeighbors", "item_cosines", "keep_largest"]
+__all__ = ["DECAY", "NUM_ITEM_NEIGHBORS", "ItemNeighbors", "item_cosines", "keep_largest"]

@@ -28,7 +28,7 @@ from seekrec.errors import CatalogError, NotFiniteError, RequestError
 from seekrec.generation.beam_search import per_request
 from seekrec.models.answers import ExcludeSeen, Found, Masks, Where, allowed_items
 from seekrec.models.base_saved import SavedModel
-from seekrec.models.new_items import NUM_NEIGHBORS, TextNeighbors
+from seekrec.models.new_items import NUM_TEXT_NEIGHBORS, TextNeighbors
 from seekrec.models.processing import CatalogInputs, other_item
 from seekrec.models.views import AddedScores, Boost
 from seekrec.schema import SEARCH, Behavior, ScoredItem
@@ -170,7 +170,7 @@ class CatalogSnapshot(LazyValues):
             if vectors is None:
                 return None
             categories = self.catalog.items["categories"] if behavior == SEARCH else None
-            return TextNeighbors.find(vectors, new, known, count=NUM_NEIGHBORS[behavior], categories=categories)
+            return TextNeighbors.find(vectors, new, known, count=NUM_TEXT_NEIGHBORS[behavior], categories=categories)
 
         return self.value(("text_neighbors", behavior), find, num_trained)
 

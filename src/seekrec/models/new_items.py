@@ -28,7 +28,7 @@ from seekrec.util.ragged import Ragged
 
 # Chosen on validation cases of MovieLens-100K, where the items looked for were held out: of 10, 20 and 50 by texts, of
 # 20, 30, 50 and 100 by texts and categories.
-NUM_NEIGHBORS: Mapping[Behavior, int] = {RECOMMENDATION: 20, SEARCH: 50}
+NUM_TEXT_NEIGHBORS: Mapping[Behavior, int] = {RECOMMENDATION: 20, SEARCH: 50}
 # Items that a new one is compared with: their places among each other tell a quantile to a thousandth.
 _MAX_REFERENCES = 1_024
 # The pools of the catalogues asked last, two of each: of the largest 150 MB each, as long as the vectors are there.
@@ -64,7 +64,7 @@ class TextNeighbors:
         new: np.ndarray,
         known: np.ndarray,
         *,
-        count: int = NUM_NEIGHBORS[RECOMMENDATION],
+        count: int = NUM_TEXT_NEIGHBORS[RECOMMENDATION],
         categories: pa.ChunkedArray | None = None,
     ) -> TextNeighbors | None:
         """Find the neighbours of new items among known ones.
@@ -234,4 +234,4 @@ def _unit(vectors: np.ndarray, center: np.ndarray) -> np.ndarray:
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
 
 
-__all__ = ["NUM_NEIGHBORS", "TextNeighbors"]
+__all__ = ["NUM_TEXT_NEIGHBORS", "TextNeighbors"]

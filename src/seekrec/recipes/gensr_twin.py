@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 PAIR = ("GenSR", "two heads")
 MAX_CASES = 500  # test cases of each task
-NUM_NEIGHBORS = 10
+NUM_STATE_NEIGHBORS = 10
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -212,7 +212,7 @@ def own_neighbors(states: npt.NDArray[np.float32], tasks: npt.NDArray[np.int64])
         states (`np.ndarray`): float32 `(num_cases, size)`.
         tasks (`np.ndarray`): int64 `(num_cases,)`.
     """
-    number = min(NUM_NEIGHBORS, len(states) - 1)
+    number = min(NUM_STATE_NEIGHBORS, len(states) - 1)
     places = NearestNeighbors(n_neighbors=number).fit(states).kneighbors(return_distance=False)
     shares: FloatArray = (tasks[places] == tasks[:, None]).mean(1)
     return shares
