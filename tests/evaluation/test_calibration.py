@@ -35,9 +35,9 @@ def test_calibrated_draws_have_a_small_error():
     assert expected_calibration_error(probabilities**2, labels) == pytest.approx(1 / 2 - 1 / 3, abs=0.01)
 
 
-def cases(candidate_rows):
+def cases(candidate_rows, user_id=None):
     return EvaluationCases(
-        requests=[Request(), Request()],
+        requests=[Request(user_id=user_id), Request(user_id=user_id)],
         target_ids=["a", "c"],
         target_rows=np.array([0, 2]),
         case_numbers=np.arange(2),
@@ -70,6 +70,11 @@ def test_clicks_of_cases():
     deviation = np.sqrt(0.625) / 3
     assert found.by_chance == pytest.approx(np.sqrt(2 / np.pi) * deviation, rel=0.03)
     assert found.limit == pytest.approx(1.96 * deviation, rel=0.03)
+    assert found.num_users == 2
+    # Of one user both are one draw: -.5 at once.
+    both = click_calibration(Sure(), cases(np.array([[1, 0], [2, -1]]), "u"), IdMap(["a", "b", "c"]))
+    assert (both.error, both.num_users) == (found.error, 1)
+    assert both.by_chance == pytest.approx(np.sqrt(2 / np.pi) * 0.5 / 3, rel=0.03)
     with pytest.raises(ConfigurationError, match="The cases rank the whole catalogue"):
         click_calibration(Sure(), cases(None), IdMap(["a", "b", "c"]))
 
@@ -94,7 +99,7 @@ def test_what_right_probabilities_show_by_chance():
     assert np.mean(wrong) < 1.2 * np.mean(limits)
 
 
-def test_chance_counts_whole_cases():
+def test_chance_counts_what_belongs_together():
     # Ten cases of one certain click among equals: .2 five times and one click make no difference that chance could.
     numbers = np.repeat(np.arange(10), 5)
     assert chance_errors(np.full(50, 0.2), np.tile([1, 0, 0, 0, 0], 10), numbers).max() == pytest.approx(0, abs=1e-12)

@@ -36,7 +36,7 @@ def test_the_run_prints_a_table_and_leaves_a_complete_model(finished):
         assert system in done.stdout
     for behavior in ("recommendation", "search"):
         assert f"{behavior}: expected calibration error of click probabilities 0." in done.stdout
-    assert done.stdout.count("cases; right ones would show 0.") == 2
+    assert done.stdout.count(" users; right ones would show 0.") == 2
     assert {(behavior, protocol) for name, behavior, protocol in metrics(output_dir) if name == "SynerGen"} == {
         (behavior, protocol)
         for behavior in ("recommendation", "search")

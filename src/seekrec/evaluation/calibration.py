@@ -23,17 +23,19 @@ _NUM_DRAWS = 10_000
 class ClickCalibration:
     """How well the probabilities of clicks are calibrated, beside what chance alone would show.
 
-    With few cases even probabilities that are right in every bin show an error, as each case has but one click.
+    With few users even probabilities that are right in every bin show an error.
 
     Args:
         error (`float`): The expected calibration error, from 0, the best, to 1.
-        by_chance (`float`): What right probabilities would show over so many such cases, on average.
+        by_chance (`float`): What right probabilities would show over so many such users, on average.
         limit (`float`): What they would stay below 19 times in 20.
+        num_users (`int`): Whose cases they are; a case without a user is one of its own.
     """
 
     error: float
     by_chance: float
     limit: float
+    num_users: int
 
 
 def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike, *, num_bins: int = 10) -> float:
@@ -81,13 +83,14 @@ def _bins(values: npt.NDArray[np.float64], num_bins: int) -> npt.NDArray[np.int6
 
 
 def chance_errors(
-    probabilities: npt.ArrayLike, labels: npt.ArrayLike, case_numbers: npt.ArrayLike, *, num_bins: int = 10
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, users: npt.ArrayLike, *, num_bins: int = 10
 ) -> npt.NDArray[np.float64]:
     """Draw the expected calibration errors that chance alone would show, were the mean of every bin right.
 
-    What happened to the candidates of a case is not independent: one of them is clicked. So the draws are of whole
-    cases. The differences that a case adds to the bins have a covariance, and their sums over many cases are about
-    normal: drawn around 0 with that covariance, they are what right probabilities scatter by.
+    What happened to the candidates of a case is not independent, as one of them is clicked, and neither are the cases
+    of a user, who is easier to foresee than others or harder in all of them. So whole users are drawn. The differences
+    that a user adds to the bins have a covariance, and their sums over users are about normal: drawn around 0 with
+    that covariance, they are what right probabilities scatter by.
 
     Clicks drawn from the probabilities themselves would not do. Drawn one by one they scatter more than one click a
     case can: in a simulation of 250 cases of five whose scores say little, right probabilities show 0.0155 and such
@@ -97,19 +100,18 @@ def chance_errors(
     Args:
         probabilities (`ArrayLike`): From 0 to 1, `(n,)`.
         labels (`ArrayLike`): 1 where it happened, else 0, `(n,)`.
-        case_numbers (`ArrayLike`): The case of each, from 0, `(n,)`. Cases are taken to be independent.
+        users (`ArrayLike`): The number of the user of each, from 0, `(n,)`.
         num_bins (`int`): As for [`expected_calibration_error`].
 
     Returns:
         `np.ndarray`: float64 of shape `(10000,)`; the same for the same input.
     """
     values, happened = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    place = np.asarray(case_numbers) * num_bins + _bins(values, num_bins)
-    num_cases = int(np.max(case_numbers)) + 1
-    differences = np.bincount(place, weights=values - happened, minlength=num_cases * num_bins)
+    place = np.asarray(users) * num_bins + _bins(values, num_bins)
+    size = (int(np.max(users)) + 1, num_bins)
+    by_user = np.bincount(place, weights=values - happened, minlength=size[0] * size[1]).reshape(size)
     # Around 0, which is their mean where probabilities are right.
-    by_case = differences.reshape(num_cases, num_bins)
-    draws = np.random.default_rng(0).multivariate_normal(np.zeros(num_bins), by_case.T @ by_case, size=_NUM_DRAWS)
+    draws = np.random.default_rng(0).multivariate_normal(np.zeros(num_bins), by_user.T @ by_user, size=_NUM_DRAWS)
     errors: npt.NDArray[np.float64] = np.abs(draws).sum(axis=1) / values.size
     return errors
 
@@ -143,9 +145,12 @@ def click_calibration(
     ]
     probabilities = [item.score for answer in answers for item in answer]
     error = expected_calibration_error(probabilities, clicked, num_bins=num_bins)
-    case_numbers = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
-    by_chance = chance_errors(probabilities, clicked, case_numbers, num_bins=num_bins)
-    return ClickCalibration(error, float(by_chance.mean()), float(np.quantile(by_chance, 0.95)))
+    # An index cannot be a user's name.
+    names = [index if request.user_id is None else request.user_id for index, request in enumerate(cases.requests)]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    users = np.repeat([numbers[name] for name in names], [len(answer) for answer in answers])
+    by_chance = chance_errors(probabilities, clicked, users, num_bins=num_bins)
+    return ClickCalibration(error, float(by_chance.mean()), float(np.quantile(by_chance, 0.95)), len(numbers))
 
 
 def fit_logistic(features: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[np.float64]:

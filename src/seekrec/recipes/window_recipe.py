@@ -239,7 +239,8 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             found = click_calibration(self.make_retriever(model), cases, self.catalog.id_map)
             print(
                 f"{behavior}: expected calibration error of click probabilities {found.error:.4f} "
-                f"({len(cases)} cases; right ones would show {found.by_chance:.4f}, up to {found.limit:.4f})"
+                f"({len(cases)} cases of {found.num_users} users; right ones would show {found.by_chance:.4f}, up to "
+                f"{found.limit:.4f})"
             )
 
     def make_trainers(
