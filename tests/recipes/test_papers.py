@@ -3,7 +3,6 @@
 
 import json
 import runpy
-from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,6 +17,7 @@ from seekrec.recipes import GenSARRecipe, GenSRRecipe, IntSRRecipe, SynerGenReci
 from seekrec.recipes.gensr_twin import PAIR
 from seekrec.recipes.paper_claims import findings_of, numbers_of, rows_of, verdict_of
 from seekrec.recipes.paper_report import summarize, write_report
+from seekrec.recipes.paper_runs import reproduce
 from seekrec.recipes.papers import Source, Trainings, paper_names, read_paper
 from seekrec.recipes.variants import as_options
 from seekrec.util.parsing import parse_arguments
@@ -80,14 +80,9 @@ def test_a_run_that_changes_nothing_is_the_full_model(tmp_path):
     assert trainings.same_as("shared levels = 2").name == "full"
     assert trainings.same_as("shared levels = 3").name == "shared levels = 3"
     assert trainings.folder_of(trainings.same_as("levels = 5")) == tmp_path / "gensar" / "levels---5"
-    other = replace(trainings, paper=read_paper("synergen"))
-    with pytest.raises(
-        ConfigurationError, match="The paper also needs intsr, whose settings `config` .* does not hold"
-    ):
-        other.train("HSTU")
 
 
-def test_claims_are_paired_differences():
+def test_claims_are_paired_differences(tmp_path):
     """The full model finds each target first, the variant second: 1 against 1 / log2(3) in each case."""
     exhibit = read_paper("intsr").exhibits["table 4"]
     full = make_row(np.ones(20))
@@ -105,6 +100,8 @@ def test_claims_are_paired_differences():
     # No part loses more than another: no difference, and nothing decided.
     most = [one for one in findings if one.says == "Without the session mask most is lost"]
     assert [one.difference for one in most] == [0.0] * 4 and summarize(most) == "undecided"
+    report = write_report(tmp_path, [], [exhibit], [], findings).read_text()
+    assert "Without the session mask most is lost: **undecided** (both answer every case alike)" in report
     numbers = [one for one in numbers_of(exhibit, results) if one.label == "w/o S"]
     assert {one.metric: one.value for one in numbers}["ndcg@10"] == pytest.approx(1 / np.log2(3))
 
@@ -166,6 +163,18 @@ def test_reports_hold_tables_claims_and_pictures(tmp_path):
     assert table.num_rows == len(numbers) and table.column_names[:3] == ["exhibit", "label", "behavior"]
     assert len(json.loads((tmp_path / "claims.json").read_text())) == len(findings)
     assert [(tmp_path / f"{one.name.replace(' ', '-')}.png").stat().st_size > 10_000 for one in exhibits] == [True] * 3
+
+
+def test_another_family_has_settings_beside_those_of_the_paper(tmp_path, monkeypatch):
+    paper, scripts = read_paper("synergen"), ROOT / "recipes"
+    assert "intsr" in {paper.run(run).family for run in paper.exhibits["table 2"].runs}
+    given = Trainings(paper, str(scripts / "synergen" / "tiny.yaml"), tmp_path, scripts)
+    assert given.settings_of("intsr")[0] == str(scripts / "intsr" / "tiny.yaml")
+    # Refused before anything is trained.
+    (tmp_path / "own.yaml").write_text("dataset: movielens\n")
+    monkeypatch.setattr(Trainings, "train", lambda *_: pytest.fail("trained"))
+    with pytest.raises(ConfigurationError, match="also needs intsr, whose settings"):
+        reproduce(Trainings(paper, str(tmp_path / "own.yaml"), tmp_path, scripts))
 
 
 def test_rows_without_a_run_are_refused():

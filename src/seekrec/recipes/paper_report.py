@@ -113,7 +113,10 @@ def _claims(findings: Sequence[Finding]) -> list[str]:
     for says in dict.fromkeys(finding.says for finding in findings):
         own = [finding for finding in findings if finding.says == says]
         counts = Counter(finding.verdict for finding in own)
-        lines.append(f"- {says}: **{summarize(own)}**" + (f" ({_count(counts)})" if len(own) > 1 else ""))
+        said = _count(counts)
+        if all(one.difference == one.low == one.high == 0 for one in own):
+            said = "both answer every case alike"
+        lines.append(f"- {says}: **{summarize(own)}**" + (f" ({said})" if len(own) > 1 else ""))
         for one in own:
             interval = "" if one.low is None else f" ({one.low:+.4f} to {one.high:+.4f})"
             place = ", ".join(part for part in (_title((one.behavior, one.protocol)), one.metric) if part)

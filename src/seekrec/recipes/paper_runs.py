@@ -54,6 +54,9 @@ def reproduce(trainings: Trainings, which: Sequence[str] = ()) -> tuple[Path, li
             raise ConfigurationError(f"`which` has {name!r}; {paper.title} has {', '.join(paper.exhibits)}.")
     exhibits = [exhibit for name, exhibit in paper.exhibits.items() if not which or name in which]
     names = list(dict.fromkeys(run for exhibit in exhibits for run in exhibit.runs))
+    # Before the first is trained.
+    for name in names:
+        trainings.settings_of(paper.run(name).family)
     results: dict[str, list[ResultRow]] = {}
     for number, name in enumerate(names, start=1):
         logger.info("%s: run %d of %d, %s", paper.title, number, len(names), name)

@@ -224,7 +224,7 @@ class Trainings:
 
     Args:
         paper ([`Paper`]): The paper.
-        config (`str`): Name or path of the settings file, which may hold `{family}`.
+        config (`str`): Name or path of the settings file; see `settings_of`.
         folder (`Path`): Folder of the runs.
         scripts (`Path`): Folder of the recipes' scripts.
         options (`Sequence[str]`): Options of every run.
@@ -240,13 +240,22 @@ class Trainings:
     epochs: dict[str, tuple[float, float]] = field(default_factory=dict)  # by family: trained, and in the file
 
     def settings_of(self, family: str) -> tuple[str, Settings]:
-        """Return the path of a family's settings file, and what it says and the options do not."""
-        path = find_settings(family, self.config.replace("{family}", family))
-        if family != self.paper.family and self.paper.family and Path(self.config).suffix and "{" not in self.config:
-            raise ConfigurationError(
-                f"The paper also needs {family}, whose settings `config` {self.config!r} does not hold; write the "
-                "path with {family}, or the name of packaged settings."
-            )
+        """Return the path of a family's settings file, and what it says and the options do not.
+
+        Raises:
+            ConfigurationError: If there is none: a path has no `{family}`, and is not that of a file in the folder of
+                the paper's family, beside which stands one of the other's.
+        """
+        config = self.config.replace("{family}", family)
+        if family != self.paper.family and self.paper.family and Path(config).suffix and config == self.config:
+            beside = Path(config).parent.parent / family / Path(config).name
+            if Path(config).parent.name != self.paper.family or not beside.is_file():
+                raise ConfigurationError(
+                    f"The paper also needs {family}, whose settings `config` {self.config!r} does not hold; write the "
+                    "path with {family}, or the name of packaged settings."
+                )
+            config = str(beside)
+        path = find_settings(family, config)
         return path, {one.name: one.value for one in read_settings(path)}
 
     def folder_of(self, run: Run) -> Path:
