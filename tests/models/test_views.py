@@ -589,6 +589,14 @@ def test_views_of_other_items_are_refused():
         _ = rows.item_vectors
 
 
+def test_views_that_nothing_weighs_are_neither_made_nor_kept(aisles):
+    split, catalog, *_ = aisles
+    made = Views.fit(split, catalog, make_sasrec(len(catalog)), names=["item_knn", "collaborative"])
+    assert made.names(catalog) == ["collaborative", "item_knn", "semantic"]
+    kept = Views.fit(split, catalog, make_sasrec(len(catalog))).only(["lexical", "semantic"])
+    assert kept.names(catalog) == ["lexical", "semantic"] and kept.only([]) is None
+
+
 class FixedVectors(QueryVectors):
     """Every query to one vector; no encoder."""
 

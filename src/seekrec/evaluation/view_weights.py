@@ -36,6 +36,7 @@ from seekrec.models.views import (
     ViewedModel,
     Views,
     ViewWeights,
+    used_views,
     write_view_weights,
 )
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
@@ -130,18 +131,7 @@ def choose_view_weights(
         weights = {**weights, "new": _weigh_new(model, processor, cases, views, weights, seed)}
         chosen[behavior] = weights
         found[behavior] = {**weights, f"{METRIC} without": without, f"{METRIC} with": max(without, beside)}
-    used = {name for own in chosen.values() for name, weight in own.items() if weight}
-    model.set_views(
-        replace(
-            views,
-            recommender=views.recommender if "collaborative" in used else None,
-            item_knn=views.item_knn if "item_knn" in used else None,
-            lexical=views.lexical if "lexical" in used else None,
-            query_log=views.query_log if "query_log" in used else None,
-        )
-        if used
-        else None
-    )
+    model.set_views(views.only(used_views(chosen)))
     model.config.view_weights = write_view_weights(chosen)
     return found
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -12,7 +12,14 @@ from seekrec.catalog import Catalog
 from seekrec.evaluation.view_weights import choose_view_weights
 from seekrec.events import Split
 from seekrec.models.processing import CatalogProcessor
-from seekrec.models.views import BY_VALIDATION, ViewedModel, Views, read_view_weights, write_view_weights
+from seekrec.models.views import (
+    ANSWER_VIEWS,
+    BY_VALIDATION,
+    ViewedModel,
+    Views,
+    used_views,
+    write_view_weights,
+)
 from seekrec.recipes.arguments import SPLIT_SEED, EvaluationArguments
 from seekrec.recipes.fit import MAX_VIEW_CASES, as_answering, time_cases
 from seekrec.recipes.items import PreparedItems
@@ -64,8 +71,8 @@ def add_views(recipe: RunOfRecipe, model: ModelT) -> ModelT:
         recipe ([`RunOfRecipe`]): The run.
         model ([`ViewedModel`]): With start weights.
     """
-    if read_view_weights(model.config.view_weights):
-        model.set_views(_fit_views(recipe))
+    if names := used_views(model.view_weights):
+        model.set_views(_fit_views(recipe, names))
     return model
 
 
@@ -142,9 +149,9 @@ def without_views(name: str, model: ModelT) -> dict[str, ModelT]:
     return {} if model.views is None else {f"{name}{ALONE}": model.without_views()}
 
 
-def _fit_views(recipe: RunOfRecipe) -> Views:
+def _fit_views(recipe: RunOfRecipe, names: Collection[str] = ANSWER_VIEWS) -> Views:
     whole = None if recipe.parts is None else recipe.parts.split
-    return Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec, whole=whole)
+    return Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec, whole=whole, names=names)
 
 
 def _choose(recipe: RunOfRecipe, model: ViewedModel, views: Views, max_cases: int) -> dict[Behavior, dict[str, float]]:

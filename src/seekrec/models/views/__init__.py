@@ -15,6 +15,7 @@ from seekrec.models.views.weights import (
     ViewName,
     ViewWeights,
     read_view_weights,
+    used_views,
     write_view_weights,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "load_views",
     "read_boost",
     "read_view_weights",
+    "used_views",
     "write_view_weights",
 ]

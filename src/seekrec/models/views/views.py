@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -76,6 +76,7 @@ class Views:
         lexical: LexicalSettings | None = None,
         *,
         whole: Iterable[Split] | None = None,
+        names: Collection[str] = ANSWER_VIEWS,
     ) -> Views:
         """Make the views of a log, from its training events alone.
 
@@ -85,18 +86,35 @@ class Views:
             recommender ([`SASRecForNextItem`], *optional*): A SASRec over the items, trained on the same events.
             lexical ([`LexicalSettings`], *optional*): How words of items are weighed.
             whole (`Iterable[Split]`, *optional*): All partitions, where `split` is one of them: they are counted.
+            names (`Collection[str]`): Views to make; all, unless some are named.
 
         Raises:
             ConfigurationError: If the recommender knows other items.
         """
-        settings = LexicalSettings() if lexical is None else lexical
-        log = QueryLog.fit(split if whole is None else whole, catalog.id_map)
-        has_clicks = bool(len(log.query_keys))
-        words = LexicalIndex.fit(catalog.items, settings)
-        nearest = ItemNeighbors.fit(split, catalog.id_map, whole=whole)
-        is_near = bool(nearest.similarities.nnz)
-        made = cls(len(catalog), None, words, log if has_clicks else None, nearest if is_near else None)
-        return made.with_recommender(recommender)
+        ids = catalog.id_map
+        words = log = nearest = None
+        if "lexical" in names:
+            words = LexicalIndex.fit(catalog.items, LexicalSettings() if lexical is None else lexical)
+        if "query_log" in names:
+            log = QueryLog.fit(split if whole is None else whole, ids)
+            log = log if len(log.query_keys) else None
+        if "item_knn" in names:
+            nearest = ItemNeighbors.fit(split, ids, whole=whole)
+            nearest = nearest if nearest.similarities.nnz else None
+        made = cls(len(catalog), None, words, log, nearest)
+        return made.with_recommender(recommender if "collaborative" in names else None)
+
+    def only(self, names: Collection[str]) -> Views | None:
+        """Return these views without those that are not named; nothing where none is."""
+        if not names:
+            return None
+        return replace(
+            self,
+            recommender=self.recommender if "collaborative" in names else None,
+            item_knn=self.item_knn if "item_knn" in names else None,
+            lexical=self.lexical if "lexical" in names else None,
+            query_log=self.query_log if "query_log" in names else None,
+        )
 
     def with_recommender(self, recommender: SASRecForNextItem | None) -> Views:
         """Return these views with another recommender.

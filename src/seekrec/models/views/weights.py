@@ -45,6 +45,11 @@ def read_view_weights(settings: Sequence[str]) -> ViewWeights:
     return weights
 
 
+def used_views(weights: ViewWeights) -> set[str]:
+    """Return the views that have a weight in any task."""
+    return {name for own in weights.values() for name, weight in own.items() if weight}
+
+
 def write_view_weights(weights: ViewWeights) -> list[str]:
     """Write weights as the setting `view_weights` has them."""
     return [f"{task}.{view}={weight:g}" for task, own in weights.items() for view, weight in own.items() if weight]
@@ -57,5 +62,6 @@ __all__ = [
     "ViewName",
     "ViewWeights",
     "read_view_weights",
+    "used_views",
     "write_view_weights",
 ]
