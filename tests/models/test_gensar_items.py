@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """GenSAR that reads the catalogue's vectors of items, and orders what it found by the encoder's score."""
 
+import copy
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,7 +14,7 @@ from transformers.models.t5.modeling_t5 import T5Stack
 from seekrec.catalog import Catalog
 from seekrec.corpora import StreamCollator, build_stream
 from seekrec.errors import CatalogError, CheckpointError, RequestError
-from seekrec.models import GenSARConfig, GenSARForConditionalGeneration
+from seekrec.models import GenSARConfig, GenSARForConditionalGeneration, new_items
 from seekrec.models.dense import QueryVectors
 from seekrec.models.gensar.processing_gensar import QueryReadingCollator
 from seekrec.models.manifest import save_checkpoint
@@ -294,6 +296,38 @@ def test_beams_and_order_read_a_history_once(aisles):
     model.encoder.register_forward_hook(lambda *call: passes.append(call))
     assert all(model.retrieve(processor(REQUESTS), top_k=3, num_beams=4, exclude_seen=False))
     assert len(passes) == 1
+
+
+@pytest.mark.parametrize("num_known", [NUM_ITEMS, 6])
+def test_items_that_speak_for_new_ones_are_embedded_once(aisles, num_known, monkeypatch):
+    """Whether they are most of the catalogue or few of it."""
+    monkeypatch.setattr(new_items, "_MAX_POOL", num_known)
+    model, processor = make_gensar(aisles, **ALL_PARTS)
+    grow(model, processor)
+    inputs, fresh, embedded = processor(REQUESTS), copy.deepcopy(model), []
+
+    def ask(one=model):
+        answers = one.retrieve(inputs, top_k=3, where=["new0", "new1", "new2"], exclude_seen=False)
+        return [[(item.item_id, item.score) for item in answer] for answer in answers]
+
+    def embed(view, rows, snapshot, embed=model.embed_items):
+        if rows is None or len(rows) > 3:  # else the new ones, as beams found them
+            embedded.append(view)
+        return embed(view, rows, snapshot)
+
+    monkeypatch.setattr(model, "embed_items", embed)
+    first = ask()
+    assert sorted(embedded) == ["collaborative", "semantic"]
+    assert ask() == first == ask(fresh)
+    assert len(embedded) == 2
+    # Anew with another catalogue, and with other weights.
+    model.set_catalog(model.catalog.remove_items(["i0"]))
+    ask()
+    assert len(embedded) == 4
+    with torch.no_grad():
+        model.shared.weight.mul_(1.5)
+    assert ask() != first
+    assert len(embedded) == 6
 
 
 def test_what_is_read_travels_with_the_checkpoint(aisles, tmp_path):

@@ -805,15 +805,13 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
     def _products(
         self, snapshot: GenSARSnapshot, asked: EncodedRequests, rows: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """Return the products of the state of each request's last event, which the last token has, with items.
+        """Return the products of the state of each request's last event with items.
 
         Args:
             snapshot ([`GenSARSnapshot`]): The catalogue.
             asked ([`EncodedRequests`]): The requests.
             rows (`Sequence[np.ndarray]`): int64 rows of the catalogue, a line a request.
         """
-        last = asked.decoding["attention_mask"].sum(1) - 1
-        states = asked.decoding["encoder_outputs"][0][torch.arange(len(last), device=self.device), last]
         # Rows asked of many requests are embedded once.
         wanted: dict[View, np.ndarray] = {}
         embedded: dict[View, Tensor] = {}
@@ -826,36 +824,56 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
             else:
                 embedded[view] = self.embed_items(view, torch.from_numpy(wanted[view]).to(self.device), snapshot)
         products = []
-        for view, line, state in zip(asked.views, rows, states, strict=True):
+        for view, line, state in zip(asked.views, rows, self._last_states(asked), strict=True):
             vectors = embedded[view]
             if not np.array_equal(line, wanted[view]):
                 vectors = vectors[torch.from_numpy(np.searchsorted(wanted[view], line)).to(self.device)]
-            products.append((vectors @ state.to(vectors.dtype)).float().cpu().numpy())
+            products.append(_product(vectors, state))
         return products
+
+    def _last_states(self, asked: EncodedRequests) -> Tensor:
+        """Return the state of each request's last event, which the last token has, `(batch, d_model)`."""
+        last = asked.decoding["attention_mask"].sum(1) - 1
+        states: Tensor = asked.decoding["encoder_outputs"][0][torch.arange(len(last), device=self.device), last]
+        return states
+
+    def _reading_key(self) -> tuple[tuple[object, ...], ...]:
+        """Return a key of the weights that `embed_items` reads."""
+        vectors = self.encoder.item_vectors
+        return weights_key([self.shared.weight, *([] if vectors is None else vectors.parameters())])
 
     def _embed_all(self, view: View, snapshot: GenSARSnapshot) -> Tensor:
         """Return what is read of all items; made anew with new weights."""
-        vectors = self.encoder.item_vectors
-        key = weights_key([self.shared.weight, *([] if vectors is None else vectors.parameters())])
+        key = self._reading_key()
         made: Tensor = snapshot.value(("items", view), lambda: self.embed_items(view, None, snapshot).detach(), key)
         return made
+
+    def _embed_speaking(self, behavior: Behavior, snapshot: GenSARSnapshot) -> Tensor:
+        """Return what is read of the items that speak for new ones, or of these; made anew with new weights."""
+        near = snapshot.text_neighbors(self.config.num_items, behavior)
+        rows = snapshot.new_rows(self.config.num_items) if near is None else near.rows
+        view = snapshot.catalog.view_of(behavior)
+
+        def make() -> Tensor:
+            chosen = torch.from_numpy(rows).to(self.device)
+            if 2 * len(rows) > snapshot.num_items:
+                return self._embed_all(view, snapshot)[chosen]
+            return self.embed_items(view, chosen, snapshot).detach()
+
+        return snapshot.value(("speaking", behavior), make, (self.config.num_items, self._reading_key()))
 
     def _score_new(self, snapshot: GenSARSnapshot, asked: EncodedRequests, norm: Norm | None) -> np.ndarray:
         """With `config.order_by="next_item"` what that order says of the items with texts like theirs."""
         if self.config.order_by == "identifier":
             return super()._score_new(snapshot, asked, norm)
         if asked.new_scores is None:
-            num_trained = self.config.num_items
-            neighbors = {one: snapshot.text_neighbors(num_trained, one) for one in dict.fromkeys(asked.behaviors)}
-            speaking = {
-                behavior: snapshot.new_rows(num_trained) if found is None else found.rows
-                for behavior, found in neighbors.items()
-            }
-            lines = self._products(snapshot, asked, [speaking[behavior] for behavior in asked.behaviors])
-            found = [neighbors[behavior] for behavior in asked.behaviors]
-            asked.new_scores = np.stack(
-                [own if near is None else near.score(own[None])[0] for own, near in zip(lines, found, strict=True)]
-            )
+            speaking = {one: self._embed_speaking(one, snapshot) for one in dict.fromkeys(asked.behaviors)}
+            lines = []
+            for behavior, state in zip(asked.behaviors, self._last_states(asked), strict=True):
+                line = _product(speaking[behavior], state)
+                near = snapshot.text_neighbors(self.config.num_items, behavior)
+                lines.append(line if near is None else near.score(line[None])[0])
+            asked.new_scores = np.stack(lines)
         return asked.new_scores
 
     def _score(
@@ -1030,6 +1048,12 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         written = processor.decode_texts(self._write_text(asked, prefix, 1, max_new_tokens))
         texts = [answers[0] if answers else "" for answers in written]
         return texts[0] if isinstance(item_ids, str) else texts
+
+
+def _product(vectors: Tensor, state: Tensor) -> np.ndarray:
+    """Return the products of a state with vectors, float32 of shape `(num_vectors,)`."""
+    product: np.ndarray = (vectors @ state.to(vectors.dtype)).float().cpu().numpy()
+    return product
 
 
 def additive_mask(allowed: Tensor, like: Tensor) -> Tensor:
