@@ -82,7 +82,7 @@ def _heading(trainings: Trainings, rows: Sequence[ResultRow]) -> list[str]:
     lines = [f"# {trainings.paper.title} on {rows[0].dataset if rows else trainings.config}", ""]
     for family, (epochs, in_file) in trainings.epochs.items():
         length = "a short schedule; the file has" if epochs < in_file else "the file has"
-        lines.append(f"- {family}: `{trainings.config}`, {epochs:g} epochs ({length} {in_file:g})")
+        lines.append(f"- {family}: `{trainings.config_of(family)}`, {epochs:g} epochs ({length} {in_file:g})")
     if trainings.options:
         lines.append(f"- with `{' '.join(trainings.options)}`")
     if rows:

@@ -224,7 +224,7 @@ class Trainings:
 
     Args:
         paper ([`Paper`]): The paper.
-        config (`str`): Name or path of the settings file; see `settings_of`.
+        config (`str`): Name or path of the settings file; see `config_of`.
         folder (`Path`): Folder of the runs.
         scripts (`Path`): Folder of the recipes' scripts.
         options (`Sequence[str]`): Options of every run.
@@ -239,8 +239,8 @@ class Trainings:
     num_train_epochs: float | None = None
     epochs: dict[str, tuple[float, float]] = field(default_factory=dict)  # by family: trained, and in the file
 
-    def settings_of(self, family: str) -> tuple[str, Settings]:
-        """Return the path of a family's settings file, and what it says and the options do not.
+    def config_of(self, family: str) -> str:
+        """Return the name or path of a family's settings file.
 
         Raises:
             ConfigurationError: If there is none: a path has no `{family}`, and is not that of a file in the folder of
@@ -254,8 +254,12 @@ class Trainings:
                     f"The paper also needs {family}, whose settings `config` {self.config!r} does not hold; write the "
                     "path with {family}, or the name of packaged settings."
                 )
-            config = str(beside)
-        path = find_settings(family, config)
+            return str(beside)
+        return config
+
+    def settings_of(self, family: str) -> tuple[str, Settings]:
+        """Return the path of a family's settings file, and what it says and the options do not."""
+        path = find_settings(family, self.config_of(family))
         return path, {one.name: one.value for one in read_settings(path)}
 
     def folder_of(self, run: Run) -> Path:
