@@ -46,6 +46,11 @@ def aisles():
     return split_log(log_of(lines, items=make_log().items)), *rest
 
 
+def looked_at(own, added):
+    """Every item for itself alone."""
+    return ScoredCases(own, added, np.zeros_like(own))
+
+
 def test_weights_are_those_that_made_the_targets():
     # Targets are drawn from a softmax of own + 1.5 a; b is noise. The target stands first in each line.
     rng = np.random.default_rng(0)
@@ -55,7 +60,7 @@ def test_weights_are_those_that_made_the_targets():
     order = np.concatenate([target, np.array([np.delete(np.arange(12), one) for one in target[:, 0]])], axis=1)
     parts = [np.take_along_axis(one, order, axis=1) for one in (own, told, noise)]
     parts[0][:, -1] = -np.inf  # padding
-    weights = likely_weights(ScoredCases(parts[0], {"told": parts[1], "noise": parts[2]}), ["told", "noise"])
+    weights = likely_weights(looked_at(parts[0], {"told": parts[1], "noise": parts[2]}), ["told", "noise"])
     assert weights["told"] == pytest.approx(1.5, rel=0.08)
     assert weights["noise"] < 0.08
 
@@ -80,7 +85,7 @@ def test_weights_are_those_of_the_whole_catalogue():
     assert weights["told"] == pytest.approx(1.5, rel=0.08) and weights["noise"] < 0.08
     # What is measured is the rank among those looked at for themselves.
     parts[0][counts > 0] = -np.inf
-    alone = ScoredCases(parts[0], added)
+    alone = looked_at(parts[0], added)
     values = [
         scored.values(weights).tolist() for scored in (alone, ScoredCases(parts[0], added, np.maximum(counts, 0)))
     ]
@@ -96,7 +101,7 @@ def test_beside_a_model_that_knows_nothing_weights_are_finite(caplog):
     own, told = rng.normal(size=(2, 4000, 12)).astype(np.float32)
     own[:, 0] -= 1.0  # it would rather be wrong
     told[:, 0] += 2.0
-    weights = likely_weights(ScoredCases(own, {"told": told}), ["told"])
+    weights = likely_weights(looked_at(own, {"told": told}), ["told"])
     # The log-odds of two normal distributions of deviation 1 whose means are 2 apart: 2, over 0.05.
     assert weights["told"] == pytest.approx(40, rel=0.1)
     assert "hardly at all" in caplog.text
@@ -109,9 +114,7 @@ def test_weights_do_not_depend_on_the_unit_of_scores(unit, caplog):
     own, told = rng.normal(size=(2, 4000, 12)).astype(np.float32)
     own[:, 0] += 1.5
     told[:, 0] += 1.0
-    weights = likely_weights(
-        ScoredCases(own * np.float32(unit), {"told": told * np.float32(unit)}), ["told"], unit=unit
-    )
+    weights = likely_weights(looked_at(own * np.float32(unit), {"told": told * np.float32(unit)}), ["told"], unit=unit)
     # Log-odds of distributions 1.5 and 1 apart: 1 / 1.5 of the model's own.
     assert weights["told"] == pytest.approx(1 / 1.5, rel=0.05)
     assert not caplog.records
@@ -182,7 +185,7 @@ def test_being_new_weighs_what_makes_new_items_as_likely_as_others(monkeypatch, 
         order = np.argsort(np.arange(24) != target[:, None], axis=1, kind="stable")
         marks = np.take_along_axis(np.broadcast_to(is_new, true.shape), order, 1).astype(np.float32)
         total = np.take_along_axis(true, order, 1) + bias * marks
-        return ScoredCases(total * 0.3 - 1, {"new": 300 * marks + 1, "sum": np.ones_like(marks)})
+        return looked_at(total * 0.3 - 1, {"new": 300 * marks + 1, "sum": np.ones_like(marks)})
 
     monkeypatch.setattr("seekrec.evaluation.view_weights._score", score)
     monkeypatch.setattr(type(model), "score_unit", property(lambda _: 0.3))

@@ -3,6 +3,7 @@
 
 import json
 import runpy
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -80,6 +81,11 @@ def test_a_run_that_changes_nothing_is_the_full_model(tmp_path):
     assert trainings.same_as("shared levels = 2").name == "full"
     assert trainings.same_as("shared levels = 3").name == "shared levels = 3"
     assert trainings.folder_of(trainings.same_as("levels = 5")) == tmp_path / "gensar" / "levels---5"
+    other = replace(trainings, paper=read_paper("synergen"))
+    with pytest.raises(
+        ConfigurationError, match="The paper also needs intsr, whose settings `config` .* does not hold"
+    ):
+        other.train("HSTU")
 
 
 def test_claims_are_paired_differences(tmp_path):

@@ -10,12 +10,12 @@ import numpy as np
 from seekrec.embeddings import ItemNeighbors
 from seekrec.embeddings.item_knn import keep_largest
 from seekrec.evaluation.baselines import Float32Array
-from seekrec.evaluation.metrics import metric_values, ranks_from_scores
+from seekrec.evaluation.evaluator import rank_cases
+from seekrec.evaluation.metrics import metric_values
 from seekrec.evaluation.protocols import build_cases
 from seekrec.events import Split
 from seekrec.events.columns import history_rows
 from seekrec.schema import RECOMMENDATION, Behavior, IdMap, Request
-from seekrec.util.ragged import Ragged
 
 _NEIGHBORS = (20, 100, 500)
 _DECAYS = (1.0, 0.95, 0.8, 0.6)
@@ -49,26 +49,19 @@ class ItemKNN:
             whole (`Iterable[Split]`, *optional*): All partitions, where `split` is one of them: they are counted.
         """
         nearest = ItemNeighbors.fit(split, id_map, num_neighbors=max(_NEIGHBORS), whole=whole)
-        grid = []
+        grid = {}
         for num_neighbors in _NEIGHBORS:
             kept = keep_largest(nearest.similarities, num_neighbors)
             for decay in _DECAYS:
                 one = cls(ItemNeighbors(kept, decay=decay), id_map)
                 one.details["num_neighbours"] = num_neighbors
-                grid.append(one)
+                grid[f"{num_neighbors} neighbours, decay {decay}"] = one
         cases = build_cases(split, id_map, part="validation", behavior=RECOMMENDATION, max_cases=_VALIDATION_CASES)
-        # Read once: histories may be long, and every point of the grid has the same.
-        histories = history_rows(cases.requests, id_map)
-        ranks = np.empty((len(grid), len(cases), 2))
-        size = cases.block_size()
-        for begin in range(0, len(cases), size):
-            block = np.arange(begin, min(begin + size, len(cases)))
-            asked = histories.take(block)
-            for point, one in enumerate(grid):
-                scores = one._score(asked)
-                cases.hide_ruled_out(scores, block)
-                ranks[point, block] = ranks_from_scores(scores, cases.target_rows[block])
-        return grid[int(np.argmax([metric_values(line, "ndcg@10").mean() for line in ranks]))]
+        values = {
+            name: metric_values(rank_cases(one, cases, id_map, name=name, show_progress=False), "ndcg@10").mean()
+            for name, one in grid.items()
+        }
+        return grid[max(values, key=values.__getitem__)]
 
     def score_all(self, requests: Sequence[Request]) -> Float32Array:
         """Score by the history alone; see [`Scorer`].
@@ -76,10 +69,7 @@ class ItemKNN:
         Scores are logarithms, `log(sum / highest sum + 0.001)`: the order is that of the sums, and text scorers can be
         reweighted by them.
         """
-        return self._score(history_rows(requests, self.id_map))
-
-    def _score(self, histories: Ragged) -> Float32Array:
-        sums = self.neighbors.scores(histories).toarray()
+        sums = self.neighbors.scores(history_rows(requests, self.id_map)).toarray()
         return np.log(sums / np.maximum(sums.max(axis=1, keepdims=True), 1e-12) + np.float32(1e-3))
 
 

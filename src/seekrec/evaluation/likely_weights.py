@@ -34,22 +34,20 @@ class ScoredCases:
     Args:
         own (`np.ndarray`): float32 `(num_cases, most_items)`, minus infinity for padding; the target stands first.
         added (`dict`): By name, what is added at weight 1, of the same shape.
-        log_counts (`np.ndarray`, *optional*): float32 of the same shape: logarithm of how many items each stands for,
-            0 for itself alone, as every item without them.
+        log_counts (`np.ndarray`): float32 of the same shape: logarithm of how many items each stands for; 0 for itself
+            alone.
     """
 
     own: np.ndarray
     added: dict[str, np.ndarray]
-    log_counts: np.ndarray | None = None
+    log_counts: np.ndarray
 
     def values(self, weights: Mapping[str, float]) -> np.ndarray:
         """Return NDCG@10 of each case with some weights, among the items that stand for themselves alone."""
-        total = self.own
+        total = np.where(self.log_counts > 0, -np.inf, self.own)
         for name, weight in weights.items():
             if weight:
                 total = total + np.float32(weight) * self.added[name]
-        if self.log_counts is not None:
-            total = np.where(self.log_counts > 0, -np.inf, total)
         ranks = ranks_from_scores(total, np.zeros(len(total), np.int64))
         found: np.ndarray = metric_values(ranks, METRIC)
         return found
@@ -78,7 +76,7 @@ def likely_weights(scored: ScoredCases, names: Sequence[str], *, unit: float = 1
     spread = np.array([float(part[is_item].std()) if is_item.any() else 0.0 for part in table])
     spread[spread == 0] = 1.0
     table /= spread[:, None, None]
-    shifts = np.where(is_item, 0.0 if scored.log_counts is None else scored.log_counts, -np.inf)
+    shifts = np.where(is_item, scored.log_counts, -np.inf)
     penalty = _PENALTY * (np.arange(len(table)) > 0)
 
     def loss(factors: np.ndarray) -> tuple[float, np.ndarray]:

@@ -240,10 +240,10 @@ def _weigh_new(
             scored = _score(model, processor, part, asked_views, by=by)
             totals += list((scored.own + scored.added["sum"]) / scale)
             marks += list(np.round((scored.added["new"] - scored.added["sum"]) / (unit * _ALL_THERE_IS)) * unit)
-            counts += [] if scored.log_counts is None else list(scored.log_counts)
+            counts += list(scored.log_counts)
     finally:
         model.set_catalog(catalog)
-    beside = ScoredCases(_pad(totals, -np.inf), {"new": _pad(marks, 0.0)}, _pad(counts, 0.0) if counts else None)
+    beside = ScoredCases(_pad(totals, -np.inf), {"new": _pad(marks, 0.0)}, _pad(counts, 0.0))
     learned = likely_weights(beside, ["new"], unit=unit)
     is_free = beside.values(learned).mean() >= (1 - _MAY_COST) * beside.values({}).mean()
     return float(f"{scale * learned['new']:.3g}") if is_free else 0.0
@@ -300,14 +300,13 @@ def _score(
             kept = [
                 by != "views then model" or len(line) == len(own) for line, own in zip(found, best[0], strict=True)
             ]
+            log_counts = [np.zeros(len(line)) for line in found]
             if by != "views then model":
-                pairs = zip(found, masks, strict=True)
-                others = [_draw_others(line, mask, model.catalog, generator) for line, mask in pairs]
-                counts += [
-                    np.repeat([0.0, stands_for], [len(line), len(own)])
-                    for line, own in zip(found, others, strict=True)
-                ]
-                found = [np.concatenate(both) for both in zip(found, others, strict=True)]
+                for number, mask in enumerate(masks):
+                    others = _draw_others(found[number], mask, model.catalog, generator)
+                    found[number] = np.concatenate([found[number], others])
+                    log_counts[number] = np.append(log_counts[number], np.full(len(others), stands_for))
+            counts += compress(log_counts, kept)
             scores = [np.zeros(len(line), np.float32) for line in found]
             scores = scores if by == "views" else model.score_items(inputs, found)
             lines += compress(scores, kept)
@@ -316,7 +315,7 @@ def _score(
     finally:
         model.set_views(own_views)
     added_scores = {name: _pad(scores, 0.0) for name, scores in more.items()}
-    return ScoredCases(_pad(lines, -np.inf), added_scores, _pad(counts, 0.0) if counts else None)
+    return ScoredCases(_pad(lines, -np.inf), added_scores, _pad(counts, 0.0))
 
 
 def _draw_others(

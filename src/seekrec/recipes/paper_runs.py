@@ -55,8 +55,8 @@ def reproduce(trainings: Trainings, which: Sequence[str] = ()) -> tuple[Path, li
     exhibits = [exhibit for name, exhibit in paper.exhibits.items() if not which or name in which]
     names = list(dict.fromkeys(run for exhibit in exhibits for run in exhibit.runs))
     # Before the first is trained.
-    for name in names:
-        trainings.settings_of(paper.run(name).family)
+    for family in dict.fromkeys(paper.run(name).family for name in names):
+        trainings.settings_of(family)
     results: dict[str, list[ResultRow]] = {}
     for number, name in enumerate(names, start=1):
         logger.info("%s: run %d of %d, %s", paper.title, number, len(names), name)
