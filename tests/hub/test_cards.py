@@ -146,18 +146,38 @@ def test_missing_variable_is_named(run, tmp_path):
 def test_says_that_nothing_was_measured(run):
     card = render_model_card(TEMPLATES / "gensar.md", None, run)
     assert "No results were saved with these weights." in card
+    # A run without time for the test saves results without a row.
+    assert render_model_card(TEMPLATES / "gensar.md", [], run) == card
+    left_out = {"sasrec": "5 of 9 steps", "test": "any of its cases"}
+    card_of_minutes = render_model_card(TEMPLATES / "gensar.md", [], {**run, "left_out": left_out})
+    assert "There was no time for 5 of 9 steps (sasrec), any of its cases (test)." in card_of_minutes
     assert "kite shop: 24 events" in card and "**The queries are synthetic queries.**" in card
     assert ModelCard(card).data.eval_results is None
     bare = render_model_card(TEMPLATES / "gensar.md", None, {**run, "log": None})
     assert "Where the queries of its searches came from was not recorded" in bare
-    assert eval_results_yaml(None, run) is None
+    assert eval_results_yaml(None, run) is None and eval_results_yaml([], run) is None
+
+
+@pytest.mark.parametrize(
+    ("retrieve_by", "identifier_weight", "sentence"),
+    [
+        ("views", 0.0, "it is asked about those that views of the log find."),
+        ("answer", 0.0, "it is asked about each of them."),
+        ("identifier", 1.0, "Without a candidate it writes the identifier of an item"),
+        ("identifier", 0.0, "It was not trained to search its catalogue"),
+    ],
+)
+def test_the_card_says_how_gensr_searches(run, retrieve_by, identifier_weight, sentence):
+    weights = ["search.lexical=0.5"]
+    config = GenSRConfig(retrieve_by=retrieve_by, identifier_weight=identifier_weight, view_weights=weights)
+    card = render_model_card(TEMPLATES / "gensr.md", None, {**run, "config": config.to_dict()})
+    assert sentence in card and "views of the log that it brings: search.lexical=0.5" in card
+    assert ("model.retrieve(" in card) == ("not trained to search" not in card)
 
 
 def test_results_of_another_system_are_refused(run):
     with pytest.raises(DataError, match=r"no test row of 'GenSAR', only popularity \(test\); evaluate the model"):
         render_model_card(TEMPLATES / "gensar.md", [result_row("popularity")], run)
-    with pytest.raises(DataError, match="only none at all"):
-        render_model_card(TEMPLATES / "gensar.md", [], run)
 
 
 def test_tables_keep_settings_apart():

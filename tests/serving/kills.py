@@ -38,7 +38,8 @@ from sqlalchemy import create_engine, func, select  # noqa: E402
 import seekrec.embeddings  # noqa: E402
 from seekrec.models import save_checkpoint  # noqa: E402
 from seekrec.models.dense import QueryVectors  # noqa: E402
-from seekrec.serving.schema_versions import events, queries  # noqa: E402
+from seekrec.serving.query_counts import queries  # noqa: E402
+from seekrec.serving.schema_versions import events  # noqa: E402
 
 # Items of one change, and events: what must be there whole.
 BATCH = 3

@@ -117,6 +117,36 @@ def test_what_cannot_be_answered_is_named(serve_once, route, body, field):
 
 
 @pytest.mark.parametrize(
+    ("body", "content_type", "message"),
+    [
+        (b'{"query": "a"}', "text/plain", "; is it JSON, and sent with `Content-Type: application/json`?"),
+        (b"{", "application/json", "The body is no JSON: Expecting property name"),
+        (json.dumps({"query": "a" * 1001}).encode(), "application/json", "String should have at most 1000 characters"),
+        (b'{"query": " "}', "application/json", "holds no visible character; pass text, or leave the field out"),
+        (b'{"query": "a", "where": {"equals": {"title": [1]}}}', "application/json", "is no text, no number and"),
+        (b'{"query": "a", "where": {"equals": {"title": "\\u0000"}}}', "application/json", "holds the character NUL"),
+        (b'{"query": "a", "where": {"equals": {"title": 1e999}}}', "application/json", "is no text, no number and"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong_in_words_of_the_client(serve_once, body, content_type, message):
+    answer = serve_once.post("/search", content=body, headers={"Content-Type": content_type})
+    (line,) = answer.json()["detail"]
+    assert answer.status_code == 422 and message in line["msg"]
+    assert not line["msg"].startswith("Value error") and "function" not in str(line)
+
+
+def test_ids_with_slashes_have_paths(serve_once):
+    event = {"event_id": "s", "user_id": "a/b c", "item_id": "i0", "timestamp": 1}
+    serve_once.post("/events", json={"events": [event]})
+    assert len(serve_once.get("/users/a%2Fb%20c/history").json()["events"]) == 1
+    unknown = serve_once.get("/items/a%2Fb")
+    assert unknown.status_code == 404 and unknown.json()["detail"][0]["loc"] == ["path", "item_id"]
+    assert 'route="/users/{user_id}/history",status="200"' in serve_once.get("/metrics").text
+    assert serve_once.patch("/items/a%2Fb").headers["allow"] == "DELETE, GET, PUT"
+    assert serve_once.post("/").headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize(
     ("route", "body", "field", "status"),
     [
         ("/recommend", {"where": {"equals": {"colour": "red"}}}, ["where"], 409),
@@ -130,6 +160,7 @@ def test_what_does_not_fit_the_catalogue_is_named(serve_once, route, body, field
     answer = serve_once.post(route, json=body)
     assert answer.status_code == status, answer.text
     assert field_of(answer) == field
+    assert not any(word in answer.text for word in ("kernel", "candidates[0]"))
 
 
 def test_histories_are_read_in_the_order_of_time_up_to_the_time_asked(serve_once):

@@ -51,7 +51,7 @@ def test_suggestions_are_the_models_and_what_several_users_searched(serve):
         for n, (user, query) in enumerate(shared)
     ]
     client.post("/events", json={"events": events})
-    for prefix, expected in (("qui", ["quills", "Quiet lamps"]), ("QUIET", ["Quiet lamps"]), ("%", [])):
+    for prefix, expected in (("qui", ["quills", "quiet lamps"]), ("QUIET", ["quiet lamps"]), ("%", [])):
         found = client.post("/suggest", json={"prefix": prefix}).json()["queries"]
         assert [query for query in found if query not in wrote] == expected
 

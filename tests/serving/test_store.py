@@ -100,7 +100,14 @@ def test_of_changes_made_from_one_version_one_is_kept(url):
 
 def test_queries_are_suggested_that_several_users_asked(url):
     store = Store(url)
-    asked = {"red lamp": "abc", "red pan": "ab", "Red 100%": "abcd", "blue": "abcde"}
+    asked = {
+        "red lamp": "ab",
+        "Red  LAMP": "bc",
+        "red pan": "ab",
+        "Red 100%": "abcd",
+        "blue": "abcde",
+        "redo": "abc",
+    }
     store.append_events(
         [
             act(f"{query} {user}", user, None, behavior="search", query=query)
@@ -108,10 +115,33 @@ def test_queries_are_suggested_that_several_users_asked(url):
             for user in users
         ]
     )
-    assert store.common_queries("red", 10) == ["Red 100%", "red lamp"]
-    assert store.common_queries("RED 100%", 10) == ["Red 100%"]
+    # Capitals and spaces make no other query: three users searched for a red lamp.
+    assert store.common_queries("red", 10) == ["red 100%", "red lamp", "redo"]
+    assert store.common_queries("red ", 10) == ["red 100%", "red lamp"]
+    assert store.common_queries(" RED 100%", 10) == ["red 100%"]
     assert store.common_queries("%", 10) == []
     assert store.common_queries("", 1) == ["blue"]
+    store.close()
+
+
+def test_beginnings_that_many_queries_share_are_suggested_alike(url, monkeypatch):
+    """Whether the queries of a beginning are read, or those of most users until enough have it."""
+    store, beginning = Store(url), "a beginning that is longer than the key, "
+    queries = {f"{beginning}{number}": "abcde"[: 3 + number % 3] for number in range(6)}
+    store.append_events(
+        [
+            act(f"{query} {user}", user, None, behavior="search", query=query)
+            for query, users in {**queries, "a beginning": "abcde", "ä": "abc"}.items()
+            for user in users
+        ]
+    )
+    expected = [f"{beginning}{number}" for number in (2, 5, 1, 4, 0, 3)]
+    for few in (1, 100):
+        monkeypatch.setattr("seekrec.serving.query_counts._FEW", few)
+        assert store.common_queries(beginning, 10) == expected
+        assert store.common_queries(f"{beginning}4", 10) == [f"{beginning}4"]
+        assert store.common_queries("A", 1) == ["a beginning"] and store.common_queries("Ä", 9) == ["ä"]
+        assert store.common_queries("b", 9) == []
     store.close()
 
 
@@ -137,7 +167,10 @@ def draw_searches(count):
 
 def expected_counts(events, prefix=""):
     """Users of each query that several asked, most first, from the events themselves."""
-    users = {query: len({one.user_id for one in events if one.event.query == query}) for query in QUERIES}
+    users = {
+        query.lower(): len({one.user_id for one in events if (one.event.query or "").casefold() == query.casefold()})
+        for query in QUERIES
+    }
     folded = prefix.casefold()
     return {query: n for query, n in users.items() if n >= 3 and query.casefold().startswith(folded)}
 
@@ -206,10 +239,10 @@ def test_stores_of_other_versions(url, monkeypatch):
         Store(url).close()  # a second time nothing is left to do
     engine = create_engine(url)
     assert inspect(engine).has_table("seekrec_more")
-    with pytest.raises(DataError, match="The store has version 3, this seekrec knows versions up to 2"):
+    with pytest.raises(DataError, match="The store has version 4, this seekrec knows versions up to 3"):
         Store(url)
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT version FROM seekrec_schema")).scalars().all() == [3]
+        assert connection.execute(text("SELECT version FROM seekrec_schema")).scalars().all() == [4]
     engine.dispose()
 
 

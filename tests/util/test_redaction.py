@@ -37,13 +37,14 @@ def test_settings_that_are_no_text_stay():
     [
         (
             ["accelerate", "recipes/train_gensar.py", "--config", "recipes/gensar/tiny.yaml", "--hub_token", "abc"],
-            "accelerate recipes/train_gensar.py --config recipes/gensar/tiny.yaml --hub_token ***",
+            "accelerate recipes/train_gensar.py --config recipes/gensar/tiny.yaml --hub_token '***'",
         ),
-        (["--hub-token=abc", "--seed=3"], "--hub_token=*** --seed=3"),
+        (["--hub-token=abc", "--seed=3"], "'--hub_token=***' --seed=3"),
         (["/home/me/x.py", "--data_dir", "/data/shops/acme"], "x.py --data_dir acme"),
-        (["--events=acme/log.csv", "--output_dir", "runs/a b"], "--events=log.csv --output_dir a b"),
+        (["--events=acme/log.csv", "--output_dir", "runs/a b"], "--events=log.csv --output_dir 'a b'"),
+        (["--delimiter", ";", "--events", "SELECT * FROM a"], "--delimiter ';' --events 'SELECT * FROM a'"),
         (["--compare_with", "/a/one", "../b/two", "--backbone", "google/flan-t5-base"], None),
-        (["--x", TOKEN, "--url", "https://me:pw@host/a/b"], "--x *** --url https://***@host/a/b"),
+        (["--x", TOKEN, "--url", "https://me:pw@host/a/b"], "--x '***' --url 'https://***@host/a/b'"),
     ],
 )
 def test_commands(argv, expected):

@@ -111,7 +111,7 @@ class ItemFilters:
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise RequestError(
                 f"The filter `{column}` is {shown(wanted)}, which cannot be compared with a column of type "
-                f"{values.type}: {error}"
+                f"{values.type}; pass a value of that type."
             ) from error
 
     def _holds(self, column: str, wanted: object) -> np.ndarray:

@@ -91,7 +91,7 @@ def render_model_card(template_path: str | Path, results: Sequence[Row] | None, 
     Args:
         template_path (`str` or `Path`): The template, such as `hub_cards/gensar.md` of a source checkout.
         results (`Sequence`, *optional*): Rows of `results.json`, as [`ResultRow`] or as dictionaries: this model's and
-            those of the baselines on the same cases. `None` where nothing was measured, which the card then says.
+            those of the baselines on the same cases. `None` or none where nothing was measured, which the card says.
         run (`Mapping`): From [`describe_model`]. The front matter takes `repo_id`, `system`, `license`, `tags`,
             `dataset_id` and `base_model` from it; the two last may be `None`.
 
@@ -102,9 +102,9 @@ def render_model_card(template_path: str | Path, results: Sequence[Row] | None, 
         ConfigurationError: If a variable of the template was not given, or the template cannot be read.
         DataError: If no row is of this system.
     """
-    rows = None if results is None else [_as_mapping(row) for row in results]
+    rows = [_as_mapping(row) for row in results or ()]
     metadata = _model_metadata(rows, run)
-    return _render(template_path, {"run": run, "metadata": metadata, "tables": result_tables(rows or ())})
+    return _render(template_path, {"run": run, "metadata": metadata, "tables": result_tables(rows)})
 
 
 def render_adapter_card(template_path: str | Path, adapter: Values) -> str:
@@ -210,7 +210,7 @@ def eval_results_yaml(results: Sequence[Row] | None, run: Values) -> str | None:
         `str`, *optional*: YAML, or `None` without results or a `dataset_id`: entries name a data set of the Hub. A
             task is a behavior and how it is ranked; the first row of each is taken.
     """
-    if results is None or run.get("dataset_id") is None:
+    if not results or run.get("dataset_id") is None:
         return None
     entries: dict[str, EvalResultEntry] = {}
     for row in _own_rows(results, run):
@@ -227,7 +227,7 @@ def eval_results_yaml(results: Sequence[Row] | None, run: Values) -> str | None:
     return yaml.safe_dump(eval_result_entries_to_yaml(list(entries.values())), sort_keys=False, allow_unicode=True)
 
 
-def _model_metadata(rows: Sequence[Values] | None, run: Values) -> _Safe:
+def _model_metadata(rows: Sequence[Values], run: Values) -> _Safe:
     dataset_id, base_model = _need(run, "dataset_id"), _need(run, "base_model")
     results = [
         EvalResult(
@@ -241,7 +241,7 @@ def _model_metadata(rows: Sequence[Values] | None, run: Values) -> _Safe:
             metric_name=name,
             metric_value=round(row["metrics"][name], 4),
         )
-        for row in (() if rows is None else _own_rows(rows, run))
+        for row in (_own_rows(rows, run) if rows else ())
         for name in CARD_METRICS
         if name in row["metrics"]
     ]

@@ -19,6 +19,7 @@ from seekrec.serving import page, replies
 from seekrec.serving.engine import Answered, ModelSource, Question
 from seekrec.serving.http import PROBLEMS, ItemId, Served, add_errors, add_middleware, check_token, deadline_of
 from seekrec.serving.item_routes import item_router
+from seekrec.serving.query_counts import fold_query
 from seekrec.serving.service import Service
 from seekrec.serving.settings import ServingSettings
 from seekrec.serving.store import StoredEvent
@@ -92,15 +93,18 @@ async def suggest(message: m.SuggestMessage, service: Served, request: Request) 
     if model.writes_queries:
         answered = await _ask(message, service, request)
         model, catalog_version, found = answered.model, answered.catalog_version, answered.queries
-    folded = message.prefix.casefold()
-    found = [query for query in found if query.casefold().startswith(folded)]
+    begins = fold_query(message.prefix)
+    found = [query for query in found if fold_query(query).startswith(begins)]
     if len(found) < message.top_k:
         found += await service.common_queries(message.prefix, message.top_k, deadline_of(request))
+    different: dict[str, str] = {}
+    for query in found:
+        different.setdefault(fold_query(query), query)
     return replies.Suggestions(
         model=model.name,
         model_version=model.version,
         catalog_version=catalog_version,
-        queries=list(dict.fromkeys(found))[: message.top_k],
+        queries=list(different.values())[: message.top_k],
     )
 
 
@@ -185,7 +189,7 @@ async def append_events(message: m.EventsMessage, service: Served) -> replies.Ap
     return replies.Appended(appended=appended, already_there=len(events) - appended)
 
 
-@router.get("/users/{user_id}/history")
+@router.get("/users/{user_id:path}/history")
 async def read_history(user_id: ItemId, service: Served) -> replies.History:
     """Return what a user did, oldest first."""
     events = (await service.history(user_id)).events

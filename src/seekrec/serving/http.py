@@ -15,6 +15,7 @@ from typing import Annotated, cast
 from fastapi import Depends, FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic_core import ErrorDetails
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -28,7 +29,6 @@ from seekrec.serving.logs import logger, request_id
 from seekrec.serving.messages import MAX_ID_CHARACTERS
 from seekrec.serving.replies import Problem
 from seekrec.serving.service import Service
-from seekrec.serving.store import ConflictError
 
 MAX_BODY_BYTES = 4 * 2**20
 # What any route may answer instead.
@@ -114,9 +114,10 @@ def add_errors(app: FastAPI) -> None:
     """Let an application turn errors into answers."""
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         lines = [
-            {"loc": [_printable(part) for part in one["loc"]], "msg": _printable(one["msg"])} for one in error.errors()
+            {"loc": [_printable(part) for part in one["loc"]], "msg": _printable(_message(one, request))}
+            for one in error.errors()
         ]
         return JSONResponse({"detail": lines}, 422)
 
@@ -125,7 +126,7 @@ def add_errors(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405:  # the framework names the methods of one route of the path alone
             headers["Allow"] = ", ".join(sorted(_methods(request)))
-        place = ["body"] if error.status_code == 400 else []
+        place = ["body"] if error.status_code in (400, 413) else []
         return problem(error.status_code, str(error.detail), place, **headers)
 
     @app.exception_handler(SeekrecError)
@@ -136,11 +137,11 @@ def add_errors(app: FastAPI) -> None:
             return _stopped(str(error))
         if isinstance(error, UnknownModelError):
             return problem(404, str(error), ["body", "model"])
-        if isinstance(error, ConflictError):
-            return problem(409, str(error), _place(error))
         if isinstance(error, UnknownItemError):
-            return problem(404, str(error), ["path", "item_id"] if "item_id" in request.path_params else _place(error))
-        # The message is well formed: it does not fit the catalogue.
+            place = ["path", "item_id"] if "item_id" in request.path_params else _place(error)
+            # Of one question there is one list, whatever the model was asked at once.
+            return problem(404, str(error).replace("`candidates[0]`", "`candidates`"), place)
+        # The message is well formed: it does not fit the catalogue or the store.
         if isinstance(error, (RequestError, DataError, CatalogError)):
             return problem(409, str(error), _place(error))
         logger.error("a request failed", exc_info=error)
@@ -169,14 +170,25 @@ def _is_busy(error: SQLAlchemyError) -> bool:
     return isinstance(error, PoolTimeoutError)
 
 
+def _message(error: ErrorDetails, request: Request) -> str:
+    """Return what is wrong with a field, without the name of the exception; of a body also what it should be."""
+    kind, words = error["type"], str(error["msg"]).removeprefix("Value error, ")
+    if kind == "json_invalid":
+        return f"The body is no JSON: {error['ctx']['error']}"
+    if kind == "model_attributes_type" and "json" not in request.headers.get("content-type", ""):
+        return f"{words}; is it JSON, and sent with `Content-Type: application/json`?"
+    return words
+
+
 def _methods(request: Request) -> set[str]:
-    """Return the methods that the path of a request has."""
-    return {
+    """Return the methods that the path of a request has; what the schema leaves out is read alone."""
+    found = {
         method.upper()
         for template, operations in request.app.openapi()["paths"].items()
-        if compile_path(template)[0].fullmatch(request.url.path)
+        if compile_path(template.replace("}", ":path}"))[0].fullmatch(request.url.path)
         for method in operations
     }
+    return found or {"GET"}
 
 
 def _place(error: SeekrecError) -> list[str | int]:
@@ -261,7 +273,7 @@ class Passage:
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
         # Not the path itself: it may hold the id of a user, and anybody may make up paths.
-        path = getattr(route, "path", "unknown")
+        path = getattr(route, "path_format", "unknown")
         # Nor a method that anybody makes up.
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.requests.labels(path, method, str(status)).inc()

@@ -15,6 +15,8 @@ from seekrec.serving.store import ConflictError
 
 item_router = APIRouter()
 
+# Ids may hold slashes, which come as %2F and are unpacked before a route is chosen: hence `:path`.
+
 
 @item_router.put("/items")
 async def put_items(message: ItemsMessage, service: Served) -> Changed:
@@ -31,7 +33,7 @@ async def delete_items(message: ItemIdsMessage, service: Served) -> Changed:
     return Changed(changed=changed, catalog_version=now)
 
 
-@item_router.put("/items/{item_id}")
+@item_router.put("/items/{item_id:path}")
 async def put_item(item_id: ItemId, message: ItemMessage, service: Served) -> Changed:
     """Add an item, or change its columns."""
     if message.item_id != item_id:
@@ -40,14 +42,14 @@ async def put_item(item_id: ItemId, message: ItemMessage, service: Served) -> Ch
     return Changed(changed=changed, catalog_version=now)
 
 
-@item_router.delete("/items/{item_id}")
+@item_router.delete("/items/{item_id:path}")
 async def delete_item(item_id: ItemId, service: Served) -> Changed:
     """Take an item out of answers."""
     changed, now = await service.models.delete_items([item_id])
     return Changed(changed=changed, catalog_version=now)
 
 
-@item_router.get("/items/{item_id}")
+@item_router.get("/items/{item_id:path}")
 async def read_item(item_id: ItemId, service: Served) -> ItemState:
     """Return an item as the catalogue holds it."""
     catalog, now = service.model.served

@@ -3,10 +3,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    WrapValidator,
+    model_validator,
+)
 from pydantic.config import JsonDict
 
 from seekrec.schema import (
@@ -41,13 +51,18 @@ _SEEN = r"[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2
 _VISIBLE = rf"^[^\u0000]*{_SEEN}[^\u0000]*$"
 
 
-def _check_text(text: str) -> str:
-    """Refuse what databases cannot keep, and text without a visible character."""
+def _check_characters(text: str) -> str:
+    """Refuse what databases cannot keep."""
     if "\x00" in text:
         raise ValueError("holds the character NUL; leave it out")
     if re.search("[\ud800-\udfff]", text):
         raise ValueError("holds half of a surrogate pair, which is no character; leave it out")
-    if re.search(_SEEN, text) is None:
+    return text
+
+
+def _check_text(text: str) -> str:
+    """Refuse what databases cannot keep, and text without a visible character."""
+    if re.search(_SEEN, _check_characters(text)) is None:
         raise ValueError("holds no visible character; pass text, or leave the field out")
     return text
 
@@ -57,20 +72,42 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _check_scalar(value: object) -> object:
+    """Check a value of an item's column by its own type; pydantic names every type that it might have been."""
+    if isinstance(value, str):
+        if len(value) > MAX_TEXT:
+            raise ValueError(f"is text of {len(value)} characters; pass at most {MAX_TEXT}")
+        return _check_text(value)
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("is a whole number of more than 64 bits; pass a smaller one")
+    elif not isinstance(value, float) or not math.isfinite(value):
+        raise ValueError("is no text, no number and neither true nor false; pass one of these")
+    return value
+
+
 # The same for readers of the schema. What a schema cannot say is no reason to refuse a message as malformed.
-_Visible = Annotated[str, AfterValidator(_check_text), Field(json_schema_extra={"pattern": _VISIBLE})]
-Id = Annotated[_Visible, Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
-Query = Annotated[_Visible, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS, examples=["space"])]
-# Limits stand before what reads a number, or the schema does not show them.
+_PATTERN = Field(json_schema_extra={"pattern": _VISIBLE})
+# Limits stand before what checks a value, or neither the schema nor a refusal says them.
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS), AfterValidator(_check_text), _PATTERN]
+Query = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_QUERY_CHARACTERS, examples=["space"]),
+    AfterValidator(_check_text),
+    _PATTERN,
+]
 Seconds = Annotated[
     int,
     Field(ge=0, le=MAX_SECONDS, description="Seconds since 1970, UTC.", examples=[1_700_000_000]),
     BeforeValidator(_whole),
 ]
 Geohash = Annotated[str, Field(pattern=GEOHASH_PATTERN)]
-Text = Annotated[_Visible, Field(max_length=MAX_TEXT)]
+Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_check_text), _PATTERN]
 # A value of an item's column, or of a filter.
-Scalar = bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | Text
+Scalar = Annotated[
+    bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | Text,
+    WrapValidator(lambda value, _: _check_scalar(value)),
+]
 Column = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
 
 
@@ -292,7 +329,7 @@ class SuggestMessage(Question):
     """Ask what the user may search for."""
 
     top_k: Annotated[int, Field(ge=1, le=MAX_SUGGESTIONS), BeforeValidator(_whole)] = 5
-    prefix: Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS)] = Field(
+    prefix: Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS), AfterValidator(_check_characters)] = Field(
         default="", description="What was typed so far."
     )
     model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ann", "top_k": 5}], **_WHO})

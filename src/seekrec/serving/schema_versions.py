@@ -7,7 +7,6 @@ the other, in one transaction; an older server refuses a newer store.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 from sqlalchemy import (
@@ -23,15 +22,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    func,
     inspect,
     select,
 )
 
 from seekrec.errors import DataError
+from seekrec.serving.query_counts import askers, count_queries, queries
 
-# Enough that no two queries have one digest.
-_DIGEST_BYTES = 16
 _ROWS_AT_ONCE = 10_000
 
 tables = MetaData()
@@ -94,35 +91,6 @@ events = Table(
     UniqueConstraint("user_id", "number"),
 )
 
-# What users searched for, and how many of them, by a digest: a long query is no key of an index.
-queries = Table(
-    "seekrec_queries",
-    tables,
-    Column("digest", LargeBinary(_DIGEST_BYTES), primary_key=True),
-    Column("query", Text, nullable=False),
-    Column("folded", Text, nullable=False),  # databases fold the case of ASCII alone
-    Column("num_users", BigInteger, nullable=False),
-)
-Index("seekrec_queries_by_users", queries.c.num_users)
-
-# Who searched for it.
-askers = Table(
-    "seekrec_askers",
-    tables,
-    Column("digest", LargeBinary(_DIGEST_BYTES), primary_key=True),
-    Column("user_id", String, primary_key=True),
-)
-
-
-def query_digest(query: str) -> bytes:
-    """Return the digest of a query."""
-    return hashlib.blake2b(query.encode(), digest_size=_DIGEST_BYTES).digest()
-
-
-def query_row(query: str, num_users: int) -> dict[str, object]:
-    """Return the row of a query."""
-    return {"digest": query_digest(query), "query": query, "folded": query.casefold(), "num_users": num_users}
-
 
 def _create(connection: Connection) -> None:
     """Make the tables of version 1."""
@@ -130,20 +98,23 @@ def _create(connection: Connection) -> None:
     connection.execute(state.insert().values(id=1, catalog_version=0, model=None))
 
 
+def _count_exact_queries(_: Connection) -> None:
+    """Version 2 counted queries as they were typed; version 3 counts them anew."""
+
+
 def _count_queries(connection: Connection) -> None:
     """Make the tables of queries, of the events that are there."""
-    tables.create_all(connection, [queries, askers])
-    asked = select(events.c.query).where(events.c.query != "").distinct()
-    for part in connection.execute(asked).scalars().partitions(_ROWS_AT_ONCE):
-        connection.execute(queries.insert(), [query_row(query, 0) for query in part])
-    pairs = select(queries.c.digest, events.c.user_id).join(events, events.c.query == queries.c.query).distinct()
-    connection.execute(askers.insert().from_select(["digest", "user_id"], pairs))
-    counted = select(func.count()).where(askers.c.digest == queries.c.digest).scalar_subquery()
-    connection.execute(queries.update().values(num_users=counted))
+    for table in (queries, askers):
+        table.drop(connection, checkfirst=True)
+        table.create(connection)
+    asked = select(events.c.user_id, events.c.query).where(events.c.query != "").distinct()
+    searches = connection.execute(asked, execution_options={"stream_results": True})
+    for part in searches.partitions(_ROWS_AT_ONCE):
+        count_queries(connection, part)
 
 
 # Step `n` makes version `n + 1` of version `n`; what stands here is never changed, only added to.
-STEPS: tuple[Callable[[Connection], None], ...] = (_create, _count_queries)
+STEPS: tuple[Callable[[Connection], None], ...] = (_create, _count_exact_queries, _count_queries)
 
 
 def migrate(connection: Connection) -> None:
@@ -175,14 +146,10 @@ def migrate(connection: Connection) -> None:
 
 __all__ = [
     "STEPS",
-    "askers",
     "events",
     "items",
     "migrate",
     "placements",
-    "queries",
-    "query_digest",
-    "query_row",
     "schema",
     "state",
     "tables",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -100,7 +101,7 @@ def publishable_command(argv: Sequence[str]) -> str:
         else:
             # A recipe and its settings file are of the project, not of the machine.
             words.append(publishable_text(word) if name in ("", "config") else publishable(word, name))
-    return " ".join(words)
+    return shlex.join(map(str, words))
 
 
 __all__ = [

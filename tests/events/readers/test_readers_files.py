@@ -127,6 +127,14 @@ def test_another_delimiter_is_found_from_the_header(tmp_path, delimiter):
     assert log.items["title"].to_pylist() == ["Café", "Naïve"]
 
 
+def test_a_delimiter_is_found_where_no_name_of_the_header_is_known(tmp_path):
+    items = "ArtNr;Bezeichnung;Preis\n1;Pfanne;1,80\n2;Messer;2\n"
+    log = read_tables(*write(tmp_path, items=items), column_map={"title": "Bezeichnung"})
+    assert log.items["title"].to_pylist() == ["Pfanne", "Messer"] and log.items["Preis"].to_pylist() == [1.8, 2.0]
+    log = read_tables(*write(tmp_path, items=items))
+    assert log.items["title"].to_pylist() == ["1", "2"] and log.items["Preis"].to_pylist() == [1.8, 2.0]
+
+
 def test_decimal_commas_of_spreadsheets_are_numbers(tmp_path):
     log = read_tables(*write(tmp_path, items="item_id;title;price;code\n1;a;12,5;1,2,3\n2;b;7;4\n"))
     assert log.items["price"].to_pylist() == [12.5, 7.0] and log.items["code"].to_pylist() == ["1,2,3", "4"]

@@ -176,7 +176,8 @@ def open_delimited(
         path (`Path`): The file; a name that ends in `.gz` is unpacked.
         delimiter (`str`): One character.
         count_known (`Callable`, *optional*): Counts the names of columns that are known: another delimiter that cuts
-            more of them out of the header is taken instead. Without it `delimiter` is certain.
+            more of them out of the header, or cuts it where this one does not, is taken instead. Without it
+            `delimiter` is certain.
         names (`Sequence[str]`, *optional*): Names of the columns, where the first line is data.
         encoding (`str`, *optional*): Encoding of the file; found out if not given.
         quoting (`str`, *optional*): What `"` means: `"doubled"` (it encloses fields, which may then hold line breaks,
@@ -192,7 +193,9 @@ def open_delimited(
     data = text.data
     if count_known is not None:
         candidates = (delimiter, *(one for one in _DELIMITERS if one != delimiter))
-        delimiter = max(candidates, key=lambda one: count_known(_header(data, one)))
+        headers = {one: _header(data, one) for one in candidates}
+        # Where no name is known (another language), one that cuts the header at all; the first of equals.
+        delimiter = max(candidates, key=lambda one: (count_known(headers[one]), len(headers[one]) > 1))
     expected = len(names) if names is not None else len(_header(data, delimiter))
     quoted = apply_quoting(data, path, delimiter=delimiter, num_fields=expected, quoting=quoting)
     records = find_lines(data, enclosing=quoted.enclosing).without_empty()
