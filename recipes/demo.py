@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoProcessor
 
 from seekrec.errors import RequestError
 from seekrec.events import read_examples
+from seekrec.models.checkpoint import named_model
 from seekrec.recipes.show import answer, describe_history
 from seekrec.schema import Request
 from seekrec.util.command_line import one_line_errors
@@ -33,7 +34,8 @@ def main(arguments: argparse.Namespace) -> None:
         return
 
     # 1. Load.
-    model = AutoModel.from_pretrained(arguments.model).eval()
+    with named_model(arguments.model):
+        model = AutoModel.from_pretrained(arguments.model).eval()
     encoder = {} if arguments.text_encoder is None else {"text_encoder": arguments.text_encoder}
     processor = AutoProcessor.from_pretrained(arguments.model, **encoder)
     histories = read_examples(examples)

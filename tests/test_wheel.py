@@ -67,6 +67,10 @@ def test_settings_are_found_by_name(tmp_path, monkeypatch):
     )
     with pytest.raises(ConfigurationError, match="`--config` is 'no', which is neither a file nor .* gensr are movie"):
         find_settings("gensr", "no")
+    with pytest.raises(
+        ConfigurationError, match="holds settings of gensr, not of intsr; train gensr, or name one of intsr"
+    ):
+        find_settings("intsr", packaged)
 
 
 def test_help_is_short_and_names_what_there_is(capsys):

@@ -167,7 +167,7 @@ def record(folder, *options):
 def test_a_run_is_recorded_without_secrets_and_paths(folder):
     record(folder, "--data_dir", "/home/me/acme", "--hub_token", "s3cr3t")
     run = json.loads((folder / "run.json").read_text())
-    assert run["command"] == "accelerate launch recipes/train_gensar.py --data_dir acme --hub_token ***"
+    assert run["command"] == "accelerate launch recipes/train_gensar.py --data_dir acme --hub_token '***'"
     assert run["settings"] == {"data_dir": "acme", "hub_token": "***", "backbone": "google/flan-t5-base", "seed": 1}
     check_model_folder(folder)
     # Results belong to the weights: those of other weights are not published.

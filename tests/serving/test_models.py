@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
@@ -112,8 +113,40 @@ def test_no_request_fails_while_a_model_takes_over(start):
     assert {"first", "second"} >= {model for _, model in answers} and len(answers) > 3
 
 
-def test_a_folder_without_a_model_is_refused_at_the_start(tmp_path, store_url):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("run", "run holds no model: there is no config.json; did you mean .*run/model"),
+        ("run/empty", "run/empty holds no model: there is no config.json; name the folder of a trained one"),
+        (
+            "no/such/folder",
+            "There is no folder .*no/such/folder; name that of a trained model, or a repository of the Hub",
+        ),
+        ("name", "There is no folder name;"),
+        ("me/no-such-model", "me/no-such-model is no folder here, and was not found on the Hub either: "),
+    ],
+)
+def test_what_is_no_model_is_named_at_the_start(tmp_path, store_url, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("run/model", "run/empty"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "run/model/config.json").touch()
+    with pytest.raises(CheckpointError, match=message), TestClient(create_app(name, store=store_url)):
+        pass
+
+
+def test_why_a_server_does_not_start_is_one_line(tmp_path, store_url):
+    """As uvicorn is told; the traceback of what its user can mend would only hide it."""
+    said = []
+
+    async def receive():
+        return {"type": "lifespan.startup"}
+
+    async def send(message):
+        said.append(message)
 
     app = create_app(tmp_path, store=store_url)
-    with pytest.raises(CheckpointError, match="holds no model"), TestClient(app):
-        pass
+    with pytest.raises(CheckpointError):
+        asyncio.run(app({"type": "lifespan", "app": app, "state": {}}, receive, send))
+    assert [one["type"] for one in said] == ["lifespan.startup.failed"]
+    assert said[0]["message"].startswith(f"{tmp_path} holds no model") and "\n" not in said[0]["message"]

@@ -45,7 +45,7 @@ def read_examples(path: str | Path) -> dict[str, list[Event]]:
     source = Path(path)
     if not source.is_file():
         raise DataError(
-            f"{source} does not exist; train_gensar.py writes it beside the model, or pass --examples FILE."
+            f"{source} does not exist; a recipe writes it beside the folder of the model. Pass --examples FILE."
         )
     try:
         content = json.loads(source.read_text(encoding="utf-8"))

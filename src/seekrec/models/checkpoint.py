@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -22,6 +25,34 @@ from seekrec.util.repositories import CommitArguments
 _WEIGHTS = "model.safetensors"
 # Catalogues that something still holds, by their folder and the state of its files.
 _LOADED: WeakValueDictionary[tuple[Path, tuple[object, ...]], Catalog] = WeakValueDictionary()
+
+
+@contextmanager
+def named_model(source: str | os.PathLike[str]) -> Iterator[None]:
+    """Load a model of this name inside; what it cannot be is said by its name, and not by the Hub.
+
+    Args:
+        source (`str` or `Path`): Folder of a model, or name of a Hub repository.
+
+    Raises:
+        CheckpointError: If it is neither.
+    """
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        inner = folder / "model"
+        meant = f"did you mean {inner}?" if (inner / "config.json").is_file() else "name the folder of a trained one."
+        raise CheckpointError(f"{source} holds no model: there is no config.json; {meant}")
+    if not folder.is_dir() and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
+        raise CheckpointError(
+            f"There is no folder {source}; name that of a trained model, or a repository of the Hub: user/name."
+        )
+    try:
+        yield
+    except OSError as error:
+        if folder.is_dir():
+            raise
+        said = " ".join(str(error).split())
+        raise CheckpointError(f"{source} is no folder here, and was not found on the Hub either: {said}") from error
 
 
 def load_bundled_catalog(name_or_path: str | os.PathLike[str], hub: HubArguments) -> Catalog:
@@ -166,6 +197,7 @@ __all__ = [
     "load_bundled_catalog",
     "load_config",
     "load_spelling",
+    "named_model",
     "save_bundled_catalog",
     "save_spelling",
     "split_hub_arguments",

@@ -18,9 +18,10 @@ from scipy.special import expit
 from transformers import AutoModel, AutoProcessor, BatchFeature
 
 from seekrec.catalog import Catalog
-from seekrec.errors import CheckpointError, RequestError, SeekrecError, UnknownItemError
+from seekrec.errors import RequestError, SeekrecError, UnknownItemError
 from seekrec.generation import packed_linears
 from seekrec.models.base import CatalogModel, CatalogSnapshot
+from seekrec.models.checkpoint import named_model
 from seekrec.models.manifest import manifest_file
 from seekrec.models.processing import CatalogProcessor
 from seekrec.models.states import State
@@ -156,12 +157,9 @@ class LoadedModel:
             # What is only in memory has no manifest: its catalogue and settings name it.
             version = json_digest([model.config.to_diff_dict(), model.catalog.content_hash])
             return cls(model.config.model_type, version[:_VERSION_LENGTH], model, processor)
-        if Path(source).is_dir() and not Path(source, "config.json").is_file():
-            raise CheckpointError(
-                f"{source} holds no model: there is no config.json. Name the folder of a trained one."
-            )
         encoder = {} if text_encoder is None else {"text_encoder": text_encoder}
-        model = AutoModel.from_pretrained(str(source))
+        with named_model(source):
+            model = AutoModel.from_pretrained(str(source))
         if not isinstance(model, CatalogModel):
             raise RequestError(f"{source} holds a {type(model).__name__}, which does not search or recommend.")
         processor = AutoProcessor.from_pretrained(str(source), **(encoder if not model.can_generate() else {}))

@@ -7,8 +7,10 @@ import asyncio
 import hmac
 import re
 import sqlite3
+import sys
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic, perf_counter
 from typing import Annotated, cast
 
@@ -29,6 +31,7 @@ from seekrec.serving.logs import logger, request_id
 from seekrec.serving.messages import MAX_ID_CHARACTERS
 from seekrec.serving.replies import Problem
 from seekrec.serving.service import Service
+from seekrec.util.command_line import one_line
 
 MAX_BODY_BYTES = 4 * 2**20
 # What any route may answer instead.
@@ -224,7 +227,7 @@ class Passage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, partial(_send_in_one_line, send))
             return
         headers = {name: value for name, value in scope["headers"]}
         given = headers.get(b"x-request-id", b"").decode("latin-1")
@@ -285,6 +288,14 @@ class Passage:
             "milliseconds": round(1000 * seconds, 3),
         }
         logger.info("request", extra={"fields": fields})
+
+
+async def _send_in_one_line(send: Send, message: Message) -> None:
+    """Say in one line why a server does not start, where its user can mend that; the framework says a traceback."""
+    error = sys.exc_info()[1]
+    if message["type"] == "lifespan.startup.failed" and isinstance(error, (SeekrecError, OSError)):
+        message = {**message, "message": one_line(error)}
+    await send(message)
 
 
 def _content_length(headers: dict[bytes, bytes]) -> int:

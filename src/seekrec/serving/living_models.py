@@ -141,7 +141,8 @@ class LivingModels:
         for other in {name, *self._settings.beside} - loaded.keys():
             if other not in self._sources:
                 raise UnknownModelError(
-                    f"`beside` names {other!r}; the folder of models has {', '.join(sorted(self._sources))}."
+                    f"`beside` names {other!r}, which is not in `models` ({self._settings.models or 'no folder'}); "
+                    f"there are {', '.join(sorted(self._sources))}."
                 )
             loaded[other] = self._prepare(LoadedModel.load(self._sources[other], self._settings.text_encoder))
         self.model = loaded[name]

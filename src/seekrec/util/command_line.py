@@ -28,15 +28,16 @@ def one_line_errors(script: str) -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except SeekrecError as error:
-        message = str(error)
-    except OSError as error:
-        is_plain = error.filename is not None and error.strerror is not None
-        message = f"{error.filename}: {error.strerror}" if is_plain else str(error)
-    else:
-        return
-    logger.debug("Ended by this error:", exc_info=True)
-    sys.exit(f"{Path(script).stem}: {' '.join(message.split())}")
+    except (SeekrecError, OSError) as error:
+        logger.debug("Ended by this error:", exc_info=True)
+        sys.exit(f"{Path(script).stem}: {one_line(error)}")
 
 
-__all__ = ["one_line_errors"]
+def one_line(error: SeekrecError | OSError) -> str:
+    """Return what an error says, as one line."""
+    is_plain = isinstance(error, OSError) and error.filename is not None and error.strerror is not None
+    message = f"{error.filename}: {error.strerror}" if is_plain else str(error)
+    return " ".join(message.split())
+
+
+__all__ = ["one_line", "one_line_errors"]

@@ -35,8 +35,16 @@ def find_settings(family: str, config: str) -> str:
         config (`str`): Path of a file, or a name such as `movielens-100k`.
 
     Raises:
-        ConfigurationError: If it is a word that neither is.
+        ConfigurationError: If it is a word that neither is, or a packaged file of another family.
     """
+    place = Path(config).resolve().parent
+    # Every family has a file of this name.
+    is_of_family = place.parent == data_folder("recipes").resolve() and (place / "tiny.yaml").is_file()
+    if is_of_family and place.name != family:
+        raise ConfigurationError(
+            f"`--config` is {config}, which holds settings of {place.name}, not of {family}; train {place.name}, or "
+            f"name one of {family}: {', '.join(settings_names(family))}."
+        )
     if Path(config).exists() or Path(config).name != config or Path(config).suffix:
         return config
     packaged = data_folder("recipes") / family / f"{config}.yaml"
