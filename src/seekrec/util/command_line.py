@@ -35,8 +35,9 @@ def one_line_errors(script: str) -> Iterator[None]:
 
 def one_line(error: SeekrecError | OSError) -> str:
     """Return what an error says, as one line."""
-    is_plain = isinstance(error, OSError) and error.filename is not None and error.strerror is not None
-    message = f"{error.filename}: {error.strerror}" if is_plain else str(error)
+    message = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        message = f"{error.filename}: {error.strerror}"
     return " ".join(message.split())
 
 
