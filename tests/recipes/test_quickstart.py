@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from seekrec.recipes.quickstart import choose_user, run_quickstart
+from seekrec.recipes.quickstart import choose_user, minutes_after, run_quickstart
 from seekrec.schema import Event, Request
 
 
@@ -20,6 +20,11 @@ def test_the_user_shown_has_both_tasks_and_a_middling_past():
         "search": {user: ask(user, length) for user, length in (("b", 9), ("c", 5), ("a", 1), ("e", 6))},
     }
     assert choose_user(asked) == "c"
+
+
+def test_a_machine_that_is_slow_to_start_gets_more_minutes():
+    # Nearly two minutes had passed before the first line, of the 1.4 that it would have had.
+    assert (minutes_after(0.2), minutes_after(1.8)) == (1.4, 6.8)
 
 
 @pytest.mark.slow

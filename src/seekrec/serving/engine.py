@@ -28,6 +28,7 @@ from seekrec.models.states import State
 from seekrec.schema import Event, Request, ScoredItem
 from seekrec.serving.filters import allowed_rows
 from seekrec.serving.histories import KeptHistory
+from seekrec.serving.logs import logger
 from seekrec.serving.messages import Where
 from seekrec.serving.metrics import Metrics
 from seekrec.serving.states import StateModel, StateProcessor, UserStates, keeps_states
@@ -253,7 +254,9 @@ class LoadedModel:
                 taken.append(perf_counter() - start)
             return min(taken)
 
-        self.answer(requests)
+        for said in self.answer(requests):
+            if isinstance(said, SeekrecError):  # as one that lacks its text encoder, which nobody may notice for long
+                logger.warning("the model cannot answer every question: %s", said)
         before = seconds()
         with ExitStack() as trial:
             if not trial.enter_context(packed_linears(self.model)):
