@@ -8,7 +8,9 @@ from small_shop import make_gensar
 
 from seekrec.catalog import Catalog
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation import BM25, QUERY_FORMS, Popularity, format_table
+from seekrec.evaluation import BM25, QUERY_FORMS, Popularity, evaluate_system, format_table, write_results
+from seekrec.events import split_log
+from seekrec.models.manifest import replace_part
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.compare import compare_on_test
 
@@ -72,6 +74,51 @@ def test_searches_are_asked_as_people_type_them(only_candidates, protocol, aisle
     assert (
         len({row.metrics["ndcg@10"] for row in forms[:4]}) == len({row.metrics["ndcg@10"] for row in forms[5:]}) == 1
     )
+
+
+def _save_run(aisles, folder, rows, split):
+    """A saved GenSAR, and rows that say what it was tested on: (behavior, protocol)."""
+    model, processor = make_gensar(aisles)
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    popularity = Popularity.fit(split, aisles[1].id_map)
+    tested = [
+        evaluate_system(
+            popularity, split, aisles[1].id_map, name="GenSAR", num_negatives=5, show_progress=False, **row
+        )
+        for row in rows
+    ]
+    with replace_part(folder / "model", "results") as new:
+        write_results(new / "results.json", tested)
+    return str(folder / "model")
+
+
+def test_a_saved_model_is_asked_what_it_was_tested_on(aisles, tmp_path):
+    split, catalog, *_ = aisles
+    asked = {"behavior": "search", "protocol": "uniform"}
+    folders = [_save_run(aisles, tmp_path / name / "a-run", [asked], split) for name in ("one", "two")]
+    settings = EvaluationArguments(compare_with=folders, candidate_protocols=["uniform"], num_negatives=5)
+    rows = compare_on_test({}, split, catalog, settings, make_baselines=dict, seed=0, show_progress=False)
+    # Neither is lost because their runs have one name.
+    assert [(row.system, row.behavior, row.protocol) for row in rows] == [
+        ("GenSAR (one/a-run)", "search", "uniform-5"),
+        ("GenSAR (two/a-run)", "search", "uniform-5"),
+    ]
+    settings.compare_with = [folders[0], folders[0]]
+    with pytest.raises(ConfigurationError, match="names a run twice"):
+        compare_on_test({}, split, catalog, settings, make_baselines=dict, seed=0)
+
+
+def test_a_model_that_was_trained_on_another_split_is_refused(aisles, tmp_path):
+    split, catalog, *_ = aisles
+    # Its training events hold test cases of this one.
+    other = split_log(split.log, method="last_tenth")
+    folder = _save_run(aisles, tmp_path / "leaky", [{"behavior": "search"}], other)
+    settings = EvaluationArguments(compare_with=[folder])
+    with pytest.raises(
+        ConfigurationError, match=f"leaky.*, last_tenth, .*{other.fingerprint[:12]}.*, leave_one_out, "
+    ):
+        compare_on_test({}, split, catalog, settings, make_baselines=dict, seed=0)
 
 
 def test_a_model_of_another_catalogue_is_refused(aisles, tmp_path):

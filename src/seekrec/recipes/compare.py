@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from seekrec.evaluation.partition_cases import PartitionCases
 from seekrec.evaluation.partition_lists import measure_partitions
 from seekrec.evaluation.partitioned import evaluate_partitions
 from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
-from seekrec.evaluation.report import NUM_IN_ALL, ResultRow
+from seekrec.evaluation.report import NUM_IN_ALL, ResultRow, read_results
 from seekrec.evaluation.rivals import answers_protocol, rival_systems, role_of
 from seekrec.evaluation.systems import ModelRetriever
 from seekrec.evaluation.tables import evaluate_systems
@@ -95,7 +96,8 @@ def compare_on_test(
     Returns:
         `list[ResultRow]`: By protocol, then behavior, then system; then the forms of queries, then groups of cases.
     """
-    others = dict(load_other(folder, catalog, num_beams) for folder in settings.compare_with)
+    others = load_others(settings.compare_with, split, catalog, num_beams)
+    only_candidates = {*only_candidates, *(name for name, one in others.items() if not one.searches_all)}
     baselines: dict[str, Scorer] = {}
     if settings.has_baselines:
         baselines.update(make_baselines())
@@ -111,7 +113,8 @@ def compare_on_test(
                 whole=whole,
                 counts=counts,
             )
-    everyone: dict[str, Scorer | Retriever] = {**baselines, **others, **(beside or {}), **systems}
+    saved = {name: one.system for name, one in others.items()}
+    everyone: dict[str, Scorer | Retriever] = {**baselines, **saved, **(beside or {}), **systems}
     rows: list[ResultRow] = []
     everything: tuple[RankingProtocol, ...] = ("full", *settings.candidate_protocols)
     asked_by = {
@@ -292,20 +295,52 @@ def _measure(
     return groups
 
 
-def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, ModelRetriever]:
-    """Load a saved model for the table.
+@dataclass(frozen=True)
+class SavedModel:
+    """A saved model for the table.
 
     Args:
-        folder (`str`): Model folder that a recipe wrote.
-        catalog ([`Catalog`]): The catalogue of the comparison.
-        num_beams (`int`): Beam width of a model that writes identifiers.
+        system ([`ModelRetriever`]): Answers what the model was tested on in its own run.
+        searches_all (`bool`): Whether it ranked the whole catalogue there; otherwise it orders candidates alone.
+    """
+
+    system: ModelRetriever
+    searches_all: bool
+
+
+def load_others(
+    folders: Sequence[str], split: Split | PartitionedSplit, catalog: Catalog, num_beams: int
+) -> dict[str, SavedModel]:
+    """Load saved models for the table.
+
+    Args:
+        folders (`Sequence[str]`): Model folders that a recipe wrote.
+        split (`Split` or [`PartitionedSplit`]): The split of the comparison.
+        catalog ([`Catalog`]): Its items.
+        num_beams (`int`): Beam width of models that write identifiers.
 
     Returns:
-        `tuple[str, ModelRetriever]`: Its name in reports, family and folder, and the system.
+        `dict[str, SavedModel]`: By name in reports: family and folder of the run, and as many folders above it as tell
+        two of one name apart.
 
     Raises:
-        ConfigurationError: If its catalogue does not have the same items in the same order.
+        ConfigurationError: If a folder is named twice, or its model has other items or was trained on another split.
     """
+    places = [Path(folder).resolve().parent.parts for folder in folders]
+    if len(set(places)) < len(places):
+        raise ConfigurationError(f"`compare_with` is {list(folders)}, which names a run twice; name each once.")
+    found = {}
+    for folder, place in zip(folders, places, strict=True):
+        alike = [other for other in places if other != place and other[-1:] == place[-1:]]
+        depth = next(n for n in range(1, len(place) + 1) if all(other[-n:] != place[-n:] for other in alike))
+        family, saved = _load_other(folder, split, catalog, num_beams)
+        found[f"{family} ({'/'.join(place[-depth:])})"] = saved
+    return found
+
+
+def _load_other(
+    folder: str, split: Split | PartitionedSplit, catalog: Catalog, num_beams: int
+) -> tuple[str, SavedModel]:
     model = AutoModel.from_pretrained(folder).eval()
     if model.catalog.id_map.ids != catalog.id_map.ids:
         raise ConfigurationError(
@@ -313,11 +348,42 @@ def load_other(folder: str, catalog: Catalog, num_beams: int) -> tuple[str, Mode
             f"{len(catalog)} of this data set in this order; name a model trained on the same log."
         )
     family = type(model).__name__.partition("For")[0]
+    own = [row for row in read_tested(folder, split) if row.system in (family, "HSTU")]
+    # Where nothing says what it was asked, it is asked all.
+    behaviors = tuple(name for name in BEHAVIORS if not own or any(row.behavior == name for row in own))
     writes = hasattr(model.config, "codebook_size")
-    run = Path(folder).resolve().parent.name
-    return f"{family} ({run})", ModelRetriever(
-        model, load_processor(folder, catalog), num_beams=num_beams if writes else None, show_progress=False
+    system = ModelRetriever(
+        model,
+        load_processor(folder, catalog),
+        num_beams=num_beams if writes else None,
+        behaviors=behaviors,
+        show_progress=False,
     )
+    return family, SavedModel(system, not own or any(row.protocol.startswith("full") for row in own))
 
 
-__all__ = ["MAX_QUERY_FORM_CASES", "compare_on_test", "load_other", "load_processor"]
+def read_tested(folder: str | Path, split: Split | PartitionedSplit) -> list[ResultRow]:
+    """Return the results of a saved model, none where there are none, and refuse one of another split.
+
+    Args:
+        folder (`str` or `Path`): Model folder that a recipe wrote.
+        split (`Split` or [`PartitionedSplit`]): The split of the comparison.
+
+    Raises:
+        ConfigurationError: If it was trained on another split, in which it may have learned from these test cases.
+    """
+    results = Path(folder) / "results.json"
+    rows = read_results(results) if results.is_file() else []
+    if not rows:
+        logger.warning("%s has no results, so whether it was trained on this split is not known.", folder)
+    elif split.fingerprint not in {row.split_fingerprint for row in rows}:
+        raise ConfigurationError(
+            f"`compare_with` names {str(folder)!r}, which was trained on another split ({rows[0].dataset}, "
+            f"{rows[0].split_method}, {rows[0].split_protocol}, {rows[0].split_fingerprint[:12]}) than this one "
+            f"({split.log.name}, {split.method}, {split.protocol}, {split.fingerprint[:12]}) and may have learned "
+            "from these test cases; train it on this split."
+        )
+    return rows
+
+
+__all__ = ["MAX_QUERY_FORM_CASES", "SavedModel", "compare_on_test", "load_others", "load_processor", "read_tested"]

@@ -29,7 +29,7 @@ from seekrec.recipes.arguments import (
     IdentifierArguments,
 )
 from seekrec.recipes.collaborative import sampled_sasrec
-from seekrec.recipes.compare import NEW_ITEM_PART, compare_on_test
+from seekrec.recipes.compare import NEW_ITEM_PART, compare_on_test, read_tested
 from seekrec.recipes.fit import MOST_OF_TEST, RankingTimes, fit_to_time, time_rankings
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
 from seekrec.recipes.logs import open_partitions, prepare_cold_start, prepare_split, read_log
@@ -77,6 +77,8 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
         # 1. Data: read, write searches, split, audit.
         self.prepare_data()
         self.cache.set_reserve("the log was read and split")
+        for folder in self.evaluation.compare_with:
+            read_tested(folder, self.whole)  # rather refused now than when the model is trained
         logger.info("data: %s", self.whole.log.describe())
         if last < 1:
             return
