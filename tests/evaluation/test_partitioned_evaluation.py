@@ -97,7 +97,7 @@ def test_forms_of_queries_and_measures_are_those_in_memory(shop, max_cases):
             asked,
             catalog,
             settings,
-            make_baselines=lambda: {"BM25": BM25(items), "popularity": Popularity(facts.counts)},
+            make_baselines=lambda tuning: {"BM25": BM25(items), "popularity": Popularity(facts.counts)},
             seed=4,
             show_progress=False,
             **options,

@@ -3,15 +3,24 @@
 
 from __future__ import annotations
 
-from math import exp, log
+from math import exp, log, log2
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.evaluation import ReweightedBM25, ReweightedText, Scorer, combine_scores, evaluate_system
+from seekrec.evaluation import (
+    ReweightedBM25,
+    ReweightedText,
+    Scorer,
+    Tuning,
+    combine_scores,
+    evaluate_system,
+    evaluate_systems,
+)
 from seekrec.evaluation.reweighted import DEFAULT_WEIGHTS
+from seekrec.evaluation.tuning import for_protocol
 from seekrec.schema import Request
 
 
@@ -70,7 +79,9 @@ def test_fit_finds_the_only_combination_that_works(toy_split, toy_id_map):
     prior = Fixed([1, 0, 1, 0, 10, 0])
     system = ReweightedText({"useless": useless, "text": text}, prior)
     assert (system.text, system.form, system.weight) == ("useless", "product", 0.1)
-    fitted = system.fit(toy_split, toy_id_map, weights=(0.0, 0.003, 10.0), forms=("sum",), show_progress=False)
+    fitted = system.fit(
+        Tuning(toy_split, toy_id_map).cases("search"), weights=(0.0, 0.003, 10.0), forms=("sum",), show_progress=False
+    )
     assert fitted is system
     assert (system.text, system.form, system.weight) == ("text", "sum", 0.003)
     assert system.details["validation"]["ndcg@10"] == 1
@@ -82,11 +93,66 @@ def test_fit_finds_the_only_combination_that_works(toy_split, toy_id_map):
     assert row.details["weight"] == 0.003
 
 
+@pytest.mark.parametrize(
+    ("remove_seen", "hides_b", "chosen"), [(True, False, "told"), (False, False, "flat"), (False, True, "told")]
+)
+def test_fit_ranks_validation_as_the_test_is_ranked(remove_seen, hides_b, chosen, toy_split, toy_id_map):
+    # Targets are c and a; both users know b. By `told`, b is first, then a and c; by `flat`, a, c and d are level.
+    # Without what was seen `told` has 1 and `flat` (1 + 1/log2(3)) / 2; with it (1/log2(3) + 1/2) / 2 and the mean of
+    # 1, 1/log2(3) and 1/2; where b alone is left out `told` has what `flat` had first, and `flat` that mean.
+    texts = {"told": Fixed([2, 3, 2, 0, 0, 0]), "flat": Fixed([2, 0, 2, 2, 0, 0])}
+    ends = np.full(6, 100)
+    ends[1] = 0 if hides_b else 100
+    tuning = Tuning(toy_split, toy_id_map, remove_seen=remove_seen, periods=(np.zeros(6, int), ends))
+    system = ReweightedText(texts, Fixed([0] * 6)).fit(tuning.cases("search"), show_progress=False)
+    assert system.text == chosen
+    tie = (1 / log2(3) + 1 / 2) / 2, (1 + 1 / log2(3) + 1 / 2) / 3
+    expected = {True: 1.0, False: tie[1]}[remove_seen] if not hides_b else (1 + 1 / log2(3)) / 2
+    assert system.details["validation"]["ndcg@10"] == pytest.approx(expected)
+
+
+def test_each_protocol_has_a_choice_of_its_own(toy_split, toy_id_map):
+    # One negative a case. In full ranking e (and what is seen) is in the way of `told`; among candidates seldom.
+    tuning = Tuning(toy_split, toy_id_map, ("uniform",), num_negatives=2)
+    cases = tuning.cases("search")
+    texts = {"told": Fixed([1, 0, 1, 0, 3, 0]), "flat": Fixed([2, 2, 2, 2, 1, 2]), "e": Fixed([0, 0, 0, 0, 1, 0])}
+    system = ReweightedText(texts, Fixed([0] * 6)).fit(cases, show_progress=False)
+    assert list(system.by_protocol) == ["full", "uniform"]
+    for protocol, own in cases.items():
+        values = {}
+        for name, text in texts.items():
+            row = evaluate_system(text, toy_split, toy_id_map, cases=own, show_progress=False)
+            values[name] = row.metrics["ndcg@10"]
+        tuned = for_protocol(system, protocol)
+        assert tuned.text == max(values, key=values.get)
+        assert tuned.details["validation"]["ndcg@10"] == pytest.approx(max(values.values()))
+    # Rows of each protocol are of the system tuned for it.
+    rows = evaluate_systems(
+        {"both": system}, toy_split, toy_id_map, protocols=("full", "uniform"), num_negatives=2, show_progress=False
+    )
+    texts_by_protocol = {row.protocol: row.details["text"] for row in rows}
+    assert texts_by_protocol == {"full": system.text, "uniform-2": system.by_protocol["uniform"].text}
+
+
+def test_one_recommender_weighs_another_in_recommendations(toy_split, toy_id_map):
+    system = ReweightedText(
+        Fixed([1, 2, 3, 0, 0, 0]), Fixed([4, 0, 0, 0, 9, 0]), form="sum", behavior="recommendation"
+    )
+    assert system.behaviors == ("recommendation",)
+    assert system.score_all([Request()])[0, :3].tolist() == pytest.approx([1.4, 2, 3])
+    system.fit(Tuning(toy_split, toy_id_map).cases("recommendation"), show_progress=False)
+    row = evaluate_system(system, toy_split, toy_id_map, part="validation", show_progress=False)
+    assert system.details["validation"]["ndcg@10"] == row.metrics["ndcg@10"] > 0
+
+
 def test_fit_on_the_whole_default_grid_is_no_worse_than_its_parts(toy_split, toy_id_map, toy_items):
     prior = Fixed([0.3, 0.1, 0.2, 0.0, 0.5, 0.4])
-    system = ReweightedBM25(toy_items, prior).fit(toy_split, toy_id_map, show_progress=False)
+    system = ReweightedBM25(toy_items, prior)
+    texts = system.texts
+    system.fit(Tuning(toy_split, toy_id_map).cases("search"), show_progress=False)
     best = system.details["validation"]["ndcg@10"]
-    for text in system.texts.values():
+    assert list(system.texts) == [system.text]
+    for text in texts.values():
         row = evaluate_system(text, toy_split, toy_id_map, part="validation", behavior="search", show_progress=False)
         assert best >= row.metrics["ndcg@10"]
     assert len(system.details["validation"]["best_by_choice"]) == 3 * 4 * 2  # fields, settings, forms

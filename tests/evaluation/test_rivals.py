@@ -13,6 +13,7 @@ from seekrec.evaluation.evaluator import evaluate_system
 from seekrec.evaluation.item_knn import ItemKNN
 from seekrec.evaluation.protocols import build_cases
 from seekrec.evaluation.rivals import CEILING, QueryLogScorer, RankFusion, rival_systems
+from seekrec.evaluation.tuning import Tuning, for_protocol
 from seekrec.events.query_log import QueryLog
 from seekrec.events.splits import split_log
 from seekrec.schema import BEHAVIORS, Event, IdMap, Request
@@ -109,10 +110,15 @@ def test_rivals_stand_beside_the_baselines_and_say_what_validation_chose(shop_sp
     baselines = {"SASRec": uniform, "BM25": Fixed([1] * 10, ("search",)), "dense text": uniform}
     names = ["query_log", "rank_fusion", "item_knn", "sampled_sasrec", "query_group", "negative_draws"]
     found = rival_systems(
-        names, shop_split, id_map, baselines, train_sampled=lambda: Fixed(-np.arange(10.0)), num_negatives=3
+        names,
+        Tuning(shop_split, id_map, num_negatives=3),
+        baselines,
+        train_sampled=lambda: Fixed(-np.arange(10.0)),
+        count_neighbors=lambda: ItemNeighbors.fit(shop_split, id_map),
     )
     assert list(found) == [
         "item-kNN",
+        "item-kNN x SASRec",
         "query log",
         "query log x SASRec",
         "query log x item-kNN",
@@ -144,7 +150,24 @@ def test_a_log_without_searches_has_no_rivals_of_searches(shop_split):
     rows = [("u1", step, item, None) for step, item in enumerate("abcd")]
     split = split_log(log_of(rows, items=list("abcd")))
     baselines = {"SASRec": Fixed([1, 2, 3, 4])}
-    assert list(rival_systems(["query_log", "query_group", "item_knn"], split, IDS, baselines)) == ["item-kNN"]
+    names = ["query_log", "query_group", "item_knn"]
+    found = rival_systems(names, Tuning(split, IDS), baselines, count_neighbors=lambda: ItemNeighbors.fit(split, IDS))
+    assert list(found) == ["item-kNN", "item-kNN x SASRec"]
+
+
+def test_neighbours_and_decay_are_those_that_rank_validation_best(shop_split):
+    id_map = IdMap(shop_split.log.items["item_id"].to_pylist())
+    nearest = ItemNeighbors.fit(shop_split, id_map, num_neighbors=500)
+    cases = Tuning(shop_split, id_map, ("uniform",), num_negatives=3).cases("recommendation")
+    chosen = ItemKNN.fit(nearest, cases, id_map)
+    for protocol, own in cases.items():
+        values = {}
+        for decay in (1.0, 0.95, 0.8, 0.6):
+            one = ItemKNN(ItemNeighbors(nearest.similarities, decay=decay), id_map)
+            values[decay] = evaluate_system(one, shop_split, id_map, cases=own, show_progress=False).metrics["ndcg@10"]
+        # With ten items every number of neighbours is the same, so the first is taken.
+        assert for_protocol(chosen, protocol).details == {"decay": max(values, key=values.get), "num_neighbours": 20}
+        assert len(set(values.values())) > 1
 
 
 def test_partitions_are_counted_together(shop_split):
@@ -153,6 +176,6 @@ def test_partitions_are_counted_together(shop_split):
     once, twice = QueryLog.fit(shop_split, id_map), QueryLog.fit([shop_split, shop_split], id_map)
     np.testing.assert_array_equal(2 * once.query_clicks.toarray(), twice.query_clicks.toarray())
     np.testing.assert_array_equal(2 * once.word_clicks.toarray(), twice.word_clicks.toarray())
-    alone, whole = ItemKNN.fit(shop_split, id_map), ItemKNN.fit(shop_split, id_map, whole=[shop_split, shop_split])
-    cosines, same = (one.neighbors.similarities.toarray() for one in (alone, whole))
+    alone, whole = (ItemNeighbors.fit(shop_split, id_map, whole=parts) for parts in (None, [shop_split, shop_split]))
+    cosines, same = (one.similarities.toarray() for one in (alone, whole))
     np.testing.assert_allclose(cosines, same, rtol=1e-6)

@@ -5,6 +5,7 @@ import torch
 from seekrec.catalog import Catalog
 from seekrec.evaluation import (
     LightGCNScorer,
+    Tuning,
     ValidationRanking,
     baseline_systems,
     evaluate_systems,
@@ -89,11 +90,14 @@ def test_all_baselines_stand_on_one_data_set(toy_split, toy_items, monkeypatch):
     monkeypatch.setattr(systems, "load_semantic_encoder", lambda name: name)
     monkeypatch.setattr(systems, "embed_texts", lambda texts, encoder, show_progress: vectors[: len(texts)])
     catalog = Catalog.build(toy_items, embeddings={"semantic": vectors})
-    baselines = baseline_systems(toy_split, catalog, FakeNext(), lightgcn=FakeUsers(), user_ids=["u1"])
+    baselines = baseline_systems(
+        Tuning(toy_split, catalog.id_map), catalog, FakeNext(), lightgcn=FakeUsers(), user_ids=["u1"]
+    )
     assert list(baselines) == [
         *("popularity", "BM25", "dense text", "SASRec", "LightGCN", "BM25 x SASRec", "dense x SASRec"),
     ]
     rows = evaluate_systems(baselines, toy_split, catalog.id_map, show_progress=False)
     assert {row.system for row in rows if row.behavior == "search"} == set(baselines)
-    without = baseline_systems(toy_split, catalog, FakeNext())
-    assert "LightGCN" not in without
+    tuning = Tuning(toy_split, catalog.id_map, counts=np.arange(6))
+    without = baseline_systems(tuning, catalog, FakeNext())
+    assert "LightGCN" not in without and without["popularity"].counts.tolist() == [*range(6)]

@@ -51,7 +51,7 @@ def options(family, inputs, events, output_dir, *more):
 def test_a_log_in_partitions_is_trained_on_and_ranked_as_a_whole(inputs, shop, tmp_path):
     cold = ("--num_cold_items", "4")
     text = run_script("train_intsr.py", *options("intsr", inputs, shop / "log", tmp_path / "parts", *cold))
-    assert "IntSR" in text and "SASRec" in text
+    assert all(f"\n{name}  " in text for name in ("IntSR", "SASRec", "BM25 x SASRec", "dense x SASRec"))
     stages = tmp_path / "parts" / "stages"
     windows = json.loads(next(stages.glob("windows-*/shards.json")).read_text())
     assert len(windows["shards"]) == 3 and all(shard["num_rows"] for shard in windows["shards"])

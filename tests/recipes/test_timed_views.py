@@ -19,7 +19,7 @@ from seekrec.models.views import BY_VALIDATION, LEXICAL_CHOICES, LexicalIndex, V
 from seekrec.recipes.arguments import EvaluationArguments
 from seekrec.recipes.partitioned import PartitionedData
 from seekrec.recipes.stages import StageCache
-from seekrec.recipes.views import choose_views, fixed_views, timed_views
+from seekrec.recipes.views import choose_views, count_neighbors, fixed_views, timed_views
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,9 @@ def make_recipe(folder, **cache):
         parts=None,
         catalog=model.catalog,
         items=SimpleNamespace(sasrec=None),
-        evaluation=EvaluationArguments(max_validation_cases=40),
+        evaluation=EvaluationArguments(max_validation_cases=40, baselines=["item_knn"]),
         views=None,
+        neighbors=None,
         processor=processor,
         behaviors=("search", "recommendation"),
         remove_seen=True,
@@ -114,7 +115,8 @@ def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing(tm
     model.eval()
     choose_views(recipe, model)
     assert list(model.config.view_weights) != [BY_VALIDATION] and recipe.views is None
-    # Three times or more they were weighed; made was each once.
+    # Three times or more they were weighed; made was each once, neighbours for the baseline too.
+    assert count_neighbors(recipe) is recipe.neighbors
     assert sorted(made) == sorted(["ItemNeighbors", "QueryLog", *["LexicalIndex"] * len(LEXICAL_CHOICES)])
     # What a training is validated by is part of what it is.
     assert fixed_views(model) == write_view_weights(model.view_weights) != []

@@ -9,6 +9,7 @@ tables.py      several systems over the same cases, in time
 report.py      result rows as JSON, as a table, compared
 baselines.py   popularity, BM25, dense text, SASRec, LightGCN
 reweighted.py  text search times a recommender
+tuning.py      the validation cases that baselines are tuned on
 rivals.py      the baselines of a sceptic; item_knn.py, and bounds.py for rows that are none
 systems.py     our models as retrievers, and all baselines of a data set
 validation.py  the ranking of validation cases that chooses a checkpoint
@@ -64,6 +65,7 @@ from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText, combin
 from seekrec.evaluation.rivals import rival_systems
 from seekrec.evaluation.systems import ModelRetriever, baseline_systems
 from seekrec.evaluation.tables import evaluate_systems
+from seekrec.evaluation.tuning import Tuning
 from seekrec.evaluation.validation import ValidationRanking
 
 # The folder for `evaluate.load(str(METRICS_FOLDER))`.
@@ -90,6 +92,7 @@ __all__ = [
     "ReweightedText",
     "SASRecScorer",
     "Scorer",
+    "Tuning",
     "ValidationRanking",
     "add_typo",
     "all_metric_values",

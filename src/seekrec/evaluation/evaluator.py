@@ -303,15 +303,29 @@ def _rank_by_scores(system: Scorer, cases: EvaluationCases, block: RowArray) -> 
     expected = (len(block), cases.num_items)
     if answer.shape != expected:
         raise DataError(f"`score_all` returned shape {answer.shape}; expected {expected}, requests by items.")
+    return ranks_from_scores(*cut_scores(answer, cases, block))
+
+
+def cut_scores(scores: np.ndarray, cases: EvaluationCases, block: RowArray) -> tuple[np.ndarray, RowArray]:
+    """Return what is ranked of the scores of all items: those that may be answered, or the candidates.
+
+    Args:
+        scores (`np.ndarray`): Numbers of shape `(len(block), num_items)`.
+        cases ([`EvaluationCases`]): The cases.
+        block (`np.ndarray`): int64 positions of the cases that the rows belong to.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: New scores, -inf for what is ruled out; and the column of each target.
+    """
     if cases.candidate_rows is not None:
         candidates = cases.candidate_rows[block]
-        scores = np.take_along_axis(answer, np.maximum(candidates, 0), axis=1)
-        scores = np.where(candidates >= 0, scores, -np.inf)
-        return ranks_from_scores(scores, np.argmax(candidates == cases.target_rows[block, None], axis=1))
+        found = np.take_along_axis(scores, np.maximum(candidates, 0), axis=1)
+        found = np.where(candidates >= 0, found, -np.inf)
+        return found, np.argmax(candidates == cases.target_rows[block, None], axis=1)
     # A copy: it is written to, and the system may have kept its own. Of floats: counts cannot be set to -inf.
-    scores = np.array(answer, dtype=np.result_type(answer, np.float32))
-    cases.hide_ruled_out(scores, block)
-    return ranks_from_scores(scores, cases.target_rows[block])
+    found = np.array(scores, dtype=np.result_type(scores, np.float32))
+    cases.hide_ruled_out(found, block)
+    return found, cases.target_rows[block]
 
 
 def _rank_by_lists(

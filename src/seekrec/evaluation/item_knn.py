@@ -3,23 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from seekrec.embeddings import ItemNeighbors
 from seekrec.embeddings.item_knn import keep_largest
 from seekrec.evaluation.baselines import Float32Array
-from seekrec.evaluation.evaluator import rank_cases
-from seekrec.evaluation.metrics import metric_values
-from seekrec.evaluation.protocols import build_cases
-from seekrec.events import Split
+from seekrec.evaluation.evaluator import cut_scores
+from seekrec.evaluation.metrics import metric_values, ranks_from_scores
+from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol
 from seekrec.events.columns import history_rows
 from seekrec.schema import RECOMMENDATION, Behavior, IdMap, Request
+from seekrec.util.ragged import Ragged
 
 _NEIGHBORS = (20, 100, 500)
+MOST_NEIGHBORS = max(_NEIGHBORS)
 _DECAYS = (1.0, 0.95, 0.8, 0.6)
-_VALIDATION_CASES = 2000
 
 
 class ItemKNN:
@@ -38,30 +38,28 @@ class ItemKNN:
         self.neighbors = neighbors
         self.id_map = id_map
         self.details: dict[str, object] = {"decay": neighbors.decay}
+        self.by_protocol: dict[RankingProtocol, ItemKNN] = {}
 
     @classmethod
-    def fit(cls, split: Split, id_map: IdMap, *, whole: Iterable[Split] | None = None) -> ItemKNN:
-        """Count who acted on what in training; choose the number of neighbours and the decay on validation.
+    def fit(cls, nearest: ItemNeighbors, cases: Mapping[RankingProtocol, EvaluationCases], id_map: IdMap) -> ItemKNN:
+        """Choose the number of neighbours and the decay, of each protocol by itself.
 
         Args:
-            split (`Split`): The split; its test part is not read.
+            nearest ([`ItemNeighbors`]): Who acted on what in training: the `MOST_NEIGHBORS` nearest of each item.
+            cases (`Mapping`): By protocol, as [`Tuning`] makes them. What is chosen for the first is returned;
+                `by_protocol` of it holds all.
             id_map ([`IdMap`]): Items of the catalogue.
-            whole (`Iterable[Split]`, *optional*): All partitions, where `split` is one of them: they are counted.
         """
-        nearest = ItemNeighbors.fit(split, id_map, num_neighbors=max(_NEIGHBORS), whole=whole)
-        grid = {}
+        grid = []
         for num_neighbors in _NEIGHBORS:
             kept = keep_largest(nearest.similarities, num_neighbors)
             for decay in _DECAYS:
-                one = cls(ItemNeighbors(kept, decay=decay), id_map)
-                one.details["num_neighbours"] = num_neighbors
-                grid[f"{num_neighbors} neighbours, decay {decay}"] = one
-        cases = build_cases(split, id_map, part="validation", behavior=RECOMMENDATION, max_cases=_VALIDATION_CASES)
-        values = {
-            name: metric_values(rank_cases(one, cases, id_map, name=name, show_progress=False), "ndcg@10").mean()
-            for name, one in grid.items()
-        }
-        return grid[max(values, key=values.__getitem__)]
+                grid.append(cls(ItemNeighbors(kept, decay=decay), id_map))
+                grid[-1].details["num_neighbours"] = num_neighbors
+        by_protocol = {name: _best_of(grid, own, id_map) for name, own in cases.items()}
+        chosen = next(iter(by_protocol.values()))
+        chosen.by_protocol = by_protocol
+        return chosen
 
     def score_all(self, requests: Sequence[Request]) -> Float32Array:
         """Score by the history alone; see [`Scorer`].
@@ -69,8 +67,24 @@ class ItemKNN:
         Scores are logarithms, `log(sum / highest sum + 0.001)`: the order is that of the sums, and text scorers can be
         reweighted by them.
         """
-        sums = self.neighbors.scores(history_rows(requests, self.id_map)).toarray()
+        return self.score(history_rows(requests, self.id_map))
+
+    def score(self, histories: Ragged) -> Float32Array:
+        """Score all items for histories of rows, oldest first; see `score_all`."""
+        sums = self.neighbors.scores(histories).toarray()
         return np.log(sums / np.maximum(sums.max(axis=1, keepdims=True), 1e-12) + np.float32(1e-3))
 
 
-__all__ = ["ItemKNN"]
+def _best_of(grid: Sequence[ItemKNN], cases: EvaluationCases, id_map: IdMap) -> ItemKNN:
+    histories = history_rows(cases.requests, id_map)
+    ranks = np.empty((len(grid), len(cases), 2))
+    size = cases.block_size()
+    for begin in range(0, len(cases), size):
+        block = np.arange(begin, min(begin + size, len(cases)))
+        own = histories.take(block)
+        for number, one in enumerate(grid):
+            ranks[number, block] = ranks_from_scores(*cut_scores(one.score(own), cases, block))
+    return grid[int(np.argmax([metric_values(line, "ndcg@10").mean() for line in ranks]))]
+
+
+__all__ = ["MOST_NEIGHBORS", "ItemKNN"]

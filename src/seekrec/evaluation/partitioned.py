@@ -29,6 +29,7 @@ from seekrec.evaluation.metrics import DEFAULT_K
 from seekrec.evaluation.partition_cases import PartitionCases, is_on_gpu, users_of
 from seekrec.evaluation.protocols import CaseFacts, EvaluationCases, RankingProtocol, Retriever, Scorer
 from seekrec.evaluation.report import ResultRow
+from seekrec.evaluation.tuning import for_protocol
 from seekrec.events.partitions import Job, run_partitions
 from seekrec.events.partitions.engines import Engine, JsonObject
 from seekrec.events.partitions.sampled import order_of_users
@@ -117,17 +118,22 @@ class RankPartition:
         for number, (behavior, protocol) in enumerate(product(self.behaviors, self.protocols)):
             found = _Ranked()
             for cases in self.cases.blocks(partition, behavior, protocol, job.settings["wanted"][behavior]):
-                found.join(self._rank_block(cases, behavior))
+                found.join(self._rank_block(cases, behavior, protocol))
             kept.append(found.write(_ranks_file(folder, number)))
         write_json(folder / _FACTS_FILE, kept)
 
-    def _rank_block(self, cases: EvaluationCases, behavior: Behavior) -> _Ranked:
+    def _rank_block(self, cases: EvaluationCases, behavior: Behavior, protocol: RankingProtocol) -> _Ranked:
         found = _Ranked(cases.facts, [users_of(cases)], digests=[cases.fingerprint])
         for name, system in self.systems.items():
             if behavior in system.behaviors:
                 started = time.perf_counter()
                 ranks = rank_cases(
-                    system, cases, self.cases.id_map, name=name, top_k=self.top_k, show_progress=self.show_progress
+                    for_protocol(system, protocol),
+                    cases,
+                    self.cases.id_map,
+                    name=name,
+                    top_k=self.top_k,
+                    show_progress=self.show_progress,
                 )
                 found.ranks[name] = [ranks]
                 found.seconds[name] = time.perf_counter() - started
@@ -192,7 +198,7 @@ def evaluate_partitions(
             for number, (found, content) in enumerate(zip(gathered.values(), kept, strict=True)):
                 found.join(_Ranked.read(_ranks_file(Path(job.output), number), content))
     rows = []
-    for found in gathered.values():
+    for (_, protocol), found in gathered.items():
         if found.facts is None:
             continue
         order = order_of_users(pa.concat_arrays(found.users))
@@ -205,7 +211,7 @@ def evaluate_partitions(
                     k,
                     split,
                     name=name,
-                    system=systems[name],
+                    system=for_protocol(systems[name], protocol),
                     cases_fingerprint=digest,
                     seed=cases.seed,
                     seconds=found.seconds[name],

@@ -22,12 +22,12 @@ from tqdm.auto import tqdm
 
 from seekrec.errors import DataError
 from seekrec.evaluation.baselines import BM25, Float32Array
-from seekrec.evaluation.metrics import metric_values, ranks_from_scores
-from seekrec.evaluation.protocols import Scorer, build_cases
-from seekrec.events import Split
+from seekrec.evaluation.evaluator import cut_scores
+from seekrec.evaluation.metrics import FloatArray, metric_values, ranks_from_scores
+from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol, Scorer
 from seekrec.events.checks import check_choice
 from seekrec.events.matching import TEXT_FIELDS
-from seekrec.schema import SEARCH, Behavior, IdMap, Request
+from seekrec.schema import SEARCH, Behavior, Request
 
 CombinationForm = Literal["sum", "product"]
 
@@ -35,6 +35,7 @@ CombinationForm = Literal["sum", "product"]
 # and for BM25 scores (by units) alike.
 DEFAULT_WEIGHTS = (0.0, *(round(float(weight), 4) for weight in np.geomspace(0.003, 10, 12)))
 
+_METRIC = "ndcg@10"
 _SMALLEST_MATCH = 1e-3
 
 # Pairs (k1, b) that ReweightedBM25 chooses from.
@@ -42,29 +43,25 @@ _BM25_SETTINGS = ((1.5, 0.75), (0.5, 0.75), (0.5, 0.3), (0.0, 0.0))
 
 # Scores in a block of the grid search: it goes over a block hundreds of times, so a block should stay in the cache.
 _BLOCK_CELLS = 300_000
-# Scores that each point of the grid goes over: above 50,000 items it sees fewer cases, but never below 200.
-_MAX_CELLS = 100_000_000
-_MIN_CASES = 200
 
 
 class ReweightedText:
-    """A text scorer times a recommender. Searches only.
+    """A text scorer times a recommender, of searches; or, of recommendations, another recommender times it.
 
     Itself a scorer, so it can be the text scorer of another: BM25 with dense text first, then with SASRec.
 
     Args:
-        texts (`Mapping[str, Scorer]` or `Scorer`): Text scorers to choose from, by name; all answer searches.
+        texts (`Mapping[str, Scorer]` or `Scorer`): Text scorers to choose from, by name.
         prior ([`Scorer`]): The recommender, such as [`SASRecScorer`].
         text (`str`, *optional*): Which text scorer; the first by default.
         form (`str`): `"sum"` or `"product"`.
         weight (`float`): Weight of the recommender, at least 0.
+        behavior (`str`): What is answered; all scorers answer it.
 
     Raises:
         DataError: If there is no text scorer.
         ConfigurationError: If `text` or `form` is not one of its choices.
     """
-
-    behaviors: tuple[Behavior, ...] = (SEARCH,)
 
     def __init__(
         self,
@@ -74,7 +71,9 @@ class ReweightedText:
         text: str | None = None,
         form: CombinationForm = "product",
         weight: float = 0.1,
+        behavior: Behavior = SEARCH,
     ) -> None:
+        self.behaviors: tuple[Behavior, ...] = (behavior,)
         self.texts: dict[str, Scorer] = dict(texts) if isinstance(texts, Mapping) else {type(texts).__name__: texts}
         if not self.texts:
             raise DataError("`texts` is empty; pass at least one text scorer.")
@@ -85,81 +84,79 @@ class ReweightedText:
         self.form: CombinationForm = form
         self.weight = weight
         self.details: dict[str, object] = {"text": self.text, "form": self.form, "weight": self.weight}
+        self.by_protocol: dict[RankingProtocol, ReweightedText] = {}
 
     def fit(
         self,
-        split: Split,
-        id_map: IdMap,
+        cases: Mapping[RankingProtocol, EvaluationCases],
         *,
         weights: Sequence[float] = DEFAULT_WEIGHTS,
         forms: Sequence[CombinationForm] = get_args(CombinationForm),
-        metric: str = "ndcg@10",
-        remove_seen: bool = True,
-        max_cases: int | None = 2000,
-        seed: int = 0,
         show_progress: bool = True,
     ) -> ReweightedText:
-        """Choose text scorer, form and weight by full ranking of the validation searches.
+        """Choose text scorer, form and weight by NDCG@10 of validation cases; the first best of the grid wins.
+
+        Each protocol gets its own choice, as each is another question: among negatives that BM25 holds best, what BM25
+        says counts less.
 
         Args:
-            split (`Split`): Its validation part is used, nothing of the test.
-            id_map ([`IdMap`]): Items of the catalogue.
+            cases (`Mapping`): By protocol, as [`Tuning`] makes them: those of all are among those of the first, whose
+                choice is this object's.
             weights (`Sequence[float]`): Weights of the grid.
             forms (`Sequence[str]`): Forms of the grid.
-            metric (`str`): What to maximise; the first best of the grid wins.
-            remove_seen (`bool`): As for [`build_cases`].
-            max_cases (`int`, *optional*): Use a seeded sample of so many validation cases, fewer where items are many;
-                `None` uses all.
-            seed (`int`): Seed of the sample.
             show_progress (`bool`): Show a progress bar.
 
         Returns:
             `ReweightedText`: This object; `details` holds the choice, its validation result, and the grid's best by
-                text scorer and form.
+                text scorer and form. `by_protocol` holds a system for each protocol.
         """
-        if max_cases is not None:
-            max_cases = min(max_cases, max(_MIN_CASES, _MAX_CELLS // len(id_map)))
-        cases = build_cases(
-            split,
-            id_map,
-            part="validation",
-            behavior=SEARCH,
-            remove_seen=remove_seen,
-            max_cases=max_cases,
-            seed=seed,
-        )
+        first = next(iter(cases.values()))
         grid = [(text, form, weight) for text in self.texts for form in forms for weight in weights]
-        ranks = np.empty((len(grid), len(cases), 2))
-        size = max(16, min(256, _BLOCK_CELLS // cases.num_items))
-        with tqdm(total=len(cases), desc="Choosing text scorer and weight", disable=not show_progress) as bar:
-            for begin in range(0, len(cases), size):
-                block = np.arange(begin, min(begin + size, len(cases)))
-                requests = cases.requests[begin : begin + size]
+        ranks = {name: np.empty((len(grid), len(own), 2)) for name, own in cases.items()}
+        size = max(16, min(256, _BLOCK_CELLS // first.num_items))
+        with tqdm(total=len(first), desc="Choosing text scorer and weight", disable=not show_progress) as bar:
+            for begin in range(0, len(first), size):
+                requests, numbers = first.requests[begin : begin + size], first.case_numbers[begin : begin + size]
                 prior = np.asarray(self.prior.score_all(requests), dtype=np.float32)
-                prepared = {}
+                blocks = {name: np.flatnonzero(np.isin(own.case_numbers, numbers)) for name, own in cases.items()}
+                rows = {name: np.searchsorted(numbers, cases[name].case_numbers[own]) for name, own in blocks.items()}
+                priors = {name: cut_scores(prior[rows[name]], cases[name], own) for name, own in blocks.items()}
+                points = iter(range(len(grid)))
                 for text in self.texts:
+                    scores = self._text_scores(text, requests)
                     for form in forms:
-                        prepared[text, form] = _prepare(self._text_scores(text, requests), form)
-                        cases.hide_ruled_out(prepared[text, form], block)  # -inf stays -inf, whatever is added
-                for point, (text, form, weight) in enumerate(grid):
-                    combined = _add_prior(prepared[text, form], prior, weight)
-                    ranks[point, block] = ranks_from_scores(combined, cases.target_rows[block])
-                bar.update(len(block))
-        values = [float(metric_values(row, metric).mean()) for row in ranks]
+                        prepared, here = _prepare(scores, form), [next(points) for _ in weights]
+                        for name, block in blocks.items():
+                            # What is ruled out stays -inf, whatever is added.
+                            own, _ = cut_scores(prepared[rows[name]], cases[name], block)
+                            own_prior, targets = priors[name]
+                            for point, weight in zip(here, weights, strict=True):
+                                combined = _add_prior(own, own_prior, weight)
+                                ranks[name][point, block] = ranks_from_scores(combined, targets)
+                bar.update(len(requests))
+        self.by_protocol = {name: self._choose(grid, own) for name, own in ranks.items()}
+        best = next(iter(self.by_protocol.values()))
+        self.texts, self.text, self.form, self.weight = best.texts, best.text, best.form, best.weight
+        self.details = best.details
+        return self
+
+    def _choose(self, grid: Sequence[tuple[str, CombinationForm, float]], ranks: FloatArray) -> ReweightedText:
+        """Return the best of a grid, by the ranks of each of its points."""
+        values = [float(metric_values(row, _METRIC).mean()) for row in ranks]
         best = int(np.argmax(values))
-        self.text, self.form, self.weight = grid[best]
+        text, form, weight = grid[best]
+        # Without the other scorers, which are large and of no more use.
+        chosen = ReweightedText(
+            {text: self.texts[text]}, self.prior, form=form, weight=weight, behavior=self.behaviors[0]
+        )
         best_by_choice: dict[str, dict[str, float]] = {}
         for (text, form, weight), value in zip(grid, values, strict=True):
             choice = f"{text}, {form}"
-            if choice not in best_by_choice or value > best_by_choice[choice][metric]:
-                best_by_choice[choice] = {"weight": weight, metric: value}
-        self.details = {
-            "text": self.text,
-            "form": self.form,
-            "weight": self.weight,
-            "validation": {metric: values[best], "num_cases": len(cases), "best_by_choice": best_by_choice},
-        }
-        return self
+            if choice not in best_by_choice or value > best_by_choice[choice][_METRIC]:
+                best_by_choice[choice] = {"weight": weight, _METRIC: value}
+        validation = {_METRIC: values[best], "num_cases": ranks.shape[1], "best_by_choice": best_by_choice}
+        chosen.details["validation"] = validation
+        return chosen
 
     def score_all(self, requests: Sequence[Request]) -> Float32Array:
         """Combine the two scores; see [`Scorer`]."""

@@ -3,14 +3,14 @@
 
 - `query_log`: what was clicked for the query and its words in training, alone and times SASRec;
 - `rank_fusion`: BM25 and dense text by reciprocal ranks, alone and times SASRec;
-- `item_knn`: items that the same users acted on; the two above are also weighted by it;
+- `item_knn`: items that the same users acted on, alone and times SASRec; the two above are also weighted by it;
 - `sampled_sasrec`: a SASRec that is trained by a sampled softmax, on another schedule;
 - `query_group`: the items that a synthetic query was made for, times SASRec. Not a baseline but a ceiling: it is told
   what a search engine has to find out;
 - `negative_draws`: systems less how often an item is drawn as a negative, for the protocol `bm25`. Not a baseline
   either: what it gains, the sampling gives away.
 
-Whatever is chosen, is chosen on validation.
+Whatever is chosen, is chosen on validation, for each protocol of the test by itself.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.stats import rankdata
 
+from seekrec.embeddings import ItemNeighbors
 from seekrec.evaluation.baselines import Float32Array, distinct_queries
 from seekrec.evaluation.ceilings import DrawCorrection, QueryGroup
-from seekrec.evaluation.item_knn import ItemKNN
+from seekrec.evaluation.item_knn import MOST_NEIGHBORS, ItemKNN
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.evaluation.report import Role
 from seekrec.evaluation.reweighted import ReweightedText
+from seekrec.evaluation.tuning import Tuning, for_protocol
 from seekrec.events import Split
 from seekrec.events.query_log import QueryLog
-from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap, Request
+from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, Request
 
 logger = logging.getLogger(__name__)
 
@@ -108,14 +110,12 @@ class RankFusion:
 
 def rival_systems(
     names: Collection[Rival],
-    split: Split,
-    id_map: IdMap,
+    tuning: Tuning,
     baselines: Mapping[str, Scorer],
     *,
     train_sampled: Callable[[], Scorer] | None = None,
-    num_negatives: int = 99,
+    count_neighbors: Callable[[], ItemNeighbors] | None = None,
     whole: Iterable[Split] | None = None,
-    counts: np.ndarray | None = None,
 ) -> dict[str, Scorer]:
     """Build rivals by their names in settings.
 
@@ -123,32 +123,39 @@ def rival_systems(
 
     Args:
         names (`Collection[str]`): See the top of this module.
-        split (`Split`): Its training events are counted; its validation cases choose weights.
-        id_map ([`IdMap`]): Items of the catalogue.
+        tuning ([`Tuning`]): Has the split, whose training events are counted, and the validation cases that weights
+            are chosen on.
         baselines (`Mapping[str, Scorer]`): What [`baseline_systems`] made.
         train_sampled (`Callable`, *optional*): Trains the other SASRec; needed for `sampled_sasrec`.
-        num_negatives (`int`): Negatives of a case in the protocol `bm25`.
-        whole (`Iterable[Split]`, *optional*): All partitions, where `split` is one of them: they are counted.
-        counts (`np.ndarray`, *optional*): With `whole`: interactions of each item in training.
+        count_neighbors (`Callable`, *optional*): Returns the `MOST_NEIGHBORS` nearest of each item, where they are
+            counted already.
+        whole (`Iterable[Split]`, *optional*): All partitions, where the split is one of them: they are counted.
 
     Returns:
         `dict[str, Scorer]`: By their names in reports.
     """
     if not names:
         return {}
+    split, id_map = tuning.split, tuning.id_map
     prior, found = baselines["SASRec"], dict[str, Scorer]()
-    is_tuned = bool(split.targets("validation", SEARCH))
+    searches = tuning.cases(SEARCH)
 
     knn: Scorer | None = None
-    if "item_knn" in names and split.targets("validation", RECOMMENDATION):
-        knn = found["item-kNN"] = ItemKNN.fit(split, id_map, whole=whole)
+    if "item_knn" in names and (cases := tuning.cases(RECOMMENDATION)):
+        if count_neighbors is None:
+            nearest = ItemNeighbors.fit(split, id_map, num_neighbors=MOST_NEIGHBORS, whole=whole)
+        else:
+            nearest = count_neighbors()
+        knn = found["item-kNN"] = ItemKNN.fit(nearest, cases, id_map)
+        weighed = ReweightedText({"item-kNN": knn}, prior, behavior=RECOMMENDATION)
+        found["item-kNN x SASRec"] = weighed.fit(cases, forms=("sum",), show_progress=False)
 
     def add(name: str, system: Scorer, texts: Mapping[str, Scorer] | None = None) -> None:
         found[name] = system
         for prior_name, recommender in (("SASRec", prior), ("item-kNN", knn)):
-            if is_tuned and recommender is not None:
+            if searches and recommender is not None:
                 reweighted = ReweightedText(texts or {name: system}, recommender)
-                found[f"{name} x {prior_name}"] = reweighted.fit(split, id_map, show_progress=False)
+                found[f"{name} x {prior_name}"] = reweighted.fit(searches, show_progress=False)
 
     if "query_log" in names:
         query_log = QueryLog.fit(split if whole is None else whole, id_map)
@@ -162,15 +169,16 @@ def rival_systems(
         add("BM25 + dense by rank", RankFusion(both, lists_all=("dense text",)))
     if "sampled_sasrec" in names and train_sampled is not None:
         found["SASRec, sampled softmax"] = train_sampled()
-    if "query_group" in names and is_tuned and split.log.query_source == "category":
+    if "query_group" in names and searches and split.log.query_source == "category":
         group = QueryGroup.of_items(split.log.items, id_map)
-        found[CEILING] = ReweightedText({"query group": group}, prior).fit(split, id_map, show_progress=False)
+        found[CEILING] = ReweightedText({"query group": group}, prior).fit(searches, show_progress=False)
     if "negative_draws" in names:
         for name in ("SASRec", CEILING):
             system = found.get(name, baselines.get(name))
             if system is not None:
+                tuned = for_protocol(system, "bm25")
                 found[f"{name}{LESS_DRAWS}"] = DrawCorrection.fit(
-                    system, split, id_map, num_negatives=num_negatives, counts=counts
+                    tuned, split, id_map, num_negatives=tuning.num_negatives, counts=tuning.counts
                 )
     return found
 

@@ -15,7 +15,7 @@ from seekrec.errors import ConfigurationError
 from seekrec.evaluation.baselines import BM25, DenseText, LightGCNScorer, Popularity, SASRecScorer
 from seekrec.evaluation.protocols import BoolArray, Scorer
 from seekrec.evaluation.reweighted import ReweightedBM25, ReweightedText
-from seekrec.events import Split
+from seekrec.evaluation.tuning import Tuning
 from seekrec.models.base import CatalogModel
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior, Request, ScoredItem
 
@@ -104,7 +104,7 @@ class ModelRetriever:
 
 
 def baseline_systems(
-    split: Split,
+    tuning: Tuning,
     catalog: Catalog,
     sasrec: SASRecForNextItem,
     *,
@@ -114,7 +114,8 @@ def baseline_systems(
     """Build the baselines of a data set.
 
     Args:
-        split (`Split`): Its training events are counted; its validation searches tune the reweighted systems.
+        tuning ([`Tuning`]): Has the split, whose training events are counted, and the validation searches that the
+            reweighted systems are tuned on.
         catalog (`Catalog`): Items, with semantic embeddings.
         sasrec ([`SASRecForNextItem`]): Trained on the rows of the catalogue.
         lightgcn ([`LightGCNModel`], *optional*): Trained on the rows of the catalogue.
@@ -126,14 +127,14 @@ def baseline_systems(
     id_map = catalog.id_map
     texts = text_systems(catalog)
     prior = SASRecScorer(sasrec, id_map)
-    systems: dict[str, Scorer] = {"popularity": Popularity.fit(split, id_map), **texts, "SASRec": prior}
+    counted = Popularity.fit(tuning.split, id_map) if tuning.counts is None else Popularity(tuning.counts)
+    systems: dict[str, Scorer] = {"popularity": counted, **texts, "SASRec": prior}
     if lightgcn is not None:
         systems["LightGCN"] = LightGCNScorer(lightgcn, id_map, user_ids)
-    if split.targets("validation", SEARCH):
-        systems["BM25 x SASRec"] = ReweightedBM25(catalog.items, prior).fit(split, id_map, show_progress=False)
-        systems["dense x SASRec"] = ReweightedText({"dense text": texts["dense text"]}, prior).fit(
-            split, id_map, show_progress=False
-        )
+    if cases := tuning.cases(SEARCH):
+        dense = ReweightedText({"dense text": texts["dense text"]}, prior)
+        systems["BM25 x SASRec"] = ReweightedBM25(catalog.items, prior).fit(cases, show_progress=False)
+        systems["dense x SASRec"] = dense.fit(cases, show_progress=False)
     return systems
 
 

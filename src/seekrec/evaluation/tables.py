@@ -10,6 +10,7 @@ from seekrec.evaluation.evaluator import check_system, evaluate_together
 from seekrec.evaluation.metrics import DEFAULT_K
 from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
 from seekrec.evaluation.report import ResultRow
+from seekrec.evaluation.tuning import for_protocol
 from seekrec.events import Split
 from seekrec.events.columns import RowArray
 from seekrec.events.split import SplitPart
@@ -93,7 +94,9 @@ def evaluate_systems(
             seed=seed,
             periods=periods if protocol == "full" else None,
         )
-        answering = {name: system for name, system in systems.items() if behavior in system.behaviors}
+        answering = {
+            name: for_protocol(system, protocol) for name, system in systems.items() if behavior in system.behaviors
+        }
         rows += evaluate_together(
             answering, cases, split, id_map, time=own_time, k=k, top_k=top_k, seed=seed, show_progress=show_progress
         )

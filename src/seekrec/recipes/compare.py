@@ -12,6 +12,7 @@ import numpy as np
 from transformers import AutoModel, AutoProcessor
 
 from seekrec.catalog import Catalog, item_periods
+from seekrec.embeddings import ItemNeighbors
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.conditions import QUERY_FORMS, RARER_FORMS, compare_query_forms
@@ -24,6 +25,7 @@ from seekrec.evaluation.report import NUM_IN_ALL, ResultRow, read_results
 from seekrec.evaluation.rivals import answers_protocol, rival_systems, role_of
 from seekrec.evaluation.systems import ModelRetriever
 from seekrec.evaluation.tables import evaluate_systems
+from seekrec.evaluation.tuning import Tuning
 from seekrec.events import Split
 from seekrec.events.columns import RowArray
 from seekrec.events.partitions import PartitionedSplit
@@ -49,10 +51,11 @@ def compare_on_test(
     catalog: Catalog,
     settings: EvaluationArguments,
     *,
-    make_baselines: Callable[[], Mapping[str, Scorer]],
+    make_baselines: Callable[[Tuning], Mapping[str, Scorer]],
     sample: Split | None = None,
     counts: np.ndarray | None = None,
     train_sampled: Callable[[], Scorer] | None = None,
+    count_neighbors: Callable[[], ItemNeighbors] | None = None,
     beside: Mapping[str, Scorer | Retriever] | None = None,
     behaviors: Sequence[Behavior] = BEHAVIORS,
     only_candidates: Collection[str] = (),
@@ -76,10 +79,11 @@ def compare_on_test(
         split (`Split` or [`PartitionedSplit`]): The split.
         catalog ([`Catalog`]): Its items.
         settings ([`EvaluationArguments`]): Protocols, and saved models for the table.
-        make_baselines (`Callable`): Makes the baselines; called if the settings ask for them.
+        make_baselines (`Callable`): Makes the baselines, if the settings ask for them, tuned on the cases it gets.
         sample (`Split`, *optional*): Of a log in partitions, the one whose validation cases tune baselines.
         counts (`np.ndarray`, *optional*): Of a log in partitions, interactions of each item in training.
         train_sampled (`Callable`, *optional*): Trains the baseline `sampled_sasrec`.
+        count_neighbors (`Callable`, *optional*): See [`rival_systems`].
         beside (`Mapping[str, Scorer or Retriever]`, *optional*): Further systems, whose searches are not asked in
             other forms.
         behaviors (`Sequence[str]`): Behaviors that are evaluated.
@@ -98,21 +102,29 @@ def compare_on_test(
     """
     others = load_others(settings.compare_with, split, catalog, num_beams)
     only_candidates = {*only_candidates, *(name for name, one in others.items() if not one.searches_all)}
+    periods = item_periods(catalog.items) if available_only else None
     baselines: dict[str, Scorer] = {}
-    if settings.has_baselines:
-        baselines.update(make_baselines())
-        whole, tuned_on = (split, sample) if isinstance(split, PartitionedSplit) else (None, split)
-        if tuned_on is not None:
-            baselines |= rival_systems(
-                settings.rivals,
-                tuned_on,
-                catalog.id_map,
-                baselines,
-                train_sampled=train_sampled,
-                num_negatives=settings.num_negatives,
-                whole=whole,
-                counts=counts,
-            )
+    tuned_on = split if isinstance(split, Split) else sample
+    if settings.has_baselines and tuned_on is not None:
+        tuning = Tuning(
+            tuned_on,
+            catalog.id_map,
+            settings.candidate_protocols,
+            num_negatives=settings.num_negatives,
+            remove_seen=remove_seen,
+            periods=periods,
+            counts=counts,
+            seed=seed,
+        )
+        baselines.update(make_baselines(tuning))
+        baselines |= rival_systems(
+            settings.rivals,
+            tuning,
+            baselines,
+            train_sampled=train_sampled,
+            count_neighbors=count_neighbors,
+            whole=split if isinstance(split, PartitionedSplit) else None,
+        )
     saved = {name: one.system for name, one in others.items()}
     everyone: dict[str, Scorer | Retriever] = {**baselines, **saved, **(beside or {}), **systems}
     rows: list[ResultRow] = []
@@ -126,7 +138,6 @@ def compare_on_test(
         for protocol in everything
     }
     together: list[tuple[RankingProtocol, ...]] = [(protocol,) for protocol in everything]
-    periods = item_periods(catalog.items) if available_only else None
     parts = None
     if isinstance(split, PartitionedSplit):
         parts = PartitionCases(

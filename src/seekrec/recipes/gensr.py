@@ -17,6 +17,7 @@ from seekrec.embeddings import LightGCNModel, SASRecForNextItem, recommender_siz
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import baseline_systems
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
+from seekrec.evaluation.tuning import Tuning
 from seekrec.events import Split
 from seekrec.events.training_negatives import NegativeSampler
 from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProcessor
@@ -301,12 +302,12 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
         if self.source.answering is not self.source.training:
             set_collaborative(model, self.source.answering)
 
-    def make_baselines(self) -> Mapping[str, Scorer]:
+    def make_baselines(self, tuning: Tuning) -> Mapping[str, Scorer]:
         """Make the baselines, LightGCN among them where it was trained."""
-        if self.parts is not None:
-            return super().make_baselines()
+        if self.lightgcn is None:
+            return super().make_baselines(tuning)
         return baseline_systems(
-            self.split, self.catalog, self.items.sasrec, lightgcn=self.lightgcn, user_ids=self.graph.user_ids
+            tuning, self.catalog, self.items.sasrec, lightgcn=self.lightgcn, user_ids=self.graph.user_ids
         )
 
 

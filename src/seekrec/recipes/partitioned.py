@@ -24,11 +24,8 @@ from seekrec.corpora.shards import SHARDS_VERSION
 from seekrec.corpora.text import tokenizer_digest
 from seekrec.corpora.tokens import IdentifierVocabulary
 from seekrec.corpora.window_shards import WindowShards, write_window_shards
-from seekrec.embeddings import SASRecForNextItem
 from seekrec.errors import DataError
-from seekrec.evaluation.baselines import Popularity, SASRecScorer
-from seekrec.evaluation.protocols import RankingProtocol, Scorer, build_cases
-from seekrec.evaluation.systems import text_systems
+from seekrec.evaluation.protocols import RankingProtocol, build_cases
 from seekrec.events import ColdStart, Split
 from seekrec.events.partitions import PartitionedLog, PartitionedSplit, audit_partitions, split_partitions
 from seekrec.events.partitions.derived import construct_searches, hold_out_partitioned, partitioned_cold_start
@@ -82,14 +79,6 @@ class PartitionedData:
                 "`scenario_features`."
             )
         return found
-
-    def baselines(self, catalog: Catalog, sasrec: SASRecForNextItem) -> dict[str, Scorer]:
-        """Return the baselines that need no tuning: popularity, text and SASRec."""
-        return {
-            "popularity": Popularity(self.facts.counts),
-            **text_systems(catalog),
-            "SASRec": SASRecScorer(sasrec, catalog.id_map),
-        }
 
     def num_cases(self) -> dict[str, dict[str, int]]:
         """Count the questions by behavior: those of validation in the sample, those of the test in all partitions."""

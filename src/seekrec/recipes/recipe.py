@@ -14,20 +14,16 @@ from typing import Any, Generic, TypeVar
 
 from transformers import set_seed
 
+from seekrec.embeddings import ItemNeighbors
 from seekrec.evaluation import ModelRetriever, ResultRow, baseline_systems, compare_on_new_items, format_table
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
+from seekrec.evaluation.tuning import Tuning
 from seekrec.evaluation.validation import ValidationRanking
 from seekrec.events import EventLog, Spelling, Split, has_training_events
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.models.processing import CatalogProcessor
 from seekrec.models.views import ViewedModel, Views
-from seekrec.recipes.arguments import (
-    SPLIT_SEED,
-    STAGES,
-    DataArguments,
-    EmbeddingArguments,
-    IdentifierArguments,
-)
+from seekrec.recipes.arguments import SPLIT_SEED, STAGES, DataArguments, EmbeddingArguments, IdentifierArguments
 from seekrec.recipes.collaborative import sampled_sasrec
 from seekrec.recipes.compare import NEW_ITEM_PART, compare_on_test, read_tested
 from seekrec.recipes.fit import MOST_OF_TEST, RankingTimes, fit_to_time, time_rankings
@@ -38,7 +34,7 @@ from seekrec.recipes.plan import Plan, fit_test
 from seekrec.recipes.recipe_settings import RecipeSettings
 from seekrec.recipes.record import MODEL_FOLDER, record_run, save_trained
 from seekrec.recipes.stages import open_stages
-from seekrec.recipes.views import add_views, choose_views, fixed_views, timed_views, without_views
+from seekrec.recipes.views import add_views, choose_views, count_neighbors, fixed_views, timed_views, without_views
 from seekrec.schema import BEHAVIORS, Behavior
 from seekrec.training.budget import LEAST_CASES, PartTimes, TimeBudget
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_once
@@ -66,6 +62,7 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
         self.plan: Plan | None = None  # without a settings file: what chose the settings
         self.log: EventLog | None = None  # and what it read
         self.parts: PartitionedData | None = None
+        self.neighbors: ItemNeighbors | None = None  # counted once, for views and baselines
         self.views: Views | None = None  # made to be timed, until they are weighed
         self.finishing_cases: int | None = None  # of validation, that there is time for after training
         self.time: PartTimes | None = None  # of the test
@@ -353,6 +350,7 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
             self.catalog,
             self.evaluation,
             make_baselines=self.make_baselines,
+            count_neighbors=partial(count_neighbors, self),
             train_sampled=partial(sampled_sasrec, self.split, self.whole, self.cache, seed=self.training.seed),
             sample=self.split,
             counts=None if self.parts is None else self.parts.facts.counts,
@@ -387,11 +385,9 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
             self.cache.note(f"test, {name}", time)
         return rows
 
-    def make_baselines(self) -> Mapping[str, Scorer]:
+    def make_baselines(self, tuning: Tuning) -> Mapping[str, Scorer]:
         """Make the baselines."""
-        if self.parts is not None:
-            return self.parts.baselines(self.catalog, self.items.sasrec)
-        return baseline_systems(self.split, self.catalog, self.items.sasrec)
+        return baseline_systems(tuning, self.catalog, self.items.sasrec)
 
     def report(self, model: ModelT) -> None:  # noqa: B027
         """Print what a family measures in addition to the table."""

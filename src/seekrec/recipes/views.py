@@ -6,9 +6,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from seekrec.catalog import Catalog
+from seekrec.embeddings.item_knn import NUM_ITEM_NEIGHBORS, ItemNeighbors, keep_largest
+from seekrec.evaluation.item_knn import MOST_NEIGHBORS
 from seekrec.evaluation.view_weights import choose_view_weights
 from seekrec.events import Split
 from seekrec.models.processing import CatalogProcessor
@@ -44,6 +47,7 @@ class RunOfRecipe(Protocol):
     items: PreparedItems
     evaluation: EvaluationArguments
     views: Views | None
+    neighbors: ItemNeighbors | None
     finishing_cases: int | None
     cache: StageCache
 
@@ -149,9 +153,29 @@ def without_views(name: str, model: ModelT) -> dict[str, ModelT]:
     return {} if model.views is None else {f"{name}{ALONE}": model.without_views()}
 
 
+def count_neighbors(recipe: RunOfRecipe) -> ItemNeighbors:
+    """Return the nearest items of each by who acted on them in training; counted by the first call.
+
+    They are as many as the baseline `item_knn` chooses from, where it is asked for; else as many as views read.
+
+    Args:
+        recipe ([`RunOfRecipe`]): The run.
+    """
+    if recipe.neighbors is None:
+        most = MOST_NEIGHBORS if "item_knn" in recipe.evaluation.rivals else NUM_ITEM_NEIGHBORS
+        whole = None if recipe.parts is None else recipe.parts.split
+        recipe.neighbors = ItemNeighbors.fit(recipe.split, recipe.catalog.id_map, num_neighbors=most, whole=whole)
+    return recipe.neighbors
+
+
 def _fit_views(recipe: RunOfRecipe, names: Collection[str] = ANSWER_VIEWS) -> Views:
     whole = None if recipe.parts is None else recipe.parts.split
-    return Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec, whole=whole, names=names)
+    others = [name for name in names if name != "item_knn"]
+    views = Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec, whole=whole, names=others)
+    if "item_knn" not in names or not count_neighbors(recipe).similarities.nnz:
+        return views
+    nearest = keep_largest(count_neighbors(recipe).similarities, NUM_ITEM_NEIGHBORS)
+    return replace(views, item_knn=ItemNeighbors(nearest))
 
 
 def _choose(recipe: RunOfRecipe, model: ViewedModel, views: Views, max_cases: int) -> dict[Behavior, dict[str, float]]:
@@ -169,6 +193,15 @@ def _choose(recipe: RunOfRecipe, model: ViewedModel, views: Views, max_cases: in
 
 
 __all__ = [
-    *("ALONE", "RunOfRecipe", "add_views", "asks_validation", "choose_views", "fixed_views", "timed_views"),
+    *(
+        "ALONE",
+        "RunOfRecipe",
+        "add_views",
+        "asks_validation",
+        "choose_views",
+        "count_neighbors",
+        "fixed_views",
+        "timed_views",
+    ),
     "without_views",
 ]
