@@ -54,6 +54,9 @@ _WORDS: Mapping[str, float] = {"lexical": 1.0}
 # One item in so many is taken for new, though not more than can quickly be compared with all others.
 _ONE_IN = 10
 _MOST_TAKEN = 1_000
+# So often, each time of other items and with other cases. A large catalogue takes long to be made: it is done less
+# often, each time with more cases, so that as many look for what is taken.
+_ROUNDS, _ROUNDS_OF_MANY, _MANY_ITEMS = _ONE_IN, 2, 20_000
 # The weight of being new may cost so much of NDCG@10 over all cases: it moves others down to where they are as likely.
 _MAY_COST = 0.01
 # Beside it no view counts.
@@ -211,9 +214,9 @@ def _weigh_new(
 ) -> float:
     """Return the weight of being new beside those of views; 0 where it costs much, or nothing speaks for new items.
 
-    New items are taken to be looked for as often as others. So the items are dealt into ten groups, in the order of
-    how many cases look for them; for each tenth of the cases another group is taken for new, and the cases are dealt
-    so that it holds the targets of one in ten.
+    New items are taken to be looked for as often as others. So the items are dealt into groups, in the order of how
+    many cases look for them; for each part of the cases another group is taken for new, and the cases are dealt so
+    that it holds its share of the targets.
     """
     catalog = model.catalog
     known = np.flatnonzero(catalog.live & ~catalog.is_predicted)
@@ -224,6 +227,7 @@ def _weigh_new(
     one_in = max(_ONE_IN, -(-len(known) // _MOST_TAKEN))
     group = np.full(len(catalog), -1)
     group[known[np.lexsort((generator.random(len(known)), asked))]] = np.arange(len(known)) % one_in
+    rounds = _ROUNDS if len(known) < _MANY_ITEMS else _ROUNDS_OF_MANY
     order = np.lexsort((generator.random(len(cases)), group[cases.target_rows]))
     asked_views = {"new": (views, {**weights, "new": _ALL_THERE_IS}), "sum": (views, weights)}
     # Where views find the items, it has to bring new ones among these.
@@ -234,9 +238,9 @@ def _weigh_new(
     marks: list[np.ndarray] = []
     counts: list[np.ndarray] = []
     try:
-        for number, taken in enumerate(generator.permutation(one_in)[:_ONE_IN].tolist()):
+        for number, taken in enumerate(generator.permutation(one_in)[:rounds].tolist()):
             model.set_catalog(replace(catalog, is_predicted=catalog.is_predicted | (group == taken)))
-            part = cases.take(np.sort(order[number::_ONE_IN]))
+            part = cases.take(np.sort(order[number::rounds]))
             scored = _score(model, processor, part, asked_views, by=by)
             totals += list((scored.own + scored.added["sum"]) / scale)
             marks += list(np.round((scored.added["new"] - scored.added["sum"]) / (unit * _ALL_THERE_IS)) * unit)
