@@ -201,6 +201,7 @@ class TestMasks:
             ({"price": (None, 7.5)}, "AB"),
             ({"price": (6, 8)}, "B"),
             ({"price": (None, None)}, "ABC"),
+            ({"brand": ["Zenith", None]}, "B"),  # null never matches
             ({"price": 20}, "C"),
             ({"brand": "Acme"}, "AC"),
             ({"brand": ["Zenith", "Nobody"]}, "B"),

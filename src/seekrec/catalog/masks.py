@@ -106,7 +106,7 @@ class ItemFilters:
             if isinstance(wanted, tuple):
                 return _in_range(column, values, wanted)
             if isinstance(wanted, (list, set, frozenset, np.ndarray)):
-                return to_mask(pc.is_in(values, value_set=pa.array(list(wanted), type=values.type)))
+                return to_mask(pc.is_in(values, value_set=pa.array(list(wanted), type=values.type), skip_nulls=True))
             return to_mask(pc.equal(values, pa.scalar(wanted)))
         except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
             raise RequestError(
