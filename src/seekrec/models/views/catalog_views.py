@@ -211,6 +211,8 @@ class CatalogViews:
             for name in ANSWER_VIEWS
         }
         histories = requests.histories()
+        # Requests may have been read with a larger catalogue.
+        histories = histories.keep(histories.values < len(self.catalog))
         parts: list[Part] = []
         if of["collaborative"].any():
             parts.append(self._collaborative(histories, of["collaborative"]))

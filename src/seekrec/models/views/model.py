@@ -147,8 +147,13 @@ class ViewedModel(RepositoryModel):
 
         def make() -> CatalogViews:
             new = snapshot.new_rows(num_trained)
-            asked = [RECOMMENDATION, *([] if views.query_log is None else [SEARCH])] if len(new) else []
-            neighbors = {behavior: snapshot.text_neighbors(num_trained, behavior) for behavior in asked}
+            # To find them takes long in a large catalogue, so those alone that a view reads.
+            readers = {RECOMMENDATION: (views.recommender, views.item_knn), SEARCH: (views.query_log,)}
+            neighbors = {
+                behavior: snapshot.text_neighbors(num_trained, behavior)
+                for behavior, parts in readers.items()
+                if len(new) and any(part is not None for part in parts)
+            }
             before = snapshot.before("views")
             return CatalogViews.after(before, views, snapshot.catalog, self.device, neighbors, new)
 
