@@ -383,7 +383,7 @@ def test_adapters_train_what_reads_items_whole(aisles):
     split, catalog, tokenizer, vocabulary = aisles
     model, processor = make_gensar(aisles, **ALL_PARTS)
     wrapped = add_lora(model, 4).train()
-    before = {name: part.weight.detach().clone() for name, part in model.encoder.item_vectors.parts.items()}
+    before = {name: part.weight.detach().clone() for name, part in model.encoder.item_vectors.named_children()}
     rows = build_stream(split, catalog, tokenizer, vocabulary, model.config)
     collate = QueryReadingCollator(StreamCollator(tokenizer.pad_token_id, tokenizer.pad_token_id), processor)
     batch = collate([rows[0], rows[1]])
@@ -391,7 +391,7 @@ def test_adapters_train_what_reads_items_whole(aisles):
     wrapped(**batch).loss.backward()
     optimizer.step()
     merged = wrapped.merge_and_unload()
-    after = {name: part.weight for name, part in merged.encoder.item_vectors.parts.items()}
+    after = {name: part.weight for name, part in merged.encoder.item_vectors.named_children()}
     assert before.keys() == {"projection", "own", "words"}
     assert not any(torch.equal(after[name], before[name]) for name in before)
     assert isinstance(merged, GenSARForConditionalGeneration)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from hammer import CANDIDATES, REQUESTS, grow, make_pair, plain
 
-from seekrec.errors import RequestError
+from seekrec.errors import CatalogError, RequestError
 
 SWAPPED = "made with another catalogue than the model's: row 0 is 'i1' in the one and 'i0' in the other"
 
@@ -52,6 +52,18 @@ def test_inputs_of_another_catalogue_are_refused(name, aisles, monkeypatch):
     assert plain(model.rank(inputs)) == expected[1]
     # The catalogue does not travel.
     assert pickle.loads(pickle.dumps(inputs)).catalog is None and inputs.to("cpu").catalog is own
+
+
+@pytest.mark.parametrize("name", ["gensar", "gensar_item_vectors", "gensr", "intsr", "synergen"])
+def test_a_catalogue_of_other_items_is_refused(name, aisles, tmp_path):
+    """Learned vectors and views belong to rows, whatever the identifiers of a learner say; also after loading."""
+    model, _ = make_pair(name, aisles)
+    model.save_pretrained(tmp_path)
+    for one in (model, type(model).from_pretrained(tmp_path)):
+        for other in (swapped(one.catalog), replace(one.catalog, items=one.catalog.items.slice(0, 23))):
+            other.__dict__["identifier_hash"] = one.catalog.identifier_hash  # as one identifier model gives it
+            with pytest.raises(CatalogError, match="catalogue.* first 24 items|other items than the 24|has 23 items"):
+                one.set_catalog(other)
 
 
 def test_identifiers_of_another_training_are_refused(aisles):

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from hammer import HAMMERED, REQUESTS, grow, hammer, hammer_catalog, make_pair, plain
-from small_shop import make_aisles, make_gensar
+from small_shop import make_aisles, make_gensar, make_log, make_model, make_synergen
 from transformers import AutoModel, PreTrainedModel
 
+from seekrec.catalog import Catalog
 from seekrec.generation import IdentifierTrie
 from seekrec.util.finite import weights_key
 
@@ -122,6 +123,35 @@ def test_weights_are_noticed_however_they_change(name, change, aisles):
     assert ids_of(model, processor) != expected
     change(model, [weight.detach().clone() for weight in other.parameters()])
     assert ids_of(model, processor) == expected
+
+
+@pytest.mark.parametrize(("family", "way"), [("gensar", "stream"), ("intsr", "latest_merged"), ("synergen", "both")])
+def test_another_vocabulary_is_noticed(family, way, aisles):
+    """Its words lie among the weights: those of items are looked up in it again."""
+    (model, processor), (other, _) = (make_model(family, way, aisles) for _ in range(2))
+    words = other.encoder.item_vectors.words if family == "gensar" else other.items.words
+    words.keys.add_(1)  # hashes that no word of the shop has
+    if family != "gensar":
+        other.items.categories.vectors.mul_(-2)
+    expected = plain(other.retrieve(processor(REQUESTS), top_k=5))
+    assert plain(model.retrieve(processor(REQUESTS), top_k=5)) != expected
+    model.load_state_dict(other.state_dict())
+    assert plain(model.retrieve(processor(REQUESTS), top_k=5)) == expected
+
+
+def test_items_that_words_alone_tell_apart_are_read_again():
+    """A catalogue without vectors and identifiers that has as many items as the one before may have others."""
+    log = make_log()
+    reads = {"item_reading": ["vector", "words"], "query_reading": ["words"], "catalog": Catalog.build(log.items)}
+    (model, processor), (other, asking) = (make_synergen(**reads) for _ in range(2))
+    for title in ("garden", "kitchen"):
+        items = Catalog.build(log.items).add_items([{"item_id": "new", "title": title}])
+        model.set_catalog(items)
+        processor.set_catalog(items)
+        found = plain(model.retrieve(processor(REQUESTS), top_k=50))
+    other.set_catalog(items)
+    asking.set_catalog(items)
+    assert found == plain(other.retrieve(asking(REQUESTS), top_k=50))
 
 
 @pytest.mark.parametrize("name", ["intsr", "synergen"])

@@ -181,9 +181,13 @@ class CatalogSnapshot(LazyValues):
 
 
 def has_same_items(old: Catalog, new: Catalog) -> bool:
-    """Return whether identifiers and embeddings are the very same arrays, as after `remove_items`."""
+    """Return whether identifiers and embeddings are the very same arrays, as after `remove_items`.
+
+    Of catalogues with neither, nothing tells that they have.
+    """
     pairs = ((old.codes, new.codes), (old.embeddings, new.embeddings))
-    return all(own.keys() == its.keys() and all(own[view] is its[view] for view in own) for own, its in pairs)
+    is_same = all(own.keys() == its.keys() and all(own[view] is its[view] for view in own) for own, its in pairs)
+    return is_same and any(own for own, _ in pairs)
 
 
 SnapshotT = TypeVar("SnapshotT", bound=CatalogSnapshot)

@@ -36,6 +36,9 @@ class IdentifierT5Config(InPackage, IdentifierLevels, T5Config):
         num_items (`int`):
             Items that the model was trained with, the first rows of the catalogue; 0 before it has one. Later items
             are scored beside the beams.
+        table_hash (`str`, *optional*):
+            Hash of the ids of these items, to whose rows vectors and views belong. A catalogue that begins otherwise
+            is refused.
         view_weights (`list[str]`):
             Weights of what is added to answers, see [`Views`]: `search.lexical=0.5`, `recommendation.collaborative=1`;
             `validation` alone lets the recipe choose them, `none` is none. In no paper.
@@ -58,6 +61,7 @@ class IdentifierT5Config(InPackage, IdentifierLevels, T5Config):
         "first_identifier_token_id",
         "identifier_hash",
         "num_items",
+        "table_hash",
         "views_hash",
         "untied_head",
     )
@@ -67,6 +71,7 @@ class IdentifierT5Config(InPackage, IdentifierLevels, T5Config):
     first_identifier_token_id: int = 32100
     identifier_hash: str | None = None
     num_items: int = 0
+    table_hash: str | None = None
     untied_head: bool = False
     view_weights: list[str] | tuple[str, ...] = NO_VIEWS
     views_hash: str | None = None

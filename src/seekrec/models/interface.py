@@ -113,6 +113,12 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
                     f"`{name}` is {own} in the model and {other} in the catalogue; use the catalogue saved with the "
                     "model."
                 )
+        known = config.num_items
+        if len(catalog) < known or config.table_hash not in (None, catalog.items_hash(known)):
+            raise CatalogError(
+                f"The catalogue begins with other items than the {known} that the model was trained with; use the "
+                "catalogue saved with the model, or one grown from it by `add_items`."
+            )
         if config.identifier_hash not in (None, catalog.identifier_hash):
             raise CatalogError(
                 f"The catalogue's identifiers have hash {catalog.identifier_hash[:12]}, the model was trained for "
@@ -127,6 +133,8 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
             kept = [view for view in catalog.views if old.catalog.codes.get(view) is catalog.codes[view]]
             snapshot.take_values(old, [("trie", view) for view in kept])
         self.config.identifier_hash = catalog.identifier_hash
+        if self.config.num_items and self.config.table_hash is None:
+            self.config.table_hash = catalog.items_hash(self.config.num_items)
 
     def trie(self, view: View) -> IdentifierTrie:
         """The prefix trie over all identifiers of a view; built at first use."""

@@ -145,10 +145,6 @@ class TextWords:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def to(self, device: torch.device) -> TextWords:
-        """Return the words on a device."""
-        return TextWords(self.numbers.to(device), self.offsets.to(device))
-
     def take(self, rows: Tensor) -> TextWords:
         """Return the words of some texts, in the order asked.
 
@@ -191,6 +187,12 @@ class KnownWords(nn.Module):
         """
         init.copy_(self.keys, torch.from_numpy(vocabulary.keys))
         init.copy_(self.idf, torch.from_numpy(vocabulary.idf))
+
+    @property
+    def version(self) -> tuple[object, ...]:
+        """A key that differs once the vocabulary is another or lies elsewhere; cheap enough for every call."""
+        keys = self.keys
+        return keys.data_ptr(), -1 if keys.is_inference() else keys._version, keys.device
 
     def find(self, keys: Ragged) -> TextWords:
         """Return which rows the words of texts have; those that are not known are left out.

@@ -64,10 +64,13 @@ class ItemTexts(LazyValues):
     # Looked up once, by numpy: `torch.compile` has nothing to gain here.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def words(self, name: str, known: KnownWords) -> TextWords:
-        """Return the `words` or `categories` of all items, as rows of what knows them, on its device."""
+        """Return the `words` or `categories` of all items, as rows of what knows them, on its device.
+
+        They are looked up again when the vocabulary is another, as after `load_state_dict`.
+        """
         if name not in self.keys:
             raise CatalogError(f"The model does not know the {name} of the items; call `set_catalog` first.")
-        return self.value((name, known.keys.device), lambda: known.find(self.keys[name]))
+        return self.value(name, lambda: known.find(self.keys[name]), known.version)
 
 
 class CategoryVectors(KnownWords):

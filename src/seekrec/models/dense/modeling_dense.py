@@ -207,7 +207,7 @@ class CatalogItems:
             check_finite("The item vectors", found, "row", "load weights and text vectors that are whole")
             return found
 
-        return self.snapshot.value("vectors", make, weights_key(self.tower.parameters()))
+        return self.snapshot.value("vectors", make, weights_key([*self.tower.parameters(), *self.tower.buffers()]))
 
     def index(self, backend: Backend) -> ItemIndex:
         """Return the index of [`vectors`]."""

@@ -18,7 +18,7 @@ Unusual here:
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -41,6 +41,7 @@ from seekrec.generation import Norm
 from seekrec.generation.beam_search import per_request
 from seekrec.models.answers import Found, Masks
 from seekrec.models.base import LazyValues, best_first, has_same_items
+from seekrec.models.dense.item_tower import ItemTexts
 from seekrec.models.gensar.configuration_gensar import GenSARConfig
 from seekrec.models.gensar.processing_gensar import GenSARProcessor
 from seekrec.models.interface import EncodedRequests, GenerativeModel, GenerativeSnapshot
@@ -50,9 +51,10 @@ from seekrec.models.shared_prompts import EncodedPrefix, encode_prefix
 from seekrec.models.states import StatefulModel, check_num_requests
 from seekrec.models.stream_states import QUERY_PARTS, StreamState, StreamTokens
 from seekrec.models.views import AddedScores
-from seekrec.models.words import TextWords, Vocabulary, WordEmbedding, item_word_keys
+from seekrec.models.words import Vocabulary, WordEmbedding, item_word_keys
 from seekrec.schema import BEHAVIORS, Behavior, Request, View, shown
 from seekrec.util.finite import weights_key
+from seekrec.util.ragged import Ragged
 
 # A small model that never read other text holds nothing likelier than a piece after itself; this ends such loops.
 _REPETITION_PENALTY = 1.5
@@ -63,16 +65,15 @@ class ItemTable(LazyValues):
 
     Args:
         catalog ([`Catalog`]): The items.
-        words ([`TextWords`], *optional*): Their words.
+        word_keys (`Mapping[str, Ragged]`): As in [`ItemTexts`].
     """
 
-    def __init__(self, catalog: Catalog, words: TextWords | None = None) -> None:
+    def __init__(self, catalog: Catalog, word_keys: Mapping[str, Ragged]) -> None:
         super().__init__()
         known = [catalog.embeddings[view] for view in VIEWS if view in catalog.embeddings]
-        self.num_items = len(catalog)
         self.vectors = torch.from_numpy(np.concatenate(known or [np.empty((len(catalog), 0), np.float32)], axis=1))
         self.widths = [vectors.shape[1] for vectors in known]
-        self.words = words
+        self.texts = ItemTexts(None, len(catalog), word_keys)
         self.keys: dict[View, Tensor] = {}
         self.rows: dict[View, Tensor] = {}
         for view in catalog.views:
@@ -86,7 +87,6 @@ class ItemTable(LazyValues):
     def _copy(self, device: torch.device) -> ItemTable:
         copied = copy.deepcopy(self)
         copied.vectors = self.vectors.to(device)
-        copied.words = None if self.words is None else self.words.to(device)
         copied.keys = {view: keys.to(device) for view, keys in self.keys.items()}
         copied.rows = {view: rows.to(device) for view, rows in self.rows.items()}
         return copied
@@ -121,11 +121,6 @@ class ItemVectors(nn.Module):
         reads = config.item_vector_size or {"vector", "words"}.intersection(config.item_reading)
         return ItemVectors(config) if reads else None
 
-    @property
-    def parts(self) -> dict[str, nn.Module]:
-        """What is learned, by name."""
-        return dict(self.named_children())
-
     def make_table(self, catalog: Catalog) -> ItemTable:
         """Read the vectors of a catalogue.
 
@@ -138,7 +133,7 @@ class ItemVectors(nn.Module):
                 f"`item_vector_size` is {self.size} in the model and the catalogue's vectors have {size} numbers "
                 "together; use the catalogue saved with the model."
             )
-        return ItemTable(catalog, None if self.words is None else self.words.find(item_word_keys(catalog.items)))
+        return ItemTable(catalog, {} if self.words is None else {"words": item_word_keys(catalog.items)})
 
     @torch.no_grad()
     def start_weights(self, spread: float) -> None:
@@ -177,10 +172,11 @@ class ItemVectors(nn.Module):
         if self.projection is not None:
             chosen = table.vectors if rows is None else table.vectors[rows]
             parts.append(self.projection(chosen.to(self.projection.weight.dtype)))
-        if self.words is not None and table.words is not None:
-            parts.append(self.words.pool(table.words if rows is None else table.words.take(rows)))
+        if self.words is not None:
+            words = table.texts.words("words", self.words)
+            parts.append(self.words.pool(words if rows is None else words.take(rows)))
         if self.own is not None:
-            wanted = torch.arange(table.num_items, device=self.own.weight.device) if rows is None else rows
+            wanted = torch.arange(table.texts.num_rows, device=self.own.weight.device) if rows is None else rows
             has_own = (wanted < self.own.num_embeddings)[:, None].to(self.own.weight.dtype)
             kept = F.dropout(has_own, self.dropout_rate, self.training)
             parts.append(self.own(wanted.clamp_max(self.own.num_embeddings - 1)) * kept)
@@ -459,8 +455,8 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         See [`GenerativeModel`].
 
         Raises:
-            CatalogError: If the identifiers, the sizes of the vectors, or the number of items that a model begins with
-                are not those of the model.
+            CatalogError: If the identifiers, the items, the sizes of the vectors, or the number of items that a model
+                begins with are not those of the model.
         """
         is_first = self.config.identifier_hash is None
         own = None if self.encoder.item_vectors is None else self.encoder.item_vectors.own
@@ -470,8 +466,6 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
                 f"has {len(catalog)} items; make the model with the number of its items."
             )
         super().set_catalog(catalog)
-        if is_first:
-            self.config.num_items = len(catalog)
         vectors = self.encoder.item_vectors
         if vectors is not None:
             vectors.vocabulary = self.vocabulary
@@ -493,19 +487,22 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
         if self.encoder.item_vectors is not None and self.encoder.item_vectors.words is not None:
             self.encoder.item_vectors.words.set_vocabulary(vocabulary)
 
+    def _keep(self, snapshot: GenSARSnapshot) -> None:
+        if self.config.identifier_hash is None:
+            self.config.num_items = len(snapshot.catalog)
+        super()._keep(snapshot)
+
     def _make_snapshot(self, catalog: Catalog) -> GenSARSnapshot:
         vectors, old = self.encoder.item_vectors, self._snapshot
-        if vectors is None:
-            return GenSARSnapshot(catalog, None)
         if old is not None and has_same_items(old.catalog, catalog):
             return GenSARSnapshot(catalog, old.items)
-        return GenSARSnapshot(catalog, vectors.make_table(catalog))
+        return GenSARSnapshot(catalog, None if vectors is None else vectors.make_table(catalog))
 
     @property
     def modules_outside_t5(self) -> list[str]:
         """Names of the modules that no T5 checkpoint has: trained whole beside the adapters of the generator."""
         vectors = self.encoder.item_vectors
-        names = [] if vectors is None else [f"item_vectors.{name}" for name in vectors.parts]
+        names = [] if vectors is None else [f"item_vectors.{name}" for name, _ in vectors.named_children()]
         names += [] if self.encoder.query_projection is None else ["query_projection"]
         return [f"encoder.{name}" for name in names]
 
@@ -840,7 +837,8 @@ class GenSARForConditionalGeneration(GenerativeModel[GenSARSnapshot], StatefulMo
     def _reading_key(self) -> tuple[tuple[object, ...], ...]:
         """Return a key of the weights that `embed_items` reads."""
         vectors = self.encoder.item_vectors
-        return weights_key([self.shared.weight, *([] if vectors is None else vectors.parameters())])
+        read = [] if vectors is None else [*vectors.parameters(), *vectors.buffers()]
+        return weights_key([self.shared.weight, *read])
 
     def _embed_all(self, view: View, snapshot: GenSARSnapshot) -> Tensor:
         """Return what is read of all items; made anew with new weights."""
