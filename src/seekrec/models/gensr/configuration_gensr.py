@@ -58,7 +58,6 @@ class GenSRConfig(IdentifierT5Config):
             `shared_prompt` pays for them once; `"short"`, a word or two, for a model from scratch.
         collaborative_size (`int`): Width of the collaborative table (d of the paper).
         table_scale (`float`): Factor that turns the collaborative table back into the recommender's own embeddings.
-        table_hash (`str`, *optional*): Hash of the item ids that the rows of the collaborative table belong to.
         recommender (`dict`, *optional*): With `filtered_history="recommender"`: sizes of the [`SASRecConfig`] whose
             table is the collaborative one. Its layers are part of the model, frozen; `set_recommender` brings them.
         yes_token_id (`int`): Token of a candidate that the user acts on.
@@ -76,7 +75,6 @@ class GenSRConfig(IdentifierT5Config):
         "wording",
         "collaborative_size",
         "table_scale",
-        "table_hash",
         "recommender",
         "yes_token_id",
         "no_token_id",
@@ -117,7 +115,6 @@ class GenSRConfig(IdentifierT5Config):
     wording: Literal["sentence", "compact", "short"] = "sentence"
     collaborative_size: int = 64
     table_scale: float = 1.0
-    table_hash: str | None = None
     recommender: dict[str, int | float] | None = None
     yes_token_id: int = 2163
     no_token_id: int = 465

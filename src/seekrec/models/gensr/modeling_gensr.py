@@ -538,19 +538,6 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         """
         super().set_catalog(catalog)
         self.collaborative_table.later = self._later_items(self.current_snapshot())
-        if self.config.num_items:
-            self.config.table_hash = catalog.items_hash(self.config.num_items)
-
-    def _check_catalog(self, catalog: Catalog) -> None:
-        super()._check_catalog(catalog)
-        known = self.config.num_items
-        if len(catalog) < known or (
-            self.config.table_hash is not None and catalog.items_hash(known) != self.config.table_hash
-        ):
-            raise CatalogError(
-                f"The catalogue begins with other items than the {known} of the model's collaborative table; use the "
-                "catalogue saved with the model, or one grown from it by `add_items`."
-            )
 
     def _make_snapshot(self, catalog: Catalog) -> GenerativeSnapshot:
         snapshot = GenerativeSnapshot(catalog)
@@ -889,7 +876,12 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         if num_known < snapshot.num_items:
             allowed = without_rows(allowed, np.arange(num_known, snapshot.num_items), snapshot.catalog)
         if self.config.retrieve_by == "views":
-            rows = self._best_of_views(inputs, added).best([max(NUM_VIEWED, int(count)) for count in top_k], allowed)
+            added = self._what_finds(inputs, added)
+            counts = [max(NUM_VIEWED, int(count)) for count in top_k]
+            rows = added.best(counts, allowed)
+            new = snapshot.new_rows(self.config.num_items)
+            if len(new):
+                rows = _with_best_new(rows, new, counts, allowed, added)
         else:
             rows = [np.arange(snapshot.num_items) if mask is None else np.flatnonzero(mask) for mask in allowed]
         scores = self._ask(snapshot, inputs, rows)
@@ -898,7 +890,7 @@ class GenSRForConditionalGeneration(GenerativeModel[GenerativeSnapshot]):
         ordered = best_first(rows, scores)
         return [(found[:count], values[:count]) for (found, values), count in zip(ordered, top_k, strict=True)]
 
-    def _best_of_views(self, inputs: BatchFeature, added: AddedScores | None) -> AddedScores:
+    def _what_finds(self, inputs: BatchFeature, added: AddedScores | None) -> AddedScores:
         """Return the scores by which views find items, or say which task has none."""
         weights = {} if self.views is None else self.view_weights
         asked = {BEHAVIORS[number] for number in inputs["behavior_ids"].tolist()}
@@ -1039,6 +1031,29 @@ def _check_features(features: Mapping[str, Tensor], *names: str) -> None:
 def _retrieval_layout(features: Mapping[str, Tensor]) -> Tensor:
     """Return the prompts for writing identifiers; they are left out where they equal those of candidates."""
     return features["retrieval_layout" if "retrieval_layout" in features else "prompt_layout"]
+
+
+def _with_best_new(
+    found: Sequence[np.ndarray], new: np.ndarray, counts: Sequence[int], allowed: Masks, added: AddedScores
+) -> list[np.ndarray]:
+    """Ask about the best of the new items, too: of so many rows as large a share as they are of all items.
+
+    What views say of a new item is a mean of what they say of others, which lies below their best.
+
+    Args:
+        found (`Sequence[np.ndarray]`): int64 rows of the catalogue that were found for each request.
+        new (`np.ndarray`): int64 rows of the new items, at least one, ascending.
+        counts (`Sequence[int]`): Rows wanted of all items, for each request.
+        allowed (`list`): bool of shape `(num_items,)` for each request; `None` allows every item.
+        added ([`AddedScores`]): What items are found by.
+    """
+    held = range(int(new[0]), added.num_items)
+    is_new = np.zeros(len(held), bool)
+    is_new[new - held.start] = True
+    masks = {id(mask): is_new if mask is None else is_new & mask[held.start :] for mask in allowed}
+    wanted = [-(-count * len(new) // added.num_items) for count in counts]
+    more = added.best(wanted, [masks[id(mask)] for mask in allowed], held)
+    return [np.concatenate([own, rows[~np.isin(rows, own)]]) for own, rows in zip(found, more, strict=True)]
 
 
 def _catalog_texts(inputs: BatchFeature) -> Tensor:

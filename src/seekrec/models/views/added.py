@@ -120,17 +120,20 @@ class AddedScores:
         is_kept = sums > least[requests]
         return requests[is_kept], rows[is_kept], sums[is_kept]
 
-    def best(self, counts: Sequence[int], allowed: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    def best(
+        self, counts: Sequence[int], allowed: Sequence[np.ndarray | None], held: range | None = None
+    ) -> list[np.ndarray]:
         """Find the items to which most is added.
 
         Args:
             counts (`Sequence[int]`): Items wanted, for each request.
-            allowed (`Sequence`): For each request a bool mask of shape `(num_items,)`, or `None` for all.
+            allowed (`Sequence`): As in [`best_sums`], like the next.
+            held (`range`, *optional*): The rows to look at.
 
         Returns:
             `list[np.ndarray]`: For each request int64 rows, best first; fewer where fewer are allowed.
         """
-        values, rows = self.best_sums(counts, allowed)
+        values, rows = self.best_sums(counts, allowed, held=held)
         found = zip(rows.cpu().numpy(), values.cpu().numpy(), counts, strict=True)
         return [line[: min(count, int(np.isfinite(own).sum()))] for line, own, count in found]
 
