@@ -263,7 +263,7 @@ def make_gensr(aisles, *, seed: int = 0, **settings):
 class AisleVectors(QueryVectors):
     """Queries to the direction of the aisle they name; no encoder."""
 
-    def _embed(self, texts, show_progress):
+    def _embed(self, texts):
         return np.stack([aisle_vector(text) for text in texts]).astype(np.float16)
 
 

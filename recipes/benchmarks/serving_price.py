@@ -93,7 +93,7 @@ class Arguments:
 class RandomQueries(QueryVectors):
     """Queries to random vectors."""
 
-    def _embed(self, texts: list[str], show_progress: bool) -> np.ndarray:
+    def _embed(self, texts: list[str]) -> np.ndarray:
         rows = [np.random.default_rng(len(text)).normal(size=SIZES["semantic"]) for text in texts]
         return np.stack([row / np.linalg.norm(row) for row in rows]).astype(np.float16)
 

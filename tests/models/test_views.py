@@ -634,7 +634,7 @@ def test_views_that_nothing_weighs_are_neither_made_nor_kept(aisles):
 class FixedVectors(QueryVectors):
     """Every query to one vector; no encoder."""
 
-    def _embed(self, texts, show_progress):
+    def _embed(self, texts):
         return np.tile(np.float16([1, -2, 3, 0, 0.5]), (len(texts), 1))
 
 

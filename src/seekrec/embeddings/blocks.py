@@ -36,7 +36,6 @@ def embed_in_blocks(
     name_or_path: str | None = None,
     show_progress: bool = False,
     engine: Engine = "local",
-    num_workers: int | None = None,
     block_size: int = BLOCK_SIZE,
 ) -> np.ndarray:
     """Embed texts as [`embed_texts`] does, a block at a time.
@@ -49,7 +48,6 @@ def embed_in_blocks(
         name_or_path (`str`, *optional*): The encoder; see [`embed_texts`].
         show_progress (`bool`): Show a progress bar for each block.
         engine (`str`): See [`run_partitions`].
-        num_workers (`int`, *optional*): See [`run_partitions`].
         block_size (`int`): Texts of a block.
 
     Returns:
@@ -72,7 +70,7 @@ def embed_in_blocks(
         write_table(path, pa.table({"text": pa.array(texts[first : first + block_size], pa.string())}))
         jobs.append(Job(str(target / f"block-{number:05d}"), (str(path),)))
     embed_block = EmbedBlock(name_or_path, show_progress and engine == "local")
-    run_partitions(embed_block, jobs, engine=engine, num_workers=num_workers, use_gpu=True)
+    run_partitions(embed_block, jobs, engine=engine, use_gpu=True)
     blocks = [map_rows(Path(job.output) / _VECTORS_FILE) for job in jobs]
     write_rows_file(target / _VECTORS_FILE, blocks, (len(texts), blocks[0].shape[1]))
     return map_rows(target / _VECTORS_FILE)

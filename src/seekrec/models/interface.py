@@ -21,7 +21,6 @@ from seekrec.errors import CatalogError, RequestError
 from seekrec.generation import IdentifierTrie, Norm, beam_search, score_candidates
 from seekrec.models.answers import ExcludeSeen, Found, Masks, Where, join_new
 from seekrec.models.base import CatalogModel, CatalogSnapshot
-from seekrec.models.checkpoint import save_bundled_catalog
 from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.models.dense.query_vectors import QueryVectors
 from seekrec.models.stream_states import StreamState
@@ -395,4 +394,4 @@ class GenerativeModel(CatalogModel[SnapshotT], T5Backbone):
         )
 
 
-__all__ = ["DecodingInputs", "EncodedRequests", "GenerativeModel", "GenerativeSnapshot", "save_bundled_catalog"]
+__all__ = ["DecodingInputs", "EncodedRequests", "GenerativeModel", "GenerativeSnapshot"]

@@ -63,12 +63,12 @@ class QueryVectors:
     def __len__(self) -> int:
         return len(self._known)
 
-    def add(self, texts: Sequence[str], *, show_progress: bool = False) -> None:
+    def add(self, texts: Sequence[str]) -> None:
         """Compute the vectors of these texts, where missing, and keep them for good: `save` writes them."""
         missing = {key: text for key, text in self._named(texts) if key not in self._known}
         keys, new = list(missing), list(missing.values())
         for start in range(0, len(new), _TEXTS_AT_ONCE):
-            vectors = self._embed(new[start : start + _TEXTS_AT_ONCE], show_progress)
+            vectors = self._embed(new[start : start + _TEXTS_AT_ONCE])
             self._known.update(zip(keys[start : start + _TEXTS_AT_ONCE], vectors, strict=True))
 
     def add_in_time(self, texts: Sequence[str], seconds_left: Callable[[], float]) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +110,7 @@ class QueryVectors:
             found = {key: table[key] for table in (self._new, self._known) for key, _ in named if key in table}
         missing = {key: text for key, text in named if key not in found}
         if missing:
-            computed = dict(zip(missing, self._embed(list(missing.values()), False), strict=True))
+            computed = dict(zip(missing, self._embed(list(missing.values())), strict=True))
             found.update(computed)
             with _TABLE:
                 self._new.update(computed)
@@ -164,9 +164,9 @@ class QueryVectors:
         folded = [fold_text(text, self.folding) for text in texts] if self.folding else texts
         return [(hashlib.blake2b(text.encode(), digest_size=_DIGEST_SIZE).digest(), text) for text in folded]
 
-    def _embed(self, texts: list[str], show_progress: bool) -> np.ndarray:
+    def _embed(self, texts: list[str]) -> np.ndarray:
         with _ENCODER:
-            vectors = embed_texts(texts, encoder=self._load_encoder(), show_progress=show_progress)
+            vectors = embed_texts(texts, encoder=self._load_encoder())
         return self._round(vectors)
 
     def _load_encoder(self) -> SentenceTransformer:
