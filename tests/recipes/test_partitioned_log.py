@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
@@ -14,7 +15,9 @@ from tiny_runs import ACCELERATE, ROOT, kill_in_training, metrics, run, run_scri
 from seekrec.events.partitions import PartitionedLog, partition_log
 from seekrec.events.report import summarize_log
 from seekrec.events.simulator import simulate
+from seekrec.models.words import Vocabulary, text_word_keys
 from seekrec.recipes.arguments import DataArguments
+from seekrec.recipes.gensar import GenSARRecipe
 from seekrec.recipes.launch import scale_summary
 from seekrec.recipes.logs import look_at_log, open_partitions
 from seekrec.recipes.stages import StageCache
@@ -152,6 +155,22 @@ def test_settings_that_need_the_log_in_memory_are_refused(inputs, shop, tmp_path
     with pytest.raises(SystemExit) as stopped:
         run_script("train_intsr.py", *options("intsr", inputs, shop / "log", tmp_path, *more))
     assert message in str(stopped.value)
+
+
+def test_gensar_learns_the_words_of_queries_of_all_partitions(monkeypatch):
+    for name in ("identifier_fields", "codebooks_by_block"):
+        monkeypatch.setattr(f"seekrec.recipes.gensar.{name}", lambda _: {})
+    monkeypatch.setattr("seekrec.recipes.gensar.make_t5", lambda *_, **made_with: Mock(made_with=made_with))
+    typed = {f"{word} thing": 1 for word in ("red", "blue", "green", "red old", "blue old", "red new")}
+    recipe = Mock(parts=Mock(), catalog=[])
+    recipe.tasks.weights = {}
+    recipe.config.item_reading, recipe.config.query_reading = [], ["words"]
+    recipe.parts.training_queries.return_value = typed
+    model = GenSARRecipe.make_model(recipe)
+    # "thing" six times, "red" three times, "blue" and "old" twice.
+    keys = Vocabulary.choose([text_word_keys(list(typed))]).keys
+    assert len(keys) and model.set_words.call_args.args[0].keys.tolist() == keys.tolist()
+    assert model.made_with["num_words"] == len(keys)
 
 
 @pytest.mark.slow

@@ -153,8 +153,7 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
         is_stream, reading = self.config.corpus == "stream", self.config.item_reading
         texts = [item_word_keys(self.catalog.items)] if "words" in reading else []
         if "words" in self.config.query_reading:
-            queries = self.split.log.events["query"].take(self.split.training_acts()).unique().drop_null()
-            texts.append(text_word_keys(queries.to_pylist()))
+            texts.append(text_word_keys(list((self.parts or self.split).training_queries())))
         words = Vocabulary.choose(texts)
         model = make_t5(
             GenSARForConditionalGeneration,
