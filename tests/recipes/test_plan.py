@@ -114,13 +114,18 @@ def test_what_there_is_no_time_for_is_left_out_of_the_table(summary):
     plan = Plan("intsr", "shop", "a machine", [], [], "key", {}, 1.0)
     times = RankingTimes({"full": (0.5, 0.01)}, 300, 2000, ("full",), ("full",), num_items=20_000)
     evaluation = EvaluationArguments()
-    chosen, left = fit_test(evaluation, times, 13.0)
+    chosen, left = fit_test(evaluation, times, 13.0, None)
     # Baselines of so many items take 14 seconds; without them there is time for some 1,100 cases.
     assert not evaluation.has_baselines and plan.with_choices(chosen).values["baselines"] == ["none"]
     assert left.test_seconds(evaluation.max_test_cases) <= 13.0 < left.test_seconds(1.2 * evaluation.max_test_cases)
     # Minutes count for more than what else was given; fewer cases than were wanted are none more.
     given = EvaluationArguments(max_test_cases=30)
-    assert fit_test(given, times, 1e9)[0] == [] and given.max_test_cases == 30 and given.has_baselines
+    assert fit_test(given, times, 1e9, 30)[0] == [] and given.max_test_cases == 30 and given.has_baselines
+    # Where training left more time than was planned, so many more cases are ranked as fit; all, if they do.
+    assert fit_test(given, times, 1e9, None)[0][0].value == given.max_test_cases == 2000
+    assert (
+        fit_test(given, times, 30.0, 1000)[0][0].value == given.max_test_cases == min(1000, times.fit_test(30.0)) > 30
+    )
 
 
 def test_a_slower_machine_takes_longer_and_a_larger_log_more_memory(summary):

@@ -165,27 +165,31 @@ class Plan:
 
 
 def fit_test(
-    evaluation: EvaluationArguments, times: RankingTimes, seconds: float
+    evaluation: EvaluationArguments, times: RankingTimes, seconds: float, wanted: int | None
 ) -> tuple[list[Choice], RankingTimes]:
     """Set the baselines and test cases that the time which is left allows.
 
     Args:
-        evaluation ([`EvaluationArguments`]): The wanted number of cases, which is lowered, and the baselines.
+        evaluation ([`EvaluationArguments`]): The number of cases that was fitted before training, which is set anew,
+            and the baselines.
         times ([`RankingTimes`]): How long a case takes.
         seconds (`float`): What is left.
+        wanted (`int`, *optional*): The number of cases if time did not matter; all if not given.
 
     Returns:
         `tuple[list[Choice], RankingTimes]`: What was changed, and the times of what is left in the table.
     """
     planned = min(evaluation.max_test_cases or times.num_test, times.num_test)
+    # Training that took less than it was timed to leaves time for more cases than were planned.
+    most = min(wanted or times.num_test, times.num_test)
     chosen = []
-    if times.baseline_seconds and times.test_seconds(min(LEAST_CASES, planned)) > seconds:
+    if times.baseline_seconds and times.test_seconds(min(LEAST_CASES, most)) > seconds:
         logger.warning("There is no time left for the baselines; the table has the model alone.")
         evaluation.baselines, times = ["none"], times.without_baselines()
         chosen.append(Choice("baselines", ["none"], "no time was left for them"))
-    number = min(planned, times.fit_test(seconds))
-    if number < planned:
-        logger.info("%d of %d test cases of each task fit into the time that is left.", number, planned)
+    number = min(most, times.fit_test(seconds))
+    if number != planned:
+        logger.info("%d of %d test cases of each task fit into the time that is left.", number, most)
         evaluation.max_test_cases = number
         chosen.append(Choice("max_test_cases", number, "of each task, in the time that was left after training"))
     return chosen, times

@@ -253,14 +253,15 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
         """Share out the time that is left among the parts of the test; where it is short, rank fewer cases."""
         if self.running.max_minutes is None:
             return
-        wanted = self.evaluation.max_test_cases if self.plan is None else self.plan.given.get("max_test_cases")
+        given = self.evaluation.max_test_cases if self.plan is None else self.plan.given.get("max_test_cases")
+        wanted = given if isinstance(given, int) else None
         left = self.cache.seconds_left()
-        chosen, self.times = fit_test(self.evaluation, self.times, left)
+        chosen, self.times = fit_test(self.evaluation, self.times, left, wanted)
         if self.plan is not None:
             self.plan = self.plan.with_choices(chosen)
             self.plan.save(self.output_dir)
         parts = self.times.test_parts(min(self.evaluation.max_test_cases or sys.maxsize, self.times.num_test))
-        limit = wanted if isinstance(wanted, int) else sys.maxsize
+        limit = wanted or sys.maxsize
         in_all = {name: min(count, limit) for name, count in (self.parts or self.split).num_cases()["test"].items()}
         self.time = PartTimes(left, 60 * self.running.max_minutes, self.cache.clock, parts, in_all=in_all)
 
