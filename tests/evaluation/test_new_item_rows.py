@@ -68,6 +68,8 @@ def test_untrained_items_are_asked_for_in_the_catalogue_as_it_is(toy_split, toy_
     }
     assert {row.protocol for row in rows} == {"full, untrained items"}
     assert {(row.num_cases, row.num_items) for row in rows} == {(2, 6)}
+    roles = {row.system: row.details.get("role") for row in rows}
+    assert roles == {"dense text": "baseline", "BM25": "baseline", "ours": None}
     # From the end: f e d c b a. u1 had a, b and c, so d is third; u2 had b, c and a, so e is second.
     assert [row.ranks.tolist() for row in rows if row.system == "ours"] == [[[3, 3], [2, 2]]] * 2
 

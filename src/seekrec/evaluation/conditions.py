@@ -234,6 +234,9 @@ def compare_on_new_items(
             rows += evaluate_together(
                 answering, cases, cold.split, grown.id_map, time=own_time, seed=seed, show_progress=show_progress
             )
+    for row in rows:
+        if row.system in baselines:
+            row.details["role"] = "baseline"
     return rows
 
 
