@@ -18,7 +18,8 @@ from fastapi.testclient import TestClient
 from small_shop import TEXT_SIZE, AisleVectors
 
 from seekrec.errors import MissingDependencyError
-from seekrec.events import Spelling
+from seekrec.events import Spelling, write_examples
+from seekrec.schema import Event, Request
 from seekrec.serving import create_app
 from seekrec.serving.http import MAX_BODY_BYTES
 from seekrec.serving.logs import JsonLines
@@ -72,6 +73,16 @@ def test_a_server_that_lacks_its_text_encoder_says_so_at_the_start(serve, monkey
     assert "the model cannot answer every question: run pip install an-encoder" in caplog.text
     assert client.post("/recommend", json={}).status_code == 200
     assert client.post("/search", json={"query": "made up"}).status_code == 500
+
+
+def test_examples_of_another_training_leave_what_the_store_has(serve, tmp_path, caplog):
+    path = tmp_path / "examples.json"
+    for item in ("i0", "i1"):
+        write_examples(path, [Request([Event(item, timestamp=1)], user_id="ann")])
+        client = serve("intsr", examples=str(path))
+    assert client.get("/users").json() == {"users": ["ann"]}
+    assert [event["item_id"] for event in client.get("/users/ann/history").json()["events"]] == ["i0"]
+    assert "the store holds other histories of 1 of 1 users of `examples`" in caplog.text
 
 
 def test_a_token_is_asked_for_where_there_is_one(serve):

@@ -22,9 +22,10 @@ from seekrec.serving.batching import Batcher
 from seekrec.serving.engine import Answered, LoadedModel, ModelSource, Question
 from seekrec.serving.histories import Histories, KeptHistory
 from seekrec.serving.living_models import LivingModels
+from seekrec.serving.logs import logger
 from seekrec.serving.metrics import Metrics
 from seekrec.serving.settings import ServingSettings
-from seekrec.serving.store import NUM_READERS, Store, StoredEvent
+from seekrec.serving.store import NUM_READERS, ConflictError, Store, StoredEvent
 
 ResultT = TypeVar("ResultT")
 
@@ -145,12 +146,19 @@ class Service:
 
 def _keep_examples(store: Store, path: str) -> list[str]:
     """Put the histories of a file of examples into a store, once; return the users."""
-    histories = read_examples(path)
+    histories, num_others = read_examples(path), 0
     for user_id, events in histories.items():
-        if events:
-            store.append_events(
-                [StoredEvent(f"example {user_id} {number}", user_id, event) for number, event in enumerate(events)]
-            )
+        kept = [StoredEvent(f"example {user_id} {number}", user_id, event) for number, event in enumerate(events)]
+        try:
+            store.append_events(kept)
+        except ConflictError:  # examples of an earlier training
+            num_others += 1
+    if num_others:
+        logger.warning(
+            "the store holds other histories of %d of %d users of `examples`, which stay; these need another store",
+            num_others,
+            len(histories),
+        )
     return list(histories)
 
 
