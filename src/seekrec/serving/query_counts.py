@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Index,
     LargeBinary,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    func,
     literal_column,
     select,
 )
@@ -31,7 +33,7 @@ MIN_USERS_OF_QUERY = 3
 _DIGEST_BYTES = 16
 # Bytes of the beginning of a query that are the key of an index.
 _KEY_BYTES = 32
-# Queries of one beginning that are read to find the commonest. Where there are more of them, they are so often among
+# Queries of one beginning that are sorted to find the commonest. Where there are more of them, they are so often among
 # all that those of most users are read until enough have that beginning.
 _FEW = 1_000
 
@@ -115,18 +117,18 @@ def most_asked(connection: Connection, prefix: str, limit: int) -> list[str]:
         limit (`int`): At most so many.
     """
     folded = fold_query(prefix)
-    asked = select(queries.c.query, queries.c.num_users, queries.c.folded).where(_IS_COMMON)
+    users: ColumnElement[int] = queries.c.num_users
+    asked = select(queries.c.query).where(_IS_COMMON)
     if folded:
+        asked = asked.where(queries.c.folded.startswith(folded, autoescape=True))
         first = folded.encode()[:_KEY_BYTES]
         # No byte of UTF-8 is 255.
-        here = (queries.c.beginning >= first) & (queries.c.beginning < first + b"\xff")
-        few = connection.execute(asked.where(here).limit(_FEW)).all()
-        if len(few) < _FEW:
-            found = sorted((-users, query) for query, users, text in few if text.startswith(folded))
-            return [query for _, query in found[:limit]]
-        asked = asked.where(queries.c.folded.startswith(folded, autoescape=True))
-    ordered = asked.order_by(queries.c.num_users.desc(), queries.c.query).limit(limit)
-    return list(connection.execute(ordered).scalars())
+        begins = (queries.c.beginning >= first) & (queries.c.beginning < first + b"\xff")
+        some = select(queries.c.beginning).where(_IS_COMMON & begins).limit(_FEW).subquery()
+        if connection.execute(select(func.count()).select_from(some)).scalar_one() < _FEW:
+            # By what no index holds, or the one of users is taken for the order.
+            asked, users = asked.where(begins), users + 0
+    return list(connection.execute(asked.order_by(users.desc(), queries.c.query).limit(limit)).scalars())
 
 
 __all__ = ["MIN_USERS_OF_QUERY", "askers", "count_queries", "fold_query", "most_asked", "queries"]
