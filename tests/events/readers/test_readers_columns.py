@@ -186,6 +186,19 @@ def test_days_and_zones():
     assert times.seconds.to_pylist() == [NEW_YEAR, NEW_YEAR, NEW_YEAR, NEW_YEAR - 9 * 3600]
     naive = column([datetime.datetime(2019, 1, 1, 9)], pa.timestamp("ns"))
     assert read_times(naive, "timestamp", SOURCE, timezone="Asia/Tokyo").seconds.to_pylist() == [NEW_YEAR]
+    # All of these are noon in UTC, and say so; the zone of the others is not theirs.
+    zoned = [
+        "2019-01-01 13:00:00+01",
+        "2019-01-01 13:00:00.5 +0100",
+        "2019-01-01T17:30+05:30",
+        "Tue, 01 Jan 2019 13:00:00 +0100",
+        "01/Jan/2019:04:00:00 -0800",
+        "Tue Jan 01 12:00:00 +0000 2019",
+    ]
+    for values in (zoned, *([one] for one in zoned)):
+        times = read_times(column(values), "timestamp", SOURCE, timezone="Asia/Tokyo")
+        assert times.seconds.to_pylist() == [NEW_YEAR + 12 * 3600] * len(values)
+        assert times.form == "dates and times with a zone"
     # 2019-10-27 02:30 came twice in Berlin, first at 00:30 UTC; 2019-03-31 02:30 never: an hour on it was 01:00 UTC.
     values = ["2019-10-27 02:30:00", "2019-03-31 02:30:00"]
     times = read_times(column(values), "timestamp", SOURCE, timezone="Europe/Berlin")

@@ -14,7 +14,8 @@ from seekrec.errors import DataError
 from seekrec.events.checks import Source
 
 _DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
-_ZONED = r"[0-9](?:Z|[+-][0-9]{2}:?[0-9]{2})$"
+# A zone behind the time of day; years may follow it, as in mail and tweets. PostgreSQL writes whole hours alone.
+_ZONED = r"(?:[0-9]Z$|(?::[0-9]{2}|T[0-9]{2,6})(?:[.,][0-9]+)?\s*[+-][0-9]{2}(?::?[0-9]{2})?(?: [0-9]{4})?$)"
 _DAY_OR_MONTH_FIRST = r"^(?P<first>[0-9]{1,2})[/-](?P<second>[0-9]{1,2})[/-](?P<year>[0-9]{4})(?P<rest>.*)$"
 # Forms beside ISO 8601 that have one reading: Apache, RFC 2822, names of months, day first with dots.
 _FORMATS = (
