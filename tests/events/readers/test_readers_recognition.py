@@ -126,10 +126,35 @@ def test_flags_of_clicks_are_clicks_and_impressions():
         "impression",
         "click",
     ]
+    # A join with a table of clicks has nothing where there was none, and pandas makes floats of that.
+    for values in ([1, None, 1], [1.0, None, 1.0], ["1.0", None, "1.0"], ["t", "", "t"], ["Yes", "No", "yes"]):
+        log = read_tables(shop(clicked=values), ITEMS)
+        assert log.events["action"].to_pylist() == ["click", "impression", "click"]
+        note = "Rows of `events` that do not say whether the item was clicked are impressions."
+        assert (note in log.notes) == ("No" not in values)
     # Words that are none of ours stay, and are named.
     log = read_tables(shop(action=["Buy", "wishlist", None]), ITEMS)
     assert log.events["action"].to_pylist() == ["purchase", "wishlist", "click"]
     assert "Actions of `events` that were kept as they are: wishlist." in log.notes
+    assert "Rows of `events` without an action count as clicks." in log.notes
+
+
+def test_words_that_programs_write_for_nothing_are_nothing():
+    events = shop(query=["nan", "red soap", "NULL"], session=["None", "s", "s"], action=["Buy", "<NA>", "view"])
+    log = read_tables(events, ITEMS)
+    assert log.events["query"].to_pylist() == [None, "red soap", None]
+    assert log.events["behavior"].to_pylist() == ["recommendation", "search", "recommendation"]
+    assert log.events["session_id"].to_pylist() == [None, "s", "s"]
+    assert log.events["action"].to_pylist() == ["purchase", "click", "view"]
+    assert "Taken for nothing in column 'query' of `events`: 'nan' and 'NULL'." in log.notes
+    # Users of that name would be one user.
+    with pytest.raises(DataError, match="2 have no user_id"):
+        read_tables(shop(customerId=["u", "nan", "nan"]), ITEMS)
+    # Once it may be the title of a song.
+    log = read_tables(shop(), ITEMS.set_column(1, "name", pa.array(["None", "Soap"])))
+    assert log.items["title"].to_pylist() == ["None", "Soap"]
+    named = ITEMS.set_column(1, "name", pa.array(["None", "None"])).append_column("brand", pa.array(["A", "B"]))
+    assert read_tables(shop(), named).items["title"].to_pylist() == ["A Beauty Hair", "B"]
 
 
 def test_typed_text_is_recognised_and_titles_of_pages_are_not():

@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 
 from seekrec.errors import DataError
 from seekrec.events.checks import Finding, Source, conform
+from seekrec.events.readers.columns import drop_nothing
 from seekrec.events.readers.json_lines import Kind
 from seekrec.events.readers.parquet_folders import folder_values, refuse_versioned, unify_columns
 from seekrec.events.readers.raw_tables import RawTable
 from seekrec.events.readers.tables import build_events
-from seekrec.events.readers.times import Times, TimeUnit, read_times
+from seekrec.events.readers.times import Times, TimeUnit, decoded, read_times
 from seekrec.schema import EVENT_FEATURES, OPTIONAL_EVENT_FEATURES
 from seekrec.util.arrow import is_text, to_mask
 
@@ -256,9 +257,11 @@ class Columns:
             times = Times(pa.array(np.arange(first_row, first_row + table.num_rows)), form="positions")
         self.forms[times.form] = None
         self.are_days &= times.are_days and self.has_time
+        names = [name for role, name in self.taken.items() if role != "timestamp"]
+        table, nothing = drop_nothing(table, names, source)
         events, notes = build_events(table, here, self.taken, times.seconds)
         self._check_ids(table, events, here)
-        self.notes |= dict.fromkeys(notes)
+        self.notes |= dict.fromkeys([*nothing, *notes])
         required = ("user_id", "timestamp", "item_id")
         events = conform(events, EVENT_FEATURES, source.name, required=required, optional=OPTIONAL_EVENT_FEATURES)
         return events, times.findings
@@ -281,7 +284,7 @@ class Columns:
                 continue
             if not pc.any(pc.is_valid(events[role])).as_py():
                 continue
-            ends = pc.any(pc.ends_with(table[self.taken[role]], ".0")).as_py()
+            ends = pc.any(pc.ends_with(decoded(table[self.taken[role]]), ".0")).as_py()
             was_cut = bool(ends and not pc.any(pc.ends_with(events[role], ".0")).as_py())
             if self.whole_floats.setdefault(role, was_cut) != was_cut:
                 raise DataError(

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from seekrec.errors import DataError
 from seekrec.events.checks import Source
 from seekrec.events.readers.column_names import ACTION_OF_WORD, BEHAVIOR_OF_WORD, plain_name
-from seekrec.events.readers.columns import to_ids
+from seekrec.events.readers.columns import to_flags, to_ids
 from seekrec.events.readers.times import PLAUSIBLE_SECONDS, Times, TimeUnit, decoded, read_times
 from seekrec.util.arrow import is_list, is_text, to_mask
 from seekrec.util.constants import SECONDS_PER_DAY
@@ -138,12 +138,8 @@ def holds_only_actions(column: pa.ChunkedArray) -> bool:
 
 def holds_flags(column: pa.ChunkedArray) -> bool:
     """Return whether a column holds nothing but yes and no."""
-    array = decoded(column)
-    if pa.types.is_boolean(array.type):
-        return True
-    if is_text(array.type):
-        return set(_words(column)) <= {"0", "1", "true", "false"} and array.null_count < len(array)
-    return pa.types.is_integer(array.type) and set(array.drop_null().unique().to_pylist()) <= {0, 1}
+    flags = to_flags(column)
+    return flags is not None and flags.null_count < len(flags)
 
 
 def holds_words(column: pa.ChunkedArray) -> bool:

@@ -8,7 +8,7 @@ the reader's cap on refused rows decides. Everything works on whole columns.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,42 @@ from seekrec.util.arrow import is_list, is_text, one_array, to_lists
 # A number with an exponent that stands for a long id: its last digits are lost.
 _ROUNDED_ID = r"^[0-9]\.[0-9]+[eE]\+[0-9]+$"
 
+# What programs write as text where there is nothing: SQL, pandas and Python.
+_NOTHING = pa.array(["NULL", "null", "NaN", "nan", "None", "<NA>"])
+
+# How yes and no are written; pandas writes 1.0 in a column with gaps.
+_YES, _NO = (pa.array(words.split()) for words in ("1 1.0 true t yes y", "0 0.0 false f no n"))
+
 _TAGS = r"</?[A-Za-z][^<>]*>|<!--.*?-->"
+
+
+def drop_nothing(
+    table: pa.Table, names: Iterable[str], source: Source, *, least: int = 1
+) -> tuple[pa.Table, list[str]]:
+    """Turn words that stand for nothing ("NULL", "nan") into null; every such row would be of one user, or a search.
+
+    Args:
+        table (`pyarrow.Table`): The table.
+        names (`Iterable[str]`): Columns to look at; only those of text hold words.
+        source (`Source`): The file, for the notes.
+        least (`int`): How often such a word has to occur in a column. Once it may be the title of a song.
+
+    Returns:
+        `tuple`: The table; notes on what counts as nothing.
+    """
+    notes = []
+    for name in names:
+        array = decoded(table[name])
+        if not is_text(array.type):
+            continue
+        is_nothing = pc.is_in(array.cast(pa.string()), value_set=_NOTHING)
+        words = array.filter(is_nothing)
+        if len(words) >= least:
+            column = pc.if_else(is_nothing, pa.scalar(None, array.type), array)
+            table = table.set_column(table.column_names.index(name), name, column)
+            written = " and ".join(map(repr, words.unique().to_pylist()))
+            notes.append(f"Taken for nothing in column {name!r} of {source.name}: {written}.")
+    return table, notes
 
 
 def to_ids(column: pa.ChunkedArray, name: str, source: Source) -> pa.Array:
@@ -93,24 +128,47 @@ def to_behaviors(column: pa.ChunkedArray, name: str, source: Source) -> pa.Array
 def to_actions(
     column: pa.ChunkedArray, name: str, source: Source, *, is_flag: bool = False
 ) -> tuple[pa.Array, list[str]]:
-    """Turn a column into actions: words that mean one of ours become it, other text stays.
+    """Turn a column into actions: words that mean one of ours become it, other text stays, nothing is a click.
 
     Args:
-        column (`pyarrow.ChunkedArray`): Text; or, with `is_flag`, whether the item was clicked (bool, 0 or 1).
+        column (`pyarrow.ChunkedArray`): Text; or, with `is_flag`, whether the item was clicked (see [`to_flags`]).
         name (`str`): Our name of the column, for the message.
         source (`Source`): The file, for the message.
-        is_flag (`bool`): Whether the column may hold no words but yes and no: "click" and "impression".
+        is_flag (`bool`): Whether the column may hold no words but yes and no: "click" and "impression". Nothing is
+            no: a join with a table of clicks leaves it where there was none.
 
     Returns:
-        `tuple`: The actions; those that are none of ours, the first twenty.
+        `tuple`: The actions; notes on those that are none of ours, the first twenty, and on rows without one.
+    """
+    flags = to_flags(column) if is_flag else None
+    if flags is not None:
+        notes = [f"Rows of {source.name} that do not say whether the item was clicked are impressions."]
+        return pc.if_else(pc.fill_null(flags, False), "click", IMPRESSION), notes if flags.null_count else []
+    actions, unknown = _translate(to_text(column, name, source), ACTION_OF_WORD)
+    notes = [f"Actions of {source.name} that were kept as they are: {', '.join(unknown)}."] if unknown else []
+    if actions.null_count:
+        notes.append(f"Rows of {source.name} without an action count as clicks.")
+    return pc.fill_null(actions, "click"), notes
+
+
+def to_flags(column: pa.ChunkedArray) -> pa.Array | None:
+    """Return what a column of yes and no says: bool, null where it says nothing; `None` where it holds another value.
+
+    Yes and no are bools, 1 and 0, or words: true, t, yes or y; false, f, no or n.
     """
     array = decoded(column)
-    if is_flag:
-        text = pc.utf8_lower(array.cast(pa.string()))
-        is_yes, is_no = (pc.is_in(text, value_set=pa.array(words)) for words in (["true", "1"], ["false", "0"]))
-        if pc.all(pc.or_(pc.is_null(text), pc.or_(is_yes, is_no))).as_py():
-            return pc.if_else(is_yes, "click", pc.if_else(is_no, IMPRESSION, pa.scalar(None, pa.string()))), []
-    return _translate(to_text(column, name, source), ACTION_OF_WORD)
+    if not (
+        is_text(array.type)
+        or pa.types.is_boolean(array.type)
+        or pa.types.is_integer(array.type)
+        or pa.types.is_floating(array.type)
+    ):
+        return None
+    text = array.cast(pa.string())
+    text = pc.utf8_lower(pc.if_else(is_blank(text), pa.scalar(None, pa.string()), text))
+    is_yes = pc.is_in(text, value_set=_YES)
+    flags = pc.if_else(pc.or_(is_yes, pc.is_in(text, value_set=_NO)), is_yes, pa.scalar(None, pa.bool_()))
+    return flags if flags.null_count == text.null_count else None
 
 
 def _translate(text: pa.Array, meaning: Mapping[str, str]) -> tuple[pa.Array, list[str]]:
@@ -192,9 +250,11 @@ def _rounded(name: str, source: Source, row: int, shown: str, kind: str) -> str:
 
 __all__ = [
     "clean_text",
+    "drop_nothing",
     "to_actions",
     "to_behaviors",
     "to_category_paths",
+    "to_flags",
     "to_ids",
     "to_numbers",
     "to_seconds",

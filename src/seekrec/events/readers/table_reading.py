@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from seekrec.errors import ConfigurationError
-from seekrec.events.checks import check_names
+from seekrec.events.checks import Source, check_names
 from seekrec.events.readers.column_names import ITEM_NAMES, count_known, find_named, is_flag_name
+from seekrec.events.readers.columns import drop_nothing
 from seekrec.events.readers.json_lines import Kind
 from seekrec.events.readers.raw_tables import FileFormat, RawTable, open_table
 from seekrec.events.readers.recognition import (
@@ -164,7 +165,7 @@ def _recognize(
         DataError: If a column is missing or has two readings; the message names all of them.
     """
     events = start_recognition(raw_events.name, raw_events.columns, mapping["events"], _EVENT_ROLES)
-    sample = raw_events.peek()
+    sample = _peek(raw_events)
     if raw_items is None:
         recognize_item_ids(events, sample, None, None)
         recognize_events(events, sample, unit=unit, timezone=timezone)
@@ -179,11 +180,16 @@ def _recognize(
     named_ids = [name for group in find_named(items.columns, ITEM_NAMES["item_id"]) for name in group]
     ids = [items.taken["item_id"]] if "item_id" in items.taken else named_ids or [*items.columns]
     recognize_item_ids(events, sample, items, raw_items.read(dict.fromkeys(ids, "id" if named_ids else "value"))[0])
-    recognize_items(items, raw_items.peek())
+    recognize_items(items, _peek(raw_items))
     recognize_events(events, sample, unit=unit, timezone=timezone)
     needed = ("user_id", "item_id", *(("timestamp",) if has_time is not False else ()))
     require((events, needed), (items, ("item_id",)))
     return Reading(events, items, raw_events, raw_items)
+
+
+def _peek(raw: RawTable) -> pa.Table:
+    table = raw.peek()
+    return drop_nothing(table, table.column_names, Source(raw.name))[0]
 
 
 __all__ = ["Reading", "start_reading"]

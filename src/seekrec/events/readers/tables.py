@@ -21,7 +21,7 @@ from seekrec.errors import ConfigurationError
 from seekrec.events.checks import Finding, Limits, Source, check_max_refused, count_out_of_order
 from seekrec.events.log import EventLog
 from seekrec.events.readers.column_names import is_flag_name
-from seekrec.events.readers.columns import to_actions, to_behaviors, to_ids, to_text
+from seekrec.events.readers.columns import drop_nothing, to_actions, to_behaviors, to_ids, to_text
 from seekrec.events.readers.item_tables import build_items
 from seekrec.events.readers.kept_rows import keep_events, keep_items
 from seekrec.events.readers.quotes import Quoting
@@ -121,6 +121,8 @@ def read_tables(
     )
     raw_events, raw_items = reading.raw_events, reading.raw_items
     raw, source = raw_events.read(reading.kinds_of_events())
+    time = reading.events.taken.get("timestamp")
+    raw, nothing = drop_nothing(raw, [name for name in raw.column_names if name != time], source)
     kept_items, item_notes = read_items(reading, limits, category_separator, timezone, of_events=(raw, source))
     clock = _read_clock(raw, source, reading, has_time, time_unit, timezone)
     kept_events, event_notes = _keep_events(raw, source, reading.events, clock, kept_items, limits)
@@ -132,7 +134,7 @@ def read_tables(
         items=kept_items,
         has_time=clock.has_time,
         query_source="logged" if has_searches else "none",
-        notes=(f"Events from {both}.", *reading.notes(clock.times.form), *item_notes, *event_notes),
+        notes=(f"Events from {both}.", *reading.notes(clock.times.form), *item_notes, *nothing, *event_notes),
         is_checked=True,
     )
     logger.info("%s %d events of %d users, %d items.", log.notes[0], log.num_events, log.num_users, log.num_items)
@@ -167,7 +169,9 @@ def read_items(
         item_source = Source(f"the items of {source.name}")
     elif reading.raw_items is not None:
         raw, item_source = reading.raw_items.read(reading.kinds_of_items())
+        raw, nothing = drop_nothing(raw, raw.column_names, item_source, least=2)
         columns, notes = build_items(raw, reading.items, item_source, category_separator)
+        notes += nothing
         for role in ("available_from", "available_until"):
             if role in reading.items.taken:
                 times = read_times(raw[reading.items.taken[role]], role, item_source, timezone=timezone)
@@ -244,9 +248,8 @@ def build_events(
         if role in ("user_id", "item_id", "session_id"):
             columns[role] = to_ids(column, role, source)
         elif role == "action":
-            columns[role], unknown = to_actions(column, role, source, is_flag=is_flag_name(name))
-            if unknown:
-                notes.append(f"Actions of {source.name} that were kept as they are: {', '.join(unknown)}.")
+            columns[role], of_actions = to_actions(column, role, source, is_flag=is_flag_name(name))
+            notes += of_actions
             if _views_may_be_impressions(columns[role]):
                 notes.append(
                     f"Most actions of {source.name} are views, some are clicks and none is an impression: a view "
@@ -265,8 +268,6 @@ def build_events(
             )
         columns["behavior"] = pc.if_else(pc.fill_null(is_search, False), SEARCH, RECOMMENDATION)
         notes.append(f"{source.name} has no column behavior: an event with a query is a search.")
-    if "action" in columns:
-        columns["action"] = pc.fill_null(columns["action"], "click")
     return pa.table(columns), notes
 
 
