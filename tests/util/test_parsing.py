@@ -34,6 +34,17 @@ def test_the_command_line_overrides_the_file(tmp_path):
     assert model.d_model == 64
 
 
+def test_each_value_is_read_as_it_is_written(tmp_path):
+    # A commit of digits is no octal number, a version no fraction, and 010 is 10 for whoever writes it.
+    for text, word in (("0123456", "0123456"), ("1.10", "1.10"), ("1:30", "1:30"), ("2024-01-01", "2024-01-01")):
+        (sizes,) = parse_arguments([Sizes], ["--config", write(tmp_path, f"backbone: {text}\n")])
+        assert sizes.backbone == word
+    text = "d_model: 010\nd_ff: 1_000\ndropout_rate: 1e-2\ntask_weights: [01, 1.10]\n"
+    (sizes,) = parse_arguments([Sizes], ["--config", write(tmp_path, text)])
+    assert (sizes.d_model, sizes.d_ff, sizes.dropout_rate) == (10, 1000, 0.01)
+    assert sizes.task_weights == ["01", "1.10"]
+
+
 def test_lists_booleans_and_numbers_keep_their_types(tmp_path):
     path = write(tmp_path, "is_shared: true\ntask_weights: [nrip=1, nsip=0.5]\nlearning_rate: 3.0e-3\n")
     corpus, training = parse_arguments(
@@ -60,6 +71,11 @@ def test_lists_booleans_and_numbers_keep_their_types(tmp_path):
         ("d_model: [1, 2]\n", "line 1: 'd_model' is a list of 2; it takes one value"),
         ("d_ff: 1\nd_model:\n", "line 2: 'd_model' has no value; its default is 128"),
         ("backbone: no\n", "line 1: 'backbone' is false, and it takes a word; write it in quotes"),
+        (
+            "task_weights: [nrip=1, null]\n",
+            "line 1: 'task_weights' holds null, and it takes words; write it in quotes",
+        ),
+        ("d_model: 1:30\n", "invalid int value: '1:30'"),
         ("dropout_rate: .nan\n", "`dropout_rate` is nan; give a number that is finite"),
         ("d_ff: 1\nd_model: !!python/object:os.system 1\n", "line 2: the value of 'd_model' cannot be read"),
         ("? [1]\n: 2\n", "line 1: a list stands where a key should"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -34,11 +35,13 @@ class FileSetting:
         name (`str`): The key.
         value (`object`): `None`, a bool, number, string or date, or a list of these.
         place (`str`): File and line, for messages.
+        words (`tuple[str, ...]`, *optional*): The value, or the values of the list, as they are written.
     """
 
     name: str
     value: object
     place: str
+    words: tuple[str, ...] | None = None
 
 
 def parse_arguments(
@@ -154,7 +157,8 @@ def read_settings(path: str | Path) -> list[FileSetting]:
                 f"{place}: the value of {key.value!r} cannot be read ({_problem(error)}); write a word, a number, "
                 "true, false or a list of these."
             ) from error
-        found[key.value] = FileSetting(key.value, value, place)
+        pairs = zip(node.value, value, strict=True) if isinstance(value, list) else [(node, value)]
+        found[key.value] = FileSetting(key.value, value, place, tuple(_as_written(*pair) for pair in pairs))
     return list(found.values())
 
 
@@ -304,22 +308,27 @@ def _file_options(settings: Sequence[FileSetting], parser: _Parser) -> list[str]
             continue
         if isinstance(value, list) and not takes_list:
             raise ConfigurationError(f"{setting.place}: {name!r} is a list of {len(value)}; it takes one value.")
-        if isinstance(value, bool) and action.type is str:
-            raise ConfigurationError(
-                f"{setting.place}: {name!r} is {str(value).lower()}, and it takes a word; write it in quotes if it is "
-                "one."
-            )
-        if isinstance(value, list):
-            own = [f"--{name}", *(str(one) for one in value)]
-        else:
-            own = [f"--{name}={value}"]
+        for one in value if isinstance(value, list) else [value]:
+            if one is None or (isinstance(one, bool) and action.type is str):
+                raise ConfigurationError(
+                    f"{setting.place}: {name!r} {'holds' if takes_list else 'is'} {json.dumps(one)}, and it takes "
+                    f"{'words' if takes_list else 'a word'}; write it in quotes if it is one."
+                )
         if value == []:
             parser.set_defaults(**{name: []})
             continue
+        words = setting.words or tuple(map(str, value if isinstance(value, list) else [value]))
+        own = [f"--{name}", *words] if isinstance(value, list) else [f"--{name}={words[0]}"]
         parser.source = setting.place
         parser.parse_known_args(own)
         options += own
     return options
+
+
+def _as_written(node: yaml.Node, value: object) -> str:
+    """Return the word that the setting reads; YAML takes 0123 for 83, 1.10 for 1.1 and 1:30 for 90."""
+    is_word_of_yaml = isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value))
+    return str(value if is_word_of_yaml else node.value)
 
 
 def _place(path: Path, error: yaml.YAMLError) -> str:
