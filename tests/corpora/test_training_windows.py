@@ -101,6 +101,24 @@ def test_shown_items_belong_to_their_moment():
     assert [sorted(row[row >= 0].tolist()) for row in shown] == [[], [3, 4]]
 
 
+def test_items_that_were_acted_on_where_they_were_shown_are_not_shown_beside_others():
+    # Everything on the page is an impression, what is clicked too: item 4 alone was only shown.
+    page = [(10, item, "impression", "p") for item in (2, 3, 4)] + [(11, 2, "click", "p"), (12, 3, "click", "p")]
+    moment = [(20, 1, "impression", None), (20, 5, "impression", None), (20, 1, "click", None), (20, 0, "click", None)]
+    visit = [(30, 5, "impression", "w"), (32, 8, "impression", "w"), (33, 8, "click", "w")]
+    held_out = [(100, 6, "click", None), (101, 7, "click", None)]
+    rows = [(1, 7, "click", None), *page, *moment, *visit, *held_out]
+    log = log_of([("u", time, f"i{item}", None, action, session) for time, item, action, session in rows])
+    ids = IdMap([f"i{row}" for row in range(9)])
+    for kind in ("page_view", "visit"):
+        windows = build_training_windows(split_log(log), ids, actions=["click"], session_ids=kind)
+        targets = windows.events.item[windows.windows.values[windows.places]].tolist()
+        shown = dict(zip(targets, (sorted(one.tolist()) for one in windows.shown), strict=True))
+        assert [shown[row] for row in (2, 3, 0, 1)] == [[4], [4], [5], [5]]
+        # The list of the visit before the click shows nothing else; a page view is one list.
+        assert shown[8] == ([5] if kind == "page_view" else [])
+
+
 def test_a_long_user_gets_windows_whose_targets_are_asked_once():
     rows = [(time, time % 6, None, "click") for time in range(1, 6)] + [(9, 8, None, "click")]
     split, ids = make_split(rows)

@@ -25,6 +25,7 @@ from seekrec.events import Split
 from seekrec.events.checks import check_choice
 from seekrec.events.columns import SESSION_IDS, EventColumns, SessionIds, number_sessions
 from seekrec.events.sessions import guess_session_ids, session_numbers
+from seekrec.events.timeline import is_among
 from seekrec.schema import BEHAVIORS, RECOMMENDATION, SEARCH, Behavior, IdMap
 from seekrec.util.constants import LABEL_PADDING
 from seekrec.util.ragged import Ragged
@@ -296,7 +297,8 @@ def _shown_items(split: Split, events: EventColumns, targets: np.ndarray, kind: 
     """Return the items that were shown beside each target and not acted on there.
 
     Those are the impressions of the user's same page view; of a visit, the latest list that was shown in it before the
-    act; where the session is unknown, those of the same moment.
+    act; where the session is unknown, those of the same moment. What was acted on there is left out: many logs have
+    an impression of that, too.
     """
     timeline = split.timeline
     shown = split.train_rows[timeline.is_impression[split.train_rows] & (events.item[split.train_rows] >= 0)]
@@ -318,7 +320,10 @@ def _shown_items(split: Split, events: EventColumns, targets: np.ndarray, kind: 
     counts = np.searchsorted(ordered, wanted, side="right") - start
     places = Ragged.from_ranges(start, counts)
     found = Ragged(events.item[shown[places.values]], places.offsets)
-    return found.keep(found.values != found.spread(events.item[targets]))
+    # An item of a session, or of a moment without one.
+    there = np.where(session < 0, int(session.max()) + 1 + moment, session) * timeline.num_items + timeline.item
+    is_acted = is_among(there[shown], there[split.training_interactions()])
+    return found.keep(~is_acted[places.values] & (found.values != found.spread(events.item[targets])))
 
 
 __all__ = ["TrainingWindows", "build_training_windows", "choose_session_ids", "log_actions", "log_geohashes"]
