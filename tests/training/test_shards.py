@@ -122,6 +122,24 @@ def test_an_interrupted_run_goes_on_and_other_settings_begin_anew(folder, split,
     assert len(longer) < len(shards) and longer.fingerprint != shards.fingerprint
 
 
+def test_a_log_that_is_made_anew_in_its_folder_is_read_anew(tmp_path):
+    rows = [(f"u{user}", 10 * time + user, (user * time + time) % 7) for user in range(4) for time in range(6)]
+    users, times, items = zip(*rows, strict=True)
+    events = pa.table({"user_id": users, "timestamp": times, "item_id": [f"i{item}" for item in items]})
+    counts = []
+    for run, order in enumerate((range(7), range(6, -1, -1))):
+        ids = [f"i{item}" for item in order]
+        log = partition_log(
+            events, pa.table({"item_id": ids, "title": ids}), tmp_path / "log", num_partitions=2, has_time=False
+        )
+        split = split_partitions(log, tmp_path / "split")
+        facts = gather_training_facts(split, tmp_path / f"facts{run}")
+        windows = write_window_shards(split, tmp_path / f"windows{run}", facts, session_ids="page_view")
+        counts.append(windows.question_counts(7))
+    # The same acts, with the items numbered from the other end.
+    assert (counts[1] == counts[0][:, ::-1]).all() and (counts[1] != counts[0]).any()
+
+
 def share(rank, folder):
     """What each of two processes reads in an epoch, and from its fourth batch on."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from seekrec.catalog import Catalog
 from seekrec.corpora.instructions import write_history_tasks, write_item_tasks
 from seekrec.corpora.segments import CorpusSettings
-from seekrec.corpora.shards import Shards, ShardWriter, begin_shards, finish_shards, open_split
+from seekrec.corpora.shards import Shards, ShardWriter, begin_shards, finish_shards
 from seekrec.corpora.stream import build_item_queries, write_stream
 from seekrec.corpora.templates import choose_tasks
 from seekrec.corpora.text import tokenizer_digest
@@ -170,7 +170,7 @@ def _write_tasks(
                 yield ITEM_QUERIES, batch
         written = write_item_tasks(*shared, tasks=tasks, seed=seed)
     else:
-        part = open_split(job.inputs[0]).partition(settings["partition"])
+        part = PartitionedSplit.load(job.inputs[0]).partition(settings["partition"])
         keys = event_keys(part.log.events, part.timeline)
         if settings["shares"]:
             for table in write_stream(part, *shared, shares=settings["shares"], seed=seed, draw_keys=keys):

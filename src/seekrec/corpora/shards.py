@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar
@@ -231,12 +230,6 @@ def join_arrays(sources: Sequence[Path], target: Path) -> None:
         whole.flush()
 
 
-@lru_cache(maxsize=1)
-def open_split(folder: str) -> PartitionedSplit:
-    """Open a split once for all partitions that this process works on: they share the items."""
-    return PartitionedSplit.load(folder)
-
-
 __all__ = [
     "SHARDS_FILE",
     "SHARDS_VERSION",
@@ -246,5 +239,4 @@ __all__ = [
     "begin_shards",
     "finish_shards",
     "join_arrays",
-    "open_split",
 ]

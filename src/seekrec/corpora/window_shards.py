@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seekrec.corpora.shards import Shards, ShardWriter, begin_shards, finish_shards, join_arrays, open_split
+from seekrec.corpora.shards import Shards, ShardWriter, begin_shards, finish_shards, join_arrays
 from seekrec.corpora.training_windows import TrainingWindows, build_training_windows
 from seekrec.corpora.window_tables import number_queries, windows_from_table, windows_to_table
 from seekrec.errors import DataError, LeakageError
 from seekrec.events.columns import SessionIds
 from seekrec.events.partitions import Job, PartitionedSplit, run_partitions
 from seekrec.events.partitions.engines import Engine, JsonObject
-from seekrec.events.partitions.logs import ITEMS_FILE
+from seekrec.events.partitions.logs import open_log
 from seekrec.events.partitions.scatter import FACTS_FILE, read_facts
 from seekrec.events.partitions.training_facts import TrainingFacts
 from seekrec.events.saved import check_files, refuse_damage
@@ -206,8 +206,8 @@ def write_window_shards(
 def write_shard(job: Job, folder: Path) -> None:
     """Write the windows of one partition: inputs are the folder of the split and the table of queries."""
     settings = job.settings
-    whole = open_split(job.inputs[0])
-    id_map = _read_ids(str(whole.log.folder))
+    whole = PartitionedSplit.load(job.inputs[0])
+    id_map = _read_ids(str(whole.log.folder), whole.log.digest)
     windows = build_training_windows(
         whole.partition(settings["partition"]),
         id_map,
@@ -243,9 +243,9 @@ def write_shard(job: Job, folder: Path) -> None:
 
 
 @lru_cache(maxsize=1)
-def _read_ids(folder: str) -> IdMap:
+def _read_ids(folder: str, digest: str) -> IdMap:
     """Read the ids of a log's items once for all partitions that this process works on."""
-    return IdMap(pq.read_table(Path(folder) / ITEMS_FILE, columns=["item_id"])["item_id"].to_pylist())
+    return IdMap(open_log(folder, digest).items["item_id"].to_pylist())
 
 
 __all__ = ["WINDOWS_FILE", "WindowShards", "write_shard", "write_window_shards"]

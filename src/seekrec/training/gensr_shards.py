@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from seekrec.catalog import Catalog
 from seekrec.corpora.partitioned import load_inputs, save_inputs
-from seekrec.corpora.shards import Shards, ShardWriter, begin_shards, finish_shards, join_arrays, open_split
+from seekrec.corpora.shards import Shards, ShardWriter, begin_shards, finish_shards, join_arrays
 from seekrec.corpora.stream import list_item_queries
 from seekrec.corpora.text import tokenizer_digest
 from seekrec.events.columns import EventColumns
@@ -229,7 +229,7 @@ def _partition_requests(
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     settings = job.settings
     texts, queries = TextShards(job.inputs[2]), read_queries(job.inputs[1], settings["catalog"])
-    split = open_split(job.inputs[0]).partition(settings["partition"])
+    split = PartitionedSplit.load(job.inputs[0]).partition(settings["partition"])
     events = EventColumns.from_table(split.log.events, catalog.id_map)
     keys = event_keys(split.log.events, split.timeline)
     questions = choose_questions(split, events, catalog, asked, seed=settings["seed"], draw_keys=keys)

@@ -32,7 +32,7 @@ from seekrec.events.held_out import HeldOutDays, check_held_out, find_held_out_d
 from seekrec.events.log import EventLog
 from seekrec.events.partitions.buckets import digest_buckets, join_digests, user_buckets, user_hashes
 from seekrec.events.partitions.engines import Engine, Job, JsonObject, run_partitions
-from seekrec.events.partitions.logs import PartitionedLog, open_log
+from seekrec.events.partitions.logs import LOG_FILE, PartitionedLog, open_log
 from seekrec.events.partitions.scatter import FACTS_FILE, read_facts, resume_jobs
 from seekrec.events.saved import check_files, read_description, refuse_damage
 from seekrec.events.sessions import SessionCounts, count_sessions, session_numbers
@@ -50,7 +50,7 @@ from seekrec.events.split_counts import SplitCounts, check_counts
 from seekrec.events.splits import build_split, check_method, keep_actions, training_actions
 from seekrec.events.timeline import Timeline
 from seekrec.util.files import sweep_folder, write_json, write_table
-from seekrec.util.hashing import hash_fractions
+from seekrec.util.hashing import file_sha256, hash_fractions
 
 SPLIT_VERSION = 1
 
@@ -181,7 +181,11 @@ class PartitionedSplit:
         check_files(source, (SPLIT_FILE,), "partitioned split")
         with refuse_damage(source, "partitioned split"):
             description = read_description(source / SPLIT_FILE, SPLIT_VERSION, "split")
-            log = log or PartitionedLog.load(description["log_folder"])
+            if log is None:
+                log_folder = Path(description["log_folder"])
+                check_files(log_folder, (LOG_FILE,), "partitioned log")
+                # Shared by all partitions that this process works on: so the items are read once.
+                log = open_log(str(log_folder), file_sha256(log_folder / LOG_FILE))
             if log.fingerprint != description["log"]:
                 raise DataError(
                     f"The split in {source} is one of a log with fingerprint {description['log'][:12]}, and that in "
