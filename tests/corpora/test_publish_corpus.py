@@ -80,6 +80,10 @@ def test_refusals(parts, tmp_path):
     assert (other / "thesis.txt").read_text() == "precious"
     with pytest.raises(DataError, match="other holds no corpus.json, so it is not a corpus"):
         load_corpus(other)
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut/corpus.json").write_text('{"num_rows": ')
+    with pytest.raises(DataError, match="cut holds a corpus with a damaged file"):
+        describe_corpus(tmp_path / "cut")
     with pytest.raises(DataError, match="absent holds no corpus.json"):
         load_corpus(tmp_path / "absent")
     with pytest.raises(DataError, match="There is nothing to save: `parts` has no data set"):

@@ -49,6 +49,8 @@ def test_queries_as_people_type_them_are_one(typed):
         ("Children's, dogs’ and CHILDREN'S don't", WORD_FOLDING, "children dog and children don t"),
         ("Children's", TEXT_FOLDING, "children s"),
         ("???", TEXT_FOLDING, "???"),  # nothing would be left
+        ("®", TEXT_FOLDING, "®"),
+        ("™", ALL, "tm"),
         ("", ALL, ""),
         ("a\ud800b", ("case",), "a?b"),  # a lone surrogate
         ("<R_I> </s>", TEXT_FOLDING, "<r i> < s>"),

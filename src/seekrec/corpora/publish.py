@@ -21,6 +21,7 @@ from datasets import DatasetDict, get_dataset_config_names, load_dataset
 
 from seekrec.corpora.templates import TASKS
 from seekrec.errors import DataError
+from seekrec.events.saved import refuse_damage
 from seekrec.util.files import replace_folder, write_json
 from seekrec.util.repositories import upload
 
@@ -102,12 +103,13 @@ def describe_corpus(folder: str | Path) -> dict[str, object]:
     """Read `corpus.json`: the number of rows by task and part, and the description given to `save_corpus`.
 
     Raises:
-        DataError: If the folder holds no corpus.
+        DataError: If the folder holds no corpus, or a damaged one.
     """
     path = Path(folder) / CORPUS_FILE
     if not path.is_file():
         raise DataError(f"{folder} holds no {CORPUS_FILE}, so it is not a corpus; save one with `save_corpus`.")
-    content: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    with refuse_damage(path.parent, "corpus"):
+        content: dict[str, object] = dict(json.loads(path.read_text(encoding="utf-8")))
     return content
 
 

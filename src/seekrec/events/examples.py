@@ -50,7 +50,7 @@ def read_examples(path: str | Path) -> dict[str, list[Event]]:
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
         histories = {user: [Event(**event) for event in events] for user, events in content.items()}
-    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise DataError(f"{source} is not a file of examples ({error}); write one with write_examples.") from error
     if not histories:
         raise DataError(f"{source} holds no user; write one with requests that have a `user_id`.")
