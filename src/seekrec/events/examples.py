@@ -12,8 +12,11 @@ from seekrec.errors import DataError
 from seekrec.schema import Event, Request
 from seekrec.util.files import write_json
 
+# Users to write.
+_NUM_USERS = 20
 
-def write_examples(path: str | Path, requests: Iterable[Request], *, num_users: int = 20) -> None:
+
+def write_examples(path: str | Path, requests: Iterable[Request]) -> None:
     """Write the histories of the first users among some requests.
 
     The file holds what users did: keep it beside a model, not inside one that is published.
@@ -22,13 +25,12 @@ def write_examples(path: str | Path, requests: Iterable[Request], *, num_users: 
         path (`str` or `Path`): File to write.
         requests (`Iterable[Request]`): Those without `user_id` are passed over; no more is read than is
             needed.
-        num_users (`int`): Users to write.
     """
     histories: dict[str, list[dict[str, object]]] = {}
     for request in requests:
         if request.user_id is not None and request.user_id not in histories:
             histories[request.user_id] = [asdict(event) for event in request.history]
-            if len(histories) == num_users:
+            if len(histories) == _NUM_USERS:
                 break
     write_json(path, histories)
 

@@ -107,7 +107,6 @@ class QueryLog:
         item_rows: np.ndarray,
         *,
         num_items: int,
-        clicks: np.ndarray | None = None,
         smoothing: float = 1.0,
     ) -> QueryLog:
         """Count clicks.
@@ -117,14 +116,12 @@ class QueryLog:
             query_numbers (`np.ndarray`): int64 number in `queries` of each click.
             item_rows (`np.ndarray`): int64 row of the catalogue of each click.
             num_items (`int`): Items of the catalogue.
-            clicks (`np.ndarray`, *optional*): How often each happened; once if not given.
             smoothing (`float`): As for [`QueryLog`].
         """
         words = [_words(query) for query in queries]
         query_keys, first, key_of_query = np.unique(_query_keys(words), return_index=True, return_inverse=True)
-        counts = np.ones(len(item_rows), np.float32) if clicks is None else np.asarray(clicks, np.float32)
         rows = key_of_query[np.asarray(query_numbers, np.int64)]
-        query_clicks = csr_array((counts, (rows, item_rows)), shape=(len(query_keys), num_items), dtype=np.float32)
+        query_clicks = _csr(np.ones(len(rows)), rows, item_rows, (len(query_keys), num_items))
         query_clicks.sum_duplicates()
         word_keys, holds = words_by_text([words[query] for query in first.tolist()])
         word_clicks = csr_array(holds.T @ query_clicks)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from seekrec.events.checks import is_blank
 from seekrec.events.columns import SessionIds
 from seekrec.events.log import EventLog, QuerySource
-from seekrec.events.sessions import guess_kind, number_sessions
+from seekrec.events.sessions import count_sessions, number_sessions
 from seekrec.events.timeline import MIN_INTERACTIONS, Timeline
 from seekrec.util.arrow import to_mask
 from seekrec.util.constants import SECONDS_PER_DAY
@@ -39,7 +39,7 @@ class SessionSummary:
         share_of_events (`float`): Share of events that have a `session_id`.
         mean_events (`float`): Mean number of events of a session, impressions included.
         kind (`str`, *optional*): `"page_view"` (one request and what was done with its answer) or `"visit"` (many
-            steps), as [`guess_kind`] guesses; `None` where sessions hold nothing but impressions.
+            steps), as [`SessionCounts.guess`] says; `None` where sessions hold nothing but impressions.
         reason (`str`): Why.
     """
 
@@ -278,7 +278,7 @@ def _summarize_sessions(log: EventLog, timeline: Timeline) -> SessionSummary | N
     num_sessions, num_events = int(session.max(initial=-1)) + 1, int((session >= 0).sum())
     if not num_sessions:
         return None
-    guess = guess_kind(log.events, timeline, session, np.flatnonzero(~timeline.is_impression))
+    guess = count_sessions(log.events, timeline, session, np.flatnonzero(~timeline.is_impression)).guess()
     return SessionSummary(
         num_sessions=num_sessions,
         share_of_events=num_events / log.num_events,

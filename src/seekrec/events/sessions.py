@@ -70,27 +70,12 @@ def number_sessions(events: pa.Table, timeline: Timeline) -> np.ndarray:
 
 
 def guess_session_ids(split: Split) -> SessionGuess | None:
-    """Guess from training events whether `session_id` means page views or visits; see [`guess_kind`].
+    """Guess from training events whether `session_id` means page views or visits; see [`SessionCounts`].
 
     Returns:
         [`SessionGuess`], *optional*: `None` where no training event has a `session_id`.
     """
-    return guess_kind(split.log.events, split.timeline, session_numbers(split), split.training_acts())
-
-
-def guess_kind(events: pa.Table, timeline: Timeline, session: np.ndarray, acts: np.ndarray) -> SessionGuess | None:
-    """Guess whether `session_id` means page views or visits; see [`SessionCounts`].
-
-    Args:
-        events (`pyarrow.Table`): Rows of `EVENT_FEATURES`.
-        timeline ([`Timeline`]): Their order.
-        session (`np.ndarray`): What [`number_sessions`] returns.
-        acts (`np.ndarray`): int64 rows of the events to look at, none of them an impression.
-
-    Returns:
-        [`SessionGuess`], *optional*: `None` where none of the acts has a `session_id`.
-    """
-    return count_sessions(events, timeline, session, acts).guess()
+    return count_sessions(split.log.events, split.timeline, session_numbers(split), split.training_acts()).guess()
 
 
 @dataclass(frozen=True)
@@ -140,7 +125,14 @@ class SessionCounts:
 
 
 def count_sessions(events: pa.Table, timeline: Timeline, session: np.ndarray, acts: np.ndarray) -> SessionCounts:
-    """Count what tells page views from visits; arguments as for [`guess_kind`]."""
+    """Count what tells page views from visits.
+
+    Args:
+        events (`pyarrow.Table`): Rows of `EVENT_FEATURES`.
+        timeline ([`Timeline`]): Their order.
+        session (`np.ndarray`): What [`number_sessions`] returns.
+        acts (`np.ndarray`): int64 rows of the events to look at, none of them an impression.
+    """
     t = timeline
     acts = acts[session[acts] >= 0]
     if not len(acts):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from seekrec.errors import DataError
 
@@ -44,25 +44,18 @@ class SplitCounts:
     @classmethod
     def total(cls, counts: Iterable[SplitCounts]) -> SplitCounts:
         """Add up the counts of parts with different users."""
-        total, *others = counts
-        for one in others:
-            total = cls(
-                num_events=total.num_events + one.num_events,
-                num_users=total.num_users + one.num_users,
-                num_train_events=total.num_train_events + one.num_train_events,
-                num_train_users=total.num_train_users + one.num_train_users,
-                num_targets=total.num_targets + one.num_targets,
-                num_histories=total.num_histories + one.num_histories,
-                num_empty_histories=total.num_empty_histories + one.num_empty_histories,
-                num_cases={
-                    part: {behavior: count + one.num_cases[part][behavior] for behavior, count in of_part.items()}
-                    for part, of_part in total.num_cases.items()
-                },
-                num_empty_cases={
-                    part: count + one.num_empty_cases[part] for part, count in total.num_empty_cases.items()
-                },
-            )
-        return total
+        every = list(counts)
+        numbers = [field.name for field in fields(cls) if isinstance(getattr(every[0], field.name), int)]
+        return cls(
+            **{name: sum(getattr(one, name) for one in every) for name in numbers},
+            num_cases={
+                part: {behavior: sum(one.num_cases[part][behavior] for one in every) for behavior in of_part}
+                for part, of_part in every[0].num_cases.items()
+            },
+            num_empty_cases={
+                part: sum(one.num_empty_cases[part] for one in every) for part in every[0].num_empty_cases
+            },
+        )
 
     def describe(self) -> dict[str, object]:
         """Return what reports show: `num_train_events`, `num_train_users`, `num_cases`."""

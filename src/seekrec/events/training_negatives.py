@@ -181,16 +181,14 @@ class ItemNegatives:
                 f"The negatives are {count} of kind {kind!r}; ask for at least one, uniform or by popularity."
             )
         weights = np.ones(len(counts)) if kind == "uniform" else np.array(counts, dtype=np.float64)
-        weights[np.asarray(counts) == 0] *= kind == "uniform"
         if not weights.sum() > 0:
             raise ConfigurationError(f"No item has an interaction, so negatives of kind {kind!r} cannot be drawn.")
         self.count, self.seed, self.periods, self.draws_target = count, seed, periods, draws_target
         self._acts = np.empty(0, dtype=np.int64) if acts is None else acts
         self._sums = np.cumsum(weights / weights.sum())
-        with np.errstate(divide="ignore"):
-            # An item without interactions is drawn as one would be that has half of one.
-            smallest = weights[weights > 0].min() / 2
-            self.log_q = np.log(np.maximum(weights, smallest) / weights.sum()).astype(np.float32)
+        # An item without interactions is drawn as one would be that has half of one.
+        smallest = weights[weights > 0].min() / 2
+        self.log_q = np.log(np.maximum(weights, smallest) / weights.sum()).astype(np.float32)
 
     def draw(
         self, keys: np.ndarray, labels: np.ndarray, timestamps: np.ndarray, users: np.ndarray | None = None

@@ -24,14 +24,9 @@ _BUCKET_SHIFT = np.uint64(64 - 10)
 MAX_PARTITIONS = 512
 
 
-def user_hashes(user_ids: pa.Array) -> np.ndarray:
-    """Hash users: uint64, XXH64 of each id."""
-    return hash_texts(user_ids)
-
-
 def user_buckets(user_ids: pa.Array) -> np.ndarray:
     """Return the bucket of each user: int64 from 0 to `NUM_BUCKETS - 1`."""
-    return (user_hashes(user_ids) >> _BUCKET_SHIFT).astype(np.int64)
+    return (hash_texts(user_ids) >> _BUCKET_SHIFT).astype(np.int64)
 
 
 def partition_of_bucket(buckets: np.ndarray, num_partitions: int) -> np.ndarray:
@@ -97,5 +92,4 @@ __all__ = [
     "join_digests",
     "partition_of_bucket",
     "user_buckets",
-    "user_hashes",
 ]

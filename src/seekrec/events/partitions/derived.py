@@ -52,7 +52,6 @@ def construct_searches(
     construction: Construction = "split",
     seed: int = 0,
     engine: Engine = "local",
-    num_workers: int | None = None,
 ) -> PartitionedLog:
     """Write a log in which interactions are searches, as [`~seekrec.events.synthesize_searches`] makes them.
 
@@ -62,7 +61,6 @@ def construct_searches(
         construction (`str`): See [`~seekrec.events.synthesize_searches`].
         seed (`int`): See [`~seekrec.events.synthesize_searches`].
         engine (`str`): See [`run_partitions`].
-        num_workers (`int`, *optional*): See [`run_partitions`].
 
     Returns:
         [`PartitionedLog`]: The log with searches.
@@ -78,7 +76,7 @@ def construct_searches(
         counting = [
             Job(str(work / one.folder), source, {"partition": number}) for number, one in enumerate(log.partitions)
         ]
-        run_partitions(count_acts, counting, engine=engine, num_workers=num_workers)
+        run_partitions(count_acts, counting, engine=engine)
         firsts, total = _first_acts([Path(job.output) / _USERS_FILE for job in counting])
         for job, first in zip(counting, firsts, strict=True):
             write_table(Path(job.output) / _USERS_FILE, pa.table({"first": first}))
@@ -90,7 +88,7 @@ def construct_searches(
             )
             for number, (one, before) in enumerate(zip(log.partitions, counting, strict=True))
         ]
-        run_partitions(search_partition, jobs, engine=engine, num_workers=num_workers)
+        run_partitions(search_partition, jobs, engine=engine)
         shutil.rmtree(work)
         found = [SearchCounts(**read_facts(job.output)["counts"]) for job in jobs]
         counts = SearchCounts(*(sum(one) for one in zip(*(asdict(own).values() for own in found), strict=True)))
@@ -161,7 +159,6 @@ def hold_out_partitioned(
     *,
     seed: int,
     engine: Engine = "local",
-    num_workers: int | None = None,
 ) -> PartitionedLog:
     """Write a log without some items that test questions look for; see [`~seekrec.events.hold_out_items`].
 
@@ -171,7 +168,6 @@ def hold_out_partitioned(
         folder (`str` or `Path`): Where to write; it appears whole, and replaces an earlier one.
         seed (`int`): Seed of the draw.
         engine (`str`): See [`run_partitions`].
-        num_workers (`int`, *optional*): See [`run_partitions`].
 
     Returns:
         [`PartitionedLog`]: What is left, to be split and trained on; [`partitioned_cold_start`] returns the rest.
@@ -192,7 +188,7 @@ def hold_out_partitioned(
         jobs = [
             Job(str(target / one.folder), source, {"partition": number}) for number, one in enumerate(log.partitions)
         ]
-        run_partitions(hold_out_of_partition, jobs, engine=engine, num_workers=num_workers)
+        run_partitions(hold_out_of_partition, jobs, engine=engine)
         num_events = sum(read_facts(job.output)["num_taken"] for job in jobs)
         note = f"{num_items} items and the {num_events} events on them were held out."
         items = log.items.filter(pc.invert(is_taken))

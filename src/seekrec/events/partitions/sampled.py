@@ -17,13 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from seekrec.events.cases import Cases
-from seekrec.events.partitions.buckets import user_hashes
 from seekrec.events.partitions.splits import PartitionedSplit
 from seekrec.events.split import SPLIT_PARTS, TRAIN_FILE, Split
 from seekrec.schema import SEARCH
 from seekrec.util.arrow import alphabetical_ranks, one_array, to_mask
 from seekrec.util.files import write_table
-from seekrec.util.hashing import hash_fractions
+from seekrec.util.hashing import hash_fractions, hash_texts
 
 _EVENTS_FILE = "sampled-events.parquet"
 
@@ -45,7 +44,7 @@ def write_sample(split: Split, share: float, folder: Path) -> None:
     timeline = split.timeline
     starts = timeline.first_rows()
     user_ids = split.log.events["user_id"].combine_chunks().take(pa.array(starts))
-    is_taken = hash_fractions(split.seed, user_hashes(user_ids), np.zeros(len(starts), np.int64)) < share
+    is_taken = hash_fractions(split.seed, hash_texts(user_ids), np.zeros(len(starts), np.int64)) < share
     is_kept = is_taken[timeline.user]
     place = np.cumsum(is_kept) - 1
     write_table(folder / _EVENTS_FILE, split.log.events.filter(pa.array(is_kept)))

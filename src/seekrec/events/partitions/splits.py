@@ -30,7 +30,7 @@ from seekrec.events.cases import Cases
 from seekrec.events.columns import SessionIds
 from seekrec.events.held_out import HeldOutDays, check_held_out, find_held_out_days, most_interactions
 from seekrec.events.log import EventLog
-from seekrec.events.partitions.buckets import digest_buckets, join_digests, user_buckets, user_hashes
+from seekrec.events.partitions.buckets import digest_buckets, join_digests, user_buckets
 from seekrec.events.partitions.engines import Engine, Job, JsonObject, run_partitions
 from seekrec.events.partitions.logs import LOG_FILE, PartitionedLog, open_log
 from seekrec.events.partitions.scatter import FACTS_FILE, read_facts, resume_jobs
@@ -50,7 +50,7 @@ from seekrec.events.split_counts import SplitCounts, check_counts
 from seekrec.events.splits import build_split, check_method, keep_actions, training_actions
 from seekrec.events.timeline import Timeline
 from seekrec.util.files import sweep_folder, write_json, write_table
-from seekrec.util.hashing import file_sha256, hash_fractions
+from seekrec.util.hashing import file_sha256, hash_fractions, hash_texts
 
 SPLIT_VERSION = 1
 
@@ -328,7 +328,7 @@ def split_partition(job: Job, folder: Path) -> None:
         has_sessions=whole.has_sessions,
     )
     user_ids = log.events["user_id"].combine_chunks().take(pa.array(timeline.first_rows()))
-    report = audit(split, targets=_sample_targets(split, user_hashes(user_ids)))
+    report = audit(split, targets=_sample_targets(split, hash_texts(user_ids)))
     write_table(folder / TRAIN_FILE, pa.table({"row": pa.array(split.train_rows, pa.int64())}))
     for part in SPLIT_PARTS:
         write_table(folder / f"{part}.parquet", split.cases(part).to_table())

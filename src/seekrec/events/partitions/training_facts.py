@@ -63,7 +63,6 @@ def gather_training_facts(
     *,
     geohash_length: int = 0,
     engine: Engine = "local",
-    num_workers: int | None = None,
 ) -> TrainingFacts:
     """Read the training events of every partition, or take what an earlier call found.
 
@@ -72,7 +71,6 @@ def gather_training_facts(
         folder (`str` or `Path`): Where to keep what was found; one folder for each split and `geohash_length`.
         geohash_length (`int`): Characters of a geohash that are counted; 0 counts none.
         engine (`str`): See [`run_partitions`].
-        num_workers (`int`, *optional*): See [`run_partitions`].
 
     Returns:
         [`TrainingFacts`]: The facts. Beside them the folder holds what [`read_sample`] reads.
@@ -87,7 +85,7 @@ def gather_training_facts(
         )
         for number, partition in enumerate(split.log.partitions)
     ]
-    run_partitions(gather_facts, jobs, engine=engine, num_workers=num_workers)
+    run_partitions(gather_facts, jobs, engine=engine)
     actions: Counter[str] = Counter()
     geohashes: Counter[str] = Counter()
     first_times = np.full(split.log.num_items, _NEVER)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ from seekrec.events.readers.columns import (
 )
 from seekrec.events.readers.delimited import open_delimited, read_delimited, read_lines
 from seekrec.events.readers.json_lines import Kind, read_json_lines
+from seekrec.events.readers.layouts import at_rows
 from seekrec.events.readers.published import (
     ReadTable,
     build_log,
@@ -50,7 +51,7 @@ from seekrec.events.readers.published import (
     with_events,
 )
 from seekrec.events.readers.python_lines import holds_python_lines, read_python_lines
-from seekrec.events.readers.text_files import read_text_bytes
+from seekrec.events.readers.text_files import open_text
 from seekrec.events.readers.times import read_times
 from seekrec.util.arrow import one_array, to_lists, to_mask
 
@@ -280,7 +281,7 @@ def _read_metadata(path: Path, wanted: pa.Array) -> ReadTable:
             "category and release? Fetch the file of the same name."
         )
     raw = raw.select(used).take(pa.array(rows))
-    source = replace(whole, name_row=lambda row: whole.name_row(int(rows[row])))
+    source = at_rows(whole, rows)
     title = _text(raw, ("title",), source)
     is_script = pc.fill_null(pc.match_substring(title, _SCRIPT), False)
     table = pa.table(
@@ -332,7 +333,7 @@ def _add_queries(items: pa.Table, folder: Path, max_refused: float) -> tuple[pa.
     if path is None or not qrels:
         raise DataError(f"{folder} holds query_text.txt.gz but neither train.qrels.gz nor test.qrels.gz; add one.")
     # A query is named by the number of its line, from 0, so empty lines count.
-    texts = pa.array([line.strip() for line in read_text_bytes(path).tobytes().decode().split("\n")])
+    texts = pa.array([line.strip() for line in open_text(path).data.tobytes().decode().split("\n")])
     lines, source = put_together([(pa.table({"line": line}), one) for line, one in map(read_lines, qrels)])
     fields = pc.extract_regex(one_array(lines["line"]), _QREL)
     number = pc.struct_field(fields, "query").cast(pa.int64())

@@ -105,12 +105,7 @@ class Delimited:
         Raises:
             DataError: If the file cannot be cut into columns.
         """
-        bad_rows: list[tuple[int, str]] = []
-
-        def skip(row: csv.InvalidRow) -> str:
-            bad_rows.append((row.number, f"{row.actual_columns}, not {row.expected_columns}"))
-            return "skip"
-
+        bad_rows, skip = _bad_rows()
         wanted = self.names if columns is None else tuple(columns)
         try:
             table = csv.read_csv(
@@ -137,12 +132,7 @@ class Delimited:
         Returns:
             [`Source`]: Where the rows stand.
         """
-        bad_rows: list[tuple[int, str]] = []
-
-        def skip(row: csv.InvalidRow) -> str:
-            bad_rows.append((row.number, f"{row.actual_columns}, not {row.expected_columns}"))
-            return "skip"
-
+        bad_rows, skip = _bad_rows()
         num_rows = 0
         try:
             with csv.open_csv(
@@ -242,6 +232,17 @@ def read_delimited(
         ConfigurationError: If `delimiter` or `encoding` is none.
     """
     return open_delimited(path, delimiter=delimiter, names=names, encoding=encoding, quoting=quoting).read()
+
+
+def _bad_rows() -> tuple[list[tuple[int, str]], Callable[[csv.InvalidRow], str]]:
+    """Return a list of the numbers and problems of rows that cannot be cut, and what fills it while Arrow reads."""
+    bad_rows: list[tuple[int, str]] = []
+
+    def skip(row: csv.InvalidRow) -> str:
+        bad_rows.append((row.number, f"{row.actual_columns}, not {row.expected_columns}"))
+        return "skip"
+
+    return bad_rows, skip
 
 
 def _read_options(records: Lines, names: Sequence[str] | None) -> csv.ReadOptions:

@@ -22,6 +22,7 @@ from seekrec.events.checks import Source, check_choice, check_max_refused, repea
 from seekrec.events.log import EventLog
 from seekrec.events.readers.columns import to_ids, to_numbers, to_text
 from seekrec.events.readers.delimited import open_delimited
+from seekrec.events.readers.layouts import at_rows
 from seekrec.events.readers.published import (
     Queries,
     ReadTable,
@@ -74,8 +75,7 @@ def read_lastfm(folder: str | Path, *, queries: Queries = "none", max_refused: f
     tagged, source = _read(place / _TAGGED, ("userID", "artistID", "tagID", "timestamp"))
     # Several tags of one moment are one act.
     first = np.flatnonzero(~repeats(tagged.select(["userID", "artistID", "timestamp"])))
-    moments = replace(source, name_row=lambda row: source.name_row(int(first[row])))
-    acts = _acts(tagged.take(pa.array(first)), moments)
+    acts = _acts(tagged.take(pa.array(first)), at_rows(source, first))
     weights = _weights(place / _LISTENED, acts.table)
     acts = replace(acts, table=acts.table.append_column("weight", weights))
     events, event_notes = usable_events(acts, items, max_refused=max_refused)

@@ -30,6 +30,7 @@ from seekrec.events.checks import (
 )
 from seekrec.events.log import EventLog, QuerySource
 from seekrec.events.readers.kept_rows import keep_events, keep_items
+from seekrec.events.readers.layouts import at_rows
 from seekrec.schema import EVENT_FEATURES, ITEM_FEATURES, OPTIONAL_EVENT_FEATURES, SEARCH
 from seekrec.util.arrow import one_array, to_lists, to_mask
 
@@ -259,7 +260,6 @@ def _leave_out(table: pa.Table, known: Sequence[Finding], read: ReadTable) -> tu
     kept, keep, note = refuse(table, known, readable, max_refused=1.0)
     if note is None:
         return replace(read, table=table), None
-    rows = np.flatnonzero(keep)
     moved = np.cumsum(keep) - 1
     findings = [
         replace(
@@ -269,8 +269,7 @@ def _leave_out(table: pa.Table, known: Sequence[Finding], read: ReadTable) -> tu
         )
         for finding in read.findings
     ]
-    source = replace(read.source, name_row=lambda row: read.source.name_row(int(rows[row])))
-    return ReadTable(kept, source, findings), note
+    return ReadTable(kept, at_rows(read.source, np.flatnonzero(keep)), findings), note
 
 
 __all__ = [

@@ -79,11 +79,6 @@ class Text:
     encoding: str
 
 
-def read_text_bytes(path: Path, *, encoding: str | None = None) -> np.ndarray:
-    """Read a text file as UTF-8 without a byte order mark: uint8; see [`open_text`]."""
-    return open_text(path, encoding=encoding).data
-
-
 def open_text(path: Path, *, encoding: str | None = None) -> Text:
     """Open a text file as UTF-8 without a byte order mark.
 
@@ -232,4 +227,4 @@ def _check_utf8(data: np.ndarray, path: Path) -> None:
         ) from None
 
 
-__all__ = ["Lines", "Text", "check_file", "find_byte", "find_lines", "open_text", "read_text_bytes"]
+__all__ = ["Lines", "Text", "check_file", "find_byte", "find_lines", "open_text"]
