@@ -94,24 +94,22 @@ def fold_text(text: str, folding: Collection[str] = TEXT_FOLDING) -> str:
     """
     if not text.isascii():
         if "punctuation" in folding:
-            text = _DASHES.sub("-", _unless_all_goes(_MARKS_OF_OWNERS.sub(" ", text), text))
+            bare = _MARKS_OF_OWNERS.sub(" ", text)
+            text = _DASHES.sub("-", bare if bare.strip() else text)
         text = unicodedata.normalize("NFKC", text.encode("utf-8", "replace").decode("utf-8"))
         if "accents" in folding:
             bare = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", text)))
-            text = _unless_all_goes(bare, text)
+            text = bare if bare.strip() else text
     if "case" in folding:
         text = text.casefold()
     if "plurals" in folding:
         text = _POSSESSIVE.sub("", text)
     if "punctuation" in folding:
-        text = _unless_all_goes(" ".join(_SEPARATORS.sub(" ", text).split()), text)
+        words = _SEPARATORS.sub(" ", text).split()
+        text = " ".join(words) if words else text
     if "plurals" in folding:
         text = " ".join(map(_singular, text.split(" ")))
     return text
-
-
-def _unless_all_goes(folded: str, text: str) -> str:
-    return folded if folded.strip() else text
 
 
 def split_words(text: str) -> list[str]:
