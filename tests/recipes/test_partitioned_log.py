@@ -65,7 +65,11 @@ def test_a_log_in_partitions_is_trained_on_and_ranked_as_a_whole(inputs, shop, t
     # What needs no training has the same numbers: the same items held out, cases, histories, counts and negatives.
     found, expected = metrics(tmp_path / "parts"), metrics(tmp_path / "whole")
     same = [key for key in found if key[0] in BASELINES]
-    assert len(same) == 13 and all(found[key] == expected[key] for key in same)
+    assert len(same) == 13
+    for key in same:
+        # An encoder of random weights holds all texts nearly as near as each other, and products of matrices round by
+        # how many rows they have, so a few cases of dense text get other ranks.
+        assert found[key] == (pytest.approx(expected[key], abs=0.05) if key[0] == "dense text" else expected[key])
 
 
 @pytest.mark.parametrize(
