@@ -53,6 +53,21 @@ def test_anything_else_is_none(answering, top_k):
         model.retrieve(processor(REQUESTS), top_k=top_k, exclude_seen=False)
 
 
+@pytest.mark.parametrize("wish", [True, np.array([True, True]), np.True_, (True, np.True_)])
+def test_any_truth_says_whether_seen_items_are_left_out(answering, wish):
+    model, processor = answering
+    seen = [{event.item_id for event in request.history} for request in REQUESTS]
+    found = ids_of(model.retrieve(processor(REQUESTS), top_k=NUM_ITEMS, exclude_seen=wish))
+    assert [own.isdisjoint(answer) for own, answer in zip(seen, found, strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize("wish", ["no", 1, [True], [True, "no"], np.array([0, 1]), {True: False}])
+def test_what_is_no_truth_is_refused(answering, wish):
+    model, processor = answering
+    with pytest.raises(RequestError, match="`exclude_seen` is .*; give True, False or None, .* each of the 2"):
+        model.retrieve(processor(REQUESTS), exclude_seen=wish)
+
+
 @pytest.mark.parametrize("where", [("i3", "i4"), {"i3", "i4"}, [["i3", "i4"], ("i4", "i3")]])
 def test_ids_may_come_in_any_collection(answering, where):
     model, processor = answering

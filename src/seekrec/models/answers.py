@@ -95,10 +95,12 @@ def allowed_items(
 
     # What users have seen.
     recommends = BEHAVIORS.index(RECOMMENDATION)
-    wishes = exclude_seen if isinstance(exclude_seen, Sequence) else [exclude_seen] * num_requests
-    if len(wishes) != num_requests:
+    given: object = exclude_seen.tolist() if isinstance(exclude_seen, np.ndarray) else exclude_seen
+    wishes = list(given) if isinstance(given, Sequence) else [given] * num_requests
+    if len(wishes) != num_requests or not all(wish is None or isinstance(wish, (bool, np.bool_)) for wish in wishes):
         raise RequestError(
-            f"`exclude_seen` has {len(wishes)} entries for {num_requests} requests; give one for each, or one for all."
+            f"`exclude_seen` is {shown(exclude_seen)}; give True, False or None, for all requests or for each of the "
+            f"{num_requests}."
         )
     is_excluded = [
         behavior == recommends if wish is None else wish for wish, behavior in zip(wishes, behavior_ids, strict=True)
