@@ -139,7 +139,7 @@ def test_a_query_is_read_from_the_parts_that_are_named(parts, aisles):
     size = 4 if "text" in parts else 0
     model, processor = make_gensar(aisles, **{**ALL_PARTS, "query_reading": parts, "query_size": size})
     vectors = QueryVectors()
-    vectors._embed = lambda texts, _: np.stack([np.full(4, float(len(text)), np.float32) for text in texts])
+    vectors._embed = lambda texts: np.stack([np.full(4, float(len(text)), np.float32) for text in texts])
     processor._query_vectors = vectors
     asked = [Request([], query="office"), Request(HISTORY), Request(HISTORY, query="garden thing")]
     inputs, given = processor(asked), []
