@@ -65,7 +65,8 @@ def test_what_was_written_is_a_stage(folder, tmp_path, monkeypatch):
     assert sorted(path.name for path in cache.folder.iterdir()) == made
 
 
-def test_a_model_that_is_not_there_is_named(folder, tmp_path):
+def test_a_model_that_is_not_there_is_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # without waiting for a network
     with pytest.raises(ConfigurationError, match="'nobody/no-model' of the query pool cannot be loaded"):
         writer_version("nobody/no-model")
     version = writer_version(str(folder))

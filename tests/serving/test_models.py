@@ -127,6 +127,7 @@ def test_no_request_fails_while_a_model_takes_over(start):
     ],
 )
 def test_what_is_no_model_is_named_at_the_start(tmp_path, store_url, monkeypatch, name, message):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # without waiting for a network
     monkeypatch.chdir(tmp_path)
     for folder in ("run/model", "run/empty"):
         (tmp_path / folder).mkdir(parents=True)

@@ -74,7 +74,8 @@ def test_other_tables(log, clone):
     assert read.events.select(names).to_pylist() == log.events.select(names).to_pylist()
 
 
-def test_what_is_missing(clone, tmp_path):
+def test_what_is_missing(clone, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # without waiting for a network
     with pytest.raises(DataError, match=r"configuration 'events' of .*nothing cannot be read"):
         read_hub(tmp_path / "nothing")
     (clone / "README.md").write_text(CARD.replace("config_name: items", "config_name: goods"))
