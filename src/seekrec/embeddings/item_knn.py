@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -15,9 +16,14 @@ from seekrec.schema import IdMap
 from seekrec.util.ragged import Ragged
 from seekrec.util.sparse import add_rows
 
-# Chosen on validation of Amazon Beauty, where 50 and 500, and decays of 0.6 and 0.95, differ by noise, and of the
-# tags of MovieLens, where 500 are as good and 50 are not; other decays were not compared there.
+# What validation chooses from. On MovieLens-100K it is few neighbors of the whole history, on the tags of MovieLens
+# more of them; on Scientific and Amazon Beauty there is hardly any difference.
+_NEIGHBOR_CHOICES, _DECAY_CHOICES = (20, 50, 100, 500), (1.0, 0.95, 0.8, 0.6)
+MOST_NEIGHBORS = max(_NEIGHBOR_CHOICES)
+# What is taken without a choice; a view has no more neighbors.
 NUM_ITEM_NEIGHBORS, DECAY = 100, 0.8
+# An item of a history that weighs less against the latest is not read, nor is one before so many.
+_LEAST_SHARE, _MOST_READ = 1.5e-5, 1000
 # Pairs of items that users have in common and that are counted at most; above, users count with fewer of their items.
 _MAX_PAIRS = 2 * 10**8
 # Pairs that are summed at a time.
@@ -71,6 +77,28 @@ class ItemNeighbors:
         else:
             acted = _acted(lambda: (_pairs(part, id_map) for part in whole), len(id_map))
         return cls(item_cosines(csr_array(vstack(list(acted), format="csr")), num_neighbors), decay=decay)
+
+    def choices(self, most_neighbors: int) -> dict[tuple[int, float], ItemNeighbors]:
+        """Return the ways to read the table that validation chooses from, by number of neighbors and decay.
+
+        Args:
+            most_neighbors (`int`): Ways with more are left out.
+        """
+        tables = {
+            number: keep_largest(self.similarities, number) for number in _NEIGHBOR_CHOICES if number <= most_neighbors
+        }
+        return {
+            (number, decay): ItemNeighbors(table, decay=decay)
+            for number, table in tables.items()
+            for decay in _DECAY_CHOICES
+        }
+
+    @property
+    def num_read(self) -> int:
+        """How many of the latest items of a history tell something."""
+        if self.decay == 1:
+            return _MOST_READ
+        return min(_MOST_READ, math.ceil(math.log(_LEAST_SHARE) / math.log(self.decay)))
 
     def scores(self, histories: Ragged) -> csr_array:
         """Sum the similarities of each item to those of a history of which it is one of the nearest.
@@ -213,4 +241,11 @@ def keep_largest(table: csr_array, number: int) -> csr_array:
     return csr_array((entries.data[order], (entries.row[order], entries.col[order])), shape=table.shape)
 
 
-__all__ = ["DECAY", "NUM_ITEM_NEIGHBORS", "ItemNeighbors", "item_cosines", "keep_largest"]
+__all__ = [
+    "DECAY",
+    "MOST_NEIGHBORS",
+    "NUM_ITEM_NEIGHBORS",
+    "ItemNeighbors",
+    "item_cosines",
+    "keep_largest",
+]

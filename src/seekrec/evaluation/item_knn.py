@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from seekrec.embeddings import ItemNeighbors
-from seekrec.embeddings.item_knn import keep_largest
+from seekrec.embeddings.item_knn import MOST_NEIGHBORS
 from seekrec.evaluation.baselines import Float32Array
 from seekrec.evaluation.evaluator import cut_scores
 from seekrec.evaluation.metrics import metric_values, ranks_from_scores
@@ -16,10 +16,6 @@ from seekrec.evaluation.protocols import EvaluationCases, RankingProtocol
 from seekrec.events.columns import history_rows
 from seekrec.schema import RECOMMENDATION, Behavior, IdMap, Request
 from seekrec.util.ragged import Ragged
-
-_NEIGHBORS = (20, 100, 500)
-MOST_NEIGHBORS = max(_NEIGHBORS)
-_DECAYS = (1.0, 0.95, 0.8, 0.6)
 
 
 class ItemKNN:
@@ -51,11 +47,9 @@ class ItemKNN:
             id_map ([`IdMap`]): Items of the catalogue.
         """
         grid = []
-        for num_neighbors in _NEIGHBORS:
-            kept = keep_largest(nearest.similarities, num_neighbors)
-            for decay in _DECAYS:
-                grid.append(cls(ItemNeighbors(kept, decay=decay), id_map))
-                grid[-1].details["num_neighbours"] = num_neighbors
+        for (num_neighbors, _), neighbors in nearest.choices(MOST_NEIGHBORS).items():
+            grid.append(cls(neighbors, id_map))
+            grid[-1].details["num_neighbours"] = num_neighbors
         by_protocol = {name: _best_of(grid, own, id_map) for name, own in cases.items()}
         chosen = next(iter(by_protocol.values()))
         chosen.by_protocol = by_protocol
@@ -87,4 +81,4 @@ def _best_of(grid: Sequence[ItemKNN], cases: EvaluationCases, id_map: IdMap) -> 
     return grid[int(np.argmax([metric_values(line, "ndcg@10").mean() for line in ranks]))]
 
 
-__all__ = ["MOST_NEIGHBORS", "ItemKNN"]
+__all__ = ["ItemKNN"]

@@ -54,12 +54,33 @@ class ScoredCases:
 
 
 def likely_weights(scored: ScoredCases, names: Sequence[str], *, unit: float = 1.0) -> dict[str, float]:
-    """Return the weights at which the targets are likeliest.
+    """Return the weights at which the targets are likeliest, of what is added.
 
-    A logistic regression of the target among the items of its case, with the model's own score times a factor, which
-    divides the weights afterwards, and no weight below 0: a convex problem. It uses every case, where NDCG@10 changes
-    with a few and follows their noise. Beside a model that tells nothing of the targets weights end where what is
-    added alone decides: the factor has a limit, in units of a log-probability, of which one is `unit` of the scores.
+    Args:
+        scored ([`ScoredCases`]): The cases.
+        names (`Sequence[str]`): What is weighed of what is added.
+        unit (`float`): As for [`fit_factors`].
+
+    Returns:
+        `dict`: By name, the weight, to three digits; 0 where it would be hardly any.
+    """
+    (factor, *weights), _ = fit_factors(scored, names, unit=unit)
+    if factor < 1.2 * _LEAST_FACTOR:
+        logger.warning(
+            "On validation, the scores of the model tell a target from other items hardly at all; with these weights "
+            "its answers are those of the views. Train it longer, or look at its loss."
+        )
+    learned = {name: weight / factor for name, weight in zip(names, weights, strict=True)}
+    return {name: float(f"{weight:.3g}") if weight >= LEAST_WEIGHT else 0.0 for name, weight in learned.items()}
+
+
+def fit_factors(scored: ScoredCases, names: Sequence[str], *, unit: float = 1.0) -> tuple[list[float], float]:
+    """Fit a logistic regression of the target among the items of its case, a convex problem.
+
+    It has the model's own score times a factor, which divides the weights afterwards, and no weight below 0. It uses
+    every case, where NDCG@10 changes with a few and follows their noise. Beside a model that tells nothing of the
+    targets weights end where what is added alone decides: the factor has a limit, in units of a log-probability, of
+    which one is `unit` of the scores.
 
     Args:
         scored ([`ScoredCases`]): The cases.
@@ -67,7 +88,8 @@ def likely_weights(scored: ScoredCases, names: Sequence[str], *, unit: float = 1
         unit (`float`): See above.
 
     Returns:
-        `dict`: By name, the weight, to three digits; 0 where it would be hardly any.
+        `tuple[list[float], float]`: The factor of the model's own score and of each that is added, and the mean of
+        minus the log-probability of the targets, with the penalty.
     """
     is_item = scored.own > -np.inf
     table = np.stack([scored.own, *(scored.added[name] for name in names)]).astype(np.float64) / unit
@@ -94,14 +116,7 @@ def likely_weights(scored: ScoredCases, names: Sequence[str], *, unit: float = 1
     begin = np.full(len(table), 0.1)
     begin[0] = spread[0]
     found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=[(float(one), None) for one in least])
-    factor, *weights = (found.x / spread).tolist()
-    if factor < 1.2 * _LEAST_FACTOR:
-        logger.warning(
-            "On validation, the scores of the model tell a target from other items hardly at all; with these weights "
-            "its answers are those of the views. Train it longer, or look at its loss."
-        )
-    learned = {name: weight / factor for name, weight in zip(names, weights, strict=True)}
-    return {name: float(f"{weight:.3g}") if weight >= LEAST_WEIGHT else 0.0 for name, weight in learned.items()}
+    return (found.x / spread).tolist(), float(found.fun)
 
 
-__all__ = ["LEAST_WEIGHT", "METRIC", "ScoredCases", "likely_weights"]
+__all__ = ["LEAST_WEIGHT", "METRIC", "ScoredCases", "fit_factors", "likely_weights"]

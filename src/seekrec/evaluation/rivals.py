@@ -23,9 +23,10 @@ import numpy as np
 from scipy.stats import rankdata
 
 from seekrec.embeddings import ItemNeighbors
+from seekrec.embeddings.item_knn import MOST_NEIGHBORS
 from seekrec.evaluation.baselines import Float32Array, distinct_queries
 from seekrec.evaluation.ceilings import DrawCorrection, QueryGroup
-from seekrec.evaluation.item_knn import MOST_NEIGHBORS, ItemKNN
+from seekrec.evaluation.item_knn import ItemKNN
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.evaluation.report import Role
 from seekrec.evaluation.reweighted import ReweightedText

@@ -26,10 +26,10 @@ from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation.likely_weights import LEAST_WEIGHT, METRIC, ScoredCases, likely_weights
 from seekrec.evaluation.protocols import EvaluationCases, build_cases
+from seekrec.evaluation.view_choices import ViewChoices
 from seekrec.events import Split
 from seekrec.models.processing import CatalogProcessor
 from seekrec.models.views import (
-    LEXICAL_CHOICES,
     NUM_VIEWED,
     AddedScores,
     CatalogViews,
@@ -44,13 +44,10 @@ from seekrec.schema import BEHAVIORS, SEARCH, Behavior
 logger = logging.getLogger(__name__)
 
 # What ways to weigh words are compared at: from hardly anything to what decides.
-WEIGHTS = (0.0, *(round(float(weight), 3) for weight in np.geomspace(0.05, 20, 14)))
+_WORD_WEIGHTS = (0.0, *(round(float(weight), 3) for weight in np.geomspace(0.05, 20, 14)))
 _BATCH_SIZE = 32
 # So many of the items that neither the model nor a view holds best stand for all of these, in each case.
 _NUM_DRAWN = 300
-# Views that say nothing without a query.
-_READ_QUERIES = ("lexical", "query_log")
-_WORDS: Mapping[str, float] = {"lexical": 1.0}
 # One item in so many is taken for new, though not more than can quickly be compared with all others.
 _ONE_IN = 10
 _MOST_TAKEN = 1_000
@@ -77,10 +74,11 @@ def choose_view_weights(
 ) -> dict[Behavior, dict[str, float]]:
     """Give a model views, with weights learned from its validation cases.
 
-    Task by task: of the ways to weigh words that `LEXICAL_CHOICES` lists the best beside the model alone is kept; then
-    the weights of all views are those at which the targets are likeliest, if NDCG@10 gets better by them. Of a model
-    that answers what views find (`finds_by_views`) no task is left without: where there is no case, all count alike.
-    Then the weight of being `new`, at which targets that are taken for new are as likely as others.
+    First how neighbours are read: of [`ItemNeighbors.choices`] the way in which the targets of all tasks are
+    likeliest; and how words are weighed: of `LEXICAL_CHOICES` the way that is best beside the model alone. Then, task
+    by task, the weights of all views: those at which the targets are likeliest, if NDCG@10 gets better by them. Of a
+    model that answers what views find (`finds_by_views`) no task is left without: where there is no case, all count
+    alike. Then the weight of being `new`, at which targets that are taken for new are as likely as others.
 
     Args:
         model ([`ViewedModel`]): Trained; gets `views`, and the weights in `config.view_weights`.
@@ -101,16 +99,10 @@ def choose_view_weights(
         ConfigurationError: If views shall find items for a task that there are none for.
     """
     catalog = model.catalog
-    chosen: dict[str, dict[str, float]] = {}
-    found: dict[Behavior, dict[str, float]] = {}
-    # Searches choose how words are weighed; recommendations read none.
-    for behavior in sorted(behaviors, key=lambda name: name != SEARCH):
-        if max_cases == 0 or not split.targets("validation", behavior):
-            if model.finds_by_views:
-                logger.warning("No validation case of a %s is used: the views that find items count alike.", behavior)
-                chosen[behavior] = dict.fromkeys(_names(views, catalog, behavior), LEAST_WEIGHT)
-            continue
-        cases = build_cases(
+    # Searches first, as their weights are written.
+    ordered = sorted(behaviors, key=lambda name: name != SEARCH)
+    cases = {
+        behavior: build_cases(
             split,
             catalog.id_map,
             part="validation",
@@ -120,18 +112,50 @@ def choose_view_weights(
             seed=seed,
             periods=item_periods(catalog.items) if available_only else None,
         )
+        for behavior in ordered
+        if max_cases != 0 and split.targets("validation", behavior)
+    }
+    choices, unit = ViewChoices.of(views, catalog), model.score_unit
+    names = {behavior: choices.names(catalog, behavior) for behavior in ordered}
+    for behavior, own_names in names.items():
+        if model.finds_by_views and not own_names:
+            raise ConfigurationError(
+                f"Views shall find items (`retrieve_by` is 'views'), and there is none for {behavior}; train a "
+                "SASRec, or retrieve in another way."
+            )
+    # Where views find the items, the model has no say in which are looked at.
+    by: Literal["all", "views"] = "views" if model.finds_by_views else "all"
+    scored = {
+        behavior: _score(model, processor, own, choices.asked(names[behavior]), by=by)
+        for behavior, own in cases.items()
+    }
+    neighbors = choices.choose_neighbors(scored, names, unit)
+    words = 0
+    if SEARCH in scored and "lexical" in names[SEARCH]:
+        lines = [
+            choices.scores(scored[SEARCH], names[SEARCH], number, neighbors) for number in range(len(choices.words))
+        ]
+        words = int(np.argmax([_found_with_words(line, names[SEARCH], model) for line in lines]))
+    views = choices.chosen(words, neighbors)
+
+    chosen: dict[str, dict[str, float]] = {}
+    found: dict[Behavior, dict[str, float]] = {}
+    for behavior in ordered:
+        if behavior not in cases:
+            if model.finds_by_views:
+                logger.warning("No validation case of a %s is used: the views that find items count alike.", behavior)
+                chosen[behavior] = dict.fromkeys(names[behavior], LEAST_WEIGHT)
+            continue
+        line = choices.scores(scored[behavior], names[behavior], words, neighbors)
         if model.finds_by_views:
-            views, weights, without, beside = _weigh_finders(model, processor, cases, views)
+            among_each_other = _weigh_finders(line, names[behavior], unit)
+            weights, without, beside = _weigh_beside(model, processor, cases[behavior], views, among_each_other)
         else:
-            if behavior == SEARCH:
-                views = _choose_words(model, processor, cases, views)
-            names = _names(views, catalog, behavior)
-            scored = _score(model, processor, cases, {name: (views, {name: 1.0}) for name in names})
-            weights = likely_weights(scored, names, unit=model.score_unit)
-            without, beside = (float(scored.values(one).mean()) for one in ({}, weights))
+            weights = likely_weights(line, names[behavior], unit=unit)
+            without, beside = (float(line.values(one).mean()) for one in ({}, weights))
             # What makes the targets likelier need not bring them to the front.
-            weights = weights if beside > without else dict.fromkeys(names, 0.0)
-        weights = {**weights, "new": _weigh_new(model, processor, cases, views, weights, seed)}
+            weights = weights if beside > without else dict.fromkeys(names[behavior], 0.0)
+        weights = {**weights, "new": _weigh_new(model, processor, cases[behavior], views, weights, seed)}
         chosen[behavior] = weights
         found[behavior] = {**weights, f"{METRIC} without": without, f"{METRIC} with": max(without, beside)}
     model.set_views(views.only(used_views(chosen)))
@@ -139,69 +163,43 @@ def choose_view_weights(
     return found
 
 
-def _choose_words(model: ViewedModel, processor: CatalogProcessor, cases: EvaluationCases, views: Views) -> Views:
-    """Return the views with the weights of words that help the model most; the first of the best."""
-    choices = _word_choices(views, model.catalog)
-    if len(choices) < 2:
-        return views
-    scored = _score(model, processor, cases, {str(number): (one, _WORDS) for number, one in enumerate(choices)})
-    best = [max(scored.values({name: weight}).mean() for weight in WEIGHTS) for name in scored.added]
-    return choices[int(np.argmax(best))]
+def _found_with_words(line: ScoredCases, names: Sequence[str], model: ViewedModel) -> float:
+    """Return NDCG@10 of searches with words weighed in one way, beside the model or the views that find items."""
+    if model.finds_by_views:
+        return float(line.values(_weigh_finders(line, names, model.score_unit)).mean())
+    return max(float(line.values({"lexical": weight}).mean()) for weight in _WORD_WEIGHTS)
 
 
-def _word_choices(views: Views, catalog: Catalog) -> list[Views]:
-    """Return the views with words weighed in each of the ways that there are; themselves where items have no words."""
-    made = [views.with_words(catalog.items, settings) for settings in LEXICAL_CHOICES]
-    return [one for one in made if one is not None] or [views]
+def _weigh_finders(line: ScoredCases, names: Sequence[str], unit: float) -> dict[str, float]:
+    """Weigh views that find the items among each other; not all of them get 0."""
+    weights = likely_weights(line, names, unit=unit)
+    return weights if any(weights.values()) else dict.fromkeys(names, 1.0)
 
 
-def _names(views: Views, catalog: Catalog, behavior: Behavior) -> list[str]:
-    return [name for name in views.names(catalog) if behavior == SEARCH or name not in _READ_QUERIES]
-
-
-def _weigh_finders(
-    model: ViewedModel, processor: CatalogProcessor, cases: EvaluationCases, views: Views
-) -> tuple[Views, dict[str, float], float, float]:
-    """Weigh views that find the items for a model.
+def _weigh_beside(
+    model: ViewedModel,
+    processor: CatalogProcessor,
+    cases: EvaluationCases,
+    views: Views,
+    weights: Mapping[str, float],
+) -> tuple[dict[str, float], float, float]:
+    """Weigh the sum of views that find the items beside the model, among the items found.
 
     Returns:
-        `tuple`: The views with the weights of words by which they find best, their weights, none of all of them 0, and
-        NDCG@10 of the cases by the model alone and by the sum, both of what the views found.
+        `tuple`: The weights of views, and NDCG@10 of the cases by the model alone and by the sum, both of what the
+        views found.
     """
-    catalog, behavior = model.catalog, cases.behavior
-    choices = _word_choices(views, catalog) if behavior == SEARCH else [views]
-    names = _names(choices[0], catalog, behavior)
-    if not names:
-        raise ConfigurationError(
-            f"Views shall find items (`retrieve_by` is 'views'), and there is none for {behavior}; train a SASRec, or "
-            "retrieve in another way."
-        )
-    # 1. Among each other.
-    asked = {name: (choices[0], {name: 1.0}) for name in names if name != "lexical"}
-    words = {f"lexical {number}": (one, _WORDS) for number, one in enumerate(choices) if "lexical" in names}
-    alone = _score(model, processor, cases, {**asked, **words}, by="views")
-    found: list[tuple[float, dict[str, float]]] = []
-    for number in range(len(choices)):
-        line = {name: alone.added[name if name in asked else f"lexical {number}"] for name in names}
-        scored = ScoredCases(alone.own, line, alone.log_counts)
-        weights = likely_weights(scored, names, unit=model.score_unit)
-        weights = weights if any(weights.values()) else dict.fromkeys(names, 1.0)
-        found.append((float(scored.values(weights).mean()), weights))
-    best = int(np.argmax([value for value, _ in found]))
-    views, weights = choices[best], found[best][1]
-
-    # 2. Their sum beside the model.
     beside_model = _score(model, processor, cases, {"sum": (views, weights)}, by="views then model")
     share = len(beside_model.own) / len(cases)
     if not share:
-        return views, weights, 0.0, 0.0
+        return dict(weights), 0.0, 0.0
     learned = likely_weights(beside_model, ["sum"], unit=model.score_unit)["sum"]
     # At the second they find the items and no more: so little leaves the order to the model.
     choices_of_sum = (learned, LEAST_WEIGHT / max(weights.values()))
     values = {one: share * float(beside_model.values({"sum": one}).mean()) for one in (0.0, *choices_of_sum)}
     factor = max((one for one in choices_of_sum if one), key=lambda one: values[one])
     scaled = {name: float(f"{factor * weight:.3g}") for name, weight in weights.items()}
-    return views, scaled, values[0.0], values[factor]
+    return scaled, values[0.0], values[factor]
 
 
 def _weigh_new(
@@ -340,4 +338,4 @@ def _pad(lines: Sequence[np.ndarray], fill: float) -> np.ndarray:
     return padded
 
 
-__all__ = ["WEIGHTS", "choose_view_weights"]
+__all__ = ["choose_view_weights"]

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from seekrec.catalog import Catalog
-from seekrec.embeddings.item_knn import NUM_ITEM_NEIGHBORS, ItemNeighbors, keep_largest
-from seekrec.evaluation.item_knn import MOST_NEIGHBORS
+from seekrec.embeddings.item_knn import MOST_NEIGHBORS, NUM_ITEM_NEIGHBORS, ItemNeighbors, keep_largest
 from seekrec.evaluation.view_weights import choose_view_weights
 from seekrec.events import Split
 from seekrec.models.processing import CatalogProcessor
