@@ -82,6 +82,16 @@ def test_sums_are_those_of_a_dense_product(share):
     assert found.has_sorted_indices
 
 
+def test_ways_to_read_a_table_are_the_nearest_of_it_with_each_decay():
+    table = np.random.default_rng(2).random((200, 200)).astype(np.float32)
+    np.fill_diagonal(table, 0)
+    ways = ItemNeighbors(csr_array(table)).choices(50)
+    assert list(ways) == [(number, decay) for number in (20, 50) for decay in (1.0, 0.95, 0.8, 0.6)]
+    for (number, decay), way in ways.items():
+        assert way.decay == decay
+        assert (way.similarities.toarray() == keep_largest(csr_array(table), number).toarray()).all()
+
+
 def test_arrays_come_back_and_others_are_refused():
     table = csr_array(np.array([[0, 0.5, 0], [0.5, 0, 0.25], [0, 0.25, 0]], np.float32))
     arrays = ItemNeighbors(table, decay=0.5).arrays()

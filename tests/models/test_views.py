@@ -435,6 +435,32 @@ def test_a_search_gets_words_clicks_and_cosines(make, tmp_path):
     assert scores_of(loaded.retrieve(inputs, top_k=100, exclude_seen=False))[0] == pytest.approx(found[0], abs=1e-5)
 
 
+@pytest.mark.parametrize("make", [make_synergen, make_intsr, make_gensar, make_gensr])
+def test_views_are_weighed_by_the_history_that_answers_are_given_by(make, aisles):
+    """A dense model reads the latest 12 events, and so do its views; the others look at all."""
+    if make in (make_gensar, make_gensr):
+        model, processor = make(aisles, view_weights=["recommendation.item_knn=0.5"])
+    else:
+        model, processor = make(view_weights=["recommendation.item_knn=0.5"])
+    near = ItemNeighbors(make_near().similarities, decay=0.95)
+    model.set_views(Views(24, item_knn=near))
+    request = Request([Event(f"i{step}", timestamp=step) for step in range(20)], timestamp=30)
+    inputs = processor([request])
+    views = model.catalog_views(model.current_snapshot(), model.views)
+    parts = views.added(model.view_requests(inputs, [0]), model.view_weights, model.score_unit)
+    found = scores_of(model.retrieve(inputs, top_k=24, exclude_seen=False))[0]
+    plain = own_answers(model, inputs)[0]
+    rows = np.arange(24)
+    weighed = AddedScores(parts, 1, 24, torch.device("cpu")).at([rows])[0]
+    given = np.array([found[one] - plain[one] for one in model.catalog.id_map.ids if one in found])
+    told = np.array([weighed[row] for row, one in enumerate(model.catalog.id_map.ids) if one in found])
+    np.testing.assert_allclose(given, told, atol=5e-5)
+    read = model.catalog.id_map.convert_to_rows([f"i{step}" for step in range(20)])
+    read = read[-12:] if make in (make_synergen, make_intsr) else read
+    sums = (0.95 ** np.arange(len(read))[::-1, None] * near.similarities.toarray()[read]).sum(0)
+    np.testing.assert_allclose(weighed, 0.5 * model.score_unit * np.log1p(1000 * sums / sums.max()), rtol=1e-4)
+
+
 @pytest.mark.parametrize("make", [make_synergen, make_intsr])
 def test_both_tasks_get_what_the_same_users_acted_on(make, tmp_path):
     model, processor = make(view_weights=["search.item_knn=2", "recommendation.item_knn=0.5"])

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -16,14 +15,12 @@ from seekrec.schema import IdMap
 from seekrec.util.ragged import Ragged
 from seekrec.util.sparse import add_rows
 
-# What validation chooses from. On MovieLens-100K it is few neighbors of the whole history, on the tags of MovieLens
-# more of them; on Scientific and Amazon Beauty there is hardly any difference.
+# What validation chooses from. On MovieLens-100K it is few neighbors and all the history that is read, on the tags of
+# MovieLens more of them; on Scientific and Amazon Beauty there is hardly any difference.
 _NEIGHBOR_CHOICES, _DECAY_CHOICES = (20, 50, 100, 500), (1.0, 0.95, 0.8, 0.6)
 MOST_NEIGHBORS = max(_NEIGHBOR_CHOICES)
 # What is taken without a choice; a view has no more neighbors.
 NUM_ITEM_NEIGHBORS, DECAY = 100, 0.8
-# An item of a history that weighs less against the latest is not read, nor is one before so many.
-_LEAST_SHARE, _MOST_READ = 1.5e-5, 1000
 # Pairs of items that users have in common and that are counted at most; above, users count with fewer of their items.
 _MAX_PAIRS = 2 * 10**8
 # Pairs that are summed at a time.
@@ -92,13 +89,6 @@ class ItemNeighbors:
             for number, table in tables.items()
             for decay in _DECAY_CHOICES
         }
-
-    @property
-    def num_read(self) -> int:
-        """How many of the latest items of a history tell something."""
-        if self.decay == 1:
-            return _MOST_READ
-        return min(_MOST_READ, math.ceil(math.log(_LEAST_SHARE) / math.log(self.decay)))
 
     def scores(self, histories: Ragged) -> csr_array:
         """Sum the similarities of each item to those of a history of which it is one of the nearest.

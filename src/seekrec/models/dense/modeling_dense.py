@@ -651,6 +651,11 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
         vectors = items.vectors[rows.clamp_min(0)] if is_whole else items(rows.clamp_min(0))
         return torch.einsum("bqs,bqcs->bqc", questions, vectors.to(questions.dtype)).float()
 
+    def _viewed_history(self, inputs: BatchFeature) -> Tensor:
+        """Return what the model itself reads, and a state holds."""
+        rows: Tensor = inputs["history_item_rows"]
+        return rows
+
     def _query_vectors(self, inputs: BatchFeature, queries: Sequence[str]) -> Tensor:
         """Return the text vectors of queries, which the processor looked up; see the base."""
         vectors: Tensor = inputs["query_vectors"]
@@ -780,7 +785,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
                 snapshot, inputs, state, wanted.tolist(), allowed, added
             ),
             None if events is None else events.seen_rows.cpu().numpy(),
-            (inputs if events is None else events.columns)["history_item_rows"],
+            None if events is None else events.columns["history_item_rows"],
         )
 
     @torch.no_grad()
@@ -849,7 +854,7 @@ class DenseRetrieval(CatalogModel[DenseSnapshot], StatefulModel[StateT], DensePr
 
         behaviors = inputs["question_behavior_ids"][:, 0].tolist()
         events = None if state is None else self.check_state(state, len(behaviors))
-        history = (inputs if events is None else events.columns)["history_item_rows"]
+        history = None if events is None else events.columns["history_item_rows"]
         return self._rank(inputs, behaviors, score, reads_views=not self.judges_candidates, history=history)
 
 

@@ -159,17 +159,23 @@ class ViewedModel(RepositoryModel):
 
         return snapshot.value("views", make, (views, self.device))
 
+    def _viewed_history(self, inputs: BatchFeature) -> Tensor:
+        """Return the history that views read: int64 rows of items, oldest first, `(batch, any)`, below 0 for none."""
+        if "seen_rows" not in inputs:
+            raise RequestError("The inputs do not say what was seen, which views read; use the model's processor.")
+        rows: Tensor = inputs["seen_rows"]
+        return rows
+
     def view_requests(
         self, inputs: BatchFeature, behavior_ids: Sequence[int], history: Tensor | None = None
     ) -> ViewRequests:
         """Return what views read of a batch; for the arguments see `_added`."""
-        if history is None and "seen_rows" not in inputs:
-            raise RequestError("The inputs do not say what was seen, which views read; use the model's processor.")
+        read = self._viewed_history(inputs) if history is None else history
         letters = inputs["query_letters"].cpu().numpy()
         queries = [bytes(line[line > 0]).decode() for line in letters]
         return ViewRequests(
             [BEHAVIORS[number] for number in behavior_ids],
-            (inputs["seen_rows"] if history is None else history).cpu().numpy(),
+            read.cpu().numpy(),
             queries,
             lambda: self._query_vectors(inputs, queries),
         )

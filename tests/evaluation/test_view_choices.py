@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How neighbours are read is what makes the targets of all tasks likeliest."""
+
+import numpy as np
+import pytest
+from small_shop import make_dense_catalog, make_log, make_synergen
+
+from seekrec.evaluation.likely_weights import ScoredCases
+from seekrec.evaluation.view_choices import ViewChoices
+from seekrec.evaluation.view_weights import choose_view_weights
+from seekrec.events import split_log
+from seekrec.models.views import LEXICAL_CHOICES, Views
+
+NAMES = {task: ["item_knn"] for task in ("search", "recommendation")}
+
+
+def cases_of(rng, number, way):
+    """Targets are drawn from a softmax of the model's score and 1.5 times what one way says; others are noise."""
+    own, *ways = rng.normal(size=(4, number, 12)).astype(np.float32)
+    target = (own + 1.5 * ways[way] + rng.gumbel(size=own.shape)).argmax(1)
+    order = np.argsort(np.arange(12) != target[:, None], axis=1, kind="stable")
+    own, *ways = (np.take_along_axis(part, order, 1) for part in (own, *ways))
+    return ScoredCases(own, {f"item_knn {one}": said for one, said in enumerate(ways)}, np.zeros_like(own))
+
+
+@pytest.mark.parametrize(("searches", "expected"), [(400, 2), (100, 1)])
+def test_the_way_is_that_of_the_most_likely_targets_over_all_tasks(searches, expected):
+    rng = np.random.default_rng(0)
+    scored = {"search": cases_of(rng, searches, 2), "recommendation": cases_of(rng, 200, 1)}
+    choices = ViewChoices(Views(12), [], [Views(12)] * 3)
+    assert choices.choose_neighbors(scored, NAMES, 1.0) == expected
+    assert choices.choose_neighbors({"search": scored["search"]}, NAMES, 1.0) == 2
+
+
+def test_without_a_case_or_neighbours_nothing_is_chosen():
+    cases = {"search": cases_of(np.random.default_rng(0), 20, 1)}
+    assert ViewChoices(Views(12), [], [Views(12)] * 3).choose_neighbors({}, NAMES, 1.0) is None
+    assert ViewChoices(Views(12), [], []).choose_neighbors(cases, NAMES, 1.0) is None
+
+
+def test_what_is_asked_is_each_view_in_each_of_its_ways():
+    split, catalog = split_log(make_log()), make_dense_catalog()
+    views = Views.fit(split, catalog)
+    choices = ViewChoices.of(views, catalog)
+    names = choices.names(catalog, "search")
+    assert names == ["item_knn", "lexical", "query_log", "semantic"]
+    assert choices.names(catalog, "recommendation") == ["item_knn", "semantic"]
+    asked = choices.asked(names)
+    words = [one for name, (one, _) in asked.items() if name.startswith("lexical")]
+    assert [one.lexical.settings for one in words] == list(LEXICAL_CHOICES)
+    # 20, 50 or 100 neighbours, and four decays.
+    near = [one.item_knn for name, (one, _) in asked.items() if name.startswith("item_knn")]
+    assert [one.decay for one in near] == [1.0, 0.95, 0.8, 0.6] * 3
+    assert len(asked) == len(words) + len(near) + 2
+    chosen = choices.chosen(2, 4)
+    assert chosen.lexical is words[2].lexical and chosen.item_knn is near[4]
+    assert chosen.query_log is views.query_log and choices.chosen(0, None).item_knn is views.item_knn
+
+
+def test_a_model_answers_and_is_saved_with_the_way_that_was_chosen(monkeypatch, tmp_path):
+    split = split_log(make_log())
+    model, processor = make_synergen()
+    monkeypatch.setattr(ViewChoices, "choose_neighbors", lambda self, scored, names, unit: 3)
+    # What makes targets likelier is taken here whether or not it brings them to the front.
+    monkeypatch.setattr(
+        "seekrec.evaluation.view_weights.likely_weights", lambda _, names, unit: dict.fromkeys(names, 2.0)
+    )
+    monkeypatch.setattr(ScoredCases, "values", lambda _, weights: np.array([float(bool(weights))]))
+    choose_view_weights(model, processor, split, Views.fit(split, model.catalog), max_cases=40)
+    assert model.views.item_knn.decay == 0.6
+    model.save_pretrained(tmp_path)
+    assert Views.load(tmp_path / "views")[0].item_knn.decay == 0.6
