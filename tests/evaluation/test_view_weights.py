@@ -174,7 +174,8 @@ def test_being_new_weighs_what_makes_new_items_as_likely_as_others(monkeypatch, 
     Of many items, some are; as many cases have such a target.
     """
     if rounds < 10:
-        monkeypatch.setattr("seekrec.evaluation.view_weights._MANY_ITEMS", 24)
+        # Two of 24 are new each time.
+        monkeypatch.setattr("seekrec.evaluation.view_weights._MANY_PAIRS", 48)
     model, processor = make_synergen()
     catalog, rng = model.catalog, np.random.default_rng(0)
     cases = SimpleCases(rng.integers(0, 24, size=400) ** 2 // 24)

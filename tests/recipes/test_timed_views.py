@@ -140,3 +140,19 @@ def test_views_that_there_is_no_time_for_are_left_out_and_said(tmp_path):
     recipe.model.eval()
     choose_views(recipe, recipe.model)
     assert recipe.cache.left_out == {"views": "35 of 40 validation cases that weigh them"}
+
+
+@pytest.mark.parametrize(("seconds", "is_kept"), [(2.4, True), (2.6, False)])
+def test_views_that_take_what_training_needs_are_left_out_before_it(tmp_path, monkeypatch, seconds, is_kept):
+    """A quarter of the 10 seconds that are left, and no more."""
+    recipe = make_recipe(tmp_path, max_minutes=1, clock=lambda: 50.0)
+    monkeypatch.setattr("seekrec.recipes.views.time_cases", lambda run: (run(4), (seconds, 0.01))[1])
+    with timed_views(recipe, recipe.model) as found:
+        assert found == ((seconds, 0.01) if is_kept else (0.0, 0.0))
+        assert (recipe.model.views is not None) == is_kept
+    recipe.model.eval()
+    choose_views(recipe, recipe.model)
+    assert (recipe.model.views is not None) == is_kept == bool(recipe.model.config.view_weights)
+    assert ("views" in recipe.cache.left_out) == (not is_kept)
+    # What else is chosen after training is not touched.
+    assert recipe.finishing_cases is None

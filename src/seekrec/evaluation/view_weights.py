@@ -51,9 +51,9 @@ _NUM_DRAWN = 300
 # One item in so many is taken for new, though not more than can quickly be compared with all others.
 _ONE_IN = 10
 _MOST_TAKEN = 1_000
-# So often, each time of other items and with other cases. A large catalogue takes long to be made: it is done less
-# often, each time with more cases, so that as many look for what is taken.
-_ROUNDS, _ROUNDS_OF_MANY, _MANY_ITEMS = _ONE_IN, 2, 20_000
+# So often, each time of other items and with other cases. Where many pairs of a new item and a known one are compared,
+# which takes seconds, it is done less often, each time with more cases, so that as many look for what is taken.
+_ROUNDS, _ROUNDS_OF_MANY, _MANY_PAIRS = _ONE_IN, 2, 20_000_000
 # The weight of being new may cost so much of NDCG@10 over all cases: it moves others down to where they are as likely.
 _MAY_COST = 0.01
 # Beside it no view counts.
@@ -225,7 +225,10 @@ def _weigh_new(
     one_in = max(_ONE_IN, -(-len(known) // _MOST_TAKEN))
     group = np.full(len(catalog), -1)
     group[known[np.lexsort((generator.random(len(known)), asked))]] = np.arange(len(known)) % one_in
-    rounds = _ROUNDS if len(known) < _MANY_ITEMS else _ROUNDS_OF_MANY
+    num_new = int(catalog.live.sum()) - len(known) + len(known) // one_in
+    rounds = _ROUNDS if len(known) * num_new < _MANY_PAIRS else _ROUNDS_OF_MANY
+    # Items like the new ones are looked for by each view that asks them.
+    views = views.only({name for name, weight in weights.items() if weight}) or views
     order = np.lexsort((generator.random(len(cases)), group[cases.target_rows]))
     asked_views = {"new": (views, {**weights, "new": _ALL_THERE_IS}), "sum": (views, weights)}
     # Where views find the items, it has to bring new ones among these.

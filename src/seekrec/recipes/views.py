@@ -31,6 +31,10 @@ from seekrec.schema import Behavior
 
 logger = logging.getLogger(__name__)
 
+# Weighing views may take so much of the time that is left: training is worth more than what is added to its answers.
+_MOST_OF_TIME = 0.25
+_LEFT_OUT = "weighing them; the model answers without"
+
 # What stands behind the name of a model in tables that answers by its own scores beside one with views.
 ALONE = " without views"
 
@@ -95,7 +99,7 @@ def choose_views(recipe: RunOfRecipe, model: ViewedModel) -> None:
         return
     if recipe.finishing_cases == 0 and not model.finds_by_views:
         model.config.view_weights = []
-        recipe.cache.leave_out("views", "weighing them; the model answers without")
+        recipe.cache.leave_out("views", _LEFT_OUT)
         return
     views = _fit_views(recipe) if recipe.views is None else recipe.views
     recipe.views = None
@@ -112,7 +116,7 @@ def timed_views(recipe: RunOfRecipe, model: ViewedModel) -> Iterator[tuple[float
     """Time how long choosing the weights of views will take, and let the model answer with those found meanwhile.
 
     Afterwards the model is as it was. The views are kept for `choose_views`, so that what they take is spent before
-    training.
+    training. Where choosing takes so long that training would get little, the model is left without.
 
     Args:
         recipe ([`RunOfRecipe`]): The run.
@@ -136,6 +140,11 @@ def timed_views(recipe: RunOfRecipe, model: ViewedModel) -> Iterator[tuple[float
     try:
         with as_answering(model):
             seconds = time_cases(lambda number: _choose(recipe, model, views, number))
+        if seconds[0] > _MOST_OF_TIME * recipe.cache.seconds_left() and not model.finds_by_views:
+            recipe.cache.leave_out("views", _LEFT_OUT)
+            recipe.views, settings, seconds = None, [], (0.0, 0.0)
+            model.set_views(None)
+            model.config.view_weights = settings
         yield seconds
     finally:
         model.set_views(None)
