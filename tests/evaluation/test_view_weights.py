@@ -105,6 +105,10 @@ def test_beside_a_model_that_knows_nothing_weights_are_finite(caplog):
     # The log-odds of two normal distributions of deviation 1 whose means are 2 apart: 2, over 0.05.
     assert weights["told"] == pytest.approx(40, rel=0.1)
     assert "hardly at all" in caplog.text
+    # A few cases, as those by which a model is timed before training, say nothing of it.
+    caplog.clear()
+    likely_weights(looked_at(own[:99], {"told": told[:99]}), ["told"])
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("unit", [0.05, 1.0, 30.0])

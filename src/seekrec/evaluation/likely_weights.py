@@ -23,8 +23,8 @@ METRIC = "ndcg@10"
 _PENALTY = 1e-4
 # A view with less weight changes nothing that is worth its time.
 LEAST_WEIGHT = 0.02
-# Of the factor of a model's own score, which divides weights: one near it tells nothing.
-_LEAST_FACTOR = 0.05
+# Of the factor of a model's own score, which divides weights: one near it tells nothing, where as many cases say so.
+_LEAST_FACTOR, _ENOUGH_CASES = 0.05, 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def likely_weights(scored: ScoredCases, names: Sequence[str], *, unit: float = 1
         `dict`: By name, the weight, to three digits; 0 where it would be hardly any.
     """
     (factor, *weights), _ = fit_factors(scored, names, unit=unit)
-    if factor < 1.2 * _LEAST_FACTOR:
+    if factor < 1.2 * _LEAST_FACTOR and len(scored.own) >= _ENOUGH_CASES:
         logger.warning(
             "On validation, the scores of the model tell a target from other items hardly at all; with these weights "
             "its answers are those of the views. Train it longer, or look at its loss."
