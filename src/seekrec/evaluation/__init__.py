@@ -13,6 +13,7 @@ tuning.py      the validation cases that baselines are tuned on
 rivals.py      the baselines of a sceptic; item_knn.py, and bounds.py for rows that are none
 systems.py     our models as retrievers, and all baselines of a data set
 validation.py  the ranking of validation cases that chooses a checkpoint
+view_weights.py  what validation chooses of views: view_choices.py, likely_weights.py
 conditions.py  searches as people type them, and items that are new
 measures.py    what is in the lists, and for which cases they are good
 calibration.py whether probabilities are what they say

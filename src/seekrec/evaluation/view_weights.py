@@ -115,7 +115,7 @@ def choose_view_weights(
         for behavior in ordered
         if max_cases != 0 and split.targets("validation", behavior)
     }
-    choices, unit = ViewChoices.of(views, catalog), model.score_unit
+    choices = ViewChoices.of(views, catalog)
     names = {behavior: choices.names(catalog, behavior) for behavior in ordered}
     for behavior, own_names in names.items():
         if model.finds_by_views and not own_names:
@@ -123,21 +123,7 @@ def choose_view_weights(
                 f"Views shall find items (`retrieve_by` is 'views'), and there is none for {behavior}; train a "
                 "SASRec, or retrieve in another way."
             )
-    # Where views find the items, the model has no say in which are looked at.
-    by: Literal["all", "views"] = "views" if model.finds_by_views else "all"
-    scored = {
-        behavior: _score(model, processor, own, choices.asked(names[behavior]), by=by)
-        for behavior, own in cases.items()
-    }
-    neighbors = choices.choose_neighbors(scored, names, unit)
-    words = 0
-    if SEARCH in scored and "lexical" in names[SEARCH]:
-        lines = [
-            choices.scores(scored[SEARCH], names[SEARCH], number, neighbors) for number in range(len(choices.words))
-        ]
-        words = int(np.argmax([_found_with_words(line, names[SEARCH], model) for line in lines]))
-    views = choices.chosen(words, neighbors)
-
+    lines, views = _choose_ways(model, processor, cases, choices, names)
     chosen: dict[str, dict[str, float]] = {}
     found: dict[Behavior, dict[str, float]] = {}
     for behavior in ordered:
@@ -146,12 +132,12 @@ def choose_view_weights(
                 logger.warning("No validation case of a %s is used: the views that find items count alike.", behavior)
                 chosen[behavior] = dict.fromkeys(names[behavior], LEAST_WEIGHT)
             continue
-        line = choices.scores(scored[behavior], names[behavior], words, neighbors)
+        line = lines[behavior]
         if model.finds_by_views:
-            among_each_other = _weigh_finders(line, names[behavior], unit)
+            among_each_other = _weigh_finders(line, names[behavior], model.score_unit)
             weights, without, beside = _weigh_beside(model, processor, cases[behavior], views, among_each_other)
         else:
-            weights = likely_weights(line, names[behavior], unit=unit)
+            weights = likely_weights(line, names[behavior], unit=model.score_unit)
             without, beside = (float(line.values(one).mean()) for one in ({}, weights))
             # What makes the targets likelier need not bring them to the front.
             weights = weights if beside > without else dict.fromkeys(names[behavior], 0.0)
@@ -161,6 +147,33 @@ def choose_view_weights(
     model.set_views(views.only(used_views(chosen)))
     model.config.view_weights = write_view_weights(chosen)
     return found
+
+
+def _choose_ways(
+    model: ViewedModel,
+    processor: CatalogProcessor,
+    cases: Mapping[Behavior, EvaluationCases],
+    choices: ViewChoices,
+    names: Mapping[Behavior, Sequence[str]],
+) -> tuple[dict[Behavior, ScoredCases], Views]:
+    """Choose how neighbours are read and words weighed.
+
+    Returns:
+        `tuple`: By task, the cases scored in the ways chosen, and the views made in these.
+    """
+    # Where views find the items, the model has no say in which are looked at.
+    by: Literal["all", "views"] = "views" if model.finds_by_views else "all"
+    scored = {
+        behavior: _score(model, processor, own, choices.asked(names[behavior]), by=by)
+        for behavior, own in cases.items()
+    }
+    neighbors, words = choices.choose_neighbors(scored, names, model.score_unit), 0
+    if SEARCH in scored and "lexical" in names[SEARCH]:
+        ways = range(len(choices.words))
+        lines = [choices.scores(scored[SEARCH], names[SEARCH], number, neighbors) for number in ways]
+        words = int(np.argmax([_found_with_words(line, names[SEARCH], model) for line in lines]))
+    chosen = {task: choices.scores(own, names[task], words, neighbors) for task, own in scored.items()}
+    return chosen, choices.chosen(words, neighbors)
 
 
 def _found_with_words(line: ScoredCases, names: Sequence[str], model: ViewedModel) -> float:
