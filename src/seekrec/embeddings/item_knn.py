@@ -15,8 +15,8 @@ from seekrec.schema import IdMap
 from seekrec.util.ragged import Ragged
 from seekrec.util.sparse import add_rows
 
-# What validation chooses from. On MovieLens-100K it is few neighbors and a slow decay, on the tags of MovieLens many; on
-# Scientific and Amazon Beauty there is hardly any difference.
+# What validation chooses from. On MovieLens-100K it is few neighbors and a slow decay, on the tags of MovieLens many,
+# and on Scientific and Amazon Beauty there is hardly any difference.
 _NEIGHBOR_CHOICES, _DECAY_CHOICES = (20, 50, 100, 500), (1.0, 0.95, 0.8, 0.6)
 MOST_NEIGHBORS = max(_NEIGHBOR_CHOICES)
 # What is taken without a choice; a view has no more neighbors.
