@@ -81,8 +81,11 @@ class ItemNeighbors:
         Args:
             most_neighbors (`int`): Ways with more are left out.
         """
+        by_size, longest = _sort_rows(self.similarities), int(np.diff(self.similarities.indptr).max(initial=0))
         tables = {
-            number: keep_largest(self.similarities, number) for number in _NEIGHBOR_CHOICES if number <= most_neighbors
+            number: self.similarities if longest <= number else _keep_first(by_size, number)
+            for number in _NEIGHBOR_CHOICES
+            if number <= most_neighbors
         }
         return {
             (number, decay): ItemNeighbors(table, decay=decay)
@@ -223,12 +226,23 @@ def item_cosines(acted: csr_array, num_neighbors: int) -> csr_array:
 
 def keep_largest(table: csr_array, number: int) -> csr_array:
     """Keep the largest entries of each row; ties go to the lower column."""
+    return _keep_first(_sort_rows(table), number)
+
+
+def _sort_rows(table: csr_array) -> csr_array:
+    """Put the entries of each row in the order of their size, the largest first; ties go to the lower column."""
     entries = table.tocoo()
     order = np.lexsort((entries.col, -entries.data, entries.row))
-    rows = entries.row[order]
-    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    order = order[place < number]
-    return csr_array((entries.data[order], (entries.row[order], entries.col[order])), shape=table.shape)
+    return csr_array((entries.data[order], entries.col[order], table.indptr), shape=table.shape)
+
+
+def _keep_first(table: csr_array, number: int) -> csr_array:
+    """Keep the entries of each row that stand first; they come out in the order of columns."""
+    kept = Ragged.from_ranges(table.indptr[:-1], np.minimum(np.diff(table.indptr), number))
+    offsets = kept.offsets.astype(table.indptr.dtype)
+    found = csr_array((table.data[kept.values], table.indices[kept.values], offsets), shape=table.shape)
+    found.sort_indices()
+    return found
 
 
 __all__ = [
