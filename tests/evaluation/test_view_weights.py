@@ -107,7 +107,7 @@ def test_beside_a_model_that_knows_nothing_weights_are_finite(caplog):
     assert "hardly at all" in caplog.text
     # A few cases, as those by which a model is timed before training, say nothing of it.
     caplog.clear()
-    likely_weights(looked_at(own[:99], {"told": told[:99]}), ["told"])
+    likely_weights(looked_at(own[:120], {"told": told[:120]}), ["told"])
     assert not caplog.records
 
 

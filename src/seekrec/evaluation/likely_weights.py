@@ -24,7 +24,7 @@ _PENALTY = 1e-4
 # A view with less weight changes nothing that is worth its time.
 LEAST_WEIGHT = 0.02
 # Of the factor of a model's own score, which divides weights: one near it tells nothing, where as many cases say so.
-_LEAST_FACTOR, _ENOUGH_CASES = 0.05, 100
+_LEAST_FACTOR, _ENOUGH_CASES = 0.05, 150
 
 
 @dataclass(frozen=True, eq=False)
