@@ -290,7 +290,7 @@ class CatalogModel(SavedModel, ABC, Generic[SnapshotT]):
                 numbers of items wanted, the masks, and what is added to the model's own scores.
             seen_before (`np.ndarray`, *optional*): int64 rows of items that users acted on before the inputs begin,
                 `(num_requests, any)`, below 0 for none.
-            history (`torch.Tensor`, *optional*): int64 rows of items that views read in place of `seen_rows`.
+            history (`torch.Tensor`, *optional*): int64 rows of items that views read in place of those in `inputs`.
         """
         snapshot = self.current_snapshot(inputs)
         wanted = per_request("top_k", top_k, len(behavior_ids))
