@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
@@ -81,12 +81,8 @@ class ItemNeighbors:
         Args:
             most_neighbors (`int`): Ways with more are left out.
         """
-        by_size, longest = _sort_rows(self.similarities), int(np.diff(self.similarities.indptr).max(initial=0))
-        tables = {
-            number: self.similarities if longest <= number else _keep_first(by_size, number)
-            for number in _NEIGHBOR_CHOICES
-            if number <= most_neighbors
-        }
+        numbers = [number for number in _NEIGHBOR_CHOICES if number <= most_neighbors]
+        tables = _keep_each(self.similarities, numbers)
         return {
             (number, decay): ItemNeighbors(table, decay=decay)
             for number, table in tables.items()
@@ -226,22 +222,23 @@ def item_cosines(acted: csr_array, num_neighbors: int) -> csr_array:
 
 def keep_largest(table: csr_array, number: int) -> csr_array:
     """Keep the largest entries of each row; ties go to the lower column."""
-    return _keep_first(_sort_rows(table), number)
+    return _keep_each(table, [number])[number]
 
 
-def _sort_rows(table: csr_array) -> csr_array:
-    """Put the entries of each row in the order of their size, the largest first; ties go to the lower column."""
-    entries = table.tocoo()
-    order = np.lexsort((entries.col, -entries.data, entries.row))
-    return csr_array((entries.data[order], entries.col[order], table.indptr), shape=table.shape)
-
-
-def _keep_first(table: csr_array, number: int) -> csr_array:
-    """Keep the entries of each row that stand first; they come out in the order of columns."""
-    kept = Ragged.from_ranges(table.indptr[:-1], np.minimum(np.diff(table.indptr), number))
-    offsets = kept.offsets.astype(table.indptr.dtype)
-    found = csr_array((table.data[kept.values], table.indices[kept.values], offsets), shape=table.shape)
-    found.sort_indices()
+def _keep_each(table: csr_array, numbers: Sequence[int]) -> dict[int, csr_array]:
+    """Keep so many of the largest entries of each row, for each number; sorted once, and only where a row has more."""
+    lengths = np.diff(table.indptr)
+    found = dict.fromkeys(numbers, table)
+    fewer = [number for number in numbers if number < lengths.max(initial=0)]
+    if fewer:
+        entries = table.tocoo()
+        order = np.lexsort((entries.col, -entries.data, entries.row))
+    for number in fewer:
+        kept = Ragged.from_ranges(table.indptr[:-1], np.minimum(lengths, number))
+        chosen = order[kept.values]
+        offsets = kept.offsets.astype(table.indptr.dtype)
+        found[number] = csr_array((entries.data[chosen], entries.col[chosen], offsets), shape=table.shape)
+        found[number].sort_indices()
     return found
 
 
