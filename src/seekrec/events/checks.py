@@ -30,6 +30,9 @@ _UNKNOWN_ITEM, _REPEATED = "name an item that the items table does not hold", "r
 _REPEATED_ITEM, _NO_TEXT = "repeat the item_id of an earlier row", "have neither a title nor a description"
 _COMMON = {_NO_USER, _NO_ITEM, _NO_QUERY, _UNKNOWN_ITEM, _REPEATED, _REPEATED_ITEM, _NO_TEXT}
 
+# So many of the steps back in time say that the rows of a table are newest first.
+_NEWEST_FIRST = 0.9
+
 # Columns whose absence has a meaning; every other absent column is filled with nulls.
 DEFAULTS = {"behavior": RECOMMENDATION, "action": "click"}
 
@@ -210,12 +213,35 @@ def repeats(table: pa.Table) -> np.ndarray:
     return pd.Series(group).duplicated().to_numpy()
 
 
-def count_out_of_order(events: pa.Table) -> int:
-    """Count the events that stand after a later event of the same user."""
+def oldest_first(events: pa.Table) -> tuple[pa.Table, int, bool]:
+    """Turn a table around whose rows are newest first, so that a stable sort by time leaves each second in order.
+
+    It is newest first where, of the steps from one event of a user to the next row of the same user that change the
+    time, nine of ten go back.
+
+    Returns:
+        `tuple`: The table, turned around or as it was; the events that stand in it after a later event of the same
+        user; whether it was turned around.
+    """
     users = one_array(events["user_id"]).dictionary_encode().indices.to_numpy()
     rows = np.argsort(users, kind="stable")
     users, times = users[rows], events["timestamp"].to_numpy()[rows]
-    return int(((users[1:] == users[:-1]) & (times[1:] < times[:-1])).sum())
+    same_user = users[1:] == users[:-1]
+    num_back = int((same_user & (times[1:] < times[:-1])).sum())
+    num_on = int((same_user & (times[1:] > times[:-1])).sum())
+    if num_back <= _NEWEST_FIRST * (num_back + num_on):
+        return events, num_back, False
+    return events.take(pa.array(np.arange(events.num_rows)[::-1])), num_on, True
+
+
+def notes_of_order(name: str, num_late: int, is_turned: bool) -> list[str]:
+    """Say what [`oldest_first`] found in the table of this name."""
+    notes = []
+    if is_turned:
+        notes.append(f"The rows of {name} are newest first; of events of one second the lower row came first.")
+    if num_late:
+        notes.append(f"{num_late} events of {name} stood after a later one of the same user; they were sorted.")
+    return notes
 
 
 def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:

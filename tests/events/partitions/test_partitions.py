@@ -156,6 +156,23 @@ def test_refused_rows_are_counted_and_said_as_by_the_reader(tmp_path, caplog):
     assert not (tmp_path / "other").exists()
 
 
+def test_a_log_newest_first_is_turned_around_as_by_the_reader(tmp_path):
+    # Days for seconds: many events of a user at one time.
+    events = draw_events()
+    days = pa.array(events["timestamp"].to_numpy() // 86_400 * 86_400)
+    events = events.set_column(events.column_names.index("timestamp"), "timestamp", days)
+    order = pc.sort_indices(events, sort_keys=[("timestamp", "descending")])
+    pq.write_table(events.take(order), tmp_path / "events.parquet", row_group_size=500)
+    pq.write_table(draw_items(), tmp_path / "items.parquet")
+    paths = tmp_path / "events.parquet", tmp_path / "items.parquet"
+    in_memory = read_tables(*paths, max_refused=0.1)
+    log = partition_log(*paths, tmp_path / "log", num_partitions=3, max_refused=0.1)
+    turned = "The rows of events.parquet are newest first; of events of one second the lower row came first."
+    assert turned in in_memory.notes and turned in log.notes
+    rows = pa.concat_tables(part.events for part in log).to_pylist()
+    assert sorted(rows, key=lambda row: row["user_id"]) == in_memory.events.to_pylist()
+
+
 def test_folders_as_spark_writes_them(tmp_path, source, in_memory, monkeypatch):
     # Ids as numbers, times as timestamps, days in the names of folders, marks and checksums beside the files.
     events = pq.read_table(source / "events.parquet")

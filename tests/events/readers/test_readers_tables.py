@@ -164,6 +164,34 @@ def test_events_out_of_order_are_sorted_and_counted(tmp_path):
     assert "2 events of events.csv stood after a later one of the same user; they were sorted." in log.notes
 
 
+def test_a_log_newest_first_keeps_the_order_inside_a_second(tmp_path):
+    # What happened, in order; two events of each second.
+    truth = [("u", "a", 3), ("u", "b", 3), ("v", "d", 4), ("u", "c", 5), ("v", "a", 6)]
+    truth += [("w", "abcd"[number % 4], 10 + number // 2) for number in range(27)]
+    expected = sorted(truth, key=lambda row: row[0])
+
+    def read(rows):
+        text = "".join(f"{user},{item},{time}\n" for user, item, time in rows)
+        items = "item_id,title\n" + "".join(f"{item},soap {item}\n" for item in "abcd")
+        log = read_tables(*write(tmp_path, "user_id,item_id,timestamp\n" + text, items))
+        columns = log.events.select(["user_id", "item_id", "timestamp"]).to_pydict().values()
+        return list(zip(*columns, strict=True)), log.notes
+
+    turned = "The rows of events.csv are newest first; of events of one second the lower row came first."
+    found, notes = read(truth[::-1])
+    assert found == expected
+    assert turned in notes and not any("stood after" in note for note in notes)
+    # The latest event stands last: one of 14 steps in time goes the other way.
+    found, notes = read([*truth[-2::-1], truth[-1]])
+    assert found == expected
+    assert (
+        turned in notes
+        and "1 events of events.csv stood after a later one of the same user; they were sorted." in notes
+    )
+    found, notes = read(truth)
+    assert found == expected and turned not in notes
+
+
 GOOD = "u,8,1,search,soap\n"
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from seekrec.errors import ConfigurationError, DataError
-from seekrec.events.checks import check_max_refused
+from seekrec.events.checks import check_max_refused, notes_of_order
 from seekrec.events.log import QuerySource
 from seekrec.events.partitions.buckets import MAX_PARTITIONS, check_num_partitions, join_digests
 from seekrec.events.partitions.engines import Engine, Job, JsonObject, run_partitions
@@ -202,10 +202,8 @@ def _notes_of_events(
     elif all(one["are_days"] for one in scattered):
         notes.append(f"Times of {name} are days: events of one day have no order inside it.")
     notes += dict.fromkeys(note for one in scattered for note in one["notes"])
-    num_late = sum(one.get("num_late", 0) for one in facts)
-    if num_late:
-        notes.append(f"{num_late} events of {name} stood after a later one of the same user; they were sorted.")
-    return notes
+    num_late, is_turned = sum(one.get("num_late", 0) for one in facts), any(one.get("is_turned") for one in facts)
+    return notes + notes_of_order(name, num_late, is_turned)
 
 
 def _slice_jobs(found: ParquetEvents, settings: JsonObject, target: Path) -> list[Job]:

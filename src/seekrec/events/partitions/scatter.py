@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from seekrec.events.checks import Source, count_out_of_order, find_event_problems, find_repeated_events
+from seekrec.events.checks import Source, find_event_problems, find_repeated_events, oldest_first
 from seekrec.events.columns import impression_mask
 from seekrec.events.log import sort_events
 from seekrec.events.partitions.buckets import digest_table_buckets, partition_of_bucket, user_buckets
@@ -133,7 +133,8 @@ def gather_partition(job: Job, folder: Path) -> None:
     """Sort the events of one partition, and write them with facts about them. A partition without events has no file.
 
     Inputs are the folders of all slices, in order; the setting `partition` is the number of the partition. Of equal
-    events the first is kept, unless `may_repeat` is set. Events are sorted by user, time and order of the source.
+    events the first is kept, unless `may_repeat` is set. Events are sorted by user, time and order of the source,
+    which is turned around where it is newest first.
     """
     number: int = job.settings["partition"]
     paths = [
@@ -154,10 +155,11 @@ def gather_partition(job: Job, folder: Path) -> None:
     events = events.drop_columns([_ROW])
     if not keep.all():
         events = events.filter(pa.array(keep))
-    num_late = count_out_of_order(events)
+    events, num_late, is_turned = oldest_first(events)
     events = sort_events(events)
     write_table(folder / EVENTS_FILE, events)
-    write_json(folder / FACTS_FILE, {**describe_events(events, num_late), "refused": asdict(refused)})
+    facts = {**describe_events(events, num_late), "is_turned": is_turned, "refused": asdict(refused)}
+    write_json(folder / FACTS_FILE, facts)
 
 
 def describe_events(events: pa.Table, num_late: int = 0) -> PartitionFacts:

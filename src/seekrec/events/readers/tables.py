@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.errors import ConfigurationError
-from seekrec.events.checks import Finding, Limits, Source, check_max_refused, count_out_of_order
+from seekrec.events.checks import Finding, Limits, Source, check_max_refused, notes_of_order, oldest_first
 from seekrec.events.log import EventLog
 from seekrec.events.readers.column_names import is_flag_name
 from seekrec.events.readers.columns import drop_nothing, to_actions, to_behaviors, to_ids, to_text
@@ -286,9 +286,8 @@ def _keep_events(
         # Two acts of one day look like one that is written twice.
         may_repeat=times.are_days and clock.has_time,
     )
-    num_late = count_out_of_order(events)
-    if num_late:
-        notes.append(f"{num_late} events of {source.name} stood after a later one of the same user; they were sorted.")
+    events, num_late, is_turned = oldest_first(events)
+    notes += notes_of_order(source.name, num_late, is_turned)
     return events, notes + ([left_out] if left_out else [])
 
 
