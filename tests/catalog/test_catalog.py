@@ -237,6 +237,26 @@ class TestMasks:
         with pytest.raises(error, match=message):
             catalog.where(**filters)
 
+    @pytest.mark.parametrize(
+        ("values", "is_range"),
+        [
+            (["9 cm", "10 cm", None, "12"], False),
+            (["$9.99", "$10.00", "$2", "ask us"], False),
+            # Dates and names are in order as text.
+            (["2019-05-01", "2020-01-01", "2018-01-01", None], True),
+            (["Acme", "Zenith", "Nadir", "Q7"], True),
+        ],
+    )
+    def test_a_range_of_numbers_that_are_text_is_refused(self, catalog, values, is_range):
+        changed = catalog.items.append_column("other", pa.array(values, pa.string()))
+        asked = replace(catalog, items=changed)
+        bounds = (min(filter(None, values)), None)
+        if is_range:
+            assert asked.where(other=bounds).tolist() == [value is not None for value in values]
+        else:
+            with pytest.raises(RequestError, match="`other` is a column of text with numbers in it"):
+                asked.where(other=bounds)
+
     def test_titles(self, catalog):
         assert catalog.titles(["C", "D"]) == ["Chess set", None]
         with pytest.raises(UnknownItemError, match="'Z'"):

@@ -16,11 +16,13 @@ import pyarrow.compute as pc
 
 from seekrec.errors import RequestError
 from seekrec.schema import check_characters, shown
-from seekrec.util.arrow import is_list, to_mask
+from seekrec.util.arrow import is_list, is_text, to_mask
 from seekrec.util.ragged import Ragged
 
 _FIRST_SECOND = np.iinfo(np.int64).min
 _LAST_SECOND = np.iinfo(np.int64).max
+# One number, with a currency or a unit perhaps: $9.99, 10 kg; no date.
+_NUMBER_AS_TEXT = r"^\D{0,8}\d[\d.,'’\s]*\D{0,8}$"
 
 
 class ItemFilters:
@@ -34,6 +36,7 @@ class ItemFilters:
         self.items = items
         self._members: dict[str, _Members] = {}
         self._lowered: dict[str, pa.ChunkedArray] = {}
+        self._has_numbers: dict[str, bool] = {}
         self._period: tuple[np.ndarray, np.ndarray] | None = None
 
     def available(self, at: int) -> np.ndarray:
@@ -91,8 +94,8 @@ class ItemFilters:
             `np.ndarray`: bool of shape `(num_items,)`.
 
         Raises:
-            RequestError: If there is no such column, a range is empty or not a pair, a value has the wrong type, or no
-                item holds a value requested of a list column.
+            RequestError: If there is no such column, a range is empty or not a pair, or one of numbers that are
+                written as text, a value has the wrong type, or no item holds a value requested of a list column.
         """
         if column not in self.items.column_names:
             raise RequestError(
@@ -104,6 +107,7 @@ class ItemFilters:
             return self._holds(column, wanted)
         try:
             if isinstance(wanted, tuple):
+                self._check_range(column)
                 return _in_range(column, values, wanted)
             if isinstance(wanted, (list, set, frozenset, np.ndarray)):
                 return to_mask(pc.is_in(values, value_set=pa.array(list(wanted), type=values.type), skip_nulls=True))
@@ -113,6 +117,18 @@ class ItemFilters:
                 f"The filter `{column}` is {shown(wanted)}, which cannot be compared with a column of type "
                 f"{values.type}; pass a value of that type."
             ) from error
+
+    def _check_range(self, column: str) -> None:
+        values = self.items.column(column)
+        if column not in self._has_numbers:
+            texts = values.drop_null() if is_text(values.type) else values.slice(0, 0).cast(pa.string())
+            found = to_mask(pc.match_substring_regex(texts, _NUMBER_AS_TEXT))
+            self._has_numbers[column] = 2 * int(found.sum()) > len(texts)
+        if self._has_numbers[column]:
+            raise RequestError(
+                f"`{column}` is a column of text with numbers in it, and text is compared letter by letter: '9' is "
+                "more than '10'. Give the items a column of numbers to ask for a range."
+            )
 
     def _holds(self, column: str, wanted: object) -> np.ndarray:
         if column not in self._members:

@@ -8,6 +8,7 @@ import pytest
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.events.checks import Source, check_max_refused, refuse, repeats
+from seekrec.events.readers.amounts import read_amounts
 from seekrec.events.readers.columns import clean_text, to_category_paths, to_ids, to_numbers, to_seconds, to_text
 from seekrec.events.readers.times import are_positions, read_times
 
@@ -290,3 +291,45 @@ def test_the_cap_is_a_share():
     with pytest.raises(DataError, match="f.csv: 3 of 5 rows cannot be used: 3 cannot be read .first: line 4, where"):
         refuse(table, [], Source("f.csv", num_unreadable=3, unreadable="line 4, where"), max_refused=0.5)
     assert refuse(table, [], Source("f.csv", num_unreadable=3, unreadable="line 4"), max_refused=0.6)[0] is not None
+
+
+@pytest.mark.parametrize(
+    ("texts", "amounts"),
+    [
+        (["$12.99", "$1,299.00", None, " "], [12.99, 1299.0, None, None]),
+        (["12,99 \u20ac", "1.299,00 \u20ac"], [12.99, 1299.0]),
+        (["1\u202f299,00\xa0\u20ac"], [1299.0]),
+        (["CHF 1'299.50", "CHF 7"], [1299.5, 7.0]),
+        (["US$5", "US$7.5"], [5.0, 7.5]),
+        (["100 kr", "250 kr"], [100.0, 250.0]),
+    ],
+)
+def test_amounts_of_one_currency_are_numbers(texts, amounts):
+    found, notes = read_amounts(column(texts), "price", "items.csv")
+    assert found.type == pa.float64() and found.to_pylist() == amounts
+    assert len(notes) == 1 and notes[0].endswith("they were read as numbers.")
+
+
+@pytest.mark.parametrize(
+    ("texts", "note"),
+    [
+        (["1.299 \u20ac", "2.500 \u20ac"], "two readings"),
+        (["$1,29,9"], "no single reading"),
+        (["$5", "\u20ac6"], "several currencies, or of none"),
+        (["$5", "$6", "6"], "several currencies, or of none"),
+        (["$5", "$6", "ask us"], "but 1 texts are none"),
+        (["5", "6"], None),
+        (["1 kg"], None),
+        (["blue", "$5", "red"], None),
+        ([" ", None], None),
+    ],
+)
+def test_other_amounts_stay_text(texts, note):
+    found, notes = read_amounts(column(texts), "price", "items.csv")
+    assert found.to_pylist() == texts
+    assert len(notes) == (note is not None) and all(note in one and "stays text" in one for one in notes)
+
+
+def test_only_text_is_read_as_amounts():
+    for values in (column([1.5, None]), column([["$5"]]), column([None])):
+        assert read_amounts(values, "price", "items.csv") == (values, [])

@@ -164,6 +164,14 @@ def test_events_out_of_order_are_sorted_and_counted(tmp_path):
     assert "2 events of events.csv stood after a later one of the same user; they were sorted." in log.notes
 
 
+def test_prices_with_a_currency_are_numbers(tmp_path):
+    items = 'sku,name,price,size\n007,Comb,"$1,299.50",9 cm\n8,Soap,$2,10 cm\n'
+    log = read_tables(*write(tmp_path, "user_id,sku,timestamp\nu,8,1\nu,007,2\n", items))
+    assert log.items["price"].to_pylist() == [1299.5, 2.0]
+    assert log.items["size"].to_pylist() == ["9 cm", "10 cm"]
+    assert "'price' of items.csv holds amounts ($): they were read as numbers." in log.notes
+
+
 def test_a_log_newest_first_keeps_the_order_inside_a_second(tmp_path):
     # What happened, in order; two events of each second.
     truth = [("u", "a", 3), ("u", "b", 3), ("v", "d", 4), ("u", "c", 5), ("v", "a", 6)]

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seekrec.events.checks import Source, is_blank
+from seekrec.events.readers.amounts import read_amounts
 from seekrec.events.readers.columns import to_category_paths, to_ids, to_text
 from seekrec.events.readers.recognition import Recognition
 from seekrec.events.readers.times import decoded
@@ -75,7 +76,10 @@ def build_items(
         notes.append(f"There is no table of items: {len(of_item)} were made from {source.name}.")
     else:
         # A column that has one of our names but was mapped away would be taken for ours.
-        columns |= {name: raw[name] for name in found.free() if name not in ITEM_FEATURES}
+        for name in found.free():
+            if name not in ITEM_FEATURES:
+                columns[name], of_amounts = read_amounts(raw[name], name, source.name)
+                notes += of_amounts
         if "queries" in found.taken:
             columns["queries"] = raw[found.taken["queries"]]
     columns["title"], more = _write_titles(columns, names, source)
