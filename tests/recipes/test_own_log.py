@@ -94,6 +94,8 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(inputs, tmp_path, monke
         learnt = ["identifiers"] if family == "gensar" else []
         assert stages == ["stage", "data", "embeddings", *learnt, "training", "evaluation", "in"]
         assert f"plan of {family} for orders" in printed and "180 events of 30 users, 36 items" in printed
+        # What was taken for what, as a split would say it.
+        assert "\n  Names of 'category' in products.csv are separated by" in printed
         words = ["--config", "scientific", "--dataset", "tables", *log, "--dry_run", "--output_dir", "run"]
         printed = run_script(f"train_{family}.py", *words)
         assert f"{family} for orders, on" in printed and "plan of" not in printed and "  in all" in printed

@@ -117,7 +117,7 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
         state = PartialState()
         with state.main_process_first():
             if state.is_main_process:
-                summary = describe_log(log)
+                summary = describe_log(log, with_notes=recipe.running.dry_run)
             else:
                 summary = summarize_log(log)
             if parts is not None:
@@ -139,7 +139,7 @@ def make_recipe(recipe_type: type[Recipe[ModelT, ProcessorT]], argv: Sequence[st
         chosen |= plan.values
     elif recipe.running.dry_run:
         log, parts = look_at_log(recipe.data)
-        summary = describe_log(log)
+        summary = describe_log(log, with_notes=True)
         if parts is not None:
             summary = scale_summary(summary, parts)
         print(

@@ -288,10 +288,12 @@ def _look_at(
     return Situation(summary, machine, can_construct, given, max_minutes, is_partitioned)
 
 
-def describe_log(log: EventLog) -> LogSummary:
-    """Summarize a log, and print the summary with the notes of the reader."""
+def describe_log(log: EventLog, *, with_notes: bool) -> LogSummary:
+    """Summarize a log, and print the summary; with the notes of the reader where no split will say them."""
     summary = summarize_log(log)
     print(summary)
+    for note in log.notes[1:] if with_notes else ():
+        print(f"  {note}")
     return summary
 
 
