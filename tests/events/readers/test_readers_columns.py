@@ -302,6 +302,8 @@ def test_the_cap_is_a_share():
         (["CHF 1'299.50", "CHF 7"], [1299.5, 7.0]),
         (["US$5", "US$7.5"], [5.0, 7.5]),
         (["100 kr", "250 kr"], [100.0, 250.0]),
+        (["1,299.00", "7.5", "12"], [1299.0, 7.5, 12.0]),
+        (["1.299,00", "7,5"], [1299.0, 7.5]),
     ],
 )
 def test_amounts_of_one_currency_are_numbers(texts, amounts):
@@ -319,6 +321,10 @@ def test_amounts_of_one_currency_are_numbers(texts, amounts):
         (["$5", "$6", "6"], "several currencies, or of none"),
         (["$5", "$6", "ask us"], "but 1 texts are none"),
         (["5", "6"], None),
+        (["1.5", "2.10"], None),
+        (["1,234", "12,345"], None),
+        (["1,299.00", "7,5"], "no single reading"),
+        (["1,299.00", "about 7"], "but 1 texts are none"),
         (["1 kg"], None),
         (["blue", "$5", "red"], None),
         ([" ", None], None),

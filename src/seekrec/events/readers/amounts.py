@@ -25,10 +25,14 @@ _AMOUNT = rf"^(?P<before>{_MARK})?\s*(?P<number>\d[\d.,'’\s]*?)\s*(?P<after>{_
 # How numbers are written, and what stands between the thousands; ISO 31-0 has spaces, Switzerland apostrophes.
 _POINT = r"^(?:\d+|\d{1,3}(?:[,'’\s]\d{3})+)(?:\.\d+)?$"
 _COMMA = r"^(?:\d+|\d{1,3}(?:[.'’\s]\d{3})+)(?:,\d+)?$"
+# Thousands and decimals in one text: as spreadsheets write a price, and nobody an id, a version or a list.
+_BOTH = r"^(?:\d{1,3}(?:[,'’\s]\d{3})+\.|\d{1,3}(?:[.'’\s]\d{3})+,)\d+$"
 
 
 def read_amounts(column: pa.ChunkedArray, name: str, table: str) -> tuple[pa.ChunkedArray, list[str]]:
     """Turn a column of text into numbers, if all of its texts are amounts of one currency and have one reading.
+
+    Amounts without a currency are known by one with thousands and decimals, such as `1,299.00`.
 
     Args:
         column (`pyarrow.ChunkedArray`): A column of any type.
@@ -49,8 +53,9 @@ def read_amounts(column: pa.ChunkedArray, name: str, table: str) -> tuple[pa.Chu
     parts = pc.extract_regex(text.filter(pa.array(is_there)), _AMOUNT)
     before, number, after = (one_array(pc.struct_field(parts, part)) for part in ("before", "number", "after"))
     marks = pc.binary_join_element_wise(before, after, "")
-    # Numbers that were kept as text, such as ids, are no amounts.
-    if not len(parts) or 2 * to_mask(pc.fill_null(pc.not_equal(marks, ""), False)).sum() < len(parts):
+    have_currency = 2 * int(to_mask(pc.not_equal(marks, "")).sum()) >= len(parts)
+    # Other numbers that were kept as text, such as ids, are no amounts.
+    if not len(parts) or not (have_currency or to_mask(pc.match_substring_regex(number, _BOTH)).any()):
         return column, []
     if parts.null_count:
         return column, [f"{name!r} of {table} holds amounts, but {parts.null_count} texts are none: it stays text."]
@@ -67,7 +72,7 @@ def read_amounts(column: pa.ChunkedArray, name: str, table: str) -> tuple[pa.Chu
         ]
     found = np.full(len(text), np.nan)
     found[is_there] = readings[0]
-    note = f"{name!r} of {table} holds amounts ({currencies[0]}): they were read as numbers."
+    note = f"{name!r} of {table} holds amounts ({currencies[0] or 'no currency'}): they were read as numbers."
     return pa.chunked_array([pa.array(found, mask=~is_there)]), [note]
 
 
