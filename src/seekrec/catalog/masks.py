@@ -121,9 +121,7 @@ class ItemFilters:
     def _check_range(self, column: str) -> None:
         values = self.items.column(column)
         if column not in self._has_numbers:
-            texts = values.drop_null() if is_text(values.type) else values.slice(0, 0).cast(pa.string())
-            found = to_mask(pc.match_substring_regex(texts, _NUMBER_AS_TEXT))
-            self._has_numbers[column] = 2 * int(found.sum()) > len(texts)
+            self._has_numbers[column] = is_text(values.type) and _are_mostly_numbers(values)
         if self._has_numbers[column]:
             raise RequestError(
                 f"`{column}` is a column of text with numbers in it, and text is compared letter by letter: '9' is "
@@ -181,6 +179,11 @@ class _Members:
                 )
             mask[self.rows[number]] = True
         return mask
+
+
+def _are_mostly_numbers(texts: pa.ChunkedArray) -> bool:
+    found = to_mask(pc.match_substring_regex(texts, _NUMBER_AS_TEXT))
+    return 2 * int(found.sum()) > len(texts) - texts.null_count
 
 
 def _in_range(column: str, values: pa.ChunkedArray, bounds: tuple[object, ...]) -> np.ndarray:
