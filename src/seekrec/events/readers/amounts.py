@@ -22,6 +22,8 @@ _CODES = (
 ).split()
 _MARK = rf"(?:{'|'.join(_CODES)}|[A-Z]{{0,3}}\p{{Sc}}|kr\.?|zł|Kč|Ft|lei|Rs\.?)"
 _AMOUNT = rf"^(?P<before>{_MARK})?\s*(?P<number>\d[\d.,'’\s]*?)\s*(?P<after>{_MARK})?$"
+# What every amount begins with; few other texts do, and long ones need not be looked at to their end.
+_BEGINNING = rf"^[\s\p{{Z}}]*{_MARK}?[\s\p{{Z}}]*\d"
 # How numbers are written, and what stands between the thousands; ISO 31-0 has spaces, Switzerland apostrophes.
 _POINT = r"^(?:\d+|\d{1,3}(?:[,'’\s]\d{3})+)(?:\.\d+)?$"
 _COMMA = r"^(?:\d+|\d{1,3}(?:[.'’\s]\d{3})+)(?:,\d+)?$"
@@ -44,7 +46,7 @@ def read_amounts(column: pa.ChunkedArray, name: str, table: str) -> tuple[pa.Chu
         numbers, or holds amounts and was not.
     """
     text = decoded(column)
-    if not is_text(text.type):
+    if not is_text(text.type) or not to_mask(pc.match_substring_regex(text, _BEGINNING)).any():
         return column, []
     text = pc.utf8_trim_whitespace(
         pc.replace_substring_regex(text.cast(pa.string()), r"[\x{a0}\x{202f}\x{2009}]", " ")
