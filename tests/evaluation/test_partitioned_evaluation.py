@@ -103,7 +103,7 @@ def test_forms_of_queries_and_measures_are_those_in_memory(shop, max_cases):
             **options,
         )
 
-    expected, rows = compare(whole), compare(split, counts=facts.counts, sample=whole)
+    expected, rows = compare(whole), compare(split, counts=facts.counts, tuned_on=whole)
     assert [(row.system, row.behavior, row.protocol) for row in rows] == [
         (row.system, row.behavior, row.protocol) for row in expected
     ]

@@ -20,6 +20,8 @@ class LightGCNConfig(PreTrainedConfig):
         num_propagations (`int`): Steps along the edges (K); the answer is the mean of the `K + 1` layers.
         l2_weight (`float`): Weight of the squared length of the embeddings a step trains (the paper's lambda).
         initializer_range (`float`): Standard deviation of the normal distribution of new embeddings.
+        trained_epochs (`float`, *optional*): Epochs that the weights were trained for: those after which validation
+            was best.
 
     Raises:
         StrictDataclassFieldValidationError: If a value has the wrong type.
@@ -36,6 +38,7 @@ class LightGCNConfig(PreTrainedConfig):
     num_propagations: int = 2
     l2_weight: float = 1e-4
     initializer_range: float = 0.1
+    trained_epochs: float | None = None
 
     def validate_sizes(self) -> None:
         """Refuse sizes that no model can have; `strict` calls this.

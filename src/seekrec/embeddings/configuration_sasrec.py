@@ -26,6 +26,8 @@ class SASRecConfig(PreTrainedConfig):
         initializer_range (`float`): Standard deviation of the normal distribution of new weights.
         num_sampled_negatives (`int`): In training a target is compared with so many items, drawn uniformly for all of
             a batch; 0 for every item.
+        trained_epochs (`float`, *optional*): Epochs that the weights were trained for: those after which validation
+            was best.
 
     Raises:
         StrictDataclassFieldValidationError: If a value has the wrong type.
@@ -48,6 +50,7 @@ class SASRecConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-8
     initializer_range: float = 0.02
     num_sampled_negatives: int = 0
+    trained_epochs: float | None = None
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs: object) -> None:

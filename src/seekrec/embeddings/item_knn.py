@@ -40,11 +40,15 @@ class ItemNeighbors:
         similarities (`scipy.sparse.csr_array`): float32 of shape `(num_items, num_items)`: row `i` holds the nearest
             of item `i`, and not itself.
         decay (`float`): Weight of an item of a history against the one after it, above 0 and at most 1.
+        num_neighbors (`int`): How many an item has at most.
     """
 
-    def __init__(self, similarities: csr_array, *, decay: float = DECAY) -> None:
+    def __init__(
+        self, similarities: csr_array, *, decay: float = DECAY, num_neighbors: int = NUM_ITEM_NEIGHBORS
+    ) -> None:
         self.similarities = similarities
         self.decay = decay
+        self.num_neighbors = num_neighbors
 
     @classmethod
     def fit(
@@ -73,7 +77,8 @@ class ItemNeighbors:
             acted = _acted(lambda: own, len(id_map))
         else:
             acted = _acted(lambda: (_pairs(part, id_map) for part in whole), len(id_map))
-        return cls(item_cosines(csr_array(vstack(list(acted), format="csr")), num_neighbors), decay=decay)
+        similarities = item_cosines(csr_array(vstack(list(acted), format="csr")), num_neighbors)
+        return cls(similarities, decay=decay, num_neighbors=num_neighbors)
 
     def choices(self, most_neighbors: int) -> dict[tuple[int, float], ItemNeighbors]:
         """Return the ways to read the table that validation chooses from, by number of neighbors and decay.
@@ -84,10 +89,15 @@ class ItemNeighbors:
         numbers = [number for number in _NEIGHBOR_CHOICES if number <= most_neighbors]
         tables = _keep_each(self.similarities, numbers)
         return {
-            (number, decay): ItemNeighbors(table, decay=decay)
+            (number, decay): ItemNeighbors(table, decay=decay, num_neighbors=number)
             for number, table in tables.items()
             for decay in _DECAY_CHOICES
         }
+
+    def read_like(self, other: ItemNeighbors) -> ItemNeighbors:
+        """Return this table with as many neighbours, and as slow a decay, as another."""
+        kept = keep_largest(self.similarities, other.num_neighbors)
+        return ItemNeighbors(kept, decay=other.decay, num_neighbors=other.num_neighbors)
 
     def scores(self, histories: Ragged) -> csr_array:
         """Sum the similarities of each item to those of a history of which it is one of the nearest.
@@ -148,7 +158,7 @@ class ItemNeighbors:
                 f"The arrays do not make a table of neighbors of {num_items} items ({error}); use those that "
                 "ItemNeighbors.arrays() returned."
             ) from error
-        return cls(table, decay=decay)
+        return cls(table, decay=decay, num_neighbors=int(np.diff(table.indptr).max(initial=1)))
 
 
 def _acted(read_pairs: Callable[[], Iterable[_Pairs]], num_items: int) -> Iterator[csr_array]:

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 CEILING = "exact query group x SASRec"
 LESS_DRAWS = " less draws"
+SAMPLED_SASREC = "SASRec, sampled softmax"
 
 Rival = Literal["query_log", "rank_fusion", "item_knn", "sampled_sasrec", "query_group", "negative_draws"]
 
@@ -169,7 +170,7 @@ def rival_systems(
         both = {name: baselines[name] for name in ("BM25", "dense text")}
         add("BM25 + dense by rank", RankFusion(both, lists_all=("dense text",)))
     if "sampled_sasrec" in names and train_sampled is not None:
-        found["SASRec, sampled softmax"] = train_sampled()
+        found[SAMPLED_SASREC] = train_sampled()
     if "query_group" in names and searches and split.log.query_source == "category":
         group = QueryGroup.of_items(split.log.items, id_map)
         found[CEILING] = ReweightedText({"query group": group}, prior).fit(searches, show_progress=False)
@@ -200,6 +201,7 @@ __all__ = [
     "CEILING",
     "LESS_DRAWS",
     "RIVALS",
+    "SAMPLED_SASREC",
     "QueryLogScorer",
     "RankFusion",
     "Rival",

@@ -28,13 +28,14 @@ class HeldOut:
     test: np.ndarray
 
 
-def hold_out_last(timeline: Timeline, *, share: float = 0.0) -> HeldOut:
+def hold_out_last(timeline: Timeline, *, share: float = 0.0, validates: bool = True) -> HeldOut:
     """Hold out each user's last distinct interactions; train on what lies before the first of them.
 
     Args:
         timeline (`Timeline`): The log.
         share (`float`): Share of a user's distinct interactions that is asked in the test, rounded down, and again in
             validation: at least one each. Users with fewer than `MIN_INTERACTIONS` are asked nothing.
+        validates (`bool`): Whether any are held out for validation; otherwise these are trained on.
     """
     t = timeline
     rows = t.distinct_interactions()
@@ -42,18 +43,21 @@ def hold_out_last(timeline: Timeline, *, share: float = 0.0) -> HeldOut:
     number = np.where(counts >= MIN_INTERACTIONS, np.maximum(1, (counts * share).astype(np.int64)), 0)[owner]
     from_end = np.cumsum(counts)[owner] - np.arange(len(rows))  # 1 for a user's last
     test, validation = rows[from_end <= number], rows[(number < from_end) & (from_end <= 2 * number)]
+    validation = validation[: None if validates else 0]
+    held_out = np.concatenate([validation, test])
     # Users without targets lose nothing.
     until = np.full(int(t.user[-1]) + 1 if len(t.user) else 0, np.iinfo(np.int64).max)
-    np.minimum.at(until, t.user[validation], t.timestamp[validation])
+    np.minimum.at(until, t.user[held_out], t.timestamp[held_out])
     out = t.timestamp >= until[t.user]
-    out |= is_among(t.pairs(np.arange(len(t.user))), t.pairs(np.concatenate([validation, test])))
+    out |= is_among(t.pairs(np.arange(len(t.user))), t.pairs(held_out))
     return HeldOut(np.flatnonzero(~out), validation, test)
 
 
-def leave_one_out_paper(timeline: Timeline, order: PaperOrder) -> HeldOut:
+def leave_one_out_paper(timeline: Timeline, order: PaperOrder, *, validates: bool = True) -> HeldOut:
     """Hold out the last two recommendations and, apart from them, the last two searches of each user."""
     targets, places_from_end = paper_targets(timeline, order)
     test, validation = np.sort(targets[places_from_end == 0]), np.sort(targets[places_from_end == 1])
+    validation = validation[: None if validates else 0]
     train = np.ones(len(timeline.user), dtype=bool)
     train[test] = train[validation] = False
     return HeldOut(np.flatnonzero(train), validation, test)
@@ -138,7 +142,7 @@ def find_held_out_days(name: str, days: np.ndarray | None, num_test_days: int) -
     return HeldOutDays(first_test_day, int(days[days < first_test_day].max()))
 
 
-def last_days(timeline: Timeline, days: HeldOutDays, *, is_strict: bool) -> HeldOut:
+def last_days(timeline: Timeline, days: HeldOutDays, *, is_strict: bool, validates: bool = True) -> HeldOut:
     """Hold out the last days for the test, and the first interaction of each user on the validation day."""
     t = timeline
     rows = t.distinct_interactions() if is_strict else np.flatnonzero(t.is_interaction)
@@ -147,8 +151,8 @@ def last_days(timeline: Timeline, days: HeldOutDays, *, is_strict: bool) -> Held
     on_validation_day = rows[day[rows] == days.validation_day]
     # The first of each user; where both behaviors are tasks of their own (paper), the first of each.
     task = t.user[on_validation_day] * 2 + (0 if is_strict else t.is_search[on_validation_day])
-    validation = np.sort(on_validation_day[np.unique(task, return_index=True)[1]])
-    is_train = day < days.validation_day
+    validation = np.sort(on_validation_day[np.unique(task, return_index=True)[1]])[: None if validates else 0]
+    is_train = day < (days.validation_day if validates else days.first_test_day)
     if is_strict:
         held_out_pairs = t.pairs(np.concatenate([validation, test]))
         is_train &= ~is_among(t.pairs(np.arange(len(t.user))), held_out_pairs)

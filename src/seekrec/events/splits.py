@@ -128,6 +128,44 @@ def split_log(
     return split
 
 
+def learn_held_out(split: Split, *, also_test: bool = False) -> Split:
+    """Return a split of the same log whose training has what validation held out, too; it asks nothing in validation.
+
+    The questions of the test stay as they are, and a strict split has passed [`audit`] again.
+
+    Args:
+        split (`Split`): From [`split_log`].
+        also_test (`bool`): Train on all events, and ask nothing in the test either: for a model that is to be used.
+
+    Raises:
+        LeakageError: If a strict split leaks.
+    """
+    t = split.timeline
+    days = None
+    if split.method == "last_days":
+        days = find_held_out_days(split.log.name, interaction_days(t), split.num_test_days or 1)
+    learning = build_split(
+        split.log,
+        t,
+        method=split.method,
+        protocol=split.protocol,
+        days=days,
+        num_test_days=split.num_test_days,
+        seed=split.seed,
+        max_history=split.max_history,
+        keep_impressions=split.keep_impressions,
+        has_sessions=split.log.events["session_id"].null_count < split.log.num_events,
+        validates=False,
+    )
+    if also_test:
+        learning = replace(learning, train_rows=np.arange(split.log.num_events), test=learning.validation)
+        learning.__dict__["timeline"] = t
+    learning = keep_actions(learning, training_actions(learning))
+    if split.protocol == "strict":
+        audit(learning).raise_if_leaking()
+    return learning
+
+
 def check_method(method: str, protocol: str) -> None:
     """Refuse a method or protocol that is unknown, or two that do not go together.
 
@@ -173,6 +211,7 @@ def build_split(
     max_history: int | None,
     keep_impressions: bool,
     has_sessions: bool,
+    validates: bool = True,
 ) -> Split:
     """Split a log or a part of it with whole users; nothing is checked, and a part may have no question.
 
@@ -187,17 +226,18 @@ def build_split(
         max_history (`int`, *optional*): See [`split_log`].
         keep_impressions (`bool`): See [`split_log`].
         has_sessions (`bool`): Whether any event of the whole log has a `session_id`.
+        validates (`bool`): Whether anything is held out for validation; otherwise it is trained on.
 
     Returns:
         `Split`: The action of each case is that of its event: [`keep_actions`] comes after.
     """
     order = paper_order(log, timeline) if protocol == "paper" else None
     if days is not None:
-        chosen = last_days(timeline, days, is_strict=order is None)
+        chosen = last_days(timeline, days, is_strict=order is None, validates=validates)
     elif order is None:
-        chosen = hold_out_last(timeline, share=0.1 if method == "last_tenth" else 0)
+        chosen = hold_out_last(timeline, share=0.1 if method == "last_tenth" else 0, validates=validates)
     else:
-        chosen = leave_one_out_paper(timeline, order)
+        chosen = leave_one_out_paper(timeline, order, validates=validates)
     usable = np.arange(len(timeline.user)) if keep_impressions else np.flatnonzero(~timeline.is_impression)
     validation, test = (
         ask(

@@ -216,19 +216,27 @@ class RunArguments:
         stop_after (`str`): The last stage to run.
         max_minutes (`float`, *optional*): Minutes of the whole run: training stops in time for the evaluation.
         dry_run (`bool`): Read the log, print the plan with its time, memory and disk, and write nothing.
+        refit (`str`): Train once more, by what validation chose, on what was held out for it (`validation`), or, after
+            the test, on all events (`everything`): the model to be used.
     """
 
     # None of them changes what one step of training does.
-    after_training: ClassVar[tuple[str, ...]] = ("stages_dir", "stop_after", "max_minutes", "dry_run")
+    after_training: ClassVar[tuple[str, ...]] = ("stages_dir", "stop_after", "max_minutes", "dry_run", "refit")
 
     stages_dir: str | None = None
     stop_after: Literal["data", "embeddings", "identifiers", "corpus", "training", "evaluation"] = "evaluation"
     max_minutes: float | None = None
     dry_run: bool = False
+    refit: Literal["none", "validation", "everything"] = "none"
 
     def __post_init__(self) -> None:
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise ConfigurationError(f"`max_minutes` is {self.max_minutes:g}; give the minutes that the run may take.")
+        if self.max_minutes is not None and self.refit != "none":
+            raise ConfigurationError(
+                f"`refit` is {self.refit}, which trains a second time for as long as was best the first time, beside "
+                f"`max_minutes: {self.max_minutes:g}`; leave out one of them."
+            )
 
 
 __all__ = [

@@ -184,7 +184,14 @@ def _write_sequences(
     )
 
 
-def sampled_sasrec(split: Split, whole: Split | PartitionedSplit, cache: StageCache, *, seed: int) -> SASRecScorer:
+def sampled_sasrec(
+    split: Split,
+    whole: Split | PartitionedSplit,
+    cache: StageCache,
+    *,
+    seed: int,
+    num_epochs: int = MAX_SAMPLED_EPOCHS,
+) -> SASRecScorer:
     """Train the SASRec that has the best published results on Amazon Beauty, for comparison.
 
     Sizes, loss and schedule are those of <https://github.com/blondered/transformer_benchmark>: one wide layer, 256
@@ -196,6 +203,7 @@ def sampled_sasrec(split: Split, whole: Split | PartitionedSplit, cache: StageCa
         whole (`Split` or [`PartitionedSplit`]): Its training events are learned from.
         cache (`StageCache`): Finds what was done before.
         seed (`int`): Seed of SASRec.
+        num_epochs (`int`): The most epochs; without validation all of them.
     """
     id_map = IdMap(split.log.items["item_id"].to_pylist())
     config = SASRecConfig(
@@ -210,18 +218,23 @@ def sampled_sasrec(split: Split, whole: Split | PartitionedSplit, cache: StageCa
     )
     model, _ = _train_once(
         "sasrec-sampled",
-        {"num_epochs": MAX_SAMPLED_EPOCHS, "patience": SAMPLED_PATIENCE},
+        {"num_epochs": num_epochs, "patience": SAMPLED_PATIENCE},
         split,
         whole,
         config,
         cache,
         max_cases=MAX_VALIDATION_CASES,
         seed=seed,
-        num_epochs=MAX_SAMPLED_EPOCHS,
-        num_evaluations=MAX_SAMPLED_EPOCHS,
+        num_epochs=num_epochs,
+        num_evaluations=num_epochs,
         patience=SAMPLED_PATIENCE,
     )
     return SASRecScorer(model, id_map)
+
+
+def best_epochs(model: SASRecForNextItem | LightGCNModel) -> int:
+    """Return the epochs after which a recommender that [`fit_embedding`] trained was best, at least one."""
+    return max(1, round(float(model.config.trained_epochs)))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -340,6 +353,7 @@ def prepare_lightgcn(
 
 __all__ = [
     "CollaborativeSource",
+    "best_epochs",
     "prepare_collaborative",
     "prepare_lightgcn",
     "prepare_sasrec",

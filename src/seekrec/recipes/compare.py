@@ -52,10 +52,11 @@ def compare_on_test(
     settings: EvaluationArguments,
     *,
     make_baselines: Callable[[Tuning], Mapping[str, Scorer]],
-    sample: Split | None = None,
+    tuned_on: Split | None = None,
     counts: np.ndarray | None = None,
     train_sampled: Callable[[], Scorer] | None = None,
     count_neighbors: Callable[[], ItemNeighbors] | None = None,
+    relearn: Callable[[Mapping[str, Scorer]], dict[str, Scorer]] | None = None,
     beside: Mapping[str, Scorer | Retriever] | None = None,
     behaviors: Sequence[Behavior] = BEHAVIORS,
     only_candidates: Collection[str] = (),
@@ -80,10 +81,12 @@ def compare_on_test(
         catalog ([`Catalog`]): Its items.
         settings ([`EvaluationArguments`]): Protocols, and saved models for the table.
         make_baselines (`Callable`): Makes the baselines, if the settings ask for them, tuned on the cases it gets.
-        sample (`Split`, *optional*): Of a log in partitions, the one whose validation cases tune baselines.
+        tuned_on (`Split`, *optional*): Its validation cases tune baselines; those of `split` if not given, and of a
+            log in partitions none.
         counts (`np.ndarray`, *optional*): Of a log in partitions, interactions of each item in training.
         train_sampled (`Callable`, *optional*): Trains the baseline `sampled_sasrec`.
         count_neighbors (`Callable`, *optional*): See [`rival_systems`].
+        relearn (`Callable`, *optional*): Returns baselines, as they were tuned, that have learned from more events.
         beside (`Mapping[str, Scorer or Retriever]`, *optional*): Further systems, whose searches are not asked in
             other forms.
         behaviors (`Sequence[str]`): Behaviors that are evaluated.
@@ -104,7 +107,8 @@ def compare_on_test(
     only_candidates = {*only_candidates, *(name for name, one in others.items() if not one.searches_all)}
     periods = item_periods(catalog.items) if available_only else None
     baselines: dict[str, Scorer] = {}
-    tuned_on = split if isinstance(split, Split) else sample
+    if tuned_on is None and isinstance(split, Split):
+        tuned_on = split
     if settings.has_baselines and tuned_on is not None:
         tuning = Tuning(
             tuned_on,
@@ -125,6 +129,7 @@ def compare_on_test(
             count_neighbors=count_neighbors,
             whole=split if isinstance(split, PartitionedSplit) else None,
         )
+        baselines = baselines if relearn is None else relearn(baselines)
     saved = {name: one.system for name, one in others.items()}
     everyone: dict[str, Scorer | Retriever] = {**baselines, **saved, **(beside or {}), **systems}
     rows: list[ResultRow] = []

@@ -177,7 +177,7 @@ class GenSARRecipe(T5Recipe[GenSARForConditionalGeneration, GenSARProcessor]):
     ) -> Iterator[tuple[GenerativeTrainer, Mapping[str, object]]]:
         """Make the training of all tasks at once, which draws them by weight."""
         training, weights = self.training, {**self.tasks.weights, HISTORIES: 1.0}
-        training.output_dir = str(self.output_dir / "trainer")
+        training.output_dir = str(self.output_dir / self.trainer_folder)
         training.remove_unused_columns = False
         pad, start = self.tokenizer.pad_token_id, model.config.decoder_start_token_id
         plain = StreamCollator(pad, start) if self.config.corpus == "stream" else Seq2SeqCollator(pad)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from torch import nn
@@ -16,6 +17,7 @@ from seekrec.corpora import encode_text
 from seekrec.embeddings import LightGCNModel, SASRecForNextItem, recommender_sizes
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import baseline_systems
+from seekrec.evaluation.baselines import LightGCNScorer
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
 from seekrec.evaluation.tuning import Tuning
 from seekrec.events import Split
@@ -24,7 +26,7 @@ from seekrec.models import GenSRConfig, GenSRForConditionalGeneration, GenSRProc
 from seekrec.models.gensr.processing_gensr import describe_items, tokenizer_texts
 from seekrec.models.t5_backbone import identifier_fields
 from seekrec.recipes.arguments import CollaborativeArguments, T5Arguments
-from seekrec.recipes.collaborative import prepare_collaborative, prepare_lightgcn
+from seekrec.recipes.collaborative import best_epochs, prepare_collaborative, prepare_lightgcn
 from seekrec.recipes.items import PreparedItems
 from seekrec.recipes.partitioned import prepare_request_shards
 from seekrec.recipes.t5 import T5Recipe, codebooks_by_block, load_or_train_tokenizer, make_t5
@@ -281,7 +283,7 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
         self, model: GenSRForConditionalGeneration, evaluate_model: EvaluateModel
     ) -> Iterator[tuple[GenerativeTrainer, Mapping[str, object]]]:
         """Make the training of both tasks at once."""
-        self.training.output_dir = str(self.output_dir / "trainer")
+        self.training.output_dir = str(self.output_dir / self.trainer_folder)
         trainer = make_gensr_trainer(
             self.with_adapters(model),
             self.processor,
@@ -301,6 +303,20 @@ class GenSRRecipe(T5Recipe[GenSRForConditionalGeneration, GenSRProcessor]):
         super().finish(model)
         if self.source.answering is not self.source.training:
             set_collaborative(model, self.source.answering)
+
+    def take_epochs(self, first: Self) -> None:
+        """Train for the epochs after which validation was best in a first training, LightGCN, too."""
+        super().take_epochs(first)
+        if first.lightgcn is not None:
+            epochs = best_epochs(first.lightgcn)
+            self.collaborative = replace(first.collaborative, lightgcn_num_epochs=epochs)
+
+    def recommenders(self) -> dict[str, Scorer]:
+        """Return the recommenders among the baselines, LightGCN where it was trained."""
+        found = super().recommenders()
+        if self.lightgcn is not None:
+            found["LightGCN"] = LightGCNScorer(self.lightgcn, self.catalog.id_map, self.graph.user_ids)
+        return found
 
     def make_baselines(self, tuning: Tuning) -> Mapping[str, Scorer]:
         """Make the baselines, LightGCN among them where it was trained."""

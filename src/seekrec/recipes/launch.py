@@ -19,11 +19,13 @@ from seekrec.errors import ConfigurationError
 from seekrec.events import EventLog
 from seekrec.events.partitions import PartitionedLog
 from seekrec.events.report import LogSummary, summarize_log
+from seekrec.recipes.answering import ModelT, ProcessorT
 from seekrec.recipes.arguments import STAGES, RunArguments
 from seekrec.recipes.cluster import train_on_cluster
 from seekrec.recipes.logs import look_at_log, name_log, open_partitions, read_log
 from seekrec.recipes.plan import describe_costs, describe_log, given_values, make_plan
-from seekrec.recipes.recipe import ModelT, ProcessorT, Recipe
+from seekrec.recipes.recipe import Recipe
+from seekrec.recipes.refit import run_twice
 from seekrec.recipes.stages import open_stages
 from seekrec.util.clock import run_environment
 from seekrec.util.command_line import one_line_errors
@@ -68,7 +70,10 @@ def run_recipe(
             with _alone_in_folder(recipe.output_dir):
                 if recipe.data.engine == "ray" and not _is_in_a_group():
                     train_on_cluster(recipe, partial(_make_apart_from_hub, recipe_type), options)
-                recipe.run()
+                if recipe.running.refit == "none":
+                    recipe.run()
+                else:
+                    run_twice(recipe)
     return recipe
 
 

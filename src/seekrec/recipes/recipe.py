@@ -5,91 +5,82 @@ from __future__ import annotations
 
 import logging
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Self
 
-from transformers import set_seed
+from transformers import IntervalStrategy, set_seed
 
-from seekrec.embeddings import ItemNeighbors
-from seekrec.evaluation import ModelRetriever, ResultRow, baseline_systems, compare_on_new_items, format_table
-from seekrec.evaluation.protocols import RankingProtocol, Scorer
-from seekrec.evaluation.tuning import Tuning
-from seekrec.evaluation.validation import ValidationRanking
-from seekrec.events import EventLog, Spelling, Split, has_training_events
-from seekrec.events.partitions import PartitionedSplit
-from seekrec.models.processing import CatalogProcessor
-from seekrec.models.views import ViewedModel, Views
-from seekrec.recipes.arguments import SPLIT_SEED, STAGES, DataArguments, EmbeddingArguments, IdentifierArguments
-from seekrec.recipes.collaborative import sampled_sasrec
-from seekrec.recipes.compare import NEW_ITEM_PART, compare_on_test, read_tested
+from seekrec.errors import ConfigurationError
+from seekrec.events import Spelling, has_training_events
+from seekrec.events.splits import learn_held_out
+from seekrec.recipes.answering import AnsweringRecipe, ModelT, ProcessorT
+from seekrec.recipes.arguments import STAGES, DataArguments, EmbeddingArguments, IdentifierArguments
+from seekrec.recipes.collaborative import best_epochs
+from seekrec.recipes.compare import read_tested
 from seekrec.recipes.fit import MOST_OF_TEST, RankingTimes, fit_to_time, time_rankings
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
-from seekrec.recipes.logs import open_partitions, prepare_cold_start, prepare_split, read_log
-from seekrec.recipes.partitioned import PartitionedData, prepare_partitions
-from seekrec.recipes.plan import Plan, fit_test
-from seekrec.recipes.recipe_settings import RecipeSettings
-from seekrec.recipes.record import MODEL_FOLDER, record_run, save_trained
-from seekrec.recipes.stages import open_stages
-from seekrec.recipes.views import add_views, choose_views, count_neighbors, fixed_views, timed_views, without_views
-from seekrec.schema import BEHAVIORS, Behavior
-from seekrec.training.budget import LEAST_CASES, PartTimes, TimeBudget
+from seekrec.recipes.logs import open_partitions, prepare_split, read_log
+from seekrec.recipes.partitioned import prepare_partitions
+from seekrec.recipes.record import save_trained
+from seekrec.recipes.views import add_views, choose_views, fixed_views, timed_views
+from seekrec.training.budget import LEAST_CASES, TimeBudget
 from seekrec.training.trainer import EvaluateModel, GenerativeTrainer, train_once
 
 logger = logging.getLogger(__name__)
 
-ModelT = TypeVar("ModelT", bound=ViewedModel)
-ProcessorT = TypeVar("ProcessorT", bound=CatalogProcessor)
 # Settings whose effect is in the split and the catalogue: the same log from another folder is the same log.
 _SEEN_IN_CONTENTS = (DataArguments, EmbeddingArguments, IdentifierArguments)
 
 
 @dataclass
-class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
+class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
     """A run of one family, with its settings as fields; a subclass adds those of the family.
 
     `run` does one stage after the other and keeps what they make. A family overrides the methods that it calls.
     """
 
-    def __post_init__(self) -> None:
-        self.output_dir = Path(str(self.training.output_dir))
-        self.cache = open_stages(self.running, self.output_dir)
-        self.show_progress = not self.training.disable_tqdm
-        self.command = ["accelerate", "launch", *sys.argv]
-        self.plan: Plan | None = None  # without a settings file: what chose the settings
-        self.log: EventLog | None = None  # and what it read
-        self.parts: PartitionedData | None = None
-        self.neighbors: ItemNeighbors | None = None  # counted once, for views and baselines
-        self.views: Views | None = None  # made to be timed, until they are weighed
-        self.finishing_cases: int | None = None  # of validation, that there is time for after training
-        self.time: PartTimes | None = None  # of the test
-        self.train_elsewhere: Callable[[], ModelT] | None = None  # on a cluster; saves the model there, too
-
     def run(self) -> None:
         """Run the stages up to `stop_after`."""
-        last = STAGES.index(self.running.stop_after)
+        model = self.fit()
+        if model is not None:
+            if self.train_elsewhere is None:
+                save_trained(model, self.processor, self.split, self.output_dir)
+            if self.running.stop_after == "evaluation":
+                self.test(model)
+
+    def fit(self) -> ModelT | None:
+        """Run the stages up to training; return the complete model, unless they end before or it is another's."""
         # 1. Data: read, write searches, split, audit.
         self.prepare_data()
+        self.refuse_refit()
         self.cache.set_reserve("the log was read and split")
+        # Rather refused now than when the model is trained.
+        tested = self.whole if self.running.refit != "validation" else learn_held_out(self.split)
         for folder in self.evaluation.compare_with:
-            read_tested(folder, self.whole)  # rather refused now than when the model is trained
+            read_tested(folder, tested)
         logger.info("data: %s", self.whole.log.describe())
-        if last < 1:
-            return
+        return None if self.running.stop_after == "data" else self.fit_split()
 
+    def fit_split(self, *, choose: bool = True) -> ModelT | None:
+        """Run the stages after the split, as [`Recipe.fit`] does.
+
+        Args:
+            choose (`bool`): Choose by validation how the model answers.
+        """
+        last = STAGES.index(self.running.stop_after)
         # 2. Embeddings: vectors of the items' texts and of SASRec, which is a baseline too.
         self.prepare_embeddings()
         if last < 2:
-            return
+            return None
 
         # 3. The catalogue: items with their vectors and, if the family writes any, identifiers.
         self.items = self.prepare_items()
         self.catalog = self.items.catalog
         if last < 3:
-            return
+            return None
 
         # 4. The processor, and what is learned from.
         set_seed(self.training.seed)
@@ -97,43 +88,41 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
         self.processor.spelling = Spelling.fit((self.parts or self.split).training_queries(), self.catalog.items)
         self.prepare_corpus()
         if last < 4:
-            return
+            return None
 
         # 5. Training; the best checkpoint by validation NDCG@10, the mean of tasks and protocols.
         if self.train_elsewhere is not None:
-            model = self.train_elsewhere()
-        else:
-            model = add_views(self, self.make_model())
-            self.train(model)
-            if self.training.process_index:
-                return
-            if self.running.max_minutes is not None and self.finishing_cases is None:
-                self.finishing_cases = self.times.fit_finishing(self.cache.seconds_left())
-            self.finish(model)
-            choose_views(self, model)
-            save_trained(model, self.processor, self.split, self.output_dir)
-        if last < 5:
+            return self.train_elsewhere()
+        model = add_views(self, self.make_model())
+        self.train(model)
+        if self.training.process_index:
+            return None
+        if self.running.max_minutes is not None and self.finishing_cases is None:
+            self.finishing_cases = self.times.fit_finishing(self.cache.seconds_left())
+        self.finish(model)
+        if choose:
+            self.choose(model)
+        return model
+
+    def refuse_refit(self) -> None:
+        """Refuse a second training that there is none of.
+
+        Raises:
+            ConfigurationError: If the log is read in partitions, or several processes train.
+        """
+        if self.running.refit == "none":
             return
-        # 6. Evaluation beside baselines on the same split.
-        self.fit_evaluation()
-        rows = self.compare(model)
-        record_run(
-            self.output_dir / MODEL_FOLDER,
-            rows,
-            command=self.command,
-            log=self.whole.log,
-            arguments=self.settings(),
-            stages=self.cache,
-            quality=self.items.quality,
-            plan=[] if self.plan is None else [asdict(choice) for choice in self.plan.choices],
-        )
-        print(format_table(rows) if rows else "No test case was ranked; see above what there was no time for.")
-        self.report(model)
+        if self.parts is not None or self.training.world_size > 1:
+            name, number = self.whole.log.name, self.training.world_size
+            what = f"{name!r} is read in partitions" if self.parts is not None else f"{number} processes train"
+            raise ConfigurationError(
+                f"`refit` is {self.running.refit}, and {what}; a second training is that of one process and a log in "
+                "memory. Leave `refit` out."
+            )
 
     def prepare_data(self) -> None:
         """Read the log and split it; one that is larger than memory, a partition at a time."""
         log = open_partitions(self.data, self.cache)
-        self.whole: Split | PartitionedSplit
         if log is None:
             self.split = prepare_split(self.log or read_log(self.data, self.output_dir), self.data, self.cache)
             self.whole, self.has_events = self.split, has_training_events(self.split)
@@ -207,6 +196,7 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
                 origins=[group for group in self.settings() if isinstance(group, _SEEN_IN_CONTENTS)],
                 budget=self.make_budget(trainer, model),
             )
+            self.trained_epochs = trainer.trained_epochs()
 
     def make_budget(self, trainer: GenerativeTrainer, model: ModelT) -> TimeBudget | None:
         """Make the clock of `max_minutes`, and fit what the plan chose into the time that is left."""
@@ -249,149 +239,26 @@ class Recipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
             num_items=len(self.catalog),
         )
 
-    def fit_evaluation(self) -> None:
-        """Share out the time that is left among the parts of the test; where it is short, rank fewer cases."""
-        if self.running.max_minutes is None:
-            return
-        given = self.evaluation.max_test_cases if self.plan is None else self.plan.given.get("max_test_cases")
-        wanted = given if isinstance(given, int) else None
-        left = self.cache.seconds_left()
-        chosen, self.times = fit_test(self.evaluation, self.times, left, wanted)
-        if self.plan is not None:
-            self.plan = self.plan.with_choices(chosen)
-            self.plan.save(self.output_dir)
-        parts = self.times.test_parts(min(self.evaluation.max_test_cases or sys.maxsize, self.times.num_test))
-        limit = wanted or sys.maxsize
-        in_all = {name: min(count, limit) for name, count in (self.parts or self.split).num_cases()["test"].items()}
-        self.time = PartTimes(left, 60 * self.running.max_minutes, self.cache.clock, parts, in_all=in_all)
-
-    def make_validation(
-        self, protocols: Sequence[RankingProtocol], *, max_cases: int | None = None
-    ) -> ValidationRanking:
-        """Make the evaluation of the validation cases.
-
-        Args:
-            protocols (`Sequence[str]`): How they are ranked.
-            max_cases (`int`, *optional*): Number of cases of each task; `max_validation_cases` if not given.
-        """
-        return ValidationRanking(
-            self.split,
-            self.catalog,
-            protocols=protocols,
-            behaviors=self.behaviors,
-            num_negatives=self.evaluation.num_negatives,
-            remove_seen=self.remove_seen,
-            max_cases=self.evaluation.max_validation_cases if max_cases is None else max_cases,
-            available_only=self.available_only,
-            seed=SPLIT_SEED,
-        )
-
-    @property
-    def num_finishing_cases(self) -> int | None:
-        """Number of validation cases of each task that complete a model; `None` for all."""
-        limits = (self.evaluation.max_validation_cases, self.finishing_cases)
-        return min((limit for limit in limits if limit is not None), default=None)
-
     def count_finishing(self, model: ModelT) -> int:
         """Return how often `finish` ranks a validation case, beside what views take."""
         return 0
 
+    def take_epochs(self, first: Self) -> None:
+        """Train for the epochs after which validation was best in a first training.
+
+        Args:
+            first ([`Recipe`]): What trained it, with the same settings.
+        """
+        self.embedding = replace(first.embedding, sasrec_num_epochs=best_epochs(first.items.sasrec))
+        self.training.num_train_epochs, self.training.max_steps = first.trained_epochs, -1
+        self.training.eval_strategy, self.training.load_best_model_at_end = IntervalStrategy.NO, False
+
     def finish(self, model: ModelT) -> None:  # noqa: B027
-        """Complete the model between training and saving."""
+        """Complete the model after training."""
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The name of the model in tables."""
-
-    @property
-    def behaviors(self) -> tuple[Behavior, ...]:
-        """Behaviors that the model is trained and evaluated on."""
-        return BEHAVIORS
-
-    @property
-    def selection_protocols(self) -> Sequence[RankingProtocol]:
-        """The protocols of validation that choose the checkpoint."""
-        return ("full",)
-
-    @property
-    def only_candidates(self) -> Collection[str]:
-        """The names of systems that order candidates and cannot search the whole catalogue."""
-        return ()
-
-    @property
-    def remove_seen(self) -> bool:
-        """Whether full ranking rules out the items of the history."""
-        return True
-
-    @property
-    def available_only(self) -> bool:
-        """Whether full ranking rules out items that are not available when a request is made."""
-        return False
-
-    @property
-    def num_beams(self) -> int:
-        """Beam width in evaluation, of saved models in the same table too."""
-        return 50
-
-    def make_retriever(self, model: Any) -> ModelRetriever:
-        """Make the retriever of a model for evaluation."""
-        return ModelRetriever(model, self.processor, num_beams=None, behaviors=self.behaviors, show_progress=False)
-
-    def compare(self, model: ModelT) -> list[ResultRow]:
-        """Rank the test cases with the model, baselines and other saved models; then the cases of new items."""
-        if self.time is not None and self.time.seconds_left() <= 0:
-            self.cache.leave_out("test", "any of its cases")
-            return []
-        systems = {self.name: self.make_retriever(model)}
-        alone = {name: self.make_retriever(one) for name, one in without_views(self.name, model).items()}
-        rows = compare_on_test(
-            systems,
-            self.whole,
-            self.catalog,
-            self.evaluation,
-            make_baselines=self.make_baselines,
-            count_neighbors=partial(count_neighbors, self),
-            train_sampled=partial(sampled_sasrec, self.split, self.whole, self.cache, seed=self.training.seed),
-            sample=self.split,
-            counts=None if self.parts is None else self.parts.facts.counts,
-            beside=alone,
-            behaviors=self.behaviors,
-            only_candidates=self.only_candidates,
-            remove_seen=self.remove_seen,
-            available_only=self.available_only,
-            num_beams=self.num_beams,
-            seed=SPLIT_SEED,
-            show_progress=self.show_progress,
-            scratch=self.output_dir,
-            engine=self.data.engine,
-            time=self.time,
-        )
-        cold = self.parts.cold_start() if self.parts else prepare_cold_start(self.split, self.data, self.cache)
-        rows += compare_on_new_items(
-            {**alone, **systems},
-            cold,
-            self.catalog,
-            behaviors=self.behaviors,
-            only_candidates=self.only_candidates,
-            with_baselines=self.evaluation.has_baselines,
-            remove_seen=self.remove_seen,
-            available_only=self.available_only,
-            max_cases=self.evaluation.max_test_cases,
-            seed=SPLIT_SEED,
-            show_progress=self.show_progress,
-            time=None if self.time is None else self.time.take(NEW_ITEM_PART),
-        )
-        for name, time in () if self.time is None else self.time.taken.items():
-            self.cache.note(f"test, {name}", time)
-        return rows
-
-    def make_baselines(self, tuning: Tuning) -> Mapping[str, Scorer]:
-        """Make the baselines."""
-        return baseline_systems(tuning, self.catalog, self.items.sasrec)
-
-    def report(self, model: ModelT) -> None:  # noqa: B027
-        """Print what a family measures in addition to the table."""
+    def choose(self, model: ModelT) -> None:
+        """Choose by validation how a complete model answers."""
+        choose_views(self, model)
 
 
 __all__ = ["Recipe"]

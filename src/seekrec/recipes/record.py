@@ -60,6 +60,7 @@ def save_run(
     seconds: Mapping[str, float] | None = None,
     left_out: Mapping[str, str] | None = None,
     plan: Sequence[Mapping[str, object]] = (),
+    refit: Mapping[str, object] | None = None,
 ) -> None:
     """Write `run.json` into a model folder: where its numbers come from, for the card.
 
@@ -71,6 +72,7 @@ def save_run(
         seconds (`Mapping[str, float]`, *optional*): Wall time of each stage.
         left_out (`Mapping[str, str]`, *optional*): By stage, what there was no time for.
         plan (`Sequence[Mapping]`): Settings that were chosen by log and machine: name, value, reason.
+        refit (`Mapping`, *optional*): Of a second training, what it learned from and for how long.
     """
     content: dict[str, object] = {
         "command": command,
@@ -82,6 +84,8 @@ def save_run(
         content["left_out"] = dict(left_out)
     if plan:
         content["plan"] = [dict(choice) for choice in plan]
+    if refit:
+        content["refit"] = dict(refit)
     write_run(Path(folder) / RUN_FILE, content)
 
 
@@ -100,6 +104,7 @@ def record_run(
     stages: StageCache,
     quality: IdentifierQualityReport | None = None,
     plan: Sequence[Mapping[str, object]] = (),
+    refit: Mapping[str, object] | None = None,
 ) -> None:
     """Write what a recipe measured, with the rank of every case, and `run.json`.
 
@@ -114,6 +119,7 @@ def record_run(
         stages ([`StageCache`]): Knows how long each stage took, and what there was no time for.
         quality ([`IdentifierQualityReport`], *optional*): Quality of the identifiers, for `identifiers.json`.
         plan (`Sequence[Mapping]`): Settings that were chosen by log and machine: name, value, reason.
+        refit (`Mapping`, *optional*): See [`save_run`].
     """
     settings = {name: value for part in arguments for name, value in option_values(part).items()}
     with replace_part(folder, "results") as new:
@@ -128,6 +134,7 @@ def record_run(
             seconds=stages.seconds,
             left_out=stages.left_out,
             plan=plan,
+            refit=refit,
         )
 
 

@@ -50,7 +50,7 @@ STAGE_FILE = "stage.json"
 # Folder of a stage that trains: its checkpoints, of use only to a killed stage.
 TRAINING_FOLDER = "training"
 # Raised when this package makes something else of the same settings and inputs: what was made before is not found.
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 _SECONDS_BETWEEN_LOOKS = 0.2
 # Of what is left of a run with a budget, so much may go into a stage that can be ended before it is done.
 SHARE_OF_A_STAGE = 0.25

@@ -59,10 +59,10 @@ class SynerGenRecipe(WindowRecipe[SynerGenForSearchAndRecommendation, SynerGenPr
             counts = [int(np.sum(actions == name)) for name in self.processor.actions]
         return {"asked_action": 1 + int(np.argmax(counts)) if counts else 0}
 
-    def finish(self, model: SynerGenForSearchAndRecommendation) -> None:
+    def choose(self, model: SynerGenForSearchAndRecommendation) -> None:
         """Choose the ranking head by validation, if the settings request it, with the views that answers have."""
         with ranking_by(model, "ranking"):
-            super().finish(model)
+            super().choose(model)
         if model.config.rank_by != "validation":
             return
         if model.ranking_head is None:

@@ -20,9 +20,10 @@ from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
 from seekrec.models.configuration_t5 import IdentifierT5Config
 from seekrec.models.interface import GenerativeModel
+from seekrec.recipes.answering import ProcessorT
 from seekrec.recipes.arguments import IdentifierArguments, T5Arguments
 from seekrec.recipes.items import PreparedItems, prepare_items, prepare_plain_items
-from seekrec.recipes.recipe import ProcessorT, Recipe
+from seekrec.recipes.recipe import Recipe
 from seekrec.util.files import replace_folder
 from seekrec.util.settings import option_names
 from seekrec.util.text import TEXT_FOLDING, WORD_FOLDING, fold_text

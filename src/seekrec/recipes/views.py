@@ -17,6 +17,7 @@ from seekrec.models.processing import CatalogProcessor
 from seekrec.models.views import (
     ANSWER_VIEWS,
     BY_VALIDATION,
+    LexicalSettings,
     ViewedModel,
     Views,
     used_views,
@@ -176,10 +177,30 @@ def count_neighbors(recipe: RunOfRecipe) -> ItemNeighbors:
     return recipe.neighbors
 
 
-def _fit_views(recipe: RunOfRecipe, names: Collection[str] = ANSWER_VIEWS) -> Views:
+def relearn_views(recipe: RunOfRecipe, model: ViewedModel, chosen: ViewedModel) -> None:
+    """Add views to a model's answers, made of this run's events as those of another were that validation chose.
+
+    Args:
+        recipe ([`RunOfRecipe`]): The run.
+        model ([`ViewedModel`]): Gets them.
+        chosen ([`ViewedModel`]): Has the views, and the weights in its configuration.
+    """
+    if (before := chosen.views) is None:
+        model.set_views(None)
+        return
+    words = None if before.lexical is None else before.lexical.settings
+    views = _fit_views(recipe, used_views(chosen.view_weights), words)
+    if before.item_knn is not None:
+        views = replace(views, item_knn=count_neighbors(recipe).read_like(before.item_knn))
+    model.set_views(views)
+
+
+def _fit_views(
+    recipe: RunOfRecipe, names: Collection[str] = ANSWER_VIEWS, words: LexicalSettings | None = None
+) -> Views:
     whole = None if recipe.parts is None else recipe.parts.split
     others = [name for name in names if name != "item_knn"]
-    views = Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec, whole=whole, names=others)
+    views = Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec, words, whole=whole, names=others)
     if "item_knn" not in names or not count_neighbors(recipe).similarities.nnz:
         return views
     nearest = keep_largest(count_neighbors(recipe).similarities, NUM_ITEM_NEIGHBORS)
@@ -209,6 +230,7 @@ __all__ = [
         "choose_views",
         "count_neighbors",
         "fixed_views",
+        "relearn_views",
         "timed_views",
     ),
     "without_views",

@@ -23,7 +23,6 @@ from seekrec.recipes.partitioned import (
 )
 from seekrec.recipes.ranking_scales import scale_ranking
 from seekrec.recipes.recipe import Recipe
-from seekrec.recipes.views import choose_views
 from seekrec.recipes.windows import (
     DenseT,
     EventProcessorT,
@@ -180,9 +179,9 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
     def num_ranked_negatives(self) -> int:
         """Number of items that the ranking head sees beside a target in training."""
 
-    def finish(self, model: DenseT) -> None:
+    def choose(self, model: DenseT) -> None:
         """Scale a ranking head that begins with retrieval by validation, with the views that answers have."""
-        choose_views(self, model)
+        super().choose(model)
         if model.retrieval_logit is None:
             return
         if self.finishing_cases == 0:
@@ -261,7 +260,7 @@ class WindowRecipe(Recipe[DenseT, EventProcessorT]):
             time=time,
         )
         self.cache.note("queries", time)
-        self.training.output_dir = str(self.output_dir / "trainer")
+        self.training.output_dir = str(self.output_dir / self.trainer_folder)
         trainer = make_window_trainer(
             model,
             collator,

@@ -70,7 +70,7 @@ def fit_embedding(
         evaluate_few (`Callable`, *optional*): Does it, on fewer cases.
 
     Returns:
-        The best model, in evaluation mode.
+        The best model, in evaluation mode; its configuration says for how many epochs it was trained.
     """
     steps_per_epoch = -(-len(rows) // batch_size)  # type: ignore[arg-type]
     interval = -(-num_epochs // num_evaluations) * steps_per_epoch
@@ -117,6 +117,7 @@ def fit_embedding(
     train_once(trainer, (), contents)
     if time is not None:
         time.note_steps(trainer)
+    model.config.trained_epochs = trainer.trained_epochs()
     return model.eval()
 
 

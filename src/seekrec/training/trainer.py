@@ -89,6 +89,12 @@ class GenerativeTrainer(RowGradientTrainer):
         else:
             self._load_from_checkpoint(checkpoint)
 
+    def trained_epochs(self) -> float:
+        """Return the epochs that the weights were trained for: those of the best checkpoint, where it was loaded."""
+        best = self.state.best_global_step if self.args.load_best_model_at_end else None
+        last = self.state.global_step
+        return float(self.state.epoch or 0.0) * ((best or last) / max(1, last))
+
     def check_weights(self) -> None:
         """Refuse weights that are not numbers.
 

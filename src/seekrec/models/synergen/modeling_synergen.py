@@ -633,6 +633,7 @@ class SynerGenOutput(ModelOutput):
 class SynerGenForSearchAndRecommendation(SynerGenPreTrainedModel, DenseRetrieval[SynerGenState]):
     """SynerGen with the comparison with items and the ranking head."""
 
+    chosen_fields = ("view_weights", "ranking_scales", "rank_by")
     model: SynerGenModel
 
     def __init__(self, config: SynerGenConfig) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol, Self, TypeVar
+from typing import ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -53,6 +53,8 @@ class Snapshot(Protocol):
 class ViewedModel(RepositoryModel):
     """A model that may be saved with views, and answers by its own scores and what they add."""
 
+    # Fields of the configuration that validation may choose after training.
+    chosen_fields: ClassVar[tuple[str, ...]] = ("view_weights",)
     # What else is known of items; see `set_views`.
     _views: Views | None = None
 

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Baselines that have learned from more events than those they were tuned on, by what was chosen there."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from seekrec.embeddings import ItemNeighbors
+from seekrec.evaluation.baselines import Popularity
+from seekrec.evaluation.ceilings import DrawCorrection
+from seekrec.evaluation.item_knn import ItemKNN
+from seekrec.evaluation.protocols import RankingProtocol, Scorer
+from seekrec.evaluation.reweighted import ReweightedText
+from seekrec.evaluation.rivals import QueryLogScorer, RankFusion
+from seekrec.events import Split
+from seekrec.events.query_log import QueryLog
+from seekrec.schema import IdMap
+
+
+def relearn(
+    baselines: Mapping[str, Scorer],
+    split: Split,
+    id_map: IdMap,
+    *,
+    recommenders: Mapping[str, Scorer],
+    count_neighbors: Callable[[], ItemNeighbors],
+) -> dict[str, Scorer]:
+    """Let baselines learn from the training events of a split; weights, smoothings and neighbours stay as chosen.
+
+    Args:
+        baselines (`Mapping[str, Scorer]`): Baselines by name, tuned.
+        split (`Split`): Its training events are learned from; its validation is not asked.
+        id_map ([`IdMap`]): Items of the catalogue.
+        recommenders (`Mapping[str, Scorer]`): Those that were trained on the split, by the names in `baselines`.
+        count_neighbors (`Callable`): Returns the `MOST_NEIGHBORS` nearest of each item, by the split.
+
+    Returns:
+        `dict[str, Scorer]`: By the same names; what learns nothing from events is as it was.
+    """
+    # Parts are shared: what is weighed twice is learned once.
+    learned: dict[int, Scorer] = {id(baselines[name]): scorer for name, scorer in recommenders.items()}
+    query_log: QueryLog | None = None
+
+    def learn(system: Scorer) -> Scorer:
+        if id(system) not in learned:
+            learned[id(system)] = learn_anew(system)
+        return learned[id(system)]
+
+    def learn_anew(system: Scorer) -> Scorer:
+        nonlocal query_log
+        match system:
+            case Popularity():
+                return Popularity.fit(split, id_map)
+            case QueryLogScorer():
+                query_log = query_log or QueryLog.fit(split, id_map)
+                return QueryLogScorer(query_log.smoothed(system.query_log.smoothing))
+            case ItemKNN() | ReweightedText() | RankFusion() | DrawCorrection():
+                again = learned[id(system)] = copy.copy(system)  # before its parts: it is its own for a protocol
+            case _:
+                return system
+        match again:
+            case ItemKNN():
+                again.neighbors = count_neighbors().read_like(again.neighbors)
+            case ReweightedText():
+                again.texts = {name: learn(text) for name, text in again.texts.items()}
+                again.prior = learn(again.prior)
+            case RankFusion():
+                again.systems = {name: learn(one) for name, one in again.systems.items()}
+            case DrawCorrection():
+                again.system = learn(again.system)
+        if isinstance(again, ItemKNN | ReweightedText):
+            own: dict[RankingProtocol, Any] = {name: learn(one) for name, one in again.by_protocol.items()}
+            again.by_protocol = own
+        return again
+
+    return {name: learn(system) for name, system in baselines.items()}
+
+
+__all__ = ["relearn"]

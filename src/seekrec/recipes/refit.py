@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a second time, on what was held out as well, by what validation chose the first time.
+
+What is held out is the latest that each user did, and a model that is used should know it. So once epochs, weights of
+views and the like are chosen, everything that learns from events learns anew from more of them: SASRec, identifiers,
+the model, its views and, where there is still a test, the baselines beside it. How long they are trained, how they are
+weighed and how they are read stays as it was chosen; nothing is validated again.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+from seekrec.events import has_training_events
+from seekrec.events.splits import learn_held_out
+from seekrec.recipes.answering import ModelT, ProcessorT
+from seekrec.recipes.recipe import Recipe
+from seekrec.recipes.record import save_trained
+from seekrec.recipes.views import relearn_views
+
+logger = logging.getLogger(__name__)
+
+
+def run_twice(recipe: Recipe[ModelT, ProcessorT]) -> None:
+    """Run a recipe whose `refit` is set, up to its `stop_after`.
+
+    With `validation` the model of the second training is saved and tested, beside baselines that have learned from the
+    same events. With `everything` the model of the first is saved and tested, then replaced by one that has learned
+    from the test, too: `results.json` is the test of the first, and `run.json` says so.
+
+    Args:
+        recipe ([`Recipe`]): The recipe, which has not run.
+    """
+    model = recipe.fit()
+    if model is None:
+        return
+    is_tested = recipe.running.stop_after == "evaluation"
+    if recipe.running.refit == "validation":
+        again = prepare_again(recipe)
+        trained = train_again(again, model)
+        save_trained(trained, again.processor, recipe.split, recipe.output_dir)
+        if is_tested:
+            again.test(trained)
+        return
+    save_trained(model, recipe.processor, recipe.split, recipe.output_dir)
+    rows = recipe.test(model) if is_tested else []
+    again = prepare_again(recipe, also_test=True)
+    save_trained(train_again(again, model), again.processor, recipe.split, recipe.output_dir)
+    if is_tested:
+        again.record(rows)
+
+
+def prepare_again(recipe: Recipe[ModelT, ProcessorT], *, also_test: bool = False) -> Recipe[ModelT, ProcessorT]:
+    """Make the recipe of a second training, with its split.
+
+    Args:
+        recipe ([`Recipe`]): What has trained the first.
+        also_test (`bool`): Learn from all events.
+    """
+    again = copy.copy(recipe)
+    again.first, again.trainer_folder = recipe, f"{recipe.trainer_folder}-refit"
+    again.training = copy.deepcopy(recipe.training)
+    again.take_epochs(recipe)
+    again.split = again.whole = learn_held_out(recipe.split, also_test=also_test)
+    again.has_events = has_training_events(again.split)
+    again.neighbors = again.views = None
+    again.refit_record = {
+        "learned_from": "everything" if also_test else "validation",
+        "num_events": len(again.split.train_rows),
+        "num_events_before": len(recipe.split.train_rows),
+        "num_train_epochs": again.training.num_train_epochs,
+        "sasrec_num_epochs": again.embedding.sasrec_num_epochs,
+    }
+    logger.info("trained once more, by what validation chose: %s", again.refit_record)
+    return again
+
+
+def train_again(again: Recipe[ModelT, ProcessorT], chosen: ModelT) -> ModelT:
+    """Train the second model; what validation chose for the first it takes over.
+
+    Args:
+        again ([`Recipe`]): From [`prepare_again`].
+        chosen ([`ViewedModel`]): The first model, complete.
+    """
+    model = again.fit_split(choose=False)
+    assert model is not None
+    relearn_views(again, model, chosen)
+    for name in chosen.chosen_fields:
+        setattr(model.config, name, copy.copy(getattr(chosen.config, name)))
+    return model
+
+
+__all__ = ["prepare_again", "run_twice", "train_again"]
