@@ -43,7 +43,7 @@ def test_the_tenth_before_the_last_is_learned_by_hand():
 
 
 def test_the_day_of_validation_is_learned_by_hand():
-    # Days 0, 1, 2: the test is day 2, validation each user's first of day 1. B is looked for on day 2 by a, so a's B of
+    # Days 0, 1, 2: the test is day 2, validation each user's first of day 1. User a looks for B on day 2, so its B of
     # day 0 is not learned; all of day 1 is, what came after the validation interaction as well.
     rows = [("a", 5, "B"), ("a", 6, "A"), ("a", DAY + 1, "C"), ("a", DAY + 2, "D"), ("a", 2 * DAY + 1, "B")]
     rows += [("b", 7, "B"), ("b", DAY + 3, "A")]

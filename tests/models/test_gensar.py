@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -265,8 +266,12 @@ def test_training_moves_every_parameter_and_lowers_the_loss(aisles, corpus):
         loss.backward()
         optimizer.step()
     assert losses[-1] < 0.7 * losses[0]
-    unmoved = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
-    assert unmoved == []
+    unmoved = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
+    # In a stream the decoder reads one state of the encoder, so what compares states has no say in it: its gradient is
+    # zero, or, on some processors, what rounding leaves of it.
+    compares = re.compile(r"decoder\.block\.\d+\.layer\.1\.(EncDecAttention\.[qk]|layer_norm)\.weight")
+    assert corpus == "stream" or not unmoved
+    assert {name for name in unmoved if not compares.fullmatch(name)} == set()
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from huggingface_hub import DatasetCardData, EvalResult, EvalResultEntry, ModelC
 
 from seekrec.errors import ConfigurationError, DataError
 from seekrec.evaluation import ResultRow
+from seekrec.recipes.record import EVERYTHING
 
 # Metrics of a card's tables and of its metadata.
 CARD_METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr@10")
@@ -208,9 +209,10 @@ def eval_results_yaml(results: Sequence[Row] | None, run: Values) -> str | None:
 
     Returns:
         `str`, *optional*: YAML, or `None` without results or a `dataset_id`: entries name a data set of the Hub. A
-            task is a behavior and how it is ranked; the first row of each is taken.
+            task is a behavior and how it is ranked; the first row of each is taken. `None`, too, of a model that has
+            learned from the test since it was measured.
     """
-    if not results or run.get("dataset_id") is None:
+    if not results or run.get("dataset_id") is None or _learned_test(run):
         return None
     entries: dict[str, EvalResultEntry] = {}
     for row in _own_rows(results, run):
@@ -241,7 +243,7 @@ def _model_metadata(rows: Sequence[Values], run: Values) -> _Safe:
             metric_name=name,
             metric_value=round(row["metrics"][name], 4),
         )
-        for row in (_own_rows(rows, run) if rows else ())
+        for row in (_own_rows(rows, run) if rows and not _learned_test(run) else ())
         for name in CARD_METRICS
         if name in row["metrics"]
     ]
@@ -256,6 +258,11 @@ def _model_metadata(rows: Sequence[Values], run: Values) -> _Safe:
         eval_results=results or None,
     )
     return _Safe(data.to_yaml())
+
+
+def _learned_test(run: Values) -> bool:
+    """Return whether the results of a run are those of the training before that of its model."""
+    return (run.get("refit") or {}).get("learned_from") == EVERYTHING
 
 
 def _own_rows(results: Sequence[Row], run: Values) -> list[Values]:

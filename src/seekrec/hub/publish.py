@@ -107,7 +107,7 @@ def describe_model(
         `config.json`), `num_parameters`, `catalog` (settings, `num_removed`, hashes), `identifiers` (an
         `IdentifierQualityReport` as a dictionary, or `None` without an identifier model or embeddings), `example` (two
         items of the catalogue and a query) and what [`save_run`] wrote: `command`, `log`, `settings`, `seconds`,
-        `left_out`; these are `None` without it.
+        `left_out`, `refit`; these are `None` without it.
 
     Raises:
         ConfigurationError: If files are missing.
@@ -118,7 +118,7 @@ def describe_model(
     # Under the names of today, whichever version wrote it.
     config = AutoConfig.from_pretrained(source)
     settings = config.to_dict()
-    run: dict[str, object] = dict.fromkeys(("command", "log", "settings", "seconds", "left_out"))
+    run: dict[str, object] = dict.fromkeys(("command", "log", "settings", "seconds", "left_out", "refit"))
     if (source / RUN_FILE).is_file():
         run |= publishable(read_json(source / RUN_FILE))
     return {

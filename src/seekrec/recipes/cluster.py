@@ -27,7 +27,7 @@ from transformers import AutoModel
 from seekrec.errors import MissingDependencyError, SeekrecError
 from seekrec.events.partitions.engines import enter_folder, start_ray
 from seekrec.recipes.answering import ModelT, ProcessorT
-from seekrec.recipes.compare import load_processor
+from seekrec.recipes.compared_models import load_processor
 from seekrec.recipes.plan import Plan
 from seekrec.recipes.recipe import Recipe
 from seekrec.recipes.record import MODEL_FOLDER

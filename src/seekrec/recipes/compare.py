@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoModel, AutoProcessor
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.embeddings import ItemNeighbors
-from seekrec.errors import ConfigurationError
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.conditions import QUERY_FORMS, RARER_FORMS, compare_query_forms
 from seekrec.evaluation.measures import measure_rows
@@ -21,9 +18,8 @@ from seekrec.evaluation.partition_cases import PartitionCases
 from seekrec.evaluation.partition_lists import measure_partitions
 from seekrec.evaluation.partitioned import evaluate_partitions
 from seekrec.evaluation.protocols import RankingProtocol, Retriever, Scorer, build_cases
-from seekrec.evaluation.report import NUM_IN_ALL, ResultRow, read_results
+from seekrec.evaluation.report import NUM_IN_ALL, ResultRow
 from seekrec.evaluation.rivals import answers_protocol, rival_systems, role_of
-from seekrec.evaluation.systems import ModelRetriever
 from seekrec.evaluation.tables import evaluate_systems
 from seekrec.evaluation.tuning import Tuning
 from seekrec.events import Split
@@ -31,11 +27,10 @@ from seekrec.events.columns import RowArray
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.events.partitions.engines import Engine
 from seekrec.events.query_log import QueryLog
-from seekrec.models.processing import CatalogProcessor
 from seekrec.recipes.arguments import EvaluationArguments
+from seekrec.recipes.compared_models import load_others
 from seekrec.schema import BEHAVIORS, SEARCH, Behavior
 from seekrec.training.budget import PartTimes
-from seekrec.util.redaction import place_name
 
 logger = logging.getLogger(__name__)
 
@@ -257,20 +252,6 @@ def compare_on_test(
     return rows
 
 
-def load_processor(folder: str | Path, catalog: Catalog) -> CatalogProcessor:
-    """Load the processor of a saved model; it embeds queries with the encoder of a catalogue if that is its own.
-
-    Args:
-        folder (`str` or `Path`): Model folder that a recipe wrote.
-        catalog ([`Catalog`]): The catalogue of this run.
-    """
-    processor: CatalogProcessor = AutoProcessor.from_pretrained(folder)
-    vectors, name = getattr(processor, "query_vectors", None), catalog.semantic_encoder_name
-    if vectors is not None and name is not None and vectors.encoder_name == place_name(name):
-        vectors.encoder_name, vectors.encoder_is_trusted = name, True  # the encoder of this run
-    return processor
-
-
 def _measure(
     rows: Sequence[ResultRow],
     systems: Mapping[str, Scorer | Retriever],
@@ -311,95 +292,4 @@ def _measure(
     return groups
 
 
-@dataclass(frozen=True)
-class SavedModel:
-    """A saved model for the table.
-
-    Args:
-        system ([`ModelRetriever`]): Answers what the model was tested on in its own run.
-        searches_all (`bool`): Whether it ranked the whole catalogue there; otherwise it orders candidates alone.
-    """
-
-    system: ModelRetriever
-    searches_all: bool
-
-
-def load_others(
-    folders: Sequence[str], split: Split | PartitionedSplit, catalog: Catalog, num_beams: int
-) -> dict[str, SavedModel]:
-    """Load saved models for the table.
-
-    Args:
-        folders (`Sequence[str]`): Model folders that a recipe wrote.
-        split (`Split` or [`PartitionedSplit`]): The split of the comparison.
-        catalog ([`Catalog`]): Its items.
-        num_beams (`int`): Beam width of models that write identifiers.
-
-    Returns:
-        `dict[str, SavedModel]`: By name in reports: family and folder of the run, and as many folders above it as tell
-        two of one name apart.
-
-    Raises:
-        ConfigurationError: If a folder is named twice, or its model has other items or was trained on another split.
-    """
-    places = [Path(folder).resolve().parent.parts for folder in folders]
-    if len(set(places)) < len(places):
-        raise ConfigurationError(f"`compare_with` is {list(folders)}, which names a run twice; name each once.")
-    found = {}
-    for folder, place in zip(folders, places, strict=True):
-        alike = [other for other in places if other != place and other[-1:] == place[-1:]]
-        depth = next(n for n in range(1, len(place) + 1) if all(other[-n:] != place[-n:] for other in alike))
-        family, saved = _load_other(folder, split, catalog, num_beams)
-        found[f"{family} ({'/'.join(place[-depth:])})"] = saved
-    return found
-
-
-def _load_other(
-    folder: str, split: Split | PartitionedSplit, catalog: Catalog, num_beams: int
-) -> tuple[str, SavedModel]:
-    model = AutoModel.from_pretrained(folder).eval()
-    if model.catalog.id_map.ids != catalog.id_map.ids:
-        raise ConfigurationError(
-            f"`compare_with` names {folder!r}, whose catalogue has {len(model.catalog)} items that are not the "
-            f"{len(catalog)} of this data set in this order; name a model trained on the same log."
-        )
-    family = type(model).__name__.partition("For")[0]
-    own = [row for row in read_tested(folder, split) if row.system in (family, "HSTU")]
-    # Where nothing says what it was asked, it is asked all.
-    behaviors = tuple(name for name in BEHAVIORS if not own or any(row.behavior == name for row in own))
-    writes = hasattr(model.config, "codebook_size")
-    system = ModelRetriever(
-        model,
-        load_processor(folder, catalog),
-        num_beams=num_beams if writes else None,
-        behaviors=behaviors,
-        show_progress=False,
-    )
-    return family, SavedModel(system, not own or any(row.protocol.startswith("full") for row in own))
-
-
-def read_tested(folder: str | Path, split: Split | PartitionedSplit) -> list[ResultRow]:
-    """Return the results of a saved model, none where there are none, and refuse one of another split.
-
-    Args:
-        folder (`str` or `Path`): Model folder that a recipe wrote.
-        split (`Split` or [`PartitionedSplit`]): The split of the comparison.
-
-    Raises:
-        ConfigurationError: If it was trained on another split, in which it may have learned from these test cases.
-    """
-    results = Path(folder) / "results.json"
-    rows = read_results(results) if results.is_file() else []
-    if not rows:
-        logger.warning("%s has no results, so whether it was trained on this split is not known.", folder)
-    elif split.fingerprint not in {row.split_fingerprint for row in rows}:
-        raise ConfigurationError(
-            f"`compare_with` names {str(folder)!r}, which was trained on another split ({rows[0].dataset}, "
-            f"{rows[0].split_method}, {rows[0].split_protocol}, {rows[0].split_fingerprint[:12]}) than this one "
-            f"({split.log.name}, {split.method}, {split.protocol}, {split.fingerprint[:12]}) and may have learned "
-            "from these test cases; train it on this split."
-        )
-    return rows
-
-
-__all__ = ["MAX_QUERY_FORM_CASES", "SavedModel", "compare_on_test", "load_others", "load_processor", "read_tested"]
+__all__ = ["MAX_QUERY_FORM_CASES", "compare_on_test"]

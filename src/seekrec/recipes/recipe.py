@@ -19,7 +19,7 @@ from seekrec.events.splits import learn_held_out
 from seekrec.recipes.answering import AnsweringRecipe, ModelT, ProcessorT
 from seekrec.recipes.arguments import STAGES, DataArguments, EmbeddingArguments, IdentifierArguments
 from seekrec.recipes.collaborative import best_epochs
-from seekrec.recipes.compare import read_tested
+from seekrec.recipes.compared_models import read_tested
 from seekrec.recipes.fit import MOST_OF_TEST, RankingTimes, fit_to_time, time_rankings
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
 from seekrec.recipes.logs import open_partitions, prepare_split, read_log

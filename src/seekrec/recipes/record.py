@@ -14,7 +14,7 @@ from seekrec.evaluation import ResultRow, write_results
 from seekrec.events import EventLog, Split, write_examples
 from seekrec.events.partitions import PartitionedLog
 from seekrec.identifiers import IdentifierQualityReport
-from seekrec.models.manifest import Saveable, replace_part, save_checkpoint
+from seekrec.models.manifest import Saveable, read_json, replace_part, save_checkpoint
 from seekrec.recipes.stages import StageCache
 from seekrec.schema import RECOMMENDATION, Request
 from seekrec.util.files import write_json
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 MODEL_FOLDER = "model"
+# What a model whose results are those of the training before has learned from.
+EVERYTHING = "everything"
 _REQUESTS_AT_ONCE = 100
 
 
@@ -89,6 +91,13 @@ def save_run(
     write_run(Path(folder) / RUN_FILE, content)
 
 
+def read_refit(folder: str | Path) -> dict[str, object]:
+    """Return what `run.json` of a model folder says of a second training; nothing where there was none."""
+    path = Path(folder) / RUN_FILE
+    found = read_json(path).get("refit") if path.is_file() else None
+    return found if isinstance(found, dict) else {}
+
+
 def write_run(path: Path, content: Mapping[str, object]) -> None:
     """Write a description of a run without secrets, and with paths as their last part."""
     write_json(path, publishable(content))
@@ -138,4 +147,13 @@ def record_run(
         )
 
 
-__all__ = ["MODEL_FOLDER", "RUN_FILE", "record_run", "save_run", "save_trained", "write_run"]
+__all__ = [
+    "EVERYTHING",
+    "MODEL_FOLDER",
+    "RUN_FILE",
+    "read_refit",
+    "record_run",
+    "save_run",
+    "save_trained",
+    "write_run",
+]

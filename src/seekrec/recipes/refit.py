@@ -16,7 +16,7 @@ from seekrec.events import has_training_events
 from seekrec.events.splits import learn_held_out
 from seekrec.recipes.answering import ModelT, ProcessorT
 from seekrec.recipes.recipe import Recipe
-from seekrec.recipes.record import save_trained
+from seekrec.recipes.record import EVERYTHING, save_trained
 from seekrec.recipes.views import relearn_views
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def prepare_again(recipe: Recipe[ModelT, ProcessorT], *, also_test: bool = False
     again.has_events = has_training_events(again.split)
     again.neighbors = again.views = None
     again.refit_record = {
-        "learned_from": "everything" if also_test else "validation",
+        "learned_from": EVERYTHING if also_test else "validation",
         "num_events": len(again.split.train_rows),
         "num_events_before": len(recipe.split.train_rows),
         "num_train_epochs": again.training.num_train_epochs,
