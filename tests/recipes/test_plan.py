@@ -224,3 +224,18 @@ def test_where_the_time_is_over_nothing_is_timed_and_the_least_follows():
     assert times.num_validation == 20 and times.validation_seconds == 0 and times.view_seconds == (0.0, 0.0)
     # Over by two seconds: the model is not finished by validation cases, and saved.
     assert times.fit_finishing(-2.0) == 0 and list(times.test_parts(20)) == ["full", "uniform", "new items"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_second_training_costs_what_learns_from_events_without_validation(summary, family):
+    situation, values = chosen(family, summary)
+    once = {one.stage: one for one in estimate_costs(family, situation, values)}
+    twice = {one.stage: one for one in estimate_costs(family, situation, {**values, "refit": "everything"})}
+    again = twice.pop("refit")
+    assert twice == once
+    assert (
+        0
+        < again.seconds
+        < sum(once[stage].seconds for stage in ("embeddings", "identifiers", "training") if stage in once)
+    )
+    assert again.memory == once["training"].memory and again.disk < once["training"].disk

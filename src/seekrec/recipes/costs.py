@@ -49,6 +49,8 @@ _SECONDS_PER_VIEWED_ITEM = 1.5e-4
 _ENCODER_OPERATIONS, _TEXT_TOKENS, _QUERY_TOKENS, _TEXT_SIZE = 44e6, 24, 8, 384
 # What the clock ends if it takes more than its share, in the order of a run.
 _TIMED = ("semantic", "sasrec_num_epochs", "lightgcn_num_epochs", "identifier_num_epochs", "queries")
+# What a second training does again; nothing is validated.
+_LEARNED_ANEW = ("sasrec_num_epochs", "lightgcn_num_epochs", "identifier_num_epochs", "training")
 # Steps after which more of them rarely help, at the sizes that are chosen here.
 _ENOUGH_STEPS = {"gensar": 3000, "gensr": 1500, "intsr": 3000, "synergen": 3000}
 _MOST_EPOCHS = {"gensar": 30, "gensr": 6, "intsr": 15, "synergen": 15}
@@ -126,6 +128,8 @@ def estimate_costs(family: str, situation: Situation, values: Mapping[str, objec
         "training": 28 * sizes.parameters + vectors + 200 * items,
         "evaluation": 0,
     }
+    # A second training keeps its own checkpoints; its model takes the place of the first.
+    memory["refit"], disk["refit"] = memory["training"], 24 * sizes.parameters + vectors
     return [
         StageCost(stage, seconds[stage], int(memory[stage]), int(disk[stage]))
         for stage in memory
@@ -238,6 +242,7 @@ def _stage_seconds(family: str, situation: Situation, values: Mapping[str, objec
         "identifiers": parts["identifier_num_epochs"],
         "training": parts["queries"] + parts["views"] + parts["training"] + parts["validation"],
         "evaluation": parts["evaluation"],
+        "refit": sum(parts[name] for name in _LEARNED_ANEW) if values.get("refit", "none") != "none" else 0.0,
     }
 
 
