@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from fixed_scores import Fixed
 from small_shop import log_of
 
 from seekrec.embeddings import ItemNeighbors
@@ -17,20 +18,9 @@ from seekrec.evaluation.rivals import RIVALS, SAMPLED_SASREC, QueryLogScorer, ri
 from seekrec.evaluation.tuning import Tuning, for_protocol
 from seekrec.events.query_log import QueryLog
 from seekrec.events.splits import learn_held_out, split_log
-from seekrec.schema import BEHAVIORS, Event, IdMap, Request
+from seekrec.schema import Event, IdMap, Request
 
 REQUESTS = [Request([Event("i1"), Event("i7")], query=query) for query in ("lamp", "chair", "hose")]
-
-
-class Fixed:
-    """Gives each request the same scores."""
-
-    def __init__(self, scores, behaviors=BEHAVIORS):
-        self.scores = np.array(scores, dtype=np.float32)
-        self.behaviors = behaviors
-
-    def score_all(self, requests):
-        return np.tile(self.scores, (len(requests), 1))
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from fixed_scores import Fixed
 from scipy.sparse import csr_array
 from small_shop import log_of
 
@@ -16,20 +17,9 @@ from seekrec.evaluation.rivals import CEILING, QueryLogScorer, RankFusion, rival
 from seekrec.evaluation.tuning import Tuning, for_protocol
 from seekrec.events.query_log import QueryLog
 from seekrec.events.splits import split_log
-from seekrec.schema import BEHAVIORS, Event, IdMap, Request
+from seekrec.schema import Event, IdMap, Request
 
 IDS = IdMap("abcd")
-
-
-class Fixed:
-    """Gives each request the same scores."""
-
-    def __init__(self, scores, behaviors=BEHAVIORS):
-        self.scores = np.array(scores, dtype=np.float32)
-        self.behaviors = behaviors
-
-    def score_all(self, requests):
-        return np.tile(self.scores, (len(requests), 1))
 
 
 def test_query_log_answers_each_search_by_its_query():

@@ -43,7 +43,13 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
     """
 
     def run(self) -> None:
-        """Run the stages up to `stop_after`."""
+        """Run the stages up to `stop_after`, with one training; [`run_twice`] does what `refit` asks for.
+
+        Raises:
+            ConfigurationError: If `refit` is set.
+        """
+        if self.running.refit != "none":
+            raise ConfigurationError(f"`refit` is {self.running.refit}, and this command trains once; leave it out.")
         model = self.fit()
         if model is not None:
             if self.train_elsewhere is None:

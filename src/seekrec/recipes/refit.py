@@ -16,7 +16,7 @@ from seekrec.events import has_training_events
 from seekrec.events.splits import learn_held_out
 from seekrec.recipes.answering import ModelT, ProcessorT
 from seekrec.recipes.recipe import Recipe
-from seekrec.recipes.record import EVERYTHING, save_trained
+from seekrec.recipes.record import EVERYTHING, MODEL_FOLDER, save_trained
 from seekrec.recipes.views import relearn_views
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def run_twice(recipe: Recipe[ModelT, ProcessorT]) -> None:
     save_trained(train_again(again, model), again.processor, recipe.split, recipe.output_dir)
     if is_tested:
         again.record(rows)
+        logger.info("%s holds a model that has learned from all events; the table is of the one before.", MODEL_FOLDER)
 
 
 def prepare_again(recipe: Recipe[ModelT, ProcessorT], *, also_test: bool = False) -> Recipe[ModelT, ProcessorT]:
