@@ -69,7 +69,7 @@ def test_protocol_paper_keeps_its_leaks():
 def test_everything_is_learned_and_nothing_asked(method):
     rows = [("a", DAY * step, item, "find it" if item == "C" else None) for step, item in enumerate("ABCDE")]
     split = split_log(log_of([*rows, ("b", 3 * DAY, "A", None)]), method=method)
-    learning = learn_held_out(split, also_test=True)
+    learning = learn_held_out(split, "everything")
     assert len(learning.train_rows) == split.log.num_events
     assert not len(learning.validation) and not len(learning.test)
     assert dict(learning.training_queries()) == {"find it": 1}

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 from tiny_runs import ACCELERATE, ROOT, kill_in_training, metrics, run, run_script
 
 from seekrec.events.partitions import PartitionedLog, partition_log
@@ -197,3 +198,17 @@ def test_two_processes_train_on_shards_and_a_killed_run_goes_on(family, inputs, 
             kill_in_training(arguments, tmp_path / name, seconds=1200)
         run(arguments, seconds=1200)
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
+
+
+def test_what_was_held_out_is_learned_from_partitions_as_from_a_whole_log(inputs, shop, tmp_path):
+    viewed = ("--refit", "validation", "--view_weights", "validation", "--baselines", "query_log", "item_knn")
+    run_script("train_intsr.py", *options("intsr", inputs, shop / "log", tmp_path / "parts", *viewed))
+    more = (*viewed, "--items", str(shop / "raw/items.parquet"))
+    run_script("train_intsr.py", *options("intsr", inputs, shop / "raw/events", tmp_path / "whole", *more))
+    refits = [json.loads((tmp_path / name / "model" / "run.json").read_text())["refit"] for name in ("parts", "whole")]
+    assert refits[0]["num_events"] == refits[1]["num_events"] > refits[0]["num_events_before"]
+    found, expected = metrics(tmp_path / "parts"), metrics(tmp_path / "whole")
+    counted = [key for key in found if key[0] in ("popularity", "query log")]
+    assert counted and all(found[key] == expected[key] for key in counted)
+    counts = [load_file(tmp_path / name / "model/views/item_knn.safetensors")["items"] for name in ("parts", "whole")]
+    assert len(counts[0]) == len(counts[1])

@@ -109,7 +109,7 @@ def test_what_has_learned_everything_keeps_the_test_of_the_training_before(shipp
     rows = read_results(folder / "results.json")
     assert {row.split_fingerprint for row in rows} == {split.fingerprint}
     model = AutoModel.from_pretrained(folder)
-    everything = learn_held_out(split, also_test=True)
+    everything = learn_held_out(split, "everything")
     counted = QueryLog.fit(everything, model.catalog.id_map)
     np.testing.assert_array_equal(model.views.query_log.query_clicks.toarray(), counted.query_clicks.toarray())
     assert (output_dir / "examples.json").is_file()

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from seekrec.embeddings import ItemNeighbors
 from seekrec.evaluation.baselines import Popularity
@@ -24,6 +26,8 @@ def relearn(
     split: Split,
     id_map: IdMap,
     *,
+    whole: Iterable[Split] | None = None,
+    counts: np.ndarray | None = None,
     recommenders: Mapping[str, Scorer],
     count_neighbors: Callable[[], ItemNeighbors],
 ) -> dict[str, Scorer]:
@@ -33,6 +37,8 @@ def relearn(
         baselines (`Mapping[str, Scorer]`): Baselines by name, tuned.
         split (`Split`): Its training events are learned from; its validation is not asked.
         id_map ([`IdMap`]): Items of the catalogue.
+        whole (`Iterable[Split]`, *optional*): All partitions, where `split` is a sample of them: these are learned.
+        counts (`np.ndarray`, *optional*): Of a log in partitions, interactions of each item in training.
         recommenders (`Mapping[str, Scorer]`): Those that were trained on the split, by the names in `baselines`.
         count_neighbors (`Callable`): Returns the `MOST_NEIGHBORS` nearest of each item, by the split.
 
@@ -52,9 +58,9 @@ def relearn(
         nonlocal query_log
         match system:
             case Popularity():
-                return Popularity.fit(split, id_map)
+                return Popularity.fit(split, id_map) if counts is None else Popularity(counts)
             case QueryLogScorer():
-                query_log = query_log or QueryLog.fit(split, id_map)
+                query_log = query_log or QueryLog.fit(split if whole is None else whole, id_map)
                 return QueryLogScorer(query_log.smoothed(system.query_log.smoothing))
             case ItemKNN() | ReweightedText() | RankFusion() | DrawCorrection():
                 again = learned[id(system)] = copy.copy(system)  # before its parts: it is its own for a protocol

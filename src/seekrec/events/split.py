@@ -40,6 +40,8 @@ SplitPart = Literal["validation", "test"]
 
 METHODS: tuple[Method, ...] = ("leave_one_out", "last_tenth", "last_days")
 PROTOCOLS: tuple[Protocol, ...] = ("strict", "paper")
+# What a second training learns besides: what validation held out, or that and the test.
+LearnedAlso = Literal["validation", "everything"]
 Kinds = tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]
 SPLIT_PARTS: tuple[SplitPart, ...] = ("validation", "test")
 

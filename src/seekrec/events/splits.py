@@ -54,7 +54,16 @@ from seekrec.events.held_out import (
 )
 from seekrec.events.log import EventLog
 from seekrec.events.queries import category_queries
-from seekrec.events.split import METHODS, PROTOCOLS, Method, Protocol, Split, check_max_history, check_split
+from seekrec.events.split import (
+    METHODS,
+    PROTOCOLS,
+    LearnedAlso,
+    Method,
+    Protocol,
+    Split,
+    check_max_history,
+    check_split,
+)
 from seekrec.events.timeline import (
     PaperOrder,
     Timeline,
@@ -128,14 +137,15 @@ def split_log(
     return split
 
 
-def learn_held_out(split: Split, *, also_test: bool = False) -> Split:
-    """Return a split of the same log whose training has what validation held out, too; it asks nothing in validation.
+def learn_held_out(split: Split, also: LearnedAlso = "validation") -> Split:
+    """Return a split of the same log whose training has what was held out, too; it asks nothing in validation.
 
     The questions of the test stay as they are, and a strict split has passed [`audit`] again.
 
     Args:
         split (`Split`): From [`split_log`].
-        also_test (`bool`): Train on all events, and ask nothing in the test either: for a model that is to be used.
+        also (`str`): `"validation"`, or `"everything"`: all events are trained on, and nothing is asked in the test
+            either; for a model that is to be used.
 
     Raises:
         LeakageError: If a strict split leaks.
@@ -155,11 +165,8 @@ def learn_held_out(split: Split, *, also_test: bool = False) -> Split:
         max_history=split.max_history,
         keep_impressions=split.keep_impressions,
         has_sessions=split.log.events["session_id"].null_count < split.log.num_events,
-        validates=False,
+        also=also,
     )
-    if also_test:
-        learning = replace(learning, train_rows=np.arange(split.log.num_events), test=learning.validation)
-        learning.__dict__["timeline"] = t
     learning = keep_actions(learning, training_actions(learning))
     if split.protocol == "strict":
         audit(learning).raise_if_leaking()
@@ -211,7 +218,7 @@ def build_split(
     max_history: int | None,
     keep_impressions: bool,
     has_sessions: bool,
-    validates: bool = True,
+    also: LearnedAlso | None = None,
 ) -> Split:
     """Split a log or a part of it with whole users; nothing is checked, and a part may have no question.
 
@@ -226,12 +233,13 @@ def build_split(
         max_history (`int`, *optional*): See [`split_log`].
         keep_impressions (`bool`): See [`split_log`].
         has_sessions (`bool`): Whether any event of the whole log has a `session_id`.
-        validates (`bool`): Whether anything is held out for validation; otherwise it is trained on.
+        also (`str`, *optional*): What is trained on besides, and not asked; see [`learn_held_out`].
 
     Returns:
         `Split`: The action of each case is that of its event: [`keep_actions`] comes after.
     """
     order = paper_order(log, timeline) if protocol == "paper" else None
+    validates = also is None
     if days is not None:
         chosen = last_days(timeline, days, is_strict=order is None, validates=validates)
     elif order is None:
@@ -252,6 +260,8 @@ def build_split(
         )
         for rows in (chosen.validation, chosen.test)
     )
+    if also == "everything":
+        chosen, test = replace(chosen, train_rows=np.arange(len(timeline.user))), validation
     split = Split(
         log=log,
         method=method,

@@ -254,6 +254,8 @@ class AnsweringRecipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
             baselines,
             self.split,
             self.catalog.id_map,
+            whole=None if self.parts is None else self.parts.split,
+            counts=None if self.parts is None else self.parts.facts.counts,
             recommenders=recommenders,
             count_neighbors=partial(count_neighbors, self),
         )

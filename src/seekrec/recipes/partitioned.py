@@ -32,6 +32,7 @@ from seekrec.events.partitions.derived import construct_searches, hold_out_parti
 from seekrec.events.partitions.engines import Engine
 from seekrec.events.partitions.sampled import read_sample
 from seekrec.events.partitions.training_facts import TrainingFacts, gather_training_facts
+from seekrec.events.split import LearnedAlso
 from seekrec.models import GenSRProcessor
 from seekrec.models.dense import DenseConfig
 from seekrec.recipes.arguments import SPLIT_SEED, DataArguments, EvaluationArguments
@@ -171,11 +172,35 @@ def prepare_partitions(
         split = _split_once(log, data, cache)
     logger.info("audit of the split:\n%s", audit_partitions(split))
 
+    return PartitionedData(split, *_gather_facts(split, cache, data.engine, geohash_length), held_out)
+
+
+def learn_partitions(
+    parts: PartitionedData, data: DataArguments, cache: StageCache, also: LearnedAlso, *, geohash_length: int = 0
+) -> PartitionedData:
+    """Return the same log split so that training has what was held out, too.
+
+    Args:
+        parts ([`PartitionedData`]): The log, as [`prepare_partitions`] made it.
+        data ([`DataArguments`]): The split.
+        cache ([`StageCache`]): Finds what was done before.
+        also (`str`): See [`~seekrec.events.splits.learn_held_out`].
+        geohash_length (`int`): As for [`prepare_partitions`].
+    """
+    split = _split_once(parts.split.log, data, cache, also)
+    return PartitionedData(split, *_gather_facts(split, cache, data.engine, geohash_length), parts.held_out)
+
+
+def _gather_facts(
+    split: PartitionedSplit, cache: StageCache, engine: Engine, geohash_length: int
+) -> tuple[TrainingFacts, Split]:
+    log = split.log
+
     def load(folder: Path) -> tuple[TrainingFacts, Split]:
         facts = gather_training_facts(split, folder, geohash_length=geohash_length)
         return facts, read_sample(split, [folder / partition.folder for partition in log.partitions])
 
-    facts, sample = cache.run(
+    return cache.run(
         "facts",
         {
             "split": split.fingerprint,
@@ -183,11 +208,10 @@ def prepare_partitions(
             "geohash_length": geohash_length,
             "version": _FACTS_VERSION,
         },
-        lambda folder: gather_training_facts(split, folder, geohash_length=geohash_length, engine=data.engine),
+        lambda folder: gather_training_facts(split, folder, geohash_length=geohash_length, engine=engine),
         load,
         libraries=("pyarrow",),
     )
-    return PartitionedData(split, facts, sample, held_out)
 
 
 def _with_searches(
@@ -217,7 +241,9 @@ def _hold_out(split: PartitionedSplit, data: DataArguments, cache: StageCache) -
     return PartitionedLog.load(folder), folder
 
 
-def _split_once(log: PartitionedLog, data: DataArguments, cache: StageCache) -> PartitionedSplit:
+def _split_once(
+    log: PartitionedLog, data: DataArguments, cache: StageCache, also: LearnedAlso | None = None
+) -> PartitionedSplit:
     key: dict[str, object] = {
         "log": log.fingerprint,
         "files": log.digest,
@@ -225,6 +251,7 @@ def _split_once(log: PartitionedLog, data: DataArguments, cache: StageCache) -> 
         "method": data.split_method,
         "protocol": data.protocol,
         "seed": SPLIT_SEED,
+        **({} if also is None else {"also": also}),
     }
 
     def make(folder: Path) -> None:
@@ -234,6 +261,7 @@ def _split_once(log: PartitionedLog, data: DataArguments, cache: StageCache) -> 
             method=data.split_method,
             protocol=data.protocol,
             seed=SPLIT_SEED,
+            also=also,
             engine=data.engine,
         )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from abc import abstractmethod
@@ -15,6 +16,7 @@ from transformers import IntervalStrategy, set_seed
 
 from seekrec.errors import ConfigurationError
 from seekrec.events import Spelling, has_training_events
+from seekrec.events.split import LearnedAlso
 from seekrec.events.splits import learn_held_out
 from seekrec.recipes.answering import AnsweringRecipe, ModelT, ProcessorT
 from seekrec.recipes.arguments import STAGES, DataArguments, EmbeddingArguments, IdentifierArguments
@@ -23,7 +25,7 @@ from seekrec.recipes.compared_models import read_tested
 from seekrec.recipes.fit import MOST_OF_TEST, RankingTimes, fit_to_time, time_rankings
 from seekrec.recipes.items import PreparedItems, prepare_embeddings, prepare_plain_items
 from seekrec.recipes.logs import open_partitions, prepare_split, read_log
-from seekrec.recipes.partitioned import prepare_partitions
+from seekrec.recipes.partitioned import learn_partitions, prepare_partitions
 from seekrec.recipes.record import save_trained
 from seekrec.recipes.views import add_views, choose_views, fixed_views, timed_views
 from seekrec.training.budget import LEAST_CASES, TimeBudget
@@ -64,9 +66,10 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
         self.refuse_refit()
         self.cache.set_reserve("the log was read and split")
         # Rather refused now than when the model is trained.
-        tested = self.whole if self.running.refit != "validation" else learn_held_out(self.split)
-        for folder in self.evaluation.compare_with:
-            read_tested(folder, tested)
+        if self.evaluation.compare_with:
+            tested = self.whole if self.running.refit != "validation" else self.learn_held_out("validation").whole
+            for folder in self.evaluation.compare_with:
+                read_tested(folder, tested)
         logger.info("data: %s", self.whole.log.describe())
         return None if self.running.stop_after == "data" else self.fit_split()
 
@@ -114,16 +117,14 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
         """Refuse a second training that there is none of.
 
         Raises:
-            ConfigurationError: If the log is read in partitions, or several processes train.
+            ConfigurationError: If several processes train.
         """
         if self.running.refit == "none":
             return
-        if self.parts is not None or self.training.world_size > 1:
-            name, number = self.whole.log.name, self.training.world_size
-            what = f"{name!r} is read in partitions" if self.parts is not None else f"{number} processes train"
+        if self.training.world_size > 1 or self.train_elsewhere is not None:
             raise ConfigurationError(
-                f"`refit` is {self.running.refit}, and {what}; a second training is that of one process and a log in "
-                "memory. Leave `refit` out."
+                f"`refit` is {self.running.refit}, and several processes train; a second training is that of one. "
+                "Start one, or leave `refit` out."
             )
 
     def prepare_data(self) -> None:
@@ -136,6 +137,23 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
             self.parts = prepare_partitions(log, self.data, self.cache, geohash_length=self.geohash_length)
             self.whole, self.split, self.has_events = self.parts.split, self.parts.sample, self.parts.facts.has_acts
         self.log = None  # the split has it, with its searches; without them it is not kept beside
+
+    def learn_held_out(self, also: LearnedAlso) -> Self:
+        """Return this recipe as it is before its stages, with a split whose training has what was held out, too.
+
+        Args:
+            also (`str`): See [`~seekrec.events.splits.learn_held_out`].
+        """
+        again = copy.copy(self)
+        if self.parts is None:
+            again.split = again.whole = learn_held_out(self.split, also)
+            again.has_events = has_training_events(again.split)
+        else:
+            again.parts = learn_partitions(self.parts, self.data, self.cache, also, geohash_length=self.geohash_length)
+            again.whole, again.split = again.parts.split, again.parts.sample
+            again.has_events = again.parts.facts.has_acts
+        again.neighbors = again.views = None
+        return again
 
     @property
     def geohash_length(self) -> int:

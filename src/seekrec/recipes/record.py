@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from seekrec.evaluation import ResultRow, write_results
 from seekrec.events import EventLog, Split, write_examples
 from seekrec.events.partitions import PartitionedLog
+from seekrec.events.split import LearnedAlso
 from seekrec.identifiers import IdentifierQualityReport
 from seekrec.models.manifest import Saveable, read_json, replace_part, save_checkpoint
 from seekrec.recipes.stages import StageCache
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 MODEL_FOLDER = "model"
 # What a model whose results are those of the training before has learned from.
-EVERYTHING = "everything"
+EVERYTHING: LearnedAlso = "everything"
 _REQUESTS_AT_ONCE = 100
 
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import copy
 import logging
 
-from seekrec.events import has_training_events
-from seekrec.events.splits import learn_held_out
+from seekrec.events.split import LearnedAlso
 from seekrec.recipes.answering import ModelT, ProcessorT
 from seekrec.recipes.recipe import Recipe
 from seekrec.recipes.record import EVERYTHING, MODEL_FOLDER, save_trained
@@ -37,7 +36,7 @@ def run_twice(recipe: Recipe[ModelT, ProcessorT]) -> None:
         return
     is_tested = recipe.running.stop_after == "evaluation"
     if recipe.running.refit == "validation":
-        again = prepare_again(recipe)
+        again = prepare_again(recipe, "validation")
         trained = train_again(again, model)
         save_trained(trained, again.processor, recipe.split, recipe.output_dir)
         if is_tested:
@@ -45,31 +44,28 @@ def run_twice(recipe: Recipe[ModelT, ProcessorT]) -> None:
         return
     save_trained(model, recipe.processor, recipe.split, recipe.output_dir)
     rows = recipe.test(model) if is_tested else []
-    again = prepare_again(recipe, also_test=True)
+    again = prepare_again(recipe, EVERYTHING)
     save_trained(train_again(again, model), again.processor, recipe.split, recipe.output_dir)
     if is_tested:
         again.record(rows)
         logger.info("%s holds a model that has learned from all events; the table is of the one before.", MODEL_FOLDER)
 
 
-def prepare_again(recipe: Recipe[ModelT, ProcessorT], *, also_test: bool = False) -> Recipe[ModelT, ProcessorT]:
+def prepare_again(recipe: Recipe[ModelT, ProcessorT], also: LearnedAlso) -> Recipe[ModelT, ProcessorT]:
     """Make the recipe of a second training, with its split.
 
     Args:
         recipe ([`Recipe`]): What has trained the first.
-        also_test (`bool`): Learn from all events.
+        also (`str`): What it learns besides.
     """
-    again = copy.copy(recipe)
+    again = recipe.learn_held_out(also)
     again.first, again.trainer_folder = recipe, f"{recipe.trainer_folder}-refit"
     again.training = copy.deepcopy(recipe.training)
     again.take_epochs(recipe)
-    again.split = again.whole = learn_held_out(recipe.split, also_test=also_test)
-    again.has_events = has_training_events(again.split)
-    again.neighbors = again.views = None
     again.refit_record = {
-        "learned_from": EVERYTHING if also_test else "validation",
-        "num_events": len(again.split.train_rows),
-        "num_events_before": len(recipe.split.train_rows),
+        "learned_from": also,
+        "num_events": _count_events(again),
+        "num_events_before": _count_events(recipe),
         "num_train_epochs": again.training.num_train_epochs,
         "sasrec_num_epochs": again.embedding.sasrec_num_epochs,
     }
@@ -90,6 +86,11 @@ def train_again(again: Recipe[ModelT, ProcessorT], chosen: ModelT) -> ModelT:
     for name in chosen.chosen_fields:
         setattr(model.config, name, copy.copy(getattr(chosen.config, name)))
     return model
+
+
+def _count_events(recipe: Recipe[ModelT, ProcessorT]) -> int:
+    """Return the events that training may use."""
+    return len(recipe.split.train_rows) if recipe.parts is None else recipe.parts.split.counts.num_train_events
 
 
 __all__ = ["prepare_again", "run_twice", "train_again"]

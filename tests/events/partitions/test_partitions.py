@@ -25,6 +25,7 @@ from seekrec.events.partitions import (
     partitioning,
     split_partitions,
 )
+from seekrec.events.splits import learn_held_out
 
 EVENT_COLUMNS = ("user_id", "timestamp", "behavior", "query", "item_id", "action", "session_id")
 
@@ -286,3 +287,24 @@ def test_sizes_of_partitions_follow_the_limit(source, tmp_path):
     )
     assert log.num_partitions == 1
     assert np.sum([part.num_events for part in log]) == log.num_events
+
+
+@pytest.mark.parametrize("method", ["leave_one_out", "last_tenth", "last_days"])
+def test_what_was_held_out_is_learned_as_in_memory(logs, in_memory, tmp_path, method):
+    split = split_log(in_memory, method=method)
+    for also in ("validation", "everything"):
+        learning, parts = (
+            learn_held_out(split, also),
+            split_partitions(logs[3], tmp_path / also, method=method, also=also),
+        )
+        trained = [part.train_events().select(EVENT_COLUMNS) for part in parts]
+        assert sorted(map(repr, pa.concat_tables(trained).to_pylist())) == sorted(
+            map(repr, learning.train_events().select(EVENT_COLUMNS).to_pylist())
+        )
+        asked = [case for part in parts for case in rows_of(part.test, part.log)]
+        assert sorted(asked) == rows_of(learning.test, in_memory)
+        assert parts.num_cases() == learning.num_cases()
+        assert audit_partitions(parts).num_leaks == 0
+    # They stand in a folder of their own: what is asked for decides, not what is there.
+    again = split_partitions(logs[3], tmp_path / "everything", method=method)
+    assert again.counts.num_train_events == len(split.train_rows)

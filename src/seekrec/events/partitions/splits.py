@@ -40,6 +40,7 @@ from seekrec.events.split import (
     SPLIT_FILE,
     SPLIT_PARTS,
     TRAIN_FILE,
+    LearnedAlso,
     Method,
     Protocol,
     Split,
@@ -214,6 +215,7 @@ def split_partitions(
     seed: int = 0,
     max_history: int | None = None,
     keep_impressions: bool = False,
+    also: LearnedAlso | None = None,
     engine: Engine = "local",
     num_workers: int | None = None,
 ) -> PartitionedSplit:
@@ -230,6 +232,7 @@ def split_partitions(
         seed (`int`): See [`~seekrec.events.split_log`].
         max_history (`int`, *optional*): See [`~seekrec.events.split_log`].
         keep_impressions (`bool`): See [`~seekrec.events.split_log`].
+        also (`str`, *optional*): What is trained on besides; see [`~seekrec.events.splits.learn_held_out`].
         engine (`str`): See [`run_partitions`].
         num_workers (`int`, *optional*): See [`run_partitions`].
 
@@ -256,23 +259,24 @@ def split_partitions(
         "keep_impressions": keep_impressions,
     }
     target = Path(folder)
-    plan = {"version": SPLIT_VERSION, "log": log.fingerprint, "files": log.digest, "settings": settings}
+    plan = {"version": SPLIT_VERSION, "log": log.fingerprint, "files": log.digest, "settings": settings, "also": also}
     resume_jobs(target, plan, final=SPLIT_FILE, parts="partition-*")
     jobs = [
         Job(
             output=str(target / partition.folder),
             inputs=(str(log.folder), log.digest),
-            settings={**settings, "partition": number, "days": None if days is None else asdict(days)},
+            settings={**settings, "partition": number, "days": None if days is None else asdict(days), "also": also},
         )
         for number, partition in enumerate(log.partitions)
     ]
     run_partitions(split_partition, jobs, engine=engine, num_workers=num_workers)
     facts = [read_facts(job.output) for job in jobs]
     counts = SplitCounts.total(SplitCounts(**one["counts"]) for one in facts)
-    if days is None:
+    if days is None and also is None:
         most = max(one["most_interactions"] for one in facts)
         check_held_out(sum(counts.num_cases["test"].values()), most, protocol)
-    check_counts(counts, log.name, method, protocol)
+    if also is None:
+        check_counts(counts, log.name, method, protocol)
     report = _sum_audits(facts)
     if protocol == "strict":
         report.raise_if_leaking()
@@ -326,6 +330,7 @@ def split_partition(job: Job, folder: Path) -> None:
         max_history=settings["max_history"],
         keep_impressions=settings["keep_impressions"],
         has_sessions=whole.has_sessions,
+        also=settings["also"],
     )
     user_ids = log.events["user_id"].combine_chunks().take(pa.array(timeline.first_rows()))
     report = audit(split, targets=_sample_targets(split, hash_texts(user_ids)))
