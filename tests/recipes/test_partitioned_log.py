@@ -200,6 +200,7 @@ def test_two_processes_train_on_shards_and_a_killed_run_goes_on(family, inputs, 
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_what_was_held_out_is_learned_from_partitions_as_from_a_whole_log(inputs, shop, tmp_path):
     viewed = ("--refit", "validation", "--view_weights", "validation", "--baselines", "query_log", "item_knn")
     run_script("train_intsr.py", *options("intsr", inputs, shop / "log", tmp_path / "parts", *viewed))

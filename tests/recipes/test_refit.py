@@ -21,7 +21,16 @@ from seekrec.recipes.compared_models import read_tested
 from seekrec.recipes.logs import prepare_split, read_log
 from seekrec.recipes.stages import StageCache
 
-VIEWED = ("--num_cold_items", "0", "--view_weights", "validation", "--baselines", "query_log", "item_knn")
+VIEWED = (
+    "--num_cold_items",
+    "0",
+    "--candidate_protocols",
+    "--view_weights",
+    "validation",
+    "--baselines",
+    "query_log",
+    "item_knn",
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +103,7 @@ def test_the_table_holds_baselines_that_have_learned_it_too(refitted, split):
     assert (Popularity.fit(learning, ids).counts != Popularity.fit(split, ids).counts).any()
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(inputs, refitted):
     output_dir, _ = refitted
     before = {path: path.stat().st_mtime_ns for path in output_dir.glob("trainer*/checkpoint-*/model.safetensors")}
