@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from seekrec.hub import describe_model, eval_results_yaml, render_model_card
 from seekrec.recipes.arguments import DataArguments, RunArguments
 from seekrec.recipes.compared_models import read_tested
 from seekrec.recipes.logs import prepare_split, read_log
+from seekrec.recipes.recipe import Recipe
 from seekrec.recipes.stages import StageCache
 
 VIEWED = (
@@ -147,3 +149,16 @@ def test_its_test_cases_are_no_test_of_it_for_others(shipped, refitted, split):
 def test_a_second_training_has_no_minutes():
     with pytest.raises(ConfigurationError, match=r"`refit` is everything, .* beside `max_minutes: 3`"):
         RunArguments(refit="everything", max_minutes=3)
+
+
+@pytest.mark.parametrize(("processes", "elsewhere"), [(2, None), (1, lambda: None)])
+def test_a_second_training_is_that_of_one_process(processes, elsewhere):
+    training = SimpleNamespace(world_size=processes)
+    recipe = SimpleNamespace(running=RunArguments(refit="everything"), training=training, train_elsewhere=elsewhere)
+    with pytest.raises(ConfigurationError, match="`refit` is everything, and several processes train"):
+        Recipe.refuse_refit(recipe)
+
+
+def test_a_command_that_trains_once_refuses_the_setting():
+    with pytest.raises(ConfigurationError, match="`refit` is validation, and this command trains once"):
+        Recipe.run(SimpleNamespace(running=RunArguments(refit="validation")))

@@ -293,10 +293,8 @@ def test_sizes_of_partitions_follow_the_limit(source, tmp_path):
 def test_what_was_held_out_is_learned_as_in_memory(logs, in_memory, tmp_path, method):
     split = split_log(in_memory, method=method)
     for also in ("validation", "everything"):
-        learning, parts = (
-            learn_held_out(split, also),
-            split_partitions(logs[3], tmp_path / also, method=method, also=also),
-        )
+        learning = learn_held_out(split, also)
+        parts = split_partitions(logs[3], tmp_path / also, method=method, also=also)
         trained = [part.train_events().select(EVENT_COLUMNS) for part in parts]
         assert sorted(map(repr, pa.concat_tables(trained).to_pylist())) == sorted(
             map(repr, learning.train_events().select(EVENT_COLUMNS).to_pylist())
