@@ -11,7 +11,7 @@ import pytest
 from seekrec.util.settings import options_of
 
 ROOT = house.ROOT
-MAX_SETTINGS = {"gensar": 58, "gensr": 69, "intsr": 61, "synergen": 61}
+MAX_SETTINGS = {"gensar": 59, "gensr": 70, "intsr": 62, "synergen": 62}
 MAX_PASSES = {
     "GenSAR.retrieve": (14, 69),
     "GenSR.rank": (7, 38),

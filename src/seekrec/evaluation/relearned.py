@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -13,12 +13,14 @@ from seekrec.embeddings import ItemNeighbors
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.ceilings import DrawCorrection
 from seekrec.evaluation.item_knn import ItemKNN
-from seekrec.evaluation.protocols import RankingProtocol, Scorer
+from seekrec.evaluation.protocols import Scorer
 from seekrec.evaluation.reweighted import ReweightedText
 from seekrec.evaluation.rivals import QueryLogScorer, RankFusion
 from seekrec.events import Split
 from seekrec.events.query_log import QueryLog
 from seekrec.schema import IdMap
+
+SystemT = TypeVar("SystemT")
 
 
 def relearn(
@@ -46,15 +48,15 @@ def relearn(
         `dict[str, Scorer]`: By the same names; what learns nothing from events is as it was.
     """
     # Parts are shared: what is weighed twice is learned once.
-    learned: dict[int, Scorer] = {id(baselines[name]): scorer for name, scorer in recommenders.items()}
+    learned: dict[int, object] = {id(baselines[name]): scorer for name, scorer in recommenders.items()}
     query_log: QueryLog | None = None
 
-    def learn(system: Scorer) -> Scorer:
+    def learn(system: SystemT) -> SystemT:
         if id(system) not in learned:
             learned[id(system)] = learn_anew(system)
-        return learned[id(system)]
+        return cast(SystemT, learned[id(system)])
 
-    def learn_anew(system: Scorer) -> Scorer:
+    def learn_anew(system: object) -> object:
         nonlocal query_log
         match system:
             case Popularity():
@@ -69,16 +71,15 @@ def relearn(
         match again:
             case ItemKNN():
                 again.neighbors = count_neighbors().read_like(again.neighbors)
+                again.by_protocol = {name: learn(one) for name, one in again.by_protocol.items()}
             case ReweightedText():
                 again.texts = {name: learn(text) for name, text in again.texts.items()}
                 again.prior = learn(again.prior)
+                again.by_protocol = {name: learn(one) for name, one in again.by_protocol.items()}
             case RankFusion():
                 again.systems = {name: learn(one) for name, one in again.systems.items()}
             case DrawCorrection():
                 again.system = learn(again.system)
-        if isinstance(again, ItemKNN | ReweightedText):
-            own: dict[RankingProtocol, Any] = {name: learn(one) for name, one in again.by_protocol.items()}
-            again.by_protocol = own
         return again
 
     return {name: learn(system) for name, system in baselines.items()}

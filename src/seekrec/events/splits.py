@@ -151,9 +151,8 @@ def learn_held_out(split: Split, also: LearnedAlso = "validation") -> Split:
         LeakageError: If a strict split leaks.
     """
     t = split.timeline
-    days = None
-    if split.method == "last_days":
-        days = find_held_out_days(split.log.name, interaction_days(t), split.num_test_days or 1)
+    is_last_days = split.method == "last_days"
+    days = find_held_out_days(split.log.name, interaction_days(t), split.num_test_days or 1) if is_last_days else None
     learning = build_split(
         split.log,
         t,
