@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from fixed_scores import Fixed
-from small_shop import log_of
+from fixed_scores import Fixed, split_shop
 
 from seekrec.embeddings import ItemNeighbors
 from seekrec.evaluation.baselines import Popularity
@@ -17,7 +15,7 @@ from seekrec.evaluation.reweighted import combine_scores
 from seekrec.evaluation.rivals import RIVALS, SAMPLED_SASREC, QueryLogScorer, rival_systems
 from seekrec.evaluation.tuning import Tuning, for_protocol
 from seekrec.events.query_log import QueryLog
-from seekrec.events.splits import learn_held_out, split_log
+from seekrec.events.splits import learn_held_out
 from seekrec.schema import Event, IdMap, Request
 
 REQUESTS = [Request([Event("i1"), Event("i7")], query=query) for query in ("lamp", "chair", "hose")]
@@ -25,17 +23,9 @@ REQUESTS = [Request([Event("i1"), Event("i7")], query=query) for query in ("lamp
 
 @pytest.fixture(scope="module")
 def shop():
-    """Twelve users who search lamps, chairs and hoses in turn, and what baselines of them were tuned to."""
-    kinds = {f"i{row}": ["lamp", "lamp", "chair", "chair", "hose"][row // 2] for row in range(10)}
-    rows = []
-    for user in range(12):
-        for step in range(6):
-            item = f"i{(user * user + step * 3) % 10}"
-            rows.append((f"u{user:02}", step, item, kinds[item] if (user + step) % 2 else None))
-    columns = {"item_id": list(kinds), "title": [f"{kind} {item}" for item, kind in kinds.items()]}
-    columns |= {"description": [""] * 10, "queries": [[kind] for kind in kinds.values()]}
-    split = split_log(log_of(rows, items=pa.table(columns), query_source="category"))
-    id_map = IdMap(list(kinds))
+    """What baselines of a shop were tuned to, and what they have learned since."""
+    split = split_shop(6, lambda user, step: (user * user + step * 3) % 10)
+    id_map = IdMap(split.log.items["item_id"].to_pylist())
     before = {
         "popularity": Popularity.fit(split, id_map),
         "BM25": Fixed([1] * 10, ("search",)),

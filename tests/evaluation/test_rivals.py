@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from fixed_scores import Fixed
+from fixed_scores import Fixed, split_shop
 from scipy.sparse import csr_array
 from small_shop import log_of
 
@@ -76,22 +76,7 @@ def test_a_correction_takes_off_the_logarithm_of_the_draws():
 
 @pytest.fixture
 def shop_split():
-    """Twelve users who search lamps and chairs in turn; lamps 0-3, chairs 4-7, hoses 8 and 9."""
-    kinds = {f"i{row}": ["lamp", "lamp", "chair", "chair", "hose"][row // 2] for row in range(10)}
-    rows = []
-    for user in range(12):
-        for step in range(5):
-            item = f"i{(user + step * 3) % 10}"
-            rows.append((f"u{user:02}", step, item, kinds[item] if (user + step) % 2 else None))
-    items = pa.table(
-        {
-            "item_id": list(kinds),
-            "title": [f"{kind} {item}" for item, kind in kinds.items()],
-            "description": [""] * 10,
-            "queries": [[kind] for kind in kinds.values()],
-        }
-    )
-    return split_log(log_of(rows, items=items, query_source="category"))
+    return split_shop(5, lambda user, step: (user + step * 3) % 10)
 
 
 def test_rivals_stand_beside_the_baselines_and_say_what_validation_chose(shop_split):

@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from seekrec.catalog import Catalog
 from seekrec.embeddings import ItemNeighbors, SASRecForNextItem
@@ -20,7 +22,7 @@ from seekrec.evaluation.relearned import relearn
 from seekrec.evaluation.rivals import SAMPLED_SASREC
 from seekrec.evaluation.tuning import Tuning
 from seekrec.evaluation.validation import ValidationRanking
-from seekrec.events import EventLog, Split
+from seekrec.events import EventLog, Split, has_training_events
 from seekrec.events.partitions import PartitionedSplit
 from seekrec.models.processing import CatalogProcessor
 from seekrec.models.views import ViewedModel, Views
@@ -54,8 +56,7 @@ class AnsweringRecipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
         self.command = ["accelerate", "launch", *sys.argv]
         self.plan: Plan | None = None  # without a settings file: what chose the settings
         self.log: EventLog | None = None  # and what it read
-        self.whole: Split | PartitionedSplit
-        self.split: Split
+        self.split: Split  # of a log in partitions a sample
         self.parts: PartitionedData | None = None
         self.items: PreparedItems
         self.catalog: Catalog
@@ -68,9 +69,19 @@ class AnsweringRecipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
         self.train_elsewhere: Callable[[], ModelT] | None = None  # on a cluster; saves the model there, too
         self.trainer_folder = "trainer"
         self.trained_epochs = 0.0  # of the checkpoint that was kept
-        # Of a second training, what trained the first and chose for it, and what the record says of it.
-        self.first: Self | None = None
+        # What validation chose for: of a second training, the recipe of the first; and what the record says of it.
+        self.first: AnsweringRecipe[ModelT, ProcessorT] = self
         self.refit_record: dict[str, object] | None = None
+
+    @property
+    def whole(self) -> Split | PartitionedSplit:
+        """The split of all users."""
+        return self.split if self.parts is None else self.parts.split
+
+    @property
+    def has_events(self) -> np.ndarray:
+        """Bool of each item: training acts on it."""
+        return has_training_events(self.split) if self.parts is None else self.parts.facts.has_acts
 
     def test(self, model: ModelT) -> list[ResultRow]:
         """Evaluate a model beside baselines on the same split, write the results into its folder and print them."""
@@ -88,7 +99,7 @@ class AnsweringRecipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
             rows,
             command=self.command,
             log=self.whole.log,
-            arguments=(self if self.first is None else self.first).settings(),
+            arguments=self.first.settings(),
             stages=self.cache,
             quality=self.items.quality,
             plan=[] if self.plan is None else [asdict(choice) for choice in self.plan.choices],
@@ -182,7 +193,7 @@ class AnsweringRecipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
         if self.time is not None and self.time.seconds_left() <= 0:
             self.cache.leave_out("test", "any of its cases")
             return []
-        first = self if self.first is None else self.first
+        first = self.first
         systems = {self.name: self.make_retriever(model)}
         alone = {name: self.make_retriever(one) for name, one in without_views(self.name, model).items()}
         rows = compare_on_test(

@@ -16,6 +16,7 @@ from seekrec.evaluation.rivals import RIVALS, Rival
 from seekrec.events.partitions.engines import Engine
 from seekrec.events.readers import OTHER_DATASETS, READERS
 from seekrec.events.readers.times import TimeUnit
+from seekrec.events.split import LearnedAlso
 from seekrec.identifiers import VIEW_ORDER, DualRQVAEConfig
 from seekrec.identifiers.levels import IdentifierLevels
 from seekrec.schema import Behavior, View
@@ -227,7 +228,7 @@ class RunArguments:
     stop_after: Literal["data", "embeddings", "identifiers", "corpus", "training", "evaluation"] = "evaluation"
     max_minutes: float | None = None
     dry_run: bool = False
-    refit: Literal["none", "validation", "everything"] = "none"
+    refit: Literal["none", LearnedAlso] = "none"
 
     def __post_init__(self) -> None:
         if self.max_minutes is not None and self.max_minutes <= 0:

@@ -15,7 +15,7 @@ from typing import Self
 from transformers import IntervalStrategy, set_seed
 
 from seekrec.errors import ConfigurationError
-from seekrec.events import Spelling, has_training_events
+from seekrec.events import Spelling
 from seekrec.events.split import LearnedAlso
 from seekrec.events.splits import learn_held_out
 from seekrec.recipes.answering import AnsweringRecipe, ModelT, ProcessorT
@@ -132,10 +132,9 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
         log = open_partitions(self.data, self.cache)
         if log is None:
             self.split = prepare_split(self.log or read_log(self.data, self.output_dir), self.data, self.cache)
-            self.whole, self.has_events = self.split, has_training_events(self.split)
         else:
             self.parts = prepare_partitions(log, self.data, self.cache, geohash_length=self.geohash_length)
-            self.whole, self.split, self.has_events = self.parts.split, self.parts.sample, self.parts.facts.has_acts
+            self.split = self.parts.sample
         self.log = None  # the split has it, with its searches; without them it is not kept beside
 
     def learn_held_out(self, also: LearnedAlso) -> Self:
@@ -146,12 +145,10 @@ class Recipe(AnsweringRecipe[ModelT, ProcessorT]):
         """
         again = copy.copy(self)
         if self.parts is None:
-            again.split = again.whole = learn_held_out(self.split, also)
-            again.has_events = has_training_events(again.split)
+            again.split = learn_held_out(self.split, also)
         else:
             again.parts = learn_partitions(self.parts, self.data, self.cache, also, geohash_length=self.geohash_length)
-            again.whole, again.split = again.parts.split, again.parts.sample
-            again.has_events = again.parts.facts.has_acts
+            again.split = again.parts.sample
         again.neighbors = again.views = None
         return again
 

@@ -16,7 +16,7 @@ from seekrec.events.split import LearnedAlso
 from seekrec.recipes.answering import ModelT, ProcessorT
 from seekrec.recipes.recipe import Recipe
 from seekrec.recipes.record import EVERYTHING, MODEL_FOLDER, save_trained
-from seekrec.recipes.views import relearn_views
+from seekrec.recipes.views import asks_validation, relearn_views
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def prepare_again(recipe: Recipe[ModelT, ProcessorT], also: LearnedAlso) -> Reci
         also (`str`): What it learns besides.
     """
     again = recipe.learn_held_out(also)
-    again.first, again.trainer_folder = recipe, f"{recipe.trainer_folder}-refit"
+    again.trainer_folder = f"{recipe.trainer_folder}-refit"
     again.training = copy.deepcopy(recipe.training)
     again.take_epochs(recipe)
     again.refit_record = {
@@ -82,7 +82,9 @@ def train_again(again: Recipe[ModelT, ProcessorT], chosen: ModelT) -> ModelT:
     """
     model = again.fit_split(choose=False)
     assert model is not None
-    relearn_views(again, model, chosen)
+    # Those of fixed weights are there.
+    if asks_validation(model):
+        relearn_views(again, model, chosen)
     for name in chosen.chosen_fields:
         setattr(model.config, name, copy.copy(getattr(chosen.config, name)))
     return model

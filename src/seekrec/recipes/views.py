@@ -186,10 +186,9 @@ def relearn_views(recipe: RunOfRecipe, model: ViewedModel, chosen: ViewedModel) 
         chosen ([`ViewedModel`]): Has the views, and the weights in its configuration.
     """
     if (before := chosen.views) is None:
-        model.set_views(None)
         return
     words = None if before.lexical is None else before.lexical.settings
-    views = _fit_views(recipe, used_views(chosen.view_weights), words)
+    views = _fit_views(recipe, [name for name in used_views(chosen.view_weights) if name != "item_knn"], words)
     if before.item_knn is not None:
         views = replace(views, item_knn=count_neighbors(recipe).read_like(before.item_knn))
     model.set_views(views)
