@@ -6,8 +6,8 @@ import pytest
 from scipy.sparse import csr_array
 from small_shop import log_of
 
-from seekrec.embeddings import ItemNeighbors, item_knn
-from seekrec.embeddings.item_knn import item_cosines, keep_largest
+from seekrec.embeddings import ItemNeighbors, NeighborTables, item_knn
+from seekrec.embeddings.item_knn import item_cosines, keep_largest, most_of_view, sequence_similarities
 from seekrec.errors import DataError
 from seekrec.events import split_log
 from seekrec.schema import IdMap
@@ -42,6 +42,67 @@ def test_the_nearest_do_not_depend_on_how_many_pairs_are_summed_at_a_time(monkey
         assert (item_cosines(acted, 4).toarray() == whole).all()
 
 
+def test_two_items_are_near_in_sequences_as_close_as_users_took_them():
+    """One user took a b c, another c a: a and b stand next to each other once, a and c one apart and next."""
+    sequences = Ragged.from_lists([[0, 1, 2], [2, 0]])
+    one_apart = 5 / 6
+    ab, ac, bc = 1 / np.sqrt(2), (one_apart + 1) / 2, 1 / np.sqrt(2)
+    expected = [[0, ab, ac, 0], [ab, 0, bc, 0], [ac, bc, 0, 0], [0] * 4]
+    np.testing.assert_allclose(sequence_similarities(sequences, 4, 5).toarray(), expected, rtol=1e-6)
+
+
+def test_in_sequences_a_user_counts_an_item_where_it_was_last():
+    """Training has a b c a of one user and c b of the other; so a stands behind c, and b before both."""
+    steps = [("u", step, item, None) for step, item in enumerate("abcaxy")]
+    split = split_log(log_of([*steps, *(("v", step, item, None) for step, item in enumerate("cbxy"))]))
+    tables = NeighborTables.fit([split], IdMap(list("abcxy"))).tables
+    one_apart = 5 / 6
+    ab, ac, bc = one_apart / np.sqrt(2), 1 / np.sqrt(2), 1
+    expected = np.array([[0, ab, ac], [ab, 0, bc], [ac, bc, 0]])
+    np.testing.assert_allclose(tables["sequences"].toarray()[:3, :3], expected, rtol=1e-6)
+    together = np.array([[0, 1 / np.sqrt(2), 1 / np.sqrt(2)], [1 / np.sqrt(2), 0, 1], [1 / np.sqrt(2), 1, 0]])
+    np.testing.assert_allclose(tables["users"].toarray()[:3, :3], together, rtol=1e-6)
+
+
+def test_near_in_sequences_does_not_depend_on_how_many_pairs_are_summed_at_a_time(monkeypatch):
+    """Beside a plain sum over all pairs of 30 users; of long sequences those that stand far apart are left out."""
+    rng = np.random.default_rng(5)
+    lines = [rng.permutation(200)[: rng.integers(180)] for _ in range(30)]
+    table, number = np.zeros((200, 200)), np.zeros(200)
+    for line in lines:
+        number[line] += 1
+        for place, item in enumerate(line):
+            for more, other in enumerate(line[place + 1 : place + 101]):
+                table[item, other] += 5 / (5 + more)
+                table[other, item] += 5 / (5 + more)
+    expected = table / np.sqrt(np.outer(number, number))
+    sequences = Ragged.from_arrays(lines)
+    whole = sequence_similarities(sequences, 200, 200)
+    np.testing.assert_allclose(whole.toarray(), expected, rtol=1e-5)
+    for limit in (1, 500, 20_000):
+        monkeypatch.setattr(item_knn, "_PAIRS_AT_ONCE", limit)
+        assert (sequence_similarities(sequences, 200, 200).toarray() == whole.toarray()).all()
+    # Where that is too much, the closest alone.
+    monkeypatch.setattr(item_knn, "_MAX_PAIRS", 1)
+    closest = np.zeros((200, 200))
+    for line in lines:
+        np.add.at(closest, (np.append(line[:-1], line[1:]), np.append(line[1:], line[:-1])), 1)
+    found = sequence_similarities(sequences, 200, 200).toarray()
+    np.testing.assert_allclose(found, closest / np.sqrt(np.outer(number, number)), rtol=1e-5)
+
+
+def test_a_view_of_a_large_catalogue_has_fewer_neighbours():
+    """500 of each of 20,000 items are ten million."""
+    assert (most_of_view(20_000), most_of_view(20_001)) == (500, 100)
+    large = ItemNeighbors(csr_array((20_001, 20_001), dtype=np.float32))
+    assert [way.num_neighbors for way in large.choices()] == [*4 * [20], *4 * [50], *4 * [100]]
+
+
+def test_nothing_is_near_where_nobody_did_anything():
+    assert not NeighborTables({"users": csr_array((3, 3)), "sequences": csr_array((3, 3))})
+    assert sequence_similarities(Ragged.from_lists([[]]), 3, 2).nnz == 0
+
+
 def test_the_largest_of_each_row_are_kept_and_of_ties_the_first():
     similar = csr_array(np.array([[0, 0.5, 0, 0], [0.5, 0, 0.25, 0], [0, 0.25, 0, 0.25], [0, 0, 0, 0]], np.float32))
     assert keep_largest(similar, 1).toarray().tolist() == [[0, 0.5, 0, 0], [0.5, 0, 0, 0], [0, 0.25, 0, 0], [0] * 4]
@@ -56,7 +117,7 @@ def log():
 
 def test_users_count_with_fewer_items_where_they_have_many(log, monkeypatch):
     split, ids = split_log(log), IdMap([f"i{row}" for row in range(8)])
-    whole = ItemNeighbors.fit(split, ids)
+    whole = NeighborTables.fit([split], ids)
     # Six users of four training items each have 6 * 16 pairs; three of each have 6 * 9.
     counted = []
     monkeypatch.setattr(
@@ -64,9 +125,9 @@ def test_users_count_with_fewer_items_where_they_have_many(log, monkeypatch):
     )
     for limit, items in ((200, 4), (95, 3), (53, 2), (1, 1)):
         monkeypatch.setattr(item_knn, "_MAX_PAIRS", limit)
-        found = ItemNeighbors.fit(split, ids)
+        found = NeighborTables.fit([split], ids)
         assert counted[-1].sum(1).max() == items
-    assert not found.similarities.nnz and whole.similarities.nnz
+    assert not found.tables["users"].nnz and whole.tables["users"].nnz
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5])
@@ -85,11 +146,23 @@ def test_sums_are_those_of_a_dense_product(share):
 def test_ways_to_read_a_table_are_the_nearest_of_it_with_each_decay():
     table = np.random.default_rng(2).random((200, 200)).astype(np.float32)
     np.fill_diagonal(table, 0)
-    ways = ItemNeighbors(csr_array(table)).choices(50)
-    assert list(ways) == [(number, decay) for number in (20, 50) for decay in (1.0, 0.95, 0.8, 0.6)]
-    for (number, decay), way in ways.items():
-        assert way.decay == decay
-        assert (way.similarities.toarray() == keep_largest(csr_array(table), number).toarray()).all()
+    tables = {"users": csr_array(table), "sequences": csr_array(table.T)}
+    ways = NeighborTables(tables).choices(50)
+    expected = [(name, number, decay) for name in tables for number in (20, 50) for decay in (0.95, 0.9, 0.8, 0.6)]
+    assert [(way.nearness, way.num_neighbors, way.decay) for way in ways] == expected
+    for way in ways:
+        kept = keep_largest(tables[way.nearness], way.num_neighbors).toarray()
+        assert (way.similarities.toarray() == kept).all()
+    # Without a choice, the hundred nearest by users; they know what else may be chosen, up to 500 in a small
+    # catalogue, and those of no tables themselves alone.
+    one = NeighborTables(tables).unchosen()
+    assert (one.similarities.toarray() == keep_largest(tables["users"], 100).toarray()).all()
+    assert [way.nearness for way in one.choices()] == ["users"] * 16 + ["sequences"] * 16
+    alone = ItemNeighbors(tables["sequences"], nearness="sequences").choices()
+    assert [way.nearness for way in alone] == ["sequences"] * 16
+    again = NeighborTables(tables).read_like(alone[2])
+    assert (again.nearness, again.num_neighbors, again.decay) == ("sequences", 20, 0.8)
+    assert (again.similarities.toarray() == alone[2].similarities.toarray()).all()
 
 
 def test_arrays_come_back_and_others_are_refused():
@@ -106,3 +179,5 @@ def test_arrays_come_back_and_others_are_refused():
     ):
         with pytest.raises(DataError, match="neighbors of 3 items"):
             ItemNeighbors.from_arrays(wrong, 3, decay=0.5)
+    with pytest.raises(DataError, match="nearness 'items'"):
+        ItemNeighbors.from_arrays(arrays, 3, decay=0.5, nearness="items")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from fixed_scores import Fixed, split_shop
 
-from seekrec.embeddings import ItemNeighbors
+from seekrec.embeddings import ItemNeighbors, NeighborTables
+from seekrec.embeddings.item_knn import keep_largest
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.item_knn import ItemKNN
 from seekrec.evaluation.relearned import relearn
@@ -37,7 +38,7 @@ def shop():
         Tuning(split, id_map, ("uniform",), num_negatives=3),
         before,
         train_sampled=lambda: Fixed(np.arange(10.0) / 2),
-        count_neighbors=lambda: ItemNeighbors.fit(split, id_map, num_neighbors=500),
+        count_neighbors=lambda: NeighborTables.fit([split], id_map, num_neighbors=500),
     )
     learning = learn_held_out(split)
     recommenders = {"SASRec": Fixed(-np.arange(10.0)), SAMPLED_SASREC: Fixed(-np.arange(10.0) / 2)}
@@ -46,7 +47,7 @@ def shop():
         learning,
         id_map,
         recommenders=recommenders,
-        count_neighbors=lambda: ItemNeighbors.fit(learning, id_map, num_neighbors=500),
+        count_neighbors=lambda: NeighborTables.fit([learning], id_map, num_neighbors=500),
     )
     return before, after, recommenders, learning, id_map
 
@@ -68,12 +69,15 @@ def test_what_counts_counts_the_events_held_out_before(shop):
 
 def test_weights_and_neighbours_stay_as_they_were_chosen_for_each_protocol(shop):
     before, after, recommenders, learning, id_map = shop
-    nearest = ItemNeighbors.fit(learning, id_map, num_neighbors=500)
+    tables = NeighborTables.fit([learning], id_map, num_neighbors=500)
     for protocol in ("full", "uniform"):
-        old, new = (for_protocol(one["item-kNN"], protocol) for one in (before, after))
-        assert new.details == old.details
-        knn = ItemKNN(nearest.choices(500)[old.details["num_neighbours"], old.details["decay"]], id_map)
-        np.testing.assert_array_equal(new.score_all(REQUESTS), knn.score_all(REQUESTS))
+        for name, nearness in (("item-kNN", "users"), ("sequential item-kNN", "sequences")):
+            old, new = (for_protocol(one[name], protocol) for one in (before, after))
+            assert new.details == old.details
+            near = ItemNeighbors(
+                keep_largest(tables.tables[nearness], old.details["num_neighbours"]), decay=old.details["decay"]
+            )
+            np.testing.assert_array_equal(new.score_all(REQUESTS), ItemKNN(near, id_map).score_all(REQUESTS))
 
         old, new = (for_protocol(one["query log x SASRec"], protocol) for one in (before, after))
         assert new.details == old.details

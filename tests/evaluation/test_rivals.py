@@ -8,7 +8,7 @@ from fixed_scores import Fixed, split_shop
 from scipy.sparse import csr_array
 from small_shop import log_of
 
-from seekrec.embeddings import ItemNeighbors
+from seekrec.embeddings import ItemNeighbors, NeighborTables
 from seekrec.evaluation.ceilings import DrawCorrection, QueryGroup, count_draws
 from seekrec.evaluation.evaluator import evaluate_system
 from seekrec.evaluation.item_knn import ItemKNN
@@ -89,17 +89,21 @@ def test_rivals_stand_beside_the_baselines_and_say_what_validation_chose(shop_sp
         Tuning(shop_split, id_map, num_negatives=3),
         baselines,
         train_sampled=lambda: Fixed(-np.arange(10.0)),
-        count_neighbors=lambda: ItemNeighbors.fit(shop_split, id_map),
+        count_neighbors=lambda: NeighborTables.fit([shop_split], id_map),
     )
     assert list(found) == [
         "item-kNN",
         "item-kNN x SASRec",
+        "sequential item-kNN",
+        "sequential item-kNN x SASRec",
         "query log",
         "query log x SASRec",
         "query log x item-kNN",
+        "query log x sequential item-kNN",
         "BM25 + dense by rank",
         "BM25 + dense by rank x SASRec",
         "BM25 + dense by rank x item-kNN",
+        "BM25 + dense by rank x sequential item-kNN",
         "SASRec, sampled softmax",
         "exact query group x SASRec",
         "SASRec less draws",
@@ -126,19 +130,24 @@ def test_a_log_without_searches_has_no_rivals_of_searches(shop_split):
     split = split_log(log_of(rows, items=list("abcd")))
     baselines = {"SASRec": Fixed([1, 2, 3, 4])}
     names = ["query_log", "query_group", "item_knn"]
-    found = rival_systems(names, Tuning(split, IDS), baselines, count_neighbors=lambda: ItemNeighbors.fit(split, IDS))
-    assert list(found) == ["item-kNN", "item-kNN x SASRec"]
+    tables = NeighborTables.fit([split], IDS)
+    found = rival_systems(names, Tuning(split, IDS), baselines, count_neighbors=lambda: tables)
+    assert list(found) == [
+        *("item-kNN", "item-kNN x SASRec"),
+        *("sequential item-kNN", "sequential item-kNN x SASRec"),
+    ]
 
 
-def test_neighbours_and_decay_are_those_that_rank_validation_best(shop_split):
+@pytest.mark.parametrize("nearness", ["users", "sequences"])
+def test_neighbours_and_decay_are_those_that_rank_validation_best(shop_split, nearness):
     id_map = IdMap(shop_split.log.items["item_id"].to_pylist())
-    nearest = ItemNeighbors.fit(shop_split, id_map, num_neighbors=500)
+    tables = NeighborTables.fit([shop_split], id_map, num_neighbors=500)
     cases = Tuning(shop_split, id_map, ("uniform",), num_negatives=3).cases("recommendation")
-    chosen = ItemKNN.fit(nearest, cases, id_map)
+    chosen = ItemKNN.fit(tables, nearness, cases, id_map)
     for protocol, own in cases.items():
         values = {}
-        for decay in (1.0, 0.95, 0.8, 0.6):
-            one = ItemKNN(ItemNeighbors(nearest.similarities, decay=decay), id_map)
+        for decay in (0.95, 0.9, 0.8, 0.6):
+            one = ItemKNN(ItemNeighbors(tables.tables[nearness], decay=decay), id_map)
             values[decay] = evaluate_system(one, shop_split, id_map, cases=own, show_progress=False).metrics["ndcg@10"]
         # With ten items every number of neighbours is the same, so the first is taken.
         assert for_protocol(chosen, protocol).details == {"decay": max(values, key=values.get), "num_neighbours": 20}
@@ -146,11 +155,11 @@ def test_neighbours_and_decay_are_those_that_rank_validation_best(shop_split):
 
 
 def test_partitions_are_counted_together(shop_split):
-    """The same users twice: every count doubles, so cosines stay and clicks are twice as many."""
+    """The same users twice: every count doubles, so similarities stay and clicks are twice as many."""
     id_map = IdMap(shop_split.log.items["item_id"].to_pylist())
     once, twice = QueryLog.fit(shop_split, id_map), QueryLog.fit([shop_split, shop_split], id_map)
     np.testing.assert_array_equal(2 * once.query_clicks.toarray(), twice.query_clicks.toarray())
     np.testing.assert_array_equal(2 * once.word_clicks.toarray(), twice.word_clicks.toarray())
-    alone, whole = (ItemNeighbors.fit(shop_split, id_map, whole=parts) for parts in (None, [shop_split, shop_split]))
-    cosines, same = (one.similarities.toarray() for one in (alone, whole))
-    np.testing.assert_allclose(cosines, same, rtol=1e-6)
+    alone, whole = (NeighborTables.fit(number * [shop_split], id_map) for number in (1, 2))
+    for nearness, table in alone.tables.items():
+        np.testing.assert_allclose(table.toarray(), whole.tables[nearness].toarray(), rtol=1e-6)

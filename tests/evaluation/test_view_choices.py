@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How neighbours are read is what makes the targets of all tasks likeliest."""
 
+import json
+
 import numpy as np
 import pytest
 from small_shop import make_dense_catalog, make_log, make_synergen
@@ -48,25 +50,33 @@ def test_what_is_asked_is_each_view_in_each_of_its_ways():
     asked = choices.asked(names)
     words = [one for name, (one, _) in asked.items() if name.startswith("lexical")]
     assert [one.lexical.settings for one in words] == list(LEXICAL_CHOICES)
-    # 20, 50 or 100 neighbours, and four decays.
+    # By users and in sequences 20, 50, 100 or 500 neighbours, and four decays.
     near = [one.item_knn for name, (one, _) in asked.items() if name.startswith("item_knn")]
-    assert [one.decay for one in near] == [1.0, 0.95, 0.8, 0.6] * 3
+    assert [one.decay for one in near] == [0.95, 0.9, 0.8, 0.6] * 8
+    assert [one.nearness for one in near] == ["users"] * 16 + ["sequences"] * 16
     assert len(asked) == len(words) + len(near) + 2
-    chosen = choices.chosen(2, 4)
-    assert chosen.lexical is words[2].lexical and chosen.item_knn is near[4]
+    chosen = choices.chosen(2, 18)
+    assert chosen.lexical is words[2].lexical and chosen.item_knn is near[18]
     assert chosen.query_log is views.query_log and choices.chosen(0, None).item_knn is views.item_knn
 
 
 def test_a_model_answers_and_is_saved_with_the_way_that_was_chosen(monkeypatch, tmp_path):
     split = split_log(make_log())
     model, processor = make_synergen()
-    monkeypatch.setattr(ViewChoices, "choose_neighbors", lambda self, scored, names, unit: 3)
+    monkeypatch.setattr(ViewChoices, "choose_neighbors", lambda self, scored, names, unit: 19)
     # What makes targets likelier is taken here whether or not it brings them to the front.
     monkeypatch.setattr(
         "seekrec.evaluation.view_weights.likely_weights", lambda _, names, unit: dict.fromkeys(names, 2.0)
     )
     monkeypatch.setattr(ScoredCases, "values", lambda _, weights: np.array([float(bool(weights))]))
     choose_view_weights(model, processor, split, Views.fit(split, model.catalog), max_cases=40)
-    assert model.views.item_knn.decay == 0.6
+    assert (model.views.item_knn.decay, model.views.item_knn.nearness) == (0.6, "sequences")
     model.save_pretrained(tmp_path)
-    assert Views.load(tmp_path / "views")[0].item_knn.decay == 0.6
+    again = Views.load(tmp_path / "views")[0].item_knn
+    assert (again.decay, again.nearness) == (0.6, "sequences")
+    # Files that name no way are those of before there was another.
+    saved = tmp_path / "views" / "views.json"
+    content = json.loads(saved.read_text(encoding="utf-8"))
+    assert content["parts"]["item_knn"].pop("nearness") == "sequences"
+    saved.write_text(json.dumps(content), encoding="utf-8")
+    assert Views.load(tmp_path / "views")[0].item_knn.nearness == "users"

@@ -11,7 +11,7 @@ import pytest
 from tiny_runs import ROOT, command, run
 from transformers import AutoModel
 
-from seekrec.embeddings import ItemNeighbors
+from seekrec.embeddings import NeighborTables
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import Popularity, read_results
 from seekrec.events.query_log import QueryLog
@@ -89,8 +89,9 @@ def test_views_count_it_and_are_weighed_as_validation_chose_before(refitted, spl
             assert f"'{name}': {weight}" in line
     counted = QueryLog.fit(learning, ids)
     np.testing.assert_array_equal(model.views.query_log.query_clicks.toarray(), counted.query_clicks.toarray())
-    nearest = ItemNeighbors.fit(learning, ids, num_neighbors=model.views.item_knn.num_neighbors)
-    np.testing.assert_allclose(model.views.item_knn.similarities.toarray(), nearest.similarities.toarray(), rtol=1e-6)
+    near = model.views.item_knn
+    expected = NeighborTables.fit([learning], ids, num_neighbors=near.num_neighbors).tables[near.nearness]
+    np.testing.assert_allclose(near.similarities.toarray(), expected.toarray(), rtol=1e-6)
 
 
 def test_the_table_holds_baselines_that_have_learned_it_too(refitted, split):

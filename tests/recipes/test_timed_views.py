@@ -9,7 +9,7 @@ import torch
 from small_shop import log_of, make_log, make_synergen
 
 from seekrec.catalog import Catalog
-from seekrec.embeddings import ItemNeighbors
+from seekrec.embeddings import NeighborTables
 from seekrec.events import split_log
 from seekrec.events.partitions import partition_log, split_partitions
 from seekrec.events.partitions.training_facts import gather_training_facts
@@ -98,7 +98,7 @@ def make_recipe(folder, **cache):
 
 def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing(tmp_path, monkeypatch):
     made = []
-    for kind in (ItemNeighbors, LexicalIndex, QueryLog):
+    for kind in (NeighborTables, LexicalIndex, QueryLog):
         monkeypatch.setattr(kind, "fit", _counted(kind.fit, made))
     recipe = make_recipe(tmp_path)
     model = recipe.model
@@ -117,7 +117,7 @@ def test_timing_views_leaves_the_model_alone_and_keeps_the_views_for_choosing(tm
     assert list(model.config.view_weights) != [BY_VALIDATION] and recipe.views is None
     # Three times or more they were weighed; made was each once, neighbours for the baseline too.
     assert count_neighbors(recipe) is recipe.neighbors
-    assert sorted(made) == sorted(["ItemNeighbors", "QueryLog", *["LexicalIndex"] * len(LEXICAL_CHOICES)])
+    assert sorted(made) == sorted(["NeighborTables", "QueryLog", *["LexicalIndex"] * len(LEXICAL_CHOICES)])
     # What a training is validated by is part of what it is.
     assert fixed_views(model) == write_view_weights(model.view_weights) != []
     with timed_views(recipe, model) as seconds:

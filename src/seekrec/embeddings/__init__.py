@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModel
 from seekrec.embeddings.configuration_lightgcn import LightGCNConfig
 from seekrec.embeddings.configuration_sasrec import SASRecConfig
 from seekrec.embeddings.frozen_sasrec import FrozenSASRec, recommender_sizes
-from seekrec.embeddings.item_knn import ItemNeighbors
+from seekrec.embeddings.item_knn import ItemNeighbors, NeighborTables
 from seekrec.embeddings.modeling_lightgcn import LightGCNModel, LightGCNOutput
 from seekrec.embeddings.modeling_sasrec import SASRecCollator, SASRecForNextItem, SASRecModel, SASRecOutput
 from seekrec.embeddings.semantic import DEFAULT_ENCODER, embed_texts, load_semantic_encoder
@@ -26,6 +26,7 @@ __all__ = [
     "LightGCNConfig",
     "LightGCNModel",
     "LightGCNOutput",
+    "NeighborTables",
     "SASRecCollator",
     "SASRecConfig",
     "SASRecForNextItem",

@@ -3,101 +3,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from seekrec.embeddings.sequences import interaction_graph
+from seekrec.embeddings.sequences import sasrec_sequences
 from seekrec.errors import DataError
 from seekrec.events import Split
 from seekrec.schema import IdMap
 from seekrec.util.ragged import Ragged
 from seekrec.util.sparse import add_rows
 
-# What validation chooses from. On MovieLens-100K it is few neighbors and a slow decay, on the tags of MovieLens many,
-# and on Scientific and Amazon Beauty there is hardly any difference.
-_NEIGHBOR_CHOICES, _DECAY_CHOICES = (20, 50, 100, 500), (1.0, 0.95, 0.8, 0.6)
+# What validation chooses from. On MovieLens-100K it is near in sequences, on Scientific and Amazon Beauty there is
+# hardly any difference, and on the tags of MovieLens it is many neighbors.
+_NEIGHBOR_CHOICES, _DECAY_CHOICES = (20, 50, 100, 500), (0.95, 0.9, 0.8, 0.6)
 MOST_NEIGHBORS = max(_NEIGHBOR_CHOICES)
-# What is taken without a choice; a view has no more neighbors.
+# What is taken without a choice. A view has more neighbors only where all together are no more than those below, which
+# are 80 megabytes.
 NUM_ITEM_NEIGHBORS, DECAY = 100, 0.8
-# Pairs of items that users have in common and that are counted at most; above, users count with fewer of their items.
+_MOST_OF_VIEW = 10**7
+# In sequences two items count half as much where so many stand between them, and nothing a hundred places apart.
+_HALF_DISTANCE, _MOST_DISTANCE = 5, 100
+# Pairs of items that users have in common and that are counted at most. Above, users count with fewer of their items,
+# and sequences with pairs that stand closer.
 _MAX_PAIRS = 2 * 10**8
 # Pairs that are summed at a time.
 _PAIRS_AT_ONCE = 2**24
 
-# Users, ascending, and the rows of items that they acted on, both int64.
-_Pairs = tuple[np.ndarray, np.ndarray]
+Nearness = Literal["users", "sequences"]
 
 
 class ItemNeighbors:
     """The items nearest to each by who acted on them.
-
-    The similarity of two items is the cosine of their columns in the table of users and items (1 = acted on in
-    training).
 
     Args:
         similarities (`scipy.sparse.csr_array`): float32 of shape `(num_items, num_items)`: row `i` holds the nearest
             of item `i`, and not itself.
         decay (`float`): Weight of an item of a history against the one after it, above 0 and at most 1.
         num_neighbors (`int`): How many an item has at most.
+        nearness (`str`): What the similarities are; see [`NeighborTables`].
+        tables ([`NeighborTables`], *optional*): What else may be chosen; not saved.
     """
 
     def __init__(
-        self, similarities: csr_array, *, decay: float = DECAY, num_neighbors: int = NUM_ITEM_NEIGHBORS
+        self,
+        similarities: csr_array,
+        *,
+        decay: float = DECAY,
+        num_neighbors: int = NUM_ITEM_NEIGHBORS,
+        nearness: Nearness = "users",
+        tables: NeighborTables | None = None,
     ) -> None:
         self.similarities = similarities
         self.decay = decay
         self.num_neighbors = num_neighbors
+        self.nearness = nearness
+        self.tables = tables
 
-    @classmethod
-    def fit(
-        cls,
-        split: Split,
-        id_map: IdMap,
-        *,
-        num_neighbors: int = NUM_ITEM_NEIGHBORS,
-        decay: float = DECAY,
-        whole: Iterable[Split] | None = None,
-    ) -> ItemNeighbors:
-        """Count who acted on what in training.
-
-        Where users with many items would make it long, each counts with a seeded sample of its items, as large as
-        some 200 million pairs of items allow.
-
-        Args:
-            split ([`~seekrec.events.Split`]): Only its training events are used.
-            id_map ([`IdMap`]): Items of the catalogue.
-            num_neighbors (`int`): How many to keep of each item.
-            decay (`float`): As for the class.
-            whole (`Iterable[Split]`, *optional*): All partitions, where `split` is one of them: they are counted.
-        """
-        if whole is None:
-            own = [_pairs(split, id_map)]
-            acted = _acted(lambda: own, len(id_map))
-        else:
-            acted = _acted(lambda: (_pairs(part, id_map) for part in whole), len(id_map))
-        similarities = item_cosines(csr_array(vstack(list(acted), format="csr")), num_neighbors)
-        return cls(similarities, decay=decay, num_neighbors=num_neighbors)
-
-    def choices(self, most_neighbors: int) -> dict[tuple[int, float], ItemNeighbors]:
-        """Return the ways to read the table that validation chooses from, by number of neighbors and decay.
-
-        Args:
-            most_neighbors (`int`): Ways with more are left out.
-        """
-        numbers = [number for number in _NEIGHBOR_CHOICES if number <= most_neighbors]
-        tables = _keep_each(self.similarities, numbers)
-        return {
-            (number, decay): ItemNeighbors(table, decay=decay, num_neighbors=number)
-            for number, table in tables.items()
-            for decay in _DECAY_CHOICES
-        }
-
-    def read_like(self, other: ItemNeighbors) -> ItemNeighbors:
-        """Return this table with as many neighbours, and as slow a decay, as another."""
-        kept = keep_largest(self.similarities, other.num_neighbors)
-        return ItemNeighbors(kept, decay=other.decay, num_neighbors=other.num_neighbors)
+    def choices(self) -> list[ItemNeighbors]:
+        """Return the ways to read the tables, or these similarities alone, that a view is chosen from."""
+        tables = NeighborTables({self.nearness: self.similarities}) if self.tables is None else self.tables
+        return tables.choices(most_of_view(self.similarities.shape[0]))
 
     def scores(self, histories: Ragged) -> csr_array:
         """Sum the similarities of each item to those of a history of which it is one of the nearest.
@@ -136,13 +104,16 @@ class ItemNeighbors:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray], num_items: int, *, decay: float) -> ItemNeighbors:
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], num_items: int, *, decay: float, nearness: Nearness = "users"
+    ) -> ItemNeighbors:
         """Read what `arrays` returned.
 
         Args:
             arrays (`Mapping[str, np.ndarray]`): The arrays by name.
             num_items (`int`): Items of the catalogue that they were made for.
             decay (`float`): As for the class.
+            nearness (`str`): As for the class.
 
         Raises:
             DataError: If an array is missing or they do not belong together.
@@ -153,40 +124,109 @@ class ItemNeighbors:
             table.check_format(full_check=True)
             if not 0 < decay <= 1 or not (table.data > 0).all():
                 raise ValueError(f"decay {decay!r}, or a similarity that is not above 0")
+            if nearness not in get_args(Nearness):
+                raise ValueError(f"nearness {nearness!r}")
         except (KeyError, ValueError) as error:
             raise DataError(
                 f"The arrays do not make a table of neighbors of {num_items} items ({error}); use those that "
                 "ItemNeighbors.arrays() returned."
             ) from error
-        return cls(table, decay=decay, num_neighbors=int(np.diff(table.indptr).max(initial=1)))
+        most = int(np.diff(table.indptr).max(initial=1))
+        return cls(table, decay=decay, num_neighbors=most, nearness=nearness)
 
 
-def _acted(read_pairs: Callable[[], Iterable[_Pairs]], num_items: int) -> Iterator[csr_array]:
-    """Return who acted on what, a table of users and items for each split.
+def most_of_view(num_items: int) -> int:
+    """Return how many neighbors an item has at most in a view of a catalogue of so many items."""
+    return MOST_NEIGHBORS if num_items * MOST_NEIGHBORS <= _MOST_OF_VIEW else NUM_ITEM_NEIGHBORS
+
+
+class NeighborTables:
+    """The items nearest to each, in each of the ways that validation chooses from.
+
+    - `"users"`: the cosine of two items' columns in the table of users and items (1 = acted on in training).
+    - `"sequences"`: the same, where a user adds `5 / (5 + n)` to a pair of items with `n` others between them, in the
+      order in which it acted on them, each item where it was last; nothing where more than 99 stand between. Two items
+      taken one after the other say more of each other than the first and the last of a long history. After Sequential
+      Rules (Ludewig and Jannach, 2018), in both directions.
 
     Args:
-        read_pairs (`Callable`): Returns the pairs of each split. It is asked twice, once to know how many they are,
-            once to count them, so that of partitions no more is held than is counted.
-        num_items (`int`): Items of the catalogue.
+        tables (`Mapping[str, scipy.sparse.csr_array]`): By name of the way, similarities as for [`ItemNeighbors`].
     """
-    numbers = np.concatenate([np.bincount(users) for users, _ in read_pairs()])
-    most = _items_of_user(numbers)
-    for users, items in read_pairs():
-        if most < int(numbers.max(initial=0)):
-            order = np.lexsort((np.random.default_rng(0).random(len(users)), users))
-            place = np.arange(len(order)) - np.searchsorted(users, users)
-            kept = np.sort(order[place < most])
-            users, items = users[kept], items[kept]
-        shape = (int(users.max(initial=-1)) + 1, num_items)
-        yield csr_array((np.ones(len(users), np.float32), (users, items)), shape=shape)
+
+    def __init__(self, tables: Mapping[Nearness, csr_array]) -> None:
+        self.tables = dict(tables)
+
+    @classmethod
+    def fit(cls, splits: Iterable[Split], id_map: IdMap, *, num_neighbors: int | None = None) -> NeighborTables:
+        """Count who acted on what in training.
+
+        Where users with many items would make it long, some 200 million pairs of items are counted: by users a seeded
+        sample of each one's items, in sequences those that stand closest.
+
+        Args:
+            splits (`Iterable[Split]`): A log, or all partitions of one; only training events are used.
+            id_map ([`IdMap`]): Items of the catalogue.
+            num_neighbors (`int`, *optional*): How many to keep of each item; as many as a view may have if not given.
+        """
+        num_neighbors = most_of_view(len(id_map)) if num_neighbors is None else num_neighbors
+        sequences = Ragged.stack([_last_mentions(sasrec_sequences(split, id_map), len(id_map)) for split in splits])
+        return cls(
+            {
+                "users": item_cosines(_acted(sequences, len(id_map)), num_neighbors),
+                "sequences": sequence_similarities(sequences, len(id_map), num_neighbors),
+            }
+        )
+
+    def __bool__(self) -> bool:
+        return any(table.nnz for table in self.tables.values())
+
+    def unchosen(self) -> ItemNeighbors:
+        """Return what is read without a choice: who acted on both."""
+        return ItemNeighbors(keep_largest(self.tables["users"], NUM_ITEM_NEIGHBORS), tables=self)
+
+    def choices(self, most_neighbors: int, ways: Collection[Nearness] | None = None) -> list[ItemNeighbors]:
+        """Return the ways to read the tables that validation chooses from.
+
+        Args:
+            most_neighbors (`int`): Ways with more are left out.
+            ways (`Collection[str]`, *optional*): The tables to read; all, unless some are named.
+        """
+        numbers = [number for number in _NEIGHBOR_CHOICES if number <= most_neighbors]
+        return [
+            ItemNeighbors(kept, decay=decay, num_neighbors=number, nearness=way)
+            for way, table in self.tables.items()
+            if ways is None or way in ways
+            for number, kept in _keep_each(table, numbers).items()
+            for decay in _DECAY_CHOICES
+        ]
+
+    def read_like(self, other: ItemNeighbors) -> ItemNeighbors:
+        """Return the neighbors that these tables have, read in the same way as others."""
+        kept = keep_largest(self.tables[other.nearness], other.num_neighbors)
+        return ItemNeighbors(kept, decay=other.decay, num_neighbors=other.num_neighbors, nearness=other.nearness)
 
 
-def _pairs(split: Split, id_map: IdMap) -> _Pairs:
-    """Return users, ascending, and the items that they acted on in training: int64, nothing of a log without such."""
-    if not len(split.training_interactions()):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    graph = interaction_graph(split, id_map)
-    return graph.users, graph.items
+def _last_mentions(sequences: Ragged, num_items: int) -> Ragged:
+    """Return each item of a sequence once, where it was last."""
+    owners = sequences.owners()
+    pairs = owners * num_items + sequences.values
+    _, from_end = np.unique(pairs[::-1], return_index=True)
+    last = np.sort(len(pairs) - 1 - from_end)
+    return Ragged.from_owners(sequences.values[last], owners[last], len(sequences))
+
+
+def _acted(sequences: Ragged, num_items: int) -> csr_array:
+    """Return who acted on what, a table of users and items, of no more items a user than can be counted."""
+    lengths = sequences.lengths
+    most = _items_of_user(lengths)
+    if most < int(lengths.max(initial=0)):
+        owners = sequences.owners()
+        order = np.lexsort((np.random.default_rng(0).random(len(owners)), owners))
+        is_kept = np.zeros(len(order), bool)
+        is_kept[order[np.arange(len(order)) - np.repeat(sequences.offsets[:-1], lengths) < most]] = True
+        sequences = sequences.keep(is_kept)
+    ones = np.ones(len(sequences.values), np.float32)
+    return csr_array((ones, sequences.values, sequences.offsets), shape=(len(sequences), num_items))
 
 
 def _items_of_user(numbers: np.ndarray) -> int:
@@ -218,16 +258,60 @@ def item_cosines(acted: csr_array, num_neighbors: int) -> csr_array:
     # Pairs that an item is part of: as many as its users have items.
     pairs = np.zeros(num_items, np.int64)
     np.add.at(pairs, acted.indices, np.repeat(np.diff(acted.indptr), np.diff(acted.indptr)))
-    ends = np.searchsorted(np.cumsum(pairs) // _PAIRS_AT_ONCE, np.arange(pairs.sum() // _PAIRS_AT_ONCE + 1), "right")
     blocks = []
-    begin = 0
-    for end in np.unique(ends).tolist():
+    for begin, end in _blocks(pairs):
         block = (by_item[begin:end] @ unit).tocoo()
         others = block.row + begin != block.col
         entries = (block.data[others], (block.row[others], block.col[others]))
         blocks.append(keep_largest(csr_array(entries, shape=block.shape), num_neighbors))
-        begin = end
     return csr_array(vstack(blocks, format="csr"))
+
+
+def sequence_similarities(sequences: Ragged, num_items: int, num_neighbors: int) -> csr_array:
+    """Compute the nearest items of each by how close to each other users acted on them; see [`NeighborTables`].
+
+    Args:
+        sequences ([`Ragged`]): Item rows of each user, oldest first, each item once.
+        num_items (`int`): Items of the catalogue.
+        num_neighbors (`int`): How many to keep of each item; ties go to the lower row.
+
+    Returns:
+        `scipy.sparse.csr_array`: float32 of shape `(num_items, num_items)`, without the items themselves.
+    """
+    items, lengths = sequences.values.astype(np.int64), sequences.lengths
+    counted = 2 * np.cumsum([np.maximum(lengths - distance, 0).sum() for distance in range(1, _MOST_DISTANCE + 1)])
+    most = max(1, int(np.searchsorted(counted, _MAX_PAIRS, "right")))
+    weights = (_HALF_DISTANCE / (_HALF_DISTANCE + np.arange(most + 1) - 1)).astype(np.float32)
+    place = np.arange(len(items)) - np.repeat(sequences.offsets[:-1], lengths)
+    before = np.minimum(place, most)
+    after = np.minimum(np.repeat(lengths, lengths) - 1 - place, most)
+    pairs = np.zeros(num_items, np.int64)
+    np.add.at(pairs, items, before + after)
+    number = np.bincount(items, minlength=num_items)
+    scales = (1 / np.sqrt(np.maximum(number, 1))).astype(np.float32)
+    # Where each item stands, those of an item behind each other.
+    order, ends = np.argsort(items, kind="stable"), np.append(0, np.cumsum(number))
+    blocks = []
+    for begin, end in _blocks(pairs):
+        own = order[ends[begin] : ends[end]]
+        around = Ragged.from_ranges(own - before[own], before[own] + after[own] + 1)
+        of_own = own[around.owners()]
+        others = around.values != of_own
+        own_places, places = of_own[others], around.values[others]
+        rows, columns = items[own_places], items[places]
+        values = weights[np.abs(places - own_places)] * scales[rows] * scales[columns]
+        block = csr_array((values, (rows - begin, columns)), shape=(end - begin, num_items))
+        blocks.append(keep_largest(block, num_neighbors))
+    return csr_array(vstack(blocks, format="csr"))
+
+
+def _blocks(pairs: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Return the items to count at a time, so that they have about as many pairs: the first, and the one behind."""
+    ends = np.searchsorted(np.cumsum(pairs) // _PAIRS_AT_ONCE, np.arange(pairs.sum() // _PAIRS_AT_ONCE + 1), "right")
+    begin = 0
+    for end in np.unique(ends).tolist():
+        yield begin, end
+        begin = end
 
 
 def keep_largest(table: csr_array, number: int) -> csr_array:
@@ -257,6 +341,10 @@ __all__ = [
     "MOST_NEIGHBORS",
     "NUM_ITEM_NEIGHBORS",
     "ItemNeighbors",
+    "Nearness",
+    "NeighborTables",
     "item_cosines",
     "keep_largest",
+    "most_of_view",
+    "sequence_similarities",
 ]

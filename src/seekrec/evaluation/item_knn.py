@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from seekrec.embeddings import ItemNeighbors
-from seekrec.embeddings.item_knn import MOST_NEIGHBORS
+from seekrec.embeddings import ItemNeighbors, NeighborTables
+from seekrec.embeddings.item_knn import MOST_NEIGHBORS, Nearness
 from seekrec.evaluation.baselines import Float32Array
 from seekrec.evaluation.evaluator import cut_scores
 from seekrec.evaluation.metrics import metric_values, ranks_from_scores
@@ -33,23 +33,27 @@ class ItemKNN:
     def __init__(self, neighbors: ItemNeighbors, id_map: IdMap) -> None:
         self.neighbors = neighbors
         self.id_map = id_map
-        self.details: dict[str, object] = {"decay": neighbors.decay}
+        self.details: dict[str, object] = {"decay": neighbors.decay, "num_neighbours": neighbors.num_neighbors}
         self.by_protocol: dict[RankingProtocol, ItemKNN] = {}
 
     @classmethod
-    def fit(cls, nearest: ItemNeighbors, cases: Mapping[RankingProtocol, EvaluationCases], id_map: IdMap) -> ItemKNN:
+    def fit(
+        cls,
+        tables: NeighborTables,
+        nearness: Nearness,
+        cases: Mapping[RankingProtocol, EvaluationCases],
+        id_map: IdMap,
+    ) -> ItemKNN:
         """Choose the number of neighbours and the decay, of each protocol by itself.
 
         Args:
-            nearest ([`ItemNeighbors`]): Who acted on what in training: the `MOST_NEIGHBORS` nearest of each item.
+            tables ([`NeighborTables`]): Who acted on what in training: the `MOST_NEIGHBORS` nearest of each item.
+            nearness (`str`): The table to read.
             cases (`Mapping`): By protocol, as [`Tuning`] makes them. What is chosen for the first is returned;
                 `by_protocol` of it holds all.
             id_map ([`IdMap`]): Items of the catalogue.
         """
-        grid = []
-        for (num_neighbors, _), neighbors in nearest.choices(MOST_NEIGHBORS).items():
-            grid.append(cls(neighbors, id_map))
-            grid[-1].details["num_neighbours"] = num_neighbors
+        grid = [cls(neighbors, id_map) for neighbors in tables.choices(MOST_NEIGHBORS, [nearness])]
         by_protocol = {name: _best_of(grid, own, id_map) for name, own in cases.items()}
         chosen = next(iter(by_protocol.values()))
         chosen.by_protocol = by_protocol

@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from seekrec.embeddings import ItemNeighbors
+from seekrec.embeddings import NeighborTables
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.ceilings import DrawCorrection
 from seekrec.evaluation.item_knn import ItemKNN
@@ -31,7 +31,7 @@ def relearn(
     whole: Iterable[Split] | None = None,
     counts: np.ndarray | None = None,
     recommenders: Mapping[str, Scorer],
-    count_neighbors: Callable[[], ItemNeighbors],
+    count_neighbors: Callable[[], NeighborTables],
 ) -> dict[str, Scorer]:
     """Let baselines learn from the training events of a split; weights, smoothings and neighbours stay as chosen.
 

@@ -3,7 +3,8 @@
 
 - `query_log`: what was clicked for the query and its words in training, alone and times SASRec;
 - `rank_fusion`: BM25 and dense text by reciprocal ranks, alone and times SASRec;
-- `item_knn`: items that the same users acted on, alone and times SASRec; the two above are also weighted by it;
+- `item_knn`: items that the same users acted on, anywhere in their histories or close together (sequential item-kNN,
+  see [`NeighborTables`]), each alone and times SASRec; the two above are also weighted by them;
 - `sampled_sasrec`: a SASRec that is trained by a sampled softmax, on another schedule;
 - `query_group`: the items that a synthetic query was made for, times SASRec. Not a baseline but a ceiling: it is told
   what a search engine has to find out;
@@ -22,8 +23,8 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.stats import rankdata
 
-from seekrec.embeddings import ItemNeighbors
-from seekrec.embeddings.item_knn import MOST_NEIGHBORS
+from seekrec.embeddings import NeighborTables
+from seekrec.embeddings.item_knn import MOST_NEIGHBORS, Nearness
 from seekrec.evaluation.baselines import Float32Array, distinct_queries
 from seekrec.evaluation.ceilings import DrawCorrection, QueryGroup
 from seekrec.evaluation.item_knn import ItemKNN
@@ -45,6 +46,8 @@ Rival = Literal["query_log", "rank_fusion", "item_knn", "sampled_sasrec", "query
 
 RIVALS: tuple[Rival, ...] = get_args(Rival)
 
+# Baselines by the same users, and what is near by them.
+_NEAREST: dict[str, Nearness] = {"item-kNN": "users", "sequential item-kNN": "sequences"}
 # Smoothings that a query log chooses from.
 _SMOOTHINGS = (0.1, 1.0, 10.0)
 
@@ -116,7 +119,7 @@ def rival_systems(
     baselines: Mapping[str, Scorer],
     *,
     train_sampled: Callable[[], Scorer] | None = None,
-    count_neighbors: Callable[[], ItemNeighbors] | None = None,
+    count_neighbors: Callable[[], NeighborTables] | None = None,
     whole: Iterable[Split] | None = None,
 ) -> dict[str, Scorer]:
     """Build rivals by their names in settings.
@@ -142,20 +145,22 @@ def rival_systems(
     prior, found = baselines["SASRec"], dict[str, Scorer]()
     searches = tuning.cases(SEARCH)
 
-    knn: Scorer | None = None
+    recommenders = {"SASRec": prior}
     if "item_knn" in names and (cases := tuning.cases(RECOMMENDATION)):
         if count_neighbors is None:
-            nearest = ItemNeighbors.fit(split, id_map, num_neighbors=MOST_NEIGHBORS, whole=whole)
+            splits = [split] if whole is None else whole
+            tables = NeighborTables.fit(splits, id_map, num_neighbors=MOST_NEIGHBORS)
         else:
-            nearest = count_neighbors()
-        knn = found["item-kNN"] = ItemKNN.fit(nearest, cases, id_map)
-        weighed = ReweightedText({"item-kNN": knn}, prior, behavior=RECOMMENDATION)
-        found["item-kNN x SASRec"] = weighed.fit(cases, forms=("sum",), show_progress=False)
+            tables = count_neighbors()
+        for name, nearness in _NEAREST.items():
+            knn = recommenders[name] = found[name] = ItemKNN.fit(tables, nearness, cases, id_map)
+            weighed = ReweightedText({name: knn}, prior, behavior=RECOMMENDATION)
+            found[f"{name} x SASRec"] = weighed.fit(cases, forms=("sum",), show_progress=False)
 
     def add(name: str, system: Scorer, texts: Mapping[str, Scorer] | None = None) -> None:
         found[name] = system
-        for prior_name, recommender in (("SASRec", prior), ("item-kNN", knn)):
-            if searches and recommender is not None:
+        for prior_name, recommender in recommenders.items():
+            if searches:
                 reweighted = ReweightedText(texts or {name: system}, recommender)
                 found[f"{name} x {prior_name}"] = reweighted.fit(searches, show_progress=False)
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from seekrec.catalog import Catalog
-from seekrec.embeddings.item_knn import NUM_ITEM_NEIGHBORS
 from seekrec.evaluation.likely_weights import ScoredCases, fit_factors
 from seekrec.models.views import LEXICAL_CHOICES, Views
 from seekrec.schema import SEARCH, Behavior
@@ -38,7 +37,7 @@ class ViewChoices:
         """List the ways that there are for the items of a catalogue."""
         words = [views.with_words(catalog.items, settings) for settings in LEXICAL_CHOICES]
         nearest = views.item_knn
-        ways = [] if nearest is None else nearest.choices(NUM_ITEM_NEIGHBORS).values()
+        ways = [] if nearest is None else nearest.choices()
         alone = replace(views, recommender=None, lexical=None, query_log=None)
         return cls(views, [one for one in words if one is not None], [replace(alone, item_knn=way) for way in ways])
 

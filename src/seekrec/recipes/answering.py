@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from seekrec.catalog import Catalog
-from seekrec.embeddings import ItemNeighbors, SASRecForNextItem
+from seekrec.embeddings import NeighborTables, SASRecForNextItem
 from seekrec.evaluation import ModelRetriever, ResultRow, baseline_systems, compare_on_new_items, format_table
 from seekrec.evaluation.baselines import SASRecScorer
 from seekrec.evaluation.protocols import RankingProtocol, Scorer
@@ -61,7 +61,7 @@ class AnsweringRecipe(RecipeSettings, ABC, Generic[ModelT, ProcessorT]):
         self.items: PreparedItems
         self.catalog: Catalog
         self.processor: ProcessorT
-        self.neighbors: ItemNeighbors | None = None  # counted once, for views and baselines
+        self.neighbors: NeighborTables | None = None  # counted once, for views and baselines
         self.views: Views | None = None  # made to be timed, until they are weighed
         self.times: RankingTimes
         self.finishing_cases: int | None = None  # of validation, that there is time for after training

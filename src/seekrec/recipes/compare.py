@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from seekrec.catalog import Catalog, item_periods
-from seekrec.embeddings import ItemNeighbors
+from seekrec.embeddings import NeighborTables
 from seekrec.evaluation.baselines import Popularity
 from seekrec.evaluation.conditions import QUERY_FORMS, RARER_FORMS, compare_query_forms
 from seekrec.evaluation.measures import measure_rows
@@ -50,7 +50,7 @@ def compare_on_test(
     tuned_on: Split | None = None,
     counts: np.ndarray | None = None,
     train_sampled: Callable[[], Scorer] | None = None,
-    count_neighbors: Callable[[], ItemNeighbors] | None = None,
+    count_neighbors: Callable[[], NeighborTables] | None = None,
     relearn: Callable[[Mapping[str, Scorer]], dict[str, Scorer]] | None = None,
     beside: Mapping[str, Scorer | Retriever] | None = None,
     behaviors: Sequence[Behavior] = BEHAVIORS,

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from seekrec.catalog import Catalog
-from seekrec.embeddings.item_knn import MOST_NEIGHBORS, NUM_ITEM_NEIGHBORS, ItemNeighbors, keep_largest
+from seekrec.embeddings import NeighborTables
+from seekrec.embeddings.item_knn import MOST_NEIGHBORS
 from seekrec.evaluation.view_weights import choose_view_weights
 from seekrec.events import Split
 from seekrec.models.processing import CatalogProcessor
@@ -51,7 +52,7 @@ class RunOfRecipe(Protocol):
     items: PreparedItems
     evaluation: EvaluationArguments
     views: Views | None
-    neighbors: ItemNeighbors | None
+    neighbors: NeighborTables | None
     finishing_cases: int | None
     cache: StageCache
 
@@ -162,7 +163,7 @@ def without_views(name: str, model: ModelT) -> dict[str, ModelT]:
     return {} if model.views is None else {f"{name}{ALONE}": model.without_views()}
 
 
-def count_neighbors(recipe: RunOfRecipe) -> ItemNeighbors:
+def count_neighbors(recipe: RunOfRecipe) -> NeighborTables:
     """Return the nearest items of each by who acted on them in training; counted by the first call.
 
     They are as many as the baseline `item_knn` chooses from, where it is asked for; else as many as views read.
@@ -171,9 +172,9 @@ def count_neighbors(recipe: RunOfRecipe) -> ItemNeighbors:
         recipe ([`RunOfRecipe`]): The run.
     """
     if recipe.neighbors is None:
-        most = MOST_NEIGHBORS if "item_knn" in recipe.evaluation.rivals else NUM_ITEM_NEIGHBORS
-        whole = None if recipe.parts is None else recipe.parts.split
-        recipe.neighbors = ItemNeighbors.fit(recipe.split, recipe.catalog.id_map, num_neighbors=most, whole=whole)
+        most = MOST_NEIGHBORS if "item_knn" in recipe.evaluation.rivals else None
+        splits = [recipe.split] if recipe.parts is None else recipe.parts.split
+        recipe.neighbors = NeighborTables.fit(splits, recipe.catalog.id_map, num_neighbors=most)
     return recipe.neighbors
 
 
@@ -200,10 +201,9 @@ def _fit_views(
     whole = None if recipe.parts is None else recipe.parts.split
     others = [name for name in names if name != "item_knn"]
     views = Views.fit(recipe.split, recipe.catalog, recipe.items.sasrec, words, whole=whole, names=others)
-    if "item_knn" not in names or not count_neighbors(recipe).similarities.nnz:
+    if "item_knn" not in names or not count_neighbors(recipe):
         return views
-    nearest = keep_largest(count_neighbors(recipe).similarities, NUM_ITEM_NEIGHBORS)
-    return replace(views, item_knn=ItemNeighbors(nearest))
+    return replace(views, item_knn=count_neighbors(recipe).unchosen())
 
 
 def _choose(recipe: RunOfRecipe, model: ViewedModel, views: Views, max_cases: int) -> dict[Behavior, dict[str, float]]:
