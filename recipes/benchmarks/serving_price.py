@@ -37,7 +37,7 @@ from seekrec import Event, Request
 from seekrec.catalog import Catalog
 from seekrec.corpora import IdentifierVocabulary, add_identifier_tokens, encode_text, train_tokenizer
 from seekrec.embeddings import ItemNeighbors, SASRecConfig, SASRecForNextItem
-from seekrec.embeddings.item_knn import NUM_ITEM_NEIGHBORS
+from seekrec.embeddings.item_knn import most_of_view
 from seekrec.events.query_log import QueryLog
 from seekrec.models import (
     GenSARConfig,
@@ -154,11 +154,12 @@ def make_views(items: pa.Table, queries: list[str], rng: np.random.Generator) ->
     # Scores that differ by a few nats, as those of a trained one.
     sasrec = SASRecForNextItem(SASRecConfig(num_items=num_items, hidden_size=64, initializer_range=0.3))
     lexical = LexicalIndex.fit(items, LexicalSettings(("title",)))
+    most = most_of_view(num_items)
     near = csr_array(
         (
-            rng.random(NUM_ITEM_NEIGHBORS * num_items, dtype=np.float32) + np.float32(1e-3),
-            np.sort(rng.integers(0, num_items, (num_items, NUM_ITEM_NEIGHBORS), dtype=np.int32), axis=1).ravel(),
-            np.arange(0, NUM_ITEM_NEIGHBORS * num_items + 1, NUM_ITEM_NEIGHBORS),
+            rng.random(most * num_items, dtype=np.float32) + np.float32(1e-3),
+            np.sort(rng.integers(0, num_items, (num_items, most), dtype=np.int32), axis=1).ravel(),
+            np.arange(0, most * num_items + 1, most),
         ),
         shape=(num_items, num_items),
     )

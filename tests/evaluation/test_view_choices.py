@@ -66,7 +66,7 @@ def test_a_model_answers_and_is_saved_with_the_way_that_was_chosen(monkeypatch, 
     monkeypatch.setattr(ViewChoices, "choose_neighbors", lambda self, scored, names, unit: 19)
     # What makes targets likelier is taken here whether or not it brings them to the front.
     monkeypatch.setattr(
-        "seekrec.evaluation.view_weights.likely_weights", lambda _, names, unit: dict.fromkeys(names, 2.0)
+        "seekrec.evaluation.view_weights.choose_weights", lambda _, names, unit: dict.fromkeys(names, 2.0)
     )
     monkeypatch.setattr(ScoredCases, "values", lambda _, weights: np.array([float(bool(weights))]))
     choose_view_weights(model, processor, split, Views.fit(split, model.catalog), max_cases=40)

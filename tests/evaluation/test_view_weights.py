@@ -14,7 +14,8 @@ from small_shop import FINDING, log_of, make_aisles, make_dense_catalog, make_ge
 from seekrec.embeddings import SASRecConfig, SASRecForNextItem
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
-from seekrec.evaluation.likely_weights import ScoredCases, likely_weights
+from seekrec.evaluation import likely_weights as weighing
+from seekrec.evaluation.likely_weights import ScoredCases, choose_weights, likely_weights
 from seekrec.evaluation.validation import ValidationRanking
 from seekrec.evaluation.view_weights import _weigh_new, choose_view_weights
 from seekrec.events import split_log
@@ -92,6 +93,42 @@ def test_weights_are_those_of_the_whole_catalogue():
     assert values[0] == values[1]
     # Without the others, what chose the items is weighed on them.
     assert likely_weights(alone, ["told", "noise"])["told"] > 1.6
+
+
+def cases_of_two_kinds(seed, number):
+    """What is added is right of eight targets in ten, and quite wrong of the others."""
+    rng = np.random.default_rng(seed)
+    own, told = rng.normal(size=(2, number, 60)).astype(np.float32)
+    is_right = rng.random(number) < 0.8
+    told[:, 0] += np.where(is_right, 2.5, -4)
+    own[:, 0] += 1
+    return looked_at(own, {"told": told})
+
+
+def test_weights_are_moved_to_where_the_first_ten_are_best():
+    """The likelihood fears the targets that end last; for the first ten these are lost at a small weight, too."""
+    learned, asked = cases_of_two_kinds(0, 1000), cases_of_two_kinds(1, 1000)
+    likely, moved = (choose(learned, ["told"]) for choose in (likely_weights, choose_weights))
+    assert moved["told"] >= 1.5 * likely["told"]
+    before, after = (asked.values(weights) for weights in (likely, moved))
+    assert (after - before).mean() > 2 * (after - before).std() / np.sqrt(len(asked.own))
+    # A hundred cases are too few to move them.
+    few = learned.take(np.arange(100))
+    assert choose_weights(few, ["told"]) == likely_weights(few, ["told"])
+
+
+def test_weights_stay_where_moving_is_no_better_for_other_cases(monkeypatch):
+    learned = cases_of_two_kinds(0, 400)
+    asked = []
+
+    def worse(scored, weights):
+        asked.append(len(scored.own))
+        return dict.fromkeys(weights, 0.0)
+
+    monkeypatch.setattr(weighing, "_move", worse)
+    assert choose_weights(learned, ["told"]) == likely_weights(learned, ["told"])
+    # Five times four fifths of the cases.
+    assert asked == [320] * 5
 
 
 def test_beside_a_model_that_knows_nothing_weights_are_finite(caplog):

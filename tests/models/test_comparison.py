@@ -160,7 +160,8 @@ def test_rivals_and_measures_are_asked_by_name(aisles):
     ]  # fmt: skip
     # Only among negatives of BM25 does it matter how they are drawn.
     assert named["recommendation", "bm25-5"] == [
-        "SASRec", "item-kNN", "item-kNN x SASRec", "SASRec, sampled softmax", "SASRec less draws", "ours"
+        "SASRec", "item-kNN", "item-kNN x SASRec", "sequential item-kNN", "sequential item-kNN x SASRec",
+        "SASRec, sampled softmax", "SASRec less draws", "ours"
     ]  # fmt: skip
     full = [row for row in rows if row.protocol == "full"]
     assert all({"ndcg@10", "coverage@10", "diversity@10"} <= row.metrics.keys() & row.intervals.keys() for row in full)

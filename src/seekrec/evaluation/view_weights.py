@@ -24,7 +24,13 @@ import numpy as np
 
 from seekrec.catalog import Catalog, item_periods
 from seekrec.errors import ConfigurationError
-from seekrec.evaluation.likely_weights import LEAST_WEIGHT, METRIC, ScoredCases, likely_weights
+from seekrec.evaluation.likely_weights import (
+    LEAST_WEIGHT,
+    METRIC,
+    ScoredCases,
+    choose_weights,
+    likely_weights,
+)
 from seekrec.evaluation.protocols import EvaluationCases, build_cases
 from seekrec.evaluation.view_choices import ViewChoices
 from seekrec.events import Split
@@ -76,7 +82,8 @@ def choose_view_weights(
 
     First how neighbours are read: of [`ItemNeighbors.choices`] the way in which the targets of all tasks are
     likeliest; and how words are weighed: of `LEXICAL_CHOICES` the way that is best beside the model alone. Then, task
-    by task, the weights of all views: those at which the targets are likeliest, if NDCG@10 gets better by them. Of a
+    by task, the weights of all views ([`choose_weights`]): those at which the targets are likeliest, moved to where
+    NDCG@10 is best if that holds for cases they were not moved on, and none where NDCG@10 gets no better by them. Of a
     model that answers what views find (`finds_by_views`) no task is left without: where there is no case, all count
     alike. Then the weight of being `new`, at which targets that are taken for new are as likely as others.
 
@@ -137,7 +144,7 @@ def choose_view_weights(
             among_each_other = _weigh_finders(line, names[behavior], model.score_unit)
             weights, without, beside = _weigh_beside(model, processor, cases[behavior], views, among_each_other)
         else:
-            weights = likely_weights(line, names[behavior], unit=model.score_unit)
+            weights = choose_weights(line, names[behavior], unit=model.score_unit)
             without, beside = (float(line.values(one).mean()) for one in ({}, weights))
             # What makes the targets likelier need not bring them to the front.
             weights = weights if beside > without else dict.fromkeys(names[behavior], 0.0)
@@ -179,13 +186,13 @@ def _choose_ways(
 def _found_with_words(line: ScoredCases, names: Sequence[str], model: ViewedModel) -> float:
     """Return NDCG@10 of searches with words weighed in one way, beside the model or the views that find items."""
     if model.finds_by_views:
-        return float(line.values(_weigh_finders(line, names, model.score_unit)).mean())
+        return float(line.values(likely_weights(line, names, unit=model.score_unit)).mean())
     return max(float(line.values({"lexical": weight}).mean()) for weight in _WORD_WEIGHTS)
 
 
 def _weigh_finders(line: ScoredCases, names: Sequence[str], unit: float) -> dict[str, float]:
     """Weigh views that find the items among each other; not all of them get 0."""
-    weights = likely_weights(line, names, unit=unit)
+    weights = choose_weights(line, names, unit=unit)
     return weights if any(weights.values()) else dict.fromkeys(names, 1.0)
 
 

@@ -165,10 +165,10 @@ class EvaluationArguments:
         num_negatives (`int`): Number of negatives beside the target in protocols with candidates.
         baselines (`list[str]`):
             What the table also holds: `none`; the `usual` baselines; beside them clicks by query and word
-            (`query_log`), BM25 and dense text fused by rank (`rank_fusion`), items of the same users (`item_knn`), a
-            wide SASRec of a sampled softmax (`sampled_sasrec`), and two bounds: a search that is told which items a
-            synthetic query was made for (`query_group`), and what the choice of BM25's negatives gives away
-            (`negative_draws`); or `all`.
+            (`query_log`), BM25 and dense text fused by rank (`rank_fusion`), items of the same users, and of those the
+            ones that they took close together (`item_knn`), a wide SASRec of a sampled softmax (`sampled_sasrec`), and
+            two bounds: a search that is told which items a synthetic query was made for (`query_group`), and what the
+            choice of BM25's negatives gives away (`negative_draws`); or `all`.
         measures (`bool`):
             Whether the results also say what is in the lists (coverage, novelty, diversity, popularity), and how good
             they are for cold items, first-time queries, long and short histories, and queries typed in rarer forms.

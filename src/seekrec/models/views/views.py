@@ -5,7 +5,7 @@ Each gives a number for every item of a request. The answer is `score + sum_v we
 log-probability:
 
 - `collaborative`: what a SASRec says of the items after the history.
-- `item_knn`: how near items are to those of the history by who acted on them.
+- `item_knn`: how near items are to those of the history by who acted on them, or how close together.
 - `lexical`: BM25 of the query over the words of the items.
 - `query_log`: what was clicked in training for the query, and for its words.
 - `semantic`: of a search the cosine of query and item text; of a recommendation that of the item's text and the latest
