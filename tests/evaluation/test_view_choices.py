@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How neighbours are read is what makes the targets of all tasks likeliest."""
+"""How neighbours are read: of what makes the targets of all tasks likeliest, what answers them best."""
 
 import json
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_shop import make_dense_catalog, make_log, make_synergen
 
+from seekrec.evaluation import view_choices
 from seekrec.evaluation.likely_weights import ScoredCases
 from seekrec.evaluation.view_choices import ViewChoices
 from seekrec.evaluation.view_weights import choose_view_weights
@@ -32,6 +33,22 @@ def test_the_way_is_that_of_the_most_likely_targets_over_all_tasks(searches, exp
     choices = ViewChoices(Views(12), [], [Views(12)] * 3)
     assert choices.choose_neighbors(scored, NAMES, 1.0) == expected
     assert choices.choose_neighbors({"search": scored["search"]}, NAMES, 1.0) == 2
+
+
+def test_of_the_likeliest_ways_it_is_the_one_with_the_best_answers(monkeypatch):
+    """The first way is quite right of eight targets in ten and wrong of the others, the second a little right of all."""
+    rng = np.random.default_rng(0)
+    own, sure, careful = rng.normal(size=(3, 600, 60)).astype(np.float32)
+    own[:, 0] += 1
+    sure[:, 0] += np.where(rng.random(600) < 0.8, 2.5, -4)
+    careful[:, 0] += 1.5
+    scored = ScoredCases(own, {"item_knn 0": sure, "item_knn 1": careful}, np.zeros_like(own))
+    choices = ViewChoices(Views(60), [], [Views(60)] * 2)
+    assert choices.choose_neighbors({"search": scored}, NAMES, 1.0) == 0
+    # Of a hundred cases the first ten say too little.
+    assert choices.choose_neighbors({"search": scored.take(np.arange(100))}, NAMES, 1.0) == 1
+    monkeypatch.setattr(view_choices, "_NUM_LIKELIEST", 1)
+    assert choices.choose_neighbors({"search": scored}, NAMES, 1.0) == 1
 
 
 def test_without_a_case_or_neighbours_nothing_is_chosen():

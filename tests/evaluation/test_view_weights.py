@@ -125,7 +125,7 @@ def test_weights_stay_where_moving_is_no_better_for_other_cases(monkeypatch):
         asked.append(len(scored.own))
         return dict.fromkeys(weights, 0.0)
 
-    monkeypatch.setattr(weighing, "_move", worse)
+    monkeypatch.setattr(weighing, "move_weights", worse)
     assert choose_weights(learned, ["told"]) == likely_weights(learned, ["told"])
     # Five times four fifths of the cases.
     assert asked == [320] * 5

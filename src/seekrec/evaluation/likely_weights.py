@@ -27,7 +27,7 @@ _PENALTY = 1e-4
 # A view with less weight changes nothing that is worth its time.
 LEAST_WEIGHT = 0.02
 # Of the factor of a model's own score, which divides weights: one near it tells nothing, where as many cases say so.
-_LEAST_FACTOR, _ENOUGH_CASES = 0.05, 150
+_LEAST_FACTOR, ENOUGH_CASES = 0.05, 150
 # What a weight is multiplied by at a time, and how often all of them are; parts of the cases that moving is tried on.
 _MOVES, _MOST_ROUNDS, _NUM_PARTS = (0.0, 0.5, 0.667, 1.5, 2.0), 4, 5
 
@@ -70,19 +70,19 @@ def choose_weights(scored: ScoredCases, names: Sequence[str], *, unit: float = 1
     """
     weights = likely_weights(scored, names, unit=unit)
     number = len(scored.own)
-    if number < _ENOUGH_CASES or not any(weights.values()):
+    if number < ENOUGH_CASES or not any(weights.values()):
         return weights
     gained = 0.0
     part = np.random.default_rng(0).permutation(number) % _NUM_PARTS
     for one in range(_NUM_PARTS):
         learned, asked = scored.take(part != one), scored.take(part == one)
         before = likely_weights(learned, names, unit=unit)
-        gained += float((asked.values(_move(learned, before)) - asked.values(before)).sum())
-    return _move(scored, weights) if gained > 0 else weights
+        gained += float((asked.values(move_weights(learned, before)) - asked.values(before)).sum())
+    return move_weights(scored, weights) if gained > 0 else weights
 
 
-def _move(scored: ScoredCases, weights: Mapping[str, float]) -> dict[str, float]:
-    """Multiply one weight after the other by the factor that is best, as long as NDCG@10 gets better."""
+def move_weights(scored: ScoredCases, weights: Mapping[str, float]) -> dict[str, float]:
+    """Multiply one weight after the other by the factor that is best, as long as NDCG@10 of the cases gets better."""
     moved, best = dict(weights), float(scored.values(weights).mean())
     for _ in range(_MOST_ROUNDS):
         before = best
@@ -109,7 +109,7 @@ def likely_weights(scored: ScoredCases, names: Sequence[str], *, unit: float = 1
         `dict`: By name, the weight, to three digits; 0 where it would be hardly any.
     """
     (factor, *weights), _ = fit_factors(scored, names, unit=unit)
-    if factor < 1.2 * _LEAST_FACTOR and len(scored.own) >= _ENOUGH_CASES:
+    if factor < 1.2 * _LEAST_FACTOR and len(scored.own) >= ENOUGH_CASES:
         logger.warning(
             "On validation, the scores of the model tell a target from other items hardly at all; with these weights "
             "its answers are those of the views. Train it longer, or look at its loss."
@@ -163,4 +163,7 @@ def fit_factors(scored: ScoredCases, names: Sequence[str], *, unit: float = 1.0)
     return (found.x / spread).tolist(), float(found.fun)
 
 
-__all__ = ["LEAST_WEIGHT", "METRIC", "ScoredCases", "choose_weights", "fit_factors", "likely_weights"]
+__all__ = [
+    *("ENOUGH_CASES", "LEAST_WEIGHT", "METRIC", "ScoredCases", "choose_weights", "fit_factors", "likely_weights"),
+    "move_weights",
+]

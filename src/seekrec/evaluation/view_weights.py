@@ -80,8 +80,8 @@ def choose_view_weights(
 ) -> dict[Behavior, dict[str, float]]:
     """Give a model views, with weights learned from its validation cases.
 
-    First how neighbours are read: of [`ItemNeighbors.choices`] the way in which the targets of all tasks are
-    likeliest; and how words are weighed: of `LEXICAL_CHOICES` the way that is best beside the model alone. Then, task
+    First how neighbours are read: of [`ItemNeighbors.choices`] the way by which all tasks are answered
+    best; and how words are weighed: of `LEXICAL_CHOICES` the way that is best beside the model alone. Then, task
     by task, the weights of all views ([`choose_weights`]): those at which the targets are likeliest, moved to where
     NDCG@10 is best if that holds for cases they were not moved on, and none where NDCG@10 gets no better by them. Of a
     model that answers what views find (`finds_by_views`) no task is left without: where there is no case, all count
