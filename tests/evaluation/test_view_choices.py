@@ -36,7 +36,7 @@ def test_the_way_is_that_of_the_most_likely_targets_over_all_tasks(searches, exp
 
 
 def test_of_the_likeliest_ways_it_is_the_one_with_the_best_answers(monkeypatch):
-    """The first way is quite right of eight targets in ten and wrong of the others, the second a little right of all."""
+    """The first way is quite right of eight targets in ten and wrong of others, the second a little right of all."""
     rng = np.random.default_rng(0)
     own, sure, careful = rng.normal(size=(3, 600, 60)).astype(np.float32)
     own[:, 0] += 1
