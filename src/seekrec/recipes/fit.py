@@ -41,7 +41,7 @@ MOST_OF_TEST = 0.5
 _MOST_VALIDATIONS = 8
 # Validation cases of each task that weights of views are learned from: a handful of numbers needs no more. Choosing
 # ranks each of them by the model at least twice.
-MAX_VIEW_CASES = 1000
+MAX_VIEW_CASES = 2000
 _RANKINGS_OF_VIEWS = 2.0
 _SHARE_OF_VIEWS = 0.15
 # What a timing may be off, and the seconds that saving takes, of a checkpoint and of an item of the catalogue, and
