@@ -146,6 +146,9 @@ def test_beside_a_model_that_knows_nothing_weights_are_finite(caplog):
     caplog.clear()
     likely_weights(looked_at(own[:120], {"told": told[:120]}), ["told"])
     assert not caplog.records
+    # However often weights are tried on parts of the cases, it is said once.
+    choose_weights(looked_at(own, {"told": told}), ["told"])
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("unit", [0.05, 1.0, 30.0])

@@ -76,7 +76,7 @@ def choose_weights(scored: ScoredCases, names: Sequence[str], *, unit: float = 1
     part = np.random.default_rng(0).permutation(number) % _NUM_PARTS
     for one in range(_NUM_PARTS):
         learned, asked = scored.take(part != one), scored.take(part == one)
-        before = likely_weights(learned, names, unit=unit)
+        before = weights_of(fit_factors(learned, names, unit=unit)[0], names)
         gained += float((asked.values(move_weights(learned, before)) - asked.values(before)).sum())
     return move_weights(scored, weights) if gained > 0 else weights
 
@@ -108,13 +108,18 @@ def likely_weights(scored: ScoredCases, names: Sequence[str], *, unit: float = 1
     Returns:
         `dict`: By name, the weight, to three digits; 0 where it would be hardly any.
     """
-    (factor, *weights), _ = fit_factors(scored, names, unit=unit)
-    if factor < 1.2 * _LEAST_FACTOR and len(scored.own) >= ENOUGH_CASES:
+    factors, _ = fit_factors(scored, names, unit=unit)
+    if factors[0] < 1.2 * _LEAST_FACTOR and len(scored.own) >= ENOUGH_CASES:
         logger.warning(
             "On validation, the scores of the model tell a target from other items hardly at all; with these weights "
             "its answers are those of the views. Train it longer, or look at its loss."
         )
-    learned = {name: weight / factor for name, weight in zip(names, weights, strict=True)}
+    return weights_of(factors, names)
+
+
+def weights_of(factors: Sequence[float], names: Sequence[str]) -> dict[str, float]:
+    """Return the weights, to three digits, by the factors that [`fit_factors`] returned."""
+    learned = {name: factor / factors[0] for name, factor in zip(names, factors[1:], strict=True)}
     return {name: float(f"{weight:.3g}") if weight >= LEAST_WEIGHT else 0.0 for name, weight in learned.items()}
 
 
@@ -165,5 +170,5 @@ def fit_factors(scored: ScoredCases, names: Sequence[str], *, unit: float = 1.0)
 
 __all__ = [
     *("ENOUGH_CASES", "LEAST_WEIGHT", "METRIC", "ScoredCases", "choose_weights", "fit_factors", "likely_weights"),
-    "move_weights",
+    *("move_weights", "weights_of"),
 ]

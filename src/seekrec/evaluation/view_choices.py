@@ -14,8 +14,8 @@ from seekrec.evaluation.likely_weights import (
     ENOUGH_CASES,
     ScoredCases,
     fit_factors,
-    likely_weights,
     move_weights,
+    weights_of,
 )
 from seekrec.models.views import LEXICAL_CHOICES, Views
 from seekrec.schema import SEARCH, Behavior
@@ -88,19 +88,20 @@ class ViewChoices:
             names (`Mapping`): By task, its views.
             unit (`float`): As for [`likely_weights`].
         """
-
-        def loss(number: int) -> float:
-            lines = {task: self.scores(own, names[task], 0, number) for task, own in scored.items()}
-            return sum(len(own.own) * fit_factors(own, names[task], unit=unit)[1] for task, own in lines.items())
-
-        def found(number: int) -> float:
-            lines = {task: self.scores(own, names[task], 0, number) for task, own in scored.items()}
-            likely = {task: likely_weights(line, names[task], unit=unit) for task, line in lines.items()}
-            return sum(float(line.values(move_weights(line, likely[task])).sum()) for task, line in lines.items())
-
         if not scored or not self.neighbors:
             return None
-        likeliest = sorted(range(len(self.neighbors)), key=loss)
+        ways = range(len(self.neighbors))
+        lines = [{task: self.scores(own, names[task], 0, way) for task, own in scored.items()} for way in ways]
+        fits = [{task: fit_factors(line, names[task], unit=unit) for task, line in of_way.items()} for of_way in lines]
+
+        def loss(way: int) -> float:
+            return sum(len(line.own) * fits[way][task][1] for task, line in lines[way].items())
+
+        def found(way: int) -> float:
+            likely = {task: weights_of(factors, names[task]) for task, (factors, _) in fits[way].items()}
+            return sum(float(line.values(move_weights(line, likely[task])).sum()) for task, line in lines[way].items())
+
+        likeliest = sorted(ways, key=loss)
         is_few = sum(len(own.own) for own in scored.values()) < ENOUGH_CASES
         return likeliest[0] if is_few else max(likeliest[:_NUM_LIKELIEST], key=found)
 
