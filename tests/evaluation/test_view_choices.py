@@ -26,13 +26,19 @@ def cases_of(rng, number, way):
     return ScoredCases(own, {f"item_knn {one}": said for one, said in enumerate(ways)}, np.zeros_like(own))
 
 
+def ways(number, size):
+    """So many ways to read neighbours of a catalogue of so many items, which nobody asks what they are."""
+    return ViewChoices(Views(size), {}, dict.fromkeys(range(number), Views(size)))
+
+
 @pytest.mark.parametrize(("searches", "expected"), [(400, 2), (100, 1)])
-def test_the_way_is_that_of_the_most_likely_targets_over_all_tasks(searches, expected):
+def test_the_likeliest_way_is_that_of_the_targets_of_all_tasks(searches, expected):
     rng = np.random.default_rng(0)
     scored = {"search": cases_of(rng, searches, 2), "recommendation": cases_of(rng, 200, 1)}
-    choices = ViewChoices(Views(12), [], [Views(12)] * 3)
-    assert choices.choose_neighbors(scored, NAMES, 1.0) == expected
-    assert choices.choose_neighbors({"search": scored["search"]}, NAMES, 1.0) == 2
+    for asked, first in ((scored, expected), ({"search": scored["search"]}, 2)):
+        likeliest = ways(3, 12).likeliest_neighbors(asked, NAMES, None, 1.0)
+        assert likeliest[0] == first and sorted(likeliest) == [0, 1, 2]
+        assert ways(3, 12).narrow(None, likeliest).best_neighbors(asked, asked, NAMES, None, 1.0) == first
 
 
 def test_of_the_likeliest_ways_it_is_the_one_with_the_best_answers(monkeypatch):
@@ -42,19 +48,26 @@ def test_of_the_likeliest_ways_it_is_the_one_with_the_best_answers(monkeypatch):
     own[:, 0] += 1
     sure[:, 0] += np.where(rng.random(600) < 0.8, 2.5, -4)
     careful[:, 0] += 1.5
-    scored = ScoredCases(own, {"item_knn 0": sure, "item_knn 1": careful}, np.zeros_like(own))
-    choices = ViewChoices(Views(60), [], [Views(60)] * 2)
-    assert choices.choose_neighbors({"search": scored}, NAMES, 1.0) == 0
-    # Of a hundred cases the first ten say too little.
-    assert choices.choose_neighbors({"search": scored.take(np.arange(100))}, NAMES, 1.0) == 1
+    scored = {"search": ScoredCases(own, {"item_knn 0": sure, "item_knn 1": careful}, np.zeros_like(own))}
+    few = {"search": scored["search"].take(np.arange(100))}
+    for sampled in (scored, few):
+        likeliest = ways(2, 60).likeliest_neighbors(sampled, NAMES, None, 1.0)
+        assert likeliest == [1, 0]
+        choices = ways(2, 60).narrow(None, likeliest)
+        # The first ten are those of all cases, also where a few of them found what is likely.
+        assert choices.best_neighbors(sampled, scored, NAMES, None, 1.0) == 0
+        # Of a hundred the first ten say too little.
+        assert choices.best_neighbors(sampled, few, NAMES, None, 1.0) == 1
     monkeypatch.setattr(view_choices, "_NUM_LIKELIEST", 1)
-    assert choices.choose_neighbors({"search": scored}, NAMES, 1.0) == 1
+    assert ways(2, 60).likeliest_neighbors(scored, NAMES, None, 1.0) == [1]
 
 
 def test_without_a_case_or_neighbours_nothing_is_chosen():
     cases = {"search": cases_of(np.random.default_rng(0), 20, 1)}
-    assert ViewChoices(Views(12), [], [Views(12)] * 3).choose_neighbors({}, NAMES, 1.0) is None
-    assert ViewChoices(Views(12), [], []).choose_neighbors(cases, NAMES, 1.0) is None
+    for choices, asked in ((ways(3, 12), {}), (ways(0, 12), cases)):
+        likeliest = choices.likeliest_neighbors(asked, NAMES, None, 1.0)
+        assert likeliest == []
+        assert choices.narrow(None, likeliest).best_neighbors(asked, asked, NAMES, None, 1.0) is None
 
 
 def test_what_is_asked_is_each_view_in_each_of_its_ways():
@@ -74,17 +87,19 @@ def test_what_is_asked_is_each_view_in_each_of_its_ways():
     assert len(asked) == len(words) + len(near) + 2
     chosen = choices.chosen(2, 18)
     assert chosen.lexical is words[2].lexical and chosen.item_knn is near[18]
-    assert chosen.query_log is views.query_log and choices.chosen(0, None).item_knn is views.item_knn
+    assert chosen.query_log is views.query_log and choices.chosen(None, None) is views
+    # What is left of the choices is asked by the same names.
+    narrow = choices.narrow(2, [18, 3])
+    assert list(narrow.asked(names)) == ["item_knn 18", "item_knn 3", "lexical 2", "query_log 0", "semantic 0"]
+    assert narrow.chosen(2, 18).item_knn is near[18]
 
 
 def test_a_model_answers_and_is_saved_with_the_way_that_was_chosen(monkeypatch, tmp_path):
     split = split_log(make_log())
     model, processor = make_synergen()
-    monkeypatch.setattr(ViewChoices, "choose_neighbors", lambda self, scored, names, unit: 19)
+    monkeypatch.setattr(ViewChoices, "likeliest_neighbors", lambda self, *_: [19])
     # What makes targets likelier is taken here whether or not it brings them to the front.
-    monkeypatch.setattr(
-        "seekrec.evaluation.view_weights.choose_weights", lambda _, names, unit: dict.fromkeys(names, 2.0)
-    )
+    monkeypatch.setattr("seekrec.evaluation.view_weights.choose_weights", lambda _, likely: dict.fromkeys(likely, 2.0))
     monkeypatch.setattr(ScoredCases, "values", lambda _, weights: np.array([float(bool(weights))]))
     choose_view_weights(model, processor, split, Views.fit(split, model.catalog), max_cases=40)
     assert (model.views.item_knn.decay, model.views.item_knn.nearness) == (0.6, "sequences")

@@ -15,6 +15,7 @@ from seekrec.embeddings import SASRecConfig, SASRecForNextItem
 from seekrec.errors import ConfigurationError
 from seekrec.evaluation import ModelRetriever
 from seekrec.evaluation import likely_weights as weighing
+from seekrec.evaluation import view_weights as weights_of_views
 from seekrec.evaluation.likely_weights import ScoredCases, choose_weights, likely_weights
 from seekrec.evaluation.validation import ValidationRanking
 from seekrec.evaluation.view_weights import _weigh_new, choose_view_weights
@@ -108,13 +109,13 @@ def cases_of_two_kinds(seed, number):
 def test_weights_are_moved_to_where_the_first_ten_are_best():
     """The likelihood fears the targets that end last; for the first ten these are lost at a small weight, too."""
     learned, asked = cases_of_two_kinds(0, 1000), cases_of_two_kinds(1, 1000)
-    likely, moved = (choose(learned, ["told"]) for choose in (likely_weights, choose_weights))
+    likely = likely_weights(learned, ["told"])
+    moved = choose_weights(learned, likely)
     assert moved["told"] >= 1.5 * likely["told"]
     before, after = (asked.values(weights) for weights in (likely, moved))
     assert (after - before).mean() > 2 * (after - before).std() / np.sqrt(len(asked.own))
     # A hundred cases are too few to move them.
-    few = learned.take(np.arange(100))
-    assert choose_weights(few, ["told"]) == likely_weights(few, ["told"])
+    assert choose_weights(learned.take(np.arange(100)), likely) == likely
 
 
 def test_weights_stay_where_moving_is_no_better_for_other_cases(monkeypatch):
@@ -126,7 +127,8 @@ def test_weights_stay_where_moving_is_no_better_for_other_cases(monkeypatch):
         return dict.fromkeys(weights, 0.0)
 
     monkeypatch.setattr(weighing, "move_weights", worse)
-    assert choose_weights(learned, ["told"]) == likely_weights(learned, ["told"])
+    likely = likely_weights(learned, ["told"])
+    assert choose_weights(learned, likely) == likely
     # Five times four fifths of the cases.
     assert asked == [320] * 5
 
@@ -146,9 +148,6 @@ def test_beside_a_model_that_knows_nothing_weights_are_finite(caplog):
     caplog.clear()
     likely_weights(looked_at(own[:120], {"told": told[:120]}), ["told"])
     assert not caplog.records
-    # However often weights are tried on parts of the cases, it is said once.
-    choose_weights(looked_at(own, {"told": told}), ["told"])
-    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("unit", [0.05, 1.0, 30.0])
@@ -209,6 +208,29 @@ def test_views_that_find_nothing_for_a_task_are_refused(aisles):
     views = replace(Views.fit(split, catalog), item_knn=None)
     with pytest.raises(ConfigurationError, match="there is none for recommendation"):
         choose_view_weights(model, processor, split, views, behaviors=["recommendation"])
+
+
+def test_a_few_cases_find_the_ways_of_which_all_choose(monkeypatch):
+    """Of all cases only what is left to choose is scored, and what is reported is what the model answers then."""
+    split = split_log(make_log())
+    model, processor = make_synergen()
+    monkeypatch.setattr(weights_of_views, "_FEW", 10)
+    for module in ("likely_weights", "view_choices"):
+        monkeypatch.setattr(f"seekrec.evaluation.{module}.ENOUGH_CASES", 20)
+    passes = []
+
+    def counted(model, processor, cases, asked, **how):
+        passes.append((len(cases), len([name for name in asked if name.startswith("item_knn")]), how.get("draws")))
+        return score(model, processor, cases, asked, **how)
+
+    score = weights_of_views._score
+    monkeypatch.setattr(weights_of_views, "_score", counted)
+    found = choose_view_weights(model, processor, split, Views.fit(split, model.catalog), max_cases=40)
+    # Its validation cases are recommendations. Then a few are asked with new items taken from the catalogue.
+    assert passes[:2] == [(10, 32, True), (30, 8, False)] and all(number <= 10 for number, *_ in passes[2:])
+    values = ValidationRanking(split, model.catalog, max_cases=40)(ModelRetriever(model, processor, num_beams=None))
+    for task, own in found.items():
+        assert values[f"{task}_ndcg@10"] == pytest.approx(own["ndcg@10 with"], abs=1e-6)
 
 
 @pytest.mark.parametrize(("bias", "rounds"), [(0.0, 10), (-0.8, 10), (-0.8, 2)])

@@ -159,7 +159,9 @@ class EvaluationArguments:
     """The evaluation.
 
     Args:
-        max_validation_cases (`int`, *optional*): Number of cases of each task for model selection.
+        max_validation_cases (`int`, *optional*):
+            Number of cases of each task for model selection. Weights of views are chosen once, by ten times as many,
+            though no more than 10,000 (by as many, where the run has a limit of time).
         max_test_cases (`int`, *optional*): Number of cases of each task in the final table; all if not given.
         candidate_protocols (`list[str]`): Protocols in addition to full ranking.
         num_negatives (`int`): Number of negatives beside the target in protocols with candidates.

@@ -17,7 +17,7 @@ from seekrec.corpora.stream import HISTORY_TASKS
 from seekrec.models.views import BY_VALIDATION, NUM_VIEWED
 from seekrec.recipes.choices import Choice, Situation
 from seekrec.recipes.collaborative import NUM_FINISHING_EPOCHS
-from seekrec.recipes.fit import SECONDS_OF_BASELINE_ITEM
+from seekrec.recipes.fit import RANKINGS_OF_VIEWS, SECONDS_OF_BASELINE_ITEM, count_view_cases
 from seekrec.recipes.stages import SHARE_OF_A_STAGE
 from seekrec.util.parsing import parse_weights
 from seekrec.util.units import format_bytes, format_seconds
@@ -43,8 +43,8 @@ _SECONDS_PER_EVENT, _SECONDS_TO_START = 6e-6, 7.0
 # Seconds of an event of a partition that is read again and gone through. Before training all are read for facts, for
 # what is learned from and for views, after it for the test.
 _SECONDS_PER_EVENT_READ, _READINGS_BEFORE, _READINGS_AFTER = 1e-6, 3, 2
-# Seconds of an item whose words are weighed in all ways for views, before they are weighed themselves.
-_SECONDS_PER_VIEWED_ITEM = 1.5e-4
+# Seconds of an item whose words are weighed in all ways for views, and of a case by which views are weighed.
+_SECONDS_PER_VIEWED_ITEM, _SECONDS_PER_WEIGHED_CASE = 1.5e-4, 0.02
 # MiniLM: operations of a word piece, and pieces of a title with its description.
 _ENCODER_OPERATIONS, _TEXT_TOKENS, _QUERY_TOKENS, _TEXT_SIZE = 44e6, 24, 8, 384
 # What the clock ends if it takes more than its share, in the order of a run.
@@ -278,6 +278,13 @@ def _whole_seconds(family: str, situation: Situation, values: Mapping[str, objec
     # Each case is also ranked by the baselines, in a matrix of items.
     answers = tasks * cases * (sizes.case_operations * case_rate + (3e-3 + 2e-8 * items) / share)
     weighs_views = _list(values, "view_weights") == [BY_VALIDATION]
+    is_timed = situation.minutes is not None
+    weighed = tasks * min(
+        log.num_users_to_hold_out,
+        count_view_cases(int(_number(values, "max_validation_cases", 2000)), is_timed=is_timed),
+    )
+    views = (_SECONDS_PER_VIEWED_ITEM * items + _SECONDS_PER_WEIGHED_CASE * weighed) / share
+    views += RANKINGS_OF_VIEWS * weighed * sizes.case_operations * case_rate
     return {
         "data": (_SECONDS_TO_START + _SECONDS_PER_EVENT * log.num_events + _READINGS_BEFORE * reading) / share,
         "semantic": FACTORS["semantic"] * text / speed,
@@ -294,7 +301,7 @@ def _whole_seconds(family: str, situation: Situation, values: Mapping[str, objec
         "training": _number(values, "num_train_epochs", 1)
         * sizes.rows
         * (sizes.row_operations * rate + _SECONDS_PER_STEP.get(family, 0.0) / sizes.batch / share),
-        "views": _SECONDS_PER_VIEWED_ITEM * items / share if weighs_views else 0.0,
+        "views": views if weighs_views else 0.0,
         "validation": _count_validations(values) * tasks * validated * sizes.case_operations * case_rate,
         "evaluation": answers + (SECONDS_OF_BASELINE_ITEM * items + _READINGS_AFTER * reading) / share,
     }

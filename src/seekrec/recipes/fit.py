@@ -19,6 +19,7 @@ from transformers.trainer import Trainer
 from seekrec.evaluation.conditions import QUERY_FORMS
 from seekrec.evaluation.protocols import RankingProtocol, Retriever
 from seekrec.evaluation.validation import ValidationRanking
+from seekrec.evaluation.view_weights import MAX_VIEW_CASES
 from seekrec.events.split import SPLIT_PARTS
 from seekrec.models.views import ViewedModel
 from seekrec.recipes.arguments import EvaluationArguments
@@ -39,10 +40,9 @@ _SHARE_OF_TIMING = 0.05
 # What a run with a settings file reserves for its test at most.
 MOST_OF_TEST = 0.5
 _MOST_VALIDATIONS = 8
-# Validation cases of each task that weights of views are learned from, as many as baselines are tuned on: by 900 they
-# are moved too far. Choosing ranks each of them by the model at least twice.
-MAX_VIEW_CASES = 2000
-_RANKINGS_OF_VIEWS = 2.0
+# Weights of views are chosen once, by so many times the cases that choose a checkpoint again and again. Each is ranked
+# by the model at least twice.
+_MORE_VIEW_CASES, RANKINGS_OF_VIEWS = 10, 2.0
 _SHARE_OF_VIEWS = 0.15
 # What a timing may be off, and the seconds that saving takes, of a checkpoint and of an item of the catalogue, and
 # making the baselines.
@@ -232,6 +232,17 @@ def as_answering(model: PreTrainedModel) -> Iterator[None]:
         model.train(was_training)
 
 
+def count_view_cases(max_validation_cases: int | None, *, is_timed: bool = False) -> int:
+    """Return by how many validation cases of each task weights of views are chosen at most.
+
+    Args:
+        max_validation_cases (`int`, *optional*): As in the settings.
+        is_timed (`bool`): Whether the run has a limit of time, where a case more takes from training.
+    """
+    validated = MAX_VIEW_CASES if max_validation_cases is None else max_validation_cases
+    return min(validated if is_timed else _MORE_VIEW_CASES * validated, MAX_VIEW_CASES)
+
+
 def time_cases(run: Callable[[int], object], *, clock: Callable[[], float] = time.monotonic) -> tuple[float, float]:
     """Time what is done with more and more cases, as long as that takes little time.
 
@@ -320,7 +331,7 @@ def time_rankings(
             seconds[protocol] = time_ranking(model, make_rank, max_seconds=_SHARE_OF_TIMING * seconds_left)
     most = {part: max(counts[part][behavior] for behavior in behaviors) for part in SPLIT_PARTS}
     if once or each:
-        each = max(each, _RANKINGS_OF_VIEWS * seconds[selection[0]][1])
+        each = max(each, RANKINGS_OF_VIEWS * seconds[selection[0]][1])
     return RankingTimes(
         seconds,
         num_validation=min(
@@ -370,12 +381,13 @@ def fit_to_time(trainer: Trainer, times: RankingTimes, budget: TimeBudget, *, mo
 
 
 __all__ = [
-    "MAX_VIEW_CASES",
     "MOST_OF_TEST",
+    "RANKINGS_OF_VIEWS",
     "SECONDS_OF_BASELINE_ITEM",
     "Fit",
     "RankingTimes",
     "as_answering",
+    "count_view_cases",
     "fit_to_time",
     "time_cases",
     "time_ranking",

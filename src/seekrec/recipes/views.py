@@ -25,7 +25,7 @@ from seekrec.models.views import (
     write_view_weights,
 )
 from seekrec.recipes.arguments import SPLIT_SEED, EvaluationArguments
-from seekrec.recipes.fit import MAX_VIEW_CASES, as_answering, time_cases
+from seekrec.recipes.fit import as_answering, count_view_cases, time_cases
 from seekrec.recipes.items import PreparedItems
 from seekrec.recipes.partitioned import PartitionedData
 from seekrec.recipes.stages import StageCache
@@ -105,7 +105,8 @@ def choose_views(recipe: RunOfRecipe, model: ViewedModel) -> None:
         return
     views = _fit_views(recipe) if recipe.views is None else recipe.views
     recipe.views = None
-    wanted = min(recipe.evaluation.max_validation_cases or MAX_VIEW_CASES, MAX_VIEW_CASES)
+    is_timed = recipe.finishing_cases is not None
+    wanted = count_view_cases(recipe.evaluation.max_validation_cases, is_timed=is_timed)
     most = wanted if recipe.finishing_cases is None else min(recipe.finishing_cases, wanted)
     if most < wanted:
         recipe.cache.leave_out("views", f"{wanted - most:,} of {wanted:,} validation cases that weigh them")
