@@ -118,19 +118,23 @@ def test_weights_are_moved_to_where_the_first_ten_are_best():
     assert choose_weights(learned.take(np.arange(100)), likely) == likely
 
 
-def test_weights_stay_where_moving_is_no_better_for_other_cases(monkeypatch):
+def test_weights_are_the_mean_of_those_without_a_fifth_of_the_cases(monkeypatch):
     learned = cases_of_two_kinds(0, 400)
     asked = []
 
-    def worse(scored, weights):
-        asked.append(len(scored.own))
-        return dict.fromkeys(weights, 0.0)
+    def moved(scored, weights):
+        # Of one view 0.02 in the mean, which counts, and of another 0.01, which does not.
+        asked.append(set(scored.own[:, 1].tolist()))
+        return {"told": 1.0 + len(asked), "seldom": 0.1 * (len(asked) == 2), "hardly": 0.05 * (len(asked) == 3)}
 
-    monkeypatch.setattr(weighing, "move_weights", worse)
-    likely = likely_weights(learned, ["told"])
-    assert choose_weights(learned, likely) == likely
-    # Five times four fifths of the cases.
-    assert asked == [320] * 5
+    monkeypatch.setattr(weighing, "move_weights", moved)
+    likely = {"told": 9.0, "seldom": 1.0, "hardly": 1.0}
+    assert choose_weights(learned, likely) == {"told": 4.0, "seldom": 0.02, "hardly": 0.0}
+    # Four fifths of the cases, each left out once.
+    whole = set(learned.own[:, 1].tolist())
+    assert [len(one) for one in asked] == [320] * 5 and sum(map(len, [whole - one for one in asked])) == 400
+    assert set.intersection(*asked) == set()
+    assert choose_weights(learned, dict.fromkeys(likely, 0.0)) == dict.fromkeys(likely, 0.0) and len(asked) == 5
 
 
 def test_beside_a_model_that_knows_nothing_weights_are_finite(caplog):

@@ -88,8 +88,8 @@ def choose_view_weights(
     First, on a sample of the cases, how neighbours are read: of [`ItemNeighbors.choices`] the eight ways in which the
     targets are likeliest; and how words are weighed: of `LEXICAL_CHOICES` the way that is best beside the model alone.
     Then, on all cases, of the eight the way by which all tasks are answered best; and, task by task, the weights of
-    all views ([`choose_weights`]): those at which the targets are likeliest, moved to where NDCG@10 is best if that
-    holds for cases they were not moved on, and none where NDCG@10 gets no better by them. Of a
+    all views ([`choose_weights`]): those at which the targets are likeliest, moved to where NDCG@10 is best, and none
+    where NDCG@10 gets no better by them. Of a
     model that answers what views find (`finds_by_views`) no task is left without: where there is no case, all count
     alike. Then the weight of being `new`, at which targets that are taken for new are as likely as others.
 
