@@ -278,11 +278,8 @@ def _whole_seconds(family: str, situation: Situation, values: Mapping[str, objec
     # Each case is also ranked by the baselines, in a matrix of items.
     answers = tasks * cases * (sizes.case_operations * case_rate + (3e-3 + 2e-8 * items) / share)
     weighs_views = _list(values, "view_weights") == [BY_VALIDATION]
-    is_timed = situation.minutes is not None
-    weighed = tasks * min(
-        log.num_users_to_hold_out,
-        count_view_cases(int(_number(values, "max_validation_cases", 2000)), is_timed=is_timed),
-    )
+    weighing = count_view_cases(_most_validated(values), is_timed=situation.minutes is not None)
+    weighed = tasks * min(log.num_users_to_hold_out, weighing)
     views = (_SECONDS_PER_VIEWED_ITEM * items + _SECONDS_PER_WEIGHED_CASE * weighed) / share
     views += RANKINGS_OF_VIEWS * weighed * sizes.case_operations * case_rate
     return {
@@ -360,9 +357,12 @@ def _measure_dense(family: str, situation: Situation, values: Mapping[str, objec
 def _count_cases(situation: Situation, values: Mapping[str, object]) -> tuple[float, float]:
     """Return the numbers of test and of validation cases of a task."""
     users = situation.log.num_users_to_hold_out
-    return min(users, _number(values, "max_test_cases", users)), min(
-        users, _number(values, "max_validation_cases", 2000)
-    )
+    return min(users, _number(values, "max_test_cases", users)), min(users, _most_validated(values))
+
+
+def _most_validated(values: Mapping[str, object]) -> int:
+    """Return the number of validation cases of a task that the settings allow."""
+    return int(_number(values, "max_validation_cases", 2000))
 
 
 def _count_validations(values: Mapping[str, object]) -> float:
